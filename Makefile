@@ -1,0 +1,50 @@
+# Recollect: `make up` and `make test` are all a fresh machine needs.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# pip needs the network only here; everything later runs offline.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+DATA ?=
+REPLICAS ?= 3
+PORT ?= 8080
+
+.PHONY: setup up check test bench lock clean help
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(READY) ## Make .venv with everything locked by hash
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "Recollect needs Python 3.11 or newer as '$(PYTHON)'; name another with: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "Recollect needs Python's venv module; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --require-hashes --requirement requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+up: setup ## Start everything on this machine (DATA=PATH REPLICAS=3 PORT=8080)
+	@exec $(BIN)/recollect up $(if $(DATA),--data '$(DATA)') --replicas $(REPLICAS) --port $(PORT)
+
+check: setup ## Lint, types and the layout test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy service telemetry loadbalancer ops tests
+	$(BIN)/pytest --quiet tests/test_layout.py
+
+test: check ## Everything in check, then the whole test suite with coverage
+	$(BIN)/pytest --cov --cov-report=term
+
+lock: ## Resolve requirements.lock anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --no-header --only-binary :all: --extra embedded --extra train --extra dev pyproject.toml -o requirements.lock --upgrade
+
+clean: ## Remove what setup and the tools made; state in var/ and logs/ stays
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Renders nginx's configuration and supervises every process of an installation. Standard library only."""

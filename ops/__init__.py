@@ -1,0 +1,1 @@
+"""What people run against a live system. Nothing imports this package."""

@@ -1,0 +1,1 @@
+"""Decides what to recommend: HTTP, the model store, scoring and training."""

@@ -1,0 +1,1 @@
+"""What a trained model means; shared by server, trainer and consumer."""

@@ -1,0 +1,1 @@
+"""Reads data, fits models, measures them and publishes them: minutes to hours, never on the request path."""
