@@ -1,0 +1,179 @@
+"""Every setting, as one tree of frozen dataclasses, and the only place that reads the environment.
+
+A field's metadata says its variable (`env`), its `unit` and, in one sentence (`doc`), what it does. docs/settings.md is
+this table; a test holds the two together. Packages that may not import this one (telemetry, loadbalancer) declare
+their settings the same way and are read by the same function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from service.errors import UsageError
+from telemetry.settings import ConsumerSettings, ProducerSettings
+
+T = TypeVar("T")
+
+
+def _setting(default: Any, env: str, unit: str, doc: str) -> Any:
+    return field(default=default, metadata={"env": env, "unit": unit, "doc": doc})
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """One replica's HTTP side."""
+
+    host: str = _setting("127.0.0.1", "RECOLLECT_HOST", "address", "Where a replica listens for requests.")
+    port: int = _setting(8081, "RECOLLECT_REPLICA_PORT", "port", "The port of a replica started by `recollect serve`.")
+    admin_port: int = _setting(
+        8091, "RECOLLECT_ADMIN_PORT", "port", "The port for metrics and readiness, always on 127.0.0.1."
+    )
+    keepalive_timeout_s: float = _setting(
+        15.0,
+        "RECOLLECT_KEEPALIVE_TIMEOUT_S",
+        "s",
+        "How long an idle connection, or one whose headers never end, stays open; must stay above nginx's 5 s.",
+    )
+    body_timeout_s: float = _setting(
+        2.0, "RECOLLECT_BODY_TIMEOUT_S", "s", "How long a request body may take to arrive."
+    )
+    body_limit_bytes: int = _setting(65536, "RECOLLECT_BODY_LIMIT_BYTES", "bytes", "The largest request body.")
+    drain_timeout_s: float = _setting(
+        8.0, "RECOLLECT_DRAIN_TIMEOUT_S", "s", "The longest a stopping replica waits for connections and events."
+    )
+    backlog: int = _setting(1024, "RECOLLECT_BACKLOG", "connections", "Connections that may wait to be accepted.")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """How replicas follow the published models."""
+
+    watch_interval_s: float = _setting(
+        0.5, "RECOLLECT_MODEL_WATCH_INTERVAL_S", "s", "How often a replica looks whether another model was activated."
+    )
+    popularity_half_life_days: float = _setting(
+        180.0,
+        "RECOLLECT_POPULARITY_HALF_LIFE_DAYS",
+        "days",
+        "Age at which an interaction counts half as much towards popularity, at training time.",
+    )
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """The application's own log; telemetry never passes through it."""
+
+    level: str = _setting(
+        "info", "RECOLLECT_LOG_LEVEL", "level", "The least level written: debug, info, warning, error."
+    )
+    queue_lines: int = _setting(
+        10000,
+        "RECOLLECT_LOG_QUEUE_LINES",
+        "lines",
+        "Lines that may wait for the writer thread; more are counted and dropped.",
+    )
+    file_bytes: int = _setting(67108864, "RECOLLECT_LOG_FILE_BYTES", "bytes", "Size at which a log file is rotated.")
+    file_count: int = _setting(5, "RECOLLECT_LOG_FILE_COUNT", "files", "Rotated log files that are kept.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole tree."""
+
+    home: Path = _setting(Path("var"), "RECOLLECT_HOME", "directory", "Where all state lives.")
+    logs: Path = _setting(Path("logs"), "RECOLLECT_LOGS", "directory", "Where application logs go.")
+    redis_url: str | None = _setting(
+        None,
+        "RECOLLECT_REDIS_URL",
+        "URL",
+        "The Redis that carries telemetry; without it `up` starts its own, and other commands try redis://127.0.0.1:6379/0.",
+    )
+    server: ServerConfig = field(default_factory=ServerConfig)
+    models: ModelConfig = field(default_factory=ModelConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    producer: ProducerSettings = field(default_factory=ProducerSettings)
+    consumer: ConsumerSettings = field(default_factory=ConsumerSettings)
+
+    @property
+    def stream_url(self) -> str:
+        """The Redis of producers and consumers."""
+        return self.redis_url or "redis://127.0.0.1:6379/0"
+
+    @property
+    def models_dir(self) -> Path:
+        """Where models are published."""
+        return self.home / "models"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where replicas keep their telemetry slots."""
+        return self.home / "spool"
+
+    @property
+    def archive_dir(self) -> Path:
+        """Where the consumer archives events."""
+        return self.home / "archive"
+
+
+def from_env(environ: Mapping[str, str]) -> Config:
+    """Read the whole tree from the environment; paths become absolute.
+
+    Raises:
+        UsageError: a variable has a value of the wrong type.
+    """
+    config = read(Config, environ)
+    return dataclasses.replace(config, home=config.home.absolute(), logs=config.logs.absolute())
+
+
+def read(cls: type[T], environ: Mapping[str, str]) -> T:
+    """Build one settings dataclass, and those it holds, from the environment.
+
+    Args:
+        cls: a dataclass whose fields carry `env` in their metadata or are such dataclasses themselves.
+        environ: the environment; an empty value counts as absent.
+
+    Raises:
+        UsageError: a variable has a value of the wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for spec in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is a dataclass by contract
+        if dataclasses.is_dataclass(hints[spec.name]):
+            values[spec.name] = read(typing.cast("type[Any]", hints[spec.name]), environ)
+            continue
+        text = environ.get(spec.metadata["env"], "")
+        if text:
+            values[spec.name] = _parse(text, hints[spec.name], spec.metadata["env"])
+    return cls(**values)
+
+
+def describe(cls: type[Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (variable, default, unit, sentence) for every setting in a tree, in order of declaration."""
+    hints = typing.get_type_hints(cls)
+    for spec in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[spec.name]):
+            yield from describe(typing.cast("type[Any]", hints[spec.name]))
+        else:
+            default = "" if spec.default is None else str(spec.default)
+            yield spec.metadata["env"], default, spec.metadata["unit"], spec.metadata["doc"]
+
+
+_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def _parse(text: str, hint: Any, env: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    try:
+        if hint is bool:
+            return _BOOLEANS[text.lower()]
+        return hint(text)
+    except (KeyError, ValueError):
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, f"a {hint.__name__}")
+        raise UsageError(f"{env} must be {kind}, not {text!r}") from None

@@ -1,0 +1,318 @@
+"""A published model on disk: `models/<version>/` holds manifest.json and one raw little-endian file per array.
+
+Invariants, in this order:
+
+1. A directory `models/<version>` is whole. It is written aside as `models/.<version>.tmp`, every file and the directory
+   are fsynced, and one rename publishes it.
+2. `models/ACTIVE` is one line naming a whole directory; it is replaced by a rename, never edited.
+3. Nothing is ever unpickled. What is mapped was checked first: name, byte length, dtype and shape against the manifest,
+   then sha256, then (in `ModelSnapshot`) shapes against each other and finiteness.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import re
+import secrets
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from service.errors import ModelMissing, ModelRefused
+from service.models.snapshot import ModelSnapshot
+from service.models.vocabulary import Vocabulary
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+ACTIVE: Final = "ACTIVE"
+_MANIFEST_LIMIT_BYTES: Final = 1 << 20
+_VERSION = re.compile(r"[a-z0-9_]{1,32}-\d{8}T\d{6}-[0-9a-f]{4}")
+_DTYPES: Final = {
+    "user_ids": "|u1",
+    "user_id_offsets": "<i8",
+    "item_ids": "|u1",
+    "item_id_offsets": "<i8",
+    "user_factors": "<f4",
+    "item_factors": "<f4",
+    "user_bias": "<f4",
+    "item_bias": "<f4",
+    "popularity": "<f4",
+    "history_indptr": "<i8",
+    "history_indices": "<i4",
+    "history_values": "<f4",
+}
+
+
+def publish(models_dir: Path, snapshot: ModelSnapshot, *, data: dict[str, Any], measures: dict[str, Any]) -> str:
+    """Write a snapshot as a new version, atomically; it is not active yet.
+
+    Args:
+        models_dir: the directory of all versions; made if it is not there.
+        snapshot: the model.
+        data: what it was trained on: counts and `fingerprint`.
+        measures: what it reached on a hold-out, as plain JSON values.
+
+    Returns:
+        The new version, `<algorithm>-<UTC time>-<4 hex digits>`.
+    """
+    models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    now = datetime.now(UTC)
+    version = f"{snapshot.algorithm}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    aside = models_dir / f".{version}.tmp"
+    aside.mkdir(mode=0o700)
+    try:
+        arrays = _arrays_of(snapshot)
+        described = {name: _write_array(aside / f"{name}.bin", name, array) for name, array in arrays.items()}
+        manifest = {
+            "format": FORMAT,
+            "version": version,
+            "algorithm": snapshot.algorithm,
+            "settings": snapshot.settings,
+            "measures": measures,
+            "data": data,
+            "created": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z",
+            "data_as_of": snapshot.data_as_of,
+            "code_version": _code_version(),
+            "n_users": len(snapshot.users),
+            "n_items": len(snapshot.items),
+            "n_factors": snapshot.n_factors,
+            "global_mean": snapshot.global_mean,
+            "rating_min": snapshot.rating_min,
+            "rating_max": snapshot.rating_max,
+            "model_bytes": sum(array.nbytes for array in arrays.values()),
+            "arrays": described,
+        }
+        _write_file(aside / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+        _sync_directory(aside)
+        aside.rename(models_dir / version)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    _sync_directory(models_dir)
+    return version
+
+
+def load(directory: Path) -> ModelSnapshot:
+    """Check a published directory and map its arrays read-only, shared between processes.
+
+    Raises:
+        ModelMissing: there is no such directory.
+        ModelRefused: anything in it is not as the manifest says, or the manifest is not as we write it.
+    """
+    manifest = read_manifest(directory)
+    arrays = {
+        name: _map_array(directory / f"{name}.bin", name, manifest["arrays"].get(name), dtype)
+        for name, dtype in _DTYPES.items()
+    }
+    try:
+        users = Vocabulary.from_arrays(arrays["user_ids"], arrays["user_id_offsets"])
+        items = Vocabulary.from_arrays(arrays["item_ids"], arrays["item_id_offsets"])
+        return ModelSnapshot(
+            algorithm=str(manifest["algorithm"]),
+            settings=dict(manifest["settings"]),
+            users=users,
+            items=items,
+            user_factors=arrays["user_factors"],
+            item_factors=arrays["item_factors"],
+            user_bias=arrays["user_bias"],
+            item_bias=arrays["item_bias"],
+            global_mean=float(manifest["global_mean"]),
+            rating_min=float(manifest["rating_min"]),
+            rating_max=float(manifest["rating_max"]),
+            history=_history(arrays, len(users), len(items)),
+            popularity=arrays["popularity"],
+            data_as_of=str(manifest["data_as_of"]),
+            version=str(manifest["version"]),
+            manifest=manifest,
+        )
+    except ModelRefused as error:
+        raise ModelRefused(f"{directory.name}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelRefused(
+            f"{directory.name}: the manifest lacks something or has it of a wrong kind: {error}"
+        ) from error
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Return a version's manifest.
+
+    Raises:
+        ModelMissing: there is no such version.
+        ModelRefused: the manifest cannot be read, or is of another format.
+    """
+    path = directory / MANIFEST
+    try:
+        if path.stat().st_size > _MANIFEST_LIMIT_BYTES:
+            raise ModelRefused(f"{directory.name}: the manifest is over {_MANIFEST_LIMIT_BYTES} bytes")
+        manifest = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelMissing(f"there is no model {directory.name!r} in {directory.parent}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelRefused(f"{directory.name}: the manifest cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ModelRefused(f"{directory.name}: the manifest is not of format {FORMAT}")
+    if manifest.get("version") != directory.name or not isinstance(manifest.get("arrays"), dict):
+        raise ModelRefused(f"{directory.name}: the manifest names another version or describes no arrays")
+    return manifest
+
+
+def versions(models_dir: Path) -> list[str]:
+    """Return the published versions, oldest first."""
+    if not models_dir.is_dir():
+        return []
+    found = [path.name for path in models_dir.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda name: (name.split("-")[-2], name))
+
+
+def active_version(models_dir: Path) -> str | None:
+    """Return the version that ACTIVE names, or None where nothing is active.
+
+    Raises:
+        ModelRefused: ACTIVE holds something else than a version.
+    """
+    try:
+        name = (models_dir / ACTIVE).read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    if not _VERSION.fullmatch(name):
+        raise ModelRefused(f"{models_dir / ACTIVE} does not name a version: {name[:80]!r}")
+    return name
+
+
+def activate(models_dir: Path, version: str) -> ModelSnapshot:
+    """Check a published version once more and make it the active one.
+
+    Args:
+        models_dir: the directory of all versions.
+        version: the one to activate; an older one is a rollback.
+
+    Raises:
+        ModelMissing: there is no such version.
+        ModelRefused: it fails its checks; what was active stays.
+    """
+    if not _VERSION.fullmatch(version):
+        raise ModelMissing(f"there is no model {version!r} in {models_dir}")
+    snapshot = load(models_dir / version)
+    _replace_file(models_dir / ACTIVE, f"{version}\n".encode())
+    return snapshot
+
+
+def write_beside(models_dir: Path, files: dict[str, bytes]) -> None:
+    """Replace small files next to ACTIVE (the static fallback lists), each atomically."""
+    for name, content in files.items():
+        _replace_file(models_dir / name, content)
+
+
+def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:
+    user_ids, user_id_offsets = snapshot.users.to_arrays()
+    item_ids, item_id_offsets = snapshot.items.to_arrays()
+    return {
+        "user_ids": user_ids,
+        "user_id_offsets": user_id_offsets,
+        "item_ids": item_ids,
+        "item_id_offsets": item_id_offsets,
+        "user_factors": snapshot.user_factors,
+        "item_factors": snapshot.item_factors,
+        "user_bias": snapshot.user_bias,
+        "item_bias": snapshot.item_bias,
+        "popularity": snapshot.popularity,
+        "history_indptr": snapshot.history.indptr,
+        "history_indices": snapshot.history.indices,
+        "history_values": snapshot.history.data,
+    }
+
+
+def _history(arrays: dict[str, NDArray[Any]], n_users: int, n_items: int) -> csr_array:
+    indptr, indices, values = arrays["history_indptr"], arrays["history_indices"], arrays["history_values"]
+    if (
+        indptr.shape != (n_users + 1,)
+        or indptr[0] != 0
+        or indptr[-1] != indices.size
+        or bool(np.any(np.diff(indptr) < 0))
+    ):
+        raise ModelRefused("the history's row pointers do not fit its entries")
+    if indices.shape != values.shape or (indices.size and not (indices.min() >= 0 and indices.max() < n_items)):
+        raise ModelRefused("the history names items that are not in the vocabulary")
+    return csr_array((values, indices, indptr), shape=(n_users, n_items), copy=False)
+
+
+def _write_array(path: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
+    raw = np.ascontiguousarray(array, dtype=_DTYPES[name])
+    content = raw.data.cast("B") if raw.size else b""
+    _write_file(path, content)
+    return {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "dtype": _DTYPES[name],
+        "shape": list(raw.shape),
+        "bytes": raw.nbytes,
+    }
+
+
+def _map_array(path: Path, name: str, described: Any, dtype: str) -> NDArray[Any]:
+    version = path.parent.name
+    if not isinstance(described, dict) or described.get("dtype") != dtype:
+        raise ModelRefused(f"{version}: the manifest does not describe {name} as {dtype}")
+    shape = described.get("shape")
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ModelRefused(f"{version}: {name} has no proper shape in the manifest")
+    # The length is compared before anything is mapped, so a lying shape costs no memory.
+    expected_bytes = prod(shape) * np.dtype(dtype).itemsize
+    try:
+        # O_NOFOLLOW: a model is files, not links to elsewhere.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise ModelRefused(f"{version}: {name} cannot be opened: {error.strerror}") from error
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        if size_bytes != expected_bytes:
+            raise ModelRefused(f"{version}: {name} has {size_bytes} bytes, and the manifest says {expected_bytes}")
+        content = mmap.mmap(descriptor, size_bytes, access=mmap.ACCESS_READ) if size_bytes else b""
+    finally:
+        os.close(descriptor)
+    if hashlib.sha256(content).hexdigest() != described.get("sha256"):
+        raise ModelRefused(f"{version}: {name} does not have the sha256 that the manifest says")
+    return np.frombuffer(content, dtype=dtype).reshape(shape)
+
+
+def _write_file(path: Path, content: bytes | memoryview) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace_file(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        _write_file(aside, content)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _code_version() -> str:
+    try:
+        return distribution_version("recollect")
+    except PackageNotFoundError:
+        return "source"

@@ -1,0 +1,124 @@
+"""What a trained model means: factors, biases, who is who, and what everyone has already seen.
+
+The score of item i for user u is
+
+    global_mean + user_bias[u] + item_bias[i] + user_factors[u] · item_factors[i]
+
+for every algorithm that ends in a factor table (Koren, Bell and Volinsky, "Matrix factorization techniques for
+recommender systems", Computer 42(8), 2009). A snapshot is never edited: a new model is a new snapshot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from service.errors import ModelRefused
+from service.models.vocabulary import Vocabulary
+
+Float32 = NDArray[np.float32]
+UNPUBLISHED = "unpublished"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSnapshot:
+    """One immutable model.
+
+    Attributes:
+        algorithm: its name on the command line.
+        settings: the algorithm's settings, as plain JSON values.
+        users: user ids; n_users of them.
+        items: item ids; n_items of them.
+        user_factors: float32 (n_users, k), C order.
+        item_factors: float32 (n_items, k), C order.
+        user_bias: float32 (n_users,).
+        item_bias: float32 (n_items,).
+        global_mean: in units of the rating scale.
+        rating_min: the least rating of the training data.
+        rating_max: the largest one.
+        history: float32 CSR (n_users, n_items), the training ratings; what is stored in a row is what that user has
+        seen. popularity: float32 (n_items,), decayed interaction counts, at least 0.
+        data_as_of: RFC 3339 time of the youngest training interaction, or of training where the data has no times.
+        version: the published version, or `UNPUBLISHED`.
+    """
+
+    algorithm: str
+    settings: dict[str, Any]
+    users: Vocabulary
+    items: Vocabulary
+    user_factors: Float32
+    item_factors: Float32
+    user_bias: Float32
+    item_bias: Float32
+    global_mean: float
+    rating_min: float
+    rating_max: float
+    history: csr_array
+    popularity: Float32
+    data_as_of: str
+    version: str = UNPUBLISHED
+    manifest: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check shapes once, so that nothing later has to.
+
+        Raises:
+            ModelRefused: shapes do not fit each other, or a number is not finite.
+        """
+        n_users, n_items, k = len(self.users), len(self.items), self.n_factors
+        expected = {
+            "user_factors": (n_users, k),
+            "item_factors": (n_items, k),
+            "user_bias": (n_users,),
+            "item_bias": (n_items,),
+            "popularity": (n_items,),
+            "history": (n_users, n_items),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ModelRefused(f"{name} has shape {getattr(self, name).shape}, and the ids ask for {shape}")
+        for name in ("user_factors", "item_factors", "user_bias", "item_bias", "popularity"):
+            # min and max see every NaN and infinity without a temporary array of the model's size
+            array = getattr(self, name)
+            if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+                raise ModelRefused(f"{name} holds numbers that are not finite")
+        if not all(np.isfinite((self.global_mean, self.rating_min, self.rating_max))):
+            raise ModelRefused("the global mean or the rating scale is not finite")
+
+    @property
+    def n_factors(self) -> int:
+        """The rank k of the factorisation."""
+        return int(self.item_factors.shape[1])
+
+    def seen_rows(self, user_row: int) -> NDArray[np.int32]:
+        """Return the item rows of a user's training history, int32, ascending (a view, not a copy)."""
+        indptr = self.history.indptr
+        rows: NDArray[np.int32] = self.history.indices[indptr[user_row] : indptr[user_row + 1]]
+        return rows
+
+    @cached_property
+    def popular_rows(self) -> NDArray[np.int64]:
+        """All item rows, int64 (n_items,), by popularity descending, then by row."""
+        return np.argsort(-self.popularity, kind="stable")
+
+    @cached_property
+    def item_norms(self) -> Float32:
+        """Euclidean length of each item's factors, float32 (n_items,); 1 where the factors are all zero."""
+        norms = np.sqrt(np.einsum("ij,ij->i", self.item_factors, self.item_factors))
+        norms[norms == 0] = 1
+        return np.asarray(norms, dtype=np.float32)
+
+    @cached_property
+    def largest_item_norm(self) -> float:
+        """The largest length of an item's factors; 0 for an empty catalogue."""
+        return float(np.max(self.item_norms, initial=0.0))
+
+    @cached_property
+    def largest_item_bias(self) -> float:
+        """The largest absolute item bias; 0 for an empty catalogue."""
+        return float(np.max(np.abs(self.item_bias), initial=0.0))

@@ -1,0 +1,210 @@
+"""Real parts for the tests: a Redis process of their own, free ports, and waiting for conditions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+from scipy.sparse import csr_array
+
+from loadbalancer.binaries import find_redis
+from service.models import artefact
+from service.models.snapshot import ModelSnapshot
+from service.models.vocabulary import Vocabulary
+from service.publication import activate
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until(predicate: Callable[[], object], timeout_s: float = 10.0, what: str = "the condition") -> None:
+    deadline = time.monotonic() + timeout_s
+    while not predicate():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s} s for {what}")
+        time.sleep(0.005)
+
+
+async def _await_until(
+    predicate: Callable[[], object | Awaitable[object]], timeout_s: float = 10.0, what: str = "the condition"
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        result = predicate()
+        if isinstance(result, Awaitable):
+            result = await result
+        if result:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s} s for {what}")
+        await asyncio.sleep(0.005)
+
+
+class RedisServer:
+    """A real redis-server with an append-only file, in a directory and on a port of its own."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self.dir = directory
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start on the same port and directory as before, and wait until it answers."""
+        argv = [str(find_redis(None).path), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.dir)]
+        argv += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--daemonize", "no"]
+        self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_until(self._answers, what=f"Redis on port {self.port}")
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def client(self) -> redis.Redis:
+        """Return a new synchronous client; use it as a context manager."""
+        return redis.Redis(port=self.port, decode_responses=False)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._signal_and_reap(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM, and wait until it is gone."""
+        self._signal_and_reap(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open and nothing answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _signal_and_reap(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(number)
+            self._process.wait(timeout=10)
+            self._process = None
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Return a function that gives a loopback port nobody listens on."""
+    return _free_port
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Return a function that waits for a condition, with a deadline."""
+    return _wait_until
+
+
+@pytest.fixture
+def await_until() -> Callable[..., Awaitable[None]]:
+    """Return a coroutine function that waits for a condition, with a deadline."""
+    return _await_until
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A fresh Redis process per test."""
+    # pytest's own temporary paths can be longer than some servers like; this one is short.
+    directory = Path(tempfile.mkdtemp(prefix="recollect-redis-"))
+    server = RedisServer(directory, _free_port())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_snapshot(
+    n_users: int = 7, n_items: int = 400, k: int = 8, seed: int = 0, *, duplicate_items: bool = False
+) -> ModelSnapshot:
+    rng = np.random.default_rng(seed)
+    items = rng.normal(size=(n_items, k)).astype(np.float32)
+    bias = rng.normal(size=n_items).astype(np.float32)
+    if duplicate_items:
+        items[:] = items[0]
+        bias[:] = bias[0]
+    seen = (rng.random((n_users, n_items)) < 0.1).astype(np.float32)
+    return ModelSnapshot(
+        algorithm="svd",
+        settings={"n_factors": k},
+        users=Vocabulary(f"u{i}" for i in range(n_users)),
+        items=Vocabulary(f"i{i}" for i in range(n_items)),
+        user_factors=rng.normal(size=(n_users, k)).astype(np.float32),
+        item_factors=items,
+        user_bias=rng.normal(size=n_users).astype(np.float32),
+        item_bias=bias,
+        global_mean=3.5,
+        rating_min=1.0,
+        rating_max=5.0,
+        history=csr_array(seen),
+        popularity=rng.integers(0, 5, n_items).astype(np.float32),
+        data_as_of="2026-01-01T00:00:00.000Z",
+    )
+
+
+@pytest.fixture(scope="session")
+def make_snapshot() -> Callable[..., ModelSnapshot]:
+    """Return a function that makes a small random model: users u0.., items i0.., a tenth of the pairs seen."""
+    return _make_snapshot
+
+
+@pytest.fixture(scope="session")
+def publish_snapshot() -> Callable[[Path, ModelSnapshot], str]:
+    """Return a function that publishes a model into a models directory, activates it, and returns its version."""
+
+    def publish(models_dir: Path, snapshot: ModelSnapshot) -> str:
+        version = artefact.publish(models_dir, snapshot, data={"fingerprint": "sha256:0"}, measures={"rmse": 0.9})
+        activate(models_dir, version)
+        return version
+
+    return publish
+
+
+MOVIELENS = Path(os.environ.get("RECOLLECT_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def ml_1m() -> Path:
+    """MovieLens 1M, for tests that skip without it (it may not be redistributed)."""
+    path = MOVIELENS / "ml-1m"
+    if not (path / "ratings.dat").exists():
+        pytest.skip("MovieLens 1M is not here; set RECOLLECT_TEST_DATA to the folder that holds ml-1m/")
+    return path
+
+
+@pytest.fixture(scope="session")
+def ml_small() -> Path:
+    """MovieLens latest-small, for tests that skip without it."""
+    path = MOVIELENS / "ml-latest-small"
+    if not (path / "ratings.csv").exists():
+        pytest.skip("MovieLens latest-small is not here; set RECOLLECT_TEST_DATA to the folder that holds it")
+    return path
