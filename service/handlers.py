@@ -1,0 +1,303 @@
+"""One coroutine per route: decode, look up, rank, emit, encode.
+
+Invariant: a handler takes `store.current()` once, and never waits for telemetry of a served list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import quote
+
+import numpy as np
+from aiohttp import web
+
+from service import wire
+from service.errors import Invalid, NotFound, RequestTimedOut, TooLarge, Unavailable, UnsupportedBody
+from service.models import scoring
+from service.models.snapshot import ModelSnapshot
+from service.openapi import document, page
+from service.parts import PARTS, unready
+from telemetry.errors import BadEventError, SpoolFull
+from telemetry.events import Feedback, Served, ServedItem
+from telemetry.ids import rfc3339_ms, uuid7
+
+TENANT: Final = "default"
+_JSON: Final = "application/json"
+
+
+async def recommend_plain(request: web.Request) -> web.Response:
+    """GET /recommend/{user_id}: up to 20 item ids as one line of text."""
+    _query(request, ())
+    answer = _recommend(request, wire.RecommendationsRequest(user_id=_path_id(request, "user_id"), n=wire.PLAIN_LIMIT))
+    body = wire.plain_list([item["item_id"] for item in answer["items"]])
+    response = web.Response(body=body, content_type="text/plain", charset="utf-8")
+    response.headers["X-Recommendation-Id"] = str(answer["recommendation_id"])
+    return _marked(response, answer)
+
+
+async def recommend_get(request: web.Request) -> web.Response:
+    """GET /v1/recommendations/{user_id}?n=10: the same list as JSON."""
+    n = _number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
+    answer = _recommend(request, wire.RecommendationsRequest.model_construct(user_id=_path_id(request, "user_id"), n=n))
+    return _marked(_json(answer), answer)
+
+
+async def recommend_post(request: web.Request) -> web.Response:
+    """POST /v1/recommendations: the same with offset, exclude and include."""
+    _query(request, ())
+    answer = _recommend(request, wire.decode(wire.RecommendationsRequest, await _body(request)))
+    return _marked(_json(answer), answer)
+
+
+async def popular(request: web.Request) -> web.Response:
+    """GET /v1/popular?n=10: what everybody likes, recent interactions counting more."""
+    n = _number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
+    answer = _recommend(request, wire.RecommendationsRequest.model_construct(user_id=None, n=n))
+    return _marked(_json(answer), answer)
+
+
+async def similar(request: web.Request) -> web.Response:
+    """GET /v1/items/{item_id}/similar?n=10: the nearest items by the cosine of their factors."""
+    started = time.perf_counter()
+    n = _number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
+    item_id = _path_id(request, "item_id")
+    snapshot = request.app[PARTS].store.current()
+    row = snapshot.items.row_of.get(item_id)
+    if row is None:
+        raise NotFound(f"The served model knows no item {item_id!r}.")
+    ranking = scoring.similar(snapshot, row, n)
+    wanted = wire.RecommendationsRequest.model_construct(n=n)
+    answer = _served(request, snapshot, wanted, ranking, "similar", f"similar:{item_id}", started)
+    return _marked(_json(answer), answer)
+
+
+async def events(request: web.Request) -> web.Response:
+    """POST /v1/events: take in what users did, all of it or nothing."""
+    parts = request.app[PARTS]
+    _query(request, ())
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not wire.valid_key(key):
+        raise Invalid("Idempotency-Key: must be 8 to 64 characters of A-Z, a-z, 0-9, - and _.")
+    body = wire.decode(wire.EventsRequest, await _body(request))
+    received_at = rfc3339_ms(time.time())
+    request_id = _request_id(request)
+    feedback = [
+        Feedback(
+            event_id=event.event_id or (f"{key}-{index}" if key is not None else uuid7()),
+            tenant=TENANT,
+            client_time=event.ts,
+            received_at=received_at,
+            request_id=request_id,
+            type=event.type,
+            user_id=event.user_id,
+            item_id=event.item_id,
+            value=event.value,
+            recommendation_id=event.recommendation_id,
+            position=event.position,
+        )
+        for index, event in enumerate(body.events)
+    ]
+    try:
+        acceptance = await parts.producer.accept(feedback)
+    except BadEventError as error:
+        raise Invalid(f"An event cannot be recorded: {error}.") from None
+    except SpoolFull as full:
+        raise Unavailable(
+            "There is no room for events at the moment; none of these was taken.",
+            retry_after_s=max(1, round(full.retry_after_s)),
+        ) from None
+    answer: wire.Accepted = {"accepted": acceptance.accepted, "durability": acceptance.durability}
+    return web.Response(body=wire.encode(answer), status=202, content_type=_JSON)
+
+
+async def model(request: web.Request) -> web.Response:
+    """GET /v1/model: what is being served."""
+    _query(request, ())
+    snapshot = request.app[PARTS].store.current()
+    manifest = snapshot.manifest
+    shown = (
+        "version",
+        "algorithm",
+        "settings",
+        "measures",
+        "data",
+        "created",
+        "data_as_of",
+        "n_users",
+        "n_items",
+        "n_factors",
+    )
+    return _json({name: manifest.get(name) for name in shown})
+
+
+async def healthz(_request: web.Request) -> web.Response:
+    """GET /healthz: the process answers."""
+    return web.Response(text="ok\n")
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """GET /readyz: a model is loaded and warm, every background task lives, and no stop was asked for."""
+    reason = unready(request.app[PARTS])
+    if reason is not None:
+        raise Unavailable(reason, retry_after_s=1)
+    return web.Response(text="ready\n")
+
+
+async def openapi(_request: web.Request) -> web.Response:
+    """GET /openapi.json: this API, machine-readable."""
+    return web.Response(body=document(), content_type=_JSON)
+
+
+async def docs(_request: web.Request) -> web.Response:
+    """GET /docs: this API, for people; needs no other site."""
+    return web.Response(body=page(), content_type="text/html", charset="utf-8")
+
+
+def _recommend(request: web.Request, wanted: wire.RecommendationsRequest) -> wire.Recommendations:
+    """Rank the list that a request wants and serve it."""
+    started = time.perf_counter()
+    snapshot = request.app[PARTS].store.current()
+    exclude = _rows(snapshot, wanted.exclude)
+    include = None if wanted.include is None else np.unique(_rows(snapshot, wanted.include))
+    user_row = None if wanted.user_id is None else snapshot.users.row_of.get(wanted.user_id)
+    if user_row is None:
+        ranking = scoring.popular(snapshot, wanted.n, offset=wanted.offset, exclude=exclude, include=include)
+        source: wire.Source = "popular"
+    else:
+        ranking = scoring.personal(snapshot, user_row, wanted.n, offset=wanted.offset, exclude=exclude, include=include)
+        source = "personal"
+    return _served(request, snapshot, wanted, ranking, source, _candidate_set(wanted), started)
+
+
+def _served(
+    request: web.Request,
+    snapshot: ModelSnapshot,
+    wanted: wire.RecommendationsRequest,
+    ranking: scoring.Ranking,
+    source: wire.Source,
+    candidate_set: str,
+    started: float,
+) -> wire.Recommendations:
+    """Make the answer of a ranking and hand its event to telemetry; every list that leaves passes here."""
+    parts = request.app[PARTS]
+    degraded = parts.state.degraded
+    recommendation_id = uuid7()
+    items: list[wire.Item] = []
+    shown: list[ServedItem] = []
+    id_of = snapshot.items.id_of
+    places = zip(ranking.rows.tolist(), ranking.scores.round(6).tolist(), strict=True)
+    for position, (row, score) in enumerate(places, wanted.offset):
+        item_id = id_of[row]
+        items.append({"item_id": item_id, "score": score, "source": source})
+        # No policy draws at random yet: every shown item was certain to be shown where it was.
+        shown.append({"item_id": item_id, "position": position, "score": score, "source": source, "propensity": 1.0})
+    parts.producer.offer(
+        Served(
+            event_id=recommendation_id,
+            tenant=TENANT,
+            client_time=None,
+            received_at=rfc3339_ms(time.time()),
+            request_id=_request_id(request),
+            recommendation_id=recommendation_id,
+            user_id=wanted.user_id,
+            model=snapshot.version,
+            variant=None,
+            candidate_set=candidate_set,
+            state_watermark=None,
+            latency_ms=round((time.perf_counter() - started) * 1000, 3),
+            degraded=degraded,
+            items=shown,
+        )
+    )
+    if degraded is not None:
+        parts.metrics.degraded(degraded)
+    return {
+        "recommendation_id": recommendation_id,
+        "user_id": wanted.user_id,
+        "model": snapshot.version,
+        "items": items,
+        "freshness": {"events_applied": 0, "as_of": snapshot.data_as_of},
+        "degraded": degraded,
+        "shortfall": wire.shortfall(wanted.n, len(items)),
+    }
+
+
+def _candidate_set(wanted: wire.RecommendationsRequest) -> str:
+    """Name what was ranked: the catalogue or the request's own items, and what was taken out, by count and CRC-32."""
+    name = "catalogue"
+    if wanted.include is not None:
+        name = f"include:{_digest(wanted.include)}"
+    if wanted.exclude:
+        name += f";exclude:{_digest(wanted.exclude)}"
+    return name
+
+
+def _digest(ids: list[str]) -> str:
+    return f"{len(ids)}:{zlib.crc32(chr(0).join(ids).encode()):08x}"
+
+
+def _rows(snapshot: ModelSnapshot, ids: Iterable[str]) -> scoring.Rows:
+    row_of = snapshot.items.row_of
+    return np.array([row_of[i] for i in ids if i in row_of], dtype=np.int64)
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=wire.encode(value), content_type=_JSON)
+
+
+def _marked(response: web.Response, answer: wire.Recommendations) -> web.Response:
+    if answer["degraded"] is not None:
+        response.headers["X-Degraded"] = quote(answer["degraded"])
+    return response
+
+
+def _path_id(request: web.Request, name: str) -> str:
+    value = request.match_info[name]
+    if not wire.valid_id(value):
+        raise Invalid(f"{name}: must be 1 to 128 characters without control characters.")
+    return value
+
+
+def _query(request: web.Request, known: tuple[str, ...]) -> None:
+    if request.query_string:
+        for name in request.query:
+            if name not in known:
+                raise Invalid(f"The query has an unknown field {name[:64]!r}.")
+
+
+def _number(request: web.Request, name: str, default: int, limit: int) -> int:
+    if not request.query_string:
+        return default
+    _query(request, (name,))
+    text = request.query.get(name)
+    if text is None:
+        return default
+    # Digits only, and few of them, before int() sees them: it takes "1_0", "+1" and numbers of any length.
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= limit):
+        raise Invalid(f"{name}: must be a whole number from 1 to {limit}.")
+    return int(text)
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get("X-Request-Id")
+    return given if given is not None and wire.valid_key(given) else uuid7()
+
+
+async def _body(request: web.Request) -> bytes:
+    """Read a JSON body within its limits of size and time."""
+    config = request.app[PARTS].config.server
+    if "Content-Encoding" in request.headers:
+        raise UnsupportedBody("Encoded bodies are not taken; send plain JSON.")
+    if request.content_type != _JSON:
+        raise UnsupportedBody("The body must be sent as Content-Type: application/json.")
+    if request.content_length is not None and request.content_length > config.body_limit_bytes:
+        raise TooLarge(f"The body is over {config.body_limit_bytes} bytes.")
+    try:
+        async with asyncio.timeout(config.body_timeout_s):
+            return await request.read()
+    except TimeoutError:
+        raise RequestTimedOut(f"The body did not arrive within {config.body_timeout_s} s.") from None

@@ -1,0 +1,78 @@
+"""A TCP listener whose stop loses no request, which aiohttp's own stop does when nginx reuses a connection meanwhile.
+
+The order of `drain`, and why: first answers carry `Connection: close` (the boundary sees `state.draining`), so busy
+connections end by themselves; then nothing new is accepted, and nginx, refused, goes to another replica, which is safe
+even for a POST; then what is open is served until nginx lets go of its idle connections (its keep-alive timeout is 5
+s); only then is the runner cleaned up, which would close them at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import http_parser, web
+
+from service.config import ServerConfig
+from service.errors import RunError
+
+
+class Listener:
+    """One application on one port.
+
+    Args:
+        app: what answers.
+        host: the address to bind.
+        port: the port to bind.
+        config: timeouts and backlog.
+    """
+
+    def __init__(self, app: web.Application, host: str, port: int, config: ServerConfig) -> None:
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            # Since aiohttp 3.14.4 this is also how long a first request's headers may take.
+            keepalive_timeout=config.keepalive_timeout_s,
+            lingering_time=1.0,
+            shutdown_timeout=1.0,
+        )
+        self._host, self._port, self._backlog = host, port, config.backlog
+        self._site: web.TCPSite | None = None
+
+    async def start(self) -> None:
+        """Bind and listen.
+
+        Raises:
+            RunError: the address cannot be bound, or aiohttp lacks its compiled parser.
+        """
+        if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+            raise RunError(
+                "aiohttp's compiled HTTP parser is missing, and the pure one reads requests differently; reinstall it"
+            )
+        await self._runner.setup()
+        self._site = web.TCPSite(self._runner, self._host, self._port, backlog=self._backlog)
+        try:
+            await self._site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise RunError(f"{self._host}:{self._port} cannot be listened on: {error.strerror}") from error
+
+    @property
+    def open_connections(self) -> int:
+        """Connections open now, idle ones included."""
+        server = self._runner.server
+        return 0 if server is None else len(server.connections)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop accepting and serve what is open until it is closed or the time is over."""
+        if self._site is not None:
+            await self._site.stop()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        # aiohttp tells nobody when a connection closes, so this looks.
+        while self.open_connections and loop.time() < deadline:  # noqa: ASYNC110 (the line above)
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        """Close whatever is left."""
+        await self._runner.cleanup()

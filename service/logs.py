@@ -1,0 +1,135 @@
+"""The application's own log: JSON lines through a bounded queue to one writer thread.
+
+Invariant: a log call never waits. It puts a record on a queue; when that is full (the disk is slow, full or gone) the
+line is dropped and counted. Telemetry has no logger and never passes here: this module owns the `recollect` logger
+tree and files under RECOLLECT_LOGS, and nothing under RECOLLECT_HOME.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import queue
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from service.config import LogConfig
+from service.errors import UsageError
+
+_FIELD_LIMIT: Final = 1024
+_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class ApplicationLog:
+    """The log of one process; `start` it once, `stop` it last.
+
+    Args:
+        directory: where the file goes; made if it is not there.
+        name: the process, such as `replica-0`; the file is `<name>.log`.
+        config: level, queue and rotation.
+    """
+
+    def __init__(self, directory: Path, name: str, config: LogConfig) -> None:
+        if config.level not in _LEVELS:
+            raise UsageError(f"RECOLLECT_LOG_LEVEL must be one of {', '.join(_LEVELS)}, not {config.level!r}")
+        directory.mkdir(parents=True, exist_ok=True)
+        self._file = _CountingFileHandler(
+            directory / f"{name}.log",
+            maxBytes=config.file_bytes,
+            backupCount=config.file_count,
+            encoding="utf-8",
+            delay=True,
+        )
+        self._file.setFormatter(_formatter(name))
+        waiting: queue.Queue[logging.LogRecord] = queue.Queue(config.queue_lines)
+        self._door = _DroppingQueueHandler(waiting)
+        self._writer = logging.handlers.QueueListener(waiting, self._file)
+        self._level = _LEVELS[config.level]
+
+    @property
+    def dropped_lines(self) -> int:
+        """Lines that did not get written, because the queue was full or the disk refused them."""
+        return self._door.dropped + self._file.failed
+
+    def start(self) -> None:
+        """Route structlog and the standard library's loggers here, and start the writer thread."""
+        root = logging.getLogger()
+        root.handlers[:] = [self._door]
+        root.setLevel(logging.WARNING)
+        logging.getLogger("recollect").setLevel(self._level)
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                *_shared_processors(),
+                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            ],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            wrapper_class=structlog.stdlib.BoundLogger,
+            cache_logger_on_first_use=False,
+        )
+        self._writer.start()
+
+    def stop(self) -> None:
+        """Write what is queued and close the file."""
+        logging.getLogger().removeHandler(self._door)
+        self._writer.stop()
+        self._file.close()
+        structlog.reset_defaults()
+
+
+class _DroppingQueueHandler(logging.handlers.QueueHandler):
+    dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        # The standard one formats here, in the caller; ours is formatted in the writer thread.
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+
+class _CountingFileHandler(logging.handlers.RotatingFileHandler):
+    failed = 0
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the standard library's name)
+        # There is nowhere to say it but the counter: the log itself is what failed.
+        self.failed += 1
+
+
+def _shared_processors() -> list[Any]:
+    return [
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.format_exc_info,
+    ]
+
+
+def _formatter(name: str) -> logging.Formatter:
+    def label(_logger: Any, _method: str, event: Any) -> Any:
+        event["process"] = name
+        return event
+
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared_processors(),
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            label,
+            _cap_fields,
+            # ASCII only: a line stays one line whatever a caller sent, and lone surrogates cannot break it.
+            structlog.processors.JSONRenderer(serializer=json.dumps, ensure_ascii=True, default=repr),
+        ],
+    )
+
+
+def _cap_fields(_logger: Any, _method: str, event: Any) -> Any:
+    for key, value in event.items():
+        if isinstance(value, str) and len(value) > _FIELD_LIMIT and key != "exception":
+            event[key] = value[:_FIELD_LIMIT] + "…"
+    return event

@@ -1,0 +1,52 @@
+"""What a replica is built from, as the handlers see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from service.config import Config
+from service.metrics import Metrics
+from service.store import ModelStore
+from telemetry.producer import Producer
+
+
+@dataclass
+class State:
+    """What changes while a replica runs, beside the model.
+
+    Attributes:
+        draining: a stop was asked for; answers close their connections and readiness is refused.
+        degraded: the rung of every list served now, or None; kept by `service.rung`.
+    """
+
+    draining: bool = False
+    degraded: str | None = None
+    fault: str | None = None
+    """Why a background task died, or None; readiness is refused from then on."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The built parts of one replica."""
+
+    config: Config
+    store: ModelStore
+    producer: Producer
+    metrics: Metrics
+    state: State = field(default_factory=State)
+
+
+PARTS = web.AppKey("parts", Parts)
+
+
+def unready(parts: Parts) -> str | None:
+    """Say why a replica should get no requests, or None when it should."""
+    if parts.state.draining:
+        return "This replica is draining."
+    if parts.state.fault is not None:
+        return f"A background task of this replica has died: {parts.state.fault}."
+    if parts.store.version is None:
+        return "No model is loaded yet."
+    return None

@@ -1,0 +1,125 @@
+"""One replica from start to stop: build the parts, run the background tasks, drain in order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+from threadpoolctl import threadpool_limits
+
+from service.admin import build_admin_app
+from service.app import build_app
+from service.config import Config
+from service.listener import Listener
+from service.logs import ApplicationLog
+from service.loop import run
+from service.metrics import Metrics, collect_from
+from service.parts import Parts, unready
+from service.rung import follow
+from service.store import ModelStore
+from service.telemetry_metrics import producer_metrics, report
+from service.watcher import Watcher
+from telemetry.producer import Producer
+from telemetry.stream import RedisStream
+
+_log = structlog.get_logger("recollect.replica")
+
+
+def serve(config: Config, slot: int | None) -> None:
+    """Run one replica until SIGTERM or SIGINT.
+
+    Args:
+        config: every setting.
+        slot: its telemetry slot; None takes the lowest free one.
+
+    Raises:
+        RunError: an address cannot be listened on.
+        TelemetryError: the slot is taken, its directory cannot be used, or the Redis URL is none.
+    """
+    # One core a replica: BLAS threads would fight the other replicas for theirs.
+    threadpool_limits(1)
+    stream = RedisStream(config.stream_url)
+    producer = Producer.open(config.spool_dir, slot, config.producer, stream, report)
+    log = ApplicationLog(config.logs, f"replica-{producer.slot}", config.log)
+    log.start()
+    try:
+        run(_Replica(config, producer, log).run())
+    finally:
+        producer.close()
+        log.stop()
+
+
+class _Replica:
+    def __init__(self, config: Config, producer: Producer, log: ApplicationLog) -> None:
+        metrics = Metrics()
+        self._config = config
+        self._parts = Parts(config, ModelStore(), producer, metrics)
+        self._watcher = Watcher(config.models_dir, self._parts.store, config.models.watch_interval_s, metrics)
+        collect_from(metrics.registry, lambda: producer_metrics(producer, log))
+        server = config.server
+        self._listener = Listener(build_app(self._parts), server.host, server.port, server)
+        self._admin = Listener(
+            build_admin_app(metrics.registry, lambda: unready(self._parts)), "127.0.0.1", server.admin_port, server
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        # The model first: what listens is what is ready, so that the balancer meets a refusal rather than a 503.
+        await self._watcher.look()
+        # The start's objects live as long as the process; keep the collector from walking them again and again.
+        gc.collect()
+        gc.freeze()
+        await self._admin.start()
+        await self._listener.start()
+        self._background(self._parts.producer.run(), "telemetry shipper")
+        self._background(self._watcher.run(), "model watcher")
+        self._background(follow(self._parts, self._watcher), "rung")
+        _log.info(
+            "replica serving",
+            port=self._config.server.port,
+            model=self._parts.store.version,
+            producer=self._parts.producer.producer_id,
+            epoch=self._parts.producer.epoch,
+        )
+        await stopping.wait()
+        await self._stop()
+
+    def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and not self._parts.state.draining:
+            # A replica that lost a part of itself must leave the set, visibly, rather than limp on.
+            self._parts.state.fault = task.get_name()
+            _log.error("background task died", task=task.get_name(), exc_info=task.exception())
+
+    async def _stop(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.server.drain_timeout_s
+        # 1. Readiness is refused and answers close their connections.
+        self._parts.state.draining = True
+        _log.info("draining", connections=self._listener.open_connections)
+        # 2. No new connections; what is open is served until the balancer lets go of it.
+        await self._listener.drain(deadline - loop.time())
+        await self._listener.close()
+        # 3. Nothing offers events any more: ship what is left.
+        left = await self._parts.producer.drain(max(0.5, deadline - loop.time()))
+        if left:
+            _log.error("events lost: they were held in memory and the stream was away", events=left)
+        # 4. The tasks that only mattered while requests came.
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # 5. The admin port last, so that the drain could be watched.
+        await self._admin.close()
+        _log.info("replica stopped", unshipped=left)

@@ -1,0 +1,80 @@
+"""What telemetry counts and notes, as metrics and as lines of the application's log.
+
+Telemetry itself has neither: it hands typed notes and plain counters over, and only what happened to the pipeline,
+never an event, passes here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import structlog
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from service.logs import ApplicationLog
+from telemetry import notes
+from telemetry.consumer import Consumer
+from telemetry.producer import Producer
+
+_log = structlog.get_logger("recollect.telemetry")
+# Notes that somebody may have to act on; the others are the normal course of things.
+_WARNINGS = (
+    notes.Disconnected,
+    notes.Rewound,
+    notes.IdentityChanged,
+    notes.Dropped,
+    notes.LeaseLost,
+    notes.HoleFound,
+    notes.DeadLettered,
+    notes.ArchiveFailed,
+    notes.SinkFailed,
+)
+_GAUGES = {"in_flight", "buffered_events", "buffered_bytes", "connected", "active", "producers"}
+
+
+def report(note: notes.ProducerNote | notes.ConsumerNote) -> None:
+    """Write a note of telemetry to the application's log; commits are too many and are only counted."""
+    if isinstance(note, notes.Committed):
+        return
+    write = _log.warning if isinstance(note, _WARNINGS) else _log.info
+    write(type(note).__name__, **dataclasses.asdict(note))
+
+
+def producer_metrics(producer: Producer, log: ApplicationLog) -> Iterator[Metric]:
+    """Yield a replica's telemetry counters, read now."""
+    counters = producer.counters
+    for outcome in ("offered", "accepted", "refused", "dropped"):
+        family = CounterMetricFamily(
+            f"recollect_telemetry_{outcome}", f"Events {outcome} at the door.", labels=["class"]
+        )
+        for name in ("served", "feedback", "system"):
+            family.add_metric([name], getattr(getattr(counters, name), outcome))
+        yield family
+    yield from _plain("recollect_telemetry_", counters)
+    yield from _log_metrics(log)
+
+
+def consumer_metrics(consumer: Consumer, log: ApplicationLog) -> Iterator[Metric]:
+    """Yield the consumer's counters, read now."""
+    yield from _plain("recollect_consumer_", consumer.counters)
+    yield from _log_metrics(log)
+
+
+def _plain(prefix: str, counters: Any) -> Iterable[Metric]:
+    for spec in dataclasses.fields(counters):
+        value = getattr(counters, spec.name)
+        if not isinstance(value, int | float):
+            continue
+        family = GaugeMetricFamily if spec.name in _GAUGES else CounterMetricFamily
+        name = spec.name.removesuffix("_s") + "_seconds" if spec.name.endswith("_s") else spec.name
+        yield family(prefix + name, f"{spec.name}; see telemetry/counters.py.", value=float(value))
+
+
+def _log_metrics(log: ApplicationLog) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "recollect_log_lines_dropped",
+        "Log lines not written: the queue was full or the disk refused.",
+        value=log.dropped_lines,
+    )

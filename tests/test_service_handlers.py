@@ -1,0 +1,369 @@
+"""The HTTP API as callers meet it, on the real application with an in-memory event stream."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import generate_latest
+
+from service.app import build_app
+from service.config import Config
+from service.listener import Listener
+from service.metrics import Metrics
+from service.models import artefact
+from service.models.snapshot import ModelSnapshot
+from service.parts import Parts
+from service.store import ModelStore
+from telemetry.memory import MemoryServer, MemoryStream
+from telemetry.producer import Producer
+
+Client = TestClient[web.Request, web.Application]
+
+
+@pytest.fixture
+def parts(tmp_path: Path, make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Callable[..., str]) -> Parts:
+    config = Config(home=tmp_path)
+    version = publish_snapshot(config.models_dir, make_snapshot(n_items=60))
+    producer = Producer.open(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
+    return Parts(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
+
+
+@pytest.fixture
+async def client(parts: Parts) -> AsyncIterator[Client]:
+    async with TestClient(TestServer(build_app(parts))) as client:
+        yield client
+    parts.producer.close()
+
+
+def held(parts: Parts) -> list[dict[str, Any]]:
+    """Return the events that the producer holds, as the lines that will be archived."""
+    return [orjson.loads(line) for line in parts.producer._buffer.read_from(1, 1000, 1 << 24)]
+
+
+async def body(client: Client, method: str, path: str, status: int, **kwargs: Any) -> Any:
+    async with client.request(method, path, **kwargs) as response:
+        assert response.status == status, await response.text()
+        return await response.json(content_type=None)
+
+
+async def test_a_known_user_gets_n_unseen_items(client: Client, parts: Parts) -> None:
+    """Exactly n items, best first, none of them seen, with the fields of the contract."""
+    answer = await body(client, "GET", "/v1/recommendations/u1?n=7", 200)
+    snapshot = parts.store.current()
+    ids = [item["item_id"] for item in answer["items"]]
+    seen = {snapshot.items.id_of[row] for row in snapshot.seen_rows(1)}
+    assert len(ids) == len(set(ids)) == 7
+    assert not seen & set(ids)
+    assert [item["score"] for item in answer["items"]] == sorted(
+        (item["score"] for item in answer["items"]), reverse=True
+    )
+    assert {item["source"] for item in answer["items"]} == {"personal"}
+    assert answer["model"] == snapshot.version
+    assert answer["user_id"] == "u1"
+    assert answer["degraded"] is None
+    assert answer["shortfall"] is None
+    assert answer["freshness"] == {"events_applied": 0, "as_of": "2026-01-01T00:00:00.000Z"}
+
+
+async def test_the_plain_route_is_the_same_list_on_one_line(client: Client) -> None:
+    """Up to 20 ids, comma separated, with the recommendation's id in a header."""
+    async with client.get("/recommend/u1") as response:
+        text = await response.text()
+        assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert re.fullmatch(r"[0-9a-f-]{36}", response.headers["X-Recommendation-Id"])
+    answer = await body(client, "GET", "/v1/recommendations/u1?n=20", 200)
+    assert text == ",".join(item["item_id"] for item in answer["items"]) + "\n"
+
+
+async def test_an_unknown_user_gets_the_popular_items(client: Client) -> None:
+    """Nobody is refused; the list says where it came from."""
+    unknown = await body(client, "GET", "/v1/recommendations/nobody%2Fknows%20%E2%9C%93?n=5", 200)
+    popular = await body(client, "GET", "/v1/popular?n=5", 200)
+    assert unknown["user_id"] == "nobody/knows ✓"
+    assert unknown["items"] == popular["items"]
+    assert {item["source"] for item in unknown["items"]} == {"popular"}
+
+
+async def test_offset_continues_where_the_first_page_ended(client: Client) -> None:
+    """Two pages are one list."""
+    whole = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 12})
+    second = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 5, "offset": 7})
+    assert second["items"] == whole["items"][7:]
+
+
+async def test_exclude_and_include_apply_before_the_top_n(client: Client) -> None:
+    """What is excluded is replaced by the next best; what is included is all there is."""
+    whole = (await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 12}))["items"]
+    exclude = [whole[0]["item_id"], whole[3]["item_id"], "never heard of"]
+    rest = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 10, "exclude": exclude})
+    assert rest["items"] == [item for item in whole if item["item_id"] not in exclude]
+    include = [whole[5]["item_id"], whole[2]["item_id"], whole[2]["item_id"], "never heard of"]
+    only = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 10, "include": include})
+    assert only["items"] == [whole[2], whole[5]]
+    assert only["shortfall"] == {
+        "requested": 10,
+        "returned": 2,
+        "reason": "The catalogue holds no more items for this request.",
+    }
+
+
+async def test_more_than_the_catalogue_holds_is_a_stated_shortfall(client: Client, parts: Parts) -> None:
+    """All unseen items, and the sentence why they are fewer."""
+    answer = await body(client, "GET", "/v1/recommendations/u1?n=500", 200)
+    unseen = 60 - parts.store.current().seen_rows(1).size
+    assert (answer["shortfall"]["requested"], answer["shortfall"]["returned"]) == (500, unseen)
+    assert len(answer["items"]) == unseen
+
+
+async def test_similar_items_name_their_source_and_leave_the_item_out(client: Client) -> None:
+    """Neighbours of a known item; an unknown one is 404."""
+    answer = await body(client, "GET", "/v1/items/i4/similar?n=3", 200)
+    assert [item["source"] for item in answer["items"]] == ["similar"] * 3
+    assert "i4" not in {item["item_id"] for item in answer["items"]}
+    problem = await body(client, "GET", "/v1/items/none/similar", 404)
+    assert problem["type"] == "/problems/not-found"
+
+
+async def test_every_list_becomes_a_served_event(client: Client, parts: Parts) -> None:
+    """What the caller saw is what the event holds, under the balancer's request id."""
+    headers = {"X-Request-Id": "0123456789abcdef0123456789abcdef"}
+    answer = await body(client, "GET", "/v1/recommendations/u1?n=3", 200, headers=headers)
+    await body(client, "POST", "/v1/recommendations", 200, json={"include": ["i1", "i2"], "exclude": ["i1"], "n": 1})
+    await body(client, "GET", "/v1/items/i4/similar?n=2", 200)
+    first, second, third = held(parts)
+    assert first["class"] == "served"
+    assert first["request_id"] == headers["X-Request-Id"]
+    assert first["recommendation_id"] == answer["recommendation_id"]
+    assert (first["user_id"], first["model"], first["candidate_set"]) == ("u1", answer["model"], "catalogue")
+    assert [(i["item_id"], i["score"], i["position"], i["propensity"]) for i in first["items"]] == [
+        (item["item_id"], item["score"], position, 1.0) for position, item in enumerate(answer["items"])
+    ]
+    assert re.fullmatch(r"include:2:[0-9a-f]{8};exclude:1:[0-9a-f]{8}", second["candidate_set"])
+    assert second["user_id"] is None
+    assert third["candidate_set"] == "similar:i4"
+    assert [first["seq"], second["seq"], third["seq"]] == [1, 2, 3]
+
+
+async def test_events_are_taken_with_their_ids_and_times(client: Client, parts: Parts) -> None:
+    """202 with the count; a missing event_id is made from the Idempotency-Key and the row; times become UTC."""
+    rows = [
+        {"type": "rating", "user_id": "u1", "item_id": "i1", "value": 4, "ts": "2026-11-21T02:02:03.4567+01:00"},
+        {"event_id": "mine-0001", "type": "click", "user_id": "new", "item_id": "unheard", "position": 3},
+    ]
+    headers = {"Idempotency-Key": "key_0123456789"}
+    answer = await body(client, "POST", "/v1/events", 202, json={"events": rows}, headers=headers)
+    assert answer == {"accepted": 2, "durability": "memory"}
+    first, second = held(parts)
+    assert (first["event_id"], second["event_id"]) == ("key_0123456789-0", "mine-0001")
+    assert first["client_time"] == "2026-11-21T01:02:03.456Z"
+    assert (first["type"], first["value"], second["position"], second["value"]) == ("rating", 4.0, 3, None)
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"type": "rating", "user_id": "u", "item_id": "i"}, "events[1]"),
+        ({"type": "like", "user_id": "u", "item_id": "i"}, "events[1].type"),
+        ({"type": "click", "user_id": "", "item_id": "i"}, "events[1].user_id"),
+        ({"type": "click", "user_id": "u" * 129, "item_id": "i"}, "events[1].user_id"),
+        ({"type": "click", "user_id": "u\n", "item_id": "i"}, "events[1].user_id"),
+        ({"type": "click", "user_id": 7, "item_id": "i"}, "events[1].user_id"),
+        ({"type": "click", "item_id": "i"}, "events[1].user_id"),
+        ({"type": "click", "user_id": "u", "item_id": "i", "colour": "red"}, "events[1].colour"),
+        ({"type": "rating", "user_id": "u", "item_id": "i", "value": True}, "events[1].value"),
+        ({"type": "rating", "user_id": "u", "item_id": "i", "value": "4"}, "events[1].value"),
+        ({"type": "rating", "user_id": "u", "item_id": "i", "value": 1e300}, "events[1].value"),
+        ({"type": "click", "user_id": "u", "item_id": "i", "position": -1}, "events[1].position"),
+        ({"type": "click", "user_id": "u", "item_id": "i", "position": 10**30}, "events[1].position"),
+        ({"type": "click", "user_id": "u", "item_id": "i", "ts": "yesterday"}, "events[1].ts"),
+        ({"type": "click", "user_id": "u", "item_id": "i", "ts": "2026-11-21T01:02:03"}, "events[1].ts"),
+        ({"type": "click", "user_id": "u", "item_id": "i", "ts": "0001-01-01T00:00:00+23:00"}, "events[1].ts"),
+        ({"type": "click", "user_id": "u", "item_id": "i", "event_id": "short"}, "events[1].event_id"),
+    ],
+)
+async def test_one_bad_row_refuses_the_whole_batch_and_is_named(
+    client: Client, parts: Parts, row: dict[str, Any], field: str
+) -> None:
+    """422 names the row and the field, and the good row beside it was not taken."""
+    good = {"type": "click", "user_id": "u", "item_id": "i"}
+    problem = await body(client, "POST", "/v1/events", 422, json={"events": [good, row]})
+    assert problem["errors"][0]["field"] == field
+    assert problem["errors"][0]["row"] == 1
+    assert held(parts) == []
+
+
+BAD_BODIES: dict[str, tuple[bytes, int]] = {
+    "not JSON": (b"{", 400),
+    "empty": (b"", 400),
+    "NaN": (b'{"n": NaN}', 400),
+    "Infinity": (b'{"n": Infinity}', 400),
+    "invalid UTF-8": (b'{"user_id": "\xff"}', 400),
+    "lone surrogate": (b'{"user_id": "\\ud800"}', 400),
+    "60,000 levels": (b"[" * 30_000 + b"]" * 30_000, 400),
+    "40 levels": (b'{"exclude": ' + b"[" * 40 + b"]" * 40 + b"}", 400),
+    "an array": (b"[]", 422),
+    "null": (b"null", 422),
+    "5,000 digits": (b'{"n": ' + b"9" * 5000 + b"}", 400),
+    "n is a float": (b'{"n": 10.0}', 422),
+    "n is a string": (b'{"n": "10"}', 422),
+    "n is true": (b'{"n": true}', 422),
+    "n is 0": (b'{"n": 0}', 422),
+    "n is 501": (b'{"n": 501}', 422),
+    "offset is negative": (b'{"offset": -1}', 422),
+    "unknown field": (b'{"user": "u1"}', 422),
+    "user_id is a number": (b'{"user_id": 42}', 422),
+    "a control character": (b'{"user_id": "a\\u0000"}', 422),
+    "exclude is a string": (b'{"exclude": "i1"}', 422),
+    "over 64 KiB": (b" " * 65_537, 413),
+}
+
+
+@pytest.mark.parametrize(("raw", "status"), BAD_BODIES.values(), ids=BAD_BODIES.keys())
+async def test_bad_bodies_are_problems_of_the_caller(client: Client, raw: bytes, status: int) -> None:
+    """Never a 5xx, always problem+json with a stable type."""
+    headers = {"Content-Type": "application/json"}
+    async with client.post("/v1/recommendations", data=raw, headers=headers) as response:
+        assert response.status == status
+        assert response.content_type == "application/problem+json"
+        problem = orjson.loads(await response.read())
+    assert problem["status"] == status
+    assert problem["type"] == {400: "/problems/malformed", 413: "/problems/too-large", 422: "/problems/invalid"}[status]
+    assert problem["detail"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "name"),
+    [
+        ("GET", "/nothing/here", 404, "not-found"),
+        ("GET", "/metrics", 404, "not-found"),
+        ("DELETE", "/v1/recommendations/u1", 405, "method-not-allowed"),
+        ("GET", "/v1/events", 405, "method-not-allowed"),
+        ("GET", "/v1/recommendations/u1?n=0", 422, "invalid"),
+        ("GET", "/v1/recommendations/u1?n=501", 422, "invalid"),
+        ("GET", "/v1/recommendations/u1?n=1_0", 422, "invalid"),
+        ("GET", "/v1/recommendations/u1?n=%2B5", 422, "invalid"),
+        ("GET", "/v1/recommendations/u1?n=", 422, "invalid"),
+        ("GET", "/v1/recommendations/u1?N=5", 422, "invalid"),
+        ("GET", "/v1/recommendations/" + "u" * 129, 422, "invalid"),
+        ("GET", "/recommend/a%00b", 422, "invalid"),
+        ("GET", "/recommend/u1?n=5", 422, "invalid"),
+    ],
+)
+async def test_bad_paths_are_problems_of_the_caller(
+    client: Client, method: str, path: str, status: int, name: str
+) -> None:
+    """Routes, methods, query fields and path ids are checked like bodies."""
+    problem = await body(client, method, path, status)
+    assert (problem["type"], problem["status"]) == (f"/problems/{name}", status)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+        {"Content-Type": "application/json", "Content-Encoding": "identity"},
+    ],
+)
+async def test_encoded_or_other_bodies_are_415(client: Client, headers: dict[str, str]) -> None:
+    """Nothing is inflated, so there is no bomb to defuse."""
+    problem = await body(client, "POST", "/v1/events", 415, data=b"x", headers=headers)
+    assert problem["type"] == "/problems/unsupported-body"
+
+
+async def test_a_body_that_never_ends_is_cut_off(parts: Parts, free_port: Callable[[], int]) -> None:
+    """408 within the limit, and the connection is closed."""
+    quick = replace(parts, config=replace(parts.config, server=replace(parts.config.server, body_timeout_s=0.1)))
+    port = free_port()
+    listener = Listener(build_app(quick), "127.0.0.1", port, quick.config.server)
+    await listener.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+    )
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    await listener.close()
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"/problems/timeout" in answer
+    parts.producer.close()
+
+
+async def test_no_room_for_events_is_503_with_retry_after(client: Client, parts: Parts) -> None:
+    """Lists go on; events are refused, none of them taken, with a time to try again."""
+    parts.producer.close()
+    rows = {"events": [{"type": "click", "user_id": "u", "item_id": "i"}]}
+    async with client.post("/v1/events", json=rows) as response:
+        assert response.status == 503
+        assert response.headers["Retry-After"] == "1"
+        assert (await response.json(content_type=None))["type"] == "/problems/unavailable"
+    await body(client, "GET", "/v1/recommendations/u1", 200)
+
+
+async def test_without_a_model_everything_says_so(parts: Parts) -> None:
+    """503 rather than a traceback, and not ready."""
+    empty = replace(parts, store=ModelStore())
+    async with TestClient(TestServer(build_app(empty))) as client:
+        for path in ("/v1/recommendations/u1", "/v1/model", "/readyz", "/v1/popular"):
+            assert (await body(client, "GET", path, 503))["type"] == "/problems/unavailable"
+        async with client.get("/healthz") as response:
+            assert response.status == 200
+    parts.producer.close()
+
+
+async def test_draining_closes_connections_and_refuses_readiness(client: Client, parts: Parts) -> None:
+    """Requests are still answered, so that none is lost."""
+    parts.state.draining = True
+    async with client.get("/v1/recommendations/u1") as response:
+        assert response.status == 200
+        assert response.headers["Connection"] == "close"
+    await body(client, "GET", "/readyz", 503)
+
+
+async def test_a_degraded_list_is_marked_in_header_body_and_event(client: Client, parts: Parts) -> None:
+    """The rung is the same in all three places."""
+    parts.state.degraded = "stale"
+    async with client.get("/v1/recommendations/u1") as response:
+        assert response.headers["X-Degraded"] == "stale"
+        assert (await response.json())["degraded"] == "stale"
+    assert held(parts)[0]["degraded"] == "stale"
+
+
+async def test_a_fault_of_ours_is_a_plain_500(client: Client, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No detail of the inside leaves; the fault is counted."""
+
+    def broken() -> ModelSnapshot:
+        raise ZeroDivisionError("secret inside")
+
+    monkeypatch.setattr(parts.store, "current", broken)
+    problem = await body(client, "GET", "/v1/recommendations/u1", 500)
+    assert problem["type"] == "/problems/internal"
+    assert "secret" not in str(problem)
+    assert b"recollect_handler_faults_total 1.0" in generate_latest(parts.metrics.registry)
+
+
+async def test_the_model_route_shows_what_is_served(client: Client, parts: Parts) -> None:
+    """Version, algorithm, measures and the data's fingerprint."""
+    shown = await body(client, "GET", "/v1/model", 200)
+    assert shown["version"] == parts.store.version
+    assert (shown["algorithm"], shown["measures"], shown["data"]) == ("svd", {"rmse": 0.9}, {"fingerprint": "sha256:0"})
+
+
+async def test_requests_are_counted_by_route_and_status(client: Client, parts: Parts) -> None:
+    """The route is the pattern, never the id: cardinality stays bounded."""
+    for user in ("u1", "u2", "u3"):
+        await body(client, "GET", f"/v1/recommendations/{user}", 200)
+    await body(client, "GET", "/v1/recommendations/u1?n=0", 422)
+    text = generate_latest(parts.metrics.registry).decode()
+    assert 'recollect_requests_total{route="/v1/recommendations/{user_id}",status="200"} 3.0' in text
+    assert 'recollect_requests_total{route="/v1/recommendations/{user_id}",status="422"} 1.0' in text
+    assert "u2" not in text
