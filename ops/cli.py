@@ -1,0 +1,217 @@
+"""`recollect VERB`: parse, then call one function. What a verb needs is imported inside it, so that each starts fast.
+
+Invariant: every error is one clear sentence on standard error; exit 2 for bad usage or input, 1 for a failed run, 0 for
+success. Only a fault of ours shows a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ops.refusal import told
+
+if TYPE_CHECKING:
+    from service.config import Config
+
+app = typer.Typer(
+    name="recollect",
+    help="A self-hosted recommendation service that answers from memory and remembers everything it served.",
+    no_args_is_help=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="The published models.", no_args_is_help=False, rich_markup_mode=None)
+balance_app = typer.Typer(help="nginx and its replicas.", invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+app.add_typer(balance_app, name="balance")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.")]
+
+
+@app.command()
+def up(
+    data: Annotated[
+        str | None, typer.Option("--data", help="Train on this unless the active model already is.")
+    ] = None,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, max=64, help="How many replicas.")] = 3,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The balancer's port.")] = 8080,
+) -> int:
+    """Start everything on this machine: Redis, a model, replicas, nginx in front, the consumer."""
+    from ops.up import up as run_up
+
+    return run_up(_config(), data=data, replicas=replicas, port=port)
+
+
+@app.command()
+def serve(
+    host: Host = None,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port for requests.")] = None,
+    admin_port: Annotated[int | None, typer.Option("--admin-port", min=1, max=65535, help="Port for metrics.")] = None,
+    slot: Annotated[
+        int | None, typer.Option("--slot", min=0, help="Telemetry slot; by default the lowest free.")
+    ] = None,
+) -> int:
+    """Run one replica."""
+    import dataclasses
+
+    from service.replica import serve as run_replica
+
+    config = _config()
+    given: dict[str, Any] = {"host": host, "port": port, "admin_port": admin_port}
+    server = dataclasses.replace(config.server, **{name: value for name, value in given.items() if value is not None})
+    run_replica(dataclasses.replace(config, server=server), slot)
+    return 0
+
+
+@app.command()
+def consume(
+    admin_port: Annotated[int, typer.Option("--admin-port", min=1, max=65535, help="Port for metrics.")] = 8092,
+) -> int:
+    """Run the telemetry consumer job."""
+    from service.consume import consume as run_consumer
+
+    run_consumer(_config(), admin_port)
+    return 0
+
+
+@balance_app.callback()
+def balance(
+    context: typer.Context,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, max=64, help="How many replicas.")] = 3,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The balancer's port.")] = 8080,
+) -> int:
+    """Run nginx and its replicas; Redis and the consumer run elsewhere."""
+    if context.invoked_subcommand is not None:
+        return 0
+    from ops.balance import balance as run_balance
+
+    return run_balance(_config(), replicas=replicas, port=port)
+
+
+@balance_app.command("restart")
+def balance_restart(as_json: Json = False) -> int:
+    """Restart every replica of the running installation, one at a time, losing no request."""
+    from ops.balance import restart
+
+    return restart(_config(), as_json=as_json)
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str, typer.Option("--data", help="A MovieLens directory, a CSV or TSV file, or demo[:USERSxITEMSxRATINGS].")
+    ],
+    algorithm: Annotated[str, typer.Option("--algorithm", help="Its name.")] = "svd",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the algorithm, as name=value.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds the split and the fit.")] = 0,
+    activate: Annotated[bool, typer.Option("--activate/--no-activate", help="Serve it at once.")] = True,
+    as_json: Json = False,
+) -> int:
+    """Fit, measure on a hold-out, publish a version, activate it."""
+    from ops.train import train as run_train
+
+    return run_train(
+        _config(),
+        data=data,
+        algorithm=algorithm,
+        settings=settings or [],
+        seed=seed,
+        activate=activate,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def evaluate(
+    data: Annotated[str, typer.Option("--data", help="As for train.")],
+    algorithms: Annotated[str, typer.Option("--algorithms", help="Names, comma separated.")] = "svd",
+    folds: Annotated[int, typer.Option("--folds", min=2, max=100, help="Folds of the cross-validation.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds the folds and the fits.")] = 0,
+    as_json: Json = False,
+) -> int:
+    """Compare algorithms by cross-validation."""
+    from ops.evaluate import evaluate as run_evaluate
+
+    names = [name.strip() for name in algorithms.split(",") if name.strip()]
+    return run_evaluate(_config(), data=data, algorithms=names, folds=folds, seed=seed, as_json=as_json)
+
+
+@models_app.command("list")
+def models_list(as_json: Json = False) -> int:
+    """List the published versions, oldest first."""
+    from ops.models import show_all
+
+    return show_all(_config(), as_json=as_json)
+
+
+@models_app.command("show")
+def models_show(
+    version: Annotated[str | None, typer.Argument(help="By default the active one.")] = None, as_json: Json = False
+) -> int:
+    """Print a version's manifest as JSON."""
+    from ops.models import show
+
+    return show(_config(), version)
+
+
+@models_app.command("activate")
+def models_activate(
+    version: Annotated[str, typer.Argument(help="An older one is the rollback.")], as_json: Json = False
+) -> int:
+    """Serve another version."""
+    from ops.models import activate as run_activate
+
+    return run_activate(_config(), version, as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> int:
+    """Say whether this installation is sound."""
+    from ops.doctor import doctor as run_doctor
+
+    return run_doctor(_config(), as_json=as_json)
+
+
+def run(application: typer.Typer, argv: Sequence[str], name: str = "recollect") -> int:
+    """Run a typer application and return its exit code, every error told as one sentence.
+
+    Args:
+        application: the application.
+        argv: its arguments, without the program's name.
+        name: the program's name, as its help shows it.
+    """
+    command: Any = typer.main.get_command(application)
+    return told(lambda: command.main(args=list(argv), prog_name=name, standalone_mode=False))
+
+
+def main() -> None:
+    """Be the console script."""
+    _register_late(sys.argv[1:])
+    sys.exit(run(app, sys.argv[1:]))
+
+
+def _register_late(argv: Sequence[str]) -> None:
+    """Add the verbs whose options live beside their code, unless the verb asked for is another one.
+
+    A replica restarts within a second partly because it does not import the load test.
+    """
+    if argv and argv[0] in {"serve", "consume", "up", "balance", "train", "evaluate", "models", "doctor"}:
+        return
+    from ops.loadtest import command as loadtest_command
+
+    app.command("loadtest")(loadtest_command)
+
+
+def _config() -> Config:
+    from service.config import from_env
+
+    return from_env(os.environ)

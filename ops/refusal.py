@@ -1,0 +1,45 @@
+"""Turns what ends a command early into one sentence on standard error and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import typer
+
+
+def told(command: Callable[[], object]) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        command: returns an exit code, or None for success; may raise any error of ours or of the command line's parser.
+
+    Returns:
+        Its code, or that of the error: 2 for bad usage or input, 1 for a failed run, 130 for Ctrl-C.
+    """
+    from loadbalancer.errors import BalancerError
+    from service.errors import RecollectError
+    from telemetry.errors import TelemetryError
+
+    try:
+        code = command()
+    except typer.TyperException as error:
+        return _say(error.format_message(), error.exit_code)
+    except (RecollectError, BalancerError) as error:
+        return _say(str(error), error.exit_code)
+    except TelemetryError as error:
+        return _say(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of a pipe has left; anything more, at exit too, would only fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _say(sentence: str, code: int) -> int:
+    text = " ".join(sentence.split())
+    sys.stderr.write(f"recollect: {text}\n")
+    return code

@@ -1,0 +1,118 @@
+"""The shape of the repository: who may import whom, and what stays out of a server process."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = {"service", "telemetry", "loadbalancer", "ops"}
+MAY_IMPORT = {
+    "service": {"service", "telemetry"},
+    "telemetry": {"telemetry"},
+    "loadbalancer": {"loadbalancer"},
+    "ops": OURS,
+}
+
+
+def sources(package: str) -> Iterator[Path]:
+    yield from (ROOT / package).rglob("*.py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+@pytest.mark.parametrize("package", sorted(OURS))
+def test_imports_point_one_way(package: str) -> None:
+    """service -> telemetry; telemetry and loadbalancer import none of ours; nobody imports ops."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(package)
+        for name in imports(path)
+        if (top := name.split(".")[0]) in OURS and top not in MAY_IMPORT[package]
+    ]
+    assert not wrong
+
+
+def test_training_knows_no_server_and_models_know_no_training() -> None:
+    """service.app -> service.models <- service.training."""
+    server = {"service.app", "service.handlers", "service.replica", "service.boundary", "service.parts", "aiohttp"}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for folder, banned in (("service/training", server), ("service/models", server | {"service.training"}))
+        for path in sources(folder)
+        for name in imports(path)
+        if any(name == b or name.startswith(f"{b}.") for b in banned)
+    ]
+    assert not wrong
+
+
+def test_the_balancer_needs_the_standard_library_alone() -> None:
+    """It supervises everything, so nothing may keep it from starting."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources("loadbalancer")
+        for name in imports(path)
+        if (top := name.split(".")[0]) not in sys.stdlib_module_names and top != "loadbalancer"
+    ]
+    assert not wrong
+
+
+def test_only_one_file_knows_redis() -> None:
+    """Redis and its errors stay behind telemetry/stream.py."""
+    users = {
+        str(p.relative_to(ROOT))
+        for package in OURS
+        for p in sources(package)
+        if "redis" in {n.split(".")[0] for n in imports(p)}
+    }
+    assert users == {"telemetry/stream.py"}
+
+
+def test_telemetry_has_no_logger() -> None:
+    """What telemetry has to say goes through typed observers; it can reach no log file of the application."""
+    banned = {"logging", "structlog"}
+    wrong = [str(p) for p in sources("telemetry") if banned & {n.split(".")[0] for n in imports(p)}]
+    assert not wrong
+
+
+def test_no_package_looks_into_the_environment() -> None:
+    """Commands hand the environment to service.config.read, whole; a variable read elsewhere would be in no table."""
+    readers = {
+        str(path.relative_to(ROOT))
+        for package in OURS - {"ops"}
+        for path in sources(package)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"} and ast.unparse(node.value) == "os"
+    }
+    assert readers == set()
+
+
+def test_every_package_is_a_package() -> None:
+    """Without an __init__.py a foreign package of the same name wins, even from the repository root."""
+    folders = {path.parent for package in OURS for path in sources(package)}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+def test_our_names_belong_to_us_alone() -> None:
+    """`ops`, `service` and `telemetry` are also projects on PyPI that ship these very modules."""
+    owners = packages_distributions()
+    assert {name: owners.get(name, ["recollect"]) for name in OURS} == {name: ["recollect"] for name in OURS}
+
+
+def test_a_server_loads_no_trainer() -> None:
+    """A replica must start within a second and stay small."""
+    program = "import sys, service.replica; print(sorted({'torch','numba','pyarrow','typer'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
