@@ -1,0 +1,127 @@
+"""One stream entry is one batch, and one batch is a dense run of lines of one producer and epoch.
+
+Invariant: an entry's id is ``<epoch>-<last_seq>``; its fields are `first_seq`, `n`, `crc32` (of `data`, as
+eight hexadecimal digits) and `data` (`n` lines, each ending in a line feed, numbered first_seq to last_seq).
+`from_entry` lets nothing else through. Pure.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from telemetry.errors import BadBatchError
+
+# Beyond this SQLite could not store a number, and no producer of ours gets there.
+MAX_NUMBER = 2**63 - 1
+
+
+class Position(NamedTuple):
+    """A place in a producer's sequence; compares as Redis compares stream ids."""
+
+    epoch: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """Read ``<epoch>-<seq>``.
+
+        Args:
+            text: A stream id.
+
+        Returns:
+            Its two numbers.
+
+        Raises:
+            BadBatchError: The text is not a stream id.
+        """
+        epoch, dash, seq = text.partition("-")
+        if not (dash and epoch.isascii() and epoch.isdecimal() and seq.isascii() and seq.isdecimal()):
+            raise BadBatchError(f"{text!r} is not a stream id")
+        return cls(int(epoch), int(seq))
+
+
+class Entry(NamedTuple):
+    """A stream entry as Redis gave it; `fields` is None when it was trimmed while it was pending."""
+
+    entry_id: str
+    fields: Mapping[bytes, bytes] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A run of lines; `lines[i]` has the number `first_seq + i`."""
+
+    epoch: int
+    first_seq: int
+    lines: Sequence[bytes]
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last line."""
+        return self.first_seq + len(self.lines) - 1
+
+    @property
+    def entry_id(self) -> str:
+        """The stream id this batch gets."""
+        return f"{self.epoch}-{self.last_seq}"
+
+
+def to_fields(batch: Batch) -> dict[bytes, bytes]:
+    """Write a batch as the fields of its entry.
+
+    Args:
+        batch: At least one line.
+
+    Returns:
+        The fields, in their order.
+    """
+    data = b"".join(batch.lines)
+    return {
+        b"first_seq": b"%d" % batch.first_seq,
+        b"n": b"%d" % len(batch.lines),
+        b"crc32": b"%08x" % zlib.crc32(data),
+        b"data": data,
+    }
+
+
+def from_entry(entry: Entry) -> Batch:
+    """Read and check an entry.
+
+    Args:
+        entry: As it came from the stream.
+
+    Returns:
+        The batch; its lines end in their line feeds.
+
+    Raises:
+        BadBatchError: The entry is not a whole batch of ours; the message says what is wrong.
+    """
+    position = Position.parse(entry.entry_id)
+    if max(position) > MAX_NUMBER:
+        raise BadBatchError(f"entry {entry.entry_id} has an id that no producer of ours would use")
+    fields = entry.fields
+    if fields is None:
+        raise BadBatchError(f"entry {entry.entry_id} was trimmed before it was read")
+    try:
+        first_seq, n, crc32, data = (
+            int(fields[b"first_seq"]),
+            int(fields[b"n"]),
+            int(fields[b"crc32"], 16),
+            fields[b"data"],
+        )
+    except KeyError as error:
+        raise BadBatchError(f"entry {entry.entry_id} has no field {error}") from None
+    except ValueError:
+        raise BadBatchError(f"entry {entry.entry_id} has a field that is not a number") from None
+    if zlib.crc32(data) != crc32:
+        raise BadBatchError(f"the data of entry {entry.entry_id} does not have its checksum")
+    lines = data.splitlines(keepends=True)
+    if len(lines) != n or n < 1 or not data.endswith(b"\n"):
+        raise BadBatchError(f"entry {entry.entry_id} holds {len(lines)} whole lines and says {n}")
+    if first_seq < 1 or first_seq + n - 1 != position.seq:
+        raise BadBatchError(f"entry {entry.entry_id} says it starts at {first_seq} with {n} lines")
+    return Batch(position.epoch, first_seq, lines)

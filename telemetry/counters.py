@@ -1,0 +1,100 @@
+"""Every operational number of telemetry, with its unit in its name.
+
+Counters watch a process; they prove nothing about the archive, whose own receipt is in its catalogue.
+The sums: offered = accepted + refused + dropped for each class, and
+accepted (all classes) = released + relinquished + buffered_events.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class ClassCounters:
+    """Events of one class at the door: offered = accepted + refused + dropped."""
+
+    offered: int = 0
+    accepted: int = 0
+    refused: int = 0
+    dropped: int = 0
+
+
+@dataclass(slots=True)
+class ProducerCounters:
+    """One replica's telemetry.
+
+    Attributes:
+        served: Served events at the door.
+        feedback: Feedback at the door.
+        system: The producer's own notes, which are offered by nobody but itself.
+        shipped: Events that Redis confirmed; an event counts again when a rewind sends it again.
+        batches: Stream entries that Redis confirmed.
+        in_flight: Events in the batch that awaits its answer.
+        released: Events that the archive has.
+        relinquished: Events left to an old stream when the identity changed.
+        buffered_events: Events held.
+        buffered_bytes: What they cost of the budget.
+        rewinds: Times that Redis had forgotten something and it was sent again.
+        reconnects: Connections made after the first.
+        identity_changes: New epochs or producer ids taken while running.
+        identity_conflicts: Those of them because somebody else wrote under our id: an alarm.
+        connected: Whether the stream answers now.
+        last_error: The last failure of the stream, or None.
+    """
+
+    served: ClassCounters = field(default_factory=ClassCounters)
+    feedback: ClassCounters = field(default_factory=ClassCounters)
+    system: ClassCounters = field(default_factory=ClassCounters)
+    shipped: int = 0
+    batches: int = 0
+    in_flight: int = 0
+    released: int = 0
+    relinquished: int = 0
+    buffered_events: int = 0
+    buffered_bytes: int = 0
+    rewinds: int = 0
+    reconnects: int = 0
+    identity_changes: int = 0
+    identity_conflicts: int = 0
+    connected: bool = False
+    last_error: str | None = None
+
+
+@dataclass(slots=True)
+class ConsumerCounters:
+    """The consumer job since it started.
+
+    Attributes:
+        archived: Events committed to the archive.
+        archived_bytes: Their bytes.
+        deduplicated: Feedback removed because its event id was seen within the window.
+        dead_lettered: Events committed to the dead letters.
+        redelivered: Events delivered again after their commit, and skipped.
+        sequence_holes: Gaps in a producer's numbers; `missing` counts the events in them.
+        missing: Events that such a gap says existed.
+        trimmed_pending: Entries that Redis trimmed before they were read: an alarm.
+        commits: Transactions.
+        commit_s: Time spent in them.
+        reconnects: Connections made after the first.
+        sink_failures: Times that a sink raised.
+        producers: Producers known now.
+        active: Whether this consumer holds the lease.
+        connected: Whether the stream answers now.
+        last_error: The last failure of the stream or the archive, or None.
+    """
+
+    archived: int = 0
+    archived_bytes: int = 0
+    deduplicated: int = 0
+    dead_lettered: int = 0
+    redelivered: int = 0
+    sequence_holes: int = 0
+    missing: int = 0
+    trimmed_pending: int = 0
+    commits: int = 0
+    commit_s: float = 0.0
+    reconnects: int = 0
+    sink_failures: int = 0
+    producers: int = 0
+    active: bool = False
+    connected: bool = False
+    last_error: str | None = None

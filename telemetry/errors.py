@@ -1,0 +1,72 @@
+"""Every error that telemetry raises, and nothing else.
+
+TelemetryError
+├── BadEventError          an event cannot be written as, or read from, a line
+├── BadBatchError          a stream entry is not one of our batches
+├── SpoolError             a slot's directory cannot be used
+│   └── SlotTakenError     another process holds the slot
+├── SpoolFull              no room for feedback now; says when to try again
+├── StreamError            the event stream cannot be used now; connect again
+│   ├── StreamAwayError    no connection, or no answer in time: what was sent may or may not have arrived
+│   ├── StreamRefusedError Redis answered with an error: what was sent was not applied
+│   └── GroupMissingError  Redis no longer has the consumer group: it forgot the stream
+└── ArchiveError           the archive cannot be read or written now
+    └── LeaseLostError     another consumer holds the archive's lease
+"""
+
+
+class TelemetryError(Exception):
+    """Base of everything that telemetry raises on purpose."""
+
+
+class BadEventError(TelemetryError):
+    """An event that cannot be written as a line, or a line that is not an event."""
+
+
+class BadBatchError(TelemetryError):
+    """A stream entry that is not one of our batches, or was damaged on its way."""
+
+
+class SpoolError(TelemetryError):
+    """A slot's directory cannot be used."""
+
+
+class SlotTakenError(SpoolError):
+    """Another process holds the slot."""
+
+
+class SpoolFull(TelemetryError):
+    """There is no room for feedback now.
+
+    Args:
+        message: One sentence for the log and the client.
+        retry_after_s: When it is worth trying again, in seconds.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StreamError(TelemetryError):
+    """The event stream cannot be used now; connect again before the next call."""
+
+
+class StreamAwayError(StreamError):
+    """No connection, or no answer in time: what was sent may or may not have arrived."""
+
+
+class StreamRefusedError(StreamError):
+    """Redis answered with an error: what was sent was not applied."""
+
+
+class GroupMissingError(StreamError):
+    """Redis no longer has the consumer group of a stream: it forgot the stream."""
+
+
+class ArchiveError(TelemetryError):
+    """The archive cannot be read or written now."""
+
+
+class LeaseLostError(ArchiveError):
+    """Another consumer holds the archive's lease."""

@@ -1,0 +1,161 @@
+"""The stream without Redis: for tests and for trying things out, held to the same contract tests.
+
+Invariant: what one `MemoryStream` sees is what Redis would answer, ids, groups and trimming included.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from telemetry.batch import Batch, Entry, Position, to_fields
+from telemetry.errors import GroupMissingError, StreamAwayError
+from telemetry.stream import Appended, Delivered, Settled, StreamState
+
+
+class _Log:
+    def __init__(self) -> None:
+        self.last = Position(0, 0)
+        self.entries: dict[Position, Entry] = {}
+        self.delivered: Position | None = None
+        self.pending: set[Position] = set()
+
+
+class MemoryServer:
+    """What several streams share; `forget` is its FLUSHALL and `reachable` its network cable."""
+
+    def __init__(self) -> None:
+        self.reachable = True
+        self.announced: dict[str, float] = {}
+        self.logs: dict[str, _Log] = {}
+        self.watermarks: dict[str, Position] = {}
+        self.changed = asyncio.Event()
+
+    def forget(self) -> None:
+        """Lose everything."""
+        self.announced.clear()
+        self.logs.clear()
+        self.watermarks.clear()
+        self.notify()
+
+    def notify(self) -> None:
+        """Wake whoever waits for a change."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class MemoryStream:
+    """An `EventStream` on a `MemoryServer`; each method as there.
+
+    Args:
+        server: What is shared.
+    """
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+        self._connected = False
+
+    async def connect(self) -> None:
+        """See `EventStream.connect`."""
+        self._connected = True
+        self._check()
+
+    async def close(self) -> None:
+        """See `EventStream.close`."""
+        self._connected = False
+
+    async def inspect(self, producer: str, unix_s: float) -> StreamState:
+        """See `EventStream.inspect`."""
+        self._check()
+        self._server.announced[producer] = unix_s
+        log = self._server.logs.get(producer)
+        mark = self._server.watermarks.get(producer)
+        if log is None:
+            return StreamState(None, None, mark)
+        return StreamState(log.last, log.entries[max(log.entries)] if log.entries else None, mark)
+
+    async def append(self, producer: str, batch: Batch, *, create: bool) -> Appended:
+        """See `EventStream.append`."""
+        self._check()
+        if producer not in self._server.logs:
+            if not create:
+                return Appended.NO_STREAM
+            self._server.logs[producer] = _Log()
+        log = self._server.logs[producer]
+        position = Position(batch.epoch, batch.last_seq)
+        if position <= log.last:
+            return Appended.ALREADY_THERE
+        log.last = position
+        log.entries[position] = Entry(batch.entry_id, to_fields(batch))
+        self._server.notify()
+        return Appended.ADDED
+
+    async def producers(self) -> list[str]:
+        """See `EventStream.producers`."""
+        self._check()
+        return sorted(self._server.announced)
+
+    async def join(self, producers: Sequence[str]) -> set[str]:
+        """See `EventStream.join`."""
+        self._check()
+        joined = {name for name in producers if name in self._server.logs}
+        for name in joined:
+            log = self._server.logs[name]
+            if log.delivered is None:
+                log.delivered = Position(0, 0)
+        return joined
+
+    async def read(
+        self, producers: Sequence[str], *, pending: bool, max_entries: int, block_ms: int
+    ) -> list[Delivered]:
+        """See `EventStream.read`."""
+        deadline_s = asyncio.get_running_loop().time() + block_ms / 1000
+        while True:
+            changed = self._server.changed
+            delivered = self._read_now(producers, pending=pending, max_entries=max_entries)
+            left_s = deadline_s - asyncio.get_running_loop().time()
+            if delivered or pending or left_s <= 0:
+                return delivered
+            try:
+                async with asyncio.timeout(left_s):
+                    await changed.wait()
+            except TimeoutError:
+                return []
+
+    def _read_now(self, producers: Sequence[str], *, pending: bool, max_entries: int) -> list[Delivered]:
+        self._check()
+        found = []
+        for name in producers:
+            log = self._server.logs.get(name)
+            if log is None or log.delivered is None:
+                raise GroupMissingError(f"the stream of {name} is forgotten")
+            if pending:
+                positions = sorted(log.pending)[:max_entries]
+            else:
+                positions = sorted(position for position in log.entries if position > log.delivered)[:max_entries]
+                log.delivered = max([log.delivered, *positions])
+                log.pending.update(positions)
+            if positions:
+                entries = [log.entries.get(position, Entry(str(position), None)) for position in positions]
+                found.append(Delivered(name, entries))
+        return found
+
+    async def settle(self, settled: Sequence[Settled]) -> None:
+        """See `EventStream.settle`."""
+        self._check()
+        for producer, entry_ids, mark in settled:
+            log = self._server.logs.get(producer)
+            if log is not None:
+                log.pending.difference_update(map(Position.parse, entry_ids))
+            if mark is not None:
+                self._server.watermarks[producer] = mark
+                if log is not None:
+                    log.entries = {at: entry for at, entry in log.entries.items() if at > mark}
+
+    async def publish(self, watermarks: Mapping[str, Position]) -> None:
+        """See `EventStream.publish`."""
+        await self.settle([Settled(producer, (), mark) for producer, mark in watermarks.items()])
+
+    def _check(self) -> None:
+        if not self._server.reachable:
+            self._connected = False
+        if not self._connected:
+            raise StreamAwayError("there is no connection to the memory server")

@@ -1,0 +1,142 @@
+"""What telemetry tells whoever observes it: typed notes, because it has no logger of its own.
+
+Invariant: an observer cannot break the work it watches; what it raises is swallowed here.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The stream answers (again)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The stream does not answer; told once per outage."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """Redis had forgotten events; they are sent again."""
+
+    producer: str
+    epoch: int
+    from_seq: int
+    to_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityChanged:
+    """The producer took a new epoch or a new id while running."""
+
+    producer: str
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Served events were dropped; a gap record of the same content has been written."""
+
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StandingBy:
+    """Another consumer holds the lease."""
+
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTaken:
+    """This consumer is the active one."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """Another consumer took over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit: what it added, and what it took in seconds."""
+
+    archived: int
+    deduplicated: int
+    dead_lettered: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class HoleFound:
+    """A producer's numbers jump: `missing` events after `after_seq` never came."""
+
+    producer: str
+    epoch: int
+    after_seq: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettered:
+    """An event or entry went to the dead letters."""
+
+    producer: str
+    entry_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFailed:
+    """The archive could not be written; the consumer tries again."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class SinkFailed:
+    """A sink raised; the archive is not affected."""
+
+    sink: str
+    error: str
+
+
+ProducerNote: TypeAlias = Connected | Disconnected | Rewound | IdentityChanged | Dropped
+ConsumerNote: TypeAlias = (
+    Connected
+    | Disconnected
+    | StandingBy
+    | LeaseTaken
+    | LeaseLost
+    | Committed
+    | HoleFound
+    | DeadLettered
+    | ArchiveFailed
+    | SinkFailed
+)
+ProducerObserver: TypeAlias = Callable[[ProducerNote], None]
+ConsumerObserver: TypeAlias = Callable[[ConsumerNote], None]
+
+_Note = TypeVar("_Note")
+
+
+def tell(observer: Callable[[_Note], None] | None, note: _Note) -> None:
+    """Pass a note on.
+
+    Args:
+        observer: Who wants to know, or None.
+        note: What happened.
+    """
+    if observer is not None:
+        with suppress(Exception):
+            observer(note)

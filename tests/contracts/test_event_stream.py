@@ -1,0 +1,256 @@
+"""One suite for every EventStream: what holds on Redis holds in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from telemetry.batch import Batch, Position, from_entry
+from telemetry.errors import GroupMissingError, StreamAwayError, StreamError
+from telemetry.memory import MemoryServer, MemoryStream
+from telemetry.stream import Appended, EventStream, RedisStream, Settled, events_key, watermark_key
+
+MakeStream = Callable[[], EventStream]
+
+
+class Road:
+    """A fresh place for streams, with its FLUSHALL."""
+
+    def __init__(self, make: MakeStream, forget: Callable[[], object]) -> None:
+        self._make = make
+        self.forget = forget
+        self.made: list[EventStream] = []
+
+    async def stream(self) -> EventStream:
+        stream = self._make()
+        self.made.append(stream)
+        await stream.connect()
+        return stream
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def road(request: pytest.FixtureRequest) -> AsyncIterator[Road]:
+    if request.param == "memory":
+        server = MemoryServer()
+        road = Road(lambda: MemoryStream(server), server.forget)
+    else:
+        redis = request.getfixturevalue("redis_server")
+
+        def flush() -> None:
+            with redis.client() as client:
+                client.flushall()
+
+        road = Road(lambda: RedisStream(redis.url), flush)
+    yield road
+    for stream in road.made:
+        await stream.close()
+
+
+def batch(epoch: int, first_seq: int, last_seq: int) -> Batch:
+    return Batch(epoch, first_seq, [b'{"seq": %d}\n' % seq for seq in range(first_seq, last_seq + 1)])
+
+
+async def test_a_stream_that_is_not_there_is_not_made_by_append(road: Road) -> None:
+    """Without `create` a missing stream is reported, and stays missing."""
+    stream = await road.stream()
+    assert await stream.append("p", batch(1, 1, 3), create=False) is Appended.NO_STREAM
+    assert (await stream.inspect("p", 1.0)).last is None
+
+
+async def test_the_consumer_does_not_make_a_stream(road: Road) -> None:
+    """Joining waits for the producer: a stream made by the reader would hide that Redis forgot it."""
+    stream = await road.stream()
+    assert await stream.join(["p"]) == set()
+    assert await stream.append("p", batch(1, 1, 1), create=False) is Appended.NO_STREAM
+
+
+async def test_ids_only_grow(road: Road) -> None:
+    """The same id and a smaller one count as already there; the stream keeps one entry of each."""
+    stream = await road.stream()
+    assert await stream.append("p", batch(1, 1, 3), create=True) is Appended.ADDED
+    assert await stream.append("p", batch(1, 1, 3), create=False) is Appended.ALREADY_THERE
+    assert await stream.append("p", batch(1, 1, 2), create=False) is Appended.ALREADY_THERE
+    assert await stream.append("p", batch(1, 4, 5), create=False) is Appended.ADDED
+    assert await stream.append("p", batch(2, 1, 1), create=False) is Appended.ADDED
+    state = await stream.inspect("p", 1.0)
+    assert state.last == Position(2, 1)
+    assert state.tail is not None
+    assert from_entry(state.tail) == batch(2, 1, 1)
+
+
+async def test_inspect_announces_the_producer(road: Road) -> None:
+    """The handshake makes a producer known to the consumer before it has a stream."""
+    stream = await road.stream()
+    await stream.inspect("b", 2.0)
+    await stream.inspect("a", 1.0)
+    assert sorted(await stream.producers()) == ["a", "b"]
+
+
+async def test_what_was_there_before_the_group_is_read_too(road: Road) -> None:
+    """The group begins at the stream's start."""
+    stream = await road.stream()
+    await stream.append("p", batch(1, 1, 3), create=True)
+    assert await stream.join(["p", "q"]) == {"p"}
+    (delivered,) = await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
+    assert delivered.producer == "p"
+    assert [from_entry(entry) for entry in delivered.entries] == [batch(1, 1, 3)]
+
+
+async def test_joining_again_keeps_the_place(road: Road) -> None:
+    """A second join neither fails nor delivers again."""
+    stream = await road.stream()
+    await stream.append("p", batch(1, 1, 3), create=True)
+    await stream.join(["p"])
+    await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
+    assert await stream.join(["p"]) == {"p"}
+    assert await stream.read(["p"], pending=False, max_entries=10, block_ms=10) == []
+
+
+async def test_unsettled_entries_stay_pending_for_the_successor(road: Road) -> None:
+    """What one consumer took and did not settle, the next one finds in the pending list, in order."""
+    first, second = await road.stream(), await road.stream()
+    await first.append("p", batch(1, 1, 3), create=True)
+    await first.append("p", batch(1, 4, 6), create=False)
+    await first.join(["p"])
+    await first.read(["p"], pending=False, max_entries=10, block_ms=10)
+    (delivered,) = await second.read(["p"], pending=True, max_entries=1, block_ms=0)
+    assert [entry.entry_id for entry in delivered.entries] == ["1-3"]
+    await second.settle([Settled("p", ["1-3"], Position(1, 3))])
+    (delivered,) = await second.read(["p"], pending=True, max_entries=10, block_ms=0)
+    assert [entry.entry_id for entry in delivered.entries] == ["1-6"]
+    await second.settle([Settled("p", ["1-6"], Position(1, 6))])
+    assert await second.read(["p"], pending=True, max_entries=10, block_ms=0) == []
+
+
+async def test_settling_trims_and_publishes_but_remembers_the_last_id(road: Road) -> None:
+    """After everything is trimmed the stream still says how far it got."""
+    stream = await road.stream()
+    await stream.append("p", batch(1, 1, 3), create=True)
+    await stream.append("p", batch(1, 4, 6), create=False)
+    await stream.join(["p"])
+    await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
+    await stream.settle([Settled("p", ["1-3"], Position(1, 3))])
+    state = await stream.inspect("p", 1.0)
+    assert state.watermark == Position(1, 3)
+    assert state.tail is not None
+    await stream.settle([Settled("p", ["1-6"], Position(1, 6))])
+    state = await stream.inspect("p", 1.0)
+    assert (state.last, state.tail, state.watermark) == (Position(1, 6), None, Position(1, 6))
+
+
+async def test_publishing_needs_no_stream(road: Road) -> None:
+    """Watermarks can be published again after Redis lost everything, without making a stream."""
+    stream = await road.stream()
+    await stream.publish({"p": Position(3, 9)})
+    state = await stream.inspect("p", 1.0)
+    assert (state.last, state.watermark) == (None, Position(3, 9))
+
+
+async def test_a_forgotten_stream_is_noticed_by_both_ends(road: Road) -> None:
+    """After FLUSHALL the producer is told that there is no stream, and the reader that there is no group."""
+    stream = await road.stream()
+    await stream.append("p", batch(1, 1, 3), create=True)
+    await stream.join(["p"])
+    road.forget()
+    assert await stream.append("p", batch(1, 4, 6), create=False) is Appended.NO_STREAM
+    with pytest.raises(GroupMissingError):
+        await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
+
+
+async def test_a_waiting_reader_gets_what_arrives(road: Road) -> None:
+    """A blocking read returns as soon as there is something."""
+    reader, writer = await road.stream(), await road.stream()
+    await writer.append("p", batch(1, 1, 1), create=True)
+    await reader.join(["p"])
+    await reader.read(["p"], pending=False, max_entries=10, block_ms=10)
+    waiting = asyncio.create_task(reader.read(["p"], pending=False, max_entries=10, block_ms=1500))
+    await writer.append("p", batch(1, 2, 2), create=False)
+    async with asyncio.timeout(5):
+        (delivered,) = await waiting
+    assert [entry.entry_id for entry in delivered.entries] == ["1-2"]
+
+
+async def test_at_most_so_many_entries_of_each_producer(road: Road) -> None:
+    """`max_entries` bounds a read for each producer on its own."""
+    stream = await road.stream()
+    for producer in ("p", "q"):
+        await stream.append(producer, batch(1, 1, 1), create=True)
+        await stream.append(producer, batch(1, 2, 2), create=False)
+    await stream.join(["p", "q"])
+    delivered = await stream.read(["p", "q"], pending=False, max_entries=1, block_ms=10)
+    assert {one.producer: [entry.entry_id for entry in one.entries] for one in delivered} == {
+        "p": ["1-1"],
+        "q": ["1-1"],
+    }
+
+
+async def test_nothing_is_sent_without_a_connection(road: Road) -> None:
+    """A closed stream says so instead of connecting by itself."""
+    stream = await road.stream()
+    await stream.close()
+    with pytest.raises(StreamAwayError):
+        await stream.inspect("p", 1.0)
+
+
+async def test_redis_shows_the_entry_in_plain_fields(redis_server: Any) -> None:
+    """An entry can be read with redis-cli: its id and fields are those of the design."""
+    stream = RedisStream(redis_server.url)
+    await stream.connect()
+    await stream.inspect("p", 12.5)
+    await stream.append("p", batch(2, 1, 2), create=True)
+    await stream.publish({"p": Position(1, 9)})
+    await stream.close()
+    with redis_server.client() as client:
+        ((entry_id, fields),) = client.xrange("recollect:events:{p}")
+        assert entry_id == b"2-2"
+        assert fields == {
+            b"first_seq": b"1",
+            b"n": b"2",
+            b"crc32": fields[b"crc32"],
+            b"data": b'{"seq": 1}\n{"seq": 2}\n',
+        }
+        assert client.hgetall(watermark_key("p")) == {b"epoch": b"1", b"seq": b"9"}
+        assert client.zscore("recollect:producers", "p") == 12.5
+        assert client.exists(events_key("p"))
+
+
+async def test_a_frozen_redis_costs_the_deadline_and_the_connection(redis_server: Any) -> None:
+    """Without an answer in time the connection is dropped, and not used again."""
+    stream = RedisStream(redis_server.url, timeout_s=0.2)
+    await stream.connect()
+    redis_server.pause()
+    try:
+        with pytest.raises(StreamAwayError, match="did not answer"):
+            await stream.inspect("p", 1.0)
+    finally:
+        redis_server.resume()
+    with pytest.raises(StreamAwayError, match="no connection"):
+        await stream.inspect("p", 1.0)
+
+
+async def test_a_cancelled_call_never_leaves_its_reply_to_the_next_one(redis_server: Any) -> None:
+    """Cancelling in mid-command drops the connection, so that replies cannot be mixed up."""
+    stream = RedisStream(redis_server.url)
+    await stream.connect()
+    redis_server.pause()
+    try:
+        call = asyncio.create_task(stream.inspect("p", 1.0))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    finally:
+        redis_server.resume()
+    with pytest.raises(StreamAwayError, match="no connection"):
+        await stream.producers()
+    await stream.connect()
+    assert await stream.producers() in ([], ["p"])
+    await stream.close()
+
+
+def test_an_address_that_is_none_is_refused_without_repeating_it() -> None:
+    """The message does not show an address, which may hold a password."""
+    with pytest.raises(StreamError) as caught:
+        RedisStream("ftp://:secret@host")
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,276 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telemetry.batch import Batch, Entry, Position, from_entry, to_fields
+from telemetry.buffer import EventBuffer
+from telemetry.events import Feedback, decode
+from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerNote, Rewound
+from telemetry.producer import Producer
+from telemetry.settings import ProducerSettings
+from telemetry.shipper import Decision, GoOn, NewEpoch, NewProducer, resume
+from telemetry.stream import RedisStream, StreamState, events_key, watermark_key
+
+AwaitUntil = Callable[..., Awaitable[None]]
+QUICK = ProducerSettings(check_interval_s=0.05, linger_s=0.001, batch_events=7)
+LINES = [b"one\n", b"two\n", b"three\n", b"four\n", b"five\n"]
+
+
+def event(number: int) -> Feedback:
+    return Feedback(
+        event_id=f"ev-{number:08d}",
+        tenant="default",
+        client_time=None,
+        received_at="2026-11-21T01:02:03.456Z",
+        request_id="r",
+        type="click",
+        user_id="42",
+        item_id="318",
+        value=None,
+        recommendation_id=None,
+        position=None,
+    )
+
+
+def tail(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
+    batch = Batch(epoch, first_seq, lines)
+    return Entry(batch.entry_id, to_fields(batch))
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (StreamState(None, None, None), GoOn(1)),
+        (StreamState(Position(3, 4), tail(3, 3, LINES[2:4]), None), GoOn(4)),
+        (StreamState(Position(3, 4), tail(3, 1, LINES[:4]), None), GoOn(4)),
+        (StreamState(Position(3, 4), None, Position(3, 2)), GoOn(4)),
+        (StreamState(None, None, Position(3, 5)), GoOn(5)),
+        (StreamState(Position(3, 2), None, Position(3, 5)), GoOn(5)),
+        (StreamState(Position(2, 900), tail(2, 900, [b"old\n"]), Position(2, 800)), GoOn(1)),
+        (StreamState(Position(3, 6), None, None), NewEpoch(3)),
+        (StreamState(None, None, Position(4, 1)), NewEpoch(4)),
+        (
+            StreamState(Position(3, 4), tail(3, 3, [b"not\n", b"ours\n"]), None),
+            NewProducer("entry 3-4 is not what was sent"),
+        ),
+        (StreamState(Position(3, 4), Entry("3-4", {}), None), NewProducer("entry 3-4 is not what was sent")),
+        (StreamState(Position(2**60, 0), None, None), NewProducer(f"the stream stands at {2**60}-0")),
+    ],
+)
+def test_where_to_go_on_after_a_handshake(state: StreamState, expected: Decision) -> None:
+    """We are in epoch 3, made numbers 1 to 5 and hold 2 to 5; the stream or the archive says the rest."""
+    buffer = EventBuffer(10_000, 1.0)
+    for line in LINES:
+        buffer.append(line)
+    buffer.release_through(1)
+    assert resume(3, buffer, state) == expected
+
+
+class Line:
+    """A producer on a real Redis, running, and what it told."""
+
+    def __init__(self, spool: Path, redis: Any, url: str | None = None, settings: ProducerSettings = QUICK) -> None:
+        self.redis = redis
+        self.notes: list[ProducerNote] = []
+        stream = RedisStream(url or redis.url, timeout_s=0.5)
+        self.producer = Producer.open(spool, None, settings, stream, self.notes.append)
+        self.run = asyncio.create_task(self.producer.run())
+        self.offered = 0
+
+    def offer(self, count: int) -> None:
+        for _ in range(count):
+            self.offered += 1
+            self.producer.offer(event(self.offered))
+
+    def told(self, kind: type[ProducerNote]) -> list[ProducerNote]:
+        return [note for note in self.notes if isinstance(note, kind)]
+
+    def in_redis(self) -> list[str]:
+        """Return the event ids in the stream; entries may overlap, but never leave a hole."""
+        with self.redis.client() as client:
+            found: list[str] = []
+            for entry_id, fields in client.xrange(events_key(self.producer.producer_id)):
+                batch = from_entry(Entry(entry_id.decode(), fields))
+                assert batch.first_seq <= len(found) + 1
+                found[batch.first_seq - 1 :] = [decode(line).event.event_id for line in batch.lines]
+            return found
+
+    def expected(self) -> list[str]:
+        return [f"ev-{number:08d}" for number in range(1, self.offered + 1)]
+
+    def archive_says(self, seq: int) -> None:
+        with self.redis.client() as client:
+            key = watermark_key(self.producer.producer_id)
+            client.hset(key, mapping={"epoch": self.producer.epoch, "seq": seq})
+
+    async def end(self) -> None:
+        await self.producer.drain(5)
+        self.producer.close()
+        await asyncio.gather(self.run, return_exceptions=True)
+
+
+@pytest.fixture
+async def line(tmp_path: Path, redis_server: Any) -> AsyncIterator[Line]:
+    line = Line(tmp_path, redis_server)
+    yield line
+    await line.end()
+
+
+async def test_events_reach_redis_in_batches_and_in_order(line: Line, await_until: AwaitUntil) -> None:
+    """The plain case: many events per entry, none missing, none twice; only the archive's watermark releases."""
+    line.offer(100)
+    await await_until(lambda: line.producer.counters.shipped == 100)
+    assert line.in_redis() == line.expected()
+    assert line.producer.counters.batches == 15
+    assert line.producer.counters.buffered_events == 100
+    line.archive_says(60)
+    await await_until(lambda: line.producer.counters.released == 60)
+    assert line.producer.counters.buffered_events == 40
+
+
+async def test_redis_is_killed_and_comes_back(line: Line, await_until: AwaitUntil) -> None:
+    """Events offered during the outage follow; those that Redis kept are not sent again, the rest are."""
+    line.offer(50)
+    await await_until(lambda: line.producer.counters.shipped == 50)
+    line.redis.kill()
+    line.offer(50)
+    await await_until(lambda: line.told(Disconnected))
+    line.redis.start()
+    await await_until(lambda: line.producer.counters.connected and len(line.in_redis()) == 100)
+    assert line.in_redis() == line.expected()
+    assert len(line.told(Disconnected)) == 1
+    assert len(line.told(Connected)) == 2
+
+
+async def test_redis_forgets_everything_while_events_flow(line: Line, await_until: AwaitUntil) -> None:
+    """After each FLUSHALL whatever is not archived is sent again from the watermark on; no hole ever shows."""
+    for _ in range(5):
+        line.offer(40)
+        await await_until(lambda: line.producer.counters.shipped >= line.offered)
+        with line.redis.client() as client:
+            client.flushall()
+        line.offer(40)
+        await await_until(lambda: line.in_redis() == line.expected())
+    assert line.producer.counters.rewinds == 5
+    assert len(line.told(Rewound)) == 5
+
+
+async def test_an_idle_producer_notices_that_redis_forgot(line: Line, await_until: AwaitUntil) -> None:
+    """Without any new event the check finds out, and announces the producer again."""
+    line.offer(40)
+    await await_until(lambda: line.producer.counters.shipped == 40)
+    with line.redis.client() as client:
+        client.flushall()
+    await await_until(lambda: line.in_redis() == line.expected())
+    with line.redis.client() as client:
+        assert client.zrange("recollect:producers", 0, -1) == [line.producer.producer_id.encode()]
+
+
+async def test_a_frozen_redis_neither_loses_nor_doubles(line: Line, await_until: AwaitUntil) -> None:
+    """Commands that arrive late, after their connection was given up, do no harm."""
+    line.offer(20)
+    await await_until(lambda: line.producer.counters.shipped == 20)
+    line.redis.pause()
+    line.offer(20)
+    await await_until(lambda: line.told(Disconnected))
+    line.offer(20)
+    line.redis.resume()
+    await await_until(lambda: line.in_redis() == line.expected())
+
+
+class ReplyEater:
+    """A TCP proxy that applies a command with XADD and then cuts the line instead of passing the reply."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.eat = 0
+        self.eaten = 0
+        self.url = ""
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers += [writer, up_writer]
+        while data := await reader.read(1 << 20):
+            up_writer.write(data)
+            reply = await up_reader.read(1 << 20)
+            if b"XADD" in data and self.eat:
+                self.eat -= 1
+                self.eaten += 1
+                break
+            writer.write(reply)
+        writer.close()
+        up_writer.close()
+
+
+async def test_a_lost_reply_doubles_nothing(tmp_path: Path, redis_server: Any, await_until: AwaitUntil) -> None:
+    """Redis applied the batch and the answer never came: the next handshake finds it there."""
+    proxy = ReplyEater(redis_server.port)
+    await proxy.start()
+    proxy.eat = 3
+    line = Line(tmp_path, redis_server, proxy.url)
+    line.offer(60)
+    await await_until(lambda: proxy.eaten == 3 and len(line.in_redis()) == 60)
+    with redis_server.client() as client:
+        entries = client.xrange(events_key(line.producer.producer_id))
+    assert sum(int(fields[b"n"]) for _, fields in entries) == 60
+    assert line.in_redis() == line.expected()
+    await line.end()
+    await proxy.stop()
+
+
+async def test_a_stream_that_is_ahead_of_us_makes_a_new_epoch(tmp_path: Path, redis_server: Any) -> None:
+    """An old copy of the slot came back: our numbers are used already, so we begin beyond them."""
+    line = Line(tmp_path, redis_server)
+    with redis_server.client() as client:
+        client.xadd(events_key(line.producer.producer_id), {"x": "y"}, id="1-500")
+    line.offer(10)
+    assert await line.producer.drain(5) == 0
+    with redis_server.client() as client:
+        entries = client.xrange(events_key(line.producer.producer_id))
+    batches = [from_entry(Entry(entry_id.decode(), fields)) for entry_id, fields in entries[1:]]
+    lines = [decode(text) for batch in batches for text in batch.lines]
+    assert [(record.epoch, record.seq) for record in lines] == [(2, seq) for seq in range(1, 11)]
+    assert [record.event.event_id for record in lines] == line.expected()
+    assert line.told(IdentityChanged) == [IdentityChanged(line.producer.producer_id, 2, "the stream had seen epoch 1")]
+    await line.end()
+
+
+async def test_somebody_else_under_our_id_makes_a_new_producer(tmp_path: Path, redis_server: Any) -> None:
+    """The last entry is not what we sent: an alarm, and everything goes out under a new id."""
+    line = Line(tmp_path, redis_server)
+    old = line.producer.producer_id
+    with redis_server.client() as client:
+        batch = Batch(1, 1, [b'{"foreign": 1}\n'])
+        client.xadd(events_key(old), dict(to_fields(batch).items()), id="1-1")
+    line.offer(10)
+    assert await line.producer.drain(5) == 0
+    assert line.producer.producer_id != old
+    assert line.producer.counters.identity_conflicts == 1
+    assert line.in_redis() == line.expected()
+    await line.end()
+
+
+async def test_drain_says_how_many_did_not_get_out(line: Line, await_until: AwaitUntil) -> None:
+    """With Redis away until the deadline the number of events left is the answer."""
+    line.offer(5)
+    await await_until(lambda: line.producer.counters.shipped == 5)
+    line.redis.kill()
+    line.offer(9)
+    assert await line.producer.drain(0.3) == 9
+    line.redis.start()
