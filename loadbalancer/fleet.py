@@ -1,0 +1,212 @@
+"""Runs the parts: observes, asks `supervisor.step`, does what it says, and keeps run/topology.json true.
+
+Invariant: whatever ends `run`, no process that it started is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from loadbalancer import roster, supervisor
+from loadbalancer.errors import PartFailed
+from loadbalancer.probes import until_ready
+from loadbalancer.processes import Child, spawn
+from loadbalancer.supervisor import (
+    Action,
+    Exited,
+    Kill,
+    Mode,
+    Observation,
+    Phase,
+    Ready,
+    RestartAsked,
+    Start,
+    State,
+    Stop,
+    StopAsked,
+    Tick,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from loadbalancer.parts import Part
+
+# What signals ask for. A terminal that closes sends SIGHUP, so that one stops too.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+RESTART_SIGNAL = signal.SIGUSR1
+
+
+class Fleet:
+    """All parts of one home directory. Make and run it in the main thread, where signals and children report.
+
+    Args:
+        home: the home directory; its lock is held by the caller.
+        parts: what to run, in the order in which to start them.
+        came_up: called once, when every part was ready.
+        tell: told in a sentence whatever an operator may want to know.
+    """
+
+    def __init__(
+        self, home: Path, parts: Sequence[Part], *, came_up: Callable[[], None], tell: Callable[[str], None]
+    ) -> None:
+        self._home = home
+        self._parts = {part.name: part for part in parts}
+        self._came_up = came_up
+        self._tell = tell
+        self._state = supervisor.initial(tuple(parts), time.monotonic())
+        self._children: dict[str, Child] = {}
+        self._probes: dict[str, asyncio.Task[None]] = {}
+        self._seen: asyncio.Queue[Observation] = asyncio.Queue()
+        self._rows: list[roster.Row] = []
+
+    def __repr__(self) -> str:
+        return f"<Fleet in {self._home}: {self._state!r}>"
+
+    def ask_to_stop(self) -> None:
+        """Stop everything in order; asked again, hurry."""
+        self._seen.put_nowait(StopAsked())
+
+    def ask_to_restart(self) -> None:
+        """Restart the replicas one after the other."""
+        self._seen.put_nowait(RestartAsked())
+
+    async def run(self) -> None:
+        """Start everything, keep it running, and return when all of it has stopped because somebody asked.
+
+        Raises:
+            PartFailed: a part did not come up in the first place; the others were stopped.
+        """
+        loop = asyncio.get_running_loop()
+        # One signal for all children, instead of a descriptor each: it works on every kernel.
+        loop.add_signal_handler(signal.SIGCHLD, self._look_for_ended)
+        try:
+            await self._supervise()
+        finally:
+            loop.remove_signal_handler(signal.SIGCHLD)
+            for probe in self._probes.values():
+                probe.cancel()
+            await asyncio.gather(*self._probes.values(), return_exceptions=True)
+            for child in self._children.values():
+                child.reap()
+            roster.remove(self._home)
+        if self._state.failed is not None:
+            raise PartFailed(await self._verdict(self._state.failed))
+
+    async def _supervise(self) -> None:
+        parts = tuple(self._parts.values())
+        self._take_in(Tick())
+        while self._state.mode is not Mode.ENDED:
+            wake_s = supervisor.next_wake_s(parts, self._state)
+            pause_s = None if wake_s is None else max(0.0, wake_s - time.monotonic())
+            try:
+                observation = await asyncio.wait_for(self._seen.get(), pause_s)
+            except TimeoutError:
+                observation = Tick()
+            self._take_in(observation)
+
+    def _take_in(self, observation: Observation) -> None:
+        before = self._state
+        self._state, actions = supervisor.step(tuple(self._parts.values()), before, observation, time.monotonic())
+        self._report(before, self._state)
+        for action in actions:
+            self._act(action)
+        self._publish()
+        if self._state.came_up and not before.came_up:
+            self._came_up()
+
+    def _act(self, action: Action) -> None:
+        # A part without a child has just ended, and that is on its way through the queue.
+        child = self._children.get(action.name)
+        match action:
+            case Start(name):
+                self._start(self._parts[name])
+            case Stop() if child is not None:
+                child.stop()
+            case Kill(name) if child is not None:
+                self._tell(f"{name} takes too long and is killed")
+                child.kill()
+            case _:
+                pass
+
+    def _start(self, part: Part) -> None:
+        try:
+            self._children[part.name] = spawn(part.command)
+        except OSError as error:
+            self._tell(f"{part.name} cannot be started: {error}")
+            self._seen.put_nowait(Exited(part.name))
+            return
+        self._probes[part.name] = asyncio.create_task(self._watch(part), name=f"probe {part.name}")
+
+    async def _watch(self, part: Part) -> None:
+        await until_ready(part.probe)
+        self._seen.put_nowait(Ready(part.name))
+
+    def _look_for_ended(self) -> None:
+        # Signals coalesce, so every child is looked at.
+        for name, child in list(self._children.items()):
+            if child.ended():
+                self._bury(name)
+
+    def _bury(self, name: str) -> None:
+        status = self._children.pop(name).reap()
+        self._probes.pop(name).cancel()
+        if status != 0 or self._state.parts[name].phase in {Phase.STARTING, Phase.READY}:
+            self._tell(f"{name} ended ({_cause(status)})")
+        self._seen.put_nowait(Exited(name))
+
+    def _publish(self) -> None:
+        rows = [self._row(part) for part in self._parts.values()]
+        if rows == self._rows:
+            return
+        self._rows = rows
+        try:
+            roster.write(self._home, rows)
+        except OSError as error:
+            # A full disk is no reason to stop serving.
+            self._tell(f"{roster.path_in(self._home)} cannot be written and is out of date: {error}")
+
+    def _row(self, part: Part) -> roster.Row:
+        own = self._state.parts[part.name]
+        child = self._children.get(part.name)
+        return roster.Row(
+            name=part.name,
+            pid=None if child is None else child.pid,
+            host=part.host,
+            port=part.port,
+            admin_port=part.admin_port,
+            state=own.phase.value,
+            restarts=max(0, own.started - 1),
+            output=str(part.command.output),
+        )
+
+    def _report(self, before: State, after: State) -> None:
+        for name, own in after.parts.items():
+            was = before.parts[name]
+            if own.phase is was.phase:
+                continue
+            if own.phase is Phase.READY and own.started > 1:
+                self._tell(f"{name} is ready again after {own.since_s - was.since_s:.1f} s")
+            if own.phase is Phase.DRAINING:
+                self._tell(f"{name} drains")
+
+    async def _verdict(self, name: str) -> str:
+        output = self._parts[name].command.output
+        with contextlib.suppress(OSError):
+            lines = output.read_text(errors="replace").strip().splitlines()
+            if lines:
+                return f"{name} did not come up; it said: {lines[-1][:300]} (all of it is in {output})"
+        return f"{name} did not come up and said nothing in {output}"
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    with contextlib.suppress(ValueError):
+        return f"killed by {signal.Signals(-status).name}"
+    return f"killed by signal {-status}"

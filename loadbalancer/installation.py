@@ -1,0 +1,111 @@
+"""Lays out one machine: ports, configuration files, and the parts that use them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loadbalancer import nginx, nginx_files, ports, redis_conf
+from loadbalancer.binaries import find_nginx, find_redis
+from loadbalancer.parts import Part, balancer_part, consumer_part, redis_part, replica_part
+from loadbalancer.processes import set_aside
+from loadbalancer.topology import Balancer, Replica, Topology, address, reachable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from loadbalancer.binaries import Binary
+    from loadbalancer.settings import BalancerSettings
+
+_LOG_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to lay out.
+
+    Args:
+        settings: the balancer's settings.
+        home: the home directory, absolute.
+        logs: the folder of logs, absolute.
+        models: the folder with popular.txt and popular.json.
+        program: the start of every Python part's argv, to which its verb and options are added.
+        environ: the environment of every part, RECOLLECT_HOME and the like already in it.
+        nginx: the nginx to run.
+        redis: the redis-server to run, or None where Redis is somebody else's.
+        consumer: whether to run the consumer.
+    """
+
+    settings: BalancerSettings
+    home: Path
+    logs: Path
+    models: Path
+    program: Sequence[str]
+    environ: Mapping[str, str]
+    nginx: Binary
+    redis: Binary | None
+    consumer: bool
+
+
+def binaries(settings: BalancerSettings, *, redis: bool) -> tuple[Binary, Binary | None]:
+    """Find nginx, and redis-server if it is to be run.
+
+    Raises:
+        BinaryMissing: there is none that is new enough.
+    """
+    return find_nginx(settings.nginx), find_redis(settings.redis_server) if redis else None
+
+
+def base_url(settings: BalancerSettings) -> str:
+    """Return the address at which clients on this machine reach the balancer."""
+    return f"http://{address(reachable(settings.host), settings.port)}"
+
+
+def lay_out(plan: Plan) -> tuple[Part, ...]:
+    """Choose ports, write the configuration files, and return the parts in the order in which they start.
+
+    Raises:
+        BalancerError: no ports are free, or nginx refuses its configuration.
+    """
+    settings, logs = plan.settings, plan.logs
+    own_redis = plan.redis is not None
+    logs.mkdir(parents=True, exist_ok=True)
+    chosen = iter(ports.choose(2 * settings.replicas + 2, taken=frozenset({settings.port})))
+    redis_port, consumer_port = next(chosen), next(chosen)
+    replicas = tuple(
+        Replica(f"replica-{slot}", "127.0.0.1", next(chosen), next(chosen)) for slot in range(settings.replicas)
+    )
+    environ = dict(plan.environ)
+    parts: list[Part] = []
+    if plan.redis is not None:
+        environ["RECOLLECT_REDIS_URL"] = f"redis://127.0.0.1:{redis_port}/0"
+        parts.append(redis_part(plan.redis, _write_redis_conf(plan.home, redis_port), redis_port, logs, environ))
+    if plan.consumer:
+        argv = (*plan.program, "consume")
+        parts.append(consumer_part(argv, consumer_port, logs, environ, settings=settings, redis=own_redis))
+    for slot, replica in enumerate(replicas):
+        argv = (*plan.program, "serve")
+        parts.append(replica_part(argv, replica, slot, logs, environ, settings=settings, redis=own_redis))
+    balancer = Balancer("nginx-0", settings.host, settings.port)
+    argv = _write_nginx_conf(plan, Topology(replicas, (balancer,)), balancer)
+    parts.append(balancer_part(argv, balancer, replicas, logs, environ, settings=settings))
+    return tuple(parts)
+
+
+def _write_redis_conf(home: Path, port: int) -> Path:
+    directory = home / "redis"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = directory / "redis.conf"
+    path.write_text(redis_conf.render(directory, port), encoding="utf-8")
+    return path
+
+
+def _write_nginx_conf(plan: Plan, topology: Topology, balancer: Balancer) -> tuple[str, ...]:
+    run_dir = plan.home / "run" / balancer.name
+    here = nginx_files.surroundings(plan.nginx.path, run_dir=run_dir, logs=plan.logs, models=plan.models)
+    for kind in ("access", "error"):
+        set_aside(plan.logs / f"{balancer.name}.{kind}.log", _LOG_LIMIT_BYTES)
+    argv = nginx_files.command(plan.nginx.path, run_dir, plan.logs / f"{balancer.name}.error.log")
+    nginx_files.install(argv, run_dir, nginx.render(topology, balancer, plan.settings, here))
+    return argv

@@ -1,0 +1,99 @@
+"""Puts nginx's configuration where nginx reads it, after asking nginx what it knows and whether it agrees."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import resource
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loadbalancer.errors import ConfigurationRefused
+from loadbalancer.nginx import OPTIONAL_DIRECTIVES, Surroundings
+from loadbalancer.processes import run_to_end
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CHECK_TIMEOUT_S = 30.0
+
+
+def command(nginx: Path, run_dir: Path, error_log: Path) -> tuple[str, ...]:
+    """Return the argv of an nginx that uses nothing outside these folders."""
+    # Without -e nginx opens the error log it was compiled with, before it reads any configuration.
+    return (str(nginx), "-p", f"{run_dir}/", "-e", str(error_log), "-c", str(run_dir / "nginx.conf"))
+
+
+def surroundings(nginx: Path, *, run_dir: Path, logs: Path, models: Path) -> Surroundings:
+    """Find out what `nginx.render` has to know about this machine and this nginx.
+
+    Raises:
+        ConfigurationRefused: nginx refuses even the smallest configuration.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    user = None
+    if os.geteuid() == 0:
+        # The workers stay who started us: nobody could not read a home directory of mode 0700.
+        user = (pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name)
+    return Surroundings(
+        run_dir=run_dir,
+        logs=logs,
+        models=models,
+        features=probe(nginx),
+        user=user,
+        open_files=2**31 if hard == resource.RLIM_INFINITY else hard,
+    )
+
+
+def probe(nginx: Path) -> frozenset[str]:
+    """Ask nginx which of `OPTIONAL_DIRECTIVES` it knows.
+
+    Raises:
+        ConfigurationRefused: it refuses for another reason.
+    """
+    known = list(OPTIONAL_DIRECTIVES)
+    with tempfile.TemporaryDirectory(prefix="recollect-nginx-") as folder:
+        path = Path(folder)
+        while True:
+            lines = [f"{name} {'64' if name == 'max_headers' else name};" for name in known]
+            text = f'pid "{path}/nginx.pid"; events {{ }} http {{ access_log off; {" ".join(lines)} }}\n'
+            (path / "nginx.conf").write_text(text)
+            complaint = _complaint(command(nginx, path, path / "error.log"))
+            if complaint is None:
+                return frozenset(known)
+            unknown = re.search(r'unknown directive "(\w+)"', complaint)
+            if unknown is None or unknown.group(1) not in known:
+                raise ConfigurationRefused(f"{nginx} refuses an empty configuration: {complaint}")
+            known.remove(unknown.group(1))
+
+
+def install(argv: Sequence[str], run_dir: Path, text: str) -> None:
+    """Write a configuration and let nginx check it.
+
+    Args:
+        argv: what `command` returned for run_dir.
+        run_dir: the folder of this nginx.
+        text: what `nginx.render` returned.
+
+    Raises:
+        ConfigurationRefused: nginx does not agree.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "nginx.conf").write_text(text, encoding="utf-8")
+    complaint = _complaint(argv)
+    if complaint is not None:
+        raise ConfigurationRefused(f"nginx refuses the configuration in {run_dir}: {complaint}")
+
+
+def _complaint(argv: Sequence[str]) -> str | None:
+    try:
+        status, output = run_to_end([*argv, "-t"], _CHECK_TIMEOUT_S)
+    except (OSError, TimeoutError) as error:
+        return str(error)
+    if status == 0:
+        return None
+    lines = [line.removeprefix("nginx: ") for line in output.splitlines() if "[emerg]" in line]
+    return (lines or output.splitlines() or [f"it ended with status {status}"])[0]

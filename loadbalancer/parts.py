@@ -1,0 +1,152 @@
+"""What the supervisor has to know about each kind of part, and where its time limits come from."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loadbalancer.probes import HttpProbe, Probe, RedisProbe
+from loadbalancer.processes import Command
+from loadbalancer.topology import Balancer, Replica, reachable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from loadbalancer.binaries import Binary
+    from loadbalancer.settings import BalancerSettings
+
+# Parts start in the order of their tiers and stop in the reverse order.
+REDIS_TIER, CONSUMER_TIER, REPLICA_TIER, BALANCER_TIER = range(4)
+
+# A draining replica takes at most 8 s by itself (docs/operations.md); a second more for it to leave.
+_REPLICA_STOP_S = 9.0
+_CONSUMER_STOP_S = 9.0
+_REDIS_STOP_S = 10.0
+# nginx ends its workers after worker_shutdown_timeout, 5 s.
+_NGINX_STOP_S = 6.0
+# Redis reads its whole append-only file before it answers.
+_REDIS_START_S = 600.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process that the supervisor keeps alive.
+
+    Args:
+        name: such as replica-0.
+        tier: its place in the order of starting and stopping.
+        needs_all: parts that must be ready before its first start.
+        needs_any: parts of which one must be.
+        ready_within_s: a part that takes longer is killed and started again.
+        stop_within_s: a part that takes longer to stop is killed.
+        rolling: whether a rolling restart restarts it.
+        host: where it listens, or None.
+        port: where it listens, or None.
+        admin_port: where it answers its operators, or None.
+        command: how to start it.
+        probe: how to ask whether it is ready.
+    """
+
+    name: str
+    tier: int
+    command: Command
+    probe: Probe
+    ready_within_s: float
+    stop_within_s: float
+    needs_all: tuple[str, ...] = ()
+    needs_any: tuple[str, ...] = ()
+    rolling: bool = False
+    host: str | None = None
+    port: int | None = None
+    admin_port: int | None = None
+
+
+def redis_part(binary: Binary, config: Path, port: int, logs: Path, environ: Mapping[str, str]) -> Part:
+    """Return the installation's own Redis."""
+    return Part(
+        name="redis",
+        tier=REDIS_TIER,
+        command=Command((str(binary.path), str(config)), environ, logs / "redis.out"),
+        probe=RedisProbe("127.0.0.1", port),
+        ready_within_s=_REDIS_START_S,
+        stop_within_s=_REDIS_STOP_S,
+        host="127.0.0.1",
+        port=port,
+    )
+
+
+def consumer_part(
+    argv: Sequence[str],
+    admin_port: int,
+    logs: Path,
+    environ: Mapping[str, str],
+    *,
+    settings: BalancerSettings,
+    redis: bool,
+) -> Part:
+    """Return the telemetry consumer: ready once alive, for one that stands by while another holds the lease is well."""
+    return Part(
+        name="consumer",
+        tier=CONSUMER_TIER,
+        command=Command((*argv, "--admin-port", str(admin_port)), environ, logs / "consumer.out"),
+        probe=HttpProbe("127.0.0.1", admin_port, "/healthz"),
+        ready_within_s=settings.start_timeout_s,
+        stop_within_s=_CONSUMER_STOP_S,
+        needs_all=("redis",) if redis else (),
+        admin_port=admin_port,
+    )
+
+
+def replica_part(
+    argv: Sequence[str],
+    replica: Replica,
+    slot: int,
+    logs: Path,
+    environ: Mapping[str, str],
+    *,
+    settings: BalancerSettings,
+    redis: bool,
+) -> Part:
+    """Return one replica: ready when its model is loaded and warm."""
+    options = ("--slot", str(slot), "--host", replica.host, "--port", str(replica.port))
+    return Part(
+        name=replica.name,
+        tier=REPLICA_TIER,
+        command=Command(
+            (*argv, *options, "--admin-port", str(replica.admin_port)), environ, logs / f"{replica.name}.out"
+        ),
+        probe=HttpProbe("127.0.0.1", replica.admin_port, "/readyz"),
+        ready_within_s=settings.start_timeout_s,
+        stop_within_s=_REPLICA_STOP_S,
+        needs_all=("redis",) if redis else (),
+        rolling=True,
+        host=replica.host,
+        port=replica.port,
+        admin_port=replica.admin_port,
+    )
+
+
+def balancer_part(
+    argv: Sequence[str],
+    balancer: Balancer,
+    replicas: Sequence[Replica],
+    logs: Path,
+    environ: Mapping[str, str],
+    *,
+    settings: BalancerSettings,
+) -> Part:
+    """Return one nginx; it may start when one replica is ready."""
+    return Part(
+        name=balancer.name,
+        tier=BALANCER_TIER,
+        # SIGQUIT is nginx's graceful stop; SIGTERM would cut its clients off.
+        command=Command(tuple(argv), environ, logs / f"{balancer.name}.out", stop_signal=signal.SIGQUIT),
+        probe=HttpProbe(reachable(balancer.host), balancer.port, "/healthz"),
+        ready_within_s=settings.start_timeout_s,
+        stop_within_s=_NGINX_STOP_S,
+        needs_any=tuple(replica.name for replica in replicas),
+        host=balancer.host,
+        port=balancer.port,
+    )

@@ -1,0 +1,192 @@
+"""The only file that spawns, signals and waits.
+
+Invariant: a child leads a session and a process group of its own, is told to stop by the kernel when this process dies
+(PR_SET_PDEATHSIG, prctl(2)), and is reaped only after every process of its group was killed. The zombie keeps its
+number until then, so no signal can reach a stranger who got the same one.
+
+Linux only: it needs prctl and /proc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_PR_SET_PDEATHSIG = 1
+_OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
+
+# Loaded here and not in the child: between fork and exec a child should do as little as it can.
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Command:
+    """How to start one part.
+
+    Args:
+        argv: the program and its arguments.
+        environ: its whole environment.
+        output: the file its standard output and error are appended to.
+        stop_signal: asks it to stop in good order.
+    """
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    output: Path
+    stop_signal: signal.Signals = signal.SIGTERM
+
+
+class Child:
+    """A started part. Use it from the thread that started it: the death signal follows that thread, not the process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
+        self._process = process
+        self._stop_signal = stop_signal
+        self.pid = process.pid
+
+    def __repr__(self) -> str:
+        return f"<Child {self.pid}>"
+
+    def ended(self) -> bool:
+        """Whether the process is over; it is not reaped by asking."""
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return self._process.returncode is not None or os.waitid(os.P_PID, self.pid, options) is not None
+
+    def stop(self) -> None:
+        """Ask the process to stop in good order; one that is frozen is thawed, or it could not hear it."""
+        self._signal(self._stop_signal)
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill the process and all of its group."""
+        # Only an unreaped process still owns its number.
+        if self._process.returncode is None:
+            signal_group(self.pid, signal.SIGKILL)
+
+    def reap(self) -> int:
+        """Kill what is left of the group, wait for the process, and return its status (negative: a signal)."""
+        self.kill()
+        return self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+
+def spawn(command: Command) -> Child:
+    """Start a part.
+
+    The death signal is SIGTERM for every part. nginx's master passes it on to its workers, whom SIGKILL would leave
+    behind holding the port; replicas and Redis get the chance to write down what they hold.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+    set_aside(command.output, _OUTPUT_LIMIT_BYTES)
+    with command.output.open("ab") as output:
+        process = subprocess.Popen(
+            command.argv,
+            env=command.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # no other thread here runs Python
+        )
+    return Child(process, command.stop_signal)
+
+
+def spawn_attached(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a program that shares our terminal and process group, and so gets the terminal's Ctrl-C itself.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+    return subprocess.Popen(
+        argv,
+        env=environ,
+        preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # no other thread here runs Python
+    )
+
+
+def set_aside(log: Path, limit_bytes: int) -> None:
+    """Rename a log that is over its limit to NAME.1, replacing an older one. Its writer must not be running."""
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > limit_bytes:
+            log.replace(log.with_name(log.name + ".1"))
+
+
+def run_to_end(argv: Sequence[str], timeout_s: float) -> tuple[int, str]:
+    """Run a short program; return its status and all it printed.
+
+    Raises:
+        OSError: it cannot be started.
+        TimeoutError: it did not end in time, and was killed.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout_s,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"{argv[0]} did not end within {timeout_s:g} s") from None
+    return done.returncode, done.stdout
+
+
+def signal_group(leader_pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process group; one that is gone is fine."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader_pid, number)
+
+
+def group_members(leader_pid: int, output: str) -> list[int]:
+    """Find the living processes of a part that an earlier supervisor started.
+
+    Numbers are used again, so a number proves nothing: a process is ours if it is in the session and group that the
+    leader made, and its standard output is the part's own file. That also finds nginx workers whose master is dead.
+
+    Args:
+        leader_pid: the part's process when it was started.
+        output: the path of the part's output file.
+
+    Returns:
+        The process numbers, in no order.
+    """
+    found = []
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        # A process may end between any two of these lines.
+        with contextlib.suppress(OSError, ValueError):
+            stat = Path(entry.path, "stat").read_text()
+            state, _, group, session = stat.rpartition(")")[2].split()[:4]
+            if int(group) != leader_pid or int(session) != leader_pid or state in "ZX":
+                continue
+            if str(Path(entry.path, "fd", "1").readlink()).removesuffix(" (deleted)") == output:
+                found.append(int(entry.name))
+    return found
+
+
+def _dies_with(parent_pid: int, number: signal.Signals) -> Callable[[], None]:
+    def in_the_child() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        # The parent may have died before the kernel was told.
+        if os.getppid() != parent_pid:
+            os._exit(1)
+
+    return in_the_child

@@ -1,0 +1,69 @@
+"""run/topology.json: what runs in this home directory, one row per part.
+
+Invariant: the file is always a whole list (replaced atomically), and it is there exactly while something runs or has
+been killed without a chance to tidy up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+FILE_NAME = "topology.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of a running installation.
+
+    Args:
+        pid: the process, which leads a process group of its own; None while it is not running.
+        host: where the part listens; None if it does not.
+        port: where the part listens; None if it does not.
+        admin_port: where it answers /healthz, /readyz and /metrics; None if it does not.
+        state: a phase of `loadbalancer.supervisor`.
+        restarts: how often it was started again.
+        output: the file that is its standard output, by which its processes are recognised.
+    """
+
+    name: str
+    pid: int | None
+    host: str | None
+    port: int | None
+    admin_port: int | None
+    state: str
+    restarts: int
+    output: str
+
+
+def path_in(home: Path) -> Path:
+    """Return where the rows of an installation are kept."""
+    return home / "run" / FILE_NAME
+
+
+def write(home: Path, rows: Sequence[Row]) -> None:
+    """Replace the rows atomically."""
+    path = path_in(home)
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
+    aside.replace(path)
+
+
+def read(home: Path) -> list[Row]:
+    """Return the rows, or none if nothing runs; an unreadable file counts as none, since its writer is not us."""
+    try:
+        raw = json.loads(path_in(home).read_text())
+        return [Row(**row) for row in raw]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def remove(home: Path) -> None:
+    """Remove the rows: nothing runs any more."""
+    path_in(home).unlink(missing_ok=True)

@@ -1,0 +1,137 @@
+"""The balancer's settings; `service.config.read` builds them from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path  # service.config.read resolves the annotations at run time
+
+from loadbalancer.errors import BadSetting
+
+
+def _meta(env: str, unit: str, doc: str) -> dict[str, str]:
+    return {"env": env, "unit": unit, "doc": doc}
+
+
+@dataclass(frozen=True)
+class BalancerSettings:
+    """What `up` and `balance` start, and how nginx treats clients and replicas."""
+
+    host: str = field(
+        default="127.0.0.1", metadata=_meta("RECOLLECT_BALANCER_HOST", "address", "Where nginx listens for clients.")
+    )
+    port: int = field(
+        default=8080, metadata=_meta("RECOLLECT_PORT", "port", "The port on which nginx listens for clients.")
+    )
+    replicas: int = field(
+        default=3, metadata=_meta("RECOLLECT_REPLICAS", "replicas", "How many replicas `up` and `balance` start.")
+    )
+    nginx: Path | None = field(
+        default=None,
+        metadata=_meta("RECOLLECT_NGINX", "path", "The nginx to use; without it the one on PATH, then the wheel's."),
+    )
+    redis_server: Path | None = field(
+        default=None,
+        metadata=_meta(
+            "RECOLLECT_REDIS_SERVER", "path", "The redis-server to use; without it the one on PATH, then the wheel's."
+        ),
+    )
+    workers: int = field(
+        default=2, metadata=_meta("RECOLLECT_NGINX_WORKERS", "processes", "How many worker processes nginx runs.")
+    )
+    list_timeout_ms: int = field(
+        default=250,
+        metadata=_meta(
+            "RECOLLECT_LIST_TIMEOUT_MS", "ms", "How long nginx waits for one replica's list before it asks another."
+        ),
+    )
+    list_budget_ms: int = field(
+        default=900,
+        metadata=_meta(
+            "RECOLLECT_LIST_BUDGET_MS", "ms", "How long nginx keeps asking replicas for a list before the static one."
+        ),
+    )
+    events_timeout_ms: int = field(
+        default=1000,
+        metadata=_meta("RECOLLECT_EVENTS_TIMEOUT_MS", "ms", "How long nginx waits for one replica to accept events."),
+    )
+    events_budget_ms: int = field(
+        default=3000,
+        metadata=_meta("RECOLLECT_EVENTS_BUDGET_MS", "ms", "How long nginx keeps offering events to replicas."),
+    )
+    other_timeout_ms: int = field(
+        default=2000,
+        metadata=_meta(
+            "RECOLLECT_OTHER_TIMEOUT_MS", "ms", "How long nginx waits for one replica's answer on other routes."
+        ),
+    )
+    upstream_keepalive_s: int = field(
+        default=5,
+        metadata=_meta(
+            "RECOLLECT_UPSTREAM_KEEPALIVE_S",
+            "s",
+            "When nginx closes an idle connection to a replica; must stay below RECOLLECT_KEEPALIVE_TIMEOUT_S.",
+        ),
+    )
+    client_connections: int = field(
+        default=200,
+        metadata=_meta(
+            "RECOLLECT_CLIENT_CONNECTIONS",
+            "connections",
+            "Connections one client address may hold; not limited on a loopback address.",
+        ),
+    )
+    client_requests_per_s: int = field(
+        default=2000,
+        metadata=_meta(
+            "RECOLLECT_CLIENT_REQUESTS_PER_S",
+            "requests/s",
+            "Requests per second of one client address; not limited on a loopback address.",
+        ),
+    )
+    client_burst: int = field(
+        default=500,
+        metadata=_meta(
+            "RECOLLECT_CLIENT_BURST",
+            "requests",
+            "Requests one client address may be ahead of its rate; not limited on a loopback address.",
+        ),
+    )
+    start_timeout_s: float = field(
+        default=60.0,
+        metadata=_meta(
+            "RECOLLECT_START_TIMEOUT_S", "s", "How long a part may take to get ready before it is started again."
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        for spec, least, most in _BOUNDS:
+            value = getattr(self, spec)
+            if not least <= value <= most:
+                env = self.__dataclass_fields__[spec].metadata["env"]
+                raise BadSetting(f"{env} must be between {least} and {most}, not {value}")
+        if not self.host or any(character in _NOT_IN_AN_ADDRESS for character in self.host):
+            raise BadSetting(f"RECOLLECT_BALANCER_HOST is not an address to listen on: {self.host!r}")
+
+    @property
+    def loopback_only(self) -> bool:
+        """Whether clients of other machines cannot reach nginx, so that limits per client make no sense."""
+        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+
+
+# The names of settings, with the least and the greatest value that works.
+_BOUNDS: tuple[tuple[str, float, float], ...] = (
+    ("port", 1, 65535),
+    ("replicas", 1, 256),
+    ("workers", 1, 256),
+    ("list_timeout_ms", 1, 600_000),
+    ("list_budget_ms", 1, 600_000),
+    ("events_timeout_ms", 1, 600_000),
+    ("events_budget_ms", 1, 600_000),
+    ("other_timeout_ms", 1, 600_000),
+    ("upstream_keepalive_s", 1, 3600),
+    ("client_connections", 1, 1_000_000),
+    ("client_requests_per_s", 1, 1_000_000),
+    ("client_burst", 0, 1_000_000),
+    ("start_timeout_s", 1, 86_400),
+)
+_NOT_IN_AN_ADDRESS = " \t\r\n;{}\"'\\$#/"

@@ -1,0 +1,217 @@
+"""`recollect up`: everything on this machine, started in order, watched, and stopped in order.
+
+Invariant: however it ends, short of SIGKILL, no process, port, socket, pid file or temporary file of it is left; the
+state and the logs stay. What SIGKILL leaves, the next `up` ends before it starts anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from loadbalancer import home, installation, ports
+from loadbalancer.fleet import RESTART_SIGNAL, STOP_SIGNALS, Fleet
+from loadbalancer.processes import spawn_attached
+from loadbalancer.settings import BalancerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import FrameType
+
+    from loadbalancer.parts import Part
+    from service.config import Config
+
+# How every Python part is started; a verb follows.
+PROGRAM = (sys.executable, "-m", "ops")
+
+_TRAINING_STOP_S = 10.0
+# Replicas of a killed run may be writing down what they hold; they take 8 s at most.
+_LEFTOVER_GRACE_S = 10.0
+_ANYBODY = "anybody"
+
+
+def up(
+    config: Config,
+    *,
+    data: str | None = None,
+    replicas: int | None = None,
+    port: int | None = None,
+    environ: Mapping[str, str] = os.environ,
+    program: Sequence[str] = PROGRAM,
+) -> int:
+    """Start everything, and run until SIGINT, SIGTERM or SIGHUP; SIGUSR1 restarts the replicas one after the other.
+
+    Args:
+        config: every setting of the service.
+        data: train on this unless the active model already is.
+        replicas: how many; None for the setting.
+        port: nginx's; None for the setting.
+        environ: what the children inherit, and where the balancer's settings are.
+        program: how Python parts are started.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BalancerError: a part, a port or a program is missing; nothing is left behind.
+        RecollectError: a setting is wrong, or the active model cannot be read.
+    """
+    settings = balancer_settings(environ, replicas=replicas, port=port)
+    nginx, redis = installation.binaries(settings, redis=config.redis_url is None)
+    with interruptible(), home.held(config.home):
+        home.end_leftovers(config.home, say, grace_s=_LEFTOVER_GRACE_S)
+        ports.require(settings.host, settings.port)
+        children = children_environ(config, environ)
+        status = _provide_model(config, data, program, children)
+        if status != 0:
+            return status
+        plan = installation.Plan(
+            settings=settings,
+            home=config.home,
+            logs=config.logs,
+            models=config.models_dir,
+            program=program,
+            environ=children,
+            nginx=nginx,
+            redis=redis,
+            consumer=True,
+        )
+        say(f"starting {'' if redis is None else 'Redis, '}the consumer, {settings.replicas} replicas and nginx")
+        parts = installation.lay_out(plan)
+        supervise(config.home, parts, came_up=lambda: _greet(config, settings))
+    say("stopped")
+    return 0
+
+
+def balancer_settings(environ: Mapping[str, str], *, replicas: int | None, port: int | None) -> BalancerSettings:
+    """Read the balancer's settings; what the command line gives comes first.
+
+    Raises:
+        BadSetting: one is outside what it may be.
+        UsageError: one is of the wrong type.
+    """
+    from dataclasses import replace
+
+    from service.config import read
+
+    settings = read(BalancerSettings, environ)
+    return replace(
+        settings,
+        replicas=settings.replicas if replicas is None else replicas,
+        port=settings.port if port is None else port,
+    )
+
+
+def children_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of every part: ours, with the folders made explicit and absolute."""
+    explicit = {"RECOLLECT_HOME": str(config.home), "RECOLLECT_LOGS": str(config.logs)}
+    if config.redis_url is not None:
+        explicit["RECOLLECT_REDIS_URL"] = config.redis_url
+    return {**environ, **explicit}
+
+
+def supervise(home_dir: Path, parts: Sequence[Part], *, came_up: Callable[[], None]) -> None:
+    """Run parts until a signal asks to stop.
+
+    Args:
+        home_dir: the home directory, held by the caller.
+        parts: what to run.
+        came_up: called when all parts are ready.
+
+    Raises:
+        PartFailed: a part did not come up.
+    """
+    try:
+        asyncio.run(_supervise(home_dir, parts, came_up))
+    finally:
+        # All has stopped; what is left to do is short and must not be cut off.
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _supervise(home_dir: Path, parts: Sequence[Part], came_up: Callable[[], None]) -> None:
+    fleet = Fleet(home_dir, parts, came_up=came_up, tell=say)
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        # Under nohup a terminal that closes is not to stop us.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            loop.add_signal_handler(number, fleet.ask_to_stop)
+    loop.add_signal_handler(RESTART_SIGNAL, fleet.ask_to_restart)
+    await fleet.run()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Make every signal that asks to stop raise KeyboardInterrupt, so that what was begun is undone."""
+    before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, RESTART_SIGNAL)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, _ignore if number is RESTART_SIGNAL else _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say(sentence: str) -> None:
+    """Tell the operator one thing, at once."""
+    # A reader of our output that went away is no reason to stop serving.
+    with contextlib.suppress(OSError):
+        sys.stdout.write(f"{sentence}\n")
+        sys.stdout.flush()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """There are no replicas to restart yet; without a handler the signal would kill us."""
+
+
+def _provide_model(config: Config, data: str | None, program: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Train if there is no model of this data; return the status of the training, 0 without one."""
+    from service.training.pipeline import needs_training
+
+    wanted = needs_training(config, data)
+    if wanted is None:
+        return 0
+    say(f"training a model on {wanted}")
+    # It shares our terminal, for its progress bar and for Ctrl-C.
+    child = spawn_attached([*program, "train", "--data", wanted, "--algorithm", "svd"], environ)
+    try:
+        status = child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_TRAINING_STOP_S)
+        child.kill()
+        child.wait()
+        raise
+    return status if status >= 0 else 1
+
+
+def _greet(config: Config, settings: BalancerSettings) -> None:
+    url = installation.base_url(settings)
+    user = quote(_example_user(config.models_dir) or _ANYBODY, safe="")
+    say(f"Recollect is ready at {url}\n  try:   curl {url}/recommend/{user}\n  stop:  Ctrl-C")
+
+
+def _example_user(models_dir: Path) -> str | None:
+    """Return the first user id of the active model, or None."""
+    from service.errors import ModelError
+    from service.models import artefact
+
+    with contextlib.suppress(ModelError):
+        version = artefact.active_version(models_dir)
+        if version is not None:
+            return artefact.first_user_id(models_dir / version)
+    return None

@@ -1,0 +1,85 @@
+"""Stands in for `python -m ops` where a test is about the balancer: `serve` answers with what it was asked.
+
+Run by path, never imported. A request with X-Die-Once: FILE makes the first replica that gets it make FILE and die.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+from aiohttp import web
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("verb", choices=["serve", "consume"])
+    parser.add_argument("--slot", type=int, default=0)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--admin-port", type=int, required=True)
+    asyncio.run(_run(parser.parse_args()))
+
+
+async def _run(options: argparse.Namespace) -> None:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+
+    async def answer(request: web.Request) -> web.Response:
+        _die_once(request)
+        answer = {
+            "slot": options.slot,
+            "method": request.method,
+            "raw_path": request.raw_path,
+            "key": request.headers.get("Idempotency-Key"),
+            "request_id": request.headers.get("X-Request-Id"),
+            "forwarded_for": request.headers.get("X-Forwarded-For"),
+            "length": len(await request.read()),
+        }
+        response = web.Response(text=json.dumps(answer), content_type="application/json")
+        if stopping.is_set():
+            response.force_close()
+        return response
+
+    async def alive(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    app = web.Application(client_max_size=1 << 20)
+    app.router.add_route("*", "/{path:.*}", answer)
+    admin = web.Application()
+    admin.router.add_get("/healthz", alive)
+    admin.router.add_get("/readyz", alive)
+    runner = web.AppRunner(app, keepalive_timeout=15, access_log=None)
+    admin_runner = web.AppRunner(admin, access_log=None)
+    await admin_runner.setup()
+    await web.TCPSite(admin_runner, "127.0.0.1", options.admin_port).start()
+    if options.verb == "serve":
+        await runner.setup()
+        site = web.TCPSite(runner, options.host, options.port, backlog=1024)
+        await site.start()
+        await stopping.wait()
+        # As a replica drains: no new connections, and what is open is served until nginx lets go of it.
+        await site.stop()
+        deadline_s = asyncio.get_running_loop().time() + 8
+        while runner.server is not None and runner.server.connections:
+            if asyncio.get_running_loop().time() > deadline_s:
+                break
+            await asyncio.sleep(0.01)
+        await runner.cleanup()
+    await stopping.wait()
+    await admin_runner.cleanup()
+
+
+def _die_once(request: web.Request) -> None:
+    trigger = Path(request.headers.get("X-Die-Once", "/"))
+    if not trigger.exists():
+        trigger.write_text(request.headers["Idempotency-Key"])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

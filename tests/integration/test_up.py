@@ -1,0 +1,258 @@
+"""`recollect up` on real parts: from nothing to a curl, through the death of every part, to nothing left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from loadbalancer import roster
+from loadbalancer.processes import group_members
+
+DATA = "demo:300x120x6000"
+PARTS = ["redis", "consumer", "replica-0", "replica-1", "nginx-0"]
+
+
+class Up:
+    """A `recollect up` of two replicas."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = int(server.getsockname()[1])
+        self.home = folder / "var"
+        self.environ = {**os.environ, "RECOLLECT_HOME": str(self.home), "RECOLLECT_LOGS": str(folder / "logs")}
+        self.environ.pop("RECOLLECT_REDIS_URL", None)
+        self.said: list[str] = []
+        self.groups: dict[int, str] = {}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ops", "up", "--replicas", "2", "--port", str(self.port), *options],
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for(self, words: str) -> None:
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            self.said.append(line)
+            if words in line:
+                self.remember()
+                return
+        pytest.fail(f"it ended without saying {words!r}: {self.said} {self.process.communicate()}")
+
+    def remember(self) -> None:
+        self.groups.update({row.pid: row.output for row in roster.read(self.home) if row.pid is not None})
+
+    def survivors(self) -> list[int]:
+        return [pid for leader, output in self.groups.items() for pid in group_members(leader, output)]
+
+    def row(self, name: str) -> roster.Row:
+        return next(row for row in roster.read(self.home) if row.name == name)
+
+    def ready(self) -> bool:
+        rows = roster.read(self.home)
+        return bool(rows) and all(row.state == "ready" for row in rows)
+
+    def request(self, method: str, path: str, body: object = None) -> tuple[int, http.client.HTTPMessage, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        with contextlib.closing(connection):
+            text = None if body is None else json.dumps(body)
+            connection.request(method, path, text, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+
+    def recollect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ops", *arguments], env=self.environ, capture_output=True, text=True, timeout=100
+        )
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
+        """Return the exit status, and what it wrote to standard error."""
+        self.remember()
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=40)
+        self.said += out.splitlines(keepends=True)
+        return self.process.returncode, err
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.stop(signal.SIGTERM)
+        else:
+            self.process.communicate()
+        for leader in self.groups:
+            if group_members(leader, self.groups[leader]):
+                os.killpg(leader, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("up")
+
+
+@pytest.fixture(scope="module")
+def up(folder: Path) -> Iterator[Up]:
+    """An installation that trained its first model on the demo data."""
+    made = Up(folder, "--data", DATA)
+    try:
+        made.wait_for("stop:")
+        yield made
+    finally:
+        made.end()
+
+
+def test_it_trains_starts_everything_and_says_what_to_do_next(up: Up) -> None:
+    """The curl line that it prints works as it stands, for a user of the model."""
+    said = "".join(up.said)
+    assert f"training a model on {DATA}" in said
+    assert f"Recollect is ready at http://127.0.0.1:{up.port}" in said
+    assert [row.name for row in roster.read(up.home)] == PARTS
+    assert up.ready()
+    line = re.search(rf"curl http://127\.0\.0\.1:{up.port}(/recommend/\S+)", said)
+    assert line is not None
+    status, headers, body = up.request("GET", line.group(1))
+    assert status == 200
+    assert len(body.decode().strip().split(",")) == 20
+    assert headers["X-Recommendation-Id"]
+    listed = json.loads(up.request("GET", line.group(1).replace("/recommend/", "/v1/recommendations/"))[2])
+    assert {item["source"] for item in listed["items"]} == {"personal"}
+
+
+def test_every_route_is_there(up: Up) -> None:
+    """Through nginx."""
+    event = {"type": "rating", "user_id": "1", "item_id": "2", "value": 4.0}
+    assert up.request("POST", "/v1/events", {"events": [event]})[0] == 202
+    assert up.request("POST", "/v1/recommendations", {"user_id": "1", "n": 3})[0] == 200
+    for path in ("/v1/popular", "/v1/model", "/healthz", "/readyz", "/openapi.json", "/docs"):
+        assert up.request("GET", path)[0] == 200, path
+    assert up.request("GET", "/metrics")[0] == 404
+
+
+def test_an_event_reaches_the_archive(up: Up, wait_until: Callable[..., None]) -> None:
+    """Replica, Redis, consumer and archive are wired to each other."""
+    event = {"event_id": "wired-to-each-other", "type": "rating", "user_id": "1", "item_id": "2", "value": 4.0}
+    assert up.request("POST", "/v1/events", {"events": [event]})[0] == 202
+    wait_until(
+        lambda: any("wired-to-each-other" in path.read_text() for path in (up.home / "archive").rglob("*.jsonl")),
+        what="the event in the archive",
+    )
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_every_part_comes_back_where_it_was(up: Up, name: str, wait_until: Callable[..., None]) -> None:
+    """Killed, it is started again within a second, on its own ports, and everything is ready again."""
+    before = up.row(name)
+    assert before.pid is not None
+    os.kill(before.pid, signal.SIGKILL)
+    wait_until(lambda: up.row(name).restarts == before.restarts + 1, timeout_s=1.0, what=f"{name} to start again")
+    wait_until(up.ready, what="everything to be ready")
+    after = up.row(name)
+    assert after.pid != before.pid
+    assert (after.host, after.port, after.admin_port) == (before.host, before.port, before.admin_port)
+    wait_until(lambda: up.request("POST", "/v1/events", {"events": []})[0] in {202, 422})
+    assert up.request("GET", "/recommend/1")[0] == 200
+
+
+async def test_a_rolling_restart_under_load_fails_no_request(up: Up) -> None:
+    """With the real drain, and a client that never retries but honours the end of a connection."""
+    before = {name: up.row(name).pid for name in PARTS}
+    failures: list[str] = []
+    answered = 0
+
+    async def client() -> None:
+        nonlocal answered
+        reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
+        while not restarted.done():
+            if reader.at_eof():
+                reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
+            try:
+                writer.write(b"GET /v1/recommendations/1?n=5 HTTP/1.1\r\nHost: x\r\n\r\n")
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+                if not head.startswith(b"http/1.1 200") or b"x-degraded: static" in head:
+                    failures.append(head.decode())
+                answered += 1
+            except (OSError, EOFError) as error:
+                failures.append(repr(error))
+                reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
+            await asyncio.sleep(0.02)
+        writer.close()
+        await writer.wait_closed()
+
+    restarted = asyncio.create_task(asyncio.to_thread(up.recollect, "balance", "restart", "--json"))
+    await asyncio.gather(*(client() for _ in range(4)))
+    done = await restarted
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert {entry["name"] for entry in said["restarted"]} == {"replica-0", "replica-1"}
+    assert failures == []
+    assert answered > 200
+    after = {name: up.row(name).pid for name in PARTS}
+    assert {name for name in PARTS if after[name] != before[name]} == {"replica-0", "replica-1"}
+
+
+def test_a_second_one_is_refused(up: Up) -> None:
+    """In one sentence."""
+    second = up.recollect("up", "--port", "1")
+    assert second.returncode == 1
+    assert second.stderr.startswith("recollect: Recollect is already running in ")
+    assert f"(process {up.process.pid})" in second.stderr
+
+
+def test_stopping_leaves_only_state_and_logs(up: Up, folder: Path) -> None:
+    """No process, port, socket, pid file or temporary file. Runs after the tests above, which use the same one."""
+    ports = [port for row in roster.read(up.home) for port in (row.port, row.admin_port) if port is not None]
+    code, errors = up.stop()
+    assert code == 0
+    # What the training said about its progress is all that is there.
+    assert "recollect:" not in errors
+    assert up.said[-1] == "stopped\n"
+    assert up.survivors() == []
+    for port in ports:
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    assert not (up.home / "run").exists()
+    assert {path.name for path in up.home.iterdir()} <= {"models", "spool", "archive", "redis"}
+    assert {path.name for path in folder.iterdir()} == {"var", "logs"}
+
+
+def test_a_warm_start_uses_the_model_that_is_there(up: Up, folder: Path) -> None:
+    """Without training, and in less than ten seconds. Runs after the one above stopped."""
+    assert up.process.poll() is not None
+    began_s = time.monotonic()
+    again = Up(folder)
+    try:
+        again.wait_for("stop:")
+        assert time.monotonic() - began_s < 10
+        assert "training" not in "".join(again.said)
+        assert again.request("GET", "/recommend/1")[0] == 200
+        assert again.stop(signal.SIGTERM) == (0, "")
+        assert again.survivors() == []
+    finally:
+        again.end()
+
+
+def test_data_that_cannot_be_read_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    """The training says why; nothing else was started."""
+    made = Up(tmp_path, "--data", str(tmp_path / "absent"))
+    try:
+        out, err = made.process.communicate(timeout=60)
+        assert made.process.returncode == 2
+        assert err.count("\n") == 1
+        assert "absent" in err
+        assert "Recollect is ready" not in out
+        assert not (made.home / "run").exists()
+    finally:
+        made.end()

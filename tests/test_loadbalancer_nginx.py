@@ -1,0 +1,183 @@
+"""The rendered configuration: compared with golden files, and shown to nginx itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadbalancer import nginx, nginx_files
+from loadbalancer.binaries import find_nginx
+from loadbalancer.errors import BadSetting, ConfigurationRefused
+from loadbalancer.nginx import OPTIONAL_DIRECTIVES, Surroundings
+from loadbalancer.settings import BalancerSettings
+from loadbalancer.topology import Balancer, Replica, Topology
+
+GOLDEN = Path(__file__).parent / "golden"
+
+HERE = Surroundings(
+    run_dir=Path("/srv/recollect/run/nginx-0"),
+    logs=Path("/srv/logs"),
+    models=Path("/srv/recollect/models"),
+    features=frozenset(OPTIONAL_DIRECTIVES),
+    user=("root", "root"),
+    open_files=1_048_576,
+)
+
+
+@pytest.fixture
+def free_directory() -> Iterator[Path]:
+    """A folder that a normal user can reach; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(prefix="recollect-") as folder:
+        yield Path(folder)
+
+
+def topology(host: str, port: int, *, replicas: int = 3, balancers: int = 1) -> Topology:
+    return Topology(
+        tuple(Replica(f"replica-{slot}", "127.0.0.1", 20001 + slot, 21001 + slot) for slot in range(replicas)),
+        tuple(Balancer(f"nginx-{number}", host, port) for number in range(balancers)),
+    )
+
+
+def rendered(settings: BalancerSettings, here: Surroundings = HERE, *, replicas: int = 3, balancers: int = 1) -> str:
+    fleet = topology(settings.host, settings.port, replicas=replicas, balancers=balancers)
+    return nginx.render(fleet, fleet.balancers[0], settings, here)
+
+
+CASES = {
+    "nginx-loopback.conf": (BalancerSettings(), HERE),
+    "nginx-public.conf": (
+        BalancerSettings(host="::", port=80),
+        dataclasses.replace(HERE, features=frozenset(), user=None, open_files=1024),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_rendered_file_is_the_golden_one(name: str) -> None:
+    """A change of the configuration is seen in review. To accept one, set RECOLLECT_WRITE_GOLDEN=1 and run this."""
+    settings, here = CASES[name]
+    text = rendered(settings, here)
+    if os.environ.get("RECOLLECT_WRITE_GOLDEN"):
+        (GOLDEN / name).write_text(text)
+    assert text == (GOLDEN / name).read_text()
+
+
+def test_limits_per_client_are_for_clients_of_other_machines() -> None:
+    """On a loopback address every client has the same address, so that a limit would be one for all of them."""
+    public = rendered(BalancerSettings(host="0.0.0.0", client_connections=7, client_requests_per_s=8, client_burst=9))
+    assert "limit_conn connections 7;" in public
+    assert "rate=8r/s;" in public
+    assert "limit_req zone=requests burst=9 nodelay;" in public
+    for host in ("127.0.0.1", "::1", "localhost", "127.1.2.3"):
+        assert re.search("limit_(conn|req)", rendered(BalancerSettings(host=host))) is None
+
+
+def test_every_attempt_can_reach_a_living_replica() -> None:
+    """There are more tries than replicas, and each replica is there twice: ejectable, and as a backup never ejected."""
+    text = rendered(BalancerSettings(), replicas=9)
+    assert "proxy_next_upstream_tries 11;" in text
+    assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=3 fail_timeout=1s;", text)) == 9
+    assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=0 backup;", text)) == 9
+
+
+def test_masters_share_a_port_only_if_there_are_several() -> None:
+    """A single master must notice when its port is taken."""
+    assert "reuseport" not in rendered(BalancerSettings())
+    assert "listen 127.0.0.1:8080 backlog=4096 reuseport;" in rendered(BalancerSettings(), balancers=2)
+
+
+def test_problem_bodies_are_json_that_names_its_own_status() -> None:
+    """Their types are the service's."""
+    bodies = re.findall(r"return (\d+) '(\{.*\})';", rendered(BalancerSettings()))
+    assert len(bodies) > 10
+    for status, body in bodies:
+        problem = json.loads(body)
+        assert problem["status"] == int(status)
+        assert problem["type"].startswith("/problems/")
+        assert problem["title"]
+        assert problem["detail"]
+
+
+@pytest.mark.parametrize("path", ["/srv/$HOME", "/srv/a\nb"])
+def test_a_path_that_nginx_cannot_be_told_is_refused(path: str) -> None:
+    """nginx would read a variable, or another directive."""
+    with pytest.raises(BadSetting, match="dollar sign"):
+        rendered(BalancerSettings(), dataclasses.replace(HERE, logs=Path(path)))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
+@pytest.mark.parametrize("features", ["probed", "none"])
+@pytest.mark.parametrize("balancers", [1, 2])
+def test_nginx_agrees(host: str, features: str, balancers: int, tmp_path: Path) -> None:
+    """Also in folders whose names need quoting, and writing nothing outside them."""
+    binary = find_nginx(None).path
+    home = tmp_path / 'a "strange; {name} \\ of'
+    logs = home / "logs"
+    logs.mkdir(parents=True)
+    here = nginx_files.surroundings(binary, run_dir=home / "run", logs=logs, models=home / "models")
+    if features == "none":
+        # The directory directives stay: without them nginx falls back on folders that it was compiled with.
+        here = dataclasses.replace(here, features=here.features - {"max_headers"})
+    text = rendered(BalancerSettings(host=host, port=18080), here, balancers=balancers)
+    argv = nginx_files.command(binary, home / "run", logs / "nginx-0.error.log")
+    nginx_files.install(argv, home / "run", text)
+    assert (home / "run" / "nginx.conf").read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == [home.name]
+
+
+def test_what_nginx_refuses_is_told_in_one_sentence(tmp_path: Path) -> None:
+    """With nginx's own reason."""
+    binary = find_nginx(None).path
+    argv = nginx_files.command(binary, tmp_path, tmp_path / "error.log")
+    with pytest.raises(ConfigurationRefused, match='unknown directive "nonsense"'):
+        nginx_files.install(argv, tmp_path, "events { } nonsense on;\n")
+
+
+@pytest.mark.parametrize("unknown", [(), ("max_headers",), ("uwsgi_temp_path", "max_headers"), OPTIONAL_DIRECTIVES])
+def test_probing_drops_what_an_nginx_does_not_know(unknown: tuple[str, ...], tmp_path: Path) -> None:
+    """Builds and versions differ; this one is a script that knows all but some directives, and complains like nginx."""
+    fake = tmp_path / "nginx"
+    checks = "\n".join(
+        f"grep -q '{name} ' \"$conf\" && echo 'nginx: [emerg] unknown directive \"{name}\" in x:1' && exit 1"
+        for name in unknown
+    )
+    fake.write_text(f'#!/bin/sh\nwhile [ $# -gt 1 ]; do [ "$1" = -c ] && conf="$2"; shift; done\n{checks}\nexit 0\n')
+    fake.chmod(0o755)
+    assert nginx_files.probe(fake) == frozenset(OPTIONAL_DIRECTIVES) - set(unknown)
+
+
+def test_an_nginx_that_cannot_run_is_told_in_one_sentence(tmp_path: Path) -> None:
+    """It is not mistaken for one that knows nothing."""
+    with pytest.raises(ConfigurationRefused, match="refuses an empty configuration"):
+        nginx_files.probe(tmp_path / "absent")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; as anybody else, every test is this")
+def test_nginx_agrees_with_a_normal_user(free_directory: Path) -> None:
+    """Nothing in the file needs privileges."""
+    binary = find_nginx(None).path
+    if subprocess.run([str(binary), "-v"], user=65534, group=65534, extra_groups=[], stderr=subprocess.PIPE).returncode:
+        pytest.skip("a normal user cannot run the nginx found here")
+    here = nginx_files.surroundings(
+        binary, run_dir=free_directory / "run", logs=free_directory, models=free_directory / "models"
+    )
+    text = rendered(BalancerSettings(port=18080), dataclasses.replace(here, user=None))
+    (free_directory / "run").mkdir()
+    (free_directory / "run" / "nginx.conf").write_text(text)
+    for path in (free_directory, free_directory / "run"):
+        os.chown(path, 65534, 65534)
+    argv = nginx_files.command(binary, free_directory / "run", free_directory / "nginx-0.error.log")
+    done = subprocess.run(
+        [*argv, "-t"], user=65534, group=65534, extra_groups=[], stderr=subprocess.STDOUT, stdout=subprocess.PIPE
+    )
+    assert done.returncode == 0, done.stdout.decode()
+    assert b"[warn]" not in done.stdout
+    assert b"[alert]" not in done.stdout

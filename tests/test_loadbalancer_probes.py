@@ -1,0 +1,70 @@
+"""Probes against real sockets and a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from loadbalancer.probes import HttpProbe, RedisProbe, until_ready
+
+
+async def answering(answer: bytes) -> tuple[asyncio.Server, int]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server, server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n", None),
+        (b"HTTP/1.1 503 No\r\n\r\nno model is active\nmore", "/readyz answers 503 (no model is active)"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "/readyz answers 2000"),
+        (b"", "/readyz answers nothing"),
+    ],
+)
+async def test_only_a_200_is_ready(answer: bytes, complaint: str | None) -> None:
+    """Everything else is told with the first line of what was said."""
+    server, port = await answering(answer)
+    async with server:
+        assert await HttpProbe("127.0.0.1", port, "/readyz").complaint() == complaint
+
+
+async def test_nobody_there_is_a_complaint_and_no_error(free_port: Callable[[], int]) -> None:
+    """A part that starts does not listen yet."""
+    port = free_port()
+    assert await HttpProbe("127.0.0.1", port, "/").complaint() == f"nothing answers on port {port}"
+    assert await RedisProbe("127.0.0.1", port).complaint() == f"nothing answers on port {port}"
+
+
+async def test_redis_is_ready_when_it_answers_ping(redis_server: Any) -> None:
+    """A frozen one is not."""
+    probe = RedisProbe("127.0.0.1", redis_server.port)
+    assert await probe.complaint() is None
+    redis_server.pause()
+    assert await probe.complaint() is not None
+    redis_server.resume()
+    assert await probe.complaint() is None
+
+
+async def test_waiting_ends_when_the_part_appears(free_port: Callable[[], int]) -> None:
+    """However long that takes."""
+    port = free_port()
+    waiting = asyncio.create_task(until_ready(HttpProbe("127.0.0.1", port, "/")))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    assert not waiting.done()
+    async with await asyncio.start_server(serve, "127.0.0.1", port):
+        await asyncio.wait_for(waiting, 5)

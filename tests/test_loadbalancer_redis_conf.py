@@ -1,0 +1,51 @@
+"""The configuration of our own Redis, shown to a real one."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from loadbalancer import redis_conf
+from loadbalancer.binaries import find_redis
+from loadbalancer.errors import BadSetting
+
+
+def test_redis_runs_as_the_file_says(
+    tmp_path: Path, free_port: Callable[[], int], wait_until: Callable[..., None]
+) -> None:
+    """In a directory whose name needs quoting: append-only, synced every second, never evicting, on the loopback."""
+    directory = tmp_path / 'a "strange" \\ name'
+    directory.mkdir()
+    port = free_port()
+    (tmp_path / "redis.conf").write_text(redis_conf.render(directory, port))
+    process = subprocess.Popen([str(find_redis(None).path), str(tmp_path / "redis.conf")], stdout=subprocess.DEVNULL)
+
+    def answers() -> bool:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    with redis.Redis(port=port, decode_responses=True) as client:
+        wait_until(answers)
+        wanted = {
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory-policy": "noeviction",
+            "save": "",
+            "bind": "127.0.0.1",
+            "dir": str(directory),
+        }
+        assert {name: client.config_get(name)[name] for name in wanted} == wanted
+    process.terminate()
+    assert process.wait(10) == 0
+
+
+def test_a_directory_that_redis_cannot_be_told_is_refused() -> None:
+    """A line break would be another directive."""
+    with pytest.raises(BadSetting):
+        redis_conf.render(Path("/srv/a\nport 1"), 1)

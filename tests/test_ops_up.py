@@ -1,0 +1,52 @@
+"""What `up` decides before it starts anything. What it starts is tests/integration/test_up.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from loadbalancer.errors import BadSetting
+from loadbalancer.fleet import RESTART_SIGNAL
+from ops.up import balancer_settings, children_environ, interruptible
+from service.config import Config
+
+
+def test_the_command_line_comes_before_the_environment() -> None:
+    """And what neither gives has its default."""
+    environ = {"RECOLLECT_REPLICAS": "5", "RECOLLECT_PORT": "9000"}
+    settings = balancer_settings(environ, replicas=2, port=None)
+    assert (settings.replicas, settings.port, settings.host) == (2, 9000, "127.0.0.1")
+
+
+def test_the_command_line_is_held_to_the_same_bounds() -> None:
+    """However a value arrives."""
+    with pytest.raises(BadSetting, match="RECOLLECT_REPLICAS must be between 1 and 256, not 0"):
+        balancer_settings({}, replicas=0, port=None)
+
+
+def test_parts_are_told_their_folders_whatever_they_inherit() -> None:
+    """The rest of the environment is theirs unchanged; a Redis is named only if there is one to name."""
+    config = Config(home=Path("/srv/var"), logs=Path("/srv/logs"))
+    environ = {"RECOLLECT_HOME": "var", "PATH": "/bin"}
+    told = {"RECOLLECT_HOME": "/srv/var", "RECOLLECT_LOGS": "/srv/logs", "PATH": "/bin"}
+    assert children_environ(config, environ) == told
+    config = Config(home=Path("/srv/var"), logs=Path("/srv/logs"), redis_url="redis://elsewhere/0")
+    assert children_environ(config, environ) == {**told, "RECOLLECT_REDIS_URL": "redis://elsewhere/0"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_anything_runs_undoes_what_was_begun(number: signal.Signals) -> None:
+    """As an exception, so that every context manager has its turn; afterwards signals do what they did."""
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+
+
+def test_a_restart_that_comes_too_early_does_no_harm() -> None:
+    """Without a handler the signal would end the process."""
+    with interruptible():
+        os.kill(os.getpid(), RESTART_SIGNAL)
