@@ -1,0 +1,235 @@
+"""`python -m ops.bench recommend`: the recommend route against an aiohttp hello world, in the same run.
+
+The invariant: both servers get the same core, the same generator on another core and the same number of connections, in
+rounds that alternate, and only their ratio is a result: throughput alone says more about the machine than about us.
+Everything it starts lives in a temporary directory and is gone afterwards.
+
+The replica is a real one: a model trained on the given data, telemetry to a real Redis, which shares the generator's
+core. The consumer does not run, for it would take that core's time from the generator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import random
+import signal
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from ops.closed_loop import Throughput, drive
+from ops.workbench import HOST, Workbench, on_core, two_cores
+from service.errors import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+app = typer.Typer(
+    help="Benchmarks that hold Recollect against a yardstick in the same run.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_WARMUP_S = 1.0
+_ASKED_USERS = 20_000
+_GENERATOR_LIMIT = 0.9
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rounds of one benchmark, in pairs."""
+
+    hello: list[Throughput]
+    recommend: list[Throughput]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the pairs' ratios, recommend to hello."""
+        return statistics.median(self.pair_ratios)
+
+    @property
+    def pair_ratios(self) -> list[float]:
+        """One ratio per pair of rounds."""
+        pairs = zip(self.recommend, self.hello, strict=True)
+        return [ours.requests_per_s / theirs.requests_per_s for ours, theirs in pairs]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return medians, rounds and the ratio as plain values."""
+        return {
+            "ratio": round(self.ratio, 4),
+            "pair_ratios": [round(ratio, 4) for ratio in self.pair_ratios],
+            "hello": _side(self.hello),
+            "recommend": _side(self.recommend),
+        }
+
+
+def _side(rounds: list[Throughput]) -> dict[str, Any]:
+    rates = [round(one.requests_per_s, 1) for one in rounds]
+    failed = sum(one.failed for one in rounds)
+    share = max(one.generator_share for one in rounds)
+    return {
+        "requests_per_s": statistics.median(rates),
+        "rounds": rates,
+        "failed": failed,
+        "generator_share": round(share, 2),
+    }
+
+
+@app.command()
+def recommend(
+    *,
+    data: Annotated[str, typer.Option(help="What to train on, as for recollect train.")] = "demo",
+    rounds: Annotated[int, typer.Option(min=1, help="Pairs of rounds.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a round.")] = 8.0,
+    connections: Annotated[int, typer.Option(min=1, max=512, help="Kept-alive connections.")] = 64,
+    seed: Annotated[int, typer.Option(help="Chooses the users asked about.")] = 1,
+    min_ratio: Annotated[float | None, typer.Option(help="Objective: exit 1 if the ratio is lower.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> int:
+    """Compare the recommend route with an aiohttp hello world on one core."""
+    server_core, generator_core = two_cores()
+    # A killed benchmark must still take its processes and files away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recollect-bench-")))
+        stack.enter_context(on_core(generator_core))
+        bench = stack.enter_context(Workbench(scratch, os.environ))
+        _say(f"training on {data}")
+        users, model = bench.train(data)
+        redis_url = bench.start_redis()
+        with on_core(server_core):
+            replica_port = bench.start_replica(redis_url)
+            hello_port = bench.start_hello()
+        comparison = compare(
+            hello=(hello_port, [_get("/")]),
+            recommend=(replica_port, list_requests(users, seed)),
+            rounds=rounds,
+            seconds=seconds,
+            connections=connections,
+        )
+    settings = {"data": data, "rounds": rounds, "seconds": seconds, "connections": connections, "seed": seed}
+    _print(comparison, {"model": model, "settings": settings, "machine": machine()}, as_json=as_json)
+    failed = sum(one.failed for one in (*comparison.hello, *comparison.recommend))
+    if failed:
+        raise RunError(f"{failed} answers had a status other than 200, so the rates mean nothing.")
+    if max(one.generator_share for one in comparison.hello) > _GENERATOR_LIMIT:
+        _say("warning: the generator was busy all the time, so hello world may be quicker than measured.")
+    if min_ratio is not None and comparison.ratio < min_ratio:
+        raise RunError(f"The objective --min-ratio {min_ratio:g} was missed: the ratio is {comparison.ratio:.3f}.")
+    return 0
+
+
+@app.command()
+def hello(port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")]) -> int:
+    """Run the yardstick alone: aiohttp's web.json_response on uvloop, without an access log."""
+    import uvloop
+    from aiohttp import web
+
+    async def greet(_: web.Request) -> web.Response:
+        return web.json_response({"message": "hello, world"})
+
+    application = web.Application()
+    application.router.add_get("/", greet)
+    web.run_app(application, host=HOST, port=port, access_log=None, print=None, loop=uvloop.new_event_loop())
+    return 0
+
+
+def compare(
+    *,
+    hello: tuple[int, Sequence[bytes]],
+    recommend: tuple[int, Sequence[bytes]],
+    rounds: int,
+    seconds: float,
+    connections: int,
+) -> Comparison:
+    """Drive two servers in turns.
+
+    Args:
+        hello: the yardstick's port and the requests to it.
+        recommend: the other server's port and the requests to it.
+        rounds: pairs of rounds; which server begins alternates, so that a drift of the machine cancels out.
+        seconds: length of a round.
+        connections: kept-alive connections.
+    """
+    import uvloop
+
+    results: dict[int, list[Throughput]] = {hello[0]: [], recommend[0]: []}
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for index in range(rounds):
+            for port, requests in (hello, recommend) if index % 2 == 0 else (recommend, hello):
+                figures = runner.run(
+                    drive(HOST, port, requests, connections=connections, warmup_s=_WARMUP_S, duration_s=seconds)
+                )
+                results[port].append(figures)
+            ours, theirs = results[recommend[0]][-1].requests_per_s, results[hello[0]][-1].requests_per_s
+            _say(f"pair {index + 1} of {rounds}: recommend {ours:,.0f}/s, hello {theirs:,.0f}/s")
+    return Comparison(hello=results[hello[0]], recommend=results[recommend[0]])
+
+
+def list_requests(users: Sequence[str], seed: int) -> list[bytes]:
+    """Return one GET of the recommend route per user, for at most 20,000 users in a random order."""
+    rng = random.Random(seed)  # noqa: S311  # chance that can be repeated, not secrets
+    chosen = rng.sample(users, min(len(users), _ASKED_USERS))
+    return [_get(f"/v1/recommendations/{quote(user_id, safe='')}?n=10") for user_id in chosen]
+
+
+def machine() -> dict[str, str]:
+    """Return what a reader needs to judge the figures: processor, system, Python."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+    return {"processor": model, "system": platform.platform(), "python": platform.python_version()}
+
+
+def _get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: */*\r\n\r\n".encode()
+
+
+def _print(comparison: Comparison, context: dict[str, Any], *, as_json: bool) -> None:
+    figures = comparison.as_json()
+    if as_json:
+        print(json.dumps(figures | context, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    model, settings = context["model"], context["settings"]
+    title = f"{settings['data']}: {model['users']} users, {model['items']} items, {model['factors']} factors"
+    table = Table(title=title)
+    for heading in ("server on one core", "requests/s, median", "least", "most"):
+        table.add_column(heading, justify="left" if heading.startswith("server") else "right")
+    for name in ("hello", "recommend"):
+        rates = figures[name]["rounds"]
+        table.add_row(name, *(f"{rate:,.0f}" for rate in (figures[name]["requests_per_s"], min(rates), max(rates))))
+    console = Console(soft_wrap=True)
+    console.print(table)
+    least, most = min(figures["pair_ratios"]), max(figures["pair_ratios"])
+    console.print(f"recommend / hello: {figures['ratio']:.3f} (pairs {least:.3f} to {most:.3f})")
+    console.print(", ".join(context["machine"].values()))
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def main(argv: list[str]) -> int:
+    """Run one benchmark; what `python -m ops.bench` does."""
+    from ops.cli import run
+
+    return run(app, argv, name="python -m ops.bench")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,308 @@
+"""`recollect doctor`: is this installation sound? One finding per check.
+
+The invariant: a check reads and never changes anything, and every check gives a finding: `fail` for what keeps
+Recollect from running or would make it run something else, `warn` for what it can run with, `ok` otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import resource
+import shutil
+import stat
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from loadbalancer import binaries, ports, roster
+from loadbalancer.errors import BalancerError, PortTaken
+from loadbalancer.settings import BalancerSettings
+from ops import redis_probe
+from service.config import Config, read
+from service.errors import RecollectError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Status = Literal["ok", "warn", "fail"]
+
+_DISTRIBUTION = "recollect"
+_PACKAGES = ("service", "telemetry", "loadbalancer", "ops")
+_DISK_FAIL_BYTES = 256 << 20
+_DISK_WARN_BYTES = 2 << 30
+_OPEN_FILES = 4096
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found, in one sentence."""
+
+    name: str
+    status: Status
+    sentence: str
+
+
+Judgement = tuple[Status, str]
+
+
+def doctor(config: Config, *, as_json: bool) -> int:
+    """Run every check and print one line each, or one JSON object.
+
+    Args:
+        config: the settings of the installation.
+        as_json: print `{"sound": bool, "findings": [{"name", "status", "sentence"}]}`.
+
+    Returns:
+        The exit status: 1 if a check failed.
+    """
+    findings = examine(config)
+    sound = all(finding.status != "fail" for finding in findings)
+    if as_json:
+        print(json.dumps({"sound": sound, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            print(f"{finding.status:<4}  {finding.name:<{width}}  {finding.sentence}")
+    return 0 if sound else 1
+
+
+def examine(config: Config) -> list[Finding]:
+    """Run every check of the table, in its order."""
+    return [Finding(name, *_judged(check, config)) for name, check in CHECKS.items()]
+
+
+def _judged(check: Callable[[Config], Judgement], config: Config) -> Judgement:
+    try:
+        return check(config)
+    except (RecollectError, BalancerError) as error:
+        return "fail", f"{str(error).rstrip('.')}."
+    except OSError as error:
+        return "fail", f"This cannot be examined: {error}."
+
+
+def _python(_: Config) -> Judgement:
+    wanted = importlib.metadata.metadata(_DISTRIBUTION)["Requires-Python"]
+    version = ".".join(map(str, sys.version_info[:3]))
+    if not satisfies(version, wanted):
+        return "fail", f"Python {version} runs, {wanted} is needed."
+    return "ok", f"Python {version} at {sys.executable}."
+
+
+def _packages(_: Config) -> Judgement:
+    faults: list[str] = []
+    doubts: list[str] = []
+    requirements = [parse_requirement(text) for text in importlib.metadata.requires(_DISTRIBUTION) or ()]
+    for requirement in requirements:
+        complaints = doubts if requirement.optional else faults
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            if not requirement.optional:
+                faults.append(f"{requirement.name} is missing")
+            continue
+        if not satisfies(version, requirement.specifiers):
+            complaints.append(f"{requirement.name} is {version}, {requirement.specifiers} is needed")
+    if faults:
+        return "fail", f"{'; '.join(faults + doubts)}: run make setup."
+    if doubts:
+        return "warn", f"{'; '.join(doubts)}: run make setup."
+    return "ok", f"{len(requirements)} requirements hold."
+
+
+def _names(_: Config) -> Judgement:
+    owners = importlib.metadata.packages_distributions()
+    root = Path(__file__).resolve().parents[1]
+    faults: list[str] = []
+    for name in _PACKAGES:
+        # An editable installation claims no module at all, so what matters is who else does, and what is imported.
+        foreign = sorted(set(owners.get(name, ())) - {_DISTRIBUTION})
+        if foreign:
+            faults.append(f"{', '.join(foreign)} brings another package named {name}")
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            faults.append(f"{name} cannot be imported as a package")
+        elif Path(spec.origin).resolve().parents[1] != root:
+            faults.append(f"{name} is imported from {spec.origin}")
+    if faults:
+        return "fail", f"{'; '.join(faults)}: give Recollect a virtual environment of its own."
+    return "ok", f"{', '.join(_PACKAGES)} are ours, from {root}."
+
+
+def _http_parser(_: Config) -> Judgement:
+    from aiohttp import http_parser
+
+    parser = http_parser.HttpRequestParser
+    if parser is http_parser.HttpRequestParserPy:
+        return (
+            "fail",
+            "aiohttp has no compiled HTTP parser; install its binary wheel, the slow one differs in what it accepts.",
+        )
+    return "ok", f"aiohttp uses its compiled parser ({parser.__module__})."
+
+
+def _redis(config: Config) -> Judgement:
+    if config.redis_url is None:
+        return "ok", f"{binaries.find_redis(_balancer().redis_server)}."
+    state = redis_probe.ask(config.redis_url)
+    if state.complaint is not None:
+        return "fail", f"RECOLLECT_REDIS_URL names {state.where}: {state.complaint}."
+    if state.version is None:
+        return "warn", f"{state.where} answers but does not tell its version; {_text(binaries.REDIS_FLOOR)} is needed."
+    if state.version < binaries.REDIS_FLOOR:
+        return (
+            "fail",
+            f"{state.where} is Redis {_text(state.version)}, {_text(binaries.REDIS_FLOOR)} or newer is needed.",
+        )
+    return "ok", f"{state.where} answers, version {_text(state.version)}."
+
+
+def _nginx(_: Config) -> Judgement:
+    return "ok", f"{binaries.find_nginx(_balancer().nginx)}."
+
+
+def _home(config: Config) -> Judgement:
+    home = config.home
+    if not home.exists():
+        parent = _existing(home)
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            return "fail", f"{home} does not exist and cannot be made in {parent}; name another in RECOLLECT_HOME."
+        return "ok", f"{home} will be made."
+    if not home.is_dir():
+        return "fail", f"{home} is not a directory; name another in RECOLLECT_HOME."
+    if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+        return "fail", f"{home} cannot be written by this user."
+    mode = stat.S_IMODE(home.stat().st_mode)
+    if mode != 0o700:
+        return "warn", f"{home} has mode {mode:04o}, so others may get at what users did: chmod 700 {home}."
+    return "ok", f"{home} is writable, mode 0700."
+
+
+def _disk(config: Config) -> Judgement:
+    free_bytes, where = min((shutil.disk_usage(path).free, path) for path in map(_existing, (config.home, config.logs)))
+    sentence = f"{free_bytes / (1 << 30):.1f} GiB free at {where}."
+    if free_bytes < _DISK_FAIL_BYTES:
+        return "fail", f"Only {sentence}"
+    return ("warn" if free_bytes < _DISK_WARN_BYTES else "ok"), sentence
+
+
+def _port(config: Config) -> Judgement:
+    settings = _balancer()
+    where = f"{settings.host}:{settings.port}"
+    try:
+        ports.require(settings.host, settings.port)
+    except PortTaken as error:
+        for row in roster.read(config.home):
+            if row.port == settings.port and row.pid is not None and Path(f"/proc/{row.pid}").exists():
+                return "ok", f"{where} is served by this installation's {row.name} (pid {row.pid})."
+        return "fail", f"{error}."
+    return "ok", f"{where} is free."
+
+
+def _open_files(_: Config) -> Judgement:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if _enough(soft):
+        return "ok", f"{_limit_text(soft)} files may be open."
+    if _enough(hard):
+        return "warn", f"{soft} files may be open, {_OPEN_FILES} are wanted: run ulimit -n {_OPEN_FILES} first."
+    return "fail", f"At most {hard} files may be open, {_OPEN_FILES} are needed: have the hard limit raised."
+
+
+def _model(config: Config) -> Judgement:
+    from service.models import artefact
+
+    version = artefact.active_version(config.models_dir)
+    if version is None:
+        return "warn", "No model is active yet; recollect train or recollect up makes one."
+    snapshot = artefact.load(config.models_dir / version)
+    return "ok", f"{version}: {len(snapshot.users)} users, {len(snapshot.items)} items, {snapshot.n_factors} factors."
+
+
+CHECKS: dict[str, Callable[[Config], Judgement]] = {
+    "python": _python,
+    "packages": _packages,
+    "names": _names,
+    "http parser": _http_parser,
+    "redis": _redis,
+    "nginx": _nginx,
+    "state": _home,
+    "disk": _disk,
+    "port": _port,
+    "open files": _open_files,
+    "model": _model,
+}
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One line of a distribution's requirements, as far as we write them; optional if an extra brings it."""
+
+    name: str
+    specifiers: str
+    optional: bool
+
+
+def parse_requirement(text: str) -> Requirement:
+    """Read a requirement such as `redis[hiredis]<9,>=8.1; extra == 'x'` (PEP 508, without URLs)."""
+    wanted, _, marker = text.partition(";")
+    match = re.match(r"\s*([A-Za-z0-9._-]*[A-Za-z0-9])\s*(?:\[[^]]*\])?\s*(.*)", wanted)
+    if match is None:
+        raise ValueError(f"not a requirement: {text!r}")
+    return Requirement(match[1], match[2].strip().strip("()"), "extra ==" in marker)
+
+
+def satisfies(version: str, specifiers: str) -> bool:
+    """Say whether a version lies within `>=`, `>`, `<`, `<=`, `==` and `!=` bounds; only release numbers count."""
+    have = _release(version)
+    for specifier in filter(None, specifiers.replace(" ", "").split(",")):
+        operator = next(operator for operator in _COMPARISONS if specifier.startswith(operator))
+        bound = _release(specifier.removeprefix(operator))
+        length = max(len(have), len(bound))
+        if not _COMPARISONS[operator](_padded(have, length), _padded(bound, length)):
+            return False
+    return True
+
+
+_Release = tuple[int, ...]
+# Two-character operators first: `>=` also starts with `>`.
+_COMPARISONS: dict[str, Callable[[_Release, _Release], bool]] = {
+    ">=": lambda have, bound: have >= bound,
+    "<=": lambda have, bound: have <= bound,
+    "==": lambda have, bound: have == bound,
+    "!=": lambda have, bound: have != bound,
+    ">": lambda have, bound: have > bound,
+    "<": lambda have, bound: have < bound,
+}
+
+
+def _release(version: str) -> _Release:
+    match = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    return tuple(int(part) for part in match[1].split(".")) if match else ()
+
+
+def _padded(release: _Release, length: int) -> _Release:
+    return release + (0,) * (length - len(release))
+
+
+def _text(version: tuple[int, ...]) -> str:
+    return binaries.version_text(version)
+
+
+def _balancer() -> BalancerSettings:
+    return read(BalancerSettings, os.environ)
+
+
+def _existing(path: Path) -> Path:
+    return next(candidate for candidate in (path, *path.parents) if candidate.exists())
+
+
+def _enough(limit: int) -> bool:
+    return limit == resource.RLIM_INFINITY or limit >= _OPEN_FILES
+
+
+def _limit_text(limit: int) -> str:
+    return "Any number of" if limit == resource.RLIM_INFINITY else str(limit)

@@ -1,0 +1,324 @@
+"""The operators' load test: `recollect loadtest`, and the same program as `python ops/loadtest.py`.
+
+The invariant: the options exist once, here. What they start is made of nouns beside this file: `pacing` says when,
+`population` and `traffic` what, `attack` sends it over `connection`, an `outcome` each is folded into a `summary`, and
+`report` renders that. The events it reports are real ones: they reach the archive and change what users get.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Run by path, Python puts this folder first, where our modules would hide others of the same name.
+    _here = Path(__file__).resolve().parent
+    sys.path[:] = [str(_here.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _here)]
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from service.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ops.pacing import Arrivals
+    from ops.population import Target
+    from ops.report import Run
+    from ops.summary import Objectives, Summary
+    from ops.traffic import Mix
+
+_PROGRESS_LINE_EVERY_S = 10.0
+
+
+def command(
+    *,
+    url: Annotated[str, typer.Option(help="Where the service answers.")] = "http://127.0.0.1:8080",
+    rate: Annotated[float, typer.Option(help="Requests per second, whether or not earlier ones are answered.")] = 100.0,
+    duration: Annotated[float, typer.Option(help="Seconds to go on for.")] = 30.0,
+    arrivals: Annotated[
+        str, typer.Option(help="constant (even distances) or poisson (independent users).")
+    ] = "constant",
+    connections: Annotated[
+        int, typer.Option(help="The most connections open at once; more requests wait for one.")
+    ] = 64,
+    users: Annotated[
+        str, typer.Option(help="Shares of the sorts of users; hot ones come up again and again.")
+    ] = "known=0.6,unknown=0.1,hot=0.3",
+    feedback: Annotated[float, typer.Option(help="Share of requests that report events; these are real ones.")] = 0.15,
+    ids: Annotated[
+        Path | None, typer.Option(help="File of user[,item] lines; else ids are read from the running service.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same schedule, users and events.")] = 1,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Never retry; else once after a broken connection, 502, 503 or 504.")
+    ] = False,
+    p99_ms: Annotated[float | None, typer.Option(help="Objective: 99 % of requests answered within this time.")] = None,
+    max_failures: Annotated[int | None, typer.Option(help="Objective: the most requests that may fail.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> int:
+    """Send requests at a given rate and report latencies, from the intended send times, and failures by cause."""
+    from ops.summary import Objectives
+
+    plan = Plan(
+        target=parse_url(url),
+        rate_rps=_within("--rate", rate, above=0),
+        duration_s=_within("--duration", duration, above=0),
+        arrivals=parse_arrivals(arrivals),
+        connections=int(_within("--connections", connections, above=0)),
+        mix=parse_mix(users, feedback),
+        ids_file=ids,
+        seed=seed,
+        retries=0 if raw else 1,
+        objectives=Objectives(
+            p99_ms=None if p99_ms is None else _within("--p99-ms", p99_ms, above=0),
+            max_failures=None if max_failures is None else int(_within("--max-failures", max_failures, above=-1)),
+        ),
+    )
+    return loadtest(plan, as_json=as_json)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One load test, its options checked."""
+
+    target: Target
+    rate_rps: float
+    duration_s: float
+    arrivals: Arrivals
+    connections: int
+    mix: Mix
+    ids_file: Path | None
+    seed: int
+    retries: int
+    objectives: Objectives
+
+
+def loadtest(plan: Plan, *, as_json: bool) -> int:
+    """Carry a plan out and print the report.
+
+    Returns:
+        The exit status: 1 if an objective was missed or nothing was answered at all.
+
+    Raises:
+        DataError: the ids file cannot be used.
+        RunError: nothing answers at the target.
+    """
+    import orjson
+
+    from ops import report
+
+    if plan.target.host not in {"localhost", "::1"} and not plan.target.host.startswith("127."):
+        _say(f"warning: {plan.target} is not this machine; its real users will notice, and the events stay.")
+    try:
+        import uvloop
+
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
+    except ImportError:
+        loop_factory = None
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        run, summary = runner.run(_run(plan))
+    if as_json:
+        print(orjson.dumps(report.as_json(run, summary), option=orjson.OPT_INDENT_2).decode())
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(report.as_table(run, summary))
+    else:
+        print("\n".join(report.as_lines(run, summary)))
+    for sentence in run.missed:
+        _say(sentence)
+    if run.missed and (warning := report.lag_warning(summary)) is not None:
+        _say(warning)
+    return 1 if run.missed else 0
+
+
+async def _run(plan: Plan) -> tuple[Run, Summary]:
+    from ops.attack import Attack, ClientRules
+    from ops.connection import Client
+    from ops.pacing import schedule
+    from ops.population import discover
+    from ops.report import Run
+    from ops.summary import Summary
+    from ops.traffic import Traffic
+    from service.config import from_env
+
+    # Separate generators: a retry's jitter must not change who is asked about next.
+    pacing_rng, traffic_rng, jitter_rng = (
+        random.Random(f"{plan.seed}/{use}")  # noqa: S311  # chance that can be repeated, not secrets
+        for use in ("pacing", "traffic", "jitter")
+    )
+    client = Client(plan.target.host, plan.target.port, plan.connections)
+    summary = Summary()
+    try:
+        population = await discover(client, plan.target, plan.ids_file, from_env(os.environ).models_dir)
+        sources = {
+            "users": f"{len(population.users)} from {population.users_from}",
+            "items": f"{len(population.items)} from {population.items_from}",
+        }
+        for name, source in sources.items():
+            _say(f"{name}: {source}")
+        # Idempotency keys must differ between runs, or the service would take a second run's events for copies.
+        run_id = f"loadtest-{secrets.token_hex(6)}"
+        traffic = Traffic(
+            population,
+            plan.mix,
+            traffic_rng,
+            host_header=plan.target.host_header,
+            base_path=plan.target.base_path,
+            run_id=run_id,
+        )
+        attack = Attack(client, traffic, ClientRules(retries=plan.retries), jitter_rng, summary.add)
+        interrupted = False
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
+            attack.stop()
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        progress = asyncio.create_task(_show_progress(plan, summary))
+        try:
+            took_s = await attack.run(schedule(plan.arrivals, plan.rate_rps, plan.duration_s, pacing_rng))
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+            progress.cancel()
+            await asyncio.gather(progress, return_exceptions=True)
+    finally:
+        await client.aclose()
+    missed = plan.objectives.missed(summary)
+    total = summary.total()
+    if total.failed == total.requests and not missed:
+        missed.append(f"None of the {total.requests} requests was answered as it should be.")
+    settings: dict[str, Any] = {
+        "arrivals": plan.arrivals,
+        "connections": plan.connections,
+        "seed": plan.seed,
+        "retries": plan.retries,
+        "run_id": run_id,
+        "mix": asdict(plan.mix),
+        "objectives": asdict(plan.objectives),
+    }
+    # The last request leaves one gap before the end; without that gap the rate would look higher than it was.
+    duration_s = took_s if interrupted else max(took_s, plan.duration_s)
+    return Run(str(plan.target), plan.rate_rps, duration_s, settings, sources, missed, interrupted), summary
+
+
+async def _show_progress(plan: Plan, summary: Summary) -> None:
+    """Draw a bar on a terminal, and say a line now and then elsewhere, until cancelled."""
+    start_s = time.monotonic()
+
+    def text() -> str:
+        total = summary.total()
+        return f"{total.requests} requests, {total.failed} failed"
+
+    if not sys.stderr.isatty():
+        while True:
+            await asyncio.sleep(_PROGRESS_LINE_EVERY_S)
+            _say(f"{time.monotonic() - start_s:.0f} s of {plan.duration_s:g} s: {text()}")
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    # Drawn from this loop: a drawing thread would take the interpreter lock at times of its own choice.
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
+        task = bar.add_task(text(), total=plan.duration_s)
+        while True:
+            await asyncio.sleep(0.5)
+            bar.update(task, completed=time.monotonic() - start_s, description=text(), refresh=True)
+
+
+def parse_url(url: str) -> Target:
+    """Read --url.
+
+    Raises:
+        UsageError: it is not of the form http://HOST[:PORT][/BASE].
+    """
+    from ops.population import Target
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"--url {url} cannot be read: {error}.") from None
+    if parts.scheme != "http" or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise UsageError(f"--url must be of the form http://HOST[:PORT][/BASE], not {url!r}.")
+    return Target(parts.hostname, port or 80, parts.path.rstrip("/"))
+
+
+def parse_arrivals(name: str) -> Arrivals:
+    """Read --arrivals.
+
+    Raises:
+        UsageError: there is no such process.
+    """
+    if name == "constant":
+        return "constant"
+    if name == "poisson":
+        return "poisson"
+    raise UsageError(f"--arrivals must be constant or poisson, not {name!r}.")
+
+
+def parse_mix(users: str, feedback: float) -> Mix:
+    """Read --users, such as `known=0.6,unknown=0.1,hot=0.3`, and --feedback.
+
+    Args:
+        users: shares; one that is not named is 0; any positive sum is scaled to 1.
+        feedback: share of all requests, 0 to 1.
+
+    Raises:
+        UsageError: an unknown name, a share that is no number of 0 or more, or a sum of 0.
+    """
+    from ops.traffic import Mix
+
+    shares = {"known": 0.0, "unknown": 0.0, "hot": 0.0}
+    for part in users.split(","):
+        name, _, text = part.strip().partition("=")
+        try:
+            share = float(text)
+        except ValueError:
+            share = -1.0
+        if name not in shares or not 0 <= share < float("inf"):
+            raise UsageError(f"--users must be like known=0.6,unknown=0.1,hot=0.3, not {users!r}.")
+        shares[name] = share
+    total = sum(shares.values())
+    if total <= 0:
+        raise UsageError("--users must give at least one sort of users a share above 0.")
+    if not 0 <= feedback <= 1:
+        raise UsageError(f"--feedback must be a share from 0 to 1, not {feedback:g}.")
+    return Mix(feedback=feedback, **{name: share / total for name, share in shares.items()})
+
+
+def _within(option: str, value: float, *, above: float) -> float:
+    if not above < value < float("inf"):
+        bound = "above 0" if above == 0 else "0 or more"
+        raise UsageError(f"{option} must be a number {bound}, not {value:g}.")
+    return value
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command with these arguments; what `python ops/loadtest.py` does."""
+    from ops.cli import run
+
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command("loadtest")(command)
+    return run(app, argv, name="loadtest")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

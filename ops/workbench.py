@@ -1,0 +1,164 @@
+"""What a benchmark stands on: a trained model, a Redis, a replica and the yardstick, in a directory of their own.
+
+The invariant: everything started here is stopped, in reverse order, when the workbench is left, however it is left; and
+no setting of the operator's own installation reaches it, save which Redis program to use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+from loadbalancer import ports
+from loadbalancer.binaries import find_redis
+from loadbalancer.settings import BalancerSettings
+from ops import redis_probe
+from service.config import read
+from service.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+HOST = "127.0.0.1"
+_START_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 10.0
+# One thread per library: a round must measure one core, not what a thread pool finds beside it.
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class Workbench(contextlib.AbstractContextManager["Workbench"]):
+    """Starts parts and stops them.
+
+    Args:
+        scratch: an empty directory for state, logs and output.
+        environ: the environment that the parts inherit, without its settings.
+    """
+
+    def __init__(self, scratch: Path, environ: Mapping[str, str]) -> None:
+        self._scratch = scratch
+        inherited = {name: value for name, value in environ.items() if not name.startswith("RECOLLECT_")}
+        kept = {name: environ[name] for name in ("RECOLLECT_REDIS_SERVER",) if name in environ}
+        ours = {"RECOLLECT_HOME": str(scratch / "home"), "RECOLLECT_LOGS": str(scratch / "logs")}
+        self._environ = inherited | kept | ours | dict.fromkeys(_THREAD_COUNTS, "1")
+        self._stack = contextlib.ExitStack()
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def train(self, data: str) -> tuple[list[str], dict[str, Any]]:
+        """Publish and activate an SVD model with 100 factors.
+
+        Args:
+            data: as for `recollect train`.
+
+        Returns:
+            Its users, and its numbers of users, items and factors.
+
+        Raises:
+            RunError: training failed.
+        """
+        from service.models import artefact
+
+        argv = [sys.executable, "-m", "ops", "train", "--data", data, "--algorithm", "svd", "--set", "n_factors=100"]
+        # All output to standard error: standard output is for the benchmark's result.
+        if (code := subprocess.run(argv, env=self._environ, stdout=sys.stderr, check=False).returncode) != 0:
+            raise RunError(f"Training on {data} failed with status {code}.")
+        models_dir = self._scratch / "home" / "models"
+        version = artefact.active_version(models_dir)
+        if version is None:
+            raise RunError("Training ended well but activated no model.")
+        snapshot = artefact.load(models_dir / version)
+        shape = {"users": len(snapshot.users), "items": len(snapshot.items), "factors": snapshot.n_factors}
+        return list(snapshot.users.id_of), shape
+
+    def start_redis(self) -> str:
+        """Start a Redis with an append-only file and return its URL."""
+        (port,) = ports.choose(1)
+        directory = self._scratch / "redis"
+        directory.mkdir()
+        binary = find_redis(read(BalancerSettings, self._environ).redis_server)
+        argv = [str(binary.path), "--port", str(port), "--bind", HOST, "--dir", str(directory), "--daemonize", "no"]
+        argv += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+        url = f"redis://{HOST}:{port}/0"
+        self.start("redis", argv, lambda: redis_probe.ask(url).complaint is None)
+        return url
+
+    def start_replica(self, redis_url: str) -> int:
+        """Start one replica of the active model, its telemetry to that Redis, and return its port."""
+        port, admin_port = ports.choose(2)
+        argv = [sys.executable, "-m", "ops", "serve", "--slot", "0", "--host", HOST, "--port", str(port)]
+        argv += ["--admin-port", str(admin_port)]
+        self._environ["RECOLLECT_REDIS_URL"] = redis_url
+        self.start("replica", argv, lambda: answers(admin_port, "/readyz"))
+        return port
+
+    def start_hello(self) -> int:
+        """Start the yardstick and return its port."""
+        (port,) = ports.choose(1)
+        argv = [sys.executable, "-m", "ops.bench", "hello", "--port", str(port)]
+        self.start("hello", argv, lambda: answers(port, "/"))
+        return port
+
+    def start(self, name: str, argv: list[str], ready: Callable[[], bool]) -> None:
+        """Start a process and wait until it is ready.
+
+        Raises:
+            RunError: it ended, or was not ready in time; tells the last line it said.
+        """
+        output = self._scratch / f"{name}.out"
+        with output.open("wb") as sink:
+            process = subprocess.Popen(argv, stdout=sink, stderr=subprocess.STDOUT, env=self._environ)
+        self._stack.callback(_stop, process)
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                said = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                raise RunError(f"{name} did not come up: {said[-1] if said else 'it said nothing'}")
+            time.sleep(0.02)
+
+
+def answers(port: int, path: str) -> bool:
+    """Say whether a GET of 127.0.0.1 is answered with 200."""
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def two_cores() -> tuple[int, int]:
+    """Return the server's core and the generator's.
+
+    Raises:
+        UsageError: this process may run on one core only.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise UsageError("The benchmark needs two cores, one for the server and one for the generator.")
+    return cores[0], cores[1]
+
+
+@contextlib.contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Pin this process, and so all children started inside, to one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import resource
+import shutil
+import socket
+import sys
+from importlib.metadata import packages_distributions
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from loadbalancer import roster
+from ops import doctor as doctor_module
+from ops.doctor import CHECKS, Requirement, doctor, parse_requirement, satisfies
+from service.config import Config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: Any) -> Config:
+    """A sound installation that has not been started yet, on a port of its own."""
+    for name in [name for name in os.environ if name.startswith("RECOLLECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RECOLLECT_PORT", str(free_port()))
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    return Config(home=home, logs=tmp_path / "logs")
+
+
+def _finding(config: Config, name: str) -> tuple[str, str]:
+    return doctor_module._judged(CHECKS[name], config)
+
+
+def test_a_fresh_installation_is_sound(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line per check, no failure, exit 0; the lacking model is a warning."""
+    assert doctor(config, as_json=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(CHECKS)
+    assert [line for line in lines if line.startswith("fail")] == []
+    assert any(line.startswith("warn  model") for line in lines)
+
+
+def test_json_says_the_same(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """The object has a verdict and one finding per check."""
+    assert doctor(config, as_json=True) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["sound"] is True
+    assert [finding["name"] for finding in report["findings"]] == list(CHECKS)
+    assert {finding["status"] for finding in report["findings"]} <= {"ok", "warn"}
+
+
+def test_a_fault_ends_in_1(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """One failed check is enough."""
+    shutil.rmtree(config.home)
+    config.home.write_text("not a directory")
+    assert doctor(config, as_json=True) == 1
+    assert json.loads(capsys.readouterr().out)["sound"] is False
+
+
+def test_a_port_is_free_or_ours_or_taken(config: Config) -> None:
+    """What nginx of this installation listens on is in order; what anybody else listens on is not."""
+    port = int(os.environ["RECOLLECT_PORT"])
+    assert _finding(config, "port")[0] == "ok"
+    with socket.create_server(("127.0.0.1", port)):
+        status, sentence = _finding(config, "port")
+        assert (status, str(port) in sentence) == ("fail", True)
+        (config.home / "run").mkdir()
+        row = roster.Row("nginx-0", os.getpid(), "127.0.0.1", port, None, "ready", 0, "")
+        roster.write(config.home, [row])
+        status, sentence = _finding(config, "port")
+        assert (status, "nginx-0" in sentence) == ("ok", True)
+        roster.write(config.home, [dataclasses.replace(row, pid=2**22 + 1)])
+        assert _finding(config, "port")[0] == "fail"
+
+
+def test_the_state_directory_is_private_and_writable(config: Config, tmp_path: Path) -> None:
+    """Missing is fine if it can be made; open to others is a warning; a file in its place is a fault."""
+    assert _finding(config, "state")[0] == "ok"
+    config.home.chmod(0o755)
+    status, sentence = _finding(config, "state")
+    assert (status, "0755" in sentence) == ("warn", True)
+    assert _finding(dataclasses.replace(config, home=tmp_path / "a" / "b"), "state")[0] == "ok"
+    (tmp_path / "file").touch()
+    assert _finding(dataclasses.replace(config, home=tmp_path / "file"), "state")[0] == "fail"
+    assert _finding(dataclasses.replace(config, home=tmp_path / "file" / "home"), "state")[0] == "fail"
+
+
+def test_a_configured_redis_must_answer(config: Config, redis_server: Any) -> None:
+    """A real server tells its version; a password is asked for and never repeated; a dead one is a fault."""
+    configured = dataclasses.replace(config, redis_url=redis_server.url)
+    status, sentence = _finding(configured, "redis")
+    assert status == "ok"
+    assert f"127.0.0.1:{redis_server.port} answers, version" in sentence
+    with redis_server.client() as client:
+        client.config_set("requirepass", "open:sesame")
+    assert _finding(configured, "redis")[0] == "fail"
+    secret = dataclasses.replace(config, redis_url=f"redis://:open%3Asesame@127.0.0.1:{redis_server.port}/0")
+    assert _finding(secret, "redis")[0] == "ok"
+    wrong = dataclasses.replace(config, redis_url=f"redis://:guess@127.0.0.1:{redis_server.port}/0")
+    status, sentence = _finding(wrong, "redis")
+    assert (status, "guess" in sentence) == ("fail", False)
+    redis_server.kill()
+    status, sentence = _finding(secret, "redis")
+    assert (status, "sesame" in sentence) == ("fail", False)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "redis://127.0.0.1:many", "unix:///nonexistent.sock", "nonsense"])
+def test_a_redis_url_that_cannot_work_is_a_fault(config: Config, url: str) -> None:
+    """A wrong address is told in a sentence, not in a traceback."""
+    assert _finding(dataclasses.replace(config, redis_url=url), "redis")[0] == "fail"
+
+
+@pytest.mark.parametrize(("check", "variable"), [("redis", "RECOLLECT_REDIS_SERVER"), ("nginx", "RECOLLECT_NGINX")])
+def test_a_configured_program_must_run(
+    config: Config, monkeypatch: pytest.MonkeyPatch, check: str, variable: str
+) -> None:
+    """Without a setting one is found; a setting that names something else is a fault."""
+    assert _finding(config, check)[0] == "ok"
+    monkeypatch.setenv(variable, "/bin/true")
+    status, sentence = _finding(config, check)
+    assert (status, variable in sentence) == ("fail", True)
+
+
+def test_a_broken_active_model_is_a_fault(config: Config) -> None:
+    """ACTIVE must name a sound version."""
+    config.models_dir.mkdir()
+    (config.models_dir / "ACTIVE").write_text("svd-20260101T000000-abcd\n")
+    status, sentence = _finding(config, "model")
+    assert (status, "svd-20260101T000000-abcd" in sentence) == ("fail", True)
+    (config.models_dir / "ACTIVE").write_text("../etc\n")
+    assert _finding(config, "model")[0] == "fail"
+
+
+def test_a_foreign_package_under_our_name_is_a_fault(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another distribution that ships a module called `ops` is found, though ours is the one imported here."""
+    site = tmp_path / "site"
+    metadata = site / "foreign_ops-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign-ops\nVersion: 1.0\n")
+    (metadata / "top_level.txt").write_text("ops\n")
+    assert _finding(config, "names")[0] == "ok"
+    monkeypatch.setattr(sys, "path", [*sys.path, str(site)])
+    assert "foreign-ops" in packages_distributions()["ops"]
+    status, sentence = _finding(config, "names")
+    assert (status, "foreign-ops" in sentence) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [((4096, 4096), "ok"), ((1024, 1 << 20), "warn"), ((1024, 2048), "fail"), ((resource.RLIM_INFINITY,) * 2, "ok")],
+)
+def test_open_files_are_enough_or_can_be_raised(
+    config: Config, monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], status: str
+) -> None:
+    """A soft limit can be raised by its user, a hard one cannot."""
+    # The limits of the test process itself cannot be raised again once they were lowered.
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    assert _finding(config, "open files")[0] == status
+
+
+def test_little_disk_space_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bounds are compared with what is free where state and logs go."""
+    monkeypatch.setattr(doctor_module, "_DISK_WARN_BYTES", 1 << 62)
+    assert _finding(config, "disk")[0] == "warn"
+    monkeypatch.setattr(doctor_module, "_DISK_FAIL_BYTES", 1 << 61)
+    assert _finding(config, "disk")[0] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("requirement", "installed", "status"),
+    [
+        ("aiohttp>=99", "", "fail"),
+        ("no-such-distribution>=1", "", "fail"),
+        ("no-such-distribution>=1; extra == 'deep'", "", "ok"),
+        ("pytest>=99; extra == 'dev'", "", "warn"),
+        ("aiohttp<99,>=3", "", "ok"),
+    ],
+)
+def test_installed_versions_are_held_to_the_requirements(
+    config: Config, monkeypatch: pytest.MonkeyPatch, requirement: str, installed: str, status: str
+) -> None:
+    """What the service needs must be there; what an extra brings is only looked at if it is there."""
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: [requirement])
+    assert _finding(config, "packages")[0] == status
+
+
+@pytest.mark.parametrize(
+    ("text", "requirement"),
+    [
+        ("aiohttp<4,>=3.14.5", Requirement("aiohttp", "<4,>=3.14.5", optional=False)),
+        ("redis[hiredis]<9,>=8.1", Requirement("redis", "<9,>=8.1", optional=False)),
+        ("uvloop<0.24,>=0.22; sys_platform != 'win32'", Requirement("uvloop", "<0.24,>=0.22", optional=False)),
+        ("types-aiofiles; extra == 'dev'", Requirement("types-aiofiles", "", optional=True)),
+        ("a.b_c (>=1) ; extra == 'x'", Requirement("a.b_c", ">=1", optional=True)),
+    ],
+)
+def test_requirements_are_read_as_we_write_them(text: str, requirement: Requirement) -> None:
+    """Name, bounds, and whether an extra brings it."""
+    assert parse_requirement(text) == requirement
+
+
+@pytest.mark.parametrize(
+    ("version", "specifiers", "holds"),
+    [
+        ("3.14.5", ">=3.14.5,<4", True),
+        ("3.14.4", ">=3.14.5,<4", False),
+        ("4.0", ">=3.14.5,<4", False),
+        ("3.14.10", ">=3.14.5", True),
+        ("2.1", ">=2.1.0", True),
+        ("1.4.1", "==1.4.1", True),
+        ("1.4.2", "==1.4.1", False),
+        ("1.4.2", "!=1.4.1,>1.4.1,<=1.4.2", True),
+        ("20.1rc1", ">=20", True),
+        ("anything", "", True),
+    ],
+)
+def test_versions_compare_by_their_numbers(version: str, specifiers: str, holds: bool) -> None:
+    """Ten is more than five, and 2.1 is 2.1.0."""
+    assert satisfies(version, specifiers) is holds
+
+
+def test_a_tls_handshake_that_fails_is_a_fault_and_leaves_no_socket(config: Config, redis_server: Any) -> None:
+    """rediss:// at a server that speaks plainly is told, not raised."""
+    url = f"rediss://127.0.0.1:{redis_server.port}/0"
+    status, sentence = _finding(dataclasses.replace(config, redis_url=url), "redis")
+    assert (status, "does not answer" in sentence) == ("fail", True)

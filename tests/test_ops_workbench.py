@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ops import bench
+from ops.cli import run
+from ops.redis_probe import ask
+from ops.workbench import Workbench, on_core, two_cores
+from service.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_pinned_block_pins_its_children_and_nothing_after_it() -> None:
+    """What is started inside runs on that core alone; afterwards all is as before."""
+    before = os.sched_getaffinity(0)
+    core = max(before)
+    with on_core(core):
+        inside = subprocess.check_output([sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], text=True)
+    assert inside.strip() == str({core})
+    assert os.sched_getaffinity(0) == before
+
+
+def test_one_core_is_not_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    """Server and generator on one core would measure each other."""
+    with on_core(min(os.sched_getaffinity(0))):
+        with pytest.raises(UsageError, match="two cores"):
+            two_cores()
+        assert run(bench.app, ["recommend"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_part_that_does_not_come_up_is_named_with_its_last_words(tmp_path: Path) -> None:
+    """The operator sees which part and why."""
+    with (
+        Workbench(tmp_path, os.environ) as workbench,
+        pytest.raises(RunError, match="replica did not come up: no such"),
+    ):
+        workbench.start("replica", [sys.executable, "-c", "raise SystemExit('no such luck')"], lambda: False)
+
+
+def test_what_was_started_is_gone_afterwards(tmp_path: Path) -> None:
+    """A real Redis answers inside and not after, even if the benchmark failed."""
+    urls: list[str] = []
+
+    def fail() -> None:
+        with Workbench(tmp_path, os.environ) as workbench:
+            urls.append(workbench.start_redis())
+            assert ask(urls[0]).complaint is None
+            raise RunError("the benchmark failed")
+
+    with pytest.raises(RunError, match="the benchmark failed"):
+        fail()
+    assert ask(urls[0]).complaint is not None
+
+
+def test_the_operator_s_settings_do_not_reach_it(tmp_path: Path) -> None:
+    """State and logs go to the scratch directory, and libraries run one thread."""
+    environ = {**os.environ, "RECOLLECT_HOME": "/elsewhere", "RECOLLECT_PORT": "1"}
+    show = "import os; [print(k, v) for k, v in sorted(os.environ.items()) if 'RECOLLECT' in k or 'THREADS' in k]"
+    with Workbench(tmp_path, environ) as workbench:
+        out = tmp_path / "show.out"
+        workbench.start("show", [sys.executable, "-c", show], lambda: b"RECOLLECT_LOGS" in out.read_bytes())
+        lines = out.read_text().splitlines()
+    assert f"RECOLLECT_HOME {tmp_path / 'home'}" in lines
+    assert "OMP_NUM_THREADS 1" in lines
+    assert not any("RECOLLECT_PORT" in line for line in lines)
