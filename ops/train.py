@@ -1,0 +1,98 @@
+"""`recollect train`: from data to a published, active model, with what was met on the way."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ops.progress import Stages
+from service.training import pipeline
+
+if TYPE_CHECKING:
+    from service.config import Config
+    from service.training.interactions import Interactions, ReadReport
+
+
+def train(
+    config: Config,
+    *,
+    data: str,
+    algorithm: str = "svd",
+    settings: Sequence[str] = (),
+    seed: int = 0,
+    activate: bool = True,
+    as_json: bool = False,
+) -> int:
+    """Train, publish and activate a model; print a summary, or its manifest as JSON.
+
+    Args:
+        config: where models are published.
+        data: a path or a specification, see `service.training.datasets.read`.
+        algorithm: its name.
+        settings: `key=value` texts.
+        seed: decides everything random.
+        activate: whether the new version is to be served.
+        as_json: print the manifest instead of the summary.
+
+    Returns:
+        0.
+
+    Raises:
+        RecollectError: the input is refused, or the run failed.
+    """
+    started_s = time.monotonic()
+    read: list[Interactions] = []
+    with Stages() as progress:
+        manifest = pipeline.train(
+            config,
+            data=data,
+            algorithm=algorithm,
+            settings=settings,
+            seed=seed,
+            activate=activate,
+            progress=progress,
+            on_read=read.append,
+        )
+    for line in complaints(read[0].report):
+        print(line, file=sys.stderr)
+    if as_json:
+        print(json.dumps(manifest, indent=2, ensure_ascii=False))
+        return 0
+    for line in _summary(manifest, is_active=activate, took_s=time.monotonic() - started_s):
+        print(line)
+    return 0
+
+
+def complaints(report: ReadReport) -> list[str]:
+    """Return one line for each thing in the data that a person should know of."""
+    lines: list[str] = []
+    if report.n_bad_rows:
+        lines.append(f"{report.n_bad_rows:,} of {report.n_rows:,} rows are bad and were left out, such as:")
+        lines += [f"  {example}" for example in report.bad_examples]
+    if report.n_duplicates:
+        lines.append(f"{report.n_duplicates:,} rows were left out for a later one of the same user and item.")
+    return [*lines, *report.notes]
+
+
+def _summary(manifest: dict[str, Any], *, is_active: bool, took_s: float) -> list[str]:
+    data, measures = manifest["data"], manifest["measures"]
+    n_held_out = measures["holdout"]["n"]
+    measured = (
+        f"On {n_held_out:,} ratings held out: RMSE {measures['rmse']:.4f}, MAE {measures['mae']:.4f}."
+        if n_held_out
+        else "Not measured: there are too few ratings to hold any out."
+    )
+    state = (
+        "It is active; running replicas swap it in within a second."
+        if is_active
+        else f"It is not active; activate it with: recollect models activate {manifest['version']}"
+    )
+    counts = f"{data['n_ratings']:,} ratings by {data['n_users']:,} users of {data['n_items']:,} items"
+    return [
+        f"Read {data['source']}: {counts}.",
+        measured,
+        f"Published {manifest['version']} after {took_s:.1f} s. {state}",
+    ]

@@ -1,0 +1,39 @@
+"""`biased_mf` once more, slowly: one readable step at a time, in float64. Only tests use it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.training.algorithms.biased_mf import SvdConfig, Tables, first_tables, visiting_order
+from service.training.interactions import Interactions
+
+
+def fit_slowly(data: Interactions, config: SvdConfig, rng: np.random.Generator) -> tuple[float, Tables]:
+    """Return the mean and the tables that `biased_mf.fit` should end with, for data where everybody has a rating.
+
+    Args:
+        data: the ratings.
+        config: the settings.
+        rng: in the state that `biased_mf.fit` was given it.
+
+    Returns:
+        The global mean, and tables of float64 arrays rounded to float32.
+    """
+    order = visiting_order(data.user_rows, len(data.users), rng)
+    first = first_tables(data, config, rng)
+    p: NDArray[np.float64] = first.user_factors.astype(np.float64)
+    q: NDArray[np.float64] = first.item_factors.astype(np.float64)
+    b_user, b_item = np.zeros(len(p)), np.zeros(len(q))
+    mean = float(data.ratings.mean()) if config.biased else 0.0
+    lr_bu, lr_bi, lr_pu, lr_qi, reg_bu, reg_bi, reg_pu, reg_qi = config.rates().astype(np.float64)
+    for _ in range(config.n_epochs):
+        for n in order:
+            u, i = data.user_rows[n], data.item_rows[n]
+            error = data.ratings[n] - (mean + b_user[u] + b_item[i] + p[u] @ q[i])
+            if config.biased:
+                b_user[u] += lr_bu * (error - reg_bu * b_user[u])
+                b_item[i] += lr_bi * (error - reg_bi * b_item[i])
+            p[u], q[i] = p[u] + lr_pu * (error * q[i] - reg_pu * p[u]), q[i] + lr_qi * (error * p[u] - reg_qi * q[i])
+    rounded = (table.astype(np.float32) for table in (p, q, b_user, b_item))
+    return mean, Tables(*rounded)

@@ -1,0 +1,74 @@
+"""Turns the tables that a fit ended with, and the data it saw, into a `ModelSnapshot`; the same for every algorithm."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+
+from service.models.snapshot import ModelSnapshot
+from service.training.interactions import Float32, Interactions
+from service.training.popularity import decayed
+
+
+def assemble(
+    data: Interactions,
+    *,
+    algorithm: str,
+    settings: dict[str, Any],
+    user_factors: Float32,
+    item_factors: Float32,
+    user_bias: Float32,
+    item_bias: Float32,
+    global_mean: float,
+) -> ModelSnapshot:
+    """Build the snapshot of a factor table.
+
+    Popularity is counted without decay, which is the pipeline's to add.
+
+    Args:
+        data: what the model was fitted on.
+        algorithm: its name.
+        settings: its settings, as plain JSON values.
+        user_factors: float32 (n_users, k).
+        item_factors: float32 (n_items, k).
+        user_bias: float32 (n_users,).
+        item_bias: float32 (n_items,).
+        global_mean: in units of the rating scale.
+    """
+    return ModelSnapshot(
+        algorithm=algorithm,
+        settings=settings,
+        users=data.users,
+        items=data.items,
+        user_factors=user_factors,
+        item_factors=item_factors,
+        user_bias=user_bias,
+        item_bias=item_bias,
+        global_mean=global_mean,
+        rating_min=data.rating_min,
+        rating_max=data.rating_max,
+        history=history(data),
+        popularity=decayed(data, float("inf")),
+        data_as_of=as_of(data),
+    )
+
+
+def history(data: Interactions) -> csr_array:
+    """Return the ratings as float32 CSR (n_users, n_items) with int32 indices, ascending within a row."""
+    shape = (len(data.users), len(data.items))
+    matrix = coo_array((data.ratings, (data.user_rows, data.item_rows)), shape=shape).tocsr()
+    matrix.sort_indices()
+    matrix.indices = matrix.indices.astype(np.int32, copy=False)
+    return matrix
+
+
+def as_of(data: Interactions) -> str:
+    """Return the RFC 3339 time of the youngest interaction, or of now where the data has no times."""
+    if data.timestamps is None or not len(data):
+        moment = datetime.now(UTC)
+    else:
+        moment = datetime.fromtimestamp(int(data.timestamps.max()), UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

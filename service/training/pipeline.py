@@ -1,0 +1,151 @@
+"""One training, from a PATH to a published version.
+
+Invariants: what is measured was not learnt from, and what is published was fitted on everything, with the same settings
+and seed. Nothing of a training is seen before its version is whole (`service.models.artefact`), and activations of
+trainings that end at the same moment take turns, so that ACTIVE and the static lists name one model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from service.config import Config
+from service.errors import ModelError, RunError
+from service.models import artefact
+from service.training import datasets, splits
+from service.training.interactions import Interactions, Progress, no_progress
+from service.training.measures import RATING_MEASURES
+from service.training.popularity import decayed
+
+if TYPE_CHECKING:
+    from service.training.algorithms.registry import Candidate
+
+HOLD_OUT_SHARE: Final = 0.1
+DEFAULT_DATA: Final = "demo"
+_LOCK: Final = ".lock"
+
+
+def train(
+    config: Config,
+    *,
+    data: str,
+    algorithm: str,
+    settings: Sequence[str] = (),
+    seed: int = 0,
+    activate: bool = True,
+    progress: Progress = no_progress,
+    on_read: Callable[[Interactions], None] | None = None,
+) -> dict[str, Any]:
+    """Read, measure on a hold-out, fit on everything, publish and, if asked for, activate.
+
+    Args:
+        config: where models are published, and the half-life of popularity.
+        data: a path or a specification, see `datasets.read`.
+        algorithm: its name.
+        settings: `key=value` texts.
+        seed: decides everything random; the same seed and data give the same model.
+        activate: whether the new version is to be served.
+        progress: told of the stages "read", "measure" and "fit".
+        on_read: told of the data once it is read.
+
+    Returns:
+        The published manifest.
+
+    Raises:
+        UsageError: there is no such algorithm or setting.
+        DataError: the data is refused.
+        RunError: the fit failed, or the model cannot be written.
+    """
+    # `up` imports this module to ask `needs_training`, and has no use for what a training needs.
+    from service import publication
+    from service.training.algorithms.registry import Candidate
+    from service.training.evaluation import describe
+
+    # The settings are looked at before minutes are spent on reading.
+    candidate = Candidate.parse(algorithm, settings)
+    interactions = datasets.read(data, progress)
+    if on_read is not None:
+        on_read(interactions)
+    split_seed, measure_seed, fit_seed = np.random.SeedSequence(seed).spawn(3)
+    measures = _hold_out(interactions, candidate, split_seed, measure_seed, progress)
+    snapshot = candidate.fit(interactions, candidate.config, np.random.default_rng(fit_seed), progress)
+    popularity = decayed(interactions, config.models.popularity_half_life_days)
+    snapshot = dataclasses.replace(snapshot, popularity=popularity)
+    described = describe(interactions)
+    if interactions.report.files:
+        # A path of this machine says nothing elsewhere, and is nobody's business.
+        described["source"] = Path(data).expanduser().resolve().name
+    described["seed"] = seed
+    try:
+        version = artefact.publish(config.models_dir, snapshot, data=described, measures=measures)
+        if activate:
+            with _lock(config.models_dir):
+                publication.activate(config.models_dir, version)
+    except OSError as error:
+        raise RunError(f"the model cannot be published in {config.models_dir}: {error.strerror or error}") from error
+    return artefact.read_manifest(config.models_dir / version)
+
+
+def needs_training(config: Config, data: str | None) -> str | None:
+    """Return what `up` has to train on before it can serve; None if the active model will do.
+
+    An active model that fails its checks counts as none.
+
+    Args:
+        config: where models are published.
+        data: what the operator asks to serve; None for whatever there is.
+
+    Raises:
+        DataError: `data` is not there or cannot be read.
+    """
+    wanted = None if data is None else datasets.fingerprint(data)
+    try:
+        version = artefact.active_version(config.models_dir)
+        active = None if version is None else artefact.load(config.models_dir / version).manifest
+    except (ModelError, OSError):
+        active = None
+    if active is None:
+        return DEFAULT_DATA if data is None else data
+    described = active.get("data")
+    trained_on = described.get("fingerprint") if isinstance(described, dict) else None
+    return None if wanted in {None, trained_on} else data
+
+
+def _hold_out(
+    data: Interactions,
+    candidate: Candidate,
+    split_seed: np.random.SeedSequence,
+    fit_seed: np.random.SeedSequence,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fit on most of the data and measure on the rest; measures of too little data are null, with the reason."""
+    from service.training.predictions import predict
+
+    split = splits.hold_out(len(data), HOLD_OUT_SHARE, np.random.default_rng(split_seed))
+    if split is None:
+        unknown: dict[str, Any] = dict.fromkeys(RATING_MEASURES)
+        return {**unknown, "holdout": {"share": HOLD_OUT_SHARE, "n": 0, "note": "too few ratings to set any aside"}}
+    train, test = split
+
+    def measuring(_: str, done: int, total: int) -> None:
+        progress("measure", done, total)
+
+    hidden = data.take(test)
+    snapshot = candidate.fit(data.take(train), candidate.config, np.random.default_rng(fit_seed), measuring)
+    predicted = predict(snapshot, hidden.user_rows, hidden.item_rows)
+    reached = {name: measure(predicted, hidden.ratings) for name, measure in RATING_MEASURES.items()}
+    return {**reached, "holdout": {"share": HOLD_OUT_SHARE, "n": len(hidden)}}
+
+
+@contextmanager
+def _lock(models_dir: Path) -> Iterator[None]:
+    with (models_dir / _LOCK).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops.train import train
+from service.config import Config
+from service.errors import DataError
+from service.models import artefact
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ("n_factors=4", "n_epochs=3")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(home=tmp_path / "var")
+
+
+def test_the_summary_says_what_was_read_reached_and_published(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard output; how far it is goes to standard error, in plain lines where there is no terminal."""
+    assert train(config, data="demo:60x40x900", settings=SMALL) == 0
+    out, err = capsys.readouterr()
+    version = artefact.active_version(config.models_dir)
+    lines = out.splitlines()
+    assert lines[0] == "Read demo:60x40x900: 900 ratings by 60 users of 40 items."
+    assert lines[1].startswith("On 90 ratings held out: RMSE ")
+    assert lines[2].startswith(f"Published {version} after ")
+    assert "It is active" in lines[2]
+    assert "measure: 100 %" in err
+    assert "fit: 100 %" in err
+
+
+def test_bad_rows_are_shown(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """How many, the first with file and line, and what was left out for a later row: on standard error."""
+    path = tmp_path / "t.csv"
+    path.write_text("user,item,rating\na,b,1\na,b,2\na,c,x\n")
+    assert train(config, data=str(path), settings=SMALL, activate=False) == 0
+    out, err = capsys.readouterr()
+    assert "1 of 3 rows are bad and were left out, such as:\n  t.csv:4: the rating 'x' is not a finite number\n" in err
+    assert "1 rows were left out for a later one of the same user and item." in err
+    assert "Not measured" in out
+    assert "activate it with: recollect models activate svd-" in out
+
+
+def test_json_is_the_manifest_and_nothing_else(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exactly one object on standard output."""
+    assert train(config, data="demo:60x40x900", settings=SMALL, as_json=True) == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert manifest == artefact.read_manifest(config.models_dir / manifest["version"])
+
+
+def test_what_is_refused_prints_no_result(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error is the command's; standard output stays empty."""
+    with pytest.raises(DataError):
+        train(config, data="/nowhere")
+    assert capsys.readouterr().out == ""
+
+
+def test_on_a_terminal_there_is_a_bar(config: Config, tmp_path: Path) -> None:
+    """It is drawn, and gone at the end."""
+    ours, theirs = pty.openpty()
+    program = (
+        "import sys; from pathlib import Path; from ops.train import train; from service.config import Config; "
+        f"sys.exit(train(Config(home=Path(sys.argv[1])), data='demo:60x40x900', settings={SMALL!r}))"
+    )
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(config.home)],
+            cwd=ROOT,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        drawn = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # Linux says EIO once nobody holds the other end
+                break
+            if not piece:
+                break
+            drawn += piece
+        out, _ = process.communicate(timeout=60)
+    finally:
+        os.close(ours)
+    assert process.returncode == 0
+    assert out.startswith(b"Read demo:60x40x900")
+    assert "━".encode() in drawn
+    assert b"fit" in drawn
+    assert b"100 %\r\n" not in drawn

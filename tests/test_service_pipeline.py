@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.config import Config, ModelConfig
+from service.errors import DataError, RunError, TrainingDiverged, UsageError
+from service.models import artefact
+from service.training import datasets, pipeline
+from service.training.algorithms.registry import Candidate
+from service.training.evaluation import cross_validate
+from service.training.interactions import no_progress
+from service.training.popularity import decayed
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = "demo:60x40x900"
+SMALL = ("n_factors=4", "n_epochs=3")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(home=tmp_path / "var")
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+class TestTrain:
+    def test_publishes_activates_and_measures(self, config: Config) -> None:
+        """The manifest names the data and what was reached on a tenth of it; the model loads and is active."""
+        manifest = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=3)
+        assert manifest["data"] == {
+            "source": DEMO,
+            "fingerprint": datasets.fingerprint(DEMO),
+            "n_users": 60,
+            "n_items": 40,
+            "n_ratings": 900,
+            "bad_rows": 0,
+            "duplicates": 0,
+            "rating_min": 0.5,
+            "rating_max": 5.0,
+            "seed": 3,
+        }
+        assert manifest["measures"]["holdout"] == {"share": 0.1, "n": 90}
+        assert 0.3 < manifest["measures"]["mae"] < manifest["measures"]["rmse"] < 1.5
+        assert manifest["settings"]["n_factors"] == 4
+        assert artefact.active_version(config.models_dir) == manifest["version"]
+        snapshot = artefact.load(config.models_dir / manifest["version"])
+        assert snapshot.history.nnz == 900
+        popular = json.loads((config.models_dir / "popular.json").read_bytes())
+        assert popular["model"] == manifest["version"]
+
+    def test_popularity_decays(self, config: Config, tmp_path: Path) -> None:
+        """An interaction of one half-life before the youngest counts half."""
+        day_s = 86400
+        text = f"user,item,rating,timestamp\na,old,5,0\nb,old,5,0\na,new,1,{10 * day_s}\n"
+        config = Config(home=config.home, models=ModelConfig(popularity_half_life_days=10))
+        manifest = pipeline.train(config, data=write(tmp_path / "t.csv", text), algorithm="svd", settings=SMALL)
+        snapshot = artefact.load(config.models_dir / manifest["version"])
+        assert dict(zip(snapshot.items.id_of, snapshot.popularity.tolist(), strict=True)) == {"old": 1.0, "new": 1.0}
+        assert manifest["data_as_of"] == "1970-01-11T00:00:00.000Z"
+        assert manifest["data"]["source"] == "t.csv"
+        untimed = datasets.read(write(tmp_path / "u.csv", "a,old\nb,old\na,new\n"))
+        assert decayed(untimed, 10).tolist() == [2.0, 1.0]
+
+    def test_stages_are_told(self, config: Config) -> None:
+        """Generating, measuring and fitting, each from its start to its end."""
+        steps: list[tuple[str, int, int]] = []
+        read: list[object] = []
+        pipeline.train(
+            config,
+            data=DEMO,
+            algorithm="svd",
+            settings=SMALL,
+            progress=lambda *step: steps.append(step),
+            on_read=read.append,
+        )
+        stages = list(dict.fromkeys(stage for stage, _, _ in steps))
+        assert stages == ["generate", "measure", "fit"]
+        assert {stage for stage, done, total in steps if done == total} == set(stages)
+        assert repr(read) == "[<Interactions 900 ratings, 60 users, 40 items>]"
+
+    def test_the_same_seed_gives_the_same_model(self, config: Config) -> None:
+        """In another version; another seed gives another model."""
+        first, same, other = (
+            pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=seed) for seed in (1, 1, 2)
+        )
+        assert first["version"] != same["version"]
+        assert first["arrays"] == same["arrays"] != other["arrays"]
+        assert first["measures"] == same["measures"] != other["measures"]
+
+    @pytest.mark.parametrize("text", ["a,b,3\n", "a,b,3\na,c,4\nd,b,1\n", "a,b\n"])
+    def test_too_little_to_measure_still_trains(self, config: Config, tmp_path: Path, text: str) -> None:
+        """One user, one item, one rating: published, with measures that say why they are missing."""
+        manifest = pipeline.train(config, data=write(tmp_path / "t.csv", text), algorithm="svd")
+        assert manifest["measures"] == {
+            "rmse": None,
+            "mae": None,
+            "holdout": {"share": 0.1, "n": 0, "note": "too few ratings to set any aside"},
+        }
+        assert artefact.active_version(config.models_dir) == manifest["version"]
+
+    def test_not_activated_it_is_only_published(self, config: Config) -> None:
+        """What was active stays."""
+        active = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
+        other = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, activate=False)
+        assert artefact.active_version(config.models_dir) == active["version"]
+        assert set(artefact.versions(config.models_dir)) == {active["version"], other["version"]}
+
+    @pytest.mark.parametrize(
+        ("data", "algorithm", "settings", "error"),
+        [
+            ("/nowhere", "svd", (), DataError),
+            ("/nowhere", "magic", (), UsageError),
+            ("/nowhere", "svd", ("depth=3",), UsageError),
+            (DEMO, "svd", ("lr_all=10",), TrainingDiverged),
+        ],
+    )
+    def test_a_failed_training_leaves_nothing(
+        self, config: Config, data: str, algorithm: str, settings: tuple[str, ...], error: type[Exception]
+    ) -> None:
+        """No version, no temporary directory, no ACTIVE; settings are refused before data is read."""
+        with pytest.raises(error):
+            pipeline.train(config, data=data, algorithm=algorithm, settings=settings)
+        assert not config.models_dir.exists() or not list(config.models_dir.iterdir())
+
+    def test_a_place_that_cannot_be_written_is_one_sentence(self, config: Config) -> None:
+        """The run failed, and the sentence says where."""
+        config.home.mkdir()
+        config.models_dir.write_text("in the way")
+        with pytest.raises(RunError, match=r"cannot be published in .*models: File exists"):
+            pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
+
+    def test_two_trainings_at_once(self, config: Config) -> None:
+        """Both versions are whole, one is active, and the static lists are of that one."""
+        program = (
+            "import sys; from pathlib import Path; from service.config import Config; "
+            "from service.training import pipeline; "
+            f"pipeline.train(Config(home=Path(sys.argv[1])), data={DEMO!r}, algorithm='svd', settings={SMALL!r})"
+        )
+        running = [subprocess.Popen([sys.executable, "-c", program, str(config.home)], cwd=ROOT) for _ in range(3)]
+        assert [process.wait(60) for process in running] == [0, 0, 0]
+        versions = artefact.versions(config.models_dir)
+        assert len(versions) == 3
+        for version in versions:
+            artefact.load(config.models_dir / version)
+        popular = json.loads((config.models_dir / "popular.json").read_bytes())
+        assert popular["model"] == artefact.active_version(config.models_dir)
+
+
+class TestNeedsTraining:
+    def test_without_a_model(self, config: Config, tmp_path: Path) -> None:
+        """The data asked for, else the demo set; data that is not there is refused."""
+        path = write(tmp_path / "t.csv", "a,b,3\n")
+        assert pipeline.needs_training(config, None) == "demo"
+        assert pipeline.needs_training(config, path) == path
+        with pytest.raises(DataError):
+            pipeline.needs_training(config, str(tmp_path / "missing.csv"))
+
+    def test_with_a_model(self, config: Config, tmp_path: Path) -> None:
+        """Nothing if the model is of that data, or if no data is named; the data if it is another's, or has changed."""
+        path = write(tmp_path / "t.csv", "a,b,3\n")
+        pipeline.train(config, data=path, algorithm="svd", settings=SMALL)
+        assert pipeline.needs_training(config, None) is None
+        assert pipeline.needs_training(config, path) is None
+        assert pipeline.needs_training(config, DEMO) == DEMO
+        write(tmp_path / "t.csv", "a,b,4\n")
+        assert pipeline.needs_training(config, path) == path
+        assert pipeline.needs_training(config, None) is None
+
+    @pytest.mark.parametrize("damage", ["active", "array", "manifest", "directory"])
+    def test_a_broken_model_counts_as_none(self, config: Config, damage: str) -> None:
+        """Whatever of it is broken."""
+        manifest = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
+        version = config.models_dir / manifest["version"]
+        if damage == "active":
+            (config.models_dir / "ACTIVE").write_text("../elsewhere")
+        elif damage == "array":
+            with (version / "user_bias.bin").open("r+b") as file:
+                file.write(b"\xff\xff")
+        elif damage == "manifest":
+            (version / "manifest.json").write_text("{")
+        else:
+            version.rename(config.models_dir / "elsewhere")
+        assert pipeline.needs_training(config, None) == "demo"
+        assert pipeline.needs_training(config, DEMO) == DEMO
+
+
+class TestCrossValidation:
+    def test_the_result_is_what_the_contract_says(self) -> None:
+        """DESIGN's object: data, protocol, and per algorithm settings, measures with interval, seconds, bytes."""
+        data = datasets.read(DEMO)
+        candidates = [Candidate.parse("svd", SMALL), Candidate.parse("svd", ["n_factors=8"])]
+        comparison = cross_validate(data, candidates, n_folds=4, seed=1)
+        assert list(comparison) == ["data", "protocol", "results"]
+        assert comparison["data"]["n_ratings"] == 900
+        assert (comparison["protocol"]["folds"], comparison["protocol"]["seed"]) == (4, 1)
+        for result, candidate in zip(comparison["results"], candidates, strict=True):
+            assert list(result) == [
+                *("algorithm", "settings", "measures", "fit_s", "predict_s", "model_bytes", "peak_bytes")
+            ]
+            assert result["settings"]["n_factors"] == candidate.config.n_factors
+            for measure in result["measures"].values():
+                assert len(measure["folds"]) == 4
+                assert measure["mean"] == pytest.approx(np.mean(measure["folds"]))
+                assert measure["ci95"][0] < measure["mean"] < measure["ci95"][1]
+            assert result["fit_s"] > 0
+            assert result["peak_bytes"] > result["model_bytes"] > 60 * 4 * 4
+        assert json.loads(json.dumps(comparison)) == comparison
+
+    def test_the_same_seed_gives_the_same_measures(self) -> None:
+        """And an algorithm's figures do not depend on what it is compared with."""
+        data = datasets.read(DEMO)
+        small, large = Candidate.parse("svd", SMALL), Candidate.parse("svd", ["n_factors=8"])
+        alone, both, other = (
+            cross_validate(data, candidates, n_folds=3, seed=seed)["results"][-1]["measures"]
+            for candidates, seed in (([small], 0), ([large, small], 0), ([small], 1))
+        )
+        assert alone == both != other
+
+    def test_it_learns(self) -> None:
+        """On data with tastes it beats predicting the mean by far, and biases alone by much."""
+        data = datasets.read("demo")
+        biases_only = Candidate.parse("svd", ["n_factors=1", "init_std_dev=0"])
+        comparison = cross_validate(data, [Candidate.parse("svd"), biases_only], n_folds=5, seed=0)
+        learnt, biases = (result["measures"]["rmse"]["mean"] for result in comparison["results"])
+        assert learnt < 0.75 * float(data.ratings.std())
+        assert learnt < 0.85 * biases
+
+    @pytest.mark.parametrize("n_folds", [0, 1, 4])
+    def test_impossible_folds(self, tmp_path: Path, n_folds: int) -> None:
+        """Fewer than two, or more than ratings."""
+        data = datasets.read(write(tmp_path / "t.csv", "a,b,3\na,c,4\nd,b,1\n"))
+        with pytest.raises(UsageError, match="cannot be cut"):
+            cross_validate(data, [Candidate.parse("svd")], n_folds=n_folds, seed=0, progress=no_progress)
+
+    def test_nothing_to_compare(self) -> None:
+        """No algorithm at all is a mistake."""
+        with pytest.raises(UsageError, match="no algorithm"):
+            cross_validate(datasets.read(DEMO), [], n_folds=2, seed=0)
