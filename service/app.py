@@ -5,27 +5,34 @@ from __future__ import annotations
 from aiohttp import web
 
 from service import handlers
-from service.boundary import boundary
+from service.boundary import Handler, bounded, not_allowed, not_found
 from service.parts import PARTS, Parts
 
-ROUTES = (
-    web.get("/recommend/{user_id}", handlers.recommend_plain, allow_head=False),
-    web.get("/v1/recommendations/{user_id}", handlers.recommend_get, allow_head=False),
-    web.post("/v1/recommendations", handlers.recommend_post),
-    web.get("/v1/items/{item_id}/similar", handlers.similar, allow_head=False),
-    web.get("/v1/popular", handlers.popular, allow_head=False),
-    web.post("/v1/events", handlers.events),
-    web.get("/v1/model", handlers.model),
-    web.get("/healthz", handlers.healthz),
-    web.get("/readyz", handlers.readyz),
-    web.get("/openapi.json", handlers.openapi),
-    web.get("/docs", handlers.docs),
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/recommend/{user_id}", handlers.recommend_plain),
+    ("GET", "/v1/recommendations/{user_id}", handlers.recommend_get),
+    ("POST", "/v1/recommendations", handlers.recommend_post),
+    ("GET", "/v1/items/{item_id}/similar", handlers.similar),
+    ("GET", "/v1/popular", handlers.popular),
+    ("POST", "/v1/events", handlers.events),
+    ("GET", "/v1/model", handlers.model),
+    ("GET", "/healthz", handlers.healthz),
+    ("GET", "/readyz", handlers.readyz),
+    ("GET", "/openapi.json", handlers.openapi),
+    ("GET", "/docs", handlers.docs),
 )
 
 
 def build_app(parts: Parts) -> web.Application:
     """Return the application that answers callers."""
-    app = web.Application(middlewares=[boundary], client_max_size=parts.config.server.body_limit_bytes)
+    app = web.Application(client_max_size=parts.config.server.body_limit_bytes)
     app[PARTS] = parts
-    app.add_routes(ROUTES)
+    methods: dict[str, list[str]] = {}
+    for method, path, handler in ROUTES:
+        app.router.add_route(method, path, bounded(parts, path, handler))
+        methods.setdefault(path, []).append(method)
+    # In this order: a path's other methods behind its own, and what nothing matches behind everything.
+    for path, known in methods.items():
+        app.router.add_route("*", path, bounded(parts, path, not_allowed(known)))
+    app.router.add_route("*", "/{path:.*}", bounded(parts, "other", not_found))
     return app

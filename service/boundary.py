@@ -1,4 +1,4 @@
-"""Where errors become answers: the one middleware around every route.
+"""Where errors become answers: what is put around every handler.
 
 Invariant: what leaves is a response with a status of ours and, if it is not 2xx, a problem+json body (RFC 9457). A
 fault of ours is answered 500 with no detail of the inside, is logged with its traceback, and never reaches aiohttp's
@@ -15,34 +15,57 @@ import structlog
 from aiohttp import web
 
 from service.errors import Malformed, MethodNotAllowed, NotFound, RequestError, RequestTimedOut, TooLarge
-from service.parts import PARTS
+from service.parts import Parts
 
 _log = structlog.get_logger("recollect.boundary")
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@web.middleware
-async def boundary(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Answer a request, count it, and turn every error into problem+json."""
-    parts = request.app[PARTS]
-    started = time.perf_counter()
-    response: web.StreamResponse
-    try:
-        response = await handler(request)
-    except RequestError as error:
-        response = problem(error)
-    except web.HTTPException as error:
-        response = problem(_translated(request, error))
-    except Exception:  # noqa: BLE001 (the boundary is where the rest is caught)
-        parts.metrics.faults.inc()
-        _log.exception("request failed", method=request.method, path=request.path[:256])
-        response = problem(RequestError("Something went wrong on our side; it has been logged."))
-    if parts.state.draining or response.status == RequestTimedOut.status:
-        response.force_close()
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource is not None else "other"
-    parts.metrics.route(route).answered(response.status, time.perf_counter() - started)
-    return response
+def bounded(parts: Parts, route: str, handler: Handler) -> Handler:
+    """Wrap a handler so that whatever it does becomes one of our answers, and is counted.
+
+    Args:
+        parts: the replica's parts.
+        route: the route's name in the metrics; never an id, so that there are few.
+        handler: what answers.
+    """
+    counted = parts.metrics.route(route)
+    state = parts.state
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        started = time.perf_counter()
+        response: web.StreamResponse
+        try:
+            response = await handler(request)
+        except RequestError as error:
+            response = problem(error)
+        except web.HTTPException as error:
+            response = problem(_translated(error))
+        except Exception:  # noqa: BLE001 (the boundary is where the rest is caught)
+            parts.metrics.faults.inc()
+            _log.exception("request failed", method=request.method, path=request.path[:256])
+            response = problem(RequestError("Something went wrong on our side; it has been logged."))
+        if state.draining or response.status == RequestTimedOut.status:
+            response.force_close()
+        counted.answered(response.status, time.perf_counter() - started)
+        return response
+
+    return answer
+
+
+async def not_found(request: web.Request) -> web.StreamResponse:
+    """Answer what no route matches."""
+    raise NotFound(f"There is nothing at {request.path[:256]}.")
+
+
+def not_allowed(methods: list[str]) -> Handler:
+    """Return the handler of a route's other methods."""
+    allow = ", ".join(sorted(methods))
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        raise MethodNotAllowed(f"{request.method} is not possible here; {allow} is.", allow=allow)
+
+    return answer
 
 
 def problem(error: RequestError) -> web.Response:
@@ -57,12 +80,8 @@ def problem(error: RequestError) -> web.Response:
     return response
 
 
-def _translated(request: web.Request, error: web.HTTPException) -> RequestError:
-    if isinstance(error, web.HTTPNotFound):
-        return NotFound(f"There is nothing at {request.path[:256]}.")
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        allow = ", ".join(sorted(error.allowed_methods))
-        return MethodNotAllowed(f"{request.method} is not possible here; {allow} is.", allow=allow)
+def _translated(error: web.HTTPException) -> RequestError:
+    """Say in our words what aiohttp itself refuses while a handler reads the request."""
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return TooLarge("The body is larger than this service takes.")
     return Malformed(f"The request cannot be read: {error.reason}.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -21,6 +20,7 @@ from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 from service.openapi import document, page
 from service.parts import PARTS, unready
+from service.reply import Reply
 from telemetry.errors import BadEventError, SpoolFull
 from telemetry.events import Feedback, Served, ServedItem
 from telemetry.ids import rfc3339_ms, uuid7
@@ -32,9 +32,9 @@ _JSON: Final = "application/json"
 async def recommend_plain(request: web.Request) -> web.Response:
     """GET /recommend/{user_id}: up to 20 item ids as one line of text."""
     _query(request, ())
-    answer = _recommend(request, wire.RecommendationsRequest(user_id=_path_id(request, "user_id"), n=wire.PLAIN_LIMIT))
+    answer = await _recommend(request, _path_id(request, "user_id"), wire.PLAIN_LIMIT)
     body = wire.plain_list([item["item_id"] for item in answer["items"]])
-    response = web.Response(body=body, content_type="text/plain", charset="utf-8")
+    response = Reply(body, "text/plain; charset=utf-8")
     response.headers["X-Recommendation-Id"] = str(answer["recommendation_id"])
     return _marked(response, answer)
 
@@ -42,21 +42,22 @@ async def recommend_plain(request: web.Request) -> web.Response:
 async def recommend_get(request: web.Request) -> web.Response:
     """GET /v1/recommendations/{user_id}?n=10: the same list as JSON."""
     n = _number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
-    answer = _recommend(request, wire.RecommendationsRequest.model_construct(user_id=_path_id(request, "user_id"), n=n))
+    answer = await _recommend(request, _path_id(request, "user_id"), n)
     return _marked(_json(answer), answer)
 
 
 async def recommend_post(request: web.Request) -> web.Response:
     """POST /v1/recommendations: the same with offset, exclude and include."""
     _query(request, ())
-    answer = _recommend(request, wire.decode(wire.RecommendationsRequest, await _body(request)))
+    wanted = wire.decode(wire.RecommendationsRequest, await _body(request))
+    answer = await _recommend(request, wanted.user_id, wanted.n, wanted.offset, wanted.exclude, wanted.include)
     return _marked(_json(answer), answer)
 
 
 async def popular(request: web.Request) -> web.Response:
     """GET /v1/popular?n=10: what everybody likes, recent interactions counting more."""
     n = _number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
-    answer = _recommend(request, wire.RecommendationsRequest.model_construct(user_id=None, n=n))
+    answer = await _recommend(request, None, n)
     return _marked(_json(answer), answer)
 
 
@@ -70,8 +71,7 @@ async def similar(request: web.Request) -> web.Response:
     if row is None:
         raise NotFound(f"The served model knows no item {item_id!r}.")
     ranking = scoring.similar(snapshot, row, n)
-    wanted = wire.RecommendationsRequest.model_construct(n=n)
-    answer = _served(request, snapshot, wanted, ranking, "similar", f"similar:{item_id}", started)
+    answer = _served(request, snapshot, None, n, 0, ranking, "similar", f"similar:{item_id}", started)
     return _marked(_json(answer), answer)
 
 
@@ -84,7 +84,7 @@ async def events(request: web.Request) -> web.Response:
         raise Invalid("Idempotency-Key: must be 8 to 64 characters of A-Z, a-z, 0-9, - and _.")
     body = wire.decode(wire.EventsRequest, await _body(request))
     received_at = rfc3339_ms(time.time())
-    request_id = _request_id(request)
+    request_id = _request_id(request) or uuid7()
     feedback = [
         Feedback(
             event_id=event.event_id or (f"{key}-{index}" if key is not None else uuid7()),
@@ -157,26 +157,40 @@ async def docs(_request: web.Request) -> web.Response:
     return web.Response(body=page(), content_type="text/html", charset="utf-8")
 
 
-def _recommend(request: web.Request, wanted: wire.RecommendationsRequest) -> wire.Recommendations:
+async def _recommend(
+    request: web.Request,
+    user_id: str | None,
+    n: int,
+    offset: int = 0,
+    exclude: list[str] | None = None,
+    include: list[str] | None = None,
+) -> wire.Recommendations:
     """Rank the list that a request wants and serve it."""
     started = time.perf_counter()
-    snapshot = request.app[PARTS].store.current()
-    exclude = _rows(snapshot, wanted.exclude)
-    include = None if wanted.include is None else np.unique(_rows(snapshot, wanted.include))
-    user_row = None if wanted.user_id is None else snapshot.users.row_of.get(wanted.user_id)
+    parts = request.app[PARTS]
+    snapshot = parts.store.current()
+    excluded = _rows(snapshot, exclude) if exclude else scoring.NO_ROWS
+    included = None if include is None else np.unique(_rows(snapshot, include))
+    user_row = None if user_id is None else snapshot.users.row_of.get(user_id)
     if user_row is None:
-        ranking = scoring.popular(snapshot, wanted.n, offset=wanted.offset, exclude=exclude, include=include)
+        ranking = scoring.popular(snapshot, n, offset=offset, exclude=excluded, include=included)
         source: wire.Source = "popular"
     else:
-        ranking = scoring.personal(snapshot, user_row, wanted.n, offset=wanted.offset, exclude=exclude, include=include)
+        wanted = scoring.Wanted(user_row, n, offset, excluded)
+        if included is None:
+            ranking = await parts.batcher.personal(snapshot, wanted)
+        else:
+            ranking = scoring.personal_among(snapshot, wanted, included)
         source = "personal"
-    return _served(request, snapshot, wanted, ranking, source, _candidate_set(wanted), started)
+    return _served(request, snapshot, user_id, n, offset, ranking, source, _candidate_set(exclude, include), started)
 
 
 def _served(
     request: web.Request,
     snapshot: ModelSnapshot,
-    wanted: wire.RecommendationsRequest,
+    user_id: str | None,
+    n: int,
+    offset: int,
     ranking: scoring.Ranking,
     source: wire.Source,
     candidate_set: str,
@@ -190,7 +204,7 @@ def _served(
     shown: list[ServedItem] = []
     id_of = snapshot.items.id_of
     places = zip(ranking.rows.tolist(), ranking.scores.round(6).tolist(), strict=True)
-    for position, (row, score) in enumerate(places, wanted.offset):
+    for position, (row, score) in enumerate(places, offset):
         item_id = id_of[row]
         items.append({"item_id": item_id, "score": score, "source": source})
         # No policy draws at random yet: every shown item was certain to be shown where it was.
@@ -201,9 +215,9 @@ def _served(
             tenant=TENANT,
             client_time=None,
             received_at=rfc3339_ms(time.time()),
-            request_id=_request_id(request),
+            request_id=_request_id(request) or recommendation_id,
             recommendation_id=recommendation_id,
-            user_id=wanted.user_id,
+            user_id=user_id,
             model=snapshot.version,
             variant=None,
             candidate_set=candidate_set,
@@ -217,36 +231,32 @@ def _served(
         parts.metrics.degraded(degraded)
     return {
         "recommendation_id": recommendation_id,
-        "user_id": wanted.user_id,
+        "user_id": user_id,
         "model": snapshot.version,
         "items": items,
         "freshness": {"events_applied": 0, "as_of": snapshot.data_as_of},
         "degraded": degraded,
-        "shortfall": wire.shortfall(wanted.n, len(items)),
+        "shortfall": wire.shortfall(n, len(items)),
     }
 
 
-def _candidate_set(wanted: wire.RecommendationsRequest) -> str:
+def _candidate_set(exclude: list[str] | None, include: list[str] | None) -> str:
     """Name what was ranked: the catalogue or the request's own items, and what was taken out, by count and CRC-32."""
-    name = "catalogue"
-    if wanted.include is not None:
-        name = f"include:{_digest(wanted.include)}"
-    if wanted.exclude:
-        name += f";exclude:{_digest(wanted.exclude)}"
-    return name
+    name = "catalogue" if include is None else f"include:{_digest(include)}"
+    return f"{name};exclude:{_digest(exclude)}" if exclude else name
 
 
 def _digest(ids: list[str]) -> str:
     return f"{len(ids)}:{zlib.crc32(chr(0).join(ids).encode()):08x}"
 
 
-def _rows(snapshot: ModelSnapshot, ids: Iterable[str]) -> scoring.Rows:
+def _rows(snapshot: ModelSnapshot, ids: list[str]) -> scoring.Rows:
     row_of = snapshot.items.row_of
     return np.array([row_of[i] for i in ids if i in row_of], dtype=np.int64)
 
 
 def _json(value: Any) -> web.Response:
-    return web.Response(body=wire.encode(value), content_type=_JSON)
+    return Reply(wire.encode(value))
 
 
 def _marked(response: web.Response, answer: wire.Recommendations) -> web.Response:
@@ -282,9 +292,10 @@ def _number(request: web.Request, name: str, default: int, limit: int) -> int:
     return int(text)
 
 
-def _request_id(request: web.Request) -> str:
+def _request_id(request: web.Request) -> str | None:
+    """Return the balancer's id of this request, the same on every attempt at it."""
     given = request.headers.get("X-Request-Id")
-    return given if given is not None and wire.valid_key(given) else uuid7()
+    return given if given is not None and wire.valid_key(given) else None
 
 
 async def _body(request: web.Request) -> bytes:

@@ -9,6 +9,7 @@ s); only then is the runner cleaned up, which would close them at once.
 from __future__ import annotations
 
 import asyncio
+import os
 
 from aiohttp import http_parser, web
 
@@ -55,7 +56,9 @@ class Listener:
             await self._site.start()
         except OSError as error:
             await self._runner.cleanup()
-            raise RunError(f"{self._host}:{self._port} cannot be listened on: {error.strerror}") from error
+            raise RunError(
+                f"{self._host}:{self._port} cannot be listened on: {os.strerror(error.errno or 0).lower()}"
+            ) from error
 
     @property
     def open_connections(self) -> int:

@@ -7,10 +7,12 @@ tree and files under RECOLLECT_LOGS, and nothing under RECOLLECT_HOME.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.handlers
 import queue
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +22,7 @@ from service.config import LogConfig
 from service.errors import UsageError
 
 _FIELD_LIMIT: Final = 1024
+_STOP_TIMEOUT_S: Final = 2.0
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -44,9 +47,10 @@ class ApplicationLog:
             delay=True,
         )
         self._file.setFormatter(_formatter(name))
-        waiting: queue.Queue[logging.LogRecord] = queue.Queue(config.queue_lines)
-        self._door = _DroppingQueueHandler(waiting)
-        self._writer = logging.handlers.QueueListener(waiting, self._file)
+        self._waiting: queue.Queue[logging.LogRecord | None] = queue.Queue(config.queue_lines)
+        self._door = _DroppingQueueHandler(self._waiting)
+        # A daemon: a writer stuck on a dead disk must not keep the process from ending.
+        self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
         self._level = _LEVELS[config.level]
 
     @property
@@ -73,11 +77,21 @@ class ApplicationLog:
         self._writer.start()
 
     def stop(self) -> None:
-        """Write what is queued and close the file."""
+        """Write what is queued, for as long as the disk takes it, and close the file."""
         logging.getLogger().removeHandler(self._door)
-        self._writer.stop()
-        self._file.close()
+        with contextlib.suppress(queue.Full):
+            self._waiting.put(None, timeout=_STOP_TIMEOUT_S)
+            self._writer.join(_STOP_TIMEOUT_S)
+        if not self._writer.is_alive():
+            try:
+                self._file.close()
+            except OSError:
+                self._file.failed += 1
         structlog.reset_defaults()
+
+    def _write(self) -> None:
+        while (record := self._waiting.get()) is not None:
+            self._file.handle(record)
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from service.batcher import Batcher
 from service.config import Config
 from service.metrics import Metrics
 from service.store import ModelStore
@@ -36,6 +37,7 @@ class Parts:
     producer: Producer
     metrics: Metrics
     state: State = field(default_factory=State)
+    batcher: Batcher = field(default_factory=Batcher)
 
 
 PARTS = web.AppKey("parts", Parts)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal, Self, TypedDict, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+# typing's own lacks what pydantic needs to describe it before Python 3.12
+from typing_extensions import TypedDict
 
 from service.errors import Invalid, Malformed
 

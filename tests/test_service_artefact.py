@@ -57,9 +57,19 @@ def test_a_model_reads_back_as_it_was(tmp_path: Path, snapshot: ModelSnapshot) -
     assert (loaded.global_mean, loaded.rating_min, loaded.rating_max) == (3.25, 0.5, 5.0)
     assert loaded.version == version
     assert loaded.manifest["measures"] == {"rmse": 0.9}
-    before, after = scoring.personal(snapshot, 1, 10), scoring.personal(loaded, 1, 10)
+    wanted = [scoring.Wanted(1, 10)]
+    (before,), (after,) = scoring.personal(snapshot, wanted), scoring.personal(loaded, wanted)
     assert before.rows.tolist() == after.rows.tolist()
     assert before.scores.tolist() == after.scores.tolist()
+
+
+def test_the_first_user_is_found_without_loading(tmp_path: Path, snapshot: ModelSnapshot) -> None:
+    """An example for a person needs no million ids."""
+    directory = tmp_path / published(tmp_path, snapshot)
+    assert artefact.first_user_id(directory) == "ann"
+    (directory / "user_ids.bin").unlink()
+    with pytest.raises(ModelRefused, match="user ids cannot be read"):
+        artefact.first_user_id(directory)
 
 
 def test_what_is_loaded_is_mapped_and_cannot_be_written(tmp_path: Path, snapshot: ModelSnapshot) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.models import scoring
@@ -48,14 +48,11 @@ def test_a_personal_list_is_the_sorted_catalogue_less_what_is_taken_out(
     snapshot = make_snapshot(n_items=n_items, seed=seed, duplicate_items=duplicate_items)
     exclude = {row for row in exclude if row < n_items}
     include = None if include is None else {row for row in include if row < n_items}
-    ranking = scoring.personal(
-        snapshot,
-        3,
-        n,
-        offset=offset,
-        exclude=np.array(sorted(exclude), dtype=np.int64),
-        include=None if include is None else np.array(sorted(include), dtype=np.int64),
-    )
+    wanted = scoring.Wanted(3, n, offset, np.array(sorted(exclude), dtype=np.int64))
+    if include is None:
+        (ranking,) = scoring.personal(snapshot, [wanted])
+    else:
+        ranking = scoring.personal_among(snapshot, wanted, np.array(sorted(include), dtype=np.int64))
     assert ranking.rows.tolist() == by_definition(snapshot, 3, exclude, include)[offset : offset + n]
 
 
@@ -67,6 +64,27 @@ def test_an_exact_score_does_not_depend_on_its_neighbours(make_snapshot: Make, k
     together = scoring.exact_scores(snapshot, 2, rows)
     assert [float(scoring.exact_scores(snapshot, 2, rows[i : i + 1])[0]) for i in range(257)] == together.tolist()
     assert scoring.exact_scores(snapshot, 2, rows[::-3]).tolist() == together[::-3].tolist()
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 20),
+    n_items=st.integers(1, 300),
+    k=st.sampled_from([1, 8, 100]),
+    lists=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 40), st.integers(0, 20)), min_size=1, max_size=12),
+    duplicate_items=st.booleans(),
+)
+def test_a_list_is_the_same_alone_and_among_others(
+    make_snapshot: Make, seed: int, n_items: int, k: int, lists: list[tuple[int, int, int]], duplicate_items: bool
+) -> None:
+    """Rows and scores, to the last bit, whoever else is ranked in the same turn."""
+    snapshot = make_snapshot(n_items=n_items, k=k, seed=seed, duplicate_items=duplicate_items)
+    wanted = [scoring.Wanted(user_row, n, offset) for user_row, n, offset in lists]
+    together = scoring.personal(snapshot, wanted)
+    for want, ranking in zip(wanted, together, strict=True):
+        (alone,) = scoring.personal(snapshot, [want])
+        assert ranking.rows.tolist() == alone.rows.tolist()
+        assert ranking.scores.tolist() == alone.scores.tolist()
 
 
 def test_an_exact_score_is_the_model_formula(make_snapshot: Make) -> None:
@@ -86,7 +104,8 @@ def test_a_user_who_has_seen_everything_gets_an_empty_list(make_snapshot: Make) 
     """No item is left, so none is returned, rather than one already seen."""
     snapshot = make_snapshot(n_items=40)
     everything = np.arange(40, dtype=np.int64)
-    assert scoring.personal(snapshot, 0, 10, exclude=everything).rows.size == 0
+    (ranking,) = scoring.personal(snapshot, [scoring.Wanted(0, 10, exclude=everything)])
+    assert ranking.rows.size == 0
 
 
 def test_similar_items_are_ordered_by_cosine_and_leave_the_item_itself_out(make_snapshot: Make) -> None:

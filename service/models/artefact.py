@@ -190,6 +190,20 @@ def active_version(models_dir: Path) -> str | None:
     return name
 
 
+def first_user_id(directory: Path) -> str | None:
+    """Return the id of a version's first user, reading two small places of it alone; None where there is none.
+
+    Raises:
+        ModelRefused: the id files cannot be read.
+    """
+    try:
+        with (directory / "user_id_offsets.bin").open("rb") as offsets, (directory / "user_ids.bin").open("rb") as ids:
+            bounds = np.frombuffer(offsets.read(16), dtype="<i8").tolist()
+            return ids.read(bounds[1]).decode() if len(bounds) == 2 else None
+    except (OSError, ValueError) as error:
+        raise ModelRefused(f"{directory.name}: the user ids cannot be read: {error}") from error
+
+
 def activate(models_dir: Path, version: str) -> ModelSnapshot:
     """Check a published version once more and make it the active one.
 

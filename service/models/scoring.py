@@ -1,35 +1,50 @@
 """Scores and top-n (pure): which items, in which order, with which score.
 
-Invariant: a list is the n best by (score descending, item row ascending), where the score is `exact_scores`, one fixed
-float64 routine whose result for an item depends on neither the other items asked for, nor threads, nor BLAS. The fast
-float32 product only chooses candidates, and a bound on its rounding error proves that none was missed.
+Invariant: a list is the n best by (score descending, item row ascending), where the score comes from one fixed float64
+routine (`_products`) whose result for an item depends neither on the other items and users asked for, nor on threads or
+BLAS. The fast float32 product only chooses candidates, and a bound on its rounding error proves that none was missed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+import math
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.snapshot import ModelSnapshot
+from service.models.snapshot import Float32, ModelSnapshot
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float64]
 
-_MARGIN: Final = 32
+NO_ROWS: Final[Rows] = np.empty(0, dtype=np.int64)
+_MARGIN: Final = 16
 _EPSILON: Final = float(np.finfo(np.float32).eps)
-_NO_ROWS: Final = np.empty(0, dtype=np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(NamedTuple):
     """An ordered list: rows int64 (m,) and scores float64 (m,), best first; m may be less than was asked for."""
 
     rows: Rows
     scores: Scores
+
+
+class Wanted(NamedTuple):
+    """A personal list to rank from the whole catalogue.
+
+    Attributes:
+        user_row: the user.
+        n: how many to return at most.
+        offset: how many of the best to leave out first.
+        exclude: int64 (m,), rows never to return.
+    """
+
+    user_row: int
+    n: int
+    offset: int = 0
+    exclude: Rows = NO_ROWS
 
 
 def exact_scores(snapshot: ModelSnapshot, user_row: int, rows: Rows) -> Scores:
@@ -43,61 +58,66 @@ def exact_scores(snapshot: ModelSnapshot, user_row: int, rows: Rows) -> Scores:
     Returns:
         float64 (m,), in the order of `rows`, not clipped to the rating scale (clipping would make ties of the best).
     """
-    products = snapshot.item_factors[rows].astype(np.float64)
-    products *= snapshot.user_factors[user_row]
-    # A row-wise sum over contiguous memory adds in an order that depends on k alone; a BLAS product would not promise
-    # that.
-    scores: Scores = products.sum(axis=1)
-    scores += snapshot.item_bias[rows]
-    scores += snapshot.global_mean + float(snapshot.user_bias[user_row])
+    scores: Scores = _exact(snapshot, np.array([user_row]), rows[np.newaxis])[0]
     return scores
 
 
 def exact_similarities(snapshot: ModelSnapshot, item_row: int, rows: Rows) -> Scores:
     """Cosine between one item's factors and others', float64 (m,), by a routine as fixed as `exact_scores`."""
-    products = snapshot.item_factors[rows].astype(np.float64)
-    products *= snapshot.item_factors[item_row]
-    similarities: Scores = products.sum(axis=1)
+    similarities = _products(snapshot.item_factors.take(rows, axis=0), snapshot.item_factors[item_row])
     similarities /= snapshot.item_norms[rows].astype(np.float64) * float(snapshot.item_norms[item_row])
     return similarities
 
 
-def personal(
-    snapshot: ModelSnapshot,
-    user_row: int,
-    n: int,
-    *,
-    offset: int = 0,
-    exclude: Rows = _NO_ROWS,
-    include: Rows | None = None,
-) -> Ranking:
-    """Rank the items that a user has not seen.
+def personal(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]:
+    """Rank, for each of some users, the items that the user has not seen.
+
+    Many at a time cost less than one by one: a matrix product reads the item factors once for all, and at a few
+    thousand items they are larger than a core's second-level cache, so that reading them cools everything else down.
 
     Args:
         snapshot: the model.
-        user_row: the user.
-        n: how many to return at most.
-        offset: how many of the best to leave out first.
-        exclude: int64, rows never to return.
-        include: int64 unique rows, the only candidates; None for the whole catalogue.
+        wanted: the lists.
 
     Returns:
-        Places offset to offset + n of the order.
+        One ranking each, in the order of `wanted`: places offset to offset + n, the same whoever else is ranked with
+        it.
     """
-    if include is not None:
-        rows = np.setdiff1d(include, np.concatenate([snapshot.seen_rows(user_row), exclude]))
-        return _ordered(rows, exact_scores(snapshot, user_row, rows), offset, n)
-    user = snapshot.user_factors[user_row]
-    approximate = snapshot.item_factors @ user
-    approximate += snapshot.item_bias
-    approximate[snapshot.seen_rows(user_row)] = -np.inf
-    approximate[exclude] = -np.inf
-    # |fl(x.y) - x.y| <= k u |x||y| (Higham, Accuracy and Stability of Numerical Algorithms, 3.1); the constants are
-    # generous.
-    norm = float(np.sqrt(user @ user)) * snapshot.largest_item_norm + snapshot.largest_item_bias
-    bound = (snapshot.n_factors + 8) * _EPSILON * norm
-    constant = snapshot.global_mean + float(snapshot.user_bias[user_row])
-    return _best(approximate, constant, bound, lambda rows: exact_scores(snapshot, user_row, rows), offset, n)
+    user_rows = np.array([want.user_row for want in wanted])
+    approximate = _approximate(snapshot, user_rows)
+    for row, want in zip(approximate, wanted, strict=True):
+        row[snapshot.seen_rows(want.user_row)] = -np.inf
+        if want.exclude.size:
+            row[want.exclude] = -np.inf
+    size = max(want.offset + want.n for want in wanted) + _MARGIN
+    if len(wanted) == 1 or size >= approximate.shape[1]:
+        return [_one(snapshot, want, row) for want, row in zip(wanted, approximate, strict=True)]
+    # Row by row: along an axis, the indices of all rows at once would be twice the scores and leave the cache.
+    candidates = np.array([row.argpartition(row.size - size)[-size:] for row in approximate])
+    each = np.arange(len(wanted))[:, np.newaxis]
+    cutoffs = approximate[each, candidates[:, :1]][:, 0]
+    # In order of rows, so that a stable sort by score leaves ties in that order.
+    candidates.sort(axis=1)
+    scores = _exact(snapshot, user_rows, candidates)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    candidates, scores = candidates[each, order], scores[each, order]
+    # Everything outside scores at most this. If a list's last place beats it, nothing outside belongs into the list;
+    # -inf means that fewer items are left than were taken.
+    reach = (cutoffs + _bounds(snapshot, user_rows)).tolist()
+    rankings = []
+    for index, want in enumerate(wanted):
+        end = want.offset + want.n
+        if reach[index] > -math.inf and scores[index, end - 1] > reach[index]:
+            rankings.append(Ranking(candidates[index, want.offset : end], scores[index, want.offset : end]))
+        else:
+            rankings.append(_one(snapshot, want, approximate[index]))
+    return rankings
+
+
+def personal_among(snapshot: ModelSnapshot, wanted: Wanted, include: Rows) -> Ranking:
+    """Rank some items for a user; `include`, int64 and unique, are the only candidates."""
+    rows = np.setdiff1d(include, np.concatenate([snapshot.seen_rows(wanted.user_row), wanted.exclude]))
+    return _ordered(rows, exact_scores(snapshot, wanted.user_row, rows), wanted.offset, wanted.n)
 
 
 def similar(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
@@ -106,13 +126,21 @@ def similar(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
     approximate /= snapshot.item_norms * snapshot.item_norms[item_row]
     approximate[item_row] = -np.inf
     bound = (snapshot.n_factors + 16) * _EPSILON
-    return _best(approximate, 0.0, bound, lambda rows: exact_similarities(snapshot, item_row, rows), 0, n)
+    return _best(approximate, bound, lambda rows: exact_similarities(snapshot, item_row, rows), 0, n)
 
 
 def popular(
-    snapshot: ModelSnapshot, n: int, *, offset: int = 0, exclude: Rows = _NO_ROWS, include: Rows | None = None
+    snapshot: ModelSnapshot, n: int, *, offset: int = 0, exclude: Rows = NO_ROWS, include: Rows | None = None
 ) -> Ranking:
-    """Rank items by popularity; the arguments are those of `personal`."""
+    """Rank items by popularity.
+
+    Args:
+        snapshot: the model.
+        n: how many to return at most.
+        offset: how many of the best to leave out first.
+        exclude: int64, rows never to return.
+        include: int64, the only candidates; None for the whole catalogue.
+    """
     rows = snapshot.popular_rows
     if include is not None:
         rows = rows[np.isin(rows, include)]
@@ -124,28 +152,76 @@ def popular(
     return Ranking(rows, snapshot.popularity[rows].astype(np.float64))
 
 
-def _best(
-    approximate: NDArray[np.float32],
-    constant: float,
-    bound: float,
-    exact: Callable[[Rows], Scores],
-    offset: int,
-    n: int,
-) -> Ranking:
-    """Return places offset to offset + n by exact score; -inf in `approximate` takes an item out."""
+def _products(items: Float32, others: Float32) -> Scores:
+    """Inner products over the last axis, in float64, float64 (…,).
+
+    One product, then a sum over contiguous memory, which adds in an order that depends on the length alone; a BLAS
+    product would not promise that.
+    """
+    products: Scores = np.add.reduce(np.multiply(items, others, dtype=np.float64), axis=-1)
+    return products
+
+
+def _exact(snapshot: ModelSnapshot, user_rows: NDArray[np.int64], rows: Rows) -> Scores:
+    """Score items `rows` (m, c) for users `user_rows` (m,): float64 (m, c)."""
+    users = snapshot.user_factors.take(user_rows, axis=0)
+    scores = _products(snapshot.item_factors.take(rows, axis=0), users[:, np.newaxis])
+    scores += snapshot.item_bias.take(rows)
+    scores += (snapshot.global_mean + snapshot.user_bias.take(user_rows).astype(np.float64))[:, np.newaxis]
+    return scores
+
+
+def _approximate(snapshot: ModelSnapshot, user_rows: NDArray[np.int64]) -> Float32:
+    """Scores less the user's constant, good enough to choose by, float32 (m, n_items)."""
+    approximate: Float32
+    if user_rows.size == 1:
+        # BLAS has a better way for one than for many.
+        approximate = (snapshot.item_factors @ snapshot.user_factors[user_rows[0]])[np.newaxis]
+    else:
+        approximate = snapshot.user_factors.take(user_rows, axis=0) @ snapshot.item_factors.T
+    approximate += snapshot.item_bias
+    return approximate
+
+
+def _bounds(snapshot: ModelSnapshot, user_rows: NDArray[np.int64]) -> Scores:
+    """What each user's exact scores may be above the approximate ones, float64 (m,): the constant, and rounding."""
+    users = snapshot.user_factors.take(user_rows, axis=0)
+    # |fl(x.y) - x.y| <= k u |x||y| (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), in any order of
+    # summation; the constants are generous.
+    norms = np.sqrt(np.einsum("ij,ij->i", users, users)) * snapshot.largest_item_norm + snapshot.largest_item_bias
+    constants = snapshot.user_bias.take(user_rows).astype(np.float64) + snapshot.global_mean
+    bounds: Scores = constants + (snapshot.n_factors + 8) * _EPSILON * norms.astype(np.float64)
+    return bounds
+
+
+def _one(snapshot: ModelSnapshot, wanted: Wanted, approximate: Float32) -> Ranking:
+    bound = float(_bounds(snapshot, np.array([wanted.user_row]))[0])
+    return _best(
+        approximate, bound, lambda rows: exact_scores(snapshot, wanted.user_row, rows), wanted.offset, wanted.n
+    )
+
+
+def _best(approximate: Float32, bound: float, exact: Callable[[Rows], Scores], offset: int, n: int) -> Ranking:
+    """Return places offset to offset + n by exact score.
+
+    Args:
+        approximate: float32 (n_items,); -inf takes an item out.
+        bound: no exact score is larger than its approximate one plus this.
+        exact: the scores that decide.
+        offset: how many of the best to leave out first.
+        n: how many to return at most.
+    """
     wanted = offset + n
     size = wanted + _MARGIN
     while size < approximate.size:
-        rows = np.argpartition(approximate, -size)[-size:]
+        rows = approximate.argpartition(approximate.size - size)[-size:]
         cutoff = float(approximate[rows[0]])
-        if cutoff == -np.inf:
+        if cutoff == -math.inf:
             # Fewer items are left than we took: these are all of them.
             rows = rows[approximate[rows] > -np.inf]
             return _ordered(rows, exact(rows), offset, n)
-        scores = exact(rows)
-        ranking = _ordered(rows, scores, 0, wanted)
-        # Everything outside scores at most this; if our last place beats it, nothing outside belongs into the list.
-        if ranking.scores[-1] > cutoff + constant + bound:
+        ranking = _ordered(rows, exact(rows), 0, wanted)
+        if ranking.scores[-1] > cutoff + bound:
             return Ranking(ranking.rows[offset:], ranking.scores[offset:])
         size *= 4
     rows = np.flatnonzero(approximate > -np.inf)

@@ -1,0 +1,74 @@
+"""Settings: one table, read once, told in the docs."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from loadbalancer.settings import BalancerSettings
+from service.config import Config, describe, from_env, read
+from service.errors import UsageError
+
+TABLES = (Config, BalancerSettings)
+
+
+def test_the_environment_overrides_the_defaults() -> None:
+    """Every kind of value is read; paths become absolute; an empty variable counts as absent."""
+    config = from_env(
+        {
+            "RECOLLECT_HOME": "somewhere",
+            "RECOLLECT_REPLICA_PORT": "9001",
+            "RECOLLECT_BODY_TIMEOUT_S": "0.5",
+            "RECOLLECT_REDIS_URL": "redis://127.0.0.1:7000/0",
+            "RECOLLECT_TELEMETRY_BATCH_EVENTS": "17",
+            "RECOLLECT_LOG_LEVEL": "",
+        }
+    )
+    assert config.home == Path.cwd() / "somewhere"
+    assert (config.server.port, config.server.body_timeout_s, config.producer.batch_events) == (9001, 0.5, 17)
+    assert config.stream_url == "redis://127.0.0.1:7000/0"
+    assert config.log.level == "info"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [("RECOLLECT_REPLICA_PORT", "80.5", "a whole number"), ("RECOLLECT_BODY_TIMEOUT_S", "soon", "a number")],
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_name(name: str, text: str, kind: str) -> None:
+    """The sentence says which variable, what it must be and what it was."""
+    with pytest.raises(UsageError, match=f"{name} must be {kind}, not '{text}'"):
+        from_env({name: text})
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_settings_cannot_be_changed_after_they_were_read(table: type) -> None:
+    """They are frozen."""
+    first = dataclasses.fields(table)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(read(table, {}), first, "other")
+
+
+def test_every_setting_has_its_name_unit_and_sentence_and_is_unique() -> None:
+    """RECOLLECT_ names, units that are not empty, one sentence each."""
+    rows = [row for table in TABLES for row in describe(table)]
+    names = [name for name, *_ in rows]
+    assert len(names) == len(set(names))
+    for name, _default, unit, sentence in rows:
+        assert re.fullmatch(r"RECOLLECT_[A-Z0-9_]+", name)
+        assert unit
+        assert re.fullmatch(r"[A-Z].*\.", sentence), name
+
+
+def test_the_docs_have_every_setting_as_it_is() -> None:
+    """docs/settings.md is the table in the code: names, defaults, units, sentences."""
+    text = (Path(__file__).parents[1] / "docs" / "settings.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `(RECOLLECT_\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
+    coded = [
+        (name, f"`{default}`" if default else "none", unit, sentence)
+        for table in TABLES
+        for name, default, unit, sentence in describe(table)
+    ]
+    assert documented == coded
