@@ -8,8 +8,8 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 DATA ?=
-REPLICAS ?= 3
-PORT ?= 8080
+REPLICAS ?=
+PORT ?=
 
 .PHONY: setup up check test bench lock clean help
 
@@ -30,7 +30,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 up: setup ## Start everything on this machine (DATA=PATH REPLICAS=3 PORT=8080)
-	@exec $(BIN)/recollect up $(if $(DATA),--data '$(DATA)') --replicas $(REPLICAS) --port $(PORT)
+	@exec $(BIN)/recollect up $(if $(DATA),--data '$(DATA)') $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(PORT),--port $(PORT))
 
 check: setup ## Lint, types and the layout test
 	$(BIN)/ruff check .

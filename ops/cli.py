@@ -32,6 +32,12 @@ app.add_typer(models_app, name="models")
 app.add_typer(balance_app, name="balance")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
+Replicas = Annotated[
+    int | None, typer.Option("--replicas", min=1, max=64, help="How many replicas; RECOLLECT_REPLICAS, or 3.")
+]
+Port = Annotated[
+    int | None, typer.Option("--port", min=1, max=65535, help="The balancer's port; RECOLLECT_PORT, or 8080.")
+]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.")]
 
 
@@ -40,8 +46,8 @@ def up(
     data: Annotated[
         str | None, typer.Option("--data", help="Train on this unless the active model already is.")
     ] = None,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, max=64, help="How many replicas.")] = 3,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The balancer's port.")] = 8080,
+    replicas: Replicas = None,
+    port: Port = None,
 ) -> int:
     """Start everything on this machine: Redis, a model, replicas, nginx in front, the consumer."""
     from ops.up import up as run_up
@@ -84,8 +90,8 @@ def consume(
 @balance_app.callback()
 def balance(
     context: typer.Context,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, max=64, help="How many replicas.")] = 3,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The balancer's port.")] = 8080,
+    replicas: Replicas = None,
+    port: Port = None,
 ) -> int:
     """Run nginx and its replicas; Redis and the consumer run elsewhere."""
     if context.invoked_subcommand is not None:
