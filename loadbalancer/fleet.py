@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RESTART_SIGNAL = signal.SIGUSR1
 
+_LOOK_AT_LOGS_EVERY_S = 10.0
+
 
 class Fleet:
     """All parts of one home directory. Make and run it in the main thread, where signals and children report.
@@ -85,9 +87,11 @@ class Fleet:
         loop = asyncio.get_running_loop()
         # One signal for all children, instead of a descriptor each: it works on every kernel.
         loop.add_signal_handler(signal.SIGCHLD, self._look_for_ended)
+        logs = asyncio.create_task(self._bound_logs(), name="logs")
         try:
             await self._supervise()
         finally:
+            logs.cancel()
             loop.remove_signal_handler(signal.SIGCHLD)
             for probe in self._probes.values():
                 probe.cancel()
@@ -146,6 +150,12 @@ class Fleet:
     async def _watch(self, part: Part) -> None:
         await until_ready(part.probe)
         self._seen.put_nowait(Ready(part.name))
+
+    async def _bound_logs(self) -> None:
+        while True:
+            for child in self._children.values():
+                child.bound_logs()
+            await asyncio.sleep(_LOOK_AT_LOGS_EVERY_S)
 
     def _look_for_ended(self) -> None:
         # Signals coalesce, so every child is looked at.

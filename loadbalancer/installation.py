@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from loadbalancer import nginx, nginx_files, ports, redis_conf
 from loadbalancer.binaries import find_nginx, find_redis
 from loadbalancer.parts import Part, balancer_part, consumer_part, redis_part, replica_part
-from loadbalancer.processes import set_aside
 from loadbalancer.topology import Balancer, Replica, Topology, address, reachable
 
 if TYPE_CHECKING:
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 
     from loadbalancer.binaries import Binary
     from loadbalancer.settings import BalancerSettings
-
-_LOG_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,7 @@ class Plan:
         nginx: the nginx to run.
         redis: the redis-server to run, or None where Redis is somebody else's.
         consumer: whether to run the consumer.
+        drain_s: the longest a replica takes to stop.
     """
 
     settings: BalancerSettings
@@ -46,6 +44,7 @@ class Plan:
     nginx: Binary
     redis: Binary | None
     consumer: bool
+    drain_s: float
 
 
 def binaries(settings: BalancerSettings, *, redis: bool) -> tuple[Binary, Binary | None]:
@@ -86,7 +85,10 @@ def lay_out(plan: Plan) -> tuple[Part, ...]:
         parts.append(consumer_part(argv, consumer_port, logs, environ, settings=settings, redis=own_redis))
     for slot, replica in enumerate(replicas):
         argv = (*plan.program, "serve")
-        parts.append(replica_part(argv, replica, slot, logs, environ, settings=settings, redis=own_redis))
+        part = replica_part(
+            argv, replica, slot, logs, environ, settings=settings, redis=own_redis, drain_s=plan.drain_s
+        )
+        parts.append(part)
     balancer = Balancer("nginx-0", settings.host, settings.port)
     argv = _write_nginx_conf(plan, Topology(replicas, (balancer,)), balancer)
     parts.append(balancer_part(argv, balancer, replicas, logs, environ, settings=settings))
@@ -104,8 +106,6 @@ def _write_redis_conf(home: Path, port: int) -> Path:
 def _write_nginx_conf(plan: Plan, topology: Topology, balancer: Balancer) -> tuple[str, ...]:
     run_dir = plan.home / "run" / balancer.name
     here = nginx_files.surroundings(plan.nginx.path, run_dir=run_dir, logs=plan.logs, models=plan.models)
-    for kind in ("access", "error"):
-        set_aside(plan.logs / f"{balancer.name}.{kind}.log", _LOG_LIMIT_BYTES)
     argv = nginx_files.command(plan.nginx.path, run_dir, plan.logs / f"{balancer.name}.error.log")
     nginx_files.install(argv, run_dir, nginx.render(topology, balancer, plan.settings, here))
     return argv

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # Parts start in the order of their tiers and stop in the reverse order.
 REDIS_TIER, CONSUMER_TIER, REPLICA_TIER, BALANCER_TIER = range(4)
 
-# A draining replica takes at most 8 s by itself (docs/operations.md); a second more for it to leave.
-_REPLICA_STOP_S = 9.0
+# How much longer than its drain a replica may take to leave.
+_LEAVE_S = 1.0
 _CONSUMER_STOP_S = 9.0
 _REDIS_STOP_S = 10.0
 # nginx ends its workers after worker_shutdown_timeout, 5 s.
@@ -108,8 +108,9 @@ def replica_part(
     *,
     settings: BalancerSettings,
     redis: bool,
+    drain_s: float,
 ) -> Part:
-    """Return one replica: ready when its model is loaded and warm."""
+    """Return one replica: ready when its model is loaded and warm; `drain_s` is the longest it takes to stop."""
     options = ("--slot", str(slot), "--host", replica.host, "--port", str(replica.port))
     return Part(
         name=replica.name,
@@ -119,7 +120,7 @@ def replica_part(
         ),
         probe=HttpProbe("127.0.0.1", replica.admin_port, "/readyz"),
         ready_within_s=settings.start_timeout_s,
-        stop_within_s=_REPLICA_STOP_S,
+        stop_within_s=drain_s + _LEAVE_S,
         needs_all=("redis",) if redis else (),
         rolling=True,
         host=replica.host,
@@ -142,7 +143,14 @@ def balancer_part(
         name=balancer.name,
         tier=BALANCER_TIER,
         # SIGQUIT is nginx's graceful stop; SIGTERM would cut its clients off.
-        command=Command(tuple(argv), environ, logs / f"{balancer.name}.out", stop_signal=signal.SIGQUIT),
+        command=Command(
+            tuple(argv),
+            environ,
+            logs / f"{balancer.name}.out",
+            stop_signal=signal.SIGQUIT,
+            logs=tuple(logs / f"{balancer.name}.{kind}.log" for kind in ("access", "error")),
+            log_limit_bytes=settings.nginx_log_bytes,
+        ),
         probe=HttpProbe(reachable(balancer.host), balancer.port, "/healthz"),
         ready_within_s=settings.start_timeout_s,
         stop_within_s=_NGINX_STOP_S,

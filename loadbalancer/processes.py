@@ -37,20 +37,24 @@ class Command:
         environ: its whole environment.
         output: the file its standard output and error are appended to.
         stop_signal: asks it to stop in good order.
+        logs: files that the program itself writes without end, and opens again on SIGUSR1.
+        log_limit_bytes: size at which one of them is set aside.
     """
 
     argv: tuple[str, ...]
     environ: Mapping[str, str]
     output: Path
     stop_signal: signal.Signals = signal.SIGTERM
+    logs: tuple[Path, ...] = ()
+    log_limit_bytes: int = 0
 
 
 class Child:
     """A started part. Use it from the thread that started it: the death signal follows that thread, not the process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], command: Command) -> None:
         self._process = process
-        self._stop_signal = stop_signal
+        self._command = command
         self.pid = process.pid
 
     def __repr__(self) -> str:
@@ -63,8 +67,14 @@ class Child:
 
     def stop(self) -> None:
         """Ask the process to stop in good order; one that is frozen is thawed, or it could not hear it."""
-        self._signal(self._stop_signal)
+        self._signal(self._command.stop_signal)
         self._signal(signal.SIGCONT)
+
+    def bound_logs(self) -> None:
+        """Set aside the logs that are over their limit, and tell the process to go on in new ones."""
+        # In this order: until it hears of it, the process writes on in the file that was renamed, and loses no line.
+        if [log for log in self._command.logs if set_aside(log, self._command.log_limit_bytes)]:
+            self._signal(signal.SIGUSR1)
 
     def kill(self) -> None:
         """Kill the process and all of its group."""
@@ -102,7 +112,7 @@ def spawn(command: Command) -> Child:
             start_new_session=True,
             preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # no other thread here runs Python
         )
-    return Child(process, command.stop_signal)
+    return Child(process, command)
 
 
 def spawn_attached(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -118,11 +128,17 @@ def spawn_attached(argv: Sequence[str], environ: Mapping[str, str]) -> subproces
     )
 
 
-def set_aside(log: Path, limit_bytes: int) -> None:
-    """Rename a log that is over its limit to NAME.1, replacing an older one. Its writer must not be running."""
-    with contextlib.suppress(FileNotFoundError):
+def set_aside(log: Path, limit_bytes: int) -> bool:
+    """Rename a log that is over its limit to NAME.1, replacing an older one; return whether it was.
+
+    Its writer must not be running, or must be told to open the log again.
+    """
+    # A log that cannot be renamed goes on growing, which is no reason to stop anything.
+    with contextlib.suppress(OSError):
         if log.stat().st_size > limit_bytes:
             log.replace(log.with_name(log.name + ".1"))
+            return True
+    return False
 
 
 def run_to_end(argv: Sequence[str], timeout_s: float) -> tuple[int, str]:

@@ -96,6 +96,12 @@ class BalancerSettings:
             "Requests one client address may be ahead of its rate; not limited on a loopback address.",
         ),
     )
+    nginx_log_bytes: int = field(
+        default=64 * 1024 * 1024,
+        metadata=_meta(
+            "RECOLLECT_NGINX_LOG_BYTES", "bytes", "Size at which a log of nginx is set aside; one older one is kept."
+        ),
+    )
     start_timeout_s: float = field(
         default=60.0,
         metadata=_meta(

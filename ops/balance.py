@@ -64,6 +64,7 @@ def balance(
             nginx=nginx,
             redis=None,
             consumer=False,
+            drain_s=config.server.drain_timeout_s,
         )
         say(f"starting {settings.replicas} replicas and nginx")
         url = installation.base_url(settings)

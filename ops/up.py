@@ -82,6 +82,7 @@ def up(
             nginx=nginx,
             redis=redis,
             consumer=True,
+            drain_s=config.server.drain_timeout_s,
         )
         say(f"starting {'' if redis is None else 'Redis, '}the consumer, {settings.replicas} replicas and nginx")
         parts = installation.lay_out(plan)

@@ -91,6 +91,40 @@ def test_signals_to_a_child_that_is_reaped_go_nowhere(start: Callable[..., Child
     assert child.reap() in {3, -signal.SIGKILL}
 
 
+def test_a_log_over_its_limit_is_set_aside_and_the_writer_goes_on_in_a_new_one(
+    tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """One older log is kept; the process is told by SIGUSR1, and a log within its limit stays."""
+    log, short = tmp_path / "long.log", tmp_path / "short.log"
+    program = f"""
+import signal, time
+def reopen(*_):
+    with open({str(log)!r}, "w") as file:
+        file.write("new")
+signal.signal(signal.SIGUSR1, reopen)
+print("listening", flush=True)
+time.sleep(600)
+"""
+    command = Command(
+        (sys.executable, "-c", program),
+        dict(os.environ),
+        tmp_path / "part.out",
+        logs=(log, short, tmp_path / "absent.log"),
+        log_limit_bytes=10,
+    )
+    child = spawn(command)
+    try:
+        wait_until(lambda: "listening" in (tmp_path / "part.out").read_text(), what="the program")
+        log.write_text("x" * 11)
+        short.write_text("x" * 10)
+        child.bound_logs()
+        wait_until(lambda: log.exists() and log.read_text() == "new", what="the new log")
+        assert (tmp_path / "long.log.1").read_text() == "x" * 11
+        assert short.read_text() == "x" * 10
+    finally:
+        child.reap()
+
+
 def test_output_is_appended_and_set_aside_when_it_is_long(start: Callable[..., Child], tmp_path: Path) -> None:
     """A part that restarts for months does not fill the disk with what it says."""
     output = tmp_path / "part.out"
