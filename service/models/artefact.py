@@ -2,8 +2,7 @@
 
 Invariants, in this order:
 
-1. A directory `models/<version>` is whole. It is written aside as `models/.<version>.tmp`, every file and the directory
-   are fsynced, and one rename publishes it.
+1. A directory `models/<version>` is whole: it comes into place by one rename (`service.models.files`).
 2. `models/ACTIVE` is one line naming a whole directory; it is replaced by a rename, never edited.
 3. Nothing is ever unpickled. What is mapped was checked first: name, byte length, dtype and shape against the manifest,
    then sha256, then (in `ModelSnapshot`) shapes against each other and finiteness.
@@ -17,7 +16,6 @@ import mmap
 import os
 import re
 import secrets
-import shutil
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
@@ -30,6 +28,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.errors import ModelMissing, ModelRefused
+from service.models import files
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 
@@ -67,39 +66,32 @@ def publish(models_dir: Path, snapshot: ModelSnapshot, *, data: dict[str, Any], 
         The new version, `<algorithm>-<UTC time>-<4 hex digits>`.
     """
     models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    now = datetime.now(UTC)
-    version = f"{snapshot.algorithm}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-    aside = models_dir / f".{version}.tmp"
-    aside.mkdir(mode=0o700)
-    try:
-        arrays = _arrays_of(snapshot)
-        described = {name: _write_array(aside / f"{name}.bin", name, array) for name, array in arrays.items()}
-        manifest = {
-            "format": FORMAT,
-            "version": version,
-            "algorithm": snapshot.algorithm,
-            "settings": snapshot.settings,
-            "measures": measures,
-            "data": data,
-            "created": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z",
-            "data_as_of": snapshot.data_as_of,
-            "code_version": _code_version(),
-            "n_users": len(snapshot.users),
-            "n_items": len(snapshot.items),
-            "n_factors": snapshot.n_factors,
-            "global_mean": snapshot.global_mean,
-            "rating_min": snapshot.rating_min,
-            "rating_max": snapshot.rating_max,
-            "model_bytes": sum(array.nbytes for array in arrays.values()),
-            "arrays": described,
-        }
-        _write_file(aside / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
-        _sync_directory(aside)
-        aside.rename(models_dir / version)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    _sync_directory(models_dir)
+    with files.exclusive(models_dir):
+        now = datetime.now(UTC)
+        version = f"{snapshot.algorithm}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        with files.new_directory(models_dir / version) as aside:
+            arrays = _arrays_of(snapshot)
+            described = {name: _write_array(aside / f"{name}.bin", name, array) for name, array in arrays.items()}
+            manifest = {
+                "format": FORMAT,
+                "version": version,
+                "algorithm": snapshot.algorithm,
+                "settings": snapshot.settings,
+                "measures": measures,
+                "data": data,
+                "created": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z",
+                "data_as_of": snapshot.data_as_of,
+                "code_version": _code_version(),
+                "n_users": len(snapshot.users),
+                "n_items": len(snapshot.items),
+                "n_factors": snapshot.n_factors,
+                "global_mean": snapshot.global_mean,
+                "rating_min": snapshot.rating_min,
+                "rating_max": snapshot.rating_max,
+                "model_bytes": sum(array.nbytes for array in arrays.values()),
+                "arrays": described,
+            }
+            files.write(aside / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
     return version
 
 
@@ -167,6 +159,17 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
+def directory_of(models_dir: Path, version: str) -> Path:
+    """Return where a version is, if it is there: a name that somebody wrote is checked before it becomes a path.
+
+    Raises:
+        ModelMissing: it is no name of a version.
+    """
+    if not _VERSION.fullmatch(version):
+        raise ModelMissing(f"there is no model {version!r} in {models_dir}")
+    return models_dir / version
+
+
 def versions(models_dir: Path) -> list[str]:
     """Return the published versions, oldest first."""
     if not models_dir.is_dir():
@@ -179,12 +182,14 @@ def active_version(models_dir: Path) -> str | None:
     """Return the version that ACTIVE names, or None where nothing is active.
 
     Raises:
-        ModelRefused: ACTIVE holds something else than a version.
+        ModelRefused: ACTIVE holds something else than a version, or cannot be read.
     """
     try:
         name = (models_dir / ACTIVE).read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ModelRefused(f"{models_dir / ACTIVE} cannot be read: {error.strerror}") from error
     if not _VERSION.fullmatch(name):
         raise ModelRefused(f"{models_dir / ACTIVE} does not name a version: {name[:80]!r}")
     return name
@@ -205,7 +210,7 @@ def first_user_id(directory: Path) -> str | None:
 
 
 def activate(models_dir: Path, version: str) -> ModelSnapshot:
-    """Check a published version once more and make it the active one.
+    """Check a published version once more and make it the active one; `publication.activate` is what takes turns.
 
     Args:
         models_dir: the directory of all versions.
@@ -215,17 +220,15 @@ def activate(models_dir: Path, version: str) -> ModelSnapshot:
         ModelMissing: there is no such version.
         ModelRefused: it fails its checks; what was active stays.
     """
-    if not _VERSION.fullmatch(version):
-        raise ModelMissing(f"there is no model {version!r} in {models_dir}")
-    snapshot = load(models_dir / version)
-    _replace_file(models_dir / ACTIVE, f"{version}\n".encode())
+    snapshot = load(directory_of(models_dir, version))
+    files.replace(models_dir / ACTIVE, f"{version}\n".encode())
     return snapshot
 
 
-def write_beside(models_dir: Path, files: dict[str, bytes]) -> None:
+def write_beside(models_dir: Path, contents: dict[str, bytes]) -> None:
     """Replace small files next to ACTIVE (the static fallback lists), each atomically."""
-    for name, content in files.items():
-        _replace_file(models_dir / name, content)
+    for name, content in contents.items():
+        files.replace(models_dir / name, content)
 
 
 def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:
@@ -264,7 +267,7 @@ def _history(arrays: dict[str, NDArray[Any]], n_users: int, n_items: int) -> csr
 def _write_array(path: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
     raw = np.ascontiguousarray(array, dtype=_DTYPES[name])
     content = raw.data.cast("B") if raw.size else b""
-    _write_file(path, content)
+    files.write(path, content)
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
         "dtype": _DTYPES[name],
@@ -297,32 +300,6 @@ def _map_array(path: Path, name: str, described: Any, dtype: str) -> NDArray[Any
     if hashlib.sha256(content).hexdigest() != described.get("sha256"):
         raise ModelRefused(f"{version}: {name} does not have the sha256 that the manifest says")
     return np.frombuffer(content, dtype=dtype).reshape(shape)
-
-
-def _write_file(path: Path, content: bytes | memoryview) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        _write_file(aside, content)
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _code_version() -> str:

@@ -1,0 +1,79 @@
+"""How files come to be under `models/`: aside first, fsynced, and renamed into place, by one writer at a time.
+
+Invariant: whoever reads finds whole files only. A name that starts with a point and ends in `.tmp` is being written by
+whoever is inside `exclusive`; what the next one finds of that kind is what a killed writer left, and is removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+LOCK: Final = ".lock"
+_ASIDE: Final = ".*.tmp"
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Be the only writer, once the others are done; remove first what a killed one left aside.
+
+    Raises:
+        OSError: the directory is not there, or cannot be written.
+    """
+    with (directory / LOCK).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for leftover in directory.glob(_ASIDE):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+        yield
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give a directory to write to that becomes `path` at the end, or is gone if writing fails; for `exclusive` use."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.mkdir(mode=0o700)
+    try:
+        yield aside
+        _sync_directory(aside)
+        aside.rename(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Replace a small file, or make it; for `exclusive` use."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        write(aside, content)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def write(path: Path, content: bytes | memoryview) -> None:
+    """Write a new file down to the disk."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
