@@ -32,12 +32,8 @@ app.add_typer(models_app, name="models")
 app.add_typer(balance_app, name="balance")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
-Replicas = Annotated[
-    int | None, typer.Option("--replicas", min=1, max=64, help="How many replicas; RECOLLECT_REPLICAS, or 3.")
-]
-Port = Annotated[
-    int | None, typer.Option("--port", min=1, max=65535, help="The balancer's port; RECOLLECT_PORT, or 8080.")
-]
+Replicas = Annotated[int | None, typer.Option("--replicas", help="How many replicas; RECOLLECT_REPLICAS, or 3.")]
+Port = Annotated[int | None, typer.Option("--port", help="The balancer's port; RECOLLECT_PORT, or 8080.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.")]
 
 

@@ -141,8 +141,7 @@ async def _supervise(home_dir: Path, parts: Sequence[Part], came_up: Callable[[]
     fleet = Fleet(home_dir, parts, came_up=came_up, tell=say)
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
-        # Under nohup a terminal that closes is not to stop us.
-        if signal.getsignal(number) != signal.SIG_IGN:
+        if not _under_nohup(number):
             loop.add_signal_handler(number, fleet.ask_to_stop)
     loop.add_signal_handler(RESTART_SIGNAL, fleet.ask_to_restart)
     await fleet.run()
@@ -152,14 +151,22 @@ async def _supervise(home_dir: Path, parts: Sequence[Part], came_up: Callable[[]
 def interruptible() -> Iterator[None]:
     """Make every signal that asks to stop raise KeyboardInterrupt, so that what was begun is undone."""
     before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, RESTART_SIGNAL)}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
+    for number in before:
+        if not _under_nohup(number):
             signal.signal(number, _ignore if number is RESTART_SIGNAL else _interrupt)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _under_nohup(number: signal.Signals) -> bool:
+    """Whether a signal is one that we were told to ignore: SIGHUP, so that a terminal that closes does not stop us.
+
+    A shell script has its background commands ignore SIGINT too, but who sends us one means it.
+    """
+    return number is signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
 
 
 def say(sentence: str) -> None:

@@ -50,3 +50,20 @@ def test_a_restart_that_comes_too_early_does_no_harm() -> None:
     """Without a handler the signal would end the process."""
     with interruptible():
         os.kill(os.getpid(), RESTART_SIGNAL)
+
+
+@pytest.mark.parametrize(("number", "stops"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGHUP, False)])
+def test_what_a_parent_had_us_ignore_still_stops_us_but_for_a_terminal_that_closes(
+    number: signal.Signals, stops: bool
+) -> None:
+    """A script's background command inherits an ignored SIGINT, nohup's an ignored SIGHUP: only the latter is meant."""
+    before = signal.signal(number, signal.SIG_IGN)
+    interrupted = False
+    try:
+        with interruptible():
+            signal.raise_signal(number)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        signal.signal(number, before)
+    assert interrupted is stops
