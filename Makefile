@@ -41,6 +41,9 @@ check: setup ## Lint, types and the layout test
 test: check ## Everything in check, then the whole test suite with coverage
 	$(BIN)/pytest --cov --cov-report=term
 
+bench: setup ## Recommend route against a bare aiohttp application (DATA=PATH)
+	$(BIN)/python -m ops.bench recommend --min-ratio 0.25 $(if $(DATA),--data '$(DATA)')
+
 lock: ## Resolve requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --no-header --only-binary :all: --extra embedded --extra train --extra dev pyproject.toml -o requirements.lock --upgrade

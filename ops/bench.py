@@ -4,8 +4,9 @@ The invariant: both servers get the same core, the same generator on another cor
 rounds that alternate, and only their ratio is a result: throughput alone says more about the machine than about us.
 Everything it starts lives in a temporary directory and is gone afterwards.
 
-The replica is a real one: a model trained on the given data, telemetry to a real Redis, which shares the generator's
-core. The consumer does not run, for it would take that core's time from the generator.
+Telemetry is on, all of it: the replica sends every list to a real Redis, a consumer archives it, and both share the
+generator's core. A run in which an event was dropped is no result. No round of the yardstick begins before the archive
+has all of the round before, so that the consumer takes no time from the generator there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import signal
 import statistics
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,11 +30,11 @@ from urllib.parse import quote
 import typer
 
 from ops.closed_loop import Throughput, drive
-from ops.workbench import HOST, Workbench, on_core, two_cores
+from ops.workbench import HOST, Workbench, on_core, scrape, two_cores
 from service.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 app = typer.Typer(
     help="Benchmarks that hold Recollect against a yardstick in the same run.",
@@ -44,6 +46,7 @@ app = typer.Typer(
 _WARMUP_S = 1.0
 _ASKED_USERS = 20_000
 _GENERATOR_LIMIT = 0.9
+_ARCHIVED_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,9 @@ def recommend(
         _say(f"training on {data}")
         users, model = bench.train(data)
         redis_url = bench.start_redis()
+        consumer_admin_port = bench.start_consumer(redis_url)
         with on_core(server_core):
-            replica_port = bench.start_replica(redis_url)
+            replica_port, replica_admin_port = bench.start_replica(redis_url)
             hello_port = bench.start_hello()
         comparison = compare(
             hello=(hello_port, [_get("/")]),
@@ -117,12 +121,17 @@ def recommend(
             rounds=rounds,
             seconds=seconds,
             connections=connections,
+            settle=lambda: _await_archived(replica_admin_port),
         )
+        telemetry = _telemetry(replica_admin_port, consumer_admin_port)
     settings = {"data": data, "rounds": rounds, "seconds": seconds, "connections": connections, "seed": seed}
-    _print(comparison, {"model": model, "settings": settings, "machine": machine()}, as_json=as_json)
+    context = {"model": model, "telemetry": telemetry, "settings": settings, "machine": machine()}
+    _print(comparison, context, as_json=as_json)
     failed = sum(one.failed for one in (*comparison.hello, *comparison.recommend))
     if failed:
         raise RunError(f"{failed} answers had a status other than 200, so the rates mean nothing.")
+    if telemetry["dropped"] or telemetry["archived"] != telemetry["accepted"]:
+        raise RunError(f"Telemetry was not all there, so the rates mean nothing: {telemetry}.")
     if max(one.generator_share for one in comparison.hello) > _GENERATOR_LIMIT:
         _say("warning: the generator was busy all the time, so hello world may be quicker than measured.")
     if min_ratio is not None and comparison.ratio < min_ratio:
@@ -152,6 +161,7 @@ def compare(
     rounds: int,
     seconds: float,
     connections: int,
+    settle: Callable[[], None] = lambda: None,
 ) -> Comparison:
     """Drive two servers in turns.
 
@@ -161,6 +171,7 @@ def compare(
         rounds: pairs of rounds; which server begins alternates, so that a drift of the machine cancels out.
         seconds: length of a round.
         connections: kept-alive connections.
+        settle: called after each round of the other server; waits until what that set going is done.
     """
     import uvloop
 
@@ -172,9 +183,30 @@ def compare(
                     drive(HOST, port, requests, connections=connections, warmup_s=_WARMUP_S, duration_s=seconds)
                 )
                 results[port].append(figures)
+                if port == recommend[0]:
+                    settle()
             ours, theirs = results[recommend[0]][-1].requests_per_s, results[hello[0]][-1].requests_per_s
             _say(f"pair {index + 1} of {rounds}: recommend {ours:,.0f}/s, hello {theirs:,.0f}/s")
     return Comparison(hello=results[hello[0]], recommend=results[recommend[0]])
+
+
+def _await_archived(replica_admin_port: int) -> None:
+    """Wait until the replica holds no event any more, which it does until the archive has it."""
+    deadline_s = time.monotonic() + _ARCHIVED_WITHIN_S
+    while (held := scrape(replica_admin_port)["recollect_telemetry_buffered_events"]) > 0:
+        if time.monotonic() > deadline_s:
+            raise RunError(f"After {_ARCHIVED_WITHIN_S:g} s {held:.0f} events were not in the archive yet.")
+        time.sleep(0.1)
+
+
+def _telemetry(replica_admin_port: int, consumer_admin_port: int) -> dict[str, int]:
+    """Return what became of the events of all rounds; nothing is under way any more."""
+    replica, consumer = scrape(replica_admin_port), scrape(consumer_admin_port)
+    return {
+        "accepted": int(replica["recollect_telemetry_accepted_total"]),
+        "dropped": int(replica["recollect_telemetry_dropped_total"] + replica["recollect_telemetry_refused_total"]),
+        "archived": int(consumer["recollect_consumer_archived_total"]),
+    }
 
 
 def list_requests(users: Sequence[str], seed: int) -> list[bytes]:
@@ -217,6 +249,7 @@ def _print(comparison: Comparison, context: dict[str, Any], *, as_json: bool) ->
     console.print(table)
     least, most = min(figures["pair_ratios"]), max(figures["pair_ratios"])
     console.print(f"recommend / hello: {figures['ratio']:.3f} (pairs {least:.3f} to {most:.3f})")
+    console.print("events: " + ", ".join(f"{count:,} {name}" for name, count in context["telemetry"].items()))
     console.print(", ".join(context["machine"].values()))
 
 
@@ -226,7 +259,7 @@ def _say(sentence: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Run one benchmark; what `python -m ops.bench` does."""
-    from ops.cli import run
+    from ops.refusal import run
 
     return run(app, argv, name="python -m ops.bench")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops.refusal import told
+from ops.refusal import run
 
 if TYPE_CHECKING:
     from service.config import Config
@@ -181,18 +181,6 @@ def doctor(as_json: Json = False) -> int:
     from ops.doctor import doctor as run_doctor
 
     return run_doctor(_config(), as_json=as_json)
-
-
-def run(application: typer.Typer, argv: Sequence[str], name: str = "recollect") -> int:
-    """Run a typer application and return its exit code, every error told as one sentence.
-
-    Args:
-        application: the application.
-        argv: its arguments, without the program's name.
-        name: the program's name, as its help shows it.
-    """
-    command: Any = typer.main.get_command(application)
-    return told(lambda: command.main(args=list(argv), prog_name=name, standalone_mode=False))
 
 
 def main() -> None:

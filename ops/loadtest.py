@@ -313,7 +313,7 @@ def _say(sentence: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the command with these arguments; what `python ops/loadtest.py` does."""
-    from ops.cli import run
+    from ops.refusal import run
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command("loadtest")(command)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import typer
 
@@ -37,6 +38,18 @@ def told(command: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code if isinstance(code, int) else 0
+
+
+def run(application: typer.Typer, argv: Sequence[str], name: str = "recollect") -> int:
+    """Run a typer application and return its exit code, every error told as one sentence.
+
+    Args:
+        application: the application.
+        argv: its arguments, without the program's name.
+        name: the program's name, as its help shows it.
+    """
+    command: Any = typer.main.get_command(application)
+    return told(lambda: command.main(args=list(argv), prog_name=name, standalone_mode=False))
 
 
 def _say(sentence: str, code: int) -> int:

@@ -1,4 +1,4 @@
-"""What a benchmark stands on: a trained model, a Redis, a replica and the yardstick, in a directory of their own.
+"""What a benchmark stands on: a model, Redis, a replica, a consumer and the yardstick, in a directory of their own.
 
 The invariant: everything started here is stopped, in reverse order, when the workbench is left, however it is left; and
 no setting of the operator's own installation reaches it, save which Redis program to use.
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from loadbalancer import ports
@@ -89,14 +90,22 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         self.start("redis", argv, lambda: redis_probe.ask(url).complaint is None)
         return url
 
-    def start_replica(self, redis_url: str) -> int:
-        """Start one replica of the active model, its telemetry to that Redis, and return its port."""
+    def start_consumer(self, redis_url: str) -> int:
+        """Start the job that archives what that Redis carries, and return its admin port."""
+        (admin_port,) = ports.choose(1)
+        argv = [sys.executable, "-m", "ops", "consume", "--admin-port", str(admin_port)]
+        self._environ["RECOLLECT_REDIS_URL"] = redis_url
+        self.start("consumer", argv, lambda: answers(admin_port, "/readyz"))
+        return admin_port
+
+    def start_replica(self, redis_url: str) -> tuple[int, int]:
+        """Start one replica of the active model, its telemetry to that Redis; return its port and admin port."""
         port, admin_port = ports.choose(2)
         argv = [sys.executable, "-m", "ops", "serve", "--slot", "0", "--host", HOST, "--port", str(port)]
         argv += ["--admin-port", str(admin_port)]
         self._environ["RECOLLECT_REDIS_URL"] = redis_url
         self.start("replica", argv, lambda: answers(admin_port, "/readyz"))
-        return port
+        return port, admin_port
 
     def start_hello(self) -> int:
         """Start the yardstick and return its port."""
@@ -130,6 +139,26 @@ def answers(port: int, path: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+def scrape(admin_port: int) -> defaultdict[str, float]:
+    """Return a part's metrics, by name, summed over their labels; 0 for what it does not have.
+
+    Raises:
+        RunError: the part does not answer.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{admin_port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except OSError as error:
+        raise RunError(f"The metrics at {HOST}:{admin_port} cannot be read: {error}") from error
+    values: defaultdict[str, float] = defaultdict(float)
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            values[sample.name] += sample.value
+    return values
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -7,6 +7,7 @@ from aiohttp import web
 from service import handlers
 from service.boundary import Handler, bounded, not_allowed, not_found
 from service.parts import PARTS, Parts
+from service.protocol import expect
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/recommend/{user_id}", handlers.recommend_plain),
@@ -29,10 +30,10 @@ def build_app(parts: Parts) -> web.Application:
     app[PARTS] = parts
     methods: dict[str, list[str]] = {}
     for method, path, handler in ROUTES:
-        app.router.add_route(method, path, bounded(parts, path, handler))
+        app.router.add_route(method, path, bounded(parts, path, handler), expect_handler=expect)
         methods.setdefault(path, []).append(method)
     # In this order: a path's other methods behind its own, and what nothing matches behind everything.
     for path, known in methods.items():
-        app.router.add_route("*", path, bounded(parts, path, not_allowed(known)))
-    app.router.add_route("*", "/{path:.*}", bounded(parts, "other", not_found))
+        app.router.add_route("*", path, bounded(parts, path, not_allowed(known)), expect_handler=expect)
+    app.router.add_route("*", "/{path:.*}", bounded(parts, "other", not_found), expect_handler=expect)
     return app

@@ -40,11 +40,11 @@ def bounded(parts: Parts, route: str, handler: Handler) -> Handler:
         except RequestError as error:
             response = problem(error)
         except web.HTTPException as error:
-            response = problem(_translated(error))
+            response = problem(translated(error))
         except Exception:  # noqa: BLE001 (the boundary is where the rest is caught)
             parts.metrics.faults.inc()
             _log.exception("request failed", method=request.method, path=request.path[:256])
-            response = problem(RequestError("Something went wrong on our side; it has been logged."))
+            response = problem(fault())
         if state.draining or response.status == RequestTimedOut.status:
             response.force_close()
         counted.answered(response.status, time.perf_counter() - started)
@@ -80,8 +80,15 @@ def problem(error: RequestError) -> web.Response:
     return response
 
 
-def _translated(error: web.HTTPException) -> RequestError:
-    """Say in our words what aiohttp itself refuses while a handler reads the request."""
+def fault() -> RequestError:
+    """Return what is said of a fault of ours, whose traceback is in the log and nowhere else."""
+    return RequestError("Something went wrong on our side; it has been logged.")
+
+
+def translated(error: web.HTTPException) -> RequestError:
+    """Say in our words what aiohttp itself refuses, when it finds a request's route or reads its body."""
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return TooLarge("The body is larger than this service takes.")
+    if isinstance(error, web.HTTPNotFound):
+        return NotFound("There is nothing at this target.")
     return Malformed(f"The request cannot be read: {error.reason}.")

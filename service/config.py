@@ -8,12 +8,13 @@ their settings the same way and are read by the same function.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from service.errors import UsageError
 from telemetry.settings import ConsumerSettings, ProducerSettings
@@ -43,7 +44,9 @@ class ServerConfig:
     body_timeout_s: float = _setting(
         2.0, "RECOLLECT_BODY_TIMEOUT_S", "s", "How long a request body may take to arrive."
     )
-    body_limit_bytes: int = _setting(65536, "RECOLLECT_BODY_LIMIT_BYTES", "bytes", "The largest request body.")
+    body_limit_bytes: int = _setting(
+        65536, "RECOLLECT_BODY_LIMIT_BYTES", "bytes", "The largest request body; nginx takes 64 KiB."
+    )
     drain_timeout_s: float = _setting(
         8.0, "RECOLLECT_DRAIN_TIMEOUT_S", "s", "The longest a stopping replica waits for connections and events."
     )
@@ -125,9 +128,10 @@ def from_env(environ: Mapping[str, str]) -> Config:
     """Read the whole tree from the environment; paths become absolute.
 
     Raises:
-        UsageError: a variable has a value of the wrong type.
+        UsageError: a variable has a value of the wrong type, or a number that cannot be one of its unit.
     """
     config = read(Config, environ)
+    _check(config)
     return dataclasses.replace(config, home=config.home.absolute(), logs=config.logs.absolute())
 
 
@@ -166,6 +170,10 @@ def describe(cls: type[Any]) -> Iterator[tuple[str, str, str, str]]:
 
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
+# Units in which 0 means something, and those with an end; numbers of all others are above 0. Without these bounds a
+# 0 would mean "no limit" to a queue, and a negative pause "no pause" to a loop.
+_BOUNDS: Final = {"port": (1, 65535), "files": (0, 1000), "1": (0, 1)}
+
 
 def _parse(text: str, hint: Any, env: str) -> Any:
     if isinstance(hint, types.UnionType):
@@ -177,3 +185,19 @@ def _parse(text: str, hint: Any, env: str) -> Any:
     except (KeyError, ValueError):
         kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, f"a {hint.__name__}")
         raise UsageError(f"{env} must be {kind}, not {text!r}") from None
+
+
+def _check(settings: Any) -> None:
+    """Refuse numbers that cannot be one of their unit, in a dataclass and those it holds."""
+    for spec in dataclasses.fields(settings):
+        value = getattr(settings, spec.name)
+        if dataclasses.is_dataclass(value):
+            _check(value)
+        elif isinstance(value, int | float):
+            env, unit = spec.metadata["env"], spec.metadata["unit"]
+            if unit in _BOUNDS:
+                least, most = _BOUNDS[unit]
+                if not least <= value <= most:
+                    raise UsageError(f"{env} must be from {least} to {most}, not {value}")
+            elif not 0 < value < math.inf:
+                raise UsageError(f"{env} must be above 0 and finite, not {value}")

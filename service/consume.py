@@ -18,6 +18,7 @@ from service.metrics import collect_from
 from service.telemetry_metrics import consumer_metrics, report
 from telemetry.archive import Archive
 from telemetry.consumer import Consumer
+from telemetry.sinks import CountingSink
 from telemetry.stream import RedisStream
 
 _log = structlog.get_logger("recollect.consumer")
@@ -46,12 +47,14 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    # The live tables take events from here once fold-in exists; the archive needs no sink.
-    consumer = Consumer(RedisStream(config.stream_url), Archive(config.archive_dir), [], config.consumer, report)
+    archived = CountingSink()
+    consumer = Consumer(
+        RedisStream(config.stream_url), Archive(config.archive_dir), [archived], config.consumer, report
+    )
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    collect_from(registry, lambda: consumer_metrics(consumer, log))
+    collect_from(registry, lambda: consumer_metrics(consumer, archived, log))
     task = asyncio.create_task(consumer.run(), name="consumer")
     # A standby is ready too: it is there to take over.
     admin = Listener(

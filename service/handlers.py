@@ -9,13 +9,13 @@ import asyncio
 import time
 import zlib
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 from aiohttp import web
 
 from service import wire
-from service.errors import Invalid, NotFound, RequestTimedOut, TooLarge, Unavailable, UnsupportedBody
+from service.errors import Invalid, Malformed, NotFound, RequestTimedOut, TooLarge, Unavailable, UnsupportedBody
 from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 from service.openapi import document, page
@@ -267,9 +267,20 @@ def _marked(response: web.Response, answer: wire.Recommendations) -> web.Respons
 
 def _path_id(request: web.Request, name: str) -> str:
     value = request.match_info[name]
+    if "%" in value and not _is_utf8(request.rel_url.raw_path):
+        # aiohttp leaves such bytes encoded, where they would pass for another id, one with per cent signs in it.
+        raise Invalid(f"{name}: must be UTF-8 behind its percent-encoding.")
     if not wire.valid_id(value):
         raise Invalid(f"{name}: must be 1 to 128 characters without control characters.")
     return value
+
+
+def _is_utf8(raw_path: str) -> bool:
+    try:
+        unquote(raw_path, errors="strict")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _query(request: web.Request, known: tuple[str, ...]) -> None:
@@ -283,9 +294,12 @@ def _number(request: web.Request, name: str, default: int, limit: int) -> int:
     if not request.query_string:
         return default
     _query(request, (name,))
-    text = request.query.get(name)
-    if text is None:
+    given = request.query.getall(name, [])
+    if not given:
         return default
+    if len(given) > 1:
+        raise Invalid(f"{name}: was given {len(given)} times.")
+    text = given[0]
     # Digits only, and few of them, before int() sees them: it takes "1_0", "+1" and numbers of any length.
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= limit):
         raise Invalid(f"{name}: must be a whole number from 1 to {limit}.")
@@ -301,7 +315,8 @@ def _request_id(request: web.Request) -> str | None:
 async def _body(request: web.Request) -> bytes:
     """Read a JSON body within its limits of size and time."""
     config = request.app[PARTS].config.server
-    if "Content-Encoding" in request.headers:
+    transfer = request.headers.get("Transfer-Encoding", "chunked")
+    if "Content-Encoding" in request.headers or transfer.lower() != "chunked":
         raise UnsupportedBody("Encoded bodies are not taken; send plain JSON.")
     if request.content_type != _JSON:
         raise UnsupportedBody("The body must be sent as Content-Type: application/json.")
@@ -312,3 +327,6 @@ async def _body(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise RequestTimedOut(f"The body did not arrive within {config.body_timeout_s} s.") from None
+    except (web.RequestPayloadError, ConnectionError):
+        # The client left in the middle, or its chunks are none: nothing of ours to be alarmed about.
+        raise Malformed("The body broke off or is not framed as HTTP asks for.") from None

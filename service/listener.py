@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import cast
 
 from aiohttp import http_parser, web
 
 from service.config import ServerConfig
 from service.errors import RunError
+from service.protocol import Protocol, guarded
 
 
 class Listener:
@@ -28,17 +30,9 @@ class Listener:
     """
 
     def __init__(self, app: web.Application, host: str, port: int, config: ServerConfig) -> None:
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            # Since aiohttp 3.14.4 this is also how long a first request's headers may take.
-            keepalive_timeout=config.keepalive_timeout_s,
-            lingering_time=1.0,
-            shutdown_timeout=1.0,
-        )
-        self._host, self._port, self._backlog = host, port, config.backlog
-        self._site: web.TCPSite | None = None
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        self._host, self._port, self._config = host, port, config
+        self._socket: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Bind and listen.
@@ -51,9 +45,24 @@ class Listener:
                 "aiohttp's compiled HTTP parser is missing, and the pure one reads requests differently; reinstall it"
             )
         await self._runner.setup()
-        self._site = web.TCPSite(self._runner, self._host, self._port, backlog=self._backlog)
+        # Set up the line before, so it is there.
+        server = cast("web.Server", self._runner.server)
+        server.request_handler = guarded(server.request_handler)
+        loop = asyncio.get_running_loop()
+
+        def connection() -> Protocol:
+            return Protocol(
+                server,
+                loop=loop,
+                # Since aiohttp 3.14.4 this is also how long a first request's headers may take.
+                keepalive_timeout=self._config.keepalive_timeout_s,
+                lingering_time=1.0,
+                # Nothing is inflated, not even what is read only to be thrown away.
+                auto_decompress=False,
+            )
+
         try:
-            await self._site.start()
+            self._socket = await loop.create_server(connection, self._host, self._port, backlog=self._config.backlog)
         except OSError as error:
             await self._runner.cleanup()
             raise RunError(
@@ -68,8 +77,8 @@ class Listener:
 
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting and serve what is open until it is closed or the time is over."""
-        if self._site is not None:
-            await self._site.stop()
+        if self._socket is not None:
+            self._socket.close()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         # aiohttp tells nobody when a connection closes, so this looks.
@@ -78,4 +87,6 @@ class Listener:
 
     async def close(self) -> None:
         """Close whatever is left."""
+        if self._socket is not None:
+            self._socket.close()
         await self._runner.cleanup()

@@ -6,6 +6,7 @@ Label children are made once, here: looking one up per request costs more than c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric
@@ -13,6 +14,8 @@ from prometheus_client.registry import Collector
 
 from service.models.snapshot import ModelSnapshot
 
+# What a replica itself may serve from; `service.rung` says what they mean.
+RUNGS: Final = ("stale_model", "stale")
 _LATENCY_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
@@ -51,6 +54,9 @@ class Metrics:
             buckets=_LATENCY_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
         self._degraded = Counter("recollect_degraded", "Degraded lists by rung.", ["rung"], registry=self.registry)
+        for rung in RUNGS:
+            # There from the start: a counter that is born at 1 hides its first increase from an alarm.
+            self._degraded.labels(rung)
         self._model = Gauge(
             "recollect_model_info", "1 for the served model.", ["version", "algorithm"], registry=self.registry
         )

@@ -21,6 +21,7 @@ from service.errors import (
     MethodNotAllowed,
     NotFound,
     RequestError,
+    RequestTimedOut,
     TooLarge,
     Unavailable,
     UnsupportedBody,
@@ -88,7 +89,7 @@ def _paths() -> dict[str, Any]:
     listed = _content("application/json", "Recommendations", headers=_DEGRADED)
     text = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
     ready = {"200": text, **_problems(Unavailable)}
-    body = (Malformed, TooLarge, UnsupportedBody, Invalid, Unavailable)
+    body = (Malformed, RequestTimedOut, TooLarge, UnsupportedBody, Invalid, Unavailable)
     return {
         "/recommend/{user_id}": {
             "get": _operation(

@@ -20,12 +20,12 @@ class State:
     Attributes:
         draining: a stop was asked for; answers close their connections and readiness is refused.
         degraded: the rung of every list served now, or None; kept by `service.rung`.
+        fault: the background task that died, or None; readiness is refused from then on.
     """
 
     draining: bool = False
     degraded: str | None = None
     fault: str | None = None
-    """Why a background task died, or None; readiness is refused from then on."""
 
 
 @dataclass(frozen=True)

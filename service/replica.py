@@ -94,8 +94,9 @@ class _Replica:
         # The start's objects live as long as the process; keep the collector from walking them again and again.
         gc.collect()
         gc.freeze()
-        await self._admin.start()
+        # The admin port second: whoever hears there that we are ready must find us listening.
         await self._listener.start()
+        await self._admin.start()
         self._background(self._parts.producer.run(), "telemetry shipper")
         self._background(self._watcher.run(), "model watcher")
         self._background(follow(self._parts, self._watcher), "rung")

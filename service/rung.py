@@ -1,8 +1,8 @@
 """Which rung of the ladder lists are served from, beside the balancer's own `static` one.
 
 None means that every part runs. `stale_model`: the model store cannot be read, so a newer model may be waiting.
-`stale`: events are not getting into the archive (Redis or the consumer is away), so what users did just now is not in
-their lists.
+`stale`: what users did just now cannot be in their lists, because Redis does not answer this replica, or because it
+does and yet nothing reaches the archive: the consumer is away.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ from service.watcher import Watcher
 
 _LOOK_EVERY_S: Final = 0.25
 _UNCONNECTED_FOR_S: Final = 1.0
+# A consumer that was killed is back, or replaced by its standby, within this.
+_UNARCHIVED_FOR_S: Final = 5.0
 
 
 async def follow(parts: Parts, watcher: Watcher) -> None:
     """Keep `parts.state.degraded` right until cancelled."""
-    loop = asyncio.get_running_loop()
-    connected_at = loop.time()
+    clock = asyncio.get_running_loop().time
+    connected_at = archived_at = clock()
+    released = -1
     while True:
-        if parts.producer.counters.connected:
-            connected_at = loop.time()
+        counters = parts.producer.counters
+        if counters.connected:
+            connected_at = clock()
+        if not counters.buffered_events or counters.released != released:
+            archived_at = clock()
+            released = counters.released
         if not watcher.readable:
             parts.state.degraded = "stale_model"
-        elif loop.time() - connected_at > _UNCONNECTED_FOR_S:
+        elif clock() - connected_at > _UNCONNECTED_FOR_S or clock() - archived_at > _UNARCHIVED_FOR_S:
             parts.state.degraded = "stale"
         else:
             parts.state.degraded = None

@@ -17,6 +17,7 @@ from service.logs import ApplicationLog
 from telemetry import notes
 from telemetry.consumer import Consumer
 from telemetry.producer import Producer
+from telemetry.sinks import CountingSink
 
 _log = structlog.get_logger("recollect.telemetry")
 # Notes that somebody may have to act on; the others are the normal course of things.
@@ -56,8 +57,12 @@ def producer_metrics(producer: Producer, log: ApplicationLog) -> Iterator[Metric
     yield from _log_metrics(log)
 
 
-def consumer_metrics(consumer: Consumer, log: ApplicationLog) -> Iterator[Metric]:
-    """Yield the consumer's counters, read now."""
+def consumer_metrics(consumer: Consumer, archived: CountingSink, log: ApplicationLog) -> Iterator[Metric]:
+    """Yield the consumer's counters, and what it archived by kind, read now."""
+    family = CounterMetricFamily("recollect_consumer_events", "Events archived, by kind.", labels=["kind"])
+    for kind, count in sorted(archived.counts.items()):
+        family.add_metric([kind], count)
+    yield family
     yield from _plain("recollect_consumer_", consumer.counters)
     yield from _log_metrics(log)
 

@@ -18,7 +18,6 @@ SCHEMA: Final = 1
 # NumPy scalars appear in scores; refusing them would lose an event over a type.
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
-EventClass: TypeAlias = Literal["served", "feedback", "system"]
 SystemKind: TypeAlias = Literal["gap", "unclean_start", "erase"]
 
 

@@ -31,6 +31,7 @@ def test_the_result_is_the_median_of_the_pairs_ratios() -> None:
 
 def test_hello_against_itself_gives_one(tmp_path: Path) -> None:
     """Two real yardsticks, driven in turns, are about equally quick, and both answer well."""
+    settled = []
     with Workbench(tmp_path, os.environ) as workbench:
         comparison = bench.compare(
             hello=(workbench.start_hello(), [bench._get("/")]),
@@ -38,7 +39,9 @@ def test_hello_against_itself_gives_one(tmp_path: Path) -> None:
             rounds=2,
             seconds=0.5,
             connections=8,
+            settle=lambda: settled.append(True),
         )
+    assert len(settled) == 2
     assert 0.2 < comparison.ratio < 5
     assert all(one.requests_per_s > 100 and one.failed == 0 for one in (*comparison.hello, *comparison.recommend))
 

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from ops import loadtest
-from ops.cli import run
+from ops.refusal import run
 from ops.traffic import Mix
 from service.errors import UsageError
 

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ops import bench
-from ops.cli import run
 from ops.redis_probe import ask
-from ops.workbench import Workbench, on_core, two_cores
+from ops.refusal import run
+from ops.workbench import Workbench, answers, on_core, scrape, two_cores
 from service.errors import RunError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from service.models.snapshot import ModelSnapshot
 
 
 def test_a_pinned_block_pins_its_children_and_nothing_after_it() -> None:
@@ -71,3 +74,24 @@ def test_the_operator_s_settings_do_not_reach_it(tmp_path: Path) -> None:
     assert f"RECOLLECT_HOME {tmp_path / 'home'}" in lines
     assert "OMP_NUM_THREADS 1" in lines
     assert not any("RECOLLECT_PORT" in line for line in lines)
+
+
+def test_telemetry_of_a_workbench_is_the_whole_of_it(
+    tmp_path: Path, make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Callable[..., str]
+) -> None:
+    """A list asked of its replica is archived by its consumer, and the metrics of both say so."""
+    publish_snapshot(tmp_path / "home" / "models", make_snapshot())
+    with Workbench(tmp_path, os.environ) as workbench:
+        redis_url = workbench.start_redis()
+        consumer_admin_port = workbench.start_consumer(redis_url)
+        port, replica_admin_port = workbench.start_replica(redis_url)
+        for _ in range(3):
+            assert answers(port, "/v1/recommendations/u1")
+        bench._await_archived(replica_admin_port)
+        assert bench._telemetry(replica_admin_port, consumer_admin_port) == {
+            "accepted": 3,
+            "dropped": 0,
+            "archived": 3,
+        }
+    with pytest.raises(RunError, match="metrics at"):
+        scrape(replica_admin_port)

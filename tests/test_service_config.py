@@ -43,6 +43,32 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(name: str, text: str, kind
         from_env({name: text})
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "bound"),
+    [
+        ("RECOLLECT_REPLICA_PORT", "0", "from 1 to 65535"),
+        ("RECOLLECT_ADMIN_PORT", "65536", "from 1 to 65535"),
+        ("RECOLLECT_LOG_QUEUE_LINES", "0", "above 0 and finite"),
+        ("RECOLLECT_MODEL_WATCH_INTERVAL_S", "-1", "above 0 and finite"),
+        ("RECOLLECT_KEEPALIVE_TIMEOUT_S", "nan", "above 0 and finite"),
+        ("RECOLLECT_DRAIN_TIMEOUT_S", "inf", "above 0 and finite"),
+        ("RECOLLECT_TELEMETRY_SERVED_SHARE", "1.5", "from 0 to 1"),
+        ("RECOLLECT_LOG_FILE_COUNT", "-1", "from 0 to 1000"),
+    ],
+)
+def test_a_number_that_its_unit_does_not_allow_is_refused_by_name(name: str, text: str, bound: str) -> None:
+    """A queue of 0 lines would be one without a limit, a pause of NaN one without an end."""
+    with pytest.raises(UsageError, match=f"{name} must be {bound}, not {text}"):
+        from_env({name: text})
+
+
+def test_the_defaults_are_values_that_may_be_given() -> None:
+    """Writing a default into the environment changes nothing."""
+    for table in TABLES:
+        given = {name: default for name, default, *_ in describe(table)}
+        assert read(table, given) == read(table, {})
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_settings_cannot_be_changed_after_they_were_read(table: type) -> None:
     """They are frozen."""

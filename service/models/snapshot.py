@@ -42,9 +42,11 @@ class ModelSnapshot:
         rating_min: the least rating of the training data.
         rating_max: the largest one.
         history: float32 CSR (n_users, n_items), the training ratings; what is stored in a row is what that user has
-        seen. popularity: float32 (n_items,), decayed interaction counts, at least 0.
+            seen.
+        popularity: float32 (n_items,), decayed interaction counts, at least 0.
         data_as_of: RFC 3339 time of the youngest training interaction, or of training where the data has no times.
         version: the published version, or `UNPUBLISHED`.
+        manifest: that of the published version; empty before it is published.
     """
 
     algorithm: str

@@ -137,7 +137,8 @@ def test_what_is_served_and_said_is_archived_once(
         assert numbers[0] == 1
 
 
-def test_recommendations_go_on_without_redis_and_events_arrive_later(
+@pytest.mark.parametrize("away", ["redis", "consumer"])
+def test_recommendations_go_on_without_a_part_and_events_arrive_later(
     tmp_path: Path,
     redis_server: Any,
     start: Start,
@@ -146,10 +147,12 @@ def test_recommendations_go_on_without_redis_and_events_arrive_later(
     publish_snapshot: Publish,
     free_port: FreePort,
     wait_until: Wait,
+    away: str,
 ) -> None:
-    """Every list is answered, marked after a while, and every event is archived once Redis is back."""
+    """Every list is answered, marked after a while, and every event is archived once the part is back."""
     publish_snapshot(tmp_path / "var/models", make_snapshot())
-    wait_until(start(["consume"], free_port()).ready, 20, what="the consumer")
+    consumer = start(["consume"], free_port())
+    wait_until(consumer.ready, 20, what="the consumer")
     _replica, port = serve(0)
     expected = []
 
@@ -162,10 +165,16 @@ def test_recommendations_go_on_without_redis_and_events_arrive_later(
         return degraded
 
     wait_until(lambda: ask() is None, what="an answer with everything running")
-    redis_server.kill()
-    wait_until(lambda: ask() == "stale", what="the mark of a degraded answer")
+    if away == "redis":
+        redis_server.kill()
+    else:
+        consumer.stop(signal.SIGKILL)
+    wait_until(lambda: ask() == "stale", 20, what="the mark of a degraded answer")
     assert get(port, "/v1/events", {"events": [{"type": "view", "user_id": "u", "item_id": "i"}]})[0] == 202
-    redis_server.start()
+    if away == "redis":
+        redis_server.start()
+    else:
+        start(["consume"], free_port())
     wait_until(lambda: ask() is None, 15, what="the mark to go")
     wait_until(lambda: len(archived(tmp_path)) >= len(expected) + 1, 20, what="the archive")
     served = [line["event_id"] for line in archived(tmp_path) if line["class"] == "served"]
