@@ -8,6 +8,7 @@ Pure: no clock, no file, no socket.
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
+from math import isfinite
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypedDict
 
 import orjson
@@ -181,7 +182,7 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
         UTF-8 JSON ending in one line feed.
 
     Raises:
-        BadEventError: A field holds something that JSON cannot (a lone surrogate, a foreign type).
+        BadEventError: A field holds something that JSON cannot (a lone surrogate, a foreign type, a NaN).
     """
     # Three literal dicts: a generic loop over the fields costs twice as much, on the request path.
     if type(event) is Served:
@@ -207,6 +208,9 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
             "items": event.items,
         }
     elif type(event) is Feedback:
+        # orjson writes a number that is not finite as null, and the event read back would be another one.
+        if event.value is not None and not isfinite(event.value):
+            raise BadEventError(f"the feedback event's value is {event.value}, which JSON cannot hold")
         fields = {
             "schema": SCHEMA,
             "class": "feedback",

@@ -118,6 +118,8 @@ def test_what_json_cannot_hold_is_refused() -> None:
     """A lone surrogate, an object that is no event, a foreign type inside: one kind of error."""
     bad: list[Any] = [
         replace(FEEDBACK, user_id="\ud800"),
+        replace(FEEDBACK, value=float("nan")),
+        replace(FEEDBACK, value=float("-inf")),
         {"class": "feedback"},
         replace(SERVED, items=[{"item_id": object()}]),  # type: ignore[typeddict-item]  # wrong on purpose
     ]
