@@ -3,47 +3,49 @@
 from __future__ import annotations
 
 import json
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+import sys
+from typing import Any, Final
 
 from service.config import Config
 from service.errors import ModelError, ModelMissing
 from service.models import artefact
 from service.publication import activate as activate_version
 
+_COLUMNS: Final = {
+    "": "mark",
+    "version": "version",
+    "created": "created",
+    "users": "n_users",
+    "items": "n_items",
+    "rmse": "rmse",
+    "data": "source",
+}
+
 
 def show_all(config: Config, *, as_json: bool) -> int:
-    """List every version, oldest first, the active one marked."""
-    active = artefact.active_version(config.models_dir)
+    """List every version, oldest first, the active one marked; no column is ever cut."""
+    active = _active_or_none(config)
     rows = [_row(config, version, active) for version in artefact.versions(config.models_dir)]
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps(rows, ensure_ascii=False))
         return 0
     if not rows:
         print(f"No model is published in {config.models_dir}; make one with: recollect train --data PATH")
         return 0
-    table = Table(box=None, header_style="bold")
-    for heading in ("", "version", "created", "users", "items", "rmse", "data"):
-        table.add_column(heading)
-    for row in rows:
-        mark = "*" if row["active"] else ""
-        table.add_row(
-            mark,
-            row["version"],
-            *(_text(row.get(name)) for name in ("created", "n_users", "n_items", "rmse", "source")),
-        )
-    Console(soft_wrap=True).print(table)
+    table = [list(_COLUMNS), *([_text(row.get(name)) for name in _COLUMNS.values()] for row in map(_marked, rows))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     return 0
 
 
 def show(config: Config, version: str | None) -> int:
     """Print one manifest; the active version's where none is named."""
-    name = version or artefact.active_version(config.models_dir)
+    name = artefact.active_version(config.models_dir) if version is None else version
     if name is None:
         raise ModelMissing(f"no model is active in {config.models_dir}; name one, or see: recollect models list")
-    print(json.dumps(artefact.read_manifest(config.models_dir / name), indent=2, ensure_ascii=False))
+    manifest = artefact.read_manifest(artefact.directory_of(config.models_dir, name))
+    print(json.dumps(manifest, indent=2, ensure_ascii=False))
     return 0
 
 
@@ -64,8 +66,9 @@ def activate(config: Config, version: str, *, as_json: bool) -> int:
 def _active_or_none(config: Config) -> str | None:
     try:
         return artefact.active_version(config.models_dir)
-    except ModelError:
-        # A broken ACTIVE is what an activation mends.
+    except ModelError as error:
+        # A broken ACTIVE is what an activation mends, and a list helps to choose which.
+        print(f"{error}.", file=sys.stderr)
         return None
 
 
@@ -76,9 +79,15 @@ def _row(config: Config, version: str, active: str | None) -> dict[str, Any]:
     except ModelError as error:
         return {**row, "refused": str(error)}
     row |= {name: manifest.get(name) for name in ("algorithm", "created", "n_users", "n_items", "measures")}
-    row["rmse"] = (manifest.get("measures") or {}).get("rmse")
-    row["source"] = (manifest.get("data") or {}).get("source")
+    for name, part, key in (("rmse", "measures", "rmse"), ("source", "data", "source")):
+        described = manifest.get(part)
+        row[name] = described.get(key) if isinstance(described, dict) else None
     return row
+
+
+def _marked(row: dict[str, Any]) -> dict[str, Any]:
+    refused = {"source": f"refused: {row['refused']}"} if "refused" in row else {}
+    return {**row, **refused, "mark": "*" if row["active"] else ""}
 
 
 def _text(value: object) -> str:

@@ -70,10 +70,12 @@ def complaints(report: ReadReport) -> list[str]:
     """Return one line for each thing in the data that a person should know of."""
     lines: list[str] = []
     if report.n_bad_rows:
-        lines.append(f"{report.n_bad_rows:,} of {report.n_rows:,} rows are bad and were left out, such as:")
+        are = "is bad and was" if report.n_bad_rows == 1 else "are bad and were"
+        lines.append(f"{report.n_bad_rows:,} of {report.n_rows:,} rows {are} left out, such as:")
         lines += [f"  {example}" for example in report.bad_examples]
     if report.n_duplicates:
-        lines.append(f"{report.n_duplicates:,} rows were left out for a later one of the same user and item.")
+        rows = "row was" if report.n_duplicates == 1 else "rows were"
+        lines.append(f"{report.n_duplicates:,} {rows} left out for a later one of the same user and item.")
     return [*lines, *report.notes]
 
 

@@ -45,8 +45,8 @@ def test_bad_rows_are_shown(config: Config, tmp_path: Path, capsys: pytest.Captu
     path.write_text("user,item,rating\na,b,1\na,b,2\na,c,x\n")
     assert train(config, data=str(path), settings=SMALL, activate=False) == 0
     out, err = capsys.readouterr()
-    assert "1 of 3 rows are bad and were left out, such as:\n  t.csv:4: the rating 'x' is not a finite number\n" in err
-    assert "1 rows were left out for a later one of the same user and item." in err
+    assert "1 of 3 rows is bad and was left out, such as:\n  t.csv:4: the rating 'x' is not a finite number\n" in err
+    assert "1 row was left out for a later one of the same user and item." in err
     assert "Not measured" in out
     assert "activate it with: recollect models activate svd-" in out
 

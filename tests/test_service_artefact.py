@@ -190,7 +190,21 @@ def test_a_failed_publish_leaves_nothing(tmp_path: Path, snapshot: ModelSnapshot
     """What cannot be written whole is not there at all."""
     with pytest.raises(TypeError):
         artefact.publish(tmp_path, replace(snapshot, settings={"what": object()}), data={}, measures={})
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path, snapshot: ModelSnapshot) -> None:
+    """Nobody ever took it for a version; links are removed, not followed."""
+    (tmp_path / ".svd-20200101T000000-0000.tmp").mkdir()
+    (tmp_path / ".svd-20200101T000000-0000.tmp" / "user_bias.bin").write_bytes(b"half")
+    (tmp_path / ".ACTIVE.12345678.tmp").write_text("svd-")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (tmp_path / ".link.tmp").symlink_to(tmp_path / "kept")
+    assert artefact.versions(tmp_path) == []
+    version = published(tmp_path, snapshot)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "kept", version}
+    assert (tmp_path / "kept" / "file").exists()
 
 
 @pytest.mark.parametrize("name", ["../models", "svd", "", "svd-20200101T000000-0000", "a/b"])

@@ -168,6 +168,70 @@ class TestTables:
         assert pieces.fingerprint == whole.fingerprint
 
 
+class TestBeforeTheHeader:
+    @pytest.mark.parametrize("remark", ["# made by hand", "% 3 columns, sorted", "#\n\n# twice"])
+    def test_remarks_are_no_rows(self, tmp_path: Path, remark: str) -> None:
+        """The header under them still says which column is which, and lines keep their numbers."""
+        data = datasets.read(write(tmp_path / "t.csv", f"{remark}\nitem,user,rating\ni,u,3\ni,v,x\n"))
+        assert triples(data) == [("u", "i", 3.0)]
+        assert data.report.n_rows == 2
+        assert data.report.bad_examples[0].startswith(f"t.csv:{remark.count(chr(10)) + 4}: the rating")
+        headerless = datasets.read(write(tmp_path / "n.csv", f"{remark}\nu,i,3,7\nv,i,4,8\n"))
+        assert triples(headerless) == [("u", "i", 3.0), ("v", "i", 4.0)]
+
+    def test_a_header_behind_a_remark_sign(self, tmp_path: Path) -> None:
+        """As numpy.savetxt writes it; ids that begin with such a sign are ids."""
+        data = datasets.read(write(tmp_path / "t.csv", "# item,user,rating\n#1,%u,3\n#2,%v,4\n"))
+        assert triples(data) == [("%u", "#1", 3.0), ("%v", "#2", 4.0)]
+        assert len(datasets.read(write(tmp_path / "n.csv", "#1,a,3\n#2,b,4\n"))) == 2
+
+    def test_anything_else_is_a_bad_row(self, tmp_path: Path) -> None:
+        """The header is found below it, so that no column is taken for another."""
+        data = datasets.read(write(tmp_path / "t.csv", "sep=,\n\nitem,user,rating\ni,u,3\ni,v,4\n"))
+        assert triples(data) == [("u", "i", 3.0), ("v", "i", 4.0)]
+        assert (data.report.n_rows, data.report.n_bad_rows) == (3, 1)
+        assert data.report.bad_examples[0].startswith("t.csv:1: not the header")
+
+    def test_a_separator_at_the_end_of_every_row(self, tmp_path: Path) -> None:
+        """It makes no bad rows, whether the header has it too or not."""
+        for header in ("user,item,rating", "user,item,rating,"):
+            data = datasets.read(write(tmp_path / "t.csv", f"{header}\na,b,3,\nc,d,4,\n"))
+            assert triples(data) == [("a", "b", 3.0), ("c", "d", 4.0)]
+        with pytest.raises(DataError, match="4 fields instead of 3"):
+            datasets.read(write(tmp_path / "t.csv", "user,item,rating\na,b,3,x\nc,d,4,y\n"))
+
+    @pytest.mark.parametrize("header", [True, False])
+    def test_a_first_line_of_any_length(self, tmp_path: Path, header: bool) -> None:
+        """A header of thousands of columns is read whole; a broken line of megabytes is one bad row."""
+        if header:
+            text = f"user,item,rating,{','.join(f'c{i}' for i in range(20_000))}\n" + f"a,b,3{',1' * 20_000}\n"
+        else:
+            text = f"{'u' * 3_000_000},i,3\n" + "a,b,3\n"
+        data = datasets.read(write(tmp_path / "t.csv", text))
+        assert triples(data) == [("a", "b", 3.0)]
+        assert data.report.n_bad_rows == (not header)
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", [b"lat\xe9.csv", b"a\nb.csv", b"\x1b[2J.csv"])
+    def test_a_file_of_any_name(self, tmp_path: Path, name: bytes) -> None:
+        """What the report says of it can be printed and stored."""
+        path = tmp_path / os.fsdecode(name)
+        data = datasets.read(write(path, HEADER + "a,b,3,1\nc,d,x,1\n"))
+        for text in (data.report.source, *data.report.files, *data.report.bad_examples):
+            assert text.isprintable()
+            assert text.encode()
+
+    def test_one_of_several_files_in_a_directory(self, tmp_path: Path) -> None:
+        """The report says which counts."""
+        write(tmp_path / "ratings.csv", HEADER + "a,b,3,1\n")
+        write(tmp_path / "u.data", "1\t2\t3\t4\n")
+        data = datasets.read(str(tmp_path))
+        assert triples(data) == [("1", "2", 3.0)]
+        assert data.report.notes == (f"{tmp_path} holds ratings.csv too; u.data alone was read.",)
+        assert datasets.read(str(tmp_path / "u.data")).report.notes == ()
+
+
 class TestBadRows:
     def test_each_is_named_by_its_line_and_reason(self, tmp_path: Path) -> None:
         """Whatever is wrong with a row, the report says where it is and what."""
@@ -237,6 +301,11 @@ class TestRefusals:
             (b"PAR1\x15\x04", "a Parquet file, which is not supported"),
             (b"\x1f\x8b\x08\x00", "compressed with gzip"),
             ("user,item\n1,2\n".encode("utf-16"), "encoded in UTF-16"),
+            ("user,item\n1,2\n".encode("utf-32"), "encoded in UTF-32"),
+            ("user,item\n1,2\n".encode("utf-16-le"), "hold NUL characters"),
+            (b"user,item\r1,2\r3,4\r", "ends its lines with carriage returns alone"),
+            (b"<!DOCTYPE html>\n<p>Sorry, not found</p>\n", "a web page, which is not supported"),
+            (b"\x1b[31m,item\n1,2\n3,4\n", "names no user column, only \\x1b[31m, item"),
             (np.random.default_rng(1).bytes(4096), ""),
         ],
     )
@@ -260,7 +329,9 @@ class TestRefusals:
         with pytest.raises(DataError, match="not supported"):
             datasets.read(path)
 
-    @pytest.mark.parametrize("path", ["/nowhere/at/all", "x" * 5000, "a\0b", "demo:", "demo:1x2", "demo:0x1x1"])
+    @pytest.mark.parametrize(
+        "path", ["/nowhere/at/all", "x" * 5000, "a\0b", "", " ", "demo:", "demo:1x2", "demo:0x1x1"]
+    )
     def test_what_is_not_there(self, path: str) -> None:
         """Reading and fingerprinting refuse alike."""
         with pytest.raises(DataError):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,26 @@ def test_what_cannot_be_is_refused(spec: str) -> None:
     """A specification that is none, or asks for nothing, or for more ratings than pairs."""
     with pytest.raises(DataError, match="demo"):
         datasets.read(spec)
+
+
+def test_a_dense_set_is_made_in_seconds() -> None:
+    """Every user rating every item is a matter of listing the pairs, not of meeting the last of them by chance."""
+    started_s = time.process_time()
+    data = datasets.read("demo:1000x1000x1000000")
+    assert time.process_time() - started_s < 5
+    assert len(data) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "spec", ["demo:10000001x1x1", "demo:999999999x999999999x9999999999", f"demo:1x1x1{5000 * '0'}"]
+)
+def test_what_no_machine_holds_is_refused_at_once(spec: str) -> None:
+    """With the limits in the sentence."""
+    with pytest.raises(DataError, match="more than 10,000,000 users, 10,000,000 items or 100,000,000 ratings"):
+        datasets.read(spec)
+
+
+def test_digits_are_plain() -> None:
+    """Those of other scripts make no specification."""
+    with pytest.raises(DataError, match="not of the form"):
+        datasets.read("demo:\uff15x5x5")

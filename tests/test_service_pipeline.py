@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +69,9 @@ class TestTrain:
         assert dict(zip(snapshot.items.id_of, snapshot.popularity.tolist(), strict=True)) == {"old": 1.0, "new": 1.0}
         assert manifest["data_as_of"] == "1970-01-11T00:00:00.000Z"
         assert manifest["data"]["source"] == "t.csv"
+        wrong_clock = "far,new,1,9999999999\n" + "".join(f"u{i},{'ab'[i % 3 > 0]},1,1000\n" for i in range(1200))
+        few_wrong = decayed(datasets.read(write(tmp_path / "w.csv", wrong_clock)), 10)
+        assert few_wrong.tolist() == [1.0, 400.0, 800.0]
         untimed = datasets.read(write(tmp_path / "u.csv", "a,old\nb,old\na,new\n"))
         assert decayed(untimed, 10).tolist() == [2.0, 1.0]
 
@@ -137,6 +142,54 @@ class TestTrain:
         config.models_dir.write_text("in the way")
         with pytest.raises(RunError, match=r"cannot be published in .*models: File exists"):
             pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
+
+    def test_that_it_cannot_be_written_is_known_before_the_fit(self, config: Config) -> None:
+        """Nobody waits for a training whose model cannot be kept."""
+        config.home.mkdir()
+        config.models_dir.write_text("in the way")
+        stages: set[str] = set()
+        with pytest.raises(RunError):
+            pipeline.train(config, data=DEMO, algorithm="svd", progress=lambda stage, *_: stages.add(stage))
+        assert stages == {"generate"}
+
+    def test_a_killed_training_leaves_no_version(self, config: Config) -> None:
+        """Killed while it writes, it leaves nothing that counts, and the next training removes what it left."""
+        program = (
+            "import os, signal, sys; from pathlib import Path; from service.config import Config; "
+            "from service.models import files; from service.training import pipeline; write = files.write\n"
+            "def deadly(path, content):\n"
+            "    write(path, content)\n"
+            "    if path.name == 'item_factors.bin': os.kill(os.getpid(), signal.SIGKILL)\n"
+            "files.write = deadly\n"
+            f"pipeline.train(Config(home=Path(sys.argv[1])), data={DEMO!r}, algorithm='svd', settings={SMALL!r})"
+        )
+        killed = subprocess.run([sys.executable, "-c", program, str(config.home)], cwd=ROOT)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(list(config.models_dir.glob(".svd-*.tmp"))) == 1
+        assert artefact.versions(config.models_dir) == []
+        manifest = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
+        assert not list(config.models_dir.glob(".*.tmp"))
+        assert artefact.versions(config.models_dir) == [manifest["version"]]
+
+    def test_threads_change_nothing(self, config: Config) -> None:
+        """The same seed gives the same bytes, whatever number of threads numba and BLAS may use."""
+        program = (
+            "import json, sys; from pathlib import Path; from service.config import Config; "
+            "from service.training import pipeline; "
+            f"manifest = pipeline.train(Config(home=Path(sys.argv[1])), data={DEMO!r}, algorithm='svd', seed=5); "
+            "print(json.dumps([manifest['arrays'], manifest['measures']]))"
+        )
+        results = {
+            subprocess.run(
+                [sys.executable, "-c", program, str(config.home)],
+                cwd=ROOT,
+                env={**os.environ, "NUMBA_NUM_THREADS": n_threads, "OPENBLAS_NUM_THREADS": n_threads},
+                capture_output=True,
+                check=True,
+            ).stdout
+            for n_threads in ("1", "2")
+        }
+        assert len(results) == 1
 
     def test_two_trainings_at_once(self, config: Config) -> None:
         """Both versions are whole, one is active, and the static lists are of that one."""

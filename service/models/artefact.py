@@ -171,10 +171,17 @@ def directory_of(models_dir: Path, version: str) -> Path:
 
 
 def versions(models_dir: Path) -> list[str]:
-    """Return the published versions, oldest first."""
-    if not models_dir.is_dir():
-        return []
-    found = [path.name for path in models_dir.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()]
+    """Return the published versions, oldest first.
+
+    Raises:
+        ModelRefused: the directory cannot be read.
+    """
+    try:
+        if not models_dir.is_dir():
+            return []
+        found = [path.name for path in models_dir.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()]
+    except OSError as error:
+        raise ModelRefused(f"{models_dir} cannot be read: {error.strerror}") from error
     return sorted(found, key=lambda name: (name.split("-")[-2], name))
 
 

@@ -7,6 +7,7 @@ notes.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,8 @@ _100K_GENRES: Final = (
 )
 # fmt: on
 _100K_FIRST_GENRE: Final = 5
+# Not what str.splitlines takes for one besides: some of that occurs within titles.
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _NO_GENRES: Final = "(no genres listed)"
 
 _Entry = tuple[str, str, tuple[str, ...]]
@@ -47,7 +50,7 @@ def read_catalogue(ratings: Path) -> tuple[Catalogue, list[str]]:
     titles: dict[str, str] = {}
     genres: dict[str, tuple[str, ...]] = {}
     n_broken = 0
-    for entry in read(text.splitlines()):
+    for entry in read(_LINE_END.split(text)):
         if entry is None:
             n_broken += 1
             continue

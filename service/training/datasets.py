@@ -18,6 +18,7 @@ from service.errors import DataError
 from service.models.vocabulary import Vocabulary
 from service.training import demo
 from service.training.interactions import Catalogue, Int64, Interactions, Progress, ReadReport, no_progress
+from service.training.values import shown
 
 if TYPE_CHECKING:
     from service.training.rows import Rows
@@ -68,12 +69,12 @@ def read(path_or_spec: str, progress: Progress = no_progress) -> Interactions:
     _refuse_unusable(path, rows)
     catalogue, notes = read_catalogue(path)
     report = ReadReport(
-        source=path_or_spec,
-        files=(path.name,),
+        source=shown(path_or_spec),
+        files=(shown(path.name),),
         n_rows=rows.n_rows,
         n_bad_rows=rows.n_bad_rows,
         bad_examples=tuple(rows.bad_examples),
-        notes=tuple(notes),
+        notes=(*_passed_over(path_or_spec, path), *notes),
     )
     return _interactions(rows, report, catalogue)
 
@@ -98,6 +99,8 @@ def fingerprint(path_or_spec: str) -> str:
 
 
 def _ratings_file(path_or_spec: str) -> Path:
+    if not path_or_spec.strip():
+        raise DataError(f"no data is named: give a file, a MovieLens directory, or {demo.FORM}")
     path = Path(path_or_spec).expanduser()
     try:
         if path.is_dir():
@@ -109,12 +112,22 @@ def _ratings_file(path_or_spec: str) -> Path:
             raise DataError(f"there is no {path_or_spec!r}: give a file, a MovieLens directory, or {demo.FORM}")
         if not path.is_file():
             raise DataError(f"{path} is neither a file nor a directory")
-    except (OSError, ValueError) as error:  # such as a name that is too long, or one with a NUL
-        raise DataError(f"{path_or_spec!r} cannot be looked up: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL within the name
+        raise DataError(f"{path_or_spec!r} cannot be a path: {error}") from error
     what = _UNSUPPORTED.get(path.suffix.lower())
     if what is not None:
         raise DataError(f"{path} is {what}, which is not supported: give a CSV or TSV file or a MovieLens directory")
     return path
+
+
+def _passed_over(path_or_spec: str, path: Path) -> list[str]:
+    """Say of a directory with several files of ratings which of them counts."""
+    if not Path(path_or_spec).expanduser().is_dir():
+        return []
+    others = [name for name in MOVIELENS_FILES if name != path.name and path.with_name(name).is_file()]
+    return [f"{path.parent} holds {' and '.join(others)} too; {path.name} alone was read."] if others else []
 
 
 def _refuse_unusable(path: Path, rows: Rows) -> None:

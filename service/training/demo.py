@@ -20,9 +20,11 @@ from service.models.vocabulary import Vocabulary
 from service.training.interactions import Catalogue, Interactions, Progress, ReadReport
 
 FORM: Final = "demo[:USERSxITEMSxRATINGS]"
-_GENERATOR_VERSION: Final = 1
+_GENERATOR_VERSION: Final = 2
 _SEED: Final = 20_260_101
-_SPEC = re.compile(r"demo(?::(\d{1,9})x(\d{1,9})x(\d{1,10}))?")
+_SPEC = re.compile(r"demo(?::([0-9]+)x([0-9]+)x([0-9]+))?")
+# What fits into the memory of one machine: a set takes some 100 bytes per rating while it is made.
+_MOST: Final = (10_000_000, 10_000_000, 100_000_000)
 _GENRES: Final = ("Adventure", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Mystery", "Science Fiction")
 # fmt: off
 _ADJECTIVES: Final = (
@@ -68,6 +70,9 @@ def parse_spec(spec: str) -> DemoSize | None:
         return None
     if match[1] is None:
         return DemoSize()
+    if any(len(group) > 9 or int(group) > most for group, most in zip(match.groups(), _MOST, strict=True)):
+        users, items, ratings = (f"{most:,}" for most in _MOST)
+        raise DataError(f"{spec!r} asks for more than {users} users, {items} items or {ratings} ratings")
     size = DemoSize(*(int(group) for group in match.groups()))
     if not min(size.n_users, size.n_items, size.n_ratings):
         raise DataError(f"{spec!r} asks for a set without users, items or ratings")
@@ -157,16 +162,20 @@ def _draw_pairs(
         pairs = np.union1d(own, rng.integers(size.n_users, size=size.n_items) * size.n_items + everything)
     n_pairs, n_rounds = size.n_users * size.n_items, 0
     while pairs.size < size.n_ratings:
-        missing, free_share = size.n_ratings - pairs.size, 1 - pairs.size / n_pairs
-        n_draws = min(int(1.2 * missing / free_share) + 64, _DRAWS_AT_ONCE)
-        if n_rounds < 8:
+        missing, n_free = size.n_ratings - pairs.size, n_pairs - pairs.size
+        n_draws = min(int(1.2 * missing / (n_free / n_pairs)) + 64, _DRAWS_AT_ONCE)
+        if 1.2 * missing > n_free:
+            # Of a dense set so few pairs are free that listing them is cheaper than meeting them by chance.
+            is_free = np.ones(n_pairs, dtype=bool)
+            is_free[pairs] = False
+            new = np.flatnonzero(is_free)
+        elif n_rounds < 8:
             users = np.searchsorted(activity, rng.random(n_draws) * activity[-1], side="right")
             users = np.minimum(users, size.n_users - 1)
-            drawn = users * size.n_items + draw_items(users, _OWN_TASTE_SHARE)
+            new = np.setdiff1d(users * size.n_items + draw_items(users, _OWN_TASTE_SHARE), pairs)
         else:
-            # Dense sets: what the favourites leave free is found sooner by drawing evenly.
-            drawn = rng.integers(n_pairs, size=n_draws)
-        new = np.setdiff1d(drawn, pairs)
+            # What the favourites leave free is found sooner by drawing evenly.
+            new = np.setdiff1d(rng.integers(n_pairs, size=n_draws), pairs)
         if new.size > missing:
             new = rng.choice(new, missing, replace=False)
         pairs = np.union1d(pairs, new)

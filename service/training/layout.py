@@ -3,7 +3,8 @@
 A table has `user,item[,rating][,timestamp]` columns. With a header they are found by name, in any order, and other
 columns are ignored; without one they are taken by position. The three MovieLens formats are such tables: `u.data` is
 separated by tabs, `ratings.dat` by `::`, and `ratings.csv` has a header. The decision is made by the majority of the
-first lines, so that a broken one among them does not sway it. One line is one row: a quoted field does not span lines.
+first lines, so that a broken one among them, or before the header, does not sway it. One line is one row: a quoted
+field does not span lines.
 """
 
 from __future__ import annotations
@@ -14,23 +15,32 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from service.errors import DataError
-from service.training.values import looks_like_time, parse_number
+from service.training.values import looks_like_time, parse_number, shown
 
 HEAD_BYTES: Final = 1 << 16
 _HEAD_LINES: Final = 200
+# How remarks before the rows begin: numpy.savetxt writes the one, the KONECT collection the other.
+_REMARKS: Final = ("#", "%")
 # In order of preference where two would fit equally well.
 _SEPARATORS: Final = {"::": "'::'", "\t": "a tab", ";": "a semicolon", "|": "a bar", ",": "a comma"}
+_SUPPORTED: Final = "give a CSV or TSV file or a MovieLens directory"
+_TEXT: Final = "convert it to UTF-8"
 _MAGICS: Final = {
-    b"PAR1\x15": "a Parquet file",
-    b"\x1f\x8b": "compressed with gzip",
-    b"PK\x03\x04": "a zip archive",
-    b"BZh91AY&SY": "compressed with bzip2",
-    b"\xfd7zXZ": "compressed with xz",
-    b"(\xb5/\xfd": "compressed with Zstandard",
-    b"\xff\xfe": "encoded in UTF-16",
-    b"\xfe\xff": "encoded in UTF-16",
-    b"{": "JSON",
-    b"[{": "JSON",
+    b"PAR1\x15": ("a Parquet file", _SUPPORTED),
+    b"\x1f\x8b": ("compressed with gzip", _SUPPORTED),
+    b"PK\x03\x04": ("a zip archive", _SUPPORTED),
+    b"BZh91AY&SY": ("compressed with bzip2", _SUPPORTED),
+    b"\xfd7zXZ": ("compressed with xz", _SUPPORTED),
+    b"(\xb5/\xfd": ("compressed with Zstandard", _SUPPORTED),
+    b"\xff\xfe\0\0": ("encoded in UTF-32", _TEXT),
+    b"\xff\xfe": ("encoded in UTF-16", _TEXT),
+    b"\xfe\xff": ("encoded in UTF-16", _TEXT),
+    b"{": ("JSON", _SUPPORTED),
+    b"[{": ("JSON", _SUPPORTED),
+    b"<!doctype": ("a web page", _SUPPORTED),
+    b"<html": ("a web page", _SUPPORTED),
+    b"<?xml": ("XML", _SUPPORTED),
+    b"%pdf-": ("a PDF document", _SUPPORTED),
 }
 # Names without case and without anything but letters and digits; the first that a header has is taken.
 # fmt: off
@@ -71,7 +81,8 @@ class Layout:
     Attributes:
         separator: what stands between two fields.
         n_fields: how many fields a line has.
-        n_skipped_lines: lines before the first row: blank ones and the header.
+        n_skipped_lines: lines before the first row: blank ones, remarks and the header.
+        unread_lines: those among them (0-based) that are none of the three.
         user: position of the user id.
         item: position of the item id.
         rating: position of the rating; None where every rating is 1.
@@ -85,6 +96,7 @@ class Layout:
     item: int
     rating: int | None
     timestamp: int | None
+    unread_lines: tuple[int, ...] = ()
 
     @property
     def has_quotes(self) -> bool:
@@ -102,11 +114,10 @@ def detect(name: str, head: bytes) -> Layout:
     Raises:
         DataError: this is not a table, or lacks a column.
     """
-    for magic, what in _MAGICS.items():
-        if head.lstrip()[: len(magic)] == magic:
-            raise DataError(
-                f"{name} is {what}, which is not supported: give a CSV or TSV file or a MovieLens directory"
-            )
+    start = head.lstrip(b" \t\r\n")[:16].lower()
+    for magic, (what, advice) in _MAGICS.items():
+        if start.startswith(magic.lower()):
+            raise DataError(f"{name} is {what}, which is not supported: {advice}")
     numbered = [
         (number, line)
         for number, line in enumerate(head.decode("utf-8", errors="replace").replace("\r\n", "\n").split("\n"))
@@ -115,12 +126,26 @@ def detect(name: str, head: bytes) -> Layout:
     if not numbered:
         raise DataError(f"{name} holds no rows")
     lines = [line for _, line in numbered]
+    if 2 * sum("\0" in line for line in lines) > len(lines):
+        raise DataError(f"{name} is not a text in UTF-8: most of its first lines hold NUL characters")
+    if len(lines) == 1 and "\r" in lines[0].strip():
+        raise DataError(f"{name} ends its lines with carriage returns alone: end them with newlines")
     separator, n_fields = _separator(name, lines)
-    rows = [split(line, separator) for line in lines]
-    columns = _by_name(name, rows)
-    if columns is not None:
-        return Layout(separator, len(rows[0]), numbered[0][0] + 1, *columns)
-    return Layout(separator, n_fields, numbered[0][0], *_by_position(rows, n_fields))
+    cut = [(number, split(line, separator)) for number, line in numbered]
+    while len(cut) > 1 and len(cut[0][1]) != n_fields and cut[0][1][0].lstrip().startswith(_REMARKS):
+        del cut[0]
+    rows = [row for _, row in cut]
+    for index, row in enumerate(rows):
+        columns = _by_name(row)
+        if columns is not None:
+            # A separator at the end of every row, though not of the header, makes one more field, always empty.
+            lasts = {other[-1] for other in rows if len(other) == n_fields} if n_fields == len(row) + 1 else None
+            unread = tuple(number for number, _ in cut[:index])
+            return Layout(separator, len(row) + (lasts == {""}), cut[index][0] + 1, *columns, unread)
+        if len(row) == n_fields:
+            break
+    _refuse_header(name, rows)
+    return Layout(separator, n_fields, cut[0][0], *_by_position(rows, n_fields))
 
 
 def split(line: str, separator: str) -> list[str]:
@@ -143,32 +168,44 @@ def _separator(name: str, lines: list[str]) -> tuple[str, int]:
             if (n_lines, n_fields) > best[:2]:
                 best = (n_lines, n_fields, separator)
     if not best[0]:
-        wanted = ", ".join(_SEPARATORS.values())
+        *most, last = _SEPARATORS.values()
+        wanted = f"{', '.join(most)} or {last}"
         raise DataError(f"{name} is not a table: none of its first lines has two fields separated by {wanted}")
     return best[2], best[1]
 
 
-def _by_name(name: str, rows: list[list[str]]) -> _Columns | None:
-    """Return the columns' positions by the header, or None where there is no header."""
-    names = ["".join(c for c in text.lower() if c.isalnum()) for text in rows[0]]
-    found = {
+def _roles(row: list[str]) -> dict[str, int | None]:
+    names = ["".join(c for c in text.lower() if c.isalnum()) for text in row]
+    return {
         role: next((names.index(alias) for alias in aliases if alias in names), None)
         for role, aliases in ALIASES.items()
     }
-    if found["user"] is not None and found["item"] is not None:
-        return _Columns(found["user"], found["item"], found["rating"], found["timestamp"])
-    if len(rows[0]) > 2 and _is_value(rows[0][2]):
+
+
+def _by_name(row: list[str]) -> _Columns | None:
+    """Return the columns' positions by the header, or None where the line is no header."""
+    found = _roles(row)
+    if found["user"] is None or found["item"] is None:
         return None
+    return _Columns(found["user"], found["item"], found["rating"], found["timestamp"])
+
+
+def _refuse_header(name: str, rows: list[list[str]]) -> None:
+    """Refuse a first line that is a header but does not say where users and items are."""
+    if len(rows[0]) > 2 and _is_value(rows[0][2]):
+        return
+    found = _roles(rows[0])
     has_known_name = any(position is not None for position in found.values())
     # Words where the other lines have numbers: a header of names that we do not know, not a broken row.
     is_wordy = not any(c.isdigit() for text in rows[0] for c in text) and any(
         len(row) == len(rows[0]) > 2 and _is_value(row[2]) for row in rows[1:]
     )
     if not (has_known_name or is_wordy):
-        return None
+        return
     missing = " and no ".join(role for role in ("user", "item") if found[role] is None)
+    names = shown(", ".join(text.strip() for text in rows[0])[:200])
     raise DataError(
-        f"{name}: the header names no {missing} column, only {', '.join(text.strip() for text in rows[0])[:200]}; "
+        f"{name}: the header names no {missing} column, only {names}; "
         f"call the columns user_id, item_id, rating and timestamp"
     )
 

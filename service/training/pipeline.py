@@ -1,16 +1,15 @@
 """One training, from a PATH to a published version.
 
 Invariants: what is measured was not learnt from, and what is published was fitted on everything, with the same settings
-and seed. Nothing of a training is seen before its version is whole (`service.models.artefact`), and activations of
-trainings that end at the same moment take turns, so that ACTIVE and the static lists name one model.
+and seed. Nothing of a training is seen before its version is whole (`service.models.artefact`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import errno
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,13 +22,13 @@ from service.training import datasets, splits
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.measures import RATING_MEASURES
 from service.training.popularity import decayed
+from service.training.values import shown
 
 if TYPE_CHECKING:
     from service.training.algorithms.registry import Candidate
 
 HOLD_OUT_SHARE: Final = 0.1
 DEFAULT_DATA: Final = "demo"
-_LOCK: Final = ".lock"
 
 
 def train(
@@ -61,7 +60,7 @@ def train(
     Raises:
         UsageError: there is no such algorithm or setting.
         DataError: the data is refused.
-        RunError: the fit failed, or the model cannot be written.
+        RunError: the fit failed, or the model cannot be written, which is found out before the fit if possible.
     """
     # `up` imports this module to ask `needs_training`, and has no use for what a training needs.
     from service import publication
@@ -73,6 +72,7 @@ def train(
     interactions = datasets.read(data, progress)
     if on_read is not None:
         on_read(interactions)
+    _require_writable(config.models_dir)
     split_seed, measure_seed, fit_seed = np.random.SeedSequence(seed).spawn(3)
     measures = _hold_out(interactions, candidate, split_seed, measure_seed, progress)
     snapshot = candidate.fit(interactions, candidate.config, np.random.default_rng(fit_seed), progress)
@@ -81,15 +81,14 @@ def train(
     described = describe(interactions)
     if interactions.report.files:
         # A path of this machine says nothing elsewhere, and is nobody's business.
-        described["source"] = Path(data).expanduser().resolve().name
+        described["source"] = shown(Path(data).expanduser().resolve().name)
     described["seed"] = seed
     try:
         version = artefact.publish(config.models_dir, snapshot, data=described, measures=measures)
-        if activate:
-            with _lock(config.models_dir):
-                publication.activate(config.models_dir, version)
     except OSError as error:
-        raise RunError(f"the model cannot be published in {config.models_dir}: {error.strerror or error}") from error
+        raise _unpublishable(config.models_dir, error) from error
+    if activate:
+        publication.activate(config.models_dir, version)
     return artefact.read_manifest(config.models_dir / version)
 
 
@@ -118,6 +117,19 @@ def needs_training(config: Config, data: str | None) -> str | None:
     return None if wanted in {None, trained_on} else data
 
 
+def _require_writable(models_dir: Path) -> None:
+    try:
+        models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _unpublishable(models_dir, error) from error
+    if not os.access(models_dir, os.W_OK | os.X_OK):
+        raise _unpublishable(models_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _unpublishable(models_dir: Path, error: OSError) -> RunError:
+    return RunError(f"the model cannot be published in {models_dir}: {error.strerror or error}")
+
+
 def _hold_out(
     data: Interactions,
     candidate: Candidate,
@@ -142,10 +154,3 @@ def _hold_out(
     predicted = predict(snapshot, hidden.user_rows, hidden.item_rows)
     reached = {name: measure(predicted, hidden.ratings) for name, measure in RATING_MEASURES.items()}
     return {**reached, "holdout": {"share": HOLD_OUT_SHARE, "n": len(hidden)}}
-
-
-@contextmanager
-def _lock(models_dir: Path) -> Iterator[None]:
-    with (models_dir / _LOCK).open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -2,8 +2,8 @@
 
 Invariants:
 
-1. Every line after the header is a blank line, a good row or a bad row; n_rows = good + bad. A bad row is named by the
-   number of its line in the file.
+1. Every line but the header, and remarks before the first row, is a blank line, a good row or a bad row; n_rows = good
+   + bad. A bad row is named by the number of its line in the file.
 2. pyarrow sees only what `lines.blank_out` let through, and the number of a line never changes on the way.
 3. Memory is the resulting arrays and one block.
 """
@@ -26,7 +26,7 @@ from service.errors import DataError
 from service.training import layout as layouts
 from service.training.layout import Layout
 from service.training.lines import Lines, blank_out
-from service.training.values import ID_LIMIT, NO_TIME, parse_id, parse_number, parse_time, seconds_of
+from service.training.values import ID_LIMIT, NO_TIME, parse_id, parse_number, parse_time, seconds_of, shown
 
 N_EXAMPLES: Final = 10
 _BLOCK_BYTES: Final = 32 << 20
@@ -81,18 +81,14 @@ def read_rows(path: Path, on_bytes: Callable[[int], None]) -> Rows:
     reader: _Reader | None = None
     n_bytes = 0
     with path.open("rb") as file:
-        for block in _blocks(file, path.name):
+        for block in _blocks(file, path):
             digest.update(block)
             text = block
             if reader is None:
                 text = text.removeprefix(_BYTE_ORDER_MARK)
-                head = text[: layouts.HEAD_BYTES]
-                if len(text) > len(head):
-                    head = head[: head.rfind(_NEWLINE) + 1] or head
-                layout = layouts.detect(path.name, head)
-                reader = _Reader(path.name, layout, n_lines=layout.n_skipped_lines)
-                for _ in range(layout.n_skipped_lines):
-                    text = text.partition(_NEWLINE)[2]
+                layout = layouts.detect(str(path), _head(text))
+                reader = _Reader(shown(path.name), layout)
+                text = reader.skip(text)
             reader.read(text)
             n_bytes += len(block)
             on_bytes(n_bytes)
@@ -101,7 +97,13 @@ def read_rows(path: Path, on_bytes: Callable[[int], None]) -> Rows:
     return reader.finish(digest.hexdigest())
 
 
-def _blocks(file: BinaryIO, name: str) -> Iterator[bytes]:
+def _head(text: bytes) -> bytes:
+    """Return the first lines, whole; a first line of any length is among them, and others after it."""
+    head = text[: max(layouts.HEAD_BYTES, text.find(_NEWLINE) + layouts.HEAD_BYTES)]
+    return head if len(text) == len(head) else head[: head.rfind(_NEWLINE) + 1] or head
+
+
+def _blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
     """Yield a file's bytes in blocks that end with a line; a file that fits into one block is one."""
     rest, following = b"", file.read(_BLOCK_BYTES)
     while following:
@@ -113,7 +115,7 @@ def _blocks(file: BinaryIO, name: str) -> Iterator[bytes]:
         else:
             rest += block
             if len(rest) > _LINE_LIMIT_BYTES:
-                raise DataError(f"{name} is not a text table: it has a line of over {_LINE_LIMIT_BYTES >> 20} MiB")
+                raise DataError(f"{path} is not a text table: it has a line of over {_LINE_LIMIT_BYTES >> 20} MiB")
     if rest:
         yield rest
 
@@ -124,13 +126,21 @@ class _Reader:
 
     name: str
     layout: Layout
-    n_lines: int
+    n_lines: int = 0
     n_rows: int = 0
     n_bad_rows: int = 0
     examples: list[str] = field(default_factory=list)
     users: dict[str, int] = field(default_factory=dict)
     items: dict[str, int] = field(default_factory=dict)
     parts: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
+
+    def skip(self, text: bytes) -> bytes:
+        """Return the file's first block without what is before the first row."""
+        for _ in range(self.layout.n_skipped_lines):
+            text = text.partition(_NEWLINE)[2]
+        self._note(dict.fromkeys(self.layout.unread_lines, "not the header, and not a row as there are after it"))
+        self.n_lines = self.layout.n_skipped_lines
+        return text
 
     def read(self, block: bytes) -> None:
         text = block.replace(b"\r\n", _NEWLINE).removesuffix(_RETURN) if _RETURN in block else block
@@ -141,11 +151,14 @@ class _Reader:
         n_lines = text.count(_NEWLINE) + (not text.endswith(_NEWLINE))
         lines = np.delete(np.arange(n_lines), skipped) if skipped else np.arange(n_lines)
         self._take(table, lines, text, bad)
+        self._note(bad)
+        self.n_lines += n_lines
+
+    def _note(self, bad: dict[int, str]) -> None:
         for line, reason in sorted(bad.items())[: N_EXAMPLES - len(self.examples)]:
             self.examples.append(f"{self.name}:{self.n_lines + line + 1}: {reason}")
         self.n_rows += len(bad)
         self.n_bad_rows += len(bad)
-        self.n_lines += n_lines
 
     def finish(self, sha256: str) -> Rows:
         empty = (np.int32, np.int32, np.float32, np.int64)

@@ -86,6 +86,11 @@ def seconds_of(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     return seconds
 
 
+def shown(text: str) -> str:
+    """Return a text from outside as it may be printed and stored: what is not printable is escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def looks_like_time(text: str) -> bool:
     """Tell whether a field can only be a time, not a rating."""
     number = parse_number(text)

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from service.errors import TrainingDiverged
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import settings
+from service.training.algorithms.compiled import compiled
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.settings import setting
 from service.training.assembly import assemble
@@ -117,14 +117,14 @@ def fit(data: Interactions, config: SvdConfig, rng: np.random.Generator, progres
             *(padded.user_bias, padded.item_bias, rates, config.biased),
         )
         if not np.isfinite(squared_error):
-            raise TrainingDiverged(_diverged(config, epoch + 1))
+            raise TrainingDiverged(_diverged(data, config, epoch + 1))
         progress("fit", epoch + 1, config.n_epochs)
     _forget_unseen(padded, users, items)
     k = config.n_factors
     factors = np.ascontiguousarray(padded.user_factors[:, :k]), np.ascontiguousarray(padded.item_factors[:, :k])
     # The last step of an epoch is in no prediction of it.
     if not all(np.isfinite(table).all() for table in (*factors, padded.user_bias, padded.item_bias)):
-        raise TrainingDiverged(_diverged(config, config.n_epochs))
+        raise TrainingDiverged(_diverged(data, config, config.n_epochs))
     return assemble(
         data,
         algorithm=NAME,
@@ -175,7 +175,7 @@ def first_tables(data: Interactions, config: SvdConfig, rng: np.random.Generator
     return Tables(drawn(n_users), drawn(n_items), np.zeros(n_users, np.float32), np.zeros(n_items, np.float32))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _epoch(
     users: Int32,
     items: Int32,
@@ -230,7 +230,10 @@ def _forget_unseen(tables: Tables, users: Int32, items: Int32) -> None:
     tables.item_factors[np.bincount(items, minlength=tables.item_bias.size) == 0] = 0
 
 
-def _diverged(config: SvdConfig, epoch: int) -> str:
+def _diverged(data: Interactions, config: SvdConfig, epoch: int) -> str:
     named = {name: value for name, value in settings.as_json(config).items() if name.startswith(("lr_", "init_"))}
     culprits = ", ".join(f"{name}={value}" for name, value in named.items() if value is not None)
-    return f"{NAME} diverged in epoch {epoch} of {config.n_epochs} with {culprits}: lower the learning rates"
+    return (
+        f"{NAME} diverged in epoch {epoch} of {config.n_epochs} on ratings from {data.rating_min:g} to "
+        f"{data.rating_max:g} with {culprits}: lower the learning rates, or scale the ratings down"
+    )
