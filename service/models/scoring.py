@@ -21,6 +21,8 @@ Scores = NDArray[np.float64]
 
 NO_ROWS: Final[Rows] = np.empty(0, dtype=np.int64)
 _MARGIN: Final = 16
+# Fewer lists than this cost less one by one: BLAS reads the item factors as fast, and there is less to arrange.
+_FEW: Final = 4
 _EPSILON: Final = float(np.finfo(np.float32).eps)
 
 
@@ -58,7 +60,9 @@ def exact_scores(snapshot: ModelSnapshot, user_row: int, rows: Rows) -> Scores:
     Returns:
         float64 (m,), in the order of `rows`, not clipped to the rating scale (clipping would make ties of the best).
     """
-    scores: Scores = _exact(snapshot, np.array([user_row]), rows[np.newaxis])[0]
+    scores = _products(snapshot.item_factors.take(rows, axis=0), snapshot.user_factors[user_row])
+    scores += snapshot.item_bias.take(rows)
+    scores += snapshot.user_constants[user_row]
     return scores
 
 
@@ -83,15 +87,16 @@ def personal(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]
         One ranking each, in the order of `wanted`: places offset to offset + n, the same whoever else is ranked with
         it.
     """
+    if len(wanted) < _FEW:
+        return [_alone(snapshot, want) for want in wanted]
     user_rows = np.array([want.user_row for want in wanted])
-    approximate = _approximate(snapshot, user_rows)
+    approximate = snapshot.user_factors.take(user_rows, axis=0) @ snapshot.item_factors.T
+    approximate += snapshot.item_bias
     for row, want in zip(approximate, wanted, strict=True):
-        row[snapshot.seen_rows(want.user_row)] = -np.inf
-        if want.exclude.size:
-            row[want.exclude] = -np.inf
+        _take_out(snapshot, want, row)
     size = max(want.offset + want.n for want in wanted) + _MARGIN
-    if len(wanted) == 1 or size >= approximate.shape[1]:
-        return [_one(snapshot, want, row) for want, row in zip(wanted, approximate, strict=True)]
+    if size >= approximate.shape[1]:
+        return [_chosen(snapshot, want, row) for want, row in zip(wanted, approximate, strict=True)]
     each = np.arange(len(wanted))[:, np.newaxis]
     candidates, cutoffs = _top(approximate, size, each)
     # In order of rows, so that a stable sort by score leaves ties in that order.
@@ -101,14 +106,14 @@ def personal(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]
     candidates, scores = candidates[each, order], scores[each, order]
     # Everything outside scores at most this. If a list's last place beats it, nothing outside belongs into the list;
     # -inf means that fewer items are left than were taken.
-    reach = (cutoffs + _bounds(snapshot, user_rows)).tolist()
+    reach = (cutoffs + snapshot.user_reaches.take(user_rows)).tolist()
     rankings = []
     for index, want in enumerate(wanted):
         end = want.offset + want.n
         if reach[index] > -math.inf and scores[index, end - 1] > reach[index]:
             rankings.append(Ranking(candidates[index, want.offset : end], scores[index, want.offset : end]))
         else:
-            rankings.append(_one(snapshot, want, approximate[index]))
+            rankings.append(_chosen(snapshot, want, approximate[index]))
     return rankings
 
 
@@ -161,24 +166,38 @@ def _products(items: Float32, others: Float32) -> Scores:
 
 
 def _exact(snapshot: ModelSnapshot, user_rows: NDArray[np.int64], rows: Rows) -> Scores:
-    """Score items `rows` (m, c) for users `user_rows` (m,): float64 (m, c)."""
+    """Score items `rows` (m, c) for users `user_rows` (m,): float64 (m, c), as `exact_scores` does for one."""
     users = snapshot.user_factors.take(user_rows, axis=0)
     scores = _products(snapshot.item_factors.take(rows, axis=0), users[:, np.newaxis])
     scores += snapshot.item_bias.take(rows)
-    scores += (snapshot.global_mean + snapshot.user_bias.take(user_rows).astype(np.float64))[:, np.newaxis]
+    scores += snapshot.user_constants.take(user_rows)[:, np.newaxis]
     return scores
 
 
-def _approximate(snapshot: ModelSnapshot, user_rows: NDArray[np.int64]) -> Float32:
-    """Scores less the user's constant, good enough to choose by, float32 (m, n_items)."""
-    approximate: Float32
-    if user_rows.size == 1:
-        # BLAS has a better way for one than for many.
-        approximate = (snapshot.item_factors @ snapshot.user_factors[user_rows[0]])[np.newaxis]
-    else:
-        approximate = snapshot.user_factors.take(user_rows, axis=0) @ snapshot.item_factors.T
+def _alone(snapshot: ModelSnapshot, wanted: Wanted) -> Ranking:
+    """Rank one list by itself."""
+    approximate: Float32 = snapshot.item_factors @ snapshot.user_factors[wanted.user_row]
     approximate += snapshot.item_bias
-    return approximate
+    _take_out(snapshot, wanted, approximate)
+    return _chosen(snapshot, wanted, approximate)
+
+
+def _take_out(snapshot: ModelSnapshot, wanted: Wanted, approximate: Float32) -> None:
+    """Make the items that must not be in a list the last choice."""
+    approximate[snapshot.seen_rows(wanted.user_row)] = -np.inf
+    if wanted.exclude.size:
+        approximate[wanted.exclude] = -np.inf
+
+
+def _chosen(snapshot: ModelSnapshot, wanted: Wanted, approximate: Float32) -> Ranking:
+    """Rank one list, given approximate scores less the user's constant, float32 (n_items,)."""
+    return _best(
+        approximate,
+        float(snapshot.user_reaches[wanted.user_row]),
+        lambda rows: exact_scores(snapshot, wanted.user_row, rows),
+        wanted.offset,
+        wanted.n,
+    )
 
 
 def _top(approximate: Float32, size: int, each: NDArray[np.int64]) -> tuple[Rows, Float32]:
@@ -207,24 +226,6 @@ def _top(approximate: Float32, size: int, each: NDArray[np.int64]) -> tuple[Rows
     values = approximate[each, pool]
     picked = values.argpartition(values.shape[1] - size, axis=1)[:, -size:]
     return pool[each, picked], values[each, picked[:, :1]][:, 0]
-
-
-def _bounds(snapshot: ModelSnapshot, user_rows: NDArray[np.int64]) -> Scores:
-    """What each user's exact scores may be above the approximate ones, float64 (m,): the constant, and rounding."""
-    users = snapshot.user_factors.take(user_rows, axis=0)
-    # |fl(x.y) - x.y| <= k u |x||y| (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), in any order of
-    # summation; the constants are generous.
-    norms = np.sqrt(np.einsum("ij,ij->i", users, users)) * snapshot.largest_item_norm + snapshot.largest_item_bias
-    constants = snapshot.user_bias.take(user_rows).astype(np.float64) + snapshot.global_mean
-    bounds: Scores = constants + (snapshot.n_factors + 8) * _EPSILON * norms.astype(np.float64)
-    return bounds
-
-
-def _one(snapshot: ModelSnapshot, wanted: Wanted, approximate: Float32) -> Ranking:
-    bound = float(_bounds(snapshot, np.array([wanted.user_row]))[0])
-    return _best(
-        approximate, bound, lambda rows: exact_scores(snapshot, wanted.user_row, rows), wanted.offset, wanted.n
-    )
 
 
 def _best(approximate: Float32, bound: float, exact: Callable[[Rows], Scores], offset: int, n: int) -> Ranking:

@@ -116,11 +116,21 @@ class ModelSnapshot:
         return np.asarray(norms, dtype=np.float32)
 
     @cached_property
-    def largest_item_norm(self) -> float:
-        """The largest length of an item's factors; 0 for an empty catalogue."""
-        return float(np.max(self.item_norms, initial=0.0))
+    def user_constants(self) -> NDArray[np.float64]:
+        """What every score of a user has in common, global mean and user bias: float64 (n_users,)."""
+        return self.user_bias.astype(np.float64) + self.global_mean
 
     @cached_property
-    def largest_item_bias(self) -> float:
-        """The largest absolute item bias; 0 for an empty catalogue."""
-        return float(np.max(np.abs(self.item_bias), initial=0.0))
+    def user_reaches(self) -> NDArray[np.float64]:
+        """How far exact scores may lie above approximate ones, by user: float64 (n_users,).
+
+        An approximate score is the float32 sum of item bias and product. Above it are the user's constant and the
+        rounding: |fl(x·y) - x·y| <= k u |x||y|, in any order of summation (Higham, Accuracy and Stability of Numerical
+        Algorithms, section 3.1); the factors are generous.
+        """
+        norms = np.sqrt(np.einsum("ij,ij->i", self.user_factors, self.user_factors)).astype(np.float64)
+        largest_norm = float(np.max(self.item_norms, initial=0.0))
+        largest_bias = float(np.max(np.abs(self.item_bias), initial=0.0))
+        rounding = (self.n_factors + 8) * float(np.finfo(np.float32).eps) * (norms * largest_norm + largest_bias)
+        reaches: NDArray[np.float64] = self.user_constants + rounding
+        return reaches
