@@ -24,14 +24,20 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 )
 
 
+# GET routes that only look, so that HEAD can be answered as RFC 9110 section 9.3.2 asks; a list is served, and
+# recorded.
+_LOOKING: frozenset[str] = frozenset({"/v1/model", "/healthz", "/readyz", "/openapi.json", "/docs"})
+
+
 def build_app(parts: Parts) -> web.Application:
     """Return the application that answers callers."""
     app = web.Application(client_max_size=parts.config.server.body_limit_bytes)
     app[PARTS] = parts
     methods: dict[str, list[str]] = {}
     for method, path, handler in ROUTES:
-        app.router.add_route(method, path, bounded(parts, path, handler), expect_handler=expect)
-        methods.setdefault(path, []).append(method)
+        for name in (method, "HEAD") if path in _LOOKING else (method,):
+            app.router.add_route(name, path, bounded(parts, path, handler), expect_handler=expect)
+            methods.setdefault(path, []).append(name)
     # In this order: a path's other methods behind its own, and what nothing matches behind everything.
     for path, known in methods.items():
         app.router.add_route("*", path, bounded(parts, path, not_allowed(known)), expect_handler=expect)

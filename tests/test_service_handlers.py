@@ -351,6 +351,17 @@ async def test_a_fault_of_ours_is_a_plain_500(client: Client, parts: Parts, monk
     assert b"recollect_handler_faults_total 1.0" in generate_latest(parts.metrics.registry)
 
 
+@pytest.mark.parametrize("path", ["/v1/model", "/healthz", "/readyz", "/openapi.json", "/docs"])
+async def test_head_is_get_without_its_body(client: Client, path: str) -> None:
+    """As health checks of other balancers ask; routes that serve lists refuse it, for nothing would be shown."""
+    async with client.get(path) as got, client.head(path) as head:
+        assert (head.status, await head.read()) == (200, b"")
+        assert head.headers["Content-Type"] == got.headers["Content-Type"]
+        assert head.headers["Content-Length"] == got.headers["Content-Length"]
+    async with client.head("/v1/popular") as refused:
+        assert (refused.status, refused.headers["Allow"]) == (405, "GET")
+
+
 async def test_the_model_route_shows_what_is_served(client: Client, parts: Parts) -> None:
     """Version, algorithm, measures and the data's fingerprint."""
     shown = await body(client, "GET", "/v1/model", 200)
