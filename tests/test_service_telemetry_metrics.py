@@ -25,6 +25,7 @@ from telemetry.memory import MemoryServer, MemoryStream
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.sinks import CountingSink
+from tests import made
 
 
 @pytest.fixture
@@ -40,19 +41,7 @@ def producer(tmp_path: Path) -> Iterator[Producer]:
 
 
 def feedback(event_id: str, user_id: str = "u") -> Feedback:
-    return Feedback(
-        event_id=event_id,
-        tenant="default",
-        client_time=None,
-        received_at="2026-11-21T01:02:03.456Z",
-        request_id="request-1",
-        type="click",
-        user_id=user_id,
-        item_id="i",
-        value=None,
-        recommendation_id=None,
-        position=None,
-    )
+    return made.feedback(event_id=event_id, user_id=user_id)
 
 
 def test_a_replicas_scrape_shows_every_counter_by_class(producer: Producer, log: ApplicationLog) -> None:

@@ -21,6 +21,7 @@ from telemetry.reading import read
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.sinks import CountingSink
 from telemetry.stream import EventStream, RedisStream, events_key, watermark_key
+from tests import made
 
 AwaitUntil = Callable[..., Awaitable[None]]
 QUICK = ConsumerSettings(
@@ -31,38 +32,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def feedback(number: int, producer: str = "p") -> Feedback:
-    return Feedback(
-        event_id=f"ev-{producer[:4]}-{number:08d}",
-        tenant="default",
-        client_time=None,
-        received_at="2026-11-21T01:02:03.456Z",
-        request_id="r",
-        type="click",
-        user_id="42",
-        item_id="318",
-        value=None,
-        recommendation_id=None,
-        position=None,
-    )
+    return made.feedback(event_id=f"ev-{producer[:4]}-{number:08d}")
 
 
 def served(number: int) -> Served:
-    return Served(
-        event_id=f"sv-{number:08d}",
-        tenant="default",
-        client_time=None,
-        received_at="2026-11-21T01:02:03.456Z",
-        request_id="r",
-        recommendation_id="rec",
-        user_id="42",
-        model="m",
-        variant=None,
-        candidate_set="all",
-        state_watermark=None,
-        latency_ms=0.4,
-        degraded=None,
-        items=[],
-    )
+    return made.served(event_id=f"sv-{number:08d}")
 
 
 class Job:

@@ -14,43 +14,17 @@ from telemetry.memory import MemoryServer, MemoryStream
 from telemetry.notes import Dropped, ProducerNote
 from telemetry.producer import Offered, Producer
 from telemetry.settings import ProducerSettings
+from tests import made
 
 SMALL = ProducerSettings(buffer_bytes=20_000, check_interval_s=0.01, linger_s=0.0)
 
 
 def served(text: str = "42") -> Served:
-    return Served(
-        event_id="ev-00000001",
-        tenant="default",
-        client_time=None,
-        received_at="2026-11-21T01:02:03.456Z",
-        request_id="r1",
-        recommendation_id="rec1",
-        user_id=text,
-        model="m",
-        variant=None,
-        candidate_set="all",
-        state_watermark=None,
-        latency_ms=0.4,
-        degraded=None,
-        items=[],
-    )
+    return made.served(user_id=text)
 
 
 def feedback(text: str = "42") -> Feedback:
-    return Feedback(
-        event_id="ev-00000002",
-        tenant="default",
-        client_time=None,
-        received_at="2026-11-21T01:02:03.456Z",
-        request_id="r2",
-        type="click",
-        user_id=text,
-        item_id="318",
-        value=None,
-        recommendation_id=None,
-        position=None,
-    )
+    return made.feedback(user_id=text)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
 from telemetry.shipper import Decision, GoOn, NewEpoch, NewProducer, resume
 from telemetry.stream import RedisStream, StreamState, events_key, watermark_key
+from tests import made
 
 AwaitUntil = Callable[..., Awaitable[None]]
 QUICK = ProducerSettings(check_interval_s=0.05, linger_s=0.001, batch_events=7)
@@ -20,19 +21,7 @@ LINES = [b"one\n", b"two\n", b"three\n", b"four\n", b"five\n"]
 
 
 def event(number: int) -> Feedback:
-    return Feedback(
-        event_id=f"ev-{number:08d}",
-        tenant="default",
-        client_time=None,
-        received_at="2026-11-21T01:02:03.456Z",
-        request_id="r",
-        type="click",
-        user_id="42",
-        item_id="318",
-        value=None,
-        recommendation_id=None,
-        position=None,
-    )
+    return made.feedback(event_id=f"ev-{number:08d}")
 
 
 def tail(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
