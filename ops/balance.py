@@ -8,10 +8,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from loadbalancer import home, installation, ports, roster
+from loadbalancer import home, installation, roster
 from loadbalancer.errors import NotRunning, RestartFailed
 from loadbalancer.fleet import RESTART_SIGNAL
-from ops.up import PROGRAM, balancer_settings, children_environ, interruptible, say, supervise
+from ops.up import PROGRAM, alone, balancer_settings, children_environ, say, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from service.config import Config
 
 _LOOK_EVERY_S = 0.05
-_LEFTOVER_GRACE_S = 10.0
 # One replica drains for 9 s at most and gets ready within 60 s, or is started again.
 _RESTART_TIMEOUT_PER_REPLICA_S = 90.0
 
@@ -51,9 +50,7 @@ def balance(
     """
     settings = balancer_settings(environ, replicas=replicas, port=port)
     nginx, _ = installation.binaries(settings, redis=False)
-    with interruptible(), home.held(config.home):
-        home.end_leftovers(config.home, say, grace_s=_LEFTOVER_GRACE_S)
-        ports.require(settings.host, settings.port)
+    with alone(config, settings):
         plan = installation.Plan(
             settings=settings,
             home=config.home,

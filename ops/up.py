@@ -65,9 +65,7 @@ def up(
     """
     settings = balancer_settings(environ, replicas=replicas, port=port)
     nginx, redis = installation.binaries(settings, redis=config.redis_url is None)
-    with interruptible(), home.held(config.home):
-        home.end_leftovers(config.home, say, grace_s=_LEFTOVER_GRACE_S)
-        ports.require(settings.host, settings.port)
+    with alone(config, settings):
         children = children_environ(config, environ)
         status = _provide_model(config, data, program, children)
         if status != 0:
@@ -145,6 +143,19 @@ async def _supervise(home_dir: Path, parts: Sequence[Part], came_up: Callable[[]
             loop.add_signal_handler(number, fleet.ask_to_stop)
     loop.add_signal_handler(RESTART_SIGNAL, fleet.ask_to_restart)
     await fleet.run()
+
+
+@contextlib.contextmanager
+def alone(config: Config, settings: BalancerSettings) -> Iterator[None]:
+    """Hold the home directory, end what a killed run left in it, and make sure that nginx's port is free.
+
+    Raises:
+        BalancerError: another process runs here, something of an earlier one cannot be ended, or the port is taken.
+    """
+    with interruptible(), home.held(config.home):
+        home.end_leftovers(config.home, say, grace_s=_LEFTOVER_GRACE_S)
+        ports.require(settings.host, settings.port)
+        yield
 
 
 @contextlib.contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import http.client
 import json
 import os
 import signal
@@ -14,139 +12,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from loadbalancer import roster
 from loadbalancer.processes import group_members
-from loadbalancer.roster import Row
 from ops.balance import restart
 from service.config import Config
-
-STANDIN = Path(__file__).with_name("standin.py")
-# As the console script does it, but with the stand-in's program.
-BALANCE = """
-import os, sys
-from ops.balance import balance
-from ops.refusal import told
-from service.config import from_env
-sys.exit(told(lambda: balance(from_env(os.environ), program=sys.argv[1:])))
-"""
-
-
-@dataclass
-class Installation:
-    """A `balance` process in a home directory of its own."""
-
-    folder: Path
-    port: int
-    settings: dict[str, str] = field(default_factory=dict)
-    program: tuple[str, ...] = (sys.executable, str(STANDIN))
-    user: int | None = None
-    process: subprocess.Popen[str] | None = None
-    groups: dict[int, str] = field(default_factory=dict)
-
-    @property
-    def home(self) -> Path:
-        return self.folder / "var"
-
-    def start(self) -> None:
-        environ = {
-            **os.environ,
-            "RECOLLECT_HOME": str(self.home),
-            "RECOLLECT_LOGS": str(self.folder / "logs"),
-            "RECOLLECT_PORT": str(self.port),
-            # Short, so that a drain waits one second for idle connections and not five.
-            "RECOLLECT_UPSTREAM_KEEPALIVE_S": "1",
-            **self.settings,
-        }
-        become = {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", BALANCE, *self.program],
-            env=environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **become,  # type: ignore[call-overload]  # the overloads of Popen do not take keywords from a dict
-        )
-
-    def start_and_wait(self) -> None:
-        self.start()
-        self.wait_for("balancing at")
-
-    def wait_for(self, words: str) -> None:
-        assert self.process is not None
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            if words in line:
-                self.remember()
-                return
-        pytest.fail(f"it ended without saying {words!r}: {self.process.communicate()}")
-
-    def remember(self) -> None:
-        """Note every process group there ever was, to look for survivors later."""
-        self.groups.update({row.pid: row.output for row in self.rows().values() if row.pid is not None})
-
-    def survivors(self) -> list[int]:
-        return [pid for leader, output in self.groups.items() for pid in group_members(leader, output)]
-
-    def rows(self) -> dict[str, Row]:
-        return {row.name: row for row in roster.read(self.home)}
-
-    def pid(self, name: str) -> int:
-        pid = self.rows()[name].pid
-        assert pid is not None
-        return pid
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def wait(self) -> tuple[int, str, str]:
-        """Wait for its end; return its status, output and errors."""
-        assert self.process is not None
-        out, err = self.process.communicate(timeout=30)
-        return self.process.returncode, out, err
-
-    def get(
-        self, path: str, *, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, headers or {})
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read()
-
-    def end(self) -> None:
-        if self.process is None:
-            return
-        if self.process.poll() is None:
-            self.remember()
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.communicate(timeout=30)
-            self.process.kill()
-            self.process.communicate()
-        for leader in self.groups:
-            if group_members(leader, self.groups[leader]):
-                os.killpg(leader, signal.SIGKILL)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def new_installation(folder: Path) -> Installation:
-    models = folder / "var" / "models"
-    models.mkdir(parents=True)
-    (models / "popular.txt").write_text("1,2,3\n")
-    (models / "popular.json").write_text('{"items": [], "degraded": "static"}')
-    return Installation(folder, free_port())
+from tests.integration.balanced import Installation, free_port, new_installation
 
 
 @pytest.fixture
@@ -162,15 +36,6 @@ def running(installation: Installation) -> Installation:
     """An installation of three replicas, all ready."""
     installation.start_and_wait()
     return installation
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A running installation for tests that only ask it something."""
-    made = new_installation(tmp_path_factory.mktemp("shared"))
-    made.start_and_wait()
-    yield made
-    made.end()
 
 
 class Load:
@@ -339,106 +204,6 @@ def test_killing_nginx_master_leaves_no_worker_in_the_way(
     wait_until(lambda: running.rows()["nginx-0"].state == "ready", timeout_s=5.0)
     assert running.get("/v1/model")[0] == 200
     assert group_members(before.pid, before.output) == []
-
-
-# --- what nginx passes on, and what it answers itself
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/recommend/a%2Fb",
-        "/recommend/%2F%2F",
-        "/recommend/a%20b%25?x=%2F",
-        "/v1/recommendations/%E2%82%AC?n=5",
-        "/v1/items/a%2Fb/similar",
-        "/v1/popular?n=3",
-        "/v1/model",
-        "/openapi.json",
-        "/docs",
-        "/readyz",
-    ],
-)
-def test_a_path_reaches_the_replica_byte_for_byte(shared: Installation, path: str) -> None:
-    """Percent-encoding is the replica's to undo."""
-    status, _, said = shared.get(path)
-    assert status == 200
-    assert json.loads(said)["raw_path"] == path
-
-
-@pytest.mark.parametrize(
-    "path", ["/", "/metrics", "/admin", "/v1/", "/v1/nothing", "/_static/popular.json", "/_problem/400", "/v1/eventsx"]
-)
-def test_what_is_no_route_is_not_passed_on(shared: Installation, path: str) -> None:
-    """Replicas answer their operators on another port, and nginx's own files are not for asking."""
-    status, headers, said = shared.get(path)
-    assert status == 404
-    assert headers["Content-Type"] == "application/problem+json"
-    assert json.loads(said)["type"] == "/problems/not-found"
-
-
-def test_the_balancer_says_who_asks(shared: Installation) -> None:
-    """What clients claim about themselves is overwritten."""
-    headers = {"X-Forwarded-For": "6.6.6.6", "X-Request-Id": "mine"}
-    said = json.loads(shared.get("/v1/model", headers=headers)[2])
-    assert said["forwarded_for"] == "127.0.0.1"
-    assert said["request_id"] != "mine"
-
-
-@pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_over_the_limit_is_refused(shared: Installation, chunked: bool) -> None:
-    """64 KiB exactly is passed on; a byte more is 413, however it is sent."""
-    body = b"x" * 65536
-    assert json.loads(shared.get("/v1/events", method="POST", body=body)[2])["length"] == 65536
-    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
-    with contextlib.closing(connection):
-        connection.request("POST", "/v1/events", iter([body, b"x"]) if chunked else body + b"x", encode_chunked=chunked)
-        answer = connection.getresponse()
-        assert answer.status == 413
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        assert json.loads(answer.read())["type"] == "/problems/too-large"
-
-
-def test_an_encoded_body_is_refused(shared: Installation) -> None:
-    """No compression bombs."""
-    status, headers, said = shared.get("/v1/events", method="POST", body=b"x", headers={"Content-Encoding": "gzip"})
-    assert status == 415
-    assert headers["Content-Type"] == "application/problem+json"
-    assert json.loads(said)["type"] == "/problems/unsupported-body"
-
-
-@pytest.mark.parametrize(
-    ("request_bytes", "status"),
-    [
-        (b"NONSENSE\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 40000 + b"\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: a\r\n" % n for n in range(80)) + b"\r\n", 400),
-        (
-            b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            400,
-        ),
-        (b"GET /" + b"a" * 40000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
-        (b"GET / HTTP/3.0\r\nHost: x\r\n\r\n", 505),
-        (b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", 405),
-        (b"POST /v1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
-    ],
-)
-def test_what_is_not_http_as_we_read_it_is_a_problem_too(
-    shared: Installation, request_bytes: bytes, status: int
-) -> None:
-    """nginx's own pages never show, not even for what it cannot parse."""
-    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as client:
-        client.sendall(request_bytes)
-        client.settimeout(10)
-        answer = b""
-        with contextlib.suppress(ConnectionResetError):
-            while b"}" not in answer and (piece := client.recv(65536)):
-                answer += piece
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 %d " % status), answer
-    assert b"Content-Type: application/problem+json" in head
-    assert json.loads(body)["status"] == status
 
 
 # --- starting and stopping

@@ -1,0 +1,141 @@
+"""A running `balance` of real nginx and stand-in replicas, for the tests of both."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from loadbalancer import roster
+from loadbalancer.processes import group_members
+from loadbalancer.roster import Row
+
+STANDIN = Path(__file__).with_name("standin.py")
+# As the console script does it, but with the stand-in's program.
+BALANCE = """
+import os, sys
+from ops.balance import balance
+from ops.refusal import told
+from service.config import from_env
+sys.exit(told(lambda: balance(from_env(os.environ), program=sys.argv[1:])))
+"""
+
+
+@dataclass
+class Installation:
+    """A `balance` process in a home directory of its own."""
+
+    folder: Path
+    port: int
+    settings: dict[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = (sys.executable, str(STANDIN))
+    user: int | None = None
+    process: subprocess.Popen[str] | None = None
+    groups: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "var"
+
+    def start(self) -> None:
+        environ = {
+            **os.environ,
+            "RECOLLECT_HOME": str(self.home),
+            "RECOLLECT_LOGS": str(self.folder / "logs"),
+            "RECOLLECT_PORT": str(self.port),
+            # Short, so that a drain waits one second for idle connections and not five.
+            "RECOLLECT_UPSTREAM_KEEPALIVE_S": "1",
+            **self.settings,
+        }
+        become = {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", BALANCE, *self.program],
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **become,  # type: ignore[call-overload]  # the overloads of Popen do not take keywords from a dict
+        )
+
+    def start_and_wait(self) -> None:
+        self.start()
+        self.wait_for("balancing at")
+
+    def wait_for(self, words: str) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            if words in line:
+                self.remember()
+                return
+        pytest.fail(f"it ended without saying {words!r}: {self.process.communicate()}")
+
+    def remember(self) -> None:
+        """Note every process group there ever was, to look for survivors later."""
+        self.groups.update({row.pid: row.output for row in self.rows().values() if row.pid is not None})
+
+    def survivors(self) -> list[int]:
+        return [pid for leader, output in self.groups.items() for pid in group_members(leader, output)]
+
+    def rows(self) -> dict[str, Row]:
+        return {row.name: row for row in roster.read(self.home)}
+
+    def pid(self, name: str) -> int:
+        pid = self.rows()[name].pid
+        assert pid is not None
+        return pid
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self) -> tuple[int, str, str]:
+        """Wait for its end; return its status, output and errors."""
+        assert self.process is not None
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, out, err
+
+    def get(
+        self, path: str, *, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+
+    def end(self) -> None:
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.remember()
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.communicate(timeout=30)
+            self.process.kill()
+            self.process.communicate()
+        for leader in self.groups:
+            if group_members(leader, self.groups[leader]):
+                os.killpg(leader, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def new_installation(folder: Path) -> Installation:
+    models = folder / "var" / "models"
+    models.mkdir(parents=True)
+    (models / "popular.txt").write_text("1,2,3\n")
+    (models / "popular.json").write_text('{"items": [], "degraded": "static"}')
+    return Installation(folder, free_port())

@@ -1,0 +1,119 @@
+"""What nginx passes on to a replica, and what it answers itself."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.balanced import Installation, new_installation
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A running installation for tests that only ask it something."""
+    made = new_installation(tmp_path_factory.mktemp("shared"))
+    made.start_and_wait()
+    yield made
+    made.end()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/recommend/a%2Fb",
+        "/recommend/%2F%2F",
+        "/recommend/a%20b%25?x=%2F",
+        "/v1/recommendations/%E2%82%AC?n=5",
+        "/v1/items/a%2Fb/similar",
+        "/v1/popular?n=3",
+        "/v1/model",
+        "/openapi.json",
+        "/docs",
+        "/readyz",
+    ],
+)
+def test_a_path_reaches_the_replica_byte_for_byte(shared: Installation, path: str) -> None:
+    """Percent-encoding is the replica's to undo."""
+    status, _, said = shared.get(path)
+    assert status == 200
+    assert json.loads(said)["raw_path"] == path
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics", "/admin", "/v1/", "/v1/nothing", "/_static/popular.json", "/_problem/400", "/v1/eventsx"]
+)
+def test_what_is_no_route_is_not_passed_on(shared: Installation, path: str) -> None:
+    """Replicas answer their operators on another port, and nginx's own files are not for asking."""
+    status, headers, said = shared.get(path)
+    assert status == 404
+    assert headers["Content-Type"] == "application/problem+json"
+    assert json.loads(said)["type"] == "/problems/not-found"
+
+
+def test_the_balancer_says_who_asks(shared: Installation) -> None:
+    """What clients claim about themselves is overwritten."""
+    headers = {"X-Forwarded-For": "6.6.6.6", "X-Request-Id": "mine"}
+    said = json.loads(shared.get("/v1/model", headers=headers)[2])
+    assert said["forwarded_for"] == "127.0.0.1"
+    assert said["request_id"] != "mine"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit_is_refused(shared: Installation, chunked: bool) -> None:
+    """64 KiB exactly is passed on; a byte more is 413, however it is sent."""
+    body = b"x" * 65536
+    assert json.loads(shared.get("/v1/events", method="POST", body=body)[2])["length"] == 65536
+    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("POST", "/v1/events", iter([body, b"x"]) if chunked else body + b"x", encode_chunked=chunked)
+        answer = connection.getresponse()
+        assert answer.status == 413
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert json.loads(answer.read())["type"] == "/problems/too-large"
+
+
+def test_an_encoded_body_is_refused(shared: Installation) -> None:
+    """No compression bombs."""
+    status, headers, said = shared.get("/v1/events", method="POST", body=b"x", headers={"Content-Encoding": "gzip"})
+    assert status == 415
+    assert headers["Content-Type"] == "application/problem+json"
+    assert json.loads(said)["type"] == "/problems/unsupported-body"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"NONSENSE\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 40000 + b"\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: a\r\n" % n for n in range(80)) + b"\r\n", 400),
+        (
+            b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (b"GET /" + b"a" * 40000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET / HTTP/3.0\r\nHost: x\r\n\r\n", 505),
+        (b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+        (b"POST /v1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    ],
+)
+def test_what_is_not_http_as_we_read_it_is_a_problem_too(
+    shared: Installation, request_bytes: bytes, status: int
+) -> None:
+    """nginx's own pages never show, not even for what it cannot parse."""
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as client:
+        client.sendall(request_bytes)
+        client.settimeout(10)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):
+            while b"}" not in answer and (piece := client.recv(65536)):
+                answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), answer
+    assert b"Content-Type: application/problem+json" in head
+    assert json.loads(body)["status"] == status
