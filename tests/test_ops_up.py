@@ -47,9 +47,12 @@ def test_a_signal_before_anything_runs_undoes_what_was_begun(number: signal.Sign
 
 
 def test_a_restart_that_comes_too_early_does_no_harm() -> None:
-    """Without a handler the signal would end the process."""
+    """Without a handler the signal would end the process; afterwards the signal is what it was."""
+    before = signal.getsignal(RESTART_SIGNAL)
     with interruptible():
         os.kill(os.getpid(), RESTART_SIGNAL)
+        assert signal.getsignal(RESTART_SIGNAL) != before
+    assert signal.getsignal(RESTART_SIGNAL) == before
 
 
 @pytest.mark.parametrize(("number", "stops"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGHUP, False)])
