@@ -9,21 +9,24 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadbalancer import roster, supervisor
+from loadbalancer import listeners, roster, supervisor
 from loadbalancer.errors import PartFailed
 from loadbalancer.probes import until_ready
 from loadbalancer.processes import Child, spawn
 from loadbalancer.supervisor import (
     Action,
     Exited,
+    Heard,
     Kill,
     Mode,
     Observation,
     Phase,
     Ready,
     RestartAsked,
+    Silent,
     Start,
     State,
     Stop,
@@ -36,12 +39,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loadbalancer.parts import Part
+    from loadbalancer.probes import HttpProbe
 
 # What signals ask for. A terminal that closes sends SIGHUP, so that one stops too.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RESTART_SIGNAL = signal.SIGUSR1
 
-_LOOK_AT_LOGS_EVERY_S = 10.0
+_LOOK_ROUND_EVERY_S = 10.0
+# Questions overlap, so that a frozen part has been silent twice after 1.25 to 1.5 s, and a client that waits 2 s for an
+# answer still has time for its second try.
+_WATCH_EVERY_S = 0.25
 
 
 class Fleet:
@@ -66,6 +73,7 @@ class Fleet:
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._seen: asyncio.Queue[Observation] = asyncio.Queue()
         self._rows: list[roster.Row] = []
+        self._strangers: set[tuple[str, int]] = set()
 
     def __repr__(self) -> str:
         return f"<Fleet in {self._home}: {self._state!r}>"
@@ -87,11 +95,11 @@ class Fleet:
         loop = asyncio.get_running_loop()
         # One signal for all children, instead of a descriptor each: it works on every kernel.
         loop.add_signal_handler(signal.SIGCHLD, self._look_for_ended)
-        logs = asyncio.create_task(self._bound_logs(), name="logs")
+        rounds = asyncio.create_task(self._look_round(), name="rounds")
         try:
             await self._supervise()
         finally:
-            logs.cancel()
+            rounds.cancel()
             loop.remove_signal_handler(signal.SIGCHLD)
             for probe in self._probes.values():
                 probe.cancel()
@@ -122,6 +130,7 @@ class Fleet:
             self._act(action)
         self._publish()
         if self._state.came_up and not before.came_up:
+            self._look_for_strangers()
             self._came_up()
 
     def _act(self, action: Action) -> None:
@@ -133,7 +142,8 @@ class Fleet:
             case Stop() if child is not None:
                 child.stop()
             case Kill(name) if child is not None:
-                self._tell(f"{name} takes too long and is killed")
+                frozen = self._state.parts[name].phase is Phase.READY
+                self._tell(f"{name} {'does not answer' if frozen else 'takes too long'} and is killed")
                 child.kill()
             case _:
                 pass
@@ -150,12 +160,36 @@ class Fleet:
     async def _watch(self, part: Part) -> None:
         await until_ready(part.probe)
         self._seen.put_nowait(Ready(part.name))
+        if part.watch is not None:
+            async with asyncio.TaskGroup() as questions:
+                while True:
+                    questions.create_task(self._ask(part.name, part.watch))
+                    await asyncio.sleep(_WATCH_EVERY_S)
 
-    async def _bound_logs(self) -> None:
+    async def _ask(self, name: str, watch: HttpProbe) -> None:
+        asked_s = time.monotonic()
+        silent = await watch.silent()
+        self._seen.put_nowait(Silent(name, time.monotonic() - asked_s) if silent else Heard(name))
+
+    async def _look_round(self) -> None:
         while True:
             for child in self._children.values():
                 child.bound_logs()
-            await asyncio.sleep(_LOOK_AT_LOGS_EVERY_S)
+            self._look_for_strangers()
+            await asyncio.sleep(_LOOK_ROUND_EVERY_S)
+
+    def _look_for_strangers(self) -> None:
+        leaders = {child.pid for child in self._children.values()}
+        where = Counter((part.host, part.port) for part in self._parts.values() if part.host and part.port)
+        shared = [(host, port) for (host, port), parts in where.items() if parts > 1]
+        try:
+            strangers = {(name, port) for host, port in shared for name in listeners.strangers(host, port, leaders)}
+        except OSError:
+            # Who cannot look does not know; serving goes on.
+            return
+        for name, port in strangers - self._strangers:
+            self._tell(f"{name} also listens on port {port} and takes a part of the clients; end it")
+        self._strangers = strangers
 
     def _look_for_ended(self) -> None:
         # Signals coalesce, so every child is looked at.

@@ -70,7 +70,8 @@ def lay_out(plan: Plan) -> tuple[Part, ...]:
     settings, logs = plan.settings, plan.logs
     own_redis = plan.redis is not None
     logs.mkdir(parents=True, exist_ok=True)
-    chosen = iter(ports.choose(2 * settings.replicas + 2, taken=frozenset({settings.port})))
+    count = 2 + 2 * settings.replicas + settings.balancers
+    chosen = iter(ports.choose(count, taken=frozenset({settings.port})))
     redis_port, consumer_port = next(chosen), next(chosen)
     replicas = tuple(
         Replica(f"replica-{slot}", "127.0.0.1", next(chosen), next(chosen)) for slot in range(settings.replicas)
@@ -89,9 +90,12 @@ def lay_out(plan: Plan) -> tuple[Part, ...]:
             argv, replica, slot, logs, environ, settings=settings, redis=own_redis, drain_s=plan.drain_s
         )
         parts.append(part)
-    balancer = Balancer("nginx-0", settings.host, settings.port)
-    argv = _write_nginx_conf(plan, Topology(replicas, (balancer,)), balancer)
-    parts.append(balancer_part(argv, balancer, replicas, logs, environ, settings=settings))
+    balancers = tuple(
+        Balancer(f"nginx-{number}", settings.host, settings.port, next(chosen)) for number in range(settings.balancers)
+    )
+    for balancer in balancers:
+        argv = _write_nginx_conf(plan, Topology(replicas, balancers), balancer)
+        parts.append(balancer_part(argv, balancer, replicas, logs, environ, settings=settings))
     return tuple(parts)
 
 

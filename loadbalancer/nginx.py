@@ -6,6 +6,7 @@ Invariants of the rendered file, each measured (docs/operations.md):
   Idempotency-Key; a replica's own 5xx or 429 is an answer and is never repeated elsewhere.
 - While one replica lives nginx has a live upstream; while none does, lists are answered from the static popular list.
 - Every path nginx writes is under the installation's own run and log folders.
+- The access log holds the route of a request and nothing that its client wrote, so that no user id is in it.
 - Every error that nginx itself answers is application/problem+json (RFC 9457), like the service's.
 """
 
@@ -92,7 +93,7 @@ _LISTS = (
     ("= /v1/popular", "popular.json"),
 )
 _STATIC_TYPES = {"popular.txt": "text/plain; charset=utf-8", "popular.json": "application/json"}
-_OTHERS = ("^~ /v1/items/", "= /v1/model", "= /openapi.json", "= /docs")
+_OTHERS = ("^~ /v1/items/", "^~ /v1/users/", "= /v1/model", "= /openapi.json", "= /docs")
 
 
 def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, here: Surroundings) -> str:
@@ -125,7 +126,9 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "BACKUPS": _servers(topology, "max_fails=0 backup"),
         "UPSTREAM_KEEPALIVE_S": str(settings.upstream_keepalive_s),
         "LISTEN": address(balancer.host, balancer.port),
-        # Only among several masters: with it, a stranger's nginx of the same user could take half of our clients.
+        "ADMIN_LISTEN": address("127.0.0.1", balancer.admin_port),
+        # Only among several masters: with it, any process of the same user may listen too and is given its share of
+        # the clients, which the kernel leaves no way to forbid. loadbalancer/listeners.py finds such a one.
         "REUSEPORT": " reuseport" if len(topology.balancers) > 1 else "",
         "TRIES": str(max(5, len(topology.replicas) + 2)),
         "EVENTS_TIMEOUT_MS": str(settings.events_timeout_ms),
@@ -135,7 +138,9 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "ERROR_PAGES": _error_pages({problem.status for problem in _PROBLEMS}, 4),
         "LISTS": "\n".join(_list_location(match, static, settings) for match, static in _LISTS),
         "STATIC": "\n".join(_static_location(here.models, static) for static in _STATIC_TYPES),
-        "OTHERS": "\n".join(f"    location {match} {{ proxy_pass http://replicas; }}" for match in _OTHERS),
+        "OTHERS": "\n".join(
+            f"    location {match} {{ {_route(match)} proxy_pass http://replicas; }}" for match in _OTHERS
+        ),
         "PROBLEMS": "\n".join(map(_problem_location, _PROBLEMS)),
     }
     text = re.sub(r"@([A-Z_]+)@", lambda match: values[match.group(1)], _template())
@@ -199,11 +204,17 @@ def _error_pages(statuses: set[int], indent: int) -> str:
     return "\n".join(" " * indent + line for line in lines)
 
 
+def _route(match: str) -> str:
+    """Return the directive that names a location in the access log, by the part of the path that is ours."""
+    return f'set $route "{match.rsplit(maxsplit=1)[-1]}";'
+
+
 def _list_location(match: str, static: str, settings: BalancerSettings) -> str:
     # error_page lines of a location replace the server's, so all of them are said again.
     others = {problem.status for problem in _PROBLEMS} - {502, 504}
     return f"""\
     location {match} {{
+      {_route(match)}
       proxy_pass http://replicas;
       proxy_read_timeout {settings.list_timeout_ms}ms;
       proxy_next_upstream_timeout {settings.list_budget_ms}ms;

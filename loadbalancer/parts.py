@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadbalancer.probes import HttpProbe, Probe, RedisProbe
 from loadbalancer.processes import Command
-from loadbalancer.topology import Balancer, Replica, reachable
+from loadbalancer.topology import Balancer, Replica
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,8 @@ REDIS_TIER, CONSUMER_TIER, REPLICA_TIER, BALANCER_TIER = range(4)
 _LEAVE_S = 1.0
 _CONSUMER_STOP_S = 9.0
 _REDIS_STOP_S = 10.0
+# nginx has nothing to load: it listens after some 50 ms.
+_NGINX_START_S = 10.0
 # nginx ends its workers after worker_shutdown_timeout, 5 s.
 _NGINX_STOP_S = 6.0
 # Redis reads its whole append-only file before it answers.
@@ -47,6 +49,7 @@ class Part:
         admin_port: where it answers its operators, or None.
         command: how to start it.
         probe: how to ask whether it is ready.
+        watch: how to ask, as long as it is ready, whether it is frozen; None for a part that is not watched.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Part:
     needs_all: tuple[str, ...] = ()
     needs_any: tuple[str, ...] = ()
     rolling: bool = False
+    watch: HttpProbe | None = None
     host: str | None = None
     port: int | None = None
     admin_port: int | None = None
@@ -138,7 +142,15 @@ def balancer_part(
     *,
     settings: BalancerSettings,
 ) -> Part:
-    """Return one nginx; it may start when one replica is ready."""
+    """Return one nginx; it may start when one replica is ready.
+
+    Its kernel queue goes on taking connections while it is frozen, which the other nginx cannot see or help, so it is
+    watched. What the watch sees is the worker. A frozen master whose worker lives goes unseen: clients are served, and
+    what only a master does waits for it (a new worker, a reload, new logs) until somebody thaws it, or until its worker
+    dies too, when nobody answers and the watch ends both.
+    """
+    # Not the shared port, where the kernel decides who of them is asked.
+    probe = HttpProbe("127.0.0.1", balancer.admin_port, "/healthz")
     return Part(
         name=balancer.name,
         tier=BALANCER_TIER,
@@ -151,10 +163,12 @@ def balancer_part(
             logs=tuple(logs / f"{balancer.name}.{kind}.log" for kind in ("access", "error")),
             log_limit_bytes=settings.nginx_log_bytes,
         ),
-        probe=HttpProbe(reachable(balancer.host), balancer.port, "/healthz"),
-        ready_within_s=settings.start_timeout_s,
+        probe=probe,
+        ready_within_s=min(settings.start_timeout_s, _NGINX_START_S),
         stop_within_s=_NGINX_STOP_S,
         needs_any=tuple(replica.name for replica in replicas),
+        watch=probe,
         host=balancer.host,
         port=balancer.port,
+        admin_port=balancer.admin_port,
     )

@@ -24,7 +24,7 @@ class Probe(Protocol):
 
 @dataclass(frozen=True)
 class HttpProbe:
-    """Ready when a GET is answered with 200."""
+    """Ready when a GET is answered with 200, alive when it is answered with anything."""
 
     host: str
     port: int
@@ -32,9 +32,8 @@ class HttpProbe:
 
     async def complaint(self) -> str | None:
         """Ask once; return None if the part is ready, else why not, in a few words."""
-        request = f"GET {self.path} HTTP/1.1\r\nHost: {address(self.host, self.port)}\r\nConnection: close\r\n\r\n"
         try:
-            answer = await _ask(self.host, self.port, request.encode())
+            answer = await _ask(self.host, self.port, self._request())
         except (OSError, TimeoutError):
             return f"nothing answers on port {self.port}"
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -45,6 +44,24 @@ class HttpProbe:
         return f"{self.path} answers {status[0].decode(errors='replace') if status else 'nothing'}" + (
             f" ({said[0][:200]})" if said else ""
         )
+
+    async def silent(self) -> bool:
+        """Ask once; return whether a second passed without a whole answer, as from a frozen process.
+
+        A refusal or a closed connection is no silence: somebody, or the kernel for nobody, gave it at once. nginx out
+        of connections closes new ones, and killing it would cut off all whom it serves.
+        """
+        try:
+            await _ask(self.host, self.port, self._request())
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _request(self) -> bytes:
+        where = address(self.host, self.port)
+        return f"GET {self.path} HTTP/1.1\r\nHost: {where}\r\nConnection: close\r\n\r\n".encode()
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,9 @@ class Child:
         return self._process.returncode is not None or os.waitid(os.P_PID, self.pid, options) is not None
 
     def stop(self) -> None:
-        """Ask the process to stop in good order; one that is frozen is thawed, or it could not hear it."""
+        """Ask the process to stop in good order; whatever of its group is frozen is thawed, or it could not hear it."""
         self._signal(self._command.stop_signal)
-        self._signal(signal.SIGCONT)
+        self._signal_group(signal.SIGCONT)
 
     def bound_logs(self) -> None:
         """Set aside the logs that are over their limit, and tell the process to go on in new ones."""
@@ -78,9 +78,7 @@ class Child:
 
     def kill(self) -> None:
         """Kill the process and all of its group."""
-        # Only an unreaped process still owns its number.
-        if self._process.returncode is None:
-            signal_group(self.pid, signal.SIGKILL)
+        self._signal_group(signal.SIGKILL)
 
     def reap(self) -> int:
         """Kill what is left of the group, wait for the process, and return its status (negative: a signal)."""
@@ -90,6 +88,11 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        # Only an unreaped process still owns its number.
+        if self._process.returncode is None:
+            signal_group(self.pid, number)
 
 
 def spawn(command: Command) -> Child:

@@ -26,7 +26,7 @@ class Row:
         pid: the process, which leads a process group of its own; None while it is not running.
         host: where the part listens; None if it does not.
         port: where the part listens; None if it does not.
-        admin_port: where it answers /healthz, /readyz and /metrics; None if it does not.
+        admin_port: where it answers /healthz and, but for nginx, /readyz and /metrics; None if it does not.
         state: a phase of `loadbalancer.supervisor`.
         restarts: how often it was started again.
         output: the file that is its standard output, by which its processes are recognised.

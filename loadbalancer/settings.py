@@ -25,6 +25,14 @@ class BalancerSettings:
     replicas: int = field(
         default=3, metadata=_meta("RECOLLECT_REPLICAS", "replicas", "How many replicas `up` and `balance` start.")
     )
+    balancers: int = field(
+        default=2,
+        metadata=_meta(
+            "RECOLLECT_BALANCERS",
+            "processes",
+            "How many nginx share the port, so that any one of them may die; with 1, clients wait for its restart.",
+        ),
+    )
     nginx: Path | None = field(
         default=None,
         metadata=_meta("RECOLLECT_NGINX", "path", "The nginx to use; without it the one on PATH, then the wheel's."),
@@ -36,7 +44,7 @@ class BalancerSettings:
         ),
     )
     workers: int = field(
-        default=2, metadata=_meta("RECOLLECT_NGINX_WORKERS", "processes", "How many worker processes nginx runs.")
+        default=1, metadata=_meta("RECOLLECT_NGINX_WORKERS", "processes", "How many worker processes each nginx runs.")
     )
     list_timeout_ms: int = field(
         default=250,
@@ -51,7 +59,7 @@ class BalancerSettings:
         ),
     )
     events_timeout_ms: int = field(
-        default=1000,
+        default=500,
         metadata=_meta("RECOLLECT_EVENTS_TIMEOUT_MS", "ms", "How long nginx waits for one replica to accept events."),
     )
     events_budget_ms: int = field(
@@ -77,7 +85,7 @@ class BalancerSettings:
         metadata=_meta(
             "RECOLLECT_CLIENT_CONNECTIONS",
             "connections",
-            "Connections one client address may hold; not limited on a loopback address.",
+            "Connections one client address may hold at each nginx; not limited on a loopback address.",
         ),
     )
     client_requests_per_s: int = field(
@@ -85,7 +93,7 @@ class BalancerSettings:
         metadata=_meta(
             "RECOLLECT_CLIENT_REQUESTS_PER_S",
             "requests/s",
-            "Requests per second of one client address; not limited on a loopback address.",
+            "Requests per second of one client address at each nginx; not limited on a loopback address.",
         ),
     )
     client_burst: int = field(
@@ -93,7 +101,7 @@ class BalancerSettings:
         metadata=_meta(
             "RECOLLECT_CLIENT_BURST",
             "requests",
-            "Requests one client address may be ahead of its rate; not limited on a loopback address.",
+            "Requests one client address may be ahead of its rate at each nginx; not limited on a loopback address.",
         ),
     )
     nginx_log_bytes: int = field(
@@ -128,6 +136,7 @@ class BalancerSettings:
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("port", 1, 65535),
     ("replicas", 1, 256),
+    ("balancers", 1, 16),
     ("workers", 1, 256),
     ("list_timeout_ms", 1, 600_000),
     ("list_budget_ms", 1, 600_000),

@@ -8,14 +8,19 @@ Invariants:
 - Stopping goes from the last tier to the first, and no tier is asked before the one above it is gone.
 - A rolling restart has at most one replica down, and touches the next one only when all of them are ready.
 - A part that neither gets ready nor stops in its time is killed, once; only its end leads on.
+- A ready part that is watched and silent twice in a row is killed too. A silence that the supervisor noticed late does
+  not count: it was paused then, and so perhaps was the whole machine.
 
 ::
 
     WAITING --needs met--> STARTING --ready--> READY --rolling restart--> DRAINING
-                             |  ^                |                           |
+                             |  ^                | ended                     |
                              |  +--pause over--- BACKOFF <-------ended-------+
                              +------ended-------> ^
     any of these --stop--> STOPPING --ended--> STOPPED
+
+    killed, and so on the way to "ended": STARTING, DRAINING and STOPPING when their time is over; READY when watched
+    and silent twice in a row
 """
 
 from __future__ import annotations
@@ -67,6 +72,21 @@ class Exited:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """A watched part answered."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Silent:
+    """A watched part did not answer, and how long it was given, in s, by the clock and not by intention."""
+
+    name: str
+    waited_s: float
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time passed."""
 
@@ -81,7 +101,7 @@ class RestartAsked:
     """Somebody asked for a rolling restart."""
 
 
-Observation = Ready | Exited | Tick | StopAsked | RestartAsked
+Observation = Ready | Exited | Heard | Silent | Tick | StopAsked | RestartAsked
 
 
 @dataclass(frozen=True)
@@ -118,6 +138,7 @@ class PartState:
         young_deaths: how often, one after the other, it ended before it had been ready for a while.
         was_ready: whether it was ready at least once.
         killed: whether it was killed in this phase.
+        silences: how often in a row it was silent in this phase.
     """
 
     phase: Phase = Phase.WAITING
@@ -126,6 +147,7 @@ class PartState:
     young_deaths: int = 0
     was_ready: bool = False
     killed: bool = False
+    silences: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,6 +180,10 @@ _PAUSES_S = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _GROWN_UP_S = 1.0
 # In the first start, somebody waits for a verdict.
 _FIRST_START_DEATHS = 3
+# So many silences in a row are a death: one may be a hiccup.
+_SILENCES = 2
+# A part is given 1 s to answer. If that took so long, the supervisor was late, and the silence may be its own.
+_LATE_S = 1.5
 # After a second request to stop.
 _HASTENED_STOP_S = 1.0
 
@@ -182,7 +208,9 @@ def step(
         The new state, and what is to be done, in order.
     """
     match observation:
-        case Ready(name) | Exited(name):
+        case Silent(waited_s=waited_s) if waited_s >= _LATE_S:
+            pass
+        case Ready(name) | Exited(name) | Heard(name) | Silent(name):
             transition = _TRANSITIONS.get((state.parts[name].phase, type(observation)))
             if transition is not None:
                 state = _with(state, {name: transition(state.parts[name], now_s)})
@@ -203,11 +231,19 @@ def next_wake_s(parts: Sequence[Part], state: State) -> float | None:
 
 
 def _started(part: PartState, now_s: float) -> PartState:
-    return replace(part, phase=Phase.STARTING, since_s=now_s, started=part.started + 1, killed=False)
+    return replace(part, phase=Phase.STARTING, since_s=now_s, started=part.started + 1, killed=False, silences=0)
 
 
 def _became_ready(part: PartState, now_s: float) -> PartState:
     return replace(part, phase=Phase.READY, since_s=now_s, was_ready=True, killed=False)
+
+
+def _heard(part: PartState, _now_s: float) -> PartState:
+    return replace(part, silences=0)
+
+
+def _said_nothing(part: PartState, _now_s: float) -> PartState:
+    return replace(part, silences=part.silences + 1)
 
 
 def _died(part: PartState, now_s: float) -> PartState:
@@ -228,6 +264,8 @@ def _stopped(part: PartState, now_s: float) -> PartState:
 _TRANSITIONS: dict[tuple[Phase, type[Observation]], Callable[[PartState, float], PartState]] = {
     (Phase.STARTING, Ready): _became_ready,
     (Phase.STARTING, Exited): _died,
+    (Phase.READY, Heard): _heard,
+    (Phase.READY, Silent): _said_nothing,
     (Phase.READY, Exited): _died,
     (Phase.DRAINING, Exited): _drained,
     (Phase.STOPPING, Exited): _stopped,
@@ -310,13 +348,15 @@ def _wind_down(parts: Sequence[Part], state: State, now_s: float, actions: list[
 
 
 def _due_s(part: Part, state: State) -> float | None:
-    """When time alone ends the part's phase, or None."""
+    """When the part's phase is over without anything more happening, or None."""
     own = state.parts[part.name]
     if own.killed:
         return None
     match own.phase:
         case Phase.STARTING:
             return own.since_s + part.ready_within_s
+        case Phase.READY if own.silences >= _SILENCES:
+            return own.since_s
         case Phase.DRAINING:
             return own.since_s + part.stop_within_s
         case Phase.STOPPING:

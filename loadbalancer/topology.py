@@ -17,11 +17,12 @@ class Replica:
 
 @dataclass(frozen=True)
 class Balancer:
-    """One nginx master and the address clients use."""
+    """One nginx master: the address clients use, which all share, and the loopback port that is its own."""
 
     name: str
     host: str
     port: int
+    admin_port: int
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ def balance(
         BalancerError: a part, a port or a program is missing; nothing is left behind.
     """
     settings = balancer_settings(environ, replicas=replicas, port=port)
+    # Refused here in a sentence, and not by every replica at every start.
+    config.pseudonymiser()
     nginx, _ = installation.binaries(settings, redis=False)
     with alone(config, settings):
         plan = installation.Plan(
@@ -63,7 +65,7 @@ def balance(
             consumer=False,
             drain_s=config.server.drain_timeout_s,
         )
-        say(f"starting {settings.replicas} replicas and nginx")
+        say(f"starting {settings.replicas} replicas and {settings.balancers} nginx")
         url = installation.base_url(settings)
         supervise(config.home, installation.lay_out(plan), came_up=lambda: say(f"balancing at {url}"))
     say("stopped")

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from loadbalancer import binaries, ports, roster
+from loadbalancer import binaries, listeners, ports, roster
 from loadbalancer.errors import BalancerError, PortTaken
 from loadbalancer.settings import BalancerSettings
 from ops import redis_probe
@@ -196,10 +196,15 @@ def _port(config: Config) -> Judgement:
     try:
         ports.require(settings.host, settings.port)
     except PortTaken as error:
-        for row in roster.read(config.home):
-            if row.port == settings.port and row.pid is not None and Path(f"/proc/{row.pid}").exists():
-                return "ok", f"{where} is served by this installation's {row.name} (pid {row.pid})."
-        return "fail", f"{error}."
+        ours = {row.pid: row.name for row in roster.read(config.home) if row.pid and row.port == settings.port}
+        alive = {pid: name for pid, name in ours.items() if Path(f"/proc/{pid}").exists()}
+        if not alive:
+            return "fail", f"{error}."
+        strangers = listeners.strangers(settings.host, settings.port, alive)
+        if strangers:
+            return "fail", f"{where} is shared with {', '.join(sorted(strangers))}, which takes a part of the clients."
+        names = " and ".join(f"{name} (pid {pid})" for pid, name in alive.items())
+        return "ok", f"{where} is served by this installation's {names}."
     return "ok", f"{where} is free."
 
 

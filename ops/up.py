@@ -64,6 +64,8 @@ def up(
         RecollectError: a setting is wrong, or the active model cannot be read.
     """
     settings = balancer_settings(environ, replicas=replicas, port=port)
+    # Refused here in a sentence, and not by every replica at every start.
+    config.pseudonymiser()
     nginx, redis = installation.binaries(settings, redis=config.redis_url is None)
     with alone(config, settings):
         children = children_environ(config, environ)
@@ -82,7 +84,8 @@ def up(
             consumer=True,
             drain_s=config.server.drain_timeout_s,
         )
-        say(f"starting {'' if redis is None else 'Redis, '}the consumer, {settings.replicas} replicas and nginx")
+        own_redis = "" if redis is None else "Redis, "
+        say(f"starting {own_redis}the consumer, {settings.replicas} replicas and {settings.balancers} nginx")
         parts = installation.lay_out(plan)
         supervise(config.home, parts, came_up=lambda: _greet(config, settings))
     say("stopped")

@@ -42,7 +42,7 @@ def free_directory() -> Iterator[Path]:
 def topology(host: str, port: int, *, replicas: int = 3, balancers: int = 1) -> Topology:
     return Topology(
         tuple(Replica(f"replica-{slot}", "127.0.0.1", 20001 + slot, 21001 + slot) for slot in range(replicas)),
-        tuple(Balancer(f"nginx-{number}", host, port) for number in range(balancers)),
+        tuple(Balancer(f"nginx-{number}", host, port, 22001 + number) for number in range(balancers)),
     )
 
 
@@ -54,7 +54,7 @@ def rendered(settings: BalancerSettings, here: Surroundings = HERE, *, replicas:
 CASES = {
     "nginx-loopback.conf": (BalancerSettings(), HERE),
     "nginx-public.conf": (
-        BalancerSettings(host="::", port=80),
+        BalancerSettings(host="::", port=80, balancers=1, workers=2),
         dataclasses.replace(HERE, features=frozenset(), user=None, open_files=1024),
     ),
 }
@@ -64,7 +64,7 @@ CASES = {
 def test_the_rendered_file_is_the_golden_one(name: str) -> None:
     """A change of the configuration is seen in review. To accept one, set RECOLLECT_WRITE_GOLDEN=1 and run this."""
     settings, here = CASES[name]
-    text = rendered(settings, here)
+    text = rendered(settings, here, balancers=settings.balancers)
     if os.environ.get("RECOLLECT_WRITE_GOLDEN"):
         (GOLDEN / name).write_text(text)
     assert text == (GOLDEN / name).read_text()
@@ -90,8 +90,38 @@ def test_every_attempt_can_reach_a_living_replica() -> None:
 
 def test_masters_share_a_port_only_if_there_are_several() -> None:
     """A single master must notice when its port is taken."""
-    assert "reuseport" not in rendered(BalancerSettings())
+    assert "listen 127.0.0.1:8080 backlog=4096;" in rendered(BalancerSettings())
     assert "listen 127.0.0.1:8080 backlog=4096 reuseport;" in rendered(BalancerSettings(), balancers=2)
+
+
+def test_masters_differ_in_what_is_their_own_and_in_nothing_else() -> None:
+    """Folder, logs and the port on which each is asked how it is; a request finds the same behind either."""
+    fleet = topology("127.0.0.1", 8080, balancers=2)
+    first, second = (
+        nginx.render(
+            fleet, each, BalancerSettings(), dataclasses.replace(HERE, run_dir=HERE.run_dir.parent / each.name)
+        )
+        for each in fleet.balancers
+    )
+    assert first != second
+    assert first.replace("nginx-0", "nginx-1").replace(":22001 ", ":22002 ") == second
+
+
+def test_the_access_log_holds_nothing_that_a_client_wrote() -> None:
+    """But the method; a path would keep the id of a user who was forgotten."""
+    text = rendered(BalancerSettings())
+    logged = re.search(r"log_format operations escape=json (.*?);", text, re.DOTALL)
+    assert logged is not None
+    assert set(re.findall(r"\$(\w+)", logged.group(1))) == {
+        "time_iso8601", "request_id", "request_method", "route", "status", "request_time",
+        "upstream_addr", "upstream_status", "upstream_response_time",
+    }  # fmt: skip
+    passed_on = [
+        block for block in re.findall(r"location .*?\n    (?=location|#)", text, re.DOTALL) if "_pass" in block
+    ]
+    routes = [re.search(r'set \$route "([^"$]+)";', block) for block in passed_on if "/readyz" not in block]
+    assert all(routes)
+    assert {route.group(1) for route in routes if route} >= {"/recommend/", "/v1/recommendations/", "/v1/events"}
 
 
 def test_problem_bodies_are_json_that_names_its_own_status() -> None:

@@ -45,6 +45,13 @@ def test_a_taken_port_is_told_with_its_address(listener: int) -> None:
         ports.require("0.0.0.0", listener)
 
 
+def test_a_port_that_somebody_shares_is_taken_too(free_port: Callable[[], int]) -> None:
+    """Although nginx, which shares, could join: whoever is there before us is not ours."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port), reuse_port=True), pytest.raises(PortTaken):
+        ports.require("127.0.0.1", port)
+
+
 def test_connections_that_are_still_closing_do_not_count(free_port: Callable[[], int]) -> None:
     """A port of a server that went away a moment ago is free, as nginx sees it."""
     port = free_port()

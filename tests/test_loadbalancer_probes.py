@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,25 @@ async def test_nobody_there_is_a_complaint_and_no_error(free_port: Callable[[], 
     port = free_port()
     assert await HttpProbe("127.0.0.1", port, "/").complaint() == f"nothing answers on port {port}"
     assert await RedisProbe("127.0.0.1", port).complaint() == f"nothing answers on port {port}"
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 503 No\r\n\r\n", b""])
+async def test_any_answer_is_a_sign_of_life(answer: bytes) -> None:
+    """Also a connection that is closed at once, as by an nginx that has no more of them."""
+    server, port = await answering(answer)
+    async with server:
+        assert not await HttpProbe("127.0.0.1", port, "/healthz").silent()
+
+
+async def test_a_refusal_is_no_silence(free_port: Callable[[], int]) -> None:
+    """A process that ended is noticed by its parent."""
+    assert not await HttpProbe("127.0.0.1", free_port(), "/healthz").silent()
+
+
+async def test_a_listener_that_accepts_nothing_is_silent() -> None:
+    """The kernel takes the connection and the question, as it does for a frozen process."""
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        assert await HttpProbe("127.0.0.1", frozen.getsockname()[1], "/healthz").silent()
 
 
 async def test_redis_is_ready_when_it_answers_ping(redis_server: Any) -> None:

@@ -23,11 +23,16 @@ time.sleep(600)
 """
 
 
-def alive(pid: int) -> bool:
+def state(pid: int) -> str:
+    """One letter, as proc(5) has it; X where there is no process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
-        return False
+        return "X"
+
+
+def alive(pid: int) -> bool:
+    return state(pid) not in "ZX"
 
 
 @pytest.fixture
@@ -79,6 +84,18 @@ def test_a_frozen_child_hears_that_it_is_to_stop(start: Callable[..., Child], wa
     child.stop()
     wait_until(child.ended)
     assert child.reap() == -signal.SIGTERM
+
+
+def test_what_a_child_started_is_thawed_too(
+    start: Callable[..., Child], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """nginx's master hears that it is to stop and waits for its workers, which must hear of it as well."""
+    child = start(LEADER)
+    leader, worker = numbers(tmp_path / "part.out", wait_until)
+    os.killpg(leader, signal.SIGSTOP)
+    wait_until(lambda: state(worker) == "T")
+    child.stop()
+    wait_until(lambda: state(worker) == "S")
 
 
 def test_signals_to_a_child_that_is_reaped_go_nowhere(start: Callable[..., Child]) -> None:

@@ -26,6 +26,7 @@ def test_the_environment_is_read() -> None:
         ("RECOLLECT_PORT", "65536"),
         ("RECOLLECT_REPLICAS", "0"),
         ("RECOLLECT_REPLICAS", "-1"),
+        ("RECOLLECT_BALANCERS", "0"),
         ("RECOLLECT_NGINX_WORKERS", "0"),
         ("RECOLLECT_START_TIMEOUT_S", "nan"),
         ("RECOLLECT_BALANCER_HOST", "127.0.0.1; }"),

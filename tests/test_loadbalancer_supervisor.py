@@ -12,12 +12,14 @@ from loadbalancer.processes import Command
 from loadbalancer.supervisor import (
     Action,
     Exited,
+    Heard,
     Kill,
     Mode,
     Observation,
     Phase,
     Ready,
     RestartAsked,
+    Silent,
     Start,
     State,
     Stop,
@@ -263,6 +265,56 @@ def test_the_first_start_fails_when_a_part_is_not_ready_in_time() -> None:
     assert next_wake_s(PARTS, history.state) == 60.0
     assert history.at(60.0, Tick()) == [Stop("redis")]
     assert history.state.failed == "redis"
+
+
+def silent(name: str = "nginx-0", waited_s: float = 1.0) -> Silent:
+    return Silent(name, waited_s)
+
+
+def test_a_part_that_is_silent_twice_in_a_row_is_killed_once_and_started_again(up: History) -> None:
+    """More silences on the way to its end change nothing, and its next life begins with none."""
+    assert up.at(100.0, silent()) == []
+    assert up.at(100.2, silent()) == [Kill("nginx-0")]
+    assert up.phase("nginx-0") is Phase.READY
+    assert next_wake_s(PARTS, up.state) is None
+    assert up.at(100.3, silent(), silent()) == []
+    assert up.at(100.4, Exited("nginx-0")) == starts("nginx-0")
+    assert up.at(100.5, Ready("nginx-0"), silent()) == []
+    assert up.at(100.6, silent()) == [Kill("nginx-0")]
+
+
+def test_an_answer_between_two_silences_forgives_the_first(up: History) -> None:
+    """One silence is a hiccup, however often it comes."""
+    for second in range(100, 110):
+        assert up.at(float(second), silent(), Heard("nginx-0")) == []
+
+
+def test_silence_of_one_part_is_not_held_against_another(up: History) -> None:
+    """Each is counted for itself."""
+    assert up.at(100.0, silent("nginx-0"), silent("redis"), Heard("redis")) == []
+    assert up.at(100.2, silent("redis"), silent("nginx-0")) == [Kill("nginx-0")]
+
+
+def test_pauses_of_the_whole_machine_kill_nobody(up: History) -> None:
+    """After each, all questions are over their time at once; that they took too long tells on the supervisor itself."""
+    for second in range(100, 200, 10):
+        assert up.at(float(second), *(silent(waited_s=waited_s) for waited_s in (9.0, 8.75, 8.5, 1.5))) == []
+        # The first question after it is asked and answered as always, or is a silence like any other.
+        assert up.at(second + 1.0, silent()) == []
+        assert up.at(second + 1.2, Heard("nginx-0")) == []
+
+
+def test_a_late_silence_neither_counts_nor_forgives(up: History) -> None:
+    """It says nothing about the part."""
+    assert up.at(100.0, silent(), silent(waited_s=5.0)) == []
+    assert up.at(100.2, silent()) == [Kill("nginx-0")]
+
+
+@pytest.mark.parametrize("before", [(Exited("nginx-0"),), (StopAsked(),)])
+def test_only_a_ready_part_is_judged_by_its_silence(up: History, before: tuple[Observation, ...]) -> None:
+    """One that starts or stops has its own time limit; an answer to an old question may still be on its way."""
+    up.at(100.0, *before)
+    assert up.at(100.1, silent(), silent(), silent()) == []
 
 
 def test_a_state_tells_where_every_part_is(up: History) -> None:

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import socket
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,32 @@ def test_a_port_is_free_or_ours_or_taken(config: Config) -> None:
         assert (status, "nginx-0" in sentence) == ("ok", True)
         roster.write(config.home, [dataclasses.replace(row, pid=2**22 + 1)])
         assert _finding(config, "port")[0] == "fail"
+
+
+def test_who_shares_our_port_is_a_fault(config: Config) -> None:
+    """The kernel lets a process of our own user do it, and gives it a part of the clients."""
+    port = int(os.environ["RECOLLECT_PORT"])
+    program = (
+        f"import socket; server = socket.create_server(('127.0.0.1', {port}), reuse_port=True)\n"
+        "print(flush=True); input()"
+    )
+    (config.home / "run").mkdir()
+    roster.write(config.home, [roster.Row("nginx-0", os.getpid(), "127.0.0.1", port, None, "ready", 0, "")])
+    with socket.create_server(("127.0.0.1", port), reuse_port=True):
+        assert _finding(config, "port")[0] == "ok"
+        with subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as stranger:
+            assert stranger.stdin is not None
+            assert stranger.stdout is not None
+            stranger.stdout.readline()
+            status, sentence = _finding(config, "port")
+            stranger.stdin.close()
+        assert (status, f"process {stranger.pid} (" in sentence) == ("fail", True)
 
 
 def test_the_state_directory_is_private_and_writable(config: Config, tmp_path: Path) -> None:

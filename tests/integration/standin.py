@@ -1,6 +1,7 @@
 """Stands in for `python -m ops` where a test is about the balancer: `serve` answers with what it was asked.
 
-Run by path, never imported. A request with X-Die-Once: FILE makes the first replica that gets it make FILE and die.
+Run by path, never imported. A request with X-Die-Once: FILE makes the first replica that gets it make FILE and die;
+one with X-Refuse: S is refused, to be tried again after S seconds.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ async def _run(options: argparse.Namespace) -> None:
 
     async def answer(request: web.Request) -> web.Response:
         _die_once(request)
+        if "X-Refuse" in request.headers:
+            refusal = {"Retry-After": request.headers["X-Refuse"], "X-Slot": str(options.slot)}
+            return web.Response(status=503, text="the spool is full", headers=refusal)
         answer = {
             "slot": options.slot,
             "method": request.method,

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -21,6 +20,7 @@ from loadbalancer.processes import group_members
 from ops.balance import restart
 from service.config import Config
 from tests.integration.balanced import Installation, free_port, new_installation
+from tests.integration.load import Load, until
 
 
 @pytest.fixture
@@ -38,57 +38,6 @@ def running(installation: Installation) -> Installation:
     return installation
 
 
-class Load:
-    """Keep-alive clients that look for the end of a connection before they use it again, and never retry."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.answered = 0
-        self.failures: list[str] = []
-        self._stop = asyncio.Event()
-
-    async def __aenter__(self) -> Self:
-        self._clients = [asyncio.create_task(self._client(number)) for number in range(8)]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
-        await asyncio.gather(*self._clients)
-
-    async def _client(self, number: int) -> None:
-        reader: asyncio.StreamReader | None = None
-        writer: asyncio.StreamWriter | None = None
-        while not self._stop.is_set():
-            try:
-                if reader is None or writer is None or reader.at_eof():
-                    reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                async with asyncio.timeout(5):
-                    writer.write(self._request(number))
-                    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                    length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
-                    await reader.readexactly(length)
-                if head.startswith(b"http/1.1 200") and b"x-degraded" not in head:
-                    self.answered += 1
-                else:
-                    self.failures.append(head.decode())
-                if b"connection: close" in head:
-                    writer.close()
-                    reader = None
-            except (OSError, EOFError, TimeoutError) as error:
-                self.failures.append(repr(error))
-                reader = None
-            # A rate that leaves two cores room for the processes under test.
-            await asyncio.sleep(0.02)
-        if writer is not None:
-            writer.close()
-            await writer.wait_closed()
-
-    def _request(self, number: int) -> bytes:
-        if number % 4 == 0:
-            return b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
-        return b"GET /v1/recommendations/%d HTTP/1.1\r\nHost: x\r\n\r\n" % number
-
-
 # --- while replicas come and go
 
 
@@ -96,12 +45,11 @@ async def test_killing_a_replica_fails_no_request(running: Installation, await_u
     """It is started again on its own port, and clients that never retry notice nothing."""
     before = running.rows()["replica-1"]
     async with Load(running.port) as load:
-        await _until(lambda: load.answered > 100)
+        await load.more(100)
         os.kill(running.pid("replica-1"), signal.SIGKILL)
-        await _until(lambda: running.rows()["replica-1"].restarts == 1)
-        await _until(lambda: running.rows()["replica-1"].state == "ready")
-        answered = load.answered
-        await _until(lambda: load.answered > answered + 200)
+        await until(lambda: running.rows()["replica-1"].restarts == 1)
+        await until(lambda: running.rows()["replica-1"].state == "ready")
+        await load.more(200)
     after = running.rows()["replica-1"]
     assert load.failures == []
     assert (after.port, after.admin_port) == (before.port, before.admin_port)
@@ -111,13 +59,11 @@ async def test_killing_a_replica_fails_no_request(running: Installation, await_u
 async def test_freezing_a_replica_fails_no_request(running: Installation) -> None:
     """Connections to it stay open and nothing answers; nginx asks another replica, and soon asks this one seldom."""
     async with Load(running.port) as load:
-        await _until(lambda: load.answered > 100)
+        await load.more(100)
         os.kill(running.pid("replica-1"), signal.SIGSTOP)
-        answered = load.answered
-        await _until(lambda: load.answered > answered + 400)
+        await load.more(400)
         os.kill(running.pid("replica-1"), signal.SIGCONT)
-        answered = load.answered
-        await _until(lambda: load.answered > answered + 100)
+        await load.more(100)
     assert load.failures == []
     assert running.rows()["replica-1"].restarts == 0
 
@@ -126,10 +72,9 @@ async def test_a_rolling_restart_fails_no_request(running: Installation, capsys:
     """`recollect balance restart` replaces every replica under load, and says so."""
     before = {name: running.pid(name) for name in running.rows()}
     async with Load(running.port) as load:
-        await _until(lambda: load.answered > 100)
+        await load.more(100)
         code = await asyncio.to_thread(restart, Config(home=running.home), as_json=True, timeout_s=60.0)
-        answered = load.answered
-        await _until(lambda: load.answered > answered + 100)
+        await load.more(100)
     running.remember()
     assert code == 0
     assert load.failures == []
@@ -138,7 +83,8 @@ async def test_a_rolling_restart_fails_no_request(running: Installation, capsys:
     for entry in said["restarted"]:
         assert entry["old_pid"] == before[entry["name"]]
         assert entry["new_pid"] == running.pid(entry["name"])
-    assert running.pid("nginx-0") == before["nginx-0"]
+    for name in ("nginx-0", "nginx-1"):
+        assert running.pid(name) == before[name]
 
 
 def test_without_any_replica_lists_come_from_the_static_file(
@@ -243,7 +189,7 @@ def test_a_second_one_is_refused(running: Installation) -> None:
     assert status == 1
     assert errors == f"recollect: Recollect is already running in {running.home} (process {running.process.pid})\n"
     assert running.get("/v1/model")[0] == 200
-    assert len(running.rows()) == 4
+    assert len(running.rows()) == 5
 
 
 def test_a_taken_port_is_one_sentence(installation: Installation) -> None:
@@ -331,9 +277,3 @@ def test_a_normal_user_can_run_it_all() -> None:
 
 def _serves(installation: Installation) -> bool:
     return all(row.state == "ready" for row in installation.rows().values())
-
-
-async def _until(predicate: Callable[[], object], timeout_s: float = 20.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not predicate():  # noqa: ASYNC110  # what is waited for happens in other processes
-            await asyncio.sleep(0.01)

@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -30,6 +30,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         "/recommend/a%20b%25?x=%2F",
         "/v1/recommendations/%E2%82%AC?n=5",
         "/v1/items/a%2Fb/similar",
+        "/v1/users/a%2Fb",
         "/v1/popular?n=3",
         "/v1/model",
         "/openapi.json",
@@ -61,6 +62,32 @@ def test_the_balancer_says_who_asks(shared: Installation) -> None:
     said = json.loads(shared.get("/v1/model", headers=headers)[2])
     assert said["forwarded_for"] == "127.0.0.1"
     assert said["request_id"] != "mine"
+
+
+def test_a_refusal_of_a_replica_is_its_answer(shared: Installation, wait_until: Callable[..., None]) -> None:
+    """Status, body and Retry-After as it gave them, and no other replica is asked: all of them may be full."""
+    status, headers, said = shared.get("/v1/events", method="POST", body=b"{}", headers={"X-Refuse": "7"})
+    assert (status, headers["Retry-After"], said) == (503, "7", b"the spool is full")
+    wait_until(lambda: _refused(shared), what="the line in the access log")
+    assert _refused(shared) == ["503"]
+
+
+def _refused(installation: Installation) -> list[str]:
+    """The statuses of all attempts at each request that was refused, as the access logs have them."""
+    texts = [log.read_text() for log in (installation.folder / "logs").glob("*.access.log")]
+    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+    return [line["us"] for line in lines if line["s"] == 503]
+
+
+def test_each_nginx_answers_for_itself_on_a_port_of_its_own(shared: Installation) -> None:
+    """Whether it is alive, and nothing else; what it serves is not to be had there."""
+    ports = {row.admin_port for name, row in shared.rows().items() if name.startswith("nginx-")}
+    assert len(ports) == 2
+    for port in ports:
+        assert port is not None
+        own = Installation(shared.folder, port)
+        assert own.get("/healthz")[0::2] == (200, b"ok\n")
+        assert own.get("/v1/model")[0] == 404
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -17,7 +17,7 @@ import pytest
 from loadbalancer import roster
 from tests.integration.installation import DATA, Up
 
-PARTS = ["redis", "consumer", "replica-0", "replica-1", "nginx-0"]
+PARTS = ["redis", "consumer", "replica-0", "replica-1", "nginx-0", "nginx-1"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,111 @@
+"""Clients that keep asking while something happens, for the tests of the balancer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Self
+
+
+class Load:
+    """Keep-alive clients that look for the end of a connection before they use it again.
+
+    Args:
+        port: where they ask.
+        clients: how many; each has one connection and one request at a time.
+        retries: how often a request is sent again, 10 to 50 ms later on a new connection, when its connection broke.
+        deadline_s: how long a request may take, all tries together.
+    """
+
+    def __init__(self, port: int, *, clients: int = 8, retries: int = 0, deadline_s: float = 5.0) -> None:
+        self._port = port
+        self._clients = clients
+        self._retries = retries
+        self._deadline_s = deadline_s
+        self._stop = asyncio.Event()
+        self.answered = 0
+        self.failures: list[str] = []
+        self.latencies_s: list[float] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._client(number)) for number in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+
+    async def more(self, count: int) -> None:
+        """Wait until so many more requests were answered."""
+        enough = self.answered + count
+        await until(lambda: self.answered >= enough)
+
+    async def _client(self, number: int) -> None:
+        connection = _Connection(self._port)
+        while not self._stop.is_set():
+            began_s = time.monotonic()
+            try:
+                async with asyncio.timeout(self._deadline_s):
+                    head = await self._answer(connection, _request(number))
+                if head.startswith(b"http/1.1 200") and b"x-degraded" not in head:
+                    self.answered += 1
+                    self.latencies_s.append(time.monotonic() - began_s)
+                else:
+                    self.failures.append(head.decode())
+            except (OSError, EOFError) as error:
+                self.failures.append(f"{error!r} after {time.monotonic() - began_s:.2f} s")
+                connection.close()
+            # A rate that leaves two cores room for the processes under test.
+            await asyncio.sleep(0.02)
+        connection.close()
+
+    async def _answer(self, connection: _Connection, request: bytes) -> bytes:
+        for retries_left in range(self._retries, -1, -1):
+            try:
+                return await connection.exchange(request)
+            except (OSError, EOFError):
+                connection.close()
+                if not retries_left:
+                    raise
+                # At once, it could still reach the listener of the very process that is dying.
+                await asyncio.sleep(random.uniform(0.01, 0.05))
+        raise AssertionError("unreachable")
+
+
+class _Connection:
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def exchange(self, request: bytes) -> bytes:
+        """Return the head of the answer in lower case."""
+        if self._streams is None or self._streams[0].at_eof():
+            self.close()
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+        if b"connection: close" in head:
+            self.close()
+        return head
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
+
+
+def _request(number: int) -> bytes:
+    if number % 4 == 0:
+        return b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    return b"GET /v1/recommendations/%d HTTP/1.1\r\nHost: x\r\n\r\n" % number
+
+
+async def until(predicate: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Wait for what happens in other processes."""
+    async with asyncio.timeout(timeout_s):
+        while not predicate():  # noqa: ASYNC110  # there is no event to wait for
+            await asyncio.sleep(0.01)
