@@ -72,7 +72,8 @@ class Connection(asyncio.Protocol):
         try:
             return await self._waiter
         except asyncio.CancelledError:
-            self._transport.abort()
+            # Through `close`, for the connection may have been lost in the same round of the loop.
+            self.close()
             raise
         finally:
             self._waiter = None
