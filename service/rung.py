@@ -23,14 +23,14 @@ async def follow(parts: Parts, watcher: Watcher) -> None:
     """Keep `parts.state.degraded` right until cancelled."""
     clock = asyncio.get_running_loop().time
     connected_at = archived_at = clock()
-    released = -1
+    archived = parts.producer.archived
     while True:
         counters = parts.producer.counters
         if counters.connected:
             connected_at = clock()
-        if not counters.buffered_events or counters.released != released:
+        if not counters.unarchived_events or parts.producer.archived != archived:
             archived_at = clock()
-            released = counters.released
+            archived = parts.producer.archived
         if not watcher.readable:
             parts.state.degraded = "stale_model"
         elif clock() - connected_at > _UNCONNECTED_FOR_S or clock() - archived_at > _UNARCHIVED_FOR_S:

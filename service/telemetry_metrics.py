@@ -26,13 +26,16 @@ _WARNINGS = (
     notes.Rewound,
     notes.IdentityChanged,
     notes.Dropped,
+    notes.DiskRefused,
     notes.LeaseLost,
     notes.HoleFound,
     notes.DeadLettered,
     notes.ArchiveFailed,
     notes.SinkFailed,
+    notes.Adopted,
+    notes.EraseFailed,
 )
-_GAUGES = {"in_flight", "buffered_events", "buffered_bytes", "connected", "active", "producers"}
+_GAUGES = {"in_flight", "unarchived_events", "spooled_events", "spooled_bytes", "connected", "active", "producers"}
 
 
 def report(note: notes.ProducerNote | notes.ConsumerNote) -> None:

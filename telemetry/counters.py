@@ -2,10 +2,12 @@
 
 Counters watch a process; they prove nothing about the archive, whose own receipt is in its catalogue.
 The sums: offered = accepted + refused + dropped for each class, and
-accepted (all classes) = released + relinquished + buffered_events.
+recovered + accepted (all classes) = released + relinquished + spooled_events.
 """
 
 from dataclasses import dataclass, field
+
+from telemetry.events import Event, Feedback, Served
 
 
 @dataclass(slots=True)
@@ -26,13 +28,15 @@ class ProducerCounters:
         served: Served events at the door.
         feedback: Feedback at the door.
         system: The producer's own notes, which are offered by nobody but itself.
+        recovered: Events that earlier processes had left in the slot.
         shipped: Events that Redis confirmed; an event counts again when a rewind sends it again.
         batches: Stream entries that Redis confirmed.
         in_flight: Events in the batch that awaits its answer.
-        released: Events that the archive has.
+        released: Events that the archive has and the log does not any more; they go by whole segments.
         relinquished: Events left to an old stream when the identity changed.
-        buffered_events: Events held.
-        buffered_bytes: What they cost of the budget.
+        unarchived_events: Events held that the archive is not known to have.
+        spooled_events: Events held, until their segment goes.
+        spooled_bytes: What they cost of the budget.
         rewinds: Times that Redis had forgotten something and it was sent again.
         reconnects: Connections made after the first.
         identity_changes: New epochs or producer ids taken while running.
@@ -44,19 +48,27 @@ class ProducerCounters:
     served: ClassCounters = field(default_factory=ClassCounters)
     feedback: ClassCounters = field(default_factory=ClassCounters)
     system: ClassCounters = field(default_factory=ClassCounters)
+    recovered: int = 0
     shipped: int = 0
     batches: int = 0
     in_flight: int = 0
     released: int = 0
     relinquished: int = 0
-    buffered_events: int = 0
-    buffered_bytes: int = 0
+    unarchived_events: int = 0
+    spooled_events: int = 0
+    spooled_bytes: int = 0
     rewinds: int = 0
     reconnects: int = 0
     identity_changes: int = 0
     identity_conflicts: int = 0
     connected: bool = False
     last_error: str | None = None
+
+    def of(self, event: Event) -> ClassCounters:
+        """Return the counters of an event's class."""
+        return (
+            self.served if isinstance(event, Served) else self.feedback if isinstance(event, Feedback) else self.system
+        )
 
 
 @dataclass(slots=True)
@@ -68,6 +80,8 @@ class ConsumerCounters:
         archived_bytes: Their bytes.
         deduplicated: Feedback removed because its event id was seen within the window.
         dead_lettered: Events committed to the dead letters.
+        erased: Lines that were erased, and events that were not archived, because their user was to be forgotten.
+        forgotten: Users that were forgotten.
         redelivered: Events delivered again after their commit, and skipped.
         sequence_holes: Gaps in a producer's numbers; `missing` counts the events in them.
         missing: Events that such a gap says existed.
@@ -86,6 +100,8 @@ class ConsumerCounters:
     archived_bytes: int = 0
     deduplicated: int = 0
     dead_lettered: int = 0
+    erased: int = 0
+    forgotten: int = 0
     redelivered: int = 0
     sequence_holes: int = 0
     missing: int = 0

@@ -23,12 +23,11 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Rewound:
-    """Redis had forgotten events; they are sent again."""
+    """Redis had forgotten events beyond `after`, up to `reached`; they are sent again."""
 
     producer: str
-    epoch: int
-    from_seq: int
-    to_seq: int
+    after: str
+    reached: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +41,32 @@ class IdentityChanged:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Served events were dropped; a gap record of the same content has been written."""
+    """Served events were dropped, or feedback was refused; a gap record of the same content has been written."""
 
     count: int
+    of_class: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskRefused:
+    """The write-ahead log cannot be written; told once until it can. Feedback is refused meanwhile."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskBack:
+    """The write-ahead log can be written again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A slot that nobody held was shipped: `recovered` events were in it, `left` of them did not get out."""
+
+    slot: int
+    recovered: int
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +132,25 @@ class SinkFailed:
     error: str
 
 
-ProducerNote: TypeAlias = Connected | Disconnected | Rewound | IdentityChanged | Dropped
+@dataclass(frozen=True, slots=True)
+class Forgot:
+    """A user is forgotten: no line of theirs is left, and they were removed from `models` published models."""
+
+    erase_id: str
+    models: int
+
+
+@dataclass(frozen=True, slots=True)
+class EraseFailed:
+    """A user could not be forgotten in one place, `archive` or a forgetter; it is tried again."""
+
+    where: str
+    error: str
+
+
+ProducerNote: TypeAlias = (
+    Connected | Disconnected | Rewound | IdentityChanged | Dropped | DiskRefused | DiskBack | Adopted
+)
 ConsumerNote: TypeAlias = (
     Connected
     | Disconnected
@@ -123,6 +162,8 @@ ConsumerNote: TypeAlias = (
     | DeadLettered
     | ArchiveFailed
     | SinkFailed
+    | Forgot
+    | EraseFailed
 )
 ProducerObserver: TypeAlias = Callable[[ProducerNote], None]
 ConsumerObserver: TypeAlias = Callable[[ConsumerNote], None]

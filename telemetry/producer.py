@@ -1,45 +1,65 @@
-"""One replica's telemetry: the door that cannot wait, and everything behind it.
+r"""One replica's telemetry: the door that cannot wait, and everything behind it.
 
 Invariants:
 
-- `offer` is synchronous and total: it never raises, never blocks and never fails a request.
+- `offer` is synchronous and total: it never raises, never blocks and never fails a request. When it says ACCEPTED the
+  event survives `kill -9`.
+- What `accept` returns from survives a power cut; what it raises for was not taken, or the disk did not say that it
+  was.
 - offered = accepted + refused + dropped for each class; an event is numbered and encoded the moment it is
-  accepted, and only then.
-- What is dropped is recorded: a `gap` note of the same count follows as soon as there is room.
+  taken, and only then.
+- What is dropped or refused is recorded: it is counted in the ring at once, and a `gap` note of the same count follows
+  as soon as there is room.
 - Feedback is refused last: served events and notes stop at their share of the budget, feedback at all of it.
+
+    [RECEIVED] --> [REFUSED] feedback, no room or a bad disk: 503, counted
+        |      \-> [DROPPED] served, no room: counted
+        +--> [RINGED] --> ... (spool.py) --> [DURABLE] --> 202
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from telemetry.buffer import EventBuffer
-from telemetry.counters import ClassCounters, ProducerCounters
+from telemetry.batch import Position
+from telemetry.counters import ProducerCounters
 from telemetry.errors import BadEventError, SpoolFull
-from telemetry.events import Feedback, Served, System, SystemKind, encode
+from telemetry.events import Event, Feedback, Served, System, SystemKind, encode
 from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.notes import Dropped, ProducerObserver, tell
+from telemetry.ring import Dropped as Unrecorded
 from telemetry.settings import ProducerSettings
 from telemetry.shipper import Shipper
 from telemetry.slot import Slot
+from telemetry.spool import Spool
 from telemetry.stream import EventStream
 
 _NO_BUDGET = "no budget"
 _NOT_JSON = "not json"
-# A gap note waits for this much room, or an eighth of a small budget: noting every single drop at the brink
-# would fill the buffer with notes.
+_DISK = "disk"
+# What is counted in the ring: a kind is a place in this table, which therefore only grows.
+DROP_KINDS: Final = (
+    ("served", _NO_BUDGET),
+    ("served", _NOT_JSON),
+    ("feedback", _NO_BUDGET),
+    ("feedback", _NOT_JSON),
+    ("feedback", _DISK),
+)
+# A gap note waits for this much room, or an eighth of a small budget or ring: noting every single drop at the brink
+# would fill the log with notes.
 _GAP_ROOM_BYTES = 64 * 1024
+# How long a replica waits for its slot while somebody looks at it or ships what it holds.
+_PATIENCE_S = 2.0
 
 
 class Offered(Enum):
     """What became of an offered event."""
 
     ACCEPTED = "accepted"
-    REFUSED = "refused"
     DROPPED = "dropped"
 
 
@@ -48,41 +68,41 @@ class Acceptance:
     """An answer to feedback: how many events were taken, and what they survive."""
 
     accepted: int
-    durability: Literal["memory"]
-
-
-@dataclass(slots=True)
-class _Gap:
-    count: int
-    from_seq: int
+    durability: Literal["disk"] = "disk"
 
 
 class Producer:
-    """One replica's telemetry: its slot, its log of events not yet archived, and the shipper.
+    """One replica's telemetry: its log of events not yet archived, and the shipper.
 
     Call everything from the event loop's thread. The order of stopping: end the requests, cancel `run`,
     `drain`, `close`.
     """
 
     def __init__(
-        self, slot: Slot, settings: ProducerSettings, stream: EventStream, observer: ProducerObserver | None
+        self,
+        slot: Slot,
+        settings: ProducerSettings,
+        stream: EventStream,
+        observer: ProducerObserver | None,
+        hit: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._slot = slot
         self._settings = settings
         self._observer = observer
-        self._buffer = EventBuffer(settings.buffer_bytes, settings.served_share)
         self._counters = ProducerCounters()
-        self._shipper = Shipper(slot, self._buffer, stream, settings, self._counters, observer, self._record_gaps)
-        # Drops of served events that are not recorded yet, by reason.
-        self._gaps: dict[str, _Gap] = {}
+        self._spool = Spool(slot, settings, hit=hit, observer=observer)
+        self._counters.recovered = self._spool.recovered
+        self._shipper = Shipper(self._spool, stream, settings, self._counters, observer, self._record_gaps, hit)
+        # What no gap note tells of yet, by kind; the ring has the same.
+        self._gaps = self._spool.drops()
         self._closed = False
         self._draining = False
         self._run: asyncio.Task[None] | None = None
-        if not slot.was_clean:
-            self._note("unclean_start")
+        # A note needs a loop, which the caller need not have yet.
+        self._unclean = not self._spool.was_clean
 
     def __repr__(self) -> str:
-        return f"<Producer slot={self.slot} {self.producer_id} epoch={self.epoch} {self._buffer!r}>"
+        return f"<Producer slot={self.slot} {self._spool!r}>"
 
     @classmethod
     def open(
@@ -92,8 +112,9 @@ class Producer:
         settings: ProducerSettings,
         stream: EventStream,
         observer: ProducerObserver | None = None,
+        hit: Callable[[str], None] = lambda _name: None,
     ) -> "Producer":
-        """Take a slot and begin its next epoch.
+        """Take a slot, find what an earlier process left in it, and begin its next epoch.
 
         Args:
             spool: The directory of all slots.
@@ -101,6 +122,7 @@ class Producer:
             settings: Limits and pauses.
             stream: Where the events go; this producer's alone, not connected yet.
             observer: Told of outages, rewinds, drops and new identities.
+            hit: Called with the names of failpoints.
 
         Returns:
             The producer; events may be offered at once.
@@ -109,17 +131,22 @@ class Producer:
             SlotTakenError: Another process holds the slot.
             SpoolError: The slot's directory cannot be used.
         """
-        return cls(Slot.open(spool, slot), settings, stream, observer)
+        held = Slot.open(spool, slot, patience_s=_PATIENCE_S)
+        try:
+            return cls(held, settings, stream, observer, hit)
+        except BaseException:
+            held.close()
+            raise
 
     @property
     def producer_id(self) -> str:
         """The id its events carry."""
-        return self._slot.producer_id
+        return self._spool.producer_id
 
     @property
     def epoch(self) -> int:
         """The epoch its events carry."""
-        return self._slot.epoch
+        return self._spool.epoch
 
     @property
     def slot(self) -> int:
@@ -127,41 +154,44 @@ class Producer:
         return self._slot.number
 
     @property
+    def archived(self) -> Position:
+        """How far the archive is known to have its events."""
+        return self._shipper.archived
+
+    @property
     def counters(self) -> ProducerCounters:
         """Every number of this producer, brought up to date."""
-        self._counters.buffered_events = self._buffer.held
-        self._counters.buffered_bytes = self._buffer.held_bytes
+        self._counters.unarchived_events = self._shipper.unarchived
+        self._counters.spooled_events = self._spool.held
+        self._counters.spooled_bytes = self._spool.held_bytes
         return self._counters
 
-    def offer(self, event: Served | Feedback) -> Offered:
-        """Take an event if there is room; total, and it never raises.
+    def offer(self, event: Served) -> Offered:
+        """Take what was served, if there is room; total, and it never raises.
 
         Args:
-            event: What was served, or what a user did.
+            event: What was served.
 
         Returns:
-            ACCEPTED; or REFUSED for feedback and DROPPED for a served event, when there is no room or
-            the event cannot be written as JSON. A drop is recorded in a gap note.
+            ACCEPTED; or DROPPED when there is no room or it cannot be written as JSON. A drop is recorded in a
+            gap note.
         """
-        served = isinstance(event, Served)
-        counters = self._counters.served if served else self._counters.feedback
+        counters, spool = self._counters.served, self._spool
         counters.offered += 1
         if self._gaps:
             self._record_gaps()
-        buffer = self._buffer
         try:
-            line = encode(event, self._slot.producer_id, self._slot.epoch, buffer.next_seq)
+            line = encode(event, spool.producer_id, spool.epoch, spool.next_seq)
         except BadEventError:
-            return self._turn_away(counters, _NOT_JSON, served=served)
-        if self._closed or not buffer.fits(len(line), reserve=not served):
-            return self._turn_away(counters, _NO_BUDGET, served=served)
-        buffer.append(line)
+            return self._drop(_NOT_JSON)
+        if self._closed or not spool.fits(len(line), reserve=False):
+            return self._drop(_NO_BUDGET)
+        spool.append(line)
         counters.accepted += 1
-        self._shipper.wake()
         return Offered.ACCEPTED
 
     async def accept(self, events: Sequence[Feedback]) -> Acceptance:
-        """Take a client's feedback, all of it or nothing.
+        """Take a client's feedback, all of it or nothing; returns once it is on the disk.
 
         Args:
             events: Checked events, in the client's order.
@@ -170,98 +200,142 @@ class Producer:
             What may be answered with 202.
 
         Raises:
-            SpoolFull: There is no room for all of them; nothing was taken.
+            SpoolFull: There is no room for all of them, or the disk refused a moment ago: nothing was taken. Or the
+                disk refused them, or was too slow: they may be archived nevertheless, once, and are removed if they
+                come again.
             BadEventError: One cannot be written as JSON; nothing was taken.
         """
-        buffer = self._buffer
-        counters = self._counters.feedback
-        counters.offered += len(events)
+        return await self.accept_any(events)
+
+    async def accept_any(self, events: Sequence[Event]) -> Acceptance:
+        """Take events of any class, all of them or nothing, as `accept` does."""
+        spool = self._spool
+        for event in events:
+            self._counters.of(event).offered += 1
         if self._gaps:
             self._record_gaps()
-        producer_id, epoch = self._slot.producer_id, self._slot.epoch
         try:
-            lines = [encode(event, producer_id, epoch, seq) for seq, event in enumerate(events, buffer.next_seq)]
+            lines = [
+                encode(event, spool.producer_id, spool.epoch, seq) for seq, event in enumerate(events, spool.next_seq)
+            ]
         except BadEventError:
-            counters.refused += len(events)
+            self._refuse(events, _NOT_JSON)
             raise
-        if self._closed or not buffer.fits(sum(map(len, lines)), lines=len(lines), reserve=True):
-            counters.refused += len(events)
-            raise SpoolFull(
-                f"slot {self.slot} has no room for {len(lines)} more events until older ones are archived",
-                self._settings.retry_after_s,
-            )
+        if self._closed or not spool.fits(sum(map(len, lines)), lines=len(lines), reserve=True):
+            self._refuse(events, _NO_BUDGET)
+            raise self._full(f"slot {self.slot} has no room for {len(lines)} more events until older ones are archived")
+        if spool.refuses:
+            self._refuse(events, _DISK)
+            raise self._full(f"the disk of slot {self.slot} refused a moment ago")
+        first_seq = spool.next_seq
         for line in lines:
-            buffer.append(line)
-        counters.accepted += len(lines)
-        self._shipper.wake()
-        return Acceptance(len(lines), "memory")
+            spool.append(line)
+        self._take(events)
+        durable = spool.durable_from(first_seq)
+        if not (await asyncio.wait([durable], timeout=self._settings.accept_timeout_s))[0]:
+            raise self._full(f"the disk of slot {self.slot} took too long")
+        if not durable.result():
+            raise self._full(f"the disk of slot {self.slot} refused")
+        return Acceptance(len(lines))
 
     async def run(self) -> None:
-        """Ship until cancelled; survives any failure of the stream. Returns at once after `drain`."""
+        """Commit and ship until cancelled; survives any failure of the stream. Returns at once after `drain`."""
         if self._draining:
             return
         self._run = asyncio.current_task()
-        await self._shipper.run()
+        self._begin_notes()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._spool.run(), name="spool")
+            group.create_task(self._shipper.run(), name="shipper")
 
-    async def drain(self, deadline_s: float) -> int:
-        """Ship what is left; ends `run` if that has not been done.
+    async def drain(self, deadline_s: float, *, archived: bool = False) -> int:
+        """Commit and ship what is left; ends `run` if that has not been done.
 
         Args:
             deadline_s: How long to try.
+            archived: Whether to wait until the archive has it, too.
 
         Returns:
-            How many events did not get out.
+            How many events did not get out; they are in the log, and go out with the next start.
         """
         # Two shippers on one stream would break its order; a `run` that has not had its first turn counts too.
         self._draining = True
         if self._run is not None and not self._run.done():
             self._run.cancel()
             await asyncio.wait([self._run])
+        self._begin_notes()
         self._record_gaps()
-        return await self._shipper.drain(deadline_s)
+        await self._spool.commit()
+        return await self._shipper.drain(deadline_s, archived=archived)
 
     def close(self) -> None:
         """Give the slot back; what is offered from now on is refused or dropped."""
-        self._closed = True
-        self._slot.close(clean=self._shipper.pending == 0 and not self._gaps)
+        if not self._closed:
+            self._closed = True
+            self._spool.close(clean=self._shipper.pending == 0 and not self._gaps)
 
-    def _turn_away(self, counters: ClassCounters, reason: str, *, served: bool) -> Offered:
-        if not served:
-            counters.refused += 1
-            return Offered.REFUSED
-        counters.dropped += 1
-        self._gaps.setdefault(reason, _Gap(0, self._buffer.next_seq - 1)).count += 1
+    def _take(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._counters.of(event).accepted += 1
+
+    def _refuse(self, events: Sequence[Event], reason: str) -> None:
+        for event in events:
+            self._counters.of(event).refused += 1
+        # Our own notes and an operator's requests are not the archive's business when they were not taken.
+        self._count("feedback", reason, sum(isinstance(event, Feedback) for event in events))
+
+    def _drop(self, reason: str) -> Offered:
+        self._counters.served.dropped += 1
+        self._count("served", reason, 1)
         return Offered.DROPPED
 
-    def _record_gaps(self) -> None:
-        if not self._buffer.fits(min(_GAP_ROOM_BYTES, self._settings.buffer_bytes // 8), reserve=False):
+    def _count(self, of_class: str, reason: str, events: int) -> None:
+        if self._closed or not events:
             return
-        for reason, gap in list(self._gaps.items()):
-            if not self._note("gap", reason=reason, gap=gap):
-                return
-            del self._gaps[reason]
-            tell(self._observer, Dropped(gap.count, reason))
+        kind = DROP_KINDS.index((of_class, reason))
+        before = self._gaps.get(kind, Unrecorded(0, self._spool.next_seq - 1))
+        self._gaps[kind] = before._replace(events=before.events + events)
+        self._spool.note_drop(kind, self._gaps[kind])
 
-    def _note(self, kind: SystemKind, *, reason: str | None = None, gap: _Gap | None = None) -> bool:
+    def _full(self, sentence: str) -> SpoolFull:
+        return SpoolFull(sentence, self._settings.retry_after_s)
+
+    def _begin_notes(self) -> None:
+        if self._unclean and self._note("unclean_start"):
+            self._unclean = False
+
+    def _record_gaps(self) -> None:
+        if not self._spool.fits(min(_GAP_ROOM_BYTES, self._spool.limit_bytes // 8), reserve=False):
+            return
+        for kind, gap in list(self._gaps.items()):
+            if not self._note("gap", kind=kind, gap=gap):
+                return
+            # In this order a kill in between counts a drop twice rather than not at all.
+            del self._gaps[kind]
+            self._spool.note_drop(kind, Unrecorded(0, 0))
+            tell(self._observer, Dropped(gap.events, *DROP_KINDS[kind]))
+
+    def _note(self, note_kind: SystemKind, *, kind: int = 0, gap: Unrecorded | None = None) -> bool:
         """Record something about ourselves, if there is room for it."""
-        buffer = self._buffer
+        spool = self._spool
+        of_class, reason = DROP_KINDS[kind] if gap else (None, None)
         note = System(
             event_id=uuid7(),
             tenant="default",
             client_time=None,
             received_at=rfc3339_ms(time.time()),
-            kind=kind,
-            of_class="served" if gap else None,
-            count=gap.count if gap else None,
+            kind=note_kind,
+            of_class=of_class,
+            count=gap.events if gap else None,
             reason=reason,
-            from_seq=gap.from_seq if gap else None,
-            to_seq=buffer.next_seq - 1 if gap else None,
+            # A process that died counted from a number of its own epoch.
+            from_seq=min(gap.after_seq, spool.next_seq - 1) if gap else None,
+            to_seq=spool.next_seq - 1 if gap else None,
         )
-        line = encode(note, self._slot.producer_id, self._slot.epoch, buffer.next_seq)
-        if self._closed or not buffer.fits(len(line), reserve=False):
+        line = encode(note, spool.producer_id, spool.epoch, spool.next_seq)
+        if self._closed or not spool.fits(len(line), reserve=False):
             return False
-        buffer.append(line)
+        spool.append(line)
         self._counters.system.offered += 1
         self._counters.system.accepted += 1
-        self._shipper.wake()
         return True

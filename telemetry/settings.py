@@ -11,7 +11,7 @@ class ProducerSettings:
     """How a replica holds and ships its events."""
 
     batch_events: int = field(
-        default=200,
+        default=500,
         metadata={
             "env": "RECOLLECT_TELEMETRY_BATCH_EVENTS",
             "unit": "events",
@@ -19,7 +19,7 @@ class ProducerSettings:
         },
     )
     batch_bytes: int = field(
-        default=256 * 1024,
+        default=192 * 1024,
         metadata={
             "env": "RECOLLECT_TELEMETRY_BATCH_BYTES",
             "unit": "bytes",
@@ -31,15 +31,56 @@ class ProducerSettings:
         metadata={
             "env": "RECOLLECT_TELEMETRY_LINGER_S",
             "unit": "s",
-            "doc": "How long the shipper gathers events before it sends a batch that is not full.",
+            "doc": "The shortest time between two batches that are not full; a longer one gathers more feedback.",
         },
     )
-    buffer_bytes: int = field(
-        default=64 * 1024 * 1024,
+    spool_bytes: int = field(
+        default=256 * 1024 * 1024,
         metadata={
-            "env": "RECOLLECT_TELEMETRY_BUFFER_BYTES",
+            "env": "RECOLLECT_SPOOL_BYTES",
             "unit": "bytes",
-            "doc": "The budget for events that are not in the archive yet.",
+            "doc": "The budget of a replica's write-ahead log: events that are not in the archive yet.",
+        },
+    )
+    segment_bytes: int = field(
+        default=16 * 1024 * 1024,
+        metadata={
+            "env": "RECOLLECT_SPOOL_SEGMENT_BYTES",
+            "unit": "bytes",
+            "doc": "The size of a file of the log, at most an eighth of the budget and of the disk's free room.",
+        },
+    )
+    segment_age_s: float = field(
+        default=15.0,
+        metadata={
+            "env": "RECOLLECT_SPOOL_SEGMENT_AGE_S",
+            "unit": "s",
+            "doc": "When a file of the log is closed, full or not, so that it goes once the archive has its events.",
+        },
+    )
+    ring_bytes: int = field(
+        default=8 * 1024 * 1024,
+        metadata={
+            "env": "RECOLLECT_SPOOL_RING_BYTES",
+            "unit": "bytes",
+            "doc": "The size of a new slot's ring, which holds what the disk has not synced yet.",
+        },
+    )
+    commit_interval_s: float = field(
+        default=0.1,
+        metadata={
+            "env": "RECOLLECT_SPOOL_COMMIT_INTERVAL_S",
+            "unit": "s",
+            "doc": "How long a served event, which is safe from a kill, may wait to be safe from a power cut, too; "
+            "feedback waits for nothing but the disk.",
+        },
+    )
+    accept_timeout_s: float = field(
+        default=0.4,
+        metadata={
+            "env": "RECOLLECT_SPOOL_ACCEPT_TIMEOUT_S",
+            "unit": "s",
+            "doc": "How long feedback waits for the disk before it is answered 503; must stay below nginx's 0.5 s.",
         },
     )
     served_share: float = field(
@@ -126,6 +167,30 @@ class ConsumerSettings:
             "env": "RECOLLECT_CONSUMER_TAKEOVER_S",
             "unit": "s",
             "doc": "How long a lease must stand still before a standby takes it.",
+        },
+    )
+    part_bytes: int = field(
+        default=64 * 1024 * 1024,
+        metadata={
+            "env": "RECOLLECT_ARCHIVE_PART_BYTES",
+            "unit": "bytes",
+            "doc": "The size at which a file of the archive is sealed and another begun.",
+        },
+    )
+    part_s: float = field(
+        default=900.0,
+        metadata={
+            "env": "RECOLLECT_ARCHIVE_PART_S",
+            "unit": "s",
+            "doc": "The age at which a file of the archive is sealed and another begun.",
+        },
+    )
+    orphan_after_s: float = field(
+        default=5.0,
+        metadata={
+            "env": "RECOLLECT_CONSUMER_ORPHAN_AFTER_S",
+            "unit": "s",
+            "doc": "How long a slot with events must have been held by nobody before the consumer job ships them.",
         },
     )
     seen_days: int = field(

@@ -1,4 +1,4 @@
-"""From the buffer to the stream: strictly in order, one batch in flight, and back again when Redis forgot.
+"""From the log to the stream: strictly in order, one batch in flight, and back again when Redis forgot.
 
 Invariant: batch n + 1 is not sent before batch n is confirmed, and after every connect, every doubt and every
 `check_interval_s` the stream itself is asked how far it got. So a stream never has a hole, whatever of it
@@ -8,7 +8,7 @@ Redis loses, and what may be there already is sent again only where Redis or the
         ^                     |
         +------ rewind -------+   the stream's last id, or its absence, is behind the cursor
 
-`resume` is the pure half: it alone decides where to go on.
+Earlier epochs come first, under their own numbers. `resume` is the pure half: it alone decides where to go on.
 """
 
 import asyncio
@@ -19,25 +19,28 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from telemetry.batch import Batch, Position
-from telemetry.buffer import EventBuffer
 from telemetry.counters import ProducerCounters
-from telemetry.errors import BadBatchError, StreamError
-from telemetry.events import renumber
+from telemetry.errors import BadBatchError, SpoolError, StreamAwayError, StreamError
+from telemetry.ids import uuid7
 from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerObserver, Rewound, tell
 from telemetry.settings import ProducerSettings
-from telemetry.slot import Slot
+from telemetry.spool import Spool
 from telemetry.stream import Appended, EventStream, StreamState
 
 _FIRST_BACKOFF_S = 0.05
+_ARCHIVED_POLL_S = 0.1
+_LEAST_BATCH_BYTES = 1024
+# No batch of ours is longer.
+_MOST_COMPARED = 100_000
 # No epoch of ours gets here; beyond it an epoch could not be raised for ever.
 _MAX_EPOCH = 2**53
 
 
 @dataclass(frozen=True, slots=True)
 class GoOn:
-    """Send from `cursor + 1`."""
+    """Send what follows `cursor`."""
 
-    cursor: int
+    cursor: Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,89 +60,84 @@ class NewProducer:
 Decision: TypeAlias = GoOn | NewEpoch | NewProducer
 
 
-def resume(epoch: int, buffer: EventBuffer, state: StreamState) -> Decision:
+def resume(generated: Position, state: StreamState, ours: bytes | None) -> Decision:
     """Decide where to go on after a handshake.
 
     Args:
-        epoch: Our epoch.
-        buffer: What we hold of it.
+        generated: The place of the last event that we numbered, in our epoch.
         state: What Redis says.
+        ours: What we hold of the lines of the stream's last entry, from the last one backwards; None if nothing.
 
     Returns:
         Where to go on, or the new identity that is needed first.
     """
-    generated = Position(epoch, buffer.next_seq - 1)
     reached = max(state.last or Position(0, 0), state.watermark or Position(0, 0))
     if reached > generated:
         if reached.epoch >= _MAX_EPOCH:
             return NewProducer(f"the stream stands at {reached}")
         return NewEpoch(reached.epoch)
-    if not _tail_is_ours(epoch, buffer, state):
-        return NewProducer(f"entry {state.last} is not what was sent")
-    return GoOn(max(reached.seq if reached.epoch == epoch else 0, buffer.released_through))
-
-
-def _tail_is_ours(epoch: int, buffer: EventBuffer, state: StreamState) -> bool:
-    """Compare the stream's last entry with the lines we sent, as far as both are still there."""
-    if state.tail is None or state.tail.fields is None:
-        return True
-    try:
-        last = Position.parse(state.tail.entry_id)
-        if last.epoch != epoch or last.seq <= buffer.released_through:
-            return True
-        first_seq = max(int(state.tail.fields[b"first_seq"]), buffer.released_through + 1)
-        data = state.tail.fields[b"data"]
-    except (BadBatchError, KeyError, ValueError):
-        return False
-    ours = b"".join(buffer.read_from(first_seq, last.seq - first_seq + 1, len(data)))
-    return bool(ours) and data.endswith(ours)
+    if ours is not None and state.tail is not None and state.tail.fields is not None:
+        data = state.tail.fields.get(b"data")
+        if not ours or data is None or not data.endswith(ours):
+            return NewProducer(f"entry {state.last} is not what was sent")
+    return GoOn(reached)
 
 
 class Shipper:
-    """Sends one producer's buffer.
+    """Sends one producer's log.
 
     Args:
-        slot: Whose identity the events carry.
-        buffer: What to send.
+        spool: What to send, and whose it is.
         stream: Where to; this object's alone.
         settings: Limits and pauses.
         counters: Kept up to date here.
         observer: Told of outages, rewinds and new identities.
-        on_release: Called when the buffer may have room again.
+        on_release: Called when the log may have room again.
+        hit: Called with the names of failpoints.
+
+    Attributes:
+        archived: How far the archive is known to have it.
     """
 
     def __init__(
         self,
-        slot: Slot,
-        buffer: EventBuffer,
+        spool: Spool,
         stream: EventStream,
         settings: ProducerSettings,
         counters: ProducerCounters,
         observer: ProducerObserver | None,
         on_release: Callable[[], None],
+        hit: Callable[[str], None] = lambda _name: None,
     ) -> None:
-        self._slot = slot
-        self._buffer = buffer
+        self._spool = spool
         self._stream = stream
         self._settings = settings
         self._counters = counters
         self._observer = observer
         self._on_release = on_release
-        self._cursor = 0
+        self._hit = hit
+        self._cursor = Position(0, 0)
+        self.archived = Position(0, 0)
+        # The last entry that we know to be what we sent: asked again, it need not be compared.
+        self._sent: tuple[str, bytes] | None = None
         self._create = False
+        self._batch_bytes = settings.batch_bytes
         self._connections = 0
         self._outage_told = False
         self._next_check_s = 0.0
+        self._last_batch_s = 0.0
         self._wake = asyncio.Event()
+        spool.on_durable(self._wake.set)
+
+    @property
+    def unarchived(self) -> int:
+        """How many events the archive is not known to have."""
+        return self._spool.count_after(self.archived)
 
     @property
     def pending(self) -> int:
         """How many events the stream has not confirmed."""
-        return self._buffer.next_seq - 1 - self._cursor
-
-    def wake(self) -> None:
-        """Say that there is something to send."""
-        self._wake.set()
+        return self._spool.count_after(self._cursor)
 
     async def run(self) -> None:
         """Ship until cancelled, through any outage of the stream."""
@@ -151,7 +149,7 @@ class Shipper:
                     backoff_s = _FIRST_BACKOFF_S
                     while True:
                         await self._ship_some()
-                except StreamError as error:
+                except (StreamError, SpoolError) as error:
                     self._disconnected(error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, self._settings.backoff_s)
@@ -160,11 +158,12 @@ class Shipper:
             self._counters.in_flight = 0
             await self._stream.close()
 
-    async def drain(self, deadline_s: float) -> int:
+    async def drain(self, deadline_s: float, *, archived: bool = False) -> int:
         """Ship what is left; `run` has ended.
 
         Args:
             deadline_s: How long to try.
+            archived: Whether to wait until the archive has it, too.
 
         Returns:
             How many events did not get out.
@@ -173,21 +172,28 @@ class Shipper:
             # When the time is up, what is left is the answer.
             with suppress(TimeoutError):
                 async with asyncio.timeout(deadline_s):
-                    await self._send_rest()
+                    await self._send_rest(archived=archived)
         finally:
             self._counters.connected = False
             self._counters.in_flight = 0
             await self._stream.close()
         return self.pending
 
-    async def _send_rest(self) -> None:
+    async def _send_rest(self, *, archived: bool) -> None:
+        if archived:
+            await self._spool.seal()
         # What is held but not archived may have been forgotten by Redis, so it is asked even if nothing is pending.
-        while self._buffer.held:
+        while self._spool.held:
             try:
                 await self._connect()
-                while self.pending:
+                while self._cursor < self._spool.durable:
                     await self._send_batch()
-            except StreamError as error:
+                while archived and self._spool.held:
+                    await asyncio.sleep(_ARCHIVED_POLL_S)
+                    await self._handshake()
+                    while self._cursor < self._spool.durable:
+                        await self._send_batch()
+            except (StreamError, SpoolError) as error:
                 self._disconnected(error)
                 await asyncio.sleep(_FIRST_BACKOFF_S)
             else:
@@ -195,6 +201,7 @@ class Shipper:
 
     async def _connect(self) -> None:
         await self._stream.connect()
+        self._sent = None
         await self._handshake()
         self._connections += 1
         self._counters.reconnects = self._connections - 1
@@ -202,7 +209,7 @@ class Shipper:
         self._outage_told = False
         tell(self._observer, Connected())
 
-    def _disconnected(self, error: StreamError) -> None:
+    def _disconnected(self, error: StreamError | SpoolError) -> None:
         self._counters.in_flight = 0
         self._counters.last_error = str(error)
         self._counters.connected = False
@@ -212,66 +219,108 @@ class Shipper:
 
     async def _ship_some(self) -> None:
         """One turn: wait for something to do, check if it is time, send one batch."""
-        if not self.pending:
+        if self._cursor >= self._spool.durable:
             self._wake.clear()
             # Its end is the time for the check below.
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(self._next_check_s - time.monotonic(), 0)):
                     await self._wake.wait()
+            if self._cursor < self._spool.durable:
+                # Feedback is committed at once, one request at a time; this gathers more events for each entry.
+                await asyncio.sleep(max(self._last_batch_s + self._settings.linger_s - time.monotonic(), 0))
         if time.monotonic() >= self._next_check_s:
             await self._handshake()
-        if self.pending:
-            if self.pending < self._settings.batch_events:
-                await asyncio.sleep(self._settings.linger_s)
+        if self._cursor < self._spool.durable:
             await self._send_batch()
 
     async def _send_batch(self) -> None:
-        settings = self._settings
-        lines = self._buffer.read_from(self._cursor + 1, settings.batch_events, settings.batch_bytes)
-        batch = Batch(self._slot.epoch, self._cursor + 1, lines)
-        self._counters.in_flight = len(lines)
-        appended = await self._stream.append(self._slot.producer_id, batch, create=self._create)
+        run = await self._spool.read(self._cursor, self._settings.batch_events, self._batch_bytes)
+        if run is None:
+            # Damage took what followed: there is nothing behind the cursor that could still be sent.
+            self._cursor = self._spool.durable
+            return
+        batch = Batch(run.epoch, run.first_seq, run.lines)
+        self._counters.in_flight = len(run.lines)
+        self._last_batch_s = time.monotonic()
+        self._hit("shipper.sent")
+        try:
+            appended = await self._stream.append(self._spool.producer_id, batch, create=self._create)
+        except StreamAwayError:
+            # A slow link may never carry so much within the deadline.
+            self._batch_bytes = max(self._batch_bytes // 2, _LEAST_BATCH_BYTES)
+            raise
+        self._hit("shipper.confirmed")
         self._counters.in_flight = 0
         if appended is Appended.ADDED:
-            self._cursor = batch.last_seq
+            self._batch_bytes = min(2 * self._batch_bytes, self._settings.batch_bytes)
+            self._cursor = run.last
+            self._sent = (batch.entry_id, batch.lines[-1])
             self._create = False
-            self._counters.shipped += len(lines)
+            self._counters.shipped += len(run.lines)
             self._counters.batches += 1
         else:
             # The stream is not as we thought: ask it, rather than believe that ours is what is there.
+            self._sent = None
             await self._handshake()
 
     async def _handshake(self) -> None:
         while True:
-            state = await self._stream.inspect(self._slot.producer_id, time.time())
-            decision = resume(self._slot.epoch, self._buffer, state)
+            started_s = time.monotonic()
+            state = await self._stream.inspect(self._spool.producer_id, time.time())
+            decision = resume(self._spool.generated, state, await self._ours(state))
             if isinstance(decision, GoOn):
                 break
-            self._change_identity(decision)
-        self._next_check_s = time.monotonic() + self._settings.check_interval_s
+            await self._change_identity(decision)
+        # A slow link must have time for the batches, too.
+        took_s = time.monotonic() - started_s
+        self._next_check_s = time.monotonic() + max(self._settings.check_interval_s, 4 * took_s)
         if decision.cursor < self._cursor:
             self._counters.rewinds += 1
-            tell(
-                self._observer,
-                Rewound(self._slot.producer_id, self._slot.epoch, decision.cursor + 1, self._cursor),
-            )
+            tell(self._observer, Rewound(self._spool.producer_id, str(decision.cursor), str(self._cursor)))
         self._cursor = decision.cursor
         self._create = state.last is None
-        if state.watermark is not None and state.watermark.epoch == self._slot.epoch:
-            self._counters.released += self._buffer.release_through(state.watermark.seq)
+        if state.watermark is not None:
+            self.archived = state.watermark
+            self._counters.released += await self._spool.release(state.watermark)
             self._on_release()
 
-    def _change_identity(self, decision: NewEpoch | NewProducer) -> None:
-        if isinstance(decision, NewEpoch):
-            self._slot.raise_epoch(decision.above)
-            reason = f"the stream had seen epoch {decision.above}"
-        else:
-            self._slot.renew()
-            self._counters.identity_conflicts += 1
-            reason = decision.reason
-        producer, epoch = self._slot.producer_id, self._slot.epoch
-        self._buffer.renumber(self._cursor, lambda line, seq: renumber(line, producer, epoch, seq))
-        self._counters.relinquished = self._buffer.relinquished
+    async def _ours(self, state: StreamState) -> bytes | None:
+        """Read what we hold of the stream's last entry, unless it is known to be ours."""
+        if state.tail is None or state.tail.fields is None or state.last is None:
+            return None
+        fields = state.tail.fields
+        if self._sent is not None and state.tail.entry_id == self._sent[0]:
+            # The last line is enough: it holds the event's own id.
+            return self._sent[1]
+        try:
+            last = Position.parse(state.tail.entry_id)
+            first_seq, size_bytes = int(fields[b"first_seq"]), len(fields[b"data"])
+        except (BadBatchError, KeyError, ValueError):
+            return b""
+        if not 1 <= first_seq <= last.seq or last.seq - first_seq >= _MOST_COMPARED:
+            return b""
+        if last > self._spool.generated:
+            return None
+        run = await self._spool.read(Position(last.epoch, first_seq - 1), last.seq - first_seq + 1, size_bytes)
+        if run is None or run.epoch != last.epoch or run.last != last:
+            # Released, or lost to damage: nothing to compare with.
+            return None
+        return b"".join(run.lines)
+
+    async def _change_identity(self, decision: NewEpoch | NewProducer) -> None:
+        spool = self._spool
+        async with spool.exclusive:
+            if isinstance(decision, NewEpoch):
+                # Earlier epochs lie below what the stream has reached, as they should.
+                after = max(self._cursor, Position(spool.epoch, 0))
+                left = spool.move(spool.producer_id, max(spool.epoch, decision.above) + 1, after)
+                reason = f"the stream had seen epoch {decision.above}"
+            else:
+                left = spool.move(uuid7(), spool.epoch + 1, self._cursor)
+                self._counters.identity_conflicts += 1
+                reason = decision.reason
+        self._counters.relinquished += left
         self._counters.identity_changes += 1
-        self._cursor = 0
-        tell(self._observer, IdentityChanged(producer, epoch, reason))
+        self._cursor = self.archived = Position(0, 0)
+        self._sent = None
+        tell(self._observer, IdentityChanged(spool.producer_id, spool.epoch, reason))

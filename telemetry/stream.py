@@ -13,6 +13,7 @@ This is the only file that imports redis. It uses one bare connection and the wi
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
@@ -34,6 +35,7 @@ _ALREADY_THERE = "equal or smaller than the target stream top item"
 _NO_SUCH_KEY = "no such key"
 _NO_KEY_FOR_GROUP = "requires the key to exist"
 _READ_SIZE_BYTES = 256 * 1024
+_MOST_PATIENT = 8
 
 _Argument: TypeAlias = str | bytes | int | float
 _Command: TypeAlias = Sequence[_Argument]
@@ -122,7 +124,8 @@ class RedisStream:
 
     Args:
         url: `redis://`, `rediss://` or `unix://`.
-        timeout_s: How long an answer may take, blocking time aside, before the connection is dropped.
+        timeout_s: How long an answer may take, blocking time aside, before the connection is dropped; after one that
+            took longer, up to eight times as long, until answers are quick again.
 
     Raises:
         StreamError: The address is not one of Redis.
@@ -137,6 +140,7 @@ class RedisStream:
         self._connection_class: type[AbstractConnection] = options.pop("connection_class", Connection)
         self._options = options
         self._timeout_s = timeout_s
+        self._deadline_s = timeout_s
         self._connection: AbstractConnection | None = None
 
     def __repr__(self) -> str:
@@ -217,7 +221,8 @@ class RedisStream:
         """See `EventStream.producers`."""
         (reply,) = await self._exchange([("ZRANGE", PRODUCERS_KEY, 0, -1)])
         _refuse(reply)
-        return [name.decode() for name in reply]
+        # Ours are UUIDs; what else somebody put there has no stream of ours.
+        return [name.decode() for name in reply if name.isascii()]
 
     async def join(self, producers: Sequence[str]) -> set[str]:
         """See `EventStream.join`."""
@@ -275,8 +280,10 @@ class RedisStream:
             raise StreamAwayError("there is no connection to Redis")
         packed = [chunk for command in commands for chunk in connection.pack_command(*command)]
         replies: list[Any] = []
+        deadline_s = self._deadline_s + extra_s
+        started_s = time.monotonic()
         try:
-            async with asyncio.timeout(self._timeout_s + extra_s):
+            async with asyncio.timeout(deadline_s):
                 await connection.send_packed_command(packed, check_health=False)
                 for _ in commands:
                     try:
@@ -285,7 +292,9 @@ class RedisStream:
                         replies.append(error)
         except TimeoutError:
             await self.close()
-            raise StreamAwayError(f"Redis did not answer within {self._timeout_s + extra_s:g} s") from None
+            # Perhaps the link is only slow: one that never got the time for a large entry would never get past it.
+            self._deadline_s = min(2 * self._deadline_s, _MOST_PATIENT * self._timeout_s)
+            raise StreamAwayError(f"Redis did not answer within {deadline_s:g} s") from None
         except (RedisError, OSError) as error:
             await self.close()
             raise StreamAwayError(f"the connection to Redis broke: {error}") from None
@@ -293,6 +302,8 @@ class RedisStream:
             # Cancelled between a command and its reply: the next caller must never read this reply.
             await self.close()
             raise
+        if time.monotonic() - started_s - extra_s < self._timeout_s / 2:
+            self._deadline_s = self._timeout_s
         return replies
 
 

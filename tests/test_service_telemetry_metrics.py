@@ -44,16 +44,16 @@ def feedback(event_id: str, user_id: str = "u") -> Feedback:
     return made.feedback(event_id=event_id, user_id=user_id)
 
 
-def test_a_replicas_scrape_shows_every_counter_by_class(producer: Producer, log: ApplicationLog) -> None:
-    """Accepted and refused events under their class, and every plain counter under a name with its unit."""
-    producer.offer(feedback("event-0001"))
-    producer.offer(feedback("event-0002", user_id="\ud800"))
+async def test_a_replicas_scrape_shows_every_counter_by_class(producer: Producer, log: ApplicationLog) -> None:
+    """Accepted and dropped events under their class, and every plain counter under a name with its unit."""
+    producer.offer(made.served(event_id="event-0001"))
+    producer.offer(made.served(event_id="event-0002", user_id="\ud800"))
     registry = CollectorRegistry()
     collect_from(registry, lambda: producer_metrics(producer, log))
-    for outcome, count in (("offered", 2), ("accepted", 1), ("refused", 1), ("dropped", 0)):
-        assert registry.get_sample_value(f"recollect_telemetry_{outcome}_total", {"class": "feedback"}) == count
-        assert registry.get_sample_value(f"recollect_telemetry_{outcome}_total", {"class": "served"}) == 0
-    assert registry.get_sample_value("recollect_telemetry_buffered_events") == 1
+    for outcome, count in (("offered", 2), ("accepted", 1), ("refused", 0), ("dropped", 1)):
+        assert registry.get_sample_value(f"recollect_telemetry_{outcome}_total", {"class": "served"}) == count
+        assert registry.get_sample_value(f"recollect_telemetry_{outcome}_total", {"class": "feedback"}) == 0
+    assert registry.get_sample_value("recollect_telemetry_unarchived_events") == 1
     assert registry.get_sample_value("recollect_telemetry_connected") == 0
     text = generate_latest(registry).decode()
     plain = {spec.name for spec in dataclasses.fields(ProducerCounters)} - {"served", "feedback", "system"}
@@ -98,8 +98,8 @@ def test_dropped_log_lines_are_counted(producer: Producer, log: ApplicationLog) 
     [
         (notes.Connected(), {"event": "Connected", "log_level": "info"}),
         (
-            notes.Dropped(count=3, reason="no budget"),
-            {"event": "Dropped", "log_level": "warning", "count": 3, "reason": "no budget"},
+            notes.Dropped(count=3, of_class="served", reason="no budget"),
+            {"event": "Dropped", "log_level": "warning", "count": 3, "of_class": "served", "reason": "no budget"},
         ),
         (
             notes.SinkFailed(sink="s", error="e"),
