@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from service.admin import build_admin_app
 from service.config import Config
 from service.errors import RunError
+from service.forget import ModelForgetter
 from service.listener import Listener
 from service.logs import ApplicationLog
 from service.loop import run
@@ -18,10 +19,16 @@ from service.metrics import collect_from
 from service.telemetry_metrics import consumer_metrics, report
 from telemetry.archive import Archive
 from telemetry.consumer import Consumer
+from telemetry.failpoints import Failpoints
+from telemetry.orphans import Orphans
 from telemetry.sinks import CountingSink
 from telemetry.stream import RedisStream
 
 _log = structlog.get_logger("recollect.consumer")
+# How long a stopping consumer ships what stopped replicas could not.
+_SWEEP_S = 2.5
+# What is left after it stays in the streams and the replicas' logs, for the next start.
+_DRAIN_S = 5.0
 
 
 def consume(config: Config, admin_port: int) -> None:
@@ -32,6 +39,7 @@ def consume(config: Config, admin_port: int) -> None:
         admin_port: for health, readiness and metrics, on 127.0.0.1.
 
     Raises:
+        UsageError: the pseudonyms' key file cannot be used.
         RunError: the admin port is taken, or the job died.
         TelemetryError: the Redis URL is none, or the archive cannot be used.
     """
@@ -48,14 +56,25 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     archived = CountingSink()
+    settings, failpoints = config.consumer, Failpoints.parse(config.failpoint)
     consumer = Consumer(
-        RedisStream(config.stream_url), Archive(config.archive_dir), [archived], config.consumer, report
+        RedisStream(config.stream_url),
+        Archive(config.archive_dir, part_bytes=settings.part_bytes, part_s=settings.part_s, failpoints=failpoints),
+        [archived],
+        settings,
+        report,
+        forgetters=[ModelForgetter(config.models_dir, config.pseudonymiser())],
+        failpoints=failpoints,
+    )
+    orphans = Orphans(
+        config.spool_dir, config.producer, lambda: RedisStream(config.stream_url), settings.orphan_after_s, report
     )
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     collect_from(registry, lambda: consumer_metrics(consumer, archived, log))
     task = asyncio.create_task(consumer.run(), name="consumer")
+    adopting = asyncio.create_task(orphans.run(), name="orphans")
     # A standby is ready too: it is there to take over.
     admin = Listener(
         build_admin_app(registry, lambda: "the consumer task has died" if task.done() else None),
@@ -67,14 +86,23 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     try:
         await admin.start()
         _log.info("consumer started", archive=str(config.archive_dir))
-        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done() and (error := task.exception()) is not None:
-            _log.error("consumer died", exc_info=error)
-            raise RunError(f"the consumer died: {error!r}") from error
+        await asyncio.wait({task, adopting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        for part in (task, adopting):
+            if part.done() and (error := part.exception()) is not None:
+                _log.error("consumer died", task=part.get_name(), exc_info=error)
+                raise RunError(f"the consumer died: {error!r}") from error
+        adopting.cancel()
+        await asyncio.gather(adopting, return_exceptions=True)
+        if (left := await orphans.sweep(_SWEEP_S)) > 0:
+            _log.warning("slots that nobody holds keep events: they go out with the next start", slots=left)
+        # Replicas stop before us, so that what is in their streams now is the last of it.
+        if not task.done() and not await consumer.drain(_DRAIN_S):
+            _log.warning("events not archived yet: the streams were not empty in time", waited_s=_DRAIN_S)
     finally:
         # A commit in progress is finished and the lease given back before the cancellation arrives.
         task.cancel()
+        adopting.cancel()
         waiting.cancel()
-        await asyncio.gather(task, waiting, return_exceptions=True)
+        await asyncio.gather(task, adopting, waiting, return_exceptions=True)
         await admin.close()
     _log.info("consumer stopped", archived=consumer.counters.archived)

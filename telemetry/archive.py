@@ -4,7 +4,9 @@ Invariant, the order of a commit: append and fdatasync the lines, then one catal
 them true, and only then may anybody be told. A crash between the two leaves a tail that the next holder of
 the lease cuts off; the events come again from the stream.
 
-Files are written through aiofiles in one thread, one call for each commit; the catalogue has another thread.
+Commits and seals take turns; what is sealed is never appended to again, so that it may be read, rewritten or
+compacted beside us. Files are written through aiofiles in one thread, one call for each commit; the catalogue
+has another thread.
 """
 
 import asyncio
@@ -18,14 +20,19 @@ from typing import ParamSpec, TypeVar
 
 from aiofiles.os import wrap
 
+from telemetry.account import Addition, Change, Erasure, FileLength, SeenKey
+from telemetry.attempts import Attempt, Attempts
 from telemetry.batch import Position
-from telemetry.catalogue import Catalogue, Change, FileLength, Progress, SeenKey
+from telemetry.catalogue import Catalogue
+from telemetry.erasure import Forgotten
+from telemetry.erasures import Erasures, Replacement
 from telemetry.errors import ArchiveError, LeaseLostError
+from telemetry.failpoints import Failpoints
+from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.lease import HolderLock, LeaseWatch, this_machine
 from telemetry.parts import Parts, cut_to_committed
 
 _POLL_S = 0.2
-_EXPIRE_AT_ONCE = 2000
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -36,17 +43,32 @@ class Archive:
 
     Args:
         root: The archive's directory; made if it is not there.
-        checkpoint: Called with "appended" and "committed" at those moments of each commit; a fault
-            injected there shows what a crash leaves.
+        part_bytes: A part this long is sealed and others begun.
+        part_s: So are parts this old.
+        failpoints: Where a drill may strike.
     """
 
-    def __init__(self, root: Path, *, checkpoint: Callable[[str], None] | None = None) -> None:
-        self._root = root
-        self._checkpoint = checkpoint or (lambda _moment: None)
+    def __init__(
+        self,
+        root: Path,
+        *,
+        part_bytes: int = 64 * 1024 * 1024,
+        part_s: float = 900.0,
+        failpoints: Failpoints | None = None,
+    ) -> None:
+        self.root = root
+        self._part_bytes = part_bytes
+        self._part_s = part_s
+        self._failpoints = failpoints or Failpoints()
+        self._writing = asyncio.Lock()
+        # Names this object to its successors, which judge by it who died.
+        self._run = uuid7()
         self._files = ThreadPoolExecutor(1, thread_name_prefix="archive-files")
         self._sql = ThreadPoolExecutor(1, thread_name_prefix="archive-catalogue")
         self._append = wrap(self._append_now)
         self._catalogue: Catalogue | None = None
+        self._attempts: Attempts | None = None
+        self._erasures: Erasures | None = None
         self._parts: Parts | None = None
         self._lock: HolderLock | None = None
         self._lease_epoch: int | None = None
@@ -54,12 +76,17 @@ class Archive:
         self.damaged: list[str] = []
 
     def __repr__(self) -> str:
-        return f"<Archive {self._root} lease={self._lease_epoch}>"
+        return f"<Archive {self.root} lease={self._lease_epoch}>"
 
     @property
     def lease_epoch(self) -> int | None:
         """Our lease, or None while we stand by."""
         return self._lease_epoch
+
+    @property
+    def part(self) -> str:
+        """What the parts are called that may be appended to now."""
+        return self._of(self._parts).name
 
     async def acquire(self, takeover_s: float, on_standby: Callable[[str], None] | None = None) -> int:
         """Wait for the lease, take it, and bring the files to what the catalogue says.
@@ -80,7 +107,7 @@ class Archive:
         if self._catalogue is None:
             await self._in_sql(self._open)
         if self._catalogue is None or self._lock is None:
-            raise ArchiveError(f"the archive in {self._root} is closed")
+            raise ArchiveError(f"the archive in {self.root} is closed")
         catalogue, lock = self._catalogue, self._lock
         told = False
         while True:
@@ -97,14 +124,17 @@ class Archive:
             lock.release()
             await asyncio.sleep(_POLL_S)
         self._lease_epoch = lease.epoch
-        self._parts = Parts(self._root, lease.epoch)
+        self._parts = Parts(self.root, lease.epoch, self._part_bytes, self._part_s)
         lengths = await self._in_sql(catalogue.files)
         try:
-            self.damaged = await self._in_files(cut_to_committed, self._root, lengths)
+            short = await self._in_files(cut_to_committed, self.root, lengths, lease.epoch)
         except OSError as error:
             raise ArchiveError(
-                f"the archive in {self._root} cannot be brought to its committed lengths: {error}"
+                f"the archive in {self.root} cannot be brought to its committed lengths: {error}"
             ) from None
+        # A file may have been compacted into another one since the lengths were read.
+        lengths = await self._in_sql(catalogue.files)
+        self.damaged = [path for path in short if path in lengths]
         self.watermarks = await self._in_sql(catalogue.watermarks)
         return lease.epoch
 
@@ -131,48 +161,112 @@ class Archive:
         catalogue, _ = self._held()
         return await self._in_sql(catalogue.seen, keys) if keys else set()
 
-    async def commit(
-        self,
-        folders: Mapping[str, Sequence[bytes]],
-        progress: Mapping[tuple[str, int], Progress],
-        seen: Sequence[SeenKey],
-    ) -> None:
-        """Add lines to the archive, all of them or nothing. Must not be cancelled half way.
+    async def commit(self, added: Addition) -> None:
+        """Add to the archive, all of it or nothing. Must not be cancelled half way.
 
         Args:
-            folders: For each folder (`parts.date_folder` or `parts.DEAD_LETTERS`) its lines.
-            progress: What this adds for each (producer, epoch).
-            seen: Event ids to remember.
+            added: Lines by folder (`parts.date_folder` or `parts.DEAD_LETTERS`), and what they mean.
 
         Raises:
             LeaseLostError: Another consumer took over; nothing was added.
             ArchiveError: The disk or the catalogue refused; nothing is known to have been added.
         """
-        catalogue, lease_epoch = self._held()
-        data = {folder: (b"".join(lines), len(lines)) for folder, lines in folders.items() if lines}
-        try:
-            lengths = await self._append(data, executor=self._files)
-        except OSError as error:
-            raise ArchiveError(f"the archive in {self._root} cannot be appended to: {error.strerror}") from None
-        self._checkpoint("appended")
-        change = Change(lengths, progress, seen, int(time.time()))
-        await self._in_sql(catalogue.commit, lease_epoch, change)
-        self._checkpoint("committed")
-        if self._parts is not None:
-            self._parts.committed(lengths)
-        for (producer, epoch), one in progress.items():
+        data = {folder: (b"".join(lines), len(lines)) for folder, lines in added.folders.items() if lines}
+        async with self._writing:
+            (catalogue, lease_epoch), parts = self._held(), self._of(self._parts)
+            if parts.due:
+                await self._in_files(parts.turn)
+            try:
+                lengths = await self._append(data, executor=self._files)
+            except OSError as error:
+                raise ArchiveError(f"the archive in {self.root} cannot be appended to: {error.strerror}") from None
+            self._failpoints.hit("consumer.appended")
+            change = Change(lengths, parts.fresh, added, int(time.time()))
+            await self._in_sql(catalogue.commit, lease_epoch, change)
+            self._failpoints.hit("consumer.committed")
+            parts.committed(lengths)
+        for (producer, epoch), one in added.progress.items():
             reached = Position(epoch, one.seq)
             self.watermarks[producer] = max(self.watermarks.get(producer, reached), reached)
 
-    async def expire_seen(self, days: int) -> None:
+    async def seal(self, *, if_due: bool = False) -> None:
+        """Let no file that holds something be appended to any more. Must not be cancelled half way.
+
+        Args:
+            if_due: Only if the parts are long or old enough.
+
+        Raises:
+            LeaseLostError: Another consumer took over, and has sealed them.
+            ArchiveError: The catalogue refused.
+        """
+        async with self._writing:
+            (catalogue, lease_epoch), parts = self._held(), self._of(self._parts)
+            if if_due and not parts.due:
+                return
+            await self._in_files(parts.turn)
+            await self._in_sql(catalogue.commit, lease_epoch, Change(seal=True))
+
+    async def sealed_files(self) -> dict[str, FileLength]:
+        """List the files that never grow again.
+
+        Returns:
+            Their lengths by path.
+        """
+        catalogue, _ = self._held()
+        return await self._in_sql(catalogue.files, sealed=True)
+
+    async def attempt(self, producer: str, first: Position, last: Position) -> Attempt:
+        """See `Attempts.begin`."""
+        return await self._in_sql(self._of(self._attempts).begin, self._held()[1], producer, first, last)
+
+    async def mark(self, producer: str, event: Position, *, begun: bool) -> None:
+        """See `Attempts.mark`."""
+        await self._in_sql(self._of(self._attempts).mark, self._held()[1], producer, event, begun=begun)
+
+    async def open_erasures(self) -> list[Erasure]:
+        """See `Erasures.open`."""
+        return await self._in_sql(self._of(self._erasures).open)
+
+    async def forgotten(self, days: int) -> Forgotten:
+        """Read whose late events are not to be archived.
+
+        Args:
+            days: For how long after an erasure is done.
+
+        Returns:
+            Them.
+        """
+        erasures = self._of(self._erasures)
+        since = rfc3339_ms(time.time() - days * 86_400)
+        return Forgotten(await self._in_sql(erasures.salt), await self._in_sql(erasures.forgotten, since))
+
+    async def replace(self, replacement: Replacement) -> bool:
+        """See `Erasures.replace`."""
+        return await self._in_sql(self._of(self._erasures).replace, self._held()[1], replacement)
+
+    async def finish_erasure(self, erase_id: str, models: int) -> None:
+        """See `Erasures.finish`."""
+        done_at = rfc3339_ms(time.time())
+        await self._in_sql(self._of(self._erasures).finish, self._held()[1], erase_id, done_at, models)
+
+    async def expire_seen(self, days: int, limit: int) -> tuple[int, float]:
         """Forget some event ids that are older than the window.
 
         Args:
             days: The window.
+            limit: The most to forget now.
+
+        Returns:
+            How many were forgotten, and for how many seconds no commit could go on.
         """
         catalogue, lease_epoch = self._held()
         before_s = int(time.time()) - days * 86_400
-        await self._in_sql(catalogue.expire_seen, lease_epoch, before_s, _EXPIRE_AT_ONCE)
+
+        def expire() -> tuple[int, float]:
+            started_s = time.monotonic()
+            return catalogue.expire_seen(lease_epoch, before_s, limit), time.monotonic() - started_s
+
+        return await self._in_sql(expire)
 
     async def release(self) -> None:
         """Stop writing; a successor may start at once. Does nothing while we stand by."""
@@ -193,6 +287,7 @@ class Archive:
             await self.release()
         finally:
             catalogue, self._catalogue = self._catalogue, None
+            self._attempts = self._erasures = None
             if catalogue is not None:
                 await self._in_sql(catalogue.close)
             self._files.shutdown()
@@ -200,21 +295,24 @@ class Archive:
 
     def _open(self) -> None:
         try:
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise ArchiveError(f"the archive {self._root} cannot be made: {error.strerror}") from None
-        self._catalogue = Catalogue(self._root)
-        self._lock = HolderLock(self._root)
+            raise ArchiveError(f"the archive {self.root} cannot be made: {error.strerror}") from None
+        self._catalogue = Catalogue(self.root)
+        self._attempts = Attempts(self._catalogue.database, self._run)
+        self._erasures = Erasures(self._catalogue.database)
+        self._lock = HolderLock(self.root)
 
     def _append_now(self, data: Mapping[str, tuple[bytes, int]]) -> dict[str, FileLength]:
-        if self._parts is None:
-            raise ArchiveError("the archive is not held")
-        return self._parts.append(data)
+        return self._of(self._parts).append(data)
+
+    def _of(self, thing: _T | None) -> _T:
+        if thing is None:
+            raise LeaseLostError("this consumer does not hold the archive's lease")
+        return thing
 
     def _held(self) -> tuple[Catalogue, int]:
-        if self._catalogue is None or self._lease_epoch is None:
-            raise LeaseLostError("this consumer does not hold the archive's lease")
-        return self._catalogue, self._lease_epoch
+        return self._of(self._catalogue), self._of(self._lease_epoch)
 
     async def _in_sql(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._sql, lambda: call(*args, **kwargs))

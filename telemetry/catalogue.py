@@ -1,51 +1,30 @@
-"""The archive's catalogue: one SQLite file that says what of the archive is true.
+"""The archive's catalogue: what of the archive is true, how far each producer is archived, and who may write.
 
 Invariants:
 
-- `commit` is one transaction of {committed lengths, each producer's progress, seen event ids}, and it
-  happens only while the caller's lease epoch is the one in the file. So a zombie cannot commit.
-- For every (producer, epoch): seq = archived + deduplicated + dead_lettered + missing.
+- `commit` is one transaction of {committed lengths, each producer's progress, removed numbers, seen event ids,
+  users to forget}, and it happens only while the caller's lease epoch is the one in the file.
+- For every (producer, epoch): seq = archived + deduplicated + dead_lettered + erased + missing, and `removed` names
+  the numbers of all but the first.
+- A sealed file never grows again.
 
-Write-ahead journal, `synchronous=FULL`: what `commit` returned from survives a power cut. A `Catalogue` is
-used by one thread.
+A `Catalogue` is used by one thread.
 """
 
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import astuple
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple
 
+from telemetry.account import Change, FileLength, Progress, Removed, SeenKey
 from telemetry.batch import Position
-from telemetry.errors import ArchiveError, LeaseLostError
+from telemetry.database import ADD_REMOVED, Database
+from telemetry.errors import LeaseLostError
 
-FILE_NAME: Final = "catalogue.sqlite3"
-_VERSION = 1
-# A writer of ours holds the lock for milliseconds; a frozen one must not hold us for ever.
-_BUSY_S = 2.0
-# The catalogue is small; SQLite takes at least 250 variables in one statement.
-_KEYS_PER_QUERY = 100
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS lease (
-  id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, holder TEXT NOT NULL, beat INTEGER NOT NULL,
-  machine TEXT NOT NULL, locked INTEGER NOT NULL
-);
-INSERT OR IGNORE INTO lease VALUES (1, 0, '', 0, '', 0);
-CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, bytes INTEGER NOT NULL, lines INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS progress (
-  producer TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, archived INTEGER NOT NULL,
-  deduplicated INTEGER NOT NULL, dead_lettered INTEGER NOT NULL, missing INTEGER NOT NULL, holes INTEGER NOT NULL,
-  PRIMARY KEY (producer, epoch)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS seen (
-  tenant TEXT NOT NULL, event_id TEXT NOT NULL, at_s INTEGER NOT NULL, PRIMARY KEY (tenant, event_id)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS seen_at ON seen (at_s);
-"""
-
-SeenKey: TypeAlias = tuple[str, str]
+# SQLite takes at least 250 variables in one statement.
+_KEYS_PER_QUERY = 200
 
 
 class Lease(NamedTuple):
@@ -58,35 +37,6 @@ class Lease(NamedTuple):
     locked: bool
 
 
-@dataclass(slots=True)
-class Progress:
-    """What a commit adds to one (producer, epoch), and the number it then reaches."""
-
-    seq: int
-    archived: int = 0
-    deduplicated: int = 0
-    dead_lettered: int = 0
-    missing: int = 0
-    holes: int = 0
-
-
-class FileLength(NamedTuple):
-    """A file's committed length, and how many lines that is."""
-
-    size_bytes: int
-    lines: int
-
-
-@dataclass(slots=True)
-class Change:
-    """One transaction: lengths by path relative to the archive, progress, and event ids to remember."""
-
-    files: Mapping[str, FileLength] = field(default_factory=dict)
-    progress: Mapping[tuple[str, int], Progress] = field(default_factory=dict)
-    seen: Sequence[SeenKey] = ()
-    now_s: int = 0
-
-
 class Catalogue:
     """The open catalogue.
 
@@ -95,33 +45,18 @@ class Catalogue:
 
     Raises:
         ArchiveError: The file cannot be opened or is of another version.
+
+    Attributes:
+        database: The open file, for what else is kept in it.
     """
 
     def __init__(self, root: Path) -> None:
-        try:
-            self._db = sqlite3.connect(root / FILE_NAME, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise ArchiveError(f"the catalogue in {root} cannot be opened: {error}") from None
-        try:
-            self._prepare(root)
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _prepare(self, root: Path) -> None:
-        with _translated():
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                # Two consumers may start at once: whoever is second finds everything there.
-                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-            elif version != _VERSION:
-                raise ArchiveError(f"the catalogue in {root} is of version {version}; this program knows {_VERSION}")
+        self.database = self._db = Database(root)
+        self._sql = self._db.sql
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        self._sql.close()
 
     def lease(self) -> Lease:
         """Read the lease row.
@@ -129,12 +64,12 @@ class Catalogue:
         Returns:
             What it says now.
         """
-        with _translated():
-            row = self._db.execute("SELECT epoch, holder, beat, machine, locked FROM lease").fetchone()
+        with self._db.reading():
+            row = self._sql.execute("SELECT epoch, holder, beat, machine, locked FROM lease").fetchone()
         return Lease(row[0], row[1], row[2], row[3], bool(row[4]))
 
     def take_lease(self, last: Lease, holder: str, machine: str, *, locked: bool) -> Lease | None:
-        """Become the holder, unless the row has changed since it was read.
+        """Become the holder, unless the row has changed since it was read; what earlier holders wrote is sealed.
 
         Args:
             last: The row as it was read.
@@ -145,12 +80,14 @@ class Catalogue:
         Returns:
             Our lease, or None if somebody moved first.
         """
-        with self._transaction():
-            changed = self._db.execute(
+        with self._db.transaction():
+            changed = self._sql.execute(
                 "UPDATE lease SET epoch = epoch + 1, holder = ?, beat = beat + 1, machine = ?, locked = ?"
                 " WHERE epoch = ? AND beat = ?",
                 (holder, machine, locked, last.epoch, last.beat),
             ).rowcount
+            if changed:
+                self._sql.execute("UPDATE files SET sealed = 1 WHERE sealed = 0")
         return Lease(last.epoch + 1, holder, last.beat + 1, machine, locked) if changed else None
 
     def beat(self, lease_epoch: int, *, locked: bool) -> None:
@@ -163,8 +100,8 @@ class Catalogue:
         Raises:
             LeaseLostError: It is not ours any more.
         """
-        with self._transaction():
-            changed = self._db.execute(
+        with self._db.transaction():
+            changed = self._sql.execute(
                 "UPDATE lease SET beat = beat + 1, locked = ? WHERE epoch = ? AND holder <> ''", (locked, lease_epoch)
             ).rowcount
         if not changed:
@@ -176,8 +113,8 @@ class Catalogue:
         Args:
             lease_epoch: Our lease.
         """
-        with self._transaction():
-            self._db.execute("UPDATE lease SET holder = '', beat = beat + 1 WHERE epoch = ?", (lease_epoch,))
+        with self._db.transaction():
+            self._sql.execute("UPDATE lease SET holder = '', beat = beat + 1 WHERE epoch = ?", (lease_epoch,))
 
     def watermarks(self) -> dict[str, Position]:
         """Read how far each producer is archived.
@@ -185,8 +122,8 @@ class Catalogue:
         Returns:
             The highest (epoch, seq) of each.
         """
-        with _translated():
-            rows = self._db.execute("SELECT producer, epoch, seq FROM progress ORDER BY producer, epoch").fetchall()
+        with self._db.reading():
+            rows = self._sql.execute("SELECT producer, epoch, seq FROM progress ORDER BY producer, epoch").fetchall()
         return {producer: Position(epoch, seq) for producer, epoch, seq in rows}
 
     def progress(self) -> dict[tuple[str, int], Progress]:
@@ -195,20 +132,39 @@ class Catalogue:
         Returns:
             The totals of each (producer, epoch).
         """
-        with _translated():
-            rows = self._db.execute(
-                "SELECT producer, epoch, seq, archived, deduplicated, dead_lettered, missing, holes FROM progress"
+        with self._db.reading():
+            rows = self._sql.execute(
+                "SELECT producer, epoch, seq, archived, deduplicated, dead_lettered, erased, missing, holes"
+                " FROM progress"
             ).fetchall()
         return {(row[0], row[1]): Progress(*row[2:]) for row in rows}
 
-    def files(self) -> dict[str, FileLength]:
+    def removed(self) -> list[Removed]:
+        """Read which numbers are not archived lines.
+
+        Returns:
+            Runs, by producer and epoch.
+        """
+        with self._db.reading():
+            rows = self._sql.execute(
+                "SELECT producer, epoch, first_seq, last_seq, why, received_at FROM removed"
+                " ORDER BY producer, epoch, first_seq"
+            ).fetchall()
+        return [Removed(*row) for row in rows]
+
+    def files(self, *, sealed: bool = False) -> dict[str, FileLength]:
         """Read the committed lengths.
+
+        Args:
+            sealed: Only of files that never grow again.
 
         Returns:
             By path relative to the archive.
         """
-        with _translated():
-            rows = self._db.execute("SELECT path, bytes, lines FROM files ORDER BY path").fetchall()
+        with self._db.reading():
+            rows = self._sql.execute(
+                "SELECT path, bytes, lines FROM files WHERE sealed >= ? ORDER BY path", (int(sealed),)
+            ).fetchall()
         return {path: FileLength(size_bytes, lines) for path, size_bytes, lines in rows}
 
     def seen(self, keys: Sequence[SeenKey]) -> set[SeenKey]:
@@ -221,16 +177,18 @@ class Catalogue:
             Those that are there.
         """
         found: set[SeenKey] = set()
-        with _translated():
-            for start in range(0, len(keys), _KEYS_PER_QUERY):
-                some = keys[start : start + _KEYS_PER_QUERY]
-                marks = ",".join(["(?,?)"] * len(some))
-                found.update(
-                    self._db.execute(
-                        f"SELECT tenant, event_id FROM seen WHERE (tenant, event_id) IN (VALUES {marks})",  # noqa: S608 - marks only
-                        [part for key in some for part in key],
+        with self._db.reading():
+            # One tenant at a time: SQLite answers a list of pairs by reading the whole table.
+            for tenant, pairs in groupby(sorted(keys), key=itemgetter(0)):
+                ids = [event_id for _, event_id in pairs]
+                for start in range(0, len(ids), _KEYS_PER_QUERY):
+                    some = ids[start : start + _KEYS_PER_QUERY]
+                    marks = ",".join("?" * len(some))
+                    rows = self._sql.execute(
+                        f"SELECT event_id FROM seen WHERE tenant = ? AND event_id IN ({marks})",  # noqa: S608 - marks only
+                        [tenant, *some],
                     )
-                )
+                    found.update((tenant, event_id) for (event_id,) in rows)
         return found
 
     def commit(self, lease_epoch: int, change: Change) -> None:
@@ -238,37 +196,44 @@ class Catalogue:
 
         Args:
             lease_epoch: Our lease.
-            change: Lengths, progress and event ids.
+            change: What is added.
 
         Raises:
             LeaseLostError: The lease is not ours any more; nothing was changed.
             ArchiveError: The file cannot be written.
         """
-        with self._transaction():
-            changed = self._db.execute(
-                "UPDATE lease SET beat = beat + 1 WHERE epoch = ? AND holder <> ''", (lease_epoch,)
-            ).rowcount
-            if not changed:
-                raise LeaseLostError("another consumer took the archive's lease")
-            self._db.executemany(
-                "INSERT INTO files VALUES (?, ?, ?)"
+        added = change.added
+        with self._db.held(lease_epoch):
+            if change.seal:
+                self._sql.execute("UPDATE files SET sealed = 1 WHERE sealed = 0")
+            self._sql.executemany(
+                "INSERT INTO files (path, bytes, lines, sealed) VALUES (?, ?, ?, 0)"
                 " ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes, lines = excluded.lines",
                 [(path, *length) for path, length in change.files.items()],
             )
-            self._db.executemany(
-                "INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (producer, epoch) DO UPDATE SET"
+            self._sql.executemany(
+                "INSERT INTO progress (producer, epoch, seq, archived, deduplicated, dead_lettered, erased, missing,"
+                " holes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (producer, epoch) DO UPDATE SET"
                 " seq = excluded.seq, archived = archived + excluded.archived,"
                 " deduplicated = deduplicated + excluded.deduplicated,"
-                " dead_lettered = dead_lettered + excluded.dead_lettered,"
+                " dead_lettered = dead_lettered + excluded.dead_lettered, erased = erased + excluded.erased,"
                 " missing = missing + excluded.missing, holes = holes + excluded.holes",
-                [
-                    (*key, one.seq, one.archived, one.deduplicated, one.dead_lettered, one.missing, one.holes)
-                    for key, one in change.progress.items()
-                ],
+                [(*key, *astuple(one)) for key, one in added.progress.items()],
             )
-            self._db.executemany(
+            self._sql.executemany(ADD_REMOVED, added.removed)
+            self._sql.executemany(
                 "INSERT INTO seen VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                [(*key, change.now_s) for key in change.seen],
+                # In their order in the table, so that neighbours share a page.
+                [(*key, change.now_s) for key in sorted(added.seen)],
+            )
+            self._sql.executemany(
+                "INSERT INTO erasures (erase_id, user_id, user_digest, requested_at, events, files, models)"
+                " VALUES (?, ?, ?, ?, 0, 0, 0) ON CONFLICT DO NOTHING",
+                added.erasures,
+            )
+            self._sql.executemany(
+                "DELETE FROM attempts WHERE producer = ? AND epoch = ? AND seq <= ?",
+                [(*key, one.seq) for key, one in added.progress.items()],
             )
 
     def expire_seen(self, lease_epoch: int, before_s: int, limit: int) -> int:
@@ -282,30 +247,10 @@ class Catalogue:
         Returns:
             How many were forgotten.
         """
-        with self._transaction():
-            return self._db.execute(
+        with self._db.transaction():
+            return self._sql.execute(
                 "DELETE FROM seen WHERE (tenant, event_id) IN"
                 " (SELECT tenant, event_id FROM seen WHERE at_s < ? LIMIT ?)"
                 " AND EXISTS (SELECT 1 FROM lease WHERE epoch = ?)",
                 (before_s, limit, lease_epoch),
             ).rowcount
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with _translated():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise ArchiveError(f"the archive's catalogue failed: {error}") from None

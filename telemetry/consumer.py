@@ -1,21 +1,28 @@
 """The consumer job: from the streams into the archive, one consumer at a time.
 
-Invariant, the order of every round: read, commit to the archive, then acknowledge, publish the watermark and
-trim, then the sinks. What was delivered and not committed comes again; what was committed and not
-acknowledged comes again and is skipped. So whatever dies between two steps, an event is archived once.
+Invariant, the order of every round: read, judge, commit to the archive, then acknowledge, publish the watermark
+and trim, then the sinks. What was delivered and not committed comes again; what was committed and not
+acknowledged comes again and is skipped. So whatever dies between two steps, an event is archived once. A failpoint
+stands at each step.
 
-Only the holder of the archive's lease reads. A round is never cut short by cancellation.
+Only the holder of the archive's lease reads. A round is never cut short by cancellation. No event blocks the others:
+one that fails is tried in three rounds, one that kills its consumer is found by `attempts.py`, and both end in the
+dead letters.
 """
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from telemetry.archive import Archive
+from telemetry.batch import MAX_NUMBER, Entry, Position, from_entry
 from telemetry.counters import ConsumerCounters
-from telemetry.errors import ArchiveError, LeaseLostError, StreamError
+from telemetry.eraser import Eraser
+from telemetry.erasure import Forgetter, Forgotten
+from telemetry.errors import ArchiveError, BadBatchError, LeaseLostError, StreamAwayError, StreamError
 from telemetry.events import Record
+from telemetry.failpoints import Failpoints
 from telemetry.ids import rfc3339_ms
 from telemetry.intake import Intake, Plan, plan, sift
 from telemetry.notes import (
@@ -33,11 +40,19 @@ from telemetry.notes import (
 from telemetry.settings import ConsumerSettings
 from telemetry.sinks import Sink
 from telemetry.stream import Delivered, EventStream, Settled
+from telemetry.trial import MOST_TRIES, Check, Place, Trial
+from telemetry.uninterrupted import finish
 
 _FIRST_BACKOFF_S = 0.05
 # A producer announces itself a moment before its stream begins.
 _IMPATIENT_S = 0.1
-_EXPIRE_EVERY_BEATS = 60
+# What failed with an event may be over a moment later; three tries take far less than the events behind it may wait.
+_BETWEEN_TRIES_S = 0.05
+_DRAIN_BLOCK_MS = 1
+_REFRESH_EVERY_BEATS = 600
+# A commit waits for one step of expiry at most.
+_EXPIRE_STEP_S = 0.02
+_EXPIRE_LEAST, _EXPIRE_MOST = 50, 5000
 
 
 class Consumer:
@@ -49,6 +64,9 @@ class Consumer:
         sinks: What gets the events after each commit, in this order.
         settings: Limits and pauses.
         observer: Told what happens.
+        forgetters: Who besides the archive has to forget a user.
+        check: Asked about each event before it is archived; what it raises is that event's failure.
+        failpoints: Where a drill may strike.
     """
 
     def __init__(
@@ -58,6 +76,10 @@ class Consumer:
         sinks: Sequence[Sink],
         settings: ConsumerSettings,
         observer: ConsumerObserver | None = None,
+        *,
+        forgetters: Sequence[Forgetter] = (),
+        check: Check | None = None,
+        failpoints: Failpoints | None = None,
     ) -> None:
         self._stream = stream
         self._archive = archive
@@ -65,8 +87,16 @@ class Consumer:
         self._settings = settings
         self._observer = observer
         self.counters = ConsumerCounters()
+        self._eraser = Eraser(archive, forgetters, self.counters, observer)
+        self._trial = Trial(check)
+        self._failpoints = failpoints or Failpoints()
+        self._forgotten = Forgotten("", {})
+        self._read_entries = settings.read_entries
         self._joined: set[str] = set()
         self._recheck: set[str] = set()
+        # Producers whose pending list holds nothing of before our lease.
+        self._ours: set[str] = set()
+        self._emptied: asyncio.Event | None = None
         self._connections = 0
         self._outage_told = False
         self._next_discover_s = 0.0
@@ -95,15 +125,42 @@ class Consumer:
             with suppress(ArchiveError):
                 await self._archive.close()
 
+    async def drain(self, deadline_s: float) -> bool:
+        """Wait until everything that the streams hold now is archived, while `run` goes on.
+
+        Args:
+            deadline_s: How long to wait.
+
+        Returns:
+            Whether nothing was left, as far as it is for us to say: a standby leaves nothing.
+        """
+        if not self.counters.active:
+            return True
+        self._emptied = asyncio.Event()
+        # Streams that have just begun count as well.
+        self._next_discover_s = 0.0
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._emptied.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._emptied = None
+        return True
+
     async def _hold(self) -> None:
         epoch = await self._archive.acquire(
             self._settings.takeover_s, lambda holder: tell(self._observer, StandingBy(holder))
         )
+        self._forgotten = await self._archive.forgotten(self._settings.seen_days)
+        self._ours.clear()
         self.counters.active = True
         tell(self._observer, LeaseTaken(epoch))
         for path in self._archive.damaged:
             self._failed(ArchiveError(f"{path} in the archive is shorter than its committed length"))
-        tasks = {asyncio.create_task(self._keep_lease()), asyncio.create_task(self._work())}
+        tasks = {
+            asyncio.create_task(step) for step in (self._keep_lease(), self._work(), self._expire(), self._eraser.run())
+        }
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -119,14 +176,36 @@ class Consumer:
             await asyncio.sleep(self._settings.heartbeat_s)
             try:
                 await self._archive.beat()
+                # Without events there is no commit to do it.
+                await finish(self._archive.seal(if_due=True))
                 beats += 1
-                if beats % _EXPIRE_EVERY_BEATS == 0:
-                    await self._archive.expire_seen(self._settings.seen_days)
+                if beats % _REFRESH_EVERY_BEATS == 0:
+                    self._forgotten = await self._archive.forgotten(self._settings.seen_days)
             except LeaseLostError:
                 raise
             except ArchiveError as error:
                 # A commit decides what to do about it; a beat alone may be late.
                 self._failed(error)
+
+    async def _expire(self) -> None:
+        """Forget old event ids as fast as they grow old, in steps that a commit can wait for."""
+        limit = _EXPIRE_LEAST
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_s)
+            more = True
+            while more:
+                try:
+                    expired, took_s = await self._archive.expire_seen(self._settings.seen_days, limit)
+                except LeaseLostError:
+                    raise
+                except ArchiveError as error:
+                    self._failed(error)
+                    break
+                more = expired == limit
+                if more:
+                    limit = min(max(round(limit * _EXPIRE_STEP_S / took_s), _EXPIRE_LEAST), _EXPIRE_MOST)
+                # As long again for the commits, which share the catalogue's thread.
+                await asyncio.sleep(took_s)
 
     async def _work(self) -> None:
         backoff_s = _FIRST_BACKOFF_S
@@ -151,28 +230,53 @@ class Consumer:
         self.counters.reconnects = self._connections - 1
 
     async def _round(self) -> None:
+        emptied = self._emptied
         if time.monotonic() >= self._next_discover_s:
             await self._discover()
         if not self._joined:
+            if emptied is not None:
+                emptied.set()
             await asyncio.sleep(_IMPATIENT_S)
             return
         if self._recheck:
-            deliveries = await self._stream.read(
-                sorted(self._recheck), pending=True, max_entries=self._settings.read_entries, block_ms=0
-            )
-            self._recheck.intersection_update(delivered.producer for delivered in deliveries)
-            await _uninterrupted(self._take(deliveries, pending=True))
+            await self._read_pending()
             return
         # Under light load this gathers more events for each fsync.
         await asyncio.sleep(max(self._next_commit_s - time.monotonic(), 0))
-        deliveries = await self._stream.read(
-            sorted(self._joined),
-            pending=False,
-            max_entries=self._settings.read_entries,
-            block_ms=self._settings.block_ms,
-        )
+        block_ms = self._settings.block_ms if emptied is None else _DRAIN_BLOCK_MS
+        deliveries = await self._read(sorted(self._joined), pending=False, block_ms=block_ms)
         if deliveries:
-            await _uninterrupted(self._take(deliveries, pending=False))
+            await finish(self._take(deliveries, pending=False))
+        elif emptied is not None:
+            emptied.set()
+
+    async def _read_pending(self) -> None:
+        if self._trial.failing:
+            await asyncio.sleep(_BETWEEN_TRIES_S)
+        deliveries = await self._read(sorted(self._recheck), pending=True, block_ms=0)
+        self._ours |= self._recheck.difference(delivered.producer for delivered in deliveries)
+        self._recheck.intersection_update(delivered.producer for delivered in deliveries)
+        ours = [delivered for delivered in deliveries if delivered.producer in self._ours]
+        if ours:
+            await finish(self._take(ours, pending=True))
+        for producer, entries in deliveries:
+            for entry in entries if producer not in self._ours else ():
+                if not await finish(self._take_inherited(producer, entry)):
+                    # What lies behind it waits for it, or would look like a hole.
+                    break
+
+    async def _read(self, producers: Sequence[str], *, pending: bool, block_ms: int) -> list[Delivered]:
+        """Read, and ask for less at once if that takes too long: a slow link must not stop everything."""
+        most = self._read_entries
+        try:
+            deliveries = await self._stream.read(producers, pending=pending, max_entries=most, block_ms=block_ms)
+        except StreamAwayError:
+            self._read_entries = max(most // 2, 1)
+            raise
+        if deliveries:
+            self._read_entries = min(2 * most, self._settings.read_entries)
+            self._failpoints.hit("consumer.read")
+        return deliveries
 
     async def _discover(self) -> None:
         producers = await self._stream.producers()
@@ -189,25 +293,54 @@ class Consumer:
             self._outage_told = False
             tell(self._observer, Connected())
 
+    async def _take_inherited(self, producer: str, entry: Entry) -> bool:
+        """Take an entry that a predecessor may have died of; returns whether it is done with."""
+        position = Position.parse(entry.entry_id)
+        at = self._archive.watermarks.get(producer, Position(0, 0))
+        if entry.fields is not None and at < position and max(position) <= MAX_NUMBER:
+            first = Position(position.epoch, at.seq + 1 if at.epoch == position.epoch else 1)
+            attempt = await self._archive.attempt(producer, first, position)
+            self._trial.condemn((producer, position.epoch, seq) for seq in attempt.fatal)
+            # The delivery that is counted here first was the second one.
+            if attempt.times >= MOST_TRIES - 1:
+                await self._rehearse(producer, entry, first)
+        await self._take([Delivered(producer, [entry])], pending=True)
+        return not self._trial.failing
+
+    async def _rehearse(self, producer: str, entry: Entry, first: Position) -> None:
+        """Handle each event of an entry alone, so that the one we die of can be told from the others."""
+        for place, line in _events(producer, entry, first.seq):
+            event = Position(*place[1:])
+            await self._archive.mark(producer, event, begun=True)
+            self._trial.rehearse(line, place)
+            await self._archive.mark(producer, event, begun=False)
+
     async def _take(self, deliveries: Sequence[Delivered], *, pending: bool) -> None:
-        intake = sift(deliveries, self._archive.watermarks, pending=pending, now=rfc3339_ms(time.time()))
+        watermarks = self._archive.watermarks
+        intake = sift(deliveries, watermarks, self._trial, pending=pending, now=rfc3339_ms(time.time()))
         self._recheck |= intake.recheck
-        agreed = plan(intake, await self._archive.seen(intake.keys()))
+        agreed = plan(intake, await self._archive.seen(intake.keys()), self._forgotten)
+        self._failpoints.hit("consumer.judged")
         if intake.progress or intake.dead:
             started_s = time.monotonic()
-            await self._archive.commit(agreed.folders, intake.progress, agreed.seen)
+            await self._archive.commit(agreed.added)
             self._next_commit_s = started_s + self._settings.commit_interval_s
             self._count(intake, agreed, time.monotonic() - started_s)
+            if agreed.added.erasures:
+                # From now on, and not a round later: an event that comes late must not be archived after all.
+                self._forgotten.add(agreed.added.erasures)
+                self._eraser.wake()
         self.counters.redelivered += intake.redelivered
         self.counters.trimmed_pending += intake.trimmed
         try:
-            watermarks = self._archive.watermarks
             await self._stream.settle(
                 [Settled(name, ids, watermarks.get(name)) for name, ids in intake.settled.items() if ids]
             )
+            self._failpoints.hit("consumer.acknowledged")
         finally:
             # Committed is committed, whether or not Redis could be told.
             await self._inform(agreed.records)
+        self._failpoints.hit("consumer.informed")
 
     async def _inform(self, records: Sequence[Record]) -> None:
         if not records:
@@ -222,9 +355,11 @@ class Consumer:
     def _count(self, intake: Intake, agreed: Plan, duration_s: float) -> None:
         counters = self.counters
         dead_lettered = sum(progress.dead_lettered for progress in intake.progress.values())
+        deduplicated = sum(progress.deduplicated for progress in intake.progress.values())
         counters.archived += len(agreed.records)
-        counters.archived_bytes += sum(len(line) for lines in agreed.folders.values() for line in lines)
-        counters.deduplicated += agreed.deduplicated
+        counters.archived_bytes += sum(len(line) for lines in agreed.added.folders.values() for line in lines)
+        counters.deduplicated += deduplicated
+        counters.erased += sum(progress.erased for progress in intake.progress.values())
         counters.dead_lettered += dead_lettered
         counters.sequence_holes += sum(progress.holes for progress in intake.progress.values())
         counters.missing += sum(progress.missing for progress in intake.progress.values())
@@ -232,7 +367,7 @@ class Consumer:
         counters.commit_s += duration_s
         for note in intake.notes:
             tell(self._observer, note)
-        tell(self._observer, Committed(len(agreed.records), agreed.deduplicated, dead_lettered, duration_s))
+        tell(self._observer, Committed(len(agreed.records), deduplicated, dead_lettered, duration_s))
 
     def _disconnected(self, error: StreamError) -> None:
         self.counters.connected = False
@@ -246,16 +381,10 @@ class Consumer:
         tell(self._observer, ArchiveFailed(str(error)))
 
 
-async def _uninterrupted(work: Coroutine[None, None, None]) -> None:
-    """Finish a piece of work even if we are cancelled, and be cancelled then."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        # Retrieved, so that it is not reported as forgotten; the cancellation wins.
-        if not task.cancelled():
-            task.exception()
-        raise
+def _events(producer: str, entry: Entry, first_seq: int) -> Iterator[tuple[Place, bytes]]:
+    # What is no batch is buried whole and handled by nobody.
+    with suppress(BadBatchError):
+        batch = from_entry(entry)
+        for seq, line in enumerate(batch.lines, batch.first_seq):
+            if seq >= first_seq:
+                yield (producer, batch.epoch, seq), line

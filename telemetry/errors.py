@@ -10,8 +10,10 @@ TelemetryError
 │   ├── StreamAwayError    no connection, or no answer in time: what was sent may or may not have arrived
 │   ├── StreamRefusedError Redis answered with an error: what was sent was not applied
 │   └── GroupMissingError  Redis no longer has the consumer group: it forgot the stream
-└── ArchiveError           the archive cannot be read or written now
-    └── LeaseLostError     another consumer holds the archive's lease
+├── KeyFileError           the file with the pseudonyms' key cannot be used
+├── ArchiveError           the archive cannot be read or written now
+│   └── LeaseLostError     another consumer holds the archive's lease
+└── FailpointError         a failpoint failed as it was asked to, or what was asked for is none
 """
 
 
@@ -64,9 +66,17 @@ class GroupMissingError(StreamError):
     """Redis no longer has the consumer group of a stream: it forgot the stream."""
 
 
+class KeyFileError(TelemetryError):
+    """The file with the pseudonyms' key cannot be read, is too short, or is open to others."""
+
+
 class ArchiveError(TelemetryError):
     """The archive cannot be read or written now."""
 
 
 class LeaseLostError(ArchiveError):
     """Another consumer holds the archive's lease."""
+
+
+class FailpointError(TelemetryError):
+    """A failpoint was asked to fail here, or what was asked for is not one."""

@@ -3,28 +3,31 @@
 Invariants:
 
 - An event is new only if its (epoch, seq) lies above the producer's watermark; every one above it is archived,
-  deduplicated, dead-lettered or counted as missing, exactly one of these, and the watermark then covers it.
-- Nothing blocks: what cannot be read becomes a dead letter.
+  deduplicated, dead-lettered, erased or counted as missing, exactly one of these, and the watermark then covers
+  it. Which numbers are not archived, and why, is told in runs.
+- Nothing blocks: what cannot be read becomes a dead letter. What fails unexpectedly is tried in three rounds
+  (`trial.py`); meanwhile the watermark of its producer stands before it, and only of its producer.
 - The watermark moves over a break in the numbers (a hole, a new epoch, an unreadable entry) only when the
   entries come from the pending list, which is in order from its start. Seen anywhere else, a break may mean
   that a predecessor took entries and never committed them; then the producer is read again from there.
 
-Pure: no clock, no file, no socket.
+Pure but for the memory of the trial: no clock, no file, no socket.
 """
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import orjson
-
+from telemetry.account import Addition, Progress, Removed, SeenKey, remove
 from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, from_entry
-from telemetry.catalogue import Progress, SeenKey
-from telemetry.errors import BadBatchError, BadEventError
-from telemetry.events import Feedback, Record, decode
+from telemetry.erasure import Forgotten, is_erase
+from telemetry.errors import BadBatchError
+from telemetry.events import Feedback, Record
+from telemetry.ids import uuid7
+from telemetry.letters import Letter, compose
 from telemetry.notes import DeadLettered, HoleFound
 from telemetry.parts import DEAD_LETTERS, date_folder
 from telemetry.stream import Delivered
+from telemetry.trial import Failure, Trial
 
 
 @dataclass(slots=True)
@@ -34,7 +37,8 @@ class Intake:
     Attributes:
         fresh: New events with their lines, as written by the producer.
         dead: Lines for the dead letters.
-        progress: By (producer, epoch): what a commit of all this adds; `archived` is added by `plan`.
+        progress: By (producer, epoch): what a commit of all this adds; what became of `fresh` is added by `plan`.
+        removed: The numbers in it that are neither fresh nor old.
         settled: By producer: entries to acknowledge after the commit.
         recheck: Producers to read again from their pending list.
         redelivered: Events at or below the watermark.
@@ -45,6 +49,7 @@ class Intake:
     fresh: list[tuple[Record, bytes]] = field(default_factory=list)
     dead: list[bytes] = field(default_factory=list)
     progress: dict[tuple[str, int], Progress] = field(default_factory=dict)
+    removed: list[Removed] = field(default_factory=list)
     settled: dict[str, list[str]] = field(default_factory=dict)
     recheck: set[str] = field(default_factory=set)
     redelivered: int = 0
@@ -58,20 +63,21 @@ class Intake:
 
 @dataclass(slots=True)
 class Plan:
-    """What to commit: lines by folder, the events in them, and the event ids to remember."""
+    """What to commit, and the events in it."""
 
-    folders: dict[str, list[bytes]] = field(default_factory=dict)
+    added: Addition
     records: list[Record] = field(default_factory=list)
-    seen: list[SeenKey] = field(default_factory=list)
-    deduplicated: int = 0
 
 
-def sift(deliveries: Iterable[Delivered], watermarks: Mapping[str, Position], *, pending: bool, now: str) -> Intake:
+def sift(
+    deliveries: Iterable[Delivered], watermarks: Mapping[str, Position], trial: Trial, *, pending: bool, now: str
+) -> Intake:
     """Sort delivered entries.
 
     Args:
         deliveries: As read, in the stream's order for each producer.
         watermarks: How far each producer is archived.
+        trial: Reads the events.
         pending: Whether they come from the pending list, read from its start.
         now: The time for dead letters, RFC 3339.
 
@@ -80,93 +86,168 @@ def sift(deliveries: Iterable[Delivered], watermarks: Mapping[str, Position], *,
     """
     intake = Intake()
     for producer, entries in deliveries:
-        _sift_producer(intake, producer, entries, watermarks.get(producer, Position(0, 0)), pending=pending, now=now)
+        at = watermarks.get(producer, Position(0, 0))
+        _Sifter(intake, producer, trial, now, pending=pending).sift(entries, at)
     return intake
 
 
-def plan(intake: Intake, seen: set[SeenKey]) -> Plan:
-    """Remove duplicated feedback and lay out the commit.
+def plan(intake: Intake, seen: set[SeenKey], forgotten: Forgotten) -> Plan:
+    """Remove duplicated feedback and forgotten users, and lay out the commit.
 
     Args:
         intake: What `sift` found; its progress is completed here.
         seen: Which of its keys the archive remembers.
+        forgotten: Whose late events are not archived.
 
     Returns:
         The commit.
     """
-    result = Plan()
+    added = Addition(progress=intake.progress, removed=intake.removed)
+    result = Plan(added)
     taken = set(seen)
     for record, line in intake.fresh:
-        progress = intake.progress[record.producer, record.epoch]
+        event, producer, epoch, seq = record
+        progress = intake.progress[producer, epoch]
+        if forgotten and forgotten.covers(record):
+            progress.erased += 1
+            remove(added.removed, producer, epoch, range(seq, seq + 1), "erased", event.received_at)
+            continue
         if _is_feedback(record):
-            key = (record.event.tenant, record.event.event_id)
+            key = (event.tenant, event.event_id)
             if key in taken:
                 progress.deduplicated += 1
-                result.deduplicated += 1
+                remove(added.removed, producer, epoch, range(seq, seq + 1), "deduplicated", event.received_at)
                 continue
             taken.add(key)
-            result.seen.append(key)
+            added.seen.append(key)
+        elif is_erase(record):
+            record, line, erasure = forgotten.hide(record, line)  # noqa: PLW2901 - the id is in neither any more
+            added.erasures.append(erasure)
         progress.archived += 1
         result.records.append(record)
-        result.folders.setdefault(date_folder(record.event.received_at), []).append(line)
+        added.folders.setdefault(date_folder(event.received_at), []).append(line)
     if intake.dead:
-        result.folders[DEAD_LETTERS] = intake.dead
+        added.folders[DEAD_LETTERS] = intake.dead
     return result
 
 
-def _sift_producer(
-    intake: Intake, producer: str, entries: Sequence[Entry], at: Position, *, pending: bool, now: str
-) -> None:
-    settled = intake.settled.setdefault(producer, [])
-    for entry in entries:
-        position = Position.parse(entry.entry_id)
-        if entry.fields is None:
-            # Nobody but the consumer trims, and only what is archived; the hole, if any, shows at the next entry.
-            intake.trimmed += 1
-        elif position <= at:
-            intake.redelivered += 1
-        else:
-            start = at.seq + 1 if position.epoch == at.epoch else 1
-            batch, problem = _open(entry)
-            in_order = batch is not None and position.epoch == at.epoch and batch.first_seq <= start
-            if not (in_order or pending):
-                intake.recheck.add(producer)
-                return
-            if batch is None:
-                _bury(intake, producer, entry, None, b"".join(entry.fields.values()), problem, now)
-                if max(position) <= MAX_NUMBER:
-                    _progress(intake, producer, position).dead_lettered += position.seq - start + 1
-                    at = position
+class _Sifter:
+    """One producer's entries."""
+
+    def __init__(self, intake: Intake, producer: str, trial: Trial, now: str, *, pending: bool) -> None:
+        self._intake = intake
+        self._producer = producer
+        self._trial = trial
+        self._now = now
+        self._pending = pending
+
+    def sift(self, entries: Sequence[Entry], at: Position) -> None:
+        """Take entries as long as the watermark can move."""
+        settled = self._intake.settled.setdefault(self._producer, [])
+        for number, entry in enumerate(entries):
+            position = Position.parse(entry.entry_id)
+            if entry.fields is None:
+                # Nobody but the consumer trims, and only what is archived; the hole, if any, shows at the next entry.
+                self._intake.trimmed += 1
+            elif position <= at:
+                self._intake.redelivered += 1
             else:
-                _sift_batch(intake, producer, entry, batch, start, now)
-                at = position
-        settled.append(entry.entry_id)
+                start = at.seq + 1 if position.epoch == at.epoch else 1
+                batch, problem = _open(entry)
+                in_order = batch is not None and position.epoch == at.epoch and batch.first_seq <= start
+                if not (in_order or self._pending):
+                    self._intake.recheck.add(self._producer)
+                    return
+                if batch is None:
+                    at = self._bury_entry(entry, position, at, start, problem)
+                elif self._take(batch, entry, start) < batch.last_seq:
+                    self._intake.recheck.add(self._producer)
+                    self._try_others(entries[number + 1 :])
+                    return
+                else:
+                    at = position
+            settled.append(entry.entry_id)
 
+    def _take(self, batch: Batch, entry: Entry, start: int) -> int:
+        """Take the events of a batch, up to one that is to be tried again; returns the last number taken."""
+        intake, producer, epoch, trial = self._intake, self._producer, batch.epoch, self._trial
+        reached = start - 1
+        if batch.first_seq > start:
+            reached = batch.first_seq - 1
+            progress = self._progress(epoch, reached)
+            progress.holes += 1
+            progress.missing += batch.first_seq - start
+            remove(intake.removed, producer, epoch, range(start, batch.first_seq), "missing", None)
+            intake.notes.append(HoleFound(producer, epoch, start - 1, batch.first_seq - start))
+        held_up = False
+        for seq, line in enumerate(batch.lines, batch.first_seq):
+            if seq < start:
+                intake.redelivered += 1
+                continue
+            result = trial.read(line, (producer, epoch, seq))
+            if held_up:
+                # Tried all the same, so that many failing events take no longer than one.
+                continue
+            if isinstance(result, Failure):
+                if not result.final:
+                    held_up = True
+                    continue
+                self._bury(entry, range(seq, seq + 1), seq, line, result)
+            else:
+                intake.fresh.append((result, line))
+            reached = seq
+        if reached >= start:
+            self._progress(epoch, reached)
+        return reached
 
-def _sift_batch(intake: Intake, producer: str, entry: Entry, batch: Batch, start: int, now: str) -> None:
-    progress = _progress(intake, producer, Position(batch.epoch, batch.last_seq))
-    if batch.first_seq > start:
-        progress.holes += 1
-        progress.missing += batch.first_seq - start
-        intake.notes.append(HoleFound(producer, batch.epoch, start - 1, batch.first_seq - start))
-    for seq, line in enumerate(batch.lines, batch.first_seq):
-        if seq < start:
-            intake.redelivered += 1
-            continue
-        try:
-            record = _decode_at(line, producer, Position(batch.epoch, seq))
-        except BadEventError as error:
-            progress.dead_lettered += 1
-            _bury(intake, producer, entry, seq, line, str(error), now)
-        else:
-            intake.fresh.append((record, line))
+    def _try_others(self, entries: Iterable[Entry]) -> None:
+        """Try the events behind one that failed: they too may need their three rounds."""
+        for entry in entries:
+            batch, _ = _open(entry)
+            if batch is not None:
+                for seq, line in enumerate(batch.lines, batch.first_seq):
+                    self._trial.read(line, (self._producer, batch.epoch, seq))
 
+    def _bury_entry(self, entry: Entry, position: Position, at: Position, start: int, problem: str) -> Position:
+        """Bury what is no batch; returns how far the watermark then reaches."""
+        data = b"".join((entry.fields or {}).values())
+        failure = Failure(problem, 1, final=True)
+        if max(position) > MAX_NUMBER:
+            # No producer of ours gave this id, and a watermark there would hide every event to come.
+            self._bury(entry, range(0), None, data, failure)
+            return at
+        self._progress(position.epoch, position.seq)
+        self._bury(entry, range(start, position.seq + 1), None, data, failure)
+        return position
 
-def _decode_at(line: bytes, producer: str, position: Position) -> Record:
-    record = decode(line)
-    if record[1:] != (producer, *position):
-        raise BadEventError(f"the line says that it is event {record.epoch}-{record.seq} of {record.producer}")
-    return record
+    def _bury(self, entry: Entry, numbers: range, seq: int | None, data: bytes, failure: Failure) -> None:
+        intake, producer = self._intake, self._producer
+        first_seq = numbers.start if numbers else None
+        intake.dead.append(
+            compose(
+                Letter(
+                    letter_id=uuid7(),
+                    at=self._now,
+                    producer=producer,
+                    entry_id=entry.entry_id,
+                    first_seq=first_seq,
+                    seq=seq,
+                    reason=failure.reason,
+                    tries=failure.tries,
+                    data=data,
+                )
+            )
+        )
+        if numbers:
+            epoch = Position.parse(entry.entry_id).epoch
+            self._progress(epoch, numbers.stop - 1).dead_lettered += len(numbers)
+            remove(intake.removed, producer, epoch, numbers, "dead_lettered", None)
+        intake.notes.append(DeadLettered(producer, entry.entry_id, failure.reason))
+
+    def _progress(self, epoch: int, seq: int) -> Progress:
+        progress = self._intake.progress.setdefault((self._producer, epoch), Progress(seq))
+        progress.seq = max(progress.seq, seq)
+        return progress
 
 
 def _open(entry: Entry) -> tuple[Batch | None, str]:
@@ -174,33 +255,6 @@ def _open(entry: Entry) -> tuple[Batch | None, str]:
         return from_entry(entry), ""
     except BadBatchError as error:
         return None, str(error)
-
-
-def _progress(intake: Intake, producer: str, position: Position) -> Progress:
-    progress = intake.progress.setdefault((producer, position.epoch), Progress(position.seq))
-    progress.seq = position.seq
-    return progress
-
-
-def _bury(intake: Intake, producer: str, entry: Entry, seq: int | None, data: bytes, reason: str, now: str) -> None:
-    """Write a dead letter: `data` as text if it is UTF-8, else `data_base64`; `seq` is null for a whole entry."""
-    try:
-        text, encoded = data.decode(), None
-    except UnicodeDecodeError:
-        text, encoded = None, base64.b64encode(data).decode()
-    letter = {
-        "schema": 1,
-        "class": "dead_letter",
-        "at": now,
-        "producer": producer,
-        "entry_id": entry.entry_id,
-        "seq": seq,
-        "reason": reason,
-        "data": text,
-        "data_base64": encoded,
-    }
-    intake.dead.append(orjson.dumps(letter, option=orjson.OPT_APPEND_NEWLINE))
-    intake.notes.append(DeadLettered(producer, entry.entry_id, reason))
 
 
 def _is_feedback(record: Record) -> bool:

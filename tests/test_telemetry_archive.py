@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from telemetry.account import Addition, Change, FileLength, Progress
 from telemetry.archive import Archive
 from telemetry.batch import Position
-from telemetry.catalogue import Catalogue, Change, FileLength, Lease, Progress
+from telemetry.catalogue import Catalogue, Lease
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.lease import HolderLock, LeaseWatch
 from telemetry.parts import DEAD_LETTERS, Parts, cut_to_committed
@@ -27,7 +28,8 @@ async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
 
 
 async def put(archive: Archive, seq: int, *lines: bytes, folder: str = DAY) -> None:
-    await archive.commit({folder: lines}, {("p", 1): Progress(seq, archived=len(lines))}, [("default", f"id-{seq}")])
+    progress = {("p", 1): Progress(seq, archived=len(lines))}
+    await archive.commit(Addition({folder: list(lines)}, progress, [("default", f"id-{seq}")]))
 
 
 async def test_committed_lines_are_read_back_and_only_they(tmp_path: Path, archive: Archive) -> None:
@@ -36,7 +38,7 @@ async def test_committed_lines_are_read_back_and_only_they(tmp_path: Path, archi
     await put(archive, 3, b"three\n", folder="date=2026-11-22")
     await put(archive, 4, b"late\n")
     await put(archive, 5, b"dead\n", folder=DEAD_LETTERS)
-    first = tmp_path / DAY / "part-00000001-0000.jsonl"
+    first = tmp_path / DAY / "part-00000001-000000.jsonl"
     with first.open("ab") as file:
         file.write(b"not committed\n")
     assert list(read(tmp_path)) == [b"one\n", b"two\n", b"late\n", b"three\n"]
@@ -59,10 +61,10 @@ async def test_a_restart_cuts_what_was_not_committed(tmp_path: Path) -> None:
     await first.acquire(TAKEOVER_S)
     await put(first, 1, b"one\n")
     await first.close()
-    tail = tmp_path / DAY / "part-00000001-0000.jsonl"
+    tail = tmp_path / DAY / "part-00000001-000000.jsonl"
     with tail.open("ab") as file:
         file.write(b"torn of")
-    orphan = tmp_path / DAY / "part-00000009-0000.jsonl"
+    orphan = tmp_path / DAY / "part-00000001-000009.jsonl"
     orphan.write_bytes(b"nobody\n")
     second = Archive(tmp_path)
     assert await second.acquire(TAKEOVER_S) == 2
@@ -80,10 +82,10 @@ async def test_a_file_shorter_than_committed_is_reported(tmp_path: Path) -> None
     await first.acquire(TAKEOVER_S)
     await put(first, 2, b"one\n", b"two\n")
     await first.close()
-    os.truncate(tmp_path / DAY / "part-00000001-0000.jsonl", 6)
+    os.truncate(tmp_path / DAY / "part-00000001-000000.jsonl", 6)
     second = Archive(tmp_path)
     await second.acquire(TAKEOVER_S)
-    assert second.damaged == [f"{DAY}/part-00000001-0000.jsonl"]
+    assert second.damaged == [f"{DAY}/part-00000001-000000.jsonl"]
     with pytest.raises(ArchiveError, match="damaged"):
         list(read(tmp_path))
     await second.close()
@@ -106,8 +108,8 @@ async def test_a_full_disk_adds_nothing_and_the_next_commit_begins_a_new_part(
     await put(archive, 2, b"two again\n")
     assert list(read(tmp_path)) == [b"one\n", b"two again\n"]
     assert [file.path.name for file in committed_files(tmp_path)] == [
-        "part-00000001-0000.jsonl",
-        "part-00000001-0001.jsonl",
+        "part-00000001-000000.jsonl",
+        "part-00000001-000001.jsonl",
     ]
 
 
@@ -123,7 +125,7 @@ async def test_a_zombie_cannot_commit(tmp_path: Path, archive: Archive) -> None:
     with pytest.raises(LeaseLostError):
         await archive.beat()
     assert other.watermarks() == {"p": Position(1, 1)}
-    assert other.files() == {f"{DAY}/part-00000001-0000.jsonl": FileLength(4, 1)}
+    assert other.files() == {f"{DAY}/part-00000001-000000.jsonl": FileLength(4, 1)}
     await archive.release()
     assert other.lease().holder == "other"
     other.close()
@@ -195,7 +197,9 @@ def test_old_event_ids_are_forgotten_in_small_steps(tmp_path: Path) -> None:
     catalogue = Catalogue(tmp_path)
     lease = catalogue.take_lease(catalogue.lease(), "me", "here", locked=True)
     assert lease is not None
-    catalogue.commit(lease.epoch, Change(seen=[("t", f"id-{number}") for number in range(10)], now_s=100))
+    catalogue.commit(
+        lease.epoch, Change(added=Addition(seen=[("t", f"id-{number}") for number in range(10)]), now_s=100)
+    )
     assert catalogue.expire_seen(lease.epoch, 100, 50) == 0
     assert catalogue.expire_seen(lease.epoch - 1, 101, 50) == 0
     assert catalogue.expire_seen(lease.epoch, 101, 4) == 4
@@ -206,20 +210,99 @@ def test_old_event_ids_are_forgotten_in_small_steps(tmp_path: Path) -> None:
 def test_a_catalogue_of_another_version_is_refused(tmp_path: Path) -> None:
     """A later program's archive is not touched."""
     catalogue = Catalogue(tmp_path)
-    catalogue._db.execute("PRAGMA user_version = 99")
+    catalogue.database.sql.execute("PRAGMA user_version = 99")
     catalogue.close()
     with pytest.raises(ArchiveError, match="version 99"):
         Catalogue(tmp_path)
 
 
+def test_event_ids_are_found_by_tenant(tmp_path: Path) -> None:
+    """Several tenants and more ids than one query takes: exactly those that were committed."""
+    catalogue = Catalogue(tmp_path)
+    lease = catalogue.take_lease(catalogue.lease(), "me", "here", locked=True)
+    assert lease is not None
+    known = [(tenant, f"id-{number}") for tenant in ("a", "b") for number in range(0, 1000, 2)]
+    catalogue.commit(lease.epoch, Change(added=Addition(seen=known), now_s=100))
+    asked = [(tenant, f"id-{number}") for tenant in ("a", "b", "c") for number in range(1000)]
+    assert catalogue.seen(asked) == set(known)
+    assert catalogue.seen([]) == set()
+    plan = catalogue.database.sql.execute(
+        "EXPLAIN QUERY PLAN SELECT event_id FROM seen WHERE tenant = ? AND event_id IN (?, ?)", ("a", "b", "c")
+    ).fetchall()
+    # Reading the whole table would take seconds once it holds a week.
+    assert "SEARCH seen USING PRIMARY KEY" in plan[0][3]
+    catalogue.close()
+
+
+async def test_a_turn_ends_by_size_or_age_and_what_it_wrote_is_sealed(tmp_path: Path) -> None:
+    """The commit that begins a new turn seals the older parts, of every folder; the new ones are open."""
+    archive = Archive(tmp_path, part_bytes=8)
+    await archive.acquire(TAKEOVER_S)
+    await put(archive, 1, b"one\n")
+    await put(archive, 2, b"late\n", folder="date=2026-11-20")
+    await put(archive, 3, b"two\n")
+    assert await archive.sealed_files() == {}
+    await put(archive, 4, b"three\n")
+    assert await archive.sealed_files() == {
+        "date=2026-11-20/part-00000001-000000.jsonl": FileLength(5, 1),
+        f"{DAY}/part-00000001-000000.jsonl": FileLength(8, 2),
+    }
+    assert list(read(tmp_path, first=date(2026, 11, 21))) == [b"one\n", b"two\n", b"three\n"]
+    await archive.seal(if_due=True)
+    assert len(await archive.sealed_files()) == 2
+    await archive.seal()
+    await archive.seal()
+    assert len(await archive.sealed_files()) == 3
+    await put(archive, 5, b"four\n")
+    assert len(await archive.sealed_files()) == 3
+    await archive.close()
+    successor = Archive(tmp_path)
+    await successor.acquire(TAKEOVER_S)
+    assert len(await successor.sealed_files()) == 4
+    await successor.close()
+
+
+def test_a_turn_grows_old_from_its_first_commit(tmp_path: Path) -> None:
+    """Time without events does not count, and neither does a turn that holds nothing."""
+    now_s = 0.0
+    parts = Parts(tmp_path, 1, 1 << 20, 900.0, clock=lambda: now_s)
+    now_s = 1000.0
+    assert (parts.due, parts.fresh) == (False, True)
+    parts.committed(parts.append({DAY: (b"one\n", 1)}))
+    now_s = 1899.0
+    assert (parts.due, parts.fresh) == (False, False)
+    now_s = 1900.0
+    assert parts.due
+    parts.turn()
+    assert (parts.due, parts.fresh) == (False, True)
+    parts.close()
+
+
+async def test_after_a_full_disk_what_was_given_up_is_sealed_by_the_next_commit(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that was abandoned after a failed sync never grows again, and the catalogue says so."""
+    await put(archive, 1, b"one\n")
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", lambda _fd: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(ArchiveError):
+            await put(archive, 2, b"two\n")
+    assert await archive.sealed_files() == {}
+    await put(archive, 2, b"two\n")
+    assert await archive.sealed_files() == {f"{DAY}/part-00000001-000000.jsonl": FileLength(4, 1)}
+
+
 def test_parts_reopen_an_older_date(tmp_path: Path) -> None:
     """More dates than may be open at once are still appended to where they ended."""
-    parts = Parts(tmp_path, 1)
+    parts = Parts(tmp_path, 1, 1 << 20, 900.0)
     for turn in range(2):
         for day in range(10, 30):
             lengths = parts.append({f"date=2026-11-{day}": (b"%d\n" % turn, 1)})
             parts.committed(lengths)
     parts.close()
-    assert (tmp_path / "date=2026-11-10" / "part-00000001-0000.jsonl").read_bytes() == b"0\n1\n"
-    assert cut_to_committed(tmp_path, {}) == []
-    assert list(tmp_path.glob("date=*/*")) == []
+    assert (tmp_path / "date=2026-11-10" / "part-00000001-000000.jsonl").read_bytes() == b"0\n1\n"
+    for name in ("kept.parquet", "gone.rewritten-00000001-1.parquet"):
+        (tmp_path / "date=2026-11-10" / name).touch()
+    assert cut_to_committed(tmp_path, {}, 1) == []
+    # Compaction looks after its own files.
+    assert [path.name for path in tmp_path.glob("date=*/*")] == ["kept.parquet"]

@@ -1,21 +1,22 @@
 import asyncio
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from telemetry.account import Addition, Change, Progress
 from telemetry.archive import Archive
 from telemetry.batch import Batch, to_fields
-from telemetry.catalogue import Catalogue, Progress
+from telemetry.catalogue import Catalogue
 from telemetry.consumer import Consumer
+from telemetry.errors import StreamAwayError
 from telemetry.events import Feedback, Record, Served, decode, encode
+from telemetry.letters import letters
 from telemetry.memory import MemoryServer, MemoryStream
-from telemetry.notes import ConsumerNote, LeaseLost, LeaseTaken, SinkFailed, StandingBy
+from telemetry.notes import ConsumerNote, LeaseTaken, SinkFailed, StandingBy
 from telemetry.producer import Producer
 from telemetry.reading import read
 from telemetry.settings import ConsumerSettings, ProducerSettings
@@ -28,7 +29,6 @@ QUICK = ConsumerSettings(
     discover_interval_s=0.05, block_ms=50, commit_interval_s=0.0, heartbeat_s=0.1, takeover_s=0.6, backoff_s=0.1
 )
 SHIP = ProducerSettings(check_interval_s=0.05, linger_s=0.001, batch_events=20)
-ROOT = Path(__file__).parents[1]
 
 
 def feedback(number: int, producer: str = "p") -> Feedback:
@@ -42,10 +42,10 @@ def served(number: int) -> Served:
 class Job:
     """A consumer in this process, running, with what it told and a counting sink."""
 
-    def __init__(self, stream: EventStream, root: Path, *more_sinks: Any) -> None:
+    def __init__(self, stream: EventStream, root: Path, *more_sinks: Any, **more: Any) -> None:
         self.notes: list[ConsumerNote] = []
         self.sink = CountingSink()
-        self.consumer = Consumer(stream, Archive(root), [*more_sinks, self.sink], QUICK, self.notes.append)
+        self.consumer = Consumer(stream, Archive(root), [*more_sinks, self.sink], QUICK, self.notes.append, **more)
         self.task = asyncio.create_task(self.consumer.run())
 
     def told(self, kind: type[ConsumerNote]) -> list[ConsumerNote]:
@@ -72,8 +72,8 @@ class Site:
         self._running.append((producer, asyncio.create_task(producer.run())))
         return producer
 
-    def consumer(self, *more_sinks: Any) -> Job:
-        job = Job(RedisStream(self.redis.url, timeout_s=0.5), self.archive, *more_sinks)
+    def consumer(self, *more_sinks: Any, **more: Any) -> Job:
+        job = Job(RedisStream(self.redis.url, timeout_s=0.5), self.archive, *more_sinks, **more)
         self.jobs.append(job)
         return job
 
@@ -119,7 +119,7 @@ async def test_events_of_several_producers_are_archived_once_and_released(site: 
     for number in range(300):
         for producer in producers:
             producer.offer(served(number))
-    await await_until(lambda: all(producer.counters.released == 300 for producer in producers))
+    await await_until(lambda: all(producer.archived.seq == 300 for producer in producers))
     records = site.archived()
     for producer in producers:
         mine = [(record.epoch, record.seq) for record in records if record.producer == producer.producer_id]
@@ -145,12 +145,12 @@ async def test_redis_loses_everything_and_nothing_is_lost_or_doubled(site: Site,
     site.consumer()
     for turn in range(6):
         for number in range(100):
-            producer.offer(feedback(turn * 100 + number))
+            await producer.accept([feedback(turn * 100 + number)])
             if number % 10 == 0:
                 await asyncio.sleep(0.001)
         with site.redis.client() as client:
             client.flushall()
-    await await_until(lambda: producer.counters.released == 600, timeout_s=20)
+    await await_until(lambda: producer.archived.seq == 600, timeout_s=20)
     assert site.archived_ids() == [feedback(number).event_id for number in range(600)]
     assert site.account() == {(producer.producer_id, 1): Progress(600, archived=600)}
 
@@ -161,13 +161,13 @@ async def test_redis_is_killed_under_traffic(site: Site, await_until: AwaitUntil
     job = site.consumer()
     for turn in range(3):
         for number in range(100):
-            producer.offer(feedback(turn * 100 + number))
+            await producer.accept([feedback(turn * 100 + number)])
         await await_until(lambda: producer.counters.shipped > 0)
         site.redis.kill()
         for number in range(100):
-            producer.offer(feedback(1000 + turn * 100 + number))
+            await producer.accept([feedback(1000 + turn * 100 + number)])
         site.redis.start()
-    await await_until(lambda: producer.counters.released == 600, timeout_s=20)
+    await await_until(lambda: producer.archived.seq == 600, timeout_s=20)
     assert len(site.archived_ids()) == len(set(site.archived_ids())) == 600
     assert [record.seq for record in site.archived()] == list(range(1, 601))
     assert job.consumer.counters.sequence_holes == 0
@@ -178,11 +178,11 @@ async def test_feedback_that_came_twice_is_archived_once(site: Site, await_until
     one, two = site.producer(), site.producer()
     job = site.consumer()
     await one.accept([feedback(1), feedback(2)])
-    await await_until(lambda: one.counters.released == 2)
+    await await_until(lambda: one.archived.seq == 2)
     await two.accept([feedback(1), feedback(2), feedback(3)])
     two.offer(served(1))
     two.offer(served(1))
-    await await_until(lambda: two.counters.released == 5)
+    await await_until(lambda: two.archived.seq == 5)
     assert sorted(site.archived_ids()) == ["ev-p-00000001", "ev-p-00000002", "ev-p-00000003", *["sv-00000001"] * 2]
     assert site.account()[two.producer_id, 1] == Progress(5, archived=3, deduplicated=2)
     assert job.consumer.counters.deduplicated == 2
@@ -218,7 +218,7 @@ async def test_the_watermark_is_published_again_after_redis_lost_it(site: Site, 
     producer = site.producer()
     site.consumer()
     producer.offer(served(1))
-    await await_until(lambda: producer.counters.released == 1)
+    await await_until(lambda: producer.archived.seq == 1)
     with site.redis.client() as client:
         client.flushall()
     await await_until(lambda: _watermark(site, producer.producer_id) == {b"epoch": b"1", b"seq": b"1"})
@@ -270,7 +270,7 @@ async def test_a_broken_sink_stops_nothing(site: Site, await_until: AwaitUntil) 
     """It is told and counted; the archive and the other sinks go on."""
     producer = site.producer()
     job = site.consumer(BrokenSink())
-    producer.offer(feedback(1))
+    await producer.accept([feedback(1)])
     await await_until(lambda: job.sink.counts == {"click": 1})
     assert job.told(SinkFailed) == [SinkFailed("broken", "RuntimeError: no")]
     assert job.consumer.counters.sink_failures == 1
@@ -283,11 +283,11 @@ async def test_a_stopped_consumer_hands_over_at_once(site: Site, await_until: Aw
     await await_until(lambda: first.told(LeaseTaken))
     second = site.consumer()
     await await_until(lambda: second.told(StandingBy))
-    producer.offer(feedback(1))
-    await await_until(lambda: producer.counters.released == 1)
+    await producer.accept([feedback(1)])
+    await await_until(lambda: producer.archived.seq == 1)
     await first.stop()
-    producer.offer(feedback(2))
-    await await_until(lambda: producer.counters.released == 2)
+    await producer.accept([feedback(2)])
+    await await_until(lambda: producer.archived.seq == 2)
     assert second.told(LeaseTaken) == [LeaseTaken(2)]
     assert site.archived_ids() == [feedback(1).event_id, feedback(2).event_id]
 
@@ -314,70 +314,128 @@ async def test_a_failing_disk_delays_and_loses_nothing(
     await job.stop()
 
 
-CONSUMER = """
-import asyncio, os, signal, sys
-from pathlib import Path
-from telemetry.archive import Archive
-from telemetry.consumer import Consumer
-from telemetry.settings import ConsumerSettings
-from telemetry.stream import RedisStream
-
-url, root, fatal, after = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-left = after
-
-def checkpoint(moment):
-    global left
-    if moment == fatal:
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-quick = {"discover_interval_s": 0.05, "block_ms": 50, "commit_interval_s": 0.0, "takeover_s": 1.0, "read_entries": 1}
-settings = ConsumerSettings(**quick)
-asyncio.run(Consumer(RedisStream(url), Archive(root, checkpoint=checkpoint), [], settings).run())
-"""
-
-
-@pytest.mark.parametrize("moment", ["appended", "committed"])
-async def test_kill_9_within_a_commit_neither_loses_nor_doubles(
-    site: Site, await_until: AwaitUntil, moment: str
+async def test_a_broken_event_is_buried_after_three_tries_and_the_others_are_archived(
+    site: Site, await_until: AwaitUntil
 ) -> None:
-    """A consumer process dies between append and commit, or between commit and acknowledgement, three times over."""
+    """Whatever goes wrong with one event concerns that event; the account names it."""
+    asked = []
+
+    def check(record: Record) -> None:
+        asked.append(record.event.event_id)
+        if record.event.event_id == feedback(2).event_id:
+            raise ZeroDivisionError("oops")
+
     producer = site.producer()
-    for number in range(200):
-        producer.offer(feedback(number))
-    for deadly_commit in (1, 2, 3):
-        argv = [sys.executable, "-c", CONSUMER, site.redis.url, str(site.archive), moment, str(deadly_commit)]
-        process = await asyncio.to_thread(subprocess.run, argv, cwd=ROOT, timeout=60)
-        assert process.returncode == -signal.SIGKILL
+    await producer.accept([feedback(number) for number in range(5)])
+    site.consumer(check=check)
+    await await_until(lambda: producer.archived.seq == 5)
+    assert site.archived_ids() == [feedback(number).event_id for number in (0, 1, 3, 4)]
+    (letter,) = letters(site.archive)
+    assert (letter.reason, letter.tries, letter.seq) == ("ZeroDivisionError: oops", 3, 3)
+    assert asked.count(feedback(2).event_id) == 3
+    assert site.account() == {(producer.producer_id, 1): Progress(5, archived=4, dead_lettered=1)}
+
+
+async def test_a_broken_event_among_inherited_ones_makes_no_hole(site: Site, await_until: AwaitUntil) -> None:
+    """Entries that a dead predecessor had taken wait behind the one whose event fails, and are all archived."""
+    lines = [encode(served(seq), "p", 1, seq) for seq in range(1, 7)]
+    for first_seq in (1, 3, 5):
+        site.add("p", f"1-{first_seq + 1}", to_fields(Batch(1, first_seq, lines[first_seq - 1 : first_seq + 1])))
+    dead = RedisStream(site.redis.url)
+    await dead.connect()
+    await dead.join(["p"])
+    assert await dead.read(["p"], pending=False, max_entries=10, block_ms=10)
+    await dead.close()
+
+    def check(record: Record) -> None:
+        if record.seq == 2:
+            raise ZeroDivisionError("oops")
+
+    site.consumer(check=check)
+    await await_until(lambda: len(site.archived()) == 5)
+    assert list(read(site.archive)) == [lines[0], *lines[2:]]
+    assert site.account() == {("p", 1): Progress(6, archived=5, dead_lettered=1)}
+
+
+async def test_drain_waits_for_everything_that_the_streams_hold(site: Site, await_until: AwaitUntil) -> None:
+    """Streams that were begun a moment ago count; what is in no stream is not waited for."""
     job = site.consumer()
-    await await_until(lambda: producer.counters.released == 200, timeout_s=20)
-    assert site.archived_ids() == [feedback(number).event_id for number in range(200)]
-    assert site.account() == {(producer.producer_id, 1): Progress(200, archived=200)}
-    assert not job.told(LeaseLost)
+    await await_until(lambda: job.told(LeaseTaken))
+    assert await job.consumer.drain(5)
+    lines = [encode(served(seq), "p", 1, seq) for seq in range(1, 2001)]
+    for first_seq in range(1, 2001, 100):
+        entry = to_fields(Batch(1, first_seq, lines[first_seq - 1 : first_seq + 99]))
+        site.add("p", f"1-{first_seq + 99}", entry)
+    assert await job.consumer.drain(20)
+    assert list(read(site.archive)) == lines
+    with site.redis.client() as client:
+        assert client.xlen(events_key("p")) == 0
 
 
-async def test_a_frozen_consumer_loses_the_lease_and_wakes_up_harmless(site: Site, await_until: AwaitUntil) -> None:
-    """SIGSTOP, takeover by the standby, SIGCONT: one archive, each event once, and the zombie stands by."""
-    producer = site.producer()
-    argv = [sys.executable, "-c", CONSUMER, site.redis.url, str(site.archive), "never", "1"]
-    process = await asyncio.create_subprocess_exec(*argv, cwd=ROOT)
+async def test_drain_ends_in_time_and_a_standby_has_nothing_to_drain(site: Site, await_until: AwaitUntil) -> None:
+    """A frozen Redis is no reason to wait for longer than was said."""
+    job = site.consumer()
+    standby = site.consumer()
+    await await_until(lambda: job.told(LeaseTaken) or standby.told(LeaseTaken))
+    active, idle = (job, standby) if job.told(LeaseTaken) else (standby, job)
+    assert await idle.consumer.drain(0)
+    site.redis.pause()
     try:
-        for number in range(100):
-            producer.offer(feedback(number))
-        await await_until(lambda: producer.counters.released == 100)
-        process.send_signal(signal.SIGSTOP)
-        for number in range(100, 200):
-            producer.offer(feedback(number))
-        job = site.consumer()
-        await await_until(lambda: producer.counters.released == 200, timeout_s=20)
-        process.send_signal(signal.SIGCONT)
-        for number in range(200, 300):
-            producer.offer(feedback(number))
-        await await_until(lambda: producer.counters.released == 300, timeout_s=20)
-        assert site.archived_ids() == [feedback(number).event_id for number in range(300)]
-        assert site.account() == {(producer.producer_id, 1): Progress(300, archived=300)}
-        assert not job.told(LeaseLost)
+        assert not await active.consumer.drain(0.2)
     finally:
-        process.kill()
-        await process.wait()
+        site.redis.resume()
+
+
+class Clogged(MemoryStream):
+    """A link that carries one entry in time and never two."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        super().__init__(server)
+        self.asked: list[int] = []
+
+    async def read(self, producers: Sequence[str], *, pending: bool, max_entries: int, block_ms: int) -> Any:
+        self.asked.append(max_entries)
+        deliveries = await super().read(producers, pending=pending, max_entries=max_entries, block_ms=block_ms)
+        if sum(len(delivered.entries) for delivered in deliveries) > 1:
+            await self.close()
+            raise StreamAwayError("Redis did not answer within 2 s")
+        return deliveries
+
+
+async def test_a_slow_link_is_asked_for_less_until_it_answers(tmp_path: Path, await_until: AwaitUntil) -> None:
+    """Reads that take too long are halved, down to one entry, and grow again once they succeed."""
+    server = MemoryServer()
+    writer = MemoryStream(server)
+    await writer.connect()
+    await writer.inspect("p", 1.0)
+    for seq in range(1, 9):
+        await writer.append("p", Batch(1, seq, [encode(served(seq), "p", 1, seq)]), create=True)
+    stream = Clogged(server)
+    job = Job(stream, tmp_path)
+    await await_until(lambda: [decode(line).seq for line in read(tmp_path)] == list(range(1, 9)), timeout_s=20)
+    first_success = stream.asked.index(1)
+    # The first read finds nothing that was pending.
+    assert stream.asked[1 : first_success + 1] == [16, 8, 4, 2, 1]
+    assert stream.asked[first_success + 1] == 2
+    await job.stop()
+
+
+async def test_old_event_ids_are_forgotten_while_events_are_archived(tmp_path: Path, await_until: AwaitUntil) -> None:
+    """As many as there are, and no younger ones; an id that was forgotten may come again."""
+    with closing(Catalogue(tmp_path)) as catalogue:
+        lease = catalogue.take_lease(catalogue.lease(), "before", "here", locked=False)
+        assert lease is not None
+        old = [("default", f"old-{number}") for number in range(12_000)]
+        catalogue.commit(lease.epoch, Change(added=Addition(seen=old), now_s=100))
+        catalogue.release_lease(lease.epoch)
+        server = MemoryServer()
+        writer = MemoryStream(server)
+        await writer.connect()
+        await writer.inspect("p", 1.0)
+        job = Job(MemoryStream(server), tmp_path)
+        await writer.append("p", Batch(1, 1, [encode(feedback(1), "p", 1, 1)]), create=True)
+        young = ("default", feedback(1).event_id)
+        await await_until(lambda: catalogue.seen([young]) == {young})
+        await await_until(lambda: not catalogue.seen(old))
+        assert catalogue.seen([young]) == {young}
+        await job.stop()

@@ -1,15 +1,23 @@
+from collections.abc import Callable
+from dataclasses import replace
+
 import orjson
 import pytest
 
+from telemetry.account import Erasure, Progress, Removed
 from telemetry.batch import Batch, Entry, Position, to_fields
-from telemetry.catalogue import Progress
-from telemetry.events import Feedback, decode, encode
+from telemetry.erasure import Forgotten
+from telemetry.events import Feedback, Record, System, decode, encode
 from telemetry.intake import Intake, plan, sift
 from telemetry.notes import HoleFound
 from telemetry.parts import DEAD_LETTERS
 from telemetry.stream import Delivered
+from telemetry.trial import Trial
+from tests import made
 
 NOW = "2026-11-21T12:00:00.000Z"
+RECEIVED = "2026-11-21T01:02:03.456Z"
+NOBODY = Forgotten("", {})
 
 
 def line(epoch: int, seq: int, event_id: str | None = None, day: int = 21) -> bytes:
@@ -25,6 +33,7 @@ def line(epoch: int, seq: int, event_id: str | None = None, day: int = 21) -> by
         value=None,
         recommendation_id=None,
         position=None,
+        marks=[],
     )
     return encode(event, "p", epoch, seq)
 
@@ -39,8 +48,8 @@ def of_lines(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
     return Entry(batch.entry_id, to_fields(batch))
 
 
-def take(at: Position, *entries: Entry, pending: bool = False) -> Intake:
-    return sift([Delivered("p", entries)], {"p": at}, pending=pending, now=NOW)
+def take(at: Position, *entries: Entry, pending: bool = False, trial: Trial | None = None) -> Intake:
+    return sift([Delivered("p", entries)], {"p": at}, trial or Trial(), pending=pending, now=NOW)
 
 
 def numbers(intake: Intake) -> list[tuple[int, int]]:
@@ -72,6 +81,7 @@ def test_a_real_hole_is_counted_and_passed() -> None:
     assert intake.progress[("p", 1)] == Progress(8, missing=2, holes=1)
     assert intake.progress[("p", 2)] == Progress(3, missing=2, holes=1)
     assert intake.notes == [HoleFound("p", 1, 4, 2), HoleFound("p", 2, 0, 2)]
+    assert intake.removed == [Removed("p", 1, 5, 6, "missing", None), Removed("p", 2, 1, 2, "missing", None)]
 
 
 def test_what_cannot_be_read_becomes_a_dead_letter_and_blocks_nothing() -> None:
@@ -88,11 +98,17 @@ def test_what_cannot_be_read_becomes_a_dead_letter_and_blocks_nothing() -> None:
         ("1-8", 8),
         ("1-10", None),
     ]
+    assert [(letter["first_seq"], letter["tries"]) for letter in letters] == [(5, 1), (7, 1), (8, 1), (9, 1)]
+    assert len({letter["letter_id"] for letter in letters}) == 4
+    assert intake.removed == [
+        Removed("p", 1, 5, 5, "dead_lettered", None),
+        Removed("p", 1, 7, 10, "dead_lettered", None),
+    ]
     assert letters[0]["data"] == "{nonsense\n"
     assert "event 9-9 of p" in letters[1]["reason"]
     assert (letters[2]["data"], letters[2]["data_base64"]) == (None, "/wo=")
     assert "checksum" in letters[3]["reason"]
-    commit = plan(intake, set())
+    commit = plan(intake, set(), NOBODY).added
     assert len(commit.folders[DEAD_LETTERS]) == 4
     assert intake.progress == {("p", 1): Progress(11, archived=2, dead_lettered=5)}
 
@@ -115,8 +131,10 @@ def test_duplicated_feedback_is_removed_within_and_before_the_batch() -> None:
     """The first of several events with one id is archived, unless the archive has one already."""
     lines = [line(1, 1, "same-one"), line(1, 2, "same-one"), line(1, 3, "known-one"), line(1, 4)]
     intake = take(Position(0, 0), of_lines(1, 1, lines), pending=True)
-    commit = plan(intake, {("default", "known-one")})
-    assert [record.seq for record in commit.records] == [1, 4]
+    planned = plan(intake, {("default", "known-one")}, NOBODY)
+    commit = planned.added
+    assert [record.seq for record in planned.records] == [1, 4]
+    assert commit.removed == [Removed("p", 1, 2, 3, "deduplicated", RECEIVED)]
     assert commit.seen == [("default", "same-one"), ("default", "ev-0001-0004")]
     assert commit.folders == {"date=2026-11-21": [lines[0], lines[3]]}
     assert intake.progress == {("p", 1): Progress(4, archived=2, deduplicated=2)}
@@ -125,6 +143,100 @@ def test_duplicated_feedback_is_removed_within_and_before_the_batch() -> None:
 def test_events_go_to_the_date_they_were_received_on() -> None:
     """One batch around midnight fills two folders."""
     lines = [line(1, 1, day=21), line(1, 2, day=22)]
-    commit = plan(take(Position(0, 0), of_lines(1, 1, lines), pending=True), set())
+    commit = plan(take(Position(0, 0), of_lines(1, 1, lines), pending=True), set(), NOBODY).added
     assert commit.folders == {"date=2026-11-21": [lines[0]], "date=2026-11-22": [lines[1]]}
     assert [decode(text).seq for text in lines] == [1, 2]
+
+
+def refuse(*seqs: int) -> Callable[[Record], None]:
+    def check(record: Record) -> None:
+        if record.seq in seqs:
+            raise ZeroDivisionError("oops")
+
+    return check
+
+
+def test_an_event_that_fails_holds_up_its_producer_for_three_rounds_and_is_buried() -> None:
+    """What lies before it is taken at once; events behind it that fail too have had their tries by then."""
+    trial = Trial(refuse(3, 6, 8))
+    entries = (entry(1, 1, 4), entry(1, 5, 8))
+    first = take(Position(0, 0), *entries, pending=True, trial=trial)
+    assert (numbers(first), first.settled, first.recheck) == ([(1, 1), (1, 2)], {"p": []}, {"p"})
+    assert first.progress == {("p", 1): Progress(2)}
+    second = take(Position(1, 2), *entries, pending=True, trial=trial)
+    assert (numbers(second), second.progress, second.recheck, trial.failing) == ([], {}, {"p"}, True)
+    third = take(Position(1, 2), *entries, pending=True, trial=trial)
+    assert (numbers(third), third.settled) == ([(1, 4), (1, 5), (1, 7)], {"p": ["1-4", "1-8"]})
+    assert third.progress == {("p", 1): Progress(8, dead_lettered=3)}
+    letters = [orjson.loads(text) for text in third.dead]
+    assert [(letter["seq"], letter["tries"], letter["reason"]) for letter in letters] == [
+        (seq, 3, "ZeroDivisionError: oops") for seq in (3, 6, 8)
+    ]
+    assert (third.recheck, trial.failing) == (set(), False)
+
+
+def test_an_event_that_fails_once_is_archived_the_next_time() -> None:
+    """A failure that passes leaves no trace."""
+    failures = [True]
+
+    def check(_record: Record) -> None:
+        if failures:
+            failures.pop()
+            raise MemoryError
+
+    trial = Trial(check)
+    assert numbers(take(Position(1, 0), entry(1, 1, 1), trial=trial)) == []
+    intake = take(Position(0, 0), entry(1, 1, 1), pending=True, trial=trial)
+    assert (numbers(intake), intake.dead, trial.failing) == ([(1, 1)], [], False)
+
+
+def test_one_failing_producer_does_not_hold_up_another() -> None:
+    """The watermark stands for the one only."""
+
+    def check(record: Record) -> None:
+        if record.producer == "p":
+            raise ZeroDivisionError
+
+    theirs = encode(made.feedback(), "q", 1, 1)
+    deliveries = [Delivered("p", [entry(1, 1, 1)]), Delivered("q", [of_lines(1, 1, [theirs])])]
+    intake = sift(deliveries, {}, Trial(check), pending=True, now=NOW)
+    assert (numbers(intake), intake.settled) == ([(1, 1)], {"p": [], "q": ["1-1"]})
+
+
+def test_an_event_that_killed_its_consumers_is_not_touched() -> None:
+    """It is buried unread, and its neighbours are archived."""
+    touched = []
+    trial = Trial(lambda record: touched.append(record.seq))
+    trial.condemn([("p", 1, 2)])
+    intake = take(Position(0, 0), entry(1, 1, 3), pending=True, trial=trial)
+    assert (numbers(intake), touched) == ([(1, 1), (1, 3)], [1, 3])
+    (letter,) = [orjson.loads(text) for text in intake.dead]
+    assert (letter["seq"], letter["tries"], letter["data"]) == (2, 3, line(1, 2).decode())
+
+
+def test_events_of_a_forgotten_user_are_counted_and_not_archived() -> None:
+    """Those received up to the request; the user may come back, and others are not concerned."""
+    forgotten = Forgotten("00", {Forgotten("00", {}).digest("42"): RECEIVED})
+    other = encode(made.feedback(user_id="43"), "p", 1, 2)
+    later = encode(made.served(user_id="42", received_at="2026-11-21T01:02:03.457Z"), "p", 1, 3)
+    nobody = encode(made.served(user_id=None), "p", 1, 4)
+    intake = take(Position(0, 0), of_lines(1, 1, [line(1, 1), other, later, nobody]), pending=True)
+    planned = plan(intake, set(), forgotten)
+    assert [record.seq for record in planned.records] == [2, 3, 4]
+    assert planned.added.removed == [Removed("p", 1, 1, 1, "erased", RECEIVED)]
+    assert planned.added.seen == [("default", "ev-00000002")]
+    assert intake.progress == {("p", 1): Progress(4, archived=3, erased=1)}
+
+
+def test_an_erase_is_archived_without_the_id_of_whom_it_forgets() -> None:
+    """The line and the event have a digest; the id is in the order to forget alone."""
+    salted = Forgotten("00", {})
+    erase = System(
+        event_id="erase-0001", tenant="default", client_time=None, received_at=RECEIVED, kind="erase", user_id="käthe"
+    )
+    planned = plan(take(Position(1, 0), of_lines(1, 1, [encode(erase, "p", 1, 1)])), set(), salted)
+    digest = salted.digest("käthe")
+    assert planned.added.erasures == [Erasure("erase-0001", "käthe", digest, RECEIVED)]
+    (text,) = planned.added.folders["date=2026-11-21"]
+    assert text == encode(replace(erase, user_id=f"digest:{digest}"), "p", 1, 1)
+    assert [decode(text)] == planned.records

@@ -1,0 +1,276 @@
+"""The consumer job as a process that dies, freezes and wakes up; its archive is exact all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telemetry.account import Progress
+from telemetry.batch import Batch, Position
+from telemetry.catalogue import Catalogue
+from telemetry.events import decode, encode
+from telemetry.failpoints import FAILPOINTS
+from telemetry.letters import letters
+from telemetry.reading import committed_files, read
+from telemetry.stream import RedisStream
+from tests import made
+
+ROOT = Path(__file__).parents[2]
+STEPS = [name for name in FAILPOINTS if name.startswith("consumer.")]
+AwaitUntil = Callable[..., Awaitable[None]]
+TAKEOVER_S = 1.5
+
+
+class Site:
+    """Streams that events are appended to, and consumer processes of one archive."""
+
+    def __init__(self, folder: Path, redis: Any, free_port: Callable[[], int]) -> None:
+        self.archive = folder / "var" / "archive"
+        self._folder = folder
+        self._redis = redis
+        self._free_port = free_port
+        self._stream = RedisStream(redis.url)
+        self._next: dict[str, int] = {}
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    async def append(self, producer: str, entries: int, events: int = 10) -> None:
+        """Append entries of mixed events, as a shipper does."""
+        if not self._next:
+            await self._stream.connect()
+        for _ in range(entries):
+            first_seq = self._next.get(producer, 1)
+            lines = [self._line(producer, seq) for seq in range(first_seq, first_seq + events)]
+            await self._stream.inspect(producer, 1.0)
+            await self._stream.append(producer, Batch(1, first_seq, lines), create=first_seq == 1)
+            self._next[producer] = first_seq + events
+
+    def _line(self, producer: str, seq: int) -> bytes:
+        event_id = f"ev-{producer}-{seq:08d}"
+        return encode((made.feedback if seq % 3 else made.served)(event_id=event_id), producer, 1, seq)
+
+    def start(self, failpoint: str = "", name: str = "consumer") -> subprocess.Popen[bytes]:
+        environ = {
+            **os.environ,
+            "RECOLLECT_HOME": str(self._folder / "var"),
+            "RECOLLECT_LOGS": str(self._folder / "logs" / name),
+            "RECOLLECT_REDIS_URL": self._redis.url,
+            "RECOLLECT_FAILPOINT": failpoint,
+            "RECOLLECT_CONSUMER_READ_ENTRIES": "2",
+            "RECOLLECT_CONSUMER_BLOCK_MS": "50",
+            "RECOLLECT_CONSUMER_DISCOVER_INTERVAL_S": "0.1",
+            "RECOLLECT_CONSUMER_COMMIT_INTERVAL_S": "0.001",
+            "RECOLLECT_CONSUMER_HEARTBEAT_S": "0.2",
+            "RECOLLECT_CONSUMER_TAKEOVER_S": str(TAKEOVER_S),
+        }
+        argv = [sys.executable, "-m", "ops", "consume", "--admin-port", str(self._free_port())]
+        process = subprocess.Popen(argv, cwd=ROOT, env=environ, stderr=subprocess.PIPE)
+        self.processes.append(process)
+        return process
+
+    def appended(self) -> list[bytes]:
+        return [self._line(producer, seq) for producer, end in sorted(self._next.items()) for seq in range(1, end)]
+
+    def archived(self) -> list[bytes]:
+        return sorted(read(self.archive), key=lambda line: decode(line)[1:])
+
+    def count(self) -> int:
+        return sum(file.lines for file in committed_files(self.archive))
+
+    def complete(self) -> bool:
+        return self.count() >= sum(end - 1 for end in self._next.values())
+
+    def is_prefix(self) -> bool:
+        """Whether what is archived is the beginning of each producer's events, in order and each once."""
+        found: dict[str, list[bytes]] = {producer: [] for producer in self._next}
+        for line in read(self.archive):
+            found[decode(line).producer].append(line)
+        return all(
+            lines == [self._line(producer, seq) for seq in range(1, len(lines) + 1)]
+            for producer, lines in found.items()
+        )
+
+    def account(self) -> dict[tuple[str, int], Progress]:
+        catalogue = Catalogue(self.archive)
+        try:
+            return catalogue.progress()
+        finally:
+            catalogue.close()
+
+    def check(self) -> None:
+        assert self.archived() == self.appended()
+        assert self.is_prefix()
+        expected = {(name, 1): Progress(end - 1, archived=end - 1) for name, end in self._next.items()}
+        assert self.account() == expected
+
+    async def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.communicate()
+        await self._stream.close()
+
+
+@pytest.fixture
+async def site(tmp_path: Path, redis_server: Any, free_port: Callable[[], int]) -> AsyncIterator[Site]:
+    site = Site(tmp_path, redis_server, free_port)
+    yield site
+    await site.end()
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_consumer_killed_at_any_step_loses_and_doubles_nothing(
+    site: Site, await_until: AwaitUntil, step: str
+) -> None:
+    """Killed in the middle of its work and then, as its own successor, at its very first round."""
+    for producer in ("p", "q"):
+        await site.append(producer, 12)
+    for hit in (3, 1):
+        process = site.start(f"{step}:kill:{hit}")
+        assert await asyncio.to_thread(process.wait, 60) == -signal.SIGKILL
+        assert site.is_prefix()
+    site.start()
+    await await_until(site.complete, 30, what="everything to be archived")
+    site.check()
+
+
+@pytest.mark.parametrize("step", ["consumer.read", "consumer.appended", "consumer.committed"])
+async def test_a_zombie_finds_its_place_taken_and_doubles_nothing(
+    site: Site, await_until: AwaitUntil, step: str
+) -> None:
+    """Frozen within a round, replaced by the standby within the time it may take, and woken up again."""
+    await site.append("p", 12)
+    zombie = site.start(f"{step}:pause:2", "zombie")
+    _, status = await asyncio.to_thread(os.waitpid, zombie.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    frozen_s = time.monotonic()
+    site.start(name="standby")
+    await await_until(site.complete, 30, what="the standby to take over")
+    # Its own start, and the time that the heartbeat must stand still.
+    assert time.monotonic() - frozen_s < TAKEOVER_S + 10
+    zombie.send_signal(signal.SIGCONT)
+    await site.append("p", 12)
+    await await_until(site.complete, 30, what="what came later")
+    log = site._folder / "logs" / "zombie" / "consumer.log"
+    await await_until(lambda: "LeaseLost" in log.read_text(), 10, what="the zombie to notice")
+    site.check()
+
+
+async def test_kills_at_random_moments_lose_and_double_nothing(site: Site, await_until: AwaitUntil) -> None:
+    """Six kills while events come."""
+    chance = random.Random(7)
+    going = True
+
+    async def feed() -> None:
+        while going:
+            for producer in ("p", "q", "r"):
+                await site.append(producer, 1, 20)
+            await asyncio.sleep(0.05)
+
+    feeding = asyncio.create_task(feed())
+    try:
+        for _ in range(6):
+            before = site.count()
+            process = site.start()
+            await await_until(lambda before=before: site.count() > before, 30, what="progress")
+            await asyncio.sleep(chance.uniform(0, 0.3))
+            process.kill()
+            await asyncio.to_thread(process.wait, 10)
+            assert site.is_prefix()
+    finally:
+        going = False
+        await feeding
+    site.start()
+    await await_until(site.complete, 30, what="everything to be archived")
+    site.check()
+
+
+async def test_a_stopped_consumer_first_archives_what_is_in_the_streams(site: Site, await_until: AwaitUntil) -> None:
+    """SIGTERM with a backlog: it is archived, and then the process ends."""
+    await site.append("p", 1)
+    process = site.start()
+    await await_until(site.complete, 30, what="the consumer to be at work")
+    process.send_signal(signal.SIGSTOP)
+    await site.append("p", 200)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    assert await asyncio.to_thread(process.wait, 30) == 0
+    site.check()
+
+
+async def test_a_failure_of_the_job_itself_ends_it_with_a_sentence(site: Site) -> None:
+    """`raise` is a bug on order: exit 1, and the next consumer goes on."""
+    await site.append("p", 3)
+    process = site.start("consumer.judged:raise")
+    _, said = await asyncio.to_thread(process.communicate, None, 60)
+    assert process.returncode == 1
+    assert b"consumer.judged was asked to fail here" in said
+
+
+async def test_an_unknown_failpoint_is_refused(site: Site) -> None:
+    """A drill must not pass because of a misspelling."""
+    process = site.start("consumer.judge:kill")
+    _, said = await asyncio.to_thread(process.communicate, None, 60)
+    assert process.returncode == 2
+    assert b"RECOLLECT_FAILPOINT: 'consumer.judge' is not a failpoint" in said
+
+
+DEADLY = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from telemetry.archive import Archive
+from telemetry.consumer import Consumer
+from telemetry.settings import ConsumerSettings
+from telemetry.stream import RedisStream
+
+url, root, deadly = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(",")
+
+def check(record):
+    if record.event.event_id in deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+settings = ConsumerSettings(discover_interval_s=0.05, block_ms=50, commit_interval_s=0.0)
+asyncio.run(Consumer(RedisStream(url), Archive(root), [], settings, check=check).run())
+"""
+
+
+async def test_events_that_kill_their_consumer_end_in_the_dead_letters(
+    site: Site, await_until: AwaitUntil, redis_server: Any
+) -> None:
+    """Each on its third delivery, alone: those around it are archived, and so are other producers' events."""
+    await site.append("a", 5)
+    await site.append("p", 5)
+    deadly = ["ev-p-00000013", "ev-p-00000017", "ev-p-00000032"]
+    argv = [sys.executable, "-c", DEADLY, redis_server.url, str(site.archive), ",".join(deadly)]
+    deaths = 0
+    while site.count() < 97:
+        process = await asyncio.create_subprocess_exec(*argv, cwd=ROOT)
+        dead = asyncio.create_task(process.wait())
+        await await_until(lambda dead=dead: dead.done() or site.count() == 97, 60, what="the consumer to die or to end")
+        if dead.done():
+            assert dead.result() == -signal.SIGKILL
+            deaths += 1
+    process.kill()
+    await dead
+    # Three for the first one and one more for its neighbour; the third one's entry was delivered with theirs before.
+    assert deaths == 6
+    buried = list(letters(site.archive))
+    assert [decode(letter.data).event.event_id for letter in buried] == deadly
+    assert {letter.tries for letter in buried} == {3}
+    assert site.account()["p", 1] == Progress(50, archived=47, dead_lettered=3)
+    left = [line for line in site.appended() if decode(line).event.event_id not in deadly]
+    assert site.archived() == left
+    catalogue = Catalogue(site.archive)
+    assert catalogue.database.sql.execute("SELECT * FROM attempts").fetchall() == []
+    assert catalogue.watermarks()["p"] == Position(1, 50)
+    catalogue.close()
