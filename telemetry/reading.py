@@ -1,19 +1,17 @@
 """Reading the archive while it is being written.
 
 Invariant: a reader sees committed lines only, each once; it stops at the committed length of every file,
-whatever lies beyond it.
+whatever lies beyond it. A file that is compacted or rewritten meanwhile makes no difference.
 """
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from telemetry.catalogue import FILE_NAME
-from telemetry.errors import ArchiveError
+from telemetry.database import ask
 from telemetry.parts import DEAD_LETTERS
+from telemetry.snapshot import opened
 
 
 class CommittedFile(NamedTuple):
@@ -37,18 +35,7 @@ def committed_files(root: Path, *, dead_letters: bool = False) -> list[Committed
     Raises:
         ArchiveError: The catalogue cannot be read.
     """
-    catalogue = root / FILE_NAME
-    if not catalogue.is_file():
-        return []
-    try:
-        with closing(sqlite3.connect(f"{catalogue.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                # A consumer is just making it.
-                return []
-            rows = db.execute("SELECT path, bytes, lines FROM files ORDER BY path").fetchall()
-    except sqlite3.Error as error:
-        raise ArchiveError(f"the catalogue in {root} cannot be read: {error}") from None
+    rows = ask(root, "SELECT path, bytes, lines FROM files ORDER BY path")
     return [
         CommittedFile(root / path, size_bytes, lines)
         for path, size_bytes, lines in rows
@@ -73,22 +60,14 @@ def read(
     Raises:
         ArchiveError: The catalogue or a file cannot be read, or a file is shorter than committed.
     """
-    for file in committed_files(root, dead_letters=dead_letters):
-        if not dead_letters and not _in_range(file.path.parent.name, first, last):
+    folders = {file.path.parent.name for file in committed_files(root, dead_letters=dead_letters)}
+    for folder in sorted(folders):
+        if not dead_letters and not _in_range(folder, first, last):
             continue
-        left_bytes = file.size_bytes
-        try:
-            with file.path.open("rb") as lines:
-                while left_bytes > 0:
-                    line = lines.readline()
-                    left_bytes -= len(line)
-                    if left_bytes < 0 or not line.endswith(b"\n"):
-                        raise ArchiveError(
-                            f"{file.path} is damaged before its committed length of {file.size_bytes} bytes"
-                        )
-                    yield line
-        except OSError as error:
-            raise ArchiveError(f"{file.path} cannot be read: {error.strerror}") from None
+        # Whatever becomes of its files from here on, each line of a date is read once.
+        with opened(root, folder) as files:
+            for file in files:
+                yield from file.read()
 
 
 def _in_range(folder: str, first: date | None, last: date | None) -> bool:

@@ -1,0 +1,124 @@
+"""`recollect archive list`: what is archived, date by date."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ops.progress import Stages
+from ops.table import table
+from telemetry.errors import ArchiveError
+from telemetry.outline import parse
+from telemetry.snapshot import OpenFile, opened
+
+_CLASSES: Final = ("served", "feedback", "system")
+_HEADING: Final = ("date", "files", "format", "bytes", *_CLASSES, "first", "last")
+_REPORT_EVERY_LINES: Final = 20_000
+_TIME: Final = slice(len("2026-11-21T"), len("2026-11-21T01:02:03"))
+
+
+@dataclass(slots=True)
+class Folder:
+    """What lies in one folder.
+
+    Attributes:
+        name: The UTC date, YYYY-MM-DD, or `deadletters`.
+        files: How many files.
+        open_files: How many of them may still grow.
+        formats: `jsonl`, `parquet`, or both.
+        size_bytes: Committed bytes.
+        events: By class: how many lines; dead letters count as `letters`.
+        first: The first and `last` the last `received_at`; None for dead letters.
+    """
+
+    name: str
+    files: int = 0
+    open_files: int = 0
+    formats: set[str] = field(default_factory=set)
+    size_bytes: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    first: str | None = None
+    last: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return its object in `archive list --json`."""
+        return {
+            "date": self.name,
+            "files": self.files,
+            "open_files": self.open_files,
+            "formats": sorted(self.formats),
+            "bytes": self.size_bytes,
+            "events": dict(self.events),
+            "first": self.first,
+            "last": self.last,
+        }
+
+
+def folders(root: Path, stages: Stages) -> list[Folder]:
+    """Look through the archive.
+
+    Args:
+        root: The archive's directory.
+        stages: Told how far it has come.
+
+    Returns:
+        Every date, oldest first, and then the dead letters.
+
+    Raises:
+        ArchiveError: The archive cannot be read.
+    """
+    found: dict[str, Folder] = {}
+    with opened(root) as files:
+        total = sum(file.lines for file in files)
+        done = 0
+        for file in files:
+            name = file.folder.removeprefix("date=")
+            folder = found.setdefault(name, Folder(name))
+            folder.files += 1
+            folder.open_files += not file.sealed
+            folder.formats.add("parquet" if file.is_parquet else "jsonl")
+            folder.size_bytes += file.size_bytes
+            if file.is_letters:
+                folder.events["letters"] += file.lines
+            else:
+                _count(folder, file)
+            done += file.lines
+            stages("reading the archive", done, total)
+    return [found[name] for name in sorted(found)]
+
+
+def _count(folder: Folder, file: OpenFile) -> None:
+    for number, text in enumerate(file.read(), 1):
+        try:
+            line = parse(text)
+        except ValueError as error:
+            raise ArchiveError(f"{file.full_path}, line {number}: {error}") from None
+        folder.events[line.of_class] += 1
+        if folder.first is None or line.received_at < folder.first:
+            folder.first = line.received_at
+        if folder.last is None or line.received_at > folder.last:
+            folder.last = line.received_at
+
+
+def as_text(found: Iterable[Folder]) -> str:
+    """Return the table."""
+    rows = [
+        (
+            folder.name,
+            f"{folder.files}" + (f" ({folder.open_files} open)" if folder.open_files else ""),
+            "+".join(sorted(folder.formats)),
+            str(folder.size_bytes),
+            *(
+                (str(folder.events[name]) for name in _CLASSES)
+                if folder.first is not None
+                else (f"{folder.events['letters']} letters", "", "")
+            ),
+            (folder.first or "")[_TIME],
+            (folder.last or "")[_TIME],
+        )
+        for folder in found
+    ]
+    return table(_HEADING, rows, left=(0, 1, 2)) if rows else "Nothing is archived yet."

@@ -1,0 +1,210 @@
+"""Parquet files of the archive: lines that can also be read as columns.
+
+Invariant: the column `line` holds the bytes of each line but for its line feed, in order, so that `read_lines` gives
+back exactly what `write_lines` took. The other columns are read out of the line and can be made again from it.
+
+Written and read with DuckDB, which is imported here and in no other file of this package, and only when it is needed.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from telemetry.errors import ArchiveError
+
+if TYPE_CHECKING:
+    import duckdb
+
+SUFFIX: Final = ".parquet"
+EXTRA: Final = "recollect[query]"
+
+# The fields of all classes as they stand in a line; those that a class does not have are null.
+FIELDS: Final[Mapping[str, str]] = {
+    "schema": "INTEGER",
+    "class": "VARCHAR",
+    "event_id": "VARCHAR",
+    "tenant": "VARCHAR",
+    "client_time": "VARCHAR",
+    "received_at": "VARCHAR",
+    "producer": "VARCHAR",
+    "epoch": "BIGINT",
+    "seq": "BIGINT",
+    "request_id": "VARCHAR",
+    "user_id": "VARCHAR",
+    "recommendation_id": "VARCHAR",
+    "type": "VARCHAR",
+    "item_id": "VARCHAR",
+    "value": "DOUBLE",
+    "position": "INTEGER",
+    "marks": "VARCHAR[]",
+    "model": "VARCHAR",
+    "variant": "VARCHAR",
+    "candidate_set": "VARCHAR",
+    "state_watermark": "VARCHAR",
+    "latency_ms": "DOUBLE",
+    "degraded": "VARCHAR",
+    "items": "STRUCT(item_id VARCHAR, position INTEGER, score DOUBLE, source VARCHAR, propensity DOUBLE)[]",
+    "kind": "VARCHAR",
+    "of_class": "VARCHAR",
+    "count": "BIGINT",
+    "reason": "VARCHAR",
+    "from_seq": "BIGINT",
+    "to_seq": "BIGINT",
+}
+# Those of a dead letter.
+LETTER_FIELDS: Final[Mapping[str, str]] = {
+    "letter_id": "VARCHAR",
+    "at": "VARCHAR",
+    "producer": "VARCHAR",
+    "entry_id": "VARCHAR",
+    "first_seq": "BIGINT",
+    "seq": "BIGINT",
+    "reason": "VARCHAR",
+    "tries": "INTEGER",
+    "data": "VARCHAR",
+    "data_base64": "VARCHAR",
+}
+# Plain timestamps in UTC: every reader of Parquet has them, time zones only some. A leap second, or a time that a
+# client made up, is no timestamp and becomes null; the line has it as it was. The service's own times always end in Z.
+_CASTS: Final[Mapping[str, str]] = {
+    "client_time": "TRY_CAST({} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'",
+    "received_at": "TRY_CAST({} AS TIMESTAMP)",
+    "at": "TRY_CAST({} AS TIMESTAMP)",
+}
+
+# So many lines of a kilobyte or two are what is in memory at once.
+_ROW_GROUP_LINES: Final = 20_480
+_FETCH_LINES: Final = 2_000
+
+
+def connect(*, threads: int = 1) -> "duckdb.DuckDBPyConnection":
+    """Open an engine in memory that loads nothing from anywhere and keeps nothing on the disk.
+
+    Args:
+        threads: How many it may use.
+
+    Returns:
+        The engine, in UTC; close it.
+
+    Raises:
+        ArchiveError: DuckDB is not installed.
+    """
+    try:
+        import duckdb
+    except ImportError:
+        raise ArchiveError(f"this needs DuckDB; install it with: pip install '{EXTRA}'") from None
+    engine = duckdb.connect(
+        config={
+            "threads": threads,
+            "python_enable_replacements": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            # What does not fit into memory is refused: it must not be left in a file that no erasure knows of.
+            "temp_directory": "",
+        }
+    )
+    engine.execute("SET TimeZone = 'UTC'")
+    return engine
+
+
+def select_list(row: str, fields: Iterable[str] = FIELDS) -> str:
+    """Write the SQL that turns the fields of lines, as they stand there, into the columns.
+
+    Args:
+        row: The name of what has the fields.
+        fields: Their names.
+
+    Returns:
+        A list for SELECT.
+    """
+    return ", ".join(_CASTS.get(name, "{}").format(f'{row}."{name}"') + f' AS "{name}"' for name in fields)
+
+
+def write_lines(path: Path, lines: Iterable[bytes], fields: Mapping[str, str] = FIELDS) -> int:
+    """Write a file and make its content survive a power cut; its name is the caller's to sync.
+
+    Args:
+        path: The file, made anew; meanwhile the lines lie beside it in a file without a name.
+        lines: JSON lines, each with its line feed.
+        fields: What to read out of them, with the types.
+
+    Returns:
+        How many lines.
+
+    Raises:
+        ArchiveError: DuckDB is missing, or the file cannot be written.
+    """
+    with _translated(path), closing(connect()) as engine, tempfile.TemporaryFile(dir=path.parent) as plain:
+        count = 0
+        for line in lines:
+            plain.write(line)
+            count += 1
+        plain.flush()
+        engine.execute(
+            f"COPY (SELECT {select_list('fields', fields)}, line FROM"  # noqa: S608 - our own names, and a quoted path
+            " (SELECT CAST(json AS VARCHAR) AS line, from_json(json, $structure) AS fields"
+            " FROM read_ndjson_objects($plain)))"
+            f" TO {quoted(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP_LINES},"
+            " USE_TMP_FILE false)",
+            {"structure": json.dumps(dict(fields)), "plain": fd_path(plain.fileno())},
+        )
+        path.chmod(0o600)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    return count
+
+
+def read_lines(path: Path, descriptor: int | None = None) -> Iterator[bytes]:
+    """Read the lines back.
+
+    Args:
+        path: A file that `write_lines` wrote.
+        descriptor: The same file, opened before its name was removed.
+
+    Yields:
+        One line, line feed included.
+
+    Raises:
+        ArchiveError: DuckDB is missing, or the file cannot be read.
+    """
+    source = str(path) if descriptor is None else fd_path(descriptor)
+    with _translated(path), closing(connect()) as engine:
+        result = engine.execute("SELECT line FROM read_parquet($source)", {"source": source})
+        while rows := result.fetchmany(_FETCH_LINES):
+            for (line,) in rows:
+                yield line.encode() + b"\n"
+
+
+def fd_path(descriptor: int) -> str:
+    """Name an open file, so that it can be read even if it has no name any more."""
+    return f"/proc/self/fd/{descriptor}"
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Say in one sentence what DuckDB or the disk has against a file.
+
+    Raises:
+        ArchiveError: Instead of any error of theirs.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ArchiveError(f"{path} cannot be read or written: {error.strerror}") from None
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in {"duckdb", "_duckdb"}:
+            raise
+        raise ArchiveError(f"{path} cannot be read or written: {str(error).splitlines()[0]}") from None
+
+
+def quoted(text: str) -> str:
+    """Write a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
