@@ -16,6 +16,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/items/{item_id}/similar", handlers.similar),
     ("GET", "/v1/popular", handlers.popular),
     ("POST", "/v1/events", handlers.events),
+    ("DELETE", "/v1/users/{user_id}", handlers.forget),
     ("GET", "/v1/model", handlers.model),
     ("GET", "/healthz", handlers.healthz),
     ("GET", "/readyz", handlers.readyz),

@@ -1,13 +1,14 @@
 """Where errors become answers: what is put around every handler.
 
 Invariant: what leaves is a response with a status of ours and, if it is not 2xx, a problem+json body (RFC 9457). A
-fault of ours is answered 500 with no detail of the inside, is logged with its traceback, and never reaches aiohttp's
-own handler.
+fault of ours is answered 500 with no detail of the inside, is logged with its traceback and without anything a caller
+sent, and never reaches aiohttp's own handler.
 """
 
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 
 import orjson
@@ -41,9 +42,10 @@ def bounded(parts: Parts, route: str, handler: Handler) -> Handler:
             response = problem(error)
         except web.HTTPException as error:
             response = problem(translated(error))
-        except Exception:  # noqa: BLE001 (the boundary is where the rest is caught)
+        except Exception as error:  # noqa: BLE001 (the boundary is where the rest is caught)
             parts.metrics.faults.inc()
-            _log.exception("request failed", method=request.method, path=request.path[:256])
+            # The path may hold a user's id, and so may what an exception says.
+            _log.error("request failed", method=request.method, route=route, exception=frames(error))
             response = problem(fault())
         if state.draining or response.status == RequestTimedOut.status:
             response.force_close()
@@ -78,6 +80,16 @@ def problem(error: RequestError) -> web.Response:
     if isinstance(error, MethodNotAllowed) and error.allow:
         response.headers["Allow"] = error.allow
     return response
+
+
+def frames(error: BaseException) -> str:
+    """Say where a fault came from, and of which type it is, without its text, which may quote what a caller sent."""
+    parts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        parts.append("".join([*traceback.format_tb(cause.__traceback__), type(cause).__qualname__]))
+        cause = cause.__cause__ or cause.__context__
+    return "\nraised from:\n".join(parts)
 
 
 def fault() -> RequestError:

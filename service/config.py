@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from service.errors import UsageError
+from telemetry.errors import FailpointError, KeyFileError
+from telemetry.failpoints import Failpoints
+from telemetry.pseudonym import Pseudonymiser
 from telemetry.settings import ConsumerSettings, ProducerSettings
 
 T = TypeVar("T")
@@ -69,6 +72,24 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class EventsConfig:
+    """What the edge notes about the events it takes."""
+
+    clock_skew_ahead_s: float = _setting(
+        300.0,
+        "RECOLLECT_CLOCK_SKEW_AHEAD_S",
+        "s",
+        "How far a client's time may be ahead of ours before its event is marked `clock_skew`.",
+    )
+    clock_skew_behind_s: float = _setting(
+        2592000.0,
+        "RECOLLECT_CLOCK_SKEW_BEHIND_S",
+        "s",
+        "How far a client's time may be behind ours before its event is marked `clock_skew`.",
+    )
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """The application's own log; telemetry never passes through it."""
 
@@ -97,7 +118,21 @@ class Config:
         "URL",
         "The Redis that carries telemetry; without it `up` starts its own, and other commands try redis://127.0.0.1:6379/0.",
     )
+    pseudonym_key_file: Path | None = _setting(
+        None,
+        "RECOLLECT_PSEUDONYM_KEY_FILE",
+        "path",
+        "A file of at least 32 bytes, its owner's alone; with it, telemetry keeps pseudonyms instead of user ids.",
+    )
+    failpoint: str | None = _setting(
+        None,
+        "RECOLLECT_FAILPOINT",
+        "failpoints",
+        "For drills: where a process is to die, freeze or fail, as `name:kill`, `name:pause` or `name:raise`, with"
+        " `:n` at the nth time only, separated by commas; the names are in `telemetry/failpoints.py`.",
+    )
     server: ServerConfig = field(default_factory=ServerConfig)
+    events: EventsConfig = field(default_factory=EventsConfig)
     models: ModelConfig = field(default_factory=ModelConfig)
     log: LogConfig = field(default_factory=LogConfig)
     producer: ProducerSettings = field(default_factory=ProducerSettings)
@@ -123,6 +158,17 @@ class Config:
         """Where the consumer archives events."""
         return self.home / "archive"
 
+    def pseudonymiser(self) -> Pseudonymiser:
+        """Read the key of the pseudonyms; without a key file, user ids are their own.
+
+        Raises:
+            UsageError: the file cannot be used; says why.
+        """
+        try:
+            return Pseudonymiser.from_file(self.pseudonym_key_file)
+        except KeyFileError as error:
+            raise UsageError(f"RECOLLECT_PSEUDONYM_KEY_FILE: {error}") from None
+
 
 def from_env(environ: Mapping[str, str]) -> Config:
     """Read the whole tree from the environment; paths become absolute.
@@ -132,7 +178,17 @@ def from_env(environ: Mapping[str, str]) -> Config:
     """
     config = read(Config, environ)
     _check(config)
-    return dataclasses.replace(config, home=config.home.absolute(), logs=config.logs.absolute())
+    try:
+        Failpoints.parse(config.failpoint)
+    except FailpointError as error:
+        raise UsageError(f"RECOLLECT_FAILPOINT: {error}") from None
+    key_file = config.pseudonym_key_file
+    return dataclasses.replace(
+        config,
+        home=config.home.absolute(),
+        logs=config.logs.absolute(),
+        pseudonym_key_file=None if key_file is None else key_file.absolute(),
+    )
 
 
 def read(cls: type[T], environ: Mapping[str, str]) -> T:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -16,16 +18,16 @@ from aiohttp import web
 
 from service import wire
 from service.errors import Invalid, Malformed, NotFound, RequestTimedOut, TooLarge, Unavailable, UnsupportedBody
+from service.feedback import TENANT, Reception, recorded
 from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 from service.openapi import document, page
 from service.parts import PARTS, unready
 from service.reply import Reply
 from telemetry.errors import BadEventError, SpoolFull
-from telemetry.events import Feedback, Served, ServedItem
+from telemetry.events import Served, ServedItem, System
 from telemetry.ids import rfc3339_ms, uuid7
 
-TENANT: Final = "default"
 _JSON: Final = "application/json"
 
 
@@ -82,35 +84,39 @@ async def events(request: web.Request) -> web.Response:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not wire.valid_key(key):
         raise Invalid("Idempotency-Key: must be 8 to 64 characters of A-Z, a-z, 0-9, - and _.")
-    body = wire.decode(wire.EventsRequest, await _body(request))
-    received_at = rfc3339_ms(time.time())
-    request_id = _request_id(request) or uuid7()
-    feedback = [
-        Feedback(
-            event_id=event.event_id or (f"{key}-{index}" if key is not None else uuid7()),
-            tenant=TENANT,
-            client_time=event.ts,
-            received_at=received_at,
-            request_id=request_id,
-            type=event.type,
-            user_id=event.user_id,
-            item_id=event.item_id,
-            value=event.value,
-            recommendation_id=event.recommendation_id,
-            position=event.position,
-        )
-        for index, event in enumerate(body.events)
-    ]
-    try:
+    raw = await _body(request)
+    body = wire.decode(wire.EventsRequest, raw)
+    known_items = parts.store.current().items.row_of if parts.store.version is not None else None
+    reception = Reception(time.time(), _request_id(request) or uuid7(), key, known_items)
+    feedback = recorded(body.events, reception, parts.pseudonyms, parts.config.events)
+    with parts.keys.attempt(key, raw), _refusals():
         acceptance = await parts.producer.accept(feedback)
-    except BadEventError as error:
-        raise Invalid(f"An event cannot be recorded: {error}.") from None
-    except SpoolFull as full:
-        raise Unavailable(
-            "There is no room for events at the moment; none of these was taken.",
-            retry_after_s=max(1, round(full.retry_after_s)),
-        ) from None
     answer: wire.Accepted = {"accepted": acceptance.accepted, "durability": acceptance.durability}
+    return web.Response(body=wire.encode(answer), status=202, content_type=_JSON)
+
+
+async def forget(request: web.Request) -> web.Response:
+    """DELETE /v1/users/{user_id}: forget a user, here at once and everywhere once the consumer reads of it."""
+    parts = request.app[PARTS]
+    _query(request, ())
+    user_id = _path_id(request, "user_id")
+    order = System(
+        event_id=uuid7(),
+        tenant=TENANT,
+        client_time=None,
+        received_at=rfc3339_ms(time.time()),
+        kind="erase",
+        user_id=parts.pseudonyms.of(user_id),
+    )
+    with _refusals():
+        acceptance = await parts.producer.accept_any([order])
+    parts.store.forget(user_id)
+    answer: wire.Erasure = {
+        "erase_id": order.event_id,
+        "user_id": user_id,
+        "requested_at": order.received_at,
+        "durability": acceptance.durability,
+    }
     return web.Response(body=wire.encode(answer), status=202, content_type=_JSON)
 
 
@@ -171,7 +177,7 @@ async def _recommend(
     snapshot = parts.store.current()
     excluded = _rows(snapshot, exclude) if exclude else scoring.NO_ROWS
     included = None if include is None else np.unique(_rows(snapshot, include))
-    user_row = None if user_id is None else snapshot.users.row_of.get(user_id)
+    user_row = None if user_id is None or user_id in parts.store.forgotten else snapshot.users.row_of.get(user_id)
     if user_row is None:
         ranking = scoring.popular(snapshot, n, offset=offset, exclude=excluded, include=included)
         source: wire.Source = "popular"
@@ -217,7 +223,7 @@ def _served(
             received_at=rfc3339_ms(time.time()),
             request_id=_request_id(request) or recommendation_id,
             recommendation_id=recommendation_id,
-            user_id=user_id,
+            user_id=parts.pseudonyms.of(user_id),
             model=snapshot.version,
             variant=None,
             candidate_set=candidate_set,
@@ -253,6 +259,20 @@ def _digest(ids: list[str]) -> str:
 def _rows(snapshot: ModelSnapshot, ids: list[str]) -> scoring.Rows:
     row_of = snapshot.items.row_of
     return np.array([row_of[i] for i in ids if i in row_of], dtype=np.int64)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Answer a refusal of telemetry's as one of ours."""
+    try:
+        yield
+    except BadEventError as error:
+        raise Invalid(f"An event cannot be recorded: {error}.") from None
+    except SpoolFull as full:
+        raise Unavailable(
+            "This cannot be recorded at the moment; it is safe to try again.",
+            retry_after_s=max(1, round(full.retry_after_s)),
+        ) from None
 
 
 def _json(value: Any) -> web.Response:

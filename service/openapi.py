@@ -28,7 +28,11 @@ from service.errors import (
 )
 
 _REF: Final = "#/components/schemas/{model}"
-_RESPONSES: Final = {"Recommendations": wire.Recommendations, "Accepted": wire.Accepted}
+_RESPONSES: Final = {
+    "Recommendations": wire.Recommendations,
+    "Accepted": wire.Accepted,
+    "Erasure": wire.Erasure,
+}
 _DEGRADED: Final = {
     "X-Degraded": {
         "description": "The rung that a degraded list was served from; absent on others.",
@@ -83,7 +87,7 @@ def _paths() -> dict[str, Any]:
     key = {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "The same on every attempt; events without an event_id get <key>-<index>.",
+        "description": "The same on every attempt, and on nothing else; events without an event_id get <key>-<index>.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$"},
     }
     listed = _content("application/json", "Recommendations", headers=_DEGRADED)
@@ -145,6 +149,14 @@ def _paths() -> dict[str, Any]:
                 {"202": _content("application/json", "Accepted"), **_problems(*body)},
                 parameters=[key],
                 body="EventsRequest",
+            )
+        },
+        "/v1/users/{user_id}": {
+            "delete": _operation(
+                "forget",
+                "Forget a user",
+                {"202": _content("application/json", "Erasure"), **_problems(Invalid, Unavailable)},
+                parameters=[_path_parameter("user_id", "A user, known or not.")],
             )
         },
         "/v1/model": {

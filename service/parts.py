@@ -8,9 +8,11 @@ from aiohttp import web
 
 from service.batcher import Batcher
 from service.config import Config
+from service.idempotency import IdempotencyTable
 from service.metrics import Metrics
 from service.store import ModelStore
 from telemetry.producer import Producer
+from telemetry.pseudonym import Pseudonymiser
 
 
 @dataclass
@@ -38,6 +40,8 @@ class Parts:
     metrics: Metrics
     state: State = field(default_factory=State)
     batcher: Batcher = field(default_factory=Batcher)
+    keys: IdempotencyTable = field(default_factory=IdempotencyTable)
+    pseudonyms: Pseudonymiser = field(default_factory=Pseudonymiser)
 
 
 PARTS = web.AppKey("parts", Parts)

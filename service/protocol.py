@@ -13,7 +13,7 @@ import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import InvalidURLError
 
-from service.boundary import fault, problem, translated
+from service.boundary import fault, frames, problem, translated
 from service.errors import Malformed
 
 _log = structlog.get_logger("recollect.protocol")
@@ -46,7 +46,9 @@ class Protocol(web.RequestHandler):
             _log.debug("no HTTP request", reason=reason)
             response = problem(Malformed(f"This is no HTTP/1.1 request: {reason}."))
         else:
-            _log.error("request failed outside of every handler", status=status, exc_info=exc)
+            _log.error(
+                "request failed outside of every handler", status=status, exception=None if exc is None else frames(exc)
+            )
             response = problem(fault())
         response.force_close()
         return response

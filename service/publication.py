@@ -1,10 +1,12 @@
 """Makes a published version the active one, with the static lists that nginx serves when no replica answers.
 
-Invariant: activations take turns, so that ACTIVE and the static lists name one model.
+Invariant: activations take turns, so that ACTIVE and the static lists name one model, and ACTIVE never names a version
+that is gone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -28,10 +30,46 @@ def activate(models_dir: Path, version: str) -> ModelSnapshot:
         raise ModelMissing(f"there is no model {version!r} in {models_dir}")
     try:
         with files.exclusive(models_dir):
-            snapshot = artefact.activate(models_dir, version)
-            artefact.write_beside(models_dir, _static_lists(snapshot))
+            return _activate(models_dir, version)
     except OSError as error:
         raise RunError(f"{version} cannot be activated in {models_dir}: {error.strerror or error}") from error
+
+
+def supersede(models_dir: Path, version: str, change: Callable[[ModelSnapshot], ModelSnapshot], why: str) -> str:
+    """Put a changed copy in a version's place: it is published, active if the version was, and the version removed.
+
+    Killed anywhere, it leaves whole versions, and goes on from there when it is called again. A replica that serves the
+    version keeps what it has mapped until it sees the copy.
+
+    Args:
+        models_dir: the directory of all versions.
+        version: the one that goes.
+        change: makes the copy, from the version with its manifest.
+        why: the change, for people.
+
+    Returns:
+        The copy, which may be one that an earlier attempt made.
+
+    Raises:
+        ModelMissing: there is no such version.
+        ModelRefused: it, its copy or ACTIVE fails its checks; nothing is removed.
+        OSError: the directory of all versions cannot be written.
+    """
+    with files.exclusive(models_dir):
+        copy = artefact.copies(models_dir).get(version)
+        if copy is None:
+            copy = artefact.derive(models_dir, change(artefact.load(models_dir / version)), why)
+        if artefact.active_version(models_dir) == version:
+            _activate(models_dir, copy)
+        else:
+            artefact.load(models_dir / copy)
+        files.remove_directory(models_dir / version)
+    return copy
+
+
+def _activate(models_dir: Path, version: str) -> ModelSnapshot:
+    snapshot = artefact.activate(models_dir, version)
+    artefact.write_beside(models_dir, _static_lists(snapshot))
     return snapshot
 
 

@@ -26,10 +26,14 @@ from service.rung import follow
 from service.store import ModelStore
 from service.telemetry_metrics import producer_metrics, report
 from service.watcher import Watcher
+from telemetry.failpoints import Failpoints
 from telemetry.producer import Producer
+from telemetry.pseudonym import Pseudonymiser
 from telemetry.stream import RedisStream
 
 _log = structlog.get_logger("recollect.replica")
+# How long a stopping replica tries to ship; what it cannot, the consumer job or its next start will.
+_SHIP_S = 2.0
 
 
 def serve(config: Config, slot: int | None) -> None:
@@ -40,18 +44,21 @@ def serve(config: Config, slot: int | None) -> None:
         slot: its telemetry slot; None takes the lowest free one.
 
     Raises:
+        UsageError: the pseudonyms' key file cannot be used.
         RunError: an address cannot be listened on, or a background task died.
         TelemetryError: the slot is taken, its directory cannot be used, or the Redis URL is none.
     """
     # One core a replica: BLAS threads would fight the other replicas for theirs.
     threadpool_limits(1)
     _keep_freed_memory()
+    pseudonyms = config.pseudonymiser()
     stream = RedisStream(config.stream_url)
-    producer = Producer.open(config.spool_dir, slot, config.producer, stream, report)
+    failpoints = Failpoints.parse(config.failpoint)
+    producer = Producer.open(config.spool_dir, slot, config.producer, stream, report, failpoints.hit)
     log = ApplicationLog(config.logs, f"replica-{producer.slot}", config.log)
     log.start()
     try:
-        run(_Replica(config, producer, log).run())
+        run(_Replica(config, producer, pseudonyms, log).run())
     finally:
         producer.close()
         log.stop()
@@ -71,10 +78,10 @@ def _keep_freed_memory() -> None:
 
 
 class _Replica:
-    def __init__(self, config: Config, producer: Producer, log: ApplicationLog) -> None:
+    def __init__(self, config: Config, producer: Producer, pseudonyms: Pseudonymiser, log: ApplicationLog) -> None:
         metrics = Metrics()
         self._config = config
-        self._parts = Parts(config, ModelStore(), producer, metrics)
+        self._parts = Parts(config, ModelStore(), producer, metrics, pseudonyms=pseudonyms)
         self._watcher = Watcher(config.models_dir, self._parts.store, config.models.watch_interval_s, metrics)
         collect_from(metrics.registry, lambda: producer_metrics(producer, log))
         server = config.server
@@ -133,10 +140,11 @@ class _Replica:
         # 2. No new connections; what is open is served until the balancer lets go of it.
         await self._listener.drain(deadline - loop.time())
         await self._listener.close()
-        # 3. Nothing offers events any more: ship what is left.
-        left = await self._parts.producer.drain(max(0.5, deadline - loop.time()))
+        # 3. Nothing offers events any more: ship what is left, unless the stream is away. It is all on the disk.
+        left = await self._parts.producer.drain(min(_SHIP_S, max(0.5, deadline - loop.time())))
         if left:
-            _log.error("events lost: they were held in memory and the stream was away", events=left)
+            # They are in the slot's log: the consumer job ships them, or the next start does.
+            _log.warning("events not shipped: the stream was away", events=left)
         # 4. The tasks that only mattered while requests came.
         for task in self._tasks:
             task.cancel()

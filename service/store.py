@@ -1,7 +1,8 @@
 """The only mutable object on the request path: which model is being served.
 
 Invariant: `swap` is one assignment, so a request that took `current()` once sees one model from its first look-up to
-its last byte, whatever is swapped meanwhile.
+its last byte, whatever is swapped meanwhile. Whoever asked to be forgotten is in `forgotten` for as long as the served
+model still knows them.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from service.models.snapshot import ModelSnapshot
 
 
 class ModelStore:
-    """Holds the served snapshot and the one before it."""
+    """Holds the served snapshot, and no other: an older one may know users who are forgotten since."""
 
     def __init__(self, snapshot: ModelSnapshot | None = None) -> None:
         self._current = snapshot
-        self.previous: ModelSnapshot | None = None
+        self.forgotten: set[str] = set()
+        """Users of the served model who are answered as if it did not know them; only `forget` and `swap` write it."""
 
     def __repr__(self) -> str:
-        current, previous = (getattr(s, "version", None) for s in (self._current, self.previous))
-        return f"<ModelStore current={current} previous={previous}>"
+        return f"<ModelStore current={self.version} forgotten={len(self.forgotten)}>"
 
     def current(self) -> ModelSnapshot:
         """Return the served snapshot.
@@ -39,5 +40,11 @@ class ModelStore:
 
     def swap(self, snapshot: ModelSnapshot) -> None:
         """Serve another snapshot from now on."""
-        self.previous = self._current
         self._current = snapshot
+        # Who is not in this one is forgotten for good, and may come back in a later one.
+        self.forgotten = {user_id for user_id in self.forgotten if user_id in snapshot.users.row_of}
+
+    def forget(self, user_id: str) -> None:
+        """Serve a user as an unknown one, until a model is swapped in that does not know them."""
+        if self._current is not None and user_id in self._current.users.row_of:
+            self.forgotten.add(user_id)

@@ -152,6 +152,15 @@ class Accepted(TypedDict):
     durability: str
 
 
+class Erasure(TypedDict):
+    """The receipt of a request to forget a user; keep `erase_id`."""
+
+    erase_id: str
+    user_id: str
+    requested_at: str
+    durability: str
+
+
 encode = orjson.dumps
 
 BodyT = TypeVar("BodyT", bound=_Body)

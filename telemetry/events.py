@@ -1,7 +1,8 @@
 """The events themselves and their bytes: one JSON line each, schema 1.
 
 Invariant: `decode(encode(event, …))` gives the same event back, every field of a class is always present
-and in the order of its table below, and a line never contains a raw line break before its end.
+and in the order of its table below, and a line never contains a raw line break before its end. A feedback
+line of before marks were kept reads back with none.
 Pure: no clock, no file, no socket.
 """
 
@@ -20,6 +21,7 @@ SCHEMA: Final = 1
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
 SystemKind: TypeAlias = Literal["gap", "unclean_start", "erase"]
+Mark: TypeAlias = Literal["unknown_item", "clock_skew"]
 
 
 class ServedItem(TypedDict):
@@ -54,7 +56,11 @@ class Served:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """Something a user did, as a client reported it."""
+    """Something a user did, as a client reported it.
+
+    `marks` says what was odd about it and yet no reason to refuse it: `unknown_item`, the model that was served
+    did not know the item; `clock_skew`, `client_time` was far from the clock of the replica.
+    """
 
     event_id: str
     tenant: str
@@ -67,6 +73,7 @@ class Feedback:
     value: float | None
     recommendation_id: str | None
     position: int | None
+    marks: list[Mark]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +157,7 @@ _TABLES: Final[dict[str, tuple[type[Event], dict[str, _Types]]]] = {
             "value": _NUMBER_OR_NULL,
             "recommendation_id": _TEXT_OR_NULL,
             "position": _INT_OR_NULL,
+            "marks": _LIST,
         },
     ),
     "system": (
@@ -228,6 +236,7 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
             "value": event.value,
             "recommendation_id": event.recommendation_id,
             "position": event.position,
+            "marks": event.marks,
         }
     elif type(event) is System:
         fields = {
@@ -283,6 +292,8 @@ def decode(line: bytes) -> Record:
     kind, table = _TABLES.get(name, (None, _PLACE)) if isinstance(name, str) else (None, _PLACE)
     if kind is None:
         raise BadEventError(f"{name!r} is not a class of event")
+    if kind is Feedback:
+        fields.setdefault("marks", [])
     values = {}
     try:
         for field, types in table.items():
@@ -297,11 +308,35 @@ def decode(line: bytes) -> Record:
             _check_items(values["items"])
     except KeyError as error:
         raise BadEventError(f"the {name} event has no field {error}") from None
+    if kind is Feedback and not all(type(mark) is str for mark in values["marks"]):
+        raise BadEventError("field 'marks' of the feedback event is of the wrong type")
     if kind is System and values["kind"] not in _SYSTEM_KINDS:
         raise BadEventError(f"{values['kind']!r} is not a kind of system event")
     if not _is_time(values["received_at"]):
         raise BadEventError(f"received_at of the {name} event is not an RFC 3339 time in UTC with milliseconds")
     return Record(kind(**values), fields["producer"], fields["epoch"], fields["seq"])
+
+
+def place_of(line: bytes) -> tuple[str, int, int]:
+    """Read only whose event a line is.
+
+    Args:
+        line: One line.
+
+    Returns:
+        (producer, epoch, seq).
+
+    Raises:
+        BadEventError: The line is not JSON or does not say.
+    """
+    try:
+        fields = orjson.loads(line)
+        producer, epoch, seq = fields["producer"], fields["epoch"], fields["seq"]
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        raise BadEventError("the line does not say whose event it is") from None
+    if not (type(producer) is str and type(epoch) is int and type(seq) is int):
+        raise BadEventError("the line does not say whose event it is")
+    return producer, epoch, seq
 
 
 def renumber(line: bytes, producer: str, epoch: int, seq: int) -> bytes:

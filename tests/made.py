@@ -19,6 +19,7 @@ _FEEDBACK = Feedback(
     value=None,
     recommendation_id=None,
     position=None,
+    marks=[],
 )
 _SERVED = Served(
     event_id="ev-00000001",

@@ -70,6 +70,7 @@ class Replica:
         self._parts = parts
         self._listener = Listener(build_app(parts), "127.0.0.1", self._port, parts.config.server)
         self._runner.run(self._listener.start())
+        self._shipping = self._runner.get_loop().create_task(parts.producer.run())
 
     def send(self, raw: bytes) -> Answer:
         """Send one request on a connection of its own."""
@@ -96,6 +97,7 @@ class Replica:
 
     def close(self) -> None:
         self._runner.run(self._listener.close())
+        self._shipping.cancel()
         self._runner.close()
         self._parts.producer.close()
 
@@ -166,6 +168,14 @@ def test_gets(replica: Replica, path: str, fill: str, query: list[tuple[str, str
             for name, value in query
         )
     judge(replica, replica.send(request("GET", target)), DOCUMENT["paths"][path]["get"])
+
+
+@seeded
+@given(user_id=ids)
+def test_forgetting(replica: Replica, user_id: str) -> None:
+    """Any id: a receipt as described, or a problem as described."""
+    target = f"/v1/users/{quote(user_id, safe='', errors='surrogatepass')}"
+    judge(replica, replica.send(request("DELETE", target)), DOCUMENT["paths"]["/v1/users/{user_id}"]["delete"])
 
 
 scalars = st.one_of(
@@ -248,7 +258,7 @@ def test_bytes_as_bodies(replica: Replica, body: bytes, path: str) -> None:
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]),
     target=st.lists(
-        st.sampled_from(["v1", "recommend", "recommendations", "items", "similar", "events"])
+        st.sampled_from(["v1", "recommend", "recommendations", "items", "similar", "events", "users"])
         | st.sampled_from(["..", "%2F", "%", "%00", "%ff", "", "a"])
         | st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="?#"), max_size=8),
         max_size=5,

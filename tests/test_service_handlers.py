@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +15,22 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import generate_latest
+from structlog.testing import capture_logs
 
 from service.app import build_app
-from service.config import Config
+from service.config import Config, EventsConfig
 from service.listener import Listener
 from service.metrics import Metrics
 from service.models import artefact
+from service.models.forgotten import without_users
 from service.models.snapshot import ModelSnapshot
 from service.parts import Parts
 from service.store import ModelStore
+from telemetry.ids import rfc3339_ms
+from telemetry.inspection import lines
 from telemetry.memory import MemoryServer, MemoryStream
 from telemetry.producer import Producer
+from telemetry.pseudonym import Pseudonymiser
 
 Client = TestClient[web.Request, web.Application]
 
@@ -39,14 +45,19 @@ def parts(tmp_path: Path, make_snapshot: Callable[..., ModelSnapshot], publish_s
 
 @pytest.fixture
 async def client(parts: Parts) -> AsyncIterator[Client]:
+    shipping = asyncio.create_task(parts.producer.run())
     async with TestClient(TestServer(build_app(parts))) as client:
         yield client
+    shipping.cancel()
+    await asyncio.gather(shipping, return_exceptions=True)
     parts.producer.close()
 
 
 def held(parts: Parts) -> list[dict[str, Any]]:
     """Return the events that the producer holds, as the lines that will be archived."""
-    return [orjson.loads(line) for line in parts.producer._buffer.read_from(1, 1000, 1 << 24)]
+    # Ring and segments hold many of them both.
+    found = {event["seq"]: event for event in (orjson.loads(line) for _slot, line in lines(parts.config.spool_dir))}
+    return [found[seq] for seq in sorted(found)]
 
 
 async def body(client: Client, method: str, path: str, status: int, **kwargs: Any) -> Any:
@@ -161,11 +172,100 @@ async def test_events_are_taken_with_their_ids_and_times(client: Client, parts: 
     ]
     headers = {"Idempotency-Key": "key_0123456789"}
     answer = await body(client, "POST", "/v1/events", 202, json={"events": rows}, headers=headers)
-    assert answer == {"accepted": 2, "durability": "memory"}
+    assert answer == {"accepted": 2, "durability": "disk"}
     first, second = held(parts)
     assert (first["event_id"], second["event_id"]) == ("key_0123456789-0", "mine-0001")
     assert first["client_time"] == "2026-11-21T01:02:03.456Z"
     assert (first["type"], first["value"], second["position"], second["value"]) == ("rating", 4.0, 3, None)
+    assert second["marks"] == ["unknown_item"]
+
+
+async def test_a_clock_that_is_off_is_marked_and_nobody_is_refused(client: Client, parts: Parts) -> None:
+    """By the settings' measure; without a model no item is unknown."""
+    rows = [
+        {"type": "view", "user_id": "u1", "item_id": "i1", "ts": text}
+        for text in (rfc3339_ms(time.time()), "2001-01-01T00:00:00Z", "2101-01-01T00:00:00Z")
+    ]
+    await body(client, "POST", "/v1/events", 202, json={"events": rows})
+    assert [event["marks"] for event in held(parts)] == [[], ["clock_skew"], ["clock_skew"]]
+    patient = replace(
+        parts,
+        config=replace(parts.config, events=EventsConfig(clock_skew_ahead_s=1e12, clock_skew_behind_s=1e12)),
+        store=ModelStore(),
+    )
+    async with TestClient(TestServer(build_app(patient))) as other:
+        rows[0]["item_id"] = "unheard"
+        await body(other, "POST", "/v1/events", 202, json={"events": rows})
+    assert [event["marks"] for event in held(parts)][3:] == [[], [], []]
+
+
+async def test_a_key_stands_for_one_body(client: Client, parts: Parts) -> None:
+    """The same again is 202 again; another is 422; what was invalid or refused may be corrected under its key."""
+    headers = {"Idempotency-Key": "key_0123456789"}
+    first = {"events": [{"type": "view", "user_id": "u1", "item_id": "i1"}]}
+    other = {"events": [{"type": "view", "user_id": "u1", "item_id": "i2"}]}
+    await body(client, "POST", "/v1/events", 422, json={"events": []}, headers=headers)
+    for _ in range(2):
+        await body(client, "POST", "/v1/events", 202, json=first, headers=headers)
+    problem = await body(client, "POST", "/v1/events", 422, json=other, headers=headers)
+    assert problem["detail"].startswith("Idempotency-Key: was sent with another body")
+    assert [event["event_id"] for event in held(parts)] == ["key_0123456789-0"] * 2
+    for events in (first, other):
+        await body(client, "POST", "/v1/events", 202, json=events, headers={"Idempotency-Key": "ngx-0123456789"})
+    parts.producer.close()
+    await body(client, "POST", "/v1/events", 503, json=first, headers={"Idempotency-Key": "key_refused"})
+    await body(client, "POST", "/v1/events", 503, json=other, headers={"Idempotency-Key": "key_refused"})
+
+
+async def test_forgetting_a_user_is_recorded_and_true_at_once(client: Client, parts: Parts) -> None:
+    """202 with a receipt; the user's next list is that of an unknown one, and a later model may know them again."""
+    await body(client, "GET", "/v1/recommendations/u1", 200)
+    receipt = await body(client, "DELETE", "/v1/users/u1", 202)
+    assert set(receipt) == {"erase_id", "user_id", "requested_at", "durability"}
+    assert (receipt["user_id"], receipt["durability"]) == ("u1", "disk")
+    order = held(parts)[1]
+    assert (order["class"], order["kind"], order["user_id"]) == ("system", "erase", "u1")
+    assert (order["event_id"], order["received_at"]) == (receipt["erase_id"], receipt["requested_at"])
+    popular = (await body(client, "GET", "/v1/popular", 200))["items"]
+    assert (await body(client, "GET", "/v1/recommendations/u1", 200))["items"] == popular
+    await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u1", "include": ["i1", "i2"]})
+    assert {item["source"] for item in held(parts)[-1]["items"]} == {"popular"}
+    assert (await body(client, "GET", "/v1/recommendations/u2", 200))["items"] != popular
+    again = await body(client, "DELETE", "/v1/users/u1", 202)
+    assert again["erase_id"] != receipt["erase_id"]
+    knowing = parts.store.current()
+    parts.store.swap(replace(knowing))
+    assert (await body(client, "GET", "/v1/recommendations/u1", 200))["items"] == popular
+    parts.store.swap(without_users(knowing, [1]))
+    assert (await body(client, "GET", "/v1/recommendations/u1", 200))["items"] == popular
+    parts.store.swap(knowing)
+    assert (await body(client, "GET", "/v1/recommendations/u1", 200))["items"] != popular
+
+
+async def test_an_erase_that_cannot_be_recorded_is_refused_and_changes_nothing(client: Client, parts: Parts) -> None:
+    """503 with a time to try again, as for events; a user whom nobody knows is no exception to anything."""
+    await body(client, "DELETE", "/v1/users/nobody%2Fknows%20%E2%9C%93", 202)
+    assert held(parts)[-1]["user_id"] == "nobody/knows ✓"
+    assert not parts.store.forgotten
+    parts.producer.close()
+    async with client.delete("/v1/users/u1") as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "1")
+    answer = await body(client, "GET", "/v1/recommendations/u1", 200)
+    assert {item["source"] for item in answer["items"]} == {"personal"}
+
+
+async def test_with_a_key_telemetry_knows_pseudonyms_and_callers_their_own_ids(client: Client, parts: Parts) -> None:
+    """In lists, events and erases alike; the answers are those of before."""
+    pseudonyms = Pseudonymiser(b"k" * 32)
+    plain = await body(client, "GET", "/v1/recommendations/u1", 200)
+    async with TestClient(TestServer(build_app(replace(parts, pseudonyms=pseudonyms)))) as other:
+        hidden = await body(other, "GET", "/v1/recommendations/u1", 200)
+        assert (hidden["user_id"], hidden["items"]) == ("u1", plain["items"])
+        rows = [{"type": "view", "user_id": "u1", "item_id": "i1"}]
+        await body(other, "POST", "/v1/events", 202, json={"events": rows})
+        assert (await body(other, "DELETE", "/v1/users/u1", 202))["user_id"] == "u1"
+        await body(other, "GET", "/v1/popular", 200)
+    assert [event["user_id"] for event in held(parts)] == ["u1", *[pseudonyms.of("u1")] * 3, None]
 
 
 @pytest.mark.parametrize(
@@ -247,6 +347,13 @@ async def test_bad_bodies_are_problems_of_the_caller(client: Client, raw: bytes,
         ("GET", "/metrics", 404, "not-found"),
         ("DELETE", "/v1/recommendations/u1", 405, "method-not-allowed"),
         ("GET", "/v1/events", 405, "method-not-allowed"),
+        ("GET", "/v1/users/u1", 405, "method-not-allowed"),
+        ("HEAD", "/v1/users/u1", 405, None),
+        ("DELETE", "/v1/users/", 404, "not-found"),
+        ("DELETE", "/v1/users/a/b", 404, "not-found"),
+        ("DELETE", "/v1/users/u1?now=1", 422, "invalid"),
+        ("DELETE", "/v1/users/a%00b", 422, "invalid"),
+        ("DELETE", "/v1/users/" + "u" * 129, 422, "invalid"),
         ("GET", "/v1/recommendations/u1?n=0", 422, "invalid"),
         ("GET", "/v1/recommendations/u1?n=501", 422, "invalid"),
         ("GET", "/v1/recommendations/u1?n=1_0", 422, "invalid"),
@@ -259,11 +366,12 @@ async def test_bad_bodies_are_problems_of_the_caller(client: Client, raw: bytes,
     ],
 )
 async def test_bad_paths_are_problems_of_the_caller(
-    client: Client, method: str, path: str, status: int, name: str
+    client: Client, parts: Parts, method: str, path: str, status: int, name: str | None
 ) -> None:
-    """Routes, methods, query fields and path ids are checked like bodies."""
+    """Routes, methods, query fields and path ids are checked like bodies, and nothing is recorded."""
     problem = await body(client, method, path, status)
-    assert (problem["type"], problem["status"]) == (f"/problems/{name}", status)
+    assert problem is None if name is None else problem["type"] == f"/problems/{name}"
+    assert held(parts) == []
 
 
 @pytest.mark.parametrize(
@@ -339,15 +447,23 @@ async def test_a_degraded_list_is_marked_in_header_body_and_event(client: Client
 
 
 async def test_a_fault_of_ours_is_a_plain_500(client: Client, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No detail of the inside leaves; the fault is counted."""
+    """No detail of the inside leaves; the fault is counted, and the log has its place and nothing of the caller's."""
+
+    quoting = "secret inside, of u1"
 
     def broken() -> ModelSnapshot:
-        raise ZeroDivisionError("secret inside")
+        raise ZeroDivisionError(quoting)
 
     monkeypatch.setattr(parts.store, "current", broken)
-    problem = await body(client, "GET", "/v1/recommendations/u1", 500)
+    with capture_logs() as told:
+        problem = await body(client, "GET", "/v1/recommendations/u1", 500)
     assert problem["type"] == "/problems/internal"
     assert "secret" not in str(problem)
+    (line,) = told
+    assert line["route"] == "/v1/recommendations/{user_id}"
+    assert "in broken" in line["exception"]
+    assert line["exception"].endswith("ZeroDivisionError")
+    assert not {"secret", "u1"} & set(re.findall(r"\w+", str(line)))
     assert b"recollect_handler_faults_total 1.0" in generate_latest(parts.metrics.registry)
 
 

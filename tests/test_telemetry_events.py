@@ -37,6 +37,7 @@ FEEDBACK = Feedback(
     value=4.5,
     recommendation_id=None,
     position=None,
+    marks=[],
 )
 GAP = System(
     event_id="ev-00000003",
@@ -67,7 +68,7 @@ GOLDEN: dict[str, tuple[Event, bytes]] = {
             b'{"schema":1,"class":"feedback","event_id":"ev-00000002","tenant":"default",'
             b'"client_time":"2026-11-21T01:02:00.000Z","received_at":"2026-11-21T01:02:03.456Z","producer":"p",'
             b'"epoch":1,"seq":7,"request_id":"r2","type":"rating","user_id":"42","item_id":"318","value":4.5,'
-            b'"recommendation_id":null,"position":null}\n'
+            b'"recommendation_id":null,"position":null,"marks":[]}\n'
         ),
     ),
     "system": (
@@ -151,6 +152,8 @@ def damaged(**changes: object) -> bytes:
         (damaged(items=[{"item_id": "318"}]), "'position'"),
         (orjson.dumps({"schema": 1, "class": "feedback"}), "no field 'event_id'"),
         (GOLDEN["system"][1].replace(b'"gap"', b'"nap"'), "'nap'"),
+        (GOLDEN["feedback"][1].replace(b'"marks":[]', b'"marks":"odd"'), "'marks'"),
+        (GOLDEN["feedback"][1].replace(b'"marks":[]', b'"marks":[1]'), "'marks'"),
     ],
 )
 def test_a_bad_line_is_refused_with_its_fault(line: bytes, says: str) -> None:
@@ -162,6 +165,13 @@ def test_a_bad_line_is_refused_with_its_fault(line: bytes, says: str) -> None:
 def test_a_field_of_a_later_version_does_no_harm() -> None:
     """A line with an additional field is read; the archive keeps its bytes."""
     assert decode(damaged(later="x")).event == SERVED
+
+
+def test_marks_are_kept_and_absent_in_lines_of_before_there_were_any() -> None:
+    """Both an archive of today and one of the first release read back."""
+    marked = replace(FEEDBACK, marks=["unknown_item", "clock_skew"])
+    assert decode(encode(marked, "p", 1, 7)).event == marked
+    assert decode(GOLDEN["feedback"][1].replace(b',"marks":[]', b"")).event == FEEDBACK
 
 
 @pytest.mark.parametrize("name", GOLDEN)

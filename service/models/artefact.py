@@ -16,6 +16,8 @@ import mmap
 import os
 import re
 import secrets
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
@@ -27,10 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from service.errors import ModelMissing, ModelRefused
+from service.errors import ModelError, ModelMissing, ModelRefused
 from service.models import files
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
+from telemetry.ids import rfc3339_ms
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -53,7 +56,14 @@ _DTYPES: Final = {
 }
 
 
-def publish(models_dir: Path, snapshot: ModelSnapshot, *, data: dict[str, Any], measures: dict[str, Any]) -> str:
+def publish(
+    models_dir: Path,
+    snapshot: ModelSnapshot,
+    *,
+    data: dict[str, Any],
+    measures: dict[str, Any],
+    finish: Callable[[ModelSnapshot], ModelSnapshot] | None = None,
+) -> str:
     """Write a snapshot as a new version, atomically; it is not active yet.
 
     Args:
@@ -61,38 +71,70 @@ def publish(models_dir: Path, snapshot: ModelSnapshot, *, data: dict[str, Any], 
         snapshot: the model.
         data: what it was trained on: counts and `fingerprint`.
         measures: what it reached on a hold-out, as plain JSON values.
+        finish: a last change to the model, made while nobody else can publish.
 
     Returns:
         The new version, `<algorithm>-<UTC time>-<4 hex digits>`.
     """
     models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with files.exclusive(models_dir):
+        if finish is not None:
+            snapshot = finish(snapshot)
         now = datetime.now(UTC)
         version = f"{snapshot.algorithm}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-        with files.new_directory(models_dir / version) as aside:
-            arrays = _arrays_of(snapshot)
-            described = {name: _write_array(aside / f"{name}.bin", name, array) for name, array in arrays.items()}
-            manifest = {
-                "format": FORMAT,
-                "version": version,
-                "algorithm": snapshot.algorithm,
-                "settings": snapshot.settings,
-                "measures": measures,
-                "data": data,
-                "created": f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z",
-                "data_as_of": snapshot.data_as_of,
-                "code_version": _code_version(),
-                "n_users": len(snapshot.users),
-                "n_items": len(snapshot.items),
-                "n_factors": snapshot.n_factors,
-                "global_mean": snapshot.global_mean,
-                "rating_min": snapshot.rating_min,
-                "rating_max": snapshot.rating_max,
-                "model_bytes": sum(array.nbytes for array in arrays.values()),
-                "arrays": described,
-            }
-            files.write(aside / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+        created = rfc3339_ms(now.timestamp())
+        origin = {"measures": measures, "data": data, "created": created, "code_version": _code_version()}
+        _write(models_dir / version, snapshot, origin)
     return version
+
+
+def derive(models_dir: Path, snapshot: ModelSnapshot, why: str) -> str:
+    """Write a changed copy of a published version beside it, atomically; for `files.exclusive` use.
+
+    The copy says what it comes from (`derived`), and keeps the rest of its origin's manifest and the time in its name,
+    so that it takes its origin's place among the versions.
+
+    Args:
+        models_dir: the directory of all versions.
+        snapshot: the changed model, with the manifest of its origin.
+        why: the change, for people.
+
+    Returns:
+        The new version.
+    """
+    origin = snapshot.manifest
+    source = str(origin["version"])
+    version = source
+    while (models_dir / version).exists():
+        version = f"{source.rpartition('-')[0]}-{secrets.token_hex(2)}"
+    derived = {
+        "from": source,
+        # The versions between are gone, and nobody else remembers which training this was.
+        "first": origin["derived"]["first"] if "derived" in origin else source,
+        "at": rfc3339_ms(time.time()),
+        "why": why,
+    }
+    kept = {name: origin[name] for name in ("measures", "data", "created", "code_version")}
+    _write(models_dir / version, snapshot, {**kept, "derived": derived})
+    return version
+
+
+def copies(models_dir: Path) -> dict[str, str]:
+    """Return the versions that were copied and are still there, with their copies: what killed writers left.
+
+    Raises:
+        ModelRefused: the directory of all versions cannot be read.
+    """
+    found = versions(models_dir)
+    pairs = {}
+    for name in found:
+        try:
+            derived = read_manifest(models_dir / name).get("derived")
+        except ModelError:
+            continue
+        if isinstance(derived, dict) and derived.get("from") in found:
+            pairs[derived["from"]] = name
+    return pairs
 
 
 def load(directory: Path) -> ModelSnapshot:
@@ -134,6 +176,24 @@ def load(directory: Path) -> ModelSnapshot:
         raise ModelRefused(
             f"{directory.name}: the manifest lacks something or has it of a wrong kind: {error}"
         ) from error
+
+
+def load_users(directory: Path) -> Vocabulary:
+    """Check and read only who is in a published version.
+
+    Raises:
+        ModelMissing: there is no such directory.
+        ModelRefused: its ids are not as the manifest says, or the manifest is not as we write it.
+    """
+    described = read_manifest(directory)["arrays"]
+    ids, offsets = (
+        _map_array(directory / f"{name}.bin", name, described.get(name), _DTYPES[name])
+        for name in ("user_ids", "user_id_offsets")
+    )
+    try:
+        return Vocabulary.from_arrays(ids, offsets)
+    except ModelRefused as error:
+        raise ModelRefused(f"{directory.name}: {error}") from error
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -236,6 +296,30 @@ def write_beside(models_dir: Path, contents: dict[str, bytes]) -> None:
     """Replace small files next to ACTIVE (the static fallback lists), each atomically."""
     for name, content in contents.items():
         files.replace(models_dir / name, content)
+
+
+def _write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> None:
+    """Write a version: the arrays, and a manifest of what they are and of where they come from."""
+    with files.new_directory(directory) as aside:
+        arrays = _arrays_of(snapshot)
+        described = {name: _write_array(aside / f"{name}.bin", name, array) for name, array in arrays.items()}
+        manifest = {
+            "format": FORMAT,
+            "version": directory.name,
+            "algorithm": snapshot.algorithm,
+            "settings": snapshot.settings,
+            **origin,
+            "data_as_of": snapshot.data_as_of,
+            "n_users": len(snapshot.users),
+            "n_items": len(snapshot.items),
+            "n_factors": snapshot.n_factors,
+            "global_mean": snapshot.global_mean,
+            "rating_min": snapshot.rating_min,
+            "rating_max": snapshot.rating_max,
+            "model_bytes": sum(array.nbytes for array in arrays.values()),
+            "arrays": described,
+        }
+        files.write(aside / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:

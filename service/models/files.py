@@ -51,6 +51,14 @@ def new_directory(path: Path) -> Iterator[Path]:
     _sync_directory(path.parent)
 
 
+def remove_directory(path: Path) -> None:
+    """Remove a directory and what is in it; for `exclusive` use. A reader that has mapped its files keeps them."""
+    aside = path.with_name(f".{path.name}.tmp")
+    path.rename(aside)
+    _sync_directory(path.parent)
+    shutil.rmtree(aside)
+
+
 def replace(path: Path, content: bytes) -> None:
     """Replace a small file, or make it; for `exclusive` use."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

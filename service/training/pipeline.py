@@ -1,7 +1,8 @@
 """One training, from a PATH to a published version.
 
 Invariants: what is measured was not learnt from, and what is published was fitted on everything, with the same settings
-and seed. Nothing of a training is seen before its version is whole (`service.models.artefact`).
+and seed. Nothing of a training is seen before its version is whole (`service.models.artefact`). What a user did before
+being forgotten is not learnt from, and who was forgotten meanwhile is not published.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import numpy as np
 from service.config import Config
 from service.errors import ModelError, RunError
 from service.models import artefact
+from service.models.forgotten import Forgotten, without_users
 from service.training import datasets, splits
+from service.training.forgetting import leave_out
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.measures import RATING_MEASURES
 from service.training.popularity import decayed
 from service.training.values import shown
 
 if TYPE_CHECKING:
+    from service.models.snapshot import ModelSnapshot
     from service.training.algorithms.registry import Candidate
 
 HOLD_OUT_SHARE: Final = 0.1
@@ -58,8 +62,9 @@ def train(
         The published manifest.
 
     Raises:
-        UsageError: there is no such algorithm or setting.
+        UsageError: there is no such algorithm or setting, or the pseudonyms' key file cannot be used.
         DataError: the data is refused.
+        ModelRefused: the list of forgotten users cannot be read.
         RunError: the fit failed, or the model cannot be written, which is found out before the fit if possible.
     """
     # `up` imports this module to ask `needs_training`, and has no use for what a training needs.
@@ -69,10 +74,13 @@ def train(
 
     # The settings are looked at before minutes are spent on reading.
     candidate = Candidate.parse(algorithm, settings)
+    pseudonyms = config.pseudonymiser()
     interactions = datasets.read(data, progress)
+    _require_writable(config.models_dir)
+    forgotten = Forgotten.read(config.models_dir)
+    interactions = leave_out(interactions, forgotten.rows(interactions.users, pseudonyms))
     if on_read is not None:
         on_read(interactions)
-    _require_writable(config.models_dir)
     split_seed, measure_seed, fit_seed = np.random.SeedSequence(seed).spawn(3)
     measures = _hold_out(interactions, candidate, split_seed, measure_seed, progress)
     snapshot = candidate.fit(interactions, candidate.config, np.random.default_rng(fit_seed), progress)
@@ -83,8 +91,17 @@ def train(
         # A path of this machine says nothing elsewhere, and is nobody's business.
         described["source"] = shown(Path(data).expanduser().resolve().name)
     described["seed"] = seed
+
+    def without_those_forgotten_since(snapshot: ModelSnapshot) -> ModelSnapshot:
+        listed = Forgotten.read(config.models_dir).rows(snapshot.users, pseudonyms)
+        known = forgotten.rows(snapshot.users, pseudonyms)
+        rows = [row for row, time_s in listed.items() if known.get(row) != time_s]
+        return without_users(snapshot, rows) if rows else snapshot
+
     try:
-        version = artefact.publish(config.models_dir, snapshot, data=described, measures=measures)
+        version = artefact.publish(
+            config.models_dir, snapshot, data=described, measures=measures, finish=without_those_forgotten_since
+        )
     except OSError as error:
         raise _unpublishable(config.models_dir, error) from error
     if activate:

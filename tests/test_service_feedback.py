@@ -1,0 +1,64 @@
+"""What is odd about an event is marked, and the event is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service import wire
+from service.config import EventsConfig
+from service.feedback import Reception, recorded
+from telemetry.events import Feedback
+from telemetry.ids import rfc3339_ms
+from telemetry.pseudonym import Pseudonymiser
+
+NOW_S = 1_795_222_923.456
+DAY_S = 86400
+
+
+def one(row: dict[str, Any], known_items: set[str] | None = None, key: bytes | None = None) -> Feedback:
+    body = wire.EventsRequest.model_validate({"events": [{"type": "view", "user_id": "u1", "item_id": "i1", **row}]})
+    reception = Reception(NOW_S, "request", "key-0001", known_items)
+    (event,) = recorded(body.events, reception, Pseudonymiser(key), EventsConfig())
+    return event
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "marks"),
+    [
+        (0, []),
+        (299, []),
+        (301, ["clock_skew"]),
+        (-30 * DAY_S + 1, []),
+        (-30 * DAY_S - 1, ["clock_skew"]),
+        (400 * 365 * DAY_S, ["clock_skew"]),
+    ],
+)
+def test_a_time_far_from_ours_is_marked_and_kept_as_it_is(ahead_s: float, marks: list[str]) -> None:
+    """More than five minutes ahead or thirty days behind."""
+    event = one({"ts": rfc3339_ms(NOW_S + ahead_s)})
+    assert event.marks == marks
+    assert event.client_time == rfc3339_ms(NOW_S + ahead_s)
+    assert event.received_at == rfc3339_ms(NOW_S)
+
+
+def test_the_first_time_there_is_is_a_skewed_one() -> None:
+    """No arithmetic overflows on it."""
+    assert one({"ts": "0001-01-01T00:00:00Z"}).marks == ["clock_skew"]
+
+
+def test_an_item_the_model_does_not_know_is_marked() -> None:
+    """Where there is no model, nothing is known to be unknown."""
+    assert one({}, {"i1"}).marks == []
+    assert one({}, {"i2"}).marks == ["unknown_item"]
+    assert one({}, None).marks == []
+    assert one({"ts": "2001-01-01T00:00:00Z"}, set()).marks == ["unknown_item", "clock_skew"]
+
+
+def test_the_user_is_recorded_under_their_pseudonym() -> None:
+    """And nothing else of the event changes."""
+    key = b"k" * 32
+    plain, hidden = one({}), one({}, key=key)
+    assert (plain.user_id, hidden.user_id) == ("u1", Pseudonymiser(key).of("u1"))
+    assert hidden.event_id == plain.event_id == "key-0001-0"
