@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from loadbalancer import listeners, roster, supervisor
 from loadbalancer.errors import PartFailed
 from loadbalancer.probes import until_ready
-from loadbalancer.processes import Child, spawn
+from loadbalancer.processes import Child, Spare, spawn
 from loadbalancer.supervisor import (
     Action,
     Exited,
@@ -59,12 +59,24 @@ class Fleet:
         parts: what to run, in the order in which to start them.
         came_up: called once, when every part was ready.
         tell: told in a sentence whatever an operator may want to know.
+        spare: how to start a process that waits to become any part that has `words`; None for no spares.
+        spares: how many of them wait.
     """
 
     def __init__(
-        self, home: Path, parts: Sequence[Part], *, came_up: Callable[[], None], tell: Callable[[str], None]
+        self,
+        home: Path,
+        parts: Sequence[Part],
+        *,
+        came_up: Callable[[], None],
+        tell: Callable[[str], None],
+        spare: Sequence[str] | None = None,
+        spares: int = 0,
     ) -> None:
         self._home = home
+        self._spare_argv = spare
+        self._spares_wanted = 0 if spare is None else spares
+        self._spares: list[Spare] = []
         self._parts = {part.name: part for part in parts}
         self._came_up = came_up
         self._tell = tell
@@ -106,6 +118,7 @@ class Fleet:
             await asyncio.gather(*self._probes.values(), return_exceptions=True)
             for child in self._children.values():
                 child.reap()
+            self._discard_spares()
             roster.remove(self._home)
         if self._state.failed is not None:
             raise PartFailed(await self._verdict(self._state.failed))
@@ -128,6 +141,7 @@ class Fleet:
         self._report(before, self._state)
         for action in actions:
             self._act(action)
+        self._keep_spares()
         self._publish()
         if self._state.came_up and not before.came_up:
             self._look_for_strangers()
@@ -150,12 +164,40 @@ class Fleet:
 
     def _start(self, part: Part) -> None:
         try:
-            self._children[part.name] = spawn(part.command)
+            self._children[part.name] = self._from_spare(part) or spawn(part.command)
         except OSError as error:
             self._tell(f"{part.name} cannot be started: {error}")
             self._seen.put_nowait(Exited(part.name))
             return
         self._probes[part.name] = asyncio.create_task(self._watch(part), name=f"probe {part.name}")
+
+    def _from_spare(self, part: Part) -> Child | None:
+        while part.command.words and self._spares:
+            child = self._spares.pop(0).become(part.command)
+            if child is not None:
+                return child
+        return None
+
+    def _keep_spares(self) -> None:
+        if self._state.mode is not Mode.RUNNING:
+            self._discard_spares()
+            return
+        models = [part for part in self._parts.values() if part.command.words]
+        # Not while a part starts: it needs the cores more.
+        if self._spare_argv is None or any(self._state.parts[part.name].phase is not Phase.READY for part in models):
+            return
+        while models and len(self._spares) < self._spares_wanted:
+            command = models[-1].command
+            try:
+                spare = Spare(self._spare_argv, command.environ, command.output.with_name("spare.out"))
+            except OSError as error:
+                self._tell(f"no spare process can be started: {error}")
+                return
+            self._spares.append(spare)
+
+    def _discard_spares(self) -> None:
+        while self._spares:
+            self._spares.pop().discard()
 
     async def _watch(self, part: Part) -> None:
         await until_ready(part.probe)

@@ -82,12 +82,10 @@ def lay_out(plan: Plan) -> tuple[Part, ...]:
         environ["RECOLLECT_REDIS_URL"] = f"redis://127.0.0.1:{redis_port}/0"
         parts.append(redis_part(plan.redis, _write_redis_conf(plan.home, redis_port), redis_port, logs, environ))
     if plan.consumer:
-        argv = (*plan.program, "consume")
-        parts.append(consumer_part(argv, consumer_port, logs, environ, settings=settings, redis=own_redis))
+        parts.append(consumer_part(plan.program, consumer_port, logs, environ, settings=settings, redis=own_redis))
     for slot, replica in enumerate(replicas):
-        argv = (*plan.program, "serve")
         part = replica_part(
-            argv, replica, slot, logs, environ, settings=settings, redis=own_redis, drain_s=plan.drain_s
+            plan.program, replica, slot, logs, environ, settings=settings, redis=own_redis, drain_s=plan.drain_s
         )
         parts.append(part)
     balancers = tuple(

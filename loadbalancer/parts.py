@@ -94,7 +94,7 @@ def consumer_part(
     return Part(
         name="consumer",
         tier=CONSUMER_TIER,
-        command=Command((*argv, "--admin-port", str(admin_port)), environ, logs / "consumer.out"),
+        command=_python_command(argv, ("consume", "--admin-port", str(admin_port)), environ, logs / "consumer.out"),
         probe=HttpProbe("127.0.0.1", admin_port, "/healthz"),
         ready_within_s=settings.start_timeout_s,
         stop_within_s=_CONSUMER_STOP_S,
@@ -119,8 +119,11 @@ def replica_part(
     return Part(
         name=replica.name,
         tier=REPLICA_TIER,
-        command=Command(
-            (*argv, *options, "--admin-port", str(replica.admin_port)), environ, logs / f"{replica.name}.out"
+        command=_python_command(
+            argv,
+            ("serve", *options, "--admin-port", str(replica.admin_port)),
+            environ,
+            logs / f"{replica.name}.out",
         ),
         probe=HttpProbe("127.0.0.1", replica.admin_port, "/readyz"),
         ready_within_s=settings.start_timeout_s,
@@ -172,3 +175,10 @@ def balancer_part(
         port=balancer.port,
         admin_port=balancer.admin_port,
     )
+
+
+def _python_command(
+    program: Sequence[str], words: tuple[str, ...], environ: Mapping[str, str], output: Path
+) -> Command:
+    """A part that is our own program: a spare can become it."""
+    return Command((*program, *words), environ, output, words=words)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -39,6 +40,7 @@ class Command:
         stop_signal: asks it to stop in good order.
         logs: files that the program itself writes without end, and opens again on SIGUSR1.
         log_limit_bytes: size at which one of them is set aside.
+        words: what a spare is told in order to become this part; empty for a part that no spare can be.
     """
 
     argv: tuple[str, ...]
@@ -47,6 +49,7 @@ class Command:
     stop_signal: signal.Signals = signal.SIGTERM
     logs: tuple[Path, ...] = ()
     log_limit_bytes: int = 0
+    words: tuple[str, ...] = ()
 
 
 class Child:
@@ -116,6 +119,66 @@ def spawn(command: Command) -> Child:
             preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # no other thread here runs Python
         )
     return Child(process, command)
+
+
+class Spare:
+    """A process that has loaded what our parts need and waits to be told which one to be.
+
+    Loading takes a Python part a second of CPU, and most of the time that it is away after a death.
+
+    Args:
+        argv: the program; it reads one line of JSON, {"words": [...], "output": "..."}, and becomes that part, or ends
+            with its standard input.
+        environ: its whole environment.
+        output: where what it says goes until it is somebody.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], output: Path) -> None:
+        self._environ = environ
+        set_aside(output, _OUTPUT_LIMIT_BYTES)
+        with output.open("ab") as file:
+            self._process = subprocess.Popen(
+                argv,
+                env=environ,
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # no other thread runs Python
+            )
+
+    def __repr__(self) -> str:
+        return f"<Spare {self._process.pid}>"
+
+    def become(self, command: Command) -> Child | None:
+        """Make it a part.
+
+        Args:
+            command: the part's; its program is not started.
+
+        Returns:
+            The part, or None if this spare cannot be it and has been discarded.
+        """
+        set_aside(command.output, _OUTPUT_LIMIT_BYTES)
+        order = json.dumps({"words": command.words, "output": str(command.output)}) + "\n"
+        if command.environ == self._environ and self._process.poll() is None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(order.encode())
+                self._process.stdin.close()
+                return Child(self._process, command)
+        self.discard()
+        return None
+
+    def discard(self) -> None:
+        """End it."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        self._process.kill()
+        self._process.wait()
 
 
 def spawn_attached(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -58,6 +58,14 @@ class BalancerSettings:
             "RECOLLECT_LIST_BUDGET_MS", "ms", "How long nginx keeps asking replicas for a list before the static one."
         ),
     )
+    spares: int = field(
+        default=2,
+        metadata=_meta(
+            "RECOLLECT_SPARES",
+            "processes",
+            "How many loaded processes wait to take a dead part's place, about 75 MB each; 0 for none.",
+        ),
+    )
     events_timeout_ms: int = field(
         default=500,
         metadata=_meta("RECOLLECT_EVENTS_TIMEOUT_MS", "ms", "How long nginx waits for one replica to accept events."),

@@ -67,7 +67,8 @@ def balance(
         )
         say(f"starting {settings.replicas} replicas and {settings.balancers} nginx")
         url = installation.base_url(settings)
-        supervise(config.home, installation.lay_out(plan), came_up=lambda: say(f"balancing at {url}"))
+        parts = installation.lay_out(plan)
+        supervise(config.home, parts, came_up=lambda: say(f"balancing at {url}"), spares=settings.spares)
     say("stopped")
     return 0
 

@@ -19,6 +19,7 @@ from loadbalancer import home, installation, ports
 from loadbalancer.fleet import RESTART_SIGNAL, STOP_SIGNALS, Fleet
 from loadbalancer.processes import spawn_attached
 from loadbalancer.settings import BalancerSettings
+from ops.spare import ROOM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # How every Python part is started; a verb follows.
 PROGRAM = (sys.executable, "-m", "ops")
+# What waits to take a dead part's place.
+SPARE = (sys.executable, "-m", "ops.spare", " " * ROOM_BYTES)
 
 _TRAINING_STOP_S = 10.0
 # Replicas of a killed run may be writing down what they hold; they take 8 s at most.
@@ -87,7 +90,7 @@ def up(
         own_redis = "" if redis is None else "Redis, "
         say(f"starting {own_redis}the consumer, {settings.replicas} replicas and {settings.balancers} nginx")
         parts = installation.lay_out(plan)
-        supervise(config.home, parts, came_up=lambda: _greet(config, settings))
+        supervise(config.home, parts, came_up=lambda: _greet(config, settings), spares=settings.spares)
     say("stopped")
     return 0
 
@@ -119,27 +122,27 @@ def children_environ(config: Config, environ: Mapping[str, str]) -> dict[str, st
     return {**environ, **explicit}
 
 
-def supervise(home_dir: Path, parts: Sequence[Part], *, came_up: Callable[[], None]) -> None:
+def supervise(home_dir: Path, parts: Sequence[Part], *, came_up: Callable[[], None], spares: int) -> None:
     """Run parts until a signal asks to stop.
 
     Args:
         home_dir: the home directory, held by the caller.
         parts: what to run.
         came_up: called when all parts are ready.
+        spares: how many loaded processes wait to take a dead part's place.
 
     Raises:
         PartFailed: a part did not come up.
     """
     try:
-        asyncio.run(_supervise(home_dir, parts, came_up))
+        asyncio.run(_supervise(Fleet(home_dir, parts, came_up=came_up, tell=say, spare=SPARE, spares=spares)))
     finally:
         # All has stopped; what is left to do is short and must not be cut off.
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _supervise(home_dir: Path, parts: Sequence[Part], came_up: Callable[[], None]) -> None:
-    fleet = Fleet(home_dir, parts, came_up=came_up, tell=say)
+async def _supervise(fleet: Fleet) -> None:
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         if not _under_nohup(number):

@@ -228,7 +228,7 @@ _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "fals
 
 # Units in which 0 means something, and those with an end; numbers of all others are above 0. Without these bounds a
 # 0 would mean "no limit" to a queue, and a negative pause "no pause" to a loop.
-_BOUNDS: Final = {"port": (1, 65535), "files": (0, 1000), "1": (0, 1)}
+_BOUNDS: Final = {"port": (1, 65535), "files": (0, 1000), "processes": (0, 64), "1": (0, 1)}
 
 
 def _parse(text: str, hint: Any, env: str) -> Any:
