@@ -29,6 +29,8 @@ from telemetry.stream import Appended, EventStream, StreamState
 
 _FIRST_BACKOFF_S = 0.05
 _ARCHIVED_POLL_S = 0.1
+# However slow the last answer was: it may have been slow because Redis was frozen.
+_LATEST_CHECK_S = 5.0
 _LEAST_BATCH_BYTES = 1024
 # No batch of ours is longer.
 _MOST_COMPARED = 100_000
@@ -273,7 +275,7 @@ class Shipper:
             await self._change_identity(decision)
         # A slow link must have time for the batches, too.
         took_s = time.monotonic() - started_s
-        self._next_check_s = time.monotonic() + max(self._settings.check_interval_s, 4 * took_s)
+        self._next_check_s = time.monotonic() + max(self._settings.check_interval_s, min(4 * took_s, _LATEST_CHECK_S))
         if decision.cursor < self._cursor:
             self._counters.rewinds += 1
             tell(self._observer, Rewound(self._spool.producer_id, str(decision.cursor), str(self._cursor)))
