@@ -196,9 +196,17 @@ def _register_late(argv: Sequence[str]) -> None:
     """
     if argv and argv[0] in {"serve", "consume", "up", "balance", "train", "evaluate", "models", "doctor"}:
         return
+    from ops.archive import app as archive_app
+    from ops.audit import command as audit_command
+    from ops.chaos import command as chaos_command
+    from ops.deadletters import app as deadletters_app
     from ops.loadtest import command as loadtest_command
 
+    app.add_typer(deadletters_app, name="deadletters")
     app.command("loadtest")(loadtest_command)
+    app.command("audit")(audit_command)
+    app.command("chaos")(chaos_command)
+    app.add_typer(archive_app, name="archive")
 
 
 def _config() -> Config:

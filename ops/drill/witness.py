@@ -1,0 +1,89 @@
+"""The drill's requests: those of the load test, and every acknowledgement of them goes into the ledger.
+
+The invariant: the ledger is told exactly what the client was told, when it was told, and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ops.traffic import Traffic, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ops.connection import Answer
+    from ops.drill.ledger import Ledger
+    from ops.traffic import Request
+
+REFUSED = "refused"
+_REFUSING = frozenset({502, 503, 504})
+
+
+class Witness(Traffic):
+    """The load test's traffic with event ids and client times, watched.
+
+    Args:
+        ledger: told of every acknowledgement.
+        clock: seconds, as the ledger's times are to be.
+        options: those of `Traffic`.
+    """
+
+    def __init__(self, *args: Any, ledger: Ledger, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._ledger = ledger
+        self._clock = clock
+        self._turn = itertools.count()
+
+    def next(self) -> Request:
+        """Return the next request; events carry the time, and every second request ids of its own.
+
+        The others leave it to the service to derive ids from the Idempotency-Key, as its contract says.
+        """
+        request = super().next()
+        if request.kind != "feedback":
+            return request
+        head, events = _split(request.wire)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        named = next(self._turn) % 2 == 0
+        for index, event in enumerate(events):
+            event["ts"] = now
+            if named:
+                event["event_id"] = f"{_key(head)}-own-{index}"
+        body = orjson.dumps({"events": events})
+        kept = [line for line in head.split("\r\n") if not line.lower().startswith("content-length:")]
+        wire = "\r\n".join([*kept, f"Content-Length: {len(body)}", "", ""]).encode() + body
+        return dataclasses.replace(request, wire=wire)
+
+    def judge(self, request: Request, answer: Answer) -> Verdict:
+        """Say what an answer is worth, and remember what it acknowledged."""
+        verdict = super().judge(request, answer)
+        if request.kind == "feedback" and answer.status in _REFUSING and "retry-after" in answer.headers:
+            return dataclasses.replace(verdict, failure=REFUSED)
+        if verdict.failure is not None:
+            return verdict
+        now_s = self._clock()
+        if request.kind == "feedback":
+            head, events = _split(request.wire)
+            for index, event in enumerate(events):
+                self._ledger.took(event.get("event_id", f"{_key(head)}-{index}"), event, now_s)
+        elif (recommendation_id := orjson.loads(answer.body).get("recommendation_id")) is not None:
+            self._ledger.served(recommendation_id, now_s)
+        return verdict
+
+
+def _split(wire: bytes) -> tuple[str, list[dict[str, Any]]]:
+    """Return a request's head, without the empty line at its end, and the events of its body."""
+    head, _, body = wire.partition(b"\r\n\r\n")
+    events: list[dict[str, Any]] = orjson.loads(body)["events"]
+    return head.decode(), events
+
+
+def _key(head: str) -> str:
+    return next(line.partition(": ")[2] for line in head.split("\r\n") if line.startswith("Idempotency-Key: "))
