@@ -17,7 +17,7 @@ from telemetry.batch import Position
 from telemetry.disk import Disk
 from telemetry.errors import BadEventError
 from telemetry.events import place_of
-from telemetry.record import at, scan
+from telemetry.record import Record, at, scan
 
 SUFFIX: Final = ".wal"
 # Magic, version, producer, epoch, first number, checksum.
@@ -163,11 +163,11 @@ def read_whole(disk: Disk, path: Path) -> Found | None:
     lines: dict[int, bytes] = {}
     end = DATA_START
     for record in scan(data, DATA_START, len(data)):
-        line = data[record.line_start : record.end]
-        header = header or _guess_header(path, line)
+        if header is None:
+            header = _guess_header(path, data[record.line_start : record.end])
         # What was copied here from elsewhere does not count.
-        if header is not None and record.seq >= header.first_seq and _belongs(line, header, record.seq):
-            lines[record.seq] = line
+        if header is not None and record.seq >= header.first_seq and _belongs(data, record, header):
+            lines[record.seq] = data[record.line_start : record.end]
             end = record.end
     return Found(header, dict(sorted(lines.items())), end) if header is not None and lines else None
 
@@ -182,9 +182,10 @@ def _guess_header(path: Path, line: bytes) -> SegmentHeader | None:
     return None
 
 
-def _belongs(line: bytes, header: SegmentHeader, seq: int) -> bool:
-    """Tell whether a line says that it has this place; a text in it cannot say so, for its quotes are escaped."""
-    return b'"producer":"%s","epoch":%d,"seq":%d,' % (header.producer.encode(), header.epoch, seq) in line
+def _belongs(data: bytes, record: Record, header: SegmentHeader) -> bool:
+    """Tell whether a line says that it has its place; a text in it cannot say so, for its quotes are escaped."""
+    place = f'"producer":"{header.producer}","epoch":{header.epoch},"seq":{record.seq},'
+    return data.find(place.encode(), record.line_start, record.end) >= 0
 
 
 def index(disk: Disk, segment: Segment) -> None:
@@ -242,10 +243,9 @@ def _lines_from(data: bytes, header: SegmentHeader, seq: int) -> Iterator[bytes 
     place = 0
     while (record := at(data, place, len(data))) is not None and record.seq <= seq:
         place = record.end
-        line = data[record.line_start : record.end]
-        if record.seq == seq and _belongs(line, header, seq):
+        if record.seq == seq and _belongs(data, record, header):
             seq += 1
-            yield line
+            yield data[record.line_start : record.end]
 
 
 def _cut(lines: Iterable[bytes | None], max_lines: int, max_bytes: int) -> list[bytes]:

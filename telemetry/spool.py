@@ -195,7 +195,7 @@ class Spool:
         self._pending_bytes = 0
         # Those of them that no commit has taken yet.
         self._fresh_bytes = 0
-        self._journal_bytes = self._journal.size_bytes
+        self._weigh()
 
     def __repr__(self) -> str:
         return f"<Spool {self.producer_id} {self.generated} durable={self.durable} {self.held_bytes} B>"
@@ -219,7 +219,7 @@ class Spool:
     @property
     def held(self) -> int:
         """How many events are held."""
-        return self._journal.events + self.next_seq - 1 - self._durable_seq
+        return self._journal_events + self.next_seq - 1 - self._durable_seq
 
     @property
     def held_bytes(self) -> int:
@@ -349,7 +349,7 @@ class Spool:
         self._durable_seq += len(commit.records)
         self._last_durable = Position(self.epoch, self._durable_seq)
         self._pending_bytes -= commit.size_bytes
-        self._journal_bytes = self._journal.size_bytes
+        self._weigh()
         self._retry_at_s = 0.0
         if self._failing:
             self._failing = False
@@ -383,6 +383,10 @@ class Spool:
         for waiter in refused:
             _answer(waiter, durable=False)
         self._wake_for_pending()
+
+    def _weigh(self) -> None:
+        """Take over what the journal holds now; in the loop's thread, so that all sums change at once."""
+        self._journal_bytes, self._journal_events = self._journal.size_bytes, self._journal.events
 
     def _forget_records(self) -> None:
         """Keep of the durable records only what the shipper soon wants."""
@@ -452,7 +456,7 @@ class Spool:
             except OSError:
                 # They are there still, and it will be tried again.
                 count = 0
-            self._journal_bytes = self._journal.size_bytes
+            self._weigh()
             return count
 
     def move(self, producer: str, epoch: int, after: Position) -> int:

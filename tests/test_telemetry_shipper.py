@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from telemetry.batch import Batch, Entry, Position, from_entry, to_fields
-from telemetry.buffer import EventBuffer
-from telemetry.events import Feedback, decode
+from telemetry.events import Served, decode
 from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerNote, Rewound
 from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
@@ -16,12 +15,20 @@ from telemetry.stream import RedisStream, StreamState, events_key, watermark_key
 from tests import made
 
 AwaitUntil = Callable[..., Awaitable[None]]
-QUICK = ProducerSettings(check_interval_s=0.05, linger_s=0.001, batch_events=7)
+QUICK = ProducerSettings(
+    check_interval_s=0.05,
+    linger_s=0.001,
+    batch_events=7,
+    ring_bytes=256 * 1024,
+    commit_interval_s=0.001,
+    segment_age_s=0.0,
+)
 LINES = [b"one\n", b"two\n", b"three\n", b"four\n", b"five\n"]
+OURS = b"three\nfour\n"
 
 
-def event(number: int) -> Feedback:
-    return made.feedback(event_id=f"ev-{number:08d}")
+def event(number: int) -> Served:
+    return made.served(event_id=f"ev-{number:08d}")
 
 
 def tail(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
@@ -30,32 +37,31 @@ def tail(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
 
 
 @pytest.mark.parametrize(
-    ("state", "expected"),
+    ("state", "ours", "expected"),
     [
-        (StreamState(None, None, None), GoOn(1)),
-        (StreamState(Position(3, 4), tail(3, 3, LINES[2:4]), None), GoOn(4)),
-        (StreamState(Position(3, 4), tail(3, 1, LINES[:4]), None), GoOn(4)),
-        (StreamState(Position(3, 4), None, Position(3, 2)), GoOn(4)),
-        (StreamState(None, None, Position(3, 5)), GoOn(5)),
-        (StreamState(Position(3, 2), None, Position(3, 5)), GoOn(5)),
-        (StreamState(Position(2, 900), tail(2, 900, [b"old\n"]), Position(2, 800)), GoOn(1)),
-        (StreamState(Position(3, 6), None, None), NewEpoch(3)),
-        (StreamState(None, None, Position(4, 1)), NewEpoch(4)),
+        (StreamState(None, None, None), None, GoOn(Position(0, 0))),
+        (StreamState(Position(3, 4), tail(3, 3, LINES[2:4]), None), OURS, GoOn(Position(3, 4))),
+        (StreamState(Position(3, 4), tail(3, 1, LINES[:4]), None), OURS, GoOn(Position(3, 4))),
+        (StreamState(Position(3, 4), tail(3, 1, LINES[:4]), None), None, GoOn(Position(3, 4))),
+        (StreamState(Position(3, 4), None, Position(3, 2)), None, GoOn(Position(3, 4))),
+        (StreamState(None, None, Position(3, 5)), None, GoOn(Position(3, 5))),
+        (StreamState(Position(3, 2), None, Position(3, 5)), None, GoOn(Position(3, 5))),
+        (StreamState(Position(2, 900), tail(2, 900, [b"old\n"]), Position(2, 800)), None, GoOn(Position(2, 900))),
+        (StreamState(Position(3, 6), None, None), None, NewEpoch(3)),
+        (StreamState(None, None, Position(4, 1)), None, NewEpoch(4)),
         (
             StreamState(Position(3, 4), tail(3, 3, [b"not\n", b"ours\n"]), None),
+            OURS,
             NewProducer("entry 3-4 is not what was sent"),
         ),
-        (StreamState(Position(3, 4), Entry("3-4", {}), None), NewProducer("entry 3-4 is not what was sent")),
-        (StreamState(Position(2**60, 0), None, None), NewProducer(f"the stream stands at {2**60}-0")),
+        (StreamState(Position(3, 4), Entry("3-4", {}), None), OURS, NewProducer("entry 3-4 is not what was sent")),
+        (StreamState(Position(3, 4), Entry("3-4", {}), None), b"", NewProducer("entry 3-4 is not what was sent")),
+        (StreamState(Position(2**60, 0), None, None), None, NewProducer(f"the stream stands at {2**60}-0")),
     ],
 )
-def test_where_to_go_on_after_a_handshake(state: StreamState, expected: Decision) -> None:
-    """We are in epoch 3, made numbers 1 to 5 and hold 2 to 5; the stream or the archive says the rest."""
-    buffer = EventBuffer(10_000, 1.0)
-    for line in LINES:
-        buffer.append(line)
-    buffer.release_through(1)
-    assert resume(3, buffer, state) == expected
+def test_where_to_go_on_after_a_handshake(state: StreamState, ours: bytes | None, expected: Decision) -> None:
+    """We are in epoch 3 and made numbers 1 to 5; the stream or the archive says the rest."""
+    assert resume(Position(3, 5), state, ours) == expected
 
 
 class Line:
@@ -114,10 +120,10 @@ async def test_events_reach_redis_in_batches_and_in_order(line: Line, await_unti
     await await_until(lambda: line.producer.counters.shipped == 100)
     assert line.in_redis() == line.expected()
     assert line.producer.counters.batches == 15
-    assert line.producer.counters.buffered_events == 100
-    line.archive_says(60)
-    await await_until(lambda: line.producer.counters.released == 60)
-    assert line.producer.counters.buffered_events == 40
+    assert line.producer.counters.spooled_events == 100
+    line.archive_says(100)
+    await await_until(lambda: line.producer.counters.released == 100)
+    assert line.producer.counters.spooled_events == 0
 
 
 async def test_redis_is_killed_and_comes_back(line: Line, await_until: AwaitUntil) -> None:
@@ -227,7 +233,8 @@ async def test_a_stream_that_is_ahead_of_us_makes_a_new_epoch(tmp_path: Path, re
     """An old copy of the slot came back: our numbers are used already, so we begin beyond them."""
     line = Line(tmp_path, redis_server)
     with redis_server.client() as client:
-        client.xadd(events_key(line.producer.producer_id), {"x": "y"}, id="1-500")
+        batch = Batch(1, 499, [b'{"seq": 499}\n', b'{"seq": 500}\n'])
+        client.xadd(events_key(line.producer.producer_id), dict(to_fields(batch).items()), id="1-500")
     line.offer(10)
     assert await line.producer.drain(5) == 0
     with redis_server.client() as client:
@@ -250,6 +257,7 @@ async def test_somebody_else_under_our_id_makes_a_new_producer(tmp_path: Path, r
     line.offer(10)
     assert await line.producer.drain(5) == 0
     assert line.producer.producer_id != old
+    assert line.producer.epoch == 2
     assert line.producer.counters.identity_conflicts == 1
     assert line.in_redis() == line.expected()
     await line.end()
@@ -263,3 +271,33 @@ async def test_drain_says_how_many_did_not_get_out(line: Line, await_until: Awai
     line.offer(9)
     assert await line.producer.drain(0.3) == 9
     line.redis.start()
+
+
+async def test_what_an_earlier_process_left_goes_first_and_is_released(
+    tmp_path: Path, redis_server: Any, await_until: AwaitUntil
+) -> None:
+    """Its events keep their numbers, and the archive's watermark in a later epoch covers them."""
+    line = Line(tmp_path, redis_server)
+    redis_server.pause()
+    line.offer(10)
+    assert await line.producer.drain(0.2) == 10
+    line.producer.close()
+    redis_server.resume()
+    again = Line(tmp_path, redis_server)
+    again.offered = 10
+    again.offer(10)
+    await await_until(lambda: again.producer.counters.shipped >= 20)
+    with redis_server.client() as client:
+        entries = client.xrange(events_key(again.producer.producer_id))
+    records = [
+        decode(text) for entry_id, fields in entries for text in from_entry(Entry(entry_id.decode(), fields)).lines
+    ]
+    served = [record for record in records if record.event.event_id.startswith("ev-")]
+    assert [record.event.event_id for record in served] == again.expected()
+    assert [(record.epoch, record.seq) for record in records[:10]] == [(1, seq) for seq in range(1, 11)]
+    assert [record.epoch for record in records[10:]] == [2] * (len(records) - 10)
+    again.archive_says(again.producer._spool.generated.seq)
+    await await_until(lambda: again.producer.counters.spooled_events == 0)
+    counters = again.producer.counters
+    assert (counters.recovered, counters.released) == (10, 10 + counters.served.accepted + counters.system.accepted)
+    await again.end()
