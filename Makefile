@@ -41,8 +41,9 @@ check: setup ## Lint, types and the layout test
 test: check ## Everything in check, then the whole test suite with coverage
 	$(BIN)/pytest --cov --cov-report=term
 
-bench: setup ## Recommend route against a bare aiohttp application (DATA=PATH)
+bench: setup ## Recommend route against bare aiohttp (DATA=PATH), telemetry against bare redis-py
 	$(BIN)/python -m ops.bench recommend --min-ratio 0.25 $(if $(DATA),--data '$(DATA)')
+	$(BIN)/python -m ops.bench telemetry --rounds 3 --max-offer-us 10 --max-total-us 15 --min-archived 20000
 
 lock: ## Resolve requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -34,7 +34,7 @@ from ops.workbench import HOST, Workbench, on_core, scrape, two_cores
 from service.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 app = typer.Typer(
     help="Benchmarks that hold Recollect against a yardstick in the same run.",
@@ -140,6 +140,87 @@ def recommend(
 
 
 @app.command()
+def telemetry(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; a figure is the median over them.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each rate is kept up.")] = 1.0,
+    events: Annotated[int, typer.Option(min=200, help="Events of the loops without a pace.")] = 10_000,
+    max_offer_us: Annotated[float | None, typer.Option(help="Objective: CPU per event on the request path.")] = None,
+    max_total_us: Annotated[float | None, typer.Option(help="Objective: CPU per event in all, at 3,000/s.")] = None,
+    min_archived: Annotated[float | None, typer.Option(help="Objective: events archived per second of a core.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> int:
+    """Measure what telemetry costs an event, against redis-py alone."""
+    from ops.benchmarks import telemetry as cost
+
+    measured_core, redis_core = two_cores()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recollect-bench-")))
+        stack.enter_context(on_core(redis_core))
+        bench = stack.enter_context(Workbench(scratch, os.environ))
+        plan = cost.Plan(rounds=rounds, seconds=seconds, events=events)
+        figures = cost.measure(plan, bench.start_redis(), scratch, measured_core, _say).figures()
+    if as_json:
+        print(json.dumps(figures | {"machine": machine(), "load_1m": os.getloadavg()[0]}, indent=2))
+    else:
+        _print_table("processor time of one event", ("what", "median", "to redis-py"), cost.rows(figures))
+    if figures["dropped"] or figures["refused"]:
+        _say(
+            f"warning: {figures['dropped']} events were dropped and {figures['refused']} refused: the disk stood still."
+        )
+    objectives = cost.Objectives(offer_us=max_offer_us, total_us=max_total_us, archived_per_s=min_archived)
+    if complaints := list(cost.missed(figures, objectives)):
+        raise RunError(f"Objectives were missed: {'; '.join(complaints)}.")
+    return 0
+
+
+@app.command()
+def outage(
+    *,
+    data: Annotated[str, typer.Option(help="What to train on, as for recollect train.")] = "demo",
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of halves.")] = 7,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Length of a half.")] = 30.0,
+    rate: Annotated[float, typer.Option(min=1, help="Requests per second.")] = 500.0,
+    replicas: Annotated[int, typer.Option(min=1, max=64, help="Replicas behind the balancer.")] = 3,
+    connections: Annotated[int, typer.Option(min=1, max=512, help="Kept-alive connections.")] = 64,
+    seed: Annotated[int, typer.Option(help="Chooses users and events.")] = 1,
+    max_p50: Annotated[float | None, typer.Option(help="Objective: the median's ratio.")] = None,
+    max_p99: Annotated[float | None, typer.Option(help="Objective: the ratio of the 99th percentiles.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> int:
+    """Compare recommendations while Redis is stopped with normal ones, through the balancer."""
+    import uvloop
+
+    from ops.benchmarks import outage as halves
+    from ops.population import Target
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    plan = halves.Plan(pairs=pairs, seconds=seconds, rate=rate, connections=connections, seed=seed)
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recollect-bench-")))
+        bench = stack.enter_context(Workbench(scratch, os.environ))
+        _say(f"training on {data}")
+        bench.train(data)
+        target = Target(HOST, bench.start_all(bench.start_redis(), replicas), "")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            comparison = runner.run(halves.compare(plan, bench.home, target, bench.without_redis, _say))
+    figures = comparison.figures()
+    if as_json:
+        print(json.dumps(figures | {"machine": machine(), "load_1m": os.getloadavg()[0]}, indent=2))
+    else:
+        _print_table(
+            f"lists at {rate:g} requests/s", ("half", "p50", "p99", "replicas' CPU", "failed"), halves.rows(figures)
+        )
+    if failed := figures["normal"]["failed"] + figures["away"]["failed"]:
+        raise RunError(f"{failed} requests failed.")
+    for name, limit in (("p50", max_p50), ("p99", max_p99)):
+        if limit is not None and figures[f"{name}_ratio"] > limit:
+            raise RunError(f"The objective --max-{name} {limit:g} was missed: it is {figures[f'{name}_ratio']:g}.")
+    return 0
+
+
+@app.command()
 def hello(port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")]) -> int:
     """Run the yardstick alone: aiohttp's web.json_response on uvloop, without an access log."""
     import uvloop
@@ -193,7 +274,7 @@ def compare(
 def _await_archived(replica_admin_port: int) -> None:
     """Wait until the replica holds no event any more, which it does until the archive has it."""
     deadline_s = time.monotonic() + _ARCHIVED_WITHIN_S
-    while (held := scrape(replica_admin_port)["recollect_telemetry_buffered_events"]) > 0:
+    while (held := scrape(replica_admin_port)["recollect_telemetry_unarchived_events"]) > 0:
         if time.monotonic() > deadline_s:
             raise RunError(f"After {_ARCHIVED_WITHIN_S:g} s {held:.0f} events were not in the archive yet.")
         time.sleep(0.1)
@@ -251,6 +332,20 @@ def _print(comparison: Comparison, context: dict[str, Any], *, as_json: bool) ->
     console.print(f"recommend / hello: {figures['ratio']:.3f} (pairs {least:.3f} to {most:.3f})")
     console.print("events: " + ", ".join(f"{count:,} {name}" for name, count in context["telemetry"].items()))
     console.print(", ".join(context["machine"].values()))
+
+
+def _print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(soft_wrap=True)
+    console.print(table)
+    console.print(", ".join(machine().values()))
 
 
 def _say(sentence: str) -> None:

@@ -15,7 +15,7 @@ import urllib.request
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from loadbalancer import ports
+from loadbalancer import ports, roster
 from loadbalancer.binaries import find_redis
 from loadbalancer.settings import BalancerSettings
 from ops import redis_probe
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 _START_TIMEOUT_S = 120.0
-_STOP_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 40.0
 # One thread per library: a round must measure one core, not what a thread pool finds beside it.
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -48,6 +48,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         ours = {"RECOLLECT_HOME": str(scratch / "home"), "RECOLLECT_LOGS": str(scratch / "logs")}
         self._environ = inherited | kept | ours | dict.fromkeys(_THREAD_COUNTS, "1")
         self._stack = contextlib.ExitStack()
+        self._redis: tuple[subprocess.Popen[bytes], Callable[[], subprocess.Popen[bytes]]]
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -70,7 +71,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         # All output to standard error: standard output is for the benchmark's result.
         if (code := subprocess.run(argv, env=self._environ, stdout=sys.stderr, check=False).returncode) != 0:
             raise RunError(f"Training on {data} failed with status {code}.")
-        models_dir = self._scratch / "home" / "models"
+        models_dir = self.home / "models"
         version = artefact.active_version(models_dir)
         if version is None:
             raise RunError("Training ended well but activated no model.")
@@ -87,8 +88,22 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         argv = [str(binary.path), "--port", str(port), "--bind", HOST, "--dir", str(directory), "--daemonize", "no"]
         argv += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
         url = f"redis://{HOST}:{port}/0"
-        self.start("redis", argv, lambda: redis_probe.ask(url).complaint is None)
+
+        def start() -> subprocess.Popen[bytes]:
+            return self.start("redis", argv, lambda: redis_probe.ask(url).complaint is None)
+
+        self._redis = start(), start
         return url
+
+    @contextlib.contextmanager
+    def without_redis(self) -> Iterator[None]:
+        """Stop the Redis of `start_redis`, and start it again with what it holds when the context is left."""
+        running, start = self._redis
+        _stop(running)
+        try:
+            yield
+        finally:
+            self._redis = start(), start
 
     def start_consumer(self, redis_url: str) -> int:
         """Start the job that archives what that Redis carries, and return its admin port."""
@@ -107,6 +122,23 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         self.start("replica", argv, lambda: answers(admin_port, "/readyz"))
         return port, admin_port
 
+    def start_all(self, redis_url: str, replicas: int) -> int:
+        """Start a whole installation of the active model, but for its Redis, and return the balancer's port."""
+        (port,) = ports.choose(1)
+        argv = [sys.executable, "-m", "ops", "up", "--replicas", str(replicas), "--port", str(port)]
+        self._environ["RECOLLECT_REDIS_URL"] = redis_url
+        self.start("up", argv, lambda: answers(port, "/readyz") and self._all_ready())
+        return port
+
+    @property
+    def home(self) -> Path:
+        """The parts' RECOLLECT_HOME."""
+        return self._scratch / "home"
+
+    def _all_ready(self) -> bool:
+        rows = roster.read(self.home)
+        return bool(rows) and all(row.state == "ready" for row in rows)
+
     def start_hello(self) -> int:
         """Start the yardstick and return its port."""
         (port,) = ports.choose(1)
@@ -114,8 +146,8 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         self.start("hello", argv, lambda: answers(port, "/"))
         return port
 
-    def start(self, name: str, argv: list[str], ready: Callable[[], bool]) -> None:
-        """Start a process and wait until it is ready.
+    def start(self, name: str, argv: list[str], ready: Callable[[], bool]) -> subprocess.Popen[bytes]:
+        """Start a process, wait until it is ready, and return it.
 
         Raises:
             RunError: it ended, or was not ready in time; tells the last line it said.
@@ -130,6 +162,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
                 said = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 raise RunError(f"{name} did not come up: {said[-1] if said else 'it said nothing'}")
             time.sleep(0.02)
+        return process
 
 
 def answers(port: int, path: str) -> bool:

@@ -7,6 +7,7 @@ tree and files under RECOLLECT_LOGS, and nothing under RECOLLECT_HOME.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -82,7 +83,11 @@ class ApplicationLog:
         with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=_STOP_TIMEOUT_S)
             self._writer.join(_STOP_TIMEOUT_S)
-        if not self._writer.is_alive():
+        if self._writer.is_alive():
+            # It holds the file's lock for as long as the disk, or who reads the file, makes it wait; at the end of the
+            # process logging would wait for that lock for ever.
+            atexit.unregister(logging.shutdown)
+        else:
             try:
                 self._file.close()
             except OSError:

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ops import bench
+from ops.benchmarks import outage, telemetry
+from ops.benchmarks.archiving import Archiving, ArchivingTask
+from ops.benchmarks.child import ask
 from ops.closed_loop import Throughput
 from ops.workbench import Workbench
+from service.errors import RunError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,3 +57,61 @@ def test_each_known_user_is_asked_about_in_a_repeatable_order() -> None:
     assert len(requests) == len(set(requests)) == len(users)
     assert any(request.startswith(b"GET /v1/recommendations/c%2Fd?n=10 HTTP/1.1\r\n") for request in requests)
     assert requests == bench.list_requests(users, seed=3) != bench.list_requests(users, seed=4)
+
+
+def test_what_telemetry_costs_is_measured_beside_the_yardstick(tmp_path: Path, redis_server: Any) -> None:
+    """One short round of everything, with real processes, Redis and disk: figures that belong together."""
+    said: list[str] = []
+    plan = telemetry.Plan(rounds=1, seconds=0.2, events=1000)
+    core = min(os.sched_getaffinity(0))
+    rounds = telemetry.measure(plan, redis_server.url, tmp_path, core, said.append)
+    figures = json.loads(json.dumps(rounds.figures()))
+    assert said[0].startswith("round 1 of 1: ")
+    assert 1000 < figures["line_bytes"] < 1600
+    assert 0 < figures["encode_us"] < figures["offer_us"]
+    assert figures["encode_us"] < figures["batches_us"] < figures["pipeline_us"]
+    assert list(figures["total_us"]) == ["500", "1000", "3000", "10000"]
+    assert figures["ratio_to_pipeline"]["peak"] == pytest.approx(figures["peak_us"] / figures["pipeline_us"], abs=0.02)
+    assert set(figures["accept_p50_ms"]) == {"200", "3000"}
+    assert all(0 < ms <= figures["accept_p99_ms"][rate] for rate, ms in figures["accept_p50_ms"].items())
+    assert figures["counted_per_s"] > figures["archived_per_s"] > 0
+    titles = [title for title, *_ in telemetry.rows(figures)]
+    assert len(titles) == len(set(titles)) == 13
+
+
+def test_an_objective_of_telemetry_is_judged_by_its_own_figure() -> None:
+    """A sentence for each that is missed, none for what is held or not asked for."""
+    figures = {"offer_us": 8.0, "total_us": {"500": 40.0, "3000": 16.0}, "archived_per_s": 25_000}
+    held = telemetry.Objectives(offer_us=8, total_us=16, archived_per_s=25_000)
+    assert list(telemetry.missed(figures, held)) == []
+    assert list(telemetry.missed(figures, telemetry.Objectives())) == []
+    missed = list(telemetry.missed(figures, telemetry.Objectives(offer_us=7.9, total_us=15.9, archived_per_s=25_001)))
+    assert [sentence.split(" costs ")[0].split(" archives ")[0] for sentence in missed] == [
+        "offering an event",
+        "an event",
+        "a core",
+    ]
+
+
+def test_halves_are_compared_with_their_neighbours() -> None:
+    """The median of the pairs' ratios, away to normal; failures are added up."""
+
+    def half(p50_ms: float, p99_ms: float, failed: int = 0) -> outage.Half:
+        failures = {"eof": failed} if failed else {}
+        return outage.Half(p50_ms=p50_ms, p99_ms=p99_ms, replica_ms=p50_ms / 2, requests=100, failures=failures)
+
+    pairs = outage.Pairs(
+        normal=[half(2, 10), half(4, 40), half(1, 5)], away=[half(3, 10), half(4, 20, failed=2), half(2, 15)]
+    )
+    figures = json.loads(json.dumps(pairs.figures()))
+    assert (figures["p50_ratio"], figures["p99_ratio"], figures["replica_ratio"]) == (1.5, 1.0, 1.5)
+    away = figures["away"]
+    assert (away["p50_ms"], away["p99_ms"], away["failed"], away["failures"]) == (3, 15, 2, [{"eof": 2}])
+    assert list(outage.rows(figures))[1] == ("Redis stopped", "3.00 ms", "15.00 ms", "1.50 ms", "2 of 300")
+
+
+def test_a_measured_process_that_fails_is_one_sentence(tmp_path: Path) -> None:
+    """With the last thing it said."""
+    task = ArchivingTask(redis_url="redis://127.0.0.1:1/0", directory=str(tmp_path), events=1)
+    with pytest.raises(RunError, match=r"ops\.benchmarks\.archiving failed: .*Connect"):
+        ask("ops.benchmarks.archiving", task, Archiving)

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from ops import bench
 from ops.redis_probe import ask
@@ -95,3 +96,14 @@ def test_telemetry_of_a_workbench_is_the_whole_of_it(
         }
     with pytest.raises(RunError, match="metrics at"):
         scrape(replica_admin_port)
+
+
+def test_a_redis_that_was_stopped_still_has_what_it_held(tmp_path: Path) -> None:
+    """Stopped means that nobody listens; started again, it has read its file."""
+    with Workbench(tmp_path, os.environ) as workbench:
+        url = workbench.start_redis()
+        with redis.Redis.from_url(url) as client:
+            client.set("kept", "yes")
+            with workbench.without_redis(), pytest.raises(redis.ConnectionError):
+                client.ping()
+            assert client.get("kept") == b"yes"

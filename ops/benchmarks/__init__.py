@@ -1,0 +1,1 @@
+"""What `python -m ops.bench` measures, one file a noun."""

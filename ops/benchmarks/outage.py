@@ -1,0 +1,213 @@
+"""Recommendations with Redis stopped against normal, on a whole installation through its balancer.
+
+The invariant: an open loop at one rate, halves in pairs whose order alternates; a half begins when the archive has
+everything of the half before, so that neither pays for the other. Only the ratios of neighbouring halves are a result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from loadbalancer import roster
+from ops.attack import Attack, ClientRules
+from ops.connection import Client
+from ops.drill.waiting import until
+from ops.pacing import schedule
+from ops.population import Target, discover
+from ops.summary import Summary
+from ops.traffic import Mix, Traffic
+from ops.workbench import scrape
+from service.errors import RunError
+
+_WARMUP_S: Final = 2.0
+_ARCHIVED_WITHIN_S: Final = 120.0
+_LOOK_EVERY_S: Final = 0.5
+_MS_PER_S: Final = 1e3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do.
+
+    Attributes:
+        pairs: of halves.
+        seconds: length of a half, its warm-up aside.
+        rate: requests per second, of which 15 of 100 report events.
+        connections: kept-alive connections.
+        seed: chooses users and events.
+    """
+
+    pairs: int
+    seconds: float
+    rate: float
+    connections: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Half:
+    """One half.
+
+    Attributes:
+        p50_ms: of the answered lists, as p99_ms.
+        replica_ms: processor time that the replicas took for a request.
+        requests: of every kind; one that failed was sent again once.
+        failures: those that failed nevertheless, by cause.
+    """
+
+    p50_ms: float
+    p99_ms: float
+    replica_ms: float
+    requests: int
+    failures: dict[str, int]
+
+
+@dataclass
+class Pairs:
+    """All halves, in pairs."""
+
+    normal: list[Half] = field(default_factory=list)
+    away: list[Half] = field(default_factory=list)
+
+    def ratios(self, name: str) -> list[float]:
+        """Return one ratio a pair, away to normal, of `p50_ms`, `p99_ms` or `replica_ms`."""
+        return [getattr(ours, name) / getattr(base, name) for ours, base in zip(self.away, self.normal, strict=True)]
+
+    def figures(self) -> dict[str, Any]:
+        """Return medians, ratios and failures as plain values."""
+        figures: dict[str, Any] = {
+            "p50_ratio": round(statistics.median(self.ratios("p50_ms")), 3),
+            "p99_ratio": round(statistics.median(self.ratios("p99_ms")), 3),
+            "replica_ratio": round(statistics.median(self.ratios("replica_ms")), 3),
+            "p50_ratios": [round(ratio, 3) for ratio in self.ratios("p50_ms")],
+            "p99_ratios": [round(ratio, 3) for ratio in self.ratios("p99_ms")],
+        }
+        for name, halves in (("normal", self.normal), ("away", self.away)):
+            figures[name] = {
+                "p50_ms": round(statistics.median(half.p50_ms for half in halves), 3),
+                "p99_ms": round(statistics.median(half.p99_ms for half in halves), 3),
+                "replica_ms": round(statistics.median(half.replica_ms for half in halves), 3),
+                "requests": sum(half.requests for half in halves),
+                "failed": sum(sum(half.failures.values()) for half in halves),
+                "failures": [half.failures for half in halves if half.failures],
+            }
+        return figures
+
+
+async def compare(
+    plan: Plan, home: Path, target: Target, without_redis: Callable[[], Any], say: Callable[[str], None]
+) -> Pairs:
+    """Drive every half.
+
+    Args:
+        plan: how.
+        home: the installation's.
+        target: its balancer.
+        without_redis: makes a context in which Redis is stopped; it runs again when that is left.
+        say: told how far it got.
+
+    Returns:
+        The pairs.
+
+    Raises:
+        RunError: the archive did not get everything between two halves.
+    """
+    pairs = Pairs()
+    client = Client(target.host, target.port, plan.connections)
+    try:
+        population = await discover(client, target, None, home / "models")
+        traffic = Traffic(
+            population,
+            Mix(),
+            _rng(plan, "traffic"),
+            host_header=target.host_header,
+            base_path="",
+            run_id=f"outage-{secrets.token_hex(6)}",
+        )
+
+        async def half() -> Half:
+            await _drive(plan, client, traffic, _WARMUP_S)
+            before_s = _replicas_s(home)
+            summary = await _drive(plan, client, traffic, plan.seconds)
+            return _half(summary, _replicas_s(home) - before_s)
+
+        for index in range(plan.pairs):
+            for away in (False, True) if index % 2 == 0 else (True, False):
+                with without_redis() if away else contextlib.nullcontext():
+                    (pairs.away if away else pairs.normal).append(await half())
+                await _settled(home)
+            normal, gone = pairs.normal[-1], pairs.away[-1]
+            say(
+                f"pair {index + 1} of {plan.pairs}: p50 {normal.p50_ms:.2f} and {gone.p50_ms:.2f} ms without Redis,"
+                f" p99 {normal.p99_ms:.1f} and {gone.p99_ms:.1f} ms"
+            )
+    finally:
+        await client.aclose()
+    return pairs
+
+
+def rows(figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the table: which half, p50, p99, the replicas' processor time of a request, failed."""
+    for name, title in (("normal", "normal"), ("away", "Redis stopped")):
+        half = figures[name]
+        times = (f"{half[field]:.2f} ms" for field in ("p50_ms", "p99_ms", "replica_ms"))
+        yield title, *times, f"{half['failed']} of {half['requests']}"
+    ratios = (f"{figures[f'{field}_ratio']:.3f}" for field in ("p50", "p99", "replica"))
+    yield "median of the pairs' ratios", *ratios, ""
+
+
+async def _drive(plan: Plan, client: Client, traffic: Traffic, duration_s: float) -> Summary:
+    summary = Summary()
+    attack = Attack(client, traffic, ClientRules(), _rng(plan, "jitter"), summary.add)
+    await attack.run(schedule("poisson", plan.rate, duration_s, _rng(plan, "pacing")))
+    return summary
+
+
+def _half(summary: Summary, replicas_s: float) -> Half:
+    lists = summary.kinds["recommend"].latency
+    p50_s, p99_s = lists.percentile_s(0.5), lists.percentile_s(0.99)
+    if p50_s is None or p99_s is None:
+        raise RunError("Not one list was answered.")
+    total = summary.total()
+    return Half(
+        p50_ms=p50_s * _MS_PER_S,
+        p99_ms=p99_s * _MS_PER_S,
+        replica_ms=replicas_s / total.requests * _MS_PER_S,
+        requests=total.requests,
+        failures=dict(total.failures),
+    )
+
+
+def _replicas_s(home: Path) -> float:
+    """Return the processor time that the replicas have taken so far, in seconds."""
+    ticks = 0
+    for row in roster.read(home):
+        if row.name.startswith("replica-") and row.pid is not None:
+            # Fields 14 and 15 of proc(5); the second one, the name, is in parentheses and may hold anything.
+            fields = Path(f"/proc/{row.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+async def _settled(home: Path) -> None:
+    """Wait until the archive has what the replicas accepted."""
+
+    def archived() -> bool:
+        admin_ports = [row.admin_port for row in roster.read(home) if row.name.startswith("replica-")]
+        return not any(scrape(port)["recollect_telemetry_unarchived_events"] for port in admin_ports if port)
+
+    if not await until(lambda: asyncio.to_thread(archived), _ARCHIVED_WITHIN_S, _LOOK_EVERY_S):
+        raise RunError(f"The archive did not get everything within {_ARCHIVED_WITHIN_S:g} s.")
+
+
+def _rng(plan: Plan, use: str) -> random.Random:
+    return random.Random(f"{plan.seed}/{use}")  # noqa: S311  # chance that can be repeated, not secrets
