@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from loadbalancer import home, installation, roster
 from loadbalancer.errors import NotRunning, RestartFailed
 from loadbalancer.fleet import RESTART_SIGNAL
-from ops.up import PROGRAM, alone, balancer_settings, children_environ, say, supervise
+from ops.up import PROGRAM, alone, balancer_settings, children_environ, say, spares, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ def balance(
         say(f"starting {settings.replicas} replicas and {settings.balancers} nginx")
         url = installation.base_url(settings)
         parts = installation.lay_out(plan)
-        supervise(config.home, parts, came_up=lambda: say(f"balancing at {url}"), spares=settings.spares)
+        supervise(config.home, parts, came_up=lambda: say(f"balancing at {url}"), spares=spares(settings, program))
     say("stopped")
     return 0
 

@@ -90,7 +90,7 @@ def up(
         own_redis = "" if redis is None else "Redis, "
         say(f"starting {own_redis}the consumer, {settings.replicas} replicas and {settings.balancers} nginx")
         parts = installation.lay_out(plan)
-        supervise(config.home, parts, came_up=lambda: _greet(config, settings), spares=settings.spares)
+        supervise(config.home, parts, came_up=lambda: _greet(config, settings), spares=spares(settings, program))
     say("stopped")
     return 0
 
@@ -120,6 +120,11 @@ def children_environ(config: Config, environ: Mapping[str, str]) -> dict[str, st
     if config.redis_url is not None:
         explicit["RECOLLECT_REDIS_URL"] = config.redis_url
     return {**environ, **explicit}
+
+
+def spares(settings: BalancerSettings, program: Sequence[str]) -> int:
+    """Return how many spares are to wait: none for another program than ours, which they could not become."""
+    return settings.spares if tuple(program) == PROGRAM else 0
 
 
 def supervise(home_dir: Path, parts: Sequence[Part], *, came_up: Callable[[], None], spares: int) -> None:
