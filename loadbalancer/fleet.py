@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RESTART_SIGNAL = signal.SIGUSR1
 
+_SPARE_EVERY_S = 2.0
 _LOOK_ROUND_EVERY_S = 10.0
 # Questions overlap, so that a frozen part has been silent twice after 1.25 to 1.5 s, and a client that waits 2 s for an
 # answer still has time for its second try.
@@ -77,6 +78,7 @@ class Fleet:
         self._spare_argv = spare
         self._spares_wanted = 0 if spare is None else spares
         self._spares: list[Spare] = []
+        self._next_spare_s = 0.0
         self._parts = {part.name: part for part in parts}
         self._came_up = came_up
         self._tell = tell
@@ -186,14 +188,16 @@ class Fleet:
         # Not while a part starts: it needs the cores more.
         if self._spare_argv is None or any(self._state.parts[part.name].phase is not Phase.READY for part in models):
             return
-        while models and len(self._spares) < self._spares_wanted:
-            command = models[-1].command
-            try:
-                spare = Spare(self._spare_argv, command.environ, command.output.with_name("spare.out"))
-            except OSError as error:
-                self._tell(f"no spare process can be started: {error}")
-                return
-            self._spares.append(spare)
+        now_s = time.monotonic()
+        if not models or len(self._spares) >= self._spares_wanted or now_s < self._next_spare_s:
+            return
+        # One after the other, for loading takes a core.
+        self._next_spare_s = now_s + _SPARE_EVERY_S
+        command = models[-1].command
+        try:
+            self._spares.append(Spare(self._spare_argv, command.environ, command.output.with_name("spare.out")))
+        except OSError as error:
+            self._tell(f"no spare process can be started: {error}")
 
     def _discard_spares(self) -> None:
         while self._spares:
@@ -218,6 +222,7 @@ class Fleet:
             for child in self._children.values():
                 child.bound_logs()
             self._look_for_strangers()
+            self._keep_spares()
             await asyncio.sleep(_LOOK_ROUND_EVERY_S)
 
     def _look_for_strangers(self) -> None:
