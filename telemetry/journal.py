@@ -287,8 +287,7 @@ class Journal:
 
     def _poison(self) -> None:
         if self._writing is not None:
-            # What the failed write left would come back to life if we were killed now. That does no harm, for the
-            # same will be written again, but there is no need for it.
+            # Or else, if we were killed now, the next process would find it, and its sync would say that it is there.
             with suppress(OSError):
                 self._writing.file.truncate(self._writing.segment.end)
         self.abandon()

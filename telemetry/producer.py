@@ -227,11 +227,10 @@ class Producer:
         if spool.refuses:
             self._refuse(events, _DISK)
             raise self._full(f"the disk of slot {self.slot} refused a moment ago")
-        first_seq = spool.next_seq
         for line in lines:
             spool.append(line)
         self._take(events)
-        durable = spool.durable_from(first_seq)
+        durable = spool.when_durable()
         if not (await asyncio.wait([durable], timeout=self._settings.accept_timeout_s))[0]:
             raise self._full(f"the disk of slot {self.slot} took too long")
         if not durable.result():

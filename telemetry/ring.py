@@ -248,11 +248,10 @@ def _records(data: bytes) -> dict[int, dict[int, bytes]]:
     found: dict[int, dict[int, bytes]] = {}
     for record in scan(data, 0, len(data)):
         try:
-            _, epoch, seq = place_of(data[record.line_start : record.end])
+            _, epoch, _ = place_of(data[record.line_start : record.end])
         except BadEventError:
             continue
-        if seq == record.seq:
-            found.setdefault(epoch, {})[seq] = data[record.start : record.end]
+        found.setdefault(epoch, {})[record.seq] = data[record.start : record.end]
     return {epoch: dict(sorted(records.items())) for epoch, records in found.items()}
 
 

@@ -60,7 +60,8 @@ class Identity:
     def with_moved(self, after: Position) -> "Identity":
         """Remember that what the producer had beyond a place got other numbers."""
         left = {key: seq for key, seq in self.ended.items() if key[0] != self.producer or key[1] < after.epoch}
-        return replace(self, ended=MappingProxyType(left)).with_ended(self.producer, after.epoch, after.seq)
+        last_seq = min(after.seq, self.ended.get((self.producer, after.epoch), 0))
+        return replace(self, ended=MappingProxyType(left)).with_ended(self.producer, after.epoch, last_seq)
 
 
 class Slot:

@@ -57,7 +57,6 @@ _MOVE_LINES = 10_000
 
 
 class _Waiter(NamedTuple):
-    first_seq: int
     last_seq: int
     done: "asyncio.Future[bool]"
 
@@ -139,13 +138,13 @@ class Spool:
         epoch = max(known.epoch, self._ring.epoch, journal.last.epoch)
         ended = known.with_ended(known.producer, known.epoch, journal.last_seq(known.epoch))
         carried: list[bytes] = []
-        # One that is behind was brought back by a power cut: what it holds has been settled.
+        # One that is behind was brought back by a power cut or belongs to a move: what it holds has been settled.
         if self._ring.epoch >= known.epoch:
             last_seq, carried = self._settle_ring(known.producer)
             ended = ended.with_ended(known.producer, self._ring.epoch, last_seq)
         self.recovered = journal.events + len(carried)
         self.was_clean = known.clean
-        # The ring first: as long as the machine runs it is never behind what the slot remembers.
+        # The ring first: what is carried must not be in one that is behind.
         self._ring.reset(epoch + 1)
         self._begin(known.producer, epoch + 1)
         self._last_durable = journal.last
@@ -299,16 +298,13 @@ class Spool:
         self._fresh_bytes += size_bytes
         self.next_seq += 1
 
-    def durable_from(self, first_seq: int) -> "asyncio.Future[bool]":
-        """Ask to be told when everything appended from a number on is durable, together or not at all.
-
-        Args:
-            first_seq: The first of the events that were just appended.
+    def when_durable(self) -> "asyncio.Future[bool]":
+        """Ask to be told when everything appended until now is durable.
 
         Returns:
             What will be True, or False if the disk refused; it will be tried again, but they need not wait for that.
         """
-        waiter = _Waiter(first_seq, self.next_seq - 1, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(self.next_seq - 1, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         self._wake.set()
         return waiter.done
@@ -489,15 +485,11 @@ class Spool:
             held = sum(segment.last_seq - segment.header.first_seq + 1 for segment in old)
             self._slot.remember(replace(identity, moving=(producer, epoch)))
             moved = self._copy(producer, epoch, after)
-            # As in `_open`, the ring first. It is empty.
-            self._ring.reset(epoch)
             names = tuple(segment.path.name for segment in old)
-            ended = identity.with_moved(after)
+            ended = identity.with_ended(identity.producer, self.epoch, self._durable_seq).with_moved(after)
             self._slot.remember(replace(ended, producer=producer, epoch=epoch, clean=False, replaced=names))
         except OSError as error:
             journal.forget(producer, epoch)
-            if not self._pending_bytes:
-                self._ring.reset(self.epoch, self._durable_seq)
             self._wake_for_pending()
             raise SpoolError(f"slot {self._slot.number} cannot take another identity: {error.strerror}") from None
         # From here on the new segments are the true ones; if the old ones cannot be removed, the next start does that.

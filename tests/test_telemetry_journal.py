@@ -116,6 +116,41 @@ def test_a_poisoned_segment_that_holds_nothing_is_gone_before_the_next_counts(di
         assert numbers(recovered(disk.after_power_cut(Random(seed)))) == [(2, 1), (2, 2), (2, 3)]
 
 
+@pytest.mark.parametrize("refusal", ["write", "sync"])
+def test_a_segment_that_was_begun_and_then_refused_is_begun_again(disk: ShadowDisk, refusal: str) -> None:
+    """Its name is needed for the same records."""
+
+    def hit(name: str) -> None:
+        if name == "spool.rotated":
+            disk.refusals = {refusal: errno.EIO}
+
+    one = Journal(disk, HOME, 65536, 60.0, hit)
+    with pytest.raises(OSError, match="Input/output"):
+        one.write(PRODUCER, 1, 1, records(1, 1, 3))
+    assert one.segments == []
+    one = journal(disk)
+    disk.refusals = {}
+    one.recover()
+    one.write(PRODUCER, 1, 1, records(1, 1, 3))
+    assert numbers(one) == [(1, 1), (1, 2), (1, 3)]
+
+
+def test_a_segment_that_was_begun_and_then_refused_is_begun_again_by_the_same_process(disk: ShadowDisk) -> None:
+    """The file that does not count makes way first."""
+    refuse = True
+
+    def hit(name: str) -> None:
+        if name == "spool.written" and refuse:
+            raise OSError(errno.EIO, "Input/output error")
+
+    one = Journal(disk, HOME, 65536, 60.0, hit)
+    with pytest.raises(OSError, match="Input/output"):
+        one.write(PRODUCER, 1, 1, records(1, 1, 3))
+    refuse = False
+    one.write(PRODUCER, 1, 1, records(1, 1, 3))
+    assert numbers(one) == numbers(recovered(disk)) == [(1, 1), (1, 2), (1, 3)]
+
+
 def test_a_segment_ends_by_size_and_by_age(disk: ShadowDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full or an old one is not written to any more; one write is never divided."""
     one = journal(disk)

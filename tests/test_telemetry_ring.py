@@ -82,6 +82,7 @@ def test_a_new_epoch_begins_empty(ring: Ring, tmp_path: Path) -> None:
     """Nothing of the epoch before is left, and the next process sees that."""
     ring.append(record(1))
     ring.reset(2)
+    assert (tmp_path / FILE_NAME).read_bytes()[PAGE:] == bytes(15 * PAGE)
     assert ring.append(record(1, epoch=2))
     again = reopened(tmp_path)
     assert (again.epoch, again.left) == (2, {1: record(1, epoch=2)})

@@ -144,6 +144,8 @@ def test_how_far_an_epoch_got_only_grows_unless_its_events_moved() -> None:
     known = known.with_ended("p", 3, 9).with_ended("p", 4, 2)
     assert known.with_moved(Position(3, 6)).ended == {("p", 1): 5, ("q", 8): 4, ("p", 3): 6}
     assert known.with_moved(Position(3, 0)).ended == {("p", 1): 5, ("q", 8): 4}
+    # What lies in an epoch that we never had is somebody else's.
+    assert known.with_moved(Position(7, 9)).ended == known.ended
 
 
 def test_on_a_full_disk_the_identity_is_overwritten_in_place(tmp_path: Path) -> None:

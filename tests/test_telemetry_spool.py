@@ -170,10 +170,10 @@ async def test_an_answer_waits_for_the_disk(log: Log, await_until: AwaitUntil) -
     log.disk.gate.clear()
     run = asyncio.create_task(log.spool.run())
     log.append(2)
-    first = log.spool.durable_from(1)
+    first = log.spool.when_durable()
     await await_until(lambda: log.disk.syncs == 1)
     log.append(1)
-    second = log.spool.durable_from(3)
+    second = log.spool.when_durable()
     assert not first.done()
     assert log.spool.durable == Position(0, 0)
     log.disk.gate.set()
@@ -189,7 +189,7 @@ async def test_a_cancelled_run_does_not_leave_a_commit_half_done(log: Log, await
     log.disk.gate.clear()
     run = asyncio.create_task(log.spool.run())
     log.append(2)
-    done = log.spool.durable_from(1)
+    done = log.spool.when_durable()
     await await_until(lambda: log.disk.syncs == 1)
     run.cancel()
     await asyncio.sleep(0)
@@ -209,7 +209,7 @@ async def test_after_a_refusal_the_same_is_committed_under_the_same_numbers(log:
         await log.spool.seal()
     log.disk.refused = {refusal}
     log.append(2)
-    done = log.spool.durable_from(3)
+    done = log.spool.when_durable()
     await log.spool.commit()
     assert await done is False
     assert (log.spool.refuses, log.spool.durable, log.spool.held) == (True, Position(1, 2), 4)
@@ -226,10 +226,10 @@ async def test_a_disk_that_is_well_again_is_found_out(log: Log, await_until: Awa
     log.disk.refused = {"create"}
     run = asyncio.create_task(log.spool.run())
     log.append(1)
-    assert await log.spool.durable_from(1) is False
+    assert await log.spool.when_durable() is False
     log.disk.refused.clear()
     log.append(1)
-    assert await log.spool.durable_from(2) is True
+    assert await log.spool.when_durable() is True
     assert log.spool.durable == Position(1, 2)
     run.cancel()
     await asyncio.wait([run])
