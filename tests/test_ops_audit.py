@@ -472,6 +472,9 @@ class TestSpool:
                         await producer.accept([feedback(event_id=f"event-{sent}")])
                         if over.is_set():
                             break
+                    if over.is_set():
+                        # Nobody would start it again to ship what is left.
+                        await producer.drain(20)
 
         async with consuming(config, server) as consumer:
             tasks = [asyncio.create_task(report(0, restart=False)), asyncio.create_task(report(1, restart=True))]
