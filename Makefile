@@ -11,7 +11,7 @@ DATA ?=
 REPLICAS ?=
 PORT ?=
 
-.PHONY: setup up check test bench lock clean help
+.PHONY: setup up check test long bench lock clean help
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -40,6 +40,12 @@ check: setup ## Lint, types and the layout test
 
 test: check ## Everything in check, then the whole test suite with coverage
 	$(BIN)/pytest --cov --cov-report=term
+
+long: setup ## The long forms of the property tests, then the whole failure drill
+	RECOLLECT_TEST_LONG=1 $(BIN)/pytest --quiet --timeout 3600 tests/test_telemetry_spool_properties.py \
+	  tests/test_telemetry_spool_corruption.py tests/test_telemetry_rewind_properties.py tests/test_telemetry_producer.py
+	$(BIN)/recollect chaos --faults R1 --duration 300 --every 2
+	$(BIN)/recollect chaos --faults all
 
 bench: setup ## Recommend route against bare aiohttp (DATA=PATH), telemetry against bare redis-py
 	$(BIN)/python -m ops.bench recommend --min-ratio 0.25 $(if $(DATA),--data '$(DATA)')

@@ -16,7 +16,7 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "spool.written": "A group of events is written to its segment and not yet synced.",
     "spool.synced": "A group of events is synced and nobody has been told.",
     "spool.rotated": "A new segment is there and holds nothing.",
-    "shipper.sent": "A batch is on its way to Redis and the answer is not read.",
+    "shipper.sending": "A batch is about to be sent to Redis.",
     "shipper.confirmed": "Redis has confirmed a batch and the cursor has not moved.",
     "spool.released": "A segment that the archive covers is deleted.",
     "consumer.read": "Entries are delivered and nothing has been done with them.",

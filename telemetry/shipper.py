@@ -244,7 +244,7 @@ class Shipper:
         batch = Batch(run.epoch, run.first_seq, run.lines)
         self._counters.in_flight = len(run.lines)
         self._last_batch_s = time.monotonic()
-        self._hit("shipper.sent")
+        self._hit("shipper.sending")
         try:
             appended = await self._stream.append(self._spool.producer_id, batch, create=self._create)
         except StreamAwayError:
