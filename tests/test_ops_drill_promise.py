@@ -100,3 +100,10 @@ def test_what_waited_longer_may_take_longer_to_go_out() -> None:
     assert judge(promise, Figures(held_s=60, caught_up_s=25.0), None, cores=2).breaches == ()
     (breach,) = judge(promise, Figures(held_s=60, caught_up_s=25.1), None, cores=2).breaches
     assert breach == "catching up took 25.1 s, 25 s are promised"
+
+
+def test_a_percentile_of_few_requests_is_not_judged() -> None:
+    """Of 999 requests it is printed and noted; the slowest list of them is judged as ever."""
+    breaches, notes = _judge(requests=999, raw_failed=9, p99_ms=9000.0, list_p99_ms=9000.0, list_max_ms=601.0)
+    assert breaches == ("the slowest list took 601 ms, 600 ms are promised",)
+    assert notes == ("999 requests are too few for their 99th percentile to be judged",)

@@ -131,9 +131,7 @@ def test_damage_costs_what_it_hit_and_shows(damage: Callable[[list[bytearray], R
         before, records = sound(trial % 5)
         disk = before.after_kill(rng)
         names = [name for name in disk.names(DIRECTORY) if name.endswith(".wal")]
-        chosen = rng.sample(names, 2)
-        if in_ring:
-            chosen[0] = "ring"
+        chosen = ["ring", "ring"] if in_ring else rng.sample(names, 2)
         damage([disk.data_of(DIRECTORY / name) for name in chosen], rng)
         files = [bytes(disk.data_of(DIRECTORY / name)) for name in [*names, "ring"]]
         whole = {place for place, record in records.items() if any(record in data for data in files)}

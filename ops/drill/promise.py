@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# Fewer requests than this have no 99th percentile to speak of.
+LEAST_FOR_P99 = 1000
 # On a shared machine the 99th percentile of a few thousand answers moves by more than a tenth by itself.
 GROWTH_FLOOR_MS = 10.0
 
@@ -150,12 +152,16 @@ def _late(promise: Promise, figures: Figures, quiet_p99_ms: float | None, notes:
         growth_limit_ms = quiet_p99_ms + max(promise.p99_growth * quiet_p99_ms, GROWTH_FLOOR_MS)
     elif promise.p99_growth is not None:
         notes.append("the 99th percentile has no quiet round to be compared with")
+    p99_limit_ms = promise.p99_ms
+    if figures.requests < LEAST_FOR_P99 and (p99_limit_ms is not None or growth_limit_ms is not None):
+        notes.append(f"{figures.requests} requests are too few for their 99th percentile to be judged")
+        p99_limit_ms = growth_limit_ms = None
     caught_up_s = promise.caught_up_s
     if caught_up_s is not None:
         # Events go on arriving while those that waited go out.
         caught_up_s += figures.held_s / (promise.drain_times - 1)
     checks = (
-        ("the 99th percentile", figures.p99_ms, promise.p99_ms, "ms"),
+        ("the 99th percentile", figures.p99_ms, p99_limit_ms, "ms"),
         ("the slowest list", figures.list_max_ms, promise.list_max_ms, "ms"),
         ("the lists' 99th percentile", figures.list_p99_ms, growth_limit_ms, "ms"),
         ("the slowest restart", figures.ready_s, promise.ready_s, "s"),
