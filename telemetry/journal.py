@@ -261,6 +261,11 @@ class Journal:
         self._void += [one.path for one in self.segments if one.header[:2] == (producer, epoch)]
         self.segments = [one for one in self.segments if one.header[:2] != (producer, epoch)]
 
+    @property
+    def void(self) -> list[str]:
+        """The names of files that do not count and could not be removed yet."""
+        return [path.name for path in self._void]
+
     def remove_void(self) -> None:
         """Remove the files that do not count, so that no power cut brings them back.
 

@@ -485,7 +485,7 @@ class Spool:
             held = sum(segment.last_seq - segment.header.first_seq + 1 for segment in old)
             self._slot.remember(replace(identity, moving=(producer, epoch)))
             moved = self._copy(producer, epoch, after)
-            names = tuple(segment.path.name for segment in old)
+            names = (*journal.void, *(segment.path.name for segment in old))
             ended = identity.with_ended(identity.producer, self.epoch, self._durable_seq).with_moved(after)
             self._slot.remember(replace(ended, producer=producer, epoch=epoch, clean=False, replaced=names))
         except OSError as error:

@@ -328,7 +328,8 @@ class World:
         watermark = self.watermarks.get(spool.producer_id, Position(0, 0))
         for epoch in {epoch for epoch, _ in held}:
             numbers = {seq for one, seq in held if one == epoch}
-            first = watermark.seq + 1 if epoch == watermark.epoch else 1 if epoch > watermark.epoch else min(numbers)
+            # Of what is archived some may have been removed, and some of that may be back.
+            first = watermark.seq + 1 if epoch == watermark.epoch else 1 if epoch > watermark.epoch else max(numbers)
             holes = set(range(first, max(numbers))) - numbers
             if epoch <= self.cut_epoch:
                 # What was not durable when the power failed may be missing, and then it must show.
@@ -477,6 +478,21 @@ def test_what_was_carried_into_a_new_epoch_does_not_come_back_in_the_old_one() -
         world.stop(power_cut=True)
         world.check()
         world.finish()
+
+
+def test_what_a_move_could_not_remove_does_not_come_back_after_the_next() -> None:
+    """Two changes of identity while the disk refuses to remove anything."""
+    world = World(0)
+    world.append(1, 1)
+    world.refuse(["unlink"], errno.EIO)
+    world.move(new_producer=False)
+    world.check()
+    world.ship(1)
+    world.move(new_producer=True)
+    world.heal()
+    world.stop(power_cut=False)
+    world.check()
+    world.finish()
 
 
 # Drawn at random they reach further than what a search for small examples tries; that one explains better.
