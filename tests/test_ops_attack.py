@@ -36,7 +36,7 @@ class _Service:
             return other
         if request.method == "POST":
             events = (await request.json())["events"]
-            return web.json_response({"accepted": len(events), "durability": "memory"}, status=202)
+            return web.json_response({"accepted": len(events), "durability": "disk"}, status=202)
         items = [{"item_id": str(n), "score": 1.0, "source": "personal"} for n in range(10)]
         user_id = request.match_info["user_id"]
         return web.json_response({"recommendation_id": "r", "user_id": user_id, "items": items, "degraded": None})

@@ -153,7 +153,7 @@ def test_feedback_counts_as_accepted_only_in_full() -> None:
     """202 for all events is good; anything else names what came."""
     traffic = _traffic(Mix(feedback=1))
     request = traffic.next()
-    good = Answer(202, {}, orjson.dumps({"accepted": request.expected, "durability": "memory"}))
+    good = Answer(202, {}, orjson.dumps({"accepted": request.expected, "durability": "disk"}))
     assert (traffic.judge(request, good).failure, traffic.judge(request, good).events) == (None, request.expected)
     assert traffic.judge(request, Answer(202, {}, b'{"accepted": 0}')).failure == "body"
     assert traffic.judge(request, Answer(200, {}, good.body)).failure == "status_200"
