@@ -114,7 +114,7 @@ def test_kernels_are_not_imported_before_they_are_needed() -> None:
 import sys
 from service.training import datasets, pipeline
 from service.training.algorithms import registry
-assert registry.names() == ["svd"]
+assert "svd" in registry.names()
 assert datasets.fingerprint("demo").startswith("sha256:")
 assert pipeline.DEFAULT_DATA
 print(sorted({"numba", "pyarrow", "pydantic", "aiohttp"} & set(sys.modules)))

@@ -31,6 +31,7 @@ from scipy.sparse import csr_array
 
 from service.errors import ModelError, ModelMissing, ModelRefused
 from service.models import files
+from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from telemetry.ids import rfc3339_ms
@@ -53,6 +54,12 @@ _DTYPES: Final = {
     "history_indptr": "<i8",
     "history_indices": "<i4",
     "history_values": "<f4",
+}
+# Of a model with neighbours alone.
+_NEIGHBOUR_DTYPES: Final = {
+    "neighbour_indptr": "<i8",
+    "neighbour_indices": "<i4",
+    "neighbour_weights": "<f4",
 }
 
 
@@ -145,9 +152,11 @@ def load(directory: Path) -> ModelSnapshot:
         ModelRefused: anything in it is not as the manifest says, or the manifest is not as we write it.
     """
     manifest = read_manifest(directory)
+    described = manifest.get("neighbourhood")
+    dtypes = _DTYPES if described is None else _DTYPES | _NEIGHBOUR_DTYPES
     arrays = {
         name: _map_array(directory / f"{name}.bin", name, manifest["arrays"].get(name), dtype)
-        for name, dtype in _DTYPES.items()
+        for name, dtype in dtypes.items()
     }
     try:
         users = Vocabulary.from_arrays(arrays["user_ids"], arrays["user_id_offsets"])
@@ -164,9 +173,10 @@ def load(directory: Path) -> ModelSnapshot:
             global_mean=float(manifest["global_mean"]),
             rating_min=float(manifest["rating_min"]),
             rating_max=float(manifest["rating_max"]),
-            history=_history(arrays, len(users), len(items)),
+            history=_sparse(arrays, "history", "values", (len(users), len(items))),
             popularity=arrays["popularity"],
             data_as_of=str(manifest["data_as_of"]),
+            neighbourhood=None if described is None else _neighbourhood(arrays, described, len(users), len(items)),
             version=str(manifest["version"]),
             manifest=manifest,
         )
@@ -316,16 +326,22 @@ def _write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> 
             "global_mean": snapshot.global_mean,
             "rating_min": snapshot.rating_min,
             "rating_max": snapshot.rating_max,
-            "model_bytes": sum(array.nbytes for array in arrays.values()),
+            "neighbourhood": None if snapshot.neighbourhood is None else snapshot.neighbourhood.description(),
+            "model_bytes": sum(array["bytes"] for array in described.values()),
             "arrays": described,
         }
         files.write(aside / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
+def size_bytes(snapshot: ModelSnapshot) -> int:
+    """Return how large the arrays are that a replica maps: a manifest's `model_bytes`."""
+    return sum(array.size * np.dtype(_dtype(name)).itemsize for name, array in _arrays_of(snapshot).items())
+
+
 def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:
     user_ids, user_id_offsets = snapshot.users.to_arrays()
     item_ids, item_id_offsets = snapshot.items.to_arrays()
-    return {
+    arrays: dict[str, NDArray[Any]] = {
         "user_ids": user_ids,
         "user_id_offsets": user_id_offsets,
         "item_ids": item_ids,
@@ -339,29 +355,49 @@ def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:
         "history_indices": snapshot.history.indices,
         "history_values": snapshot.history.data,
     }
+    if snapshot.neighbourhood is not None:
+        weights = snapshot.neighbourhood.weights
+        arrays |= {
+            "neighbour_indptr": weights.indptr,
+            "neighbour_indices": weights.indices,
+            "neighbour_weights": weights.data,
+        }
+    return arrays
 
 
-def _history(arrays: dict[str, NDArray[Any]], n_users: int, n_items: int) -> csr_array:
-    indptr, indices, values = arrays["history_indptr"], arrays["history_indices"], arrays["history_values"]
+def _dtype(name: str) -> str:
+    return _DTYPES.get(name) or _NEIGHBOUR_DTYPES[name]
+
+
+def _neighbourhood(arrays: dict[str, NDArray[Any]], described: Any, n_users: int, n_items: int) -> Neighbourhood:
+    if not isinstance(described, dict):
+        raise ModelRefused("the manifest does not describe the neighbourhood as an object")
+    side = n_items if described.get("over") == "items" else n_users
+    return Neighbourhood.described(described, _sparse(arrays, "neighbour", "weights", (side, side)))
+
+
+def _sparse(arrays: dict[str, NDArray[Any]], name: str, values_name: str, shape: tuple[int, int]) -> csr_array:
+    """Check the three arrays of a sparse matrix against its shape and each other, and put them together."""
+    indptr, indices, values = arrays[f"{name}_indptr"], arrays[f"{name}_indices"], arrays[f"{name}_{values_name}"]
     if (
-        indptr.shape != (n_users + 1,)
+        indptr.shape != (shape[0] + 1,)
         or indptr[0] != 0
         or indptr[-1] != indices.size
         or bool(np.any(np.diff(indptr) < 0))
     ):
-        raise ModelRefused("the history's row pointers do not fit its entries")
-    if indices.shape != values.shape or (indices.size and not (indices.min() >= 0 and indices.max() < n_items)):
-        raise ModelRefused("the history names items that are not in the vocabulary")
-    return csr_array((values, indices, indptr), shape=(n_users, n_items), copy=False)
+        raise ModelRefused(f"the {name}'s row pointers do not fit its entries")
+    if indices.shape != values.shape or (indices.size and not (indices.min() >= 0 and indices.max() < shape[1])):
+        raise ModelRefused(f"the {name} names rows that are not in the vocabulary")
+    return csr_array((values, indices, indptr), shape=shape, copy=False)
 
 
 def _write_array(path: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
-    raw = np.ascontiguousarray(array, dtype=_DTYPES[name])
+    raw = np.ascontiguousarray(array, dtype=_dtype(name))
     content = raw.data.cast("B") if raw.size else b""
     files.write(path, content)
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
-        "dtype": _DTYPES[name],
+        "dtype": _dtype(name),
         "shape": list(raw.shape),
         "bytes": raw.nbytes,
     }

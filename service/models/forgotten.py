@@ -101,7 +101,7 @@ class Forgotten:
 
 
 def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot:
-    """Return a model without some users: their ids, factors, biases and histories (pure).
+    """Return a model without some users: their ids, factors, biases, histories and what they said as neighbours (pure).
 
     Popularity stays: it counts how many, not who. So do the item factors, which were fitted on everybody's ratings.
 
@@ -117,6 +117,7 @@ def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot
         user_factors=snapshot.user_factors[keep],
         user_bias=snapshot.user_bias[keep],
         history=snapshot.history[np.flatnonzero(keep)],
+        neighbourhood=None if snapshot.neighbourhood is None else snapshot.neighbourhood.without_users(keep),
         version=UNPUBLISHED,
     )
 

@@ -1,8 +1,9 @@
 """Scores and top-n (pure): which items, in which order, with which score.
 
 Invariant: a list is the n best by (score descending, item row ascending), where the score comes from one fixed float64
-routine (`_products`) whose result for an item depends neither on the other items and users asked for, nor on threads or
-BLAS. The fast float32 product only chooses candidates, and a bound on its rounding error proves that none was missed.
+routine (`_products`, or `neighbourhood.terms`) whose result for an item depends neither on the other items and users
+asked for, nor on threads or BLAS. The fast float32 product only chooses candidates, and a bound on its rounding error
+proves that none was missed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service.models.neighbourhood import Neighbourhood, entries, terms
 from service.models.snapshot import Float32, ModelSnapshot
 
 Rows = NDArray[np.int64]
@@ -23,6 +25,8 @@ NO_ROWS: Final[Rows] = np.empty(0, dtype=np.int64)
 _MARGIN: Final = 16
 # Fewer lists than this cost less one by one: BLAS reads the item factors as fast, and there is less to arrange.
 _FEW: Final = 4
+# How many users of one item are asked what else they have seen.
+_MOST_USERS: Final = 1000
 _EPSILON: Final = float(np.finfo(np.float32).eps)
 
 
@@ -60,6 +64,8 @@ def exact_scores(snapshot: ModelSnapshot, user_row: int, rows: Rows) -> Scores:
     Returns:
         float64 (m,), in the order of `rows`, not clipped to the rating scale (clipping would make ties of the best).
     """
+    if snapshot.neighbourhood is not None:
+        return _said(snapshot, snapshot.neighbourhood, user_row).take(rows)
     scores = _products(snapshot.item_factors.take(rows, axis=0), snapshot.user_factors[user_row])
     scores += snapshot.item_bias.take(rows)
     scores += snapshot.user_constants[user_row]
@@ -87,6 +93,8 @@ def personal(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]
         One ranking each, in the order of `wanted`: places offset to offset + n, the same whoever else is ranked with
         it.
     """
+    if snapshot.neighbourhood is not None:
+        return [_from_neighbours(snapshot, snapshot.neighbourhood, want) for want in wanted]
     if len(wanted) < _FEW:
         return [_alone(snapshot, want) for want in wanted]
     user_rows = np.array([want.user_row for want in wanted])
@@ -124,7 +132,12 @@ def personal_among(snapshot: ModelSnapshot, wanted: Wanted, include: Rows) -> Ra
 
 
 def similar(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
-    """Rank all other items by the cosine of their factors to one item's."""
+    """Rank the other items by the cosine of their factors to one item's.
+
+    A model without factors ranks them by the cosine of who has seen them, and leaves out what shares no user.
+    """
+    if not snapshot.n_factors:
+        return _seen_together(snapshot, item_row, n)
     approximate = snapshot.item_factors @ snapshot.item_factors[item_row]
     approximate /= snapshot.item_norms * snapshot.item_norms[item_row]
     approximate[item_row] = -np.inf
@@ -182,7 +195,43 @@ def _alone(snapshot: ModelSnapshot, wanted: Wanted) -> Ranking:
     return _chosen(snapshot, wanted, approximate)
 
 
-def _take_out(snapshot: ModelSnapshot, wanted: Wanted, approximate: Float32) -> None:
+def _from_neighbours(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, wanted: Wanted) -> Ranking:
+    """Rank one list of a model with neighbours: their scores are exact at once."""
+    scores = _said(snapshot, neighbourhood, wanted.user_row)
+    _take_out(snapshot, wanted, scores)
+    return _best(scores, 0.0, scores.take, wanted.offset, wanted.n)
+
+
+def _said(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, user_row: int) -> Scores:
+    """Score all items by what neighbours say: float64 (n_items,)."""
+    scores = terms(
+        neighbourhood,
+        snapshot.history,
+        user_row,
+        level=snapshot.global_mean,
+        user_bias=snapshot.user_bias,
+        item_bias=snapshot.item_bias,
+    )
+    scores += snapshot.item_bias
+    scores += snapshot.user_constants[user_row]
+    return scores
+
+
+def _seen_together(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
+    """Rank items by how many users they share with one, over the root of the product of how many each has."""
+    by_item = snapshot.seen_by
+    users = by_item.indices[by_item.indptr[item_row] : by_item.indptr[item_row + 1]]
+    # Of an item that everybody has seen some users tell enough, and all of them would take too long.
+    users = users[:: max(1, -(-users.size // _MOST_USERS))]
+    places, _ = entries(snapshot.history, users)
+    shared = np.bincount(snapshot.history.indices[places], minlength=len(snapshot.items))
+    counts = np.diff(by_item.indptr)
+    shared[item_row] = 0
+    rows = np.flatnonzero(shared)
+    return _ordered(rows, shared[rows] / np.sqrt(max(1, users.size) * counts[rows].astype(np.float64)), 0, n)
+
+
+def _take_out(snapshot: ModelSnapshot, wanted: Wanted, approximate: Float32 | Scores) -> None:
     """Make the items that must not be in a list the last choice."""
     approximate[snapshot.seen_rows(wanted.user_row)] = -np.inf
     if wanted.exclude.size:
@@ -228,7 +277,7 @@ def _top(approximate: Float32, size: int, each: NDArray[np.int64]) -> tuple[Rows
     return pool[each, picked], values[each, picked[:, :1]][:, 0]
 
 
-def _best(approximate: Float32, bound: float, exact: Callable[[Rows], Scores], offset: int, n: int) -> Ranking:
+def _best(approximate: Float32 | Scores, bound: float, exact: Callable[[Rows], Scores], offset: int, n: int) -> Ranking:
     """Return places offset to offset + n by exact score.
 
     Args:

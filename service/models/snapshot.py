@@ -2,10 +2,11 @@
 
 The score of item i for user u is
 
-    global_mean + user_bias[u] + item_bias[i] + user_factors[u] · item_factors[i]
+    global_mean + user_bias[u] + item_bias[i] + user_factors[u] · item_factors[i] + what i's neighbours say
 
-for every algorithm that ends in a factor table (Koren, Bell and Volinsky, "Matrix factorization techniques for
-recommender systems", Computer 42(8), 2009). A snapshot is never edited: a new model is a new snapshot.
+for every algorithm: one that ends in a factor table (Koren, Bell and Volinsky, "Matrix factorization techniques for
+recommender systems", Computer 42(8), 2009) has no neighbours, and one that ends in lists of neighbours has factors of
+rank 0. A snapshot is never edited: a new model is a new snapshot.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
+from service.models.neighbourhood import Neighbourhood
 from service.models.vocabulary import Vocabulary
 
 Float32 = NDArray[np.float32]
@@ -45,6 +47,7 @@ class ModelSnapshot:
             seen.
         popularity: float32 (n_items,), decayed interaction counts, at least 0.
         data_as_of: RFC 3339 time of the youngest training interaction, or of training where the data has no times.
+        neighbourhood: who speaks for what, of a model without factors; else None.
         version: the published version, or `UNPUBLISHED`.
         manifest: that of the published version; empty before it is published.
     """
@@ -63,6 +66,7 @@ class ModelSnapshot:
     history: csr_array
     popularity: Float32
     data_as_of: str
+    neighbourhood: Neighbourhood | None = None
     version: str = UNPUBLISHED
     manifest: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -89,6 +93,14 @@ class ModelSnapshot:
             array = getattr(self, name)
             if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
                 raise ModelRefused(f"{name} holds numbers that are not finite")
+        if self.neighbourhood is not None:
+            side = n_items if self.neighbourhood.over == "items" else n_users
+            if self.neighbourhood.weights.shape != (side, side):
+                raise ModelRefused(
+                    f"the neighbours have shape {self.neighbourhood.weights.shape}, and the ids ask for {(side, side)}"
+                )
+            if k:
+                raise ModelRefused(f"a model has factors or neighbours, and this one has neighbours and {k} factors")
         if not all(np.isfinite((self.global_mean, self.rating_min, self.rating_max))):
             raise ModelRefused("the global mean or the rating scale is not finite")
 
@@ -107,6 +119,13 @@ class ModelSnapshot:
     def popular_rows(self) -> NDArray[np.int64]:
         """All item rows, int64 (n_items,), by popularity descending, then by row."""
         return np.argsort(-self.popularity, kind="stable")
+
+    @cached_property
+    def seen_by(self) -> csr_array:
+        """The history by item: float32 CSR (n_items, n_users), int32 indices, ascending."""
+        by_item = self.history.T.tocsr()
+        by_item.indices = by_item.indices.astype(np.int32, copy=False)
+        return by_item
 
     @cached_property
     def item_norms(self) -> Float32:

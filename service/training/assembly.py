@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
+from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.interactions import Float32, Interactions
 from service.training.popularity import decayed
@@ -18,13 +19,14 @@ def assemble(
     *,
     algorithm: str,
     settings: dict[str, Any],
-    user_factors: Float32,
-    item_factors: Float32,
-    user_bias: Float32,
-    item_bias: Float32,
-    global_mean: float,
+    user_factors: Float32 | None = None,
+    item_factors: Float32 | None = None,
+    user_bias: Float32 | None = None,
+    item_bias: Float32 | None = None,
+    global_mean: float = 0.0,
+    neighbourhood: Neighbourhood | None = None,
 ) -> ModelSnapshot:
-    """Build the snapshot of a factor table.
+    """Build the snapshot of a model; what it lacks is a factor table of rank 0, or zeros.
 
     Popularity is counted without decay, which is the pipeline's to add.
 
@@ -37,22 +39,25 @@ def assemble(
         user_bias: float32 (n_users,).
         item_bias: float32 (n_items,).
         global_mean: in units of the rating scale.
+        neighbourhood: lists of neighbours, instead of factors.
     """
+    n_users, n_items = len(data.users), len(data.items)
     return ModelSnapshot(
         algorithm=algorithm,
         settings=settings,
         users=data.users,
         items=data.items,
-        user_factors=user_factors,
-        item_factors=item_factors,
-        user_bias=user_bias,
-        item_bias=item_bias,
+        user_factors=np.zeros((n_users, 0), np.float32) if user_factors is None else user_factors,
+        item_factors=np.zeros((n_items, 0), np.float32) if item_factors is None else item_factors,
+        user_bias=np.zeros(n_users, np.float32) if user_bias is None else user_bias,
+        item_bias=np.zeros(n_items, np.float32) if item_bias is None else item_bias,
         global_mean=global_mean,
         rating_min=data.rating_min,
         rating_max=data.rating_max,
         history=history(data),
         popularity=decayed(data, float("inf")),
         data_as_of=as_of(data),
+        neighbourhood=neighbourhood,
     )
 
 

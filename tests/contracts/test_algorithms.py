@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from service.errors import TrainingDiverged, UsageError
-from service.models import artefact, scoring
+from service.models import artefact, forgotten, scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training import datasets
-from service.training.algorithms import registry, settings
+from service.training.algorithms import registry, settings, threads
 from service.training.algorithms.registry import Candidate
 from service.training.interactions import Interactions, ReadReport, no_progress
 from service.training.measures import rmse
-from service.training.predictions import predict
 
 
 @dataclass(frozen=True)
 class Case:
-    """An algorithm, settings that learn the checkerboard, settings that diverge, and settings to refuse."""
+    """One algorithm under the contract.
+
+    Attributes:
+        name: on the command line.
+        learning: settings that learn the checkerboard; of an algorithm that cannot, settings that are quick.
+        refused: settings to refuse, each because of the value.
+        diverging: settings that diverge, the first by name in the error; empty where no setting can.
+        personal: whether it can tell users apart by the pattern of their ratings, so that it learns the checkerboard.
+        seeded: whether anything in it is drawn at random.
+        unknown: what it predicts for a user without ratings: the item's level, or the mean of everything.
+    """
 
     name: str
     learning: tuple[str, ...]
-    diverging: tuple[str, ...]
     refused: tuple[str, ...]
+    diverging: tuple[str, ...] = ()
+    personal: bool = True
+    seeded: bool = True
+    unknown: Literal["levels", "mean"] = "levels"
 
 
 ENROLLED = [
     Case(
         "svd",
         ("n_factors=4", "n_epochs=400", "lr_all=0.02"),
-        ("lr_all=9",),
-        ("n_factors=0", "lr_all=-1", "reg_all=nan"),
+        refused=("n_factors=0", "lr_all=-1", "reg_all=nan"),
+        diverging=("lr_all=9",),
     ),
+    Case("popularity", (), refused=("half_life_days=0",), personal=False, seeded=False),
 ]
+RATING = [case for case in ENROLLED if registry.get(case.name).kind == "rating"]
+RANKING = [case for case in ENROLLED if registry.get(case.name).kind == "ranking"]
+
+
+def of(cases: Iterable[Case]) -> pytest.MarkDecorator:
+    """Run a test for some algorithms instead of all."""
+    chosen = list(cases)
+    return pytest.mark.parametrize("case", chosen, ids=[case.name for case in chosen])
 
 
 @pytest.fixture(params=ENROLLED, ids=[case.name for case in ENROLLED])
@@ -79,21 +102,44 @@ def fitted(case: Case, data: Interactions, *, seed: int = 0, more: tuple[str, ..
     return candidate.fit(data, candidate.config, np.random.default_rng(seed), no_progress)
 
 
+def predicted(case: Case, snapshot: ModelSnapshot, users: Any, items: Any) -> NDArray[np.float64]:
+    pairs = (np.ascontiguousarray(rows, dtype=np.int32) for rows in (users, items))
+    return registry.get(case.name).predict(snapshot, *pairs)
+
+
+def every_bit(snapshot: ModelSnapshot) -> dict[str, bytes]:
+    return {name: np.ascontiguousarray(array).tobytes() for name, array in artefact._arrays_of(snapshot).items()}
+
+
 def test_every_algorithm_is_enrolled() -> None:
     """None escapes this contract."""
     assert [case.name for case in ENROLLED] == registry.names()
 
 
+@of(case for case in RATING if case.personal)
 def test_a_checkerboard_is_learnt(case: Case) -> None:
     """Where the right answer is plain, it is found: hidden squares, and the order of everybody's unseen items."""
     known, hidden = checkerboard()
     snapshot = fitted(case, known)
-    assert rmse(predict(snapshot, hidden.user_rows, hidden.item_rows), hidden.ratings) < 0.25
+    assert rmse(predicted(case, snapshot, hidden.user_rows, hidden.item_rows), hidden.ratings) < 0.25
     for user_row in range(len(known.users)):
         unseen = hidden.item_rows[hidden.user_rows == user_row]
         scores = scoring.exact_scores(snapshot, user_row, unseen.astype(np.int64))
         is_loved = unseen % 2 == user_row % 2
         assert scores[is_loved].min() > scores[~is_loved].max() + 2
+
+
+@of(case for case in RANKING if case.personal)
+def test_a_checkerboard_is_ranked(case: Case) -> None:
+    """Of users who met only what they love, everything lovable comes before everything else."""
+    known, hidden = checkerboard()
+    snapshot = fitted(case, known.take(np.flatnonzero(known.ratings == 5)))
+    for user_row in range(len(known.users)):
+        mine = hidden.user_rows == user_row
+        loved = hidden.item_rows[mine & (hidden.ratings == 5)].astype(np.int64)
+        others = np.arange(1 - user_row % 2, len(known.items), 2)
+        scores = scoring.exact_scores(snapshot, user_row, np.concatenate([loved, others]))
+        assert scores[: loved.size].min() > scores[loved.size :].max()
 
 
 def test_the_model_says_what_it_is(case: Case) -> None:
@@ -120,19 +166,54 @@ def test_publishing_changes_no_score(case: Case, tmp_path: Path) -> None:
     for user_row in range(len(snapshot.users)):
         before, after = (scoring.exact_scores(model, user_row, rows) for model in (snapshot, mapped))
         assert before.tobytes() == after.tobytes()
-    users, items = (
-        axis.ravel().astype(np.int32) for axis in np.mgrid[0 : len(snapshot.users), 0 : len(snapshot.items)]
-    )
-    assert predict(snapshot, users, items).tobytes() == predict(mapped, users, items).tobytes()
+    users, items = (axis.ravel() for axis in np.mgrid[0 : len(snapshot.users), 0 : len(snapshot.items)])
+    before, after = (predicted(case, model, users, items) for model in (snapshot, mapped))
+    assert before.tobytes() == after.tobytes()
 
 
 def test_a_seed_decides_everything(case: Case) -> None:
-    """The same data, settings and seed give the same bytes; another seed gives another model."""
+    """The same data, settings and seed give the same bytes; another seed another model, if anything is drawn."""
     data = datasets.read("demo:60x40x900")
-    first, same, other = fitted(case, data), fitted(case, data), fitted(case, data, seed=1)
-    for name in ("user_factors", "item_factors", "user_bias", "item_bias"):
-        assert getattr(first, name).tobytes() == getattr(same, name).tobytes()
-    assert first.user_factors.tobytes() != other.user_factors.tobytes()
+    first, same, other = (every_bit(fitted(case, data, seed=seed)) for seed in (0, 0, 1))
+    assert first == same
+    assert (first != other) == case.seeded
+
+
+def test_threads_decide_nothing(case: Case) -> None:
+    """One core and several give the same bytes, of the model and of its predictions."""
+    data = datasets.read("demo:300x200x9000")
+    outcomes = []
+    for n_threads in (1, 4):
+        with threads.limit(n_threads):
+            snapshot = fitted(case, data)
+            guesses = predicted(case, snapshot, data.user_rows[:500], data.item_rows[:500][::-1])
+            outcomes.append((every_bit(snapshot), guesses.tobytes()))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_list_is_what_the_scores_say(case: Case) -> None:
+    """What is served is the unseen catalogue by score, then by row; similar items leave the item itself out."""
+    snapshot = fitted(case, datasets.read("demo:60x40x900"))
+    rows = np.arange(len(snapshot.items))
+    for user_row in (0, 7, 59):
+        (ranking,) = scoring.personal(snapshot, [scoring.Wanted(user_row, 10)])
+        scores = scoring.exact_scores(snapshot, user_row, rows)
+        unseen = np.setdiff1d(rows, snapshot.seen_rows(user_row))
+        assert ranking.rows.tolist() == unseen[np.lexsort((unseen, -scores[unseen]))][:10].tolist()
+    assert 3 not in scoring.similar(snapshot, 3, 20).rows
+
+
+def test_forgetting_a_user_changes_nobody_elses_factors(case: Case) -> None:
+    """Without one user the others keep their histories and, of a table, their scores."""
+    snapshot = fitted(case, datasets.read("demo:60x40x900"))
+    without = forgotten.without_users(snapshot, [5])
+    rows = np.arange(len(snapshot.items))
+    assert without.users.id_of == [*snapshot.users.id_of[:5], *snapshot.users.id_of[6:]]
+    assert without.seen_rows(5).tolist() == snapshot.seen_rows(6).tolist()
+    after = scoring.exact_scores(without, 5, rows)
+    assert np.isfinite(after).all()
+    if snapshot.neighbourhood is None or snapshot.neighbourhood.over == "items":
+        assert after.tobytes() == scoring.exact_scores(snapshot, 6, rows).tobytes()
 
 
 def test_the_data_is_not_touched(case: Case) -> None:
@@ -144,37 +225,45 @@ def test_the_data_is_not_touched(case: Case) -> None:
         assert array.tobytes() == copy.tobytes()
 
 
+@of(RATING)
 def test_the_unknown_is_predicted_by_what_is_known(case: Case) -> None:
-    """A user without ratings gets the item's level, an item without ratings the user's, both unknown the mean."""
+    """A user without ratings gets the item's level where the model has one, both unknown the mean."""
     users = np.array([0, 0, 0, 1, 1, 1, 2])
     items = np.array([0, 1, 2, 0, 1, 2, 3])
     data = interactions(users, items, np.array([5.0, 3.0, 1.0, 5.0, 3.0, 1.0, 3.0]))
     # The last rating alone names user 2 and item 3.
     snapshot = fitted(case, data.take(np.arange(6)))
-    pairs = np.array([[2, 0], [2, 1], [2, 2], [2, 3], [0, 3]], dtype=np.int32)
-    loved, fair, hated, nothing_known, unknown_item = predict(snapshot, *np.ascontiguousarray(pairs.T))
-    assert loved > fair + 0.5 > hated + 1.0
+    pairs = np.array([[2, 0], [2, 1], [2, 2], [2, 3], [0, 3]])
+    loved, fair, hated, nothing_known, unknown_item = predicted(case, snapshot, *pairs.T)
+    if case.unknown == "levels":
+        assert loved > fair > hated
+    else:
+        assert (loved, fair, hated) == pytest.approx((3.0, 3.0, 3.0), abs=0.01)
     assert nothing_known == pytest.approx(3.0, abs=0.01)
     assert unknown_item == pytest.approx(3.0, abs=0.5)
     assert not snapshot.user_factors[2].any()
     assert not snapshot.item_factors[3].any()
 
 
-def test_a_single_rating_is_enough(case: Case) -> None:
+def test_a_single_interaction_is_enough(case: Case) -> None:
     """One user, one item, one rating."""
     one = np.zeros(1, dtype=np.int64)
     snapshot = fitted(case, interactions(one, one, np.array([4.0])))
-    assert predict(snapshot, *np.zeros((2, 1), dtype=np.int32))[0] == pytest.approx(4.0, abs=0.1)
+    assert np.isfinite(scoring.exact_scores(snapshot, 0, one)).all()
+    if case in RATING:
+        assert predicted(case, snapshot, one, one)[0] == pytest.approx(4.0, abs=0.1)
 
 
+@of(RATING)
 def test_predictions_stay_on_the_scale(case: Case) -> None:
     """Clipped to the least and the largest rating."""
     known, hidden = checkerboard()
-    predicted = predict(fitted(case, known), hidden.user_rows, hidden.item_rows)
-    assert predicted.min() >= 1.0
-    assert predicted.max() <= 5.0
+    guesses = predicted(case, fitted(case, known), hidden.user_rows, hidden.item_rows)
+    assert guesses.min() >= 1.0
+    assert guesses.max() <= 5.0
 
 
+@of(case for case in ENROLLED if case.diverging)
 def test_divergence_is_an_error_that_names_the_settings(case: Case) -> None:
     """Factors that are not finite are never returned."""
     known, _ = checkerboard()
@@ -191,5 +280,5 @@ def test_bad_settings_are_refused(case: Case) -> None:
 
 def test_an_unknown_algorithm_is_refused() -> None:
     """The sentence names those that there are."""
-    with pytest.raises(UsageError, match=r"no algorithm 'svdd'; there is svd"):
+    with pytest.raises(UsageError, match=r"no algorithm 'svdd'; there is svd, "):
         Candidate.parse("svdd")

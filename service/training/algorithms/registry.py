@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import UsageError
 from service.models.snapshot import ModelSnapshot
+from service.training import predictions
 from service.training.algorithms import settings
 from service.training.interactions import Interactions, Progress
 
 Fit = Callable[[Interactions, Any, np.random.Generator, Progress], ModelSnapshot]
+Predict = Callable[[ModelSnapshot, NDArray[np.int32], NDArray[np.int32]], NDArray[np.float64]]
+Kind: TypeAlias = Literal["rating", "ranking"]
 
 
 @dataclass(frozen=True)
@@ -27,17 +31,27 @@ class Algorithm:
 
     Attributes:
         config: a frozen dataclass whose fields come from `settings.setting`.
-        fit: (data, config, rng, progress) -> snapshot; the same data, config and generator give the same bytes. Users
-            and items that the data's rows do not name have no bias and no factors in it.
+        fit: (data, config, rng, progress) -> snapshot; the same data, config and generator give the same bytes, on any
+            number of threads. Users and items that the data's rows do not name have no bias, no factors and no
+            neighbours in it.
+        kind: "rating" if scores are predicted ratings; "ranking" if only their order means something.
+        predict: (snapshot, user_rows, item_rows) -> predicted ratings, float64 (n,), on the rating scale. By default
+            the served score; where that keeps only the top neighbours, the exact predictor of the definition.
     """
 
     config: type[Any]
     fit: Fit
+    kind: Kind = "rating"
+    predict: Predict = predictions.predict
 
 
 _MODULES: Final = {
     "svd": "biased_mf",
+    "popularity": "popularity",
 }
+
+# Settings that a search of ours found, under a name of their own.
+PRESETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {}
 
 
 def names() -> list[str]:
@@ -52,7 +66,7 @@ def get(name: str) -> Algorithm:
         UsageError: there is none of that name, or what it needs is not installed.
     """
     if name not in _MODULES:
-        raise UsageError(f"there is no algorithm {name!r}; there is {', '.join(_MODULES)}")
+        raise UsageError(f"there is no algorithm {name!r}; there is {', '.join((*_MODULES, *PRESETS))}")
     try:
         module = import_module(f"service.training.algorithms.{_MODULES[name]}")
     except ModuleNotFoundError as error:
@@ -65,25 +79,37 @@ def get(name: str) -> Algorithm:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An algorithm with its settings, ready to be fitted."""
+    """An algorithm with its settings, ready to be fitted.
+
+    Attributes:
+        name: as it was asked for: an algorithm's, or a preset's.
+        config: the settings.
+        fit: as `Algorithm` has it.
+        kind: likewise.
+        predict: likewise.
+    """
 
     name: str
     config: Any
     fit: Fit
+    kind: Kind = "rating"
+    predict: Predict = predictions.predict
 
     @classmethod
     def parse(cls, name: str, assignments: Iterable[str] = ()) -> Candidate:
         """Build a candidate from what a person wrote.
 
         Args:
-            name: the algorithm.
-            assignments: `key=value` texts.
+            name: the algorithm, or a preset.
+            assignments: `key=value` texts; they count more than a preset's.
 
         Raises:
             UsageError: there is no such algorithm or setting, or a value is out of range.
         """
-        algorithm = get(name)
-        return cls(name, settings.parse(algorithm.config, assignments), algorithm.fit)
+        algorithm_name, preset = PRESETS.get(name, (name, ()))
+        algorithm = get(algorithm_name)
+        config = settings.parse(algorithm.config, (*preset, *assignments))
+        return cls(name, config, algorithm.fit, algorithm.kind, algorithm.predict)
 
 
 def parse_list(names_text: Iterable[str]) -> Iterator[Candidate]:

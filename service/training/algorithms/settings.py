@@ -11,16 +11,27 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from service.errors import UsageError
 
 T = TypeVar("T")
+Search = tuple[float, float] | tuple[float, float, Literal["log"]]
+"""The least and the largest value worth trying, and whether steps are to be even on a logarithmic scale."""
 
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
-def setting(default: Any, doc: str, *, unit: str = "", least: float | None = None, most: float | None = None) -> Any:
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    search: Search | None = None,
+) -> Any:
     """Declare one field of a Config.
 
     Args:
@@ -29,8 +40,11 @@ def setting(default: Any, doc: str, *, unit: str = "", least: float | None = Non
         unit: what it counts in.
         least: the smallest value it may have.
         most: the largest one.
+        choices: of a text, the values it may have.
+        search: of a number, what a search tries unless it is told otherwise; None if it is not worth searching.
     """
-    return dataclasses.field(default=default, metadata={"doc": doc, "unit": unit, "least": least, "most": most})
+    metadata = {"doc": doc, "unit": unit, "least": least, "most": most, "choices": choices, "search": search}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def check(config: Any) -> None:
@@ -48,6 +62,9 @@ def check(config: Any) -> None:
         is_of_kind = type(value) is kind or (kind is float and type(value) is int)
         if not is_of_kind or (kind is float and not math.isfinite(value)):
             raise UsageError(f"{spec.name} must be {_NAMES[kind]}, not {value!r}")
+        choices = spec.metadata["choices"]
+        if choices is not None and value not in choices:
+            raise UsageError(f"{spec.name} must be {_listed(choices, 'or')}, not {value!r}")
         least, most = spec.metadata["least"], spec.metadata["most"]
         if (least is not None and value < least) or (most is not None and value > most):
             raise UsageError(f"{spec.name} must be {_range(least, most)}, not {value!r}")
@@ -107,5 +124,5 @@ def _range(least: float | None, most: float | None) -> str:
     return f"at most {most}" if least is None else f"from {least} to {most}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
+def _listed(names: Sequence[str], joined_by: str = "and") -> str:
+    return ", ".join(names[:-1]) + f" {joined_by} {names[-1]}" if len(names) > 1 else names[0]

@@ -1,0 +1,67 @@
+"""Everybody's list is the same: items by how often they were interacted with, older interactions for less.
+
+The baseline that every other ranking has to beat (Cremonesi, Koren and Turrin, "Performance of recommender algorithms
+on top-N recommendation tasks", RecSys 2010).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import settings
+from service.training.algorithms.registry import Algorithm
+from service.training.algorithms.settings import setting
+from service.training.assembly import assemble
+from service.training.interactions import Interactions, Progress
+from service.training.popularity import decayed
+
+NAME: Final = "popularity"
+
+
+@dataclass(frozen=True)
+class PopularityConfig:
+    """Settings of popularity."""
+
+    half_life_days: float | None = setting(
+        None,
+        "Age at which an interaction counts half; none if all count the same.",
+        unit="days",
+        least=0.001,
+        most=1e6,
+        search=(1, 3650, "log"),
+    )
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            UsageError: one is out of its bounds.
+        """
+        settings.check(self)
+
+
+def fit(data: Interactions, config: PopularityConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
+    """Count.
+
+    Args:
+        data: at least one interaction.
+        config: the settings.
+        _rng: not needed.
+        progress: told of the one step.
+
+    Returns:
+        The model: an item's bias is the logarithm of 1 + its decayed count, which keeps the order and differences
+        of rare items apart from rounding.
+    """
+    progress("fit", 0, 1)
+    half_life_days = float("inf") if config.half_life_days is None else config.half_life_days
+    counts = decayed(data, half_life_days)
+    progress("fit", 1, 1)
+    return assemble(data, algorithm=NAME, settings=settings.as_json(config), item_bias=np.log1p(counts))
+
+
+ALGORITHM: Final = Algorithm(PopularityConfig, fit, kind="ranking")
