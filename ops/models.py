@@ -18,6 +18,7 @@ _COLUMNS: Final = {
     "users": "n_users",
     "items": "n_items",
     "rmse": "rmse",
+    "ndcg@10": "ndcg@10",
     "data": "source",
 }
 
@@ -79,7 +80,11 @@ def _row(config: Config, version: str, active: str | None) -> dict[str, Any]:
     except ModelError as error:
         return {**row, "refused": str(error)}
     row |= {name: manifest.get(name) for name in ("algorithm", "created", "n_users", "n_items", "measures")}
-    for name, part, key in (("rmse", "measures", "rmse"), ("source", "data", "source")):
+    for name, part, key in (
+        ("rmse", "measures", "rmse"),
+        ("ndcg@10", "measures", "ndcg@10"),
+        ("source", "data", "source"),
+    ):
         described = manifest.get(part)
         row[name] = described.get(key) if isinstance(described, dict) else None
     return row

@@ -24,6 +24,7 @@ def train(
     settings: Sequence[str] = (),
     seed: int = 0,
     activate: bool = True,
+    threads: int = 0,
     as_json: bool = False,
 ) -> int:
     """Train, publish and activate a model; print a summary, or its manifest as JSON.
@@ -35,6 +36,7 @@ def train(
         settings: `key=value` texts.
         seed: decides everything random.
         activate: whether the new version is to be served.
+        threads: how many cores to use at most; 0 for all.
         as_json: print the manifest instead of the summary.
 
     Returns:
@@ -43,9 +45,11 @@ def train(
     Raises:
         RecollectError: the input is refused, or the run failed.
     """
+    from service.training.algorithms.threads import limit
+
     started_s = time.monotonic()
     read: list[Interactions] = []
-    with Stages() as progress:
+    with Stages() as progress, limit(threads):
         manifest = pipeline.train(
             config,
             data=data,
@@ -81,10 +85,10 @@ def complaints(report: ReadReport) -> list[str]:
 
 def _summary(manifest: dict[str, Any], *, is_active: bool, took_s: float) -> list[str]:
     data, measures = manifest["data"], manifest["measures"]
-    n_held_out = measures["holdout"]["n"]
+    reached = ", ".join(f"{name.upper()} {value:.4f}" for name, value in measures.items() if isinstance(value, float))
     measured = (
-        f"On {n_held_out:,} ratings held out: RMSE {measures['rmse']:.4f}, MAE {measures['mae']:.4f}."
-        if n_held_out
+        f"On {measures['holdout']['n']:,} ratings held out: {reached}."
+        if reached
         else "Not measured: there are too few ratings to hold any out."
     )
     state = (

@@ -85,7 +85,8 @@ class ModelForgetter:
         if not self._pseudonyms.active:
             row = users.row_of.get(user_id)
             return [] if row is None else [row]
-        return [row for row, id_ in enumerate(users.id_of) if self._pseudonyms.of(id_) == user_id]
+        # A model trained on archived events knows its users by their pseudonyms.
+        return [row for row, id_ in enumerate(users.id_of) if user_id in (id_, self._pseudonyms.of(id_))]
 
     def _without(self, user_id: str) -> Callable[[ModelSnapshot], ModelSnapshot]:
         return lambda snapshot: without_users(snapshot, self._rows(snapshot.users, user_id))

@@ -58,10 +58,10 @@ class TestList:
         code, out, err = recollect("list")
         heading, *lines = out.splitlines()
         assert (code, err) == (0, "")
-        assert heading.split() == ["version", "created", "users", "items", "rmse", "data"]
-        assert {line.split()[-6] for line in lines} == {first, second}
+        assert heading.split() == ["version", "created", "users", "items", "rmse", "ndcg@10", "data"]
+        assert {line.split()[-7] for line in lines} == {first, second}
         assert [line.split()[1] for line in lines if line.startswith("* ")] == [first]
-        assert all(line.split()[-4:-2] == ["60", "40"] and line.endswith("demo:60x40x900") for line in lines)
+        assert all(line.split()[-5:-3] == ["60", "40"] and line.endswith("demo:60x40x900") for line in lines)
 
     def test_no_column_is_cut_on_a_pipe(self, config: Config) -> None:
         """However narrow the terminal is said to be, what a script reads is whole."""
@@ -70,8 +70,8 @@ class TestList:
         command = [sys.executable, "-m", "ops", "models", "list"]
         out = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
         manifest = artefact.read_manifest(config.models_dir / version)
-        rmse = f"{manifest['measures']['rmse']:.4f}"
-        expected = ["*", version, manifest["created"], "60", "40", rmse, "demo:60x40x900"]
+        reached = [f"{manifest['measures'][name]:.4f}" for name in ("rmse", "ndcg@10")]
+        expected = ["*", version, manifest["created"], "60", "40", *reached, "demo:60x40x900"]
         assert out.splitlines()[1].split() == expected
 
     def test_json(self, recollect: Recollect, config: Config) -> None:

@@ -114,12 +114,28 @@ async def test_a_user_is_found_by_their_pseudonym(tmp_path: Path, make_snapshot:
     publish(tmp_path, make_snapshot())
     pseudonyms = Pseudonymiser(KEY)
     name = pseudonyms.of("u5")
-    assert await ModelForgetter(tmp_path, pseudonyms).forget("u5") == 0
     assert await ModelForgetter(tmp_path, pseudonyms).forget(name) == 1
     assert list(users(tmp_path).values()) == [["u0", "u1", "u2", "u3", "u4", "u6"]]
     written = everything(tmp_path)
     assert name.encode() not in written
     assert b"u5" not in written
+
+
+async def test_a_model_of_pseudonyms_forgets_too(tmp_path: Path) -> None:
+    """Trained on archived events it knows users by what telemetry calls them: found published, and left out later."""
+    pseudonyms = Pseudonymiser(KEY)
+    ids = [pseudonyms.of(name) for name in ("ada", "bob", "eve")]
+    path = tmp_path / "events.csv"
+    path.write_text("user,item\n" + "".join(f"{id_},{item}\n" for id_ in ids for item in "abc"))
+    key_file = tmp_path / "key"
+    key_file.touch(0o600)
+    key_file.write_bytes(KEY)
+    config = Config(home=tmp_path / "var", pseudonym_key_file=key_file)
+    pipeline.train(config, data=str(path), algorithm="popularity")
+    assert await ModelForgetter(config.models_dir, pseudonyms).forget(ids[1]) == 1
+    assert list(users(config.models_dir).values()) == [[ids[0], ids[2]]]
+    pipeline.train(config, data=str(path), algorithm="popularity")
+    assert list(users(config.models_dir).values()) == [[ids[0], ids[2]]] * 2
 
 
 async def test_nothing_of_a_telling_id_is_left_in_any_file(tmp_path: Path, make_snapshot: Make) -> None:

@@ -84,7 +84,7 @@ class Forgotten:
         """Find the listed users of a vocabulary.
 
         Args:
-            users: user ids as callers know them.
+            users: user ids as callers know them, or as telemetry does where a model learns from archived events.
             pseudonyms: what telemetry calls them.
 
         Returns:
@@ -93,8 +93,13 @@ class Forgotten:
         if not self.times_s:
             return {}
         digest_of = Pseudonymiser(self.salt).of
-        found = ((row, self.times_s.get(digest_of(pseudonyms.of(id_)))) for row, id_ in enumerate(users.id_of))
-        return {row: time_s for row, time_s in found if time_s is not None}
+        found: dict[int, int] = {}
+        for row, id_ in enumerate(users.id_of):
+            names = (pseudonyms.of(id_), id_) if pseudonyms.active else (id_,)
+            times_s = [time_s for name in names if (time_s := self.times_s.get(digest_of(name))) is not None]
+            if times_s:
+                found[row] = max(times_s)
+        return found
 
     def _digest(self, telemetry_id: str) -> str:
         return Pseudonymiser(self.salt).of(telemetry_id)

@@ -23,7 +23,6 @@ from service.models.forgotten import Forgotten, without_users
 from service.training import datasets, splits
 from service.training.forgetting import leave_out
 from service.training.interactions import Interactions, Progress, no_progress
-from service.training.measures import RATING_MEASURES
 from service.training.popularity import decayed
 from service.training.values import shown
 
@@ -32,6 +31,10 @@ if TYPE_CHECKING:
     from service.training.algorithms.registry import Candidate
 
 HOLD_OUT_SHARE: Final = 0.1
+ERRORS: Final = ("rmse", "mae")
+LIST_MEASURES: Final = ("ndcg@10", "recall@20")
+# Enough of them for two digits, and few enough that a million users take no longer.
+_JUDGED_USERS: Final = 10_000
 DEFAULT_DATA: Final = "demo"
 
 
@@ -154,20 +157,27 @@ def _hold_out(
     fit_seed: np.random.SeedSequence,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Fit on most of the data and measure on the rest; measures of too little data are null, with the reason."""
-    from service.training.predictions import predict
+    """Fit on most of the data and measure on the rest; what cannot be measured is null, with the reason."""
+    from service.training import trial
 
     split = splits.hold_out(len(data), HOLD_OUT_SHARE, np.random.default_rng(split_seed))
+    measures: dict[str, Any] = dict.fromkeys((*ERRORS, *LIST_MEASURES))
     if split is None:
-        unknown: dict[str, Any] = dict.fromkeys(RATING_MEASURES)
-        return {**unknown, "holdout": {"share": HOLD_OUT_SHARE, "n": 0, "note": "too few ratings to set any aside"}}
+        return {**measures, "holdout": {"share": HOLD_OUT_SHARE, "n": 0, "note": "too few ratings to set any aside"}}
     train, test = split
 
     def measuring(_: str, done: int, total: int) -> None:
         progress("measure", done, total)
 
     hidden = data.take(test)
-    snapshot = candidate.fit(data.take(train), candidate.config, np.random.default_rng(fit_seed), measuring)
-    predicted = predict(snapshot, hidden.user_rows, hidden.item_rows)
-    reached = {name: measure(predicted, hidden.ratings) for name, measure in RATING_MEASURES.items()}
-    return {**reached, "holdout": {"share": HOLD_OUT_SHARE, "n": len(hidden)}}
+    wanted = (*ERRORS, *LIST_MEASURES) if candidate.kind == "rating" else LIST_MEASURES
+    measures |= trial.measure(
+        candidate,
+        data.take(train),
+        hidden,
+        np.random.default_rng(fit_seed),
+        measures=wanted,
+        most_users=_JUDGED_USERS,
+        progress=measuring,
+    )
+    return {**measures, "holdout": {"share": HOLD_OUT_SHARE, "n": len(hidden)}}
