@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+
+from service.errors import RunError, TrainingDiverged
+from service.models.neighbourhood import Neighbourhood
+from service.training import datasets
+from service.training.algorithms import ease
+from service.training.algorithms.ease import EaseConfig
+from service.training.algorithms.item_reference import ease_weights
+from service.training.interactions import Interactions, no_progress
+
+NOT_NEEDED = np.random.default_rng()
+
+
+@pytest.fixture(scope="module")
+def data() -> Interactions:
+    return datasets.read("demo:90x150x2500")
+
+
+def served(data: Interactions, config: EaseConfig) -> Neighbourhood:
+    neighbourhood = ease.fit(data, config, NOT_NEEDED, no_progress).neighbourhood
+    assert neighbourhood is not None
+    return neighbourhood
+
+
+def test_all_weights_are_those_of_the_closed_form(data: Interactions) -> None:
+    """With room for all of them, what is served is the whole solution, in float32."""
+    config = EaseConfig(reg=7.5, n_neighbours=1000)
+    neighbourhood = served(data, config)
+    assert (neighbourhood.over, neighbourhood.combine, neighbourhood.signal) == ("items", "sum", "seen")
+    weights = neighbourhood.weights
+    assert weights.dtype == np.float32
+    assert weights.indices.dtype == np.int32
+    assert weights.has_sorted_indices
+    np.testing.assert_allclose(weights.toarray(), ease_weights(data, config), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_neighbours", [1, 3, 20, 149])
+def test_the_largest_weights_are_kept(data: Interactions, n_neighbours: int) -> None:
+    """So many that every item has `n_neighbours` on average, whichever sign they have, and none larger is left out."""
+    everything = served(data, EaseConfig(reg=7.5, n_neighbours=1000)).weights.toarray()
+    kept = served(data, EaseConfig(reg=7.5, n_neighbours=n_neighbours)).weights
+    assert kept.nnz == n_neighbours * len(data.items)
+    least = np.sort(np.abs(everything), axis=None)[-kept.nnz]
+    assert np.abs(kept.data).min() == least
+    np.testing.assert_array_equal(kept.toarray(), np.where(np.abs(everything) >= least, everything, 0))
+    assert (kept.data < 0).any()
+
+
+def test_of_equal_weights_those_of_lower_rows_stay() -> None:
+    """All six weights between three items are the same, and two of them fit."""
+    weights = ease._largest(np.full((3, 3), 0.5) + 0.5 * np.eye(3), 2).weights.tocoo()
+    assert list(zip(*(axis.tolist() for axis in weights.coords), strict=True)) == [(0, 1), (0, 2)]
+    assert weights.data.tolist() == [-0.5, -0.5]
+
+
+def test_an_item_that_nobody_has_seen_has_no_neighbours(data: Interactions) -> None:
+    """Neither speaks it for others nor others for it."""
+    left = data.take(np.flatnonzero(data.item_rows != 11))
+    weights = served(left, EaseConfig(n_neighbours=1000)).weights.toarray()
+    assert not weights[11].any()
+    assert not weights[:, 11].any()
+
+
+def test_single_precision_is_close(data: Interactions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where double precision has no room, single precision gives nearly the same weights."""
+    config = EaseConfig(reg=50, n_neighbours=1000)
+    monkeypatch.setattr(ease, "_DOUBLE_BYTES", 0)
+    np.testing.assert_allclose(served(data, config).weights.toarray(), ease_weights(data, config), atol=2e-5)
+
+
+def test_too_many_items_for_the_memory_are_refused_before_the_work(
+    data: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one sentence that says how much there is."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000))
+    told: list[str] = []
+    with pytest.raises(RunError, match=re.escape("for 150 items, and there are 0.0 GiB")):
+        ease.fit(data, EaseConfig(), NOT_NEEDED, lambda stage, _done, _total: told.append(stage))
+    assert not told
+
+
+def test_a_matrix_without_an_inverse_is_an_error() -> None:
+    """It names the setting that helps."""
+    matrix = -np.eye(3)
+    with pytest.raises(TrainingDiverged, match="raise reg"):
+        ease._invert(matrix, EaseConfig(), no_progress)
