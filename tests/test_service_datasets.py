@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.errors import DataError
-from service.training import datasets, layout, rows
+from service.training import datasets, layout, tables
 from service.training.interactions import Interactions
 
 HEADER = "user_id,item_id,rating,timestamp\n"
@@ -158,7 +158,7 @@ class TestTables:
         lines = [f"u{i % 7},i{i},{i % 5},{1000 + i}" if i % 10 else f"u{i},x" for i in range(1, 300)]
         path = write(tmp_path / "t.csv", HEADER + "\n".join(lines))
         whole = datasets.read(path)
-        monkeypatch.setattr(rows, "_BLOCK_BYTES", 64)
+        monkeypatch.setattr(tables, "_BLOCK_BYTES", 64)
         monkeypatch.setattr(layout, "HEAD_BYTES", 100)
         pieces = datasets.read(path)
         assert triples(pieces) == triples(whole)
@@ -297,8 +297,8 @@ class TestRefusals:
             (b"user,price,rating\n1,2,3\n", "names no item column"),
             (b"who,what,stars\nann,tea,5\n", "names no user and no item column"),
             (b"alpha,beta,gamma\n1,2,3\n", "names no user and no item column"),
-            (b'{"user": 1, "item": 2}\n', "JSON, which is not supported"),
-            (b"PAR1\x15\x04", "a Parquet file, which is not supported"),
+            (b'[{"user": 1, "item": 2}]\n', "a JSON array, which is not supported: write one object a line"),
+            (b"PAR1\x15\x04", "is no whole Parquet file"),
             (b"\x1f\x8b\x08\x00", "compressed with gzip"),
             ("user,item\n1,2\n".encode("utf-16"), "encoded in UTF-16"),
             ("user,item\n1,2\n".encode("utf-32"), "encoded in UTF-32"),
@@ -322,7 +322,7 @@ class TestRefusals:
         assert sentence in str(refusal.value)
         assert "\n" not in str(refusal.value)
 
-    @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv.gz", "a.xlsx"])
+    @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet.zst", "a.csv.gz", "a.xlsx"])
     def test_formats_that_are_not_read(self, tmp_path: Path, name: str) -> None:
         """They are refused by their names before anything is read."""
         path = write(tmp_path / name, "user,item\n1,2\n")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from service.training import datasets
 from service.training.interactions import Interactions
@@ -119,3 +122,30 @@ def test_ids_are_what_the_service_accepts(text: str) -> None:
     else:
         assert id_ == text.strip()
         assert len(id_.encode()) >= 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(table=tables, spaces=st.booleans(), garbage_at=st.lists(st.integers(0, 30), max_size=3))
+def test_json_lines_read_back(table: list[Row], spaces: bool, garbage_at: list[int]) -> None:
+    """Whatever ids hold; blank lines are nothing."""
+    lines = [
+        json.dumps(dict(zip(("user", "item", "rating", "ts"), row, strict=True)), ensure_ascii=spaces) for row in table
+    ]
+    for place in garbage_at:
+        lines.insert(place, "  " if spaces else "")
+    data = read_text("\n".join(lines), "table.jsonl")
+    assert rows_of(data) == latest(table)
+    assert (data.report.n_rows, data.report.n_bad_rows) == (len(table), 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(table=tables, group=st.integers(1, 7), dictionary=st.booleans())
+def test_parquet_reads_back(table: list[Row], group: int, dictionary: bool) -> None:
+    """Whatever ids hold, in row groups of any size."""
+    columns = dict(zip(("user", "item", "rating", "ts"), map(list, zip(*table, strict=True)), strict=True))
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "table.parquet")
+        parquet.write_table(pa.table(columns), path, row_group_size=group, use_dictionary=dictionary)
+        data = datasets.read(str(path))
+    assert rows_of(data) == latest(table)
+    assert (data.report.n_rows, data.report.n_bad_rows) == (len(table), 0)

@@ -16,35 +16,25 @@ from numpy.typing import NDArray
 
 from service.errors import DataError
 from service.models.vocabulary import Vocabulary
-from service.training import demo
+from service.training import archived, demo, sources
 from service.training.interactions import Catalogue, Int64, Interactions, Progress, ReadReport, no_progress
+from service.training.sources import Source
 from service.training.values import shown
 
 if TYPE_CHECKING:
     from service.training.rows import Rows
 
-# 100K, 1M and 10M, and everything since.
-MOVIELENS_FILES: Final = ("u.data", "ratings.dat", "ratings.csv")
-_UNSUPPORTED: Final = {
-    ".jsonl": "JSON lines",
-    ".ndjson": "JSON lines",
-    ".json": "JSON",
-    ".parquet": "a Parquet file",
-    ".xlsx": "a spreadsheet",
-    ".gz": "compressed",
-    ".zip": "compressed",
-    ".bz2": "compressed",
-    ".xz": "compressed",
-    ".zst": "compressed",
-}
+# Ranks are far apart in time: more than all the seconds that a time can have.
+_RANK_S: Final = 1 << 40
 
 
 def read(path_or_spec: str, progress: Progress = no_progress) -> Interactions:
     """Read a set of interactions.
 
     Args:
-        path_or_spec: a MovieLens directory in one of its three formats, one file of them, a CSV or TSV file with
-            `user,item[,rating][,timestamp]` columns, or `demo[:USERSxITEMSxRATINGS]`.
+        path_or_spec: a MovieLens directory in one of its three formats, one file of them, a CSV, TSV, JSONL or Parquet
+            file with `user,item[,rating][,timestamp]` columns, a directory of JSONL or Parquet files,
+            `archive:PATH`, or `demo[:USERSxITEMSxRATINGS]`.
         progress: told of the bytes read.
 
     Returns:
@@ -56,33 +46,20 @@ def read(path_or_spec: str, progress: Progress = no_progress) -> Interactions:
     size = demo.parse_spec(path_or_spec)
     if size is not None:
         return demo.generate(size, progress)
-    # Only here, because what asks for a fingerprint alone has no use for pyarrow.
-    from service.training.catalogue import read_catalogue
-    from service.training.rows import read_rows
-
-    path = _ratings_file(path_or_spec)
-    try:
-        n_bytes = path.stat().st_size
-        rows = read_rows(path, lambda done: progress("read", done, n_bytes))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    _refuse_unusable(path, rows)
-    catalogue, notes = read_catalogue(path)
-    report = ReadReport(
-        source=shown(path_or_spec),
-        files=(shown(path.name),),
-        n_rows=rows.n_rows,
-        n_bad_rows=rows.n_bad_rows,
-        bad_examples=tuple(rows.bad_examples),
-        notes=(*_passed_over(path_or_spec, path), *notes),
-    )
-    return _interactions(rows, report, catalogue)
+    root = archived.parse_spec(path_or_spec)
+    if root is not None:
+        return _read_archive(root, progress)
+    return _read_files(path_or_spec, sources.find(path_or_spec), progress)
 
 
 def fingerprint(path_or_spec: str) -> str:
     """Return "sha256:…" of a source without reading it as data.
 
-    For files it is the sha256 of the file of ratings, for the demo set that of its size and its generator's version.
+    For files it is the sha256 of their bytes, for the demo set that of its size and its generator's version, for an
+    archive that of how many events of each producer it holds.
+
+    Args:
+        path_or_spec: as for `read`.
 
     Raises:
         DataError: there is nothing there, or it cannot be read.
@@ -90,58 +67,73 @@ def fingerprint(path_or_spec: str) -> str:
     size = demo.parse_spec(path_or_spec)
     if size is not None:
         return demo.fingerprint(size)
-    path = _ratings_file(path_or_spec)
+    root = archived.parse_spec(path_or_spec)
+    return sources.fingerprint(sources.find(path_or_spec)) if root is None else archived.fingerprint(root)
+
+
+def _read_archive(root: Path, progress: Progress) -> Interactions:
+    rows, fingerprint, notes = archived.read_archive(root, progress)
+    report = ReadReport(source=archived.NAME, notes=notes)
+    _refuse_unusable(str(root), rows)
+    return _interactions(rows, fingerprint, report, Catalogue())
+
+
+def _read_files(path_text: str, source: Source, progress: Progress) -> Interactions:
+    # Only here, because what asks for a fingerprint alone has no use for pyarrow.
+    from service.training.catalogue import read_catalogue
+    from service.training.jsonl import read_jsonl
+    from service.training.parquet import read_parquet
+    from service.training.rows import Gathering
+    from service.training.tables import read_table
+
+    readers = {"table": read_table, "jsonl": read_jsonl, "parquet": read_parquet}
+    gathering, digest = Gathering(), hashlib.sha256()
+    n_bytes, n_read = 0, 0
+
+    def on_block(block: bytes) -> None:
+        nonlocal n_read
+        digest.update(block)
+        n_read += len(block)
+        progress("read", n_read, n_bytes)
+
+    path = source.files[0]
+    name = str(path) if len(source.files) == 1 else path_text
     try:
-        with path.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        n_bytes = sum(path.stat().st_size for path in source.files)
+        if not n_bytes:
+            raise DataError(f"{name} is empty")
+        for path in source.files:
+            # A part that its writer had nothing for.
+            if path.stat().st_size or len(source.files) == 1:
+                readers[sources.format_of(path)](path, gathering, on_block)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    rows = gathering.finish()
+    _refuse_unusable(name, rows)
+    catalogue, notes = read_catalogue(source.files[0])
+    report = ReadReport(
+        source=shown(path_text),
+        files=tuple(shown(path.name) for path in source.files),
+        notes=(*source.notes, *notes),
+    )
+    return _interactions(rows, f"sha256:{digest.hexdigest()}", report, catalogue)
 
 
-def _ratings_file(path_or_spec: str) -> Path:
-    if not path_or_spec.strip():
-        raise DataError(f"no data is named: give a file, a MovieLens directory, or {demo.FORM}")
-    path = Path(path_or_spec).expanduser()
-    try:
-        if path.is_dir():
-            found = [path / name for name in MOVIELENS_FILES if (path / name).is_file()]
-            if not found:
-                raise DataError(f"{path} holds none of {', '.join(MOVIELENS_FILES)}, so it is no MovieLens directory")
-            return found[0]
-        if not path.exists():
-            raise DataError(f"there is no {path_or_spec!r}: give a file, a MovieLens directory, or {demo.FORM}")
-        if not path.is_file():
-            raise DataError(f"{path} is neither a file nor a directory")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL within the name
-        raise DataError(f"{path_or_spec!r} cannot be a path: {error}") from error
-    what = _UNSUPPORTED.get(path.suffix.lower())
-    if what is not None:
-        raise DataError(f"{path} is {what}, which is not supported: give a CSV or TSV file or a MovieLens directory")
-    return path
-
-
-def _passed_over(path_or_spec: str, path: Path) -> list[str]:
-    """Say of a directory with several files of ratings which of them counts."""
-    if not Path(path_or_spec).expanduser().is_dir():
-        return []
-    others = [name for name in MOVIELENS_FILES if name != path.name and path.with_name(name).is_file()]
-    return [f"{path.parent} holds {' and '.join(others)} too; {path.name} alone was read."] if others else []
-
-
-def _refuse_unusable(path: Path, rows: Rows) -> None:
+def _refuse_unusable(name: str, rows: Rows) -> None:
     if not rows.n_rows:
-        raise DataError(f"{path} holds no rows")
+        raise DataError(f"{name} holds no rows")
     if 2 * rows.n_bad_rows > rows.n_rows:
         raise DataError(
-            f"{path}: {rows.n_bad_rows} of {rows.n_rows} rows are bad, too many to go on; "
+            f"{name}: {rows.n_bad_rows} of {rows.n_rows} rows are bad, too many to go on; "
             f"the first is {rows.bad_examples[0]}"
         )
 
 
-def _interactions(rows: Rows, report: ReadReport, catalogue: Catalogue) -> Interactions:
-    kept = latest_of_pairs(rows.user_codes, rows.item_codes, len(rows.item_ids), rows.timestamps)
+def _interactions(rows: Rows, fingerprint: str, report: ReadReport, catalogue: Catalogue) -> Interactions:
+    order = rows.timestamps
+    if rows.ranks is not None and order is not None:
+        order = order + rows.ranks * np.int64(_RANK_S)
+    kept = latest_of_pairs(rows.user_codes, rows.item_codes, len(rows.item_ids), order)
     n_good = rows.user_codes.size
     if kept.size < n_good:
         rows.user_codes, rows.item_codes, rows.ratings = (
@@ -161,8 +153,14 @@ def _interactions(rows: Rows, report: ReadReport, catalogue: Catalogue) -> Inter
         timestamps=rows.timestamps,
         rating_min=float(rows.ratings.min()),
         rating_max=float(rows.ratings.max()),
-        fingerprint=f"sha256:{rows.sha256}",
-        report=dataclasses.replace(report, n_duplicates=n_good - kept.size),
+        fingerprint=fingerprint,
+        report=dataclasses.replace(
+            report,
+            n_rows=rows.n_rows,
+            n_bad_rows=rows.n_bad_rows,
+            bad_examples=tuple(rows.bad_examples),
+            n_duplicates=n_good - kept.size,
+        ),
         catalogue=catalogue,
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -23,10 +24,10 @@ _HEAD_LINES: Final = 200
 _REMARKS: Final = ("#", "%")
 # In order of preference where two would fit equally well.
 _SEPARATORS: Final = {"::": "'::'", "\t": "a tab", ";": "a semicolon", "|": "a bar", ",": "a comma"}
-_SUPPORTED: Final = "give a CSV or TSV file or a MovieLens directory"
+_SUPPORTED: Final = "give a CSV, TSV, JSONL or Parquet file or a MovieLens directory"
 _TEXT: Final = "convert it to UTF-8"
+_ADVICE: Final = "call the columns user_id, item_id, rating and timestamp"
 _MAGICS: Final = {
-    b"PAR1\x15": ("a Parquet file", _SUPPORTED),
     b"\x1f\x8b": ("compressed with gzip", _SUPPORTED),
     b"PK\x03\x04": ("a zip archive", _SUPPORTED),
     b"BZh91AY&SY": ("compressed with bzip2", _SUPPORTED),
@@ -35,8 +36,7 @@ _MAGICS: Final = {
     b"\xff\xfe\0\0": ("encoded in UTF-32", _TEXT),
     b"\xff\xfe": ("encoded in UTF-16", _TEXT),
     b"\xfe\xff": ("encoded in UTF-16", _TEXT),
-    b"{": ("JSON", _SUPPORTED),
-    b"[{": ("JSON", _SUPPORTED),
+    b"[{": ("a JSON array", "write one object a line"),
     b"<!doctype": ("a web page", _SUPPORTED),
     b"<html": ("a web page", _SUPPORTED),
     b"<?xml": ("XML", _SUPPORTED),
@@ -65,8 +65,8 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
 # fmt: on
 
 
-class _Columns(NamedTuple):
-    """Positions of the columns, as `Layout` has them."""
+class Columns(NamedTuple):
+    """Positions of the columns; None for one that there is not."""
 
     user: int
     item: int
@@ -114,10 +114,7 @@ def detect(name: str, head: bytes) -> Layout:
     Raises:
         DataError: this is not a table, or lacks a column.
     """
-    start = head.lstrip(b" \t\r\n")[:16].lower()
-    for magic, (what, advice) in _MAGICS.items():
-        if start.startswith(magic.lower()):
-            raise DataError(f"{name} is {what}, which is not supported: {advice}")
+    refuse_foreign(name, head)
     numbered = [
         (number, line)
         for number, line in enumerate(head.decode("utf-8", errors="replace").replace("\r\n", "\n").split("\n"))
@@ -148,6 +145,38 @@ def detect(name: str, head: bytes) -> Layout:
     return Layout(separator, n_fields, cut[0][0], *_by_position(rows, n_fields))
 
 
+def refuse_foreign(name: str, head: bytes) -> None:
+    """Refuse what is plainly no text of ours by how it begins.
+
+    Args:
+        name: the file, for messages.
+        head: its first bytes.
+
+    Raises:
+        DataError: it is something else, and the sentence says what.
+    """
+    start = head.lstrip(b" \t\r\n")[:16].lower()
+    for magic, (what, advice) in _MAGICS.items():
+        if start.startswith(magic.lower()):
+            raise DataError(f"{name} is {what}, which is not supported: {advice}")
+
+
+def named_columns(name: str, names: Sequence[str]) -> Columns:
+    """Find the columns by their names, in any order.
+
+    Args:
+        name: the file, for messages.
+        names: those that there are.
+
+    Raises:
+        DataError: none of them is a user's, or none an item's.
+    """
+    columns = _by_name(names)
+    if columns is None:
+        raise DataError(f"{name} has no {_missing(names)} column, only {_listed(names)}; {_ADVICE}")
+    return columns
+
+
 def split(line: str, separator: str) -> list[str]:
     """Cut one line into its fields, as far as it can be cut."""
     if len(separator) > 1:
@@ -174,7 +203,8 @@ def _separator(name: str, lines: list[str]) -> tuple[str, int]:
     return best[2], best[1]
 
 
-def _roles(row: list[str]) -> dict[str, int | None]:
+def roles(row: Sequence[str]) -> dict[str, int | None]:
+    """Return the position of each role's column in a header; None where it has none."""
     names = ["".join(c for c in text.lower() if c.isalnum()) for text in row]
     return {
         role: next((names.index(alias) for alias in aliases if alias in names), None)
@@ -182,19 +212,19 @@ def _roles(row: list[str]) -> dict[str, int | None]:
     }
 
 
-def _by_name(row: list[str]) -> _Columns | None:
+def _by_name(row: Sequence[str]) -> Columns | None:
     """Return the columns' positions by the header, or None where the line is no header."""
-    found = _roles(row)
+    found = roles(row)
     if found["user"] is None or found["item"] is None:
         return None
-    return _Columns(found["user"], found["item"], found["rating"], found["timestamp"])
+    return Columns(found["user"], found["item"], found["rating"], found["timestamp"])
 
 
 def _refuse_header(name: str, rows: list[list[str]]) -> None:
     """Refuse a first line that is a header but does not say where users and items are."""
     if len(rows[0]) > 2 and _is_value(rows[0][2]):
         return
-    found = _roles(rows[0])
+    found = roles(rows[0])
     has_known_name = any(position is not None for position in found.values())
     # Words where the other lines have numbers: a header of names that we do not know, not a broken row.
     is_wordy = not any(c.isdigit() for text in rows[0] for c in text) and any(
@@ -202,21 +232,25 @@ def _refuse_header(name: str, rows: list[list[str]]) -> None:
     )
     if not (has_known_name or is_wordy):
         return
-    missing = " and no ".join(role for role in ("user", "item") if found[role] is None)
-    names = shown(", ".join(text.strip() for text in rows[0])[:200])
-    raise DataError(
-        f"{name}: the header names no {missing} column, only {names}; "
-        f"call the columns user_id, item_id, rating and timestamp"
-    )
+    raise DataError(f"{name}: the header names no {_missing(rows[0])} column, only {_listed(rows[0])}; {_ADVICE}")
 
 
-def _by_position(rows: list[list[str]], n_fields: int) -> _Columns:
+def _missing(names: Sequence[str]) -> str:
+    found = roles(names)
+    return " and no ".join(role for role in ("user", "item") if found[role] is None)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return shown(", ".join(name.strip() for name in names)[:200])
+
+
+def _by_position(rows: list[list[str]], n_fields: int) -> Columns:
     rating, timestamp = (2 if n_fields > 2 else None), (3 if n_fields > 3 else None)
     if n_fields == 3:
         thirds = [row[2] for row in rows if len(row) == 3]
         if 2 * sum(map(looks_like_time, thirds)) > len(thirds):
             rating, timestamp = None, 2
-    return _Columns(0, 1, rating, timestamp)
+    return Columns(0, 1, rating, timestamp)
 
 
 def _is_value(text: str) -> bool:

@@ -1,0 +1,162 @@
+"""Reads the rows of a file of JSON objects, one a line.
+
+Invariants:
+
+1. Every line is blank, a good row or a bad row; a bad row is named by the number of its line in the file.
+2. Which field is which is decided once, by the names in the first lines, as in a header. A later line with a rating or
+   a time that the first lines lack is a bad row: nothing is passed over in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from service.errors import DataError
+from service.training import layout
+from service.training.blocks import BYTE_ORDER_MARK, blocks
+from service.training.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times
+from service.training.typed import id_text, number_text
+from service.training.values import shown
+
+# Objects take some ten times the room of their text while they are looked at.
+_BLOCK_BYTES: Final = 8 << 20
+_HEAD_LINES: Final = 200
+# Nobody's data has so many sets of names; a file that is made to have them must not fill the memory.
+_SHAPES: Final = 4096
+
+
+def read_jsonl(path: Path, into: Gathering, on_block: Callable[[bytes], None]) -> None:
+    """Read a file of JSON lines.
+
+    Args:
+        path: the file; an empty one has no rows.
+        into: takes up the rows.
+        on_block: called with each block of the file, in order.
+
+    Raises:
+        DataError: its first lines hold no object, or none with a user and an item.
+        OSError: it cannot be read.
+    """
+    reader: _Reader | None = None
+    for block in blocks(path, _BLOCK_BYTES):
+        text = block
+        if reader is None:
+            text = text.removeprefix(BYTE_ORDER_MARK)
+            reader = _Reader(path, text, into)
+        reader.read(text)
+        on_block(block)
+
+
+class _Reader:
+    """Takes blocks in order."""
+
+    def __init__(self, path: Path, first_block: bytes, into: Gathering) -> None:
+        self._name = shown(path.name)
+        self._into = into
+        self._n_lines = 0
+        names = _names(str(path), first_block)
+        columns = layout.named_columns(str(path), names)
+        self._fields = tuple(None if place is None else names[place] for place in columns)
+        self._refused_shapes: dict[tuple[str, ...], str] = {}
+        into.begin(str(path), has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)
+
+    def read(self, block: bytes) -> None:
+        bad: dict[int, str] = {}
+        places: list[int] = []
+        columns: tuple[list[str], ...] = ([], [], [], [])
+        lines = block.split(b"\n")
+        for number, line in enumerate(lines, self._n_lines + 1):
+            if not line or line.isspace():
+                continue
+            row = self._row(line)
+            if isinstance(row, str):
+                bad[number] = row
+                continue
+            places.append(number)
+            for column, text in zip(columns, row, strict=True):
+                column.append(text)
+        # A block ends with a newline, after which split finds one more line.
+        self._n_lines += len(lines) - block.endswith(b"\n")
+        bad |= self._take(columns, places)
+        self._into.leave_out(self._name, bad)
+
+    def _row(self, line: bytes) -> tuple[str, str, str, str] | str:
+        """Return a line's fields as texts, or what is wrong with it."""
+        try:
+            found = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            return f"not JSON, {error.msg} at character {error.colno}"
+        if type(found) is not dict:
+            return "not a JSON object"
+        if refusal := self._refusal(found):
+            return refusal
+        user_field, item_field, rating_field, time_field = self._fields
+        user, item = found.get(user_field), found.get(item_field)
+        user_id, item_id = id_text(user), id_text(item)
+        if user_id is None or item_id is None:
+            what, value = ("user", user) if user_id is None else ("item", item)
+            return f"the {what} id {short(number_text(value))} is neither a text nor a whole number"
+        rating = "" if rating_field is None else number_text(found.get(rating_field))
+        return user_id, item_id, rating, "" if time_field is None else number_text(found.get(time_field))
+
+    def _refusal(self, found: dict[str, Any]) -> str:
+        """Say which field an object has that the first lines lack; nothing if it has none."""
+        shape = tuple(found)
+        known = self._refused_shapes.get(shape)
+        if known is None:
+            if len(self._refused_shapes) == _SHAPES:
+                self._refused_shapes.clear()
+            roles = layout.roles(shape)
+            known = ""
+            for role, own in zip(("rating", "timestamp"), self._fields[2:], strict=True):
+                place = roles[role]
+                if own is None and place is not None:
+                    known = f"a {role}, {short(shape[place])}, where the first lines have none"
+            self._refused_shapes[shape] = known
+        return known
+
+    def _take(self, texts: tuple[list[str], ...], places: list[int]) -> dict[int, str]:
+        """Take up the good rows; return by line what is wrong with the others."""
+        user, item, rating, timestamp = (
+            None if name is None else pa.array(column, pa.string())
+            for name, column in zip(self._fields, texts, strict=True)
+        )
+        batch = Batch(
+            users=codes(user, self._into.users),
+            items=codes(item, self._into.items),
+            ratings=None if rating is None else numbers(rating),
+            timestamps=None if timestamp is None else times(timestamp),
+        )
+        good = batch.good()
+        self._into.take(batch, good)
+        bad: dict[int, str] = {}
+        for rank, row in enumerate(np.flatnonzero(~good).tolist()):
+            fields = (None if name is None else column[row] for name, column in zip(self._fields, texts, strict=True))
+            bad[places[row]] = fault(tuple(fields)) if rank < N_EXAMPLES else ""
+        return bad
+
+
+def _names(name: str, text: bytes) -> list[str]:
+    """Return the names of the fields of the first objects, each once."""
+    layout.refuse_foreign(name, text)
+    names: dict[str, None] = {}
+    n_objects = 0
+    for line in text.split(b"\n", _HEAD_LINES)[:_HEAD_LINES]:
+        try:
+            found = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if type(found) is dict:
+            n_objects += 1
+            names |= dict.fromkeys(found)
+    if not n_objects:
+        if not text.strip():
+            raise DataError(f"{name} holds no rows")
+        raise DataError(f"{name} has no JSON object in its first lines: write one object a line")
+    return list(names)

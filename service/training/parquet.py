@@ -1,0 +1,193 @@
+"""Reads the rows of a Parquet file, a batch at a time.
+
+Invariants:
+
+1. Every row is good or bad; a bad row is named by its number in the file, from 1.
+2. A column of a type that cannot hold what it is for is refused, never converted at a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from service.errors import DataError
+from service.training import layout
+from service.training.interactions import Float32, Int64
+from service.training.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times
+from service.training.typed import id_text
+from service.training.values import FIRST_S, LAST_S, NO_TIME, parse_id, parse_time, seconds_of, shown
+
+_BATCH_ROWS: Final = 1 << 18
+_FLOAT32_LIMIT: Final = float(np.finfo(np.float32).max)
+_UNITS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_DAY_S: Final = 86_400
+# Beyond it a float is no int64.
+_INT64_LIMIT: Final = 2.0**63
+
+
+def read_parquet(path: Path, into: Gathering, on_block: Callable[[bytes], None]) -> None:
+    """Read a Parquet file.
+
+    Args:
+        path: the file.
+        into: takes up the rows.
+        on_block: called with the file's bytes, in order, as reading gets on.
+
+    Raises:
+        DataError: it is no whole Parquet file, lacks a column, or has one of a type that does not fit.
+        OSError: it cannot be read.
+    """
+    size_bytes = path.stat().st_size
+    name = shown(path.name)
+    with path.open("rb") as plain, path.open("rb") as file:
+        try:
+            source = pq.ParquetFile(file, pre_buffer=False)
+            schema = source.schema_arrow
+            columns = layout.named_columns(str(path), schema.names)
+            fields = tuple(None if place is None else schema.field(place) for place in columns)
+            _refuse_types(path, fields)
+            into.begin(str(path), has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)
+            wanted = [field.name for field in fields if field is not None]
+            n_rows, n_done = source.metadata.num_rows, 0
+            for batch in source.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
+                _take(batch, fields, into, name, n_done)
+                n_done += batch.num_rows
+                on_block(plain.read(size_bytes * n_done // n_rows - plain.tell()))
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise DataError(f"{path} is no whole Parquet file: {shown(str(error).splitlines()[0][:200])}") from error
+        while rest := plain.read(1 << 20):
+            on_block(rest)
+
+
+def _refuse_types(path: Path, fields: tuple[Any, ...]) -> None:
+    checks = (("user id", _is_id), ("item id", _is_id), ("rating", _is_number), ("timestamp", _is_time))
+    for field, (what, fits) in zip(fields, checks, strict=True):
+        if field is not None and not fits(_plain(field.type)):
+            raise DataError(f"{path}: the column {shown(field.name)!r} is of type {field.type}, which is no {what}")
+
+
+def _plain(kind: Any) -> Any:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _is_bytes(kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def _is_number(kind: Any) -> bool:
+    types = pa.types
+    return _is_text(kind) or bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def _is_id(kind: Any) -> bool:
+    return _is_number(kind) or _is_bytes(kind)
+
+
+def _is_time(kind: Any) -> bool:
+    return _is_number(kind) or bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def _take(batch: pa.RecordBatch, fields: tuple[Any, ...], into: Gathering, name: str, n_before: int) -> None:
+    user, item, rating, timestamp = (None if field is None else _readable(batch.column(field.name)) for field in fields)
+    found = Batch(
+        users=codes(user, into.users, _id),
+        items=codes(item, into.items, _id),
+        ratings=None if rating is None else _ratings(rating),
+        timestamps=None if timestamp is None else _seconds(timestamp),
+    )
+    good = found.good()
+    into.take(found, good)
+    bad: dict[int, str] = {}
+    for rank, row in enumerate(np.flatnonzero(~good).tolist()):
+        scalars = [None if column is None else column[row] for column in (user, item, rating, timestamp)]
+        bad[n_before + row + 1] = _reason(scalars) if rank < N_EXAMPLES else ""
+    into.leave_out(name, bad)
+
+
+def _readable(column: pa.Array) -> pa.Array:
+    """Return a column without a dictionary and without views, which not all of pyarrow's functions take."""
+    kind = _plain(column.type)
+    if _is_text(kind):
+        return column.cast(pa.large_string())
+    if _is_bytes(kind):
+        return column.cast(pa.large_binary())
+    return column.cast(kind)
+
+
+def _id(value: object) -> str | None:
+    text = id_text(value)
+    return None if text is None else parse_id(text)
+
+
+def _reason(scalars: Sequence[pa.Scalar | None]) -> str:
+    """Say what is wrong with a row; None stands for a column that there is not."""
+    for what, scalar in zip(("user", "item"), scalars, strict=False):
+        if scalar is not None and id_text(scalar.as_py()) is None:
+            return f"the {what} id {short(str(scalar.as_py()))} is neither a text nor a whole number"
+    return fault(tuple(map(_text, scalars)))
+
+
+def _text(scalar: pa.Scalar | None) -> str | None:
+    if scalar is None or not scalar.is_valid:
+        return None if scalar is None else ""
+    if pa.types.is_timestamp(scalar.type):
+        # As a number: it may be beyond the years that have a name.
+        return f"{scalar.value} {scalar.type.unit}"
+    value = scalar.as_py()
+    return id_text(value) or str(value)
+
+
+def _ratings(column: pa.Array) -> Float32:
+    if _is_text(column.type):
+        return numbers(pc.fill_null(column, ""))
+    wide = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    wide = np.where(np.abs(wide) <= _FLOAT32_LIMIT, wide, np.nan)
+    found: Float32 = wide.astype(np.float32)
+    return found
+
+
+def _seconds(column: pa.Array) -> Int64:
+    """Return unix seconds, rounded down, int64 (n,); `NO_TIME` where there is no time."""
+    kind = column.type
+    if _is_text(kind):
+        return times(pc.fill_null(column, ""))
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        per_second = 1
+        if pa.types.is_timestamp(kind):
+            # Of a time without a zone UTC is taken for granted, as of a text without an offset.
+            whole, per_second = column.cast(pa.int64()), _UNITS[kind.unit]
+        elif pa.types.is_date64(kind):
+            whole, per_second = column.cast(pa.int64()), _UNITS["ms"]
+        else:
+            whole = pc.multiply(column.cast(pa.int32()).cast(pa.int64()), _DAY_S)
+        seconds = pc.fill_null(whole, 0).to_numpy() // per_second
+        seconds[(seconds < FIRST_S) | (seconds > LAST_S)] = NO_TIME
+    elif kind == pa.uint64():
+        return times(pc.fill_null(column.cast(pa.string()), ""))
+    elif pa.types.is_integer(kind):
+        seconds = seconds_of(pc.fill_null(column.cast(pa.int64()), 0).to_numpy())
+    else:
+        wide = np.floor(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+        is_whole = np.abs(wide) < _INT64_LIMIT
+        seconds = seconds_of(np.where(is_whole, wide, 0).astype(np.int64))
+        for place in np.flatnonzero(~is_whole).tolist():
+            seconds[place] = NO_TIME if (moment := parse_time(str(wide[place]))) is None else moment
+    if column.null_count:
+        seconds[column.is_null().to_numpy(zero_copy_only=False)] = NO_TIME
+    found: Int64 = seconds
+    return found

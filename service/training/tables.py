@@ -1,0 +1,162 @@
+"""Reads the rows of one text table, by whole blocks, with pyarrow.
+
+Invariants:
+
+1. Every line but the header, and remarks before the first row, is a blank line, a good row or a bad row. A bad row is
+   named by the number of its line in the file.
+2. pyarrow sees only what `lines.blank_out` let through, and the number of a line never changes on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import csv as arrow_csv
+
+from service.training import layout as layouts
+from service.training.blocks import BYTE_ORDER_MARK, blocks
+from service.training.layout import Layout
+from service.training.lines import Lines, blank_out
+from service.training.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, times
+from service.training.values import shown
+
+_BLOCK_BYTES: Final = 32 << 20
+# Stands for '::', which pyarrow does not take as a delimiter; in a line of data it makes one field too many.
+_UNIT_SEPARATOR: Final = "\x1f"
+_QUOTE, _NEWLINE, _RETURN = b'"', b"\n", b"\r"
+
+
+def read_table(path: Path, into: Gathering, on_block: Callable[[bytes], None]) -> None:
+    """Read a text table.
+
+    Args:
+        path: the file.
+        into: takes up the rows.
+        on_block: called with each block of the file, in order.
+
+    Raises:
+        DataError: the file is not a table with a user and an item column.
+        OSError: it cannot be read.
+    """
+    reader: _Reader | None = None
+    for block in blocks(path, _BLOCK_BYTES):
+        text = block
+        if reader is None:
+            text = text.removeprefix(BYTE_ORDER_MARK)
+            layout = layouts.detect(str(path), _head(text))
+            into.begin(str(path), has_ratings=layout.rating is not None, has_times=layout.timestamp is not None)
+            reader = _Reader(shown(path.name), layout, into)
+            text = reader.skip(text)
+        reader.read(text)
+        on_block(block)
+
+
+def _head(text: bytes) -> bytes:
+    """Return the first lines, whole; a first line of any length is among them, and others after it."""
+    head = text[: max(layouts.HEAD_BYTES, text.find(_NEWLINE) + layouts.HEAD_BYTES)]
+    return head if len(text) == len(head) else head[: head.rfind(_NEWLINE) + 1] or head
+
+
+@dataclass(eq=False)
+class _Reader:
+    """Takes blocks in order; `n_lines` is how many lines came before the next one."""
+
+    name: str
+    layout: Layout
+    into: Gathering
+    n_lines: int = 0
+
+    def skip(self, text: bytes) -> bytes:
+        """Return the file's first block without what is before the first row."""
+        for _ in range(self.layout.n_skipped_lines):
+            text = text.partition(_NEWLINE)[2]
+        self._note(dict.fromkeys(self.layout.unread_lines, "not the header, and not a row as there are after it"))
+        self.n_lines = self.layout.n_skipped_lines
+        return text
+
+    def read(self, block: bytes) -> None:
+        text = block.replace(b"\r\n", _NEWLINE).removesuffix(_RETURN) if _RETURN in block else block
+        if not text:
+            return
+        text, bad = blank_out(text, self.layout)
+        table, skipped = self._parse(text, bad)
+        n_lines = text.count(_NEWLINE) + (not text.endswith(_NEWLINE))
+        lines = np.delete(np.arange(n_lines), skipped) if skipped else np.arange(n_lines)
+        self._take(table, lines, text, bad)
+        self._note(bad)
+        self.n_lines += n_lines
+
+    def _note(self, bad: dict[int, str]) -> None:
+        self.into.leave_out(self.name, {self.n_lines + line + 1: reason for line, reason in bad.items()})
+
+    def _parse(self, text: bytes, bad: dict[int, str]) -> tuple[pa.Table, list[int]]:
+        """Return the rows with the right number of fields, as strings, and the lines (0-based) not among them."""
+        layout = self.layout
+        separator = layout.separator
+        if len(separator) > 1:
+            text, separator = text.replace(separator.encode(), _UNIT_SEPARATOR.encode()), _UNIT_SEPARATOR
+        skipped: list[int] = []
+
+        def on_invalid_row(row: Any) -> str:
+            line = row.number - 1
+            skipped.append(line)
+            # A line of nothing but blanks is one that we made so, for a reason that is known, or a blank line.
+            if line not in bad and not row.text.isspace():
+                bad[line] = f"{_count(row.actual_columns, 'field')} instead of {row.expected_columns}"
+            return "skip"
+
+        names = [str(i) for i in range(layout.n_fields)]
+        wanted = [str(i) for i in (layout.user, layout.item, layout.rating, layout.timestamp) if i is not None]
+        table = arrow_csv.read_csv(
+            pa.BufferReader(text),
+            # One block and one thread: only then does pyarrow number the rows it skips.
+            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=names),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=separator,
+                quote_char='"' if layout.has_quotes and _QUOTE in text else False,
+                ignore_empty_lines=False,
+                invalid_row_handler=on_invalid_row,
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                # What is not UTF-8 was taken out above.
+                check_utf8=False,
+                column_types=dict.fromkeys(wanted, pa.string()),
+                include_columns=wanted,
+                strings_can_be_null=False,
+            ),
+        )
+        return table, skipped
+
+    def _take(self, table: pa.Table, lines: NDArray[np.int64], text: bytes, bad: dict[int, str]) -> None:
+        """Turn strings into codes and numbers, keep the good rows, and note the reason of the first bad ones."""
+        layout = self.layout
+        user, item, rating, timestamp = (
+            None if position is None else table[str(position)].combine_chunks()
+            for position in (layout.user, layout.item, layout.rating, layout.timestamp)
+        )
+        batch = Batch(
+            users=codes(user, self.into.users),
+            items=codes(item, self.into.items),
+            ratings=None if rating is None else numbers(rating),
+            timestamps=None if timestamp is None else times(timestamp),
+        )
+        good = batch.good()
+        self.into.take(batch, good)
+        wrong = np.flatnonzero(~good)
+        if wrong.size:
+            # pyarrow makes a row of empty fields of an empty line.
+            wrong = wrong[Lines(text).lengths()[lines[wrong]] > 0]
+        for rank, row in enumerate(wrong.tolist()):
+            # Only the first can become examples, and finding a reason takes microseconds.
+            fields = (None if column is None else column[row].as_py() for column in (user, item, rating, timestamp))
+            bad[int(lines[row])] = fault(tuple(fields)) if rank < N_EXAMPLES else ""
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
