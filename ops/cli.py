@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,6 +35,7 @@ app.add_typer(balance_app, name="balance")
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
 Replicas = Annotated[int | None, typer.Option("--replicas", help="How many replicas; RECOLLECT_REPLICAS, or 3.")]
 Port = Annotated[int | None, typer.Option("--port", help="The balancer's port; RECOLLECT_PORT, or 8080.")]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="Cores to use at most; 0 for all.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.")]
 
 
@@ -48,7 +50,8 @@ def up(
     """Start everything on this machine: Redis, a model, replicas, nginx in front, the consumer."""
     from ops.up import up as run_up
 
-    return run_up(_config(), data=data, replicas=replicas, port=port)
+    config = _config()
+    return run_up(config, data=None if data is None else _source(config, data), replicas=replicas, port=port)
 
 
 @app.command()
@@ -108,26 +111,34 @@ def balance_restart(as_json: Json = False) -> int:
 @app.command()
 def train(
     data: Annotated[
-        str, typer.Option("--data", help="A MovieLens directory, a CSV or TSV file, or demo[:USERSxITEMSxRATINGS].")
+        str,
+        typer.Option(
+            "--data",
+            help="A MovieLens directory, a CSV, TSV, JSONL or Parquet file, archive[:PATH], "
+            "or demo[:USERSxITEMSxRATINGS].",
+        ),
     ],
-    algorithm: Annotated[str, typer.Option("--algorithm", help="Its name.")] = "svd",
+    algorithm: Annotated[str, typer.Option("--algorithm", help="Its name, or a preset's such as best.")] = "svd",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the algorithm, as name=value.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds the split and the fit.")] = 0,
     activate: Annotated[bool, typer.Option("--activate/--no-activate", help="Serve it at once.")] = True,
+    threads: Threads = 0,
     as_json: Json = False,
 ) -> int:
     """Fit, measure on a hold-out, publish a version, activate it."""
     from ops.train import train as run_train
 
+    config = _config()
     return run_train(
-        _config(),
-        data=data,
+        config,
+        data=_source(config, data),
         algorithm=algorithm,
         settings=settings or [],
         seed=seed,
         activate=activate,
+        threads=threads,
         as_json=as_json,
     )
 
@@ -135,16 +146,58 @@ def train(
 @app.command()
 def evaluate(
     data: Annotated[str, typer.Option("--data", help="As for train.")],
-    algorithms: Annotated[str, typer.Option("--algorithms", help="Names, comma separated.")] = "svd",
-    folds: Annotated[int, typer.Option("--folds", min=2, max=100, help="Folds of the cross-validation.")] = 5,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds the folds and the fits.")] = 0,
+    algorithms: Annotated[
+        str, typer.Option("--algorithms", help="Names, comma separated; the popularity baseline is added.")
+    ] = "svd",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of an algorithm, as algorithm.name=value.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="folds (the default), leave-one-out, time, time-per-user, canonical or given."),
+    ] = None,
+    folds: Annotated[int | None, typer.Option("--folds", min=2, max=100, help="Random folds; 5.")] = None,
+    test_share: Annotated[
+        float | None, typer.Option("--test-share", help="The part that a split by time judges by; 0.2.")
+    ] = None,
+    test: Annotated[str | None, typer.Option("--test", help="Judge by this set; learn from --data.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds the splits, the fits and the samples.")] = 0,
+    k: Annotated[str, typer.Option("--k", help="Lengths of the lists to judge, comma separated.")] = "10,20",
+    relevant_from: Annotated[
+        float | None, typer.Option("--relevant-from", help="The least rating of a relevant item; by default all are.")
+    ] = None,
+    users: Annotated[
+        int | None, typer.Option("--users", min=1, help="Judge the lists of so many sampled users.")
+    ] = None,
+    sampled: Annotated[
+        int | None, typer.Option("--sampled", min=1, help="Rank among so many sampled items, too.")
+    ] = None,
+    threads: Threads = 0,
+    report: Annotated[Path | None, typer.Option("--report", help="Write a page of it that stands alone.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Compare algorithms by cross-validation."""
+    """Compare algorithms on the same splits."""
     from ops.evaluate import evaluate as run_evaluate
 
-    names = [name.strip() for name in algorithms.split(",") if name.strip()]
-    return run_evaluate(_config(), data=data, algorithms=names, folds=folds, seed=seed, as_json=as_json)
+    config = _config()
+    return run_evaluate(
+        config,
+        data=_source(config, data),
+        algorithms=[name.strip() for name in algorithms.split(",") if name.strip()],
+        settings=settings or [],
+        split=split,
+        folds=folds,
+        test_share=test_share,
+        test=None if test is None else _source(config, test),
+        seed=seed,
+        ks=k,
+        relevant_from=relevant_from,
+        most_users=users,
+        n_negatives=sampled,
+        threads=threads,
+        report=report,
+        as_json=as_json,
+    )
 
 
 @models_app.command("list")
@@ -201,10 +254,12 @@ def _register_late(argv: Sequence[str]) -> None:
     from ops.chaos import command as chaos_command
     from ops.deadletters import app as deadletters_app
     from ops.loadtest import command as loadtest_command
+    from ops.search import command as search_command
 
     app.add_typer(deadletters_app, name="deadletters")
     app.command("loadtest")(loadtest_command)
     app.command("audit")(audit_command)
+    app.command("search")(search_command)
     app.command("chaos")(chaos_command)
     app.add_typer(archive_app, name="archive")
 
@@ -213,3 +268,10 @@ def _config() -> Config:
     from service.config import from_env
 
     return from_env(os.environ)
+
+
+def _source(config: Config, data: str) -> str:
+    """Say which archive `--data archive` means: this installation's."""
+    from service.training.archived import resolved
+
+    return resolved(data, config.archive_dir)

@@ -1,10 +1,11 @@
-"""`recollect evaluate`: algorithms compared by cross-validation, as a table, plain lines or JSON."""
+"""`recollect evaluate`: algorithms compared on the same splits, as a table, plain lines, JSON or a page."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ops.progress import Stages
@@ -12,22 +13,51 @@ from ops.train import complaints
 
 if TYPE_CHECKING:
     from service.config import Config
+    from service.training.algorithms.registry import Candidate
+    from service.training.protocol import Protocol
 
 _MEBIBYTE: Final = 1 << 20
+_SIGNIFICANT: Final = 0.05
 
 
 def evaluate(
-    config: Config, *, data: str, algorithms: Sequence[str], folds: int = 5, seed: int = 0, as_json: bool = False
+    config: Config,
+    *,
+    data: str,
+    algorithms: Sequence[str],
+    settings: Sequence[str] = (),
+    split: str | None = None,
+    folds: int | None = None,
+    test_share: float | None = None,
+    test: str | None = None,
+    seed: int = 0,
+    ks: str = "10,20",
+    relevant_from: float | None = None,
+    most_users: int | None = None,
+    n_negatives: int | None = None,
+    threads: int = 0,
+    report: Path | None = None,
+    as_json: bool = False,
 ) -> int:
-    """Compare algorithms with their default settings on the same folds, and print how they did.
+    """Compare algorithms on the same splits, and print how they did.
 
     Args:
         config: every setting; none matters here, it is what every verb is given.
         data: a path or a specification, see `service.training.datasets.read`.
-        algorithms: their names.
-        folds: how many.
-        seed: decides the folds and everything random in the fits.
-        as_json: print DESIGN's JSON object instead of a table.
+        algorithms: their names; the popularity baseline is added.
+        settings: `algorithm.name=value` texts.
+        split: a name of `service.training.protocol.WORDS`; by default random folds, or "given" where `test` is.
+        folds: how many, of the split "folds"; 5 by default.
+        test_share: of the splits by time, the part to judge by; 0.2 by default.
+        test: a test set of its own, as `data` is given; `data` is the training set then.
+        seed: decides everything random.
+        ks: lengths of lists, comma separated.
+        relevant_from: the least rating of a relevant item; None: every held-out item is relevant.
+        most_users: rank for at most so many users; None: all.
+        n_negatives: measure also among so many sampled items.
+        threads: how many at most; 0: all cores.
+        report: where to write the page.
+        as_json: print the whole comparison as one JSON object instead of a table.
 
     Returns:
         0.
@@ -35,16 +65,22 @@ def evaluate(
     Raises:
         RecollectError: the input is refused, or a fit failed.
     """
-    from service.training import datasets
-    from service.training.algorithms.registry import parse_list
-    from service.training.evaluation import cross_validate
+    from service.training import cuts
+    from service.training.algorithms import threads as training_threads
+    from service.training.evaluation import compare
 
-    candidates = list(parse_list(algorithms))
-    with Stages() as progress:
-        interactions = datasets.read(data, progress)
-        comparison = cross_validate(interactions, candidates, n_folds=folds, seed=seed, progress=progress)
-    for line in complaints(interactions.report):
-        print(line, file=sys.stderr)
+    candidates = _candidates(algorithms, settings)
+    protocol = _protocol(split, folds, test_share, test, seed, ks, relevant_from, most_users, n_negatives)
+    with Stages() as progress, training_threads.limit(threads):
+        cut, sets = cuts.read(data, protocol, test=test, progress=progress)
+        comparison = compare(cut, candidates, protocol, progress=progress)
+    for interactions in sets:
+        for line in complaints(interactions.report):
+            print(line, file=sys.stderr)
+    if report is not None:
+        from ops import evaluation_page
+
+        evaluation_page.write(report, comparison)
     if as_json:
         print(json.dumps(comparison, ensure_ascii=False))
     elif sys.stdout.isatty():
@@ -55,30 +91,131 @@ def evaluate(
     return 0
 
 
-def _headline(comparison: dict[str, Any]) -> str:
-    data, protocol = comparison["data"], comparison["protocol"]
-    return (
-        f"{data['source']}: {data['n_ratings']:,} ratings by {data['n_users']:,} users of {data['n_items']:,} items; "
-        f"{protocol['folds']} random folds, seed {protocol['seed']}"
+def _candidates(algorithms: Sequence[str], settings: Sequence[str]) -> list[Candidate]:
+    from service.errors import UsageError
+    from service.training.algorithms.registry import Candidate
+
+    assignments: dict[str, list[str]] = {name.strip(): [] for name in algorithms}
+    for text in settings:
+        name, dot, assignment = text.strip().partition(".")
+        if not dot or "=" in name:
+            raise UsageError(f"a setting is given as algorithm.name=value, not as {text!r}")
+        if name not in assignments:
+            raise UsageError(f"{text!r} sets something of {name!r}, which is not among the algorithms")
+        assignments[name].append(assignment)
+    return [Candidate.parse(name.strip(), assignments[name.strip()]) for name in algorithms]
+
+
+def _protocol(
+    split: str | None,
+    folds: int | None,
+    test_share: float | None,
+    test: str | None,
+    seed: int,
+    ks: str,
+    relevant_from: float | None,
+    most_users: int | None,
+    n_negatives: int | None,
+) -> Protocol:
+    from service.errors import UsageError
+    from service.training.protocol import BY_TIME, Protocol
+
+    named = split or ("folds" if test is None else "given")
+    if folds is not None and named != "folds":
+        raise UsageError(f"a number of folds is given with the split 'folds', not with {named!r}")
+    if test_share is not None and named not in BY_TIME:
+        raise UsageError(f"a share to judge by is given with the splits {' and '.join(sorted(BY_TIME))}, not {named!r}")
+    try:
+        lengths = tuple(sorted({int(text) for text in ks.split(",")}))
+    except ValueError:
+        raise UsageError(f"lengths of lists are whole numbers separated by commas, not {ks!r}") from None
+    return Protocol(
+        split=named,
+        folds=5 if folds is None else folds,
+        test_share=0.2 if test_share is None else test_share,
+        seed=seed,
+        ks=lengths,
+        relevant_from=relevant_from,
+        most_users=most_users,
+        n_negatives=n_negatives,
     )
 
 
-def _row(result: dict[str, Any]) -> dict[str, str]:
-    row = {"algorithm": result["algorithm"]}
-    for name, measure in result["measures"].items():
-        low, high = measure["ci95"]
-        row[name] = f"{measure['mean']:.4f} ±{(high - low) / 2:.4f}"
+def _headline(comparison: dict[str, Any]) -> str:
+    data, protocol = comparison["data"], comparison["protocol"]
+    split = f"{protocol['folds']} random folds" if protocol["split"] == "folds" else protocol["split_in_words"]
+    if protocol["test_share"] is not None:
+        split += f", {protocol['test_share']:.0%}"
+    return (
+        f"{data['source']}: {data['n_ratings']:,} ratings by {data['n_users']:,} users of {data['n_items']:,} items; "
+        f"{split}, seed {protocol['seed']}"
+    )
+
+
+def _shown(comparison: dict[str, Any]) -> list[str]:
+    """Return the measures that a table has room for; the JSON object has all."""
+    protocol = comparison["protocol"]
+    k = protocol["k"][0]
+    has_errors = any("rmse" in result["measures"] for result in comparison["results"])
+    names = [*(("rmse", "mae") if has_errors else ()), f"ndcg@{k}", f"recall@{k}", f"coverage@{k}"]
+    if protocol["sampled_negatives"] is not None:
+        left_out = {"mae", f"coverage@{k}"}
+        names = [name for name in names if name not in left_out]
+        names.append(f"sampled{protocol['sampled_negatives']}_hit_rate@{k}")
+    return names
+
+
+def _row(result: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
+    row = {"algorithm": result["label"]}
+    for name in names:
+        measure = result["measures"].get(name)
+        if measure is None or measure["mean"] is None:
+            row[name] = "-"
+        elif measure["ci95"] is None or name.startswith("coverage"):
+            row[name] = f"{measure['mean']:.4f}"
+        else:
+            low, high = measure["ci95"]
+            row[name] = f"{measure['mean']:.4f} ±{(high - low) / 2:.4f}"
     return row | {
         "fit_s": f"{result['fit_s']:.2f}",
-        "predict_s": f"{result['predict_s']:.3f}",
+        "predict_s": "-" if result["predict_s"] is None else f"{result['predict_s']:.2f}",
         "model_mib": f"{result['model_bytes'] / _MEBIBYTE:.1f}",
         "peak_mib": f"{result['peak_bytes'] / _MEBIBYTE:.0f}",
     }
 
 
+def _verdicts(comparison: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """Say of each compared measure who is best, and who cannot be told from it."""
+    said = []
+    for name in names:
+        pairs = [pair for pair in comparison["comparisons"] if pair["measure"] == name]
+        means = {
+            result["label"]: result["measures"][name]["mean"]
+            for result in comparison["results"]
+            if name in result["measures"]
+        }
+        if not pairs or None in means.values():
+            continue
+        best = (min if name in {"rmse", "mae"} else max)(means, key=lambda label: means[label])
+        equal = [
+            (pair["b"] if pair["a"] == best else pair["a"])
+            for pair in pairs
+            if best in {pair["a"], pair["b"]} and pair["p_holm"] >= _SIGNIFICANT
+        ]
+        others = f"not surely better than {', '.join(equal)}" if equal else "surely better than all others"
+        said.append(f"{name}: {best} is best, {others} (5 %, Holm)")
+    return said
+
+
+def _remarks(comparison: dict[str, Any], names: Sequence[str]) -> list[str]:
+    return [*_verdicts(comparison, names), *(f"note: {note}" for note in comparison["notes"])]
+
+
 def _lines(comparison: dict[str, Any]) -> list[str]:
-    rows = [_row(result) for result in comparison["results"]]
-    return [_headline(comparison), *("  ".join(f"{name} {text}" for name, text in row.items()) for row in rows)]
+    names = _shown(comparison)
+    rows = [_row(result, names) for result in comparison["results"]]
+    lines = ["  ".join(f"{name} {text}" for name, text in row.items()) for row in rows]
+    return [_headline(comparison), *lines, *_remarks(comparison, names)]
 
 
 def _print_table(comparison: dict[str, Any]) -> None:
@@ -86,7 +223,8 @@ def _print_table(comparison: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    rows = [_row(result) for result in comparison["results"]]
+    names = _shown(comparison)
+    rows = [_row(result, names) for result in comparison["results"]]
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     for name in rows[0]:
         table.add_column(name, justify="left" if name == "algorithm" else "right")
@@ -95,3 +233,5 @@ def _print_table(comparison: dict[str, Any]) -> None:
     console = Console()
     console.print(Text(_headline(comparison)))
     console.print(table)
+    for line in _remarks(comparison, names):
+        console.print(Text(line))

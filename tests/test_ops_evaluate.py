@@ -10,6 +10,8 @@ import pytest
 from ops.evaluate import evaluate
 from service.config import Config
 from service.errors import DataError, UsageError
+from service.training.protocol import WORDS
+from service.training.tallies import all_names
 
 DEMO = "demo:60x40x900"
 
@@ -21,42 +23,106 @@ def config(tmp_path: Path) -> Config:
 
 def test_json_is_one_object(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """On standard output, with nothing before or after; the run publishes nothing."""
-    assert evaluate(config, data=DEMO, algorithms=["svd"], folds=3, seed=5, as_json=True) == 0
+    settings = ["svd.n_factors=3", "svd.n_epochs=2"]
+    assert evaluate(config, data=DEMO, algorithms=["svd"], settings=settings, folds=3, seed=5, as_json=True) == 0
     out, err = capsys.readouterr()
     comparison = json.loads(out)
-    assert [result["algorithm"] for result in comparison["results"]] == ["svd"]
-    assert set(comparison["results"][0]["measures"]) == {"rmse", "mae"}
-    assert comparison["protocol"]["folds"] == 3
+    assert [result["algorithm"] for result in comparison["results"]] == ["svd", "popularity"]
+    assert (comparison["results"][0]["settings"]["n_factors"], comparison["protocol"]["folds"]) == (3, 3)
     assert "evaluate: 100 %" in err
     assert not config.home.exists()
 
 
 def test_elsewhere_than_on_a_terminal_there_are_plain_lines(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    """One for the data and one per algorithm, without escape sequences."""
-    assert evaluate(config, data=DEMO, algorithms=["svd"], folds=3) == 0
-    headline, row = capsys.readouterr().out.splitlines()
+    """One for the data, one per algorithm, one per compared measure, and the notes; without escape sequences."""
+    assert evaluate(config, data=DEMO, algorithms=["svd", "svd"], folds=3) == 0
+    headline, first, second, baseline, *rest = capsys.readouterr().out.splitlines()
     assert headline == f"{DEMO}: 900 ratings by 60 users of 40 items; 3 random folds, seed 0"
-    assert re.match(r"algorithm svd  rmse \d\.\d{4} ±\d\.\d{4}  mae \d\.\d{4} ±\d\.\d{4}  fit_s \d", row)
+    assert re.match(r"algorithm svd  rmse \d\.\d{4} ±\d\.\d{4}  mae \d\.\d{4} ±\d\.\d{4}  ndcg@10 \d", first)
+    assert second.startswith("algorithm svd (2)  rmse")
+    assert baseline.startswith("algorithm popularity  rmse -  mae -  ndcg@10 ")
+    assert rest[0] == "rmse: svd is best, not surely better than svd (2) (5 %, Holm)"
+    assert [line.split(":")[0] for line in rest] == ["rmse", "mae", "ndcg@10", "recall@10", "note"]
 
 
+@pytest.mark.parametrize(
+    ("ks", "n_negatives", "names"),
+    [
+        ("20,10", None, ["rmse", "mae", "ndcg@10", "recall@10", "coverage@10"]),
+        ("10", 100, ["rmse", "ndcg@10", "recall@10", "sampled100_hit_rate@10"]),
+    ],
+)
 def test_on_a_terminal_there_is_a_table(
-    config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    config: Config,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ks: str,
+    n_negatives: int | None,
+    names: list[str],
 ) -> None:
-    """A heading over each column, within 80 columns."""
-    monkeypatch.setenv("COLUMNS", "80")
+    """A heading over each column, a row on one line, within 120 columns."""
+    monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert evaluate(config, data=DEMO, algorithms=["svd", "svd"], folds=2) == 0
+    assert evaluate(config, data=DEMO, algorithms=["svd"], folds=2, ks=ks, n_negatives=n_negatives) == 0
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in capsys.readouterr().out.splitlines()]
     heading = next(i for i, line in enumerate(lines) if "algorithm" in line)
-    names = ["algorithm", "rmse", "mae", "fit_s", "predict_s", "model_mib", "peak_mib"]
-    assert lines[heading].split() == names
-    assert [line.split()[0] for line in lines[heading + 1 :]] == ["svd", "svd"]
+    assert lines[heading].split() == ["algorithm", *names, "fit_s", "predict_s", "model_mib", "peak_mib"]
+    assert [line.split()[0] for line in lines[heading + 1 : heading + 3]] == ["svd", "popularity"]
 
 
-def test_refusals(config: Config) -> None:
-    """Algorithms are looked up before the data is read."""
-    with pytest.raises(UsageError, match="no algorithm 'magic'"):
-        evaluate(config, data="/nowhere", algorithms=["svd", "magic"])
+def test_a_test_set_of_its_own(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Learnt from one file, judged by another; bad rows of both are told."""
+    rows = [f"u{user},i{item},{1 + (user + item) % 5}" for user in range(8) for item in range(6)]
+    (tmp_path / "train.csv").write_text("user,item,rating\n" + "\n".join(rows[::2]) + "\nbad,row,x\n")
+    (tmp_path / "test.csv").write_text("user,item,rating\n" + "\n".join(rows[1::2]) + "\nworse,row,x\n")
+    paths = {"data": str(tmp_path / "train.csv"), "test": str(tmp_path / "test.csv")}
+    assert evaluate(config, algorithms=["svd"], **paths) == 0
+    out, err = capsys.readouterr()
+    assert "24 ratings by 8 users of 6 items; a given test set, seed 0" in out
+    assert "train.csv" in err
+    assert "test.csv" in err
+
+
+def test_a_page(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Written beside what is printed."""
+    page = tmp_path / "page.html"
+    assert evaluate(config, data=DEMO, algorithms=["svd"], folds=2, report=page) == 0
+    assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
+    assert capsys.readouterr().out.startswith(DEMO)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"algorithms": ["svd", "magic"]}, "no algorithm 'magic'"),
+        ({"settings": ["n_factors=3"]}, "as algorithm.name=value, not as 'n_factors=3'"),
+        ({"settings": ["baseline.n_epochs=3"]}, "'baseline', which is not among the algorithms"),
+        ({"settings": ["svd.magic=3"]}, "no setting 'magic'"),
+        ({"split": "magic"}, "no split 'magic'"),
+        ({"split": "time", "folds": 3}, "number of folds is given with the split 'folds', not with 'time'"),
+        ({"split": "leave-one-out", "test_share": 0.2}, "splits time and time-per-user, not 'leave-one-out'"),
+        ({"split": "given"}, "a test set is given with the split 'given'"),
+        ({"split": "folds", "test": DEMO}, "a test set is given with the split 'given'"),
+        ({"ks": "10,twenty"}, "whole numbers separated by commas, not '10,twenty'"),
+        ({"ks": "0"}, "from 1 to 500"),
+    ],
+)
+def test_refusals(config: Config, options: dict[str, object], says: str) -> None:
+    """Each in one sentence, before the data is read."""
+    given: dict[str, object] = {"data": "/nowhere", "algorithms": ["svd"]}
+    with pytest.raises(UsageError, match=says):
+        evaluate(config, **(given | options))  # type: ignore[arg-type]  # some are wrong on purpose
+
+
+def test_the_documents_name_every_split_and_measure() -> None:
+    """And no other split."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([a-z-]+)`(?: \(default\))? \|", text, flags=re.MULTILINE) == list(WORDS)
+    assert [name for name in all_names((1,)) if name.k and f"`{name.family}@k`" not in text] == []
+
+
+def test_data_that_is_refused(config: Config) -> None:
+    """It is not there, or too little."""
     with pytest.raises(DataError):
         evaluate(config, data="/nowhere", algorithms=["svd"])
     with pytest.raises(UsageError, match="1 ratings cannot be cut into 5 folds"):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.training import datasets
+from service.training import cuts, datasets
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import cross_validate
+from service.training.evaluation import compare
+from service.training.protocol import Protocol
 
 
 def test_movielens_1m_is_read_whole(ml_1m: Path) -> None:
@@ -28,7 +29,8 @@ def test_movielens_latest_small_is_read_whole(ml_small: Path) -> None:
 
 def test_svd_reaches_what_we_promise_on_movielens_1m(ml_1m: Path) -> None:
     """Five seeded folds, scikit-surprise's default settings: mean RMSE below 0.8745, mean MAE below 0.687."""
-    data = datasets.read(str(ml_1m))
-    (result,) = cross_validate(data, [Candidate.parse("svd", [])], n_folds=5, seed=0)["results"]
+    protocol = Protocol(split="folds", folds=5, seed=0)
+    cut = cuts.cut(datasets.read(str(ml_1m)), protocol)
+    result, _ = compare(cut, [Candidate.parse("svd", [])], protocol)["results"]
     assert result["measures"]["rmse"]["mean"] < 0.8745
     assert result["measures"]["mae"]["mean"] < 0.687

@@ -7,16 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from service.config import Config, ModelConfig
 from service.errors import DataError, RunError, TrainingDiverged, UsageError
 from service.models import artefact
 from service.training import datasets, pipeline
-from service.training.algorithms.registry import Candidate
-from service.training.evaluation import cross_validate
-from service.training.interactions import no_progress
 from service.training.popularity import decayed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,6 +104,8 @@ class TestTrain:
         assert manifest["measures"] == {
             "rmse": None,
             "mae": None,
+            "ndcg@10": None,
+            "recall@20": None,
             "holdout": {"share": 0.1, "n": 0, "note": "too few ratings to set any aside"},
         }
         assert artefact.active_version(config.models_dir) == manifest["version"]
@@ -244,57 +242,3 @@ class TestNeedsTraining:
             version.rename(config.models_dir / "elsewhere")
         assert pipeline.needs_training(config, None) == "demo"
         assert pipeline.needs_training(config, DEMO) == DEMO
-
-
-class TestCrossValidation:
-    def test_the_result_is_what_the_contract_says(self) -> None:
-        """DESIGN's object: data, protocol, and per algorithm settings, measures with interval, seconds, bytes."""
-        data = datasets.read(DEMO)
-        candidates = [Candidate.parse("svd", SMALL), Candidate.parse("svd", ["n_factors=8"])]
-        comparison = cross_validate(data, candidates, n_folds=4, seed=1)
-        assert list(comparison) == ["data", "protocol", "results"]
-        assert comparison["data"]["n_ratings"] == 900
-        assert (comparison["protocol"]["folds"], comparison["protocol"]["seed"]) == (4, 1)
-        for result, candidate in zip(comparison["results"], candidates, strict=True):
-            assert list(result) == [
-                *("algorithm", "settings", "measures", "fit_s", "predict_s", "model_bytes", "peak_bytes")
-            ]
-            assert result["settings"]["n_factors"] == candidate.config.n_factors
-            for measure in result["measures"].values():
-                assert len(measure["folds"]) == 4
-                assert measure["mean"] == pytest.approx(np.mean(measure["folds"]))
-                assert measure["ci95"][0] < measure["mean"] < measure["ci95"][1]
-            assert result["fit_s"] > 0
-            assert result["peak_bytes"] > result["model_bytes"] > 60 * 4 * 4
-        assert json.loads(json.dumps(comparison)) == comparison
-
-    def test_the_same_seed_gives_the_same_measures(self) -> None:
-        """And an algorithm's figures do not depend on what it is compared with."""
-        data = datasets.read(DEMO)
-        small, large = Candidate.parse("svd", SMALL), Candidate.parse("svd", ["n_factors=8"])
-        alone, both, other = (
-            cross_validate(data, candidates, n_folds=3, seed=seed)["results"][-1]["measures"]
-            for candidates, seed in (([small], 0), ([large, small], 0), ([small], 1))
-        )
-        assert alone == both != other
-
-    def test_it_learns(self) -> None:
-        """On data with tastes it beats predicting the mean by far, and biases alone by much."""
-        data = datasets.read("demo")
-        biases_only = Candidate.parse("svd", ["n_factors=1", "init_std_dev=0"])
-        comparison = cross_validate(data, [Candidate.parse("svd"), biases_only], n_folds=5, seed=0)
-        learnt, biases = (result["measures"]["rmse"]["mean"] for result in comparison["results"])
-        assert learnt < 0.75 * float(data.ratings.std())
-        assert learnt < 0.85 * biases
-
-    @pytest.mark.parametrize("n_folds", [0, 1, 4])
-    def test_impossible_folds(self, tmp_path: Path, n_folds: int) -> None:
-        """Fewer than two, or more than ratings."""
-        data = datasets.read(write(tmp_path / "t.csv", "a,b,3\na,c,4\nd,b,1\n"))
-        with pytest.raises(UsageError, match="cannot be cut"):
-            cross_validate(data, [Candidate.parse("svd")], n_folds=n_folds, seed=0, progress=no_progress)
-
-    def test_nothing_to_compare(self) -> None:
-        """No algorithm at all is a mistake."""
-        with pytest.raises(UsageError, match="no algorithm"):
-            cross_validate(datasets.read(DEMO), [], n_folds=2, seed=0)

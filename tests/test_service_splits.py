@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.training.splits import hold_out, k_fold
+from service.training.splits import hold_out, k_fold, leave_one_out, youngest, youngest_of_users
 
 
 @given(n=st.integers(2, 200), data=st.data())
@@ -45,3 +45,33 @@ def test_a_hold_out_is_a_share_of_the_whole(n: int, share: float) -> None:
         assert test.size == int(n * share)
         assert train.size
         assert sorted([*train.tolist(), *test.tolist()]) == list(range(n))
+
+
+Rated = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=40)
+
+
+@given(rows=Rated, share=st.floats(0.01, 0.99))
+def test_splits_by_time_are_what_they_say(rows: list[tuple[int, int]], share: float) -> None:
+    """Against the slow definition: sort the positions by time, later positions last, and cut from the end."""
+    users = np.array([user for user, _ in rows], dtype=np.int32)
+    times = np.array([time for _, time in rows], dtype=np.int64)
+
+    def last(positions: list[int], n: int) -> set[int]:
+        in_order = sorted(positions, key=lambda position: (times[position], position))
+        return set(in_order[len(in_order) - n :])
+
+    own = [[p for p in range(len(rows)) if users[p] == user] for user in range(5)]
+    expected = {
+        "all": last(list(range(len(rows))), int(len(rows) * share)),
+        "one": set().union(*(last(mine, 1) for mine in own if len(mine) > 1)),
+        "each": set().union(*(last(mine, max(1, int(len(mine) * share))) for mine in own if len(mine) > 1)),
+    }
+    made = {
+        "all": youngest(times, share),
+        "one": leave_one_out(users, times),
+        "each": youngest_of_users(users, times, share),
+    }
+    for name, (train, test) in made.items():
+        assert set(test.tolist()) == expected[name]
+        assert sorted([*train.tolist(), *test.tolist()]) == list(range(len(rows)))
+        assert test.tolist() == sorted(test.tolist())

@@ -1,94 +1,80 @@
-"""Compares algorithms by cross-validation: the same seeded folds for all, the same generator for each one's fit.
+"""Compares algorithms: the same splits for all, the same generator for each one's fit, the same users drawn again.
 
-Invariant: every rating is predicted exactly once per algorithm, by a model that never saw it; predictions are clipped
-to the rating scale of the whole set. The result is a function of data, candidates, folds and seed, apart from seconds
-and bytes.
+Invariants: what is measured was not learnt from; predicted ratings are clipped to the rating scale of the whole set,
+and lists are those that would be served. The popularity baseline is always in the result. The result is a function of
+data, candidates and protocol, apart from seconds and bytes.
 """
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from service.errors import UsageError
-from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
-from service.training import memory
-from service.training.algorithms import settings
+from service.training import cost, lists, paired, resampling
 from service.training.algorithms.registry import Candidate
+from service.training.cuts import Cut
 from service.training.interactions import Interactions, Progress, ReadReport, no_progress
-from service.training.measures import RATING_MEASURES, interval95
-from service.training.predictions import predict
-from service.training.splits import k_fold
+from service.training.leakage import Leakage
+from service.training.outcome import Bench, Outcome
+from service.training.protocol import BY_TIME, WORDS, Protocol
+
+BASELINE: Final = "popularity"
 
 
-@dataclass
-class _Outcome:
-    """One algorithm's figures, one entry per fold."""
-
-    measures: dict[str, list[float]]
-    fit_s: list[float]
-    predict_s: list[float]
-    model_bytes: list[int]
-    peak_bytes: list[int]
-
-
-def cross_validate(
-    data: Interactions, candidates: Sequence[Candidate], *, n_folds: int, seed: int, progress: Progress = no_progress
+def compare(
+    cut: Cut, candidates: Sequence[Candidate], protocol: Protocol, *, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Measure algorithms on the same folds.
+    """Measure algorithms on the same splits.
 
     Args:
-        data: the ratings.
-        candidates: what to compare, in the order of the result.
-        n_folds: how many folds, 2 to the number of ratings.
-        seed: decides the folds and everything random in the fits.
-        progress: told of the folds of each algorithm.
+        cut: the data and how it is split, see `cuts.read` and `cuts.cut`.
+        candidates: what to compare, in the order of the result; the popularity baseline is added if it is not there.
+        protocol: what `cut` was made by, and what to measure.
+        progress: told of the splits of each algorithm.
 
     Returns:
-        `{"data", "protocol", "results"}` as plain JSON values, as docs and DESIGN 3 describe them.
+        `{"data", "protocol", "results", "comparisons", "leakage", "notes"}` as plain JSON values, as docs/evaluation.md
+        describes them.
 
     Raises:
-        UsageError: no algorithm, or a number of folds that cannot be.
+        UsageError: no algorithm, a set that cannot be split so, or no relevant item.
         TrainingDiverged: a fit failed.
     """
     if not candidates:
         raise UsageError("no algorithm is given to evaluate")
-    if not 2 <= n_folds <= len(data):
-        raise UsageError(
-            f"{len(data)} ratings cannot be cut into {n_folds} folds: there are 2 folds or more, none empty"
-        )
-    split_seed, *fit_seeds = np.random.SeedSequence(seed).spawn(1 + n_folds)
-    outcomes = [_Outcome({name: [] for name in RATING_MEASURES}, [], [], [], []) for _ in candidates]
-    for candidate in candidates:
-        _warm_up(candidate)
-    n_steps, n_done = n_folds * len(candidates), 0
-    progress("evaluate", 0, n_steps)
-    for fold, (train, test) in enumerate(k_fold(len(data), n_folds, np.random.default_rng(split_seed))):
-        known, hidden = data.take(train), data.take(test)
-        for candidate, outcome in zip(candidates, outcomes, strict=True):
-            _measure(candidate, known, hidden, np.random.default_rng(fit_seeds[fold]), outcome)
+    outcomes = _outcomes(candidates)
+    found = Leakage(n_left_out=cut.n_left_out)
+    is_held_out = np.zeros(len(cut.data.users), dtype=bool)
+    n_judged, n_without = 0, 0
+    n_steps, n_done = protocol.n_splits * len(outcomes), 0
+    for index, split in enumerate(cut.splits()):
+        # Only now is it known that the set can be split, and that compiling is worth the while.
+        if not index:
+            for outcome in outcomes:
+                _warm_up(outcome.candidate, split.train)
+            progress("evaluate", 0, n_steps)
+        found.add(split.train, split.test)
+        is_held_out[split.test.user_rows] = True
+        bench = Bench.of(split, protocol, index)
+        n_judged, n_without = n_judged + len(bench.relevance), n_without + bench.relevance.n_without
+        for outcome in outcomes:
+            outcome.measure(bench)
             n_done += 1
             progress("evaluate", n_done, n_steps)
+    units = resampling.Units.of(np.flatnonzero(is_held_out), is_held_out.size, protocol.seeds().resampling)
+    resampled = [resampling.resampled(units, outcome.by_user) for outcome in outcomes]
     return {
-        "data": describe(data),
-        "protocol": {
-            "split": "random folds over ratings",
-            "folds": n_folds,
-            "seed": seed,
-            "clipped_to": [data.rating_min, data.rating_max],
-            "mean": "over the folds",
-            "ci95": "of the mean over the folds, Student's t",
-            "fit_s": "mean seconds per fold, compilation apart",
-            "predict_s": "mean seconds per fold",
-            "model_bytes": "mean per fold, history included",
-            "peak_bytes": "most resident memory of the process while fitting and predicting, data included",
-        },
-        "results": [_result(candidate, outcome) for candidate, outcome in zip(candidates, outcomes, strict=True)],
+        "data": describe(cut.data),
+        "protocol": _described(cut.data, protocol, n_judged, n_without),
+        "results": [outcome.result(drawn) for outcome, drawn in zip(outcomes, resampled, strict=True)],
+        "comparisons": paired.comparisons(units, outcomes, resampled, protocol.ks),
+        "leakage": found.as_json() | {"in_history": {outcome.label: outcome.n_leaked for outcome in outcomes}},
+        "notes": _notes(cut, found, outcomes, protocol, n_judged, n_without),
     }
 
 
@@ -107,60 +93,106 @@ def describe(data: Interactions) -> dict[str, Any]:
     }
 
 
-def _measure(
-    candidate: Candidate, known: Interactions, hidden: Interactions, rng: np.random.Generator, outcome: _Outcome
-) -> None:
-    memory.forget_peak()
-    started = time.perf_counter()
-    snapshot = candidate.fit(known, candidate.config, rng, no_progress)
-    fitted = time.perf_counter()
-    predicted = predict(snapshot, hidden.user_rows, hidden.item_rows)
-    ended = time.perf_counter()
-    outcome.peak_bytes.append(memory.peak_bytes())
-    outcome.fit_s.append(fitted - started)
-    outcome.predict_s.append(ended - fitted)
-    outcome.model_bytes.append(_model_bytes(snapshot))
-    for name, measure in RATING_MEASURES.items():
-        outcome.measures[name].append(measure(predicted, hidden.ratings))
+def _outcomes(candidates: Sequence[Candidate]) -> list[Outcome]:
+    """Begin an outcome for each candidate and for the baseline, under labels that differ."""
+    everyone = list(candidates)
+    if all(candidate.name != BASELINE for candidate in everyone):
+        everyone.append(Candidate.parse(BASELINE))
+    seen: Counter[str] = Counter()
+    outcomes = []
+    for candidate in everyone:
+        seen[candidate.name] += 1
+        n = seen[candidate.name]
+        outcomes.append(Outcome(candidate, candidate.name if n == 1 else f"{candidate.name} ({n})"))
+    return outcomes
 
 
-def _result(candidate: Candidate, outcome: _Outcome) -> dict[str, Any]:
+def _described(data: Interactions, protocol: Protocol, n_judged: int, n_without: int) -> dict[str, Any]:
+    """Say in plain JSON values how everything was measured."""
+    by_relevance = (
+        "every held-out interaction"
+        if protocol.relevant_from is None
+        else f"held-out interactions rated at least {protocol.relevant_from:g}"
+    )
     return {
-        "algorithm": candidate.name,
-        "settings": settings.as_json(candidate.config),
-        "measures": {
-            name: {"mean": float(np.mean(folds)), "ci95": list(interval95(folds)), "folds": folds}
-            for name, folds in outcome.measures.items()
+        "split": protocol.split,
+        "split_in_words": WORDS[protocol.split],
+        "folds": protocol.n_splits,
+        "test_share": protocol.test_share if protocol.split in BY_TIME else None,
+        "seed": protocol.seed,
+        "clipped_to": [data.rating_min, data.rating_max],
+        "k": list(protocol.ks),
+        "mrr": f"mrr@{protocol.ks[-1]}",
+        "catalogue": "full: every item but the user's training items",
+        "relevant": by_relevance,
+        "judged_users": n_judged,
+        "users_without_relevant": n_without,
+        "most_users": protocol.most_users,
+        "sampled_negatives": protocol.n_negatives,
+        "mean": "over the folds",
+        "ci95": {
+            "rmse, mae": "of the mean over the folds, Student's t; with a single split by the bootstrap over users",
+            "coverage, gini": "of the mean over the folds, Student's t; none with a single split",
+            "all others": f"percentiles of {resampling.N_RESAMPLES} bootstrap samples of users, all folds together",
         },
-        "fit_s": float(np.mean(outcome.fit_s)),
-        "predict_s": float(np.mean(outcome.predict_s)),
-        "model_bytes": round(float(np.mean(outcome.model_bytes))),
-        "peak_bytes": max(outcome.peak_bytes),
+        "comparisons": {
+            "difference": "a less b, of the same users",
+            "ci95": f"percentiles of {resampling.N_RESAMPLES} paired bootstrap samples of users",
+            "p": f"two-sided randomisation test, {resampling.N_SWAPS} swaps of labels by user; of rmse, of its square",
+            "p_holm": "p by Holm's correction for all pairs of one measure",
+        },
+        "fit_s": "mean seconds per fold, compilation apart",
+        "predict_s": "mean seconds per fold; none for an algorithm that ranks only",
+        "rank_s": "mean seconds per fold for the lists of all judged users and their measures",
+        "model_bytes": "mean per fold, history included",
+        "peak_bytes": "most resident memory of the process while fitting and predicting, data included",
+        "list_us": f"median microseconds of one served list of {cost.LIST_LENGTH}, alone, on the first fold",
+        "pairwise_list_us": "the same with every unseen item predicted on its own, extrapolated from sampled pairs",
     }
 
 
-def _warm_up(candidate: Candidate) -> None:
-    """Fit four ratings, so that compiling, or reading the compiled code, is in no measured time."""
-    rows = np.arange(4, dtype=np.int32)
+def _notes(
+    cut: Cut, found: Leakage, outcomes: Sequence[Outcome], protocol: Protocol, n_judged: int, n_without: int
+) -> list[str]:
+    notes = [*cut.notes, *found.notes()]
+    notes += [
+        f"{outcome.label} says that it has seen {outcome.n_leaked} held-out pairs: its figures cannot be trusted."
+        for outcome in outcomes
+        if outcome.n_leaked
+    ]
+    if n_without:
+        notes.append(f"{n_without} held-out users without a relevant item are not in the ranking measures.")
+    if protocol.most_users is not None:
+        notes.append(f"Lists are judged for {n_judged} sampled users only.")
+    if protocol.n_negatives is not None:
+        notes.append(
+            f"Measures named sampled{protocol.n_negatives}_ rank among sampled items, cannot be compared with those of "
+            "the full catalogue, and need not even order models alike (Krichene and Rendle, KDD 2020)."
+        )
+    if cut.data.rating_min == cut.data.rating_max:
+        notes.append("All ratings are equal, so that errors of predicted ratings say nothing.")
+    return notes
+
+
+def _warm_up(candidate: Candidate, data: Interactions) -> None:
+    """Fit and ask for a few ratings, so that compiling, or reading the compiled code, is in no measured time."""
+    users, items = np.divmod(np.arange(30, dtype=np.int32), 5)
+    is_kept = (users + items) % 3 > 0
+    n = int(is_kept.sum())
+    low, high = data.rating_min, data.rating_max
     tiny = Interactions(
-        users=Vocabulary(["1", "2"]),
-        items=Vocabulary(["1", "2"]),
-        user_rows=rows // 2,
-        item_rows=rows % 2,
-        ratings=(1 + rows % 2).astype(np.float32),
-        timestamps=None,
-        rating_min=1.0,
-        rating_max=2.0,
+        users=Vocabulary(str(row) for row in range(6)),
+        items=Vocabulary(str(row) for row in range(5)),
+        user_rows=users[is_kept],
+        item_rows=items[is_kept],
+        ratings=np.where(np.arange(n) % 2, low, high).astype(np.float32),
+        timestamps=None if data.timestamps is None else np.arange(n),
+        rating_min=low,
+        rating_max=high,
         fingerprint="",
         report=ReadReport(source=""),
     )
-    candidate.fit(tiny, candidate.config, np.random.default_rng(0), no_progress)
-
-
-def _model_bytes(snapshot: ModelSnapshot) -> int:
-    """Return how large the arrays are that a replica maps, as the manifest's `model_bytes` counts them."""
-    history = snapshot.history
-    tables = (snapshot.user_factors, snapshot.item_factors, snapshot.user_bias, snapshot.item_bias, snapshot.popularity)
-    names = (*snapshot.users.to_arrays(), *snapshot.items.to_arrays())
-    n_pointers = history.indptr.size
-    return sum(array.nbytes for array in (*tables, *names, history.data, history.indices)) + 8 * n_pointers
+    snapshot = candidate.fit(tiny, candidate.config, np.random.default_rng(0), no_progress)
+    lists.served(snapshot, np.arange(6), 2)
+    if candidate.kind == "rating":
+        candidate.predict(snapshot, tiny.user_rows, tiny.item_rows)

@@ -1,7 +1,7 @@
 """Which ratings a model may learn from and which it is judged by (pure; one generator, handed in).
 
-Invariant: of the positions of a set each is judged exactly once over the folds of `k_fold`, and at most once in
-`hold_out`; no position is on both sides of a split. Both sides come in ascending order.
+Invariant: no position is on both sides of a split, and every position is on one. Over the folds of `k_fold` each is
+judged exactly once. Both sides come in ascending order.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-Positions = NDArray[np.int64]
+from service.training.interactions import Int32, Int64
+
+Positions = Int64
 
 
 def k_fold(n: int, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Positions, Positions]]:
@@ -50,6 +51,63 @@ def hold_out(n: int, share: float, rng: np.random.Generator) -> tuple[Positions,
     n_test = int(n * share)
     if not 0 < n_test < n:
         return None
-    judged = np.zeros(n, dtype=bool)
-    judged[rng.permutation(n)[:n_test]] = True
-    return np.flatnonzero(~judged), np.flatnonzero(judged)
+    return _sides(n, rng.permutation(n)[:n_test])
+
+
+def leave_one_out(user_rows: Int32, order: Int64) -> tuple[Positions, Positions]:
+    """Set each user's last rating aside; a user with a single one keeps it.
+
+    Args:
+        user_rows: int32 (n,).
+        order: int64 (n,), such as times: the largest is the last, of equal ones the last position.
+
+    Returns:
+        (train, test) as int64 positions, ascending; the test side may be empty.
+    """
+    by_user, from_end, lengths = _from_end(user_rows, order)
+    return _sides(user_rows.size, by_user[(from_end == 0) & (lengths > 1)])
+
+
+def youngest(order: Int64, share: float) -> tuple[Positions, Positions]:
+    """Set the youngest ratings of all aside.
+
+    Args:
+        order: int64 (n,), such as times: the largest are the youngest, of equal ones the last positions.
+        share: the part to judge by, between 0 and 1; rounded down to whole ratings.
+
+    Returns:
+        (train, test) as int64 positions, ascending; the test side may be empty.
+    """
+    n = order.size
+    return _sides(n, np.argsort(order, kind="stable")[n - int(n * share) :])
+
+
+def youngest_of_users(user_rows: Int32, order: Int64, share: float) -> tuple[Positions, Positions]:
+    """Set each user's youngest ratings aside: a share, rounded down, but at least one of two or more.
+
+    Args:
+        user_rows: int32 (n,).
+        order: int64 (n,), such as times: the largest are the youngest, of equal ones the last positions.
+        share: the part to judge by, between 0 and 1.
+
+    Returns:
+        (train, test) as int64 positions, ascending; the test side may be empty.
+    """
+    by_user, from_end, lengths = _from_end(user_rows, order)
+    n_judged = np.maximum((lengths * share).astype(np.int64), lengths > 1)
+    return _sides(user_rows.size, by_user[from_end < n_judged])
+
+
+def _from_end(user_rows: Int32, order: Int64) -> tuple[Positions, Int64, Int64]:
+    """Return positions, user after user in order, and for each the place from its user's end and the user's length."""
+    by_user = np.lexsort((order, user_rows))  # stable, so that equal ones stay in order of position
+    lengths = np.bincount(user_rows)
+    ends = np.cumsum(lengths)
+    users = user_rows[by_user]
+    return by_user, ends[users] - 1 - np.arange(users.size), lengths[users].astype(np.int64)
+
+
+def _sides(n: int, test: Positions) -> tuple[Positions, Positions]:
+    is_judged = np.zeros(n, dtype=bool)
+    is_judged[test] = True
+    return np.flatnonzero(~is_judged), np.flatnonzero(is_judged)

@@ -1,0 +1,161 @@
+"""How sure a measure is: users drawn again (the bootstrap), and labels of two models swapped by user (randomisation).
+
+Invariants: all measures of all models are resampled with the same draws, so that a difference is one of the same
+users; a result is a function of the tallies and the seed. What is drawn is a user with all of its ratings in all folds,
+because those of one user are alike. Cost is bounded: more than `MOST_UNITS` users are put at random into that many
+parties of equal size first, and parties are drawn, which leaves the spread of a sum over users as it is.
+
+Sources: Efron and Tibshirani, "An introduction to the bootstrap", 1993 (percentile intervals); Smucker, Allan and
+Carterette, "A comparison of statistical significance tests for information retrieval evaluation", CIKM 2007 (Fisher's
+randomisation test); Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics
+6(2), 1979.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.training.interactions import Int64
+from service.training.tallies import Tally, shaped
+
+MOST_UNITS: Final = 10_000
+N_RESAMPLES: Final = 1_000
+N_SWAPS: Final = 10_000
+_AT_ONCE: Final = 250
+
+Float64 = NDArray[np.float64]
+Folds = Sequence[Tally]
+"""One measure of one model: a tally for each fold. The measure is the mean over folds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """What is drawn: users, or parties of users.
+
+    Attributes:
+        of_user: int64 (n_users,), the unit of each user; -1 for those who are never judged.
+        n: how many there are.
+        seed: decides the draws.
+    """
+
+    of_user: Int64
+    n: int
+    seed: np.random.SeedSequence
+
+    @classmethod
+    def of(cls, user_rows: Int64, n_users: int, seed: np.random.SeedSequence) -> Units:
+        """Make units of some users.
+
+        Args:
+            user_rows: int64 (m,), those who are judged, each once.
+            n_users: how many users there are.
+            seed: decides the parties and the draws.
+        """
+        units = np.arange(user_rows.size)
+        n = min(user_rows.size, MOST_UNITS)
+        if n < user_rows.size:
+            np.random.default_rng(seed).shuffle(units)
+            units %= n
+        of_user = np.full(n_users, -1, dtype=np.int64)
+        of_user[user_rows] = units
+        return cls(of_user, n, seed)
+
+    def sums(self, user_rows: Int64, values: Float64) -> Float64:
+        """Add up users' values by unit, float64 (n,)."""
+        return np.bincount(self.of_user[user_rows], weights=values, minlength=self.n).astype(np.float64)
+
+    def draws(self) -> Iterator[Float64]:
+        """Yield how often each unit is drawn, with replacement: float64 (`_AT_ONCE`, n), `N_RESAMPLES` rows in all."""
+        rng = np.random.default_rng(self.seed)
+        for _ in range(0, N_RESAMPLES, _AT_ONCE):
+            drawn = rng.integers(0, self.n, size=(_AT_ONCE, self.n)) + np.arange(_AT_ONCE)[:, np.newaxis] * self.n
+            yield np.bincount(drawn.ravel(), minlength=_AT_ONCE * self.n).reshape(_AT_ONCE, -1).astype(np.float64)
+
+    def swaps(self) -> Iterator[Float64]:
+        """Yield a random sign for each unit: float64 (`_AT_ONCE`, n), `N_SWAPS` rows in all."""
+        rng = np.random.default_rng(self.seed)
+        for _ in range(0, N_SWAPS, _AT_ONCE):
+            bits = np.unpackbits(np.frombuffer(rng.bytes(-(-_AT_ONCE * self.n // 8)), dtype=np.uint8))
+            yield 1.0 - 2.0 * bits[: _AT_ONCE * self.n].reshape(_AT_ONCE, -1).astype(np.float64)
+
+
+def resampled(units: Units, measures: Mapping[str, Folds]) -> dict[str, Float64]:
+    """Return each measure over `N_RESAMPLES` draws of the users, float64 (N_RESAMPLES,); NaN over nobody.
+
+    Args:
+        units: what is drawn.
+        measures: of one model, by name.
+    """
+    tallies = [tally for folds in measures.values() for tally in folds]
+    if not units.n or not tallies:
+        return {name: np.full(N_RESAMPLES, np.nan) for name in measures}
+    sums = np.column_stack([units.sums(tally.user_rows, tally.sums) for tally in tallies])
+    counts = np.column_stack([units.sums(tally.user_rows, tally.counts) for tally in tallies])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.concatenate([(draw @ sums) / (draw @ counts) for draw in units.draws()])
+    result, start = {}, 0
+    for name, folds in measures.items():
+        values = [shaped(tally.shape, ratios[:, start + index]) for index, tally in enumerate(folds)]
+        result[name] = np.asarray(np.mean(values, axis=0), dtype=np.float64)
+        start += len(folds)
+    return result
+
+
+def interval95(values: Float64) -> list[float] | None:
+    """Return the middle 95 % of resampled values; None where there are none that are defined."""
+    known = values[np.isfinite(values)]
+    return [float(end) for end in np.quantile(known, (0.025, 0.975))] if known.size else None
+
+
+def swapped(units: Units, measures: Sequence[Folds]) -> tuple[Float64, Float64]:
+    """Return what randomisation tests of all pairs of models need.
+
+    A measure is, but for its shape, a sum of what users contribute: the mean over folds of a user's sum over all
+    counts. Swapping the labels of two models for a user turns the sign of what the user contributes to their
+    difference; so for models a and b the difference under a swap is column a less column b of what is returned.
+
+    Args:
+        units: whose labels are swapped.
+        measures: one measure of each model, on the same users and counts.
+
+    Returns:
+        The contributions added up, float64 (n_models,), and with random signs, float64 (N_SWAPS, n_models).
+    """
+    columns = [
+        np.mean([units.sums(tally.user_rows, tally.sums) / tally.counts.sum() for tally in folds], axis=0)
+        for folds in measures
+    ]
+    contributions = np.column_stack(columns)
+    return contributions.sum(axis=0), np.concatenate([signs @ contributions for signs in units.swaps()])
+
+
+def p_value(difference: float, under_swaps: Float64) -> float:
+    """Return how often a difference at least as large comes about by chance, two-sided, at least 1 / (swaps + 1).
+
+    Args:
+        difference: what was measured.
+        under_swaps: float64 (n,), what random swaps of the labels gave.
+    """
+    # What is equal but for the order of summation is equal.
+    least = abs(difference) - 1e-12 * float(np.max(np.abs(under_swaps), initial=abs(difference)))
+    n_as_large = int(np.count_nonzero(np.abs(under_swaps) >= least))
+    return (1 + n_as_large) / (1 + under_swaps.size)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values corrected for there being several tests, in the order given.
+
+    Args:
+        p_values: of one family of tests.
+    """
+    corrected, largest = [math.nan] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected

@@ -1,0 +1,91 @@
+"""One candidate, one split, a few measures: what a search asks again and again.
+
+Invariant: what is not asked for is not computed. Errors need no list, and ranking measures need no predicted rating.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.errors import UsageError
+from service.training import lists, tallies
+from service.training.algorithms.registry import Candidate
+from service.training.exposure import Popularity
+from service.training.interactions import Interactions, Progress, no_progress
+from service.training.relevance import relevant
+from service.training.tallies import Name
+
+
+def measure(
+    candidate: Candidate,
+    train: Interactions,
+    test: Interactions,
+    rng: np.random.Generator,
+    *,
+    measures: Sequence[str],
+    relevant_from: float | None = None,
+    most_users: int | None = None,
+    progress: Progress = no_progress,
+) -> dict[str, float]:
+    """Fit a candidate on one side of a split and measure it on the other.
+
+    Args:
+        candidate: an algorithm with its settings.
+        train: what it learns from.
+        test: what it is judged by, at least one interaction, over the same users and items.
+        rng: everything random in the fit.
+        measures: names such as "rmse" and "ndcg@10", see `service.training.tallies.Name`.
+        relevant_from: the least rating of a relevant item; None: every held-out item is relevant.
+        most_users: rank for at most so many users, the same ones for the same `test`; None: all.
+        progress: told of the fit.
+
+    Returns:
+        The value of each measure, under its name, in the order given.
+
+    Raises:
+        UsageError: there is no such measure, an error is asked for of an algorithm that predicts no ratings, or no
+            held-out item is relevant.
+        TrainingDiverged: the fit failed.
+    """
+    names = check(candidate, measures)
+    values: dict[str, float | None] = {}
+    of_lists = [name for name in names if not name.is_error]
+    relevance = relevant(test, relevant_from=relevant_from) if of_lists else None
+    if relevance is not None and not len(relevance):
+        raise UsageError(f"no held-out item is relevant, so that {of_lists[0]} cannot be measured")
+    snapshot = candidate.fit(train, candidate.config, rng, progress)
+    if len(of_lists) < len(names):
+        predicted = candidate.predict(snapshot, test.user_rows, test.item_rows)
+        values |= {name: tally.value() for name, tally in tallies.errors(predicted, test).items()}
+    if relevance is not None:
+        # The choice of users is no part of the trial: whatever its generator, they are the same.
+        relevance = relevance.sample(most_users, np.random.default_rng(0))
+        ranked = lists.served(snapshot, relevance.user_rows, max(name.k or 0 for name in of_lists))
+        by_user, together = tallies.shown(of_lists, ranked, relevance.user_rows, Popularity.of(train))
+        by_user |= tallies.ranked(of_lists, ranked, relevance)
+        values |= {name: tally.value() for name, tally in by_user.items()} | together
+    return {str(name): float("nan") if (value := values[str(name)]) is None else value for name in names}
+
+
+def check(candidate: Candidate, measures: Sequence[str]) -> list[Name]:
+    """Return the measures, read, before anything is computed for them.
+
+    Raises:
+        UsageError: there is no such measure, or it is an error and the candidate predicts no ratings.
+    """
+    names = [Name.parse(text) for text in measures]
+    errors = [str(name) for name in names if name.is_error]
+    if errors and candidate.kind == "ranking":
+        raise UsageError(f"{candidate.name} ranks and predicts no ratings, so that it has no {errors[0]}")
+    return names
+
+
+def direction(measure: str) -> str:
+    """Return "minimize" or "maximize", as what makes a measure better.
+
+    Raises:
+        UsageError: there is no such measure.
+    """
+    return "minimize" if Name.parse(measure).lower_is_better else "maximize"
