@@ -1,0 +1,293 @@
+"""`recollect search`: hyper-parameter search, told as it goes, with a table of the best trials at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from ops.progress import Stages
+from ops.table import table
+from ops.train import complaints
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from rich.progress import Progress
+
+    from service.config import Config
+    from service.training.search.question import Effort, Question
+    from service.training.search.run import Standing
+    from service.training.search.study import Method
+
+_SHOWN: Final = 10
+_INTERRUPTED: Final = 130
+
+
+def command(
+    *,
+    data: Annotated[str, typer.Option("--data", help="As for train.")],
+    algorithm: Annotated[str, typer.Option("--algorithm", help="Its name.")],
+    space: Annotated[
+        list[str] | None,
+        typer.Option("--space", help="name=low..high[:log] or name=a,b,c; by default the algorithm's own ranges."),
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting that is fixed, as name=value.")] = None,
+    method: Annotated[str, typer.Option("--method", help="tpe, grid or random.")] = "tpe",
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Trials in all; 50, or the whole grid, or until --timeout.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=0, help="Begin no trial after so many seconds.")
+    ] = None,
+    measure: Annotated[str, typer.Option("--measure", help="What to improve, such as rmse or ndcg@10.")] = "rmse",
+    relevant_from: Annotated[
+        float | None, typer.Option("--relevant-from", help="For rankings: the least rating of a relevant item.")
+    ] = None,
+    users: Annotated[
+        int | None, typer.Option("--users", min=1, help="For rankings: make lists for so many users at most.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="folds, leave-one-out, time or time-per-user.")] = "folds",
+    folds: Annotated[int, typer.Option("--folds", min=2, max=100, help="Folds of each trial.")] = 5,
+    test_share: Annotated[
+        float, typer.Option("--test-share", min=0.001, max=0.999, help="The part judged, of a split by time.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds folds, fits and trials.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1024, help="Trials at a time, a process each.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads of each; by default the cores are shared out.")
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune/--no-prune", help="Give hopeless trials up between folds.")] = True,
+    study: Annotated[
+        Path | None, typer.Option("--study", help="A file to keep the trials in, and to go on from.")
+    ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Fit the winner on all the data, publish and activate it.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option("--report", help="Write an HTML page with plots.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")] = False,
+) -> int:
+    """Look for the settings of an algorithm that measure best."""
+    from service.config import from_env
+    from service.errors import UsageError
+
+    try:
+        from service.training.search.question import Effort, Question
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "service":
+            raise
+        raise UsageError(f"a search needs the package {error.name}: install recollect[train]") from error
+    from service.training.protocol import Protocol
+    from service.training.search.space import parse
+
+    fixed = tuple(settings or ())
+    question = Question(
+        algorithm=algorithm,
+        fixed=fixed,
+        space=parse(algorithm, space or [], fixed),
+        measure=measure,
+        protocol=Protocol(
+            split=split, folds=folds, test_share=test_share, seed=seed, relevant_from=relevant_from, most_users=users
+        ),
+    )
+    effort = Effort(
+        method=_method(method),
+        n_trials=trials,
+        timeout_s=timeout,
+        n_workers=jobs,
+        n_threads=threads or max(1, len(os.sched_getaffinity(0)) // jobs),
+        prune=prune,
+        study=study,
+    )
+    return search(
+        from_env(os.environ),
+        data=data,
+        question=question,
+        effort=effort,
+        publish=publish,
+        report=report,
+        as_json=as_json,
+    )
+
+
+def search(
+    config: Config,
+    *,
+    data: str,
+    question: Question,
+    effort: Effort,
+    publish: bool = False,
+    report: Path | None = None,
+    as_json: bool = False,
+) -> int:
+    """Search, print the best trials, and publish the winner if that is asked for.
+
+    Args:
+        config: where the winner is published, and where the archive is.
+        data: a path or a specification, see `service.training.datasets.read`.
+        question: what is searched for.
+        effort: how.
+        publish: whether the winner is to be fitted on all the data, published and activated.
+        report: where to write the page; None for none.
+        as_json: print one JSON object instead of a table.
+
+    Returns:
+        0, or 130 if Ctrl-C ended the search, which publishes nothing.
+
+    Raises:
+        RecollectError: the input is refused, no trial succeeded, or the winner cannot be published.
+    """
+    from ops import search_page, sheet
+    from service.training import archived, datasets, pipeline
+    from service.training.search.run import search as run_search
+
+    if report is not None:
+        sheet.require_writable(report)
+    data = archived.resolved(data, config.archive_dir)
+    with Stages() as progress:
+        interactions = datasets.read(data, progress)
+    for line in complaints(interactions.report):
+        print(line, file=sys.stderr)
+    with _Watch(question.measure) as watch:
+        found = run_search(interactions, question, effort, watch=watch)
+    # What was found is told first: publishing may fail.
+    if report is not None:
+        search_page.write(report, found)
+    if not as_json:
+        print("\n".join(lines(found)), flush=True)
+    if publish and not found["is_interrupted"]:
+        with Stages() as progress:
+            found["published"] = pipeline.train(
+                config,
+                data=data,
+                algorithm=question.algorithm,
+                settings=found["best"]["assignments"],
+                seed=question.protocol.seed,
+                progress=progress,
+            )["version"]
+        if not as_json:
+            print(f"Published {found['published']}, fitted on all the data. It is active.")
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+    if not found["is_interrupted"]:
+        return 0
+    kept = "" if effort.study is None else "; the same command goes on from there"
+    print(f"interrupted after {_counted(found)}{kept}", file=sys.stderr)
+    return _INTERRUPTED
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return what a person is told of a search, as plain lines.
+
+    Args:
+        found: what `service.training.search.run.search` returned.
+    """
+    data, protocol, best = found["data"], found["protocol"], found["best"]
+    searched = list(found["space"])
+    by_number = {trial["trial"]: trial for trial in found["trials"]}
+    rows = [_row(str(number), by_number[number], searched) for number in found["ranked"][:_SHOWN]]
+    if found["defaults"]["mean"] is not None:
+        rows.append(_row("defaults", found["defaults"], searched))
+    about = f"{data['n_ratings']:,} ratings by {data['n_users']:,} users of {data['n_items']:,} items"
+    how = f"{found['algorithm']}, {protocol['split_in_words']}, seed {protocol['seed']}"
+    told = [
+        f"{data['source']}: {about}",
+        f"{how}; {_counted(found)} in {found['seconds']:.0f} s",
+        *table(["trial", protocol["measure"], "seconds", *searched], rows).splitlines(),
+    ]
+    if found["importance"]:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in found["importance"].items())
+        told.append(f"What decided it: {shares}.")
+    told += _failures(found["trials"])
+    against = best["against_defaults"]
+    if against is not None:
+        told.append(f"The best against the defaults: {_change(against)}.")
+    told.append("Its settings: " + " ".join(f"--set {text}" for text in best["assignments"]))
+    return told
+
+
+def _counted(found: dict[str, Any]) -> str:
+    states = [trial["state"] for trial in found["trials"]]
+    counts = [f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed") if state in states]
+    n = sum(state != "running" for state in states)
+    return f"{n} {'trial' if n == 1 else 'trials'} ({', '.join(counts)})"
+
+
+def _row(name: str, trial: dict[str, Any], searched: list[str]) -> list[str]:
+    values = [trial["settings"][setting] for setting in searched]
+    return [name, _reached(trial), f"{trial['seconds']:.1f}", *map(_value, values)]
+
+
+def _reached(trial: dict[str, Any]) -> str:
+    if trial["ci95"] is None:
+        return f"{trial['mean']:.4f}"
+    low, high = trial["ci95"]
+    return f"{trial['mean']:.4f} ±{(high - low) / 2:.4f}"
+
+
+def _change(against: dict[str, Any]) -> str:
+    if against["ci95"] is None:
+        return f"{against['difference']:+.4f}"
+    low, high = against["ci95"]
+    return f"{against['difference']:+.4f} (95 % interval over the folds {low:+.4f} to {high:+.4f})"
+
+
+def _value(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value).lower()
+
+
+def _failures(trials: list[dict[str, Any]]) -> list[str]:
+    failed = [trial for trial in trials if trial["state"] == "failed"]
+    told = [f"Trial {trial['trial']} failed: {trial['why']}" for trial in failed[:3]]
+    return told if len(failed) <= 3 else [*told, f"{len(failed) - 3} more failed."]
+
+
+def _method(text: str) -> Method:
+    from service.errors import UsageError
+    from service.training.search.study import METHODS
+
+    for method in METHODS:
+        if text == method:
+            return method
+    raise UsageError(f"there is no method {text!r}; there is {', '.join(METHODS)}")
+
+
+class _Watch:
+    """Shows a search as it goes, on standard error: a bar with the best value, or a line for each trial."""
+
+    def __init__(self, measure: str) -> None:
+        self._measure = measure
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Progress(*shown, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("search", total=None)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, standing: Standing) -> None:
+        best = "" if standing.best is None else f", best {self._measure} {standing.best.mean:.4f}"
+        if self._bar is not None:
+            folds = f", {standing.n_folds} folds under way" if standing.n_folds else ""
+            description = f"search{best}{folds}"
+            self._bar.update(self._task, completed=standing.n_ended, total=standing.n_most, description=description)
+        elif (trial := standing.ended) is not None:
+            most = "" if standing.n_most is None else f" of {standing.n_most}"
+            came_to = f"{trial.state}: {trial.why}" if trial.why else f"{trial.state}, {self._measure} {trial.mean:.4f}"
+            print(f"trial {trial.number} {came_to}; {standing.n_ended}{most} done{best}", file=sys.stderr, flush=True)

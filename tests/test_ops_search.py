@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from ops.refusal import run
+from ops.search import command
+from service.models import artefact
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = ("--data", "demo:60x40x900", "--algorithm", "svd", "--set", "n_epochs=2", "--set", "n_factors=4", "--folds", "2")
+TWO = ("--space", "lr_all=0.001,0.02", "--method", "grid")
+WIDE = ("--space", "lr_all=0.001..0.1:log", "--space", "reg_all=0.01..0.5:log")
+
+
+def search(*arguments: str) -> int:
+    """Run the verb as `recollect search` does."""
+    application = typer.Typer()
+    application.command()(command)
+    return run(application, [*DEMO, *arguments])
+
+
+def started(*arguments: str, home: Path) -> subprocess.Popen[str]:
+    """Start the verb as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ops", "search", *DEMO, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_line(process: subprocess.Popen[str], beginning: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(beginning):
+            return
+    pytest.fail(f"the process ended before it said {beginning!r}")
+
+
+def settings_and_folds(found: dict[str, Any]) -> list[tuple[object, object]]:
+    return [(trial["settings"], trial["folds"]) for trial in found["trials"]]
+
+
+def test_the_best_trials_are_told_and_the_winner_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table on standard output, a line for each trial on standard error, a page, and an active model."""
+    monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
+    page = tmp_path / "page.html"
+    assert search(*TWO, "--publish", "--report", str(page)) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0] == "demo:60x40x900: 900 ratings by 60 users of 40 items"
+    assert lines[1].startswith("svd, 2 random folds over ratings, seed 0; 2 trials (2 complete) in ")
+    assert lines[2].split() == ["trial", "rmse", "seconds", "lr_all"]
+    assert [line.split()[-1] for line in lines[3:6]] == ["0.02", "0.001", "0.005"]
+    assert lines[5].split()[0] == "defaults"
+    assert lines[6].startswith("The best against the defaults: -0.")
+    assert lines[7] == "Its settings: --set n_epochs=2 --set n_factors=4 --set lr_all=0.02"
+    version = artefact.active_version(tmp_path / "var" / "models")
+    assert lines[8] == f"Published {version}, fitted on all the data. It is active."
+    assert len(lines) == 9
+    manifest = artefact.read_manifest(tmp_path / "var" / "models" / str(version))
+    assert {name: manifest["settings"][name] for name in ("lr_all", "n_factors")} == {"lr_all": 0.02, "n_factors": 4}
+    assert "trial 0 complete, rmse " in err
+    assert "2 of 2 done, best rmse " in err
+    assert "0.02" in page.read_text(encoding="utf-8")
+
+
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard output, with nothing before or after."""
+    assert search(*TWO, "--json", "--seed", "3", "--measure", "ndcg@10", "--relevant-from", "4") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["protocol"]["measure"] == "ndcg@10"
+    assert found["protocol"]["seed"] == 3
+    assert found["space"] == {"lr_all": {"values": [0.001, 0.02]}}
+    assert found["best"]["assignments"][:2] == ["n_epochs=2", "n_factors=4"]
+    assert found["is_interrupted"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--method", "magic"), "there is no method 'magic'; there is tpe, grid, random"),
+        (("--measure", "magic"), "there is no measure 'magic'"),
+        (("--split", "given"), "a search cannot use the split 'given'"),
+        (("--space", "lr_all"), "a space is given as name=low..high"),
+        (("--set", "lr_all=0.1", "--space", "lr_all=0.1,0.2"), "lr_all is both fixed and searched"),
+        (("--report", "/nowhere/page.html"), "the page /nowhere/page.html cannot be written"),
+        (("--data", "/nowhere"), "/nowhere"),
+    ],
+)
+def test_refusals_are_one_sentence(arguments: Sequence[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, with exit code 2, before a process is started."""
+    assert search(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err.splitlines()[-1]
+
+
+def test_a_search_that_was_killed_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After kill -9 the same command ends as an undisturbed search does; nothing outlives the killed one."""
+    home, study = tmp_path / "tmp", tmp_path / "study"
+    home.mkdir()
+    arguments = (*WIDE, "--trials", "25")
+    process = started(*arguments, "--study", str(study), home=home)
+    wait_for_line(process, "trial 2 ")
+    process.kill()
+    # The workers hold standard error open; it ends when the last of them has.
+    process.communicate(timeout=60)
+    assert list(home.iterdir()) == []
+    assert search(*arguments, "--study", str(study), "--json") == 0
+    resumed = json.loads(capsys.readouterr().out)
+    assert search(*arguments, "--json") == 0
+    undisturbed = json.loads(capsys.readouterr().out)
+    assert settings_and_folds(resumed) == settings_and_folds(undisturbed)
+    assert resumed["best"]["mean"] == undisturbed["best"]["mean"]
+
+
+def test_ctrl_c_ends_with_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table of the trials so far, exit code 130, and no traceback of any process."""
+    home, study = tmp_path / "tmp", tmp_path / "study"
+    home.mkdir()
+    arguments = (*WIDE, "--trials", "500", "--study", str(study))
+    process = started(*arguments, "--publish", home=home)
+    wait_for_line(process, "trial 2 ")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.splitlines()[2].split()[:2] == ["trial", "rmse"]
+    assert "Published" not in out
+    assert err.splitlines()[-1].startswith("interrupted after ")
+    assert err.splitlines()[-1].endswith("; the same command goes on from there")
+    assert "Traceback" not in err
+    assert list(home.iterdir()) == []
+
+
+def test_on_a_terminal_there_is_a_bar(tmp_path: Path) -> None:
+    """With the best value so far; it is gone at the end."""
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ops", "search", *DEMO, *TWO],
+            cwd=ROOT,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        drawn = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # Linux says EIO once nobody holds the other end
+                break
+            if not piece:
+                break
+            drawn += piece
+        out, _ = process.communicate(timeout=60)
+    finally:
+        os.close(ours)
+    assert process.returncode == 0
+    assert out.startswith(b"demo:60x40x900")
+    assert b"best rmse " in drawn
+    assert "━".encode() in drawn
+    assert b"trial 0 complete" not in drawn
