@@ -1,0 +1,190 @@
+"""What a rating is before taste comes in: the mean of all, how generous a user is, and how well liked an item is.
+
+A rating is predicted as mu + b_u + b_i. The biases minimise the squared error with a penalty on their size, found in
+one of two ways (Koren, "Factor in the neighbors: scalable and accurate collaborative filtering", ACM TKDD 4(1), 2010,
+section 2.1); names and defaults are those of scikit-surprise's BaselineOnly:
+
+- als: alternately b_i = sum over i's raters of (r - mu - b_u) / (reg_i + how many), then b_u likewise with reg_u.
+- sgd: for each rating, with e = r - prediction, b += learning_rate (e - reg b) for both biases.
+
+Invariant: the result is a function of the ratings and the settings alone. sgd visits user by user, in order of their
+rows, and each one's ratings in an order that is shuffled, always in the same way: if the same items always came first,
+the biases would be worse (RMSE .875 instead of .867 on a fold of MovieLens latest-small).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from service.errors import TrainingDiverged
+from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import settings
+from service.training.algorithms.compiled import compiled
+from service.training.algorithms.registry import Algorithm
+from service.training.algorithms.rowwise import Float64, Rows, rows_of
+from service.training.algorithms.settings import setting
+from service.training.assembly import assemble, history
+from service.training.interactions import Int64, Interactions, Progress, no_progress
+
+NAME: Final = "baseline"
+METHODS: Final = ("als", "sgd")
+_SHUFFLE: Final = 0
+_N_EPOCHS: Final = {"als": 10, "sgd": 20}
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """Settings of the baseline."""
+
+    method: str = setting(
+        "als", "Alternating least squares (als) or stochastic gradient descent (sgd).", choices=METHODS
+    )
+    n_epochs: int | None = setting(
+        None,
+        "How often every rating is visited; 10 times by als and 20 by sgd if none.",
+        unit="epochs",
+        least=1,
+        most=100_000,
+    )
+    reg_u: float = setting(
+        15.0, "Of als: how many ratings of average level a user is credited with.", least=0, most=1e6, search=(1, 50)
+    )
+    reg_i: float = setting(
+        10.0, "Of als: how many ratings of average level an item is credited with.", least=0, most=1e6, search=(1, 50)
+    )
+    reg: float = setting(0.02, "Of sgd: regularisation.", least=0, most=1000, search=(0.001, 0.2, "log"))
+    learning_rate: float = setting(0.005, "Of sgd: learning rate.", least=0, most=10, search=(0.001, 0.05, "log"))
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            UsageError: one is out of its bounds.
+        """
+        settings.check(self)
+
+
+class Levels(NamedTuple):
+    """What ratings are made of before taste comes in.
+
+    Attributes:
+        mean: of all ratings.
+        user_bias: float64 (n_users,), 0 for users without ratings.
+        item_bias: float64 (n_items,), 0 for items without ratings.
+    """
+
+    mean: float
+    user_bias: Float64
+    item_bias: Float64
+
+
+def fit(data: Interactions, config: BaselineConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
+    """Fit the baseline.
+
+    Args:
+        data: at least one rating.
+        config: the settings.
+        _rng: not needed.
+        progress: told of the epochs.
+
+    Returns:
+        The model: a mean and biases, no factors. Everybody's list is the same.
+
+    Raises:
+        TrainingDiverged: biases are no longer finite.
+    """
+    ratings = history(data)
+    levels = estimate(ratings, config, progress)
+    return assemble(
+        data,
+        algorithm=NAME,
+        settings=settings.as_json(config),
+        user_bias=levels.user_bias.astype(np.float32),
+        item_bias=levels.item_bias.astype(np.float32),
+        global_mean=levels.mean,
+    )
+
+
+ALGORITHM: Final = Algorithm(BaselineConfig, fit)
+
+
+def estimate(
+    ratings: csr_array, config: BaselineConfig, progress: Progress = no_progress, *, prefix: str = ""
+) -> Levels:
+    """Estimate mean and biases.
+
+    Args:
+        ratings: float32 CSR (n_users, n_items), at least one.
+        config: how.
+        progress: told of the epochs.
+        prefix: what the names of these settings begin with where they are part of another model's.
+
+    Raises:
+        TrainingDiverged: biases are no longer finite, or not as float32.
+    """
+    by_user = rows_of(ratings)
+    by_item = rows_of(ratings.T.tocsr()) if config.method == "als" else by_user
+    order = visits(ratings) if config.method == "sgd" else by_user.indptr
+    mean = float(ratings.data.mean(dtype=np.float64))
+    user_bias, item_bias = (np.zeros(n) for n in ratings.shape)
+    n_epochs = config.n_epochs or _N_EPOCHS[config.method]
+    progress("fit", 0, n_epochs)
+    for epoch in range(n_epochs):
+        if config.method == "als":
+            _solve(by_item, mean, user_bias, float(config.reg_i), item_bias)
+            _solve(by_user, mean, item_bias, float(config.reg_u), user_bias)
+        else:
+            _descend(by_user, order, mean, user_bias, item_bias, float(config.learning_rate), float(config.reg))
+        largest = max(np.abs(user_bias).max(), np.abs(item_bias).max())
+        if not largest < np.finfo(np.float32).max:  # a NaN is not either
+            raise TrainingDiverged(
+                f"{NAME} diverged in epoch {epoch + 1} of {n_epochs} with "
+                f"{prefix}learning_rate={config.learning_rate}: lower it, or scale the ratings down"
+            )
+        progress("fit", epoch + 1, n_epochs)
+    return Levels(mean, user_bias, item_bias)
+
+
+def visits(ratings: csr_array) -> Int64:
+    """Return the order in which sgd visits ratings: int64 (nnz,), positions in CSR order; each user's stay together."""
+    shuffled = np.random.default_rng(_SHUFFLE).permutation(ratings.nnz)
+    user_of = np.repeat(np.arange(ratings.shape[0], dtype=np.int32), np.diff(ratings.indptr))
+    return shuffled[np.argsort(user_of[shuffled], kind="stable")]
+
+
+@compiled
+def _solve(
+    rows: Rows, mean: float, others: Float64, regularisation: float, bias: Float64
+) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
+    """Set the biases of all rows to the best there are for the others' biases."""
+    for row in range(bias.size):
+        start, stop = rows.indptr[row], rows.indptr[row + 1]
+        total = 0.0
+        for n in range(start, stop):
+            total += rows.values[n] - mean - others[rows.indices[n]]
+        if stop > start:
+            bias[row] = total / (regularisation + (stop - start))
+
+
+@compiled
+def _descend(
+    by_user: Rows,
+    order: Int64,
+    mean: float,
+    user_bias: Float64,
+    item_bias: Float64,
+    learning_rate: float,
+    regularisation: float,
+) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
+    """Visit every rating once."""
+    for u in range(user_bias.size):
+        for place in range(by_user.indptr[u], by_user.indptr[u + 1]):
+            n = order[place]
+            i = by_user.indices[n]
+            error = by_user.values[n] - (mean + user_bias[u] + item_bias[i])
+            user_bias[u] += learning_rate * (error - regularisation * user_bias[u])
+            item_bias[i] += learning_rate * (error - regularisation * item_bias[i])

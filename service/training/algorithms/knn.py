@@ -1,0 +1,196 @@
+"""k nearest neighbours: what those who resemble u most gave i, or what u gave those that resemble i most.
+
+With a level b(u, i) that `knn_basic`, `knn_means` and `knn_baseline` choose, and the k most similar users v (or items)
+among those who rated i (whom u rated), a rating is predicted as
+
+    b(u, i) + sum of sim(u, v) (r_vi - b(v, i)) / sum of sim(u, v)
+
+and as b(u, i) alone for fewer than min_k neighbours, an unknown user or an unknown item (Herlocker, Konstan, Borchers
+and Riedl, "An algorithmic framework for performing collaborative filtering", SIGIR 1999; `neighbours` defines the
+similarities). Names and defaults of the settings are scikit-surprise's, which predicts the mean of all ratings for
+whatever is unknown.
+
+Invariant: `predict` is exact, from the history and the levels. What is served keeps n_neighbours users of each user
+(items of each item), and all of them who rated the item speak, without k and min_k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from service.models.neighbourhood import Neighbourhood
+from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import baseline, neighbours, settings
+from service.training.algorithms.baseline import BaselineConfig, Levels
+from service.training.algorithms.neighbours import SIMILARITIES, Compared
+from service.training.algorithms.registry import Algorithm
+from service.training.algorithms.rowwise import grouped, rows_of, tidy
+from service.training.algorithms.settings import setting
+from service.training.assembly import assemble, history
+from service.training.interactions import Float32, Interactions, Progress
+
+
+@dataclass(frozen=True)
+class KnnConfig:
+    """Settings of k nearest neighbours."""
+
+    k: int = setting(
+        40, "How many neighbours count at most.", unit="neighbours", least=1, most=1_000_000, search=(10, 200, "log")
+    )
+    min_k: int = setting(
+        1, "How many it takes to depart from the level.", unit="neighbours", least=1, most=1_000_000, search=(1, 10)
+    )
+    similarity: str = setting("msd", "What resemblance is.", choices=SIMILARITIES)
+    user_based: bool = setting(default=True, doc="Whether users have neighbours, or items.")
+    min_support: int = setting(
+        1,
+        "How many ratings two have in common at least, or they do not resemble each other.",
+        unit="ratings",
+        least=1,
+        most=1_000_000,
+        search=(1, 20),
+    )
+    shrinkage: float = setting(
+        100.0,
+        "Of pearson_baseline: how many ratings in common halve the doubt in a resemblance.",
+        unit="ratings",
+        least=0,
+        most=1e6,
+        search=(1, 1000, "log"),
+    )
+    n_neighbours: int = setting(
+        100, "How many neighbours are served of each user or item.", unit="neighbours", least=1, most=100_000
+    )
+    serving_shrinkage: float = setting(
+        50.0,
+        "Of the choice of those: how many ratings in common make a resemblance count half.",
+        unit="ratings",
+        least=0,
+        most=1e6,
+    )
+    bsl_method: str = setting("als", "Of the baseline: als or sgd.", choices=baseline.METHODS)
+    bsl_n_epochs: int | None = setting(
+        None, "Of the baseline: epochs; 10 by als and 20 by sgd if none.", unit="epochs", least=1, most=100_000
+    )
+    bsl_reg_u: float = setting(15.0, "Of the baseline by als: regularisation of users.", least=0, most=1e6)
+    bsl_reg_i: float = setting(10.0, "Of the baseline by als: regularisation of items.", least=0, most=1e6)
+    bsl_reg: float = setting(0.02, "Of the baseline by sgd: regularisation.", least=0, most=1000)
+    bsl_learning_rate: float = setting(0.005, "Of the baseline by sgd: learning rate.", least=0, most=10)
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            UsageError: one is out of its bounds.
+        """
+        settings.check(self)
+
+
+LevelsOf = Callable[[csr_array, KnnConfig], Levels]
+"""(ratings, config) -> the levels of a model; ratings are float32 CSR (n_users, n_items)."""
+
+
+def algorithm(name: str, levels_of: LevelsOf) -> Algorithm:
+    """Return k nearest neighbours above some level.
+
+    Args:
+        name: on the command line.
+        levels_of: estimates the level.
+    """
+
+    def fit(data: Interactions, config: KnnConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
+        ratings = history(data)
+        levels = levels_of(ratings, config)
+        compared = _compared(ratings, ratings.T.tocsr(), config)
+        similar = neighbours.nearest(compared, config.n_neighbours, float(config.serving_shrinkage), progress)
+        return assemble(
+            data,
+            algorithm=name,
+            settings=settings.as_json(config),
+            user_bias=levels.user_bias.astype(np.float32),
+            item_bias=levels.item_bias.astype(np.float32),
+            global_mean=levels.mean,
+            neighbourhood=Neighbourhood(
+                "users" if config.user_based else "items",
+                "weighted_mean",
+                "residual",
+                # A row of item weights holds those that it speaks for, and `similar` those that speak for it.
+                similar if config.user_based else tidy(similar.T.tocsr()),
+            ),
+        )
+
+    return Algorithm(KnnConfig, fit, predict=predict)
+
+
+def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Predict the rating of each pair, exactly, from the history of a model of this family.
+
+    Args:
+        snapshot: the model, fitted or loaded.
+        user_rows: int32 (n,).
+        item_rows: int32 (n,), in the same order.
+
+    Returns:
+        float64 (n,), between rating_min and rating_max.
+    """
+    config = KnnConfig(**snapshot.settings)
+    by_user, by_item = snapshot.history, snapshot.seen_by
+    compared = _compared(by_user, by_item, config)
+    biases = (snapshot.user_bias, snapshot.item_bias)
+    if config.user_based:
+        residuals = _above(by_item, snapshot.global_mean, *biases[::-1])
+        x_rows, y_rows = user_rows, item_rows
+    else:
+        residuals = _above(by_user, snapshot.global_mean, *biases)
+        x_rows, y_rows = item_rows, user_rows
+    predicted = neighbours.said(compared, residuals, grouped(x_rows), y_rows, config.k, config.min_k)
+    predicted += snapshot.user_bias[user_rows]
+    predicted += snapshot.item_bias[item_rows]
+    predicted += snapshot.global_mean
+    return np.clip(predicted, snapshot.rating_min, snapshot.rating_max, out=predicted)
+
+
+def estimated_baseline(ratings: csr_array, config: KnnConfig) -> Levels:
+    """Return mean and biases of both users and items, by the baseline's own settings.
+
+    Args:
+        ratings: float32 CSR (n_users, n_items), at least one.
+        config: with the settings that begin with bsl_.
+
+    Raises:
+        TrainingDiverged: biases are no longer finite.
+    """
+    prefix: Final = "bsl_"
+    values = {name.removeprefix(prefix): value for name, value in vars(config).items() if name.startswith(prefix)}
+    return baseline.estimate(ratings, BaselineConfig(**values), prefix=prefix)
+
+
+def _compared(by_user: csr_array, by_item: csr_array, config: KnnConfig) -> Compared:
+    """Return what the similarities are taken over."""
+    sides = (by_user, by_item)
+    values: tuple[Float32 | None, Float32 | None] = (None, None)
+    if config.similarity == "pearson_baseline":
+        mean, user_bias, item_bias = estimated_baseline(by_user, config)
+        values = (_above(by_user, mean, user_bias, item_bias), _above(by_item, mean, item_bias, user_bias))
+    elif config.similarity == "pearson":
+        # The same for any zero of the scale, and most exact for one in its midst.
+        middle = np.rint(by_user.data.mean())
+        values = (by_user.data - middle, by_item.data - middle)
+    mine, others = (rows_of(matrix, column) for matrix, column in zip(sides, values, strict=True))
+    by_x, by_y = (mine, others) if config.user_based else (others, mine)
+    return Compared(by_x, by_y, SIMILARITIES.index(config.similarity), config.min_support, float(config.shrinkage))
+
+
+def _above(matrix: csr_array, mean: float, row_bias: NDArray[Any], column_bias: NDArray[Any]) -> Float32:
+    """Return what ratings are above mean and biases: float32 (nnz,), in the order of the matrix."""
+    above = matrix.data - np.repeat(row_bias.astype(np.float64), np.diff(matrix.indptr))
+    above -= column_bias[matrix.indices]
+    above -= mean
+    rounded: Float32 = above.astype(np.float32)
+    return rounded

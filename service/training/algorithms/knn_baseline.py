@@ -1,0 +1,13 @@
+"""k nearest neighbours above the baseline of users and items.
+
+Koren, "Factor in the neighbors: scalable and accurate collaborative filtering", ACM TKDD 4(1), 2010, section 2.2.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from service.training.algorithms import knn
+
+NAME: Final = "knn_baseline"
+ALGORITHM: Final = knn.algorithm(NAME, knn.estimated_baseline)

@@ -1,0 +1,203 @@
+"""Slope One: how much better than each other item do people like this one?
+
+With dev(i, j) the mean of r_vi - r_vj over all users v who rated both, a rating is predicted as
+
+    mean of u's ratings + mean of dev(i, j) over the items j that u rated and that share a user with i
+
+(Lemire and Maclachlan, "Slope one predictors for online rating-based collaborative filtering", SIAM Data Mining 2005;
+their equation for dense data, which scikit-surprise implements). Without such j it is u's mean, and for an unknown user
+the mean of all ratings. scikit-surprise predicts that for an unknown item too, and where a pair of the training set is
+predicted counts the item itself among the j; here j differs from i.
+
+Invariant: `predict` is exact, from the history alone. What is served keeps for each item the n_neighbours items that it
+was rated together with most often, of equally frequent ones those with the smaller row. So that those left out are not
+missed, a deviation is served as d(i) - d(j) + the rest, where d(i) is how far i's ratings lie above the means of its
+raters: d(i) and the mean of d(j) over all that u rated become biases, and the mean over neighbours is one of the rests.
+If nothing is left out, that is the definition again.
+
+All items cost the sum over users of their squared numbers of ratings, whatever the number of items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.models.neighbourhood import Neighbourhood
+from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import rowwise, settings
+from service.training.algorithms.compiled import compiled
+from service.training.algorithms.registry import Algorithm
+from service.training.algorithms.rowwise import Float64, Grouped, Rows, grouped, offer, row_means, rows_of, tidy
+from service.training.algorithms.settings import setting
+from service.training.algorithms.threads import in_blocks
+from service.training.assembly import assemble, history
+from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
+
+NAME: Final = "slope_one"
+
+
+@dataclass(frozen=True)
+class SlopeOneConfig:
+    """Settings of Slope One."""
+
+    n_neighbours: int = setting(
+        100, "How many items are served that speak for an item.", unit="items", least=1, most=100_000
+    )
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            UsageError: one is out of its bounds.
+        """
+        settings.check(self)
+
+
+def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
+    """Fit Slope One.
+
+    Args:
+        data: at least one rating.
+        config: the settings.
+        _rng: not needed.
+        progress: told of the items.
+
+    Returns:
+        The model: levels of users and items, and the rests of deviations between items.
+    """
+    ratings = history(data)
+    ratings_by_item = ratings.T.tocsr()
+    by_user, by_item = rows_of(ratings), rows_of(ratings_by_item)
+
+    def fill(start: int, stop: int, names: Int32, weights: Float32, counts: Int64) -> None:
+        _most_often_together(by_item, by_user, start, stop, names, weights, counts)
+
+    rests = rowwise.lists(fill, len(data.items), config.n_neighbours, progress)
+    mean = ratings.data.mean(dtype=np.float64)
+    user_level = row_means(ratings, ratings.data - mean)
+    item_level = row_means(ratings_by_item, by_item.values - mean - user_level[by_item.indices])
+    rests.data = (rests.data - np.repeat(item_level, np.diff(rests.indptr)) + item_level[rests.indices]).astype(
+        np.float32
+    )
+    return assemble(
+        data,
+        algorithm=NAME,
+        settings=settings.as_json(config),
+        user_bias=(user_level - row_means(ratings, item_level[by_user.indices])).astype(np.float32),
+        item_bias=item_level.astype(np.float32),
+        global_mean=float(mean),
+        # A row of weights holds those that an item speaks for, a row of `rests` those that speak for it.
+        neighbourhood=Neighbourhood("items", "mean", "seen", tidy(rests.T.tocsr())),
+    )
+
+
+def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Predict the rating of each pair, exactly, from the history of a model.
+
+    Args:
+        snapshot: the model, fitted or loaded.
+        user_rows: int32 (n,).
+        item_rows: int32 (n,), in the same order.
+
+    Returns:
+        float64 (n,), between rating_min and rating_max.
+    """
+    by_user, by_item = rows_of(snapshot.history), rows_of(snapshot.seen_by)
+    pairs = grouped(item_rows)
+    predicted = np.zeros(item_rows.size)
+
+    def work(start: int, stop: int) -> None:
+        _mean_deviations(by_item, by_user, pairs, start, stop, user_rows, predicted)
+
+    in_blocks(work, pairs.rows.size, rowwise.BLOCK_ROWS)
+    mean = np.float64(snapshot.global_mean)
+    predicted += row_means(snapshot.history, by_user.values - mean)[user_rows]
+    predicted += mean
+    return np.clip(predicted, snapshot.rating_min, snapshot.rating_max, out=predicted)
+
+
+ALGORITHM: Final = Algorithm(SlopeOneConfig, fit, predict=predict)
+
+
+@compiled
+def _compare(
+    by_item: Rows, by_user: Rows, i: int, sums: Float64, touched: Int32
+) -> int:  # pragma: no cover  # compiled; tests hold it to the reference
+    """Compare one item with all that share a user with it.
+
+    Args:
+        by_item: the ratings, (n_items, n_users).
+        by_user: the same, (n_users, n_items).
+        i: the item.
+        sums: float64 (n_items, 2), zeros before; how many users are shared, and the sum of differences, after.
+        touched: int32 (n_items + 1,), for the items that share a user, i itself among them.
+
+    Returns:
+        How many were touched.
+    """
+    n_touched = 0
+    for p in range(by_item.indptr[i], by_item.indptr[i + 1]):
+        u, rating = by_item.indices[p], np.float64(by_item.values[p])
+        for q in range(by_user.indptr[u], by_user.indptr[u + 1]):
+            j = by_user.indices[q]
+            # Whatever meets i for the first time stays; written without a branch, this is nearly free.
+            touched[n_touched] = j
+            n_touched += sums[j, 0] == 0
+            sums[j, 0] += 1
+            sums[j, 1] += rating - by_user.values[q]
+    return n_touched
+
+
+@compiled
+def _most_often_together(
+    by_item: Rows, by_user: Rows, start: int, stop: int, names: Int32, weights: Float32, counts: Int64
+) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
+    """Write the lists of items start to stop; see `rowwise.Fill`."""
+    n_items = by_item.indptr.size - 1
+    sums, touched = np.zeros((n_items, 2)), np.empty(n_items + 1, np.int32)
+    keys, best = np.empty(names.shape[1]), np.empty(names.shape[1], np.int64)
+    for i in range(start, stop):
+        size = 0
+        n_touched = _compare(by_item, by_user, i, sums, touched)
+        for t in range(n_touched):
+            j = touched[t]
+            if j != i:
+                size = offer(keys, best, size, sums[j, 0], j)
+        for n in range(size):
+            j = best[n]
+            names[i - start, n] = j
+            weights[i - start, n] = sums[j, 1] / sums[j, 0]
+        counts[i - start] = size
+        for t in range(n_touched):
+            sums[touched[t]] = 0
+
+
+@compiled
+def _mean_deviations(
+    by_item: Rows, by_user: Rows, pairs: Grouped, start: int, stop: int, user_rows: Int32, means: Float64
+) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
+    """Write the means of the pairs of `pairs.rows[start:stop]`; 0 where no item of the user shares a user."""
+    n_items = by_item.indptr.size - 1
+    sums, touched = np.zeros((n_items, 2)), np.empty(n_items + 1, np.int32)
+    for m in range(start, stop):
+        i = pairs.rows[m]
+        n_touched = _compare(by_item, by_user, i, sums, touched)
+        for t in range(n_touched):
+            j = touched[t]
+            sums[j, 1] /= sums[j, 0]
+        for n in range(pairs.bounds[m], pairs.bounds[m + 1]):
+            u = user_rows[pairs.order[n]]
+            total, count = 0.0, 0
+            for q in range(by_user.indptr[u], by_user.indptr[u + 1]):
+                j = by_user.indices[q]
+                if j != i and sums[j, 0] > 0:
+                    total += sums[j, 1]
+                    count += 1
+            if count:
+                means[pairs.order[n]] = total / count
+        for t in range(n_touched):
+            sums[touched[t]] = 0
