@@ -1,0 +1,293 @@
+"""Factorisation by a sampled softmax: each interaction is to stand out from items that are drawn at random.
+
+A user's factors w and an item's h have the score s(u, i) = cos(w_u, h_i) / temperature. In a batch B of interactions,
+all of which share the drawn items N, the loss is
+
+    sum over (u, i) in B of  -log( exp s(u, i) / (exp s(u, i) + sum over j in N of exp s(u, j)) )
+
+where j leaves out what u is known to have interacted with (Wu, Wang, Gao, Chen, Fu and Qiu, "On the effectiveness of
+sampled softmax loss for item recommendation", ACM Transactions on Information Systems 42(4), 2024; with one drawn item
+and a product for the cosine it would be BPR: Rendle, Freudenthaler, Gantner and Schmidt-Thieme, "BPR: Bayesian
+personalized ranking from implicit feedback", UAI 2009). Every step is one of Adam (Kingma and Ba, ICLR 2015) for those
+rows alone that the batch names, at a rate that falls to zero in a straight line.
+
+The length of factors has no say in a cosine. So there is no weight decay, which could but shorten them; and what is
+published has length 1, so that its product is the cosine.
+
+Invariant: the result is a function of data, settings and generator alone. A batch is cut into shards of a fixed size,
+and what shards say about an item is added in their order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import settings, threads
+from service.training.algorithms.compiled import compiled
+from service.training.algorithms.registry import Algorithm
+from service.training.algorithms.rowwise import Rows, rows_of
+from service.training.algorithms.settings import setting
+from service.training.assembly import assemble, history
+from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
+
+NAME: Final = "softmax"
+# Of Adam, as its authors recommend.
+BETA_1: Final = 0.9
+BETA_2: Final = 0.999
+EPSILON: Final = 1e-8
+_SHARD: Final = 256  # interactions of a batch that a thread takes at a time
+
+
+@dataclass(frozen=True)
+class SoftmaxConfig:
+    """Settings of the softmax factorisation."""
+
+    n_factors: int = setting(
+        64, "How many factors describe a user or an item.", unit="factors", least=1, most=4096, search=(32, 256, "log")
+    )
+    n_epochs: int = setting(
+        12, "How often every interaction is visited.", unit="epochs", least=1, most=10_000, search=(5, 60, "log")
+    )
+    batch_size: int = setting(
+        512, "How many interactions share a step and what is drawn for it.", unit="interactions", least=1, most=1 << 20
+    )
+    n_negatives: int = setting(
+        1024,
+        "How many items are drawn for each batch; all items where there are no more.",
+        unit="items",
+        least=1,
+        most=1 << 20,
+        search=(256, 4096, "log"),
+    )
+    temperature: float = setting(
+        0.15,
+        "What cosines are divided by: the lower, the more the items count that score nearly as high.",
+        least=0.03,
+        most=100,
+        search=(0.05, 0.3, "log"),
+    )
+    lr: float = setting(0.02, "Adam's learning rate at first.", least=0, most=10, search=(0.002, 0.05, "log"))
+    init_std_dev: float = setting(0.1, "Standard deviation of the first factors.", least=1e-4, most=100)
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            UsageError: one is out of its bounds.
+        """
+        settings.check(self)
+
+
+class Table:
+    """The factors of all users, or of all items, of any length, and what Adam remembers of them."""
+
+    def __init__(self, n: int, config: SoftmaxConfig, rng: np.random.Generator) -> None:
+        self.factors = first_factors(n, config, rng)
+        self._means = np.zeros_like(self.factors)
+        self._squares = np.zeros_like(self.factors)
+        self._places = np.full(n, -1, dtype=np.int32)
+
+    def step(self, rows: Int32, gradients: Float32, rate: float, n_steps: int) -> None:
+        """Take one step of Adam.
+
+        Args:
+            rows: int32 (m,); a row that is there more than once has the sum of its gradients.
+            gradients: float32 (m, k), by the direction of a row's factors; used up.
+            rate: the learning rate.
+            n_steps: how many steps there have been, this one included.
+        """
+        rate *= (1 - BETA_2**n_steps) ** 0.5 / (1 - BETA_1**n_steps)
+        _step(rows, gradients, self.factors, self._means, self._squares, self._places, np.float32(rate))
+
+
+class Batch(NamedTuple):
+    """One step's interactions, and the items that were drawn for it.
+
+    Attributes:
+        users: int32 (b,), user rows.
+        items: int32 (b,), item rows.
+        drawn: int32 (m,), item rows, each once.
+    """
+
+    users: Int32
+    items: Int32
+    drawn: Int32
+
+
+class Gradients(NamedTuple):
+    """What a batch's loss says of each direction in it: float32 (b, k), (b, k) and (m, k), in the batch's order."""
+
+    users: Float32
+    items: Float32
+    drawn: Float32
+
+
+def fit(data: Interactions, config: SoftmaxConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
+    """Fit the softmax factorisation. It cannot diverge: Adam's steps are bounded by its rate.
+
+    Args:
+        data: at least one interaction; ratings do not count.
+        config: the settings.
+        rng: draws the first factors, the order of interactions, and the items of each batch.
+        progress: told of the epochs.
+
+    Returns:
+        The model; users and items without an interaction in `data` have no factors, and nobody has a bias.
+    """
+    users, items = Table(len(data.users), config, rng), Table(len(data.items), config, rng)
+    is_user = np.bincount(data.user_rows, minlength=len(data.users)) > 0
+    is_item = np.bincount(data.item_rows, minlength=len(data.items)) > 0
+    catalogue = np.flatnonzero(is_item).astype(np.int32)
+    seen = rows_of(history(data))
+    n, n_steps = len(data), 0
+    n_all = config.n_epochs * -(-n // config.batch_size)
+    progress("fit", 0, config.n_epochs)
+    with threads.one_blas_thread():
+        for epoch in range(config.n_epochs):
+            order = rng.permutation(n)
+            for start in range(0, n, config.batch_size):
+                visited = order[start : start + config.batch_size]
+                drawn = draw(catalogue, config.n_negatives, rng)
+                batch = Batch(data.user_rows[visited], data.item_rows[visited], drawn)
+                rate = config.lr * (1 - n_steps / n_all)
+                n_steps += 1
+                gradients = gradients_of(batch, users.factors, items.factors, seen, config.temperature)
+                users.step(batch.users, gradients.users, rate, n_steps)
+                rows = np.concatenate([batch.items, batch.drawn])
+                items.step(rows, np.concatenate([gradients.items, gradients.drawn]), rate, n_steps)
+            progress("fit", epoch + 1, config.n_epochs)
+    user_factors, item_factors = directions(users.factors), directions(items.factors)
+    user_factors[~is_user] = 0
+    item_factors[~is_item] = 0
+    return assemble(
+        data,
+        algorithm=NAME,
+        settings=settings.as_json(config),
+        user_factors=user_factors,
+        item_factors=item_factors,
+    )
+
+
+ALGORITHM: Final = Algorithm(SoftmaxConfig, fit, kind="ranking")
+
+
+def first_factors(n: int, config: SoftmaxConfig, rng: np.random.Generator) -> Float32:
+    """Draw the factors to start from, float32 (n, k)."""
+    factors = rng.standard_normal((n, config.n_factors), dtype=np.float32)
+    factors *= np.float32(config.init_std_dev)
+    return factors
+
+
+def draw(catalogue: Int32, n: int, rng: np.random.Generator) -> Int32:
+    """Return n items, each at most once, or all where there are no more."""
+    if n >= catalogue.size:
+        return catalogue
+    return catalogue[rng.choice(catalogue.size, n, replace=False, shuffle=False)]
+
+
+def directions(factors: Float32) -> Float32:
+    """Return rows of length 1, float32 like `factors`; zeros stay zeros."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", factors, factors))
+    lengths[lengths == 0] = 1
+    unit: Float32 = factors / lengths[:, np.newaxis]
+    return unit
+
+
+def gradients_of(
+    batch: Batch, user_factors: Float32, item_factors: Float32, seen: Rows, temperature: float
+) -> Gradients:
+    """Differentiate the loss of a batch by the directions of its users, its items and the drawn ones.
+
+    Args:
+        batch: the interactions and the drawn items.
+        user_factors: float32 (n_users, k), of any length.
+        item_factors: float32 (n_items, k), likewise.
+        seen: the items of each user, from which none of them has to stand out.
+        temperature: what cosines are divided by.
+    """
+    n, k = batch.users.size, user_factors.shape[1]
+    for_users, for_items = np.empty((n, k), np.float32), np.empty((n, k), np.float32)
+    for_drawn = np.empty((-(-n // _SHARD), batch.drawn.size, k), np.float32)
+    drawn = directions(item_factors[batch.drawn])
+    columns = np.full(item_factors.shape[0], -1, dtype=np.int32)
+    columns[batch.drawn] = np.arange(batch.drawn.size, dtype=np.int32)
+    sharpness = np.float32(1 / temperature)
+
+    def add(start: int, stop: int) -> None:
+        rows = batch.users[start:stop]
+        users, items = directions(user_factors[rows]), directions(item_factors[batch.items[start:stop]])
+        # Divided by the largest that there can be, exp(1 / temperature), no exponential is too large.
+        odds = users @ drawn.T
+        odds -= 1
+        odds *= sharpness
+        np.exp(odds, out=odds)
+        _leave_out(odds, rows, seen.indptr, seen.indices, columns)
+        own = np.exp((np.einsum("ij,ij->i", users, items) - 1) * sharpness)
+        total = odds.sum(axis=1) + own
+        odds *= (sharpness / total)[:, np.newaxis]
+        own /= total
+        own -= 1
+        own *= sharpness
+        np.multiply(items, own[:, np.newaxis], out=for_users[start:stop])
+        for_users[start:stop] += odds @ drawn
+        np.multiply(users, own[:, np.newaxis], out=for_items[start:stop])
+        np.matmul(odds.T, users, out=for_drawn[start // _SHARD])
+
+    threads.in_blocks(add, n, _SHARD)
+    return Gradients(for_users, for_items, for_drawn.sum(axis=0))
+
+
+@compiled
+def _leave_out(
+    odds: Float32, users: Int32, indptr: Int64, indices: Int32, columns: Int32
+) -> None:  # pragma: no cover  # compiled
+    """Zero the odds, float32 (b, m), of what a user has seen; `columns` says where an item is, or -1."""
+    for row in range(users.size):
+        for place in range(indptr[users[row]], indptr[users[row] + 1]):
+            column = columns[indices[place]]
+            if column >= 0:
+                odds[row, column] = 0
+
+
+@compiled
+def _step(
+    rows: Int32,
+    gradients: Float32,
+    factors: Float32,
+    means: Float32,
+    squares: Float32,
+    places: Int32,
+    rate: np.float32,
+) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
+    """Take a step of Adam for some rows; `places`, -1 for every row, is lent."""
+    k = factors.shape[1]
+    new_mean, new_square, epsilon = np.float32(1 - BETA_1), np.float32(1 - BETA_2), np.float32(EPSILON)
+    for m in range(rows.size):
+        first = places[rows[m]]
+        if first < 0:
+            places[rows[m]] = m
+        else:
+            for f in range(k):
+                gradients[first, f] += gradients[m, f]
+    for m in range(rows.size):
+        row = rows[m]
+        if places[row] != m:
+            continue
+        square = along = np.float32(0)
+        for f in range(k):
+            square += factors[row, f] * factors[row, f]
+            along += factors[row, f] * gradients[m, f]
+        inverse = np.float32(1) / np.sqrt(square) if square > 0 else np.float32(1)
+        along *= inverse * inverse
+        for f in range(k):
+            # By factors instead of their direction: what lies along them turns nothing.
+            gradient = (gradients[m, f] - along * factors[row, f]) * inverse
+            means[row, f] += new_mean * (gradient - means[row, f])
+            squares[row, f] += new_square * (gradient * gradient - squares[row, f])
+            factors[row, f] -= rate * means[row, f] / (np.sqrt(squares[row, f]) + epsilon)
+    for m in range(rows.size):
+        places[rows[m]] = -1
