@@ -3,6 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 READY := $(VENV)/.ready
 # pip needs the network only here; everything later runs offline.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -11,7 +12,7 @@ DATA ?=
 REPLICAS ?=
 PORT ?=
 
-.PHONY: setup up check test long bench lock clean help
+.PHONY: setup up check test long bench peers compare lock clean help
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -51,10 +52,21 @@ bench: setup ## Recommend route against bare aiohttp (DATA=PATH), telemetry agai
 	$(BIN)/python -m ops.bench recommend --min-ratio 0.25 $(if $(DATA),--data '$(DATA)')
 	$(BIN)/python -m ops.bench telemetry --rounds 3 --max-offer-us 10 --max-total-us 15 --min-archived 20000
 
+peers: $(PEERS)/.ready ## Make .venv-peers with the public libraries that compare runs (6 GB, most of it for LensKit)
+
+$(PEERS)/.ready: ops/benchmarks/peers.txt
+	rm -rf $(PEERS)
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --requirement ops/benchmarks/peers.txt
+	@touch $@
+
+compare: setup peers ## Our models beside those of scikit-surprise, implicit and LensKit (DATA=PATH)
+	$(BIN)/python -m ops.bench models --check $(if $(DATA),--data '$(DATA)',--data demo)
+
 lock: ## Resolve requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --no-header --only-binary :all: --extra embedded --extra train --extra dev pyproject.toml -o requirements.lock --upgrade
 
 clean: ## Remove what setup and the tools made; state in var/ and logs/ stays
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -30,6 +30,7 @@ from urllib.parse import quote
 import typer
 
 from ops.closed_loop import Throughput, drive
+from ops.table import table
 from ops.workbench import HOST, Workbench, on_core, scrape, two_cores
 from service.errors import RunError
 
@@ -47,6 +48,7 @@ _WARMUP_S = 1.0
 _ASKED_USERS = 20_000
 _GENERATOR_LIMIT = 0.9
 _ARCHIVED_WITHIN_S = 60.0
+_PEERS_PYTHON = Path(".venv-peers/bin/python")
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,89 @@ def outage(
     for name, limit in (("p50", max_p50), ("p99", max_p99)):
         if limit is not None and figures[f"{name}_ratio"] > limit:
             raise RunError(f"The objective --max-{name} {limit:g} was missed: it is {figures[f'{name}_ratio']:g}.")
+    return 0
+
+
+@app.command()
+def models(
+    *,
+    data: Annotated[str, typer.Option(help="What to learn from, as for recollect train.")],
+    algorithms: Annotated[str | None, typer.Option(help="Ours, comma separated; by default all with a peer.")] = None,
+    split: Annotated[str, typer.Option(help="folds, canonical, leave-one-out, time or time-per-user.")] = "folds",
+    folds: Annotated[int, typer.Option(min=2, max=100, help="Random folds.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds the folds and the fits.")] = 0,
+    peers: Annotated[str, typer.Option(help="Libraries, comma separated, or none.")] = "surprise,implicit,lenskit",
+    peers_python: Annotated[Path, typer.Option(help="The interpreter of their environment.")] = _PEERS_PYTHON,
+    peer_settings: Annotated[
+        list[str] | None, typer.Option("--peer-set", help="A setting of a peer, such as ALS.alpha=10.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads and cores of each side.")] = 1,
+    peer_folds: Annotated[int | None, typer.Option(min=1, help="Run peers on so many folds only.")] = None,
+    svdpp_folds: Annotated[int, typer.Option(min=0, help="Run scikit-surprise's SVDpp on so many folds.")] = 1,
+    quick: Annotated[bool, typer.Option(help="Run peers on one fold, and not SVDpp of scikit-surprise.")] = False,
+    check: Annotated[bool, typer.Option(help="Exit 1 if a bound is missed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> int:
+    """Compare our models with those of scikit-surprise, implicit and LensKit on the same folds."""
+    from ops.benchmarks import comparison, pairs
+    from ops.benchmarks import peers as contests
+    from service.training import cuts
+    from service.training.algorithms.registry import parse_list
+    from service.training.protocol import Protocol
+
+    names = pairs.algorithms() if algorithms is None else algorithms.split(",")
+    plan = contests.Plan(
+        candidates=list(parse_list(names)),
+        protocol=Protocol(split=split, folds=folds, seed=seed),
+        python=peers_python,
+        libraries=pairs.libraries(peers),
+        threads=threads,
+        peer_folds=1 if quick else peer_folds,
+        slow_folds=0 if quick else svdpp_folds,
+        peer_settings=pairs.peer_settings(peer_settings or []),
+    )
+    cut, _ = cuts.read(data, plan.protocol)
+    contest = contests.run(plan, cut, _say)
+    asked = list(comparison.bounds(contest, cut.data, plan.protocol))
+    if as_json:
+        figures = comparison.figures(contest, plan, cut.data)
+        print(json.dumps(figures | {"machine": machine(), "load_1m": os.getloadavg()[0]}, indent=2))
+    else:
+        for title, headings, rows in comparison.tables(contest, cut.data):
+            print(f"{title}\n{table(headings, rows, left={0, 1})}\n")
+        for sentence in comparison.verdicts(asked):
+            print(sentence)
+    missed = [bound.what for bound in asked if not bound.holds]
+    if check and missed:
+        raise RunError(f"{len(missed)} of {len(asked)} bounds were missed: {', '.join(missed)}.")
+    return 0
+
+
+@app.command()
+def scale(
+    *,
+    users: Annotated[int, typer.Option(min=1, help="Users of the largest set.")] = 1_000_000,
+    items: Annotated[int, typer.Option(min=1, help="Items of it.")] = 100_000,
+    ratings: Annotated[int, typer.Option(min=1, help="Ratings of it.")] = 20_000_000,
+    algorithms: Annotated[str, typer.Option(help="Names, comma separated; each must have n_factors.")] = "svd,ials",
+    factors: Annotated[int, typer.Option(min=1, help="Factors of a user or an item.")] = 64,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs to train; the median one counts.")] = 3,
+    threads: Annotated[int, typer.Option(min=0, help="At most so many; 0 for all cores.")] = 0,
+    max_growth: Annotated[float | None, typer.Option(help="Objective: time of a rating, largest to smallest.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> int:
+    """Train on synthetic sets of a 16th, a quarter and the whole of a size."""
+    from ops.benchmarks import scale as growth
+    from service.training.demo import DemoSize
+
+    plan = growth.Plan(algorithms=tuple(algorithms.split(",")), n_factors=factors, n_epochs=epochs, threads=threads)
+    figures = growth.run(plan, DemoSize(users, items, ratings), _say)
+    if as_json:
+        print(json.dumps({"results": figures, "machine": machine(), "load_1m": os.getloadavg()[0]}, indent=2))
+    else:
+        print(table(growth.HEADINGS, growth.rows(figures), left={0}))
+    if max_growth is not None and (grown := list(growth.grown(figures, max_growth))):
+        raise RunError(f"The objective --max-growth {max_growth:g} was missed: {'; '.join(grown)}.")
     return 0
 
 

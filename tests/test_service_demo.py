@@ -4,6 +4,9 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from service.errors import DataError
 from service.training import datasets, demo
@@ -36,6 +39,24 @@ def test_the_same_size_gives_the_same_set() -> None:
     assert first.users.id_of == second.users.id_of
     assert datasets.fingerprint("demo:50x40x600") == first.fingerprint != datasets.fingerprint("demo:50x40x601")
     assert datasets.fingerprint("demo") == datasets.fingerprint("demo:2000x1000x100000")
+
+
+@given(
+    drawn=st.lists(st.integers(0, 40), min_size=1, max_size=60).map(np.array),
+    taken=st.sets(st.integers(0, 40)).map(lambda taken: np.array(sorted(taken), dtype=np.int64)),
+)
+def test_what_is_drawn_again_is_left_out(drawn: NDArray[np.int64], taken: NDArray[np.int64]) -> None:
+    """The fast ways of the generator are numpy's own sets, in the same order: the bytes of a set hang on it."""
+    assert demo._different(drawn).tolist() == np.unique(drawn).tolist()
+    assert demo._others(drawn, taken).tolist() == np.setdiff1d(drawn, taken).tolist()
+
+
+@given(rows=st.lists(st.integers(0, 9), min_size=1, max_size=40))
+def test_rows_are_numbered_by_first_appearance(rows: list[int]) -> None:
+    """Without gaps, and with ids from 1."""
+    numbered, vocabulary = demo._rows_in_use(np.array(rows), 10)
+    assert vocabulary.id_of == [str(row + 1) for row in dict.fromkeys(rows)]
+    assert [vocabulary.id_of[row] for row in numbered] == [str(row + 1) for row in rows]
 
 
 def test_it_has_a_long_tail_and_tastes() -> None:

@@ -111,7 +111,8 @@ def generate(size: DemoSize, progress: Progress) -> Interactions:
     stars += rng.normal(0, 0.5, pairs.size)
     ratings = np.clip(np.round(stars * 2) / 2, 0.5, 5.0).astype(np.float32)
 
-    order = np.lexsort((timestamps, user_rows))
+    # One key sorts several times faster than two; the sort is stable.
+    order = np.argsort(user_rows * (_SPAN_S + 1) + (timestamps - _START_S), kind="stable")
     user_rows, users = _rows_in_use(user_rows[order], size.n_users)
     item_rows, items = _rows_in_use(item_rows[order], size.n_items)
     return Interactions(
@@ -159,7 +160,8 @@ def _draw_pairs(
     if size.n_ratings >= size.n_users + size.n_items:
         everyone, everything = np.arange(size.n_users), np.arange(size.n_items)
         own = everyone * size.n_items + draw_items(everyone, _OWN_TASTE_SHARE)
-        pairs = np.union1d(own, rng.integers(size.n_users, size=size.n_items) * size.n_items + everything)
+        of_everything = rng.integers(size.n_users, size=size.n_items) * size.n_items + everything
+        pairs = _different(np.concatenate([own, of_everything]))
     n_pairs, n_rounds = size.n_users * size.n_items, 0
     while pairs.size < size.n_ratings:
         missing, n_free = size.n_ratings - pairs.size, n_pairs - pairs.size
@@ -172,22 +174,42 @@ def _draw_pairs(
         elif n_rounds < 8:
             users = np.searchsorted(activity, rng.random(n_draws) * activity[-1], side="right")
             users = np.minimum(users, size.n_users - 1)
-            new = np.setdiff1d(users * size.n_items + draw_items(users, _OWN_TASTE_SHARE), pairs)
+            new = _others(users * size.n_items + draw_items(users, _OWN_TASTE_SHARE), pairs)
         else:
             # What the favourites leave free is found sooner by drawing evenly.
-            new = np.setdiff1d(rng.integers(n_pairs, size=n_draws), pairs)
+            new = _others(rng.integers(n_pairs, size=n_draws), pairs)
         if new.size > missing:
             new = rng.choice(new, missing, replace=False)
-        pairs = np.union1d(pairs, new)
+        pairs = np.sort(np.concatenate([pairs, new]))
         n_rounds += 1
         progress("generate", pairs.size, size.n_ratings)
     return pairs
 
 
+def _different(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the different ones, ascending; numpy's own unique hashes them, which is slow where there are millions."""
+    in_order = np.sort(pairs)
+    different: NDArray[np.int64] = in_order[np.append(True, in_order[1:] != in_order[:-1])]
+    return different
+
+
+def _others(drawn: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the different ones of `drawn`, at least one, that are not in `pairs`, which is ascending; ascending."""
+    new = _different(drawn)
+    if not pairs.size:
+        return new
+    place = np.minimum(np.searchsorted(pairs, new), pairs.size - 1)
+    others: NDArray[np.int64] = new[pairs[place] != new]
+    return others
+
+
 def _rows_in_use(rows: NDArray[np.int64], n: int) -> tuple[NDArray[np.int32], Vocabulary]:
     """Number the rows that occur by first appearance; ids are the numbers from 1."""
-    used, first = np.unique(rows, return_index=True)
-    by_appearance = used[np.argsort(first, kind="stable")]
+    first = np.full(n, rows.size)
+    # Of several values for one place numpy keeps the last, so backwards the first appearance stays.
+    first[rows[::-1]] = np.arange(rows.size - 1, -1, -1)
+    used = np.flatnonzero(first < rows.size)
+    by_appearance = used[np.argsort(first[used], kind="stable")]
     row_of = np.zeros(n, dtype=np.int32)
     row_of[by_appearance] = np.arange(used.size, dtype=np.int32)
     return row_of[rows], Vocabulary([str(row + 1) for row in by_appearance.tolist()])
