@@ -75,8 +75,8 @@ def test_a_test_set_of_its_own(config: Config, tmp_path: Path, capsys: pytest.Ca
     rows = [f"u{user},i{item},{1 + (user + item) % 5}" for user in range(8) for item in range(6)]
     (tmp_path / "train.csv").write_text("user,item,rating\n" + "\n".join(rows[::2]) + "\nbad,row,x\n")
     (tmp_path / "test.csv").write_text("user,item,rating\n" + "\n".join(rows[1::2]) + "\nworse,row,x\n")
-    paths = {"data": str(tmp_path / "train.csv"), "test": str(tmp_path / "test.csv")}
-    assert evaluate(config, algorithms=["svd"], **paths) == 0
+    train, test = str(tmp_path / "train.csv"), str(tmp_path / "test.csv")
+    assert evaluate(config, algorithms=["svd"], data=train, test=test) == 0
     out, err = capsys.readouterr()
     assert "24 ratings by 8 users of 6 items; a given test set, seed 0" in out
     assert "train.csv" in err

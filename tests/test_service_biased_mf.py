@@ -9,8 +9,8 @@ import pytest
 
 from service.errors import UsageError
 from service.training import datasets
-from service.training.algorithms import settings
-from service.training.algorithms.biased_mf import SvdConfig, fit, visiting_order
+from service.training.algorithms import settings, threads, visits
+from service.training.algorithms.biased_mf import SvdConfig, fit
 from service.training.algorithms.biased_mf_reference import fit_slowly
 from service.training.interactions import no_progress
 from service.training.predictions import predict
@@ -40,14 +40,21 @@ def test_the_kernel_agrees_with_the_slow_reference(config: SvdConfig) -> None:
     np.testing.assert_allclose(snapshot.item_bias, tables.item_bias, atol=2e-5)
 
 
-def test_ratings_are_visited_user_by_user() -> None:
-    """Every rating once, each user's together, users in no order of rows."""
-    user_rows = np.random.default_rng(0).integers(0, 50, 1000).astype(np.int32)
-    order = visiting_order(user_rows, 60, np.random.default_rng(1))
-    assert sorted(order.tolist()) == list(range(1000))
-    visited = user_rows[order]
-    assert int(np.sum(np.diff(visited) != 0)) == np.unique(user_rows).size - 1
-    assert np.any(np.diff(visited) < 0)
+def test_cores_share_a_grid_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ratings are cut into blocks, threads end at the same bytes, and at the reference's over the same order."""
+    monkeypatch.setattr(visits, "_LEAST_GRID_RATINGS", 9000)
+    data = datasets.read("demo:300x200x9000")
+    config = SvdConfig(n_factors=5, n_epochs=2, lr_all=0.02)
+    assert visits.in_grid(data, np.random.default_rng(7)).bounds.shape == (4, 5)
+    snapshots = []
+    for n_threads in (1, 4):
+        with threads.limit(n_threads):
+            snapshots.append(fit(data, config, np.random.default_rng(7), no_progress))
+    assert snapshots[0].user_factors.tobytes() == snapshots[1].user_factors.tobytes()
+    assert snapshots[0].item_factors.tobytes() == snapshots[1].item_factors.tobytes()
+    _, tables = fit_slowly(data, config, np.random.default_rng(7))
+    np.testing.assert_allclose(snapshots[1].user_factors, tables.user_factors, atol=2e-5)
+    np.testing.assert_allclose(snapshots[1].item_factors, tables.item_factors, atol=2e-5)
 
 
 def test_without_biases_the_unknown_is_the_mean() -> None:

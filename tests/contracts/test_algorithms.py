@@ -52,6 +52,49 @@ ENROLLED = [
         refused=("n_factors=0", "lr_all=-1", "reg_all=nan"),
         diverging=("lr_all=9",),
     ),
+    Case(
+        "svdpp",
+        ("n_factors=4", "n_epochs=400", "lr_all=0.02"),
+        refused=("n_factors=0", "lr_yj=-1", "reg_yj=nan"),
+        diverging=("lr_all=9",),
+    ),
+    Case(
+        "nmf",
+        ("n_factors=4", "n_epochs=400"),
+        refused=("n_factors=0", "reg_pu=-1", "init_high=0", "init_low=-1"),
+        diverging=("lr_bu=9", "biased=true"),
+        unknown="mean",
+    ),
+    Case("bayesian_mf", ("n_factors=2", "n_samples=150"), refused=("n_factors=0", "n_samples=0", "implicit=maybe")),
+    Case("slope_one", (), refused=("n_neighbours=0",), personal=False, seeded=False, unknown="mean"),
+    Case(
+        "knn_basic",
+        ("k=10", "n_neighbours=10"),
+        refused=("k=0", "min_k=0", "similarity=jaccard", "user_based=perhaps", "min_support=0", "shrinkage=-1"),
+        diverging=("bsl_learning_rate=9", "bsl_method=sgd", "similarity=pearson_baseline"),
+        seeded=False,
+        unknown="mean",
+    ),
+    Case("knn_means", ("k=10", "n_neighbours=10"), refused=("k=0",), seeded=False, unknown="mean"),
+    Case("knn_baseline", ("k=10", "n_neighbours=10"), refused=("bsl_method=svd",), seeded=False),
+    Case(
+        "baseline",
+        (),
+        refused=("n_epochs=0", "method=svd"),
+        diverging=("learning_rate=9", "method=sgd"),
+        personal=False,
+        seeded=False,
+    ),
+    Case("ials", ("n_factors=2",), refused=("n_factors=0", "reg=0", "unobserved_weight=-1", "confidence=likes")),
+    Case(
+        "softmax",
+        ("n_factors=2", "batch_size=64", "n_epochs=40", "temperature=0.5"),
+        refused=("temperature=0", "n_negatives=0", "batch_size=0", "lr=-1"),
+    ),
+    Case("ease", (), refused=("reg=0", "n_neighbours=0"), seeded=False),
+    Case(
+        "item_knn", (), refused=("n_neighbours=0", "similarity=pearson", "weighting=idf", "asymmetry=2"), seeded=False
+    ),
     Case("popularity", (), refused=("half_life_days=0",), personal=False, seeded=False),
 ]
 RATING = [case for case in ENROLLED if registry.get(case.name).kind == "rating"]

@@ -174,10 +174,9 @@ class _Chain:
         offsets = np.ascontiguousarray(other[:, -1])
         noise = self._rng.standard_normal(table.shape, dtype=np.float32)
         # A row's prior, as the right side of its equations.
-        prior = np.broadcast_to(hyper.mean @ hyper.precision, table.shape)
-        if shifts is not None:
-            prior = prior + shifts @ hyper.precision
-        prior = np.ascontiguousarray(prior, dtype=np.float32)
+        middle = hyper.mean if shifts is None else shifts + hyper.mean
+        prior = np.empty(table.shape, np.float32)
+        prior[:] = middle @ hyper.precision
 
         def rows(start: int, stop: int) -> None:
             _draw_rows(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.algorithms.biased_mf import SvdConfig, Tables, first_tables, visiting_order
+from service.training.algorithms import visits
+from service.training.algorithms.biased_mf import PARTS, SvdConfig, first_tables
+from service.training.algorithms.factors import Tables, rates
 from service.training.interactions import Interactions
 
 
@@ -20,17 +22,16 @@ def fit_slowly(data: Interactions, config: SvdConfig, rng: np.random.Generator) 
     Returns:
         The global mean, and tables of float64 arrays rounded to float32.
     """
-    order = visiting_order(data.user_rows, len(data.users), rng)
+    visiting = visits.in_grid(data, rng)
     first = first_tables(data, config, rng)
-    p: NDArray[np.float64] = first.user_factors.astype(np.float64)
-    q: NDArray[np.float64] = first.item_factors.astype(np.float64)
+    p: NDArray[np.float64] = first.user_factors[:, : config.n_factors].astype(np.float64)
+    q: NDArray[np.float64] = first.item_factors[:, : config.n_factors].astype(np.float64)
     b_user, b_item = np.zeros(len(p)), np.zeros(len(q))
     mean = float(data.ratings.mean()) if config.biased else 0.0
-    lr_bu, lr_bi, lr_pu, lr_qi, reg_bu, reg_bi, reg_pu, reg_qi = config.rates().astype(np.float64)
+    lr_bu, lr_bi, lr_pu, lr_qi, reg_bu, reg_bi, reg_pu, reg_qi = rates(config, PARTS).astype(np.float64)
     for _ in range(config.n_epochs):
-        for n in order:
-            u, i = data.user_rows[n], data.item_rows[n]
-            error = data.ratings[n] - (mean + b_user[u] + b_item[i] + p[u] @ q[i])
+        for u, i, rating in zip(visiting.users, visiting.items, visiting.ratings, strict=True):
+            error = rating - (mean + b_user[u] + b_item[i] + p[u] @ q[i])
             if config.biased:
                 b_user[u] += lr_bu * (error - reg_bu * b_user[u])
                 b_item[i] += lr_bi * (error - reg_bi * b_item[i])

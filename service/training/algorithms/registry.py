@@ -47,6 +47,18 @@ class Algorithm:
 
 _MODULES: Final = {
     "svd": "biased_mf",
+    "svdpp": "svdpp",
+    "nmf": "nmf",
+    "bayesian_mf": "bayesian_mf",
+    "slope_one": "slope_one",
+    "knn_basic": "knn_basic",
+    "knn_means": "knn_means",
+    "knn_baseline": "knn_baseline",
+    "baseline": "baseline",
+    "ials": "ials",
+    "softmax": "softmax",
+    "ease": "ease",
+    "item_knn": "item_knn",
     "popularity": "popularity",
 }
 

@@ -1,0 +1,232 @@
+"""SVD++: biased matrix factorisation in which what a user has rated tells about the user too, whatever the rating was.
+
+A rating is predicted as mu + b_u + b_i + q_i . (p_u + z_u) with z_u = |N(u)|^-1/2 times the sum of y_j over the items j
+in N(u), those that u rated. For each rating r in turn, with e = r - prediction,
+
+    b_u += lr_bu (e - reg_bu b_u)        p_u += lr_pu (e q_i - reg_pu p_u)
+    b_i += lr_bi (e - reg_bi b_i)        q_i += lr_qi (e (p_u + z_u) - reg_qi q_i)
+    y_j += lr_yj (e |N(u)|^-1/2 q_i - reg_yj y_j)  for every j in N(u)
+
+where all updates use the values before the step (Y. Koren, "Factorization meets the neighborhood", KDD 2008). Names and
+defaults of the settings are those of scikit-surprise's SVDpp.
+
+Written like that, a rating costs |N(u)| times k operations. But all y_j of a user take the same step, apart from the
+decay: as |N(u)|^-1/2 |N(u)|^-1/2 summed over N(u) is 1, a rating takes z_u to (1 - lr_yj reg_yj) z_u + lr_yj e q_i.
+With d = (1 - lr_yj reg_yj)^|N(u)|, after all of a user's ratings z_u has gained g = z_u - d z_u(before), and each y_j
+is d y_j(before) + |N(u)|^-1/2 g. So a rating costs k operations, and the result is the same but for rounding.
+
+Invariant: the result is a function of data, settings and generator alone. Ratings are visited user by user, by one core
+whatever the number of threads: the step above needs all of a user's ratings in one go, and any two users have items in
+common.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import settings, visits
+from service.training.algorithms.compiled import compiled
+from service.training.algorithms.factors import Tables, finish, learn, normal, rates, without_bias
+from service.training.algorithms.registry import Algorithm
+from service.training.algorithms.settings import setting
+from service.training.algorithms.vectors import AHEAD, prefetch, product
+from service.training.interactions import Float32, Int32, Interactions, Progress
+
+NAME: Final = "svdpp"
+PARTS: Final = ("bu", "bi", "pu", "qi", "yj")
+
+
+@dataclass(frozen=True)
+class SvdppConfig:
+    """Settings of SVD++."""
+
+    n_factors: int = setting(
+        20, "How many factors describe a user or an item.", unit="factors", least=1, most=4096, search=(10, 200, "log")
+    )
+    n_epochs: int = setting(
+        20, "How often every rating is visited.", unit="epochs", least=1, most=100_000, search=(10, 100, "log")
+    )
+    init_mean: float = setting(0.0, "Mean of the normal distribution that factors start from.", least=-100, most=100)
+    init_std_dev: float = setting(
+        0.1, "Standard deviation of that distribution.", least=0, most=100, search=(0.01, 0.2, "log")
+    )
+    lr_all: float = setting(
+        0.007,
+        "Learning rate of everything that has none of its own.",
+        least=0,
+        most=10,
+        search=(0.001, 0.02, "log"),
+    )
+    reg_all: float = setting(
+        0.02,
+        "Regularisation of everything that has none of its own.",
+        least=0,
+        most=1000,
+        search=(0.01, 0.2, "log"),
+    )
+    lr_bu: float | None = setting(None, "Learning rate of user biases; lr_all if none.", least=0, most=10)
+    lr_bi: float | None = setting(None, "Learning rate of item biases; lr_all if none.", least=0, most=10)
+    lr_pu: float | None = setting(None, "Learning rate of user factors; lr_all if none.", least=0, most=10)
+    lr_qi: float | None = setting(None, "Learning rate of item factors; lr_all if none.", least=0, most=10)
+    lr_yj: float | None = setting(None, "Learning rate of implicit item factors; lr_all if none.", least=0, most=10)
+    reg_bu: float | None = setting(None, "Regularisation of user biases; reg_all if none.", least=0, most=1000)
+    reg_bi: float | None = setting(None, "Regularisation of item biases; reg_all if none.", least=0, most=1000)
+    reg_pu: float | None = setting(None, "Regularisation of user factors; reg_all if none.", least=0, most=1000)
+    reg_qi: float | None = setting(None, "Regularisation of item factors; reg_all if none.", least=0, most=1000)
+    reg_yj: float | None = setting(None, "Regularisation of implicit factors; reg_all if none.", least=0, most=1000)
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            UsageError: one is out of its bounds.
+        """
+        settings.check(self)
+
+
+def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
+    """Fit SVD++.
+
+    Args:
+        data: at least one rating.
+        config: the settings.
+        rng: draws the order of the ratings and the first factors.
+        progress: told of the epochs.
+
+    Returns:
+        The model, with p_u + z_u as a user's factors; users and items without a rating in `data` have neither bias nor
+        factors.
+
+    Raises:
+        TrainingDiverged: errors or factors are no longer finite.
+    """
+    visiting = visits.user_by_user(data, rng)
+    tables, implicit_factors = first_tables(data, config, rng)
+    mean = np.float32(data.ratings.mean(dtype=np.float64))
+    steps = rates(config, PARTS)
+
+    def visit(start: int, stop: int) -> float:
+        return _visit(
+            *(start, stop, visiting.users, visiting.items, visiting.ratings, mean),
+            *(tables.user_factors, tables.item_factors, implicit_factors, tables.user_bias, tables.item_bias, steps),
+        )
+
+    learn(NAME, data, config, lambda: visiting.epoch(visit), progress)
+    _add_implicit(visiting.users, visiting.items, tables.user_factors, implicit_factors)
+    return finish(NAME, data, config, tables, float(mean))
+
+
+ALGORITHM: Final = Algorithm(SvdppConfig, fit)
+
+
+def first_tables(data: Interactions, config: SvdppConfig, rng: np.random.Generator) -> tuple[Tables, Float32]:
+    """Draw the factors to start from, and the items' implicit ones; biases start at zero."""
+    users, items, implicit = (
+        normal(len(rows), config.n_factors, config.init_mean, config.init_std_dev, rng)
+        for rows in (data.users, data.items, data.items)
+    )
+    return without_bias(users, items), implicit
+
+
+@compiled
+def _stop_of_user(users: Int32, start: int, stop: int) -> int:  # pragma: no cover  # compiled
+    """Return where the ratings of the user at `start` end."""
+    end = start + 1
+    while end < stop and users[end] == users[start]:
+        end += 1
+    return end
+
+
+@compiled
+def _sum_implicit(
+    items: Int32, start: int, stop: int, implicit_factors: Float32, sums: Float32
+) -> None:  # pragma: no cover  # compiled
+    """Set row 0 of sums (n, w) to z_u, for a user whose items are those from start to stop."""
+    width = sums.shape[1]
+    share = np.float32(1 / np.sqrt(stop - start))
+    for f in range(width):
+        sums[0, f] = 0
+    for n in range(start, stop):
+        if n + AHEAD < stop:
+            prefetch(implicit_factors, items[n + AHEAD])
+        for f in range(width):
+            sums[0, f] += implicit_factors[items[n], f]
+    for f in range(width):
+        sums[0, f] *= share
+
+
+@compiled
+def _add_implicit(
+    users: Int32, items: Int32, user_factors: Float32, implicit_factors: Float32
+) -> None:  # pragma: no cover  # compiled
+    """Add z_u to each user's factors."""
+    width = user_factors.shape[1]
+    sums = np.empty((1, width), dtype=np.float32)
+    start = 0
+    while start < users.size:
+        stop = _stop_of_user(users, start, users.size)
+        _sum_implicit(items, start, stop, implicit_factors, sums)
+        for f in range(width):
+            user_factors[users[start], f] += sums[0, f]
+        start = stop
+
+
+@compiled
+def _visit(
+    start: int,
+    stop: int,
+    users: Int32,
+    items: Int32,
+    ratings: Float32,
+    mean: np.float32,
+    user_factors: Float32,
+    item_factors: Float32,
+    implicit_factors: Float32,
+    user_bias: Float32,
+    item_bias: Float32,
+    steps: Float32,
+) -> float:  # pragma: no cover  # compiled; tests hold it to the reference
+    """Visit some users' ratings once; return the sum of squared errors before each step. Rows are in whole lanes."""
+    lr_bu, lr_bi, lr_pu, lr_qi, lr_yj = steps[0], steps[1], steps[2], steps[3], steps[4]
+    reg_bu, reg_bi, reg_pu, reg_qi, reg_yj = steps[5], steps[6], steps[7], steps[8], steps[9]
+    width = user_factors.shape[1]
+    # Row 0: z_u. Row 1: what it was before the user's first rating.
+    implicit = np.empty((2, width), dtype=np.float32)
+    one = np.float32(1)
+    squared_error = 0.0
+    user_start = start
+    while user_start < stop:
+        user_stop = _stop_of_user(users, user_start, stop)
+        u = users[user_start]
+        _sum_implicit(items, user_start, user_stop, implicit_factors, implicit)
+        for f in range(width):
+            implicit[1, f] = implicit[0, f]
+        for n in range(user_start, user_stop):
+            i = items[n]
+            if n + AHEAD < user_stop:
+                prefetch(item_factors, items[n + AHEAD])
+            affinity = product(user_factors, u, item_factors, i) + product(implicit, 0, item_factors, i)
+            error = ratings[n] - (mean + user_bias[u] + item_bias[i] + affinity)
+            squared_error += error * error
+            user_bias[u] += lr_bu * (error - reg_bu * user_bias[u])
+            item_bias[i] += lr_bi * (error - reg_bi * item_bias[i])
+            for f in range(width):
+                p, q, z = user_factors[u, f], item_factors[i, f], implicit[0, f]
+                user_factors[u, f] = p + lr_pu * (error * q - reg_pu * p)
+                item_factors[i, f] = q + lr_qi * (error * (p + z) - reg_qi * q)
+                implicit[0, f] = z + lr_yj * (error * q - reg_yj * z)
+        decay = (one - lr_yj * reg_yj) ** np.float32(user_stop - user_start)
+        share = np.float32(1 / np.sqrt(user_stop - user_start))
+        for f in range(width):  # what each y_j is to gain
+            implicit[1, f] = share * (implicit[0, f] - decay * implicit[1, f])
+        for n in range(user_start, user_stop):
+            if n + AHEAD < user_stop:
+                prefetch(implicit_factors, items[n + AHEAD])
+            for f in range(width):
+                implicit_factors[items[n], f] = decay * implicit_factors[items[n], f] + implicit[1, f]
+        user_start = user_stop
+    return squared_error
