@@ -113,6 +113,8 @@ def test_our_names_belong_to_us_alone() -> None:
 
 def test_a_server_loads_no_trainer() -> None:
     """A replica must start within a second and stay small."""
-    program = "import sys, service.replica; print(sorted({'torch','numba','pyarrow','typer','optuna'} & set(sys.modules)))"
+    program = (
+        "import sys, service.replica; print(sorted({'torch','numba','pyarrow','typer','optuna'} & set(sys.modules)))"
+    )
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

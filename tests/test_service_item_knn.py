@@ -8,6 +8,8 @@ from service.training import datasets
 from service.training.algorithms import item_knn
 from service.training.algorithms.item_knn import ItemKnnConfig
 from service.training.algorithms.item_reference import item_knn_weights, seen
+from service.training.algorithms.rowwise import offer
+from service.training.assembly import history
 from service.training.interactions import Interactions, no_progress
 
 NOT_NEEDED = np.random.default_rng()
@@ -18,6 +20,7 @@ SETTINGS = [
     ItemKnnConfig(n_neighbours=1000, similarity="product", weighting="bm25"),
     ItemKnnConfig(n_neighbours=12, asymmetry=1, weighting="bm25"),
     ItemKnnConfig(n_neighbours=3, similarity="jaccard", weighting="tf_idf", asymmetry=0),
+    ItemKnnConfig(n_neighbours=15, weighting="walk", asymmetry=0.3, shrink=0),
 ]
 
 
@@ -55,6 +58,17 @@ def test_the_plain_cosine(data: Interactions) -> None:
     np.testing.assert_allclose(served(data, config).weights.toarray(), cosines, rtol=1e-6)
 
 
+def test_norms_are_those_of_the_weighted_columns(data: Interactions) -> None:
+    """But for walk, where they count users."""
+    x = seen(data)
+    for weighting in ("none", "tf_idf", "bm25"):
+        user_weights, item_scales, norms = item_knn.importance(history(data), weighting)
+        np.testing.assert_allclose(norms, np.square(x * user_weights[:, np.newaxis] * item_scales).sum(axis=0))
+    user_weights, _, norms = item_knn.importance(history(data), "walk")
+    np.testing.assert_allclose(user_weights**2 * x.sum(axis=1), 1)
+    np.testing.assert_allclose(norms, x.sum(axis=0))
+
+
 def test_of_equally_similar_items_those_of_lower_rows_stay() -> None:
     """Every item is like every other, and two fit into a list."""
     n_users, n_items = 3, 6
@@ -73,7 +87,7 @@ def test_rows_in_a_list_survive_any_order_of_strengths() -> None:
         strengths = rng.integers(1, 6, n).astype(np.float32)
         rows, weights, n_kept = np.full(k, -1, np.int32), np.zeros(k, np.float32), 0
         for row, strength in enumerate(strengths):
-            n_kept = item_knn._offer(strength, row, rows, weights, n_kept)
+            n_kept = offer(weights, rows, n_kept, strength, row)
         expected = np.lexsort((np.arange(n), -strengths))[:k]
         assert sorted(rows.tolist()) == sorted(expected.tolist())
         assert weights.tolist() == strengths[rows].tolist()

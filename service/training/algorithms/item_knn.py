@@ -2,7 +2,7 @@
 
 With w_u what a user counts for and s_i an item's scale, the users U(i) who have seen i and a shrink term h,
 
-    dot(i, j) = s_i s_j sum over U(i) and U(j) of w_u^2         |i|^2 = dot(i, i)
+    dot(i, j) = s_i s_j sum over U(i) and U(j) of w_u^2         |i|^2 = dot(i, i), or |U(i)| with walk
     cosine    = dot(i, j) / (|i|^(2 a) |j|^(2 (1 - a)) + h)
     jaccard   = dot(i, j) / (|i|^2 + |j|^2 - dot(i, j) + h)
     product   = dot(i, j)
@@ -11,6 +11,10 @@ for i that is spoken for by j. An a of 0.5 is the cosine, and less of it favours
 "Item-based collaborative filtering recommendation algorithms", WWW 2001; F. Aiolli, "Efficient top-N recommendation
 for very large scale binary rated datasets", RecSys 2013). Well tuned it is hard to beat, which is why its settings are
 those of M. Ferrari Dacrema, P. Cremonesi and D. Jannach, "Are we really making much progress?", RecSys 2019.
+
+With `walk` a user's one voice is shared by all they have seen, w_u^2 = 1 / |seen|, so that a product is the chance to
+come from an item to a user and on to another item (B. Paudel et al., "Updatable, accurate, diverse, and scalable
+recommendations for interactive applications", TiiS 7(1), 2017). It suits sparse data.
 
 Invariants: the weights are a function of data and settings alone; each list is found by one thread in one order, and of
 equally similar items the one of the lower row stays. Memory is the lists and a row of sums for each thread.
@@ -30,6 +34,7 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import settings, threads
 from service.training.algorithms.compiled import compiled
 from service.training.algorithms.registry import Algorithm
+from service.training.algorithms.rowwise import offer
 from service.training.algorithms.settings import setting
 from service.training.algorithms.speakers import speaking
 from service.training.assembly import assemble, history
@@ -37,6 +42,7 @@ from service.training.interactions import Float32, Int32, Interactions, Progress
 
 NAME: Final = "item_knn"
 SIMILARITIES: Final = ("cosine", "jaccard", "product")
+WEIGHTINGS: Final = ("none", "tf_idf", "bm25", "walk")
 # BM25's constants, as Robertson and Zaragoza recommend them ("The probabilistic relevance framework", 2009).
 _BM25_SATURATION: Final = 1.2
 _BM25_LENGTH: Final = 0.75
@@ -77,8 +83,8 @@ class ItemKnnConfig:
     )
     weighting: str = setting(
         "tf_idf",
-        "Whether users with long histories count for less, and with bm25 items with many users, too.",
-        choices=("none", "tf_idf", "bm25"),
+        "Whether users with long histories count for less, with walk most of all, and with bm25 popular items, too.",
+        choices=WEIGHTINGS,
     )
 
     def __post_init__(self) -> None:
@@ -104,12 +110,11 @@ def fit(data: Interactions, config: ItemKnnConfig, _rng: np.random.Generator, pr
     """
     by_user = history(data)
     by_item = by_user.T.tocsr()
-    user_weights, item_scales = importance(by_user, config.weighting)
+    user_weights, item_scales, norms = importance(by_user, config.weighting)
     n_items = by_item.shape[0]
     k = min(config.n_neighbours, n_items)
     speakers, weights = np.full((n_items, k), _NOBODY, dtype=np.int32), np.zeros((n_items, k), dtype=np.float32)
     squares = user_weights**2
-    norms = np.bincount(by_user.indices, np.repeat(squares, np.diff(by_user.indptr)), n_items) * item_scales**2
     kind = SIMILARITIES.index(config.similarity)
     own_norms, other_norms = norms, norms
     if config.similarity == "cosine":
@@ -135,25 +140,29 @@ def fit(data: Interactions, config: ItemKnnConfig, _rng: np.random.Generator, pr
 ALGORITHM: Final = Algorithm(ItemKnnConfig, fit, kind="ranking")
 
 
-def importance(by_user: csr_array, weighting: str) -> tuple[Float64, Float64]:
-    """Return what users and items count for, w and s: float64 (n_users,) and (n_items,).
+def importance(by_user: csr_array, weighting: str) -> tuple[Float64, Float64, Float64]:
+    """Return what users and items count for, w and s, and |i|^2: float64 (n_users,), (n_items,) and (n_items,).
 
     An item is a document and its users are the words in it, as Ferrari Dacrema et al. have it.
 
     Args:
         by_user: CSR (n_users, n_items), who has seen what.
-        weighting: "none", "tf_idf" or "bm25".
+        weighting: one of `WEIGHTINGS`.
     """
     n_users, n_items = by_user.shape
-    if weighting == "none":
-        return np.ones(n_users), np.ones(n_items)
-    # Never negative: a user who has seen everything tells nothing.
-    rarity = np.log(n_items / np.maximum(np.diff(by_user.indptr), 1))
-    if weighting == "tf_idf":
-        return rarity, np.ones(n_items)
-    lengths = np.bincount(by_user.indices, minlength=n_items)
-    relative = 1 - _BM25_LENGTH + _BM25_LENGTH * lengths / lengths.mean()
-    return rarity, (_BM25_SATURATION + 1) / (_BM25_SATURATION * relative + 1)
+    seen = np.maximum(np.diff(by_user.indptr), 1)
+    lengths = np.bincount(by_user.indices, minlength=n_items).astype(np.float64)
+    if weighting == "walk":
+        return seen**-0.5, np.ones(n_items), lengths
+    weights, scales = np.ones(n_users), np.ones(n_items)
+    if weighting != "none":
+        # Never negative: a user who has seen everything tells nothing.
+        weights = np.log(n_items / seen)
+    if weighting == "bm25":
+        relative = 1 - _BM25_LENGTH + _BM25_LENGTH * lengths / lengths.mean()
+        scales = (_BM25_SATURATION + 1) / (_BM25_SATURATION * relative + 1)
+    squares = np.repeat(weights**2, np.diff(by_user.indptr))
+    return weights, scales, np.bincount(by_user.indices, squares, n_items) * scales**2
 
 
 @compiled
@@ -194,47 +203,7 @@ def _find(
                 similarity = dot / (own_norms[i] + other_norms[j] - dot + shrink)
             else:
                 similarity = dot
-            n_kept = _offer(np.float32(similarity), j, speakers[i], weights[i], n_kept)
-
-
-@compiled
-def _offer(
-    weight: np.float32, row: int, rows: Int32, weights: Float32, n_kept: int
-) -> int:  # pragma: no cover  # compiled; tests hold it to a sort
-    """Take a neighbour into a list unless all of it are stronger; return how many the list then has.
-
-    Args:
-        weight: how strong it is.
-        row: whose it is, larger than any before.
-        rows: int32 (k,), a heap with the weakest on top; of equally weak ones the latest is the weakest.
-        weights: float32 (k,), how strong they are.
-        n_kept: how many there are.
-    """
-    if n_kept < rows.size:
-        # Up from the end; this one is weaker than all of its weight.
-        at = n_kept
-        n_kept += 1
-        while at > 0 and weights[(at - 1) // 2] >= weight:
-            weights[at], rows[at] = weights[(at - 1) // 2], rows[(at - 1) // 2]
-            at = (at - 1) // 2
-    elif weight > weights[0]:
-        # Down from the top.
-        at = 0
-        while 2 * at + 1 < n_kept:
-            child = 2 * at + 1
-            if child + 1 < n_kept and (
-                weights[child + 1] < weights[child]
-                or (weights[child + 1] == weights[child] and rows[child + 1] > rows[child])
-            ):
-                child += 1
-            if weights[child] >= weight:
-                break
-            weights[at], rows[at] = weights[child], rows[child]
-            at = child
-    else:
-        return n_kept
-    weights[at], rows[at] = weight, row
-    return n_kept
+            n_kept = offer(weights[i], speakers[i], n_kept, np.float32(similarity), j)
 
 
 def _by_speaker(speakers: Int32, weights: Float32) -> Neighbourhood:

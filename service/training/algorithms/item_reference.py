@@ -31,23 +31,24 @@ def ease_weights(data: Interactions, config: EaseConfig) -> Weights:
 
 def item_knn_weights(data: Interactions, config: ItemKnnConfig) -> Weights:
     """Return what `item_knn` keeps, float64 (n_items, n_items): in row j what j says for others."""
-    user_weights, item_scales = importance(history(data), config.weighting)
+    user_weights, item_scales, norms = importance(history(data), config.weighting)
     x = seen(data) * user_weights[:, np.newaxis] * item_scales
     n_items = x.shape[1]
     kept = np.zeros((n_items, n_items))
     for i in range(n_items):
-        similarities = np.array([0 if j == i else _similarity(x[:, i], x[:, j], config) for j in range(n_items)])
+        dots = x[:, i] @ x
+        similarities = np.array(
+            [0 if j == i else _similarity(dots[j], norms[i], norms[j], config) for j in range(n_items)]
+        )
         strongest = sorted(range(n_items), key=lambda j: (-np.float32(similarities[j]), j))[: config.n_neighbours]
         kept[strongest, i] = similarities[strongest]
     return kept
 
 
-def _similarity(of: Weights, by: Weights, config: ItemKnnConfig) -> float:
-    dot = float(of @ by)
+def _similarity(dot: float, own: float, other: float, config: ItemKnnConfig) -> float:
     if dot == 0 or config.similarity == "product":
         return dot
-    own, other = float(of @ of), float(by @ by)
     norms = own + other - dot
     if config.similarity == "cosine":
-        norms = float(own**config.asymmetry * other ** (1 - config.asymmetry))
+        norms = own**config.asymmetry * other ** (1 - config.asymmetry)
     return dot / (norms + config.shrink)

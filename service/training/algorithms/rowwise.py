@@ -1,6 +1,6 @@
-"""What k nearest neighbours and Slope One share: a row of a square matrix at a time, never all of it.
+"""What models of neighbours share: a row of a square matrix at a time, never all of it.
 
-Both compare everything with everything. A row of that is computed by walking over what one thing shares with others,
+They compare everything with everything. A row of that is computed by walking over what one thing shares with others,
 into one row of sums per thread; what is kept of it is its best entries, or the predictions that need it.
 
 Invariant: a row depends on nothing but the data, so that neither blocks nor threads change a bit.
@@ -144,13 +144,13 @@ def tidy(matrix: csr_array) -> csr_array:
 
 @compiled
 def offer(
-    keys: Float64, names: Int64, size: int, key: float, name: int
+    keys: Float32 | Float64, names: Int32 | Int64, size: int, key: float | np.floating[Any], name: int
 ) -> int:  # pragma: no cover  # compiled; tests of the models hold it to their references
     """Put a candidate among the best: those with the largest keys and, of equal keys, the smallest names.
 
     Args:
-        keys: float64 (capacity,), a binary heap with the worst at its root.
-        names: int64 (capacity,), in the same order.
+        keys: float32 or float64 (capacity,), a binary heap with the worst at its root.
+        names: int32 or int64 (capacity,), in the same order.
         size: how many it holds.
         key: the candidate's.
         name: the candidate's.

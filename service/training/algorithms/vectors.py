@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]  # llvmlite has no types
+from llvmlite import ir  # llvmlite has no types
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
