@@ -245,9 +245,9 @@ def models(
     """Compare our models with those of scikit-surprise, implicit and LensKit on the same folds."""
     from ops.benchmarks import comparison, pairs
     from ops.benchmarks import peers as contests
-    from service.training import cuts
     from service.training.algorithms.registry import parse_list
-    from service.training.protocol import Protocol
+    from service.training.evaluation import cuts
+    from service.training.evaluation.protocol import Protocol
 
     names = pairs.algorithms() if algorithms is None else algorithms.split(",")
     plan = contests.Plan(
@@ -292,7 +292,7 @@ def scale(
 ) -> int:
     """Train on synthetic sets of a 16th, a quarter and the whole of a size."""
     from ops.benchmarks import scale as growth
-    from service.training.demo import DemoSize
+    from service.training.data.demo import DemoSize
 
     plan = growth.Plan(algorithms=tuple(algorithms.split(",")), n_factors=factors, n_epochs=epochs, threads=threads)
     figures = growth.run(plan, DemoSize(users, items, ratings), _say)

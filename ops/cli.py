@@ -272,6 +272,6 @@ def _config() -> Config:
 
 def _source(config: Config, data: str) -> str:
     """Say which archive `--data archive` means: this installation's."""
-    from service.training.archived import resolved
+    from service.training.data.archived import resolved
 
     return resolved(data, config.archive_dir)

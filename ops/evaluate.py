@@ -14,7 +14,7 @@ from ops.train import complaints
 if TYPE_CHECKING:
     from service.config import Config
     from service.training.algorithms.registry import Candidate
-    from service.training.protocol import Protocol
+    from service.training.evaluation.protocol import Protocol
 
 _MEBIBYTE: Final = 1 << 20
 _SIGNIFICANT: Final = 0.05
@@ -43,10 +43,11 @@ def evaluate(
 
     Args:
         config: every setting; none matters here, it is what every verb is given.
-        data: a path or a specification, see `service.training.datasets.read`.
+        data: a path or a specification, see `service.training.data.datasets.read`.
         algorithms: their names; the popularity baseline is added.
         settings: `algorithm.name=value` texts.
-        split: a name of `service.training.protocol.WORDS`; by default random folds, or "given" where `test` is.
+        split: a name of `service.training.evaluation.protocol.WORDS`; by default random folds, or "given" where there
+            is a `test`.
         folds: how many, of the split "folds"; 5 by default.
         test_share: of the splits by time, the part to judge by; 0.2 by default.
         test: a test set of its own, as `data` is given; `data` is the training set then.
@@ -65,9 +66,9 @@ def evaluate(
     Raises:
         RecollectError: the input is refused, or a fit failed.
     """
-    from service.training import cuts
     from service.training.algorithms import threads as training_threads
-    from service.training.evaluation import compare
+    from service.training.evaluation import cuts
+    from service.training.evaluation.comparison import compare
 
     candidates = _candidates(algorithms, settings)
     protocol = _protocol(split, folds, test_share, test, seed, ks, relevant_from, most_users, n_negatives)
@@ -118,7 +119,7 @@ def _protocol(
     n_negatives: int | None,
 ) -> Protocol:
     from service.errors import UsageError
-    from service.training.protocol import BY_TIME, Protocol
+    from service.training.evaluation.protocol import BY_TIME, Protocol
 
     named = split or ("folds" if test is None else "given")
     if folds is not None and named != "folds":

@@ -36,7 +36,7 @@ def write(path: Path, comparison: dict[str, Any]) -> None:
 
     Args:
         path: where.
-        comparison: what `service.training.evaluation.compare` returned.
+        comparison: what `service.training.evaluation.comparison.compare` returned.
 
     Raises:
         UsageError: it cannot be written there.
@@ -45,7 +45,7 @@ def write(path: Path, comparison: dict[str, Any]) -> None:
 
 
 def render(comparison: dict[str, Any]) -> str:
-    """Return the page of what `service.training.evaluation.compare` returned."""
+    """Return the page of what `service.training.evaluation.comparison.compare` returned."""
     data, protocol, results = comparison["data"], comparison["protocol"], comparison["results"]
     measures = list(dict.fromkeys(name for result in results for name in result["measures"]))
     first, others = _by_length(measures)

@@ -82,7 +82,7 @@ def command(
         if (error.name or "").partition(".")[0] == "service":
             raise
         raise UsageError(f"a search needs the package {error.name}: install recollect[train]") from error
-    from service.training.protocol import Protocol
+    from service.training.evaluation.protocol import Protocol
     from service.training.search.space import parse
 
     fixed = tuple(settings or ())
@@ -129,7 +129,7 @@ def search(
 
     Args:
         config: where the winner is published, and where the archive is.
-        data: a path or a specification, see `service.training.datasets.read`.
+        data: a path or a specification, see `service.training.data.datasets.read`.
         question: what is searched for.
         effort: how.
         publish: whether the winner is to be fitted on all the data, published and activated.
@@ -143,7 +143,8 @@ def search(
         RecollectError: the input is refused, no trial succeeded, or the winner cannot be published.
     """
     from ops import search_page, sheet
-    from service.training import archived, datasets, pipeline
+    from service.training import pipeline
+    from service.training.data import archived, datasets
     from service.training.search.run import search as run_search
 
     if report is not None:

@@ -31,7 +31,7 @@ def train(
 
     Args:
         config: where models are published.
-        data: a path or a specification, see `service.training.datasets.read`.
+        data: a path or a specification, see `service.training.data.datasets.read`.
         algorithm: its name.
         settings: `key=value` texts.
         seed: decides everything random.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training import datasets
+from service.training.data import datasets
 from service.training.interactions import Interactions
 
 

@@ -15,12 +15,13 @@ from ops.benchmarks.peer_program import Fold
 from ops.benchmarks.peers import Contest, Plan, Side
 from service.errors import DataError, RunError, UsageError
 from service.models.vocabulary import Vocabulary
-from service.training import cuts, datasets, trial
 from service.training.algorithms import registry
 from service.training.algorithms.registry import Candidate
-from service.training.demo import DemoSize
+from service.training.data import datasets
+from service.training.data.demo import DemoSize
+from service.training.evaluation import cuts, trial
+from service.training.evaluation.protocol import Protocol
 from service.training.interactions import Interactions, ReadReport
-from service.training.protocol import Protocol
 
 PEERS_PYTHON = Path(__file__).resolve().parents[1] / ".venv-peers" / "bin" / "python"
 SVD = Pair("svd", "surprise", "SVD", "predict")

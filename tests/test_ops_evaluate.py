@@ -10,8 +10,8 @@ import pytest
 from ops.evaluate import evaluate
 from service.config import Config
 from service.errors import DataError, UsageError
-from service.training.protocol import WORDS
-from service.training.tallies import all_names
+from service.training.evaluation.protocol import WORDS
+from service.training.evaluation.tallies import all_names
 
 DEMO = "demo:60x40x900"
 

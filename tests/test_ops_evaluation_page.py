@@ -8,10 +8,11 @@ import pytest
 
 from ops import evaluation_page
 from service.errors import UsageError
-from service.training import cuts, datasets
 from service.training.algorithms.registry import parse_list
-from service.training.evaluation import compare
-from service.training.protocol import Protocol
+from service.training.data import datasets
+from service.training.evaluation import cuts
+from service.training.evaluation.comparison import compare
+from service.training.evaluation.protocol import Protocol
 from tests.standalone import standing_alone
 
 

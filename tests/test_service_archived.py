@@ -12,7 +12,8 @@ import pytest
 
 from service.config import Config
 from service.errors import DataError
-from service.training import archived, datasets, pipeline
+from service.training import pipeline
+from service.training.data import archived, datasets
 from service.training.interactions import Interactions
 from telemetry.account import Erasure
 from telemetry.catalogue import Catalogue

@@ -7,13 +7,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from service.training import datasets
 from service.training.algorithms import bayesian_mf
 from service.training.algorithms.averaging import MeanProduct, leading
 from service.training.algorithms.bayesian_mf import BayesianMfConfig, Hyper, Side, fit
 from service.training.algorithms.bayesian_mf_reference import draw_rows_slowly, link_slowly
+from service.training.data import datasets
+from service.training.evaluation.measures import rmse
 from service.training.interactions import no_progress
-from service.training.measures import rmse
 from service.training.predictions import predict
 
 N_USERS, N_ITEMS, WIDTH = 14, 11, 4

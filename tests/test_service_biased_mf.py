@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from service.errors import UsageError
-from service.training import datasets
 from service.training.algorithms import settings, threads, visits
 from service.training.algorithms.biased_mf import SvdConfig, fit
 from service.training.algorithms.biased_mf_reference import fit_slowly
+from service.training.data import datasets
 from service.training.interactions import no_progress
 from service.training.predictions import predict
 
@@ -119,7 +119,8 @@ def test_kernels_are_not_imported_before_they_are_needed() -> None:
     """The names of algorithms, a fingerprint and the question whether to train cost no compiler and no pyarrow."""
     program = """
 import sys
-from service.training import datasets, pipeline
+from service.training.data import datasets
+from service.training import pipeline
 from service.training.algorithms import registry
 assert "svd" in registry.names()
 assert datasets.fingerprint("demo").startswith("sha256:")

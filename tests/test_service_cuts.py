@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from service.errors import DataError, UsageError
-from service.training import cuts, datasets
-from service.training.cuts import Cut
+from service.training.data import datasets
+from service.training.evaluation import cuts
+from service.training.evaluation.cuts import Cut
+from service.training.evaluation.protocol import Protocol
 from service.training.interactions import Interactions
-from service.training.protocol import Protocol
 from tests.rated import rated
 
 DEMO = "demo:60x40x900"

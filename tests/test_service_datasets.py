@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.errors import DataError
-from service.training import datasets, layout, tables
+from service.training.data import datasets, layout, tables
 from service.training.interactions import Interactions
 
 HEADER = "user_id,item_id,rating,timestamp\n"

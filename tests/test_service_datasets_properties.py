@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from service.training import datasets
+from service.training.data import datasets
+from service.training.data.values import ID_LIMIT, parse_id
 from service.training.interactions import Interactions
-from service.training.values import ID_LIMIT, parse_id
 
 Row = tuple[str, str, float, int]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.errors import DataError
-from service.training import datasets, demo
+from service.training.data import datasets, demo
 from service.training.interactions import no_progress
 
 

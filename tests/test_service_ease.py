@@ -9,10 +9,10 @@ import pytest
 
 from service.errors import RunError, TrainingDiverged
 from service.models.neighbourhood import Neighbourhood
-from service.training import datasets
 from service.training.algorithms import ease
 from service.training.algorithms.ease import EaseConfig
 from service.training.algorithms.item_reference import ease_weights
+from service.training.data import datasets
 from service.training.interactions import Interactions, no_progress
 
 NOT_NEEDED = np.random.default_rng()

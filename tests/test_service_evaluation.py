@@ -8,11 +8,12 @@ import pytest
 
 from service.errors import UsageError
 from service.models.snapshot import ModelSnapshot
-from service.training import cuts, datasets, trial
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import compare
+from service.training.data import datasets
+from service.training.evaluation import cuts, trial
+from service.training.evaluation.comparison import compare
+from service.training.evaluation.protocol import Protocol
 from service.training.interactions import Interactions, Progress, no_progress
-from service.training.protocol import Protocol
 from tests.rated import rated
 
 DEMO = "demo:60x40x900"

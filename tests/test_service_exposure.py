@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.training.exposure import Popularity, coverage, gini, mean_popularity, novelty
-from service.training.tallies import Name, shown
+from service.training.evaluation.exposure import Popularity, coverage, gini, mean_popularity, novelty
+from service.training.evaluation.tallies import Name, shown
 from tests.rated import rated
 
 # Item 0 has three interactions, item 1 two, item 2 one, item 3 none; four users, of whom the last has none.

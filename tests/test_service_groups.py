@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.training import groups, tallies
-from service.training.relevance import relevant
-from service.training.tallies import Name
+from service.training.evaluation import groups, tallies
+from service.training.evaluation.relevance import relevant
+from service.training.evaluation.tallies import Name
 from tests.rated import rated
 
 

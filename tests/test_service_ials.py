@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from service.errors import DataError
-from service.training import datasets
 from service.training.algorithms import ials, ridge
 from service.training.algorithms.ials import IalsConfig, first_table, fit, sides, turn, unobserved_weight
 from service.training.algorithms.ials_reference import fit_slowly, loss, sweep_slowly
+from service.training.data import datasets
 from service.training.interactions import no_progress
 from tests.rated import rated
 

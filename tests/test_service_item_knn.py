@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from service.models.neighbourhood import Neighbourhood
-from service.training import datasets
 from service.training.algorithms import item_knn
 from service.training.algorithms.item_knn import ItemKnnConfig
 from service.training.algorithms.item_reference import item_knn_weights, seen
 from service.training.algorithms.rowwise import offer
 from service.training.assembly import history
+from service.training.data import datasets
 from service.training.interactions import Interactions, no_progress
 
 NOT_NEEDED = np.random.default_rng()

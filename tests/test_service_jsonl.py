@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import DataError
-from service.training import datasets, jsonl
+from service.training.data import datasets, jsonl
 from service.training.interactions import Interactions
 
 

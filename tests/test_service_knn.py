@@ -8,10 +8,10 @@ from service.errors import TrainingDiverged, UsageError
 from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
-from service.training import datasets
 from service.training.algorithms import registry, settings, threads
 from service.training.algorithms.knn import KnnConfig
 from service.training.algorithms.knn_reference import levels_slowly, predict_slowly, shared_slowly, similarities_slowly
+from service.training.data import datasets
 from service.training.interactions import Interactions, ReadReport, no_progress
 from tests.tables import dense, every_pair, ratings
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.training.assembly import history
-from service.training.leakage import Leakage, are_among, in_history
+from service.training.evaluation.leakage import Leakage, are_among, in_history
 from tests.rated import rated
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.training.measures import interval95, mae, rmse
+from service.training.evaluation.measures import interval95, mae, rmse
 
 Float64 = NDArray[np.float64]
 

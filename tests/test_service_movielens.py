@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.training import cuts, datasets
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import compare
-from service.training.protocol import Protocol
+from service.training.data import datasets
+from service.training.evaluation import cuts
+from service.training.evaluation.comparison import compare
+from service.training.evaluation.protocol import Protocol
 
 
 def test_movielens_1m_is_read_whole(ml_1m: Path) -> None:

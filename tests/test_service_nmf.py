@@ -7,11 +7,11 @@ import pytest
 
 from service.errors import DataError, UsageError
 from service.models.snapshot import ModelSnapshot
-from service.training import datasets
 from service.training.algorithms.nmf import NmfConfig, fit
 from service.training.algorithms.nmf_reference import fit_slowly
+from service.training.data import datasets
+from service.training.evaluation.measures import rmse
 from service.training.interactions import Float32, Int32, no_progress
-from service.training.measures import rmse
 from service.training.predictions import predict
 
 

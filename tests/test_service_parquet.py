@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.errors import DataError
-from service.training import datasets, parquet
+from service.training.data import datasets, parquet
 from service.training.interactions import Interactions, no_progress
 
 

@@ -12,7 +12,8 @@ import pytest
 from service.config import Config, ModelConfig
 from service.errors import DataError, RunError, TrainingDiverged, UsageError
 from service.models import artefact
-from service.training import datasets, pipeline
+from service.training import pipeline
+from service.training.data import datasets
 from service.training.popularity import decayed
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.training.ranking import RANKING_MEASURES
-from service.training.relevance import Relevance, relevant
+from service.training.evaluation.ranking import RANKING_MEASURES
+from service.training.evaluation.relevance import Relevance, relevant
 from tests.rated import rated
 
 N_ITEMS = 12

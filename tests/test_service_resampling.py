@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.training import resampling
-from service.training.measures import interval95
-from service.training.resampling import Units, holm, p_value, resampled, swapped
-from service.training.tallies import Tally, errors
+from service.training.evaluation import resampling
+from service.training.evaluation.measures import interval95
+from service.training.evaluation.resampling import Units, holm, p_value, resampled, swapped
+from service.training.evaluation.tallies import Tally, errors
 from tests.rated import rated
 
 SEED = np.random.SeedSequence(3)

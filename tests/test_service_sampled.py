@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.training import datasets, sampled, splits
 from service.training.algorithms.registry import Candidate
+from service.training.data import datasets
+from service.training.evaluation import sampled, splits
+from service.training.evaluation.relevance import relevant
 from service.training.interactions import no_progress
-from service.training.relevance import relevant
 from tests.rated import rated
 
 

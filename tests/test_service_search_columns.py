@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.training import cuts, datasets
+from service.training.data import datasets
+from service.training.evaluation import cuts
+from service.training.evaluation.protocol import Protocol
 from service.training.interactions import Interactions
-from service.training.protocol import Protocol
 from service.training.search import columns
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from service.errors import RunError, UsageError
-from service.training import cuts, datasets, trial
 from service.training.algorithms.registry import Candidate
+from service.training.data import datasets
+from service.training.evaluation import cuts, trial
+from service.training.evaluation.protocol import Protocol
 from service.training.interactions import Interactions
-from service.training.protocol import Protocol
 from service.training.search import columns, space
 from service.training.search.question import Effort, Question
 from service.training.search.run import Standing, search

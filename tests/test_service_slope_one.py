@@ -5,10 +5,10 @@ import pytest
 
 from service.models import scoring
 from service.models.snapshot import ModelSnapshot
-from service.training import datasets
 from service.training.algorithms import threads
 from service.training.algorithms.slope_one import SlopeOneConfig, fit, predict
 from service.training.algorithms.slope_one_reference import deviations_slowly, predict_slowly
+from service.training.data import datasets
 from service.training.interactions import Float32, Interactions, no_progress
 from tests.tables import dense, every_pair, ratings
 

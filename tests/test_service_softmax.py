@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.training import datasets
 from service.training.algorithms import softmax
 from service.training.algorithms.rowwise import rows_of
 from service.training.algorithms.softmax import Batch, SoftmaxConfig, draw, fit, gradients_of
 from service.training.algorithms.softmax_reference import fit_slowly, loss
 from service.training.assembly import history
+from service.training.data import datasets
 from service.training.interactions import no_progress
 
 

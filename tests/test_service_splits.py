@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.training.splits import hold_out, k_fold, leave_one_out, youngest, youngest_of_users
+from service.training.evaluation.splits import hold_out, k_fold, leave_one_out, youngest, youngest_of_users
 
 
 @given(n=st.integers(2, 200), data=st.data())

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.training import datasets
 from service.training.algorithms import visits
 from service.training.algorithms.svdpp import SvdppConfig, first_tables, fit
 from service.training.algorithms.svdpp_reference import fit_slowly
+from service.training.data import datasets
 from service.training.interactions import no_progress
 from service.training.predictions import predict
 

@@ -5,11 +5,12 @@ import pytest
 
 from service.errors import UsageError
 from service.models import scoring
-from service.training import datasets, lists, splits, trial
 from service.training.algorithms.registry import Candidate
+from service.training.data import datasets
+from service.training.evaluation import lists, splits, trial
+from service.training.evaluation.measures import mae, rmse
+from service.training.evaluation.tallies import Name, all_names
 from service.training.interactions import Interactions, no_progress
-from service.training.measures import mae, rmse
-from service.training.tallies import Name, all_names
 
 SVD = Candidate.parse("svd", ["n_factors=4", "n_epochs=5"])
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from service.training import datasets
 from service.training.algorithms import threads, visits
 from service.training.algorithms.visits import Visits
+from service.training.data import datasets
 from service.training.interactions import Interactions
 
 

@@ -24,8 +24,8 @@ from ops.benchmarks.pairs import (
 from ops.benchmarks.peers import Contest, Plan, Side
 from service.training.algorithms import settings
 from service.training.algorithms.registry import Candidate
+from service.training.evaluation.protocol import Protocol
 from service.training.interactions import Interactions
-from service.training.protocol import Protocol
 
 _TABLES: dict[Ask, str] = {"predict": "errors of predicted ratings", "rank": "lists of the full catalogue"}
 

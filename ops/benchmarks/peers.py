@@ -23,14 +23,14 @@ from ops.benchmarks.pairs import LENGTH, LIBRARIES, MEASURES, PAIRS, SHARED, SLO
 from ops.benchmarks.peer import Peer, Seconds
 from ops.benchmarks.peer_program import Fold, timed
 from service.errors import RunError, UsageError
-from service.training import lists
 from service.training.algorithms.registry import Candidate
-from service.training.cuts import Cut, Split
+from service.training.evaluation import lists
+from service.training.evaluation.cuts import Cut, Split
+from service.training.evaluation.measures import RATING_MEASURES
+from service.training.evaluation.protocol import Protocol
+from service.training.evaluation.ranking import RANKING_MEASURES
+from service.training.evaluation.relevance import Relevance, relevant
 from service.training.interactions import no_progress
-from service.training.measures import RATING_MEASURES
-from service.training.protocol import Protocol
-from service.training.ranking import RANKING_MEASURES
-from service.training.relevance import Relevance, relevant
 
 _WARM_UP_RATINGS: Final = 1000
 

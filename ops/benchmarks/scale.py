@@ -20,10 +20,11 @@ import numpy as np
 
 from ops.benchmarks.child import answer, ask
 from service.models import artefact
-from service.training import demo, memory
 from service.training.algorithms import threads
 from service.training.algorithms.registry import Candidate
-from service.training.demo import DemoSize
+from service.training.data import demo
+from service.training.data.demo import DemoSize
+from service.training.evaluation import memory
 from service.training.interactions import Interactions, no_progress
 
 _STEPS: Final = (16, 4, 1)

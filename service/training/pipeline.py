@@ -20,11 +20,12 @@ from service.config import Config
 from service.errors import ModelError, RunError
 from service.models import artefact
 from service.models.forgotten import Forgotten, without_users
-from service.training import datasets, splits
+from service.training.data import datasets
+from service.training.data.values import shown
+from service.training.evaluation import splits
 from service.training.forgetting import leave_out
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.popularity import decayed
-from service.training.values import shown
 
 if TYPE_CHECKING:
     from service.models.snapshot import ModelSnapshot
@@ -73,7 +74,7 @@ def train(
     # `up` imports this module to ask `needs_training`, and has no use for what a training needs.
     from service import publication
     from service.training.algorithms.registry import Candidate
-    from service.training.evaluation import describe
+    from service.training.evaluation.comparison import describe
 
     # The settings are looked at before minutes are spent on reading.
     candidate = Candidate.parse(algorithm, settings)
@@ -158,7 +159,7 @@ def _hold_out(
     progress: Progress,
 ) -> dict[str, Any]:
     """Fit on most of the data and measure on the rest; what cannot be measured is null, with the reason."""
-    from service.training import trial
+    from service.training.evaluation import trial
 
     split = splits.hold_out(len(data), HOLD_OUT_SHARE, np.random.default_rng(split_seed))
     measures: dict[str, Any] = dict.fromkeys((*ERRORS, *LIST_MEASURES))

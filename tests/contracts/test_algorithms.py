@@ -15,11 +15,11 @@ from service.errors import TrainingDiverged, UsageError
 from service.models import artefact, forgotten, scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
-from service.training import datasets
 from service.training.algorithms import registry, settings, threads
 from service.training.algorithms.registry import Candidate
+from service.training.data import datasets
+from service.training.evaluation.measures import rmse
 from service.training.interactions import Interactions, ReadReport, no_progress
-from service.training.measures import rmse
 
 
 @dataclass(frozen=True)
@@ -325,3 +325,14 @@ def test_an_unknown_algorithm_is_refused() -> None:
     """The sentence names those that there are."""
     with pytest.raises(UsageError, match=r"no algorithm 'svdd'; there is svd, "):
         Candidate.parse("svdd")
+
+
+@pytest.mark.parametrize("name", registry.PRESETS)
+def test_a_preset_is_an_algorithm_with_settings(name: str) -> None:
+    """It parses, differs from the defaults, gives way to what a person sets, and hides no algorithm."""
+    algorithm, preset = registry.PRESETS[name]
+    candidate = Candidate.parse(name)
+    assert candidate.name == name
+    assert candidate.config == Candidate.parse(algorithm, preset).config != Candidate.parse(algorithm).config
+    assert Candidate.parse(name, ["n_factors=3"]).config.n_factors == 3
+    assert name not in registry.names()

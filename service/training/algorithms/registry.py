@@ -62,8 +62,11 @@ _MODULES: Final = {
     "popularity": "popularity",
 }
 
-# Settings that a search of ours found, under a name of their own.
-PRESETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {}
+# Settings that searches of ours found, under names of their own; docs/benchmarks.md has the searches.
+PRESETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "best": ("bayesian_mf", ("n_factors=24", "n_samples=80")),
+    "best_ranking": ("ials", ("n_factors=512", "n_epochs=12", "reg=0.006")),
+}
 
 
 def names() -> list[str]:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.vocabulary import Vocabulary
+from service.training.evaluation.splits import Positions
 from service.training.interactions import Interactions, ReadReport
-from service.training.splits import Positions
 
 _COLUMNS: Final = ("user_rows", "item_rows", "ratings", "timestamps")
 _SCALE: Final = "scale.json"

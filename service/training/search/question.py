@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.errors import UsageError
-from service.training import trial
 from service.training.algorithms import settings
 from service.training.algorithms.registry import Candidate
+from service.training.evaluation import trial
+from service.training.evaluation.protocol import Protocol
 from service.training.interactions import Interactions
-from service.training.protocol import Protocol
 from service.training.search.space import Space
 from service.training.search.study import Method
 
@@ -33,7 +33,7 @@ class Question:
         algorithm: its name, or a preset's.
         fixed: `name=value` texts of the settings that are not searched.
         space: those that are.
-        measure: what makes a trial better, as `service.training.trial` names it.
+        measure: what makes a trial better, as `service.training.evaluation.trial` names it.
         protocol: how the data is cut and what is relevant, with one of `SPLITS`; its seed decides the folds, the fits,
             and with the trials before it each next trial.
     """

@@ -9,10 +9,10 @@ import numpy as np
 
 from service.errors import RunError
 from service.training.algorithms import settings
-from service.training.evaluation import describe
+from service.training.evaluation.comparison import describe
+from service.training.evaluation.measures import interval95
+from service.training.evaluation.protocol import BY_TIME, WORDS, Protocol
 from service.training.interactions import Interactions
-from service.training.measures import interval95
-from service.training.protocol import BY_TIME, WORDS, Protocol
 from service.training.search.question import Effort, Question
 from service.training.search.space import assignments
 from service.training.search.study import Study, Trial

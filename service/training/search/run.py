@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.training import cuts
-from service.training import trial as trials
+from service.training.evaluation import cuts
+from service.training.evaluation import trial as trials
 from service.training.interactions import Interactions
 from service.training.search import columns, result
 from service.training.search.pruning import is_hopeless

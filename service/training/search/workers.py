@@ -25,10 +25,11 @@ from typing import Final, Self, TypeAlias
 import numpy as np
 
 from service.errors import RecollectError
-from service.training import datasets, trial
 from service.training.algorithms import threads
 from service.training.algorithms.registry import Candidate
-from service.training.protocol import Protocol
+from service.training.data import datasets
+from service.training.evaluation import trial
+from service.training.evaluation.protocol import Protocol
 from service.training.search import columns
 
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from service.errors import DataError, UsageError
 from service.models.vocabulary import Vocabulary
-from service.training import datasets, splits
+from service.training.data import datasets
+from service.training.evaluation import splits
+from service.training.evaluation.leakage import are_among, pairs
+from service.training.evaluation.protocol import BY_TIME, CANONICAL, Protocol
+from service.training.evaluation.splits import Positions
 from service.training.interactions import Int32, Interactions, Progress, no_progress
-from service.training.leakage import are_among, pairs
-from service.training.protocol import BY_TIME, CANONICAL, Protocol
-from service.training.splits import Positions
 
 
 class Split(NamedTuple):

@@ -1,7 +1,6 @@
 """How models are judged: which ratings are held out, and what is measured of them.
 
-Invariant: a protocol that exists is possible as far as that can be said without the data; `service.training.cuts` says
-the rest.
+Invariant: a protocol that exists is possible as far as that can be said without the data; `cuts` says the rest.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from service.errors import UsageError
-from service.training.tallies import MOST_K
+from service.training.evaluation.tallies import MOST_K
 
 CANONICAL: Final = tuple(f"u{number}" for number in range(1, 6))
 

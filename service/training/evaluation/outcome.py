@@ -14,15 +14,15 @@ import numpy as np
 
 from service.errors import UsageError
 from service.models import artefact
-from service.training import cost, groups, leakage, lists, measures, memory, resampling, sampled, tallies
 from service.training.algorithms import settings
 from service.training.algorithms.registry import Candidate
-from service.training.cuts import Split
-from service.training.exposure import Lists, Popularity
+from service.training.evaluation import cost, groups, leakage, lists, measures, memory, resampling, sampled, tallies
+from service.training.evaluation.cuts import Split
+from service.training.evaluation.exposure import Lists, Popularity
+from service.training.evaluation.protocol import Protocol
+from service.training.evaluation.relevance import Relevance, relevant
+from service.training.evaluation.tallies import Float64, Tally
 from service.training.interactions import no_progress
-from service.training.protocol import Protocol
-from service.training.relevance import Relevance, relevant
-from service.training.tallies import Float64, Tally
 
 
 @dataclass(frozen=True, eq=False)

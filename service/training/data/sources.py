@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from service.errors import DataError
-from service.training import demo
-from service.training.blocks import BYTE_ORDER_MARK
-from service.training.values import shown
+from service.training.data import demo
+from service.training.data.blocks import BYTE_ORDER_MARK
+from service.training.data.values import shown
 
 Format: TypeAlias = Literal["table", "jsonl", "parquet"]
 

@@ -15,13 +15,13 @@ import numpy as np
 
 from service.errors import UsageError
 from service.models.vocabulary import Vocabulary
-from service.training import cost, lists, paired, resampling
 from service.training.algorithms.registry import Candidate
-from service.training.cuts import Cut
+from service.training.evaluation import cost, lists, paired, resampling
+from service.training.evaluation.cuts import Cut
+from service.training.evaluation.leakage import Leakage
+from service.training.evaluation.outcome import Bench, Outcome
+from service.training.evaluation.protocol import BY_TIME, WORDS, Protocol
 from service.training.interactions import Interactions, Progress, ReadReport, no_progress
-from service.training.leakage import Leakage
-from service.training.outcome import Bench, Outcome
-from service.training.protocol import BY_TIME, WORDS, Protocol
 
 BASELINE: Final = "popularity"
 

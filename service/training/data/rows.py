@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from service.errors import DataError
+from service.training.data.values import ID_LIMIT, NO_TIME, parse_id, parse_number, parse_time, seconds_of
 from service.training.interactions import Float32, Int32, Int64
-from service.training.values import ID_LIMIT, NO_TIME, parse_id, parse_number, parse_time, seconds_of
 
 Column = TypeVar("Column", bound=NDArray[Any])
 

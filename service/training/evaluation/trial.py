@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.errors import UsageError
-from service.training import lists, tallies
 from service.training.algorithms.registry import Candidate
-from service.training.exposure import Popularity
+from service.training.evaluation import lists, tallies
+from service.training.evaluation.exposure import Popularity
+from service.training.evaluation.relevance import relevant
+from service.training.evaluation.tallies import Name
 from service.training.interactions import Interactions, Progress, no_progress
-from service.training.relevance import relevant
-from service.training.tallies import Name
 
 
 def measure(
@@ -36,7 +36,7 @@ def measure(
         train: what it learns from.
         test: what it is judged by, at least one interaction, over the same users and items.
         rng: everything random in the fit.
-        measures: names such as "rmse" and "ndcg@10", see `service.training.tallies.Name`.
+        measures: names such as "rmse" and "ndcg@10", see `service.training.evaluation.tallies.Name`.
         relevant_from: the least rating of a relevant item; None: every held-out item is relevant.
         most_users: rank for at most so many users, the same ones for the same `test`; None: all.
         progress: told of the fit.

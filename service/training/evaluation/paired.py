@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from service.training import resampling
-from service.training.measures import RATING_MEASURES
-from service.training.outcome import Outcome, mean
-from service.training.resampling import Float64, Units
-from service.training.tallies import Name
+from service.training.evaluation import resampling
+from service.training.evaluation.measures import RATING_MEASURES
+from service.training.evaluation.outcome import Outcome, mean
+from service.training.evaluation.resampling import Float64, Units
+from service.training.evaluation.tallies import Name
 
 _RANKING: Final = ("ndcg", "recall")
 

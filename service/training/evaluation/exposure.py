@@ -29,8 +29,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service.training.evaluation.lists import NOTHING
 from service.training.interactions import Int64, Interactions
-from service.training.lists import NOTHING
 
 Lists = NDArray[np.int32]
 EXPOSURE_MEASURES: Final = ("coverage", "gini", "novelty", "popularity_bias")

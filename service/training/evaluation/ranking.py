@@ -1,8 +1,8 @@
 """How good ranked lists are (pure): binary relevance, one value per judged user, the mean over users is the measure.
 
 All are of the first k places of a list from the whole catalogue, and 0 for a user none of whose relevant items is
-there. A user without a relevant item is never judged (`service.training.relevance`). With h_j = 1 where place j holds a
-relevant item, and r the number of the user's relevant items, whether or not they could be listed:
+there. A user without a relevant item is never judged (`relevance`). With h_j = 1 where place j holds a relevant item,
+and r the number of the user's relevant items, whether or not they could be listed:
 
 =============  =====================================================================================================
 precision@k    sum h_j / k, also for a list that is shorter than k

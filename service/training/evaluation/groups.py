@@ -13,11 +13,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.exposure import Lists
+from service.training.evaluation.exposure import Lists
+from service.training.evaluation.lists import NOTHING
+from service.training.evaluation.relevance import Relevance
+from service.training.evaluation.tallies import Float64, Name, Tally, errors, ranked
 from service.training.interactions import Interactions
-from service.training.lists import NOTHING
-from service.training.relevance import Relevance
-from service.training.tallies import Float64, Name, Tally, errors, ranked
 
 USERS: Final = ("light", "medium", "heavy")
 ITEMS: Final = ("head", "middle", "tail")

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from service.errors import DataError
+from service.training.data.typed import number_text
+from service.training.data.values import parse_number, parse_time, shown
 from service.training.interactions import Progress
-from service.training.typed import number_text
-from service.training.values import parse_number, parse_time, shown
 from telemetry.errors import ArchiveError, BadEventError
 from telemetry.events import Feedback, decode
 from telemetry.snapshot import OpenFile, Snapshot, snapshot
 
 if TYPE_CHECKING:
-    from service.training.rows import Gathering, Rows
+    from service.training.data.rows import Gathering, Rows
 
 NAME: Final = "archive"
 # What an event is worth; a rating is worth what it says.
@@ -94,7 +94,7 @@ def read_archive(root: Path, progress: Progress) -> tuple[Rows, str, tuple[str, 
         DataError: there is no archive, it cannot be read, or nothing in it can be learnt from.
     """
     # Only here, because what asks for a fingerprint alone has no use for pyarrow.
-    from service.training.rows import Gathering
+    from service.training.data.rows import Gathering
 
     gathering, counts = Gathering(), Counter[str]()
     gathering.begin(NAME, has_ratings=True, has_times=True)
@@ -158,7 +158,7 @@ def _take(events: list[tuple[int, Feedback]], gathering: Gathering) -> dict[int,
     """Take up events; return by line what is wrong with those that cannot be."""
     import numpy as np
 
-    from service.training.rows import Batch
+    from service.training.data.rows import Batch
 
     good: list[tuple[str, str, float, int, int]] = []
     bad: dict[int, str] = {}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from service.errors import DataError
-from service.training.values import looks_like_time, parse_number, shown
+from service.training.data.values import looks_like_time, parse_number, shown
 
 HEAD_BYTES: Final = 1 << 16
 _HEAD_LINES: Final = 200

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from service.errors import DataError
-from service.training import layout
+from service.training.data import layout
+from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times
+from service.training.data.typed import id_text
+from service.training.data.values import FIRST_S, LAST_S, NO_TIME, parse_id, parse_time, seconds_of, shown
 from service.training.interactions import Float32, Int64
-from service.training.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times
-from service.training.typed import id_text
-from service.training.values import FIRST_S, LAST_S, NO_TIME, parse_id, parse_time, seconds_of, shown
 
 _BATCH_ROWS: Final = 1 << 18
 _FLOAT32_LIMIT: Final = float(np.finfo(np.float32).max)

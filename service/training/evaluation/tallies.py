@@ -14,11 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import UsageError
-from service.training.exposure import EXPOSURE_MEASURES, Lists, Popularity, coverage, gini, mean_popularity, novelty
+from service.training.evaluation.exposure import (
+    EXPOSURE_MEASURES,
+    Lists,
+    Popularity,
+    coverage,
+    gini,
+    mean_popularity,
+    novelty,
+)
+from service.training.evaluation.measures import RATING_MEASURES
+from service.training.evaluation.ranking import RANKING_MEASURES
+from service.training.evaluation.relevance import Relevance
 from service.training.interactions import Int64, Interactions
-from service.training.measures import RATING_MEASURES
-from service.training.ranking import RANKING_MEASURES
-from service.training.relevance import Relevance
 
 Shape = Literal["mean", "root", "excess"]
 Float64 = NDArray[np.float64]

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.layout import Layout
+from service.training.data.layout import Layout
 
 _QUOTE: Final = b'"'
 _NEWLINE: Final = b"\n"

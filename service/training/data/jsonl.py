@@ -18,11 +18,11 @@ import orjson
 import pyarrow as pa
 
 from service.errors import DataError
-from service.training import layout
-from service.training.blocks import BYTE_ORDER_MARK, blocks
-from service.training.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times
-from service.training.typed import id_text, number_text
-from service.training.values import shown
+from service.training.data import layout
+from service.training.data.blocks import BYTE_ORDER_MARK, blocks
+from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times
+from service.training.data.typed import id_text, number_text
+from service.training.data.values import shown
 
 # Objects take some ten times the room of their text while they are looked at.
 _BLOCK_BYTES: Final = 8 << 20

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from service.training.data.values import parse_id
 from service.training.interactions import Catalogue
-from service.training.values import parse_id
 
 # Of u.item: the genres of its columns 5 to 23, in order (MovieLens 100K, README); a line each would say no more.
 # fmt: off

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.training.evaluation.leakage import are_among, pairs
 from service.training.interactions import Int64, Interactions
-from service.training.leakage import are_among, pairs
 
 
 @dataclass(frozen=True, eq=False)

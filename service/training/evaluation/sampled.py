@@ -14,11 +14,11 @@ import numpy as np
 
 from service.models.scoring import Wanted, personal_among
 from service.models.snapshot import ModelSnapshot
-from service.training.exposure import Lists
+from service.training.evaluation.exposure import Lists
+from service.training.evaluation.lists import NOTHING
+from service.training.evaluation.relevance import Relevance
+from service.training.evaluation.tallies import Name, Tally, ranked
 from service.training.interactions import Interactions
-from service.training.lists import NOTHING
-from service.training.relevance import Relevance
-from service.training.tallies import Name, Tally, ranked
 
 _FAMILIES: Final = ("hit_rate", "ndcg", "mrr", "recall")
 

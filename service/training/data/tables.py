@@ -19,12 +19,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
-from service.training import layout as layouts
-from service.training.blocks import BYTE_ORDER_MARK, blocks
-from service.training.layout import Layout
-from service.training.lines import Lines, blank_out
-from service.training.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, times
-from service.training.values import shown
+from service.training.data import layout as layouts
+from service.training.data.blocks import BYTE_ORDER_MARK, blocks
+from service.training.data.layout import Layout
+from service.training.data.lines import Lines, blank_out
+from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, times
+from service.training.data.values import shown
 
 _BLOCK_BYTES: Final = 32 << 20
 # Stands for '::', which pyarrow does not take as a delimiter; in a line of data it makes one field too many.

@@ -21,8 +21,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.training.evaluation.tallies import Tally, shaped
 from service.training.interactions import Int64
-from service.training.tallies import Tally, shaped
 
 MOST_UNITS: Final = 10_000
 N_RESAMPLES: Final = 1_000

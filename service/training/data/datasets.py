@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from service.errors import DataError
 from service.models.vocabulary import Vocabulary
-from service.training import archived, demo, sources
+from service.training.data import archived, demo, sources
+from service.training.data.sources import Source
+from service.training.data.values import shown
 from service.training.interactions import Catalogue, Int64, Interactions, Progress, ReadReport, no_progress
-from service.training.sources import Source
-from service.training.values import shown
 
 if TYPE_CHECKING:
-    from service.training.rows import Rows
+    from service.training.data.rows import Rows
 
 # Ranks are far apart in time: more than all the seconds that a time can have.
 _RANK_S: Final = 1 << 40
@@ -80,11 +80,11 @@ def _read_archive(root: Path, progress: Progress) -> Interactions:
 
 def _read_files(path_text: str, source: Source, progress: Progress) -> Interactions:
     # Only here, because what asks for a fingerprint alone has no use for pyarrow.
-    from service.training.catalogue import read_catalogue
-    from service.training.jsonl import read_jsonl
-    from service.training.parquet import read_parquet
-    from service.training.rows import Gathering
-    from service.training.tables import read_table
+    from service.training.data.catalogue import read_catalogue
+    from service.training.data.jsonl import read_jsonl
+    from service.training.data.parquet import read_parquet
+    from service.training.data.rows import Gathering
+    from service.training.data.tables import read_table
 
     readers = {"table": read_table, "jsonl": read_jsonl, "parquet": read_parquet}
     gathering, digest = Gathering(), hashlib.sha256()

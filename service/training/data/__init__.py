@@ -1,0 +1,1 @@
+"""From a PATH to interactions: one file a format, and what they share."""
