@@ -85,7 +85,11 @@ def complaints(report: ReadReport) -> list[str]:
 
 def _summary(manifest: dict[str, Any], *, is_active: bool, took_s: float) -> list[str]:
     data, measures = manifest["data"], manifest["measures"]
-    reached = ", ".join(f"{name.upper()} {value:.4f}" for name, value in measures.items() if isinstance(value, float))
+    reached = ", ".join(
+        f"{name if '@' in name else name.upper()} {value:.4f}"
+        for name, value in measures.items()
+        if isinstance(value, float)
+    )
     measured = (
         f"On {measures['holdout']['n']:,} ratings held out: {reached}."
         if reached
