@@ -30,9 +30,8 @@ from service.training.evaluation.measures import RATING_MEASURES
 from service.training.evaluation.protocol import Protocol
 from service.training.evaluation.ranking import RANKING_MEASURES
 from service.training.evaluation.relevance import Relevance, relevant
+from service.training.evaluation.warming import warm_up
 from service.training.interactions import no_progress
-
-_WARM_UP_RATINGS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def _turns(
         pairs = plan.pairs(candidate.name)
         asks: set[Ask] = {"predict" if candidate.kind == "rating" else "rank", *(pair.ask for pair in pairs)}
         if not index:
-            _warm_up(candidate, split)
+            warm_up(candidate, split.train)
         for ask, (answer, seconds) in _ours(plan, index, candidate, split, judged, sorted(asks)).items():
             values = _judge(candidate.name, ask, answer, split, judged)
             contest.ours.setdefault((candidate.name, ask), Side()).add(values, seconds)
@@ -198,15 +197,6 @@ def _ours(
         answer, *answered = timed(work[ask])
         answers[ask] = (answer, Seconds(*fitted, *answered))
     return answers
-
-
-def _warm_up(candidate: Candidate, split: Split) -> None:
-    """Fit and ask for a few ratings, so that compiling, or reading the compiled code, is in no measured time."""
-    few = split.train.take(np.arange(min(len(split.train), _WARM_UP_RATINGS)))
-    snapshot = candidate.fit(few, candidate.config, np.random.default_rng(0), no_progress)
-    if candidate.kind == "rating":
-        candidate.predict(snapshot, few.user_rows, few.item_rows)
-    lists.served(snapshot, np.unique(few.user_rows).astype(np.int64), LENGTH)
 
 
 def _judge(name: str, ask: Ask, answer: NDArray[Any], split: Split, judged: Relevance) -> dict[str, float]:

@@ -14,14 +14,14 @@ from typing import Any, Final
 import numpy as np
 
 from service.errors import UsageError
-from service.models.vocabulary import Vocabulary
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import cost, lists, paired, resampling
+from service.training.evaluation import cost, paired, resampling
 from service.training.evaluation.cuts import Cut
 from service.training.evaluation.leakage import Leakage
 from service.training.evaluation.outcome import Bench, Outcome
 from service.training.evaluation.protocol import BY_TIME, WORDS, Protocol
-from service.training.interactions import Interactions, Progress, ReadReport, no_progress
+from service.training.evaluation.warming import warm_up
+from service.training.interactions import Interactions, Progress, no_progress
 
 BASELINE: Final = "popularity"
 
@@ -56,7 +56,7 @@ def compare(
         # Only now is it known that the set can be split, and that compiling is worth the while.
         if not index:
             for outcome in outcomes:
-                _warm_up(outcome.candidate, split.train)
+                warm_up(outcome.candidate, split.train)
             progress("evaluate", 0, n_steps)
         found.add(split.train, split.test)
         is_held_out[split.test.user_rows] = True
@@ -172,27 +172,3 @@ def _notes(
     if cut.data.rating_min == cut.data.rating_max:
         notes.append("All ratings are equal, so that errors of predicted ratings say nothing.")
     return notes
-
-
-def _warm_up(candidate: Candidate, data: Interactions) -> None:
-    """Fit and ask for a few ratings, so that compiling, or reading the compiled code, is in no measured time."""
-    users, items = np.divmod(np.arange(30, dtype=np.int32), 5)
-    is_kept = (users + items) % 3 > 0
-    n = int(is_kept.sum())
-    low, high = data.rating_min, data.rating_max
-    tiny = Interactions(
-        users=Vocabulary(str(row) for row in range(6)),
-        items=Vocabulary(str(row) for row in range(5)),
-        user_rows=users[is_kept],
-        item_rows=items[is_kept],
-        ratings=np.where(np.arange(n) % 2, low, high).astype(np.float32),
-        timestamps=None if data.timestamps is None else np.arange(n),
-        rating_min=low,
-        rating_max=high,
-        fingerprint="",
-        report=ReadReport(source=""),
-    )
-    snapshot = candidate.fit(tiny, candidate.config, np.random.default_rng(0), no_progress)
-    lists.served(snapshot, np.arange(6), 2)
-    if candidate.kind == "rating":
-        candidate.predict(snapshot, tiny.user_rows, tiny.item_rows)
