@@ -26,7 +26,7 @@ from service.training.algorithms import settings
 from service.training.algorithms.compiled import compiled
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.rowwise import Float64, Rows, rows_of
-from service.training.algorithms.settings import setting
+from service.training.algorithms.settings import Settings, setting
 from service.training.assembly import assemble, history
 from service.training.interactions import Int64, Interactions, Progress, no_progress
 
@@ -37,7 +37,7 @@ _N_EPOCHS: Final = {"als": 10, "sgd": 20}
 
 
 @dataclass(frozen=True)
-class BaselineConfig:
+class BaselineConfig(Settings):
     """Settings of the baseline."""
 
     method: str = setting(
@@ -58,14 +58,6 @@ class BaselineConfig:
     )
     reg: float = setting(0.02, "Of sgd: regularisation.", least=0, most=1000, search=(0.001, 0.2, "log"))
     learning_rate: float = setting(0.005, "Of sgd: learning rate.", least=0, most=10, search=(0.001, 0.05, "log"))
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UsageError: one is out of its bounds.
-        """
-        settings.check(self)
 
 
 class Levels(NamedTuple):

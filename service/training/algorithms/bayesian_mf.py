@@ -32,7 +32,7 @@ from service.training.algorithms import settings, threads
 from service.training.algorithms.averaging import MeanProduct
 from service.training.algorithms.compiled import compiled
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.settings import setting
+from service.training.algorithms.settings import Settings, setting
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
@@ -47,7 +47,7 @@ _PRIOR_ROWS: Final = 2.0
 
 
 @dataclass(frozen=True)
-class BayesianMfConfig:
+class BayesianMfConfig(Settings):
     """Settings of Bayesian matrix factorisation."""
 
     n_factors: int = setting(
@@ -63,14 +63,6 @@ class BayesianMfConfig:
     init_std_dev: float = setting(
         0.1, "Standard deviation of the first factors, in standard deviations of the ratings.", least=1e-6, most=10
     )
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UsageError: one is out of its bounds.
-        """
-        settings.check(self)
 
 
 class Side(NamedTuple):

@@ -22,9 +22,9 @@ from typing import Final
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import settings, visits
+from service.training.algorithms import visits
 from service.training.algorithms.compiled import compiled
-from service.training.algorithms.factors import Tables, finish, learn, normal, rates, without_bias
+from service.training.algorithms.factors import DescentSettings, Tables, finish, learn, normal, rates, without_bias
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.settings import setting
 from service.training.algorithms.vectors import AHEAD, prefetch, product
@@ -35,57 +35,12 @@ PARTS: Final = ("bu", "bi", "pu", "qi")
 
 
 @dataclass(frozen=True)
-class SvdConfig:
+class SvdConfig(DescentSettings):
     """Settings of SVD."""
 
-    n_factors: int = setting(
-        100,
-        "How many factors describe a user or an item.",
-        unit="factors",
-        least=1,
-        most=4096,
-        search=(10, 200, "log"),
-    )
-    n_epochs: int = setting(
-        20, "How often every rating is visited.", unit="epochs", least=1, most=100_000, search=(10, 100, "log")
-    )
     biased: bool = setting(
         default=True, doc="Whether there are a mean and biases, or factors alone (which is known as PMF)."
     )
-    init_mean: float = setting(0.0, "Mean of the normal distribution that factors start from.", least=-100, most=100)
-    init_std_dev: float = setting(
-        0.1, "Standard deviation of that distribution.", least=0, most=100, search=(0.01, 0.2, "log")
-    )
-    lr_all: float = setting(
-        0.005,
-        "Learning rate of everything that has none of its own.",
-        least=0,
-        most=10,
-        search=(0.001, 0.02, "log"),
-    )
-    reg_all: float = setting(
-        0.02,
-        "Regularisation of everything that has none of its own.",
-        least=0,
-        most=1000,
-        search=(0.01, 0.2, "log"),
-    )
-    lr_bu: float | None = setting(None, "Learning rate of user biases; lr_all if none.", least=0, most=10)
-    lr_bi: float | None = setting(None, "Learning rate of item biases; lr_all if none.", least=0, most=10)
-    lr_pu: float | None = setting(None, "Learning rate of user factors; lr_all if none.", least=0, most=10)
-    lr_qi: float | None = setting(None, "Learning rate of item factors; lr_all if none.", least=0, most=10)
-    reg_bu: float | None = setting(None, "Regularisation of user biases; reg_all if none.", least=0, most=1000)
-    reg_bi: float | None = setting(None, "Regularisation of item biases; reg_all if none.", least=0, most=1000)
-    reg_pu: float | None = setting(None, "Regularisation of user factors; reg_all if none.", least=0, most=1000)
-    reg_qi: float | None = setting(None, "Regularisation of item factors; reg_all if none.", least=0, most=1000)
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UsageError: one is out of its bounds.
-        """
-        settings.check(self)
 
 
 def fit(data: Interactions, config: SvdConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

@@ -30,7 +30,7 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import settings, threads
 from service.training.algorithms.compiled import compiled
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.settings import setting
+from service.training.algorithms.settings import Settings, setting
 from service.training.algorithms.speakers import speaking
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
@@ -48,7 +48,7 @@ _KEPT_BYTES: Final = 16
 
 
 @dataclass(frozen=True)
-class EaseConfig:
+class EaseConfig(Settings):
     """Settings of EASE."""
 
     reg: float = setting(500.0, "Regularisation of the weights.", least=1e-3, most=1e9, search=(10, 10_000, "log"))
@@ -59,14 +59,6 @@ class EaseConfig:
         least=1,
         most=1_000_000,
     )
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UsageError: one is out of its bounds.
-        """
-        settings.check(self)
 
 
 def fit(data: Interactions, config: EaseConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

@@ -32,7 +32,7 @@ from service.training.algorithms import settings, threads
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.ridge import Float64, solve_rows
 from service.training.algorithms.rowwise import Rows, rows_of
-from service.training.algorithms.settings import setting
+from service.training.algorithms.settings import Settings, setting
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Interactions, Progress
 
@@ -44,7 +44,7 @@ _SHARES: Final = 16  # sums over a table are added up in so many parts at most
 
 
 @dataclass(frozen=True)
-class IalsConfig:
+class IalsConfig(Settings):
     """Settings of implicit ALS."""
 
     n_factors: int = setting(
@@ -84,14 +84,6 @@ class IalsConfig:
         "What an interaction weighs: the same for all, or by rating, where the mean rating weighs 1.",
         choices=("ones", "ratings"),
     )
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UsageError: one is out of its bounds.
-        """
-        settings.check(self)
 
 
 class Side(NamedTuple):

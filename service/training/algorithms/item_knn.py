@@ -35,7 +35,7 @@ from service.training.algorithms import settings, threads
 from service.training.algorithms.compiled import compiled
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.rowwise import offer
-from service.training.algorithms.settings import setting
+from service.training.algorithms.settings import Settings, setting
 from service.training.algorithms.speakers import speaking
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Interactions, Progress
@@ -55,7 +55,7 @@ Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class ItemKnnConfig:
+class ItemKnnConfig(Settings):
     """Settings of item k-NN."""
 
     n_neighbours: int = setting(
@@ -86,14 +86,6 @@ class ItemKnnConfig:
         "Whether users with long histories count for less, with walk most of all, and with bm25 popular items, too.",
         choices=WEIGHTINGS,
     )
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UsageError: one is out of its bounds.
-        """
-        settings.check(self)
 
 
 def fit(data: Interactions, config: ItemKnnConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

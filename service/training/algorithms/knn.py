@@ -31,13 +31,13 @@ from service.training.algorithms.baseline import BaselineConfig, Levels
 from service.training.algorithms.neighbours import SIMILARITIES, Compared
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.rowwise import grouped, rows_of, tidy
-from service.training.algorithms.settings import setting
+from service.training.algorithms.settings import Settings, setting
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Interactions, Progress
 
 
 @dataclass(frozen=True)
-class KnnConfig:
+class KnnConfig(Settings):
     """Settings of k nearest neighbours."""
 
     k: int = setting(
@@ -82,14 +82,6 @@ class KnnConfig:
     bsl_reg_i: float = setting(10.0, "Of the baseline by als: regularisation of items.", least=0, most=1e6)
     bsl_reg: float = setting(0.02, "Of the baseline by sgd: regularisation.", least=0, most=1000)
     bsl_learning_rate: float = setting(0.005, "Of the baseline by sgd: learning rate.", least=0, most=10)
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UsageError: one is out of its bounds.
-        """
-        settings.check(self)
 
 
 LevelsOf = Callable[[csr_array, KnnConfig], Levels]

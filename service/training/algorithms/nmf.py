@@ -32,11 +32,11 @@ import numpy as np
 
 from service.errors import DataError, UsageError
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import settings, threads, visits
+from service.training.algorithms import threads, visits
 from service.training.algorithms.compiled import compiled
 from service.training.algorithms.factors import Tables, finish, learn, uniform, without_bias
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.settings import setting
+from service.training.algorithms.settings import Settings, setting
 from service.training.algorithms.vectors import AHEAD, prefetch, product
 from service.training.algorithms.visits import Visits
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
@@ -48,7 +48,7 @@ _BLOCK_ROWS: Final = 256
 
 
 @dataclass(frozen=True)
-class NmfConfig:
+class NmfConfig(Settings):
     """Settings of NMF."""
 
     n_factors: int = setting(
@@ -80,7 +80,7 @@ class NmfConfig:
         Raises:
             UsageError: one is out of its bounds, or factors would start from nothing.
         """
-        settings.check(self)
+        super().__post_init__()
         if self.init_high <= self.init_low:
             raise UsageError(f"init_high must be above init_low, which is {self.init_low:g}, not {self.init_high:g}")
 

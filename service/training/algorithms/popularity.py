@@ -14,7 +14,7 @@ import numpy as np
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import settings
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.settings import setting
+from service.training.algorithms.settings import Settings, setting
 from service.training.assembly import assemble
 from service.training.interactions import Interactions, Progress
 from service.training.popularity import decayed
@@ -23,7 +23,7 @@ NAME: Final = "popularity"
 
 
 @dataclass(frozen=True)
-class PopularityConfig:
+class PopularityConfig(Settings):
     """Settings of popularity."""
 
     half_life_days: float | None = setting(
@@ -34,14 +34,6 @@ class PopularityConfig:
         most=1e6,
         search=(1, 3650, "log"),
     )
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UsageError: one is out of its bounds.
-        """
-        settings.check(self)
 
 
 def fit(data: Interactions, config: PopularityConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

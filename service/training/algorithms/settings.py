@@ -1,7 +1,6 @@
 """What a person may set of an algorithm: fields of its frozen Config, each with bounds, a unit and a sentence.
 
-Invariant: a Config that exists is within its bounds; `check` sees to it in `__post_init__`, whichever way it came
-about.
+Invariant: a Config that exists is within its bounds, whichever way it came about.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from service.errors import UsageError
@@ -47,12 +47,20 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def check(config: Any) -> None:
-    """Hold every field of a Config to its type and bounds.
+@dataclass(frozen=True)
+class Settings:
+    """What every Config is: a frozen dataclass whose fields come from `setting`."""
 
-    Raises:
-        UsageError: a field is out of them.
-    """
+    def __post_init__(self) -> None:
+        """Hold every field to its type and bounds.
+
+        Raises:
+            UsageError: a field is out of them.
+        """
+        _check(self)
+
+
+def _check(config: Any) -> None:
     hints = typing.get_type_hints(type(config))
     for spec in dataclasses.fields(config):
         value = getattr(config, spec.name)

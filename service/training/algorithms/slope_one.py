@@ -32,7 +32,7 @@ from service.training.algorithms import rowwise, settings
 from service.training.algorithms.compiled import compiled
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.rowwise import Float64, Grouped, Rows, grouped, offer, row_means, rows_of, tidy
-from service.training.algorithms.settings import setting
+from service.training.algorithms.settings import Settings, setting
 from service.training.algorithms.threads import in_blocks
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
@@ -41,20 +41,12 @@ NAME: Final = "slope_one"
 
 
 @dataclass(frozen=True)
-class SlopeOneConfig:
+class SlopeOneConfig(Settings):
     """Settings of Slope One."""
 
     n_neighbours: int = setting(
         100, "How many items are served that speak for an item.", unit="items", least=1, most=100_000
     )
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UsageError: one is out of its bounds.
-        """
-        settings.check(self)
 
 
 def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

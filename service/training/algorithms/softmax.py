@@ -30,7 +30,7 @@ from service.training.algorithms import settings, threads
 from service.training.algorithms.compiled import compiled
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.rowwise import Rows, rows_of
-from service.training.algorithms.settings import setting
+from service.training.algorithms.settings import Settings, setting
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
@@ -43,7 +43,7 @@ _SHARD: Final = 256  # interactions of a batch that a thread takes at a time
 
 
 @dataclass(frozen=True)
-class SoftmaxConfig:
+class SoftmaxConfig(Settings):
     """Settings of the softmax factorisation."""
 
     n_factors: int = setting(
@@ -72,14 +72,6 @@ class SoftmaxConfig:
     )
     lr: float = setting(0.02, "Adam's learning rate at first.", least=0, most=10, search=(0.002, 0.05, "log"))
     init_std_dev: float = setting(0.1, "Standard deviation of the first factors.", least=1e-4, most=100)
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            UsageError: one is out of its bounds.
-        """
-        settings.check(self)
 
 
 class Table:
