@@ -22,7 +22,7 @@ from service.feedback import TENANT, Reception, recorded
 from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 from service.openapi import document, page
-from service.parts import PARTS, unready
+from service.parts import PARTS, Parts, unready
 from service.reply import Reply
 from telemetry.errors import BadEventError, SpoolFull
 from telemetry.events import Served, ServedItem, System
@@ -110,7 +110,8 @@ async def forget(request: web.Request) -> web.Response:
     )
     with _refusals():
         acceptance = await parts.producer.accept_any([order])
-    parts.store.forget(user_id)
+    if parts.store.version is not None:
+        parts.store.forget(_known_as(parts, parts.store.current(), user_id))
     answer: wire.Erasure = {
         "erase_id": order.event_id,
         "user_id": user_id,
@@ -177,7 +178,7 @@ async def _recommend(
     snapshot = parts.store.current()
     excluded = _rows(snapshot, exclude) if exclude else scoring.NO_ROWS
     included = None if include is None else np.unique(_rows(snapshot, include))
-    user_row = None if user_id is None or user_id in parts.store.forgotten else snapshot.users.row_of.get(user_id)
+    user_row = None if user_id is None else _user_row(parts, snapshot, user_id)
     if user_row is None:
         ranking = scoring.popular(snapshot, n, offset=offset, exclude=excluded, include=included)
         source: wire.Source = "popular"
@@ -189,6 +190,20 @@ async def _recommend(
             ranking = scoring.personal_among(snapshot, wanted, included)
         source = "personal"
     return _served(request, snapshot, user_id, n, offset, ranking, source, _candidate_set(exclude, include), started)
+
+
+def _user_row(parts: Parts, snapshot: ModelSnapshot, user_id: str) -> int | None:
+    """Find a user in the served model; None for whom it does not know, or is to forget."""
+    name = _known_as(parts, snapshot, user_id)
+    return None if name in parts.store.forgotten else snapshot.users.row_of.get(name)
+
+
+def _known_as(parts: Parts, snapshot: ModelSnapshot, user_id: str) -> str:
+    """Return what the served model calls a user, if it knows them."""
+    if parts.pseudonyms.active and user_id not in snapshot.users.row_of:
+        # A model that learnt from archived events calls users as telemetry does.
+        return parts.pseudonyms.of(user_id)
+    return user_id
 
 
 def _served(

@@ -24,6 +24,7 @@ from service.metrics import Metrics
 from service.models import artefact
 from service.models.forgotten import without_users
 from service.models.snapshot import ModelSnapshot
+from service.models.vocabulary import Vocabulary
 from service.parts import Parts
 from service.store import ModelStore
 from telemetry.ids import rfc3339_ms
@@ -266,6 +267,22 @@ async def test_with_a_key_telemetry_knows_pseudonyms_and_callers_their_own_ids(c
         assert (await body(other, "DELETE", "/v1/users/u1", 202))["user_id"] == "u1"
         await body(other, "GET", "/v1/popular", 200)
     assert [event["user_id"] for event in held(parts)] == ["u1", *[pseudonyms.of("u1")] * 3, None]
+
+
+async def test_a_model_of_pseudonyms_knows_its_users_and_forgets_them(
+    client: Client, parts: Parts, make_snapshot: Callable[..., ModelSnapshot]
+) -> None:
+    """Trained on archived events, it is asked with callers' ids all the same."""
+    pseudonyms = Pseudonymiser(b"k" * 32)
+    plain = await body(client, "GET", "/v1/recommendations/u1", 200)
+    model = make_snapshot(n_items=60)
+    parts.store.swap(replace(model, users=Vocabulary(pseudonyms.of(id_) for id_ in model.users.id_of)))
+    async with TestClient(TestServer(build_app(replace(parts, pseudonyms=pseudonyms)))) as other:
+        assert (await body(other, "GET", "/v1/recommendations/u1", 200))["items"] == plain["items"]
+        await body(other, "DELETE", "/v1/users/u1", 202)
+        for user_id, source in (("u1", "popular"), ("u2", "personal"), ("nobody", "popular")):
+            answer = await body(other, "GET", f"/v1/recommendations/{user_id}", 200)
+            assert {item["source"] for item in answer["items"]} == {source}
 
 
 @pytest.mark.parametrize(
