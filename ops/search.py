@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 10
 _INTERRUPTED: Final = 130
+_MEASURES: Final = {"rating": "rmse", "ranking": "ndcg@10"}
 
 
 def command(
@@ -45,7 +46,9 @@ def command(
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0, help="Begin no trial after so many seconds.")
     ] = None,
-    measure: Annotated[str, typer.Option("--measure", help="What to improve, such as rmse or ndcg@10.")] = "rmse",
+    measure: Annotated[
+        str | None, typer.Option("--measure", help="What to improve; rmse, or ndcg@10 of what only ranks.")
+    ] = None,
     relevant_from: Annotated[
         float | None, typer.Option("--relevant-from", help="For rankings: the least rating of a relevant item.")
     ] = None,
@@ -82,6 +85,7 @@ def command(
         if (error.name or "").partition(".")[0] == "service":
             raise
         raise UsageError(f"a search needs the package {error.name}: install recollect[train]") from error
+    from service.training.algorithms.registry import Candidate
     from service.training.evaluation.protocol import Protocol
     from service.training.search.space import parse
 
@@ -90,7 +94,7 @@ def command(
         algorithm=algorithm,
         fixed=fixed,
         space=parse(algorithm, space or [], fixed),
-        measure=measure,
+        measure=measure or _MEASURES[Candidate.parse(algorithm).kind],
         protocol=Protocol(
             split=split, folds=folds, test_share=test_share, seed=seed, relevant_from=relevant_from, most_users=users
         ),

@@ -80,6 +80,18 @@ def test_the_best_trials_are_told_and_the_winner_published(
     assert "0.02" in page.read_text(encoding="utf-8")
 
 
+def test_what_only_ranks_is_searched_by_its_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a measure of its own it is ndcg@10, and more is better."""
+    application = typer.Typer()
+    application.command()(command)
+    arguments = ["--data", "demo:60x40x900", "--algorithm", "item_knn", "--space", "n_neighbours=1,30"]
+    assert run(application, [*arguments, "--method", "grid", "--folds", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["protocol"]["measure"] == "ndcg@10"
+    best, worse = (found["trials"][number]["mean"] for number in found["ranked"])
+    assert best > worse
+
+
 def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     """On standard output, with nothing before or after."""
     assert search(*TWO, "--json", "--seed", "3", "--measure", "ndcg@10", "--relevant-from", "4") == 0
