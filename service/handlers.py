@@ -64,7 +64,7 @@ async def popular(request: web.Request) -> web.Response:
 
 
 async def similar(request: web.Request) -> web.Response:
-    """GET /v1/items/{item_id}/similar?n=10: the nearest items by the cosine of their factors."""
+    """GET /v1/items/{item_id}/similar?n=10: the nearest items, see `scoring.similar`."""
     started = time.perf_counter()
     n = _number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
     item_id = _path_id(request, "item_id")
