@@ -60,23 +60,24 @@ def test_each_known_user_is_asked_about_in_a_repeatable_order() -> None:
 
 
 def test_what_telemetry_costs_is_measured_beside_the_yardstick(tmp_path: Path, redis_server: Any) -> None:
-    """One short round of everything, with real processes, Redis and disk: figures that belong together."""
+    """Short rounds of everything, with real processes, Redis and disk: figures that belong together.
+
+    Of three, as a median is what keeps one disturbed round from being the result.
+    """
     said: list[str] = []
-    plan = telemetry.Plan(rounds=1, seconds=0.2, events=1000)
+    plan = telemetry.Plan(rounds=3, seconds=0.2, events=1000)
     core = min(os.sched_getaffinity(0))
     rounds = telemetry.measure(plan, redis_server.url, tmp_path, core, said.append)
     figures = json.loads(json.dumps(rounds.figures()))
-    assert said[0].startswith("round 1 of 1: ")
+    assert said[0].startswith("round 1 of 3: ")
     assert 1000 < figures["line_bytes"] < 1600
-    # How long each takes is the benchmark's to say: in so short a round noise may be larger than what it is taken off.
-    costs = [figures[name] for name in ("encode_us", "offer_us", "batches_us", "pipeline_us", "peak_us")]
-    assert all(isinstance(cost, float) for cost in (*costs, *figures["total_us"].values()))
-    assert figures["encode_us"] > 0
+    assert 0 < figures["encode_us"] < figures["offer_us"]
+    assert figures["encode_us"] < figures["batches_us"] < figures["pipeline_us"]
     assert list(figures["total_us"]) == ["500", "1000", "3000", "10000"]
     assert figures["ratio_to_pipeline"]["peak"] == pytest.approx(figures["peak_us"] / figures["pipeline_us"], abs=0.02)
     assert set(figures["accept_p50_ms"]) == {"200", "3000"}
     assert all(0 < ms <= figures["accept_p99_ms"][rate] for rate, ms in figures["accept_p50_ms"].items())
-    assert min(figures["counted_per_s"], figures["archived_per_s"]) > 0
+    assert figures["counted_per_s"] > figures["archived_per_s"] > 0
     titles = [title for title, *_ in telemetry.rows(figures)]
     assert len(titles) == len(set(titles)) == 13
 
