@@ -62,7 +62,7 @@ _MODULES: Final = {
     "popularity": "popularity",
 }
 
-# Settings that searches of ours found, under names of their own; docs/benchmarks.md has the searches.
+# Settings worth a name of their own; docs/benchmarks.md says how each was chosen.
 PRESETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "best": ("bayesian_mf", ("n_factors=24", "n_samples=80")),
     "best_ranking": ("ials", ("n_factors=1024", "n_epochs=12", "reg=0.006")),
