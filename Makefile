@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 READY := $(VENV)/.ready
-# pip needs the network only here; everything later runs offline.
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# pip needs the network only here; everything later runs offline. Errors only: warnings are about the user's pip settings.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 DATA ?=
 REPLICAS ?=
@@ -26,8 +26,10 @@ $(READY): requirements.lock pyproject.toml
 	  || { echo "Recollect needs Python's venv module; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --require-hashes --requirement requirements.lock
-	$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
+	@# The lock is complete. An older pip that resolves it again stops when a dependency has a newer release.
+	$(PIP) install --no-deps --require-hashes --requirement requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --no-index --editable .
+	$(PIP) check
 	@touch $@
 
 up: setup ## Start everything on this machine (DATA=PATH REPLICAS=3 PORT=8080)
