@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from service.errors import UsageError
+from service.models.rating_scale import RatingScale
 from telemetry.errors import FailpointError, KeyFileError
 from telemetry.failpoints import Failpoints
 from telemetry.pseudonym import Pseudonymiser
@@ -69,6 +70,21 @@ class ModelConfig:
         "days",
         "Age at which an interaction counts half as much towards popularity, at training time.",
     )
+    rating_scale: str | None = _setting(
+        None,
+        "RECOLLECT_RATING_SCALE",
+        "LOW:HIGH",
+        "The least and the largest rating, such as `1:5`; training clips to it what lies outside.",
+    )
+
+    @property
+    def declared_scale(self) -> RatingScale | None:
+        """The rating scale that was declared; None where none was.
+
+        Raises:
+            UsageError: it is no scale; `from_env` finds that out.
+        """
+        return None if self.rating_scale is None else RatingScale.parse(self.rating_scale, "RECOLLECT_RATING_SCALE")
 
 
 @dataclass(frozen=True)
@@ -182,6 +198,7 @@ def from_env(environ: Mapping[str, str]) -> Config:
         Failpoints.parse(config.failpoint)
     except FailpointError as error:
         raise UsageError(f"RECOLLECT_FAILPOINT: {error}") from None
+    _ = config.models.declared_scale
     key_file = config.pseudonym_key_file
     return dataclasses.replace(
         config,

@@ -41,6 +41,19 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(name: str, text: str, kind
         from_env({name: text})
 
 
+@pytest.mark.parametrize("text", ["5", "5:1", "1:1", "a:b", "1:nan", "1:5:9", "-inf:1", ":"])
+def test_a_rating_scale_is_two_numbers_in_order(text: str) -> None:
+    """Anything else is refused by name, before any command does its work."""
+    with pytest.raises(UsageError, match=f"RECOLLECT_RATING_SCALE must be LOW:HIGH, .* not '{text}'"):
+        from_env({"RECOLLECT_RATING_SCALE": text})
+
+
+def test_a_declared_rating_scale_is_read() -> None:
+    """Also one that begins below zero; none where none was declared."""
+    assert from_env({"RECOLLECT_RATING_SCALE": "-10:10"}).models.declared_scale == (-10.0, 10.0)
+    assert from_env({}).models.declared_scale is None
+
+
 @pytest.mark.parametrize(
     ("name", "text", "bound"),
     [

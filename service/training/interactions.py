@@ -75,6 +75,8 @@ class Interactions:
         timestamps: int64 (n,), unix seconds; None where the source has no times.
         rating_min: the least rating of the whole set.
         rating_max: the largest rating of the whole set.
+        rated: whether values are ratings that users gave, True or False for all of them, or bool (n,); elsewhere a
+            value is what a type of event counts, or the 1.0 of a source without ratings.
         fingerprint: "sha256:…" over the source, see `datasets.fingerprint`.
         report: how reading went.
         catalogue: titles and genres, where the source has them.
@@ -91,6 +93,7 @@ class Interactions:
     fingerprint: str
     report: ReadReport
     catalogue: Catalogue = field(default_factory=Catalogue)
+    rated: NDArray[np.bool_] | bool = True
 
     def __post_init__(self) -> None:
         """Check that the arrays fit each other.
@@ -122,4 +125,17 @@ class Interactions:
             item_rows=self.item_rows[index],
             ratings=self.ratings[index],
             timestamps=None if self.timestamps is None else self.timestamps[index],
+            rated=self.rated if isinstance(self.rated, bool) else self.rated[index],
         )
+
+    @property
+    def rated_share(self) -> float:
+        """The share of interactions whose value is a rating that a user gave."""
+        if isinstance(self.rated, bool):
+            return float(self.rated)
+        return float(self.rated.mean()) if self.rated.size else 0.0
+
+    @property
+    def all_equal(self) -> bool:
+        """Whether all values are the same, so that errors of predicted ratings say nothing."""
+        return not len(self) or bool(self.ratings.min() == self.ratings.max())

@@ -31,7 +31,8 @@ NAME: Final = "archive"
 # What an event is worth; a rating is worth what it says.
 VALUES: Final[Mapping[str, float | None]] = {"rating": None, "purchase": 5.0, "click": 4.0, "view": 3.0, "dismiss": 1.0}
 # What somebody said outlives what they did on purpose, and that what they looked at.
-_RANKS: Final[Mapping[str, int]] = {"rating": 2, "purchase": 1, "dismiss": 1, "click": 0, "view": 0}
+RATING_RANK: Final = 2
+_RANKS: Final[Mapping[str, int]] = {"rating": RATING_RANK, "purchase": 1, "dismiss": 1, "click": 0, "view": 0}
 # Nine of ten lines of an archive are lists that were served, and reading them whole takes most of the time.
 _SERVED: Final = b'{"schema":1,"class":"served",'
 _BATCH_EVENTS: Final = 1 << 16

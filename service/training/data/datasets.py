@@ -142,6 +142,7 @@ def _interactions(rows: Rows, fingerprint: str, report: ReadReport, catalogue: C
             rows.ratings[kept],
         )
         rows.timestamps = None if rows.timestamps is None else rows.timestamps[kept]
+        rows.ranks = None if rows.ranks is None else rows.ranks[kept]
     user_rows, users = _compact(rows.user_codes, rows.user_ids)
     item_rows, items = _compact(rows.item_codes, rows.item_ids)
     return Interactions(
@@ -162,6 +163,7 @@ def _interactions(rows: Rows, fingerprint: str, report: ReadReport, catalogue: C
             n_duplicates=n_good - kept.size,
         ),
         catalogue=catalogue,
+        rated=rows.has_ratings if rows.ranks is None else rows.ranks == archived.RATING_RANK,
     )
 
 

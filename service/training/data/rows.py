@@ -49,6 +49,7 @@ class Rows:
         n_bad_rows: bad ones.
         bad_examples: the first of them, "file:number: reason".
         ranks: int8 (n,), of a doubled pair a row of a higher rank outlives any of a lower one; None if all are equal.
+        has_ratings: whether the source has ratings; without them every rating is 1.
     """
 
     user_codes: Int32
@@ -61,6 +62,7 @@ class Rows:
     n_bad_rows: int
     bad_examples: list[str]
     ranks: NDArray[np.int8] | None = None
+    has_ratings: bool = True
 
 
 class Batch(NamedTuple):
@@ -177,6 +179,7 @@ class Gathering:
             n_bad_rows=self._n_bad_rows,
             bad_examples=self._examples,
             ranks=_joined([part.ranks for part in parts]),
+            has_ratings=ratings is not None or not parts,
         )
 
 
