@@ -96,7 +96,9 @@ async def _retry(config: Config, chosen: Sequence[Letter]) -> tuple[list[str], d
     root, retried, left = config.archive_dir, list[str](), dict[str, str]()
     interrupted = [letter for letter in chosen if letter.settled == "retrying"]
     done = _already_there(config, interrupted) if interrupted else set()
-    producer = Producer.open(config.spool_dir, None, config.producer, RedisStream(config.stream_url))
+    producer = Producer.open(
+        config.spool_dir, None, config.producer, RedisStream(config.stream_url, config.redis_namespace)
+    )
     running = asyncio.create_task(producer.run())
     try:
         for letter in chosen:

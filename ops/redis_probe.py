@@ -1,7 +1,7 @@
 """Asks a Redis for a sign of life and its version, with nothing but a socket.
 
 The invariant: PING and INFO are all it sends besides AUTH, and no password is ever part of what it returns. It speaks
-the few lines of RESP that this takes, because `telemetry.stream` alone imports the Redis client.
+the few lines of RESP that this takes, because `telemetry.connection` alone imports the Redis client.
 """
 
 from __future__ import annotations

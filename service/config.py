@@ -18,8 +18,9 @@ from typing import Any, Final, TypeVar
 
 from service.errors import UsageError
 from service.models.rating_scale import RatingScale
-from telemetry.errors import FailpointError, KeyFileError
+from telemetry.errors import FailpointError, KeyFileError, StreamError
 from telemetry.failpoints import Failpoints
+from telemetry.keys import DEFAULT_NAMESPACE, Keys
 from telemetry.pseudonym import Pseudonymiser
 from telemetry.settings import ConsumerSettings, ProducerSettings
 
@@ -134,6 +135,12 @@ class Config:
         "URL",
         "The Redis that carries telemetry; without it `up` starts its own, and other commands try redis://127.0.0.1:6379/0.",
     )
+    redis_namespace: str = _setting(
+        DEFAULT_NAMESPACE,
+        "RECOLLECT_REDIS_NAMESPACE",
+        "name",
+        "What every key in Redis begins with; installations that share a Redis need one each.",
+    )
     pseudonym_key_file: Path | None = _setting(
         None,
         "RECOLLECT_PSEUDONYM_KEY_FILE",
@@ -199,6 +206,10 @@ def from_env(environ: Mapping[str, str]) -> Config:
     except FailpointError as error:
         raise UsageError(f"RECOLLECT_FAILPOINT: {error}") from None
     _ = config.models.declared_scale
+    try:
+        Keys(config.redis_namespace)
+    except StreamError as error:
+        raise UsageError(f"RECOLLECT_REDIS_NAMESPACE: {error}") from None
     key_file = config.pseudonym_key_file
     return dataclasses.replace(
         config,

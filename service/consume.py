@@ -58,7 +58,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     archived = CountingSink()
     settings, failpoints = config.consumer, Failpoints.parse(config.failpoint)
     consumer = Consumer(
-        RedisStream(config.stream_url),
+        RedisStream(config.stream_url, config.redis_namespace),
         Archive(config.archive_dir, part_bytes=settings.part_bytes, part_s=settings.part_s, failpoints=failpoints),
         [archived],
         settings,
@@ -67,7 +67,11 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
         failpoints=failpoints,
     )
     orphans = Orphans(
-        config.spool_dir, config.producer, lambda: RedisStream(config.stream_url), settings.orphan_after_s, report
+        config.spool_dir,
+        config.producer,
+        lambda: RedisStream(config.stream_url, config.redis_namespace),
+        settings.orphan_after_s,
+        report,
     )
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)

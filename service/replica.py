@@ -52,7 +52,7 @@ def serve(config: Config, slot: int | None) -> None:
     threadpool_limits(1)
     _keep_freed_memory()
     pseudonyms = config.pseudonymiser()
-    stream = RedisStream(config.stream_url)
+    stream = RedisStream(config.stream_url, config.redis_namespace)
     failpoints = Failpoints.parse(config.failpoint)
     producer = Producer.open(config.spool_dir, slot, config.producer, stream, report, failpoints.hit)
     log = ApplicationLog(config.logs, f"replica-{producer.slot}", config.log)

@@ -70,14 +70,14 @@ def test_the_balancer_needs_the_standard_library_alone() -> None:
 
 
 def test_only_one_file_knows_redis() -> None:
-    """Redis and its errors stay behind telemetry/stream.py; the benchmark's yardstick is the bare client itself."""
+    """Redis and its errors stay behind telemetry/connection.py; the benchmark's yardstick is the bare client itself."""
     users = {
         str(p.relative_to(ROOT))
         for package in OURS
         for p in sources(package)
         if "redis" in {n.split(".")[0] for n in imports(p)}
     }
-    assert users == {"telemetry/stream.py", "ops/benchmarks/yardstick.py"}
+    assert users == {"telemetry/connection.py", "ops/benchmarks/yardstick.py"}
 
 
 def test_telemetry_has_no_logger() -> None:

@@ -73,6 +73,13 @@ def test_a_number_that_its_unit_does_not_allow_is_refused_by_name(name: str, tex
         from_env({name: text})
 
 
+def test_a_namespace_that_redis_would_misread_is_refused_by_name() -> None:
+    """It is part of every key, and of the patterns in Redis' list of users."""
+    assert from_env({"RECOLLECT_REDIS_NAMESPACE": "shop-2"}).redis_namespace == "shop-2"
+    with pytest.raises(UsageError, match="RECOLLECT_REDIS_NAMESPACE: the Redis namespace 'a:b' is none"):
+        from_env({"RECOLLECT_REDIS_NAMESPACE": "a:b"})
+
+
 def test_the_defaults_are_values_that_may_be_given() -> None:
     """Writing a default into the environment changes nothing."""
     for table in TABLES.values():

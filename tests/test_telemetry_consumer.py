@@ -14,6 +14,7 @@ from telemetry.catalogue import Catalogue
 from telemetry.consumer import Consumer
 from telemetry.errors import StreamAwayError
 from telemetry.events import Feedback, Record, Served, decode, encode
+from telemetry.keys import Keys
 from telemetry.letters import letters
 from telemetry.memory import MemoryServer, MemoryStream
 from telemetry.notes import ConsumerNote, LeaseTaken, SinkFailed, StandingBy
@@ -21,13 +22,14 @@ from telemetry.producer import Producer
 from telemetry.reading import read
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.sinks import CountingSink
-from telemetry.stream import EventStream, RedisStream, events_key, watermark_key
+from telemetry.stream import EventStream, RedisStream
 from tests import made
 
 AwaitUntil = Callable[..., Awaitable[None]]
 QUICK = ConsumerSettings(
     discover_interval_s=0.05, block_ms=50, commit_interval_s=0.0, heartbeat_s=0.1, takeover_s=0.6, backoff_s=0.1
 )
+KEYS = Keys()
 SHIP = ProducerSettings(check_interval_s=0.05, linger_s=0.001, batch_events=20)
 
 
@@ -93,7 +95,7 @@ class Site:
     def add(self, producer: str, entry_id: str, fields: dict[bytes, bytes]) -> None:
         with self.redis.client() as client:
             client.zadd("recollect:producers", {producer: 1.0})
-            client.xadd(events_key(producer), fields, id=entry_id)
+            client.xadd(KEYS.events(producer), fields, id=entry_id)
 
     async def end(self) -> None:
         for job in self.jobs:
@@ -125,8 +127,8 @@ async def test_events_of_several_producers_are_archived_once_and_released(site: 
         mine = [(record.epoch, record.seq) for record in records if record.producer == producer.producer_id]
         assert mine == [(1, seq) for seq in range(1, 301)]
         with site.redis.client() as client:
-            assert client.xlen(events_key(producer.producer_id)) == 0
-            assert client.xpending(events_key(producer.producer_id), "archive")["pending"] == 0
+            assert client.xlen(KEYS.events(producer.producer_id)) == 0
+            assert client.xpending(KEYS.events(producer.producer_id), "archive")["pending"] == 0
     await await_until(lambda: job.sink.counts == {"served": 600})
     assert (job.consumer.counters.archived, job.consumer.counters.sequence_holes) == (600, 0)
 
@@ -226,7 +228,7 @@ async def test_the_watermark_is_published_again_after_redis_lost_it(site: Site, 
 
 def _watermark(site: Site, producer: str) -> Any:
     with site.redis.client() as client:
-        return client.hgetall(watermark_key(producer))
+        return client.hgetall(KEYS.watermark(producer))
 
 
 async def test_what_a_dead_consumer_had_taken_is_archived_by_the_next_one(site: Site, await_until: AwaitUntil) -> None:
@@ -251,8 +253,8 @@ async def test_what_a_zombie_takes_while_we_run_is_found_again(site: Site, await
     await await_until(lambda: list(read(site.archive)) == lines[:1])
     with site.redis.client() as client, client.pipeline(transaction=True) as both:
         # In one transaction, so that the running consumer cannot win.
-        both.xadd(events_key("p"), dict(to_fields(Batch(1, 2, lines[1:2])).items()), id="1-2")
-        both.xreadgroup("archive", "archive", {events_key("p"): ">"})
+        both.xadd(KEYS.events("p"), dict(to_fields(Batch(1, 2, lines[1:2])).items()), id="1-2")
+        both.xreadgroup("archive", "archive", {KEYS.events("p"): ">"})
         assert both.execute()[1]
     site.add("p", "2-1", to_fields(Batch(2, 1, lines[2:])))
     await await_until(lambda: list(read(site.archive)) == lines)
@@ -369,7 +371,7 @@ async def test_drain_waits_for_everything_that_the_streams_hold(site: Site, awai
     assert await job.consumer.drain(20)
     assert list(read(site.archive)) == lines
     with site.redis.client() as client:
-        assert client.xlen(events_key("p")) == 0
+        assert client.xlen(KEYS.events("p")) == 0
 
 
 async def test_drain_ends_in_time_and_a_standby_has_nothing_to_drain(site: Site, await_until: AwaitUntil) -> None:

@@ -7,11 +7,12 @@ import pytest
 
 from telemetry.batch import Batch, Entry, Position, from_entry, to_fields
 from telemetry.events import Served, decode
+from telemetry.keys import Keys
 from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerNote, Rewound
 from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
 from telemetry.shipper import Decision, GoOn, NewEpoch, NewProducer, resume
-from telemetry.stream import RedisStream, StreamState, events_key, watermark_key
+from telemetry.stream import RedisStream, StreamState
 from tests import made
 
 AwaitUntil = Callable[..., Awaitable[None]]
@@ -23,6 +24,7 @@ QUICK = ProducerSettings(
     commit_interval_s=0.001,
     segment_age_s=0.0,
 )
+KEYS = Keys()
 LINES = [b"one\n", b"two\n", b"three\n", b"four\n", b"five\n"]
 OURS = b"three\nfour\n"
 
@@ -87,7 +89,7 @@ class Line:
         """Return the event ids in the stream; entries may overlap, but never leave a hole."""
         with self.redis.client() as client:
             found: list[str] = []
-            for entry_id, fields in client.xrange(events_key(self.producer.producer_id)):
+            for entry_id, fields in client.xrange(KEYS.events(self.producer.producer_id)):
                 batch = from_entry(Entry(entry_id.decode(), fields))
                 assert batch.first_seq <= len(found) + 1
                 found[batch.first_seq - 1 :] = [decode(line).event.event_id for line in batch.lines]
@@ -98,7 +100,7 @@ class Line:
 
     def archive_says(self, seq: int) -> None:
         with self.redis.client() as client:
-            key = watermark_key(self.producer.producer_id)
+            key = KEYS.watermark(self.producer.producer_id)
             client.hset(key, mapping={"epoch": self.producer.epoch, "seq": seq})
 
     async def end(self) -> None:
@@ -222,7 +224,7 @@ async def test_a_lost_reply_doubles_nothing(tmp_path: Path, redis_server: Any, a
     line.offer(60)
     await await_until(lambda: proxy.eaten == 3 and len(line.in_redis()) == 60)
     with redis_server.client() as client:
-        entries = client.xrange(events_key(line.producer.producer_id))
+        entries = client.xrange(KEYS.events(line.producer.producer_id))
     assert sum(int(fields[b"n"]) for _, fields in entries) == 60
     assert line.in_redis() == line.expected()
     await line.end()
@@ -234,11 +236,11 @@ async def test_a_stream_that_is_ahead_of_us_makes_a_new_epoch(tmp_path: Path, re
     line = Line(tmp_path, redis_server)
     with redis_server.client() as client:
         batch = Batch(1, 499, [b'{"seq": 499}\n', b'{"seq": 500}\n'])
-        client.xadd(events_key(line.producer.producer_id), dict(to_fields(batch).items()), id="1-500")
+        client.xadd(KEYS.events(line.producer.producer_id), dict(to_fields(batch).items()), id="1-500")
     line.offer(10)
     assert await line.producer.drain(5) == 0
     with redis_server.client() as client:
-        entries = client.xrange(events_key(line.producer.producer_id))
+        entries = client.xrange(KEYS.events(line.producer.producer_id))
     batches = [from_entry(Entry(entry_id.decode(), fields)) for entry_id, fields in entries[1:]]
     lines = [decode(text) for batch in batches for text in batch.lines]
     assert [(record.epoch, record.seq) for record in lines] == [(2, seq) for seq in range(1, 11)]
@@ -253,7 +255,7 @@ async def test_somebody_else_under_our_id_makes_a_new_producer(tmp_path: Path, r
     old = line.producer.producer_id
     with redis_server.client() as client:
         batch = Batch(1, 1, [b'{"foreign": 1}\n'])
-        client.xadd(events_key(old), dict(to_fields(batch).items()), id="1-1")
+        client.xadd(KEYS.events(old), dict(to_fields(batch).items()), id="1-1")
     line.offer(10)
     assert await line.producer.drain(5) == 0
     assert line.producer.producer_id != old
@@ -288,7 +290,7 @@ async def test_what_an_earlier_process_left_goes_first_and_is_released(
     again.offer(10)
     await await_until(lambda: again.producer.counters.shipped >= 20)
     with redis_server.client() as client:
-        entries = client.xrange(events_key(again.producer.producer_id))
+        entries = client.xrange(KEYS.events(again.producer.producer_id))
     records = [
         decode(text) for entry_id, fields in entries for text in from_entry(Entry(entry_id.decode(), fields)).lines
     ]

@@ -1,7 +1,7 @@
 """The yardstick of telemetry: the least that a Python team would write, with redis-py as it comes.
 
 The invariant: it does nothing of what ours does on top: no log, no numbers, no check of what arrived. It is the one
-file beside telemetry/stream.py that imports redis, because it stands for those who use the client directly.
+file beside telemetry/connection.py that imports redis, because it stands for those who use the client directly.
 """
 
 from __future__ import annotations

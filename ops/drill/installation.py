@@ -36,7 +36,9 @@ _LOG_DISK_BYTES = 16 * 1024 * 1024
 # The log takes room by whole segments: with those of a usual size a full disk would be felt only minutes later.
 _SEGMENT_BYTES = 128 * 1024
 # These would point a system of ours at somebody else's.
-_NOT_INHERITED = frozenset({"RECOLLECT_HOME", "RECOLLECT_LOGS", "RECOLLECT_PORT", "RECOLLECT_REDIS_URL"})
+_NOT_INHERITED = frozenset(
+    {"RECOLLECT_HOME", "RECOLLECT_LOGS", "RECOLLECT_PORT", "RECOLLECT_REDIS_URL", "RECOLLECT_REDIS_NAMESPACE"}
+)
 
 
 @contextlib.asynccontextmanager

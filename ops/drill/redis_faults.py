@@ -16,7 +16,9 @@ from ops.drill import resp
 from ops.drill.proxy import Mode
 from ops.drill.system import REDIS, have
 from ops.drill.waiting import until
+from service.config import from_env
 from service.errors import RunError
+from telemetry.keys import Keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from ops.drill.fault import Do, Strike
     from ops.drill.system import System
 
-_STREAMS = "recollect:events:*"
 _FILES = "appendonlydir"
 # Nobody listens there: a replica of it accepts no writes and gets none.
 _NOWHERE = ("127.0.0.1", "1")
@@ -90,7 +91,7 @@ async def flush(system: System, _strike: Strike) -> AsyncIterator[None]:
 async def rename_stream(system: System, strike: Strike) -> AsyncIterator[None]:
     """One producer's stream is renamed away under everybody's hands, with its consumer group."""
     port = _port(system)
-    streams = await resp.call(port, "KEYS", _STREAMS)
+    streams = await resp.call(port, "KEYS", Keys(from_env(system.environ).redis_namespace).events("*"))
     if not isinstance(streams, list) or not streams:
         system.complain("Redis holds no stream to rename")
         yield

@@ -1,7 +1,7 @@
 """A few commands to a Redis, over a connection each: the drill changes settings and keys, a handful of times.
 
 The invariant: an error reply is raised, never returned. It speaks the part of RESP2 that these commands need, because
-`telemetry.stream` alone imports the Redis client.
+`telemetry.connection` alone imports the Redis client.
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ import pytest
 
 from telemetry.batch import Batch, Position, from_entry
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamError
+from telemetry.keys import Keys
 from telemetry.memory import MemoryServer, MemoryStream
-from telemetry.stream import Appended, EventStream, RedisStream, Settled, events_key, watermark_key
+from telemetry.stream import Appended, EventStream, RedisStream, Settled
 
 MakeStream = Callable[[], EventStream]
+KEYS = Keys()
 
 
 class Road:
@@ -210,9 +212,9 @@ async def test_redis_shows_the_entry_in_plain_fields(redis_server: Any) -> None:
             b"crc32": fields[b"crc32"],
             b"data": b'{"seq": 1}\n{"seq": 2}\n',
         }
-        assert client.hgetall(watermark_key("p")) == {b"epoch": b"1", b"seq": b"9"}
+        assert client.hgetall(KEYS.watermark("p")) == {b"epoch": b"1", b"seq": b"9"}
         assert client.zscore("recollect:producers", "p") == 12.5
-        assert client.exists(events_key("p"))
+        assert client.exists(KEYS.events("p"))
 
 
 async def test_a_frozen_redis_costs_the_deadline_and_the_connection(redis_server: Any) -> None:
@@ -254,3 +256,27 @@ def test_an_address_that_is_none_is_refused_without_repeating_it() -> None:
     with pytest.raises(StreamError) as caught:
         RedisStream("ftp://:secret@host")
     assert "secret" not in str(caught.value)
+
+
+async def test_installations_with_their_own_namespaces_share_a_redis_and_nothing_else(redis_server: Any) -> None:
+    """The same producer id in two namespaces is two producers, and every key begins with one of them."""
+    ours, theirs = RedisStream(redis_server.url, "shop"), RedisStream(redis_server.url, "shop.test")
+    for stream in (ours, theirs):
+        await stream.connect()
+    await ours.inspect("p", 1.0)
+    await ours.append("p", batch(1, 1, 3), create=True)
+    await ours.publish({"p": Position(1, 3)})
+    assert await theirs.producers() == []
+    assert await theirs.join(["p"]) == set()
+    assert await theirs.inspect("p", 1.0) == (None, None, None)
+    with redis_server.client() as client:
+        assert {key.partition(b":")[0] for key in client.keys("*")} == {b"shop", b"shop.test"}
+    for stream in (ours, theirs):
+        await stream.close()
+
+
+@pytest.mark.parametrize("namespace", ["", "a b", "a*", "a{b}", "a:b", "-a", "ä", "a" * 65])
+def test_a_namespace_that_means_something_to_redis_is_refused(namespace: str) -> None:
+    """It is part of patterns, hash tags and command lines."""
+    with pytest.raises(StreamError, match="namespace"):
+        Keys(namespace)

@@ -1,0 +1,44 @@
+"""The names of our keys in Redis: every one of them begins with the installation's namespace.
+
+Invariant: two installations with different namespaces have no key in common, so that one Redis can carry both.
+"""
+
+import re
+from typing import Final
+
+from telemetry.errors import StreamError
+
+DEFAULT_NAMESPACE: Final = "recollect"
+# No wildcard of an ACL pattern, no brace of a hash tag, no space of a command line.
+_NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Keys:
+    """The keys of one installation.
+
+    Args:
+        namespace: What they begin with.
+
+    Attributes:
+        producers: The sorted set of producers.
+
+    Raises:
+        StreamError: The namespace has a character that would mean something to Redis.
+    """
+
+    def __init__(self, namespace: str = DEFAULT_NAMESPACE) -> None:
+        if _NAMESPACE.fullmatch(namespace) is None:
+            raise StreamError(
+                f"the Redis namespace {namespace!r} is none: 1 to 64 letters, digits, '.', '_' or '-', "
+                "the first a letter or digit"
+            )
+        self.namespace = namespace
+        self.producers = f"{namespace}:producers"
+
+    def events(self, producer: str) -> str:
+        """Name a producer's stream."""
+        return f"{self.namespace}:events:{{{producer}}}"
+
+    def watermark(self, producer: str) -> str:
+        """Name the hash that says how far a producer's events are archived."""
+        return f"{self.namespace}:watermark:{{{producer}}}"
