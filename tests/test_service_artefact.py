@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -95,6 +97,9 @@ def test_activating_names_the_version_and_writes_the_static_lists(tmp_path: Path
     assert set(artefact.versions(tmp_path)) == {first, second}
 
 
+FLOATS = ("user_factors", "item_factors", "user_bias", "item_bias", "popularity", "history_values")
+
+
 def _flip_a_byte(directory: Path) -> None:
     path = directory / "item_factors.bin"
     content = bytearray(path.read_bytes())
@@ -137,7 +142,125 @@ def _edit(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
     return damage
 
 
+def _array(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Change an array, and let the manifest describe what is there now: a writer at fault, not a disk."""
+
+    def damage(directory: Path) -> None:
+        path = directory / f"{name}.bin"
+        manifest = json.loads((directory / "manifest.json").read_text())
+        described = manifest["arrays"][name]
+        before = np.frombuffer(path.read_bytes(), described["dtype"]).reshape(described["shape"]).copy()
+        after = np.ascontiguousarray(change(before), dtype=described["dtype"])
+        path.write_bytes(after.tobytes())
+        described.update(
+            shape=list(after.shape), bytes=after.nbytes, sha256=hashlib.sha256(after.tobytes()).hexdigest()
+        )
+        (directory / "manifest.json").write_text(json.dumps(manifest))
+
+    return damage
+
+
+def _set(**values: float) -> Callable[[Any], Any]:
+    """Write values at places, such as `_1=nan`."""
+
+    def change(array: Any) -> Any:
+        for place, value in values.items():
+            array.flat[int(place[1:])] = value
+        return array
+
+    return change
+
+
+def _all(*damages: Callable[[Path], None]) -> Callable[[Path], None]:
+    def damage(directory: Path) -> None:
+        for one in damages:
+            one(directory)
+
+    return damage
+
+
+def _become_a_pipe(name: str) -> Callable[[Path], None]:
+    def damage(directory: Path) -> None:
+        (directory / name).unlink()
+        os.mkfifo(directory / name)
+
+    return damage
+
+
+def _link_the_version(directory: Path) -> None:
+    elsewhere = directory.with_name("elsewhere")
+    directory.rename(elsewhere)
+    directory.symlink_to(elsewhere)
+
+
+def _endless_manifest(directory: Path) -> None:
+    """A file of a terabyte that takes no room on the disk."""
+    with (directory / "manifest.json").open("ab") as file:
+        file.truncate(1 << 40)
+
+
+def _endless_array(directory: Path) -> None:
+    """The same, and the manifest says so."""
+    with (directory / "item_bias.bin").open("ab") as file:
+        file.truncate(1 << 40)
+    _edit(lambda m: m["arrays"]["item_bias"].update(shape=[1 << 38]))(directory)
+
+
+def _no_items(directory: Path) -> None:
+    for name in ("item_ids", "item_bias", "popularity", "history_indices", "history_values"):
+        _array(name, lambda array: array[:0])(directory)
+    _array("item_id_offsets", lambda array: array[:1])(directory)
+    _array("item_factors", lambda array: array[:0])(directory)
+    _array("history_indptr", lambda array: array * 0)(directory)
+    _edit(lambda m: m.update(n_items=0))(directory)
+
+
 DAMAGE: dict[str, Callable[[Path], None]] = {
+    **{f"NaN in {name}": _array(name, _set(_1=np.nan)) for name in FLOATS},
+    **{f"infinity in {name}": _array(name, _set(_2=-np.inf)) for name in FLOATS},
+    "factors whose products are infinite": _all(
+        _array("user_factors", _set(_0=3e38)), _array("item_factors", _set(_0=3e38))
+    ),
+    "popularity below 0": _array("popularity", _set(_0=-1)),
+    "history that does not ascend": _all(
+        _array("history_indptr", lambda _: [0, 2, 2, 3, 4]), _array("history_indices", lambda _: [7, 3, 1, 2])
+    ),
+    "history with an item twice": _all(
+        _array("history_indptr", lambda _: [0, 2, 2, 3, 4]), _array("history_indices", lambda _: [3, 3, 1, 2])
+    ),
+    "history of items that are not there": _array("history_indices", _set(_0=30)),
+    "history of items before the first": _array("history_indices", _set(_0=-1)),
+    "history pointers that go back": _array("history_indptr", lambda _: [0, 3, 1, 3, 4]),
+    "history pointers beyond the end": _array("history_indptr", _set(_4=5)),
+    "a pointer too few": _array("history_indptr", lambda array: array[:-1]),
+    "history values too few": _array("history_values", lambda array: array[:-1]),
+    "ids that overlap": _array("user_id_offsets", lambda _: [0, 5, 3, 8, 11]),
+    "ids beyond the end": _array("user_id_offsets", _set(_4=99)),
+    "control character in an id": _array("item_ids", _set(_2=0x0A)),
+    "C1 control character in an id": _array("user_ids", lambda array: [*array[:3], 0xC2, 0x85, *array[5:]]),
+    "id twice": _array("item_ids", lambda array: [*b"item 0item 0", *array[12:]]),
+    "id that is not UTF-8": _array("user_ids", _set(_0=0xFF)),
+    "no items": _no_items,
+    "users cut off": _array("user_factors", lambda array: array[:-1]),
+    "factors of another rank": _array("user_factors", lambda array: array[:, :-1]),
+    "three dimensions": _array("user_factors", lambda array: array[:, :, None]),
+    "pipe instead of an array": _become_a_pipe("item_factors.bin"),
+    "pipe instead of the manifest": _become_a_pipe("manifest.json"),
+    "link instead of a version": _link_the_version,
+    "manifest without end": _endless_manifest,
+    "array without end": _endless_array,
+    "shape of many numbers": _edit(lambda m: m["arrays"]["user_bias"].update(shape=[1] * 10_000)),
+    "shape too long for a file": _edit(lambda m: m["arrays"]["user_bias"].update(shape=[10**4000])),
+    "shape that is a float": _edit(lambda m: m["arrays"]["user_bias"].update(shape=[4.0])),
+    "shape that is true": _edit(lambda m: m["arrays"]["user_bias"].update(shape=[True])),
+    "sha256 that is a number": _edit(lambda m: m["arrays"]["user_bias"].update(sha256=1)),
+    "other counts": _edit(lambda m: m.update(n_items=31)),
+    "scale upside down": _edit(lambda m: m.update(rating_min=6.0)),
+    "mean beyond any float": _edit(lambda m: m.update(global_mean=10**400)),
+    "time that is none": _edit(lambda m: m.update(data_as_of="yesterday")),
+    "settings that are a list": _edit(lambda m: m.update(settings=[1])),
+    "neighbourhood that is a list": _edit(lambda m: m.update(neighbourhood=[])),
+    "neighbourhood without arrays": _edit(lambda m: m.update(neighbourhood={"over": "items"})),
     "flipped byte": _flip_a_byte,
     "truncated": _truncate,
     "pickle": _swap_for_pickle,
@@ -161,7 +284,10 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 def test_a_damaged_model_is_refused_and_the_active_one_stays(
     tmp_path: Path, snapshot: ModelSnapshot, damage: Callable[[Path], None]
 ) -> None:
-    """Whatever is wrong with a version, it is refused with its name, and ACTIVE still names the good one."""
+    """Whatever is wrong with a version, it is refused with its name, and ACTIVE still names the good one.
+
+    In time and memory that its files cannot make larger: none of these is a test that waits or swells.
+    """
     good, bad = published(tmp_path, snapshot), published(tmp_path, snapshot)
     activate(tmp_path, good)
     damage(tmp_path / bad)
@@ -212,6 +338,30 @@ def test_a_version_that_is_not_there_cannot_be_activated(tmp_path: Path, name: s
     """A name is checked before it becomes a path."""
     with pytest.raises(ModelMissing):
         artefact.activate(tmp_path, name)
+
+
+def test_loading_can_be_ended_between_two_pieces(tmp_path: Path, snapshot: ModelSnapshot) -> None:
+    """Who has waited long enough need not wait for the end of a large file."""
+    directory = tmp_path / published(tmp_path, snapshot)
+
+    def given_up() -> None:
+        raise ModelRefused("enough")
+
+    with pytest.raises(ModelRefused, match="enough"):
+        artefact.load(directory, given_up)
+
+
+def test_a_pipe_or_a_link_is_no_active_file(tmp_path: Path, snapshot: ModelSnapshot) -> None:
+    """A pipe would be waited for, and a link may lead anywhere."""
+    good = published(tmp_path, snapshot)
+    (tmp_path / "named").write_text(good)
+    (tmp_path / "ACTIVE").symlink_to("named")
+    with pytest.raises(ModelRefused, match="ACTIVE cannot be read"):
+        artefact.active_version(tmp_path)
+    (tmp_path / "ACTIVE").unlink()
+    os.mkfifo(tmp_path / "ACTIVE")
+    with pytest.raises(ModelRefused, match="ACTIVE cannot be read"):
+        artefact.active_version(tmp_path)
 
 
 def test_an_active_file_of_nonsense_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,9 @@ from service.errors import ModelRefused
 from service.models.vocabulary import Vocabulary
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20), unique=True, max_size=30))
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20), unique=True, max_size=30)
+)
 def test_ids_survive_their_arrays(ids: list[str]) -> None:
     """Any ids come back in the same order, with the same rows."""
     loaded = Vocabulary.from_arrays(*Vocabulary(ids).to_arrays())
@@ -33,3 +37,23 @@ def test_arrays_that_do_not_fit_are_refused(data: bytes, offsets: list[int]) -> 
     """Offsets that do not cover the bytes in order, or bytes that are not UTF-8, are no vocabulary."""
     with pytest.raises(ModelRefused):
         Vocabulary.from_arrays(np.frombuffer(data, np.uint8), np.array(offsets, np.int64))
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200).filter(
+        lambda id_: len(id_) > 128 or any(unicodedata.category(c) == "Cc" for c in id_)
+    ),
+    st.lists(st.text("aÂ\u00a0é", min_size=1, max_size=5), unique=True, max_size=3),
+)
+def test_an_id_that_no_request_can_name_is_refused(bad: str, others: list[str]) -> None:
+    """Control characters and over 128 characters, wherever among the ids; a no-break space is no control character."""
+    Vocabulary.from_arrays(*Vocabulary(others).to_arrays())
+    ids = [*others, bad]
+    with pytest.raises(ModelRefused, match=r"control character|128 characters"):
+        Vocabulary.from_arrays(*Vocabulary(ids).to_arrays())
+
+
+def test_an_empty_id_is_refused() -> None:
+    """It would be a user whom nobody can ask about."""
+    with pytest.raises(ModelRefused, match="empty"):
+        Vocabulary.from_arrays(*Vocabulary(["a", ""]).to_arrays())

@@ -4,33 +4,31 @@ Invariants, in this order:
 
 1. A directory `models/<version>` is whole: it comes into place by one rename (`service.models.files`).
 2. `models/ACTIVE` is one line naming a whole directory; it is replaced by a rename, never edited.
-3. Nothing is ever unpickled. What is mapped was checked first: name, byte length, dtype and shape against the manifest,
-   then sha256, then (in `ModelSnapshot`) shapes against each other and finiteness.
+3. Nothing is ever unpickled. What is mapped was checked first: a regular file, its byte length, dtype and shape against
+   the manifest, and its sha256 (`service.models.arrays`), then shapes against each other and finiteness (in
+   `ModelSnapshot`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import mmap
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
-from math import prod
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from service.errors import ModelError, ModelMissing, ModelRefused
-from service.models import files
+from service.models import arrays, files
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -40,27 +38,10 @@ FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 ACTIVE: Final = "ACTIVE"
 _MANIFEST_LIMIT_BYTES: Final = 1 << 20
+_ACTIVE_LIMIT_BYTES: Final = 4096
+# 128 characters of four bytes.
+_ID_LIMIT_BYTES: Final = 512
 _VERSION = re.compile(r"[a-z0-9_]{1,32}-\d{8}T\d{6}-[0-9a-f]{4}")
-_DTYPES: Final = {
-    "user_ids": "|u1",
-    "user_id_offsets": "<i8",
-    "item_ids": "|u1",
-    "item_id_offsets": "<i8",
-    "user_factors": "<f4",
-    "item_factors": "<f4",
-    "user_bias": "<f4",
-    "item_bias": "<f4",
-    "popularity": "<f4",
-    "history_indptr": "<i8",
-    "history_indices": "<i4",
-    "history_values": "<f4",
-}
-# Of a model with neighbours alone.
-_NEIGHBOUR_DTYPES: Final = {
-    "neighbour_indptr": "<i8",
-    "neighbour_indices": "<i4",
-    "neighbour_weights": "<f4",
-}
 
 
 def publish(
@@ -144,8 +125,14 @@ def copies(models_dir: Path) -> dict[str, str]:
     return pairs
 
 
-def load(directory: Path) -> ModelSnapshot:
+def load(directory: Path, alive: Callable[[], None] = lambda: None) -> ModelSnapshot:
     """Check a published directory and map its arrays read-only, shared between processes.
+
+    It takes time and memory in proportion to files that are no larger than this machine's memory.
+
+    Args:
+        directory: `models/<version>`.
+        alive: called now and then; what it raises ends the loading.
 
     Raises:
         ModelMissing: there is no such directory.
@@ -153,39 +140,45 @@ def load(directory: Path) -> ModelSnapshot:
     """
     manifest = read_manifest(directory)
     described = manifest.get("neighbourhood")
-    dtypes = _DTYPES if described is None else _DTYPES | _NEIGHBOUR_DTYPES
-    arrays = {
-        name: _map_array(directory / f"{name}.bin", name, manifest["arrays"].get(name), dtype)
-        for name, dtype in dtypes.items()
-    }
+    names = [*arrays.DTYPES, *(() if described is None else arrays.NEIGHBOUR_DTYPES)]
+    read = arrays.read(directory, manifest["arrays"], names, alive)
     try:
-        users = Vocabulary.from_arrays(arrays["user_ids"], arrays["user_id_offsets"])
-        items = Vocabulary.from_arrays(arrays["item_ids"], arrays["item_id_offsets"])
-        return ModelSnapshot(
+        users = Vocabulary.from_arrays(read["user_ids"], read["user_id_offsets"], "user_ids")
+        alive()
+        items = Vocabulary.from_arrays(read["item_ids"], read["item_id_offsets"], "item_ids")
+        alive()
+        datetime.fromisoformat(manifest["data_as_of"])
+        snapshot = ModelSnapshot(
             algorithm=str(manifest["algorithm"]),
             settings=dict(manifest["settings"]),
             users=users,
             items=items,
-            user_factors=arrays["user_factors"],
-            item_factors=arrays["item_factors"],
-            user_bias=arrays["user_bias"],
-            item_bias=arrays["item_bias"],
+            user_factors=read["user_factors"],
+            item_factors=read["item_factors"],
+            user_bias=read["user_bias"],
+            item_bias=read["item_bias"],
             global_mean=float(manifest["global_mean"]),
             rating_min=float(manifest["rating_min"]),
             rating_max=float(manifest["rating_max"]),
-            history=_sparse(arrays, "history", "values", (len(users), len(items))),
-            popularity=arrays["popularity"],
-            data_as_of=str(manifest["data_as_of"]),
-            neighbourhood=None if described is None else _neighbourhood(arrays, described, len(users), len(items)),
+            history=arrays.sparse(read, "history", "values", (len(users), len(items))),
+            popularity=read["popularity"],
+            data_as_of=manifest["data_as_of"],
+            neighbourhood=None if described is None else _neighbourhood(read, described, len(users), len(items)),
             version=str(manifest["version"]),
             manifest=manifest,
         )
     except ModelRefused as error:
         raise ModelRefused(f"{directory.name}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelRefused(
             f"{directory.name}: the manifest lacks something or has it of a wrong kind: {error}"
         ) from error
+    if not len(items):
+        raise ModelRefused(f"{directory.name}: it has no items")
+    for name, size in (("n_users", len(users)), ("n_items", len(items)), ("n_factors", snapshot.n_factors)):
+        if manifest.get(name) != size:
+            raise ModelRefused(f"{directory.name}: the manifest says {name} {manifest.get(name)!r}, and it has {size}")
+    return snapshot
 
 
 def load_users(directory: Path) -> Vocabulary:
@@ -196,12 +189,9 @@ def load_users(directory: Path) -> Vocabulary:
         ModelRefused: its ids are not as the manifest says, or the manifest is not as we write it.
     """
     described = read_manifest(directory)["arrays"]
-    ids, offsets = (
-        _map_array(directory / f"{name}.bin", name, described.get(name), _DTYPES[name])
-        for name in ("user_ids", "user_id_offsets")
-    )
+    read = arrays.read(directory, described, ("user_ids", "user_id_offsets"), lambda: None)
     try:
-        return Vocabulary.from_arrays(ids, offsets)
+        return Vocabulary.from_arrays(read["user_ids"], read["user_id_offsets"], "user_ids")
     except ModelRefused as error:
         raise ModelRefused(f"{directory.name}: {error}") from error
 
@@ -213,11 +203,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         ModelMissing: there is no such version.
         ModelRefused: the manifest cannot be read, or is of another format.
     """
-    path = directory / MANIFEST
     try:
-        if path.stat().st_size > _MANIFEST_LIMIT_BYTES:
-            raise ModelRefused(f"{directory.name}: the manifest is over {_MANIFEST_LIMIT_BYTES} bytes")
-        manifest = json.loads(path.read_bytes())
+        if stat.S_ISLNK(directory.lstat().st_mode):
+            raise ModelRefused(f"{directory.name}: it is a link, and a version is a directory")
+        manifest = json.loads(files.read_regular(directory / MANIFEST, _MANIFEST_LIMIT_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelMissing(f"there is no model {directory.name!r} in {directory.parent}") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -262,7 +251,7 @@ def active_version(models_dir: Path) -> str | None:
         ModelRefused: ACTIVE holds something else than a version, or cannot be read.
     """
     try:
-        name = (models_dir / ACTIVE).read_text(encoding="utf-8", errors="replace").strip()
+        name = files.read_regular(models_dir / ACTIVE, _ACTIVE_LIMIT_BYTES).decode(errors="replace").strip()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -279,9 +268,12 @@ def first_user_id(directory: Path) -> str | None:
         ModelRefused: the id files cannot be read.
     """
     try:
-        with (directory / "user_id_offsets.bin").open("rb") as offsets, (directory / "user_ids.bin").open("rb") as ids:
+        with (
+            os.fdopen(files.open_regular(directory / "user_id_offsets.bin"), "rb") as offsets,
+            os.fdopen(files.open_regular(directory / "user_ids.bin"), "rb") as ids,
+        ):
             bounds = np.frombuffer(offsets.read(16), dtype="<i8").tolist()
-            return ids.read(bounds[1]).decode() if len(bounds) == 2 else None
+            return ids.read(min(bounds[1], _ID_LIMIT_BYTES)).decode() if len(bounds) == 2 else None
     except (OSError, ValueError) as error:
         raise ModelRefused(f"{directory.name}: the user ids cannot be read: {error}") from error
 
@@ -311,8 +303,9 @@ def write_beside(models_dir: Path, contents: dict[str, bytes]) -> None:
 def _write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> None:
     """Write a version: the arrays, and a manifest of what they are and of where they come from."""
     with files.new_directory(directory) as aside:
-        arrays = _arrays_of(snapshot)
-        described = {name: _write_array(aside / f"{name}.bin", name, array) for name, array in arrays.items()}
+        described = {
+            name: arrays.write(aside / f"{name}.bin", name, array) for name, array in _arrays_of(snapshot).items()
+        }
         manifest = {
             "format": FORMAT,
             "version": directory.name,
@@ -335,13 +328,13 @@ def _write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> 
 
 def size_bytes(snapshot: ModelSnapshot) -> int:
     """Return how large the arrays are that a replica maps: a manifest's `model_bytes`."""
-    return sum(array.size * np.dtype(_dtype(name)).itemsize for name, array in _arrays_of(snapshot).items())
+    return sum(array.size * np.dtype(arrays.dtype_of(name)).itemsize for name, array in _arrays_of(snapshot).items())
 
 
 def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:
     user_ids, user_id_offsets = snapshot.users.to_arrays()
     item_ids, item_id_offsets = snapshot.items.to_arrays()
-    arrays: dict[str, NDArray[Any]] = {
+    found: dict[str, NDArray[Any]] = {
         "user_ids": user_ids,
         "user_id_offsets": user_id_offsets,
         "item_ids": item_ids,
@@ -357,76 +350,19 @@ def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:
     }
     if snapshot.neighbourhood is not None:
         weights = snapshot.neighbourhood.weights
-        arrays |= {
+        found |= {
             "neighbour_indptr": weights.indptr,
             "neighbour_indices": weights.indices,
             "neighbour_weights": weights.data,
         }
-    return arrays
+    return found
 
 
-def _dtype(name: str) -> str:
-    return _DTYPES.get(name) or _NEIGHBOUR_DTYPES[name]
-
-
-def _neighbourhood(arrays: dict[str, NDArray[Any]], described: Any, n_users: int, n_items: int) -> Neighbourhood:
+def _neighbourhood(read: arrays.Arrays, described: Any, n_users: int, n_items: int) -> Neighbourhood:
     if not isinstance(described, dict):
         raise ModelRefused("the manifest does not describe the neighbourhood as an object")
     side = n_items if described.get("over") == "items" else n_users
-    return Neighbourhood.described(described, _sparse(arrays, "neighbour", "weights", (side, side)))
-
-
-def _sparse(arrays: dict[str, NDArray[Any]], name: str, values_name: str, shape: tuple[int, int]) -> csr_array:
-    """Check the three arrays of a sparse matrix against its shape and each other, and put them together."""
-    indptr, indices, values = arrays[f"{name}_indptr"], arrays[f"{name}_indices"], arrays[f"{name}_{values_name}"]
-    if (
-        indptr.shape != (shape[0] + 1,)
-        or indptr[0] != 0
-        or indptr[-1] != indices.size
-        or bool(np.any(np.diff(indptr) < 0))
-    ):
-        raise ModelRefused(f"the {name}'s row pointers do not fit its entries")
-    if indices.shape != values.shape or (indices.size and not (indices.min() >= 0 and indices.max() < shape[1])):
-        raise ModelRefused(f"the {name} names rows that are not in the vocabulary")
-    return csr_array((values, indices, indptr), shape=shape, copy=False)
-
-
-def _write_array(path: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
-    raw = np.ascontiguousarray(array, dtype=_dtype(name))
-    content = raw.data.cast("B") if raw.size else b""
-    files.write(path, content)
-    return {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "dtype": _dtype(name),
-        "shape": list(raw.shape),
-        "bytes": raw.nbytes,
-    }
-
-
-def _map_array(path: Path, name: str, described: Any, dtype: str) -> NDArray[Any]:
-    version = path.parent.name
-    if not isinstance(described, dict) or described.get("dtype") != dtype:
-        raise ModelRefused(f"{version}: the manifest does not describe {name} as {dtype}")
-    shape = described.get("shape")
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ModelRefused(f"{version}: {name} has no proper shape in the manifest")
-    # The length is compared before anything is mapped, so a lying shape costs no memory.
-    expected_bytes = prod(shape) * np.dtype(dtype).itemsize
-    try:
-        # O_NOFOLLOW: a model is files, not links to elsewhere.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise ModelRefused(f"{version}: {name} cannot be opened: {error.strerror}") from error
-    try:
-        size_bytes = os.fstat(descriptor).st_size
-        if size_bytes != expected_bytes:
-            raise ModelRefused(f"{version}: {name} has {size_bytes} bytes, and the manifest says {expected_bytes}")
-        content = mmap.mmap(descriptor, size_bytes, access=mmap.ACCESS_READ) if size_bytes else b""
-    finally:
-        os.close(descriptor)
-    if hashlib.sha256(content).hexdigest() != described.get("sha256"):
-        raise ModelRefused(f"{version}: {name} does not have the sha256 that the manifest says")
-    return np.frombuffer(content, dtype=dtype).reshape(shape)
+    return Neighbourhood.described(described, arrays.sparse(read, "neighbour", "weights", (side, side)))
 
 
 def _code_version() -> str:

@@ -1,15 +1,21 @@
 """How files come to be under `models/`: aside first, fsynced, and renamed into place, by one writer at a time.
 
-Invariant: whoever reads finds whole files only. A name that starts with a point and ends in `.tmp` is being written by
-whoever is inside `exclusive`; what the next one finds of that kind is what a killed writer left, and is removed.
+Invariants:
+
+- Whoever reads finds whole files only. A name that starts with a point and ends in `.tmp` is being written by whoever
+  is inside `exclusive`; what the next one finds of that kind is what a killed writer left, and is removed.
+- Only regular files are read, at their own names: no link, and no pipe or device, whose opening or reading might never
+  end.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +75,41 @@ def replace(path: Path, content: bytes) -> None:
         aside.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
+
+
+def open_regular(path: Path) -> int:
+    """Open a file for reading, and return its descriptor.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, a pipe, a device or a directory.
+    """
+    # O_NONBLOCK: opening a pipe that has no writer would wait for one.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return descriptor
+
+
+def read_regular(path: Path, limit_bytes: int) -> bytes:
+    """Return what a small file holds.
+
+    Args:
+        path: the file.
+        limit_bytes: the most that it may hold; never more is read, whatever it says of itself.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or holds more.
+    """
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file:
+        pieces: list[bytes] = []
+        left = limit_bytes + 1
+        while left and (piece := file.read(left)):
+            pieces.append(piece)
+            left -= len(piece)
+    if not left:
+        raise OSError(errno.EFBIG, f"It holds more than {limit_bytes} bytes", str(path))
+    return b"".join(pieces)
 
 
 def write(path: Path, content: bytes | memoryview) -> None:

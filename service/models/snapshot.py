@@ -25,6 +25,8 @@ from service.models.vocabulary import Vocabulary
 
 Float32 = NDArray[np.float32]
 UNPUBLISHED = "unpublished"
+# Below float32's largest number, with room for a sum's rounding.
+_LARGEST = 1e38
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +105,24 @@ class ModelSnapshot:
                 raise ModelRefused(f"a model has factors or neighbours, and this one has neighbours and {k} factors")
         if not all(np.isfinite((self.global_mean, self.rating_min, self.rating_max))):
             raise ModelRefused("the global mean or the rating scale is not finite")
+        if self.rating_min > self.rating_max:
+            raise ModelRefused(f"the rating scale goes from {self.rating_min:g} to {self.rating_max:g}")
+        if n_items and self.popularity.min() < 0:
+            raise ModelRefused("popularity holds numbers below 0")
+        self._check_reach(k)
+
+    def _check_reach(self, k: int) -> None:
+        """Refuse numbers that are finite and whose sums of products are not.
+
+        Raises:
+            ModelRefused: a score could be infinite, or no number.
+        """
+        users, items, user_bias, item_bias = (
+            float(max(-array.min(), array.max())) if array.size else 0.0
+            for array in (self.user_factors, self.item_factors, self.user_bias, self.item_bias)
+        )
+        if k * users * items + user_bias + item_bias + abs(self.global_mean) > _LARGEST:
+            raise ModelRefused("its factors and biases are so large that a score may be infinite")
 
     @property
     def n_factors(self) -> int:

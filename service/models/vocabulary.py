@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 
 from service.errors import ModelRefused
 
+# As requests may ask for, in characters and in bytes of UTF-8.
+_LONGEST: Final = 128
+_LONGEST_BYTES: Final = 4 * _LONGEST
+# Looked at together, for a bound on what that takes.
+_PIECE_BYTES: Final = 1 << 22
+
 
 class Vocabulary:
     """An immutable two-way map between ids and rows.
@@ -45,17 +51,44 @@ class Vocabulary:
         return np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets
 
     @classmethod
-    def from_arrays(cls, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Vocabulary:
+    def from_arrays(cls, data: NDArray[np.uint8], offsets: NDArray[np.int64], name: str = "a vocabulary") -> Vocabulary:
         """Undo `to_arrays`.
 
+        Args:
+            data: the ids' bytes, end to end.
+            offsets: where each begins, and the end of the last.
+            name: what it is called where it is refused.
+
         Raises:
-            ModelRefused: the offsets do not fit the bytes, an id is not UTF-8, or one occurs twice.
+            ModelRefused: the offsets do not fit the bytes, or an id is not UTF-8, is empty or too long, holds a control
+                character, or occurs twice.
         """
+        if not offsets.size or offsets[0] != 0 or offsets[-1] != data.size or bool(np.any(offsets[1:] < offsets[:-1])):
+            raise ModelRefused(f"{name}: the offsets do not fit the bytes")
+        lengths = np.diff(offsets)
+        if lengths.size and not (lengths.min() >= 1 and lengths.max() <= _LONGEST_BYTES):
+            raise ModelRefused(f"{name}: an id is empty or has more than {_LONGEST} characters")
+        if _holds_controls(data):
+            raise ModelRefused(f"{name}: an id holds a control character")
         blob = data.tobytes()
-        bounds = offsets.tolist()
-        if not bounds or bounds[0] != 0 or bounds[-1] != len(blob) or bool(np.any(np.diff(offsets) < 0)):
-            raise ModelRefused("a vocabulary's offsets do not fit its bytes")
         try:
-            return cls([blob[a:b].decode() for a, b in pairwise(bounds)])
+            ids = [blob[a:b].decode() for a, b in pairwise(offsets.tolist())]
         except UnicodeDecodeError as error:
-            raise ModelRefused(f"a vocabulary holds an id that is not UTF-8: {error}") from error
+            raise ModelRefused(f"{name}: an id is not UTF-8: {error}") from error
+        if any(len(ids[row]) > _LONGEST for row in np.flatnonzero(lengths > _LONGEST).tolist()):
+            raise ModelRefused(f"{name}: an id is empty or has more than {_LONGEST} characters")
+        try:
+            return cls(ids)
+        except ModelRefused as error:
+            raise ModelRefused(f"{name}: {error}") from None
+
+
+def _holds_controls(data: NDArray[np.uint8]) -> bool:
+    """Whether UTF-8 bytes hold a character of the category Cc: U+0000 to U+001F and U+007F to U+009F."""
+    for start in range(0, data.size, _PIECE_BYTES):
+        # One byte more, for U+0080 to U+009F are two: 0xC2, which begins no other character below U+00A0, and itself.
+        piece = data[start : start + _PIECE_BYTES + 1]
+        pairs = (piece[:-1] == 0xC2) & (piece[1:] >= 0x80) & (piece[1:] <= 0x9F)
+        if bool(((piece < 0x20) | (piece == 0x7F)).any()) or bool(pairs.any()):
+            return True
+    return False

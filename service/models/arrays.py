@@ -1,0 +1,195 @@
+"""The arrays of a published model: one file of raw little-endian numbers each, checked before anything is made of it.
+
+Invariant: an array is mapped only after its file was found to be a regular one of the length, dtype and shape that the
+manifest says, and of its sha256. The file is read for that in pieces, never through the map, where a file that shrinks
+would kill the process; between two pieces the caller may end it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections.abc import Callable, Iterable
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from service.errors import ModelRefused
+from service.models import files
+
+Arrays = dict[str, NDArray[Any]]
+DTYPES: Final = {
+    "user_ids": "|u1",
+    "user_id_offsets": "<i8",
+    "item_ids": "|u1",
+    "item_id_offsets": "<i8",
+    "user_factors": "<f4",
+    "item_factors": "<f4",
+    "user_bias": "<f4",
+    "item_bias": "<f4",
+    "popularity": "<f4",
+    "history_indptr": "<i8",
+    "history_indices": "<i4",
+    "history_values": "<f4",
+}
+# Of a model with neighbours alone.
+NEIGHBOUR_DTYPES: Final = {
+    "neighbour_indptr": "<i8",
+    "neighbour_indices": "<i4",
+    "neighbour_weights": "<f4",
+}
+_DIMENSIONS: Final = {"user_factors": 2, "item_factors": 2}
+# No file is longer, so no product of a shape can be either.
+_LONGEST: Final = 1 << 62
+_PIECE_BYTES: Final = 1 << 20
+# Entries of a sparse matrix that are looked at together, for a bound on what that takes.
+_ENTRIES: Final = 1 << 22
+
+
+def dtype_of(name: str) -> str:
+    """Return the dtype that an array has on disk."""
+    return DTYPES.get(name) or NEIGHBOUR_DTYPES[name]
+
+
+def read(directory: Path, described: dict[str, Any], names: Iterable[str], alive: Callable[[], None]) -> Arrays:
+    """Check arrays of a version and map them read-only, shared between processes.
+
+    Args:
+        directory: the version.
+        described: the manifest's `arrays`.
+        names: which.
+        alive: called between pieces; what it raises ends the reading.
+
+    Raises:
+        ModelRefused: one of them is not as the manifest says; names it.
+    """
+    version = directory.name
+    checked = {name: _described(version, name, described.get(name)) for name in names}
+    needed_bytes, memory_bytes = sum(bytes_ for _, bytes_, _ in checked.values()), _memory_bytes()
+    if needed_bytes > memory_bytes:
+        raise ModelRefused(
+            f"{version}: its arrays have {needed_bytes} bytes, and this machine has {memory_bytes} of memory"
+        )
+    return {
+        name: _map(directory / f"{name}.bin", name, shape, size_bytes, sha256, alive)
+        for name, (shape, size_bytes, sha256) in checked.items()
+    }
+
+
+def write(path: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
+    """Write an array, and return what the manifest says of it."""
+    raw = np.ascontiguousarray(array, dtype=dtype_of(name))
+    content = raw.data.cast("B") if raw.size else b""
+    files.write(path, content)
+    return {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "dtype": dtype_of(name),
+        "shape": list(raw.shape),
+        "bytes": raw.nbytes,
+    }
+
+
+def sparse(arrays: Arrays, name: str, values_name: str, shape: tuple[int, int]) -> csr_array:
+    """Check the three arrays of a sparse matrix against its shape and each other, and put them together.
+
+    Args:
+        arrays: `<name>_indptr`, `<name>_indices` and `<name>_<values_name>` among others.
+        name: the matrix.
+        values_name: what its values are called.
+        shape: rows and columns.
+
+    Raises:
+        ModelRefused: they do not fit, a row does not ascend, or a value is not finite.
+    """
+    indptr, indices, values = arrays[f"{name}_indptr"], arrays[f"{name}_indices"], arrays[f"{name}_{values_name}"]
+    if (
+        indptr.shape != (shape[0] + 1,)
+        or indptr[0] != 0
+        or indptr[-1] != indices.size
+        or bool(np.any(indptr[1:] < indptr[:-1]))
+    ):
+        raise ModelRefused(f"the {name}'s row pointers do not fit its entries")
+    if indices.shape != values.shape or (indices.size and not (indices.min() >= 0 and indices.max() < shape[1])):
+        raise ModelRefused(f"the {name} names rows that are not in the vocabulary")
+    if not _ascending(indptr, indices):
+        raise ModelRefused(f"the {name} has a row that is not sorted, or names one entry twice")
+    if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        raise ModelRefused(f"the {name}'s {values_name} hold numbers that are not finite")
+    return csr_array((values, indices, indptr), shape=shape, copy=False)
+
+
+def _ascending(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> bool:
+    """Whether the indices of every row ascend strictly."""
+    for start in range(0, max(0, indices.size - 1), _ENTRIES):
+        stop = min(start + _ENTRIES, indices.size - 1)
+        rises = indices[start + 1 : stop + 1] > indices[start:stop]
+        # A row may begin with less than the one before it ended with.
+        first, last = np.searchsorted(indptr, (start + 1, stop + 1))
+        rises[indptr[first:last] - start - 1] = True
+        if not rises.all():
+            return False
+    return True
+
+
+def _described(version: str, name: str, described: Any) -> tuple[list[int], int, str]:
+    dtype = dtype_of(name)
+    if not isinstance(described, dict) or described.get("dtype") != dtype:
+        raise ModelRefused(f"{version}: the manifest does not describe {name} as {dtype}")
+    shape, sha256 = described.get("shape"), described.get("sha256")
+    if (
+        not isinstance(shape, list)
+        or len(shape) != _DIMENSIONS.get(name, 1)
+        or not all(type(n) is int and 0 <= n < _LONGEST for n in shape)
+    ):
+        raise ModelRefused(f"{version}: {name} has no proper shape in the manifest")
+    if not isinstance(sha256, str):
+        raise ModelRefused(f"{version}: {name} has no sha256 in the manifest")
+    return shape, prod(shape) * np.dtype(dtype).itemsize, sha256
+
+
+def _map(
+    path: Path, name: str, shape: list[int], expected_bytes: int, sha256: str, alive: Callable[[], None]
+) -> NDArray[Any]:
+    version = path.parent.name
+    try:
+        descriptor = files.open_regular(path)
+    except OSError as error:
+        raise ModelRefused(f"{version}: {name} cannot be opened: {error.strerror}") from error
+    try:
+        # The length first, so that a lying shape costs no memory, and a long file no time.
+        size_bytes = os.fstat(descriptor).st_size
+        if size_bytes != expected_bytes:
+            raise ModelRefused(f"{version}: {name} has {size_bytes} bytes, and the manifest says {expected_bytes}")
+        if _sha256(descriptor, size_bytes, alive) != sha256:
+            raise ModelRefused(f"{version}: {name} does not have the sha256 that the manifest says")
+        # Populated now, so that requests meet no page that is still to be mapped.
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        content = mmap.mmap(descriptor, size_bytes, flags=flags, prot=mmap.PROT_READ) if size_bytes else b""
+    except OSError as error:
+        raise ModelRefused(f"{version}: {name} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+    return np.frombuffer(content, dtype=dtype_of(name)).reshape(shape)
+
+
+def _sha256(descriptor: int, size_bytes: int, alive: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
+    piece = memoryview(bytearray(min(_PIECE_BYTES, size_bytes)))
+    left = size_bytes
+    while left:
+        alive()
+        n = os.readv(descriptor, [piece[:left]])
+        if n == 0:
+            break
+        digest.update(piece[:n])
+        left -= n
+    return digest.hexdigest()
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
