@@ -41,8 +41,8 @@ check: setup ## Lint, types and the layout test
 	$(BIN)/mypy service telemetry loadbalancer ops tests
 	$(BIN)/pytest --quiet tests/test_layout.py
 
-test: check ## Everything in check, then the whole test suite with coverage
-	$(BIN)/pytest --cov --cov-report=term
+test: check ## Everything in check, then the whole test suite with coverage, a core for each worker
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --cov --cov-report=term
 
 long: setup ## The long forms of the property tests, then the whole failure drill
 	RECOLLECT_TEST_LONG=1 $(BIN)/pytest --quiet --timeout 3600 tests/test_telemetry_spool_properties.py \

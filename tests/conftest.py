@@ -3,33 +3,78 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import redis
 from scipy.sparse import csr_array
+from xdist.scheduler import LoadFileScheduling
 
+from loadbalancer import ports
 from loadbalancer.binaries import find_redis
 from service.models import artefact
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.publication import activate
 
+INTEGRATION = Path(__file__).parent / "integration"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whole installations `alone` and put them last; a test elsewhere that needs the machine has its own mark."""
+    for item in items:
+        if INTEGRATION in item.path.parents:
+            item.add_marker(pytest.mark.alone)
+    items.sort(key=lambda item: INTEGRATION in item.path.parents)
+
+
+class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Gives each file to one worker, since its tests share fixtures, and all files of installations to the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/integration" if file.startswith("tests/integration/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """Hand out tests in the order in which they were collected."""
+    config.option.loadscopereorder = False
+    return _Scheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run an `alone` test while no other worker runs any; the time a test may take begins when its turn has come."""
+    with Path(__file__).open() as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        try:
+            return (yield)
+        finally:
+            # Said and not left to the close: a process forked by the test may still have the file open.
+            fcntl.flock(turn, fcntl.LOCK_UN)
+
+
+# Handed out already, and perhaps not bound yet.
+_PORTS: set[int] = set()
+
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Choose below the range of outgoing connections, which those of another worker's tests could otherwise take."""
+    (port,) = ports.choose(1, taken=frozenset(_PORTS))
+    _PORTS.add(port)
+    return port
 
 
 def _wait_until(predicate: Callable[[], object], timeout_s: float = 10.0, what: str = "the condition") -> None:

@@ -33,6 +33,7 @@ def test_the_result_is_the_median_of_the_pairs_ratios() -> None:
     assert figures["recommend"]["rounds"] == [400, 1000, 90]
 
 
+@pytest.mark.alone
 def test_hello_against_itself_gives_one(tmp_path: Path) -> None:
     """Two real yardsticks, driven in turns, are about equally quick, and both answer well."""
     settled = []
@@ -59,6 +60,7 @@ def test_each_known_user_is_asked_about_in_a_repeatable_order() -> None:
     assert requests == bench.list_requests(users, seed=3) != bench.list_requests(users, seed=4)
 
 
+@pytest.mark.alone
 def test_what_telemetry_costs_is_measured_beside_the_yardstick(tmp_path: Path, redis_server: Any) -> None:
     """Short rounds of everything, with real processes, Redis and disk: figures that belong together.
 
