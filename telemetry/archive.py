@@ -13,7 +13,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -215,6 +215,16 @@ class Archive:
         catalogue, _ = self._held()
         return await self._in_sql(catalogue.files, sealed=True)
 
+    async def growing_files(self) -> dict[str, FileLength]:
+        """List the files that may still grow.
+
+        Returns:
+            Their lengths by path, as far as they are committed.
+        """
+        catalogue, _ = self._held()
+        lengths = await self._in_sql(catalogue.files)
+        return dict(lengths.items() - (await self.sealed_files()).items())
+
     async def attempt(self, producer: str, first: Position, last: Position) -> Attempt:
         """See `Attempts.begin`."""
         return await self._in_sql(self._of(self._attempts).begin, self._held()[1], producer, first, last)
@@ -223,31 +233,33 @@ class Archive:
         """See `Attempts.mark`."""
         await self._in_sql(self._of(self._attempts).mark, self._held()[1], producer, event, begun=begun)
 
-    async def open_erasures(self) -> list[Erasure]:
+    async def open_erasures(self, after: Erasure | None = None) -> list[Erasure]:
         """See `Erasures.open`."""
-        return await self._in_sql(self._of(self._erasures).open)
+        return await self._in_sql(self._of(self._erasures).open, after)
 
-    async def forgotten(self, days: int) -> Forgotten:
-        """Read whose late events are not to be archived.
+    async def forgotten(self, days: int, user_ids: Collection[str]) -> Forgotten:
+        """Read which of some users' late events are not to be archived.
 
         Args:
             days: For how long after an erasure is done.
+            user_ids: Whose events came.
 
         Returns:
-            Them.
+            The erased users among them.
         """
-        erasures = self._of(self._erasures)
-        since = rfc3339_ms(time.time() - days * 86_400)
-        return Forgotten(await self._in_sql(erasures.salt), await self._in_sql(erasures.forgotten, since))
+        return await self._in_sql(self._of(self._erasures).forgotten, user_ids, _days_ago(days))
 
     async def replace(self, replacement: Replacement) -> bool:
         """See `Erasures.replace`."""
         return await self._in_sql(self._of(self._erasures).replace, self._held()[1], replacement)
 
-    async def finish_erasure(self, erase_id: str, models: int) -> None:
+    async def finish_erasures(self, models: Mapping[str, int]) -> None:
         """See `Erasures.finish`."""
-        done_at = rfc3339_ms(time.time())
-        await self._in_sql(self._of(self._erasures).finish, self._held()[1], erase_id, done_at, models)
+        await self._in_sql(self._of(self._erasures).finish, self._held()[1], models, rfc3339_ms(time.time()))
+
+    async def expire_erasures(self, days: int) -> int:
+        """See `Erasures.expire`."""
+        return await self._in_sql(self._of(self._erasures).expire, self._held()[1], _days_ago(days))
 
     async def expire_seen(self, days: int, limit: int) -> tuple[int, float]:
         """Forget some event ids that are older than the window.
@@ -319,3 +331,7 @@ class Archive:
 
     async def _in_files(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._files, lambda: call(*args, **kwargs))
+
+
+def _days_ago(days: int) -> str:
+    return rfc3339_ms(time.time() - days * 86_400)

@@ -19,7 +19,7 @@ from telemetry.archive import Archive
 from telemetry.batch import MAX_NUMBER, Entry, Position, from_entry
 from telemetry.counters import ConsumerCounters
 from telemetry.eraser import Eraser
-from telemetry.erasure import Forgetter, Forgotten
+from telemetry.erasure import Forgetter
 from telemetry.errors import ArchiveError, BadBatchError, LeaseLostError, StreamAwayError, StreamError
 from telemetry.events import Record
 from telemetry.failpoints import Failpoints
@@ -49,7 +49,6 @@ _IMPATIENT_S = 0.1
 # What failed with an event may be over a moment later; three tries take far less than the events behind it may wait.
 _BETWEEN_TRIES_S = 0.05
 _DRAIN_BLOCK_MS = 1
-_REFRESH_EVERY_BEATS = 600
 # A commit waits for one step of expiry at most.
 _EXPIRE_STEP_S = 0.02
 _EXPIRE_LEAST, _EXPIRE_MOST = 50, 5000
@@ -87,10 +86,9 @@ class Consumer:
         self._settings = settings
         self._observer = observer
         self.counters = ConsumerCounters()
-        self._eraser = Eraser(archive, forgetters, self.counters, observer)
+        self._eraser = Eraser(archive, forgetters, settings, self.counters, observer)
         self._trial = Trial(check)
         self._failpoints = failpoints or Failpoints()
-        self._forgotten = Forgotten("", {})
         self._read_entries = settings.read_entries
         self._joined: set[str] = set()
         self._recheck: set[str] = set()
@@ -152,7 +150,6 @@ class Consumer:
         epoch = await self._archive.acquire(
             self._settings.takeover_s, lambda holder: tell(self._observer, StandingBy(holder))
         )
-        self._forgotten = await self._archive.forgotten(self._settings.seen_days)
         self._ours.clear()
         self.counters.active = True
         tell(self._observer, LeaseTaken(epoch))
@@ -171,16 +168,12 @@ class Consumer:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep_lease(self) -> None:
-        beats = 0
         while True:
             await asyncio.sleep(self._settings.heartbeat_s)
             try:
                 await self._archive.beat()
                 # Without events there is no commit to do it.
                 await finish(self._archive.seal(if_due=True))
-                beats += 1
-                if beats % _REFRESH_EVERY_BEATS == 0:
-                    self._forgotten = await self._archive.forgotten(self._settings.seen_days)
             except LeaseLostError:
                 raise
             except ArchiveError as error:
@@ -319,7 +312,9 @@ class Consumer:
         watermarks = self._archive.watermarks
         intake = sift(deliveries, watermarks, self._trial, pending=pending, now=rfc3339_ms(time.time()))
         self._recheck |= intake.recheck
-        agreed = plan(intake, await self._archive.seen(intake.keys()), self._forgotten)
+        # Asked anew each time: what the last round committed must not be archived after all.
+        forgotten = await self._archive.forgotten(self._settings.seen_days, intake.users())
+        agreed = plan(intake, await self._archive.seen(intake.keys()), forgotten)
         self._failpoints.hit("consumer.judged")
         if intake.progress or intake.dead:
             started_s = time.monotonic()
@@ -327,8 +322,6 @@ class Consumer:
             self._next_commit_s = started_s + self._settings.commit_interval_s
             self._count(intake, agreed, time.monotonic() - started_s)
             if agreed.added.erasures:
-                # From now on, and not a round later: an event that comes late must not be archived after all.
-                self._forgotten.add(agreed.added.erasures)
                 self._eraser.wake()
         self.counters.redelivered += intake.redelivered
         self.counters.trimmed_pending += intake.trimmed

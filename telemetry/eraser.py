@@ -1,13 +1,20 @@
-"""The background step that forgets users: file by file, beside the commits.
+"""The background step that erases users, in rounds: everybody who was asked for by then, together.
 
-Invariant: an erasure is done only when no file holds a line of the user from before it and everybody else who holds
-users has forgotten this one. Whatever dies on the way, the erasure is still open in the catalogue, and the
-next holder of the lease begins again; nothing in it is wrong to do twice.
+Invariants:
+
+- An erasure is done only when no file holds a line of the user from before it and everybody else who holds
+  users has forgotten this one. Whatever dies on the way, the erasure is still open in the catalogue, and the
+  next holder of the lease begins again; nothing in it is wrong to do twice.
+- A round reads each file once, and rewrites each file and each model that holds one of its users once, however many
+  users it is about. Users whom nothing holds cause no file to be sealed or written.
+- Rounds take a fifth of the time at most, and those that erase somebody keep an interval: erase requests
+  cannot be turned into more work than that.
 
 Files are read and written in a thread of their own; a commit waits for one short transaction per file at most.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,16 +24,20 @@ from telemetry.account import Erasure, FileLength
 from telemetry.archive import Archive
 from telemetry.counters import ConsumerCounters
 from telemetry.erasure import Forgetter
+from telemetry.erasures import AT_ONCE
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.notes import ConsumerObserver, EraseFailed, Forgot, tell
 from telemetry.parts import sync_directory
-from telemetry.rewriting import Users, rewrite, sweep
+from telemetry.rewriting import Users, holds, rewrite, sweep
+from telemetry.settings import ConsumerSettings
 from telemetry.uninterrupted import finish
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 30.0
-# Each line that may be one of theirs is looked at for all of them at once.
-_AT_ONCE = 64
+# After a round of so many seconds, as many times that without one.
+_REST = 4
+# Receipts that are of no use any more go even if nobody asks for an erase.
+_IDLE_S = 3600.0
 
 
 class Eraser:
@@ -35,6 +46,7 @@ class Eraser:
     Args:
         archive: Held by us.
         forgetters: Who else holds users.
+        settings: Pauses, and for how long late events are expected.
         counters: Kept up to date here.
         observer: Told what was forgotten, and what failed.
     """
@@ -43,15 +55,17 @@ class Eraser:
         self,
         archive: Archive,
         forgetters: Sequence[Forgetter],
+        settings: ConsumerSettings,
         counters: ConsumerCounters,
         observer: ConsumerObserver | None,
     ) -> None:
         self._archive = archive
         self._forgetters = forgetters
+        self._settings = settings
         self._counters = counters
         self._observer = observer
         self._wake = asyncio.Event()
-        # By erase_id: from how many models, per forgetter that is through.
+        # By forgetter that is through: from how many models, by erase_id.
         self._told: dict[str, dict[str, int]] = {}
 
     def wake(self) -> None:
@@ -68,48 +82,84 @@ class Eraser:
         with ThreadPoolExecutor(1, thread_name_prefix="archive-eraser") as thread:
             while True:
                 self._wake.clear()
+                started_s = time.monotonic()
+                before = self._counters.forgotten
                 try:
                     left = await self._work_off(thread)
+                    await finish(self._archive.expire_erasures(self._settings.seen_days))
                 except LeaseLostError:
                     raise
                 except ArchiveError as error:
                     left = True
                     self._failed("archive", str(error))
-                if left:
-                    # What failed is tried again, soon at first; somebody new is not kept waiting for it.
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(pause_s):
-                            await self._wake.wait()
-                    pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                else:
-                    pause_s = _FIRST_PAUSE_S
-                    await self._wake.wait()
+                rest_s = _REST * (time.monotonic() - started_s)
+                if self._counters.forgotten > before:
+                    rest_s = max(rest_s, self._settings.erase_interval_s)
+                await asyncio.sleep(rest_s)
+                # What failed is tried again, soon at first; somebody new is not kept waiting for it.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s if left else _IDLE_S):
+                        await self._wake.wait()
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if left else _FIRST_PAUSE_S
 
     async def _work_off(self, thread: ThreadPoolExecutor) -> bool:
-        """Forget everybody who is to be forgotten by now; returns whether somebody is left."""
-        loop = asyncio.get_running_loop()
-        erasures = await self._archive.open_erasures()
-        if not erasures:
-            return False
-        await finish(self._archive.seal())
-        for start in range(0, len(erasures), _AT_ONCE):
-            await self._rewrite_all(erasures[start : start + _AT_ONCE], thread)
-        # Nothing is done while a line of theirs lies in a file that merely does not count.
-        archive = self._archive
-        left = not await finish(loop.run_in_executor(thread, sweep, archive.root, self._lease_epoch(), archive.part))
-        for erasure in [] if left else erasures:
-            models = await self._tell_others(erasure)
-            if models is None:
-                left = True
-                continue
-            await finish(self._archive.finish_erasure(erasure.erase_id, models))
-            self._told.pop(erasure.erase_id, None)
-            self._counters.forgotten += 1
-            tell(self._observer, Forgot(erasure.erase_id, models))
+        """Erase everybody who is to be erased by now; returns whether somebody is left."""
+        left = False
+        failed: ArchiveError | None = None
+        erasures: list[Erasure] = []
+        # What is asked for meanwhile is the next round's: else one request after the other could keep this one going.
+        more = True
+        while more and (erasures := await self._archive.open_erasures(erasures[-1] if erasures else None)):
+            more = len(erasures) == AT_ONCE
+            try:
+                left = await self._erase(erasures, thread) or left
+            except LeaseLostError:
+                raise
+            except ArchiveError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
         return left
 
-    async def _rewrite_all(self, erasures: Sequence[Erasure], thread: ThreadPoolExecutor) -> None:
-        users = Users(erasures)
+    async def _erase(self, erasures: Sequence[Erasure], thread: ThreadPoolExecutor) -> bool:
+        """Erase some users; returns whether somebody is left."""
+        archive = self._archive
+        await self._rewrite_all(Users(erasures), thread)
+        # Nothing is done while a line of theirs lies in a file that merely does not count.
+        loop = asyncio.get_running_loop()
+        if not await finish(loop.run_in_executor(thread, sweep, archive.root, self._lease_epoch(), archive.part)):
+            return True
+        for forgetter in self._forgetters:
+            await self._tell(forgetter, erasures)
+        done = [erasure for erasure in erasures if all(erasure.erase_id in told for told in self._told_by_forgetter())]
+        models = {one.erase_id: sum(told[one.erase_id] for told in self._told_by_forgetter()) for one in done}
+        if models:
+            await finish(archive.finish_erasures(models))
+        for erase_id, count in models.items():
+            for told in self._told.values():
+                told.pop(erase_id, None)
+            self._counters.forgotten += 1
+            tell(self._observer, Forgot(erase_id, count))
+        return len(models) < len(erasures)
+
+    def _told_by_forgetter(self) -> list[dict[str, int]]:
+        return [self._told.setdefault(forgetter.name, {}) for forgetter in self._forgetters]
+
+    async def _seal(self, users: Users, thread: ThreadPoolExecutor) -> None:
+        """Seal the files that still grow if one of them holds something of the users; what comes later is refused."""
+        loop = asyncio.get_running_loop()
+        for path, length in (await self._archive.growing_files()).items():
+            try:
+                found = await finish(loop.run_in_executor(thread, holds, self._archive.root, path, length, users))
+            except ArchiveError:
+                # It was sealed and replaced meanwhile, or is damaged, which the rewriting tells.
+                found = True
+            if found:
+                await finish(self._archive.seal())
+                return
+
+    async def _rewrite_all(self, users: Users, thread: ThreadPoolExecutor) -> None:
+        await self._seal(users, thread)
         looked_at: dict[str, FileLength] = {}
         failed: ArchiveError | None = None
         # Files may take the place of others while we are at it; those are looked at too.
@@ -157,17 +207,18 @@ class Eraser:
             raise LeaseLostError("this consumer does not hold the archive's lease")
         return lease_epoch
 
-    async def _tell_others(self, erasure: Erasure) -> int | None:
-        """Ask everybody else to forget a user; returns from how many models, or None if somebody could not."""
-        told = self._told.setdefault(erasure.erase_id, {})
-        for forgetter in self._forgetters:
-            if forgetter.name in told:
-                continue
-            try:
-                told[forgetter.name] = await finish(forgetter.forget(erasure.user_id))
-            except Exception as error:  # noqa: BLE001 - a forgetter is somebody else's code; it is asked again
-                self._failed(forgetter.name, f"{type(error).__name__}: {error}")
-        return sum(told.values()) if len(told) == len(self._forgetters) else None
+    async def _tell(self, forgetter: Forgetter, erasures: Sequence[Erasure]) -> None:
+        """Ask somebody else to forget those users of whom it has not been told."""
+        told = self._told.setdefault(forgetter.name, {})
+        waiting = [erasure for erasure in erasures if erasure.erase_id not in told]
+        if not waiting:
+            return
+        try:
+            models = await finish(forgetter.forget({erasure.user_id for erasure in waiting}))
+        except Exception as error:  # noqa: BLE001 - a forgetter is somebody else's code; it is asked again
+            self._failed(forgetter.name, f"{type(error).__name__}: {error}")
+        else:
+            told.update((erasure.erase_id, models.get(erasure.user_id, 0)) for erasure in waiting)
 
     def _failed(self, where: str, error: str) -> None:
         self._counters.last_error = error

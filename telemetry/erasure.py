@@ -9,7 +9,7 @@ Invariants:
 """
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -31,8 +31,15 @@ class Forgetter(Protocol):
     def name(self) -> str:
         """What to call it in notes."""
 
-    async def forget(self, user_id: str) -> int:
-        """Remove a user for good; may be asked several times. Returns from how many models it was removed."""
+    async def forget(self, user_ids: Collection[str]) -> Mapping[str, int]:
+        """Remove users for good, all in one go; may be asked several times.
+
+        Args:
+            user_ids: Each user once.
+
+        Returns:
+            By user: from how many models it was removed; a user that is not in it, from none.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class Forgotten:
 
     Args:
         salt: The archive's key for digests, hexadecimal.
-        requested: By the user's digest: when the last erase was requested.
+        requested: By the digests of those whom it is about: when the last erase was requested.
     """
 
     def __init__(self, salt: str, requested: Mapping[str, str]) -> None:
@@ -112,16 +119,6 @@ class Forgotten:
         if isinstance(event, System):
             record = record._replace(event=replace(event, user_id=fields["user_id"]))
         return record, hidden, erasure
-
-    def add(self, erasures: Iterable[Erasure]) -> None:
-        """Forget more users.
-
-        Args:
-            erasures: What was committed.
-        """
-        for erasure in erasures:
-            before = self._requested.get(erasure.user_digest, "")
-            self._requested[erasure.user_digest] = max(before, erasure.requested_at)
 
 
 def is_erase(record: Record) -> bool:

@@ -5,13 +5,24 @@ Invariants:
 - A file is replaced in one transaction of {its row, the account of the lines left out, the receipt's counts}, by
   the holder of the lease, and only while the row is as it was read and sealed.
 - The user's id is in the clear only until the erasure is done; then its digest is all there is.
+- An erase that found nothing is kept for the window of late events only, and of those a million at most: ids that
+  the archive has never seen cannot make it grow for ever.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import hmac
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from telemetry.account import Erasure, FileLength, Removed, remove
 from telemetry.database import ADD_REMOVED, Database
+from telemetry.erasure import Forgotten
+
+AT_ONCE: Final = 10_000
+# Of erases that found nothing; anybody who may ask for an erase can make as many as they like.
+MOST_EMPTY: Final = 1_000_000
+# SQLite takes at least 250 variables in one statement.
+_KEYS_PER_QUERY: Final = 200
+_EMPTY: Final = "done_at IS NOT NULL AND events = 0 AND models = 0"
 
 
 class Replacement(NamedTuple):
@@ -53,36 +64,56 @@ class Erasures:
             (salt,) = self._sql.execute("SELECT value FROM settings WHERE name = 'salt'").fetchone()
         return str(salt)
 
-    def open(self) -> list[Erasure]:
-        """Read who is still to be forgotten.
+    def open(self, after: Erasure | None = None) -> list[Erasure]:
+        """Read which users are still to be erased.
+
+        Args:
+            after: The last one that was read, to go on behind it.
 
         Returns:
-            The oldest first.
+            The oldest first, `AT_ONCE` at most.
         """
+        place = ("", "") if after is None else (after.requested_at, after.erase_id)
         with self._db.reading():
             rows = self._sql.execute(
                 "SELECT erase_id, user_id, user_digest, requested_at FROM erasures WHERE done_at IS NULL"
-                " ORDER BY requested_at, erase_id"
+                " AND (requested_at, erase_id) > (?, ?) ORDER BY requested_at, erase_id LIMIT ?",
+                (*place, AT_ONCE),
             ).fetchall()
         return [Erasure(*row) for row in rows]
 
-    def forgotten(self, done_since: str) -> dict[str, str]:
-        """Read whose late events are not to be archived.
+    def forgotten(self, user_ids: Iterable[str], done_since: str) -> Forgotten:
+        """Read which of these users' late events are not to be archived.
 
         Args:
+            user_ids: Whose events came.
             done_since: Erasures done earlier than this do not count any more.
 
         Returns:
-            By the user's digest: when the last erase was requested.
+            The users among them that were erased, and when.
         """
+        salt = self.salt()
+        requested: dict[str, str] = {}
         with self._db.reading():
-            return dict(
-                self._sql.execute(
-                    "SELECT user_digest, max(requested_at) FROM erasures"
-                    " WHERE done_at IS NULL OR done_at >= ? GROUP BY user_digest",
-                    (done_since,),
-                ).fetchall()
-            )
+            (any_at_all,) = self._sql.execute(
+                "SELECT EXISTS (SELECT 1 FROM erasures WHERE done_at IS NULL)"
+                " OR EXISTS (SELECT 1 FROM erasures WHERE done_at >= ?)",
+                (done_since,),
+            ).fetchone()
+            if not any_at_all:
+                return Forgotten(salt, requested)
+            key = bytes.fromhex(salt)
+            digests = sorted({hmac.digest(key, user_id.encode(), "sha256").hex() for user_id in user_ids})
+            for start in range(0, len(digests), _KEYS_PER_QUERY):
+                some = digests[start : start + _KEYS_PER_QUERY]
+                rows = self._sql.execute(
+                    "SELECT user_digest, max(requested_at) FROM erasures"  # noqa: S608 - marks only
+                    f" WHERE user_digest IN ({','.join('?' * len(some))})"
+                    " AND (done_at IS NULL OR done_at >= ?) GROUP BY user_digest",
+                    (*some, done_since),
+                )
+                requested.update(rows)
+        return Forgotten(salt, requested)
 
     def replace(self, lease_epoch: int, replacement: Replacement) -> bool:
         """Put a file in the place of a sealed one.
@@ -124,24 +155,51 @@ class Erasures:
             )
         return True
 
-    def finish(self, lease_epoch: int, erase_id: str, done_at: str, models: int) -> None:
-        """Say that a user is forgotten, and forget who it was.
+    def finish(self, lease_epoch: int, models: Mapping[str, int], done_at: str) -> None:
+        """Say that users are erased, and forget who they were.
 
         Args:
             lease_epoch: Our lease.
-            erase_id: Which erase.
+            models: By erase_id: how many published models the user was removed from.
             done_at: When, RFC 3339.
-            models: How many published models the user was removed from.
 
         Raises:
             LeaseLostError: The lease is not ours any more; nothing was changed.
         """
         with self._db.held(lease_epoch):
-            self._sql.execute(
+            self._sql.executemany(
                 "UPDATE erasures SET done_at = ?, models = ?, user_id = NULL WHERE erase_id = ?",
-                (done_at, models, erase_id),
+                [(done_at, count, erase_id) for erase_id, count in models.items()],
             )
         self._db.empty_journal()
+
+    def expire(self, lease_epoch: int, done_before: str, most: int = MOST_EMPTY) -> int:
+        """Drop the receipts of erases that found nothing and that no late event can need any more.
+
+        Args:
+            lease_epoch: Our lease.
+            done_before: Those done earlier go.
+            most: Of the others the newest stay, as many as this.
+
+        Returns:
+            How many were dropped.
+
+        Raises:
+            LeaseLostError: The lease is not ours any more; nothing was changed.
+        """
+        with self._db.reading():
+            # No transaction where there is nothing to do: this is asked after every round.
+            (oldest, count) = self._sql.execute(
+                f"SELECT min(done_at), count(*) FROM erasures WHERE {_EMPTY}"  # noqa: S608 - our own words
+            ).fetchone()
+        if count <= most and (oldest is None or oldest >= done_before):
+            return 0
+        with self._db.held(lease_epoch):
+            return self._sql.execute(
+                f"DELETE FROM erasures WHERE {_EMPTY} AND (done_at < ? OR erase_id IN"  # noqa: S608 - our own words
+                f" (SELECT erase_id FROM erasures WHERE {_EMPTY} ORDER BY done_at DESC, erase_id LIMIT -1 OFFSET ?))",
+                (done_before, most),
+            ).rowcount
 
     def _cut(self, run: Removed) -> None:
         """Take numbers out of the rows of dead letters."""

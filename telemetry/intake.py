@@ -21,7 +21,7 @@ from telemetry.account import Addition, Progress, Removed, SeenKey, remove
 from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, from_entry
 from telemetry.erasure import Forgotten, is_erase
 from telemetry.errors import BadBatchError
-from telemetry.events import Feedback, Record
+from telemetry.events import Feedback, Record, System
 from telemetry.ids import uuid7
 from telemetry.letters import Letter, compose
 from telemetry.notes import DeadLettered, HoleFound
@@ -59,6 +59,11 @@ class Intake:
     def keys(self) -> list[SeenKey]:
         """The (tenant, event_id) of all new feedback."""
         return [(record.event.tenant, record.event.event_id) for record, _ in self.fresh if _is_feedback(record)]
+
+    def users(self) -> set[str]:
+        """Whose new events there are."""
+        events = (record.event for record, _ in self.fresh)
+        return {event.user_id for event in events if not isinstance(event, System) and event.user_id is not None}
 
 
 @dataclass(slots=True)

@@ -183,6 +183,27 @@ def read_lines(path: Path, descriptor: int | None = None) -> Iterator[bytes]:
                 yield line.encode() + b"\n"
 
 
+def holds_any(path: Path, requested: Mapping[str, str]) -> bool:
+    """Tell whether a file has a line of some users from before a time, by its columns alone.
+
+    Args:
+        path: A file that `write_lines` wrote.
+        requested: By user: up to which RFC 3339 time their lines count.
+
+    Raises:
+        ArchiveError: DuckDB is missing, or the file cannot be read.
+    """
+    with _translated(path), closing(connect()) as engine:
+        # A time that is no timestamp decides nothing; then the lines themselves are looked at.
+        found = engine.execute(
+            "SELECT 1 FROM read_parquet($source) AS p"
+            " JOIN (SELECT unnest($users) AS user_id, unnest($times) AS at) AS e USING (user_id)"
+            " WHERE coalesce(p.received_at <= TRY_CAST(e.at AS TIMESTAMP), true) LIMIT 1",
+            {"source": str(path), "users": list(requested), "times": list(requested.values())},
+        ).fetchone()
+        return found is not None
+
+
 def fd_path(descriptor: int) -> str:
     """Name an open file, so that it can be read even if it has no name any more."""
     return f"/proc/self/fd/{descriptor}"

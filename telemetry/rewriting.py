@@ -36,13 +36,15 @@ _WRITE_BYTES: Final = 256 * 1024
 _PARQUET: Final = ".parquet"
 # Held by a compaction (telemetry/compaction.py) while it is at work.
 _COMPACT_LOCK: Final = "compact.lock"
+# Whose a line is, as JSON would have it.
+_USER: Final = re.compile(rb'"user_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _NAME: Final = re.compile(rf"(?:{re.escape(REWRITTEN)}\d+-(\d+))?(\.[a-z]+)$")
 
 _Place = tuple[str, int, int, str | None]
 
 
 class Users:
-    """Whom to leave out.
+    """Whom to leave out, however many: what it costs to look at a line does not depend on their number.
 
     Args:
         erasures: What was asked for; a user may be asked about more than once.
@@ -55,12 +57,16 @@ class Users:
             if other is None or other.requested_at < erasure.requested_at:
                 self._last[erasure.user_id] = erasure
         # As it stands in a line. A line of ours has no other spelling of it, and a backslash gives a foreign one away.
-        self._needles = [orjson.dumps(user_id) for user_id in self._last]
-        self.overlap_bytes = max(map(len, self._needles), default=0)
+        self._spelled = {orjson.dumps(user_id): erasure for user_id, erasure in self._last.items()}
+
+    @property
+    def requested(self) -> dict[str, str]:
+        """By user: when the last erase was requested."""
+        return {user_id: erasure.requested_at for user_id, erasure in self._last.items()}
 
     def may_be_in(self, data: bytes) -> bool:
         """Tell quickly whether some line in here may be one of theirs."""
-        return b"\\" in data or any(needle in data for needle in self._needles)
+        return b"\\" in data or not self._spelled.keys().isdisjoint(_USER.findall(data))
 
     def of(self, line: bytes) -> Erasure | None:
         """Tell whose a line is: the erase that it falls under, or None."""
@@ -79,8 +85,8 @@ class Users:
             try:
                 orjson.loads(line)
             except ValueError:
-                for erasure, needle in zip(self._last.values(), self._needles, strict=True):
-                    if b'"user_id":' + needle in line:
+                for spelled in _USER.findall(line):
+                    if (erasure := self._spelled.get(spelled)) is not None:
                         return erasure
             else:
                 if (found := self.of(line)) is not None:
@@ -117,8 +123,8 @@ def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, users: 
     letters = path.startswith(f"{DEAD_LETTERS}/")
     left_out = _LeftOut()
     try:
-        # Letters hold lines within a string, or in base64; they are few, so that each is looked into.
-        if not (letters or path.endswith(_PARQUET) or _may_hold(root / path, length.size_bytes, users)):
+        # Looked through first, so that nothing is written for users who are not in it.
+        if not holds(root, path, length, users):
             return None
         choose = _kept_letters if letters else _kept_events
         kept = choose(_lines(root / path, length.size_bytes), users, left_out)
@@ -131,6 +137,35 @@ def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, users: 
         return None
     removed = runs_of(left_out.places, "erased")
     return Replacement((path, length), (new_path, new), removed, letters, dict(left_out.erased))
+
+
+def holds(root: Path, path: str, length: FileLength, users: Users) -> bool:
+    """Tell whether a file has a line that is to be left out; writes nothing.
+
+    Args:
+        root: The archive's directory.
+        path: The file, relative to it; it may be one that still grows.
+        length: Its committed length.
+        users: Whom to leave out.
+
+    Raises:
+        ArchiveError: The file cannot be read.
+    """
+    full = root / path
+    try:
+        if path.endswith(_PARQUET):
+            from telemetry.parquet import holds_any
+
+            return holds_any(full, users.requested)
+        if path.startswith(f"{DEAD_LETTERS}/"):
+            # They hold lines within a string, or in base64; they are few, so that each is looked into.
+            return any(_of_letter(line, users) is not None for line in _lines(full, length.size_bytes))
+        return any(
+            users.may_be_in(block) and any(users.of(line) is not None for line in block.splitlines())
+            for block in _blocks(full, length.size_bytes)
+        )
+    except OSError as error:
+        raise ArchiveError(f"{full} cannot be read: {error.strerror}") from None
 
 
 def sweep(root: Path, lease_epoch: int, part: str) -> bool:
@@ -180,31 +215,41 @@ def _kept_events(lines: Iterable[bytes], users: Users, left_out: _LeftOut) -> It
 
 def _kept_letters(lines: Iterable[bytes], users: Users, left_out: _LeftOut) -> Iterator[bytes]:
     for line in lines:
+        erasure = _of_letter(line, users)
+        if erasure is None:
+            yield line
+            continue
         try:
             letter = parse(line)
         except ArchiveError:
             # A letter that is damaged itself has no place any more.
-            if (erasure := users.of_remains(line)) is None:
-                yield line
-            else:
-                left_out.note(erasure, [])
-            continue
-        if (erasure := users.of_remains(letter.data)) is None:
-            yield line
+            left_out.note(erasure, [])
         else:
             epoch, numbers = letter.numbers
             left_out.note(erasure, [(letter.producer, epoch, number, None) for number in numbers])
 
 
-def _may_hold(path: Path, size_bytes: int, users: Users) -> bool:
+def _of_letter(line: bytes, users: Users) -> Erasure | None:
+    try:
+        return users.of_remains(parse(line).data)
+    except ArchiveError:
+        return users.of_remains(line)
+
+
+def _blocks(path: Path, size_bytes: int) -> Iterator[bytes]:
+    """Read whole lines, many at once."""
     with path.open("rb", buffering=0) as file:
         tail = b""
         while size_bytes > 0 and (chunk := file.read(min(_CHUNK_BYTES, size_bytes))):
             size_bytes -= len(chunk)
-            if users.may_be_in(tail + chunk):
-                return True
-            tail = chunk[-users.overlap_bytes :]
-    return False
+            lines, end, rest = chunk.rpartition(b"\n")
+            if end:
+                yield tail + lines + end
+                tail = rest
+            else:
+                tail += rest
+        if tail:
+            yield tail
 
 
 def _lines(path: Path, size_bytes: int) -> Iterator[bytes]:

@@ -57,6 +57,12 @@ CREATE TABLE IF NOT EXISTS seen (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS seen_at ON seen (at_s);
 """
+# Made wherever they are not there yet; an older program of the same version neither needs nor minds them.
+_INDEXES: Final = """
+CREATE INDEX IF NOT EXISTS erasures_user ON erasures (user_digest);
+CREATE INDEX IF NOT EXISTS erasures_done ON erasures (done_at);
+CREATE INDEX IF NOT EXISTS erasures_empty ON erasures (done_at) WHERE events = 0 AND models = 0;
+"""
 _SET_ASIDE: Final = """
 ALTER TABLE files RENAME TO files_1;
 ALTER TABLE progress RENAME TO progress_1;
@@ -82,6 +88,7 @@ def prepare(db: sqlite3.Connection, root: Path) -> None:
         sqlite3.Error: It cannot be read or written.
     """
     if _version(db) == VERSION:
+        _run(db, _INDEXES)
         return
     if _version(db) > VERSION:
         raise ArchiveError(f"the catalogue in {root} is of version {_version(db)}; this program knows {VERSION}")
@@ -94,6 +101,7 @@ def prepare(db: sqlite3.Connection, root: Path) -> None:
             db.executemany("INSERT INTO removed VALUES (?, ?, ?, ?, ?, ?)", _unaccounted(db, root))
         elif version == 0:
             _run(db, _TABLES)
+        _run(db, _INDEXES)
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
     except BaseException:

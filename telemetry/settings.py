@@ -201,6 +201,14 @@ class ConsumerSettings:
             "doc": "How long an event id is remembered to remove duplicated feedback.",
         },
     )
+    erase_interval_s: float = field(
+        default=10.0,
+        metadata={
+            "env": "RECOLLECT_CONSUMER_ERASE_INTERVAL_S",
+            "unit": "s",
+            "doc": "The least pause between two rounds of erasing; what is asked for meanwhile is done together.",
+        },
+    )
     backoff_s: float = field(
         default=1.0,
         metadata={

@@ -19,7 +19,7 @@ from service.config import Config
 from service.errors import DataError, ModelRefused, RunError
 from service.forget import ModelForgetter
 from service.models import artefact, scoring
-from service.models.forgotten import Forgotten, without_users
+from service.models.forgotten import PASSING_DAYS, Forgotten, without_users
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.publication import activate
@@ -30,6 +30,7 @@ Make = Callable[..., ModelSnapshot]
 KEY = b"k" * 32
 PLAIN = Pseudonymiser()
 NO_MEASURES = {"rmse": 0.9}
+NOW_S = 1_700_000_000
 
 
 def publish(models_dir: Path, snapshot: ModelSnapshot) -> str:
@@ -64,7 +65,7 @@ async def test_every_version_is_published_anew_without_the_user(tmp_path: Path, 
     without = publish(tmp_path, make_snapshot(n_users=2))
     activate(tmp_path, active)
     before = {name: artefact.read_manifest(tmp_path / name) for name in (old, active)}
-    assert await ModelForgetter(tmp_path, PLAIN).forget("u5") == 2
+    assert await ModelForgetter(tmp_path, PLAIN).forget(["u5"]) == {"u5": 2}
     after = users(tmp_path)
     assert len(after) == 3
     assert without in after
@@ -94,7 +95,7 @@ async def test_forgetting_again_changes_nothing_and_another_user_goes_on_from_th
     """A copy of a copy knows the training that it comes from."""
     version = publish(tmp_path, make_snapshot())
     forgetter = ModelForgetter(tmp_path, PLAIN)
-    assert [await forgetter.forget(user) for user in ("u5", "u5", "nobody", "u6")] == [1, 0, 0, 1]
+    assert [await forgetter.forget([user]) for user in ("u5", "u5", "nobody", "u6")] == [{"u5": 1}, {}, {}, {"u6": 1}]
     ((name, left),) = users(tmp_path).items()
     assert left == ["u0", "u1", "u2", "u3", "u4"]
     derived = artefact.read_manifest(tmp_path / name)["derived"]
@@ -105,7 +106,7 @@ async def test_forgetting_again_changes_nothing_and_another_user_goes_on_from_th
 async def test_the_last_user_can_be_forgotten(tmp_path: Path, make_snapshot: Make) -> None:
     """What is left is a model of items."""
     activate(tmp_path, publish(tmp_path, make_snapshot(n_users=1)))
-    assert await ModelForgetter(tmp_path, PLAIN).forget("u0") == 1
+    assert await ModelForgetter(tmp_path, PLAIN).forget(["u0"]) == {"u0": 1}
     assert list(users(tmp_path).values()) == [[]]
 
 
@@ -114,7 +115,7 @@ async def test_a_user_is_found_by_their_pseudonym(tmp_path: Path, make_snapshot:
     publish(tmp_path, make_snapshot())
     pseudonyms = Pseudonymiser(KEY)
     name = pseudonyms.of("u5")
-    assert await ModelForgetter(tmp_path, pseudonyms).forget(name) == 1
+    assert await ModelForgetter(tmp_path, pseudonyms).forget([name]) == {name: 1}
     assert list(users(tmp_path).values()) == [["u0", "u1", "u2", "u3", "u4", "u6"]]
     written = everything(tmp_path)
     assert name.encode() not in written
@@ -132,7 +133,7 @@ async def test_a_model_of_pseudonyms_forgets_too(tmp_path: Path) -> None:
     key_file.write_bytes(KEY)
     config = Config(home=tmp_path / "var", pseudonym_key_file=key_file)
     pipeline.train(config, data=str(path), algorithm="popularity")
-    assert await ModelForgetter(config.models_dir, pseudonyms).forget(ids[1]) == 1
+    assert await ModelForgetter(config.models_dir, pseudonyms).forget([ids[1]]) == {ids[1]: 1}
     assert list(users(config.models_dir).values()) == [[ids[0], ids[2]]]
     pipeline.train(config, data=str(path), algorithm="popularity")
     assert list(users(config.models_dir).values()) == [[ids[0], ids[2]]] * 2
@@ -145,7 +146,7 @@ async def test_nothing_of_a_telling_id_is_left_in_any_file(tmp_path: Path, make_
     named = ModelSnapshot(**{**snapshot.__dict__, "users": Vocabulary([*snapshot.users.id_of[:-1], canary])})
     activate(tmp_path, publish(tmp_path, named))
     assert canary.encode() in everything(tmp_path)
-    await ModelForgetter(tmp_path, PLAIN).forget(canary)
+    await ModelForgetter(tmp_path, PLAIN).forget([canary])
     assert canary.encode() not in everything(tmp_path)
 
 
@@ -154,7 +155,7 @@ async def test_a_replica_keeps_what_it_mapped(tmp_path: Path, make_snapshot: Mak
     version = publish(tmp_path, make_snapshot())
     held = artefact.load(tmp_path / version)
     expected = held.item_factors.copy()
-    await ModelForgetter(tmp_path, PLAIN).forget("u1")
+    await ModelForgetter(tmp_path, PLAIN).forget(["u1"])
     np.testing.assert_array_equal(held.item_factors, expected)
 
 
@@ -164,28 +165,29 @@ async def test_a_damaged_version_is_named_and_the_others_are_done(tmp_path: Path
     (tmp_path / damaged / "item_bias.bin").write_bytes(b"")
     forgetter = ModelForgetter(tmp_path, PLAIN)
     with pytest.raises(RunError, match=rf"must be removed: {damaged}: item_bias has 0 bytes"):
-        await forgetter.forget("u1")
+        await forgetter.forget(["u1"])
     assert (tmp_path / damaged).is_dir()
     assert not (tmp_path / sound).exists()
     for path in (tmp_path / damaged).iterdir():
         path.unlink()
     (tmp_path / damaged).rmdir()
-    assert await forgetter.forget("u1") == 0
+    assert await forgetter.forget(["u1"]) == {}
 
 
 async def test_a_list_that_cannot_be_read_is_never_taken_for_an_empty_one(tmp_path: Path, make_snapshot: Make) -> None:
     """Neither by an erase nor by a training."""
-    await ModelForgetter(tmp_path / "models", PLAIN).forget("u1")
+    await ModelForgetter(tmp_path / "models", PLAIN).forget(["u1"])
     path = tmp_path / "models/forgotten.json"
     for content in (
         "{",
         "[]",
+        '{"format": 3, "salt": "", "users": {}, "passing": {}}',
         '{"format": 2, "salt": "", "users": {}}',
         '{"format": 1, "salt": "", "users": {"a": 1}}',
     ):
         path.write_text(content)
         with pytest.raises(ModelRefused, match=r"forgotten\.json"):
-            await ModelForgetter(tmp_path / "models", PLAIN).forget("u2")
+            await ModelForgetter(tmp_path / "models", PLAIN).forget(["u2"])
         with pytest.raises(ModelRefused, match=r"forgotten\.json"):
             pipeline.train(Config(home=tmp_path), data="demo:20x20x100", algorithm="svd")
         assert path.read_text() == content
@@ -208,7 +210,7 @@ def kill_at_change(number: int, forgetter: ModelForgetter, user_id: str) -> int:
 
     try:
         sys.addaudithook(hook)
-        forgetter._forget(user_id)
+        forgetter._forget([user_id])
     except BaseException:  # noqa: BLE001 (a forked child must not return into pytest)
         os._exit(1)
     os._exit(0)
@@ -231,7 +233,7 @@ def test_killed_at_any_change_it_leaves_whole_models_and_goes_on(tmp_path: Path,
         assert "u4" in artefact.load(models_dir / active).users.row_of
         assert active in users(models_dir)
         for user in ("u4", "u5"):
-            forgetter._forget(user)
+            forgetter._forget([user])
         assert list(users(models_dir).values()) == [["u0", "u1", "u2", "u3", "u6"]] * 2
         active = artefact.active_version(models_dir)
         assert json.loads((models_dir / "popular.json").read_bytes())["model"] == active
@@ -253,7 +255,7 @@ async def test_training_on_the_same_data_does_not_bring_a_user_back(tmp_path: Pa
     data = tmp_path / "ratings.csv"
     data.write_text(RATINGS)
     pipeline.train(config, data=str(data), algorithm="svd")
-    await ModelForgetter(config.models_dir, PLAIN).forget("bob")
+    await ModelForgetter(config.models_dir, PLAIN).forget(["bob"])
     read: list[Any] = []
     manifest = pipeline.train(config, data=str(data), algorithm="svd", on_read=read.append)
     assert {tuple(ids) for ids in users(config.models_dir).values()} == {("ann", "eve")}
@@ -289,7 +291,7 @@ def test_a_user_forgotten_during_a_training_is_not_published_by_it(tmp_path: Pat
         if stage == "fit" and not done:
             done = True
             forgetter = ModelForgetter(config.models_dir, pseudonyms)
-            thread = threading.Thread(target=forgetter._forget, args=[pseudonyms.of("bob")])
+            thread = threading.Thread(target=forgetter._forget, args=[[pseudonyms.of("bob")]])
             thread.start()
             thread.join()
 
@@ -300,7 +302,66 @@ def test_a_user_forgotten_during_a_training_is_not_published_by_it(tmp_path: Pat
 
 def test_the_list_reads_back_and_keeps_a_users_latest_time(tmp_path: Path) -> None:
     """With the salt that its digests were made with."""
-    Forgotten.read(tmp_path).adding("ann", 1_700_000_000).adding("bob", 5).adding("ann", 1_700_000_009).write(tmp_path)
+    Forgotten.read(tmp_path).adding(["ann", "bob"], NOW_S).adding(["ann"], NOW_S + 9).write(tmp_path)
     read = Forgotten.read(tmp_path)
-    assert read.rows(Vocabulary(["eve", "ann", "bob"]), PLAIN) == {1: 1_700_000_009, 2: 5}
+    assert read.rows(Vocabulary(["eve", "ann", "bob"]), PLAIN) == {1: NOW_S + 9, 2: NOW_S}
     assert b"ann" not in (tmp_path / "forgotten.json").read_bytes()
+
+
+def test_a_list_of_the_first_format_is_read_and_everybody_on_it_stays(tmp_path: Path) -> None:
+    """It is written in the present format with the next erase."""
+    salt = b"s" * 32
+    digest = Pseudonymiser(salt).of("ann")
+    old = {"format": 1, "salt": salt.hex(), "users": {digest: "2023-11-14T22:13:20.000Z"}}
+    (tmp_path / "forgotten.json").write_text(json.dumps(old))
+    Forgotten.read(tmp_path).adding(["bob"], NOW_S + 100 * PASSING_DAYS * 86_400).write(tmp_path)
+    written = json.loads((tmp_path / "forgotten.json").read_bytes())
+    assert written["format"] == 2
+    assert written["users"] == old["users"]
+    assert len(written["passing"]) == 1
+
+
+def test_users_of_no_model_pass_and_those_of_one_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By time and by number; asked for again, a user who stays has one entry with the later time."""
+    monkeypatch.setattr("service.models.forgotten.MOST_PASSING", 3)
+    everybody = Vocabulary(["a", "b", "c", "d", "e"])
+    listed = Forgotten(b"s" * 32, {}).adding(["a", "b"], NOW_S).keeping(["a", "z"])
+    assert listed.rows(everybody, PLAIN) == {0: NOW_S, 1: NOW_S}
+    week_later_s = NOW_S + PASSING_DAYS * 86_400
+    listed = listed.adding(["c"], week_later_s - 1)
+    assert listed.rows(everybody, PLAIN) == {0: NOW_S, 1: NOW_S, 2: week_later_s - 1}
+    listed = listed.adding(["a"], week_later_s)
+    assert listed.rows(everybody, PLAIN) == {0: week_later_s, 2: week_later_s - 1}
+    assert (len(listed.known_s), len(listed.passing_s)) == (1, 1)
+    listed = listed.adding(["d"], week_later_s + 1).adding(["e", "x", "y"], week_later_s + 2)
+    assert listed.rows(everybody, PLAIN) == {0: week_later_s, 4: week_later_s + 2}
+
+
+async def test_many_users_are_forgotten_with_one_copy_of_each_version(tmp_path: Path, make_snapshot: Make) -> None:
+    """And ids that no version holds cost none, and do not stay on the list."""
+    old, active = (publish(tmp_path, make_snapshot(seed=seed)) for seed in (1, 2))
+    activate(tmp_path, active)
+    forgetter = ModelForgetter(tmp_path, PLAIN)
+    strangers = [f"stranger-{number}" for number in range(50)]
+    assert await forgetter.forget(strangers) == {}
+    assert set(users(tmp_path)) == {old, active}
+    assert await forgetter.forget(["u1", "u3", "u5", *strangers]) == {"u1": 2, "u3": 2, "u5": 2}
+    after = users(tmp_path)
+    assert list(after.values()) == [["u0", "u2", "u4", "u6"]] * 2
+    assert [artefact.read_manifest(tmp_path / name)["derived"]["from"] for name in after] == [
+        artefact.read_manifest(tmp_path / name)["derived"]["first"] for name in after
+    ]
+    listed = json.loads((tmp_path / "forgotten.json").read_bytes())
+    assert (len(listed["users"]), len(listed["passing"])) == (3, 50)
+
+
+async def test_a_user_whom_a_trainings_data_holds_stays_on_the_list(tmp_path: Path) -> None:
+    """No model had them, but the file has: next year's training must leave them out, too."""
+    config = Config(home=tmp_path / "var")
+    await ModelForgetter(config.models_dir, PLAIN).forget(["bob", "nobody"])
+    data = tmp_path / "ratings.csv"
+    data.write_text(RATINGS)
+    pipeline.train(config, data=str(data), algorithm="popularity")
+    assert list(users(config.models_dir).values()) == [["ann", "eve"]]
+    listed = json.loads((config.models_dir / "forgotten.json").read_bytes())
+    assert (len(listed["users"]), len(listed["passing"])) == (1, 1)

@@ -1,7 +1,7 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from telemetry.batch import Batch
 from telemetry.catalogue import Catalogue
 from telemetry.consumer import Consumer
 from telemetry.erasure import Receipt, digest, receipts
+from telemetry.erasures import Erasures
 from telemetry.errors import ArchiveError
 from telemetry.events import System, decode, encode
 from telemetry.letters import Letter, compose, letters
@@ -21,13 +22,19 @@ from telemetry.notes import ConsumerNote, EraseFailed, Forgot
 from telemetry.parquet import read_lines, write_lines
 from telemetry.parts import DEAD_LETTERS
 from telemetry.reading import committed_files, read
-from telemetry.rewriting import Users, rewrite, sweep
+from telemetry.rewriting import Users, holds, rewrite, sweep
 from telemetry.settings import ConsumerSettings
 from tests import made
 
 AwaitUntil = Callable[..., Awaitable[None]]
 QUICK = ConsumerSettings(
-    discover_interval_s=0.05, block_ms=20, commit_interval_s=0.0, heartbeat_s=0.1, takeover_s=0.6, backoff_s=0.1
+    discover_interval_s=0.05,
+    block_ms=20,
+    commit_interval_s=0.0,
+    heartbeat_s=0.1,
+    takeover_s=0.6,
+    backoff_s=0.1,
+    erase_interval_s=0.0,
 )
 DAY = "date=2026-11-21"
 BEFORE, REQUESTED, AFTER = (f"2026-11-21T01:02:03.{ms}Z" for ms in (456, 500, 501))
@@ -54,17 +61,19 @@ class Models:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.rounds = 0
         self.failures = 0
         self.hanging: asyncio.Event | None = None
 
-    async def forget(self, user_id: str) -> int:
-        self.asked.append(user_id)
+    async def forget(self, user_ids: Collection[str]) -> dict[str, int]:
+        self.asked += sorted(user_ids)
+        self.rounds += 1
         if self.hanging is not None:
             await self.hanging.wait()
         if self.failures:
             self.failures -= 1
             raise RuntimeError("not now")
-        return 2
+        return dict.fromkeys(user_ids, 2)
 
 
 class Site:
@@ -190,6 +199,54 @@ async def test_a_user_who_came_back_is_erased_again(site: Site, await_until: Awa
     ]
     assert [decode(text).seq for text in read(site.root)] == [1, 3, 5]
     assert site.account()[0] == {("p", 1): Progress(5, archived=3, erased=2)}
+
+
+async def test_many_users_are_erased_in_one_round(site: Site, await_until: AwaitUntil) -> None:
+    """Each file is rewritten once and each holder asked once, and every user has a receipt of their own."""
+    users = [f"u{number:03d}" for number in range(50)]
+    lines = [line(seq, user) for seq, user in enumerate([*users, *users], 1)]
+    await site.append(1, *lines, *(erase(101 + n, user, name=f"erase-{n:06d}") for n, user in enumerate(users)))
+    site.start()
+    await await_until(lambda: len(site.receipts()) == 50 and site.done())
+    assert (site.models.asked, site.models.rounds) == (users, 1)
+    assert {(receipt.events, receipt.files, receipt.models) for receipt in site.receipts()} == {(2, 1, 2)}
+    (file,) = committed_files(site.root)
+    assert file.path.name.endswith(".rewritten-00000001-1.jsonl")
+    assert site.account()[0] == {("p", 1): Progress(150, archived=50, erased=100)}
+
+
+async def test_an_erase_of_a_stranger_seals_and_writes_no_file(site: Site, await_until: AwaitUntil) -> None:
+    """What comes of them later, within the window, is not archived all the same."""
+    await site.append(1, line(1, "43"), erase(2))
+    site.start()
+    await await_until(site.done)
+    await site.append(3, line(3, WHO), line(4, "43"))
+    await await_until(lambda: site.account()[0]["p", 1].seq == 4)
+    (file,) = committed_files(site.root)
+    assert (file.path.name, file.lines) == ("part-00000001-000000.jsonl", 3)
+    assert site.account()[0] == {("p", 1): Progress(4, archived=3, erased=1)}
+
+
+async def test_receipts_of_strangers_go_after_the_window_and_beyond_a_number(archive: Archive) -> None:
+    """Those that erased something stay, and so does what is still open."""
+
+    async def erased(name: str, models: int | None) -> None:
+        await archive.commit(Addition(erasures=[Erasure(name, name, name, REQUESTED)]))
+        if models is not None:
+            await archive.finish_erasures({name: models})
+
+    await erased("open", None)
+    await erased("known", 1)
+    for name in ("empty-1", "empty-2"):
+        await erased(name, 0)
+    assert await archive.expire_erasures(7) == 0
+    database = Catalogue(archive.root)
+    erasures = Erasures(database.database)
+    assert erasures.expire(1, "2000-01-01T00:00:00.000Z", most=1) == 1
+    assert len(receipts(archive.root)) == 3
+    assert erasures.expire(1, "2999-01-01T00:00:00.000Z") == 1
+    assert [one.erase_id for one in receipts(archive.root)] == ["known", "open"]
+    database.close()
 
 
 async def test_an_erasure_is_open_until_everybody_has_forgotten(site: Site, await_until: AwaitUntil) -> None:
@@ -347,6 +404,21 @@ def test_a_user_is_recognised_however_their_id_is_written() -> None:
     assert users.of(b"42") is None
 
 
+async def test_a_backslash_or_a_user_who_came_back_causes_no_writing(tmp_path: Path) -> None:
+    """Only a line that is to go makes a new file, in plain text and compacted."""
+    lines = [line(1, 'a\\b"'), line(2, WHO, AFTER), line(3, "43")]
+    (tmp_path / DAY).mkdir()
+    plain, packed = f"{DAY}/part-00000001-000000.jsonl", f"{DAY}/compact-1.parquet"
+    (tmp_path / plain).write_bytes(b"".join(lines))
+    write_lines(tmp_path / packed, lines)
+    for path in (plain, packed):
+        length = FileLength((tmp_path / path).stat().st_size, 3)
+        assert not holds(tmp_path, path, length, USERS)
+        assert rewrite(tmp_path, 1, path, length, USERS) is None
+        assert holds(tmp_path, path, length, Users([Erasure("e", "43", "-", REQUESTED)]))
+    assert len(list((tmp_path / DAY).iterdir())) == 2
+
+
 def test_a_file_of_many_megabytes_is_searched_across_its_chunks(tmp_path: Path) -> None:
     """An id that lies across two reads is found, and one beyond the committed length is not."""
     user = "u" * 100
@@ -418,11 +490,12 @@ def test_receipts_and_digests_need_an_archive(tmp_path: Path) -> None:
 
 async def test_old_erasures_are_not_looked_up_any_more(archive: Archive) -> None:
     """What is older than the window costs no event anything; an open one always counts."""
-    nobody = await archive.forgotten(7)
+    nobody = await archive.forgotten(7, [WHO])
     assert not nobody
     erasure = Erasure("erase-000001", WHO, nobody.digest(WHO), REQUESTED)
     await archive.commit(Addition(erasures=[erasure]))
-    assert await archive.forgotten(7)
-    await archive.finish_erasure("erase-000001", 0)
-    assert await archive.forgotten(7)
-    assert not await archive.forgotten(-1)
+    assert await archive.forgotten(7, ["43", WHO])
+    assert not await archive.forgotten(7, ["43"])
+    await archive.finish_erasures({"erase-000001": 0})
+    assert await archive.forgotten(7, [WHO])
+    assert not await archive.forgotten(-1, [WHO])

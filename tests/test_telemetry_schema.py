@@ -79,7 +79,7 @@ async def test_a_released_archive_opens_and_goes_on(released: Path) -> None:
     assert archive.watermarks == {"p": Position(1, 14), "q": Position(1, 2), "r": Position(1, 4)}
     assert set(await archive.sealed_files()) == {EVENTS, LETTERS}
     assert await archive.seen([("default", "ev-p-000001")]) == {("default", "ev-p-000001")}
-    assert not await archive.forgotten(7)
+    assert not await archive.forgotten(7, ["u1"])
     await archive.close()
     assert len(list(read(released))) == 7
     assert [(one.seq, one.tries, one.settled) for one in letters(released)] == [(4, 1, None), (None, 1, None)]

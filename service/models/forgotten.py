@@ -1,7 +1,11 @@
 """Users whom no published model may hold: `models/forgotten.json`, a digest and a time for each.
 
-Invariant: a user is on the list before any version is searched for them, and whoever publishes reads the list as the
-only writer. So whichever comes first, a model that was being trained while its user was forgotten does not hold them.
+Invariants:
+
+- A user is on the list before any version is searched for them, and whoever publishes reads the list as the only
+  writer. So whichever comes first, a model that was being trained while its user was forgotten does not hold them.
+- Users whom a published version or a training's data held stay on the list. The others are passing: they are there for
+  `PASSING_DAYS`, and the newest `MOST_PASSING` of them, so that ids of no user do not make the list grow for ever.
 
 A digest is the pseudonym of what telemetry calls the user, under a salt that stands in the same file: it keeps ids from
 being read in passing, and from nobody who can guess one.
@@ -11,7 +15,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,8 +31,15 @@ from telemetry.ids import rfc3339_ms
 from telemetry.pseudonym import Pseudonymiser
 
 FILE: Final = "forgotten.json"
-_FORMAT: Final = 1
+# For as long as the archive refuses an erased user's late events, and trainings that began before may run.
+PASSING_DAYS: Final = 7
+# 7 MB of the file.
+MOST_PASSING: Final = 100_000
+_FORMAT: Final = 2
+# The first format had no passing users.
+_READ: Final = (1, _FORMAT)
 _SALT_BYTES: Final = 32
+_DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True)
@@ -37,11 +48,13 @@ class Forgotten:
 
     Attributes:
         salt: what the digests are made with.
-        times_s: by digest: when the user was forgotten, in seconds since 1970.
+        known_s: by digest: when a user who stays on the list was forgotten, in seconds since 1970.
+        passing_s: the same of users whom no model and no training's data held so far.
     """
 
     salt: bytes = field(repr=False)
-    times_s: Mapping[str, int]
+    known_s: Mapping[str, int]
+    passing_s: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, models_dir: Path) -> Forgotten:
@@ -53,10 +66,10 @@ class Forgotten:
         path = models_dir / FILE
         try:
             content = json.loads(path.read_bytes())
-            if content["format"] != _FORMAT:
+            if content["format"] not in _READ:
                 raise ModelRefused(f"{path} is of format {content['format']!r}; this version reads {_FORMAT}")
-            times_s = {str(digest): _unix_s(text) for digest, text in content["users"].items()}
-            return cls(bytes.fromhex(content["salt"]), times_s)
+            passing = content["passing"] if content["format"] == _FORMAT else {}
+            return cls(bytes.fromhex(content["salt"]), _times_s(content["users"]), _times_s(passing))
         except FileNotFoundError:
             return cls(secrets.token_bytes(_SALT_BYTES), {})
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -67,18 +80,35 @@ class Forgotten:
         content = {
             "format": _FORMAT,
             "salt": self.salt.hex(),
-            "users": {digest: rfc3339_ms(time_s) for digest, time_s in self.times_s.items()},
+            "users": {digest: rfc3339_ms(time_s) for digest, time_s in self.known_s.items()},
+            "passing": {digest: rfc3339_ms(time_s) for digest, time_s in self.passing_s.items()},
         }
         files.replace(models_dir / FILE, json.dumps(content, indent=1).encode() + b"\n")
 
-    def adding(self, telemetry_id: str, time_s: int) -> Forgotten:
-        """Return the list with one more user, or a user's later time.
+    def adding(self, telemetry_ids: Collection[str], time_s: int) -> Forgotten:
+        """Return the list with more users, or users' later times; passing ones whose time is over are left out.
 
         Args:
-            telemetry_id: the user, as telemetry knows them.
+            telemetry_ids: the users, as telemetry knows them.
             time_s: when they were forgotten, in seconds since 1970.
         """
-        return replace(self, times_s={**self.times_s, self._digest(telemetry_id): time_s})
+        added = dict.fromkeys(map(self._digester(), telemetry_ids), time_s)
+        known_s = {digest: added.pop(digest, before_s) for digest, before_s in self.known_s.items()}
+        passing = {**self.passing_s, **added}
+        recent = [item for item in passing.items() if item[1] > time_s - PASSING_DAYS * _DAY_S]
+        recent.sort(key=lambda item: item[1])
+        return replace(self, known_s=known_s, passing_s=dict(recent[-MOST_PASSING:]))
+
+    def keeping(self, telemetry_ids: Collection[str]) -> Forgotten:
+        """Return the list with passing users as ones who stay, because a model or a training's data holds them.
+
+        Args:
+            telemetry_ids: the users, as telemetry knows them; others than passing ones change nothing.
+        """
+        wanted = set(map(self._digester(), telemetry_ids)) & self.passing_s.keys()
+        kept_s = {digest: self.passing_s[digest] for digest in self.passing_s if digest in wanted}
+        passing_s = {digest: time_s for digest, time_s in self.passing_s.items() if digest not in wanted}
+        return replace(self, known_s={**self.known_s, **kept_s}, passing_s=passing_s)
 
     def rows(self, users: Vocabulary, pseudonyms: Pseudonymiser) -> dict[int, int]:
         """Find the listed users of a vocabulary.
@@ -90,19 +120,42 @@ class Forgotten:
         Returns:
             By row: when that user was forgotten, in seconds since 1970.
         """
-        if not self.times_s:
+        times_s = {**self.known_s, **self.passing_s}
+        if not times_s:
             return {}
-        digest_of = Pseudonymiser(self.salt).of
+        digest_of = self._digester()
         found: dict[int, int] = {}
         for row, id_ in enumerate(users.id_of):
             names = (pseudonyms.of(id_), id_) if pseudonyms.active else (id_,)
-            times_s = [time_s for name in names if (time_s := self.times_s.get(digest_of(name))) is not None]
-            if times_s:
-                found[row] = max(times_s)
+            known = [time_s for name in names if (time_s := times_s.get(digest_of(name))) is not None]
+            if known:
+                found[row] = max(known)
         return found
 
-    def _digest(self, telemetry_id: str) -> str:
-        return Pseudonymiser(self.salt).of(telemetry_id)
+    def _digester(self) -> Callable[[str], str]:
+        return Pseudonymiser(self.salt).of
+
+
+def keep(models_dir: Path, users: Vocabulary, rows: Collection[int], pseudonyms: Pseudonymiser) -> None:
+    """Let listed users stay on the list whom the data of a training holds: the next training reads it, too.
+
+    Args:
+        models_dir: the directory of all versions.
+        users: the user ids of the data.
+        rows: those who are on the list, see `Forgotten.rows`.
+        pseudonyms: what telemetry calls them.
+
+    Raises:
+        ModelRefused: the list cannot be read.
+        OSError: it cannot be written.
+    """
+    ids = [users.id_of[row] for row in rows]
+    names = {*ids, *map(pseudonyms.of, ids)}
+    with files.exclusive(models_dir):
+        before = Forgotten.read(models_dir)
+        after = before.keeping(names)
+        if after != before:
+            after.write(models_dir)
 
 
 def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot:
@@ -127,5 +180,5 @@ def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot
     )
 
 
-def _unix_s(text: str) -> int:
-    return int(datetime.fromisoformat(text).timestamp())
+def _times_s(users: Mapping[str, str]) -> dict[str, int]:
+    return {str(digest): int(datetime.fromisoformat(text).timestamp()) for digest, text in users.items()}

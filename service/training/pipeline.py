@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,7 @@ import numpy as np
 from service.config import Config
 from service.errors import ModelError, RunError
 from service.models import artefact
-from service.models.forgotten import Forgotten, without_users
+from service.models.forgotten import Forgotten, keep, without_users
 from service.training.data import datasets
 from service.training.data.values import shown
 from service.training.evaluation import splits
@@ -30,6 +30,7 @@ from service.training.popularity import decayed
 if TYPE_CHECKING:
     from service.models.snapshot import ModelSnapshot
     from service.training.algorithms.registry import Candidate
+    from telemetry.pseudonym import Pseudonymiser
 
 HOLD_OUT_SHARE: Final = 0.1
 ERRORS: Final = ("rmse", "mae")
@@ -82,7 +83,9 @@ def train(
     interactions = datasets.read(data, progress)
     _require_writable(config.models_dir)
     forgotten = Forgotten.read(config.models_dir)
-    interactions = leave_out(interactions, forgotten.rows(interactions.users, pseudonyms))
+    listed = forgotten.rows(interactions.users, pseudonyms)
+    _keep_listed(config.models_dir, interactions, listed, pseudonyms)
+    interactions = leave_out(interactions, listed)
     if on_read is not None:
         on_read(interactions)
     split_seed, measure_seed, fit_seed = np.random.SeedSequence(seed).spawn(3)
@@ -111,6 +114,14 @@ def train(
     if activate:
         publication.activate(config.models_dir, version)
     return artefact.read_manifest(config.models_dir / version)
+
+
+def _keep_listed(models_dir: Path, data: Interactions, listed: Collection[int], pseudonyms: Pseudonymiser) -> None:
+    if listed:
+        try:
+            keep(models_dir, data.users, listed, pseudonyms)
+        except OSError as error:
+            raise _unpublishable(models_dir, error) from error
 
 
 def needs_training(config: Config, data: str | None) -> str | None:

@@ -143,7 +143,7 @@ def test_a_forgotten_user_is_unknown_here_at_once_and_elsewhere_within_a_second_
     assert sources(here, "u1") == {"popular"}
     assert sources(elsewhere, "u1") == {"personal"}
     forgetter = ModelForgetter(models_dir, Pseudonymiser())
-    assert forgetter._forget("u1") == 1
+    assert forgetter._forget(["u1"]) == {"u1": 1}
     started_s = time.monotonic()
     wait_until(lambda: sources(elsewhere, "u1") == {"popular"}, what="the other replica's new model")
     assert time.monotonic() - started_s < 5
