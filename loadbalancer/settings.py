@@ -66,6 +66,22 @@ class BalancerSettings:
             "How many loaded processes wait to take a dead part's place, about 75 MB each; 0 for none.",
         ),
     )
+    list_concurrency: int = field(
+        default=64,
+        metadata=_meta(
+            "RECOLLECT_LIST_CONCURRENCY",
+            "requests",
+            "Lists that each nginx has open at one replica; when all have so many, one more is answered 503 at once.",
+        ),
+    )
+    feedback_concurrency: int = field(
+        default=128,
+        metadata=_meta(
+            "RECOLLECT_FEEDBACK_CONCURRENCY",
+            "requests",
+            "Requests that are no lists, above all events, that each nginx has open at one replica; as for lists.",
+        ),
+    )
     events_timeout_ms: int = field(
         default=500,
         metadata=_meta("RECOLLECT_EVENTS_TIMEOUT_MS", "ms", "How long nginx waits for one replica to accept events."),
@@ -148,6 +164,8 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("workers", 1, 256),
     ("list_timeout_ms", 1, 600_000),
     ("list_budget_ms", 1, 600_000),
+    ("list_concurrency", 2, 100_000),
+    ("feedback_concurrency", 2, 100_000),
     ("events_timeout_ms", 1, 600_000),
     ("events_budget_ms", 1, 600_000),
     ("other_timeout_ms", 1, 600_000),

@@ -37,10 +37,15 @@ def build_app(parts: Parts) -> web.Application:
     methods: dict[str, list[str]] = {}
     for method, path, handler in ROUTES:
         for name in (method, "HEAD") if path in _LOOKING else (method,):
-            app.router.add_route(name, path, bounded(parts, path, handler), expect_handler=expect)
+            app.router.add_route(name, _pattern(path), bounded(parts, path, handler), expect_handler=expect)
             methods.setdefault(path, []).append(name)
     # In this order: a path's other methods behind its own, and what nothing matches behind everything.
     for path, known in methods.items():
-        app.router.add_route("*", path, bounded(parts, path, not_allowed(known)), expect_handler=expect)
+        app.router.add_route("*", _pattern(path), bounded(parts, path, not_allowed(known)), expect_handler=expect)
     app.router.add_route("*", "/{path:.*}", bounded(parts, "other", not_found), expect_handler=expect)
     return app
+
+
+def _pattern(path: str) -> str:
+    """Return aiohttp's pattern of a path whose ids may hold anything but a slash; its own excludes braces."""
+    return path.replace("}", ":[^/]+}")

@@ -57,7 +57,7 @@ def bounded(parts: Parts, route: str, handler: Handler) -> Handler:
 
 async def not_found(request: web.Request) -> web.StreamResponse:
     """Answer what no route matches."""
-    raise NotFound(f"There is nothing at {request.path[:256]}.")
+    raise NotFound(f"There is nothing at {request.path[:256]}; /docs describes the routes that there are.")
 
 
 def not_allowed(methods: list[str]) -> Handler:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from loadbalancer import nginx, nginx_files
+from loadbalancer import nginx, nginx_files, nginx_routes
 from loadbalancer.binaries import find_nginx
 from loadbalancer.errors import BadSetting, ConfigurationRefused
 from loadbalancer.nginx import OPTIONAL_DIRECTIVES, Surroundings
@@ -84,8 +84,9 @@ def test_every_attempt_can_reach_a_living_replica() -> None:
     """There are more tries than replicas, and each replica is there twice: ejectable, and as a backup never ejected."""
     text = rendered(BalancerSettings(), replicas=9)
     assert "proxy_next_upstream_tries 11;" in text
-    assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=3 fail_timeout=1s;", text)) == 9
-    assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=0 backup;", text)) == 9
+    for _, servers in re.findall(r"upstream (\w+) \{(.*?)\n  \}", text, re.DOTALL):
+        assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=3 fail_timeout=1s( max_conns=\d+)?;", servers)) == 9
+        assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=0( max_conns=\d+)? backup;", servers)) == 9
 
 
 def test_masters_share_a_port_only_if_there_are_several() -> None:
@@ -116,17 +117,65 @@ def test_the_access_log_holds_nothing_that_a_client_wrote() -> None:
         "time_iso8601", "request_id", "request_method", "route", "status", "request_time",
         "upstream_addr", "upstream_status", "upstream_response_time",
     }  # fmt: skip
-    passed_on = [
-        block for block in re.findall(r"location .*?\n    (?=location|#)", text, re.DOTALL) if "_pass" in block
-    ]
-    routes = [re.search(r'set \$route "([^"$]+)";', block) for block in passed_on if "/readyz" not in block]
-    assert all(routes)
-    assert {route.group(1) for route in routes if route} >= {"/recommend/", "/v1/recommendations/", "/v1/events"}
+    routes = set(re.findall(r"set \$route (.*?);", text))
+    assert routes >= {'"/recommend/"', '"/v1/recommendations/"', '"/v1/events"', '"/v1/users/"'}
+    assert not any("$" in route for route in routes)
+
+
+def test_a_route_is_found_in_the_raw_target() -> None:
+    """One location takes every path that nginx makes of a target; none other can be reached from outside."""
+    text = rendered(BalancerSettings())
+    public = text[: text.index("# For the supervisor alone")]
+    locations = re.findall(r"^ +location (.+?) \{", public, re.MULTILINE)
+    assert [name for name in locations if name[0] != "@"] == [
+        "/", "= /../problem/400", "= /../problem/414", "= /../problem/505",
+    ]  # fmt: skip
+    assert "http://replicas" not in text
+    # What passes a request on has no path, and so passes on what the client wrote.
+    assert set(re.findall(r"[{ ] proxy_pass ([^;]+);", public)) == {"http://lists", "http://feedback", "http://health"}
+
+
+@pytest.mark.parametrize(
+    ("target", "to"),
+    [
+        ("/recommend/..", "list_text"),
+        ("/recommend/a%2F..%2F..%2Fhealthz", "list_text"),
+        ("/v1/recommendations", "list_json"),
+        ("/v1/recommendations?n=3", "list_json"),
+        ("/v1/recommendations/a?n=3", "list_json"),
+        ("/v1/recommendationsx", None),
+        ("/v1/events", "events"),
+        ("/v1/events/", None),
+        ("/v1/events/../users/a", None),
+        ("/v1/users/", "others"),
+        ("/openapi.json", "others"),
+        ("/openapi_json", None),
+        ("/healthz?x", "health"),
+        ("//healthz", None),
+        ("/docs/", None),
+        ("/", None),
+    ],
+)
+def test_where_a_target_goes(target: str, to: str | None) -> None:
+    """By the patterns of the routes, as nginx applies them: the last that matches is where it goes."""
+    matching = [route.to for route in nginx_routes.ROUTES if re.search(route.pattern, target)]
+    assert matching == ([] if to is None else [to])
+
+
+def test_lists_are_refused_before_feedback_and_health_never() -> None:
+    """Each replica has a bound for lists, a wider one for the rest, and none for the question whether it is ready."""
+    text = rendered(BalancerSettings(list_concurrency=10, feedback_concurrency=21))
+    bounds = {
+        name: set(re.findall(r"max_conns=(\d+)", servers))
+        for name, servers in re.findall(r"upstream (\w+) \{(.*?)\n  \}", text, re.DOTALL)
+    }
+    # Each replica is there twice.
+    assert bounds == {"lists": {"5"}, "feedback": {"11"}, "health": set()}
 
 
 def test_problem_bodies_are_json_that_names_its_own_status() -> None:
     """Their types are the service's."""
-    bodies = re.findall(r"return (\d+) '(\{.*\})';", rendered(BalancerSettings()))
+    bodies = re.findall(r"return (\d+) '(\{.*?\})';", rendered(BalancerSettings()))
     assert len(bodies) > 10
     for status, body in bodies:
         problem = json.loads(body)

@@ -178,6 +178,25 @@ def test_forgetting(replica: Replica, user_id: str) -> None:
     judge(replica, replica.send(request("DELETE", target)), DOCUMENT["paths"]["/v1/users/{user_id}"]["delete"])
 
 
+# Valid ids, and what readers of paths give a meaning to.
+good_id = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=128)
+pieces = st.sampled_from([*"./{}%?#;:@&=+~\\ aé", "..", "//", "/../", "%2F", "%25", "%7B"])
+path_like = st.lists(pieces, min_size=1, max_size=12).map("".join)
+
+
+@seeded
+@given(user_id=good_id | path_like, safe=st.sampled_from(["", "{}", "!$&'()*+,;=:@{}|^"]))
+def test_any_valid_id_can_be_asked_for_and_forgotten(replica: Replica, user_id: str, safe: str) -> None:
+    """Percent-encoded, it is that id on every route, whatever else it looks like."""
+    encoded = quote(user_id, safe=safe)
+    assert replica.send(request("GET", f"/recommend/{encoded}")).status == 200
+    for method, path, status in (("GET", "/v1/recommendations/", 200), ("DELETE", "/v1/users/", 202)):
+        answer = replica.send(request(method, path + encoded))
+        assert (answer.status, orjson.loads(answer.body)["user_id"]) == (status, user_id)
+    answer = replica.send(request("GET", f"/v1/items/{encoded}/similar"))
+    assert answer.status == 200 or (answer.status == 404 and repr(user_id) in orjson.loads(answer.body)["detail"])
+
+
 scalars = st.one_of(
     st.none(),
     st.booleans(),
@@ -188,7 +207,6 @@ scalars = st.one_of(
 anything = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
 )
-good_id = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=128)
 known = st.one_of(ids, good_id)
 lists = st.fixed_dictionaries(
     {},

@@ -1,7 +1,8 @@
 """Stands in for `python -m ops` where a test is about the balancer: `serve` answers with what it was asked.
 
 Run by path, never imported. A request with X-Die-Once: FILE makes the first replica that gets it make FILE and die;
-one with X-Refuse: S is refused, to be tried again after S seconds.
+one with X-Refuse: S is refused, to be tried again after S seconds; one with X-Wait-For: FILE is answered once FILE is
+there.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ async def _run(options: argparse.Namespace) -> None:
 
     async def answer(request: web.Request) -> web.Response:
         _die_once(request)
+        if "X-Wait-For" in request.headers:
+            await _wait_for(Path(request.headers["X-Wait-For"]))
         if "X-Refuse" in request.headers:
             refusal = {"Retry-After": request.headers["X-Refuse"], "X-Slot": str(options.slot)}
             return web.Response(status=503, text="the spool is full", headers=refusal)
@@ -76,6 +79,11 @@ async def _run(options: argparse.Namespace) -> None:
         await runner.cleanup()
     await stopping.wait()
     await admin_runner.cleanup()
+
+
+async def _wait_for(gate: Path) -> None:
+    while not await asyncio.to_thread(gate.exists):  # noqa: ASYNC110 (nothing tells when a file appears)
+        await asyncio.sleep(0.01)
 
 
 def _die_once(request: web.Request) -> None:

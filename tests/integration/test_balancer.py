@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,21 +91,34 @@ async def test_a_rolling_restart_fails_no_request(running: Installation, capsys:
 def test_without_any_replica_lists_come_from_the_static_file(
     running: Installation, wait_until: Callable[..., None]
 ) -> None:
-    """200 and X-Degraded: static; events are refused with a reason to come back; it heals by itself."""
+    """200 and X-Degraded: static, for what the file holds; all else is refused with a reason to come back; it heals."""
     # The supervisor is frozen, so that the replicas stay dead.
     running.signal(signal.SIGSTOP)
     for slot in range(3):
         os.kill(running.pid(f"replica-{slot}"), signal.SIGKILL)
     for path, method, kind, body in (
         ("/recommend/42", "GET", "text/plain; charset=utf-8", b"1,2,3\n"),
-        ("/v1/recommendations/42?n=3", "GET", "application/json", b'{"items": [], "degraded": "static"}'),
-        ("/v1/recommendations", "POST", "application/json", b'{"items": [], "degraded": "static"}'),
+        ("/v1/recommendations/42", "GET", "application/json", b'{"items": [], "degraded": "static"}'),
+        ("/v1/recommendations/42?n=10", "GET", "application/json", b'{"items": [], "degraded": "static"}'),
+        ("/v1/recommendations/..", "GET", "application/json", b'{"items": [], "degraded": "static"}'),
+        ("/v1/recommendations/42", "HEAD", "application/json", b""),
         ("/v1/popular", "GET", "application/json", b'{"items": [], "degraded": "static"}'),
     ):
-        status, headers, said = running.get(path, method=method, body=b"{}" if method == "POST" else None)
+        status, headers, said = running.get(path, method=method)
         assert (status, said) == (200, body), path
         assert headers["X-Degraded"] == "static"
         assert headers["Content-Type"] == kind
+    # Another length, and a body that may exclude or include items: the file is not what was asked for.
+    for path, method in (
+        ("/v1/recommendations/42?n=3", "GET"),
+        ("/v1/recommendations/42?n=10&n=10", "GET"),
+        ("/v1/popular?n=500", "GET"),
+        ("/recommend/42?n=3", "GET"),
+        ("/v1/recommendations", "POST"),
+    ):
+        status, headers, said = running.get(path, method=method, body=b"{}" if method == "POST" else None)
+        assert (status, headers["Retry-After"], headers["X-Degraded"]) == (503, "1", None), path
+        assert json.loads(said)["type"] == "/problems/unavailable"
     for path in ("/v1/events", "/v1/model", "/v1/items/1/similar"):
         status, headers, said = running.get(path, method="POST", body=b"{}")
         assert status in {502, 504}
@@ -121,6 +135,29 @@ def test_without_any_replica_lists_come_from_the_static_file(
     wait_until(
         lambda: running.get("/v1/recommendations/42")[1]["X-Degraded"] is None and _serves(running), timeout_s=20
     )
+
+
+def test_what_is_over_a_replicas_bound_is_refused_at_once(
+    installation: Installation, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """503 with Retry-After, no static list and no 502; lists leave room for events, and health has no bound."""
+    bounds = {"RECOLLECT_LIST_CONCURRENCY": "2", "RECOLLECT_FEEDBACK_CONCURRENCY": "2"}
+    patience = {f"RECOLLECT_{name}_MS": "60000" for name in ("LIST_TIMEOUT", "LIST_BUDGET", "EVENTS_TIMEOUT")}
+    installation.settings = {"RECOLLECT_REPLICAS": "1", "RECOLLECT_BALANCERS": "1", **bounds, **patience}
+    installation.start_and_wait()
+    gate = tmp_path / "open"
+    waiting = {"X-Wait-For": str(gate)}
+    with ThreadPoolExecutor() as pool:
+        for path, method in (("/v1/recommendations/42", "GET"), ("/v1/events", "POST")):
+            answers = [pool.submit(installation.get, path, method=method, headers=waiting) for _ in range(2)]
+            wait_until(lambda: installation.get(path, method=method)[0] == 503, what="the bound")  # noqa: B023
+            status, headers, said = installation.get(path, method=method)
+            assert (status, headers["Retry-After"], headers["X-Degraded"]) == (503, "1", None)
+            assert json.loads(said)["type"] == "/problems/unavailable"
+            assert not any(answer.done() for answer in answers)
+        assert installation.get("/readyz")[0] == installation.get("/healthz")[0] == 200
+        gate.touch()
+    assert installation.get("/v1/recommendations/42")[0] == installation.get("/v1/events", method="POST")[0] == 200
 
 
 def test_a_post_whose_replica_dies_is_sent_to_another_with_the_same_key(running: Installation, tmp_path: Path) -> None:

@@ -36,13 +36,54 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         "/openapi.json",
         "/docs",
         "/readyz",
+        "/recommend/%7B6F9619FF-8B86-D011-B42D-00CF4FC964FF%7D",
+        "/recommend/{6F9619FF}",
+        "/recommend/..",
+        "/recommend/%2E",
+        "/recommend/a//b",
+        "/v1/recommendations/a%2F..%2Fb",
+        "/v1/recommendations/..%2Fpopular?n=3",
+        "/v1/users/.",
+        "/v1/users/a%2F..%2F..%2Fhealthz",
+        "/v1/users/a%2F..%2F..%2F..%2Fhealthz",
+        "/v1/users/..%2F..%2F_static%2Fpopular.json",
+        "/v1/users/..%2F..%2Fproblem%2F400",
+        "/v1/items/..%2F..%2Fdocs/similar",
     ],
 )
-def test_a_path_reaches_the_replica_byte_for_byte(shared: Installation, path: str) -> None:
-    """Percent-encoding is the replica's to undo."""
-    status, _, said = shared.get(path)
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_path_reaches_the_replica_byte_for_byte(shared: Installation, method: str, path: str) -> None:
+    """Percent-encoding and dot segments are the replica's to read, and an id leads to no other route."""
+    status, _, said = shared.get(path, method=method)
     assert status == 200
-    assert json.loads(said)["raw_path"] == path
+    assert (json.loads(said)["raw_path"], json.loads(said)["method"]) == (path, method)
+
+
+def test_a_path_above_the_root_is_refused(shared: Installation) -> None:
+    """nginx itself reads no such path, and says so."""
+    status, _, said = shared.get("/recommend/..%2F..%2Fetc")
+    assert status == 400
+    assert "dot segments" in json.loads(said)["detail"]
+
+
+def test_health_is_looked_at(shared: Installation) -> None:
+    """GET and HEAD, with or without a Host, as health checkers of all ages ask; nothing else is possible."""
+    assert shared.get("/healthz")[0::2] == (200, b"ok\n")
+    assert shared.get("/healthz", method="HEAD")[0::2] == (200, b"")
+    for method in ("POST", "DELETE", "OPTIONS", "NONSENSE"):
+        status, headers, said = shared.get("/healthz", method=method)
+        assert (status, headers["Allow"], json.loads(said)["status"]) == (405, "GET, HEAD", 405)
+    for path in (b"/healthz", b"/readyz"):
+        assert _sent(shared, b"GET " + path + b" HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("path", ["/recommend", "/v1/items", "/v1/users", "/docs/", "/"])
+def test_no_answer_sends_a_client_to_another_host(shared: Installation, path: str) -> None:
+    """What a Host header says goes into no redirect, for there is none; the answer says where the routes are."""
+    status, headers, said = shared.get(path, headers={"Host": "evil.example.com"})
+    assert (status, headers["Location"]) == (404, None)
+    assert "evil" not in str(headers) + said.decode()
+    assert "/docs" in json.loads(said)["detail"]
 
 
 @pytest.mark.parametrize(
@@ -133,14 +174,20 @@ def test_what_is_not_http_as_we_read_it_is_a_problem_too(
     shared: Installation, request_bytes: bytes, status: int
 ) -> None:
     """nginx's own pages never show, not even for what it cannot parse."""
-    with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as client:
-        client.sendall(request_bytes)
+    answer = _sent(shared, request_bytes)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), answer
+    assert b"Content-Type: application/problem+json" in head
+    assert json.loads(body)["status"] == status
+
+
+def _sent(installation: Installation, request: bytes) -> bytes:
+    """Send bytes, and return what comes back until the connection closes or a JSON object ends."""
+    with socket.create_connection(("127.0.0.1", installation.port), timeout=10) as client:
+        client.sendall(request)
         client.settimeout(10)
         answer = b""
         with contextlib.suppress(ConnectionResetError):
             while b"}" not in answer and (piece := client.recv(65536)):
                 answer += piece
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 %d " % status), answer
-    assert b"Content-Type: application/problem+json" in head
-    assert json.loads(body)["status"] == status
+    return answer

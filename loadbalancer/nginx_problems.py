@@ -1,0 +1,96 @@
+"""The errors that nginx answers itself, as application/problem+json (RFC 9457) with the service's own types."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An error that nginx answers itself; the types are the service's."""
+
+    status: int
+    name: str
+    title: str
+    detail: str
+
+
+PROBLEMS = (
+    Problem(
+        400,
+        "malformed",
+        "Malformed request",
+        "This is not an HTTP request as we read it, or the dot segments of its path lead above the root.",
+    ),
+    Problem(404, "not-found", "Not found", "There is no such route; /docs describes those that there are."),
+    Problem(405, "method-not-allowed", "Method not allowed", "This method is not served here."),
+    Problem(413, "too-large", "Request too large", "A request body may have 64 KiB at most."),
+    Problem(414, "uri-too-long", "URI too long", "The request line may have 8 KiB at most."),
+    Problem(415, "unsupported-body", "Unsupported body", "Send the body without Content-Encoding."),
+    Problem(429, "too-many-requests", "Too many requests", "This client is over its share; try again later."),
+    Problem(500, "internal", "Internal error", "The balancer failed."),
+    Problem(501, "not-implemented", "Not implemented", "This transfer encoding is not supported."),
+    Problem(502, "unavailable", "Temporarily unavailable", "No replica answers; try again."),
+    Problem(503, "unavailable", "Temporarily unavailable", "No replica can answer this at the moment; try again."),
+    Problem(504, "unavailable", "Temporarily unavailable", "No replica answered in time; try again."),
+    Problem(505, "http-version", "HTTP version not supported", "Use HTTP/1.1."),
+)
+_RETRY_LATER = {429, 502, 503, 504}
+# nginx may meet these before it has a path, and then cannot go to a named location.
+_WITHOUT_PATH = {400, 414, 505}
+# Its own number for too large headers, which it answers as 400.
+_HEADERS_TOO_LARGE = 494
+# No request reaches a location of this name: nginx takes dot segments out of a path before it looks for one.
+_UNREACHABLE = "/../problem"
+
+
+def error_pages(without: frozenset[int] = frozenset()) -> list[str]:
+    """Return the directives that send each error to its answer.
+
+    Args:
+        without: statuses that another directive is for.
+    """
+    lines = []
+    for problem in PROBLEMS:
+        status = problem.status
+        if status in without:
+            continue
+        if status in _WITHOUT_PATH:
+            also = f" {_HEADERS_TOO_LARGE}" if status == 400 else ""
+            lines.append(f"error_page {status}{also} {_UNREACHABLE}/{status};")
+        else:
+            lines.append(f"error_page {status} @problem_{status};")
+    return lines
+
+
+def locations() -> str:
+    """Return the location of each answer."""
+    return "\n".join(map(_location, PROBLEMS))
+
+
+def _location(problem: Problem) -> str:
+    name = f"= {_UNREACHABLE}/{problem.status}" if problem.status in _WITHOUT_PATH else f"@problem_{problem.status}"
+    lines = ["internal;"] if problem.status in _WITHOUT_PATH else []
+    lines.append("default_type application/problem+json;")
+    if problem.status in _RETRY_LATER:
+        lines.append("add_header Retry-After 1 always;")
+    if problem.status == 405:
+        lines.append("add_header Allow $allow always;")
+    if problem.status == 502:
+        # Every replica has as many requests open as it may have: that is a refusal, and no replica is broken.
+        lines.append("if ($busy) { return 503; }")
+    lines.append(f"return {problem.status} '{_body(problem)}';")
+    body = "\n".join(" " * 6 + line for line in lines)
+    return f"    location {name} {{\n{body}\n    }}"
+
+
+def _body(problem: Problem) -> str:
+    return json.dumps(
+        {
+            "type": f"/problems/{problem.name}",
+            "title": problem.title,
+            "status": problem.status,
+            "detail": problem.detail,
+        }
+    )
