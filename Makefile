@@ -24,12 +24,14 @@ $(READY): requirements.lock pyproject.toml
 	  || { echo "Recollect needs Python 3.11 or newer as '$(PYTHON)'; name another with: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
 	  || { echo "Recollect needs Python's venv module; on Debian: apt-get install python3-venv" >&2; exit 2; }
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
+	@echo "making $(VENV) with what requirements.lock names; this may take a minute"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 	@# The lock is complete. An older pip that resolves it again stops when a dependency has a newer release.
-	$(PIP) install --no-deps --require-hashes --requirement requirements.lock
-	$(PIP) install --no-deps --no-build-isolation --no-index --editable .
-	$(PIP) check
+	@$(PIP) install --no-deps --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --no-index --editable .
+	@# With -qq a failing check would say nothing.
+	@$(PIP:-qq=) check >$(VENV)/.check 2>&1 || { cat $(VENV)/.check >&2; exit 1; }
 	@touch $@
 
 up: setup ## Start everything on this machine (DATA=PATH REPLICAS=3 PORT=8080)
