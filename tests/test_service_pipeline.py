@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.config import Config, ModelConfig
-from service.errors import DataError, RunError, TrainingDiverged, UsageError
+from service.errors import DataError, ModelRefused, RunError, TrainingDiverged, UsageError
 from service.models import artefact
 from service.training import pipeline
 from service.training.data import datasets
@@ -227,19 +227,48 @@ class TestNeedsTraining:
         assert pipeline.needs_training(config, path) == path
         assert pipeline.needs_training(config, None) is None
 
-    @pytest.mark.parametrize("damage", ["active", "array", "manifest", "directory"])
-    def test_a_broken_model_counts_as_none(self, config: Config, damage: str) -> None:
-        """Whatever of it is broken."""
-        manifest = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
-        version = config.models_dir / manifest["version"]
-        if damage == "active":
-            (config.models_dir / "ACTIVE").write_text("../elsewhere")
+    @pytest.mark.parametrize("damage", ["empty", "active", "array", "manifest", "directory", "never activated"])
+    def test_a_model_that_cannot_be_served_is_never_replaced_by_the_demo(self, config: Config, damage: str) -> None:
+        """One sentence names the fault and the versions that can be served; data that is asked for is trained on."""
+        intact = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)["version"]
+        broken = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=1)["version"]
+        version, active = config.models_dir / broken, config.models_dir / "ACTIVE"
+        both = f"intact, the newest first: {', '.join(reversed(artefact.versions(config.models_dir)))}; serve one"
+        says, which = {
+            "empty": ("does not name a version", both),
+            "active": ("does not name a version", both),
+            "array": ("user_bias", f"intact: {intact}"),
+            "manifest": ("the manifest cannot be read", f"intact: {intact}"),
+            "directory": (f"there is no model '{broken}'", f"intact: {intact}"),
+            "never activated": ("no model is active", both),
+        }[damage]
+        if damage in {"empty", "active"}:
+            active.write_text("" if damage == "empty" else "../elsewhere")
         elif damage == "array":
             with (version / "user_bias.bin").open("r+b") as file:
                 file.write(b"\xff\xff")
         elif damage == "manifest":
             (version / "manifest.json").write_text("{")
-        else:
+        elif damage == "directory":
             version.rename(config.models_dir / "elsewhere")
-        assert pipeline.needs_training(config, None) == "demo"
+        else:
+            active.unlink()
+        with pytest.raises(ModelRefused) as refused:
+            pipeline.needs_training(config, None)
+        assert says in str(refused.value)
+        assert which in str(refused.value)
         assert pipeline.needs_training(config, DEMO) == DEMO
+
+    def test_a_lost_model_is_not_replaced_by_the_demo_either(self, config: Config) -> None:
+        """ACTIVE says that there was one, and no other version is there to serve."""
+        config.models_dir.mkdir(parents=True)
+        (config.models_dir / "ACTIVE").write_text("svd-20260101T000000-abcd\n")
+        with pytest.raises(ModelRefused, match=r"there is no model .* no other version is intact"):
+            pipeline.needs_training(config, None)
+
+    def test_a_models_directory_that_is_none_is_refused(self, config: Config) -> None:
+        """Before a training that could not publish."""
+        config.home.mkdir(parents=True)
+        config.models_dir.write_text("")
+        with pytest.raises(ModelRefused, match="cannot be read: Not a directory"):
+            pipeline.needs_training(config, None)

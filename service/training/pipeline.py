@@ -7,6 +7,7 @@ being forgotten is not learnt from, and who was forgotten meanwhile is not publi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from service.config import Config
-from service.errors import ModelError, RunError
+from service.errors import ModelError, ModelRefused, RunError
 from service.models import artefact
 from service.models.forgotten import Forgotten, keep, without_users
 from service.training.data import datasets
@@ -38,6 +39,8 @@ LIST_MEASURES: Final = ("ndcg@10", "recall@20")
 # Enough of them for two digits, and few enough that a million users take no longer.
 _JUDGED_USERS: Final = 10_000
 DEFAULT_DATA: Final = "demo"
+# The newest versions, of which a sentence says whether they are intact.
+_LOOKED_AT: Final = 5
 
 
 def train(
@@ -127,7 +130,8 @@ def _keep_listed(models_dir: Path, data: Interactions, listed: Collection[int], 
 def needs_training(config: Config, data: str | None) -> str | None:
     """Return what `up` has to train on before it can serve; None if the active model will do.
 
-    An active model that fails its checks counts as none.
+    The demo data stand in only where there is no model at all: they must not take the place of one that was published
+    and cannot be served now.
 
     Args:
         config: where models are published.
@@ -135,18 +139,41 @@ def needs_training(config: Config, data: str | None) -> str | None:
 
     Raises:
         DataError: `data` is not there or cannot be read.
+        ModelRefused: nothing was asked for, and what is published cannot be served; says why, and what can be.
     """
     wanted = None if data is None else datasets.fingerprint(data)
+    fault: str | None = None
+    active: dict[str, Any] | None = None
     try:
         version = artefact.active_version(config.models_dir)
         active = None if version is None else artefact.load(config.models_dir / version).manifest
-    except (ModelError, OSError):
-        active = None
+    except ModelError as error:
+        fault = f"the active model cannot be served: {str(error).rstrip('.')}"
     if active is None:
-        return DEFAULT_DATA if data is None else data
+        if data is not None:
+            return data
+        published = artefact.versions(config.models_dir)
+        if published and fault is None:
+            fault = f"no model is active in {config.models_dir}"
+        if fault is not None:
+            raise ModelRefused(f"{fault}; {_way_out(config.models_dir, published)}")
+        return DEFAULT_DATA
     described = active.get("data")
     trained_on = described.get("fingerprint") if isinstance(described, dict) else None
     return None if wanted in {None, trained_on} else data
+
+
+def _way_out(models_dir: Path, published: Sequence[str]) -> str:
+    """Say which of the published versions can be served, newest first, and how."""
+    intact: list[str] = []
+    for version in reversed(published[-_LOOKED_AT:]):
+        with contextlib.suppress(ModelError):
+            artefact.load(models_dir / version)
+            intact.append(version)
+    if not intact:
+        return "no other version is intact: publish one with `recollect train --data PATH`"
+    are = "this version is intact" if len(intact) == 1 else "these versions are intact, the newest first"
+    return f"{are}: {', '.join(intact)}; serve one with `recollect models activate VERSION`"
 
 
 def _require_writable(models_dir: Path) -> None:
