@@ -14,7 +14,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from loadbalancer import roster
+from loadbalancer import roster, sockets
 from loadbalancer.errors import AlreadyRunning, LeftoverAlive, NotRunning
 from loadbalancer.processes import group_members, signal_group
 
@@ -46,6 +46,7 @@ def held(home: Path) -> Iterator[None]:
         # Before the lock is let go: what the next holder makes must not be removed. Rows are left only if their
         # processes are, and then the next holder needs them.
         if not roster.path_in(home).exists():
+            sockets.remove(home)
             shutil.rmtree(run, ignore_errors=True)
         os.close(lock)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadbalancer import nginx, nginx_files, ports, redis_conf
+from loadbalancer import nginx, nginx_files, ports, redis_conf, sockets
 from loadbalancer.binaries import find_nginx, find_redis
 from loadbalancer.parts import Part, balancer_part, consumer_part, redis_part, replica_part
 from loadbalancer.topology import Balancer, Replica, Topology, address, reachable
@@ -70,17 +70,18 @@ def lay_out(plan: Plan) -> tuple[Part, ...]:
     settings, logs = plan.settings, plan.logs
     own_redis = plan.redis is not None
     logs.mkdir(parents=True, exist_ok=True)
-    count = 2 + 2 * settings.replicas + settings.balancers
+    count = 1 + 2 * settings.replicas + settings.balancers
     chosen = iter(ports.choose(count, taken=frozenset({settings.port})))
-    redis_port, consumer_port = next(chosen), next(chosen)
+    consumer_port = next(chosen)
     replicas = tuple(
         Replica(f"replica-{slot}", "127.0.0.1", next(chosen), next(chosen)) for slot in range(settings.replicas)
     )
     environ = dict(plan.environ)
     parts: list[Part] = []
     if plan.redis is not None:
-        environ["RECOLLECT_REDIS_URL"] = f"redis://127.0.0.1:{redis_port}/0"
-        parts.append(redis_part(plan.redis, _write_redis_conf(plan.home, redis_port), redis_port, logs, environ))
+        socket = sockets.place(plan.home, "redis.sock")
+        environ["RECOLLECT_REDIS_URL"] = redis_conf.url(socket)
+        parts.append(redis_part(plan.redis, _write_redis_conf(plan.home, socket), socket, logs, environ))
     if plan.consumer:
         parts.append(consumer_part(plan.program, consumer_port, logs, environ, settings=settings, redis=own_redis))
     for slot, replica in enumerate(replicas):
@@ -97,11 +98,11 @@ def lay_out(plan: Plan) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _write_redis_conf(home: Path, port: int) -> Path:
+def _write_redis_conf(home: Path, socket: Path) -> Path:
     directory = home / "redis"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / "redis.conf"
-    path.write_text(redis_conf.render(directory, port), encoding="utf-8")
+    path.write_text(redis_conf.render(directory, socket), encoding="utf-8")
     return path
 
 

@@ -44,7 +44,7 @@ class Part:
         ready_within_s: a part that takes longer is killed and started again.
         stop_within_s: a part that takes longer to stop is killed.
         rolling: whether a rolling restart restarts it.
-        host: where it listens, or None.
+        host: where it listens, an address or the path of a socket; or None.
         port: where it listens, or None.
         admin_port: where it answers its operators, or None.
         command: how to start it.
@@ -67,17 +67,16 @@ class Part:
     admin_port: int | None = None
 
 
-def redis_part(binary: Binary, config: Path, port: int, logs: Path, environ: Mapping[str, str]) -> Part:
+def redis_part(binary: Binary, config: Path, socket: Path, logs: Path, environ: Mapping[str, str]) -> Part:
     """Return the installation's own Redis."""
     return Part(
         name="redis",
         tier=REDIS_TIER,
         command=Command((str(binary.path), str(config)), environ, logs / "redis.out"),
-        probe=RedisProbe("127.0.0.1", port),
+        probe=RedisProbe(socket),
         ready_within_s=_REDIS_START_S,
         stop_within_s=_REDIS_STOP_S,
-        host="127.0.0.1",
-        port=port,
+        host=str(socket),
     )
 
 

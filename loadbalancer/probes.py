@@ -1,12 +1,18 @@
-"""Asks a part whether it is ready, over its own port, with nothing but sockets."""
+"""Asks a part whether it is ready, over its own port or socket, with nothing but sockets."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from loadbalancer.topology import address
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from pathlib import Path
+
+    _Connecting: TypeAlias = Coroutine[Any, Any, tuple[asyncio.StreamReader, asyncio.StreamWriter]]
 
 _ATTEMPT_TIMEOUT_S = 1.0
 _INTERVAL_S = 0.02
@@ -33,7 +39,7 @@ class HttpProbe:
     async def complaint(self) -> str | None:
         """Ask once; return None if the part is ready, else why not, in a few words."""
         try:
-            answer = await _ask(self.host, self.port, self._request())
+            answer = await _ask(self._connect(), self._request())
         except (OSError, TimeoutError):
             return f"nothing answers on port {self.port}"
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -52,12 +58,15 @@ class HttpProbe:
         of connections closes new ones, and killing it would cut off all whom it serves.
         """
         try:
-            await _ask(self.host, self.port, self._request())
+            await _ask(self._connect(), self._request())
         except TimeoutError:
             return True
         except OSError:
             return False
         return False
+
+    def _connect(self) -> _Connecting:
+        return asyncio.open_connection(self.host, self.port, limit=_ANSWER_LIMIT_BYTES)
 
     def _request(self) -> bytes:
         where = address(self.host, self.port)
@@ -68,15 +77,15 @@ class HttpProbe:
 class RedisProbe:
     """Ready when PING is answered; while Redis loads its file it answers LOADING."""
 
-    host: str
-    port: int
+    socket: Path
 
     async def complaint(self) -> str | None:
         """Ask once; return None if the part is ready, else why not, in a few words."""
         try:
-            answer = await _ask(self.host, self.port, b"PING\r\nQUIT\r\n")
+            connect = asyncio.open_unix_connection(self.socket, limit=_ANSWER_LIMIT_BYTES)
+            answer = await _ask(connect, b"PING\r\nQUIT\r\n")
         except (OSError, TimeoutError):
-            return f"nothing answers on port {self.port}"
+            return f"nothing answers on {self.socket}"
         return None if answer.startswith(b"+PONG") else answer[:100].decode(errors="replace").strip()
 
 
@@ -88,9 +97,9 @@ async def until_ready(probe: Probe) -> None:
         interval_s = min(interval_s * 1.5, _INTERVAL_MAX_S)
 
 
-async def _ask(host: str, port: int, request: bytes) -> bytes:
+async def _ask(connect: _Connecting, request: bytes) -> bytes:
     async with asyncio.timeout(_ATTEMPT_TIMEOUT_S):
-        reader, writer = await asyncio.open_connection(host, port, limit=_ANSWER_LIMIT_BYTES)
+        reader, writer = await connect
         try:
             writer.write(request)
             await writer.drain()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from loadbalancer.errors import BadSetting
 
@@ -10,32 +11,41 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def render(directory: Path, port: int) -> str:
+def render(directory: Path, socket: Path) -> str:
     """Return redis.conf.
 
-    It keeps everything in an append-only file, synced every second, and refuses writes rather than forget when memory
-    is short: what a stream holds is not yet archived.
+    It listens on a socket of the file system alone, whose directory decides who may connect. It keeps everything in an
+    append-only file, synced every second, and refuses writes rather than forget when memory is short: what a stream
+    holds is not yet archived.
 
     Args:
         directory: where the append-only file lives.
-        port: where it listens, on 127.0.0.1 only.
+        socket: where it listens.
 
     Raises:
-        BadSetting: the directory has a character that Redis cannot be told.
+        BadSetting: a path has a character that Redis cannot be told.
     """
-    text = str(directory)
-    if any(ord(character) < 32 for character in text):
-        raise BadSetting(f"Redis cannot be given a path with a control character: {text!r}")
-    quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return f"""\
 # Rendered by Recollect; edits are lost.
-bind 127.0.0.1
-protected-mode yes
-port {port}
+port 0
+unixsocket {_quoted(socket)}
+unixsocketperm 600
 daemonize no
-dir {quoted}
+dir {_quoted(directory)}
 appendonly yes
 appendfsync everysec
 save ""
 maxmemory-policy noeviction
 """
+
+
+def url(socket: Path) -> str:
+    """Return the address of a Redis that listens on a socket, as RECOLLECT_REDIS_URL has it."""
+    return f"unix://{quote(str(socket))}?db=0"
+
+
+def _quoted(path: Path) -> str:
+    text = str(path)
+    if any(ord(character) < 32 for character in text):
+        raise BadSetting(f"Redis cannot be given a path with a control character: {text!r}")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -24,8 +24,8 @@ class Row:
 
     Args:
         pid: the process, which leads a process group of its own; None while it is not running.
-        host: where the part listens; None if it does not.
-        port: where the part listens; None if it does not.
+        host: where the part listens, an address or the path of a Unix socket; None if it does not.
+        port: where the part listens; None if it does not, or on a socket.
         admin_port: where it answers /healthz and, but for nginx, /readyz and /metrics; None if it does not.
         state: a phase of `loadbalancer.supervisor`.
         restarts: how often it was started again.

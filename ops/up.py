@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from loadbalancer import home, installation, ports
+from loadbalancer import home, installation, ports, sockets
 from loadbalancer.fleet import RESTART_SIGNAL, STOP_SIGNALS, Fleet
 from loadbalancer.processes import spawn_attached
 from loadbalancer.settings import BalancerSettings
@@ -90,6 +90,8 @@ def up(
         own_redis = "" if redis is None else "Redis, "
         say(f"starting {own_redis}the consumer, {settings.replicas} replicas and {settings.balancers} nginx")
         parts = installation.lay_out(plan)
+        if redis is not None and (where := sockets.outside(config.home)) is not None:
+            say(f"the path of {config.home} is too long for a socket: Redis listens in {where}, until it stops")
         supervise(config.home, parts, came_up=lambda: _greet(config, settings), spares=spares(settings, program))
     say("stopped")
     return 0

@@ -107,6 +107,7 @@ class RedisServer:
         self.dir = directory
         self.port = port
         self.url = f"redis://127.0.0.1:{port}/0"
+        self.socket = directory / "redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -117,6 +118,7 @@ class RedisServer:
     def start(self) -> None:
         """Start on the same port and directory as before, and wait until it answers."""
         argv = [str(find_redis(None).path), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.dir)]
+        argv += ["--unixsocket", str(self.socket), "--unixsocketperm", "600"]
         argv += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--daemonize", "no"]
         self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _wait_until(self._answers, what=f"Redis on port {self.port}")
@@ -175,17 +177,22 @@ def await_until() -> Callable[..., Awaitable[None]]:
 
 
 @pytest.fixture
-def redis_server() -> Iterator[RedisServer]:
+def short_path() -> Iterator[Path]:
+    """A directory whose path is short enough for a Unix socket; pytest's own can be too long."""
+    directory = Path(tempfile.mkdtemp(prefix="recollect-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def redis_server(short_path: Path) -> Iterator[RedisServer]:
     """A fresh Redis process per test."""
-    # pytest's own temporary paths can be longer than some servers like; this one is short.
-    directory = Path(tempfile.mkdtemp(prefix="recollect-redis-"))
-    server = RedisServer(directory, _free_port())
+    server = RedisServer(short_path, _free_port())
     server.start()
     try:
         yield server
     finally:
         server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _make_snapshot(

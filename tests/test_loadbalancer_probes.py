@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,11 +40,12 @@ async def test_only_a_200_is_ready(answer: bytes, complaint: str | None) -> None
         assert await HttpProbe("127.0.0.1", port, "/readyz").complaint() == complaint
 
 
-async def test_nobody_there_is_a_complaint_and_no_error(free_port: Callable[[], int]) -> None:
+async def test_nobody_there_is_a_complaint_and_no_error(free_port: Callable[[], int], tmp_path: Path) -> None:
     """A part that starts does not listen yet."""
     port = free_port()
     assert await HttpProbe("127.0.0.1", port, "/").complaint() == f"nothing answers on port {port}"
-    assert await RedisProbe("127.0.0.1", port).complaint() == f"nothing answers on port {port}"
+    socket = tmp_path / "redis.sock"
+    assert await RedisProbe(socket).complaint() == f"nothing answers on {socket}"
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 503 No\r\n\r\n", b""])
@@ -67,7 +69,7 @@ async def test_a_listener_that_accepts_nothing_is_silent() -> None:
 
 async def test_redis_is_ready_when_it_answers_ping(redis_server: Any) -> None:
     """A frozen one is not."""
-    probe = RedisProbe("127.0.0.1", redis_server.port)
+    probe = RedisProbe(redis_server.socket)
     assert await probe.complaint() is None
     redis_server.pause()
     assert await probe.complaint() is not None

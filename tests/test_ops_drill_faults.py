@@ -170,7 +170,7 @@ async def test_a_part_that_is_held_down_dies_as_often_as_it_comes(
 async def with_redis(redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[System]:
     """A system whose Redis is a real one."""
     with Output(tmp_path / "pipe", tmp_path / "said") as output:
-        prepared = Prepared(output, redis_port=redis_server.port)
+        prepared = Prepared(output, redis=redis_server.port)
         yield System(tmp_path / "var", tmp_path, os.environ, prepared)
 
 
@@ -201,7 +201,7 @@ async def test_misconf_needs_no_full_disk(tmp_path: Path, free_port: Callable[[]
     options = ["--port", str(port), "--dir", str(tmp_path), "--save", "", "--enable-protected-configs", "local"]
     parts.run("redis", [str(find_redis(None).path), *options])
     with Output(tmp_path / "pipe", tmp_path / "said") as output:
-        system = System(tmp_path / "var", tmp_path, os.environ, Prepared(output, redis_port=port))
+        system = System(tmp_path / "var", tmp_path, os.environ, Prepared(output, redis=port))
         await redis_faults._until_done(port, "PING")
         async with redis_faults.misconf(system, _strike("redis")):
             with pytest.raises(RunError, match="MISCONF"):

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadbalancer import ports, redis_conf
+from loadbalancer import ports, redis_conf, sockets
 from loadbalancer.binaries import find_redis
 from loadbalancer.probes import HttpProbe, RedisProbe
 from loadbalancer.processes import Command, run_to_end, spawn
@@ -88,15 +88,15 @@ async def prepared(folder: Path, data: str | None, replicas: int) -> AsyncIterat
             environ |= clocks.environ
         except RunError as error:
             lacking[Need.CLOCKS] = str(error).rstrip(".")
-        redis_port, proxy_port = ports.choose(2)
-        await _run_redis(stack, paths, redis_port, environ)
-        proxy = Proxy(proxy_port, redis_port)
+        (proxy_port,) = ports.choose(1)
+        socket = await _run_redis(stack, paths, environ)
+        proxy = Proxy(proxy_port, socket)
         stack.push_async_callback(proxy.close)
         await proxy.start()
         environ["RECOLLECT_REDIS_URL"] = f"redis://127.0.0.1:{proxy_port}/0"
         round_it = Prepared(
             _output(stack, paths),
-            redis_port,
+            socket,
             proxy,
             clocks,
             disks[Need.SPOOL_DISK],
@@ -116,6 +116,8 @@ class _Paths:
         self.said = folder / "up.out"
         self.pipe = folder / "up.pipe"
         self.clocks = folder / "clocks"
+        # Not in the home, whose run/ belongs to `up`.
+        self.redis = folder / "redis"
         for path in (self.home, self.logs, self.clocks, self.home / "spool", self.home / "redis"):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -146,22 +148,25 @@ def _mounted(
     return path
 
 
-async def _run_redis(stack: contextlib.AsyncExitStack, paths: _Paths, port: int, environ: Mapping[str, str]) -> None:
-    """Start a Redis as `up` would, that lets its folder be changed."""
+async def _run_redis(stack: contextlib.AsyncExitStack, paths: _Paths, environ: Mapping[str, str]) -> Path:
+    """Start a Redis as `up` would, that lets its folder be changed; returns its socket."""
     config = paths.home / "redis" / "redis.conf"
-    config.write_text(redis_conf.render(config.parent, port) + "enable-protected-configs local\n", encoding="utf-8")
+    stack.callback(sockets.remove, paths.redis)
+    socket = sockets.place(paths.redis, "redis.sock")
+    config.write_text(redis_conf.render(config.parent, socket) + "enable-protected-configs local\n", encoding="utf-8")
     configured = os.environ.get("RECOLLECT_REDIS_SERVER")
     binary = await asyncio.to_thread(find_redis, None if configured is None else Path(configured))
     output = config.parent / f"{REDIS}.out"
     child = spawn(Command((str(binary.path), str(config)), environ, output))
     stack.push_async_callback(end, child, _STOP_LIMIT_S)
-    probe = RedisProbe("127.0.0.1", port)
+    probe = RedisProbe(socket)
 
     async def answers() -> bool:
         return child.ended() or await probe.complaint() is None
 
     if not await until(answers, _START_LIMIT_S) or child.ended():
         raise RunError(f"Redis did not start; see {output}.")
+    return socket
 
 
 async def _run(

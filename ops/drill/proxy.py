@@ -10,7 +10,10 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine
 from enum import Enum
+from pathlib import Path
 from typing import Any
+
+from ops.drill import resp
 
 _CHUNK_BYTES = 65536
 _SLOW_BYTES_PER_S = 64 * 1024
@@ -37,16 +40,16 @@ class Mode(Enum):
 
 
 class Proxy:
-    """One listening port of 127.0.0.1 in front of another.
+    """One listening port of 127.0.0.1 in front of a server.
 
     Args:
         port: where it listens.
-        upstream_port: where it passes everything on to.
+        upstream: where it passes everything on to: a port of 127.0.0.1, or a socket.
     """
 
-    def __init__(self, port: int, upstream_port: int) -> None:
+    def __init__(self, port: int, upstream: int | Path) -> None:
         self.port = port
-        self._upstream_port = upstream_port
+        self._upstream = upstream
         self._server: asyncio.Server | None = None
         self._mode = Mode.OPEN
         self._passing = asyncio.Event()
@@ -94,7 +97,7 @@ class Proxy:
         try:
             # Connecting is part of what a silent network does not do.
             await self._passing.wait()
-            replies, upstream = await asyncio.open_connection("127.0.0.1", self._upstream_port)
+            replies, upstream = await resp.connect(self._upstream)
             link = _Link()
             await _first_of(self._pump(reader, upstream, "request", link), self._pump(replies, writer, "reply", link))
         except OSError:

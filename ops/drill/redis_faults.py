@@ -37,44 +37,44 @@ _LIMIT_S = 20.0
 @contextlib.asynccontextmanager
 async def out_of_memory(system: System, _strike: Strike) -> AsyncIterator[None]:
     """`maxmemory 1`: every write is refused with OOM."""
-    async with _setting(_port(system), "maxmemory", "1"):
+    async with _setting(_redis(system), "maxmemory", "1"):
         yield
 
 
 @contextlib.asynccontextmanager
 async def read_only(system: System, _strike: Strike) -> AsyncIterator[None]:
     """`REPLICAOF` nowhere: every write is refused with READONLY."""
-    port = _port(system)
-    await resp.call(port, "REPLICAOF", *_NOWHERE)
+    where = _redis(system)
+    await resp.call(where, "REPLICAOF", *_NOWHERE)
     try:
         yield
     finally:
-        await _until_done(port, "REPLICAOF", "NO", "ONE")
+        await _until_done(where, "REPLICAOF", "NO", "ONE")
 
 
 @contextlib.asynccontextmanager
 async def misconf(system: System, _strike: Strike) -> AsyncIterator[None]:
     """Snapshots fail because their folder cannot be written: every write is refused with MISCONF."""
-    port = _port(system)
+    where = _redis(system)
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(_setting(port, "save", "3600 1"))
-        stack.push_async_callback(_save_works, port)
+        await stack.enter_async_context(_setting(where, "save", "3600 1"))
+        stack.push_async_callback(_save_works, where)
         # Not even root can make a file there, and no real disk has to be filled.
-        await stack.enter_async_context(_setting(port, "dir", "/proc"))
-        await resp.call(port, "BGSAVE")
-        await _see_save(port, "err")
+        await stack.enter_async_context(_setting(where, "dir", "/proc"))
+        await resp.call(where, "BGSAVE")
+        await _see_save(where, "err")
         yield
 
 
-async def _save_works(port: int) -> None:
+async def _save_works(where: int | Path) -> None:
     """Let Redis see that snapshots work again; until then it refuses writes."""
-    await _until_done(port, "BGSAVE")
-    await _see_save(port, "ok")
+    await _until_done(where, "BGSAVE")
+    await _see_save(where, "ok")
 
 
-async def _see_save(port: int, status: str) -> None:
+async def _see_save(where: int | Path, status: str) -> None:
     async def seen() -> bool:
-        return f"rdb_last_bgsave_status:{status}" in str(await resp.call(port, "INFO", "persistence"))
+        return f"rdb_last_bgsave_status:{status}" in str(await resp.call(where, "INFO", "persistence"))
 
     if not await until(seen, _LIMIT_S, _TRY_EVERY_S):
         raise RunError(f"Redis did not come to say that its last snapshot's status is {status}.")
@@ -83,26 +83,26 @@ async def _see_save(port: int, status: str) -> None:
 @contextlib.asynccontextmanager
 async def flush(system: System, _strike: Strike) -> AsyncIterator[None]:
     """`FLUSHALL`: streams, groups and watermarks are gone."""
-    await resp.call(_port(system), "FLUSHALL")
+    await resp.call(_redis(system), "FLUSHALL")
     yield
 
 
 @contextlib.asynccontextmanager
 async def rename_stream(system: System, strike: Strike) -> AsyncIterator[None]:
     """One producer's stream is renamed away under everybody's hands, with its consumer group."""
-    port = _port(system)
-    streams = await resp.call(port, "KEYS", Keys(from_env(system.environ).redis_namespace).events("*"))
+    where = _redis(system)
+    streams = await resp.call(where, "KEYS", Keys(from_env(system.environ).redis_namespace).events("*"))
     if not isinstance(streams, list) or not streams:
         system.complain("Redis holds no stream to rename")
         yield
         return
     stream = str(sorted(map(str, streams))[int(strike.draw * len(streams))])
     aside = f"drill:{stream}"
-    await resp.call(port, "RENAME", stream, aside)
+    await resp.call(where, "RENAME", stream, aside)
     try:
         yield
     finally:
-        await _until_done(port, "DEL", aside)
+        await _until_done(where, "DEL", aside)
 
 
 @contextlib.asynccontextmanager
@@ -161,25 +161,25 @@ def link(mode: Mode) -> Do:
 
 
 @contextlib.asynccontextmanager
-async def _setting(port: int, name: str, value: str) -> AsyncIterator[None]:
-    before = await resp.call(port, "CONFIG", "GET", name)
+async def _setting(where: int | Path, name: str, value: str) -> AsyncIterator[None]:
+    before = await resp.call(where, "CONFIG", "GET", name)
     if not isinstance(before, list) or len(before) != 2:
         raise RunError(f"Redis has no setting {name}.")
-    await resp.call(port, "CONFIG", "SET", name, value)
+    await resp.call(where, "CONFIG", "SET", name, value)
     try:
         yield
     finally:
-        await _until_done(port, "CONFIG", "SET", name, str(before[1]))
+        await _until_done(where, "CONFIG", "SET", name, str(before[1]))
 
 
-async def _until_done(port: int, *words: str) -> None:
+async def _until_done(where: int | Path, *words: str) -> None:
     """Send a command again and again until Redis has done it: an undoing must not be lost to a restart."""
     failure: RunError | None = None
 
     async def done() -> bool:
         nonlocal failure
         try:
-            await resp.call(port, *words)
+            await resp.call(where, *words)
         except RunError as error:
             failure = error
             return False
@@ -189,5 +189,8 @@ async def _until_done(port: int, *words: str) -> None:
         raise failure
 
 
-def _port(system: System) -> int:
-    return have(system.redis_port())
+def _redis(system: System) -> int | Path:
+    where: int | Path | None = system.redis()
+    if where is None:
+        raise AssertionError("a fault is done only where its needs are met")
+    return where

@@ -7,6 +7,7 @@ The invariant: an error reply is raised, never returned. It speaks the part of R
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from service.errors import RunError
 
@@ -15,8 +16,13 @@ _TIMEOUT_S = 5.0
 Reply = str | int | None | list["Reply"]
 
 
-async def call(port: int, *words: str, timeout_s: float = _TIMEOUT_S) -> Reply:
-    """Send one command to a Redis on 127.0.0.1 and return its reply.
+async def call(where: int | Path, *words: str, timeout_s: float = _TIMEOUT_S) -> Reply:
+    """Send one command to a Redis and return its reply.
+
+    Args:
+        where: its port on 127.0.0.1, or its socket.
+        words: the command.
+        timeout_s: how long to wait.
 
     Raises:
         RunError: it cannot be reached, does not answer in time, or answers with an error.
@@ -25,16 +31,21 @@ async def call(port: int, *words: str, timeout_s: float = _TIMEOUT_S) -> Reply:
     request = b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded)
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await connect(where)
             try:
                 writer.write(request)
                 return await _read(reader)
             finally:
                 writer.transport.abort()
     except (OSError, EOFError, TimeoutError) as error:
-        raise RunError(
-            f"Redis on port {port} did not answer {words[0]}: {str(error) or 'no answer in time'}."
-        ) from None
+        raise RunError(f"Redis on {where} did not answer {words[0]}: {str(error) or 'no answer in time'}.") from None
+
+
+async def connect(where: int | Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to a port of 127.0.0.1, or to a socket."""
+    if isinstance(where, int):
+        return await asyncio.open_connection("127.0.0.1", where)
+    return await asyncio.open_unix_connection(where)
 
 
 async def _read(reader: asyncio.StreamReader) -> Reply:

@@ -12,7 +12,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from loadbalancer import ports
+from loadbalancer import ports, redis_conf
 from loadbalancer.probes import HttpProbe
 from loadbalancer.processes import Command, spawn
 from ops.drill.program import recollect
@@ -127,8 +127,11 @@ async def zombie(system: System, strike: Strike) -> AsyncIterator[None]:
     logs = system.logs / "standby"
     logs.mkdir(exist_ok=True)
     environ = {**system.environ, "RECOLLECT_LOGS": str(logs)}
-    if system.redis_port() is not None:
-        environ["RECOLLECT_REDIS_URL"] = f"redis://127.0.0.1:{system.redis_port()}/0"
+    redis = system.redis()
+    if redis is not None:
+        environ["RECOLLECT_REDIS_URL"] = (
+            f"redis://127.0.0.1:{redis}/0" if isinstance(redis, int) else redis_conf.url(redis)
+        )
     standby = spawn(Command((*PROGRAM, "consume", "--admin-port", str(admin_port)), environ, logs / "standby.out"))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(end, standby, _STOP_LIMIT_S)

@@ -58,7 +58,7 @@ class Prepared:
     """
 
     output: Output
-    redis_port: int | None = None
+    redis: int | Path | None = None
     proxy: Proxy | None = None
     clocks: Clocks | None = None
     spool_disk: Path | None = None
@@ -114,12 +114,12 @@ class System:
             consumer=CONSUMER in names,
         )
 
-    def redis_port(self) -> int | None:
-        """Return the port of Redis itself, behind any proxy of ours; None if it is not this installation's."""
-        if self.prepared is not None and self.prepared.redis_port is not None:
-            return self.prepared.redis_port
+    def redis(self) -> int | Path | None:
+        """Return the port or socket of Redis itself, behind any proxy of ours; None if it is somebody else's."""
+        if self.prepared is not None and self.prepared.redis is not None:
+            return self.prepared.redis
         row = self.row(REDIS)
-        return None if row is None else row.port
+        return None if row is None or row.host is None else Path(row.host)
 
     def ready(self) -> bool:
         """Whether every part is ready."""
@@ -132,12 +132,12 @@ class System:
             return self.prepared.lacking[need]
         parts, prepared = self.parts(), self.prepared
         have = {
-            Need.REDIS: self.redis_port() is not None,
+            Need.REDIS: self.redis() is not None,
             Need.REDIS_FILES: parts.redis and self.redis_files.is_dir(),
             Need.THREE_REPLICAS: len(parts.replicas) >= 3,
             Need.STRACE: shutil.which("strace") is not None,
             Need.LINK: prepared is not None and prepared.proxy is not None,
-            Need.OWN_REDIS: prepared is not None and prepared.redis_port is not None,
+            Need.OWN_REDIS: prepared is not None and prepared.redis is not None,
             Need.SPOOL_DISK: prepared is not None and prepared.spool_disk is not None,
             Need.LOG_DISK: prepared is not None and prepared.log_disk is not None,
             Need.OUTPUT: prepared is not None,

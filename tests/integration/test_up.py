@@ -8,11 +8,14 @@ import os
 import re
 import signal
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import redis
 
 from loadbalancer import roster
 from tests.integration.installation import DATA, Up
@@ -61,6 +64,17 @@ def test_every_route_is_there(up: Up) -> None:
     for path in ("/v1/popular", "/v1/model", "/healthz", "/readyz", "/openapi.json", "/docs"):
         assert up.request("GET", path)[0] == 200, path
     assert up.request("GET", "/metrics")[0] == 404
+
+
+def test_no_other_user_reaches_its_redis(up: Up) -> None:
+    """It listens on a socket in a directory of its owner's, and on no port at all."""
+    row = up.row("redis")
+    assert (row.host, row.port) == (str(up.home / "run" / "redis.sock"), None)
+    assert stat.S_IMODE((up.home / "run").stat().st_mode) == 0o700
+    assert stat.S_IMODE((up.home / "run" / "redis.sock").stat().st_mode) == 0o600
+    assert psutil.Process(row.pid).net_connections("inet") == []
+    with redis.Redis(unix_socket_path=row.host) as client:
+        assert client.ping()
 
 
 def test_an_event_reaches_the_archive(up: Up, wait_until: Callable[..., None]) -> None:

@@ -1,0 +1,95 @@
+"""Where sockets lie: in directories that nobody else can enter, on paths that an address can hold."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from loadbalancer import home, sockets
+from loadbalancer.errors import BadSetting
+
+
+@pytest.fixture
+def temporary(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory for temporary files, empty."""
+    directory = short_path / "t"
+    directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    return directory
+
+
+def _home(folder: Path, path_bytes: int) -> Path:
+    """A home whose socket has a path of so many bytes."""
+    missing = path_bytes - len(os.fsencode(folder / "h" / "run" / "s.sock"))
+    return folder / ("h" + "x" * missing)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        return path.is_socket()
+
+
+def test_a_socket_lies_in_run_as_long_as_its_path_fits(short_path: Path, temporary: Path) -> None:
+    """Up to the last byte; run/ is made private, whatever it was."""
+    where = _home(short_path, sockets.PATH_LIMIT_BYTES)
+    (where / "run").mkdir(parents=True, mode=0o777)
+    path = sockets.place(where, "s.sock")
+    assert (path.parent, len(os.fsencode(path))) == (where / "run", 107)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert sockets.outside(where) is None
+    assert list(temporary.iterdir()) == []
+    assert _listens(path)
+
+
+def test_a_longer_path_is_replaced_by_a_private_directory_that_goes_again(short_path: Path, temporary: Path) -> None:
+    """It is new and named by chance; the holder removes it, sockets and all."""
+    where = _home(short_path, sockets.PATH_LIMIT_BYTES + 1)
+    with home.held(where):
+        path = sockets.place(where, "s.sock")
+        assert path.parent.parent == temporary
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert sockets.outside(where) == path.parent
+        assert _listens(path)
+    assert list(temporary.iterdir()) == []
+    assert not (where / "run").exists()
+
+
+def test_what_a_killed_holder_left_is_removed_by_the_next(short_path: Path, temporary: Path) -> None:
+    """The link in run/ names it."""
+    where = _home(short_path, 200)
+    first = sockets.place(where, "s.sock").parent
+    second = sockets.place(where, "s.sock").parent
+    assert list(temporary.iterdir()) == [second]
+    assert first != second
+
+
+def test_what_is_not_ours_is_not_removed(short_path: Path, temporary: Path) -> None:
+    """The name may have been taken by somebody else, or the link may point anywhere."""
+    where = _home(short_path, 200)
+    directory = sockets.place(where, "s.sock").parent
+    directory.rmdir()
+    precious = temporary / "precious"
+    precious.mkdir()
+    directory.symlink_to(precious)
+    sockets.remove(where)
+    assert precious.is_dir()
+    (where / "run" / "sockets").symlink_to(precious)
+    sockets.remove(where)
+    assert precious.is_dir()
+    assert not (where / "run" / "sockets").is_symlink()
+
+
+def test_without_any_place_the_home_is_named(
+    short_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of the tries."""
+    monkeypatch.setattr(sockets, "PATH_LIMIT_BYTES", 10)
+    with pytest.raises(BadSetting, match="shorter RECOLLECT_HOME"):
+        sockets.place(short_path / "var", "s.sock")
+    assert list(temporary.iterdir()) == []
