@@ -118,12 +118,21 @@ def train(
             "or demo[:USERSxITEMSxRATINGS].",
         ),
     ],
-    algorithm: Annotated[str, typer.Option("--algorithm", help="Its name, or a preset's such as best.")] = "svd",
+    algorithm: Annotated[
+        str | None,
+        typer.Option("--algorithm", help="Its name, or a preset's such as best; svd, or ials without ratings."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the algorithm, as name=value.")
     ] = None,
+    scale: Annotated[
+        str | None, typer.Option("--scale", help="The least and the largest rating, as 1:5; others are clipped.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds the split and the fit.")] = 0,
-    activate: Annotated[bool, typer.Option("--activate/--no-activate", help="Serve it at once.")] = True,
+    activate: Annotated[
+        bool | None,
+        typer.Option("--activate/--no-activate", help="Serve it in any case, or not; else unless it is much worse."),
+    ] = None,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> int:
@@ -136,6 +145,7 @@ def train(
         data=_source(config, data),
         algorithm=algorithm,
         settings=settings or [],
+        scale=scale,
         seed=seed,
         activate=activate,
         threads=threads,

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import typer
+
+# A model was published and not activated: neither a success nor a failure, so that scripts can tell it from both.
+HELD_BACK: Final = 3
+INTERRUPTED: Final = 130
 
 
 def told(command: Callable[[], object]) -> int:
@@ -32,7 +36,7 @@ def told(command: Callable[[], object]) -> int:
     except TelemetryError as error:
         return _say(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted", 130)
+        return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe has left; anything more, at exit too, would only fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from ops.progress import Stages
+from ops.refusal import HELD_BACK, INTERRUPTED
 from ops.table import table
-from ops.train import complaints
+from ops.train import complaints, held_back_sentence, is_active
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from service.training.search.study import Method
 
 _SHOWN: Final = 10
-_INTERRUPTED: Final = 130
 _MEASURES: Final = {"rating": "rmse", "ranking": "ndcg@10"}
 
 
@@ -167,23 +167,29 @@ def search(
         print("\n".join(lines(found)), flush=True)
     if publish and not found["is_interrupted"]:
         with Stages() as progress:
-            found["published"] = pipeline.train(
+            manifest = pipeline.train(
                 config,
                 data=data,
                 algorithm=question.algorithm,
                 settings=found["best"]["assignments"],
                 seed=question.protocol.seed,
                 progress=progress,
-            )["version"]
+            )
+        found["published"] = manifest["version"]
+        found["activated"] = is_active(manifest, None)
         if not as_json:
-            print(f"Published {found['published']}, fitted on all the data. It is active.")
+            state = "It is active." if found["activated"] else "It is not active."
+            print(f"Published {found['published']}, fitted on all the data. {state}", flush=True)
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(found, ensure_ascii=False), flush=True)
+    if found.get("activated") is False:
+        print(f"recollect: {held_back_sentence(manifest)}", file=sys.stderr)
+        return HELD_BACK
     if not found["is_interrupted"]:
         return 0
     kept = "" if effort.study is None else "; the same command goes on from there"
     print(f"interrupted after {_counted(found)}{kept}", file=sys.stderr)
-    return _INTERRUPTED
+    return INTERRUPTED
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ops.progress import Stages
+from ops.refusal import HELD_BACK
 from service.training import pipeline
 
 if TYPE_CHECKING:
@@ -20,10 +21,11 @@ def train(
     config: Config,
     *,
     data: str,
-    algorithm: str = "svd",
+    algorithm: str | None = None,
     settings: Sequence[str] = (),
+    scale: str | None = None,
     seed: int = 0,
-    activate: bool = True,
+    activate: bool | None = None,
     threads: int = 0,
     as_json: bool = False,
 ) -> int:
@@ -32,21 +34,24 @@ def train(
     Args:
         config: where models are published.
         data: a path or a specification, see `service.training.data.datasets.read`.
-        algorithm: its name.
+        algorithm: its name; None for one that suits the data.
         settings: `key=value` texts.
+        scale: the least and the largest rating, as LOW:HIGH; None for what is known or found.
         seed: decides everything random.
-        activate: whether the new version is to be served.
+        activate: True to serve the new version in any case, False never to; None unless it is much worse.
         threads: how many cores to use at most; 0 for all.
         as_json: print the manifest instead of the summary.
 
     Returns:
-        0.
+        0; `HELD_BACK`, which is 3, if the version was published and not activated because it is much worse.
 
     Raises:
         RecollectError: the input is refused, or the run failed.
     """
+    from service.models.rating_scale import RatingScale
     from service.training.algorithms.threads import limit
 
+    declared = None if scale is None else RatingScale.parse(scale, "--scale")
     started_s = time.monotonic()
     read: list[Interactions] = []
     with Stages() as progress, limit(threads):
@@ -55,6 +60,7 @@ def train(
             data=data,
             algorithm=algorithm,
             settings=settings,
+            scale=declared,
             seed=seed,
             activate=activate,
             progress=progress,
@@ -62,12 +68,26 @@ def train(
         )
     for line in complaints(read[0].report):
         print(line, file=sys.stderr)
+    held_back = manifest["measures"]["held_back"]
     if as_json:
         print(json.dumps(manifest, indent=2, ensure_ascii=False))
+    else:
+        for line in _summary(manifest, activate=activate, took_s=time.monotonic() - started_s):
+            print(line)
+    if held_back is None or activate is not None:
         return 0
-    for line in _summary(manifest, is_active=activate, took_s=time.monotonic() - started_s):
-        print(line)
-    return 0
+    sys.stdout.flush()
+    print(f"recollect: {held_back_sentence(manifest)}", file=sys.stderr)
+    return HELD_BACK
+
+
+def held_back_sentence(manifest: dict[str, Any]) -> str:
+    """Say that a version was not activated, why, and how it can be all the same."""
+    version = manifest["version"]
+    return (
+        f"{version} was published and not activated: {manifest['measures']['held_back']}. What was active stays; serve "
+        f"the new one all the same with: recollect models activate {version} (or train with --activate)"
+    )
 
 
 def complaints(report: ReadReport) -> list[str]:
@@ -83,26 +103,45 @@ def complaints(report: ReadReport) -> list[str]:
     return [*lines, *report.notes]
 
 
-def _summary(manifest: dict[str, Any], *, is_active: bool, took_s: float) -> list[str]:
+def is_active(manifest: dict[str, Any], activate: bool | None) -> bool:  # noqa: FBT001  # what was asked for
+    """Say whether a training activated what it published, given what was asked for."""
+    return bool(activate or (activate is None and manifest["measures"]["held_back"] is None))
+
+
+def _summary(manifest: dict[str, Any], *, activate: bool | None, took_s: float) -> list[str]:
     data, measures = manifest["data"], manifest["measures"]
     reached = ", ".join(
         f"{name if '@' in name else name.upper()} {value:.4f}"
         for name, value in measures.items()
         if isinstance(value, float)
     )
+    kind = "interactions" if data["rated_share"] == 0 else "ratings"
     measured = (
-        f"On {measures['holdout']['n']:,} ratings held out: {reached}."
+        f"On {measures['holdout']['n']:,} {kind} held out: {reached}.{_against_simple(measures)}"
         if reached
-        else "Not measured: there are too few ratings to hold any out."
+        else f"Not measured: there are too few {kind} to hold any out."
     )
-    state = (
-        "It is active; running replicas swap it in within a second."
-        if is_active
-        else f"It is not active; activate it with: recollect models activate {manifest['version']}"
-    )
-    counts = f"{data['n_ratings']:,} ratings by {data['n_users']:,} users of {data['n_items']:,} items"
+    held_back = measures["held_back"]
+    if is_active(manifest, activate):
+        state = "It is active; running replicas swap it in within a second."
+        if held_back is not None:
+            state += f" It was activated as you asked, though {held_back}."
+    else:
+        state = f"It is not active; activate it with: recollect models activate {manifest['version']}"
+    counts = f"{data['n_ratings']:,} {kind} by {data['n_users']:,} users of {data['n_items']:,} items"
     return [
         f"Read {data['source']}: {counts}.",
         measured,
         f"Published {manifest['version']} after {took_s:.1f} s. {state}",
     ]
+
+
+def _against_simple(measures: dict[str, Any]) -> str:
+    """Say so if a model did worse than one that has learnt nothing of users."""
+    simple = measures["baseline"] or {}
+    if measures["rmse"] is not None and "rmse" in simple and measures["rmse"] > simple["rmse"]:
+        return f" That is worse than the mean rating alone, whose RMSE is {simple['rmse']:.4f}."
+    lists = measures["ndcg@10"]
+    if lists is not None and "ndcg@10" in simple and lists < simple["ndcg@10"]:
+        return f" That is worse than a list by popularity, whose NDCG@10 is {simple['ndcg@10']:.4f}."
+    return ""

@@ -19,6 +19,7 @@ from loadbalancer import home, installation, ports, sockets
 from loadbalancer.fleet import RESTART_SIGNAL, STOP_SIGNALS, Fleet
 from loadbalancer.processes import spawn_attached
 from loadbalancer.settings import BalancerSettings
+from ops.refusal import HELD_BACK
 from ops.spare import ROOM_BYTES
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def _provide_model(config: Config, data: str | None, program: Sequence[str], env
         return 0
     say(f"training a model on {wanted}")
     # It shares our terminal, for its progress bar and for Ctrl-C.
-    child = spawn_attached([*program, "train", "--data", wanted, "--algorithm", "svd"], environ)
+    child = spawn_attached([*program, "train", "--data", wanted], environ)
     try:
         status = child.wait()
     except KeyboardInterrupt:
@@ -228,6 +229,9 @@ def _provide_model(config: Config, data: str | None, program: Sequence[str], env
         child.kill()
         child.wait()
         raise
+    if status == HELD_BACK:
+        # The training has said why; the model before it is there to be served.
+        return 0
     return status if status >= 0 else 1
 
 

@@ -43,7 +43,7 @@ def test_bad_rows_are_shown(config: Config, tmp_path: Path, capsys: pytest.Captu
     """How many, the first with file and line, and what was left out for a later row: on standard error."""
     path = tmp_path / "t.csv"
     path.write_text("user,item,rating\na,b,1\na,b,2\na,c,x\n")
-    assert train(config, data=str(path), settings=SMALL, activate=False) == 0
+    assert train(config, data=str(path), algorithm="svd", settings=SMALL, activate=False) == 0
     out, err = capsys.readouterr()
     assert "1 of 3 rows is bad and was left out, such as:\n  t.csv:4: the rating 'x' is not a finite number\n" in err
     assert "1 row was left out for a later one of the same user and item." in err
@@ -56,6 +56,26 @@ def test_json_is_the_manifest_and_nothing_else(config: Config, capsys: pytest.Ca
     assert train(config, data="demo:60x40x900", settings=SMALL, as_json=True) == 0
     manifest = json.loads(capsys.readouterr().out)
     assert manifest == artefact.read_manifest(config.models_dir / manifest["version"])
+
+
+def test_a_model_that_is_held_back_has_a_status_of_its_own(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts see 3, people why, and both how to activate it all the same; forced, or never asked for, it is 0."""
+    config.home.mkdir()
+    data = str(config.home / "ratings.csv")
+    Path(data).write_text("".join(f"u{n // 50},i{n % 50},{1 + (n // 50 + n % 50) % 5}\n" for n in range(2000)))
+    bad = ("n_factors=4", "init_std_dev=3", "lr_all=0", "n_epochs=1")
+    assert train(config, data=data, settings=SMALL) == 0
+    active = artefact.active_version(config.models_dir)
+    assert train(config, data=data, settings=bad) == 3
+    out, err = capsys.readouterr()
+    assert "It is not active" in out
+    assert "worse than the mean rating alone" in out
+    assert "was published and not activated: its RMSE is" in err
+    assert artefact.active_version(config.models_dir) == active
+    assert train(config, data=data, settings=bad, activate=False) == 0
+    assert train(config, data=data, settings=bad, activate=True) == 0
+    assert "It was activated as you asked, though its RMSE is" in capsys.readouterr().out
+    assert artefact.active_version(config.models_dir) != active
 
 
 def test_what_is_refused_prints_no_result(config: Config, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,12 @@ import pytest
 
 from service.config import Config
 from service.errors import DataError
+from service.models import artefact
+from service.models.rating_scale import RatingScale
 from service.training import pipeline
 from service.training.data import archived, datasets
 from service.training.interactions import Interactions
+from service.training.scale import Settled, settle
 from telemetry.account import Erasure
 from telemetry.catalogue import Catalogue
 from telemetry.compaction import compact
@@ -254,6 +257,59 @@ def test_training_on_an_archive(tmp_path: Path) -> None:
     assert pipeline.needs_training(config, spec) is None
     archive(config.archive_dir, [event("u", "new", "view")], first_seq=21)
     assert pipeline.needs_training(config, spec) == spec
+
+
+def test_two_wild_ratings_bend_no_model(tmp_path: Path) -> None:
+    """Values far outside of the scale, whether an earlier model knows it or only the other ratings do, are clipped."""
+    wild = [event("eve", "i1", "rating", value=99.0), event("eve", "i2", "rating", value=-40.0)]
+    events = [event(f"u{n % 25}", f"i{n * 7 % 40}", "rating", value=float(n % 5 + 1)) for n in range(200)]
+    read: list[Interactions] = []
+
+    def trained(config: Config, spec: str) -> tuple[float, float, str]:
+        manifest = pipeline.train(config, data=spec, algorithm="baseline", on_read=read.append)
+        assert artefact.active_version(config.models_dir) == manifest["version"]
+        return manifest["rating_min"], manifest["rating_max"], manifest["data"]["scale_from"]
+
+    alone = Config(home=tmp_path / "alone")
+    assert trained(alone, archive(alone.archive_dir, [*events, *wild])) == (1.0, 5.0, "bulk")
+    (note,) = read[-1].report.notes[1:]
+    assert note.startswith(
+        "2 ratings lie outside of the scale 1 to 5, that of nearly all of them, and counted as its nearest end, "
+        "such as 99 by 'eve' of 'i1', -40 by 'eve' of 'i2'"
+    )
+    after = Config(home=tmp_path / "after")
+    path = tmp_path / "ratings.csv"
+    path.write_text("".join(f"u{n % 25},i{n * 3 % 40},{n % 10 / 2 + 0.5}\n" for n in range(400)))
+    assert trained(after, str(path)) == (0.5, 5.0, "data")
+    spec = archive(after.archive_dir, [*events[:5], *wild, event("eve", "i3", "click")])
+    assert trained(after, spec) == (0.5, 5.0, "model")
+    assert trained(after, spec) == (0.5, 5.0, "model")
+
+
+def test_what_events_count_is_put_on_the_scale_of_the_ratings(tmp_path: Path) -> None:
+    """A purchase is the best there is on any scale; of a scale up to 5 the counts are left as they are."""
+    kinds = ("purchase", "click", "view", "dismiss")
+    events = [event("u", f"{kind}ed", kind) for kind in kinds]
+    ratings = [event(f"u{n}", f"i{n}", "rating", value=float(n % 3)) for n in range(8)]
+    data = datasets.read(archive(tmp_path, [*ratings, *events]))
+    assert data.rated_share == pytest.approx(8 / 12)
+    put, settled = settle(data, Settled(RatingScale(-10, 10), "model"), is_archive=True)
+    assert settled == Settled(RatingScale(-10, 10), "model")
+    assert put.ratings.tolist() == [*[float(n % 3) for n in range(8)], 10.0, 5.0, 0.0, -10.0]
+    same, _ = settle(data, Settled(RatingScale(0.5, 5), "model"), is_archive=True)
+    assert same.ratings[8:].tolist() == [5.0, 4.0, 3.0, 1.0]
+    file, settled = settle(data, Settled(RatingScale(0.5, 5), "model"), is_archive=False)
+    assert settled == Settled(RatingScale(0, 2), "data")
+    assert (file.rating_min, file.rating_max) == (0.0, 2.0)
+
+
+def test_an_archive_without_ratings_is_no_data_of_a_rating_model(tmp_path: Path) -> None:
+    """What clicks count is no rating."""
+    config = Config(home=tmp_path)
+    spec = archive(config.archive_dir, [event(f"u{n % 5}", f"i{n}", "click") for n in range(20)])
+    with pytest.raises(DataError, match="archive has no ratings, and svd predicts ratings"):
+        pipeline.train(config, data=spec, algorithm="svd")
+    assert pipeline.train(config, data=spec, settings=["n_factors=4"])["algorithm"] == "ials"
 
 
 def test_the_command_means_its_own_archive(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.config import Config, ModelConfig
 from service.errors import DataError, ModelRefused, RunError, TrainingDiverged, UsageError
 from service.models import artefact
+from service.models.rating_scale import RatingScale
 from service.training import pipeline
 from service.training.data import datasets
+from service.training.interactions import Interactions
 from service.training.popularity import decayed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,9 +48,13 @@ class TestTrain:
             "duplicates": 0,
             "rating_min": 0.5,
             "rating_max": 5.0,
+            "rated_share": 1.0,
+            "scale_from": "data",
             "seed": 3,
         }
         assert manifest["measures"]["holdout"] == {"share": 0.1, "n": 90}
+        assert manifest["measures"]["rmse"] < manifest["measures"]["baseline"]["rmse"]
+        assert manifest["measures"]["held_back"] is None
         assert 0.3 < manifest["measures"]["mae"] < manifest["measures"]["rmse"] < 1.5
         assert manifest["settings"]["n_factors"] == 4
         assert artefact.active_version(config.models_dir) == manifest["version"]
@@ -101,15 +108,87 @@ class TestTrain:
     @pytest.mark.parametrize("text", ["a,b,3\n", "a,b,3\na,c,4\nd,b,1\n", "a,b\n"])
     def test_too_little_to_measure_still_trains(self, config: Config, tmp_path: Path, text: str) -> None:
         """One user, one item, one rating: published, with measures that say why they are missing."""
-        manifest = pipeline.train(config, data=write(tmp_path / "t.csv", text), algorithm="svd")
+        manifest = pipeline.train(config, data=write(tmp_path / "t.csv", text))
         assert manifest["measures"] == {
             "rmse": None,
             "mae": None,
             "ndcg@10": None,
             "recall@20": None,
+            "baseline": None,
+            "held_back": None,
             "holdout": {"share": 0.1, "n": 0, "note": "too few ratings to set any aside"},
         }
         assert artefact.active_version(config.models_dir) == manifest["version"]
+
+    @pytest.mark.parametrize("algorithm", [None, "ials", "svd"])
+    def test_data_without_ratings_gets_a_model_that_ranks(
+        self, config: Config, tmp_path: Path, algorithm: str | None
+    ) -> None:
+        """By default and by name; a model that predicts ratings is refused, with the names of those that rank."""
+        path = write(tmp_path / "t.csv", "".join(f"u{n % 30},i{n * 7 % 20}\n" for n in range(300)))
+        if algorithm == "svd":
+            with pytest.raises(DataError, match=r"has no ratings, and svd predicts ratings.*leave --algorithm out"):
+                pipeline.train(config, data=path, algorithm=algorithm, settings=SMALL)
+            assert artefact.versions(config.models_dir) == []
+            return
+        read: list[Interactions] = []
+        manifest = pipeline.train(config, data=path, algorithm=algorithm, settings=["n_factors=4"], on_read=read.append)
+        assert manifest["algorithm"] == "ials"
+        assert manifest["data"]["rated_share"] == 0
+        assert any("has no ratings" in note for note in read[0].report.notes) == (algorithm is None)
+
+    def test_equal_ratings_warn(self, config: Config, tmp_path: Path) -> None:
+        """An algorithm that was named is fitted; its errors have no meaning, and are null."""
+        path = write(tmp_path / "t.csv", "".join(f"u{n % 30},i{n * 7 % 20},1\n" for n in range(300)))
+        read: list[Interactions] = []
+        manifest = pipeline.train(config, data=path, algorithm="svd", settings=SMALL, on_read=read.append)
+        assert "has the rating 1 throughout, so that svd" in " ".join(read[0].report.notes)
+        assert (manifest["measures"]["rmse"], manifest["measures"]["mae"]) == (None, None)
+        assert pipeline.train(config, data=path)["algorithm"] == "ials"
+
+    def test_a_setting_of_neither_default_is_refused_before_reading(self, config: Config) -> None:
+        """One of either may be the chosen algorithm's."""
+        with pytest.raises(UsageError, match="no setting 'depth'"):
+            pipeline.train(config, data="/nowhere", settings=["depth=3"])
+        assert pipeline.train(config, data=DEMO, settings=SMALL)["algorithm"] == "svd"
+
+    def test_a_declared_scale_clips(self, config: Config, tmp_path: Path) -> None:
+        """What lies outside counts as the nearest end, is counted, and named; the model has the declared scale."""
+        rows = [f"u{n % 20},i{n * 7 % 30},{n % 4 + 1}" for n in range(200)]
+        path = write(tmp_path / "t.csv", "\n".join([*rows, "eve,i1,99", "eve,i2,-7"]))
+        read: list[Interactions] = []
+        scale = RatingScale(1, 5)
+        manifest = pipeline.train(config, data=path, algorithm="svd", settings=SMALL, scale=scale, on_read=read.append)
+        assert (manifest["rating_min"], manifest["rating_max"]) == (1.0, 5.0)
+        assert manifest["data"]["scale_from"] == "declared"
+        (note,) = read[0].report.notes
+        assert note == (
+            "2 ratings lie outside of the scale 1 to 5, declared, and counted as its nearest end, "
+            "such as 99 by 'eve' of 'i1', -7 by 'eve' of 'i2'."
+        )
+        snapshot = artefact.load(config.models_dir / manifest["version"])
+        assert snapshot.history.data.max() == 5.0
+
+    def test_a_model_that_is_much_worse_is_not_activated(self, config: Config, tmp_path: Path) -> None:
+        """It is published and says why; who asks for it gets it; of the demo data there is nothing to defend."""
+        rng = np.random.default_rng(0)
+        pairs = rng.choice(60 * 40, 1500, replace=False)
+        stars = 3 + 2 * np.sin(pairs // 40) * np.cos(pairs % 40 * 2)
+        path = write(
+            tmp_path / "t.csv",
+            "".join(f"{p // 40},{p % 40},{s:.3f}\n" for p, s in zip(pairs.tolist(), stars.tolist(), strict=True)),
+        )
+        bad = ("n_factors=4", "init_std_dev=3", "lr_all=0", "n_epochs=1")
+        pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
+        good = pipeline.train(config, data=path, algorithm="svd", settings=("n_factors=4", "lr_all=0.02"))
+        assert artefact.active_version(config.models_dir) == good["version"]
+        worse = pipeline.train(config, data=path, algorithm="svd", settings=bad)
+        assert f"and that of {good['version']}, the active model, was" in worse["measures"]["held_back"]
+        assert artefact.active_version(config.models_dir) == good["version"]
+        assert worse["version"] in artefact.versions(config.models_dir)
+        forced = pipeline.train(config, data=path, algorithm="svd", settings=bad, activate=True)
+        assert forced["measures"]["held_back"] is not None
+        assert artefact.active_version(config.models_dir) == forced["version"]
 
     def test_not_activated_it_is_only_published(self, config: Config) -> None:
         """What was active stays."""

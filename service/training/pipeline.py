@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.config import Config
-from service.errors import ModelError, ModelRefused, RunError
+from service.errors import ModelError, ModelRefused, RunError, UsageError
 from service.models import artefact
 from service.models.forgotten import Forgotten, keep, without_users
 from service.training.data import datasets
@@ -29,8 +30,10 @@ from service.training.interactions import Interactions, Progress, no_progress
 from service.training.popularity import decayed
 
 if TYPE_CHECKING:
+    from service.models.rating_scale import RatingScale
     from service.models.snapshot import ModelSnapshot
     from service.training.algorithms.registry import Candidate
+    from service.training.incumbent import Incumbent
     from telemetry.pseudonym import Pseudonymiser
 
 HOLD_OUT_SHARE: Final = 0.1
@@ -47,41 +50,45 @@ def train(
     config: Config,
     *,
     data: str,
-    algorithm: str,
+    algorithm: str | None = None,
     settings: Sequence[str] = (),
+    scale: RatingScale | None = None,
     seed: int = 0,
-    activate: bool = True,
+    activate: bool | None = None,
     progress: Progress = no_progress,
     on_read: Callable[[Interactions], None] | None = None,
 ) -> dict[str, Any]:
-    """Read, measure on a hold-out, fit on everything, publish and, if asked for, activate.
+    """Read, measure on a hold-out, fit on everything, publish and, unless the model is much worse, activate.
 
     Args:
-        config: where models are published, and the half-life of popularity.
+        config: where models are published, the declared rating scale, and the half-life of popularity.
         data: a path or a specification, see `datasets.read`.
-        algorithm: its name.
+        algorithm: its name; None for what suits the data, see `suitability.default_algorithm`.
         settings: `key=value` texts.
+        scale: the rating scale; None for the one that the settings declare, or what `scale.settle` finds.
         seed: decides everything random; the same seed and data give the same model.
-        activate: whether the new version is to be served.
+        activate: True to serve the new version in any case, False never to; None to serve it unless it is much worse
+            than the active one, see `replacing`.
         progress: told of the stages "read", "measure" and "fit".
-        on_read: told of the data once it is read.
+        on_read: told of the data once it is read and on its scale, with what was noticed in its report.
 
     Returns:
-        The published manifest.
+        The published manifest; `measures.held_back` says why the version must not replace the active one, None if
+        it may.
 
     Raises:
         UsageError: there is no such algorithm or setting, or the pseudonyms' key file cannot be used.
-        DataError: the data is refused.
+        DataError: the data is refused, or has no ratings and the algorithm predicts them.
         ModelRefused: the list of forgotten users cannot be read.
         RunError: the fit failed, or the model cannot be written, which is found out before the fit if possible.
     """
     # `up` imports this module to ask `needs_training`, and has no use for what a training needs.
     from service import publication
-    from service.training.algorithms.registry import Candidate
+    from service.training import incumbent
     from service.training.evaluation.comparison import describe
 
     # The settings are looked at before minutes are spent on reading.
-    candidate = Candidate.parse(algorithm, settings)
+    _check_settings(algorithm, settings)
     pseudonyms = config.pseudonymiser()
     interactions = datasets.read(data, progress)
     _require_writable(config.models_dir)
@@ -89,10 +96,13 @@ def train(
     listed = forgotten.rows(interactions.users, pseudonyms)
     _keep_listed(config.models_dir, interactions, listed, pseudonyms)
     interactions = leave_out(interactions, listed)
+    interactions, settled = incumbent.on_scale(config, data, interactions, scale)
+    candidate, interactions = _suitable(algorithm, settings, interactions)
     if on_read is not None:
         on_read(interactions)
     split_seed, measure_seed, fit_seed = np.random.SeedSequence(seed).spawn(3)
-    measures = _hold_out(interactions, candidate, split_seed, measure_seed, progress)
+    before = incumbent.active(config.models_dir)
+    measures = _hold_out(interactions, candidate, before, split_seed, measure_seed, progress)
     snapshot = candidate.fit(interactions, candidate.config, np.random.default_rng(fit_seed), progress)
     popularity = decayed(interactions, config.models.popularity_half_life_days)
     snapshot = dataclasses.replace(snapshot, popularity=popularity)
@@ -100,7 +110,7 @@ def train(
     if interactions.report.files:
         # A path of this machine says nothing elsewhere, and is nobody's business.
         described["source"] = shown(Path(data).expanduser().resolve().name)
-    described["seed"] = seed
+    described |= {"scale_from": settled.origin, "seed": seed}
 
     def without_those_forgotten_since(snapshot: ModelSnapshot) -> ModelSnapshot:
         listed = Forgotten.read(config.models_dir).rows(snapshot.users, pseudonyms)
@@ -114,7 +124,7 @@ def train(
         )
     except OSError as error:
         raise _unpublishable(config.models_dir, error) from error
-    if activate:
+    if activate or (activate is None and measures["held_back"] is None):
         publication.activate(config.models_dir, version)
     return artefact.read_manifest(config.models_dir / version)
 
@@ -125,6 +135,45 @@ def _keep_listed(models_dir: Path, data: Interactions, listed: Collection[int], 
             keep(models_dir, data.users, listed, pseudonyms)
         except OSError as error:
             raise _unpublishable(models_dir, error) from error
+
+
+def _check_settings(algorithm: str | None, settings: Sequence[str]) -> None:
+    """Parse an algorithm and its settings; without a name they must be those of an algorithm that may be chosen.
+
+    Raises:
+        UsageError: there is no such algorithm or setting.
+    """
+    from service.training.algorithms.registry import Candidate
+    from service.training.suitability import FOR_LISTS, FOR_RATINGS
+
+    if algorithm is not None:
+        Candidate.parse(algorithm, settings)
+    elif settings:
+        try:
+            Candidate.parse(FOR_RATINGS, settings)
+        except UsageError:
+            Candidate.parse(FOR_LISTS, settings)
+
+
+def _suitable(algorithm: str | None, settings: Sequence[str], data: Interactions) -> tuple[Candidate, Interactions]:
+    """Return the algorithm to fit, and the data with a note of what speaks against it or for which it was chosen.
+
+    Raises:
+        DataError: the algorithm predicts ratings, and there are none.
+        UsageError: a setting is not one of the chosen algorithm's.
+    """
+    from service.training.algorithms.registry import Candidate
+    from service.training.scale import noted
+    from service.training.suitability import default_algorithm, require_suitable, why_not_ratings
+
+    name = algorithm or default_algorithm(data)
+    candidate = Candidate.parse(name, settings)
+    if algorithm is not None:
+        note = require_suitable(candidate, data)
+    else:
+        why = why_not_ratings(data)
+        note = None if why is None else f"{data.report.source} {why}, so that the model is one that ranks: {name}."
+    return candidate, data if note is None else noted(data, note)
 
 
 def needs_training(config: Config, data: str | None) -> str | None:
@@ -192,6 +241,7 @@ def _unpublishable(models_dir: Path, error: OSError) -> RunError:
 def _hold_out(
     data: Interactions,
     candidate: Candidate,
+    before: Incumbent | None,
     split_seed: np.random.SeedSequence,
     fit_seed: np.random.SeedSequence,
     progress: Progress,
@@ -202,21 +252,67 @@ def _hold_out(
     split = splits.hold_out(len(data), HOLD_OUT_SHARE, np.random.default_rng(split_seed))
     measures: dict[str, Any] = dict.fromkeys((*ERRORS, *LIST_MEASURES))
     if split is None:
-        return {**measures, "holdout": {"share": HOLD_OUT_SHARE, "n": 0, "note": "too few ratings to set any aside"}}
-    train, test = split
+        note = "too few ratings to set any aside"
+        return {
+            **measures,
+            "baseline": None,
+            "held_back": None,
+            "holdout": {"share": HOLD_OUT_SHARE, "n": 0, "note": note},
+        }
+    train, hidden = (data.take(side) for side in split)
 
     def measuring(_: str, done: int, total: int) -> None:
         progress("measure", done, total)
 
-    hidden = data.take(test)
-    wanted = (*ERRORS, *LIST_MEASURES) if candidate.kind == "rating" else LIST_MEASURES
-    measures |= trial.measure(
-        candidate,
-        data.take(train),
-        hidden,
-        np.random.default_rng(fit_seed),
-        measures=wanted,
-        most_users=_JUDGED_USERS,
-        progress=measuring,
+    snapshot = candidate.fit(train, candidate.config, np.random.default_rng(fit_seed), measuring)
+    # Errors of what everyone rated the same say nothing.
+    has_errors = candidate.kind == "rating" and not data.all_equal
+    predicted = candidate.predict(snapshot, hidden.user_rows, hidden.item_rows) if has_errors else None
+    wanted = (*ERRORS, *LIST_MEASURES) if has_errors else LIST_MEASURES
+    reached = trial.judge(snapshot, predicted, train, hidden, measures=wanted, most_users=_JUDGED_USERS)
+    measures |= {name: value if np.isfinite(value) else None for name, value in reached.items()}
+    simple = _simple(candidate, train, hidden)
+    return {
+        **measures,
+        "baseline": simple,
+        "held_back": None if before is None else _held_back(before, candidate, measures, simple, hidden, predicted),
+        "holdout": {"share": HOLD_OUT_SHARE, "n": len(hidden)},
+    }
+
+
+def _simple(candidate: Candidate, train: Interactions, hidden: Interactions) -> dict[str, float]:
+    """Measure what a model must do better than: for ratings their mean, for lists those by popularity."""
+    from service.training.algorithms.registry import Candidate
+    from service.training.evaluation import trial
+    from service.training.evaluation.measures import rmse
+
+    if candidate.kind == "rating":
+        mean = np.full(len(hidden), train.ratings.mean(dtype=np.float64))
+        return {"rmse": float(rmse(mean, hidden.ratings))}
+    popularity = Candidate.parse("popularity")
+    return trial.measure(
+        popularity, train, hidden, np.random.default_rng(0), measures=("ndcg@10",), most_users=_JUDGED_USERS
     )
-    return {**measures, "holdout": {"share": HOLD_OUT_SHARE, "n": len(hidden)}}
+
+
+def _held_back(
+    before: Incumbent,
+    candidate: Candidate,
+    measures: dict[str, Any],
+    simple: dict[str, float],
+    hidden: Interactions,
+    predicted: NDArray[np.float64] | None,
+) -> str | None:
+    from service.training.replacing import Reached, much_worse
+
+    name = "rmse" if candidate.kind == "rating" else "ndcg@10"
+    if measures[name] is None:
+        return None
+    return much_worse(
+        candidate.kind,
+        Reached(measures[name], simple[name]),
+        len(hidden),
+        active=before.snapshot.version,
+        recorded=before.recorded(candidate.kind),
+        direct=None if predicted is None else before.direct(hidden, predicted),
+    )

@@ -90,6 +90,7 @@ def describe(data: Interactions) -> dict[str, Any]:
         "duplicates": data.report.n_duplicates,
         "rating_min": data.rating_min,
         "rating_max": data.rating_max,
+        "rated_share": round(data.rated_share, 6),
     }
 
 

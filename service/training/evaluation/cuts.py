@@ -48,7 +48,12 @@ class Cut:
 
 
 def read(
-    data: str, protocol: Protocol, *, test: str | None = None, progress: Progress = no_progress
+    data: str,
+    protocol: Protocol,
+    *,
+    test: str | None = None,
+    progress: Progress = no_progress,
+    prepare: Callable[[str, Interactions], Interactions] = lambda _, data: data,
 ) -> tuple[Cut, list[Interactions]]:
     """Read what a protocol needs and cut it.
 
@@ -57,6 +62,7 @@ def read(
         protocol: how to cut it.
         test: the test set of the split "given", in any format of `data`.
         progress: told of the bytes read.
+        prepare: (source, set) -> what is to be used of the set, such as its ratings on a declared scale.
 
     Returns:
         The cut, and the sets that were read, for their reports.
@@ -67,9 +73,9 @@ def read(
     """
     if (protocol.split == "given") != (test is not None):
         raise UsageError("a test set is given with the split 'given', and with no other")
-    whole = datasets.read(data, progress)
+    whole = prepare(data, datasets.read(data, progress))
     if test is not None:
-        judged = datasets.read(test, progress)
+        judged = prepare(test, datasets.read(test, progress))
         return given(whole, judged), [whole, judged]
     if protocol.split == "canonical":
         folder = Path(data).expanduser()
@@ -78,7 +84,7 @@ def read(
             raise DataError(
                 f"{data} holds no {missing[0]}: the split 'canonical' is that of the MovieLens 100K directory"
             )
-        parts = {name: datasets.read(str(folder / name), progress) for name in _canonical_names()}
+        parts = {name: prepare(data, datasets.read(str(folder / name), progress)) for name in _canonical_names()}
         return canonical(whole, parts), [whole, *parts.values()]
     return cut(whole, protocol), [whole]
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import UsageError
+from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Candidate
 from service.training.evaluation import lists, tallies
 from service.training.evaluation.exposure import Popularity
@@ -50,18 +52,50 @@ def measure(
         TrainingDiverged: the fit failed.
     """
     names = check(candidate, measures)
-    values: dict[str, float | None] = {}
     of_lists = [name for name in names if not name.is_error]
-    relevance = relevant(test, relevant_from=relevant_from) if of_lists else None
-    if relevance is not None and not len(relevance):
+    if of_lists and not len(relevant(test, relevant_from=relevant_from)):
         raise UsageError(f"no held-out item is relevant, so that {of_lists[0]} cannot be measured")
     snapshot = candidate.fit(train, candidate.config, rng, progress)
+    predicted = None
     if len(of_lists) < len(names):
         predicted = candidate.predict(snapshot, test.user_rows, test.item_rows)
+    return judge(
+        snapshot, predicted, train, test, measures=measures, relevant_from=relevant_from, most_users=most_users
+    )
+
+
+def judge(
+    snapshot: ModelSnapshot,
+    predicted: NDArray[np.float64] | None,
+    train: Interactions,
+    test: Interactions,
+    *,
+    measures: Sequence[str],
+    relevant_from: float | None = None,
+    most_users: int | None = None,
+) -> dict[str, float]:
+    """Measure a model that was fitted on one side of a split on the other.
+
+    Args:
+        snapshot: the model.
+        predicted: float64 (n,), its ratings of `test`; None if no error is among the measures.
+        train: what it learnt from.
+        test: what it is judged by.
+        measures: as for `measure`, and so are the others.
+        relevant_from: the least rating of a relevant item.
+        most_users: rank for at most so many users.
+
+    Returns:
+        The value of each measure, under its name, in the order given; NaN for one that is not defined.
+    """
+    names = [Name.parse(text) for text in measures]
+    values: dict[str, float | None] = {}
+    of_lists = [name for name in names if not name.is_error]
+    if predicted is not None:
         values |= {name: tally.value() for name, tally in tallies.errors(predicted, test).items()}
-    if relevance is not None:
+    if of_lists:
         # The choice of users is no part of the trial: whatever its generator, they are the same.
-        relevance = relevance.sample(most_users, np.random.default_rng(0))
+        relevance = relevant(test, relevant_from=relevant_from).sample(most_users, np.random.default_rng(0))
         ranked = lists.served(snapshot, relevance.user_rows, max(name.k or 0 for name in of_lists))
         by_user, together = tallies.shown(of_lists, ranked, relevance.user_rows, Popularity.of(train))
         by_user |= tallies.ranked(of_lists, ranked, relevance)

@@ -1,0 +1,157 @@
+"""The models that were published before: on which scale they learnt, and what the active one reaches on new ratings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.config import Config
+from service.errors import ModelError, RecollectError
+from service.models import artefact
+from service.models.rating_scale import RatingScale
+from service.models.snapshot import ModelSnapshot
+from service.models.vocabulary import Vocabulary
+from service.training.algorithms import registry
+from service.training.data import archived, demo
+from service.training.evaluation.leakage import are_among
+from service.training.evaluation.measures import rmse
+from service.training.interactions import Interactions
+from service.training.replacing import Direct, Reached
+from service.training.scale import Settled, settle
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The active model.
+
+    Attributes:
+        snapshot: the model, with its manifest.
+    """
+
+    snapshot: ModelSnapshot
+
+    def recorded(self, kind: Literal["rating", "ranking"]) -> Reached | None:
+        """Return what it reached on its own hold-out; None if it is of another kind or does not say."""
+        try:
+            own_kind = registry.get(self.snapshot.algorithm).kind
+        except RecollectError:  # of another release, say
+            return None
+        measures = self.snapshot.manifest.get("measures")
+        if own_kind != kind or not isinstance(measures, dict):
+            return None
+        name = "rmse" if kind == "rating" else "ndcg@10"
+        value, simple = measures.get(name), (measures.get("baseline") or {}).get(name)
+        if not isinstance(value, float) or not math.isfinite(value):
+            return None
+        return Reached(value, simple if isinstance(simple, float) else None)
+
+    def direct(self, hidden: Interactions, predicted: Float64) -> Direct | None:
+        """Compare it with a new model on held-out ratings that it has not learnt from.
+
+        Args:
+            hidden: what was held out from the new model.
+            predicted: float64 (n,), what that predicts.
+
+        Returns:
+            The two errors; None if it predicts no ratings, or knows none of those ratings' users and items.
+        """
+        snapshot = self.snapshot
+        try:
+            algorithm = registry.get(snapshot.algorithm)
+        except RecollectError:
+            return None
+        if algorithm.kind != "rating":
+            return None
+        users = _rows_in(snapshot.users, hidden.users)[hidden.user_rows]
+        items = _rows_in(snapshot.items, hidden.items)[hidden.item_rows]
+        n_items = len(snapshot.items)
+        learnt = np.repeat(np.arange(len(snapshot.users), dtype=np.int64), np.diff(snapshot.history.indptr))
+        learnt = learnt * n_items + snapshot.history.indices
+        is_new = (users >= 0) & (items >= 0) & ~are_among(users.astype(np.int64) * n_items + items, learnt)
+        places = np.flatnonzero(is_new)
+        if not places.size:
+            return None
+        own = algorithm.predict(snapshot, users[places], items[places])
+        ratings = hidden.ratings[places]
+        return Direct(rmse(predicted[places], ratings), rmse(own, ratings), int(places.size))
+
+
+def active(models_dir: Path) -> Incumbent | None:
+    """Return the active model; None where there is none, it fails its checks, or it is of the demo data."""
+    try:
+        version = artefact.active_version(models_dir)
+        snapshot = None if version is None else artefact.load(models_dir / version)
+    except (ModelError, OSError):
+        return None
+    return None if snapshot is None or _is_demo(snapshot.manifest) else Incumbent(snapshot)
+
+
+def on_scale(
+    config: Config, source: str, data: Interactions, declared: RatingScale | None = None
+) -> tuple[Interactions, Settled]:
+    """Put a set on the declared scale, that of an earlier model, or its own; see `service.training.scale`.
+
+    Args:
+        config: the declared scale, and where models are published.
+        source: what the set was read from, as `datasets.read` takes it.
+        data: the set.
+        declared: a scale that counts more than the declared one.
+    """
+    scale = declared or config.models.declared_scale
+    known = learnt_scale(config.models_dir) if scale is None else Settled(scale, "declared")
+    return settle(data, known, is_archive=archived.parse_spec(source) is not None)
+
+
+def learnt_scale(models_dir: Path) -> Settled | None:
+    """Return the rating scale of the active model, or of the newest one that has one that can be relied on.
+
+    A model of the demo data says nothing of other ratings, nor does one of an archive that had to guess.
+    """
+    try:
+        newest = artefact.versions(models_dir)[::-1]
+        active_version = artefact.active_version(models_dir)
+    except ModelError:
+        return None
+    for version in dict.fromkeys([*([active_version] if active_version in newest else []), *newest]):
+        try:
+            manifest = artefact.read_manifest(models_dir / version)
+        except ModelError:
+            continue
+        scale = None if _is_demo(manifest) else _scale_of(manifest.get("data"))
+        if scale is not None:
+            return Settled(scale, "model")
+    return None
+
+
+def _scale_of(described: Any) -> RatingScale | None:
+    if not isinstance(described, dict):
+        return None
+    low, high = described.get("rating_min"), described.get("rating_max")
+    if not isinstance(low, int | float) or not isinstance(high, int | float) or not low < high:
+        return None
+    if described.get("rated_share", 1) == 0:
+        return None
+    # Before scales were recorded, what an archive held was taken as it was.
+    origin = described.get("scale_from", "bulk" if described.get("source") == archived.NAME else "data")
+    return None if origin == "bulk" else RatingScale(float(low), float(high))
+
+
+def _is_demo(manifest: dict[str, Any]) -> bool:
+    described = manifest.get("data")
+    source = described.get("source") if isinstance(described, dict) else None
+    try:
+        return isinstance(source, str) and demo.parse_spec(source) is not None
+    except RecollectError:
+        return True
+
+
+def _rows_in(known: Vocabulary, ids: Vocabulary) -> NDArray[np.int32]:
+    """Return the row that each id has in another vocabulary, int32 (len(ids),); -1 for none."""
+    return np.fromiter((known.row_of.get(id_, -1) for id_ in ids.id_of), np.int32, count=len(ids))
