@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path  # service.config.read resolves the annotations at run time
 
@@ -153,7 +154,13 @@ class BalancerSettings:
     @property
     def loopback_only(self) -> bool:
         """Whether clients of other machines cannot reach nginx, so that limits per client make no sense."""
-        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            # Another name might be anything, 127.0.0.1.example included.
+            return False
 
 
 # The names of settings, with the least and the greatest value that works.

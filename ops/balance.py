@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from loadbalancer import home, installation, roster
 from loadbalancer.errors import NotRunning, RestartFailed
 from loadbalancer.fleet import RESTART_SIGNAL
-from ops.up import PROGRAM, alone, balancer_settings, children_environ, say, spares, supervise
+from ops.up import PROGRAM, alone, balancer_settings, children_environ, guarded, say, spares, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +30,7 @@ def balance(
     *,
     replicas: int | None = None,
     port: int | None = None,
+    insecure: bool = False,
     environ: Mapping[str, str] = os.environ,
     program: Sequence[str] = PROGRAM,
 ) -> int:
@@ -39,6 +40,7 @@ def balance(
         config: every setting of the service.
         replicas: how many; None for the setting.
         port: nginx's; None for the setting.
+        insecure: listen beyond this machine without API keys.
         environ: what the children inherit, and where the balancer's settings are.
         program: how Python parts are started.
 
@@ -51,6 +53,7 @@ def balance(
     settings = balancer_settings(environ, replicas=replicas, port=port)
     # Refused here in a sentence, and not by every replica at every start.
     config.pseudonymiser()
+    guard = guarded(config, settings, insecure=insecure)
     nginx, _ = installation.binaries(settings, redis=False)
     with alone(config, settings):
         plan = installation.Plan(
@@ -59,7 +62,7 @@ def balance(
             logs=config.logs,
             models=config.models_dir,
             program=program,
-            environ=children_environ(config, environ),
+            environ={**children_environ(config, environ), **guard},
             nginx=nginx,
             redis=None,
             consumer=False,

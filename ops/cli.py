@@ -37,6 +37,14 @@ Replicas = Annotated[int | None, typer.Option("--replicas", help="How many repli
 Port = Annotated[int | None, typer.Option("--port", help="The balancer's port; RECOLLECT_PORT, or 8080.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="Cores to use at most; 0 for all.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.")]
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Listen beyond this machine without API keys: everyone who reaches the port may read any list, post events"
+        " for any user and erase any user.",
+    ),
+]
 
 
 @app.command()
@@ -46,12 +54,14 @@ def up(
     ] = None,
     replicas: Replicas = None,
     port: Port = None,
+    insecure: Insecure = False,
 ) -> int:
     """Start everything on this machine: Redis, a model, replicas, nginx in front, the consumer."""
     from ops.up import up as run_up
 
     config = _config()
-    return run_up(config, data=None if data is None else _source(config, data), replicas=replicas, port=port)
+    source = None if data is None else _source(config, data)
+    return run_up(config, data=source, replicas=replicas, port=port, insecure=insecure)
 
 
 @app.command()
@@ -62,6 +72,7 @@ def serve(
     slot: Annotated[
         int | None, typer.Option("--slot", min=0, help="Telemetry slot; by default the lowest free.")
     ] = None,
+    insecure: Insecure = False,
 ) -> int:
     """Run one replica."""
     import dataclasses
@@ -71,7 +82,7 @@ def serve(
     config = _config()
     given: dict[str, Any] = {"host": host, "port": port, "admin_port": admin_port}
     server = dataclasses.replace(config.server, **{name: value for name, value in given.items() if value is not None})
-    run_replica(dataclasses.replace(config, server=server), slot)
+    run_replica(dataclasses.replace(config, server=server), slot, insecure=insecure)
     return 0
 
 
@@ -91,13 +102,14 @@ def balance(
     context: typer.Context,
     replicas: Replicas = None,
     port: Port = None,
+    insecure: Insecure = False,
 ) -> int:
     """Run nginx and its replicas; Redis and the consumer run elsewhere."""
     if context.invoked_subcommand is not None:
         return 0
     from ops.balance import balance as run_balance
 
-    return run_balance(_config(), replicas=replicas, port=port)
+    return run_balance(_config(), replicas=replicas, port=port, insecure=insecure)
 
 
 @balance_app.command("restart")
@@ -258,6 +270,11 @@ def _register_late(argv: Sequence[str]) -> None:
     A replica restarts within a second partly because it does not import the load test.
     """
     if argv and argv[0] in {"serve", "consume", "up", "balance", "train", "evaluate", "models", "doctor"}:
+        return
+    from ops.keys import app as keys_app
+
+    app.add_typer(keys_app, name="keys")
+    if argv and argv[0] == "keys":
         return
     from ops.archive import app as archive_app
     from ops.audit import command as audit_command

@@ -15,6 +15,7 @@ import resource
 import shutil
 import stat
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -208,6 +209,30 @@ def _port(config: Config) -> Judgement:
     return "ok", f"{where} is free."
 
 
+def _keys(config: Config) -> Judgement:
+    from service.security import exposure
+    from service.security.keyfile import KeyFile
+    from service.security.keyring import Keyring
+
+    settings = _balancer()
+    beyond = [
+        f"{name} ({host})"
+        for name, host in (("RECOLLECT_BALANCER_HOST", settings.host), ("RECOLLECT_HOST", config.server.host))
+        if not exposure.is_loopback(host)
+    ]
+    keys = KeyFile(config.security_dir).read()
+    if keys is None:
+        if beyond:
+            names = " and ".join(beyond)
+            return "warn", f"There are no API keys, so {names} needs --insecure: make a key with recollect keys create."
+        return "ok", "There are no API keys; without them only this machine is listened to."
+    ring = Keyring(keys)
+    valid = ring.valid(time.time())
+    if not valid:
+        return "warn", f"None of {len(ring)} API keys is valid, so every request is refused: recollect keys create."
+    return "ok", f"{valid} of {len(ring)} API keys are valid."
+
+
 def _open_files(_: Config) -> Judgement:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _enough(soft):
@@ -237,6 +262,7 @@ CHECKS: dict[str, Callable[[Config], Judgement]] = {
     "state": _home,
     "disk": _disk,
     "port": _port,
+    "keys": _keys,
     "open files": _open_files,
     "model": _model,
 }

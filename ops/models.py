@@ -9,6 +9,7 @@ from typing import Any, Final
 from service.config import Config
 from service.errors import ModelError, ModelMissing
 from service.models import artefact
+from service.publication import account
 from service.publication import activate as activate_version
 
 _COLUMNS: Final = {
@@ -54,6 +55,7 @@ def activate(config: Config, version: str, *, as_json: bool) -> int:
     """Check a version and make running replicas serve it."""
     before = _active_or_none(config)
     activate_version(config.models_dir, version)
+    account(config.security_dir, version, by="recollect models activate")
     if as_json:
         print(json.dumps({"active": version, "before": before}))
     else:

@@ -47,6 +47,7 @@ def up(
     data: str | None = None,
     replicas: int | None = None,
     port: int | None = None,
+    insecure: bool = False,
     environ: Mapping[str, str] = os.environ,
     program: Sequence[str] = PROGRAM,
 ) -> int:
@@ -57,6 +58,7 @@ def up(
         data: train on this unless the active model already is.
         replicas: how many; None for the setting.
         port: nginx's; None for the setting.
+        insecure: listen beyond this machine without API keys.
         environ: what the children inherit, and where the balancer's settings are.
         program: how Python parts are started.
 
@@ -70,9 +72,10 @@ def up(
     settings = balancer_settings(environ, replicas=replicas, port=port)
     # Refused here in a sentence, and not by every replica at every start.
     config.pseudonymiser()
+    guard = guarded(config, settings, insecure=insecure)
     nginx, redis = installation.binaries(settings, redis=config.redis_url is None)
     with alone(config, settings):
-        children = children_environ(config, environ)
+        children = {**children_environ(config, environ), **guard}
         status = _provide_model(config, data, program, children)
         if status != 0:
             return status
@@ -93,7 +96,12 @@ def up(
         parts = installation.lay_out(plan)
         if redis is not None and (where := sockets.outside(config.home)) is not None:
             say(f"the path of {config.home} is too long for a socket: Redis listens in {where}, until it stops")
-        supervise(config.home, parts, came_up=lambda: _greet(config, settings), spares=spares(settings, program))
+        supervise(
+            config.home,
+            parts,
+            came_up=lambda: _greet(config, settings, keyed=bool(guard)),
+            spares=spares(settings, program),
+        )
     say("stopped")
     return 0
 
@@ -123,6 +131,26 @@ def children_environ(config: Config, environ: Mapping[str, str]) -> dict[str, st
     if config.redis_url is not None:
         explicit["RECOLLECT_REDIS_URL"] = config.redis_url
     return {**environ, **explicit}
+
+
+def guarded(config: Config, settings: BalancerSettings, *, insecure: bool) -> dict[str, str]:
+    """Refuse to listen beyond this machine without API keys, and say so where that is asked for all the same.
+
+    Returns:
+        What replicas are told: where there are keys, none of them starts without any. Lost keys open nothing.
+
+    Raises:
+        UsageError: there must be keys, and there are none.
+        KeysRefused: the key file cannot be used.
+    """
+    from service.security import exposure
+
+    ring = exposure.admission(config, settings.host, settings.port, insecure=insecure)
+    if ring is None:
+        if not settings.loopback_only:
+            say(exposure.warning(settings.host, settings.port))
+        return {}
+    return {"RECOLLECT_KEYS_REQUIRED": "true"}
 
 
 def spares(settings: BalancerSettings, program: Sequence[str]) -> int:
@@ -235,10 +263,11 @@ def _provide_model(config: Config, data: str | None, program: Sequence[str], env
     return status if status >= 0 else 1
 
 
-def _greet(config: Config, settings: BalancerSettings) -> None:
+def _greet(config: Config, settings: BalancerSettings, *, keyed: bool) -> None:
     url = installation.base_url(settings)
     user = quote(_example_user(config.models_dir) or _ANYBODY, safe="")
-    say(f"Recollect is ready at {url}\n  try:   curl {url}/recommend/{user}\n  stop:  Ctrl-C")
+    key = "-H 'Authorization: Bearer KEY' " if keyed else ""
+    say(f"Recollect is ready at {url}\n  try:   curl {key}{url}/recommend/{user}\n  stop:  Ctrl-C")
 
 
 def _example_user(models_dir: Path) -> str | None:

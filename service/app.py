@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Final, NamedTuple
+
 from aiohttp import web
 
 from service import handlers
 from service.boundary import Handler, bounded, not_allowed, not_found
 from service.parts import PARTS, Parts
 from service.protocol import expect
+from service.security.key import Scope
 
-ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/recommend/{user_id}", handlers.recommend_plain),
-    ("GET", "/v1/recommendations/{user_id}", handlers.recommend_get),
-    ("POST", "/v1/recommendations", handlers.recommend_post),
-    ("GET", "/v1/items/{item_id}/similar", handlers.similar),
-    ("GET", "/v1/popular", handlers.popular),
-    ("POST", "/v1/events", handlers.events),
-    ("DELETE", "/v1/users/{user_id}", handlers.forget),
-    ("GET", "/v1/model", handlers.model),
-    ("GET", "/healthz", handlers.healthz),
-    ("GET", "/readyz", handlers.readyz),
-    ("GET", "/openapi.json", handlers.openapi),
-    ("GET", "/docs", handlers.docs),
+
+class Route(NamedTuple):
+    """One route: what asks for it, what a caller's key must be for (None: nothing is asked), and what answers."""
+
+    method: str
+    path: str
+    scope: Scope | None
+    handler: Handler
+
+
+ROUTES: Final = (
+    Route("GET", "/recommend/{user_id}", "recommend", handlers.recommend_plain),
+    Route("GET", "/v1/recommendations/{user_id}", "recommend", handlers.recommend_get),
+    Route("POST", "/v1/recommendations", "recommend", handlers.recommend_post),
+    Route("GET", "/v1/items/{item_id}/similar", "recommend", handlers.similar),
+    Route("GET", "/v1/popular", "recommend", handlers.popular),
+    Route("POST", "/v1/events", "events", handlers.events),
+    Route("DELETE", "/v1/users/{user_id}", "erase", handlers.forget),
+    Route("GET", "/v1/model", "recommend", handlers.model),
+    Route("GET", "/healthz", None, handlers.healthz),
+    Route("GET", "/readyz", None, handlers.readyz),
+    Route("GET", "/openapi.json", None, handlers.openapi),
+    Route("GET", "/docs", None, handlers.docs),
 )
 
 
@@ -35,10 +48,11 @@ def build_app(parts: Parts) -> web.Application:
     app = web.Application(client_max_size=parts.config.server.body_limit_bytes)
     app[PARTS] = parts
     methods: dict[str, list[str]] = {}
-    for method, path, handler in ROUTES:
-        for name in (method, "HEAD") if path in _LOOKING else (method,):
-            app.router.add_route(name, _pattern(path), bounded(parts, path, handler), expect_handler=expect)
-            methods.setdefault(path, []).append(name)
+    for route in ROUTES:
+        answer = bounded(parts, route.path, route.handler, route.scope)
+        for name in (route.method, "HEAD") if route.path in _LOOKING else (route.method,):
+            app.router.add_route(name, _pattern(route.path), answer, expect_handler=expect)
+            methods.setdefault(route.path, []).append(name)
     # In this order: a path's other methods behind its own, and what nothing matches behind everything.
     for path, known in methods.items():
         app.router.add_route("*", _pattern(path), bounded(parts, path, not_allowed(known)), expect_handler=expect)

@@ -15,21 +15,33 @@ import orjson
 import structlog
 from aiohttp import web
 
-from service.errors import Malformed, MethodNotAllowed, NotFound, RequestError, RequestTimedOut, TooLarge
+from service.errors import (
+    Forbidden,
+    Malformed,
+    MethodNotAllowed,
+    NotFound,
+    RequestError,
+    RequestTimedOut,
+    TooLarge,
+    Unauthorized,
+)
 from service.parts import Parts
+from service.security.key import Scope
 
 _log = structlog.get_logger("recollect.boundary")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def bounded(parts: Parts, route: str, handler: Handler) -> Handler:
-    """Wrap a handler so that whatever it does becomes one of our answers, and is counted.
+def bounded(parts: Parts, route: str, handler: Handler, scope: Scope | None = None) -> Handler:
+    """Wrap a handler so that only who may reaches it, and whatever it does becomes one of our answers, and is counted.
 
     Args:
         parts: the replica's parts.
         route: the route's name in the metrics; never an id, so that there are few.
         handler: what answers.
+        scope: what a caller's key must be for, where there are keys; None for a route that is open to all.
     """
+    gate = parts.gate
     counted = parts.metrics.route(route)
     state = parts.state
 
@@ -37,6 +49,8 @@ def bounded(parts: Parts, route: str, handler: Handler) -> Handler:
         started = time.perf_counter()
         response: web.StreamResponse
         try:
+            if scope is not None:
+                gate.admit(request.headers, scope)
             response = await handler(request)
         except RequestError as error:
             response = problem(error)
@@ -79,6 +93,8 @@ def problem(error: RequestError) -> web.Response:
         response.headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, MethodNotAllowed) and error.allow:
         response.headers["Allow"] = error.allow
+    if isinstance(error, Unauthorized | Forbidden) and error.challenge:
+        response.headers["WWW-Authenticate"] = error.challenge
     return response
 
 

@@ -147,6 +147,12 @@ class Config:
         "path",
         "A file of at least 32 bytes, its owner's alone; with it, telemetry keeps pseudonyms instead of user ids.",
     )
+    keys_required: bool = _setting(
+        False,
+        "RECOLLECT_KEYS_REQUIRED",
+        "true or false",
+        "Whether a replica refuses to start without API keys; `up` and `balance` set it for theirs once there are any.",
+    )
     failpoint: str | None = _setting(
         None,
         "RECOLLECT_FAILPOINT",
@@ -180,6 +186,11 @@ class Config:
     def archive_dir(self) -> Path:
         """Where the consumer archives events."""
         return self.home / "archive"
+
+    @property
+    def security_dir(self) -> Path:
+        """Where API keys and the security log are."""
+        return self.home / "security"
 
     def pseudonymiser(self) -> Pseudonymiser:
         """Read the key of the pseudonyms; without a key file, user ids are their own.
@@ -249,6 +260,8 @@ def describe(cls: type[Any]) -> Iterator[tuple[str, str, str, str]]:
             yield from describe(typing.cast("type[Any]", hints[spec.name]))
         else:
             default = "" if spec.default is None else str(spec.default)
+            if isinstance(spec.default, bool):
+                default = default.lower()
             yield spec.metadata["env"], default, spec.metadata["unit"], spec.metadata["doc"]
 
 
@@ -277,7 +290,7 @@ def _check(settings: Any) -> None:
         value = getattr(settings, spec.name)
         if dataclasses.is_dataclass(value):
             _check(value)
-        elif isinstance(value, int | float):
+        elif isinstance(value, int | float) and not isinstance(value, bool):
             env, unit = spec.metadata["env"], spec.metadata["unit"]
             if unit in _BOUNDS:
                 least, most = _BOUNDS[unit]

@@ -63,7 +63,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
         [archived],
         settings,
         report,
-        forgetters=[ModelForgetter(config.models_dir, config.pseudonymiser())],
+        forgetters=[ModelForgetter(config.models_dir, config.pseudonymiser(), config.security_dir)],
         failpoints=failpoints,
     )
     orphans = Orphans(

@@ -5,6 +5,7 @@
     RecollectError                      one clear sentence; `exit_code` is what a command ends with
     ├── UsageError                (2)   the command line or a setting is wrong
     ├── DataError                 (2)   a data file is refused: says which file, and which line where there is one
+    ├── KeysRefused               (1)   the key file cannot be used, or is gone
     ├── RunError                  (1)   the command was right, the run failed
     │   └── TrainingDiverged      (1)   a fit produced factors that are not finite
     ├── ModelError                (1)
@@ -12,6 +13,8 @@
     │   └── ModelRefused          (1)   a published directory fails its checks; the served model stays
     └── RequestError                    becomes problem+json in `service.boundary`, nowhere else
         ├── Malformed           400     not HTTP or not JSON as we read it
+        ├── Unauthorized        401     no key, or none that is valid
+        ├── Forbidden           403     the key's scopes or origins do not allow it
         ├── NotFound            404     no such route or item
         ├── MethodNotAllowed    405
         ├── RequestTimedOut     408     the body did not arrive in time
@@ -42,6 +45,10 @@ class DataError(RecollectError):
     """A data file is refused."""
 
     exit_code = 2
+
+
+class KeysRefused(RecollectError):
+    """The key file cannot be used, or is gone."""
 
 
 class RunError(RecollectError):
@@ -102,6 +109,36 @@ class Malformed(RequestError):
     """Not JSON as we read it."""
 
     status, name, title = 400, "malformed", "Malformed request"
+
+
+class Unauthorized(RequestError):
+    """No key was presented, or none that is valid.
+
+    Args:
+        detail: what is wrong with this request, for its sender.
+        challenge: the value of WWW-Authenticate (RFC 6750 section 3).
+    """
+
+    status, name, title = 401, "unauthorized", "Unauthorized"
+
+    def __init__(self, detail: str, *, challenge: str) -> None:
+        super().__init__(detail)
+        self.challenge = challenge
+
+
+class Forbidden(RequestError):
+    """The key is valid, but not for this.
+
+    Args:
+        detail: what is wrong with this request, for its sender.
+        challenge: the value of WWW-Authenticate (RFC 6750 section 3.1), or None.
+    """
+
+    status, name, title = 403, "forbidden", "Forbidden"
+
+    def __init__(self, detail: str, *, challenge: str | None = None) -> None:
+        super().__init__(detail)
+        self.challenge = challenge
 
 
 class NotFound(RequestError):

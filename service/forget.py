@@ -21,6 +21,7 @@ from service.models import artefact, files
 from service.models.forgotten import Forgotten, without_users
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
+from service.security import log
 from telemetry.pseudonym import Pseudonymiser
 
 _WHY: Final = "users were forgotten"
@@ -32,12 +33,14 @@ class ModelForgetter:
     Args:
         models_dir: the directory of all versions; made if it is not there.
         pseudonyms: what telemetry calls the users of the models.
+        security_dir: where the security log is; None for an installation without one.
     """
 
     name = "models"
 
-    def __init__(self, models_dir: Path, pseudonyms: Pseudonymiser) -> None:
+    def __init__(self, models_dir: Path, pseudonyms: Pseudonymiser, security_dir: Path | None = None) -> None:
         self._models_dir = models_dir
+        self._security_dir = security_dir
         self._pseudonyms = pseudonyms
 
     async def forget(self, user_ids: Collection[str]) -> Mapping[str, int]:
@@ -73,7 +76,10 @@ class ModelForgetter:
                     found = self._found(artefact.load_users(self._models_dir / version), wanted)
                     if found:
                         # Its copy too, which may be one that a killed attempt left and was for other users.
-                        waiting.append(publication.supersede(self._models_dir, version, self._without(wanted), _WHY))
+                        copy = publication.supersede(
+                            self._models_dir, version, self._without(wanted), _WHY, self._enter
+                        )
+                        waiting.append(copy)
                         rewritten.update(set(found.values()))
                 except ModelMissing:
                     # Somebody else removed it.
@@ -86,6 +92,10 @@ class ModelForgetter:
             # Never deleted for being damaged: what is left of it may be dear to somebody, who has to decide.
             raise RunError(f"these models may hold a forgotten user and must be removed: {'; '.join(refused)}")
         return rewritten
+
+    def _enter(self, copy: str) -> None:
+        if self._security_dir is not None:
+            log.append(self._security_dir, [log.entry("activate", by="consumer", key=None, model=copy, why=_WHY)])
 
     def _keep_on_the_list(self, versions: Collection[str], wanted: frozenset[str]) -> None:
         """Write down for good whom a version holds, before the first one that shows it is gone."""

@@ -24,6 +24,7 @@ from service.models.snapshot import ModelSnapshot
 from service.openapi import document, page
 from service.parts import PARTS, Parts, unready
 from service.reply import Reply
+from service.security import log
 from telemetry.errors import BadEventError, SpoolFull
 from telemetry.events import Served, ServedItem, System
 from telemetry.ids import rfc3339_ms, uuid7
@@ -108,6 +109,7 @@ async def forget(request: web.Request) -> web.Response:
         kind="erase",
         user_id=parts.pseudonyms.of(user_id),
     )
+    await _put_down(request, order)
     with _refusals():
         acceptance = await parts.producer.accept_any([order])
     if parts.store.version is not None:
@@ -119,6 +121,23 @@ async def forget(request: web.Request) -> web.Response:
         "durability": acceptance.durability,
     }
     return web.Response(body=wire.encode(answer), status=202, content_type=_JSON)
+
+
+async def _put_down(request: web.Request, order: System) -> None:
+    """Enter an erase in the security log, before it is recorded: one that is carried out is always accounted for.
+
+    Raises:
+        Unavailable: it cannot be entered.
+    """
+    parts = request.app[PARTS]
+    key = parts.gate.admit(request.headers, "erase")
+    by = f"replica-{parts.producer.slot}"
+    try:
+        await parts.security.record(
+            log.entry("erase", by=by, key=key, erase_id=order.event_id, request_id=_request_id(request))
+        )
+    except (OSError, TimeoutError):
+        raise Unavailable("This cannot be entered in the security log at the moment.", retry_after_s=1) from None
 
 
 async def model(request: web.Request) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from aiohttp import web
 
@@ -10,6 +11,8 @@ from service.batcher import Batcher
 from service.config import Config
 from service.idempotency import IdempotencyTable
 from service.metrics import Metrics
+from service.security.gate import Gate
+from service.security.log import SecurityLog
 from service.store import ModelStore
 from telemetry.producer import Producer
 from telemetry.pseudonym import Pseudonymiser
@@ -42,6 +45,12 @@ class Parts:
     batcher: Batcher = field(default_factory=Batcher)
     keys: IdempotencyTable = field(default_factory=IdempotencyTable)
     pseudonyms: Pseudonymiser = field(default_factory=Pseudonymiser)
+    gate: Gate = field(default_factory=Gate)
+
+    @cached_property
+    def security(self) -> SecurityLog:
+        """The security log of the installation."""
+        return SecurityLog(self.config.security_dir)
 
 
 PARTS = web.AppKey("parts", Parts)

@@ -14,6 +14,7 @@ from service import wire
 from service.errors import ModelMissing, RunError
 from service.models import artefact, files, scoring
 from service.models.snapshot import ModelSnapshot
+from service.security import log
 
 STATIC_RUNG: Final = "static"
 
@@ -35,7 +36,32 @@ def activate(models_dir: Path, version: str) -> ModelSnapshot:
         raise RunError(f"{version} cannot be activated in {models_dir}: {error.strerror or error}") from error
 
 
-def supersede(models_dir: Path, version: str, change: Callable[[ModelSnapshot], ModelSnapshot], why: str) -> str:
+def account(security_dir: Path, version: str, *, by: str) -> None:
+    """Enter an activation in the security log.
+
+    Args:
+        security_dir: where the log is.
+        version: what is active now.
+        by: the process or command that activated it.
+
+    Raises:
+        RunError: the log cannot be written; the version is active all the same.
+    """
+    try:
+        log.append(security_dir, [log.entry("activate", by=by, key=None, model=version)])
+    except OSError as error:
+        raise RunError(
+            f"{version} is active, but the security log in {security_dir} cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def supersede(
+    models_dir: Path,
+    version: str,
+    change: Callable[[ModelSnapshot], ModelSnapshot],
+    why: str,
+    before_activation: Callable[[str], None] = lambda _copy: None,
+) -> str:
     """Put a changed copy in a version's place: it is published, active if the version was, and the version removed.
 
     Killed anywhere, it leaves whole versions, and goes on from there when it is called again. A replica that serves the
@@ -46,6 +72,7 @@ def supersede(models_dir: Path, version: str, change: Callable[[ModelSnapshot], 
         version: the one that goes.
         change: makes the copy, from the version with its manifest.
         why: the change, for people.
+        before_activation: told of the copy if it is to be the active one; what it raises stops the activation.
 
     Returns:
         The copy, which may be one that an earlier attempt made.
@@ -60,6 +87,7 @@ def supersede(models_dir: Path, version: str, change: Callable[[ModelSnapshot], 
         if copy is None:
             copy = artefact.derive(models_dir, change(artefact.load(models_dir / version)), why)
         if artefact.active_version(models_dir) == version:
+            before_activation(copy)
             _activate(models_dir, copy)
         else:
             artefact.load(models_dir / copy)

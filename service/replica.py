@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import signal
+import sys
 from collections.abc import Coroutine
 from typing import Any
 
@@ -23,6 +24,11 @@ from service.loop import run
 from service.metrics import Metrics, collect_from
 from service.parts import Parts, unready
 from service.rung import follow
+from service.security.exposure import admission, is_loopback, warning
+from service.security.gate import Gate
+from service.security.keyfile import KeyFile
+from service.security.metrics import key_metrics
+from service.security.watch import KeyWatcher
 from service.store import ModelStore
 from service.telemetry_metrics import producer_metrics, report
 from service.watcher import Watcher
@@ -36,15 +42,17 @@ _log = structlog.get_logger("recollect.replica")
 _SHIP_S = 2.0
 
 
-def serve(config: Config, slot: int | None) -> None:
+def serve(config: Config, slot: int | None, *, insecure: bool = False) -> None:
     """Run one replica until SIGTERM or SIGINT.
 
     Args:
         config: every setting.
         slot: its telemetry slot; None takes the lowest free one.
+        insecure: listen beyond loopback without API keys.
 
     Raises:
-        UsageError: the pseudonyms' key file cannot be used.
+        UsageError: the pseudonyms' key file cannot be used, or API keys are needed and there are none.
+        KeysRefused: the file of the API keys cannot be used.
         RunError: an address cannot be listened on, or a background task died.
         TelemetryError: the slot is taken, its directory cannot be used, or the Redis URL is none.
     """
@@ -52,13 +60,17 @@ def serve(config: Config, slot: int | None) -> None:
     threadpool_limits(1)
     _keep_freed_memory()
     pseudonyms = config.pseudonymiser()
+    server = config.server
+    ring = admission(config, server.host, server.port, insecure=insecure)
+    if ring is None and not is_loopback(server.host):
+        sys.stderr.write(f"recollect: {warning(server.host, server.port)}\n")
     stream = RedisStream(config.stream_url, config.redis_namespace)
     failpoints = Failpoints.parse(config.failpoint)
     producer = Producer.open(config.spool_dir, slot, config.producer, stream, report, failpoints.hit)
     log = ApplicationLog(config.logs, f"replica-{producer.slot}", config.log)
     log.start()
     try:
-        run(_Replica(config, producer, pseudonyms, log).run())
+        run(_Replica(config, producer, pseudonyms, Gate(ring), log).run())
     finally:
         producer.close()
         log.stop()
@@ -78,12 +90,21 @@ def _keep_freed_memory() -> None:
 
 
 class _Replica:
-    def __init__(self, config: Config, producer: Producer, pseudonyms: Pseudonymiser, log: ApplicationLog) -> None:
+    def __init__(
+        self, config: Config, producer: Producer, pseudonyms: Pseudonymiser, gate: Gate, log: ApplicationLog
+    ) -> None:
         metrics = Metrics()
         self._config = config
-        self._parts = Parts(config, ModelStore(), producer, metrics, pseudonyms=pseudonyms)
+        self._parts = Parts(config, ModelStore(), producer, metrics, pseudonyms=pseudonyms, gate=gate)
+        self._key_watcher = KeyWatcher(
+            KeyFile(config.security_dir),
+            gate,
+            changed=lambda count: _log.info("API keys in force", keys=count),
+            failed=lambda reason: _log.error("key file not in force", reason=reason),
+        )
         self._watcher = Watcher(config.models_dir, self._parts.store, config.models.watch_interval_s, metrics)
         collect_from(metrics.registry, lambda: producer_metrics(producer, log))
+        collect_from(metrics.registry, lambda: key_metrics(gate, self._key_watcher))
         server = config.server
         self._listener = Listener(build_app(self._parts), server.host, server.port, server)
         self._admin = Listener(
@@ -96,6 +117,7 @@ class _Replica:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
+        self._key_watcher.start()
         # The model first: what listens is what is ready, so that the balancer meets a refusal rather than a 503.
         await self._watcher.look()
         # The start's objects live as long as the process; keep the collector from walking them again and again.
@@ -149,6 +171,7 @@ class _Replica:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._key_watcher.stop()
         # 5. The admin port last, so that the drain could be watched.
         await self._admin.close()
         _log.info("replica stopped", unshipped=left)

@@ -17,6 +17,8 @@ from loadbalancer import roster
 from ops import doctor as doctor_module
 from ops.doctor import CHECKS, Requirement, doctor, parse_requirement, satisfies
 from service.config import Config
+from service.security.key import new_key
+from service.security.keyfile import KeyFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +63,28 @@ def test_a_fault_ends_in_1(config: Config, capsys: pytest.CaptureFixture[str]) -
     config.home.write_text("not a directory")
     assert doctor(config, as_json=True) == 1
     assert json.loads(capsys.readouterr().out)["sound"] is False
+
+
+def test_listening_beyond_this_machine_without_keys_is_warned_of(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so are keys of which none is valid, or a key file that cannot be used."""
+    assert _finding(config, "keys")[0] == "ok"
+    monkeypatch.setenv("RECOLLECT_BALANCER_HOST", "0.0.0.0")
+    status, sentence = _finding(config, "keys")
+    assert (status, "RECOLLECT_BALANCER_HOST (0.0.0.0)" in sentence) == ("warn", True)
+    file = KeyFile(config.security_dir)
+    with file.changing() as keys:
+        keys.append(new_key(("recommend",), now_s=0, expires_in_s=1)[1])
+    assert _finding(config, "keys") == (
+        "warn",
+        "None of 1 API keys is valid, so every request is refused: recollect keys create.",
+    )
+    with file.changing() as keys:
+        keys.append(new_key(("recommend",), now_s=0)[1])
+    assert _finding(config, "keys") == ("ok", "1 of 2 API keys are valid.")
+    file.path.chmod(0o666)
+    assert _finding(config, "keys")[0] == "fail"
 
 
 def test_a_port_is_free_or_ours_or_taken(config: Config) -> None:

@@ -10,8 +10,12 @@ import pytest
 
 from loadbalancer.errors import BadSetting
 from loadbalancer.fleet import RESTART_SIGNAL
-from ops.up import balancer_settings, children_environ, interruptible
+from loadbalancer.settings import BalancerSettings
+from ops.up import balancer_settings, children_environ, guarded, interruptible
 from service.config import Config
+from service.errors import UsageError
+from service.security.key import new_key
+from service.security.keyfile import KeyFile
 
 
 def test_the_command_line_comes_before_the_environment() -> None:
@@ -35,6 +39,25 @@ def test_parts_are_told_their_folders_whatever_they_inherit() -> None:
     assert children_environ(config, environ) == told
     config = Config(home=Path("/srv/var"), logs=Path("/srv/logs"), redis_url="redis://elsewhere/0")
     assert children_environ(config, environ) == {**told, "RECOLLECT_REDIS_URL": "redis://elsewhere/0"}
+
+
+def test_replicas_are_told_of_keys_once_there_are_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that none of them starts without; who listens everywhere without keys is told what that means."""
+    config, here, everywhere = Config(home=tmp_path), BalancerSettings(), BalancerSettings(host="0.0.0.0")
+    assert guarded(config, here, insecure=False) == {}
+    with pytest.raises(UsageError, match="there are no API keys"):
+        guarded(config, everywhere, insecure=False)
+    assert capsys.readouterr().out == ""
+    assert guarded(config, everywhere, insecure=True) == {}
+    assert capsys.readouterr().out.startswith(
+        "insecure: no API keys are asked for on 0.0.0.0:8080; everyone who reaches"
+    )
+    with KeyFile(config.security_dir).changing() as keys:
+        keys.append(new_key(("recommend",), now_s=0)[1])
+    for settings in (here, everywhere):
+        for insecure in (True, False):
+            assert guarded(config, settings, insecure=insecure) == {"RECOLLECT_KEYS_REQUIRED": "true"}
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -133,8 +133,14 @@ async def test_a_model_of_pseudonyms_forgets_too(tmp_path: Path) -> None:
     key_file.write_bytes(KEY)
     config = Config(home=tmp_path / "var", pseudonym_key_file=key_file)
     pipeline.train(config, data=str(path), algorithm="popularity")
-    assert await ModelForgetter(config.models_dir, pseudonyms).forget([ids[1]]) == {ids[1]: 1}
+    forgetter = ModelForgetter(config.models_dir, pseudonyms, config.security_dir)
+    assert await forgetter.forget([ids[1]]) == {ids[1]: 1}
     assert list(users(config.models_dir).values()) == [[ids[0], ids[2]]]
+    (entered,) = config.security_dir.glob("log-*.jsonl")
+    entries = [json.loads(line) for line in entered.read_text().splitlines()]
+    assert [(entry["what"], entry["by"]) for entry in entries] == [("activate", "training"), ("activate", "consumer")]
+    assert entries[-1]["model"] == artefact.active_version(config.models_dir)
+    assert ids[1] not in entered.read_text()
     pipeline.train(config, data=str(path), algorithm="popularity")
     assert list(users(config.models_dir).values()) == [[ids[0], ids[2]]] * 2
 

@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
-from service.app import build_app
+from service.app import ROUTES, build_app
 from service.config import Config, EventsConfig
 from service.listener import Listener
 from service.metrics import Metrics
@@ -26,6 +26,9 @@ from service.models.forgotten import without_users
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.parts import Parts
+from service.security.gate import Gate
+from service.security.key import new_key
+from service.security.keyring import Keyring
 from service.store import ModelStore
 from telemetry.ids import rfc3339_ms
 from telemetry.inspection import lines
@@ -241,6 +244,43 @@ async def test_forgetting_a_user_is_recorded_and_true_at_once(client: Client, pa
     assert (await body(client, "GET", "/v1/recommendations/u1", 200))["items"] == popular
     parts.store.swap(knowing)
     assert (await body(client, "GET", "/v1/recommendations/u1", 200))["items"] != popular
+
+
+async def test_an_erase_is_accounted_for_before_it_is_ordered(client: Client, parts: Parts) -> None:
+    """By its receipt, never by the user; what cannot be entered in the security log is not done."""
+    receipt = await body(client, "DELETE", "/v1/users/u1", 202, headers={"X-Request-Id": "0123456789abcdef"})
+    (path,) = parts.config.security_dir.iterdir()
+    (entry,) = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    assert (entry["what"], entry["by"], entry["key"]) == ("erase", "replica-0", None)
+    assert (entry["erase_id"], entry["request_id"]) == (receipt["erase_id"], "0123456789abcdef")
+    assert b"u1" not in path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    problem = await body(client, "DELETE", "/v1/users/u2", 503)
+    assert problem["detail"] == "This cannot be entered in the security log at the moment."
+    assert [event["kind"] for event in held(parts)] == ["erase"]
+
+
+async def test_with_keys_every_route_asks_for_its_scope(client: Client, parts: Parts) -> None:
+    """401 without a key and 403 with another's scope, as problems, with nothing recorded; then as ever."""
+    text, record = new_key(("recommend",), now_s=time.time())
+    keyed = replace(parts, gate=Gate(Keyring([record])))
+    async with TestClient(TestServer(build_app(keyed))) as other:
+        for route in ROUTES:
+            path = re.sub(r"\{\w+\}", "u1", route.path)
+            async with other.request(route.method, path, json={}) as response:
+                assert (response.status == 401) is (route.scope is not None), path
+                if response.status == 401:
+                    assert response.content_type == "application/problem+json"
+                    assert response.headers["WWW-Authenticate"] == 'Bearer realm="recollect"'
+                    assert (await response.json(content_type=None))["type"] == "/problems/unauthorized"
+            async with other.request(route.method, path, json={}, headers={"X-API-Key": text}) as response:
+                assert (response.status == 403) is (route.scope in {"events", "erase"}), path
+                if response.status == 403:
+                    assert 'error="insufficient_scope"' in response.headers["WWW-Authenticate"]
+                    assert (await response.json(content_type=None))["type"] == "/problems/forbidden"
+        assert {event["class"] for event in held(parts)} == {"served"}
+        await body(other, "GET", "/v1/recommendations/u1", 200, headers={"Authorization": f"Bearer {text}"})
 
 
 async def test_an_erase_that_cannot_be_recorded_is_refused_and_changes_nothing(client: Client, parts: Parts) -> None:

@@ -21,7 +21,7 @@ def test_the_document_is_valid_openapi_3_1() -> None:
 def test_every_route_is_described_and_nothing_else() -> None:
     """The document and its page aside, paths and methods are the application's own."""
     described = {(method.upper(), path) for path, item in orjson.loads(document())["paths"].items() for method in item}
-    served = {(method, path) for method, path, _handler in ROUTES}
+    served = {(route.method, route.path) for route in ROUTES}
     assert served - described == {("GET", "/openapi.json"), ("GET", "/docs")}
     assert described <= served
 

@@ -126,6 +126,7 @@ def train(
         raise _unpublishable(config.models_dir, error) from error
     if activate or (activate is None and measures["held_back"] is None):
         publication.activate(config.models_dir, version)
+        publication.account(config.security_dir, version, by="training")
     return artefact.read_manifest(config.models_dir / version)
 
 

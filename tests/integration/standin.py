@@ -45,6 +45,9 @@ async def _run(options: argparse.Namespace) -> None:
             "key": request.headers.get("Idempotency-Key"),
             "request_id": request.headers.get("X-Request-Id"),
             "forwarded_for": request.headers.get("X-Forwarded-For"),
+            "authorization": request.headers.get("Authorization"),
+            "api_key": request.headers.get("X-API-Key"),
+            "origin": request.headers.get("Origin"),
             "length": len(await request.read()),
         }
         response = web.Response(text=json.dumps(answer), content_type="application/json")

@@ -105,6 +105,16 @@ def test_the_balancer_says_who_asks(shared: Installation) -> None:
     assert said["request_id"] != "mine"
 
 
+def test_keys_reach_the_replica(shared: Installation) -> None:
+    """Which checks them; nginx adds, changes and logs nothing of them."""
+    headers = {"Authorization": "Bearer rk_a", "X-API-Key": "rk_b", "Origin": "https://shop.example"}
+    for path in ("/v1/popular", "/recommend/1", "/v1/users/1", "/v1/items/1/similar", "/v1/model"):
+        said = json.loads(shared.get(path, headers=headers)[2])
+        assert (said["authorization"], said["api_key"], said["origin"]) == tuple(headers.values())
+    said = json.loads(shared.get("/v1/events", method="POST", body=b"{}", headers=headers)[2])
+    assert said["authorization"] == "Bearer rk_a"
+
+
 def test_a_refusal_of_a_replica_is_its_answer(shared: Installation, wait_until: Callable[..., None]) -> None:
     """Status, body and Retry-After as it gave them, and no other replica is asked: all of them may be full."""
     status, headers, said = shared.get("/v1/events", method="POST", body=b"{}", headers={"X-Refuse": "7"})

@@ -1,0 +1,62 @@
+"""Whether an address can be reached from other machines, and what has to be there before something listens on it."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from service.errors import UsageError
+from service.security.keyfile import KeyFile
+from service.security.keyring import Keyring
+
+if TYPE_CHECKING:
+    from service.config import Config
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on an address; a name other than localhost might be anything."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def admission(config: Config, host: str, port: int, *, insecure: bool) -> Keyring | None:
+    """Return the keys that a listener checks, and refuse to listen beyond loopback without any.
+
+    Args:
+        config: every setting.
+        host: where to listen.
+        port: where to listen.
+        insecure: listen anywhere, with keys or without.
+
+    Returns:
+        The keys; None where none was ever made, so that every request is let in.
+
+    Raises:
+        UsageError: there must be keys, and there are none.
+        KeysRefused: the key file cannot be used.
+    """
+    keys = KeyFile(config.security_dir).read()
+    if keys is not None:
+        return Keyring(keys)
+    make = "make one with `recollect keys create --scope recommend,events`"
+    if config.keys_required and not insecure:
+        raise UsageError(f"RECOLLECT_KEYS_REQUIRED is set and there are no API keys in {config.home}: {make}")
+    if not insecure and not is_loopback(host):
+        raise UsageError(
+            f"{host}:{port} can be reached from other machines, and there are no API keys in {config.home}: {make}, or"
+            " start with --insecure, which lets everyone who reaches the port read any list, post events for any user"
+            " and erase any user"
+        )
+    return None
+
+
+def warning(host: str, port: int) -> str:
+    """Say what `--insecure` does, for who starts with it and without keys."""
+    return (
+        f"insecure: no API keys are asked for on {host}:{port}; everyone who reaches it can read any list, post events"
+        " for any user and erase any user"
+    )

@@ -1,0 +1,91 @@
+"""Lets a request in, or says why not: the check before every handler that a scope guards.
+
+Invariant: with keys, a request passes only with a key that is valid at this moment, has the scope, and, where the key
+names origins, comes from one of them or from no browser. Without keys every request passes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from aiohttp import hdrs
+from multidict import istr
+
+from service.errors import Forbidden, Unauthorized
+from service.security.key import ApiKey, Scope
+from service.security.keyring import Keyring
+
+API_KEY_HEADER: Final = istr("X-API-Key")
+_AUTHORIZATION: Final = hdrs.AUTHORIZATION
+_ORIGIN: Final = hdrs.ORIGIN
+_SCHEME: Final = "bearer "
+_REALM: Final = 'Bearer realm="recollect"'
+
+
+class Gate:
+    """The check of one replica.
+
+    Args:
+        ring: the keys; None where none was ever made, so that nothing is checked.
+        clock_s: seconds since 1970.
+    """
+
+    __slots__ = ("_clock_s", "ring")
+
+    def __init__(self, ring: Keyring | None = None, clock_s: Callable[[], float] = time.time) -> None:
+        self.ring = ring
+        """Replaced by one assignment, from `service.security.watch`; never set back to None."""
+        self._clock_s = clock_s
+
+    def __repr__(self) -> str:
+        return f"<Gate {'open' if self.ring is None else self.ring}>"
+
+    def admit(self, headers: Mapping[str, str], scope: Scope) -> str | None:
+        """Let a request in.
+
+        Args:
+            headers: the request's, looked up without regard to case.
+            scope: what the route asks for.
+
+        Returns:
+            The id of its key; None where there are no keys.
+
+        Raises:
+            Unauthorized: it has no key, or none that is valid.
+            Forbidden: the key is not for this scope or origin.
+        """
+        ring = self.ring
+        if ring is None:
+            return None
+        text = headers.get(API_KEY_HEADER)
+        if text is None:
+            text = headers.get(_AUTHORIZATION)
+            if text is None or text[:7].lower() != _SCHEME:
+                raise Unauthorized(
+                    "This needs an API key: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
+                    challenge=_REALM,
+                )
+            text = text[7:]
+        key = ring.find(text)
+        if key is None or self._clock_s() >= key.ends_s:
+            raise _refused(key)
+        if scope not in key.granted:
+            raise Forbidden(
+                f"This needs a key with the scope {scope}; key {key.id} has {', '.join(key.scopes)}.",
+                challenge=f'{_REALM}, error="insufficient_scope", scope="{scope}"',
+            )
+        if key.origins and headers.get(_ORIGIN, key.origins[0]) not in key.origins:
+            raise Forbidden(f"Key {key.id} is not for pages of this origin.")
+        return key.id
+
+
+def _refused(key: ApiKey | None) -> Unauthorized:
+    if key is None:
+        why = "The key is none of this installation's."
+    elif key.revoked_at is not None:
+        why = f"Key {key.id} was revoked at {key.revoked_at}."
+    else:
+        why = f"Key {key.id} expired at {key.expires_at}."
+    return Unauthorized(why, challenge=f'{_REALM}, error="invalid_token"')

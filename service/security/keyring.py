@@ -1,0 +1,58 @@
+"""The keys of an installation, looked up by what a caller presents (pure).
+
+Invariant: how long a look-up takes tells nothing about a secret. The id in a key, which is no secret, finds the record;
+what is presented is hashed and the digests are compared in constant time, also where there is no such id.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Final
+
+from service.security.key import KEY_LENGTH, ApiKey
+
+_NO_DIGEST: Final = bytes(32)
+
+
+class Keyring:
+    """Keys by id; never changed, only replaced.
+
+    Args:
+        keys: every key, also those that are not valid any more.
+    """
+
+    __slots__ = ("_by_id",)
+
+    def __init__(self, keys: Iterable[ApiKey]) -> None:
+        self._by_id = {key.id: key for key in keys}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __repr__(self) -> str:
+        return f"<Keyring of {len(self)}>"
+
+    def keys(self) -> list[ApiKey]:
+        """Return every key, in the order of the file."""
+        return list(self._by_id.values())
+
+    def valid(self, now_s: float) -> int:
+        """Count the keys that are valid at a time, in seconds since 1970."""
+        return sum(now_s < key.ends_s for key in self._by_id.values())
+
+    def find(self, text: str) -> ApiKey | None:
+        """Return the key of this text, valid or not; None if there is none.
+
+        Args:
+            text: what a caller presented, whatever it is.
+        """
+        # Hashing takes longer for longer texts, and a header may have 8 KiB.
+        if len(text) != KEY_LENGTH:
+            return None
+        key = self._by_id.get(text[3:11])
+        digest = sha256(text.encode("utf-8", "surrogateescape")).digest()
+        if hmac.compare_digest(digest, _NO_DIGEST if key is None else key.digest):
+            return key
+        return None
