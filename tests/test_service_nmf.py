@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.errors import DataError, UsageError
+from service.errors import UsageError
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.nmf import NmfConfig, fit
 from service.training.algorithms.nmf_reference import fit_slowly
@@ -81,11 +81,16 @@ def test_no_factor_is_below_zero(*, biased: bool) -> None:
         assert predict(snapshot, np.full(3, 3, np.int32), np.arange(3, dtype=np.int32)).tolist() == [0, 0, 0]
 
 
-def test_ratings_below_zero_are_refused() -> None:
-    """They would take factors below zero with them."""
-    data = datasets.read("demo:30x20x300")
-    with pytest.raises(DataError, match=r"ratings of 0 and above, and the least rating here is -2"):
-        fit(replace(data, ratings=data.ratings - 3), NmfConfig(), np.random.default_rng(0), no_progress)
+def test_a_scale_below_zero_is_moved() -> None:
+    """It is learnt from its least rating on, without a factor below zero, and predicted as it is."""
+    data = datasets.read("demo:60x40x900")
+    shifted = replace(data, ratings=data.ratings - 5, rating_min=data.rating_min - 5, rating_max=data.rating_max - 5)
+    snapshot = fit(shifted, NmfConfig(), np.random.default_rng(0), no_progress)
+    assert snapshot.user_factors.min() >= 0
+    assert snapshot.global_mean == -4.5
+    guesses = predict(snapshot, data.user_rows, data.item_rows)
+    assert np.corrcoef(guesses, shifted.ratings)[0, 1] > 0.8
+    assert abs(guesses.mean() - shifted.ratings.mean()) < 0.1
 
 
 def test_factors_cannot_start_from_nothing() -> None:

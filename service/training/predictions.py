@@ -2,7 +2,7 @@
 
 Invariant: a prediction is the score of `ModelSnapshot`, clipped to the rating scale. What a model never saw has zero
 bias and zero factors (`fit` sees to it), so that the formula itself predicts by what is known. Only a model without
-mean and biases knows nothing then; it predicts the mean training rating, as scikit-surprise does.
+biases knows nothing then; it predicts the mean training rating, as scikit-surprise does.
 """
 
 from __future__ import annotations
@@ -48,4 +48,4 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
 
 
 def _is_without_baseline(snapshot: ModelSnapshot) -> bool:
-    return snapshot.global_mean == 0 and not snapshot.user_bias.any() and not snapshot.item_bias.any()
+    return not snapshot.user_bias.any() and not snapshot.item_bias.any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from service.models.vocabulary import Vocabulary
 from service.training.algorithms import registry, settings, threads
 from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
+from service.training.evaluation import splits
 from service.training.evaluation.measures import rmse
 from service.training.interactions import Interactions, ReadReport, no_progress
 
@@ -286,6 +288,57 @@ def test_the_unknown_is_predicted_by_what_is_known(case: Case) -> None:
     assert unknown_item == pytest.approx(3.0, abs=0.5)
     assert not snapshot.user_factors[2].any()
     assert not snapshot.item_factors[3].any()
+
+
+def on_another_scale(data: Interactions, factor: float, shift: float = 0.0) -> Interactions:
+    ratings = (data.ratings.astype(np.float64) * factor + shift).astype(np.float32)
+    low, high = float(ratings.min()), float(ratings.max())
+    return dataclasses.replace(data, ratings=ratings, rating_min=low, rating_max=high)
+
+
+def error_on(case: Case, data: Interactions, factor: float, shift: float = 0.0) -> float:
+    """Return the error on a hold-out of the same data on another scale, in the unit of the first."""
+    scaled = on_another_scale(data, factor, shift)
+    learnt, judged = splits.hold_out(len(data), 0.2, np.random.default_rng(0)) or pytest.fail("too little data")
+    candidate = Candidate.parse(case.name)
+    snapshot = candidate.fit(scaled.take(learnt), candidate.config, np.random.default_rng(0), no_progress)
+    hidden = scaled.take(judged)
+    assert (snapshot.rating_min, snapshot.rating_max) == (scaled.rating_min, scaled.rating_max)
+    scores = scoring.exact_scores(snapshot, 0, np.arange(len(data.items)))
+    assert np.isfinite(scores).all()
+    return rmse(predicted(case, snapshot, hidden.user_rows, hidden.item_rows), hidden.ratings) / factor
+
+
+@of(RATING)
+def test_any_scale_will_do(case: Case) -> None:
+    """Ratings times a number have errors times that number: from 0 to 1, stars, to 100, negative, huge or tiny."""
+    data = datasets.read("demo:150x80x3000")
+    error = error_on(case, data, 1)
+    for factor in (20, 0.2, 1e30, 1e-20):
+        assert error_on(case, data, factor) == pytest.approx(error, rel=2e-3), factor
+    # A scale that begins elsewhere is another problem only for what compares ratings with nothing.
+    for factor, shift in ((4, -10.5), (1, 90)):
+        assert error_on(case, data, factor, shift) == pytest.approx(error, rel=0.1), (factor, shift)
+
+
+@of(RATING)
+@pytest.mark.parametrize("rating", [1.0, 0.0, -3.0, 1e30])
+def test_equal_ratings_are_predicted(case: Case, rating: float) -> None:
+    """Whatever they are; there is nothing to learn, and nothing goes wrong."""
+    data = datasets.read("demo:60x40x900")
+    scaled = on_another_scale(data, 0, rating)
+    snapshot = fitted(case, scaled)
+    guesses = predicted(case, snapshot, data.user_rows[:50], data.item_rows[50:100])
+    assert guesses == pytest.approx(np.full(50, rating), rel=0.05, abs=0.05)
+
+
+@of(RANKING)
+def test_lists_do_not_depend_on_the_scale(case: Case) -> None:
+    """What ranks alone does not look at ratings."""
+    data = datasets.read("demo:60x40x900")
+    first, other = (fitted(case, on_another_scale(data, factor)) for factor in (1, 20))
+    rows = np.arange(len(data.items))
+    assert scoring.exact_scores(first, 3, rows).tobytes() == scoring.exact_scores(other, 3, rows).tobytes()
 
 
 def test_a_single_interaction_is_enough(case: Case) -> None:

@@ -135,7 +135,7 @@ def estimate(
         if not largest < np.finfo(np.float32).max:  # a NaN is not either
             raise TrainingDiverged(
                 f"{NAME} diverged in epoch {epoch + 1} of {n_epochs} with "
-                f"{prefix}learning_rate={config.learning_rate}: lower it, or scale the ratings down"
+                f"{prefix}learning_rate={config.learning_rate}: lower it"
             )
         progress("fit", epoch + 1, n_epochs)
     return Levels(mean, user_bias, item_bias)

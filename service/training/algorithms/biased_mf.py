@@ -27,6 +27,7 @@ from service.training.algorithms.compiled import compiled
 from service.training.algorithms.factors import DescentSettings, Tables, finish, learn, normal, rates, without_bias
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.settings import setting
+from service.training.algorithms.unit import in_unit, unit_of
 from service.training.algorithms.vectors import AHEAD, prefetch, product
 from service.training.interactions import Float32, Int32, Interactions, Progress
 
@@ -58,9 +59,11 @@ def fit(data: Interactions, config: SvdConfig, rng: np.random.Generator, progres
     Raises:
         TrainingDiverged: errors or factors are no longer finite.
     """
-    visiting = visits.in_grid(data, rng)
+    unit = unit_of(data.rating_min, data.rating_max)
+    learnt = in_unit(data, unit)
+    visiting = visits.in_grid(learnt, rng)
     tables = first_tables(data, config, rng)
-    mean = np.float32(data.ratings.mean(dtype=np.float64) if config.biased else 0.0)
+    mean = np.float32(learnt.ratings.mean(dtype=np.float64) if config.biased else 0.0)
     steps = rates(config, PARTS)
 
     def visit(start: int, stop: int) -> float:
@@ -70,7 +73,7 @@ def fit(data: Interactions, config: SvdConfig, rng: np.random.Generator, progres
         )
 
     learn(NAME, data, config, lambda: visiting.epoch(visit), progress)
-    return finish(NAME, data, config, tables, float(mean))
+    return finish(NAME, data, config, tables, float(mean), unit)
 
 
 ALGORITHM: Final = Algorithm(SvdConfig, fit)

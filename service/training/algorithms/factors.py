@@ -16,6 +16,7 @@ from service.errors import TrainingDiverged
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import settings
 from service.training.algorithms.settings import Settings, setting
+from service.training.algorithms.unit import Unit
 from service.training.algorithms.vectors import LANES
 from service.training.assembly import assemble
 from service.training.interactions import Float32, Int32, Interactions, Progress
@@ -129,15 +130,16 @@ def learn(name: str, data: Interactions, config: Any, epoch: Callable[[], float]
         progress("fit", n + 1, config.n_epochs)
 
 
-def finish(name: str, data: Interactions, config: Any, tables: Tables, global_mean: float) -> ModelSnapshot:
+def finish(name: str, data: Interactions, config: Any, tables: Tables, global_mean: float, unit: Unit) -> ModelSnapshot:
     """Build the snapshot of what was learnt.
 
     Args:
         name: the algorithm's.
-        data: what was learnt from.
+        data: what was learnt from, in the unit of its ratings.
         config: the algorithm's settings, with `n_factors`.
         tables: what was learnt; changed.
-        global_mean: in units of the rating scale.
+        global_mean: as it was learnt.
+        unit: what was learnt in.
 
     Raises:
         TrainingDiverged: a number is not finite.
@@ -152,11 +154,11 @@ def finish(name: str, data: Interactions, config: Any, tables: Tables, global_me
         data,
         algorithm=name,
         settings=settings.as_json(config),
-        user_factors=np.ascontiguousarray(tables.user_factors[:, : config.n_factors]),
-        item_factors=np.ascontiguousarray(tables.item_factors[:, : config.n_factors]),
-        user_bias=tables.user_bias,
-        item_bias=tables.item_bias,
-        global_mean=global_mean,
+        user_factors=unit.of_factors(np.ascontiguousarray(tables.user_factors[:, : config.n_factors])),
+        item_factors=unit.of_factors(np.ascontiguousarray(tables.item_factors[:, : config.n_factors])),
+        user_bias=unit.of_biases(tables.user_bias),
+        item_bias=unit.of_biases(tables.item_bias),
+        global_mean=unit.value(global_mean),
     )
 
 
@@ -176,5 +178,5 @@ def _diverged(name: str, data: Interactions, config: Any, epoch: int) -> Trainin
     culprits = ", ".join(f"{key}={value}" for key, value in named.items() if value is not None)
     return TrainingDiverged(
         f"{name} diverged in epoch {epoch} of {config.n_epochs} on ratings from {data.rating_min:g} to "
-        f"{data.rating_max:g} with {culprits}: lower the learning rates, or scale the ratings down"
+        f"{data.rating_max:g} with {culprits}: lower the learning rates"
     )

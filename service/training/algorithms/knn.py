@@ -32,6 +32,7 @@ from service.training.algorithms.neighbours import SIMILARITIES, Compared
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.rowwise import grouped, rows_of, tidy
 from service.training.algorithms.settings import Settings, setting
+from service.training.algorithms.unit import unit_of
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Interactions, Progress
 
@@ -99,7 +100,8 @@ def algorithm(name: str, levels_of: LevelsOf) -> Algorithm:
     def fit(data: Interactions, config: KnnConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
         ratings = history(data)
         levels = levels_of(ratings, config)
-        compared = _compared(ratings, ratings.T.tocsr(), config)
+        scale = (data.rating_min, data.rating_max)
+        compared = _compared(ratings, ratings.T.tocsr(), config, scale)
         similar = neighbours.nearest(compared, config.n_neighbours, float(config.serving_shrinkage), progress)
         return assemble(
             data,
@@ -133,7 +135,7 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     """
     config = KnnConfig(**snapshot.settings)
     by_user, by_item = snapshot.history, snapshot.seen_by
-    compared = _compared(by_user, by_item, config)
+    compared = _compared(by_user, by_item, config, (snapshot.rating_min, snapshot.rating_max))
     biases = (snapshot.user_bias, snapshot.item_bias)
     if config.user_based:
         residuals = _above(by_item, snapshot.global_mean, *biases[::-1])
@@ -163,8 +165,8 @@ def estimated_baseline(ratings: csr_array, config: KnnConfig) -> Levels:
     return baseline.estimate(ratings, BaselineConfig(**values), prefix=prefix)
 
 
-def _compared(by_user: csr_array, by_item: csr_array, config: KnnConfig) -> Compared:
-    """Return what the similarities are taken over."""
+def _compared(by_user: csr_array, by_item: csr_array, config: KnnConfig, scale: tuple[float, float]) -> Compared:
+    """Return what the similarities are taken over, for ratings of some scale."""
     sides = (by_user, by_item)
     values: tuple[Float32 | None, Float32 | None] = (None, None)
     if config.similarity == "pearson_baseline":
@@ -174,6 +176,10 @@ def _compared(by_user: csr_array, by_item: csr_array, config: KnnConfig) -> Comp
         # The same for any zero of the scale, and most exact for one in its midst.
         middle = np.rint(by_user.data.mean())
         values = (by_user.data - middle, by_item.data - middle)
+    elif config.similarity == "msd" and (factor := unit_of(*scale).factor) != 1:
+        # Of the four it is the one that another unit of ratings would change.
+        mine_learnt, others_learnt = ((side.data.astype(np.float64) * factor).astype(np.float32) for side in sides)
+        values = (mine_learnt, others_learnt)
     mine, others = (rows_of(matrix, column) for matrix, column in zip(sides, values, strict=True))
     by_x, by_y = (mine, others) if config.user_based else (others, mine)
     return Compared(by_x, by_y, SIMILARITIES.index(config.similarity), config.min_support, float(config.shrinkage))

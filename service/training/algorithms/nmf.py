@@ -17,9 +17,9 @@ damps that is the regularisation, so that without it a fit does not settle. And 
 starts: on one fold of MovieLens 1M, an RMSE between .9115 and .9157. So there are several starts, of which that with
 the least error on the training ratings is kept, which went along with the error on the others (r = .89 on that fold).
 
-Invariants: factors that start from zero or above stay there, as no rating may be below zero; a factor whose denominator
-is not above zero stays what it is. The result is a function of data, settings and generator alone: each row's sums are
-added up in one order by one core, and the biases, which follow upon one another, by one core in all.
+Invariants: factors that start from zero or above stay there, as no rating is learnt below zero; a factor whose
+denominator is not above zero stays what it is. The result is a function of data, settings and generator alone: each
+row's sums are added up in one order by one core, and the biases, which follow upon one another, by one core in all.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from service.errors import DataError, UsageError
+from service.errors import UsageError
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import threads, visits
 from service.training.algorithms.compiled import compiled
 from service.training.algorithms.factors import Tables, finish, learn, uniform, without_bias
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.settings import Settings, setting
+from service.training.algorithms.unit import in_unit, unit_of
 from service.training.algorithms.vectors import AHEAD, prefetch, product
 from service.training.algorithms.visits import Visits
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
@@ -89,7 +90,7 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
     """Fit NMF, on all cores.
 
     Args:
-        data: at least one rating, none below zero.
+        data: at least one rating; a scale that begins below zero is moved to begin there while it is learnt.
         config: the settings.
         rng: draws the order in which biases are changed, and the first factors.
         progress: told of the epochs.
@@ -98,14 +99,12 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
         The model; users and items without a rating in `data` have neither bias nor factors.
 
     Raises:
-        DataError: a rating is below zero.
         TrainingDiverged: predictions or factors are no longer finite.
     """
-    least = float(data.ratings.min())
-    if least < 0:
-        raise DataError(f"{NAME} learns from ratings of 0 and above, and the least rating here is {least:g}")
-    mean = np.float32(data.ratings.mean(dtype=np.float64) if config.biased else 0.0)
-    descent = _Descent(visits.user_by_user(data, rng), len(data.users), len(data.items), mean, config)
+    unit = unit_of(min(data.rating_min, float(data.ratings.min())), data.rating_max, from_zero=True)
+    learnt = in_unit(data, unit)
+    mean = np.float32(learnt.ratings.mean(dtype=np.float64) if config.biased else 0.0)
+    descent = _Descent(visits.user_by_user(learnt, rng), len(data.users), len(data.items), mean, config)
 
     def start(number: int) -> tuple[float, Tables]:
         def of_all(stage: str, done: int, total: int) -> None:
@@ -116,7 +115,7 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
         return descent.squared_error(tables), tables
 
     _, tables = min(map(start, range(config.n_starts)), key=itemgetter(0))
-    return finish(NAME, data, config, tables, float(mean))
+    return finish(NAME, data, config, tables, float(mean), unit)
 
 
 ALGORITHM: Final = Algorithm(NmfConfig, fit)

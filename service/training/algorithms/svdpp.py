@@ -33,6 +33,7 @@ from service.training.algorithms.compiled import compiled
 from service.training.algorithms.factors import DescentSettings, Tables, finish, learn, normal, rates, without_bias
 from service.training.algorithms.registry import Algorithm
 from service.training.algorithms.settings import setting
+from service.training.algorithms.unit import in_unit, unit_of
 from service.training.algorithms.vectors import AHEAD, prefetch, product
 from service.training.interactions import Float32, Int32, Interactions, Progress
 
@@ -74,9 +75,11 @@ def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progr
     Raises:
         TrainingDiverged: errors or factors are no longer finite.
     """
-    visiting = visits.user_by_user(data, rng)
+    unit = unit_of(data.rating_min, data.rating_max)
+    learnt = in_unit(data, unit)
+    visiting = visits.user_by_user(learnt, rng)
     tables, implicit_factors = first_tables(data, config, rng)
-    mean = np.float32(data.ratings.mean(dtype=np.float64))
+    mean = np.float32(learnt.ratings.mean(dtype=np.float64))
     steps = rates(config, PARTS)
 
     def visit(start: int, stop: int) -> float:
@@ -87,7 +90,7 @@ def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progr
 
     learn(NAME, data, config, lambda: visiting.epoch(visit), progress)
     _add_implicit(visiting.users, visiting.items, tables.user_factors, implicit_factors)
-    return finish(NAME, data, config, tables, float(mean))
+    return finish(NAME, data, config, tables, float(mean), unit)
 
 
 ALGORITHM: Final = Algorithm(SvdppConfig, fit)
