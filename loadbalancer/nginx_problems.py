@@ -29,7 +29,7 @@ PROBLEMS = (
     Problem(414, "uri-too-long", "URI too long", "The request line may have 8 KiB at most."),
     Problem(415, "unsupported-body", "Unsupported body", "Send the body without Content-Encoding."),
     Problem(429, "too-many-requests", "Too many requests", "This client is over its share; try again later."),
-    Problem(500, "internal", "Internal error", "The balancer failed."),
+    Problem(500, "internal", "Internal error", "Something went wrong on our side."),
     Problem(501, "not-implemented", "Not implemented", "This transfer encoding is not supported."),
     Problem(502, "unavailable", "Temporarily unavailable", "No replica answers; try again."),
     Problem(503, "unavailable", "Temporarily unavailable", "No replica can answer this at the moment; try again."),
@@ -45,17 +45,13 @@ _HEADERS_TOO_LARGE = 494
 _UNREACHABLE = "/../problem"
 
 
-def error_pages(without: frozenset[int] = frozenset()) -> list[str]:
-    """Return the directives that send each error to its answer.
+STATUSES = frozenset(problem.status for problem in PROBLEMS)
 
-    Args:
-        without: statuses that another directive is for.
-    """
+
+def error_pages(statuses: frozenset[int] = STATUSES) -> list[str]:
+    """Return the directives that send errors to their answers."""
     lines = []
-    for problem in PROBLEMS:
-        status = problem.status
-        if status in without:
-            continue
+    for status in sorted(statuses):
         if status in _WITHOUT_PATH:
             also = f" {_HEADERS_TOO_LARGE}" if status == 400 else ""
             lines.append(f"error_page {status}{also} {_UNREACHABLE}/{status};")

@@ -39,12 +39,12 @@ class Route:
 ROUTES = (
     Route("/recommend/", "list_text"),
     Route("/v1/recommendations/", "list_json"),
-    Route("/v1/recommendations", "list_json"),
+    Route("/v1/recommendations", "model"),
     Route("/v1/popular", "list_json"),
     Route("/v1/events", "events"),
-    Route("/v1/items/", "others"),
+    Route("/v1/items/", "model"),
     Route("/v1/users/", "others"),
-    Route("/v1/model", "others"),
+    Route("/v1/model", "model"),
     Route("/openapi.json", "others"),
     Route("/docs", "others"),
     Route("/healthz", "health"),
@@ -52,7 +52,7 @@ ROUTES = (
 )
 
 # The static file that stands in when no replica answers, its type, and the requests whose answer it is: the query of
-# any other asks for what is not in the file, and a body may.
+# any other asks for what is not in the file.
 _STATICS = {
     "list_text": ("popular.txt", "text/plain; charset=utf-8", ("GET", "HEAD")),
     "list_json": ("popular.json", "application/json", ("GET", "HEAD", "GET?n=10", "HEAD?n=10")),
@@ -89,13 +89,16 @@ def lists(settings: BalancerSettings, models: str) -> str:
 
 
 def _list(to: str, settings: BalancerSettings) -> str:
-    # error_page lines of a location replace the server's, so all of them are said again.
-    pages = "\n".join(" " * 6 + line for line in error_pages(frozenset({502, 504})))
+    # error_page lines of a location replace the server's, and here a replica's answer of such a status, too; so only
+    # those are said again that nginx may meet in this place.
+    pages = "\n".join(" " * 6 + line for line in error_pages(frozenset({400, 413, 500})))
     return f"""\
     location @{to} {{
       proxy_pass http://lists;
       proxy_read_timeout {settings.list_timeout_ms}ms;
+      proxy_next_upstream error timeout invalid_header non_idempotent http_504;
       proxy_next_upstream_timeout {settings.list_budget_ms}ms;
+      proxy_intercept_errors on;
 {pages}
       error_page 502 504 =200 @{to}_static;
     }}"""

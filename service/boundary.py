@@ -19,6 +19,8 @@ from service.errors import (
     Forbidden,
     Malformed,
     MethodNotAllowed,
+    NoModel,
+    NoModelHere,
     NotFound,
     RequestError,
     RequestTimedOut,
@@ -52,6 +54,8 @@ def bounded(parts: Parts, route: str, handler: Handler, scope: Scope | None = No
             if scope is not None:
                 gate.admit(request.headers, scope)
             response = await handler(request)
+        except NoModel as error:
+            response = problem(NoModelHere() if "X-Recollect-Balancer" in request.headers else error)
         except RequestError as error:
             response = problem(error)
         except web.HTTPException as error:

@@ -21,7 +21,9 @@
         ├── TooLarge            413
         ├── UnsupportedBody     415     encoded, or not JSON
         ├── Invalid             422     JSON of the wrong content; one entry per bad field
-        └── Unavailable         503     draining, no model, or no room for events; carries Retry-After
+        └── Unavailable         503     draining, or no room for events; carries Retry-After
+            └── NoModel         503     nothing to make a list of
+                └── NoModelHere 504     the same, said to nginx, which asks another replica then
 """
 
 from __future__ import annotations
@@ -185,3 +187,16 @@ class Unavailable(RequestError):
     """Draining, no model, or no room for events."""
 
     status, name, title = 503, "unavailable", "Temporarily unavailable"
+
+
+class NoModel(Unavailable):
+    """Nothing to make a list of."""
+
+    def __init__(self) -> None:
+        super().__init__("No model is loaded yet.", retry_after_s=1)
+
+
+class NoModelHere(NoModel):
+    """The same, said to nginx, which asks another replica then; a 503 may be overload, which must not visit all."""
+
+    status = 504

@@ -7,7 +7,7 @@ model still knows them.
 
 from __future__ import annotations
 
-from service.errors import Unavailable
+from service.errors import NoModel
 from service.models.snapshot import ModelSnapshot
 
 
@@ -26,11 +26,11 @@ class ModelStore:
         """Return the served snapshot.
 
         Raises:
-            Unavailable: none has been loaded yet.
+            NoModel: none has been loaded yet.
         """
         snapshot = self._current
         if snapshot is None:
-            raise Unavailable("No model is loaded yet.", retry_after_s=1)
+            raise NoModel
         return snapshot
 
     @property

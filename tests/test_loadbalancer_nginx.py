@@ -140,8 +140,8 @@ def test_a_route_is_found_in_the_raw_target() -> None:
     [
         ("/recommend/..", "list_text"),
         ("/recommend/a%2F..%2F..%2Fhealthz", "list_text"),
-        ("/v1/recommendations", "list_json"),
-        ("/v1/recommendations?n=3", "list_json"),
+        ("/v1/recommendations", "model"),
+        ("/v1/recommendations?n=3", "model"),
         ("/v1/recommendations/a?n=3", "list_json"),
         ("/v1/recommendationsx", None),
         ("/v1/events", "events"),

@@ -480,6 +480,10 @@ async def test_without_a_model_everything_says_so(parts: Parts) -> None:
     async with TestClient(TestServer(build_app(empty))) as client:
         for path in ("/v1/recommendations/u1", "/v1/model", "/readyz", "/v1/popular"):
             assert (await body(client, "GET", path, 503))["type"] == "/problems/unavailable"
+        # nginx asks another replica at a 504, and at no 503, which may be overload.
+        balanced = {"X-Recollect-Balancer": "1"}
+        assert (await body(client, "GET", "/v1/popular", 504, headers=balanced))["status"] == 504
+        await body(client, "GET", "/readyz", 503, headers=balanced)
         async with client.get("/healthz") as response:
             assert response.status == 200
     parts.producer.close()

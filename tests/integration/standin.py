@@ -1,8 +1,9 @@
 """Stands in for `python -m ops` where a test is about the balancer: `serve` answers with what it was asked.
 
 Run by path, never imported. A request with X-Die-Once: FILE makes the first replica that gets it make FILE and die;
-one with X-Refuse: S is refused, to be tried again after S seconds; one with X-Wait-For: FILE is answered once FILE is
-there.
+one with X-Refuse: S is refused, to be tried again after S seconds; one with X-Wait-For: FILE makes FILE.<its id>, and
+is answered once FILE is there; one with X-No-Model: DIGITS is answered by the slots in them as by a replica without a
+model.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ async def _run(options: argparse.Namespace) -> None:
     async def answer(request: web.Request) -> web.Response:
         _die_once(request)
         if "X-Wait-For" in request.headers:
-            await _wait_for(Path(request.headers["X-Wait-For"]))
+            await _wait_for(Path(request.headers["X-Wait-For"]), request.headers["X-Request-Id"])
+        if str(options.slot) in request.headers.get("X-No-Model", ""):
+            return web.Response(status=504 if "X-Recollect-Balancer" in request.headers else 503, text="no model")
         if "X-Refuse" in request.headers:
             refusal = {"Retry-After": request.headers["X-Refuse"], "X-Slot": str(options.slot)}
             return web.Response(status=503, text="the spool is full", headers=refusal)
@@ -84,7 +87,8 @@ async def _run(options: argparse.Namespace) -> None:
     await admin_runner.cleanup()
 
 
-async def _wait_for(gate: Path) -> None:
+async def _wait_for(gate: Path, name: str) -> None:
+    gate.with_name(f"{gate.name}.{name}").touch()
     while not await asyncio.to_thread(gate.exists):  # noqa: ASYNC110 (nothing tells when a file appears)
         await asyncio.sleep(0.01)
 

@@ -117,17 +117,49 @@ def test_keys_reach_the_replica(shared: Installation) -> None:
 
 def test_a_refusal_of_a_replica_is_its_answer(shared: Installation, wait_until: Callable[..., None]) -> None:
     """Status, body and Retry-After as it gave them, and no other replica is asked: all of them may be full."""
+    before = len(_refused(shared))
     status, headers, said = shared.get("/v1/events", method="POST", body=b"{}", headers={"X-Refuse": "7"})
     assert (status, headers["Retry-After"], said) == (503, "7", b"the spool is full")
-    wait_until(lambda: _refused(shared), what="the line in the access log")
-    assert _refused(shared) == ["503"]
+    wait_until(lambda: len(_refused(shared)) > before, what="the line in the access log")
+    assert set(_refused(shared)) == {"503"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/recommend/42", "/v1/recommendations/42?n=3", "/v1/popular", "/v1/items/1/similar", "/v1/model"]
+)
+def test_a_list_goes_on_to_a_replica_with_a_model(shared: Installation, path: str) -> None:
+    """As long as one has a model, nobody notices that others have none."""
+    for _ in range(4):
+        status, _, said = shared.get(path, headers={"X-No-Model": "02"})
+        assert (status, json.loads(said)["slot"]) == (200, 1)
+
+
+def test_without_any_model_a_list_is_the_static_one(shared: Installation) -> None:
+    """Where that is what was asked for; all else says that there is none, and when to try again."""
+    without = {"X-No-Model": "012"}
+    status, headers, said = shared.get("/recommend/42", headers=without)
+    assert (status, headers["X-Degraded"], said) == (200, "static", b"1,2,3\n")
+    assert shared.get("/v1/recommendations/42?n=3", headers=without)[0] == 503
+    assert shared.get("/v1/model", headers=without)[0] in {502, 504}
+
+
+@pytest.mark.parametrize("path", ["/recommend/42", "/v1/popular", "/v1/model"])
+def test_an_overloaded_replicas_refusal_visits_no_other(
+    shared: Installation, wait_until: Callable[..., None], path: str
+) -> None:
+    """A list that one replica refuses is not offered to all of them, and no static list hides the refusal."""
+    before = len(_refused(shared))
+    status, headers, said = shared.get(path, headers={"X-Refuse": "9"})
+    assert (status, headers["Retry-After"], said) == (503, "9", b"the spool is full")
+    wait_until(lambda: len(_refused(shared)) > before, what="the line in the access log")
+    assert set(_refused(shared)) == {"503"}
 
 
 def _refused(installation: Installation) -> list[str]:
-    """The statuses of all attempts at each request that was refused, as the access logs have them."""
+    """The statuses of all attempts at each request that a replica refused, as the access logs have them."""
     texts = [log.read_text() for log in (installation.folder / "logs").glob("*.access.log")]
     lines = [json.loads(line) for text in texts for line in text.splitlines()]
-    return [line["us"] for line in lines if line["s"] == 503]
+    return [line["us"] for line in lines if "503" in line["us"]]
 
 
 def test_each_nginx_answers_for_itself_on_a_port_of_its_own(shared: Installation) -> None:
