@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ops.data_options import Columns, Data, Dates, Decimal, Encoding, OptionalData, requested
 from ops.refusal import run
 
 if TYPE_CHECKING:
@@ -49,9 +50,11 @@ Insecure = Annotated[
 
 @app.command()
 def up(
-    data: Annotated[
-        str | None, typer.Option("--data", help="Train on this unless the active model already is.")
-    ] = None,
+    data: OptionalData = None,
+    columns: Columns = None,
+    dates: Dates = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     replicas: Replicas = None,
     port: Port = None,
     insecure: Insecure = False,
@@ -60,8 +63,8 @@ def up(
     from ops.up import up as run_up
 
     config = _config()
-    source = None if data is None else _source(config, data)
-    return run_up(config, data=source, replicas=replicas, port=port, insecure=insecure)
+    wanted = requested(config, data, columns, dates, encoding, decimal) if data else None
+    return run_up(config, data=wanted, replicas=replicas, port=port, insecure=insecure)
 
 
 @app.command()
@@ -122,14 +125,7 @@ def balance_restart(as_json: Json = False) -> int:
 
 @app.command()
 def train(
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            help="A MovieLens directory, a CSV, TSV, JSONL or Parquet file, archive[:PATH], "
-            "or demo[:USERSxITEMSxRATINGS].",
-        ),
-    ],
+    data: Data,
     algorithm: Annotated[
         str | None,
         typer.Option("--algorithm", help="Its name, or a preset's such as best; svd, or ials without ratings."),
@@ -146,6 +142,10 @@ def train(
         typer.Option("--activate/--no-activate", help="Serve it in any case, or not; else unless it is much worse."),
     ] = None,
     threads: Threads = 0,
+    columns: Columns = None,
+    dates: Dates = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     as_json: Json = False,
 ) -> int:
     """Fit, measure on a hold-out, publish a version, activate it."""
@@ -154,7 +154,7 @@ def train(
     config = _config()
     return run_train(
         config,
-        data=_source(config, data),
+        data=requested(config, data, columns, dates, encoding, decimal),
         algorithm=algorithm,
         settings=settings or [],
         scale=scale,
@@ -167,7 +167,7 @@ def train(
 
 @app.command()
 def evaluate(
-    data: Annotated[str, typer.Option("--data", help="As for train.")],
+    data: Data,
     algorithms: Annotated[
         str, typer.Option("--algorithms", help="Names, comma separated; the popularity baseline is added.")
     ] = "svd",
@@ -196,6 +196,10 @@ def evaluate(
     ] = None,
     threads: Threads = 0,
     report: Annotated[Path | None, typer.Option("--report", help="Write a page of it that stands alone.")] = None,
+    columns: Columns = None,
+    dates: Dates = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     as_json: Json = False,
 ) -> int:
     """Compare algorithms on the same splits."""
@@ -204,13 +208,13 @@ def evaluate(
     config = _config()
     return run_evaluate(
         config,
-        data=_source(config, data),
+        data=requested(config, data, columns, dates, encoding, decimal),
         algorithms=[name.strip() for name in algorithms.split(",") if name.strip()],
         settings=settings or [],
         split=split,
         folds=folds,
         test_share=test_share,
-        test=None if test is None else _source(config, test),
+        test=None if test is None else requested(config, [test], columns, dates, encoding, decimal),
         seed=seed,
         ks=k,
         relevant_from=relevant_from,
@@ -295,10 +299,3 @@ def _config() -> Config:
     from service.config import from_env
 
     return from_env(os.environ)
-
-
-def _source(config: Config, data: str) -> str:
-    """Say which archive `--data archive` means: this installation's."""
-    from service.training.data.archived import resolved
-
-    return resolved(data, config.archive_dir)

@@ -14,6 +14,7 @@ from ops.train import complaints
 if TYPE_CHECKING:
     from service.config import Config
     from service.training.algorithms.registry import Candidate
+    from service.training.data.request import DataRequest
     from service.training.evaluation.protocol import Protocol
 
 _MEBIBYTE: Final = 1 << 20
@@ -23,13 +24,13 @@ _SIGNIFICANT: Final = 0.05
 def evaluate(
     config: Config,
     *,
-    data: str,
+    data: str | DataRequest,
     algorithms: Sequence[str],
     settings: Sequence[str] = (),
     split: str | None = None,
     folds: int | None = None,
     test_share: float | None = None,
-    test: str | None = None,
+    test: str | DataRequest | None = None,
     seed: int = 0,
     ks: str = "10,20",
     relevant_from: float | None = None,
@@ -43,7 +44,7 @@ def evaluate(
 
     Args:
         config: every setting; none matters here, it is what every verb is given.
-        data: a path or a specification, see `service.training.data.datasets.read`.
+        data: what to read, see `service.training.data.datasets.read`.
         algorithms: their names; the popularity baseline is added.
         settings: `algorithm.name=value` texts.
         split: a name of `service.training.evaluation.protocol.WORDS`; by default random folds, or "given" where there
@@ -111,7 +112,7 @@ def _protocol(
     split: str | None,
     folds: int | None,
     test_share: float | None,
-    test: str | None,
+    test: str | DataRequest | None,
     seed: int,
     ks: str,
     relevant_from: float | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from ops.data_options import Columns, Data, Dates, Decimal, Encoding, requested
 from ops.progress import Stages
 from ops.refusal import HELD_BACK, INTERRUPTED
 from ops.table import table
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from service.config import Config
+    from service.training.data.request import DataRequest
     from service.training.search.question import Effort, Question
     from service.training.search.run import Standing
     from service.training.search.study import Method
@@ -32,7 +34,7 @@ _MEASURES: Final = {"rating": "rmse", "ranking": "ndcg@10"}
 
 def command(
     *,
-    data: Annotated[str, typer.Option("--data", help="As for train.")],
+    data: Data,
     algorithm: Annotated[str, typer.Option("--algorithm", help="Its name.")],
     space: Annotated[
         list[str] | None,
@@ -73,6 +75,10 @@ def command(
         bool, typer.Option("--publish", help="Fit the winner on all the data, publish and activate it.")
     ] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write an HTML page with plots.")] = None,
+    columns: Columns = None,
+    dates: Dates = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")] = False,
 ) -> int:
     """Look for the settings of an algorithm that measure best."""
@@ -108,9 +114,10 @@ def command(
         prune=prune,
         study=study,
     )
+    config = from_env(os.environ)
     return search(
-        from_env(os.environ),
-        data=data,
+        config,
+        data=requested(config, data, columns, dates, encoding, decimal),
         question=question,
         effort=effort,
         publish=publish,
@@ -122,7 +129,7 @@ def command(
 def search(
     config: Config,
     *,
-    data: str,
+    data: str | DataRequest,
     question: Question,
     effort: Effort,
     publish: bool = False,
@@ -133,7 +140,7 @@ def search(
 
     Args:
         config: where the winner is published, and where the archive is.
-        data: a path or a specification, see `service.training.data.datasets.read`.
+        data: what to read.
         question: what is searched for.
         effort: how.
         publish: whether the winner is to be fitted on all the data, published and activated.
@@ -148,12 +155,11 @@ def search(
     """
     from ops import search_page, sheet
     from service.training import pipeline
-    from service.training.data import archived, datasets
+    from service.training.data import datasets
     from service.training.search.run import search as run_search
 
     if report is not None:
         sheet.require_writable(report)
-    data = archived.resolved(data, config.archive_dir)
     with Stages() as progress:
         interactions = datasets.read(data, progress)
     for line in complaints(interactions.report):

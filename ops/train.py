@@ -14,13 +14,14 @@ from service.training import pipeline
 
 if TYPE_CHECKING:
     from service.config import Config
+    from service.training.data.request import DataRequest
     from service.training.interactions import Interactions, ReadReport
 
 
 def train(
     config: Config,
     *,
-    data: str,
+    data: str | DataRequest,
     algorithm: str | None = None,
     settings: Sequence[str] = (),
     scale: str | None = None,
@@ -33,7 +34,7 @@ def train(
 
     Args:
         config: where models are published.
-        data: a path or a specification, see `service.training.data.datasets.read`.
+        data: what to read, see `service.training.data.datasets.read`.
         algorithm: its name; None for one that suits the data.
         settings: `key=value` texts.
         scale: the least and the largest rating, as LOW:HIGH; None for what is known or found.
@@ -91,8 +92,8 @@ def held_back_sentence(manifest: dict[str, Any]) -> str:
 
 
 def complaints(report: ReadReport) -> list[str]:
-    """Return one line for each thing in the data that a person should know of."""
-    lines: list[str] = []
+    """Return one line for each thing about the data that a person should know of."""
+    lines = list(report.columns)
     if report.n_bad_rows:
         are = "is bad and was" if report.n_bad_rows == 1 else "are bad and were"
         lines.append(f"{report.n_bad_rows:,} of {report.n_rows:,} rows {are} left out, such as:")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from loadbalancer.parts import Part
     from service.config import Config
+    from service.training.data.request import DataRequest
 
 # How every Python part is started; a verb follows.
 PROGRAM = (sys.executable, "-m", "ops")
@@ -44,7 +45,7 @@ _ANYBODY = "anybody"
 def up(
     config: Config,
     *,
-    data: str | None = None,
+    data: DataRequest | None = None,
     replicas: int | None = None,
     port: int | None = None,
     insecure: bool = False,
@@ -69,6 +70,10 @@ def up(
         BalancerError: a part, a port or a program is missing; nothing is left behind.
         RecollectError: a setting is wrong, or the active model cannot be read.
     """
+    from service.errors import UsageError
+
+    if data is not None and data.reads_standard_input:
+        raise UsageError("up compares its data with the active model's at every start: give a file, not standard input")
     settings = balancer_settings(environ, replicas=replicas, port=port)
     # Refused here in a sentence, and not by every replica at every start.
     config.pseudonymiser()
@@ -238,7 +243,7 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
     """There are no replicas to restart yet; without a handler the signal would kill us."""
 
 
-def _provide_model(config: Config, data: str | None, program: Sequence[str], environ: Mapping[str, str]) -> int:
+def _provide_model(config: Config, data: DataRequest | None, program: Sequence[str], environ: Mapping[str, str]) -> int:
     """Train if there is no model of this data; return the status of the training, 0 without one."""
     from service.training.pipeline import needs_training
 
@@ -247,7 +252,7 @@ def _provide_model(config: Config, data: str | None, program: Sequence[str], env
         return 0
     say(f"training a model on {wanted}")
     # It shares our terminal, for its progress bar and for Ctrl-C.
-    child = spawn_attached([*program, "train", "--data", wanted], environ)
+    child = spawn_attached([*program, "train", *wanted.argv()], environ)
     try:
         status = child.wait()
     except KeyboardInterrupt:

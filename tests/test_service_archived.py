@@ -16,6 +16,7 @@ from service.models import artefact
 from service.models.rating_scale import RatingScale
 from service.training import pipeline
 from service.training.data import archived, datasets
+from service.training.data.request import as_request
 from service.training.interactions import Interactions
 from service.training.scale import Settled, settle
 from telemetry.account import Erasure
@@ -250,13 +251,13 @@ def test_training_on_an_archive(tmp_path: Path) -> None:
     config = Config(home=tmp_path)
     events = [event(f"u{n % 5}", f"i{n}", "rating", value=float(n % 5 + 1)) for n in range(20)]
     spec = archive(config.archive_dir, events)
-    assert pipeline.needs_training(config, spec) == spec
+    assert pipeline.needs_training(config, spec) == as_request(spec)
     manifest = pipeline.train(config, data=spec, algorithm="popularity")
     assert manifest["data"]["source"] == "archive"
     assert manifest["data"]["n_ratings"] == 20
     assert pipeline.needs_training(config, spec) is None
     archive(config.archive_dir, [event("u", "new", "view")], first_seq=21)
-    assert pipeline.needs_training(config, spec) == spec
+    assert pipeline.needs_training(config, spec) == as_request(spec)
 
 
 def test_two_wild_ratings_bend_no_model(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ class TestBeforeTheHeader:
 
     def test_anything_else_is_a_bad_row(self, tmp_path: Path) -> None:
         """The header is found below it, so that no column is taken for another."""
-        data = datasets.read(write(tmp_path / "t.csv", "sep=,\n\nitem,user,rating\ni,u,3\ni,v,4\n"))
+        data = datasets.read(write(tmp_path / "t.csv", "exported today\n\nitem,user,rating\ni,u,3\ni,v,4\n"))
         assert triples(data) == [("u", "i", 3.0), ("v", "i", 4.0)]
         assert (data.report.n_rows, data.report.n_bad_rows) == (3, 1)
         assert data.report.bad_examples[0].startswith("t.csv:1: not the header")
@@ -299,10 +299,9 @@ class TestRefusals:
             (b"alpha,beta,gamma\n1,2,3\n", "names no user and no item column"),
             (b'[{"user": 1, "item": 2}]\n', "a JSON array, which is not supported: write one object a line"),
             (b"PAR1\x15\x04", "is no whole Parquet file"),
-            (b"\x1f\x8b\x08\x00", "compressed with gzip"),
-            ("user,item\n1,2\n".encode("utf-16"), "encoded in UTF-16"),
-            ("user,item\n1,2\n".encode("utf-32"), "encoded in UTF-32"),
-            ("user,item\n1,2\n".encode("utf-16-le"), "hold NUL characters"),
+            (b"\x1f\x8b\x08\x00", "is not whole: what gzip packed cannot be unpacked"),
+            (b"PK\x03\x04" + bytes(30), "is a broken zip archive"),
+            ("user,item\n1,2\n".encode("utf-16-le"), "name its encoding, such as --encoding utf-16"),
             (b"user,item\r1,2\r3,4\r", "ends its lines with carriage returns alone"),
             (b"<!DOCTYPE html>\n<p>Sorry, not found</p>\n", "a web page, which is not supported"),
             (b"\x1b[31m,item\n1,2\n3,4\n", "names no user column, only \\x1b[31m, item"),
@@ -322,11 +321,11 @@ class TestRefusals:
         assert sentence in str(refusal.value)
         assert "\n" not in str(refusal.value)
 
-    @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet.zst", "a.csv.gz", "a.xlsx"])
-    def test_formats_that_are_not_read(self, tmp_path: Path, name: str) -> None:
+    @pytest.mark.parametrize("name", ["a.xlsx", "a.XLS", "a.ods"])
+    def test_spreadsheets(self, tmp_path: Path, name: str) -> None:
         """They are refused by their names before anything is read."""
         path = write(tmp_path / name, "user,item\n1,2\n")
-        with pytest.raises(DataError, match="not supported"):
+        with pytest.raises(DataError, match="is a spreadsheet, which is not supported: save it as CSV"):
             datasets.read(path)
 
     @pytest.mark.parametrize(

@@ -91,7 +91,13 @@ class TestBadRows:
             5: ({"user_id": "u", "rating": 3, "timestamp": 7}, "the item id is empty"),
             7: (GOOD | {"item_id": True}, "the item id 'true' is neither a text nor a whole number"),
             8: (GOOD | {"user_id": 4.5}, "the user id '4.5' is neither a text nor a whole number"),
-            9: (GOOD | {"rating": False}, "the rating 'false' is not a finite number"),
+            9: (
+                GOOD | {"rating": False},
+                (
+                    "the rating 'false' is not a finite number; write 1 and 0, or leave the column out with "
+                    "--columns rating="
+                ),
+            ),
             10: (GOOD | {"rating": {"stars": 5}}, "the rating '{\"stars\":5}' is not a finite number"),
             11: (GOOD | {"rating": 1e39}, "the rating '1e+39' is not a finite number"),
             12: (GOOD | {"timestamp": "yesterday"}, "the timestamp 'yesterday' is neither unix time nor ISO 8601"),
@@ -139,7 +145,6 @@ class TestRefusals:
             ([{"a": 1}], "has no user and no item column, only a"),
             (["", "  "], "holds no rows"),
             (['[{"user": 1}]'], "a JSON array, which is not supported: write one object a line"),
-            ([b"\xff\xfe{"], "encoded in UTF-16"),
         ],
     )
     def test_what_is_no_file_of_rows(self, tmp_path: Path, lines: list[object], sentence: str | None) -> None:
@@ -155,7 +160,7 @@ class TestDirectories:
     def test_part_files_are_one_set(self, tmp_path: Path) -> None:
         """In order of their names, without what their writer notes beside them; bad rows name their file."""
         write(tmp_path / "part-00001.json", GOOD | {"user_id": "b"}, "{")
-        write(tmp_path / "part-00000.json", {"item": "i", "user": "a", "stars": 1, "ts": 2})
+        write(tmp_path / "part-00000.json", {"item": "i", "user": "a", "stars": 1, "ts": 1609556645})
         (tmp_path / "part-00002.json").write_bytes(b"")
         write(tmp_path / "_SUCCESS.json", "nothing")
         write(tmp_path / ".part-00000.json", "nothing")

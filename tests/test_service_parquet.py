@@ -118,7 +118,6 @@ class TestTypes:
             ("user", pa.array([True]), "user id"),
             ("item", pa.array([["i"]]), "item id"),
             ("rating", pa.array([{"stars": 1}]), "rating"),
-            ("rating", pa.array([True]), "rating"),
             ("timestamp", pa.array([b"1"]), "timestamp"),
         ],
     )

@@ -16,6 +16,7 @@ from service.models import artefact
 from service.models.rating_scale import RatingScale
 from service.training import pipeline
 from service.training.data import datasets
+from service.training.data.request import as_request
 from service.training.interactions import Interactions
 from service.training.popularity import decayed
 
@@ -290,8 +291,8 @@ class TestNeedsTraining:
     def test_without_a_model(self, config: Config, tmp_path: Path) -> None:
         """The data asked for, else the demo set; data that is not there is refused."""
         path = write(tmp_path / "t.csv", "a,b,3\n")
-        assert pipeline.needs_training(config, None) == "demo"
-        assert pipeline.needs_training(config, path) == path
+        assert pipeline.needs_training(config, None) == as_request("demo")
+        assert pipeline.needs_training(config, path) == as_request(path)
         with pytest.raises(DataError):
             pipeline.needs_training(config, str(tmp_path / "missing.csv"))
 
@@ -301,9 +302,9 @@ class TestNeedsTraining:
         pipeline.train(config, data=path, algorithm="svd", settings=SMALL)
         assert pipeline.needs_training(config, None) is None
         assert pipeline.needs_training(config, path) is None
-        assert pipeline.needs_training(config, DEMO) == DEMO
+        assert pipeline.needs_training(config, DEMO) == as_request(DEMO)
         write(tmp_path / "t.csv", "a,b,4\n")
-        assert pipeline.needs_training(config, path) == path
+        assert pipeline.needs_training(config, path) == as_request(path)
         assert pipeline.needs_training(config, None) is None
 
     @pytest.mark.parametrize("damage", ["empty", "active", "array", "manifest", "directory", "never activated"])
@@ -336,7 +337,7 @@ class TestNeedsTraining:
             pipeline.needs_training(config, None)
         assert says in str(refused.value)
         assert which in str(refused.value)
-        assert pipeline.needs_training(config, DEMO) == DEMO
+        assert pipeline.needs_training(config, DEMO) == as_request(DEMO)
 
     def test_a_lost_model_is_not_replaced_by_the_demo_either(self, config: Config) -> None:
         """ACTIVE says that there was one, and no other version is there to serve."""

@@ -18,6 +18,7 @@ from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import registry
 from service.training.data import archived, demo
+from service.training.data.request import DataRequest, as_request
 from service.training.evaluation.leakage import are_among
 from service.training.evaluation.measures import rmse
 from service.training.interactions import Interactions
@@ -94,7 +95,7 @@ def active(models_dir: Path) -> Incumbent | None:
 
 
 def on_scale(
-    config: Config, source: str, data: Interactions, declared: RatingScale | None = None
+    config: Config, source: str | DataRequest, data: Interactions, declared: RatingScale | None = None
 ) -> tuple[Interactions, Settled]:
     """Put a set on the declared scale, that of an earlier model, or its own; see `service.training.scale`.
 
@@ -106,7 +107,8 @@ def on_scale(
     """
     scale = declared or config.models.declared_scale
     known = learnt_scale(config.models_dir) if scale is None else Settled(scale, "declared")
-    return settle(data, known, is_archive=archived.parse_spec(source) is not None)
+    is_archive = any(archived.parse_spec(each) is not None for each in as_request(source).sources)
+    return settle(data, known, is_archive=is_archive)
 
 
 def learnt_scale(models_dir: Path) -> Settled | None:

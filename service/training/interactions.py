@@ -50,6 +50,7 @@ class ReadReport:
         n_bad_rows: rows that were left out.
         bad_examples: the first of them, as "file:line: reason".
         n_duplicates: good rows left out because a later one has the same user and item.
+        columns: which columns were taken for what, and which were ignored, one sentence each.
         notes: what else the reader should know, one sentence each, such as a catalogue that cannot be read.
     """
 
@@ -59,6 +60,7 @@ class ReadReport:
     n_bad_rows: int = 0
     bad_examples: tuple[str, ...] = ()
     n_duplicates: int = 0
+    columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -23,7 +23,7 @@ from service.errors import ModelError, ModelRefused, RunError, UsageError
 from service.models import artefact
 from service.models.forgotten import Forgotten, keep, without_users
 from service.training.data import datasets
-from service.training.data.values import shown
+from service.training.data.request import DataRequest, as_request
 from service.training.evaluation import splits
 from service.training.forgetting import leave_out
 from service.training.interactions import Interactions, Progress, no_progress
@@ -49,7 +49,7 @@ _LOOKED_AT: Final = 5
 def train(
     config: Config,
     *,
-    data: str,
+    data: str | DataRequest,
     algorithm: str | None = None,
     settings: Sequence[str] = (),
     scale: RatingScale | None = None,
@@ -62,7 +62,7 @@ def train(
 
     Args:
         config: where models are published, the declared rating scale, and the half-life of popularity.
-        data: a path or a specification, see `datasets.read`.
+        data: what to read, see `datasets.read`.
         algorithm: its name; None for what suits the data, see `suitability.default_algorithm`.
         settings: `key=value` texts.
         scale: the rating scale; None for the one that the settings declare, or what `scale.settle` finds.
@@ -109,7 +109,7 @@ def train(
     described = describe(interactions)
     if interactions.report.files:
         # A path of this machine says nothing elsewhere, and is nobody's business.
-        described["source"] = shown(Path(data).expanduser().resolve().name)
+        described["source"] = as_request(data).label
     described |= {"scale_from": settled.origin, "seed": seed}
 
     def without_those_forgotten_since(snapshot: ModelSnapshot) -> ModelSnapshot:
@@ -177,7 +177,7 @@ def _suitable(algorithm: str | None, settings: Sequence[str], data: Interactions
     return candidate, data if note is None else noted(data, note)
 
 
-def needs_training(config: Config, data: str | None) -> str | None:
+def needs_training(config: Config, data: str | DataRequest | None) -> DataRequest | None:
     """Return what `up` has to train on before it can serve; None if the active model will do.
 
     The demo data stand in only where there is no model at all: they must not take the place of one that was published
@@ -201,16 +201,16 @@ def needs_training(config: Config, data: str | None) -> str | None:
         fault = f"the active model cannot be served: {str(error).rstrip('.')}"
     if active is None:
         if data is not None:
-            return data
+            return as_request(data)
         published = artefact.versions(config.models_dir)
         if published and fault is None:
             fault = f"no model is active in {config.models_dir}"
         if fault is not None:
             raise ModelRefused(f"{fault}; {_way_out(config.models_dir, published)}")
-        return DEFAULT_DATA
+        return as_request(DEFAULT_DATA)
     described = active.get("data")
     trained_on = described.get("fingerprint") if isinstance(described, dict) else None
-    return None if wanted in {None, trained_on} else data
+    return None if data is None or wanted == trained_on else as_request(data)
 
 
 def _way_out(models_dir: Path, published: Sequence[str]) -> str:

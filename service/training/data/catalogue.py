@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from service.training.data.opening import COMPRESSED_SUFFIXES
 from service.training.data.values import parse_id
 from service.training.interactions import Catalogue
 
@@ -39,7 +40,8 @@ def read_catalogue(ratings: Path) -> tuple[Catalogue, list[str]]:
     Returns:
         What was found, and one sentence for each thing that was not in order.
     """
-    name, read = _FORMATS.get(ratings.name, ("", _read_csv))
+    plain_name = ratings.stem if ratings.suffix in COMPRESSED_SUFFIXES else ratings.name
+    name, read = _FORMATS.get(plain_name, ("", _read_csv))
     path = ratings.with_name(name) if name else None
     if path is None or not path.is_file():
         return Catalogue(), []

@@ -1,14 +1,15 @@
-"""From a PATH to a set of interactions: finds the files, reads them, and keeps the latest of doubled pairs.
+"""From a request to a set of interactions: finds the files, reads them, merges them, and keeps one row of each pair.
 
-Invariant: reading is a function of the source's bytes. What cannot be used is never silent: it is counted and named in
-the report, or ends in a `DataError` that says what is wrong and where.
+Invariants: reading is a function of the sources' bytes and of the request. What cannot be used is never silent: it is
+counted and named in the report, or ends in a `DataError` that says what is wrong and where. Of several sources the row
+of the later one stays; within one source the latest, by time and then by line.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from service.errors import DataError
 from service.models.vocabulary import Vocabulary
 from service.training.data import archived, demo, sources
-from service.training.data.sources import Source
+from service.training.data.request import AS_IS, DataRequest, Reading, as_request
 from service.training.data.values import shown
 from service.training.interactions import Catalogue, Int64, Interactions, Progress, ReadReport, no_progress
 
@@ -26,97 +27,216 @@ if TYPE_CHECKING:
 
 # Ranks are far apart in time: more than all the seconds that a time can have.
 _RANK_S: Final = 1 << 40
+# Ranks within one source are below this; the next source's begin there.
+_RANKS: Final = 64
 
 
-def read(path_or_spec: str, progress: Progress = no_progress) -> Interactions:
+def read(data: str | DataRequest, progress: Progress = no_progress) -> Interactions:
     """Read a set of interactions.
 
     Args:
-        path_or_spec: a MovieLens directory in one of its three formats, one file of them, a CSV, TSV, JSONL or Parquet
-            file with `user,item[,rating][,timestamp]` columns, a directory of JSONL or Parquet files,
-            `archive:PATH`, or `demo[:USERSxITEMSxRATINGS]`.
+        data: a request, or one path or specification: a MovieLens directory in one of its three formats, one file of
+            them, a CSV, TSV, JSONL or Parquet file with `user,item[,rating][,timestamp]` columns, packed or not, a
+            directory or a zip archive of them, "-" for standard input, `archive:PATH`, or
+            `demo[:USERSxITEMSxRATINGS]`.
         progress: told of the bytes read.
 
     Returns:
-        The usable rows; of a doubled (user, item) pair the latest, by time and then by line.
+        The usable rows, one of each pair of user and item.
 
     Raises:
         DataError: there is nothing there, it is not such a source, no row is usable, or more than half of them are bad.
     """
-    size = demo.parse_spec(path_or_spec)
-    if size is not None:
+    request = as_request(data)
+    first, *others = request.sources
+    size = demo.parse_spec(first)
+    if size is not None and not others:
         return demo.generate(size, progress)
-    root = archived.parse_spec(path_or_spec)
-    if root is not None:
-        return _read_archive(root, progress)
-    return _read_files(path_or_spec, sources.find(path_or_spec), progress)
+    parts = [_read_source(source, request.reading, progress) for source in request.sources]
+    if not others:
+        return _interactions(parts[0])
+    return _interactions(_merged(parts, request))
 
 
-def fingerprint(path_or_spec: str) -> str:
+def fingerprint(data: str | DataRequest) -> str:
     """Return "sha256:…" of a source without reading it as data.
 
-    For files it is the sha256 of their bytes, for the demo set that of its size and its generator's version, for an
-    archive that of how many events of each producer it holds.
+    For one source that is read without options it is that of the files' bytes, of the demo set's size and its
+    generator's version, or of how many events of each producer an archive holds. For several sources, or with options,
+    it is over all of these and the options.
 
     Args:
-        path_or_spec: as for `read`.
+        data: as for `read`.
 
     Raises:
         DataError: there is nothing there, or it cannot be read.
     """
-    size = demo.parse_spec(path_or_spec)
+    request = as_request(data)
+    return _combined([_fingerprint(source) for source in request.sources], request.reading)
+
+
+def _fingerprint(source: str) -> str:
+    size = demo.parse_spec(source)
     if size is not None:
         return demo.fingerprint(size)
-    root = archived.parse_spec(path_or_spec)
-    return sources.fingerprint(sources.find(path_or_spec)) if root is None else archived.fingerprint(root)
+    root = archived.parse_spec(source)
+    return sources.fingerprint(source) if root is None else archived.fingerprint(root)
 
 
-def _read_archive(root: Path, progress: Progress) -> Interactions:
-    rows, fingerprint, notes = archived.read_archive(root, progress)
-    report = ReadReport(source=archived.NAME, notes=notes)
-    _refuse_unusable(str(root), rows)
-    return _interactions(rows, fingerprint, report, Catalogue())
+def _combined(fingerprints: list[str], reading: Reading) -> str:
+    if len(fingerprints) == 1 and reading == AS_IS:
+        return fingerprints[0]
+    told = "\n".join(["sources 1", *fingerprints, repr(dataclasses.astuple(reading))])
+    return f"sha256:{hashlib.sha256(told.encode()).hexdigest()}"
 
 
-def _read_files(path_text: str, source: Source, progress: Progress) -> Interactions:
+@dataclass(frozen=True)
+class _Part:
+    """What one source holds."""
+
+    rows: Rows
+    fingerprint: str
+    report: ReadReport
+    catalogue: Catalogue
+
+
+def _read_source(source: str, reading: Reading, progress: Progress) -> _Part:
+    size = demo.parse_spec(source)
+    if size is not None:
+        return _demo_part(demo.generate(size, progress))
+    root = archived.parse_spec(source)
+    if root is not None:
+        rows, fingerprint, notes = archived.read_archive(root, progress)
+        _refuse_unusable(str(root), rows)
+        return _Part(rows, fingerprint, ReadReport(source=archived.NAME, notes=notes), Catalogue())
+    return _read_files(source, reading, progress)
+
+
+def _demo_part(data: Interactions) -> _Part:
+    from service.training.data.rows import Rows
+
+    rows = Rows(
+        user_codes=data.user_rows,
+        item_codes=data.item_rows,
+        ratings=data.ratings,
+        timestamps=data.timestamps,
+        user_ids=list(data.users.id_of),
+        item_ids=list(data.items.id_of),
+        n_rows=len(data),
+        n_bad_rows=0,
+        bad_examples=[],
+    )
+    return _Part(rows, data.fingerprint, data.report, data.catalogue)
+
+
+def _read_files(path_text: str, reading: Reading, progress: Progress) -> _Part:
     # Only here, because what asks for a fingerprint alone has no use for pyarrow.
     from service.training.data.catalogue import read_catalogue
     from service.training.data.jsonl import read_jsonl
     from service.training.data.parquet import read_parquet
     from service.training.data.rows import Gathering
     from service.training.data.tables import read_table
+    from service.training.data.wording import suspicions
 
     readers = {"table": read_table, "jsonl": read_jsonl, "parquet": read_parquet}
     gathering, digest = Gathering(), hashlib.sha256()
     n_bytes, n_read = 0, 0
 
-    def on_block(block: bytes) -> None:
+    def on_raw(piece: bytes) -> None:
         nonlocal n_read
-        digest.update(block)
-        n_read += len(block)
+        digest.update(piece)
+        n_read += len(piece)
         progress("read", n_read, n_bytes)
 
-    path = source.files[0]
-    name = str(path) if len(source.files) == 1 else path_text
-    try:
-        n_bytes = sum(path.stat().st_size for path in source.files)
-        if not n_bytes:
-            raise DataError(f"{name} is empty")
-        for path in source.files:
-            # A part that its writer had nothing for.
-            if path.stat().st_size or len(source.files) == 1:
-                readers[sources.format_of(path)](path, gathering, on_block)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    rows = gathering.finish()
-    _refuse_unusable(name, rows)
-    catalogue, notes = read_catalogue(source.files[0])
+    with sources.found(path_text) as source:
+        name = source.files[0].name if len(source.files) == 1 else path_text
+        try:
+            n_bytes = sum(file.path.stat().st_size for file in source.files)
+            if not n_bytes:
+                raise DataError(f"{name} is empty")
+            for file in source.files:
+                # A part that its writer had nothing for.
+                if file.path.stat().st_size or len(source.files) == 1:
+                    readers[sources.format_of(file, reading)](file, reading, gathering, on_raw)
+        except OSError as error:
+            raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
+        rows = gathering.finish()
+        _refuse_unusable(name, rows)
+        catalogue, notes = read_catalogue(source.files[0].path)
+        is_plain = source.hashed == tuple(file.path for file in source.files)
+        fingerprint = f"sha256:{digest.hexdigest()}" if is_plain else sources.hashed(source.hashed)
     report = ReadReport(
         source=shown(path_text),
-        files=tuple(shown(path.name) for path in source.files),
-        notes=(*source.notes, *notes),
+        files=tuple(file.short_name for file in source.files),
+        columns=gathering.columns,
+        notes=(
+            *source.notes,
+            *suspicions(rows),
+            *notes,
+        ),
     )
-    return _interactions(rows, f"sha256:{digest.hexdigest()}", report, catalogue)
+    return _Part(rows, _combined([fingerprint], reading), report, catalogue)
+
+
+def _merged(parts: list[_Part], request: DataRequest) -> _Part:
+    """Put several sources into one; a row of a later source outranks all rows of earlier ones."""
+    from service.training.data.rows import Rows
+
+    first = parts[0]
+    for source, part in zip(request.sources[1:], parts[1:], strict=True):
+        for what, has, first_has in (
+            ("ratings", part.rows.has_ratings, first.rows.has_ratings),
+            ("times", part.rows.timestamps is not None, first.rows.timestamps is not None),
+        ):
+            if has != first_has:
+                with_it, without = (source, request.sources[0]) if has else (request.sources[0], source)
+                raise DataError(f"{with_it} has {what} and {without} has none: sources of one set must agree")
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    user_codes, item_codes, ranks = [], [], []
+    for place, part in enumerate(parts):
+        rows = part.rows
+        user_codes.append(_recoded(rows.user_codes, rows.user_ids, users))
+        item_codes.append(_recoded(rows.item_codes, rows.item_ids, items))
+        rank = archived.RATING_RANK if rows.has_ratings else 0
+        own = np.full(rows.ratings.size, rank, np.int32) if rows.ranks is None else rows.ranks.astype(np.int32)
+        ranks.append(own + place * _RANKS)
+    timestamps = [part.rows.timestamps for part in parts if part.rows.timestamps is not None]
+    merged = Rows(
+        user_codes=np.concatenate(user_codes),
+        item_codes=np.concatenate(item_codes),
+        ratings=np.concatenate([part.rows.ratings for part in parts]),
+        timestamps=np.concatenate(timestamps) if timestamps else None,
+        user_ids=list(users),
+        item_ids=list(items),
+        n_rows=sum(part.rows.n_rows for part in parts),
+        n_bad_rows=sum(part.rows.n_bad_rows for part in parts),
+        bad_examples=[example for part in parts for example in part.rows.bad_examples],
+        ranks=np.concatenate(ranks),
+    )
+    report = ReadReport(
+        source=str(request),
+        files=tuple(file for part in parts for file in part.report.files),
+        columns=tuple(dict.fromkeys(sentence for part in parts for sentence in part.report.columns)),
+        notes=(
+            f"{len(parts)} sources were merged; where they share a user and an item, the later one counts.",
+            *dict.fromkeys(note for part in parts for note in part.report.notes),
+        ),
+    )
+    catalogue = Catalogue()
+    for part in parts:
+        catalogue = Catalogue(
+            {**catalogue.titles, **part.catalogue.titles}, {**catalogue.genres, **part.catalogue.genres}
+        )
+    fingerprints = [_fingerprint(source) for source in request.sources]
+    return _Part(merged, _combined(fingerprints, request.reading), report, catalogue)
+
+
+def _recoded(codes: NDArray[np.int32], ids: list[str], code_of: dict[str, int]) -> NDArray[np.int32]:
+    """Return codes of one source as those of all, which take up the new ids."""
+    translated = np.fromiter((code_of.setdefault(id_, len(code_of)) for id_ in ids), dtype=np.int32, count=len(ids))
+    recoded: NDArray[np.int32] = translated[codes]
+    return recoded
 
 
 def _refuse_unusable(name: str, rows: Rows) -> None:
@@ -129,7 +249,8 @@ def _refuse_unusable(name: str, rows: Rows) -> None:
         )
 
 
-def _interactions(rows: Rows, fingerprint: str, report: ReadReport, catalogue: Catalogue) -> Interactions:
+def _interactions(part: _Part) -> Interactions:
+    rows = part.rows
     order = rows.timestamps
     if rows.ranks is not None and order is not None:
         order = order + rows.ranks * np.int64(_RANK_S)
@@ -154,16 +275,16 @@ def _interactions(rows: Rows, fingerprint: str, report: ReadReport, catalogue: C
         timestamps=rows.timestamps,
         rating_min=float(rows.ratings.min()),
         rating_max=float(rows.ratings.max()),
-        fingerprint=fingerprint,
+        fingerprint=part.fingerprint,
         report=dataclasses.replace(
-            report,
+            part.report,
             n_rows=rows.n_rows,
             n_bad_rows=rows.n_bad_rows,
             bad_examples=tuple(rows.bad_examples),
             n_duplicates=n_good - kept.size,
         ),
-        catalogue=catalogue,
-        rated=rows.has_ratings if rows.ranks is None else rows.ranks == archived.RATING_RANK,
+        catalogue=part.catalogue,
+        rated=rows.has_ratings if rows.ranks is None else rows.ranks % _RANKS == archived.RATING_RANK,
     )
 
 

@@ -10,7 +10,6 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,9 +19,12 @@ import pyarrow as pa
 from service.errors import DataError
 from service.training.data import layout
 from service.training.data.blocks import BYTE_ORDER_MARK, blocks
-from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times
+from service.training.data.opening import opened
+from service.training.data.request import Reading
+from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times, with_points
+from service.training.data.sources import DataFile
 from service.training.data.typed import id_text, number_text
-from service.training.data.values import shown
+from service.training.data.wording import columns_taken
 
 # Objects take some ten times the room of their text while they are looked at.
 _BLOCK_BYTES: Final = 8 << 20
@@ -31,40 +33,43 @@ _HEAD_LINES: Final = 200
 _SHAPES: Final = 4096
 
 
-def read_jsonl(path: Path, into: Gathering, on_block: Callable[[bytes], None]) -> None:
+def read_jsonl(file: DataFile, reading: Reading, into: Gathering, on_raw: Callable[[bytes], None]) -> None:
     """Read a file of JSON lines.
 
     Args:
-        path: the file; an empty one has no rows.
+        file: the file; an empty one has no rows.
+        reading: how its fields are to be understood.
         into: takes up the rows.
-        on_block: called with each block of the file, in order.
+        on_raw: called with the file's own bytes, in order.
 
     Raises:
-        DataError: its first lines hold no object, or none with a user and an item.
+        DataError: its first lines hold no object, or none with a user and an item, or it is packed and broken.
         OSError: it cannot be read.
     """
     reader: _Reader | None = None
-    for block in blocks(path, _BLOCK_BYTES):
-        text = block
-        if reader is None:
-            text = text.removeprefix(BYTE_ORDER_MARK)
-            reader = _Reader(path, text, into)
-        reader.read(text)
-        on_block(block)
+    with opened(file.path, reading.encoding, on_raw) as text_file:
+        for block in blocks(text_file, file.name, _BLOCK_BYTES):
+            text = block
+            if reader is None:
+                text = text.removeprefix(BYTE_ORDER_MARK)
+                reader = _Reader(file, reading, text, into)
+            reader.read(text)
 
 
 class _Reader:
     """Takes blocks in order."""
 
-    def __init__(self, path: Path, first_block: bytes, into: Gathering) -> None:
-        self._name = shown(path.name)
+    def __init__(self, file: DataFile, reading: Reading, first_block: bytes, into: Gathering) -> None:
+        self._name = file.short_name
+        self._reading = reading
         self._into = into
         self._n_lines = 0
-        names = _names(str(path), first_block)
-        columns = layout.named_columns(str(path), names)
+        names = _names(file.name, first_block)
+        columns = layout.named_columns(file.name, names, reading)
+        into.note_columns(columns_taken(self._name, columns, names, len(names)))
         self._fields = tuple(None if place is None else names[place] for place in columns)
         self._refused_shapes: dict[tuple[str, ...], str] = {}
-        into.begin(str(path), has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)
+        into.begin(file.name, has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)
 
     def read(self, block: bytes) -> None:
         bad: dict[int, str] = {}
@@ -112,7 +117,7 @@ class _Reader:
         if known is None:
             if len(self._refused_shapes) == _SHAPES:
                 self._refused_shapes.clear()
-            roles = layout.roles(shape)
+            roles = layout.roles(shape, self._reading.column_of)
             known = ""
             for role, own in zip(("rating", "timestamp"), self._fields[2:], strict=True):
                 place = roles[role]
@@ -127,18 +132,21 @@ class _Reader:
             None if name is None else pa.array(column, pa.string())
             for name, column in zip(self._fields, texts, strict=True)
         )
+        dates = self._reading.dates
+        if rating is not None and self._reading.decimal == "comma":
+            rating = with_points(rating)
         batch = Batch(
             users=codes(user, self._into.users),
             items=codes(item, self._into.items),
             ratings=None if rating is None else numbers(rating),
-            timestamps=None if timestamp is None else times(timestamp),
+            timestamps=None if timestamp is None else times(timestamp, dates),
         )
         good = batch.good()
         self._into.take(batch, good)
         bad: dict[int, str] = {}
         for rank, row in enumerate(np.flatnonzero(~good).tolist()):
             fields = (None if name is None else column[row] for name, column in zip(self._fields, texts, strict=True))
-            bad[places[row]] = fault(tuple(fields)) if rank < N_EXAMPLES else ""
+            bad[places[row]] = fault(tuple(fields), dates) if rank < N_EXAMPLES else ""
         return bad
 
 

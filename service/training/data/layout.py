@@ -3,20 +3,22 @@
 A table has `user,item[,rating][,timestamp]` columns. With a header they are found by name, in any order, and other
 columns are ignored; without one they are taken by position. The three MovieLens formats are such tables: `u.data` is
 separated by tabs, `ratings.dat` by `::`, and `ratings.csv` has a header. The decision is made by the majority of the
-first lines, so that a broken one among them, or before the header, does not sway it. One line is one row: a quoted
-field does not span lines.
+first lines, so that a broken one among them, or before the header, does not sway it. A quoted field that spans lines
+was put on one line before (`multiline.py`), except in the first lines, which are looked at as they are.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from service.errors import DataError
-from service.training.data.values import looks_like_time, parse_number, shown
+from service.training.data.request import AS_IS, Reading
+from service.training.data.values import Dates, has_decimal_comma, looks_like_time, parse_number, shown
 
 HEAD_BYTES: Final = 1 << 16
 _HEAD_LINES: Final = 200
@@ -25,17 +27,11 @@ _REMARKS: Final = ("#", "%")
 # In order of preference where two would fit equally well.
 _SEPARATORS: Final = {"::": "'::'", "\t": "a tab", ";": "a semicolon", "|": "a bar", ",": "a comma"}
 _SUPPORTED: Final = "give a CSV, TSV, JSONL or Parquet file or a MovieLens directory"
-_TEXT: Final = "convert it to UTF-8"
-_ADVICE: Final = "call the columns user_id, item_id, rating and timestamp"
+_ADVICE: Final = (
+    "call the columns user_id, item_id, rating and timestamp, or name them with --columns user=NAME,item=NAME"
+)
 _MAGICS: Final = {
-    b"\x1f\x8b": ("compressed with gzip", _SUPPORTED),
-    b"PK\x03\x04": ("a zip archive", _SUPPORTED),
-    b"BZh91AY&SY": ("compressed with bzip2", _SUPPORTED),
-    b"\xfd7zXZ": ("compressed with xz", _SUPPORTED),
-    b"(\xb5/\xfd": ("compressed with Zstandard", _SUPPORTED),
-    b"\xff\xfe\0\0": ("encoded in UTF-32", _TEXT),
-    b"\xff\xfe": ("encoded in UTF-16", _TEXT),
-    b"\xfe\xff": ("encoded in UTF-16", _TEXT),
+    b"PK\x03\x04": ("a broken zip archive", _SUPPORTED),
     b"[{": ("a JSON array", "write one object a line"),
     b"<!doctype": ("a web page", _SUPPORTED),
     b"<html": ("a web page", _SUPPORTED),
@@ -65,6 +61,10 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
 # fmt: on
 
 
+# Excel's way to say in the first line what separates the fields.
+_EXCEL: Final = re.compile(r'"?sep=(.)"?')
+
+
 class Columns(NamedTuple):
     """Positions of the columns; None for one that there is not."""
 
@@ -82,11 +82,14 @@ class Layout:
         separator: what stands between two fields.
         n_fields: how many fields a line has.
         n_skipped_lines: lines before the first row: blank ones, remarks and the header.
-        unread_lines: those among them (0-based) that are none of the three.
         user: position of the user id.
         item: position of the item id.
         rating: position of the rating; None where every rating is 1.
         timestamp: position of the time; None where there is none.
+        unread_lines: those of the skipped lines (0-based) that are no blank line, remark or header.
+        names: the names in the header; None where there is none.
+        dates: the order of day and month, see `Reading.dates`.
+        decimal_comma: whether ratings have a comma before their decimals.
     """
 
     separator: str
@@ -97,6 +100,14 @@ class Layout:
     rating: int | None
     timestamp: int | None
     unread_lines: tuple[int, ...] = ()
+    names: tuple[str, ...] | None = None
+    dates: Dates = "iso"
+    decimal_comma: bool = False
+
+    @property
+    def columns(self) -> Columns:
+        """The positions of the columns."""
+        return Columns(self.user, self.item, self.rating, self.timestamp)
 
     @property
     def has_quotes(self) -> bool:
@@ -104,12 +115,13 @@ class Layout:
         return len(self.separator) == 1
 
 
-def detect(name: str, head: bytes) -> Layout:
+def detect(name: str, head: bytes, reading: Reading = AS_IS) -> Layout:
     """Find a table's layout.
 
     Args:
         name: the file, for messages.
         head: its first bytes, whole lines as far as possible, without a byte order mark.
+        reading: how its fields are to be understood.
 
     Raises:
         DataError: this is not a table, or lacks a column.
@@ -120,29 +132,76 @@ def detect(name: str, head: bytes) -> Layout:
         for number, line in enumerate(head.decode("utf-8", errors="replace").replace("\r\n", "\n").split("\n"))
         if line.strip()
     ][:_HEAD_LINES]
+    forced = _EXCEL.fullmatch(numbered[0][1].strip()) if numbered else None
+    if forced is not None:
+        del numbered[0]
     if not numbered:
         raise DataError(f"{name} holds no rows")
     lines = [line for _, line in numbered]
     if 2 * sum("\0" in line for line in lines) > len(lines):
-        raise DataError(f"{name} is not a text in UTF-8: most of its first lines hold NUL characters")
+        raise DataError(
+            f"{name} is not a text in UTF-8: most of its first lines hold NUL characters; name its encoding, such as "
+            "--encoding utf-16"
+        )
     if len(lines) == 1 and "\r" in lines[0].strip():
         raise DataError(f"{name} ends its lines with carriage returns alone: end them with newlines")
-    separator, n_fields = _separator(name, lines)
+    separator, n_fields = _separator(name, lines, None if forced is None else forced[1])
     cut = [(number, split(line, separator)) for number, line in numbered]
     while len(cut) > 1 and len(cut[0][1]) != n_fields and cut[0][1][0].lstrip().startswith(_REMARKS):
         del cut[0]
+    layout = _with_header(name, cut, separator, n_fields, reading) or _without_header(
+        name, cut, separator, n_fields, reading
+    )
+    ratings = [] if layout.rating is None else [row[layout.rating] for _, row in cut if len(row) == n_fields]
+    return replace(layout, dates=reading.dates, decimal_comma=_decimal_comma(ratings, reading))
+
+
+def _with_header(
+    name: str, cut: list[tuple[int, list[str]]], separator: str, n_fields: int, reading: Reading
+) -> Layout | None:
+    """Return the layout by the header; None if there is none."""
     rows = [row for _, row in cut]
+    wanted = {} if _numbers_columns(rows[0], reading) else reading.column_of
     for index, row in enumerate(rows):
-        columns = _by_name(row)
+        columns = _by_name(row, wanted)
         if columns is not None:
+            if wanted != reading.column_of:
+                columns = _by_number(name, n_fields, reading)
             # A separator at the end of every row, though not of the header, makes one more field, always empty.
             lasts = {other[-1] for other in rows if len(other) == n_fields} if n_fields == len(row) + 1 else None
             unread = tuple(number for number, _ in cut[:index])
-            return Layout(separator, len(row) + (lasts == {""}), cut[index][0] + 1, *columns, unread)
+            if wanted == reading.column_of:
+                refuse_repeated(name, row, columns)
+            return Layout(separator, len(row) + (lasts == {""}), cut[index][0] + 1, *columns, unread, names=tuple(row))
         if len(row) == n_fields:
             break
+    return None
+
+
+def _without_header(
+    name: str, cut: list[tuple[int, list[str]]], separator: str, n_fields: int, reading: Reading
+) -> Layout:
+    rows = [row for _, row in cut]
+    if reading.columns:
+        if not _numbers_columns(rows[0], reading):
+            raise DataError(f"{name}: {_unknown_column(rows[0], reading)}")
+        columns = _by_number(name, n_fields, reading)
+        place = columns.rating if columns.rating is not None else columns.timestamp
+        # A first line with a word where there should be a number is a header of other names.
+        is_header = place is not None and len(rows[0]) == n_fields and not _is_value(rows[0][place])
+        names = tuple(rows[0]) if is_header else None
+        return Layout(separator, n_fields, cut[0][0] + is_header, *columns, names=names)
     _refuse_header(name, rows)
     return Layout(separator, n_fields, cut[0][0], *_by_position(rows, n_fields))
+
+
+def _decimal_comma(ratings: list[str], reading: Reading) -> bool:
+    if reading.decimal != "auto":
+        return reading.decimal == "comma"
+    if any("." in text and parse_number(text) is not None for text in ratings):
+        return False
+    # Three digits behind each comma may as well be thousands: that is for a person to say.
+    return any(has_decimal_comma(text) and len(text.strip().rpartition(",")[2]) != 3 for text in ratings)
 
 
 def refuse_foreign(name: str, head: bytes) -> None:
@@ -161,20 +220,42 @@ def refuse_foreign(name: str, head: bytes) -> None:
             raise DataError(f"{name} is {what}, which is not supported: {advice}")
 
 
-def named_columns(name: str, names: Sequence[str]) -> Columns:
+def named_columns(name: str, names: Sequence[str], reading: Reading = AS_IS) -> Columns:
     """Find the columns by their names, in any order.
 
     Args:
         name: the file, for messages.
         names: those that there are.
+        reading: which columns were asked for.
 
     Raises:
-        DataError: none of them is a user's, or none an item's.
+        DataError: none of them is a user's, or none an item's; one that was asked for is not there, or is there twice.
     """
-    columns = _by_name(names)
+    if _numbers_columns(names, reading):
+        columns: Columns | None = _by_number(name, len(names), reading)
+    else:
+        columns = _by_name(names, reading.column_of)
+        if columns is None and reading.columns:
+            raise DataError(f"{name}: {_unknown_column(names, reading)}")
+        if columns is not None:
+            refuse_repeated(name, names, columns)
     if columns is None:
         raise DataError(f"{name} has no {_missing(names)} column, only {_listed(names)}; {_ADVICE}")
     return columns
+
+
+def refuse_repeated(name: str, names: Sequence[str], columns: Columns) -> None:
+    """Refuse names of which it cannot be told which column is meant.
+
+    Raises:
+        DataError: a column that would be taken shares its name with another.
+    """
+    for place in columns:
+        if place is not None and list(names).count(names[place]) > 1:
+            raise DataError(
+                f"{name} has several columns called {shown(names[place])!r}: rename them, or take one by its number "
+                f"from 1, as in --columns user={columns.user + 1},item={columns.item + 1}"
+            )
 
 
 def split(line: str, separator: str) -> list[str]:
@@ -187,9 +268,16 @@ def split(line: str, separator: str) -> list[str]:
         return line.split(separator)
 
 
-def _separator(name: str, lines: list[str]) -> tuple[str, int]:
+def _separator(name: str, lines: list[str], forced: str | None) -> tuple[str, int]:
+    """Return what separates fields, and how many there are.
+
+    Args:
+        name: the file, for messages.
+        lines: its first lines.
+        forced: the separator that the file itself names; None if it names none.
+    """
     best = (0, 0, "")
-    for separator in _SEPARATORS:
+    for separator in _SEPARATORS if forced is None else (forced,):
         counts = Counter(len(split(line, separator)) for line in lines)
         counts.pop(1, None)
         if counts:
@@ -197,27 +285,79 @@ def _separator(name: str, lines: list[str]) -> tuple[str, int]:
             if (n_lines, n_fields) > best[:2]:
                 best = (n_lines, n_fields, separator)
     if not best[0]:
-        *most, last = _SEPARATORS.values()
-        wanted = f"{', '.join(most)} or {last}"
+        *most, last = _SEPARATORS.values() if forced is None else ("", repr(forced))
+        wanted = f"{', '.join(most)} or {last}" if forced is None else last
         raise DataError(f"{name} is not a table: none of its first lines has two fields separated by {wanted}")
     return best[2], best[1]
 
 
-def roles(row: Sequence[str]) -> dict[str, int | None]:
-    """Return the position of each role's column in a header; None where it has none."""
-    names = ["".join(c for c in text.lower() if c.isalnum()) for text in row]
-    return {
-        role: next((names.index(alias) for alias in aliases if alias in names), None)
-        for role, aliases in ALIASES.items()
-    }
+def roles(row: Sequence[str], wanted: Mapping[str, str] | None = None) -> dict[str, int | None]:
+    """Return the position of each role's column in a header; None where it has none.
+
+    Args:
+        row: the names.
+        wanted: by role, the name that was asked for; empty for none. Other roles are found by the usual names.
+    """
+    wanted = wanted or {}
+    found = {role: _place(row, name) for role, name in wanted.items()}
+    names = ["" if place in found.values() else _plain(text) for place, text in enumerate(row)]
+    for role, aliases in ALIASES.items():
+        if role not in wanted:
+            found[role] = next((names.index(alias) for alias in aliases if alias in names), None)
+    return {role: found[role] for role in ALIASES}
 
 
-def _by_name(row: Sequence[str]) -> Columns | None:
+def _place(row: Sequence[str], name: str) -> int | None:
+    """Return the position of a name: as it is written, else without case and signs."""
+    if not name:
+        return None
+    stripped = [text.strip() for text in row]
+    if name in stripped:
+        return stripped.index(name)
+    plain = [_plain(text) for text in row]
+    return plain.index(_plain(name)) if _plain(name) and _plain(name) in plain else None
+
+
+def _plain(text: str) -> str:
+    return "".join(c for c in text.lower() if c.isalnum())
+
+
+def _by_name(row: Sequence[str], wanted: Mapping[str, str] | None = None) -> Columns | None:
     """Return the columns' positions by the header, or None where the line is no header."""
-    found = roles(row)
+    found = roles(row, wanted)
+    if any(found[role] is None for role, name in (wanted or {}).items() if name):
+        return None
     if found["user"] is None or found["item"] is None:
         return None
     return Columns(found["user"], found["item"], found["rating"], found["timestamp"])
+
+
+def _numbers_columns(row: Sequence[str], reading: Reading) -> bool:
+    """Tell whether columns are asked for by number and not by a name that happens to be one."""
+    given = [name for _, name in reading.columns if name]
+    return bool(given) and all(name.isascii() and name.isdigit() and name not in row for name in given)
+
+
+def _by_number(name: str, n_fields: int, reading: Reading) -> Columns:
+    found: dict[str, int | None] = dict.fromkeys(ALIASES)
+    for role, number in reading.columns:
+        if number:
+            place = int(number) if len(number) < 10 else 0
+            if not 1 <= place <= n_fields:
+                raise DataError(f"{name} has columns 1 to {n_fields}, and --columns asks for {role}={number}")
+            found[role] = place - 1
+    user, item = found["user"], found["item"]
+    if user is None or item is None:
+        raise DataError("--columns by number needs both user and item, as in --columns user=1,item=2")
+    return Columns(user, item, found["rating"], found["timestamp"])
+
+
+def _unknown_column(row: Sequence[str], reading: Reading) -> str:
+    found = roles(row, reading.column_of)
+    missing = [f"{name!r}" for role, name in reading.columns if name and found[role] is None]
+    if missing:
+        return f"--columns asks for {' and '.join(missing)}, and there is only {_listed(row)}"
+    return f"there is no {_missing(row, reading.column_of)} column, only {_listed(row)}; {_ADVICE}"
 
 
 def _refuse_header(name: str, rows: list[list[str]]) -> None:
@@ -235,8 +375,8 @@ def _refuse_header(name: str, rows: list[list[str]]) -> None:
     raise DataError(f"{name}: the header names no {_missing(rows[0])} column, only {_listed(rows[0])}; {_ADVICE}")
 
 
-def _missing(names: Sequence[str]) -> str:
-    found = roles(names)
+def _missing(names: Sequence[str], wanted: Mapping[str, str] | None = None) -> str:
+    found = roles(names, wanted)
     return " and no ".join(role for role in ("user", "item") if found[role] is None)
 
 

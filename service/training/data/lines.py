@@ -27,6 +27,11 @@ class Lines:
         ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord(_NEWLINE))
         self._ends = ends if text.endswith(_NEWLINE) else np.append(ends, len(text))
 
+    @property
+    def n_lines(self) -> int:
+        """How many lines there are."""
+        return int(self._ends.size)
+
     def of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the line of each position in the text, int64 (n,)."""
         return np.searchsorted(self._ends, positions)

@@ -9,7 +9,6 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,9 +18,12 @@ import pyarrow.parquet as pq
 
 from service.errors import DataError
 from service.training.data import layout
-from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times
+from service.training.data.request import Reading
+from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times, with_points
+from service.training.data.sources import DataFile
 from service.training.data.typed import id_text
-from service.training.data.values import FIRST_S, LAST_S, NO_TIME, parse_id, parse_time, seconds_of, shown
+from service.training.data.values import FIRST_S, LAST_S, NO_TIME, Dates, parse_id, parse_time, seconds_of, shown
+from service.training.data.wording import columns_taken
 from service.training.interactions import Float32, Int64
 
 _BATCH_ROWS: Final = 1 << 18
@@ -32,47 +34,60 @@ _DAY_S: Final = 86_400
 _INT64_LIMIT: Final = 2.0**63
 
 
-def read_parquet(path: Path, into: Gathering, on_block: Callable[[bytes], None]) -> None:
+def read_parquet(file: DataFile, reading: Reading, into: Gathering, on_raw: Callable[[bytes], None]) -> None:
     """Read a Parquet file.
 
     Args:
-        path: the file.
+        file: the file; the columns of its partitions count as its own.
+        reading: how its fields are to be understood.
         into: takes up the rows.
-        on_block: called with the file's bytes, in order, as reading gets on.
+        on_raw: called with the file's own bytes, in order, as reading gets on.
 
     Raises:
         DataError: it is no whole Parquet file, lacks a column, or has one of a type that does not fit.
         OSError: it cannot be read.
     """
-    size_bytes = path.stat().st_size
-    name = shown(path.name)
-    with path.open("rb") as plain, path.open("rb") as file:
+    size_bytes = file.path.stat().st_size
+    with file.path.open("rb") as plain, file.path.open("rb") as opened:
         try:
-            source = pq.ParquetFile(file, pre_buffer=False)
+            source = pq.ParquetFile(opened, pre_buffer=False)
             schema = source.schema_arrow
-            columns = layout.named_columns(str(path), schema.names)
-            fields = tuple(None if place is None else schema.field(place) for place in columns)
-            _refuse_types(path, fields)
-            into.begin(str(path), has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)
-            wanted = [field.name for field in fields if field is not None]
+            own = set(schema.names)
+            partitions = [(name, value) for name, value in file.partitions if name not in own]
+            names = [*schema.names, *(name for name, _ in partitions)]
+            columns = layout.named_columns(file.name, names, reading)
+            # Columns are read by their names, so that a number does not tell two of one name apart.
+            layout.refuse_repeated(file.name, names, columns)
+            fields = tuple(None if place is None else _field(schema, partitions, place) for place in columns)
+            _refuse_types(file.name, fields)
+            into.begin(file.name, has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)
+            into.note_columns(columns_taken(file.short_name, columns, names, len(names)))
+            wanted = [field.name for field in fields if isinstance(field, pa.Field)]
             n_rows, n_done = source.metadata.num_rows, 0
             for batch in source.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
-                _take(batch, fields, into, name, n_done)
+                _take(batch, fields, into, file.short_name, n_done, reading)
                 n_done += batch.num_rows
-                on_block(plain.read(size_bytes * n_done // n_rows - plain.tell()))
+                on_raw(plain.read(size_bytes * n_done // n_rows - plain.tell()))
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise DataError(f"{path} is no whole Parquet file: {shown(str(error).splitlines()[0][:200])}") from error
+            raise DataError(
+                f"{file.name} is no whole Parquet file: {shown(str(error).splitlines()[0][:200])}"
+            ) from error
         while rest := plain.read(1 << 20):
-            on_block(rest)
+            on_raw(rest)
 
 
-def _refuse_types(path: Path, fields: tuple[Any, ...]) -> None:
-    checks = (("user id", _is_id), ("item id", _is_id), ("rating", _is_number), ("timestamp", _is_time))
+def _field(schema: Any, partitions: Sequence[tuple[str, str]], place: int) -> Any:
+    """Return a column's field, or the (name, value) that all rows of a partition share."""
+    return schema.field(place) if place < len(schema.names) else partitions[place - len(schema.names)]
+
+
+def _refuse_types(name: str, fields: tuple[Any, ...]) -> None:
+    checks = (("user id", _is_id), ("item id", _is_id), ("rating", _is_rating), ("timestamp", _is_time))
     for field, (what, fits) in zip(fields, checks, strict=True):
-        if field is not None and not fits(_plain(field.type)):
-            raise DataError(f"{path}: the column {shown(field.name)!r} is of type {field.type}, which is no {what}")
+        if isinstance(field, pa.Field) and not fits(_plain(field.type)):
+            raise DataError(f"{name}: the column {shown(field.name)!r} is of type {field.type}, which is no {what}")
 
 
 def _plain(kind: Any) -> Any:
@@ -94,6 +109,11 @@ def _is_number(kind: Any) -> bool:
     return _is_text(kind) or bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
+def _is_rating(kind: Any) -> bool:
+    # What is liked or not is rated 1 or 0.
+    return _is_number(kind) or bool(pa.types.is_boolean(kind))
+
+
 def _is_id(kind: Any) -> bool:
     return _is_number(kind) or _is_bytes(kind)
 
@@ -102,21 +122,31 @@ def _is_time(kind: Any) -> bool:
     return _is_number(kind) or bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
-def _take(batch: pa.RecordBatch, fields: tuple[Any, ...], into: Gathering, name: str, n_before: int) -> None:
-    user, item, rating, timestamp = (None if field is None else _readable(batch.column(field.name)) for field in fields)
+def _take(
+    batch: pa.RecordBatch, fields: tuple[Any, ...], into: Gathering, name: str, n_before: int, reading: Reading
+) -> None:
+    user, item, rating, timestamp = (None if field is None else _column(batch, field) for field in fields)
+    if rating is not None and _is_text(rating.type) and reading.decimal == "comma":
+        rating = with_points(rating)
     found = Batch(
         users=codes(user, into.users, _id),
         items=codes(item, into.items, _id),
         ratings=None if rating is None else _ratings(rating),
-        timestamps=None if timestamp is None else _seconds(timestamp),
+        timestamps=None if timestamp is None else _seconds(timestamp, reading.dates),
     )
     good = found.good()
     into.take(found, good)
     bad: dict[int, str] = {}
     for rank, row in enumerate(np.flatnonzero(~good).tolist()):
         scalars = [None if column is None else column[row] for column in (user, item, rating, timestamp)]
-        bad[n_before + row + 1] = _reason(scalars) if rank < N_EXAMPLES else ""
+        bad[n_before + row + 1] = _reason(scalars, reading.dates) if rank < N_EXAMPLES else ""
     into.leave_out(name, bad)
+
+
+def _column(batch: pa.RecordBatch, field: Any) -> pa.Array:
+    if isinstance(field, pa.Field):
+        return _readable(batch.column(field.name))
+    return pa.array([field[1]] * batch.num_rows, pa.large_string())
 
 
 def _readable(column: pa.Array) -> pa.Array:
@@ -134,12 +164,12 @@ def _id(value: object) -> str | None:
     return None if text is None else parse_id(text)
 
 
-def _reason(scalars: Sequence[pa.Scalar | None]) -> str:
+def _reason(scalars: Sequence[pa.Scalar | None], dates: Dates) -> str:
     """Say what is wrong with a row; None stands for a column that there is not."""
     for what, scalar in zip(("user", "item"), scalars, strict=False):
         if scalar is not None and id_text(scalar.as_py()) is None:
             return f"the {what} id {short(str(scalar.as_py()))} is neither a text nor a whole number"
-    return fault(tuple(map(_text, scalars)))
+    return fault(tuple(map(_text, scalars)), dates)
 
 
 def _text(scalar: pa.Scalar | None) -> str | None:
@@ -155,17 +185,19 @@ def _text(scalar: pa.Scalar | None) -> str | None:
 def _ratings(column: pa.Array) -> Float32:
     if _is_text(column.type):
         return numbers(pc.fill_null(column, ""))
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
     wide = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     wide = np.where(np.abs(wide) <= _FLOAT32_LIMIT, wide, np.nan)
     found: Float32 = wide.astype(np.float32)
     return found
 
 
-def _seconds(column: pa.Array) -> Int64:
+def _seconds(column: pa.Array, dates: Dates) -> Int64:
     """Return unix seconds, rounded down, int64 (n,); `NO_TIME` where there is no time."""
     kind = column.type
     if _is_text(kind):
-        return times(pc.fill_null(column, ""))
+        return times(pc.fill_null(column, ""), dates)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         per_second = 1
         if pa.types.is_timestamp(kind):

@@ -19,19 +19,26 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from service.errors import DataError
-from service.training.data.values import ID_LIMIT, NO_TIME, parse_id, parse_number, parse_time, seconds_of
+from service.training.data.values import (
+    ID_LIMIT,
+    NO_TIME,
+    NULL,
+    Dates,
+    has_decimal_comma,
+    is_slashed_date,
+    parse_id,
+    parse_number,
+    parse_time,
+    seconds_of,
+)
 from service.training.interactions import Float32, Int32, Int64
 
 Column = TypeVar("Column", bound=NDArray[Any])
 
 N_EXAMPLES: Final = 10
 _ID_FAULT: Final = f"is not of 1 to {ID_LIMIT} characters without control characters"
-_CHECKS: Final[tuple[tuple[str, Callable[[str], object], str], ...]] = (
-    ("user id", parse_id, _ID_FAULT),
-    ("item id", parse_id, _ID_FAULT),
-    ("rating", parse_number, "is not a finite number"),
-    ("timestamp", parse_time, "is neither unix time nor ISO 8601"),
-)
+_NUMBER_FAULT: Final = "is not a finite number"
+_TIME_FAULT: Final = "is neither unix time nor ISO 8601"
 
 
 @dataclass(eq=False)
@@ -48,7 +55,8 @@ class Rows:
         n_rows: rows met, good or bad.
         n_bad_rows: bad ones.
         bad_examples: the first of them, "file:number: reason".
-        ranks: int8 (n,), of a doubled pair a row of a higher rank outlives any of a lower one; None if all are equal.
+        ranks: int8 or int32 (n,), of a doubled pair a row of a higher rank outlives any of a lower one;
+            None if all are equal.
         has_ratings: whether the source has ratings; without them every rating is 1.
     """
 
@@ -61,7 +69,7 @@ class Rows:
     n_rows: int
     n_bad_rows: int
     bad_examples: list[str]
-    ranks: NDArray[np.int8] | None = None
+    ranks: NDArray[np.int8] | NDArray[np.int32] | None = None
     has_ratings: bool = True
 
 
@@ -119,6 +127,23 @@ class Gathering:
     _n_bad_rows: int = 0
     _examples: list[str] = field(default_factory=list)
     _first: tuple[str, bool, bool] | None = None
+    _columns: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Which columns were taken for what, one sentence each."""
+        return tuple(self._columns)
+
+    def note_columns(self, sentences: Sequence[str]) -> None:
+        """Keep which columns of a file were taken; of files that are read alike the first speaks for all.
+
+        Args:
+            sentences: each "file: what there is to say".
+        """
+        known = {sentence.partition(": ")[2] for sentence in self._columns}
+        for sentence in sentences:
+            if sentence.partition(": ")[2] not in known:
+                self._columns[sentence] = None
 
     def begin(self, name: str, *, has_ratings: bool, has_times: bool) -> None:
         """Begin a file.
@@ -221,28 +246,59 @@ def numbers(texts: pa.Array) -> Float32:
     return found
 
 
-def times(texts: pa.Array) -> Int64:
-    """Return times written as text, without nulls: int64 (n,), unix seconds; `NO_TIME` where a text is none."""
+def times(texts: pa.Array, dates: Dates = "iso") -> Int64:
+    """Return times written as text, without nulls: int64 (n,), unix seconds; `NO_TIME` where a text is none.
+
+    Args:
+        texts: the fields.
+        dates: how dates are written, see `parse_time`.
+    """
     try:
         return seconds_of(pc.cast(texts, pa.int64()).to_numpy())
     except pa.ArrowInvalid:  # not all of them are plain whole numbers
         encoded = pc.dictionary_encode(texts)
-        values = (parse_time(text) for text in encoded.dictionary.to_pylist())
+        values = (parse_time(text, dates) for text in encoded.dictionary.to_pylist())
         seconds_of_text: Int64 = np.fromiter((NO_TIME if value is None else value for value in values), dtype=np.int64)
         found: Int64 = seconds_of_text[encoded.indices.to_numpy()]
         return found
 
 
-def fault(fields: tuple[str | None, ...]) -> str:
+def with_points(texts: pa.Array) -> pa.Array:
+    """Return numbers written with a decimal comma as they are written with a point; other texts as they are."""
+    return pc.replace_substring_regex(texts, r"^(\s*[+-]?[0-9]+),([0-9]+\s*)$", r"\1.\2")
+
+
+def fault(fields: tuple[str | None, ...], dates: Dates = "iso") -> str:
     """Say what is wrong with a row that is not good.
 
     Args:
         fields: user id, item id, rating and timestamp as text; None for a column that the source lacks.
+        dates: how dates are written, see `parse_time`.
     """
-    for value, (what, parse, complaint) in zip(fields, _CHECKS, strict=True):
+    user, item, rating, timestamp = fields
+    checks = (
+        ("user id", user, parse_id, _ID_FAULT),
+        ("item id", item, parse_id, _ID_FAULT),
+        ("rating", rating, parse_number, _NUMBER_FAULT),
+        ("timestamp", timestamp, lambda text: parse_time(text, dates), _TIME_FAULT),
+    )
+    for what, value, parse, complaint in checks:
         if value is not None and parse(value) is None:
-            return f"the {what} {short(value)} {complaint}" if value.strip() else f"the {what} is empty"
+            if value.strip() in {"", NULL}:
+                return f"the {what} is empty"
+            return f"the {what} {short(value)} {complaint}{_hint(what, value, dates)}"
     raise AssertionError("a row was left out for no reason")
+
+
+def _hint(what: str, value: str, dates: Dates) -> str:
+    """Say which option would read a field, if there is one."""
+    if what == "timestamp" and dates == "iso" and is_slashed_date(value):
+        return "; --dates day-first or --dates month-first reads it"
+    if what == "rating" and has_decimal_comma(value):
+        return "; --decimal comma reads it"
+    if what == "rating" and value.strip().lower() in {"true", "false", "yes", "no"}:
+        return "; write 1 and 0, or leave the column out with --columns rating="
+    return ""
 
 
 def short(value: str) -> str:

@@ -1,42 +1,69 @@
 """Which files a path stands for, in which format, and their fingerprint.
 
-Invariant: the files of a directory are read in order of their names, and the fingerprint is the sha256 of their bytes
-in that order; of a single file it is the file's own.
+Invariant: the files of a directory are read in order of their paths, and the fingerprint is the sha256 of their bytes
+in that order; of a single file, packed or not, it is the file's own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
+from urllib.parse import unquote
 
 from service.errors import DataError
-from service.training.data import demo
+from service.training.data import archives, demo
 from service.training.data.blocks import BYTE_ORDER_MARK
+from service.training.data.opening import COMPRESSED_SUFFIXES, compression, opened
+from service.training.data.request import STDIN, Reading
 from service.training.data.values import shown
 
 Format: TypeAlias = Literal["table", "jsonl", "parquet"]
 
 # 100K, 1M and 10M, and everything since.
 MOVIELENS_FILES: Final = ("u.data", "ratings.dat", "ratings.csv")
-_FORMS: Final = f"give a CSV, TSV, JSONL or Parquet file, a MovieLens directory, archive[:PATH] or {demo.FORM}"
+_FORMS: Final = (
+    "give a CSV, TSV, JSONL or Parquet file, a MovieLens directory, - for standard input, archive[:PATH] or "
+    f"{demo.FORM}"
+)
 _SUFFIXES: Final[dict[str, Format]] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".parquet": "parquet",
+    ".csv": "table",
+    ".tsv": "table",
 }
-_UNSUPPORTED: Final = {
-    ".xlsx": "a spreadsheet",
-    ".gz": "compressed",
-    ".zip": "compressed",
-    ".bz2": "compressed",
-    ".xz": "compressed",
-    ".zst": "compressed",
-}
+_PLURAL: Final[dict[Format, str]] = {"table": "CSV or TSV", "jsonl": "JSONL", "parquet": "Parquet"}
+_SPREADSHEETS: Final = (".xlsx", ".xls", ".ods")
 _PARQUET: Final = b"PAR1"
 _HEAD_BYTES: Final = 4096
+# What Hive writes for a null.
+_NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a set.
+
+    Attributes:
+        path: where it is.
+        name: what messages call it.
+        partitions: columns that every row of it has the same value of, as (name, value), by Hive's directories.
+    """
+
+    path: Path
+    name: str
+    partitions: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def short_name(self) -> str:
+        """The name without directories, as it may be printed."""
+        return shown(Path(self.name).name)
 
 
 @dataclass(frozen=True)
@@ -45,65 +72,53 @@ class Source:
 
     Attributes:
         files: at least one, in the order in which they are read.
+        hashed: the files whose bytes are the fingerprint; those of `files`, or what they were unpacked from.
         notes: what the reader should know about the choice, one sentence each.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[DataFile, ...]
+    hashed: tuple[Path, ...]
     notes: tuple[str, ...] = ()
 
 
-def find(path_text: str) -> Source:
-    """Find the files of a path.
+@contextmanager
+def found(path_text: str) -> Iterator[Source]:
+    """Find the files of a path; what a zip archive holds is there until the block ends.
 
     Args:
-        path_text: a file, a MovieLens directory, or a directory of part files in JSONL or Parquet.
+        path_text: a file, a MovieLens directory, a directory of part files, a zip archive of any of these, or "-".
 
     Raises:
         DataError: there is nothing there, or nothing that can be read.
     """
-    if not path_text.strip():
-        raise DataError(f"no data is named: {_FORMS}")
-    path = Path(path_text).expanduser()
-    try:
-        if path.is_dir():
-            return _in_directory(path)
-        if not path.exists():
-            raise DataError(f"there is no {path_text!r}: {_FORMS}")
-        if not path.is_file():
-            raise DataError(f"{path} is neither a file nor a directory")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL within the name
-        raise DataError(f"{path_text!r} cannot be a path: {error}") from error
-    what = _UNSUPPORTED.get(path.suffix.lower())
-    if what is not None:
-        raise DataError(f"{path} is {what}, which is not supported: {_FORMS}")
-    return Source((path,))
+    path, name = _located(path_text)
+    if path.is_dir():
+        yield _in_directory(path, name)
+    elif zipfile.is_zipfile(path):
+        with archives.unpacked(path, name) as folder:
+            yield _unpacked(folder, path, name)
+    else:
+        yield Source((DataFile(path, name),), (path,))
 
 
-def format_of(path: Path) -> Format:
-    """Tell a file's format by how it begins, else by its name.
+def fingerprint(path_text: str) -> str:
+    """Return "sha256:…" over the bytes of the files of a path, without unpacking anything.
 
     Raises:
-        OSError: it cannot be read.
+        DataError: there is nothing there, or it cannot be read.
     """
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    if head.startswith(_PARQUET):
-        return "parquet"
-    if head.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{"):
-        return "jsonl"
-    return _SUFFIXES.get(path.suffix.lower(), "table")
+    path, name = _located(path_text)
+    return hashed(_in_directory(path, name).hashed if path.is_dir() else (path,))
 
 
-def fingerprint(source: Source) -> str:
-    """Return "sha256:…" over the bytes of the files.
+def hashed(paths: tuple[Path, ...]) -> str:
+    """Return "sha256:…" over the bytes of files, in order.
 
     Raises:
         DataError: one cannot be read.
     """
     digest = hashlib.sha256()
-    for path in source.files:
+    for path in paths:
         try:
             with path.open("rb") as file:
                 while block := file.read(1 << 20):
@@ -113,24 +128,117 @@ def fingerprint(source: Source) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _in_directory(folder: Path) -> Source:
-    ratings = [name for name in MOVIELENS_FILES if (folder / name).is_file()]
-    if ratings:
-        first, *others = ratings
-        notes = (f"{folder} holds {' and '.join(others)} too; {first} alone was read.",) if others else ()
-        return Source((folder / first,), notes)
-    # What writes a file per worker leaves notes of its own beside them, with such names.
-    parts = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(("_", ".")) and path.is_file()
-    )
-    if not parts:
+def format_of(file: DataFile, reading: Reading) -> Format:
+    """Tell a file's format by how it begins, else by its name.
+
+    Raises:
+        DataError: it is packed and broken, or a compressed Parquet file.
+        OSError: it cannot be read.
+    """
+    with opened(file.path, reading.encoding) as text:
+        head = text.read(_HEAD_BYTES)
+    if head.startswith(_PARQUET):
+        with file.path.open("rb") as raw:
+            packed = compression(raw.read(_HEAD_BYTES))
+        if packed is not None:
+            raise DataError(f"{file.name} is a Parquet file that is compressed with {packed}: decompress it")
+        return "parquet"
+    if head.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{"):
+        return "jsonl"
+    return _suffix_format(file.path) or "table"
+
+
+def _located(path_text: str) -> tuple[Path, str]:
+    """Return the path that a text stands for, and what messages call it."""
+    if path_text == STDIN:
+        return archives.standard_input(), "standard input"
+    if not path_text.strip():
+        raise DataError(f"no data is named: {_FORMS}")
+    path = Path(path_text).expanduser()
+    try:
+        if not path.exists():
+            raise DataError(f"there is no {path_text!r}: {_FORMS}")
+        if not (path.is_dir() or path.is_file()):
+            raise DataError(f"{path} is neither a file nor a directory")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL within the name
+        raise DataError(f"{path_text!r} cannot be a path: {error}") from error
+    if path.suffix.lower() in _SPREADSHEETS:
+        raise DataError(f"{path} is a spreadsheet, which is not supported: save it as CSV")
+    return path, str(path)
+
+
+def _suffix_format(path: Path) -> Format | None:
+    """Return the format that a name promises; the suffix of a compression does not count."""
+    suffixes = path.suffixes
+    if suffixes and suffixes[-1].lower() in COMPRESSED_SUFFIXES:
+        suffixes = suffixes[:-1]
+    return _SUFFIXES.get(suffixes[-1].lower()) if suffixes else None
+
+
+def _unpacked(folder: Path, archive: Path, name: str) -> Source:
+    """Return what a zip archive holds, which was unpacked into a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if len(files) == 1:
+        return Source((DataFile(files[0], f"{name}/{files[0].name}"),), (archive,))
+    # An archive of a directory holds that directory.
+    inside = list(folder.iterdir())
+    while len(inside) == 1 and inside[0].is_dir():
+        folder, inside = inside[0], list(inside[0].iterdir())
+    source = _in_directory(folder, name)
+    return Source(source.files, (archive,), source.notes)
+
+
+def _in_directory(folder: Path, name: str) -> Source:
+    try:
+        return _movielens(folder, name) or _parts(folder, name)
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror}") from error
+
+
+def _movielens(folder: Path, name: str) -> Source | None:
+    names = (f"{plain}{suffix}" for plain in MOVIELENS_FILES for suffix in ("", *COMPRESSED_SUFFIXES))
+    ratings = [each for each in names if (folder / each).is_file()]
+    if not ratings:
+        return None
+    first, *others = ratings
+    notes = (f"{shown(name)} holds {' and '.join(others)} too; {first} alone was read.",) if others else ()
+    return Source((DataFile(folder / first, str(Path(name) / first)),), (folder / first,), notes)
+
+
+def _parts(folder: Path, name: str) -> Source:
+    files = sorted(_part_files(folder))
+    if not files:
         raise DataError(
-            f"{folder} holds none of {', '.join(MOVIELENS_FILES)} and no JSONL or Parquet files, so it is no MovieLens "
-            "directory and no set of part files"
+            f"{name} holds none of {', '.join(MOVIELENS_FILES)} and no CSV, TSV, JSONL or Parquet files, so it is no "
+            "MovieLens directory and no set of part files"
         )
-    formats = {_SUFFIXES[path.suffix.lower()] for path in parts}
+    formats = {format_ for path in files if (format_ := _suffix_format(path)) is not None}
     if len(formats) > 1:
-        raise DataError(f"{folder} holds both JSONL and Parquet files: give one of them, or a directory of one kind")
-    return Source(tuple(parts), (f"{len(parts)} files of {shown(str(folder))} were read.",) if len(parts) > 1 else ())
+        both = " and ".join(sorted(_PLURAL[format_] for format_ in formats))
+        raise DataError(f"{name} holds both {both} files: give one of them, or a directory of one kind")
+    parts = tuple(
+        DataFile(path, str(Path(name) / path.relative_to(folder)), _partitions(path.relative_to(folder)))
+        for path in files
+    )
+    notes = (f"{len(parts)} files of {shown(name)} were read.",) if len(parts) > 1 else ()
+    return Source(parts, tuple(files), notes)
+
+
+def _part_files(folder: Path) -> Iterator[Path]:
+    """Yield the part files of a directory, and those of directories that Hive would call partitions."""
+    for path in folder.iterdir():
+        # What writes a file per worker leaves notes of its own beside them, with such names.
+        if path.name.startswith(("_", ".")):
+            continue
+        if path.is_file() and _suffix_format(path) is not None:
+            yield path
+        elif "=" in path.name and path.is_dir():
+            yield from _part_files(path)
+
+
+def _partitions(path: Path) -> tuple[tuple[str, str], ...]:
+    """Return the names and values of the directories of a part file."""
+    pairs = (unquote(part).partition("=") for part in path.parts[:-1])
+    return tuple((name, "" if value == _NULL_PARTITION else value) for name, _, value in pairs)

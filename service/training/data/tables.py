@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,8 +22,12 @@ from service.training.data import layout as layouts
 from service.training.data.blocks import BYTE_ORDER_MARK, blocks
 from service.training.data.layout import Layout
 from service.training.data.lines import Lines, blank_out
-from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, times
-from service.training.data.values import shown
+from service.training.data.multiline import joined
+from service.training.data.opening import opened
+from service.training.data.request import Reading
+from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, times, with_points
+from service.training.data.sources import DataFile
+from service.training.data.wording import columns_taken
 
 _BLOCK_BYTES: Final = 32 << 20
 # Stands for '::', which pyarrow does not take as a delimiter; in a line of data it makes one field too many.
@@ -32,29 +35,33 @@ _UNIT_SEPARATOR: Final = "\x1f"
 _QUOTE, _NEWLINE, _RETURN = b'"', b"\n", b"\r"
 
 
-def read_table(path: Path, into: Gathering, on_block: Callable[[bytes], None]) -> None:
+def read_table(file: DataFile, reading: Reading, into: Gathering, on_raw: Callable[[bytes], None]) -> None:
     """Read a text table.
 
     Args:
-        path: the file.
+        file: the file.
+        reading: how its fields are to be understood.
         into: takes up the rows.
-        on_block: called with each block of the file, in order.
+        on_raw: called with the file's own bytes, in order.
 
     Raises:
-        DataError: the file is not a table with a user and an item column.
+        DataError: the file is not a table with a user and an item column, or is packed and broken.
         OSError: it cannot be read.
     """
     reader: _Reader | None = None
-    for block in blocks(path, _BLOCK_BYTES):
-        text = block
-        if reader is None:
-            text = text.removeprefix(BYTE_ORDER_MARK)
-            layout = layouts.detect(str(path), _head(text))
-            into.begin(str(path), has_ratings=layout.rating is not None, has_times=layout.timestamp is not None)
-            reader = _Reader(shown(path.name), layout, into)
-            text = reader.skip(text)
-        reader.read(text)
-        on_block(block)
+    with opened(file.path, reading.encoding, on_raw) as text_file:
+        following = blocks(text_file, file.name, _BLOCK_BYTES)
+        block = next(following, b"")
+        while block:
+            text, block = block, next(following, b"")
+            if reader is None:
+                text = text.removeprefix(BYTE_ORDER_MARK)
+                layout = layouts.detect(file.name, _head(text), reading)
+                into.begin(file.name, has_ratings=layout.rating is not None, has_times=layout.timestamp is not None)
+                into.note_columns(columns_taken(file.short_name, layout.columns, layout.names, layout.n_fields))
+                reader = _Reader(file.short_name, layout, into)
+                text = reader.skip(text)
+            reader.read(text, is_last=not block)
 
 
 def _head(text: bytes) -> bytes:
@@ -71,6 +78,7 @@ class _Reader:
     layout: Layout
     into: Gathering
     n_lines: int = 0
+    rest: bytes = b""
 
     def skip(self, text: bytes) -> bytes:
         """Return the file's first block without what is before the first row."""
@@ -80,17 +88,23 @@ class _Reader:
         self.n_lines = self.layout.n_skipped_lines
         return text
 
-    def read(self, block: bytes) -> None:
+    def read(self, block: bytes, *, is_last: bool) -> None:
+        """Read a block; what of it may go on in the next one waits for it."""
         text = block.replace(b"\r\n", _NEWLINE).removesuffix(_RETURN) if _RETURN in block else block
+        text, ends, self.rest = joined(self.rest + text, self.layout, is_last=is_last)
         if not text:
             return
         text, bad = blank_out(text, self.layout)
         table, skipped = self._parse(text, bad)
-        n_lines = text.count(_NEWLINE) + (not text.endswith(_NEWLINE))
-        lines = np.delete(np.arange(n_lines), skipped) if skipped else np.arange(n_lines)
+        n_rows = text.count(_NEWLINE) + (not text.endswith(_NEWLINE))
+        lines = np.delete(np.arange(n_rows), skipped) if skipped else np.arange(n_rows)
         self._take(table, lines, text, bad)
+        if ends.size:
+            # Rows are counted; the file's lines are more, for some rows have several.
+            starts = np.delete(np.arange(n_rows + ends.size), ends)
+            bad = {int(starts[row]): reason for row, reason in bad.items()}
         self._note(bad)
-        self.n_lines += n_lines
+        self.n_lines += n_rows + ends.size
 
     def _note(self, bad: dict[int, str]) -> None:
         self.into.leave_out(self.name, {self.n_lines + line + 1: reason for line, reason in bad.items()})
@@ -140,11 +154,13 @@ class _Reader:
             None if position is None else table[str(position)].combine_chunks()
             for position in (layout.user, layout.item, layout.rating, layout.timestamp)
         )
+        if rating is not None and layout.decimal_comma:
+            rating = with_points(rating)
         batch = Batch(
             users=codes(user, self.into.users),
             items=codes(item, self.into.items),
             ratings=None if rating is None else numbers(rating),
-            timestamps=None if timestamp is None else times(timestamp),
+            timestamps=None if timestamp is None else times(timestamp, layout.dates),
         )
         good = batch.good()
         self.into.take(batch, good)
@@ -155,7 +171,7 @@ class _Reader:
         for rank, row in enumerate(wrong.tolist()):
             # Only the first can become examples, and finding a reason takes microseconds.
             fields = (None if column is None else column[row].as_py() for column in (user, item, rating, timestamp))
-            bad[int(lines[row])] = fault(tuple(fields)) if rank < N_EXAMPLES else ""
+            bad[int(lines[row])] = fault(tuple(fields), layout.dates) if rank < N_EXAMPLES else ""
 
 
 def _count(n: int, noun: str) -> str:

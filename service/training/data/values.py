@@ -6,14 +6,17 @@ Each `parse_` function takes a field as written and returns its value, or None w
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 ID_LIMIT: Final = 128
+# How PostgreSQL's COPY writes a null.
+NULL: Final = "\\N"
 _FLOAT32_LIMIT: Final = float(np.finfo(np.float32).max)
 # 0001-01-01 to 9999-12-31, what datetime can hold.
 FIRST_S: Final = -62_135_596_800
@@ -23,12 +26,19 @@ NO_TIME: Final = np.iinfo(np.int64).min
 _UNITS: Final = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))
 # A headerless third column of such numbers holds times: nobody rates with 100 million (1973 as a time).
 _LEAST_OBVIOUS_TIME_S: Final = 10**8
+_DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
+_SLASHED: Final = re.compile(
+    r"(?P<first>[0-9]{1,2})(?P<sign>[./-])(?P<second>[0-9]{1,2})(?P=sign)(?P<year>[0-9]{4})"
+    r"(?:,?[ T](?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<s>[0-9]{2})(?:[.,][0-9]+)?)?"
+    r"(?: ?(?P<half>[AaPp])[Mm])?)?"
+)
+Dates: TypeAlias = Literal["iso", "day-first", "month-first"]
 
 
 def parse_id(text: str) -> str | None:
     """Return an id without surrounding blanks: 1 to 128 characters, none of them a control character."""
     id_ = text.strip()
-    if not 1 <= len(id_) <= ID_LIMIT:
+    if not 1 <= len(id_) <= ID_LIMIT or id_ == NULL:
         return None
     if not id_.isprintable() and any(unicodedata.category(c) in {"Cc", "Cs"} for c in id_):
         return None
@@ -46,10 +56,19 @@ def parse_number(text: str) -> float | None:
     return number if math.isfinite(number) and abs(number) <= _FLOAT32_LIMIT else None
 
 
-def parse_time(text: str) -> int | None:
-    """Return unix seconds, rounded down, for a number (seconds, or ms, µs, ns by its size) or an ISO 8601 time.
+def has_decimal_comma(text: str) -> bool:
+    """Tell whether a text is a number with a comma before its decimals."""
+    return _DECIMAL_COMMA.fullmatch(text.strip()) is not None
+
+
+def parse_time(text: str, dates: Dates = "iso") -> int | None:
+    """Return unix seconds, rounded down, for a number (seconds, or ms, µs, ns by its size) or a time as text.
 
     A time without an offset is taken as UTC.
+
+    Args:
+        text: the field.
+        dates: "iso" reads ISO 8601 alone; the others also dates such as 01/02/2021 10:30, in the order that they name.
     """
     number = parse_number(text)
     if number is not None:
@@ -60,11 +79,30 @@ def parse_time(text: str) -> int | None:
         seconds = next((whole // unit for least, unit in _UNITS if abs(whole) >= least), whole)
     else:
         try:
-            moment = datetime.fromisoformat(text.strip())
+            moment = _moment(text.strip(), dates)
             seconds = math.floor((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
         except (ValueError, OverflowError):
             return None
     return seconds if FIRST_S <= seconds <= LAST_S else None
+
+
+def is_slashed_date(text: str) -> bool:
+    """Tell whether a text is a date such as 01/02/2021, whose order of day and month cannot be known from it."""
+    return _SLASHED.fullmatch(text.strip()) is not None
+
+
+def _moment(text: str, dates: Dates) -> datetime:
+    found = None if dates == "iso" else _SLASHED.fullmatch(text)
+    if found is None:
+        return datetime.fromisoformat(text)
+    first, second, year = (int(found[name]) for name in ("first", "second", "year"))
+    day, month = (first, second) if dates == "day-first" else (second, first)
+    hour = int(found["hour"] or 0)
+    if found["half"]:
+        if not 1 <= hour <= 12:
+            raise ValueError(text)
+        hour = hour % 12 + (12 if found["half"].lower() == "p" else 0)
+    return datetime(year, month, day, hour, int(found["minute"] or 0), int(found["s"] or 0), tzinfo=UTC)
 
 
 def seconds_of(numbers: NDArray[np.int64]) -> NDArray[np.int64]:

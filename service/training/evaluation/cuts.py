@@ -16,6 +16,7 @@ import numpy as np
 from service.errors import DataError, UsageError
 from service.models.vocabulary import Vocabulary
 from service.training.data import datasets
+from service.training.data.request import DataRequest, as_request
 from service.training.evaluation import splits
 from service.training.evaluation.leakage import are_among, pairs
 from service.training.evaluation.protocol import BY_TIME, CANONICAL, Protocol
@@ -48,17 +49,17 @@ class Cut:
 
 
 def read(
-    data: str,
+    data: str | DataRequest,
     protocol: Protocol,
     *,
-    test: str | None = None,
+    test: str | DataRequest | None = None,
     progress: Progress = no_progress,
-    prepare: Callable[[str, Interactions], Interactions] = lambda _, data: data,
+    prepare: Callable[[str | DataRequest, Interactions], Interactions] = lambda _, data: data,
 ) -> tuple[Cut, list[Interactions]]:
     """Read what a protocol needs and cut it.
 
     Args:
-        data: a path or a specification, see `datasets.read`.
+        data: what to read, see `datasets.read`.
         protocol: how to cut it.
         test: the test set of the split "given", in any format of `data`.
         progress: told of the bytes read.
@@ -78,7 +79,8 @@ def read(
         judged = prepare(test, datasets.read(test, progress))
         return given(whole, judged), [whole, judged]
     if protocol.split == "canonical":
-        folder = Path(data).expanduser()
+        (path_text, *_) = as_request(data).sources
+        folder = Path(path_text).expanduser()
         missing = [name for name in _canonical_names() if not (folder / name).is_file()]
         if missing:
             raise DataError(
