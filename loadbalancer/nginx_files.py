@@ -36,7 +36,8 @@ def surroundings(nginx: Path, *, run_dir: Path, logs: Path, models: Path) -> Sur
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     user = None
     if os.geteuid() == 0:
-        # The workers stay who started us: nobody could not read a home directory of mode 0700.
+        # The workers stay root, and `up` says so: another user could neither read the static lists in a home of mode
+        # 0700, nor open the logs again.
         user = (pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name)
     return Surroundings(
         run_dir=run_dir,

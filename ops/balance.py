@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from loadbalancer import home, installation, roster
 from loadbalancer.errors import NotRunning, RestartFailed
 from loadbalancer.fleet import RESTART_SIGNAL
-from ops.up import PROGRAM, alone, balancer_settings, children_environ, guarded, say, spares, supervise
+from ops.up import PROGRAM, alone, balancer_settings, children_environ, guarded, say, say_if_root, spares, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +68,7 @@ def balance(
             consumer=False,
             drain_s=config.server.drain_timeout_s,
         )
+        say_if_root()
         say(f"starting {settings.replicas} replicas and {settings.balancers} nginx")
         url = installation.base_url(settings)
         parts = installation.lay_out(plan)

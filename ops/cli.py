@@ -262,8 +262,16 @@ def doctor(as_json: Json = False) -> int:
     return run_doctor(_config(), as_json=as_json)
 
 
+# Verbs that write state and logs, and nothing that somebody else is to read.
+_PRIVATE = frozenset({"up", "serve", "consume", "balance", "train", "models", "keys", "deadletters"})
+
+
 def main() -> None:
     """Be the console script."""
+    if sys.argv[1:2] and sys.argv[1] in _PRIVATE:
+        # Whatever they make, and whatever is made on the way to it, is its owner's alone, and so is what their children
+        # make: Redis, nginx and its logs.
+        os.umask(0o077)
     _register_late(sys.argv[1:])
     sys.exit(run(app, sys.argv[1:]))
 

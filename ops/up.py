@@ -96,6 +96,7 @@ def up(
             consumer=True,
             drain_s=config.server.drain_timeout_s,
         )
+        say_if_root()
         own_redis = "" if redis is None else "Redis, "
         say(f"starting {own_redis}the consumer, {settings.replicas} replicas and {settings.balancers} nginx")
         parts = installation.lay_out(plan)
@@ -156,6 +157,12 @@ def guarded(config: Config, settings: BalancerSettings, *, insecure: bool) -> di
             say(exposure.warning(settings.host, settings.port))
         return {}
     return {"RECOLLECT_KEYS_REQUIRED": "true"}
+
+
+def say_if_root() -> None:
+    """Tell an operator who started us as root what that means for the process that strangers talk to."""
+    if os.geteuid() == 0:
+        say("running as root, and so do nginx's workers: give Recollect a user of its own before strangers reach it")
 
 
 def spares(settings: BalancerSettings, program: Sequence[str]) -> int:

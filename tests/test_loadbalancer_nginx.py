@@ -19,6 +19,7 @@ from loadbalancer.errors import BadSetting, ConfigurationRefused
 from loadbalancer.nginx import OPTIONAL_DIRECTIVES, Surroundings
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import Balancer, Replica, Topology
+from service.app import ROUTES
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -160,6 +161,12 @@ def test_where_a_target_goes(target: str, to: str | None) -> None:
     """By the patterns of the routes, as nginx applies them: the last that matches is where it goes."""
     matching = [route.to for route in nginx_routes.ROUTES if re.search(route.pattern, target)]
     assert matching == ([] if to is None else [to])
+
+
+def test_every_route_of_the_service_goes_somewhere() -> None:
+    """A route that a replica learns must be told to nginx, too."""
+    for path in {route.path for route in ROUTES}:
+        assert any(re.search(route.pattern, path) for route in nginx_routes.ROUTES), path
 
 
 def test_lists_are_refused_before_feedback_and_health_never() -> None:

@@ -98,6 +98,33 @@ def archived(home: Path) -> list[dict[str, Any]]:
     ]
 
 
+def test_state_and_logs_are_their_owners_alone(
+    tmp_path: Path, redis_server: Any, free_port: FreePort, wait_until: Wait
+) -> None:
+    """Whatever the umask, and whichever command makes the folders first."""
+    homes = {"made by serve", "made by consume", "made by train"}
+    before = os.umask(0)
+    try:
+        started = [
+            Process(tmp_path / "made by serve", redis_server.url, ["serve", "--port", str(free_port())], free_port()),
+            Process(tmp_path / "made by consume", redis_server.url, ["consume"], free_port()),
+        ]
+        environ = {**os.environ, "RECOLLECT_HOME": str(tmp_path / "made by train" / "var")}
+        train = [sys.executable, "-m", "ops", "train", "--data", "demo:60x40x900", "--algorithm", "popularity"]
+        subprocess.run(train, env=environ, check=True, capture_output=True)
+    finally:
+        os.umask(before)
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("made by */logs/*"))) == 2, 20, what="logs")
+        wait_until(lambda: {path.parts[-3] for path in tmp_path.glob("*/var/*")} >= homes, 20, what="state")
+        modes = {path: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if not path.is_socket()}
+    finally:
+        for process in started:
+            process.stop(signal.SIGKILL)
+            process.process.communicate()
+    assert {path: oct(mode) for path, mode in modes.items() if mode & 0o077} == {}
+
+
 def test_what_is_served_and_said_is_archived_once(
     tmp_path: Path,
     start: Start,
