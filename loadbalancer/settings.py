@@ -102,7 +102,7 @@ class BalancerSettings:
         metadata=_meta(
             "RECOLLECT_UPSTREAM_KEEPALIVE_S",
             "s",
-            "When nginx closes an idle connection to a replica; must stay below RECOLLECT_KEEPALIVE_TIMEOUT_S.",
+            "When nginx closes an idle connection to a replica; must be below RECOLLECT_KEEPALIVE_TIMEOUT_S.",
         ),
     )
     client_connections: int = field(

@@ -23,19 +23,23 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="recollect",
     help="A self-hosted recommendation service that answers from memory and remembers everything it served.",
-    no_args_is_help=False,
-    add_completion=False,
+    no_args_is_help=True,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="The published models.", no_args_is_help=False, rich_markup_mode=None)
+models_app = typer.Typer(help="The published models.", no_args_is_help=True, rich_markup_mode=None)
 balance_app = typer.Typer(help="nginx and its replicas.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(balance_app, name="balance")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
-Replicas = Annotated[int | None, typer.Option("--replicas", help="How many replicas; RECOLLECT_REPLICAS, or 3.")]
-Port = Annotated[int | None, typer.Option("--port", help="The balancer's port; RECOLLECT_PORT, or 8080.")]
+Replicas = Annotated[
+    int | None, typer.Option("--replicas", min=1, max=256, help="How many replicas; RECOLLECT_REPLICAS, or 3.")
+]
+Port = Annotated[
+    int | None, typer.Option("--port", min=1, max=65535, help="The balancer's port; RECOLLECT_PORT, or 8080.")
+]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="Cores to use at most; 0 for all.")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.")]
 Insecure = Annotated[
@@ -46,6 +50,23 @@ Insecure = Annotated[
         " for any user and erase any user.",
     ),
 ]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"recollect {version('recollect')}")
+        raise typer.Exit
+
+
+@app.callback()
+def recollect(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Answer from memory and remember everything that was served: a self-hosted recommendation service."""
 
 
 @app.command()
@@ -273,7 +294,7 @@ def main() -> None:
         # make: Redis, nginx and its logs.
         os.umask(0o077)
     _register_late(sys.argv[1:])
-    sys.exit(run(app, sys.argv[1:]))
+    sys.exit(run(app, sys.argv[1:], first=_adopt))
 
 
 def _register_late(argv: Sequence[str]) -> None:
@@ -301,6 +322,12 @@ def _register_late(argv: Sequence[str]) -> None:
     app.command("search")(search_command)
     app.command("chaos")(chaos_command)
     app.add_typer(archive_app, name="archive")
+
+
+def _adopt() -> None:
+    from ops.environment import adopt, working_directory
+
+    adopt(os.environ, working_directory())
 
 
 def _config() -> Config:

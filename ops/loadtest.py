@@ -313,11 +313,12 @@ def _say(sentence: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the command with these arguments; what `python ops/loadtest.py` does."""
+    from ops.environment import adopt, working_directory
     from ops.refusal import run
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command("loadtest")(command)
-    return run(app, argv, name="loadtest")
+    return run(app, argv, name="loadtest", first=lambda: adopt(os.environ, working_directory()))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import typer
+
+# What is wrong with a machine or with a path that was given, and not with us.
+_OF_THE_MACHINE: Final = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ESTALE),
+}
+# How help names the values of options.
+_VALUES: Final[dict[object, str]] = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH", list[str]: "TEXT"}
 
 # A model was published and not activated: neither a success nor a failure, so that scripts can tell it from both.
 HELD_BACK: Final = 3
@@ -30,6 +40,9 @@ def told(command: Callable[[], object]) -> int:
     try:
         code = command()
     except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            return 0
         return _say(error.format_message(), error.exit_code)
     except (RecollectError, BalancerError) as error:
         return _say(str(error), error.exit_code)
@@ -41,19 +54,47 @@ def told(command: Callable[[], object]) -> int:
         # The reader of a pipe has left; anything more, at exit too, would only fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.filename is None or error.errno not in _OF_THE_MACHINE:
+            raise
+        return _say(f"{os.fspath(error.filename)!s} cannot be used: {error.strerror}", 1)
+    except MemoryError as error:
+        return _say(f"the memory that this process may use is not enough{f': {error}' if str(error) else ''}", 1)
     return code if isinstance(code, int) else 0
 
 
-def run(application: typer.Typer, argv: Sequence[str], name: str = "recollect") -> int:
+def run(
+    application: typer.Typer,
+    argv: Sequence[str],
+    name: str = "recollect",
+    first: Callable[[], None] = lambda: None,
+) -> int:
     """Run a typer application and return its exit code, every error told as one sentence.
 
     Args:
         application: the application.
         argv: its arguments, without the program's name.
         name: the program's name, as its help shows it.
+        first: called before the command, unless help is asked for.
     """
     command: Any = typer.main.get_command(application)
-    return told(lambda: command.main(args=list(argv), prog_name=name, standalone_mode=False))
+    _name_types(command)
+
+    def whole() -> object:
+        if argv and not {"--help", "--version"} & set(argv):
+            first()
+        return command.main(args=list(argv), prog_name=name, standalone_mode=False)
+
+    return told(whole)
+
+
+def _name_types(command: Any) -> None:
+    """Have help say N and TEXT where it would name types of the programming language."""
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and not parameter.is_flag and parameter.metavar is None:
+            parameter.metavar = _VALUES.get(parameter.type_descriptor.annotation)
+    for each in getattr(command, "commands", {}).values():
+        _name_types(each)
 
 
 def _say(sentence: str, code: int) -> int:

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from typing import Final
 
-from loadbalancer.settings import BalancerSettings
-from service.config import Config, describe
+from ops.environment import TABLES
+from service.config import describe
 
-TABLES: Final[dict[str, type[Any]]] = {
-    "Service, models, logs and telemetry": Config,
-    "Balancer and processes": BalancerSettings,
-}
 _INTRODUCTION: Final = """\
 # Settings
 
-Environment variables, read once at start; a value of the wrong kind is refused by name. A test holds this page to the
-code; `python -m ops.settings_page > docs/settings.md` writes it anew. Folders are relative to the working directory;
-`recollect up` hands them to its children as absolute paths.
+Variables of the environment, or lines of a file `recollect.toml`; read once at start. A name that is not in the tables
+below is refused, with the one that may be meant; so is a value of the wrong kind or outside its bounds. A test holds
+this page to the code; `python -m ops.settings_page > docs/settings.md` writes it anew.
+
+## recollect.toml
+
+In the file a setting is called as its variable, without `RECOLLECT_` and in small letters; relative paths are relative
+to the file's folder:
+
+```toml
+home = "/srv/recollect"
+redis_url = "redis://10.0.0.5:6379/0"
+replicas = 4
+```
+
+A command uses the file of the folder it is started in, or of the nearest one above it; else, in a checkout, the one of
+the checkout. A file of another user than the one who runs the command, root or the owner of the code is refused. The
+environment wins over the file, setting by setting; with `RECOLLECT_HOME` in the environment, the file's `logs` does not
+count either.
+
+**Where state lives** is thus the same for every command, whatever folder it is started in: `RECOLLECT_HOME`, else
+`home` of the file, else `recollect` in `XDG_STATE_HOME`, else `~/.local/state/recollect`. The checkout's own file says
+`var` and `logs`, beside it. `recollect doctor` tells which file counts; `up`, `train` and `doctor` tell where state
+lives.
+
 """
 
 

@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _load() -> None:
-    for name in ("uvloop", "service.consume", "service.replica"):
+    for name in ("uvloop", "ops.environment", "service.consume", "service.replica"):
         importlib.import_module(name)
     gc.freeze()
 

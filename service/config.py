@@ -27,8 +27,9 @@ from telemetry.settings import ConsumerSettings, ProducerSettings
 T = TypeVar("T")
 
 
-def _setting(default: Any, env: str, unit: str, doc: str) -> Any:
-    return field(default=default, metadata={"env": env, "unit": unit, "doc": doc})
+def _setting(default: Any, env: str, unit: str, doc: str, **bounds: Any) -> Any:
+    """Declare a setting; `least` and `most` bound a number more closely than its unit does, `choices` are all words."""
+    return field(default=default, metadata={"env": env, "unit": unit, "doc": doc, **bounds})
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,19 @@ class ServerConfig:
         15.0,
         "RECOLLECT_KEEPALIVE_TIMEOUT_S",
         "s",
-        "How long an idle connection, or one whose headers never end, stays open; must stay above nginx's 5 s.",
+        "How long an idle connection, or one whose headers never end, stays open; must be above"
+        " RECOLLECT_UPSTREAM_KEEPALIVE_S, or nginx sends requests into connections that close.",
     )
     body_timeout_s: float = _setting(
         2.0, "RECOLLECT_BODY_TIMEOUT_S", "s", "How long a request body may take to arrive."
     )
     body_limit_bytes: int = _setting(
-        65536, "RECOLLECT_BODY_LIMIT_BYTES", "bytes", "The largest request body; nginx takes 64 KiB."
+        65536,
+        "RECOLLECT_BODY_LIMIT_BYTES",
+        "bytes",
+        "The largest request body, from 1 KiB to 64 KiB, which is what nginx takes.",
+        least=1024,
+        most=65536,
     )
     drain_timeout_s: float = _setting(
         8.0, "RECOLLECT_DRAIN_TIMEOUT_S", "s", "The longest a stopping replica waits for connections and events."
@@ -111,7 +118,11 @@ class LogConfig:
     """The application's own log; telemetry never passes through it."""
 
     level: str = _setting(
-        "info", "RECOLLECT_LOG_LEVEL", "level", "The least level written: debug, info, warning, error."
+        "info",
+        "RECOLLECT_LOG_LEVEL",
+        "level",
+        "The least level written: debug, info, warning, error.",
+        choices=("debug", "info", "warning", "error"),
     )
     queue_lines: int = _setting(
         10000,
@@ -127,8 +138,18 @@ class LogConfig:
 class Config:
     """The whole tree."""
 
-    home: Path = _setting(Path("var"), "RECOLLECT_HOME", "directory", "Where all state lives.")
-    logs: Path = _setting(Path("logs"), "RECOLLECT_LOGS", "directory", "Where application logs go.")
+    home: Path = _setting(
+        Path("~/.local/state/recollect"),
+        "RECOLLECT_HOME",
+        "directory",
+        "Where all state lives; without it `recollect` in XDG_STATE_HOME, if that is set.",
+    )
+    logs: Path = _setting(
+        Path("logs"),
+        "RECOLLECT_LOGS",
+        "directory",
+        "Where application logs go; without it the folder `logs` in RECOLLECT_HOME.",
+    )
     redis_url: str | None = _setting(
         None,
         "RECOLLECT_REDIS_URL",
@@ -222,11 +243,27 @@ def from_env(environ: Mapping[str, str]) -> Config:
     except StreamError as error:
         raise UsageError(f"RECOLLECT_REDIS_NAMESPACE: {error}") from None
     key_file = config.pseudonym_key_file
+    home = config.home.absolute() if environ.get("RECOLLECT_HOME") else _fixed_home(environ)
     return dataclasses.replace(
         config,
-        home=config.home.absolute(),
-        logs=config.logs.absolute(),
+        home=home,
+        logs=config.logs.absolute() if environ.get("RECOLLECT_LOGS") else home / "logs",
         pseudonym_key_file=None if key_file is None else key_file.absolute(),
+    )
+
+
+def _fixed_home(environ: Mapping[str, str]) -> Path:
+    """Return where state lives if nothing else is said: the user's folder for state (XDG Base Directory, version 0.8).
+
+    Raises:
+        UsageError: there is none.
+    """
+    for name, below in (("XDG_STATE_HOME", "recollect"), ("HOME", ".local/state/recollect")):
+        # The specification has relative paths ignored.
+        if (base := environ.get(name, "")).startswith("/"):
+            return Path(base, below)
+    raise UsageError(
+        "there is no place for state: name a directory in RECOLLECT_HOME (this user has no home directory in HOME)"
     )
 
 
@@ -291,10 +328,22 @@ def _check(settings: Any) -> None:
         if dataclasses.is_dataclass(value):
             _check(value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            env, unit = spec.metadata["env"], spec.metadata["unit"]
-            if unit in _BOUNDS:
-                least, most = _BOUNDS[unit]
-                if not least <= value <= most:
-                    raise UsageError(f"{env} must be from {least} to {most}, not {value}")
-            elif not 0 < value < math.inf:
-                raise UsageError(f"{env} must be above 0 and finite, not {value}")
+            must = _missed(value, spec.metadata)
+            if must is not None:
+                raise UsageError(f"{spec.metadata['env']} must be {must}, not {value}")
+        elif value not in spec.metadata.get("choices", (value,)):
+            raise UsageError(
+                f"{spec.metadata['env']} must be one of {', '.join(spec.metadata['choices'])}, not {value!r}"
+            )
+
+
+def _missed(value: float, metadata: Mapping[str, Any]) -> str | None:
+    """Return what a number must be and is not, by its own bounds or its unit's; None if it may be so."""
+    least, most = _BOUNDS.get(metadata["unit"], (metadata.get("least"), metadata.get("most")))
+    if least is not None and most is not None:
+        return None if least <= value <= most else f"from {least} to {most}"
+    if least is not None:
+        return None if least <= value < math.inf else f"at least {least} and finite"
+    if most is not None:
+        return None if 0 < value <= most else f"above 0 and at most {most}"
+    return None if 0 < value < math.inf else "above 0 and finite"

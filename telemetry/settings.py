@@ -39,7 +39,8 @@ class ProducerSettings:
         metadata={
             "env": "RECOLLECT_SPOOL_BYTES",
             "unit": "bytes",
-            "doc": "The budget of a replica's write-ahead log: events that are not in the archive yet.",
+            "doc": "The budget of a replica's write-ahead log, at least 1 MiB: events that are not in the archive yet.",
+            "least": 1024 * 1024,
         },
     )
     segment_bytes: int = field(
@@ -47,7 +48,9 @@ class ProducerSettings:
         metadata={
             "env": "RECOLLECT_SPOOL_SEGMENT_BYTES",
             "unit": "bytes",
-            "doc": "The size of a file of the log, at most an eighth of the budget and of the disk's free room.",
+            "doc": "The size of a file of the log, at least 64 KiB; at most an eighth of the budget and of the disk's "
+            "free room is taken.",
+            "least": 64 * 1024,
         },
     )
     segment_age_s: float = field(
@@ -63,7 +66,8 @@ class ProducerSettings:
         metadata={
             "env": "RECOLLECT_SPOOL_RING_BYTES",
             "unit": "bytes",
-            "doc": "The size of a new slot's ring, which holds what the disk has not synced yet.",
+            "doc": "The size of a new slot's ring, at least 64 KiB, which holds what the disk has not synced yet.",
+            "least": 64 * 1024,
         },
     )
     commit_interval_s: float = field(
@@ -80,7 +84,8 @@ class ProducerSettings:
         metadata={
             "env": "RECOLLECT_SPOOL_ACCEPT_TIMEOUT_S",
             "unit": "s",
-            "doc": "How long feedback waits for the disk before it is answered 503; must stay below nginx's 0.5 s.",
+            "doc": "How long feedback waits for the disk before it is answered 503; must be below "
+            "RECOLLECT_EVENTS_TIMEOUT_MS, or nginx gives up first.",
         },
     )
     served_share: float = field(
@@ -134,7 +139,8 @@ class ConsumerSettings:
         metadata={
             "env": "RECOLLECT_CONSUMER_BLOCK_MS",
             "unit": "ms",
-            "doc": "How long one read waits for new entries; must stay below the Redis deadline of 2 s.",
+            "doc": "How long one read waits for new entries, below the Redis deadline of 2 s.",
+            "most": 1999,
         },
     )
     read_entries: int = field(
@@ -166,7 +172,8 @@ class ConsumerSettings:
         metadata={
             "env": "RECOLLECT_CONSUMER_TAKEOVER_S",
             "unit": "s",
-            "doc": "How long a lease must stand still before a standby takes it.",
+            "doc": "How long a lease must stand still before a standby takes it; at least twice "
+            "RECOLLECT_CONSUMER_HEARTBEAT_S.",
         },
     )
     part_bytes: int = field(

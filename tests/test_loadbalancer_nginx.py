@@ -63,10 +63,10 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_rendered_file_is_the_golden_one(name: str) -> None:
-    """A change of the configuration is seen in review. To accept one, set RECOLLECT_WRITE_GOLDEN=1 and run this."""
+    """A change of the configuration is seen in review. To accept one: RECOLLECT_TEST_WRITE_GOLDEN=1."""
     settings, here = CASES[name]
     text = rendered(settings, here, balancers=settings.balancers)
-    if os.environ.get("RECOLLECT_WRITE_GOLDEN"):
+    if os.environ.get("RECOLLECT_TEST_WRITE_GOLDEN"):
         (GOLDEN / name).write_text(text)
     assert text == (GOLDEN / name).read_text()
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.settings_page import TABLES, render
+from ops.environment import TABLES
+from ops.settings_page import render
 from service.config import describe, from_env, read
 from service.errors import UsageError
 
@@ -50,8 +51,8 @@ def test_a_rating_scale_is_two_numbers_in_order(text: str) -> None:
 
 def test_a_declared_rating_scale_is_read() -> None:
     """Also one that begins below zero; none where none was declared."""
-    assert from_env({"RECOLLECT_RATING_SCALE": "-10:10"}).models.declared_scale == (-10.0, 10.0)
-    assert from_env({}).models.declared_scale is None
+    assert from_env({"HOME": "/h", "RECOLLECT_RATING_SCALE": "-10:10"}).models.declared_scale == (-10.0, 10.0)
+    assert from_env({"HOME": "/h"}).models.declared_scale is None
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_number_that_its_unit_does_not_allow_is_refused_by_name(name: str, tex
 
 def test_a_namespace_that_redis_would_misread_is_refused_by_name() -> None:
     """It is part of every key, and of the patterns in Redis' list of users."""
-    assert from_env({"RECOLLECT_REDIS_NAMESPACE": "shop-2"}).redis_namespace == "shop-2"
+    assert from_env({"HOME": "/h", "RECOLLECT_REDIS_NAMESPACE": "shop-2"}).redis_namespace == "shop-2"
     with pytest.raises(UsageError, match="RECOLLECT_REDIS_NAMESPACE: the Redis namespace 'a:b' is none"):
         from_env({"RECOLLECT_REDIS_NAMESPACE": "a:b"})
 
