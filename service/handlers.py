@@ -243,12 +243,12 @@ def _served(
     items: list[wire.Item] = []
     shown: list[ServedItem] = []
     id_of = snapshot.items.id_of
-    places = zip(ranking.rows.tolist(), ranking.scores.round(6).tolist(), strict=True)
-    for position, (row, score) in enumerate(places, offset):
+    places = zip(ranking.rows.tolist(), ranking.scores.round(6).tolist(), _sources(ranking, source), strict=True)
+    for position, (row, score, from_) in enumerate(places, offset):
         item_id = id_of[row]
-        items.append({"item_id": item_id, "score": score, "source": source})
+        items.append({"item_id": item_id, "score": score, "source": from_})
         # No policy draws at random yet: every shown item was certain to be shown where it was.
-        shown.append({"item_id": item_id, "position": position, "score": score, "source": source, "propensity": 1.0})
+        shown.append({"item_id": item_id, "position": position, "score": score, "source": from_, "propensity": 1.0})
     parts.producer.offer(
         Served(
             event_id=recommendation_id,
@@ -278,6 +278,13 @@ def _served(
         "degraded": degraded,
         "shortfall": wire.shortfall(n, len(items)),
     }
+
+
+def _sources(ranking: scoring.Ranking, source: wire.Source) -> list[wire.Source]:
+    """Name where each item comes from: one of a personal list that nothing personal put there is popular."""
+    if ranking.is_personal is None:
+        return [source] * ranking.rows.size
+    return [source if is_personal else "popular" for is_personal in ranking.is_personal.tolist()]
 
 
 def _candidate_set(exclude: list[str] | None, include: list[str] | None) -> str:

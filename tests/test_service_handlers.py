@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from aiohttp import web
@@ -307,6 +308,24 @@ async def test_with_a_key_telemetry_knows_pseudonyms_and_callers_their_own_ids(c
         assert (await body(other, "DELETE", "/v1/users/u1", 202))["user_id"] == "u1"
         await body(other, "GET", "/v1/popular", 200)
     assert [event["user_id"] for event in held(parts)] == ["u1", *[pseudonyms.of("u1")] * 3, None]
+
+
+async def test_what_nothing_personal_put_into_a_list_is_popular(
+    client: Client, parts: Parts, make_snapshot: Callable[..., ModelSnapshot]
+) -> None:
+    """For a user whose factors say nothing: the most popular first where scores are equal."""
+    model = make_snapshot(n_items=60)
+    factors = model.user_factors.copy()
+    factors[1] = 0
+    parts.store.swap(replace(model, user_factors=factors, item_bias=np.zeros_like(model.item_bias)))
+    for path in ("/v1/recommendations/u1", "/v1/recommendations/u2"):
+        answer = await body(client, "GET", path, 200)
+        sources = {item["source"] for item in answer["items"]}
+        assert sources == ({"popular"} if path.endswith("u1") else {"personal"})
+    answer = await body(client, "GET", "/v1/recommendations/u1", 200)
+    seen = set(model.seen_rows(1).tolist())
+    best = [model.items.id_of[row] for row in model.popular_rows.tolist() if row not in seen]
+    assert [item["item_id"] for item in answer["items"]] == best[:10]
 
 
 async def test_a_model_of_pseudonyms_knows_its_users_and_forgets_them(

@@ -113,9 +113,41 @@ def test_lists_leave_out_what_was_seen_and_excluded() -> None:
     for want, ranking in zip(wanted, scoring.personal(snapshot, wanted), strict=True):
         out = {4, *snapshot.seen_rows(want.user_row).tolist()}
         scores = scoring.exact_scores(snapshot, want.user_row, np.arange(N_ITEMS))
-        left = sorted(set(range(N_ITEMS)) - out, key=lambda row: (-scores[row], row))
+        left = sorted(set(range(N_ITEMS)) - out, key=lambda row: (-scores[row], -snapshot.popularity[row], row))
         assert ranking.rows.tolist() == left[:5]
         assert ranking.scores.tolist() == scores[left[:5]].tolist()
+
+
+@pytest.mark.parametrize("over", ["items", "users"])
+def test_what_no_neighbour_speaks_of_is_filled_by_popularity(over: Over) -> None:
+    """And said not to be personal, alone and among chosen items; without any neighbour that is the whole list."""
+    popularity = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5], np.float32)
+    snapshot = dataclasses.replace(made(over, "sum", "seen", 4), popularity=popularity)
+    lists = snapshot.neighbourhood
+    assert lists is not None
+    mute = sparse(np.zeros(lists.weights.shape, np.float32), np.zeros(lists.weights.shape, dtype=bool))
+    silent = dataclasses.replace(
+        snapshot,
+        neighbourhood=dataclasses.replace(lists, weights=mute),
+        item_bias=np.zeros(N_ITEMS, np.float32),
+    )
+    for user in range(N_USERS):
+        unseen = [row for row in snapshot.popular_rows.tolist() if row not in snapshot.seen_rows(user)]
+        (ranking,) = scoring.personal(silent, [scoring.Wanted(user, N_ITEMS)])
+        assert ranking.rows.tolist() == unseen
+        assert ranking.is_personal is not None
+        assert not ranking.is_personal.any()
+        (ranking,) = scoring.personal(snapshot, [scoring.Wanted(user, N_ITEMS)])
+        among = scoring.personal_among(snapshot, scoring.Wanted(user, N_ITEMS), np.arange(N_ITEMS))
+        assert ranking.is_personal is not None
+        assert among.is_personal is not None
+        assert among.is_personal.tolist() == ranking.is_personal.tolist()
+        if over == "items":
+            spoken_of = {item for seen in snapshot.seen_rows(user).tolist() for item in stored(lists.weights, seen)}
+        else:
+            speakers = stored(lists.weights, user)
+            spoken_of = {item for speaker in speakers for item in snapshot.seen_rows(speaker).tolist()}
+        assert [row in spoken_of for row in ranking.rows.tolist()] == ranking.is_personal.tolist()
 
 
 def test_similar_items_of_a_model_without_factors_share_users() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -21,7 +22,7 @@ def by_definition(snapshot: ModelSnapshot, user_row: int, exclude: set[int], inc
     scores = scoring.exact_scores(snapshot, user_row, rows)
     out = set(snapshot.seen_rows(user_row).tolist()) | exclude
     candidates = [row for row in rows.tolist() if row not in out and (include is None or row in include)]
-    return sorted(candidates, key=lambda row: (-scores[row], row))
+    return sorted(candidates, key=lambda row: (-scores[row], -snapshot.popularity[row], row))
 
 
 @settings(deadline=None, max_examples=60)
@@ -54,6 +55,26 @@ def test_a_personal_list_is_the_sorted_catalogue_less_what_is_taken_out(
     else:
         ranking = scoring.personal_among(snapshot, wanted, np.array(sorted(include), dtype=np.int64))
     assert ranking.rows.tolist() == by_definition(snapshot, 3, exclude, include)[offset : offset + n]
+
+
+@pytest.mark.parametrize("n_users", [1, 5])
+def test_a_user_of_whom_nothing_is_known_gets_what_is_popular(make_snapshot: Make, n_users: int) -> None:
+    """Alone and among others: by popularity where all scores are equal, and said not to be personal."""
+    made = make_snapshot(n_items=300)
+    factors = made.user_factors.copy()
+    factors[2] = 0
+    snapshot = dataclasses.replace(made, user_factors=factors, item_bias=np.zeros_like(made.item_bias))
+    wanted = [scoring.Wanted(2, 20), *(scoring.Wanted(user, 20) for user in range(3, 2 + n_users))]
+    unknown, *known = scoring.personal(snapshot, wanted)
+    seen = set(snapshot.seen_rows(2).tolist())
+    assert unknown.rows.tolist() == [row for row in snapshot.popular_rows.tolist() if row not in seen][:20]
+    assert unknown.is_personal is not None
+    assert not unknown.is_personal.any()
+    assert all(ranking.is_personal is None for ranking in known)
+    among = scoring.personal_among(snapshot, scoring.Wanted(2, 20), np.arange(300))
+    assert among.rows.tolist() == unknown.rows.tolist()
+    assert among.is_personal is not None
+    assert not among.is_personal.any()
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 100, 129])

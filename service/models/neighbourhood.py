@@ -7,7 +7,7 @@ else is asked for, so that it is the same to the last bit wherever it is compute
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,13 @@ class Neighbourhood:
         return Neighbourhood(self.over, self.combine, self.signal, weights)
 
 
+class Said(NamedTuple):
+    """What neighbours say of every item: float64 (n_items,); and of which items any speaks at all: bool (n_items,)."""
+
+    terms: Scores
+    is_spoken_of: NDArray[np.bool_]
+
+
 def entries(matrix: csr_array, rows: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find what several rows of a sparse matrix store.
 
@@ -120,7 +127,7 @@ def terms(
     level: float,
     user_bias: NDArray[np.float32],
     item_bias: NDArray[np.float32],
-) -> Scores:
+) -> Said:
     """Return what the neighbours say of every item to one user.
 
     Args:
@@ -130,9 +137,6 @@ def terms(
         level: the model's global mean.
         user_bias: float32 (n_users,).
         item_bias: float32 (n_items,).
-
-    Returns:
-        float64 (n_items,).
     """
     weights = neighbourhood.weights
     own = slice(history.indptr[user_row], history.indptr[user_row + 1])
@@ -153,13 +157,12 @@ def terms(
         signal = _signal(neighbourhood, history.data[places], level, bias, item_bias[items])
     n_items = history.shape[1]
     said: Scores = np.bincount(items, weights=weight * signal, minlength=n_items).astype(np.float64, copy=False)
-    if neighbourhood.combine == "sum":
-        return said
-    voices = np.bincount(
-        items, weights=np.abs(weight) if neighbourhood.combine == "weighted_mean" else None, minlength=n_items
-    )
-    np.divide(said, voices, out=said, where=voices > 0)
-    return said
+    speakers_of = np.bincount(items, minlength=n_items)
+    if neighbourhood.combine != "sum":
+        is_mean = neighbourhood.combine == "mean"
+        voices = speakers_of if is_mean else np.bincount(items, weights=np.abs(weight), minlength=n_items)
+        np.divide(said, voices, out=said, where=voices > 0)
+    return Said(said, speakers_of > 0)
 
 
 def _signal(

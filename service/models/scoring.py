@@ -1,6 +1,7 @@
 """Scores and top-n (pure): which items, in which order, with which score.
 
-Invariant: a list is the n best by (score descending, item row ascending), where the score comes from one fixed float64
+Invariant: a list is the n best by (score descending, popularity descending, item row ascending), so that where nothing
+is known of a user, or of an item's neighbours, what is popular comes first; the score comes from one fixed float64
 routine (`_products`, or `neighbourhood.terms`) whose result for an item depends neither on the other items and users
 asked for, nor on threads or BLAS. The fast float32 product only chooses candidates, and a bound on its rounding error
 proves that none was missed.
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.neighbourhood import Neighbourhood, entries, terms
+from service.models.neighbourhood import Neighbourhood, Said, entries, terms
 from service.models.snapshot import Float32, ModelSnapshot
 
 Rows = NDArray[np.int64]
@@ -31,10 +32,18 @@ _EPSILON: Final = float(np.finfo(np.float32).eps)
 
 
 class Ranking(NamedTuple):
-    """An ordered list: rows int64 (m,) and scores float64 (m,), best first; m may be less than was asked for."""
+    """An ordered list, best first; it may be shorter than was asked for.
+
+    Attributes:
+        rows: int64 (m,).
+        scores: float64 (m,).
+        is_personal: of a personal list: bool (m,), which items are there for what the user did; the others are what
+            is left when nothing is known of the user, or no neighbour speaks of an item. None: all of them are.
+    """
 
     rows: Rows
     scores: Scores
+    is_personal: NDArray[np.bool_] | None = None
 
 
 class Wanted(NamedTuple):
@@ -65,7 +74,7 @@ def exact_scores(snapshot: ModelSnapshot, user_row: int, rows: Rows) -> Scores:
         float64 (m,), in the order of `rows`, not clipped to the rating scale (clipping would make ties of the best).
     """
     if snapshot.neighbourhood is not None:
-        return _said(snapshot, snapshot.neighbourhood, user_row).take(rows)
+        return _said(snapshot, snapshot.neighbourhood, user_row).terms.take(rows)
     scores = _products(snapshot.item_factors.take(rows, axis=0), snapshot.user_factors[user_row])
     scores += snapshot.item_bias.take(rows)
     scores += snapshot.user_constants[user_row]
@@ -107,8 +116,10 @@ def personal(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]
         return [_chosen(snapshot, want, row) for want, row in zip(wanted, approximate, strict=True)]
     each = np.arange(len(wanted))[:, np.newaxis]
     candidates, cutoffs = _top(approximate, size, each)
-    # In order of rows, so that a stable sort by score leaves ties in that order.
-    candidates.sort(axis=1)
+    # In order of popularity, so that a stable sort by score leaves ties in that order.
+    ranks = snapshot.popular_ranks[candidates]
+    ranks.sort(axis=1)
+    candidates = snapshot.popular_rows[ranks]
     scores = _exact(snapshot, user_rows, candidates)
     order = np.argsort(-scores, axis=1, kind="stable")
     candidates, scores = candidates[each, order], scores[each, order]
@@ -119,7 +130,9 @@ def personal(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]
     for index, want in enumerate(wanted):
         end = want.offset + want.n
         if reach[index] > -math.inf and scores[index, end - 1] > reach[index]:
-            rankings.append(Ranking(candidates[index, want.offset : end], scores[index, want.offset : end]))
+            rows = candidates[index, want.offset : end]
+            is_personal = _by_taste(snapshot, want.user_row, rows)
+            rankings.append(Ranking(rows, scores[index, want.offset : end], is_personal))
         else:
             rankings.append(_chosen(snapshot, want, approximate[index]))
     return rankings
@@ -128,7 +141,13 @@ def personal(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]
 def personal_among(snapshot: ModelSnapshot, wanted: Wanted, include: Rows) -> Ranking:
     """Rank some items for a user; `include`, int64 and unique, are the only candidates."""
     rows = np.setdiff1d(include, np.concatenate([snapshot.seen_rows(wanted.user_row), wanted.exclude]))
-    return _ordered(rows, exact_scores(snapshot, wanted.user_row, rows), wanted.offset, wanted.n)
+    ranks = snapshot.popular_ranks
+    if snapshot.neighbourhood is not None:
+        said = _said(snapshot, snapshot.neighbourhood, wanted.user_row)
+        return _told(said, _ordered(rows, said.terms.take(rows), ranks, wanted.offset, wanted.n))
+    scores = exact_scores(snapshot, wanted.user_row, rows)
+    ranking = _ordered(rows, scores, ranks, wanted.offset, wanted.n)
+    return ranking._replace(is_personal=_by_taste(snapshot, wanted.user_row, ranking.rows))
 
 
 def similar(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
@@ -142,7 +161,8 @@ def similar(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
     approximate /= snapshot.item_norms * snapshot.item_norms[item_row]
     approximate[item_row] = -np.inf
     bound = (snapshot.n_factors + 16) * _EPSILON
-    return _best(approximate, bound, lambda rows: exact_similarities(snapshot, item_row, rows), 0, n)
+    ranks = snapshot.popular_ranks
+    return _best(approximate, bound, lambda rows: exact_similarities(snapshot, item_row, rows), ranks, 0, n)
 
 
 def popular(
@@ -197,14 +217,25 @@ def _alone(snapshot: ModelSnapshot, wanted: Wanted) -> Ranking:
 
 def _from_neighbours(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, wanted: Wanted) -> Ranking:
     """Rank one list of a model with neighbours: their scores are exact at once."""
-    scores = _said(snapshot, neighbourhood, wanted.user_row)
-    _take_out(snapshot, wanted, scores)
-    return _best(scores, 0.0, scores.take, wanted.offset, wanted.n)
+    said = _said(snapshot, neighbourhood, wanted.user_row)
+    _take_out(snapshot, wanted, said.terms)
+    ranks = snapshot.popular_ranks
+    return _told(said, _best(said.terms, 0.0, said.terms.take, ranks, wanted.offset, wanted.n))
 
 
-def _said(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, user_row: int) -> Scores:
-    """Score all items by what neighbours say: float64 (n_items,)."""
-    scores = terms(
+def _told(said: Said, ranking: Ranking) -> Ranking:
+    """Say of each item of a list whether a neighbour speaks of it."""
+    return ranking._replace(is_personal=said.is_spoken_of.take(ranking.rows))
+
+
+def _by_taste(snapshot: ModelSnapshot, user_row: int, rows: Rows) -> NDArray[np.bool_] | None:
+    """Say of each item of a list from factors whether the user's taste put it there."""
+    return None if snapshot.has_taste[user_row] else np.zeros(rows.size, dtype=bool)
+
+
+def _said(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, user_row: int) -> Said:
+    """Score all items by what neighbours say."""
+    said = terms(
         neighbourhood,
         snapshot.history,
         user_row,
@@ -212,9 +243,10 @@ def _said(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, user_row: int) 
         user_bias=snapshot.user_bias,
         item_bias=snapshot.item_bias,
     )
+    scores = said.terms
     scores += snapshot.item_bias
     scores += snapshot.user_constants[user_row]
-    return scores
+    return said
 
 
 def _seen_together(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
@@ -228,7 +260,8 @@ def _seen_together(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
     counts = np.diff(by_item.indptr)
     shared[item_row] = 0
     rows = np.flatnonzero(shared)
-    return _ordered(rows, shared[rows] / np.sqrt(max(1, users.size) * counts[rows].astype(np.float64)), 0, n)
+    cosines = shared[rows] / np.sqrt(max(1, users.size) * counts[rows].astype(np.float64))
+    return _ordered(rows, cosines, snapshot.popular_ranks, 0, n)
 
 
 def _take_out(snapshot: ModelSnapshot, wanted: Wanted, approximate: Float32 | Scores) -> None:
@@ -240,13 +273,15 @@ def _take_out(snapshot: ModelSnapshot, wanted: Wanted, approximate: Float32 | Sc
 
 def _chosen(snapshot: ModelSnapshot, wanted: Wanted, approximate: Float32) -> Ranking:
     """Rank one list, given approximate scores less the user's constant, float32 (n_items,)."""
-    return _best(
+    ranking = _best(
         approximate,
         float(snapshot.user_reaches[wanted.user_row]),
         lambda rows: exact_scores(snapshot, wanted.user_row, rows),
+        snapshot.popular_ranks,
         wanted.offset,
         wanted.n,
     )
+    return ranking._replace(is_personal=_by_taste(snapshot, wanted.user_row, ranking.rows))
 
 
 def _top(approximate: Float32, size: int, each: NDArray[np.int64]) -> tuple[Rows, Float32]:
@@ -277,13 +312,16 @@ def _top(approximate: Float32, size: int, each: NDArray[np.int64]) -> tuple[Rows
     return pool[each, picked], values[each, picked[:, :1]][:, 0]
 
 
-def _best(approximate: Float32 | Scores, bound: float, exact: Callable[[Rows], Scores], offset: int, n: int) -> Ranking:
+def _best(
+    approximate: Float32 | Scores, bound: float, exact: Callable[[Rows], Scores], ranks: Rows, offset: int, n: int
+) -> Ranking:
     """Return places offset to offset + n by exact score.
 
     Args:
         approximate: float32 (n_items,); -inf takes an item out.
         bound: no exact score is larger than its approximate one plus this.
         exact: the scores that decide.
+        ranks: int64 (n_items,), what decides between equal ones: the smaller comes first.
         offset: how many of the best to leave out first.
         n: how many to return at most.
     """
@@ -295,15 +333,15 @@ def _best(approximate: Float32 | Scores, bound: float, exact: Callable[[Rows], S
         if cutoff == -math.inf:
             # Fewer items are left than we took: these are all of them.
             rows = rows[approximate[rows] > -np.inf]
-            return _ordered(rows, exact(rows), offset, n)
-        ranking = _ordered(rows, exact(rows), 0, wanted)
+            return _ordered(rows, exact(rows), ranks, offset, n)
+        ranking = _ordered(rows, exact(rows), ranks, 0, wanted)
         if ranking.scores[-1] > cutoff + bound:
             return Ranking(ranking.rows[offset:], ranking.scores[offset:])
         size *= 4
     rows = np.flatnonzero(approximate > -np.inf)
-    return _ordered(rows, exact(rows), offset, n)
+    return _ordered(rows, exact(rows), ranks, offset, n)
 
 
-def _ordered(rows: Rows, scores: Scores, offset: int, n: int) -> Ranking:
-    order = np.lexsort((rows, -scores))[offset : offset + n]
+def _ordered(rows: Rows, scores: Scores, ranks: Rows, offset: int, n: int) -> Ranking:
+    order = np.lexsort((ranks[rows], -scores))[offset : offset + n]
     return Ranking(rows[order], scores[order])

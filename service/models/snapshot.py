@@ -141,6 +141,18 @@ class ModelSnapshot:
         return np.argsort(-self.popularity, kind="stable")
 
     @cached_property
+    def popular_ranks(self) -> NDArray[np.int64]:
+        """The place of each item row in `popular_rows`, int64 (n_items,): what decides between equal scores."""
+        ranks = np.empty(len(self.items), dtype=np.int64)
+        ranks[self.popular_rows] = np.arange(len(self.items))
+        return ranks
+
+    @cached_property
+    def has_taste(self) -> NDArray[np.bool_]:
+        """Whether a user's factors say anything, bool (n_users,); nobody's do in a model without factors."""
+        return np.asarray(self.user_factors.any(axis=1))
+
+    @cached_property
     def seen_by(self) -> csr_array:
         """The history by item: float32 CSR (n_items, n_users), int32 indices, ascending."""
         by_item = self.history.T.tocsr()

@@ -237,14 +237,17 @@ def test_threads_decide_nothing(case: Case) -> None:
 
 
 def test_a_list_is_what_the_scores_say(case: Case) -> None:
-    """What is served is the unseen catalogue by score, then by row; similar items leave the item itself out."""
+    """What is served is the unseen catalogue by score, then popularity, then row; similar items leave itself out."""
     snapshot = fitted(case, datasets.read("demo:60x40x900"))
     rows = np.arange(len(snapshot.items))
     for user_row in (0, 7, 59):
         (ranking,) = scoring.personal(snapshot, [scoring.Wanted(user_row, 10)])
         scores = scoring.exact_scores(snapshot, user_row, rows)
         unseen = np.setdiff1d(rows, snapshot.seen_rows(user_row))
-        assert ranking.rows.tolist() == unseen[np.lexsort((unseen, -scores[unseen]))][:10].tolist()
+        assert (
+            ranking.rows.tolist()
+            == unseen[np.lexsort((unseen, -snapshot.popularity[unseen], -scores[unseen]))][:10].tolist()
+        )
     assert 3 not in scoring.similar(snapshot, 3, 20).rows
 
 
