@@ -36,6 +36,8 @@ PROBLEMS = (
     Problem(504, "unavailable", "Temporarily unavailable", "No replica answered in time; try again."),
     Problem(505, "http-version", "HTTP version not supported", "Use HTTP/1.1."),
 )
+# As the service's own answers have them (service/reply.py).
+COMMON_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _RETRY_LATER = {429, 502, 503, 504}
 # nginx may meet these before it has a path, and then cannot go to a named location.
 _WITHOUT_PATH = {400, 414, 505}
@@ -69,6 +71,7 @@ def _location(problem: Problem) -> str:
     name = f"= {_UNREACHABLE}/{problem.status}" if problem.status in _WITHOUT_PATH else f"@problem_{problem.status}"
     lines = ["internal;"] if problem.status in _WITHOUT_PATH else []
     lines.append("default_type application/problem+json;")
+    lines += [f"add_header {name} {value} always;" for name, value in COMMON_HEADERS.items()]
     if problem.status in _RETRY_LATER:
         lines.append("add_header Retry-After 1 always;")
     if problem.status == 405:
@@ -76,7 +79,7 @@ def _location(problem: Problem) -> str:
     if problem.status == 502:
         # Every replica has as many requests open as it may have: that is a refusal, and no replica is broken.
         lines.append("if ($busy) { return 503; }")
-    lines.append(f"return {problem.status} '{_body(problem)}';")
+    lines.append(f"return {problem.status} '{_body(problem)}\\n';")
     body = "\n".join(" " * 6 + line for line in lines)
     return f"    location {name} {{\n{body}\n    }}"
 

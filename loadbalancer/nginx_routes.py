@@ -116,6 +116,7 @@ def _static(to: str, models: str) -> str:
       default_type "{kind}";
       add_header X-Degraded static;
       add_header Cache-Control no-store;
+      add_header X-Content-Type-Options nosniff;
       # The conditions and ranges of the request were meant for another answer.
       if_modified_since off;
       etag off;

@@ -38,11 +38,6 @@ ROUTES: Final = (
 )
 
 
-# GET routes that only look, so that HEAD can be answered as RFC 9110 section 9.3.2 asks; a list is served, and
-# recorded.
-_LOOKING: frozenset[str] = frozenset({"/v1/model", "/healthz", "/readyz", "/openapi.json", "/docs"})
-
-
 def build_app(parts: Parts) -> web.Application:
     """Return the application that answers callers."""
     app = web.Application(client_max_size=parts.config.server.body_limit_bytes)
@@ -50,7 +45,8 @@ def build_app(parts: Parts) -> web.Application:
     methods: dict[str, list[str]] = {}
     for route in ROUTES:
         answer = bounded(parts, route.path, route.handler, route.scope)
-        for name in (route.method, "HEAD") if route.path in _LOOKING else (route.method,):
+        # RFC 9110 section 9.3.2: HEAD is GET without its body. What is not shown is not recorded as served.
+        for name in ("GET", "HEAD") if route.method == "GET" else (route.method,):
             app.router.add_route(name, _pattern(route.path), answer, expect_handler=expect)
             methods.setdefault(route.path, []).append(name)
     # In this order: a path's other methods behind its own, and what nothing matches behind everything.

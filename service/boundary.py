@@ -11,10 +11,10 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 
-import orjson
 import structlog
 from aiohttp import web
 
+from service import wire
 from service.errors import (
     Forbidden,
     Malformed,
@@ -28,6 +28,7 @@ from service.errors import (
     Unauthorized,
 )
 from service.parts import Parts
+from service.reply import COMMON_HEADERS, Reply
 from service.security.key import Scope
 
 _log = structlog.get_logger("recollect.boundary")
@@ -65,6 +66,9 @@ def bounded(parts: Parts, route: str, handler: Handler, scope: Scope | None = No
             # The path may hold a user's id, and so may what an exception says.
             _log.error("request failed", method=request.method, route=route, exception=frames(error))
             response = problem(fault())
+        if not isinstance(response, Reply):
+            for name, value in COMMON_HEADERS.items():
+                response.headers.setdefault(name, value)
         if state.draining or response.status == RequestTimedOut.status:
             response.force_close()
         counted.answered(response.status, time.perf_counter() - started)
@@ -91,7 +95,10 @@ def not_allowed(methods: list[str]) -> Handler:
 def problem(error: RequestError) -> web.Response:
     """Render an error as RFC 9457 describes."""
     response = web.Response(
-        body=orjson.dumps(error.problem()), status=error.status, content_type="application/problem+json"
+        body=wire.encode(error.problem()),
+        status=error.status,
+        content_type="application/problem+json",
+        headers=COMMON_HEADERS,
     )
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)

@@ -5,23 +5,23 @@ Invariant: a handler takes `store.current()` once, and never waits for telemetry
 
 from __future__ import annotations
 
-import asyncio
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import numpy as np
 from aiohttp import web
 
-from service import wire
-from service.errors import Invalid, Malformed, NotFound, RequestTimedOut, TooLarge, Unavailable, UnsupportedBody
+from service import inputs, wire
+from service.docs_page import PAGE_HEADERS, page
+from service.errors import NotFound, Unavailable
 from service.feedback import TENANT, Reception, recorded
 from service.models import scoring
 from service.models.snapshot import ModelSnapshot
-from service.openapi import document, page
+from service.openapi import document
 from service.parts import PARTS, Parts, unready
 from service.reply import Reply
 from service.security import log
@@ -29,37 +29,39 @@ from telemetry.errors import BadEventError, SpoolFull
 from telemetry.events import Served, ServedItem, System
 from telemetry.ids import rfc3339_ms, uuid7
 
-_JSON: Final = "application/json"
+# A browser asks anew each time: another release, or keys, change what these say.
+_CHECKED_AGAIN: Final = {"Cache-Control": "no-cache"}
 
 
 async def recommend_plain(request: web.Request) -> web.Response:
     """GET /recommend/{user_id}: up to 20 item ids as one line of text."""
-    _query(request, ())
-    answer = await _recommend(request, _path_id(request, "user_id"), wire.PLAIN_LIMIT)
+    inputs.query(request, ())
+    answer = await _recommend(request, inputs.path_id(request, "user_id"), wire.PLAIN_LIMIT)
     body = wire.plain_list([item["item_id"] for item in answer["items"]])
     response = Reply(body, "text/plain; charset=utf-8")
-    response.headers["X-Recommendation-Id"] = str(answer["recommendation_id"])
+    if request.method != "HEAD":
+        response.headers["X-Recommendation-Id"] = str(answer["recommendation_id"])
     return _marked(response, answer)
 
 
 async def recommend_get(request: web.Request) -> web.Response:
     """GET /v1/recommendations/{user_id}?n=10: the same list as JSON."""
-    n = _number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
-    answer = await _recommend(request, _path_id(request, "user_id"), n)
+    n = inputs.number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
+    answer = await _recommend(request, inputs.path_id(request, "user_id"), n)
     return _marked(_json(answer), answer)
 
 
 async def recommend_post(request: web.Request) -> web.Response:
     """POST /v1/recommendations: the same with offset, exclude and include."""
-    _query(request, ())
-    wanted = wire.decode(wire.RecommendationsRequest, await _body(request))
+    inputs.query(request, ())
+    wanted = wire.decode(wire.RecommendationsRequest, await inputs.body(request))
     answer = await _recommend(request, wanted.user_id, wanted.n, wanted.offset, wanted.exclude, wanted.include)
     return _marked(_json(answer), answer)
 
 
 async def popular(request: web.Request) -> web.Response:
     """GET /v1/popular?n=10: what everybody likes, recent interactions counting more."""
-    n = _number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
+    n = inputs.number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
     answer = await _recommend(request, None, n)
     return _marked(_json(answer), answer)
 
@@ -67,8 +69,8 @@ async def popular(request: web.Request) -> web.Response:
 async def similar(request: web.Request) -> web.Response:
     """GET /v1/items/{item_id}/similar?n=10: the nearest items, see `scoring.similar`."""
     started = time.perf_counter()
-    n = _number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
-    item_id = _path_id(request, "item_id")
+    n = inputs.number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
+    item_id = inputs.path_id(request, "item_id")
     snapshot = request.app[PARTS].store.current()
     row = snapshot.items.row_of.get(item_id)
     if row is None:
@@ -81,26 +83,24 @@ async def similar(request: web.Request) -> web.Response:
 async def events(request: web.Request) -> web.Response:
     """POST /v1/events: take in what users did, all of it or nothing."""
     parts = request.app[PARTS]
-    _query(request, ())
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not wire.valid_key(key):
-        raise Invalid("Idempotency-Key: must be 8 to 64 characters of A-Z, a-z, 0-9, - and _.")
-    raw = await _body(request)
+    inputs.query(request, ())
+    key = inputs.idempotency_key(request)
+    raw = await inputs.body(request)
     body = wire.decode(wire.EventsRequest, raw)
     known_items = parts.store.current().items.row_of if parts.store.version is not None else None
-    reception = Reception(time.time(), _request_id(request) or uuid7(), key, known_items)
+    reception = Reception(time.time(), inputs.request_id(request) or uuid7(), key, known_items)
     feedback = recorded(body.events, reception, parts.pseudonyms, parts.config.events)
     with parts.keys.attempt(key, raw), _refusals():
         acceptance = await parts.producer.accept(feedback)
     answer: wire.Accepted = {"accepted": acceptance.accepted, "durability": acceptance.durability}
-    return web.Response(body=wire.encode(answer), status=202, content_type=_JSON)
+    return web.Response(body=wire.encode(answer), status=202, content_type=inputs.JSON)
 
 
 async def forget(request: web.Request) -> web.Response:
     """DELETE /v1/users/{user_id}: forget a user, here at once and everywhere once the consumer reads of it."""
     parts = request.app[PARTS]
-    _query(request, ())
-    user_id = _path_id(request, "user_id")
+    inputs.query(request, ())
+    user_id = inputs.path_id(request, "user_id")
     order = System(
         event_id=uuid7(),
         tenant=TENANT,
@@ -120,7 +120,7 @@ async def forget(request: web.Request) -> web.Response:
         "requested_at": order.received_at,
         "durability": acceptance.durability,
     }
-    return web.Response(body=wire.encode(answer), status=202, content_type=_JSON)
+    return web.Response(body=wire.encode(answer), status=202, content_type=inputs.JSON)
 
 
 async def _put_down(request: web.Request, order: System) -> None:
@@ -134,7 +134,7 @@ async def _put_down(request: web.Request, order: System) -> None:
     by = f"replica-{parts.producer.slot}"
     try:
         await parts.security.record(
-            log.entry("erase", by=by, key=key, erase_id=order.event_id, request_id=_request_id(request))
+            log.entry("erase", by=by, key=key, erase_id=order.event_id, request_id=inputs.request_id(request))
         )
     except (OSError, TimeoutError):
         raise Unavailable("This cannot be entered in the security log at the moment.", retry_after_s=1) from None
@@ -142,22 +142,9 @@ async def _put_down(request: web.Request, order: System) -> None:
 
 async def model(request: web.Request) -> web.Response:
     """GET /v1/model: what is being served."""
-    _query(request, ())
+    inputs.query(request, ())
     snapshot = request.app[PARTS].store.current()
-    manifest = snapshot.manifest
-    shown = (
-        "version",
-        "algorithm",
-        "settings",
-        "measures",
-        "data",
-        "created",
-        "data_as_of",
-        "n_users",
-        "n_items",
-        "n_factors",
-    )
-    return _json({name: manifest.get(name) for name in shown})
+    return _json({name: snapshot.manifest.get(name) for name in wire.Model.__annotations__})
 
 
 async def healthz(_request: web.Request) -> web.Response:
@@ -173,14 +160,16 @@ async def readyz(request: web.Request) -> web.Response:
     return web.Response(text="ready\n")
 
 
-async def openapi(_request: web.Request) -> web.Response:
+async def openapi(request: web.Request) -> web.Response:
     """GET /openapi.json: this API, machine-readable."""
-    return web.Response(body=document(), content_type=_JSON)
+    keyed = request.app[PARTS].gate.ring is not None
+    return web.Response(body=document(keyed=keyed), content_type=inputs.JSON, headers=_CHECKED_AGAIN)
 
 
 async def docs(_request: web.Request) -> web.Response:
     """GET /docs: this API, for people; needs no other site."""
-    return web.Response(body=page(), content_type="text/html", charset="utf-8")
+    headers = {**_CHECKED_AGAIN, **PAGE_HEADERS}
+    return web.Response(body=page(), content_type="text/html", charset="utf-8", headers=headers)
 
 
 async def _recommend(
@@ -249,13 +238,16 @@ def _served(
         items.append({"item_id": item_id, "score": score, "source": from_})
         # No policy draws at random yet: every shown item was certain to be shown where it was.
         shown.append({"item_id": item_id, "position": position, "score": score, "source": from_, "propensity": 1.0})
+    if request.method == "HEAD":
+        # Nothing of it is shown, so that nothing was served.
+        return _answer(snapshot, user_id, recommendation_id, items, degraded, n)
     parts.producer.offer(
         Served(
             event_id=recommendation_id,
             tenant=TENANT,
             client_time=None,
             received_at=rfc3339_ms(time.time()),
-            request_id=_request_id(request) or recommendation_id,
+            request_id=inputs.request_id(request) or recommendation_id,
             recommendation_id=recommendation_id,
             user_id=parts.pseudonyms.of(user_id),
             model=snapshot.version,
@@ -269,6 +261,17 @@ def _served(
     )
     if degraded is not None:
         parts.metrics.degraded(degraded)
+    return _answer(snapshot, user_id, recommendation_id, items, degraded, n)
+
+
+def _answer(
+    snapshot: ModelSnapshot,
+    user_id: str | None,
+    recommendation_id: str,
+    items: list[wire.Item],
+    degraded: wire.Rung | None,
+    n: int,
+) -> wire.Recommendations:
     return {
         "recommendation_id": recommendation_id,
         "user_id": user_id,
@@ -308,7 +311,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except BadEventError as error:
-        raise Invalid(f"An event cannot be recorded: {error}.") from None
+        raise wire.bad("events", f"cannot be recorded: {error}") from None
     except SpoolFull as full:
         raise Unavailable(
             "This cannot be recorded at the moment; it is safe to try again.",
@@ -324,70 +327,3 @@ def _marked(response: web.Response, answer: wire.Recommendations) -> web.Respons
     if answer["degraded"] is not None:
         response.headers["X-Degraded"] = quote(answer["degraded"])
     return response
-
-
-def _path_id(request: web.Request, name: str) -> str:
-    value = request.match_info[name]
-    if "%" in value and not _is_utf8(request.rel_url.raw_path):
-        # aiohttp leaves such bytes encoded, where they would pass for another id, one with per cent signs in it.
-        raise Invalid(f"{name}: must be UTF-8 behind its percent-encoding.")
-    if not wire.valid_id(value):
-        raise Invalid(f"{name}: must be 1 to 128 characters without control characters.")
-    return value
-
-
-def _is_utf8(raw_path: str) -> bool:
-    try:
-        unquote(raw_path, errors="strict")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _query(request: web.Request, known: tuple[str, ...]) -> None:
-    if request.query_string:
-        for name in request.query:
-            if name not in known:
-                raise Invalid(f"The query has an unknown field {name[:64]!r}.")
-
-
-def _number(request: web.Request, name: str, default: int, limit: int) -> int:
-    if not request.query_string:
-        return default
-    _query(request, (name,))
-    given = request.query.getall(name, [])
-    if not given:
-        return default
-    if len(given) > 1:
-        raise Invalid(f"{name}: was given {len(given)} times.")
-    text = given[0]
-    # Digits only, and few of them, before int() sees them: it takes "1_0", "+1" and numbers of any length.
-    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= limit):
-        raise Invalid(f"{name}: must be a whole number from 1 to {limit}.")
-    return int(text)
-
-
-def _request_id(request: web.Request) -> str | None:
-    """Return the balancer's id of this request, the same on every attempt at it."""
-    given = request.headers.get("X-Request-Id")
-    return given if given is not None and wire.valid_key(given) else None
-
-
-async def _body(request: web.Request) -> bytes:
-    """Read a JSON body within its limits of size and time."""
-    config = request.app[PARTS].config.server
-    transfer = request.headers.get("Transfer-Encoding", "chunked")
-    if "Content-Encoding" in request.headers or transfer.lower() != "chunked":
-        raise UnsupportedBody("Encoded bodies are not taken; send plain JSON.")
-    if request.content_type != _JSON:
-        raise UnsupportedBody("The body must be sent as Content-Type: application/json.")
-    if request.content_length is not None and request.content_length > config.body_limit_bytes:
-        raise TooLarge(f"The body is over {config.body_limit_bytes} bytes.")
-    try:
-        async with asyncio.timeout(config.body_timeout_s):
-            return await request.read()
-    except TimeoutError:
-        raise RequestTimedOut(f"The body did not arrive within {config.body_timeout_s} s.") from None
-    except (web.RequestPayloadError, ConnectionError):
-        # The client left in the middle, or its chunks are none: nothing of ours to be alarmed about.
-        raise Malformed("The body broke off or is not framed as HTTP asks for.") from None

@@ -93,5 +93,8 @@ class IdempotencyTable:
                 del self._entries[next(iter(self._entries))]
             entry = self._entries[key] = _Entry(digest, now_s + self._age_s)
         elif entry.digest != digest:
-            raise Invalid("Idempotency-Key: was sent with another body before; a new request needs a new key.")
+            raise Invalid(
+                "Idempotency-Key: was sent with another body before; a new request needs a new key.",
+                errors=[{"field": "Idempotency-Key", "message": "was sent with another body before"}],
+            )
         return entry

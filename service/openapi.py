@@ -1,21 +1,19 @@
-"""The API, machine-readable (OpenAPI 3.1) and as a page that needs no other site.
+"""The API, machine-readable (OpenAPI 3.1).
 
 Body schemas are those of the pydantic models that check the bodies; response schemas those of the TypedDicts that are
-sent; so neither can drift from the code.
+sent; so neither can drift from the code. Every status that a caller can get is there, from a replica or from nginx.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import orjson
-from pydantic import TypeAdapter
-from pydantic.json_schema import models_json_schema
 
 from service import wire
 from service.errors import (
+    Forbidden,
     Invalid,
     Malformed,
     MethodNotAllowed,
@@ -23,42 +21,91 @@ from service.errors import (
     RequestError,
     RequestTimedOut,
     TooLarge,
+    Unauthorized,
     Unavailable,
     UnsupportedBody,
 )
+from service.schemas import ref, schemas
+from service.security.key import Scope
 
-_REF: Final = "#/components/schemas/{model}"
-_RESPONSES: Final = {
-    "Recommendations": wire.Recommendations,
-    "Accepted": wire.Accepted,
-    "Erasure": wire.Erasure,
+_RETRY: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+_CHALLENGE: Final = {"WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}}}
+_ALLOW: Final = {"Allow": {"description": "The methods there are.", "schema": {"type": "string"}}}
+_HEADERS_OF: Final[dict[int, dict[str, Any]]] = {
+    401: _CHALLENGE,
+    403: _CHALLENGE,
+    405: _ALLOW,
+    429: _RETRY,
+    502: _RETRY,
+    503: _RETRY,
+    504: _RETRY,
 }
+_ERRORS: Final[tuple[type[RequestError], ...]] = (
+    Malformed,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimedOut,
+    TooLarge,
+    UnsupportedBody,
+    Invalid,
+    RequestError,
+    Unavailable,
+)
+# What nginx alone answers.
+_BALANCER: Final = {
+    414: ("UriTooLong", "URI too long"),
+    429: ("TooManyRequests", "Too many requests"),
+    501: ("NotImplemented", "Transfer encoding not supported"),
+    502: ("BadGateway", "No replica answers"),
+    504: ("GatewayTimeout", "No replica answered in time"),
+    505: ("HttpVersion", "HTTP version not supported"),
+}
+_NAMES: Final = {error.status: "Internal" if error is RequestError else error.__name__ for error in _ERRORS}
+# Every request can meet these, whatever it asks for: a body where none belongs is looked at, too.
+_ANYWHERE: Final = (400, 405, 413, 414, 415, 429, 500, 501, 505)
+_AT_A_REPLICA: Final = (502, 503, 504)
+_KEYED: Final = (401, 403)
 _DEGRADED: Final = {
     "X-Degraded": {
-        "description": "The rung that a degraded list was served from; absent on others.",
-        "schema": {"type": "string", "enum": ["stale", "stale_model", "static"]},
+        "description": "The degradation level that a list was served at; absent on a full one.",
+        "schema": {"type": "string", "enum": list(get_args(wire.Rung))},
     }
 }
 _PLAIN_HEADERS: Final = {
-    "X-Recommendation-Id": {"description": "Send it back with events.", "schema": {"type": "string"}},
+    "X-Recommendation-Id": {
+        "description": "The id of the list; send it back with events. Absent on a static list and on HEAD.",
+        "schema": {"type": "string"},
+    },
     **_DEGRADED,
 }
+_LISTED: Final = {
+    "description": "The list",
+    "headers": _DEGRADED,
+    "content": {"application/json": {"schema": ref("Recommendations")}},
+}
+_TEXT: Final = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
 @cache
-def page() -> bytes:
-    """Return the page at /docs."""
-    return files("service").joinpath("docs.html").read_bytes()
+def document(*, keyed: bool = False) -> bytes:
+    """Return /openapi.json.
+
+    Args:
+        keyed: whether requests need an API key; without it they may carry one.
+    """
+    return orjson.dumps(build(keyed=keyed), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-@cache
-def document() -> bytes:
-    """Return /openapi.json."""
-    return orjson.dumps(build(), option=orjson.OPT_INDENT_2)
-
-
-def build() -> dict[str, Any]:
+def build(*, keyed: bool = False) -> dict[str, Any]:
     """Build the OpenAPI 3.1 document."""
+    paths = _paths()
+    for item in paths.values():
+        for operation in item.values():
+            scope = operation.pop("scope")
+            schemes: list[dict[str, Any]] = [] if scope is None else [{"bearer": [scope]}, {"apiKey": [scope]}]
+            operation["security"] = schemes if keyed or scope is None else [{}, *schemes]
     return {
         "openapi": "3.1.0",
         "info": {
@@ -66,12 +113,19 @@ def build() -> dict[str, Any]:
             "version": "1",
             "summary": "Recommendations from memory, and everything about them remembered.",
             "description": "Ids are strings of 1 to 128 characters without control characters, percent-encoded in "
-            "paths. Errors are application/problem+json (RFC 9457).",
+            "paths. Errors are application/problem+json (RFC 9457). Where a GET is possible, so is a HEAD.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "paths": _paths(),
-        "components": {"schemas": _schemas()},
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "responses": _responses(),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
     }
 
 
@@ -81,19 +135,17 @@ def _paths() -> dict[str, Any]:
     n = {
         "name": "n",
         "in": "query",
-        "description": "How many items.",
+        "description": f"How many items; {wire.N_DEFAULT} without it.",
         "schema": {"type": "integer", "minimum": 1, "maximum": wire.N_LIMIT, "default": wire.N_DEFAULT},
     }
     key = {
         "name": "Idempotency-Key",
         "in": "header",
         "description": "The same on every attempt, and on nothing else; events without an event_id get <key>-<index>.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,64}$"},
+        "schema": {"type": "string", "pattern": wire.KEY_PATTERN},
     }
-    listed = _content("application/json", "Recommendations", headers=_DEGRADED)
-    text = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    ready = {"200": text, **_problems(Unavailable)}
-    body = (Malformed, RequestTimedOut, TooLarge, UnsupportedBody, Invalid, Unavailable)
+    body = (RequestTimedOut.status, Invalid.status)
+    invalid = Invalid.status
     return {
         "/recommend/{user_id}": {
             "get": _operation(
@@ -104,25 +156,25 @@ def _paths() -> dict[str, Any]:
                         "description": "Ids, best first; a comma or per cent sign inside an id is percent-encoded.",
                         "headers": _PLAIN_HEADERS,
                         "content": {"text/plain": {"schema": {"type": "string"}, "example": "318,527,50\n"}},
-                    },
-                    **_problems(Invalid, Unavailable),
+                    }
                 },
+                invalid,
+                scope="recommend",
                 parameters=[user],
             )
         },
         "/v1/recommendations/{user_id}": {
             "get": _operation(
-                "recommend",
-                "A list for a user",
-                {"200": listed, **_problems(Invalid, Unavailable)},
-                parameters=[user, n],
+                "recommend", "A list for a user", {"200": _LISTED}, invalid, scope="recommend", parameters=[user, n]
             )
         },
         "/v1/recommendations": {
             "post": _operation(
                 "recommendWith",
                 "A list with an offset, exclusions or candidates of your own",
-                {"200": listed, **_problems(*body)},
+                {"200": _LISTED},
+                *body,
+                scope="recommend",
                 body="RecommendationsRequest",
             )
         },
@@ -130,7 +182,10 @@ def _paths() -> dict[str, Any]:
             "get": _operation(
                 "similar",
                 "The items nearest to an item",
-                {"200": listed, **_problems(NotFound, Invalid, Unavailable)},
+                {"200": _LISTED},
+                NotFound.status,
+                invalid,
+                scope="recommend",
                 parameters=[item, n],
             )
         },
@@ -138,7 +193,9 @@ def _paths() -> dict[str, Any]:
             "get": _operation(
                 "popular",
                 "What everybody likes of late",
-                {"200": listed, **_problems(Invalid, Unavailable)},
+                {"200": _LISTED},
+                invalid,
+                scope="recommend",
                 parameters=[n],
             )
         },
@@ -146,7 +203,9 @@ def _paths() -> dict[str, Any]:
             "post": _operation(
                 "events",
                 "Tell what users did; all events are taken or none",
-                {"202": _content("application/json", "Accepted"), **_problems(*body)},
+                {"202": _content("All events were taken", "Accepted")},
+                *body,
+                scope="events",
                 parameters=[key],
                 body="EventsRequest",
             )
@@ -154,97 +213,73 @@ def _paths() -> dict[str, Any]:
         "/v1/users/{user_id}": {
             "delete": _operation(
                 "forget",
-                "Forget a user",
-                {"202": _content("application/json", "Erasure"), **_problems(Invalid, Unavailable)},
+                "Erase a user",
+                {"202": _content("The erase was ordered", "Erasure")},
+                invalid,
+                scope="erase",
                 parameters=[_path_parameter("user_id", "A user, known or not.")],
             )
         },
         "/v1/model": {
             "get": _operation(
-                "model",
-                "What is being served",
-                {
-                    "200": {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}},
-                    **_problems(Invalid, Unavailable),
-                },
+                "model", "What is being served", {"200": _content("The model", "Model")}, invalid, scope="recommend"
             )
         },
-        "/healthz": {"get": _operation("healthz", "The process answers", {"200": text})},
-        "/readyz": {"get": _operation("readyz", "At least one replica is ready", ready)},
+        "/healthz": {"get": _operation("healthz", "The process answers", {"200": _TEXT}, at_a_replica=False)},
+        "/readyz": {"get": _operation("readyz", "At least one replica is ready", {"200": _TEXT})},
     }
 
 
 def _operation(
-    name: str, summary: str, responses: dict[str, Any], *, parameters: list[Any] | None = None, body: str | None = None
+    name: str,
+    summary: str,
+    responses: dict[str, Any],
+    *statuses: int,
+    scope: Scope | None = None,
+    parameters: list[Any] | None = None,
+    body: str | None = None,
+    at_a_replica: bool = True,
 ) -> dict[str, Any]:
+    refused = {*_ANYWHERE, *statuses, *(_AT_A_REPLICA if at_a_replica else ()), *(() if scope is None else _KEYED)}
     operation: dict[str, Any] = {
         "operationId": name,
         "summary": summary,
-        "responses": {**responses, **_problems(MethodNotAllowed)},
+        "responses": {
+            **responses,
+            **{str(status): {"$ref": f"#/components/responses/{_name(status)}"} for status in sorted(refused)},
+        },
+        "scope": scope,
     }
     if parameters:
         operation["parameters"] = parameters
     if body:
-        schema = {"$ref": _REF.format(model=body)}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref(body)}}}
     return operation
 
 
 def _path_parameter(name: str, description: str) -> dict[str, Any]:
-    schema = {"type": "string", "minLength": 1, "maxLength": 128}
+    schema = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": wire.ID_PATTERN}
     return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
 
 
-def _content(kind: str, model: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
-    response: dict[str, Any] = {"description": "OK", "content": {kind: {"schema": {"$ref": _REF.format(model=model)}}}}
-    if headers:
-        response["headers"] = headers
-    return response
+def _content(description: str, model: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": ref(model)}}}
 
 
-def _problems(*errors: type[RequestError]) -> dict[str, Any]:
-    found = {}
-    for error in errors:
-        response = {
-            "description": error.title,
-            "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
-        }
-        if error is Unavailable:
-            response["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
-        found[str(error.status)] = response
-    return found
+def _name(status: int) -> str:
+    return _NAMES[status] if status in _NAMES else _BALANCER[status][0]
 
 
-def _schemas() -> dict[str, Any]:
-    _, bodies = models_json_schema(
-        [(wire.RecommendationsRequest, "validation"), (wire.EventsRequest, "validation")], ref_template=_REF
-    )
-    schemas: dict[str, Any] = dict(bodies["$defs"])
-    for name, response in _RESPONSES.items():
-        schema = TypeAdapter(response).json_schema(mode="serialization", ref_template=_REF)
-        schemas.update(schema.pop("$defs", {}))
-        schemas[name] = schema
-    schemas["Problem"] = {
-        "type": "object",
-        "description": "RFC 9457; `errors` has one entry per bad field.",
-        "required": ["type", "title", "status", "detail"],
-        "properties": {
-            "type": {"type": "string", "examples": ["/problems/invalid"]},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "errors": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["field", "message"],
-                    "properties": {
-                        "field": {"type": "string", "examples": ["events[3].value"]},
-                        "message": {"type": "string"},
-                        "row": {"type": "integer"},
-                    },
-                },
-            },
-        },
+def _responses() -> dict[str, Any]:
+    titles = {error.status: error.title for error in _ERRORS} | {
+        status: title for status, (_, title) in _BALANCER.items()
     }
-    return schemas
+    found: dict[str, Any] = {}
+    for status, title in sorted(titles.items()):
+        found[_name(status)] = response = {
+            "description": title,
+            "content": {"application/problem+json": {"schema": ref("Problem")}},
+        }
+        if status in _HEADERS_OF:
+            response["headers"] = _HEADERS_OF[status]
+    return found

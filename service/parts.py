@@ -7,6 +7,7 @@ from functools import cached_property
 
 from aiohttp import web
 
+from service import wire
 from service.batcher import Batcher
 from service.config import Config
 from service.idempotency import IdempotencyTable
@@ -29,7 +30,7 @@ class State:
     """
 
     draining: bool = False
-    degraded: str | None = None
+    degraded: wire.Rung | None = None
     fault: str | None = None
 
 

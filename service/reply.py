@@ -1,8 +1,8 @@
 """A 200 answer in one buffer: head and body leave in one write, with nothing looked up or serialised on the way.
 
-Invariant: what a client receives is, byte for byte, what `web.Response` would have sent. Where that takes more than the
-usual (HTTP/1.0, a connection that is to be closed, a header of its own, a client that reads slowly), the answer goes
-aiohttp's own way.
+Invariant: what a client receives is, byte for byte, what `web.Response` would have sent with `COMMON_HEADERS`. Where
+that takes more than the usual (HTTP/1.0, a connection that is to be closed, a header of its own, a client that reads
+slowly), the answer goes aiohttp's own way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 
-_HEAD: Final = "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\nDate: {}\r\nServer: {}\r\n\r\n"
+# On every answer that says nothing else: an answer is about one user at one moment, and is no page or script.
+COMMON_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_COMMON: Final = "".join(f"{name}: {value}\r\n" for name, value in COMMON_HEADERS.items())
+_HEAD: Final = (
+    "HTTP/1.1 200 OK\r\nContent-Type: {}\r\n" + _COMMON + "Content-Length: {}\r\nDate: {}\r\nServer: {}\r\n\r\n"
+)
 
 
 class Reply(web.Response):
@@ -47,6 +52,8 @@ class Reply(web.Response):
             self._transport = transport
             self._keep_alive = True
             return None
+        for name, value in COMMON_HEADERS.items():
+            self.headers.setdefault(name, value)
         return await super().prepare(request)
 
     async def write_eof(self, data: bytes = b"") -> None:

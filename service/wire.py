@@ -1,13 +1,16 @@
 """Request and response types and their bytes (pure): what DESIGN calls the HTTP API's shapes.
 
-Bodies are read as strict JSON (orjson refuses NaN, Infinity, invalid UTF-8 and lone surrogates), then checked by strict
-pydantic models, which are also what /openapi.json describes. Responses are TypedDicts written by orjson.
+Bodies are read as strict JSON (orjson refuses NaN, Infinity, invalid UTF-8 and lone surrogates; a repeated field is
+refused here), then checked by strict pydantic models, which are also what /openapi.json describes. Responses are
+TypedDicts written by orjson.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import orjson
@@ -17,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from typing_extensions import TypedDict
 
 from service.errors import Invalid, Malformed
+from service.repeats import first_repeat, has_repeats
 
 N_DEFAULT: Final = 10
 N_LIMIT: Final = 500
@@ -28,15 +32,21 @@ _DEPTH_LIMIT: Final = 16
 
 # No control characters (Unicode category Cc) and no lone surrogates, which have no UTF-8.
 _ID: Final = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
+ID_RULE: Final = "must be 1 to 128 characters without control characters"
+# The same for /openapi.json, in the syntax that ECMA-262, RE2 and Python share.
+ID_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]{1,128}$"
+KEY_PATTERN: Final = r"^[A-Za-z0-9_-]{8,64}$"
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _EVENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{8,72}$"
 
 Source = Literal["personal", "session", "similar", "popular"]
+Rung = Literal["stale", "stale_model", "static"]
+Durability = Literal["memory", "disk"]
 
 
 def _checked_id(value: str) -> str:
     if not _ID.fullmatch(value):
-        raise ValueError("must be 1 to 128 characters without control characters")
+        raise ValueError(ID_RULE)
     return value
 
 
@@ -55,8 +65,16 @@ def _checked_time(value: str) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z".rjust(24, "0")
 
 
-Id = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_checked_id)]
+Id = Annotated[
+    str,
+    Field(min_length=1, max_length=128, json_schema_extra={"pattern": ID_PATTERN}),
+    AfterValidator(_checked_id),
+]
 Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_checked_time)]
+
+
+def _means(sentence: str) -> Any:
+    return Field(description=sentence)
 
 
 class _Body(BaseModel):
@@ -67,8 +85,10 @@ class RecommendationsRequest(_Body):
     """A list for one user, or for nobody in particular."""
 
     user_id: Id | None = Field(default=None, description="Whose list; without it, the popular items.")
-    n: int = Field(default=N_DEFAULT, ge=1, le=N_LIMIT, description="How many items.")
-    offset: int = Field(default=0, ge=0, le=OFFSET_LIMIT, description="How many of the best to leave out first.")
+    n: int = Field(default=N_DEFAULT, ge=1, le=N_LIMIT, description="How many items; 10 without it.")
+    offset: int = Field(
+        default=0, ge=0, le=OFFSET_LIMIT, description="How many of the best to leave out first; 0 without it."
+    )
     exclude: list[Id] = Field(default=[], max_length=IDS_LIMIT, description="Items never to return.")
     include: list[Id] | None = Field(
         default=None,
@@ -85,9 +105,9 @@ class EventIn(_Body):
         pattern=_EVENT_ID_PATTERN,
         description="Yours, UUIDv7 recommended; a repeated one is archived once within 7 days.",
     )
-    type: Literal["rating", "view", "click", "purchase", "dismiss", "impression"]
-    user_id: Id
-    item_id: Id
+    type: Literal["rating", "view", "click", "purchase", "dismiss", "impression"] = Field(description="What was done.")
+    user_id: Id = Field(description="Who did it.")
+    item_id: Id = Field(description="With which item.")
     value: float | None = Field(
         default=None, ge=-1e9, le=1e9, allow_inf_nan=False, description="The rating; required for `rating`."
     )
@@ -107,61 +127,91 @@ class EventIn(_Body):
 class EventsRequest(_Body):
     """Events, taken all or not at all."""
 
-    events: list[EventIn] = Field(min_length=1, max_length=EVENTS_LIMIT)
+    events: list[EventIn] = Field(min_length=1, max_length=EVENTS_LIMIT, description="What users did, in any order.")
 
 
 class Item(TypedDict):
     """One place of a list."""
 
-    item_id: str
-    score: float
-    source: str
+    item_id: Annotated[str, _means("The item.")]
+    score: Annotated[float, _means("Higher is better; comparable within one list.")]
+    source: Annotated[Source, _means("Where it came from.")]
 
 
 class Freshness(TypedDict):
     """How new the state is that the list was made from."""
 
-    events_applied: int
-    as_of: str
+    events_applied: Annotated[int, _means("Events of the user that were applied since `as_of`.")]
+    as_of: Annotated[str, _means("The youngest interaction that the model knows of, RFC 3339.")]
 
 
 class Shortfall(TypedDict):
     """Why a list is shorter than what was asked for."""
 
-    requested: int
-    returned: int
-    reason: str
+    requested: Annotated[int, _means("How many items were asked for.")]
+    returned: Annotated[int, _means("How many there are.")]
+    reason: Annotated[str, _means("Why, for people.")]
 
 
 class Recommendations(TypedDict):
     """The list, as every route that gives one gives it."""
 
-    recommendation_id: str | None
-    user_id: str | None
-    model: str
-    items: list[Item]
-    freshness: Freshness
-    degraded: str | None
-    shortfall: Shortfall | None
+    recommendation_id: Annotated[str | None, _means("Names this list; send it back with events. Null if `static`.")]
+    user_id: Annotated[str | None, _means("Whose list; null for one that is nobody's.")]
+    model: Annotated[str, _means("The version that made it.")]
+    items: Annotated[list[Item], _means("Best first.")]
+    freshness: Annotated[Freshness, _means("How new its state is.")]
+    degraded: Annotated[Rung | None, _means("What was missing when it was made; null if nothing was.")]
+    shortfall: Annotated[Shortfall | None, _means("Why it is shorter than asked for; null if it is not.")]
 
 
 class Accepted(TypedDict):
     """What became of the events of one request."""
 
-    accepted: int
-    durability: str
+    accepted: Annotated[int, _means("How many were taken: all.")]
+    durability: Annotated[Durability, _means("Where they are now; on the disk they outlive the process.")]
 
 
 class Erasure(TypedDict):
-    """The receipt of a request to forget a user; keep `erase_id`."""
+    """The receipt of a request to erase a user; keep `erase_id`."""
 
-    erase_id: str
-    user_id: str
-    requested_at: str
-    durability: str
+    erase_id: Annotated[str, _means("Names the request in the archive and in the security log.")]
+    user_id: Annotated[str, _means("The user.")]
+    requested_at: Annotated[str, _means("When, RFC 3339.")]
+    durability: Annotated[Durability, _means("Where the request is now; on the disk it outlives the process.")]
 
 
-encode = orjson.dumps
+class DataSet(TypedDict, total=False):
+    """What a model learnt from."""
+
+    source: Annotated[str, _means("The file, or what else it was.")]
+    fingerprint: Annotated[str, _means("The same for the same data.")]
+    n_users: Annotated[int, _means("Its users.")]
+    n_items: Annotated[int, _means("Its items.")]
+    n_ratings: Annotated[int, _means("Its interactions.")]
+    bad_rows: Annotated[int, _means("Rows that were left out because they could not be read.")]
+    duplicates: Annotated[int, _means("Rows that were left out for a later one of the same user and item.")]
+    rating_min: Annotated[float, _means("The least rating.")]
+    rating_max: Annotated[float, _means("The greatest rating.")]
+
+
+class Model(TypedDict):
+    """The served model, as it was published."""
+
+    version: Annotated[str, _means("Its name; lists say which version made them.")]
+    algorithm: Annotated[str, _means("What it was learnt with.")]
+    settings: Annotated[dict[str, Any], _means("The algorithm's settings, by name.")]
+    measures: Annotated[dict[str, Any], _means("What it reached on ratings held out, by name; null if not measured.")]
+    data: Annotated[DataSet, _means("What it learnt from.")]
+    created: Annotated[str, _means("When it was published, RFC 3339.")]
+    data_as_of: Annotated[str, _means("The youngest interaction that it knows of, RFC 3339.")]
+    n_users: Annotated[int, _means("Users that it knows.")]
+    n_items: Annotated[int, _means("Items that it knows.")]
+    n_factors: Annotated[int, _means("Length of its vectors; 0 for a model without.")]
+
+
+# With a line feed at its end, so that a terminal's next prompt begins a line.
+encode: Final[Callable[[Any], bytes]] = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
 
 BodyT = TypeVar("BodyT", bound=_Body)
 
@@ -175,14 +225,17 @@ def decode(cls: type[BodyT], raw: bytes) -> BodyT:
 
     Raises:
         Malformed: it is not JSON, or nested too deeply.
-        Invalid: it is JSON of the wrong content; names every bad field.
+        Invalid: it is JSON of the wrong content, or names a field twice; says which fields.
     """
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise Malformed(f"The body is not JSON: {error}.") from None
-    if _too_deep(value):
+    n_fields = _count_fields(value)
+    if n_fields is None:
         raise Malformed(f"The body is nested more than {_DEPTH_LIMIT} levels deep.")
+    if has_repeats(raw, n_fields):
+        raise bad(first_repeat(raw), "is given more than once")
     try:
         return cls.model_validate(value)
     except ValidationError as error:
@@ -191,6 +244,11 @@ def decode(cls: type[BodyT], raw: bytes) -> BodyT:
         ]
         first = errors[0]
         raise Invalid(f"{first['field'] or 'The body'}: {first['message']}.", errors=errors[:100]) from None
+
+
+def bad(field: str, message: str) -> Invalid:
+    """Return the error of one bad field, of a body, query, path or header."""
+    return Invalid(f"{field}: {message}.", errors=[{"field": field, "message": message}])
 
 
 def valid_id(value: str) -> bool:
@@ -219,31 +277,35 @@ def plain_list(item_ids: list[str]) -> bytes:
     return ",".join([i.replace("%", "%25").replace(",", "%2C") for i in item_ids]).encode() + b"\n"
 
 
-def _too_deep(value: Any) -> bool:
+def _count_fields(value: Any) -> int | None:
+    """Count the fields of all objects in a value; None if it is nested too deeply."""
+    n_fields = 0
     level = [value]
     for _ in range(_DEPTH_LIMIT):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-        if not level:
-            return False
-    return True
+        children: list[Any] = []
+        for parent in level:
+            if isinstance(parent, dict):
+                n_fields += len(parent)
+                children += parent.values()
+            elif isinstance(parent, list):
+                children += parent
+        if not children:
+            return n_fields
+        level = children
+    return None
 
 
 def _field_error(entry: Any) -> dict[str, Any]:
     path = ""
-    row: int | None = None
+    # Rows are those of `events`; a place in another list is no row of anything.
+    row = entry["loc"][1] if len(entry["loc"]) > 1 and entry["loc"][0] == "events" else None
     for part in entry["loc"]:
         if isinstance(part, int):
-            row = part if row is None else row
             path += f"[{part}]"
         else:
             path += f".{part}" if path else part
     message = str(entry["msg"]).removeprefix("Value error, ").removesuffix(".")
     result: dict[str, Any] = {"field": path, "message": message[:1].lower() + message[1:]}
-    if row is not None:
+    if isinstance(row, int):
         result["row"] = row
     return result

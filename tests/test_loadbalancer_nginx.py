@@ -182,7 +182,7 @@ def test_lists_are_refused_before_feedback_and_health_never() -> None:
 
 def test_problem_bodies_are_json_that_names_its_own_status() -> None:
     """Their types are the service's."""
-    bodies = re.findall(r"return (\d+) '(\{.*?\})';", rendered(BalancerSettings()))
+    bodies = re.findall(r"return (\d+) '(\{.*?\})\\n';", rendered(BalancerSettings()))
     assert len(bodies) > 10
     for status, body in bodies:
         problem = json.loads(body)

@@ -7,6 +7,7 @@ every error, and never a fault of ours. What the schema refuses is never accepte
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from urllib.parse import quote
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # openapi-spec-validator brings it, without stubs
 
@@ -56,6 +57,7 @@ class Answer(NamedTuple):
     status: int
     kind: str
     headers: bytes
+    length: int
     body: bytes
 
 
@@ -72,11 +74,11 @@ class Replica:
         self._runner.run(self._listener.start())
         self._shipping = self._runner.get_loop().create_task(parts.producer.run())
 
-    def send(self, raw: bytes) -> Answer:
+    def send(self, raw: bytes, *, has_body: bool = True) -> Answer:
         """Send one request on a connection of its own."""
-        return self._runner.run(self._send(raw))
+        return self._runner.run(self._send(raw, has_body))
 
-    async def _send(self, raw: bytes) -> Answer:
+    async def _send(self, raw: bytes, has_body: bool) -> Answer:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             async with asyncio.timeout(10):
@@ -86,14 +88,18 @@ class Replica:
                 kind = re.search(rb"\r\nContent-Type: ([^;\r]+)", head)
                 assert length is not None, head
                 assert kind is not None, head
-                body = await reader.readexactly(int(length[1]))
-            return Answer(int(head.split()[1]), kind[1].decode(), head, body)
+                body = await reader.readexactly(int(length[1])) if has_body else b""
+            return Answer(int(head.split()[1]), kind[1].decode(), head, int(length[1]), body)
         finally:
             writer.close()
 
     @property
     def faults(self) -> float | None:
         return self._parts.metrics.registry.get_sample_value("recollect_handler_faults_total")
+
+    @property
+    def offered(self) -> int:
+        return self._parts.producer.counters.served.offered
 
     def close(self) -> None:
         self._runner.run(self._listener.close())
@@ -120,11 +126,15 @@ def judge(replica: Replica, answer: Answer, operation: dict[str, Any] | None) ->
     """Hold an answer against the description; an operation of None is a request for no route."""
     assert answer.status < 500 or answer.status == 503, answer
     assert replica.faults == 0
+    assert b"\r\nX-Content-Type-Options: nosniff\r\n" in answer.headers, answer
+    assert b"\r\nCache-Control: no-store\r\n" in answer.headers, answer
+    assert answer.body.endswith(b"\n"), answer
     if answer.status >= 400:
         assert answer.kind == "application/problem+json", answer
         problem = orjson.loads(answer.body)
         PROBLEM.validate(problem)
         assert problem["status"] == answer.status
+        assert (answer.status == 422) is ("errors" in problem), answer
         # 400 and 404 also answer what cannot be told to be a request of any route.
         assert operation is None or answer.status in {400, 404} or str(answer.status) in operation["responses"], answer
         return
@@ -168,6 +178,21 @@ def test_gets(replica: Replica, path: str, fill: str, query: list[tuple[str, str
             for name, value in query
         )
     judge(replica, replica.send(request("GET", target)), DOCUMENT["paths"][path]["get"])
+
+
+@seeded
+@given(path=st.sampled_from(GETS), fill=ids, n=st.none() | values)
+def test_heads(replica: Replica, path: str, fill: str, n: str | None) -> None:
+    """HEAD is answered as GET is, without a body and without anything served."""
+    target = re.sub(r"\{\w+\}", lambda _: quote(fill, safe="", errors="surrogatepass"), path)
+    if n is not None:
+        target += f"?n={quote(n, safe='', errors='surrogatepass')}"
+    before = replica.offered
+    head = replica.send(request("HEAD", target), has_body=False)
+    assert replica.offered == before
+    got = replica.send(request("GET", target))
+    assert (head.status, head.kind, head.body) == (got.status, got.kind, b"")
+    assert head.length == got.length
 
 
 @seeded
@@ -263,6 +288,47 @@ def test_json_bodies(replica: Replica, data: st.DataObject, path: str, *, twiste
     judge(replica, answer, DOCUMENT["paths"][path]["post"])
     if not REQUESTS[path].is_valid(value):
         assert answer.status in {400, 422}, answer
+
+
+@st.composite
+def with_repeats(draw: st.DrawFn, strategy: st.SearchStrategy[Any]) -> bytes:
+    """Return the JSON of a value with one field of one of its objects given twice."""
+    value = draw(strategy)
+    objects: list[dict[str, Any]] = []
+
+    def collect(one: Any) -> None:
+        if isinstance(one, dict):
+            if one:
+                objects.append(one)
+            for child in one.values():
+                collect(child)
+        elif isinstance(one, list):
+            for child in one:
+                collect(child)
+
+    collect(value)
+    assume(objects)
+    chosen = draw(st.sampled_from(objects))
+    name = draw(st.sampled_from(sorted(chosen)))
+    # A name that no body has marks the place, and becomes the other one in the text.
+    chosen["\U0001f511"] = chosen[name]
+    indent = draw(st.none() | st.integers(0, 2))
+    text = json.dumps(value, ensure_ascii=draw(st.booleans()), indent=indent)
+    for mark in ("\U0001f511", "\\ud83d\\udd11"):
+        text = text.replace(f'"{mark}"', json.dumps(name))
+    return text.encode()
+
+
+@seeded
+@given(data=st.data(), path=st.sampled_from(sorted(bodies)))
+def test_repeated_fields(replica: Replica, data: st.DataObject, path: str) -> None:
+    """A body that names a field twice is never taken, wherever it does so and however it is written."""
+    body = data.draw(with_repeats(mutated(bodies[path])))
+    answer = replica.send(request("POST", path, body))
+    judge(replica, answer, DOCUMENT["paths"][path]["post"])
+    assert answer.status == 422
+    (error,) = orjson.loads(answer.body)["errors"]
+    assert error["message"] == "is given more than once"
 
 
 @seeded

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +19,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
+from yarl import URL
 
 from service.app import ROUTES, build_app
 from service.config import Config, EventsConfig
@@ -377,6 +380,48 @@ async def test_one_bad_row_refuses_the_whole_batch_and_is_named(
     assert held(parts) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "raw", "field"),
+    [
+        ("/v1/recommendations", '{"n": 1, "n": 2}', "n"),
+        ("/v1/recommendations", '{"user_id": "a:b", "u\\u0073er_id": "u1"}', "user_id"),
+        ("/v1/events", '{"events": [], "events": []}', "events"),
+        ("/v1/events", '{"events": [{"type": "view"}, {"item_id": "i:", "value": 1, "value": 5}]}', "events[1].value"),
+    ],
+)
+async def test_a_repeated_field_is_refused_and_named(
+    client: Client, parts: Parts, path: str, raw: str, field: str
+) -> None:
+    """A parser takes either the first or the last; which one a caller meant is not ours to guess."""
+    problem = await body(client, "POST", path, 422, data=raw, headers={"Content-Type": "application/json"})
+    assert problem["errors"] == [{"field": field, "message": "is given more than once"}]
+    assert held(parts) == []
+
+
+async def test_every_bad_field_is_named_wherever_it_is(client: Client) -> None:
+    """In a query, a path or a header as in a body; a row is one of the events and of no other list."""
+    cases: list[tuple[str, str, dict[str, Any], str]] = [
+        ("GET", "/v1/popular?n=0", {}, "n"),
+        ("GET", "/v1/popular?n=1&n=2", {}, "n"),
+        ("GET", "/v1/popular?m=%ed%a0%80", {}, "m"),
+        ("GET", "/v1/popular?%ed%a0%80=1", {}, "\ufffd\ufffd\ufffd"),
+        ("GET", "/v1/recommendations/a%00b", {}, "user_id"),
+        ("GET", "/v1/items/%ff/similar", {}, "item_id"),
+        ("POST", "/v1/events", {"json": {}, "headers": {"Idempotency-Key": "short"}}, "Idempotency-Key"),
+        ("POST", "/v1/recommendations", {"json": {"exclude": ["i1", 7]}}, "exclude[1]"),
+        ("POST", "/v1/events", {"json": {"events": [{"type": "view", "user_id": "u1"}]}}, "events[0].item_id"),
+    ]
+    for method, path, options, field in cases:
+        target = URL(path, encoded=True)
+        async with client.request(method, target, **options) as response:
+            assert response.status == 422
+            problem = await response.json(content_type=None)
+        (error,) = problem["errors"]
+        assert error["field"].lower() == field.lower()
+        assert error.get("row") == (0 if field.startswith("events") else None)
+        assert problem["detail"] == f"{error['field']}: {error['message']}."
+
+
 BAD_BODIES: dict[str, tuple[bytes, int]] = {
     "not JSON": (b"{", 400),
     "empty": (b"", 400),
@@ -387,6 +432,7 @@ BAD_BODIES: dict[str, tuple[bytes, int]] = {
     "60,000 levels": (b"[" * 30_000 + b"]" * 30_000, 400),
     "40 levels": (b'{"exclude": ' + b"[" * 40 + b"]" * 40 + b"}", 400),
     "an array": (b"[]", 422),
+    "a field twice": (b'{"n": 1, "n": 1}', 422),
     "null": (b"null", 422),
     "5,000 digits": (b'{"n": ' + b"9" * 5000 + b"}", 400),
     "n is a float": (b'{"n": 10.0}', 422),
@@ -547,15 +593,62 @@ async def test_a_fault_of_ours_is_a_plain_500(client: Client, parts: Parts, monk
     assert b"recollect_handler_faults_total 1.0" in generate_latest(parts.metrics.registry)
 
 
-@pytest.mark.parametrize("path", ["/v1/model", "/healthz", "/readyz", "/openapi.json", "/docs"])
-async def test_head_is_get_without_its_body(client: Client, path: str) -> None:
-    """As health checks of other balancers ask; routes that serve lists refuse it, for nothing would be shown."""
-    async with client.get(path) as got, client.head(path) as head:
+@pytest.mark.parametrize("path", sorted(route.path for route in ROUTES if route.method == "GET"))
+async def test_head_is_get_without_its_body(client: Client, parts: Parts, path: str) -> None:
+    """And without what a list leaves behind: nothing was shown, so nothing was served and no list has an id."""
+    path = path.replace("{user_id}", "u1").replace("{item_id}", "i1")
+    async with client.head(path) as head:
         assert (head.status, await head.read()) == (200, b"")
-        assert head.headers["Content-Type"] == got.headers["Content-Type"]
-        assert head.headers["Content-Length"] == got.headers["Content-Length"]
-    async with client.head("/v1/popular") as refused:
-        assert (refused.status, refused.headers["Allow"]) == (405, "GET")
+    assert held(parts) == []
+    async with client.get(path) as got:
+        wanted = {name for name in got.headers if name != "X-Recommendation-Id"}
+        assert {name: head.headers[name] for name in wanted - {"Date"}} == {
+            name: got.headers[name] for name in wanted - {"Date"}
+        }
+    assert "X-Recommendation-Id" not in head.headers
+    async with client.head("/v1/popular?n=0") as refused:
+        assert refused.status == 422
+
+
+async def test_what_is_about_one_user_is_kept_by_no_cache_and_taken_for_no_page(client: Client) -> None:
+    """Whatever the answer, an error too; the page itself runs its own script only, and in no frame."""
+    answers = [
+        ("GET", "/recommend/u1"),
+        ("GET", "/v1/recommendations/u1"),
+        ("GET", "/v1/recommendations/u1?n=0"),
+        ("POST", "/v1/recommendations"),
+        ("POST", "/v1/events"),
+        ("DELETE", "/v1/users/u1"),
+        ("GET", "/v1/model"),
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+        ("GET", "/nothing"),
+    ]
+    for method, path in answers:
+        async with client.request(method, path, json={} if method == "POST" else None) as response:
+            headers = response.headers
+            assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff"), path
+    for path in ("/docs", "/openapi.json"):
+        async with client.get(path) as response:
+            headers = response.headers
+            assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-cache", "nosniff")
+    async with client.get("/docs") as response:
+        policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
+        assert policy["default-src"] == policy["frame-ancestors"] == policy["form-action"] == "'none'"
+        script = re.search(r"<script>(.*?)</script>", await response.text(), re.DOTALL)
+        assert script is not None
+        digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+        assert policy["script-src"] == f"'sha256-{digest}'"
+        assert response.headers["X-Frame-Options"] == "DENY"
+
+
+async def test_json_ends_with_a_line_feed(client: Client) -> None:
+    """So that a terminal's prompt begins a line of its own."""
+    for path in ("/v1/recommendations/u1", "/v1/model", "/openapi.json", "/nothing", "/v1/popular?n=0"):
+        async with client.get(path) as response:
+            assert (await response.read()).endswith(b"}\n")
+    async with client.post("/v1/events", json={}) as response:
+        assert (await response.read()).endswith(b"}\n")
 
 
 async def test_the_model_route_shows_what_is_served(client: Client, parts: Parts) -> None:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from service.config import ServerConfig
 from service.listener import Listener
-from service.reply import Reply
+from service.reply import COMMON_HEADERS, Reply
 
 BODIES = {"json": (b'{"a": 1}', "application/json"), "text": ("é,1\n".encode(), "text/plain; charset=utf-8")}
 VARIANTS = ["plain", "header", "forced close"]
@@ -34,6 +34,8 @@ def answering(make: Callable[[bytes, str], web.Response], body: bytes, kind: str
             response.headers["X-Degraded"] = "stale"
         if variant == "forced close":
             response.force_close()
+        if not isinstance(response, Reply):
+            response.headers.update(COMMON_HEADERS)
         return response
 
     app = web.Application()

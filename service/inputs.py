@@ -1,0 +1,119 @@
+"""What handlers read from a request: ids of its path, its query, its headers and its body, each checked.
+
+Invariant: what is not as documented is an `Invalid` that names the field, or one of the refusals of a body; nothing
+here answers or records anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from service import wire
+from service.errors import Malformed, RequestTimedOut, TooLarge, UnsupportedBody
+from service.parts import PARTS
+
+JSON: Final = "application/json"
+
+
+def path_id(request: web.Request, name: str) -> str:
+    """Return a user or item id of the path.
+
+    Raises:
+        Invalid: it is none.
+    """
+    value = request.match_info[name]
+    if "%" in value and not _is_utf8(request.rel_url.raw_path):
+        # aiohttp leaves such bytes encoded, where they would pass for another id, one with per cent signs in it.
+        raise wire.bad(name, "must be UTF-8 behind its percent-encoding")
+    if not wire.valid_id(value):
+        raise wire.bad(name, wire.ID_RULE)
+    return value
+
+
+def _is_utf8(raw_path: str) -> bool:
+    try:
+        unquote(raw_path, errors="strict")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def query(request: web.Request, known: tuple[str, ...]) -> None:
+    """Refuse a query with other fields than these.
+
+    Raises:
+        Invalid: there is one.
+    """
+    if request.query_string:
+        for name in request.query:
+            if name not in known:
+                # What is no UTF-8 cannot be said back.
+                shown = name[:64].encode("utf-8", "replace").decode()
+                raise wire.bad(shown, "is not a field of this query")
+
+
+def number(request: web.Request, name: str, default: int, limit: int) -> int:
+    """Return a number from 1 to a limit, of a query that has no other field.
+
+    Raises:
+        Invalid: it is none, or there is another field.
+    """
+    if not request.query_string:
+        return default
+    query(request, (name,))
+    given = request.query.getall(name, [])
+    if not given:
+        return default
+    if len(given) > 1:
+        raise wire.bad(name, f"was given {len(given)} times")
+    text = given[0]
+    # Digits only, and few of them, before int() sees them: it takes "1_0", "+1" and numbers of any length.
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= limit):
+        raise wire.bad(name, f"must be a whole number from 1 to {limit}")
+    return int(text)
+
+
+def idempotency_key(request: web.Request) -> str | None:
+    """Return the Idempotency-Key, or None without one.
+
+    Raises:
+        Invalid: it is none that we take.
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not wire.valid_key(key):
+        raise wire.bad("Idempotency-Key", "must be 8 to 64 characters of A-Z, a-z, 0-9, - and _")
+    return key
+
+
+def request_id(request: web.Request) -> str | None:
+    """Return the balancer's id of this request, the same on every attempt at it."""
+    given = request.headers.get("X-Request-Id")
+    return given if given is not None and wire.valid_key(given) else None
+
+
+async def body(request: web.Request) -> bytes:
+    """Read a JSON body within its limits of size and time.
+
+    Raises:
+        RequestError: it is too large, too slow, encoded, of another type or broken off.
+    """
+    config = request.app[PARTS].config.server
+    transfer = request.headers.get("Transfer-Encoding", "chunked")
+    if "Content-Encoding" in request.headers or transfer.lower() != "chunked":
+        raise UnsupportedBody("Encoded bodies are not taken; send plain JSON.")
+    if request.content_type != JSON:
+        raise UnsupportedBody("The body must be sent as Content-Type: application/json.")
+    if request.content_length is not None and request.content_length > config.body_limit_bytes:
+        raise TooLarge(f"The body is over {config.body_limit_bytes} bytes.")
+    try:
+        async with asyncio.timeout(config.body_timeout_s):
+            return await request.read()
+    except TimeoutError:
+        raise RequestTimedOut(f"The body did not arrive within {config.body_timeout_s} s.") from None
+    except (web.RequestPayloadError, ConnectionError):
+        # The client left in the middle, or its chunks are none: nothing of ours to be alarmed about.
+        raise Malformed("The body broke off or is not framed as HTTP asks for.") from None
