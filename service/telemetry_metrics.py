@@ -29,6 +29,8 @@ _WARNINGS = (
     notes.DiskRefused,
     notes.LeaseLost,
     notes.HoleFound,
+    notes.GapFound,
+    notes.GapKept,
     notes.DeadLettered,
     notes.ArchiveFailed,
     notes.SinkFailed,

@@ -1,8 +1,11 @@
 """One stream entry is one batch, and one batch is a dense run of lines of one producer and epoch.
 
 Invariant: an entry's id is ``<epoch>-<last_seq>``; its fields are `first_seq`, `n`, `crc32` (of `data`, as
-eight hexadecimal digits) and `data` (`n` lines, each ending in a line feed, numbered first_seq to last_seq).
+eight hexadecimal digits), `data` (`n` lines, each ending in a line feed, numbered first_seq to last_seq) and `after`.
 `from_entry` lets nothing else through. Pure.
+
+`after` is the producer's word that it holds nothing between that place and the batch. So a reader that has got to
+`after` knows that nothing before the batch is missing which could still come. Older versions did not write it.
 """
 
 import zlib
@@ -53,11 +56,12 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A run of lines; `lines[i]` has the number `first_seq + i`."""
+    """A run of lines; `lines[i]` has the number `first_seq + i`, and nothing is held between `after` and them."""
 
     epoch: int
     first_seq: int
     lines: Sequence[bytes]
+    after: Position | None = None
 
     @property
     def last_seq(self) -> int:
@@ -80,12 +84,15 @@ def to_fields(batch: Batch) -> dict[bytes, bytes]:
         The fields, in their order.
     """
     data = b"".join(batch.lines)
-    return {
+    fields = {
         b"first_seq": b"%d" % batch.first_seq,
         b"n": b"%d" % len(batch.lines),
         b"crc32": b"%08x" % zlib.crc32(data),
         b"data": data,
     }
+    if batch.after is not None:
+        fields[b"after"] = b"%d-%d" % batch.after
+    return fields
 
 
 def from_entry(entry: Entry) -> Batch:
@@ -113,6 +120,7 @@ def from_entry(entry: Entry) -> Batch:
             int(fields[b"crc32"], 16),
             fields[b"data"],
         )
+        after = Position.parse(fields[b"after"].decode("ascii", "replace")) if b"after" in fields else None
     except KeyError as error:
         raise BadBatchError(f"entry {entry.entry_id} has no field {error}") from None
     except ValueError:
@@ -124,4 +132,4 @@ def from_entry(entry: Entry) -> Batch:
         raise BadBatchError(f"entry {entry.entry_id} holds {len(lines)} whole lines and says {n}")
     if first_seq < 1 or first_seq + n - 1 != position.seq:
         raise BadBatchError(f"entry {entry.entry_id} says it starts at {first_seq} with {n} lines")
-    return Batch(position.epoch, first_seq, lines)
+    return Batch(position.epoch, first_seq, lines, after)

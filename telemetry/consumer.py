@@ -12,7 +12,7 @@ dead letters.
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from telemetry.archive import Archive
@@ -40,12 +40,11 @@ from telemetry.notes import (
 from telemetry.settings import ConsumerSettings
 from telemetry.sinks import Sink
 from telemetry.stream import Delivered, EventStream, Settled
+from telemetry.subscription import IMPATIENT_S, Subscription
 from telemetry.trial import MOST_TRIES, Check, Place, Trial
 from telemetry.uninterrupted import finish
 
 _FIRST_BACKOFF_S = 0.05
-# A producer announces itself a moment before its stream begins.
-_IMPATIENT_S = 0.1
 # What failed with an event may be over a moment later; three tries take far less than the events behind it may wait.
 _BETWEEN_TRIES_S = 0.05
 _DRAIN_BLOCK_MS = 1
@@ -90,14 +89,10 @@ class Consumer:
         self._trial = Trial(check)
         self._failpoints = failpoints or Failpoints()
         self._read_entries = settings.read_entries
-        self._joined: set[str] = set()
-        self._recheck: set[str] = set()
-        # Producers whose pending list holds nothing of before our lease.
-        self._ours: set[str] = set()
+        self._streams = Subscription(stream, settings, self.counters, observer)
         self._emptied: asyncio.Event | None = None
         self._connections = 0
         self._outage_told = False
-        self._next_discover_s = 0.0
         self._next_commit_s = 0.0
 
     async def run(self) -> None:
@@ -136,7 +131,7 @@ class Consumer:
             return True
         self._emptied = asyncio.Event()
         # Streams that have just begun count as well.
-        self._next_discover_s = 0.0
+        self._streams.look_now()
         try:
             async with asyncio.timeout(deadline_s):
                 await self._emptied.wait()
@@ -150,7 +145,7 @@ class Consumer:
         epoch = await self._archive.acquire(
             self._settings.takeover_s, lambda holder: tell(self._observer, StandingBy(holder))
         )
-        self._ours.clear()
+        self._streams.ours.clear()
         self.counters.active = True
         tell(self._observer, LeaseTaken(epoch))
         for path in self._archive.damaged:
@@ -215,29 +210,28 @@ class Consumer:
 
     async def _connect(self) -> None:
         await self._stream.connect()
-        # Redis may be another one now: groups are made again, and the pending lists read first.
-        self._joined.clear()
-        self._recheck.clear()
-        self._next_discover_s = 0.0
+        self._streams.reconnected()
         self._connections += 1
         self.counters.reconnects = self._connections - 1
 
     async def _round(self) -> None:
-        emptied = self._emptied
-        if time.monotonic() >= self._next_discover_s:
-            await self._discover()
-        if not self._joined:
+        emptied, streams = self._emptied, self._streams
+        if streams.due:
+            await self._look()
+        if streams.bare and await self._read_bare():
+            return
+        if not streams.joined:
             if emptied is not None:
                 emptied.set()
-            await asyncio.sleep(_IMPATIENT_S)
+            await asyncio.sleep(IMPATIENT_S)
             return
-        if self._recheck:
+        if streams.recheck:
             await self._read_pending()
             return
         # Under light load this gathers more events for each fsync.
         await asyncio.sleep(max(self._next_commit_s - time.monotonic(), 0))
         block_ms = self._settings.block_ms if emptied is None else _DRAIN_BLOCK_MS
-        deliveries = await self._read(sorted(self._joined), pending=False, block_ms=block_ms)
+        deliveries = await self._read(sorted(streams.joined), pending=False, block_ms=block_ms)
         if deliveries:
             await finish(self._take(deliveries, pending=False))
         elif emptied is not None:
@@ -246,14 +240,28 @@ class Consumer:
     async def _read_pending(self) -> None:
         if self._trial.failing:
             await asyncio.sleep(_BETWEEN_TRIES_S)
-        deliveries = await self._read(sorted(self._recheck), pending=True, block_ms=0)
-        self._ours |= self._recheck.difference(delivered.producer for delivered in deliveries)
-        self._recheck.intersection_update(delivered.producer for delivered in deliveries)
-        ours = [delivered for delivered in deliveries if delivered.producer in self._ours]
+        streams = self._streams
+        deliveries = await self._read(sorted(streams.recheck), pending=True, block_ms=0)
+        streams.ours |= streams.recheck.difference(delivered.producer for delivered in deliveries)
+        streams.recheck.intersection_update(delivered.producer for delivered in deliveries)
+        ours = [delivered for delivered in deliveries if delivered.producer in streams.ours]
         if ours:
             await finish(self._take(ours, pending=True))
+        await self._take_all_inherited(one for one in deliveries if one.producer not in streams.ours)
+
+    async def _read_bare(self) -> bool:
+        """Read streams whose group a full Redis has no room for; returns whether there was something."""
+        watermarks = self._archive.watermarks
+        wanted = {name: watermarks.get(name, Position(0, 0)) for name in sorted(self._streams.bare)}
+        deliveries = await self._stream.scan(wanted, max_entries=self._read_entries)
+        await self._take_all_inherited(deliveries)
+        if self._trial.failing:
+            await asyncio.sleep(_BETWEEN_TRIES_S)
+        return bool(deliveries)
+
+    async def _take_all_inherited(self, deliveries: Iterable[Delivered]) -> None:
         for producer, entries in deliveries:
-            for entry in entries if producer not in self._ours else ():
+            for entry in entries:
                 if not await finish(self._take_inherited(producer, entry)):
                     # What lies behind it waits for it, or would look like a hole.
                     break
@@ -269,18 +277,11 @@ class Consumer:
         if deliveries:
             self._read_entries = min(2 * most, self._settings.read_entries)
             self._failpoints.hit("consumer.read")
+            self._streams.busy.update(delivered.producer for delivered in deliveries)
         return deliveries
 
-    async def _discover(self) -> None:
-        producers = await self._stream.producers()
-        joined = await self._stream.join([name for name in producers if name not in self._joined])
-        self._joined |= joined
-        self._recheck |= joined
-        waiting = len(self._joined) < len(producers)
-        self._next_discover_s = time.monotonic() + (_IMPATIENT_S if waiting else self._settings.discover_interval_s)
-        watermarks = self._archive.watermarks
-        await self._stream.publish({name: watermarks[name] for name in producers if name in watermarks})
-        self.counters.producers = len(producers)
+    async def _look(self) -> None:
+        await self._streams.look(self._archive.watermarks)
         if not self.counters.connected:
             self.counters.connected = True
             self._outage_told = False
@@ -297,8 +298,8 @@ class Consumer:
             # The delivery that is counted here first was the second one.
             if attempt.times >= MOST_TRIES - 1:
                 await self._rehearse(producer, entry, first)
-        await self._take([Delivered(producer, [entry])], pending=True)
-        return not self._trial.failing
+        gaps = await self._take([Delivered(producer, [entry])], pending=True)
+        return not (self._trial.failing or gaps)
 
     async def _rehearse(self, producer: str, entry: Entry, first: Position) -> None:
         """Handle each event of an entry alone, so that the one we die of can be told from the others."""
@@ -308,10 +309,14 @@ class Consumer:
             self._trial.rehearse(line, place)
             await self._archive.mark(producer, event, begun=False)
 
-    async def _take(self, deliveries: Sequence[Delivered], *, pending: bool) -> None:
-        watermarks = self._archive.watermarks
-        intake = sift(deliveries, watermarks, self._trial, pending=pending, now=rfc3339_ms(time.time()))
-        self._recheck |= intake.recheck
+    async def _take(self, deliveries: Sequence[Delivered], *, pending: bool) -> Collection[str]:
+        """Archive what can be; returns the producers with a gap before the rest."""
+        watermarks, streams = self._archive.watermarks, self._streams
+        now = rfc3339_ms(time.time())
+        intake = sift(deliveries, watermarks, self._trial, pending=pending, now=now, asked=streams.asked)
+        # Those that are read without a group are read from their watermark anyway.
+        streams.recheck |= intake.recheck & streams.joined
+        streams.found(intake.gaps)
         # Asked anew each time: what the last round committed must not be archived after all.
         forgotten = await self._archive.forgotten(self._settings.seen_days, intake.users())
         agreed = plan(intake, await self._archive.seen(intake.keys()), forgotten)
@@ -326,14 +331,16 @@ class Consumer:
         self.counters.redelivered += intake.redelivered
         self.counters.trimmed_pending += intake.trimmed
         try:
-            await self._stream.settle(
+            has_room = await self._stream.settle(
                 [Settled(name, ids, watermarks.get(name)) for name, ids in intake.settled.items() if ids]
             )
+            streams.was_full(full=not has_room)
             self._failpoints.hit("consumer.acknowledged")
         finally:
             # Committed is committed, whether or not Redis could be told.
             await self._inform(agreed.records)
         self._failpoints.hit("consumer.informed")
+        return intake.gaps
 
     async def _inform(self, records: Sequence[Record]) -> None:
         if not records:

@@ -86,6 +86,7 @@ class ConsumerCounters:
         sequence_holes: Gaps in a producer's numbers; `missing` counts the events in them.
         missing: Events that such a gap says existed.
         trimmed_pending: Entries that Redis trimmed before they were read: an alarm.
+        gaps: Times that Redis had lost entries of a stream, so that it was begun anew from its producer's log.
         commits: Transactions.
         commit_s: Time spent in them.
         reconnects: Connections made after the first.
@@ -106,6 +107,7 @@ class ConsumerCounters:
     sequence_holes: int = 0
     missing: int = 0
     trimmed_pending: int = 0
+    gaps: int = 0
     commits: int = 0
     commit_s: float = 0.0
     reconnects: int = 0

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from telemetry.batch import Position
+from telemetry.batch import MAX_NUMBER, Position
 from telemetry.disk import RealDisk
 from telemetry.errors import SpoolError
 from telemetry.producer import DROP_KINDS
@@ -148,6 +148,8 @@ def _epochs(directory: Path, identity: Identity, at: Position, ringed: list[int]
         # A segment's numbers end where the next one of its epoch begins.
         following = segments[index + 1][1].header if index + 1 < len(segments) else None
         end = following.first_seq if following is not None and following[:2] == found.header[:2] else None
+        if found.header[:2] in identity.cut:
+            end = min(identity.cut[found.header[:2]] + 1, end or MAX_NUMBER)
         numbers.setdefault(found.header[:2], set()).update(seq for seq in found.lines if end is None or seq < end)
     last = dict(identity.ended)
     if identity.producer and at.epoch:

@@ -10,11 +10,13 @@ Invariants:
 - The watermark moves over a break in the numbers (a hole, a new epoch, an unreadable entry) only when the
   entries come from the pending list, which is in order from its start. Seen anywhere else, a break may mean
   that a predecessor took entries and never committed them; then the producer is read again from there.
+- Even then it moves only if nothing of the break can still come (`gaps.py`). Otherwise this producer's entries are
+  left alone from there on.
 
 Pure but for the memory of the trial: no clock, no file, no socket.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from telemetry.account import Addition, Progress, Removed, SeenKey, remove
@@ -22,6 +24,7 @@ from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, from_entry
 from telemetry.erasure import Forgotten, is_erase
 from telemetry.errors import BadBatchError
 from telemetry.events import Feedback, Record, System
+from telemetry.gaps import believed
 from telemetry.ids import uuid7
 from telemetry.letters import Letter, compose
 from telemetry.notes import DeadLettered, HoleFound
@@ -41,6 +44,7 @@ class Intake:
         removed: The numbers in it that are neither fresh nor old.
         settled: By producer: entries to acknowledge after the commit.
         recheck: Producers to read again from their pending list.
+        gaps: By producer: the watermark before what Redis lost and the producer may still hold.
         redelivered: Events at or below the watermark.
         trimmed: Pending entries that Redis no longer has.
         notes: What an observer should hear once it is committed.
@@ -52,6 +56,7 @@ class Intake:
     removed: list[Removed] = field(default_factory=list)
     settled: dict[str, list[str]] = field(default_factory=dict)
     recheck: set[str] = field(default_factory=set)
+    gaps: dict[str, Position] = field(default_factory=dict)
     redelivered: int = 0
     trimmed: int = 0
     notes: list[HoleFound | DeadLettered] = field(default_factory=list)
@@ -75,7 +80,13 @@ class Plan:
 
 
 def sift(
-    deliveries: Iterable[Delivered], watermarks: Mapping[str, Position], trial: Trial, *, pending: bool, now: str
+    deliveries: Iterable[Delivered],
+    watermarks: Mapping[str, Position],
+    trial: Trial,
+    *,
+    pending: bool,
+    now: str,
+    asked: Callable[[str, Position], int] = lambda _producer, _at: 0,
 ) -> Intake:
     """Sort delivered entries.
 
@@ -85,6 +96,7 @@ def sift(
         trial: Reads the events.
         pending: Whether they come from the pending list, read from its start.
         now: The time for dead letters, RFC 3339.
+        asked: How often a producer was asked to send again what follows a watermark.
 
     Returns:
         What was found.
@@ -92,7 +104,7 @@ def sift(
     intake = Intake()
     for producer, entries in deliveries:
         at = watermarks.get(producer, Position(0, 0))
-        _Sifter(intake, producer, trial, now, pending=pending).sift(entries, at)
+        _Sifter(intake, producer, trial, now, pending=pending, asked=asked).sift(entries, at)
     return intake
 
 
@@ -139,12 +151,22 @@ def plan(intake: Intake, seen: set[SeenKey], forgotten: Forgotten) -> Plan:
 class _Sifter:
     """One producer's entries."""
 
-    def __init__(self, intake: Intake, producer: str, trial: Trial, now: str, *, pending: bool) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        producer: str,
+        trial: Trial,
+        now: str,
+        *,
+        pending: bool,
+        asked: Callable[[str, Position], int],
+    ) -> None:
         self._intake = intake
         self._producer = producer
         self._trial = trial
         self._now = now
         self._pending = pending
+        self._asked = asked
 
     def sift(self, entries: Sequence[Entry], at: Position) -> None:
         """Take entries as long as the watermark can move."""
@@ -163,6 +185,9 @@ class _Sifter:
                 if not (in_order or self._pending):
                     self._intake.recheck.add(self._producer)
                     return
+                if not (in_order or self._may_pass(batch, position, at)):
+                    self._intake.gaps[self._producer] = at
+                    return
                 if batch is None:
                     at = self._bury_entry(entry, position, at, start, problem)
                 elif self._take(batch, entry, start) < batch.last_seq:
@@ -172,6 +197,16 @@ class _Sifter:
                 else:
                     at = position
             settled.append(entry.entry_id)
+
+    def _may_pass(self, batch: Batch | None, position: Position, at: Position) -> bool:
+        if max(position) > MAX_NUMBER:
+            # No producer of ours gave this id, and it moves no watermark.
+            return True
+        if batch is not None and (at, position.epoch, batch.first_seq) == (Position(0, 0), 1, 1):
+            # The beginning: no number is smaller.
+            return True
+        after = None if batch is None else batch.after
+        return believed(self._asked(self._producer, at), at, after, whole=batch is not None)
 
     def _take(self, batch: Batch, entry: Entry, start: int) -> int:
         """Take the events of a batch, up to one that is to be tried again; returns the last number taken."""

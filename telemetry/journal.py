@@ -19,12 +19,12 @@ Synchronous, and used by one thread at a time.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from telemetry.batch import Position
+from telemetry.batch import MAX_NUMBER, Position
 from telemetry.disk import Disk, File
 from telemetry.errors import SpoolError
 from telemetry.segment import (
@@ -117,11 +117,12 @@ class Journal:
         """Return the last number held of an epoch, or 0."""
         return max((one.last_seq for one in self.segments if one.header.epoch == epoch), default=0)
 
-    def recover(self, replaced: Collection[str] = ()) -> None:
+    def recover(self, replaced: Collection[str] = (), cut: Mapping[tuple[str, int], int] | None = None) -> None:
         """Find what an earlier process left.
 
         Args:
             replaced: Names of files whose events have been written anew; removed now.
+            cut: By (producer, epoch): the last number that has not been written anew.
 
         Raises:
             SpoolError: A segment was written by a newer version, or cannot be read.
@@ -144,7 +145,8 @@ class Journal:
                     continue
                 # Its writer may have been killed before it did that.
                 self._disk.sync(path)
-                segment = Segment(path, whole.header, max(whole.lines), whole.end)
+                last_seq = min(max(whole.lines), (cut or {}).get(whole.header[:2], MAX_NUMBER))
+                segment = Segment(path, whole.header, last_seq, whole.end)
                 kept = found.get(whole.header)
                 if kept is None or kept[0] < len(whole.lines):
                     found[whole.header] = len(whole.lines), segment

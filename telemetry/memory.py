@@ -6,9 +6,9 @@ Invariant: what one `MemoryStream` sees is what Redis would answer, ids, groups 
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from telemetry.batch import Batch, Entry, Position, to_fields
-from telemetry.errors import GroupMissingError, StreamAwayError
-from telemetry.stream import Appended, Delivered, Settled, StreamState
+from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, to_fields
+from telemetry.errors import GroupMissingError, StreamAwayError, StreamRefusedError
+from telemetry.stream import Appended, Delivered, Ends, Joined, Settled, StreamState
 
 
 class _Log:
@@ -20,10 +20,16 @@ class _Log:
 
 
 class MemoryServer:
-    """What several streams share; `forget` is its FLUSHALL and `reachable` its network cable."""
+    """What several streams share.
+
+    Attributes:
+        reachable: Its network cable.
+        full: Whether it is at its limit of memory: what needs more is refused.
+    """
 
     def __init__(self) -> None:
         self.reachable = True
+        self.full = False
         self.announced: dict[str, float] = {}
         self.logs: dict[str, _Log] = {}
         self.watermarks: dict[str, Position] = {}
@@ -65,7 +71,8 @@ class MemoryStream:
     async def inspect(self, producer: str, unix_s: float) -> StreamState:
         """See `EventStream.inspect`."""
         self._check()
-        self._server.announced[producer] = unix_s
+        if not self._server.full:
+            self._server.announced[producer] = unix_s
         log = self._server.logs.get(producer)
         mark = self._server.watermarks.get(producer)
         if log is None:
@@ -75,6 +82,8 @@ class MemoryStream:
     async def append(self, producer: str, batch: Batch, *, create: bool) -> Appended:
         """See `EventStream.append`."""
         self._check()
+        if self._server.full:
+            raise StreamRefusedError("Redis refused: command not allowed when used memory > 'maxmemory'.")
         if producer not in self._server.logs:
             if not create:
                 return Appended.NO_STREAM
@@ -88,20 +97,48 @@ class MemoryStream:
         self._server.notify()
         return Appended.ADDED
 
-    async def producers(self) -> list[str]:
+    async def producers(self) -> dict[str, float]:
         """See `EventStream.producers`."""
         self._check()
-        return sorted(self._server.announced)
+        return dict(self._server.announced)
 
-    async def join(self, producers: Sequence[str]) -> set[str]:
+    async def join(self, producers: Sequence[str]) -> Joined:
         """See `EventStream.join`."""
         self._check()
-        joined = {name for name in producers if name in self._server.logs}
-        for name in joined:
-            log = self._server.logs[name]
-            if log.delivered is None:
+        joined = Joined(set(), set())
+        for name in producers:
+            log = self._server.logs.get(name)
+            if log is None:
+                continue
+            if log.delivered is None and not self._server.full:
                 log.delivered = Position(0, 0)
+            # It is refused even where the group is there already.
+            (joined.bare if self._server.full else joined.ready).add(name)
         return joined
+
+    async def ends(self, producers: Sequence[str]) -> dict[str, Ends]:
+        """See `EventStream.ends`."""
+        self._check()
+        logs = {name: self._server.logs[name] for name in producers if name in self._server.logs}
+        return {name: Ends(log.last, max(log.entries, default=None)) for name, log in logs.items()}
+
+    async def remove(self, producers: Sequence[str]) -> None:
+        """See `EventStream.remove`."""
+        self._check()
+        for name in producers:
+            self._server.logs.pop(name, None)
+        self._server.notify()
+
+    async def scan(self, watermarks: Mapping[str, Position], *, max_entries: int) -> list[Delivered]:
+        """See `EventStream.scan`."""
+        self._check()
+        found = []
+        for name, mark in watermarks.items():
+            log = self._server.logs.get(name, _Log())
+            positions = sorted(position for position in log.entries if position > mark)[:max_entries]
+            if known := [position for position in positions if max(position) <= MAX_NUMBER]:
+                found.append(Delivered(name, [log.entries[position] for position in known]))
+        return found
 
     async def read(
         self, producers: Sequence[str], *, pending: bool, max_entries: int, block_ms: int
@@ -138,7 +175,7 @@ class MemoryStream:
                 found.append(Delivered(name, entries))
         return found
 
-    async def settle(self, settled: Sequence[Settled]) -> None:
+    async def settle(self, settled: Sequence[Settled]) -> bool:
         """See `EventStream.settle`."""
         self._check()
         for producer, entry_ids, mark in settled:
@@ -146,13 +183,15 @@ class MemoryStream:
             if log is not None:
                 log.pending.difference_update(map(Position.parse, entry_ids))
             if mark is not None:
-                self._server.watermarks[producer] = mark
+                if not self._server.full:
+                    self._server.watermarks[producer] = mark
                 if log is not None:
                     log.entries = {at: entry for at, entry in log.entries.items() if at > mark}
+        return not (self._server.full and any(mark is not None for _, _, mark in settled))
 
-    async def publish(self, watermarks: Mapping[str, Position]) -> None:
+    async def publish(self, watermarks: Mapping[str, Position]) -> bool:
         """See `EventStream.publish`."""
-        await self.settle([Settled(producer, (), mark) for producer, mark in watermarks.items()])
+        return await self.settle([Settled(producer, (), mark) for producer, mark in watermarks.items()])
 
     def _check(self) -> None:
         if not self._server.reachable:

@@ -109,6 +109,21 @@ class HoleFound:
 
 
 @dataclass(frozen=True, slots=True)
+class GapFound:
+    """Redis lost entries of a producer's stream after `after`; the producer is to send them again."""
+
+    producer: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class GapKept:
+    """Redis refuses to remove a stream with a gap, so that it cannot be sent again; told once per reason."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLettered:
     """An event or entry went to the dead letters."""
 
@@ -159,6 +174,8 @@ ConsumerNote: TypeAlias = (
     | LeaseLost
     | Committed
     | HoleFound
+    | GapFound
+    | GapKept
     | DeadLettered
     | ArchiveFailed
     | SinkFailed

@@ -200,6 +200,15 @@ class ConsumerSettings:
             "doc": "How long a slot with events must have been held by nobody before the consumer job ships them.",
         },
     )
+    gap_patience_s: float = field(
+        default=604_800.0,
+        metadata={
+            "env": "RECOLLECT_CONSUMER_GAP_PATIENCE_S",
+            "unit": "s",
+            "doc": "How long events wait behind others that Redis lost and a producer that is not heard of may still"
+            " hold, before those are written off as missing.",
+        },
+    )
     seen_days: int = field(
         default=7,
         metadata={

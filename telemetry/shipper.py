@@ -241,7 +241,7 @@ class Shipper:
             # Damage took what followed: there is nothing behind the cursor that could still be sent.
             self._cursor = self._spool.durable
             return
-        batch = Batch(run.epoch, run.first_seq, run.lines)
+        batch = Batch(run.epoch, run.first_seq, run.lines, self._cursor)
         self._counters.in_flight = len(run.lines)
         self._last_batch_s = time.monotonic()
         self._hit("shipper.sending")

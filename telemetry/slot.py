@@ -41,6 +41,7 @@ class Identity:
         ended: By (producer, epoch): the last number of epochs that are over, the newest forty.
         moving: The (producer, epoch) that events are being numbered anew under, until that is finished.
         replaced: Names of segments whose events were numbered anew under this identity, and that are to be removed.
+        cut: By (producer, epoch): the last number that counts in segments; what lay beyond it was numbered anew.
     """
 
     producer: str
@@ -49,6 +50,7 @@ class Identity:
     ended: Mapping[tuple[str, int], int] = field(default_factory=lambda: MappingProxyType({}))
     moving: tuple[str, int] | None = None
     replaced: tuple[str, ...] = ()
+    cut: Mapping[tuple[str, int], int] = field(default_factory=lambda: MappingProxyType({}))
 
     def with_ended(self, producer: str, epoch: int, last_seq: int) -> "Identity":
         """Remember how far an epoch got, if that is further than is known; one without events is not worth it."""
@@ -61,7 +63,11 @@ class Identity:
         """Remember that what the producer had beyond a place got other numbers."""
         left = {key: seq for key, seq in self.ended.items() if key[0] != self.producer or key[1] < after.epoch}
         last_seq = min(after.seq, self.ended.get((self.producer, after.epoch), 0))
-        return replace(self, ended=MappingProxyType(left)).with_ended(self.producer, after.epoch, last_seq)
+        cut = {**self.cut, (self.producer, after.epoch): after.seq}
+        moved = replace(
+            self, ended=MappingProxyType(left), cut=MappingProxyType(dict(list(cut.items())[-_MOST_ENDED:]))
+        )
+        return moved.with_ended(self.producer, after.epoch, last_seq)
 
 
 class Slot:
@@ -200,6 +206,7 @@ def encode_identity(identity: Identity) -> bytes:
         "ended": [[producer, epoch, last_seq] for (producer, epoch), last_seq in identity.ended.items()],
         "moving": identity.moving,
         "replaced": identity.replaced,
+        "cut": [[producer, epoch, last_seq] for (producer, epoch), last_seq in identity.cut.items()],
     }
     data = orjson.dumps(fields)
     return data.ljust(-(-(len(data) + 1) // _BLOCK_BYTES) * _BLOCK_BYTES - 1) + b"\n"
@@ -221,8 +228,9 @@ def decode_identity(data: bytes) -> Identity | None:
         moving = fields.get("moving")
         moving = None if moving is None else (str(moving[0]), int(moving[1]))
         replaced = tuple(map(str, fields.get("replaced", [])))
+        cut = {(str(one[0]), int(one[1])): int(one[2]) for one in fields.get("cut", [])}
     except (orjson.JSONDecodeError, TypeError, KeyError, IndexError, ValueError, AttributeError):
         return None
     if not (type(producer) is str and producer and type(epoch) is int and epoch >= 1 and type(clean) is bool):
         return None
-    return Identity(producer, epoch, clean, MappingProxyType(ended), moving, replaced)
+    return Identity(producer, epoch, clean, MappingProxyType(ended), moving, replaced, MappingProxyType(cut))

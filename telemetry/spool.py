@@ -124,7 +124,7 @@ class Spool:
     def _open(self) -> None:
         slot, journal = self._slot, self._journal
         known = slot.identity
-        journal.recover(known.replaced if known is not None else ())
+        journal.recover(*((known.replaced, known.cut) if known is not None else ()))
         self._ring = Ring.open(self._disk, slot.directory, min(self._settings.ring_bytes, self._settings.spool_bytes))
         # Of the log and of the ring, in bytes: for anybody, and for what stops early.
         self._limits = self._settings.spool_bytes, self._ring.capacity
@@ -479,10 +479,13 @@ class Spool:
                 journal.write(identity.producer, self.epoch, pending.first_seq, pending.records)
                 self._committed(pending)
             journal.abandon()
-            # Another producer's stream is not for what is ours until now.
-            old = [one for one in journal.segments if one.last > after or producer != identity.producer]
+            # Another producer's stream is not for what is ours until now. A segment that only ends beyond the place
+            # keeps what the archive may still lack of it.
+            stays = [one for one in journal.segments if one.first <= after and producer == identity.producer]
+            old = [one for one in journal.segments if one not in stays]
             headers = {segment.header for segment in old}
             held = sum(segment.last_seq - segment.header.first_seq + 1 for segment in old)
+            held += sum(one.last_seq - after.seq for one in stays if one.last > after)
             self._slot.remember(replace(identity, moving=(producer, epoch)))
             moved = self._copy(producer, epoch, after)
             names = (*journal.void, *(segment.path.name for segment in old))
@@ -492,6 +495,8 @@ class Spool:
             journal.forget(producer, epoch)
             self._wake_for_pending()
             raise SpoolError(f"slot {self._slot.number} cannot take another identity: {error.strerror}") from None
+        for one in stays:
+            one.last_seq = min(one.last_seq, after.seq) if one.header.epoch == after.epoch else one.last_seq
         # From here on the new segments are the true ones; if the old ones cannot be removed, the next start does that.
         with suppress(OSError):
             journal.retire(lambda header: header in headers)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol
 
-from telemetry.batch import Batch, Entry, Position, to_fields
+from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, to_fields
 from telemetry.connection import Argument, Command, RedisConnection, Refusal
 from telemetry.errors import GroupMissingError, StreamRefusedError
 from telemetry.keys import DEFAULT_NAMESPACE, Keys
@@ -41,6 +41,20 @@ class StreamState(NamedTuple):
     last: Position | None
     tail: Entry | None
     watermark: Position | None
+
+
+class Joined(NamedTuple):
+    """Producers that have a stream: those with the group, and those of which a full Redis does not say."""
+
+    ready: set[str]
+    bare: set[str]
+
+
+class Ends(NamedTuple):
+    """The last id that a stream gave, and the last one that it still has (None: it has no entry)."""
+
+    last: Position
+    kept: Position | None
 
 
 class Delivered(NamedTuple):
@@ -73,11 +87,20 @@ class EventStream(Protocol):
     async def append(self, producer: str, batch: Batch, *, create: bool) -> Appended:
         """Add a batch as one entry; with `create` the stream may come into being."""
 
-    async def producers(self) -> list[str]:
-        """List every producer that ever announced itself."""
+    async def producers(self) -> dict[str, float]:
+        """List every producer that ever announced itself, and when it last did."""
 
-    async def join(self, producers: Sequence[str]) -> set[str]:
-        """See to it that the group exists on each stream; returns those that have a stream."""
+    async def join(self, producers: Sequence[str]) -> Joined:
+        """See to it that the group exists on each stream; a producer without a stream is left out."""
+
+    async def ends(self, producers: Sequence[str]) -> dict[str, Ends]:
+        """Ask how far streams reach; a producer without a stream is left out."""
+
+    async def remove(self, producers: Sequence[str]) -> None:
+        """Remove streams, groups and all, so that their producers begin them anew."""
+
+    async def scan(self, watermarks: Mapping[str, Position], *, max_entries: int) -> list[Delivered]:
+        """Read entries beyond a place without a group, as a full Redis allows; ids that nobody gives are left out."""
 
     async def read(
         self, producers: Sequence[str], *, pending: bool, max_entries: int, block_ms: int
@@ -88,11 +111,11 @@ class EventStream(Protocol):
         `block_ms`; at most `max_entries` for each producer. Raises GroupMissingError when Redis forgot.
         """
 
-    async def settle(self, settled: Sequence[Settled]) -> None:
-        """Acknowledge entries, publish the watermarks, and trim what lies at or below them."""
+    async def settle(self, settled: Sequence[Settled]) -> bool:
+        """Acknowledge entries, trim what lies at or below the watermarks, and publish these if there is room."""
 
-    async def publish(self, watermarks: Mapping[str, Position]) -> None:
-        """Publish watermarks again, because Redis may have lost them."""
+    async def publish(self, watermarks: Mapping[str, Position]) -> bool:
+        """Publish watermarks again, because Redis may have lost them; returns whether it had room for them."""
 
 
 class RedisStream:
@@ -131,19 +154,14 @@ class RedisStream:
                 ("HMGET", self._keys.watermark(producer), "epoch", "seq"),
             ]
         )
-        _refuse(announced)
+        if not _is_full(announced):
+            _refuse(announced)
         _refuse(watermark)
         mark = None if None in watermark else Position(int(watermark[0]), int(watermark[1]))
         if isinstance(stream, Refusal) and _NO_SUCH_KEY in stream.text:
             return StreamState(None, None, mark)
         _refuse(stream)
-        fields = dict(zip(stream[::2], stream[1::2], strict=True))
-        last_entry = fields[b"last-entry"]
-        return StreamState(
-            Position.parse(fields[b"last-generated-id"].decode()),
-            _entry(last_entry) if last_entry else None,
-            mark,
-        )
+        return StreamState(*_ends(stream), mark)
 
     async def append(self, producer: str, batch: Batch, *, create: bool) -> Appended:
         """See `EventStream.append`."""
@@ -159,29 +177,66 @@ class RedisStream:
         _refuse(reply)
         return Appended.NO_STREAM if reply is None else Appended.ADDED
 
-    async def producers(self) -> list[str]:
+    async def producers(self) -> dict[str, float]:
         """See `EventStream.producers`."""
-        (reply,) = await self._connection.exchange([("ZRANGE", self._keys.producers, 0, -1)])
+        (reply,) = await self._connection.exchange([("ZRANGE", self._keys.producers, 0, -1, "WITHSCORES")])
         _refuse(reply)
         # Ours are UUIDs; what else somebody put there has no stream of ours.
-        return [name.decode() for name in reply if name.isascii()]
+        pairs = zip(reply[::2], reply[1::2], strict=True)
+        return {name.decode(): float(score) for name, score in pairs if name.isascii()}
 
-    async def join(self, producers: Sequence[str]) -> set[str]:
+    async def join(self, producers: Sequence[str]) -> Joined:
         """See `EventStream.join`."""
         if not producers:
-            return set()
+            return Joined(set(), set())
         # From 0, because what was there before the group belongs to the archive too.
         replies = await self._connection.exchange(
             [("XGROUP", "CREATE", self._keys.events(name), GROUP, "0") for name in producers]
         )
-        joined = set()
+        joined = Joined(set(), set())
         for name, reply in zip(producers, replies, strict=True):
             if isinstance(reply, Refusal) and _NO_KEY_FOR_GROUP in reply.text:
                 continue
+            if _is_full(reply):
+                joined.bare.add(name)
+                continue
             if not (isinstance(reply, Refusal) and reply.text.startswith("BUSYGROUP")):
                 _refuse(reply)
-            joined.add(name)
+            joined.ready.add(name)
         return joined
+
+    async def ends(self, producers: Sequence[str]) -> dict[str, Ends]:
+        """See `EventStream.ends`."""
+        if not producers:
+            return {}
+        replies = await self._connection.exchange([("XINFO", "STREAM", self._keys.events(name)) for name in producers])
+        found = {}
+        for name, reply in zip(producers, replies, strict=True):
+            if isinstance(reply, Refusal) and _NO_SUCH_KEY in reply.text:
+                continue
+            _refuse(reply)
+            last, entry = _ends(reply)
+            found[name] = Ends(last, None if entry is None else Position.parse(entry.entry_id))
+        return found
+
+    async def remove(self, producers: Sequence[str]) -> None:
+        """See `EventStream.remove`."""
+        for reply in await self._connection.exchange([("UNLINK", self._keys.events(name)) for name in producers]):
+            _refuse(reply)
+
+    async def scan(self, watermarks: Mapping[str, Position], *, max_entries: int) -> list[Delivered]:
+        """See `EventStream.scan`."""
+        commands = [
+            ("XRANGE", self._keys.events(name), f"({mark}", "+", "COUNT", max_entries)
+            for name, mark in watermarks.items()
+        ]
+        found = []
+        for name, reply in zip(watermarks, await self._connection.exchange(commands), strict=True):
+            _refuse(reply)
+            entries = [_entry(item) for item in reply]
+            if known := [entry for entry in entries if max(Position.parse(entry.entry_id)) <= MAX_NUMBER]:
+                found.append(Delivered(name, known))
+        return found
 
     async def read(
         self, producers: Sequence[str], *, pending: bool, max_entries: int, block_ms: int
@@ -198,28 +253,46 @@ class RedisStream:
             return []
         return [Delivered(names[key], [_entry(item) for item in items]) for key, items in reply if items]
 
-    async def settle(self, settled: Sequence[Settled]) -> None:
+    async def settle(self, settled: Sequence[Settled]) -> bool:
         """See `EventStream.settle`."""
         commands: list[Command] = []
+        told: list[Command] = []
         for producer, entry_ids, mark in settled:
             key = self._keys.events(producer)
             if entry_ids:
                 commands.append(("XACK", key, GROUP, *entry_ids))
             if mark is not None:
-                commands.append(("HSET", self._keys.watermark(producer), "epoch", mark.epoch, "seq", mark.seq))
                 commands.append(("XTRIM", key, "MINID", "=", f"{mark.epoch}-{mark.seq + 1}"))
-        if commands:
-            for reply in await self._connection.exchange(commands):
+                told.append(("HSET", self._keys.watermark(producer), "epoch", mark.epoch, "seq", mark.seq))
+        if not commands:
+            return True
+        # Trimming first: it makes the room that a full Redis lacks for the watermarks.
+        replies = await self._connection.exchange([*commands, *told])
+        for reply in replies:
+            if not _is_full(reply):
                 _refuse(reply)
+        return not any(map(_is_full, replies))
 
-    async def publish(self, watermarks: Mapping[str, Position]) -> None:
+    async def publish(self, watermarks: Mapping[str, Position]) -> bool:
         """See `EventStream.publish`."""
-        await self.settle([Settled(producer, (), mark) for producer, mark in watermarks.items()])
+        return await self.settle([Settled(producer, (), mark) for producer, mark in watermarks.items()])
 
 
 def _entry(item: Any) -> Entry:
     entry_id, fields = item
     return Entry(entry_id.decode(), None if fields is None else dict(zip(fields[::2], fields[1::2], strict=True)))
+
+
+def _ends(reply: Any) -> tuple[Position, Entry | None]:
+    """Read what XINFO STREAM answered: the last id given, and the last entry kept."""
+    fields = dict(zip(reply[::2], reply[1::2], strict=True))
+    last_entry = fields[b"last-entry"]
+    return Position.parse(fields[b"last-generated-id"].decode()), _entry(last_entry) if last_entry else None
+
+
+def _is_full(reply: Any) -> bool:
+    """Whether Redis refused for want of memory: reading, acknowledging, trimming and removing it never does."""
+    return isinstance(reply, Refusal) and reply.text.startswith("OOM ")
 
 
 def _refuse(reply: Any) -> None:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 
 from telemetry.account import Addition, Change, Progress
 from telemetry.archive import Archive
-from telemetry.batch import Batch, to_fields
+from telemetry.batch import Batch, Position, to_fields
 from telemetry.catalogue import Catalogue
 from telemetry.consumer import Consumer
 from telemetry.errors import StreamAwayError
@@ -96,6 +96,21 @@ class Site:
         with self.redis.client() as client:
             client.zadd("recollect:producers", {producer: 1.0})
             client.xadd(KEYS.events(producer), fields, id=entry_id)
+
+    async def resend(self, producer: str, entries: Mapping[str, dict[bytes, bytes]], until: Callable[[], bool]) -> None:
+        """Do what a shipper does: shake hands, and begin the stream anew whenever it is gone."""
+        shakes = 1.0
+        async with asyncio.timeout(20):
+            while not until():
+                with self.redis.client() as client:
+                    shakes += 1
+                    client.zadd("recollect:producers", {producer: shakes})
+                    if not client.exists(KEYS.events(producer)):
+                        with client.pipeline(transaction=True) as all_of_it:
+                            for entry_id, fields in entries.items():
+                                all_of_it.xadd(KEYS.events(producer), fields, id=entry_id)
+                            all_of_it.execute()
+                await asyncio.sleep(0.02)
 
     async def end(self) -> None:
         for job in self.jobs:
@@ -191,26 +206,49 @@ async def test_feedback_that_came_twice_is_archived_once(site: Site, await_until
 
 
 async def test_a_bad_entry_goes_to_the_dead_letters_and_blocks_nothing(site: Site, await_until: AwaitUntil) -> None:
-    """Nonsense in the stream is kept aside with its reason, and what follows is archived."""
+    """Nonsense that comes again and again is kept aside with its reason, and what follows is archived."""
     lines = [encode(feedback(seq), "p", 1, seq) for seq in range(1, 4)]
-    site.add("p", "1-1", to_fields(Batch(1, 1, lines[:1])))
-    site.add("p", "1-2", {b"anything": b"else"})
-    site.add("p", "1-3", to_fields(Batch(1, 3, lines[2:])))
+    entries = {
+        "1-1": to_fields(Batch(1, 1, lines[:1])),
+        "1-2": {b"anything": b"else"},
+        "1-3": to_fields(Batch(1, 3, lines[2:])),
+    }
     site.consumer()
-    await await_until(lambda: list(read(site.archive)) == [lines[0], lines[2]])
+    await site.resend("p", entries, lambda: list(read(site.archive)) == [lines[0], lines[2]])
     (letter,) = [orjson.loads(line) for line in read(site.archive, dead_letters=True)]
     assert (letter["entry_id"], letter["data"]) == ("1-2", "else")
     assert site.account() == {("p", 1): Progress(3, archived=2, dead_lettered=1)}
 
 
-async def test_a_hole_is_archived_around_and_counted(site: Site, await_until: AwaitUntil) -> None:
-    """Numbers that never come do not stop the others; the account names them as missing."""
-    for first_seq in (1, 5):
-        site.add(
-            "p", f"1-{first_seq}", to_fields(Batch(1, first_seq, [encode(feedback(first_seq), "p", 1, first_seq)]))
-        )
+async def test_nonsense_in_the_place_of_events_costs_none_of_them(site: Site, await_until: AwaitUntil) -> None:
+    """Whatever else stands in a stream, what a producer holds is sent again and archived."""
+    producer = site.producer()
     job = site.consumer()
-    await await_until(lambda: len(site.archived_ids()) == 2)
+    producer.offer(served(1))
+    await await_until(lambda: producer.archived.seq == 1)
+    with site.redis.client() as client:
+        client.xadd(KEYS.events(producer.producer_id), {b"anything": b"else"}, id="1-3")
+    for number in range(2, 9):
+        producer.offer(served(number))
+    await await_until(lambda: len(site.archived_ids()) == 8)
+    assert sorted(site.archived_ids()) == [f"sv-{number:08d}" for number in range(1, 9)]
+    assert sum(progress.missing for progress in site.account().values()) == 0
+    assert job.consumer.counters.sequence_holes == 0
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+async def test_a_hole_is_archived_around_and_counted(site: Site, await_until: AwaitUntil, says_so: bool) -> None:
+    """Numbers that never come do not stop the others; the account names them as missing."""
+    entries = {
+        f"1-{first_seq}": to_fields(
+            Batch(1, first_seq, [encode(feedback(first_seq), "p", 1, first_seq)], Position(1, 0) if says_so else None)
+        )
+        for first_seq in (1, 5)
+    }
+    job = site.consumer()
+    # A producer of an older version does not say so; it is asked to send again, once.
+    await site.resend("p", entries, lambda: len(site.archived_ids()) == 2)
+    assert job.consumer.counters.gaps == (0 if says_so else 1)
     assert site.account() == {("p", 1): Progress(5, archived=2, missing=3, holes=1)}
     await await_until(lambda: job.consumer.counters.sequence_holes == 1)
 
@@ -256,7 +294,7 @@ async def test_what_a_zombie_takes_while_we_run_is_found_again(site: Site, await
         both.xadd(KEYS.events("p"), dict(to_fields(Batch(1, 2, lines[1:2])).items()), id="1-2")
         both.xreadgroup("archive", "archive", {KEYS.events("p"): ">"})
         assert both.execute()[1]
-    site.add("p", "2-1", to_fields(Batch(2, 1, lines[2:])))
+    site.add("p", "2-1", to_fields(Batch(2, 1, lines[2:], Position(1, 2))))
     await await_until(lambda: list(read(site.archive)) == lines)
     assert job.consumer.counters.sequence_holes == 0
 

@@ -43,13 +43,25 @@ def entry(epoch: int, first_seq: int, last_seq: int) -> Entry:
     return Entry(batch.entry_id, to_fields(batch))
 
 
+def linked(one: Entry, after: Position) -> Entry:
+    """Have the producer say that it holds nothing between a place and an entry."""
+    return Entry(one.entry_id, {**(one.fields or {}), b"after": str(after).encode()})
+
+
 def of_lines(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
     batch = Batch(epoch, first_seq, lines)
     return Entry(batch.entry_id, to_fields(batch))
 
 
-def take(at: Position, *entries: Entry, pending: bool = False, trial: Trial | None = None) -> Intake:
-    return sift([Delivered("p", entries)], {"p": at}, trial or Trial(), pending=pending, now=NOW)
+def take(at: Position, *entries: Entry, pending: bool = False, trial: Trial | None = None, asked: int = 0) -> Intake:
+    return sift(
+        [Delivered("p", entries)],
+        {"p": at},
+        trial or Trial(),
+        pending=pending,
+        now=NOW,
+        asked=lambda _producer, place: asked if place == at else 0,
+    )
 
 
 def numbers(intake: Intake) -> list[tuple[int, int]]:
@@ -65,18 +77,46 @@ def test_events_above_the_watermark_are_new_and_only_they() -> None:
     assert not intake.recheck
 
 
-@pytest.mark.parametrize("after", [entry(1, 7, 8), entry(2, 1, 2), Entry("1-8", {b"x": b"y"})])
+BREAKS = [entry(1, 7, 8), entry(2, 1, 2), Entry("1-8", {b"x": b"y"})]
+
+
+@pytest.mark.parametrize("after", BREAKS)
 def test_a_break_is_believed_only_from_the_pending_list(after: Entry) -> None:
     """A jump in new entries may be what a frozen predecessor took; first the pending list is asked."""
-    intake = take(Position(1, 4), after, entry(2, 3, 4))
-    assert (intake.recheck, intake.settled, intake.fresh) == ({"p"}, {"p": []}, [])
-    intake = take(Position(1, 4), after, pending=True)
-    assert (intake.recheck, intake.settled) == (set(), {"p": [after.entry_id]})
+    intake = take(Position(1, 4), after, entry(2, 3, 4), asked=3)
+    assert (intake.recheck, intake.settled, intake.fresh, intake.gaps) == ({"p"}, {"p": []}, [], {})
+    intake = take(Position(1, 4), after, pending=True, asked=3)
+    assert (intake.recheck, intake.settled, intake.gaps) == (set(), {"p": [after.entry_id]}, {})
+
+
+@pytest.mark.parametrize("after", [*BREAKS, linked(entry(1, 7, 8), Position(1, 5)), linked(BREAKS[1], Position(1, 9))])
+def test_nothing_beyond_a_gap_is_taken_before_the_producer_was_asked_for_it(after: Entry) -> None:
+    """What lies before it is archived; the watermark stays there, and the entries behind it are left alone."""
+    intake = take(Position(1, 2), entry(1, 3, 4), after, entry(2, 3, 4), pending=True)
+    assert (numbers(intake), intake.settled) == ([(1, 3), (1, 4)], {"p": ["1-4"]})
+    assert (intake.gaps, intake.dead, intake.removed) == ({"p": Position(1, 4)}, [], [])
+    assert intake.progress == {("p", 1): Progress(4)}
+
+
+def test_a_gap_in_what_the_producer_says_it_holds_is_never_taken_for_a_hole() -> None:
+    """However often it was asked; that it holds nothing is only believed from itself."""
+    lost = linked(entry(1, 7, 8), Position(1, 6))
+    assert take(Position(1, 4), lost, pending=True, asked=100).gaps == {"p": Position(1, 4)}
+    assert numbers(take(Position(1, 6), lost, pending=True)) == [(1, 7), (1, 8)]
+    damaged = linked(entry(1, 7, 8), Position(1, 3))
+    assert take(Position(1, 4), damaged, pending=True).progress == {("p", 1): Progress(8, missing=2, holes=1)}
+
+
+def test_the_first_entry_of_all_follows_nothing() -> None:
+    """Older versions did not say so, and there is nothing that could be missing."""
+    assert numbers(take(Position(0, 0), entry(1, 1, 2), pending=True)) == [(1, 1), (1, 2)]
+    assert take(Position(0, 0), entry(2, 1, 2), pending=True).gaps == {"p": Position(0, 0)}
 
 
 def test_a_real_hole_is_counted_and_passed() -> None:
     """Events that never came are missing, the rest is archived."""
-    intake = take(Position(1, 4), entry(1, 7, 8), entry(2, 3, 3), pending=True)
+    entries = (linked(entry(1, 7, 8), Position(1, 4)), linked(entry(2, 3, 3), Position(1, 8)))
+    intake = take(Position(1, 4), *entries, pending=True)
     assert numbers(intake) == [(1, 7), (1, 8), (2, 3)]
     assert intake.progress[("p", 1)] == Progress(8, missing=2, holes=1)
     assert intake.progress[("p", 2)] == Progress(3, missing=2, holes=1)
@@ -88,7 +128,14 @@ def test_what_cannot_be_read_becomes_a_dead_letter_and_blocks_nothing() -> None:
     """One bad line, one line of somebody else, one broken entry: each is kept with its reason."""
     mixed = of_lines(1, 5, [b"{nonsense\n", line(1, 6), line(9, 9), b"\xff\n"])
     broken = Entry("1-10", {**to_fields(Batch(1, 9, [line(1, 9), line(1, 10)])), b"crc32": b"00000000"})
-    intake = take(Position(1, 4), mixed, broken, entry(1, 11, 11), pending=True)
+    intake = sift(
+        [Delivered("p", [mixed, broken, entry(1, 11, 11)])],
+        {"p": Position(1, 4)},
+        Trial(),
+        pending=True,
+        now=NOW,
+        asked=lambda _producer, at: 3 if at == Position(1, 8) else 0,
+    )
     assert numbers(intake) == [(1, 6), (1, 11)]
     assert intake.progress == {("p", 1): Progress(11, dead_lettered=5)}
     letters = [orjson.loads(text) for text in intake.dead]
@@ -121,10 +168,9 @@ def test_an_id_out_of_this_world_is_buried_without_moving_the_watermark() -> Non
 
 
 def test_an_entry_trimmed_while_pending_is_let_go() -> None:
-    """It is acknowledged and counted; what is missing shows as a hole at the next entry."""
+    """It is acknowledged and counted; what is missing shows as a gap at the next entry."""
     intake = take(Position(1, 4), Entry("1-6", None), entry(1, 7, 7), pending=True)
-    assert (intake.trimmed, intake.settled) == (1, {"p": ["1-6", "1-7"]})
-    assert intake.progress[("p", 1)].missing == 2
+    assert (intake.trimmed, intake.settled, intake.gaps) == (1, {"p": ["1-6"]}, {"p": Position(1, 4)})
 
 
 def test_duplicated_feedback_is_removed_within_and_before_the_batch() -> None:

@@ -21,17 +21,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from telemetry.batch import Batch, Position
-from telemetry.counters import ProducerCounters
+from telemetry.counters import ConsumerCounters, ProducerCounters
 from telemetry.erasure import Forgotten
 from telemetry.errors import SpoolError, StreamAwayError, StreamError, StreamRefusedError
 from telemetry.events import encode
 from telemetry.intake import plan, sift
 from telemetry.memory import MemoryServer, MemoryStream
-from telemetry.settings import ProducerSettings
+from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.shipper import Shipper
 from telemetry.slot import Slot
 from telemetry.spool import Spool
 from telemetry.stream import Appended, Delivered, Settled
+from telemetry.subscription import Subscription
 from telemetry.trial import Trial
 from tests import made
 from tests.shadow import ShadowDisk
@@ -68,6 +69,11 @@ class ForgetfulServer(MemoryServer):
             log.last = min(log.last, last)
             log.delivered = None if log.delivered is None else min(log.delivered, log.last)
             log.pending = {at for at in log.pending if at <= log.last}
+
+    def lose(self, rng: Random, share: float) -> None:
+        """Lose entries anywhere, and keep what was said of them: XTRIM and XDEL."""
+        for log in self.logs.values():
+            log.entries = {at: entry for at, entry in log.entries.items() if rng.random() >= share}
 
     def save(self) -> None:
         """Make a copy of everything."""
@@ -124,36 +130,35 @@ class Archive:
 
     def __init__(self, server: ForgetfulServer) -> None:
         self._stream = Connection(server)
-        self._connected = False
-        self._joined: set[str] = set()
-        self._recheck: set[str] = set()
+        self.restart()
         self.watermarks: dict[str, Position] = {}
         self.ids: dict[str, tuple[str, int, int]] = {}
 
     def restart(self) -> None:
         """Have another process go on."""
         self._connected = False
+        self._streams = Subscription(self._stream, ConsumerSettings(), ConsumerCounters(), None)
 
     async def turn(self, *, max_entries: int, dies: str | None = None) -> bool:
         """Read once and commit; returns whether there was something. A consumer may die before or after the commit."""
         try:
             if not self._connected:
                 await self._stream.connect()
-                self._joined.clear()
-                self._recheck.clear()
+                self._streams.reconnected()
                 self._connected = True
-            producers = await self._stream.producers()
-            joined = await self._stream.join([name for name in producers if name not in self._joined])
-            self._joined |= joined
-            self._recheck |= joined
-            await self._stream.publish({name: mark for name, mark in self.watermarks.items() if name in producers})
-            pending = bool(self._recheck)
-            names = sorted(self._recheck or self._joined)
+            streams = self._streams
+            await streams.look(self.watermarks)
+            if streams.bare:
+                wanted = {name: self.watermarks.get(name, Position(0, 0)) for name in streams.bare}
+                await self._take(await self._stream.scan(wanted, max_entries=max_entries), pending=True, dies=dies)
+            pending = bool(streams.recheck)
+            names = sorted(streams.recheck or streams.joined)
             if not names:
                 return False
             read = await self._stream.read(names, pending=pending, max_entries=max_entries, block_ms=0)
+            streams.busy.update(name for name, _ in read)
             if pending:
-                self._recheck.intersection_update(name for name, _ in read)
+                streams.recheck.intersection_update(name for name, _ in read)
             await self._take(read, pending=pending, dies=dies)
         except StreamError:
             self._connected = False
@@ -164,8 +169,10 @@ class Archive:
         if dies == "before":
             self.restart()
             return
-        intake = sift(read, self.watermarks, Trial(), pending=pending, now=NOW)
-        self._recheck |= intake.recheck
+        streams = self._streams
+        intake = sift(read, self.watermarks, Trial(), pending=pending, now=NOW, asked=streams.asked)
+        streams.recheck |= intake.recheck & streams.joined
+        streams.found(intake.gaps)
         agreed = plan(intake, set(), Forgotten("00", {}))
         assert not intake.dead, f"something was buried: {intake.notes}"
         assert not intake.notes, f"something was missing: {intake.notes}"
@@ -262,6 +269,20 @@ class Machine(RuleBasedStateMachine):
     def forget_last(self, count: int) -> None:
         self.server.forget_last(count)
 
+    @rule(seed=st.integers(0, 2**32), share=st.sampled_from([0.2, 0.5, 1.0]))
+    def lose(self, seed: int, share: float) -> None:
+        self.server.lose(Random(seed), share)
+
+    @rule()
+    def claim(self) -> None:
+        """Have the streams say that they got as far as the producer, which they did not."""
+        for log in self.server.logs.values():
+            log.last = max(log.last, self.spool.generated)
+
+    @rule(full=st.booleans())
+    def fill(self, full: bool) -> None:
+        self.server.full = full
+
     @rule()
     def save(self) -> None:
         self.server.save()
@@ -308,6 +329,7 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "loop"):
             return
         self.server.reachable = True
+        self.server.full = False
         self.stream.fault = None
         self.do(self.spool.commit())
         for _ in range(200):
@@ -331,6 +353,9 @@ STEPS: list[tuple[int, Callable[[Machine, Random], None]]] = [
     (1, lambda one, _: one.kill_producer()),
     (1, lambda one, _: one.forget_everything()),
     (1, lambda one, rng: one.forget_last(rng.randint(1, 5))),
+    (3, lambda one, rng: one.lose(rng.randint(0, 2**32), rng.choice([0.2, 0.5, 1.0]))),
+    (1, lambda one, _: one.claim()),
+    (1, lambda one, rng: one.fill(rng.random() < 0.4)),
     (1, lambda one, _: one.save()),
     (1, lambda one, rng: one.restore(rng.randint(0, 3))),
     (1, lambda one, _: one.lose_watermarks()),

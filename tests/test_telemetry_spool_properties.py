@@ -163,7 +163,8 @@ class World:
             ):
                 self._take(spool.producer_id, run.epoch, run.first_seq, list(run.lines))
             reached = self.reached.get(spool.producer_id, Position(0, 0))
-            self.left |= {decode(line).event.event_id for line in self.stream.values()}
+            if new_producer:
+                self.left |= {decode(line).event.event_id for line in self.stream.values()}
             async with spool.exclusive:
                 if new_producer:
                     spool.move(uuid7(), spool.epoch + 1, reached)

@@ -1,0 +1,147 @@
+"""A Redis that loses parts of a stream, says what the archive never said, or is full; real processes all the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telemetry.keys import Keys
+from tests.integration.lone_replica import Site
+
+Until = Callable[..., None]
+
+
+class Struck(Site):
+    """A replica and a consumer, and what a test does to them and their Redis."""
+
+    def __init__(self, folder: Path, redis: Any, free_port: Callable[[], int]) -> None:
+        super().__init__(folder, redis.url, free_port)
+        self.redis = redis
+        # One event an entry, so that there is something to lose between them.
+        self.environ["RECOLLECT_TELEMETRY_BATCH_EVENTS"] = "1"
+        self.environ["RECOLLECT_TELEMETRY_CHECK_INTERVAL_S"] = "0.1"
+        self.environ["RECOLLECT_CONSUMER_DISCOVER_INTERVAL_S"] = "0.1"
+        self.posted = 0
+        self.consumer_pid = 0
+
+    def start_consumer(self, output: Any = subprocess.DEVNULL) -> None:
+        super().start_consumer(output)
+        self.consumer_pid = self._running[-1].pid
+
+    def post(self, count: int) -> None:
+        """Report events one request each; every one is answered 202."""
+        for _ in range(count):
+            event = {
+                "event_id": f"event-{self.posted:06d}",
+                "type": "click",
+                "user_id": f"u{self.posted % 7}",
+                "item_id": "i1",
+            }
+            assert self.report([event]) == 202
+            self.posted += 1
+
+    def report(self, events: list[dict[str, Any]], **headers: str) -> int:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/v1/events",
+            json.dumps({"events": events}).encode(),
+            {"Content-Type": "application/json", **headers},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def freeze_consumer(self) -> None:
+        os.kill(self.consumer_pid, signal.SIGSTOP)
+
+    def thaw_consumer(self) -> None:
+        os.kill(self.consumer_pid, signal.SIGCONT)
+
+    @property
+    def producer(self) -> str:
+        return str(json.loads((self.home / "spool" / "0" / "producer.json").read_bytes())["producer"])
+
+    @property
+    def key(self) -> str:
+        return Keys().events(self.producer)
+
+    def shipped(self) -> bool:
+        """Whether the stream ends with what was posted last."""
+        with self.redis.client() as client:
+            newest = client.xrevrange(self.key, count=1)
+            return bool(newest) and f"event-{self.posted - 1:06d}".encode() in newest[0][1][b"data"]
+
+    def all_archived(self) -> bool:
+        return self.has_archived({f"event-{number:06d}" for number in range(self.posted)})
+
+    def audit(self) -> dict[str, Any]:
+        argv = [sys.executable, "-m", "ops", "audit", "--json", "--wait", "20"]
+        done = subprocess.run(argv, env=self.environ, capture_output=True, text=True, timeout=60, check=False)
+        return dict(json.loads(done.stdout))
+
+
+@pytest.fixture
+def struck(
+    tmp_path: Path,
+    redis_server: Any,
+    free_port: Callable[[], int],
+    wait_until: Until,
+    make_snapshot: Callable[..., Any],
+    publish_snapshot: Callable[..., str],
+) -> Iterator[Struck]:
+    site = Struck(tmp_path, redis_server, free_port)
+    publish_snapshot(site.home / "models", make_snapshot(n_users=20))
+    try:
+        site.start_replica()
+        site.start_consumer()
+        wait_until(site.ready, 30, what="the replica and the consumer")
+        yield site
+    finally:
+        site.end()
+
+
+def _ids(client: Any, key: str) -> list[str]:
+    return [entry_id.decode() for entry_id, _ in client.xrange(key)]
+
+
+DAMAGES: dict[str, Callable[[Any, str], object]] = {
+    "all of it": lambda client, key: client.xtrim(key, maxlen=0, approximate=False),
+    "the oldest": lambda client, key: client.xtrim(key, maxlen=4, approximate=False),
+    "one in the middle": lambda client, key: client.xdel(key, _ids(client, key)[5]),
+    "the newest": lambda client, key: client.xdel(key, *_ids(client, key)[-2:]),
+    "here and there": lambda client, key: client.xdel(key, *_ids(client, key)[1::2]),
+    "and says that it got further": lambda client, key: client.execute_command(
+        "XSETID", key, f"{_ids(client, key)[-1]}000"
+    ),
+}
+
+
+def test_what_redis_loses_of_a_stream_is_sent_again(struck: Struck, wait_until: Until) -> None:
+    """Any part of it, with and without events after it, while the consumer is frozen; and nothing doubles."""
+    struck.post(3)
+    wait_until(struck.all_archived, 20, what="the first events")
+    for name, damage in DAMAGES.items():
+        for later in (0, 1):
+            struck.freeze_consumer()
+            try:
+                struck.post(10)
+                wait_until(struck.shipped, 10, what="the stream to have all")
+                with struck.redis.client() as client:
+                    damage(client, struck.key)
+                struck.post(later)
+            finally:
+                struck.thaw_consumer()
+            wait_until(struck.all_archived, 20, what=f"everything, after Redis had lost {name} ({later} more)")
+    told = struck.audit()
+    assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
