@@ -11,7 +11,7 @@
     ├── PortTaken             (1)   somebody else listens where we should, or no port is free
     ├── LeftoverAlive         (1)   a process of an earlier run cannot be ended
     ├── PartFailed            (1)   a part did not come up
-    └── RestartFailed         (1)   a rolling restart did not finish in time
+    └── RestartFailed         (1)   a rolling restart did not finish in time, or cannot go on
 """
 
 from __future__ import annotations

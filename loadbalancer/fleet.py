@@ -1,6 +1,10 @@
 """Runs the parts: observes, asks `supervisor.step`, does what it says, and keeps run/topology.json true.
 
-Invariant: whatever ends `run`, no process that it started is left.
+Invariants:
+
+- Whatever ends `run`, no process that it started is left.
+- The event loop waits for no disk, but where a process is started, which reads a program from one: files are written,
+  and /proc is looked through, beside it (`loadbalancer.scribe`).
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -16,6 +21,7 @@ from loadbalancer import listeners, roster, supervisor
 from loadbalancer.errors import PartFailed
 from loadbalancer.probes import until_ready
 from loadbalancer.processes import Child, Spare, spawn
+from loadbalancer.scribe import Scribe
 from loadbalancer.supervisor import (
     Action,
     Exited,
@@ -32,6 +38,7 @@ from loadbalancer.supervisor import (
     Stop,
     StopAsked,
     Tick,
+    Waiting,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +53,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RESTART_SIGNAL = signal.SIGUSR1
 
 _SPARE_EVERY_S = 2.0
+_TIDY_UP_S = 2.0
 _LOOK_ROUND_EVERY_S = 10.0
 # Questions overlap, so that a frozen part has been silent twice after 1.25 to 1.5 s, and a client that waits 2 s for an
 # answer still has time for its second try.
@@ -58,7 +66,7 @@ class Fleet:
     Args:
         home: the home directory; its lock is held by the caller.
         parts: what to run, in the order in which to start them.
-        came_up: called once, when every part was ready.
+        came_up: called once, when every part was ready, beside the event loop, so that it may block.
         tell: told in a sentence whatever an operator may want to know.
         spare: how to start a process that waits to become any part that has `words`; None for no spares.
         spares: how many of them wait.
@@ -87,7 +95,9 @@ class Fleet:
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._seen: asyncio.Queue[Observation] = asyncio.Queue()
         self._rows: list[roster.Row] = []
+        self._writing: asyncio.Task[None] | None = None
         self._strangers: set[tuple[str, int]] = set()
+        self._greeting = False
 
     def __repr__(self) -> str:
         return f"<Fleet in {self._home}: {self._state!r}>"
@@ -107,6 +117,7 @@ class Fleet:
             PartFailed: a part did not come up in the first place; the others were stopped.
         """
         loop = asyncio.get_running_loop()
+        self._scribe = Scribe()
         # One signal for all children, instead of a descriptor each: it works on every kernel.
         loop.add_signal_handler(signal.SIGCHLD, self._look_for_ended)
         rounds = asyncio.create_task(self._look_round(), name="rounds")
@@ -121,7 +132,7 @@ class Fleet:
             for child in self._children.values():
                 child.reap()
             self._discard_spares()
-            roster.remove(self._home)
+            await self._end_roster()
         if self._state.failed is not None:
             raise PartFailed(await self._verdict(self._state.failed))
 
@@ -146,8 +157,9 @@ class Fleet:
         self._keep_spares()
         self._publish()
         if self._state.came_up and not before.came_up:
-            self._look_for_strangers()
-            self._came_up()
+            # Once the rows are written: who hears of it looks for them.
+            self._greeting = True
+            self._write()
 
     def _act(self, action: Action) -> None:
         # A part without a child has just ended, and that is on its way through the queue.
@@ -204,7 +216,7 @@ class Fleet:
             self._spares.pop().discard()
 
     async def _watch(self, part: Part) -> None:
-        await until_ready(part.probe)
+        await until_ready(part.probe, lambda why: self._seen.put_nowait(Waiting(part.name, why)))
         self._seen.put_nowait(Ready(part.name))
         if part.watch is not None:
             async with asyncio.TaskGroup() as questions:
@@ -219,18 +231,22 @@ class Fleet:
 
     async def _look_round(self) -> None:
         while True:
-            for child in self._children.values():
-                child.bound_logs()
-            self._look_for_strangers()
+            for name, child in list(self._children.items()):
+                # The child may have ended meanwhile, and another one of its name may have begun.
+                if await self._scribe.do(child.bound_logs) and self._children.get(name) is child:
+                    child.reopen_logs()
+            await self._look_for_strangers()
             self._keep_spares()
             await asyncio.sleep(_LOOK_ROUND_EVERY_S)
 
-    def _look_for_strangers(self) -> None:
+    async def _look_for_strangers(self) -> None:
         leaders = {child.pid for child in self._children.values()}
         where = Counter((part.host, part.port) for part in self._parts.values() if part.host and part.port)
         shared = [(host, port) for (host, port), parts in where.items() if parts > 1]
         try:
-            strangers = {(name, port) for host, port in shared for name in listeners.strangers(host, port, leaders)}
+            strangers = await self._scribe.do(
+                lambda: {(name, port) for host, port in shared for name in listeners.strangers(host, port, leaders)}
+            )
         except OSError:
             # Who cannot look does not know; serving goes on.
             return
@@ -256,11 +272,35 @@ class Fleet:
         if rows == self._rows:
             return
         self._rows = rows
-        try:
-            roster.write(self._home, rows)
-        except OSError as error:
-            # A full disk is no reason to stop serving.
-            self._tell(f"{roster.path_in(self._home)} cannot be written and is out of date: {error}")
+        self._write()
+
+    def _write(self) -> None:
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_rows(), name="roster")
+
+    async def _write_rows(self) -> None:
+        written: list[roster.Row] | None = None
+        # What changes during a write is written next, and whatever was overtaken never.
+        while written is not self._rows or self._greeting:
+            if written is self._rows:
+                self._greeting = False
+                await self._look_for_strangers()
+                # In a thread of its own: it may read files that the rows need not wait for.
+                threading.Thread(target=self._came_up, name="came-up", daemon=True).start()
+                continue
+            written = rows = self._rows
+            try:
+                await self._scribe.do(lambda rows=rows: roster.write(self._home, rows))  # type: ignore[misc]
+            except OSError as error:
+                # A full disk is no reason to stop serving.
+                self._tell(f"{roster.path_in(self._home)} cannot be written and is out of date: {error}")
+
+    async def _end_roster(self) -> None:
+        """Remove the rows, unless the disk hangs: then the next start finds that nothing of them runs any more."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+        await asyncio.wait([self._scribe.do(lambda: roster.remove(self._home))], timeout=_TIDY_UP_S)
 
     def _row(self, part: Part) -> roster.Row:
         own = self._state.parts[part.name]
@@ -274,11 +314,14 @@ class Fleet:
             state=own.phase.value,
             restarts=max(0, own.started - 1),
             output=str(part.command.output),
+            waits_for=own.waits_for,
         )
 
     def _report(self, before: State, after: State) -> None:
         for name, own in after.parts.items():
             was = before.parts[name]
+            if own.waits_for and own.waits_for != was.waits_for:
+                self._tell(f"{name} waits: {own.waits_for}")
             if own.phase is was.phase:
                 continue
             if own.phase is Phase.READY and own.started > 1:

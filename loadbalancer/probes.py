@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from loadbalancer.topology import address
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     _Connecting: TypeAlias = Coroutine[Any, Any, tuple[asyncio.StreamReader, asyncio.StreamWriter]]
@@ -18,6 +18,13 @@ _ATTEMPT_TIMEOUT_S = 1.0
 _INTERVAL_S = 0.02
 _INTERVAL_MAX_S = 0.2
 _ANSWER_LIMIT_BYTES = 4096
+_WORDS = 300
+
+
+class Answered(str):
+    """A complaint in the part's own words: it lives, and says why it is not ready."""
+
+    __slots__ = ()
 
 
 class Probe(Protocol):
@@ -47,9 +54,10 @@ class HttpProbe:
         if status == [b"200"]:
             return None
         said = body.decode(errors="replace").strip().splitlines()
-        return f"{self.path} answers {status[0].decode(errors='replace') if status else 'nothing'}" + (
-            f" ({said[0][:200]})" if said else ""
-        )
+        words = f"{self.path} answers {status[0].decode(errors='replace') if status else 'nothing'}"
+        if said:
+            return Answered(f"{words} ({said[0][:_WORDS]})")
+        return words
 
     async def silent(self) -> bool:
         """Ask once; return whether a second passed without a whole answer, as from a frozen process.
@@ -89,10 +97,17 @@ class RedisProbe:
         return None if answer.startswith(b"+PONG") else answer[:100].decode(errors="replace").strip()
 
 
-async def until_ready(probe: Probe) -> None:
-    """Ask again and again until the part is ready; cancel it to give up."""
+async def until_ready(probe: Probe, told: Callable[[Answered], None] = lambda _complaint: None) -> None:
+    """Ask again and again until the part is ready; cancel it to give up.
+
+    Args:
+        probe: the question.
+        told: called with each complaint that the part itself made.
+    """
     interval_s = _INTERVAL_S
-    while await probe.complaint() is not None:
+    while (complaint := await probe.complaint()) is not None:
+        if isinstance(complaint, Answered):
+            told(complaint)
         await asyncio.sleep(interval_s)
         interval_s = min(interval_s * 1.5, _INTERVAL_MAX_S)
 

@@ -73,11 +73,16 @@ class Child:
         self._signal(self._command.stop_signal)
         self._signal_group(signal.SIGCONT)
 
-    def bound_logs(self) -> None:
-        """Set aside the logs that are over their limit, and tell the process to go on in new ones."""
-        # In this order: until it hears of it, the process writes on in the file that was renamed, and loses no line.
-        if [log for log in self._command.logs if set_aside(log, self._command.log_limit_bytes)]:
-            self._signal(signal.SIGUSR1)
+    def bound_logs(self) -> bool:
+        """Set aside the logs that are over their limit, and return whether there were any; may be called anywhere.
+
+        Until it is told (`reopen_logs`), the process writes on in the file that was renamed, and loses no line.
+        """
+        return bool([log for log in self._command.logs if set_aside(log, self._command.log_limit_bytes)])
+
+    def reopen_logs(self) -> None:
+        """Tell the process to go on in new logs."""
+        self._signal(signal.SIGUSR1)
 
     def kill(self) -> None:
         """Kill the process and all of its group."""
@@ -116,7 +121,7 @@ def spawn(command: Command) -> Child:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # no other thread here runs Python
+            preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # it takes no lock of another thread
         )
     return Child(process, command)
 
@@ -147,7 +152,7 @@ class Spare:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # no other thread runs Python
+                preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # it takes no lock of others
             )
 
     def __repr__(self) -> str:
@@ -190,7 +195,7 @@ def spawn_attached(argv: Sequence[str], environ: Mapping[str, str]) -> subproces
     return subprocess.Popen(
         argv,
         env=environ,
-        preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # no other thread here runs Python
+        preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # it takes no lock of another thread
     )
 
 

@@ -29,6 +29,7 @@ class Row:
         admin_port: where it answers /healthz and, but for nginx, /readyz and /metrics; None if it does not.
         state: a phase of `loadbalancer.supervisor`.
         restarts: how often it was started again.
+        waits_for: why it is not ready, in its own words; empty if it has not said so.
         output: the file that is its standard output, by which its processes are recognised.
     """
 
@@ -40,6 +41,7 @@ class Row:
     state: str
     restarts: int
     output: str
+    waits_for: str = ""
 
 
 def path_in(home: Path) -> Path:

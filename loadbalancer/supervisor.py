@@ -7,7 +7,8 @@ Invariants:
   while Redis is away.
 - Stopping goes from the last tier to the first, and no tier is asked before the one above it is gone.
 - A rolling restart has at most one replica down, and touches the next one only when all of them are ready.
-- A part that neither gets ready nor stops in its time is killed, once; only its end leads on.
+- A part that neither gets ready nor stops in its time is killed, once; only its end leads on. One that answers and says
+  why it is not ready is alive: killing it would not give it what it waits for.
 - A ready part that is watched and silent twice in a row is killed too. A silence that the supervisor noticed late does
   not count: it was paused then, and so perhaps was the whole machine.
 
@@ -65,6 +66,14 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A part that starts answered its probe, and said why it is not ready."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Exited:
     """A part's process is over, or could not be started."""
 
@@ -101,7 +110,7 @@ class RestartAsked:
     """Somebody asked for a rolling restart."""
 
 
-Observation = Ready | Exited | Heard | Silent | Tick | StopAsked | RestartAsked
+Observation = Ready | Waiting | Exited | Heard | Silent | Tick | StopAsked | RestartAsked
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,8 @@ class PartState:
         was_ready: whether it was ready at least once.
         killed: whether it was killed in this phase.
         silences: how often in a row it was silent in this phase.
+        waits_for: what it said last of why it is not ready; empty unless it is starting.
+        heard_s: when it said so.
     """
 
     phase: Phase = Phase.WAITING
@@ -148,6 +159,8 @@ class PartState:
     was_ready: bool = False
     killed: bool = False
     silences: int = 0
+    waits_for: str = ""
+    heard_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -210,6 +223,9 @@ def step(
     match observation:
         case Silent(waited_s=waited_s) if waited_s >= _LATE_S:
             pass
+        case Waiting(name, why):
+            if state.parts[name].phase is Phase.STARTING:
+                state = _with(state, {name: replace(state.parts[name], waits_for=why, heard_s=now_s)})
         case Ready(name) | Exited(name) | Heard(name) | Silent(name):
             transition = _TRANSITIONS.get((state.parts[name].phase, type(observation)))
             if transition is not None:
@@ -231,11 +247,11 @@ def next_wake_s(parts: Sequence[Part], state: State) -> float | None:
 
 
 def _started(part: PartState, now_s: float) -> PartState:
-    return replace(part, phase=Phase.STARTING, since_s=now_s, started=part.started + 1, killed=False, silences=0)
+    return PartState(Phase.STARTING, now_s, part.started + 1, part.young_deaths, part.was_ready)
 
 
 def _became_ready(part: PartState, now_s: float) -> PartState:
-    return replace(part, phase=Phase.READY, since_s=now_s, was_ready=True, killed=False)
+    return replace(part, phase=Phase.READY, since_s=now_s, was_ready=True, killed=False, waits_for="")
 
 
 def _heard(part: PartState, _now_s: float) -> PartState:
@@ -249,7 +265,7 @@ def _said_nothing(part: PartState, _now_s: float) -> PartState:
 def _died(part: PartState, now_s: float) -> PartState:
     young = part.phase is Phase.STARTING or now_s - part.since_s < _GROWN_UP_S
     deaths = part.young_deaths + 1 if young else 0
-    return replace(part, phase=Phase.BACKOFF, since_s=now_s, young_deaths=deaths, killed=False)
+    return replace(part, phase=Phase.BACKOFF, since_s=now_s, young_deaths=deaths, killed=False, waits_for="")
 
 
 def _drained(part: PartState, now_s: float) -> PartState:
@@ -257,7 +273,7 @@ def _drained(part: PartState, now_s: float) -> PartState:
 
 
 def _stopped(part: PartState, now_s: float) -> PartState:
-    return replace(part, phase=Phase.STOPPED, since_s=now_s, killed=False)
+    return replace(part, phase=Phase.STOPPED, since_s=now_s, killed=False, waits_for="")
 
 
 # What is not here changes nothing: a late answer of a part that is asked to stop, for one.
@@ -304,7 +320,8 @@ def _judge_first_start(parts: Sequence[Part], state: State, now_s: float) -> Sta
         return state
     for part in parts:
         own = state.parts[part.name]
-        late = own.phase is Phase.STARTING and now_s - own.since_s >= part.ready_within_s
+        due_s = _due_s(part, state)
+        late = own.phase is Phase.STARTING and due_s is not None and now_s >= due_s
         if not own.was_ready and (late or own.young_deaths >= _FIRST_START_DEATHS):
             return replace(state, mode=Mode.STOPPING, failed=part.name, to_restart=())
     return state
@@ -316,7 +333,8 @@ def _may_start(part: Part, state: State, now_s: float) -> bool:
         return now_s >= own.since_s + _pause_s(own)
     if own.phase is not Phase.WAITING:
         return False
-    ready = [state.parts[name].was_ready for name in part.needs_any]
+    # One that waits for something else answers its clients meanwhile, as well as it can.
+    ready = [state.parts[name].was_ready or bool(state.parts[name].waits_for) for name in part.needs_any]
     return all(state.parts[name].was_ready for name in part.needs_all) and (any(ready) or not ready)
 
 
@@ -354,7 +372,7 @@ def _due_s(part: Part, state: State) -> float | None:
         return None
     match own.phase:
         case Phase.STARTING:
-            return own.since_s + part.ready_within_s
+            return max(own.since_s, own.heard_s) + part.ready_within_s
         case Phase.READY if own.silences >= _SILENCES:
             return own.since_s
         case Phase.DRAINING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -12,9 +13,12 @@ from loadbalancer import home, installation, roster
 from loadbalancer.errors import NotRunning, RestartFailed
 from loadbalancer.fleet import RESTART_SIGNAL
 from ops.up import PROGRAM, alone, balancer_settings, children_environ, guarded, say, say_if_root, spares, supervise
+from service.errors import ModelError, ModelMissing, ModelRefused
+from service.models import artefact
+from telemetry.aside import aside
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from loadbalancer.roster import Row
@@ -90,12 +94,14 @@ def restart(config: Config, *, as_json: bool = False, timeout_s: float | None = 
 
     Raises:
         NotRunning: nothing runs, or it has no replicas.
-        RestartFailed: not every replica was ready again in time.
+        ModelError: what is active cannot be loaded, so that a restarted replica would have no model; none was stopped.
+        RestartFailed: not every replica was ready again in time, or one says that it cannot be.
     """
     pid = home.holder_pid(config.home)
     before = _replicas(config.home)
     if not before:
         raise NotRunning(f"No replicas run in {config.home} (yet)")
+    _require_model(config)
     began_s = time.monotonic()
     limit_s = _RESTART_TIMEOUT_PER_REPLICA_S * len(before) if timeout_s is None else timeout_s
     os.kill(pid, RESTART_SIGNAL)
@@ -109,6 +115,11 @@ def restart(config: Config, *, as_json: bool = False, timeout_s: float | None = 
             raise RestartFailed("The installation was stopped during the restart")
         for name, row in _replicas(config.home).items():
             was = before.get(name)
+            if row.waits_for:
+                raise RestartFailed(
+                    f"{name} is not ready, so no other one is stopped: {row.waits_for}. The restart goes on by itself"
+                    " once that is mended"
+                )
             if name in done or was is None or row.pid is None or row.pid == was.pid or row.state != "ready":
                 continue
             done.add(name)
@@ -121,6 +132,35 @@ def restart(config: Config, *, as_json: bool = False, timeout_s: float | None = 
         wall_s = round(time.monotonic() - began_s, 3)
         sys.stdout.write(json.dumps({"restarted": restarted, "wall_s": wall_s}) + "\n")
     return 0
+
+
+def _require_model(config: Config) -> None:
+    """Refuse to stop replicas that serve from memory what they could not load again.
+
+    Raises:
+        ModelError: nothing is active, or it cannot be loaded, or the model store does not answer.
+    """
+
+    def load() -> None:
+        version = artefact.active_version(config.models_dir)
+        if version is None:
+            raise ModelMissing(f"nothing is active in {config.models_dir}")
+        artefact.load(config.models_dir / version)
+
+    try:
+        asyncio.run(_within(load, config.models.load_timeout_s))
+    except ModelError as error:
+        raise type(error)(
+            f"No replica was restarted, for it would be left without a model: {error}. Activate another version"
+            " (recollect models list shows them), or train one"
+        ) from error
+
+
+async def _within(load: Callable[[], None], timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(aside(load, "model-loader"), timeout_s)
+    except TimeoutError:
+        raise ModelRefused(f"the active model was not read within {timeout_s:g} s") from None
 
 
 def _replicas(home_dir: Path) -> dict[str, Row]:

@@ -72,6 +72,12 @@ class ModelConfig:
     watch_interval_s: float = _setting(
         0.5, "RECOLLECT_MODEL_WATCH_INTERVAL_S", "s", "How often a replica looks whether another model was activated."
     )
+    load_timeout_s: float = _setting(
+        60.0,
+        "RECOLLECT_MODEL_LOAD_TIMEOUT_S",
+        "s",
+        "How long reading and checking an activated model may take before it is given up and tried again later.",
+    )
     popularity_half_life_days: float = _setting(
         180.0,
         "RECOLLECT_POPULARITY_HALF_LIFE_DAYS",

@@ -7,7 +7,6 @@ is read and published anew once, for however many users; none is written for use
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -22,6 +21,7 @@ from service.models.forgotten import Forgotten, without_users
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.security import log
+from telemetry.aside import aside
 from telemetry.pseudonym import Pseudonymiser
 
 _WHY: Final = "users were forgotten"
@@ -56,7 +56,8 @@ class ModelForgetter:
             ModelError: the list of forgotten users cannot be read.
             RunError: a version that holds one cannot be published anew, or the directory cannot be written.
         """
-        return await asyncio.to_thread(self._forget, user_ids)
+        # A model store that hangs must not keep the consumer from ending; what is cut short goes on when called again.
+        return await aside(lambda: self._forget(user_ids), "model-forgetter")
 
     def _forget(self, user_ids: Collection[str]) -> Mapping[str, int]:
         wanted = frozenset(user_ids)

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from service.admin import build_admin_app
 from service.app import build_app
 from service.config import Config
+from service.docs_page import page
 from service.errors import RunError
 from service.listener import Listener
 from service.logs import ApplicationLog
@@ -40,6 +41,8 @@ from telemetry.stream import RedisStream
 _log = structlog.get_logger("recollect.replica")
 # How long a stopping replica tries to ship; what it cannot, the consumer job or its next start will.
 _SHIP_S = 2.0
+# How long a starting replica waits for its first model before it listens without one.
+_FIRST_LOOK_S = 2.0
 
 
 def serve(config: Config, slot: int | None, *, insecure: bool = False) -> None:
@@ -102,14 +105,19 @@ class _Replica:
             changed=lambda count: _log.info("API keys in force", keys=count),
             failed=lambda reason: _log.error("key file not in force", reason=reason),
         )
-        self._watcher = Watcher(config.models_dir, self._parts.store, config.models.watch_interval_s, metrics)
+        models = config.models
+        self._watcher = Watcher(
+            config.models_dir,
+            self._parts.store,
+            models.watch_interval_s,
+            metrics,
+            timeout_s=models.load_timeout_s,
+        )
         collect_from(metrics.registry, lambda: producer_metrics(producer, log))
         collect_from(metrics.registry, lambda: key_metrics(gate, self._key_watcher))
         server = config.server
         self._listener = Listener(build_app(self._parts), server.host, server.port, server)
-        self._admin = Listener(
-            build_admin_app(metrics.registry, lambda: unready(self._parts)), "127.0.0.1", server.admin_port, server
-        )
+        self._admin = Listener(build_admin_app(metrics.registry, self._unready), "127.0.0.1", server.admin_port, server)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
@@ -118,8 +126,12 @@ class _Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._key_watcher.start()
-        # The model first: what listens is what is ready, so that the balancer meets a refusal rather than a 503.
-        await self._watcher.look()
+        # Read from its file now: the loop makes no file system call once it serves.
+        page()
+        self._background(self._watcher.run(), "model watcher")
+        # The model first, if the store gives it at once: what listens is what is ready. A replica whose store is slow,
+        # hangs or is empty listens too. It takes feedback, and the balancer gives its lists to another one.
+        await self._watcher.looked(_FIRST_LOOK_S)
         # The start's objects live as long as the process; keep the collector from walking them again and again.
         gc.collect()
         gc.freeze()
@@ -127,7 +139,6 @@ class _Replica:
         await self._listener.start()
         await self._admin.start()
         self._background(self._parts.producer.run(), "telemetry shipper")
-        self._background(self._watcher.run(), "model watcher")
         self._background(follow(self._parts, self._watcher), "rung")
         _log.info(
             "replica serving",
@@ -140,6 +151,13 @@ class _Replica:
         await self._stop()
         if self._parts.state.fault is not None:
             raise RunError(f"{self._parts.state.fault} died; the log has why")
+
+    def _unready(self) -> str | None:
+        """Say to operators why this replica should get no requests, in more words than callers hear."""
+        reason = unready(self._parts)
+        if reason is not None and self._parts.store.version is None and self._watcher.trouble:
+            return f"No model is loaded: {self._watcher.trouble}"
+        return reason
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

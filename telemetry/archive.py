@@ -112,7 +112,7 @@ class Archive:
         told = False
         while True:
             seen = await self._in_sql(catalogue.lease)
-            locked = lock.acquire()
+            locked = await self._in_sql(lock.acquire)
             if watch.may_take(seen, time.monotonic(), locked=locked):
                 lease = await self._in_sql(catalogue.take_lease, seen, name, machine, locked=locked)
                 if lease is not None:
@@ -121,7 +121,7 @@ class Archive:
                 told = True
                 on_standby(seen.holder)
             # A standby that kept the lock would look like a living holder.
-            lock.release()
+            await self._in_sql(lock.release)
             await asyncio.sleep(_POLL_S)
         self._lease_epoch = lease.epoch
         self._parts = Parts(self.root, lease.epoch, self._part_bytes, self._part_s)
@@ -146,7 +146,7 @@ class Archive:
             ArchiveError: The catalogue cannot be written.
         """
         catalogue, lease_epoch = self._held()
-        locked = self._lock is not None and self._lock.acquire()
+        locked = self._lock is not None and await self._in_sql(self._lock.acquire)
         await self._in_sql(catalogue.beat, lease_epoch, locked=locked)
 
     async def seen(self, keys: Sequence[SeenKey]) -> set[SeenKey]:
@@ -291,7 +291,7 @@ class Archive:
                 await self._in_sql(self._catalogue.release_lease, lease_epoch)
         finally:
             if self._lock is not None:
-                self._lock.release()
+                await self._in_sql(self._lock.release)
 
     async def close(self) -> None:
         """Release the lease, close the catalogue and end the threads."""

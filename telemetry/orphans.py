@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from telemetry.aside import aside
 from telemetry.errors import SlotTakenError, SpoolError, StreamError
 from telemetry.inspection import holds_events
 from telemetry.notes import Adopted, ProducerObserver, tell
@@ -21,6 +22,7 @@ from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
 from telemetry.slot import is_held
 from telemetry.stream import EventStream
+from telemetry.uninterrupted import finish
 
 # How long one adoption may keep a slot from its replica.
 _HOLD_S = 1.5
@@ -55,7 +57,7 @@ class Orphans:
     async def run(self) -> None:
         """Look, and ship what has been left for long enough, until cancelled."""
         while True:
-            for directory in self._orphaned():
+            for directory in await self._look():
                 await self._ship(directory, _HOLD_S)
             await asyncio.sleep(min(1.0, self._after_s))
 
@@ -71,10 +73,13 @@ class Orphans:
         until_s = time.monotonic() + deadline_s
         self._after_s = 0.0
         # A replica that stops at this moment may need a while to let go.
-        while (left := self._orphaned()) and (rest_s := until_s - time.monotonic()) > 0:
+        while (left := await self._look()) and (rest_s := until_s - time.monotonic()) > 0:
             for directory in left:
                 await self._ship(directory, rest_s)
         return len(left)
+
+    async def _look(self) -> list[Path]:
+        return await aside(self._orphaned, "orphans")
 
     def _orphaned(self) -> list[Path]:
         now_s = time.monotonic()
@@ -100,13 +105,28 @@ class Orphans:
             return
         finally:
             await stream.close()
+        opening = asyncio.ensure_future(
+            aside(
+                lambda: Producer.open(self._spool, int(directory.name), self._settings, stream, self._observer),
+                "orphans",
+            )
+        )
         try:
-            producer = Producer.open(self._spool, int(directory.name), self._settings, stream, self._observer)
+            producer = await asyncio.shield(opening)
         except (SlotTakenError, SpoolError):
             return
+        except asyncio.CancelledError:
+            # What is opened after all is given back at once.
+            opening.add_done_callback(_give_back)
+            raise
         try:
             recovered = producer.counters.recovered
             left = await producer.drain(deadline_s, archived=True)
         finally:
-            producer.close()
+            await finish(aside(producer.close, "orphans"))
         tell(self._observer, Adopted(int(directory.name), recovered, left))
+
+
+def _give_back(opening: "asyncio.Future[Producer]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

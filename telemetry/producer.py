@@ -265,7 +265,11 @@ class Producer:
         self._begin_notes()
         self._record_gaps()
         await self._spool.commit()
-        return await self._shipper.drain(deadline_s, archived=archived)
+        try:
+            return await self._shipper.drain(deadline_s, archived=archived)
+        finally:
+            # `close` may be called in another thread, where the loop's timers may not be touched.
+            self._spool.rest()
 
     def close(self) -> None:
         """Give the slot back; what is offered from now on is refused or dropped."""

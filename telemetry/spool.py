@@ -529,7 +529,13 @@ class Spool:
     async def seal(self) -> None:
         """Write nothing more to the current segment, so that it goes as soon as the archive has it."""
         async with self._turn:
-            self._journal.abandon()
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._journal.abandon)
+
+    def rest(self) -> None:
+        """Stop the timer of the next commit; in the loop's thread."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def drops(self) -> dict[int, Dropped]:
         """Return the drops that no gap record tells of yet, by kind of drop."""
@@ -545,8 +551,7 @@ class Spool:
         Args:
             clean: Whether everything got out.
         """
-        if self._timer is not None:
-            self._timer.cancel()
+        self.rest()
         self._thread.shutdown()
         self._journal.abandon()
         try:

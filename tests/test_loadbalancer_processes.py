@@ -134,7 +134,8 @@ time.sleep(600)
         wait_until(lambda: "listening" in (tmp_path / "part.out").read_text(), what="the program")
         log.write_text("x" * 11)
         short.write_text("x" * 10)
-        child.bound_logs()
+        assert child.bound_logs()
+        child.reopen_logs()
         wait_until(lambda: log.exists() and log.read_text() == "new", what="the new log")
         assert (tmp_path / "long.log.1").read_text() == "x" * 11
         assert short.read_text() == "x" * 10

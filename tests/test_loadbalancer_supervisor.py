@@ -25,6 +25,7 @@ from loadbalancer.supervisor import (
     Stop,
     StopAsked,
     Tick,
+    Waiting,
     initial,
     next_wake_s,
     step,
@@ -141,6 +142,42 @@ def test_a_part_that_does_not_get_ready_is_killed_once_and_started_again(up: His
     assert up.at(161.0, Tick()) == []
     assert up.at(161.0, Exited("replica-0")) == []
     assert up.at(161.1, Tick()) == starts("replica-0")
+
+
+def test_a_part_that_says_what_it_waits_for_is_not_killed(up: History) -> None:
+    """It answers, so it lives; only when it falls silent for its time is it ended."""
+    up.at(100.0, Exited("replica-0"))
+    for now_s in (130.0, 180.0, 230.0):
+        assert up.at(now_s, Waiting("replica-0", "no model")) == []
+        assert up.state.parts["replica-0"].waits_for == "no model"
+    assert next_wake_s(PARTS, up.state) == 290.0
+    assert up.at(289.9, Tick()) == []
+    assert up.at(290.0, Tick()) == [Kill("replica-0")]
+    assert up.at(291.0, Exited("replica-0")) == []
+    assert up.state.parts["replica-0"].waits_for == ""
+
+
+def test_what_a_part_waits_for_is_over_when_it_is_ready(up: History) -> None:
+    """A rolling restart touches no other replica before that."""
+    up.at(100.0, RestartAsked())
+    up.at(101.0, Exited("replica-0"))
+    assert up.at(102.0, Waiting("replica-0", "no model")) == []
+    assert up.at(103.0, Ready("replica-0")) == [Stop("replica-1")]
+    assert up.state.parts["replica-0"].waits_for == ""
+
+
+def test_a_first_start_goes_on_while_replicas_wait_for_a_model() -> None:
+    """nginx starts, for they take feedback meanwhile; a part that says nothing still ends the start."""
+    history = History()
+    history.at(0.0, Tick(), Ready("redis"))
+    assert history.at(1.0, Ready("consumer")) == []
+    assert history.at(2.0, *(Waiting(name, "no model") for name in REPLICAS)) == starts("nginx-0")
+    history.at(3.0, Ready("nginx-0"))
+    assert history.at(61.0, *(Waiting(name, "no model") for name in REPLICAS)) == []
+    assert not history.state.came_up
+    assert history.at(110.0, Waiting("replica-0", "no model"), Waiting("replica-1", "no model")) == []
+    history.at(121.0, Tick())
+    assert (history.state.mode, history.state.failed) == (Mode.STOPPING, "replica-2")
 
 
 def test_a_late_ready_of_a_part_that_ended_changes_nothing(up: History) -> None:

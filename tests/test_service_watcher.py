@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -100,3 +102,82 @@ async def test_requests_see_one_model_while_models_are_swapped(
         np.testing.assert_array_equal(held.item_factors, before)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_refusal_is_tried_again_while_nothing_is_served(
+    tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish,
+    await_until: Callable[..., Awaitable[None]],
+) -> None:  # fmt: skip
+    """A version that is repaired in place is found without another activation; until then it is said what is wrong."""
+    version = publish_snapshot(tmp_path, make_snapshot(seed=1))
+    path = tmp_path / version / "item_bias.bin"
+    content = path.read_bytes()
+    path.write_bytes(content[:-4])
+    await watcher.look()
+    assert (store.version, watcher.readable) == (None, True)
+    assert watcher.trouble.startswith(f"{version}: item_bias has")
+    path.write_bytes(content)
+
+    async def served() -> bool:
+        await watcher.look()
+        return store.version == version
+
+    await await_until(served, what="the repaired version")
+    assert watcher.trouble == ""
+
+
+async def test_a_store_that_hangs_is_given_up_and_looked_at_again(
+    tmp_path: Path, store: ModelStore, make_snapshot: Make, publish_snapshot: Publish, monkeypatch: pytest.MonkeyPatch,
+    await_until: Callable[..., Awaitable[None]],
+) -> None:  # fmt: skip
+    """Each look ends in its time, few threads wait, none that the end of the process waits for, and it heals."""
+    watcher = Watcher(tmp_path, store, 0.01, Metrics(), timeout_s=0.02)
+    version = publish_snapshot(tmp_path, make_snapshot(seed=1))
+    healed = threading.Event()
+    active_version = artefact.active_version
+
+    def hanging(models_dir: Path) -> str | None:
+        healed.wait()
+        return active_version(models_dir)
+
+    monkeypatch.setattr(artefact, "active_version", hanging)
+    monkeypatch.setattr("service.watcher._LAST_PAUSE_S", 0.01)
+
+    def stuck() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "model-loader"]
+
+    async def enough() -> bool:
+        await watcher.look()
+        assert (watcher.readable, store.version) == (False, None)
+        return watcher.trouble == f"the model store {tmp_path} does not answer" and len(stuck()) == 3
+
+    await watcher.look()
+    await await_until(enough, what="as many threads as may wait")
+    await watcher.look()
+    assert len(stuck()) == 3
+    assert all(thread.daemon for thread in stuck())
+    healed.set()
+
+    async def served() -> bool:
+        await watcher.look()
+        return (watcher.readable, store.version, watcher.trouble) == (True, version, "")
+
+    monkeypatch.setattr(watcher, "_timeout_s", 60.0)
+    await await_until(served, what="the model")
+
+
+async def test_a_pipe_instead_of_an_array_is_refused_and_the_next_model_is_taken(
+    tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
+) -> None:
+    """Opening it would wait for a writer for ever."""
+    first = publish_snapshot(tmp_path, make_snapshot(seed=1))
+    await watcher.look()
+    second = publish_snapshot(tmp_path, make_snapshot(seed=2))
+    (tmp_path / second / "item_factors.bin").unlink()
+    os.mkfifo(tmp_path / second / "item_factors.bin")
+    await watcher.look()
+    assert store.version == first
+    assert "item_factors cannot be opened: Not a regular file" in watcher.trouble
+    third = publish_snapshot(tmp_path, make_snapshot(seed=3))
+    await watcher.look()
+    assert store.version == third

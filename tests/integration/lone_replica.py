@@ -38,14 +38,14 @@ class Site:
     def __init__(self, folder: Path, redis_url: str, free_port: Callable[[], int]) -> None:
         self.home = folder / "var"
         self.logs = folder / "logs"
-        self.port, self.admin_port, self._consumer_port = free_port(), free_port(), free_port()
+        self.port, self.admin_port, self.consumer_port = free_port(), free_port(), free_port()
         self.environ = {
             **os.environ,
             "RECOLLECT_HOME": str(self.home),
             "RECOLLECT_LOGS": str(self.logs),
             "RECOLLECT_REDIS_URL": redis_url,
         }
-        self._running: list[subprocess.Popen[bytes]] = []
+        self.running: list[subprocess.Popen[bytes]] = []
         self.replica_pid = 0
 
     def start_replica(self, output: int | IO[bytes] = subprocess.DEVNULL) -> None:
@@ -53,19 +53,19 @@ class Site:
         self.replica_pid = self._start(argv, output)
 
     def start_consumer(self, output: int | IO[bytes] = subprocess.DEVNULL) -> None:
-        self._start(["consume", "--admin-port", str(self._consumer_port)], output)
+        self._start(["consume", "--admin-port", str(self.consumer_port)], output)
 
     def _start(self, argv: list[str], output: int | IO[bytes]) -> int:
         process = subprocess.Popen(
             [sys.executable, "-m", "ops", *argv], env=self.environ, stdout=output, stderr=subprocess.STDOUT
         )
-        self._running.append(process)
+        self.running.append(process)
         return process.pid
 
     def ready(self) -> bool:
-        assert all(process.poll() is None for process in self._running)
+        assert all(process.poll() is None for process in self.running)
         try:
-            return all(self._asked(port, "/readyz") for port in (self.admin_port, self._consumer_port))
+            return all(self._asked(port, "/readyz") for port in (self.admin_port, self.consumer_port))
         except OSError:
             return False
 
@@ -86,14 +86,14 @@ class Site:
     def stop(self) -> list[int]:
         """Ask all to stop, the replica first, and return their statuses."""
         statuses = []
-        for process in sorted(self._running, key=lambda one: one.pid != self.replica_pid):
+        for process in sorted(self.running, key=lambda one: one.pid != self.replica_pid):
             process.terminate()
             statuses.append(process.wait(timeout=30))
-        self._running.clear()
+        self.running.clear()
         return statuses
 
     def end(self) -> None:
-        for process in self._running:
+        for process in self.running:
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
                 process.kill()

@@ -59,7 +59,7 @@ async def _run(options: argparse.Namespace) -> None:
         return response
 
     async def alive(_request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        return web.Response(text="ok\n", headers={"X-Process": str(os.getpid())})
 
     app = web.Application(client_max_size=1 << 20)
     app.router.add_route("*", "/{path:.*}", answer)

@@ -20,6 +20,7 @@ import pytest
 from loadbalancer.processes import group_members
 from ops.balance import restart
 from service.config import Config
+from service.models.snapshot import ModelSnapshot
 from tests.integration.balanced import Installation, free_port, new_installation
 from tests.integration.load import Load, until
 
@@ -69,8 +70,14 @@ async def test_freezing_a_replica_fails_no_request(running: Installation) -> Non
     assert running.rows()["replica-1"].restarts == 0
 
 
-async def test_a_rolling_restart_fails_no_request(running: Installation, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_rolling_restart_fails_no_request(
+    running: Installation,
+    capsys: pytest.CaptureFixture[str],
+    make_snapshot: Callable[..., ModelSnapshot],
+    publish_snapshot: Callable[[Path, ModelSnapshot], str],
+) -> None:
     """`recollect balance restart` replaces every replica under load, and says so."""
+    publish_snapshot(running.home / "models", make_snapshot())
     before = {name: running.pid(name) for name in running.rows()}
     async with Load(running.port) as load:
         await load.more(100)

@@ -36,7 +36,7 @@ class Struck(Site):
 
     def start_consumer(self, output: Any = subprocess.DEVNULL) -> None:
         super().start_consumer(output)
-        self.consumer_pid = self._running[-1].pid
+        self.consumer_pid = self.running[-1].pid
 
     def post(self, count: int) -> None:
         """Report events one request each; every one is answered 202."""
