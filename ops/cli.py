@@ -190,10 +190,13 @@ def train(
 def evaluate(
     data: Data,
     algorithms: Annotated[
-        str, typer.Option("--algorithms", help="Names, comma separated; the popularity baseline is added.")
-    ] = "svd",
+        str, typer.Option("--algorithms", help="Names, or label=name, comma separated; popularity is added.")
+    ] = "",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of an algorithm, as algorithm.name=value.")
+        list[str] | None, typer.Option("--set", help="A setting, as algorithm.name=value or label.name=value.")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option("--scale", help="The least and the largest rating, as 1:5; others are clipped.")
     ] = None,
     split: Annotated[
         str | None,
@@ -232,6 +235,7 @@ def evaluate(
         data=requested(config, data, columns, dates, encoding, decimal),
         algorithms=[name.strip() for name in algorithms.split(",") if name.strip()],
         settings=settings or [],
+        scale=scale,
         split=split,
         folds=folds,
         test_share=test_share,

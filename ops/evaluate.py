@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,8 +26,9 @@ def evaluate(
     config: Config,
     *,
     data: str | DataRequest,
-    algorithms: Sequence[str],
+    algorithms: Sequence[str] = (),
     settings: Sequence[str] = (),
+    scale: str | None = None,
     split: str | None = None,
     folds: int | None = None,
     test_share: float | None = None,
@@ -45,8 +47,9 @@ def evaluate(
     Args:
         config: every setting; none matters here, it is what every verb is given.
         data: what to read, see `service.training.data.datasets.read`.
-        algorithms: their names; the popularity baseline is added.
-        settings: `algorithm.name=value` texts.
+        algorithms: their names, or `label=name`; none for what suits the data. The popularity baseline is added.
+        settings: `algorithm.name=value` or `label.name=value` texts.
+        scale: the least and the largest rating, as LOW:HIGH; None for what is known or found.
         split: a name of `service.training.evaluation.protocol.WORDS`; by default random folds, or "given" where there
             is a `test`.
         folds: how many, of the split "folds"; 5 by default.
@@ -62,19 +65,34 @@ def evaluate(
         as_json: print the whole comparison as one JSON object instead of a table.
 
     Returns:
-        0.
+        0; 1 if every algorithm that was asked for failed.
 
     Raises:
-        RecollectError: the input is refused, or a fit failed.
+        RecollectError: the input is refused.
     """
+    from service.models.rating_scale import RatingScale
     from service.training.algorithms import threads as training_threads
     from service.training.evaluation import cuts
     from service.training.evaluation.comparison import compare
+    from service.training.incumbent import on_scale
+    from service.training.suitability import default_algorithm
 
+    if report is not None:
+        from ops import sheet
+
+        sheet.require_writable(report)
+    declared = None if scale is None else RatingScale.parse(scale, "--scale")
     candidates = _candidates(algorithms, settings)
     protocol = _protocol(split, folds, test_share, test, seed, ks, relevant_from, most_users, n_negatives)
     with Stages() as progress, training_threads.limit(threads):
-        cut, sets = cuts.read(data, protocol, test=test, progress=progress)
+        cut, sets = cuts.read(
+            data,
+            protocol,
+            test=test,
+            progress=progress,
+            prepare=lambda source, read: on_scale(config, source, read, declared)[0],
+        )
+        candidates = candidates or _candidates([default_algorithm(cut.data)], settings)
         comparison = compare(cut, candidates, protocol, progress=progress)
     for interactions in sets:
         for line in complaints(interactions.report):
@@ -90,22 +108,51 @@ def evaluate(
     else:
         for line in _lines(comparison):
             print(line)
-    return 0
+    return int(all(result["failed"] for result in comparison["results"][: len(candidates)]))
 
 
 def _candidates(algorithms: Sequence[str], settings: Sequence[str]) -> list[Candidate]:
     from service.errors import UsageError
     from service.training.algorithms.registry import Candidate
 
-    assignments: dict[str, list[str]] = {name.strip(): [] for name in algorithms}
+    entries = []
+    for text in algorithms:
+        label, _, name = (part.strip() for part in text.rpartition("="))
+        entries.append((label, name))
+    labels = [label for label, _ in entries if label]
+    for label in labels:
+        if labels.count(label) > 1 or any(label == name for other, name in entries if not other):
+            raise UsageError(f"{label!r} is the name of two of the algorithms: give each its own, as in a=svd,b=svd")
+    assignments: list[list[str]] = [[] for _ in entries]
+    for (target, setting), values in _by_target(settings).items():
+        places = [place for place, (label, name) in enumerate(entries) if (label or name) == target]
+        if not places and entries:
+            raise UsageError(f"{target}.{setting} sets something of {target!r}, which is not among the algorithms")
+        if len(values) not in {1, len(places)} and entries:
+            raise UsageError(
+                f"{target}.{setting} is given {len(values)} values for {len(places)} entries of {target}: give one for "
+                "all, or one for each, in their order"
+            )
+        for index, place in enumerate(places):
+            assignments[place].append(f"{setting}={values[index % len(values)]}")
+    return [
+        replace(Candidate.parse(name, mine), label=label)
+        for (label, name), mine in zip(entries, assignments, strict=True)
+    ]
+
+
+def _by_target(settings: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """Read `target.name=value` texts; the values of each name, in the order in which they were given."""
+    from service.errors import UsageError
+
+    values: dict[tuple[str, str], list[str]] = {}
     for text in settings:
-        name, dot, assignment = text.strip().partition(".")
-        if not dot or "=" in name:
+        target, dot, assignment = text.strip().partition(".")
+        name, equals, value = assignment.partition("=")
+        if not dot or "=" in target or not equals:
             raise UsageError(f"a setting is given as algorithm.name=value, not as {text!r}")
-        if name not in assignments:
-            raise UsageError(f"{text!r} sets something of {name!r}, which is not among the algorithms")
-        assignments[name].append(assignment)
-    return [Candidate.parse(name.strip(), assignments[name.strip()]) for name in algorithms]
+        values.setdefault((target, name.strip()), []).append(value)
+    return values
 
 
 def _protocol(
@@ -158,7 +205,8 @@ def _shown(comparison: dict[str, Any]) -> list[str]:
     """Return the measures that a table has room for; the JSON object has all."""
     protocol = comparison["protocol"]
     k = protocol["k"][0]
-    has_errors = any("rmse" in result["measures"] for result in comparison["results"])
+    errors = [result["measures"]["rmse"] for result in comparison["results"] if "rmse" in result["measures"]]
+    has_errors = any(error["mean"] is not None for error in errors)
     names = [*(("rmse", "mae") if has_errors else ()), f"ndcg@{k}", f"recall@{k}", f"coverage@{k}"]
     if protocol["sampled_negatives"] is not None:
         left_out = {"mae", f"coverage@{k}"}
@@ -178,6 +226,8 @@ def _row(result: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
         else:
             low, high = measure["ci95"]
             row[name] = f"{measure['mean']:.4f} ±{(high - low) / 2:.4f}"
+    if result["failed"] is not None:
+        return row | dict.fromkeys(("fit_s", "predict_s", "model_mib", "peak_mib"), "-")
     return row | {
         "fit_s": f"{result['fit_s']:.2f}",
         "predict_s": "-" if result["predict_s"] is None else f"{result['predict_s']:.2f}",

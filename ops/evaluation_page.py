@@ -17,7 +17,7 @@ _MEBIBYTE: Final = 1 << 20
 _ERRORS: Final = ("rmse", "mae")
 _LOWER_IS_BETTER: Final = (*_ERRORS, "gini", "popularity_bias")
 # Neither end of these is better as such: they describe lists.
-_DESCRIBES: Final = ("coverage", "novelty", "gini", "popularity_bias")
+_DESCRIBES: Final = ("coverage", "novelty", "gini", "popularity_bias", "share_of_lists")
 _SIGNIFICANT: Final = 0.05
 _KINDS: Final = ("rating", "ranking")
 _COSTS: Final[dict[str, tuple[str, float, str]]] = {
@@ -46,8 +46,10 @@ def write(path: Path, comparison: dict[str, Any]) -> None:
 
 def render(comparison: dict[str, Any]) -> str:
     """Return the page of what `service.training.evaluation.comparison.compare` returned."""
-    data, protocol, results = comparison["data"], comparison["protocol"], comparison["results"]
-    measures = list(dict.fromkeys(name for result in results for name in result["measures"]))
+    data, protocol, everything = comparison["data"], comparison["protocol"], comparison["results"]
+    results = [result for result in everything if not result.get("failed")]
+    # "mrr" is another name of one of the others, which says the length of its lists.
+    measures = list(dict.fromkeys(name for result in results for name in result["measures"] if name != "mrr"))
     first, others = _by_length(measures)
     body = [
         *(sheet.paragraph(sentence) for sentence in _headline(results, measures)),
@@ -56,11 +58,13 @@ def render(comparison: dict[str, Any]) -> str:
             f"split: {protocol['split_in_words']}; seed {protocol['seed']}.",
             soft=True,
         ),
+        sheet.section("What failed", [sheet.named({_name(r): r["failed"] for r in everything if r.get("failed")})]),
         sheet.section("Notes", [sheet.listed(comparison["notes"])]),
         sheet.section(
             "Measures",
             [_table(results, first), *(sheet.folded(f"Lists of {k}", _table(results, names)) for k, names in others)],
-            about="Mean and half of its 95 % interval; the best of each column is marked.",
+            about="Mean and half of its 95 % interval; the best of each column is marked. ↓ less is better, ↑ more is "
+            "better; the others describe lists, and neither end of them is better.",
         ),
         sheet.section(
             "Intervals",
@@ -76,9 +80,11 @@ def render(comparison: dict[str, Any]) -> str:
         sheet.section("Every two models", _comparisons(comparison["comparisons"]), about=_ABOUT_COMPARISONS),
         sheet.section("Leakage and cold starts", [sheet.named(sheet.in_words(comparison["leakage"]))]),
         sheet.section("How it was measured", [sheet.named(_said(protocol))]),
-        sheet.section("Settings", [sheet.named({_name(result): result["settings"] or "none" for result in results})]),
+        sheet.section(
+            "Settings", [sheet.named({_name(result): result["settings"] or "none" for result in everything})]
+        ),
     ]
-    return sheet.page(f"Comparison of {len(results)} models on {data['source']}", body)
+    return sheet.page(f"Comparison of {len(everything)} models on {sheet.data_name(data['source'])}", body)
 
 
 _ABOUT_GROUPS: Final = (
@@ -126,7 +132,7 @@ def _table(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> str:
             small = "" if half is None else f"±{half:.4f}"
             row.append("" if mean is None else Cell(f"{mean:.4f}", small, "best" if best.get(name) is result else ""))
         rows.append(row)
-    return sheet.table(["model", *measures], rows)
+    return sheet.table(["model", *(f"{name}{_arrow(name)}" for name in measures)], rows)
 
 
 def _costs(results: Sequence[dict[str, Any]]) -> str:
@@ -153,40 +159,35 @@ def _interval(results: Sequence[dict[str, Any]], name: str) -> str:
         said = "" if ends is None else f", 95 % interval {ends[0]:.4f} to {ends[1]:.4f}"
         rows.append((_name(result), [Reach(mean, f"{_name(result)}: {name} {mean:.4f}{said}", ends)]))
     reached = [value for _, (reach,) in rows for value in (reach.value, *(reach.interval or ()))]
-    better = "" if _family(name) in _DESCRIBES else ("← better" if _is_lower_better(name) else "better →")
-    return sheet.figure(name, plots.rows(f"{name} by model", Axis.over(reached, ""), rows, better=better))
+    plot = plots.rows(f"{name} by model", Axis.over(reached, ""), rows, better=_direction(name))
+    return sheet.figure(name, plot)
 
 
 def _trades(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> Iterator[str]:
     """Yield how well models predict against how well they rank, and what good ranking costs in variety."""
     ranking = next((name for name in measures if name.startswith("ndcg@")), None)
     coverage = next((name for name in measures if name.startswith("coverage@")), None)
-    for x, y, title, about in (
-        (
-            "rmse",
-            ranking,
-            "Predicting and ranking",
-            "Up and to the left is better. Models that only rank have no rmse.",
-        ),
-        (coverage, ranking, "Variety and ranking", "Up is better; further right more of the catalogue is shown."),
+    for x, y, title, better, about in (
+        ("rmse", ranking, "Predicting and ranking", "↖ better", "Models that only rank have no rmse."),
+        (coverage, ranking, "Variety and ranking", "↑ better", "Further right more of the catalogue is shown."),
     ):
         if x is None or y is None:
             continue
         points = [(result, _mean(result, x), _mean(result, y)) for result in results]
         both = [(result, left, up) for result, left, up in points if left is not None and up is not None]
         if len(both) > 1:
-            yield sheet.figure(title, _against(x, y, both), keys=_kinds(both), about=about)
+            yield sheet.figure(title, _against(x, y, both, better=better), keys=_kinds(both), about=about)
 
 
 def _time_and_space(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     for key, of, about in (
-        ("model_bytes", "model", "What a replica maps; down and to the left is better."),
+        ("model_bytes", "model", "What a replica maps."),
         ("peak_bytes", "peak memory", "The whole process while fitting and predicting, data included."),
     ):
         seconds = [(result, result["fit_s"] + (result["predict_s"] or 0.0)) for result in results]
         points = [(result, result[key] / _MEBIBYTE, took_s) for result, took_s in seconds if result[key] and took_s > 0]
         if points:
-            plot = _against(f"{of}, MiB", "fit and predict, s", points, log=True)
+            plot = _against(f"{of}, MiB", "fit and predict, s", points, log=True, better="↙ better")
             yield sheet.figure(f"Seconds against {of}", plot, keys=_kinds(points), about=about)
     asked = [result for result in results if result.get("list_us") and result.get("pairwise_list_us")]
     if asked:
@@ -212,14 +213,14 @@ def _look_up(results: Sequence[dict[str, Any]]) -> str:
     many = f"{min(ratios):,.0f} to {max(ratios):,.0f} times" if len(ratios) > 1 else f"{ratios[0]:,.0f} times"
     return sheet.figure(
         "What a look-up saves",
-        plots.rows("microseconds for a list", Axis.over(reached, "one list, µs", log=True), rows),
+        plots.rows("microseconds for a list", Axis.over(reached, "one list, µs", log=True), rows, better="← better"),
         keys=plots.legend([Key("from the tables", 0), Key("every pair predicted on its own", 1)]),
         about=f"Pair by pair takes {many} as long, extrapolated from a sample of pairs.",
     )
 
 
 def _against(
-    x_label: str, y_label: str, points: Sequence[tuple[dict[str, Any], float, float]], *, log: bool = False
+    x_label: str, y_label: str, points: Sequence[tuple[dict[str, Any], float, float]], *, better: str, log: bool = False
 ) -> str:
     marks = [
         Mark(
@@ -233,7 +234,7 @@ def _against(
     ]
     across = Axis.over([x for _, x, _ in points], x_label, log=log)
     up = Axis.over([y for _, _, y in points], y_label, log=log)
-    return plots.scatter(f"{y_label} against {x_label}", across, up, marks)
+    return plots.scatter(f"{y_label} against {x_label}", across, up, marks, better=better)
 
 
 def _kinds(points: Sequence[tuple[dict[str, Any], float, float]]) -> str:
@@ -266,7 +267,8 @@ def _groups(results: Sequence[dict[str, Any]]) -> Iterator[str]:
                     rows.append((_name(result), reaches))
             if rows:
                 reached = [reach.value for _, reaches in rows for reach in reaches]
-                plot = plots.rows(f"{measure} by group of {side}", Axis.over(reached, ""), rows)
+                title, axis = f"{measure} by group of {side}", Axis.over(reached, "")
+                plot = plots.rows(title, axis, rows, better=_direction(measure))
                 yield sheet.figure(f"{measure}, {side}", plot, keys=keys)
 
 
@@ -317,6 +319,22 @@ def _name(result: dict[str, Any]) -> str:
 
 def _family(measure: str) -> str:
     return measure.partition("@")[0]
+
+
+def _describes(measure: str) -> bool:
+    return _family(measure) in _DESCRIBES
+
+
+def _direction(measure: str) -> str:
+    """Say on a plot which way is better."""
+    if _describes(measure):
+        return "neither end is better"
+    return "← better" if _is_lower_better(measure) else "better →"
+
+
+def _arrow(measure: str) -> str:
+    """Say in a heading which way is better."""
+    return "" if _describes(measure) else (" ↓" if _is_lower_better(measure) else " ↑")
 
 
 def _is_lower_better(measure: str) -> bool:

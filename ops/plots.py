@@ -75,7 +75,15 @@ class Key:
     is_hollow: bool = False
 
 
-def scatter(name: str, x: Axis, y: Axis, marks: Sequence[Mark], line: Sequence[tuple[float, float]] = ()) -> str:
+def scatter(
+    name: str,
+    x: Axis,
+    y: Axis,
+    marks: Sequence[Mark],
+    line: Sequence[tuple[float, float]] = (),
+    *,
+    better: str = "",
+) -> str:
     """Return points on two axes.
 
     Args:
@@ -84,13 +92,16 @@ def scatter(name: str, x: Axis, y: Axis, marks: Sequence[Mark], line: Sequence[t
         y: the vertical one, which points up.
         marks: the points; labels are placed so that they cover neither points nor each other, where there is room.
         line: points of a line below the marks.
+        better: which way is better, as a word or two; empty if none is.
     """
-    top, height = 8.0, 240.0
+    top, height = 20.0 if better else 8.0, 240.0
     ticks = y.ticks()
     left = 24 + _LETTER * max((len(text) for _, text in ticks), default=1)
     across, down = _Span(x, left, _WIDTH - 12), _Span(y, top + height, top)
     pieces = [_vertical_grid(y.label, ticks, down, left, _WIDTH - 12)]
     pieces.append(_horizontal_ticks(x, across, top, top + height))
+    if better:
+        pieces.append(_direction(better))
     if line:
         points = " ".join(f"{across(at):.1f},{down(value):.1f}" for at, value in line)
         pieces.append(f'<polyline class="line" points="{points}"/>')
@@ -114,7 +125,7 @@ def rows(name: str, axis: Axis, of: Sequence[tuple[str, Sequence[Reach]]], *, be
     across = _Span(axis, left, _WIDTH - 12)
     pieces = [_horizontal_ticks(axis, across, top, bottom)]
     if better:
-        pieces.append(f'<text x="{_WIDTH - 12:.0f}" y="12" text-anchor="end">{escape(better)}</text>')
+        pieces.append(_direction(better))
     for place, (label, reaches) in enumerate(of):
         middle = top + _ROW * (place + 0.5)
         pieces.append(_row_name(label, left, middle))
@@ -132,19 +143,23 @@ def rows(name: str, axis: Axis, of: Sequence[tuple[str, Sequence[Reach]]], *, be
     return _svg(name, bottom + _below(axis), pieces)
 
 
-def bars(name: str, axis: Axis, of: Sequence[tuple[str, float, str]]) -> str:
+def bars(name: str, axis: Axis, of: Sequence[tuple[str, float, str]], *, better: str = "") -> str:
     """Return one bar for each name, from 0, with its value written at its end.
 
     Args:
         name: what the plot shows, for those who do not see it.
         axis: the horizontal axis, from 0.
         of: name, value and how the value is written, the first one on top.
+        better: what longer means, as a word or two; empty if nothing.
     """
     left = _names_width(label for label, _, _ in of)
     room = 10 + _LETTER * max((len(text) for _, _, text in of), default=0)
-    top, bottom = 6.0, 6.0 + _ROW * len(of)
+    top = 18.0 if better else 6.0
+    bottom = top + _ROW * len(of)
     across = _Span(axis, left, _WIDTH - room)
     pieces = [_horizontal_ticks(axis, across, top, bottom)]
+    if better:
+        pieces.append(_direction(better))
     for place, (label, value, text) in enumerate(of):
         middle = top + _ROW * (place + 0.5)
         wide = max(across(value) - across(0.0), 1.0)
@@ -219,6 +234,10 @@ def _horizontal_ticks(axis: Axis, across: _Span, top: float, bottom: float) -> s
             f"{escape(axis.label)}</text>"
         )
     return "".join(lines)
+
+
+def _direction(better: str) -> str:
+    return f'<text class="name" x="{_WIDTH - 12:.0f}" y="12" text-anchor="end">{escape(better)}</text>'
 
 
 def _below(axis: Axis) -> float:

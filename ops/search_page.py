@@ -58,7 +58,7 @@ def render(found: dict[str, Any]) -> str:
         sheet.section("What failed", [sheet.listed(_failures(found))]),
         sheet.section("How it was measured", [sheet.named(_said(found))]),
     ]
-    return sheet.page(f"Search for the settings of {found['algorithm']} on {data['source']}", body)
+    return sheet.page(f"Search for the settings of {found['algorithm']} on {sheet.data_name(data['source'])}", body)
 
 
 def _headline(found: dict[str, Any]) -> str:
@@ -90,7 +90,8 @@ def _table(found: dict[str, Any]) -> str:
     ]
     if found["defaults"]["mean"] is not None:
         rows.append(_row("defaults", found["defaults"], searched))
-    return sheet.table(["trial", found["protocol"]["measure"], "seconds", *searched], rows)
+    measure = f"{found['protocol']['measure']} {'↓' if _lower_is_better(found) else '↑'}"
+    return sheet.table(["trial", measure, "seconds", *searched], rows)
 
 
 def _row(name: str, trial: dict[str, Any], searched: list[str], *, is_best: bool = False) -> list[str | Cell]:
@@ -113,7 +114,9 @@ def _history(found: dict[str, Any]) -> str:
     if line:
         line.append((measured[-1]["trial"], line[-1][1]))
     across = Axis.over([trial["trial"] for trial in measured], "trial")
-    plot = plots.scatter("trials in their order", across, axis, list(_marks(found, axis, None)), line)
+    plot = plots.scatter(
+        "trials in their order", across, axis, list(_marks(found, axis, None)), line, better=_direction(found)
+    )
     return sheet.figure(
         "Trial by trial", plot, about=f"The line is the best so far. {_beyond(found)}", keys=_keys(found)
     )
@@ -123,7 +126,7 @@ def _importance(found: dict[str, Any]) -> Iterator[str]:
     bars = [(name, 100 * share, f"{share:.0%}") for name, share in found["importance"].items()]
     if bars:
         axis = Axis.over((value for _, value, _ in bars), "share of importance, %", from_zero=True)
-        plot = plots.bars("importance of settings", axis, bars)
+        plot = plots.bars("importance of settings", axis, bars, better="mattered more →")
         about = "PED-ANOVA over the complete trials (Watanabe et al., 2023)."
         yield sheet.figure("Which settings mattered", plot, about=about)
 
@@ -139,7 +142,9 @@ def _slice(found: dict[str, Any], name: str) -> str:
     else:
         across = Axis.over((space["low"], space["high"]), name, log=space["log"])
     axis = _measure_axis(found)
-    plot = plots.scatter(f"{measure} against {name}", across, axis, list(_marks(found, axis, name)))
+    plot = plots.scatter(
+        f"{measure} against {name}", across, axis, list(_marks(found, axis, name)), better=_direction(found)
+    )
     return sheet.figure(name, plot)
 
 
@@ -195,6 +200,10 @@ def _beyond(found: dict[str, Any]) -> str:
 
 def _lower_is_better(found: dict[str, Any]) -> bool:
     return bool(found["protocol"]["direction"] == "minimize")
+
+
+def _direction(found: dict[str, Any]) -> str:
+    return "↓ better" if _lower_is_better(found) else "↑ better"
 
 
 def _failures(found: dict[str, Any]) -> list[str]:

@@ -17,9 +17,9 @@ from service.errors import UsageError
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1d2733;--soft:#5a6877;--line:#d8dee6;--paper:#fff;--band:#eef2f6;--good:#1f7a34;
---s0:#2166ac;--s1:#d95f02;--s2:#1b8a6b;--s3:#9a3fb0;--s4:#8c6d00;--s5:#c2185b;--s6:#4a6572;--s7:#6b8e23}
+--shade:#1d273340;--s0:#2166ac;--s1:#d95f02;--s2:#1b8a6b;--s3:#9a3fb0;--s4:#8c6d00;--s5:#c2185b;--s6:#4a6572;--s7:#6b8e23}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e9ef;--soft:#9dabb9;--line:#333e4a;--paper:#12171d;--band:#1c242d;
---good:#7ccf82;--s0:#74b3f0;--s1:#ff9d57;--s2:#52c7a5;--s3:#d39ae6;--s4:#e0c257;--s5:#ff86ae;--s6:#a7bcc7;--s7:#b5d36a}}
+--shade:#000a;--good:#7ccf82;--s0:#74b3f0;--s1:#ff9d57;--s2:#52c7a5;--s3:#d39ae6;--s4:#e0c257;--s5:#ff86ae;--s6:#a7bcc7;--s7:#b5d36a}}
 *{box-sizing:border-box}
 body{margin:0;padding:24px 16px 56px;background:var(--paper);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
@@ -37,7 +37,17 @@ figure{margin:0;break-inside:avoid;min-width:0}figcaption{color:var(--soft);font
 .s4{color:var(--s4)}.s5{color:var(--s5)}.s6{color:var(--s6)}.s7{color:var(--s7)}
 .keys{font-size:13px;margin:0 0 4px}.key{white-space:nowrap;margin-right:12px}
 .key svg{width:14px;height:14px;vertical-align:-2px;margin-right:4px}
-.scroll{overflow-x:auto;margin-top:8px}table{border-collapse:separate;border-spacing:0;font-size:13px;font-variant-numeric:tabular-nums}
+.scroll{overflow-x:auto;margin-top:8px;padding-bottom:2px;background:
+linear-gradient(to right,var(--paper) 30px,transparent) 0 0/60px 100% no-repeat local,
+linear-gradient(to left,var(--paper) 30px,transparent) 100% 0/60px 100% no-repeat local,
+linear-gradient(to right,var(--shade),transparent) 0 0/16px 100% no-repeat scroll,
+linear-gradient(to left,var(--shade),transparent) 100% 0/16px 100% no-repeat scroll}
+.scroll:focus-visible{outline:2px solid var(--s0)}.scroll::-webkit-scrollbar{height:11px}
+.scroll::-webkit-scrollbar-track{background:var(--band);border-radius:6px}
+.scroll::-webkit-scrollbar-thumb{background:var(--soft);border-radius:6px;border:2px solid var(--band)}
+@supports not selector(::-webkit-scrollbar){.scroll{scrollbar-color:var(--soft) var(--band);scrollbar-width:thin}}
+table{border-collapse:separate;border-spacing:0;font-size:13px;
+font-variant-numeric:tabular-nums}
 th{font-weight:600;color:var(--soft);text-align:right;vertical-align:bottom;padding:4px 10px;
 border-bottom:1px solid var(--line);white-space:nowrap}
 td{text-align:right;padding:4px 10px;border-bottom:1px solid var(--line);white-space:nowrap}
@@ -157,7 +167,17 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str | Cell]], *, left:
     kinds = [' class="left"' if place in left else "" for place in range(len(heading))]
     head = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, heading, strict=True))
     body = "".join(f"<tr>{''.join(_cell(cell, place in left) for place, cell in enumerate(row))}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    # What scrolls can be reached by the keyboard too.
+    frame = '<div class="scroll" tabindex="0" role="region" aria-label="table">'
+    return f"{frame}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def data_name(source: str) -> str:
+    """Return what a page calls a data set: the names of files and folders, without the path that leads there."""
+    if source.partition(":")[0] in {"demo", "archive"}:
+        return source
+    names = (Path(part.strip()).expanduser() for part in source.split(" + "))
+    return " + ".join(name.name or name.resolve().name or str(name) for name in names)
 
 
 def in_words(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class RequestError(RecollectError):
 
 
 class Malformed(RequestError):
-    """Not HTTP or not JSON as we read it."""
+    """Not JSON as we read it."""
 
     status, name, title = 400, "malformed", "Malformed request"
 

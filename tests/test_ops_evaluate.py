@@ -70,6 +70,58 @@ def test_on_a_terminal_there_is_a_table(
     assert [line.split()[0] for line in lines[heading + 1 : heading + 3]] == ["svd", "popularity"]
 
 
+@pytest.mark.parametrize(
+    ("algorithms", "settings", "labels", "factors"),
+    [
+        (["svd", "svd"], ["svd.n_factors=3", "svd.n_factors=5"], ["svd n_factors=3", "svd n_factors=5"], [3, 5]),
+        (["svd", "svd"], ["svd.n_factors=3"], ["svd", "svd (2)"], [3, 3]),
+        (["a=svd", "svd"], ["a.n_factors=3", "svd.n_factors=5"], ["a", "svd n_factors=5"], [3, 5]),
+        (["a=svd", "b=svd"], ["a.n_factors=3", "b.n_factors=4"], ["a", "b"], [3, 4]),
+    ],
+)
+def test_an_algorithm_may_be_compared_with_itself(
+    config: Config,
+    capsys: pytest.CaptureFixture[str],
+    algorithms: list[str],
+    settings: list[str],
+    labels: list[str],
+    factors: list[int],
+) -> None:
+    """By labels of one's own, or with a value for each in their order; labels say what differs."""
+    settings = [*settings, *(f"{name.partition('=')[0]}.n_epochs=2" for name in dict.fromkeys(algorithms))]
+    assert evaluate(config, data=DEMO, algorithms=algorithms, settings=settings, folds=2, as_json=True) == 0
+    results = json.loads(capsys.readouterr().out)["results"][:2]
+    assert [result["label"] for result in results] == labels
+    assert [result["settings"]["n_factors"] for result in results] == factors
+
+
+def test_all_that_was_asked_for_failed(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """Then the status is 1; with one that did not, it is 0. The table has both."""
+    wild = ["svd.lr_all=9"]
+    assert evaluate(config, data=DEMO, algorithms=["svd"], settings=wild, folds=2) == 1
+    out = capsys.readouterr().out
+    assert "algorithm svd  ndcg@10 -" in out
+    assert "note: svd failed, and has no measures: svd diverged" in out
+    assert evaluate(config, data=DEMO, algorithms=["svd", "baseline"], settings=wild, folds=2) == 0
+
+
+def test_a_declared_scale_and_an_algorithm_that_suits_the_data(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ratings outside are clipped and named; without a name, data without ratings is ranked."""
+    path = tmp_path / "t.csv"
+    path.write_text("".join(f"u{n % 20},i{n * 7 % 30},{n % 5 + 1}\n" for n in range(200)) + "eve,i1,99\n")
+    assert evaluate(config, data=str(path), scale="1:5", folds=2, as_json=True) == 0
+    out, err = capsys.readouterr()
+    comparison = json.loads(out)
+    assert comparison["protocol"]["clipped_to"] == [1.0, 5.0]
+    assert comparison["results"][0]["algorithm"] == "svd"
+    assert "1 rating lies outside of the scale 1 to 5, declared" in err
+    path.write_text("".join(f"u{n % 20},i{n * 7 % 30}\n" for n in range(200)))
+    assert evaluate(config, data=str(path), folds=2, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["algorithm"] == "ials"
+
+
 def test_a_test_set_of_its_own(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Learnt from one file, judged by another; bad rows of both are told."""
     rows = [f"u{user},i{item},{1 + (user + item) % 5}" for user in range(8) for item in range(6)]
@@ -98,6 +150,9 @@ def test_a_page(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[st
         ({"settings": ["n_factors=3"]}, "as algorithm.name=value, not as 'n_factors=3'"),
         ({"settings": ["baseline.n_epochs=3"]}, "'baseline', which is not among the algorithms"),
         ({"settings": ["svd.magic=3"]}, "no setting 'magic'"),
+        ({"algorithms": ["a=svd", "a=nmf"]}, "'a' is the name of two"),
+        ({"algorithms": ["svd=nmf", "svd"]}, "'svd' is the name of two"),
+        ({"settings": ["svd.n_factors=3", "svd.n_factors=4"]}, "2 values for 1 entries of svd"),
         ({"split": "magic"}, "no split 'magic'"),
         ({"split": "time", "folds": 3}, "number of folds is given with the split 'folds', not with 'time'"),
         ({"split": "leave-one-out", "test_share": 0.2}, "splits time and time-per-user, not 'leave-one-out'"),

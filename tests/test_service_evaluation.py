@@ -18,6 +18,7 @@ from tests.rated import rated
 
 DEMO = "demo:60x40x900"
 SMALL = Candidate.parse("svd", ["n_factors=4", "n_epochs=5"])
+LABELS = ("svd n_factors=4 n_epochs=5", "svd n_factors=8 n_epochs=20")
 LARGE = Candidate.parse("svd", ["n_factors=8"])
 
 
@@ -41,7 +42,7 @@ def test_the_result_is_what_the_contract_says(comparison: dict[str, Any]) -> Non
     for result, candidate in zip(comparison["results"], [SMALL, LARGE], strict=False):
         assert list(result) == [
             *("algorithm", "label", "kind", "settings", "measures", "groups", "fit_s", "predict_s", "rank_s"),
-            *("model_bytes", "peak_bytes", "list_us", "pairwise_list_us"),
+            *("model_bytes", "peak_bytes", "failed", "list_us", "pairwise_list_us"),
         ]
         assert result["settings"]["n_factors"] == candidate.config.n_factors
         for name, measure in result["measures"].items():
@@ -76,7 +77,7 @@ def test_the_measures_are_all_there(comparison: dict[str, Any]) -> None:
 
 def test_the_popularity_baseline_is_always_there(comparison: dict[str, Any]) -> None:
     """Last if it was not asked for, once if it was; it predicts no ratings."""
-    assert [result["label"] for result in comparison["results"]] == ["svd", "svd (2)", "popularity"]
+    assert [result["label"] for result in comparison["results"]] == [*LABELS, "popularity"]
     baseline = comparison["results"][-1]
     assert baseline["kind"] == "ranking"
     assert baseline["predict_s"] is None
@@ -90,7 +91,7 @@ def test_every_pair_is_compared_where_both_are_measured(comparison: dict[str, An
     """Errors for the two that predict ratings, lists for all three; differences are those of the means."""
     pairs = comparison["comparisons"]
     means = {result["label"]: result["measures"] for result in comparison["results"]}
-    assert [(pair["a"], pair["b"]) for pair in pairs if pair["measure"] == "rmse"] == [("svd", "svd (2)")]
+    assert [(pair["a"], pair["b"]) for pair in pairs if pair["measure"] == "rmse"] == [LABELS]
     assert len([pair for pair in pairs if pair["measure"] == "ndcg@5"]) == 3
     assert {pair["measure"] for pair in pairs} == {"rmse", "mae", "ndcg@5", "ndcg@10", "recall@5", "recall@10"}
     for pair in pairs:
@@ -186,7 +187,55 @@ def test_data_without_ratings() -> None:
     pairs = sorted({(int(user), int(item)) for user, item in rng.integers(0, 15, size=(120, 2))})
     comparison = evaluated([SMALL], Protocol(folds=2), rated([(user, item, 1.0) for user, item in pairs]))
     assert any(note.startswith("All ratings are equal") for note in comparison["notes"])
-    assert comparison["results"][0]["measures"]["ndcg@10"]["mean"] > 0
+    assert (
+        "The data has the rating 1 throughout: the lists of what learns from ratings (svd) are little but noise."
+        in (comparison["notes"])
+    )
+    measures = comparison["results"][0]["measures"]
+    assert measures["rmse"] == measures["mae"] == {"mean": None, "ci95": None, "folds": [None, None]}
+    assert comparison["protocol"]["rmse_of_mean"] is None
+    assert measures["ndcg@10"]["mean"] > 0
+    assert measures["recall@10"]["mean"] > 0
+    assert measures["recall@20"]["mean"] is None
+    assert any(note.startswith("A list of 20 holds all 15 items, so that precision@20") for note in comparison["notes"])
+
+
+def test_an_algorithm_that_fails_costs_its_own_row() -> None:
+    """Whatever broke it, and on whichever split; the others are compared as if it were not there."""
+    calls = 0
+
+    def breaks(data: Interactions, config: Any, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # after the warm-up and the first split
+            raise np.linalg.LinAlgError("Singular matrix")
+        return SMALL.fit(data, config, rng, progress)
+
+    diverging = Candidate.parse("svd", ["lr_all=9", "n_factors=4"])
+    broken = Candidate("broken", SMALL.config, breaks)
+    comparison = evaluated([diverging, broken, SMALL], Protocol(folds=3))
+    diverged, broke, whole, popularity = comparison["results"]
+    assert "diverged in epoch" in diverged["failed"]
+    assert broke["failed"] == "LinAlgError: Singular matrix"
+    for result in (diverged, broke):
+        assert result["measures"] == {}
+        assert (result["fit_s"], result["list_us"]) == (None, None)
+    assert whole["failed"] is popularity["failed"] is None
+    assert {pair["a"] for pair in comparison["comparisons"]} == {whole["label"]}
+    assert sum("failed, and has no measures" in note for note in comparison["notes"]) == 2
+    json.dumps(comparison, allow_nan=False)
+
+
+def test_worse_than_the_mean_is_said() -> None:
+    """With both errors."""
+    wild = Candidate.parse("svd", ["n_factors=4", "n_epochs=1", "init_std_dev=3", "lr_all=0"])
+    comparison = evaluated([wild, Candidate.parse("baseline")], Protocol(folds=2))
+    mean = comparison["protocol"]["rmse_of_mean"]
+    assert comparison["results"][0]["measures"]["rmse"]["mean"] > mean
+    said = [note for note in comparison["notes"] if "worse than the mean rating alone" in note]
+    assert len(said) == 1
+    assert said[0].startswith("svd is worse than")
+    assert said[0].endswith(f"{mean:.4f}.")
 
 
 def test_nothing_to_compare() -> None:

@@ -102,6 +102,7 @@ class Candidate:
         fit: as `Algorithm` has it.
         kind: likewise.
         predict: likewise.
+        label: what to call it beside others; empty for its name, and what tells it from others of that name.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Candidate:
     fit: Fit
     kind: Kind = "rating"
     predict: Predict = predictions.predict
+    label: str = ""
 
     @classmethod
     def parse(cls, name: str, assignments: Iterable[str] = ()) -> Candidate:

@@ -1,5 +1,7 @@
 """Compares algorithms: the same splits for all, the same generator for each one's fit, the same users drawn again.
 
+An algorithm that fails costs its own row and not the comparison: its result says why, and has no measures.
+
 Invariants: what is measured was not learnt from; predicted ratings are clipped to the rating scale of the whole set,
 and lists are those that would be served. The popularity baseline is always in the result. The result is a function of
 data, candidates and protocol, apart from seconds and bytes.
@@ -9,19 +11,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
 
-from service.errors import UsageError
+from service.errors import RecollectError, UsageError
+from service.training.algorithms import settings
 from service.training.algorithms.registry import Candidate
 from service.training.evaluation import cost, paired, resampling
-from service.training.evaluation.cuts import Cut
+from service.training.evaluation.cuts import Cut, Split
 from service.training.evaluation.leakage import Leakage
-from service.training.evaluation.outcome import Bench, Outcome
+from service.training.evaluation.measures import rmse
+from service.training.evaluation.outcome import ALL_SHOWN, Bench, Outcome, mean
 from service.training.evaluation.protocol import BY_TIME, WORDS, Protocol
 from service.training.evaluation.warming import warm_up
 from service.training.interactions import Interactions, Progress, no_progress
+from service.training.suitability import why_not_ratings
 
 BASELINE: Final = "popularity"
 
@@ -43,7 +49,6 @@ def compare(
 
     Raises:
         UsageError: no algorithm, a set that cannot be split so, or no relevant item.
-        TrainingDiverged: a fit failed.
     """
     if not candidates:
         raise UsageError("no algorithm is given to evaluate")
@@ -51,31 +56,60 @@ def compare(
     found = Leakage(n_left_out=cut.n_left_out)
     is_held_out = np.zeros(len(cut.data.users), dtype=bool)
     n_judged, n_without = 0, 0
+    of_mean: list[float] = []
     n_steps, n_done = protocol.n_splits * len(outcomes), 0
     for index, split in enumerate(cut.splits()):
         # Only now is it known that the set can be split, and that compiling is worth the while.
         if not index:
             for outcome in outcomes:
-                warm_up(outcome.candidate, split.train)
+                # What cannot be fitted will say so when it is measured.
+                with suppress(Exception):
+                    warm_up(outcome.candidate, split.train)
             progress("evaluate", 0, n_steps)
         found.add(split.train, split.test)
         is_held_out[split.test.user_rows] = True
-        bench = Bench.of(split, protocol, index)
+        bench = Bench.of(split, protocol, index, has_errors=not cut.data.all_equal)
         n_judged, n_without = n_judged + len(bench.relevance), n_without + bench.relevance.n_without
+        of_mean.append(_rmse_of_mean(split))
         for outcome in outcomes:
-            outcome.measure(bench)
+            _measure(outcome, bench)
             n_done += 1
             progress("evaluate", n_done, n_steps)
     units = resampling.Units.of(np.flatnonzero(is_held_out), is_held_out.size, protocol.seeds().resampling)
     resampled = [resampling.resampled(units, outcome.by_user) for outcome in outcomes]
+    rmse_of_mean = None if cut.data.all_equal else float(np.mean(of_mean))
     return {
         "data": describe(cut.data),
-        "protocol": _described(cut.data, protocol, n_judged, n_without),
+        "protocol": _described(cut.data, protocol, n_judged, n_without) | {"rmse_of_mean": rmse_of_mean},
         "results": [outcome.result(drawn) for outcome, drawn in zip(outcomes, resampled, strict=True)],
         "comparisons": paired.comparisons(units, outcomes, resampled, protocol.ks),
         "leakage": found.as_json() | {"in_history": {outcome.label: outcome.n_leaked for outcome in outcomes}},
-        "notes": _notes(cut, found, outcomes, protocol, n_judged, n_without),
+        "notes": [
+            *_notes(cut, found, outcomes, protocol, n_judged, n_without),
+            *_meaning(cut.data, outcomes, protocol, rmse_of_mean),
+        ],
     }
+
+
+def _measure(outcome: Outcome, bench: Bench) -> None:
+    """Measure one algorithm on one split, unless it has failed already; a failure is the algorithm's alone."""
+    if outcome.failed is not None:
+        return
+    try:
+        outcome.measure(bench)
+    except RecollectError as error:
+        outcome.fail(str(error))
+    except MemoryError:
+        outcome.fail("there is not enough memory for it")
+    # Settings and data can break a solver in ways that only the solver knows.
+    except Exception as error:  # noqa: BLE001
+        outcome.fail(f"{type(error).__name__}: {error}")
+
+
+def _rmse_of_mean(split: Split) -> float:
+    """Return the error of predicting the mean training rating throughout."""
+    mean = np.full(len(split.test), split.train.ratings.mean(dtype=np.float64))
+    return rmse(mean, split.test.ratings)
 
 
 def describe(data: Interactions) -> dict[str, Any]:
@@ -102,10 +136,23 @@ def _outcomes(candidates: Sequence[Candidate]) -> list[Outcome]:
     seen: Counter[str] = Counter()
     outcomes = []
     for candidate in everyone:
-        seen[candidate.name] += 1
-        n = seen[candidate.name]
-        outcomes.append(Outcome(candidate, candidate.name if n == 1 else f"{candidate.name} ({n})"))
+        wanted = candidate.label or _told_apart(candidate, everyone)
+        seen[wanted] += 1
+        n = seen[wanted]
+        outcomes.append(Outcome(candidate, wanted if n == 1 else f"{wanted} ({n})"))
     return outcomes
+
+
+def _told_apart(candidate: Candidate, among: Sequence[Candidate]) -> str:
+    """Return a candidate's name, with the settings in which it differs from others of that name."""
+    own = settings.as_json(candidate.config)
+    others = [settings.as_json(other.config) for other in among if other.name == candidate.name]
+    differing = [name for name, value in own.items() if any(other[name] != value for other in others)]
+    return " ".join([candidate.name, *(f"{name}={_short(own[name])}" for name in differing)])
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def _described(data: Interactions, protocol: Protocol, n_judged: int, n_without: int) -> dict[str, Any]:
@@ -170,6 +217,31 @@ def _notes(
             f"Measures named sampled{protocol.n_negatives}_ rank among sampled items, cannot be compared with those of "
             "the full catalogue, and need not even order models alike (Krichene and Rendle, KDD 2020)."
         )
-    if cut.data.rating_min == cut.data.rating_max:
-        notes.append("All ratings are equal, so that errors of predicted ratings say nothing.")
+    return notes
+
+
+def _meaning(
+    data: Interactions, outcomes: Sequence[Outcome], protocol: Protocol, rmse_of_mean: float | None
+) -> list[str]:
+    """Say which measures mean nothing on this data, and which algorithms learnt nothing from it."""
+    notes = [f"{outcome.label} failed, and has no measures: {outcome.failed}" for outcome in outcomes if outcome.failed]
+    if data.all_equal:
+        notes.append("All ratings are equal, so that errors of predicted ratings say nothing and are null.")
+    why = why_not_ratings(data)
+    predicting = [outcome.label for outcome in outcomes if outcome.candidate.kind == "rating"]
+    if why is not None and predicting:
+        notes.append(
+            f"The data {why}: the lists of what learns from ratings ({', '.join(predicting)}) are little but noise."
+        )
+    too_long = [k for k in protocol.ks if k >= len(data.items)]
+    if too_long:
+        names = ", ".join(f"{family}@{k}" for k in too_long for family in ALL_SHOWN)
+        notes.append(f"A list of {too_long[0]} holds all {len(data.items)} items, so that {names} say nothing: null.")
+    for outcome in outcomes:
+        error = mean([tally.value() for tally in outcome.by_user.get("rmse", ())])
+        if error is not None and rmse_of_mean is not None and error > rmse_of_mean:
+            notes.append(
+                f"{outcome.label} is worse than the mean rating alone: its RMSE is {error:.4f}, and that of the mean "
+                f"{rmse_of_mean:.4f}."
+            )
     return notes

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from service.errors import UsageError
+from service.errors import TrainingDiverged, UsageError
 from service.models import artefact
 from service.training.algorithms import settings
 from service.training.algorithms.registry import Candidate
@@ -21,8 +21,11 @@ from service.training.evaluation.cuts import Split
 from service.training.evaluation.exposure import Lists, Popularity
 from service.training.evaluation.protocol import Protocol
 from service.training.evaluation.relevance import Relevance, relevant
-from service.training.evaluation.tallies import Float64, Tally
+from service.training.evaluation.tallies import Float64, Name, Tally
 from service.training.interactions import no_progress
+
+# Of lists that hold the whole catalogue each of these is the same for every model.
+ALL_SHOWN: Final = ("precision", "recall", "hit_rate", "coverage", "gini", "novelty", "popularity_bias")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,7 @@ class Bench:
         user_groups: int8 (n_users,).
         item_groups: int8 (n_items,).
         negatives: int32 (judged users, n), the items to rank among; None where no sampled measure is asked for.
+        has_errors: whether errors of predicted ratings mean anything.
     """
 
     split: Split
@@ -48,15 +52,17 @@ class Bench:
     user_groups: groups.Groups
     item_groups: groups.Groups
     negatives: Lists | None
+    has_errors: bool = True
 
     @classmethod
-    def of(cls, split: Split, protocol: Protocol, index: int) -> Bench:
+    def of(cls, split: Split, protocol: Protocol, index: int, *, has_errors: bool = True) -> Bench:
         """Prepare a split.
 
         Args:
             split: the two sides.
             protocol: what to measure.
             index: which of the splits it is.
+            has_errors: whether errors of predicted ratings mean anything.
 
         Raises:
             UsageError: no held-out item is relevant.
@@ -79,6 +85,7 @@ class Bench:
             user_groups=groups.user_groups(split.train),
             item_groups=groups.item_groups(split.train),
             negatives=drawn,
+            has_errors=has_errors,
         )
 
 
@@ -99,6 +106,7 @@ class Outcome:
         peak_bytes: most resident memory while fitting and predicting.
         n_leaked: held-out pairs that a model says it has seen, over all splits.
         cost: what lists cost, on the first split; None before it.
+        failed: why there are no figures; None as long as there are.
     """
 
     candidate: Candidate
@@ -113,6 +121,20 @@ class Outcome:
     peak_bytes: list[int] = field(default_factory=list)
     n_leaked: int = 0
     cost: cost.Cost | None = None
+    failed: str | None = None
+    _names: list[str] = field(default_factory=list)
+
+    def fail(self, why: str) -> None:
+        """Give the algorithm up: what was measured of it so far is of other splits than the others' figures."""
+        self.failed = why
+        self.by_user.clear()
+        self.together.clear()
+        self.groups.clear()
+        for seconds in (self.fit_s, self.predict_s, self.rank_s):
+            seconds.clear()
+        for n_bytes in (self.model_bytes, self.peak_bytes):
+            n_bytes.clear()
+        self.cost, self.n_leaked = None, 0
 
     def measure(self, bench: Bench) -> None:
         """Fit on one side of a split, judge by the other, and add the figures.
@@ -129,13 +151,18 @@ class Outcome:
         if candidate.kind == "rating":
             started = time.perf_counter()
             predicted = candidate.predict(snapshot, test.user_rows, test.item_rows)
+            if not np.isfinite(predicted).all():
+                raise TrainingDiverged(f"{candidate.name} predicts ratings that are not finite")
             self.predict_s.append(time.perf_counter() - started)
         self.peak_bytes.append(memory.peak_bytes())
         self.model_bytes.append(artefact.size_bytes(snapshot))
         self.n_leaked += leakage.in_history(snapshot.history, test)
 
         started = time.perf_counter()
-        names = tallies.all_names(ks)
+        if not bench.has_errors:
+            predicted = None
+        n_items = len(train.items)
+        names = [name for name in tallies.all_names(ks) if not _says_nothing(name, n_items)]
         listed = lists.served(snapshot, relevance.user_rows, ks[-1])
         ranked = tallies.ranked(names, listed, relevance)
         ranked["mrr"] = ranked[f"mrr@{ks[-1]}"]
@@ -153,6 +180,8 @@ class Outcome:
                 "items": groups.of_items(predicted, test, listed, relevance, bench.item_groups, ks[0]),
             }
         )
+        has_errors = self.candidate.kind == "rating"
+        self._names = [str(name) for name in tallies.all_names(ks) if has_errors or not name.is_error]
         if self.cost is None:
             self.cost = cost.of_lists(candidate, snapshot, relevance.user_rows)
 
@@ -179,7 +208,8 @@ class Outcome:
             "predict_s": mean(self.predict_s),
             "rank_s": mean(self.rank_s),
             "model_bytes": round(mean(self.model_bytes) or 0),
-            "peak_bytes": max(self.peak_bytes),
+            "peak_bytes": max(self.peak_bytes, default=0),
+            "failed": self.failed,
             "list_us": None if self.cost is None else self.cost.list_us,
             "pairwise_list_us": None if self.cost is None else self.cost.pairwise_list_us,
         }
@@ -194,7 +224,15 @@ class Outcome:
             measured[name] = {"mean": mean(values), "ci95": interval, "folds": values}
         for name, totals in self.together.items():
             measured[name] = {"mean": mean(totals), "ci95": _over_folds(totals), "folds": totals}
+        if self.failed is None:
+            nothing: dict[str, Any] = {"mean": None, "ci95": None, "folds": [None] * len(self.fit_s)}
+            for name in self._names:
+                measured.setdefault(name, nothing)
         return measured
+
+
+def _says_nothing(name: Name, n_items: int) -> bool:
+    return name.family in ALL_SHOWN and name.k is not None and name.k >= n_items
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -210,6 +248,8 @@ def _over_folds(values: Sequence[float | None]) -> list[float] | None:
 
 def _over_splits(splits: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     """Return the mean over splits of every figure of every group; of "n" to the nearest whole number."""
+    if not splits:
+        return {}
     means = {
         group: {name: mean([split[group][name] for split in splits]) for name in figures}
         for group, figures in splits[0].items()
