@@ -12,7 +12,7 @@ from typing import Annotated, Final, cast
 import typer
 
 from ops.audit import allow_open_files
-from ops.period import Period
+from ops.period import Period, moment
 from ops.progress import Stages
 from service.config import Config, from_env
 from service.errors import UsageError
@@ -47,6 +47,8 @@ def export(
     end: Annotated[str | None, typer.Option("--to", help="As for audit.")] = None,
     of_class: Annotated[str | None, typer.Option("--class", help="Only served, feedback or system.")] = None,
     letters: Annotated[bool, typer.Option("--dead-letters", help="Dead letters instead of events.")] = False,  # noqa: FBT002 - typer reads it
+    stored: Annotated[bool, typer.Option("--as-stored", help="As JSONL, byte for byte as archived.")] = False,  # noqa: FBT002 - typer reads it
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")] = False,  # noqa: FBT002 - typer reads it
 ) -> int:
     """Write events to a file."""
     from ops.export import STDOUT, Format
@@ -56,7 +58,9 @@ def export(
     if of_class is not None:
         _one_of("--class", of_class, _CLASSES)
     period = Period.parse(start, end)
-    count = run_export(_config().archive_dir, out, cast("Format", form), period, of_class, letters=letters)
+    count = run_export(
+        _config().archive_dir, out, cast("Format", form), period, of_class, letters=letters, stored=stored, force=force
+    )
     if out != STDOUT:
         print(f"{count} {'letters' if letters else 'events'} written to {out}.")
     return 0
@@ -73,7 +77,7 @@ def compact(
     from telemetry.compaction import compact as run_compaction
 
     today = rfc3339_ms(time.time())[:_DATE_LENGTH]
-    day = (Period.parse(before, None).start or today)[:_DATE_LENGTH] if before else today
+    day = moment("--before", before)[:_DATE_LENGTH] if before else today
     if day > today:
         raise UsageError(f"--before {day} is not past: events of today still come in")
     done = []

@@ -1,7 +1,8 @@
 """`recollect archive export`: the archive's lines, or columns made of them, in a file or on standard output.
 
-Invariant: as JSONL the lines are exactly those that were committed; the columns of CSV and Parquet are the fields of
-the lines under their own names. A file appears under its name only when it is complete.
+Invariant: as JSONL the lines are those that were committed, in schema 1 or byte for byte as they are stored; the
+columns of CSV and Parquet are the fields of the lines under their own names. A file appears under its name only when
+it is complete, and takes the place of no other unless that was asked for.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from service.errors import RunError, UsageError
 from telemetry.errors import ArchiveError
 from telemetry.parquet import FIELDS, LETTER_FIELDS, write_lines
 from telemetry.parts import DEAD_LETTERS
+from telemetry.reading import expanded
 from telemetry.snapshot import OpenFile, opened
 
 Format: TypeAlias = Literal["jsonl", "csv", "parquet"]
@@ -31,7 +33,17 @@ STDOUT: Final = "-"
 _REPORT_EVERY_LINES: Final = 20_000
 
 
-def export(root: Path, out: str, form: Format, period: Period, of_class: str | None, *, letters: bool = False) -> int:
+def export(
+    root: Path,
+    out: str,
+    form: Format,
+    period: Period,
+    of_class: str | None,
+    *,
+    letters: bool = False,
+    stored: bool = False,
+    force: bool = False,
+) -> int:
     """Write what is asked for.
 
     Args:
@@ -41,12 +53,15 @@ def export(root: Path, out: str, form: Format, period: Period, of_class: str | N
         period: By `received_at`; for dead letters, by when they were written.
         of_class: Only this class, or None for all.
         letters: Dead letters instead of events.
+        stored: As JSONL, the bytes as they are stored; otherwise the items of a served list are an object each.
+        force: Whether a file that is there may be replaced.
 
     Returns:
         How many lines or rows.
 
     Raises:
-        UsageError: Parquet was asked for on standard output, or a class of dead letters.
+        UsageError: Parquet was asked for on standard output, or a class of dead letters, or stored bytes as another
+            format; or the file is there.
         RunError: The file cannot be written.
         ArchiveError: The archive cannot be read, or DuckDB is missing.
     """
@@ -54,11 +69,26 @@ def export(root: Path, out: str, form: Format, period: Period, of_class: str | N
         raise UsageError("Parquet needs a file: name one with --out")
     if letters and of_class is not None:
         raise UsageError("dead letters have no class")
+    if stored and form != "jsonl":
+        raise UsageError("--as-stored goes with --format jsonl alone")
+    if out != STDOUT:
+        _require_free(Path(out), force=force)
     with Stages() as stages, opened(root, DEAD_LETTERS if letters else None) as files:
         lines = _chosen([file for file in files if file.is_letters == letters], period, of_class, stages)
+        if not stored and form != "parquet":
+            lines = expanded(lines)
         if out == STDOUT:
             return _write(sys.stdout.buffer, lines, form, _columns(of_class, letters=letters))
-        return _write_file(Path(out), lines, form, of_class, letters=letters)
+        return _write_file(Path(out), lines, form, of_class, letters=letters, force=force)
+
+
+def _require_free(path: Path, *, force: bool) -> None:
+    """Refuse before anything is read."""
+    if path.exists() and not path.is_file():
+        kind = "is a directory" if path.is_dir() else "is no regular file"
+        raise UsageError(f"{path} {kind}; name a file with --out, or - for standard output")
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already; name another file, or replace it with --force")
 
 
 def _columns(of_class: str | None, *, letters: bool) -> Sequence[str]:
@@ -92,7 +122,9 @@ def _wanted(line: bytes, period: Period, of_class: str | None) -> bool:
         raise ArchiveError(f"a line of the archive cannot be read: {error}") from None
 
 
-def _write_file(path: Path, lines: Iterator[bytes], form: Format, of_class: str | None, *, letters: bool) -> int:
+def _write_file(
+    path: Path, lines: Iterator[bytes], form: Format, of_class: str | None, *, letters: bool, force: bool
+) -> int:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
         if form == "parquet":
@@ -102,13 +134,30 @@ def _write_file(path: Path, lines: Iterator[bytes], form: Format, of_class: str 
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 count = _write(file, lines, form, _columns(of_class, letters=letters))
-        unfinished.replace(path)
+        _put_in_place(unfinished, path, force=force)
+    except FileExistsError:
+        raise UsageError(f"{path} was made by another process meanwhile; replace it with --force") from None
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror}") from None
     finally:
         with suppress(OSError):
             unfinished.unlink()
     return count
+
+
+def _put_in_place(unfinished: Path, path: Path, *, force: bool) -> None:
+    if not force:
+        # A link takes no other file's place, not even one that was made since; some file systems have none.
+        try:
+            os.link(unfinished, path)
+        except FileExistsError:
+            raise
+        except OSError:
+            if path.exists():
+                raise FileExistsError from None
+        else:
+            return
+    unfinished.replace(path)
 
 
 def _write(file: IO[bytes], lines: Iterable[bytes], form: Format, columns: Sequence[str]) -> int:

@@ -40,7 +40,9 @@ class Period:
         Raises:
             UsageError: One of them is neither, or the period is empty.
         """
-        period = cls(_moment("--from", start, days=0), _moment("--to", end, days=1))
+        period = cls(
+            None if start is None else moment("--from", start), None if end is None else moment("--to", end, days=1)
+        )
         if period.start is not None and period.end is not None and period.start >= period.end:
             raise UsageError(f"nothing lies between --from {start} and --to {end}")
         return period
@@ -57,16 +59,27 @@ class Period:
         return (self.start is None or self.start[:_DATE_LENGTH] <= day) and (self.end is None or begins < self.end)
 
 
-def _moment(option: str, text: str | None, days: int) -> str | None:
-    if text is None:
-        return None
+def moment(option: str, text: str, days: int = 0) -> str:
+    """Read a date or a time.
+
+    Args:
+        option: What it was typed for, for the sentence.
+        text: What was typed.
+        days: Added to a date.
+
+    Returns:
+        RFC 3339 in UTC.
+
+    Raises:
+        UsageError: It is neither.
+    """
     try:
         if len(text) == _DATE_LENGTH:
             day = date.fromisoformat(text) + timedelta(days)
             return f"{day.isoformat()}{_MIDNIGHT}"
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
             raise UsageError(f"{option} {text} names no time zone; end it with Z or an offset such as +02:00")
-        return rfc3339_ms(moment.astimezone(UTC).timestamp())
+        return rfc3339_ms(at.astimezone(UTC).timestamp())
     except (ValueError, OverflowError):
         raise UsageError(f"{option} must be a date such as 2026-11-21, or an RFC 3339 time, not {text!r}") from None

@@ -26,8 +26,9 @@ from service.parts import PARTS, Parts, unready
 from service.reply import Reply
 from service.security import log
 from telemetry.errors import BadEventError, SpoolFull
-from telemetry.events import Served, ServedItem, System
+from telemetry.events import Served, System
 from telemetry.ids import rfc3339_ms, uuid7
+from telemetry.items import Items, one_or_each
 
 # A browser asks anew each time: another release, or keys, change what these say.
 _CHECKED_AGAIN: Final = {"Cache-Control": "no-cache"}
@@ -230,14 +231,12 @@ def _served(
     degraded = parts.state.degraded
     recommendation_id = uuid7()
     items: list[wire.Item] = []
-    shown: list[ServedItem] = []
     id_of = snapshot.items.id_of
-    places = zip(ranking.rows.tolist(), ranking.scores.round(6).tolist(), _sources(ranking, source), strict=True)
-    for position, (row, score, from_) in enumerate(places, offset):
-        item_id = id_of[row]
+    ids = [id_of[row] for row in ranking.rows.tolist()]
+    scores = ranking.scores.round(6).tolist()
+    sources = _sources(ranking, source)
+    for item_id, score, from_ in zip(ids, scores, sources, strict=True):
         items.append({"item_id": item_id, "score": score, "source": from_})
-        # No policy draws at random yet: every shown item was certain to be shown where it was.
-        shown.append({"item_id": item_id, "position": position, "score": score, "source": from_, "propensity": 1.0})
     if request.method == "HEAD":
         # Nothing of it is shown, so that nothing was served.
         return _answer(snapshot, user_id, recommendation_id, items, degraded, n)
@@ -256,7 +255,8 @@ def _served(
             state_watermark=None,
             latency_ms=round((time.perf_counter() - started) * 1000, 3),
             degraded=degraded,
-            items=shown,
+            # No policy draws at random yet: every shown item was certain to be shown where it was.
+            items=Items(ids, scores, offset, one_or_each(sources), 1.0),
         )
     )
     if degraded is not None:

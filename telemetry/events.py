@@ -1,8 +1,9 @@
-"""The events themselves and their bytes: one JSON line each, schema 1.
+"""The events themselves and their bytes: one JSON line each, served lists of schema 2, the others of schema 1.
 
 Invariant: `decode(encode(event, …))` gives the same event back, every field of a class is always present
 and in the order of its table below, and a line never contains a raw line break before its end. A feedback
-line of before marks were kept reads back with none.
+line of before marks were kept reads back with none. Schema 2 differs from schema 1 in a served list's `items` alone
+(`items.py`); lists of schema 1 read back as the same events, and `expand` writes a list as schema 1 has it.
 Pure: no clock, no file, no socket.
 """
 
@@ -10,28 +11,22 @@ from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from math import isfinite
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypedDict
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import orjson
 
 from telemetry.errors import BadEventError
+from telemetry.items import Items, check_rows
 
 SCHEMA: Final = 1
+SERVED_SCHEMA: Final = 2
+# How a served list's line begins, of either schema.
+SERVED_STARTS: Final = (b'{"schema":2,"class":"served",', b'{"schema":1,"class":"served",')
 # NumPy scalars appear in scores; refusing them would lose an event over a type.
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
 SystemKind: TypeAlias = Literal["gap", "unclean_start", "erase"]
 Mark: TypeAlias = Literal["unknown_item", "clock_skew"]
-
-
-class ServedItem(TypedDict):
-    """One item of a served list; `propensity` is the probability with which it was shown."""
-
-    item_id: str
-    position: int
-    score: float
-    source: str
-    propensity: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +46,7 @@ class Served:
     state_watermark: str | None
     latency_ms: float
     degraded: str | None
-    items: list[ServedItem]
+    items: Items
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +115,8 @@ _INT_OR_NULL: _Types = frozenset({int, type(None)})
 _NUMBER: _Types = frozenset({int, float})
 _NUMBER_OR_NULL: _Types = frozenset({int, float, type(None)})
 _LIST: _Types = frozenset({list})
+# Columns in schema 2, rows in schema 1.
+_ITEMS: _Types = frozenset({dict, list})
 
 _HEAD = {
     "event_id": _TEXT,
@@ -128,7 +125,6 @@ _HEAD = {
     "received_at": _TEXT,
 }
 _PLACE = {"producer": _TEXT, "epoch": _INT, "seq": _INT}
-_ITEM = tuple({"item_id": _TEXT, "position": _INT, "score": _NUMBER, "source": _TEXT, "propensity": _NUMBER}.items())
 _TABLES: Final[dict[str, tuple[type[Event], dict[str, _Types]]]] = {
     "served": (
         Served,
@@ -143,7 +139,7 @@ _TABLES: Final[dict[str, tuple[type[Event], dict[str, _Types]]]] = {
             "state_watermark": _TEXT_OR_NULL,
             "latency_ms": _NUMBER,
             "degraded": _TEXT_OR_NULL,
-            "items": _LIST,
+            "items": _ITEMS,
         },
     ),
     "feedback": (
@@ -195,7 +191,7 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
     # Three literal dicts: a generic loop over the fields costs twice as much, on the request path.
     if type(event) is Served:
         fields: dict[str, object] = {
-            "schema": SCHEMA,
+            "schema": SERVED_SCHEMA,
             "class": "served",
             "event_id": event.event_id,
             "tenant": event.tenant,
@@ -213,7 +209,7 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
             "state_watermark": event.state_watermark,
             "latency_ms": event.latency_ms,
             "degraded": event.degraded,
-            "items": event.items,
+            "items": event.items.as_fields(),
         }
     elif type(event) is Feedback:
         # orjson writes a number that is not finite as null, and the event read back would be another one.
@@ -286,10 +282,13 @@ def decode(line: bytes) -> Record:
         raise BadEventError(f"the line is not JSON: {error}") from None
     if type(fields) is not dict:
         raise BadEventError("the line is not a JSON object")
-    if fields.get("schema") != SCHEMA:
-        raise BadEventError(f"the line is of schema {fields.get('schema')!r}; this version reads {SCHEMA}")
     name = fields.get("class")
+    schema = fields.get("schema")
     kind, table = _TABLES.get(name, (None, _PLACE)) if isinstance(name, str) else (None, _PLACE)
+    if schema != SCHEMA and (schema != SERVED_SCHEMA or kind in {Feedback, System}):
+        raise BadEventError(
+            f"the line is of schema {schema!r}; this version reads {SCHEMA}, and {SERVED_SCHEMA} of served lists"
+        )
     if kind is None:
         raise BadEventError(f"{name!r} is not a class of event")
     if kind is Feedback:
@@ -305,7 +304,7 @@ def decode(line: bytes) -> Record:
             if type(fields[field]) not in types:
                 raise BadEventError(f"field {field!r} of the {name} event is of the wrong type")
         if kind is Served:
-            _check_items(values["items"])
+            values["items"] = _items(values["items"], schema)
     except KeyError as error:
         raise BadEventError(f"the {name} event has no field {error}") from None
     if kind is Feedback and not all(type(mark) is str for mark in values["marks"]):
@@ -356,13 +355,35 @@ def renumber(line: bytes, producer: str, epoch: int, seq: int) -> bytes:
     return orjson.dumps(fields, option=_OPTIONS)
 
 
-def _check_items(items: list[Any]) -> None:
-    for item in items:
-        if type(item) is not dict:
-            raise BadEventError("an item of the served event is not a JSON object")
-        for field, types in _ITEM:
-            if type(item[field]) not in types:
-                raise BadEventError(f"field {field!r} of an item of the served event is of the wrong type")
+def expand(line: bytes) -> bytes:
+    """Write a served list as schema 1 has it, with an object for each item; other lines are returned as they are.
+
+    Args:
+        line: A line that `encode` made, of this version or an older one.
+
+    Returns:
+        The line of schema 1.
+
+    Raises:
+        BadEventError: The items are not as schema 2 has them.
+    """
+    if not line.startswith(SERVED_STARTS[0]):
+        return line
+    try:
+        fields: dict[str, Any] = orjson.loads(line)
+        fields["schema"], fields["items"] = SCHEMA, Items.read(fields["items"]).rows()
+    except (orjson.JSONDecodeError, KeyError) as error:
+        raise BadEventError(f"a served list cannot be read: {error}") from None
+    return orjson.dumps(fields, option=_OPTIONS)
+
+
+def _items(value: Any, schema: object) -> Items:
+    if schema == SERVED_SCHEMA:
+        return Items.read(value)
+    if type(value) is not list:
+        raise BadEventError("field 'items' of the served event is of the wrong type")
+    check_rows(value)
+    return Items.of(value)
 
 
 # "2026-11-21T01:02:03.456Z": where its separators stand.

@@ -47,7 +47,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "state_watermark": "VARCHAR",
     "latency_ms": "DOUBLE",
     "degraded": "VARCHAR",
-    "items": "STRUCT(item_id VARCHAR, position INTEGER, score DOUBLE, source VARCHAR, propensity DOUBLE)[]",
+    "items": "JSON",
     "kind": "VARCHAR",
     "of_class": "VARCHAR",
     "count": "BIGINT",
@@ -68,12 +68,32 @@ LETTER_FIELDS: Final[Mapping[str, str]] = {
     "data": "VARCHAR",
     "data_base64": "VARCHAR",
 }
+_ITEM: Final = "STRUCT(item_id VARCHAR, position INTEGER, score DOUBLE, source VARCHAR, propensity DOUBLE)"
+_ROWS: Final = (
+    '[{"item_id": "VARCHAR", "position": "INTEGER", "score": "DOUBLE", "source": "VARCHAR", "propensity": "DOUBLE"}]'
+)
 # Plain timestamps in UTC: every reader of Parquet has them, time zones only some. A leap second, or a time that a
 # client made up, is no timestamp and becomes null; the line has it as it was. The service's own times always end in Z.
 _CASTS: Final[Mapping[str, str]] = {
     "client_time": "TRY_CAST({} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'",
     "received_at": "TRY_CAST({} AS TIMESTAMP)",
     "at": "TRY_CAST({} AS TIMESTAMP)",
+    # A list of structures, whether a line has them as rows (schema 1) or as columns (schema 2, `items.py`).
+    "items": (
+        f"CASE json_type({{}}) WHEN 'ARRAY' THEN from_json({{}}, '{_ROWS}') WHEN 'OBJECT' THEN CAST(list_zip("
+        " from_json({}->'item_id', '[\"VARCHAR\"]'),"
+        " CASE json_type({}->'position') WHEN 'ARRAY' THEN from_json({}->'position', '[\"BIGINT\"]') ELSE"
+        " range(CAST({}->>'position' AS BIGINT),"
+        " CAST(CAST({}->>'position' AS BIGINT) + json_array_length({}->'item_id') AS BIGINT)) END,"
+        " from_json({}->'score', '[\"DOUBLE\"]'),"
+        " CASE json_type({}->'source') WHEN 'ARRAY' THEN from_json({}->'source', '[\"VARCHAR\"]') ELSE"
+        " list_resize([{}->>'source'], json_array_length({}->'item_id'),"
+        " {}->>'source') END,"
+        " CASE json_type({}->'propensity') WHEN 'ARRAY' THEN from_json({}->'propensity', '[\"DOUBLE\"]') ELSE"
+        " list_resize([CAST({}->>'propensity' AS DOUBLE)], json_array_length({}->'item_id'),"
+        " CAST({}->>'propensity' AS DOUBLE)) END"
+        f") AS {_ITEM}[]) END"
+    ),
 }
 
 # So many lines of a kilobyte or two are what is in memory at once.
@@ -122,7 +142,7 @@ def select_list(row: str, fields: Iterable[str] = FIELDS) -> str:
     Returns:
         A list for SELECT.
     """
-    return ", ".join(_CASTS.get(name, "{}").format(f'{row}."{name}"') + f' AS "{name}"' for name in fields)
+    return ", ".join(_CASTS.get(name, "{}").replace("{}", f'{row}."{name}"') + f' AS "{name}"' for name in fields)
 
 
 def write_lines(path: Path, lines: Iterable[bytes], fields: Mapping[str, str] = FIELDS) -> int:

@@ -4,12 +4,14 @@ Invariant: a reader sees committed lines only, each once; it stops at the commit
 whatever lies beyond it. A file that is compacted or rewritten meanwhile makes no difference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 from telemetry.database import ask
+from telemetry.errors import ArchiveError, BadEventError
+from telemetry.events import expand
 from telemetry.parts import DEAD_LETTERS
 from telemetry.snapshot import opened
 
@@ -44,15 +46,21 @@ def committed_files(root: Path, *, dead_letters: bool = False) -> list[Committed
 
 
 def read(
-    root: Path, *, first: date | None = None, last: date | None = None, dead_letters: bool = False
+    root: Path,
+    *,
+    first: date | None = None,
+    last: date | None = None,
+    dead_letters: bool = False,
+    stored: bool = False,
 ) -> Iterator[bytes]:
-    """Read archived lines, as their producers wrote them.
+    """Read archived lines, all of schema 1: the items of a served list are an object each.
 
     Args:
         root: The archive's directory.
         first: The first UTC date of `received_at` wanted, or None for the oldest.
         last: The last one wanted, or None for the newest.
         dead_letters: Read the dead letters instead; they have no date.
+        stored: As they lie in the archive instead, byte for byte.
 
     Yields:
         One line, line feed included.
@@ -67,7 +75,26 @@ def read(
         # Whatever becomes of its files from here on, each line of a date is read once.
         with opened(root, folder) as files:
             for file in files:
-                yield from file.read()
+                yield from file.read() if stored else expanded(file.read())
+
+
+def expanded(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Write lines of the archive as schema 1 has them.
+
+    Args:
+        lines: As they are stored.
+
+    Yields:
+        Each of them.
+
+    Raises:
+        ArchiveError: A served list is damaged.
+    """
+    for line in lines:
+        try:
+            yield expand(line)
+        except BadEventError as error:
+            raise ArchiveError(f"a line of the archive cannot be read: {error}") from None
 
 
 def _in_range(folder: str, first: date | None, last: date | None) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from telemetry.events import Feedback, Served
+from telemetry.items import Items
 
 _FEEDBACK = Feedback(
     event_id="ev-00000002",
@@ -35,7 +36,7 @@ _SERVED = Served(
     state_watermark=None,
     latency_ms=0.4,
     degraded=None,
-    items=[],
+    items=Items(),
 )
 
 
@@ -45,5 +46,7 @@ def feedback(**changes: Any) -> Feedback:
 
 
 def served(**changes: Any) -> Served:
-    """Return a served list, changed."""
+    """Return a served list, changed; its items may be given as rows."""
+    if isinstance(changes.get("items"), list):
+        changes["items"] = Items.of(changes["items"])
     return replace(_SERVED, **changes)

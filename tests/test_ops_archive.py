@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from ops.archive import app
+from ops.export import _put_in_place
 from ops.refusal import run
 from service.config import Config
 from telemetry.compaction import compact
-from telemetry.events import Event, ServedItem, System
+from telemetry.events import Event, System
+from telemetry.items import ServedItem
 from telemetry.parquet import read_lines
 from telemetry.reading import read
 from tests.archived import PRODUCER, addition, commit, seal
@@ -132,6 +135,30 @@ class TestExport:
         assert out.read_bytes() == lines
         assert out.stat().st_mode & 0o777 == 0o600
         assert archive("export", "--out", "-")[1].encode() == lines
+        stored = archive("export", "--out", "-", "--as-stored")[1].encode()
+        assert stored == b"".join(read(filled.archive_dir, stored=True)) != lines
+
+    def test_a_file_that_is_there_stays_unless_asked_for(
+        self, archive: Archive, filled: Config, tmp_path: Path
+    ) -> None:
+        """Refused before anything is read, and at the end, too; what is no file is never replaced."""
+        out = tmp_path / "out.jsonl"
+        out.write_text("mine")
+        assert archive("export", "--out", str(out)) == (
+            2,
+            "",
+            f"recollect: {out} is there already; name another file, or replace it with --force\n",
+        )
+        assert out.read_text() == "mine"
+        assert archive("export", "--out", str(out), "--force")[0] == 0
+        assert len(out.read_text().splitlines()) == 4
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        assert archive("export", "--out", str(pipe), "--force")[0] == 2
+        assert pipe.is_fifo()
+        (tmp_path / "new").write_text("x")
+        with pytest.raises(FileExistsError):
+            _put_in_place(tmp_path / "new", out, force=False)
 
     @pytest.mark.parametrize(
         ("options", "ids"),
@@ -163,7 +190,7 @@ class TestExport:
         """The same file that a compaction makes."""
         out = tmp_path / "out.parquet"
         assert archive("export", "--out", str(out), "--format", "parquet", "--class", "served")[0] == 0
-        assert list(read_lines(out)) == list(read(filled.archive_dir))[:1]
+        assert list(read_lines(out)) == list(read(filled.archive_dir, stored=True))[:1]
         letters = tmp_path / "letters.parquet"
         assert archive("export", "--out", str(letters), "--format", "parquet", "--dead-letters")[0] == 0
         assert list(read_lines(letters)) == list(read(filled.archive_dir, dead_letters=True))
@@ -175,6 +202,7 @@ class TestExport:
             (["--class", "x"], "--class must be served, feedback or system, not 'x'"),
             (["--format", "parquet"], "Parquet needs a file: name one with --out"),
             (["--class", "served", "--dead-letters"], "dead letters have no class"),
+            (["--format", "csv", "--as-stored"], "--as-stored goes with --format jsonl alone"),
             (["--from", "then"], "--from must be a date such as 2026-11-21, or an RFC 3339 time, not 'then'"),
         ],
     )
@@ -188,7 +216,8 @@ class TestExport:
         code, _, err = archive("export", "--out", str(tmp_path / "no" / "where"))
         assert (code, "cannot be written" in err) == (1, True)
         (tmp_path / "directory").mkdir()
-        assert archive("export", "--out", str(tmp_path / "directory"))[0] == 1
+        code, _, err = archive("export", "--out", str(tmp_path / "directory"))
+        assert (code, "is a directory" in err) == (2, True)
         assert not list(tmp_path.glob("*.unfinished"))
 
 

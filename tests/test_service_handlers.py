@@ -34,6 +34,7 @@ from service.security.gate import Gate
 from service.security.key import new_key
 from service.security.keyring import Keyring
 from service.store import ModelStore
+from telemetry.events import expand
 from telemetry.ids import rfc3339_ms
 from telemetry.inspection import lines
 from telemetry.memory import MemoryServer, MemoryStream
@@ -62,9 +63,10 @@ async def client(parts: Parts) -> AsyncIterator[Client]:
 
 
 def held(parts: Parts) -> list[dict[str, Any]]:
-    """Return the events that the producer holds, as the lines that will be archived."""
+    """Return the events that the producer holds, as readers of the archive will get them."""
     # Ring and segments hold many of them both.
-    found = {event["seq"]: event for event in (orjson.loads(line) for _slot, line in lines(parts.config.spool_dir))}
+    held_lines = [expand(line) for _slot, line in lines(parts.config.spool_dir)]
+    found = {event["seq"]: event for event in map(orjson.loads, held_lines)}
     return [found[seq] for seq in sorted(found)]
 
 

@@ -134,7 +134,7 @@ async def test_a_user_is_erased_from_files_letters_and_elsewhere(site: Site, awa
     await await_until(site.done)
     who = digest(site.root, WHO)
     hidden = erase(7, f"digest:{who}")
-    assert list(read(site.root)) == [batch[1], batch[5], hidden, line(8, None, served=True)]
+    assert list(read(site.root, stored=True)) == [batch[1], batch[5], hidden, line(8, None, served=True)]
     assert [letter.data for letter in letters(site.root)] == [b"nonsense\n"]
     assert site.account() == (
         {("p", 1): Progress(8, archived=4, dead_lettered=1, erased=3)},

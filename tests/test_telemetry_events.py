@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry.errors import BadEventError
-from telemetry.events import Event, Feedback, Served, System, decode, encode, renumber
+from telemetry.events import Event, Feedback, Served, System, decode, encode, expand, renumber
+from telemetry.items import Items
 
 SERVED = Served(
     event_id="ev-00000001",
@@ -23,7 +24,7 @@ SERVED = Served(
     state_watermark="w",
     latency_ms=0.4,
     degraded=None,
-    items=[{"item_id": "318", "position": 0, "score": 4.71, "source": "personal", "propensity": 1.0}],
+    items=Items(["318"], [4.71], 0, "personal", 1.0),
 )
 FEEDBACK = Feedback(
     event_id="ev-00000002",
@@ -55,11 +56,11 @@ GOLDEN: dict[str, tuple[Event, bytes]] = {
     "served": (
         SERVED,
         (
-            b'{"schema":1,"class":"served","event_id":"ev-00000001","tenant":"default","client_time":null,'
+            b'{"schema":2,"class":"served","event_id":"ev-00000001","tenant":"default","client_time":null,'
             b'"received_at":"2026-11-21T01:02:03.456Z","producer":"p","epoch":1,"seq":7,"request_id":"r1",'
             b'"recommendation_id":"rec1","user_id":"42","model":"svd-20261121T010203-9f3c","variant":null,'
             b'"candidate_set":"all","state_watermark":"w","latency_ms":0.4,"degraded":null,'
-            b'"items":[{"item_id":"318","position":0,"score":4.71,"source":"personal","propensity":1.0}]}\n'
+            b'"items":{"item_id":["318"],"score":[4.71],"position":0,"source":"personal","propensity":1.0}}\n'
         ),
     ),
     "feedback": (
@@ -115,6 +116,44 @@ def test_any_text_and_number_survives(user_id: str, item_id: str, value: float |
     assert decode(line) == (event, "p", 2, seq)
 
 
+ROWS = st.lists(
+    st.builds(
+        lambda item_id, position, score, source, propensity: {
+            "item_id": item_id,
+            "position": position,
+            "score": score,
+            "source": source,
+            "propensity": propensity,
+        },
+        TEXT,
+        st.integers(0, 3),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.sampled_from(["personal", "popular"]),
+        st.sampled_from([1, 1.0, 0.25]),
+    ),
+    max_size=5,
+)
+
+
+@given(ROWS)
+def test_any_rows_come_back_out_of_columns(rows: list[Any]) -> None:
+    """Sources, positions and probabilities of their own included, number for number."""
+    event = replace(SERVED, items=Items.of(rows))
+    expanded = orjson.loads(expand(encode(event, "p", 1, 7)))
+    assert orjson.dumps(expanded["items"]) == orjson.dumps(rows)
+    assert decode(encode(event, "p", 1, 7)).event == event
+
+
+def test_a_long_list_takes_a_fifth_of_its_rows() -> None:
+    """Ids once, and what all items share once."""
+    rows: list[Any] = [
+        {"item_id": str(1000 + n), "position": n, "score": 4.712345, "source": "personal", "propensity": 1.0}
+        for n in range(500)
+    ]
+    line = encode(replace(SERVED, items=Items.of(rows)), "p", 1, 7)
+    assert len(line) < len(expand(line)) / 4.5
+
+
 def test_what_json_cannot_hold_is_refused() -> None:
     """A lone surrogate, an object that is no event, a foreign type inside: one kind of error."""
     bad: list[Any] = [
@@ -122,11 +161,14 @@ def test_what_json_cannot_hold_is_refused() -> None:
         replace(FEEDBACK, value=float("nan")),
         replace(FEEDBACK, value=float("-inf")),
         {"class": "feedback"},
-        replace(SERVED, items=[{"item_id": object()}]),  # type: ignore[typeddict-item]  # wrong on purpose
+        replace(SERVED, items=Items([object()], [1.0])),  # type: ignore[list-item]  # wrong on purpose
     ]
     for event in bad:
         with pytest.raises(BadEventError):
             encode(event, "p", 1, 1)
+
+
+COLUMNS = {"item_id": ["318"], "score": [4.71], "position": 0, "source": "personal", "propensity": 1.0}
 
 
 def damaged(**changes: object) -> bytes:
@@ -139,7 +181,8 @@ def damaged(**changes: object) -> bytes:
     [
         (b"", "not JSON"),
         (b"[]", "not a JSON object"),
-        (damaged(schema=2), "schema 2"),
+        (damaged(schema=3), "schema 3"),
+        (GOLDEN["feedback"][1].replace(b'"schema":1', b'"schema":2'), "schema 2"),
         (damaged(**{"class": "nonsense"}), "'nonsense'"),
         (damaged(**{"class": ["served"]}), "not a class"),
         (damaged(user_id=42), "'user_id'"),
@@ -148,8 +191,16 @@ def damaged(**changes: object) -> bytes:
         (damaged(received_at="yesterday"), "received_at"),
         (damaged(received_at="2026-13-21T01:02:03.456Z"), "received_at"),
         (damaged(received_at="../../../../../etc/pass"), "received_at"),
-        (damaged(items=["318"]), "item"),
-        (damaged(items=[{"item_id": "318"}]), "'position'"),
+        (damaged(items=["318"]), "'items'"),
+        (damaged(schema=1), "'items'"),
+        (damaged(schema=1, items=["318"]), "item"),
+        (damaged(schema=1, items=[{"item_id": "318"}]), "'position'"),
+        (damaged(items={**COLUMNS, "score": [1, 2]}), "'score'"),
+        (damaged(items={**COLUMNS, "score": ["1"]}), "'score'"),
+        (damaged(items={**COLUMNS, "score": 1.0}), "'score'"),
+        (damaged(items={**COLUMNS, "position": True}), "'position'"),
+        (damaged(items={**COLUMNS, "source": ["personal", "popular"]}), "'source'"),
+        (damaged(items={"item_id": ["318"]}), "'score'"),
         (orjson.dumps({"schema": 1, "class": "feedback"}), "no field 'event_id'"),
         (GOLDEN["system"][1].replace(b'"gap"', b'"nap"'), "'nap'"),
         (GOLDEN["feedback"][1].replace(b'"marks":[]', b'"marks":"odd"'), "'marks'"),
@@ -160,6 +211,20 @@ def test_a_bad_line_is_refused_with_its_fault(line: bytes, says: str) -> None:
     """The message names what is wrong, for the dead letter."""
     with pytest.raises(BadEventError, match=says):
         decode(line)
+
+
+def test_a_list_of_schema_1_is_the_same_event_and_expands_to_itself() -> None:
+    """Archives of before go on being read; what readers get of a list of today is what they got then."""
+    line = GOLDEN["served"][1]
+    old = (
+        line.replace(b'"schema":2', b'"schema":1').partition(b'"items":')[0]
+        + b'"items":[{"item_id":"318","position":0,"score":4.71,"source":"personal","propensity":1.0}]}\n'
+    )
+    assert decode(old) == decode(line)
+    assert expand(line) == expand(old) == old
+    assert expand(GOLDEN["feedback"][1]) == GOLDEN["feedback"][1]
+    with pytest.raises(BadEventError, match="'score'"):
+        expand(line.replace(b"[4.71]", b"[]"))
 
 
 def test_a_field_of_a_later_version_does_no_harm() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from telemetry.events import Feedback, Served, ServedItem
+from telemetry.events import Feedback, Served
 from telemetry.ids import rfc3339_ms, uuid7
+from telemetry.items import Items
 
 _LIST_LENGTH: Final = 10
 _MODEL: Final = "svd-20261121T010203-9f3c"
@@ -15,16 +16,6 @@ _MODEL: Final = "svd-20261121T010203-9f3c"
 def served(index: int) -> Served:
     """Make the event of a list of ten items, as the handler makes it."""
     event_id = uuid7()
-    items: list[ServedItem] = [
-        {
-            "item_id": str(100 + 37 * position + index % 100),
-            "position": position,
-            "score": 4.712345 - position / 128,
-            "source": "personal",
-            "propensity": 1.0,
-        }
-        for position in range(_LIST_LENGTH)
-    ]
     return Served(
         event_id=event_id,
         tenant="default",
@@ -39,7 +30,12 @@ def served(index: int) -> Served:
         state_watermark=None,
         latency_ms=0.412,
         degraded=None,
-        items=items,
+        items=Items(
+            [str(100 + 37 * position + index % 100) for position in range(_LIST_LENGTH)],
+            [4.712345 - position / 128 for position in range(_LIST_LENGTH)],
+            0,
+            "personal",
+        ),
     )
 
 
