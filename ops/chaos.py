@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ops.presented import KeyFileOption, key_in
 from service.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def command(
         Path | None, typer.Option(help="Drill the system that runs in this RECOLLECT_HOME; needs --yes.")
     ] = None,
     url: Annotated[str | None, typer.Option(help="Where that system answers, if not where its balancer says.")] = None,
+    key_file: KeyFileOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Yes, drill a system that is running.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the folder of the system that was started.")] = False,
     compare_telemetry: Annotated[
@@ -75,7 +77,7 @@ def command(
     from ops.drill.stage import Plan
     from service.config import from_env
 
-    running = home is not None or url is not None or yes
+    running = home is not None or url is not None or key_file is not None or yes
     if running and not yes:
         raise UsageError("This would kill parts of a running system; say --yes if that is what you want.")
     if running and (data is not None or keep):
@@ -95,6 +97,7 @@ def command(
         config=config,
         running=running,
         url=url,
+        key=key_in(key_file),
         keep=keep,
     )
     if compare_telemetry:
@@ -114,6 +117,7 @@ class Drill:
         config: every setting of the service.
         running: whether the system that runs in the configured home is drilled, rather than one of the drill's own.
         url: where that one answers, None to ask its topology.
+        key: the API key that it asks for, or None.
         keep: whether the folder of what was started stays.
     """
 
@@ -124,6 +128,7 @@ class Drill:
     config: Config
     running: bool
     url: str | None
+    key: str | None
     keep: bool
 
     async def run(self) -> tuple[list[Stage], list[tuple[Fault, str]]]:
@@ -182,7 +187,7 @@ class Drill:
         from ops.drill.fault import Setting
 
         if self.running:
-            yield _running_system(self.config, self.url)
+            yield _running_system(self.config, self.url, self.key)
             return
         # Short: nginx and Redis have limits for paths.
         folder = Path(tempfile.mkdtemp(prefix="recollect-chaos-"))
@@ -198,7 +203,7 @@ class Drill:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _running_system(config: Config, url: str | None) -> tuple[System, Target]:
+def _running_system(config: Config, url: str | None, key: str | None) -> tuple[System, Target]:
     from loadbalancer.topology import reachable
     from ops.drill.system import System
     from ops.loadtest import parse_url
@@ -210,10 +215,10 @@ def _running_system(config: Config, url: str | None) -> tuple[System, Target]:
         raise UsageError(f"Nothing runs in {config.home}: there is no run/topology.json with a balancer.")
     host, port = rows[0].host, rows[0].port
     if url is not None:
-        return system, parse_url(url)
+        return system, parse_url(url, key)
     if host is None or port is None:
         raise UsageError(f"The topology in {config.home} does not say where the balancer listens; name it with --url.")
-    return system, Target(reachable(host), port, "")
+    return system, Target(reachable(host), port, "", key)
 
 
 def _with_loop(work: Coroutine[Any, Any, Any]) -> Any:

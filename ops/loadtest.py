@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from ops.presented import KeyFileOption, key_in
 from service.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def command(
         Path | None, typer.Option(help="File of user[,item] lines; else ids are read from the running service.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same schedule, users and events.")] = 1,
+    key_file: KeyFileOption = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Never retry; else once after a broken connection, 502, 503 or 504.")
     ] = False,
@@ -71,7 +73,7 @@ def command(
     from ops.summary import Objectives
 
     plan = Plan(
-        target=parse_url(url),
+        target=parse_url(url, key_in(key_file)),
         rate_rps=_within("--rate", rate, above=0),
         duration_s=_within("--duration", duration, above=0),
         arrivals=parse_arrivals(arrivals),
@@ -174,7 +176,7 @@ async def _run(plan: Plan) -> tuple[Run, Summary]:
             population,
             plan.mix,
             traffic_rng,
-            host_header=plan.target.host_header,
+            headers=plan.target.headers,
             base_path=plan.target.base_path,
             run_id=run_id,
         )
@@ -239,8 +241,12 @@ async def _show_progress(plan: Plan, summary: Summary) -> None:
             bar.update(task, completed=time.monotonic() - start_s, description=text(), refresh=True)
 
 
-def parse_url(url: str) -> Target:
+def parse_url(url: str, key: str | None = None) -> Target:
     """Read --url.
+
+    Args:
+        url: what was given.
+        key: the API key to present there, or None.
 
     Raises:
         UsageError: it is not of the form http://HOST[:PORT][/BASE].
@@ -254,7 +260,7 @@ def parse_url(url: str) -> Target:
         raise UsageError(f"--url {url} cannot be read: {error}.") from None
     if parts.scheme != "http" or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise UsageError(f"--url must be of the form http://HOST[:PORT][/BASE], not {url!r}.")
-    return Target(parts.hostname, port or 80, parts.path.rstrip("/"))
+    return Target(parts.hostname, port or 80, parts.path.rstrip("/"), key)
 
 
 def parse_arrivals(name: str) -> Arrivals:

@@ -6,7 +6,7 @@ The invariant: every id comes from one named source, and the report names it; id
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -39,19 +39,22 @@ class Target:
 
     Attributes:
         base_path: what comes before the routes of the API, without a slash at its end.
+        key: the API key to present, or None.
     """
 
     host: str
     port: int
     base_path: str
+    key: str | None = field(default=None, repr=False)
 
     @property
-    def host_header(self) -> str:
-        """The Host header's value (RFC 9110 section 7.2)."""
-        return f"{_bracketed(self.host)}:{self.port}"
+    def headers(self) -> str:
+        """The lines of a request's head that say whom it is for and with which key (RFC 9110 section 7.2)."""
+        key = "" if self.key is None else f"Authorization: Bearer {self.key}\r\n"
+        return f"Host: {_bracketed(self.host)}:{self.port}\r\n{key}"
 
     def __str__(self) -> str:
-        return f"http://{self.host_header}{self.base_path}"
+        return f"http://{_bracketed(self.host)}:{self.port}{self.base_path}"
 
 
 async def discover(client: Client, target: Target, ids_file: Path | None, models_dir: Path) -> Population:
@@ -152,10 +155,12 @@ async def _popular_items(client: Client, target: Target) -> tuple[str, ...]:
 
 
 async def _get(client: Client, target: Target, path: str) -> dict[str, Any]:
-    wire = f"GET {target.base_path}{path} HTTP/1.1\r\nHost: {target.host_header}\r\nAccept: application/json\r\n\r\n"
+    wire = f"GET {target.base_path}{path} HTTP/1.1\r\n{target.headers}Accept: application/json\r\n\r\n"
     answer = await client.exchange(wire.encode())
     if isinstance(answer, Broken):
         raise RunError(f"Nothing answers at {target}: {answer.detail}.")
+    if answer.status in {401, 403}:
+        raise RunError(f"{target} asks for an API key with the scope recommend (GET {path}): give one with --key-file.")
     if answer.status != 200:
         raise RunError(f"{target} answered GET {path} with status {answer.status}; is it Recollect, and is it ready?")
     try:

@@ -87,18 +87,18 @@ class Traffic:
     """The stream of requests of one test.
 
     Args:
-        host_header: the Host header's value.
+        headers: lines of every request's head, each with its line break: Host, and a key where one is needed.
         base_path: what comes before the routes of the API, without a slash at its end.
         run_id: makes idempotency keys and unknown users of this run its own, `[A-Za-z0-9_-]{1,40}`.
     """
 
     def __init__(
-        self, population: Population, mix: Mix, rng: random.Random, *, host_header: str, base_path: str, run_id: str
+        self, population: Population, mix: Mix, rng: random.Random, *, headers: str, base_path: str, run_id: str
     ) -> None:
         self._population = population
         self._mix = mix
         self._rng = rng
-        self._head = f"Host: {host_header}\r\nUser-Agent: recollect-loadtest\r\nAccept: application/json\r\n"
+        self._head = f"{headers}User-Agent: recollect-loadtest\r\nAccept: application/json\r\n"
         self._base_path = base_path
         self._run_id = run_id
         self._keys = itertools.count()

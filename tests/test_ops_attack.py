@@ -69,7 +69,7 @@ async def _attack(
     client = Client("127.0.0.1", port, connections)
     population = Population(("1", "2", "3"), ("10", "11"), "a test", "a test")
     traffic = Traffic(
-        population, Mix(feedback=feedback), random.Random(1), host_header="h", base_path="", run_id="test-run"
+        population, Mix(feedback=feedback), random.Random(1), headers="Host: h\r\n", base_path="", run_id="test-run"
     )
     attack = Attack(client, traffic, rules or ClientRules(), random.Random(1), outcomes.append)
     try:
@@ -233,7 +233,9 @@ async def test_a_stopped_attack_sends_no_more_and_finishes_what_is_under_way(ser
     outcomes: list[Outcome] = []
     client = Client("127.0.0.1", service.port, 8)
     population = Population(("1",), ("10",), "a test", "a test")
-    traffic = Traffic(population, Mix(feedback=0), random.Random(1), host_header="h", base_path="", run_id="test-run")
+    traffic = Traffic(
+        population, Mix(feedback=0), random.Random(1), headers="Host: h\r\n", base_path="", run_id="test-run"
+    )
 
     def note(outcome: Outcome) -> None:
         outcomes.append(outcome)

@@ -10,6 +10,7 @@ from ops import bench
 from ops.benchmarks import outage, telemetry
 from ops.benchmarks.archiving import Archiving, ArchivingTask
 from ops.benchmarks.child import ask
+from ops.benchmarks.keys import measure as measure_keys
 from ops.closed_loop import Throughput
 from ops.workbench import Workbench
 from service.errors import RunError
@@ -120,3 +121,8 @@ def test_a_measured_process_that_fails_is_one_sentence(tmp_path: Path) -> None:
     task = ArchivingTask(redis_url="redis://127.0.0.1:1/0", directory=str(tmp_path), events=1)
     with pytest.raises(RunError, match=r"ops\.benchmarks\.archiving failed: .*Connect"):
         ask("ops.benchmarks.archiving", task, Archiving)
+
+
+def test_what_a_key_costs_is_measured_in_every_case() -> None:
+    """Without keys, by either header, and refused."""
+    assert set(measure_keys(calls=20, rounds=1)) == {"no keys", "bearer", "x-api-key", "refused"}

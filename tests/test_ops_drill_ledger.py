@@ -87,7 +87,7 @@ def _witness(feedback: float) -> tuple[Witness, Ledger]:
         population,
         Mix(feedback=feedback),
         random.Random(1),
-        host_header="h:1",
+        headers="Host: h:1\r\n",
         base_path="",
         run_id="chaos-test",
         ledger=ledger,

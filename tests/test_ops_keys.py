@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from ops.keys import app
+from ops.population import Target
+from ops.presented import key_in
 from ops.refusal import run
+from service.errors import UsageError
 from service.security.key import digest_of
 from service.security.keyfile import KeyFile
 
@@ -108,6 +111,23 @@ def test_bad_usage_makes_nothing(recollect: Recollect, tmp_path: Path, argv: lis
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert complaint in err
     assert not (tmp_path / "var").exists()
+
+
+def test_a_command_presents_a_key_from_a_file(recollect: Recollect, tmp_path: Path) -> None:
+    """As `create` printed it; what is no key is refused, and a target does not show it."""
+    path = tmp_path / "key"
+    path.write_text(recollect("create", "--scope", "recommend")[1])
+    key = key_in(path)
+    assert key == path.read_text().strip()
+    target = Target("::1", 8080, "", key)
+    assert target.headers == f"Host: [::1]:8080\r\nAuthorization: Bearer {key}\r\n"
+    assert str(key) not in repr(target) + str(target)
+    assert key_in(None) is None
+    path.write_text("secret")
+    with pytest.raises(UsageError, match="holds no API key"):
+        key_in(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        key_in(tmp_path / "absent")
 
 
 def test_what_cannot_be_logged_is_not_done(recollect: Recollect, tmp_path: Path) -> None:

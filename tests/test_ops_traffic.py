@@ -17,7 +17,9 @@ _ITEMS = tuple(str(number) for number in range(50))
 
 def _traffic(mix: Mix | None = None, *, users: tuple[str, ...] = _USERS, seed: int = 1) -> Traffic:
     population = Population(users, _ITEMS, "a test", "a test")
-    return Traffic(population, mix or Mix(), random.Random(seed), host_header="h:1", base_path="/base", run_id="run")
+    return Traffic(
+        population, mix or Mix(), random.Random(seed), headers="Host: h:1\r\n", base_path="/base", run_id="run"
+    )
 
 
 def _list(request: Request, **changes: Any) -> Answer:

@@ -129,7 +129,7 @@ async def compare(
             population,
             Mix(),
             _rng(plan, "traffic"),
-            host_header=target.host_header,
+            headers=target.headers,
             base_path="",
             run_id=f"outage-{secrets.token_hex(6)}",
         )

@@ -97,7 +97,7 @@ class Load:
             population,
             Mix(),
             traffic_rng,
-            host_header=self._target.host_header,
+            headers=self._target.headers,
             base_path=self._target.base_path,
             # Keys must differ between runs, or the service would take a second run's events for copies.
             run_id=f"chaos-{secrets.token_hex(6)}",
