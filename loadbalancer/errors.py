@@ -11,7 +11,8 @@
     ├── PortTaken             (1)   somebody else listens where we should, or no port is free
     ├── LeftoverAlive         (1)   a process of an earlier run cannot be ended
     ├── PartFailed            (1)   a part did not come up
-    └── RestartFailed         (1)   a rolling restart did not finish in time, or cannot go on
+    ├── RestartFailed         (1)   a rolling restart did not finish in time, or cannot go on
+    └── ReloadFailed          (1)   nginx did not take its new files in time
 """
 
 from __future__ import annotations
@@ -61,3 +62,7 @@ class PartFailed(BalancerError):
 
 class RestartFailed(BalancerError):
     """A rolling restart did not finish in time."""
+
+
+class ReloadFailed(BalancerError):
+    """Some nginx did not take its new files in time."""

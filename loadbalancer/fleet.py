@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 # What signals ask for. A terminal that closes sends SIGHUP, so that one stops too.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RESTART_SIGNAL = signal.SIGUSR1
+RELOAD_SIGNAL = signal.SIGUSR2
 
 _SPARE_EVERY_S = 2.0
 _TIDY_UP_S = 2.0
@@ -109,6 +110,11 @@ class Fleet:
     def ask_to_restart(self) -> None:
         """Restart the replicas one after the other."""
         self._seen.put_nowait(RestartAsked())
+
+    def reload(self) -> None:
+        """Have every nginx read its certificate again; whoever is connected stays so."""
+        for child in self._children.values():
+            child.reload()
 
     async def run(self) -> None:
         """Start everything, keep it running, and return when all of it has stopped because somebody asked.

@@ -58,7 +58,8 @@ def binaries(settings: BalancerSettings, *, redis: bool) -> tuple[Binary, Binary
 
 def base_url(settings: BalancerSettings) -> str:
     """Return the address at which clients on this machine reach the balancer."""
-    return f"http://{address(reachable(settings.host), settings.port)}"
+    scheme = "http" if settings.tls_cert is None else "https"
+    return f"{scheme}://{address(reachable(settings.host), settings.port)}"
 
 
 def lay_out(plan: Plan) -> tuple[Part, ...]:

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loadbalancer import nginx_problems, nginx_routes
+from loadbalancer import nginx_clients, nginx_problems, nginx_routes
 from loadbalancer.errors import BadSetting
 from loadbalancer.topology import address
 
@@ -29,8 +29,18 @@ if TYPE_CHECKING:
     from loadbalancer.settings import BalancerSettings
     from loadbalancer.topology import Balancer, Topology
 
-# Directives that only some versions or builds have; `nginx_files.probe` says which.
-OPTIONAL_DIRECTIVES = ("max_headers", "fastcgi_temp_path", "uwsgi_temp_path", "scgi_temp_path")
+# Directives that only some versions or builds have, with their value, or None for a folder of theirs; which of them an
+# nginx has is what `nginx_files.probe` finds out.
+OPTIONAL_DIRECTIVES = {
+    "max_headers": "64",
+    # How long an idle connection stays open when its worker is to go, so that no request is sent into one that closes.
+    "keepalive_min_timeout": "1s",
+    "fastcgi_temp_path": None,
+    "uwsgi_temp_path": None,
+    "scgi_temp_path": None,
+    # On where TLS is spoken.
+    "http2": "off",
+}
 
 _MOST_OPEN_FILES = 20_000
 _MOST_CONNECTIONS = 4096
@@ -86,8 +96,17 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "ERROR_LOG": _quoted(here.logs / f"{balancer.name}.error.log"),
         "ACCESS_LOG": _quoted(here.logs / f"{balancer.name}.access.log"),
         "OPTIONAL": _optional(here),
-        "LIMIT_ZONES": _limit_zones(settings),
-        "LIMITS": _limits(settings),
+        "CLIENT_TIMEOUT_S": str(settings.client_timeout_s),
+        "SEND_TIMEOUT_S": str(2 * settings.client_timeout_s),
+        "REAL_ADDRESS": nginx_clients.real_address(settings),
+        "LIMIT_ZONES": nginx_clients.zones(settings),
+        "LIMITS": nginx_clients.limits(settings),
+        "CLIENT_MAPS": nginx_clients.maps(settings),
+        "SSL": nginx_clients.listening(settings, http2_directive="http2" in here.features),
+        "TLS": nginx_clients.tls(settings, _quoted, http2_directive="http2" in here.features),
+        "HEADERS": "\n".join("    " + line for line in nginx_clients.headers(settings)),
+        "HEALTH_HEADERS": "\n".join("      " + line for line in nginx_clients.headers(settings)),
+        "CLIENT_LOCATIONS": nginx_clients.locations(settings),
         "MAPS": nginx_routes.maps(),
         "UPSTREAMS": "\n".join(_upstream(name, bound, topology, settings) for name, bound in _upstreams(settings)),
         "LISTEN": address(balancer.host, balancer.port),
@@ -100,14 +119,14 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "EVENTS_BUDGET_MS": str(settings.events_budget_ms),
         "OTHER_TIMEOUT_MS": str(settings.other_timeout_ms),
         "OTHER_BUDGET_MS": str(2 * settings.other_timeout_ms),
-        "ERROR_PAGES": "\n".join("    " + line for line in nginx_problems.error_pages()),
-        "CHOICES": nginx_routes.choices(),
+        "ERROR_PAGES": "\n".join("    " + line for line in _pages()),
+        "CHOICES": nginx_routes.choices(settings),
         "LISTS": nginx_routes.lists(settings, _quoted(here.models)),
-        "PROBLEMS": nginx_problems.locations(),
+        "PROBLEMS": nginx_problems.locations(nginx_clients.headers(settings)),
     }
     text = re.sub(r"@([A-Z_]+)@", lambda match: values[match.group(1)], _template())
     # A block that came out empty leaves no hole.
-    return re.sub(r"\n\s*\n(\s*\n)+", "\n\n", text)
+    return re.sub(r"\{\n\s*\n", "{\n", re.sub(r"\n\s*\n(\s*\n)+", "\n\n", text))
 
 
 @cache
@@ -123,32 +142,17 @@ def _quoted(value: Path | str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def _pages() -> list[str]:
+    return [*nginx_problems.error_pages(), nginx_problems.limit_page(), nginx_problems.plain_page()]
+
+
 def _optional(here: Surroundings) -> str:
     lines = []
-    for name in OPTIONAL_DIRECTIVES:
-        if name in here.features:
-            value = "64" if name == "max_headers" else _quoted(here.run_dir / name.removesuffix("_temp_path"))
-            lines.append(f"  {name} {value};")
+    for name, value in OPTIONAL_DIRECTIVES.items():
+        if name in here.features and name != "http2":
+            folder = _quoted(here.run_dir / name.removesuffix("_temp_path"))
+            lines.append(f"  {name} {value or folder};")
     return "\n".join(lines)
-
-
-def _limit_zones(settings: BalancerSettings) -> str:
-    if settings.loopback_only:
-        return ""
-    return (
-        "  limit_conn_zone $binary_remote_addr zone=connections:2m;\n"
-        "  limit_conn_status 429;\n"
-        f"  limit_req_zone $binary_remote_addr zone=requests:2m rate={settings.client_requests_per_s}r/s;\n"
-        "  limit_req_status 429;\n"
-    )
-
-
-def _limits(settings: BalancerSettings) -> str:
-    if settings.loopback_only:
-        return ""
-    burst = f" burst={settings.client_burst}" if settings.client_burst else ""
-    nodelay = " nodelay" if settings.client_burst else ""
-    return f"    limit_conn connections {settings.client_connections};\n    limit_req zone=requests{burst}{nodelay};"
 
 
 def _upstreams(settings: BalancerSettings) -> tuple[tuple[str, int | None], ...]:

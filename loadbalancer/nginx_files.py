@@ -59,7 +59,7 @@ def probe(nginx: Path) -> frozenset[str]:
     with tempfile.TemporaryDirectory(prefix="recollect-nginx-") as folder:
         path = Path(folder)
         while True:
-            lines = [f"{name} {'64' if name == 'max_headers' else name};" for name in known]
+            lines = [f"{name} {OPTIONAL_DIRECTIVES[name] or name};" for name in known]
             text = f'pid "{path}/nginx.pid"; events {{ }} http {{ access_log off; {" ".join(lines)} }}\n'
             (path / "nginx.conf").write_text(text)
             complaint = _complaint(command(nginx, path, path / "error.log"))
@@ -84,6 +84,19 @@ def install(argv: Sequence[str], run_dir: Path, text: str) -> None:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "nginx.conf").write_text(text, encoding="utf-8")
+    check(argv, run_dir)
+
+
+def check(argv: Sequence[str], run_dir: Path) -> None:
+    """Let nginx check the configuration that is installed, and the certificates that it names.
+
+    Args:
+        argv: what `command` returned for run_dir.
+        run_dir: the folder of this nginx.
+
+    Raises:
+        ConfigurationRefused: nginx does not agree.
+    """
     complaint = _complaint(argv)
     if complaint is not None:
         raise ConfigurationRefused(f"nginx refuses the configuration in {run_dir}: {complaint}")

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadbalancer.nginx_problems import error_pages
+from loadbalancer import nginx_clients
+from loadbalancer.nginx_problems import error_pages, limit_page
 
 if TYPE_CHECKING:
     from loadbalancer.settings import BalancerSettings
@@ -51,6 +52,8 @@ ROUTES = (
     Route("/readyz", "ready"),
 )
 
+_HEALTH = ("health", "ready")
+
 # The static file that stands in when no replica answers, its type, and the requests whose answer it is: the query of
 # any other asks for what is not in the file.
 _STATICS = {
@@ -70,12 +73,16 @@ def maps() -> str:
     return "\n".join(lines)
 
 
-def choices() -> str:
-    """Return the directives that find a request's route."""
-    return "\n".join(
-        f'    if ($request_uri ~ "{route.pattern}") {{ set $route "{route.path}"; set $to {route.to}; }}'
-        for route in ROUTES
-    )
+def choices(settings: BalancerSettings) -> str:
+    """Return the directives that find a request's route; each may overrule those before it."""
+    found: dict[bool, list[str]] = {False: [], True: []}
+    for route in ROUTES:
+        found[route.to in _HEALTH].append(
+            f'if ($request_uri ~ "{route.pattern}") {{ set $route "{route.path}"; set $to {route.to}; }}'
+        )
+    # Health is for whoever asks: a health checker knows an address and no name.
+    lines = [*found[False], *nginx_clients.preflight(settings), *nginx_clients.foreign(settings), *found[True]]
+    return "\n".join("    " + line for line in lines)
 
 
 def lists(settings: BalancerSettings, models: str) -> str:
@@ -85,15 +92,16 @@ def lists(settings: BalancerSettings, models: str) -> str:
         settings: the balancer's.
         models: the folder with the static lists, quoted for nginx.
     """
-    return "\n".join(block for to in _STATICS for block in (_list(to, settings), _static(to, models)))
+    return "\n".join(block for to in _STATICS for block in (_list(to, settings), _static(to, models, settings)))
 
 
 def _list(to: str, settings: BalancerSettings) -> str:
     # error_page lines of a location replace the server's, and here a replica's answer of such a status, too; so only
     # those are said again that nginx may meet in this place.
-    pages = "\n".join(" " * 6 + line for line in error_pages(frozenset({400, 413, 500})))
+    pages = "\n".join(" " * 6 + line for line in (*error_pages(frozenset({400, 413, 500})), limit_page()))
     return f"""\
     location @{to} {{
+{nginx_clients.limits(settings)}
       proxy_pass http://lists;
       proxy_read_timeout {settings.list_timeout_ms}ms;
       proxy_next_upstream error timeout invalid_header non_idempotent http_504;
@@ -104,8 +112,9 @@ def _list(to: str, settings: BalancerSettings) -> str:
     }}"""
 
 
-def _static(to: str, models: str) -> str:
+def _static(to: str, models: str, settings: BalancerSettings) -> str:
     name, kind, _ = _STATICS[to]
+    headers = "".join(f"      {header}\n" for header in nginx_clients.headers(settings))
     return f"""\
     location @{to}_static {{
       if ($busy) {{ return 503; }}
@@ -117,7 +126,7 @@ def _static(to: str, models: str) -> str:
       add_header X-Degraded static;
       add_header Cache-Control no-store;
       add_header X-Content-Type-Options nosniff;
-      # The conditions and ranges of the request were meant for another answer.
+{headers}      # The conditions and ranges of the request were meant for another answer.
       if_modified_since off;
       etag off;
       max_ranges 0;

@@ -162,6 +162,9 @@ def balancer_part(
             environ,
             logs / f"{balancer.name}.out",
             stop_signal=signal.SIGQUIT,
+            # With the same configuration and new certificates: new workers take over, and the old ones serve what they
+            # have open.
+            reload_signal=signal.SIGHUP,
             logs=tuple(logs / f"{balancer.name}.{kind}.log" for kind in ("access", "error")),
             log_limit_bytes=settings.nginx_log_bytes,
         ),

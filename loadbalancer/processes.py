@@ -38,6 +38,7 @@ class Command:
         environ: its whole environment.
         output: the file its standard output and error are appended to.
         stop_signal: asks it to stop in good order.
+        reload_signal: asks it to read its files again; None for a program that cannot.
         logs: files that the program itself writes without end, and opens again on SIGUSR1.
         log_limit_bytes: size at which one of them is set aside.
         words: what a spare is told in order to become this part; empty for a part that no spare can be.
@@ -47,6 +48,7 @@ class Command:
     environ: Mapping[str, str]
     output: Path
     stop_signal: signal.Signals = signal.SIGTERM
+    reload_signal: signal.Signals | None = None
     logs: tuple[Path, ...] = ()
     log_limit_bytes: int = 0
     words: tuple[str, ...] = ()
@@ -72,6 +74,11 @@ class Child:
         """Ask the process to stop in good order; whatever of its group is frozen is thawed, or it could not hear it."""
         self._signal(self._command.stop_signal)
         self._signal_group(signal.SIGCONT)
+
+    def reload(self) -> None:
+        """Ask the process to read its files again, if it can."""
+        if self._command.reload_signal is not None:
+            self._signal(self._command.reload_signal)
 
     def bound_logs(self) -> bool:
         """Set aside the logs that are over their limit, and return whether there were any; may be called anywhere.

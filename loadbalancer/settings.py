@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path  # service.config.read resolves the annotations at run time
 
+from loadbalancer import clients
 from loadbalancer.errors import BadSetting
 
 
@@ -105,20 +106,28 @@ class BalancerSettings:
             "When nginx closes an idle connection to a replica; must be below RECOLLECT_KEEPALIVE_TIMEOUT_S.",
         ),
     )
-    client_connections: int = field(
-        default=200,
+    client_connections: int | None = field(
+        default=None,
         metadata=_meta(
             "RECOLLECT_CLIENT_CONNECTIONS",
             "connections",
-            "Connections one client address may hold at each nginx; not limited on a loopback address.",
+            "Requests that one client address may have open at each nginx; 200 where other machines can reach nginx.",
         ),
     )
-    client_requests_per_s: int = field(
-        default=2000,
+    client_requests_per_s: int | None = field(
+        default=None,
         metadata=_meta(
             "RECOLLECT_CLIENT_REQUESTS_PER_S",
             "requests/s",
-            "Requests per second of one client address at each nginx; not limited on a loopback address.",
+            "Requests per second of one client address at each nginx; 2000 where other machines can reach nginx.",
+        ),
+    )
+    key_requests_per_s: int | None = field(
+        default=None,
+        metadata=_meta(
+            "RECOLLECT_KEY_REQUESTS_PER_S",
+            "requests/s",
+            "Requests per second with one API key at each nginx; 2000 where other machines can reach nginx.",
         ),
     )
     client_burst: int = field(
@@ -126,7 +135,50 @@ class BalancerSettings:
         metadata=_meta(
             "RECOLLECT_CLIENT_BURST",
             "requests",
-            "Requests one client address may be ahead of its rate at each nginx; not limited on a loopback address.",
+            "Requests one client address or API key may be ahead of its rate at each nginx.",
+        ),
+    )
+    client_timeout_s: int = field(
+        default=5,
+        metadata=_meta(
+            "RECOLLECT_CLIENT_TIMEOUT_S",
+            "s",
+            "How long a client may take for its headers, or stand still in a body; twice that in reading an answer.",
+        ),
+    )
+    tls_cert: Path | None = field(
+        default=None,
+        metadata=_meta(
+            "RECOLLECT_TLS_CERT",
+            "path",
+            "A PEM file of the certificate and its chain; with it and its key, nginx speaks TLS and HTTP/2 alone.",
+        ),
+    )
+    tls_key: Path | None = field(
+        default=None, metadata=_meta("RECOLLECT_TLS_KEY", "path", "The PEM file of the certificate's private key.")
+    )
+    trusted_proxies: str | None = field(
+        default=None,
+        metadata=_meta(
+            "RECOLLECT_TRUSTED_PROXIES",
+            "addresses",
+            "Addresses or networks of proxies before nginx, comma separated; their X-Forwarded-For names the client.",
+        ),
+    )
+    hosts: str | None = field(
+        default=None,
+        metadata=_meta(
+            "RECOLLECT_HOSTS",
+            "names",
+            "The hosts that are served, comma separated, *.domain included; others get 421. Loopback is always served.",
+        ),
+    )
+    cors_origins: str | None = field(
+        default=None,
+        metadata=_meta(
+            "RECOLLECT_CORS_ORIGINS",
+            "origins",
+            "Origins whose pages may ask from a browser, comma separated, such as https://shop.example; * for all.",
         ),
     )
     nginx_log_bytes: int = field(
@@ -145,15 +197,25 @@ class BalancerSettings:
     def __post_init__(self) -> None:
         for spec, least, most in _BOUNDS:
             value = getattr(self, spec)
-            if not least <= value <= most:
+            if value is not None and not least <= value <= most:
                 env = self.__dataclass_fields__[spec].metadata["env"]
                 raise BadSetting(f"{env} must be between {least} and {most}, not {value}")
         if not self.host or any(character in _NOT_IN_AN_ADDRESS for character in self.host):
             raise BadSetting(f"RECOLLECT_BALANCER_HOST is not an address to listen on: {self.host!r}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise BadSetting("RECOLLECT_TLS_CERT and RECOLLECT_TLS_KEY are set together or not at all")
+        clients.proxies(self.trusted_proxies)
+        clients.hosts(self.hosts)
+        clients.origins(self.cors_origins)
+
+    @property
+    def tells_clients_apart(self) -> bool:
+        """Whether clients have addresses of their own, so that limits per client make sense without being asked for."""
+        return not self.loopback_only or self.trusted_proxies is not None
 
     @property
     def loopback_only(self) -> bool:
-        """Whether clients of other machines cannot reach nginx, so that limits per client make no sense."""
+        """Whether clients of other machines cannot reach nginx."""
         if self.host == "localhost":
             return True
         try:
@@ -179,7 +241,9 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("upstream_keepalive_s", 1, 3600),
     ("client_connections", 1, 1_000_000),
     ("client_requests_per_s", 1, 1_000_000),
+    ("key_requests_per_s", 1, 1_000_000),
     ("client_burst", 0, 1_000_000),
+    ("client_timeout_s", 1, 3600),
     ("start_timeout_s", 1, 86_400),
 )
 _NOT_IN_AN_ADDRESS = " \t\r\n;{}\"'\\$#/"

@@ -1,4 +1,4 @@
-"""`recollect balance`: nginx and its replicas alone; `recollect balance restart`: all replicas anew, one at a time."""
+"""`recollect balance`: nginx and its replicas alone; `restart`: replicas anew, one by one; `reload`: certificates."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from loadbalancer import home, installation, roster
-from loadbalancer.errors import NotRunning, RestartFailed
-from loadbalancer.fleet import RESTART_SIGNAL
+from loadbalancer import home, installation, nginx_files, roster
+from loadbalancer.errors import NotRunning, ReloadFailed, RestartFailed
+from loadbalancer.fleet import RELOAD_SIGNAL, RESTART_SIGNAL
+from loadbalancer.processes import group_members
 from ops.up import PROGRAM, alone, balancer_settings, children_environ, guarded, say, say_if_root, spares, supervise
 from service.errors import ModelError, ModelMissing, ModelRefused
 from service.models import artefact
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 0.05
 # One replica drains for 9 s at most and gets ready within 60 s, or is started again.
+_RELOAD_TIMEOUT_S = 10.0
 _RESTART_TIMEOUT_PER_REPLICA_S = 90.0
 
 
@@ -161,6 +163,52 @@ async def _within(load: Callable[[], None], timeout_s: float) -> None:
         await asyncio.wait_for(aside(load, "model-loader"), timeout_s)
     except TimeoutError:
         raise ModelRefused(f"the active model was not read within {timeout_s:g} s") from None
+
+
+def reload(config: Config, *, environ: Mapping[str, str] = os.environ) -> int:
+    """Have every nginx of the running installation read its certificate again, and wait until new workers serve.
+
+    Workers that were there before serve what they have open, and take nothing new.
+
+    Args:
+        config: every setting of the service.
+        environ: where the balancer's settings are.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        NotRunning: nothing runs, or it has no nginx.
+        ConfigurationRefused: nginx does not take the certificate; what was served before still is.
+        ReloadFailed: not every nginx had a new worker in time.
+    """
+    pid = home.holder_pid(config.home)
+    rows = {row.name: row for row in roster.read(config.home) if row.name.startswith("nginx-") and row.pid is not None}
+    if not rows:
+        raise NotRunning(f"No nginx runs in {config.home} (yet)")
+    nginx, _ = installation.binaries(balancer_settings(environ, replicas=None, port=None), redis=False)
+    for name in rows:
+        run_dir = config.home / "run" / name
+        nginx_files.check(nginx_files.command(nginx.path, run_dir, config.logs / f"{name}.error.log"), run_dir)
+    before = {name: _processes(row) for name, row in rows.items()}
+    os.kill(pid, RELOAD_SIGNAL)
+    deadline_s = time.monotonic() + _RELOAD_TIMEOUT_S
+    waiting = dict(rows)
+    while waiting:
+        if time.monotonic() > deadline_s:
+            raise ReloadFailed(
+                f"After {_RELOAD_TIMEOUT_S:g} s these have no new worker: {', '.join(waiting)}; their error logs are in"
+                f" {config.logs}"
+            )
+        for name in [name for name, row in waiting.items() if _processes(row) - before[name]]:
+            del waiting[name]
+            say(f"{name} has read its files again")
+        time.sleep(_LOOK_EVERY_S)
+    return 0
+
+
+def _processes(row: Row) -> set[int]:
+    return set() if row.pid is None else set(group_members(row.pid, row.output))
 
 
 def _replicas(home_dir: Path) -> dict[str, Row]:

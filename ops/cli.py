@@ -144,6 +144,14 @@ def balance_restart(as_json: Json = False) -> int:
     return restart(_config(), as_json=as_json)
 
 
+@balance_app.command("reload")
+def balance_reload() -> int:
+    """Have nginx read a new certificate, losing no request."""
+    from ops.balance import reload
+
+    return reload(_config())
+
+
 @app.command()
 def train(
     data: Data,

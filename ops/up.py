@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from loadbalancer import home, installation, ports, sockets
-from loadbalancer.fleet import RESTART_SIGNAL, STOP_SIGNALS, Fleet
+from loadbalancer.fleet import RELOAD_SIGNAL, RESTART_SIGNAL, STOP_SIGNALS, Fleet
 from loadbalancer.processes import spawn_attached
 from loadbalancer.settings import BalancerSettings
 from ops.refusal import HELD_BACK
@@ -52,7 +52,7 @@ def up(
     environ: Mapping[str, str] = os.environ,
     program: Sequence[str] = PROGRAM,
 ) -> int:
-    """Start everything, and run until SIGINT, SIGTERM or SIGHUP; SIGUSR1 restarts the replicas one after the other.
+    """Start everything, and run until SIGINT, SIGTERM or SIGHUP; SIGUSR1 restarts the replicas, SIGUSR2 reloads nginx.
 
     Args:
         config: every setting of the service.
@@ -196,6 +196,7 @@ async def _supervise(fleet: Fleet) -> None:
         if not _under_nohup(number):
             loop.add_signal_handler(number, fleet.ask_to_stop)
     loop.add_signal_handler(RESTART_SIGNAL, fleet.ask_to_restart)
+    loop.add_signal_handler(RELOAD_SIGNAL, fleet.reload)
     await fleet.run()
 
 
@@ -215,10 +216,10 @@ def alone(config: Config, settings: BalancerSettings) -> Iterator[None]:
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Make every signal that asks to stop raise KeyboardInterrupt, so that what was begun is undone."""
-    before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, RESTART_SIGNAL)}
+    before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, RESTART_SIGNAL, RELOAD_SIGNAL)}
     for number in before:
         if not _under_nohup(number):
-            signal.signal(number, _ignore if number is RESTART_SIGNAL else _interrupt)
+            signal.signal(number, _ignore if number in {RESTART_SIGNAL, RELOAD_SIGNAL} else _interrupt)
     try:
         yield
     finally:
@@ -247,7 +248,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """There are no replicas to restart yet; without a handler the signal would kill us."""
+    """There is nothing to restart or reload yet; without a handler the signal would kill us."""
 
 
 def _provide_model(config: Config, data: DataRequest | None, program: Sequence[str], environ: Mapping[str, str]) -> int:

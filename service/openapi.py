@@ -56,6 +56,7 @@ _ERRORS: Final[tuple[type[RequestError], ...]] = (
 # What nginx alone answers.
 _BALANCER: Final = {
     414: ("UriTooLong", "URI too long"),
+    421: ("Misdirected", "This host is not served here"),
     429: ("TooManyRequests", "Too many requests"),
     501: ("NotImplemented", "Transfer encoding not supported"),
     502: ("BadGateway", "No replica answers"),
@@ -64,7 +65,7 @@ _BALANCER: Final = {
 }
 _NAMES: Final = {error.status: "Internal" if error is RequestError else error.__name__ for error in _ERRORS}
 # Every request can meet these, whatever it asks for: a body where none belongs is looked at, too.
-_ANYWHERE: Final = (400, 405, 413, 414, 415, 429, 500, 501, 505)
+_ANYWHERE: Final = (400, 405, 413, 414, 415, 421, 429, 500, 501, 505)
 _AT_A_REPLICA: Final = (502, 503, 504)
 _KEYED: Final = (401, 403)
 _DEGRADED: Final = {

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from loadbalancer.nginx import OPTIONAL_DIRECTIVES, Surroundings
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import Balancer, Replica, Topology
 from service.app import ROUTES
+from tests.certificates import make_certificate
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -54,6 +56,18 @@ def rendered(settings: BalancerSettings, here: Surroundings = HERE, *, replicas:
 
 CASES = {
     "nginx-loopback.conf": (BalancerSettings(), HERE),
+    "nginx-tls.conf": (
+        BalancerSettings(
+            tls_cert=Path("/etc/recollect/tls.crt"),
+            tls_key=Path("/etc/recollect/tls.key"),
+            trusted_proxies="10.0.0.0/8, 192.0.2.7",
+            hosts="shop.example,*.shop.example",
+            cors_origins="https://shop.example http://localhost:3000",
+            key_requests_per_s=50,
+            client_burst=0,
+        ),
+        HERE,
+    ),
     "nginx-public.conf": (
         BalancerSettings(host="::", port=80, balancers=1, workers=2),
         dataclasses.replace(HERE, features=frozenset(), user=None, open_files=1024),
@@ -72,13 +86,59 @@ def test_the_rendered_file_is_the_golden_one(name: str) -> None:
 
 
 def test_limits_per_client_are_for_clients_of_other_machines() -> None:
-    """On a loopback address every client has the same address, so that a limit would be one for all of them."""
+    """On a loopback address all clients may have one address, so there is a limit only if somebody asked for it."""
     public = rendered(BalancerSettings(host="0.0.0.0", client_connections=7, client_requests_per_s=8, client_burst=9))
     assert "limit_conn connections 7;" in public
-    assert "rate=8r/s;" in public
+    assert "limit_req_zone $binary_remote_addr zone=requests:2m rate=8r/s;" in public
     assert "limit_req zone=requests burst=9 nodelay;" in public
+    assert "limit_req_zone $given_key zone=keys:4m rate=2000r/s;" in public
     for host in ("127.0.0.1", "::1", "localhost", "127.1.2.3"):
         assert re.search("limit_(conn|req)", rendered(BalancerSettings(host=host))) is None
+        assert "rate=8r/s;" in rendered(BalancerSettings(host=host, client_requests_per_s=8))
+    # Behind a proxy that is trusted, clients have their own addresses.
+    assert "rate=2000r/s;" in rendered(BalancerSettings(trusted_proxies="127.0.0.1"))
+
+
+def test_limits_are_wherever_a_request_is_passed_on_but_at_health() -> None:
+    """A location without them would be a way round."""
+    text = rendered(BalancerSettings(client_requests_per_s=8, key_requests_per_s=9))
+    for name, block in re.findall(r"location @(\w+) \{\n(.*?)\n    \}", text, re.DOTALL):
+        limited = "limit_req zone=requests" in block and "limit_req zone=keys" in block
+        assert limited == ("proxy_pass" in block and name != "ready"), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tls_cert": Path("a")}, "RECOLLECT_TLS_CERT and RECOLLECT_TLS_KEY are set together"),
+        ({"trusted_proxies": "10.0.0.0/8 proxy.example"}, "'proxy.example' is no IP address"),
+        ({"hosts": "shop.example;"}, "RECOLLECT_HOSTS: 'shop.example;'"),
+        ({"hosts": "a.*.example"}, "RECOLLECT_HOSTS"),
+        ({"cors_origins": "shop.example"}, "'shop.example' is no origin"),
+        ({"cors_origins": 'https://shop.example"'}, "is no origin"),
+        ({"cors_origins": "https://shop.example/path"}, "is no origin"),
+        ({"cors_origins": "*,https://shop.example"}, "'\\*' is no origin"),
+    ],
+)
+def test_what_nginx_could_take_for_something_else_is_refused(settings: dict[str, Any], said: str) -> None:
+    """By the name of its variable."""
+    with pytest.raises(BadSetting, match=said):
+        BalancerSettings(**settings)
+
+
+@pytest.mark.parametrize("balancers", [1, 2])
+def test_nginx_agrees_with_tls_and_all_that_is_set_for_clients(balancers: int, tmp_path: Path) -> None:
+    """Whatever way its version has to say HTTP/2, and without a warning."""
+    binary = find_nginx(None).path
+    cert, key = make_certificate(tmp_path)
+    settings = dataclasses.replace(CASES["nginx-tls.conf"][0], tls_cert=cert, tls_key=key, port=18443)
+    here = nginx_files.surroundings(binary, run_dir=tmp_path / "run", logs=tmp_path, models=tmp_path)
+    argv = nginx_files.command(binary, tmp_path / "run", tmp_path / "nginx-0.error.log")
+    nginx_files.install(argv, tmp_path / "run", rendered(settings, here, balancers=balancers))
+    assert "[warn]" not in (tmp_path / "nginx-0.error.log").read_text()
+    key.write_text("no key")
+    with pytest.raises(ConfigurationRefused, match="cannot load certificate key"):
+        nginx_files.install(argv, tmp_path / "run", rendered(settings, here, balancers=balancers))
 
 
 def test_every_attempt_can_reach_a_living_replica() -> None:

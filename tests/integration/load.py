@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import Callable
 from typing import Self
@@ -17,10 +18,20 @@ class Load:
         clients: how many; each has one connection and one request at a time.
         retries: how often a request is sent again, 10 to 50 ms later on a new connection, when its connection broke.
         deadline_s: how long a request may take, all tries together.
+        tls: how to speak TLS; None for not at all.
     """
 
-    def __init__(self, port: int, *, clients: int = 8, retries: int = 0, deadline_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        clients: int = 8,
+        retries: int = 0,
+        deadline_s: float = 5.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._port = port
+        self._tls = tls
         self._clients = clients
         self._retries = retries
         self._deadline_s = deadline_s
@@ -43,7 +54,7 @@ class Load:
         await until(lambda: self.answered >= enough)
 
     async def _client(self, number: int) -> None:
-        connection = _Connection(self._port)
+        connection = _Connection(self._port, self._tls)
         while not self._stop.is_set():
             began_s = time.monotonic()
             try:
@@ -75,15 +86,16 @@ class Load:
 
 
 class _Connection:
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None) -> None:
         self._port = port
+        self._tls = tls
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def exchange(self, request: bytes) -> bytes:
         """Return the head of the answer in lower case."""
         if self._streams is None or self._streams[0].at_eof():
             self.close()
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls)
         reader, writer = self._streams
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -99,9 +111,11 @@ class _Connection:
 
 
 def _request(number: int) -> bytes:
+    # Of a client of its own, where proxies are believed, so that limits per client say nothing.
+    head = b"Host: localhost\r\nX-Forwarded-For: 10.0.%d.%d\r\n" % (random.randrange(256), random.randrange(256))
     if number % 4 == 0:
-        return b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
-    return b"GET /v1/recommendations/%d HTTP/1.1\r\nHost: x\r\n\r\n" % number
+        return b"POST /v1/events HTTP/1.1\r\n%bContent-Length: 2\r\n\r\n{}" % head
+    return b"GET /v1/recommendations/%d HTTP/1.1\r\n%b\r\n" % (number, head)
 
 
 async def until(predicate: Callable[[], object], timeout_s: float = 20.0) -> None:

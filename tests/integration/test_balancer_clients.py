@@ -1,0 +1,207 @@
+"""How nginx meets clients: TLS, hosts, origins, addresses behind proxies, limits, and clients that are slow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import make_certificate
+from tests.integration.balanced import Installation, new_installation
+from tests.integration.load import Load
+
+PAGE = "https://shop.example"
+RELOAD = [sys.executable, "-m", "ops", "balance", "reload"]
+# Every request is of a client of its own, if it is not about clients: the limits are low.
+addresses = (f"192.0.2.{number % 256}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A running installation with everything set that is about clients."""
+    made = new_installation(tmp_path_factory.mktemp("secure"))
+    cert, key = make_certificate(made.folder)
+    made.settings = {
+        "RECOLLECT_REPLICAS": "1",
+        "RECOLLECT_SPARES": "0",
+        "RECOLLECT_TLS_CERT": str(cert),
+        "RECOLLECT_TLS_KEY": str(key),
+        "RECOLLECT_TRUSTED_PROXIES": "127.0.0.1, 10.1.0.0/16",
+        "RECOLLECT_HOSTS": "recollect.test,*.shop.test",
+        "RECOLLECT_CORS_ORIGINS": f"{PAGE},http://localhost:3000",
+        "RECOLLECT_CLIENT_REQUESTS_PER_S": "1",
+        "RECOLLECT_KEY_REQUESTS_PER_S": "1",
+        "RECOLLECT_CLIENT_BURST": "3",
+        "RECOLLECT_CLIENT_TIMEOUT_S": "1",
+    }
+    made.start_and_wait()
+    yield made
+    made.end()
+
+
+def trusting() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@contextlib.contextmanager
+def connected(installation: Installation, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+    with (
+        socket.create_connection(("127.0.0.1", installation.port), timeout=20) as plain,
+        context.wrap_socket(plain) as client,
+    ):
+        yield client
+
+
+def ask(
+    installation: Installation, path: str, *, method: str = "GET", **headers: str
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Ask over TLS; an underscore in a header's name stands for a hyphen."""
+    connection = http.client.HTTPSConnection("127.0.0.1", installation.port, timeout=10, context=trusting())
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    with contextlib.closing(connection):
+        connection.request(method, path, headers={"X-Forwarded-For": next(addresses), **named})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+
+def presented(installation: Installation) -> bytes | None:
+    """Return the certificate that a new connection is shown."""
+    with connected(installation, trusting()) as client:
+        return client.getpeercert(binary_form=True)
+
+
+def der(cert: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(cert.read_text())
+
+
+# --- TLS
+
+
+def test_tls_is_spoken_as_of_1_2_and_with_http_2(secure: Installation) -> None:
+    """HTTP/1.1 for those who know no other; and what comes without TLS is told so."""
+    context = trusting()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context.minimum_version = context.maximum_version = version
+        with connected(secure, context) as client:
+            assert client.selected_alpn_protocol() == "h2"
+    old = trusting()
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError, match="alert protocol version"), connected(secure, old):
+        pass
+    assert ask(secure, "/v1/model")[0] == 200
+    status, headers, said = secure.get("/v1/model", headers={"Host": "localhost"})
+    assert (status, headers["Content-Type"]) == (400, "application/problem+json")
+    assert "https" in json.loads(said)["detail"]
+
+
+async def test_a_new_certificate_fails_no_request(secure: Installation) -> None:
+    """`recollect balance reload` under load; and one that nginx cannot take is refused, while the old one is served."""
+    environ = {**os.environ, **secure.settings, "RECOLLECT_HOME": str(secure.home)}
+    environ["RECOLLECT_LOGS"] = str(secure.folder / "logs")
+    before = presented(secure)
+    async with Load(secure.port, retries=1, tls=trusting()) as load:
+        await load.more(50)
+        cert, key = make_certificate(secure.folder, "renewed")
+        done = await asyncio.to_thread(subprocess.run, RELOAD, env=environ, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        await load.more(100)
+        assert presented(secure) == der(cert) != before
+    assert load.failures == []
+    key.write_text("no key")
+    done = await asyncio.to_thread(subprocess.run, RELOAD, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cannot load certificate key" in done.stderr
+    assert presented(secure) == der(cert)
+
+
+# --- who asks whom
+
+
+def test_another_host_is_not_served(secure: Installation) -> None:
+    """But health is, for a health checker knows an address and no name."""
+    for host in ("recollect.test", "a.shop.test", "RECOLLECT.test:443", "localhost", "127.0.0.1"):
+        assert ask(secure, "/v1/model", Host=host)[0] == 200, host
+    for host in ("evil.example", "shop.test.evil.example", "recollect.test.evil.example"):
+        status, _, said = ask(secure, "/v1/model", Host=host)
+        assert (status, json.loads(said)["type"]) == (421, "/problems/misdirected"), host
+        assert ask(secure, "/healthz", Host=host)[0] == ask(secure, "/readyz", Host=host)[0] == 200
+
+
+def test_pages_of_listed_origins_may_ask(secure: Installation) -> None:
+    """They may read answers and errors alike; for others, a browser keeps them to itself."""
+    wanted = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization,content-type"}
+    status, headers, _ = ask(secure, "/v1/events", method="OPTIONS", Origin=PAGE, **wanted)
+    assert (status, headers["Access-Control-Allow-Origin"], headers["Vary"]) == (204, PAGE, "Origin")
+    assert {"POST", "DELETE"} <= set(headers["Access-Control-Allow-Methods"].split(", "))
+    assert {"Authorization", "Content-Type"} <= set(headers["Access-Control-Allow-Headers"].split(", "))
+    for path, method in (("/v1/model", "GET"), ("/", "GET"), ("/healthz", "DELETE"), ("/healthz", "GET")):
+        _, headers, _ = ask(secure, path, method=method, Origin=PAGE)
+        assert headers.get_all("Access-Control-Allow-Origin") == [PAGE], path
+        assert "Retry-After" in headers["Access-Control-Expose-Headers"]
+    for origin in ("https://evil.example", f"{PAGE}.evil.example", "null", "http://shop.example"):
+        _, headers, _ = ask(secure, "/v1/model", Origin=origin)
+        assert (headers["Access-Control-Allow-Origin"], headers["Vary"]) == (None, "Origin")
+        _, headers, _ = ask(secure, "/v1/events", method="OPTIONS", Origin=origin, **wanted)
+        assert headers["Access-Control-Allow-Origin"] is None
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"), [("192.0.2.9", "192.0.2.9"), ("6.6.6.6, 192.0.2.9, 10.1.2.3", "192.0.2.9")]
+)
+def test_trusted_proxies_name_the_client(secure: Installation, said: str, believed: str) -> None:
+    """The last address that no trusted proxy has is the client's; what that client says is not believed."""
+    answer = ask(secure, "/v1/model", X_Forwarded_For=said)[2]
+    assert json.loads(answer)["forwarded_for"] == believed
+
+
+# --- how much, and how slowly
+
+
+def test_an_address_has_a_rate(secure: Installation) -> None:
+    """429 with a time to try again; others are served, and health always."""
+    answers = [ask(secure, "/recommend/1", X_Forwarded_For="198.51.100.1") for _ in range(12)]
+    assert {status for status, _, _ in answers} == {200, 429}
+    status, headers, said = next(answer for answer in answers if answer[0] != 200)
+    assert (status, headers["Retry-After"], headers["Content-Type"]) == (429, "1", "application/problem+json")
+    assert json.loads(said)["type"] == "/problems/too-many-requests"
+    assert ask(secure, "/recommend/1", X_Forwarded_For="198.51.100.2")[0] == 200
+    for path in ("/healthz", "/readyz"):
+        assert {ask(secure, path, X_Forwarded_For="198.51.100.1")[0] for _ in range(6)} == {200}
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X_API_Key"])
+def test_a_key_has_a_rate(secure: Installation, header: str) -> None:
+    """Wherever it is used from; another key has its own."""
+    statuses = [ask(secure, "/v1/model", **{header: f"Bearer {header} 1"})[0] for _ in range(12)]
+    assert set(statuses) == {200, 429}
+    assert ask(secure, "/v1/model", **{header: f"Bearer {header} 2"})[0] == 200
+
+
+HEADERS = b"GET /v1/model HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
+BODY = b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 203.0.113.1\r\nContent-Length: 9\r\n\r\nabc"
+
+
+@pytest.mark.parametrize("begun", [HEADERS, BODY])
+def test_a_client_that_stands_still_is_cut_off(secure: Installation, begun: bytes) -> None:
+    """In its headers and in its body alike."""
+    with connected(secure, trusting()) as client:
+        client.sendall(begun)
+        with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):
+            assert client.recv(1) == b""
