@@ -12,7 +12,7 @@ dead letters.
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 
 from telemetry.archive import Archive
@@ -244,24 +244,26 @@ class Consumer:
         deliveries = await self._read(sorted(streams.recheck), pending=True, block_ms=0)
         streams.ours |= streams.recheck.difference(delivered.producer for delivered in deliveries)
         streams.recheck.intersection_update(delivered.producer for delivered in deliveries)
-        ours = [delivered for delivered in deliveries if delivered.producer in streams.ours]
-        if ours:
-            await finish(self._take(ours, pending=True))
-        await self._take_all_inherited(one for one in deliveries if one.producer not in streams.ours)
+        await self._take_pending(deliveries)
 
     async def _read_bare(self) -> bool:
         """Read streams whose group a full Redis has no room for; returns whether there was something."""
         watermarks = self._archive.watermarks
         wanted = {name: watermarks.get(name, Position(0, 0)) for name in sorted(self._streams.bare)}
         deliveries = await self._stream.scan(wanted, max_entries=self._read_entries)
-        await self._take_all_inherited(deliveries)
+        await self._take_pending(deliveries)
+        # What a predecessor may have died of was among the first that we took.
+        self._streams.ours.update(delivered.producer for delivered in deliveries)
         if self._trial.failing:
             await asyncio.sleep(_BETWEEN_TRIES_S)
         return bool(deliveries)
 
-    async def _take_all_inherited(self, deliveries: Iterable[Delivered]) -> None:
+    async def _take_pending(self, deliveries: Sequence[Delivered]) -> None:
+        ours = [delivered for delivered in deliveries if delivered.producer in self._streams.ours]
+        if ours:
+            await finish(self._take(ours, pending=True))
         for producer, entries in deliveries:
-            for entry in entries:
+            for entry in entries if producer not in self._streams.ours else ():
                 if not await finish(self._take_inherited(producer, entry)):
                     # What lies behind it waits for it, or would look like a hole.
                     break

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from telemetry.keys import Keys
+from telemetry.stream import GROUP
 from tests.integration.lone_replica import Site
 
 Until = Callable[..., None]
@@ -38,17 +39,20 @@ class Struck(Site):
         super().start_consumer(output)
         self.consumer_pid = self.running[-1].pid
 
-    def post(self, count: int) -> None:
-        """Report events one request each; every one is answered 202."""
-        for _ in range(count):
-            event = {
-                "event_id": f"event-{self.posted:06d}",
-                "type": "click",
-                "user_id": f"u{self.posted % 7}",
-                "item_id": "i1",
-            }
-            assert self.report([event]) == 202
-            self.posted += 1
+    def post(self, count: int, *, together: bool = False) -> None:
+        """Report events, one request each or all in one; every request is answered 202."""
+        numbers = range(self.posted, self.posted + count)
+        events = [
+            {"event_id": f"event-{number:06d}", "type": "click", "user_id": f"u{number % 7}", "item_id": "i1"}
+            for number in numbers
+        ]
+        for some in [events] if together else [[event] for event in events]:
+            assert self.report(some) == 202
+        self.posted += count
+
+    def refused(self) -> bool:
+        """Whether Redis refuses what the replica sends."""
+        return self.metric("recollect_telemetry_connected") == 0
 
     def report(self, events: list[dict[str, Any]], **headers: str) -> int:
         request = urllib.request.Request(
@@ -145,3 +149,24 @@ def test_what_redis_loses_of_a_stream_is_sent_again(struck: Struck, wait_until: 
             wait_until(struck.all_archived, 20, what=f"everything, after Redis had lost {name} ({later} more)")
     told = struck.audit()
     assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
+
+
+def test_a_full_redis_is_archived_and_emptied_by_itself(struck: Struck, wait_until: Until) -> None:
+    """Also without the group, which a full Redis does not let anybody make; nobody raises the limit."""
+    struck.post(2)
+    wait_until(struck.all_archived, 20, what="the first events")
+    struck.freeze_consumer()
+    with struck.redis.client() as client:
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 200_000)
+        while not struck.refused():
+            struck.post(50, together=True)
+        assert client.xgroup_destroy(struck.key, GROUP)
+        struck.thaw_consumer()
+        wait_until(struck.all_archived, 40, what="everything, with Redis full")
+        told = struck.audit()
+        assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
+        # Full of what is not ours: what comes now waits in the log, lists and events are answered as ever.
+        client.config_set("maxmemory", 1)
+        struck.post(5)
+        client.config_set("maxmemory", 0)
+    wait_until(struck.all_archived, 20, what="what came while Redis was full")
