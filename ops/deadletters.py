@@ -22,6 +22,7 @@ import typer
 from ops.table import table
 from service.config import Config, from_env
 from service.errors import UsageError
+from service.streams import open_seal, stream_of
 from telemetry.errors import ArchiveError, BadEventError, SpoolFull
 from telemetry.events import Event, decode
 from telemetry.ids import rfc3339_ms
@@ -29,7 +30,6 @@ from telemetry.inspection import lines as spool_lines
 from telemetry.letters import Letter, letters, settle
 from telemetry.producer import Producer
 from telemetry.reading import read
-from telemetry.stream import RedisStream
 
 app = typer.Typer(
     help="What could not be archived, kept with the reason.", no_args_is_help=False, rich_markup_mode=None
@@ -96,9 +96,7 @@ async def _retry(config: Config, chosen: Sequence[Letter]) -> tuple[list[str], d
     root, retried, left = config.archive_dir, list[str](), dict[str, str]()
     interrupted = [letter for letter in chosen if letter.settled == "retrying"]
     done = _already_there(config, interrupted) if interrupted else set()
-    producer = Producer.open(
-        config.spool_dir, None, config.producer, RedisStream(config.stream_url, config.redis_namespace)
-    )
+    producer = Producer.open(config.spool_dir, None, config.producer, stream_of(config, open_seal(config)))
     running = asyncio.create_task(producer.run())
     try:
         for letter in chosen:

@@ -174,6 +174,13 @@ class Config:
         "path",
         "A file of at least 32 bytes, its owner's alone; with it, telemetry keeps pseudonyms instead of user ids.",
     )
+    watermark_key_file: Path | None = _setting(
+        None,
+        "RECOLLECT_WATERMARK_KEY_FILE",
+        "path",
+        "The key that the consumer seals watermarks with, 32 bytes or more, its owner's alone; every replica needs the"
+        " same one. Without it, `security/watermark.key` in the home directory, which is made if need be.",
+    )
     keys_required: bool = _setting(
         False,
         "RECOLLECT_KEYS_REQUIRED",
@@ -216,7 +223,7 @@ class Config:
 
     @property
     def security_dir(self) -> Path:
-        """Where API keys and the security log are."""
+        """Where API keys, the watermarks' key and the security log are."""
         return self.home / "security"
 
     def pseudonymiser(self) -> Pseudonymiser:
@@ -248,13 +255,14 @@ def from_env(environ: Mapping[str, str]) -> Config:
         Keys(config.redis_namespace)
     except StreamError as error:
         raise UsageError(f"RECOLLECT_REDIS_NAMESPACE: {error}") from None
-    key_file = config.pseudonym_key_file
+    key_file, sealing_file = config.pseudonym_key_file, config.watermark_key_file
     home = config.home.absolute() if environ.get("RECOLLECT_HOME") else _fixed_home(environ)
     return dataclasses.replace(
         config,
         home=home,
         logs=config.logs.absolute() if environ.get("RECOLLECT_LOGS") else home / "logs",
         pseudonym_key_file=None if key_file is None else key_file.absolute(),
+        watermark_key_file=None if sealing_file is None else sealing_file.absolute(),
     )
 
 

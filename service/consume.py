@@ -16,13 +16,13 @@ from service.listener import Listener
 from service.logs import ApplicationLog
 from service.loop import run
 from service.metrics import collect_from
+from service.streams import open_seal, stream_of
 from service.telemetry_metrics import consumer_metrics, report
 from telemetry.archive import Archive
 from telemetry.consumer import Consumer
 from telemetry.failpoints import Failpoints
 from telemetry.orphans import Orphans
 from telemetry.sinks import CountingSink
-from telemetry.stream import RedisStream
 
 _log = structlog.get_logger("recollect.consumer")
 # How long a stopping consumer ships what stopped replicas could not.
@@ -56,9 +56,9 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     archived = CountingSink()
-    settings, failpoints = config.consumer, Failpoints.parse(config.failpoint)
+    settings, failpoints, seal = config.consumer, Failpoints.parse(config.failpoint), open_seal(config)
     consumer = Consumer(
-        RedisStream(config.stream_url, config.redis_namespace),
+        stream_of(config, seal),
         Archive(config.archive_dir, part_bytes=settings.part_bytes, part_s=settings.part_s, failpoints=failpoints),
         [archived],
         settings,
@@ -69,7 +69,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     orphans = Orphans(
         config.spool_dir,
         config.producer,
-        lambda: RedisStream(config.stream_url, config.redis_namespace),
+        lambda: stream_of(config, seal),
         settings.orphan_after_s,
         report,
     )

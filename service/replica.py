@@ -31,12 +31,12 @@ from service.security.keyfile import KeyFile
 from service.security.metrics import key_metrics
 from service.security.watch import KeyWatcher
 from service.store import ModelStore
+from service.streams import open_seal, stream_of
 from service.telemetry_metrics import producer_metrics, report
 from service.watcher import Watcher
 from telemetry.failpoints import Failpoints
 from telemetry.producer import Producer
 from telemetry.pseudonym import Pseudonymiser
-from telemetry.stream import RedisStream
 
 _log = structlog.get_logger("recollect.replica")
 # How long a stopping replica tries to ship; what it cannot, the consumer job or its next start will.
@@ -67,7 +67,7 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False) -> None:
     ring = admission(config, server.host, server.port, insecure=insecure)
     if ring is None and not is_loopback(server.host):
         sys.stderr.write(f"recollect: {warning(server.host, server.port)}\n")
-    stream = RedisStream(config.stream_url, config.redis_namespace)
+    stream = stream_of(config, open_seal(config))
     failpoints = Failpoints.parse(config.failpoint)
     producer = Producer.open(config.spool_dir, slot, config.producer, stream, report, failpoints.hit)
     log = ApplicationLog(config.logs, f"replica-{producer.slot}", config.log)

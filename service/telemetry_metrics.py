@@ -24,6 +24,7 @@ _log = structlog.get_logger("recollect.telemetry")
 _WARNINGS = (
     notes.Disconnected,
     notes.Rewound,
+    notes.WatermarkDoubted,
     notes.IdentityChanged,
     notes.Dropped,
     notes.DiskRefused,

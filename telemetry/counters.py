@@ -39,6 +39,7 @@ class ProducerCounters:
         spooled_bytes: What they cost of the budget.
         rewinds: Times that Redis had forgotten something and it was sent again.
         reconnects: Connections made after the first.
+        watermarks_doubted: Times that a watermark was not believed, because its seal is not the archive's.
         identity_changes: New epochs or producer ids taken while running.
         identity_conflicts: Those of them because somebody else wrote under our id: an alarm.
         connected: Whether the stream answers now.
@@ -59,6 +60,7 @@ class ProducerCounters:
     spooled_bytes: int = 0
     rewinds: int = 0
     reconnects: int = 0
+    watermarks_doubted: int = 0
     identity_changes: int = 0
     identity_conflicts: int = 0
     connected: bool = False

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, to_fields
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamRefusedError
+from telemetry.seal import Watermark
 from telemetry.stream import Appended, Delivered, Ends, Joined, Settled, StreamState
 
 
@@ -25,6 +26,7 @@ class MemoryServer:
     Attributes:
         reachable: Its network cable.
         full: Whether it is at its limit of memory: what needs more is refused.
+        forged: Producers with something else in their watermark's place, until the next one is published.
     """
 
     def __init__(self) -> None:
@@ -33,6 +35,7 @@ class MemoryServer:
         self.announced: dict[str, float] = {}
         self.logs: dict[str, _Log] = {}
         self.watermarks: dict[str, Position] = {}
+        self.forged: set[str] = set()
         self.changed = asyncio.Event()
 
     def forget(self) -> None:
@@ -74,10 +77,12 @@ class MemoryStream:
         if not self._server.full:
             self._server.announced[producer] = unix_s
         log = self._server.logs.get(producer)
-        mark = self._server.watermarks.get(producer)
+        mark = Watermark(self._server.watermarks.get(producer))
+        if producer in self._server.forged:
+            mark = Watermark(None, "it was forged")
         if log is None:
-            return StreamState(None, None, mark)
-        return StreamState(log.last, log.entries[max(log.entries)] if log.entries else None, mark)
+            return StreamState(None, None, *mark)
+        return StreamState(log.last, log.entries[max(log.entries)] if log.entries else None, *mark)
 
     async def append(self, producer: str, batch: Batch, *, create: bool) -> Appended:
         """See `EventStream.append`."""
@@ -185,6 +190,7 @@ class MemoryStream:
             if mark is not None:
                 if not self._server.full:
                     self._server.watermarks[producer] = mark
+                    self._server.forged.discard(producer)
                 if log is not None:
                     log.entries = {at: entry for at, entry in log.entries.items() if at > mark}
         return not (self._server.full and any(mark is not None for _, _, mark in settled))

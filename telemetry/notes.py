@@ -31,6 +31,14 @@ class Rewound:
 
 
 @dataclass(frozen=True, slots=True)
+class WatermarkDoubted:
+    """What stands in the place of the archive's word is not believed, and releases nothing; told once per reason."""
+
+    producer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class IdentityChanged:
     """The producer took a new epoch or a new id while running."""
 
@@ -164,7 +172,7 @@ class EraseFailed:
 
 
 ProducerNote: TypeAlias = (
-    Connected | Disconnected | Rewound | IdentityChanged | Dropped | DiskRefused | DiskBack | Adopted
+    Connected | Disconnected | Rewound | WatermarkDoubted | IdentityChanged | Dropped | DiskRefused | DiskBack | Adopted
 )
 ConsumerNote: TypeAlias = (
     Connected

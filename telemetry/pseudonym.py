@@ -7,15 +7,11 @@ HMAC-SHA-256 (RFC 2104), cut to 128 bits: among a billion users two share a pseu
 """
 
 import hashlib
-import os
-import stat
 from pathlib import Path
 from typing import Final, overload
 
-from telemetry.errors import KeyFileError
+from telemetry.keyfile import read_key
 
-KEY_LEAST_BYTES: Final = 32
-_KEY_MOST_BYTES: Final = 4096
 _PREFIX: Final = "p-"
 _HEX_DIGITS: Final = 32
 # RFC 2104, section 2: the block size of SHA-256, and what its inner and outer keys are mixed with.
@@ -56,7 +52,7 @@ class Pseudonymiser:
         Raises:
             KeyFileError: It cannot be read, others than its owner may read it, or it is too short or too long.
         """
-        return cls(None if path is None else _read_key(path))
+        return cls(None if path is None else read_key(path, "pseudonym key"))
 
     @overload
     def of(self, user_id: str) -> str: ...
@@ -83,29 +79,3 @@ class Pseudonymiser:
         inner.update(user_id.encode("utf-8", "surrogatepass"))
         outer.update(inner.digest())
         return _PREFIX + outer.hexdigest()[:_HEX_DIGITS]
-
-
-def _read_key(path: Path) -> bytes:
-    try:
-        # Not blocking: a pipe in its place must not hang a start.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise KeyFileError(f"the pseudonym key file {path} cannot be read: {reason}") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFileError(f"the pseudonym key file {path} is not a regular file")
-        mode = stat.S_IMODE(status.st_mode)
-        if mode & 0o077:
-            raise KeyFileError(
-                f"the pseudonym key file {path} has mode {mode:04o}; nobody but its owner may have access: chmod 600"
-            )
-        if not KEY_LEAST_BYTES <= status.st_size <= _KEY_MOST_BYTES:
-            raise KeyFileError(
-                f"the pseudonym key file {path} has {status.st_size} bytes; "
-                f"a key has {KEY_LEAST_BYTES} to {_KEY_MOST_BYTES}"
-            )
-        return os.read(descriptor, status.st_size)
-    finally:
-        os.close(descriptor)

@@ -22,7 +22,15 @@ from telemetry.batch import Batch, Position
 from telemetry.counters import ProducerCounters
 from telemetry.errors import BadBatchError, SpoolError, StreamAwayError, StreamError
 from telemetry.ids import uuid7
-from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerObserver, Rewound, tell
+from telemetry.notes import (
+    Connected,
+    Disconnected,
+    IdentityChanged,
+    ProducerObserver,
+    Rewound,
+    WatermarkDoubted,
+    tell,
+)
 from telemetry.settings import ProducerSettings
 from telemetry.spool import Spool
 from telemetry.stream import Appended, EventStream, StreamState
@@ -126,6 +134,7 @@ class Shipper:
         self._batch_bytes = settings.batch_bytes
         self._connections = 0
         self._outage_told = False
+        self._doubt: str | None = None
         self._next_check_s = 0.0
         self._last_batch_s = 0.0
         self._wake = asyncio.Event()
@@ -281,10 +290,18 @@ class Shipper:
             tell(self._observer, Rewound(self._spool.producer_id, str(decision.cursor), str(self._cursor)))
         self._cursor = decision.cursor
         self._create = state.last is None
+        self._note_doubt(state.doubt)
         if state.watermark is not None:
             self.archived = state.watermark
             self._counters.released += await self._spool.release(state.watermark)
             self._on_release()
+
+    def _note_doubt(self, doubt: str | None) -> None:
+        if doubt is not None:
+            self._counters.watermarks_doubted += 1
+            if doubt != self._doubt:
+                tell(self._observer, WatermarkDoubted(self._spool.producer_id, doubt))
+        self._doubt = doubt
 
     async def _ours(self, state: StreamState) -> bytes | None:
         """Read what we hold of the stream's last entry, unless it is known to be ours."""

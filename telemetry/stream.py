@@ -11,12 +11,14 @@ Invariants of every `EventStream`:
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
 from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, to_fields
 from telemetry.connection import Argument, Command, RedisConnection, Refusal
 from telemetry.errors import GroupMissingError, StreamRefusedError
 from telemetry.keys import DEFAULT_NAMESPACE, Keys
+from telemetry.seal import FIELDS, Seal
 
 GROUP: Final = "archive"
 # One name for every consumer: the lease lets one at a time in, and its successor inherits what is pending.
@@ -36,11 +38,19 @@ class Appended(Enum):
 
 
 class StreamState(NamedTuple):
-    """What Redis has of a producer: the last id it gave (None: no stream), that entry if kept, the watermark."""
+    """What Redis has of a producer.
+
+    Attributes:
+        last: The last id it gave; None if there is no stream.
+        tail: That entry, if it is kept.
+        watermark: How far the archive says that it got; None if it says nothing.
+        doubt: Why what stands in the watermark's place is not believed; None if it is, or if nothing does.
+    """
 
     last: Position | None
     tail: Entry | None
     watermark: Position | None
+    doubt: str | None = None
 
 
 class Joined(NamedTuple):
@@ -124,13 +134,17 @@ class RedisStream:
     Args:
         url: `redis://`, `rediss://` or `unix://`.
         namespace: What our keys begin with.
+        seal: Of the installation; watermarks are written and believed with it alone.
         timeout_s: See `RedisConnection`.
 
     Raises:
         StreamError: The address is not one of Redis, or the namespace is none.
     """
 
-    def __init__(self, url: str, namespace: str = DEFAULT_NAMESPACE, *, timeout_s: float = 2.0) -> None:
+    def __init__(
+        self, url: str, namespace: str = DEFAULT_NAMESPACE, seal: Seal | None = None, *, timeout_s: float = 2.0
+    ) -> None:
+        self._seal = seal or Seal()
         self._keys = Keys(namespace)
         self._connection = RedisConnection(url, timeout_s=timeout_s)
 
@@ -151,17 +165,17 @@ class RedisStream:
             [
                 ("ZADD", self._keys.producers, unix_s, producer),
                 ("XINFO", "STREAM", self._keys.events(producer)),
-                ("HMGET", self._keys.watermark(producer), "epoch", "seq"),
+                ("HMGET", self._keys.watermark(producer), *FIELDS),
             ]
         )
         if not _is_full(announced):
             _refuse(announced)
         _refuse(watermark)
-        mark = None if None in watermark else Position(int(watermark[0]), int(watermark[1]))
+        mark = self._seal.read(producer, *watermark)
         if isinstance(stream, Refusal) and _NO_SUCH_KEY in stream.text:
-            return StreamState(None, None, mark)
+            return StreamState(None, None, *mark)
         _refuse(stream)
-        return StreamState(*_ends(stream), mark)
+        return StreamState(*_ends(stream), *mark)
 
     async def append(self, producer: str, batch: Batch, *, create: bool) -> Appended:
         """See `EventStream.append`."""
@@ -263,7 +277,8 @@ class RedisStream:
                 commands.append(("XACK", key, GROUP, *entry_ids))
             if mark is not None:
                 commands.append(("XTRIM", key, "MINID", "=", f"{mark.epoch}-{mark.seq + 1}"))
-                told.append(("HSET", self._keys.watermark(producer), "epoch", mark.epoch, "seq", mark.seq))
+                fields = self._seal.sealed(producer, mark)
+                told.append(("HSET", self._keys.watermark(producer), *chain.from_iterable(fields.items())))
         if not commands:
             return True
         # Trimming first: it makes the room that a full Redis lacks for the watermarks.

@@ -296,6 +296,16 @@ class Machine(RuleBasedStateMachine):
         self.server.watermarks.clear()
 
     @rule()
+    def forge(self) -> None:
+        self.server.forged = set(self.server.announced)
+
+    @rule(share=st.floats(0, 1))
+    def set_back(self, share: float) -> None:
+        """Put watermarks of earlier in the place of the present ones."""
+        for name, mark in self.server.watermarks.items():
+            self.server.watermarks[name] = Position(mark.epoch, int(share * mark.seq))
+
+    @rule()
     def rename(self) -> None:
         self.server.logs.clear()
 
@@ -359,6 +369,8 @@ STEPS: list[tuple[int, Callable[[Machine, Random], None]]] = [
     (1, lambda one, _: one.save()),
     (1, lambda one, rng: one.restore(rng.randint(0, 3))),
     (1, lambda one, _: one.lose_watermarks()),
+    (1, lambda one, _: one.forge()),
+    (1, lambda one, rng: one.set_back(rng.random())),
     (1, lambda one, _: one.rename()),
     (2, lambda one, rng: one.break_next(rng.choice(["refused", "broken", "reply lost"]))),
     (1, lambda one, _: one.go_away()),

@@ -8,8 +8,9 @@ import pytest
 from telemetry.batch import Batch, Entry, Position, from_entry, to_fields
 from telemetry.events import Served, decode
 from telemetry.keys import Keys
-from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerNote, Rewound
+from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerNote, Rewound, WatermarkDoubted
 from telemetry.producer import Producer
+from telemetry.seal import Seal
 from telemetry.settings import ProducerSettings
 from telemetry.shipper import Decision, GoOn, NewEpoch, NewProducer, resume
 from telemetry.stream import RedisStream, StreamState
@@ -101,7 +102,8 @@ class Line:
     def archive_says(self, seq: int) -> None:
         with self.redis.client() as client:
             key = KEYS.watermark(self.producer.producer_id)
-            client.hset(key, mapping={"epoch": self.producer.epoch, "seq": seq})
+            said = Seal().sealed(self.producer.producer_id, Position(self.producer.epoch, seq))
+            client.hset(key, mapping=dict(said.items()))
 
     async def end(self) -> None:
         await self.producer.drain(5)
@@ -273,6 +275,24 @@ async def test_drain_says_how_many_did_not_get_out(line: Line, await_until: Awai
     line.offer(9)
     assert await line.producer.drain(0.3) == 9
     line.redis.start()
+
+
+async def test_a_watermark_without_the_archives_seal_is_reported_once_and_changes_nothing(
+    line: Line, await_until: AwaitUntil
+) -> None:
+    """Not what is released, and not where we stand; the archive's own word is believed as before."""
+    line.offer(10)
+    await await_until(lambda: len(line.in_redis()) == 10)
+    with line.redis.client() as client:
+        client.hset(KEYS.watermark(line.producer.producer_id), mapping={"epoch": 7, "seq": 10})
+    await await_until(lambda: line.producer.counters.watermarks_doubted > 2)
+    (told,) = line.told(WatermarkDoubted)
+    assert isinstance(told, WatermarkDoubted)
+    assert "no seal" in told.reason
+    counters = line.producer.counters
+    assert (counters.released, counters.identity_changes, counters.unarchived_events) == (0, 0, 10)
+    line.archive_says(10)
+    await await_until(lambda: line.producer.archived == Position(1, 10))
 
 
 async def test_what_an_earlier_process_left_goes_first_and_is_released(

@@ -11,6 +11,7 @@ from telemetry.batch import Batch, Position, from_entry
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamError, StreamRefusedError
 from telemetry.keys import Keys
 from telemetry.memory import MemoryServer, MemoryStream
+from telemetry.seal import Seal
 from telemetry.stream import Appended, Ends, EventStream, Joined, RedisStream, Settled
 
 MakeStream = Callable[[], EventStream]
@@ -297,7 +298,8 @@ async def test_redis_shows_the_entry_in_plain_fields(redis_server: Any) -> None:
             b"data": b'{"seq": 1}\n{"seq": 2}\n',
             b"after": b"1-9",
         }
-        assert client.hgetall(KEYS.watermark("p")) == {b"epoch": b"1", b"seq": b"9"}
+        fields = Seal().sealed("p", Position(1, 9))
+        assert client.hgetall(KEYS.watermark("p")) == {name.encode(): text.encode() for name, text in fields.items()}
         assert client.zscore("recollect:producers", "p") == 12.5
         assert client.exists(KEYS.events("p"))
 
@@ -353,7 +355,7 @@ async def test_installations_with_their_own_namespaces_share_a_redis_and_nothing
     await ours.publish({"p": Position(1, 3)})
     assert await theirs.producers() == {}
     assert await theirs.join(["p"]) == Joined(set(), set())
-    assert await theirs.inspect("p", 1.0) == (None, None, None)
+    assert await theirs.inspect("p", 1.0) == (None, None, None, None)
     with redis_server.client() as client:
         assert {key.partition(b":")[0] for key in client.keys("*")} == {b"shop", b"shop.test"}
     for stream in (ours, theirs):

@@ -31,6 +31,7 @@ class Struck(Site):
         # One event an entry, so that there is something to lose between them.
         self.environ["RECOLLECT_TELEMETRY_BATCH_EVENTS"] = "1"
         self.environ["RECOLLECT_TELEMETRY_CHECK_INTERVAL_S"] = "0.1"
+        self.environ["RECOLLECT_SPOOL_SEGMENT_AGE_S"] = "0.1"
         self.environ["RECOLLECT_CONSUMER_DISCOVER_INTERVAL_S"] = "0.1"
         self.posted = 0
         self.consumer_pid = 0
@@ -79,6 +80,16 @@ class Struck(Site):
     @property
     def key(self) -> str:
         return Keys().events(self.producer)
+
+    @property
+    def epoch(self) -> int:
+        return int(json.loads((self.home / "spool" / "0" / "producer.json").read_bytes())["epoch"])
+
+    def doubts(self) -> int:
+        """How often the replica did not believe a watermark, or none if its log let go of everything."""
+        if not any((self.home / "spool" / "0").glob("*.wal")):
+            return 10**9
+        return self.metric("recollect_telemetry_watermarks_doubted_total")
 
     def shipped(self) -> bool:
         """Whether the stream ends with what was posted last."""
@@ -170,3 +181,40 @@ def test_a_full_redis_is_archived_and_emptied_by_itself(struck: Struck, wait_unt
         struck.post(5)
         client.config_set("maxmemory", 0)
     wait_until(struck.all_archived, 20, what="what came while Redis was full")
+
+
+def test_a_watermark_that_the_archive_did_not_give_releases_nothing(struck: Struck, wait_until: Until) -> None:
+    """Whatever stands in its place, new, old or of another epoch: it is reported, and no event is lost or doubled."""
+    struck.post(3)
+    wait_until(struck.all_archived, 20, what="the first events")
+    with struck.redis.client() as client:
+        watermark = Keys().watermark(struck.producer)
+        wait_until(lambda: client.hget(watermark, "seq") == b"3", 10, what="its watermark")
+        genuine = client.hgetall(watermark)
+        forgeries: list[dict[Any, Any]] = [
+            {"epoch": struck.epoch, "seq": 13},
+            {"epoch": struck.epoch, "seq": 10**6},
+            {"epoch": struck.epoch + 5, "seq": 1},
+            {**genuine, b"seq": 13},
+            {**genuine, b"mac": b"0" * 32, b"seq": 13},
+            {"epoch": "x", "seq": ""},
+        ]
+        struck.freeze_consumer()
+        try:
+            struck.post(10)
+            wait_until(struck.shipped, 10, what="the stream to have all")
+            client.xtrim(struck.key, maxlen=0, approximate=False)
+            for forgery in forgeries:
+                before = struck.doubts()
+                client.delete(watermark)
+                client.hset(watermark, mapping=forgery)
+                wait_until(lambda before=before: struck.doubts() > before + 1, 10, what=f"{forgery} to be seen")
+            client.hset(watermark, mapping={b"seq": 1, b"epoch": struck.epoch})
+        finally:
+            struck.thaw_consumer()
+        wait_until(struck.all_archived, 20, what="everything")
+        client.hset(watermark, mapping=genuine)
+        struck.post(2)
+        wait_until(struck.all_archived, 20, what="everything after an old watermark came again")
+    told = struck.audit()
+    assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told

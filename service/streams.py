@@ -1,0 +1,34 @@
+"""The way to Redis of every part: its address, its keys' namespace, and the key that watermarks are sealed with."""
+
+from __future__ import annotations
+
+from service.config import Config
+from service.errors import UsageError
+from telemetry.errors import KeyFileError
+from telemetry.keyfile import read_key
+from telemetry.seal import Seal, key_of_home
+from telemetry.stream import RedisStream
+
+
+def open_seal(config: Config) -> Seal:
+    """Read the installation's key for watermarks; make it if no file is named and there is none yet.
+
+    Raises:
+        UsageError: the file cannot be used; says why.
+    """
+    try:
+        if config.watermark_key_file is not None:
+            return Seal(read_key(config.watermark_key_file, "watermark key"))
+        return Seal(key_of_home(config.security_dir / "watermark.key"))
+    except KeyFileError as error:
+        raise UsageError(f"RECOLLECT_WATERMARK_KEY_FILE: {error}") from None
+
+
+def stream_of(config: Config, seal: Seal) -> RedisStream:
+    """Return one end of the road, not connected yet.
+
+    Args:
+        config: where it leads.
+        seal: see `open_seal`.
+    """
+    return RedisStream(config.stream_url, config.redis_namespace, seal)

@@ -1,0 +1,48 @@
+"""A file whose bytes, all of them, are a key."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from telemetry.errors import KeyFileError
+
+KEY_LEAST_BYTES: Final = 32
+_KEY_MOST_BYTES: Final = 4096
+
+
+def read_key(path: Path, name: str) -> bytes:
+    """Read a key.
+
+    Args:
+        path: The file.
+        name: What to call the key in a message.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        KeyFileError: It cannot be read, others than its owner may read it, or it is too short or too long.
+    """
+    try:
+        # Not blocking: a pipe in its place must not hang a start.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise KeyFileError(f"the {name} file {path} cannot be read: {reason}") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileError(f"the {name} file {path} is not a regular file")
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & 0o077:
+            raise KeyFileError(
+                f"the {name} file {path} has mode {mode:04o}; nobody but its owner may have access: chmod 600"
+            )
+        if not KEY_LEAST_BYTES <= status.st_size <= _KEY_MOST_BYTES:
+            raise KeyFileError(
+                f"the {name} file {path} has {status.st_size} bytes; a key has {KEY_LEAST_BYTES} to {_KEY_MOST_BYTES}"
+            )
+        return os.read(descriptor, status.st_size)
+    finally:
+        os.close(descriptor)
