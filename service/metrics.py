@@ -16,6 +16,8 @@ from service.models.snapshot import ModelSnapshot
 
 # What a replica itself may serve from; `service.rung` says what they mean.
 RUNGS: Final = ("stale_model", "stale")
+# Statuses that docs/operations.md has an alarm for.
+ALARMING: Final = (401,)
 _LATENCY_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
@@ -27,7 +29,8 @@ class RouteMetrics:
     def __init__(self, route: str, requests: Counter, seconds: Histogram) -> None:
         self._route = route
         self._requests = requests
-        self._statuses: dict[int, Counter] = {}
+        # There from the start: a counter that is born at 1 hides its first increase from an alarm.
+        self._statuses = {status: requests.labels(route, str(status)) for status in ALARMING}
         self.seconds = seconds.labels(route)
 
     def answered(self, status: int, seconds: float) -> None:

@@ -15,6 +15,10 @@ from structlog.testing import capture_logs
 from service.config import LogConfig
 from service.logs import ApplicationLog
 from service.metrics import Metrics, collect_from
+from service.security.gate import Gate
+from service.security.keyfile import KeyFile
+from service.security.metrics import key_metrics
+from service.security.watch import KeyWatcher
 from service.telemetry_metrics import consumer_metrics, producer_metrics, report
 from telemetry import notes
 from telemetry.archive import Archive
@@ -121,6 +125,10 @@ def test_every_metric_of_an_alarm_exists_from_the_start(
     """docs/operations.md names no metric that a scrape lacks, also before anything happened."""
     metrics = Metrics()
     collect_from(metrics.registry, lambda: producer_metrics(producer, log))
+    metrics.route("/recommend/{user_id}")
+    gate = Gate()
+    watcher = KeyWatcher(KeyFile(tmp_path / "security"), gate, lambda _: None, lambda _: None)
+    collect_from(metrics.registry, lambda: key_metrics(gate, watcher))
     consumer = Consumer(MemoryStream(MemoryServer()), Archive(tmp_path / "archive"), [], ConsumerSettings(), report)
     registry = CollectorRegistry()
     collect_from(registry, lambda: consumer_metrics(consumer, CountingSink(), log))
