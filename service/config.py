@@ -62,6 +62,18 @@ class ServerConfig:
     drain_timeout_s: float = _setting(
         8.0, "RECOLLECT_DRAIN_TIMEOUT_S", "s", "The longest a stopping replica waits for connections and events."
     )
+    list_target_s: float = _setting(
+        0.1,
+        "RECOLLECT_LIST_TARGET_S",
+        "s",
+        "How long a list may take at a replica under load before fewer are taken on and more are refused with 503.",
+    )
+    feedback_target_s: float = _setting(
+        0.3,
+        "RECOLLECT_FEEDBACK_TARGET_S",
+        "s",
+        "The same for events, the disk included; longer, so that lists are refused first.",
+    )
     backlog: int = _setting(1024, "RECOLLECT_BACKLOG", "connections", "Connections that may wait to be accepted.")
 
 

@@ -22,6 +22,7 @@
         ├── UnsupportedBody     415     encoded, or not JSON
         ├── Invalid             422     JSON of the wrong content; one entry per bad field
         └── Unavailable         503     draining, or no room for events; carries Retry-After
+            ├── Overloaded      503     more requests than can be answered in time
             └── NoModel         503     nothing to make a list of
                 └── NoModelHere 504     the same, said to nginx, which asks another replica then
 """
@@ -187,6 +188,13 @@ class Unavailable(RequestError):
     """Draining, no model, or no room for events."""
 
     status, name, title = 503, "unavailable", "Temporarily unavailable"
+
+
+class Overloaded(Unavailable):
+    """More requests than can be answered in time; this one was not begun."""
+
+    def __init__(self) -> None:
+        super().__init__("More requests are open than can be answered in time; try again later.", retry_after_s=1)
 
 
 class NoModel(Unavailable):

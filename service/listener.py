@@ -14,6 +14,7 @@ from typing import cast
 
 from aiohttp import http_parser, web
 
+from service.admission import Admission
 from service.config import ServerConfig
 from service.errors import RunError
 from service.protocol import Protocol, guarded
@@ -27,11 +28,15 @@ class Listener:
         host: the address to bind.
         port: the port to bind.
         config: timeouts and backlog.
+        admission: what is taken on; None where everything is.
     """
 
-    def __init__(self, app: web.Application, host: str, port: int, config: ServerConfig) -> None:
+    def __init__(
+        self, app: web.Application, host: str, port: int, config: ServerConfig, admission: Admission | None = None
+    ) -> None:
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         self._host, self._port, self._config = host, port, config
+        self._admission = admission
         self._socket: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -47,7 +52,7 @@ class Listener:
         await self._runner.setup()
         # Set up the line before, so it is there.
         server = cast("web.Server", self._runner.server)
-        server.request_handler = guarded(server.request_handler)
+        server.request_handler = guarded(server.request_handler, self._admission)
         loop = asyncio.get_running_loop()
 
         def connection() -> Protocol:
@@ -59,6 +64,7 @@ class Listener:
                 lingering_time=1.0,
                 # Nothing is inflated, not even what is read only to be thrown away.
                 auto_decompress=False,
+                admission=self._admission,
             )
 
         try:

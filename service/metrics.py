@@ -5,13 +5,14 @@ Label children are made once, here: looking one up per request costs more than c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.admission import Admission
 from service.models.snapshot import ModelSnapshot
 
 # What a replica itself may serve from; `service.rung` says what they mean.
@@ -88,6 +89,21 @@ class Metrics:
         self.model_swaps.inc()
         self._model.clear()
         self._model.labels(snapshot.version, snapshot.algorithm).set(1)
+
+
+def admission_metrics(admission: Admission) -> Iterator[Metric]:
+    """Yield how many requests may be open, how many are, and how many were refused, by kind, read now."""
+    kinds = (("list", admission.lists), ("feedback", admission.feedback))
+    refused = CounterMetricFamily(
+        "recollect_refused", "Requests refused with 503: more were open than can be answered in time.", labels=["kind"]
+    )
+    limits = GaugeMetricFamily("recollect_open_limit", "The most requests that may be open at once.", labels=["kind"])
+    opened = GaugeMetricFamily("recollect_open", "Requests that are open.", labels=["kind"])
+    for kind, limit in kinds:
+        refused.add_metric([kind], limit.refused)
+        limits.add_metric([kind], limit.limit)
+        opened.add_metric([kind], limit.open)
+    yield from (refused, limits, opened)
 
 
 def collect_from(registry: CollectorRegistry, source: Callable[[], Iterable[Metric]]) -> None:

@@ -6,26 +6,93 @@ without a traceback in the log, and the connection is closed; the next bytes on 
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable
-from typing import Final
+from functools import cache, lru_cache
+from typing import Any, Final
 
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE
 from aiohttp.http_exceptions import InvalidURLError
 
+from service import wire
+from service.admission import Admission, kind_of
 from service.boundary import fault, frames, problem, translated
-from service.errors import Malformed
+from service.errors import Malformed, Overloaded
+from service.reply import COMMON_HEADERS
 
 _log = structlog.get_logger("recollect.protocol")
 # The parser also lets 0.9 and 2.0 through, whose answers would look nothing like HTTP/1's.
 _SPOKEN: Final = (HttpVersion11, HttpVersion10)
+# How the targets of lists begin; what follows them decides nothing here.
+_LISTS: Final = tuple(
+    b"GET " + path for path in (b"/recommend/", b"/v1/recommendations/", b"/v1/popular", b"/v1/items/")
+)
+# Headers that make a request more than its head, or its answer the last one.
+_MORE: Final = re.compile(
+    rb"\n(?:content-length|transfer-encoding|connection|upgrade|expect)[ \t]*:", re.IGNORECASE
+).search
 RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Protocol(web.RequestHandler):
-    """aiohttp's connection, with our words for its refusals."""
+    """aiohttp's connection, with our words for its refusals.
 
-    __slots__ = ()
+    Under overload most requests are refused, so refusing must cost far less than answering. A list's GET that is whole,
+    alone and the only thing on its connection is refused as it arrives, before it is parsed; all else in `guarded`.
+
+    Args:
+        admission: what is taken on; None where everything is.
+    """
+
+    __slots__ = ("_admission", "_arrived_s", "_ends_whole")
+
+    def __init__(self, *args: Any, admission: Admission | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._admission = admission
+        # When the list arrived that was taken on and is not begun; 0 if there is none.
+        self._arrived_s = 0.0
+        # Whether what came last ended where a request may end. While no request is open, the next one begins there.
+        self._ends_whole = True
+
+    def data_received(self, data: bytes) -> None:
+        """Take on, refuse or pass on what arrived; called by the loop."""
+        admission = self._admission
+        if admission is not None:
+            begins, self._ends_whole = self._ends_whole, data.endswith(b"\r\n\r\n")
+            # Nothing is open or waits on this connection, and a whole head came.
+            alone = begins and self._ends_whole and self._waiter is not None and not self._messages
+            if alone and data.startswith(_LISTS):
+                lists = admission.lists
+                if not lists.full:
+                    lists.enter()
+                    self._arrived_s = self._loop.time()
+                elif _is_one(data) and not self._close and not self._force_close:
+                    lists.refuse()
+                    self._refuse()
+                    return
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let go of what was taken on and will not be begun; called by the loop."""
+        if self.take_arrival() is not None and self._admission is not None:
+            self._admission.lists.drop()
+        super().connection_lost(exc)
+
+    def take_arrival(self) -> float | None:
+        """Return when the list arrived that is begun now, if it was taken on when it did; once."""
+        arrived_s, self._arrived_s = self._arrived_s, 0.0
+        return arrived_s or None
+
+    def _refuse(self) -> None:
+        transport = self.transport
+        if transport is not None:
+            # It is in use: not to be closed as idle.
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            transport.write(_refusal(rfc822_formatted_time()))
 
     def handle_error(
         self,
@@ -54,12 +121,15 @@ class Protocol(web.RequestHandler):
         return response
 
 
-def guarded(handler: RequestHandler) -> RequestHandler:
+def guarded(handler: RequestHandler, admission: Admission | None = None) -> RequestHandler:
     """Wrap an application's whole handling, routing included, so that only answers of ours leave it.
 
     Args:
         handler: aiohttp's entry into the application.
+        admission: what is taken on; None where everything is.
     """
+    if admission is not None:
+        handler = _admitted(handler, admission)
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         if request.version not in _SPOKEN:
@@ -72,6 +142,52 @@ def guarded(handler: RequestHandler) -> RequestHandler:
             return problem(translated(error))
 
     return answer
+
+
+def _admitted(handler: RequestHandler, admission: Admission) -> RequestHandler:
+    """Refuse what is beyond the limits, before its body is read, and tell them how long the rest took."""
+    clock = asyncio.get_running_loop().time
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        protocol = request.protocol
+        arrived_s = protocol.take_arrival() if isinstance(protocol, Protocol) else None
+        limit = admission.of(kind_of(request.raw_path)) if arrived_s is None else admission.lists
+        if limit is None:
+            return await handler(request)
+        if arrived_s is None:
+            if not limit.enter():
+                return problem(Overloaded())
+            arrived_s = clock()
+        try:
+            return await handler(request)
+        finally:
+            limit.leave(arrived_s, clock())
+
+    return answer
+
+
+def _is_one(data: bytes) -> bool:
+    """Whether bytes that end as a head does are one request without a body, after which the connection stays open."""
+    return data.find(b"\r\n\r\n") == len(data) - 4 and b" HTTP/1.1\r\n" in data and not _MORE(data)
+
+
+@cache
+def _refusal_head() -> tuple[bytes, bytes]:
+    error = Overloaded()
+    body = wire.encode(error.problem())
+    common = "".join(f"{name}: {value}\r\n" for name, value in COMMON_HEADERS.items())
+    head = (
+        f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n{common}"
+        f"Retry-After: {error.retry_after_s}\r\nContent-Length: {len(body)}\r\nDate: "
+    )
+    return head.encode("ascii"), f"\r\nServer: {SERVER_SOFTWARE}\r\n\r\n".encode("ascii") + body
+
+
+@lru_cache(maxsize=1)
+def _refusal(date: str) -> bytes:
+    """Return the whole refusal, made once a second."""
+    head, rest = _refusal_head()
+    return head + date.encode("ascii") + rest
 
 
 async def expect(request: web.Request) -> None:

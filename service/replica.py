@@ -15,14 +15,15 @@ import structlog
 from threadpoolctl import threadpool_limits
 
 from service.admin import build_admin_app
+from service.admission import Admission
 from service.app import build_app
 from service.config import Config
-from service.docs_page import page
 from service.errors import RunError
 from service.listener import Listener
 from service.logs import ApplicationLog
 from service.loop import run
-from service.metrics import Metrics, collect_from
+from service.metrics import Metrics, admission_metrics, collect_from
+from service.openapi import document
 from service.parts import Parts, unready
 from service.rung import follow
 from service.security.exposure import admission, is_loopback, warning
@@ -116,7 +117,9 @@ class _Replica:
         collect_from(metrics.registry, lambda: producer_metrics(producer, log))
         collect_from(metrics.registry, lambda: key_metrics(gate, self._key_watcher))
         server = config.server
-        self._listener = Listener(build_app(self._parts), server.host, server.port, server)
+        admission = Admission(server.list_target_s, server.feedback_target_s)
+        collect_from(metrics.registry, lambda: admission_metrics(admission))
+        self._listener = Listener(build_app(self._parts), server.host, server.port, server, admission)
         self._admin = Listener(build_admin_app(metrics.registry, self._unready), "127.0.0.1", server.admin_port, server)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -126,8 +129,8 @@ class _Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._key_watcher.start()
-        # Read from its file now: the loop makes no file system call once it serves.
-        page()
+        # Building it imports modules from their files, which the loop must not do once it serves.
+        document()
         self._background(self._watcher.run(), "model watcher")
         # The model first, if the store gives it at once: what listens is what is ready. A replica whose store is slow,
         # hangs or is empty listens too. It takes feedback, and the balancer gives its lists to another one.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 import pytest
 
+from service.admission import Admission, Limit
 from service.app import build_app
 from service.config import Config
 from service.listener import Listener
@@ -37,6 +39,7 @@ class Answer(NamedTuple):
 class Replica(NamedTuple):
     parts: Parts
     port: int
+    admission: Admission
 
     async def say(self, raw: bytes, answers: int = 1) -> tuple[list[Answer], bool]:
         """Send bytes; return so many answers, and whether the connection was closed right behind them."""
@@ -52,6 +55,23 @@ class Replica(NamedTuple):
             return found, closed
         finally:
             writer.close()
+
+    async def say_one_by_one(self, *requests: bytes) -> tuple[list[Answer], bool]:
+        """Send requests on one connection, each once the one before is answered; then as `say`."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        found = []
+        async with asyncio.timeout(5):
+            for raw in requests:
+                # The server has time to wait for it, as it does for most.
+                await asyncio.sleep(0.01)
+                writer.write(raw)
+                found.append(await read_answer(reader, head_only=False))
+        try:
+            closed = await asyncio.wait_for(reader.read(1), 0.05) == b""
+        except TimeoutError:
+            closed = False
+        writer.close()
+        return found, closed
 
     @property
     def faults(self) -> float:
@@ -81,9 +101,13 @@ async def replica(
     producer = Producer.open(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
     parts = Parts(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
     port = free_port()
-    listener = Listener(build_app(parts), "127.0.0.1", port, config.server)
+    admission = Admission(config.server.list_target_s, config.server.feedback_target_s)
+    listener = Listener(build_app(parts), "127.0.0.1", port, config.server, admission)
     await listener.start()
-    yield Replica(parts, port)
+    yield Replica(parts, port, admission)
+    # Whatever was sent, everything that was taken on is let go of again.
+    await listener.close()
+    assert (admission.lists.open, admission.feedback.open) == (0, 0)
     await listener.close()
     producer.close()
 
@@ -191,3 +215,105 @@ async def test_a_client_that_leaves_within_its_body_is_no_fault_of_ours(
     registry = replica.parts.metrics.registry
     await await_until(lambda: registry.get_sample_value("recollect_requests_total", labels) == 1, what="the 400")
     assert replica.faults == 0
+
+
+# --- overload: what is beyond the limits
+
+
+LIST = b"GET /v1/recommendations/u1?n=1 HTTP/1.1\r\n" + HOST + b"\r\n"
+PLAIN = b"GET /recommend/u1 HTTP/1.1\r\n" + HOST + b"\r\n"
+EVENT = b'{"events": [{"type": "click", "user_id": "u1", "item_id": "i1"}]}'
+EVENTS = b"POST /v1/events HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+DELETE = b"DELETE /v1/users/u1 HTTP/1.1\r\n" + HOST + b"\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+
+
+@contextlib.contextmanager
+def full(*limits: Limit) -> Iterator[None]:
+    """Have as many requests open as there may be."""
+    taken = [(limit, limit.limit - limit.open) for limit in limits]
+    for limit, count in taken:
+        limit.open += count
+    try:
+        yield
+    finally:
+        for limit, count in taken:
+            limit.open -= count
+
+
+def said(answer: Answer) -> tuple[int, dict[str, str], Any]:
+    return (
+        answer.status,
+        {name: value for name, value in answer.headers.items() if name != "date"},
+        orjson.loads(answer.body),
+    )
+
+
+async def test_lists_beyond_their_limit_are_refused_and_say_when_to_come_back(replica: Replica) -> None:
+    """The same words whether a request was refused as it arrived or after it was parsed; the connection stays."""
+    with full(replica.admission.lists):
+        # Whole and alone: refused as it arrives, from the second one on; two at once: refused when they are parsed.
+        first, second = (await replica.say(LIST + LIST, 2))[0]
+        answers, closed = await replica.say_one_by_one(LIST, PLAIN, LIST)
+        assert not closed
+        for answer in (first, second, *answers):
+            assert said(answer) == said(first)
+        assert (first.status, first.headers["retry-after"]) == (503, "1")
+        assert orjson.loads(first.body)["type"] == "/problems/unavailable"
+        refused = replica.admission.lists.refused
+        assert refused == 5
+        assert replica.parts.producer.counters.served.offered == 0
+        # The rest of the API that needs a model goes with the lists, whatever its method.
+        for raw in (b"GET /v1/model HTTP/1.1\r\n" + HOST + b"\r\n", GET + b"Connection: close\r\n\r\n", GET + b"\r\n"):
+            assert (await replica.say(raw))[0][0].status == 503
+    assert [answer.status for answer in (await replica.say_one_by_one(LIST, PLAIN))[0]] == [200, 200]
+
+
+async def test_a_refusal_comes_before_the_body(replica: Replica) -> None:
+    """Nothing is read, let alone parsed, for a request that will not be answered."""
+    with full(replica.admission.lists, replica.admission.feedback):
+        for head in (POST + b"Content-Length: 60000\r\n\r\n", EVENTS % 60000):
+            assert [answer.status for answer in (await replica.say(head))[0]] == [503]
+
+
+async def test_lists_are_refused_before_feedback_and_health_never(replica: Replica) -> None:
+    """Feedback has a limit of its own, and at that limit health still answers."""
+    committing = asyncio.create_task(replica.parts.producer.run())
+    with full(replica.admission.lists):
+        assert [answer.status for answer in (await replica.say(EVENTS % len(EVENT) + EVENT))[0]] == [202]
+        assert [answer.status for answer in (await replica.say(DELETE))[0]] == [202]
+        with full(replica.admission.feedback):
+            assert [answer.status for answer in (await replica.say(EVENTS % len(EVENT) + EVENT))[0]] == [503]
+            assert [answer.status for answer in (await replica.say(DELETE))[0]] == [503]
+            assert [answer.status for answer in (await replica.say(HEALTH))[0]] == [200]
+            assert [answer.status for answer in (await replica.say(HEALTH.replace(b"health", b"ready")))[0]] == [200]
+    committing.cancel()
+    await asyncio.gather(committing, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        LIST[:-2],
+        LIST + LIST[:-7],
+        LIST[:-2] + b"X-A : a\r\n\r\n",
+        LIST[:-2] + b"Content-Length: 5\r\n\r\n",
+        LIST[:-2] + b"Content-Length: 5\r\n\r\nabcde" + LIST,
+        b"GET /recommend/u1 HTTP/1.0\r\n\r\n",
+        LIST * 50,
+        b"\r\n\r\n" + LIST,
+    ],
+)
+async def test_a_client_that_leaves_takes_no_place_with_it(
+    replica: Replica, raw: bytes, await_until: Callable[..., Any]
+) -> None:
+    """Whatever was sent, and wherever it broke off: no place is taken that is not given back."""
+    for _ in range(3):
+        _, writer = await asyncio.open_connection("127.0.0.1", replica.port)
+        writer.write(LIST)
+        await writer.drain()
+        writer.write(raw)
+        await writer.drain()
+        writer.transport.abort()
+    await await_until(lambda: replica.admission.lists.open == 0, what="the places")
+    assert [answer.status for answer in (await replica.say(LIST))[0]] == [200]
