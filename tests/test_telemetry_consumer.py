@@ -153,7 +153,7 @@ async def test_the_archive_keeps_the_producers_bytes(site: Site, await_until: Aw
     line = encode(feedback(1), "p", 1, 1).replace(b'"position"', b'"later":true,"position"')
     site.add("p", "1-1", to_fields(Batch(1, 1, [line])))
     site.consumer()
-    await await_until(lambda: list(read(site.archive)) == [line])
+    await await_until(lambda: list(read(site.archive, stored=True)) == [line])
 
 
 async def test_redis_loses_everything_and_nothing_is_lost_or_doubled(site: Site, await_until: AwaitUntil) -> None:
@@ -214,7 +214,7 @@ async def test_a_bad_entry_goes_to_the_dead_letters_and_blocks_nothing(site: Sit
         "1-3": to_fields(Batch(1, 3, lines[2:])),
     }
     site.consumer()
-    await site.resend("p", entries, lambda: list(read(site.archive)) == [lines[0], lines[2]])
+    await site.resend("p", entries, lambda: list(read(site.archive, stored=True)) == [lines[0], lines[2]])
     (letter,) = [orjson.loads(line) for line in read(site.archive, dead_letters=True)]
     assert (letter["entry_id"], letter["data"]) == ("1-2", "else")
     assert site.account() == {("p", 1): Progress(3, archived=2, dead_lettered=1)}
@@ -279,7 +279,7 @@ async def test_what_a_dead_consumer_had_taken_is_archived_by_the_next_one(site: 
     assert await zombie.read(["p"], pending=False, max_entries=10, block_ms=10)
     site.add("p", "1-3", to_fields(Batch(1, 3, lines[2:])))
     site.consumer()
-    await await_until(lambda: list(read(site.archive)) == lines)
+    await await_until(lambda: list(read(site.archive, stored=True)) == lines)
     await zombie.close()
 
 
@@ -288,14 +288,14 @@ async def test_what_a_zombie_takes_while_we_run_is_found_again(site: Site, await
     lines = [encode(served(seq), "p", epoch, seq) for epoch, seq in ((1, 1), (1, 2), (2, 1))]
     site.add("p", "1-1", to_fields(Batch(1, 1, lines[:1])))
     job = site.consumer()
-    await await_until(lambda: list(read(site.archive)) == lines[:1])
+    await await_until(lambda: list(read(site.archive, stored=True)) == lines[:1])
     with site.redis.client() as client, client.pipeline(transaction=True) as both:
         # In one transaction, so that the running consumer cannot win.
         both.xadd(KEYS.events("p"), dict(to_fields(Batch(1, 2, lines[1:2])).items()), id="1-2")
         both.xreadgroup("archive", "archive", {KEYS.events("p"): ">"})
         assert both.execute()[1]
     site.add("p", "2-1", to_fields(Batch(2, 1, lines[2:], Position(1, 2))))
-    await await_until(lambda: list(read(site.archive)) == lines)
+    await await_until(lambda: list(read(site.archive, stored=True)) == lines)
     assert job.consumer.counters.sequence_holes == 0
 
 
@@ -393,7 +393,7 @@ async def test_a_broken_event_among_inherited_ones_makes_no_hole(site: Site, awa
 
     site.consumer(check=check)
     await await_until(lambda: len(site.archived()) == 5)
-    assert list(read(site.archive)) == [lines[0], *lines[2:]]
+    assert list(read(site.archive, stored=True)) == [lines[0], *lines[2:]]
     assert site.account() == {("p", 1): Progress(6, archived=5, dead_lettered=1)}
 
 
@@ -407,7 +407,7 @@ async def test_drain_waits_for_everything_that_the_streams_hold(site: Site, awai
         entry = to_fields(Batch(1, first_seq, lines[first_seq - 1 : first_seq + 99]))
         site.add("p", f"1-{first_seq + 99}", entry)
     assert await job.consumer.drain(20)
-    assert list(read(site.archive)) == lines
+    assert list(read(site.archive, stored=True)) == lines
     with site.redis.client() as client:
         assert client.xlen(KEYS.events("p")) == 0
 

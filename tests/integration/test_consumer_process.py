@@ -81,7 +81,7 @@ class Site:
         return [self._line(producer, seq) for producer, end in sorted(self._next.items()) for seq in range(1, end)]
 
     def archived(self) -> list[bytes]:
-        return sorted(read(self.archive), key=lambda line: decode(line)[1:])
+        return sorted(read(self.archive, stored=True), key=lambda line: decode(line)[1:])
 
     def count(self) -> int:
         return sum(file.lines for file in committed_files(self.archive))
@@ -92,7 +92,7 @@ class Site:
     def is_prefix(self) -> bool:
         """Whether what is archived is the beginning of each producer's events, in order and each once."""
         found: dict[str, list[bytes]] = {producer: [] for producer in self._next}
-        for line in read(self.archive):
+        for line in read(self.archive, stored=True):
             found[decode(line).producer].append(line)
         return all(
             lines == [self._line(producer, seq) for seq in range(1, len(lines) + 1)]
