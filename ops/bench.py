@@ -445,4 +445,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from ops import foreground
+
+    sys.exit(foreground.run(lambda: main(sys.argv[1:])))

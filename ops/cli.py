@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ops import foreground
 from ops.data_options import Columns, Data, Dates, Decimal, Encoding, OptionalData, requested
 from ops.refusal import run
 
@@ -295,6 +296,8 @@ def doctor(as_json: Json = False) -> int:
     return run_doctor(_config(), as_json=as_json)
 
 
+# Verbs that compute for long in kernels that no signal reaches.
+_COMPUTING = frozenset({"train", "evaluate", "search"})
 # Verbs that write state and logs, and nothing that somebody else is to read.
 _PRIVATE = frozenset({"up", "serve", "consume", "balance", "train", "models", "keys", "deadletters"})
 
@@ -305,8 +308,11 @@ def main() -> None:
         # Whatever they make, and whatever is made on the way to it, is its owner's alone, and so is what their children
         # make: Redis, nginx and its logs.
         os.umask(0o077)
-    _register_late(sys.argv[1:])
-    sys.exit(run(app, sys.argv[1:], first=_adopt))
+    argv = sys.argv[1:]
+    _register_late(argv)
+    if argv and argv[0] in _COMPUTING:
+        sys.exit(foreground.run(lambda: run(app, argv, first=_adopt)))
+    sys.exit(run(app, argv, first=_adopt))
 
 
 def _register_late(argv: Sequence[str]) -> None:

@@ -60,6 +60,9 @@ def told(command: Callable[[], object]) -> int:
         return _say(f"{os.fspath(error.filename)!s} cannot be used: {error.strerror}", 1)
     except MemoryError as error:
         return _say(f"the memory that this process may use is not enough{f': {error}' if str(error) else ''}", 1)
+    if code == INTERRUPTED:
+        # typer makes this status of Ctrl-C, and says nothing.
+        return _say("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

@@ -12,7 +12,7 @@ import typer
 
 from ops.data_options import Columns, Data, Dates, Decimal, Encoding, requested
 from ops.progress import Stages
-from ops.refusal import HELD_BACK, INTERRUPTED
+from ops.refusal import HELD_BACK
 from ops.table import table
 from ops.train import complaints, held_back_sentence, is_active
 
@@ -148,12 +148,14 @@ def search(
         as_json: print one JSON object instead of a table.
 
     Returns:
-        0, or 130 if Ctrl-C ended the search, which publishes nothing.
+        0; 3 if the winner was published and not activated because it is much worse than the active model.
 
     Raises:
+        Interrupted: Ctrl-C ended the search, which publishes nothing; what was found is printed.
         RecollectError: the input is refused, no trial succeeded, or the winner cannot be published.
     """
     from ops import search_page, sheet
+    from service.errors import Interrupted
     from service.training import pipeline
     from service.training.data import datasets
     from service.training.search.run import search as run_search
@@ -194,8 +196,7 @@ def search(
     if not found["is_interrupted"]:
         return 0
     kept = "" if effort.study is None else "; the same command goes on from there"
-    print(f"interrupted after {_counted(found)}{kept}", file=sys.stderr)
-    return INTERRUPTED
+    raise Interrupted(f"interrupted after {_counted(found)}{kept}")
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from loadbalancer import ports, roster
 from loadbalancer.binaries import find_redis
 from loadbalancer.settings import BalancerSettings
 from ops import redis_probe
+from ops.foreground import dies_with
 from service.config import read
 from service.errors import RunError, UsageError
 
@@ -154,7 +155,14 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         """
         output = self._scratch / f"{name}.out"
         with output.open("wb") as sink:
-            process = subprocess.Popen(argv, stdout=sink, stderr=subprocess.STDOUT, env=self._environ)
+            process = subprocess.Popen(
+                argv,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=self._environ,
+                # After Ctrl-C there may be no time to stop it.
+                preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock of another thread
+            )
         self._stack.callback(_stop, process)
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         while not ready():

@@ -7,7 +7,8 @@
     ├── DataError                 (2)   a data file is refused: says which file, and which line where there is one
     ├── KeysRefused               (1)   the key file cannot be used, or is gone
     ├── RunError                  (1)   the command was right, the run failed
-    │   └── TrainingDiverged      (1)   a fit produced factors that are not finite
+    │   ├── TrainingDiverged      (1)   a fit produced factors that are not finite
+    │   └── Interrupted         (130)   Ctrl-C ended a command that has something to say of what is there
     ├── ModelError                (1)
     │   ├── ModelMissing          (1)   there is no such version, or none is active
     │   └── ModelRefused          (1)   a published directory fails its checks; the served model stays
@@ -60,6 +61,12 @@ class RunError(RecollectError):
 
 class TrainingDiverged(RunError):
     """A fit produced factors that are not finite."""
+
+
+class Interrupted(RunError):
+    """Ctrl-C ended a command that has something to say of what is there."""
+
+    exit_code = 130
 
 
 class ModelError(RecollectError):

@@ -154,7 +154,7 @@ def test_ctrl_c_ends_with_what_is_there(tmp_path: Path, capsys: pytest.CaptureFi
     assert process.returncode == 130
     assert out.splitlines()[2].split()[:2] == ["trial", "rmse"]
     assert "Published" not in out
-    assert err.splitlines()[-1].startswith("interrupted after ")
+    assert err.splitlines()[-1].startswith("recollect: interrupted after ")
     assert err.splitlines()[-1].endswith("; the same command goes on from there")
     assert "Traceback" not in err
     assert list(home.iterdir()) == []

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,36 @@ def test_what_is_refused_prints_no_result(config: Config, capsys: pytest.Capture
     with pytest.raises(DataError):
         train(config, data="/nowhere")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_ctrl_c_ends_it_and_says_so(config: Config, verb: str) -> None:
+    """With the status of an interruption, no traceback, and nothing half published."""
+    name = "algorithm" if verb == "train" else "algorithms"
+    setting = "n_epochs=100000" if verb == "train" else "svd.n_epochs=100000"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ops", verb, "--data", "demo:300x200x9000"),
+            *(f"--{name}", "svd", "--set", setting),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "RECOLLECT_HOME": str(config.home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(("measure:", "evaluate:")):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1] == "recollect: interrupted"
+    assert "Traceback" not in err
+    assert not config.models_dir.exists() or artefact.versions(config.models_dir) == []
+    assert not list(config.home.rglob("*.tmp"))
 
 
 def test_on_a_terminal_there_is_a_bar(config: Config, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from ops.foreground import dies_with
+
 
 @contextlib.contextmanager
 def awake(core: int) -> Iterator[None]:
@@ -21,7 +23,10 @@ def awake(core: int) -> Iterator[None]:
     Args:
         core: its number.
     """
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    process = subprocess.Popen(
+        [sys.executable, "-c", "while True: pass"],
+        preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock of another thread
+    )
     try:
         os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
         os.sched_setaffinity(process.pid, {core})

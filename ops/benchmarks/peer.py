@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.benchmarks.peer_program import Fold
+from ops.foreground import dies_with
 from service.errors import RunError
 
 _ROOT: Final = str(Path(__file__).resolve().parents[2])
@@ -132,6 +133,7 @@ def started(python: Path, library: str, fold: Fold) -> Iterator[Peer]:
                 stderr=said,
                 text=True,
                 cwd=scratch,
+                preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock of another thread
             )
         except OSError as error:
             raise RunError(

@@ -54,8 +54,13 @@ def in_blocks(work: Callable[[int, int], None], n: int, size: int) -> None:
             work(start, stop)
         return
     with ThreadPoolExecutor(n_threads, thread_name_prefix="training") as pool:
-        for done in [pool.submit(work, start, stop) for start, stop in blocks]:
-            done.result()
+        try:
+            for done in [pool.submit(work, start, stop) for start, stop in blocks]:
+                done.result()
+        except BaseException:
+            # Ctrl-C among others: what has not begun is not worth waiting for.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 @contextmanager
