@@ -83,10 +83,14 @@ def idempotency_key(request: web.Request) -> str | None:
     Raises:
         Invalid: it is none that we take.
     """
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not wire.valid_key(key):
+    given = request.headers.getall("Idempotency-Key", None)
+    if given is None:
+        return None
+    if len(given) > 1:
+        raise wire.bad("Idempotency-Key", f"was given {len(given)} times")
+    if not wire.valid_key(given[0]):
         raise wire.bad("Idempotency-Key", "must be 8 to 64 characters of A-Z, a-z, 0-9, - and _")
-    return key
+    return given[0]
 
 
 def request_id(request: web.Request) -> str | None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 # typing's own lacks what pydantic needs to describe it before Python 3.12
 from typing_extensions import TypedDict
@@ -36,6 +36,7 @@ ID_RULE: Final = "must be 1 to 128 characters without control characters"
 # The same for /openapi.json, in the syntax that ECMA-262, RE2 and Python share.
 ID_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]{1,128}$"
 KEY_PATTERN: Final = r"^[A-Za-z0-9_-]{8,64}$"
+_LEAP_SECOND: Final = re.compile(r"(T\d\d:\d\d:)60")
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _EVENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{8,72}$"
 
@@ -50,10 +51,15 @@ def _checked_id(value: str) -> str:
     return value
 
 
+def _whole(value: Any) -> Any:
+    """Return a number without a fraction as an int: 10.0 is an integer to JSON Schema and to JavaScript."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
 def _checked_time(value: str) -> str:
-    """Return an RFC 3339 time in UTC with milliseconds."""
+    """Return an RFC 3339 time in UTC with milliseconds; a leap second counts as the second before it."""
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(_LEAP_SECOND.sub(r"\g<1>59", value.upper()))
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None or "T" not in value.upper():
@@ -70,6 +76,7 @@ Id = Annotated[
     Field(min_length=1, max_length=128, json_schema_extra={"pattern": ID_PATTERN}),
     AfterValidator(_checked_id),
 ]
+Whole = Annotated[int, BeforeValidator(_whole)]
 Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_checked_time)]
 
 
@@ -85,8 +92,8 @@ class RecommendationsRequest(_Body):
     """A list for one user, or for nobody in particular."""
 
     user_id: Id | None = Field(default=None, description="Whose list; without it, the popular items.")
-    n: int = Field(default=N_DEFAULT, ge=1, le=N_LIMIT, description="How many items; 10 without it.")
-    offset: int = Field(
+    n: Whole = Field(default=N_DEFAULT, ge=1, le=N_LIMIT, description="How many items; 10 without it.")
+    offset: Whole = Field(
         default=0, ge=0, le=OFFSET_LIMIT, description="How many of the best to leave out first; 0 without it."
     )
     exclude: list[Id] = Field(default=[], max_length=IDS_LIMIT, description="Items never to return.")
@@ -97,8 +104,16 @@ class RecommendationsRequest(_Body):
     )
 
 
+_A_RATING_HAS_A_VALUE: Final[dict[str, Any]] = {
+    "if": {"properties": {"type": {"const": "rating"}}},
+    "then": {"required": ["value"], "properties": {"value": {"type": "number"}}},
+}
+
+
 class EventIn(_Body):
     """One thing that a user did."""
+
+    model_config = ConfigDict(json_schema_extra=_A_RATING_HAS_A_VALUE)
 
     event_id: str | None = Field(
         None,
@@ -112,8 +127,8 @@ class EventIn(_Body):
         default=None, ge=-1e9, le=1e9, allow_inf_nan=False, description="The rating; required for `rating`."
     )
     recommendation_id: Id | None = Field(default=None, description="The list that led to it.")
-    position: int | None = Field(
-        default=None, ge=0, le=OFFSET_LIMIT + N_LIMIT, description="Its place in that list, from 0."
+    position: Annotated[int, Field(ge=0, le=OFFSET_LIMIT + N_LIMIT), BeforeValidator(_whole)] | None = Field(
+        default=None, description="Its place in that list, from 0."
     )
     ts: Time | None = Field(default=None, description="When it happened, RFC 3339; without it, when it was received.")
 

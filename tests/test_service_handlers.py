@@ -17,6 +17,7 @@ import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from multidict import CIMultiDict
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 from yarl import URL
@@ -382,6 +383,19 @@ async def test_one_bad_row_refuses_the_whole_batch_and_is_named(
     assert held(parts) == []
 
 
+async def test_a_whole_number_may_have_a_point_and_a_minute_a_leap_second(client: Client, parts: Parts) -> None:
+    """10.0 is an integer to JSON Schema and to clients that know one kind of number; 23:59:60 is a time to RFC 3339."""
+    answer = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u1", "n": 3.0, "offset": 2e0})
+    assert len(answer["items"]) == 3
+    event = {"type": "click", "user_id": "u1", "item_id": "i1", "position": 3.0, "ts": "2016-12-31t23:59:60.5z"}
+    await body(client, "POST", "/v1/events", 202, json={"events": [event]})
+    recorded = held(parts)[-1]
+    assert (recorded["position"], recorded["client_time"]) == (3, "2016-12-31T23:59:59.500Z")
+    headers = CIMultiDict([("Idempotency-Key", "key_0123456789"), ("Idempotency-Key", "key_0123456789")])
+    problem = await body(client, "POST", "/v1/events", 422, json={"events": [event]}, headers=headers)
+    assert problem["errors"] == [{"field": "Idempotency-Key", "message": "was given 2 times"}]
+
+
 @pytest.mark.parametrize(
     ("path", "raw", "field"),
     [
@@ -437,7 +451,8 @@ BAD_BODIES: dict[str, tuple[bytes, int]] = {
     "a field twice": (b'{"n": 1, "n": 1}', 422),
     "null": (b"null", 422),
     "5,000 digits": (b'{"n": ' + b"9" * 5000 + b"}", 400),
-    "n is a float": (b'{"n": 10.0}', 422),
+    "n has a fraction": (b'{"n": 10.5}', 422),
+    "n is larger than any float": (b'{"n": 1e400}', 400),
     "n is a string": (b'{"n": "10"}', 422),
     "n is true": (b'{"n": true}', 422),
     "n is 0": (b'{"n": 0}', 422),
