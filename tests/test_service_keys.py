@@ -31,6 +31,7 @@ from service.security.key import (
 )
 from service.security.keyfile import KeyFile
 from service.security.keyring import Keyring
+from service.security.log import append, entry
 
 NOW_S = 1_800_000_000.0
 
@@ -160,6 +161,20 @@ def test_the_file_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None
         keys.append(made()[1])
     assert file.signature() != first
     assert len(file.read() or []) == 2
+
+
+def test_what_root_makes_belongs_to_the_owner_of_the_home(tmp_path: Path) -> None:
+    """So that the service's own user can read the keys and add to the log; who is not root makes files of their own."""
+    home = tmp_path / "var"
+    home.mkdir()
+    owner = (65534, 65534) if os.geteuid() == 0 else (os.geteuid(), home.stat().st_gid)
+    os.chown(home, *owner)
+    file = KeyFile(home / "security")
+    with file.changing() as keys:
+        keys.append(made()[1])
+    append(file.directory, [entry("activate", by="training", key=None)])
+    found = [path.stat() for path in (file.directory, *file.directory.iterdir())]
+    assert [(one.st_uid, one.st_gid) for one in found] == [owner] * 4
 
 
 def test_writers_take_turns(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import orjson
 
 from service.errors import KeysRefused
 from service.security.key import ApiKey
+from service.security.ownership import make_directory, open_private
 
 FILE: Final = "keys.json"
 LOCK: Final = "keys.lock"
@@ -82,8 +83,8 @@ class KeyFile:
             KeysRefused: the file cannot be used or written.
         """
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            make_directory(self.directory)
+            descriptor = open_private(self.directory / LOCK, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise self._unwritable(error) from None
         try:
@@ -111,7 +112,7 @@ class KeyFile:
         )
         aside = self.directory / f".{FILE}.{secrets.token_hex(4)}.tmp"
         try:
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = open_private(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             with open(descriptor, "wb") as file:  # noqa: PTH123 - a path would not take the mode
                 file.write(content)
                 file.flush()

@@ -21,6 +21,7 @@ from typing import Any, Final
 import orjson
 
 from service.security.keyfile import sync_directory
+from service.security.ownership import make_directory, open_private
 from telemetry.ids import rfc3339_ms
 
 DEADLINE_S: Final = 0.4
@@ -49,10 +50,10 @@ def append(directory: Path, entries: Sequence[dict[str, Any]]) -> None:
     Raises:
         OSError: they cannot be written.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory)
     path = directory / f"log-{time.strftime('%Y-%m', time.gmtime())}.jsonl"
     is_new = not path.exists()
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = open_private(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         size = os.fstat(descriptor).st_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from service.models.snapshot import ModelSnapshot
+from service.security.key import new_key
+from service.security.keyfile import KeyFile
 from tests.integration.balanced import new_installation
 from tests.integration.filesystem import FileSystem
 from tests.integration.lone_replica import Site
@@ -37,11 +40,13 @@ def site(
     made.end()
 
 
-def ask(port: int, path: str, *, method: str = "GET", body: Any = None) -> tuple[int, dict[str, Any]]:
+def ask(
+    port: int, path: str, *, method: str = "GET", body: Any = None, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, Any]]:
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}{path}",
         None if body is None else json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
+        {"Content-Type": "application/json", **(headers or {})},
         method=method,
     )
     try:
@@ -129,6 +134,34 @@ def _readiness(port: int) -> tuple[int, str]:
             return error.code, error.read().decode()
     except OSError:
         return 0, ""
+
+
+async def test_the_disk_of_keys_and_the_security_log_hangs(tmp_path: Path, site: Site, await_until: Until) -> None:
+    """Keys stay in force and lists go on; an erase, which cannot be accounted for, is refused and not waited for."""
+    security = site.home / "security"
+    with KeyFile(security).changing() as keys:
+        text, record = new_key(("admin",), now_s=time.time())
+        keys.append(record)
+    disk = FileSystem(tmp_path / "control", security)
+    site.environ |= disk.environ
+    site.start_consumer()
+    site.start_replica()
+    await await_until(lambda: asyncio.to_thread(site.ready), 30, what="the site")
+    loops = [process.pid for process in site.running]
+    disk.watch()
+    key = {"X-API-Key": text}
+    assert ask(site.port, "/v1/users/u7", method="DELETE", headers=key)[0] == 202
+    disk.hang()
+    for _ in range(3):
+        assert ask(site.port, "/v1/users/u8", method="DELETE", headers=key)[0] == 503
+    assert ask(site.port, "/v1/recommendations/u1", headers=key)[0] == 200
+    assert ask(site.port, "/v1/recommendations/u1")[0] == 401
+    assert ask(site.admin_port, "/readyz") == (200, {"text": "ready\n"})
+    assert disk.calls(*loops) == set()
+    disk.heal()
+    await await_until(lambda: ask(site.port, "/v1/users/u8", method="DELETE", headers=key)[0] == 202, 20)
+    assert disk.calls(*loops) == set()
+    assert set(await asyncio.to_thread(site.stop)) == {0}
 
 
 async def test_the_supervisors_disk_hangs(tmp_path: Path, await_until: Until) -> None:
