@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Parts start in the order of their tiers and stop in the reverse order.
 REDIS_TIER, CONSUMER_TIER, REPLICA_TIER, BALANCER_TIER = range(4)
 
+# Who starts a part has looked at Redis; what is wrong with it later must not keep a part from starting again.
+_SUPERVISED = "--supervised"
 # How much longer than its drain a replica may take to leave.
 _LEAVE_S = 1.0
 _CONSUMER_STOP_S = 9.0
@@ -93,7 +95,13 @@ def consumer_part(
     return Part(
         name="consumer",
         tier=CONSUMER_TIER,
-        command=_python_command(argv, ("consume", "--admin-port", str(admin_port)), environ, logs / "consumer.out"),
+        command=_python_command(
+            argv,
+            # Its own Redis is nobody else's, whatever archive was here before.
+            ("consume", "--admin-port", str(admin_port), _SUPERVISED, *(("--claim",) if redis else ())),
+            environ,
+            logs / "consumer.out",
+        ),
         probe=HttpProbe("127.0.0.1", admin_port, "/healthz"),
         ready_within_s=settings.start_timeout_s,
         stop_within_s=_CONSUMER_STOP_S,
@@ -120,7 +128,7 @@ def replica_part(
         tier=REPLICA_TIER,
         command=_python_command(
             argv,
-            ("serve", *options, "--admin-port", str(replica.admin_port)),
+            ("serve", *options, "--admin-port", str(replica.admin_port), _SUPERVISED),
             environ,
             logs / f"{replica.name}.out",
         ),

@@ -13,9 +13,21 @@ from loadbalancer import home, installation, nginx_files, roster
 from loadbalancer.errors import NotRunning, ReloadFailed, RestartFailed
 from loadbalancer.fleet import RELOAD_SIGNAL, RESTART_SIGNAL
 from loadbalancer.processes import group_members
-from ops.up import PROGRAM, alone, balancer_settings, children_environ, guarded, say, say_if_root, spares, supervise
+from ops.up import (
+    PROGRAM,
+    alone,
+    balancer_settings,
+    children_environ,
+    guarded,
+    look_at_redis,
+    say,
+    say_if_root,
+    spares,
+    supervise,
+)
 from service.errors import ModelError, ModelMissing, ModelRefused
 from service.models import artefact
+from service.preflight import require_slots
 from telemetry.aside import aside
 
 if TYPE_CHECKING:
@@ -62,6 +74,7 @@ def balance(
     guard = guarded(config, settings, insecure=insecure)
     nginx, _ = installation.binaries(settings, redis=False)
     with alone(config, settings):
+        require_slots(config, look_at_redis(config, consumer=False), settings.replicas)
         plan = installation.Plan(
             settings=settings,
             home=config.home,

@@ -42,6 +42,12 @@ Port = Annotated[
     int | None, typer.Option("--port", min=1, max=65535, help="The balancer's port; RECOLLECT_PORT, or 8080.")
 ]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="Cores to use at most; 0 for all.")]
+Claim = Annotated[
+    bool, typer.Option("--claim", help="Take the place in Redis over from another archive; its producers follow.")
+]
+Supervised = Annotated[
+    bool, typer.Option("--supervised", hidden=True, help="Started by up or balance, which has looked at Redis.")
+]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.")]
 Insecure = Annotated[
     bool,
@@ -80,13 +86,14 @@ def up(
     replicas: Replicas = None,
     port: Port = None,
     insecure: Insecure = False,
+    claim: Claim = False,
 ) -> int:
     """Start everything on this machine: Redis, a model, replicas, nginx in front, the consumer."""
     from ops.up import up as run_up
 
     config = _config()
     wanted = requested(config, data, columns, dates, encoding, decimal) if data else None
-    return run_up(config, data=wanted, replicas=replicas, port=port, insecure=insecure)
+    return run_up(config, data=wanted, replicas=replicas, port=port, insecure=insecure, claim=claim)
 
 
 @app.command()
@@ -98,6 +105,7 @@ def serve(
         int | None, typer.Option("--slot", min=0, help="Telemetry slot; by default the lowest free.")
     ] = None,
     insecure: Insecure = False,
+    supervised: Supervised = False,
 ) -> int:
     """Run one replica."""
     import dataclasses
@@ -107,18 +115,20 @@ def serve(
     config = _config()
     given: dict[str, Any] = {"host": host, "port": port, "admin_port": admin_port}
     server = dataclasses.replace(config.server, **{name: value for name, value in given.items() if value is not None})
-    run_replica(dataclasses.replace(config, server=server), slot, insecure=insecure)
+    run_replica(dataclasses.replace(config, server=server), slot, insecure=insecure, supervised=supervised)
     return 0
 
 
 @app.command()
 def consume(
     admin_port: Annotated[int, typer.Option("--admin-port", min=1, max=65535, help="Port for metrics.")] = 8092,
+    claim: Claim = False,
+    supervised: Supervised = False,
 ) -> int:
     """Run the telemetry consumer job."""
     from service.consume import consume as run_consumer
 
-    run_consumer(_config(), admin_port)
+    run_consumer(_config(), admin_port, claim=claim, supervised=supervised)
     return 0
 
 

@@ -22,6 +22,7 @@ import typer
 from ops.table import table
 from service.config import Config, from_env
 from service.errors import UsageError
+from service.preflight import installed_archive
 from service.streams import open_seal, stream_of
 from telemetry.errors import ArchiveError, BadEventError, SpoolFull
 from telemetry.events import Event, decode
@@ -96,7 +97,13 @@ async def _retry(config: Config, chosen: Sequence[Letter]) -> tuple[list[str], d
     root, retried, left = config.archive_dir, list[str](), dict[str, str]()
     interrupted = [letter for letter in chosen if letter.settled == "retrying"]
     done = _already_there(config, interrupted) if interrupted else set()
-    producer = Producer.open(config.spool_dir, None, config.producer, stream_of(config, open_seal(config)))
+    producer = Producer.open(
+        config.spool_dir,
+        None,
+        config.producer,
+        stream_of(config, open_seal(config)),
+        archive=installed_archive(config),
+    )
     running = asyncio.create_task(producer.run())
     try:
         for letter in chosen:

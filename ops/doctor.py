@@ -16,16 +16,17 @@ import shutil
 import stat
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from loadbalancer import binaries, listeners, ports, roster
+from loadbalancer import binaries, listeners, ports, redis_conf, roster
 from loadbalancer.errors import BalancerError, PortTaken
 from loadbalancer.settings import BalancerSettings
-from ops import redis_probe
+from ops.redis_health import redis_health
 from service.config import Config, read
 from service.errors import RecollectError
+from telemetry.errors import TelemetryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +81,7 @@ def examine(config: Config) -> list[Finding]:
 def _judged(check: Callable[[Config], Judgement], config: Config) -> Judgement:
     try:
         return check(config)
-    except (RecollectError, BalancerError) as error:
+    except (RecollectError, BalancerError, TelemetryError) as error:
         return "fail", f"{str(error).rstrip('.')}."
     except OSError as error:
         return "fail", f"This cannot be examined: {error}."
@@ -147,19 +148,14 @@ def _http_parser(_: Config) -> Judgement:
 
 
 def _redis(config: Config) -> Judgement:
-    if config.redis_url is None:
-        return "ok", f"{binaries.find_redis(_balancer().redis_server)}."
-    state = redis_probe.ask(config.redis_url)
-    if state.complaint is not None:
-        return "fail", f"RECOLLECT_REDIS_URL names {state.where}: {state.complaint}."
-    if state.version is None:
-        return "warn", f"{state.where} answers but does not tell its version; {_text(binaries.REDIS_FLOOR)} is needed."
-    if state.version < binaries.REDIS_FLOOR:
-        return (
-            "fail",
-            f"{state.where} is Redis {_text(state.version)}, {_text(binaries.REDIS_FLOOR)} or newer is needed.",
-        )
-    return "ok", f"{state.where} answers, version {_text(state.version)}."
+    if config.redis_url is not None:
+        return redis_health(config)
+    program = str(binaries.find_redis(_balancer().redis_server))
+    running = next((row for row in roster.read(config.home) if row.name == "redis" and row.host is not None), None)
+    if running is None or running.host is None or not Path(running.host).is_socket():
+        return "ok", f"{program}."
+    status, sentence = redis_health(replace(config, redis_url=redis_conf.url(Path(running.host))))
+    return status, f"{program}; {sentence}"
 
 
 def _nginx(_: Config) -> Judgement:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from loadbalancer.parts import Part
     from service.config import Config
     from service.training.data.request import DataRequest
+    from telemetry.rehearsal import Rehearsal
 
 # How every Python part is started; a verb follows.
 PROGRAM = (sys.executable, "-m", "ops")
@@ -49,6 +50,7 @@ def up(
     replicas: int | None = None,
     port: int | None = None,
     insecure: bool = False,
+    claim: bool = False,
     environ: Mapping[str, str] = os.environ,
     program: Sequence[str] = PROGRAM,
 ) -> int:
@@ -60,6 +62,7 @@ def up(
         replicas: how many; None for the setting.
         port: nginx's; None for the setting.
         insecure: listen beyond this machine without API keys.
+        claim: take the place in Redis over if it belongs to another archive.
         environ: what the children inherit, and where the balancer's settings are.
         program: how Python parts are started.
 
@@ -80,6 +83,8 @@ def up(
     guard = guarded(config, settings, insecure=insecure)
     nginx, redis = installation.binaries(settings, redis=config.redis_url is None)
     with alone(config, settings):
+        if redis is None:
+            look_at_redis(config, consumer=True, claim=claim)
         children = {**children_environ(config, environ), **guard}
         status = _provide_model(config, data, program, children)
         if status != 0:
@@ -137,6 +142,30 @@ def children_environ(config: Config, environ: Mapping[str, str]) -> dict[str, st
     if config.redis_url is not None:
         explicit["RECOLLECT_REDIS_URL"] = config.redis_url
     return {**environ, **explicit}
+
+
+def look_at_redis(config: Config, *, consumer: bool, claim: bool = False) -> Rehearsal:
+    """Refuse a Redis that cannot carry telemetry, and say what is wrong with one that can.
+
+    Args:
+        config: every setting.
+        consumer: whether a consumer is to be started, besides replicas.
+        claim: take the place over if it belongs to another archive.
+
+    Returns:
+        What was found.
+
+    Raises:
+        RecollectError: it is refused.
+        TelemetryError: it belongs to another archive, or its address is none.
+    """
+    from service.preflight import require_redis
+    from telemetry.rehearsal import Side
+
+    found = require_redis(config, *(Side if consumer else (Side.REPLICA,)), claim=claim)
+    for trouble in found.troubles:
+        say(f"the Redis at {found.where}: {trouble}")
+    return found
 
 
 def guarded(config: Config, settings: BalancerSettings, *, insecure: bool) -> dict[str, str]:

@@ -6,6 +6,7 @@ no setting of the operator's own installation reaches it, save which Redis progr
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from loadbalancer import ports, roster
 from loadbalancer.binaries import find_redis
 from loadbalancer.settings import BalancerSettings
-from ops import redis_probe
 from ops.foreground import dies_with
 from service.config import read
 from service.errors import RunError, UsageError
+from telemetry.keys import DEFAULT_NAMESPACE
+from telemetry.rehearsal import rehearse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -91,7 +93,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         url = f"redis://{HOST}:{port}/0"
 
         def start() -> subprocess.Popen[bytes]:
-            return self.start("redis", argv, lambda: redis_probe.ask(url).complaint is None)
+            return self.start("redis", argv, lambda: asyncio.run(rehearse(url, DEFAULT_NAMESPACE)).away is None)
 
         self._redis = start(), start
         return url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 
 import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -16,12 +17,15 @@ from service.listener import Listener
 from service.logs import ApplicationLog
 from service.loop import run
 from service.metrics import collect_from
+from service.preflight import claim_place, installed_archive, require_redis
 from service.streams import open_seal, stream_of
 from service.telemetry_metrics import consumer_metrics, report
 from telemetry.archive import Archive
 from telemetry.consumer import Consumer
+from telemetry.errors import TelemetryError
 from telemetry.failpoints import Failpoints
 from telemetry.orphans import Orphans
+from telemetry.rehearsal import Side
 from telemetry.sinks import CountingSink
 
 _log = structlog.get_logger("recollect.consumer")
@@ -31,18 +35,26 @@ _SWEEP_S = 2.5
 _DRAIN_S = 5.0
 
 
-def consume(config: Config, admin_port: int) -> None:
+def consume(config: Config, admin_port: int, *, claim: bool = False, supervised: bool = False) -> None:
     """Run the consumer job until SIGTERM or SIGINT.
 
     Args:
         config: every setting.
         admin_port: for health, readiness and metrics, on 127.0.0.1.
+        claim: take the place in Redis over if it belongs to another archive.
+        supervised: start whatever is wrong with Redis; who started us has looked at it.
 
     Raises:
         UsageError: the pseudonyms' key file cannot be used.
-        RunError: the admin port is taken, or the job died.
-        TelemetryError: the Redis URL is none, or the archive cannot be used.
+        RunError: Redis cannot carry telemetry, the admin port is taken, or the job died.
+        TelemetryError: the Redis URL is none or another archive's, or the archive cannot be used.
     """
+    if not supervised:
+        require_redis(config, Side.REPLICA, Side.CONSUMER, claim=claim)
+    elif claim:
+        # If Redis is away now the place is claimed at the next start; until then nothing goes wrong.
+        with suppress(TelemetryError):
+            claim_place(config)
     log = ApplicationLog(config.logs, "consumer", config.log)
     log.start()
     try:
@@ -72,6 +84,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
         lambda: stream_of(config, seal),
         settings.orphan_after_s,
         report,
+        archive=installed_archive(config),
     )
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)

@@ -25,6 +25,7 @@ from service.loop import run
 from service.metrics import Metrics, admission_metrics, collect_from
 from service.openapi import document
 from service.parts import Parts, unready
+from service.preflight import installed_archive, require_place, require_redis
 from service.rung import follow
 from service.security.exposure import admission, is_loopback, warning
 from service.security.gate import Gate
@@ -35,9 +36,11 @@ from service.store import ModelStore
 from service.streams import open_seal, stream_of
 from service.telemetry_metrics import producer_metrics, report
 from service.watcher import Watcher
+from telemetry.errors import TelemetryError
 from telemetry.failpoints import Failpoints
 from telemetry.producer import Producer
 from telemetry.pseudonym import Pseudonymiser
+from telemetry.rehearsal import Side
 
 _log = structlog.get_logger("recollect.replica")
 # How long a stopping replica tries to ship; what it cannot, the consumer job or its next start will.
@@ -46,19 +49,21 @@ _SHIP_S = 2.0
 _FIRST_LOOK_S = 2.0
 
 
-def serve(config: Config, slot: int | None, *, insecure: bool = False) -> None:
+def serve(config: Config, slot: int | None, *, insecure: bool = False, supervised: bool = False) -> None:
     """Run one replica until SIGTERM or SIGINT.
 
     Args:
         config: every setting.
         slot: its telemetry slot; None takes the lowest free one.
         insecure: listen beyond loopback without API keys.
+        supervised: start whatever is wrong with Redis; who started us has looked at it.
 
     Raises:
         UsageError: the pseudonyms' key file cannot be used, or API keys are needed and there are none.
         KeysRefused: the file of the API keys cannot be used.
-        RunError: an address cannot be listened on, or a background task died.
-        TelemetryError: the slot is taken, its directory cannot be used, or the Redis URL is none.
+        RunError: Redis cannot carry telemetry, an address cannot be listened on, or a background task died.
+        TelemetryError: the slot is taken, its directory cannot be used, or the Redis URL is none or another
+            archive's.
     """
     # One core a replica: BLAS threads would fight the other replicas for theirs.
     threadpool_limits(1)
@@ -70,7 +75,16 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False) -> None:
         sys.stderr.write(f"recollect: {warning(server.host, server.port)}\n")
     stream = stream_of(config, open_seal(config))
     failpoints = Failpoints.parse(config.failpoint)
-    producer = Producer.open(config.spool_dir, slot, config.producer, stream, report, failpoints.hit)
+    found = None if supervised else require_redis(config, Side.REPLICA)
+    producer = Producer.open(
+        config.spool_dir, slot, config.producer, stream, report, failpoints.hit, archive=installed_archive(config)
+    )
+    if found is not None:
+        try:
+            require_place(config, found, producer.archive)
+        except TelemetryError:
+            producer.close()
+            raise
     log = ApplicationLog(config.logs, f"replica-{producer.slot}", config.log)
     log.start()
     try:

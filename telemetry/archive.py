@@ -30,6 +30,7 @@ from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.failpoints import Failpoints
 from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.lease import HolderLock, LeaseWatch, this_machine
+from telemetry.ownership import Mark
 from telemetry.parts import Parts, cut_to_committed
 
 _POLL_S = 0.2
@@ -72,6 +73,7 @@ class Archive:
         self._parts: Parts | None = None
         self._lock: HolderLock | None = None
         self._lease_epoch: int | None = None
+        self._identity: Mark | None = None
         self.watermarks: dict[str, Position] = {}
         self.damaged: list[str] = []
 
@@ -82,6 +84,11 @@ class Archive:
     def lease_epoch(self) -> int | None:
         """Our lease, or None while we stand by."""
         return self._lease_epoch
+
+    @property
+    def identity(self) -> Mark:
+        """The archive's identity, and those in whose place it has come."""
+        return self._of(self._identity)
 
     @property
     def part(self) -> str:
@@ -311,6 +318,7 @@ class Archive:
         except OSError as error:
             raise ArchiveError(f"the archive {self.root} cannot be made: {error.strerror}") from None
         self._catalogue = Catalogue(self.root)
+        self._identity = self._catalogue.mark()
         self._attempts = Attempts(self._catalogue.database, self._run)
         self._erasures = Erasures(self._catalogue.database)
         self._lock = HolderLock(self.root)

@@ -21,7 +21,9 @@ from typing import NamedTuple
 from telemetry.account import Change, FileLength, Progress, Removed, SeenKey
 from telemetry.batch import Position
 from telemetry.database import ADD_REMOVED, Database
-from telemetry.errors import LeaseLostError
+from telemetry.errors import ArchiveError, LeaseLostError
+from telemetry.ids import uuid7
+from telemetry.ownership import Mark
 
 # SQLite takes at least 250 variables in one statement.
 _KEYS_PER_QUERY = 200
@@ -115,6 +117,32 @@ class Catalogue:
         """
         with self._db.transaction():
             self._sql.execute("UPDATE lease SET holder = '', beat = beat + 1 WHERE epoch = ?", (lease_epoch,))
+
+    def mark(self) -> Mark:
+        """Read the archive's identity, and those in whose place it has come; the first call makes the identity.
+
+        Returns:
+            Its mark.
+        """
+        with self._db.reading():
+            query = "SELECT value FROM settings WHERE name = 'mark'"
+            found = self._sql.execute(query).fetchone()
+            if found is None:
+                self._sql.execute("INSERT OR IGNORE INTO settings VALUES ('mark', ?)", (uuid7(),))
+                found = self._sql.execute(query).fetchone()
+        mark = Mark.parse(found[0])
+        if mark is None:
+            raise ArchiveError("the archive's catalogue has an empty mark")
+        return mark
+
+    def remember_mark(self, mark: Mark) -> None:
+        """Replace the mark: the archive comes in the place of others.
+
+        Args:
+            mark: Of the same archive.
+        """
+        with self._db.transaction():
+            self._sql.execute("UPDATE settings SET value = ? WHERE name = 'mark'", (str(mark),))
 
     def watermarks(self) -> dict[str, Position]:
         """Read how far each producer is archived.

@@ -41,6 +41,7 @@ from telemetry.settings import ConsumerSettings
 from telemetry.sinks import Sink
 from telemetry.stream import Delivered, EventStream, Settled
 from telemetry.subscription import IMPATIENT_S, Subscription
+from telemetry.tenure import Tenure
 from telemetry.trial import MOST_TRIES, Check, Place, Trial
 from telemetry.uninterrupted import finish
 
@@ -80,6 +81,7 @@ class Consumer:
         failpoints: Failpoints | None = None,
     ) -> None:
         self._stream = stream
+        self._tenure = Tenure(stream)
         self._archive = archive
         self._sinks = sinks
         self._settings = settings
@@ -210,6 +212,7 @@ class Consumer:
 
     async def _connect(self) -> None:
         await self._stream.connect()
+        await self._tenure.hold(self._archive.identity)
         self._streams.reconnected()
         self._connections += 1
         self.counters.reconnects = self._connections - 1
@@ -217,6 +220,7 @@ class Consumer:
     async def _round(self) -> None:
         emptied, streams = self._emptied, self._streams
         if streams.due:
+            await self._tenure.hold(self._archive.identity)
             await self._look()
         if streams.bare and await self._read_bare():
             return

@@ -9,7 +9,10 @@ TelemetryError
 ├── StreamError            the event stream cannot be used now; connect again
 │   ├── StreamAwayError    no connection, or no answer in time: what was sent may or may not have arrived
 │   ├── StreamRefusedError Redis answered with an error: what was sent was not applied
-│   └── GroupMissingError  Redis no longer has the consumer group: it forgot the stream
+│   ├── GroupMissingError  Redis no longer has the consumer group: it forgot the stream
+│   ├── RedisUnfitError    Redis refuses us as it or its address is configured
+│   ├── UnmarkedRedisError our archive's mark is not in Redis (yet)
+│   └── ForeignRedisError  another archive's mark is in Redis: nothing of ours may go there
 ├── KeyFileError           the file with the pseudonyms' key cannot be used
 ├── ArchiveError           the archive cannot be read or written now
 │   └── LeaseLostError     another consumer holds the archive's lease
@@ -64,6 +67,18 @@ class StreamRefusedError(StreamError):
 
 class GroupMissingError(StreamError):
     """Redis no longer has the consumer group of a stream: it forgot the stream."""
+
+
+class RedisUnfitError(StreamError):
+    """Redis refuses us, and will as long as it or its address is configured as it is: a login, a certificate file."""
+
+
+class UnmarkedRedisError(StreamError):
+    """The mark of our archive is not in Redis, or not yet: its consumer writes it."""
+
+
+class ForeignRedisError(StreamError):
+    """The place in Redis belongs to another archive: nothing of ours may go there, and nothing there is ours."""
 
 
 class KeyFileError(TelemetryError):

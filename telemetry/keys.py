@@ -21,6 +21,7 @@ class Keys:
 
     Attributes:
         producers: The sorted set of producers.
+        owner: The mark of the archive whose namespace this is.
 
     Raises:
         StreamError: The namespace has a character that would mean something to Redis.
@@ -34,6 +35,7 @@ class Keys:
             )
         self.namespace = namespace
         self.producers = f"{namespace}:producers"
+        self.owner = f"{namespace}:owner"
 
     def events(self, producer: str) -> str:
         """Name a producer's stream."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, to_fields
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamRefusedError
+from telemetry.ownership import Mark
 from telemetry.seal import Watermark
 from telemetry.stream import Appended, Delivered, Ends, Joined, Settled, StreamState
 
@@ -36,6 +37,7 @@ class MemoryServer:
         self.logs: dict[str, _Log] = {}
         self.watermarks: dict[str, Position] = {}
         self.forged: set[str] = set()
+        self.mark: Mark | None = None
         self.changed = asyncio.Event()
 
     def forget(self) -> None:
@@ -43,6 +45,7 @@ class MemoryServer:
         self.announced.clear()
         self.logs.clear()
         self.watermarks.clear()
+        self.mark = None
         self.notify()
 
     def notify(self) -> None:
@@ -62,6 +65,11 @@ class MemoryStream:
         self._server = server
         self._connected = False
 
+    @property
+    def where(self) -> str:
+        """See `EventStream.where`."""
+        return "the memory server"
+
     async def connect(self) -> None:
         """See `EventStream.connect`."""
         self._connected = True
@@ -70,6 +78,24 @@ class MemoryStream:
     async def close(self) -> None:
         """See `EventStream.close`."""
         self._connected = False
+
+    async def mark(self) -> Mark | None:
+        """See `EventStream.mark`."""
+        self._check()
+        return self._server.mark
+
+    async def leave_mark(self, mark: Mark) -> Mark | None:
+        """See `EventStream.leave_mark`."""
+        self._check()
+        if self._server.mark is None and not self._server.full:
+            self._server.mark = mark
+        return self._server.mark
+
+    async def replace_mark(self, mark: Mark) -> None:
+        """See `EventStream.replace_mark`."""
+        self._check()
+        self._server.watermarks.clear()
+        self._server.mark = mark
 
     async def inspect(self, producer: str, unix_s: float) -> StreamState:
         """See `EventStream.inspect`."""
@@ -81,8 +107,9 @@ class MemoryStream:
         if producer in self._server.forged:
             mark = Watermark(None, "it was forged")
         if log is None:
-            return StreamState(None, None, *mark)
-        return StreamState(log.last, log.entries[max(log.entries)] if log.entries else None, *mark)
+            return StreamState(None, None, *mark, self._server.mark)
+        tail = log.entries[max(log.entries)] if log.entries else None
+        return StreamState(log.last, tail, *mark, self._server.mark)
 
     async def append(self, producer: str, batch: Batch, *, create: bool) -> Appended:
         """See `EventStream.append`."""

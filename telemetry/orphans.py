@@ -37,6 +37,7 @@ class Orphans:
         connect: Makes a stream for one adoption.
         after_s: How long a slot must have been free.
         observer: Told of adoptions.
+        archive: The archive of this installation, if it is known.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Orphans:
         connect: Callable[[], EventStream],
         after_s: float,
         observer: ProducerObserver | None = None,
+        archive: str | None = None,
     ) -> None:
+        self._archive = archive
         self._spool = spool
         self._settings = settings
         self._connect = connect
@@ -107,7 +110,9 @@ class Orphans:
             await stream.close()
         opening = asyncio.ensure_future(
             aside(
-                lambda: Producer.open(self._spool, int(directory.name), self._settings, stream, self._observer),
+                lambda: Producer.open(
+                    self._spool, int(directory.name), self._settings, stream, self._observer, archive=self._archive
+                ),
                 "orphans",
             )
         )

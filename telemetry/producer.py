@@ -85,6 +85,7 @@ class Producer:
         stream: EventStream,
         observer: ProducerObserver | None,
         hit: Callable[[str], None] = lambda _name: None,
+        archive: str | None = None,
     ) -> None:
         self._slot = slot
         self._settings = settings
@@ -92,7 +93,9 @@ class Producer:
         self._counters = ProducerCounters()
         self._spool = Spool(slot, settings, hit=hit, observer=observer)
         self._counters.recovered = self._spool.recovered
-        self._shipper = Shipper(self._spool, stream, settings, self._counters, observer, self._record_gaps, hit)
+        self._shipper = Shipper(
+            self._spool, stream, settings, self._counters, observer, self._record_gaps, hit, archive
+        )
         # What no gap note tells of yet, by kind; the ring has the same.
         self._gaps = self._spool.drops()
         self._closed = False
@@ -113,6 +116,7 @@ class Producer:
         stream: EventStream,
         observer: ProducerObserver | None = None,
         hit: Callable[[str], None] = lambda _name: None,
+        archive: str | None = None,
     ) -> "Producer":
         """Take a slot, find what an earlier process left in it, and begin its next epoch.
 
@@ -123,6 +127,7 @@ class Producer:
             stream: Where the events go; this producer's alone, not connected yet.
             observer: Told of outages, rewinds, drops and new identities.
             hit: Called with the names of failpoints.
+            archive: The archive of this installation, if it is known.
 
         Returns:
             The producer; events may be offered at once.
@@ -133,7 +138,7 @@ class Producer:
         """
         held = Slot.open(spool, slot, patience_s=_PATIENCE_S)
         try:
-            return cls(held, settings, stream, observer, hit)
+            return cls(held, settings, stream, observer, hit, archive)
         except BaseException:
             held.close()
             raise
@@ -152,6 +157,11 @@ class Producer:
     def slot(self) -> int:
         """The slot's number."""
         return self._slot.number
+
+    @property
+    def archive(self) -> str | None:
+        """The archive that its events go to; None if that is not known yet."""
+        return self._shipper.archive
 
     @property
     def archived(self) -> Position:

@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 from telemetry.batch import Batch, Position
 from telemetry.counters import ProducerCounters
-from telemetry.errors import BadBatchError, SpoolError, StreamAwayError, StreamError
+from telemetry.errors import BadBatchError, SpoolError, StreamAwayError, StreamError, UnmarkedRedisError
 from telemetry.ids import uuid7
 from telemetry.notes import (
     Connected,
@@ -31,6 +31,7 @@ from telemetry.notes import (
     WatermarkDoubted,
     tell,
 )
+from telemetry.ownership import Leave, Mark, foreign, leave
 from telemetry.settings import ProducerSettings
 from telemetry.spool import Spool
 from telemetry.stream import Appended, EventStream, StreamState
@@ -104,6 +105,7 @@ class Shipper:
         observer: Told of outages, rewinds and new identities.
         on_release: Called when the log may have room again.
         hit: Called with the names of failpoints.
+        archive: The archive of this installation, if it is known: a slot that has shipped nothing yet belongs to it.
 
     Attributes:
         archived: How far the archive is known to have it.
@@ -118,8 +120,11 @@ class Shipper:
         observer: ProducerObserver | None,
         on_release: Callable[[], None],
         hit: Callable[[str], None] = lambda _name: None,
+        archive: str | None = None,
     ) -> None:
         self._spool = spool
+        self._archive = archive
+        self._mark: Mark | None = None
         self._stream = stream
         self._settings = settings
         self._counters = counters
@@ -133,12 +138,17 @@ class Shipper:
         self._create = False
         self._batch_bytes = settings.batch_bytes
         self._connections = 0
-        self._outage_told = False
+        self._outage_told: type[Exception] | None = None
         self._doubt: str | None = None
         self._next_check_s = 0.0
         self._last_batch_s = 0.0
         self._wake = asyncio.Event()
         spool.on_durable(self._wake.set)
+
+    @property
+    def archive(self) -> str | None:
+        """The archive that the events go to; None if that is not known yet."""
+        return self._spool.archive or self._archive
 
     @property
     def unarchived(self) -> int:
@@ -212,20 +222,23 @@ class Shipper:
 
     async def _connect(self) -> None:
         await self._stream.connect()
+        # First of all: where another archive rules, not even the producer's name may be left.
+        self._obey(await self._stream.mark())
         self._sent = None
         await self._handshake()
         self._connections += 1
         self._counters.reconnects = self._connections - 1
         self._counters.connected = True
-        self._outage_told = False
+        self._outage_told = None
         tell(self._observer, Connected())
 
     def _disconnected(self, error: StreamError | SpoolError) -> None:
         self._counters.in_flight = 0
         self._counters.last_error = str(error)
         self._counters.connected = False
-        if not self._outage_told:
-            self._outage_told = True
+        # What becomes a refusal after it was an outage is another thing to do for the operator.
+        if self._outage_told is not type(error):
+            self._outage_told = type(error)
             tell(self._observer, Disconnected(str(error)))
 
     async def _ship_some(self) -> None:
@@ -250,6 +263,9 @@ class Shipper:
             # Damage took what followed: there is nothing behind the cursor that could still be sent.
             self._cursor = self._spool.durable
             return
+        if self._mark is not None and self._mark.archive != self._spool.archive:
+            # Before the first event of the slot can get there.
+            await self._spool.belong_to(self._mark.archive)
         batch = Batch(run.epoch, run.first_seq, run.lines, self._cursor)
         self._counters.in_flight = len(run.lines)
         self._last_batch_s = time.monotonic()
@@ -278,6 +294,7 @@ class Shipper:
         while True:
             started_s = time.monotonic()
             state = await self._stream.inspect(self._spool.producer_id, time.time())
+            self._obey(state.mark)
             decision = resume(self._spool.generated, state, await self._ours(state))
             if isinstance(decision, GoOn):
                 break
@@ -302,6 +319,18 @@ class Shipper:
             if doubt != self._doubt:
                 tell(self._observer, WatermarkDoubted(self._spool.producer_id, doubt))
         self._doubt = doubt
+
+    def _obey(self, mark: Mark | None) -> None:
+        """Go on only where our events may go."""
+        archive = self.archive
+        decision = leave(archive, mark)
+        if archive is not None and mark is not None and decision is Leave.KEEP:
+            raise foreign(self._stream.where, mark, archive)
+        if decision is Leave.WAIT:
+            raise UnmarkedRedisError(
+                f"{self._stream.where} does not have the mark of the archive {archive} (yet); its consumer writes it"
+            )
+        self._mark = mark
 
     async def _ours(self, state: StreamState) -> bytes | None:
         """Read what we hold of the stream's last entry, unless it is known to be ours."""

@@ -42,6 +42,7 @@ class Identity:
         moving: The (producer, epoch) that events are being numbered anew under, until that is finished.
         replaced: Names of segments whose events were numbered anew under this identity, and that are to be removed.
         cut: By (producer, epoch): the last number that counts in segments; what lay beyond it was numbered anew.
+        archive: The archive that its events go to; None until the first of them is shipped.
     """
 
     producer: str
@@ -51,6 +52,7 @@ class Identity:
     moving: tuple[str, int] | None = None
     replaced: tuple[str, ...] = ()
     cut: Mapping[tuple[str, int], int] = field(default_factory=lambda: MappingProxyType({}))
+    archive: str | None = None
 
     def with_ended(self, producer: str, epoch: int, last_seq: int) -> "Identity":
         """Remember how far an epoch got, if that is further than is known; one without events is not worth it."""
@@ -197,6 +199,21 @@ def is_held(directory: Path) -> bool:
     return False
 
 
+def belongs_to(directory: Path) -> str | None:
+    """Tell which archive a slot's events go to.
+
+    Args:
+        directory: `spool/<slot>/`.
+
+    Returns:
+        The archive's identity; None if there is no such slot, or nothing of it was shipped yet.
+    """
+    with suppress(OSError):
+        identity = decode_identity((directory / IDENTITY).read_bytes())
+        return None if identity is None else identity.archive
+    return None
+
+
 def encode_identity(identity: Identity) -> bytes:
     """Write an identity as one padded block, so that it can be overwritten on a full disk."""
     fields = {
@@ -207,6 +224,7 @@ def encode_identity(identity: Identity) -> bytes:
         "moving": identity.moving,
         "replaced": identity.replaced,
         "cut": [[producer, epoch, last_seq] for (producer, epoch), last_seq in identity.cut.items()],
+        "archive": identity.archive,
     }
     data = orjson.dumps(fields)
     return data.ljust(-(-(len(data) + 1) // _BLOCK_BYTES) * _BLOCK_BYTES - 1) + b"\n"
@@ -229,8 +247,10 @@ def decode_identity(data: bytes) -> Identity | None:
         moving = None if moving is None else (str(moving[0]), int(moving[1]))
         replaced = tuple(map(str, fields.get("replaced", [])))
         cut = {(str(one[0]), int(one[1])): int(one[2]) for one in fields.get("cut", [])}
+        archive = fields.get("archive")
+        archive = None if archive is None else str(archive)
     except (orjson.JSONDecodeError, TypeError, KeyError, IndexError, ValueError, AttributeError):
         return None
     if not (type(producer) is str and producer and type(epoch) is int and epoch >= 1 and type(clean) is bool):
         return None
-    return Identity(producer, epoch, clean, MappingProxyType(ended), moving, replaced, MappingProxyType(cut))
+    return Identity(producer, epoch, clean, MappingProxyType(ended), moving, replaced, MappingProxyType(cut), archive)

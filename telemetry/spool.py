@@ -107,6 +107,7 @@ class Spool:
         self._write = wrap(self._journal.write)
         self._read = wrap(self._journal.read)
         self._release = wrap(self._journal.release)
+        self._remember = wrap(slot.remember)
         # One at a time: a commit, a read of the segments, a release, a move.
         self._turn = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -238,6 +239,26 @@ class Spool:
                 first = max(segment.first, Position(place.epoch, place.seq + 1))
                 count += segment.last_seq - first.seq + 1
         return count
+
+    @property
+    def archive(self) -> str | None:
+        """The archive that the slot's events go to; None until the first of them is shipped."""
+        return self._identity.archive
+
+    async def belong_to(self, archive: str) -> None:
+        """Remember durably which archive the slot's events go to.
+
+        Args:
+            archive: Its identity.
+
+        Raises:
+            SpoolError: The disk refused; nothing has changed.
+        """
+        async with self._turn:
+            try:
+                await finish(self._remember(replace(self._identity, archive=archive), executor=self._thread))
+            except OSError as error:
+                raise SpoolError(f"slot {self._slot.number} cannot be written: {error.strerror}") from None
 
     def on_durable(self, call: Callable[[], None]) -> None:
         """Have somebody called whenever more is durable.

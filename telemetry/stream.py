@@ -18,6 +18,8 @@ from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, to_fields
 from telemetry.connection import Argument, Command, RedisConnection, Refusal
 from telemetry.errors import GroupMissingError, StreamRefusedError
 from telemetry.keys import DEFAULT_NAMESPACE, Keys
+from telemetry.ownership import Mark
+from telemetry.refusals import meaning
 from telemetry.seal import FIELDS, Seal
 
 GROUP: Final = "archive"
@@ -45,12 +47,14 @@ class StreamState(NamedTuple):
         tail: That entry, if it is kept.
         watermark: How far the archive says that it got; None if it says nothing.
         doubt: Why what stands in the watermark's place is not believed; None if it is, or if nothing does.
+        mark: Whose the place is; None if it is unmarked.
     """
 
     last: Position | None
     tail: Entry | None
     watermark: Position | None
     doubt: str | None = None
+    mark: Mark | None = None
 
 
 class Joined(NamedTuple):
@@ -85,11 +89,24 @@ class Settled(NamedTuple):
 class EventStream(Protocol):
     """Both ends of the road; a process uses one object for one end. Every method may raise StreamError."""
 
+    @property
+    def where(self) -> str:
+        """The place in words, without credentials."""
+
     async def connect(self) -> None:
         """Drop whatever connection there is and make a new one."""
 
     async def close(self) -> None:
         """Drop the connection; never raises."""
+
+    async def mark(self) -> Mark | None:
+        """Read whose the place is."""
+
+    async def leave_mark(self, mark: Mark) -> Mark | None:
+        """Mark the place unless it is marked; returns the mark that is there then, None if Redis has no room for it."""
+
+    async def replace_mark(self, mark: Mark) -> None:
+        """Mark the place, whatever is there, and forget how far the archive that had it is."""
 
     async def inspect(self, producer: str, unix_s: float) -> StreamState:
         """Announce a producer and ask what is there of it: the handshake."""
@@ -151,6 +168,11 @@ class RedisStream:
     def __repr__(self) -> str:
         return f"<RedisStream {self._keys.namespace} {'connected' if self._connection.is_open else 'closed'}>"
 
+    @property
+    def where(self) -> str:
+        """See `EventStream.where`."""
+        return f"the namespace {self._keys.namespace} of the Redis at {self._connection.address}"
+
     async def connect(self) -> None:
         """See `EventStream.connect`."""
         await self._connection.open()
@@ -159,23 +181,43 @@ class RedisStream:
         """See `EventStream.close`."""
         await self._connection.close()
 
+    async def mark(self) -> Mark | None:
+        """See `EventStream.mark`."""
+        (reply,) = await self._connection.exchange([("GET", self._keys.owner)])
+        return _mark(reply)
+
+    async def leave_mark(self, mark: Mark) -> Mark | None:
+        """See `EventStream.leave_mark`."""
+        (reply,) = await self._connection.exchange([("SET", self._keys.owner, str(mark), "NX", "GET")])
+        if _is_full(reply):
+            return None
+        return _mark(reply) or mark
+
+    async def replace_mark(self, mark: Mark) -> None:
+        """See `EventStream.replace_mark`."""
+        watermarks = [("UNLINK", self._keys.watermark(producer)) for producer in await self.producers()]
+        for reply in await self._connection.exchange([*watermarks, ("SET", self._keys.owner, str(mark))]):
+            _refuse(reply)
+
     async def inspect(self, producer: str, unix_s: float) -> StreamState:
         """See `EventStream.inspect`."""
-        announced, stream, watermark = await self._connection.exchange(
+        mark_reply, announced, stream, watermark = await self._connection.exchange(
             [
+                ("GET", self._keys.owner),
                 ("ZADD", self._keys.producers, unix_s, producer),
                 ("XINFO", "STREAM", self._keys.events(producer)),
                 ("HMGET", self._keys.watermark(producer), *FIELDS),
             ]
         )
+        owner = _mark(mark_reply)
         if not _is_full(announced):
             _refuse(announced)
         _refuse(watermark)
         mark = self._seal.read(producer, *watermark)
         if isinstance(stream, Refusal) and _NO_SUCH_KEY in stream.text:
-            return StreamState(None, None, *mark)
+            return StreamState(None, None, *mark, owner)
         _refuse(stream)
-        return StreamState(*_ends(stream), *mark)
+        return StreamState(*_ends(stream), *mark, owner)
 
     async def append(self, producer: str, batch: Batch, *, create: bool) -> Appended:
         """See `EventStream.append`."""
@@ -293,6 +335,11 @@ class RedisStream:
         return await self.settle([Settled(producer, (), mark) for producer, mark in watermarks.items()])
 
 
+def _mark(reply: Any) -> Mark | None:
+    _refuse(reply)
+    return None if reply is None else Mark.parse(reply.decode("utf-8", "replace"))
+
+
 def _entry(item: Any) -> Entry:
     entry_id, fields = item
     return Entry(entry_id.decode(), None if fields is None else dict(zip(fields[::2], fields[1::2], strict=True)))
@@ -316,4 +363,4 @@ def _refuse(reply: Any) -> None:
     text = reply.text
     if text.startswith(("NOGROUP", "UNBLOCKED")) or _NO_KEY_FOR_GROUP in text:
         raise GroupMissingError(f"Redis forgot a stream: {text}")
-    raise StreamRefusedError(f"Redis refused: {text}")
+    raise StreamRefusedError(f"Redis refused: {meaning(text).sentence}")

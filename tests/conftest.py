@@ -101,9 +101,14 @@ async def _await_until(
 
 
 class RedisServer:
-    """A real redis-server with an append-only file, in a directory and on a port of its own."""
+    """A real redis-server with an append-only file, in a directory and on a port of its own.
+
+    Attributes:
+        options: more of its options; may be changed before it starts.
+    """
 
     def __init__(self, directory: Path, port: int) -> None:
+        self.options: list[str] = []
         self.dir = directory
         self.port = port
         self.url = f"redis://127.0.0.1:{port}/0"
@@ -120,6 +125,7 @@ class RedisServer:
         argv = [str(find_redis(None).path), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.dir)]
         argv += ["--unixsocket", str(self.socket), "--unixsocketperm", "600"]
         argv += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--daemonize", "no"]
+        argv += self.options
         self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _wait_until(self._answers, what=f"Redis on port {self.port}")
 
@@ -127,6 +133,8 @@ class RedisServer:
         try:
             with self.client() as client:
                 return bool(client.ping())
+        except redis.AuthenticationError:
+            return True
         except redis.RedisError:
             return False
 

@@ -55,6 +55,11 @@ def home(tmp_path: Path, redis_server: Any, monkeypatch: pytest.MonkeyPatch) -> 
         await archive.acquire(1.0)
         added = Addition({DEAD_LETTERS: [compose(one) for one in LETTERS]}, {("p", 1): Progress(9, dead_lettered=9)})
         await archive.commit(added)
+        # Its consumer has been there.
+        stream = RedisStream(redis_server.url)
+        await stream.connect()
+        await stream.leave_mark(archive.identity)
+        await stream.close()
         await archive.close()
 
     asyncio.run(fill())

@@ -19,6 +19,7 @@ from ops.doctor import CHECKS, Requirement, doctor, parse_requirement, satisfies
 from service.config import Config
 from service.security.key import new_key
 from service.security.keyfile import KeyFile
+from telemetry.identity import identify
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,7 +147,8 @@ def test_a_configured_redis_must_answer(config: Config, redis_server: Any) -> No
     configured = dataclasses.replace(config, redis_url=redis_server.url)
     status, sentence = _finding(configured, "redis")
     assert status == "ok"
-    assert f"127.0.0.1:{redis_server.port} answers, version" in sentence
+    assert f"127.0.0.1:{redis_server.port}/0, redis " in sentence
+    assert "takes every command that is needed in the namespace recollect" in sentence
     with redis_server.client() as client:
         client.config_set("requirepass", "open:sesame")
     assert _finding(configured, "redis")[0] == "fail"
@@ -158,6 +160,36 @@ def test_a_configured_redis_must_answer(config: Config, redis_server: Any) -> No
     redis_server.kill()
     status, sentence = _finding(secret, "redis")
     assert (status, "sesame" in sentence) == ("fail", False)
+
+
+def test_a_redis_that_would_lose_events_or_is_another_archives_is_a_fault(config: Config, redis_server: Any) -> None:
+    """What only costs time is a warning."""
+    configured = dataclasses.replace(config, redis_url=redis_server.url)
+    with redis_server.client() as client:
+        for setting, value, before, status, words in (
+            ("maxmemory-policy", "allkeys-lru", "noeviction", "fail", "evicts events that are not archived"),
+            ("maxmemory-policy", "volatile-ttl", "noeviction", "warn", "evicts none of our keys"),
+            ("appendonly", "no", "yes", "warn", "appendonly is off"),
+            ("maxmemory", "1", "0", "fail", "it is full"),
+        ):
+            client.config_set(setting, value)
+            found = _finding(configured, "redis")
+            assert (found[0], words in found[1]) == (status, True), found
+            client.config_set(setting, before)
+        ours = identify(config.archive_dir)
+        client.set("recollect:owner", ours.archive)
+        assert _finding(configured, "redis")[0] == "ok"
+        client.set("recollect:owner", "another-archive")
+        status, sentence = _finding(configured, "redis")
+        assert (status, "belongs to the archive another-archive" in sentence) == ("fail", True)
+
+
+def test_the_redis_that_up_started_is_looked_at_on_its_socket(config: Config, redis_server: Any) -> None:
+    """Beside the program; there is no address in the settings."""
+    (config.home / "run").mkdir()
+    roster.write(config.home, [roster.Row("redis", 1, str(redis_server.socket), None, None, "ready", 0, "")])
+    status, sentence = _finding(config, "redis")
+    assert (status, f"The Redis at {redis_server.socket}" in sentence) == ("ok", True)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "redis://127.0.0.1:many", "unix:///nonexistent.sock", "nonsense"])

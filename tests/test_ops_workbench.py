@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,10 +10,10 @@ import pytest
 import redis
 
 from ops import bench
-from ops.redis_probe import ask
 from ops.refusal import run
 from ops.workbench import Workbench, answers, on_core, scrape, two_cores
 from service.errors import RunError, UsageError
+from telemetry.rehearsal import rehearse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,12 +57,12 @@ def test_what_was_started_is_gone_afterwards(tmp_path: Path) -> None:
     def fail() -> None:
         with Workbench(tmp_path, os.environ) as workbench:
             urls.append(workbench.start_redis())
-            assert ask(urls[0]).complaint is None
+            assert asyncio.run(rehearse(urls[0], "recollect")).away is None
             raise RunError("the benchmark failed")
 
     with pytest.raises(RunError, match="the benchmark failed"):
         fail()
-    assert ask(urls[0]).complaint is not None
+    assert asyncio.run(rehearse(urls[0], "recollect")).away is not None
 
 
 def test_the_operator_s_settings_do_not_reach_it(tmp_path: Path) -> None:

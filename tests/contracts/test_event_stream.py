@@ -12,7 +12,7 @@ from telemetry.errors import GroupMissingError, StreamAwayError, StreamError, St
 from telemetry.keys import Keys
 from telemetry.memory import MemoryServer, MemoryStream
 from telemetry.seal import Seal
-from telemetry.stream import Appended, Ends, EventStream, Joined, RedisStream, Settled
+from telemetry.stream import Appended, Ends, EventStream, Joined, RedisStream, Settled, StreamState
 
 MakeStream = Callable[[], EventStream]
 KEYS = Keys()
@@ -355,7 +355,7 @@ async def test_installations_with_their_own_namespaces_share_a_redis_and_nothing
     await ours.publish({"p": Position(1, 3)})
     assert await theirs.producers() == {}
     assert await theirs.join(["p"]) == Joined(set(), set())
-    assert await theirs.inspect("p", 1.0) == (None, None, None, None)
+    assert await theirs.inspect("p", 1.0) == StreamState(None, None, None)
     with redis_server.client() as client:
         assert {key.partition(b":")[0] for key in client.keys("*")} == {b"shop", b"shop.test"}
     for stream in (ours, theirs):

@@ -52,8 +52,9 @@ class Site:
         argv = ["serve", "--slot", "0", "--port", str(self.port), "--admin-port", str(self.admin_port)]
         self.replica_pid = self._start(argv, output)
 
-    def start_consumer(self, output: int | IO[bytes] = subprocess.DEVNULL) -> None:
-        self._start(["consume", "--admin-port", str(self.consumer_port)], output)
+    def start_consumer(self, output: int | IO[bytes] = subprocess.DEVNULL, *, claim: bool = False) -> None:
+        options = ["--claim"] if claim else []
+        self._start(["consume", "--admin-port", str(self.consumer_port), *options], output)
 
     def _start(self, argv: list[str], output: int | IO[bytes]) -> int:
         process = subprocess.Popen(

@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--admin-port", type=int, required=True)
+    parser.add_argument("--supervised", action="store_true")
+    parser.add_argument("--claim", action="store_true")
     asyncio.run(_run(parser.parse_args()))
 
 

@@ -36,8 +36,8 @@ class Struck(Site):
         self.posted = 0
         self.consumer_pid = 0
 
-    def start_consumer(self, output: Any = subprocess.DEVNULL) -> None:
-        super().start_consumer(output)
+    def start_consumer(self, output: Any = subprocess.DEVNULL, *, claim: bool = False) -> None:
+        super().start_consumer(output, claim=claim)
         self.consumer_pid = self.running[-1].pid
 
     def post(self, count: int, *, together: bool = False) -> None:

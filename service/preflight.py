@@ -1,0 +1,110 @@
+"""What a command asks of Redis before it starts anything, so that what cannot work is refused at once.
+
+Invariant: nothing of another installation is touched. Redis is only asked; the one thing that is ever written is our
+mark in the place of another, on purpose (`claim`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from service.errors import RunError
+from telemetry.errors import ArchiveError
+from telemetry.identity import identify, known_identity
+from telemetry.ownership import Leave, foreign, leave
+from telemetry.rehearsal import Rehearsal, Side, rehearse
+from telemetry.slot import belongs_to
+from telemetry.stream import RedisStream
+
+if TYPE_CHECKING:
+    from service.config import Config
+
+
+def require_redis(config: Config, *sides: Side, claim: bool = False) -> Rehearsal:
+    """Refuse a Redis that cannot carry our telemetry, or carries another archive's.
+
+    One that does not answer, or is full, is not refused: events wait in the replicas' logs.
+
+    Args:
+        config: every setting.
+        sides: what the command runs; with the consumer's side the archive is made if it is not there.
+        claim: take the place over if it belongs to another archive.
+
+    Returns:
+        What was found.
+
+    Raises:
+        RunError: it is refused; says why.
+        TelemetryError: the address is none, or the archive cannot be used.
+    """
+    found = asyncio.run(rehearse(config.stream_url, config.redis_namespace))
+    if faults := found.faults(*sides):
+        raise RunError(f"RECOLLECT_REDIS_URL names {found.where}, which cannot carry telemetry: {'; '.join(faults)}")
+    if Side.CONSUMER in sides:
+        ours = identify(config.archive_dir)
+        if found.mark is not None and found.mark.archive != ours.archive:
+            if not claim:
+                raise foreign(_where(config), found.mark, ours.archive)
+            _claim(config)
+    return found
+
+
+def require_place(config: Config, found: Rehearsal, archive: str | None) -> None:
+    """Refuse a place in Redis to which a replica's events must not go.
+
+    Args:
+        config: every setting.
+        found: what was found there.
+        archive: the archive that the events go to; None if that is not known yet.
+
+    Raises:
+        TelemetryError: it belongs to another archive.
+    """
+    if archive is not None and found.mark is not None and leave(archive, found.mark) is Leave.KEEP:
+        raise foreign(_where(config), found.mark, archive)
+
+
+def require_slots(config: Config, found: Rehearsal, replicas: int) -> None:
+    """Refuse a place in Redis to which the events of the first slots must not go; see `require_place`."""
+    here = installed_archive(config)
+    for slot in range(replicas):
+        require_place(config, found, belongs_to(config.spool_dir / str(slot)) or here)
+
+
+def installed_archive(config: Config) -> str | None:
+    """Return the identity of the archive in this home; None if there is none, or it cannot be read."""
+    with contextlib.suppress(ArchiveError):
+        known = known_identity(config.archive_dir)
+        return None if known is None else known.archive
+    return None
+
+
+def claim_place(config: Config) -> None:
+    """Put our archive's mark in the place of another, if Redis answers; its producers follow.
+
+    Raises:
+        TelemetryError: Redis does not answer or refuses, or the archive cannot be used.
+    """
+    _claim(config)
+
+
+def _claim(config: Config) -> None:
+    async def claim() -> None:
+        stream = RedisStream(config.stream_url, config.redis_namespace)
+        try:
+            await stream.connect()
+            there = await stream.mark()
+            ours = identify(config.archive_dir)
+            if there is not None and there.archive != ours.archive:
+                # In the catalogue first: a mark that Redis loses is written again from there.
+                await stream.replace_mark(identify(config.archive_dir, in_place_of=there))
+        finally:
+            await stream.close()
+
+    asyncio.run(claim())
+
+
+def _where(config: Config) -> str:
+    return RedisStream(config.stream_url, config.redis_namespace).where

@@ -1,0 +1,94 @@
+"""Two installations on one Redis, as processes: by themselves with their own namespaces, refused without."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.models.snapshot import ModelSnapshot
+from telemetry.identity import known_identity
+from tests.integration.lone_replica import Site, Visitors, counts
+
+Await = Callable[..., Awaitable[None]]
+Publish = Callable[[Path, ModelSnapshot], str]
+Make = Callable[..., ModelSnapshot]
+
+
+@pytest.fixture
+def make_site(
+    tmp_path: Path,
+    redis_server: Any,
+    free_port: Callable[[], int],
+    make_snapshot: Make,
+    publish_snapshot: Publish,
+) -> Iterator[Callable[..., Site]]:
+    made: list[Site] = []
+
+    def make(name: str, **environ: str) -> Site:
+        site = Site(tmp_path / name, redis_server.url, free_port)
+        site.environ |= environ
+        publish_snapshot(site.home / "models", make_snapshot())
+        made.append(site)
+        return site
+
+    yield make
+    for site in made:
+        site.end()
+
+
+def recollect(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "ops", *arguments]
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60)
+
+
+async def test_with_their_own_namespaces_nothing_mixes(make_site: Callable[..., Site], await_until: Await) -> None:
+    """Both take events at once; each archive has its own alone, and both audits are clean."""
+    sites = [make_site("one", RECOLLECT_REDIS_NAMESPACE="one"), make_site("two", RECOLLECT_REDIS_NAMESPACE="two")]
+    for site in sites:
+        site.start_consumer()
+        site.start_replica()
+    await await_until(lambda: all(site.ready() for site in sites), 20, "both to be ready")
+    async with Visitors(sites[0].port, "one") as one, Visitors(sites[1].port, "two") as two:
+        await await_until(lambda: min(len(one.accepted), len(two.accepted)) >= 20, 20, "events of both")
+    for site, visitors in zip(sites, (one, two), strict=True):
+        await await_until(lambda site=site, visitors=visitors: site.has_archived(visitors.accepted), 20, "the archive")
+        assert set(counts(site.archived())) == visitors.accepted | visitors.lists
+        done = recollect(site.environ, "audit", "--json")
+        told = json.loads(done.stdout)
+        assert (done.returncode, told["missing"], told["duplicated"]) == (0, 0, 0), told
+        assert site.stop() == [0, 0]
+
+
+async def test_with_the_same_namespace_the_second_is_refused(
+    make_site: Callable[..., Site], redis_server: Any, await_until: Await, tmp_path: Path
+) -> None:
+    """`up` and `consume` at once, `serve` once it knows its archive; each in one sentence, and nothing is touched."""
+    first, second = make_site("one"), make_site("two")
+    first.start_consumer()
+    first.start_replica()
+    await await_until(first.ready, 20, "the first to be ready")
+    with redis_server.client() as client:
+        await await_until(lambda: client.exists("recollect:owner"), what="its mark")
+        ours = known_identity(first.home / "archive")
+        assert ours is not None
+        for verb in (["up", "--port", str(second.port)], ["consume", "--admin-port", "1"], ["serve", "--port", "1"]):
+            refused = recollect(second.environ, *verb)
+            assert refused.returncode == 1, refused
+            sentence = refused.stderr.strip()
+            assert sentence.startswith("recollect: the namespace recollect of the Redis at 127.0.0.1:"), sentence
+            assert f"belongs to the archive {ours.archive}" in sentence
+            assert "\n" not in sentence
+        known = client.zrange("recollect:producers", 0, -1)
+        assert len(known) == 1
+        # On purpose it takes the place over, and the first one's consumer lets go.
+        second.environ["RECOLLECT_CONSUMER_ORPHAN_AFTER_S"] = "60"
+        second.start_consumer(claim=True)
+        theirs = known_identity(second.home / "archive")
+        assert theirs is not None
+        await await_until(lambda: client.get("recollect:owner") == f"{theirs.archive} {ours.archive}".encode(), 20)
