@@ -156,7 +156,7 @@ def _optional(here: Surroundings) -> str:
 
 
 def _upstreams(settings: BalancerSettings) -> tuple[tuple[str, int | None], ...]:
-    return ("lists", settings.list_concurrency), ("feedback", settings.feedback_concurrency), ("health", None)
+    return ("busy.lists", settings.list_concurrency), ("busy.feedback", settings.feedback_concurrency), ("health", None)
 
 
 def _upstream(name: str, bound: int | None, topology: Topology, settings: BalancerSettings) -> str:

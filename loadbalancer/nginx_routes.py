@@ -64,7 +64,10 @@ _STATICS = {
 
 def maps() -> str:
     """Return the maps that the locations ask."""
-    lines = ["  map $upstream_addr $busy { default 0; lists 1; feedback 1; }"]
+    # An upstream whose replicas are all at their bound, or were all tried, stands for the address of the last attempt.
+    # That is a refusal for what has no fallback; a static list is refused only where it was the first attempt, too.
+    lines = ["  map $upstream_addr $busy { hostnames; default 0; *.lists 1; *.feedback 1; }"]
+    lines.append("  map $upstream_addr $busy_at_once { default 0; busy.lists 1; }")
     lines.append('  map $request_method $looks { default 0; "GET" 1; "HEAD" 1; }')
     lines.append('  map $to $allow { default ""; health "GET, HEAD"; }')
     for to, (_, _, requests) in _STATICS.items():
@@ -102,7 +105,7 @@ def _list(to: str, settings: BalancerSettings) -> str:
     return f"""\
     location @{to} {{
 {nginx_clients.limits(settings)}
-      proxy_pass http://lists;
+      proxy_pass http://busy.lists;
       proxy_read_timeout {settings.list_timeout_ms}ms;
       proxy_next_upstream error timeout invalid_header non_idempotent http_504;
       proxy_next_upstream_timeout {settings.list_budget_ms}ms;
@@ -117,7 +120,7 @@ def _static(to: str, models: str, settings: BalancerSettings) -> str:
     headers = "".join(f"      {header}\n" for header in nginx_clients.headers(settings))
     return f"""\
     location @{to}_static {{
-      if ($busy) {{ return 503; }}
+      if ($busy_at_once) {{ return 503; }}
       if (${to}_is_static = 0) {{ return 503; }}
       root {models};
       try_files /{name} =503;

@@ -145,7 +145,7 @@ def test_every_attempt_can_reach_a_living_replica() -> None:
     """There are more tries than replicas, and each replica is there twice: ejectable, and as a backup never ejected."""
     text = rendered(BalancerSettings(), replicas=9)
     assert "proxy_next_upstream_tries 11;" in text
-    for _, servers in re.findall(r"upstream (\w+) \{(.*?)\n  \}", text, re.DOTALL):
+    for _, servers in re.findall(r"upstream ([\w.]+) \{(.*?)\n  \}", text, re.DOTALL):
         assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=3 fail_timeout=1s( max_conns=\d+)?;", servers)) == 9
         assert len(re.findall(r"server 127\.0\.0\.1:\d+ max_fails=0( max_conns=\d+)? backup;", servers)) == 9
 
@@ -193,7 +193,11 @@ def test_a_route_is_found_in_the_raw_target() -> None:
     ]  # fmt: skip
     assert "http://replicas" not in text
     # What passes a request on has no path, and so passes on what the client wrote.
-    assert set(re.findall(r"[{ ] proxy_pass ([^;]+);", public)) == {"http://lists", "http://feedback", "http://health"}
+    assert set(re.findall(r"[{ ] proxy_pass ([^;]+);", public)) == {
+        "http://busy.lists",
+        "http://busy.feedback",
+        "http://health",
+    }
 
 
 @pytest.mark.parametrize(
@@ -234,10 +238,10 @@ def test_lists_are_refused_before_feedback_and_health_never() -> None:
     text = rendered(BalancerSettings(list_concurrency=10, feedback_concurrency=21))
     bounds = {
         name: set(re.findall(r"max_conns=(\d+)", servers))
-        for name, servers in re.findall(r"upstream (\w+) \{(.*?)\n  \}", text, re.DOTALL)
+        for name, servers in re.findall(r"upstream ([\w.]+) \{(.*?)\n  \}", text, re.DOTALL)
     }
     # Each replica is there twice.
-    assert bounds == {"lists": {"5"}, "feedback": {"11"}, "health": set()}
+    assert bounds == {"busy.lists": {"5"}, "busy.feedback": {"11"}, "health": set()}
 
 
 def test_problem_bodies_are_json_that_names_its_own_status() -> None:

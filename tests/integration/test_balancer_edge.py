@@ -140,7 +140,7 @@ def test_without_any_model_a_list_is_the_static_one(shared: Installation) -> Non
     status, headers, said = shared.get("/recommend/42", headers=without)
     assert (status, headers["X-Degraded"], said) == (200, "static", b"1,2,3\n")
     assert shared.get("/v1/recommendations/42?n=3", headers=without)[0] == 503
-    assert shared.get("/v1/model", headers=without)[0] in {502, 504}
+    assert shared.get("/v1/model", headers=without)[0] in {502, 503, 504}
 
 
 @pytest.mark.parametrize("path", ["/recommend/42", "/v1/popular", "/v1/model"])
