@@ -23,7 +23,7 @@ from service.security import log
 from service.security.keyfile import KeyFile
 from telemetry.ids import rfc3339_ms
 
-app = typer.Typer(help="API keys: who may call what.", no_args_is_help=False, rich_markup_mode=None)
+app = typer.Typer(help="API keys: who may call what.", no_args_is_help=True, rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
 _DATE: Final = 10
@@ -62,6 +62,7 @@ def create(
             origins=origins,
             note=described,
         )
+        others = len(present)
         _enter(config, "key_create", made)
         present.append(made)
     if as_json:
@@ -70,9 +71,10 @@ def create(
     # The key alone on standard output, so that a script can take it from there.
     print(text)
     until = "has no end" if made.expires_at is None else f"is valid until {made.expires_at}"
+    first = "" if others else " It is the first one: from now on every request needs a key."
     print(
         f"Key {made.id} opens {', '.join(made.scopes)} and {until}. It is shown this once and kept only as a digest;"
-        " running replicas take it within a second.",
+        f" running replicas take it within a second.{first}",
         file=sys.stderr,
     )
     return 0
@@ -91,7 +93,7 @@ def list_(as_json: Json = False) -> int:  # noqa: FBT002 - typer reads it
             f"No keys in {config.home}, so that requests need none; make one with: recollect keys create --scope NAME"
         )
     else:
-        heading = ("id", "state", "scopes", "created", "expires", "origins", "note")
+        heading = ("id", "state", "scopes", "expires", "origins", "note")
         print(table(heading, map(_row, rows), left=set(range(len(heading)))))
     return 0
 
@@ -147,7 +149,6 @@ def _row(shown: dict[str, Any]) -> tuple[str, ...]:
         shown["id"],
         shown["state"],
         ",".join(shown["scopes"]),
-        shown["created_at"][:_DATE],
         "never" if shown["expires_at"] is None else shown["expires_at"][:_DATE],
         ",".join(shown["origins"]) or "any",
         shown["note"] or "",

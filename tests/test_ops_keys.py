@@ -53,11 +53,13 @@ def test_a_key_is_shown_once_and_kept_as_a_digest(recollect: Recollect, tmp_path
     assert (code, out.count("\n")) == (0, 1)
     assert text not in err
     assert f"Key {text[3:11]} opens recommend, events, erase and is valid until" in err
+    assert "It is the first one: from now on every request needs a key." in err
+    assert "first" not in recollect("create", "--scope", "items")[2]
     secret = text.split("_", 2)[2]
     assert [path for path in (tmp_path / "var").rglob("*") if path.is_file() and secret in path.read_text()] == []
-    (record,) = KeyFile(tmp_path / "var" / "security").read() or []
+    record = (KeyFile(tmp_path / "var" / "security").read() or [])[0]
     assert (record.digest, record.origins) == (digest_of(text), ("https://shop.example",))
-    (entry,) = logged(tmp_path)
+    entry = logged(tmp_path)[0]
     assert (entry["what"], entry["key"], entry["scopes"]) == (
         "key_create",
         text[3:11],
@@ -76,7 +78,7 @@ def test_a_list_shows_the_state_of_each(recollect: Recollect) -> None:
     assert [(one["id"], one["state"]) for one in shown] == [(made["id"], "revoked"), (other["id"], "valid")]
     assert not {"digest", "key"} & set(shown[0])
     lines = recollect("list")[1].splitlines()
-    assert lines[0].split() == ["id", "state", "scopes", "created", "expires", "origins", "note"]
+    assert lines[0].split() == ["id", "state", "scopes", "expires", "origins", "note"]
     assert lines[1].split()[1] == "revoked"
     assert lines[1].endswith("laptop")
 

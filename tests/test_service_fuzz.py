@@ -10,7 +10,9 @@ import asyncio
 import json
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -29,6 +31,8 @@ from service.models import artefact
 from service.models.snapshot import ModelSnapshot
 from service.openapi import build
 from service.parts import Parts
+from service.security.key import new_key
+from service.security.keyring import Keyring
 from service.store import ModelStore
 from telemetry.memory import MemoryServer, MemoryStream
 from telemetry.producer import Producer
@@ -96,6 +100,13 @@ class Replica:
     @property
     def faults(self) -> float | None:
         return self._parts.metrics.registry.get_sample_value("recollect_handler_faults_total")
+
+    @contextmanager
+    def asking_for_keys(self) -> Iterator[None]:
+        """Ask for a key that nobody has."""
+        self._parts.gate.ring = Keyring([new_key(("admin",), now_s=time.time())[1]])
+        yield
+        self._parts.gate.ring = None
 
     @property
     def offered(self) -> int:
@@ -193,6 +204,27 @@ def test_heads(replica: Replica, path: str, fill: str, n: str | None) -> None:
     got = replica.send(request("GET", target))
     assert (head.status, head.kind, head.body) == (got.status, got.kind, b"")
     assert head.length == got.length
+
+
+@seeded
+@given(
+    where=st.sampled_from([(m, p) for p, item in DOCUMENT["paths"].items() for m in item]),
+    name=st.sampled_from(["Authorization", "X-API-Key", "x-api-key"]),
+    value=st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=80)
+    | st.from_regex(r"\A(Bearer |bearer  |Basic )?rk_[0-9a-f]{8}_[A-Za-z0-9_-]{43}\Z"),
+)
+def test_any_credentials(replica: Replica, where: tuple[str, str], name: str, value: str) -> None:
+    """With keys, whatever is presented that is none of them is 401 on every route with a scope, and records nothing."""
+    method, path = where
+    operation = DOCUMENT["paths"][path][method]
+    line = f"{name}: {value}\r\n".encode("latin-1")
+    raw = request(method.upper(), re.sub(r"\{\w+\}", "u1", path)).removesuffix(b"\r\n") + line + b"\r\n"
+    with replica.asking_for_keys():
+        before = replica.offered
+        answer = replica.send(raw)
+        assert replica.offered == before
+    judge(replica, answer, operation)
+    assert (answer.status == 401) is ("401" in operation["responses"]), answer
 
 
 @seeded
