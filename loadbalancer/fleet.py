@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from loadbalancer import listeners, roster, supervisor
 from loadbalancer.errors import PartFailed
 from loadbalancer.probes import until_ready
-from loadbalancer.processes import Child, Spare, spawn
+from loadbalancer.processes import Child, Spare, reap_orphans, spawn
 from loadbalancer.scribe import Scribe
 from loadbalancer.supervisor import (
     Action,
@@ -265,6 +266,8 @@ class Fleet:
         for name, child in list(self._children.items()):
             if child.ended():
                 self._bury(name)
+        if os.getpid() == 1:
+            reap_orphans({child.pid for child in (*self._children.values(), *self._spares)})
 
     def _bury(self, name: str) -> None:
         status = self._children.pop(name).reap()

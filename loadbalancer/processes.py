@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 _PR_SET_PDEATHSIG = 1
 _OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
@@ -165,6 +165,11 @@ class Spare:
     def __repr__(self) -> str:
         return f"<Spare {self._process.pid}>"
 
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._process.pid
+
     def become(self, command: Command) -> Child | None:
         """Make it a part.
 
@@ -274,6 +279,21 @@ def group_members(leader_pid: int, output: str) -> list[int]:
             if str(Path(entry.path, "fd", "1").readlink()).removesuffix(" (deleted)") == output:
                 found.append(int(entry.name))
     return found
+
+
+def reap_orphans(ours: Collection[int]) -> None:
+    """Reap the dead processes that became this one's children when their parents died, as PID 1 of a container gets them.
+
+    Args:
+        ours: the children that this process started, each of which is reaped where its status is wanted.
+    """
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) in ours:
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            state, parent = Path(entry.path, "stat").read_text().rpartition(")")[2].split()[:2]
+            if state == "Z" and int(parent) == os.getpid():
+                os.waitpid(int(entry.name), os.WNOHANG)
 
 
 def _dies_with(parent_pid: int, number: signal.Signals) -> Callable[[], None]:

@@ -208,3 +208,29 @@ def test_a_short_program_that_does_not_end_is_killed() -> None:
     """And named."""
     with pytest.raises(TimeoutError, match=r"did not end within 0\.1 s"):
         run_to_end([sys.executable, "-c", "import time; time.sleep(600)"], 0.1)
+
+
+def test_orphans_are_reaped_and_our_own_children_left_to_us() -> None:
+    """A process to which the kernel gives orphans, as it does to PID 1 of a container."""
+    program = """
+import ctypes, os, subprocess, time
+from pathlib import Path
+from loadbalancer.processes import reap_orphans
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+def zombies():
+    stats = [path.read_text().rpartition(")") for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    return {int(name.split()[0]) for name, _, rest in stats if rest.split()[:2] == ["Z", str(os.getpid())]}
+def wait_for(count):
+    deadline = time.monotonic() + 20
+    while len(zombies()) != count:
+        assert time.monotonic() < deadline, zombies()
+        time.sleep(0.01)
+ours = subprocess.Popen(["sh", "-c", "exit 7"])
+subprocess.run(["sh", "-c", "sh -c 'exit 3' & :"])
+wait_for(2)
+reap_orphans({ours.pid})
+assert zombies() == {ours.pid}
+assert ours.wait() == 7
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
