@@ -267,7 +267,8 @@ class Fleet:
             if child.ended():
                 self._bury(name)
         if os.getpid() == 1:
-            reap_orphans({child.pid for child in (*self._children.values(), *self._spares)})
+            ours = {child.pid for child in self._children.values()} | {spare.pid for spare in self._spares}
+            reap_orphans(ours)
 
     def _bury(self, name: str) -> None:
         status = self._children.pop(name).reap()

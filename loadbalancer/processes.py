@@ -282,7 +282,7 @@ def group_members(leader_pid: int, output: str) -> list[int]:
 
 
 def reap_orphans(ours: Collection[int]) -> None:
-    """Reap the dead processes that became this one's children when their parents died, as PID 1 of a container gets them.
+    """Reap the dead processes that this one got as children when their parents died, as PID 1 of a container does.
 
     Args:
         ours: the children that this process started, each of which is reaped where its status is wanted.

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 FILE_NAME = "topology.json"
 
@@ -64,6 +64,13 @@ def read(home: Path) -> list[Row]:
         return [Row(**row) for row in raw]
     except (OSError, ValueError, TypeError):
         return []
+
+
+def front(home: Path) -> list[Row]:
+    """Return the rows of the nginx that run now: what callers of this installation reach."""
+    return [
+        row for row in read(home) if row.name.startswith("nginx-") and row.pid and Path(f"/proc/{row.pid}").exists()
+    ]
 
 
 def remove(home: Path) -> None:

@@ -73,6 +73,7 @@ def balance(
     config.pseudonymiser()
     guard = guarded(config, settings, insecure=insecure)
     nginx, _ = installation.binaries(settings, redis=False)
+    say(f"state in {config.home}, logs in {config.logs}")
     with alone(config, settings):
         require_slots(config, look_at_redis(config, consumer=False), settings.replicas)
         plan = installation.Plan(

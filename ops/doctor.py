@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 from loadbalancer import binaries, listeners, ports, redis_conf, roster
 from loadbalancer.errors import BalancerError, PortTaken
 from loadbalancer.settings import BalancerSettings
+from ops import environment, open_files
 from ops.redis_health import redis_health
 from service.config import Config, read
 from service.errors import RecollectError
@@ -37,7 +38,6 @@ _DISTRIBUTION = "recollect"
 _PACKAGES = ("service", "telemetry", "loadbalancer", "ops")
 _DISK_FAIL_BYTES = 256 << 20
 _DISK_WARN_BYTES = 2 << 30
-_OPEN_FILES = 4096
 
 
 @dataclass(frozen=True)
@@ -189,19 +189,22 @@ def _disk(config: Config) -> Judgement:
 
 def _port(config: Config) -> Judgement:
     settings = _balancer()
-    where = f"{settings.host}:{settings.port}"
-    try:
-        ports.require(settings.host, settings.port)
-    except PortTaken as error:
-        ours = {row.pid: row.name for row in roster.read(config.home) if row.pid and row.port == settings.port}
-        alive = {pid: name for pid, name in ours.items() if Path(f"/proc/{pid}").exists()}
-        if not alive:
-            return "fail", f"{error}."
-        strangers = listeners.strangers(settings.host, settings.port, alive)
+    host, port = settings.host, settings.port
+    alive = {row.pid: row.name for row in roster.front(config.home) if row.pid is not None}
+    for row in roster.front(config.home):
+        # It may have been started with --port.
+        host, port = row.host or host, row.port or port
+    where = f"{host}:{port}"
+    if alive:
+        strangers = listeners.strangers(host, port, alive)
         if strangers:
             return "fail", f"{where} is shared with {', '.join(sorted(strangers))}, which takes a part of the clients."
         names = " and ".join(f"{name} (pid {pid})" for pid, name in alive.items())
         return "ok", f"{where} is served by this installation's {names}."
+    try:
+        ports.require(host, port)
+    except PortTaken as error:
+        return "fail", f"{error}."
     return "ok", f"{where} is free."
 
 
@@ -231,11 +234,20 @@ def _keys(config: Config) -> Judgement:
 
 def _open_files(_: Config) -> Judgement:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if _enough(soft):
+    if open_files.enough(soft):
         return "ok", f"{_limit_text(soft)} files may be open."
-    if _enough(hard):
-        return "warn", f"{soft} files may be open, {_OPEN_FILES} are wanted: run ulimit -n {_OPEN_FILES} first."
-    return "fail", f"At most {hard} files may be open, {_OPEN_FILES} are needed: have the hard limit raised."
+    if open_files.enough(hard):
+        return "ok", f"{soft} files may be open; up and balance raise that to {open_files.WANTED}."
+    return "fail", f"At most {hard} files may be open, {open_files.WANTED} are needed: have the hard limit raised."
+
+
+def _settings(_: Config) -> Judgement:
+    file = environment.find(environment.working_directory())
+    given = sorted(name for name in environment.paths_by_name() if os.environ.get(name))
+    told = (
+        f"from {file} and the environment" if file is not None else "from the environment; there is no recollect.toml"
+    )
+    return "ok", f"{len(given)} are set, {told}."
 
 
 def _model(config: Config) -> Judgement:
@@ -255,6 +267,7 @@ CHECKS: dict[str, Callable[[Config], Judgement]] = {
     "http parser": _http_parser,
     "redis": _redis,
     "nginx": _nginx,
+    "settings": _settings,
     "state": _home,
     "disk": _disk,
     "port": _port,
@@ -325,10 +338,6 @@ def _balancer() -> BalancerSettings:
 
 def _existing(path: Path) -> Path:
     return next(candidate for candidate in (path, *path.parents) if candidate.exists())
-
-
-def _enough(limit: int) -> bool:
-    return limit == resource.RLIM_INFINITY or limit >= _OPEN_FILES
 
 
 def _limit_text(limit: int) -> str:

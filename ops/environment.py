@@ -57,7 +57,10 @@ def adopt(environ: MutableMapping[str, str], folder: Path) -> None:
         given.pop("RECOLLECT_LOGS", None)
     # An empty variable counts as absent.
     environ.update({name: value for name, value in given.items() if not environ.get(name)})
-    config = from_env(environ)
+    try:
+        config = from_env(environ)
+    except FileNotFoundError:
+        raise UsageError("the working directory is gone, and a setting names a path relative to it") from None
     _check_together(config, read(BalancerSettings, environ))
     environ.update({"RECOLLECT_HOME": str(config.home), "RECOLLECT_LOGS": str(config.logs)})
 

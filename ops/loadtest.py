@@ -44,7 +44,9 @@ _PROGRESS_LINE_EVERY_S = 10.0
 
 def command(
     *,
-    url: Annotated[str, typer.Option(help="Where the service answers.")] = "http://127.0.0.1:8080",
+    url: Annotated[
+        str | None, typer.Option(help="Where the service answers; by default the installation that runs here.")
+    ] = None,
     rate: Annotated[float, typer.Option(help="Requests per second, whether or not earlier ones are answered.")] = 100.0,
     duration: Annotated[float, typer.Option(help="Seconds to go on for.")] = 30.0,
     arrivals: Annotated[
@@ -73,7 +75,7 @@ def command(
     from ops.summary import Objectives
 
     plan = Plan(
-        target=parse_url(url, key_in(key_file)),
+        target=parse_url(running() if url is None else url, key_in(key_file)),
         rate_rps=_within("--rate", rate, above=0),
         duration_s=_within("--duration", duration, above=0),
         arrivals=parse_arrivals(arrivals),
@@ -239,6 +241,20 @@ async def _show_progress(plan: Plan, summary: Summary) -> None:
         while True:
             await asyncio.sleep(0.5)
             bar.update(task, completed=time.monotonic() - start_s, description=text(), refresh=True)
+
+
+def running() -> str:
+    """Return the URL of the running installation, else the one that the settings give it."""
+    from loadbalancer import roster
+    from loadbalancer.settings import BalancerSettings
+    from loadbalancer.topology import address, reachable
+    from service.config import from_env, read
+
+    for row in roster.front(from_env(os.environ).home):
+        if row.host is not None and row.port is not None:
+            return f"http://{address(reachable(row.host), row.port)}"
+    settings = read(BalancerSettings, os.environ)
+    return f"http://{address(reachable(settings.host), settings.port)}"
 
 
 def parse_url(url: str, key: str | None = None) -> Target:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ _OF_THE_MACHINE: Final = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
     *(errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ESTALE),
 }
+_ADDRESS_SPACE: Final = "this process may use too little address space to load what it needs: raise ulimit -v"
 # How help names the values of options.
 _VALUES: Final[dict[object, str]] = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH", list[str]: "TEXT"}
 
@@ -56,10 +58,17 @@ def told(command: Callable[[], object]) -> int:
         return 1
     except OSError as error:
         if error.filename is None or error.errno not in _OF_THE_MACHINE:
-            raise
-        return _say(f"{os.fspath(error.filename)!s} cannot be used: {error.strerror}", 1)
+            if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+                raise
+            return _say(_ADDRESS_SPACE, 1)
+        return _say(f"{error.filename} cannot be used: {error.strerror}{_setting_of(str(error.filename))}", 1)
     except MemoryError as error:
         return _say(f"the memory that this process may use is not enough{f': {error}' if str(error) else ''}", 1)
+    except ImportError:
+        # What cannot be loaded in too little address space says so in many ways.
+        if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+            raise
+        return _say(_ADDRESS_SPACE, 1)
     if code == INTERRUPTED:
         # typer makes this status of Ctrl-C, and says nothing.
         return _say("interrupted", INTERRUPTED)
@@ -89,6 +98,15 @@ def run(
         return command.main(args=list(argv), prog_name=name, standalone_mode=False)
 
     return told(whole)
+
+
+def _setting_of(path: str) -> str:
+    """Say which setting a path comes from."""
+    for name in ("RECOLLECT_LOGS", "RECOLLECT_HOME"):
+        folder = os.environ.get(name)
+        if folder and (f"{path}/".startswith(f"{folder}/") or f"{folder}/".startswith(f"{path}/")):
+            return f"; name another place in {name}"
+    return ""
 
 
 def _name_types(command: Any) -> None:

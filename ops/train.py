@@ -13,6 +13,8 @@ from ops.refusal import HELD_BACK
 from service.training import pipeline
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from service.config import Config
     from service.training.data.request import DataRequest
     from service.training.interactions import Interactions, ReadReport
@@ -73,7 +75,9 @@ def train(
     if as_json:
         print(json.dumps(manifest, indent=2, ensure_ascii=False))
     else:
-        for line in _summary(manifest, activate=activate, took_s=time.monotonic() - started_s):
+        for line in _summary(
+            manifest, models_dir=config.models_dir, activate=activate, took_s=time.monotonic() - started_s
+        ):
             print(line)
     if held_back is None or activate is not None:
         return 0
@@ -109,7 +113,7 @@ def is_active(manifest: dict[str, Any], activate: bool | None) -> bool:  # noqa:
     return bool(activate or (activate is None and manifest["measures"]["held_back"] is None))
 
 
-def _summary(manifest: dict[str, Any], *, activate: bool | None, took_s: float) -> list[str]:
+def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | None, took_s: float) -> list[str]:
     data, measures = manifest["data"], manifest["measures"]
     reached = ", ".join(
         f"{name if '@' in name else name.upper()} {value:.4f}"
@@ -124,7 +128,7 @@ def _summary(manifest: dict[str, Any], *, activate: bool | None, took_s: float) 
     )
     held_back = measures["held_back"]
     if is_active(manifest, activate):
-        state = "It is active; running replicas swap it in within a second."
+        state = "It is active; the replicas that run on it swap it in within a second."
         if held_back is not None:
             state += f" It was activated as you asked, though {held_back}."
     else:
@@ -133,7 +137,7 @@ def _summary(manifest: dict[str, Any], *, activate: bool | None, took_s: float) 
     return [
         f"Read {data['source']}: {counts}.",
         measured,
-        f"Published {manifest['version']} after {took_s:.1f} s. {state}",
+        f"Published {manifest['version']} in {models_dir} after {took_s:.1f} s. {state}",
     ]
 
 

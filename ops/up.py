@@ -19,6 +19,7 @@ from loadbalancer import home, installation, ports, sockets
 from loadbalancer.fleet import RELOAD_SIGNAL, RESTART_SIGNAL, STOP_SIGNALS, Fleet
 from loadbalancer.processes import spawn_attached
 from loadbalancer.settings import BalancerSettings
+from ops import open_files
 from ops.refusal import HELD_BACK
 from ops.spare import ROOM_BYTES
 
@@ -82,6 +83,7 @@ def up(
     config.pseudonymiser()
     guard = guarded(config, settings, insecure=insecure)
     nginx, redis = installation.binaries(settings, redis=config.redis_url is None)
+    say(f"state in {config.home}, logs in {config.logs}")
     with alone(config, settings):
         if redis is None:
             look_at_redis(config, consumer=True, claim=claim)
@@ -239,6 +241,8 @@ def alone(config: Config, settings: BalancerSettings) -> Iterator[None]:
     with interruptible(), home.held(config.home):
         home.end_leftovers(config.home, say, grace_s=_LEFTOVER_GRACE_S)
         ports.require(settings.host, settings.port)
+        if (few := open_files.widen()) is not None:
+            say(few)
         yield
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from contextlib import suppress
+from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -13,7 +15,7 @@ from service.admin import build_admin_app
 from service.config import Config
 from service.errors import RunError
 from service.forget import ModelForgetter
-from service.listener import Listener
+from service.listener import Listener, announce
 from service.logs import ApplicationLog
 from service.loop import run
 from service.metrics import collect_from
@@ -46,9 +48,10 @@ def consume(config: Config, admin_port: int, *, claim: bool = False, supervised:
 
     Raises:
         UsageError: the pseudonyms' key file cannot be used.
-        RunError: Redis cannot carry telemetry, the admin port is taken, or the job died.
+        RunError: Redis cannot carry telemetry, the archive cannot be written, the admin port is taken, or the job died.
         TelemetryError: the Redis URL is none or another archive's, or the archive cannot be used.
     """
+    _require_writable(config.archive_dir)
     if not supervised:
         require_redis(config, Side.REPLICA, Side.CONSUMER, claim=claim)
     elif claim:
@@ -61,6 +64,17 @@ def consume(config: Config, admin_port: int, *, claim: bool = False, supervised:
         run(_consume(config, admin_port, log))
     finally:
         log.stop()
+
+
+def _require_writable(archive_dir: Path) -> None:
+    """Refuse an archive that this process may not write; a disk that fails later is waited for instead."""
+    try:
+        archive_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        refused = next((path for path in (archive_dir, *archive_dir.iterdir()) if not os.access(path, os.W_OK)), None)
+    except OSError as error:
+        raise RunError(f"the archive {archive_dir} cannot be used: {error.strerror}") from error
+    if refused is not None:
+        raise RunError(f"the archive cannot be written: {refused} is read-only for this user")
 
 
 async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None:
@@ -102,6 +116,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     waiting = asyncio.create_task(stopping.wait())
     try:
         await admin.start()
+        announce(f"archiving to {config.archive_dir}, metrics and readiness at {admin.url}")
         _log.info("consumer started", archive=str(config.archive_dir))
         await asyncio.wait({task, adopting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         for part in (task, adopting):

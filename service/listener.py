@@ -9,7 +9,9 @@ s); only then is the runner cleaned up, which would close them at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sys
 from typing import cast
 
 from aiohttp import http_parser, web
@@ -18,6 +20,14 @@ from service.admission import Admission
 from service.config import ServerConfig
 from service.errors import RunError
 from service.protocol import Protocol, guarded
+
+
+def announce(sentence: str) -> None:
+    """Tell the terminal one thing, at once."""
+    # A reader of our output that went away is no reason not to serve.
+    with contextlib.suppress(OSError):
+        sys.stdout.write(f"{sentence}\n")
+        sys.stdout.flush()
 
 
 class Listener:
@@ -74,6 +84,12 @@ class Listener:
             raise RunError(
                 f"{self._host}:{self._port} cannot be listened on: {os.strerror(error.errno or 0).lower()}"
             ) from error
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
 
     @property
     def open_connections(self) -> int:

@@ -19,7 +19,7 @@ from service.admission import Admission
 from service.app import build_app
 from service.config import Config
 from service.errors import RunError
-from service.listener import Listener
+from service.listener import Listener, announce
 from service.logs import ApplicationLog
 from service.loop import run
 from service.metrics import Metrics, admission_metrics, collect_from
@@ -155,6 +155,10 @@ class _Replica:
         # The admin port second: whoever hears there that we are ready must find us listening.
         await self._listener.start()
         await self._admin.start()
+        announce(
+            f"serving at {self._listener.url}, metrics and readiness at {self._admin.url}, "
+            f"model {self._parts.store.version or 'none yet'}, state in {self._config.home}"
+        )
         self._background(self._parts.producer.run(), "telemetry shipper")
         self._background(follow(self._parts, self._watcher), "rung")
         _log.info(

@@ -232,5 +232,7 @@ reap_orphans({ours.pid})
 assert zombies() == {ours.pid}
 assert ours.wait() == 7
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr

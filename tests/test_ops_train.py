@@ -34,7 +34,7 @@ def test_the_summary_says_what_was_read_reached_and_published(
     lines = out.splitlines()
     assert lines[0] == "Read demo:60x40x900: 900 ratings by 60 users of 40 items."
     assert lines[1].startswith("On 90 ratings held out: RMSE ")
-    assert lines[2].startswith(f"Published {version} after ")
+    assert lines[2].startswith(f"Published {version} in {config.models_dir} after ")
     assert "It is active" in lines[2]
     assert "measure: 100 %" in err
     assert "fit: 100 %" in err

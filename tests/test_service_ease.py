@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 
 from service.errors import RunError, TrainingDiverged
 from service.models.neighbourhood import Neighbourhood
+from service.training import room
 from service.training.algorithms import ease
 from service.training.algorithms.ease import EaseConfig
 from service.training.algorithms.item_reference import ease_weights
@@ -79,7 +78,7 @@ def test_too_many_items_for_the_memory_are_refused_before_the_work(
     data: Interactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one sentence that says how much there is."""
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000))
+    monkeypatch.setattr(room, "available_bytes", lambda: 100_000)
     told: list[str] = []
     with pytest.raises(RunError, match=re.escape("for 150 items, and there are 0.0 GiB")):
         ease.fit(data, EaseConfig(), NOT_NEEDED, lambda stage, _done, _total: told.append(stage))

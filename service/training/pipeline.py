@@ -22,6 +22,7 @@ from service.config import Config
 from service.errors import ModelError, ModelRefused, RunError, UsageError
 from service.models import artefact
 from service.models.forgotten import Forgotten, keep, without_users
+from service.training import room
 from service.training.data import datasets
 from service.training.data.request import DataRequest, as_request
 from service.training.evaluation import splits
@@ -98,6 +99,7 @@ def train(
     interactions = leave_out(interactions, listed)
     interactions, settled = incumbent.on_scale(config, data, interactions, scale)
     candidate, interactions = _suitable(algorithm, settings, interactions)
+    room.require(candidate.name, candidate.config, len(interactions), len(interactions.users), len(interactions.items))
     if on_read is not None:
         on_read(interactions)
     split_seed, measure_seed, fit_seed = np.random.SeedSequence(seed).spawn(3)

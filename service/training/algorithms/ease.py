@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
 from service.errors import RunError, TrainingDiverged
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
+from service.training import room
 from service.training.algorithms import settings, threads
 from service.training.algorithms.compiled import compiled
 from service.training.algorithms.registry import Algorithm
@@ -97,7 +97,7 @@ ALGORITHM: Final = Algorithm(EaseConfig, fit, kind="ranking")
 def _require_room(n_items: int, config: EaseConfig, item_bytes: int) -> None:
     n_kept = min(config.n_neighbours, n_items) * n_items
     needed_bytes = item_bytes * n_items**2 + _KEPT_BYTES * n_kept
-    available_bytes = psutil.virtual_memory().available
+    available_bytes = room.available_bytes()
     if needed_bytes > available_bytes:
         raise RunError(
             f"{NAME} needs {needed_bytes / 2**30:.1f} GiB of memory for {n_items:,} items, and there are "
