@@ -70,7 +70,9 @@ def _require_writable(archive_dir: Path) -> None:
     """Refuse an archive that this process may not write; a disk that fails later is waited for instead."""
     try:
         archive_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        refused = next((path for path in (archive_dir, *archive_dir.iterdir()) if not os.access(path, os.W_OK)), None)
+        # What another consumer removes meanwhile is no obstacle.
+        there = (path for path in (archive_dir, *archive_dir.iterdir()) if os.access(path, os.F_OK))
+        refused = next((path for path in there if not os.access(path, os.W_OK)), None)
     except OSError as error:
         raise RunError(f"the archive {archive_dir} cannot be used: {error.strerror}") from error
     if refused is not None:
