@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,19 +14,14 @@ import typer
 from ops.data_options import Columns, Data, Dates, Decimal, Encoding, requested
 from ops.progress import Stages
 from ops.refusal import HELD_BACK
+from ops.search_watch import Watch
 from ops.table import table
 from ops.train import complaints, held_back_sentence, is_active
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
-    from rich.progress import Progress
-
     from service.config import Config
     from service.training.data.request import DataRequest
     from service.training.search.question import Effort, Question
-    from service.training.search.run import Standing
     from service.training.search.study import Method
 
 _SHOWN: Final = 10
@@ -41,6 +37,9 @@ def command(
         typer.Option("--space", help="name=low..high[:log] or name=a,b,c; by default the algorithm's own ranges."),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting that is fixed, as name=value.")] = None,
+    scale: Annotated[
+        str | None, typer.Option("--scale", help="The least and the largest rating, as 1:5; others are clipped.")
+    ] = None,
     method: Annotated[str, typer.Option("--method", help="tpe, grid or random.")] = "tpe",
     trials: Annotated[
         int | None, typer.Option("--trials", min=1, help="Trials in all; 50, or the whole grid, or until --timeout.")
@@ -120,6 +119,7 @@ def command(
         data=requested(config, data, columns, dates, encoding, decimal),
         question=question,
         effort=effort,
+        scale=scale,
         publish=publish,
         report=report,
         as_json=as_json,
@@ -132,6 +132,7 @@ def search(
     data: str | DataRequest,
     question: Question,
     effort: Effort,
+    scale: str | None = None,
     publish: bool = False,
     report: Path | None = None,
     as_json: bool = False,
@@ -143,6 +144,7 @@ def search(
         data: what to read.
         question: what is searched for.
         effort: how.
+        scale: the least and the largest rating, as LOW:HIGH; None for what is known or found.
         publish: whether the winner is to be fitted on all the data, published and activated.
         report: where to write the page; None for none.
         as_json: print one JSON object instead of a table.
@@ -155,18 +157,35 @@ def search(
         RecollectError: the input is refused, no trial succeeded, or the winner cannot be published.
     """
     from ops import search_page, sheet
-    from service.errors import Interrupted
+    from service.errors import DataError, Interrupted
+    from service.models.rating_scale import RatingScale
     from service.training import pipeline
     from service.training.data import datasets
+    from service.training.evaluation.tallies import Name
+    from service.training.incumbent import on_scale
+    from service.training.scale import noted
     from service.training.search.run import search as run_search
+    from service.training.suitability import require_suitable
 
     if report is not None:
         sheet.require_writable(report)
+    declared = None if scale is None else RatingScale.parse(scale, "--scale")
     with Stages() as progress:
         interactions = datasets.read(data, progress)
+    interactions, settled = on_scale(config, data, interactions, declared)
+    if settled.origin != "data":
+        # Ratings that were put onto another scale are other data, also to a study.
+        interactions = replace(interactions, fingerprint=f"{interactions.fingerprint} on {settled.scale}")
+    if (warning := require_suitable(question.candidate(), interactions)) is not None:
+        interactions = noted(interactions, warning)
+    if interactions.all_equal and Name.parse(question.measure).is_error:
+        raise DataError(
+            f"all ratings of {interactions.report.source} are equal, so that {question.measure} says nothing: "
+            "search by --measure ndcg@10"
+        )
     for line in complaints(interactions.report):
         print(line, file=sys.stderr)
-    with _Watch(question.measure) as watch:
+    with Watch(question.measure) as watch:
         found = run_search(interactions, question, effort, watch=watch)
     # What was found is told first: publishing may fail.
     if report is not None:
@@ -180,6 +199,7 @@ def search(
                 data=data,
                 algorithm=question.algorithm,
                 settings=found["best"]["assignments"],
+                scale=declared,
                 seed=question.protocol.seed,
                 progress=progress,
             )
@@ -273,39 +293,3 @@ def _method(text: str) -> Method:
         if text == method:
             return method
     raise UsageError(f"there is no method {text!r}; there is {', '.join(METHODS)}")
-
-
-class _Watch:
-    """Shows a search as it goes, on standard error: a bar with the best value, or a line for each trial."""
-
-    def __init__(self, measure: str) -> None:
-        self._measure = measure
-        self._bar: Progress | None = None
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-            shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*shown, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task("search", total=None)
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __call__(self, standing: Standing) -> None:
-        best = "" if standing.best is None else f", best {self._measure} {standing.best.mean:.4f}"
-        if self._bar is not None:
-            folds = f", {standing.n_folds} folds under way" if standing.n_folds else ""
-            description = f"search{best}{folds}"
-            self._bar.update(self._task, completed=standing.n_ended, total=standing.n_most, description=description)
-        elif (trial := standing.ended) is not None:
-            most = "" if standing.n_most is None else f" of {standing.n_most}"
-            came_to = f"{trial.state}: {trial.why}" if trial.why else f"{trial.state}, {self._measure} {trial.mean:.4f}"
-            print(f"trial {trial.number} {came_to}; {standing.n_ended}{most} done{best}", file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import typer
 
 from ops.refusal import run
 from ops.search import command
+from ops.search_watch import Watch
 from service.models import artefact
+from service.training.search.run import Standing
 
 ROOT = Path(__file__).resolve().parents[1]
-DEMO = ("--data", "demo:60x40x900", "--algorithm", "svd", "--set", "n_epochs=2", "--set", "n_factors=4", "--folds", "2")
+DATA = ("--data", "demo:60x40x900")
+DEMO = ("--algorithm", "svd", "--set", "n_epochs=2", "--set", "n_factors=4", "--folds", "2")
 TWO = ("--space", "lr_all=0.001,0.02", "--method", "grid")
 WIDE = ("--space", "lr_all=0.001..0.1:log", "--space", "reg_all=0.01..0.5:log")
 
@@ -27,13 +31,14 @@ def search(*arguments: str) -> int:
     """Run the verb as `recollect search` does."""
     application = typer.Typer()
     application.command()(command)
-    return run(application, [*DEMO, *arguments])
+    data = () if "--data" in arguments else DATA
+    return run(application, [*data, *DEMO, *arguments])
 
 
 def started(*arguments: str, home: Path) -> subprocess.Popen[str]:
     """Start the verb as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "ops", "search", *DEMO, *arguments],
+        [sys.executable, "-m", "ops", "search", *DATA, *DEMO, *arguments],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(home)},
         stdout=subprocess.PIPE,
@@ -160,12 +165,61 @@ def test_ctrl_c_ends_with_what_is_there(tmp_path: Path, capsys: pytest.CaptureFi
     assert list(home.iterdir()) == []
 
 
+def test_what_it_will_take_is_said_before_the_first_trial_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is going to be measured at once, and what a trial takes after the first fold of it."""
+    monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
+    assert search(*TWO) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("search", "trial"))]
+    assert lines[0] == "search: first the settings as they are, in 2 folds; then 2 trials of 2 folds each, 1 at a time"
+    assert lines[1].startswith("search: a fold takes ")
+    assert "so that a trial takes about " in lines[1]
+    assert "and the 2 trials about " in lines[1]
+    assert lines[2].startswith("trial 0 ")
+
+
+def test_a_long_trial_is_shown_between_its_folds(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line now and then, for the settings as they are and for the trials after them."""
+    now_s = 0.0
+    standing = Standing(0, 50, 0, None, None, folds_of_trial=5, defaults_folds=0, n_at_a_time=2)
+    with Watch("rmse", clock=lambda: now_s) as watch:
+        watch(standing)
+        now_s = 90.0
+        watch(replace(standing, fold_s=90.0, defaults_folds=1))
+        watch(replace(standing, fold_s=90.0, defaults_folds=2))
+        now_s = 180.0
+        watch(replace(standing, fold_s=90.0, defaults_folds=2))
+        now_s = 600.0
+        watch(replace(standing, fold_s=90.0, defaults_folds=None, n_folds=3))
+    assert capsys.readouterr().err.splitlines() == [
+        "search: first the settings as they are, in 5 folds; then 50 trials of 5 folds each, 2 at a time",
+        "search: a fold takes 90 s, so that a trial takes about 8 min, and the 50 trials about 3.1 h",
+        "search, 2 of 5 folds of the settings as they are",
+        "search, 3 folds under way",
+    ]
+
+
+def test_data_without_ratings_is_not_searched_for_a_model_of_ratings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor are equal ratings searched by an error."""
+    monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
+    path = tmp_path / "t.csv"
+    path.write_text("".join(f"u{n % 20},i{n * 7 % 30}\n" for n in range(200)))
+    assert search(*TWO, "--data", str(path)) == 2
+    assert "has no ratings, and svd predicts ratings" in capsys.readouterr().err
+    path.write_text("".join(f"u{n % 20},i{n * 7 % 30},4\n" for n in range(200)))
+    assert search(*TWO, "--data", str(path)) == 2
+    assert "are equal, so that rmse says nothing: search by --measure ndcg@10" in capsys.readouterr().err
+
+
 def test_on_a_terminal_there_is_a_bar(tmp_path: Path) -> None:
     """With the best value so far; it is gone at the end."""
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ops", "search", *DEMO, *TWO],
+            [sys.executable, "-m", "ops", "search", *DATA, *DEMO, *TWO],
             cwd=ROOT,
             env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
             stdout=subprocess.PIPE,

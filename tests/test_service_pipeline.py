@@ -128,7 +128,9 @@ class TestTrain:
         """By default and by name; a model that predicts ratings is refused, with the names of those that rank."""
         path = write(tmp_path / "t.csv", "".join(f"u{n % 30},i{n * 7 % 20}\n" for n in range(300)))
         if algorithm == "svd":
-            with pytest.raises(DataError, match=r"has no ratings, and svd predicts ratings.*leave --algorithm out"):
+            with pytest.raises(
+                DataError, match=r"has no ratings, and svd predicts ratings.*use ials, which train and up choose"
+            ):
                 pipeline.train(config, data=path, algorithm=algorithm, settings=SMALL)
             assert artefact.versions(config.models_dir) == []
             return

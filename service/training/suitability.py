@@ -15,7 +15,7 @@ FOR_RATINGS: Final = "svd"
 # Of those that rank it has neither a limit of items nor of users, and is fitted in seconds; docs/evaluation.md.
 FOR_LISTS: Final = "ials"
 _MOSTLY: Final = 0.5
-_RANKING: Final = "ials, softmax, ease, item_knn or popularity"
+_RANKING: Final = "ials, softmax, ease, item_knn, popularity"
 
 
 def default_algorithm(data: Interactions) -> str:
@@ -57,7 +57,7 @@ def require_suitable(candidate: Candidate, data: Interactions) -> str | None:
     if not data.rated_share:
         raise DataError(
             f"{data.report.source} {why}, and {candidate.name} predicts ratings, so that its lists would be noise: "
-            f"leave --algorithm out for {FOR_LISTS}, or name {_RANKING}"
+            f"use {FOR_LISTS}, which train and up choose by themselves, or another that ranks: {_RANKING}"
         )
     return (
         f"{data.report.source} {why}, so that {candidate.name}, which predicts ratings, learns little from it; "

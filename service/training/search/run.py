@@ -41,6 +41,11 @@ class Standing:
         n_folds: folds measured in the trials under way.
         best: the best complete trial; None before the first.
         ended: the trial that has just ended; None if none has.
+        folds_of_trial: how many folds a whole trial has.
+        fold_s: mean seconds of a fold so far, of all that were measured in this run; None before the first.
+        defaults_folds: folds measured of the settings that the search begins with, which are measured first; None once
+            they are known.
+        n_at_a_time: trials that are measured at the same time.
     """
 
     n_ended: int
@@ -48,6 +53,10 @@ class Standing:
     n_folds: int
     best: Trial | None
     ended: Trial | None
+    folds_of_trial: int = 1
+    fold_s: float | None = None
+    defaults_folds: int | None = None
+    n_at_a_time: int = 1
 
 
 def search(
@@ -117,6 +126,7 @@ class _Running:
         if study.defaults is None:
             self._left.insert(0, Trial(_DEFAULTS, {}))
         self._under_way: dict[int, Trial] = {}
+        self._fold_s: list[float] = []
 
     def to_the_end(self, started_s: float) -> bool:
         """Work until no more trials are wanted; return False if Ctrl-C came before."""
@@ -181,6 +191,8 @@ class _Running:
 
     def _after(self, trial: Trial, outcome: Outcome) -> Trial:
         """Keep what a task came to; return the trial, which has ended or is still running."""
+        if not isinstance(outcome, Failed):
+            self._fold_s.append(outcome.seconds)
         if trial.number == _DEFAULTS:
             return self._after_defaults(trial, outcome)
         if isinstance(outcome, Failed):
@@ -239,4 +251,17 @@ class _Running:
         n_folds = sum(len(trial.folds) for trial in self._under_way.values() if trial.number != _DEFAULTS)
         ranked = result.ranked(self._ended, lower_is_better=self._question.lower_is_better)
         best = ranked[0] if ranked else None
-        self._watch(Standing(len(self._ended), self._n_most(), n_folds, best, ended))
+        defaults = [len(trial.folds) for trial in self._under_way.values() if trial.number == _DEFAULTS]
+        self._watch(
+            Standing(
+                len(self._ended),
+                self._n_most(),
+                n_folds,
+                best,
+                ended,
+                folds_of_trial=len(self._seeds),
+                fold_s=float(np.mean(self._fold_s)) if self._fold_s else None,
+                defaults_folds=defaults[0] if defaults else None,
+                n_at_a_time=self._workers.n_workers,
+            )
+        )
