@@ -7,6 +7,7 @@ import typer
 
 from ops.chaos import command
 from ops.drill.comparison import Comparison, Pair
+from ops.drill.installation import _environ, _Paths
 from ops.refusal import run
 
 
@@ -56,3 +57,21 @@ def test_the_median_pair_decides() -> None:
 def test_a_failed_request_fails_the_comparison() -> None:
     """Fast answers to those who got one prove nothing."""
     assert not Comparison((Pair(2.0, 8.0, 2.0, 8.0, 1),)).ok
+
+
+def test_a_system_of_the_drills_own_meets_its_clients_here_whatever_the_operators_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It listens on this machine, without keys and without TLS; other settings are the operator's."""
+    theirs = {
+        "RECOLLECT_BALANCER_HOST": "0.0.0.0",
+        "RECOLLECT_KEYS_REQUIRED": "true",
+        "RECOLLECT_TLS_CERT": "/etc/cert.pem",
+        "RECOLLECT_TLS_KEY": "/etc/key.pem",
+        "RECOLLECT_SPARES": "1",
+    }
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
+    told = _environ(_Paths(tmp_path))
+    assert {name for name in theirs if name in told} == {"RECOLLECT_SPARES"}
+    assert told["RECOLLECT_HOME"] == str(tmp_path / "var")

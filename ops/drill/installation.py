@@ -35,9 +35,21 @@ _SPOOL_DISK_BYTES = 512 * 1024 * 1024
 _LOG_DISK_BYTES = 16 * 1024 * 1024
 # The log takes room by whole segments: with those of a usual size a full disk would be felt only minutes later.
 _SEGMENT_BYTES = 128 * 1024
-# These would point a system of ours at somebody else's.
+# These would point a system of the drill's own at another one, or let it listen otherwise than where the drill asks: on
+# this machine, without keys and without TLS.
 _NOT_INHERITED = frozenset(
-    {"RECOLLECT_HOME", "RECOLLECT_LOGS", "RECOLLECT_PORT", "RECOLLECT_REDIS_URL", "RECOLLECT_REDIS_NAMESPACE"}
+    {
+        "RECOLLECT_HOME",
+        "RECOLLECT_LOGS",
+        "RECOLLECT_PORT",
+        "RECOLLECT_REDIS_URL",
+        "RECOLLECT_REDIS_NAMESPACE",
+        "RECOLLECT_BALANCER_HOST",
+        "RECOLLECT_HOST",
+        "RECOLLECT_KEYS_REQUIRED",
+        "RECOLLECT_TLS_CERT",
+        "RECOLLECT_TLS_KEY",
+    }
 )
 
 
