@@ -91,7 +91,7 @@ async def events(request: web.Request) -> web.Response:
     known_items = parts.store.current().items.row_of if parts.store.version is not None else None
     reception = Reception(time.time(), inputs.request_id(request) or uuid7(), key, known_items)
     feedback = recorded(body.events, reception, parts.pseudonyms, parts.config.events)
-    with parts.keys.attempt(key, raw), _refusals():
+    with parts.keys.attempt(None if inputs.is_the_balancers(request, key) else key, raw), _refusals():
         acceptance = await parts.producer.accept(feedback)
     answer: wire.Accepted = {"accepted": acceptance.accepted, "durability": acceptance.durability}
     return web.Response(body=wire.encode(answer), status=202, content_type=inputs.JSON)

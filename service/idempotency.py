@@ -3,8 +3,8 @@
 Invariants: a key stands for one body, from the moment its first request is being recorded; a request that was not
 recorded leaves no entry; the table never holds more than its limit, nor an entry that is older than its age.
 
-Best effort, on this replica alone: what keeps events from being archived twice are their ids, not this table. It only
-tells a client that uses one key for two bodies that the second one's events would count as the first one's.
+Best effort, on this replica alone: what keeps events from being archived twice are their ids and contents, not this
+table. It only tells a client that uses one key for two bodies; where it cannot, both are archived and marked.
 
 draft-ietf-httpapi-idempotency-key-header-06, sections 2.6 and 2.7; the fingerprint is a digest of the body's bytes.
 """
@@ -22,8 +22,6 @@ from service.errors import Invalid
 
 LIMIT_KEYS: Final = 10_000
 AGE_S: Final = 86_400.0
-# What the balancer makes where the client sent none: its own for every request.
-_MADE_BY_BALANCER: Final = "ngx-"
 
 
 @dataclass(slots=True)
@@ -60,13 +58,13 @@ class IdempotencyTable:
         """Hold a key while its request is recorded; leaving by an error means that it was not.
 
         Args:
-            key: the client's Idempotency-Key, or None.
+            key: the client's Idempotency-Key; None where it sent none.
             body: the request's body.
 
         Raises:
             Invalid: the key stands for another body.
         """
-        if key is None or key.startswith(_MADE_BY_BALANCER):
+        if key is None:
             yield
             return
         entry = self._entry(key, hashlib.blake2b(body, digest_size=16).digest())

@@ -93,6 +93,14 @@ def idempotency_key(request: web.Request) -> str | None:
     return given[0]
 
 
+def is_the_balancers(request: web.Request, key: str | None) -> bool:
+    """Whether the balancer made an Idempotency-Key, as it does from its id of a request whose client sent none.
+
+    A client cannot make such a key through the balancer, which tells nobody the id before it has one.
+    """
+    return key is not None and key == f"ngx-{request.headers.get('X-Request-Id')}"
+
+
 def request_id(request: web.Request) -> str | None:
     """Return the balancer's id of this request, the same on every attempt at it."""
     given = request.headers.get("X-Request-Id")

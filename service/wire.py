@@ -118,7 +118,7 @@ class EventIn(_Body):
     event_id: str | None = Field(
         None,
         pattern=_EVENT_ID_PATTERN,
-        description="Yours, UUIDv7 recommended; a repeated one is archived once within 7 days.",
+        description="Yours, UUIDv7 recommended; the same event of a user under it is archived once within 7 days.",
     )
     type: Literal["rating", "view", "click", "purchase", "dismiss", "impression"] = Field(description="What was done.")
     user_id: Id = Field(description="Who did it.")

@@ -13,6 +13,14 @@ SeenKey: TypeAlias = tuple[str, str]
 Why: TypeAlias = Literal["deduplicated", "dead_lettered", "erased", "missing"]
 
 
+class Seen(NamedTuple):
+    """An event to remember: its tenant and id, and its fingerprint."""
+
+    tenant: str
+    event_id: str
+    fingerprint: bytes
+
+
 class FileLength(NamedTuple):
     """A file's committed length, and how many lines that is."""
 
@@ -59,7 +67,7 @@ class Addition:
 
     folders: dict[str, list[bytes]] = field(default_factory=dict)
     progress: dict[tuple[str, int], Progress] = field(default_factory=dict)
-    seen: list[SeenKey] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
     removed: list[Removed] = field(default_factory=list)
     erasures: list[Erasure] = field(default_factory=list)
 
@@ -72,7 +80,7 @@ class Change:
         files: Committed lengths by path relative to the archive.
         seal: Whether every file that is not among them is complete now.
         added: What the lines in them mean; its `folders` are not looked at.
-        now_s: Unix seconds, for the event ids to remember.
+        now_s: The archive's time in seconds, for the events to remember.
     """
 
     files: Mapping[str, FileLength] = field(default_factory=dict)

@@ -24,10 +24,12 @@ from telemetry.account import Addition, Change, Erasure, FileLength, SeenKey
 from telemetry.attempts import Attempt, Attempts
 from telemetry.batch import Position
 from telemetry.catalogue import Catalogue
+from telemetry.clock import ArchiveClock
 from telemetry.erasure import Forgotten
 from telemetry.erasures import Erasures, Replacement
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.failpoints import Failpoints
+from telemetry.fingerprint import Fingerprints
 from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.lease import HolderLock, LeaseWatch, this_machine
 from telemetry.ownership import Mark
@@ -74,6 +76,8 @@ class Archive:
         self._lock: HolderLock | None = None
         self._lease_epoch: int | None = None
         self._identity: Mark | None = None
+        self._clock = ArchiveClock(0)
+        self.fingerprints = Fingerprints()
         self.watermarks: dict[str, Position] = {}
         self.damaged: list[str] = []
 
@@ -143,6 +147,9 @@ class Archive:
         lengths = await self._in_sql(catalogue.files)
         self.damaged = [path for path in short if path in lengths]
         self.watermarks = await self._in_sql(catalogue.watermarks)
+        self.fingerprints = Fingerprints(bytes.fromhex(await self._in_sql(self._of(self._erasures).salt)))
+        kept_s = await self._in_sql(catalogue.clock_s)
+        self._clock = ArchiveClock(int(time.time()) if kept_s is None else kept_s)
         return lease.epoch
 
     async def beat(self) -> None:
@@ -156,17 +163,17 @@ class Archive:
         locked = self._lock is not None and await self._in_sql(self._lock.acquire)
         await self._in_sql(catalogue.beat, lease_epoch, locked=locked)
 
-    async def seen(self, keys: Sequence[SeenKey]) -> set[SeenKey]:
-        """Tell which (tenant, event_id) pairs were archived within the window.
+    async def seen(self, keys: Sequence[SeenKey]) -> dict[SeenKey, set[bytes]]:
+        """Tell which (tenant, event_id) pairs were archived within the window, and with what content.
 
         Args:
             keys: What to look up.
 
         Returns:
-            Those that were.
+            The fingerprints of those that were.
         """
         catalogue, _ = self._held()
-        return await self._in_sql(catalogue.seen, keys) if keys else set()
+        return await self._in_sql(catalogue.seen, keys) if keys else {}
 
     async def commit(self, added: Addition) -> None:
         """Add to the archive, all of it or nothing. Must not be cancelled half way.
@@ -188,7 +195,7 @@ class Archive:
             except OSError as error:
                 raise ArchiveError(f"the archive in {self.root} cannot be appended to: {error.strerror}") from None
             self._failpoints.hit("consumer.appended")
-            change = Change(lengths, parts.fresh, added, int(time.time()))
+            change = Change(lengths, parts.fresh, added, self._clock.now_s())
             await self._in_sql(catalogue.commit, lease_epoch, change)
             self._failpoints.hit("consumer.committed")
             parts.committed(lengths)
@@ -254,7 +261,7 @@ class Archive:
         Returns:
             The erased users among them.
         """
-        return await self._in_sql(self._of(self._erasures).forgotten, user_ids, _days_ago(days))
+        return await self._in_sql(self._of(self._erasures).forgotten, user_ids, self._days_ago(days))
 
     async def replace(self, replacement: Replacement) -> bool:
         """See `Erasures.replace`."""
@@ -266,7 +273,7 @@ class Archive:
 
     async def expire_erasures(self, days: int) -> int:
         """See `Erasures.expire`."""
-        return await self._in_sql(self._of(self._erasures).expire, self._held()[1], _days_ago(days))
+        return await self._in_sql(self._of(self._erasures).expire, self._held()[1], self._days_ago(days))
 
     async def expire_seen(self, days: int, limit: int) -> tuple[int, float]:
         """Forget some event ids that are older than the window.
@@ -279,10 +286,12 @@ class Archive:
             How many were forgotten, and for how many seconds no commit could go on.
         """
         catalogue, lease_epoch = self._held()
-        before_s = int(time.time()) - days * 86_400
+        now_s = self._clock.now_s()
+        before_s = now_s - days * 86_400
 
         def expire() -> tuple[int, float]:
             started_s = time.monotonic()
+            catalogue.keep_clock(lease_epoch, now_s)
             return catalogue.expire_seen(lease_epoch, before_s, limit), time.monotonic() - started_s
 
         return await self._in_sql(expire)
@@ -312,6 +321,10 @@ class Archive:
             self._files.shutdown()
             self._sql.shutdown()
 
+    def _days_ago(self, days: int) -> str:
+        # Whichever clock is behind: a window may be too long, never too short.
+        return rfc3339_ms(min(time.time(), self._clock.now_s()) - days * 86_400)
+
     def _open(self) -> None:
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -339,7 +352,3 @@ class Archive:
 
     async def _in_files(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._files, lambda: call(*args, **kwargs))
-
-
-def _days_ago(days: int) -> str:
-    return rfc3339_ms(time.time() - days * 86_400)

@@ -27,6 +27,8 @@ from telemetry.ownership import Mark
 
 # SQLite takes at least 250 variables in one statement.
 _KEYS_PER_QUERY = 200
+# So much of the archive's time may be lost when a consumer dies.
+_CLOCK_STEP_S = 60
 
 
 class Lease(NamedTuple):
@@ -195,16 +197,16 @@ class Catalogue:
             ).fetchall()
         return {path: FileLength(size_bytes, lines) for path, size_bytes, lines in rows}
 
-    def seen(self, keys: Sequence[SeenKey]) -> set[SeenKey]:
-        """Tell which event ids are remembered.
+    def seen(self, keys: Sequence[SeenKey]) -> dict[SeenKey, set[bytes]]:
+        """Tell which events are remembered.
 
         Args:
             keys: (tenant, event_id) pairs.
 
         Returns:
-            Those that are there.
+            The fingerprints of those that are there.
         """
-        found: set[SeenKey] = set()
+        found: dict[SeenKey, set[bytes]] = {}
         with self._db.reading():
             # One tenant at a time: SQLite answers a list of pairs by reading the whole table.
             for tenant, pairs in groupby(sorted(keys), key=itemgetter(0)):
@@ -213,10 +215,11 @@ class Catalogue:
                     some = ids[start : start + _KEYS_PER_QUERY]
                     marks = ",".join("?" * len(some))
                     rows = self._sql.execute(
-                        f"SELECT event_id FROM seen WHERE tenant = ? AND event_id IN ({marks})",  # noqa: S608 - marks only
+                        f"SELECT event_id, fingerprint FROM seen WHERE tenant = ? AND event_id IN ({marks})",  # noqa: S608 - marks only
                         [tenant, *some],
                     )
-                    found.update((tenant, event_id) for (event_id,) in rows)
+                    for event_id, fingerprint in rows:
+                        found.setdefault((tenant, event_id), set()).add(fingerprint)
         return found
 
     def commit(self, lease_epoch: int, change: Change) -> None:
@@ -250,9 +253,9 @@ class Catalogue:
             )
             self._sql.executemany(ADD_REMOVED, added.removed)
             self._sql.executemany(
-                "INSERT INTO seen VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO seen VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 # In their order in the table, so that neighbours share a page.
-                [(*key, change.now_s) for key in sorted(added.seen)],
+                [(*one, change.now_s) for one in sorted(added.seen)],
             )
             self._sql.executemany(
                 "INSERT INTO erasures (erase_id, user_id, user_digest, requested_at, events, files, models)"
@@ -264,12 +267,38 @@ class Catalogue:
                 [(*key, one.seq) for key, one in added.progress.items()],
             )
 
+    def clock_s(self) -> int | None:
+        """Read the archive's time.
+
+        Returns:
+            Seconds since 1970, as they were last kept; None for an archive that remembers nothing.
+        """
+        with self._db.reading():
+            kept = self._sql.execute("SELECT value FROM settings WHERE name = 'clock'").fetchone()
+            (newest,) = self._sql.execute("SELECT max(at_s) FROM seen").fetchone()
+        return max((int(at_s) for at_s in (kept[0] if kept else None, newest) if at_s is not None), default=None)
+
+    def keep_clock(self, lease_epoch: int, now_s: int) -> None:
+        """Keep the archive's time, once a minute.
+
+        Args:
+            lease_epoch: Our lease.
+            now_s: What it is now.
+        """
+        with self._db.transaction():
+            self._sql.execute(
+                "INSERT INTO settings SELECT 'clock', ? FROM lease WHERE epoch = ?"
+                " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+                " WHERE CAST(excluded.value AS INTEGER) >= CAST(value AS INTEGER) + ?",
+                (str(now_s), lease_epoch, _CLOCK_STEP_S),
+            )
+
     def expire_seen(self, lease_epoch: int, before_s: int, limit: int) -> int:
         """Forget old event ids, a few at a time so that no commit waits for it.
 
         Args:
             lease_epoch: Our lease.
-            before_s: Unix seconds; what was seen earlier goes.
+            before_s: By the archive's time; what was seen earlier goes.
             limit: The most to forget now.
 
         Returns:
@@ -277,8 +306,8 @@ class Catalogue:
         """
         with self._db.transaction():
             return self._sql.execute(
-                "DELETE FROM seen WHERE (tenant, event_id) IN"
-                " (SELECT tenant, event_id FROM seen WHERE at_s < ? LIMIT ?)"
+                "DELETE FROM seen WHERE (tenant, event_id, fingerprint) IN"
+                " (SELECT tenant, event_id, fingerprint FROM seen WHERE at_s < ? LIMIT ?)"
                 " AND EXISTS (SELECT 1 FROM lease WHERE epoch = ?)",
                 (before_s, limit, lease_epoch),
             ).rowcount

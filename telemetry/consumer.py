@@ -325,7 +325,8 @@ class Consumer:
         streams.found(intake.gaps)
         # Asked anew each time: what the last round committed must not be archived after all.
         forgotten = await self._archive.forgotten(self._settings.seen_days, intake.users())
-        agreed = plan(intake, await self._archive.seen(intake.keys()), forgotten)
+        seen = await self._archive.seen(intake.keys())
+        agreed = plan(intake, seen, forgotten, self._archive.fingerprints)
         self._failpoints.hit("consumer.judged")
         if intake.progress or intake.dead:
             started_s = time.monotonic()
@@ -365,6 +366,7 @@ class Consumer:
         counters.archived += len(agreed.records)
         counters.archived_bytes += sum(len(line) for lines in agreed.added.folders.values() for line in lines)
         counters.deduplicated += deduplicated
+        counters.conflicts += agreed.conflicts
         counters.erased += sum(progress.erased for progress in intake.progress.values())
         counters.dead_lettered += dead_lettered
         counters.sequence_holes += sum(progress.holes for progress in intake.progress.values())

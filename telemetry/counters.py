@@ -80,7 +80,8 @@ class ConsumerCounters:
     Attributes:
         archived: Events committed to the archive.
         archived_bytes: Their bytes.
-        deduplicated: Feedback removed because its event id was seen within the window.
+        deduplicated: Feedback removed because the same event was seen within the window.
+        conflicts: Feedback archived with a mark, because its user used its id for another event within the window.
         dead_lettered: Events committed to the dead letters.
         erased: Lines that were erased, and events that were not archived, because their user was to be forgotten.
         forgotten: Users that were forgotten.
@@ -102,6 +103,7 @@ class ConsumerCounters:
     archived: int = 0
     archived_bytes: int = 0
     deduplicated: int = 0
+    conflicts: int = 0
     dead_lettered: int = 0
     erased: int = 0
     forgotten: int = 0

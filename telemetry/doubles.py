@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from telemetry.outline import Line
+from telemetry.outline import Id, Line
 
 
 class Ids:
@@ -44,7 +44,7 @@ class Doubles:
     def __init__(self, suspects: Collection[int], window_days: int) -> None:
         self._suspects = suspects
         self._window = timedelta(days=window_days)
-        self._found: dict[tuple[str, str, str], list[tuple[Line, bool]]] = {}
+        self._found: dict[Id, list[tuple[Line, bool]]] = {}
 
     def add(self, line: Line, *, inside: bool) -> None:
         """Take note of an archived line, if it may be one too many."""
@@ -58,7 +58,7 @@ class Doubles:
         Yields:
             An id and a line that should not be there: not the first one, and not one of the same number as another.
         """
-        for (of_class, _, name), found in self._found.items():
+        for (of_class, _, name, _), found in self._found.items():
             # The same number twice is counted as such already.
             distinct = {(line.producer, line.epoch, line.seq): (line, inside) for line, inside in found}
             in_order = sorted(distinct.values(), key=lambda one: one[0].received_at)

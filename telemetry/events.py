@@ -26,7 +26,7 @@ SERVED_STARTS: Final = (b'{"schema":2,"class":"served",', b'{"schema":1,"class":
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
 SystemKind: TypeAlias = Literal["gap", "unclean_start", "erase"]
-Mark: TypeAlias = Literal["unknown_item", "clock_skew"]
+Mark: TypeAlias = Literal["id_conflict", "unknown_item", "clock_skew"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

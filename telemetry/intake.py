@@ -17,13 +17,17 @@ Pure but for the memory of the trial: no clock, no file, no socket.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 
-from telemetry.account import Addition, Progress, Removed, SeenKey, remove
+import orjson
+
+from telemetry.account import Addition, Progress, Removed, Seen, SeenKey, remove
 from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, from_entry
 from telemetry.erasure import Forgotten, is_erase
 from telemetry.errors import BadBatchError
 from telemetry.events import Feedback, Record, System
+from telemetry.fingerprint import UNKNOWN, Fingerprints, same_user
 from telemetry.gaps import believed
 from telemetry.ids import uuid7
 from telemetry.letters import Letter, compose
@@ -73,10 +77,11 @@ class Intake:
 
 @dataclass(slots=True)
 class Plan:
-    """What to commit, and the events in it."""
+    """What to commit, the events in it, and how many of them have an id that stands for another event, too."""
 
     added: Addition
     records: list[Record] = field(default_factory=list)
+    conflicts: int = 0
 
 
 def sift(
@@ -108,20 +113,25 @@ def sift(
     return intake
 
 
-def plan(intake: Intake, seen: set[SeenKey], forgotten: Forgotten) -> Plan:
+def plan(
+    intake: Intake, seen: Mapping[SeenKey, AbstractSet[bytes]], forgotten: Forgotten, fingerprints: Fingerprints
+) -> Plan:
     """Remove duplicated feedback and forgotten users, and lay out the commit.
+
+    Feedback under an id that its user has used for something else is archived, and marked.
 
     Args:
         intake: What `sift` found; its progress is completed here.
-        seen: Which of its keys the archive remembers.
+        seen: Which of its keys the archive remembers, with the fingerprints of what was archived.
         forgotten: Whose late events are not archived.
+        fingerprints: Those of the archive.
 
     Returns:
         The commit.
     """
     added = Addition(progress=intake.progress, removed=intake.removed)
     result = Plan(added)
-    taken = set(seen)
+    taken = {key: set(known) for key, known in seen.items()}
     for record, line in intake.fresh:
         event, producer, epoch, seq = record
         progress = intake.progress[producer, epoch]
@@ -129,14 +139,18 @@ def plan(intake: Intake, seen: set[SeenKey], forgotten: Forgotten) -> Plan:
             progress.erased += 1
             remove(added.removed, producer, epoch, range(seq, seq + 1), "erased", event.received_at)
             continue
-        if _is_feedback(record):
-            key = (event.tenant, event.event_id)
-            if key in taken:
+        if isinstance(event, Feedback):
+            known = taken.setdefault((event.tenant, event.event_id), set())
+            fingerprint = fingerprints.of(event)
+            if fingerprint in known or UNKNOWN in known:
                 progress.deduplicated += 1
                 remove(added.removed, producer, epoch, range(seq, seq + 1), "deduplicated", event.received_at)
                 continue
-            taken.add(key)
-            added.seen.append(key)
+            if any(same_user(fingerprint, other) for other in known):
+                result.conflicts += 1
+                record, line = _marked(record, event, line)  # noqa: PLW2901 - archived with the mark
+            known.add(fingerprint)
+            added.seen.append(Seen(event.tenant, event.event_id, fingerprint))
         elif is_erase(record):
             record, line, erasure = forgotten.hide(record, line)  # noqa: PLW2901 - the id is in neither any more
             added.erasures.append(erasure)
@@ -295,6 +309,13 @@ def _open(entry: Entry) -> tuple[Batch | None, str]:
         return from_entry(entry), ""
     except BadBatchError as error:
         return None, str(error)
+
+
+def _marked(record: Record, event: Feedback, line: bytes) -> tuple[Record, bytes]:
+    """Mark an event whose id stands for another one; fields that we do not know stay."""
+    fields = orjson.loads(line)
+    fields["marks"] = marks = [*event.marks, "id_conflict"]
+    return record._replace(event=replace(event, marks=marks)), orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _is_feedback(record: Record) -> bool:

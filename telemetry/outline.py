@@ -4,11 +4,13 @@ Invariant: a line that is parsed was whole, JSON from its first byte to its last
 is not looked at. Pure.
 """
 
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
 _TEXTS = (str,) * 5
+_PLAIN = frozenset({str, float, int, type(None)})
 
 
 class Gap(NamedTuple):
@@ -17,6 +19,13 @@ class Gap(NamedTuple):
     of_class: str | None
     reason: str
     events: int
+
+
+Said: TypeAlias = tuple[str | float | None, ...]
+"""Which user reported what, as it stands in a line of feedback."""
+Id: TypeAlias = tuple[str, str, str, Said | None]
+"""A class or `list`, the tenant, the id, and what it stands for."""
+_SAID = itemgetter("user_id", "type", "item_id", "value", "recommendation_id", "position", "client_time")
 
 
 class Line(NamedTuple):
@@ -31,15 +40,16 @@ class Line(NamedTuple):
     epoch: int
     seq: int
     gap: Gap | None
+    said: Said | None = None
 
     @property
-    def ids(self) -> tuple[tuple[str, str, str], ...]:
-        """What no other line may have."""
-        event = (self.of_class, self.tenant, self.event_id)
+    def ids(self) -> tuple[Id, ...]:
+        """What no other line may have; feedback may share its id with an event of another user or content."""
+        event = (self.of_class, self.tenant, self.event_id, self.said)
         # A served event goes by its list's id, unless somebody changes that.
         if self.list_id is None or self.list_id == self.event_id:
             return (event,)
-        return event, ("list", self.tenant, self.list_id)
+        return event, ("list", self.tenant, self.list_id, None)
 
 
 def parse(line: bytes) -> Line:
@@ -67,6 +77,7 @@ def parse(line: bytes) -> Line:
             fields["epoch"],
             fields["seq"],
             _gap(fields) if of_class == "system" else None,
+            _said(fields) if of_class == "feedback" else None,
         )
     except (TypeError, KeyError) as error:
         raise ValueError(f"it is not an event: {error!r}") from None
@@ -75,6 +86,12 @@ def parse(line: bytes) -> Line:
     if texts != _TEXTS or type(told.epoch) is not int or type(told.seq) is not int or told.seq < 1:
         raise ValueError("it does not say whose event it is")
     return told
+
+
+def _said(fields: dict[str, Any]) -> Said:
+    said: Said = _SAID(fields)
+    # What is none of these could not be told from another.
+    return said if all(type(one) in _PLAIN for one in said) else ()
 
 
 def _gap(fields: dict[str, Any]) -> Gap | None:

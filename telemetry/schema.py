@@ -1,10 +1,12 @@
-"""The tables of the catalogue, and how one of version 1 becomes one of version 2.
+"""The tables of the catalogue, and how one of version 1 or 2 becomes one of version 3.
 
 Invariants:
 
 - A catalogue is made or upgraded in one transaction: it is of one version or of the other.
 - An upgraded catalogue has the tables of a new one, and keeps the account true: numbers that version 1 had
   only counted get their `removed` rows from the archive itself.
+- So do the remembered event ids their fingerprints, which version 3 compares. An id whose line cannot be found any
+  more stands for whatever comes under it, as it did before.
 """
 
 import sqlite3
@@ -18,8 +20,10 @@ import orjson
 
 from telemetry.account import Removed, Why, runs_of
 from telemetry.errors import ArchiveError
+from telemetry.fingerprint import Fingerprints
+from telemetry.ids import rfc3339_ms
 
-VERSION: Final = 2
+VERSION: Final = 3
 _MOST_NUMBERS: Final = 100_000_000
 
 _TABLES: Final = """
@@ -52,10 +56,13 @@ CREATE TABLE erasures (
 ) WITHOUT ROWID;
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO settings VALUES ('salt', lower(hex(randomblob(32))));
-CREATE TABLE IF NOT EXISTS seen (
-  tenant TEXT NOT NULL, event_id TEXT NOT NULL, at_s INTEGER NOT NULL, PRIMARY KEY (tenant, event_id)
+"""
+_SEEN: Final = """
+CREATE TABLE seen (
+  tenant TEXT NOT NULL, event_id TEXT NOT NULL, fingerprint BLOB NOT NULL, at_s INTEGER NOT NULL,
+  PRIMARY KEY (tenant, event_id, fingerprint)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS seen_at ON seen (at_s);
+CREATE INDEX seen_at ON seen (at_s);
 """
 # Made wherever they are not there yet; an older program of the same version neither needs nor minds them.
 _INDEXES: Final = """
@@ -74,6 +81,20 @@ INSERT INTO progress SELECT producer, epoch, seq, archived, deduplicated, dead_l
 DROP TABLE files_1;
 DROP TABLE progress_1;
 """
+_SET_SEEN_ASIDE: Final = """
+ALTER TABLE seen RENAME TO seen_2;
+DROP INDEX seen_at;
+"""
+_BRING_SEEN_OVER: Final = """
+INSERT INTO seen SELECT tenant, event_id, x'', at_s FROM seen_2 AS old
+  WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.tenant = old.tenant AND seen.event_id = old.event_id);
+DROP TABLE seen_2;
+"""
+# A line may be that much older than the moment at which its id was remembered.
+_LATE_DAYS: Final = 30
+_PARQUET: Final = ".parquet"
+_FEEDBACK: Final = b'"class":"feedback"'
+_HEAD_BYTES: Final = 64
 
 
 def prepare(db: sqlite3.Connection, root: Path) -> None:
@@ -100,7 +121,9 @@ def prepare(db: sqlite3.Connection, root: Path) -> None:
             _run(db, _SET_ASIDE + _TABLES + _BRING_OVER)
             db.executemany("INSERT INTO removed VALUES (?, ?, ?, ?, ?, ?)", _unaccounted(db, root))
         elif version == 0:
-            _run(db, _TABLES)
+            _run(db, _TABLES + _SEEN)
+        if version in {1, 2}:
+            _bring_seen_over(db, root)
         _run(db, _INDEXES)
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
@@ -169,6 +192,47 @@ def _unaccounted(db: sqlite3.Connection, root: Path) -> list[Removed]:
         for numbers, why in parts:
             found += runs_of([(*key, number, None) for number in numbers], why)
     return found
+
+
+def _bring_seen_over(db: sqlite3.Connection, root: Path) -> None:
+    """Give the remembered ids the fingerprints of the events that are archived under them."""
+    _run(db, _SET_SEEN_ASIDE + _SEEN)
+    (oldest_s,) = db.execute("SELECT min(at_s) FROM seen_2").fetchone()
+    if oldest_s is not None:
+        (salt,) = db.execute("SELECT value FROM settings WHERE name = 'salt'").fetchone()
+        since = f"date={rfc3339_ms(max(oldest_s - _LATE_DAYS * 86_400, 0))[:10]}"
+        db.executemany(
+            "INSERT OR IGNORE INTO seen SELECT tenant, event_id, ?, at_s FROM seen_2 WHERE tenant = ? AND event_id = ?",
+            _archived_feedback(db, root, since, Fingerprints(bytes.fromhex(salt))),
+        )
+    _run(db, _BRING_SEEN_OVER)
+
+
+def _archived_feedback(
+    db: sqlite3.Connection, root: Path, since: str, fingerprints: Fingerprints
+) -> Iterator[tuple[bytes, str, str]]:
+    files = db.execute("SELECT path, bytes FROM files WHERE path >= ? AND path LIKE 'date=%' ORDER BY path", (since,))
+    for path, size_bytes in files.fetchall():
+        for line in _raw_lines(root / path, size_bytes):
+            if _FEEDBACK in line[:_HEAD_BYTES]:
+                # A line that cannot be read leaves its id as it was.
+                with suppress(orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
+                    fields = orjson.loads(line)
+                    yield fingerprints.of_fields(fields), fields["tenant"], fields["event_id"]
+
+
+def _raw_lines(path: Path, size_bytes: int) -> Iterator[bytes]:
+    if path.suffix == _PARQUET:
+        # Here, because only an archive with compacted files needs it.
+        from telemetry.parquet import read_lines
+
+        with suppress(ArchiveError, OSError):
+            yield from read_lines(path)
+        return
+    with suppress(OSError), path.open("rb") as file:
+        while size_bytes > 0 and (line := file.readline()):
+            size_bytes -= len(line)
+            yield line
 
 
 def _lines(path: Path, size_bytes: int) -> Iterator[dict[str, Any]]:

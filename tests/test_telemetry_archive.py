@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.account import Addition, Change, FileLength, Progress
+from telemetry.account import Addition, Change, FileLength, Progress, Seen
 from telemetry.archive import Archive
 from telemetry.batch import Position
 from telemetry.catalogue import Catalogue, Lease
@@ -29,7 +29,7 @@ async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
 
 async def put(archive: Archive, seq: int, *lines: bytes, folder: str = DAY) -> None:
     progress = {("p", 1): Progress(seq, archived=len(lines))}
-    await archive.commit(Addition({folder: list(lines)}, progress, [("default", f"id-{seq}")]))
+    await archive.commit(Addition({folder: list(lines)}, progress, [Seen("default", f"id-{seq}", b"%d" % seq)]))
 
 
 async def test_committed_lines_are_read_back_and_only_they(tmp_path: Path, archive: Archive) -> None:
@@ -47,7 +47,8 @@ async def test_committed_lines_are_read_back_and_only_they(tmp_path: Path, archi
     assert list(read(tmp_path, dead_letters=True)) == [b"dead\n"]
     assert committed_files(tmp_path)[0] == (first, 13, 3)
     assert archive.watermarks == {"p": Position(1, 5)}
-    assert await archive.seen([("default", "id-2"), ("default", "id-9"), ("other", "id-2")]) == {("default", "id-2")}
+    asked = [("default", "id-2"), ("default", "id-9"), ("other", "id-2")]
+    assert await archive.seen(asked) == {("default", "id-2"): {b"2"}}
 
 
 def test_an_archive_without_a_commit_is_empty(tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_old_event_ids_are_forgotten_in_small_steps(tmp_path: Path) -> None:
     lease = catalogue.take_lease(catalogue.lease(), "me", "here", locked=True)
     assert lease is not None
     catalogue.commit(
-        lease.epoch, Change(added=Addition(seen=[("t", f"id-{number}") for number in range(10)]), now_s=100)
+        lease.epoch, Change(added=Addition(seen=[Seen("t", f"id-{number}", b"") for number in range(10)]), now_s=100)
     )
     assert catalogue.expire_seen(lease.epoch, 100, 50) == 0
     assert catalogue.expire_seen(lease.epoch - 1, 101, 50) == 0
@@ -222,12 +223,14 @@ def test_event_ids_are_found_by_tenant(tmp_path: Path) -> None:
     lease = catalogue.take_lease(catalogue.lease(), "me", "here", locked=True)
     assert lease is not None
     known = [(tenant, f"id-{number}") for tenant in ("a", "b") for number in range(0, 1000, 2)]
-    catalogue.commit(lease.epoch, Change(added=Addition(seen=known), now_s=100))
+    seen = [Seen(*key, fingerprint) for key in known for fingerprint in (b"1", b"2")]
+    catalogue.commit(lease.epoch, Change(added=Addition(seen=seen), now_s=100))
     asked = [(tenant, f"id-{number}") for tenant in ("a", "b", "c") for number in range(1000)]
-    assert catalogue.seen(asked) == set(known)
-    assert catalogue.seen([]) == set()
+    assert catalogue.seen(asked) == {key: {b"1", b"2"} for key in known}
+    assert catalogue.seen([]) == {}
     plan = catalogue.database.sql.execute(
-        "EXPLAIN QUERY PLAN SELECT event_id FROM seen WHERE tenant = ? AND event_id IN (?, ?)", ("a", "b", "c")
+        "EXPLAIN QUERY PLAN SELECT event_id, fingerprint FROM seen WHERE tenant = ? AND event_id IN (?, ?)",
+        ("a", "b", "c"),
     ).fetchall()
     # Reading the whole table would take seconds once it holds a week.
     assert "SEARCH seen USING PRIMARY KEY" in plan[0][3]

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import pytest
@@ -8,6 +9,7 @@ from telemetry.account import Erasure, Progress, Removed
 from telemetry.batch import Batch, Entry, Position, to_fields
 from telemetry.erasure import Forgotten
 from telemetry.events import Feedback, Record, System, decode, encode
+from telemetry.fingerprint import UNKNOWN, Fingerprints
 from telemetry.intake import Intake, plan, sift
 from telemetry.notes import HoleFound
 from telemetry.parts import DEAD_LETTERS
@@ -18,6 +20,7 @@ from tests import made
 NOW = "2026-11-21T12:00:00.000Z"
 RECEIVED = "2026-11-21T01:02:03.456Z"
 NOBODY = Forgotten("", {})
+FINGERPRINTS = Fingerprints(b"key")
 
 
 def line(epoch: int, seq: int, event_id: str | None = None, day: int = 21) -> bytes:
@@ -46,6 +49,12 @@ def entry(epoch: int, first_seq: int, last_seq: int) -> Entry:
 def linked(one: Entry, after: Position) -> Entry:
     """Have the producer say that it holds nothing between a place and an entry."""
     return Entry(one.entry_id, {**(one.fields or {}), b"after": str(after).encode()})
+
+
+def fingerprint(text: bytes) -> bytes:
+    event = decode(text).event
+    assert isinstance(event, Feedback)
+    return FINGERPRINTS.of(event)
 
 
 def of_lines(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
@@ -155,7 +164,7 @@ def test_what_cannot_be_read_becomes_a_dead_letter_and_blocks_nothing() -> None:
     assert "event 9-9 of p" in letters[1]["reason"]
     assert (letters[2]["data"], letters[2]["data_base64"]) == (None, "/wo=")
     assert "checksum" in letters[3]["reason"]
-    commit = plan(intake, set(), NOBODY).added
+    commit = plan(intake, {}, NOBODY, FINGERPRINTS).added
     assert len(commit.folders[DEAD_LETTERS]) == 4
     assert intake.progress == {("p", 1): Progress(11, archived=2, dead_lettered=5)}
 
@@ -177,19 +186,66 @@ def test_duplicated_feedback_is_removed_within_and_before_the_batch() -> None:
     """The first of several events with one id is archived, unless the archive has one already."""
     lines = [line(1, 1, "same-one"), line(1, 2, "same-one"), line(1, 3, "known-one"), line(1, 4)]
     intake = take(Position(0, 0), of_lines(1, 1, lines), pending=True)
-    planned = plan(intake, {("default", "known-one")}, NOBODY)
+    known = {("default", "known-one"): {fingerprint(lines[2])}}
+    planned = plan(intake, known, NOBODY, FINGERPRINTS)
     commit = planned.added
     assert [record.seq for record in planned.records] == [1, 4]
     assert commit.removed == [Removed("p", 1, 2, 3, "deduplicated", RECEIVED)]
-    assert commit.seen == [("default", "same-one"), ("default", "ev-0001-0004")]
+    assert commit.seen == [
+        ("default", "same-one", fingerprint(lines[0])),
+        ("default", "ev-0001-0004", fingerprint(lines[3])),
+    ]
+    assert planned.conflicts == 0
     assert commit.folders == {"date=2026-11-21": [lines[0], lines[3]]}
     assert intake.progress == {("p", 1): Progress(4, archived=2, deduplicated=2)}
+
+
+def test_an_id_that_stands_for_another_event_too_loses_none_of_them() -> None:
+    """Of the same user they are marked; another user's is simply another event; each is removed when it comes again."""
+
+    def said(seq: int, **changes: Any) -> bytes:
+        return encode(made.feedback(event_id="one-id-for-all", **changes), "p", 1, seq)
+
+    lines = [
+        said(1, item_id="a"),
+        said(2, item_id="b", marks=["unknown_item"]).replace(b'"position"', b'"later":true,"position"'),
+        said(3, item_id="a", user_id="43"),
+        # The same again, as another replica received them.
+        said(4, item_id="b", received_at="2026-11-21T01:02:09.000Z", request_id="r9"),
+        said(5, item_id="a", user_id="43", marks=["unknown_item"]),
+        said(6, item_id="a", client_time="2026-11-21T01:00:00.000Z"),
+    ]
+    intake = take(Position(0, 0), of_lines(1, 1, lines), pending=True)
+    planned = plan(intake, {}, NOBODY, FINGERPRINTS)
+    assert [record.seq for record in planned.records] == [1, 2, 3, 6]
+    assert [record.event.marks for record in planned.records if isinstance(record.event, Feedback)] == [
+        [],
+        ["unknown_item", "id_conflict"],
+        [],
+        ["id_conflict"],
+    ]
+    (texts,) = planned.added.folders.values()
+    assert [decode(text) for text in texts] == planned.records
+    assert texts[1] == lines[1].replace(b'"unknown_item"', b'"unknown_item","id_conflict"')
+    assert (planned.conflicts, intake.progress) == (2, {("p", 1): Progress(6, archived=4, deduplicated=2)})
+    # In the next batch, too.
+    later = take(Position(1, 6), of_lines(1, 7, [said(7, item_id="b"), said(8, item_id="c")]), pending=True)
+    seen = {("default", "one-id-for-all"): {one.fingerprint for one in planned.added.seen}}
+    planned = plan(later, seen, NOBODY, FINGERPRINTS)
+    assert ([record.seq for record in planned.records], planned.conflicts) == ([8], 1)
+
+
+def test_an_id_of_which_only_the_name_is_known_stands_for_whatever_comes_under_it() -> None:
+    """As it did for the version that remembered it."""
+    intake = take(Position(0, 0), entry(1, 1, 1), pending=True)
+    planned = plan(intake, {("default", "ev-0001-0001"): {UNKNOWN}}, NOBODY, FINGERPRINTS)
+    assert (planned.records, intake.progress) == ([], {("p", 1): Progress(1, deduplicated=1)})
 
 
 def test_events_go_to_the_date_they_were_received_on() -> None:
     """One batch around midnight fills two folders."""
     lines = [line(1, 1, day=21), line(1, 2, day=22)]
-    commit = plan(take(Position(0, 0), of_lines(1, 1, lines), pending=True), set(), NOBODY).added
+    commit = plan(take(Position(0, 0), of_lines(1, 1, lines), pending=True), {}, NOBODY, FINGERPRINTS).added
     assert commit.folders == {"date=2026-11-21": [lines[0]], "date=2026-11-22": [lines[1]]}
     assert [decode(text).seq for text in lines] == [1, 2]
 
@@ -267,10 +323,10 @@ def test_events_of_a_forgotten_user_are_counted_and_not_archived() -> None:
     later = encode(made.served(user_id="42", received_at="2026-11-21T01:02:03.457Z"), "p", 1, 3)
     nobody = encode(made.served(user_id=None), "p", 1, 4)
     intake = take(Position(0, 0), of_lines(1, 1, [line(1, 1), other, later, nobody]), pending=True)
-    planned = plan(intake, set(), forgotten)
+    planned = plan(intake, {}, forgotten, FINGERPRINTS)
     assert [record.seq for record in planned.records] == [2, 3, 4]
     assert planned.added.removed == [Removed("p", 1, 1, 1, "erased", RECEIVED)]
-    assert planned.added.seen == [("default", "ev-00000002")]
+    assert planned.added.seen == [("default", "ev-00000002", fingerprint(other))]
     assert intake.progress == {("p", 1): Progress(4, archived=3, erased=1)}
 
 
@@ -280,7 +336,7 @@ def test_an_erase_is_archived_without_the_id_of_whom_it_forgets() -> None:
     erase = System(
         event_id="erase-0001", tenant="default", client_time=None, received_at=RECEIVED, kind="erase", user_id="käthe"
     )
-    planned = plan(take(Position(1, 0), of_lines(1, 1, [encode(erase, "p", 1, 1)])), set(), salted)
+    planned = plan(take(Position(1, 0), of_lines(1, 1, [encode(erase, "p", 1, 1)])), {}, salted, FINGERPRINTS)
     digest = salted.digest("käthe")
     assert planned.added.erasures == [Erasure("erase-0001", "käthe", digest, RECEIVED)]
     (text,) = planned.added.folders["date=2026-11-21"]

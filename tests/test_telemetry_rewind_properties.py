@@ -25,6 +25,7 @@ from telemetry.counters import ConsumerCounters, ProducerCounters
 from telemetry.erasure import Forgotten
 from telemetry.errors import SpoolError, StreamAwayError, StreamError, StreamRefusedError
 from telemetry.events import encode
+from telemetry.fingerprint import Fingerprints
 from telemetry.intake import plan, sift
 from telemetry.memory import MemoryServer, MemoryStream
 from telemetry.settings import ConsumerSettings, ProducerSettings
@@ -173,7 +174,7 @@ class Archive:
         intake = sift(read, self.watermarks, Trial(), pending=pending, now=NOW, asked=streams.asked)
         streams.recheck |= intake.recheck & streams.joined
         streams.found(intake.gaps)
-        agreed = plan(intake, set(), Forgotten("00", {}))
+        agreed = plan(intake, {}, Forgotten("00", {}), Fingerprints())
         assert not intake.dead, f"something was buried: {intake.notes}"
         assert not intake.notes, f"something was missing: {intake.notes}"
         for record in agreed.records:

@@ -13,7 +13,8 @@ from telemetry.batch import Position
 from telemetry.catalogue import Catalogue
 from telemetry.database import FILE_NAME
 from telemetry.errors import ArchiveError
-from telemetry.events import encode
+from telemetry.events import Feedback, decode, encode
+from telemetry.fingerprint import UNKNOWN
 from telemetry.letters import letters
 from telemetry.reading import read
 from tests import made
@@ -61,7 +62,7 @@ def released(tmp_path: Path) -> Path:
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db, db:
         db.executescript(VERSION_1)
         db.execute("UPDATE lease SET epoch = 3")
-        db.execute("INSERT INTO seen VALUES ('default', 'ev-p-000001', 100)")
+        db.execute("INSERT INTO seen VALUES ('default', 'ev-p-000001', 100), ('default', 'ev-gone-0001', 100)")
         rows = [("p", 14, 4, 2, 4, 4, 1), ("q", 2, 2, 0, 0, 0, 0), ("r", 4, 1, 0, 0, 3, 1)]
         db.executemany("INSERT INTO progress VALUES (?, 1, ?, ?, ?, ?, ?, ?)", rows)
         for path, lines in files.items():
@@ -71,14 +72,42 @@ def released(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_a_released_archive_opens_and_goes_on(released: Path) -> None:
+@pytest.fixture
+def second(released: Path) -> Path:
+    """The same as version 2 left it: everything but the fingerprints is there."""
+    Catalogue(released).close()
+    with closing(sqlite3.connect(released / FILE_NAME)) as db, db:
+        db.executescript(
+            """
+            CREATE TABLE old AS SELECT DISTINCT tenant, event_id, at_s FROM seen;
+            DROP TABLE seen;
+            CREATE TABLE seen (
+              tenant TEXT NOT NULL, event_id TEXT NOT NULL, at_s INTEGER NOT NULL, PRIMARY KEY (tenant, event_id)
+            ) WITHOUT ROWID;
+            CREATE INDEX seen_at ON seen (at_s);
+            INSERT INTO seen SELECT * FROM old;
+            DROP TABLE old;
+            PRAGMA user_version = 2;
+            """
+        )
+    return released
+
+
+@pytest.mark.parametrize("version", ["released", "second"])
+async def test_an_older_archive_opens_and_goes_on(version: str, request: pytest.FixtureRequest) -> None:
     """Its lines, letters, lease and event ids are there, its files are sealed, and it is appended to."""
+    released: Path = request.getfixturevalue(version)
     assert len(list(read(released))) == 7
     archive = Archive(released)
     assert await archive.acquire(1.0) == 4
     assert archive.watermarks == {"p": Position(1, 14), "q": Position(1, 2), "r": Position(1, 4)}
     assert set(await archive.sealed_files()) == {EVENTS, LETTERS}
-    assert await archive.seen([("default", "ev-p-000001")]) == {("default", "ev-p-000001")}
+    first = decode(line("p", 1)).event
+    assert isinstance(first, Feedback)
+    assert await archive.seen([("default", "ev-p-000001"), ("default", "ev-gone-0001")]) == {
+        ("default", "ev-p-000001"): {archive.fingerprints.of(first)},
+        ("default", "ev-gone-0001"): {UNKNOWN},
+    }
     assert not await archive.forgotten(7, ["u1"])
     await archive.close()
     assert len(list(read(released))) == 7

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,13 @@ class Struck(Site):
     def start_consumer(self, output: Any = subprocess.DEVNULL, *, claim: bool = False) -> None:
         super().start_consumer(output, claim=claim)
         self.consumer_pid = self.running[-1].pid
+
+    def restart_replica(self) -> None:
+        replica = next(process for process in self.running if process.pid == self.replica_pid)
+        self.running.remove(replica)
+        replica.kill()
+        replica.wait()
+        self.start_replica()
 
     def post(self, count: int, *, together: bool = False) -> None:
         """Report events, one request each or all in one; every request is answered 202."""
@@ -218,3 +226,40 @@ def test_a_watermark_that_the_archive_did_not_give_releases_nothing(struck: Stru
         wait_until(struck.all_archived, 20, what="everything after an old watermark came again")
     told = struck.audit()
     assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
+
+
+def test_no_id_of_a_caller_takes_an_event_from_another(struck: Struck, wait_until: Until) -> None:
+    """Every event that was answered 202 is archived, and what was sent twice is archived once."""
+
+    def event(user: str, item: str, **more: Any) -> dict[str, Any]:
+        return {"event_id": "shared-id-0001", "type": "purchase", "user_id": user, "item_id": item, **more}
+
+    sent = [event("u1", "i1"), event("u2", "i1"), event("u1", "i2"), event("u1", "i1", value=3.0)]
+    for one in [*sent, *sent]:
+        assert struck.report([one]) == 202
+    # Keys are one replica's knowledge; its successor knows none, as another replica of many would not.
+    bodies = [{"type": "click", "user_id": f"u{number % 3}", "item_id": f"i{number}"} for number in range(6)]
+    for key in ("client-key-0001", "ngx-client-key-0001"):
+        statuses = [struck.report([body], **{"Idempotency-Key": key}) for body in (bodies[0], bodies[0], *bodies[1:])]
+        assert statuses == [202, 202, *[422] * 5]
+    for body in bodies:
+        struck.restart_replica()
+        wait_until(struck.ready, 30, what="the next replica")
+        assert struck.report([body], **{"Idempotency-Key": "client-key-0002"}) == 202
+    told = struck.audit()
+    assert (told["ok"], told["missing"], told["duplicated"], told["deduplicated"]) == (True, 0, 0, 6), told
+    found = Counter(
+        (line["event_id"][:15], line["user_id"], line["item_id"], line["value"], "id_conflict" in line["marks"])
+        for line in struck.archived()
+        if line["class"] == "feedback"
+    )
+    expected = [
+        ("shared-id-0001", "u1", "i1", None, False),
+        ("shared-id-0001", "u2", "i1", None, False),
+        ("shared-id-0001", "u1", "i2", None, True),
+        ("shared-id-0001", "u1", "i1", 3.0, True),
+        ("client-key-0001", "u0", "i0", None, False),
+        ("ngx-client-key-", "u0", "i0", None, False),
+        *(("client-key-0002", f"u{number % 3}", f"i{number}", None, number > 2) for number in range(6)),
+    ]
+    assert found == Counter(expected)
