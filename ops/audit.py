@@ -184,6 +184,8 @@ def _read_archive(
         ledger.progress(producer, epoch, progress)
     for row in archive.removed:
         ledger.removed(row, inside=None if row.received_at is None else row.received_at in period)
+    for run in archive.retired:
+        ledger.retired(run, inside=period.may_hold(run.day))
     breaches = [f"{path} is in the catalogue, but not on the disk" for path in archive.gone]
     events = [file for file in archive.files if not file.is_letters]
     total = sum(file.lines for file in events)

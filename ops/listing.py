@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ from ops.progress import Stages
 from ops.table import table
 from telemetry.errors import ArchiveError
 from telemetry.outline import parse
+from telemetry.retention import retired_days
 from telemetry.snapshot import OpenFile, opened
 
 _CLASSES: Final = ("served", "feedback", "system")
@@ -31,6 +32,7 @@ class Folder:
         formats: `jsonl`, `parquet`, or both.
         size_bytes: Committed bytes.
         events: By class: how many lines; dead letters count as `letters`.
+        retired: How many of its events retention has removed.
         first: The first and `last` the last `received_at`; None for dead letters.
     """
 
@@ -42,6 +44,7 @@ class Folder:
     events: Counter[str] = field(default_factory=Counter)
     first: str | None = None
     last: str | None = None
+    retired: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return its object in `archive list --json`."""
@@ -54,6 +57,7 @@ class Folder:
             "events": dict(self.events),
             "first": self.first,
             "last": self.last,
+            "retired": self.retired,
         }
 
 
@@ -65,7 +69,7 @@ def folders(root: Path, stages: Stages) -> list[Folder]:
         stages: Told how far it has come.
 
     Returns:
-        Every date, oldest first, and then the dead letters.
+        Every date, oldest first, also those that retention has removed, and then the dead letters.
 
     Raises:
         ArchiveError: The archive cannot be read.
@@ -87,6 +91,8 @@ def folders(root: Path, stages: Stages) -> list[Folder]:
                 _count(folder, file)
             done += file.lines
             stages("reading the archive", done, total)
+    for day, events in retired_days(root).items():
+        found.setdefault(day, Folder(day)).retired = events
     return [found[name] for name in sorted(found)]
 
 
@@ -103,8 +109,8 @@ def _count(folder: Folder, file: OpenFile) -> None:
             folder.last = line.received_at
 
 
-def as_text(found: Iterable[Folder]) -> str:
-    """Return the table."""
+def as_text(found: Sequence[Folder]) -> str:
+    """Return the table, and what retention has removed."""
     rows = [
         (
             folder.name,
@@ -120,5 +126,11 @@ def as_text(found: Iterable[Folder]) -> str:
             (folder.last or "")[_TIME],
         )
         for folder in found
+        if folder.files
     ]
-    return table(_HEADING, rows, left=(0, 1, 2)) if rows else "Nothing is archived yet."
+    retired = [folder for folder in found if folder.retired]
+    lines = [table(_HEADING, rows, left=(0, 1, 2))] if rows else []
+    if retired:
+        days = f"{retired[0].name}" if len(retired) == 1 else f"{len(retired)} dates up to {retired[-1].name}"
+        lines.append(f"Retention has removed {sum(folder.retired for folder in retired)} events of {days}.")
+    return "\n".join(lines) or "Nothing is archived yet."

@@ -73,6 +73,7 @@ class Receipt:
             "refused": refused,
             "dropped": dropped,
             **{state: self.total(state) for state in STATES},
+            "retired": self.total("retired"),
             "duplicated": self.total("duplicated"),
             "producers": [self._described(account) for account in self.accounts],
             "ok": self.ok,
@@ -91,6 +92,7 @@ class Receipt:
             "refused": account.refused,
             "dropped": account.dropped,
             **{str(state): count for state, count in account.counts.items()},
+            "retired": account.retired,
             "duplicated": account.duplicated,
             "doubles": list(account.doubles),
             "holes": [hole._asdict() for hole in account.holes],
@@ -112,6 +114,8 @@ class Receipt:
         ]
         rows.append(["all", "", "", *(_shown(self.total(name)) for name in _COLUMNS)])
         lines = [table(_HEADING, rows, left=_LEFT, gap=" ")]
+        if retired := self.total("retired"):
+            lines.append(f"Of the archived events retention has removed {retired} since; archive list names the dates.")
         for account in self.accounts:
             lines += [f"{_name(account)}: {gap.events} {_told(gap.of_class)}: {gap.reason}" for gap in account.gaps]
             holes = [f"missing {hole.first_seq} to {hole.last_seq}: {hole.why}" for hole in account.holes]

@@ -37,6 +37,7 @@ _WARNINGS = (
     notes.SinkFailed,
     notes.Adopted,
     notes.EraseFailed,
+    notes.RetentionBehind,
 )
 _GAUGES = {"in_flight", "unarchived_events", "spooled_events", "spooled_bytes", "connected", "active", "producers"}
 

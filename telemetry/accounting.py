@@ -2,8 +2,8 @@
 
 Invariant: of every (producer, epoch) each number from 1 to the highest that is known gets exactly one state, so
 accepted = archived + in flight + deduplicated + dead-lettered + erased + missing holds by construction. A number is
-archived because a line with it was read, not because somebody counted it; what the catalogue counted is then compared
-with what was found, and every difference is a breach.
+archived because a line with it was read or was removed by retention, not because somebody counted it; what the
+catalogue counted is then compared with what was found, and every difference is a breach.
 
 Pure: it is handed lines and rows, and opens nothing. Memory grows with the holes, not with the events.
 """
@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from telemetry.account import Progress, Removed
 from telemetry.outline import Gap, Line
+from telemetry.retention import Retired
 
 State: TypeAlias = Literal["archived", "in_flight", "deduplicated", "dead_lettered", "erased", "missing"]
 Key: TypeAlias = tuple[str, int]
@@ -68,6 +69,7 @@ class Account:
         holes: Which numbers are missing.
         gaps: What gap records tell, summed up by class and reason.
         breaches: What does not agree, one sentence each, whether or not it is asked about.
+        retired: How many of the archived were removed by retention since.
     """
 
     producer: str
@@ -82,6 +84,7 @@ class Account:
     holes: tuple[Hole, ...]
     gaps: tuple[Gap, ...]
     breaches: tuple[str, ...]
+    retired: int = 0
 
     @property
     def accepted(self) -> int:
@@ -95,6 +98,7 @@ class _Story:
 
     lines: list[_Run] = field(default_factory=list)
     listed: list[_Run] = field(default_factory=list)
+    retired: int = 0
     held: list[_Run] = field(default_factory=list)
     letters: list[range] = field(default_factory=list)
     doubles: list[str] = field(default_factory=list)
@@ -137,6 +141,17 @@ class Ledger:
             story.inside = inside
         if line.gap is not None and inside:
             story.gaps[seq] = line.gap
+
+    def retired(self, run: Retired, *, inside: bool = True) -> None:
+        """Hear of archived lines that retention removed.
+
+        Args:
+            run: Their numbers.
+            inside: Whether they belong to what is asked about.
+        """
+        story = self._of(run.producer, run.epoch)
+        story.lines.append(_Run(run.first_seq, run.last_seq, "archived", inside))
+        story.retired += run.size if inside else 0
 
     def held(self, line: Line, *, inside: bool = True) -> None:
         """Hear of a line in the spool; one that the archive has, too, changes nothing.
@@ -256,6 +271,7 @@ def _settle(key: Key, story: _Story) -> Account:
         tuple(_holes(run for run in runs if run.inside)),
         tuple(Gap(*which, count) for which, count in sorted(gaps.items(), key=str)),
         tuple(breaches),
+        story.retired,
     )
 
 

@@ -34,8 +34,10 @@ from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.lease import HolderLock, LeaseWatch, this_machine
 from telemetry.ownership import Mark
 from telemetry.parts import Parts, cut_to_committed
+from telemetry.retention import Retired, Retirements
 
 _POLL_S = 0.2
+_DATE_LENGTH = len("2026-11-21")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -72,6 +74,7 @@ class Archive:
         self._catalogue: Catalogue | None = None
         self._attempts: Attempts | None = None
         self._erasures: Erasures | None = None
+        self._retirements: Retirements | None = None
         self._parts: Parts | None = None
         self._lock: HolderLock | None = None
         self._lease_epoch: int | None = None
@@ -239,6 +242,14 @@ class Archive:
         lengths = await self._in_sql(catalogue.files)
         return dict(lengths.items() - (await self.sealed_files()).items())
 
+    def today(self) -> str:
+        """Return the UTC date by which retention counts."""
+        return self._days_ago(0)[:_DATE_LENGTH]
+
+    async def retire(self, files: Mapping[str, FileLength], runs: Sequence[Retired]) -> bool:
+        """See `Retirements.retire`."""
+        return await self._in_sql(self._of(self._retirements).retire, self._held()[1], files, runs)
+
     async def attempt(self, producer: str, first: Position, last: Position) -> Attempt:
         """See `Attempts.begin`."""
         return await self._in_sql(self._of(self._attempts).begin, self._held()[1], producer, first, last)
@@ -315,7 +326,7 @@ class Archive:
             await self.release()
         finally:
             catalogue, self._catalogue = self._catalogue, None
-            self._attempts = self._erasures = None
+            self._attempts = self._erasures = self._retirements = None
             if catalogue is not None:
                 await self._in_sql(catalogue.close)
             self._files.shutdown()
@@ -334,6 +345,7 @@ class Archive:
         self._identity = self._catalogue.mark()
         self._attempts = Attempts(self._catalogue.database, self._run)
         self._erasures = Erasures(self._catalogue.database)
+        self._retirements = Retirements(self._catalogue.database)
         self._lock = HolderLock(self.root)
 
     def _append_now(self, data: Mapping[str, tuple[bytes, int]]) -> dict[str, FileLength]:

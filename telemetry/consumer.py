@@ -37,6 +37,7 @@ from telemetry.notes import (
     StandingBy,
     tell,
 )
+from telemetry.retainer import Retainer
 from telemetry.settings import ConsumerSettings
 from telemetry.sinks import Sink
 from telemetry.stream import Delivered, EventStream, Settled
@@ -90,6 +91,7 @@ class Consumer:
         self._eraser = Eraser(archive, forgetters, settings, self.counters, observer)
         self._trial = Trial(check)
         self._failpoints = failpoints or Failpoints()
+        self._retainer = Retainer(archive, settings, self.counters, observer, self._failpoints)
         self._read_entries = settings.read_entries
         self._streams = Subscription(stream, settings, self.counters, observer)
         self._emptied: asyncio.Event | None = None
@@ -153,7 +155,8 @@ class Consumer:
         for path in self._archive.damaged:
             self._failed(ArchiveError(f"{path} in the archive is shorter than its committed length"))
         tasks = {
-            asyncio.create_task(step) for step in (self._keep_lease(), self._work(), self._expire(), self._eraser.run())
+            asyncio.create_task(step)
+            for step in (self._keep_lease(), self._work(), self._expire(), self._eraser.run(), self._retainer.run())
         }
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -85,6 +85,7 @@ class ConsumerCounters:
         dead_lettered: Events committed to the dead letters.
         erased: Lines that were erased, and events that were not archived, because their user was to be forgotten.
         forgotten: Users that were forgotten.
+        retired: Archived events that retention removed.
         redelivered: Events delivered again after their commit, and skipped.
         sequence_holes: Gaps in a producer's numbers; `missing` counts the events in them.
         missing: Events that such a gap says existed.
@@ -107,6 +108,7 @@ class ConsumerCounters:
     dead_lettered: int = 0
     erased: int = 0
     forgotten: int = 0
+    retired: int = 0
     redelivered: int = 0
     sequence_holes: int = 0
     missing: int = 0

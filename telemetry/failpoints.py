@@ -25,6 +25,8 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "consumer.committed": "The catalogue's transaction is done and nobody has been told.",
     "consumer.acknowledged": "Redis has been told and the sinks have not.",
     "consumer.informed": "The sinks have been told and the round is over.",
+    "retention.read": "The numbers of a date that is to go are read and nothing has changed.",
+    "retention.committed": "A date's files do not count any more and are still there.",
 }
 
 

@@ -171,6 +171,22 @@ class EraseFailed:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class DateRetired:
+    """The events of a UTC date are not kept any more."""
+
+    day: str
+    events: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionBehind:
+    """The archive keeps more than it is allowed to, because of something that an operator can change."""
+
+    why: str
+
+
 ProducerNote: TypeAlias = (
     Connected | Disconnected | Rewound | WatermarkDoubted | IdentityChanged | Dropped | DiskRefused | DiskBack | Adopted
 )
@@ -189,6 +205,8 @@ ConsumerNote: TypeAlias = (
     | SinkFailed
     | Forgot
     | EraseFailed
+    | DateRetired
+    | RetentionBehind
 )
 ProducerObserver: TypeAlias = Callable[[ProducerNote], None]
 ConsumerObserver: TypeAlias = Callable[[ConsumerNote], None]

@@ -203,6 +203,24 @@ def read_lines(path: Path, descriptor: int | None = None) -> Iterator[bytes]:
                 yield line.encode() + b"\n"
 
 
+def read_places(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Read whose lines they are, by the columns alone.
+
+    Args:
+        path: A file that `write_lines` wrote.
+
+    Yields:
+        (producer, epoch, seq) of each line.
+
+    Raises:
+        ArchiveError: DuckDB is missing, or the file cannot be read.
+    """
+    with _translated(path), closing(connect()) as engine:
+        result = engine.execute("SELECT producer, epoch, seq FROM read_parquet($source)", {"source": str(path)})
+        while rows := result.fetchmany(_FETCH_LINES):
+            yield from rows
+
+
 def holds_any(path: Path, requested: Mapping[str, str]) -> bool:
     """Tell whether a file has a line of some users from before a time, by its columns alone.
 

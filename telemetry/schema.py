@@ -64,8 +64,12 @@ CREATE TABLE seen (
 ) WITHOUT ROWID;
 CREATE INDEX seen_at ON seen (at_s);
 """
-# Made wherever they are not there yet; an older program of the same version neither needs nor minds them.
-_INDEXES: Final = """
+# Made wherever they are not there yet.
+_ADDITIONS: Final = """
+CREATE TABLE IF NOT EXISTS retired (
+  producer TEXT NOT NULL, epoch INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+  day TEXT NOT NULL, PRIMARY KEY (producer, epoch, first_seq)
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS erasures_user ON erasures (user_digest);
 CREATE INDEX IF NOT EXISTS erasures_done ON erasures (done_at);
 CREATE INDEX IF NOT EXISTS erasures_empty ON erasures (done_at) WHERE events = 0 AND models = 0;
@@ -109,7 +113,7 @@ def prepare(db: sqlite3.Connection, root: Path) -> None:
         sqlite3.Error: It cannot be read or written.
     """
     if _version(db) == VERSION:
-        _run(db, _INDEXES)
+        _run(db, _ADDITIONS)
         return
     if _version(db) > VERSION:
         raise ArchiveError(f"the catalogue in {root} is of version {_version(db)}; this program knows {VERSION}")
@@ -124,7 +128,7 @@ def prepare(db: sqlite3.Connection, root: Path) -> None:
             _run(db, _TABLES + _SEEN)
         if version in {1, 2}:
             _bring_seen_over(db, root)
-        _run(db, _INDEXES)
+        _run(db, _ADDITIONS)
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
     except BaseException:

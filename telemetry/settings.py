@@ -192,6 +192,25 @@ class ConsumerSettings:
             "doc": "The age at which a file of the archive is sealed and another begun.",
         },
     )
+    retention_days: int = field(
+        default=0,
+        metadata={
+            "env": "RECOLLECT_ARCHIVE_RETENTION_DAYS",
+            "unit": "days",
+            "doc": "How many UTC dates before today the archive keeps, compacted or not; 0 keeps all.",
+            "least": 0,
+            "most": 36_500,
+        },
+    )
+    retention_bytes: int = field(
+        default=0,
+        metadata={
+            "env": "RECOLLECT_ARCHIVE_RETENTION_BYTES",
+            "unit": "bytes",
+            "doc": "How large the archive's files may be before the oldest compacted dates go; 0 sets no limit.",
+            "least": 0,
+        },
+    )
     orphan_after_s: float = field(
         default=5.0,
         metadata={

@@ -19,6 +19,7 @@ from telemetry.database import FILE_NAME
 from telemetry.errors import ArchiveError
 from telemetry.parquet import SUFFIX, fd_path, read_lines
 from telemetry.parts import DEAD_LETTERS
+from telemetry.retention import Retired
 
 # Between the transaction and the opening a file may go; then the catalogue names another one.
 _ATTEMPTS: Final = 5
@@ -109,6 +110,7 @@ class Snapshot:
         progress: The account of each (producer, epoch).
         removed: The numbers that are not archived lines.
         settled: What was done about dead letters, by letter.
+        retired: The numbers of archived lines that retention removed.
     """
 
     files: tuple[OpenFile, ...] = ()
@@ -116,6 +118,7 @@ class Snapshot:
     progress: Mapping[tuple[str, int], Progress] = field(default_factory=dict)
     removed: tuple[Removed, ...] = ()
     settled: Mapping[str, str] = field(default_factory=dict)
+    retired: tuple[Retired, ...] = ()
 
 
 @contextmanager
@@ -165,10 +168,14 @@ def _account(db: sqlite3.Connection) -> Snapshot:
     ).fetchall()
     removed = db.execute("SELECT producer, epoch, first_seq, last_seq, why, received_at FROM removed").fetchall()
     settled = db.execute("SELECT letter_id, settled FROM letters").fetchall()
+    # A catalogue that no consumer of today has opened yet has none.
+    (has_retired,) = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'retired'").fetchone()
+    retired = db.execute("SELECT producer, epoch, first_seq, last_seq, day FROM retired") if has_retired else ()
     return Snapshot(
         progress={(row[0], row[1]): Progress(*row[2:]) for row in progress},
         removed=tuple(map(Removed._make, removed)),
         settled=dict(settled),
+        retired=tuple(map(Retired._make, retired)),
     )
 
 

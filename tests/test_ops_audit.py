@@ -109,6 +109,7 @@ class TestReceipt:
             "dead_lettered": 0,
             "erased": 0,
             "missing": 0,
+            "retired": 0,
             "duplicated": 0,
         }
         assert (told["ok"], told["breaches"], told["range"]) == (

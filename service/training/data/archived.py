@@ -64,7 +64,7 @@ def parse_spec(spec: str) -> Path | None:
 def fingerprint(root: Path) -> str:
     """Return "sha256:…" over how many events of each producer are archived and how many were erased.
 
-    Any event that is archived or erased changes it; compaction does not.
+    Any event that is archived, erased or removed by retention changes it; compaction does not.
 
     Args:
         root: the archive's directory.
@@ -119,9 +119,12 @@ def read_archive(root: Path, progress: Progress) -> tuple[Rows, str, tuple[str, 
 def _fingerprint(root: Path, taken: Snapshot) -> str:
     if not taken.progress:
         raise DataError(f"there is no archive in {root}, or nothing in it yet")
+    retired = Counter[tuple[str, int]]()
+    for run in taken.retired:
+        retired[run.producer, run.epoch] += run.size
     digest = hashlib.sha256(b"archive 1")
-    for (producer, epoch), account in sorted(taken.progress.items()):
-        digest.update(f"\n{producer} {epoch} {account.archived} {account.erased}".encode())
+    for key, account in sorted(taken.progress.items()):
+        digest.update(f"\n{key[0]} {key[1]} {account.archived - retired[key]} {account.erased}".encode())
     return f"sha256:{digest.hexdigest()}"
 
 
