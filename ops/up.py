@@ -312,7 +312,7 @@ def _provide_model(config: Config, data: DataRequest | None, program: Sequence[s
 def _greet(config: Config, settings: BalancerSettings, *, keyed: bool) -> None:
     url = installation.base_url(settings)
     user = quote(_example_user(config.models_dir) or _ANYBODY, safe="")
-    key = "-H 'Authorization: Bearer KEY' " if keyed else ""
+    key = '-H "Authorization: Bearer $KEY" ' if keyed else ""
     say(f"Recollect is ready at {url}\n  try:   curl {key}{url}/recommend/{user}\n  stop:  Ctrl-C")
 
 
