@@ -100,7 +100,8 @@ class ModelConfig:
         None,
         "RECOLLECT_RATING_SCALE",
         "LOW:HIGH",
-        "The least and the largest rating, such as `1:5`; training clips to it what lies outside.",
+        "The least and the largest rating, such as `1:5`; training clips to it what lies outside, and such events are"
+        " marked.",
     )
 
     @property

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import numpy as np
+
 from service import wire
 from service.config import EventsConfig
+from service.models.rating_scale import RatingScale
 from telemetry.events import Feedback, Mark
 from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.pseudonym import Pseudonymiser
@@ -29,12 +32,14 @@ class Reception:
         request_id: the balancer's id of the request, or ours.
         key: the Idempotency-Key, which names events without an id; or None.
         known_items: the items of the served model; None while there is none, and then none is called unknown.
+        scale: the scale of ratings, the declared one or the served model's; None while there is none.
     """
 
     now_s: float
     request_id: str
     key: str | None
     known_items: Container[str] | None
+    scale: RatingScale | None = None
 
 
 def recorded(
@@ -75,6 +80,11 @@ def _marks(row: wire.EventIn, reception: Reception, config: EventsConfig) -> lis
     marks: list[Mark] = []
     if reception.known_items is not None and row.item_id not in reception.known_items:
         marks.append("unknown_item")
+    if row.type == "rating" and row.value is not None and reception.scale is not None:
+        low, high = reception.scale
+        # A model has its ratings as float32, where 4.7 is a little less.
+        if not (low <= row.value <= high or low <= float(np.float32(row.value)) <= high):
+            marks.append("out_of_scale")
     if row.ts is not None:
         ahead_s = datetime.fromisoformat(row.ts).timestamp() - reception.now_s
         if not -config.clock_skew_behind_s <= ahead_s <= config.clock_skew_ahead_s:

@@ -88,8 +88,14 @@ async def events(request: web.Request) -> web.Response:
     key = inputs.idempotency_key(request)
     raw = await inputs.body(request)
     body = wire.decode(wire.EventsRequest, raw)
-    known_items = parts.store.current().items.row_of if parts.store.version is not None else None
-    reception = Reception(time.time(), inputs.request_id(request) or uuid7(), key, known_items)
+    served = parts.store.current() if parts.store.version is not None else None
+    reception = Reception(
+        time.time(),
+        inputs.request_id(request) or uuid7(),
+        key,
+        None if served is None else served.items.row_of,
+        parts.config.models.declared_scale or (None if served is None else served.rating_scale),
+    )
     feedback = recorded(body.events, reception, parts.pseudonyms, parts.config.events)
     with parts.keys.attempt(None if inputs.is_the_balancers(request, key) else key, raw), _refusals():
         acceptance = await parts.producer.accept(feedback)

@@ -26,7 +26,7 @@ SERVED_STARTS: Final = (b'{"schema":2,"class":"served",', b'{"schema":1,"class":
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
 SystemKind: TypeAlias = Literal["gap", "unclean_start", "erase"]
-Mark: TypeAlias = Literal["id_conflict", "unknown_item", "clock_skew"]
+Mark: TypeAlias = Literal["id_conflict", "unknown_item", "clock_skew", "out_of_scale"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,8 @@ class Feedback:
     """Something a user did, as a client reported it.
 
     `marks` says what was odd about it and yet no reason to refuse it: `unknown_item`, the model that was served
-    did not know the item; `clock_skew`, `client_time` was far from the clock of the replica.
+    did not know the item; `clock_skew`, `client_time` was far from the clock of the replica;
+    `out_of_scale`, the value of a rating lies outside of the scale.
     """
 
     event_id: str

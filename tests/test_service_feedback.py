@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service import wire
 from service.config import EventsConfig
 from service.feedback import Reception, recorded
+from service.models.rating_scale import RatingScale
 from telemetry.events import Feedback
 from telemetry.ids import rfc3339_ms
 from telemetry.pseudonym import Pseudonymiser
@@ -17,9 +19,14 @@ NOW_S = 1_795_222_923.456
 DAY_S = 86400
 
 
-def one(row: dict[str, Any], known_items: set[str] | None = None, key: bytes | None = None) -> Feedback:
+def one(
+    row: dict[str, Any],
+    known_items: set[str] | None = None,
+    key: bytes | None = None,
+    scale: RatingScale | None = None,
+) -> Feedback:
     body = wire.EventsRequest.model_validate({"events": [{"type": "view", "user_id": "u1", "item_id": "i1", **row}]})
-    reception = Reception(NOW_S, "request", "key-0001", known_items)
+    reception = Reception(NOW_S, "request", "key-0001", known_items, scale)
     (event,) = recorded(body.events, reception, Pseudonymiser(key), EventsConfig())
     return event
 
@@ -54,6 +61,28 @@ def test_an_item_the_model_does_not_know_is_marked() -> None:
     assert one({}, {"i2"}).marks == ["unknown_item"]
     assert one({}, None).marks == []
     assert one({"ts": "2001-01-01T00:00:00Z"}, set()).marks == ["unknown_item", "clock_skew"]
+
+
+@pytest.mark.parametrize(
+    ("value", "scale", "marks"),
+    [
+        (99.0, RatingScale(1.0, 5.0), ["out_of_scale"]),
+        (0.5, RatingScale(1.0, 5.0), ["out_of_scale"]),
+        (-1e9, RatingScale(1.0, 5.0), ["out_of_scale"]),
+        (1.0, RatingScale(1.0, 5.0), []),
+        (5.0, RatingScale(1.0, 5.0), []),
+        (4.7, RatingScale(0.7, float(np.float32(4.7))), []),
+        (0.7, RatingScale(0.7, 4.7), []),
+        (99.0, None, []),
+    ],
+)
+def test_a_rating_outside_of_the_scale_is_marked_and_kept_as_it_is(
+    value: float, scale: RatingScale | None, marks: list[str]
+) -> None:
+    """Both ends belong to it; values of other events are on no scale."""
+    event = one({"type": "rating", "value": value}, scale=scale)
+    assert (event.marks, event.value) == (marks, value)
+    assert one({"type": "purchase", "value": value}, scale=scale).marks == []
 
 
 def test_the_user_is_recorded_under_their_pseudonym() -> None:

@@ -180,15 +180,17 @@ async def test_events_are_taken_with_their_ids_and_times(client: Client, parts: 
     rows = [
         {"type": "rating", "user_id": "u1", "item_id": "i1", "value": 4, "ts": "2026-11-21T02:02:03.4567+01:00"},
         {"event_id": "mine-0001", "type": "click", "user_id": "new", "item_id": "unheard", "position": 3},
+        {"type": "rating", "user_id": "u1", "item_id": "i1", "value": 99},
     ]
     headers = {"Idempotency-Key": "key_0123456789"}
     answer = await body(client, "POST", "/v1/events", 202, json={"events": rows}, headers=headers)
-    assert answer == {"accepted": 2, "durability": "disk"}
-    first, second = held(parts)
+    assert answer == {"accepted": 3, "durability": "disk"}
+    first, second, third = held(parts)
     assert (first["event_id"], second["event_id"]) == ("key_0123456789-0", "mine-0001")
     assert first["client_time"] == "2026-11-21T01:02:03.456Z"
     assert (first["type"], first["value"], second["position"], second["value"]) == ("rating", 4.0, 3, None)
-    assert second["marks"] == ["unknown_item"]
+    assert (first["marks"], second["marks"]) == ([], ["unknown_item"])
+    assert (third["marks"], third["value"]) == (["out_of_scale"], 99.0)
 
 
 async def test_a_clock_that_is_off_is_marked_and_nobody_is_refused(client: Client, parts: Parts) -> None:

@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
 from service.models.neighbourhood import Neighbourhood
+from service.models.rating_scale import RatingScale
 from service.models.vocabulary import Vocabulary
 
 Float32 = NDArray[np.float32]
@@ -123,6 +124,11 @@ class ModelSnapshot:
         )
         if k * users * items + user_bias + item_bias + abs(self.global_mean) > _LARGEST:
             raise ModelRefused("its factors and biases are so large that a score may be infinite")
+
+    @property
+    def rating_scale(self) -> RatingScale | None:
+        """The scale of the ratings that it learnt from; None where all were the same, as in data without ratings."""
+        return RatingScale(self.rating_min, self.rating_max) if self.rating_min < self.rating_max else None
 
     @property
     def n_factors(self) -> int:
