@@ -162,7 +162,12 @@ class RedisServer:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
             self._process.send_signal(number)
-            self._process.wait(timeout=10)
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                # A Redis that cannot save stays, and its next start would find the port taken.
+                self._process.kill()
+                self._process.wait(timeout=10)
             self._process = None
 
 
