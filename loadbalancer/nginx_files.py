@@ -33,6 +33,8 @@ def surroundings(nginx: Path, *, run_dir: Path, logs: Path, models: Path) -> Sur
     Raises:
         ConfigurationRefused: nginx refuses even the smallest configuration.
     """
+    # In our own folder: a container may have no directory for temporary files that can be written.
+    run_dir.mkdir(parents=True, exist_ok=True)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     user = None
     if os.geteuid() == 0:
@@ -43,24 +45,29 @@ def surroundings(nginx: Path, *, run_dir: Path, logs: Path, models: Path) -> Sur
         run_dir=run_dir,
         logs=logs,
         models=models,
-        features=probe(nginx),
+        features=probe(nginx, run_dir),
         user=user,
         open_files=2**31 if hard == resource.RLIM_INFINITY else hard,
     )
 
 
-def probe(nginx: Path) -> frozenset[str]:
+def probe(nginx: Path, near: Path) -> frozenset[str]:
     """Ask nginx which of `OPTIONAL_DIRECTIVES` it knows.
+
+    Args:
+        nginx: the program.
+        near: where a folder may be made for as long as that takes.
 
     Raises:
         ConfigurationRefused: it refuses for another reason.
     """
     known = list(OPTIONAL_DIRECTIVES)
-    with tempfile.TemporaryDirectory(prefix="recollect-nginx-") as folder:
+    with tempfile.TemporaryDirectory(prefix="probe-", dir=near) as folder:
         path = Path(folder)
         while True:
             lines = [f"{name} {OPTIONAL_DIRECTIVES[name] or name};" for name in known]
-            text = f'pid "{path}/nginx.pid"; events {{ }} http {{ access_log off; {" ".join(lines)} }}\n'
+            # Relative to the prefix, whose name may hold what would need quoting.
+            text = f"pid nginx.pid; events {{ }} http {{ access_log off; {' '.join(lines)} }}\n"
             (path / "nginx.conf").write_text(text)
             complaint = _complaint(command(nginx, path, path / "error.log"))
             if complaint is None:

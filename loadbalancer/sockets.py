@@ -46,7 +46,8 @@ def place(home: Path, name: str) -> Path:
     run.chmod(_MODE)
     if _fits(run / name):
         return run / name
-    for base in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp")):  # noqa: S108 - mkdtemp makes a private one
+    for base in (None, "/tmp", "/var/tmp"):  # noqa: S108 - mkdtemp makes a private one
+        # Without a base, the search for one that can be written may fail too.
         with contextlib.suppress(OSError):
             directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
             if _fits(directory / name):

@@ -57,6 +57,8 @@ def told(command: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
+        if error.errno == errno.ENOENT and "temporary directory" in str(error):
+            return _say("no directory for temporary files can be written: name one in TMPDIR", 1)
         if error.filename is None or error.errno not in _OF_THE_MACHINE:
             if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
                 raise

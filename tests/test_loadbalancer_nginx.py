@@ -301,13 +301,13 @@ def test_probing_drops_what_an_nginx_does_not_know(unknown: tuple[str, ...], tmp
     )
     fake.write_text(f'#!/bin/sh\nwhile [ $# -gt 1 ]; do [ "$1" = -c ] && conf="$2"; shift; done\n{checks}\nexit 0\n')
     fake.chmod(0o755)
-    assert nginx_files.probe(fake) == frozenset(OPTIONAL_DIRECTIVES) - set(unknown)
+    assert nginx_files.probe(fake, tmp_path) == frozenset(OPTIONAL_DIRECTIVES) - set(unknown)
 
 
 def test_an_nginx_that_cannot_run_is_told_in_one_sentence(tmp_path: Path) -> None:
     """It is not mistaken for one that knows nothing."""
     with pytest.raises(ConfigurationRefused, match="refuses an empty configuration"):
-        nginx_files.probe(tmp_path / "absent")
+        nginx_files.probe(tmp_path / "absent", tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; as anybody else, every test is this")
@@ -320,7 +320,7 @@ def test_nginx_agrees_with_a_normal_user(free_directory: Path) -> None:
         binary, run_dir=free_directory / "run", logs=free_directory, models=free_directory / "models"
     )
     text = rendered(BalancerSettings(port=18080), dataclasses.replace(here, user=None))
-    (free_directory / "run").mkdir()
+    (free_directory / "run").mkdir(exist_ok=True)
     (free_directory / "run" / "nginx.conf").write_text(text)
     for path in (free_directory, free_directory / "run"):
         os.chown(path, 65534, 65534)
