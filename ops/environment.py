@@ -8,17 +8,16 @@ means the same installation, whatever folder it is started in.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import types
 import typing
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
 from loadbalancer.settings import BalancerSettings
 from service.config import Config, from_env, read
-from service.errors import UsageError
+from service.errors import UsageError, did_you_mean
 
 FILE: Final = "recollect.toml"
 # Every table of settings, by its title in docs/settings.md.
@@ -49,7 +48,7 @@ def adopt(environ: MutableMapping[str, str], folder: Path) -> None:
     known = paths_by_name()
     for name in sorted(environ):
         if name.startswith(_PREFIX) and name not in known and not name.startswith(_NOT_SETTINGS):
-            raise UsageError(f"there is no setting {name}{_meant(name, known)}; docs/settings.md has them all")
+            raise UsageError(f"there is no setting {name}{did_you_mean(name, known)}; docs/settings.md has them all")
     file = find(folder)
     given = {} if file is None else settings_of(file)
     if environ.get("RECOLLECT_HOME"):
@@ -115,7 +114,9 @@ def settings_of(file: Path) -> dict[str, str]:
         name = _PREFIX + key.upper()
         if name not in known or key != key.lower():
             keys = [each.removeprefix(_PREFIX).lower() for each in known]
-            raise UsageError(f"{file} has no setting {key!r}{_meant(key.lower(), keys)}; docs/settings.md has them all")
+            raise UsageError(
+                f"{file} has no setting {key!r}{did_you_mean(key.lower(), keys)}; docs/settings.md has them all"
+            )
         if not isinstance(value, str | int | float):
             raise UsageError(f"{file}: {key} must be a text, a number, true or false")
         text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -137,11 +138,6 @@ def _declared(table: type[Any]) -> Iterator[tuple[str, bool]]:
         else:
             kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
             yield spec.metadata["env"], Path in kinds
-
-
-def _meant(name: str, known: Mapping[str, object] | list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _check_together(config: Config, balancer: BalancerSettings) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import Any, Final
 
+from ops.table import table
 from service.config import Config
 from service.errors import ModelError, ModelMissing
 from service.models import artefact
@@ -13,9 +14,7 @@ from service.publication import account
 from service.publication import activate as activate_version
 
 _COLUMNS: Final = {
-    "": "mark",
     "version": "version",
-    "created": "created",
     "users": "n_users",
     "items": "n_items",
     "rmse": "rmse",
@@ -25,7 +24,7 @@ _COLUMNS: Final = {
 
 
 def show_all(config: Config, *, as_json: bool) -> int:
-    """List every version, oldest first, the active one marked; no column is ever cut."""
+    """List every version, oldest first, the active one marked; its name says when it was made."""
     active = _active_or_none(config)
     rows = [_row(config, version, active) for version in artefact.versions(config.models_dir)]
     if as_json:
@@ -34,10 +33,8 @@ def show_all(config: Config, *, as_json: bool) -> int:
     if not rows:
         print(f"No model is published in {config.models_dir}; make one with: recollect train --data PATH")
         return 0
-    table = [list(_COLUMNS), *([_text(row.get(name)) for name in _COLUMNS.values()] for row in map(_marked, rows))]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    cells = [[_text(row.get(name)) for name in _COLUMNS.values()] for row in map(_marked, rows)]
+    print(table(list(_COLUMNS), cells, left=range(len(_COLUMNS))))
     return 0
 
 
@@ -94,7 +91,7 @@ def _row(config: Config, version: str, active: str | None) -> dict[str, Any]:
 
 def _marked(row: dict[str, Any]) -> dict[str, Any]:
     refused = {"source": f"refused: {row['refused']}"} if "refused" in row else {}
-    return {**row, **refused, "mark": "*" if row["active"] else ""}
+    return {**row, **refused, "version": f"{'*' if row['active'] else ' '} {row['version']}"}
 
 
 def _text(value: object) -> str:

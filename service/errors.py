@@ -30,7 +30,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any, ClassVar
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the known name that a wrong one may stand for, as a part of a sentence; nothing if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 class RecollectError(Exception):

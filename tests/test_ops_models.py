@@ -58,8 +58,8 @@ class TestList:
         code, out, err = recollect("list")
         heading, *lines = out.splitlines()
         assert (code, err) == (0, "")
-        assert heading.split() == ["version", "created", "users", "items", "rmse", "ndcg@10", "data"]
-        assert {line.split()[-7] for line in lines} == {first, second}
+        assert heading.split() == ["version", "users", "items", "rmse", "ndcg@10", "data"]
+        assert {line.split()[-6] for line in lines} == {first, second}
         assert [line.split()[1] for line in lines if line.startswith("* ")] == [first]
         assert all(line.split()[-5:-3] == ["60", "40"] and line.endswith("demo:60x40x900") for line in lines)
 
@@ -71,7 +71,7 @@ class TestList:
         out = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
         manifest = artefact.read_manifest(config.models_dir / version)
         reached = [f"{manifest['measures'][name]:.4f}" for name in ("rmse", "ndcg@10")]
-        expected = ["*", version, manifest["created"], "60", "40", *reached, "demo:60x40x900"]
+        expected = ["*", version, "60", "40", *reached, "demo:60x40x900"]
         assert out.splitlines()[1].split() == expected
 
     def test_json(self, recollect: Recollect, config: Config) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import UsageError
+from service.errors import UsageError, did_you_mean
 from service.models.snapshot import ModelSnapshot
 from service.training import predictions
 from service.training.algorithms import settings
@@ -81,7 +81,8 @@ def get(name: str) -> Algorithm:
         UsageError: there is none of that name, or what it needs is not installed.
     """
     if name not in _MODULES:
-        raise UsageError(f"there is no algorithm {name!r}; there is {', '.join((*_MODULES, *PRESETS))}")
+        known = (*_MODULES, *PRESETS)
+        raise UsageError(f"there is no algorithm {name!r}{did_you_mean(name, known)}; there is {', '.join(known)}")
     try:
         module = import_module(f"service.training.algorithms.{_MODULES[name]}")
     except ModuleNotFoundError as error:

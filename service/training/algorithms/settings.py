@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from service.errors import UsageError
+from service.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
 Search = tuple[float, float] | tuple[float, float, Literal["log"]]
@@ -97,7 +97,7 @@ def parse(cls: type[T], assignments: Iterable[str]) -> T:
         if not equals:
             raise UsageError(f"a setting is given as name=value, not as {assignment!r}")
         if name not in names:
-            raise UsageError(f"there is no setting {name!r}; there are {_listed(names)}")
+            raise UsageError(f"there is no setting {name!r}{did_you_mean(name, names)}; there are {_listed(names)}")
         values[name] = _value(name, text, *_kind(hints[name]))
     return cls(**values)
 
