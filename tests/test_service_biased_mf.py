@@ -97,7 +97,7 @@ def test_settings_are_parsed_by_type() -> None:
         ("lr_all=inf", "lr_all must be a number"),
         ("lr_bu=-0.1", "lr_bu must be from 0 to 10"),
         ("n_factors=1000000", "n_factors must be from 1 to 4096"),
-        ("factors=3", "there is no setting 'factors'; there are n_factors, n_epochs"),
+        ("factors=3", "there is no setting 'factors' (did you mean n_factors?); there are n_factors, n_epochs"),
         ("=3", "there is no setting ''"),
         ("n_factors", "name=value"),
     ],

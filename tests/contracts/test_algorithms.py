@@ -379,7 +379,7 @@ def test_bad_settings_are_refused(case: Case) -> None:
 
 def test_an_unknown_algorithm_is_refused() -> None:
     """The sentence names those that there are."""
-    with pytest.raises(UsageError, match=r"no algorithm 'svdd'; there is svd, "):
+    with pytest.raises(UsageError, match=r"no algorithm 'svdd' \(did you mean svd\?\); there is svd, "):
         Candidate.parse("svdd")
 
 
