@@ -124,7 +124,7 @@ class RequestError(RecollectError):
 
 
 class Malformed(RequestError):
-    """Not JSON as we read it."""
+    """Not HTTP or not JSON as we read it."""
 
     status, name, title = 400, "malformed", "Malformed request"
 

@@ -55,14 +55,15 @@ _ERRORS: Final[tuple[type[RequestError], ...]] = (
 )
 # What nginx alone answers.
 _BALANCER: Final = {
-    414: ("UriTooLong", "URI too long"),
-    421: ("Misdirected", "This host is not served here"),
-    429: ("TooManyRequests", "Too many requests"),
-    501: ("NotImplemented", "Transfer encoding not supported"),
-    502: ("BadGateway", "No replica answers"),
-    504: ("GatewayTimeout", "No replica answered in time"),
-    505: ("HttpVersion", "HTTP version not supported"),
+    414: ("UriTooLong", "The request line is over 8 KiB."),
+    421: ("Misdirected", "This host is not served here."),
+    429: ("TooManyRequests", "This client is over its share."),
+    501: ("NotImplemented", "A transfer encoding other than chunked."),
+    502: ("BadGateway", "No replica answers."),
+    504: ("GatewayTimeout", "No replica answered in time."),
+    505: ("HttpVersion", "This version of HTTP is not spoken."),
 }
+_FAULT: Final = "A fault of ours; it is in the log."
 _NAMES: Final = {error.status: "Internal" if error is RequestError else error.__name__ for error in _ERRORS}
 # Every request can meet these, whatever it asks for: a body where none belongs is looked at, too.
 _ANYWHERE: Final = (400, 405, 413, 414, 415, 421, 429, 500, 501, 505)
@@ -86,6 +87,7 @@ _LISTED: Final = {
     "headers": _DEGRADED,
     "content": {"application/json": {"schema": ref("Recommendations")}},
 }
+_SERVED: Final = "The list is recorded as shown to a user."
 _TEXT: Final = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -160,13 +162,20 @@ def _paths() -> dict[str, Any]:
                     }
                 },
                 invalid,
+                effect=_SERVED,
                 scope="recommend",
                 parameters=[user],
             )
         },
         "/v1/recommendations/{user_id}": {
             "get": _operation(
-                "recommend", "A list for a user", {"200": _LISTED}, invalid, scope="recommend", parameters=[user, n]
+                "recommend",
+                "A list for a user",
+                {"200": _LISTED},
+                invalid,
+                effect=_SERVED,
+                scope="recommend",
+                parameters=[user, n],
             )
         },
         "/v1/recommendations": {
@@ -175,6 +184,7 @@ def _paths() -> dict[str, Any]:
                 "A list with an offset, exclusions or candidates of your own",
                 {"200": _LISTED},
                 *body,
+                effect=_SERVED,
                 scope="recommend",
                 body="RecommendationsRequest",
             )
@@ -186,6 +196,7 @@ def _paths() -> dict[str, Any]:
                 {"200": _LISTED},
                 NotFound.status,
                 invalid,
+                effect=_SERVED,
                 scope="recommend",
                 parameters=[item, n],
             )
@@ -196,6 +207,7 @@ def _paths() -> dict[str, Any]:
                 "What everybody likes of late",
                 {"200": _LISTED},
                 invalid,
+                effect=_SERVED,
                 scope="recommend",
                 parameters=[n],
             )
@@ -206,6 +218,8 @@ def _paths() -> dict[str, Any]:
                 "Tell what users did; all events are taken or none",
                 {"202": _content("All events were taken", "Accepted")},
                 *body,
+                effect="What you send is recorded as done by these users: it changes lists and later models.",
+                writes=True,
                 scope="events",
                 parameters=[key],
                 body="EventsRequest",
@@ -217,6 +231,8 @@ def _paths() -> dict[str, Any]:
                 "Erase a user",
                 {"202": _content("The erase was ordered", "Erasure")},
                 invalid,
+                effect="This erases the user for good: from every model, and what they did and were shown.",
+                writes=True,
                 scope="erase",
                 parameters=[_path_parameter("user_id", "A user, known or not.")],
             )
@@ -239,6 +255,8 @@ def _operation(
     scope: Scope | None = None,
     parameters: list[Any] | None = None,
     body: str | None = None,
+    effect: str | None = None,
+    writes: bool = False,
     at_a_replica: bool = True,
 ) -> dict[str, Any]:
     refused = {*_ANYWHERE, *statuses, *(_AT_A_REPLICA if at_a_replica else ()), *(() if scope is None else _KEYED)}
@@ -251,6 +269,10 @@ def _operation(
         },
         "scope": scope,
     }
+    if effect:
+        # Extensions (OpenAPI 3.1 section 4.9): what a call leaves behind, and whether that is a change.
+        operation["x-effect"] = effect
+        operation["x-writes"] = writes
     if parameters:
         operation["parameters"] = parameters
     if body:
@@ -272,13 +294,13 @@ def _name(status: int) -> str:
 
 
 def _responses() -> dict[str, Any]:
-    titles = {error.status: error.title for error in _ERRORS} | {
-        status: title for status, (_, title) in _BALANCER.items()
-    }
+    sentences = {status: sentence for status, (_, sentence) in _BALANCER.items()}
+    for error in _ERRORS:
+        sentences[error.status] = _FAULT if error is RequestError else (error.__doc__ or "").partition("\n")[0]
     found: dict[str, Any] = {}
-    for status, title in sorted(titles.items()):
+    for status, sentence in sorted(sentences.items()):
         found[_name(status)] = response = {
-            "description": title,
+            "description": sentence,
             "content": {"application/problem+json": {"schema": ref("Problem")}},
         }
         if status in _HEADERS_OF:

@@ -119,6 +119,26 @@ def test_ids_have_a_pattern(text: str, is_id: bool) -> None:
     assert bool(re.search(pattern, text)) is is_id
 
 
+def test_what_a_call_leaves_behind_is_said() -> None:
+    """The page warns before it sends one that changes something, and says of lists that they are recorded as shown."""
+    found = operations(described())
+    writing = {where for where, one in found.items() if one.get("x-writes")}
+    assert writing == {("POST", "/v1/events"), ("DELETE", "/v1/users/{user_id}")}
+    listing = {where for where, one in found.items() if "x-effect" in one} - writing
+    assert listing == {(route.method, route.path) for route in ROUTES if route.scope == "recommend"} - {
+        ("GET", "/v1/model")
+    }
+
+
+def test_the_page_knows_every_status_and_breaks_no_word() -> None:
+    """HTTP/2 sends no phrases, so the page has its own; names in tables stay whole."""
+    text = page().decode()
+    phrases = dict(re.findall(r"(\d{3}): \"([A-Za-z -]+)\"", text))
+    assert phrases["202"] == "Accepted"
+    assert {status for one in operations(described()).values() for status in one["responses"]} <= set(phrases)
+    assert not re.search(r"word-break|overflow-wrap: anywhere", text)
+
+
 def test_the_page_needs_no_other_site() -> None:
     """No address of elsewhere: it works on a machine without a way out."""
     text = page().decode()
