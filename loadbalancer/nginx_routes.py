@@ -45,6 +45,7 @@ ROUTES = (
     Route("/v1/events", "events"),
     Route("/v1/items/", "model"),
     Route("/v1/users/", "others"),
+    Route("/v1/users", "others"),
     Route("/v1/model", "model"),
     Route("/openapi.json", "others"),
     Route("/docs", "others"),

@@ -36,7 +36,7 @@ class Kind(Enum):
 
 def kind_of(target: str) -> Kind:
     """Return the kind of a request, by its target as it was sent."""
-    if target.startswith(("/v1/events", "/v1/users/")):
+    if target.startswith(("/v1/events", "/v1/users")):
         return Kind.FEEDBACK
     if target.startswith(("/healthz", "/readyz")):
         return Kind.HEALTH

@@ -27,6 +27,9 @@ ROUTES: Final = (
     Route("GET", "/v1/recommendations/{user_id}", "recommend", handlers.recommend_get),
     Route("POST", "/v1/recommendations", "recommend", handlers.recommend_post),
     Route("GET", "/v1/items/{item_id}/similar", "recommend", handlers.similar),
+    # Ids in the query, for those that no path takes through nginx or a browser: ../.. leads above the root.
+    Route("GET", "/v1/items/similar", "recommend", handlers.similar),
+    Route("DELETE", "/v1/users", "erase", handlers.forget),
     Route("GET", "/v1/popular", "recommend", handlers.popular),
     Route("POST", "/v1/events", "events", handlers.events),
     Route("DELETE", "/v1/users/{user_id}", "erase", handlers.forget),

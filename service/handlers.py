@@ -37,7 +37,7 @@ _CHECKED_AGAIN: Final = {"Cache-Control": "no-cache"}
 async def recommend_plain(request: web.Request) -> web.Response:
     """GET /recommend/{user_id}: up to 20 item ids as one line of text."""
     inputs.query(request, ())
-    answer = await _recommend(request, inputs.path_id(request, "user_id"), wire.PLAIN_LIMIT)
+    answer = await _recommend(request, inputs.identity(request, "user_id"), wire.PLAIN_LIMIT)
     body = wire.plain_list([item["item_id"] for item in answer["items"]])
     response = Reply(body, "text/plain; charset=utf-8")
     if request.method != "HEAD":
@@ -48,7 +48,7 @@ async def recommend_plain(request: web.Request) -> web.Response:
 async def recommend_get(request: web.Request) -> web.Response:
     """GET /v1/recommendations/{user_id}?n=10: the same list as JSON."""
     n = inputs.number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
-    answer = await _recommend(request, inputs.path_id(request, "user_id"), n)
+    answer = await _recommend(request, inputs.identity(request, "user_id"), n)
     return _marked(_json(answer), answer)
 
 
@@ -68,10 +68,10 @@ async def popular(request: web.Request) -> web.Response:
 
 
 async def similar(request: web.Request) -> web.Response:
-    """GET /v1/items/{item_id}/similar?n=10: the nearest items, see `scoring.similar`."""
+    """GET /v1/items/{item_id}/similar?n=10, or /v1/items/similar?item_id=…: the nearest, see `scoring.similar`."""
     started = time.perf_counter()
-    n = inputs.number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
-    item_id = inputs.path_id(request, "item_id")
+    n = inputs.number(request, "n", wire.N_DEFAULT, wire.N_LIMIT, _queried(request, "item_id"))
+    item_id = inputs.identity(request, "item_id")
     snapshot = request.app[PARTS].store.current()
     row = snapshot.items.row_of.get(item_id)
     if row is None:
@@ -104,10 +104,10 @@ async def events(request: web.Request) -> web.Response:
 
 
 async def forget(request: web.Request) -> web.Response:
-    """DELETE /v1/users/{user_id}: forget a user, here at once and everywhere once the consumer reads of it."""
+    """DELETE /v1/users/{user_id}, or /v1/users?user_id=…: forget a user, here at once and soon everywhere."""
     parts = request.app[PARTS]
-    inputs.query(request, ())
-    user_id = inputs.path_id(request, "user_id")
+    inputs.query(request, _queried(request, "user_id"))
+    user_id = inputs.identity(request, "user_id")
     order = System(
         event_id=uuid7(),
         tenant=TENANT,
@@ -205,6 +205,11 @@ async def _recommend(
             ranking = scoring.personal_among(snapshot, wanted, included)
         source = "personal"
     return _served(request, snapshot, user_id, n, offset, ranking, source, _candidate_set(exclude, include), started)
+
+
+def _queried(request: web.Request, name: str) -> tuple[str, ...]:
+    """Return the query's fields for an id: none where the path has it."""
+    return () if name in request.match_info else (name,)
 
 
 def _user_row(parts: Parts, snapshot: ModelSnapshot, user_id: str) -> int | None:

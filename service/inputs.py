@@ -19,14 +19,20 @@ from service.parts import PARTS
 JSON: Final = "application/json"
 
 
-def path_id(request: web.Request, name: str) -> str:
-    """Return a user or item id of the path.
+def identity(request: web.Request, name: str) -> str:
+    """Return a user or item id: of the path, or of the query where the route's path has none.
 
     Raises:
-        Invalid: it is none.
+        Invalid: it is none, or is not there once.
     """
-    value = request.match_info[name]
-    if "%" in value and not _is_utf8(request.rel_url.raw_path):
+    if name in request.match_info:
+        value, raw = request.match_info[name], request.rel_url.raw_path
+    else:
+        given = request.query.getall(name, [])
+        if len(given) != 1:
+            raise wire.bad(name, f"was given {len(given)} times, and is needed once")
+        value, raw = given[0], request.rel_url.raw_query_string
+    if "%" in value and not _is_utf8(raw):
         # aiohttp leaves such bytes encoded, where they would pass for another id, one with per cent signs in it.
         raise wire.bad(name, "must be UTF-8 behind its percent-encoding")
     if not wire.valid_id(value):
@@ -34,9 +40,9 @@ def path_id(request: web.Request, name: str) -> str:
     return value
 
 
-def _is_utf8(raw_path: str) -> bool:
+def _is_utf8(raw: str) -> bool:
     try:
-        unquote(raw_path, errors="strict")
+        unquote(raw, errors="strict")
     except UnicodeDecodeError:
         return False
     return True
@@ -56,15 +62,15 @@ def query(request: web.Request, known: tuple[str, ...]) -> None:
                 raise wire.bad(shown, "is not a field of this query")
 
 
-def number(request: web.Request, name: str, default: int, limit: int) -> int:
-    """Return a number from 1 to a limit, of a query that has no other field.
+def number(request: web.Request, name: str, default: int, limit: int, beside: tuple[str, ...] = ()) -> int:
+    """Return a number from 1 to a limit, of a query that has no other field than those beside it.
 
     Raises:
         Invalid: it is none, or there is another field.
     """
     if not request.query_string:
         return default
-    query(request, (name,))
+    query(request, (name, *beside))
     given = request.query.getall(name, [])
     if not given:
         return default

@@ -134,6 +134,7 @@ def build(*, keyed: bool = False) -> dict[str, Any]:
 
 def _paths() -> dict[str, Any]:
     user = _path_parameter("user_id", "A user; one that the model does not know gets the popular items.")
+    anybody = _path_parameter("user_id", "A user, known or not.")
     item = _path_parameter("item_id", "An item of the served model.")
     n = {
         "name": "n",
@@ -201,6 +202,17 @@ def _paths() -> dict[str, Any]:
                 parameters=[item, n],
             )
         },
+        "/v1/items/similar": {
+            "get": _operation(
+                "similarTo",
+                "The same for an id that no path can hold, such as ../..",
+                {"200": _LISTED},
+                NotFound.status,
+                invalid,
+                scope="recommend",
+                parameters=[{**item, "in": "query"}, n],
+            )
+        },
         "/v1/popular": {
             "get": _operation(
                 "popular",
@@ -234,7 +246,17 @@ def _paths() -> dict[str, Any]:
                 effect="This erases the user for good: from every model, and what they did and were shown.",
                 writes=True,
                 scope="erase",
-                parameters=[_path_parameter("user_id", "A user, known or not.")],
+                parameters=[anybody],
+            )
+        },
+        "/v1/users": {
+            "delete": _operation(
+                "forgetUser",
+                "The same for an id that no path can hold, such as ../..",
+                {"202": _content("The erase was ordered", "Erasure")},
+                invalid,
+                scope="erase",
+                parameters=[{**anybody, "in": "query"}],
             )
         },
         "/v1/model": {

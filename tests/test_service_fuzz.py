@@ -250,8 +250,12 @@ def test_any_valid_id_can_be_asked_for_and_forgotten(replica: Replica, user_id: 
     for method, path, status in (("GET", "/v1/recommendations/", 200), ("DELETE", "/v1/users/", 202)):
         answer = replica.send(request(method, path + encoded))
         assert (answer.status, orjson.loads(answer.body)["user_id"]) == (status, user_id)
-    answer = replica.send(request("GET", f"/v1/items/{encoded}/similar"))
-    assert answer.status == 200 or (answer.status == 404 and repr(user_id) in orjson.loads(answer.body)["detail"])
+    queried = quote(user_id, safe="")
+    answer = replica.send(request("DELETE", f"/v1/users?user_id={queried}"))
+    assert (answer.status, orjson.loads(answer.body)["user_id"]) == (202, user_id)
+    for target in (f"/v1/items/{encoded}/similar", f"/v1/items/similar?item_id={queried}&n=3"):
+        answer = replica.send(request("GET", target))
+        assert answer.status == 200 or (answer.status == 404 and repr(user_id) in orjson.loads(answer.body)["detail"])
 
 
 scalars = st.one_of(
