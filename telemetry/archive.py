@@ -81,6 +81,8 @@ class Archive:
         self._identity: Mark | None = None
         self._clock = ArchiveClock(0)
         self.fingerprints = Fingerprints()
+        # Where its mark was left last, in words.
+        self.place: str | None = None
         self.watermarks: dict[str, Position] = {}
         self.damaged: list[str] = []
 
@@ -258,6 +260,19 @@ class Archive:
         """See `Attempts.mark`."""
         await self._in_sql(self._of(self._attempts).mark, self._held()[1], producer, event, begun=begun)
 
+    async def remember_place(self, where: str) -> None:
+        """Remember where our mark is.
+
+        Args:
+            where: The place, in words.
+
+        Raises:
+            ArchiveError: The catalogue cannot be written.
+        """
+        if where != self.place:
+            await self._in_sql(self._held()[0].remember_place, where)
+            self.place = where
+
     async def open_erasures(self, after: Erasure | None = None) -> list[Erasure]:
         """See `Erasures.open`."""
         return await self._in_sql(self._of(self._erasures).open, after)
@@ -343,6 +358,7 @@ class Archive:
             raise ArchiveError(f"the archive {self.root} cannot be made: {error.strerror}") from None
         self._catalogue = Catalogue(self.root)
         self._identity = self._catalogue.mark()
+        self.place = self._catalogue.place()
         self._attempts = Attempts(self._catalogue.database, self._run)
         self._erasures = Erasures(self._catalogue.database)
         self._retirements = Retirements(self._catalogue.database)

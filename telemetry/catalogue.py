@@ -146,6 +146,25 @@ class Catalogue:
         with self._db.transaction():
             self._sql.execute("UPDATE settings SET value = ? WHERE name = 'mark'", (str(mark),))
 
+    def place(self) -> str | None:
+        """Read where the archive's mark was left last.
+
+        Returns:
+            The place, in words; None if it was left nowhere yet.
+        """
+        with self._db.reading():
+            found = self._sql.execute("SELECT value FROM settings WHERE name = 'place'").fetchone()
+        return None if found is None else str(found[0])
+
+    def remember_place(self, where: str) -> None:
+        """Remember where the archive's mark is.
+
+        Args:
+            where: The place, in words.
+        """
+        with self._db.transaction():
+            self._sql.execute("INSERT OR REPLACE INTO settings VALUES ('place', ?)", (where,))
+
     def watermarks(self) -> dict[str, Position]:
         """Read how far each producer is archived.
 

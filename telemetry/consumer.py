@@ -82,7 +82,7 @@ class Consumer:
         failpoints: Failpoints | None = None,
     ) -> None:
         self._stream = stream
-        self._tenure = Tenure(stream)
+        self._tenure = Tenure(stream, archive)
         self._archive = archive
         self._sinks = sinks
         self._settings = settings
@@ -215,7 +215,7 @@ class Consumer:
 
     async def _connect(self) -> None:
         await self._stream.connect()
-        await self._tenure.hold(self._archive.identity)
+        await self._tenure.hold()
         self._streams.reconnected()
         self._connections += 1
         self.counters.reconnects = self._connections - 1
@@ -223,7 +223,7 @@ class Consumer:
     async def _round(self) -> None:
         emptied, streams = self._emptied, self._streams
         if streams.due:
-            await self._tenure.hold(self._archive.identity)
+            await self._tenure.hold()
             await self._look()
         if streams.bare and await self._read_bare():
             return

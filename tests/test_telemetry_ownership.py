@@ -178,6 +178,23 @@ async def test_a_place_that_is_taken_over_on_purpose_takes_its_producers_along(
     assert "first-event-2" not in first.archived()
 
 
+async def test_who_had_the_place_before_takes_it_again_when_the_other_mark_is_gone(
+    two: tuple[Installation, Installation], redis_server: Any, await_until: AwaitUntil
+) -> None:
+    """A mark that was written by mistake and removed again stops nobody for longer; so the events kept are archived."""
+    first, _ = two
+    first.consume()
+    ours = first.produce()
+    offer(ours, "first-event-1")
+    await await_until(lambda: first.archived() == {"first-event-1"})
+    with redis_server.client() as client:
+        client.set("recollect:owner", "another-archive")
+        await await_until(lambda: len(first.refusals()) == 2, what="both sides to be refused")
+        offer(ours, "first-event-2")
+        client.delete("recollect:owner")
+    await await_until(lambda: first.archived() == {"first-event-1", "first-event-2"})
+
+
 async def test_a_full_redis_has_no_room_for_a_mark(redis_server: Any) -> None:
     """That is no error: what is there has to be read and trimmed before there is room again."""
     stream = RedisStream(redis_server.url)
