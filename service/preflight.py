@@ -11,12 +11,13 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from service.errors import RunError
+from service.streams import stream_of
 from telemetry.errors import ArchiveError
 from telemetry.identity import identify, known_identity
 from telemetry.ownership import Leave, foreign, leave
 from telemetry.rehearsal import Rehearsal, Side, rehearse
+from telemetry.seal import Seal
 from telemetry.slot import belongs_to
-from telemetry.stream import RedisStream
 
 if TYPE_CHECKING:
     from service.config import Config
@@ -36,9 +37,11 @@ def require_redis(config: Config, *sides: Side, claim: bool = False) -> Rehearsa
         What was found.
 
     Raises:
+        UsageError: the address is none.
         RunError: it is refused; says why.
-        TelemetryError: the address is none, or the archive cannot be used.
+        TelemetryError: it is another archive's, or the archive cannot be used.
     """
+    place = stream_of(config, Seal()).where
     found = asyncio.run(rehearse(config.stream_url, config.redis_namespace))
     if faults := found.faults(*sides):
         raise RunError(f"RECOLLECT_REDIS_URL names {found.where}, which cannot carry telemetry: {'; '.join(faults)}")
@@ -46,7 +49,7 @@ def require_redis(config: Config, *sides: Side, claim: bool = False) -> Rehearsa
         ours = identify(config.archive_dir)
         if found.mark is not None and found.mark.archive != ours.archive:
             if not claim:
-                raise foreign(_where(config), found.mark, ours.archive)
+                raise foreign(place, found.mark, ours.archive)
             _claim(config)
     return found
 
@@ -63,7 +66,7 @@ def require_place(config: Config, found: Rehearsal, archive: str | None) -> None
         TelemetryError: it belongs to another archive.
     """
     if archive is not None and found.mark is not None and leave(archive, found.mark) is Leave.KEEP:
-        raise foreign(_where(config), found.mark, archive)
+        raise foreign(stream_of(config, Seal()).where, found.mark, archive)
 
 
 def require_slots(config: Config, found: Rehearsal, replicas: int) -> None:
@@ -92,7 +95,7 @@ def claim_place(config: Config) -> None:
 
 def _claim(config: Config) -> None:
     async def claim() -> None:
-        stream = RedisStream(config.stream_url, config.redis_namespace)
+        stream = stream_of(config, Seal())
         try:
             await stream.connect()
             there = await stream.mark()
@@ -104,7 +107,3 @@ def _claim(config: Config) -> None:
             await stream.close()
 
     asyncio.run(claim())
-
-
-def _where(config: Config) -> str:
-    return RedisStream(config.stream_url, config.redis_namespace).where

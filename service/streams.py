@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.config import Config
 from service.errors import UsageError
-from telemetry.errors import KeyFileError
+from telemetry.errors import KeyFileError, StreamError
 from telemetry.keyfile import read_key
 from telemetry.seal import Seal, key_of_home
 from telemetry.stream import RedisStream
@@ -30,5 +30,11 @@ def stream_of(config: Config, seal: Seal) -> RedisStream:
     Args:
         config: where it leads.
         seal: see `open_seal`.
+
+    Raises:
+        UsageError: the address is none; says why, without its password.
     """
-    return RedisStream(config.stream_url, config.redis_namespace, seal)
+    try:
+        return RedisStream(config.stream_url, config.redis_namespace, seal)
+    except StreamError as error:
+        raise UsageError(f"RECOLLECT_REDIS_URL: {error}") from None
