@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from service.config import Config
 from service.errors import RunError, TrainingDiverged
 from service.models.neighbourhood import Neighbourhood
-from service.training import room
+from service.training import pipeline, room
 from service.training.algorithms import ease
 from service.training.algorithms.ease import EaseConfig
 from service.training.algorithms.item_reference import ease_weights
+from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
+from service.training.evaluation import cuts
+from service.training.evaluation.comparison import compare
+from service.training.evaluation.protocol import Protocol
 from service.training.interactions import Interactions, no_progress
 
 NOT_NEEDED = np.random.default_rng()
@@ -50,6 +57,55 @@ def test_the_largest_weights_are_kept(data: Interactions, n_neighbours: int) -> 
     assert np.abs(kept.data).min() == least
     np.testing.assert_array_equal(kept.toarray(), np.where(np.abs(everything) >= least, everything, 0))
     assert (kept.data < 0).any()
+
+
+@pytest.mark.parametrize("n_neighbours", [1000, 40])
+def test_a_list_without_some_interactions_is_that_of_another_fit(data: Interactions, n_neighbours: int) -> None:
+    """Of the user's own alone, others' stay; with weights as large as those that the model of everything keeps."""
+    config = EaseConfig(reg=7.5, n_neighbours=n_neighbours)
+    rng = np.random.default_rng(0)
+    hidden = np.sort(rng.choice(len(data), 300, replace=False))
+    snapshot, listed = ease.fit_measured(data, hidden, config, NOT_NEEDED, no_progress)
+    assert snapshot.neighbourhood is not None
+    whole = served(data, config).weights
+    assert whole.data.tobytes() == snapshot.neighbourhood.weights.data.tobytes()
+    least = np.abs(whole.data).min()
+    is_hidden = np.zeros(len(data), dtype=bool)
+    is_hidden[hidden] = True
+    left = np.bincount(data.item_rows[~is_hidden], minlength=len(data.items))
+    users = np.unique(data.user_rows[hidden]).astype(np.int64)[::5]
+    for user, got in zip(users.tolist(), listed(users, 20), strict=True):
+        kept = data.take(np.flatnonzero(~(is_hidden & (data.user_rows == user))))
+        weights = ease_weights(kept, config)
+        weights[np.abs(weights) < (least if n_neighbours < len(data.items) else 0)] = 0
+        own = kept.item_rows[kept.user_rows == user]
+        scores = weights[own].sum(axis=0)
+        scores[own] = -np.inf
+        order = np.lexsort((np.arange(scores.size), -left, -scores))[:20]
+        np.testing.assert_allclose(scores[got], scores[order], rtol=1e-6, atol=1e-9)
+        assert not set(got.tolist()) & set(own.tolist())
+
+
+def test_a_training_inverts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model that is measured is the one that is published; it is measured on what was taken out."""
+    n_inverted = 0
+    invert = ease._invert
+
+    def counted(*given: Any) -> None:
+        nonlocal n_inverted
+        n_inverted += 1
+        invert(*given)
+
+    monkeypatch.setattr(ease, "_invert", counted)
+    config = Config(home=tmp_path)
+    manifest = pipeline.train(config, data="demo:90x150x2500", algorithm="ease", settings=["reg=7.5"])
+    assert n_inverted == 1
+    assert manifest["measures"]["holdout"]["note"].startswith("each user's list is that of a model without")
+    protocol = Protocol(folds=10)
+    cut = cuts.cut(datasets.read("demo:90x150x2500"), protocol)
+    found = compare(cut, [Candidate.parse("ease", ["reg=7.5"])], protocol)
+    by_fits = found["results"][0]["measures"]["ndcg@10"]["mean"]
+    assert manifest["measures"]["ndcg@10"] == pytest.approx(by_fits, abs=0.1)
 
 
 def test_of_equal_weights_those_of_lower_rows_stay() -> None:

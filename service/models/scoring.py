@@ -150,6 +150,17 @@ def personal_among(snapshot: ModelSnapshot, wanted: Wanted, include: Rows) -> Ra
     return ranking._replace(is_personal=_by_taste(snapshot, wanted.user_row, ranking.rows))
 
 
+def best(scores: Scores, ranks: Rows, n: int) -> Ranking:
+    """Rank items whose exact scores are all there.
+
+    Args:
+        scores: float64 (n_items,); -inf takes an item out.
+        ranks: int64 (n_items,), what decides between equal ones: the smaller comes first.
+        n: how many to return at most.
+    """
+    return _best(scores, 0.0, scores.take, ranks, 0, n)
+
+
 def similar(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
     """Rank the other items by the cosine of their factors to one item's.
 

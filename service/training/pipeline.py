@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import os
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -104,8 +105,8 @@ def train(
         on_read(interactions)
     split_seed, measure_seed, fit_seed = np.random.SeedSequence(seed).spawn(3)
     before = incumbent.active(config.models_dir)
-    measures = _hold_out(interactions, candidate, before, split_seed, measure_seed, progress)
-    snapshot = candidate.fit(interactions, candidate.config, np.random.default_rng(fit_seed), progress)
+    measures, fitted = _hold_out(interactions, candidate, before, split_seed, measure_seed, progress)
+    snapshot = fitted or candidate.fit(interactions, candidate.config, np.random.default_rng(fit_seed), progress)
     popularity = decayed(interactions, config.models.popularity_half_life_days)
     snapshot = dataclasses.replace(snapshot, popularity=popularity)
     described = describe(interactions)
@@ -248,39 +249,46 @@ def _hold_out(
     split_seed: np.random.SeedSequence,
     fit_seed: np.random.SeedSequence,
     progress: Progress,
-) -> dict[str, Any]:
-    """Fit on most of the data and measure on the rest; what cannot be measured is null, with the reason."""
-    from service.training.evaluation import trial
+) -> tuple[dict[str, Any], ModelSnapshot | None]:
+    """Fit on most of the data and measure on the rest; what cannot be measured is null, with the reason.
+
+    Returns:
+        The measures; and the model of all data, where the algorithm can be measured without another fit.
+    """
+    from service.training.evaluation import lists, trial
 
     split = splits.hold_out(len(data), HOLD_OUT_SHARE, np.random.default_rng(split_seed))
     measures: dict[str, Any] = dict.fromkeys((*ERRORS, *LIST_MEASURES))
     if split is None:
         note = "too few ratings to set any aside"
-        return {
-            **measures,
-            "baseline": None,
-            "held_back": None,
-            "holdout": {"share": HOLD_OUT_SHARE, "n": 0, "note": note},
-        }
+        holdout: dict[str, Any] = {"share": HOLD_OUT_SHARE, "n": 0, "note": note}
+        return {**measures, "baseline": None, "held_back": None, "holdout": holdout}, None
     train, hidden = (data.take(side) for side in split)
 
     def measuring(_: str, done: int, total: int) -> None:
         progress("measure", done, total)
 
-    snapshot = candidate.fit(train, candidate.config, np.random.default_rng(fit_seed), measuring)
-    # Errors of what everyone rated the same say nothing.
-    has_errors = candidate.kind == "rating" and not data.all_equal
-    predicted = candidate.predict(snapshot, hidden.user_rows, hidden.item_rows) if has_errors else None
-    wanted = (*ERRORS, *LIST_MEASURES) if has_errors else LIST_MEASURES
-    reached = trial.judge(snapshot, predicted, train, hidden, measures=wanted, most_users=_JUDGED_USERS)
+    holdout = {"share": HOLD_OUT_SHARE, "n": len(hidden)}
+    rng = np.random.default_rng(fit_seed)
+    whole, predicted = None, None
+    if candidate.fit_measured is not None:
+        whole, listed = candidate.fit_measured(data, split[1], candidate.config, rng, progress)
+        progress("measure", 0, 1)
+        holdout["note"] = "each user's list is that of a model without that user's held-out interactions"
+    else:
+        snapshot = candidate.fit(train, candidate.config, rng, measuring)
+        listed = partial(lists.served, snapshot)
+        # Errors of what everyone rated the same say nothing.
+        if candidate.kind == "rating" and not data.all_equal:
+            predicted = candidate.predict(snapshot, hidden.user_rows, hidden.item_rows)
+    wanted = LIST_MEASURES if predicted is None else (*ERRORS, *LIST_MEASURES)
+    reached = trial.judge(listed, predicted, train, hidden, measures=wanted, most_users=_JUDGED_USERS)
     measures |= {name: value if np.isfinite(value) else None for name, value in reached.items()}
+    if whole is not None:
+        progress("measure", 1, 1)
     simple = _simple(candidate, train, hidden)
-    return {
-        **measures,
-        "baseline": simple,
-        "held_back": None if before is None else _held_back(before, candidate, measures, simple, hidden, predicted),
-        "holdout": {"share": HOLD_OUT_SHARE, "n": len(hidden)},
-    }
+    held_back = None if before is None else _held_back(before, candidate, measures, simple, hidden, predicted)
+    return {**measures, "baseline": simple, "held_back": held_back, "holdout": holdout}, whole
 
 
 def _simple(candidate: Candidate, train: Interactions, hidden: Interactions) -> dict[str, float]:

@@ -29,7 +29,8 @@ from service.models.snapshot import ModelSnapshot
 from service.training import room
 from service.training.algorithms import settings, threads
 from service.training.algorithms.compiled import compiled
-from service.training.algorithms.registry import Algorithm
+from service.training.algorithms.ease_left_out import LeftOut
+from service.training.algorithms.registry import Algorithm, Listing
 from service.training.algorithms.settings import Settings, setting
 from service.training.algorithms.speakers import speaking
 from service.training.assembly import assemble, history
@@ -77,6 +78,35 @@ def fit(data: Interactions, config: EaseConfig, _rng: np.random.Generator, progr
         RunError: there is not enough memory.
         TrainingDiverged: the matrix cannot be inverted in the precision that there is room for.
     """
+    snapshot, _ = _solved(data, config, progress)
+    return snapshot
+
+
+def fit_measured(
+    data: Interactions, hidden: Int64, config: EaseConfig, _rng: np.random.Generator, progress: Progress
+) -> tuple[ModelSnapshot, Listing]:
+    """Fit everything, and return what would be listed without some interactions of the user in question.
+
+    Args:
+        data: as for `fit`, and so are the others.
+        hidden: int64 (m,), positions in `data`.
+        config: the settings.
+        _rng: not needed.
+        progress: told of the steps.
+    """
+    snapshot, inverse = _solved(data, config, progress)
+    if snapshot.neighbourhood is None:
+        raise AssertionError("EASE is served by neighbours")
+    kept = np.abs(snapshot.neighbourhood.weights.data)
+    is_all = kept.size < config.n_neighbours * len(data.items)
+    return snapshot, LeftOut(data, hidden, inverse, 0.0 if is_all else float(kept.min())).lists
+
+
+ALGORITHM: Final = Algorithm(EaseConfig, fit, kind="ranking", fit_measured=fit_measured)
+
+
+def _solved(data: Interactions, config: EaseConfig, progress: Progress) -> tuple[ModelSnapshot, NDArray[Any]]:
+    """Return the model, and P, (n_items, n_items)."""
     n_items = len(data.items)
     dtype = np.float64 if 8 * n_items**2 <= _DOUBLE_BYTES else np.float32
     _require_room(n_items, config, np.dtype(dtype).itemsize)
@@ -88,10 +118,7 @@ def fit(data: Interactions, config: EaseConfig, _rng: np.random.Generator, progr
     progress("fit", 3, _STEPS)
     neighbourhood = _largest(matrix, config.n_neighbours * n_items)
     progress("fit", _STEPS, _STEPS)
-    return assemble(data, algorithm=NAME, settings=settings.as_json(config), neighbourhood=neighbourhood)
-
-
-ALGORITHM: Final = Algorithm(EaseConfig, fit, kind="ranking")
+    return assemble(data, algorithm=NAME, settings=settings.as_json(config), neighbourhood=neighbourhood), matrix
 
 
 def _require_room(n_items: int, config: EaseConfig, item_bytes: int) -> None:

@@ -22,6 +22,11 @@ from service.training.interactions import Interactions, Progress
 
 Fit = Callable[[Interactions, Any, np.random.Generator, Progress], ModelSnapshot]
 Predict = Callable[[ModelSnapshot, NDArray[np.int32], NDArray[np.int32]], NDArray[np.float64]]
+Listing = Callable[[NDArray[np.int64], int], NDArray[np.int32]]
+"""(user_rows, n) -> lists of n items for those users: int32 (m, n), -1 in the places that a list is short of."""
+FitMeasured = Callable[
+    [Interactions, NDArray[np.int64], Any, np.random.Generator, Progress], tuple[ModelSnapshot, Listing]
+]
 Kind: TypeAlias = Literal["rating", "ranking"]
 
 
@@ -37,12 +42,16 @@ class Algorithm:
         kind: "rating" if scores are predicted ratings; "ranking" if only their order means something.
         predict: (snapshot, user_rows, item_rows) -> predicted ratings, float64 (n,), on the rating scale. By default
             the served score; where that keeps only the top neighbours, the exact predictor of the definition.
+        fit_measured: (data, hidden, config, rng, progress) -> the snapshot of all data, and the lists that it would
+            give if the hidden positions, int64 (m,), of the user in question had not been learnt; of an algorithm that
+            can tell without a second fit. None of all others.
     """
 
     config: type[Any]
     fit: Fit
     kind: Kind = "rating"
     predict: Predict = predictions.predict
+    fit_measured: FitMeasured | None = None
 
 
 _MODULES: Final = {
@@ -104,6 +113,7 @@ class Candidate:
         kind: likewise.
         predict: likewise.
         label: what to call it beside others; empty for its name, and what tells it from others of that name.
+        fit_measured: as `Algorithm` has it.
     """
 
     name: str
@@ -112,6 +122,7 @@ class Candidate:
     kind: Kind = "rating"
     predict: Predict = predictions.predict
     label: str = ""
+    fit_measured: FitMeasured | None = None
 
     @classmethod
     def parse(cls, name: str, assignments: Iterable[str] = ()) -> Candidate:
@@ -127,7 +138,7 @@ class Candidate:
         algorithm_name, preset = PRESETS.get(name, (name, ()))
         algorithm = get(algorithm_name)
         config = settings.parse(algorithm.config, (*preset, *assignments))
-        return cls(name, config, algorithm.fit, algorithm.kind, algorithm.predict)
+        return cls(name, config, algorithm.fit, algorithm.kind, algorithm.predict, fit_measured=algorithm.fit_measured)
 
 
 def parse_list(names_text: Iterable[str]) -> Iterator[Candidate]:

@@ -6,13 +6,13 @@ Invariant: what is not asked for is not computed. Errors need no list, and ranki
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import UsageError
-from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import Candidate, Listing
 from service.training.evaluation import lists, tallies
 from service.training.evaluation.exposure import Popularity
 from service.training.evaluation.relevance import relevant
@@ -60,12 +60,18 @@ def measure(
     if len(of_lists) < len(names):
         predicted = candidate.predict(snapshot, test.user_rows, test.item_rows)
     return judge(
-        snapshot, predicted, train, test, measures=measures, relevant_from=relevant_from, most_users=most_users
+        partial(lists.served, snapshot),
+        predicted,
+        train,
+        test,
+        measures=measures,
+        relevant_from=relevant_from,
+        most_users=most_users,
     )
 
 
 def judge(
-    snapshot: ModelSnapshot,
+    listed: Listing,
     predicted: NDArray[np.float64] | None,
     train: Interactions,
     test: Interactions,
@@ -77,7 +83,7 @@ def judge(
     """Measure a model that was fitted on one side of a split on the other.
 
     Args:
-        snapshot: the model.
+        listed: makes the model's lists.
         predicted: float64 (n,), its ratings of `test`; None if no error is among the measures.
         train: what it learnt from.
         test: what it is judged by.
@@ -96,7 +102,7 @@ def judge(
     if of_lists:
         # The choice of users is no part of the trial: whatever its generator, they are the same.
         relevance = relevant(test, relevant_from=relevant_from).sample(most_users, np.random.default_rng(0))
-        ranked = lists.served(snapshot, relevance.user_rows, max(name.k or 0 for name in of_lists))
+        ranked = listed(relevance.user_rows, max(name.k or 0 for name in of_lists))
         by_user, together = tallies.shown(of_lists, ranked, relevance.user_rows, Popularity.of(train))
         by_user |= tallies.ranked(of_lists, ranked, relevance)
         values |= {name: tally.value() for name, tally in by_user.items()} | together
