@@ -31,6 +31,7 @@ import typer
 
 from ops.closed_loop import Throughput, drive
 from ops.table import table
+from ops.terminal import console
 from ops.workbench import HOST, Workbench, on_core, scrape, two_cores
 from service.errors import RunError
 
@@ -400,7 +401,6 @@ def _print(comparison: Comparison, context: dict[str, Any], *, as_json: bool) ->
     if as_json:
         print(json.dumps(figures | context, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
     model, settings = context["model"], context["settings"]
@@ -411,16 +411,15 @@ def _print(comparison: Comparison, context: dict[str, Any], *, as_json: bool) ->
     for name in ("hello", "recommend"):
         rates = figures[name]["rounds"]
         table.add_row(name, *(f"{rate:,.0f}" for rate in (figures[name]["requests_per_s"], min(rates), max(rates))))
-    console = Console(soft_wrap=True)
-    console.print(table)
+    out = console(soft_wrap=True)
+    out.print(table)
     least, most = min(figures["pair_ratios"]), max(figures["pair_ratios"])
-    console.print(f"recommend / hello: {figures['ratio']:.3f} (pairs {least:.3f} to {most:.3f})")
-    console.print("events: " + ", ".join(f"{count:,} {name}" for name, count in context["telemetry"].items()))
-    console.print(", ".join(context["machine"].values()))
+    out.print(f"recommend / hello: {figures['ratio']:.3f} (pairs {least:.3f} to {most:.3f})")
+    out.print("events: " + ", ".join(f"{count:,} {name}" for name, count in context["telemetry"].items()))
+    out.print(", ".join(context["machine"].values()))
 
 
 def _print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title)
@@ -428,9 +427,9 @@ def _print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[st
         table.add_column(heading, justify="right" if index else "left")
     for row in rows:
         table.add_row(*row)
-    console = Console(soft_wrap=True)
-    console.print(table)
-    console.print(", ".join(machine().values()))
+    out = console(soft_wrap=True)
+    out.print(table)
+    out.print(", ".join(machine().values()))
 
 
 def _say(sentence: str) -> None:

@@ -263,9 +263,9 @@ def _print_verdict(
     if as_json:
         print(orjson.dumps(verdict.as_json(concluded, stages, about), option=orjson.OPT_INDENT_2).decode())
     elif sys.stdout.isatty():
-        from rich.console import Console
+        from ops.terminal import console
 
-        Console().print(text.as_table(concluded))
+        console().print(text.as_table(concluded))
     else:
         print("\n".join(text.as_lines(concluded)))
     if not as_json:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ops.progress import Stages
+from ops.terminal import console
 from ops.train import complaints
 
 if TYPE_CHECKING:
@@ -271,7 +272,6 @@ def _lines(comparison: dict[str, Any]) -> list[str]:
 
 
 def _print_table(comparison: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -282,8 +282,8 @@ def _print_table(comparison: dict[str, Any]) -> None:
         table.add_column(name, justify="left" if name == "algorithm" else "right")
     for row in rows:
         table.add_row(*row.values())
-    console = Console()
-    console.print(Text(_headline(comparison)))
-    console.print(table)
+    out = console()
+    out.print(Text(_headline(comparison)))
+    out.print(table)
     for line in _remarks(comparison, names):
-        console.print(Text(line))
+        out.print(Text(line))

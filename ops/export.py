@@ -18,9 +18,11 @@ from typing import IO, Any, Final, Literal, TypeAlias
 
 import orjson
 
+from ops.cells import cell
 from ops.period import Period
 from ops.progress import Stages
 from ops.query import ALL_COLUMNS, COLUMNS
+from ops.terminal import EscapedBytes
 from service.errors import RunError, UsageError
 from telemetry.errors import ArchiveError
 from telemetry.parquet import FIELDS, LETTER_FIELDS, write_lines
@@ -78,7 +80,8 @@ def export(
         if not stored and form != "parquet":
             lines = expanded(lines)
         if out == STDOUT:
-            return _write(sys.stdout.buffer, lines, form, _columns(of_class, letters=letters))
+            file = EscapedBytes(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer
+            return _write(file, lines, form, _columns(of_class, letters=letters))
         return _write_file(Path(out), lines, form, of_class, letters=letters, force=force)
 
 
@@ -160,7 +163,7 @@ def _put_in_place(unfinished: Path, path: Path, *, force: bool) -> None:
     unfinished.replace(path)
 
 
-def _write(file: IO[bytes], lines: Iterable[bytes], form: Format, columns: Sequence[str]) -> int:
+def _write(file: IO[bytes] | EscapedBytes, lines: Iterable[bytes], form: Format, columns: Sequence[str]) -> int:
     count = 0
     if form == "jsonl":
         for line in lines:
@@ -178,13 +181,13 @@ def _write(file: IO[bytes], lines: Iterable[bytes], form: Format, columns: Seque
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else cell(value)
 
 
 class _Encoded:
     """What `csv` writes to: text in, UTF-8 out."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | EscapedBytes) -> None:
         self._file = file
 
     def write(self, text: str) -> int:

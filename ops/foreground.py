@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from ops.refusal import INTERRUPTED
+from ops.terminal import raw
 
 GRACE_S: Final = 1.5
 _PR_SET_PDEATHSIG: Final = 1
@@ -112,7 +113,7 @@ def _exit_code(status: int, asked: signal.Signals | None) -> int:
     if code >= 0:
         return code
     if sys.stderr.isatty():
-        sys.stderr.write(_SHOW_CURSOR)  # a progress bar hides it
+        raw(sys.stderr).write(_SHOW_CURSOR)  # a progress bar hides it
     if asked is signal.SIGINT:
         return _say("interrupted", INTERRUPTED)
     if asked is not None:

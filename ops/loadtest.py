@@ -135,9 +135,9 @@ def loadtest(plan: Plan, *, as_json: bool) -> int:
     if as_json:
         print(orjson.dumps(report.as_json(run, summary), option=orjson.OPT_INDENT_2).decode())
     elif sys.stdout.isatty():
-        from rich.console import Console
+        from ops.terminal import console
 
-        Console().print(report.as_table(run, summary))
+        console().print(report.as_table(run, summary))
     else:
         print("\n".join(report.as_lines(run, summary)))
     for sentence in run.missed:
@@ -231,12 +231,13 @@ async def _show_progress(plan: Plan, summary: Summary) -> None:
         while True:
             await asyncio.sleep(_PROGRESS_LINE_EVERY_S)
             _say(f"{time.monotonic() - start_s:.0f} s of {plan.duration_s:g} s: {text()}")
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ops.terminal import console
 
     columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     # Drawn from this loop: a drawing thread would take the interpreter lock at times of its own choice.
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), auto_refresh=False, transient=True) as bar:
         task = bar.add_task(text(), total=plan.duration_s)
         while True:
             await asyncio.sleep(0.5)

@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from ops.terminal import console
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -25,11 +27,10 @@ class Stages:
     def __enter__(self) -> Self:
         """Start the bar, if there is a terminal to draw it on."""
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar = Progress(*columns, console=console(stderr=True), transient=True)
             self._bar.start()
         return self
 

@@ -18,7 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from ops.cells import cell
 from ops.table import table
+from ops.terminal import data_out
 from service.errors import RunError, UsageError
 from telemetry.errors import ArchiveError
 from telemetry.parquet import FIELDS, LETTER_FIELDS, connect, fd_path, quoted, select_list
@@ -75,9 +77,9 @@ def query(root: Path, sql: str, form: Format) -> int:
             return 0
         result = asked.project("CAST(COLUMNS(*) AS VARCHAR)")
         if form == "csv":
-            writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerow(result.columns)
-            writer.writerows(_rows(result))
+            writer = csv.writer(data_out(), lineterminator="\n")
+            writer.writerow(map(cell, result.columns))
+            writer.writerows(map(cell, row) for row in _rows(result))
             return 0
         rows = list(islice(_rows(result), _MOST_TABLE_ROWS + 1))
         shown = [["-" if value is None else value for value in row] for row in rows[:_MOST_TABLE_ROWS]]

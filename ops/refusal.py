@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import typer
 
+from ops.terminal import guarded
+
 # What is wrong with a machine or with a path that was given, and not with us.
 _OF_THE_MACHINE: Final = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
@@ -99,7 +101,8 @@ def run(
             first()
         return command.main(args=list(argv), prog_name=name, standalone_mode=False)
 
-    return told(whole)
+    with guarded():
+        return told(whole)
 
 
 def _setting_of(path: str) -> str:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from ops.terminal import console
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -37,11 +39,10 @@ class Watch:
     def __enter__(self) -> Self:
         """Start the bar, if there is a terminal to draw it on."""
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*shown, console=Console(stderr=True), transient=True)
+            self._bar = Progress(*shown, console=console(stderr=True), transient=True)
             self._task = self._bar.add_task("search", total=None)
             self._bar.start()
         return self

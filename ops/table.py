@@ -1,10 +1,12 @@
-"""A table for people: columns as wide as what is in them, nothing cut, and no line longer than the terminal."""
+"""A table for people: columns as wide as what is in them, nothing cut, control characters escaped, no line too long."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from ops.terminal import escaped
 
 
 def table(
@@ -28,7 +30,7 @@ def table(
     Returns:
         Lines without their last line feed; an empty one between the parts of a folded table.
     """
-    cells = [list(heading), *(list(row) for row in rows)]
+    cells = [[escaped(text, in_a_cell=True) for text in row] for row in (heading, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     if width is None:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
