@@ -192,7 +192,7 @@ class Config:
         "RECOLLECT_WATERMARK_KEY_FILE",
         "path",
         "The key that the consumer seals watermarks with, 32 bytes or more, its owner's alone; every replica needs the"
-        " same one. Without it, `security/watermark.key` in the home directory, which is made if need be.",
+        " same one. Without it, `archive/watermark.key` in the home directory, which is made if need be.",
     )
     keys_required: bool = _setting(
         False,
@@ -236,7 +236,7 @@ class Config:
 
     @property
     def security_dir(self) -> Path:
-        """Where API keys, the watermarks' key and the security log are."""
+        """Where API keys and the security log are."""
         return self.home / "security"
 
     def pseudonymiser(self) -> Pseudonymiser:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from service.config import Config
 from service.errors import UsageError
 from telemetry.errors import KeyFileError, StreamError
 from telemetry.keyfile import read_key
-from telemetry.seal import Seal, key_of_home
+from telemetry.seal import Seal, key_beside
 from telemetry.stream import RedisStream
 
 
@@ -18,8 +20,10 @@ def open_seal(config: Config) -> Seal:
     """
     try:
         if config.watermark_key_file is not None:
-            return Seal(read_key(config.watermark_key_file, "watermark key"))
-        return Seal(key_of_home(config.security_dir / "watermark.key"))
+            origin = partial(read_key, config.watermark_key_file, "watermark key")
+        else:
+            origin = partial(key_beside, config.archive_dir)
+        return Seal(origin(), origin)
     except KeyFileError as error:
         raise UsageError(f"RECOLLECT_WATERMARK_KEY_FILE: {error}") from None
 

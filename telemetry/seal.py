@@ -10,6 +10,7 @@ HMAC-SHA-256 (RFC 2104), cut to 128 bits as its section 5 allows, over the produ
 import hashlib
 import hmac
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,6 +19,7 @@ from telemetry.errors import KeyFileError
 from telemetry.keyfile import read_key
 
 FIELDS: Final = ("epoch", "seq", "mac", "key")
+KEY_FILE: Final = "watermark.key"
 _KEY_BYTES: Final = 32
 _MAC_DIGITS: Final = 32
 _NAME_DIGITS: Final = 8
@@ -35,13 +37,15 @@ class Seal:
 
     Args:
         key: The installation's.
+        origin: Reads the key again, should it have been replaced.
 
     Attributes:
         name: Tells keys apart without giving anything away.
     """
 
-    def __init__(self, key: bytes = b"") -> None:
+    def __init__(self, key: bytes = b"", origin: Callable[[], bytes] | None = None) -> None:
         self._key = key
+        self._origin = origin
         self.name: Final = hashlib.sha256(b"recollect watermark key\0" + key).hexdigest()[:_NAME_DIGITS]
 
     def __repr__(self) -> str:
@@ -70,7 +74,7 @@ class Seal:
             return Watermark(None)
         if mac is None or key is None:
             return Watermark(None, "it has no seal: the archive's consumer did not write it, or is of an older version")
-        if key != self.name.encode():
+        if not self.knows(key):
             return Watermark(
                 None,
                 f"it is sealed with the key {key[:16]!r} and ours is {self.name}: copy the consumer's key file here",
@@ -85,16 +89,29 @@ class Seal:
             return Watermark(None, f"its seal is not that of {place}: it was forged")
         return Watermark(place)
 
+    def knows(self, key: bytes | None) -> bool:
+        """Whether a watermark says that it was sealed with our key, or with none at all."""
+        return key is None or key == self.name.encode()
+
+    def renewed(self) -> "Seal":
+        """Return the seal of the key as it is now; reads a file. If it cannot be read, ours goes on."""
+        if self._origin is None:
+            return self
+        try:
+            return Seal(self._origin(), self._origin)
+        except KeyFileError:
+            return self
+
     def _mac(self, producer: str, place: Position) -> str:
         said = f"recollect watermark 1\0{producer}\0{place}".encode()
         return hmac.digest(self._key, said, "sha256").hex()[:_MAC_DIGITS]
 
 
-def key_of_home(path: Path) -> bytes:
-    """Read an installation's key, or make it.
+def key_beside(archive: Path) -> bytes:
+    """Read the key that lies in an archive, or make it; its consumers share it like the archive itself.
 
     Args:
-        path: The file; whichever part of the installation comes first makes it.
+        archive: Its directory; whichever part of the installation comes first makes the file in it.
 
     Returns:
         The key.
@@ -102,6 +119,7 @@ def key_of_home(path: Path) -> bytes:
     Raises:
         KeyFileError: It cannot be read or made, is open to others, or is too short.
     """
+    path = archive / KEY_FILE
     if not path.exists():
         _make(path)
     return read_key(path, "watermark key")

@@ -9,6 +9,7 @@ Invariants of every `EventStream`:
 - Only Redis' own text for "equal or smaller id" counts as already there.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from itertools import chain
@@ -213,6 +214,9 @@ class RedisStream:
         if not _is_full(announced):
             _refuse(announced)
         _refuse(watermark)
+        if not self._seal.knows(watermark[-1]):
+            # Perhaps the archive was begun anew, with another key.
+            self._seal = await asyncio.to_thread(self._seal.renewed)
         mark = self._seal.read(producer, *watermark)
         if isinstance(stream, Refusal) and _NO_SUCH_KEY in stream.text:
             return StreamState(None, None, *mark, owner)

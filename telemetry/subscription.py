@@ -104,7 +104,7 @@ class Subscription:
         self.recheck |= found.ready
         self.bare = found.bare
         await self._look_at_ends(watermarks)
-        waiting = len(self.joined) < len(scores)
+        waiting = any(name not in self.joined and name not in self._gaps.open for name in scores)
         self._next_look_s = time.monotonic() + (IMPATIENT_S if waiting else self._settings.discover_interval_s)
         known = {name: watermarks[name] for name in scores if name in watermarks}
         self._full = not await self._stream.publish(known) or bool(self.bare)

@@ -6,7 +6,7 @@ import pytest
 
 from telemetry.batch import Position
 from telemetry.errors import KeyFileError
-from telemetry.seal import FIELDS, Seal, Watermark, key_of_home
+from telemetry.seal import FIELDS, KEY_FILE, Seal, Watermark, key_beside
 
 SEAL = Seal(b"k" * 32)
 PLACE = Position(3, 9)
@@ -62,12 +62,12 @@ def test_a_seal_holds_for_one_producer_and_one_key() -> None:
 
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
     """Whatever the umask, and whoever of several comes first."""
-    path = tmp_path / "security" / "watermark.key"
-    code = "import os, sys, pathlib; os.umask(0); from telemetry.seal import key_of_home\n"
-    code += "sys.stdin.read(); print(key_of_home(pathlib.Path(sys.argv[1])).hex())"
+    path = tmp_path / "archive" / KEY_FILE
+    code = "import os, sys, pathlib; os.umask(0); from telemetry.seal import key_beside\n"
+    code += "sys.stdin.read(); print(key_beside(pathlib.Path(sys.argv[1])).hex())"
     racing = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(path)],
+            [sys.executable, "-c", code, str(path.parent)],
             cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -76,18 +76,30 @@ def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
         for _ in range(4)
     ]
     made = {process.communicate("", timeout=60)[0].strip() for process in racing}
-    assert made == {key_of_home(path).hex()}
-    assert len(key_of_home(path)) == 32
+    assert made == {key_beside(path.parent).hex()}
+    assert len(key_beside(path.parent)) == 32
     assert path.stat().st_mode & 0o777 == 0o600
     assert [made.name for made in path.parent.iterdir()] == ["watermark.key"]
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     """The sentence says which file and what to do; one that cannot be made says so, too."""
-    path = tmp_path / "watermark.key"
-    key_of_home(path)
-    path.chmod(0o644)
+    key_beside(tmp_path)
+    (tmp_path / KEY_FILE).chmod(0o644)
     with pytest.raises(KeyFileError, match=r"watermark key file .* chmod 600"):
-        key_of_home(path)
+        key_beside(tmp_path)
     with pytest.raises(KeyFileError, match="cannot be made"):
-        key_of_home(path / "below" / "a-file")
+        key_beside(tmp_path / KEY_FILE / "below")
+
+
+def test_a_key_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    """As with an archive that was begun anew; one that cannot be read leaves the seal as it is."""
+    seal = Seal(key_beside(tmp_path), lambda: key_beside(tmp_path))
+    assert seal.renewed().name == seal.name
+    (tmp_path / KEY_FILE).unlink()
+    newer = Seal(key_beside(tmp_path))
+    assert not seal.knows(newer.name.encode())
+    assert seal.renewed().name == newer.name
+    (tmp_path / KEY_FILE).chmod(0o644)
+    assert seal.renewed().name == seal.name
+    assert Seal(b"k" * 32).renewed().name == SEAL.name

@@ -304,6 +304,23 @@ async def test_redis_shows_the_entry_in_plain_fields(redis_server: Any) -> None:
         assert client.exists(KEYS.events("p"))
 
 
+async def test_a_watermark_of_a_key_that_took_the_place_of_ours_is_believed_once_we_have_it(redis_server: Any) -> None:
+    """The archive may have been begun anew while the replica runs."""
+    keys = [b"old" * 11]
+    reader = RedisStream(redis_server.url, seal=Seal(keys[0], lambda: keys[0]))
+    writer = RedisStream(redis_server.url, seal=Seal(b"new" * 11))
+    for stream in (reader, writer):
+        await stream.connect()
+    await writer.publish({"p": Position(1, 9)})
+    state = await reader.inspect("p", 1.0)
+    assert state.watermark is None
+    assert "copy the consumer's key file" in (state.doubt or "")
+    keys[0] = b"new" * 11
+    assert (await reader.inspect("p", 1.0)).watermark == Position(1, 9)
+    for stream in (reader, writer):
+        await stream.close()
+
+
 async def test_a_frozen_redis_costs_the_deadline_and_the_connection(redis_server: Any) -> None:
     """Without an answer in time the connection is dropped, and not used again."""
     stream = RedisStream(redis_server.url, timeout_s=0.2)
