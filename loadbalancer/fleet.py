@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from loadbalancer import listeners, roster, supervisor
+from loadbalancer import listeners, nginx_files, roster, supervisor
 from loadbalancer.errors import PartFailed
 from loadbalancer.probes import until_ready
 from loadbalancer.processes import Child, Spare, reap_orphans, spawn
@@ -57,6 +57,7 @@ RELOAD_SIGNAL = signal.SIGUSR2
 _SPARE_EVERY_S = 2.0
 _TIDY_UP_S = 2.0
 _LOOK_ROUND_EVERY_S = 10.0
+_RENEWAL_EVERY_S = 2.0
 # Questions overlap, so that a frozen part has been silent twice after 1.25 to 1.5 s, and a client that waits 2 s for an
 # answer still has time for its second try.
 _WATCH_EVERY_S = 0.25
@@ -98,6 +99,9 @@ class Fleet:
         self._seen: asyncio.Queue[Observation] = asyncio.Queue()
         self._rows: list[roster.Row] = []
         self._writing: asyncio.Task[None] | None = None
+        files = next((part.command.reload_files for part in parts if part.command.reload_files), ())
+        # Before nginx reads them for the first time.
+        self._stamps = nginx_files.stamps(files)
         self._strangers: set[tuple[str, int]] = set()
         self._greeting = False
 
@@ -128,10 +132,12 @@ class Fleet:
         # One signal for all children, instead of a descriptor each: it works on every kernel.
         loop.add_signal_handler(signal.SIGCHLD, self._look_for_ended)
         rounds = asyncio.create_task(self._look_round(), name="rounds")
+        renewals = asyncio.create_task(self._look_for_renewals(), name="renewals")
         try:
             await self._supervise()
         finally:
             rounds.cancel()
+            renewals.cancel()
             loop.remove_signal_handler(signal.SIGCHLD)
             for probe in self._probes.values():
                 probe.cancel()
@@ -245,6 +251,27 @@ class Fleet:
             await self._look_for_strangers()
             self._keep_spares()
             await asyncio.sleep(_LOOK_ROUND_EVERY_S)
+
+    async def _look_for_renewals(self) -> None:
+        balancers = [part for part in self._parts.values() if part.command.reload_files]
+        if not balancers:
+            return
+        # All have the same files, and the same to say of them.
+        command = balancers[0].command
+        known = self._stamps
+        while True:
+            await asyncio.sleep(_RENEWAL_EVERY_S)
+            found = await self._scribe.do(lambda: nginx_files.stamps(command.reload_files))
+            if found == known:
+                continue
+            known = found
+            complaint = await self._scribe.do(lambda: nginx_files.complaint_of(command.argv))
+            if complaint is None:
+                self.reload()
+                self._tell("nginx takes the new certificate")
+            else:
+                # A pair is replaced one after the other; the second brings us here again.
+                self._tell(f"nginx does not take the new certificate, and goes on with the old one: {complaint}")
 
     async def _look_for_strangers(self) -> None:
         leaders = {child.pid for child in self._children.values()}

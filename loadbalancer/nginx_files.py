@@ -69,7 +69,7 @@ def probe(nginx: Path, near: Path) -> frozenset[str]:
             # Relative to the prefix, whose name may hold what would need quoting.
             text = f"pid nginx.pid; events {{ }} http {{ access_log off; {' '.join(lines)} }}\n"
             (path / "nginx.conf").write_text(text)
-            complaint = _complaint(command(nginx, path, path / "error.log"))
+            complaint = complaint_of(command(nginx, path, path / "error.log"))
             if complaint is None:
                 return frozenset(known)
             unknown = re.search(r'unknown directive "(\w+)"', complaint)
@@ -104,12 +104,26 @@ def check(argv: Sequence[str], run_dir: Path) -> None:
     Raises:
         ConfigurationRefused: nginx does not agree.
     """
-    complaint = _complaint(argv)
+    complaint = complaint_of(argv)
     if complaint is not None:
         raise ConfigurationRefused(f"nginx refuses the configuration in {run_dir}: {complaint}")
 
 
-def _complaint(argv: Sequence[str]) -> str | None:
+def stamps(paths: Sequence[Path]) -> tuple[tuple[int, int, int] | None, ...]:
+    """Return what tells a file from one that took its place; None for one that is not there."""
+    return tuple(map(_stamp, paths))
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def complaint_of(argv: Sequence[str]) -> str | None:
+    """Return what nginx has against the configuration and the files that it names, or None."""
     try:
         status, output = run_to_end([*argv, "-t"], _CHECK_TIMEOUT_S)
     except (OSError, TimeoutError) as error:

@@ -173,6 +173,7 @@ def balancer_part(
             # With the same configuration and new certificates: new workers take over, and the old ones serve what they
             # have open.
             reload_signal=signal.SIGHUP,
+            reload_files=tuple(path for path in (settings.tls_cert, settings.tls_key) if path is not None),
             logs=tuple(logs / f"{balancer.name}.{kind}.log" for kind in ("access", "error")),
             log_limit_bytes=settings.nginx_log_bytes,
         ),

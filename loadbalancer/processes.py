@@ -39,6 +39,7 @@ class Command:
         output: the file its standard output and error are appended to.
         stop_signal: asks it to stop in good order.
         reload_signal: asks it to read its files again; None for a program that cannot.
+        reload_files: files that others replace, of which it is told by that signal.
         logs: files that the program itself writes without end, and opens again on SIGUSR1.
         log_limit_bytes: size at which one of them is set aside.
         words: what a spare is told in order to become this part; empty for a part that no spare can be.
@@ -49,6 +50,7 @@ class Command:
     output: Path
     stop_signal: signal.Signals = signal.SIGTERM
     reload_signal: signal.Signals | None = None
+    reload_files: tuple[Path, ...] = ()
     logs: tuple[Path, ...] = ()
     log_limit_bytes: int = 0
     words: tuple[str, ...] = ()

@@ -112,22 +112,36 @@ def test_tls_is_spoken_as_of_1_2_and_with_http_2(secure: Installation) -> None:
 
 
 async def test_a_new_certificate_fails_no_request(secure: Installation) -> None:
-    """`recollect balance reload` under load; and one that nginx cannot take is refused, while the old one is served."""
+    """It is taken as soon as its files are there; one that nginx cannot take leaves the old one in service."""
     environ = {**os.environ, **secure.settings, "RECOLLECT_HOME": str(secure.home)}
     environ["RECOLLECT_LOGS"] = str(secure.folder / "logs")
-    before = presented(secure)
     async with Load(secure.port, retries=1, tls=trusting()) as load:
         await load.more(50)
+        before = await asyncio.to_thread(presented, secure)
         cert, key = make_certificate(secure.folder, "renewed")
+        assert der(cert) != before
+        async with asyncio.timeout(30):
+            while await asyncio.to_thread(presented, secure) == before:
+                await load.more(10)
+        assert await asyncio.to_thread(presented, secure) == der(cert)
+        # Without waiting for it to be noticed.
+        before = der(cert)
+        make_certificate(secure.folder, "renewed again")
         done = await asyncio.to_thread(subprocess.run, RELOAD, env=environ, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
+        assert await asyncio.to_thread(presented, secure) == der(cert) != before
         await load.more(100)
-        assert presented(secure) == der(cert) != before
     assert load.failures == []
     key.write_text("no key")
     done = await asyncio.to_thread(subprocess.run, RELOAD, env=environ, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "cannot load certificate key" in done.stderr
+    assert presented(secure) == der(cert)
+    assert secure.process is not None
+    assert secure.process.stdout is not None
+    async with asyncio.timeout(30):
+        while "does not take" not in (line := await asyncio.to_thread(secure.process.stdout.readline)):
+            assert line
     assert presented(secure) == der(cert)
 
 
