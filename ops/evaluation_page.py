@@ -59,7 +59,7 @@ def render(comparison: dict[str, Any]) -> str:
             soft=True,
         ),
         sheet.section("What failed", [sheet.named({_name(r): r["failed"] for r in everything if r.get("failed")})]),
-        sheet.section("Notes", [sheet.listed(comparison["notes"])]),
+        sheet.section("Notes", [sheet.listed(_notes(comparison))]),
         sheet.section(
             "Measures",
             [_table(results, first), *(sheet.folded(f"Lists of {k}", _table(results, names)) for k, names in others)],
@@ -95,6 +95,12 @@ _ABOUT_COMPARISONS: Final = (
     "The first less the second, on the same users; in bold where p, corrected for all pairs of the measure, is below "
     "0.05."
 )
+
+
+def _notes(comparison: dict[str, Any]) -> list[str]:
+    """Return the notes but for those on what failed, which has a section of its own."""
+    failed = tuple(f"{_name(result)} failed," for result in comparison["results"] if result.get("failed"))
+    return [note for note in comparison["notes"] if not (failed and note.startswith(failed))]
 
 
 def _headline(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> Iterator[str]:

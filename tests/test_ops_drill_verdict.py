@@ -202,6 +202,12 @@ def test_the_timeline_has_every_round_strike_failure_and_restart_inside_its_fram
     assert kinds.count("band") == 3
     assert kinds.count("strike") == 4
     assert kinds.count("hold") == 2
+    assert kinds.count("struck") == sum(len(band.targets) for done in stage.rounds for band in done.bands)
+    titles = [element.text or "" for element in svg.iter() if element.tag.endswith("title")]
+    for done in stage.rounds:
+        for band in done.bands:
+            for target in band.targets:
+                assert f"{band.from_s:.1f} s: {done.name} struck {target}" in titles
     assert kinds.count("failed") == 1
     assert kinds.count("retried") == 6
     assert kinds.count("start") == 2

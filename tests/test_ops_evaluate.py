@@ -75,7 +75,7 @@ def test_on_a_terminal_there_is_a_table(
     [
         (["svd", "svd"], ["svd.n_factors=3", "svd.n_factors=5"], ["svd n_factors=3", "svd n_factors=5"], [3, 5]),
         (["svd", "svd"], ["svd.n_factors=3"], ["svd", "svd (2)"], [3, 3]),
-        (["a=svd", "svd"], ["a.n_factors=3", "svd.n_factors=5"], ["a", "svd n_factors=5"], [3, 5]),
+        (["a=svd", "svd"], ["a.n_factors=3", "svd.n_factors=5"], ["a", "svd"], [3, 5]),
         (["a=svd", "b=svd"], ["a.n_factors=3", "b.n_factors=4"], ["a", "b"], [3, 4]),
     ],
 )

@@ -40,7 +40,11 @@ _STYLE = """
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}main{max-width:1180px;margin:auto}
 h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:34px 0 6px}p{margin:4px 0}.soft,.soft a{color:var(--soft)}
 .PASS{color:var(--good)}.BREACH{color:var(--bad);font-weight:650}.SKIPPED{color:var(--skip)}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}
+.scroll{overflow-x:auto;padding-bottom:2px}.scroll::-webkit-scrollbar{height:11px}
+.scroll::-webkit-scrollbar-track{background:var(--band);border-radius:6px}
+.scroll::-webkit-scrollbar-thumb{background:var(--soft);border-radius:6px;border:2px solid var(--band)}
+@supports not selector(::-webkit-scrollbar){.scroll{scrollbar-color:var(--soft) var(--band);scrollbar-width:thin}}
+table{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}
 th{font-weight:600;color:var(--soft);text-align:right;vertical-align:bottom;padding:4px 8px;
 border-bottom:1px solid var(--line)}
 td{text-align:right;padding:5px 8px;border-bottom:1px solid var(--line);vertical-align:top;white-space:nowrap}
@@ -50,7 +54,8 @@ code{font:13px/1.5 ui-monospace,Menlo,Consolas,monospace;background:var(--band);
 overflow-wrap:anywhere}
 svg{display:block;width:100%;min-width:900px;height:auto;font:11px system-ui,sans-serif}svg text{fill:var(--soft)}
 svg .name{fill:var(--ink)}.grid{stroke:var(--line);stroke-width:1}.band{fill:var(--band)}
-.strike{fill:var(--strike);opacity:.9}.hold{fill:var(--strike);opacity:.28}.p50,.p99,.wait{fill:none;stroke-width:1.4;
+.strike{fill:var(--strike);opacity:.9}.struck{fill:var(--strike);stroke:var(--paper);stroke-width:.8}
+.hold,.lane{fill:var(--strike);opacity:.28}.p50,.p99,.wait{fill:none;stroke-width:1.4;
 stroke-linejoin:round}.p50{stroke:var(--p50)}.p99{stroke:var(--p99)}.wait{stroke:var(--wait)}
 .start{stroke:var(--ink);stroke-width:1.4}
 .failed{fill:var(--bad)}.retried{fill:var(--strike)}.away{fill:var(--bad);opacity:.75}.up{fill:var(--good);opacity:.35}
@@ -93,7 +98,7 @@ def _table(rows: Iterable[Row]) -> str:
     head = "".join(f"<th>{escape(heading)}</th>" for heading in ("fault", *HEADINGS))
     body = "".join(_table_row(row) for row in rows)
     return (
-        '<h2>The rounds</h2><div class="scroll">'
+        '<h2>The rounds</h2><div class="scroll" tabindex="0">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         '<p class="soft">raw: requests that a client without retries would have lost. ready: the longest time from a '
         "kill until the part was ready. caught up: from the fault's end until no more events waited than three "
@@ -116,22 +121,23 @@ def _section(stage: Stage) -> str:
         f'<span class="key"><i style="background:var(--{colour})"></i>{name}</span> '
         for colour, name in (
             ("p50", "p50"),
-            ("p99", "p99, ms, per 250 ms"),
+            ("p99", "p99, ms, per 250 ms; lower is better"),
             ("bad", "failed requests; a part that is away"),
-            ("strike", "a strike; requests sent again"),
-            ("wait", "events not yet archived"),
+            ("strike", "a strike, also in the lane of the part that it struck; requests sent again"),
+            ("wait", "events not yet archived; fewer is better"),
             ("ink", "a part was started again"),
         )
     )
     return (
         f"<h2>{escape(stage.title)}</h2><p>{escape(receipt(stage).capitalize())}.</p>"
-        f'<p class="soft">{keys}</p><div class="scroll">{_timeline(stage)}</div>'
+        f'<p class="soft">{keys}</p><div class="scroll" tabindex="0">{_timeline(stage)}</div>'
     )
 
 
 def _timeline(stage: Stage) -> str:
     end_s = max((done.to_s for done in stage.rounds), default=1.0)
-    names = sorted({change.name for change in stage.seen})
+    struck = {_part_of(target) for done in stage.rounds for band in done.bands for target in band.targets}
+    names = sorted({change.name for change in stage.seen} | struck)
     height = _PARTS_TOP + _PART_HEIGHT * len(names) + 26
     x = _Axis(end_s)
     pieces = [
@@ -142,6 +148,7 @@ def _timeline(stage: Stage) -> str:
         *_failures(stage, x),
         *_waiting(stage, x),
         *_lives(stage, names, x, end_s),
+        *_struck(stage, names, x),
         "</svg>",
     ]
     return "".join(pieces)
@@ -265,7 +272,7 @@ def _lives(stage: Stage, names: Sequence[str], x: _Axis, end_s: float) -> list[s
         top = _PARTS_TOP + index * _PART_HEIGHT
         lines.append(f'<text x="{_LEFT - 6}" y="{top + 10}" text-anchor="end">{escape(name)}</text>')
         changes = [change for change in stage.seen if change.name == name]
-        for change, following in zip(changes, [*changes[1:], None], strict=True):
+        for change, following in zip(changes, [*changes[1:], None], strict=False):
             until_s = end_s if following is None else following.at_s
             kind = "up" if change.state == "ready" else "away"
             wide = max(x(until_s) - x(change.at_s), 1.0)
@@ -281,4 +288,27 @@ def _lives(stage: Stage, names: Sequence[str], x: _Axis, end_s: float) -> list[s
                 lines.append(
                     f'<line class="start" x1="{left:.1f}" x2="{left:.1f}" y1="{top:.1f}" y2="{top + 13:.1f}"/>'
                 )
+    return lines
+
+
+def _part_of(target: str) -> str:
+    """Return the part that a target is, or is one process of."""
+    return target.partition("/")[0]
+
+
+def _struck(stage: Stage, names: Sequence[str], x: _Axis) -> list[str]:
+    """Mark in a part's lane each strike that it was struck by, and how long that held."""
+    lines = []
+    for done in stage.rounds:
+        for band in done.bands:
+            for target in band.targets:
+                top = _PARTS_TOP + names.index(_part_of(target)) * _PART_HEIGHT
+                left, wide = x(band.from_s), x(band.to_s) - x(band.from_s)
+                tip = f"<title>{band.from_s:.1f} s: {escape(done.name)} struck {escape(target)}</title>"
+                if wide > 2:
+                    lines.append(
+                        f'<rect class="lane" x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" '
+                        f'height="{_PART_HEIGHT - 3}">{tip}</rect>'
+                    )
+                lines.append(f'<path class="struck" d="M{left:.1f} {top + 11:.1f}l-4.5 -10h9z">{tip}</path>')
     return lines

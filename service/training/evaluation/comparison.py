@@ -146,7 +146,7 @@ def _outcomes(candidates: Sequence[Candidate]) -> list[Outcome]:
 def _told_apart(candidate: Candidate, among: Sequence[Candidate]) -> str:
     """Return a candidate's name, with the settings in which it differs from others of that name."""
     own = settings.as_json(candidate.config)
-    others = [settings.as_json(other.config) for other in among if other.name == candidate.name]
+    others = [settings.as_json(other.config) for other in among if other.name == candidate.name and not other.label]
     differing = [name for name, value in own.items() if any(other[name] != value for other in others)]
     return " ".join([candidate.name, *(f"{name}={_short(own[name])}" for name in differing)])
 
