@@ -1,7 +1,7 @@
 """What a command asks of Redis before it starts anything, so that what cannot work is refused at once.
 
-Invariant: nothing of another installation is touched. Redis is only asked; the one thing that is ever written is our
-mark in the place of another, on purpose (`claim`).
+Invariant: nothing of another installation is touched. The one thing that is ever written is our archive's mark: where
+there is none, so that of two who start at once one is refused, and in the place of another on purpose (`claim`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from service.errors import RunError
 from service.streams import stream_of
-from telemetry.errors import ArchiveError
+from telemetry.errors import ArchiveError, StreamError
 from telemetry.identity import identify, known_identity
-from telemetry.ownership import Leave, foreign, leave
+from telemetry.ownership import Leave, Mark, foreign, leave
 from telemetry.rehearsal import Rehearsal, Side, rehearse
 from telemetry.seal import Seal
 from telemetry.slot import belongs_to
@@ -47,10 +47,9 @@ def require_redis(config: Config, *sides: Side, claim: bool = False) -> Rehearsa
         raise RunError(f"RECOLLECT_REDIS_URL names {found.where}, which cannot carry telemetry: {'; '.join(faults)}")
     if Side.CONSUMER in sides:
         ours = identify(config.archive_dir)
-        if found.mark is not None and found.mark.archive != ours.archive:
-            if not claim:
-                raise foreign(place, found.mark, ours.archive)
-            _claim(config)
+        there = asyncio.run(_mark(config, ours, claim=claim)) if found.away is None else None
+        if there is not None and there.archive != ours.archive:
+            raise foreign(place, there, ours.archive)
     return found
 
 
@@ -85,25 +84,28 @@ def installed_archive(config: Config) -> str | None:
 
 
 def claim_place(config: Config) -> None:
-    """Put our archive's mark in the place of another, if Redis answers; its producers follow.
+    """Put our archive's mark in the place of another; its producers follow.
 
     Raises:
         TelemetryError: Redis does not answer or refuses, or the archive cannot be used.
     """
-    _claim(config)
+    asyncio.run(_mark(config, identify(config.archive_dir), claim=True))
 
 
-def _claim(config: Config) -> None:
-    async def claim() -> None:
-        stream = stream_of(config, Seal())
-        try:
-            await stream.connect()
-            there = await stream.mark()
-            ours = identify(config.archive_dir)
-            if there is not None and there.archive != ours.archive:
-                # In the catalogue first: a mark that Redis loses is written again from there.
-                await stream.replace_mark(identify(config.archive_dir, in_place_of=there))
-        finally:
-            await stream.close()
-
-    asyncio.run(claim())
+async def _mark(config: Config, ours: Mark, *, claim: bool) -> Mark | None:
+    """Leave our mark where there is none, or take the place over; returns the mark that is there then."""
+    stream = stream_of(config, Seal())
+    try:
+        await stream.connect()
+        there = await stream.mark()
+        if there is None:
+            # A Redis that cannot be written to now is no reason not to start.
+            with contextlib.suppress(StreamError):
+                there = await stream.leave_mark(ours)
+        if claim and there is not None and there.archive != ours.archive:
+            # In the catalogue first: a mark that Redis loses is written again from there.
+            there = identify(config.archive_dir, in_place_of=there)
+            await stream.replace_mark(there)
+        return there
+    finally:
+        await stream.close()

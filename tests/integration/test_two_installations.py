@@ -6,13 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.config import Config
 from service.models.snapshot import ModelSnapshot
+from service.preflight import require_redis
+from telemetry.errors import ForeignRedisError
 from telemetry.identity import known_identity
+from telemetry.rehearsal import Side
 from tests.integration.lone_replica import Site, Visitors, counts
 
 Await = Callable[..., Awaitable[None]]
@@ -63,6 +68,27 @@ async def test_with_their_own_namespaces_nothing_mixes(make_site: Callable[..., 
         told = json.loads(done.stdout)
         assert (done.returncode, told["missing"], told["duplicated"]) == (0, 0, 0), told
         assert site.stop() == [0, 0]
+
+
+def test_of_two_that_start_at_once_one_is_refused(redis_server: Any, tmp_path: Path) -> None:
+    """Whoever leaves its mark first has the place; a Redis that cannot be written to keeps nobody from starting."""
+    configs = [Config(home=tmp_path / name, redis_url=redis_server.url) for name in ("one", "two")]
+
+    def start(config: Config) -> str:
+        try:
+            require_redis(config, *Side)
+        except ForeignRedisError:
+            return "refused"
+        return "started"
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(start, configs)) == ["refused", "started"]
+    with redis_server.client() as client:
+        client.config_set("maxmemory", 1)
+        assert sorted(map(start, configs)) == ["refused", "started"]
+        client.delete("recollect:owner")
+        assert [start(config) for config in configs] == ["started", "started"]
+        client.config_set("maxmemory", 0)
 
 
 async def test_with_the_same_namespace_the_second_is_refused(
