@@ -26,7 +26,7 @@ from ops.terminal import raw
 GRACE_S: Final = 1.5
 _PR_SET_PDEATHSIG: Final = 1
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_SHOW_CURSOR: Final = "\x1b[?25h"
+_SHOW_CURSOR: Final = "\x1b[?25h\n"
 
 
 def run(work: Callable[[], int]) -> int:
@@ -113,7 +113,7 @@ def _exit_code(status: int, asked: signal.Signals | None) -> int:
     if code >= 0:
         return code
     if sys.stderr.isatty():
-        raw(sys.stderr).write(_SHOW_CURSOR)  # a progress bar hides it
+        raw(sys.stderr).write(_SHOW_CURSOR)  # a progress bar hides it, and is left where it was
     if asked is signal.SIGINT:
         return _say("interrupted", INTERRUPTED)
     if asked is not None:

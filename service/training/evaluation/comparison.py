@@ -211,7 +211,9 @@ def _notes(
     if n_without:
         notes.append(f"{n_without} held-out users without a relevant item are not in the ranking measures.")
     if protocol.most_users is not None:
-        notes.append(f"Lists are judged for {n_judged} sampled users only.")
+        n = protocol.n_splits
+        each = "" if n == 1 else f", {protocol.most_users} at most in each of {n} splits"
+        notes.append(f"Lists are judged for {n_judged} sampled users only{each}.")
     if protocol.n_negatives is not None:
         notes.append(
             f"Measures named sampled{protocol.n_negatives}_ rank among sampled items, cannot be compared with those of "
