@@ -93,7 +93,7 @@ class Consumer:
         self._failpoints = failpoints or Failpoints()
         self._retainer = Retainer(archive, settings, self.counters, observer, self._failpoints)
         self._read_entries = settings.read_entries
-        self._streams = Subscription(stream, settings, self.counters, observer)
+        self._streams = Subscription(stream, settings, self.counters, observer, self._failpoints.hit)
         self._emptied: asyncio.Event | None = None
         self._connections = 0
         self._outage_told = False
@@ -321,15 +321,14 @@ class Consumer:
     async def _take(self, deliveries: Sequence[Delivered], *, pending: bool) -> Collection[str]:
         """Archive what can be; returns the producers with a gap before the rest."""
         watermarks, streams = self._archive.watermarks, self._streams
-        now = rfc3339_ms(time.time())
-        intake = sift(deliveries, watermarks, self._trial, pending=pending, now=now, asked=streams.asked)
+        now, asked = rfc3339_ms(time.time()), streams.asked
+        intake = sift(deliveries, watermarks, self._trial, pending=pending, now=now, asked=asked)
         # Those that are read without a group are read from their watermark anyway.
         streams.recheck |= intake.recheck & streams.joined
         streams.found(intake.gaps)
         # Asked anew each time: what the last round committed must not be archived after all.
         forgotten = await self._archive.forgotten(self._settings.seen_days, intake.users())
-        seen = await self._archive.seen(intake.keys())
-        agreed = plan(intake, seen, forgotten, self._archive.fingerprints)
+        agreed = plan(intake, await self._archive.seen(intake.keys()), forgotten, self._archive.fingerprints)
         self._failpoints.hit("consumer.judged")
         if intake.progress or intake.dead:
             started_s = time.monotonic()

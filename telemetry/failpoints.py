@@ -19,6 +19,8 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "shipper.sending": "A batch is about to be sent to Redis.",
     "shipper.confirmed": "Redis has confirmed a batch and the cursor has not moved.",
     "spool.released": "A segment that the archive covers is deleted.",
+    "gap.due": "A stream with a gap is about to be removed.",
+    "gap.removed": "A stream with a gap is removed, and its producer has not begun it anew.",
     "consumer.read": "Entries are delivered and nothing has been done with them.",
     "consumer.judged": "It is decided what becomes of each event and nothing is written.",
     "consumer.appended": "Lines are written and synced and the catalogue does not know of them.",

@@ -137,7 +137,7 @@ class MemoryStream:
     async def join(self, producers: Sequence[str]) -> Joined:
         """See `EventStream.join`."""
         self._check()
-        joined = Joined(set(), set())
+        joined = Joined.none()
         for name in producers:
             log = self._server.logs.get(name)
             if log is None:

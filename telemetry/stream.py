@@ -59,10 +59,22 @@ class StreamState(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """Producers that have a stream: those with the group, and those of which a full Redis does not say."""
+    """Producers that have a stream, by what of it.
+
+    Attributes:
+        ready: Those with the group.
+        bare: Those of which a full Redis does not say whether they have it.
+        alien: Those with something else in the stream's place.
+    """
 
     ready: set[str]
     bare: set[str]
+    alien: set[str]
+
+    @classmethod
+    def none(cls) -> "Joined":
+        """Return that nobody has a stream."""
+        return cls(set(), set(), set())
 
 
 class Ends(NamedTuple):
@@ -213,6 +225,8 @@ class RedisStream:
         owner = _mark(mark_reply)
         if not _is_full(announced):
             _refuse(announced)
+        if _is_alien(watermark):
+            watermark = [b""] * len(FIELDS)
         _refuse(watermark)
         if not self._seal.knows(watermark[-1]):
             # Perhaps the archive was begun anew, with another key.
@@ -240,6 +254,10 @@ class RedisStream:
     async def producers(self) -> dict[str, float]:
         """See `EventStream.producers`."""
         (reply,) = await self._connection.exchange([("ZRANGE", self._keys.producers, 0, -1, "WITHSCORES")])
+        if _is_alien(reply):
+            # Each producer puts itself there again with its next handshake.
+            await self._connection.exchange([("UNLINK", self._keys.producers)])
+            return {}
         _refuse(reply)
         # Ours are UUIDs; what else somebody put there has no stream of ours.
         pairs = zip(reply[::2], reply[1::2], strict=True)
@@ -248,17 +266,20 @@ class RedisStream:
     async def join(self, producers: Sequence[str]) -> Joined:
         """See `EventStream.join`."""
         if not producers:
-            return Joined(set(), set())
+            return Joined.none()
         # From 0, because what was there before the group belongs to the archive too.
         replies = await self._connection.exchange(
             [("XGROUP", "CREATE", self._keys.events(name), GROUP, "0") for name in producers]
         )
-        joined = Joined(set(), set())
+        joined = Joined.none()
         for name, reply in zip(producers, replies, strict=True):
             if isinstance(reply, Refusal) and _NO_KEY_FOR_GROUP in reply.text:
                 continue
             if _is_full(reply):
                 joined.bare.add(name)
+                continue
+            if _is_alien(reply):
+                joined.alien.add(name)
                 continue
             if not (isinstance(reply, Refusal) and reply.text.startswith("BUSYGROUP")):
                 _refuse(reply)
@@ -272,7 +293,7 @@ class RedisStream:
         replies = await self._connection.exchange([("XINFO", "STREAM", self._keys.events(name)) for name in producers])
         found = {}
         for name, reply in zip(producers, replies, strict=True):
-            if isinstance(reply, Refusal) and _NO_SUCH_KEY in reply.text:
+            if _is_alien(reply) or (isinstance(reply, Refusal) and _NO_SUCH_KEY in reply.text):
                 continue
             _refuse(reply)
             last, entry = _ends(reply)
@@ -286,12 +307,11 @@ class RedisStream:
 
     async def scan(self, watermarks: Mapping[str, Position], *, max_entries: int) -> list[Delivered]:
         """See `EventStream.scan`."""
-        commands = [
-            ("XRANGE", self._keys.events(name), f"({mark}", "+", "COUNT", max_entries)
-            for name, mark in watermarks.items()
-        ]
-        found = []
+        found, keys = [], self._keys
+        commands = [("XRANGE", keys.events(n), f"({mark}", "+", "COUNT", max_entries) for n, mark in watermarks.items()]
         for name, reply in zip(watermarks, await self._connection.exchange(commands), strict=True):
+            if _is_alien(reply):
+                continue
             _refuse(reply)
             entries = [_entry(item) for item in reply]
             if known := [entry for entry in entries if max(Position.parse(entry.entry_id)) <= MAX_NUMBER]:
@@ -330,8 +350,12 @@ class RedisStream:
         # Trimming first: it makes the room that a full Redis lacks for the watermarks.
         replies = await self._connection.exchange([*commands, *told])
         for reply in replies:
-            if not _is_full(reply):
+            # What else stands in a stream's place is found by the next reading.
+            if not (_is_full(reply) or _is_alien(reply)):
                 _refuse(reply)
+        for command, reply in zip(told, replies[len(commands) :], strict=True):
+            if _is_alien(reply):
+                await self._connection.exchange([("UNLINK", command[1]), command])
         return not any(map(_is_full, replies))
 
     async def publish(self, watermarks: Mapping[str, Position]) -> bool:
@@ -359,6 +383,11 @@ def _ends(reply: Any) -> tuple[Position, Entry | None]:
 def _is_full(reply: Any) -> bool:
     """Whether Redis refused for want of memory: reading, acknowledging, trimming and removing it never does."""
     return isinstance(reply, Refusal) and reply.text.startswith("OOM ")
+
+
+def _is_alien(reply: Any) -> bool:
+    """Whether a key holds something of another kind than what we put there."""
+    return isinstance(reply, Refusal) and reply.text.startswith("WRONGTYPE ")
 
 
 def _refuse(reply: Any) -> None:

@@ -9,7 +9,7 @@ Invariants:
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from telemetry.batch import Position
 from telemetry.counters import ConsumerCounters
@@ -32,6 +32,7 @@ class Subscription:
         settings: Pauses.
         counters: Kept up to date here.
         observer: Told of gaps.
+        hit: Called with the names of failpoints.
 
     Attributes:
         joined: Producers that are read through their group.
@@ -47,11 +48,13 @@ class Subscription:
         settings: ConsumerSettings,
         counters: ConsumerCounters,
         observer: ConsumerObserver | None,
+        hit: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._stream = stream
         self._settings = settings
         self._counters = counters
         self._observer = observer
+        self._hit = hit
         self._gaps = Gaps(settings.gap_patience_s)
         self._scores: Mapping[str, float] = {}
         self._next_look_s = 0.0
@@ -103,6 +106,7 @@ class Subscription:
         self.joined |= found.ready
         self.recheck |= found.ready
         self.bare = found.bare
+        self.found({name: watermarks.get(name, _START) for name in found.alien})
         await self._look_at_ends(watermarks)
         waiting = any(name not in self.joined and name not in self._gaps.open for name in scores)
         self._next_look_s = time.monotonic() + (IMPATIENT_S if waiting else self._settings.discover_interval_s)
@@ -128,6 +132,7 @@ class Subscription:
         due = self._gaps.due(self._scores, full=self._full, now_s=time.monotonic())
         if not due:
             return
+        self._hit("gap.due")
         try:
             await self._stream.remove(due)
         except StreamRefusedError as error:
@@ -136,6 +141,7 @@ class Subscription:
                 self._refusal = str(error)
                 tell(self._observer, GapKept(str(error)))
             return
+        self._hit("gap.removed")
         self._refusal = ""
         self._gaps.removed(due)
 

@@ -85,7 +85,7 @@ async def test_a_stream_that_is_not_there_is_not_made_by_append(road: Road) -> N
 async def test_the_consumer_does_not_make_a_stream(road: Road) -> None:
     """Joining waits for the producer: a stream made by the reader would hide that Redis forgot it."""
     stream = await road.stream()
-    assert await stream.join(["p"]) == Joined(set(), set())
+    assert await stream.join(["p"]) == Joined.none()
     assert await stream.append("p", batch(1, 1, 1), create=False) is Appended.NO_STREAM
 
 
@@ -115,7 +115,7 @@ async def test_what_was_there_before_the_group_is_read_too(road: Road) -> None:
     """The group begins at the stream's start."""
     stream = await road.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
-    assert await stream.join(["p", "q"]) == Joined({"p"}, set())
+    assert await stream.join(["p", "q"]) == Joined({"p"}, set(), set())
     (delivered,) = await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
     assert delivered.producer == "p"
     assert [from_entry(entry) for entry in delivered.entries] == [batch(1, 1, 3)]
@@ -127,7 +127,7 @@ async def test_joining_again_keeps_the_place(road: Road) -> None:
     await stream.append("p", batch(1, 1, 3), create=True)
     await stream.join(["p"])
     await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
-    assert await stream.join(["p"]) == Joined({"p"}, set())
+    assert await stream.join(["p"]) == Joined({"p"}, set(), set())
     assert await stream.read(["p"], pending=False, max_entries=10, block_ms=10) == []
 
 
@@ -252,7 +252,7 @@ async def test_what_a_full_stream_still_allows(road: Road) -> None:
     road.fill(True)
     with pytest.raises(StreamRefusedError):
         await stream.append("p", batch(1, 7, 7), create=False)
-    assert await stream.join(["p", "q"]) == Joined(set(), {"p", "q"})
+    assert await stream.join(["p", "q"]) == Joined(set(), {"p", "q"}, set())
     (delivered,) = await stream.read(["p"], pending=False, max_entries=1, block_ms=10)
     assert [from_entry(entry) for entry in delivered.entries] == [batch(1, 1, 3)]
     assert not await stream.settle([Settled("p", ["1-3"], Position(1, 3))])
@@ -371,7 +371,7 @@ async def test_installations_with_their_own_namespaces_share_a_redis_and_nothing
     await ours.append("p", batch(1, 1, 3), create=True)
     await ours.publish({"p": Position(1, 3)})
     assert await theirs.producers() == {}
-    assert await theirs.join(["p"]) == Joined(set(), set())
+    assert await theirs.join(["p"]) == Joined.none()
     assert await theirs.inspect("p", 1.0) == StreamState(None, None, None)
     with redis_server.client() as client:
         assert {key.partition(b":")[0] for key in client.keys("*")} == {b"shop", b"shop.test"}

@@ -41,6 +41,12 @@ class Struck(Site):
         super().start_consumer(output, claim=claim)
         self.consumer_pid = self.running[-1].pid
 
+    def stop_consumer(self) -> None:
+        consumer = next(process for process in self.running if process.pid == self.consumer_pid)
+        self.running.remove(consumer)
+        consumer.terminate()
+        consumer.wait(timeout=30)
+
     def restart_replica(self) -> None:
         replica = next(process for process in self.running if process.pid == self.replica_pid)
         self.running.remove(replica)
@@ -166,6 +172,48 @@ def test_what_redis_loses_of_a_stream_is_sent_again(struck: Struck, wait_until: 
             finally:
                 struck.thaw_consumer()
             wait_until(struck.all_archived, 20, what=f"everything, after Redis had lost {name} ({later} more)")
+    told = struck.audit()
+    assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
+
+
+def test_a_consumer_that_dies_over_a_gap_leaves_it_to_the_next(struck: Struck, wait_until: Until) -> None:
+    """Before and after the stream was removed."""
+    for failpoint in ("gap.due", "gap.removed"):
+        struck.stop_consumer()
+        struck.environ["RECOLLECT_FAILPOINT"] = f"{failpoint}:kill"
+        struck.post(4)
+        wait_until(struck.shipped, 10, what="the stream to have all")
+        with struck.redis.client() as client:
+            client.xdel(struck.key, _ids(client, struck.key)[1])
+        struck.start_consumer()
+        victim = struck.running[-1]
+        wait_until(
+            lambda victim=victim: victim.poll() == -signal.SIGKILL, 20, what=f"the consumer to die at {failpoint}"
+        )
+        struck.running.remove(victim)
+        struck.environ["RECOLLECT_FAILPOINT"] = ""
+        struck.start_consumer()
+        wait_until(struck.all_archived, 20, what=f"everything after {failpoint}")
+    told = struck.audit()
+    assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
+
+
+def test_keys_of_another_kind_stop_nothing_for_good(struck: Struck, wait_until: Until) -> None:
+    """Whatever took the place of ours gives way, and no event is lost over it."""
+    struck.post(2)
+    wait_until(struck.all_archived, 20, what="the first events")
+    keys = Keys()
+    for key in (struck.key, keys.watermark(struck.producer), keys.producers):
+        struck.freeze_consumer()
+        try:
+            struck.post(2)
+            wait_until(struck.shipped, 10, what="the stream to have all")
+            with struck.redis.client() as client:
+                client.set(key, b"something else")
+            struck.post(2)
+        finally:
+            struck.thaw_consumer()
+        wait_until(struck.all_archived, 20, what=f"everything, with something else in {key}")
     told = struck.audit()
     assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
 
