@@ -94,7 +94,7 @@ def run(
         first: called before the command, unless help is asked for.
     """
     command: Any = typer.main.get_command(application)
-    _name_types(command)
+    _plain(command)
 
     def whole() -> object:
         if argv and not {"--help", "--version"} & set(argv):
@@ -114,13 +114,19 @@ def _setting_of(path: str) -> str:
     return ""
 
 
-def _name_types(command: Any) -> None:
-    """Have help say N and TEXT where it would name types of the programming language."""
+def _plain(command: Any) -> None:
+    """Have help name values N and TEXT instead of types of the programming language, and cut no sentence.
+
+    A group without a command shows its help.
+    """
+    command.no_args_is_help = hasattr(command, "commands") and not command.invoke_without_command
     for parameter in command.params:
         if parameter.param_type_name == "option" and not parameter.is_flag and parameter.metavar is None:
             parameter.metavar = _VALUES.get(parameter.type_descriptor.annotation)
     for each in getattr(command, "commands", {}).values():
-        _name_types(each)
+        # A list of commands has each one's whole first paragraph, over two lines if need be, and not its first words.
+        each.short_help = each.short_help or (each.help or "").partition("\n\n")[0].replace("\n", " ")
+        _plain(each)
 
 
 def _say(sentence: str, code: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
@@ -57,13 +58,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Run an `alone` test while no other worker runs any; the time a test may take begins when its turn has come."""
-    with Path(__file__).open() as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
-        try:
-            return (yield)
-        finally:
-            # Said and not left to the close: a process forked by the test may still have the file open.
-            fcntl.flock(turn, fcntl.LOCK_UN)
+    kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    # Whoever waits to be alone keeps the gate, so that the other workers' next tests queue behind it.
+    with _locked(Path(__file__).parent, kind) as open_gate, _locked(Path(__file__), kind):
+        if kind == fcntl.LOCK_SH:
+            open_gate()
+        return (yield)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, kind: int) -> Iterator[Callable[[], None]]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, kind)
+    try:
+        yield lambda: fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        # Said and not left to the close: a process forked by the test may still have it open.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
 
 
 # Handed out already, and perhaps not bound yet.

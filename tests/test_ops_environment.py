@@ -149,7 +149,14 @@ def test_the_checkout_keeps_its_state_beside_it() -> None:
 def test_every_verb_refuses_and_help_does_not(tmp_path: Path) -> None:
     """Through the console script, in one sentence and with exit status 2."""
     environ = {**os.environ, "RECOLLECT_REPLICSA": "5"}
-    for arguments, code in ((["models", "list"], 2), (["audit"], 2), (["up"], 2), (["up", "--help"], 0), ([], 0)):
+    for arguments, code in (
+        (["models", "list"], 2),
+        (["audit"], 2),
+        (["up"], 2),
+        (["up", "--help"], 0),
+        ([], 0),
+        (["keys"], 0),
+    ):
         argv = [sys.executable, "-m", "ops", *arguments]
         done = subprocess.run(argv, env=environ, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == code, (arguments, done.stderr)
@@ -158,6 +165,8 @@ def test_every_verb_refuses_and_help_does_not(tmp_path: Path) -> None:
             assert done.stderr.count("\n") == 1
         else:
             assert done.stdout.startswith("Usage: ")
+            assert max(map(len, done.stdout.splitlines())) <= 80
+            assert not re.search(r"[a-z]\.\.\.$", done.stdout, re.MULTILINE)
 
 
 def test_version_is_printed() -> None:
