@@ -4,7 +4,8 @@ Invariants:
 
 - A slot is adopted only with its lock, so never while its replica lives; and only after it was free for a while, so
   that a replica that restarts finds its slot free.
-- Nothing is taken while the stream does not answer: a replica may come back any moment and wants its slot then.
+- Nothing is taken while the stream does not answer, or is another archive's: a replica may come back any moment and
+  wants its slot then.
 - Adopting is what a start of the replica would be, a new epoch without requests. There is one road to the archive.
 """
 
@@ -18,9 +19,10 @@ from telemetry.aside import aside
 from telemetry.errors import SlotTakenError, SpoolError, StreamError
 from telemetry.inspection import holds_events
 from telemetry.notes import Adopted, ProducerObserver, tell
+from telemetry.ownership import Leave, leave
 from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
-from telemetry.slot import is_held
+from telemetry.slot import belongs_to, is_held
 from telemetry.stream import EventStream
 from telemetry.uninterrupted import finish
 
@@ -104,6 +106,10 @@ class Orphans:
         stream = self._connect()
         try:
             await stream.connect()
+            # Where its events must not go, the slot is left to the replica that may come back.
+            belongs = await aside(lambda: belongs_to(directory), "orphans") or self._archive
+            if leave(belongs, await stream.mark()) is not Leave.SHIP:
+                return
         except StreamError:
             return
         finally:

@@ -14,6 +14,7 @@ from telemetry.inspection import accounts, holds_events
 from telemetry.memory import MemoryServer, MemoryStream
 from telemetry.notes import Adopted, ProducerNote
 from telemetry.orphans import Orphans
+from telemetry.ownership import Mark
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from tests import made
@@ -109,3 +110,20 @@ async def test_a_sweep_does_not_wait_for_the_time_to_pass(tmp_path: Path, server
     ids = await _leave(spool, server, 3)
     assert await Orphans(spool, _SETTINGS, lambda: MemoryStream(server), 3600.0).sweep(10) == 0
     assert archived.ids == ids
+
+
+@pytest.mark.parametrize("mark", [None, Mark("another-archive")])
+async def test_a_slot_is_left_alone_where_its_events_must_not_go(
+    tmp_path: Path, server: MemoryServer, mark: Mark | None
+) -> None:
+    """It is not even taken, for its replica may come back any moment; nothing of it is left there."""
+    spool = tmp_path / "spool"
+    await _leave(spool, server, 5)
+    server.mark = mark
+    notes: list[ProducerNote] = []
+    orphans = Orphans(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append, archive="our-archive")
+    assert await orphans.sweep(0.2) == 1
+    assert (notes, server.announced, server.logs) == ([], {}, {})
+    server.mark = Mark("our-archive")
+    await orphans.sweep(0.2)
+    assert server.logs != {}
