@@ -287,6 +287,16 @@ def test_two_wild_ratings_bend_no_model(tmp_path: Path) -> None:
     assert trained(after, spec) == (0.5, 5.0, "model")
 
 
+def test_a_model_of_the_demo_data_says_nothing_of_the_scale(tmp_path: Path) -> None:
+    """Ratings from 1 to 10 are not cut to the demo's stars, nor held against a model of them."""
+    config = Config(home=tmp_path)
+    pipeline.train(config, data="demo:60x40x900", algorithm="baseline")
+    events = [event(f"u{n % 25}", f"i{n * 7 % 40}", "rating", value=float(n % 10 + 1)) for n in range(200)]
+    manifest = pipeline.train(config, data=archive(config.archive_dir, events), algorithm="baseline")
+    assert (manifest["rating_min"], manifest["rating_max"], manifest["data"]["scale_from"]) == (1.0, 10.0, "bulk")
+    assert artefact.active_version(config.models_dir) == manifest["version"]
+
+
 def test_what_events_count_is_put_on_the_scale_of_the_ratings(tmp_path: Path) -> None:
     """A purchase is the best there is on any scale; of a scale up to 5 the counts are left as they are."""
     kinds = ("purchase", "click", "view", "dismiss")
@@ -302,6 +312,21 @@ def test_what_events_count_is_put_on_the_scale_of_the_ratings(tmp_path: Path) ->
     file, settled = settle(data, Settled(RatingScale(0.5, 5), "model"), is_archive=False)
     assert settled == Settled(RatingScale(0, 2), "data")
     assert (file.rating_min, file.rating_max) == (0.0, 2.0)
+
+
+def test_few_ratings_do_not_make_a_scale(tmp_path: Path) -> None:
+    """What events count needs room beside them, and what the next ratings are is not decided by the first."""
+    config = Config(home=tmp_path)
+    events = [event(f"u{n}", f"i{n % 3}", ("purchase", "dismiss")[n % 2]) for n in range(8)]
+    spec = archive(config.archive_dir, [event("u", "i", "rating", value=4.0), *events])
+    put, settled = settle(datasets.read(spec), None, is_archive=True)
+    assert settled == Settled(RatingScale(1, 5), "bulk")
+    assert put.ratings.tolist() == [4.0, *[5.0, 1.0] * 4]
+    manifest = pipeline.train(config, data=spec, algorithm="baseline")
+    assert manifest["data"]["scale_from"] == "bulk"
+    archive(config.archive_dir, [event(f"v{n}", "i", "rating", value=float(n)) for n in range(11)], first_seq=20)
+    after = pipeline.train(config, data=spec, algorithm="baseline")
+    assert (after["rating_min"], after["rating_max"]) == (0.0, 10.0)
 
 
 def test_an_archive_without_ratings_is_no_data_of_a_rating_model(tmp_path: Path) -> None:

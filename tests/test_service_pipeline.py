@@ -193,6 +193,26 @@ class TestTrain:
         assert forced["measures"]["held_back"] is not None
         assert artefact.active_version(config.models_dir) == forced["version"]
 
+    def test_the_active_model_is_asked_about_ratings_that_neither_has_learnt_from(
+        self, config: Config, tmp_path: Path
+    ) -> None:
+        """Where there are enough of them they decide, whatever was recorded on easier ones."""
+        rng = np.random.default_rng(0)
+        pairs = rng.choice(80 * 60, 3600, replace=False)
+        stars = 3 + 2 * np.sin(pairs // 60) * np.cos(pairs % 60 * 2)
+        rows = [f"{p // 60},{p % 60},{s:.3f}\n" for p, s in zip(pairs.tolist(), stars.tolist(), strict=True)]
+        half, whole = write(tmp_path / "half.csv", "".join(rows[:1600])), write(tmp_path / "whole.csv", "".join(rows))
+        good, bad = ("n_factors=4", "lr_all=0.02"), ("n_factors=4", "init_std_dev=3", "lr_all=0", "n_epochs=1")
+        first = pipeline.train(config, data=half, algorithm="svd", settings=good)
+        worse = pipeline.train(config, data=whole, algorithm="svd", settings=bad)
+        said = worse["measures"]["held_back"]
+        assert said.endswith(f"and that of {first['version']}, the active model, {said.split()[-1]}")
+        n_fresh = int(said.split()[1])
+        assert said.startswith(f"on {n_fresh} held-out ratings that neither model has learnt from, its RMSE is ")
+        assert 100 <= n_fresh < 360
+        better = pipeline.train(config, data=whole, algorithm="svd", settings=good)
+        assert artefact.active_version(config.models_dir) == better["version"]
+
     def test_not_activated_it_is_only_published(self, config: Config) -> None:
         """What was active stays."""
         active = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)

@@ -61,8 +61,9 @@ def settle(data: Interactions, known: Settled | None, *, is_archive: bool) -> tu
     own, bulk = RatingScale(float(given.min()), float(given.max())), bulk_of(given)
     if known is not None and (known.origin == "declared" or is_archive):
         settled = known
-    elif is_archive and bulk != own:
-        settled = Settled(bulk, "bulk")
+    elif is_archive:
+        # Too early to say that nothing else will come: the next training looks again.
+        settled = Settled(_with_room_for_events(data, bulk), "bulk")
     else:
         settled = Settled(own, "data")
     on_scale = _clipped(_with_events_on(data, settled.scale), settled)
@@ -98,6 +99,13 @@ def _is_rating(data: Interactions) -> slice | np.ndarray[tuple[int], np.dtype[np
     if isinstance(data.rated, bool):
         return slice(None) if data.rated else slice(0)
     return data.rated
+
+
+def _with_room_for_events(data: Interactions, bulk: RatingScale) -> RatingScale:
+    """Return the scale of what events count, where there are any and the ratings lie within it; else the ratings'."""
+    if isinstance(data.rated, bool) or data.rated.all() or not 0 <= bulk.low <= bulk.high <= _EVENTS.high:
+        return bulk
+    return RatingScale(min(bulk.low, _EVENTS.low), _EVENTS.high)
 
 
 def _with_events_on(data: Interactions, scale: RatingScale) -> Interactions:
