@@ -224,6 +224,67 @@ def outage(
 
 
 @app.command()
+def overload(
+    *,
+    data: Annotated[str, typer.Option(help="What to train on, as for recollect train.")] = "demo",
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of a round at the peak and one of overload.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Length of a round.")] = 10.0,
+    factor: Annotated[float, typer.Option(min=1, help="How many times the peak is offered.")] = 5.0,
+    replicas: Annotated[int, typer.Option(min=1, max=64, help="Replicas behind the balancer.")] = 2,
+    peak_connections: Annotated[int, typer.Option(min=1, max=512, help="Connections that find the peak.")] = 64,
+    connections: Annotated[int, typer.Option(min=1, max=4096, help="Connections of the overload.")] = 1000,
+    min_ratio: Annotated[float | None, typer.Option(help="Objective: goodput under overload to the peak.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> int:
+    """Offer an installation several times its peak, through the balancer, and say what became of it."""
+    import uvloop
+
+    from loadbalancer import roster
+    from ops.benchmarks import overload as drill
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    plan = drill.Plan(
+        pairs=pairs, seconds=seconds, factor=factor, peak_connections=peak_connections, connections=connections
+    )
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recollect-bench-")))
+        bench = stack.enter_context(Workbench(scratch, os.environ))
+        _say(f"training on {data}")
+        users, _ = bench.train(data)
+        port = bench.start_all(bench.start_redis(), replicas)
+        admin_ports = [row.admin_port for row in roster.read(bench.home) if row.name.startswith("replica-")]
+
+        def settle() -> None:
+            for admin_port in admin_ports:
+                if admin_port is not None:
+                    _await_archived(admin_port)
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            result = runner.run(drill.measure(plan, port, drill.requests(users), settle, _say))
+    figures = result.figures()
+    if as_json:
+        print(json.dumps(figures | {"machine": machine(), "load_1m": os.getloadavg()[0]}, indent=2))
+    else:
+        headings = (
+            "kind",
+            "due",
+            "unsent",
+            "good",
+            "static",
+            "refused",
+            "failed",
+            "p99 ms",
+            "refused in",
+        )
+        _print_table(f"goodput to peak: {figures['goodput_ratio']:.3f}", headings, drill.rows(figures))
+    if broken := list(drill.broken_promises(result.overloads)):
+        raise RunError(f"Promises were broken: {'; '.join(broken)}.")
+    if min_ratio is not None and result.goodput_ratio < min_ratio:
+        raise RunError(f"The objective --min-ratio {min_ratio:g} was missed: the ratio is {result.goodput_ratio:.3f}.")
+    return 0
+
+
+@app.command()
 def models(
     *,
     data: Annotated[str, typer.Option(help="What to learn from, as for recollect train.")],

@@ -62,7 +62,7 @@ class _Lane(asyncio.Protocol):
             data = self._pending + data
             self._pending = b""
         head_end = data.find(b"\r\n\r\n")
-        if head_end < 0 or len(data) < head_end + 4 + _content_length(data, head_end):
+        if head_end < 0 or len(data) < head_end + 4 + content_length(data, head_end):
             self._pending = data
             return
         if data[9:12] == b"200":
@@ -76,7 +76,12 @@ class _Lane(asyncio.Protocol):
             self._lost.set_exception(RunError(f"The server closed a connection under load: {exc or 'end of file'}."))
 
 
-def _content_length(data: bytes, head_end: int) -> int:
+def content_length(data: bytes, head_end: int) -> int:
+    """Return the length of an answer's body, by its head.
+
+    Raises:
+        RunError: the head does not say.
+    """
     start = data.find(b"\nContent-Length: ", 0, head_end)
     if start < 0:
         # Names of header fields may be written in any case; servers seldom change theirs.

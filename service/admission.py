@@ -7,10 +7,11 @@ Invariants:
 - A refusal costs next to nothing, comes before the body is read, and says when to come back; what is taken on is
   answered in about the time that its class may take.
 
-How many are open at once follows from how long they take, as in TCP's congestion control: a tenth less when more than
-one in twenty was late, a few more when none was and the limit was reached (additive increase, multiplicative decrease;
-Chiu and Jain, "Analysis of the increase and decrease algorithms for congestion avoidance in computer networks", 1989;
-Netflix's concurrency-limits does the same for services). `Limit` is pure: the clock is the caller's.
+How many are open at once follows from how long they take, as in TCP's congestion control: fewer when more than one in
+twenty was late, by as much as they were late on average, and a few more when none was and the limit was reached
+(additive increase, multiplicative decrease; Chiu and Jain, "Analysis of the increase and decrease algorithms for
+congestion avoidance in computer networks", 1989; the gradient is that of Netflix's concurrency-limits).
+`Limit` is pure: the clock is the caller's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from typing import Final
 _WINDOW_S: Final = 0.1
 _LEAST_SAMPLES: Final = 20
 _LATE_SHARE: Final = 0.05
-_DECREASE: Final = 0.9
+# A window's decrease, by how late it was.
+_LEAST_DECREASE: Final = 0.9
+_MOST_DECREASE: Final = 0.5
 _INCREASE: Final = 4
 
 
@@ -65,6 +68,7 @@ class Limit:
     _window_ends_s: float = field(default=0.0, repr=False)
     _answered: int = field(default=0, repr=False)
     _late: int = field(default=0, repr=False)
+    _taken_s: float = field(default=0.0, repr=False)
     _reached: bool = field(default=False, repr=False)
 
     @property
@@ -94,7 +98,9 @@ class Limit:
         """
         self.open -= 1
         self._answered += 1
-        if now_s - arrived_s > self.target_s:
+        took_s = now_s - arrived_s
+        self._taken_s += took_s
+        if took_s > self.target_s:
             self._late += 1
         if now_s >= self._window_ends_s and self._answered >= _LEAST_SAMPLES:
             self._adapt()
@@ -106,10 +112,12 @@ class Limit:
 
     def _adapt(self) -> None:
         if self._late > _LATE_SHARE * self._answered:
-            self.limit = max(self.least, int(self.limit * _DECREASE))
+            gradient = self.target_s * self._answered / self._taken_s
+            self.limit = max(self.least, int(self.limit * min(_LEAST_DECREASE, max(_MOST_DECREASE, gradient))))
         elif self._reached:
             self.limit = min(self.most, self.limit + _INCREASE)
         self._answered = self._late = 0
+        self._taken_s = 0.0
         self._reached = False
 
 

@@ -63,7 +63,7 @@ class ServerConfig:
         8.0, "RECOLLECT_DRAIN_TIMEOUT_S", "s", "The longest a stopping replica waits for connections and events."
     )
     list_target_s: float = _setting(
-        0.1,
+        0.05,
         "RECOLLECT_LIST_TARGET_S",
         "s",
         "How long a list may take at a replica under load before fewer are taken on and more are refused with 503.",

@@ -1,0 +1,191 @@
+"""Several times more than a whole installation can do, through its balancer: what is answered, and what refused.
+
+The invariant: peak and overload are measured in one run with the same generator, in turns, so that only their ratio is
+a result; between rounds the archive catches up. What must hold is judged in `broken_promises`, which is pure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+from ops.benchmarks.open_loop import Kind, Request, Round, Tally, closed, offer
+from ops.workbench import HOST
+
+# One request in so many reports an event, and one in so many asks for health.
+_EVENT_EACH: Final = 7
+_HEALTH_EACH: Final = 97
+_MS_PER_S: Final = 1e3
+_EVENT: Final = b'{"events":[{"type":"click","user_id":"%s","item_id":"1"}]}'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do.
+
+    Attributes:
+        pairs: of a round at the peak and one of overload.
+        seconds: length of a round.
+        factor: how many times the peak is offered.
+        peak_connections: of the closed loop that finds the peak.
+        connections: of the overload.
+    """
+
+    pairs: int
+    seconds: float
+    factor: float
+    peak_connections: int
+    connections: int
+
+
+@dataclass
+class Result:
+    """All rounds, in pairs."""
+
+    peaks: list[Round] = field(default_factory=list)
+    overloads: list[Round] = field(default_factory=list)
+
+    @property
+    def goodput_ratio(self) -> float:
+        """The median of the pairs' ratios, goodput under overload to the peak."""
+        return statistics.median(
+            over.goodput_rps() / peak.goodput_rps() for peak, over in zip(self.peaks, self.overloads, strict=True)
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "goodput_ratio": round(self.goodput_ratio, 3),
+            "peak_rps": [round(one.goodput_rps(), 1) for one in self.peaks],
+            "offered_rps": [round(one.offered_rps(), 1) for one in self.overloads],
+            "goodput_rps": [round(one.goodput_rps(), 1) for one in self.overloads],
+            "kinds": {kind: _kind([one.tallies[kind] for one in self.overloads]) for kind in KINDS},
+        }
+
+
+KINDS: Final[tuple[Kind, ...]] = ("list", "event", "health")
+
+
+def requests(users: Sequence[str]) -> list[Request]:
+    """Return the requests of a round: lists of these users, and between them events and questions about health."""
+    found: list[Request] = []
+    for number, user in enumerate(users, 1):
+        if number % _HEALTH_EACH == 0:
+            found.append(Request("health", f"GET /healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()))
+        elif number % _EVENT_EACH == 0:
+            body = _EVENT % user.encode()
+            head = f"POST /v1/events HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
+            found.append(Request("event", f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body))
+        else:
+            path = f"/v1/recommendations/{quote(user, safe='')}?n=10"
+            found.append(Request("list", f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()))
+    return found
+
+
+async def measure(
+    plan: Plan, port: int, asked: Sequence[Request], settle: Callable[[], None], say: Callable[[str], None]
+) -> Result:
+    """Drive an installation at its peak and beyond it, in turns."""
+    result = Result()
+    # The first round warms everything up and counts for nothing.
+    await closed(HOST, port, asked, connections=plan.peak_connections, duration_s=min(2.0, plan.seconds))
+    for number in range(1, plan.pairs + 1):
+        peak = await closed(HOST, port, asked, connections=plan.peak_connections, duration_s=plan.seconds)
+        await asyncio.to_thread(settle)
+        over = await offer(
+            HOST,
+            port,
+            asked,
+            rate_rps=plan.factor * peak.goodput_rps(),
+            connections=plan.connections,
+            duration_s=plan.seconds,
+        )
+        await asyncio.to_thread(settle)
+        result.peaks.append(peak)
+        result.overloads.append(over)
+        say(
+            f"pair {number} of {plan.pairs}: peak {peak.goodput_rps():,.0f}/s; of {over.offered_rps():,.0f}/s offered"
+            f" {over.goodput_rps():,.0f}/s were answered"
+        )
+    return result
+
+
+def broken_promises(rounds: Sequence[Round]) -> Iterator[str]:
+    """Say which promises did not hold under overload, whatever the machine: all of them are decisions, not times."""
+    tallies = {kind: [one.tallies[kind] for one in rounds] for kind in KINDS}
+    lists, events, health = (_sum(tallies[kind]) for kind in KINDS)
+    for kind, tally in (("lists", lists), ("events", events)):
+        if others := {status: count for status, count in tally.statuses.items() if status not in _MEANT}:
+            yield f"{kind} were answered with other statuses than 2xx, 429 and 503: {dict(sorted(others.items()))}"
+        if tally.unexplained:
+            yield f"{tally.unexplained} refusals of {kind} did not say when to come back"
+        if tally.broken:
+            yield f"{tally.broken} connections of {kind} were cut instead of an answer"
+    if lists.static:
+        yield f"{lists.static} lists were static though replicas were there"
+    if health.statuses.keys() - {200}:
+        yield f"health was answered {dict(sorted(health.statuses.items()))}"
+    if _refused_share(events) > _refused_share(lists):
+        yield f"{_refused_share(events):.1%} of the events were refused, and {_refused_share(lists):.1%} of the lists"
+
+
+_MEANT: Final = frozenset({200, 202, 429, 503})
+
+
+def _refused_share(tally: Tally) -> float:
+    answered = tally.good + tally.refused
+    return tally.refused / answered if answered else 0.0
+
+
+def _sum(tallies: Sequence[Tally]) -> Tally:
+    total = Tally()
+    for one in tallies:
+        total.due += one.due
+        total.statuses += one.statuses
+        total.static += one.static
+        total.unexplained += one.unexplained
+        total.broken += one.broken
+        total.late += one.late
+        total.unsent += one.unsent
+        total.served_s += one.served_s
+        total.refused_s += one.refused_s
+    return total
+
+
+def _kind(tallies: Sequence[Tally]) -> dict[str, Any]:
+    total = _sum(tallies)
+    return {
+        "due": total.due,
+        "unsent": total.unsent,
+        "good": total.good,
+        "static": total.static,
+        "refused": total.refused,
+        "failed": total.failed,
+        "statuses": dict(sorted(total.statuses.items())),
+        "served_p99_ms": _p99_ms(total.served_s),
+        "refused_p99_ms": _p99_ms(total.refused_s),
+    }
+
+
+def _p99_ms(times_s: Sequence[float]) -> float | None:
+    return round(_MS_PER_S * sorted(times_s)[int(0.99 * (len(times_s) - 1))], 2) if times_s else None
+
+
+def rows(figures: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the table of what became of each kind."""
+    names = ("due", "unsent", "good", "static", "refused", "failed")
+    return [
+        (
+            kind,
+            *(f"{figures['kinds'][kind][name]:,}" for name in names),
+            *(
+                "-" if (value := figures["kinds"][kind][name]) is None else f"{value:.1f}"
+                for name in ("served_p99_ms", "refused_p99_ms")
+            ),
+        )
+        for kind in KINDS
+    ]
