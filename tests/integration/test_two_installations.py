@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from service.config import Config
@@ -47,14 +48,26 @@ def make_site(
         site.end()
 
 
+def logged(site: Site) -> str:
+    return "".join(path.read_text() for path in site.logs.iterdir())
+
+
 def recollect(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "ops", *arguments]
     return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60)
 
 
-async def test_with_their_own_namespaces_nothing_mixes(make_site: Callable[..., Site], await_until: Await) -> None:
-    """Both take events at once; each archive has its own alone, and both audits are clean."""
-    sites = [make_site("one", RECOLLECT_REDIS_NAMESPACE="one"), make_site("two", RECOLLECT_REDIS_NAMESPACE="two")]
+async def test_with_their_own_namespaces_nothing_mixes(
+    make_site: Callable[..., Site], redis_server: Any, await_until: Await
+) -> None:
+    """Both take events at once; each archive has its own alone, both audits are clean, and no log has the password."""
+    with redis_server.client() as client:
+        client.config_set("requirepass", "open sesame")
+    address = f"redis://:open%20sesame@127.0.0.1:{redis_server.port}/0"
+    sites = [
+        make_site(name, RECOLLECT_REDIS_NAMESPACE=name, RECOLLECT_REDIS_URL=address, RECOLLECT_LOG_LEVEL="debug")
+        for name in ("one", "two")
+    ]
     for site in sites:
         site.start_consumer()
         site.start_replica()
@@ -67,7 +80,12 @@ async def test_with_their_own_namespaces_nothing_mixes(make_site: Callable[..., 
         done = recollect(site.environ, "audit", "--json")
         told = json.loads(done.stdout)
         assert (done.returncode, told["missing"], told["duplicated"]) == (0, 0, 0), told
+        assert not any("sesame" in word for word in psutil.Process(site.replica_pid).cmdline())
+        redis_server.pause()
+        await await_until(lambda site=site: "Disconnected" in logged(site), 20, "an outage in the log")
+        redis_server.resume()
         assert site.stop() == [0, 0]
+        assert "sesame" not in logged(site)
 
 
 def test_of_two_that_start_at_once_one_is_refused(redis_server: Any, tmp_path: Path) -> None:
@@ -103,7 +121,8 @@ async def test_with_the_same_namespace_the_second_is_refused(
         await await_until(lambda: client.exists("recollect:owner"), what="its mark")
         ours = known_identity(first.home / "archive")
         assert ours is not None
-        for verb in (["up", "--port", str(second.port)], ["consume", "--admin-port", "1"], ["serve", "--port", "1"]):
+        port = ["--port", str(second.port)]
+        for verb in (["up", *port], ["consume", "--admin-port", "1"], ["serve", "--port", "1"], ["balance", *port]):
             refused = recollect(second.environ, *verb)
             assert refused.returncode == 1, refused
             sentence = refused.stderr.strip()
