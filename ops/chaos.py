@@ -204,15 +204,18 @@ class Drill:
 
 
 def _running_system(config: Config, url: str | None, key: str | None) -> tuple[System, Target]:
+    from loadbalancer import roster
     from loadbalancer.topology import reachable
     from ops.drill.system import System
     from ops.loadtest import parse_url
     from ops.population import Target
 
-    system = System(config.home, config.logs, {**os.environ, "RECOLLECT_HOME": str(config.home)})
-    rows = [row for row in system.rows() if row.name.startswith("nginx-")]
+    rows = [row for row in roster.read(config.home) if row.name.startswith("nginx-")]
     if not rows:
         raise UsageError(f"Nothing runs in {config.home}: there is no run/topology.json with a balancer.")
+    # The settings here may name the logs of another installation.
+    logs = Path(rows[0].output).parent
+    system = System(config.home, logs, {**os.environ, "RECOLLECT_HOME": str(config.home), "RECOLLECT_LOGS": str(logs)})
     host, port = rows[0].host, rows[0].port
     if url is not None:
         return system, parse_url(url, key)
