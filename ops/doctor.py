@@ -242,7 +242,7 @@ def _open_files(_: Config) -> Judgement:
 
 
 def _settings(_: Config) -> Judgement:
-    file = environment.find(environment.working_directory())
+    file = environment.file_of(os.environ, environment.working_directory())
     given = sorted(name for name in environment.paths_by_name() if os.environ.get(name))
     told = (
         f"from {file} and the environment" if file is not None else "from the environment; there is no recollect.toml"

@@ -1,8 +1,8 @@
 """What a command takes from its surroundings: the settings of the environment and of a recollect.toml, checked.
 
 Invariant: after `adopt`, the environment holds every setting that was given anywhere, each of them known and within its
-bounds, and RECOLLECT_HOME and RECOLLECT_LOGS as absolute paths, so that every command and every part that it starts
-means the same installation, whatever folder it is started in.
+bounds, with RECOLLECT_HOME and RECOLLECT_LOGS as absolute paths, and says that no file is to be read any more; so every
+command and every part that it starts means the same installation, whatever folder it is started in.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,10 @@ TABLES: Final[dict[str, type[Any]]] = {
 }
 
 _PREFIX: Final = "RECOLLECT_"
+_FILE: Final = "RECOLLECT_FILE"
+# Before the name of a file whose settings are in the environment already, so that a part which is started without some
+# of them, as in a drill, does not find them again.
+_READ: Final = "read:"
 # Variables of the tests and of the failure drill; they are no settings.
 _NOT_SETTINGS: Final = ("RECOLLECT_TEST_", "RECOLLECT_DRILL_")
 # Beside the code in a checkout, not in an installed wheel.
@@ -49,8 +53,8 @@ def adopt(environ: MutableMapping[str, str], folder: Path) -> None:
     for name in sorted(environ):
         if name.startswith(_PREFIX) and name not in known and not name.startswith(_NOT_SETTINGS):
             raise UsageError(f"there is no setting {name}{did_you_mean(name, known)}; docs/settings.md has them all")
-    file = find(folder)
-    given = {} if file is None else settings_of(file)
+    file = file_of(environ, folder)
+    given = {} if file is None or environ.get(_FILE, "").startswith(_READ) else settings_of(file)
     if environ.get("RECOLLECT_HOME"):
         # The logs of one installation are not to be mixed with those of another.
         given.pop("RECOLLECT_LOGS", None)
@@ -62,6 +66,7 @@ def adopt(environ: MutableMapping[str, str], folder: Path) -> None:
         raise UsageError("the working directory is gone, and a setting names a path relative to it") from None
     _check_together(config, read(BalancerSettings, environ))
     environ.update({"RECOLLECT_HOME": str(config.home), "RECOLLECT_LOGS": str(config.logs)})
+    environ[_FILE] = f"{_READ}{file or 'none'}"
 
 
 def working_directory() -> Path:
@@ -70,6 +75,18 @@ def working_directory() -> Path:
         return Path.cwd()
     except OSError:
         return Path("/")
+
+
+def file_of(environ: Mapping[str, str], folder: Path) -> Path | None:
+    """Return the recollect.toml that counts: the one that RECOLLECT_FILE names, else the one that is found.
+
+    Raises:
+        UsageError: the one that is found belongs to another user.
+    """
+    named = environ.get(_FILE, "").removeprefix(_READ)
+    if named:
+        return None if named == "none" else Path(named).absolute()
+    return find(folder)
 
 
 def find(folder: Path) -> Path | None:
@@ -112,7 +129,7 @@ def settings_of(file: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in content.items():
         name = _PREFIX + key.upper()
-        if name not in known or key != key.lower():
+        if name not in known or key != key.lower() or name == _FILE:
             keys = [each.removeprefix(_PREFIX).lower() for each in known]
             raise UsageError(
                 f"{file} has no setting {key!r}{did_you_mean(key.lower(), keys)}; docs/settings.md has them all"

@@ -26,10 +26,10 @@ redis_url = "redis://10.0.0.5:6379/0"
 replicas = 4
 ```
 
-A command uses the file of the folder it is started in, or of the nearest one above it; else, in a checkout, the one of
-the checkout. A file of another user than the one who runs the command, root or the owner of the code is refused. The
-environment wins over the file, setting by setting; with `RECOLLECT_HOME` in the environment, the file's `logs` does not
-count either.
+A command uses the file that `RECOLLECT_FILE` names, else that of the folder it is started in, or of the nearest one
+above it; else, in a checkout, the one of the checkout. A file that is found and belongs to another user than the one
+who runs the command, root or the owner of the code is refused. The environment wins over the file, setting by setting;
+with `RECOLLECT_HOME` in the environment, the file's `logs` does not count either.
 
 **Where state lives** is thus the same for every command, whatever folder it is started in: `RECOLLECT_HOME`, else
 `home` of the file, else `recollect` in `XDG_STATE_HOME`, else `~/.local/state/recollect`. The checkout's own file says

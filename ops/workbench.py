@@ -48,7 +48,11 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         self._scratch = scratch
         inherited = {name: value for name, value in environ.items() if not name.startswith("RECOLLECT_")}
         kept = {name: environ[name] for name in ("RECOLLECT_REDIS_SERVER",) if name in environ}
-        ours = {"RECOLLECT_HOME": str(scratch / "home"), "RECOLLECT_LOGS": str(scratch / "logs")}
+        ours = {
+            "RECOLLECT_HOME": str(scratch / "home"),
+            "RECOLLECT_LOGS": str(scratch / "logs"),
+            "RECOLLECT_FILE": "none",
+        }
         self._environ = inherited | kept | ours | dict.fromkeys(_THREAD_COUNTS, "1")
         self._stack = contextlib.ExitStack()
         self._redis: tuple[subprocess.Popen[bytes], Callable[[], subprocess.Popen[bytes]]]

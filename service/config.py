@@ -169,6 +169,12 @@ class Config:
         "directory",
         "Where application logs go; without it the folder `logs` in RECOLLECT_HOME.",
     )
+    file: str | None = _setting(
+        None,
+        "RECOLLECT_FILE",
+        "path",
+        "The recollect.toml to read instead of one that is found, `none` for none; only in the environment.",
+    )
     redis_url: str | None = _setting(
         None,
         "RECOLLECT_REDIS_URL",

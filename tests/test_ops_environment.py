@@ -96,15 +96,42 @@ def test_a_file_is_found_above_and_its_paths_are_relative_to_it(tmp_path: Path) 
             "RECOLLECT_REPLICAS": "5",
             "RECOLLECT_NGINX": str(tmp_path / "bin" / "nginx"),
             "RECOLLECT_PORT": "9000",
+            "RECOLLECT_FILE": f"read:{tmp_path}/recollect.toml",
         }
     environ = {"RECOLLECT_HOME": "/elsewhere", "RECOLLECT_REPLICAS": "2"}
     adopt(environ, below)
     assert (environ["RECOLLECT_LOGS"], environ["RECOLLECT_REPLICAS"]) == ("/elsewhere/logs", "2")
 
 
+def test_a_part_that_is_started_without_a_setting_does_not_find_it_again(tmp_path: Path) -> None:
+    """A drill starts a system of its own without the operator's Redis, and must not meet it in the operator's file."""
+    (tmp_path / "recollect.toml").write_text('home = "state"\nredis_url = "redis://production:6379/0"\n')
+    environ = {"HOME": "/home/ann"}
+    adopt(environ, tmp_path)
+    assert environ["RECOLLECT_REDIS_URL"] == "redis://production:6379/0"
+    del environ["RECOLLECT_REDIS_URL"]
+    adopt(environ, tmp_path)
+    assert "RECOLLECT_REDIS_URL" not in environ
+    assert environment.file_of(environ, Path("/")) == tmp_path / "recollect.toml"
+
+
+def test_a_file_may_be_named_or_forbidden(tmp_path: Path) -> None:
+    """Whatever lies in the folder."""
+    (tmp_path / "recollect.toml").write_text("replicas = 5\n")
+    other = tmp_path / "other.toml"
+    other.write_text("replicas = 7\n")
+    for named, replicas in ((str(other), "7"), ("none", None), ("", "5")):
+        environ = {"HOME": "/home/ann", "RECOLLECT_FILE": named}
+        adopt(environ, tmp_path)
+        assert environ.get("RECOLLECT_REPLICAS") == replicas
+    with pytest.raises(UsageError, match=r"absent\.toml cannot be read"):
+        adopt({"HOME": "/home/ann", "RECOLLECT_FILE": "/absent.toml"}, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ('file = "x"', "no setting 'file'"),
         ("replicsa = 5", r"no setting 'replicsa' \(did you mean replicas\?\)"),
         ("RECOLLECT_REPLICAS = 5", "no setting 'RECOLLECT_REPLICAS'"),
         ("Replicas = 5", r"no setting 'Replicas' \(did you mean replicas\?\)"),
@@ -143,7 +170,7 @@ def test_the_checkout_keeps_its_state_beside_it() -> None:
         "RECOLLECT_LOGS": str(ROOT / "logs"),
     }
     kinds = paths_by_name()
-    assert {name for name in kinds if name.endswith(("_FILE", "_HOME", "_LOGS"))} <= {n for n in kinds if kinds[n]}
+    assert {name for name in kinds if name.endswith(("_KEY_FILE", "_HOME", "_LOGS"))} <= {n for n in kinds if kinds[n]}
 
 
 def test_every_verb_refuses_and_help_does_not() -> None:
