@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ops.counts import counts
 from ops.progress import Stages
+from ops.table import table
 from ops.terminal import console
 from ops.train import complaints
 
@@ -196,10 +198,7 @@ def _headline(comparison: dict[str, Any]) -> str:
     split = f"{protocol['folds']} random folds" if protocol["split"] == "folds" else protocol["split_in_words"]
     if protocol["test_share"] is not None:
         split += f", {protocol['test_share']:.0%}"
-    return (
-        f"{data['source']}: {data['n_ratings']:,} ratings by {data['n_users']:,} users of {data['n_items']:,} items; "
-        f"{split}, seed {protocol['seed']}"
-    )
+    return f"{data['source']}: {counts(data)}; {split}, seed {protocol['seed']}"
 
 
 def _shown(comparison: dict[str, Any]) -> list[str]:
@@ -272,18 +271,12 @@ def _lines(comparison: dict[str, Any]) -> list[str]:
 
 
 def _print_table(comparison: dict[str, Any]) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     names = _shown(comparison)
     rows = [_row(result, names) for result in comparison["results"]]
-    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, justify="left" if name == "algorithm" else "right")
-    for row in rows:
-        table.add_row(*row.values())
     out = console()
     out.print(Text(_headline(comparison)))
-    out.print(table)
+    print(table(list(rows[0]), [list(row.values()) for row in rows], left=(0,), gap=" "), flush=True)
     for line in _remarks(comparison, names):
         out.print(Text(line))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ops import plots, sheet
 from ops.axis import Axis
+from ops.counts import counts
 from ops.plots import Key, Mark, Reach
 from ops.sheet import Cell
 
@@ -54,8 +55,7 @@ def render(comparison: dict[str, Any]) -> str:
     body = [
         *(sheet.paragraph(sentence) for sentence in _headline(results, measures)),
         sheet.paragraph(
-            f"{data['n_ratings']:,} ratings by {data['n_users']:,} users of {data['n_items']:,} items; "
-            f"split: {protocol['split_in_words']}; seed {protocol['seed']}.",
+            f"{counts(data)}; split: {protocol['split_in_words']}; seed {protocol['seed']}.",
             soft=True,
         ),
         sheet.section("What failed", [sheet.named({_name(r): r["failed"] for r in everything if r.get("failed")})]),

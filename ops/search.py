@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from ops.counts import counts
 from ops.data_options import Columns, Data, Dates, Decimal, Encoding, requested
 from ops.progress import Stages
 from ops.refusal import HELD_BACK
@@ -231,10 +232,9 @@ def lines(found: dict[str, Any]) -> list[str]:
     rows = [_row(str(number), by_number[number], searched) for number in found["ranked"][:_SHOWN]]
     if found["defaults"]["mean"] is not None:
         rows.append(_row("defaults", found["defaults"], searched))
-    about = f"{data['n_ratings']:,} ratings by {data['n_users']:,} users of {data['n_items']:,} items"
     how = f"{found['algorithm']}, {protocol['split_in_words']}, seed {protocol['seed']}"
     told = [
-        f"{data['source']}: {about}",
+        f"{data['source']}: {counts(data)}",
         f"{how}; {_counted(found)} in {found['seconds']:.0f} s",
         *table(["trial", protocol["measure"], "seconds", *searched], rows).splitlines(),
     ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ops import plots, sheet
 from ops.axis import Axis
+from ops.counts import counts
 from ops.sheet import Cell
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ def render(found: dict[str, Any]) -> str:
     body = [
         sheet.paragraph(_headline(found)),
         sheet.paragraph(
-            f"{data['n_ratings']:,} ratings by {data['n_users']:,} users of {data['n_items']:,} items; "
-            f"{protocol['split_in_words']}; seed {protocol['seed']}; {_counted(found)}.",
+            f"{counts(data)}; {protocol['split_in_words']}; seed {protocol['seed']}; {_counted(found)}.",
             soft=True,
         ),
         sheet.section("The best trials", [_table(found)], about=_ABOUT_TABLE),

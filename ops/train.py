@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ops.counts import counts, kind
 from ops.progress import Stages
 from ops.refusal import HELD_BACK
 from service.training import pipeline
@@ -120,11 +121,10 @@ def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | Non
         for name, value in measures.items()
         if isinstance(value, float)
     )
-    kind = "interactions" if data["rated_share"] == 0 else "ratings"
     measured = (
-        f"On {measures['holdout']['n']:,} {kind} held out: {reached}.{_against_simple(measures)}"
+        f"On {measures['holdout']['n']:,} {kind(data)} held out: {reached}.{_against_simple(measures)}"
         if reached
-        else f"Not measured: there are too few {kind} to hold any out."
+        else f"Not measured: there are too few {kind(data)} to hold any out."
     )
     held_back = measures["held_back"]
     if is_active(manifest, activate):
@@ -133,9 +133,8 @@ def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | Non
             state += f" It was activated as you asked, though {held_back}."
     else:
         state = f"It is not active; activate it with: recollect models activate {manifest['version']}"
-    counts = f"{data['n_ratings']:,} {kind} by {data['n_users']:,} users of {data['n_items']:,} items"
     return [
-        f"Read {data['source']}: {counts}.",
+        f"Read {data['source']}: {counts(data)}.",
         measured,
         f"Published {manifest['version']} in {models_dir} after {took_s:.1f} s. {state}",
     ]
