@@ -17,6 +17,8 @@ from telemetry.errors import BadBatchError
 
 # Beyond this SQLite could not store a number, and no producer of ours gets there.
 MAX_NUMBER = 2**63 - 1
+# Nor to this epoch; beyond it one could not be raised for ever.
+MAX_EPOCH = 2**53
 
 
 class Position(NamedTuple):
@@ -45,6 +47,11 @@ class Position(NamedTuple):
         if not (dash and epoch.isascii() and epoch.isdecimal() and seq.isascii() and seq.isdecimal()):
             raise BadBatchError(f"{text!r} is not a stream id")
         return cls(int(epoch), int(seq))
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a producer of ours could have got here."""
+        return self.epoch < MAX_EPOCH and self.seq <= MAX_NUMBER
 
 
 class Entry(NamedTuple):
@@ -108,7 +115,7 @@ def from_entry(entry: Entry) -> Batch:
         BadBatchError: The entry is not a whole batch of ours; the message says what is wrong.
     """
     position = Position.parse(entry.entry_id)
-    if max(position) > MAX_NUMBER:
+    if not position.is_ours:
         raise BadBatchError(f"entry {entry.entry_id} has an id that no producer of ours would use")
     fields = entry.fields
     if fields is None:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 
 from telemetry.archive import Archive
-from telemetry.batch import MAX_NUMBER, Entry, Position, from_entry
+from telemetry.batch import Entry, Position, from_entry
 from telemetry.counters import ConsumerCounters
 from telemetry.eraser import Eraser
 from telemetry.erasure import Forgetter
@@ -300,7 +300,7 @@ class Consumer:
         """Take an entry that a predecessor may have died of; returns whether it is done with."""
         position = Position.parse(entry.entry_id)
         at = self._archive.watermarks.get(producer, Position(0, 0))
-        if entry.fields is not None and at < position and max(position) <= MAX_NUMBER:
+        if entry.fields is not None and at < position and position.is_ours:
             first = Position(position.epoch, at.seq + 1 if at.epoch == position.epoch else 1)
             attempt = await self._archive.attempt(producer, first, position)
             self._trial.condemn((producer, position.epoch, seq) for seq in attempt.fatal)
@@ -325,7 +325,7 @@ class Consumer:
         intake = sift(deliveries, watermarks, self._trial, pending=pending, now=now, asked=asked)
         # Those that are read without a group are read from their watermark anyway.
         streams.recheck |= intake.recheck & streams.joined
-        streams.found(intake.gaps)
+        streams.found(intake.gaps, intake.linked)
         # Asked anew each time: what the last round committed must not be archived after all.
         forgotten = await self._archive.forgotten(self._settings.seen_days, intake.users())
         agreed = plan(intake, await self._archive.seen(intake.keys()), forgotten, self._archive.fingerprints)

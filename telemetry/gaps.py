@@ -10,7 +10,8 @@ Invariants:
 - It is removed only after its producer shook hands since the gap was found, so that its log is there to send from. The
   one exception is a full Redis: handshakes leave no trace there, and the stream is what fills it.
 - What does not tell what it follows, a batch of an older version or an entry that is no batch, is believed after it
-  came again; and every gap of a producer that is not heard of for `patience_s` is written off.
+  came again, and never from a producer that tells it otherwise; and every gap of a producer that is not heard of for
+  `patience_s` is written off.
 
     [JOINED] -- break --> [GAP] -- handshake seen, or Redis is full --> stream removed --> [JOINED] when it is back
                             \--- nothing heard for patience_s ---------------------------> [JOINED], the gap is passed
@@ -49,6 +50,7 @@ class Gaps:
         self._open: dict[str, _Gap] = {}
         # By producer: where it was asked to send again, and how often at that place.
         self._asked: dict[str, tuple[Position, int]] = {}
+        self._linked: set[str] = set()
 
     @property
     def open(self) -> frozenset[str]:
@@ -71,9 +73,15 @@ class Gaps:
         return self.asked(producer, at) == 0
 
     def asked(self, producer: str, at: Position) -> int:
-        """Tell how often a producer was asked to send again what follows a place."""
+        """Tell how often a producer was asked to send again what follows a place, if that is to count."""
         place, times = self._asked.get(producer, (at, 0))
-        return times if place == at else 0
+        if place != at or (producer in self._linked and times < _WRITTEN_OFF):
+            return 0
+        return times
+
+    def linked(self, producers: Iterable[str]) -> None:
+        """Note that these producers tell what each of their batches follows: what does not is not theirs."""
+        self._linked.update(producers)
 
     def is_written_off(self, producer: str, at: Position) -> bool:
         """Tell whether nobody waits any more for what follows a place."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from telemetry.account import Addition, Progress, Removed, Seen, SeenKey, remove
-from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, from_entry
+from telemetry.batch import Batch, Entry, Position, from_entry
 from telemetry.erasure import Forgotten, is_erase
 from telemetry.errors import BadBatchError
 from telemetry.events import Feedback, Record, System
@@ -49,6 +49,7 @@ class Intake:
         settled: By producer: entries to acknowledge after the commit.
         recheck: Producers to read again from their pending list.
         gaps: By producer: the watermark before what Redis lost and the producer may still hold.
+        linked: Producers whose batches say what they follow.
         redelivered: Events at or below the watermark.
         trimmed: Pending entries that Redis no longer has.
         notes: What an observer should hear once it is committed.
@@ -61,6 +62,7 @@ class Intake:
     settled: dict[str, list[str]] = field(default_factory=dict)
     recheck: set[str] = field(default_factory=set)
     gaps: dict[str, Position] = field(default_factory=dict)
+    linked: set[str] = field(default_factory=set)
     redelivered: int = 0
     trimmed: int = 0
     notes: list[HoleFound | DeadLettered] = field(default_factory=list)
@@ -195,6 +197,8 @@ class _Sifter:
             else:
                 start = at.seq + 1 if position.epoch == at.epoch else 1
                 batch, problem = _open(entry)
+                if batch is not None and batch.after is not None:
+                    self._intake.linked.add(self._producer)
                 in_order = batch is not None and position.epoch == at.epoch and batch.first_seq <= start
                 if not (in_order or self._pending):
                     self._intake.recheck.add(self._producer)
@@ -213,9 +217,9 @@ class _Sifter:
             settled.append(entry.entry_id)
 
     def _may_pass(self, batch: Batch | None, position: Position, at: Position) -> bool:
-        if max(position) > MAX_NUMBER:
-            # No producer of ours gave this id, and it moves no watermark.
-            return True
+        if not position.is_ours:
+            # A watermark there would hide every event to come.
+            return False
         if batch is not None and (at, position.epoch, batch.first_seq) == (Position(0, 0), 1, 1):
             # The beginning: no number is smaller.
             return True
@@ -266,10 +270,6 @@ class _Sifter:
         """Bury what is no batch; returns how far the watermark then reaches."""
         data = b"".join((entry.fields or {}).values())
         failure = Failure(problem, 1, final=True)
-        if max(position) > MAX_NUMBER:
-            # No producer of ours gave this id, and a watermark there would hide every event to come.
-            self._bury(entry, range(0), None, data, failure)
-            return at
         self._progress(position.epoch, position.seq)
         self._bury(entry, range(start, position.seq + 1), None, data, failure)
         return position

@@ -6,7 +6,7 @@ Invariant: what one `MemoryStream` sees is what Redis would answer, ids, groups 
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, to_fields
+from telemetry.batch import Batch, Entry, Position, to_fields
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamRefusedError
 from telemetry.ownership import Mark
 from telemetry.seal import Watermark
@@ -168,7 +168,7 @@ class MemoryStream:
         for name, mark in watermarks.items():
             log = self._server.logs.get(name, _Log())
             positions = sorted(position for position in log.entries if position > mark)[:max_entries]
-            if known := [position for position in positions if max(position) <= MAX_NUMBER]:
+            if known := [position for position in positions if position.is_ours]:
                 found.append(Delivered(name, [log.entries[position] for position in known]))
         return found
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from telemetry.batch import MAX_NUMBER, Position
+from telemetry.batch import Position
 from telemetry.errors import KeyFileError
 from telemetry.keyfile import read_key
 
@@ -83,7 +83,7 @@ class Seal:
             place = Position(int(epoch or b""), int(seq or b""))
         except ValueError:
             return Watermark(None, "it is no place")
-        if not 0 <= min(place) <= max(place) <= MAX_NUMBER:
+        if min(place) < 0 or not place.is_ours:
             return Watermark(None, "it is no place")
         if not hmac.compare_digest(mac, self._mac(producer, place).encode()):
             return Watermark(None, f"its seal is not that of {place}: it was forged")

@@ -20,7 +20,14 @@ from typing import TypeAlias
 
 from telemetry.batch import Batch, Position
 from telemetry.counters import ProducerCounters
-from telemetry.errors import BadBatchError, SpoolError, StreamAwayError, StreamError, UnmarkedRedisError
+from telemetry.errors import (
+    BadBatchError,
+    SpoolError,
+    StreamAwayError,
+    StreamError,
+    StreamRefusedError,
+    UnmarkedRedisError,
+)
 from telemetry.ids import uuid7
 from telemetry.notes import (
     Connected,
@@ -43,8 +50,6 @@ _LATEST_CHECK_S = 5.0
 _LEAST_BATCH_BYTES = 1024
 # No batch of ours is longer.
 _MOST_COMPARED = 100_000
-# No epoch of ours gets here; beyond it an epoch could not be raised for ever.
-_MAX_EPOCH = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,14 @@ class NewProducer:
     reason: str
 
 
-Decision: TypeAlias = GoOn | NewEpoch | NewProducer
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Something stands in the stream that no producer of ours could have put there: it is the consumer's to remove."""
+
+    reason: str
+
+
+Decision: TypeAlias = GoOn | NewEpoch | NewProducer | Wait
 
 
 def resume(generated: Position, state: StreamState, ours: bytes | None) -> Decision:
@@ -77,19 +89,22 @@ def resume(generated: Position, state: StreamState, ours: bytes | None) -> Decis
     Args:
         generated: The place of the last event that we numbered, in our epoch.
         state: What Redis says.
-        ours: What we hold of the lines of the stream's last entry, from the last one backwards; None if nothing.
+        ours: What we hold of the lines of the stream's last entry, from the last one backwards; None if nothing, and
+            empty if it is no batch.
 
     Returns:
         Where to go on, or the new identity that is needed first.
     """
     reached = max(state.last or Position(0, 0), state.watermark or Position(0, 0))
+    if not reached.is_ours:
+        return Wait(f"the stream stands at {reached}, which no producer of ours could reach")
     if reached > generated:
-        if reached.epoch >= _MAX_EPOCH:
-            return NewProducer(f"the stream stands at {reached}")
         return NewEpoch(reached.epoch)
     if ours is not None and state.tail is not None and state.tail.fields is not None:
         data = state.tail.fields.get(b"data")
-        if not ours or data is None or not data.endswith(ours):
+        if not ours or data is None:
+            return Wait(f"entry {state.last} of the stream is no batch of events")
+        if not data.endswith(ours):
             return NewProducer(f"entry {state.last} is not what was sent")
     return GoOn(reached)
 
@@ -298,6 +313,8 @@ class Shipper:
             decision = resume(self._spool.generated, state, await self._ours(state))
             if isinstance(decision, GoOn):
                 break
+            if isinstance(decision, Wait):
+                raise StreamRefusedError(f"{decision.reason}; events wait in the log until the consumer removed it")
             await self._change_identity(decision)
         # A slow link must have time for the batches, too.
         took_s = time.monotonic() - started_s

@@ -15,7 +15,7 @@ from enum import Enum
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
-from telemetry.batch import MAX_NUMBER, Batch, Entry, Position, to_fields
+from telemetry.batch import Batch, Entry, Position, to_fields
 from telemetry.connection import Argument, Command, RedisConnection, Refusal
 from telemetry.errors import GroupMissingError, StreamRefusedError
 from telemetry.keys import DEFAULT_NAMESPACE, Keys
@@ -314,7 +314,7 @@ class RedisStream:
                 continue
             _refuse(reply)
             entries = [_entry(item) for item in reply]
-            if known := [entry for entry in entries if max(Position.parse(entry.entry_id)) <= MAX_NUMBER]:
+            if known := [entry for entry in entries if Position.parse(entry.entry_id).is_ours]:
                 found.append(Delivered(name, known))
         return found
 

@@ -9,7 +9,7 @@ Invariants:
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from telemetry.batch import Position
 from telemetry.counters import ConsumerCounters
@@ -114,12 +114,14 @@ class Subscription:
         self._full = not await self._stream.publish(known) or bool(self.bare)
         self._counters.producers = len(scores)
 
-    def found(self, gaps: Mapping[str, Position]) -> None:
+    def found(self, gaps: Mapping[str, Position], linked: Iterable[str] = ()) -> None:
         """Read streams with a gap no further.
 
         Args:
             gaps: By producer: the watermark before the gap.
+            linked: See `Gaps.linked`.
         """
+        self._gaps.linked(linked)
         for producer, at in gaps.items():
             self.joined.discard(producer)
             self.bare.discard(producer)

@@ -32,6 +32,20 @@ def test_a_stream_is_removed_once_its_producer_was_heard_of() -> None:
     assert gaps.found("p", Position(1, 9), 3.0, 3)
 
 
+def test_of_a_producer_that_says_what_its_batches_follow_nothing_else_is_believed() -> None:
+    """Whoever else writes in its stream may do so again and again."""
+    gaps = Gaps(60)
+    gaps.linked(["p"])
+    for shakes in range(2, 9):
+        gaps.found("p", AT, shakes - 1, 0)
+        assert gaps.due({"p": shakes}, full=False, now_s=1) == ["p"]
+        gaps.removed(["p"])
+    assert gaps.asked("p", AT) == 0
+    gaps.found("p", AT, 1.0, 0)
+    gaps.due({"p": 1.0}, full=False, now_s=60)
+    assert gaps.is_written_off("p", AT)
+
+
 def test_a_full_redis_is_emptied_without_waiting_for_a_sign_of_life() -> None:
     """Handshakes leave no trace there."""
     gaps = Gaps(60)

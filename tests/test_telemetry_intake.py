@@ -169,11 +169,11 @@ def test_what_cannot_be_read_becomes_a_dead_letter_and_blocks_nothing() -> None:
     assert intake.progress == {("p", 1): Progress(11, archived=2, dead_lettered=5)}
 
 
-def test_an_id_out_of_this_world_is_buried_without_moving_the_watermark() -> None:
-    """It would otherwise hide every event to come."""
-    intake = take(Position(1, 4), Entry(f"{2**64 - 1}-1", {b"x": b"y"}), pending=True)
-    assert (len(intake.dead), intake.progress) == (1, {})
-    assert intake.settled == {"p": [f"{2**64 - 1}-1"]}
+@pytest.mark.parametrize("place", [f"{2**64 - 1}-1", f"{2**53}-1", f"1-{2**63}"])
+def test_an_id_out_of_this_world_never_moves_the_watermark(place: str) -> None:
+    """However often it comes: it would hide every event to come."""
+    intake = take(Position(1, 4), Entry(place, {b"x": b"y"}), pending=True, asked=10**9)
+    assert (intake.dead, intake.progress, intake.gaps) == ([], {}, {"p": Position(1, 4)})
 
 
 def test_an_entry_trimmed_while_pending_is_let_go() -> None:

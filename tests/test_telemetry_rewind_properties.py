@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from telemetry.batch import Batch, Position
+from telemetry.batch import Batch, Entry, Position
 from telemetry.counters import ConsumerCounters, ProducerCounters
 from telemetry.erasure import Forgotten
 from telemetry.errors import SpoolError, StreamAwayError, StreamError, StreamRefusedError
@@ -173,7 +173,7 @@ class Archive:
         streams = self._streams
         intake = sift(read, self.watermarks, Trial(), pending=pending, now=NOW, asked=streams.asked)
         streams.recheck |= intake.recheck & streams.joined
-        streams.found(intake.gaps)
+        streams.found(intake.gaps, intake.linked)
         agreed = plan(intake, {}, Forgotten("00", {}), Fingerprints())
         assert not intake.dead, f"something was buried: {intake.notes}"
         assert not intake.notes, f"something was missing: {intake.notes}"
@@ -274,6 +274,16 @@ class Machine(RuleBasedStateMachine):
     def lose(self, seed: int, share: float) -> None:
         self.server.lose(Random(seed), share)
 
+    @rule(seed=st.integers(0, 2**32))
+    def spoil(self, seed: int) -> None:
+        """Put something else behind what the streams have, within what the producer numbered or out of this world."""
+        rng = Random(seed)
+        for log in self.server.logs.values():
+            at = rng.choice([Position(log.last.epoch, log.last.seq + rng.randint(1, 4)), Position(2**60, 1)])
+            if at > log.last and (at <= self.spool.generated or not at.is_ours):
+                log.last = at
+                log.entries[at] = Entry(str(at), {b"anything": b"else"})
+
     @rule()
     def claim(self) -> None:
         """Have the streams say that they got as far as the producer, which they did not."""
@@ -366,6 +376,7 @@ STEPS: list[tuple[int, Callable[[Machine, Random], None]]] = [
     (1, lambda one, rng: one.forget_last(rng.randint(1, 5))),
     (3, lambda one, rng: one.lose(rng.randint(0, 2**32), rng.choice([0.2, 0.5, 1.0]))),
     (1, lambda one, _: one.claim()),
+    (1, lambda one, rng: one.spoil(rng.randint(0, 2**32))),
     (1, lambda one, rng: one.fill(rng.random() < 0.4)),
     (1, lambda one, _: one.save()),
     (1, lambda one, rng: one.restore(rng.randint(0, 3))),

@@ -12,7 +12,7 @@ from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerNo
 from telemetry.producer import Producer
 from telemetry.seal import Seal
 from telemetry.settings import ProducerSettings
-from telemetry.shipper import Decision, GoOn, NewEpoch, NewProducer, resume
+from telemetry.shipper import Decision, GoOn, NewEpoch, NewProducer, Wait, resume
 from telemetry.stream import RedisStream, StreamState
 from tests import made
 
@@ -28,6 +28,8 @@ QUICK = ProducerSettings(
 KEYS = Keys()
 LINES = [b"one\n", b"two\n", b"three\n", b"four\n", b"five\n"]
 OURS = b"three\nfour\n"
+NO_BATCH = Wait("entry 3-4 of the stream is no batch of events")
+FAR = "the stream stands at {}-{}, which no producer of ours could reach"
 
 
 def event(number: int) -> Served:
@@ -57,9 +59,10 @@ def tail(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
             OURS,
             NewProducer("entry 3-4 is not what was sent"),
         ),
-        (StreamState(Position(3, 4), Entry("3-4", {}), None), OURS, NewProducer("entry 3-4 is not what was sent")),
-        (StreamState(Position(3, 4), Entry("3-4", {}), None), b"", NewProducer("entry 3-4 is not what was sent")),
-        (StreamState(Position(2**60, 0), None, None), None, NewProducer(f"the stream stands at {2**60}-0")),
+        (StreamState(Position(3, 4), Entry("3-4", {}), None), OURS, NO_BATCH),
+        (StreamState(Position(3, 4), Entry("3-4", {}), None), b"", NO_BATCH),
+        (StreamState(Position(2**60, 0), None, None), None, Wait(FAR.format(2**60, 0))),
+        (StreamState(Position(3, 2**63), None, None), None, Wait(FAR.format(3, 2**63))),
     ],
 )
 def test_where_to_go_on_after_a_handshake(state: StreamState, ours: bytes | None, expected: Decision) -> None:
@@ -265,6 +268,24 @@ async def test_somebody_else_under_our_id_makes_a_new_producer(tmp_path: Path, r
     assert line.producer.counters.identity_conflicts == 1
     assert line.in_redis() == line.expected()
     await line.end()
+
+
+@pytest.mark.parametrize("place", [f"{2**60}-1", f"{2**64 - 1}-{2**64 - 1}"])
+async def test_nonsense_in_our_stream_is_waited_for(line: Line, await_until: AwaitUntil, place: str) -> None:
+    """Nothing is given up over it, and no identity is taken: it is the consumer who removes the stream."""
+    line.offer(5)
+    await await_until(lambda: len(line.in_redis()) == 5)
+    key = KEYS.events(line.producer.producer_id)
+    with line.redis.client() as client:
+        client.delete(key)
+        client.xadd(key, {b"anything": b"else"}, id=place)
+    line.offer(5)
+    await await_until(lambda: "until the consumer removed it" in (line.producer.counters.last_error or ""))
+    counters = line.producer.counters
+    assert (counters.identity_changes, counters.relinquished, counters.spooled_events) == (0, 0, 10)
+    with line.redis.client() as client:
+        client.delete(key)
+    await await_until(lambda: line.in_redis() == line.expected())
 
 
 async def test_drain_says_how_many_did_not_get_out(line: Line, await_until: AwaitUntil) -> None:

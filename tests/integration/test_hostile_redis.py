@@ -111,6 +111,11 @@ class Struck(Site):
             newest = client.xrevrange(self.key, count=1)
             return bool(newest) and f"event-{self.posted - 1:06d}".encode() in newest[0][1][b"data"]
 
+    def emptied(self) -> bool:
+        """Whether nothing is left in the stream, ours or not."""
+        with self.redis.client() as client:
+            return int(client.xlen(self.key)) == 0
+
     def all_archived(self) -> bool:
         return self.has_archived({f"event-{number:06d}" for number in range(self.posted)})
 
@@ -144,12 +149,22 @@ def _ids(client: Any, key: str) -> list[str]:
     return [entry_id.decode() for entry_id, _ in client.xrange(key)]
 
 
+def _replace(client: Any, key: str) -> None:
+    place = _ids(client, key)[3]
+    client.delete(key)
+    client.xadd(key, {"anything": "else"}, id=place)
+
+
 DAMAGES: dict[str, Callable[[Any, str], object]] = {
     "all of it": lambda client, key: client.xtrim(key, maxlen=0, approximate=False),
     "the oldest": lambda client, key: client.xtrim(key, maxlen=4, approximate=False),
     "one in the middle": lambda client, key: client.xdel(key, _ids(client, key)[5]),
     "the newest": lambda client, key: client.xdel(key, *_ids(client, key)[-2:]),
     "here and there": lambda client, key: client.xdel(key, *_ids(client, key)[1::2]),
+    "all of it, and got something else for it": _replace,
+    "nothing, and stands where nothing of ours can": lambda client, key: client.xadd(
+        key, {"anything": "else"}, id=f"{2**60}-1"
+    ),
     "and says that it got further": lambda client, key: client.execute_command(
         "XSETID", key, f"{_ids(client, key)[-1]}000"
     ),
@@ -172,6 +187,7 @@ def test_what_redis_loses_of_a_stream_is_sent_again(struck: Struck, wait_until: 
             finally:
                 struck.thaw_consumer()
             wait_until(struck.all_archived, 20, what=f"everything, after Redis had lost {name} ({later} more)")
+            wait_until(struck.emptied, 20, what=f"the stream to be in order, after Redis had lost {name}")
     told = struck.audit()
     assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
 
