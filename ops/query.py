@@ -23,7 +23,7 @@ from ops.table import table
 from ops.terminal import data_out
 from service.errors import RunError, UsageError
 from telemetry.errors import ArchiveError
-from telemetry.parquet import FIELDS, LETTER_FIELDS, connect, fd_path, quoted, select_list
+from telemetry.parquet import FIELDS, LETTER_FIELDS, connect, fd_path, quoted, select_list, with_items
 from telemetry.snapshot import OpenFile, Snapshot, snapshot
 
 if TYPE_CHECKING:
@@ -148,10 +148,8 @@ def _from_json(paths: Sequence[str], fields: Mapping[str, str]) -> str | None:
     if not paths:
         return None
     types = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in fields.items())
-    return (
-        f"SELECT {select_list('r', fields)} FROM read_json([{', '.join(map(quoted, paths))}],"  # noqa: S608 - our own paths
-        f" format = 'newline_delimited', columns = {{{types}}}) AS r"
-    )
+    read = f"read_json([{', '.join(map(quoted, paths))}], format = 'newline_delimited', columns = {{{types}}})"
+    return f"SELECT {select_list('r', fields)} FROM {with_items(read, fields)} AS r"  # noqa: S608 - our own paths
 
 
 def _union(sources: Iterable[str | None], columns: Iterable[str]) -> str:
@@ -161,12 +159,9 @@ def _union(sources: Iterable[str | None], columns: Iterable[str]) -> str:
 
 def _nothing(columns: Iterable[str]) -> str:
     types = {**FIELDS, **LETTER_FIELDS}
-    return (
-        select_list("r", columns)
-        + " FROM (SELECT "
-        + ", ".join(f'CAST(NULL AS {types[name]}) AS "{name}"' for name in columns)
-        + ") AS r"
-    )
+    names = list(columns)
+    row = "(SELECT " + ", ".join(f'CAST(NULL AS {types[name]}) AS "{name}"' for name in names) + ")"
+    return f"{select_list('r', names)} FROM {with_items(row, names)} AS r"
 
 
 def _names(columns: Iterable[str]) -> str:

@@ -72,6 +72,10 @@ _ITEM: Final = "STRUCT(item_id VARCHAR, position INTEGER, score DOUBLE, source V
 _ROWS: Final = (
     '[{"item_id": "VARCHAR", "position": "INTEGER", "score": "DOUBLE", "source": "VARCHAR", "propensity": "DOUBLE"}]'
 )
+# Read once for each line, in a query of its own: within a CASE the engine would read it again for each mention.
+_COLUMNS: Final = (
+    '{"item_id": ["VARCHAR"], "score": ["DOUBLE"], "position": "JSON", "source": "JSON", "propensity": "JSON"}'
+)
 # Plain timestamps in UTC: every reader of Parquet has them, time zones only some. A leap second, or a time that a
 # client made up, is no timestamp and becomes null; the line has it as it was. The service's own times always end in Z.
 _CASTS: Final[Mapping[str, str]] = {
@@ -81,17 +85,17 @@ _CASTS: Final[Mapping[str, str]] = {
     # A list of structures, whether a line has them as rows (schema 1) or as columns (schema 2, `items.py`).
     "items": (
         f"CASE json_type({{}}) WHEN 'ARRAY' THEN from_json({{}}, '{_ROWS}') WHEN 'OBJECT' THEN CAST(list_zip("
-        " from_json({}->'item_id', '[\"VARCHAR\"]'),"
-        " CASE json_type({}->'position') WHEN 'ARRAY' THEN from_json({}->'position', '[\"BIGINT\"]') ELSE"
-        " range(CAST({}->>'position' AS BIGINT),"
-        " CAST(CAST({}->>'position' AS BIGINT) + json_array_length({}->'item_id') AS BIGINT)) END,"
-        " from_json({}->'score', '[\"DOUBLE\"]'),"
-        " CASE json_type({}->'source') WHEN 'ARRAY' THEN from_json({}->'source', '[\"VARCHAR\"]') ELSE"
-        " list_resize([{}->>'source'], json_array_length({}->'item_id'),"
-        " {}->>'source') END,"
-        " CASE json_type({}->'propensity') WHEN 'ARRAY' THEN from_json({}->'propensity', '[\"DOUBLE\"]') ELSE"
-        " list_resize([CAST({}->>'propensity' AS DOUBLE)], json_array_length({}->'item_id'),"
-        " CAST({}->>'propensity' AS DOUBLE)) END"
+        "item_columns.item_id,"
+        " CASE json_type(item_columns.position) WHEN 'ARRAY' THEN from_json(item_columns.position, '[\"BIGINT\"]') ELSE"
+        " range(CAST(item_columns.position AS BIGINT),"
+        " CAST(item_columns.position AS BIGINT) + len(item_columns.item_id)) END,"
+        " item_columns.score,"
+        " CASE json_type(item_columns.source) WHEN 'ARRAY' THEN from_json(item_columns.source, '[\"VARCHAR\"]') ELSE"
+        " list_resize([item_columns.source->>'$'], len(item_columns.item_id), item_columns.source->>'$') END,"
+        " CASE json_type(item_columns.propensity) WHEN 'ARRAY'"
+        " THEN from_json(item_columns.propensity, '[\"DOUBLE\"]') ELSE"
+        " list_resize([CAST(item_columns.propensity AS DOUBLE)], len(item_columns.item_id),"
+        " CAST(item_columns.propensity AS DOUBLE)) END"
         f") AS {_ITEM}[]) END"
     ),
 }
@@ -136,13 +140,29 @@ def select_list(row: str, fields: Iterable[str] = FIELDS) -> str:
     """Write the SQL that turns the fields of lines, as they stand there, into the columns.
 
     Args:
-        row: The name of what has the fields.
+        row: The name of what has the fields; `with_items` has been there before.
         fields: Their names.
 
     Returns:
         A list for SELECT.
     """
     return ", ".join(_CASTS.get(name, "{}").replace("{}", f'{row}."{name}"') + f' AS "{name}"' for name in fields)
+
+
+def with_items(source: str, fields: Iterable[str] = FIELDS, items: str = "items") -> str:
+    """Write the SQL that reads a list's columns beside its fields, for `select_list`.
+
+    Args:
+        source: What has the fields, as it stands behind FROM.
+        fields: Their names.
+        items: How the field `items` is named there.
+
+    Returns:
+        What stands behind FROM instead.
+    """
+    if "items" not in fields:
+        return source
+    return f"(SELECT *, from_json({items}, {quoted(_COLUMNS)}) AS item_columns FROM {source})"  # noqa: S608 - our own
 
 
 def write_lines(path: Path, lines: Iterable[bytes], fields: Mapping[str, str] = FIELDS) -> int:
@@ -165,10 +185,12 @@ def write_lines(path: Path, lines: Iterable[bytes], fields: Mapping[str, str] = 
             plain.write(line)
             count += 1
         plain.flush()
+        parsed = (
+            "(SELECT CAST(json AS VARCHAR) AS line, from_json(json, $structure) AS fields"
+            " FROM read_ndjson_objects($plain))"
+        )
         engine.execute(
-            f"COPY (SELECT {select_list('fields', fields)}, line FROM"  # noqa: S608 - our own names, and a quoted path
-            " (SELECT CAST(json AS VARCHAR) AS line, from_json(json, $structure) AS fields"
-            " FROM read_ndjson_objects($plain)))"
+            f"COPY (SELECT {select_list('fields', fields)}, line FROM {with_items(parsed, fields, 'fields.items')})"  # noqa: S608 - our own names, and a quoted path
             f" TO {quoted(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP_LINES},"
             " USE_TMP_FILE false)",
             {"structure": json.dumps(dict(fields)), "plain": fd_path(plain.fileno())},

@@ -85,6 +85,7 @@ class Retainer:
         archive, settings = self._archive, self._settings
         loop = asyncio.get_running_loop()
         await finish(loop.run_in_executor(thread, sweep, archive.root, self._lease_epoch(), archive.part))
+        await finish(loop.run_in_executor(thread, _remove_empty, archive.root, archive.today()))
         growing = await archive.growing_files()
         lengths = {**await archive.sealed_files(), **growing}
         plan = due(lengths, growing.keys(), archive.today(), settings.retention_days, settings.retention_bytes)
@@ -145,3 +146,11 @@ def _remove(root: Path, paths: list[str]) -> None:
             # Only if nothing else is in it.
             folder.rmdir()
             sync_directory(root)
+
+
+def _remove_empty(root: Path, today: str) -> None:
+    """Remove the folders of past dates whose files a sweep has taken."""
+    for folder in root.glob("date=*"):
+        if folder.name < f"date={today}":
+            with suppress(OSError):
+                folder.rmdir()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.errors import ArchiveError
-from telemetry.events import encode
+from telemetry.events import encode, expand
 from telemetry.parquet import FIELDS, LETTER_FIELDS, connect, read_lines, write_lines
 from tests.archived import letter, line
 from tests.made import feedback, served
@@ -44,6 +44,17 @@ def test_the_columns_are_the_fields(tmp_path: Path) -> None:
     with connect() as engine:
         described = engine.execute(f"DESCRIBE SELECT * FROM read_parquet('{path}')").fetchall()
     assert [column[0] for column in described] == [*FIELDS, "line"]
+
+
+def test_items_are_the_same_rows_whichever_schema_a_line_has(tmp_path: Path) -> None:
+    """One value for all items, one for each, no items, and lines of before."""
+    path = tmp_path / "a.parquet"
+    other = {**ITEM, "item_id": 'é"', "position": 1, "score": 3, "source": "popular", "propensity": 0.25}
+    lists = [[ITEM, {**ITEM, "position": 1}], [ITEM, other], [other, ITEM], [{**ITEM, "position": 7}], []]
+    lines = [line(served(items=rows), seq) for seq, rows in enumerate(lists, 1)]
+    write_lines(path, [*lines, *map(expand, lines)])
+    assert [items for (items,) in columns(path, "items")] == [*lists, *lists]
+    assert list(read_lines(path)) == [*lines, *map(expand, lines)]
 
 
 @pytest.mark.parametrize("client_time", ["2026-11-21T23:59:60Z", "soon"])
