@@ -103,6 +103,9 @@ class Fleet:
         # Before nginx reads them for the first time.
         self._stamps = nginx_files.stamps(files)
         self._strangers: set[tuple[str, int]] = set()
+        # How long each part's output was when we came, and how the part ended last.
+        self._said_before: dict[str, int] = {part.name: _size(part.command.output) for part in parts}
+        self._ends: dict[str, str] = {}
         self._greeting = False
 
     def __repr__(self) -> str:
@@ -300,8 +303,9 @@ class Fleet:
     def _bury(self, name: str) -> None:
         status = self._children.pop(name).reap()
         self._probes.pop(name).cancel()
+        self._ends[name] = f" ({_cause(status)})"
         if status != 0 or self._state.parts[name].phase in {Phase.STARTING, Phase.READY}:
-            self._tell(f"{name} ended ({_cause(status)})")
+            self._tell(f"{name} ended{self._ends[name]}")
         self._seen.put_nowait(Exited(name))
 
     def _publish(self) -> None:
@@ -367,12 +371,22 @@ class Fleet:
                 self._tell(f"{name} drains")
 
     async def _verdict(self, name: str) -> str:
-        output = self._parts[name].command.output
+        output, ended = self._parts[name].command.output, self._ends.get(name, "")
         with contextlib.suppress(OSError):
-            lines = output.read_text(errors="replace").strip().splitlines()
+            said = output.read_bytes()
+            # A log that was set aside meanwhile begins anew.
+            before = self._said_before[name] if self._said_before[name] <= len(said) else 0
+            lines = said[before:].decode(errors="replace").strip().splitlines()
             if lines:
-                return f"{name} did not come up; it said: {lines[-1][:300]} (all of it is in {output})"
-        return f"{name} did not come up and said nothing in {output}"
+                return f"{name} did not come up{ended}; it said: {lines[-1][:300]} (all of it is in {output})"
+        return f"{name} did not come up{ended} and said nothing in {output}"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _cause(status: int) -> str:

@@ -250,13 +250,26 @@ def test_a_taken_port_is_one_sentence(installation: Installation) -> None:
     assert [path.name for path in installation.home.iterdir()] == ["models"]
 
 
+def test_what_an_earlier_run_said_is_not_taken_for_the_cause(installation: Installation) -> None:
+    """A replica that dies without a word is told by how it died."""
+    logs = installation.folder / "logs"
+    logs.mkdir()
+    for slot in range(3):
+        (logs / f"replica-{slot}.out").write_text("serving at http://127.0.0.1:8081\n")
+    installation.program = (sys.executable, "-c", "import os; os.abort()")
+    installation.start()
+    status, _, errors = installation.wait()
+    assert status == 1
+    assert "did not come up (killed by SIGABRT) and said nothing in " in errors
+
+
 def test_a_replica_that_cannot_start_is_one_sentence(installation: Installation) -> None:
     """With the last thing it said, and nothing left behind."""
     installation.program = (sys.executable, "-c", "raise SystemExit('no such model')")
     installation.start()
     status, _, errors = installation.wait()
     assert status == 1
-    assert "did not come up; it said: no such model (all of it is in " in errors
+    assert "did not come up (exit status 1); it said: no such model (all of it is in " in errors
     assert errors.count("\n") == 1
     assert [path.name for path in installation.home.iterdir()] == ["models"]
 
