@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ import pytest
 from loadbalancer.errors import BadSetting
 from loadbalancer.fleet import RESTART_SIGNAL
 from loadbalancer.settings import BalancerSettings
+from ops import up
 from ops.up import balancer_settings, children_environ, guarded, interruptible
 from service.config import Config
 from service.errors import UsageError
 from service.security.key import new_key
 from service.security.keyfile import KeyFile
+from service.training.data.request import as_request
 
 
 def test_the_command_line_comes_before_the_environment() -> None:
@@ -93,3 +96,12 @@ def test_what_a_parent_had_us_ignore_still_stops_us_but_for_a_terminal_that_clos
     finally:
         signal.signal(number, before)
     assert interrupted is stops
+
+
+@pytest.mark.parametrize(("status", "goes_on_with"), [(0, 0), (1, 1), (2, 2), (3, 0), (130, 130)])
+def test_a_model_that_is_held_back_does_not_keep_the_one_before_it_from_being_served(
+    tmp_path: Path, status: int, goes_on_with: int
+) -> None:
+    """Status 3 of the training: published, not activated, and said why. Every other failure ends `up`."""
+    program = (sys.executable, "-c", f"import sys; sys.exit({status})")
+    assert up._provide_model(Config(home=tmp_path), as_request("demo:20x20x100"), program, os.environ) == goes_on_with
