@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,19 @@ def test_a_key_has_a_rate(secure: Installation, header: str) -> None:
     statuses = [ask(secure, "/v1/model", **{header: f"Bearer {header} 1"})[0] for _ in range(12)]
     assert set(statuses) == {200, 429}
     assert ask(secure, "/v1/model", **{header: f"Bearer {header} 2"})[0] == 200
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-API-Key"])
+def test_a_key_has_no_rate_of_its_own_beside_another(secure: Installation, header: str) -> None:
+    """A header that is there twice is counted as it is passed on, so that what stands beside a key wins nothing."""
+    answers = []
+    for number in range(12):
+        with connected(secure, trusting()) as client:
+            lines = f"{header}: Bearer twice\r\n{header}: Bearer {number}\r\nX-Forwarded-For: {next(addresses)}\r\n"
+            client.sendall(f"GET /v1/model HTTP/1.1\r\nHost: localhost\r\n{lines}Connection: close\r\n\r\n".encode())
+            answers.append(b"".join(iter(partial(client.recv, 65536), b"")))
+    # An older nginx counts the first and passes it on alone; a newer one does both with both as one, which is no key.
+    assert sum(b'"Bearer twice"' in answer for answer in answers) < len(answers)
 
 
 HEADERS = b"GET /v1/model HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
