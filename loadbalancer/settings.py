@@ -69,7 +69,7 @@ class BalancerSettings:
         ),
     )
     list_concurrency: int = field(
-        default=64,
+        default=16,
         metadata=_meta(
             "RECOLLECT_LIST_CONCURRENCY",
             "requests",
@@ -77,7 +77,7 @@ class BalancerSettings:
         ),
     )
     feedback_concurrency: int = field(
-        default=128,
+        default=32,
         metadata=_meta(
             "RECOLLECT_FEEDBACK_CONCURRENCY",
             "requests",
