@@ -67,9 +67,11 @@ async def measure(task: ArchivingTask) -> Archiving:
     await yardstick.pipeline(task.redis_url, lines.__getitem__, task.events)
     counting_s = await spent(lambda: yardstick.count(task.redis_url))
     await yardstick.clear(task.redis_url)
-    await _fill(task.redis_url, producer, lines)
+    # A place of its own: the one of a round before belongs to that round's archive.
+    namespace = f"benchmark-{producer}"
+    await _fill(RedisStream(task.redis_url, namespace), producer, lines)
     consumer = Consumer(
-        RedisStream(task.redis_url), Archive(Path(task.directory)), [CountingSink()], ConsumerSettings()
+        RedisStream(task.redis_url, namespace), Archive(Path(task.directory)), [CountingSink()], ConsumerSettings()
     )
     work = asyncio.create_task(consumer.run())
     try:
@@ -82,8 +84,7 @@ async def measure(task: ArchivingTask) -> Archiving:
     return Archiving(archived_per_s=task.events / archiving_s, counted_per_s=task.events / counting_s)
 
 
-async def _fill(url: str, producer: str, lines: list[bytes]) -> None:
-    stream = RedisStream(url)
+async def _fill(stream: RedisStream, producer: str, lines: list[bytes]) -> None:
     await stream.connect()
     try:
         # The consumer knows the producers that announced themselves.
