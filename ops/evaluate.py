@@ -216,16 +216,18 @@ def _shown(comparison: dict[str, Any]) -> list[str]:
 
 
 def _row(result: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
+    from service.training.evaluation.measures import shown
+
     row = {"algorithm": result["label"]}
     for name in names:
         measure = result["measures"].get(name)
         if measure is None or measure["mean"] is None:
             row[name] = "-"
         elif measure["ci95"] is None or name.startswith("coverage"):
-            row[name] = f"{measure['mean']:.4f}"
+            row[name] = shown(measure["mean"])
         else:
             low, high = measure["ci95"]
-            row[name] = f"{measure['mean']:.4f} ±{(high - low) / 2:.4f}"
+            row[name] = f"{shown(measure['mean'])} ±{shown((high - low) / 2)}"
     if result["failed"] is not None:
         return row | dict.fromkeys(("fit_s", "predict_s", "model_mib", "peak_mib"), "-")
     return row | {

@@ -115,9 +115,11 @@ def is_active(manifest: dict[str, Any], activate: bool | None) -> bool:  # noqa:
 
 
 def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | None, took_s: float) -> list[str]:
+    from service.training.evaluation.measures import shown
+
     data, measures = manifest["data"], manifest["measures"]
     reached = ", ".join(
-        f"{name if '@' in name else name.upper()} {value:.4f}"
+        f"{name if '@' in name else name.upper()} {shown(value)}"
         for name, value in measures.items()
         if isinstance(value, float)
     )
@@ -142,10 +144,12 @@ def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | Non
 
 def _against_simple(measures: dict[str, Any]) -> str:
     """Say so if a model did worse than one that has learnt nothing of users."""
+    from service.training.evaluation.measures import is_above, shown
+
     simple = measures["baseline"] or {}
-    if measures["rmse"] is not None and "rmse" in simple and measures["rmse"] > simple["rmse"]:
-        return f" That is worse than the mean rating alone, whose RMSE is {simple['rmse']:.4f}."
+    if measures["rmse"] is not None and "rmse" in simple and is_above(measures["rmse"], simple["rmse"]):
+        return f" That is worse than the mean rating alone, whose RMSE is {shown(simple['rmse'])}."
     lists = measures["ndcg@10"]
     if lists is not None and "ndcg@10" in simple and lists < simple["ndcg@10"]:
-        return f" That is worse than a list by popularity, whose NDCG@10 is {simple['ndcg@10']:.4f}."
+        return f" That is worse than a list by popularity, whose NDCG@10 is {shown(simple['ndcg@10'])}."
     return ""

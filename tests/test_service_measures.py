@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.training.evaluation.measures import interval95, mae, rmse
+from service.training.evaluation.measures import interval95, is_above, mae, rmse, shown
 
 Float64 = NDArray[np.float64]
 
@@ -38,3 +38,25 @@ def test_one_fold_has_no_interval() -> None:
     """A spread needs two values."""
     with pytest.raises(ValueError, match="at least 2"):
         interval95([1.0])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.0000"),
+        (0.87321, "0.8732"),
+        (17.78414, "17.7841"),
+        (0.00031, "0.00031"),
+        (2.5e38, "2.5e+38"),
+        (-1, "-1.0000"),
+    ],
+)
+def test_a_measure_is_shown_in_the_order_that_it_has(value: float, text: str) -> None:
+    """Errors are in the unit of the ratings, whichever that is."""
+    assert shown(value) == text
+
+
+def test_an_error_is_above_another_by_more_than_rounding() -> None:
+    """A model that predicts the mean is no worse than the mean."""
+    assert not is_above(1.0 + 1e-9, 1.0)
+    assert is_above(1.01, 1.0)

@@ -20,6 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from service.training.evaluation.measures import shown
+
 MUCH: Final = 1.25
 VERY_MUCH: Final = 2.0
 ENOUGH: Final = 100
@@ -77,14 +79,14 @@ def _of_errors(new: Reached, n: int, active: str, recorded: Reached | None, dire
     if direct is not None and direct.n >= ENOUGH:
         if direct.new > MUCH * direct.active:
             return (
-                f"on {direct.n:,} held-out ratings that neither model has learnt from, its RMSE is {direct.new:.4f}, "
-                f"and that of {active}, the active model, {direct.active:.4f}"
+                f"on {direct.n:,} held-out ratings that neither model has learnt from, its RMSE is "
+                f"{shown(direct.new)}, and that of {active}, the active model, {shown(direct.active)}"
             )
     elif recorded is not None and n >= LEAST and _is_far_above(new, recorded, n):
-        return f"its RMSE is {new.value:.4f}, and that of {active}, the active model, was {recorded.value:.4f}"
+        return f"its RMSE is {shown(new.value)}, and that of {active}, the active model, was {shown(recorded.value)}"
     factor = MUCH if n >= ENOUGH else VERY_MUCH
     if new.simple is not None and n >= LEAST and new.value > factor * new.simple:
-        return f"its RMSE is {new.value:.4f}, and that of the mean rating alone {new.simple:.4f}"
+        return f"its RMSE is {shown(new.value)}, and that of the mean rating alone {shown(new.simple)}"
     return None
 
 
@@ -100,9 +102,9 @@ def _of_lists(new: Reached, n: int, active: str, recorded: Reached | None) -> st
     if n < ENOUGH or not new.simple:
         return None
     if new.value * VERY_MUCH < new.simple:
-        return f"its NDCG@10 is {new.value:.4f}, and that of a list by popularity {new.simple:.4f}"
+        return f"its NDCG@10 is {shown(new.value)}, and that of a list by popularity {shown(new.simple)}"
     if recorded is None or not recorded.simple or new.value * VERY_MUCH >= recorded.value:
         return None
     if new.value / new.simple * VERY_MUCH < recorded.value / recorded.simple:
-        return f"its NDCG@10 is {new.value:.4f}, and that of {active}, the active model, was {recorded.value:.4f}"
+        return f"its NDCG@10 is {shown(new.value)}, and that of {active}, the active model, was {shown(recorded.value)}"
     return None

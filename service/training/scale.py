@@ -10,9 +10,10 @@ anything; else, of an archive, what the bulk of its ratings has; else, of a file
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.models.rating_scale import RatingScale
 from service.training.interactions import Float32, Interactions
@@ -72,17 +73,18 @@ def settle(data: Interactions, known: Settled | None, *, is_archive: bool) -> tu
     return on_scale, settled
 
 
-def bulk_of(ratings: Float32) -> RatingScale:
+def bulk_of(ratings: NDArray[np.floating[Any]]) -> RatingScale:
     """Return the least and the largest of the ratings that do not stand far apart from nearly all others.
 
     Far apart is beyond the middle nine tenths by more than what those span (in the manner of Tukey's fences,
     "Exploratory data analysis", 1977). Of few ratings it is the least and the largest of all.
 
     Args:
-        ratings: float32 (n,), at least one.
+        ratings: float (n,), at least one.
     """
     if ratings.size < _LEAST:
         return RatingScale(float(ratings.min()), float(ratings.max()))
+    ratings = ratings.astype(np.float64)
     low = float(np.quantile(ratings, _TAIL, method="higher"))
     high = float(np.quantile(ratings, 1 - _TAIL, method="lower"))
     reach = (high - low) or max(1.0, abs(high))

@@ -190,5 +190,7 @@ def _above(matrix: csr_array, mean: float, row_bias: NDArray[Any], column_bias: 
     above = matrix.data - np.repeat(row_bias.astype(np.float64), np.diff(matrix.indptr))
     above -= column_bias[matrix.indices]
     above -= mean
-    rounded: Float32 = above.astype(np.float32)
+    # What does not fit becomes infinite, as what is predicted from it does.
+    with np.errstate(over="ignore"):
+        rounded: Float32 = above.astype(np.float32)
     return rounded

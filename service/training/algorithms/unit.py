@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.training.interactions import Float32, Interactions
 
@@ -34,11 +35,17 @@ class Unit(NamedTuple):
 
     def of_biases(self, learnt: Float32) -> Float32:
         """Return learnt differences of levels, float32 of any shape, in the ratings' unit."""
-        return learnt if self.factor == 1 else (learnt / self.factor).astype(np.float32)
+        return learnt if self.factor == 1 else _single(learnt.astype(np.float64) / self.factor)
 
     def of_factors(self, learnt: Float32) -> Float32:
         """Return one side's learnt factors, so that products of both sides' are in the ratings' unit."""
-        return learnt if self.factor == 1 else (learnt * self.factor**-0.5).astype(np.float32)
+        return learnt if self.factor == 1 else _single(learnt.astype(np.float64) * self.factor**-0.5)
+
+
+def _single(values: NDArray[np.float64]) -> Float32:
+    # What does not fit becomes infinite, which a snapshot refuses in a sentence.
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def unit_of(low: float, high: float, *, from_zero: bool = False) -> Unit:

@@ -22,7 +22,7 @@ from service.training.algorithms.registry import Candidate
 from service.training.evaluation import cost, paired, resampling
 from service.training.evaluation.cuts import Cut, Split
 from service.training.evaluation.leakage import Leakage
-from service.training.evaluation.measures import rmse
+from service.training.evaluation.measures import is_above, rmse, shown
 from service.training.evaluation.outcome import ALL_SHOWN, Bench, Outcome, mean
 from service.training.evaluation.protocol import BY_TIME, WORDS, Protocol
 from service.training.evaluation.warming import warm_up
@@ -241,9 +241,9 @@ def _meaning(
         notes.append(f"A list of {too_long[0]} holds all {len(data.items)} items, so that {names} say nothing: null.")
     for outcome in outcomes:
         error = mean([tally.value() for tally in outcome.by_user.get("rmse", ())])
-        if error is not None and rmse_of_mean is not None and error > rmse_of_mean:
+        if error is not None and rmse_of_mean is not None and is_above(error, rmse_of_mean):
             notes.append(
-                f"{outcome.label} is worse than the mean rating alone: its RMSE is {error:.4f}, and that of the mean "
-                f"{rmse_of_mean:.4f}."
+                f"{outcome.label} is worse than the mean rating alone: its RMSE is {shown(error)}, "
+                f"and that of the mean {shown(rmse_of_mean)}."
             )
     return notes

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+_NO_MORE: Final = 1.0005
+
 Values = NDArray[np.floating[Any]]
 
 
@@ -58,6 +60,16 @@ def interval95(values: Sequence[float]) -> tuple[float, float]:
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     half = float(stdtrit(n - 1, 0.975)) * spread / n**0.5
     return mean - half, mean + half
+
+
+def shown(value: float) -> str:
+    """Return a measure as people read it: four decimals, or four digits where it is of another order, as errors are."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
+
+
+def is_above(error: float, other: float) -> bool:
+    """Say whether an error is larger than another by more than rounding and chance of the last digit."""
+    return error > other * _NO_MORE
 
 
 def _errors(predicted: Values, actual: Values) -> NDArray[np.float64]:
