@@ -88,6 +88,7 @@ _LISTED: Final = {
     "content": {"application/json": {"schema": ref("Recommendations")}},
 }
 _SERVED: Final = "The list is recorded as shown to a user."
+_ERASED: Final = "This erases the user for good: from every model, and what they did and were shown."
 _TEXT: Final = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -209,6 +210,7 @@ def _paths() -> dict[str, Any]:
                 {"200": _LISTED},
                 NotFound.status,
                 invalid,
+                effect=_SERVED,
                 scope="recommend",
                 parameters=[{**item, "in": "query"}, n],
             )
@@ -243,7 +245,7 @@ def _paths() -> dict[str, Any]:
                 "Erase a user",
                 {"202": _content("The erase was ordered", "Erasure")},
                 invalid,
-                effect="This erases the user for good: from every model, and what they did and were shown.",
+                effect=_ERASED,
                 writes=True,
                 scope="erase",
                 parameters=[anybody],
@@ -255,6 +257,8 @@ def _paths() -> dict[str, Any]:
                 "The same for an id that no path can hold, such as ../..",
                 {"202": _content("The erase was ordered", "Erasure")},
                 invalid,
+                effect=_ERASED,
+                writes=True,
                 scope="erase",
                 parameters=[{**anybody, "in": "query"}],
             )
