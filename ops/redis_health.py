@@ -9,11 +9,18 @@ import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from service.preflight import installed_archive
+from telemetry.connection import RedisConnection
+from telemetry.keyfile import read_key
+from telemetry.keys import Keys
 from telemetry.ownership import Leave, foreign, leave
 from telemetry.rehearsal import Side, rehearse
+from telemetry.seal import FIELDS, KEY_FILE, Seal
+from telemetry.slot import IDENTITY, decode_identity
 from telemetry.stream import RedisStream
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from service.config import Config
 
 
@@ -40,6 +47,8 @@ def redis_health(config: Config) -> tuple[Literal["ok", "warn", "fail"], str]:
         return "fail", f"T{str(foreign(place, found.mark, here))[1:]}."
     if faults := [*found.faults(Side.REPLICA), *found.failing]:
         return "fail", f"{where} cannot carry telemetry: {'; '.join(faults)}."
+    if doubted := asyncio.run(_doubted(config)):
+        return "fail", f"{where} has a watermark that this machine's replicas do not believe: {doubted}."
     alone = found.faults(Side.CONSUMER)
     doubts = [f"replicas alone can use it, up and consume cannot: {'; '.join(alone)}"] if alone else []
     doubts += found.troubles
@@ -47,3 +56,27 @@ def redis_health(config: Config) -> tuple[Literal["ok", "warn", "fail"], str]:
     if alone or found.doubts:
         return "warn", f"{where} answers, but {'; '.join(doubts)}."
     return "ok", f"{'; '.join([says, *doubts])}."
+
+
+async def _doubted(config: Config) -> str | None:
+    """Return why a watermark of this machine's replicas is not believed here; None where all are, or none is there."""
+    path = config.watermark_key_file or config.archive_dir / KEY_FILE
+    producers = _producers(config.spool_dir)
+    if not producers or not path.exists():
+        return None
+    seal, keys = Seal(read_key(path, "watermark key")), Keys(config.redis_namespace)
+    connection = RedisConnection(config.stream_url)
+    try:
+        await connection.open()
+        replies = await connection.exchange([("HMGET", keys.watermark(name), *FIELDS) for name in producers])
+    finally:
+        await connection.close()
+    doubts = [
+        seal.read(name, *reply).doubt for name, reply in zip(producers, replies, strict=True) if type(reply) is list
+    ]
+    return next((doubt for doubt in doubts if doubt is not None), None)
+
+
+def _producers(spool: Path) -> list[str]:
+    identities = [decode_identity(path.read_bytes()) for path in sorted(spool.glob(f"*/{IDENTITY}"))]
+    return [identity.producer for identity in identities if identity is not None]

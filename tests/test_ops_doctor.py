@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import os
@@ -20,7 +21,11 @@ from ops.doctor import CHECKS, Requirement, doctor, parse_requirement, satisfies
 from service.config import Config
 from service.security.key import new_key
 from service.security.keyfile import KeyFile
+from telemetry.batch import Position
 from telemetry.identity import identify
+from telemetry.seal import Seal, key_beside
+from telemetry.slot import IDENTITY, Identity, encode_identity
+from telemetry.stream import RedisStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,6 +189,28 @@ def test_a_redis_that_would_lose_events_or_is_another_archives_is_a_fault(config
         client.set("recollect:owner", "another-archive")
         status, sentence = _finding(configured, "redis")
         assert (status, "belongs to the archive another-archive" in sentence) == ("fail", True)
+
+
+async def _publish(url: str, seal: Seal) -> None:
+    stream = RedisStream(url, seal=seal)
+    await stream.connect()
+    await stream.publish({"01a1": Position(1, 9)})
+    await stream.close()
+
+
+def test_a_watermark_that_our_replicas_would_not_believe_is_a_fault(config: Config, redis_server: Any) -> None:
+    """A machine without the consumer's key never lets go of what is archived; the sentence says what to copy."""
+    config = dataclasses.replace(config, redis_url=redis_server.url)
+    slot = config.spool_dir / "0"
+    slot.mkdir(parents=True)
+    (slot / IDENTITY).write_bytes(encode_identity(Identity("01a1", 1)))
+    asyncio.run(_publish(redis_server.url, Seal(key_beside(config.archive_dir))))
+    status, sentence = _finding(config, "redis")
+    assert status != "fail", sentence
+    asyncio.run(_publish(redis_server.url, Seal(b"another" * 5)))
+    status, sentence = _finding(config, "redis")
+    assert status == "fail"
+    assert "copy the consumer's key file here" in sentence
 
 
 def test_the_redis_that_up_started_is_looked_at_on_its_socket(config: Config, redis_server: Any) -> None:
