@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import sys
 from typing import cast
 
@@ -23,11 +24,16 @@ from service.protocol import Protocol, guarded
 
 
 def announce(sentence: str) -> None:
-    """Tell the terminal one thing, at once."""
-    # A reader of our output that went away is no reason not to serve.
-    with contextlib.suppress(OSError):
-        sys.stdout.write(f"{sentence}\n")
+    """Tell the terminal one thing, at once, unless nobody reads what is written there."""
+    line = f"{sentence}\n".encode(errors="replace")[: select.PIPE_BUF]
+    # A reader of our output that went away, or does not read, is no reason not to serve.
+    with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
+        output = sys.stdout.fileno()
+        ready = select.poll()
+        ready.register(output, select.POLLOUT)
+        if ready.poll(0):
+            os.write(output, line)
 
 
 class Listener:
