@@ -39,6 +39,7 @@ class Route:
 
 ROUTES = (
     Route("/recommend/", "list_text"),
+    Route("/recommend", "list_text"),
     Route("/v1/recommendations/", "list_json"),
     Route("/v1/recommendations", "model"),
     Route("/v1/popular", "list_json"),

@@ -28,6 +28,8 @@ ROUTES: Final = (
     Route("POST", "/v1/recommendations", "recommend", handlers.recommend_post),
     Route("GET", "/v1/items/{item_id}/similar", "recommend", handlers.similar),
     # Ids in the query, for those that no path takes through nginx or a browser: ../.. leads above the root.
+    Route("GET", "/recommend", "recommend", handlers.recommend_plain),
+    Route("GET", "/v1/recommendations", "recommend", handlers.recommend_get),
     Route("GET", "/v1/items/similar", "recommend", handlers.similar),
     Route("DELETE", "/v1/users", "erase", handlers.forget),
     Route("GET", "/v1/popular", "recommend", handlers.popular),

@@ -35,8 +35,8 @@ _CHECKED_AGAIN: Final = {"Cache-Control": "no-cache"}
 
 
 async def recommend_plain(request: web.Request) -> web.Response:
-    """GET /recommend/{user_id}: up to 20 item ids as one line of text."""
-    inputs.query(request, ())
+    """GET /recommend/{user_id}, or /recommend?user_id=…: up to 20 item ids as one line of text."""
+    inputs.query(request, _queried(request, "user_id"))
     answer = await _recommend(request, inputs.identity(request, "user_id"), wire.PLAIN_LIMIT)
     body = wire.plain_list([item["item_id"] for item in answer["items"]])
     response = Reply(body, "text/plain; charset=utf-8")
@@ -46,8 +46,8 @@ async def recommend_plain(request: web.Request) -> web.Response:
 
 
 async def recommend_get(request: web.Request) -> web.Response:
-    """GET /v1/recommendations/{user_id}?n=10: the same list as JSON."""
-    n = inputs.number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
+    """GET /v1/recommendations/{user_id}?n=10, or /v1/recommendations?user_id=…: the same list as JSON."""
+    n = inputs.number(request, "n", wire.N_DEFAULT, wire.N_LIMIT, _queried(request, "user_id"))
     answer = await _recommend(request, inputs.identity(request, "user_id"), n)
     return _marked(_json(answer), answer)
 

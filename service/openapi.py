@@ -89,6 +89,7 @@ _LISTED: Final = {
 }
 _SERVED: Final = "The list is recorded as shown to a user."
 _ERASED: Final = "This erases the user for good: from every model, and what they did and were shown."
+_QUERIED: Final = "The same for an id that no path can hold, such as ../.."
 _TEXT: Final = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -149,6 +150,11 @@ def _paths() -> dict[str, Any]:
         "description": "The same on every attempt, and on nothing else; events without an event_id get <key>-<index>.",
         "schema": {"type": "string", "pattern": wire.KEY_PATTERN},
     }
+    plain = {
+        "description": "Ids, best first; a comma or per cent sign inside an id is percent-encoded.",
+        "headers": _PLAIN_HEADERS,
+        "content": {"text/plain": {"schema": {"type": "string"}, "example": "318,527,50\n"}},
+    }
     body = (RequestTimedOut.status, Invalid.status)
     invalid = Invalid.status
     return {
@@ -156,17 +162,22 @@ def _paths() -> dict[str, Any]:
             "get": _operation(
                 "recommendPlain",
                 f"Up to {wire.PLAIN_LIMIT} item ids as one comma separated line",
-                {
-                    "200": {
-                        "description": "Ids, best first; a comma or per cent sign inside an id is percent-encoded.",
-                        "headers": _PLAIN_HEADERS,
-                        "content": {"text/plain": {"schema": {"type": "string"}, "example": "318,527,50\n"}},
-                    }
-                },
+                {"200": plain},
                 invalid,
                 effect=_SERVED,
                 scope="recommend",
                 parameters=[user],
+            )
+        },
+        "/recommend": {
+            "get": _operation(
+                "recommendPlainTo",
+                _QUERIED,
+                {"200": plain},
+                invalid,
+                effect=_SERVED,
+                scope="recommend",
+                parameters=[{**user, "in": "query"}],
             )
         },
         "/v1/recommendations/{user_id}": {
@@ -181,6 +192,15 @@ def _paths() -> dict[str, Any]:
             )
         },
         "/v1/recommendations": {
+            "get": _operation(
+                "recommendTo",
+                _QUERIED,
+                {"200": _LISTED},
+                invalid,
+                effect=_SERVED,
+                scope="recommend",
+                parameters=[{**user, "in": "query"}, n],
+            ),
             "post": _operation(
                 "recommendWith",
                 "A list with an offset, exclusions or candidates of your own",
@@ -189,7 +209,7 @@ def _paths() -> dict[str, Any]:
                 effect=_SERVED,
                 scope="recommend",
                 body="RecommendationsRequest",
-            )
+            ),
         },
         "/v1/items/{item_id}/similar": {
             "get": _operation(
@@ -206,7 +226,7 @@ def _paths() -> dict[str, Any]:
         "/v1/items/similar": {
             "get": _operation(
                 "similarTo",
-                "The same for an id that no path can hold, such as ../..",
+                _QUERIED,
                 {"200": _LISTED},
                 NotFound.status,
                 invalid,
@@ -254,7 +274,7 @@ def _paths() -> dict[str, Any]:
         "/v1/users": {
             "delete": _operation(
                 "forgetUser",
-                "The same for an id that no path can hold, such as ../..",
+                _QUERIED,
                 {"202": _content("The erase was ordered", "Erasure")},
                 invalid,
                 effect=_ERASED,

@@ -620,7 +620,8 @@ async def test_a_fault_of_ours_is_a_plain_500(client: Client, parts: Parts, monk
 async def test_head_is_get_without_its_body(client: Client, parts: Parts, path: str) -> None:
     """And without what a list leaves behind: nothing was shown, so nothing was served and no list has an id."""
     path = path.replace("{user_id}", "u1").replace("{item_id}", "i1")
-    path += "?item_id=i1" if path == "/v1/items/similar" else ""
+    queried = {"/v1/items/similar": "?item_id=i1", "/recommend": "?user_id=u1", "/v1/recommendations": "?user_id=u1"}
+    path += queried.get(path, "")
     async with client.head(path) as head:
         assert (head.status, await head.read()) == (200, b"")
     assert held(parts) == []

@@ -51,6 +51,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         "/v1/items/..%2F..%2Fdocs/similar",
         "/v1/items/similar?item_id=..%2F..%2F..%2Fetc",
         "/v1/users?user_id=..%2F..%2F..%2Fetc",
+        "/recommend?user_id=..%2F..%2Fetc",
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
@@ -79,7 +80,7 @@ def test_health_is_looked_at(shared: Installation) -> None:
         assert _sent(shared, b"GET " + path + b" HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.parametrize("path", ["/recommend", "/v1/items", "/v1", "/docs/", "/"])
+@pytest.mark.parametrize("path", ["/v1/items", "/v1", "/docs/", "/"])
 def test_no_answer_sends_a_client_to_another_host(shared: Installation, path: str) -> None:
     """What a Host header says goes into no redirect, for there is none; the answer says where the routes are."""
     status, headers, said = shared.get(path, headers={"Host": "evil.example.com"})
