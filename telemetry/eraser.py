@@ -24,7 +24,7 @@ from telemetry.account import Erasure, FileLength
 from telemetry.archive import Archive
 from telemetry.counters import ConsumerCounters
 from telemetry.erasure import Forgetter
-from telemetry.erasures import AT_ONCE
+from telemetry.erasures import AT_ONCE, EXPIRED_AT_ONCE
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.notes import ConsumerObserver, EraseFailed, Forgot, tell
 from telemetry.parts import sync_directory
@@ -38,6 +38,7 @@ _LONGEST_PAUSE_S = 30.0
 _REST = 4
 # Receipts that are of no use any more go even if nobody asks for an erase.
 _IDLE_S = 3600.0
+_BETWEEN_STEPS_S = 0.05
 
 
 class Eraser:
@@ -86,7 +87,11 @@ class Eraser:
                 before = self._counters.forgotten
                 try:
                     left = await self._work_off(thread)
-                    await finish(self._archive.expire_erasures(self._settings.seen_days))
+                    expired = EXPIRED_AT_ONCE
+                    while expired == EXPIRED_AT_ONCE:
+                        expired = await finish(self._archive.expire_erasures(self._settings.seen_days))
+                        # Commits take their turn.
+                        await asyncio.sleep(_BETWEEN_STEPS_S)
                 except LeaseLostError:
                     raise
                 except ArchiveError as error:

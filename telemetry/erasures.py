@@ -5,8 +5,8 @@ Invariants:
 - A file is replaced in one transaction of {its row, the account of the lines left out, the receipt's counts}, by
   the holder of the lease, and only while the row is as it was read and sealed.
 - The user's id is in the clear only until the erasure is done; then its digest is all there is.
-- An erase that found nothing is kept for the window of late events only, and of those a million at most: ids that
-  the archive has never seen cannot make it grow for ever.
+- An erase that found nothing is kept for the window of late events only, and of those a quarter of a million at
+  most: ids that the archive has never seen cannot make it grow for ever.
 """
 
 import hmac
@@ -19,7 +19,9 @@ from telemetry.erasure import Forgotten
 
 AT_ONCE: Final = 10_000
 # Of erases that found nothing; anybody who may ask for an erase can make as many as they like.
-MOST_EMPTY: Final = 1_000_000
+MOST_EMPTY: Final = 250_000
+# So many at a time, so that no commit waits for long.
+EXPIRED_AT_ONCE: Final = 200
 # SQLite takes at least 250 variables in one statement.
 _KEYS_PER_QUERY: Final = 200
 _EMPTY: Final = "done_at IS NOT NULL AND events = 0 AND models = 0"
@@ -182,7 +184,7 @@ class Erasures:
             most: Of the others the newest stay, as many as this.
 
         Returns:
-            How many were dropped.
+            How many were dropped, `EXPIRED_AT_ONCE` at most: then there may be more.
 
         Raises:
             LeaseLostError: The lease is not ours any more; nothing was changed.
@@ -192,13 +194,15 @@ class Erasures:
             (oldest, count) = self._sql.execute(
                 f"SELECT min(done_at), count(*) FROM erasures WHERE {_EMPTY}"  # noqa: S608 - our own words
             ).fetchone()
-        if count <= most and (oldest is None or oldest >= done_before):
+        is_old = oldest is not None and oldest < done_before
+        at_once = EXPIRED_AT_ONCE if is_old else min(count - most, EXPIRED_AT_ONCE)
+        if at_once <= 0:
             return 0
         with self._db.held(lease_epoch):
             return self._sql.execute(
-                f"DELETE FROM erasures WHERE {_EMPTY} AND (done_at < ? OR erase_id IN"  # noqa: S608 - our own words
-                f" (SELECT erase_id FROM erasures WHERE {_EMPTY} ORDER BY done_at DESC, erase_id LIMIT -1 OFFSET ?))",
-                (done_before, most),
+                "DELETE FROM erasures WHERE erase_id IN"  # noqa: S608 - our own words
+                f" (SELECT erase_id FROM erasures WHERE {_EMPTY} AND (done_at < ? OR ?) ORDER BY done_at LIMIT ?)",
+                (done_before, not is_old, at_once),
             ).rowcount
 
     def _cut(self, run: Removed) -> None:
