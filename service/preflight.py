@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from service.errors import RunError
 from service.streams import stream_of
 from telemetry.errors import ArchiveError, StreamError
-from telemetry.identity import identify, known_identity
+from telemetry.identity import identify, is_copy, known_identity
 from telemetry.ownership import Leave, Mark, foreign, leave
 from telemetry.rehearsal import Rehearsal, Side, rehearse
 from telemetry.seal import Seal
@@ -46,7 +46,13 @@ def require_redis(config: Config, *sides: Side, claim: bool = False) -> Rehearsa
     if faults := found.faults(*sides):
         raise RunError(f"RECOLLECT_REDIS_URL names {found.where}, which cannot carry telemetry: {'; '.join(faults)}")
     if Side.CONSUMER in sides:
-        ours = identify(config.archive_dir)
+        if not claim and is_copy(config.archive_dir):
+            raise RunError(
+                f"{config.archive_dir} is a copy of an archive in another folder: if that one is not in use any more, "
+                "go on in its place with --claim; else give this one another RECOLLECT_REDIS_NAMESPACE or Redis, and "
+                "an identity of its own with --claim"
+            )
+        ours = identify(config.archive_dir, claim=claim)
         there = asyncio.run(_mark(config, ours, claim=claim)) if found.away is None else None
         if there is not None and there.archive != ours.archive:
             raise foreign(place, there, ours.archive)
@@ -89,7 +95,7 @@ def claim_place(config: Config) -> None:
     Raises:
         TelemetryError: Redis does not answer or refuses, or the archive cannot be used.
     """
-    asyncio.run(_mark(config, identify(config.archive_dir), claim=True))
+    asyncio.run(_mark(config, identify(config.archive_dir, claim=True), claim=True))
 
 
 async def _mark(config: Config, ours: Mark, *, claim: bool) -> Mark | None:

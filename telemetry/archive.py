@@ -270,7 +270,7 @@ class Archive:
             ArchiveError: The catalogue cannot be written.
         """
         if where != self.place:
-            await self._in_sql(self._held()[0].remember_place, where)
+            await self._in_sql(self._held()[0].remember, "place", where)
             self.place = where
 
     async def open_erasures(self, after: Erasure | None = None) -> list[Erasure]:
@@ -358,7 +358,7 @@ class Archive:
             raise ArchiveError(f"the archive {self.root} cannot be made: {error.strerror}") from None
         self._catalogue = Catalogue(self.root)
         self._identity = self._catalogue.mark()
-        self.place = self._catalogue.place()
+        self.place = self._catalogue.setting("place")
         self._attempts = Attempts(self._catalogue.database, self._run)
         self._erasures = Erasures(self._catalogue.database)
         self._retirements = Retirements(self._catalogue.database)

@@ -146,24 +146,28 @@ class Catalogue:
         with self._db.transaction():
             self._sql.execute("UPDATE settings SET value = ? WHERE name = 'mark'", (str(mark),))
 
-    def place(self) -> str | None:
-        """Read where the archive's mark was left last.
-
-        Returns:
-            The place, in words; None if it was left nowhere yet.
-        """
-        with self._db.reading():
-            found = self._sql.execute("SELECT value FROM settings WHERE name = 'place'").fetchone()
-        return None if found is None else str(found[0])
-
-    def remember_place(self, where: str) -> None:
-        """Remember where the archive's mark is.
+    def setting(self, name: str) -> str | None:
+        """Read one of the catalogue's settings.
 
         Args:
-            where: The place, in words.
+            name: Which one.
+
+        Returns:
+            Its value; None if it has none yet.
+        """
+        with self._db.reading():
+            found = self._sql.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def remember(self, name: str, value: str) -> None:
+        """Replace one of the catalogue's settings.
+
+        Args:
+            name: Which one.
+            value: From now on.
         """
         with self._db.transaction():
-            self._sql.execute("INSERT OR REPLACE INTO settings VALUES ('place', ?)", (where,))
+            self._sql.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
     def watermarks(self) -> dict[str, Position]:
         """Read how far each producer is archived.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from telemetry.archive import Archive
 from telemetry.consumer import Consumer
 from telemetry.events import Served, decode
-from telemetry.identity import identify, known_identity
+from telemetry.identity import identify, is_copy, known_identity
 from telemetry.notes import ConsumerNote, Disconnected, ProducerNote
 from telemetry.ownership import Leave, Mark, leave
 from telemetry.producer import Producer
@@ -68,6 +69,27 @@ def test_an_archive_keeps_the_identity_that_it_was_given(tmp_path: Path) -> None
     assert known_identity(tmp_path / "archive") == identify(tmp_path / "archive") == mark
     assert identify(tmp_path / "archive", in_place_of=Mark("x")) == Mark(mark.archive, ("x",))
     assert known_identity(tmp_path / "archive") == Mark(mark.archive, ("x",))
+
+
+def test_a_copy_of_an_archive_is_told_from_the_archive(tmp_path: Path) -> None:
+    """Another file in another folder; renamed, or restored where it was, it is the archive itself."""
+    root, copy = tmp_path / "archive", tmp_path / "copy"
+    mark = identify(root)
+    shutil.copytree(root, copy)
+    assert (is_copy(root), is_copy(copy)) == (False, True)
+    assert identify(copy) == mark
+    assert is_copy(copy)
+    own = identify(copy, claim=True)
+    assert (own.archive != mark.archive, own.replaced) == (True, (mark.archive,))
+    assert not is_copy(copy)
+    assert identify(copy, claim=True) == own
+    root.rename(tmp_path / "renamed")
+    assert not is_copy(tmp_path / "renamed")
+    assert identify(tmp_path / "renamed", claim=True) == mark
+    shutil.copytree(tmp_path / "renamed", tmp_path / "backup")
+    shutil.rmtree(tmp_path / "renamed")
+    shutil.copytree(tmp_path / "backup", tmp_path / "renamed")
+    assert not is_copy(tmp_path / "renamed")
 
 
 class Installation:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -14,6 +16,7 @@ import psutil
 import pytest
 
 from service.config import Config
+from service.errors import RunError
 from service.models.snapshot import ModelSnapshot
 from service.preflight import require_redis
 from telemetry.errors import ForeignRedisError
@@ -107,6 +110,24 @@ def test_of_two_that_start_at_once_one_is_refused(redis_server: Any, tmp_path: P
         client.delete("recollect:owner")
         assert [start(config) for config in configs] == ["started", "started"]
         client.config_set("maxmemory", 0)
+
+
+def test_a_copy_of_an_installation_is_refused_until_it_is_told_what_it_is(redis_server: Any, tmp_path: Path) -> None:
+    """It gets an identity of its own then: by itself in another namespace, in the original's place in the same one."""
+    one, two = (Config(home=tmp_path / name, redis_url=redis_server.url) for name in ("one", "two"))
+    require_redis(one, *Side)
+    shutil.copytree(one.home, two.home)
+    with pytest.raises(RunError, match="is a copy of an archive in another folder"):
+        require_redis(two, *Side)
+    by_itself = dataclasses.replace(two, redis_namespace="two")
+    require_redis(by_itself, *Side, claim=True)
+    require_redis(by_itself, *Side)
+    require_redis(one, *Side)
+    with pytest.raises(ForeignRedisError):
+        require_redis(two, *Side)
+    require_redis(two, *Side, claim=True)
+    with pytest.raises(ForeignRedisError):
+        require_redis(one, *Side)
 
 
 async def test_with_the_same_namespace_the_second_is_refused(
