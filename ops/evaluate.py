@@ -216,18 +216,19 @@ def _shown(comparison: dict[str, Any]) -> list[str]:
 
 
 def _row(result: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
-    from service.training.evaluation.measures import shown
+    from service.training.evaluation.measures import RATING_MEASURES, shown
 
     row = {"algorithm": result["label"]}
     for name in names:
         measure = result["measures"].get(name)
+        text = shown if name in RATING_MEASURES else "{:.4f}".format
         if measure is None or measure["mean"] is None:
             row[name] = "-"
         elif measure["ci95"] is None or name.startswith("coverage"):
-            row[name] = shown(measure["mean"])
+            row[name] = text(measure["mean"])
         else:
             low, high = measure["ci95"]
-            row[name] = f"{shown(measure['mean'])} ±{shown((high - low) / 2)}"
+            row[name] = f"{text(measure['mean'])} ±{text((high - low) / 2)}"
     if result["failed"] is not None:
         return row | dict.fromkeys(("fit_s", "predict_s", "model_mib", "peak_mib"), "-")
     return row | {

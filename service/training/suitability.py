@@ -1,6 +1,7 @@
 """Which kind of model data can teach: without ratings a model that predicts ratings learns noise (pure).
 
-Measured on MovieLens 1M without its ratings, svd lists with an NDCG@10 of .003, and counting with one of .188.
+On five random folds of MovieLens 1M without its ratings svd lists with an NDCG@10 of .001, popularity with one of .20,
+and ials with one of .43.
 """
 
 from __future__ import annotations
