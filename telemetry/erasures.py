@@ -5,7 +5,7 @@ Invariants:
 - A file is replaced in one transaction of {its row, the account of the lines left out, the receipt's counts}, by
   the holder of the lease, and only while the row is as it was read and sealed.
 - The user's id is in the clear only until the erasure is done; then its digest is all there is.
-- An erase that found nothing is kept for the window of late events only, and of those a quarter of a million at
+- An erase that found nothing is kept for the window of late events only, and of those a hundred thousand at
   most: ids that the archive has never seen cannot make it grow for ever.
 """
 
@@ -19,7 +19,7 @@ from telemetry.erasure import Forgotten
 
 AT_ONCE: Final = 10_000
 # Of erases that found nothing; anybody who may ask for an erase can make as many as they like.
-MOST_EMPTY: Final = 250_000
+MOST_EMPTY: Final = 100_000
 # So many at a time, so that no commit waits for long.
 EXPIRED_AT_ONCE: Final = 200
 # SQLite takes at least 250 variables in one statement.
@@ -190,11 +190,12 @@ class Erasures:
             LeaseLostError: The lease is not ours any more; nothing was changed.
         """
         with self._db.reading():
-            # No transaction where there is nothing to do: this is asked after every round.
-            (oldest, count) = self._sql.execute(
-                f"SELECT min(done_at), count(*) FROM erasures WHERE {_EMPTY}"  # noqa: S608 - our own words
-            ).fetchone()
-        is_old = oldest is not None and oldest < done_before
+            # No transaction where there is nothing to do, and no counting where that is not the question.
+            (oldest,) = self._sql.execute(f"SELECT min(done_at) FROM erasures WHERE {_EMPTY}").fetchone()  # noqa: S608 - our own words
+            is_old = oldest is not None and oldest < done_before
+            count = most
+            if oldest is not None and not is_old:
+                (count,) = self._sql.execute(f"SELECT count(*) FROM erasures WHERE {_EMPTY}").fetchone()  # noqa: S608 - our own words
         at_once = EXPIRED_AT_ONCE if is_old else min(count - most, EXPIRED_AT_ONCE)
         if at_once <= 0:
             return 0
