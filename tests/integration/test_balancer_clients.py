@@ -44,7 +44,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         "RECOLLECT_CLIENT_REQUESTS_PER_S": "1",
         "RECOLLECT_KEY_REQUESTS_PER_S": "1",
         "RECOLLECT_CLIENT_BURST": "3",
-        "RECOLLECT_CLIENT_TIMEOUT_S": "1",
+        "RECOLLECT_CLIENT_TIMEOUT_S": "2",
     }
     made.start_and_wait()
     yield made
