@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -25,13 +24,12 @@ from ops.up import (
     spares,
     supervise,
 )
-from service.errors import ModelError, ModelMissing, ModelRefused
-from service.models import artefact
+from service.errors import ModelError
+from service.models.active import load_active
 from service.preflight import require_slots
-from telemetry.aside import aside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from loadbalancer.roster import Row
@@ -156,27 +154,13 @@ def _require_model(config: Config) -> None:
     Raises:
         ModelError: nothing is active, or it cannot be loaded, or the model store does not answer.
     """
-
-    def load() -> None:
-        version = artefact.active_version(config.models_dir)
-        if version is None:
-            raise ModelMissing(f"nothing is active in {config.models_dir}")
-        artefact.load(config.models_dir / version)
-
     try:
-        asyncio.run(_within(load, config.models.load_timeout_s))
+        load_active(config.models_dir, config.models.load_timeout_s)
     except ModelError as error:
         raise type(error)(
             f"No replica was restarted, for it would be left without a model: {error}. Activate another version"
             " (recollect models list shows them), or train one"
         ) from error
-
-
-async def _within(load: Callable[[], None], timeout_s: float) -> None:
-    try:
-        await asyncio.wait_for(aside(load, "model-loader"), timeout_s)
-    except TimeoutError:
-        raise ModelRefused(f"the active model was not read within {timeout_s:g} s") from None
 
 
 def reload(config: Config, *, environ: Mapping[str, str] = os.environ) -> int:

@@ -251,13 +251,18 @@ def _settings(_: Config) -> Judgement:
 
 
 def _model(config: Config) -> Judgement:
+    from service.errors import ModelMissing
     from service.models import artefact
+    from service.models.active import load_active
 
-    version = artefact.active_version(config.models_dir)
-    if version is None:
+    try:
+        model = load_active(config.models_dir, config.models.load_timeout_s)
+    except ModelMissing:
+        # What is active and gone is worse than nothing active.
+        if artefact.active_version(config.models_dir) is not None:
+            raise
         return "warn", "No model is active yet; recollect train or recollect up makes one."
-    snapshot = artefact.load(config.models_dir / version)
-    return "ok", f"{version}: {len(snapshot.users)} users, {len(snapshot.items)} items, {snapshot.n_factors} factors."
+    return "ok", f"{model.version}: {len(model.users)} users, {len(model.items)} items, {model.n_factors} factors."
 
 
 CHECKS: dict[str, Callable[[Config], Judgement]] = {

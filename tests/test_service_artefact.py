@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from scipy.sparse import csr_array
 
 from service.errors import ModelError, ModelMissing, ModelRefused
 from service.models import artefact, scoring
+from service.models.active import load_active
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.publication import activate
@@ -206,6 +208,13 @@ def _endless_array(directory: Path) -> None:
     _edit(lambda m: m["arrays"]["item_bias"].update(shape=[1 << 38]))(directory)
 
 
+def _endless_ids(directory: Path) -> None:
+    """Ids take far more memory than their offsets take on the disk."""
+    with (directory / "user_id_offsets.bin").open("ab") as file:
+        file.truncate(1 << 36)
+    _edit(lambda m: m["arrays"]["user_id_offsets"].update(shape=[1 << 33]))(directory)
+
+
 def _no_items(directory: Path) -> None:
     for name in ("item_ids", "item_bias", "popularity", "history_indices", "history_values"):
         _array(name, lambda array: array[:0])(directory)
@@ -249,6 +258,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "link instead of a version": _link_the_version,
     "manifest without end": _endless_manifest,
     "array without end": _endless_array,
+    "ids without end": _endless_ids,
     "shape of many numbers": _edit(lambda m: m["arrays"]["user_bias"].update(shape=[1] * 10_000)),
     "shape too long for a file": _edit(lambda m: m["arrays"]["user_bias"].update(shape=[10**4000])),
     "shape that is a float": _edit(lambda m: m["arrays"]["user_bias"].update(shape=[4.0])),
@@ -349,6 +359,22 @@ def test_loading_can_be_ended_between_two_pieces(tmp_path: Path, snapshot: Model
 
     with pytest.raises(ModelRefused, match="enough"):
         artefact.load(directory, given_up)
+
+
+def test_a_command_waits_for_the_active_model_no_longer_than_it_may(
+    tmp_path: Path, snapshot: ModelSnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model store that hangs must not hang whoever asks about it."""
+    with pytest.raises(ModelMissing, match="nothing is active"):
+        load_active(tmp_path, 60.0)
+    version = published(tmp_path, snapshot)
+    activate(tmp_path, version)
+    assert load_active(tmp_path, 60.0).version == version
+    healed = threading.Event()
+    monkeypatch.setattr(artefact, "active_version", lambda _directory: healed.wait())
+    with pytest.raises(ModelRefused, match=r"was not read within 0\.01 s"):
+        load_active(tmp_path, 0.01)
+    healed.set()
 
 
 def test_a_pipe_or_a_link_is_no_active_file(tmp_path: Path, snapshot: ModelSnapshot) -> None:

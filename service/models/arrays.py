@@ -47,6 +47,8 @@ _DIMENSIONS: Final = {"user_factors": 2, "item_factors": 2}
 # No file is longer, so no product of a shape can be either.
 _LONGEST: Final = 1 << 62
 _PIECE_BYTES: Final = 1 << 20
+# What an id takes in memory besides its own bytes: a string, a place in a list and one in a hash map.
+_ID_BYTES: Final = 200
 # Entries of a sparse matrix that are looked at together, for a bound on what that takes.
 _ENTRIES: Final = 1 << 22
 
@@ -71,10 +73,9 @@ def read(directory: Path, described: dict[str, Any], names: Iterable[str], alive
     version = directory.name
     checked = {name: _described(version, name, described.get(name)) for name in names}
     needed_bytes, memory_bytes = sum(bytes_ for _, bytes_, _ in checked.values()), _memory_bytes()
+    needed_bytes += sum(_ID_BYTES * checked[name][0][0] for name in checked if name.endswith("_id_offsets"))
     if needed_bytes > memory_bytes:
-        raise ModelRefused(
-            f"{version}: its arrays have {needed_bytes} bytes, and this machine has {memory_bytes} of memory"
-        )
+        raise ModelRefused(f"{version}: it needs {needed_bytes} bytes, and this machine has {memory_bytes} of memory")
     return {
         name: _map(directory / f"{name}.bin", name, shape, size_bytes, sha256, alive)
         for name, (shape, size_bytes, sha256) in checked.items()

@@ -1,0 +1,41 @@
+"""The active model, loaded for a command that must end even where the model store hangs.
+
+Invariant: it takes no longer than the caller allows; a thread that does not come back is left to itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from service.errors import ModelMissing, ModelRefused
+from service.models import artefact
+from service.models.snapshot import ModelSnapshot
+from telemetry.aside import aside
+
+
+def load_active(models_dir: Path, timeout_s: float) -> ModelSnapshot:
+    """Load what ACTIVE names; call it where no event loop runs.
+
+    Args:
+        models_dir: where models are published.
+        timeout_s: how long it may take.
+
+    Raises:
+        ModelMissing: nothing is active, or the version is gone.
+        ModelRefused: it cannot be served, or was not read in time.
+    """
+
+    def load() -> ModelSnapshot:
+        version = artefact.active_version(models_dir)
+        if version is None:
+            raise ModelMissing(f"nothing is active in {models_dir}")
+        return artefact.load(models_dir / version)
+
+    async def within() -> ModelSnapshot:
+        try:
+            return await asyncio.wait_for(aside(load, "model-loader"), timeout_s)
+        except TimeoutError:
+            raise ModelRefused(f"the active model in {models_dir} was not read within {timeout_s:g} s") from None
+
+    return asyncio.run(within())
