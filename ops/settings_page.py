@@ -17,8 +17,8 @@ this page to the code; `python -m ops.settings_page > docs/settings.md` writes i
 
 ## recollect.toml
 
-In the file a setting is called as its variable, without `RECOLLECT_` and in small letters; relative paths are relative
-to the file's folder:
+In the file a setting is called as its variable, without `RECOLLECT_` and in small letters. Relative paths in it are
+relative to the file's folder, those in the environment to the working directory:
 
 ```toml
 home = "/srv/recollect"
