@@ -108,7 +108,7 @@ def up(
         say(f"starting {own_redis}the consumer, {settings.replicas} replicas and {settings.balancers} nginx")
         parts = installation.lay_out(plan)
         if redis is not None and (where := sockets.outside(config.home)) is not None:
-            say(f"the path of {config.home} is too long for a socket: Redis listens in {where}, until it stops")
+            say(f"no socket can lie in {config.home / 'run'}: Redis listens in {where}, until it stops")
         supervise(
             config.home,
             parts,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +72,7 @@ def test_what_a_killed_holder_left_is_removed_by_the_next(short_path: Path, temp
 
 
 def test_what_is_not_ours_is_not_removed(short_path: Path, temporary: Path) -> None:
-    """The name may have been taken by somebody else, or the link may point anywhere."""
+    """The name may have been taken by somebody else, or the file may name anything."""
     where = _home(short_path, 200)
     directory = sockets.place(where, "s.sock").parent
     directory.rmdir()
@@ -79,10 +81,29 @@ def test_what_is_not_ours_is_not_removed(short_path: Path, temporary: Path) -> N
     directory.symlink_to(precious)
     sockets.remove(where)
     assert precious.is_dir()
-    (where / "run" / "sockets").symlink_to(precious)
-    sockets.remove(where)
-    assert precious.is_dir()
-    assert not (where / "run" / "sockets").is_symlink()
+    for name in (str(precious), "", "relative", "/\0"):
+        (where / "run" / "sockets").write_text(name)
+        sockets.remove(where)
+        assert precious.is_dir()
+        assert not (where / "run" / "sockets").exists()
+
+
+def test_a_file_system_that_holds_no_sockets_is_left(
+    short_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a folder that a virtual machine shares with its host."""
+
+    class Refusing(socket.socket):
+        def bind(self, address: Any) -> None:
+            if b"/run/" in address:
+                raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+            super().bind(address)
+
+    monkeypatch.setattr("loadbalancer.sockets.socket.socket", Refusing)
+    with home.held(short_path / "var"):
+        path = sockets.place(short_path / "var", "s.sock")
+        assert path.parent.parent == temporary
+    assert list(temporary.iterdir()) == []
 
 
 def test_without_any_place_the_home_is_named(
