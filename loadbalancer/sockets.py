@@ -56,7 +56,7 @@ def place(home: Path, name: str) -> Path:
                     (run / _NAMED_IN).write_bytes(os.fsencode(directory))
                     return directory / name
             except OSError:
-                # What no file names, nobody would remove.
+                # What no file names would be left behind.
                 pass
             directory.rmdir()
     raise BadSetting(

@@ -9,7 +9,7 @@ CLUSTER: Final = "it is a node of a Redis Cluster, which is not supported; name 
 
 
 class Meaning(NamedTuple):
-    """What a refusal means; lasting, if it stays as long as nobody changes the configuration."""
+    """What a refusal means; lasting, if it stays until the configuration changes."""
 
     sentence: str
     lasting: bool

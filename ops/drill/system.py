@@ -115,7 +115,7 @@ class System:
         )
 
     def redis(self) -> int | Path | None:
-        """Return the port or socket of Redis itself, behind any proxy of ours; None if it is somebody else's."""
+        """Return the port or socket of Redis itself, behind any proxy of ours; None without one of its own."""
         if self.prepared is not None and self.prepared.redis is not None:
             return self.prepared.redis
         row = self.row(REDIS)
