@@ -70,9 +70,8 @@ class Protocol(web.RequestHandler):
                 if not lists.full:
                     lists.enter()
                     self._arrived_s = self._loop.time()
-                elif _is_one(data) and not self._close and not self._force_close:
+                elif _is_one(data) and self._refuse():
                     lists.refuse()
-                    self._refuse()
                     return
         super().data_received(data)
 
@@ -87,12 +86,15 @@ class Protocol(web.RequestHandler):
         arrived_s, self._arrived_s = self._arrived_s, 0.0
         return arrived_s or None
 
-    def _refuse(self) -> None:
+    def _refuse(self) -> bool:
+        """Refuse what came, unless the connection is closing or its client does not read; returns whether it was."""
         transport = self.transport
-        if transport is not None:
-            # It is in use: not to be closed as idle.
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            transport.write(_refusal(rfc822_formatted_time()))
+        if transport is None or self._close or self._force_close or transport.get_write_buffer_size():
+            return False
+        # It is in use: not to be closed as idle.
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        transport.write(_refusal(rfc822_formatted_time()))
+        return True
 
     def handle_error(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -317,3 +318,24 @@ async def test_a_client_that_leaves_takes_no_place_with_it(
         writer.transport.abort()
     await await_until(lambda: replica.admission.lists.open == 0, what="the places")
     assert [answer.status for answer in (await replica.say(LIST))[0]] == [200]
+
+
+async def test_refusals_that_nobody_reads_are_not_heaped_up(replica: Replica) -> None:
+    """A client that asks and never reads waits for itself; what it may have waiting is bounded."""
+    with full(replica.admission.lists):
+        reader, writer = await asyncio.open_connection("127.0.0.1", replica.port, limit=1)
+        # Small buffers of the kernel, so that few answers fill them.
+        client = writer.get_extra_info("socket")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        before, sent = replica.admission.lists.refused, 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 100_000:
+                async with asyncio.timeout(1.0):
+                    writer.write(LIST)
+                    await writer.drain()
+                sent += 1
+                if sent % 50 == 0:
+                    await asyncio.sleep(0)
+        assert replica.admission.lists.refused - before < sent
+        writer.transport.abort()
+        del reader
