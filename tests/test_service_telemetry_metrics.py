@@ -12,9 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
+from service.admission import Admission
 from service.config import LogConfig
 from service.logs import ApplicationLog
-from service.metrics import Metrics, collect_from
+from service.metrics import Metrics, admission_metrics, collect_from
 from service.security.gate import Gate
 from service.security.keyfile import KeyFile
 from service.security.metrics import key_metrics
@@ -129,6 +130,7 @@ def test_every_metric_of_an_alarm_exists_from_the_start(
     gate = Gate()
     watcher = KeyWatcher(KeyFile(tmp_path / "security"), gate, lambda _: None, lambda _: None)
     collect_from(metrics.registry, lambda: key_metrics(gate, watcher))
+    collect_from(metrics.registry, lambda: admission_metrics(Admission(0.1, 0.1)))
     consumer = Consumer(MemoryStream(MemoryServer()), Archive(tmp_path / "archive"), [], ConsumerSettings(), report)
     registry = CollectorRegistry()
     collect_from(registry, lambda: consumer_metrics(consumer, CountingSink(), log))
