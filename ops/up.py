@@ -76,8 +76,10 @@ def up(
     """
     from service.errors import UsageError
 
-    if data is not None and data.reads_standard_input:
-        raise UsageError("up compares its data with the active model's at every start: give a file, not standard input")
+    if data is not None and data.is_read_once:
+        raise UsageError(
+            "up compares its data with the active model's at every start: give a file, not standard input or a pipe"
+        )
     settings = balancer_settings(environ, replicas=replicas, port=port)
     # Refused here in a sentence, and not by every replica at every start.
     config.pseudonymiser()

@@ -6,8 +6,10 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import os
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.errors import DataError, UsageError
-from service.training.data import datasets, request, tables
+from service.training.data import datasets, pipes, request, tables
 from service.training.data.request import DataRequest
 from service.training.interactions import Interactions
 
@@ -496,3 +498,51 @@ def test_standard_input_is_named_once() -> None:
     """It cannot be two sources."""
     with pytest.raises(UsageError, match="give --data - only once"):
         request.parse(["-", "-"])
+
+
+class TestNamedPipes:
+    """What a shell makes of `<(zcat ratings.csv.gz)`, read once as standard input is."""
+
+    def test_a_pipe_is_read_as_a_file(self, tmp_path: Path) -> None:
+        """Packed or not, and more than a pipe holds at a time; a second look finds the same."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        rows = "".join(f"u{n},i{n % 9},{n % 5 + 1},1600000000\n" for n in range(20_000))
+        packed = gzip.compress((HEADER + rows).encode(), compresslevel=0)
+        writer = threading.Thread(target=pipe.write_bytes, args=(packed,))
+        writer.start()
+        data = datasets.read(str(pipe))
+        writer.join()
+        assert len(data) == 20_000
+        assert request.parse([str(pipe)]).label == "pipe pipe"
+        assert data.fingerprint == f"sha256:{hashlib.sha256(packed).hexdigest()}" == datasets.fingerprint(str(pipe))
+
+    def test_a_writer_that_takes_its_time_is_waited_for(self, tmp_path: Path) -> None:
+        """It has the pipe open, as a query that is still running does."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        with pipe.open("wb") as end:
+            os.close(reader)
+
+            def write_late() -> None:
+                end.write((HEADER + ROWS).encode())
+                end.close()
+
+            late = threading.Thread(target=write_late)
+            threading.Timer(0.1, late.start).start()
+            assert pipes.copied(pipe, no_writer_s=0.0).read_text() == HEADER + ROWS
+            late.join()
+
+    def test_a_pipe_that_no_process_writes_to_is_refused(self, tmp_path: Path) -> None:
+        """It would be waited for without end."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        with pytest.raises(DataError, match=r"no process wrote to it within 0\.01 seconds"):
+            pipes.copied(pipe, no_writer_s=0.01)
+
+    def test_a_pipe_can_be_read_once(self, tmp_path: Path) -> None:
+        """What reads its data at every start cannot use one."""
+        os.mkfifo(tmp_path / "pipe")
+        assert request.parse([str(tmp_path / "pipe")]).is_read_once
+        assert not request.parse([str(tmp_path)]).is_read_once

@@ -1,4 +1,4 @@
-"""What a person asks to read: one or more sources, and how their fields are to be understood (pure).
+"""What a person asks to read: one or more sources, and how their fields are to be understood.
 
 Several sources are one set: of a pair of user and item the row of the later source stays. The options hold for every
 text, JSON and Parquet source of the request; an archive and the demo set have a form of their own and ignore them.
@@ -72,9 +72,9 @@ class DataRequest:
         return " + ".join(shown(_name(source)) for source in self.sources)
 
     @property
-    def reads_standard_input(self) -> bool:
-        """Whether one of the sources can be read once only."""
-        return STDIN in self.sources
+    def is_read_once(self) -> bool:
+        """Whether one of the sources can be read once only: standard input, or a named pipe."""
+        return any(source == STDIN or _is_pipe(source) for source in self.sources)
 
     def argv(self) -> list[str]:
         """Return the options of a command line that ask for the same."""
@@ -169,7 +169,16 @@ def _require_text_encoding(name: str) -> None:
         ) from None
 
 
+def _is_pipe(source: str) -> bool:
+    try:
+        return Path(source).expanduser().is_fifo()
+    except (OSError, ValueError):  # the reader says what is wrong with such a path
+        return False
+
+
 def _name(source: str) -> str:
     if source == STDIN:
         return "standard input"
+    if _is_pipe(source):  # a shell's has no name of its own
+        return f"pipe {Path(source).name}"
     return Path(source).expanduser().resolve().name or source

@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote
 
 from service.errors import DataError
-from service.training.data import archives, demo
+from service.training.data import archives, demo, pipes
 from service.training.data.blocks import BYTE_ORDER_MARK
 from service.training.data.opening import COMPRESSED_SUFFIXES, compression, opened
 from service.training.data.request import STDIN, Reading
@@ -158,8 +158,10 @@ def _located(path_text: str) -> tuple[Path, str]:
     try:
         if not path.exists():
             raise DataError(f"there is no {path_text!r}: {_FORMS}")
+        if path.is_fifo():
+            return pipes.copied(path), f"pipe {path.name}"
         if not (path.is_dir() or path.is_file()):
-            raise DataError(f"{path} is neither a file nor a directory")
+            raise DataError(f"{path} is neither a file, a directory nor a pipe")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL within the name
