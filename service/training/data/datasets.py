@@ -132,11 +132,11 @@ def _demo_part(data: Interactions) -> _Part:
 def _read_files(path_text: str, reading: Reading, progress: Progress) -> _Part:
     # Only here, because what asks for a fingerprint alone has no use for pyarrow.
     from service.training.data.catalogue import read_catalogue
+    from service.training.data.doubts import suspicions
     from service.training.data.jsonl import read_jsonl
     from service.training.data.parquet import read_parquet
     from service.training.data.rows import Gathering
     from service.training.data.tables import read_table
-    from service.training.data.wording import suspicions
 
     readers = {"table": read_table, "jsonl": read_jsonl, "parquet": read_parquet}
     gathering, digest = Gathering(), hashlib.sha256()
@@ -180,6 +180,7 @@ def _read_files(path_text: str, reading: Reading, progress: Progress) -> _Part:
 
 def _merged(parts: list[_Part], request: DataRequest) -> _Part:
     """Put several sources into one; a row of a later source outranks all rows of earlier ones."""
+    from service.training.data.doubts import doubtful_ids
     from service.training.data.rows import Rows
 
     first = parts[0]
@@ -220,7 +221,7 @@ def _merged(parts: list[_Part], request: DataRequest) -> _Part:
         columns=tuple(dict.fromkeys(sentence for part in parts for sentence in part.report.columns)),
         notes=(
             f"{len(parts)} sources were merged; where they share a user and an item, the later one counts.",
-            *dict.fromkeys(note for part in parts for note in part.report.notes),
+            *dict.fromkeys([*(note for part in parts for note in part.report.notes), *doubtful_ids(merged)]),
         ),
     )
     catalogue = Catalogue()
@@ -240,12 +241,14 @@ def _recoded(codes: NDArray[np.int32], ids: list[str], code_of: dict[str, int]) 
 
 
 def _refuse_unusable(name: str, rows: Rows) -> None:
+    from service.training.data.wording import remedy
+
     if not rows.n_rows:
         raise DataError(f"{name} holds no rows")
     if 2 * rows.n_bad_rows > rows.n_rows:
         raise DataError(
             f"{name}: {rows.n_bad_rows} of {rows.n_rows} rows are bad, too many to go on; "
-            f"the first is {rows.bad_examples[0]}"
+            f"the first is {rows.bad_examples[0]}{remedy(rows.bad_examples)}"
         )
 
 

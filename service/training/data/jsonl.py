@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 
 from service.errors import DataError
-from service.training.data import layout
+from service.training.data import foreign, layout
 from service.training.data.blocks import BYTE_ORDER_MARK, blocks
 from service.training.data.opening import opened
 from service.training.data.request import Reading
@@ -152,7 +152,7 @@ class _Reader:
 
 def _names(name: str, text: bytes) -> list[str]:
     """Return the names of the fields of the first objects, each once."""
-    layout.refuse_foreign(name, text)
+    foreign.refuse(name, text)
     names: dict[str, None] = {}
     n_objects = 0
     for line in text.split(b"\n", _HEAD_LINES)[:_HEAD_LINES]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from service.errors import DataError
+from service.training.data import foreign
 from service.training.data.request import AS_IS, Reading
 from service.training.data.values import Dates, has_decimal_comma, looks_like_time, parse_number, shown
 
@@ -26,18 +27,9 @@ _HEAD_LINES: Final = 200
 _REMARKS: Final = ("#", "%")
 # In order of preference where two would fit equally well.
 _SEPARATORS: Final = {"::": "'::'", "\t": "a tab", ";": "a semicolon", "|": "a bar", ",": "a comma"}
-_SUPPORTED: Final = "give a CSV, TSV, JSONL or Parquet file or a MovieLens directory"
 _ADVICE: Final = (
     "call the columns user_id, item_id, rating and timestamp, or name them with --columns user=NAME,item=NAME"
 )
-_MAGICS: Final = {
-    b"PK\x03\x04": ("a broken zip archive", _SUPPORTED),
-    b"[{": ("a JSON array", "write one object a line"),
-    b"<!doctype": ("a web page", _SUPPORTED),
-    b"<html": ("a web page", _SUPPORTED),
-    b"<?xml": ("XML", _SUPPORTED),
-    b"%pdf-": ("a PDF document", _SUPPORTED),
-}
 # Names without case and without anything but letters and digits; the first that a header has is taken.
 # fmt: off
 ALIASES: Final[dict[str, tuple[str, ...]]] = {
@@ -63,6 +55,10 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
 
 # Excel's way to say in the first line what separates the fields.
 _EXCEL: Final = re.compile(r'"?sep=(.)"?')
+
+
+# RecBole's atomic files have the type of a column behind its name.
+_RECBOLE_TYPE: Final = re.compile(r":(?:token|float)(?:_seq)?$")
 
 
 class Columns(NamedTuple):
@@ -126,7 +122,7 @@ def detect(name: str, head: bytes, reading: Reading = AS_IS) -> Layout:
     Raises:
         DataError: this is not a table, or lacks a column.
     """
-    refuse_foreign(name, head)
+    foreign.refuse(name, head)
     numbered = [
         (number, line)
         for number, line in enumerate(head.decode("utf-8", errors="replace").replace("\r\n", "\n").split("\n"))
@@ -167,12 +163,18 @@ def _with_header(
         if columns is not None:
             if wanted != reading.column_of:
                 columns = _by_number(name, n_fields, reading)
-            # A separator at the end of every row, though not of the header, makes one more field, always empty.
-            lasts = {other[-1] for other in rows if len(other) == n_fields} if n_fields == len(row) + 1 else None
+            # Separators at the end of every row, though not of the header, make more fields, always empty.
+            beyond = {text for other in rows if len(other) == n_fields for text in other[len(row) :]}
+            if beyond - {""} and wanted == reading.column_of:
+                raise DataError(
+                    f"{name}: the header has {len(row)} fields and most rows have {n_fields}: give every column a name "
+                    "(R's write.table does with col.names=NA), or take columns by number, as in --columns user=2,item=3"
+                )
             unread = tuple(number for number, _ in cut[:index])
             if wanted == reading.column_of:
-                refuse_repeated(name, row, columns)
-            return Layout(separator, len(row) + (lasts == {""}), cut[index][0] + 1, *columns, unread, names=tuple(row))
+                refuse_repeated(name, row, columns, wanted)
+            n_all = max(n_fields, len(row)) if beyond else len(row)
+            return Layout(separator, n_all, cut[index][0] + 1, *columns, unread, names=tuple(row))
         if len(row) == n_fields:
             break
     return None
@@ -204,22 +206,6 @@ def _decimal_comma(ratings: list[str], reading: Reading) -> bool:
     return any(has_decimal_comma(text) and len(text.strip().rpartition(",")[2]) != 3 for text in ratings)
 
 
-def refuse_foreign(name: str, head: bytes) -> None:
-    """Refuse what is plainly no text of ours by how it begins.
-
-    Args:
-        name: the file, for messages.
-        head: its first bytes.
-
-    Raises:
-        DataError: it is something else, and the sentence says what.
-    """
-    start = head.lstrip(b" \t\r\n")[:16].lower()
-    for magic, (what, advice) in _MAGICS.items():
-        if start.startswith(magic.lower()):
-            raise DataError(f"{name} is {what}, which is not supported: {advice}")
-
-
 def named_columns(name: str, names: Sequence[str], reading: Reading = AS_IS) -> Columns:
     """Find the columns by their names, in any order.
 
@@ -238,20 +224,24 @@ def named_columns(name: str, names: Sequence[str], reading: Reading = AS_IS) -> 
         if columns is None and reading.columns:
             raise DataError(f"{name}: {_unknown_column(names, reading)}")
         if columns is not None:
-            refuse_repeated(name, names, columns)
+            refuse_repeated(name, names, columns, reading.column_of)
     if columns is None:
         raise DataError(f"{name} has no {_missing(names)} column, only {_listed(names)}; {_ADVICE}")
     return columns
 
 
-def refuse_repeated(name: str, names: Sequence[str], columns: Columns) -> None:
+def refuse_repeated(name: str, names: Sequence[str], columns: Columns, wanted: Mapping[str, str]) -> None:
     """Refuse names of which it cannot be told which column is meant.
 
     Raises:
         DataError: a column that would be taken shares its name with another.
     """
-    for place in columns:
-        if place is not None and list(names).count(names[place]) > 1:
+    plain = [_plain(text) for text in names]
+    for role, place in zip(ALIASES, columns, strict=True):
+        if place is None:
+            continue
+        is_wanted = role in wanted
+        if list(names).count(names[place]) > 1 or (not is_wanted and plain.count(plain[place]) > 1):
             raise DataError(
                 f"{name} has several columns called {shown(names[place])!r}: rename them, or take one by its number "
                 f"from 1, as in --columns user={columns.user + 1},item={columns.item + 1}"
@@ -319,7 +309,7 @@ def _place(row: Sequence[str], name: str) -> int | None:
 
 
 def _plain(text: str) -> str:
-    return "".join(c for c in text.lower() if c.isalnum())
+    return "".join(c for c in _RECBOLE_TYPE.sub("", text.strip()).lower() if c.isalnum())
 
 
 def _by_name(row: Sequence[str], wanted: Mapping[str, str] | None = None) -> Columns | None:
@@ -368,7 +358,7 @@ def _refuse_header(name: str, rows: list[list[str]]) -> None:
     has_known_name = any(position is not None for position in found.values())
     # Words where the other lines have numbers: a header of names that we do not know, not a broken row.
     is_wordy = not any(c.isdigit() for text in rows[0] for c in text) and any(
-        len(row) == len(rows[0]) > 2 and _is_value(row[2]) for row in rows[1:]
+        len(row) == len(rows[0]) > 2 and any(map(_is_value, row)) for row in rows[1:]
     )
     if not (has_known_name or is_wordy):
         return

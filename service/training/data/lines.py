@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from service.training.data.layout import Layout
 
+NOT_UTF8: Final = "bytes that are not UTF-8"
 _QUOTE: Final = b'"'
 _NEWLINE: Final = b"\n"
 _RETURN: Final = b"\r"
@@ -67,7 +68,7 @@ def blank_out(text: bytes, layout: Layout) -> tuple[bytes, dict[int, str]]:
         lines = Lines(text)
         for line in np.unique(lines.of(np.flatnonzero(np.frombuffer(text, dtype=np.uint8) >= 0x80))).tolist():
             if not _is_utf8(lines.text(line)):
-                bad[line] = "bytes that are not UTF-8"
+                bad[line] = NOT_UTF8
     if layout.has_quotes and _QUOTE in text:
         lines = Lines(text)
         for line in _intricately_quoted(text, lines, layout.separator):

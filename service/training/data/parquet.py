@@ -57,7 +57,7 @@ def read_parquet(file: DataFile, reading: Reading, into: Gathering, on_raw: Call
             names = [*schema.names, *(name for name, _ in partitions)]
             columns = layout.named_columns(file.name, names, reading)
             # Columns are read by their names, so that a number does not tell two of one name apart.
-            layout.refuse_repeated(file.name, names, columns)
+            layout.refuse_repeated(file.name, names, columns, reading.column_of)
             fields = tuple(None if place is None else _field(schema, partitions, place) for place in columns)
             _refuse_types(file.name, fields)
             into.begin(file.name, has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)
@@ -87,7 +87,15 @@ def _refuse_types(name: str, fields: tuple[Any, ...]) -> None:
     checks = (("user id", _is_id), ("item id", _is_id), ("rating", _is_rating), ("timestamp", _is_time))
     for field, (what, fits) in zip(fields, checks, strict=True):
         if isinstance(field, pa.Field) and not fits(_plain(field.type)):
-            raise DataError(f"{name}: the column {shown(field.name)!r} is of type {field.type}, which is no {what}")
+            role = what.removesuffix(" id").replace("timestamp", "time")
+            other = (
+                f"--columns {role}= leaves it out"
+                if role in {"rating", "time"}
+                else f"take another by --columns {role}=NAME"
+            )
+            raise DataError(
+                f"{name}: the column {shown(field.name)!r} is of type {field.type}, which is no {what}: {other}"
+            )
 
 
 def _plain(kind: Any) -> Any:

@@ -295,7 +295,7 @@ def _hint(what: str, value: str, dates: Dates) -> str:
     if what == "timestamp" and dates == "iso" and is_slashed_date(value):
         return "; --dates day-first or --dates month-first reads it"
     if what == "rating" and has_decimal_comma(value):
-        return "; --decimal comma reads it"
+        return "; --decimal comma reads it, with the comma before its decimals"
     if what == "rating" and value.strip().lower() in {"true", "false", "yes", "no"}:
         return "; write 1 and 0, or leave the column out with --columns rating="
     return ""

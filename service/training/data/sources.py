@@ -212,9 +212,11 @@ def _movielens(folder: Path, name: str) -> Source | None:
 def _parts(folder: Path, name: str) -> Source:
     files = sorted(_part_files(folder))
     if not files:
+        within = any(path.is_dir() for path in folder.iterdir())
         raise DataError(
             f"{name} holds none of {', '.join(MOVIELENS_FILES)} and no CSV, TSV, JSONL or Parquet files, so it is no "
             "MovieLens directory and no set of part files"
+            + ("; directories within it count only if they are called NAME=VALUE" if within else "")
         )
     formats = {format_ for path in files if (format_ := _suffix_format(path)) is not None}
     if len(formats) > 1:

@@ -32,6 +32,7 @@ from service.training.data.wording import columns_taken
 _BLOCK_BYTES: Final = 32 << 20
 # Stands for '::', which pyarrow does not take as a delimiter; in a line of data it makes one field too many.
 _UNIT_SEPARATOR: Final = "\x1f"
+_HEADER_AGAIN: Final = "the header once more"
 _QUOTE, _NEWLINE, _RETURN = b'"', b"\n", b"\r"
 
 
@@ -91,6 +92,11 @@ class _Reader:
     def read(self, block: bytes, *, is_last: bool) -> None:
         """Read a block; what of it may go on in the next one waits for it."""
         text = block.replace(b"\r\n", _NEWLINE).removesuffix(_RETURN) if _RETURN in block else block
+        if BYTE_ORDER_MARK in text:
+            # Where files with such marks were put behind one another; an id is stripped of blanks.
+            blanks = b" " * len(BYTE_ORDER_MARK)
+            text = text.replace(_NEWLINE + BYTE_ORDER_MARK, _NEWLINE + blanks)
+            text = blanks + text.removeprefix(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else text
         text, ends, self.rest = joined(self.rest + text, self.layout, is_last=is_last)
         if not text:
             return
@@ -162,7 +168,8 @@ class _Reader:
             ratings=None if rating is None else numbers(rating),
             timestamps=None if timestamp is None else times(timestamp, layout.dates),
         )
-        good = batch.good()
+        is_header = self._repeats_header(batch)
+        good = batch.good() & ~is_header
         self.into.take(batch, good)
         wrong = np.flatnonzero(~good)
         if wrong.size:
@@ -171,7 +178,22 @@ class _Reader:
         for rank, row in enumerate(wrong.tolist()):
             # Only the first can become examples, and finding a reason takes microseconds.
             fields = (None if column is None else column[row].as_py() for column in (user, item, rating, timestamp))
-            bad[int(lines[row])] = fault(tuple(fields), layout.dates) if rank < N_EXAMPLES else ""
+            reason = (
+                _HEADER_AGAIN if is_header[row] else fault(tuple(fields), layout.dates) if rank < N_EXAMPLES else ""
+            )
+            bad[int(lines[row])] = reason
+
+    def _repeats_header(self, batch: Batch) -> NDArray[np.bool_]:
+        """Tell which rows are the header once more, as where files were put behind one another; bool (n,)."""
+        layout = self.layout
+        user = item = None
+        if layout.names is not None and max(layout.user, layout.item) < len(layout.names):
+            user = self.into.users.get(layout.names[layout.user].strip())
+            item = self.into.items.get(layout.names[layout.item].strip())
+        if user is None or item is None:
+            return np.zeros(batch.users.size, np.bool_)
+        found: NDArray[np.bool_] = (batch.users == user) & (batch.items == item)
+        return found
 
 
 def _count(n: int, noun: str) -> str:

@@ -32,6 +32,9 @@ _SLASHED: Final = re.compile(
     r"(?:,?[ T](?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<s>[0-9]{2})(?:[.,][0-9]+)?)?"
     r"(?: ?(?P<half>[AaPp])[Mm])?)?"
 )
+# How BigQuery ("… UTC"), Go ("… +0000 UTC") and several logs write the offset from UTC behind a time.
+_UTC_WORD: Final = re.compile(r" ?(?:UTC|GMT)")
+_OFFSET_APART: Final = re.compile(r" (?=[+-][0-9]{2}:?[0-9]{2}$)")
 Dates: TypeAlias = Literal["iso", "day-first", "month-first"]
 
 
@@ -94,7 +97,7 @@ def is_slashed_date(text: str) -> bool:
 def _moment(text: str, dates: Dates) -> datetime:
     found = None if dates == "iso" else _SLASHED.fullmatch(text)
     if found is None:
-        return datetime.fromisoformat(text)
+        return _iso_moment(text)
     first, second, year = (int(found[name]) for name in ("first", "second", "year"))
     day, month = (first, second) if dates == "day-first" else (second, first)
     hour = int(found["hour"] or 0)
@@ -103,6 +106,18 @@ def _moment(text: str, dates: Dates) -> datetime:
             raise ValueError(text)
         hour = hour % 12 + (12 if found["half"].lower() == "p" else 0)
     return datetime(year, month, day, hour, int(found["minute"] or 0), int(found["s"] or 0), tzinfo=UTC)
+
+
+def _iso_moment(text: str) -> datetime:
+    word = _UTC_WORD.search(text, len(text) - 4)
+    if word is None or word.end() != len(text):
+        return datetime.fromisoformat(_OFFSET_APART.sub("", text))
+    moment = datetime.fromisoformat(_OFFSET_APART.sub("", text[: word.start()]))
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    if moment.utcoffset():
+        raise ValueError(text)
+    return moment
 
 
 def seconds_of(numbers: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,17 +1,15 @@
-"""What a person is told about the columns of their data, and what looks wrong in it (pure)."""
+"""What a person is told about the columns of their data, and about rows that cannot be read (pure)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
+from service.training.data.lines import NOT_UTF8
 from service.training.data.values import shown
 
 if TYPE_CHECKING:
     from service.training.data.layout import Columns
-    from service.training.data.rows import Rows
 
 _SHOWN_COLUMNS: Final = 12
 # Columns that say what kind of event a row is: by these names web shops and trackers export them.
@@ -21,8 +19,6 @@ _EVENT_TYPES: Final = frozenset((
     "behaviourtype", "interaction", "interactiontype",
 ))
 # fmt: on
-# 1971-01-01: a real interaction of 1970 is unlikely, a number of days or minutes read as seconds is not.
-_PLAUSIBLE_S: Final = 31_536_000
 
 
 def columns_taken(name: str, columns: Columns, names: Sequence[str] | None, n_columns: int) -> list[str]:
@@ -40,7 +36,8 @@ def columns_taken(name: str, columns: Columns, names: Sequence[str] | None, n_co
     taken = {role: place for role, place in columns._asdict().items() if place is not None}
 
     def column(place: int) -> str:
-        return f"column {place + 1}" if names is None or place >= len(names) else shown(names[place].strip())
+        name = "" if names is None or place >= len(names) else shown(names[place].strip())
+        return name or f"column {place + 1}"
 
     missing = [role for role in ("rating", "timestamp") if role not in taken]
     parts = [f"{name}: {', '.join(f'{role} = {column(place)}' for role, place in taken.items())}"]
@@ -62,35 +59,22 @@ def columns_taken(name: str, columns: Columns, names: Sequence[str] | None, n_co
     return sentences
 
 
-def suspicions(rows: Rows) -> list[str]:
-    """Say what looks wrong about rows that could be read.
+def remedy(examples: Sequence[str]) -> str:
+    """Say how to read a file most of whose rows are bad, where the first of them are bad for one reason.
 
     Args:
-        rows: the good rows of all files.
+        examples: the first bad rows, "file:number: reason".
 
     Returns:
-        One sentence each.
+        A clause; nothing if there is nothing to advise.
     """
-    found: list[str] = []
-    if rows.ratings.size < 2:
-        return found
-    advice = "--columns rating= reads the rows as interactions without ratings"
-    if rows.has_ratings:
-        least, most = float(rows.ratings.min()), float(rows.ratings.max())
-        if least == most:
-            found.append(f"All ratings are {least:g}, so there is nothing to tell apart: {advice}.")
-        elif (least, most) == (0.0, 1.0) and bool(np.isin(rows.ratings, (0.0, 1.0)).all()):
-            found.append(
-                "All ratings are 0 or 1, as in a column of yes and no: they are taken as a scale from 0 to 1. If 0 "
-                f"means only that nothing happened, leave those rows out; {advice}."
-            )
-    if rows.timestamps is not None:
-        first_s, last_s = int(rows.timestamps.min()), int(rows.timestamps.max())
-        if first_s >= 0 and last_s < _PLAUSIBLE_S:
-            found.append(
-                "All times lie in 1970, so the time column probably holds something else than unix time; a date such "
-                "as 20210102 has to be written 2021-01-02. --columns time= leaves the times out."
-            )
-        elif first_s == last_s:
-            found.append("All times are the same, so nothing is known about the order of the rows.")
-    return found
+    reasons = [example.split(": ", 1)[-1] for example in examples]
+    if all(reason == NOT_UTF8 for reason in reasons):
+        return "; if it is in another encoding, name that, as in --encoding latin-1"
+    if "--" in reasons[0]:
+        return ""
+    if all(reason.startswith("the timestamp ") for reason in reasons):
+        return ", such as 1609556645 or 2021-01-02T03:04:05Z; --columns time= reads the rows without times"
+    if all(reason.startswith("the rating ") for reason in reasons):
+        return "; --columns rating= reads the rows without ratings"
+    return ""
