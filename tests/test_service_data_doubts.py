@@ -48,6 +48,8 @@ class TestDoubts:
             (lambda n: f"{RENE[n % 2]},i{n},3,{n + 10**9}", "is there in two forms of Unicode"),
             (lambda n: f"{n},i{n % 7},{n % 5},{n + 10**9}", "Every row has its own user"),
             (lambda n: f"u{n % 7},{n},{n % 5},{n + 10**9}", "Every row has its own item"),
+            (lambda n: f"shop,i{n},{n % 5},{n + 10**9}", "All rows are of one user"),
+            (lambda n: f"u{n},shop,{n % 5},{n + 10**9}", "All rows are of one item"),
         ],
     )
     def test_what_looks_wrong_is_said(self, tmp_path: Path, row: Callable[[int], str], sentence: str) -> None:
@@ -207,6 +209,13 @@ class TestRemedies:
         (tmp_path / "2021").mkdir()
         with pytest.raises(DataError, match="directories within it count only if they are called NAME=VALUE"):
             datasets.read(str(tmp_path))
+
+
+def test_fields_between_blanks(tmp_path: Path) -> None:
+    """The refusal says what makes a table of them."""
+    path = write(tmp_path / "t.txt", "1   2 3\n4 5   6\n")
+    with pytest.raises(DataError, match=r"tr -s ' ' '\\t' makes them tabs"):
+        datasets.read(path)
 
 
 def tar() -> bytes:

@@ -84,6 +84,12 @@ def doubtful_ids(rows: Rows) -> list[str]:
     columns = (("user", rows.user_codes, rows.user_ids), ("item", rows.item_codes, rows.item_ids))
     found = [sentence for what, codes, ids in columns for sentence in _of_column(what, codes, ids)]
     if rows.user_codes.size >= _MANY_ROWS:
+        found += [
+            f"All rows are of one {what}, so there is nothing to compare it with: --columns {what}=NAME takes another "
+            "column."
+            for what, codes, _ in columns
+            if int(codes.min()) == int(codes.max())
+        ]
         for (what, codes, _), (_, others, _) in (columns, columns[::-1]):
             if int(np.bincount(codes).max()) == 1 and int(others.min()) != int(others.max()):
                 found.append(

@@ -277,7 +277,9 @@ def _separator(name: str, lines: list[str], forced: str | None) -> tuple[str, in
     if not best[0]:
         *most, last = _SEPARATORS.values() if forced is None else ("", repr(forced))
         wanted = f"{', '.join(most)} or {last}" if forced is None else last
-        raise DataError(f"{name} is not a table: none of its first lines has two fields separated by {wanted}")
+        is_spaced = forced is None and 2 * sum(len(line.split()) > 1 for line in lines) > len(lines)
+        advice = "; blanks between fields are none: tr -s ' ' '\\t' makes them tabs" if is_spaced else ""
+        raise DataError(f"{name} is not a table: none of its first lines has two fields separated by {wanted}{advice}")
     return best[2], best[1]
 
 

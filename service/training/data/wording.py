@@ -16,7 +16,7 @@ _SHOWN_COLUMNS: Final = 12
 # fmt: off
 _EVENT_TYPES: Final = frozenset((
     "event", "eventtype", "eventname", "action", "actiontype", "activity", "behavior", "behaviour", "behaviortype",
-    "behaviourtype", "interaction", "interactiontype",
+    "behaviourtype", "interaction", "interactiontype", "feedbacktype",
 ))
 # fmt: on
 
