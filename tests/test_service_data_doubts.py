@@ -62,7 +62,7 @@ class TestDoubts:
             lambda n: f"u{n % 5},i{n % 7},{n % 6},{n + 10**9}",
             lambda n: f"u{n % 5},i{n % 7},{(n % 3) / 2},{n + 10**9}",
             lambda n: f"{n % 5}.0,{n % 7}.0,{n % 4 + 1},{n + 10**9}",
-            lambda n: f"Ren\u00e9{n % 3},None such,{n % 4 + 1},{n + 10**9}",
+            lambda n: f"Ren\u00e9{n % 3},None such {n % 7},{n % 4 + 1},{n + 10**9}",
         ],
     )
     def test_good_data_is_not_doubted(self, tmp_path: Path, row: Callable[[int], str]) -> None:
