@@ -151,5 +151,8 @@ def _against_simple(measures: dict[str, Any]) -> str:
         return f" That is worse than the mean rating alone, whose RMSE is {shown(simple['rmse'])}."
     lists = measures["ndcg@10"]
     if lists is not None and "ndcg@10" in simple and lists < simple["ndcg@10"]:
-        return f" That is worse than a list by popularity, whose NDCG@10 is {shown(simple['ndcg@10'])}."
+        reached = f"a list by popularity, whose NDCG@10 is {shown(simple['ndcg@10'])}"
+        if measures["rmse"] is None:
+            return f" That is worse than {reached}."
+        return f" Its lists are worse than {reached}: for better lists train an algorithm that ranks, such as ials."
     return ""

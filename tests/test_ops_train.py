@@ -79,6 +79,17 @@ def test_a_model_that_is_held_back_has_a_status_of_its_own(config: Config, capsy
     assert artefact.active_version(config.models_dir) != active
 
 
+def test_a_rating_model_with_poor_lists_says_so(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """The best errors do not make the best lists, and the list by popularity is the least that lists should reach."""
+    assert train(config, data="demo:300x200x9000", algorithm="svd", as_json=True) == 0
+    measures = json.loads(capsys.readouterr().out)["measures"]
+    assert measures["ndcg@10"] < measures["baseline"]["ndcg@10"]
+    assert train(config, data="demo:300x200x9000", algorithm="svd") == 0
+    out = capsys.readouterr().out
+    assert "Its lists are worse than a list by popularity" in out
+    assert "train an algorithm that ranks, such as ials" in out
+
+
 def test_what_is_refused_prints_no_result(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """The error is the command's; standard output stays empty."""
     with pytest.raises(DataError):

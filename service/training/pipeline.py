@@ -292,18 +292,19 @@ def _hold_out(
 
 
 def _simple(candidate: Candidate, train: Interactions, hidden: Interactions) -> dict[str, float]:
-    """Measure what a model must do better than: for ratings their mean, for lists those by popularity."""
+    """Measure what a model should do better than: for ratings their mean, for lists those by popularity."""
     from service.training.algorithms.registry import Candidate
     from service.training.evaluation import trial
     from service.training.evaluation.measures import rmse
 
-    if candidate.kind == "rating":
-        mean = np.full(len(hidden), train.ratings.mean(dtype=np.float64))
-        return {"rmse": float(rmse(mean, hidden.ratings))}
     popularity = Candidate.parse("popularity")
-    return trial.measure(
+    simple = trial.measure(
         popularity, train, hidden, np.random.default_rng(0), measures=("ndcg@10",), most_users=_JUDGED_USERS
     )
+    if candidate.kind == "rating":
+        mean = np.full(len(hidden), train.ratings.mean(dtype=np.float64))
+        simple["rmse"] = float(rmse(mean, hidden.ratings))
+    return simple
 
 
 def _held_back(
