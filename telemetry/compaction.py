@@ -24,10 +24,11 @@ from typing import Final, NamedTuple
 from telemetry.account import FileLength
 from telemetry.catalogue import Catalogue
 from telemetry.database import FILE_NAME
+from telemetry.disk import sync_directory
 from telemetry.errors import ArchiveError
 from telemetry.ids import uuid7
 from telemetry.parquet import SUFFIX, read_lines, write_lines
-from telemetry.parts import REWRITTEN, sync_directory
+from telemetry.parts import REWRITTEN
 from telemetry.snapshot import OpenFile, opened
 
 _LOCK: Final = "compact.lock"

@@ -16,6 +16,15 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 Buffer: TypeAlias = mmap.mmap | bytearray
 
 
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a power cut; raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 class File(Protocol):
     """An open file of fixed size."""
 
@@ -177,11 +186,7 @@ class RealDisk:
 
     def sync_directory(self, path: Path) -> None:
         """See `Disk.sync_directory`."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_directory(path)
 
     def free_bytes(self, path: Path) -> int:
         """See `Disk.free_bytes`."""

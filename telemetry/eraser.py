@@ -23,11 +23,11 @@ from pathlib import Path
 from telemetry.account import Erasure, FileLength
 from telemetry.archive import Archive
 from telemetry.counters import ConsumerCounters
+from telemetry.disk import sync_directory
 from telemetry.erasure import Forgetter
 from telemetry.erasures import AT_ONCE, EXPIRED_AT_ONCE
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.notes import ConsumerObserver, EraseFailed, Forgot, tell
-from telemetry.parts import sync_directory
 from telemetry.rewriting import Users, holds, rewrite, sweep
 from telemetry.settings import ConsumerSettings
 from telemetry.uninterrupted import finish

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from telemetry.account import FileLength
+from telemetry.disk import sync_directory
 
 DEAD_LETTERS: Final = "deadletters"
 # In the name of a file that took another's place, before the lease and a number: part-….rewritten-00000002-1.jsonl.
@@ -182,12 +183,3 @@ def cut_to_committed(root: Path, lengths: Mapping[str, FileLength], lease_epoch:
         for path, length in lengths.items()
         if not (root / path).is_file() or (root / path).stat().st_size < length.size_bytes
     ]
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory survive a power cut."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -15,10 +15,10 @@ from pathlib import Path
 from telemetry.account import FileLength
 from telemetry.archive import Archive
 from telemetry.counters import ConsumerCounters
+from telemetry.disk import sync_directory
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.failpoints import Failpoints
 from telemetry.notes import ConsumerObserver, DateRetired, RetentionBehind, tell
-from telemetry.parts import sync_directory
 from telemetry.retention import due, numbers_in
 from telemetry.rewriting import sweep
 from telemetry.settings import ConsumerSettings

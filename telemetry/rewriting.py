@@ -26,10 +26,11 @@ import orjson
 
 from telemetry.account import Erasure, FileLength, runs_of
 from telemetry.database import ask
+from telemetry.disk import sync_directory
 from telemetry.erasures import Replacement
 from telemetry.errors import ArchiveError
 from telemetry.letters import parse
-from telemetry.parts import DEAD_LETTERS, REWRITTEN, sync_directory, written_by
+from telemetry.parts import DEAD_LETTERS, REWRITTEN, written_by
 
 _CHUNK_BYTES: Final = 1024 * 1024
 _WRITE_BYTES: Final = 256 * 1024

@@ -1,8 +1,8 @@
 """The seal of a watermark: how a replica tells that the archive itself said how far it got.
 
 Invariant: a watermark is believed only with a seal that needs the installation's key to make. Redis never sees the
-key, so that whoever can write there can take a watermark away or bring an older one back, and both only delay what a
-replica may forget: an archive never gets less far than it once said.
+key. A client that can write there can remove a watermark or bring an older one back, and both only delay what a replica
+may forget: an archive never gets less far than it once said.
 
 HMAC-SHA-256 (RFC 2104), cut to 128 bits as its section 5 allows, over the producer and the place.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from telemetry.batch import Position
+from telemetry.disk import sync_directory
 from telemetry.errors import KeyFileError
 from telemetry.keyfile import read_key
 
@@ -137,7 +138,7 @@ def _make(path: Path) -> None:
         finally:
             os.close(descriptor)
         try:
-            # Whole or not at all, and never in the place of one that somebody else has made meanwhile.
+            # Whole or not at all, and never in the place of one that another process has made meanwhile.
             os.link(aside, path)
         except FileExistsError:
             return
@@ -146,10 +147,6 @@ def _make(path: Path) -> None:
             aside.rename(path)
         finally:
             aside.unlink(missing_ok=True)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(path.parent)
     except OSError as error:
         raise KeyFileError(f"the watermark key file {path} cannot be made: {error.strerror}") from None

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from telemetry.disk import sync_directory
+
 LOCK: Final = ".lock"
 _ASIDE: Final = ".*.tmp"
 
@@ -49,19 +51,19 @@ def new_directory(path: Path) -> Iterator[Path]:
     aside.mkdir(mode=0o700)
     try:
         yield aside
-        _sync_directory(aside)
+        sync_directory(aside)
         aside.rename(path)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def remove_directory(path: Path) -> None:
     """Remove a directory and what is in it; for `exclusive` use. A reader that has mapped its files keeps them."""
     aside = path.with_name(f".{path.name}.tmp")
     path.rename(aside)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     shutil.rmtree(aside)
 
 
@@ -74,7 +76,7 @@ def replace(path: Path, content: bytes) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def open_regular(path: Path) -> int:
@@ -118,11 +120,3 @@ def write(path: Path, content: bytes | memoryview) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ import orjson
 from service.errors import KeysRefused
 from service.security.key import ApiKey
 from service.security.ownership import make_directory, open_private
+from telemetry.disk import sync_directory
 
 FILE: Final = "keys.json"
 LOCK: Final = "keys.lock"
@@ -141,15 +142,6 @@ class KeyFile:
 
     def _unwritable(self, error: OSError) -> KeysRefused:
         return KeysRefused(f"the key file {self.path} cannot be written: {error.strerror or error}")
-
-
-def sync_directory(path: Path) -> None:
-    """Write a directory's entries down to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _parsed(raw: bytes) -> list[ApiKey]:

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import orjson
 
-from service.security.keyfile import sync_directory
 from service.security.ownership import make_directory, open_private
+from telemetry.disk import sync_directory
 from telemetry.ids import rfc3339_ms
 
 DEADLINE_S: Final = 0.4
