@@ -37,7 +37,7 @@ ID_RULE: Final = "must be 1 to 128 characters without control characters"
 ID_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]{1,128}$"
 KEY_PATTERN: Final = r"^[A-Za-z0-9_-]{8,64}$"
 _LEAP_SECOND: Final = re.compile(r"(T\d\d:\d\d:)60")
-_KEY: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
+_KEY: Final = re.compile(KEY_PATTERN)
 _EVENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{8,72}$"
 
 Source = Literal["personal", "session", "similar", "popular"]

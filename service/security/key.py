@@ -254,4 +254,7 @@ def _time(text: str) -> str:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a time has no offset")
-    return rfc3339_ms(moment.astimezone(UTC).timestamp())
+    try:
+        return rfc3339_ms(moment.astimezone(UTC).timestamp())
+    except OverflowError:
+        raise ValueError("a time is outside of the years 1 to 9999") from None

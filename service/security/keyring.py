@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
-from hashlib import sha256
 from typing import Final
 
-from service.security.key import KEY_LENGTH, ApiKey
+from service.security.key import KEY_LENGTH, ApiKey, digest_of
 
 _NO_DIGEST: Final = bytes(32)
 
@@ -52,7 +51,6 @@ class Keyring:
         if len(text) != KEY_LENGTH:
             return None
         key = self._by_id.get(text[3:11])
-        digest = sha256(text.encode("utf-8", "surrogateescape")).digest()
-        if hmac.compare_digest(digest, _NO_DIGEST if key is None else key.digest):
+        if hmac.compare_digest(digest_of(text), _NO_DIGEST if key is None else key.digest):
             return key
         return None
