@@ -184,7 +184,7 @@ def guarded(config: Config, settings: BalancerSettings, *, insecure: bool) -> di
     """
     from service.security import exposure
 
-    ring = exposure.admission(config, settings.host, settings.port, insecure=insecure)
+    ring = exposure.require_keys(config, settings.host, settings.port, insecure=insecure)
     if ring is None:
         if not settings.loopback_only:
             say(exposure.warning(settings.host, settings.port))

@@ -27,7 +27,7 @@ from service.openapi import document
 from service.parts import Parts, unready
 from service.preflight import installed_archive, require_place, require_redis
 from service.rung import follow
-from service.security.exposure import admission, is_loopback, warning
+from service.security.exposure import is_loopback, require_keys, warning
 from service.security.gate import Gate
 from service.security.keyfile import KeyFile
 from service.security.metrics import key_metrics
@@ -70,7 +70,7 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
     _keep_freed_memory()
     pseudonyms = config.pseudonymiser()
     server = config.server
-    ring = admission(config, server.host, server.port, insecure=insecure)
+    ring = require_keys(config, server.host, server.port, insecure=insecure)
     if ring is None and not is_loopback(server.host):
         sys.stderr.write(f"recollect: {warning(server.host, server.port)}\n")
     stream = stream_of(config, open_seal(config))

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from service.app import ROUTES
 from service.config import Config
 from service.errors import Forbidden, KeysRefused, Unauthorized, UsageError
-from service.security.exposure import admission, is_loopback
+from service.security.exposure import is_loopback, require_keys
 from service.security.gate import Gate
 from service.security.key import SCOPES, ApiKey, Scope, new_key
 from service.security.keyfile import KeyFile
@@ -217,26 +217,26 @@ def test_what_other_machines_reach_needs_keys(tmp_path: Path, host: str, only_he
     """Or who starts it says that it needs none; once there are keys, they count on every address."""
     config = Config(home=tmp_path)
     assert is_loopback(host) is only_here
-    assert admission(config, host, 8080, insecure=True) is None
+    assert require_keys(config, host, 8080, insecure=True) is None
     if only_here:
-        assert admission(config, host, 8080, insecure=False) is None
+        assert require_keys(config, host, 8080, insecure=False) is None
     else:
         with pytest.raises(
             UsageError, match=r"can be reached from other machines.*or start with --insecure, which lets"
         ):
-            admission(config, host, 8080, insecure=False)
+            require_keys(config, host, 8080, insecure=False)
     with KeyFile(config.security_dir).changing() as keys:
         keys.append(new_key(("recommend",), now_s=NOW_S)[1])
     for insecure in (False, True):
-        assert len(admission(config, host, 8080, insecure=insecure) or ()) == 1
+        assert len(require_keys(config, host, 8080, insecure=insecure) or ()) == 1
 
 
 def test_keys_that_must_be_there_must_be_there(tmp_path: Path) -> None:
     """As `up` asks of its replicas, so that lost keys open nothing."""
     config = Config(home=tmp_path, keys_required=True)
     with pytest.raises(UsageError, match="RECOLLECT_KEYS_REQUIRED is set and there are no API keys"):
-        admission(config, "127.0.0.1", 8080, insecure=False)
+        require_keys(config, "127.0.0.1", 8080, insecure=False)
     config.security_dir.mkdir()
     (config.security_dir / "keys.lock").touch()
     with pytest.raises(KeysRefused, match="is missing, but keys were made here"):
-        admission(config, "127.0.0.1", 8080, insecure=True)
+        require_keys(config, "127.0.0.1", 8080, insecure=True)

@@ -23,7 +23,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def admission(config: Config, host: str, port: int, *, insecure: bool) -> Keyring | None:
+def require_keys(config: Config, host: str, port: int, *, insecure: bool) -> Keyring | None:
     """Return the keys that a listener checks, and refuse to listen beyond loopback without any.
 
     Args:
