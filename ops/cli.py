@@ -314,17 +314,17 @@ def doctor(as_json: Json = False) -> int:
 
 # Verbs that compute for long in kernels that no signal reaches.
 _COMPUTING = frozenset({"train", "evaluate", "search"})
-# Verbs that write state and logs, and nothing that somebody else is to read.
-_PRIVATE = frozenset({"up", "serve", "consume", "balance", "train", "models", "keys", "deadletters"})
+# Verbs that write state, logs and users' data, and nothing that other users are to read.
+_PRIVATE = frozenset({"up", "serve", "consume", "balance", "train", "models", "keys", "deadletters", "archive"})
 
 
 def main() -> None:
     """Be the console script."""
-    if sys.argv[1:2] and sys.argv[1] in _PRIVATE:
+    argv = sys.argv[1:]
+    if argv and argv[0] in _PRIVATE:
         # Whatever they make, and whatever is made on the way to it, is its owner's alone, and so is what their children
         # make: Redis, nginx and its logs.
         os.umask(0o077)
-    argv = sys.argv[1:]
     _register_late(argv)
     if argv and argv[0] in _COMPUTING:
         sys.exit(foreground.run(lambda: run(app, argv, first=_adopt)))

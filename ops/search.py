@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -194,7 +196,7 @@ def search(
     if not as_json:
         print("\n".join(lines(found)), flush=True)
     if publish and not found["is_interrupted"]:
-        with Stages() as progress:
+        with _private(), Stages() as progress:
             manifest = pipeline.train(
                 config,
                 data=data,
@@ -283,6 +285,16 @@ def _failures(trials: list[dict[str, Any]]) -> list[str]:
     failed = [trial for trial in trials if trial["state"] == "failed"]
     told = [f"Trial {trial['trial']} failed: {trial['why']}" for trial in failed[:3]]
     return told if len(failed) <= 3 else [*told, f"{len(failed) - 3} more failed."]
+
+
+@contextmanager
+def _private() -> Iterator[None]:
+    """Make whatever is published its owner's alone, as `train` does; the page and the study keep the caller's umask."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _method(text: str) -> Method:

@@ -62,10 +62,17 @@ def settings_and_folds(found: dict[str, Any]) -> list[tuple[object, object]]:
 def test_the_best_trials_are_told_and_the_winner_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table on standard output, a line for each trial on standard error, a page, and an active model."""
+    """A table on standard output, a line for each trial on standard error, a page, and an active model of our own."""
     monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
     page = tmp_path / "page.html"
-    assert search(*TWO, "--publish", "--report", str(page)) == 0
+    before = os.umask(0o022)
+    try:
+        assert search(*TWO, "--publish", "--report", str(page)) == 0
+    finally:
+        os.umask(before)
+    state = [tmp_path / "var", *(tmp_path / "var").rglob("*")]
+    assert {path: oct(path.stat().st_mode) for path in state if path.stat().st_mode & 0o077} == {}
+    assert page.stat().st_mode & 0o777 == 0o644
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert lines[0] == "demo:60x40x900: 900 ratings by 60 users of 40 items"
