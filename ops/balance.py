@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from service.config import Config
 
 _LOOK_EVERY_S = 0.05
-# One replica drains for 9 s at most and gets ready within 60 s, or is started again.
 _RELOAD_TIMEOUT_S = 10.0
+# One replica drains for 9 s at most and gets ready within 60 s, or is started again.
 _RESTART_TIMEOUT_PER_REPLICA_S = 90.0
 
 

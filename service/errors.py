@@ -200,7 +200,7 @@ class Invalid(RequestError):
 
 
 class Unavailable(RequestError):
-    """Draining, no model, or no room for events."""
+    """Overload, draining, no model, or no room for events."""
 
     status, name, title = 503, "unavailable", "Temporarily unavailable"
 

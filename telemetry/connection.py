@@ -130,7 +130,7 @@ class RedisConnection:
 
         Raises:
             StreamAwayError: There is no connection, it broke, or the answers took too long.
-        RedisUnfitError: Redis asks for a login.
+            RedisUnfitError: Redis asks for a login.
         """
         connection = self._connection
         if connection is None or not connection.is_connected:

@@ -36,9 +36,7 @@ def read_key(path: Path, name: str) -> bytes:
             raise KeyFileError(f"the {name} file {path} is not a regular file")
         mode = stat.S_IMODE(status.st_mode)
         if mode & 0o077:
-            raise KeyFileError(
-                f"the {name} file {path} has mode {mode:04o}; nobody but its owner may have access: chmod 600"
-            )
+            raise KeyFileError(f"the {name} file {path} has mode {mode:04o}; only its owner may have access: chmod 600")
         if not KEY_LEAST_BYTES <= status.st_size <= _KEY_MOST_BYTES:
             raise KeyFileError(
                 f"the {name} file {path} has {status.st_size} bytes; a key has {KEY_LEAST_BYTES} to {_KEY_MOST_BYTES}"

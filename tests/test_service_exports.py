@@ -107,12 +107,6 @@ class TestPacked:
 
 
 class TestZip:
-    def zipped(self, path: Path, **files: str) -> str:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in files.items():
-                archive.writestr(name.replace("__", "/").replace("_dot_", "."), content)
-        return str(path)
-
     def test_one_file(self, tmp_path: Path) -> None:
         """A single file is read whatever its name; what macOS adds does not count."""
         path = tmp_path / "export.zip"

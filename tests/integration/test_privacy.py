@@ -198,6 +198,6 @@ def test_a_key_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, key_file
     assert ended.returncode == 2
     assert ended.stderr == (
         f"recollect: RECOLLECT_PSEUDONYM_KEY_FILE: the pseudonym key file {key_file} has mode 0644; "
-        "nobody but its owner may have access: chmod 600\n"
+        "only its owner may have access: chmod 600\n"
     )
     assert not (tmp_path / "var").exists()
