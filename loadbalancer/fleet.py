@@ -120,7 +120,7 @@ class Fleet:
         self._seen.put_nowait(RestartAsked())
 
     def reload(self) -> None:
-        """Have every nginx read its certificate again; whoever is connected stays so."""
+        """Have every nginx read its certificate again; connected clients stay connected."""
         for child in self._children.values():
             child.reload()
 

@@ -85,7 +85,7 @@ def choices(settings: BalancerSettings) -> str:
         found[route.to in _HEALTH].append(
             f'if ($request_uri ~ "{route.pattern}") {{ set $route "{route.path}"; set $to {route.to}; }}'
         )
-    # Health is for whoever asks: a health checker knows an address and no name.
+    # Health is answered on any host: a health checker knows an address and no name.
     lines = [*found[False], *nginx_clients.preflight(settings), *nginx_clients.foreign(settings), *found[True]]
     return "\n".join("    " + line for line in lines)
 

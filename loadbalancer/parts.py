@@ -97,7 +97,7 @@ def consumer_part(
         tier=CONSUMER_TIER,
         command=_python_command(
             argv,
-            # Its own Redis is nobody else's, whatever archive was here before.
+            # Its own Redis has no other user, whatever archive was here before.
             ("consume", "--admin-port", str(admin_port), _SUPERVISED, *(("--claim",) if redis else ())),
             environ,
             logs / "consumer.out",

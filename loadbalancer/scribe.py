@@ -49,9 +49,9 @@ class Scribe:
             result, error = None, None
             try:
                 result = call()
-            except Exception as raised:  # noqa: BLE001  # it belongs to the one who gave the work
+            except Exception as raised:  # noqa: BLE001  # it belongs to the caller of `do`
                 error = raised
-            # A loop that has ended has nobody who waits.
+            # The loop may have ended; nothing waits for the result then.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(settle, result, error)
 

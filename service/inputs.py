@@ -102,7 +102,7 @@ def idempotency_key(request: web.Request) -> str | None:
 def is_the_balancers(request: web.Request, key: str | None) -> bool:
     """Whether the balancer made an Idempotency-Key, as it does from its id of a request whose client sent none.
 
-    A client cannot make such a key through the balancer, which tells nobody the id before it has one.
+    A client cannot make such a key through the balancer: it could learn the request's id from the answer alone.
     """
     return key is not None and key == f"ngx-{request.headers.get('X-Request-Id')}"
 

@@ -24,7 +24,7 @@ from service.protocol import Protocol, guarded
 
 
 def announce(sentence: str) -> None:
-    """Tell the terminal one thing, at once, unless nobody reads what is written there."""
+    """Write one line to standard output at once, unless its reader is gone or does not read."""
     line = f"{sentence}\n".encode(errors="replace")[: select.PIPE_BUF]
     # A reader of our output that went away, or does not read, is no reason not to serve.
     with contextlib.suppress(OSError, ValueError):

@@ -136,7 +136,7 @@ def build(*, keyed: bool = False) -> dict[str, Any]:
 
 def _paths() -> dict[str, Any]:
     user = _path_parameter("user_id", "A user; one that the model does not know gets the popular items.")
-    anybody = _path_parameter("user_id", "A user, known or not.")
+    any_user = _path_parameter("user_id", "A user, known or not.")
     item = _path_parameter("item_id", "An item of the served model.")
     n = {
         "name": "n",
@@ -268,7 +268,7 @@ def _paths() -> dict[str, Any]:
                 effect=_ERASED,
                 writes=True,
                 scope="erase",
-                parameters=[anybody],
+                parameters=[any_user],
             )
         },
         "/v1/users": {
@@ -280,7 +280,7 @@ def _paths() -> dict[str, Any]:
                 effect=_ERASED,
                 writes=True,
                 scope="erase",
-                parameters=[{**anybody, "in": "query"}],
+                parameters=[{**any_user, "in": "query"}],
             )
         },
         "/v1/model": {

@@ -229,7 +229,7 @@ class _Look:
 
 
 def _retrieve(ended: asyncio.Future[ModelSnapshot | None]) -> None:
-    # Otherwise asyncio complains of an error that nobody looked at.
+    # Otherwise asyncio complains of an error that was never retrieved.
     if not ended.cancelled():
         ended.exception()
 

@@ -172,7 +172,7 @@ class Recommendations(TypedDict):
     """The list, as every route that gives one gives it."""
 
     recommendation_id: Annotated[str | None, _means("Names this list; send it back with events. Null if `static`.")]
-    user_id: Annotated[str | None, _means("Whose list; null for one that is nobody's.")]
+    user_id: Annotated[str | None, _means("Whose list; null for one that is for no user in particular.")]
     model: Annotated[str, _means("The version that made it.")]
     items: Annotated[list[Item], _means("Best first.")]
     freshness: Annotated[Freshness, _means("How new its state is.")]

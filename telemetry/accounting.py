@@ -2,7 +2,7 @@
 
 Invariant: of every (producer, epoch) each number from 1 to the highest that is known gets exactly one state, so
 accepted = archived + in flight + deduplicated + dead-lettered + erased + missing holds by construction. A number is
-archived because a line with it was read or was removed by retention, not because somebody counted it; what the
+archived because a line with it was read or was removed by retention, not because it was counted; what the
 catalogue counted is then compared with what was found, and every difference is a breach.
 
 Pure: it is handed lines and rows, and opens nothing. Memory grows with the holes, not with the events.

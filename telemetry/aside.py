@@ -1,6 +1,6 @@
 """Blocking calls beside the event loop, in threads that hold up nothing: neither the next call nor the process's end.
 
-Invariant: whoever waits may give up at any time. The call then runs on by itself, what it returns is dropped, and the
+Invariant: the caller may give up at any time. The call then runs on by itself, what it returns is dropped, and the
 interpreter ends without it: the threads are daemons, which those of `concurrent.futures` and `asyncio.to_thread` are
 not.
 """
@@ -43,9 +43,9 @@ async def aside(call: Callable[[], _T], name: str) -> _T:
         result, error = None, None
         try:
             result = call()
-        except BaseException as raised:  # noqa: BLE001 - it belongs to the one who waits
+        except BaseException as raised:  # noqa: BLE001 - it belongs to the caller
             error = raised
-        # A loop that has ended has nobody who waits.
+        # The loop may have ended; nothing waits for the result then.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, error)
 

@@ -1,13 +1,13 @@
-"""The background step that erases users, in rounds: everybody who was asked for by then, together.
+"""The background step that erases users, in rounds: all whose erasure was requested by then, together.
 
 Invariants:
 
-- An erasure is done only when no file holds a line of the user from before it and everybody else who holds
-  users has forgotten this one. Whatever dies on the way, the erasure is still open in the catalogue, and the
+- An erasure is done only when no file holds a line of the user from before it and every other holder of users (a
+  `Forgetter`) has forgotten this one. Whatever dies on the way, the erasure is still open in the catalogue, and the
   next holder of the lease begins again; nothing in it is wrong to do twice.
 - A round reads each file once, and rewrites each file and each model that holds one of its users once, however many
   users it is about. Users whom nothing holds cause no file to be sealed or written.
-- Rounds take a fifth of the time at most, and those that erase somebody keep an interval: erase requests
+- Rounds take a fifth of the time at most, and those that erase a user keep an interval: erase requests
   cannot be turned into more work than that.
 
 Files are read and written in a thread of their own; a commit waits for one short transaction per file at most.
@@ -36,7 +36,7 @@ _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 30.0
 # After a round of so many seconds, as many times that without one.
 _REST = 4
-# Receipts that are of no use any more go even if nobody asks for an erase.
+# Receipts that are of no use any more go even without a request to erase.
 _IDLE_S = 3600.0
 _BETWEEN_STEPS_S = 0.05
 
@@ -101,14 +101,14 @@ class Eraser:
                 if self._counters.forgotten > before:
                     rest_s = max(rest_s, self._settings.erase_interval_s)
                 await asyncio.sleep(rest_s)
-                # What failed is tried again, soon at first; somebody new is not kept waiting for it.
+                # What failed is tried again, soon at first; a new request is not kept waiting for it.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s if left else _IDLE_S):
                         await self._wake.wait()
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if left else _FIRST_PAUSE_S
 
     async def _work_off(self, thread: ThreadPoolExecutor) -> bool:
-        """Erase everybody who is to be erased by now; returns whether somebody is left."""
+        """Erase all users who are to be erased by now; returns whether any are left."""
         left = False
         failed: ArchiveError | None = None
         erasures: list[Erasure] = []
@@ -127,7 +127,7 @@ class Eraser:
         return left
 
     async def _erase(self, erasures: Sequence[Erasure], thread: ThreadPoolExecutor) -> bool:
-        """Erase some users; returns whether somebody is left."""
+        """Erase some users; returns whether any are left."""
         archive = self._archive
         await self._rewrite_all(Users(erasures), thread)
         # Nothing is done while a line of theirs lies in a file that merely does not count.
@@ -213,7 +213,7 @@ class Eraser:
         return lease_epoch
 
     async def _tell(self, forgetter: Forgetter, erasures: Sequence[Erasure]) -> None:
-        """Ask somebody else to forget those users of whom it has not been told."""
+        """Ask a forgetter to forget those users of whom it has not been told."""
         told = self._told.setdefault(forgetter.name, {})
         waiting = [erasure for erasure in erasures if erasure.erase_id not in told]
         if not waiting:
@@ -221,7 +221,7 @@ class Eraser:
         try:
             # Cut short if we stop: it may wait for a disk of its own for ever, and is asked again.
             models = await forgetter.forget({erasure.user_id for erasure in waiting})
-        except Exception as error:  # noqa: BLE001 - a forgetter is somebody else's code; it is asked again
+        except Exception as error:  # noqa: BLE001 - a forgetter may raise anything; it is asked again
             self._failed(forgetter.name, f"{type(error).__name__}: {error}")
         else:
             told.update((erasure.erase_id, models.get(erasure.user_id, 0)) for erasure in waiting)

@@ -18,7 +18,7 @@ from telemetry.database import ADD_REMOVED, Database
 from telemetry.erasure import Forgotten
 
 AT_ONCE: Final = 10_000
-# Of erases that found nothing; anybody who may ask for an erase can make as many as they like.
+# Of erases that found nothing; a client that may ask for an erase can make any number of them.
 MOST_EMPTY: Final = 100_000
 # So many at a time, so that no commit waits for long.
 EXPIRED_AT_ONCE: Final = 200

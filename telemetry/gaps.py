@@ -84,11 +84,11 @@ class Gaps:
         self._linked.update(producers)
 
     def is_written_off(self, producer: str, at: Position) -> bool:
-        """Tell whether nobody waits any more for what follows a place."""
+        """Tell whether what follows a place was written off."""
         return self.asked(producer, at) >= _WRITTEN_OFF
 
     def due(self, scores: Mapping[str, float], *, full: bool, now_s: float) -> list[str]:
-        """Tell whose streams are to be removed now; gaps that nobody will fill are closed.
+        """Tell whose streams are to be removed now; gaps that will never be filled are closed.
 
         Args:
             scores: When each producer last shook hands.

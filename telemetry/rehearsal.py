@@ -18,7 +18,7 @@ from telemetry.stream import GROUP
 
 FLOOR: Final = (7, 0)
 # No producer has this id: ours are UUIDs.
-_NOBODY: Final = "rehearsal"
+_NO_PRODUCER: Final = "rehearsal"
 
 
 class Side(Enum):
@@ -85,11 +85,11 @@ def trials(keys: Keys) -> list[Trial]:
     Args:
         keys: The installation's.
     """
-    events, watermark = keys.events(_NOBODY), keys.watermark(_NOBODY)
+    events, watermark = keys.events(_NO_PRODUCER), keys.watermark(_NO_PRODUCER)
     replica, consumer = Side.REPLICA, Side.CONSUMER
     return [
         Trial(replica, ("GET", keys.owner)),
-        Trial(replica, ("ZADD", keys.producers, "XX", 0, _NOBODY)),
+        Trial(replica, ("ZADD", keys.producers, "XX", 0, _NO_PRODUCER)),
         Trial(replica, ("XINFO", "STREAM", events), "no such key"),
         Trial(replica, ("HMGET", watermark, "epoch", "seq")),
         Trial(replica, ("XADD", events, "NOMKSTREAM", "1-1", "first_seq", "1")),

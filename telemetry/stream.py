@@ -73,7 +73,7 @@ class Joined(NamedTuple):
 
     @classmethod
     def none(cls) -> "Joined":
-        """Return that nobody has a stream."""
+        """Return that no producer has a stream."""
         return cls(set(), set(), set())
 
 
@@ -140,7 +140,7 @@ class EventStream(Protocol):
         """Remove streams, groups and all, so that their producers begin them anew."""
 
     async def scan(self, watermarks: Mapping[str, Position], *, max_entries: int) -> list[Delivered]:
-        """Read entries beyond a place without a group, as a full Redis allows; ids that nobody gives are left out."""
+        """Read entries beyond a place without a group, as a full Redis allows; foreign ids are left out."""
 
     async def read(
         self, producers: Sequence[str], *, pending: bool, max_entries: int, block_ms: int

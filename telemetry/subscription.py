@@ -138,7 +138,7 @@ class Subscription:
         try:
             await self._stream.remove(due)
         except StreamRefusedError as error:
-            # The others are read on; without this right nobody can send again what Redis lost.
+            # The others are read on; without this right what Redis lost cannot be sent again.
             if str(error) != self._refusal:
                 self._refusal = str(error)
                 tell(self._observer, GapKept(str(error)))

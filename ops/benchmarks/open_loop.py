@@ -37,7 +37,7 @@ class Tally:
     Attributes:
         due: how many were to be sent.
         statuses: answers, by status.
-        static: of them, lists that nobody ranked (`X-Degraded: static`).
+        static: of them, lists that nginx gave (`X-Degraded: static`).
         unexplained: refusals without Retry-After.
         broken: connections that ended instead of an answer.
         late: no answer within the client's patience.
@@ -113,7 +113,7 @@ class _Lane(asyncio.Protocol):
             self._transport.write(request.raw)
 
     def give_up(self) -> None:
-        """End a request that nobody waits for any longer; its connection goes with it."""
+        """End a request whose client has lost patience; its connection goes with it."""
         if self._tally is not None:
             self._tally.late += 1
             self._tally = None

@@ -2,8 +2,8 @@
 
 Invariants:
 
-- Whoever reads finds whole files only. A name that starts with a point and ends in `.tmp` is being written by whoever
-  is inside `exclusive`; what the next one finds of that kind is what a killed writer left, and is removed.
+- A reader finds whole files only. A name that starts with a point and ends in `.tmp` is being written by the process
+  inside `exclusive`; what the next one finds of that kind is what a killed writer left, and is removed.
 - Only regular files are read, at their own names: no link, and no pipe or device, whose opening or reading might never
   end.
 """

@@ -2,7 +2,7 @@
 
 Invariants:
 
-- A user is on the list before any version is searched for them, and whoever publishes reads the list as the only
+- A user is on the list before any version is searched for them, and a publisher reads the list as the only
   writer. So whichever comes first, a model that was being trained while its user was forgotten does not hold them.
 - Users whom a published version or a training's data held stay on the list. The others are passing: they are there for
   `PASSING_DAYS`, and the newest `MOST_PASSING` of them, so that ids of no user do not make the list grow for ever.

@@ -155,7 +155,7 @@ class ModelSnapshot:
 
     @cached_property
     def has_taste(self) -> NDArray[np.bool_]:
-        """Whether a user's factors say anything, bool (n_users,); nobody's do in a model without factors."""
+        """Whether a user's factors say anything, bool (n_users,); all False in a model without factors."""
         return np.asarray(self.user_factors.any(axis=1))
 
     @cached_property

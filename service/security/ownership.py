@@ -1,4 +1,4 @@
-"""Whose the files under `security/` are: those of whoever owns the home directory, also when root made them.
+"""Whose the files under `security/` are: those of the owner of the home directory, also when root made them.
 
 An operator who makes a key or trains as root must not leave a file that the service's own user cannot read or add to.
 """

@@ -54,7 +54,7 @@ def _take_turns(kernel: Any) -> None:
 @contextlib.contextmanager
 def _turn(folder: str, kind: int) -> Iterator[None]:
     descriptor = None
-    # Nothing is kept yet, or the file system knows no locks: on a machine of one process there is nobody to wait for.
+    # Nothing is kept yet, or the file system knows no locks: no other process is to be waited for then.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(descriptor, kind)
