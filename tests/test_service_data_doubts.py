@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 from collections.abc import Callable
@@ -48,6 +49,8 @@ class TestDoubts:
             (lambda n: f"{RENE[n % 2]},i{n},3,{n + 10**9}", "is there in two forms of Unicode"),
             (lambda n: f"{n},i{n % 7},{n % 5},{n + 10**9}", "Every row has its own user"),
             (lambda n: f"u{n % 7},{n},{n % 5},{n + 10**9}", "Every row has its own item"),
+            (lambda n: f"'u{n % 5}',i{n % 7},{n % 5},{n + 10**9}", "5 user ids stand in quotes, such as 'u0'"),
+            (lambda n: f'"u{n % 5}", "i{n % 7}",{n % 5},{n + 10**9}', '7 item ids stand in quotes, such as "i0"'),
             (lambda n: f"shop,i{n},{n % 5},{n + 10**9}", "All rows are of one user"),
             (lambda n: f"u{n},shop,{n % 5},{n + 10**9}", "All rows are of one item"),
         ],
@@ -107,6 +110,13 @@ class TestHeaders:
         path = write(tmp_path / "t.csv", table(lambda n: f"u{n % 5},i{n % 7},{n % 4},{n + 10**9},,,"))
         assert datasets.read(path).report.n_bad_rows == 0
 
+    def test_fields_that_span_lines(self, tmp_path: Path) -> None:
+        """Their lines do not decide how many fields a row has, be they most of a file's, with any number of commas."""
+        for review in ('"nice\nreally\ngood"', '"so, so, so, good\nand, so, so, so, so, on"', '"x ""y""\n"'):
+            rows = "".join(f"u{n},i{n},{review},{n + 1}\n" for n in range(2))
+            data = datasets.read(write(tmp_path / "t.csv", f"user,item,review,rating\n{rows}"))
+            assert (data.ratings.tolist(), data.report.n_bad_rows) == ([1.0, 2.0], 0)
+
     def test_row_names_without_a_name(self, tmp_path: Path) -> None:
         """R's write.table gives the column of row names none; taken by number they are read."""
         path = write(
@@ -157,6 +167,10 @@ class TestHeaders:
         ("2021-01-02 03:04:05 +0000 UTC", 1609556645),
         ("2021-01-02 04:04:05 +0100", 1609556645),
         ("2021-01-02 04:04:05 +01:00", 1609556645),
+        ("2021/01/02 03:04:05", 1609556645),
+        ("2021/1/2", 1609545600),
+        ("2021.01.02T03:04:05Z", 1609556645),
+        ("2021/01.02", None),
         ("2021-01-02 04:04:05 +0100 UTC", None),
         ("2021-01-02 03:04:05 CET", None),
         ("2021-01-02 03:04:05 Europe/Berlin", None),
@@ -243,6 +257,7 @@ def tar() -> bytes:
         (b"INSERT INTO `r` VALUES (1,2,3);\n", "a file of SQL statements"),
         (b'[\n  {"user": 1, "item": 2},\n  {"user": 1, "item": 3}\n]\n', "a JSON array"),
         (tar(), "a tar archive"),
+        (gzip.compress(gzip.compress(HEADER.encode() * 200)), "packed with gzip a second time"),
     ],
 )
 def test_what_is_something_else_is_called_by_its_name(tmp_path: Path, content: bytes, sentence: str) -> None:

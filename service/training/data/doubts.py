@@ -26,6 +26,7 @@ _MISSING: Final = frozenset(
 ) | {"NaN"}
 # How a spreadsheet shows, and saves, a long number: the digits that are not there are lost.
 _SCIENTIFIC: Final = re.compile(r"[0-9](?:[.,][0-9]+)?[Ee]\+[0-9]+")
+_QUOTES: Final = ("'", '"')
 # Of so many rows it is no accident that no two have the same user.
 _MANY_ROWS: Final = 20
 _MANY_ZEROS: Final = 0.2
@@ -121,6 +122,12 @@ def _of_column(what: str, codes: Int32, ids: Sequence[str]) -> list[str]:
         found.append(
             f"{len(scientific):,} {what} ids look like {scientific[0]}, as spreadsheets write long numbers: different "
             "ids may have become one. Export that column as text."
+        )
+    quoted = [id_ for id_ in ids if id_[0] == id_[-1] and id_[0] in _QUOTES and len(id_) > 2]
+    if quoted:
+        found.append(
+            f"{len(quoted):,} {what} ids stand in quotes, such as {shown(quoted[0])}, which count as part of them: in "
+            'a table quotes are double ones, ", next to the separators without blanks between.'
         )
     composed: dict[str, str] = {}
     for id_ in ids:

@@ -38,6 +38,7 @@ _MAGICS: Final = {
 }
 # These may begin a text as well.
 _BINARY_MAGICS: Final = {
+    b"\x1f\x8b": ("packed with gzip a second time", "unpack it once"),
     b"rar!": ("a RAR archive", _UNPACK),
     b"arrow1": ("an Arrow or Feather file", "write it as Parquet"),
     b"fea1": ("a Feather file", "write it as Parquet"),

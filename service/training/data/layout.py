@@ -148,7 +148,7 @@ def detect(name: str, head: bytes, reading: Reading = AS_IS) -> Layout:
     layout = _with_header(name, cut, separator, n_fields, reading) or _without_header(
         name, cut, separator, n_fields, reading
     )
-    ratings = [] if layout.rating is None else [row[layout.rating] for _, row in cut if len(row) == n_fields]
+    ratings = [] if layout.rating is None else [row[layout.rating] for _, row in cut if len(row) == layout.n_fields]
     return replace(layout, dates=reading.dates, decimal_comma=_decimal_comma(ratings, reading))
 
 
@@ -164,7 +164,10 @@ def _with_header(
             if wanted != reading.column_of:
                 columns = _by_number(name, n_fields, reading)
             # Separators at the end of every row, though not of the header, make more fields, always empty.
+            # The lines of a field that spans several tell nothing about the number of fields.
             beyond = {text for other in rows if len(other) == n_fields for text in other[len(row) :]}
+            if beyond != {""} and any(text.count('"') % 2 for other in rows for text in other):
+                beyond = set()
             if beyond - {""} and wanted == reading.column_of:
                 raise DataError(
                     f"{name}: the header has {len(row)} fields and most rows have {n_fields}: give every column a name "

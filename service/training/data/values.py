@@ -34,6 +34,8 @@ _SLASHED: Final = re.compile(
 )
 # How BigQuery ("… UTC"), Go ("… +0000 UTC") and several logs write the offset from UTC behind a time.
 _UTC_WORD: Final = re.compile(r" ?(?:UTC|GMT)")
+# A date that begins with the year has one order only, whatever stands between.
+_YEAR_FIRST: Final = re.compile(r"([0-9]{4})([/.])([0-9]{1,2})\2([0-9]{1,2})(?=[ T]|$)")
 _OFFSET_APART: Final = re.compile(r" (?=[+-][0-9]{2}:?[0-9]{2}$)")
 Dates: TypeAlias = Literal["iso", "day-first", "month-first"]
 
@@ -109,6 +111,8 @@ def _moment(text: str, dates: Dates) -> datetime:
 
 
 def _iso_moment(text: str) -> datetime:
+    if date := _YEAR_FIRST.match(text):
+        text = f"{date[1]}-{int(date[3]):02d}-{int(date[4]):02d}{text[date.end() :]}"
     word = _UTC_WORD.search(text, len(text) - 4)
     if word is None or word.end() != len(text):
         return datetime.fromisoformat(_OFFSET_APART.sub("", text))
