@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import shutil
+import ssl
 import stat
 import sys
 import time
@@ -27,7 +28,8 @@ from ops import environment, open_files
 from ops.redis_health import redis_health
 from service.config import Config, read
 from service.errors import RecollectError
-from telemetry.errors import TelemetryError
+from telemetry.errors import KeyFileError, TelemetryError
+from telemetry.keyfile import read_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,19 +166,27 @@ def _nginx(_: Config) -> Judgement:
 
 def _home(config: Config) -> Judgement:
     home = config.home
+    for name, folder in (("RECOLLECT_HOME", home), ("RECOLLECT_LOGS", config.logs)):
+        if (fault := _fault_of(folder)) is not None:
+            return "fail", f"{folder} {fault}; name another in {name}."
     if not home.exists():
-        parent = _existing(home)
-        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            return "fail", f"{home} does not exist and cannot be made in {parent}; name another in RECOLLECT_HOME."
         return "ok", f"{home} will be made."
-    if not home.is_dir():
-        return "fail", f"{home} is not a directory; name another in RECOLLECT_HOME."
-    if not os.access(home, os.R_OK | os.W_OK | os.X_OK):
-        return "fail", f"{home} cannot be written by this user."
     mode = stat.S_IMODE(home.stat().st_mode)
     if mode != 0o700:
         return "warn", f"{home} has mode {mode:04o}, so others may get at what users did: chmod 700 {home}."
     return "ok", f"{home} is writable, mode 0700."
+
+
+def _fault_of(folder: Path) -> str | None:
+    """Return why files cannot be written in a folder, which need not be there yet; None if they can."""
+    parent = _existing(folder)
+    if parent == folder:
+        if not folder.is_dir():
+            return "is not a directory"
+        return None if os.access(folder, os.R_OK | os.W_OK | os.X_OK) else "cannot be written by this user"
+    if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
+        return None
+    return f"does not exist and cannot be made in {parent}"
 
 
 def _disk(config: Config) -> Judgement:
@@ -232,6 +242,38 @@ def _keys(config: Config) -> Judgement:
     return "ok", f"{valid} of {len(ring)} API keys are valid."
 
 
+def _key_files(config: Config) -> Judgement:
+    config.pseudonymiser()
+    if config.watermark_key_file is not None:
+        try:
+            read_key(config.watermark_key_file, "watermark key")
+        except KeyFileError as error:
+            return "fail", f"RECOLLECT_WATERMARK_KEY_FILE: {error}."
+    ids = "as they are" if config.pseudonym_key_file is None else f"as pseudonyms, by {config.pseudonym_key_file}"
+    return "ok", f"Telemetry keeps user ids {ids}."
+
+
+def _tls(_: Config) -> Judgement:
+    settings = _balancer()
+    if settings.tls_cert is None or settings.tls_key is None:
+        return "ok", "nginx speaks no TLS; RECOLLECT_TLS_CERT and RECOLLECT_TLS_KEY make it."
+    for path in (settings.tls_cert, settings.tls_key):
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                return "fail", f"{path} is not a regular file."
+            path.read_bytes()
+        except OSError as error:
+            return "fail", f"{path} cannot be read: {error.strerror}."
+    try:
+        # An empty password, since without one a key that is encrypted would be asked for at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+    except ssl.SSLError as error:
+        said = (error.reason or "").replace("_", " ").lower()
+        reason = said or "one of them is not such a PEM file, or is encrypted"
+        return "fail", f"{settings.tls_cert} and {settings.tls_key} are no certificate and its key: {reason}."
+    return "ok", f"nginx speaks TLS with {settings.tls_cert}."
+
+
 def _open_files(_: Config) -> Judgement:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if open_files.enough(soft):
@@ -277,6 +319,8 @@ CHECKS: dict[str, Callable[[Config], Judgement]] = {
     "disk": _disk,
     "port": _port,
     "keys": _keys,
+    "key files": _key_files,
+    "tls": _tls,
     "open files": _open_files,
     "model": _model,
 }

@@ -130,10 +130,9 @@ def settings_of(file: Path) -> dict[str, str]:
     for key, value in content.items():
         name = _PREFIX + key.upper()
         if name not in known or key != key.lower() or name == _FILE:
-            keys = [each.removeprefix(_PREFIX).lower() for each in known]
-            raise UsageError(
-                f"{file} has no setting {key!r}{did_you_mean(key.lower(), keys)}; docs/settings.md has them all"
-            )
+            keys = [each.removeprefix(_PREFIX).lower() for each in known if each != _FILE]
+            meant = did_you_mean(key.lower().removeprefix(_PREFIX.lower()), keys)
+            raise UsageError(f"{file} has no setting {key!r}{meant}; docs/settings.md has them all")
         if not isinstance(value, str | int | float):
             raise UsageError(f"{file}: {key} must be a text, a number, true or false")
         text = str(value).lower() if isinstance(value, bool) else str(value)

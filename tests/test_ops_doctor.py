@@ -26,6 +26,7 @@ from telemetry.identity import identify
 from telemetry.seal import Seal, key_beside
 from telemetry.slot import IDENTITY, Identity, encode_identity
 from telemetry.stream import RedisStream
+from tests.certificates import make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,6 +148,49 @@ def test_the_state_directory_is_private_and_writable(config: Config, tmp_path: P
     (tmp_path / "file").touch()
     assert _finding(dataclasses.replace(config, home=tmp_path / "file"), "state")[0] == "fail"
     assert _finding(dataclasses.replace(config, home=tmp_path / "file" / "home"), "state")[0] == "fail"
+    status, sentence = _finding(dataclasses.replace(config, logs=tmp_path / "file"), "state")
+    assert (status, "RECOLLECT_LOGS" in sentence) == ("fail", True)
+
+
+def test_keys_of_telemetry_that_up_would_refuse_are_a_fault(config: Config, tmp_path: Path) -> None:
+    """Both files that a setting names are read, as a start reads them."""
+    assert _finding(config, "key files")[0] == "ok"
+    key = tmp_path / "key"
+    key.write_bytes(bytes(32))
+    key.chmod(0o600)
+    sound = dataclasses.replace(config, pseudonym_key_file=key, watermark_key_file=key)
+    status, sentence = _finding(sound, "key files")
+    assert (status, str(key) in sentence) == ("ok", True)
+    key.chmod(0o644)
+    for name in ("pseudonym_key_file", "watermark_key_file"):
+        for wrong in (key, tmp_path / "absent"):
+            broken: Any = {name: wrong}
+            status, sentence = _finding(dataclasses.replace(config, **broken), "key files")
+            assert (status, f"RECOLLECT_{name.upper()}: " in sentence, str(wrong) in sentence) == ("fail", True, True)
+
+
+def test_a_certificate_that_nginx_would_refuse_is_a_fault(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Absent, not PEM, a pipe, another's key: each is told, and nothing waits."""
+    assert _finding(config, "tls")[0] == "ok"
+    cert, key = make_certificate(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, foreign = make_certificate(tmp_path / "other")
+    junk, pipe = tmp_path / "junk", tmp_path / "pipe"
+    junk.write_text("junk")
+    os.mkfifo(pipe)
+    for pair, wanted, said in (
+        ((cert, key), "ok", str(cert)),
+        ((cert, foreign), "fail", "key values mismatch"),
+        ((junk, key), "fail", "not such a PEM file"),
+        ((cert, pipe), "fail", f"{pipe} is not a regular file"),
+        ((tmp_path / "absent", key), "fail", "No such file"),
+    ):
+        for name, path in zip(("CERT", "KEY"), pair, strict=True):
+            monkeypatch.setenv(f"RECOLLECT_TLS_{name}", str(path))
+        status, sentence = _finding(config, "tls")
+        assert (status, said in sentence) == (wanted, True), sentence
 
 
 def test_a_configured_redis_must_answer(config: Config, redis_server: Any) -> None:

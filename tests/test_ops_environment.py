@@ -131,9 +131,9 @@ def test_a_file_may_be_named_or_forbidden(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('file = "x"', "no setting 'file'"),
+        ('file = "x"', "no setting 'file'; docs"),
         ("replicsa = 5", r"no setting 'replicsa' \(did you mean replicas\?\)"),
-        ("RECOLLECT_REPLICAS = 5", "no setting 'RECOLLECT_REPLICAS'"),
+        ("RECOLLECT_REPLICAS = 5", r"no setting 'RECOLLECT_REPLICAS' \(did you mean replicas\?\)"),
         ("Replicas = 5", r"no setting 'Replicas' \(did you mean replicas\?\)"),
         ("replicas = [5]", "replicas must be a text, a number, true or false"),
         ("[replicas]\nn = 5", "replicas must be a text, a number, true or false"),
