@@ -117,6 +117,13 @@ class TestHeaders:
             data = datasets.read(write(tmp_path / "t.csv", f"user,item,review,rating\n{rows}"))
             assert (data.ratings.tolist(), data.report.n_bad_rows) == ([1.0, 2.0], 0)
 
+    def test_a_stray_quote_where_columns_are_taken_by_number(self, tmp_path: Path) -> None:
+        """The columns are then those of the header, and a number beyond is refused in a sentence."""
+        rows = "".join(f"{n},u{n},i{n}{chr(34) * (n == 3)},{n + 1}\n" for n in range(9))
+        path = write(tmp_path / "t.csv", f"user,item,rating\n{rows}")
+        with pytest.raises(DataError, match="has columns 1 to 3, and --columns asks for rating=4"):
+            datasets.read(parse([path], columns="user=2,item=3,rating=4"))
+
     def test_row_names_without_a_name(self, tmp_path: Path) -> None:
         """R's write.table gives the column of row names none; taken by number they are read."""
         path = write(

@@ -161,8 +161,6 @@ def _with_header(
     for index, row in enumerate(rows):
         columns = _by_name(row, wanted)
         if columns is not None:
-            if wanted != reading.column_of:
-                columns = _by_number(name, n_fields, reading)
             # Separators at the end of every row, though not of the header, make more fields, always empty.
             # The lines of a field that spans several tell nothing about the number of fields.
             beyond = {text for other in rows if len(other) == n_fields for text in other[len(row) :]}
@@ -174,9 +172,11 @@ def _with_header(
                     "(R's write.table does with col.names=NA), or take columns by number, as in --columns user=2,item=3"
                 )
             unread = tuple(number for number, _ in cut[:index])
+            n_all = n_fields if beyond else len(row)
             if wanted == reading.column_of:
                 refuse_repeated(name, row, columns, wanted)
-            n_all = max(n_fields, len(row)) if beyond else len(row)
+            else:
+                columns = _by_number(name, n_all, reading)
             return Layout(separator, n_all, cut[index][0] + 1, *columns, unread, names=tuple(row))
         if len(row) == n_fields:
             break
