@@ -225,6 +225,25 @@ class TestRemedies:
             datasets.read(path)
         assert len(datasets.read(parse([path], columns="rating="))) == 1
 
+    def test_parquet_texts_that_are_not_utf8(self, tmp_path: Path) -> None:
+        """Some writers do not look; such rows are bad, whatever the column, and the others are read."""
+        texts = pa.array([b"1", b"2", b"\xe93", b"4", b"5"], pa.binary()).view(pa.string())
+        path = str(tmp_path / "t.parquet")
+        for column in ("user", "item", "rating", "time"):
+            columns = {name: texts if name == column else ["1", "2", "3", "4", "5"] for name in ("user", "item")}
+            columns |= {name: texts if name == column else [1, 2, 3, 4, 5] for name in ("rating", "time")}
+            pq.write_table(pa.table(columns), path)
+            report = datasets.read(path).report
+            assert (report.n_bad_rows, report.bad_examples[0][:11]) == (1, "t.parquet:3")
+
+    def test_a_parquet_file_with_a_damaged_name(self, tmp_path: Path) -> None:
+        """It is refused in a sentence."""
+        path = tmp_path / "t.parquet"
+        pq.write_table(pa.table({"user": ["a"], "item": ["b"], "ratingx": [1]}), str(path), store_schema=False)
+        path.write_bytes(path.read_bytes().replace(b"ratingx", b"rating\xe9"))
+        with pytest.raises(DataError, match="is no whole Parquet file"):
+            datasets.read(str(path))
+
     def test_directories_within(self, tmp_path: Path) -> None:
         """Those of years and months are not looked into, and the refusal says so."""
         (tmp_path / "2021").mkdir()

@@ -67,8 +67,8 @@ def read_parquet(file: DataFile, reading: Reading, into: Gathering, on_raw: Call
             for batch in source.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
                 _take(batch, fields, into, file.short_name, n_done, reading)
                 n_done += batch.num_rows
-                on_raw(plain.read(size_bytes * n_done // n_rows - plain.tell()))
-        except (pa.ArrowException, OSError) as error:
+                on_raw(plain.read(max(0, size_bytes * n_done // max(1, n_rows) - plain.tell())))
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DataError(
@@ -134,6 +134,7 @@ def _take(
     batch: pa.RecordBatch, fields: tuple[Any, ...], into: Gathering, name: str, n_before: int, reading: Reading
 ) -> None:
     user, item, rating, timestamp = (None if field is None else _column(batch, field) for field in fields)
+    rating, timestamp = (_replaced(column) for column in (rating, timestamp))
     if rating is not None and _is_text(rating.type) and reading.decimal == "comma":
         rating = with_points(rating)
     found = Batch(
@@ -161,10 +162,23 @@ def _readable(column: pa.Array) -> pa.Array:
     """Return a column without a dictionary and without views, which not all of pyarrow's functions take."""
     kind = _plain(column.type)
     if _is_text(kind):
-        return column.cast(pa.large_string())
+        text = column.cast(pa.large_string())
+        try:
+            text.validate(full=True)
+        except pa.ArrowInvalid:  # what calls itself text is not in UTF-8
+            return text.view(pa.large_binary())
+        return text
     if _is_bytes(kind):
         return column.cast(pa.large_binary())
     return column.cast(kind)
+
+
+def _replaced(column: pa.Array | None) -> pa.Array | None:
+    """Return texts that are not all UTF-8 as texts; those are neither numbers nor times, and their rows are bad."""
+    if column is None or not _is_bytes(column.type):
+        return column
+    texts = [None if value is None else value.decode("utf-8", "replace") for value in column.to_pylist()]
+    return pa.array(texts, pa.large_string())
 
 
 def _id(value: object) -> str | None:
