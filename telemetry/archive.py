@@ -94,6 +94,14 @@ class Archive:
         """Our lease, or None while we stand by."""
         return self._lease_epoch
 
+    def held_lease(self) -> int:
+        """Return our lease.
+
+        Raises:
+            LeaseLostError: Another consumer holds the archive, or none does.
+        """
+        return self._of(self._lease_epoch)
+
     @property
     def identity(self) -> Mark:
         """The archive's identity, and those in whose place it has come."""
@@ -373,7 +381,7 @@ class Archive:
         return thing
 
     def _held(self) -> tuple[Catalogue, int]:
-        return self._of(self._catalogue), self._of(self._lease_epoch)
+        return self._of(self._catalogue), self.held_lease()
 
     async def _in_sql(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._sql, lambda: call(*args, **kwargs))

@@ -132,7 +132,7 @@ class Eraser:
         await self._rewrite_all(Users(erasures), thread)
         # Nothing is done while a line of theirs lies in a file that merely does not count.
         loop = asyncio.get_running_loop()
-        if not await finish(loop.run_in_executor(thread, sweep, archive.root, self._lease_epoch(), archive.part)):
+        if not await finish(loop.run_in_executor(thread, sweep, archive.root, archive.held_lease(), archive.part)):
             return True
         for forgetter in self._forgetters:
             await self._tell(forgetter, erasures)
@@ -187,7 +187,7 @@ class Eraser:
         self, path: str, length: FileLength, users: Users, thread: ThreadPoolExecutor
     ) -> tuple[str, FileLength] | None:
         """Rewrite one file if need be; returns the clean one, or None if somebody else replaced it."""
-        root, lease_epoch = self._archive.root, self._lease_epoch()
+        root, lease_epoch = self._archive.root, self._archive.held_lease()
         loop = asyncio.get_running_loop()
         try:
             replacement = await loop.run_in_executor(thread, rewrite, root, lease_epoch, path, length, users)
@@ -205,12 +205,6 @@ class Eraser:
             return None
         self._counters.erased += sum(replacement.erased.values())
         return replacement.new
-
-    def _lease_epoch(self) -> int:
-        lease_epoch = self._archive.lease_epoch
-        if lease_epoch is None:
-            raise LeaseLostError("this consumer does not hold the archive's lease")
-        return lease_epoch
 
     async def _tell(self, forgetter: Forgetter, erasures: Sequence[Erasure]) -> None:
         """Ask a forgetter to forget those users of whom it has not been told."""

@@ -84,7 +84,7 @@ class Retainer:
         """
         archive, settings = self._archive, self._settings
         loop = asyncio.get_running_loop()
-        await finish(loop.run_in_executor(thread, sweep, archive.root, self._lease_epoch(), archive.part))
+        await finish(loop.run_in_executor(thread, sweep, archive.root, archive.held_lease(), archive.part))
         await finish(loop.run_in_executor(thread, _remove_empty, archive.root, archive.today()))
         growing = await archive.growing_files()
         lengths = {**await archive.sealed_files(), **growing}
@@ -121,12 +121,6 @@ class Retainer:
         events = sum(run.size for run in runs)
         self._counters.retired += events
         tell(self._observer, DateRetired(day, events, sum(length.size_bytes for length in files.values())))
-
-    def _lease_epoch(self) -> int:
-        lease_epoch = self._archive.lease_epoch
-        if lease_epoch is None:
-            raise LeaseLostError("this consumer does not hold the archive's lease")
-        return lease_epoch
 
     def _behind(self, why: str) -> None:
         self._counters.last_error = why
