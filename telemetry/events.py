@@ -3,7 +3,7 @@
 Invariant: `decode(encode(event, …))` gives the same event back, every field of a class is always present
 and in the order of its table below, and a line never contains a raw line break before its end. A feedback
 line of before marks were kept reads back with none. Schema 2 differs from schema 1 in a served list's `items` alone
-(`items.py`); lists of schema 1 read back as the same events, and `expand` writes a list as schema 1 has it.
+(`items.py`); lists of schema 1 read back as the same events, and `expansion.py` writes a list as schema 1 has it.
 Pure: no clock, no file, no socket.
 """
 
@@ -353,28 +353,6 @@ def renumber(line: bytes, producer: str, epoch: int, seq: int) -> bytes:
     """
     fields: dict[str, Any] = orjson.loads(line)
     fields["producer"], fields["epoch"], fields["seq"] = producer, epoch, seq
-    return orjson.dumps(fields, option=_OPTIONS)
-
-
-def expand(line: bytes) -> bytes:
-    """Write a served list as schema 1 has it, with an object for each item; other lines are returned as they are.
-
-    Args:
-        line: A line that `encode` made, of this version or an older one.
-
-    Returns:
-        The line of schema 1.
-
-    Raises:
-        BadEventError: The items are not as schema 2 has them.
-    """
-    if not line.startswith(SERVED_STARTS[0]):
-        return line
-    try:
-        fields: dict[str, Any] = orjson.loads(line)
-        fields["schema"], fields["items"] = SCHEMA, Items.read(fields["items"]).rows()
-    except (orjson.JSONDecodeError, KeyError) as error:
-        raise BadEventError(f"a served list cannot be read: {error}") from None
     return orjson.dumps(fields, option=_OPTIONS)
 
 

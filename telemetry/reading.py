@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from telemetry.database import ask
 from telemetry.errors import ArchiveError, BadEventError
-from telemetry.events import expand
+from telemetry.expansion import expand
 from telemetry.parts import DEAD_LETTERS
 from telemetry.snapshot import opened
 

@@ -35,7 +35,7 @@ from service.security.gate import Gate
 from service.security.key import new_key
 from service.security.keyring import Keyring
 from service.store import ModelStore
-from telemetry.events import expand
+from telemetry.expansion import expand
 from telemetry.ids import rfc3339_ms
 from telemetry.inspection import lines
 from telemetry.memory import MemoryServer, MemoryStream

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry.errors import BadEventError
-from telemetry.events import Event, Feedback, Served, System, decode, encode, expand, renumber
+from telemetry.events import Event, Feedback, Served, System, decode, encode, renumber
+from telemetry.expansion import expand
 from telemetry.items import Items
 
 SERVED = Served(

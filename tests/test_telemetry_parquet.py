@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.errors import ArchiveError
-from telemetry.events import encode, expand
+from telemetry.events import encode
+from telemetry.expansion import expand
 from telemetry.parquet import FIELDS, LETTER_FIELDS, connect, read_lines, write_lines
 from tests.archived import letter, line
 from tests.made import feedback, served
