@@ -16,27 +16,23 @@ import contextlib
 import json
 import os
 import platform
-import random
 import signal
-import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops.closed_loop import Throughput, drive
+from ops.benchmarks.recommend import compare, get, list_requests, show
 from ops.table import table
 from ops.terminal import console
 from ops.workbench import HOST, Workbench, on_core, scrape, two_cores
 from service.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
 app = typer.Typer(
     help="Benchmarks that hold Recollect against a yardstick in the same run.",
@@ -45,51 +41,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_WARMUP_S = 1.0
-_ASKED_USERS = 20_000
 _GENERATOR_LIMIT = 0.9
 _ARCHIVED_WITHIN_S = 60.0
 _PEERS_PYTHON = Path(".venv-peers/bin/python")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All rounds of one benchmark, in pairs."""
-
-    hello: list[Throughput]
-    recommend: list[Throughput]
-
-    @property
-    def ratio(self) -> float:
-        """The median of the pairs' ratios, recommend to hello."""
-        return statistics.median(self.pair_ratios)
-
-    @property
-    def pair_ratios(self) -> list[float]:
-        """One ratio per pair of rounds."""
-        pairs = zip(self.recommend, self.hello, strict=True)
-        return [ours.requests_per_s / theirs.requests_per_s for ours, theirs in pairs]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return medians, rounds and the ratio as plain values."""
-        return {
-            "ratio": round(self.ratio, 4),
-            "pair_ratios": [round(ratio, 4) for ratio in self.pair_ratios],
-            "hello": _side(self.hello),
-            "recommend": _side(self.recommend),
-        }
-
-
-def _side(rounds: list[Throughput]) -> dict[str, Any]:
-    rates = [round(one.requests_per_s, 1) for one in rounds]
-    failed = sum(one.failed for one in rounds)
-    share = max(one.generator_share for one in rounds)
-    return {
-        "requests_per_s": statistics.median(rates),
-        "rounds": rates,
-        "failed": failed,
-        "generator_share": round(share, 2),
-    }
 
 
 @app.command()
@@ -119,17 +73,18 @@ def recommend(
             replica_port, replica_admin_port = bench.start_replica(redis_url)
             hello_port = bench.start_hello()
         comparison = compare(
-            hello=(hello_port, [_get("/")]),
+            hello=(hello_port, [get("/")]),
             recommend=(replica_port, list_requests(users, seed)),
             rounds=rounds,
             seconds=seconds,
             connections=connections,
             settle=lambda: _await_archived(replica_admin_port),
+            say=_say,
         )
         telemetry = _telemetry(replica_admin_port, consumer_admin_port)
     settings = {"data": data, "rounds": rounds, "seconds": seconds, "connections": connections, "seed": seed}
     context = {"model": model, "telemetry": telemetry, "settings": settings, "machine": machine()}
-    _print(comparison, context, as_json=as_json)
+    show(comparison, context, as_json=as_json)
     failed = sum(one.failed for one in (*comparison.hello, *comparison.recommend))
     if failed:
         raise RunError(f"{failed} answers had a status other than 200, so the rates mean nothing.")
@@ -382,42 +337,6 @@ def hello(port: Annotated[int, typer.Option(min=1, max=65535, help="The port to 
     return 0
 
 
-def compare(
-    *,
-    hello: tuple[int, Sequence[bytes]],
-    recommend: tuple[int, Sequence[bytes]],
-    rounds: int,
-    seconds: float,
-    connections: int,
-    settle: Callable[[], None] = lambda: None,
-) -> Comparison:
-    """Drive two servers in turns.
-
-    Args:
-        hello: the yardstick's port and the requests to it.
-        recommend: the other server's port and the requests to it.
-        rounds: pairs of rounds; which server begins alternates, so that a drift of the machine cancels out.
-        seconds: length of a round.
-        connections: kept-alive connections.
-        settle: called after each round of the other server; waits until what that set going is done.
-    """
-    import uvloop
-
-    results: dict[int, list[Throughput]] = {hello[0]: [], recommend[0]: []}
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        for index in range(rounds):
-            for port, requests in (hello, recommend) if index % 2 == 0 else (recommend, hello):
-                figures = runner.run(
-                    drive(HOST, port, requests, connections=connections, warmup_s=_WARMUP_S, duration_s=seconds)
-                )
-                results[port].append(figures)
-                if port == recommend[0]:
-                    settle()
-            ours, theirs = results[recommend[0]][-1].requests_per_s, results[hello[0]][-1].requests_per_s
-            _say(f"pair {index + 1} of {rounds}: recommend {ours:,.0f}/s, hello {theirs:,.0f}/s")
-    return Comparison(hello=results[hello[0]], recommend=results[recommend[0]])
-
-
 def _await_archived(replica_admin_port: int) -> None:
     """Wait until the replica holds no event any more, which it does until the archive has it."""
     deadline_s = time.monotonic() + _ARCHIVED_WITHIN_S
@@ -437,13 +356,6 @@ def _telemetry(replica_admin_port: int, consumer_admin_port: int) -> dict[str, i
     }
 
 
-def list_requests(users: Sequence[str], seed: int) -> list[bytes]:
-    """Return one GET of the recommend route per user, for at most 20,000 users in a random order."""
-    rng = random.Random(seed)  # noqa: S311  # chance that can be repeated, not secrets
-    chosen = rng.sample(users, min(len(users), _ASKED_USERS))
-    return [_get(f"/v1/recommendations/{quote(user_id, safe='')}?n=10") for user_id in chosen]
-
-
 def machine() -> dict[str, str]:
     """Return what a reader needs to judge the figures: processor, system, Python."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -451,33 +363,6 @@ def machine() -> dict[str, str]:
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
     )
     return {"processor": model, "system": platform.platform(), "python": platform.python_version()}
-
-
-def _get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: */*\r\n\r\n".encode()
-
-
-def _print(comparison: Comparison, context: dict[str, Any], *, as_json: bool) -> None:
-    figures = comparison.as_json()
-    if as_json:
-        print(json.dumps(figures | context, indent=2))
-        return
-    from rich.table import Table
-
-    model, settings = context["model"], context["settings"]
-    title = f"{settings['data']}: {model['users']} users, {model['items']} items, {model['factors']} factors"
-    table = Table(title=title)
-    for heading in ("server on one core", "requests/s, median", "least", "most"):
-        table.add_column(heading, justify="left" if heading.startswith("server") else "right")
-    for name in ("hello", "recommend"):
-        rates = figures[name]["rounds"]
-        table.add_row(name, *(f"{rate:,.0f}" for rate in (figures[name]["requests_per_s"], min(rates), max(rates))))
-    out = console(soft_wrap=True)
-    out.print(table)
-    least, most = min(figures["pair_ratios"]), max(figures["pair_ratios"])
-    out.print(f"recommend / hello: {figures['ratio']:.3f} (pairs {least:.3f} to {most:.3f})")
-    out.print("events: " + ", ".join(f"{count:,} {name}" for name, count in context["telemetry"].items()))
-    out.print(", ".join(context["machine"].values()))
 
 
 def _print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

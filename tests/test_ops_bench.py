@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ops import bench
-from ops.benchmarks import outage, telemetry
+from ops.benchmarks import outage, recommend, telemetry
 from ops.benchmarks.archiving import Archiving, ArchivingTask
 from ops.benchmarks.child import ask
 from ops.benchmarks.keys import measure as measure_keys
@@ -25,7 +24,7 @@ def _rounds(*rates: float) -> list[Throughput]:
 
 def test_the_result_is_the_median_of_the_pairs_ratios() -> None:
     """One slow round of either side does not move it."""
-    comparison = bench.Comparison(hello=_rounds(1000, 2000, 100), recommend=_rounds(400, 1000, 90))
+    comparison = recommend.Comparison(hello=_rounds(1000, 2000, 100), recommend=_rounds(400, 1000, 90))
     assert comparison.pair_ratios == pytest.approx([0.4, 0.5, 0.9])
     assert comparison.ratio == pytest.approx(0.5)
     figures = json.loads(json.dumps(comparison.as_json()))
@@ -39,9 +38,9 @@ def test_hello_against_itself_gives_one(tmp_path: Path) -> None:
     """Two real yardsticks, driven in turns, are about equally quick, and both answer well."""
     settled = []
     with Workbench(tmp_path, os.environ) as workbench:
-        comparison = bench.compare(
-            hello=(workbench.start_hello(), [bench._get("/")]),
-            recommend=(workbench.start_hello(), [bench._get("/")]),
+        comparison = recommend.compare(
+            hello=(workbench.start_hello(), [recommend.get("/")]),
+            recommend=(workbench.start_hello(), [recommend.get("/")]),
             rounds=2,
             seconds=0.5,
             connections=8,
@@ -55,10 +54,10 @@ def test_hello_against_itself_gives_one(tmp_path: Path) -> None:
 def test_each_known_user_is_asked_about_in_a_repeatable_order() -> None:
     """Percent-encoded, every user once, in the order of the seed."""
     users = ["a b", "c/d", *map(str, range(50))]
-    requests = bench.list_requests(users, seed=3)
+    requests = recommend.list_requests(users, seed=3)
     assert len(requests) == len(set(requests)) == len(users)
     assert any(request.startswith(b"GET /v1/recommendations/c%2Fd?n=10 HTTP/1.1\r\n") for request in requests)
-    assert requests == bench.list_requests(users, seed=3) != bench.list_requests(users, seed=4)
+    assert requests == recommend.list_requests(users, seed=3) != recommend.list_requests(users, seed=4)
 
 
 @pytest.mark.alone
