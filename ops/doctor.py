@@ -157,7 +157,7 @@ def _redis(config: Config) -> Judgement:
     if running is None or running.host is None or not Path(running.host).is_socket():
         return "ok", f"{program}."
     status, sentence = redis_health(replace(config, redis_url=redis_conf.url(Path(running.host))))
-    return status, f"{program}; {sentence}"
+    return status, f"{program}. {sentence}"
 
 
 def _nginx(_: Config) -> Judgement:
