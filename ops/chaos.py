@@ -207,7 +207,7 @@ def _running_system(config: Config, url: str | None, key: str | None) -> tuple[S
     from loadbalancer import roster
     from loadbalancer.topology import reachable
     from ops.drill.system import System
-    from ops.loadtest import parse_url
+    from ops.loadtest import parse_url, require_plain_http
     from ops.population import Target
 
     rows = [row for row in roster.read(config.home) if row.name.startswith("nginx-")]
@@ -219,6 +219,7 @@ def _running_system(config: Config, url: str | None, key: str | None) -> tuple[S
     host, port = rows[0].host, rows[0].port
     if url is not None:
         return system, parse_url(url, key)
+    require_plain_http()
     if host is None or port is None:
         raise UsageError(f"The topology in {config.home} does not say where the balancer listens; name it with --url.")
     return system, Target(reachable(host), port, "", key)

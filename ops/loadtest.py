@@ -245,17 +245,38 @@ async def _show_progress(plan: Plan, summary: Summary) -> None:
 
 
 def running() -> str:
-    """Return the URL of the running installation, else the one that the settings give it."""
+    """Return the URL of the running installation, else the one that the settings give it.
+
+    Raises:
+        UsageError: it speaks TLS, which the load generator does not.
+    """
     from loadbalancer import roster
     from loadbalancer.settings import BalancerSettings
     from loadbalancer.topology import address, reachable
     from service.config import from_env, read
 
+    require_plain_http()
     for row in roster.front(from_env(os.environ).home):
         if row.host is not None and row.port is not None:
             return f"http://{address(reachable(row.host), row.port)}"
     settings = read(BalancerSettings, os.environ)
     return f"http://{address(reachable(settings.host), settings.port)}"
+
+
+def require_plain_http() -> None:
+    """Refuse an installation that the load generator cannot talk to, before its answers are taken for failures.
+
+    Raises:
+        UsageError: its balancer speaks TLS.
+    """
+    from loadbalancer.settings import BalancerSettings
+    from service.config import read
+
+    if read(BalancerSettings, os.environ).tls_cert is not None:
+        raise UsageError(
+            "This installation's balancer speaks TLS, and the load generator plain HTTP: name an address that takes it"
+            " with --url, such as a replica's."
+        )
 
 
 def parse_url(url: str, key: str | None = None) -> Target:

@@ -234,3 +234,11 @@ def test_a_url_may_have_a_base_path_and_lack_a_port() -> None:
     assert str(loadtest.parse_url("http://example.org/api/")) == "http://example.org:80/api"
     with pytest.raises(UsageError, match="--url"):
         loadtest.parse_url("http://user:secret@example.org")
+
+
+def test_an_installation_that_speaks_tls_is_refused_and_not_called_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nginx answers plain HTTP there with 400, which would be counted as failures of the service."""
+    monkeypatch.setenv("RECOLLECT_TLS_CERT", "/tls/cert.pem")
+    monkeypatch.setenv("RECOLLECT_TLS_KEY", "/tls/key.pem")
+    with pytest.raises(UsageError, match="speaks TLS"):
+        loadtest.running()
