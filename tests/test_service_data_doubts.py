@@ -251,6 +251,13 @@ class TestRemedies:
             datasets.read(str(tmp_path))
 
 
+def test_a_table_that_begins_with_a_guid_in_braces(tmp_path: Path) -> None:
+    """It is no JSON object."""
+    guid = "{6F9619FF-8B86-D011-B42D-00CF4FC964FF}"
+    data = datasets.read(write(tmp_path / "t.csv", f"{guid},a,3\n{guid},b,4\n"))
+    assert list(data.users.id_of) == [guid]
+
+
 def test_fields_between_blanks(tmp_path: Path) -> None:
     """The refusal says what makes a table of them."""
     path = write(tmp_path / "t.txt", "1   2 3\n4 5   6\n")

@@ -7,6 +7,7 @@ in that order; of a single file, packed or not, it is the file's own.
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ _SUFFIXES: Final[dict[str, Format]] = {
 _PLURAL: Final[dict[Format, str]] = {"table": "CSV or TSV", "jsonl": "JSONL", "parquet": "Parquet"}
 _SPREADSHEETS: Final = (".xlsx", ".xls", ".ods")
 _PARQUET: Final = b"PAR1"
+_JSON_OBJECT: Final = re.compile(rb"\s*\{\s*[\"}]")
+_NEVER_JSON: Final = ("u.data", "ratings.dat")
 _HEAD_BYTES: Final = 4096
 # What Hive writes for a null.
 _NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
@@ -143,7 +146,8 @@ def format_of(file: DataFile, reading: Reading) -> Format:
         if packed is not None:
             raise DataError(f"{file.name} is a Parquet file that is compressed with {packed}: decompress it")
         return "parquet"
-    if head.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{"):
+    # A GUID in braces is an id of a table.
+    if _JSON_OBJECT.match(head.removeprefix(BYTE_ORDER_MARK)) and not file.short_name.startswith(_NEVER_JSON):
         return "jsonl"
     return _suffix_format(file.path) or "table"
 
