@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
+from loadbalancer.errors import BadSetting
 from loadbalancer.settings import BalancerSettings
 from service.config import Config, from_env, read
 from service.errors import UsageError, did_you_mean
@@ -59,14 +61,26 @@ def adopt(environ: MutableMapping[str, str], folder: Path) -> None:
         # The logs of one installation are not to be mixed with those of another.
         given.pop("RECOLLECT_LOGS", None)
     # An empty variable counts as absent.
-    environ.update({name: value for name, value in given.items() if not environ.get(name)})
+    filed = {name: value for name, value in given.items() if not environ.get(name)}
+    environ.update(filed)
     try:
         config = from_env(environ)
+        _check_together(config, read(BalancerSettings, environ))
     except FileNotFoundError:
         raise UsageError("the working directory is gone, and a setting names a path relative to it") from None
-    _check_together(config, read(BalancerSettings, environ))
+    except (UsageError, BadSetting) as error:
+        # The sentence names the variable, which the reader of a file has not set.
+        lines = ", ".join(sorted(name.removeprefix(_PREFIX).lower() for name in filed if _names(str(error), name)))
+        if not lines:
+            raise
+        raise type(error)(f"{error} ({lines} in {file})") from None
     environ.update({"RECOLLECT_HOME": str(config.home), "RECOLLECT_LOGS": str(config.logs)})
     environ[_FILE] = f"{_READ}{file or 'none'}"
+
+
+def _names(sentence: str, name: str) -> bool:
+    """Say whether a sentence names a variable, and not another whose name only begins with its."""
+    return re.search(rf"{name}(?![A-Z_])", sentence) is not None
 
 
 def working_directory() -> Path:

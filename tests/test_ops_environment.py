@@ -138,7 +138,12 @@ def test_a_file_may_be_named_or_forbidden(tmp_path: Path) -> None:
         ("replicas = [5]", "replicas must be a text, a number, true or false"),
         ("[replicas]\nn = 5", "replicas must be a text, a number, true or false"),
         ("replicas = ", "cannot be read"),
-        ("replicas = 0", "RECOLLECT_REPLICAS must be between 1 and 256"),
+        ("replicas = 0", r"RECOLLECT_REPLICAS must be between 1 and 256, not 0 \(replicas in .*recollect\.toml\)"),
+        ('hosts = "a/b"', r"RECOLLECT_HOSTS: 'a/b' is no host name.* \(hosts in .*recollect\.toml\)"),
+        (
+            "spool_accept_timeout_s = 5\nspool_bytes = 9999999",
+            r"nginx would give up first \(spool_accept_timeout_s in .*recollect\.toml\)",
+        ),
     ],
 )
 def test_a_file_is_held_to_the_same_rules(text: str, says: str, tmp_path: Path) -> None:
