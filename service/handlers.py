@@ -61,7 +61,7 @@ async def recommend_post(request: web.Request) -> web.Response:
 
 
 async def popular(request: web.Request) -> web.Response:
-    """GET /v1/popular?n=10: what everybody likes, recent interactions counting more."""
+    """GET /v1/popular?n=10: the most popular items, recent interactions counting more."""
     n = inputs.number(request, "n", wire.N_DEFAULT, wire.N_LIMIT)
     answer = await _recommend(request, None, n)
     return _marked(_json(answer), answer)

@@ -238,7 +238,7 @@ def _paths() -> dict[str, Any]:
         "/v1/popular": {
             "get": _operation(
                 "popular",
-                "What everybody likes of late",
+                "The most popular items of late",
                 {"200": _LISTED},
                 invalid,
                 effect=_SERVED,

@@ -216,7 +216,7 @@ class ConsumerSettings:
         metadata={
             "env": "RECOLLECT_CONSUMER_ORPHAN_AFTER_S",
             "unit": "s",
-            "doc": "How long a slot with events must have been held by nobody before the consumer job ships them.",
+            "doc": "How long a slot with events must have been held by no process before the consumer job ships them.",
         },
     )
     gap_patience_s: float = field(

@@ -59,7 +59,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Run an `alone` test while no other worker runs any; the time a test may take begins when its turn has come."""
     kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
-    # Whoever waits to be alone keeps the gate, so that the other workers' next tests queue behind it.
+    # A test that waits to be alone keeps the gate, so that the other workers' next tests queue behind it.
     with _locked(Path(__file__).parent, kind) as open_gate, _locked(Path(__file__), kind):
         if kind == fcntl.LOCK_SH:
             open_gate()

@@ -86,7 +86,7 @@ def test_the_rendered_file_is_the_golden_one(name: str) -> None:
 
 
 def test_limits_per_client_are_for_clients_of_other_machines() -> None:
-    """On a loopback address all clients may have one address, so there is a limit only if somebody asked for it."""
+    """On a loopback address all clients may have one address, so there is a limit only if one was set."""
     public = rendered(BalancerSettings(host="0.0.0.0", client_connections=7, client_requests_per_s=8, client_burst=9))
     assert "limit_conn connections 7;" in public
     assert "limit_req_zone $binary_remote_addr zone=requests:2m rate=8r/s;" in public

@@ -1,4 +1,4 @@
-"""Where sockets lie: in directories that nobody else can enter, on paths that an address can hold."""
+"""Where sockets lie: in directories that no other user can enter, on paths that an address can hold."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_what_a_killed_holder_left_is_removed_by_the_next(short_path: Path, temp
 
 
 def test_what_is_not_ours_is_not_removed(short_path: Path, temporary: Path) -> None:
-    """The name may have been taken by somebody else, or the file may name anything."""
+    """The name may have been taken by another user, or the file may name anything."""
     where = _home(short_path, 200)
     directory = sockets.place(where, "s.sock").parent
     directory.rmdir()

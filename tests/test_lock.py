@@ -190,7 +190,7 @@ def is_compiled(row: Locked) -> bool:
 
 
 def test_the_lock_names_no_index() -> None:
-    """Whoever installs it uses the index that their own pip is set up for."""
+    """An installation uses the index that the local pip is set up for."""
     assert not re.search(r"^\s*(--(extra-)?index-url|--find-links|-[if]\b)|https?://", LOCK.read_text(), re.MULTILINE)
 
 

@@ -133,7 +133,7 @@ def test_a_command_presents_a_key_from_a_file(recollect: Recollect, tmp_path: Pa
 
 
 def test_what_cannot_be_logged_is_not_done(recollect: Recollect, tmp_path: Path) -> None:
-    """A key that no entry tells of would be nobody's."""
+    """Otherwise there could be a key that no entry tells of."""
     made = json.loads(recollect("create", "--scope", "admin", "--json")[1])
     (path,) = (tmp_path / "var" / "security").glob("log-*.jsonl")
     path.unlink()

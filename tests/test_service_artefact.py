@@ -364,7 +364,7 @@ def test_loading_can_be_ended_between_two_pieces(tmp_path: Path, snapshot: Model
 def test_a_command_waits_for_the_active_model_no_longer_than_it_may(
     tmp_path: Path, snapshot: ModelSnapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model store that hangs must not hang whoever asks about it."""
+    """A model store that hangs must not hang the command that asks about it."""
     with pytest.raises(ModelMissing, match="nothing is active"):
         load_active(tmp_path, 60.0)
     version = published(tmp_path, snapshot)

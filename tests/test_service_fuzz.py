@@ -103,7 +103,7 @@ class Replica:
 
     @contextmanager
     def asking_for_keys(self) -> Iterator[None]:
-        """Ask for a key that nobody has."""
+        """Ask for a key that does not exist."""
         self._parts.gate.ring = Keyring([new_key(("admin",), now_s=time.time())[1]])
         yield
         self._parts.gate.ring = None

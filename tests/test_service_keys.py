@@ -126,7 +126,7 @@ def test_scopes_durations_and_notes_are_checked() -> None:
 
 
 def test_a_keyring_finds_a_key_by_its_text_alone() -> None:
-    """Valid or not; what differs in one character is nobody's key."""
+    """Valid or not; what differs in one character is no key."""
     keys = [made() for _ in range(3)]
     ring = Keyring(record for _, record in keys)
     for text, record in keys:
@@ -258,7 +258,7 @@ def test_one_id_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_others_may_change_or_is_no_file_is_refused(tmp_path: Path) -> None:
-    """Whoever can write it makes keys; a pipe hangs nobody."""
+    """A user who can write it can make keys; a pipe hangs no reader."""
     file = KeyFile(tmp_path)
     with file.changing() as keys:
         keys.append(made()[1])

@@ -50,7 +50,7 @@ def count(value: Any) -> int:
 
 @given(value=values, space=st.sampled_from(["", " ", "\n\t "]))
 def test_counting_finds_what_a_reader_of_pairs_finds(value: Any, space: str) -> None:
-    """Colons, quotation marks and backslashes in strings and names deceive nobody."""
+    """Colons, quotation marks and backslashes in strings and names change no result."""
     raw = written(value, space).encode()
     found = has_repeats(raw, count(orjson.loads(raw)))
     assert found is repeats(value)

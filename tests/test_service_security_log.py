@@ -1,4 +1,4 @@
-"""The security log: whole lines on the disk, from several processes, and a slow disk that holds up nobody."""
+"""The security log: whole lines on the disk, from several processes, and a slow disk that holds up no request."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_recording_returns_when_it_is_on_the_disk(tmp_path: Path) -> None:
 
 
 async def test_a_disk_that_hangs_is_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop goes on meanwhile, and what was written after all disturbs nobody."""
+    """The loop goes on meanwhile, and what is written after all changes no answer."""
     reading, writing = os.pipe()
     written: list[int] = []
 

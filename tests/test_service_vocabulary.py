@@ -54,6 +54,6 @@ def test_an_id_that_no_request_can_name_is_refused(bad: str, others: list[str]) 
 
 
 def test_an_empty_id_is_refused() -> None:
-    """It would be a user whom nobody can ask about."""
+    """It would be a user whom no request can name."""
     with pytest.raises(ModelRefused, match="empty"):
         Vocabulary.from_arrays(*Vocabulary(["a", ""]).to_arrays())

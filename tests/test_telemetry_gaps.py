@@ -33,7 +33,7 @@ def test_a_stream_is_removed_once_its_producer_was_heard_of() -> None:
 
 
 def test_of_a_producer_that_says_what_its_batches_follow_nothing_else_is_believed() -> None:
-    """Whoever else writes in its stream may do so again and again."""
+    """Another client that writes in its stream may do so again and again."""
     gaps = Gaps(60)
     gaps.linked(["p"])
     for shakes in range(2, 9):

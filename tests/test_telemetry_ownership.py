@@ -203,7 +203,7 @@ async def test_a_place_that_is_taken_over_on_purpose_takes_its_producers_along(
 async def test_who_had_the_place_before_takes_it_again_when_the_other_mark_is_gone(
     two: tuple[Installation, Installation], redis_server: Any, await_until: AwaitUntil
 ) -> None:
-    """A mark that was written by mistake and removed again stops nobody for longer; so the events kept are archived."""
+    """A mark that was written by mistake and removed again stops no consumer for good; the events kept are archived."""
     first, _ = two
     first.consume()
     ours = first.produce()

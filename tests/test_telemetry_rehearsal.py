@@ -245,7 +245,7 @@ async def test_a_rehearsal_changes_nothing_and_tells_the_sides_apart(guarded: Re
 
 
 def test_redis_refuses_the_file_of_users_until_it_has_passwords(short_path: Path) -> None:
-    """Nobody runs with a password that is in a repository."""
+    """No installation runs with a password that is in a repository."""
     options = ["--port", "0", "--unixsocket", str(short_path / "redis.sock"), "--dir", str(short_path)]
     argv = [str(find_redis(None).path), *options, "--aclfile", str(ACL)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20)

@@ -61,7 +61,7 @@ def test_a_seal_holds_for_one_producer_and_one_key() -> None:
 
 
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
-    """Whatever the umask, and whoever of several comes first."""
+    """Whatever the umask, and whichever of several processes comes first."""
     path = tmp_path / "archive" / KEY_FILE
     code = "import os, sys, pathlib; os.umask(0); from telemetry.seal import key_beside\n"
     code += "sys.stdin.read(); print(key_beside(pathlib.Path(sys.argv[1])).hex())"

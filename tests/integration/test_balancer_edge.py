@@ -131,7 +131,7 @@ def test_a_refusal_of_a_replica_is_its_answer(shared: Installation, wait_until: 
     "path", ["/recommend/42", "/v1/recommendations/42?n=3", "/v1/popular", "/v1/items/1/similar", "/v1/model"]
 )
 def test_a_list_goes_on_to_a_replica_with_a_model(shared: Installation, path: str) -> None:
-    """As long as one has a model, nobody notices that others have none."""
+    """As long as one has a model, no client notices that others have none."""
     for _ in range(4):
         status, _, said = shared.get(path, headers={"X-No-Model": "02"})
         assert (status, json.loads(said)["slot"]) == (200, 1)

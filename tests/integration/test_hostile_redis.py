@@ -235,7 +235,7 @@ def test_keys_of_another_kind_stop_nothing_for_good(struck: Struck, wait_until: 
 
 
 def test_a_full_redis_is_archived_and_emptied_by_itself(struck: Struck, wait_until: Until) -> None:
-    """Also without the group, which a full Redis does not let anybody make; nobody raises the limit."""
+    """Also without the group, which a full Redis does not make, and without a higher limit."""
     struck.post(2)
     wait_until(struck.all_archived, 20, what="the first events")
     struck.freeze_consumer()

@@ -92,7 +92,7 @@ async def test_with_their_own_namespaces_nothing_mixes(
 
 
 def test_of_two_that_start_at_once_one_is_refused(redis_server: Any, tmp_path: Path) -> None:
-    """Whoever leaves its mark first has the place; a Redis that cannot be written to keeps nobody from starting."""
+    """The first mark has the place; a Redis that cannot be written to keeps no command from starting."""
     configs = [Config(home=tmp_path / name, redis_url=redis_server.url) for name in ("one", "two")]
 
     def start(config: Config) -> str:
