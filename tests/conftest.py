@@ -27,6 +27,7 @@ from service.models import artefact
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.publication import activate
+from tests.served import client, parts  # noqa: F401 - fixtures of several files
 
 INTEGRATION = Path(__file__).parent / "integration"
 
