@@ -37,8 +37,11 @@ def zones(settings: BalancerSettings) -> str:
     if per_address is not None:
         lines.append(f"limit_req_zone $binary_remote_addr zone=requests:2m rate={per_address}r/s;")
     if per_key is not None:
-        # As a replica reads it; a request without a key is not counted here.
-        lines.append('map $http_x_api_key $given_key { default $http_x_api_key; "" $http_authorization; }')
+        # As a replica reads it, so that one key is one count however it is sent; without a key nothing is counted here.
+        lines.append(
+            'map $http_authorization $bearer { default $http_authorization; "~*^bearer +(?<token>.*)$" $token; }'
+        )
+        lines.append('map $http_x_api_key $given_key { default $http_x_api_key; "" $bearer; }')
         lines.append(f"limit_req_zone $given_key zone=keys:4m rate={per_key}r/s;")
     if per_address is not None or per_key is not None:
         lines.append(f"limit_req_status {OVER_LIMIT};")

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from service.app import ROUTES
 from service.config import Config
 from service.errors import Forbidden, KeysRefused, Unauthorized, UsageError
-from service.security.exposure import is_loopback, require_keys
+from service.security.exposure import is_loopback, require_keys, warning
 from service.security.gate import Gate
 from service.security.key import SCOPES, ApiKey, Scope, new_key
 from service.security.keyfile import KeyFile

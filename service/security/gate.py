@@ -67,7 +67,8 @@ class Gate:
                     "This needs an API key: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
                     challenge=_REALM,
                 )
-            text = text[7:]
+            # One space or more (RFC 9110 section 11.4).
+            text = text[7:].lstrip(" ")
         key = ring.find(text)
         if key is None or self._clock_s() >= key.ends_s:
             raise _refused(key)

@@ -209,6 +209,16 @@ def test_a_key_has_a_rate(secure: Installation, header: str) -> None:
     assert ask(secure, "/v1/model", **{header: f"Bearer {header} 2"})[0] == 200
 
 
+def test_a_key_has_one_rate_however_it_is_sent(secure: Installation) -> None:
+    """Its header, the case of the scheme and the spaces after it are the sender's choice, and no way to more."""
+    key = "rk_spelled"
+    ways = [{"X_API_Key": key}]
+    for scheme in ("Bearer", "bearer", "BEARER", "bEaReR"):
+        ways += [{"Authorization": f"{scheme}{' ' * spaces}{key}"} for spaces in (1, 2, 3)]
+    statuses = [ask(secure, "/v1/model", **way)[0] for way in ways]
+    assert set(statuses) == {200, 429}
+
+
 @pytest.mark.parametrize("header", ["Authorization", "X-API-Key"])
 def test_a_key_has_no_rate_of_its_own_beside_another(secure: Installation, header: str) -> None:
     """A header that is there twice is counted as it is passed on, so that what stands beside a key wins nothing."""
