@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from loadbalancer import binaries, listeners, ports, redis_conf, roster
 from loadbalancer.errors import BalancerError, PortTaken
 from loadbalancer.settings import BalancerSettings
+from loadbalancer.topology import address
 from ops import environment, open_files
 from ops.redis_health import redis_health
 from service.config import Config, read
@@ -204,7 +205,7 @@ def _port(config: Config) -> Judgement:
     for row in roster.front(config.home):
         # It may have been started with --port.
         host, port = row.host or host, row.port or port
-    where = f"{host}:{port}"
+    where = address(host, port)
     if alive:
         strangers = listeners.strangers(host, port, alive)
         if strangers:

@@ -43,6 +43,7 @@ def test_a_key_is_let_in_by_either_header() -> None:
     for presented in (
         headers(Authorization=f"Bearer {text}"),
         headers(authorization=f"bEARER {text}"),
+        headers(authorization=f"Bearer   {text}"),
         headers(X_API_Key=text),
         headers(x_api_key=text, Authorization="Basic dXNlcjpwYXNz"),
     ):
@@ -223,8 +224,11 @@ def test_what_other_machines_reach_needs_keys(tmp_path: Path, host: str, only_he
     else:
         with pytest.raises(
             UsageError, match=r"can be reached from other machines.*or start with --insecure, which lets"
-        ):
+        ) as refused:
             require_keys(config, host, 8080, insecure=False)
+        shown = f"[{host}]:8080" if ":" in host else f"{host}:8080"
+        assert str(refused.value).startswith(f"{shown} can be reached")
+        assert f" on {shown};" in warning(host, 8080)
     with KeyFile(config.security_dir).changing() as keys:
         keys.append(new_key(("recommend",), now_s=NOW_S)[1])
     for insecure in (False, True):

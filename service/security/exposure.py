@@ -47,9 +47,9 @@ def require_keys(config: Config, host: str, port: int, *, insecure: bool) -> Key
         raise UsageError(f"RECOLLECT_KEYS_REQUIRED is set and there are no API keys in {config.home}: {make}")
     if not insecure and not is_loopback(host):
         raise UsageError(
-            f"{host}:{port} can be reached from other machines, and there are no API keys in {config.home}: {make}, or"
-            " start with --insecure, which lets everyone who reaches the port read any list, post events for any user"
-            " and erase any user"
+            f"{_address(host, port)} can be reached from other machines, and there are no API keys in {config.home}:"
+            f" {make}, or start with --insecure, which lets everyone who reaches the port read any list, post events"
+            " for any user and erase any user"
         )
     return None
 
@@ -57,6 +57,11 @@ def require_keys(config: Config, host: str, port: int, *, insecure: bool) -> Key
 def warning(host: str, port: int) -> str:
     """Say what `--insecure` does, for who starts with it and without keys."""
     return (
-        f"insecure: no API keys are asked for on {host}:{port}; everyone who reaches it can read any list, post events"
-        " for any user and erase any user"
+        f"insecure: no API keys are asked for on {_address(host, port)}; everyone who reaches it can read any list,"
+        " post events for any user and erase any user"
     )
+
+
+def _address(host: str, port: int) -> str:
+    """Return host:port, with an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
