@@ -110,7 +110,8 @@ def revoke(
     known = {one.id for one in file.read() or ()}
     for key_id in wanted:
         if key_id not in known:
-            raise UsageError(f"there is no key {key_id[:64]!r} in {config.home}; see: recollect keys list")
+            # A key with a typing mistake is still a secret: no more of it than its id is shown.
+            raise UsageError(f"there is no key {key_id[:11]!r} in {config.home}; see: recollect keys list")
     revoked: list[str] = []
     with file.changing() as present:
         for place, one in enumerate(present):

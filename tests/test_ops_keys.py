@@ -90,6 +90,11 @@ def test_revoking_is_for_good_and_for_all_or_none(recollect: Recollect, tmp_path
     code, _, err = recollect("revoke", second["id"], "00000000")
     assert (code, err.count("\n")) == (2, 1)
     assert "there is no key '00000000'" in err
+    mistyped = f"rk_0a1b2c3d_{'s' * 42}"
+    code, _, err = recollect("revoke", mistyped)
+    assert code == 2
+    assert "there is no key 'rk_0a1b2c3d'" in err
+    assert "sss" not in err
     assert json.loads(recollect("revoke", first, second["id"], "--json")[1]) == {"revoked": [first[3:11], second["id"]]}
     assert json.loads(recollect("revoke", first, "--json")[1]) == {"revoked": []}
     assert "was revoked before" in recollect("revoke", first)[1]
