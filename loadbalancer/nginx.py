@@ -40,7 +40,11 @@ OPTIONAL_DIRECTIVES = {
     "scgi_temp_path": None,
     # On where TLS is spoken.
     "http2": "off",
+    # Else a reload keeps a certificate whose file has the same inode and second of change, other content or not.
+    "ssl_object_cache_inheritable": "off",
 }
+# Those of them that stand outside of every block; all others are for the block http.
+OUTSIDE_HTTP = ("ssl_object_cache_inheritable",)
 
 _MOST_OPEN_FILES = 20_000
 _MOST_CONNECTIONS = 4096
@@ -96,6 +100,9 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "ERROR_LOG": _quoted(here.logs / f"{balancer.name}.error.log"),
         "ACCESS_LOG": _quoted(here.logs / f"{balancer.name}.access.log"),
         "OPTIONAL": _optional(here),
+        "OUTSIDE_HTTP": "".join(
+            f"{name} {OPTIONAL_DIRECTIVES[name]};\n" for name in OUTSIDE_HTTP if name in here.features
+        ),
         "CLIENT_TIMEOUT_S": str(settings.client_timeout_s),
         "SEND_TIMEOUT_S": str(2 * settings.client_timeout_s),
         "REAL_ADDRESS": nginx_clients.real_address(settings),
@@ -149,7 +156,7 @@ def _pages() -> list[str]:
 def _optional(here: Surroundings) -> str:
     lines = []
     for name, value in OPTIONAL_DIRECTIVES.items():
-        if name in here.features and name != "http2":
+        if name in here.features and name not in ("http2", *OUTSIDE_HTTP):
             folder = _quoted(here.run_dir / name.removesuffix("_temp_path"))
             lines.append(f"  {name} {value or folder};")
     return "\n".join(lines)

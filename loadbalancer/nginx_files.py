@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadbalancer.errors import ConfigurationRefused
-from loadbalancer.nginx import OPTIONAL_DIRECTIVES, Surroundings
+from loadbalancer.nginx import OPTIONAL_DIRECTIVES, OUTSIDE_HTTP, Surroundings
 from loadbalancer.processes import run_to_end
 
 if TYPE_CHECKING:
@@ -65,9 +65,10 @@ def probe(nginx: Path, near: Path) -> frozenset[str]:
     with tempfile.TemporaryDirectory(prefix="probe-", dir=near) as folder:
         path = Path(folder)
         while True:
-            lines = [f"{name} {OPTIONAL_DIRECTIVES[name] or name};" for name in known]
+            lines = {name: f"{name} {OPTIONAL_DIRECTIVES[name] or name};" for name in known}
+            outside = " ".join(lines.pop(name) for name in OUTSIDE_HTTP if name in lines)
             # Relative to the prefix, whose name may hold what would need quoting.
-            text = f"pid nginx.pid; events {{ }} http {{ access_log off; {' '.join(lines)} }}\n"
+            text = f"pid nginx.pid; {outside} events {{ }} http {{ access_log off; {' '.join(lines.values())} }}\n"
             (path / "nginx.conf").write_text(text)
             complaint = complaint_of(command(nginx, path, path / "error.log"))
             if complaint is None:

@@ -124,7 +124,9 @@ async def test_a_new_certificate_fails_no_request(secure: Installation) -> None:
         async with asyncio.timeout(30):
             while await asyncio.to_thread(presented, secure) == before:
                 await load.more(10)
-        assert await asyncio.to_thread(presented, secure) == der(cert)
+            # Each of the two nginx takes it in its own time, and either may have the next connection.
+            while {await asyncio.to_thread(presented, secure) for _ in range(16)} != {der(cert)}:
+                await load.more(10)
         # Without waiting for it to be noticed.
         before = der(cert)
         make_certificate(secure.folder, "renewed again")
