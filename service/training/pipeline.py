@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from service.config import Config
 from service.errors import ModelError, ModelRefused, RunError, UsageError
 from service.models import artefact
+from service.models.active import in_time
 from service.models.forgotten import Forgotten, keep, without_users
 from service.training import room
 from service.training.data import datasets
@@ -192,9 +193,14 @@ def needs_training(config: Config, data: str | DataRequest | None) -> DataReques
 
     Raises:
         DataError: `data` is not there or cannot be read.
-        ModelRefused: nothing was asked for, and what is published cannot be served; says why, and what can be.
+        ModelRefused: nothing was asked for, and what is published cannot be served; says why, and what can be. Or the
+            model store hangs.
     """
     wanted = None if data is None else datasets.fingerprint(data)
+    return in_time(lambda: _needed(config, data, wanted), config.models_dir, config.models.load_timeout_s)
+
+
+def _needed(config: Config, data: str | DataRequest | None, wanted: str | None) -> DataRequest | None:
     fault: str | None = None
     active: dict[str, Any] | None = None
     try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -123,6 +126,35 @@ async def test_a_replica_whose_model_store_hangs_at_its_start_takes_feedback(
     await await_until(lambda: ask(site.port, "/v1/recommendations/u1")[1]["degraded"] is None, what="the rung")
     assert ask(site.port, "/v1/recommendations/u1")[1]["items"][0]["source"] == "personal"
     assert set(await asyncio.to_thread(site.stop)) == {0}
+
+
+def test_up_says_that_the_model_store_hangs(
+    tmp_path: Path, free_port: Callable[[], int], make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Publish
+) -> None:
+    """It ends with a sentence, and leaves nothing behind."""
+    home = tmp_path / "home"
+    publish_snapshot(home / "models", make_snapshot(n_users=20))
+    disk = FileSystem(tmp_path / "control", home / "models")
+    disk.hang()
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RECOLLECT_")},
+        "RECOLLECT_FILE": "none",
+        "RECOLLECT_HOME": str(home),
+        "RECOLLECT_MODEL_LOAD_TIMEOUT_S": "1",
+        **disk.environ,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "ops", "up", "--port", str(free_port())],
+        env=environ,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"{home / 'models'} was not read within 1 s" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (home / "run").exists()
 
 
 def _readiness(port: int) -> tuple[int, str]:
