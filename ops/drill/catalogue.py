@@ -270,7 +270,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "log-stuck",
         "R19",
-        "nobody reads what the system prints, and a replica dies again and again",
+        "the system's output is not read, and a replica dies again and again",
         _LOGS,
         _a_replica,
         signal_faults.kill_while_stuck,
