@@ -36,8 +36,11 @@ def test_an_unknown_variable_is_refused_with_the_one_that_may_be_meant(name: str
 
 
 def test_variables_of_tests_and_drills_are_no_settings(tmp_path: Path) -> None:
-    """Commands that they start inherit them."""
-    adopt({"HOME": "/h", "RECOLLECT_TEST_DATA": "x", "RECOLLECT_DRILL_CLOCKS": "x", "RECOLLECTION": "x"}, tmp_path)
+    """They are no mistakes, and commands that are started inherit them as they are."""
+    given = {"HOME": "/h", "RECOLLECT_TEST_DATA": "x", "RECOLLECT_DRILL_CLOCKS": "x", "RECOLLECTION": "x"}
+    environ = dict(given)
+    adopt(environ, tmp_path)
+    assert given.items() <= environ.items()
 
 
 @pytest.mark.parametrize(
