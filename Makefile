@@ -47,26 +47,26 @@ test: check ## Everything in check, then the whole test suite with coverage, a c
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --cov --cov-report=term
 
 long: setup ## The long forms of the property tests, then the whole failure drill
-	RECOLLECT_TEST_LONG=1 $(BIN)/pytest --quiet --timeout 3600 tests/test_telemetry_spool_properties.py \
-	  tests/test_telemetry_spool_corruption.py tests/test_telemetry_rewind_properties.py tests/test_telemetry_producer.py
+	RECOLLECT_TEST_LONG=1 $(BIN)/pytest --quiet --timeout 3600 tests/telemetry/wal/test_spool_properties.py \
+	  tests/telemetry/wal/test_spool_corruption.py tests/telemetry/wal/test_rewind_properties.py tests/telemetry/test_producer.py
 	$(BIN)/recollect chaos --faults R1 --duration 300 --every 2
 	$(BIN)/recollect chaos --faults all
 
 bench: setup ## Recommend route against bare aiohttp (DATA=PATH), telemetry against bare redis-py, and an API key
-	$(BIN)/python -m ops.bench recommend --min-ratio 0.25 $(if $(DATA),--data '$(DATA)')
-	$(BIN)/python -m ops.bench telemetry --rounds 3 --max-offer-us 10 --max-total-us 15 --min-archived 20000
-	$(BIN)/python -m ops.benchmarks.keys --max-us 3
+	$(BIN)/python -m ops.benchmarks recommend --min-ratio 0.25 $(if $(DATA),--data '$(DATA)')
+	$(BIN)/python -m ops.benchmarks telemetry --rounds 3 --max-offer-us 10 --max-total-us 15 --min-archived 20000
+	$(BIN)/python -m ops.benchmarks.key_check_cost --max-us 3
 
 peers: $(PEERS)/.ready ## Make .venv-peers with the public libraries that compare runs (6 GB, most of it for LensKit)
 
-$(PEERS)/.ready: ops/benchmarks/peers.txt
+$(PEERS)/.ready: ops/benchmarks/peers/peers.txt
 	rm -rf $(PEERS)
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --requirement ops/benchmarks/peers.txt
+	$(PEERS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --requirement ops/benchmarks/peers/peers.txt
 	@touch $@
 
 compare: setup peers ## Our models beside those of scikit-surprise, implicit and LensKit (DATA=PATH)
-	$(BIN)/python -m ops.bench models --check $(if $(DATA),--data '$(DATA)',--data demo)
+	$(BIN)/python -m ops.benchmarks models --check $(if $(DATA),--data '$(DATA)',--data demo)
 
 lock: ## Resolve requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -4,23 +4,19 @@ Invariant: what is returned ran, told its version, and is not below the floor. A
 error, since somebody asked for it; one on PATH that fails it is passed over.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import platform
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from loadbalancer.errors import BinaryMissing
 from loadbalancer.processes import run_to_end
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Origin = Literal["configured", "path", "wheel"]
 

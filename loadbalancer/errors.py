@@ -15,8 +15,6 @@
     └── ReloadFailed          (1)   nginx did not take its new files in time
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 

@@ -4,10 +4,8 @@ Invariants:
 
 - Whatever ends `run`, no process that it started is left.
 - The event loop waits for no disk, but where a process is started, which reads a program from one: files are written,
-  and /proc is looked through, beside it (`loadbalancer.scribe`).
+  and /proc is looked through, beside it (`loadbalancer.disk_worker`).
 """
-
-from __future__ import annotations
 
 import asyncio
 import contextlib
@@ -16,13 +14,16 @@ import signal
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from loadbalancer import listeners, nginx_files, roster, supervisor
+from loadbalancer import foreign_listeners, roster, supervisor
+from loadbalancer.disk_worker import Scribe
 from loadbalancer.errors import PartFailed
-from loadbalancer.probes import until_ready
+from loadbalancer.nginx import configuration_files
+from loadbalancer.part_kinds import Part
+from loadbalancer.probes import HttpProbe, until_ready
 from loadbalancer.processes import Child, Spare, reap_orphans, spawn
-from loadbalancer.scribe import Scribe
 from loadbalancer.supervisor import (
     Action,
     Exited,
@@ -41,13 +42,6 @@ from loadbalancer.supervisor import (
     Tick,
     Waiting,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from loadbalancer.parts import Part
-    from loadbalancer.probes import HttpProbe
 
 # What signals ask for. A terminal that closes sends SIGHUP, so that one stops too.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -101,7 +95,7 @@ class Fleet:
         self._writing: asyncio.Task[None] | None = None
         files = next((part.command.reload_files for part in parts if part.command.reload_files), ())
         # Before nginx reads them for the first time.
-        self._stamps = nginx_files.stamps(files)
+        self._stamps = configuration_files.stamps(files)
         self._strangers: set[tuple[str, int]] = set()
         # How long each part's output was when we came, and how the part ended last.
         self._said_before: dict[str, int] = {part.name: _size(part.command.output) for part in parts}
@@ -264,11 +258,11 @@ class Fleet:
         known = self._stamps
         while True:
             await asyncio.sleep(_RENEWAL_EVERY_S)
-            found = await self._scribe.do(lambda: nginx_files.stamps(command.reload_files))
+            found = await self._scribe.do(lambda: configuration_files.stamps(command.reload_files))
             if found == known:
                 continue
             known = found
-            complaint = await self._scribe.do(lambda: nginx_files.complaint_of(command.argv))
+            complaint = await self._scribe.do(lambda: configuration_files.complaint_of(command.argv))
             if complaint is None:
                 self.reload()
                 self._tell("nginx takes the new certificate")
@@ -282,7 +276,9 @@ class Fleet:
         shared = [(host, port) for (host, port), parts in where.items() if parts > 1]
         try:
             strangers = await self._scribe.do(
-                lambda: {(name, port) for host, port in shared for name in listeners.strangers(host, port, leaders)}
+                lambda: {
+                    (name, port) for host, port in shared for name in foreign_listeners.strangers(host, port, leaders)
+                }
             )
         except OSError:
             # Who cannot look does not know; serving goes on.

@@ -4,23 +4,18 @@ Invariant: at most one process at a time supervises in a home directory. It hold
 lets go when it dies), whose text is its process number; before it starts anything, nothing of an earlier one runs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
 import shutil
 import signal
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from loadbalancer import roster, sockets
+from loadbalancer import roster, unix_sockets
 from loadbalancer.errors import AlreadyRunning, LeftoverAlive, NotRunning
 from loadbalancer.processes import group_members, signal_group
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 _KILLED_WITHIN_S = 10.0
 # Long enough for one who only looks (holder_pid) to let go.
@@ -46,7 +41,7 @@ def held(home: Path) -> Iterator[None]:
         # Before the lock is let go: what the next holder makes must not be removed. Rows are left only if their
         # processes are, and then the next holder needs them.
         if not roster.path_in(home).exists():
-            sockets.remove(home)
+            unix_sockets.remove(home)
             shutil.rmtree(run, ignore_errors=True)
         os.close(lock)
 

@@ -1,21 +1,15 @@
 """Lays out one machine: ports, configuration files, and the parts that use them."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from loadbalancer import nginx, nginx_files, ports, redis_conf, sockets
-from loadbalancer.binaries import find_nginx, find_redis
-from loadbalancer.parts import Part, balancer_part, consumer_part, redis_part, replica_part
+from loadbalancer import ports, redis_conf, unix_sockets
+from loadbalancer.binaries import Binary, find_nginx, find_redis
+from loadbalancer.nginx import configuration, configuration_files
+from loadbalancer.part_kinds import Part, balancer_part, consumer_part, redis_part, replica_part
+from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import Balancer, Replica, Topology, address, reachable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from loadbalancer.binaries import Binary
-    from loadbalancer.settings import BalancerSettings
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ def lay_out(plan: Plan) -> tuple[Part, ...]:
     environ = dict(plan.environ)
     parts: list[Part] = []
     if plan.redis is not None:
-        socket = sockets.place(plan.home, "redis.sock")
+        socket = unix_sockets.place(plan.home, "redis.sock")
         environ["RECOLLECT_REDIS_URL"] = redis_conf.url(socket)
         parts.append(redis_part(plan.redis, _write_redis_conf(plan.home, socket), socket, logs, environ))
     if plan.consumer:
@@ -109,7 +103,7 @@ def _write_redis_conf(home: Path, socket: Path) -> Path:
 
 def _write_nginx_conf(plan: Plan, topology: Topology, balancer: Balancer) -> tuple[str, ...]:
     run_dir = plan.home / "run" / balancer.name
-    here = nginx_files.surroundings(plan.nginx.path, run_dir=run_dir, logs=plan.logs, models=plan.models)
-    argv = nginx_files.command(plan.nginx.path, run_dir, plan.logs / f"{balancer.name}.error.log")
-    nginx_files.install(argv, run_dir, nginx.render(topology, balancer, plan.settings, here))
+    here = configuration_files.surroundings(plan.nginx.path, run_dir=run_dir, logs=plan.logs, models=plan.models)
+    argv = configuration_files.command(plan.nginx.path, run_dir, plan.logs / f"{balancer.name}.error.log")
+    configuration_files.install(argv, run_dir, configuration.render(topology, balancer, plan.settings, here))
     return argv

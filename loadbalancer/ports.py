@@ -4,8 +4,6 @@ Invariant: a chosen port is below the range from which the kernel takes ports fo
 for such a connection could otherwise take it while its part restarts.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import random

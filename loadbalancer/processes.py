@@ -7,20 +7,15 @@ number until then, so no signal can reach a stranger who got the same one.
 Linux only: it needs prctl and /proc.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
 
 _PR_SET_PDEATHSIG = 1
 _OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024

@@ -1,14 +1,9 @@
 """The configuration of the installation's own Redis, as a value."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import quote
 
 from loadbalancer.errors import BadSetting
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def render(directory: Path, socket: Path) -> str:

@@ -4,16 +4,11 @@ Invariant: the file is always a whole list (replaced atomically), and it is ther
 been killed without a chance to tidy up.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 FILE_NAME = "topology.json"
 

@@ -1,12 +1,10 @@
 """The balancer's settings; `service.config.read` builds them from the environment."""
 
-from __future__ import annotations
-
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path  # service.config.read resolves the annotations at run time
 
-from loadbalancer import clients
+from loadbalancer import setting_lists
 from loadbalancer.errors import BadSetting
 
 
@@ -204,9 +202,9 @@ class BalancerSettings:
             raise BadSetting(f"RECOLLECT_BALANCER_HOST is not an address to listen on: {self.host!r}")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise BadSetting("RECOLLECT_TLS_CERT and RECOLLECT_TLS_KEY are set together or not at all")
-        clients.proxies(self.trusted_proxies)
-        clients.hosts(self.hosts)
-        clients.origins(self.cors_origins)
+        setting_lists.proxies(self.trusted_proxies)
+        setting_lists.hosts(self.hosts)
+        setting_lists.origins(self.cors_origins)
 
     @property
     def tells_clients_apart(self) -> bool:

@@ -24,17 +24,12 @@ Invariants:
     and silent twice in a row
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from loadbalancer.parts import Part
+from loadbalancer.part_kinds import Part
 
 
 class Phase(Enum):

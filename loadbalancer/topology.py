@@ -1,7 +1,5 @@
 """Who is there: the replicas and the balancers in front of them, as values."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

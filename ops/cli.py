@@ -4,22 +4,18 @@ Invariant: every error is one clear sentence on standard error; exit 2 for bad u
 success. Only a fault of ours shows a traceback.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ops import foreground
-from ops.data_options import Columns, Data, Dates, Decimal, Encoding, OptionalData, requested
-from ops.refusal import run
-
-if TYPE_CHECKING:
-    from service.config import Config
+from ops.console import foreground
+from ops.console.refusal import run
+from ops.options.data_options import Columns, Data, Dates, Decimal, Encoding, OptionalData, requested
+from service.config import Config
 
 app = typer.Typer(
     name="recollect",
@@ -95,7 +91,7 @@ def up(
     claim: Claim = False,
 ) -> int:
     """Start everything on this machine: Redis, a model, replicas, nginx in front, the consumer."""
-    from ops.up import up as run_up
+    from ops.commands.up import up as run_up
 
     config = _config()
     wanted = requested(config, data, columns, dates, encoding, decimal) if data else None
@@ -132,7 +128,7 @@ def consume(
     supervised: Supervised = False,
 ) -> int:
     """Run the telemetry consumer job."""
-    from service.consume import consume as run_consumer
+    from service.consumer_job import consume as run_consumer
 
     run_consumer(_config(), admin_port, claim=claim, supervised=supervised)
     return 0
@@ -148,7 +144,7 @@ def balance(
     """Run nginx and its replicas; Redis and the consumer run elsewhere."""
     if context.invoked_subcommand is not None:
         return 0
-    from ops.balance import balance as run_balance
+    from ops.commands.balance import balance as run_balance
 
     return run_balance(_config(), replicas=replicas, port=port, insecure=insecure)
 
@@ -156,7 +152,7 @@ def balance(
 @balance_app.command("restart")
 def balance_restart(as_json: Json = False) -> int:
     """Restart every replica of the running installation, one at a time, losing no request."""
-    from ops.balance import restart
+    from ops.commands.balance import restart
 
     return restart(_config(), as_json=as_json)
 
@@ -164,7 +160,7 @@ def balance_restart(as_json: Json = False) -> int:
 @balance_app.command("reload")
 def balance_reload() -> int:
     """Have nginx read a new certificate, losing no request."""
-    from ops.balance import reload
+    from ops.commands.balance import reload
 
     return reload(_config())
 
@@ -195,7 +191,7 @@ def train(
     as_json: Json = False,
 ) -> int:
     """Fit, measure on a hold-out, publish a version, activate it."""
-    from ops.train import train as run_train
+    from ops.commands.train import train as run_train
 
     config = _config()
     return run_train(
@@ -252,7 +248,7 @@ def evaluate(
     as_json: Json = False,
 ) -> int:
     """Compare algorithms on the same splits."""
-    from ops.evaluate import evaluate as run_evaluate
+    from ops.commands.evaluate import evaluate as run_evaluate
 
     config = _config()
     return run_evaluate(
@@ -279,7 +275,7 @@ def evaluate(
 @models_app.command("list")
 def models_list(as_json: Json = False) -> int:
     """List the published versions, oldest first."""
-    from ops.models import show_all
+    from ops.commands.models import show_all
 
     return show_all(_config(), as_json=as_json)
 
@@ -289,7 +285,7 @@ def models_show(
     version: Annotated[str | None, typer.Argument(help="By default the active one.")] = None, as_json: Json = False
 ) -> int:
     """Print a version's manifest as JSON."""
-    from ops.models import show
+    from ops.commands.models import show
 
     return show(_config(), version)
 
@@ -299,7 +295,7 @@ def models_activate(
     version: Annotated[str, typer.Argument(help="An older one is the rollback.")], as_json: Json = False
 ) -> int:
     """Serve another version."""
-    from ops.models import activate as run_activate
+    from ops.commands.models import activate as run_activate
 
     return run_activate(_config(), version, as_json=as_json)
 
@@ -307,7 +303,7 @@ def models_activate(
 @app.command()
 def doctor(as_json: Json = False) -> int:
     """Say whether this installation is sound."""
-    from ops.doctor import doctor as run_doctor
+    from ops.commands.doctor import doctor as run_doctor
 
     return run_doctor(_config(), as_json=as_json)
 
@@ -338,17 +334,17 @@ def _register_late(argv: Sequence[str]) -> None:
     """
     if argv and argv[0] in {"serve", "consume", "up", "balance", "train", "evaluate", "models", "doctor"}:
         return
-    from ops.keys import app as keys_app
+    from ops.commands.keys import app as keys_app
 
     app.add_typer(keys_app, name="keys")
     if argv and argv[0] == "keys":
         return
-    from ops.archive import app as archive_app
-    from ops.audit import command as audit_command
-    from ops.chaos import command as chaos_command
-    from ops.deadletters import app as deadletters_app
+    from ops.commands.archive import app as archive_app
+    from ops.commands.audit import command as audit_command
+    from ops.commands.chaos import command as chaos_command
+    from ops.commands.deadletters import app as deadletters_app
+    from ops.commands.search import command as search_command
     from ops.loadtest import command as loadtest_command
-    from ops.search import command as search_command
 
     app.add_typer(deadletters_app, name="deadletters")
     app.command("loadtest")(loadtest_command)
@@ -359,7 +355,7 @@ def _register_late(argv: Sequence[str]) -> None:
 
 
 def _adopt() -> None:
-    from ops.environment import adopt, working_directory
+    from ops.options.environment import adopt, working_directory
 
     adopt(os.environ, working_directory())
 

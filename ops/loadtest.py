@@ -5,8 +5,6 @@ The invariant: the options exist once, here. What they start is made of nouns be
 `report` renders that. The events it reports are real ones: they reach the archive and change what users get.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -27,17 +25,17 @@ from urllib.parse import urlsplit
 
 import typer
 
-from ops.presented import KeyFileOption, key_in
+from ops.load.load_report import Run
+from ops.load.pacing import Arrivals
+from ops.load.population import Target
+from ops.load.summary import Objectives, Summary
+from ops.load.traffic import Mix
+from ops.options.presented_key import KeyFileOption, key_in
 from service.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ops.pacing import Arrivals
-    from ops.population import Target
-    from ops.report import Run
-    from ops.summary import Objectives, Summary
-    from ops.traffic import Mix
 
 _PROGRESS_LINE_EVERY_S = 10.0
 
@@ -72,7 +70,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> int:
     """Send requests at a given rate and report latencies, from the intended send times, and failures by cause."""
-    from ops.summary import Objectives
+    from ops.load.summary import Objectives
 
     plan = Plan(
         target=parse_url(running() if url is None else url, key_in(key_file)),
@@ -120,7 +118,7 @@ def loadtest(plan: Plan, *, as_json: bool) -> int:
     """
     import orjson
 
-    from ops import report
+    from ops.load import load_report
 
     if plan.target.host not in {"localhost", "::1"} and not plan.target.host.startswith("127."):
         _say(f"warning: {plan.target} is not this machine; its real users will notice, and the events stay.")
@@ -133,28 +131,28 @@ def loadtest(plan: Plan, *, as_json: bool) -> int:
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         run, summary = runner.run(_run(plan))
     if as_json:
-        print(orjson.dumps(report.as_json(run, summary), option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps(load_report.as_json(run, summary), option=orjson.OPT_INDENT_2).decode())
     elif sys.stdout.isatty():
-        from ops.terminal import console
+        from ops.console.terminal import console
 
-        console().print(report.as_table(run, summary))
+        console().print(load_report.as_table(run, summary))
     else:
-        print("\n".join(report.as_lines(run, summary)))
+        print("\n".join(load_report.as_lines(run, summary)))
     for sentence in run.missed:
         _say(sentence)
-    if run.missed and (warning := report.lag_warning(summary)) is not None:
+    if run.missed and (warning := load_report.lag_warning(summary)) is not None:
         _say(warning)
     return 1 if run.missed else 0
 
 
 async def _run(plan: Plan) -> tuple[Run, Summary]:
-    from ops.attack import Attack, ClientRules
-    from ops.connection import Client
-    from ops.pacing import schedule
-    from ops.population import discover
-    from ops.report import Run
-    from ops.summary import Summary
-    from ops.traffic import Traffic
+    from ops.load.attack import Attack, ClientRules
+    from ops.load.http_connection import Client
+    from ops.load.load_report import Run
+    from ops.load.pacing import schedule
+    from ops.load.population import discover
+    from ops.load.summary import Summary
+    from ops.load.traffic import Traffic
     from service.config import from_env
 
     # Separate generators: a retry's jitter must not change who is asked about next.
@@ -233,7 +231,7 @@ async def _show_progress(plan: Plan, summary: Summary) -> None:
             _say(f"{time.monotonic() - start_s:.0f} s of {plan.duration_s:g} s: {text()}")
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ops.terminal import console
+    from ops.console.terminal import console
 
     columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     # Drawn from this loop: a drawing thread would take the interpreter lock at times of its own choice.
@@ -289,7 +287,7 @@ def parse_url(url: str, key: str | None = None) -> Target:
     Raises:
         UsageError: it is not of the form http://HOST[:PORT][/BASE].
     """
-    from ops.population import Target
+    from ops.load.population import Target
 
     try:
         parts = urlsplit(url)
@@ -324,7 +322,7 @@ def parse_mix(users: str, feedback: float) -> Mix:
     Raises:
         UsageError: an unknown name, a share that is no number of 0 or more, or a sum of 0.
     """
-    from ops.traffic import Mix
+    from ops.load.traffic import Mix
 
     shares = {"known": 0.0, "unknown": 0.0, "hot": 0.0}
     for part in users.split(","):
@@ -357,8 +355,8 @@ def _say(sentence: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the command with these arguments; what `python ops/loadtest.py` does."""
-    from ops.environment import adopt, working_directory
-    from ops.refusal import run
+    from ops.console.refusal import run
+    from ops.options.environment import adopt, working_directory
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command("loadtest")(command)

@@ -4,8 +4,6 @@ Started by `up` and `balance`. It reads one line of JSON from its standard input
 verb with its options, and the file for its standard output and error. The end of the input ends it.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import importlib
@@ -39,7 +37,7 @@ def main() -> None:
 
 
 def _load() -> None:
-    for name in ("uvloop", "ops.environment", "service.consume", "service.replica"):
+    for name in ("uvloop", "ops.options.environment", "service.consumer_job", "service.replica"):
         importlib.import_module(name)
     gc.freeze()
 

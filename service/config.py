@@ -5,8 +5,6 @@ this table; a test holds the two together. Packages that may not import this one
 their settings the same way and are read by the same function.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import types
@@ -20,9 +18,9 @@ from service.errors import UsageError
 from service.models.rating_scale import RatingScale
 from telemetry.errors import FailpointError, KeyFileError, StreamError
 from telemetry.failpoints import Failpoints
-from telemetry.keys import DEFAULT_NAMESPACE, Keys
 from telemetry.pseudonym import Pseudonymiser
 from telemetry.settings import ConsumerSettings, ProducerSettings
+from telemetry.stream.key_names import DEFAULT_NAMESPACE, Keys
 
 T = TypeVar("T")
 

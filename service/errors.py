@@ -12,7 +12,7 @@
     ├── ModelError                (1)
     │   ├── ModelMissing          (1)   there is no such version, or none is active
     │   └── ModelRefused          (1)   a published directory fails its checks; the served model stays
-    └── RequestError                    becomes problem+json in `service.boundary`, nowhere else
+    └── RequestError                    becomes problem+json in `service.serving.boundary`, nowhere else
         ├── Malformed           400     not HTTP or not JSON as we read it
         ├── Unauthorized        401     no key, or none that is valid
         ├── Forbidden           403     the key's scopes or origins do not allow it
@@ -27,8 +27,6 @@
             └── NoModel         503     nothing to make a list of
                 └── NoModelHere 504     the same, said to nginx, which asks another replica then
 """
-
-from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable

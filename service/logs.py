@@ -5,8 +5,6 @@ line is dropped and counted. Telemetry has no logger and never passes here: this
 tree and files under RECOLLECT_LOGS, and nothing under RECOLLECT_HOME.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import json

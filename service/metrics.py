@@ -3,8 +3,6 @@
 Label children are made once, here: looking one up per request costs more than counting does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -12,10 +10,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.admission import Admission
 from service.models.snapshot import ModelSnapshot
+from service.serving.admission import Admission
 
-# What a replica itself may serve from; `service.rung` says what they mean.
+# What a replica itself may serve from; `service.serving.degradation` says what they mean.
 RUNGS: Final = ("stale_model", "stale")
 # Statuses that docs/operations.md has an alarm for.
 ALARMING: Final = (401,)

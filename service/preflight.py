@@ -4,23 +4,18 @@ Invariant: nothing of another installation is touched. The one thing that is eve
 there is none, so that of two who start at once one is refused, and in the place of another on purpose (`claim`).
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
 
+from service.config import Config
 from service.errors import RunError
-from service.streams import stream_of
+from service.redis_access import stream_of
+from telemetry.catalogue.archive_identity import identify, is_copy, known_identity
 from telemetry.errors import ArchiveError, StreamError
-from telemetry.identity import identify, is_copy, known_identity
-from telemetry.ownership import Leave, Mark, foreign, leave
-from telemetry.rehearsal import Rehearsal, Side, rehearse
-from telemetry.seal import Seal
-from telemetry.slot import belongs_to
-
-if TYPE_CHECKING:
-    from service.config import Config
+from telemetry.stream.namespace_owner import Leave, Mark, foreign, leave
+from telemetry.stream.redis_check import Rehearsal, Side, rehearse
+from telemetry.stream.watermark_seal import Seal
+from telemetry.wal.slot import belongs_to
 
 
 def require_redis(config: Config, *sides: Side, claim: bool = False) -> Rehearsal:

@@ -1,7 +1,5 @@
 """One replica from start to stop: build the parts, run the background tasks, drain in order."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ctypes
@@ -14,33 +12,33 @@ from typing import Any
 import structlog
 from threadpoolctl import threadpool_limits
 
-from service.admin import build_admin_app
-from service.admission import Admission
-from service.app import build_app
+from service.api.openapi import document
 from service.config import Config
 from service.errors import RunError
-from service.listener import Listener, announce
+from service.event_loop import run
 from service.logs import ApplicationLog
-from service.loop import run
 from service.metrics import Metrics, admission_metrics, collect_from
-from service.openapi import document
-from service.parts import Parts, unready
 from service.preflight import installed_archive, require_place, require_redis
-from service.rung import follow
+from service.redis_access import open_seal, stream_of
 from service.security.exposure import is_loopback, require_keys, warning
 from service.security.gate import Gate
-from service.security.keyfile import KeyFile
-from service.security.metrics import key_metrics
-from service.security.watch import KeyWatcher
-from service.store import ModelStore
-from service.streams import open_seal, stream_of
+from service.security.key_file import KeyFile
+from service.security.key_metrics import key_metrics
+from service.security.key_watch import KeyWatcher
+from service.serving.admin import build_admin_app
+from service.serving.admission import Admission
+from service.serving.app import build_app
+from service.serving.context import Parts, unready
+from service.serving.degradation import follow
+from service.serving.listener import Listener, announce
+from service.serving.store import ModelStore
+from service.serving.watcher import Watcher
 from service.telemetry_metrics import producer_metrics, report
-from service.watcher import Watcher
 from telemetry.errors import TelemetryError
 from telemetry.failpoints import Failpoints
 from telemetry.producer import Producer
 from telemetry.pseudonym import Pseudonymiser
-from telemetry.rehearsal import Side
+from telemetry.stream.redis_check import Side
 
 _log = structlog.get_logger("recollect.replica")
 # How long a stopping replica tries to ship; what it cannot, the consumer job or its next start will.

@@ -4,8 +4,6 @@ Telemetry itself has neither: it hands typed notes and plain counters over, and 
 never an event, passes here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,9 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from service.logs import ApplicationLog
 from telemetry import notes
-from telemetry.consumer import Consumer
+from telemetry.consumer.consumer import Consumer
+from telemetry.consumer.sinks import CountingSink
 from telemetry.producer import Producer
-from telemetry.sinks import CountingSink
 
 _log = structlog.get_logger("recollect.telemetry")
 # Notes that somebody may have to act on; the others are the normal course of things.

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import orjson
 
 from telemetry.errors import BadEventError
-from telemetry.items import Items, check_rows
+from telemetry.served_items import Items, check_rows
 
 SCHEMA: Final = 1
 SERVED_SCHEMA: Final = 2

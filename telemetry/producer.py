@@ -31,12 +31,12 @@ from telemetry.errors import BadEventError, SpoolFull
 from telemetry.events import Event, Feedback, Served, System, SystemKind, encode
 from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.notes import Dropped, ProducerObserver, tell
-from telemetry.ring import Dropped as Unrecorded
 from telemetry.settings import ProducerSettings
 from telemetry.shipper import Shipper
-from telemetry.slot import Slot
-from telemetry.spool import Spool
-from telemetry.stream import EventStream
+from telemetry.stream.redis_stream import EventStream
+from telemetry.wal.ring import Dropped as Unrecorded
+from telemetry.wal.slot import Slot
+from telemetry.wal.spool import Spool
 
 _NO_BUDGET = "no budget"
 _NOT_JSON = "not json"

@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import Final, overload
 
-from telemetry.keyfile import read_key
+from telemetry.secret_file import read_key
 
 _PREFIX: Final = "p-"
 _HEX_DIGITS: Final = 32

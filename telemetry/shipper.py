@@ -29,19 +29,11 @@ from telemetry.errors import (
     UnmarkedRedisError,
 )
 from telemetry.ids import uuid7
-from telemetry.notes import (
-    Connected,
-    Disconnected,
-    IdentityChanged,
-    ProducerObserver,
-    Rewound,
-    WatermarkDoubted,
-    tell,
-)
-from telemetry.ownership import Leave, Mark, foreign, leave
+from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerObserver, Rewound, WatermarkDoubted, tell
 from telemetry.settings import ProducerSettings
-from telemetry.spool import Spool
-from telemetry.stream import Appended, EventStream, StreamState
+from telemetry.stream.namespace_owner import Leave, Mark, foreign, leave
+from telemetry.stream.redis_stream import Appended, EventStream, StreamState
+from telemetry.wal.spool import Spool
 
 _FIRST_BACKOFF_S = 0.05
 _ARCHIVED_POLL_S = 0.1

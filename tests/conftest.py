@@ -1,7 +1,5 @@
 """Real parts for the tests: a Redis process of their own, free ports, and waiting for conditions."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import fcntl
@@ -24,10 +22,10 @@ from xdist.scheduler import LoadFileScheduling
 from loadbalancer import ports
 from loadbalancer.binaries import find_redis
 from service.models import artefact
+from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
-from service.publication import activate
-from tests.served import client, parts  # noqa: F401 - fixtures of several files
+from tests.support.replica_app import client, parts  # noqa: F401 - fixtures of several files
 
 INTEGRATION = Path(__file__).parent / "integration"
 

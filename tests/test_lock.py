@@ -4,8 +4,6 @@ Read from the metadata of the installed distributions, so that no network is nee
 other Python versions only; what those require is in tests/golden/lock-requirements.json, which must name each of them.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.metadata
 import json

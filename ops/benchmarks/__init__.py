@@ -1,1 +1,1 @@
-"""What `python -m ops.bench` measures, one file a noun."""
+"""What `python -m ops.benchmarks` measures, one file a noun."""

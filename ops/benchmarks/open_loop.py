@@ -5,8 +5,6 @@ answer within the client's patience, or never sent because every connection was 
 little as it can per request, for it has to offer several times what the service can do.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools
@@ -16,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
-from ops.closed_loop import content_length
+from ops.load.closed_loop import content_length
 
 Kind = Literal["list", "event", "health"]
 _TICK_S: Final = 0.001
@@ -95,7 +93,7 @@ class Round:
 class _Lane(asyncio.Protocol):
     """One connection with one request under way at most."""
 
-    def __init__(self, free: list[_Lane], waiting: set[_Lane]) -> None:
+    def __init__(self, free: "list[_Lane]", waiting: "set[_Lane]") -> None:
         self._free, self._waiting = free, waiting
         self._transport: asyncio.Transport | None = None
         self._pending = b""

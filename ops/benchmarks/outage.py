@@ -4,8 +4,6 @@ The invariant: an open loop at one rate, halves in pairs whose order alternates;
 everything of the half before, so that neither pays for the other. Only the ratios of neighbouring halves are a result.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
@@ -18,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadbalancer import roster
-from ops.attack import Attack, ClientRules
-from ops.connection import Client
+from ops.benchmarks.workbench import scrape
 from ops.drill.waiting import until
-from ops.pacing import schedule
-from ops.population import Target, discover
-from ops.summary import Summary
-from ops.traffic import Mix, Traffic
-from ops.workbench import scrape
+from ops.load.attack import Attack, ClientRules
+from ops.load.http_connection import Client
+from ops.load.pacing import schedule
+from ops.load.population import Target, discover
+from ops.load.summary import Summary
+from ops.load.traffic import Mix, Traffic
 from service.errors import RunError
 
 _WARMUP_S: Final = 2.0

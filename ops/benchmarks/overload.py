@@ -4,8 +4,6 @@ The invariant: peak and overload are measured in one run with the same generator
 a result; between rounds the archive catches up. What must hold is judged in `broken_promises`, which is pure.
 """
 
-from __future__ import annotations
-
 import asyncio
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from ops.benchmarks.open_loop import Kind, Request, Round, Tally, closed, offer
-from ops.workbench import HOST
+from ops.benchmarks.workbench import HOST
 
 # One request in so many reports an event, and one in so many asks for health.
 _EVENT_EACH: Final = 7

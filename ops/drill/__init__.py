@@ -1,1 +1,1 @@
-"""What the failure drill, `recollect chaos`, is made of; `ops/chaos.py` says what is done with it."""
+"""What the failure drill, `recollect chaos`, is made of; `ops/commands/chaos.py` says what is done with it."""

@@ -3,21 +3,15 @@
 The invariant: under a promise of so many retries, a request that needed more of them failed, even if it was answered.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ops.drill.drill_load import Sample
+from ops.drill.faults.promise import Promise
 from ops.drill.witness import REFUSED
-from ops.summary import Histogram
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ops.drill.load import Sample
-    from ops.drill.promise import Promise
+from ops.load.summary import Histogram
 
 
 @dataclass(frozen=True)

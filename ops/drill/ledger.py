@@ -4,8 +4,6 @@ The invariant: something is owed exactly if a client was told so: an event by a 
 recommendation_id. What is owed must be in the archive once, with the content that was sent.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

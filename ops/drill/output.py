@@ -4,16 +4,12 @@ The invariant: nothing that was read is dropped, all of it is in a file; while t
 pipe, of the smallest size that the kernel gives.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import fcntl
 import os
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Self
 
 _F_SETPIPE_SZ = 1031  # fcntl(2), Linux
 _SMALLEST_BYTES = 4096

@@ -4,15 +4,9 @@ The invariant: the schedule depends on the seed, the parts' names, the fault and
 one fault does not depend on which others are chosen. The same seed gives the same schedule.
 """
 
-from __future__ import annotations
-
 import random
-from typing import TYPE_CHECKING
 
-from ops.drill.fault import Strike
-
-if TYPE_CHECKING:
-    from ops.drill.fault import Fault, Parts
+from ops.drill.faults.fault import Fault, Parts, Strike
 
 # A fault that stays leaves at least half of its round to see how the system recovers.
 _LONGEST_HOLD = 0.5

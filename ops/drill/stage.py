@@ -4,35 +4,29 @@ The invariant: the load never stops between the first round and the last, a faul
 and every request and every debt belongs to exactly one round, by its time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import re
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import date
+from pathlib import Path
 
-from ops.drill.audit import Audit, audit
+from ops.drill.audit_call import Audit, audit
+from ops.drill.drill_load import Load, Sample
+from ops.drill.faults.fault import Fault, Parts, Strike
+from ops.drill.faults.promise import Figures, Promise
 from ops.drill.figures import answers
 from ops.drill.ledger import Findings, Ledger
-from ops.drill.load import Load, Sample
-from ops.drill.promise import Figures, Promise
 from ops.drill.schedule import strikes
+from ops.drill.system import System
+from ops.drill.system_watch import Measure, Seen, Watch, caught_up_s, slowest_return_s
 from ops.drill.waiting import until
-from ops.drill.watch import Measure, Seen, Watch, caught_up_s, slowest_return_s
+from ops.load.population import Target
 from service.errors import RunError
+from telemetry.archive.archive_reader import read
 from telemetry.errors import ArchiveError
-from telemetry.reading import read
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import date
-    from pathlib import Path
-
-    from ops.drill.fault import Fault, Parts, Strike
-    from ops.drill.system import System
-    from ops.population import Target
 
 QUIET = "quiet"
 _QUIET_PROMISE = Promise(text="no request fails")

@@ -4,28 +4,23 @@ The invariant: a signal goes only to a process that is a part's own at that mome
 so), and never to the drill. What a fault finds wrong by itself is kept here, in words.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from loadbalancer import roster
 from loadbalancer.processes import group_members
-from ops.drill.fault import Need, Parts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from loadbalancer.roster import Row
-    from ops.drill.clocks import Clocks
-    from ops.drill.output import Output
-    from ops.drill.proxy import Proxy
+from loadbalancer.roster import Row
+from ops.drill.faults.clocks import Clocks
+from ops.drill.faults.fault import Need, Parts
+from ops.drill.faults.proxy import Proxy
+from ops.drill.output import Output
 
 T = TypeVar("T")
 

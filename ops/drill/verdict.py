@@ -4,20 +4,14 @@ The invariant: a row is PASS only if its fault was done and nothing promised was
 with the reason. The drill held only if no row is a BREACH and no archive, and no receipt, is wrong.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ops.drill.promise import Figures, judge
-from ops.drill.stage import QUIET
-from ops.report import LAG_LIMIT_MS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ops.drill.fault import Fault
-    from ops.drill.stage import Round, Stage
+from ops.drill.faults.fault import Fault
+from ops.drill.faults.promise import Figures, judge
+from ops.drill.stage import QUIET, Round, Stage
+from ops.load.load_report import LAG_LIMIT_MS
 
 PASS, BREACH, SKIPPED = "PASS", "BREACH", "SKIPPED"
 

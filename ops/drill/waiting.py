@@ -1,16 +1,11 @@
 """Waits for a condition of the system under drill, which tells nobody when it changes."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from loadbalancer.processes import Child
+from loadbalancer.processes import Child
 
 _LOOK_EVERY_S = 0.05
 

@@ -3,24 +3,18 @@
 The invariant: the ledger is told exactly what the client was told, when it was told, and nothing else.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from ops.traffic import Traffic, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ops.connection import Answer
-    from ops.drill.ledger import Ledger
-    from ops.traffic import Request
+from ops.drill.ledger import Ledger
+from ops.load.http_connection import Answer
+from ops.load.traffic import Request, Traffic, Verdict
 
 REFUSED = "refused"
 _REFUSING = frozenset({502, 503, 504})

@@ -5,8 +5,6 @@ manifest says, and of its sha256. The file is read for that in pieces, never thr
 would kill the process; between two pieces the caller may end it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import mmap
 import os
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
-from service.models import files
+from service.models import published_files
 
 Arrays = dict[str, NDArray[Any]]
 DTYPES: Final = {
@@ -86,7 +84,7 @@ def write(path: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
     """Write an array, and return what the manifest says of it."""
     raw = np.ascontiguousarray(array, dtype=dtype_of(name))
     content = raw.data.cast("B") if raw.size else b""
-    files.write(path, content)
+    published_files.write(path, content)
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
         "dtype": dtype_of(name),
@@ -158,7 +156,7 @@ def _map(
 ) -> NDArray[Any]:
     version = path.parent.name
     try:
-        descriptor = files.open_regular(path)
+        descriptor = published_files.open_regular(path)
     except OSError as error:
         raise ModelRefused(f"{version}: {name} cannot be opened: {error.strerror}") from error
     try:

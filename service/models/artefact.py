@@ -2,14 +2,12 @@
 
 Invariants, in this order:
 
-1. A directory `models/<version>` is whole: it comes into place by one rename (`service.models.files`).
+1. A directory `models/<version>` is whole: it comes into place by one rename (`service.models.published_files`).
 2. `models/ACTIVE` is one line naming a whole directory; it is replaced by a rename, never edited.
 3. Nothing is ever unpickled. What is mapped was checked first: a regular file, its byte length, dtype and shape against
    the manifest, and its sha256 (`service.models.arrays`), then shapes against each other and finiteness (in
    `ModelSnapshot`).
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -28,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ModelError, ModelMissing, ModelRefused
-from service.models import arrays, files
+from service.models import arrays, published_files
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -65,7 +63,7 @@ def publish(
         The new version, `<algorithm>-<UTC time>-<4 hex digits>`.
     """
     models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with files.exclusive(models_dir):
+    with published_files.exclusive(models_dir):
         if finish is not None:
             snapshot = finish(snapshot)
         now = datetime.now(UTC)
@@ -206,7 +204,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         if stat.S_ISLNK(directory.lstat().st_mode):
             raise ModelRefused(f"{directory.name}: it is a link, and a version is a directory")
-        manifest = json.loads(files.read_regular(directory / MANIFEST, _MANIFEST_LIMIT_BYTES))
+        manifest = json.loads(published_files.read_regular(directory / MANIFEST, _MANIFEST_LIMIT_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelMissing(f"there is no model {directory.name!r} in {directory.parent}") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -251,7 +249,7 @@ def active_version(models_dir: Path) -> str | None:
         ModelRefused: ACTIVE holds something else than a version, or cannot be read.
     """
     try:
-        name = files.read_regular(models_dir / ACTIVE, _ACTIVE_LIMIT_BYTES).decode(errors="replace").strip()
+        name = published_files.read_regular(models_dir / ACTIVE, _ACTIVE_LIMIT_BYTES).decode(errors="replace").strip()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -269,8 +267,8 @@ def first_user_id(directory: Path) -> str | None:
     """
     try:
         with (
-            os.fdopen(files.open_regular(directory / "user_id_offsets.bin"), "rb") as offsets,
-            os.fdopen(files.open_regular(directory / "user_ids.bin"), "rb") as ids,
+            os.fdopen(published_files.open_regular(directory / "user_id_offsets.bin"), "rb") as offsets,
+            os.fdopen(published_files.open_regular(directory / "user_ids.bin"), "rb") as ids,
         ):
             bounds = np.frombuffer(offsets.read(16), dtype="<i8").tolist()
             return ids.read(min(bounds[1], _ID_LIMIT_BYTES)).decode() if len(bounds) == 2 else None
@@ -290,19 +288,19 @@ def activate(models_dir: Path, version: str) -> ModelSnapshot:
         ModelRefused: it fails its checks; what was active stays.
     """
     snapshot = load(directory_of(models_dir, version))
-    files.replace(models_dir / ACTIVE, f"{version}\n".encode())
+    published_files.replace(models_dir / ACTIVE, f"{version}\n".encode())
     return snapshot
 
 
 def write_beside(models_dir: Path, contents: dict[str, bytes]) -> None:
     """Replace small files next to ACTIVE (the static fallback lists), each atomically."""
     for name, content in contents.items():
-        files.replace(models_dir / name, content)
+        published_files.replace(models_dir / name, content)
 
 
 def _write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> None:
     """Write a version: the arrays, and a manifest of what they are and of where they come from."""
-    with files.new_directory(directory) as aside:
+    with published_files.new_directory(directory) as aside:
         described = {
             name: arrays.write(aside / f"{name}.bin", name, array) for name, array in _arrays_of(snapshot).items()
         }
@@ -323,7 +321,7 @@ def _write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> 
             "model_bytes": sum(array["bytes"] for array in described.values()),
             "arrays": described,
         }
-        files.write(aside / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+        published_files.write(aside / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def size_bytes(snapshot: ModelSnapshot) -> int:

@@ -4,8 +4,6 @@ Invariant: the term of an item is added up over its speakers in the order in whi
 else is asked for, so that it is the same to the last bit wherever it is computed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
@@ -69,7 +67,7 @@ class Neighbourhood:
         return {name: getattr(self, name) for name in _FIELDS}
 
     @classmethod
-    def described(cls, description: dict[str, Any], weights: csr_array) -> Neighbourhood:
+    def described(cls, description: dict[str, Any], weights: csr_array) -> "Neighbourhood":
         """Build one from `description()` and its weights.
 
         Raises:
@@ -79,7 +77,7 @@ class Neighbourhood:
         named: dict[str, Any] = {name: description.get(name) for name in _FIELDS}
         return cls(weights=weights, **named)
 
-    def without_users(self, keep: NDArray[np.bool_]) -> Neighbourhood:
+    def without_users(self, keep: NDArray[np.bool_]) -> "Neighbourhood":
         """Return the neighbourhood of those users alone.
 
         Args:

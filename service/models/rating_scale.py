@@ -1,7 +1,5 @@
 """The scale of ratings: the least and the largest value that a rating may have (pure)."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple, Self
 

@@ -7,8 +7,6 @@ asked for, nor on threads or BLAS. The fast float32 product only chooses candida
 proves that none was missed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple

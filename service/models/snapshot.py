@@ -9,8 +9,6 @@ recommender systems", Computer 42(8), 2009) has no neighbours, and one that ends
 rank 0. A snapshot is never edited: a new model is a new snapshot.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any

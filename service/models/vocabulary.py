@@ -4,8 +4,6 @@ Invariant: `row_of[id_of[row]] == row` for every row, and ids are unique. On dis
 UTF-8 bytes end to end and the n + 1 offsets between them; in memory a hash map and a list, both built at load.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final
@@ -51,7 +49,9 @@ class Vocabulary:
         return np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets
 
     @classmethod
-    def from_arrays(cls, data: NDArray[np.uint8], offsets: NDArray[np.int64], name: str = "a vocabulary") -> Vocabulary:
+    def from_arrays(
+        cls, data: NDArray[np.uint8], offsets: NDArray[np.int64], name: str = "a vocabulary"
+    ) -> "Vocabulary":
         """Undo `to_arrays`.
 
         Args:

@@ -1,16 +1,11 @@
 """Whether an address can be reached from other machines, and what has to be there before something listens on it."""
 
-from __future__ import annotations
-
 import ipaddress
-from typing import TYPE_CHECKING
 
+from service.config import Config
 from service.errors import UsageError
-from service.security.keyfile import KeyFile
+from service.security.key_file import KeyFile
 from service.security.keyring import Keyring
-
-if TYPE_CHECKING:
-    from service.config import Config
 
 
 def is_loopback(host: str) -> bool:

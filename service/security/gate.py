@@ -4,8 +4,6 @@ Invariant: with keys, a request passes only with a key that is valid at this mom
 names origins, comes from one of them or from no browser. Without keys every request passes.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -14,7 +12,7 @@ from aiohttp import hdrs
 from multidict import istr
 
 from service.errors import Forbidden, Unauthorized
-from service.security.key import ApiKey, Scope
+from service.security.api_key import ApiKey, Scope
 from service.security.keyring import Keyring
 
 API_KEY_HEADER: Final = istr("X-API-Key")
@@ -36,7 +34,7 @@ class Gate:
 
     def __init__(self, ring: Keyring | None = None, clock_s: Callable[[], float] = time.time) -> None:
         self.ring = ring
-        """Replaced by one assignment, from `service.security.watch`; never set back to None."""
+        """Replaced by one assignment, from `service.security.key_watch`; never set back to None."""
         self._clock_s = clock_s
 
     def __repr__(self) -> str:

@@ -4,13 +4,11 @@ Invariant: how long a look-up takes tells nothing about a secret. The id in a ke
 what is presented is hashed and the digests are compared in constant time, also where there is no such id.
 """
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Iterable
 from typing import Final
 
-from service.security.key import KEY_LENGTH, ApiKey, digest_of
+from service.security.api_key import KEY_LENGTH, ApiKey, digest_of
 
 _NO_DIGEST: Final = bytes(32)
 

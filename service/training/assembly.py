@@ -1,7 +1,5 @@
 """Turns the tables that a fit ended with, and the data it saw, into a `ModelSnapshot`; the same for every algorithm."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +9,7 @@ from scipy.sparse import coo_array, csr_array
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.interactions import Float32, Interactions
-from service.training.popularity import decayed
+from service.training.popularity_counts import decayed
 
 
 def assemble(

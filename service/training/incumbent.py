@@ -1,7 +1,5 @@
 """The models that were published before: on which scale they learnt, and what the active one reaches on new ratings."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +15,14 @@ from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import registry
-from service.training.data import archived, demo
-from service.training.data.request import DataRequest, as_request
+from service.training.data import demo
+from service.training.data.data_request import DataRequest, as_request
+from service.training.data.formats import archived_events
 from service.training.evaluation.leakage import are_among
-from service.training.evaluation.measures import rmse
+from service.training.evaluation.measures.prediction_error import rmse
 from service.training.interactions import Interactions
-from service.training.replacing import Direct, Reached
-from service.training.scale import Settled, settle
+from service.training.promotion import Direct, Reached
+from service.training.scale_detection import Settled, settle
 
 Float64 = NDArray[np.float64]
 
@@ -97,7 +96,7 @@ def active(models_dir: Path) -> Incumbent | None:
 def on_scale(
     config: Config, source: str | DataRequest, data: Interactions, declared: RatingScale | None = None
 ) -> tuple[Interactions, Settled]:
-    """Put a set on the declared scale, that of an earlier model, or its own; see `service.training.scale`.
+    """Put a set on the declared scale, that of an earlier model, or its own; see `service.training.scale_detection`.
 
     Args:
         config: the declared scale, and where models are published.
@@ -107,7 +106,7 @@ def on_scale(
     """
     scale = declared or config.models.declared_scale
     known = learnt_scale(config.models_dir) if scale is None else Settled(scale, "declared")
-    is_archive = any(archived.parse_spec(each) is not None for each in as_request(source).sources)
+    is_archive = any(archived_events.parse_spec(each) is not None for each in as_request(source).sources)
     return settle(data, known, is_archive=is_archive)
 
 
@@ -141,7 +140,7 @@ def _scale_of(described: Any) -> RatingScale | None:
     if described.get("rated_share", 1) == 0:
         return None
     # Before scales were recorded, what an archive held was taken as it was.
-    origin = described.get("scale_from", "bulk" if described.get("source") == archived.NAME else "data")
+    origin = described.get("scale_from", "bulk" if described.get("source") == archived_events.NAME else "data")
     return None if origin == "bulk" else RatingScale(float(low), float(high))
 
 

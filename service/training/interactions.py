@@ -4,8 +4,6 @@ Invariant: a pair (user, item) occurs once, every row of `users` and `items` occ
 read, and all arrays have one length. Vocabularies are in order of first appearance in the source.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -115,7 +113,7 @@ class Interactions:
     def __repr__(self) -> str:
         return f"<Interactions {len(self)} ratings, {len(self.users)} users, {len(self.items)} items>"
 
-    def take(self, index: Int64) -> Interactions:
+    def take(self, index: Int64) -> "Interactions":
         """Return the ratings at some positions, in that order; vocabularies, scale and report stay those of the whole.
 
         Args:

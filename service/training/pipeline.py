@@ -5,8 +5,6 @@ and seed. Nothing of a training is seen before its version is whole (`service.mo
 being forgotten is not learnt from, and who was forgotten meanwhile is not published.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import errno
@@ -14,7 +12,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +20,20 @@ from numpy.typing import NDArray
 from service.config import Config
 from service.errors import ModelError, ModelRefused, RunError, UsageError
 from service.models import artefact
-from service.models.active import in_time
-from service.models.forgotten import Forgotten, keep, without_users
-from service.training import room
+from service.models.active_model import in_time
+from service.models.erased_users import Forgotten, keep, without_users
+from service.models.rating_scale import RatingScale
+from service.models.snapshot import ModelSnapshot
+from service.training import memory_budget
+from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
-from service.training.data.request import DataRequest, as_request
+from service.training.data.data_request import DataRequest, as_request
+from service.training.erased_interactions import leave_out
 from service.training.evaluation import splits
-from service.training.forgetting import leave_out
+from service.training.incumbent import Incumbent
 from service.training.interactions import Interactions, Progress, no_progress
-from service.training.popularity import decayed
-
-if TYPE_CHECKING:
-    from service.models.rating_scale import RatingScale
-    from service.models.snapshot import ModelSnapshot
-    from service.training.algorithms.registry import Candidate
-    from service.training.incumbent import Incumbent
-    from telemetry.pseudonym import Pseudonymiser
+from service.training.popularity_counts import decayed
+from telemetry.pseudonym import Pseudonymiser
 
 HOLD_OUT_SHARE: Final = 0.1
 ERRORS: Final = ("rmse", "mae")
@@ -86,7 +82,7 @@ def train(
         RunError: the fit failed, or the model cannot be written, which is found out before the fit if possible.
     """
     # `up` imports this module to ask `needs_training`, and has no use for what a training needs.
-    from service import publication
+    from service.models import publication
     from service.training import incumbent
     from service.training.evaluation.comparison import describe
 
@@ -101,7 +97,9 @@ def train(
     interactions = leave_out(interactions, listed)
     interactions, settled = incumbent.on_scale(config, data, interactions, scale)
     candidate, interactions = _suitable(algorithm, settings, interactions)
-    room.require(candidate.name, candidate.config, len(interactions), len(interactions.users), len(interactions.items))
+    memory_budget.require(
+        candidate.name, candidate.config, len(interactions), len(interactions.users), len(interactions.items)
+    )
     if on_read is not None:
         on_read(interactions)
     split_seed, measure_seed, fit_seed = np.random.SeedSequence(seed).spawn(3)
@@ -168,7 +166,7 @@ def _suitable(algorithm: str | None, settings: Sequence[str], data: Interactions
         UsageError: a setting is not one of the chosen algorithm's.
     """
     from service.training.algorithms.registry import Candidate
-    from service.training.scale import noted
+    from service.training.scale_detection import noted
     from service.training.suitability import default_algorithm, require_suitable, why_not_ratings
 
     name = algorithm or default_algorithm(data)
@@ -301,7 +299,7 @@ def _simple(candidate: Candidate, train: Interactions, hidden: Interactions) -> 
     """Measure what a model should do better than: for ratings their mean, for lists those by popularity."""
     from service.training.algorithms.registry import Candidate
     from service.training.evaluation import trial
-    from service.training.evaluation.measures import rmse
+    from service.training.evaluation.measures.prediction_error import rmse
 
     popularity = Candidate.parse("popularity")
     simple = trial.measure(
@@ -321,7 +319,7 @@ def _held_back(
     hidden: Interactions,
     predicted: NDArray[np.float64] | None,
 ) -> str | None:
-    from service.training.replacing import Reached, much_worse
+    from service.training.promotion import Reached, much_worse
 
     name = "rmse" if candidate.kind == "rating" else "ndcg@10"
     if measures[name] is None:

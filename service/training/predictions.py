@@ -5,8 +5,6 @@ bias and zero factors (`fit` sees to it), so that the formula itself predicts by
 biases knows nothing then; it predicts the mean training rating, as scikit-surprise does.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

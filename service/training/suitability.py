@@ -4,8 +4,6 @@ On five random folds of MovieLens 1M without its ratings svd lists with an NDCG@
 and ials with one of .43.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 from service.errors import DataError

@@ -1,7 +1,5 @@
 """What every algorithm promises. One line in `ENROLLED` enrols another."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,14 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from service.errors import TrainingDiverged, UsageError
-from service.models import artefact, forgotten, scoring
+from service.models import artefact, erased_users, scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
-from service.training.algorithms import registry, settings, threads
+from service.training.algorithms import hyperparameters, registry
+from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
 from service.training.evaluation import splits
-from service.training.evaluation.measures import rmse
+from service.training.evaluation.measures.prediction_error import rmse
 from service.training.interactions import Interactions, ReadReport, no_progress
 
 
@@ -192,7 +191,7 @@ def test_the_model_says_what_it_is(case: Case) -> None:
     known, _ = checkerboard()
     snapshot = fitted(case, known)
     assert snapshot.algorithm == case.name
-    assert snapshot.settings == settings.as_json(Candidate.parse(case.name, case.learning).config)
+    assert snapshot.settings == hyperparameters.as_json(Candidate.parse(case.name, case.learning).config)
     assert (snapshot.rating_min, snapshot.rating_max) == (1.0, 5.0)
     assert snapshot.history.nnz == len(known)
     assert snapshot.popularity.tolist() == np.bincount(known.item_rows).tolist()
@@ -254,7 +253,7 @@ def test_a_list_is_what_the_scores_say(case: Case) -> None:
 def test_forgetting_a_user_changes_nobody_elses_factors(case: Case) -> None:
     """Without one user the others keep their histories and, of a table, their scores."""
     snapshot = fitted(case, datasets.read("demo:60x40x900"))
-    without = forgotten.without_users(snapshot, [5])
+    without = erased_users.without_users(snapshot, [5])
     rows = np.arange(len(snapshot.items))
     assert without.users.id_of == [*snapshot.users.id_of[:5], *snapshot.users.id_of[6:]]
     assert without.seen_rows(5).tolist() == snapshot.seen_rows(6).tolist()

@@ -9,10 +9,10 @@ import pytest
 
 from telemetry.batch import Batch, Position, from_entry
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamError, StreamRefusedError
-from telemetry.keys import Keys
-from telemetry.memory import MemoryServer, MemoryStream
-from telemetry.seal import Seal
-from telemetry.stream import Appended, Ends, EventStream, Joined, RedisStream, Settled, StreamState
+from telemetry.stream.key_names import Keys
+from telemetry.stream.memory_stream import MemoryServer, MemoryStream
+from telemetry.stream.redis_stream import Appended, Ends, EventStream, Joined, RedisStream, Settled, StreamState
+from telemetry.stream.watermark_seal import Seal
 
 MakeStream = Callable[[], EventStream]
 KEYS = Keys()

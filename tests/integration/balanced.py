@@ -1,7 +1,5 @@
 """A running `balance` of real nginx and stand-in replicas, for the tests of both."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import os
@@ -22,8 +20,8 @@ STANDIN = Path(__file__).with_name("standin.py")
 # As the console script does it, but with the stand-in's program.
 BALANCE = """
 import os, sys
-from ops.balance import balance
-from ops.refusal import told
+from ops.commands.balance import balance
+from ops.console.refusal import told
 from service.config import from_env
 sys.exit(told(lambda: balance(from_env(os.environ), program=sys.argv[1:])))
 """

@@ -1,7 +1,5 @@
 """A file system that hangs below one folder, for the processes that are started with its environment."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

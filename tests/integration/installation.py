@@ -1,7 +1,5 @@
 """A running `recollect up` of two real replicas, for the tests that need all of it."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

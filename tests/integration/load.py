@@ -1,7 +1,5 @@
 """Clients that keep asking while something happens, for the tests of the balancer."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import ssl
@@ -72,7 +70,7 @@ class Load:
             await asyncio.sleep(0.02)
         connection.close()
 
-    async def _answer(self, connection: _Connection, request: bytes) -> bytes:
+    async def _answer(self, connection: "_Connection", request: bytes) -> bytes:
         for retries_left in range(self._retries, -1, -1):
             try:
                 return await connection.exchange(request)

@@ -1,7 +1,5 @@
 """A replica and a consumer as processes, without a balancer, and visitors who remember what they were told."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -17,8 +15,8 @@ from typing import IO, Any, Self
 
 import aiohttp
 
+from telemetry.archive.archive_reader import read
 from telemetry.errors import ArchiveError
-from telemetry.reading import read
 
 _LISTS_PER_S = 80
 _REPORTS_PER_S = 20

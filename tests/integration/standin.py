@@ -6,8 +6,6 @@ is answered once FILE is there; one with X-No-Model: DIGITS is answered by the s
 model.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -1,7 +1,5 @@
 """The receipt of a real installation: while parts of it die, when all is archived, and after it was stopped."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """`balance` with real nginx and stand-in replicas: what is promised while processes die, drain and restart."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -18,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from loadbalancer.processes import group_members
-from ops.balance import restart
+from ops.commands.balance import restart
 from service.config import Config
 from service.models.snapshot import ModelSnapshot
 from tests.integration.balanced import Installation, free_port, new_installation
@@ -296,7 +294,7 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_the_next_start(running: Ins
 def test_restarting_what_does_not_run_is_one_sentence(installation: Installation) -> None:
     """`recollect balance restart` without an installation."""
     program = (
-        "import os, sys; from ops.balance import restart; from ops.refusal import told\n"
+        "import os, sys; from ops.commands.balance import restart; from ops.console.refusal import told\n"
         "from service.config import from_env\nsys.exit(told(lambda: restart(from_env(os.environ))))"
     )
     done = subprocess.run(
@@ -314,7 +312,7 @@ def test_a_normal_user_can_run_it_all() -> None:
     """No part needs privileges."""
     nobody = 65534
     try:
-        subprocess.run([sys.executable, "-c", "import ops.balance"], user=nobody, group=nobody, check=True)
+        subprocess.run([sys.executable, "-c", "import ops.commands.balance"], user=nobody, group=nobody, check=True)
     except (PermissionError, subprocess.CalledProcessError):
         pytest.skip("a normal user cannot read this Python or this checkout")
     with tempfile.TemporaryDirectory(prefix="recollect-") as name:

@@ -1,7 +1,5 @@
 """How nginx meets clients: TLS, hosts, origins, addresses behind proxies, limits, and clients that are slow."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import http.client
@@ -18,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import make_certificate
 from tests.integration.balanced import Installation, new_installation
 from tests.integration.load import Load
+from tests.support.certificates import make_certificate
 
 PAGE = "https://shop.example"
 RELOAD = [sys.executable, "-m", "ops", "balance", "reload"]

@@ -1,7 +1,5 @@
 """What nginx passes on to a replica, and what it answers itself."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

@@ -1,7 +1,5 @@
 """The drill against the real system: one of its own, and one that is running."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The consumer job as a process that dies, freezes and wakes up; its archive is exact all the same."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random
@@ -15,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from telemetry.account import Progress
+from telemetry.archive.archive_reader import committed_files, read
+from telemetry.archive.dead_letters import letters
 from telemetry.batch import Batch, Position
-from telemetry.catalogue import Catalogue
+from telemetry.catalogue.catalogue import Catalogue
+from telemetry.catalogue.commit import Progress
 from telemetry.events import decode, encode
 from telemetry.failpoints import FAILPOINTS
-from telemetry.letters import letters
-from telemetry.reading import committed_files, read
-from telemetry.stream import RedisStream
-from tests import made
+from telemetry.stream.redis_stream import RedisStream
+from tests.support import sample_events
 
 ROOT = Path(__file__).parents[2]
 STEPS = [name for name in FAILPOINTS if name.startswith("consumer.")]
@@ -56,7 +54,9 @@ class Site:
 
     def _line(self, producer: str, seq: int) -> bytes:
         event_id = f"ev-{producer}-{seq:08d}"
-        return encode((made.feedback if seq % 3 else made.served)(event_id=event_id), producer, 1, seq)
+        return encode(
+            (sample_events.feedback if seq % 3 else sample_events.served)(event_id=event_id), producer, 1, seq
+        )
 
     def start(self, failpoint: str = "", name: str = "consumer") -> subprocess.Popen[bytes]:
         environ = {

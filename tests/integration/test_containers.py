@@ -1,7 +1,5 @@
 """As containers run it: as PID 1, in any folder, without a home directory of the user."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import os

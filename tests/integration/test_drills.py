@@ -3,8 +3,6 @@
 The oracle below is a client of its own: it remembers what it was given and told, and looks for it in the archive.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

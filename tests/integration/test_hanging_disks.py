@@ -1,7 +1,5 @@
 """Disks that hang: nothing waits for them but what needs them; real processes, and a file system that can hang."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -18,8 +16,8 @@ from typing import Any
 import pytest
 
 from service.models.snapshot import ModelSnapshot
-from service.security.key import new_key
-from service.security.keyfile import KeyFile
+from service.security.api_key import new_key
+from service.security.key_file import KeyFile
 from tests.integration.balanced import new_installation
 from tests.integration.filesystem import FileSystem
 from tests.integration.lone_replica import Site

@@ -1,7 +1,5 @@
 """A Redis that loses parts of a stream, says what the archive never said, or is full; real processes all the way."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -16,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from telemetry.keys import Keys
-from telemetry.stream import GROUP
+from telemetry.stream.key_names import Keys
+from telemetry.stream.redis_stream import GROUP
 from tests.integration.lone_replica import Site
 
 Until = Callable[..., None]

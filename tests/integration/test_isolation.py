@@ -1,7 +1,5 @@
 """Telemetry, logs and their disks keep out of each other's way and out of that of recommendations; real processes."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno

@@ -1,7 +1,5 @@
 """Keys on a real replica: made, used and revoked by command while it runs, and lost."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

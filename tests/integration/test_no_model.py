@@ -1,7 +1,5 @@
 """Replicas without a readable model, behind a real nginx: what is promised while half of them have none, and all."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal
@@ -13,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from ops.balance import restart
+from ops.commands.balance import restart
 from service.config import Config
 from service.errors import ModelRefused
+from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
-from service.publication import activate
 from tests.integration.balanced import Installation, new_installation
 
 LISTS = (

@@ -1,7 +1,5 @@
 """What real processes write of a user: with a key never a caller's id, and no list of theirs once forgotten."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -17,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from service.forget import ModelForgetter
 from service.models import artefact
 from service.models.snapshot import ModelSnapshot
+from service.models.user_erasure import ModelForgetter
 from service.models.vocabulary import Vocabulary
-from telemetry.erasure import receipts
+from telemetry.erasure.erasure import receipts
 from telemetry.pseudonym import Pseudonymiser
 from tests.integration.test_replica import Process, archived, get
 

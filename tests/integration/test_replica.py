@@ -1,7 +1,5 @@
 """A real replica and a real consumer as processes, with a real Redis between them."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

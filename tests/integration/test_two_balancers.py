@@ -1,7 +1,5 @@
 """Two nginx on one port: clients that try twice notice neither the death nor the frost of either."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

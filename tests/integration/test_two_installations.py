@@ -1,7 +1,5 @@
 """Two installations on one Redis, as processes: by themselves with their own namespaces, refused without."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil
@@ -19,9 +17,9 @@ from service.config import Config
 from service.errors import RunError
 from service.models.snapshot import ModelSnapshot
 from service.preflight import require_redis
+from telemetry.catalogue.archive_identity import known_identity
 from telemetry.errors import ForeignRedisError
-from telemetry.identity import known_identity
-from telemetry.rehearsal import Side
+from telemetry.stream.redis_check import Side
 from tests.integration.lone_replica import Site, Visitors, counts
 
 Await = Callable[..., Awaitable[None]]

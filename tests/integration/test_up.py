@@ -1,7 +1,5 @@
 """`recollect up` on real parts: from nothing to a curl, through the death of every part, to nothing left."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

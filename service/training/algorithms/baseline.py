@@ -12,8 +12,6 @@ rows, and each one's ratings in an order that is shuffled, always in the same wa
 the biases would be worse (RMSE .875 instead of .867 on a fold of MovieLens latest-small).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -22,11 +20,11 @@ from scipy.sparse import csr_array
 
 from service.errors import TrainingDiverged
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import settings
-from service.training.algorithms.compiled import compiled
+from service.training.algorithms import hyperparameters
+from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.kernels.compiled import compiled
+from service.training.algorithms.kernels.rowwise import Float64, Rows, rows_of
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.rowwise import Float64, Rows, rows_of
-from service.training.algorithms.settings import Settings, setting
 from service.training.assembly import assemble, history
 from service.training.interactions import Int64, Interactions, Progress, no_progress
 
@@ -94,7 +92,7 @@ def fit(data: Interactions, config: BaselineConfig, _rng: np.random.Generator, p
     return assemble(
         data,
         algorithm=NAME,
-        settings=settings.as_json(config),
+        settings=hyperparameters.as_json(config),
         user_bias=levels.user_bias.astype(np.float32),
         item_bias=levels.item_bias.astype(np.float32),
         global_mean=levels.mean,

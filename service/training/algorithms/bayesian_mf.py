@@ -17,8 +17,6 @@ Invariant: the result is a function of data, settings and generator alone. Each 
 was drawn for all of them beforehand.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -28,11 +26,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import settings, threads
-from service.training.algorithms.averaging import MeanProduct
-from service.training.algorithms.compiled import compiled
+from service.training.algorithms import hyperparameters
+from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.kernels import threads
+from service.training.algorithms.kernels.compiled import compiled
+from service.training.algorithms.kernels.factor_averaging import MeanProduct
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.settings import Settings, setting
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
@@ -124,7 +123,7 @@ def fit(data: Interactions, config: BayesianMfConfig, rng: np.random.Generator, 
     return assemble(
         data,
         algorithm=NAME,
-        settings=settings.as_json(config),
+        settings=hyperparameters.as_json(config),
         user_factors=np.ascontiguousarray(user_factors, dtype=np.float32),
         item_factors=np.ascontiguousarray(item_factors, dtype=np.float32),
         user_bias=user_bias.astype(np.float32),

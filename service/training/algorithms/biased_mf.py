@@ -14,21 +14,27 @@ that the data alone decides (`visits.in_grid`); within one of its blocks user by
 cache. Sums are added in a fixed order, so that neither the width of a processor's vectors nor threads change a bit.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import visits
-from service.training.algorithms.compiled import compiled
-from service.training.algorithms.factors import DescentSettings, Tables, finish, learn, normal, rates, without_bias
+from service.training.algorithms.hyperparameters import setting
+from service.training.algorithms.kernels import visit_order
+from service.training.algorithms.kernels.compiled import compiled
+from service.training.algorithms.kernels.factor_training import (
+    DescentSettings,
+    Tables,
+    finish,
+    learn,
+    normal,
+    rates,
+    without_bias,
+)
+from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
+from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.settings import setting
-from service.training.algorithms.unit import in_unit, unit_of
-from service.training.algorithms.vectors import AHEAD, prefetch, product
 from service.training.interactions import Float32, Int32, Interactions, Progress
 
 NAME: Final = "svd"
@@ -61,7 +67,7 @@ def fit(data: Interactions, config: SvdConfig, rng: np.random.Generator, progres
     """
     unit = unit_of(data.rating_min, data.rating_max)
     learnt = in_unit(data, unit)
-    visiting = visits.in_grid(learnt, rng)
+    visiting = visit_order.in_grid(learnt, rng)
     tables = first_tables(data, config, rng)
     mean = np.float32(learnt.ratings.mean(dtype=np.float64) if config.biased else 0.0)
     steps = rates(config, PARTS)

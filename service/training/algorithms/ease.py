@@ -14,8 +14,6 @@ of several would be cut by how many they are, and of equal weights those of lowe
 by items is held, once, and a fit that has no room for it is refused before it begins.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -26,13 +24,14 @@ from scipy.linalg import get_lapack_funcs
 from service.errors import RunError, TrainingDiverged
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training import room
-from service.training.algorithms import settings, threads
-from service.training.algorithms.compiled import compiled
-from service.training.algorithms.ease_left_out import LeftOut
+from service.training import memory_budget
+from service.training.algorithms import hyperparameters
+from service.training.algorithms.ease_downdate import LeftOut
+from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.kernels import threads
+from service.training.algorithms.kernels.compiled import compiled
+from service.training.algorithms.kernels.item_neighbourhood import speaking
 from service.training.algorithms.registry import Algorithm, Listing
-from service.training.algorithms.settings import Settings, setting
-from service.training.algorithms.speakers import speaking
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
@@ -118,13 +117,13 @@ def _solved(data: Interactions, config: EaseConfig, progress: Progress) -> tuple
     progress("fit", 3, _STEPS)
     neighbourhood = _largest(matrix, config.n_neighbours * n_items)
     progress("fit", _STEPS, _STEPS)
-    return assemble(data, algorithm=NAME, settings=settings.as_json(config), neighbourhood=neighbourhood), matrix
+    return assemble(data, algorithm=NAME, settings=hyperparameters.as_json(config), neighbourhood=neighbourhood), matrix
 
 
 def _require_room(n_items: int, config: EaseConfig, item_bytes: int) -> None:
     n_kept = min(config.n_neighbours, n_items) * n_items
     needed_bytes = item_bytes * n_items**2 + _KEPT_BYTES * n_kept
-    available_bytes = room.available_bytes()
+    available_bytes = memory_budget.available_bytes()
     if needed_bytes > available_bytes:
         raise RunError(
             f"{NAME} needs {needed_bytes / 2**30:.1f} GiB of memory for {n_items:,} items, and there are "

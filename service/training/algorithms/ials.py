@@ -18,8 +18,6 @@ Invariant: the result is a function of data, settings and generator alone: a row
 rows are added in an order that the number of rows decides.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -28,11 +26,12 @@ import scipy.linalg
 
 from service.errors import DataError
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import settings, threads
+from service.training.algorithms import hyperparameters
+from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.kernels import threads
+from service.training.algorithms.kernels.ridge import Float64, solve_rows
+from service.training.algorithms.kernels.rowwise import Rows, rows_of
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.ridge import Float64, solve_rows
-from service.training.algorithms.rowwise import Rows, rows_of
-from service.training.algorithms.settings import Settings, setting
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Interactions, Progress
 
@@ -125,7 +124,7 @@ def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progre
     return assemble(
         data,
         algorithm=NAME,
-        settings=settings.as_json(config),
+        settings=hyperparameters.as_json(config),
         user_factors=user_factors,
         item_factors=item_factors,
     )

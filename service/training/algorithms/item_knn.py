@@ -20,8 +20,6 @@ Invariants: the weights are a function of data and settings alone; each list is 
 equally similar items the one of the lower row stays. Memory is the lists and a row of sums for each thread.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,12 +29,13 @@ from scipy.sparse import csr_array
 
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import settings, threads
-from service.training.algorithms.compiled import compiled
+from service.training.algorithms import hyperparameters
+from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.kernels import threads
+from service.training.algorithms.kernels.compiled import compiled
+from service.training.algorithms.kernels.item_neighbourhood import speaking
+from service.training.algorithms.kernels.rowwise import offer
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.rowwise import offer
-from service.training.algorithms.settings import Settings, setting
-from service.training.algorithms.speakers import speaking
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Interactions, Progress
 
@@ -124,7 +123,7 @@ def fit(data: Interactions, config: ItemKnnConfig, _rng: np.random.Generator, pr
     return assemble(
         data,
         algorithm=NAME,
-        settings=settings.as_json(config),
+        settings=hyperparameters.as_json(config),
         neighbourhood=_by_speaker(speakers, weights),
     )
 

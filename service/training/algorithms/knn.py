@@ -14,8 +14,6 @@ Invariant: `predict` is exact, from the history and the levels. What is served k
 (items of each item), and all of them who rated the item speak, without k and min_k.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,13 +24,14 @@ from scipy.sparse import csr_array
 
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import baseline, neighbours, settings
+from service.training.algorithms import baseline, hyperparameters
 from service.training.algorithms.baseline import BaselineConfig, Levels
-from service.training.algorithms.neighbours import SIMILARITIES, Compared
+from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.kernels import neighbour_search
+from service.training.algorithms.kernels.neighbour_search import SIMILARITIES, Compared
+from service.training.algorithms.kernels.rating_unit import unit_of
+from service.training.algorithms.kernels.rowwise import grouped, rows_of, tidy
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.rowwise import grouped, rows_of, tidy
-from service.training.algorithms.settings import Settings, setting
-from service.training.algorithms.unit import unit_of
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Interactions, Progress
 
@@ -102,11 +101,11 @@ def algorithm(name: str, levels_of: LevelsOf) -> Algorithm:
         levels = levels_of(ratings, config)
         scale = (data.rating_min, data.rating_max)
         compared = _compared(ratings, ratings.T.tocsr(), config, scale)
-        similar = neighbours.nearest(compared, config.n_neighbours, float(config.serving_shrinkage), progress)
+        similar = neighbour_search.nearest(compared, config.n_neighbours, float(config.serving_shrinkage), progress)
         return assemble(
             data,
             algorithm=name,
-            settings=settings.as_json(config),
+            settings=hyperparameters.as_json(config),
             user_bias=levels.user_bias.astype(np.float32),
             item_bias=levels.item_bias.astype(np.float32),
             global_mean=levels.mean,
@@ -143,7 +142,7 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     else:
         residuals = _above(by_user, snapshot.global_mean, *biases)
         x_rows, y_rows = item_rows, user_rows
-    predicted = neighbours.said(compared, residuals, grouped(x_rows), y_rows, config.k, config.min_k)
+    predicted = neighbour_search.said(compared, residuals, grouped(x_rows), y_rows, config.k, config.min_k)
     predicted += snapshot.user_bias[user_rows]
     predicted += snapshot.item_bias[item_rows]
     predicted += snapshot.global_mean

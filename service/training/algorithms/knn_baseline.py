@@ -3,8 +3,6 @@
 Koren, "Factor in the neighbors: scalable and accurate collaborative filtering", ACM TKDD 4(1), 2010, section 2.2.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 from service.training.algorithms import knn

@@ -3,8 +3,6 @@
 The mean cancels out wherever somebody speaks; it is what remains where nobody does.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

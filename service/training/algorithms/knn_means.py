@@ -1,7 +1,5 @@
 """k nearest neighbours above means: of each user's ratings, or where items have neighbours of each item's."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np
@@ -9,8 +7,8 @@ from scipy.sparse import csr_array
 
 from service.training.algorithms import knn
 from service.training.algorithms.baseline import Levels
+from service.training.algorithms.kernels.rowwise import row_means
 from service.training.algorithms.knn import KnnConfig
-from service.training.algorithms.rowwise import row_means
 
 NAME: Final = "knn_means"
 

@@ -22,8 +22,6 @@ denominator is not above zero stays what it is. The result is a function of data
 row's sums are added up in one order by one core, and the biases, which follow upon one another, by one core in all.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -32,14 +30,14 @@ import numpy as np
 
 from service.errors import UsageError
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import threads, visits
-from service.training.algorithms.compiled import compiled
-from service.training.algorithms.factors import Tables, finish, learn, uniform, without_bias
+from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.kernels import threads, visit_order
+from service.training.algorithms.kernels.compiled import compiled
+from service.training.algorithms.kernels.factor_training import Tables, finish, learn, uniform, without_bias
+from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
+from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
+from service.training.algorithms.kernels.visit_order import Visits
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.settings import Settings, setting
-from service.training.algorithms.unit import in_unit, unit_of
-from service.training.algorithms.vectors import AHEAD, prefetch, product
-from service.training.algorithms.visits import Visits
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
 NAME: Final = "nmf"
@@ -104,7 +102,7 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
     unit = unit_of(min(data.rating_min, float(data.ratings.min())), data.rating_max, from_zero=True)
     learnt = in_unit(data, unit)
     mean = np.float32(learnt.ratings.mean(dtype=np.float64) if config.biased else 0.0)
-    descent = _Descent(visits.user_by_user(learnt, rng), len(data.users), len(data.items), mean, config)
+    descent = _Descent(visit_order.user_by_user(learnt, rng), len(data.users), len(data.items), mean, config)
 
     def start(number: int) -> tuple[float, Tables]:
         def of_all(stage: str, done: int, total: int) -> None:
@@ -147,7 +145,7 @@ class _Side(NamedTuple):
 
 
 def _side(rows: Int32, partners: Int32, ratings: Float32, n_rows: int) -> _Side:
-    order, starts = visits.grouped(rows, n_rows)
+    order, starts = visit_order.grouped(rows, n_rows)
     return _Side(starts, order, partners[order], ratings[order])
 
 

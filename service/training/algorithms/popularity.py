@@ -4,20 +4,18 @@ The baseline that every other ranking has to beat (Cremonesi, Koren and Turrin, 
 on top-N recommendation tasks", RecSys 2010).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import settings
+from service.training.algorithms import hyperparameters
+from service.training.algorithms.hyperparameters import Settings, setting
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.settings import Settings, setting
 from service.training.assembly import assemble
 from service.training.interactions import Interactions, Progress
-from service.training.popularity import decayed
+from service.training.popularity_counts import decayed
 
 NAME: Final = "popularity"
 
@@ -53,7 +51,7 @@ def fit(data: Interactions, config: PopularityConfig, _rng: np.random.Generator,
     half_life_days = float("inf") if config.half_life_days is None else config.half_life_days
     counts = decayed(data, half_life_days)
     progress("fit", 1, 1)
-    return assemble(data, algorithm=NAME, settings=settings.as_json(config), item_bias=np.log1p(counts))
+    return assemble(data, algorithm=NAME, settings=hyperparameters.as_json(config), item_bias=np.log1p(counts))
 
 
 ALGORITHM: Final = Algorithm(PopularityConfig, fit, kind="ranking")

@@ -4,8 +4,6 @@ A module of the table has `ALGORITHM`, an `Algorithm`. It is imported only when 
 heavy to import, and a list of names must not cost that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from service.errors import UsageError, did_you_mean
 from service.models.snapshot import ModelSnapshot
 from service.training import predictions
-from service.training.algorithms import settings
+from service.training.algorithms import hyperparameters
 from service.training.interactions import Interactions, Progress
 
 Fit = Callable[[Interactions, Any, np.random.Generator, Progress], ModelSnapshot]
@@ -125,7 +123,7 @@ class Candidate:
     fit_measured: FitMeasured | None = None
 
     @classmethod
-    def parse(cls, name: str, assignments: Iterable[str] = ()) -> Candidate:
+    def parse(cls, name: str, assignments: Iterable[str] = ()) -> "Candidate":
         """Build a candidate from what a person wrote.
 
         Args:
@@ -137,7 +135,7 @@ class Candidate:
         """
         algorithm_name, preset = PRESETS.get(name, (name, ()))
         algorithm = get(algorithm_name)
-        config = settings.parse(algorithm.config, (*preset, *assignments))
+        config = hyperparameters.parse(algorithm.config, (*preset, *assignments))
         return cls(name, config, algorithm.fit, algorithm.kind, algorithm.predict, fit_measured=algorithm.fit_measured)
 
 

@@ -18,8 +18,6 @@ If nothing is left out, that is the definition again.
 All items cost the sum over users of their squared numbers of ratings, whatever the number of items.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,12 +26,13 @@ from numpy.typing import NDArray
 
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import rowwise, settings
-from service.training.algorithms.compiled import compiled
+from service.training.algorithms import hyperparameters
+from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.kernels import rowwise
+from service.training.algorithms.kernels.compiled import compiled
+from service.training.algorithms.kernels.rowwise import Float64, Grouped, Rows, grouped, offer, row_means, rows_of, tidy
+from service.training.algorithms.kernels.threads import in_blocks
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.rowwise import Float64, Grouped, Rows, grouped, offer, row_means, rows_of, tidy
-from service.training.algorithms.settings import Settings, setting
-from service.training.algorithms.threads import in_blocks
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
@@ -78,7 +77,7 @@ def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, p
     return assemble(
         data,
         algorithm=NAME,
-        settings=settings.as_json(config),
+        settings=hyperparameters.as_json(config),
         user_bias=(user_level - row_means(ratings, item_level[by_user.indices])).astype(np.float32),
         item_bias=item_level.astype(np.float32),
         global_mean=float(mean),

@@ -18,19 +18,18 @@ Invariant: the result is a function of data, settings and generator alone. A bat
 and what shards say about an item is added in their order.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import settings, threads
-from service.training.algorithms.compiled import compiled
+from service.training.algorithms import hyperparameters
+from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.kernels import threads
+from service.training.algorithms.kernels.compiled import compiled
+from service.training.algorithms.kernels.rowwise import Rows, rows_of
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.rowwise import Rows, rows_of
-from service.training.algorithms.settings import Settings, setting
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
@@ -158,7 +157,7 @@ def fit(data: Interactions, config: SoftmaxConfig, rng: np.random.Generator, pro
     return assemble(
         data,
         algorithm=NAME,
-        settings=settings.as_json(config),
+        settings=hyperparameters.as_json(config),
         user_factors=user_factors,
         item_factors=item_factors,
     )

@@ -20,21 +20,27 @@ whatever the number of threads: the step above needs all of a user's ratings in 
 common.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import visits
-from service.training.algorithms.compiled import compiled
-from service.training.algorithms.factors import DescentSettings, Tables, finish, learn, normal, rates, without_bias
+from service.training.algorithms.hyperparameters import setting
+from service.training.algorithms.kernels import visit_order
+from service.training.algorithms.kernels.compiled import compiled
+from service.training.algorithms.kernels.factor_training import (
+    DescentSettings,
+    Tables,
+    finish,
+    learn,
+    normal,
+    rates,
+    without_bias,
+)
+from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
+from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
 from service.training.algorithms.registry import Algorithm
-from service.training.algorithms.settings import setting
-from service.training.algorithms.unit import in_unit, unit_of
-from service.training.algorithms.vectors import AHEAD, prefetch, product
 from service.training.interactions import Float32, Int32, Interactions, Progress
 
 NAME: Final = "svdpp"
@@ -77,7 +83,7 @@ def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progr
     """
     unit = unit_of(data.rating_min, data.rating_max)
     learnt = in_unit(data, unit)
-    visiting = visits.user_by_user(learnt, rng)
+    visiting = visit_order.user_by_user(learnt, rng)
     tables, implicit_factors = first_tables(data, config, rng)
     mean = np.float32(learnt.ratings.mean(dtype=np.float64))
     steps = rates(config, PARTS)

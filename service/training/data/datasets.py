@@ -5,8 +5,6 @@ counted and named in the report, or ends in a `DataError` that says what is wron
 of the later one stays; within one source the latest, by time and then by line.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from dataclasses import dataclass
@@ -17,8 +15,9 @@ from numpy.typing import NDArray
 
 from service.errors import DataError
 from service.models.vocabulary import Vocabulary
-from service.training.data import archived, demo, sources
-from service.training.data.request import AS_IS, DataRequest, Reading, as_request
+from service.training.data import demo, sources
+from service.training.data.data_request import AS_IS, DataRequest, Reading, as_request
+from service.training.data.formats import archived_events
 from service.training.data.values import shown
 from service.training.interactions import Catalogue, Int64, Interactions, Progress, ReadReport, no_progress
 
@@ -79,8 +78,8 @@ def _fingerprint(source: str) -> str:
     size = demo.parse_spec(source)
     if size is not None:
         return demo.fingerprint(size)
-    root = archived.parse_spec(source)
-    return sources.fingerprint(source) if root is None else archived.fingerprint(root)
+    root = archived_events.parse_spec(source)
+    return sources.fingerprint(source) if root is None else archived_events.fingerprint(root)
 
 
 def _combined(fingerprints: list[str], reading: Reading) -> str:
@@ -94,7 +93,7 @@ def _combined(fingerprints: list[str], reading: Reading) -> str:
 class _Part:
     """What one source holds."""
 
-    rows: Rows
+    rows: "Rows"
     fingerprint: str
     report: ReadReport
     catalogue: Catalogue
@@ -104,11 +103,11 @@ def _read_source(source: str, reading: Reading, progress: Progress) -> _Part:
     size = demo.parse_spec(source)
     if size is not None:
         return _demo_part(demo.generate(size, progress))
-    root = archived.parse_spec(source)
+    root = archived_events.parse_spec(source)
     if root is not None:
-        rows, fingerprint, notes = archived.read_archive(root, progress)
+        rows, fingerprint, notes = archived_events.read_archive(root, progress)
         _refuse_unusable(str(root), rows)
-        return _Part(rows, fingerprint, ReadReport(source=archived.NAME, notes=notes), Catalogue())
+        return _Part(rows, fingerprint, ReadReport(source=archived_events.NAME, notes=notes), Catalogue())
     return _read_files(source, reading, progress)
 
 
@@ -131,12 +130,12 @@ def _demo_part(data: Interactions) -> _Part:
 
 def _read_files(path_text: str, reading: Reading, progress: Progress) -> _Part:
     # Only here, because what asks for a fingerprint alone has no use for pyarrow.
-    from service.training.data.catalogue import read_catalogue
-    from service.training.data.doubts import suspicions
-    from service.training.data.jsonl import read_jsonl
-    from service.training.data.parquet import read_parquet
+    from service.training.data.data_warnings import suspicions
+    from service.training.data.formats.jsonl import read_jsonl
+    from service.training.data.formats.movielens_items import read_catalogue
+    from service.training.data.formats.parquet_rows import read_parquet
+    from service.training.data.formats.text_table import read_table
     from service.training.data.rows import Gathering
-    from service.training.data.tables import read_table
 
     readers = {"table": read_table, "jsonl": read_jsonl, "parquet": read_parquet}
     gathering, digest = Gathering(), hashlib.sha256()
@@ -180,7 +179,7 @@ def _read_files(path_text: str, reading: Reading, progress: Progress) -> _Part:
 
 def _merged(parts: list[_Part], request: DataRequest) -> _Part:
     """Put several sources into one; a row of a later source outranks all rows of earlier ones."""
-    from service.training.data.doubts import doubtful_ids
+    from service.training.data.data_warnings import doubtful_ids
     from service.training.data.rows import Rows
 
     first = parts[0]
@@ -199,7 +198,7 @@ def _merged(parts: list[_Part], request: DataRequest) -> _Part:
         rows = part.rows
         user_codes.append(_recoded(rows.user_codes, rows.user_ids, users))
         item_codes.append(_recoded(rows.item_codes, rows.item_ids, items))
-        rank = archived.RATING_RANK if rows.has_ratings else 0
+        rank = archived_events.RATING_RANK if rows.has_ratings else 0
         own = np.full(rows.ratings.size, rank, np.int32) if rows.ranks is None else rows.ranks.astype(np.int32)
         ranks.append(own + place * _RANKS)
     timestamps = [part.rows.timestamps for part in parts if part.rows.timestamps is not None]
@@ -240,8 +239,8 @@ def _recoded(codes: NDArray[np.int32], ids: list[str], code_of: dict[str, int]) 
     return recoded
 
 
-def _refuse_unusable(name: str, rows: Rows) -> None:
-    from service.training.data.wording import remedy
+def _refuse_unusable(name: str, rows: "Rows") -> None:
+    from service.training.data.messages import remedy
 
     if not rows.n_rows:
         raise DataError(f"{name} holds no rows")
@@ -287,7 +286,7 @@ def _interactions(part: _Part) -> Interactions:
             n_duplicates=n_good - kept.size,
         ),
         catalogue=part.catalogue,
-        rated=rows.has_ratings if rows.ranks is None else rows.ranks % _RANKS == archived.RATING_RANK,
+        rated=rows.has_ratings if rows.ranks is None else rows.ranks % _RANKS == archived_events.RATING_RANK,
     )
 
 

@@ -5,8 +5,6 @@ tail); every user and every item belongs to one of `_GENRES`, and users rate mos
 With at least USERS + ITEMS ratings every user and every item has one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ Invariants:
 3. Memory is the resulting arrays and what a reader hands over at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -99,7 +97,7 @@ class Batch(NamedTuple):
             good &= self.timestamps != NO_TIME
         return good
 
-    def only(self, good: NDArray[np.bool_]) -> Batch:
+    def only(self, good: NDArray[np.bool_]) -> "Batch":
         """Return some of the rows; bool (n,), which."""
         ratings, timestamps, ranks = self.ratings, self.timestamps, self.ranks
         return Batch(

@@ -4,8 +4,6 @@ Invariant: the files of a directory are read in order of their paths, and the fi
 in that order; of a single file, packed or not, it is the file's own.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import zipfile
@@ -17,10 +15,11 @@ from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote
 
 from service.errors import DataError
-from service.training.data import archives, demo, pipes
-from service.training.data.blocks import BYTE_ORDER_MARK
-from service.training.data.opening import COMPRESSED_SUFFIXES, compression, opened
-from service.training.data.request import STDIN, Reading
+from service.training.data import demo
+from service.training.data.data_request import STDIN, Reading
+from service.training.data.files import named_pipes, unpacking
+from service.training.data.files.text_file import COMPRESSED_SUFFIXES, compression, opened
+from service.training.data.formats.blocks import BYTE_ORDER_MARK
 from service.training.data.values import shown
 
 Format: TypeAlias = Literal["table", "jsonl", "parquet"]
@@ -98,7 +97,7 @@ def found(path_text: str) -> Iterator[Source]:
     if path.is_dir():
         yield _in_directory(path, name)
     elif zipfile.is_zipfile(path):
-        with archives.unpacked(path, name) as folder:
+        with unpacking.unpacked(path, name) as folder:
             yield _unpacked(folder, path, name)
     else:
         yield Source((DataFile(path, name),), (path,))
@@ -155,7 +154,7 @@ def format_of(file: DataFile, reading: Reading) -> Format:
 def _located(path_text: str) -> tuple[Path, str]:
     """Return the path that a text stands for, and what messages call it."""
     if path_text == STDIN:
-        return archives.standard_input(), "standard input"
+        return unpacking.standard_input(), "standard input"
     if not path_text.strip():
         raise DataError(f"no data is named: {_FORMS}")
     path = Path(path_text).expanduser()
@@ -163,7 +162,7 @@ def _located(path_text: str) -> tuple[Path, str]:
         if not path.exists():
             raise DataError(f"there is no {path_text!r}: {_FORMS}")
         if path.is_fifo():
-            return pipes.copied(path), f"pipe {path.name}"
+            return named_pipes.copied(path), f"pipe {path.name}"
         if not (path.is_dir() or path.is_file()):
             raise DataError(f"{path} is neither a file, a directory nor a pipe")
     except OSError as error:

@@ -3,8 +3,6 @@
 Each `parse_` function takes a field as written and returns its value, or None where the row is bad.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import unicodedata

@@ -7,8 +7,6 @@ and lists are those that would be served. The popularity baseline is always in t
 data, candidates and protocol, apart from seconds and bytes.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,15 +15,16 @@ from typing import Any, Final
 import numpy as np
 
 from service.errors import RecollectError, UsageError
-from service.training.algorithms import settings
+from service.training.algorithms import hyperparameters
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import cost, paired, resampling
+from service.training.evaluation import paired_comparison, resampling
+from service.training.evaluation.algorithm_result import ALL_SHOWN, Bench, Outcome, mean
 from service.training.evaluation.cuts import Cut, Split
+from service.training.evaluation.evaluation_protocol import BY_TIME, WORDS, Protocol
 from service.training.evaluation.leakage import Leakage
-from service.training.evaluation.measures import is_above, rmse, shown
-from service.training.evaluation.outcome import ALL_SHOWN, Bench, Outcome, mean
-from service.training.evaluation.protocol import BY_TIME, WORDS, Protocol
-from service.training.evaluation.warming import warm_up
+from service.training.evaluation.measures import serving_cost
+from service.training.evaluation.measures.prediction_error import is_above, rmse, shown
+from service.training.evaluation.warm_up import warm_up
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.suitability import why_not_ratings
 
@@ -82,7 +81,7 @@ def compare(
         "data": describe(cut.data),
         "protocol": _described(cut.data, protocol, n_judged, n_without) | {"rmse_of_mean": rmse_of_mean},
         "results": [outcome.result(drawn) for outcome, drawn in zip(outcomes, resampled, strict=True)],
-        "comparisons": paired.comparisons(units, outcomes, resampled, protocol.ks),
+        "comparisons": paired_comparison.comparisons(units, outcomes, resampled, protocol.ks),
         "leakage": found.as_json() | {"in_history": {outcome.label: outcome.n_leaked for outcome in outcomes}},
         "notes": [
             *_notes(cut, found, outcomes, protocol, n_judged, n_without),
@@ -145,8 +144,10 @@ def _outcomes(candidates: Sequence[Candidate]) -> list[Outcome]:
 
 def _told_apart(candidate: Candidate, among: Sequence[Candidate]) -> str:
     """Return a candidate's name, with the settings in which it differs from others of that name."""
-    own = settings.as_json(candidate.config)
-    others = [settings.as_json(other.config) for other in among if other.name == candidate.name and not other.label]
+    own = hyperparameters.as_json(candidate.config)
+    others = [
+        hyperparameters.as_json(other.config) for other in among if other.name == candidate.name and not other.label
+    ]
     differing = [name for name, value in own.items() if any(other[name] != value for other in others)]
     return " ".join([candidate.name, *(f"{name}={_short(own[name])}" for name in differing)])
 
@@ -194,7 +195,7 @@ def _described(data: Interactions, protocol: Protocol, n_judged: int, n_without:
         "rank_s": "mean seconds per fold for the lists of all judged users and their measures",
         "model_bytes": "mean per fold, history included",
         "peak_bytes": "most resident memory of the process while fitting and predicting, data included",
-        "list_us": f"median microseconds of one served list of {cost.LIST_LENGTH}, alone, on the first fold",
+        "list_us": f"median microseconds of one served list of {serving_cost.LIST_LENGTH}, alone, on the first fold",
         "pairwise_list_us": "the same with every unseen item predicted on its own, extrapolated from sampled pairs",
     }
 

@@ -4,8 +4,6 @@ Invariants: the two sides of a split are over the same users and items, no pair 
 splits are a function of the data and the protocol, the same each time they are made.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +14,10 @@ import numpy as np
 from service.errors import DataError, UsageError
 from service.models.vocabulary import Vocabulary
 from service.training.data import datasets
-from service.training.data.request import DataRequest, as_request
+from service.training.data.data_request import DataRequest, as_request
 from service.training.evaluation import splits
+from service.training.evaluation.evaluation_protocol import BY_TIME, CANONICAL, Protocol
 from service.training.evaluation.leakage import are_among, pairs
-from service.training.evaluation.protocol import BY_TIME, CANONICAL, Protocol
 from service.training.evaluation.splits import Positions
 from service.training.interactions import Int32, Interactions, Progress, no_progress
 

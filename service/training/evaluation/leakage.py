@@ -3,8 +3,6 @@
 Invariant: the counts are over all splits of a protocol, and every share says of what.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -4,8 +4,6 @@ Invariant: they are what a replica answers with, computed by `service.models.sco
 whole catalogue without the training items of the user. A measure of them is a measure of what is served.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

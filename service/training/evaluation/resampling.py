@@ -11,8 +11,6 @@ randomisation test); Holm, "A simple sequentially rejective multiple test proced
 6(2), 1979.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.evaluation.tallies import Tally, shaped
+from service.training.evaluation.measures.per_user import Tally, shaped
 from service.training.interactions import Int64
 
 MOST_UNITS: Final = 10_000
@@ -49,7 +47,7 @@ class Units:
     seed: np.random.SeedSequence
 
     @classmethod
-    def of(cls, user_rows: Int64, n_users: int, seed: np.random.SeedSequence) -> Units:
+    def of(cls, user_rows: Int64, n_users: int, seed: np.random.SeedSequence) -> "Units":
         """Make units of some users.
 
         Args:

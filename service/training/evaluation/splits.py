@@ -4,8 +4,6 @@ Invariant: no position is on both sides of a split, and every position is on one
 judged exactly once. Both sides come in ascending order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -3,8 +3,6 @@
 Invariant: what is not asked for is not computed. Errors need no list, and ranking measures need no predicted rating.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 
@@ -13,10 +11,11 @@ from numpy.typing import NDArray
 
 from service.errors import UsageError
 from service.training.algorithms.registry import Candidate, Listing
-from service.training.evaluation import lists, tallies
-from service.training.evaluation.exposure import Popularity
-from service.training.evaluation.relevance import relevant
-from service.training.evaluation.tallies import Name
+from service.training.evaluation import lists
+from service.training.evaluation.measures import per_user
+from service.training.evaluation.measures.beyond_accuracy import Popularity
+from service.training.evaluation.measures.per_user import Name
+from service.training.evaluation.measures.relevance import relevant
 from service.training.interactions import Interactions, Progress, no_progress
 
 
@@ -38,7 +37,7 @@ def measure(
         train: what it learns from.
         test: what it is judged by, at least one interaction, over the same users and items.
         rng: everything random in the fit.
-        measures: names such as "rmse" and "ndcg@10", see `service.training.evaluation.tallies.Name`.
+        measures: names such as "rmse" and "ndcg@10", see `service.training.evaluation.measures.per_user.Name`.
         relevant_from: the least rating of a relevant item; None: every held-out item is relevant.
         most_users: rank for at most so many users, the same ones for the same `test`; None: all.
         progress: told of the fit.
@@ -98,13 +97,13 @@ def judge(
     values: dict[str, float | None] = {}
     of_lists = [name for name in names if not name.is_error]
     if predicted is not None:
-        values |= {name: tally.value() for name, tally in tallies.errors(predicted, test).items()}
+        values |= {name: tally.value() for name, tally in per_user.errors(predicted, test).items()}
     if of_lists:
         # The choice of users is no part of the trial: whatever its generator, they are the same.
         relevance = relevant(test, relevant_from=relevant_from).sample(most_users, np.random.default_rng(0))
         ranked = listed(relevance.user_rows, max(name.k or 0 for name in of_lists))
-        by_user, together = tallies.shown(of_lists, ranked, relevance.user_rows, Popularity.of(train))
-        by_user |= tallies.ranked(of_lists, ranked, relevance)
+        by_user, together = per_user.shown(of_lists, ranked, relevance.user_rows, Popularity.of(train))
+        by_user |= per_user.ranked(of_lists, ranked, relevance)
         values |= {name: tally.value() for name, tally in by_user.items()} | together
     return {str(name): float("nan") if (value := values[str(name)]) is None else value for name in names}
 

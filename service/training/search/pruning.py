@@ -4,8 +4,6 @@ Invariant: trials are compared on the same folds, so that a fold that is hard fo
 measured first is never pruned, nor is anything before `LEAST_TRIALS` have been measured on every fold.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from statistics import fmean, median
 from typing import Final

@@ -5,8 +5,6 @@ is tried next is a function of the seed and of the trials before it, so that a s
 what it would have tried anyway. A trial that was under way goes on with its first fold that has no value.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +22,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from service.errors import UsageError
-from service.training.search.journal import Journal
-from service.training.search.space import Dimension, Range, Settings, Space, Value, grid
+from service.training.search.search_space import Dimension, Range, Settings, Space, Value, grid
+from service.training.search.study_journal import Journal
 
 Method: TypeAlias = Literal["tpe", "grid", "random"]
 METHODS: Final[tuple[Method, ...]] = ("tpe", "grid", "random")

@@ -5,8 +5,6 @@ however that ends, and removes the parent's folder then. A worker that dies (for
 is replaced. Ctrl-C reaches the parent alone.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import shutil
@@ -25,12 +23,12 @@ from typing import Final, Self, TypeAlias
 import numpy as np
 
 from service.errors import RecollectError
-from service.training.algorithms import threads
+from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
 from service.training.evaluation import trial
-from service.training.evaluation.protocol import Protocol
-from service.training.search import columns
+from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.search import shared_columns
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ def _work(connection: Connection, folder: Path, n_threads: int) -> None:
     """Be a worker."""
     ending = threading.Thread(target=_end_with_parent, args=(folder,), daemon=True)
     ending.start()
-    data = columns.Columns(folder)
+    data = shared_columns.Columns(folder)
     is_warm = False
     # The connection breaks when the parent is no more; to tidy up is the other thread's part.
     with threads.limit(n_threads), suppress(EOFError, ConnectionError):
@@ -199,7 +197,7 @@ def _warm_up(task: Task) -> None:
         trial.measure(candidate, tiny, tiny, np.random.default_rng(0), measures=[task.measure])
 
 
-def _done(data: columns.Columns, task: Task) -> Outcome:
+def _done(data: shared_columns.Columns, task: Task) -> Outcome:
     try:
         candidate = Candidate.parse(task.algorithm, task.settings)
         train, test = data.split(task.fold)

@@ -1,0 +1,1 @@
+"""The configuration of nginx, as a value and as files."""

@@ -1,0 +1,180 @@
+"""nginx's configuration as a value: `render` returns text and touches nothing.
+
+Invariants of the rendered file, each measured (docs/operations.md):
+
+- A request that reached no replica, or whose replica died, is sent to another one, POST included, with the same
+  Idempotency-Key; a replica's own 5xx or 429 is an answer and is never repeated elsewhere.
+- While one replica lives nginx has a live upstream; while none does, lists are answered from the static popular list,
+  where that is what was asked for.
+- A route is found in the target as the client wrote it, and that is what the replica gets (nginx_routes.py).
+- No more requests are open at a replica than it answers in time; what is over that is refused at once.
+- Every path nginx writes is under the installation's own run and log folders.
+- The access log holds the route of a request and nothing that its client wrote, so that no user id is in it.
+- Every error that nginx itself answers is application/problem+json (RFC 9457), like the service's.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from loadbalancer.errors import BadSetting
+from loadbalancer.nginx import client_rules, problems, routes
+from loadbalancer.settings import BalancerSettings
+from loadbalancer.topology import Balancer, Topology, address
+
+# Directives that only some versions or builds have, with their value, or None for a folder of theirs; which of them an
+# nginx has is what `nginx_files.probe` finds out.
+OPTIONAL_DIRECTIVES = {
+    "max_headers": "64",
+    # How long an idle connection stays open when its worker is to go, so that no request is sent into one that closes.
+    "keepalive_min_timeout": "1s",
+    "fastcgi_temp_path": None,
+    "uwsgi_temp_path": None,
+    "scgi_temp_path": None,
+    # On where TLS is spoken.
+    "http2": "off",
+    # Else a reload keeps a certificate whose file has the same inode and second of change, other content or not.
+    "ssl_object_cache_inheritable": "off",
+}
+# Those of them that stand outside of every block; all others are for the block http.
+OUTSIDE_HTTP = ("ssl_object_cache_inheritable",)
+
+_MOST_OPEN_FILES = 20_000
+_MOST_CONNECTIONS = 4096
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the rendered file depends on besides topology and settings.
+
+    Args:
+        run_dir: this nginx's own folder for its pid and temporary files.
+        logs: the folder of its two logs.
+        models: the folder with popular.txt and popular.json.
+        features: those of OPTIONAL_DIRECTIVES that this nginx knows.
+        user: user and group of the workers; None unless the master starts as root.
+        open_files: the most files a process may have open here.
+    """
+
+    run_dir: Path
+    logs: Path
+    models: Path
+    features: frozenset[str]
+    user: tuple[str, str] | None
+    open_files: int
+
+
+# The upstreams of the template, and the share of their bound that one entry of a replica has: each replica is there
+# twice, and a backup is asked as well when all others are at their bound.
+_ENTRIES = 2
+
+
+def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, here: Surroundings) -> str:
+    """Return the whole configuration of one nginx master.
+
+    Args:
+        topology: every replica, and every balancer: two or more share the port.
+        balancer: the one to render.
+        settings: timeouts and limits.
+        here: folders, features and limits of this machine.
+
+    Raises:
+        BadSetting: a path has a character that nginx cannot be told.
+    """
+    open_files = min(here.open_files, _MOST_OPEN_FILES)
+    values = {
+        "USER": "" if here.user is None else "user " + " ".join(map(_quoted, here.user)) + ";",
+        "WORKERS": str(settings.workers),
+        "OPEN_FILES": str(open_files),
+        "CONNECTIONS": str(min(open_files, _MOST_CONNECTIONS)),
+        "PID": _quoted(here.run_dir / "nginx.pid"),
+        "BODY_TEMP": _quoted(here.run_dir / "body"),
+        "PROXY_TEMP": _quoted(here.run_dir / "proxy"),
+        "ERROR_LOG": _quoted(here.logs / f"{balancer.name}.error.log"),
+        "ACCESS_LOG": _quoted(here.logs / f"{balancer.name}.access.log"),
+        "OPTIONAL": _optional(here),
+        "OUTSIDE_HTTP": "".join(
+            f"{name} {OPTIONAL_DIRECTIVES[name]};\n" for name in OUTSIDE_HTTP if name in here.features
+        ),
+        "CLIENT_TIMEOUT_S": str(settings.client_timeout_s),
+        "SEND_TIMEOUT_S": str(2 * settings.client_timeout_s),
+        "REAL_ADDRESS": client_rules.real_address(settings),
+        "LIMIT_ZONES": client_rules.zones(settings),
+        "LIMITS": client_rules.limits(settings),
+        "CLIENT_MAPS": client_rules.maps(settings),
+        "SSL": client_rules.listening(settings, http2_directive="http2" in here.features),
+        "TLS": client_rules.tls(settings, _quoted, http2_directive="http2" in here.features),
+        "HEADERS": "\n".join("    " + line for line in client_rules.headers(settings)),
+        "HEALTH_HEADERS": "\n".join("      " + line for line in client_rules.headers(settings)),
+        "CLIENT_LOCATIONS": client_rules.locations(settings),
+        "MAPS": routes.maps(),
+        "UPSTREAMS": "\n".join(_upstream(name, bound, topology, settings) for name, bound in _upstreams(settings)),
+        "LISTEN": address(balancer.host, balancer.port),
+        "ADMIN_LISTEN": address("127.0.0.1", balancer.admin_port),
+        # Only among several masters: with it, any process of the same user may listen too and is given its share of
+        # the clients, which the kernel leaves no way to forbid. loadbalancer/foreign_listeners.py finds such a one.
+        "REUSEPORT": " reuseport" if len(topology.balancers) > 1 else "",
+        "TRIES": str(max(5, len(topology.replicas) + 2)),
+        "EVENTS_TIMEOUT_MS": str(settings.events_timeout_ms),
+        "EVENTS_BUDGET_MS": str(settings.events_budget_ms),
+        "OTHER_TIMEOUT_MS": str(settings.other_timeout_ms),
+        "OTHER_BUDGET_MS": str(2 * settings.other_timeout_ms),
+        "ERROR_PAGES": "\n".join("    " + line for line in _pages()),
+        "CHOICES": routes.choices(settings),
+        "LISTS": routes.lists(settings, _quoted(here.models)),
+        "PROBLEMS": problems.locations(client_rules.headers(settings)),
+    }
+    text = re.sub(r"@([A-Z_]+)@", lambda match: values[match.group(1)], _template())
+    # A block that came out empty leaves no hole.
+    return re.sub(r"\{\n\s*\n", "{\n", re.sub(r"\n\s*\n(\s*\n)+", "\n\n", text))
+
+
+@cache
+def _template() -> str:
+    return Path(__file__).with_name("nginx.conf.tmpl").read_text(encoding="utf-8")
+
+
+def _quoted(value: Path | str) -> str:
+    text = str(value)
+    # nginx expands variables even between quotes and has no way to write a plain dollar.
+    if "$" in text or any(ord(character) < 32 for character in text):
+        raise BadSetting(f"nginx cannot be given a path with a dollar sign or a control character: {text!r}")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _pages() -> list[str]:
+    return [*problems.error_pages(), problems.limit_page(), problems.plain_page()]
+
+
+def _optional(here: Surroundings) -> str:
+    lines = []
+    for name, value in OPTIONAL_DIRECTIVES.items():
+        if name in here.features and name not in ("http2", *OUTSIDE_HTTP):
+            folder = _quoted(here.run_dir / name.removesuffix("_temp_path"))
+            lines.append(f"  {name} {value or folder};")
+    return "\n".join(lines)
+
+
+def _upstreams(settings: BalancerSettings) -> tuple[tuple[str, int | None], ...]:
+    return ("busy.lists", settings.list_concurrency), ("busy.feedback", settings.feedback_concurrency), ("health", None)
+
+
+def _upstream(name: str, bound: int | None, topology: Topology, settings: BalancerSettings) -> str:
+    each = "" if bound is None else f" max_conns={-(-bound // _ENTRIES)}"
+    return f"""\
+  upstream {name} {{
+    zone {name} 256k;
+    least_conn;
+{_servers(topology, f"max_fails=3 fail_timeout=1s{each}")}
+    # The same servers again, never ejected: while one replica lives, there is a live upstream.
+{_servers(topology, f"max_fails=0{each} backup")}
+    # nginx, not the replica, closes idle connections, so that it never sends into one that is being closed.
+    keepalive 64;
+    keepalive_timeout {settings.upstream_keepalive_s}s;
+    keepalive_requests 10000;
+  }}"""
+
+
+def _servers(topology: Topology, options: str) -> str:
+    return "\n".join(f"    server {address(replica.host, replica.port)} {options};" for replica in topology.replicas)

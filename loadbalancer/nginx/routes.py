@@ -1,0 +1,133 @@
+"""Which request goes where: the routes that nginx knows, by the target of the request as the client wrote it.
+
+Invariant: a route is found in the raw target and never in nginx's normalised path, in which the user `a/../../healthz`,
+percent-encoded as it must be, would be another route. nginx looks for a location in the normalised path, so there is
+one location for all of them, and the raw target says which named location it goes on to. The regular expressions are
+prefixes without captures, in `if` and not in `map` (CVE-2026-42533).
+"""
+
+from dataclasses import dataclass
+
+from loadbalancer.nginx import client_rules
+from loadbalancer.nginx.problems import error_pages, limit_page
+from loadbalancer.settings import BalancerSettings
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route, or all behind a prefix that ends with a slash.
+
+    Args:
+        path: its beginning, which also names it in the access log.
+        to: the named location that serves it.
+    """
+
+    path: str
+    to: str
+
+    @property
+    def pattern(self) -> str:
+        """The regular expression of its raw targets."""
+        escaped = self.path.replace(".", "\\.")
+        return f"^{escaped}" if self.path.endswith("/") else f"^{escaped}(?:\\?|$)"
+
+
+ROUTES = (
+    Route("/recommend/", "list_text"),
+    Route("/recommend", "list_text"),
+    Route("/v1/recommendations/", "list_json"),
+    Route("/v1/recommendations", "model"),
+    Route("/v1/popular", "list_json"),
+    Route("/v1/events", "events"),
+    Route("/v1/items/", "model"),
+    Route("/v1/users/", "others"),
+    Route("/v1/users", "others"),
+    Route("/v1/model", "model"),
+    Route("/openapi.json", "others"),
+    Route("/docs", "others"),
+    Route("/healthz", "health"),
+    Route("/readyz", "ready"),
+)
+
+_HEALTH = ("health", "ready")
+
+# The static file that stands in when no replica answers, its type, and the requests whose answer it is: the query of
+# any other asks for what is not in the file.
+_STATICS = {
+    "list_text": ("popular.txt", "text/plain; charset=utf-8", ("GET", "HEAD")),
+    "list_json": ("popular.json", "application/json", ("GET", "HEAD", "GET?n=10", "HEAD?n=10")),
+}
+
+
+def maps() -> str:
+    """Return the maps that the locations ask."""
+    # An upstream whose replicas are all at their bound, or were all tried, stands for the address of the last attempt.
+    # That is a refusal for what has no fallback; a static list is refused only where it was the first attempt, too.
+    lines = ["  map $upstream_addr $busy { hostnames; default 0; *.lists 1; *.feedback 1; }"]
+    lines.append("  map $upstream_addr $busy_at_once { default 0; busy.lists 1; }")
+    lines.append('  map $request_method $looks { default 0; "GET" 1; "HEAD" 1; }')
+    lines.append('  map $to $allow { default ""; health "GET, HEAD"; }')
+    for to, (_, _, requests) in _STATICS.items():
+        known = " ".join(f'"{request}" 1;' for request in requests)
+        lines.append(f"  map $request_method$is_args$args ${to}_is_static {{ default 0; {known} }}")
+    return "\n".join(lines)
+
+
+def choices(settings: BalancerSettings) -> str:
+    """Return the directives that find a request's route; each may overrule those before it."""
+    found: dict[bool, list[str]] = {False: [], True: []}
+    for route in ROUTES:
+        found[route.to in _HEALTH].append(
+            f'if ($request_uri ~ "{route.pattern}") {{ set $route "{route.path}"; set $to {route.to}; }}'
+        )
+    # Health is answered on any host: a health checker knows an address and no name.
+    lines = [*found[False], *client_rules.preflight(settings), *client_rules.foreign(settings), *found[True]]
+    return "\n".join("    " + line for line in lines)
+
+
+def lists(settings: BalancerSettings, models: str) -> str:
+    """Return the named locations of lists.
+
+    Args:
+        settings: the balancer's.
+        models: the folder with the static lists, quoted for nginx.
+    """
+    return "\n".join(block for to in _STATICS for block in (_list(to, settings), _static(to, models, settings)))
+
+
+def _list(to: str, settings: BalancerSettings) -> str:
+    # error_page lines of a location replace the server's, and here a replica's answer of such a status, too; so only
+    # those are said again that nginx may meet in this place.
+    pages = "\n".join(" " * 6 + line for line in (*error_pages(frozenset({400, 413, 500})), limit_page()))
+    return f"""\
+    location @{to} {{
+{client_rules.limits(settings)}
+      proxy_pass http://busy.lists;
+      proxy_read_timeout {settings.list_timeout_ms}ms;
+      proxy_next_upstream error timeout invalid_header non_idempotent http_504;
+      proxy_next_upstream_timeout {settings.list_budget_ms}ms;
+      proxy_intercept_errors on;
+{pages}
+      error_page 502 504 =200 @{to}_static;
+    }}"""
+
+
+def _static(to: str, models: str, settings: BalancerSettings) -> str:
+    name, kind, _ = _STATICS[to]
+    headers = "".join(f"      {header}\n" for header in client_rules.headers(settings))
+    return f"""\
+    location @{to}_static {{
+      if ($busy_at_once) {{ return 503; }}
+      if (${to}_is_static = 0) {{ return 503; }}
+      root {models};
+      try_files /{name} =503;
+      types {{ }}
+      default_type "{kind}";
+      add_header X-Degraded static;
+      add_header Cache-Control no-store;
+      add_header X-Content-Type-Options nosniff;
+{headers}      # The conditions and ranges of the request were meant for another answer.
+      if_modified_since off;
+      etag off;
+      max_ranges 0;
+    }}"""

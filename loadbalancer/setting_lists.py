@@ -1,0 +1,61 @@
+"""Lists in settings: proxies, hosts and origins, as words that nginx can be told without quoting."""
+
+import ipaddress
+import re
+
+from loadbalancer.errors import BadSetting
+
+# A label may have an underscore in practice; a wildcard stands for all names below a domain.
+_HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+ANY_ORIGIN = "*"
+
+
+def proxies(text: str | None) -> tuple[str, ...]:
+    """Return the addresses and networks of RECOLLECT_TRUSTED_PROXIES.
+
+    Raises:
+        BadSetting: one is neither.
+    """
+    found = []
+    for word in _words(text):
+        try:
+            found.append(str(ipaddress.ip_network(word, strict=False)))
+        except ValueError:
+            raise BadSetting(f"RECOLLECT_TRUSTED_PROXIES: {word!r} is no IP address and no network") from None
+    return tuple(found)
+
+
+def hosts(text: str | None) -> tuple[str, ...]:
+    """Return the names of RECOLLECT_HOSTS, in small letters and without ports, as nginx compares them.
+
+    Raises:
+        BadSetting: one is no name of a host.
+    """
+    found = tuple(word.lower() for word in _words(text))
+    for word in found:
+        if not _HOST.fullmatch(word):
+            raise BadSetting(f"RECOLLECT_HOSTS: {word!r} is no host name, such as shop.example or *.shop.example")
+    return found
+
+
+def origins(text: str | None) -> tuple[str, ...]:
+    """Return the origins of RECOLLECT_CORS_ORIGINS, as browsers write them (RFC 6454 section 6.1).
+
+    Raises:
+        BadSetting: one is no origin, or `*` is not alone.
+    """
+    found = tuple(word.lower().rstrip("/") for word in _words(text))
+    if found == (ANY_ORIGIN,):
+        return found
+    for word in found:
+        if not _ORIGIN.fullmatch(word):
+            raise BadSetting(
+                f"RECOLLECT_CORS_ORIGINS: {word!r} is no origin, such as https://shop.example or http://localhost:3000;"
+                " * alone stands for all"
+            )
+    return found
+
+
+def _words(text: str | None) -> list[str]:
+    return [word for word in re.split(r"[,\s]+", text or "") if word]

@@ -1,0 +1,129 @@
+"""Which model of a public library each of ours is held against, and what is asked of the difference.
+
+A peer has the defaults of its own library, which for scikit-surprise are the settings of the published tables and ours
+too. One that ranks is as large as ours and learns as long (`SHARED`); its other settings stay the defaults unless
+somebody tunes them, so that it shows what its users get and not the best that could be had of it.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final, Literal, NamedTuple
+
+from service.errors import UsageError
+
+Ask = Literal["predict", "rank"]
+
+LENGTH: Final = 20
+MEASURES: Final[dict[Ask, tuple[str, str]]] = {
+    "predict": ("rmse", "mae"),
+    "rank": (f"recall@{LENGTH}", f"ndcg@{LENGTH}"),
+}
+LIBRARIES: Final = ("surprise", "implicit", "lenskit")
+
+
+class Pair(NamedTuple):
+    """One of ours and the model that it is held against.
+
+    Attributes:
+        ours: the name of our algorithm.
+        library: one of `LIBRARIES`.
+        theirs: the model's name there.
+        ask: what both are asked for, which decides the measures too.
+    """
+
+    ours: str
+    library: str
+    theirs: str
+    ask: Ask
+
+
+PAIRS: Final = (
+    Pair("svd", "surprise", "SVD", "predict"),
+    Pair("svdpp", "surprise", "SVDpp", "predict"),
+    Pair("nmf", "surprise", "NMF", "predict"),
+    Pair("slope_one", "surprise", "SlopeOne", "predict"),
+    Pair("knn_basic", "surprise", "KNNBasic", "predict"),
+    Pair("knn_means", "surprise", "KNNWithMeans", "predict"),
+    Pair("knn_baseline", "surprise", "KNNBaseline", "predict"),
+    Pair("baseline", "surprise", "BaselineOnly", "predict"),
+    Pair("svd", "lenskit", "BiasedMF", "predict"),
+    Pair("svd", "lenskit", "BiasedMF", "rank"),
+    Pair("ials", "implicit", "ALS", "rank"),
+    Pair("ials", "lenskit", "ImplicitMF", "rank"),
+    Pair("softmax", "implicit", "BPR", "rank"),
+    Pair("item_knn", "implicit", "Cosine", "rank"),
+    Pair("item_knn", "lenskit", "ItemKNN", "rank"),
+)
+# By a peer's model and what is asked: its settings that take the value of one of ours.
+SHARED: Final[dict[tuple[str, Ask], dict[str, str]]] = {
+    ("ALS", "rank"): {"factors": "n_factors", "iterations": "n_epochs"},
+    ("BPR", "rank"): {"factors": "n_factors"},
+    ("Cosine", "rank"): {"K": "n_neighbours"},
+    ("BiasedMF", "rank"): {"embedding_size": "n_factors"},
+    ("ImplicitMF", "rank"): {"embedding_size": "n_factors", "epochs": "n_epochs"},
+}
+# Seven minutes a fold on a million ratings; no other takes a quarter of that.
+SLOW: Final = "SVDpp"
+
+# How far an error may lie above scikit-surprise's own on the same folds.
+MARGINS: Final = {"rmse": 0.001, "mae": 0.002}
+# What five folds of MovieLens 1M may take in all, fitting and predicting, on two cores.
+MOST_S: Final = {
+    "svd": 15.0,
+    "svdpp": 15.0,
+    "nmf": 30.0,
+    "slope_one": 20.0,
+    "knn_basic": 40.0,
+    "knn_means": 40.0,
+    "knn_baseline": 40.0,
+}
+MOVIELENS_1M: Final = (6040, 3706, 1_000_209)
+MOVIELENS_100K: Final = (943, 1682, 100_000)
+# RMSE and MAE on MovieLens 100K, five random folds, as scikit-surprise's documentation has them.
+PUBLISHED_100K: Final = {
+    "svd": (0.934, 0.737),
+    "svdpp": (0.920, 0.722),
+    "nmf": (0.963, 0.758),
+    "slope_one": (0.946, 0.743),
+    "knn_basic": (0.980, 0.774),
+    "knn_means": (0.951, 0.749),
+    "knn_baseline": (0.931, 0.733),
+    "baseline": (0.944, 0.748),
+}
+
+
+def libraries(names: str) -> list[str]:
+    """Read a comma-separated list of libraries; "none" is the empty one.
+
+    Raises:
+        UsageError: there is no such library.
+    """
+    wanted = [] if names.strip() == "none" else [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in LIBRARIES:
+            raise UsageError(f"there is no peer {name!r}; there is {', '.join(LIBRARIES)}, or none")
+    return wanted
+
+
+def peer_settings(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read settings of peers, such as "ALS.alpha=10", by the model's name; what is no JSON value is a text.
+
+    Raises:
+        UsageError: a text is no such setting, or there is no such model.
+    """
+    read: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        model, dot, setting = (part.strip() for part in name.partition("."))
+        if not equals or not dot or model not in {pair.theirs for pair in PAIRS}:
+            raise UsageError(f"a setting of a peer is given as ALS.alpha=10, not as {text!r}")
+        try:
+            read.setdefault(model, {})[setting] = json.loads(value)
+        except ValueError:
+            read.setdefault(model, {})[setting] = value.strip()
+    return read
+
+
+def algorithms() -> list[str]:
+    """Return our algorithms that have a peer, in the order of the table."""
+    return list(dict.fromkeys(pair.ours for pair in PAIRS))

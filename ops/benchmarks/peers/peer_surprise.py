@@ -1,0 +1,52 @@
+"""scikit-surprise, as its documentation uses it; runs in the peers' environment only."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import surprise  # type: ignore[import-not-found]  # it lives in the peers' environment
+from numpy.typing import NDArray
+
+from ops.benchmarks.peers.peer_program import Fold
+
+# The others draw nothing.
+_SEEDED = {"SVD", "SVDpp", "NMF"}
+# The others say nothing.
+_VERBOSE = {"KNNBasic", "KNNWithMeans", "KNNBaseline", "BaselineOnly"}
+
+
+@dataclass(eq=False)
+class _Library:
+    trainset: Any
+    pairs: list[tuple[int, int, float]]
+    version: str = surprise.__version__
+
+    def model(self, name: str, seed: int, settings: dict[str, Any]) -> "_Model":
+        if name in _SEEDED:
+            settings = {"random_state": seed, **settings}
+        if name in _VERBOSE:
+            settings = {"verbose": False, **settings}
+        return _Model(getattr(surprise, name)(**settings), self)
+
+
+@dataclass(eq=False)
+class _Model:
+    algorithm: Any
+    library: _Library
+
+    def fit(self) -> None:
+        self.algorithm.fit(self.library.trainset)
+
+    def predict(self) -> NDArray[np.float64]:
+        return np.array([prediction.est for prediction in self.algorithm.test(self.library.pairs)])
+
+
+def start(fold: Fold) -> _Library:
+    """Make its training set, which keeps the order of the ratings, and its list of pairs."""
+    frame = pd.DataFrame({"user": fold.users, "item": fold.items, "rating": fold.ratings})
+    reader = surprise.Reader(rating_scale=(fold.rating_min, fold.rating_max))
+    trainset = surprise.Dataset.load_from_df(frame, reader).build_full_trainset()
+    users, items = fold.test_users.tolist(), fold.test_items.tolist()
+    # The third is the true rating, which predicting does not look at.
+    return _Library(trainset, [(user, item, 0.0) for user, item in zip(users, items, strict=True)])

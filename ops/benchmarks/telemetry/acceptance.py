@@ -1,0 +1,79 @@
+"""How long feedback waits for its 202: the program of the measured process.
+
+The invariant: an open loop, one event a request; the time is that of `Producer.accept`, from the call until the event
+is on the disk.
+
+Run as `python -m ops.benchmarks.telemetry.acceptance`; see `ops.benchmarks.measured_process`.
+"""
+
+import asyncio
+import statistics
+import time
+from dataclasses import dataclass
+
+from ops.benchmarks.measured_process import answer
+from ops.benchmarks.telemetry.cpu_clock import MS_PER_S, paced
+from ops.benchmarks.telemetry.rig import Rig
+from ops.benchmarks.telemetry.sample import click
+from telemetry.errors import SpoolFull
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceptanceTask:
+    """What to measure: these requests per second, for `seconds` each."""
+
+    redis_url: str
+    directory: str
+    rates: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """Milliseconds by rate, of what was accepted; and how many requests were refused."""
+
+    p50_ms: dict[str, float]
+    p99_ms: dict[str, float]
+    refused: int
+
+
+async def measure(task: AcceptanceTask) -> Acceptance:
+    """Measure every rate once.
+
+    Args:
+        task: what.
+
+    Returns:
+        The times.
+    """
+    p50_ms, p99_ms, refused = {}, {}, 0
+    async with Rig.open(task.redis_url, task.directory) as rig:
+        for rate in task.rates:
+            took_s = [one for one in await _accept(rig, rate, task.seconds) if one is not None]
+            refused += round(rate * task.seconds) - len(took_s)
+            cuts = statistics.quantiles(took_s, n=100, method="inclusive")
+            p50_ms[f"{rate:g}"] = cuts[49] * MS_PER_S
+            p99_ms[f"{rate:g}"] = cuts[98] * MS_PER_S
+            await rig.settle()
+    return Acceptance(p50_ms=p50_ms, p99_ms=p99_ms, refused=refused)
+
+
+async def _accept(rig: Rig, rate: float, seconds: float) -> list[float | None]:
+    """Return how long each request took, or None for one that was refused."""
+
+    async def one(index: int) -> float | None:
+        event = click(index)
+        begin_s = time.perf_counter()
+        try:
+            await rig.producer.accept([event])
+        except SpoolFull:
+            return None
+        return time.perf_counter() - begin_s
+
+    tasks: list[asyncio.Task[float | None]] = []
+    await paced(rate, seconds, lambda index: tasks.append(asyncio.create_task(one(index))))
+    return list(await asyncio.gather(*tasks))
+
+
+if __name__ == "__main__":
+    answer(AcceptanceTask, measure)

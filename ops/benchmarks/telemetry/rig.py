@@ -1,0 +1,72 @@
+"""A producer at work in this process, on a real disk and a real Redis, with the archive left out.
+
+The invariant: `settle` ends with every event confirmed by Redis and called archived, so that what is measured next
+begins with an empty log.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from ops.benchmarks.telemetry.cpu_clock import until
+from telemetry.batch import Position
+from telemetry.producer import Producer
+from telemetry.settings import ProducerSettings
+from telemetry.stream.redis_stream import RedisStream
+
+_SHIPPED_WITHIN_S: Final = 60.0
+
+
+class Rig:
+    """A producer with the settings that an installation begins with.
+
+    Attributes:
+        producer: the producer.
+    """
+
+    def __init__(self, producer: Producer, archive: RedisStream) -> None:
+        self.producer = producer
+        self._archive = archive
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, redis_url: str, spool: str) -> "AsyncIterator[Rig]":
+        """Run a producer in a context.
+
+        Args:
+            redis_url: where batches go.
+            spool: a directory that may be made.
+        """
+        producer = Producer.open(Path(spool), 0, ProducerSettings(), RedisStream(redis_url))
+        archive = RedisStream(redis_url)
+        await archive.connect()
+        work = asyncio.create_task(producer.run())
+        try:
+            yield cls(producer, archive)
+        finally:
+            work.cancel()
+            await asyncio.wait([work])
+            await archive.close()
+            producer.close()
+
+    @property
+    def pending(self) -> int:
+        """Accepted events that Redis has not confirmed."""
+        return self._accepted - self.producer.counters.shipped
+
+    async def shipped(self) -> None:
+        """Wait until Redis has everything."""
+        await until(lambda: not self.pending, _SHIPPED_WITHIN_S)
+
+    async def settle(self) -> None:
+        """Wait until Redis has everything, and say that it is archived."""
+        await self.shipped()
+        reached = Position(self.producer.epoch, self._accepted)
+        await self._archive.publish({self.producer.producer_id: reached})
+
+    @property
+    def _accepted(self) -> int:
+        counters = self.producer.counters
+        return counters.served.accepted + counters.feedback.accepted + counters.system.accepted

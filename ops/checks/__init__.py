@@ -1,0 +1,1 @@
+"""What `recollect doctor` checks."""

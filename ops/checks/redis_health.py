@@ -1,0 +1,77 @@
+"""What `recollect doctor` says of a Redis: whether it can carry telemetry, as a replica and as the consumer find it.
+
+Invariant: it is asked through the service's own client, with its address, options and user, and nothing is changed.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Literal
+
+from service.config import Config
+from service.preflight import installed_archive
+from telemetry.secret_file import read_key
+from telemetry.stream.key_names import Keys
+from telemetry.stream.namespace_owner import Leave, foreign, leave
+from telemetry.stream.redis_check import Side, rehearse
+from telemetry.stream.redis_connection import RedisConnection
+from telemetry.stream.redis_stream import RedisStream
+from telemetry.stream.watermark_seal import FIELDS, KEY_FILE, Seal
+from telemetry.wal.slot import IDENTITY, decode_identity
+
+
+def redis_health(config: Config) -> tuple[Literal["ok", "warn", "fail"], str]:
+    """Judge the configured Redis.
+
+    Args:
+        config: the settings of the installation.
+
+    Returns:
+        `fail` for one that cannot carry telemetry now, `warn` for one that can at a risk, or for replicas alone; and a
+        sentence that says why, and what could not be looked at.
+
+    Raises:
+        TelemetryError: its address is none.
+    """
+    found = asyncio.run(rehearse(config.stream_url, config.redis_namespace))
+    where = f"The Redis at {found.where}" + (f", {found.version}," if found.version else "")
+    if found.away is not None:
+        return "fail", f"{where} does not answer: {found.away}."
+    here = installed_archive(config)
+    if found.mark is not None and here is not None and leave(here, found.mark) is Leave.KEEP:
+        place = RedisStream(config.stream_url, config.redis_namespace).where
+        return "fail", f"T{str(foreign(place, found.mark, here))[1:]}."
+    if faults := [*found.faults(Side.REPLICA), *found.failing]:
+        return "fail", f"{where} cannot carry telemetry: {'; '.join(faults)}."
+    if doubted := asyncio.run(_doubted(config)):
+        return "fail", f"{where} has a watermark that this machine's replicas do not believe: {doubted}."
+    alone = found.faults(Side.CONSUMER)
+    doubts = [f"replicas alone can use it, up and consume cannot: {'; '.join(alone)}"] if alone else []
+    doubts += found.troubles
+    says = f"{where} takes every command that is needed in the namespace {config.redis_namespace}"
+    if alone or found.doubts:
+        return "warn", f"{where} answers, but {'; '.join(doubts)}."
+    return "ok", f"{'; '.join([says, *doubts])}."
+
+
+async def _doubted(config: Config) -> str | None:
+    """Return why a watermark of this machine's replicas is not believed here; None where all are, or none is there."""
+    path = config.watermark_key_file or config.archive_dir / KEY_FILE
+    producers = _producers(config.spool_dir)
+    if not producers or not path.exists():
+        return None
+    seal, keys = Seal(read_key(path, "watermark key")), Keys(config.redis_namespace)
+    connection = RedisConnection(config.stream_url)
+    try:
+        await connection.open()
+        replies = await connection.exchange([("HMGET", keys.watermark(name), *FIELDS) for name in producers])
+    finally:
+        await connection.close()
+    doubts = [
+        seal.read(name, *reply).doubt for name, reply in zip(producers, replies, strict=True) if type(reply) is list
+    ]
+    return next((doubt for doubt in doubts if doubt is not None), None)
+
+
+def _producers(spool: Path) -> list[str]:
+    identities = [decode_identity(path.read_bytes()) for path in sorted(spool.glob(f"*/{IDENTITY}"))]
+    return [identity.producer for identity in identities if identity is not None]

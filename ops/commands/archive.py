@@ -1,0 +1,120 @@
+"""`recollect archive`: what is archived, out of it, smaller, and questions about it."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Annotated, Final, cast
+
+import typer
+
+from ops.commands.audit import allow_open_files
+from ops.console.progress import Stages
+from ops.options.period import Period, moment
+from service.config import Config, from_env
+from service.errors import UsageError
+from telemetry.ids import rfc3339_ms
+
+app = typer.Typer(help="The archive of what was served and done.", no_args_is_help=False, rich_markup_mode=None)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
+
+_EXPORTS: Final = ("jsonl", "csv", "parquet")
+_ANSWERS: Final = ("table", "json", "csv")
+_CLASSES: Final = ("served", "feedback", "system")
+_DATE_LENGTH: Final = len("2026-11-21")
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> int:  # noqa: FBT002 - typer reads it
+    """List what is archived, date by date."""
+    from ops.commands.archive_list import as_text, folders
+
+    with Stages() as stages:
+        found = folders(_config().archive_dir, stages)
+    print(json.dumps([folder.as_json() for folder in found]) if as_json else as_text(found))
+    return 0
+
+
+@app.command()
+def export(
+    out: Annotated[str, typer.Option("--out", help='A file, or "-" for standard output.')],
+    form: Annotated[str, typer.Option("--format", help="jsonl (the lines themselves), csv or parquet.")] = "jsonl",
+    start: Annotated[str | None, typer.Option("--from", help="As for audit.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="As for audit.")] = None,
+    of_class: Annotated[str | None, typer.Option("--class", help="Only served, feedback or system.")] = None,
+    letters: Annotated[bool, typer.Option("--dead-letters", help="Dead letters instead of events.")] = False,  # noqa: FBT002 - typer reads it
+    stored: Annotated[bool, typer.Option("--as-stored", help="As JSONL, byte for byte as archived.")] = False,  # noqa: FBT002 - typer reads it
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")] = False,  # noqa: FBT002 - typer reads it
+) -> int:
+    """Write events to a file."""
+    from ops.commands.archive_export import STDOUT, Format
+    from ops.commands.archive_export import export as run_export
+
+    _one_of("--format", form, _EXPORTS)
+    if of_class is not None:
+        _one_of("--class", of_class, _CLASSES)
+    period = Period.parse(start, end)
+    count = run_export(
+        _config().archive_dir, out, cast("Format", form), period, of_class, letters=letters, stored=stored, force=force
+    )
+    if out != STDOUT:
+        print(f"{count} {'letters' if letters else 'events'} written to {out}.")
+    return 0
+
+
+@app.command()
+def compact(
+    before: Annotated[
+        str | None, typer.Option("--before", help="Dates before this one; today in UTC by default.")
+    ] = None,
+    as_json: Json = False,  # noqa: FBT002 - typer reads it
+) -> int:
+    """Make one Parquet file of each past date."""
+    from telemetry.archive.compaction import compact as run_compaction
+
+    today = rfc3339_ms(time.time())[:_DATE_LENGTH]
+    day = moment("--before", before)[:_DATE_LENGTH] if before else today
+    if day > today:
+        raise UsageError(f"--before {day} is not past: events of today still come in")
+    done = []
+    with Stages() as stages:
+        for one in run_compaction(_config().archive_dir, day, stages):
+            done.append(one)
+            if not as_json and one.files:
+                print(
+                    f"{one.day}: {one.lines} lines of {one.files} files, {one.before_bytes} bytes, "
+                    f"are now {one.after_bytes} bytes of Parquet."
+                )
+            if one.open_files:
+                print(f"{one.day}: {one.open_files} files may still grow and were left.", file=sys.stderr)
+    if as_json:
+        print(json.dumps([one._asdict() for one in done if one.files]))
+    elif not any(one.files for one in done):
+        print(f"There is nothing to compact before {day}.")
+    return 0
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT over events, served, feedback, items, system, dead_letters.")],
+    form: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+) -> int:
+    """Answer SQL over the archive; needs the extra recollect[query]."""
+    from ops.commands.archive_query import Format
+    from ops.commands.archive_query import query as run_query
+
+    _one_of("--format", form, _ANSWERS)
+    return run_query(_config().archive_dir, sql, cast("Format", form))
+
+
+def _one_of(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{option} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}")
+
+
+def _config() -> Config:
+    # All files of the archive are open at once.
+    allow_open_files()
+    return from_env(os.environ)

@@ -1,0 +1,281 @@
+"""`recollect evaluate`: algorithms compared on the same splits, as a table, plain lines, JSON or a page."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from ops.commands.train import complaints
+from ops.console.counts import counts
+from ops.console.progress import Stages
+from ops.console.table import table
+from ops.console.terminal import console
+from service.config import Config
+from service.training.algorithms.registry import Candidate
+from service.training.data.data_request import DataRequest
+from service.training.evaluation.evaluation_protocol import Protocol
+
+_MEBIBYTE: Final = 1 << 20
+_SIGNIFICANT: Final = 0.05
+
+
+def evaluate(
+    config: Config,
+    *,
+    data: str | DataRequest,
+    algorithms: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    scale: str | None = None,
+    split: str | None = None,
+    folds: int | None = None,
+    test_share: float | None = None,
+    test: str | DataRequest | None = None,
+    seed: int = 0,
+    ks: str = "10,20",
+    relevant_from: float | None = None,
+    most_users: int | None = None,
+    n_negatives: int | None = None,
+    threads: int = 0,
+    report: Path | None = None,
+    as_json: bool = False,
+) -> int:
+    """Compare algorithms on the same splits, and print how they did.
+
+    Args:
+        config: every setting; none matters here, it is what every verb is given.
+        data: what to read, see `service.training.data.datasets.read`.
+        algorithms: their names, or `label=name`; none for what suits the data. The popularity baseline is added.
+        settings: `algorithm.name=value` or `label.name=value` texts.
+        scale: the least and the largest rating, as LOW:HIGH; None for what is known or found.
+        split: a name of `evaluation_protocol.WORDS`; by default random folds, or "given" where there
+            is a `test`.
+        folds: how many, of the split "folds"; 5 by default.
+        test_share: of the splits by time, the part to judge by; 0.2 by default.
+        test: a test set of its own, as `data` is given; `data` is the training set then.
+        seed: decides everything random.
+        ks: lengths of lists, comma separated.
+        relevant_from: the least rating of a relevant item; None: every held-out item is relevant.
+        most_users: rank for at most so many users; None: all.
+        n_negatives: measure also among so many sampled items.
+        threads: how many at most; 0: all cores.
+        report: where to write the page.
+        as_json: print the whole comparison as one JSON object instead of a table.
+
+    Returns:
+        0; 1 if every algorithm that was asked for failed.
+
+    Raises:
+        RecollectError: the input is refused.
+    """
+    from service.models.rating_scale import RatingScale
+    from service.training.algorithms.kernels import threads as training_threads
+    from service.training.evaluation import cuts
+    from service.training.evaluation.comparison import compare
+    from service.training.incumbent import on_scale
+    from service.training.suitability import default_algorithm
+
+    if report is not None:
+        from ops.pages import sheet
+
+        sheet.require_writable(report)
+    declared = None if scale is None else RatingScale.parse(scale, "--scale")
+    candidates = _candidates(algorithms, settings)
+    protocol = _protocol(split, folds, test_share, test, seed, ks, relevant_from, most_users, n_negatives)
+    with Stages() as progress, training_threads.limit(threads):
+        cut, sets = cuts.read(
+            data,
+            protocol,
+            test=test,
+            progress=progress,
+            prepare=lambda source, read: on_scale(config, source, read, declared)[0],
+        )
+        candidates = candidates or _candidates([default_algorithm(cut.data)], settings)
+        comparison = compare(cut, candidates, protocol, progress=progress)
+    for interactions in sets:
+        for line in complaints(interactions.report):
+            print(line, file=sys.stderr)
+    if report is not None:
+        from ops.pages import evaluation_page
+
+        evaluation_page.write(report, comparison)
+    if as_json:
+        print(json.dumps(comparison, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        _print_table(comparison)
+    else:
+        for line in _lines(comparison):
+            print(line)
+    return int(all(result["failed"] for result in comparison["results"][: len(candidates)]))
+
+
+def _candidates(algorithms: Sequence[str], settings: Sequence[str]) -> list[Candidate]:
+    from service.errors import UsageError
+    from service.training.algorithms.registry import Candidate
+
+    entries = []
+    for text in algorithms:
+        label, _, name = (part.strip() for part in text.rpartition("="))
+        entries.append((label, name))
+    labels = [label for label, _ in entries if label]
+    for label in labels:
+        if labels.count(label) > 1 or any(label == name for other, name in entries if not other):
+            raise UsageError(f"{label!r} is the name of two of the algorithms: give each its own, as in a=svd,b=svd")
+    assignments: list[list[str]] = [[] for _ in entries]
+    for (target, setting), values in _by_target(settings).items():
+        places = [place for place, (label, name) in enumerate(entries) if (label or name) == target]
+        if not places and entries:
+            raise UsageError(f"{target}.{setting} sets something of {target!r}, which is not among the algorithms")
+        if len(values) not in {1, len(places)} and entries:
+            raise UsageError(
+                f"{target}.{setting} is given {len(values)} values for {len(places)} entries of {target}: give one for "
+                "all, or one for each, in their order"
+            )
+        for index, place in enumerate(places):
+            assignments[place].append(f"{setting}={values[index % len(values)]}")
+    return [
+        replace(Candidate.parse(name, mine), label=label)
+        for (label, name), mine in zip(entries, assignments, strict=True)
+    ]
+
+
+def _by_target(settings: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """Read `target.name=value` texts; the values of each name, in the order in which they were given."""
+    from service.errors import UsageError
+
+    values: dict[tuple[str, str], list[str]] = {}
+    for text in settings:
+        target, dot, assignment = text.strip().partition(".")
+        name, equals, value = assignment.partition("=")
+        if not dot or "=" in target or not equals:
+            raise UsageError(f"a setting is given as algorithm.name=value, not as {text!r}")
+        values.setdefault((target, name.strip()), []).append(value)
+    return values
+
+
+def _protocol(
+    split: str | None,
+    folds: int | None,
+    test_share: float | None,
+    test: str | DataRequest | None,
+    seed: int,
+    ks: str,
+    relevant_from: float | None,
+    most_users: int | None,
+    n_negatives: int | None,
+) -> Protocol:
+    from service.errors import UsageError
+    from service.training.evaluation.evaluation_protocol import BY_TIME, Protocol
+
+    named = split or ("folds" if test is None else "given")
+    if folds is not None and named != "folds":
+        raise UsageError(f"a number of folds is given with the split 'folds', not with {named!r}")
+    if test_share is not None and named not in BY_TIME:
+        raise UsageError(f"a share to judge by is given with the splits {' and '.join(sorted(BY_TIME))}, not {named!r}")
+    try:
+        lengths = tuple(sorted({int(text) for text in ks.split(",")}))
+    except ValueError:
+        raise UsageError(f"lengths of lists are whole numbers separated by commas, not {ks!r}") from None
+    return Protocol(
+        split=named,
+        folds=5 if folds is None else folds,
+        test_share=0.2 if test_share is None else test_share,
+        seed=seed,
+        ks=lengths,
+        relevant_from=relevant_from,
+        most_users=most_users,
+        n_negatives=n_negatives,
+    )
+
+
+def _headline(comparison: dict[str, Any]) -> str:
+    data, protocol = comparison["data"], comparison["protocol"]
+    split = f"{protocol['folds']} random folds" if protocol["split"] == "folds" else protocol["split_in_words"]
+    if protocol["test_share"] is not None:
+        split += f", {protocol['test_share']:.0%}"
+    return f"{data['source']}: {counts(data)}; {split}, seed {protocol['seed']}"
+
+
+def _shown(comparison: dict[str, Any]) -> list[str]:
+    """Return the measures that a table has room for; the JSON object has all."""
+    protocol = comparison["protocol"]
+    k = protocol["k"][0]
+    errors = [result["measures"]["rmse"] for result in comparison["results"] if "rmse" in result["measures"]]
+    has_errors = any(error["mean"] is not None for error in errors)
+    names = [*(("rmse", "mae") if has_errors else ()), f"ndcg@{k}", f"recall@{k}", f"coverage@{k}"]
+    if protocol["sampled_negatives"] is not None:
+        left_out = {"mae", f"coverage@{k}"}
+        names = [name for name in names if name not in left_out]
+        names.append(f"sampled{protocol['sampled_negatives']}_hit_rate@{k}")
+    return names
+
+
+def _row(result: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
+    from service.training.evaluation.measures.prediction_error import RATING_MEASURES, shown
+
+    row = {"algorithm": result["label"]}
+    for name in names:
+        measure = result["measures"].get(name)
+        text = shown if name in RATING_MEASURES else "{:.4f}".format
+        if measure is None or measure["mean"] is None:
+            row[name] = "-"
+        elif measure["ci95"] is None or name.startswith("coverage"):
+            row[name] = text(measure["mean"])
+        else:
+            low, high = measure["ci95"]
+            row[name] = f"{text(measure['mean'])} ±{text((high - low) / 2)}"
+    if result["failed"] is not None:
+        return row | dict.fromkeys(("fit_s", "predict_s", "model_mib", "peak_mib"), "-")
+    return row | {
+        "fit_s": f"{result['fit_s']:.2f}",
+        "predict_s": "-" if result["predict_s"] is None else f"{result['predict_s']:.2f}",
+        "model_mib": f"{result['model_bytes'] / _MEBIBYTE:.1f}",
+        "peak_mib": f"{result['peak_bytes'] / _MEBIBYTE:.0f}",
+    }
+
+
+def _verdicts(comparison: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """Say of each compared measure who is best, and who cannot be told from it."""
+    said = []
+    for name in names:
+        pairs = [pair for pair in comparison["comparisons"] if pair["measure"] == name]
+        means = {
+            result["label"]: result["measures"][name]["mean"]
+            for result in comparison["results"]
+            if name in result["measures"]
+        }
+        if not pairs or None in means.values():
+            continue
+        best = (min if name in {"rmse", "mae"} else max)(means, key=lambda label: means[label])
+        equal = [
+            (pair["b"] if pair["a"] == best else pair["a"])
+            for pair in pairs
+            if best in {pair["a"], pair["b"]} and pair["p_holm"] >= _SIGNIFICANT
+        ]
+        others = f"not surely better than {', '.join(equal)}" if equal else "surely better than all others"
+        said.append(f"{name}: {best} is best, {others} (5 %, Holm)")
+    return said
+
+
+def _remarks(comparison: dict[str, Any], names: Sequence[str]) -> list[str]:
+    return [*_verdicts(comparison, names), *(f"note: {note}" for note in comparison["notes"])]
+
+
+def _lines(comparison: dict[str, Any]) -> list[str]:
+    names = _shown(comparison)
+    rows = [_row(result, names) for result in comparison["results"]]
+    lines = ["  ".join(f"{name} {text}" for name, text in row.items()) for row in rows]
+    return [_headline(comparison), *lines, *_remarks(comparison, names)]
+
+
+def _print_table(comparison: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    names = _shown(comparison)
+    rows = [_row(result, names) for result in comparison["results"]]
+    out = console()
+    out.print(Text(_headline(comparison)))
+    print(table(list(rows[0]), [list(row.values()) for row in rows], left=(0,), gap=" "), flush=True)
+    for line in _remarks(comparison, names):
+        out.print(Text(line))

@@ -1,0 +1,98 @@
+"""`recollect models`: the published versions, what each is, and which one is served."""
+
+import json
+import sys
+from typing import Any, Final
+
+from ops.console.table import table
+from service.config import Config
+from service.errors import ModelError, ModelMissing
+from service.models import artefact
+from service.models.publication import account
+from service.models.publication import activate as activate_version
+
+_COLUMNS: Final = {
+    "version": "version",
+    "users": "n_users",
+    "items": "n_items",
+    "rmse": "rmse",
+    "ndcg@10": "ndcg@10",
+    "data": "source",
+}
+
+
+def show_all(config: Config, *, as_json: bool) -> int:
+    """List every version, oldest first, the active one marked; its name says when it was made."""
+    active = _active_or_none(config)
+    rows = [_row(config, version, active) for version in artefact.versions(config.models_dir)]
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return 0
+    if not rows:
+        print(f"No model is published in {config.models_dir}; make one with: recollect train --data PATH")
+        return 0
+    cells = [[_text(row.get(name)) for name in _COLUMNS.values()] for row in map(_marked, rows)]
+    print(table(list(_COLUMNS), cells, left=range(len(_COLUMNS))))
+    return 0
+
+
+def show(config: Config, version: str | None) -> int:
+    """Print one manifest; the active version's where none is named."""
+    name = artefact.active_version(config.models_dir) if version is None else version
+    if name is None:
+        raise ModelMissing(f"no model is active in {config.models_dir}; name one, or see: recollect models list")
+    manifest = artefact.read_manifest(artefact.directory_of(config.models_dir, name))
+    print(json.dumps(manifest, indent=2, ensure_ascii=False))
+    return 0
+
+
+def activate(config: Config, version: str, *, as_json: bool) -> int:
+    """Check a version and make running replicas serve it."""
+    before = _active_or_none(config)
+    activate_version(config.models_dir, version)
+    account(config.security_dir, version, by="recollect models activate")
+    if as_json:
+        print(json.dumps({"active": version, "before": before}))
+    else:
+        print(
+            f"{version} is active; running replicas swap it in within a second."
+            + (f" Before: {before}." if before else "")
+        )
+    return 0
+
+
+def _active_or_none(config: Config) -> str | None:
+    try:
+        return artefact.active_version(config.models_dir)
+    except ModelError as error:
+        # A broken ACTIVE is what an activation mends, and a list helps to choose which.
+        print(f"{error}.", file=sys.stderr)
+        return None
+
+
+def _row(config: Config, version: str, active: str | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"version": version, "active": version == active}
+    try:
+        manifest = artefact.read_manifest(config.models_dir / version)
+    except ModelError as error:
+        return {**row, "refused": str(error)}
+    row |= {name: manifest.get(name) for name in ("algorithm", "created", "n_users", "n_items", "measures")}
+    for name, part, key in (
+        ("rmse", "measures", "rmse"),
+        ("ndcg@10", "measures", "ndcg@10"),
+        ("source", "data", "source"),
+    ):
+        described = manifest.get(part)
+        row[name] = described.get(key) if isinstance(described, dict) else None
+    return row
+
+
+def _marked(row: dict[str, Any]) -> dict[str, Any]:
+    refused = {"source": f"refused: {row['refused']}"} if "refused" in row else {}
+    return {**row, **refused, "version": f"{'*' if row['active'] else ' '} {row['version']}"}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,156 @@
+"""`recollect train`: from data to a published, active model, with what was met on the way."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ops.console.counts import counts, kind
+from ops.console.progress import Stages
+from ops.console.refusal import HELD_BACK
+from service.config import Config
+from service.training import pipeline
+from service.training.data.data_request import DataRequest
+from service.training.interactions import ReadReport
+
+if TYPE_CHECKING:
+    from service.training.interactions import Interactions
+
+
+def train(
+    config: Config,
+    *,
+    data: str | DataRequest,
+    algorithm: str | None = None,
+    settings: Sequence[str] = (),
+    scale: str | None = None,
+    seed: int = 0,
+    activate: bool | None = None,
+    threads: int = 0,
+    as_json: bool = False,
+) -> int:
+    """Train, publish and activate a model; print a summary, or its manifest as JSON.
+
+    Args:
+        config: where models are published.
+        data: what to read, see `service.training.data.datasets.read`.
+        algorithm: its name; None for one that suits the data.
+        settings: `key=value` texts.
+        scale: the least and the largest rating, as LOW:HIGH; None for what is known or found.
+        seed: decides everything random.
+        activate: True to serve the new version in any case, False never to; None unless it is much worse.
+        threads: how many cores to use at most; 0 for all.
+        as_json: print the manifest instead of the summary.
+
+    Returns:
+        0; `HELD_BACK`, which is 3, if the version was published and not activated because it is much worse.
+
+    Raises:
+        RecollectError: the input is refused, or the run failed.
+    """
+    from service.models.rating_scale import RatingScale
+    from service.training.algorithms.kernels.threads import limit
+
+    declared = None if scale is None else RatingScale.parse(scale, "--scale")
+    started_s = time.monotonic()
+    read: list[Interactions] = []
+    with Stages() as progress, limit(threads):
+        manifest = pipeline.train(
+            config,
+            data=data,
+            algorithm=algorithm,
+            settings=settings,
+            scale=declared,
+            seed=seed,
+            activate=activate,
+            progress=progress,
+            on_read=read.append,
+        )
+    for line in complaints(read[0].report):
+        print(line, file=sys.stderr)
+    held_back = manifest["measures"]["held_back"]
+    if as_json:
+        print(json.dumps(manifest, indent=2, ensure_ascii=False))
+    else:
+        for line in _summary(
+            manifest, models_dir=config.models_dir, activate=activate, took_s=time.monotonic() - started_s
+        ):
+            print(line)
+    if held_back is None or activate is not None:
+        return 0
+    sys.stdout.flush()
+    print(f"recollect: {held_back_sentence(manifest)}", file=sys.stderr)
+    return HELD_BACK
+
+
+def held_back_sentence(manifest: dict[str, Any]) -> str:
+    """Say that a version was not activated, why, and how it can be all the same."""
+    version = manifest["version"]
+    return (
+        f"{version} was published and not activated: {manifest['measures']['held_back']}. What was active stays; serve "
+        f"the new one all the same with: recollect models activate {version} (or train with --activate)"
+    )
+
+
+def complaints(report: ReadReport) -> list[str]:
+    """Return one line for each thing about the data that a person should know of."""
+    lines = list(report.columns)
+    if report.n_bad_rows:
+        are = "is bad and was" if report.n_bad_rows == 1 else "are bad and were"
+        lines.append(f"{report.n_bad_rows:,} of {report.n_rows:,} rows {are} left out, such as:")
+        lines += [f"  {example}" for example in report.bad_examples]
+    if report.n_duplicates:
+        rows = "row was" if report.n_duplicates == 1 else "rows were"
+        lines.append(f"{report.n_duplicates:,} {rows} left out for a later one of the same user and item.")
+    return [*lines, *report.notes]
+
+
+def is_active(manifest: dict[str, Any], activate: bool | None) -> bool:  # noqa: FBT001  # what was asked for
+    """Say whether a training activated what it published, given what was asked for."""
+    return bool(activate or (activate is None and manifest["measures"]["held_back"] is None))
+
+
+def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | None, took_s: float) -> list[str]:
+    from service.training.evaluation.measures.prediction_error import shown
+
+    data, measures = manifest["data"], manifest["measures"]
+    reached = ", ".join(
+        f"{name if '@' in name else name.upper()} {shown(value)}"
+        for name, value in measures.items()
+        if isinstance(value, float)
+    )
+    measured = (
+        f"On {measures['holdout']['n']:,} {kind(data)} held out: {reached}.{_against_simple(measures)}"
+        if reached
+        else f"Not measured: there are too few {kind(data)} to hold any out."
+    )
+    held_back = measures["held_back"]
+    if is_active(manifest, activate):
+        state = "It is active; the replicas that run on it swap it in within a second."
+        if held_back is not None:
+            state += f" It was activated as you asked, though {held_back}."
+    else:
+        state = f"It is not active; activate it with: recollect models activate {manifest['version']}"
+    return [
+        f"Read {data['source']}: {counts(data)}.",
+        measured,
+        f"Published {manifest['version']} in {models_dir} after {took_s:.1f} s. {state}",
+    ]
+
+
+def _against_simple(measures: dict[str, Any]) -> str:
+    """Say so if a model did worse than one that has learnt nothing of users."""
+    from service.training.evaluation.measures.prediction_error import is_above, shown
+
+    simple = measures["baseline"] or {}
+    if measures["rmse"] is not None and "rmse" in simple and is_above(measures["rmse"], simple["rmse"]):
+        return f" That is worse than the mean rating alone, whose RMSE is {shown(simple['rmse'])}."
+    lists = measures["ndcg@10"]
+    if lists is not None and "ndcg@10" in simple and lists < simple["ndcg@10"]:
+        reached = f"a list by popularity, whose NDCG@10 is {shown(simple['ndcg@10'])}"
+        if measures["rmse"] is None:
+            return f" That is worse than {reached}."
+        return f" Its lists are worse than {reached}: for better lists train an algorithm that ranks, such as ials."
+    return ""

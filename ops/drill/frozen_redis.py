@@ -1,0 +1,149 @@
+"""Does a Redis that stands still slow recommendations down? Pairs of runs, one with it frozen and one without (R20).
+
+The invariant: both runs of a pair follow each other at once, in an order that changes from pair to pair, so that what
+the machine does meanwhile falls on both; what is judged is the median of the pairs' ratios.
+"""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ops.drill.drill_load import Load, Sample
+from ops.drill.faults.fault import Strike
+from ops.drill.faults.promise import Promise
+from ops.drill.faults.signal_faults import freeze
+from ops.drill.figures import answers
+from ops.drill.ledger import Ledger
+from ops.drill.system import REDIS, System
+from ops.load.population import Target
+from service.errors import RunError
+
+P50_LIMIT, P99_LIMIT = 1.05, 1.25
+# Both runs of a pair begin after the system has got used to the change.
+_SETTLE_S = 3.0
+_PROMISE = Promise(text="no request fails")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Latencies of lists in milliseconds, with Redis running and frozen, and the requests that failed in both."""
+
+    running_p50_ms: float
+    running_p99_ms: float
+    frozen_p50_ms: float
+    frozen_p99_ms: float
+    failed: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All pairs."""
+
+    pairs: tuple[Pair, ...]
+
+    @property
+    def p50_ratio(self) -> float:
+        """The median over the pairs of frozen to running."""
+        return statistics.median(pair.frozen_p50_ms / pair.running_p50_ms for pair in self.pairs)
+
+    @property
+    def p99_ratio(self) -> float:
+        """The median over the pairs of frozen to running."""
+        return statistics.median(pair.frozen_p99_ms / pair.running_p99_ms for pair in self.pairs)
+
+    @property
+    def ok(self) -> bool:
+        """Whether both ratios are within their limits, and nothing failed."""
+        within = self.p50_ratio <= P50_LIMIT and self.p99_ratio <= P99_LIMIT
+        return within and not any(pair.failed for pair in self.pairs)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `chaos --compare-telemetry --json` prints."""
+        return {
+            "ok": self.ok,
+            "p50_ratio": round(self.p50_ratio, 4),
+            "p99_ratio": round(self.p99_ratio, 4),
+            "pairs": [asdict(pair) for pair in self.pairs],
+        }
+
+    def as_lines(self) -> list[str]:
+        """Return the comparison as plain lines."""
+        lines = [
+            f"pair {number}: p50 {pair.running_p50_ms:.2f} ms running, {pair.frozen_p50_ms:.2f} ms frozen; "
+            f"p99 {pair.running_p99_ms:.2f} ms running, {pair.frozen_p99_ms:.2f} ms frozen; {pair.failed} failed"
+            for number, pair in enumerate(self.pairs, 1)
+        ]
+        return [
+            *lines,
+            (
+                f"frozen to running, median: p50 {self.p50_ratio:.3f} (at most {P50_LIMIT}), "
+                f"p99 {self.p99_ratio:.3f} (at most {P99_LIMIT}): {'PASS' if self.ok else 'BREACH'}"
+            ),
+        ]
+
+
+async def compare(
+    system: System,
+    target: Target,
+    *,
+    pairs: int,
+    run_s: float,
+    rate_rps: float,
+    seed: int,
+    say: Callable[[str], None],
+) -> Comparison:
+    """Measure.
+
+    Args:
+        system: the installation, with a Redis of its own.
+        target: where it answers.
+        pairs: how many.
+        run_s: of one run; a pair takes two and a little.
+        rate_rps: requests per second.
+        seed: of the load.
+        say: told of every pair.
+
+    Raises:
+        RunError: nothing answers, or a run had no list.
+    """
+    start_s = time.monotonic()
+    found: list[Pair] = []
+    strike = Strike(0.0, (REDIS,), run_s, 0.0)
+    async with Load(target, system.home / "models", rate_rps, seed, start_s, Ledger()) as load:
+
+        async def running() -> list[Sample]:
+            return await _samples(load, start_s, run_s)
+
+        async def frozen() -> list[Sample]:
+            async with freeze(system, strike):
+                return await _samples(load, start_s, run_s)
+
+        for index in range(pairs):
+            if index % 2:
+                with_redis, without = await running(), await frozen()
+            else:
+                without, with_redis = await frozen(), await running()
+            found.append(_pair(with_redis, without))
+            say(Comparison(tuple(found)).as_lines()[index])
+    return Comparison(tuple(found))
+
+
+async def _samples(load: Load, start_s: float, run_s: float) -> list[Sample]:
+    """Return the requests for lists of one run, as far as they were answered by its end."""
+    await asyncio.sleep(_SETTLE_S)
+    from_s = time.monotonic() - start_s
+    await asyncio.sleep(run_s)
+    to_s = time.monotonic() - start_s
+    return [sample for sample in load.samples if from_s <= sample.at_s < to_s and sample.kind == "recommend"]
+
+
+def _pair(running: Sequence[Sample], frozen: Sequence[Sample]) -> Pair:
+    both = [answers(samples, _PROMISE) for samples in (running, frozen)]
+    p50s, p99s = [one.p50_ms for one in both], [one.p99_ms for one in both]
+    if p50s[0] is None or p50s[1] is None or p99s[0] is None or p99s[1] is None:
+        raise RunError("A run of the comparison had no answered list.")
+    failed = sum(sum(one.failures.values()) for one in both)
+    return Pair(p50s[0], p99s[0], p50s[1], p99s[1], failed)

@@ -1,0 +1,1 @@
+"""The load generator: pacing, attack, traffic, outcome, summary, report."""

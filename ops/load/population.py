@@ -1,0 +1,172 @@
+"""Which users and items a load test is about: from a file, the model that is served, or the running service itself.
+
+The invariant: every id comes from one named source, and the report names it; ids are never invented as known ones.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ops.load.http_connection import Broken, Client
+from service.errors import DataError, ModelError, RunError
+
+_PROBED_USERS = 200
+_PROBES_AT_ONCE = 8
+_POPULAR_ITEMS = 500
+_DISCOVERY_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Population:
+    """The ids a test draws from, and where they were read; `users` may be empty, `items` never."""
+
+    users: tuple[str, ...]
+    items: tuple[str, ...]
+    users_from: str
+    items_from: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """The service under test, as its URL names it.
+
+    Attributes:
+        base_path: what comes before the routes of the API, without a slash at its end.
+        key: the API key to present, or None.
+    """
+
+    host: str
+    port: int
+    base_path: str
+    key: str | None = field(default=None, repr=False)
+
+    @property
+    def headers(self) -> str:
+        """The lines of a request's head that say whom it is for and with which key (RFC 9110 section 7.2)."""
+        key = "" if self.key is None else f"Authorization: Bearer {self.key}\r\n"
+        return f"Host: {_bracketed(self.host)}:{self.port}\r\n{key}"
+
+    def __str__(self) -> str:
+        return f"http://{_bracketed(self.host)}:{self.port}{self.base_path}"
+
+
+async def discover(client: Client, target: Target, ids_file: Path | None, models_dir: Path) -> Population:
+    """Find ids to ask about; also finds out whether anything answers at all.
+
+    Args:
+        client: connections to the target.
+        target: the service under test.
+        ids_file: lines of `user[,item]`, which win over everything else.
+        models_dir: where models are published on this machine; used if the served version is one of them.
+
+    Raises:
+        DataError: the file cannot be read or names no user.
+        RunError: nothing answers at the target, or it names no items.
+    """
+    try:
+        async with asyncio.timeout(_DISCOVERY_TIMEOUT_S):
+            model = await _get(client, target, "/v1/model")
+            if ids_file is not None:
+                users, items = read_ids(ids_file)
+                users_from = items_from = f"the file {ids_file}"
+            elif (local := await asyncio.to_thread(_published, models_dir, str(model.get("version", "")))) is not None:
+                users, items = local
+                users_from = items_from = f"the served model {model['version']} in {models_dir}"
+            else:
+                users, items = await _probed_users(client, target), ()
+                users_from = f"probing the ids 1 to {_PROBED_USERS}" if users else "nowhere: none is known"
+                items_from = ""
+            if not items:
+                items, items_from = await _popular_items(client, target), "GET /v1/popular of the service"
+    except TimeoutError:
+        raise RunError(f"{target} did not answer within {_DISCOVERY_TIMEOUT_S:g} s.") from None
+    return Population(users, items, users_from, items_from)
+
+
+def read_ids(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read a file of `user[,item]` lines; a first line beginning with `user` is a heading.
+
+    Returns:
+        The different user ids and the different item ids, in order of appearance.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, or names no user.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The ids file {path} cannot be read: {error}.") from error
+    if lines and lines[0].split(",")[0].strip().lower() in {"user", "user_id", "userid"}:
+        del lines[0]
+    users: dict[str, None] = {}
+    items: dict[str, None] = {}
+    for line in lines:
+        user_id, _, rest = line.partition(",")
+        item_id = rest.partition(",")[0]
+        if user_id.strip():
+            users[user_id.strip()] = None
+        if item_id.strip():
+            items[item_id.strip()] = None
+    if not users:
+        raise DataError(f"The ids file {path} names no user; its lines are to be user[,item].")
+    return tuple(users), tuple(items)
+
+
+def _published(models_dir: Path, version: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the users and items of a version published here, or None if it is not here or not sound."""
+    from service.models import artefact
+
+    if version not in artefact.versions(models_dir):
+        return None
+    try:
+        snapshot = artefact.load(models_dir / version)
+    except ModelError:
+        return None
+    return tuple(snapshot.users.id_of), tuple(snapshot.items.id_of)
+
+
+async def _probed_users(client: Client, target: Target) -> tuple[str, ...]:
+    """Return those of the first numeric ids that get personal recommendations."""
+    gate = asyncio.Semaphore(_PROBES_AT_ONCE)
+
+    async def is_known(user_id: str) -> bool:
+        async with gate:
+            body = await _get(client, target, f"/v1/recommendations/{user_id}?n=1")
+        return any(item.get("source") == "personal" for item in body.get("items", ()))
+
+    candidates = [str(number) for number in range(1, _PROBED_USERS + 1)]
+    known = await asyncio.gather(*map(is_known, candidates))
+    return tuple(user_id for user_id, yes in zip(candidates, known, strict=True) if yes)
+
+
+async def _popular_items(client: Client, target: Target) -> tuple[str, ...]:
+    body = await _get(client, target, f"/v1/popular?n={_POPULAR_ITEMS}")
+    items = tuple(str(item["item_id"]) for item in body.get("items", ()))
+    if not items:
+        raise RunError(f"{target} names no popular items, so there is nothing to report events about.")
+    return items
+
+
+async def _get(client: Client, target: Target, path: str) -> dict[str, Any]:
+    wire = f"GET {target.base_path}{path} HTTP/1.1\r\n{target.headers}Accept: application/json\r\n\r\n"
+    answer = await client.exchange(wire.encode())
+    if isinstance(answer, Broken):
+        raise RunError(f"Nothing answers at {target}: {answer.detail}.")
+    if answer.status in {401, 403}:
+        raise RunError(f"{target} asks for an API key with the scope recommend (GET {path}): give one with --key-file.")
+    if answer.status != 200:
+        raise RunError(f"{target} answered GET {path} with status {answer.status}; is it Recollect, and is it ready?")
+    try:
+        body = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        body = None
+    if not isinstance(body, dict):
+        raise RunError(f"{target} answered GET {path} with something that is not a JSON object; is it Recollect?")
+    return body
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,185 @@
+"""Outcomes folded into figures; pure.
+
+The invariant: requests = answered + failed, in the whole and in every kind, and folding in any order or merging parts
+gives the same figures. A percentile is never below the true one and above it by less than 1/1024.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Self
+
+from ops.load.outcome import Kind, Outcome
+
+_SUB_BITS = 11  # 2048 buckets per doubling's start; relative width below 1/1024
+
+
+class Histogram:
+    """Counts of durations in buckets of constant relative width, as HdrHistogram has them, in whole microseconds."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self.count = 0
+        self.max_s = 0.0
+
+    def add(self, duration_s: float) -> None:
+        """Count one duration of 0 s or more."""
+        self._counts[_bucket(math.ceil(duration_s * 1e6))] += 1
+        self.count += 1
+        self.max_s = max(self.max_s, duration_s)
+
+    def merge(self, other: Self) -> None:
+        """Add another histogram's counts to this one."""
+        self._counts.update(other._counts)
+        self.count += other.count
+        self.max_s = max(self.max_s, other.max_s)
+
+    def percentile_s(self, share: float) -> float | None:
+        """Return the least duration that at least this share of the counted ones does not exceed.
+
+        Args:
+            share: above 0, at most 1.
+
+        Returns:
+            Seconds, rounded up to the bucket's upper edge but never above the greatest; None if nothing was counted.
+        """
+        # Rounding guards against 0.999 * 1000 being 999.0000000000001.
+        rank = math.ceil(round(share * self.count, 6))
+        seen = 0
+        for bucket in sorted(self._counts):
+            seen += self._counts[bucket]
+            if seen >= rank:
+                return min(_upper_edge(bucket) / 1e6, self.max_s)
+        return None
+
+    def count_within(self, limit_s: float) -> int:
+        """Return how many durations lie in buckets that end at or below limit_s."""
+        return sum(n for bucket, n in self._counts.items() if min(_upper_edge(bucket) / 1e6, self.max_s) <= limit_s)
+
+
+def _bucket(value_us: int) -> int:
+    """Number the buckets so that their order is the order of values."""
+    shift = max(value_us.bit_length() - _SUB_BITS, 0)
+    return (shift << _SUB_BITS) + (value_us >> shift)
+
+
+def _upper_edge(bucket: int) -> int:
+    """Return the greatest value of a bucket, in µs."""
+    shift, base = bucket >> _SUB_BITS, bucket & ((1 << _SUB_BITS) - 1)
+    return ((base + 1) << shift) - 1
+
+
+@dataclass
+class Tally:
+    """The figures of one kind of request.
+
+    Attributes:
+        requests: finished, answered or failed.
+        latency: of the answered ones only: a refused connection is quick, and must not look like a quick answer.
+        failures: failed requests by cause.
+        examples: the first failure of each cause, in words.
+        retries: requests that were sent again, by the cause of the first failure.
+        rungs: degraded but good answers, by the rung they named.
+        shortfalls: good lists that were shorter than asked for and said so.
+        events: feedback events accepted.
+    """
+
+    requests: int = 0
+    latency: Histogram = field(default_factory=Histogram)
+    failures: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    retries: Counter[str] = field(default_factory=Counter)
+    rungs: Counter[str] = field(default_factory=Counter)
+    shortfalls: int = 0
+    events: int = 0
+
+    @property
+    def failed(self) -> int:
+        """Requests without a good answer."""
+        return self.failures.total()
+
+    def add(self, outcome: Outcome) -> None:
+        """Fold one outcome in."""
+        self.requests += 1
+        if outcome.healed is not None:
+            self.retries[outcome.healed] += 1
+        if outcome.failure is not None:
+            self.failures[outcome.failure] += 1
+            self.examples.setdefault(outcome.failure, outcome.detail or outcome.failure)
+            return
+        self.latency.add(outcome.latency_s)
+        self.shortfalls += outcome.shortfall
+        self.events += outcome.events
+        if outcome.degraded is not None:
+            self.rungs[outcome.degraded] += 1
+
+    def merge(self, other: "Tally") -> None:
+        """Fold another tally in."""
+        self.requests += other.requests
+        self.latency.merge(other.latency)
+        self.failures.update(other.failures)
+        self.examples = {**other.examples, **self.examples}
+        self.retries.update(other.retries)
+        self.rungs.update(other.rungs)
+        self.shortfalls += other.shortfalls
+        self.events += other.events
+
+
+class Summary:
+    """One attack's figures so far."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[Kind, Tally] = {}
+        self.users: Counter[str] = Counter()
+        self.lag = Histogram()
+
+    def add(self, outcome: Outcome) -> None:
+        """Fold one outcome in."""
+        self.kinds.setdefault(outcome.kind, Tally()).add(outcome)
+        self.users[outcome.user_class] += 1
+        self.lag.add(outcome.lag_s)
+
+    def merge(self, other: "Summary") -> None:
+        """Fold another summary in, as if its outcomes had been added here."""
+        for kind, tally in other.kinds.items():
+            self.kinds.setdefault(kind, Tally()).merge(tally)
+        self.users.update(other.users)
+        self.lag.merge(other.lag)
+
+    def total(self) -> Tally:
+        """Return the figures over all kinds."""
+        total = Tally()
+        for kind in sorted(self.kinds):
+            total.merge(self.kinds[kind])
+        return total
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What a run must reach; None is no objective.
+
+    Attributes:
+        p99_ms: at least 99 % of all requests must be answered, well, within this time; a failed request was not.
+        max_failures: the most requests that may fail.
+    """
+
+    p99_ms: float | None = None
+    max_failures: int | None = None
+
+    def missed(self, summary: Summary) -> list[str]:
+        """Return one sentence per objective that was missed."""
+        total = summary.total()
+        sentences: list[str] = []
+        if self.p99_ms is not None:
+            in_time = total.latency.count_within(self.p99_ms / 1e3)
+            if total.requests == 0 or in_time < math.ceil(round(0.99 * total.requests, 6)):
+                sentences.append(
+                    f"The objective --p99-ms {self.p99_ms:g} was missed: {in_time} of {total.requests} requests were "
+                    "answered in that time, 99 % were asked for."
+                )
+        if self.max_failures is not None and total.failed > self.max_failures:
+            sentences.append(
+                f"The objective --max-failures {self.max_failures} was missed: {total.failed} of {total.requests} "
+                "requests failed."
+            )
+        return sentences

@@ -1,0 +1,197 @@
+"""Who asks for what: the requests of a load test and what a good answer to each is; pure.
+
+The invariant: nothing here waits or looks at a clock; all chance comes from one generator, so a seed gives the same
+users, kinds and events. Only the lists that feedback refers to depend on what the service answered before.
+"""
+
+import itertools
+import random
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from ops.load.http_connection import Answer
+from ops.load.outcome import Kind, UserClass
+from ops.load.population import Population
+
+LIST_LENGTH = 10
+MAX_EVENTS = 20
+_ZIPF_EXPONENT = 1.1
+_UNKNOWN_USERS = 10_000
+_REMEMBERED_LISTS = 512
+# What people do with a list, per hundred: mostly see it, seldom rate it.
+_EVENT_TYPES = {"impression": 40, "view": 25, "click": 20, "rating": 10, "purchase": 3, "dismiss": 2}
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the requests, each from 0 to 1; the three of users sum to 1.
+
+    Attributes:
+        feedback: of requests that report events; the others ask for a list.
+        known: of requests about a user of the training data, drawn evenly.
+        unknown: about users nobody has heard of.
+        hot: about users of the training data drawn by a Zipf law, so that a few come up again and again.
+    """
+
+    feedback: float = 0.15
+    known: float = 0.6
+    unknown: float = 0.1
+    hot: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it goes over the wire, and what a good answer to it holds.
+
+    Attributes:
+        expected: the items of a list, or the events to be accepted.
+    """
+
+    kind: Kind
+    user_class: UserClass
+    user_id: str
+    wire: bytes
+    expected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an answer is worth; `failure` is None for a good one."""
+
+    failure: str | None = None
+    detail: str | None = None
+    degraded: str | None = None
+    shortfall: bool = False
+    events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A list that feedback may refer to."""
+
+    user_class: UserClass
+    user_id: str
+    recommendation_id: str
+    item_ids: tuple[str, ...]
+
+
+class Traffic:
+    """The stream of requests of one test.
+
+    Args:
+        headers: lines of every request's head, each with its line break: Host, and a key where one is needed.
+        base_path: what comes before the routes of the API, without a slash at its end.
+        run_id: makes idempotency keys and unknown users of this run its own, `[A-Za-z0-9_-]{1,40}`.
+    """
+
+    def __init__(
+        self, population: Population, mix: Mix, rng: random.Random, *, headers: str, base_path: str, run_id: str
+    ) -> None:
+        self._population = population
+        self._mix = mix
+        self._rng = rng
+        self._head = f"{headers}User-Agent: recollect-loadtest\r\nAccept: application/json\r\n"
+        self._base_path = base_path
+        self._run_id = run_id
+        self._keys = itertools.count()
+        self._served: deque[_Served] = deque(maxlen=_REMEMBERED_LISTS)
+        # The hot users must not be those that the file or the model happens to name first.
+        self._ranked = rng.sample(population.users, len(population.users))
+        ranks = range(1, len(self._ranked) + 1)
+        self._rank_weights = list(itertools.accumulate(rank**-_ZIPF_EXPONENT for rank in ranks))
+
+    def next(self) -> Request:
+        """Return the next request."""
+        if self._rng.random() < self._mix.feedback:
+            return self._feedback()
+        user_class, user_id = self._user()
+        path = f"{self._base_path}/v1/recommendations/{quote(user_id, safe='')}?n={LIST_LENGTH}"
+        return Request(
+            "recommend", user_class, user_id, f"GET {path} HTTP/1.1\r\n{self._head}\r\n".encode(), LIST_LENGTH
+        )
+
+    def judge(self, request: Request, answer: Answer) -> Verdict:
+        """Say what an answer is worth, and remember a served list for feedback to come."""
+        wanted_status = 200 if request.kind == "recommend" else 202
+        if answer.status != wanted_status:
+            excerpt = answer.body[:200].decode("utf-8", "replace")
+            return Verdict(f"status_{answer.status}", f"{request.kind} was answered {answer.status}: {excerpt}")
+        try:
+            body = orjson.loads(answer.body)
+        except orjson.JSONDecodeError as error:
+            return Verdict("body", f"{request.kind} was answered with something that is not JSON: {error}")
+        if not isinstance(body, dict):
+            return Verdict("body", f"{request.kind} was answered with JSON that is no object")
+        if request.kind == "feedback":
+            if body.get("accepted") != request.expected:
+                return Verdict("body", f"{request.expected} events were sent, {body.get('accepted')!r} accepted")
+            return Verdict(events=request.expected)
+        wrong = _fault_of_list(request, body)
+        if wrong is not None:
+            return Verdict("body", wrong)
+        degraded = body.get("degraded") or answer.headers.get("x-degraded")
+        if body["recommendation_id"] is not None and body["items"]:
+            item_ids = tuple(item["item_id"] for item in body["items"])
+            self._served.append(_Served(request.user_class, request.user_id, body["recommendation_id"], item_ids))
+        return Verdict(degraded=degraded, shortfall=body.get("shortfall") is not None)
+
+    def _user(self) -> tuple[UserClass, str]:
+        draw = self._rng.random()
+        if not self._ranked or draw < self._mix.unknown:
+            return "unknown", f"{self._run_id}-{self._rng.randrange(_UNKNOWN_USERS)}"
+        if draw < self._mix.unknown + self._mix.hot:
+            return "hot", self._rng.choices(self._ranked, cum_weights=self._rank_weights)[0]
+        return "known", self._rng.choice(self._population.users)
+
+    def _feedback(self) -> Request:
+        count = self._rng.randint(1, MAX_EVENTS)
+        if self._served:
+            served = self._served[self._rng.randrange(len(self._served))]
+            user_class, user_id = served.user_class, served.user_id
+            events = [self._event_about(served) for _ in range(count)]
+        else:
+            user_class, user_id = self._user()
+            events = [self._event(user_id, self._rng.choice(self._population.items)) for _ in range(count)]
+        body = orjson.dumps({"events": events})
+        head = (
+            f"POST {self._base_path}/v1/events HTTP/1.1\r\n{self._head}Content-Type: application/json\r\n"
+            f"Idempotency-Key: {self._run_id}-{next(self._keys):08d}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return Request("feedback", user_class, user_id, head.encode() + body, count)
+
+    def _event_about(self, served: _Served) -> dict[str, Any]:
+        position = self._rng.randrange(len(served.item_ids))
+        event = self._event(served.user_id, served.item_ids[position])
+        return event | {"recommendation_id": served.recommendation_id, "position": position}
+
+    def _event(self, user_id: str, item_id: str) -> dict[str, Any]:
+        (type_,) = self._rng.choices(list(_EVENT_TYPES), weights=list(_EVENT_TYPES.values()))
+        event: dict[str, Any] = {"type": type_, "user_id": user_id, "item_id": item_id}
+        return event | {"value": float(self._rng.randint(1, 5))} if type_ == "rating" else event
+
+
+def _fault_of_list(request: Request, body: dict[str, Any]) -> str | None:
+    """Return what is wrong with a list answered with 200, or None."""
+    items = body.get("items")
+    if not isinstance(items, list) or not all(
+        isinstance(item, dict) and isinstance(item.get("item_id"), str) for item in items
+    ):
+        return "the answer has no list of items with ids"
+    item_ids = [item["item_id"] for item in items]
+    if len(set(item_ids)) != len(item_ids):
+        return "the list names an item twice"
+    if body.get("degraded") == "static":
+        # nginx's last rung is one list for everybody: of no user, under no id, as long as it was published.
+        body.setdefault("recommendation_id", None)
+        return None if items else "the static list is empty"
+    if body.get("user_id") != request.user_id:
+        return f"the answer to user {request.user_id!r} is about user {body.get('user_id')!r}"
+    if not isinstance(body.get("recommendation_id"), str):
+        return "the list has no recommendation_id"
+    if len(items) > request.expected or (len(items) < request.expected and body.get("shortfall") is None):
+        return f"{request.expected} items were asked for, {len(items)} came and no shortfall was stated"
+    return None

@@ -1,0 +1,83 @@
+"""A stretch of time by which events are chosen: from one moment to another, by when the service received them.
+
+Invariant: a period is half open, so that periods that touch share no event; a date as its end takes in that whole day.
+Times are compared as text, which is right because every `received_at` is UTC with milliseconds.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from service.errors import UsageError
+from telemetry.ids import rfc3339_ms
+
+_DATE_LENGTH: Final = len("2026-11-21")
+_MIDNIGHT: Final = "T00:00:00.000Z"
+
+
+@dataclass(frozen=True)
+class Period:
+    """What is asked for.
+
+    Attributes:
+        start: The first moment, RFC 3339 in UTC; None for no start.
+        end: The first moment that does not belong to it; None for no end.
+    """
+
+    start: str | None = None
+    end: str | None = None
+
+    @classmethod
+    def parse(cls, start: str | None, end: str | None) -> "Period":
+        """Read what was typed.
+
+        Args:
+            start: A date or an RFC 3339 time, or None.
+            end: The same; a date is the last day, a time the first moment after.
+
+        Raises:
+            UsageError: One of them is neither, or the period is empty.
+        """
+        period = cls(
+            None if start is None else moment("--from", start), None if end is None else moment("--to", end, days=1)
+        )
+        if period.start is not None and period.end is not None and period.start >= period.end:
+            raise UsageError(f"nothing lies between --from {start} and --to {end}")
+        return period
+
+    def __bool__(self) -> bool:
+        return self.start is not None or self.end is not None
+
+    def __contains__(self, received_at: str) -> bool:
+        return (self.start is None or self.start <= received_at) and (self.end is None or received_at < self.end)
+
+    def may_hold(self, day: str) -> bool:
+        """Tell whether a UTC date, as YYYY-MM-DD, has moments in it."""
+        begins = f"{day}{_MIDNIGHT}"
+        return (self.start is None or self.start[:_DATE_LENGTH] <= day) and (self.end is None or begins < self.end)
+
+
+def moment(option: str, text: str, days: int = 0) -> str:
+    """Read a date or a time.
+
+    Args:
+        option: What it was typed for, for the sentence.
+        text: What was typed.
+        days: Added to a date.
+
+    Returns:
+        RFC 3339 in UTC.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    try:
+        if len(text) == _DATE_LENGTH:
+            day = date.fromisoformat(text) + timedelta(days)
+            return f"{day.isoformat()}{_MIDNIGHT}"
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
+            raise UsageError(f"{option} {text} names no time zone; end it with Z or an offset such as +02:00")
+        return rfc3339_ms(at.astimezone(UTC).timestamp())
+    except (ValueError, OverflowError):
+        raise UsageError(f"{option} must be a date such as 2026-11-21, or an RFC 3339 time, not {text!r}") from None

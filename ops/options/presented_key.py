@@ -1,0 +1,31 @@
+"""The API key that a command presents to a running service, from a file: on a command line every local user sees it."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.errors import UsageError
+from service.security.api_key import KEY_PATTERN
+
+KeyFileOption = Annotated[
+    Path | None, typer.Option("--key-file", help="A file with the API key to send, where the service asks for one.")
+]
+
+
+def key_in(path: Path | None) -> str | None:
+    """Return the key in a file; None without one.
+
+    Raises:
+        UsageError: there is no key in it.
+    """
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--key-file {path} cannot be read: {error}") from None
+    if not re.fullmatch(KEY_PATTERN, text):
+        raise UsageError(f"--key-file {path} holds no API key; recollect keys create prints one")
+    return text

@@ -1,0 +1,1 @@
+"""The HTTP contract: requests and responses, their bytes, and the documents that describe them."""

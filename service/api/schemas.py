@@ -1,0 +1,90 @@
+"""The schemas of bodies and answers for /openapi.json, from the types that `service.api.wire` checks and sends."""
+
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import models_json_schema
+
+from service.api import wire
+
+_REF: Final = "#/components/schemas/{model}"
+_ANSWERS: Final = {
+    "Recommendations": wire.Recommendations,
+    "Accepted": wire.Accepted,
+    "Erasure": wire.Erasure,
+    "Model": wire.Model,
+}
+
+
+def ref(name: str) -> dict[str, str]:
+    """Return a reference to a schema."""
+    return {"$ref": _REF.format(model=name)}
+
+
+def schemas() -> dict[str, Any]:
+    """Return every schema by name."""
+    _, bodies = models_json_schema(
+        [(wire.RecommendationsRequest, "validation"), (wire.EventsRequest, "validation")], ref_template=_REF
+    )
+    found: dict[str, Any] = dict(bodies["$defs"])
+    for name, answer in _ANSWERS.items():
+        schema = TypeAdapter(answer).json_schema(mode="serialization", ref_template=_REF)
+        found.update(schema.pop("$defs", {}))
+        found[name] = schema
+    return {**{name: _plain(schema) for name, schema in found.items()}, "Problem": _PROBLEM}
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return an object's schema as client generators need it.
+
+    They take a field with a default for one that is always there, and would have callers send it; so defaults are in
+    the sentences alone. A field that may be null is one with two types, where pydantic writes a choice of two schemas.
+    Titles that only repeat a name go.
+    """
+    properties = {name: _field(field) for name, field in schema["properties"].items()}
+    return {name: value for name, value in schema.items() if name != "title"} | {"properties": properties}
+
+
+def _field(field: dict[str, Any]) -> dict[str, Any]:
+    plain = {name: value for name, value in field.items() if name not in {"default", "title", "anyOf"}}
+    choices: list[dict[str, Any]] = field.get("anyOf", [])
+    if len(choices) == 2 and choices[1] == {"type": "null"} and "type" in choices[0]:
+        nullable = {**choices[0], "type": [choices[0]["type"], "null"]}
+        if "enum" in nullable:
+            nullable["enum"] = [*nullable["enum"], None]
+        return {**nullable, **plain}
+    return {**plain, "anyOf": choices} if choices else plain
+
+
+_PROBLEM: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "RFC 9457; `errors` has one entry per bad field, for 422.",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {
+            "type": "string",
+            "description": "Which error it is, for programs.",
+            "examples": ["/problems/invalid"],
+        },
+        "title": {"type": "string", "description": "The same for people."},
+        "status": {"type": "integer", "description": "The status of the answer."},
+        "detail": {"type": "string", "description": "What is wrong with this request."},
+        "errors": {
+            "type": "array",
+            "description": "What is wrong with each field.",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {
+                    "field": {
+                        "type": "string",
+                        "description": "Of the body, the query, the path or a header.",
+                        "examples": ["events[3].value", "n"],
+                    },
+                    "message": {"type": "string", "description": "What is wrong with it."},
+                    "row": {"type": "integer", "description": "Its place in `events`, from 0."},
+                },
+            },
+        },
+    },
+}

@@ -1,0 +1,127 @@
+"""The security log: who had users erased, models activated and keys changed, and when.
+
+One JSON object a line, in `security/log-YYYY-MM.jsonl` under RECOLLECT_HOME; not to be confused with the receipt of
+`recollect audit`, which is about telemetry. Invariants: an entry is on the disk before what it tells of is confirmed;
+entries of several processes never mix; no user id is ever in it, since an erase could not reach it there.
+"""
+
+import asyncio
+import fcntl
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from service.security.file_owner import make_directory, open_private
+from telemetry.ids import rfc3339_ms
+from telemetry.wal.disk import sync_directory
+
+DEADLINE_S: Final = 0.4
+_LIMIT_WAITING: Final = 1_000
+
+
+def entry(what: str, *, by: str, key: str | None, **details: Any) -> dict[str, Any]:
+    """Return one entry of now.
+
+    Args:
+        what: `erase`, `activate`, `key_create` or `key_revoke`.
+        by: the process or command that did it.
+        key: the id of the key that was presented, or None.
+        details: what it was done to.
+    """
+    return {"at": rfc3339_ms(time.time()), "what": what, "by": by, "uid": os.getuid(), "key": key, **details}
+
+
+def append(directory: Path, entries: Sequence[dict[str, Any]]) -> None:
+    """Write entries down to the disk.
+
+    Args:
+        directory: the folder `security`; made if it is not there.
+        entries: what `entry` returned.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    make_directory(directory)
+    path = directory / f"log-{time.strftime('%Y-%m', time.gmtime())}.jsonl"
+    is_new = not path.exists()
+    descriptor = open_private(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            # What a full disk cut off must not spoil the next entry.
+            _write(descriptor, b"\n")
+        for one in entries:
+            _write(descriptor, orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if is_new:
+        sync_directory(directory)
+
+
+def _write(descriptor: int, line: bytes) -> None:
+    if os.write(descriptor, line) != len(line):
+        raise OSError(0, "an entry was cut off: the disk is full")
+
+
+class SecurityLog:
+    """The security log of one replica: written by a thread, so that no disk holds up the event loop.
+
+    Args:
+        directory: the folder `security`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._waiting: queue.SimpleQueue[tuple[dict[str, Any], asyncio.Future[None]]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def record(self, one: dict[str, Any], deadline_s: float = DEADLINE_S) -> None:
+        """Write an entry, and return when it is on the disk.
+
+        Raises:
+            OSError: it cannot be written.
+            TimeoutError: it was not written in time; it may be later.
+        """
+        if self._waiting.qsize() >= _LIMIT_WAITING:
+            raise TimeoutError
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="security-log", daemon=True)
+            self._thread.start()
+        written = asyncio.get_running_loop().create_future()
+        self._waiting.put((one, written))
+        async with asyncio.timeout(deadline_s):
+            await written
+
+    def _run(self) -> None:
+        while True:
+            batch = [self._waiting.get()]
+            with suppress(queue.Empty):
+                while len(batch) < _LIMIT_WAITING:
+                    batch.append(self._waiting.get_nowait())
+            error: OSError | None = None
+            try:
+                append(self._directory, [one for one, _ in batch])
+            except OSError as refused:
+                error = refused
+            for _, written in batch:
+                # The loop may have ended meanwhile.
+                with suppress(RuntimeError):
+                    written.get_loop().call_soon_threadsafe(_settle, written, error)
+
+
+def _settle(written: asyncio.Future[None], error: OSError | None) -> None:
+    if written.done():
+        return
+    if error is None:
+        written.set_result(None)
+    else:
+        written.set_exception(error)

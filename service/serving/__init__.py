@@ -1,0 +1,1 @@
+"""The request path of one replica, from the accepted connection to the answer."""

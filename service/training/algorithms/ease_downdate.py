@@ -1,0 +1,128 @@
+"""What EASE would list for a user, had it not learnt some of that user's interactions, without another fit.
+
+The model is P = (X'X + reg I)^-1. Without the interactions h of a user, whose row of X is x, the row is y = x - h, and
+X'X loses x x' and gains y y': a change of rank two, for which P changes by the Woodbury identity,
+
+    P - [a b] ([[-1, 0], [0, 1]] + [x y]' [a b])^-1 [a b]'        a = P x, b = P y
+
+(W. W. Hager, "Updating the inverse of a matrix", SIAM Review 31(2), 1989). It costs a sum of as many rows of P as the
+user has interactions, where a fit costs as much as inverting: at 9,724 items, 20 s.
+
+Invariant: a list is that of a model which was fitted without those interactions of that one user; other users'
+interactions are learnt. Of its weights those count that are at least as large as the least weight that the model of
+everything keeps. (To let the same pairs count that are kept there would tell what was left out: on MovieLens 1M it
+turns an NDCG@10 of .33 into one of .39.)
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.models import scoring
+from service.training.algorithms.kernels import threads
+from service.training.algorithms.kernels.compiled import compiled
+from service.training.assembly import history
+from service.training.interactions import Int32, Int64, Interactions
+
+Float64 = NDArray[np.float64]
+_USERS_AT_ONCE: Final = 8
+
+
+class LeftOut:
+    """Lists of users without some of their interactions.
+
+    Args:
+        data: everything that was learnt.
+        hidden: int64 (m,), positions in `data`, what is to be left out.
+        inverse: (n_items, n_items), P.
+        least: the least |weight| that counts.
+    """
+
+    def __init__(self, data: Interactions, hidden: Int64, inverse: NDArray[Any], least: float) -> None:
+        is_kept = np.ones(len(data), dtype=bool)
+        is_kept[hidden] = False
+        kept = data.take(np.flatnonzero(is_kept))
+        self._whole, self._kept = history(data), history(kept)
+        self._inverse, self._least = inverse, least
+        counts = np.bincount(kept.item_rows, minlength=len(data.items))
+        self._ranks = np.empty(counts.size, dtype=np.int64)
+        self._ranks[np.argsort(-counts, kind="stable")] = np.arange(counts.size)
+
+    def lists(self, user_rows: Int64, n: int) -> NDArray[np.int32]:
+        """Rank the catalogue for some users, each without what is left out of theirs.
+
+        Args:
+            user_rows: int64 (m,).
+            n: how many items to a list.
+
+        Returns:
+            int32 (m, n), item rows, best first; -1 in the places that a list is short of.
+        """
+        lists = np.full((user_rows.size, n), -1, dtype=np.int32)
+        whole, kept = self._whole, self._kept
+
+        def rank(start: int, stop: int) -> None:
+            scores = np.zeros((stop - start, self._ranks.size))
+            _score(
+                *(user_rows[start:stop], whole.indptr, whole.indices, kept.indptr, kept.indices),
+                *(self._inverse, self._least, scores),
+            )
+            for index, own in enumerate(scores, start):
+                user = user_rows[index]
+                own[kept.indices[kept.indptr[user] : kept.indptr[user + 1]]] = -np.inf
+                rows = scoring.best(own, self._ranks, n).rows
+                lists[index, : rows.size] = rows
+
+        threads.in_blocks(rank, user_rows.size, _USERS_AT_ONCE)
+        return lists
+
+
+@compiled
+def _score(
+    users: Int64,
+    whole_starts: Int32,
+    whole_items: Int32,
+    kept_starts: Int32,
+    kept_items: Int32,
+    inverse: NDArray[Any],
+    least: float,
+    scores: Float64,
+) -> None:  # pragma: no cover  # compiled; a test holds it to fits without the interactions
+    """Add to `scores`, zeros of (n_users, n_items), what the kept items of each user say."""
+    n_items = inverse.shape[0]
+    a, b = np.empty(n_items), np.empty(n_items)
+    of_a, of_b, scales = np.empty(n_items), np.empty(n_items), np.empty(n_items)
+    for k in range(users.size):
+        u = users[k]
+        a[:] = 0
+        b[:] = 0
+        place, end = kept_starts[u], kept_starts[u + 1]
+        for at in range(whole_starts[u], whole_starts[u + 1]):
+            j = whole_items[at]
+            if place < end and kept_items[place] == j:
+                place += 1
+                for i in range(n_items):
+                    b[i] += inverse[j, i]
+            else:
+                for i in range(n_items):
+                    a[i] += inverse[j, i]
+        for i in range(n_items):
+            a[i] += b[i]
+        xa, ya, yb = -1.0, 0.0, 1.0
+        for at in range(whole_starts[u], whole_starts[u + 1]):
+            xa += a[whole_items[at]]
+        for at in range(kept_starts[u], end):
+            ya += a[kept_items[at]]
+            yb += b[kept_items[at]]
+        determinant = xa * yb - ya * ya
+        for i in range(n_items):
+            of_a[i] = (yb * a[i] - ya * b[i]) / determinant
+            of_b[i] = (xa * b[i] - ya * a[i]) / determinant
+            scales[i] = -1 / (inverse[i, i] - (a[i] * of_a[i] + b[i] * of_b[i]))
+        for at in range(kept_starts[u], end):
+            j = kept_items[at]
+            for i in range(n_items):
+                weight = (inverse[j, i] - (a[j] * of_a[i] + b[j] * of_b[i])) * scales[i]
+                if abs(weight) >= least:
+                    scores[k, i] += weight

@@ -1,0 +1,1 @@
+"""Inner loops and tables that several algorithms share."""

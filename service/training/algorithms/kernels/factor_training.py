@@ -1,0 +1,180 @@
+"""What models share that learn factors epoch by epoch: tables of padded rows, the loop, and the snapshot at the end.
+
+Invariant: a snapshot that is returned is finite, and what nothing was learnt about has no factors in it. Rows are
+padded with zeros to whole lanes; a padding stays zero whatever a rating does to its row, and adds nothing to a product.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.errors import TrainingDiverged
+from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import hyperparameters
+from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.kernels.rating_unit import Unit
+from service.training.algorithms.kernels.vectors import LANES
+from service.training.assembly import assemble
+from service.training.interactions import Float32, Int32, Interactions, Progress
+
+
+@dataclass(frozen=True)
+class DescentSettings(Settings):
+    """Settings of factors and biases that are learnt by stochastic gradient descent."""
+
+    n_factors: int = setting(
+        100,
+        "How many factors describe a user or an item.",
+        unit="factors",
+        least=1,
+        most=4096,
+        search=(10, 200, "log"),
+    )
+    n_epochs: int = setting(
+        20, "How often every rating is visited.", unit="epochs", least=1, most=100_000, search=(10, 100, "log")
+    )
+    init_mean: float = setting(0.0, "Mean of the normal distribution that factors start from.", least=-100, most=100)
+    init_std_dev: float = setting(
+        0.1, "Standard deviation of that distribution.", least=0, most=100, search=(0.01, 0.2, "log")
+    )
+    lr_all: float = setting(
+        0.005,
+        "Learning rate of everything that has none of its own.",
+        least=0,
+        most=10,
+        search=(0.001, 0.02, "log"),
+    )
+    reg_all: float = setting(
+        0.02,
+        "Regularisation of everything that has none of its own.",
+        least=0,
+        most=1000,
+        search=(0.01, 0.2, "log"),
+    )
+    lr_bu: float | None = setting(None, "Learning rate of user biases; lr_all if none.", least=0, most=10)
+    lr_bi: float | None = setting(None, "Learning rate of item biases; lr_all if none.", least=0, most=10)
+    lr_pu: float | None = setting(None, "Learning rate of user factors; lr_all if none.", least=0, most=10)
+    lr_qi: float | None = setting(None, "Learning rate of item factors; lr_all if none.", least=0, most=10)
+    reg_bu: float | None = setting(None, "Regularisation of user biases; reg_all if none.", least=0, most=1000)
+    reg_bi: float | None = setting(None, "Regularisation of item biases; reg_all if none.", least=0, most=1000)
+    reg_pu: float | None = setting(None, "Regularisation of user factors; reg_all if none.", least=0, most=1000)
+    reg_qi: float | None = setting(None, "Regularisation of item factors; reg_all if none.", least=0, most=1000)
+
+
+@dataclass(eq=False)
+class Tables:
+    """What is being learnt: factors float32 (n_users, w) and (n_items, w), biases float32 (n_users,) and (n_items,)."""
+
+    user_factors: Float32
+    item_factors: Float32
+    user_bias: Float32
+    item_bias: Float32
+
+
+def without_bias(user_factors: Float32, item_factors: Float32) -> Tables:
+    """Return tables of these factors and biases of zero."""
+    biases = (np.zeros(len(factors), np.float32) for factors in (user_factors, item_factors))
+    return Tables(user_factors, item_factors, *biases)
+
+
+def normal(n: int, k: int, mean: float, std_dev: float, rng: np.random.Generator) -> Float32:
+    """Draw k normally distributed factors for each of n rows: float32 (n, k padded to whole lanes)."""
+    factors = rng.standard_normal((n, _padded(k)), dtype=np.float32)
+    factors *= np.float32(std_dev)
+    factors += np.float32(mean)
+    factors[:, k:] = 0
+    return factors
+
+
+def uniform(n: int, k: int, low: float, high: float, rng: np.random.Generator) -> Float32:
+    """Draw k factors from low to high for each of n rows: float32 (n, k padded to whole lanes)."""
+    factors = rng.random((n, _padded(k)), dtype=np.float32)
+    factors *= np.float32(high - low)
+    factors += np.float32(low)
+    factors[:, k:] = 0
+    return factors
+
+
+def rates(config: Any, parts: Sequence[str]) -> Float32:
+    """Return the learning rate of each part, then the regularisation of each: float32 (2 len(parts),).
+
+    Args:
+        config: has lr_all and reg_all, and for each part lr_PART and reg_PART, which count more unless they are None.
+        parts: names of what is learnt.
+    """
+    own = [(kind, getattr(config, f"{kind}_{part}")) for kind in ("lr", "reg") for part in parts]
+    return np.array([getattr(config, f"{kind}_all") if value is None else value for kind, value in own], np.float32)
+
+
+def learn(name: str, data: Interactions, config: Any, epoch: Callable[[], float], progress: Progress) -> None:
+    """Do `config.n_epochs` epochs.
+
+    Args:
+        name: the algorithm's.
+        data: what is learnt from.
+        config: the algorithm's settings.
+        epoch: does one; returns a number that is finite as long as all is well.
+        progress: told of the epochs.
+
+    Raises:
+        TrainingDiverged: an epoch returned another number.
+    """
+    progress("fit", 0, config.n_epochs)
+    for n in range(config.n_epochs):
+        if not np.isfinite(epoch()):
+            raise _diverged(name, data, config, n + 1)
+        progress("fit", n + 1, config.n_epochs)
+
+
+def finish(name: str, data: Interactions, config: Any, tables: Tables, global_mean: float, unit: Unit) -> ModelSnapshot:
+    """Build the snapshot of what was learnt.
+
+    Args:
+        name: the algorithm's.
+        data: what was learnt from, in the unit of its ratings.
+        config: the algorithm's settings, with `n_factors`.
+        tables: what was learnt; changed.
+        global_mean: as it was learnt.
+        unit: what was learnt in.
+
+    Raises:
+        TrainingDiverged: a number is not finite.
+    """
+    _forget_unseen(tables.user_factors, data.user_rows)
+    _forget_unseen(tables.item_factors, data.item_rows)
+    # The last step of an epoch is in no prediction of it.
+    arrays = (tables.user_factors, tables.item_factors, tables.user_bias, tables.item_bias)
+    if not all(np.isfinite(array.min()) and np.isfinite(array.max()) for array in arrays):
+        raise _diverged(name, data, config, config.n_epochs)
+    return assemble(
+        data,
+        algorithm=name,
+        settings=hyperparameters.as_json(config),
+        user_factors=unit.of_factors(np.ascontiguousarray(tables.user_factors[:, : config.n_factors])),
+        item_factors=unit.of_factors(np.ascontiguousarray(tables.item_factors[:, : config.n_factors])),
+        user_bias=unit.of_biases(tables.user_bias),
+        item_bias=unit.of_biases(tables.item_bias),
+        global_mean=unit.value(global_mean),
+    )
+
+
+def _padded(k: int) -> int:
+    return -(-k // LANES) * LANES
+
+
+def _forget_unseen(factors: Float32, rows: Int32) -> None:
+    """Zero what nothing was learnt about, so that predictions rest on what is known."""
+    is_unseen = np.ones(len(factors), dtype=bool)
+    is_unseen[rows] = False
+    factors[is_unseen] = 0
+
+
+def _diverged(name: str, data: Interactions, config: Any, epoch: int) -> TrainingDiverged:
+    named = {key: value for key, value in hyperparameters.as_json(config).items() if key.startswith(("lr_", "init_"))}
+    culprits = ", ".join(f"{key}={value}" for key, value in named.items() if value is not None)
+    return TrainingDiverged(
+        f"{name} diverged in epoch {epoch} of {config.n_epochs} on ratings from {data.rating_min:g} to "
+        f"{data.rating_max:g} with {culprits}: lower the learning rates"
+    )

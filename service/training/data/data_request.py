@@ -1,0 +1,182 @@
+"""What a person asks to read: one or more sources, and how their fields are to be understood.
+
+Several sources are one set: of a pair of user and item the row of the later source stays. The options hold for every
+text, JSON and Parquet source of the request; an archive and the demo set have a form of their own and ignore them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, cast
+
+from service.errors import UsageError
+from service.training.data.values import Dates, shown
+
+STDIN: Final = "-"
+ROLES: Final = ("user", "item", "rating", "timestamp")
+_ROLE_NAMES: Final = {**{role: role for role in ROLES}, "time": "timestamp"}
+_COLUMNS_FORM: Final = "give --columns as user=NAME,item=NAME,rating=NAME,time=NAME; an empty name leaves a column out"
+
+Decimal: TypeAlias = Literal["auto", "point", "comma"]
+_DATES: Final = ("iso", "day-first", "month-first")
+_DECIMALS: Final = ("auto", "point", "comma")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the fields of a source are understood.
+
+    Attributes:
+        columns: by role ("user", "item", "rating", "timestamp"): the column to take, by its name or by its number from
+            1; empty for none. Roles that are not named here are found by the usual names.
+        dates: the order of day and month in dates such as 01/02/2021; "iso" reads no such dates.
+        encoding: the encoding of text files; None for UTF-8, or UTF-16 where a byte order mark says so.
+        decimal: what separates the decimals of ratings; "auto" decides by the first lines.
+    """
+
+    columns: tuple[tuple[str, str], ...] = ()
+    dates: Dates = "iso"
+    encoding: str | None = None
+    decimal: Decimal = "auto"
+
+    @property
+    def column_of(self) -> dict[str, str]:
+        """By role, the column that was asked for."""
+        return dict(self.columns)
+
+
+AS_IS: Final = Reading()
+"""No option is given."""
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """The sources of a set, in order, and how to read them.
+
+    Attributes:
+        sources: at least one path or specification, see `datasets.read`.
+        reading: how their fields are understood.
+    """
+
+    sources: tuple[str, ...]
+    reading: Reading = AS_IS
+
+    def __str__(self) -> str:
+        return " + ".join(map(shown, self.sources))
+
+    @property
+    def label(self) -> str:
+        """The sources by their names without directories: a path of one machine says nothing on another."""
+        return " + ".join(shown(_name(source)) for source in self.sources)
+
+    @property
+    def is_read_once(self) -> bool:
+        """Whether one of the sources can be read once only: standard input, or a named pipe."""
+        return any(source == STDIN or _is_pipe(source) for source in self.sources)
+
+    def argv(self) -> list[str]:
+        """Return the options of a command line that ask for the same."""
+        reading = self.reading
+        words = [word for source in self.sources for word in ("--data", source)]
+        if reading.columns:
+            words += ["--columns", ",".join(f"{role}={name}" for role, name in reading.columns)]
+        if reading.dates != "iso":
+            words += ["--dates", reading.dates]
+        if reading.encoding is not None:
+            words += ["--encoding", reading.encoding]
+        if reading.decimal != "auto":
+            words += ["--decimal", reading.decimal]
+        return words
+
+
+def as_request(data: str | DataRequest) -> DataRequest:
+    """Return a request for what may be a single path or specification."""
+    return data if isinstance(data, DataRequest) else DataRequest((data,))
+
+
+def parse(
+    sources: Sequence[str],
+    *,
+    columns: str | None = None,
+    dates: str | None = None,
+    encoding: str | None = None,
+    decimal: str | None = None,
+) -> DataRequest:
+    """Build a request from the options of a command line.
+
+    Args:
+        sources: the values of `--data`, in order.
+        columns: `role=name,…`, see `Reading.columns`.
+        dates: one of "iso", "day-first" and "month-first".
+        encoding: the name of an encoding that Python knows.
+        decimal: one of "auto", "point" and "comma".
+
+    Raises:
+        UsageError: an option has another value than these.
+    """
+    if not sources:
+        raise UsageError("no data is named: give --data")
+    if sum(source == STDIN for source in sources) > 1:
+        raise UsageError("standard input can be read once: give --data - only once")
+    if encoding is not None:
+        _require_text_encoding(encoding)
+    reading = Reading(
+        columns=() if columns is None else _parse_columns(columns),
+        dates=cast("Dates", _one_of("--dates", dates, _DATES)),
+        encoding=encoding,
+        decimal=cast("Decimal", _one_of("--decimal", decimal, _DECIMALS)),
+    )
+    return DataRequest(tuple(sources), reading)
+
+
+def _parse_columns(text: str) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    for pair in text.split(","):
+        name, equals, column = pair.partition("=")
+        role = _ROLE_NAMES.get(name.strip().lower())
+        if not equals or role is None:
+            raise UsageError(f"--columns has {pair.strip()!r}: {_COLUMNS_FORM}")
+        if role in found:
+            raise UsageError(f"--columns names {name.strip()} twice")
+        if role in {"user", "item"} and not column.strip():
+            raise UsageError(f"--columns leaves out the {role}, which every row needs")
+        found[role] = column.strip()
+    taken = [column for column in found.values() if column]
+    for column in taken:
+        if taken.count(column) > 1:
+            raise UsageError(f"--columns takes the column {column!r} for two things")
+    return tuple(found.items())
+
+
+def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> str:
+    if value is None:
+        return choices[0]
+    if value not in choices:
+        *most, last = choices
+        raise UsageError(f"{option} must be {', '.join(most)} or {last}, not {value!r}")
+    return value
+
+
+def _require_text_encoding(name: str) -> None:
+    try:
+        # Unlike codecs.lookup, this refuses codecs such as base64, which do not turn bytes into text.
+        "".encode(name)
+    except (LookupError, ValueError):
+        raise UsageError(
+            f"--encoding names no encoding of text: {name!r}; for example latin-1, cp1252 or utf-16"
+        ) from None
+
+
+def _is_pipe(source: str) -> bool:
+    try:
+        return Path(source).expanduser().is_fifo()
+    except (OSError, ValueError):  # the reader says what is wrong with such a path
+        return False
+
+
+def _name(source: str) -> str:
+    if source == STDIN:
+        return "standard input"
+    if _is_pipe(source):  # a shell's has no name of its own
+        return f"pipe {Path(source).name}"
+    return Path(source).expanduser().resolve().name or source

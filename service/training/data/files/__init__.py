@@ -1,0 +1,1 @@
+"""Opens what data comes in: compressed files, archives, pipes."""

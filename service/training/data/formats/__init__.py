@@ -1,0 +1,1 @@
+"""Readers of the formats that data comes in, one file a format."""

@@ -1,0 +1,112 @@
+"""Reads what MovieLens tells about items: `u.item`, `movies.dat` or `movies.csv`, next to the ratings.
+
+Invariant: nothing here ends a run. Titles are an ornament; a file that cannot be read, or lines that cannot, become
+notes.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from service.training.data.files.text_file import COMPRESSED_SUFFIXES
+from service.training.data.values import parse_id
+from service.training.interactions import Catalogue
+
+# Of u.item: the genres of its columns 5 to 23, in order (MovieLens 100K, README); a line each would say no more.
+# fmt: off
+_100K_GENRES: Final = (
+    "", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)
+# fmt: on
+_100K_FIRST_GENRE: Final = 5
+# Not what str.splitlines takes for one besides: some of that occurs within titles.
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_NO_GENRES: Final = "(no genres listed)"
+
+_Entry = tuple[str, str, tuple[str, ...]]
+
+
+def read_catalogue(ratings: Path) -> tuple[Catalogue, list[str]]:
+    """Read the titles and genres that belong to a MovieLens file of ratings.
+
+    Args:
+        ratings: the file of ratings; titles are looked for beside it, by its name.
+
+    Returns:
+        What was found, and one sentence for each thing that was not in order.
+    """
+    plain_name = ratings.stem if ratings.suffix in COMPRESSED_SUFFIXES else ratings.name
+    name, read = _FORMATS.get(plain_name, ("", _read_csv))
+    path = ratings.with_name(name) if name else None
+    if path is None or not path.is_file():
+        return Catalogue(), []
+    try:
+        text = _decode(path.read_bytes())
+    except OSError as error:
+        return Catalogue(), [f"{path} cannot be read, so there are no titles: {error.strerror}"]
+    titles: dict[str, str] = {}
+    genres: dict[str, tuple[str, ...]] = {}
+    n_broken = 0
+    for entry in read(_LINE_END.split(text)):
+        if entry is None:
+            n_broken += 1
+            continue
+        item_id, title, item_genres = entry
+        titles[item_id] = title
+        if item_genres:
+            genres[item_id] = item_genres
+    notes = [f"{path}: {n_broken} lines are no titles and were left out"] if n_broken else []
+    return Catalogue(titles, genres), notes
+
+
+def _decode(content: bytes) -> str:
+    """Return the text: the older sets are in Latin-1, the newer in UTF-8, and nearly no Latin-1 text is valid UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _read_u_item(lines: Iterable[str]) -> Iterator[_Entry | None]:
+    for line in filter(str.strip, lines):
+        fields = line.split("|")
+        flags = fields[_100K_FIRST_GENRE:]
+        names = (genre for genre, flag in zip(_100K_GENRES, flags, strict=False) if genre and flag.strip() == "1")
+        yield _entry(fields[0], fields[1], tuple(names)) if len(fields) > 1 else None
+
+
+def _read_dat(lines: Iterable[str]) -> Iterator[_Entry | None]:
+    for line in filter(str.strip, lines):
+        fields = line.split("::")
+        yield _entry(fields[0], fields[1], _genres(fields[2])) if len(fields) == 3 else None
+
+
+def _read_csv(lines: Iterable[str]) -> Iterator[_Entry | None]:
+    for number, line in enumerate(lines):
+        if not line.strip() or not number:
+            continue
+        try:
+            fields = next(csv.reader([line], strict=True))
+        except csv.Error:
+            yield None
+            continue
+        yield _entry(fields[0], fields[1], _genres(fields[2])) if len(fields) == 3 else None
+
+
+def _entry(id_text: str, title: str, genres: tuple[str, ...]) -> _Entry | None:
+    item_id = parse_id(id_text)
+    return None if item_id is None or not title.strip() else (item_id, title.strip(), genres)
+
+
+def _genres(text: str) -> tuple[str, ...]:
+    return tuple(genre.strip() for genre in text.split("|") if genre.strip() and genre.strip() != _NO_GENRES)
+
+
+_FORMATS: Final[dict[str, tuple[str, Callable[[Iterable[str]], Iterator[_Entry | None]]]]] = {
+    "u.data": ("u.item", _read_u_item),
+    "ratings.dat": ("movies.dat", _read_dat),
+    "ratings.csv": ("movies.csv", _read_csv),
+}

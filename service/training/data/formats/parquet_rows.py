@@ -1,0 +1,245 @@
+"""Reads the rows of a Parquet file, a batch at a time.
+
+Invariants:
+
+1. Every row is good or bad; a bad row is named by its number in the file, from 1.
+2. A column of a type that cannot hold what it is for is refused, never converted at a guess.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from service.errors import DataError
+from service.training.data.data_request import Reading
+from service.training.data.formats import table_layout
+from service.training.data.formats.typed_values import id_text
+from service.training.data.messages import columns_taken
+from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times, with_points
+from service.training.data.sources import DataFile
+from service.training.data.values import FIRST_S, LAST_S, NO_TIME, Dates, parse_id, parse_time, seconds_of, shown
+from service.training.interactions import Float32, Int64
+
+_BATCH_ROWS: Final = 1 << 18
+_FLOAT32_LIMIT: Final = float(np.finfo(np.float32).max)
+_UNITS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_DAY_S: Final = 86_400
+# Beyond it a float is no int64.
+_INT64_LIMIT: Final = 2.0**63
+
+
+def read_parquet(file: DataFile, reading: Reading, into: Gathering, on_raw: Callable[[bytes], None]) -> None:
+    """Read a Parquet file.
+
+    Args:
+        file: the file; the columns of its partitions count as its own.
+        reading: how its fields are to be understood.
+        into: takes up the rows.
+        on_raw: called with the file's own bytes, in order, as reading gets on.
+
+    Raises:
+        DataError: it is no whole Parquet file, lacks a column, or has one of a type that does not fit.
+        OSError: it cannot be read.
+    """
+    size_bytes = file.path.stat().st_size
+    with file.path.open("rb") as plain, file.path.open("rb") as opened:
+        try:
+            source = pq.ParquetFile(opened, pre_buffer=False)
+            schema = source.schema_arrow
+            own = set(schema.names)
+            partitions = [(name, value) for name, value in file.partitions if name not in own]
+            names = [*schema.names, *(name for name, _ in partitions)]
+            columns = table_layout.named_columns(file.name, names, reading)
+            # Columns are read by their names, so that a number does not tell two of one name apart.
+            table_layout.refuse_repeated(file.name, names, columns, reading.column_of)
+            fields = tuple(None if place is None else _field(schema, partitions, place) for place in columns)
+            _refuse_types(file.name, fields)
+            into.begin(file.name, has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)
+            into.note_columns(columns_taken(file.short_name, columns, names, len(names)))
+            wanted = [field.name for field in fields if isinstance(field, pa.Field)]
+            n_rows, n_done = source.metadata.num_rows, 0
+            for batch in source.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
+                _take(batch, fields, into, file.short_name, n_done, reading)
+                n_done += batch.num_rows
+                on_raw(plain.read(max(0, size_bytes * n_done // max(1, n_rows) - plain.tell())))
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise DataError(
+                f"{file.name} is no whole Parquet file: {shown(str(error).splitlines()[0][:200])}"
+            ) from error
+        while rest := plain.read(1 << 20):
+            on_raw(rest)
+
+
+def _field(schema: Any, partitions: Sequence[tuple[str, str]], place: int) -> Any:
+    """Return a column's field, or the (name, value) that all rows of a partition share."""
+    return schema.field(place) if place < len(schema.names) else partitions[place - len(schema.names)]
+
+
+def _refuse_types(name: str, fields: tuple[Any, ...]) -> None:
+    checks = (("user id", _is_id), ("item id", _is_id), ("rating", _is_rating), ("timestamp", _is_time))
+    for field, (what, fits) in zip(fields, checks, strict=True):
+        if isinstance(field, pa.Field) and not fits(_plain(field.type)):
+            role = what.removesuffix(" id").replace("timestamp", "time")
+            other = (
+                f"--columns {role}= leaves it out"
+                if role in {"rating", "time"}
+                else f"take another by --columns {role}=NAME"
+            )
+            raise DataError(
+                f"{name}: the column {shown(field.name)!r} is of type {field.type}, which is no {what}: {other}"
+            )
+
+
+def _plain(kind: Any) -> Any:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _is_bytes(kind: Any) -> bool:
+    types = pa.types
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def _is_number(kind: Any) -> bool:
+    types = pa.types
+    return _is_text(kind) or bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def _is_rating(kind: Any) -> bool:
+    # What is liked or not is rated 1 or 0.
+    return _is_number(kind) or bool(pa.types.is_boolean(kind))
+
+
+def _is_id(kind: Any) -> bool:
+    return _is_number(kind) or _is_bytes(kind)
+
+
+def _is_time(kind: Any) -> bool:
+    return _is_number(kind) or bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def _take(
+    batch: pa.RecordBatch, fields: tuple[Any, ...], into: Gathering, name: str, n_before: int, reading: Reading
+) -> None:
+    user, item, rating, timestamp = (None if field is None else _column(batch, field) for field in fields)
+    rating, timestamp = (_replaced(column) for column in (rating, timestamp))
+    if rating is not None and _is_text(rating.type) and reading.decimal == "comma":
+        rating = with_points(rating)
+    found = Batch(
+        users=codes(user, into.users, _id),
+        items=codes(item, into.items, _id),
+        ratings=None if rating is None else _ratings(rating),
+        timestamps=None if timestamp is None else _seconds(timestamp, reading.dates),
+    )
+    good = found.good()
+    into.take(found, good)
+    bad: dict[int, str] = {}
+    for rank, row in enumerate(np.flatnonzero(~good).tolist()):
+        scalars = [None if column is None else column[row] for column in (user, item, rating, timestamp)]
+        bad[n_before + row + 1] = _reason(scalars, reading.dates) if rank < N_EXAMPLES else ""
+    into.leave_out(name, bad)
+
+
+def _column(batch: pa.RecordBatch, field: Any) -> pa.Array:
+    if isinstance(field, pa.Field):
+        return _readable(batch.column(field.name))
+    return pa.array([field[1]] * batch.num_rows, pa.large_string())
+
+
+def _readable(column: pa.Array) -> pa.Array:
+    """Return a column without a dictionary and without views, which not all of pyarrow's functions take."""
+    kind = _plain(column.type)
+    if _is_text(kind):
+        text = column.cast(pa.large_string())
+        try:
+            text.validate(full=True)
+        except pa.ArrowInvalid:  # what calls itself text is not in UTF-8
+            return text.view(pa.large_binary())
+        return text
+    if _is_bytes(kind):
+        return column.cast(pa.large_binary())
+    return column.cast(kind)
+
+
+def _replaced(column: pa.Array | None) -> pa.Array | None:
+    """Return texts that are not all UTF-8 as texts; those are neither numbers nor times, and their rows are bad."""
+    if column is None or not _is_bytes(column.type):
+        return column
+    texts = [None if value is None else value.decode("utf-8", "replace") for value in column.to_pylist()]
+    return pa.array(texts, pa.large_string())
+
+
+def _id(value: object) -> str | None:
+    text = id_text(value)
+    return None if text is None else parse_id(text)
+
+
+def _reason(scalars: Sequence[pa.Scalar | None], dates: Dates) -> str:
+    """Say what is wrong with a row; None stands for a column that there is not."""
+    for what, scalar in zip(("user", "item"), scalars, strict=False):
+        if scalar is not None and id_text(scalar.as_py()) is None:
+            return f"the {what} id {short(str(scalar.as_py()))} is neither a text nor a whole number"
+    return fault(tuple(map(_text, scalars)), dates)
+
+
+def _text(scalar: pa.Scalar | None) -> str | None:
+    if scalar is None or not scalar.is_valid:
+        return None if scalar is None else ""
+    if pa.types.is_timestamp(scalar.type):
+        # As a number: it may be beyond the years that have a name.
+        return f"{scalar.value} {scalar.type.unit}"
+    value = scalar.as_py()
+    return id_text(value) or str(value)
+
+
+def _ratings(column: pa.Array) -> Float32:
+    if _is_text(column.type):
+        return numbers(pc.fill_null(column, ""))
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    wide = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    wide = np.where(np.abs(wide) <= _FLOAT32_LIMIT, wide, np.nan)
+    found: Float32 = wide.astype(np.float32)
+    return found
+
+
+def _seconds(column: pa.Array, dates: Dates) -> Int64:
+    """Return unix seconds, rounded down, int64 (n,); `NO_TIME` where there is no time."""
+    kind = column.type
+    if _is_text(kind):
+        return times(pc.fill_null(column, ""), dates)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        per_second = 1
+        if pa.types.is_timestamp(kind):
+            # Of a time without a zone UTC is taken for granted, as of a text without an offset.
+            whole, per_second = column.cast(pa.int64()), _UNITS[kind.unit]
+        elif pa.types.is_date64(kind):
+            whole, per_second = column.cast(pa.int64()), _UNITS["ms"]
+        else:
+            whole = pc.multiply(column.cast(pa.int32()).cast(pa.int64()), _DAY_S)
+        seconds = pc.fill_null(whole, 0).to_numpy() // per_second
+        seconds[(seconds < FIRST_S) | (seconds > LAST_S)] = NO_TIME
+    elif kind == pa.uint64():
+        return times(pc.fill_null(column.cast(pa.string()), ""))
+    elif pa.types.is_integer(kind):
+        seconds = seconds_of(pc.fill_null(column.cast(pa.int64()), 0).to_numpy())
+    else:
+        wide = np.floor(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+        is_whole = np.abs(wide) < _INT64_LIMIT
+        seconds = seconds_of(np.where(is_whole, wide, 0).astype(np.int64))
+        for place in np.flatnonzero(~is_whole).tolist():
+            seconds[place] = NO_TIME if (moment := parse_time(str(wide[place]))) is None else moment
+    if column.null_count:
+        seconds[column.is_null().to_numpy(zero_copy_only=False)] = NO_TIME
+    found: Int64 = seconds
+    return found

@@ -1,0 +1,1 @@
+"""The measures: how wrong predictions are, and how good ranked lists are."""

@@ -1,0 +1,118 @@
+"""What lists show, apart from whether it is right (pure): how much of the catalogue, how evenly, how novel and popular.
+
+All are of the first k places of the judged users' lists; count_i is the number of training interactions of item i.
+
+==================  ================================================================================================
+coverage@k          items in at least one list / items in the catalogue
+gini@k              sum over items in ascending order of n_i of (2 j - N - 1) n_i / ((N - 1) sum n_i), where n_i is how
+                    many lists item i is in, j = 1..N its place in that order and N the size of the catalogue: 0 if all
+                    items are shown equally often, 1 if all lists hold the same single item (Castells, Hurley and
+                    Vargas, "Novelty and diversity in recommender systems", Recommender Systems Handbook, 2015)
+novelty@k           -log2(max(1, count_i) / users with training interactions), the mean over a list, then over users:
+                    mean self-information in bits (Zhou et al., "Solving the apparent diversity-accuracy dilemma of
+                    recommender systems", PNAS 107(10), 2010)
+popularity_bias@k   (P_lists - P_profiles) / P_profiles, where P is the mean over users of the mean count_i of what the
+                    user is shown, or has in the training data: 0 if users are shown items as popular as those of their
+                    own choice, 1 if twice as popular (Abdollahpouri et al., "The unfairness of popularity bias in
+                    recommendation", RMSE workshop at RecSys 2019, for one group of all users)
+==================  ================================================================================================
+
+Empty cases: coverage and gini of no list are undefined (None), and gini of a catalogue of one item is 0. An empty list
+has no novelty and no popularity, and its user is not counted there; neither is one without training interactions in
+popularity_bias.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.training.evaluation.lists import NOTHING
+from service.training.interactions import Int64, Interactions
+
+Lists = NDArray[np.int32]
+EXPOSURE_MEASURES: Final = ("coverage", "gini", "novelty", "popularity_bias")
+
+
+class Popularity(NamedTuple):
+    """What the training data says about items and profiles.
+
+    Attributes:
+        counts: int64 (n_items,), training interactions of each item.
+        n_users: users with training interactions.
+        of_profiles: float64 (n_users of the vocabulary,), the mean count of a user's training items; NaN without any.
+    """
+
+    counts: Int64
+    n_users: int
+    of_profiles: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, train: Interactions) -> "Popularity":
+        """Count."""
+        counts = np.bincount(train.item_rows, minlength=len(train.items)).astype(np.int64)
+        lengths = np.bincount(train.user_rows, minlength=len(train.users))
+        sums = np.bincount(train.user_rows, weights=counts[train.item_rows], minlength=len(train.users))
+        with np.errstate(invalid="ignore"):
+            return cls(counts, int(np.count_nonzero(lengths)), sums / lengths)
+
+
+def coverage(lists: Lists, n_items: int) -> float | None:
+    """Return the share of the catalogue that is in at least one list; None without a list.
+
+    Args:
+        lists: int32 (m, k), item rows; -1 where a list has ended.
+        n_items: the size of the catalogue.
+    """
+    if not lists.size:
+        return None
+    return float(np.count_nonzero(_shown(lists, n_items)) / n_items)
+
+
+def gini(lists: Lists, n_items: int) -> float | None:
+    """Return how unequally often items are shown, 0 to 1; None if none is.
+
+    Args:
+        lists: int32 (m, k), item rows; -1 where a list has ended.
+        n_items: the size of the catalogue.
+    """
+    shown = np.sort(_shown(lists, n_items)).astype(np.float64)
+    total = float(shown.sum())
+    if not total:
+        return None
+    if n_items == 1:
+        return 0.0
+    places = np.arange(1, n_items + 1)
+    return float(np.dot(2 * places - n_items - 1, shown) / ((n_items - 1) * total))
+
+
+def novelty(lists: Lists, popularity: Popularity) -> NDArray[np.float64]:
+    """Return the mean self-information of each list in bits, float64 (m,); NaN for an empty one.
+
+    Args:
+        lists: int32 (m, k), item rows; -1 where a list has ended.
+        popularity: what the training data says.
+    """
+    information = -np.log2(np.maximum(1, popularity.counts) / max(1, popularity.n_users))
+    return _means(lists, information)
+
+
+def mean_popularity(lists: Lists, popularity: Popularity) -> NDArray[np.float64]:
+    """Return the mean training count of each list's items, float64 (m,); NaN for an empty one.
+
+    Args:
+        lists: int32 (m, k), item rows; -1 where a list has ended.
+        popularity: what the training data says.
+    """
+    return _means(lists, popularity.counts.astype(np.float64))
+
+
+def _shown(lists: Lists, n_items: int) -> Int64:
+    return np.bincount(lists[lists != NOTHING], minlength=n_items).astype(np.int64)
+
+
+def _means(lists: Lists, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    is_there = lists != NOTHING
+    with np.errstate(invalid="ignore"):
+        means: NDArray[np.float64] = np.where(is_there, values[lists], 0.0).sum(axis=1) / is_there.sum(axis=1)
+    return means

@@ -1,0 +1,78 @@
+"""How wrong predictions are (pure). A measure judges predictions; a counter, another thing, watches a process."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+_NO_MORE: Final = 1.0005
+
+Values = NDArray[np.floating[Any]]
+
+
+def rmse(predicted: Values, actual: Values) -> float:
+    """Return the root of the mean squared error, in units of the rating scale.
+
+    Args:
+        predicted: float (n,).
+        actual: float (n,), in the same order.
+
+    Raises:
+        ValueError: the shapes differ, or n is 0.
+    """
+    error = _errors(predicted, actual)
+    return float(np.sqrt(np.mean(np.square(error))))
+
+
+def mae(predicted: Values, actual: Values) -> float:
+    """Return the mean absolute error, in units of the rating scale.
+
+    Args:
+        predicted: float (n,).
+        actual: float (n,), in the same order.
+
+    Raises:
+        ValueError: the shapes differ, or n is 0.
+    """
+    return float(np.mean(np.abs(_errors(predicted, actual))))
+
+
+RATING_MEASURES: Final[dict[str, Callable[[Values, Values], float]]] = {"rmse": rmse, "mae": mae}
+
+
+def interval95(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the mean of a few values, by Student's t distribution.
+
+    Args:
+        values: one per fold, at least 2. Folds share training data, so that the interval is somewhat too narrow
+            (Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003).
+
+    Raises:
+        ValueError: there are fewer than 2 values.
+    """
+    if len(values) < 2:
+        raise ValueError("an interval needs at least 2 values")
+    n = len(values)
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(stdtrit(n - 1, 0.975)) * spread / n**0.5
+    return mean - half, mean + half
+
+
+def shown(value: float) -> str:
+    """Return a measure as people read it: four decimals, or four digits where it is of another order, as errors are."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
+
+
+def is_above(error: float, other: float) -> bool:
+    """Say whether an error is larger than another by more than rounding and chance of the last digit."""
+    return error > other * _NO_MORE
+
+
+def _errors(predicted: Values, actual: Values) -> NDArray[np.float64]:
+    if predicted.shape != actual.shape or predicted.ndim != 1:
+        raise ValueError(f"{predicted.shape} predictions do not fit {actual.shape} ratings")
+    if not predicted.size:
+        raise ValueError("an error over no rating is not defined")
+    return np.asarray(predicted, dtype=np.float64) - np.asarray(actual, dtype=np.float64)

@@ -1,0 +1,83 @@
+"""Ranking held-out items among a few sampled ones, as many publications do; measured only when it is asked for.
+
+Such measures are not those of the whole catalogue and need not even order models alike (Krichene and Rendle, "On
+sampled metrics for item recommendation", KDD 2020); they are there to be compared with published figures, and their
+names say what they are: sampled100_ndcg@10.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from service.models.scoring import Wanted, personal_among
+from service.models.snapshot import ModelSnapshot
+from service.training.evaluation.lists import NOTHING
+from service.training.evaluation.measures.beyond_accuracy import Lists
+from service.training.evaluation.measures.per_user import Name, Tally, ranked
+from service.training.evaluation.measures.relevance import Relevance
+from service.training.interactions import Interactions
+
+_FAMILIES: Final = ("hit_rate", "ndcg", "mrr", "recall")
+
+
+def tallies_of(among: Lists, relevance: Relevance, ks: Sequence[int], n: int) -> dict[str, Tally]:
+    """Return the measures by user, under names that say that they are sampled.
+
+    Args:
+        among: int32 (m, at least the largest k), see `ranked_among`.
+        relevance: the judged users and their relevant items.
+        ks: lengths of lists.
+        n: how many items were drawn for each.
+    """
+    names = [Name(family, k) for family in _FAMILIES for k in ks]
+    return {f"sampled{n}_{name}": tally for name, tally in ranked(names, among, relevance).items()}
+
+
+def negatives(train: Interactions, relevance: Relevance, n: int, rng: np.random.Generator) -> Lists:
+    """Draw items for each judged user that it has no training interaction with and that are not relevant.
+
+    Args:
+        train: the training side.
+        relevance: the judged users and their relevant items.
+        n: how many, uniformly without replacement.
+        rng: decides which.
+
+    Returns:
+        int32 (m, n), item rows; -1 at the end where a user has fewer.
+    """
+    order = np.argsort(train.user_rows, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(train.user_rows, minlength=len(train.users)))])
+    ends = np.cumsum(relevance.counts)
+    drawn = np.full((len(relevance), n), NOTHING, dtype=np.int32)
+    for index, user_row in enumerate(relevance.user_rows.tolist()):
+        own = train.item_rows[order[starts[user_row] : starts[user_row + 1]]]
+        mine = relevance.item_rows[ends[index] - relevance.counts[index] : ends[index]]
+        known = np.union1d(own, mine)
+        n_free = relevance.n_items - known.size
+        places = rng.choice(n_free, size=min(n, n_free), replace=False, shuffle=False)
+        # The j-th item that is not known has as many known ones before it as have at most j unknown ones before them.
+        drawn[index, : places.size] = places + np.searchsorted(known - np.arange(known.size), places, side="right")
+    return drawn
+
+
+def ranked_among(snapshot: ModelSnapshot, relevance: Relevance, drawn: Lists, n: int) -> Lists:
+    """Rank each user's relevant items among those drawn.
+
+    Args:
+        snapshot: the model.
+        relevance: the judged users and their relevant items.
+        drawn: int32 (m, any), see `negatives`.
+        n: how many places to return.
+
+    Returns:
+        int32 (m, n), item rows, best first; -1 where a list has ended.
+    """
+    lists = np.full((len(relevance), n), NOTHING, dtype=np.int32)
+    ends = np.cumsum(relevance.counts)
+    for index, user_row in enumerate(relevance.user_rows.tolist()):
+        mine = relevance.item_rows[ends[index] - relevance.counts[index] : ends[index]]
+        others = drawn[index][drawn[index] != NOTHING]
+        rows = personal_among(snapshot, Wanted(user_row, n), np.concatenate([mine, others])).rows
+        lists[index, : rows.size] = rows
+    return lists

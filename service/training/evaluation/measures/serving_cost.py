@@ -1,0 +1,75 @@
+"""What a model costs to serve from: its bytes, and a list from its tables against a list predicted pair by pair.
+
+Times are the wall clock's, of one list alone, with everything warm.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import cycle
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from service.models.scoring import Wanted, exact_scores, personal
+from service.models.snapshot import ModelSnapshot
+from service.training.algorithms.registry import Candidate
+from service.training.interactions import Int64
+
+LIST_LENGTH: Final = 10
+_MOST_USERS: Final = 100
+_MOST_PAIRS: Final = 200
+_LEAST_CALLS: Final = 3
+_ENOUGH_S: Final = 0.25
+
+
+class Cost(NamedTuple):
+    """What lists cost.
+
+    Attributes:
+        list_us: microseconds for a list of 10 as the service makes it, the median over some users.
+        pairwise_list_us: microseconds for the same list if every unseen item were predicted on its own, extrapolated
+            from a sample of pairs.
+    """
+
+    list_us: float
+    pairwise_list_us: float
+
+
+def of_lists(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) -> Cost:
+    """Measure both ways to a list.
+
+    Args:
+        candidate: what the model was fitted by; it knows how a pair is predicted.
+        snapshot: the model.
+        user_rows: int64 (m,), whom to make lists for, at least one; a few of them are chosen, evenly.
+    """
+    chosen = user_rows[np.linspace(0, user_rows.size - 1, min(user_rows.size, _MOST_USERS)).astype(np.int64)]
+    users = chosen.tolist()
+    items = np.random.default_rng(0).integers(0, len(snapshot.items), _MOST_PAIRS).tolist()
+    predict = _rank_pair if candidate.kind == "ranking" else partial(_predict_pair, candidate)
+    lists = [partial(personal, snapshot, [Wanted(user, LIST_LENGTH)]) for user in users]
+    pairs = [partial(predict, snapshot, user, item) for user, item in zip(cycle(users), items, strict=False)]
+    unseen = len(snapshot.items) - np.diff(snapshot.history.indptr)[chosen]
+    return Cost(1e6 * _median_s(lists), 1e6 * _median_s(pairs) * float(np.median(unseen)))
+
+
+def _predict_pair(candidate: Candidate, snapshot: ModelSnapshot, user_row: int, item_row: int) -> object:
+    return candidate.predict(snapshot, np.array([user_row], dtype=np.int32), np.array([item_row], dtype=np.int32))
+
+
+def _rank_pair(snapshot: ModelSnapshot, user_row: int, item_row: int) -> object:
+    return exact_scores(snapshot, user_row, np.array([item_row]))
+
+
+def _median_s(calls: Sequence[Callable[[], object]]) -> float:
+    """Return the median seconds of the calls, or of as many of them as fit into a quarter of a second."""
+    calls[0]()
+    seconds: list[float] = []
+    for call in calls:
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+        if len(seconds) >= _LEAST_CALLS and sum(seconds) > _ENOUGH_S:
+            break
+    return float(np.median(seconds))

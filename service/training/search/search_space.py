@@ -1,0 +1,177 @@
+"""What a search tries: for each setting a range or a list of values (pure).
+
+Invariant: every value of a `Space` is within the bounds that the algorithm's own Config has for it, and no setting is
+both searched and fixed. Whether values go together is the Config's to say when a trial is made.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from service.errors import UsageError
+from service.training.algorithms import hyperparameters, registry
+
+Value: TypeAlias = bool | int | float | str | None
+Settings: TypeAlias = Mapping[str, Value]
+
+# A range on a grid is cut into so many values.
+GRID_POINTS: Final = 5
+MOST_GRID_POINTS: Final = 100_000
+
+
+@dataclass(frozen=True)
+class Range:
+    """Every number from one to another.
+
+    Attributes:
+        low: the least; an int if the setting is a whole number.
+        high: the largest, likewise.
+        log: whether steps are even on a logarithmic scale.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def grid(self) -> tuple[Value, ...]:
+        """Return at most `GRID_POINTS` numbers, evenly spaced, both ends among them, ascending."""
+        spaced = np.geomspace if self.log else np.linspace
+        points = spaced(self.low, self.high, GRID_POINTS).tolist()
+        if isinstance(self.low, int):
+            return tuple(sorted({round(point) for point in points}))
+        # Logarithms do not bring the ends back exactly, and outside its bounds a setting is refused.
+        return tuple(dict.fromkeys((self.low, *points[1:-1], self.high)))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        return f"{text_of(self.low)}..{text_of(self.high)}{':log' if self.log else ''}"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A few values.
+
+    Attributes:
+        values: at least one, all different.
+    """
+
+    values: tuple[Value, ...]
+
+    def grid(self) -> tuple[Value, ...]:
+        """Return the values."""
+        return self.values
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {"values": list(self.values)}
+
+    def __str__(self) -> str:
+        return ",".join(map(text_of, self.values))
+
+
+Dimension: TypeAlias = Range | Choices
+Space: TypeAlias = Mapping[str, Dimension]
+
+
+def parse(algorithm: str, texts: Sequence[str], fixed: Sequence[str]) -> Space:
+    """Build a space from what a person wrote, or from what the algorithm's settings say is worth searching.
+
+    Args:
+        algorithm: its name, or a preset's.
+        texts: `name=low..high`, `name=low..high:log` or `name=a,b,c`; none for the algorithm's own ranges.
+        fixed: `name=value` texts of settings that are not searched.
+
+    Raises:
+        UsageError: there is no such algorithm or setting, a text is none of these, or a value is out of range.
+    """
+    config = _config(algorithm, fixed)
+    held = {text.partition("=")[0].strip() for text in fixed}
+    if not texts:
+        space = {name: found for name, found in _recommended(config).items() if name not in held}
+        if not space:
+            raise UsageError(f"{algorithm} has no ranges of its own to search: give one with --space name=low..high")
+        return space
+    space = {}
+    for text in texts:
+        name, equals, values = (part.strip() for part in text.partition("="))
+        if not equals or not values:
+            raise UsageError(f"a space is given as name=low..high, name=low..high:log or name=a,b,c, not as {text!r}")
+        if name in held:
+            raise UsageError(f"{name} is both fixed and searched")
+        if name in space:
+            raise UsageError(f"{name} is given two spaces")
+        space[name] = _range(config, name, values) if ".." in values else _choices(config, name, values)
+    return space
+
+
+def grid(space: Space) -> list[dict[str, Value]]:
+    """Return every combination of values, the last setting changing first; a range is cut into `GRID_POINTS`.
+
+    Raises:
+        UsageError: there are more than `MOST_GRID_POINTS`.
+    """
+    columns = [dimension.grid() for dimension in space.values()]
+    n = math.prod(map(len, columns))
+    if n > MOST_GRID_POINTS:
+        raise UsageError(
+            f"a grid of {n:,} points is too large, {MOST_GRID_POINTS:,} are the most: search fewer settings"
+        )
+    return [dict(zip(space, values, strict=True)) for values in itertools.product(*columns)]
+
+
+def assignments(values: Settings) -> list[str]:
+    """Return settings as the `name=value` texts that `Candidate.parse` reads back exactly."""
+    return [f"{name}={text_of(value)}" for name, value in values.items()]
+
+
+def text_of(value: Value) -> str:
+    """Return a value as it is written on the command line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _config(algorithm: str, texts: Iterable[str]) -> Any:
+    return registry.Candidate.parse(algorithm, texts).config
+
+
+def _recommended(config: Any) -> dict[str, Dimension]:
+    space: dict[str, Dimension] = {}
+    for spec in dataclasses.fields(config):
+        found = spec.metadata["search"]
+        if found is not None:
+            ends, scale = f"{text_of(found[0])}..{text_of(found[1])}", ":log" if len(found) == 3 else ""
+            space[spec.name] = _range(config, spec.name, ends + scale)
+    return space
+
+
+def _value(config: Any, name: str, text: str) -> Value:
+    # The Config alone knows types and bounds; each value is tried in the place that it will have.
+    value: Value = getattr(hyperparameters.parse(type(config), [f"{name}={text}"]), name)
+    return value
+
+
+def _range(config: Any, name: str, text: str) -> Range:
+    ends, colon, scale = text.partition(":")
+    low, high = (_value(config, name, end.strip()) for end in ends.split("..", 1))
+    if colon and scale.strip() != "log":
+        raise UsageError(f"{name} has an unknown scale {scale.strip()!r}: a range is low..high or low..high:log")
+    if isinstance(low, (bool, str, type(None))) or isinstance(high, (bool, str, type(None))):
+        raise UsageError(f"{name} has no range from {text_of(low)} to {text_of(high)}: give its values as a,b,c")
+    if not low < high:
+        raise UsageError(f"the range of {name} must end above {low:g}, not at {high:g}")
+    if colon and low <= 0:
+        raise UsageError(f"a logarithmic range of {name} must begin above 0, not at {low:g}")
+    return Range(low, high, log=bool(colon))
+
+
+def _choices(config: Any, name: str, text: str) -> Choices:
+    return Choices(tuple(dict.fromkeys(_value(config, name, part.strip()) for part in text.split(","))))

@@ -1,0 +1,79 @@
+"""A set of ratings and its splits, laid out in a folder so that several processes map one copy of it.
+
+Invariant: what `read` returns has the same rows, values, ids and splits, in the same order, as what was written; the
+catalogue and the report on reading are left out, as no fit looks at them.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.models.vocabulary import Vocabulary
+from service.training.evaluation.splits import Positions
+from service.training.interactions import Interactions, ReadReport
+
+_COLUMNS: Final = ("user_rows", "item_rows", "ratings", "timestamps")
+_SCALE: Final = "scale.json"
+_LEARNT, _JUDGED = 1, 2
+
+
+class Columns:
+    """The data of a search, as a worker sees it.
+
+    Args:
+        folder: where `write` put it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        scale = json.loads((folder / _SCALE).read_text(encoding="utf-8"))
+        self.n_splits: Final[int] = scale.pop("n_splits")
+        has_times = (folder / "timestamps.npy").exists()
+        columns = {name: self._map(name) for name in _COLUMNS if name != "timestamps" or has_times}
+        self.data: Final = Interactions(
+            users=self._vocabulary("users"),
+            items=self._vocabulary("items"),
+            report=ReadReport(source=""),
+            **{"timestamps": None, **columns, **scale},
+        )
+
+    def split(self, index: int) -> tuple[Interactions, Interactions]:
+        """Return what to learn from and what to judge by."""
+        sides = self._map(f"split-{index}")
+        learnt, judged = np.flatnonzero(sides == _LEARNT), np.flatnonzero(sides == _JUDGED)
+        return self.data.take(learnt), self.data.take(judged)
+
+    def _map(self, name: str) -> NDArray[Any]:
+        # An empty file cannot be mapped; a memmap as such would make compiled kernels anew for its type.
+        return np.asarray(np.load(self._folder / f"{name}.npy", mmap_mode="r"))
+
+    def _vocabulary(self, name: str) -> Vocabulary:
+        return Vocabulary.from_arrays(self._map(f"{name}-bytes"), self._map(f"{name}-offsets"))
+
+
+def write(folder: Path, data: Interactions, splits: Sequence[tuple[Positions, Positions]]) -> None:
+    """Lay out data and splits.
+
+    Args:
+        folder: an empty one.
+        data: the ratings.
+        splits: (train, test) positions in `data`, each ascending; no position is on both sides.
+    """
+    for name in _COLUMNS:
+        column: NDArray[Any] | None = getattr(data, name)
+        if column is not None:
+            np.save(folder / f"{name}.npy", column)
+    for name, vocabulary in (("users", data.users), ("items", data.items)):
+        encoded, offsets = vocabulary.to_arrays()
+        np.save(folder / f"{name}-bytes.npy", encoded)
+        np.save(folder / f"{name}-offsets.npy", offsets)
+    for index, (learnt, judged) in enumerate(splits):
+        sides = np.zeros(len(data), dtype=np.uint8)
+        sides[learnt], sides[judged] = _LEARNT, _JUDGED
+        np.save(folder / f"split-{index}.npy", sides)
+    scale = {name: getattr(data, name) for name in ("rating_min", "rating_max", "fingerprint")}
+    (folder / _SCALE).write_text(json.dumps({"n_splits": len(splits), **scale}), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Reconciles what producers accepted with what the archive holds."""

@@ -1,0 +1,1 @@
+"""The consumer job: from the streams into the archive."""

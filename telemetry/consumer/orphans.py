@@ -1,0 +1,143 @@
+"""Slots that nobody holds and that hold events: somebody has to ship them.
+
+Invariants:
+
+- A slot is adopted only with its lock, so never while its replica lives; and only after it was free for a while, so
+  that a replica that restarts finds its slot free.
+- Nothing is taken while the stream does not answer, or is another archive's: a replica may come back any moment and
+  wants its slot then.
+- Adopting is what a start of the replica would be, a new epoch without requests. There is one road to the archive.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from telemetry.daemon_thread import aside
+from telemetry.errors import SlotTakenError, SpoolError, StreamError
+from telemetry.notes import Adopted, ProducerObserver, tell
+from telemetry.producer import Producer
+from telemetry.settings import ProducerSettings
+from telemetry.shielding import finish
+from telemetry.stream.namespace_owner import Leave, leave
+from telemetry.stream.redis_stream import EventStream
+from telemetry.wal.slot import belongs_to, is_held
+from telemetry.wal.slot_inspection import holds_events
+
+# How long one adoption may keep a slot from its replica.
+_HOLD_S = 1.5
+
+
+class Orphans:
+    """Ships what dead replicas left.
+
+    Args:
+        spool: The directory that holds all slots.
+        settings: As for a replica.
+        connect: Makes a stream for one adoption.
+        after_s: How long a slot must have been free.
+        observer: Told of adoptions.
+        archive: The archive of this installation, if it is known.
+    """
+
+    def __init__(
+        self,
+        spool: Path,
+        settings: ProducerSettings,
+        connect: Callable[[], EventStream],
+        after_s: float,
+        observer: ProducerObserver | None = None,
+        archive: str | None = None,
+    ) -> None:
+        self._archive = archive
+        self._spool = spool
+        self._settings = settings
+        self._connect = connect
+        self._after_s = after_s
+        self._observer = observer
+        self._free_since_s: dict[Path, float] = {}
+
+    async def run(self) -> None:
+        """Look, and ship what has been left for long enough, until cancelled."""
+        while True:
+            for directory in await self._look():
+                await self._ship(directory, _HOLD_S)
+            await asyncio.sleep(min(1.0, self._after_s))
+
+    async def sweep(self, deadline_s: float) -> int:
+        """Ship what is left now, because everything is being stopped; `run` has ended.
+
+        Args:
+            deadline_s: How long to try.
+
+        Returns:
+            How many slots still hold events.
+        """
+        until_s = time.monotonic() + deadline_s
+        self._after_s = 0.0
+        # A replica that stops at this moment may need a while to let go.
+        while (left := await self._look()) and (rest_s := until_s - time.monotonic()) > 0:
+            for directory in left:
+                await self._ship(directory, rest_s)
+        return len(left)
+
+    async def _look(self) -> list[Path]:
+        return await aside(self._orphaned, "orphans")
+
+    def _orphaned(self) -> list[Path]:
+        now_s = time.monotonic()
+        found = []
+        try:
+            directories = [path for path in self._spool.iterdir() if path.name.isdecimal()]
+        except OSError:
+            return []
+        for directory in directories:
+            # What cannot be looked into now is looked at again the next time.
+            with suppress(OSError, SpoolError):
+                if is_held(directory) or not holds_events(directory):
+                    self._free_since_s.pop(directory, None)
+                elif now_s - self._free_since_s.setdefault(directory, now_s) >= self._after_s:
+                    found.append(directory)
+        return found
+
+    async def _ship(self, directory: Path, deadline_s: float) -> None:
+        stream = self._connect()
+        try:
+            await stream.connect()
+            # Where its events must not go, the slot is left to the replica that may come back.
+            belongs = await aside(lambda: belongs_to(directory), "orphans") or self._archive
+            if leave(belongs, await stream.mark()) is not Leave.SHIP:
+                return
+        except StreamError:
+            return
+        finally:
+            await stream.close()
+        opening = asyncio.ensure_future(
+            aside(
+                lambda: Producer.open(
+                    self._spool, int(directory.name), self._settings, stream, self._observer, archive=self._archive
+                ),
+                "orphans",
+            )
+        )
+        try:
+            producer = await asyncio.shield(opening)
+        except (SlotTakenError, SpoolError):
+            return
+        except asyncio.CancelledError:
+            # What is opened after all is given back at once.
+            opening.add_done_callback(_give_back)
+            raise
+        try:
+            recovered = producer.counters.recovered
+            left = await producer.drain(deadline_s, archived=True)
+        finally:
+            await finish(aside(producer.close, "orphans"))
+        tell(self._observer, Adopted(int(directory.name), recovered, left))
+
+
+def _give_back(opening: "asyncio.Future[Producer]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -1,0 +1,1 @@
+"""Erases users from an archive."""

@@ -1,0 +1,1 @@
+"""The streams in Redis between producers and the consumer."""

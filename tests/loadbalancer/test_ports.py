@@ -1,0 +1,68 @@
+"""Ports: chosen outside the range of outgoing connections, and refused in a sentence when taken."""
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from loadbalancer import ports
+from loadbalancer.errors import BadSetting, PortTaken
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_chosen_ports_are_free_different_and_below_the_ephemeral_range() -> None:
+    """So that no outgoing connection takes one while its part restarts."""
+    chosen = ports.choose(50)
+    assert len(set(chosen)) == 50
+    assert all(20_000 <= port < 32_000 for port in chosen)
+    for port in chosen:
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+
+
+def test_a_port_that_somebody_has_is_not_chosen(monkeypatch: pytest.MonkeyPatch, listener: int) -> None:
+    """Nor one that is promised to somebody else."""
+    monkeypatch.setattr(ports, "_CHOICE", range(listener, listener + 1))
+    with pytest.raises(PortTaken, match="1 free ports"):
+        ports.choose(1)
+    monkeypatch.setattr(ports, "_CHOICE", range(listener - 1, listener))
+    with pytest.raises(PortTaken):
+        ports.choose(1, taken=frozenset({listener - 1}))
+
+
+def test_a_taken_port_is_told_with_its_address(listener: int) -> None:
+    """On the address asked for, and on every address."""
+    with pytest.raises(PortTaken, match=rf"Something else listens on 127\.0\.0\.1:{listener}; stop it or choose"):
+        ports.require("127.0.0.1", listener)
+    with pytest.raises(PortTaken):
+        ports.require("0.0.0.0", listener)
+
+
+def test_a_port_that_somebody_shares_is_taken_too(free_port: Callable[[], int]) -> None:
+    """Although nginx, which shares, could join: whoever is there before us is not ours."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port), reuse_port=True), pytest.raises(PortTaken):
+        ports.require("127.0.0.1", port)
+
+
+def test_connections_that_are_still_closing_do_not_count(free_port: Callable[[], int]) -> None:
+    """A port of a server that went away a moment ago is free, as nginx sees it."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)) as server, socket.create_connection(("127.0.0.1", port)) as client:
+        accepted, _ = server.accept()
+        # Closed on this side first, so that this side waits in TIME_WAIT.
+        accepted.close()
+        assert client.recv(1) == b""
+    ports.require("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_of_another_machine_is_refused(host: str) -> None:
+    """192.0.2.0/24 is for documentation (RFC 5737) and no machine's own."""
+    with pytest.raises(BadSetting, match="is not an address of this machine"):
+        ports.require(host, 8080)

@@ -1,0 +1,90 @@
+"""Probes against real sockets and a real Redis."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadbalancer.probes import HttpProbe, RedisProbe, until_ready
+
+
+async def answering(answer: bytes) -> tuple[asyncio.Server, int]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server, server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n", None),
+        (b"HTTP/1.1 503 No\r\n\r\nno model is active\nmore", "/readyz answers 503 (no model is active)"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "/readyz answers 2000"),
+        (b"", "/readyz answers nothing"),
+    ],
+)
+async def test_only_a_200_is_ready(answer: bytes, complaint: str | None) -> None:
+    """Everything else is told with the first line of what was said."""
+    server, port = await answering(answer)
+    async with server:
+        assert await HttpProbe("127.0.0.1", port, "/readyz").complaint() == complaint
+
+
+async def test_nobody_there_is_a_complaint_and_no_error(free_port: Callable[[], int], tmp_path: Path) -> None:
+    """A part that starts does not listen yet."""
+    port = free_port()
+    assert await HttpProbe("127.0.0.1", port, "/").complaint() == f"nothing answers on port {port}"
+    socket = tmp_path / "redis.sock"
+    assert await RedisProbe(socket).complaint() == f"nothing answers on {socket}"
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 503 No\r\n\r\n", b""])
+async def test_any_answer_is_a_sign_of_life(answer: bytes) -> None:
+    """Also a connection that is closed at once, as by an nginx that has no more of them."""
+    server, port = await answering(answer)
+    async with server:
+        assert not await HttpProbe("127.0.0.1", port, "/healthz").silent()
+
+
+async def test_a_refusal_is_no_silence(free_port: Callable[[], int]) -> None:
+    """A process that ended is noticed by its parent."""
+    assert not await HttpProbe("127.0.0.1", free_port(), "/healthz").silent()
+
+
+async def test_a_listener_that_accepts_nothing_is_silent() -> None:
+    """The kernel takes the connection and the question, as it does for a frozen process."""
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        assert await HttpProbe("127.0.0.1", frozen.getsockname()[1], "/healthz").silent()
+
+
+async def test_redis_is_ready_when_it_answers_ping(redis_server: Any) -> None:
+    """A frozen one is not."""
+    probe = RedisProbe(redis_server.socket)
+    assert await probe.complaint() is None
+    redis_server.pause()
+    assert await probe.complaint() is not None
+    redis_server.resume()
+    assert await probe.complaint() is None
+
+
+async def test_waiting_ends_when_the_part_appears(free_port: Callable[[], int]) -> None:
+    """However long that takes."""
+    port = free_port()
+    waiting = asyncio.create_task(until_ready(HttpProbe("127.0.0.1", port, "/")))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    assert not waiting.done()
+    async with await asyncio.start_server(serve, "127.0.0.1", port):
+        await asyncio.wait_for(waiting, 5)

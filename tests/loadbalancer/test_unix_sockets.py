@@ -1,0 +1,114 @@
+"""Where sockets lie: in directories that no other user can enter, on paths that an address can hold."""
+
+import errno
+import os
+import socket
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadbalancer import home, unix_sockets
+from loadbalancer.errors import BadSetting
+
+
+@pytest.fixture
+def temporary(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory for temporary files, empty."""
+    directory = short_path / "t"
+    directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    return directory
+
+
+def _home(folder: Path, path_bytes: int) -> Path:
+    """A home whose socket has a path of so many bytes."""
+    missing = path_bytes - len(os.fsencode(folder / "h" / "run" / "s.sock"))
+    return folder / ("h" + "x" * missing)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        return path.is_socket()
+
+
+def test_a_socket_lies_in_run_as_long_as_its_path_fits(short_path: Path, temporary: Path) -> None:
+    """Up to the last byte; run/ is made private, whatever it was."""
+    where = _home(short_path, unix_sockets.PATH_LIMIT_BYTES)
+    (where / "run").mkdir(parents=True, mode=0o777)
+    path = unix_sockets.place(where, "s.sock")
+    assert (path.parent, len(os.fsencode(path))) == (where / "run", 107)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert unix_sockets.outside(where) is None
+    assert list(temporary.iterdir()) == []
+    assert _listens(path)
+
+
+def test_a_longer_path_is_replaced_by_a_private_directory_that_goes_again(short_path: Path, temporary: Path) -> None:
+    """It is new and named by chance; the holder removes it, sockets and all."""
+    where = _home(short_path, unix_sockets.PATH_LIMIT_BYTES + 1)
+    with home.held(where):
+        path = unix_sockets.place(where, "s.sock")
+        assert path.parent.parent == temporary
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert unix_sockets.outside(where) == path.parent
+        assert _listens(path)
+    assert list(temporary.iterdir()) == []
+    assert not (where / "run").exists()
+
+
+def test_what_a_killed_holder_left_is_removed_by_the_next(short_path: Path, temporary: Path) -> None:
+    """The link in run/ names it."""
+    where = _home(short_path, 200)
+    first = unix_sockets.place(where, "s.sock").parent
+    second = unix_sockets.place(where, "s.sock").parent
+    assert list(temporary.iterdir()) == [second]
+    assert first != second
+
+
+def test_what_is_not_ours_is_not_removed(short_path: Path, temporary: Path) -> None:
+    """The name may have been taken by another user, or the file may name anything."""
+    where = _home(short_path, 200)
+    directory = unix_sockets.place(where, "s.sock").parent
+    directory.rmdir()
+    precious = temporary / "precious"
+    precious.mkdir()
+    directory.symlink_to(precious)
+    unix_sockets.remove(where)
+    assert precious.is_dir()
+    for name in (str(precious), "", "relative", "/\0"):
+        (where / "run" / "sockets").write_text(name)
+        unix_sockets.remove(where)
+        assert precious.is_dir()
+        assert not (where / "run" / "sockets").exists()
+
+
+def test_a_file_system_that_holds_no_sockets_is_left(
+    short_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a folder that a virtual machine shares with its host."""
+
+    class Refusing(socket.socket):
+        def bind(self, address: Any) -> None:
+            if b"/run/" in address:
+                raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+            super().bind(address)
+
+    monkeypatch.setattr("loadbalancer.unix_sockets.socket.socket", Refusing)
+    with home.held(short_path / "var"):
+        path = unix_sockets.place(short_path / "var", "s.sock")
+        assert path.parent.parent == temporary
+    assert list(temporary.iterdir()) == []
+
+
+def test_without_any_place_the_home_is_named(
+    short_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of the tries."""
+    monkeypatch.setattr(unix_sockets, "PATH_LIMIT_BYTES", 10)
+    with pytest.raises(BadSetting, match="shorter RECOLLECT_HOME"):
+        unix_sockets.place(short_path / "var", "s.sock")
+    assert list(temporary.iterdir()) == []

@@ -1,0 +1,104 @@
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from ops.benchmarks import cli
+from ops.benchmarks.workbench import Workbench, answers, on_core, scrape, two_cores
+from ops.console.refusal import run
+from service.errors import RunError, UsageError
+from service.models.snapshot import ModelSnapshot
+from telemetry.stream.redis_check import rehearse
+
+
+def test_a_pinned_block_pins_its_children_and_nothing_after_it() -> None:
+    """What is started inside runs on that core alone; afterwards all is as before."""
+    before = os.sched_getaffinity(0)
+    core = max(before)
+    with on_core(core):
+        inside = subprocess.check_output([sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], text=True)
+    assert inside.strip() == str({core})
+    assert os.sched_getaffinity(0) == before
+
+
+def test_one_core_is_not_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    """Server and generator on one core would measure each other."""
+    with on_core(min(os.sched_getaffinity(0))):
+        with pytest.raises(UsageError, match="two cores"):
+            two_cores()
+        assert run(cli.app, ["recommend"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_part_that_does_not_come_up_is_named_with_its_last_words(tmp_path: Path) -> None:
+    """The operator sees which part and why."""
+    with (
+        Workbench(tmp_path, os.environ) as workbench,
+        pytest.raises(RunError, match="replica did not come up: no such"),
+    ):
+        workbench.start("replica", [sys.executable, "-c", "raise SystemExit('no such luck')"], lambda: False)
+
+
+def test_what_was_started_is_gone_afterwards(tmp_path: Path) -> None:
+    """A real Redis answers inside and not after, even if the benchmark failed."""
+    urls: list[str] = []
+
+    def fail() -> None:
+        with Workbench(tmp_path, os.environ) as workbench:
+            urls.append(workbench.start_redis())
+            assert asyncio.run(rehearse(urls[0], "recollect")).away is None
+            raise RunError("the benchmark failed")
+
+    with pytest.raises(RunError, match="the benchmark failed"):
+        fail()
+    assert asyncio.run(rehearse(urls[0], "recollect")).away is not None
+
+
+def test_the_operator_s_settings_do_not_reach_it(tmp_path: Path) -> None:
+    """State and logs go to the scratch directory, and libraries run one thread."""
+    environ = {**os.environ, "RECOLLECT_HOME": "/elsewhere", "RECOLLECT_PORT": "1"}
+    show = "import os; [print(k, v) for k, v in sorted(os.environ.items()) if 'RECOLLECT' in k or 'THREADS' in k]"
+    with Workbench(tmp_path, environ) as workbench:
+        out = tmp_path / "show.out"
+        workbench.start("show", [sys.executable, "-c", show], lambda: b"RECOLLECT_LOGS" in out.read_bytes())
+        lines = out.read_text().splitlines()
+    assert f"RECOLLECT_HOME {tmp_path / 'home'}" in lines
+    assert "OMP_NUM_THREADS 1" in lines
+    assert not any("RECOLLECT_PORT" in line for line in lines)
+
+
+def test_telemetry_of_a_workbench_is_the_whole_of_it(
+    tmp_path: Path, make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Callable[..., str]
+) -> None:
+    """A list asked of its replica is archived by its consumer, and the metrics of both say so."""
+    publish_snapshot(tmp_path / "home" / "models", make_snapshot())
+    with Workbench(tmp_path, os.environ) as workbench:
+        redis_url = workbench.start_redis()
+        consumer_admin_port = workbench.start_consumer(redis_url)
+        port, replica_admin_port = workbench.start_replica(redis_url)
+        for _ in range(3):
+            assert answers(port, "/v1/recommendations/u1")
+        cli._await_archived(replica_admin_port)
+        assert cli._telemetry(replica_admin_port, consumer_admin_port) == {
+            "accepted": 3,
+            "dropped": 0,
+            "archived": 3,
+        }
+    with pytest.raises(RunError, match="metrics at"):
+        scrape(replica_admin_port)
+
+
+def test_a_redis_that_was_stopped_still_has_what_it_held(tmp_path: Path) -> None:
+    """Stopped means that nobody listens; started again, it has read its file."""
+    with Workbench(tmp_path, os.environ) as workbench:
+        url = workbench.start_redis()
+        with redis.Redis.from_url(url) as client:
+            client.set("kept", "yes")
+            with workbench.without_redis(), pytest.raises(redis.ConnectionError):
+                client.ping()
+            assert client.get("kept") == b"yes"

@@ -1,0 +1,185 @@
+import asyncio
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.commands.audit import audit, command
+from ops.commands.audit_erasure import search
+from ops.options.period import Period
+from service.config import Config
+from service.models.snapshot import ModelSnapshot
+from service.models.user_erasure import ModelForgetter
+from telemetry.archive.archive import Archive
+from telemetry.archive.archive_files import DEAD_LETTERS
+from telemetry.archive.compaction import compact
+from telemetry.consumer.consumer import Consumer
+from telemetry.erasure.erasure import receipts
+from telemetry.events import Event, System
+from telemetry.ids import uuid7
+from telemetry.producer import Producer
+from telemetry.settings import ConsumerSettings, ProducerSettings
+from telemetry.stream.memory_stream import MemoryServer, MemoryStream
+from tests.support.archive_commits import addition, commit, letter, seal
+from tests.support.sample_events import feedback, served
+
+FAST = ConsumerSettings(block_ms=10, discover_interval_s=0.05, commit_interval_s=0.0)
+Await = Callable[..., Awaitable[None]]
+Publish = Callable[[Path, ModelSnapshot], str]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(home=tmp_path / "var")
+
+
+@pytest.fixture
+def forgotten(
+    config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str]]:
+    monkeypatch.setenv("RECOLLECT_HOME", str(config.home))
+
+    def call(user_id: str, **options: Any) -> tuple[int, str]:
+        return command(forgotten=user_id, **options), capsys.readouterr().out
+
+    return call
+
+
+def erase(user_id: str) -> System:
+    return System(
+        event_id=uuid7(),
+        tenant="default",
+        client_time=None,
+        received_at="2026-11-21T12:00:00.000Z",
+        kind="erase",
+        user_id=user_id,
+    )
+
+
+async def through(config: Config, await_until: Await, *events: Any) -> None:
+    """Send events from a replica through the consumer, and wait until every erase among them is done."""
+    server = MemoryServer()
+    producer = Producer.open(config.spool_dir, 0, ProducerSettings(check_interval_s=0.05), MemoryStream(server))
+    forgetter = ModelForgetter(config.models_dir, config.pseudonymiser())
+    consumer = Consumer(MemoryStream(server), Archive(config.archive_dir), [], FAST, forgetters=[forgetter])
+    tasks = [asyncio.create_task(producer.run()), asyncio.create_task(consumer.run())]
+    await producer.accept_any(events)
+    expected = sum(isinstance(event, System) for event in events)
+
+    def done() -> bool:
+        found = receipts(config.archive_dir) if config.archive_dir.is_dir() else []
+        return producer.counters.released + consumer.counters.archived >= len(events) and (
+            sum(receipt.done_at is not None for receipt in found) >= expected
+        )
+
+    await await_until(done)
+    tasks.pop(0).cancel()
+    await producer.drain(5, archived=True)
+    producer.close()
+    tasks[0].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_nobody_knows_the_user(config: Config, forgotten: Callable[..., tuple[int, str]]) -> None:
+    """Neither lines nor a receipt, in a home that was used or not."""
+    expected = 'Nothing is known of user "nobody", and nobody asked to forget this user.\n'
+    assert forgotten("nobody") == (0, expected)
+    commit(config.archive_dir, addition([(1, feedback())]))
+    assert forgotten("nobody") == (0, expected)
+
+
+async def test_every_place_is_searched(
+    config: Config,
+    forgotten: Callable[..., tuple[int, str]],
+    make_snapshot: Callable[..., ModelSnapshot],
+    publish_snapshot: Publish,
+) -> None:
+    """Lines of any class, compacted or not, dead letters, the spool and the models; a similar id is another user."""
+    events: list[tuple[int, Event]] = [
+        *((1, feedback(user_id="u1")), (2, served(user_id="u1"))),
+        *((3, feedback(user_id="u10", item_id="u1")), (5, feedback(user_id="u1", event_id="event-5"))),
+    ]
+    dead = addition(events[3:])
+    dead.folders[DEAD_LETTERS] = [letter(4, data=b'{"user_id":"u1","broken')]
+
+    def fill() -> None:
+        commit(config.archive_dir, addition(events[:3]))
+        seal(config.archive_dir)
+        list(compact(config.archive_dir, "2027-01-01"))
+        commit(config.archive_dir, dead)
+
+    await asyncio.to_thread(fill)
+    version = publish_snapshot(config.models_dir, make_snapshot())
+    producer = Producer.open(config.spool_dir, 0, ProducerSettings(), MemoryStream(MemoryServer()))
+    producer.offer(served(user_id="u1"))
+    producer.close()
+    code, out = forgotten("u1", as_json=True)
+    told = json.loads(out)
+    assert (code, told["ok"], told["receipts"]) == (1, False, [])
+    assert {place.rpartition("/")[0] or place: count for place, count in told["left"].items()} == {
+        "archive/date=2026-11-21": 1,
+        "archive/deadletters": 1,
+        "models": 1,
+        "spool": 1,
+    }
+    assert sorted(told["left"].values()) == [1, 1, 1, 1, 2]
+    assert f"models/{version}" in told["left"]
+    assert forgotten("u1")[1].endswith('User "u1" is in 5 places; nobody asked to forget this user.\n')
+
+
+async def test_after_an_erase_nothing_is_left(
+    config: Config,
+    forgotten: Callable[..., tuple[int, str]],
+    await_until: Await,
+    make_snapshot: Callable[..., ModelSnapshot],
+    publish_snapshot: Publish,
+) -> None:
+    """The receipt is found by who knows the id; the account still balances; and the user may come back."""
+    publish_snapshot(config.models_dir, make_snapshot())
+    mine = [feedback(user_id="u1", event_id=f"event-{number}") for number in range(3)]
+    await through(config, await_until, *mine, feedback(user_id="u2", event_id="event-9"))
+    assert search(config, "u1").left
+    await asyncio.to_thread(seal, config.archive_dir)
+    list(compact(config.archive_dir, "2027-01-01"))
+    await through(config, await_until, erase("u1"))
+    code, out = forgotten("u1")
+    assert (code, out.splitlines()[-1]) == (0, 'Nothing is left of user "u1" from before the erase.')
+    assert "asked for 2026-11-21T12:00:00.000Z, done" in out
+    assert "3 lines erased from 1 files, 1 models published anew" in out
+    receipt = audit(config, Period(), 5.0)
+    assert (receipt.ok, receipt.total("erased")) == (True, 3), receipt.as_text()
+    assert forgotten("u2")[0] == 1
+    back = feedback(user_id="u1", event_id="event-back", received_at="2026-11-21T13:00:00.000Z")
+    await through(config, await_until, back)
+    code, out = forgotten("u1", as_json=True)
+    told = json.loads(out)
+    assert (code, told["left"], list(told["since"].values())) == (0, {}, [1])
+
+
+async def test_pseudonyms(config: Config, await_until: Await, tmp_path: Path) -> None:
+    """One asks by the caller's id; telemetry knows another one."""
+    key_file = tmp_path / "key"
+    key_file.write_bytes(secrets.token_bytes(32))
+    key_file.chmod(0o600)
+    keyed = replace(config, pseudonym_key_file=key_file)
+    pseudonym = keyed.pseudonymiser().of("u1")
+    await through(keyed, await_until, feedback(user_id=pseudonym), feedback(user_id="other", event_id="event-2"))
+    assert not search(config, "u1").left
+    assert sum(search(keyed, "u1").left.values()) == 1
+    await through(keyed, await_until, erase(pseudonym))
+    found = search(keyed, "u1")
+    assert (found.ok, len(found.receipts)) == (True, 1)
+
+
+def test_what_cannot_be_searched_is_no_proof(config: Config, forgotten: Callable[..., tuple[int, str]]) -> None:
+    """A damaged file may hold anything."""
+    commit(config.archive_dir, addition([(1, feedback(user_id="u2"))]))
+    (path,) = config.archive_dir.glob("date=*/*")
+    path.write_bytes(b"x")
+    code, out = forgotten("u1")
+    assert code == 1
+    assert out.endswith("but not every place could be searched.\n")

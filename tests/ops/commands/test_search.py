@@ -1,0 +1,250 @@
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from ops.commands.search import command
+from ops.console.refusal import run
+from ops.console.search_watch import Watch
+from service.models import artefact
+from service.training.search.search_run import Standing
+
+ROOT = Path(__file__).resolve().parents[3]
+DATA = ("--data", "demo:60x40x900")
+DEMO = ("--algorithm", "svd", "--set", "n_epochs=2", "--set", "n_factors=4", "--folds", "2")
+TWO = ("--space", "lr_all=0.001,0.02", "--method", "grid")
+WIDE = ("--space", "lr_all=0.001..0.1:log", "--space", "reg_all=0.01..0.5:log")
+
+
+def search(*arguments: str) -> int:
+    """Run the verb as `recollect search` does."""
+    application = typer.Typer()
+    application.command()(command)
+    data = () if "--data" in arguments else DATA
+    return run(application, [*data, *DEMO, *arguments])
+
+
+def started(*arguments: str, home: Path) -> subprocess.Popen[str]:
+    """Start the verb as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ops", "search", *DATA, *DEMO, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_line(process: subprocess.Popen[str], beginning: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(beginning):
+            return
+    pytest.fail(f"the process ended before it said {beginning!r}")
+
+
+def settings_and_folds(found: dict[str, Any]) -> list[tuple[object, object]]:
+    return [(trial["settings"], trial["folds"]) for trial in found["trials"]]
+
+
+def test_the_best_trials_are_told_and_the_winner_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table on standard output, a line for each trial on standard error, a page, and an active model of our own."""
+    monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
+    page = tmp_path / "page.html"
+    before = os.umask(0o022)
+    try:
+        assert search(*TWO, "--publish", "--report", str(page)) == 0
+    finally:
+        os.umask(before)
+    state = [tmp_path / "var", *(tmp_path / "var").rglob("*")]
+    assert {path: oct(path.stat().st_mode) for path in state if path.stat().st_mode & 0o077} == {}
+    assert page.stat().st_mode & 0o777 == 0o644
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0] == "demo:60x40x900: 900 ratings by 60 users of 40 items"
+    assert lines[1].startswith("svd, 2 random folds over ratings, seed 0; 2 trials (2 complete) in ")
+    assert lines[2].split() == ["trial", "rmse", "seconds", "lr_all"]
+    assert [line.split()[-1] for line in lines[3:6]] == ["0.02", "0.001", "0.005"]
+    assert lines[5].split()[0] == "defaults"
+    assert lines[6].startswith("The best against the defaults: -0.")
+    assert lines[7] == "Its settings: --set n_epochs=2 --set n_factors=4 --set lr_all=0.02"
+    version = artefact.active_version(tmp_path / "var" / "models")
+    assert lines[8] == f"Published {version}, fitted on all the data. It is active."
+    assert len(lines) == 9
+    manifest = artefact.read_manifest(tmp_path / "var" / "models" / str(version))
+    assert {name: manifest["settings"][name] for name in ("lr_all", "n_factors")} == {"lr_all": 0.02, "n_factors": 4}
+    assert "trial 0 complete, rmse " in err
+    assert "2 of 2 done, best rmse " in err
+    assert "0.02" in page.read_text(encoding="utf-8")
+
+
+def test_what_only_ranks_is_searched_by_its_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a measure of its own it is ndcg@10, and more is better."""
+    application = typer.Typer()
+    application.command()(command)
+    arguments = ["--data", "demo:60x40x900", "--algorithm", "item_knn", "--space", "n_neighbours=1,30"]
+    assert run(application, [*arguments, "--method", "grid", "--folds", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["protocol"]["measure"] == "ndcg@10"
+    best, worse = (found["trials"][number]["mean"] for number in found["ranked"])
+    assert best > worse
+
+
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard output, with nothing before or after."""
+    assert search(*TWO, "--json", "--seed", "3", "--measure", "ndcg@10", "--relevant-from", "4") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["protocol"]["measure"] == "ndcg@10"
+    assert found["protocol"]["seed"] == 3
+    assert found["space"] == {"lr_all": {"values": [0.001, 0.02]}}
+    assert found["best"]["assignments"][:2] == ["n_epochs=2", "n_factors=4"]
+    assert found["is_interrupted"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--method", "magic"), "there is no method 'magic'; there is tpe, grid, random"),
+        (("--measure", "magic"), "there is no measure 'magic'"),
+        (("--split", "given"), "a search cannot use the split 'given'"),
+        (("--space", "lr_all"), "a space is given as name=low..high"),
+        (("--set", "lr_all=0.1", "--space", "lr_all=0.1,0.2"), "lr_all is both fixed and searched"),
+        (("--report", "/nowhere/page.html"), "the page /nowhere/page.html cannot be written"),
+        (("--data", "/nowhere"), "/nowhere"),
+    ],
+)
+def test_refusals_are_one_sentence(arguments: Sequence[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, with exit code 2, before a process is started."""
+    assert search(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err.splitlines()[-1]
+
+
+def test_a_search_that_was_killed_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After kill -9 the same command ends as an undisturbed search does; nothing outlives the killed one."""
+    home, study = tmp_path / "tmp", tmp_path / "study"
+    home.mkdir()
+    arguments = (*WIDE, "--trials", "25")
+    process = started(*arguments, "--study", str(study), home=home)
+    wait_for_line(process, "trial 2 ")
+    process.kill()
+    # The workers hold standard error open; it ends when the last of them has.
+    process.communicate(timeout=60)
+    assert list(home.iterdir()) == []
+    assert search(*arguments, "--study", str(study), "--json") == 0
+    resumed = json.loads(capsys.readouterr().out)
+    assert search(*arguments, "--json") == 0
+    undisturbed = json.loads(capsys.readouterr().out)
+    assert settings_and_folds(resumed) == settings_and_folds(undisturbed)
+    assert resumed["best"]["mean"] == undisturbed["best"]["mean"]
+
+
+def test_ctrl_c_ends_with_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table of the trials so far, exit code 130, and no traceback of any process."""
+    home, study = tmp_path / "tmp", tmp_path / "study"
+    home.mkdir()
+    arguments = (*WIDE, "--trials", "500", "--study", str(study))
+    process = started(*arguments, "--publish", home=home)
+    wait_for_line(process, "trial 2 ")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.splitlines()[2].split()[:2] == ["trial", "rmse"]
+    assert "Published" not in out
+    assert err.splitlines()[-1].startswith("recollect: interrupted after ")
+    assert err.splitlines()[-1].endswith("; the same command goes on from there")
+    assert "Traceback" not in err
+    assert list(home.iterdir()) == []
+
+
+def test_what_it_will_take_is_said_before_the_first_trial_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is going to be measured at once, and what a trial takes after the first fold of it."""
+    monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
+    assert search(*TWO) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("search", "trial"))]
+    assert lines[0] == "search: first the settings as they are, in 2 folds; then 2 trials of 2 folds each, 1 at a time"
+    assert lines[1].startswith("search: a fold takes ")
+    assert "so that a trial takes about " in lines[1]
+    assert "and the 2 trials about " in lines[1]
+    assert lines[2].startswith("trial 0 ")
+
+
+def test_a_long_trial_is_shown_between_its_folds(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line now and then, for the settings as they are and for the trials after them."""
+    now_s = 0.0
+    standing = Standing(0, 50, 0, None, None, folds_of_trial=5, defaults_folds=0, n_at_a_time=2)
+    with Watch("rmse", clock=lambda: now_s) as watch:
+        watch(standing)
+        now_s = 90.0
+        watch(replace(standing, fold_s=90.0, defaults_folds=1))
+        watch(replace(standing, fold_s=90.0, defaults_folds=2))
+        now_s = 180.0
+        watch(replace(standing, fold_s=90.0, defaults_folds=2))
+        now_s = 600.0
+        watch(replace(standing, fold_s=90.0, defaults_folds=None, n_folds=3))
+    assert capsys.readouterr().err.splitlines() == [
+        "search: first the settings as they are, in 5 folds; then 50 trials of 5 folds each, 2 at a time",
+        "search: a fold takes 90 s, so that a trial takes about 8 min, and the 50 trials about 3.1 h",
+        "search, 2 of 5 folds of the settings as they are",
+        "search, 3 folds under way",
+    ]
+
+
+def test_data_without_ratings_is_not_searched_for_a_model_of_ratings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor are equal ratings searched by an error."""
+    monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
+    path = tmp_path / "t.csv"
+    path.write_text("".join(f"u{n % 20},i{n * 7 % 30}\n" for n in range(200)))
+    assert search(*TWO, "--data", str(path)) == 2
+    assert "has no ratings, and svd predicts ratings" in capsys.readouterr().err
+    path.write_text("".join(f"u{n % 20},i{n * 7 % 30},4\n" for n in range(200)))
+    assert search(*TWO, "--data", str(path)) == 2
+    assert "are equal, so that rmse says nothing: search by --measure ndcg@10" in capsys.readouterr().err
+
+
+def test_on_a_terminal_there_is_a_bar(tmp_path: Path) -> None:
+    """With the best value so far; it is gone at the end."""
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ops", "search", *DATA, *DEMO, *TWO],
+            cwd=ROOT,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        drawn = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # Linux says EIO once nobody holds the other end
+                break
+            if not piece:
+                break
+            drawn += piece
+        out, _ = process.communicate(timeout=60)
+    finally:
+        os.close(ours)
+    assert process.returncode == 0
+    assert out.startswith(b"demo:60x40x900")
+    assert b"best rmse " in drawn
+    assert "━".encode() in drawn
+    assert b"trial 0 complete" not in drawn

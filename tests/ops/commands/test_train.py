@@ -1,0 +1,161 @@
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops.commands.train import train
+from service.config import Config
+from service.errors import DataError
+from service.models import artefact
+
+ROOT = Path(__file__).resolve().parents[3]
+SMALL = ("n_factors=4", "n_epochs=3")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(home=tmp_path / "var")
+
+
+def test_the_summary_says_what_was_read_reached_and_published(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard output; how far it is goes to standard error, in plain lines where there is no terminal."""
+    assert train(config, data="demo:60x40x900", settings=SMALL) == 0
+    out, err = capsys.readouterr()
+    version = artefact.active_version(config.models_dir)
+    lines = out.splitlines()
+    assert lines[0] == "Read demo:60x40x900: 900 ratings by 60 users of 40 items."
+    assert lines[1].startswith("On 90 ratings held out: RMSE ")
+    assert lines[2].startswith(f"Published {version} in {config.models_dir} after ")
+    assert "It is active" in lines[2]
+    assert "measure: 100 %" in err
+    assert "fit: 100 %" in err
+
+
+def test_bad_rows_are_shown(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """How many, the first with file and line, and what was left out for a later row: on standard error."""
+    path = tmp_path / "t.csv"
+    path.write_text("user,item,rating\na,b,1\na,b,2\na,c,x\n")
+    assert train(config, data=str(path), algorithm="svd", settings=SMALL, activate=False) == 0
+    out, err = capsys.readouterr()
+    assert "1 of 3 rows is bad and was left out, such as:\n  t.csv:4: the rating 'x' is not a finite number\n" in err
+    assert "1 row was left out for a later one of the same user and item." in err
+    assert "Not measured" in out
+    assert "activate it with: recollect models activate svd-" in out
+
+
+def test_json_is_the_manifest_and_nothing_else(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exactly one object on standard output."""
+    assert train(config, data="demo:60x40x900", settings=SMALL, as_json=True) == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert manifest == artefact.read_manifest(config.models_dir / manifest["version"])
+
+
+def test_a_model_that_is_held_back_has_a_status_of_its_own(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts see 3, people why, and both how to activate it all the same; forced, or never asked for, it is 0."""
+    config.home.mkdir()
+    data = str(config.home / "ratings.csv")
+    Path(data).write_text("".join(f"u{n // 50},i{n % 50},{1 + (n // 50 + n % 50) % 5}\n" for n in range(2000)))
+    bad = ("n_factors=4", "init_std_dev=3", "lr_all=0", "n_epochs=1")
+    assert train(config, data=data, settings=SMALL) == 0
+    active = artefact.active_version(config.models_dir)
+    assert train(config, data=data, settings=bad) == 3
+    out, err = capsys.readouterr()
+    assert "It is not active" in out
+    assert "worse than the mean rating alone" in out
+    assert "was published and not activated: its RMSE is" in err
+    assert artefact.active_version(config.models_dir) == active
+    assert train(config, data=data, settings=bad, activate=False) == 0
+    assert train(config, data=data, settings=bad, activate=True) == 0
+    assert "It was activated as you asked, though its RMSE is" in capsys.readouterr().out
+    assert artefact.active_version(config.models_dir) != active
+
+
+def test_a_rating_model_with_poor_lists_says_so(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """The best errors do not make the best lists, and the list by popularity is the least that lists should reach."""
+    assert train(config, data="demo:300x200x9000", algorithm="svd", as_json=True) == 0
+    measures = json.loads(capsys.readouterr().out)["measures"]
+    assert measures["ndcg@10"] < measures["baseline"]["ndcg@10"]
+    assert train(config, data="demo:300x200x9000", algorithm="svd") == 0
+    out = capsys.readouterr().out
+    assert "Its lists are worse than a list by popularity" in out
+    assert "train an algorithm that ranks, such as ials" in out
+
+
+def test_what_is_refused_prints_no_result(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error is the command's; standard output stays empty."""
+    with pytest.raises(DataError):
+        train(config, data="/nowhere")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_ctrl_c_ends_it_and_says_so(config: Config, verb: str) -> None:
+    """With the status of an interruption, no traceback, and nothing half published."""
+    name = "algorithm" if verb == "train" else "algorithms"
+    setting = "n_epochs=100000" if verb == "train" else "svd.n_epochs=100000"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ops", verb, "--data", "demo:300x200x9000"),
+            *(f"--{name}", "svd", "--set", setting),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "RECOLLECT_HOME": str(config.home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(("measure:", "evaluate:")):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1] == "recollect: interrupted"
+    assert "Traceback" not in err
+    assert not config.models_dir.exists() or artefact.versions(config.models_dir) == []
+    assert not list(config.home.rglob("*.tmp"))
+
+
+def test_on_a_terminal_there_is_a_bar(config: Config, tmp_path: Path) -> None:
+    """It is drawn, and gone at the end."""
+    ours, theirs = pty.openpty()
+    program = (
+        "import sys; from pathlib import Path; from ops.commands.train import train\n"
+        "from service.config import Config\n"
+        f"sys.exit(train(Config(home=Path(sys.argv[1])), data='demo:60x40x900', settings={SMALL!r}))"
+    )
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(config.home)],
+            cwd=ROOT,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        drawn = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # Linux says EIO once nobody holds the other end
+                break
+            if not piece:
+                break
+            drawn += piece
+        out, _ = process.communicate(timeout=60)
+    finally:
+        os.close(ours)
+    assert process.returncode == 0
+    assert out.startswith(b"Read demo:60x40x900")
+    assert "━".encode() in drawn
+    assert b"fit" in drawn
+    assert b"100 %\r\n" not in drawn

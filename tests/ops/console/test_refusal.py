@@ -1,0 +1,71 @@
+"""What a machine refuses is one sentence, and no traceback."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ops.console.refusal import told
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_a_machine_that_refuses_is_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """It names the path; a fault that is ours is not hidden."""
+    file = tmp_path / "file"
+    file.write_text("")
+    assert told((file / "below").mkdir) == 1
+    assert capsys.readouterr().err == f"recollect: {file / 'below'} cannot be used: Not a directory\n"
+
+    def no_memory() -> None:
+        raise MemoryError
+
+    assert told(no_memory) == 1
+    assert "memory" in capsys.readouterr().err
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        told(lambda: os.close(10**6))
+
+
+LOGGING = [["up", "--data", "demo:60x40x900"], ["serve"], ["consume"], ["balance"]]
+QUIET = [
+    ["train", "--data", "demo:60x40x900"],
+    ["models", "list"],
+    ["models", "activate", "x-20260101T000000-abcd"],
+    ["keys", "create", "--scope", "events"],
+    ["audit"],
+    ["archive", "list"],
+    ["archive", "compact"],
+    ["deadletters", "list"],
+    ["doctor"],
+]
+CASES = [("RECOLLECT_HOME", words) for words in (*LOGGING, *QUIET)] + [("RECOLLECT_LOGS", words) for words in LOGGING]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), CASES, ids=lambda case: case if isinstance(case, str) else "-".join(case[:2])
+)
+def test_a_place_that_is_none_is_a_sentence_for_every_command(
+    name: str, words: list[str], tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    """A file stands where the directory should be; as for a read-only one, the command cannot make it."""
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    environ = {
+        **os.environ,
+        "RECOLLECT_HOME": str(tmp_path / "var"),
+        "RECOLLECT_LOGS": str(tmp_path / "logs"),
+        "RECOLLECT_PORT": str(free_port()),
+        "RECOLLECT_REPLICA_PORT": str(free_port()),
+        "RECOLLECT_ADMIN_PORT": str(free_port()),
+        name: str(taken / "below"),
+    }
+    argv = [sys.executable, "-m", "ops", *words]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert "Traceback" not in done.stderr
+    assert done.returncode in {0, 1, 2}
+    if words in LOGGING or words[0] == "train":
+        assert done.returncode == 1
+        assert str(taken) in done.stderr.splitlines()[-1]

@@ -1,0 +1,153 @@
+"""Texts of strangers reach a terminal as text: nothing in them is obeyed, and as JSON they stay what they are."""
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from rich.table import Table
+
+from ops.console.cells import cell
+from ops.console.refusal import run
+from ops.console.table import table
+from ops.console.terminal import EscapedBytes, Guarded, console, data_out, escaped, guarded, raw
+from service.config import Config
+from service.errors import UsageError
+from tests.support.archive_commits import addition, commit
+from tests.support.sample_events import feedback
+
+# A clear screen, a title by C1, a turned word, a line separator, a tag, a lone surrogate, and letters that stay.
+NASTY = "\x1b[2J\x9b0;x\x07\u202eabc\u2028\U000e0041\ud800 é 漢 👩\u200d🔬"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é 漢 👩\u200d🔬\tb\n", "plain é 漢 👩\u200d🔬\tb\n"),
+        ("\x1b[31m", "\\u001b[31m"),
+        ("a\rb\x00\x7f\x85", "a\\u000db\\u0000\\u007f\\u0085"),
+        ("\u202eevil\u2066\u200f\ufeff", "\\u202eevil\\u2066\\u200f\\ufeff"),
+        ("\U000e0041", "\\udb40\\udc41"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_written_out(text: str, shown: str) -> None:
+    """Line feeds, tabs and joined letters stay."""
+    assert escaped(text) == shown
+
+
+def test_json_stays_the_same_value() -> None:
+    """So that escaping what is printed changes no object."""
+    assert json.loads(escaped(json.dumps({NASTY: NASTY}, ensure_ascii=False))) == {NASTY: NASTY}
+
+
+def test_a_cell_breaks_no_line() -> None:
+    """A row is a line, whatever is in it."""
+    lines = table(("id",), [("a\nb\t" + NASTY,)]).splitlines()
+    assert (len(lines), lines[1].startswith("a\\u000ab\\u0009\\u001b")) == (2, True)
+
+
+def test_a_console_keeps_its_styles_and_escapes_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tables and bars are drawn with escape sequences of ours, and with no others."""
+    shown = Table("x")
+    shown.add_row(NASTY[:-3].replace("\ud800", ""), style="bold")
+    with guarded():
+        console(force_terminal=True, width=200).print(shown)
+    out = capsys.readouterr().out
+    assert "\x1b[1m" in out
+    assert "\\u001b[2J" in out
+    assert "\x1b[2J" not in out
+    assert "\u202e" not in out
+
+
+def test_every_verb_prints_through_the_guard(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it prints and what ends it, a file name say."""
+    app = typer.Typer()
+
+    @app.command()
+    def verb(bad: bool = False) -> None:
+        print(NASTY)
+        if bad:
+            raise UsageError(f"{NASTY} is bad")
+
+    outside = sys.stdout
+    assert run(app, []) == 0
+    assert run(app, ["--bad"]) == 2
+    assert sys.stdout is outside
+    captured = capsys.readouterr()
+    for text in (captured.out, captured.err):
+        assert "\\u001b[2J" in text
+        assert not set(text) & set("\x1b\x9b\x07\u202e\u2028")
+
+
+def test_data_passes_as_it_is_unless_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file or a pipe gets the very characters."""
+    plain = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Guarded(plain))
+        assert data_out() is raw(sys.stdout) is plain
+        plain.isatty = lambda: True  # type: ignore[method-assign]
+        data_out().write("\x1b")
+    assert plain.getvalue() == "\\u001b"
+    stored = io.BytesIO()
+    EscapedBytes(stored).write('{"a": "\u202e"}\n'.encode())
+    assert stored.getvalue() == b'{"a": "\\u202e"}\n'
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("=1+1", "'=1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("-2+3", "'-2+3"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\r=1"),
+        ("\uff1d1", "'\uff1d1"),
+        *((same, same) for same in ("-1.5", "+1e-7", "-.5", "-3.", "a=b", "", None, -1.5, 7)),
+        ("-1.5.", "'-1.5."),
+        ("-1\n", "'-1\n"),
+    ],
+)
+def test_a_cell_is_no_formula_and_a_number_stays_one(value: object, written: object) -> None:
+    """An apostrophe before what a spreadsheet would compute."""
+    assert cell(value) == written
+
+
+VERBS = [
+    ["archive", "export", "--out", "-"],
+    ["archive", "export", "--out", "-", "--format", "csv"],
+    ["archive", "query", "SELECT item_id FROM feedback", "--format", "csv"],
+    ["archive", "query", "SELECT item_id FROM feedback"],
+    ["audit", "--forgotten", "\u202ex"],
+]
+
+
+def test_a_real_terminal_gets_no_control_character(tmp_path: Path) -> None:
+    """The commands as a person runs them, on a pseudo-terminal."""
+    config = Config(home=tmp_path / "var")
+    commit(config.archive_dir, addition([(1, feedback(item_id="=a\u009b31m\u202eb", user_id="\u202ex"))]))
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, "RECOLLECT_HOME": str(config.home)}
+    running = [
+        subprocess.Popen([sys.executable, "-m", "ops", *argv], env=environ, stdout=theirs, stderr=theirs)
+        for argv in VERBS
+    ]
+    os.close(theirs)
+    out = b""
+    try:
+        while data := os.read(ours, 65_536):
+            out += data
+    except OSError:
+        # How the end of a terminal reads on Linux: the last process has closed it.
+        pass
+    os.close(ours)
+    assert [process.wait() for process in running] == [0, 0, 0, 0, 1]
+    text = out.decode()
+    assert text.count("\\u202e") >= len(VERBS)
+    assert not set(text) & set("\x9b\u202e")

@@ -1,0 +1,51 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops.pages.axis import Axis, short
+
+VALUES = st.lists(st.floats(1e-6, 1e9), min_size=1, max_size=20)
+
+
+@given(VALUES, st.booleans(), st.booleans())
+def test_everything_stands_on_the_axis(values: list[float], log: bool, from_zero: bool) -> None:
+    """Values and ticks are between its ends, ticks ascend, and there are not too many."""
+    axis = Axis.over(values, "x", log=log, from_zero=from_zero and not log)
+    ticks = [value for value, _ in axis.ticks(6)]
+    assert all(-1e-9 <= axis.share(value) <= 1 + 1e-9 for value in [*values, *ticks])
+    assert ticks == sorted(set(ticks))
+    assert 1 <= len(ticks) <= 7
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "names"),
+    [
+        (0.8423, 0.9987, ["0.85", "0.9", "0.95"]),
+        (0, 23, ["0", "5", "10", "15", "20"]),
+        (-0.3, 0.3, ["-0.3", "-0.2", "-0.1", "0", "0.1", "0.2", "0.3"]),
+        (0, 60_000, ["0", "10k", "20k", "30k", "40k", "50k", "60k"]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, names: list[str]) -> None:
+    """And written without digits that are rounding."""
+    assert [name for _, name in Axis("x", low, high).ticks(6)] == names
+
+
+def test_a_logarithmic_axis_names_powers() -> None:
+    """With what is between where there is room; values close together do not fill it."""
+    assert [name for _, name in Axis("x", 0.9, 2000, log=True).ticks(6)] == ["1", "10", "100", "1k"]
+    assert [name for _, name in Axis("x", 0.9, 60, log=True).ticks(6)] == ["1", "2", "5", "10", "20", "50"]
+    narrow = Axis.over([100.0, 101.0], "x", log=True)
+    assert narrow.share(101.0) - narrow.share(100.0) < 0.01
+
+
+def test_names_stand_at_whole_numbers() -> None:
+    """All of them."""
+    axis = Axis.named(["a", "b"], "x")
+    assert axis.ticks() == [(0.0, "a"), (1.0, "b")]
+    assert axis.share(0.5) == 0.5
+
+
+def test_large_values_are_written_short() -> None:
+    """Three digits are enough on an axis."""
+    assert [short(value) for value in (0.05, 12, 3200, 2_500_000, 4e9)] == ["0.05", "12", "3.2k", "2.5M", "4G"]

@@ -1,0 +1,52 @@
+"""What `bayesian_mf` draws, once more, slowly: with matrices as in the papers, in float64. Only tests use it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+
+def draw_rows_slowly(
+    stored: NDArray[np.bool_],
+    ratings: Float64,
+    other: Float64,
+    prior_mean: Float64,
+    precision: Float64,
+    noise_precision: float,
+    noise: Float64,
+) -> Float64:
+    """Draw every row of a side.
+
+    Args:
+        stored: bool (n, m), which ratings there are.
+        ratings: float64 (n, m), centred.
+        other: float64 (m, k + 1), the other side's factors and, last, bias.
+        prior_mean: float64 (n, k + 1).
+        precision: float64 (k + 1, k + 1), of the prior.
+        noise_precision: of a rating.
+        noise: float64 (n, k + 1), standard normal.
+
+    Returns:
+        float64 (n, k + 1).
+    """
+    rows = np.empty_like(prior_mean)
+    for row in range(len(rows)):
+        mine = stored[row]
+        features = np.column_stack([other[mine, :-1], np.ones(int(mine.sum()))])
+        posterior = precision + noise_precision * features.T @ features
+        right = precision @ prior_mean[row] + noise_precision * features.T @ (ratings[row, mine] - other[mine, -1])
+        upper = np.linalg.cholesky(posterior).T
+        rows[row] = np.linalg.solve(posterior, right) + np.linalg.solve(upper, noise[row])
+    return rows
+
+
+def link_slowly(stored: NDArray[np.bool_], right: Float64, precision: float) -> Float64:
+    """Solve (F'F + l) beta = right, where F[u, i] = |N(u)|^-1/2 for what u has rated.
+
+    Args:
+        stored: bool (n_users, n_items).
+        right: float64 (n_items, w).
+        precision: l.
+    """
+    link = stored / np.sqrt(np.maximum(stored.sum(axis=1, keepdims=True), 1))
+    return np.linalg.solve(link.T @ link + precision * np.eye(stored.shape[1]), right)

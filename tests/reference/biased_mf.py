@@ -1,0 +1,38 @@
+"""`biased_mf` once more, slowly: one readable step at a time, in float64. Only tests use it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.training.algorithms.biased_mf import PARTS, SvdConfig, first_tables
+from service.training.algorithms.kernels import visit_order
+from service.training.algorithms.kernels.factor_training import Tables, rates
+from service.training.interactions import Interactions
+
+
+def fit_slowly(data: Interactions, config: SvdConfig, rng: np.random.Generator) -> tuple[float, Tables]:
+    """Return the mean and the tables that `biased_mf.fit` should end with, for data where everybody has a rating.
+
+    Args:
+        data: the ratings.
+        config: the settings.
+        rng: in the state that `biased_mf.fit` was given it.
+
+    Returns:
+        The global mean, and tables of float64 arrays rounded to float32.
+    """
+    visiting = visit_order.in_grid(data, rng)
+    first = first_tables(data, config, rng)
+    p: NDArray[np.float64] = first.user_factors[:, : config.n_factors].astype(np.float64)
+    q: NDArray[np.float64] = first.item_factors[:, : config.n_factors].astype(np.float64)
+    b_user, b_item = np.zeros(len(p)), np.zeros(len(q))
+    mean = float(data.ratings.mean()) if config.biased else 0.0
+    lr_bu, lr_bi, lr_pu, lr_qi, reg_bu, reg_bi, reg_pu, reg_qi = rates(config, PARTS).astype(np.float64)
+    for _ in range(config.n_epochs):
+        for u, i, rating in zip(visiting.users, visiting.items, visiting.ratings, strict=True):
+            error = rating - (mean + b_user[u] + b_item[i] + p[u] @ q[i])
+            if config.biased:
+                b_user[u] += lr_bu * (error - reg_bu * b_user[u])
+                b_item[i] += lr_bi * (error - reg_bi * b_item[i])
+            p[u], q[i] = p[u] + lr_pu * (error * q[i] - reg_pu * p[u]), q[i] + lr_qi * (error * p[u] - reg_qi * q[i])
+    rounded = (table.astype(np.float32) for table in (p, q, b_user, b_item))
+    return mean, Tables(*rounded)

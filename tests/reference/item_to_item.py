@@ -1,0 +1,52 @@
+"""`ease` and `item_knn` once more, slowly and densely: one readable step at a time. Only tests use it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.training.algorithms.ease import EaseConfig
+from service.training.algorithms.item_knn import ItemKnnConfig, importance
+from service.training.assembly import history
+from service.training.interactions import Interactions
+
+Weights = NDArray[np.float64]
+
+
+def seen(data: Interactions) -> Weights:
+    """Return X: 1 where a user has seen an item, float64 (n_users, n_items)."""
+    matrix = np.zeros((len(data.users), len(data.items)))
+    matrix[data.user_rows, data.item_rows] = 1
+    return matrix
+
+
+def ease_weights(data: Interactions, config: EaseConfig) -> Weights:
+    """Return all of B, float64 (n_items, n_items): in row j what j says for others."""
+    x = seen(data)
+    p = np.linalg.inv(x.T @ x + config.reg * np.eye(x.shape[1]))
+    b: Weights = -p / np.diag(p)
+    np.fill_diagonal(b, 0)
+    return b
+
+
+def item_knn_weights(data: Interactions, config: ItemKnnConfig) -> Weights:
+    """Return what `item_knn` keeps, float64 (n_items, n_items): in row j what j says for others."""
+    user_weights, item_scales, norms = importance(history(data), config.weighting)
+    x = seen(data) * user_weights[:, np.newaxis] * item_scales
+    n_items = x.shape[1]
+    kept = np.zeros((n_items, n_items))
+    for i in range(n_items):
+        dots = x[:, i] @ x
+        similarities = np.array(
+            [0 if j == i else _similarity(dots[j], norms[i], norms[j], config) for j in range(n_items)]
+        )
+        strongest = sorted(range(n_items), key=lambda j: (-np.float32(similarities[j]), j))[: config.n_neighbours]
+        kept[strongest, i] = similarities[strongest]
+    return kept
+
+
+def _similarity(dot: float, own: float, other: float, config: ItemKnnConfig) -> float:
+    if dot == 0 or config.similarity == "product":
+        return dot
+    norms = own + other - dot
+    if config.similarity == "cosine":
+        norms = own**config.asymmetry * other ** (1 - config.asymmetry)
+    return dot / (norms + config.shrink)

@@ -1,0 +1,46 @@
+"""`nmf` once more, slowly: the formulas of its docstring over whole tables, in float64. Only tests use it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.training.algorithms.kernels import visit_order
+from service.training.algorithms.kernels.factor_training import Tables
+from service.training.algorithms.nmf import NmfConfig, first_tables
+from service.training.interactions import Interactions
+
+
+def fit_slowly(data: Interactions, config: NmfConfig, rng: np.random.Generator) -> tuple[float, Tables]:
+    """Return the mean and the tables that `nmf.fit` should end with, for data where everybody has a rating above 0.
+
+    Args:
+        data: the ratings.
+        config: the settings.
+        rng: in the state that `nmf.fit` was given it.
+
+    Returns:
+        The global mean, and tables of float64 arrays rounded to float32.
+    """
+    visiting = visit_order.user_by_user(data, rng)
+    first = first_tables(data, config, rng)
+    p: NDArray[np.float64] = first.user_factors[:, : config.n_factors].astype(np.float64)
+    q: NDArray[np.float64] = first.item_factors[:, : config.n_factors].astype(np.float64)
+    b_user, b_item = np.zeros(len(p)), np.zeros(len(q))
+    mean = float(data.ratings.mean()) if config.biased else 0.0
+    rated, predicted = np.zeros((2, len(p), len(q)))
+    has_rated = np.zeros((len(p), len(q)))
+    has_rated[data.user_rows, data.item_rows] = 1
+    rated[data.user_rows, data.item_rows] = data.ratings
+    for _ in range(config.n_epochs):
+        for u, i, rating in zip(visiting.users, visiting.items, visiting.ratings, strict=True):
+            predicted[u, i] = mean + b_user[u] + b_item[i] + p[u] @ q[i]
+            error = rating - predicted[u, i]
+            if config.biased:
+                b_user[u] += config.lr_bu * (error - config.reg_bu * b_user[u])
+                b_item[i] += config.lr_bi * (error - config.reg_bi * b_item[i])
+        n_u, n_i = has_rated.sum(axis=1)[:, np.newaxis], has_rated.sum(axis=0)[:, np.newaxis]
+        p, q = (
+            p * (rated @ q) / (predicted @ q + n_u * config.reg_pu * p),
+            q * (rated.T @ p) / (predicted.T @ p + n_i * config.reg_qi * q),
+        )
+    rounded = (table.astype(np.float32) for table in (p, q, b_user, b_item))
+    return mean, Tables(*rounded)

@@ -1,0 +1,86 @@
+"""`softmax` once more, slowly: one interaction at a time, in float64. Only tests use it."""
+
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.training.algorithms.softmax import BETA_1, BETA_2, EPSILON, Batch, SoftmaxConfig, draw, first_factors
+from service.training.interactions import Interactions
+
+Float64 = NDArray[np.float64]
+
+
+def loss(batch: Batch, seen: NDArray[np.bool_], users: Float64, items: Float64, temperature: float) -> float:
+    """Return the loss of a batch.
+
+    Args:
+        batch: the interactions and the drawn items.
+        seen: bool (n_users, n_items), who is known to have interacted with what.
+        users: float64 (n_users, k).
+        items: float64 (n_items, k).
+        temperature: what cosines are divided by.
+    """
+    total = 0.0
+    for user, item in zip(batch.users, batch.items, strict=True):
+        rivals = [item, *(j for j in batch.drawn if not seen[user, j])]
+        cosines = np.array([_cosine(users[user], items[j]) for j in rivals])
+        total -= cosines[0] / temperature - np.log(np.exp(cosines / temperature).sum())
+    return float(total)
+
+
+def fit_slowly(data: Interactions, config: SoftmaxConfig, rng: np.random.Generator) -> tuple[Float64, Float64]:
+    """Return the factors of users and items, float64 and of any length, that `softmax.fit` should end with.
+
+    Args:
+        data: the interactions.
+        config: the settings.
+        rng: in the state that `softmax.fit` was given it.
+    """
+    tables = [first_factors(n, config, rng).astype(np.float64) for n in (len(data.users), len(data.items))]
+    means, squares = ([np.zeros_like(table) for table in tables] for _ in range(2))
+    seen = np.zeros((len(data.users), len(data.items)), dtype=bool)
+    seen[data.user_rows, data.item_rows] = True
+    catalogue = np.flatnonzero(seen.any(axis=0)).astype(np.int32)
+    n_batches = -(-len(data) // config.batch_size)
+    n_steps = 0
+    for _ in range(config.n_epochs):
+        order = rng.permutation(len(data))
+        for visited in np.split(order, range(config.batch_size, len(data), config.batch_size)):
+            batch = Batch(data.user_rows[visited], data.item_rows[visited], draw(catalogue, config.n_negatives, rng))
+            rate = config.lr * (1 - n_steps / (config.n_epochs * n_batches))
+            n_steps += 1
+            gradients = _gradients(batch, seen, tables[0], tables[1], config.temperature)
+            for table, mean, square, of_rows in zip(tables, means, squares, gradients, strict=True):
+                for row, gradient in of_rows.items():
+                    mean[row] = BETA_1 * mean[row] + (1 - BETA_1) * gradient
+                    square[row] = BETA_2 * square[row] + (1 - BETA_2) * gradient**2
+                    step = np.sqrt(1 - BETA_2**n_steps) / (1 - BETA_1**n_steps) * mean[row]
+                    table[row] -= rate * step / (np.sqrt(square[row]) + EPSILON)
+    return tables[0], tables[1]
+
+
+def _gradients(
+    batch: Batch, seen: NDArray[np.bool_], users: Float64, items: Float64, temperature: float
+) -> tuple[dict[int, Float64], dict[int, Float64]]:
+    """Differentiate the loss by the factors of each user and each item that the batch names."""
+    k = users.shape[1]
+    of_users, of_items = (defaultdict[int, Float64](lambda: np.zeros(k)) for _ in range(2))
+    for item in batch.drawn:
+        of_items[int(item)] += 0
+    for user, item in zip(batch.users.tolist(), batch.items.tolist(), strict=True):
+        rivals = [item, *(j for j in batch.drawn.tolist() if not seen[user, j])]
+        cosines = np.array([_cosine(users[user], items[j]) for j in rivals])
+        odds = np.exp(cosines / temperature)
+        slopes = odds / odds.sum() / temperature
+        slopes[0] -= 1 / temperature
+        w, w_length = users[user], np.linalg.norm(users[user])
+        for j, cosine, slope in zip(rivals, cosines, slopes, strict=True):
+            h, h_length = items[j], np.linalg.norm(items[j])
+            of_users[user] += slope * (h / h_length - cosine * w / w_length) / w_length
+            of_items[j] += slope * (w / w_length - cosine * h / h_length) / h_length
+    return of_users, of_items
+
+
+def _cosine(w: Float64, h: Float64) -> float:
+    return float(w @ h / (np.linalg.norm(w) * np.linalg.norm(h)))

@@ -1,0 +1,46 @@
+"""`svdpp` once more, slowly: every y_j of a user changed at every rating, in float64. Only tests use it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.training.algorithms.kernels import visit_order
+from service.training.algorithms.kernels.factor_training import Tables, rates
+from service.training.algorithms.svdpp import PARTS, SvdppConfig, first_tables
+from service.training.interactions import Interactions
+
+
+def fit_slowly(data: Interactions, config: SvdppConfig, rng: np.random.Generator) -> tuple[float, Tables]:
+    """Return the mean and the tables that `svdpp.fit` should end with, for data where everybody has a rating.
+
+    Args:
+        data: the ratings.
+        config: the settings.
+        rng: in the state that `svdpp.fit` was given it.
+
+    Returns:
+        The global mean, and tables of float64 arrays rounded to float32, with p_u + z_u as a user's factors.
+    """
+    visiting = visit_order.user_by_user(data, rng)
+    first, first_implicit = first_tables(data, config, rng)
+    k = config.n_factors
+    p: NDArray[np.float64] = first.user_factors[:, :k].astype(np.float64)
+    q: NDArray[np.float64] = first.item_factors[:, :k].astype(np.float64)
+    y: NDArray[np.float64] = first_implicit[:, :k].astype(np.float64)
+    b_user, b_item = np.zeros(len(p)), np.zeros(len(q))
+    mean = float(data.ratings.mean())
+    rated = [data.item_rows[data.user_rows == user] for user in range(len(p))]
+    lr_bu, lr_bi, lr_pu, lr_qi, lr_yj, reg_bu, reg_bi, reg_pu, reg_qi, reg_yj = rates(config, PARTS).astype(np.float64)
+    for _ in range(config.n_epochs):
+        for u, i, rating in zip(visiting.users, visiting.items, visiting.ratings, strict=True):
+            z = y[rated[u]].sum(axis=0) / np.sqrt(rated[u].size)
+            error = rating - (mean + b_user[u] + b_item[i] + q[i] @ (p[u] + z))
+            b_user[u] += lr_bu * (error - reg_bu * b_user[u])
+            b_item[i] += lr_bi * (error - reg_bi * b_item[i])
+            y[rated[u]] += lr_yj * (error * q[i] / np.sqrt(rated[u].size) - reg_yj * y[rated[u]])
+            p[u], q[i] = (
+                p[u] + lr_pu * (error * q[i] - reg_pu * p[u]),
+                q[i] + lr_qi * (error * (p[u] + z) - reg_qi * q[i]),
+            )
+    served = np.array([p[u] + y[rated[u]].sum(axis=0) / np.sqrt(rated[u].size) for u in range(len(p))])
+    rounded = (table.astype(np.float32) for table in (served, q, b_user, b_item))
+    return mean, Tables(*rounded)

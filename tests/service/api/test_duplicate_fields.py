@@ -1,0 +1,70 @@
+"""A field that came twice is found, whatever else is in the text, and never where none did."""
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.api.duplicate_fields import first_repeat, has_repeats
+
+texts = st.text(st.sampled_from('ab:"\\{}[], \n/é'), max_size=6)
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object as its pairs, so that one may come twice."""
+
+
+values = st.recursive(
+    texts | st.none() | st.integers(-3, 3),
+    lambda inner: st.lists(inner, max_size=3) | st.lists(st.tuples(texts, inner), max_size=4).map(Pairs),
+    max_leaves=20,
+)
+
+
+def written(value: Any, space: str) -> str:
+    if isinstance(value, Pairs):
+        fields = (f"{json.dumps(name)}{space}:{space}{written(child, space)}" for name, child in value)
+        return "{" + f",{space}".join(fields) + "}"
+    if isinstance(value, list):
+        return "[" + f",{space}".join(written(child, space) for child in value) + "]"
+    return json.dumps(value)
+
+
+def repeats(value: Any) -> bool:
+    if isinstance(value, Pairs):
+        names = [name for name, _ in value]
+        return len(set(names)) < len(names) or any(repeats(child) for _, child in value)
+    return isinstance(value, list) and any(map(repeats, value))
+
+
+def count(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(count, value.values()))
+    return sum(map(count, value)) if isinstance(value, list) else 0
+
+
+@given(value=values, space=st.sampled_from(["", " ", "\n\t "]))
+def test_counting_finds_what_a_reader_of_pairs_finds(value: Any, space: str) -> None:
+    """Colons, quotation marks and backslashes in strings and names change no result."""
+    raw = written(value, space).encode()
+    found = has_repeats(raw, count(orjson.loads(raw)))
+    assert found is repeats(value)
+    if found:
+        assert first_repeat(raw) is not None
+
+
+@pytest.mark.parametrize(
+    ("raw", "where"),
+    [
+        (b'{"a": 1, "b": {"c": 1, "c": 2}, "a": 2}', "b.c"),
+        (b'{"a": [0, {"b": 1}, {"b": 1, "\\u0062": 2}]}', "a[2].b"),
+        (b'[{"": 1, "": 2}]', "[0]."),
+        (b'{"' + b"x" * 999 + b'": 1, "' + b"x" * 999 + b'": 1}', "x" * 256),
+    ],
+)
+def test_the_first_one_is_named(raw: bytes, where: str) -> None:
+    """By its path, cut where it is very long."""
+    assert first_repeat(raw) == where

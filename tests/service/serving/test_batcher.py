@@ -1,0 +1,95 @@
+"""Requests of one turn of the event loop are ranked together, and do not get in each other's way."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from service.models import scoring
+from service.models.scoring import Ranking, Wanted
+from service.models.snapshot import ModelSnapshot
+from service.serving.batcher import Batcher
+
+Make = Callable[..., ModelSnapshot]
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ModelSnapshot, int]]:
+    """What is ranked together, in order: the model and how many lists."""
+    seen: list[tuple[ModelSnapshot, int]] = []
+    real = scoring.personal
+
+    def spy(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]:
+        seen.append((snapshot, len(wanted)))
+        return real(snapshot, wanted)
+
+    monkeypatch.setattr(scoring, "personal", spy)
+    return seen
+
+
+def same(ours: Ranking, theirs: Ranking) -> bool:
+    return np.array_equal(ours.rows, theirs.rows) and np.array_equal(ours.scores, theirs.scores)
+
+
+async def test_one_turn_is_one_batch_with_the_lists_of_each_alone(
+    make_snapshot: Make, batches: list[tuple[ModelSnapshot, int]]
+) -> None:
+    """Bit for bit."""
+    snapshot = make_snapshot()
+    batcher = Batcher()
+    wanted = [Wanted(user, 5 + user) for user in range(7)]
+    rankings = await asyncio.gather(*(batcher.personal(snapshot, want) for want in wanted))
+    assert batches == [(snapshot, 7)]
+    for ranking, want in zip(rankings, wanted, strict=True):
+        assert same(ranking, scoring.personal(snapshot, [want])[0])
+
+
+async def test_a_swap_between_two_requests_of_one_turn_gives_each_its_own_model(
+    make_snapshot: Make, batches: list[tuple[ModelSnapshot, int]]
+) -> None:
+    """Those before the swap get the old model's list, those behind it the new one's, also with other sizes."""
+    old, new = make_snapshot(seed=1), make_snapshot(n_items=90, seed=2)
+    batcher = Batcher()
+    asked = [(old, 0), (old, 1), (new, 1), (new, 2)]
+    rankings = await asyncio.gather(*(batcher.personal(snapshot, Wanted(user, 10)) for snapshot, user in asked))
+    assert batches == [(old, 2), (new, 2)]
+    for ranking, (snapshot, user) in zip(rankings, asked, strict=True):
+        assert same(ranking, scoring.personal(snapshot, [Wanted(user, 10)])[0])
+
+
+async def test_an_error_reaches_those_of_its_batch_and_nobody_else(make_snapshot: Make) -> None:
+    """Ranking that fails, here for want of a user, fails its batch; that of another model, and later ones, go on."""
+    good, other = make_snapshot(seed=1), make_snapshot(seed=2)
+    batcher = Batcher()
+    results = await asyncio.gather(
+        batcher.personal(good, Wanted(0, 5)),
+        batcher.personal(other, Wanted(1, 5)),
+        batcher.personal(other, Wanted(99, 5)),
+        batcher.personal(good, Wanted(3, 5)),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [Ranking, IndexError, IndexError, Ranking]
+    assert len((await batcher.personal(good, Wanted(4, 5))).rows) == 5
+
+
+async def test_a_request_that_was_given_up_does_not_hurt_the_others(make_snapshot: Make) -> None:
+    """Its place in the batch is ranked and thrown away."""
+    snapshot = make_snapshot()
+    batcher = Batcher()
+    given_up = asyncio.create_task(batcher.personal(snapshot, Wanted(0, 5)))
+    kept = asyncio.create_task(batcher.personal(snapshot, Wanted(1, 5)))
+    asyncio.get_running_loop().call_soon(given_up.cancel)
+    assert same(await kept, scoring.personal(snapshot, [Wanted(1, 5)])[0])
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+
+
+async def test_many_requests_are_cut_into_batches_that_fit_the_cache(
+    make_snapshot: Make, batches: list[tuple[ModelSnapshot, int]]
+) -> None:
+    """At most 32 lists are scored at a time."""
+    snapshot = make_snapshot()
+    batcher = Batcher()
+    await asyncio.gather(*(batcher.personal(snapshot, Wanted(user % 7, 3)) for user in range(70)))
+    assert [count for _, count in batches] == [32, 32, 6]

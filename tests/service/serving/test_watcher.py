@@ -1,0 +1,181 @@
+"""Replicas follow what is activated, and only that."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.metrics import Metrics
+from service.models import artefact
+from service.models.publication import activate
+from service.models.snapshot import ModelSnapshot
+from service.serving.store import ModelStore
+from service.serving.watcher import Watcher
+
+Publish = Callable[[Path, ModelSnapshot], str]
+Make = Callable[..., ModelSnapshot]
+
+
+@pytest.fixture
+def store() -> ModelStore:
+    return ModelStore()
+
+
+@pytest.fixture
+def watcher(tmp_path: Path, store: ModelStore) -> Watcher:
+    return Watcher(tmp_path, store, 0.01, Metrics())
+
+
+async def test_an_activated_model_is_swapped_in_and_a_rollback_too(
+    tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
+) -> None:
+    """Whatever ACTIVE names is served, newer or older."""
+    first = publish_snapshot(tmp_path, make_snapshot(seed=1))
+    await watcher.look()
+    assert store.version == first
+    second = publish_snapshot(tmp_path, make_snapshot(seed=2))
+    await watcher.look()
+    assert store.version == second
+    activate(tmp_path, first)
+    await watcher.look()
+    assert store.version == first
+
+
+async def test_a_published_but_not_activated_model_is_not_served(
+    tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
+) -> None:
+    """Publishing alone changes nothing."""
+    first = publish_snapshot(tmp_path, make_snapshot(seed=1))
+    artefact.publish(tmp_path, make_snapshot(seed=2), data={}, measures={})
+    await watcher.look()
+    assert store.version == first
+
+
+async def test_a_damaged_model_leaves_the_old_one_and_the_next_good_one_is_taken(
+    tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
+) -> None:
+    """A refusal is no dead end."""
+    first = publish_snapshot(tmp_path, make_snapshot(seed=1))
+    await watcher.look()
+    bad = publish_snapshot(tmp_path, make_snapshot(seed=2))
+    (tmp_path / bad / "item_factors.bin").write_bytes(b"damaged after activation")
+    await watcher.look()
+    assert store.version == first
+    third = publish_snapshot(tmp_path, make_snapshot(seed=3))
+    await watcher.look()
+    assert store.version == third
+
+
+async def test_a_store_that_cannot_be_read_is_noticed_and_the_model_stays(
+    tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
+) -> None:
+    """The rung `stale_model` shows it; it ends when the store is back."""
+    first = publish_snapshot(tmp_path, make_snapshot(seed=1))
+    await watcher.look()
+    (tmp_path / "ACTIVE").rename(tmp_path / "elsewhere")
+    await watcher.look()
+    assert (watcher.readable, store.version) == (False, first)
+    (tmp_path / "elsewhere").rename(tmp_path / "ACTIVE")
+    await watcher.look()
+    assert (watcher.readable, store.version) == (True, first)
+
+
+async def test_requests_see_one_model_while_models_are_swapped(
+    tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish,
+    await_until: Callable[..., Awaitable[None]],
+) -> None:  # fmt: skip
+    """The loop goes on turning while a model is loaded, and what a request holds stays whole."""
+    publish_snapshot(tmp_path, make_snapshot(seed=0))
+    await watcher.look()
+    task = asyncio.create_task(watcher.run())
+    for seed in range(1, 6):
+        held = store.current()
+        before = held.item_factors.copy()
+        version = publish_snapshot(tmp_path, make_snapshot(seed=seed))
+        await await_until(lambda version=version: store.version == version, what="the swap")
+        np.testing.assert_array_equal(held.item_factors, before)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_refusal_is_tried_again_while_nothing_is_served(
+    tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish,
+    await_until: Callable[..., Awaitable[None]],
+) -> None:  # fmt: skip
+    """A version that is repaired in place is found without another activation; until then it is said what is wrong."""
+    version = publish_snapshot(tmp_path, make_snapshot(seed=1))
+    path = tmp_path / version / "item_bias.bin"
+    content = path.read_bytes()
+    path.write_bytes(content[:-4])
+    await watcher.look()
+    assert (store.version, watcher.readable) == (None, True)
+    assert watcher.trouble.startswith(f"{version}: item_bias has")
+    path.write_bytes(content)
+
+    async def served() -> bool:
+        await watcher.look()
+        return store.version == version
+
+    await await_until(served, what="the repaired version")
+    assert watcher.trouble == ""
+
+
+async def test_a_store_that_hangs_is_given_up_and_looked_at_again(
+    tmp_path: Path, store: ModelStore, make_snapshot: Make, publish_snapshot: Publish, monkeypatch: pytest.MonkeyPatch,
+    await_until: Callable[..., Awaitable[None]],
+) -> None:  # fmt: skip
+    """Each look ends in its time, few threads wait, none that the end of the process waits for, and it heals."""
+    watcher = Watcher(tmp_path, store, 0.01, Metrics(), timeout_s=0.02)
+    version = publish_snapshot(tmp_path, make_snapshot(seed=1))
+    healed = threading.Event()
+    active_version = artefact.active_version
+
+    def hanging(models_dir: Path) -> str | None:
+        healed.wait()
+        return active_version(models_dir)
+
+    monkeypatch.setattr(artefact, "active_version", hanging)
+    monkeypatch.setattr("service.serving.watcher._LAST_PAUSE_S", 0.01)
+
+    def stuck() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "model-loader"]
+
+    async def enough() -> bool:
+        await watcher.look()
+        assert (watcher.readable, store.version) == (False, None)
+        return watcher.trouble == f"the model store {tmp_path} does not answer" and len(stuck()) == 3
+
+    await watcher.look()
+    await await_until(enough, what="as many threads as may wait")
+    await watcher.look()
+    assert len(stuck()) == 3
+    assert all(thread.daemon for thread in stuck())
+    healed.set()
+
+    async def served() -> bool:
+        await watcher.look()
+        return (watcher.readable, store.version, watcher.trouble) == (True, version, "")
+
+    monkeypatch.setattr(watcher, "_timeout_s", 60.0)
+    await await_until(served, what="the model")
+
+
+async def test_a_pipe_instead_of_an_array_is_refused_and_the_next_model_is_taken(
+    tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
+) -> None:
+    """Opening it would wait for a writer for ever."""
+    first = publish_snapshot(tmp_path, make_snapshot(seed=1))
+    await watcher.look()
+    second = publish_snapshot(tmp_path, make_snapshot(seed=2))
+    (tmp_path / second / "item_factors.bin").unlink()
+    os.mkfifo(tmp_path / second / "item_factors.bin")
+    await watcher.look()
+    assert store.version == first
+    assert "item_factors cannot be opened: Not a regular file" in watcher.trouble
+    third = publish_snapshot(tmp_path, make_snapshot(seed=3))
+    await watcher.look()
+    assert store.version == third

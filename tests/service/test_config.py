@@ -1,0 +1,110 @@
+"""Settings: one table, read once, told in the docs."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from ops.options.environment import TABLES
+from ops.pages.settings_page import render
+from service.config import describe, from_env, read
+from service.errors import UsageError
+
+
+def test_the_environment_overrides_the_defaults() -> None:
+    """Every kind of value is read; paths become absolute; an empty variable counts as absent."""
+    config = from_env(
+        {
+            "RECOLLECT_HOME": "somewhere",
+            "RECOLLECT_REPLICA_PORT": "9001",
+            "RECOLLECT_BODY_TIMEOUT_S": "0.5",
+            "RECOLLECT_REDIS_URL": "redis://127.0.0.1:7000/0",
+            "RECOLLECT_TELEMETRY_BATCH_EVENTS": "17",
+            "RECOLLECT_LOG_LEVEL": "",
+        }
+    )
+    assert config.home == Path.cwd() / "somewhere"
+    assert (config.server.port, config.server.body_timeout_s, config.producer.batch_events) == (9001, 0.5, 17)
+    assert config.stream_url == "redis://127.0.0.1:7000/0"
+    assert config.log.level == "info"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [("RECOLLECT_REPLICA_PORT", "80.5", "a whole number"), ("RECOLLECT_BODY_TIMEOUT_S", "soon", "a number")],
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_name(name: str, text: str, kind: str) -> None:
+    """The sentence says which variable, what it must be and what it was."""
+    with pytest.raises(UsageError, match=f"{name} must be {kind}, not '{text}'"):
+        from_env({name: text})
+
+
+@pytest.mark.parametrize("text", ["5", "5:1", "1:1", "a:b", "1:nan", "1:5:9", "-inf:1", ":"])
+def test_a_rating_scale_is_two_numbers_in_order(text: str) -> None:
+    """Anything else is refused by name, before any command does its work."""
+    with pytest.raises(UsageError, match=f"RECOLLECT_RATING_SCALE must be LOW:HIGH, .* not '{text}'"):
+        from_env({"RECOLLECT_RATING_SCALE": text})
+
+
+def test_a_declared_rating_scale_is_read() -> None:
+    """Also one that begins below zero; none where none was declared."""
+    assert from_env({"HOME": "/h", "RECOLLECT_RATING_SCALE": "-10:10"}).models.declared_scale == (-10.0, 10.0)
+    assert from_env({"HOME": "/h"}).models.declared_scale is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "bound"),
+    [
+        ("RECOLLECT_REPLICA_PORT", "0", "from 1 to 65535"),
+        ("RECOLLECT_ADMIN_PORT", "65536", "from 1 to 65535"),
+        ("RECOLLECT_LOG_QUEUE_LINES", "0", "above 0 and finite"),
+        ("RECOLLECT_MODEL_WATCH_INTERVAL_S", "-1", "above 0 and finite"),
+        ("RECOLLECT_KEEPALIVE_TIMEOUT_S", "nan", "above 0 and finite"),
+        ("RECOLLECT_DRAIN_TIMEOUT_S", "inf", "above 0 and finite"),
+        ("RECOLLECT_TELEMETRY_SERVED_SHARE", "1.5", "from 0 to 1"),
+        ("RECOLLECT_LOG_FILE_COUNT", "-1", "from 0 to 1000"),
+    ],
+)
+def test_a_number_that_its_unit_does_not_allow_is_refused_by_name(name: str, text: str, bound: str) -> None:
+    """A queue of 0 lines would be one without a limit, a pause of NaN one without an end."""
+    with pytest.raises(UsageError, match=f"{name} must be {bound}, not {text}"):
+        from_env({name: text})
+
+
+def test_a_namespace_that_redis_would_misread_is_refused_by_name() -> None:
+    """It is part of every key, and of the patterns in Redis' list of users."""
+    assert from_env({"HOME": "/h", "RECOLLECT_REDIS_NAMESPACE": "shop-2"}).redis_namespace == "shop-2"
+    with pytest.raises(UsageError, match="RECOLLECT_REDIS_NAMESPACE: the Redis namespace 'a:b' is none"):
+        from_env({"RECOLLECT_REDIS_NAMESPACE": "a:b"})
+
+
+def test_the_defaults_are_values_that_may_be_given() -> None:
+    """Writing a default into the environment changes nothing."""
+    for table in TABLES.values():
+        given = {name: default for name, default, *_ in describe(table)}
+        assert read(table, given) == read(table, {})
+
+
+@pytest.mark.parametrize("table", TABLES.values())
+def test_settings_cannot_be_changed_after_they_were_read(table: type) -> None:
+    """They are frozen."""
+    first = dataclasses.fields(table)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(read(table, {}), first, "other")
+
+
+def test_every_setting_has_its_name_unit_and_sentence_and_is_unique() -> None:
+    """RECOLLECT_ names, units that are not empty, one sentence each."""
+    rows = [row for table in TABLES.values() for row in describe(table)]
+    names = [name for name, *_ in rows]
+    assert len(names) == len(set(names))
+    for name, _default, unit, sentence in rows:
+        assert re.fullmatch(r"RECOLLECT_[A-Z0-9_]+", name)
+        assert unit
+        assert re.fullmatch(r"[A-Z].*\.", sentence), name
+
+
+def test_the_docs_have_every_setting_as_it_is() -> None:
+    """docs/settings.md is what the code says: names, defaults, units, sentences."""
+    assert (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8") == render()

@@ -1,0 +1,119 @@
+"""The application's log never blocks, never breaks a line, and never meets telemetry."""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.config import LogConfig
+from service.errors import UsageError
+from service.logs import ApplicationLog
+
+
+@pytest.fixture
+def restored_root() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.usefixtures("restored_root")
+def test_lines_are_json_with_time_level_logger_and_process(tmp_path: Path) -> None:
+    """structlog's lines and the standard library's come out alike."""
+    log = ApplicationLog(tmp_path, "replica-7", LogConfig())
+    log.start()
+    structlog.get_logger("recollect.test").info("swapped", version="v1")
+    logging.getLogger("aiohttp.server").error("broken %s", "pipe")
+    structlog.get_logger("recollect.test").debug("too quiet")
+    log.stop()
+    first, second = lines(tmp_path / "replica-7.log")
+    assert (first["event"], first["version"], first["level"]) == ("swapped", "v1", "info")
+    assert (first["logger"], first["process"]) == ("recollect.test", "replica-7")
+    assert (second["event"], second["level"], second["logger"]) == ("broken pipe", "error", "aiohttp.server")
+
+
+@pytest.mark.usefixtures("restored_root")
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.text(st.characters(), max_size=50)
+    | st.sampled_from(["\r\n{}", "\x1b[31m", "\u2028", "\x00", "\ud800", "x" * 9999])
+)
+def test_hostile_text_stays_one_valid_line(tmp_path: Path, text: str) -> None:
+    """Line breaks, escapes, lone surrogates and megabytes from callers cannot forge or break a line."""
+    path = tmp_path / "p.log"
+    path.unlink(missing_ok=True)
+    log = ApplicationLog(tmp_path, "p", LogConfig())
+    log.start()
+    structlog.get_logger("recollect.test").info("said", text=text)
+    log.stop()
+    (line,) = lines(path)
+    assert line["event"] == "said"
+    assert str(line["text"]).startswith(text[:1000])
+    assert len(path.read_bytes()) < 20_000
+    assert log.dropped_lines == 0
+
+
+@pytest.mark.usefixtures("restored_root")
+def test_a_stuck_disk_drops_lines_and_blocks_nobody(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+    """With nobody reading the pipe behind the log file, callers go on and the drops are counted."""
+    os.mkfifo(tmp_path / "p.log")
+    log = ApplicationLog(tmp_path, "p", replace(LogConfig(), queue_lines=10))
+    log.start()
+    write = structlog.get_logger("recollect.test").info
+
+    def shout() -> None:
+        for number in range(1000):
+            write("line", number=number)
+
+    # The writer thread hangs in open(2); a thread of our own shows that callers do not.
+    caller = threading.Thread(target=shout)
+    caller.start()
+    caller.join(timeout=10)
+    assert not caller.is_alive()
+    wait_until(lambda: log.dropped_lines >= 980, what="the drops to be counted")
+    log.stop()
+    # Let the writer thread, still in open(2), come to its end.
+    os.close(os.open(tmp_path / "p.log", os.O_RDONLY | os.O_NONBLOCK))
+
+
+@pytest.mark.usefixtures("restored_root")
+def test_a_full_disk_is_counted_and_not_raised(tmp_path: Path) -> None:
+    """A write that fails loses its line and nothing else."""
+    (tmp_path / "p.log").symlink_to("/dev/full")
+    log = ApplicationLog(tmp_path, "p", LogConfig())
+    log.start()
+    structlog.get_logger("recollect.test").error("lost")
+    log.stop()
+    assert log.dropped_lines >= 1
+
+
+@pytest.mark.usefixtures("restored_root")
+def test_files_are_rotated_and_old_ones_go(tmp_path: Path) -> None:
+    """The log takes a bounded amount of disk."""
+    log = ApplicationLog(tmp_path, "p", replace(LogConfig(), file_bytes=2000, file_count=2))
+    log.start()
+    for _ in range(200):
+        structlog.get_logger("recollect.test").warning("x" * 100)
+    log.stop()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.log", "p.log.1", "p.log.2"]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3 * 2300
+
+
+def test_an_unknown_level_is_refused(tmp_path: Path) -> None:
+    """The sentence names the variable and what it may be."""
+    with pytest.raises(UsageError, match="RECOLLECT_LOG_LEVEL must be one of debug, info"):
+        ApplicationLog(tmp_path, "p", replace(LogConfig(), level="loud"))

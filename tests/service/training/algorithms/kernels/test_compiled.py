@@ -1,0 +1,82 @@
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import pytest
+
+from service.training.algorithms.kernels.compiled import compiled
+
+ROOT = Path(__file__).resolve().parents[5]
+
+
+def _doubled(number: int) -> int:
+    return 2 * number
+
+
+def _tripled(number: int) -> int:
+    return 3 * number
+
+
+def test_without_any_place_to_keep_it_a_function_is_compiled_all_the_same() -> None:
+    """A function of no file has no place for numba's cache, as one of a file that nobody may write beside."""
+    namespace: dict[str, Callable[[int], int]] = {}
+    exec("def tripled(number):\n    return 3 * number", namespace)  # a function that no file holds
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(namespace["tripled"])
+    assert compiled(namespace["tripled"])(14) == 42
+
+
+def test_what_is_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next process reads it back instead of compiling."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert compiled(_doubled)(4) == 8
+    assert list(tmp_path.rglob("*.nbi"))
+
+
+def test_processes_that_compile_at_once_take_turns(tmp_path: Path) -> None:
+    """Each of eight signatures has a file of its own, and every process its own result."""
+    program = """
+import sys, numpy as np, numba
+numba.config.CACHE_DIR = sys.argv[1]
+sys.path.insert(0, sys.argv[2])
+from kernel_module import total
+for kind in sys.argv[3].split(","):
+    assert total(np.ones(3, dtype=kind)) == 3, kind
+"""
+    (tmp_path / "kernel_module.py").write_text(
+        "from service.training.algorithms.kernels.compiled import compiled\n"
+        "@compiled\ndef total(a):\n    s = a[0] * 0\n    for x in a:\n        s += x\n    return s\n"
+    )
+    cache = tmp_path / "cache"
+    kinds = ("i1,i2,f4,f8", "u1,u2,i4,i8")
+    for _ in range(2):
+        running = [
+            subprocess.Popen([sys.executable, "-c", program, str(cache), str(tmp_path), kind], cwd=ROOT)
+            for kind in kinds
+        ]
+        assert [process.wait(100) for process in running] == [0, 0]
+    assert len(list(cache.rglob("*.nbc"))) == 8
+
+
+def test_reading_and_writing_what_is_kept_hold_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another process holds it, neither goes on."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    kernel: Any = compiled(_tripled)
+    assert kernel(1) == 3
+    kept = kernel._cache._cache_file
+    holder = os.open(kernel._cache.cache_path, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    done: list[object] = []
+    waiting = threading.Thread(target=lambda: done.append(kept.load("nothing")))
+    waiting.start()
+    waiting.join(0.2)
+    assert not done
+    os.close(holder)
+    waiting.join(20)
+    assert done == [None]

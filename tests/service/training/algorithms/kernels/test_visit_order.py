@@ -1,0 +1,86 @@
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from service.training.algorithms.kernels import threads, visit_order
+from service.training.algorithms.kernels.visit_order import Visits
+from service.training.data import datasets
+from service.training.interactions import Interactions
+
+
+@pytest.fixture(scope="module")
+def large() -> Interactions:
+    """Just large enough to be cut."""
+    return datasets.read("demo:2000x400x260000")
+
+
+def ratings_of(users: np.ndarray, items: np.ndarray, ratings: np.ndarray) -> list[tuple[int, int, float]]:
+    return sorted(zip(users.tolist(), items.tolist(), ratings.tolist(), strict=True))
+
+
+def blocks(visiting: Visits) -> Iterator[list[slice]]:
+    for bounds in visiting.bounds.tolist():
+        yield [slice(*ends) for ends in pairwise(bounds)]
+
+
+def test_ratings_are_visited_user_by_user() -> None:
+    """Every rating once, each user's together, users in no order of rows."""
+    user_rows = np.random.default_rng(0).integers(0, 50, 1000).astype(np.int32)
+    order = visit_order.visiting_order(user_rows, 60, np.random.default_rng(1))
+    assert sorted(order.tolist()) == list(range(1000))
+    visited = user_rows[order]
+    assert int(np.sum(np.diff(visited) != 0)) == np.unique(user_rows).size - 1
+    assert np.any(np.diff(visited) < 0)
+
+
+def test_positions_are_grouped_in_their_order() -> None:
+    """A stable sort by key, and where each key begins; a key may have no position."""
+    keys = np.array([2, 0, 2, 4, 0], dtype=np.int32)
+    order, starts = visit_order.grouped(keys, 6)
+    assert order.tolist() == [1, 4, 0, 2, 3]
+    assert starts.tolist() == [0, 2, 2, 4, 4, 5, 5]
+
+
+def test_a_small_set_is_one_block() -> None:
+    """The grid's order then is the order user by user."""
+    data = datasets.read("demo:60x40x900")
+    whole, cut = (make(data, np.random.default_rng(0)) for make in (visit_order.user_by_user, visit_order.in_grid))
+    assert cut.bounds.tolist() == whole.bounds.tolist() == [[0, len(data)]]
+    assert cut.items.tobytes() == whole.items.tobytes()
+
+
+def test_a_large_set_is_a_grid_whose_rounds_share_nothing(large: Interactions) -> None:
+    """Every rating once; blocks of a round have no user and no item in common; all blocks are of about one size."""
+    visiting = visit_order.in_grid(large, np.random.default_rng(0))
+    assert visiting.bounds.shape == (8, 9)
+    assert ratings_of(visiting.users, visiting.items, visiting.ratings) == ratings_of(
+        large.user_rows, large.item_rows, large.ratings
+    )
+    ends = visiting.bounds.ravel().tolist()
+    assert (ends[0], ends[-1]) == (0, len(large))
+    for together in blocks(visiting):
+        for rows in (visiting.users, visiting.items):
+            sets = [set(rows[block].tolist()) for block in together]
+            assert len(set().union(*sets)) == sum(map(len, sets))
+        sizes = [block.stop - block.start for block in together]
+        assert max(sizes) < 1.5 * min(sizes)
+
+
+def test_rounds_follow_one_another_on_any_number_of_threads(large: Interactions) -> None:
+    """Each block is visited once, none before the rounds before it are over, and what they return is added up."""
+    visiting = visit_order.in_grid(large, np.random.default_rng(0))
+    visited: list[tuple[int, int]] = []
+
+    def visit(start: int, stop: int) -> float:
+        visited.append((start, stop))
+        return float(stop - start)
+
+    for n_threads in (1, 4):
+        visited.clear()
+        with threads.limit(n_threads):
+            assert visiting.epoch(visit) == len(large)
+        expected = [(block.start, block.stop) for together in blocks(visiting) for block in together]
+        for start in range(0, len(expected), 8):
+            assert sorted(visited[start : start + 8]) == expected[start : start + 8]

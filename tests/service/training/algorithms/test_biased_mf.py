@@ -1,0 +1,130 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import UsageError
+from service.training.algorithms import hyperparameters
+from service.training.algorithms.biased_mf import SvdConfig, fit
+from service.training.algorithms.kernels import threads, visit_order
+from service.training.data import datasets
+from service.training.interactions import no_progress
+from service.training.predictions import predict
+from tests.reference.biased_mf import fit_slowly
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SvdConfig(n_factors=10, n_epochs=5),
+        SvdConfig(n_factors=8, n_epochs=3, init_mean=0.1, init_std_dev=0.3),
+        SvdConfig(n_factors=3, n_epochs=4, biased=False, init_mean=0.5),
+        SvdConfig(n_factors=17, n_epochs=2, lr_bu=0.1, lr_bi=0.02, lr_pu=0.03, lr_qi=0.04, reg_bu=0.5, reg_bi=0.4),
+        SvdConfig(n_factors=1, n_epochs=3, reg_pu=0.3, reg_qi=0.2, lr_all=0.02),
+    ],
+)
+def test_the_kernel_agrees_with_the_slow_reference(config: SvdConfig) -> None:
+    """Float32 in lanes and float64 one step at a time end at the same tables."""
+    data = datasets.read("demo:30x20x300")
+    snapshot = fit(data, config, np.random.default_rng(7), no_progress)
+    mean, tables = fit_slowly(data, config, np.random.default_rng(7))
+    assert snapshot.global_mean == pytest.approx(mean, rel=1e-6)
+    np.testing.assert_allclose(snapshot.user_factors, tables.user_factors, atol=2e-5)
+    np.testing.assert_allclose(snapshot.item_factors, tables.item_factors, atol=2e-5)
+    np.testing.assert_allclose(snapshot.user_bias, tables.user_bias, atol=2e-5)
+    np.testing.assert_allclose(snapshot.item_bias, tables.item_bias, atol=2e-5)
+
+
+def test_cores_share_a_grid_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ratings are cut into blocks, threads end at the same bytes, and at the reference's over the same order."""
+    monkeypatch.setattr(visit_order, "_LEAST_GRID_RATINGS", 9000)
+    data = datasets.read("demo:300x200x9000")
+    config = SvdConfig(n_factors=5, n_epochs=2, lr_all=0.02)
+    assert visit_order.in_grid(data, np.random.default_rng(7)).bounds.shape == (4, 5)
+    snapshots = []
+    for n_threads in (1, 4):
+        with threads.limit(n_threads):
+            snapshots.append(fit(data, config, np.random.default_rng(7), no_progress))
+    assert snapshots[0].user_factors.tobytes() == snapshots[1].user_factors.tobytes()
+    assert snapshots[0].item_factors.tobytes() == snapshots[1].item_factors.tobytes()
+    _, tables = fit_slowly(data, config, np.random.default_rng(7))
+    np.testing.assert_allclose(snapshots[1].user_factors, tables.user_factors, atol=2e-5)
+    np.testing.assert_allclose(snapshots[1].item_factors, tables.item_factors, atol=2e-5)
+
+
+def test_without_biases_the_unknown_is_the_mean() -> None:
+    """A model of factors alone knows nothing of a user or an item without ratings; it predicts the mean rating."""
+    data = datasets.read("demo:30x20x300")
+    known = data.take(np.flatnonzero((data.user_rows != 0) & (data.item_rows != 0)))
+    snapshot = fit(known, SvdConfig(n_factors=4, biased=False), np.random.default_rng(0), no_progress)
+    assert snapshot.global_mean == 0
+    assert not snapshot.user_bias.any()
+    predicted = predict(snapshot, np.array([0, 0, 5], dtype=np.int32), np.array([0, 3, 0], dtype=np.int32))
+    assert predicted == pytest.approx([known.ratings.mean()] * 3, rel=1e-6)
+
+
+def test_the_progress_counts_epochs() -> None:
+    """From none to all."""
+    seen: list[tuple[str, int, int]] = []
+    data = datasets.read("demo:5x5x10")
+    fit(data, SvdConfig(n_factors=2, n_epochs=3), np.random.default_rng(0), lambda *step: seen.append(step))
+    assert seen == [("fit", done, 3) for done in range(4)]
+
+
+def test_settings_are_parsed_by_type() -> None:
+    """Whole numbers, numbers, truths and none; the last of a repeated one counts; the rest are Surprise's defaults."""
+    texts = ["n_factors=50", "biased=no", "lr_all=1e-2", " reg_bu = 0.1 ", "lr_pu=none", "n_factors=60"]
+    config = hyperparameters.parse(SvdConfig, texts)
+    assert config == SvdConfig(n_factors=60, biased=False, lr_all=0.01, reg_bu=0.1)
+    assert SvdConfig() == SvdConfig(
+        n_factors=100, n_epochs=20, biased=True, init_mean=0.0, init_std_dev=0.1, lr_all=0.005, reg_all=0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("n_factors=many", "n_factors must be a whole number, not 'many'"),
+        ("n_factors=2.5", "n_factors must be a whole number"),
+        ("n_factors=", "n_factors must be a whole number"),
+        ("biased=perhaps", "biased must be true or false"),
+        ("lr_all=none", "lr_all must be a number"),
+        ("lr_all=inf", "lr_all must be a number"),
+        ("lr_bu=-0.1", "lr_bu must be from 0 to 10"),
+        ("n_factors=1000000", "n_factors must be from 1 to 4096"),
+        ("factors=3", "there is no setting 'factors' (did you mean n_factors?); there are n_factors, n_epochs"),
+        ("=3", "there is no setting ''"),
+        ("n_factors", "name=value"),
+    ],
+)
+def test_bad_settings(text: str, sentence: str) -> None:
+    """The sentence says what would be right."""
+    with pytest.raises(UsageError) as refusal:
+        hyperparameters.parse(SvdConfig, [text])
+    assert sentence in str(refusal.value)
+
+
+def test_a_config_made_in_code_is_checked_too() -> None:
+    """A Config that exists is within its bounds."""
+    with pytest.raises(UsageError, match="n_epochs must be from 1"):
+        SvdConfig(n_epochs=0)
+
+
+def test_kernels_are_not_imported_before_they_are_needed() -> None:
+    """The names of algorithms, a fingerprint and the question whether to train cost no compiler and no pyarrow."""
+    program = """
+import sys
+from service.training.data import datasets
+from service.training import pipeline
+from service.training.algorithms import registry
+assert "svd" in registry.names()
+assert datasets.fingerprint("demo").startswith("sha256:")
+assert pipeline.DEFAULT_DATA
+print(sorted({"numba", "pyarrow", "pydantic", "aiohttp"} & set(sys.modules)))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "[]\n"), ended.stderr

@@ -1,0 +1,146 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.config import Config
+from service.errors import RunError, TrainingDiverged
+from service.models.neighbourhood import Neighbourhood
+from service.training import memory_budget, pipeline
+from service.training.algorithms import ease
+from service.training.algorithms.ease import EaseConfig
+from service.training.algorithms.registry import Candidate
+from service.training.data import datasets
+from service.training.evaluation import cuts
+from service.training.evaluation.comparison import compare
+from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.interactions import Interactions, no_progress
+from tests.reference.item_to_item import ease_weights
+
+NOT_NEEDED = np.random.default_rng()
+
+
+@pytest.fixture(scope="module")
+def data() -> Interactions:
+    return datasets.read("demo:90x150x2500")
+
+
+def served(data: Interactions, config: EaseConfig) -> Neighbourhood:
+    neighbourhood = ease.fit(data, config, NOT_NEEDED, no_progress).neighbourhood
+    assert neighbourhood is not None
+    return neighbourhood
+
+
+def test_all_weights_are_those_of_the_closed_form(data: Interactions) -> None:
+    """With room for all of them, what is served is the whole solution, in float32."""
+    config = EaseConfig(reg=7.5, n_neighbours=1000)
+    neighbourhood = served(data, config)
+    assert (neighbourhood.over, neighbourhood.combine, neighbourhood.signal) == ("items", "sum", "seen")
+    weights = neighbourhood.weights
+    assert weights.dtype == np.float32
+    assert weights.indices.dtype == np.int32
+    assert weights.has_sorted_indices
+    np.testing.assert_allclose(weights.toarray(), ease_weights(data, config), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_neighbours", [1, 3, 20, 149])
+def test_the_largest_weights_are_kept(data: Interactions, n_neighbours: int) -> None:
+    """So many that every item has `n_neighbours` on average, whichever sign they have, and none larger is left out."""
+    everything = served(data, EaseConfig(reg=7.5, n_neighbours=1000)).weights.toarray()
+    kept = served(data, EaseConfig(reg=7.5, n_neighbours=n_neighbours)).weights
+    assert kept.nnz == n_neighbours * len(data.items)
+    least = np.sort(np.abs(everything), axis=None)[-kept.nnz]
+    assert np.abs(kept.data).min() == least
+    np.testing.assert_array_equal(kept.toarray(), np.where(np.abs(everything) >= least, everything, 0))
+    assert (kept.data < 0).any()
+
+
+@pytest.mark.parametrize("n_neighbours", [1000, 40])
+def test_a_list_without_some_interactions_is_that_of_another_fit(data: Interactions, n_neighbours: int) -> None:
+    """Of the user's own alone, others' stay; with weights as large as those that the model of everything keeps."""
+    config = EaseConfig(reg=7.5, n_neighbours=n_neighbours)
+    rng = np.random.default_rng(0)
+    hidden = np.sort(rng.choice(len(data), 300, replace=False))
+    snapshot, listed = ease.fit_measured(data, hidden, config, NOT_NEEDED, no_progress)
+    assert snapshot.neighbourhood is not None
+    whole = served(data, config).weights
+    assert whole.data.tobytes() == snapshot.neighbourhood.weights.data.tobytes()
+    least = np.abs(whole.data).min()
+    is_hidden = np.zeros(len(data), dtype=bool)
+    is_hidden[hidden] = True
+    left = np.bincount(data.item_rows[~is_hidden], minlength=len(data.items))
+    users = np.unique(data.user_rows[hidden]).astype(np.int64)[::5]
+    for user, got in zip(users.tolist(), listed(users, 20), strict=True):
+        kept = data.take(np.flatnonzero(~(is_hidden & (data.user_rows == user))))
+        weights = ease_weights(kept, config)
+        weights[np.abs(weights) < (least if n_neighbours < len(data.items) else 0)] = 0
+        own = kept.item_rows[kept.user_rows == user]
+        scores = weights[own].sum(axis=0)
+        scores[own] = -np.inf
+        order = np.lexsort((np.arange(scores.size), -left, -scores))[:20]
+        np.testing.assert_allclose(scores[got], scores[order], rtol=1e-6, atol=1e-9)
+        assert not set(got.tolist()) & set(own.tolist())
+
+
+def test_a_training_inverts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model that is measured is the one that is published; it is measured on what was taken out."""
+    n_inverted = 0
+    invert = ease._invert
+
+    def counted(*given: Any) -> None:
+        nonlocal n_inverted
+        n_inverted += 1
+        invert(*given)
+
+    monkeypatch.setattr(ease, "_invert", counted)
+    config = Config(home=tmp_path)
+    manifest = pipeline.train(config, data="demo:90x150x2500", algorithm="ease", settings=["reg=7.5"])
+    assert n_inverted == 1
+    assert manifest["measures"]["holdout"]["note"].startswith("each user's list is that of a model without")
+    protocol = Protocol(folds=10)
+    cut = cuts.cut(datasets.read("demo:90x150x2500"), protocol)
+    found = compare(cut, [Candidate.parse("ease", ["reg=7.5"])], protocol)
+    by_fits = found["results"][0]["measures"]["ndcg@10"]["mean"]
+    assert manifest["measures"]["ndcg@10"] == pytest.approx(by_fits, abs=0.1)
+
+
+def test_of_equal_weights_those_of_lower_rows_stay() -> None:
+    """All six weights between three items are the same, and two of them fit."""
+    weights = ease._largest(np.full((3, 3), 0.5) + 0.5 * np.eye(3), 2).weights.tocoo()
+    assert list(zip(*(axis.tolist() for axis in weights.coords), strict=True)) == [(0, 1), (0, 2)]
+    assert weights.data.tolist() == [-0.5, -0.5]
+
+
+def test_an_item_that_nobody_has_seen_has_no_neighbours(data: Interactions) -> None:
+    """Neither speaks it for others nor others for it."""
+    left = data.take(np.flatnonzero(data.item_rows != 11))
+    weights = served(left, EaseConfig(n_neighbours=1000)).weights.toarray()
+    assert not weights[11].any()
+    assert not weights[:, 11].any()
+
+
+def test_single_precision_is_close(data: Interactions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where double precision has no room, single precision gives nearly the same weights."""
+    config = EaseConfig(reg=50, n_neighbours=1000)
+    monkeypatch.setattr(ease, "_DOUBLE_BYTES", 0)
+    np.testing.assert_allclose(served(data, config).weights.toarray(), ease_weights(data, config), atol=2e-5)
+
+
+def test_too_many_items_for_the_memory_are_refused_before_the_work(
+    data: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one sentence that says how much there is."""
+    monkeypatch.setattr(memory_budget, "available_bytes", lambda: 100_000)
+    told: list[str] = []
+    with pytest.raises(RunError, match=re.escape("for 150 items, and there are 0.0 GiB")):
+        ease.fit(data, EaseConfig(), NOT_NEEDED, lambda stage, _done, _total: told.append(stage))
+    assert not told
+
+
+def test_a_matrix_without_an_inverse_is_an_error() -> None:
+    """It names the setting that helps."""
+    matrix = -np.eye(3)
+    with pytest.raises(TrainingDiverged, match="raise reg"):
+        ease._invert(matrix, EaseConfig(), no_progress)

@@ -1,0 +1,102 @@
+"""The softmax factorisation descends the loss that its docstring states."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.training.algorithms import softmax
+from service.training.algorithms.kernels.rowwise import rows_of
+from service.training.algorithms.softmax import Batch, SoftmaxConfig, draw, fit, gradients_of
+from service.training.assembly import history
+from service.training.data import datasets
+from service.training.interactions import no_progress
+from tests.reference.softmax import fit_slowly, loss
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of a few interactions have several shards."""
+    monkeypatch.setattr(softmax, "_SHARD", 8)
+
+
+def unit(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    lengths: NDArray[np.float64] = np.linalg.norm(table, axis=1, keepdims=True)
+    return table / lengths
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_gradients_are_slopes_of_the_loss() -> None:
+    """By finite differences along the sphere, on which directions are."""
+    data = datasets.read("demo:12x15x60")
+    rng = np.random.default_rng(0)
+    users, items = (unit(rng.standard_normal((n, 3))) for n in (12, 15))
+    batch = Batch(data.user_rows[:20], data.item_rows[:20], rng.permutation(15)[:9].astype(np.int32))
+    seen = np.zeros((12, 15), dtype=bool)
+    seen[data.user_rows, data.item_rows] = True
+    gradients = gradients_of(
+        batch, users.astype(np.float32), items.astype(np.float32), rows_of(history(data)), temperature=0.3
+    )
+    of_users, of_items = np.zeros((12, 3)), np.zeros((15, 3))
+    np.add.at(of_users, batch.users, gradients.users)
+    np.add.at(of_items, batch.items, gradients.items)
+    np.add.at(of_items, batch.drawn, gradients.drawn)
+    for table, gradient in ((users, of_users), (items, of_items)):
+        along = np.sum(gradient * table, axis=1, keepdims=True)
+        tangent = gradient - along * table
+        for place in np.ndindex(table.shape):
+            ends = []
+            kept = table[place]
+            for change in (1e-5, -1e-5):
+                table[place] = kept + change
+                ends.append(loss(batch, seen, users, items, temperature=0.3))
+            table[place] = kept
+            assert tangent[place] == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=2e-5)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize(
+    "config",
+    [
+        SoftmaxConfig(n_factors=5, n_epochs=2, batch_size=30, n_negatives=12),
+        SoftmaxConfig(n_factors=3, n_epochs=2, batch_size=1000, temperature=0.05, lr=0.1),
+        SoftmaxConfig(n_factors=4, n_epochs=1, batch_size=7, n_negatives=1, temperature=1.0, init_std_dev=0.5),
+    ],
+)
+def test_it_agrees_with_the_slow_reference(config: SoftmaxConfig) -> None:
+    """Float32 in shards and float64 one interaction at a time end at the same directions."""
+    data = datasets.read("demo:30x20x220")
+    snapshot = fit(data, config, np.random.default_rng(7), no_progress)
+    users, items = fit_slowly(data, config, np.random.default_rng(7))
+    np.testing.assert_allclose(snapshot.user_factors, unit(users), atol=2e-3)
+    np.testing.assert_allclose(snapshot.item_factors, unit(items), atol=2e-3)
+
+
+def test_factors_have_length_1_or_none() -> None:
+    """A score is a cosine; who and what has no interactions has no factors."""
+    data = datasets.read("demo:40x30x450")
+    known = data.take(np.flatnonzero((data.user_rows != 3) & (data.item_rows != 5)))
+    snapshot = fit(known, SoftmaxConfig(n_factors=8, n_epochs=2), np.random.default_rng(0), no_progress)
+    for table, row in ((snapshot.user_factors, 3), (snapshot.item_factors, 5)):
+        lengths = np.linalg.norm(table, axis=1)
+        assert lengths[row] == 0
+        np.testing.assert_allclose(np.delete(lengths, row), 1, rtol=1e-6)
+
+
+def test_items_are_drawn_once_each() -> None:
+    """From those that somebody interacted with; where there are no more than wanted, all of them."""
+    catalogue = np.arange(5, 105, dtype=np.int32)
+    rng = np.random.default_rng(0)
+    drawn = draw(catalogue, 60, rng)
+    assert drawn.dtype == np.int32
+    assert np.unique(drawn).size == 60
+    assert np.isin(drawn, catalogue).all()
+    assert draw(catalogue, 60, rng).tolist() != drawn.tolist()
+    assert draw(catalogue, 100, rng).tolist() == catalogue.tolist()
+
+
+def test_the_progress_counts_epochs() -> None:
+    """From none to all."""
+    seen: list[tuple[str, int, int]] = []
+    config = SoftmaxConfig(n_factors=2, n_epochs=3)
+    fit(datasets.read("demo:5x5x10"), config, np.random.default_rng(0), lambda *step: seen.append(step))
+    assert seen == [("fit", done, 3) for done in range(4)]

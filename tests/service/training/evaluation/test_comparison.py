@@ -1,0 +1,244 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.errors import UsageError
+from service.models.snapshot import ModelSnapshot
+from service.training.algorithms.registry import Candidate
+from service.training.data import datasets
+from service.training.evaluation import cuts, trial
+from service.training.evaluation.comparison import compare
+from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.interactions import Interactions, Progress, no_progress
+from tests.support.interactions import rated
+
+DEMO = "demo:60x40x900"
+SMALL = Candidate.parse("svd", ["n_factors=4", "n_epochs=5"])
+LABELS = ("svd n_factors=4 n_epochs=5", "svd n_factors=8 n_epochs=20")
+LARGE = Candidate.parse("svd", ["n_factors=8"])
+
+
+def evaluated(
+    candidates: list[Candidate], protocol: Protocol, data: Interactions | None = None, progress: Progress = no_progress
+) -> dict[str, Any]:
+    data = datasets.read(DEMO) if data is None else data
+    return compare(cuts.cut(data, protocol), candidates, protocol, progress=progress)
+
+
+@pytest.fixture(scope="module")
+def comparison() -> dict[str, Any]:
+    return evaluated([SMALL, LARGE], Protocol(folds=4, seed=1, ks=(5, 10), n_negatives=7))
+
+
+def test_the_result_is_what_the_contract_says(comparison: dict[str, Any]) -> None:
+    """Per algorithm settings, measures with interval, groups, seconds, bytes; plain JSON throughout."""
+    assert list(comparison) == ["data", "protocol", "results", "comparisons", "leakage", "notes"]
+    assert comparison["data"]["n_ratings"] == 900
+    assert [comparison["protocol"][name] for name in ("split", "folds", "seed", "k")] == ["folds", 4, 1, [5, 10]]
+    for result, candidate in zip(comparison["results"], [SMALL, LARGE], strict=False):
+        assert list(result) == [
+            *("algorithm", "label", "kind", "settings", "measures", "groups", "fit_s", "predict_s", "rank_s"),
+            *("model_bytes", "peak_bytes", "failed", "list_us", "pairwise_list_us"),
+        ]
+        assert result["settings"]["n_factors"] == candidate.config.n_factors
+        for name, measure in result["measures"].items():
+            assert len(measure["folds"]) == 4, name
+            assert measure["mean"] == pytest.approx(np.mean(measure["folds"]))
+            assert measure["ci95"][0] <= measure["mean"] <= measure["ci95"][1]
+        assert result["fit_s"] > 0
+        assert result["peak_bytes"] > result["model_bytes"] > 60 * 4 * 4
+        assert 0 < result["list_us"] < result["pairwise_list_us"]
+        assert set(result["groups"]["users"]) == {"light", "medium", "heavy"}
+        assert set(result["groups"]["items"]["tail"]) == {"n", "rmse", "ndcg@5", "recall@5", "share_of_lists@5"}
+    assert json.loads(json.dumps(comparison, allow_nan=False)) == comparison
+
+
+def test_the_measures_are_all_there(comparison: dict[str, Any]) -> None:
+    """Under the names that DESIGN gives them, with each k; those among sampled items say so."""
+    expected = {"rmse", "mae", "mrr"}
+    expected |= {
+        f"{family}@{k}"
+        for family in (
+            *("precision", "recall", "map", "ndcg", "mrr", "hit_rate"),
+            *("coverage", "gini", "novelty", "popularity_bias"),
+        )
+        for k in (5, 10)
+    }
+    expected |= {f"sampled7_{family}@{k}" for family in ("hit_rate", "ndcg", "mrr", "recall") for k in (5, 10)}
+    measures = comparison["results"][0]["measures"]
+    assert set(measures) == expected
+    assert measures["mrr"] == measures["mrr@10"]
+    assert any(note.startswith("Measures named sampled7_") for note in comparison["notes"])
+
+
+def test_the_popularity_baseline_is_always_there(comparison: dict[str, Any]) -> None:
+    """Last if it was not asked for, once if it was; it predicts no ratings."""
+    assert [result["label"] for result in comparison["results"]] == [*LABELS, "popularity"]
+    baseline = comparison["results"][-1]
+    assert baseline["kind"] == "ranking"
+    assert baseline["predict_s"] is None
+    assert not {"rmse", "mae"} & set(baseline["measures"])
+    assert "rmse" not in baseline["groups"]["users"]["light"]
+    asked_for = evaluated([Candidate.parse("popularity"), SMALL], Protocol(folds=2))
+    assert [result["algorithm"] for result in asked_for["results"]] == ["popularity", "svd"]
+
+
+def test_every_pair_is_compared_where_both_are_measured(comparison: dict[str, Any]) -> None:
+    """Errors for the two that predict ratings, lists for all three; differences are those of the means."""
+    pairs = comparison["comparisons"]
+    means = {result["label"]: result["measures"] for result in comparison["results"]}
+    assert [(pair["a"], pair["b"]) for pair in pairs if pair["measure"] == "rmse"] == [LABELS]
+    assert len([pair for pair in pairs if pair["measure"] == "ndcg@5"]) == 3
+    assert {pair["measure"] for pair in pairs} == {"rmse", "mae", "ndcg@5", "ndcg@10", "recall@5", "recall@10"}
+    for pair in pairs:
+        a, b = (means[pair[side]][pair["measure"]]["mean"] for side in "ab")
+        assert pair["difference"] == pytest.approx(a - b)
+        assert pair["ci95"][0] <= pair["difference"] <= pair["ci95"][1]
+        assert 0 < pair["p"] <= pair["p_holm"] <= 1
+
+
+def test_a_trial_measures_the_same(comparison: dict[str, Any]) -> None:
+    """What a search finds on a split is what an evaluation says of it."""
+    protocol = Protocol(folds=4, seed=1, ks=(5, 10))
+    (train, test), *_ = cuts.cut(datasets.read(DEMO), protocol).splits()
+    measures = comparison["results"][0]["measures"]
+    names = [name for name in measures if not name.startswith("sampled") and name != "mrr"]
+    values = trial.measure(SMALL, train, test, np.random.default_rng(protocol.seeds().fits[0]), measures=names)
+    assert values == pytest.approx({name: measures[name]["folds"][0] for name in names})
+
+
+def test_the_same_seed_gives_the_same_measures() -> None:
+    """And an algorithm's figures do not depend on what it is compared with."""
+    protocols = [Protocol(folds=3, n_negatives=4, most_users=20, seed=seed) for seed in (0, 0, 1)]
+    alone, both, other = (
+        next(
+            result for result in evaluated(candidates, protocol)["results"] if result["settings"].get("n_factors") == 4
+        )
+        for candidates, protocol in zip(([SMALL], [LARGE, SMALL], [SMALL]), protocols, strict=True)
+    )
+    assert alone["measures"] == both["measures"] != other["measures"]
+    assert alone["groups"] == both["groups"]
+
+
+def test_it_learns_and_is_told_from_biases() -> None:
+    """On data with tastes it beats predicting the mean by far, and biases alone by much, which the test sees."""
+    data = datasets.read("demo")
+    biases_only = Candidate.parse("svd", ["n_factors=1", "init_std_dev=0"])
+    comparison = evaluated([Candidate.parse("svd"), biases_only], Protocol(), data)
+    learnt, biases = (result["measures"]["rmse"]["mean"] for result in comparison["results"][:2])
+    assert learnt < 0.75 * float(data.ratings.std())
+    assert learnt < 0.85 * biases
+    (pair,) = (pair for pair in comparison["comparisons"] if pair["measure"] == "rmse")
+    assert pair["ci95"][1] < 0
+    assert pair["p_holm"] < 0.001
+
+
+@pytest.mark.parametrize("split", ["leave-one-out", "time", "time-per-user"])
+def test_a_single_split(split: str) -> None:
+    """Errors have the bootstrap's interval; what is of all lists together has none; all cuts are of the same users."""
+    told: list[tuple[int, int]] = []
+    comparison = evaluated(
+        [SMALL], Protocol(split=split), progress=lambda stage, done, total: told.append((done, total))
+    )
+    measures = comparison["results"][0]["measures"]
+    assert comparison["protocol"]["folds"] == len(measures["rmse"]["folds"]) == 1
+    assert measures["rmse"]["ci95"][0] < measures["rmse"]["mean"] < measures["rmse"]["ci95"][1]
+    assert measures["coverage@10"]["ci95"] is None
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    older = comparison["leakage"]["older_than_own_training"]
+    assert older == 0 or split == "time-per-user"
+    assert comparison["leakage"]["in_history"] == {"svd": 0, "popularity": 0}
+
+
+def test_a_model_that_cheats_is_named() -> None:
+    """One whose history holds what it is judged by; the others are not."""
+    data = datasets.read(DEMO)
+
+    def fit(_: Interactions, config: Any, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
+        return SMALL.fit(data, config, rng, progress)
+
+    cheat = Candidate("cheat", SMALL.config, fit)
+    comparison = evaluated([cheat], Protocol(split="leave-one-out"), data)
+    n_held_out = comparison["leakage"]["test_interactions"]
+    assert comparison["leakage"]["in_history"] == {"cheat": n_held_out, "popularity": 0}
+    assert any(note.startswith(f"cheat says that it has seen {n_held_out}") for note in comparison["notes"])
+
+
+def test_what_is_relevant_is_said() -> None:
+    """Users without a relevant item are counted, in the protocol and in a note; likewise a sample of users."""
+    comparison = evaluated([SMALL], Protocol(split="leave-one-out", relevant_from=4, most_users=10))
+    protocol = comparison["protocol"]
+    assert protocol["relevant"] == "held-out interactions rated at least 4"
+    assert protocol["judged_users"] == 10
+    assert protocol["users_without_relevant"] > 0
+    assert any("without a relevant item" in note for note in comparison["notes"])
+    assert any("10 sampled users" in note for note in comparison["notes"])
+    with pytest.raises(UsageError, match="no held-out item is relevant"):
+        evaluated([SMALL], Protocol(relevant_from=9))
+
+
+def test_data_without_ratings() -> None:
+    """Errors of equal ratings say nothing, and that is said; lists are judged as ever."""
+    rng = np.random.default_rng(0)
+    pairs = sorted({(int(user), int(item)) for user, item in rng.integers(0, 15, size=(120, 2))})
+    comparison = evaluated([SMALL], Protocol(folds=2), rated([(user, item, 1.0) for user, item in pairs]))
+    assert any(note.startswith("All ratings are equal") for note in comparison["notes"])
+    assert (
+        "The data has the rating 1 throughout: the lists of what learns from ratings (svd) are little but noise."
+        in (comparison["notes"])
+    )
+    measures = comparison["results"][0]["measures"]
+    assert measures["rmse"] == measures["mae"] == {"mean": None, "ci95": None, "folds": [None, None]}
+    assert comparison["protocol"]["rmse_of_mean"] is None
+    assert measures["ndcg@10"]["mean"] > 0
+    assert measures["recall@10"]["mean"] > 0
+    assert measures["recall@20"]["mean"] is None
+    assert any(note.startswith("A list of 20 holds all 15 items, so that precision@20") for note in comparison["notes"])
+
+
+def test_an_algorithm_that_fails_costs_its_own_row() -> None:
+    """Whatever broke it, and on whichever split; the others are compared as if it were not there."""
+    calls = 0
+
+    def breaks(data: Interactions, config: Any, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # after the warm-up and the first split
+            raise np.linalg.LinAlgError("Singular matrix")
+        return SMALL.fit(data, config, rng, progress)
+
+    diverging = Candidate.parse("svd", ["lr_all=9", "n_factors=4"])
+    broken = Candidate("broken", SMALL.config, breaks)
+    comparison = evaluated([diverging, broken, SMALL], Protocol(folds=3))
+    diverged, broke, whole, popularity = comparison["results"]
+    assert "diverged in epoch" in diverged["failed"]
+    assert broke["failed"] == "LinAlgError: Singular matrix"
+    for result in (diverged, broke):
+        assert result["measures"] == {}
+        assert (result["fit_s"], result["list_us"]) == (None, None)
+    assert whole["failed"] is popularity["failed"] is None
+    assert {pair["a"] for pair in comparison["comparisons"]} == {whole["label"]}
+    assert sum("failed, and has no measures" in note for note in comparison["notes"]) == 2
+    json.dumps(comparison, allow_nan=False)
+
+
+def test_worse_than_the_mean_is_said() -> None:
+    """With both errors."""
+    wild = Candidate.parse("svd", ["n_factors=4", "n_epochs=1", "init_std_dev=3", "lr_all=0"])
+    comparison = evaluated([wild, Candidate.parse("baseline")], Protocol(folds=2))
+    mean = comparison["protocol"]["rmse_of_mean"]
+    assert comparison["results"][0]["measures"]["rmse"]["mean"] > mean
+    said = [note for note in comparison["notes"] if "worse than the mean rating alone" in note]
+    assert len(said) == 1
+    assert said[0].startswith("svd is worse than")
+    assert said[0].endswith(f"{mean:.4f}.")
+
+
+def test_nothing_to_compare() -> None:
+    """No algorithm at all is a mistake, and so are folds that cannot be."""
+    with pytest.raises(UsageError, match="no algorithm"):
+        evaluated([], Protocol())
+    with pytest.raises(UsageError, match="3 ratings cannot be cut into 5 folds"):
+        evaluated([SMALL], Protocol(), rated([(0, 0, 1), (1, 1, 2), (2, 0, 3)]))

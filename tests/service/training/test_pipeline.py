@@ -1,0 +1,375 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.config import Config, ModelConfig
+from service.errors import DataError, ModelRefused, RunError, TrainingDiverged, UsageError
+from service.models import artefact
+from service.models.rating_scale import RatingScale
+from service.training import pipeline
+from service.training.data import datasets
+from service.training.data.data_request import as_request
+from service.training.interactions import Interactions
+from service.training.popularity_counts import decayed
+
+ROOT = Path(__file__).resolve().parents[3]
+DEMO = "demo:60x40x900"
+SMALL = ("n_factors=4", "n_epochs=3")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(home=tmp_path / "var")
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+class TestTrain:
+    def test_publishes_activates_and_measures(self, config: Config) -> None:
+        """The manifest names the data and what was reached on a tenth of it; the model loads and is active."""
+        manifest = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=3)
+        assert manifest["data"] == {
+            "source": DEMO,
+            "fingerprint": datasets.fingerprint(DEMO),
+            "n_users": 60,
+            "n_items": 40,
+            "n_ratings": 900,
+            "bad_rows": 0,
+            "duplicates": 0,
+            "rating_min": 0.5,
+            "rating_max": 5.0,
+            "rated_share": 1.0,
+            "scale_from": "data",
+            "seed": 3,
+        }
+        assert manifest["measures"]["holdout"] == {"share": 0.1, "n": 90}
+        assert manifest["measures"]["rmse"] < manifest["measures"]["baseline"]["rmse"]
+        assert manifest["measures"]["held_back"] is None
+        assert 0.3 < manifest["measures"]["mae"] < manifest["measures"]["rmse"] < 1.5
+        assert manifest["settings"]["n_factors"] == 4
+        assert artefact.active_version(config.models_dir) == manifest["version"]
+        snapshot = artefact.load(config.models_dir / manifest["version"])
+        assert snapshot.history.nnz == 900
+        popular = json.loads((config.models_dir / "popular.json").read_bytes())
+        assert popular["model"] == manifest["version"]
+
+    def test_popularity_decays(self, config: Config, tmp_path: Path) -> None:
+        """An interaction of one half-life before the youngest counts half."""
+        day_s = 86400
+        text = f"user,item,rating,timestamp\na,old,5,0\nb,old,5,0\na,new,1,{10 * day_s}\n"
+        config = Config(home=config.home, models=ModelConfig(popularity_half_life_days=10))
+        manifest = pipeline.train(config, data=write(tmp_path / "t.csv", text), algorithm="svd", settings=SMALL)
+        snapshot = artefact.load(config.models_dir / manifest["version"])
+        assert dict(zip(snapshot.items.id_of, snapshot.popularity.tolist(), strict=True)) == {"old": 1.0, "new": 1.0}
+        assert manifest["data_as_of"] == "1970-01-11T00:00:00.000Z"
+        assert manifest["data"]["source"] == "t.csv"
+        wrong_clock = "far,new,1,9999999999\n" + "".join(f"u{i},{'ab'[i % 3 > 0]},1,1000\n" for i in range(1200))
+        few_wrong = decayed(datasets.read(write(tmp_path / "w.csv", wrong_clock)), 10)
+        assert few_wrong.tolist() == [1.0, 400.0, 800.0]
+        untimed = datasets.read(write(tmp_path / "u.csv", "a,old\nb,old\na,new\n"))
+        assert decayed(untimed, 10).tolist() == [2.0, 1.0]
+
+    def test_stages_are_told(self, config: Config) -> None:
+        """Generating, measuring and fitting, each from its start to its end."""
+        steps: list[tuple[str, int, int]] = []
+        read: list[object] = []
+        pipeline.train(
+            config,
+            data=DEMO,
+            algorithm="svd",
+            settings=SMALL,
+            progress=lambda *step: steps.append(step),
+            on_read=read.append,
+        )
+        stages = list(dict.fromkeys(stage for stage, _, _ in steps))
+        assert stages == ["generate", "measure", "fit"]
+        assert {stage for stage, done, total in steps if done == total} == set(stages)
+        assert repr(read) == "[<Interactions 900 ratings, 60 users, 40 items>]"
+
+    def test_the_same_seed_gives_the_same_model(self, config: Config) -> None:
+        """In another version; another seed gives another model."""
+        first, same, other = (
+            pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=seed) for seed in (1, 1, 2)
+        )
+        assert first["version"] != same["version"]
+        assert first["arrays"] == same["arrays"] != other["arrays"]
+        assert first["measures"] == same["measures"] != other["measures"]
+
+    @pytest.mark.parametrize("text", ["a,b,3\n", "a,b,3\na,c,4\nd,b,1\n", "a,b\n"])
+    def test_too_little_to_measure_still_trains(self, config: Config, tmp_path: Path, text: str) -> None:
+        """One user, one item, one rating: published, with measures that say why they are missing."""
+        manifest = pipeline.train(config, data=write(tmp_path / "t.csv", text))
+        assert manifest["measures"] == {
+            "rmse": None,
+            "mae": None,
+            "ndcg@10": None,
+            "recall@20": None,
+            "baseline": None,
+            "held_back": None,
+            "holdout": {"share": 0.1, "n": 0, "note": "too few ratings to set any aside"},
+        }
+        assert artefact.active_version(config.models_dir) == manifest["version"]
+
+    @pytest.mark.parametrize("algorithm", [None, "ials", "svd"])
+    def test_data_without_ratings_gets_a_model_that_ranks(
+        self, config: Config, tmp_path: Path, algorithm: str | None
+    ) -> None:
+        """By default and by name; a model that predicts ratings is refused, with the names of those that rank."""
+        path = write(tmp_path / "t.csv", "".join(f"u{n % 30},i{n * 7 % 20}\n" for n in range(300)))
+        if algorithm == "svd":
+            with pytest.raises(
+                DataError, match=r"has no ratings, and svd predicts ratings.*use ials, which train and up choose"
+            ):
+                pipeline.train(config, data=path, algorithm=algorithm, settings=SMALL)
+            assert artefact.versions(config.models_dir) == []
+            return
+        read: list[Interactions] = []
+        manifest = pipeline.train(config, data=path, algorithm=algorithm, settings=["n_factors=4"], on_read=read.append)
+        assert manifest["algorithm"] == "ials"
+        assert manifest["data"]["rated_share"] == 0
+        assert any("has no ratings" in note for note in read[0].report.notes) == (algorithm is None)
+
+    def test_equal_ratings_warn(self, config: Config, tmp_path: Path) -> None:
+        """An algorithm that was named is fitted; its errors have no meaning, and are null."""
+        path = write(tmp_path / "t.csv", "".join(f"u{n % 30},i{n * 7 % 20},1\n" for n in range(300)))
+        read: list[Interactions] = []
+        manifest = pipeline.train(config, data=path, algorithm="svd", settings=SMALL, on_read=read.append)
+        assert "has the rating 1 throughout, so that svd" in " ".join(read[0].report.notes)
+        assert (manifest["measures"]["rmse"], manifest["measures"]["mae"]) == (None, None)
+        assert pipeline.train(config, data=path)["algorithm"] == "ials"
+
+    def test_a_setting_of_neither_default_is_refused_before_reading(self, config: Config) -> None:
+        """One of either may be the chosen algorithm's."""
+        with pytest.raises(UsageError, match="no setting 'depth'"):
+            pipeline.train(config, data="/nowhere", settings=["depth=3"])
+        assert pipeline.train(config, data=DEMO, settings=SMALL)["algorithm"] == "svd"
+
+    def test_a_declared_scale_clips(self, config: Config, tmp_path: Path) -> None:
+        """What lies outside counts as the nearest end, is counted, and named; the model has the declared scale."""
+        rows = [f"u{n % 20},i{n * 7 % 30},{n % 4 + 1}" for n in range(200)]
+        path = write(tmp_path / "t.csv", "\n".join([*rows, "eve,i1,99", "eve,i2,-7"]))
+        read: list[Interactions] = []
+        scale = RatingScale(1, 5)
+        manifest = pipeline.train(config, data=path, algorithm="svd", settings=SMALL, scale=scale, on_read=read.append)
+        assert (manifest["rating_min"], manifest["rating_max"]) == (1.0, 5.0)
+        assert manifest["data"]["scale_from"] == "declared"
+        (note,) = read[0].report.notes
+        assert note == (
+            "2 ratings lie outside of the scale 1 to 5, declared, and counted as its nearest end, "
+            "such as 99 by 'eve' of 'i1', -7 by 'eve' of 'i2'."
+        )
+        snapshot = artefact.load(config.models_dir / manifest["version"])
+        assert snapshot.history.data.max() == 5.0
+
+    def test_a_model_that_is_much_worse_is_not_activated(self, config: Config, tmp_path: Path) -> None:
+        """It is published and says why; who asks for it gets it; of the demo data there is nothing to defend."""
+        rng = np.random.default_rng(0)
+        pairs = rng.choice(60 * 40, 1500, replace=False)
+        stars = 3 + 2 * np.sin(pairs // 40) * np.cos(pairs % 40 * 2)
+        path = write(
+            tmp_path / "t.csv",
+            "".join(f"{p // 40},{p % 40},{s:.3f}\n" for p, s in zip(pairs.tolist(), stars.tolist(), strict=True)),
+        )
+        bad = ("n_factors=4", "init_std_dev=3", "lr_all=0", "n_epochs=1")
+        pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
+        good = pipeline.train(config, data=path, algorithm="svd", settings=("n_factors=4", "lr_all=0.02"))
+        assert artefact.active_version(config.models_dir) == good["version"]
+        worse = pipeline.train(config, data=path, algorithm="svd", settings=bad)
+        assert f"and that of {good['version']}, the active model, was" in worse["measures"]["held_back"]
+        assert artefact.active_version(config.models_dir) == good["version"]
+        assert worse["version"] in artefact.versions(config.models_dir)
+        forced = pipeline.train(config, data=path, algorithm="svd", settings=bad, activate=True)
+        assert forced["measures"]["held_back"] is not None
+        assert artefact.active_version(config.models_dir) == forced["version"]
+
+    def test_the_active_model_is_asked_about_ratings_that_neither_has_learnt_from(
+        self, config: Config, tmp_path: Path
+    ) -> None:
+        """Where there are enough of them they decide, whatever was recorded on easier ones."""
+        rng = np.random.default_rng(0)
+        pairs = rng.choice(80 * 60, 3600, replace=False)
+        stars = 3 + 2 * np.sin(pairs // 60) * np.cos(pairs % 60 * 2)
+        rows = [f"{p // 60},{p % 60},{s:.3f}\n" for p, s in zip(pairs.tolist(), stars.tolist(), strict=True)]
+        half, whole = write(tmp_path / "half.csv", "".join(rows[:1600])), write(tmp_path / "whole.csv", "".join(rows))
+        good, bad = ("n_factors=4", "lr_all=0.02"), ("n_factors=4", "init_std_dev=3", "lr_all=0", "n_epochs=1")
+        first = pipeline.train(config, data=half, algorithm="svd", settings=good)
+        worse = pipeline.train(config, data=whole, algorithm="svd", settings=bad)
+        said = worse["measures"]["held_back"]
+        assert said.endswith(f"and that of {first['version']}, the active model, {said.split()[-1]}")
+        n_fresh = int(said.split()[1])
+        assert said.startswith(f"on {n_fresh} held-out ratings that neither model has learnt from, its RMSE is ")
+        assert 100 <= n_fresh < 360
+        better = pipeline.train(config, data=whole, algorithm="svd", settings=good)
+        assert artefact.active_version(config.models_dir) == better["version"]
+
+    def test_not_activated_it_is_only_published(self, config: Config) -> None:
+        """What was active stays."""
+        active = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
+        other = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, activate=False)
+        assert artefact.active_version(config.models_dir) == active["version"]
+        assert set(artefact.versions(config.models_dir)) == {active["version"], other["version"]}
+
+    @pytest.mark.parametrize(
+        ("data", "algorithm", "settings", "error"),
+        [
+            ("/nowhere", "svd", (), DataError),
+            ("/nowhere", "magic", (), UsageError),
+            ("/nowhere", "svd", ("depth=3",), UsageError),
+            (DEMO, "svd", ("lr_all=10",), TrainingDiverged),
+        ],
+    )
+    def test_a_failed_training_leaves_nothing(
+        self, config: Config, data: str, algorithm: str, settings: tuple[str, ...], error: type[Exception]
+    ) -> None:
+        """No version, no temporary directory, no ACTIVE; settings are refused before data is read."""
+        with pytest.raises(error):
+            pipeline.train(config, data=data, algorithm=algorithm, settings=settings)
+        assert not config.models_dir.exists() or not list(config.models_dir.iterdir())
+
+    def test_a_place_that_cannot_be_written_is_one_sentence(self, config: Config) -> None:
+        """The run failed, and the sentence says where."""
+        config.home.mkdir()
+        config.models_dir.write_text("in the way")
+        with pytest.raises(RunError, match=r"cannot be published in .*models: File exists"):
+            pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
+
+    def test_that_it_cannot_be_written_is_known_before_the_fit(self, config: Config) -> None:
+        """Nobody waits for a training whose model cannot be kept."""
+        config.home.mkdir()
+        config.models_dir.write_text("in the way")
+        stages: set[str] = set()
+        with pytest.raises(RunError):
+            pipeline.train(config, data=DEMO, algorithm="svd", progress=lambda stage, *_: stages.add(stage))
+        assert stages == {"generate"}
+
+    def test_a_killed_training_leaves_no_version(self, config: Config) -> None:
+        """Killed while it writes, it leaves nothing that counts, and the next training removes what it left."""
+        program = (
+            "import os, signal, sys; from pathlib import Path; from service.config import Config; "
+            "from service.models import published_files as files; from service.training import pipeline\n"
+            "write = files.write\n"
+            "def deadly(path, content):\n"
+            "    write(path, content)\n"
+            "    if path.name == 'item_factors.bin': os.kill(os.getpid(), signal.SIGKILL)\n"
+            "files.write = deadly\n"
+            f"pipeline.train(Config(home=Path(sys.argv[1])), data={DEMO!r}, algorithm='svd', settings={SMALL!r})"
+        )
+        killed = subprocess.run([sys.executable, "-c", program, str(config.home)], cwd=ROOT)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(list(config.models_dir.glob(".svd-*.tmp"))) == 1
+        assert artefact.versions(config.models_dir) == []
+        manifest = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
+        assert not list(config.models_dir.glob(".*.tmp"))
+        assert artefact.versions(config.models_dir) == [manifest["version"]]
+
+    def test_threads_change_nothing(self, config: Config) -> None:
+        """The same seed gives the same bytes, whatever number of threads numba and BLAS may use."""
+        program = (
+            "import json, sys; from pathlib import Path; from service.config import Config; "
+            "from service.training import pipeline; "
+            f"manifest = pipeline.train(Config(home=Path(sys.argv[1])), data={DEMO!r}, algorithm='svd', seed=5); "
+            "print(json.dumps([manifest['arrays'], manifest['measures']]))"
+        )
+        results = {
+            subprocess.run(
+                [sys.executable, "-c", program, str(config.home)],
+                cwd=ROOT,
+                env={**os.environ, "NUMBA_NUM_THREADS": n_threads, "OPENBLAS_NUM_THREADS": n_threads},
+                capture_output=True,
+                check=True,
+            ).stdout
+            for n_threads in ("1", "2")
+        }
+        assert len(results) == 1
+
+    def test_two_trainings_at_once(self, config: Config) -> None:
+        """Both versions are whole, one is active, and the static lists are of that one."""
+        program = (
+            "import sys; from pathlib import Path; from service.config import Config; "
+            "from service.training import pipeline; "
+            f"pipeline.train(Config(home=Path(sys.argv[1])), data={DEMO!r}, algorithm='svd', settings={SMALL!r})"
+        )
+        running = [subprocess.Popen([sys.executable, "-c", program, str(config.home)], cwd=ROOT) for _ in range(3)]
+        assert [process.wait(60) for process in running] == [0, 0, 0]
+        versions = artefact.versions(config.models_dir)
+        assert len(versions) == 3
+        for version in versions:
+            artefact.load(config.models_dir / version)
+        popular = json.loads((config.models_dir / "popular.json").read_bytes())
+        assert popular["model"] == artefact.active_version(config.models_dir)
+
+
+class TestNeedsTraining:
+    def test_without_a_model(self, config: Config, tmp_path: Path) -> None:
+        """The data asked for, else the demo set; data that is not there is refused."""
+        path = write(tmp_path / "t.csv", "a,b,3\n")
+        assert pipeline.needs_training(config, None) == as_request("demo")
+        assert pipeline.needs_training(config, path) == as_request(path)
+        with pytest.raises(DataError):
+            pipeline.needs_training(config, str(tmp_path / "missing.csv"))
+
+    def test_with_a_model(self, config: Config, tmp_path: Path) -> None:
+        """Nothing if the model is of that data, or if no data is named; the data if it is another's, or has changed."""
+        path = write(tmp_path / "t.csv", "a,b,3\n")
+        pipeline.train(config, data=path, algorithm="svd", settings=SMALL)
+        assert pipeline.needs_training(config, None) is None
+        assert pipeline.needs_training(config, path) is None
+        assert pipeline.needs_training(config, DEMO) == as_request(DEMO)
+        write(tmp_path / "t.csv", "a,b,4\n")
+        assert pipeline.needs_training(config, path) == as_request(path)
+        assert pipeline.needs_training(config, None) is None
+
+    @pytest.mark.parametrize("damage", ["empty", "active", "array", "manifest", "directory", "never activated"])
+    def test_a_model_that_cannot_be_served_is_never_replaced_by_the_demo(self, config: Config, damage: str) -> None:
+        """One sentence names the fault and the versions that can be served; data that is asked for is trained on."""
+        intact = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)["version"]
+        broken = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=1)["version"]
+        version, active = config.models_dir / broken, config.models_dir / "ACTIVE"
+        both = f"intact, the newest first: {', '.join(reversed(artefact.versions(config.models_dir)))}; serve one"
+        says, which = {
+            "empty": ("does not name a version", both),
+            "active": ("does not name a version", both),
+            "array": ("user_bias", f"intact: {intact}"),
+            "manifest": ("the manifest cannot be read", f"intact: {intact}"),
+            "directory": (f"there is no model '{broken}'", f"intact: {intact}"),
+            "never activated": ("no model is active", both),
+        }[damage]
+        if damage in {"empty", "active"}:
+            active.write_text("" if damage == "empty" else "../elsewhere")
+        elif damage == "array":
+            with (version / "user_bias.bin").open("r+b") as file:
+                file.write(b"\xff\xff")
+        elif damage == "manifest":
+            (version / "manifest.json").write_text("{")
+        elif damage == "directory":
+            version.rename(config.models_dir / "elsewhere")
+        else:
+            active.unlink()
+        with pytest.raises(ModelRefused) as refused:
+            pipeline.needs_training(config, None)
+        assert says in str(refused.value)
+        assert which in str(refused.value)
+        assert pipeline.needs_training(config, DEMO) == as_request(DEMO)
+
+    def test_a_lost_model_is_not_replaced_by_the_demo_either(self, config: Config) -> None:
+        """ACTIVE says that there was one, and no other version is there to serve."""
+        config.models_dir.mkdir(parents=True)
+        (config.models_dir / "ACTIVE").write_text("svd-20260101T000000-abcd\n")
+        with pytest.raises(ModelRefused, match=r"there is no model .* no other version is intact"):
+            pipeline.needs_training(config, None)
+
+    def test_a_models_directory_that_is_none_is_refused(self, config: Config) -> None:
+        """Before a training that could not publish."""
+        config.home.mkdir(parents=True)
+        config.models_dir.write_text("")
+        with pytest.raises(ModelRefused, match="cannot be read: Not a directory"):
+            pipeline.needs_training(config, None)

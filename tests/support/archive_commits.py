@@ -1,0 +1,85 @@
+"""Archives for tests, written by the real archive: events with their places, and what became of the others."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from telemetry.archive.archive import Archive
+from telemetry.archive.archive_files import DEAD_LETTERS, date_folder
+from telemetry.archive.dead_letters import Letter, compose
+from telemetry.catalogue.commit import Addition, Progress, Removed, Why
+from telemetry.events import Event, encode
+
+PRODUCER = "0193aaaa-bbbb-7ccc-8ddd-00000000aaaa"
+
+
+def line(event: Event, seq: int, *, producer: str = PRODUCER, epoch: int = 1) -> bytes:
+    """Encode an event at a place."""
+    return encode(event, producer, epoch, seq)
+
+
+def letter(seq: int, *, producer: str = PRODUCER, epoch: int = 1, data: bytes = b"{torn") -> bytes:
+    """Write the dead letter of one number."""
+    return compose(
+        Letter(
+            f"letter-{producer}-{epoch}-{seq}",
+            "2026-11-21T01:02:04.000Z",
+            producer,
+            f"{epoch}-{seq}",
+            seq,
+            seq,
+            "the line is not JSON",
+            1,
+            data,
+        )
+    )
+
+
+def addition(
+    events: Iterable[tuple[int, Event]],
+    removed: Iterable[tuple[int, Why]] = (),
+    *,
+    producer: str = PRODUCER,
+    epoch: int = 1,
+) -> Addition:
+    """Say what a consumer would commit of events by number, and of numbers that are not archived."""
+    added = Addition()
+    progress = added.progress[producer, epoch] = Progress(0)
+    for seq, event in events:
+        added.folders.setdefault(date_folder(event.received_at), []).append(
+            line(event, seq, producer=producer, epoch=epoch)
+        )
+        progress.archived += 1
+        progress.seq = max(progress.seq, seq)
+    for seq, why in removed:
+        added.removed.append(Removed(producer, epoch, seq, seq, why, None))
+        setattr(progress, why, getattr(progress, why) + 1)
+        progress.seq = max(progress.seq, seq)
+        if why == "dead_lettered":
+            added.folders.setdefault(DEAD_LETTERS, []).append(letter(seq, producer=producer, epoch=epoch))
+    return added
+
+
+def commit(root: Path, *additions: Addition) -> None:
+    """Take the lease, commit, and give it back, so that every file is sealed by the next one."""
+
+    async def work() -> None:
+        archive = Archive(root)
+        try:
+            await archive.acquire(1.0)
+            for added in additions:
+                await archive.commit(added)
+        finally:
+            await archive.close()
+
+    asyncio.run(work())
+
+
+def seal(root: Path) -> None:
+    """Take the lease once more: nothing that is there grows again."""
+    commit(root)
+
+
+def lines_of(root: Path, pattern: str = "date=*/*.jsonl") -> Sequence[bytes]:
+    """Read raw lines, committed or not."""
+    return [text for path in sorted(root.glob(pattern)) for text in path.read_bytes().splitlines(keepends=True)]

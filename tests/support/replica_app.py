@@ -1,0 +1,57 @@
+"""A replica's real application with an in-memory event stream, as the tests of the HTTP API use it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from service.config import Config
+from service.metrics import Metrics
+from service.models import artefact
+from service.models.snapshot import ModelSnapshot
+from service.serving.app import build_app
+from service.serving.context import Parts
+from service.serving.store import ModelStore
+from telemetry.archive.schema_1 import expand
+from telemetry.producer import Producer
+from telemetry.stream.memory_stream import MemoryServer, MemoryStream
+from telemetry.wal.slot_inspection import lines
+
+Client = TestClient[web.Request, web.Application]
+
+
+@pytest.fixture
+def parts(tmp_path: Path, make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Callable[..., str]) -> Parts:
+    config = Config(home=tmp_path)
+    version = publish_snapshot(config.models_dir, make_snapshot(n_items=60))
+    producer = Producer.open(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
+    return Parts(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
+
+
+@pytest.fixture
+async def client(parts: Parts) -> AsyncIterator[Client]:
+    shipping = asyncio.create_task(parts.producer.run())
+    async with TestClient(TestServer(build_app(parts))) as client:
+        yield client
+    shipping.cancel()
+    await asyncio.gather(shipping, return_exceptions=True)
+    parts.producer.close()
+
+
+def held(parts: Parts) -> list[dict[str, Any]]:
+    """Return the events that the producer holds, as readers of the archive will get them."""
+    # Ring and segments hold many of them both.
+    held_lines = [expand(line) for _slot, line in lines(parts.config.spool_dir)]
+    found = {event["seq"]: event for event in map(orjson.loads, held_lines)}
+    return [found[seq] for seq in sorted(found)]
+
+
+async def body(client: Client, method: str, path: str, status: int, **kwargs: Any) -> Any:
+    async with client.request(method, path, **kwargs) as response:
+        assert response.status == status, await response.text()
+        return await response.json(content_type=None)

@@ -1,0 +1,50 @@
+"""Events as tests need them: one of each class with every field set, to be changed by name."""
+
+from dataclasses import replace
+from typing import Any
+
+from telemetry.events import Feedback, Served
+from telemetry.served_items import Items
+
+_FEEDBACK = Feedback(
+    event_id="ev-00000002",
+    tenant="default",
+    client_time=None,
+    received_at="2026-11-21T01:02:03.456Z",
+    request_id="r2",
+    type="click",
+    user_id="42",
+    item_id="318",
+    value=None,
+    recommendation_id=None,
+    position=None,
+    marks=[],
+)
+_SERVED = Served(
+    event_id="ev-00000001",
+    tenant="default",
+    client_time=None,
+    received_at="2026-11-21T01:02:03.456Z",
+    request_id="r1",
+    recommendation_id="rec1",
+    user_id="42",
+    model="m",
+    variant=None,
+    candidate_set="catalogue",
+    state_watermark=None,
+    latency_ms=0.4,
+    degraded=None,
+    items=Items(),
+)
+
+
+def feedback(**changes: Any) -> Feedback:
+    """Return a click, changed."""
+    return replace(_FEEDBACK, **changes)
+
+
+def served(**changes: Any) -> Served:
+    """Return a served list, changed; its items may be given as rows."""
+    if isinstance(changes.get("items"), list):
+        changes["items"] = Items.of(changes["items"])
+    return replace(_SERVED, **changes)

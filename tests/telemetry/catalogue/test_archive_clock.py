@@ -1,0 +1,74 @@
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from telemetry.archive import archive as archives
+from telemetry.archive.archive import Archive
+from telemetry.catalogue.archive_clock import ArchiveClock
+from telemetry.catalogue.catalogue import Catalogue
+from telemetry.catalogue.commit import Addition, Progress, Seen
+
+KEY = ("default", "event-0001")
+
+
+def test_it_goes_on_from_where_it_was_by_the_monotonic_clock() -> None:
+    """Whatever the machine says what time it is."""
+    moments = [50.0]
+    clock = ArchiveClock(1000, lambda: moments[0])
+    assert clock.now_s() == 1000
+    moments[0] += 61.5
+    assert clock.now_s() == 1061
+
+
+class Jumped:
+    """The `time` module on a machine whose clock is off."""
+
+    def __init__(self, days: float) -> None:
+        self._off_s = days * 86_400
+
+    def time(self) -> float:
+        return time.time() + self._off_s
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+@pytest.mark.parametrize("days", [9, 4000, -9])
+async def test_a_clock_that_jumps_makes_the_archive_forget_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: float
+) -> None:
+    """Neither while it is held, nor by a consumer that starts meanwhile, nor when the clock is right again."""
+    archive = Archive(tmp_path)
+    await archive.acquire(1.0)
+    await archive.commit(Addition({}, {("p", 1): Progress(1, archived=1)}, [Seen(*KEY, b"1")]))
+    monkeypatch.setattr(archives, "time", Jumped(days))
+    assert (await archive.expire_seen(7, 100))[0] == 0
+    await archive.close()
+    again = Archive(tmp_path)
+    await again.acquire(1.0)
+    assert (await again.expire_seen(7, 100))[0] == 0
+    await again.commit(Addition({}, {("p", 1): Progress(2, archived=1)}, [Seen("default", "event-0002", b"2")]))
+    await again.close()
+    monkeypatch.setattr(archives, "time", time)
+    last = Archive(tmp_path)
+    await last.acquire(1.0)
+    assert (await last.expire_seen(7, 100))[0] == 0
+    assert await last.seen([KEY, ("default", "event-0002")]) == {KEY: {b"1"}, ("default", "event-0002"): {b"2"}}
+    await last.close()
+
+
+def test_the_catalogue_keeps_it_by_the_minute_and_never_sets_it_back(tmp_path: Path) -> None:
+    """Only for the holder of the lease; an older catalogue goes by the newest event that it remembers."""
+    with closing(Catalogue(tmp_path)) as catalogue:
+        assert catalogue.clock_s() is None
+        lease = catalogue.take_lease(catalogue.lease(), "me", "here", locked=False)
+        assert lease is not None
+        catalogue.keep_clock(lease.epoch - 1, 5000)
+        assert catalogue.clock_s() is None
+        for now_s, kept_s in ((1000, 1000), (1059, 1000), (1060, 1060), (900, 1060)):
+            catalogue.keep_clock(lease.epoch, now_s)
+            assert catalogue.clock_s() == kept_s
+        catalogue.database.sql.execute("INSERT INTO seen VALUES ('t', 'id', x'', 2000)")
+        assert catalogue.clock_s() == 2000

@@ -1,0 +1,129 @@
+"""Slots whose replica is gone: what they hold is shipped and archived, and their replica finds them free."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from telemetry.archive.archive import Archive
+from telemetry.consumer.consumer import Consumer
+from telemetry.consumer.orphans import Orphans
+from telemetry.events import Feedback, Record
+from telemetry.notes import Adopted, ProducerNote
+from telemetry.producer import Producer
+from telemetry.settings import ConsumerSettings, ProducerSettings
+from telemetry.stream.memory_stream import MemoryServer, MemoryStream
+from telemetry.stream.namespace_owner import Mark
+from telemetry.wal.slot_inspection import accounts, holds_events
+from tests.support import sample_events
+
+_SETTINGS = ProducerSettings(check_interval_s=0.02, linger_s=0.0, ring_bytes=65536)
+
+
+class Seen:
+    """A sink that keeps what it is given."""
+
+    name = "seen"
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    async def take(self, records: Sequence[Record]) -> None:
+        self.ids += [record.event.event_id for record in records if isinstance(record.event, Feedback)]
+
+
+@pytest.fixture
+def server() -> MemoryServer:
+    return MemoryServer()
+
+
+@pytest.fixture
+async def archived(tmp_path: Path, server: MemoryServer) -> AsyncIterator[Seen]:
+    seen = Seen()
+    settings = ConsumerSettings(block_ms=20, discover_interval_s=0.02)
+    consumer = Consumer(MemoryStream(server), Archive(tmp_path / "archive"), [seen], settings)
+    run = asyncio.create_task(consumer.run())
+    yield seen
+    run.cancel()
+    with suppress(asyncio.CancelledError):
+        await run
+
+
+async def _leave(spool: Path, server: MemoryServer, count: int) -> list[str]:
+    """Have a replica take feedback while the stream is away, and die."""
+    server.reachable = False
+    producer = Producer.open(spool, 0, _SETTINGS, MemoryStream(server))
+    run = asyncio.create_task(producer.run())
+    ids = [f"ev-{number:08d}" for number in range(count)]
+    await producer.accept([sample_events.feedback(event_id=one) for one in ids])
+    run.cancel()
+    with suppress(asyncio.CancelledError):
+        await run
+    producer.close()
+    server.reachable = True
+    return ids
+
+
+async def test_what_nobody_ships_is_shipped_and_archived(
+    tmp_path: Path, server: MemoryServer, archived: Seen, await_until: Callable[..., Awaitable[None]]
+) -> None:
+    """The slot is empty afterwards, and free."""
+    spool = tmp_path / "spool"
+    ids = await _leave(spool, server, 5)
+    notes: list[ProducerNote] = []
+    run = asyncio.create_task(Orphans(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append).run())
+    await await_until(lambda: archived.ids == ids, what="the archive")
+    await await_until(lambda: any(isinstance(note, Adopted) for note in notes), what="the adoption to end")
+    run.cancel()
+    with suppress(asyncio.CancelledError):
+        await run
+    assert [note for note in notes if isinstance(note, Adopted)] == [Adopted(0, 5, 0)]
+    assert not holds_events(spool / "0")
+    assert not accounts(spool)[0].held
+
+
+async def test_a_slot_that_is_held_is_left_alone(tmp_path: Path, server: MemoryServer) -> None:
+    """Its replica ships for itself."""
+    producer = Producer.open(tmp_path, 0, _SETTINGS, MemoryStream(server))
+    producer.offer(sample_events.served())
+    orphans = Orphans(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
+    assert await orphans.sweep(0.1) == 0
+    assert not server.logs
+    producer.close()
+
+
+async def test_without_a_stream_a_slot_stays_free_for_its_replica(tmp_path: Path, server: MemoryServer) -> None:
+    """There is nothing to be gained by holding it; what is left is told."""
+    await _leave(tmp_path, server, 2)
+    server.reachable = False
+    orphans = Orphans(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
+    before = accounts(tmp_path)[0].epoch
+    assert await orphans.sweep(0.1) == 1
+    assert accounts(tmp_path)[0].epoch == before
+
+
+async def test_a_sweep_does_not_wait_for_the_time_to_pass(tmp_path: Path, server: MemoryServer, archived: Seen) -> None:
+    """Everything is being stopped: what is left goes out now."""
+    spool = tmp_path / "spool"
+    ids = await _leave(spool, server, 3)
+    assert await Orphans(spool, _SETTINGS, lambda: MemoryStream(server), 3600.0).sweep(10) == 0
+    assert archived.ids == ids
+
+
+@pytest.mark.parametrize("mark", [None, Mark("another-archive")])
+async def test_a_slot_is_left_alone_where_its_events_must_not_go(
+    tmp_path: Path, server: MemoryServer, mark: Mark | None
+) -> None:
+    """It is not even taken, for its replica may come back any moment; nothing of it is left there."""
+    spool = tmp_path / "spool"
+    await _leave(spool, server, 5)
+    server.mark = mark
+    notes: list[ProducerNote] = []
+    orphans = Orphans(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append, archive="our-archive")
+    assert await orphans.sweep(0.2) == 1
+    assert (notes, server.announced, server.logs) == ([], {}, {})
+    server.mark = Mark("our-archive")
+    await orphans.sweep(0.2)
+    assert server.logs != {}

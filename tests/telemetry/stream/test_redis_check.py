@@ -1,0 +1,317 @@
+"""Whether a Redis can carry telemetry: every command tried, nothing changed, and the users that we ship."""
+
+import ast
+import asyncio
+import hashlib
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from loadbalancer.binaries import find_redis
+from telemetry.archive.archive import Archive
+from telemetry.archive.archive_reader import read
+from telemetry.consumer.consumer import Consumer
+from telemetry.errors import RedisUnfitError, StreamError, StreamRefusedError
+from telemetry.events import Served, decode
+from telemetry.producer import Producer
+from telemetry.settings import ConsumerSettings, ProducerSettings
+from telemetry.stream import redis_stream as stream_module
+from telemetry.stream.key_names import Keys
+from telemetry.stream.redis_check import Rehearsal, Side, judge, rehearse, trials
+from telemetry.stream.redis_connection import Refusal
+from telemetry.stream.redis_stream import RedisStream
+from tests.conftest import RedisServer
+from tests.support import sample_events
+
+AwaitUntil = Callable[..., Awaitable[None]]
+ROOT = Path(__file__).parents[3]
+ACL = ROOT / "telemetry" / "stream" / "redis.acl"
+TRIALS = trials(Keys())
+HELLO = [b"server", b"redis", b"version", b"7.2.4", b"mode", b"standalone", b"role", b"master"]
+SEEN = [[b"maxmemory-policy", b"noeviction"], [b"appendonly", b"yes"], b"", b""]
+
+
+def harmless(trial: Any) -> Any:
+    return None if trial.harmless is None else Refusal(f"ERR {trial.harmless}")
+
+
+def judged(*, hello: Any = HELLO, looks: Any = SEEN, all_say: str | None = None) -> Rehearsal:
+    replies = [(trial, harmless(trial) if all_say is None else Refusal(all_say)) for trial in TRIALS]
+    return judge("r:6379/0", hello, looks, replies)
+
+
+def test_a_good_redis_has_neither_faults_nor_doubts() -> None:
+    """What a trial is refused for last of all is no fault."""
+    found = judged()
+    assert (found.version, found.faults(*Side), found.failing, found.troubles) == ("redis 7.2.4", [], [], [])
+
+
+@pytest.mark.parametrize(
+    ("mode", "version", "words"),
+    [
+        (b"cluster", b"7.2.4", "a Redis Cluster, which is not supported"),
+        (b"sentinel", b"7.2.4", "a Redis Sentinel, which is not supported"),
+        (b"standalone", b"6.2.14", "its version is 6.2.14, 7.0 or newer is needed"),
+    ],
+)
+def test_what_is_not_supported_is_named(mode: bytes, version: bytes, words: str) -> None:
+    """Once, whatever every single command is refused with then."""
+    hello = [b"server", b"redis", b"version", version, b"mode", mode]
+    (fault,) = judged(hello=hello, all_say="MOVED 866 10.0.0.7:6379").faults(*Side)
+    assert words in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "lasting", "words"),
+    [
+        ("MOVED 866 10.0.0.7:6379", True, "a Redis Cluster, which is not supported"),
+        ("CROSSSLOT Keys in request don't hash to the same slot", True, "a Redis Cluster, which is not supported"),
+        ("ERR unknown command 'XADD', with args beginning with: ", True, "does not know a command"),
+        ("OOM command not allowed when used memory > 'maxmemory'.", False, "it is full"),
+        ("READONLY You can't write against a read only replica.", False, "a read-only replica"),
+        ("MISCONF Redis is configured to save RDB snapshots", False, "cannot save"),
+        ("BUSY Redis is busy running a script.", False, "BUSY Redis is busy"),
+    ],
+)
+def test_refusals_become_sentences(text: str, lasting: bool, words: str) -> None:
+    """What lasts is refused at the start; what passes is not, for events wait in the logs."""
+    found = judged(all_say=text)
+    sentences = found.faults(*Side) if lasting else found.failing
+    assert len(sentences) == 1
+    assert words in sentences[0]
+    assert not (found.failing if lasting else found.faults(*Side))
+
+
+@pytest.mark.parametrize(
+    ("policy", "fault", "doubt"),
+    [(b"noeviction", False, False), (b"volatile-lru", False, True), (b"allkeys-lru", True, False)],
+)
+def test_a_policy_that_evicts_our_keys_is_a_fault(policy: bytes, fault: bool, doubt: bool) -> None:
+    """Ours never expire, so volatile policies leave them alone. INFO is read where CONFIG GET is denied."""
+    denied = Refusal("NOPERM User u has no permissions to run the 'config|get' command")
+    info = b"# Memory\r\nmaxmemory_policy:" + policy + b"\r\n"
+    for looks in ([[b"maxmemory-policy", policy], *SEEN[1:]], [denied, SEEN[1], info, b""]):
+        found = judged(looks=looks)
+        assert (bool(found.faults(Side.REPLICA)), bool(found.doubts)) == (fault, doubt)
+
+
+def test_what_could_not_be_looked_at_is_said_and_is_no_fault() -> None:
+    """A user with no more rights than are needed sees no settings."""
+    denied = Refusal("NOPERM this user has no permissions to run the 'config|get' command")
+    found = judged(looks=[denied] * 4)
+    assert (found.faults(*Side), found.doubts) == ([], [])
+    assert found.troubles == ["its user may not look at maxmemory-policy and appendonly"]
+
+
+def test_every_command_of_the_stream_is_tried() -> None:
+    """Read from its source: what begins a tuple or list in capitals is a command, or a known argument."""
+    source = Path(stream_module.__file__).read_text(encoding="utf-8")
+    arguments = {"BLOCK", "STREAMS", "NOGROUP"}
+    sent = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Tuple | ast.List) and node.elts and isinstance(node.elts[0], ast.Constant):
+            word = node.elts[0].value
+            if isinstance(word, str) and word.isupper() and word.isalpha() and word not in arguments:
+                sent.add(word)
+    assert sent == {trial.name.split()[0] for trial in TRIALS}
+
+
+def granted(user: str) -> set[str]:
+    (line,) = [line for line in ACL.read_text().splitlines() if line.startswith(f"user {user} ")]
+    return {word[1:] for word in line.split() if word.startswith("+")}
+
+
+def test_the_users_that_we_ship_have_the_rights_that_are_needed_and_no_others() -> None:
+    """The file, the trials and the page say the same."""
+    names = {side: {trial.name.lower().replace(" ", "|") for trial in TRIALS if trial.side is side} for side in Side}
+    assert granted("recollect-replica") == names[Side.REPLICA]
+    assert granted("recollect-consumer") == names[Side.REPLICA] | names[Side.CONSUMER]
+    page = (ROOT / "docs" / "redis.md").read_text()
+    assert ACL.read_text() in page
+
+
+@pytest.fixture
+def guarded(redis_server: RedisServer) -> RedisServer:
+    """A Redis with the users that we ship."""
+    redis_server.stop()
+    text = ACL.read_text()
+    for name in ("ADMIN", "REPLICA", "CONSUMER"):
+        text = text.replace(f"{name}_PASSWORD_SHA256", hashlib.sha256(name.encode()).hexdigest())
+    (redis_server.dir / "users.acl").write_text(text)
+    redis_server.options = ["--aclfile", str(redis_server.dir / "users.acl")]
+    redis_server.start()
+    return redis_server
+
+
+def address(server: RedisServer, user: str) -> str:
+    return f"redis://recollect-{user}:{user.upper()}@127.0.0.1:{server.port}/0"
+
+
+def client(server: RedisServer, user: str | None = None) -> redis.Redis:
+    name = "default" if user is None else f"recollect-{user}"
+    return redis.Redis(port=server.port, username=name, password="ADMIN" if user is None else user.upper())
+
+
+async def test_telemetry_works_with_the_users_that_we_ship(
+    guarded: RedisServer, tmp_path: Path, await_until: AwaitUntil
+) -> None:
+    """End to end, through a loss of everything, with no command that is granted in vain, and none that is missing."""
+    settings = ConsumerSettings(discover_interval_s=0.05, block_ms=50, heartbeat_s=0.1, backoff_s=0.1)
+    shipping = ProducerSettings(check_interval_s=0.05, linger_s=0.001, backoff_s=0.1)
+    consumer = Consumer(RedisStream(address(guarded, "consumer")), Archive(tmp_path / "archive"), [], settings)
+    producer = Producer.open(tmp_path / "spool", 0, shipping, RedisStream(address(guarded, "replica")))
+    tasks = [asyncio.create_task(consumer.run()), asyncio.create_task(producer.run())]
+
+    def archived() -> set[str]:
+        events = [decode(line).event for line in read(tmp_path / "archive")]
+        return {event.event_id for event in events if isinstance(event, Served)}
+
+    producer.offer(sample_events.served(event_id="before-the-loss"))
+    await await_until(lambda: archived() == {"before-the-loss"})
+    with client(guarded) as admin:
+        admin.flushall()
+        producer.offer(sample_events.served(event_id="after-the-loss"))
+        await await_until(lambda: archived() == {"before-the-loss", "after-the-loss"})
+        await await_until(lambda: admin.exists("recollect:owner"))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        producer.close()
+        used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
+        denied = list(admin.acl_log())
+    assert denied == []
+    # These two are for a Redis that is full, or lost a part of a stream.
+    assert granted("recollect-consumer") - used == {"xrange", "unlink"}
+
+
+DENIED = (
+    "FLUSHALL",
+    "KEYS *",
+    "EVAL return(1) 0",
+    "CONFIG GET *",
+    "DEL recollect:owner",
+    "ACL LIST",
+    "SHUTDOWN",
+    "GET other:owner",
+    "XADD other:events:{p} * k v",
+)
+DENIED_TO_REPLICAS = (
+    "HSET recollect:watermark:{p} epoch 9 seq 9",
+    "SET recollect:owner x",
+    "XTRIM recollect:events:{p} MAXLEN 0",
+    "ZADD recollect:owner 1 x",
+)
+
+
+def test_everything_else_is_denied(guarded: RedisServer) -> None:
+    """A replica's user cannot say what is archived; neither one reads or removes what is not ours."""
+    for user, commands in (("replica", DENIED + DENIED_TO_REPLICAS), ("consumer", DENIED)):
+        with client(guarded, user) as asked:
+            for command in commands:
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    asked.execute_command(*command.split())
+
+
+async def test_a_rehearsal_changes_nothing_and_tells_the_sides_apart(guarded: RedisServer) -> None:
+    """A replica's user is good for replicas alone; a wrong password and a missing one are named, and not repeated."""
+    with client(guarded) as admin:
+        changes = admin.info("persistence")["rdb_changes_since_last_save"]
+        replica = await rehearse(address(guarded, "replica"), "recollect")
+        assert replica.faults(Side.REPLICA) == []
+        (fault,) = replica.faults(Side.CONSUMER)
+        assert "may not send SET, ZRANGE, XGROUP CREATE" in fault
+        consumer = await rehearse(address(guarded, "consumer"), "recollect")
+        assert (consumer.faults(*Side), consumer.failing) == ([], [])
+        assert consumer.unseen == ["maxmemory-policy", "appendonly"]
+        elsewhere = await rehearse(address(guarded, "consumer"), "shop")
+        assert "may not send GET, ZADD" in elsewhere.faults(Side.REPLICA)[0]
+        assert admin.dbsize() == 0
+        assert admin.info("persistence")["rdb_changes_since_last_save"] == changes
+    wrong = await rehearse(f"redis://recollect-replica:sesame@127.0.0.1:{guarded.port}/0", "recollect")
+    assert "it refuses the login: WRONGPASS" in wrong.faults(*Side)[0]
+    assert "sesame" not in repr(wrong)
+    without = await rehearse(guarded.url, "recollect")
+    assert without.faults(*Side) == ["it asks for a password, and its address has none"]
+    stream = RedisStream(guarded.url)
+    await stream.connect()
+    with pytest.raises(RedisUnfitError, match="asks for a password"):
+        await stream.mark()
+
+
+def test_redis_refuses_the_file_of_users_until_it_has_passwords(short_path: Path) -> None:
+    """No installation runs with a password that is in a repository."""
+    options = ["--port", "0", "--unixsocket", str(short_path / "redis.sock"), "--dir", str(short_path)]
+    argv = [str(find_redis(None).path), *options, "--aclfile", str(ACL)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert "ACL errors detected" in done.stdout + done.stderr
+
+
+@pytest.fixture
+def special(tmp_path: Path, free_port: Callable[[], int], wait_until: Callable[..., None]) -> Iterator[Any]:
+    """Start a Redis of another kind; returns its URL."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(kind: str) -> str:
+        port = free_port()
+        config = tmp_path / "special.conf"
+        config.write_text(f"port {port}\ndir {tmp_path}\nsave ''\n")
+        options = ["--sentinel"] if kind == "sentinel" else ["--cluster-enabled", "yes"]
+        argv = [str(find_redis(None).path), str(config), *options]
+        running.append(subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        url = f"redis://127.0.0.1:{port}/0"
+
+        def answers() -> bool:
+            try:
+                with redis.Redis(port=port) as asked:
+                    return bool(asked.ping())
+            except redis.RedisError:
+                return False
+
+        wait_until(answers, what=f"a Redis of the kind {kind}")
+        return url
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("kind", ["cluster", "sentinel"])
+async def test_a_cluster_and_a_sentinel_are_told_by_what_they_say_of_themselves(special: Any, kind: str) -> None:
+    """Real ones; the log has a sentence, too, instead of a bare MOVED or CLUSTERDOWN."""
+    url = special(kind)
+    (fault,) = (await rehearse(url, "recollect")).faults(*Side)
+    assert f"a Redis {kind.capitalize()}" in fault
+    if kind == "cluster":
+        stream = RedisStream(url)
+        await stream.connect()
+        with pytest.raises(StreamRefusedError, match="a node of a Redis Cluster, which is not supported"):
+            await stream.mark()
+        await stream.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://u:sesame@h/shop", "not the number of a database"),
+        ("redis://u:sesame@h:port/0", "not a redis://"),
+        ("redis+sentinel://u:sesame@h", "Sentinel and Cluster are not supported"),
+        ("redis://u:sesame@h/0?socket_timeout=5", "socket_timeout"),
+        ("redis://u:sesame@h/0?ssl_ca_certs=/etc/ssl/ours.pem", "ssl_ca_certs, which only rediss:// takes"),
+        ("rediss://u:sesame@h/0?ssl_ca_certs=/nowhere/ours.pem", "/nowhere/ours.pem"),
+        ("rediss://u:sesame@h/0?ssl_cert_reqs=perhaps", "perhaps"),
+        ("rediss://u:sesame@h/0?ssl_magic=1", "ssl_magic"),
+        ("unix://u:sesame@", "names no socket"),
+    ],
+)
+def test_an_address_that_cannot_work_is_refused_in_a_sentence_without_its_password(url: str, words: str) -> None:
+    """The option or the file is named."""
+    with pytest.raises(StreamError) as caught:
+        RedisStream(url)
+    assert words in str(caught.value)
+    assert "sesame" not in str(caught.value)

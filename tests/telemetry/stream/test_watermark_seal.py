@@ -1,0 +1,105 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from telemetry.batch import Position
+from telemetry.errors import KeyFileError
+from telemetry.stream.watermark_seal import FIELDS, KEY_FILE, Seal, Watermark, key_beside
+
+SEAL = Seal(b"k" * 32)
+PLACE = Position(3, 9)
+
+
+def read(seal: Seal, producer: str, fields: dict[str, str]) -> Watermark:
+    """Read fields as they come from Redis."""
+    given = [fields.get(name) for name in FIELDS]
+    return seal.read(producer, *(None if value is None else value.encode() for value in given))
+
+
+def test_a_watermark_is_read_as_it_was_sealed() -> None:
+    """With the same key, and by the same producer."""
+    fields = SEAL.sealed("p", PLACE)
+    assert (fields["epoch"], fields["seq"]) == ("3", "9")
+    assert read(Seal(b"k" * 32), "p", fields) == (PLACE, None)
+    assert read(SEAL, "p", {}) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"seq": "10"}, "forged"),
+        ({"epoch": "4"}, "forged"),
+        ({"mac": "0" * 32}, "forged"),
+        ({"mac": ""}, "forged"),
+        ({"seq": "09", "epoch": "x"}, "no place"),
+        ({"seq": "-1"}, "no place"),
+        ({"seq": str(2**64)}, "no place"),
+        ({"key": "00000000"}, "copy the consumer's key file here"),
+        ({"key": None}, "no seal"),
+        ({"mac": None}, "no seal"),
+        ({"epoch": None}, "no place"),
+    ],
+)
+def test_what_was_changed_is_not_believed(change: dict[str, str | None], reason: str) -> None:
+    """The doubt says what to do about it."""
+    fields = {name: value for name, value in {**SEAL.sealed("p", PLACE), **change}.items() if value is not None}
+    place, doubt = read(SEAL, "p", fields)
+    assert place is None
+    assert reason in (doubt or "")
+
+
+def test_a_seal_holds_for_one_producer_and_one_key() -> None:
+    """Neither another producer's watermark nor another installation's is one of ours."""
+    assert "forged" in (read(SEAL, "q", SEAL.sealed("p", PLACE)).doubt or "")
+    other = Seal(b"o" * 32)
+    assert other.name != SEAL.name
+    assert "copy" in (read(other, "p", SEAL.sealed("p", PLACE)).doubt or "")
+    # Also one that only claims to be made with our key.
+    assert "forged" in (read(other, "p", {**SEAL.sealed("p", PLACE), "key": other.name}).doubt or "")
+
+
+def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    """Whatever the umask, and whichever of several processes comes first."""
+    path = tmp_path / "archive" / KEY_FILE
+    code = "import os, sys, pathlib; os.umask(0); from telemetry.stream.watermark_seal import key_beside\n"
+    code += "sys.stdin.read(); print(key_beside(pathlib.Path(sys.argv[1])).hex())"
+    racing = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(path.parent)],
+            cwd=Path(__file__).parents[3],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    made = {process.communicate("", timeout=60)[0].strip() for process in racing}
+    assert made == {key_beside(path.parent).hex()}
+    assert len(key_beside(path.parent)) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [made.name for made in path.parent.iterdir()] == ["watermark.key"]
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    """The sentence says which file and what to do; one that cannot be made says so, too."""
+    key_beside(tmp_path)
+    (tmp_path / KEY_FILE).chmod(0o644)
+    with pytest.raises(KeyFileError, match=r"watermark key file .* chmod 600"):
+        key_beside(tmp_path)
+    with pytest.raises(KeyFileError, match="cannot be made"):
+        key_beside(tmp_path / KEY_FILE / "below")
+
+
+def test_a_key_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    """As with an archive that was begun anew; one that cannot be read leaves the seal as it is."""
+    seal = Seal(key_beside(tmp_path), lambda: key_beside(tmp_path))
+    assert seal.renewed().name == seal.name
+    (tmp_path / KEY_FILE).unlink()
+    newer = Seal(key_beside(tmp_path))
+    assert not seal.knows(newer.name.encode())
+    assert seal.renewed().name == newer.name
+    (tmp_path / KEY_FILE).chmod(0o644)
+    assert seal.renewed().name == seal.name
+    assert Seal(b"k" * 32).renewed().name == SEAL.name

@@ -1,0 +1,79 @@
+"""Pseudonyms are HMAC-SHA-256 of the id, always the same under one key, and a key file is refused in a sentence."""
+
+import hashlib
+import hmac
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telemetry.errors import KeyFileError
+from telemetry.pseudonym import Pseudonymiser
+
+KEY = bytes(range(32))
+
+
+def key_file(path: Path, content: bytes = KEY, mode: int = 0o600) -> Path:
+    path.write_bytes(content)
+    path.chmod(mode)
+    return path
+
+
+@given(key=st.binary(min_size=1, max_size=200), user_id=st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_pseudonym_is_the_hmac_that_anybody_can_recompute(key: bytes, user_id: str) -> None:
+    """For keys of any length, those above SHA-256's block too."""
+    expected = "p-" + hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()[:32]
+    pseudonyms = Pseudonymiser(key)
+    assert pseudonyms.of(user_id) == expected
+    assert pseudonyms.of(user_id) == expected
+
+
+def test_without_a_key_an_id_is_its_own_pseudonym() -> None:
+    """And nobody stays nobody, with a key or without."""
+    assert Pseudonymiser().of("42") == "42"
+    assert Pseudonymiser.from_file(None).active is False
+    assert Pseudonymiser(KEY).of(None) is None
+
+
+def test_an_id_that_nothing_can_hold_is_no_traceback() -> None:
+    """An operator's terminal can produce a lone surrogate."""
+    assert Pseudonymiser(KEY).of("\udcff") != Pseudonymiser(KEY).of("\udcfe")
+
+
+def test_the_key_is_not_shown(tmp_path: Path) -> None:
+    """Neither whole nor as what is made of it."""
+    assert repr(Pseudonymiser.from_file(key_file(tmp_path / "key"))) == "<Pseudonymiser active=True>"
+
+
+def test_the_bytes_of_the_file_are_the_key(tmp_path: Path) -> None:
+    """All of them, a line break too; a symbolic link is followed, as secrets of orchestrators are mounted so."""
+    (tmp_path / "link").symlink_to(key_file(tmp_path / "key", KEY + b"\n", 0o400))
+    assert Pseudonymiser.from_file(tmp_path / "link").of("42") == Pseudonymiser(KEY + b"\n").of("42")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
+def test_a_key_that_others_can_get_at_is_refused(tmp_path: Path, mode: int) -> None:
+    """The sentence has the mode and what to do about it."""
+    with pytest.raises(KeyFileError, match=rf"has mode {mode:04o}; .*chmod 600"):
+        Pseudonymiser.from_file(key_file(tmp_path / "key", mode=mode))
+
+
+@pytest.mark.parametrize("size", [0, 31, 4097])
+def test_a_key_of_the_wrong_size_is_refused(tmp_path: Path, size: int) -> None:
+    """Short ones can be guessed; large ones are some other file."""
+    with pytest.raises(KeyFileError, match=f"has {size} bytes; a key has 32 to 4096"):
+        Pseudonymiser.from_file(key_file(tmp_path / "key", b"k" * size))
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    """Missing, a directory, or a pipe that nobody writes to, which must not hang the start."""
+    with pytest.raises(KeyFileError, match="cannot be read: No such file"):
+        Pseudonymiser.from_file(tmp_path / "missing")
+    with pytest.raises(KeyFileError, match="cannot be read: "):
+        Pseudonymiser.from_file(Path("nul\0inside"))
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(KeyFileError, match="is not a regular file"):
+            Pseudonymiser.from_file(path)

@@ -1,0 +1,346 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telemetry.batch import Batch, Entry, Position, from_entry, to_fields
+from telemetry.events import Served, decode
+from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerNote, Rewound, WatermarkDoubted
+from telemetry.producer import Producer
+from telemetry.settings import ProducerSettings
+from telemetry.shipper import Decision, GoOn, NewEpoch, NewProducer, Wait, resume
+from telemetry.stream.key_names import Keys
+from telemetry.stream.redis_stream import RedisStream, StreamState
+from telemetry.stream.watermark_seal import Seal
+from tests.support import sample_events
+
+AwaitUntil = Callable[..., Awaitable[None]]
+QUICK = ProducerSettings(
+    check_interval_s=0.05,
+    linger_s=0.001,
+    batch_events=7,
+    ring_bytes=256 * 1024,
+    commit_interval_s=0.001,
+    segment_age_s=0.0,
+)
+KEYS = Keys()
+LINES = [b"one\n", b"two\n", b"three\n", b"four\n", b"five\n"]
+OURS = b"three\nfour\n"
+NO_BATCH = Wait("entry 3-4 of the stream is no batch of events")
+FAR = "the stream stands at {}-{}, which no producer of ours could reach"
+
+
+def event(number: int) -> Served:
+    return sample_events.served(event_id=f"ev-{number:08d}")
+
+
+def tail(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
+    batch = Batch(epoch, first_seq, lines)
+    return Entry(batch.entry_id, to_fields(batch))
+
+
+@pytest.mark.parametrize(
+    ("state", "ours", "expected"),
+    [
+        (StreamState(None, None, None), None, GoOn(Position(0, 0))),
+        (StreamState(Position(3, 4), tail(3, 3, LINES[2:4]), None), OURS, GoOn(Position(3, 4))),
+        (StreamState(Position(3, 4), tail(3, 1, LINES[:4]), None), OURS, GoOn(Position(3, 4))),
+        (StreamState(Position(3, 4), tail(3, 1, LINES[:4]), None), None, GoOn(Position(3, 4))),
+        (StreamState(Position(3, 4), None, Position(3, 2)), None, GoOn(Position(3, 4))),
+        (StreamState(None, None, Position(3, 5)), None, GoOn(Position(3, 5))),
+        (StreamState(Position(3, 2), None, Position(3, 5)), None, GoOn(Position(3, 5))),
+        (StreamState(Position(2, 900), tail(2, 900, [b"old\n"]), Position(2, 800)), None, GoOn(Position(2, 900))),
+        (StreamState(Position(3, 6), None, None), None, NewEpoch(3)),
+        (StreamState(None, None, Position(4, 1)), None, NewEpoch(4)),
+        (
+            StreamState(Position(3, 4), tail(3, 3, [b"not\n", b"ours\n"]), None),
+            OURS,
+            NewProducer("entry 3-4 is not what was sent"),
+        ),
+        (StreamState(Position(3, 4), Entry("3-4", {}), None), OURS, NO_BATCH),
+        (StreamState(Position(3, 4), Entry("3-4", {}), None), b"", NO_BATCH),
+        (StreamState(Position(2**60, 0), None, None), None, Wait(FAR.format(2**60, 0))),
+        (StreamState(Position(3, 2**63), None, None), None, Wait(FAR.format(3, 2**63))),
+    ],
+)
+def test_where_to_go_on_after_a_handshake(state: StreamState, ours: bytes | None, expected: Decision) -> None:
+    """We are in epoch 3 and made numbers 1 to 5; the stream or the archive says the rest."""
+    assert resume(Position(3, 5), state, ours) == expected
+
+
+class Line:
+    """A producer on a real Redis, running, and what it told."""
+
+    def __init__(self, spool: Path, redis: Any, url: str | None = None, settings: ProducerSettings = QUICK) -> None:
+        self.redis = redis
+        self.notes: list[ProducerNote] = []
+        stream = RedisStream(url or redis.url, timeout_s=0.5)
+        self.producer = Producer.open(spool, None, settings, stream, self.notes.append)
+        self.run = asyncio.create_task(self.producer.run())
+        self.offered = 0
+
+    def offer(self, count: int) -> None:
+        for _ in range(count):
+            self.offered += 1
+            self.producer.offer(event(self.offered))
+
+    def told(self, kind: type[ProducerNote]) -> list[ProducerNote]:
+        return [note for note in self.notes if isinstance(note, kind)]
+
+    def in_redis(self) -> list[str]:
+        """Return the event ids in the stream; entries may overlap, but never leave a hole."""
+        with self.redis.client() as client:
+            found: list[str] = []
+            for entry_id, fields in client.xrange(KEYS.events(self.producer.producer_id)):
+                batch = from_entry(Entry(entry_id.decode(), fields))
+                assert batch.first_seq <= len(found) + 1
+                found[batch.first_seq - 1 :] = [decode(line).event.event_id for line in batch.lines]
+            return found
+
+    def expected(self) -> list[str]:
+        return [f"ev-{number:08d}" for number in range(1, self.offered + 1)]
+
+    def archive_says(self, seq: int) -> None:
+        with self.redis.client() as client:
+            key = KEYS.watermark(self.producer.producer_id)
+            said = Seal().sealed(self.producer.producer_id, Position(self.producer.epoch, seq))
+            client.hset(key, mapping=dict(said.items()))
+
+    async def end(self) -> None:
+        await self.producer.drain(5)
+        self.producer.close()
+        await asyncio.gather(self.run, return_exceptions=True)
+
+
+@pytest.fixture
+async def line(tmp_path: Path, redis_server: Any) -> AsyncIterator[Line]:
+    line = Line(tmp_path, redis_server)
+    yield line
+    await line.end()
+
+
+async def test_events_reach_redis_in_batches_and_in_order(line: Line, await_until: AwaitUntil) -> None:
+    """The plain case: many events per entry, none missing, none twice; only the archive's watermark releases."""
+    line.offer(100)
+    await await_until(lambda: line.producer.counters.shipped == 100)
+    assert line.in_redis() == line.expected()
+    assert line.producer.counters.batches == 15
+    assert line.producer.counters.spooled_events == 100
+    line.archive_says(100)
+    await await_until(lambda: line.producer.counters.released == 100)
+    assert line.producer.counters.spooled_events == 0
+
+
+async def test_redis_is_killed_and_comes_back(line: Line, await_until: AwaitUntil) -> None:
+    """Events offered during the outage follow; those that Redis kept are not sent again, the rest are."""
+    line.offer(50)
+    await await_until(lambda: line.producer.counters.shipped == 50)
+    line.redis.kill()
+    line.offer(50)
+    await await_until(lambda: line.told(Disconnected))
+    line.redis.start()
+    await await_until(lambda: line.producer.counters.connected and len(line.in_redis()) == 100)
+    assert line.in_redis() == line.expected()
+    assert len(line.told(Disconnected)) == 1
+    assert len(line.told(Connected)) == 2
+
+
+async def test_redis_forgets_everything_while_events_flow(line: Line, await_until: AwaitUntil) -> None:
+    """After each FLUSHALL whatever is not archived is sent again from the watermark on; no hole ever shows."""
+    for _ in range(5):
+        line.offer(40)
+        await await_until(lambda: line.producer.counters.shipped >= line.offered)
+        with line.redis.client() as client:
+            client.flushall()
+        line.offer(40)
+        await await_until(lambda: line.in_redis() == line.expected())
+    assert line.producer.counters.rewinds == 5
+    assert len(line.told(Rewound)) == 5
+
+
+async def test_an_idle_producer_notices_that_redis_forgot(line: Line, await_until: AwaitUntil) -> None:
+    """Without any new event the check finds out, and announces the producer again."""
+    line.offer(40)
+    await await_until(lambda: line.producer.counters.shipped == 40)
+    with line.redis.client() as client:
+        client.flushall()
+    await await_until(lambda: line.in_redis() == line.expected())
+    with line.redis.client() as client:
+        assert client.zrange("recollect:producers", 0, -1) == [line.producer.producer_id.encode()]
+
+
+async def test_a_frozen_redis_neither_loses_nor_doubles(line: Line, await_until: AwaitUntil) -> None:
+    """Commands that arrive late, after their connection was given up, do no harm."""
+    line.offer(20)
+    await await_until(lambda: line.producer.counters.shipped == 20)
+    line.redis.pause()
+    line.offer(20)
+    await await_until(lambda: line.told(Disconnected))
+    line.offer(20)
+    line.redis.resume()
+    await await_until(lambda: line.in_redis() == line.expected())
+
+
+class ReplyEater:
+    """A TCP proxy that applies a command with XADD and then cuts the line instead of passing the reply."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.eat = 0
+        self.eaten = 0
+        self.url = ""
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers += [writer, up_writer]
+        while data := await reader.read(1 << 20):
+            up_writer.write(data)
+            reply = await up_reader.read(1 << 20)
+            if b"XADD" in data and self.eat:
+                self.eat -= 1
+                self.eaten += 1
+                break
+            writer.write(reply)
+        writer.close()
+        up_writer.close()
+
+
+async def test_a_lost_reply_doubles_nothing(tmp_path: Path, redis_server: Any, await_until: AwaitUntil) -> None:
+    """Redis applied the batch and the answer never came: the next handshake finds it there."""
+    proxy = ReplyEater(redis_server.port)
+    await proxy.start()
+    proxy.eat = 3
+    line = Line(tmp_path, redis_server, proxy.url)
+    line.offer(60)
+    await await_until(lambda: proxy.eaten == 3 and len(line.in_redis()) == 60)
+    with redis_server.client() as client:
+        entries = client.xrange(KEYS.events(line.producer.producer_id))
+    assert sum(int(fields[b"n"]) for _, fields in entries) == 60
+    assert line.in_redis() == line.expected()
+    await line.end()
+    await proxy.stop()
+
+
+async def test_a_stream_that_is_ahead_of_us_makes_a_new_epoch(tmp_path: Path, redis_server: Any) -> None:
+    """An old copy of the slot came back: our numbers are used already, so we begin beyond them."""
+    line = Line(tmp_path, redis_server)
+    with redis_server.client() as client:
+        batch = Batch(1, 499, [b'{"seq": 499}\n', b'{"seq": 500}\n'])
+        client.xadd(KEYS.events(line.producer.producer_id), dict(to_fields(batch).items()), id="1-500")
+    line.offer(10)
+    assert await line.producer.drain(5) == 0
+    with redis_server.client() as client:
+        entries = client.xrange(KEYS.events(line.producer.producer_id))
+    batches = [from_entry(Entry(entry_id.decode(), fields)) for entry_id, fields in entries[1:]]
+    lines = [decode(text) for batch in batches for text in batch.lines]
+    assert [(record.epoch, record.seq) for record in lines] == [(2, seq) for seq in range(1, 11)]
+    assert [record.event.event_id for record in lines] == line.expected()
+    assert line.told(IdentityChanged) == [IdentityChanged(line.producer.producer_id, 2, "the stream had seen epoch 1")]
+    await line.end()
+
+
+async def test_somebody_else_under_our_id_makes_a_new_producer(tmp_path: Path, redis_server: Any) -> None:
+    """The last entry is not what we sent: an alarm, and everything goes out under a new id."""
+    line = Line(tmp_path, redis_server)
+    old = line.producer.producer_id
+    with redis_server.client() as client:
+        batch = Batch(1, 1, [b'{"foreign": 1}\n'])
+        client.xadd(KEYS.events(old), dict(to_fields(batch).items()), id="1-1")
+    line.offer(10)
+    assert await line.producer.drain(5) == 0
+    assert line.producer.producer_id != old
+    assert line.producer.epoch == 2
+    assert line.producer.counters.identity_conflicts == 1
+    assert line.in_redis() == line.expected()
+    await line.end()
+
+
+@pytest.mark.parametrize("place", [f"{2**60}-1", f"{2**64 - 1}-{2**64 - 1}"])
+async def test_nonsense_in_our_stream_is_waited_for(line: Line, await_until: AwaitUntil, place: str) -> None:
+    """Nothing is given up over it, and no identity is taken: it is the consumer who removes the stream."""
+    line.offer(5)
+    await await_until(lambda: len(line.in_redis()) == 5)
+    key = KEYS.events(line.producer.producer_id)
+    with line.redis.client() as client:
+        client.delete(key)
+        client.xadd(key, {b"anything": b"else"}, id=place)
+    line.offer(5)
+    await await_until(lambda: "until the consumer removed it" in (line.producer.counters.last_error or ""))
+    counters = line.producer.counters
+    assert (counters.identity_changes, counters.relinquished, counters.spooled_events) == (0, 0, 10)
+    with line.redis.client() as client:
+        client.delete(key)
+    await await_until(lambda: line.in_redis() == line.expected())
+
+
+async def test_drain_says_how_many_did_not_get_out(line: Line, await_until: AwaitUntil) -> None:
+    """With Redis away until the deadline the number of events left is the answer."""
+    line.offer(5)
+    await await_until(lambda: line.producer.counters.shipped == 5)
+    line.redis.kill()
+    line.offer(9)
+    assert await line.producer.drain(0.3) == 9
+    line.redis.start()
+
+
+async def test_a_watermark_without_the_archives_seal_is_reported_once_and_changes_nothing(
+    line: Line, await_until: AwaitUntil
+) -> None:
+    """Not what is released, and not where we stand; the archive's own word is believed as before."""
+    line.offer(10)
+    await await_until(lambda: len(line.in_redis()) == 10)
+    with line.redis.client() as client:
+        client.hset(KEYS.watermark(line.producer.producer_id), mapping={"epoch": 7, "seq": 10})
+    await await_until(lambda: line.producer.counters.watermarks_doubted > 2)
+    (told,) = line.told(WatermarkDoubted)
+    assert isinstance(told, WatermarkDoubted)
+    assert "no seal" in told.reason
+    counters = line.producer.counters
+    assert (counters.released, counters.identity_changes, counters.unarchived_events) == (0, 0, 10)
+    line.archive_says(10)
+    await await_until(lambda: line.producer.archived == Position(1, 10))
+
+
+async def test_what_an_earlier_process_left_goes_first_and_is_released(
+    tmp_path: Path, redis_server: Any, await_until: AwaitUntil
+) -> None:
+    """Its events keep their numbers, and the archive's watermark in a later epoch covers them."""
+    line = Line(tmp_path, redis_server)
+    redis_server.pause()
+    line.offer(10)
+    assert await line.producer.drain(0.2) == 10
+    line.producer.close()
+    redis_server.resume()
+    again = Line(tmp_path, redis_server)
+    again.offered = 10
+    again.offer(10)
+    await await_until(lambda: again.producer.counters.shipped >= 20)
+    with redis_server.client() as client:
+        entries = client.xrange(KEYS.events(again.producer.producer_id))
+    records = [
+        decode(text) for entry_id, fields in entries for text in from_entry(Entry(entry_id.decode(), fields)).lines
+    ]
+    served = [record for record in records if record.event.event_id.startswith("ev-")]
+    assert [record.event.event_id for record in served] == again.expected()
+    assert [(record.epoch, record.seq) for record in records[:10]] == [(1, seq) for seq in range(1, 11)]
+    assert [record.epoch for record in records[10:]] == [2] * (len(records) - 10)
+    again.archive_says(again.producer._spool.generated.seq)
+    await await_until(lambda: again.producer.counters.spooled_events == 0)
+    counters = again.producer.counters
+    assert (counters.recovered, counters.released) == (10, 10 + counters.served.accepted + counters.system.accepted)
+    await again.end()
