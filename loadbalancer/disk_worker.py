@@ -26,7 +26,7 @@ class Scribe:
         """Give work.
 
         Args:
-            call: the work; it may block.
+            call: The work; it may block.
 
         Returns:
             What will hold its result or its error.

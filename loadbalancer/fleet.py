@@ -61,12 +61,12 @@ class Fleet:
     """All parts of one home directory. Make and run it in the main thread, where signals and children report.
 
     Args:
-        home: the home directory; its lock is held by the caller.
-        parts: what to run, in the order in which to start them.
-        came_up: called once, when every part was ready, beside the event loop, so that it may block.
-        tell: told in a sentence whatever an operator may want to know.
-        spare: how to start a process that waits to become any part that has `words`; None for no spares.
-        spares: how many of them wait.
+        home: The home directory; its lock is held by the caller.
+        parts: What to run, in the order in which to start them.
+        came_up: Called once, when every part was ready, beside the event loop, so that it may block.
+        tell: Told in a sentence whatever an operator may want to know.
+        spare: How to start a process that waits to become any part that has `words`; None for no spares.
+        spares: How many of them wait.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Fleet:
         """Start everything, keep it running, and return when all of it has stopped because somebody asked.
 
         Raises:
-            PartFailed: a part did not come up in the first place; the others were stopped.
+            PartFailed: A part did not come up in the first place; the others were stopped.
         """
         loop = asyncio.get_running_loop()
         self._scribe = Scribe()

@@ -23,9 +23,9 @@ def strangers(host: str, port: int, leaders: Collection[int]) -> set[str]:
     """Find who else listens on our address.
 
     Args:
-        host: the address our nginx listen on.
-        port: the port they listen on.
-        leaders: our own processes that lead a session, as every part does.
+        host: The address our nginx listen on.
+        port: The port they listen on.
+        leaders: Our own processes that lead a session, as every part does.
 
     Returns:
         Each in words, such as "process 4711 (nginx)"; empty if there is nobody.

@@ -28,7 +28,7 @@ def held(home: Path) -> Iterator[None]:
     """Make the home directory and hold it; on leaving, run/ goes, and state stays.
 
     Raises:
-        AlreadyRunning: another process holds it.
+        AlreadyRunning: Another process holds it.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     run = home / "run"
@@ -50,7 +50,7 @@ def holder_pid(home: Path) -> int:
     """Return the process that supervises in a home directory.
 
     Raises:
-        NotRunning: there is none.
+        NotRunning: There is none.
     """
     path = home / "run" / "lock"
     with contextlib.suppress(FileNotFoundError):
@@ -69,12 +69,12 @@ def end_leftovers(home: Path, tell: Callable[[str], None], *, grace_s: float) ->
     """End the processes that a killed supervisor left behind, and wait until they are gone.
 
     Args:
-        home: the home directory, held by the caller.
-        tell: told about each part that is found.
-        grace_s: how long they may take in good order; the kernel told them to stop when their supervisor died.
+        home: The home directory, held by the caller.
+        tell: Told about each part that is found.
+        grace_s: How long they may take in good order; the kernel told them to stop when their supervisor died.
 
     Raises:
-        LeftoverAlive: one of them cannot be ended.
+        LeftoverAlive: One of them cannot be ended.
     """
     groups = {row.pid: row for row in roster.read(home) if row.pid is not None}
     deadline_s = time.monotonic() + grace_s

@@ -17,16 +17,16 @@ class Plan:
     """What to lay out.
 
     Args:
-        settings: the balancer's settings.
-        home: the home directory, absolute.
-        logs: the folder of logs, absolute.
-        models: the folder with popular.txt and popular.json.
-        program: the start of every Python part's argv, to which its verb and options are added.
-        environ: the environment of every part, RECOLLECT_HOME and the like already in it.
-        nginx: the nginx to run.
-        redis: the redis-server to run, or None where Redis is somebody else's.
-        consumer: whether to run the consumer.
-        drain_s: the longest a replica takes to stop.
+        settings: The balancer's settings.
+        home: The home directory, absolute.
+        logs: The folder of logs, absolute.
+        models: The folder with popular.txt and popular.json.
+        program: The start of every Python part's argv, to which its verb and options are added.
+        environ: The environment of every part, RECOLLECT_HOME and the like already in it.
+        nginx: The nginx to run.
+        redis: The redis-server to run, or None where Redis is somebody else's.
+        consumer: Whether to run the consumer.
+        drain_s: The longest a replica takes to stop.
     """
 
     settings: BalancerSettings
@@ -45,7 +45,7 @@ def binaries(settings: BalancerSettings, *, redis: bool) -> tuple[Binary, Binary
     """Find nginx, and redis-server if it is to be run.
 
     Raises:
-        BinaryMissing: there is none that is new enough.
+        BinaryMissing: There is none that is new enough.
     """
     return find_nginx(settings.nginx), find_redis(settings.redis_server) if redis else None
 
@@ -60,7 +60,7 @@ def lay_out(plan: Plan) -> tuple[Part, ...]:
     """Choose ports, write the configuration files, and return the parts in the order in which they start.
 
     Raises:
-        BalancerError: no ports are free, or nginx refuses its configuration.
+        BalancerError: No ports are free, or nginx refuses its configuration.
     """
     settings, logs = plan.settings, plan.logs
     own_redis = plan.redis is not None

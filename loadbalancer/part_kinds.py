@@ -33,19 +33,19 @@ class Part:
     """One process that the supervisor keeps alive.
 
     Args:
-        name: such as replica-0.
-        tier: its place in the order of starting and stopping.
-        needs_all: parts that must be ready before its first start.
-        needs_any: parts of which one must be.
-        ready_within_s: a part that takes longer is killed and started again.
-        stop_within_s: a part that takes longer to stop is killed.
-        rolling: whether a rolling restart restarts it.
-        host: where it listens, an address or the path of a socket; or None.
-        port: where it listens, or None.
-        admin_port: where it answers its operators, or None.
-        command: how to start it.
-        probe: how to ask whether it is ready.
-        watch: how to ask, as long as it is ready, whether it is frozen; None for a part that is not watched.
+        name: Such as replica-0.
+        tier: Its place in the order of starting and stopping.
+        needs_all: Parts that must be ready before its first start.
+        needs_any: Parts of which one must be.
+        ready_within_s: A part that takes longer is killed and started again.
+        stop_within_s: A part that takes longer to stop is killed.
+        rolling: Whether a rolling restart restarts it.
+        host: Where it listens, an address or the path of a socket; or None.
+        port: Where it listens, or None.
+        admin_port: Where it answers its operators, or None.
+        command: How to start it.
+        probe: How to ask whether it is ready.
+        watch: How to ask, as long as it is ready, whether it is frozen; None for a part that is not watched.
     """
 
     name: str

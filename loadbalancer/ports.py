@@ -19,11 +19,11 @@ def choose(count: int, *, taken: frozenset[int] = frozenset()) -> list[int]:
     """Choose free ports of 127.0.0.1.
 
     Args:
-        count: how many.
-        taken: ports that are free now but not for this.
+        count: How many.
+        taken: Ports that are free now but not for this.
 
     Raises:
-        PortTaken: there are not so many.
+        PortTaken: There are not so many.
     """
     chosen: list[int] = []
     # From a random place on, so that two installations that start at once seldom meet.
@@ -46,8 +46,8 @@ def require(host: str, port: int) -> None:
     """Make sure that nobody listens where we are going to.
 
     Raises:
-        PortTaken: somebody does, or the port is not for us.
-        BadSetting: the address is not one of this machine's.
+        PortTaken: Somebody does, or the port is not for us.
+        BadSetting: The address is not one of this machine's.
     """
     try:
         _try(host, port)

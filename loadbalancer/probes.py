@@ -97,8 +97,8 @@ async def until_ready(probe: Probe, told: Callable[[Answered], None] = lambda _c
     """Ask again and again until the part is ready; cancel it to give up.
 
     Args:
-        probe: the question.
-        told: called with each complaint that the part itself made.
+        probe: The question.
+        told: Called with each complaint that the part itself made.
     """
     interval_s = _INTERVAL_S
     while (complaint := await probe.complaint()) is not None:

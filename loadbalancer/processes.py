@@ -29,15 +29,15 @@ class Command:
     """How to start one part.
 
     Args:
-        argv: the program and its arguments.
-        environ: its whole environment.
-        output: the file its standard output and error are appended to.
-        stop_signal: asks it to stop in good order.
-        reload_signal: asks it to read its files again; None for a program that cannot.
-        reload_files: files that others replace, of which it is told by that signal.
-        logs: files that the program itself writes without end, and opens again on SIGUSR1.
-        log_limit_bytes: size at which one of them is set aside.
-        words: what a spare is told in order to become this part; empty for a part that no spare can be.
+        argv: The program and its arguments.
+        environ: Its whole environment.
+        output: The file its standard output and error are appended to.
+        stop_signal: Asks it to stop in good order.
+        reload_signal: Asks it to read its files again; None for a program that cannot.
+        reload_files: Files that others replace, of which it is told by that signal.
+        logs: Files that the program itself writes without end, and opens again on SIGUSR1.
+        log_limit_bytes: Size at which one of them is set aside.
+        words: What a spare is told in order to become this part; empty for a part that no spare can be.
     """
 
     argv: tuple[str, ...]
@@ -114,7 +114,7 @@ def spawn(command: Command) -> Child:
     behind holding the port; replicas and Redis get the chance to write down what they hold.
 
     Raises:
-        OSError: the program cannot be started.
+        OSError: The program cannot be started.
     """
     set_aside(command.output, _OUTPUT_LIMIT_BYTES)
     with command.output.open("ab") as output:
@@ -136,13 +136,13 @@ class Spare:
     Loading takes a Python part a second of CPU, and most of the time that it is away after a death.
 
     Args:
-        argv: the program; it reads one line of JSON, {"words": [...], "output": "..."}, and becomes that part, or ends
+        argv: The program; it reads one line of JSON, {"words": [...], "output": "..."}, and becomes that part, or ends
             with its standard input.
-        environ: its whole environment.
-        output: where what it says goes until it is somebody.
+        environ: Its whole environment.
+        output: Where what it says goes until it is somebody.
 
     Raises:
-        OSError: the program cannot be started.
+        OSError: The program cannot be started.
     """
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str], output: Path) -> None:
@@ -171,7 +171,7 @@ class Spare:
         """Make it a part.
 
         Args:
-            command: the part's; its program is not started.
+            command: The part's; its program is not started.
 
         Returns:
             The part, or None if this spare cannot be it and has been discarded.
@@ -199,7 +199,7 @@ def spawn_attached(argv: Sequence[str], environ: Mapping[str, str]) -> subproces
     """Start a program that shares our terminal and process group, and so gets the terminal's Ctrl-C itself.
 
     Raises:
-        OSError: the program cannot be started.
+        OSError: The program cannot be started.
     """
     return subprocess.Popen(
         argv,
@@ -225,8 +225,8 @@ def run_to_end(argv: Sequence[str], timeout_s: float) -> tuple[int, str]:
     """Run a short program; return its status and all it printed.
 
     Raises:
-        OSError: it cannot be started.
-        TimeoutError: it did not end in time, and was killed.
+        OSError: It cannot be started.
+        TimeoutError: It did not end in time, and was killed.
     """
     try:
         done = subprocess.run(
@@ -257,8 +257,8 @@ def group_members(leader_pid: int, output: str) -> list[int]:
     leader made, and its standard output is the part's own file. That also finds nginx workers whose master is dead.
 
     Args:
-        leader_pid: the part's process when it was started.
-        output: the path of the part's output file.
+        leader_pid: The part's process when it was started.
+        output: The path of the part's output file.
 
     Returns:
         The process numbers, in no order.
@@ -282,7 +282,7 @@ def reap_orphans(ours: Collection[int]) -> None:
     """Reap the dead processes that this one got as children when their parents died, as PID 1 of a container does.
 
     Args:
-        ours: the children that this process started, each of which is reaped where its status is wanted.
+        ours: The children that this process started, each of which is reaped where its status is wanted.
     """
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) in ours:

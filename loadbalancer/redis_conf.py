@@ -14,11 +14,11 @@ def render(directory: Path, socket: Path) -> str:
     holds is not yet archived.
 
     Args:
-        directory: where the append-only file lives.
-        socket: where it listens.
+        directory: Where the append-only file lives.
+        socket: Where it listens.
 
     Raises:
-        BadSetting: a path has a character that Redis cannot be told.
+        BadSetting: A path has a character that Redis cannot be told.
     """
     return f"""\
 # Rendered by Recollect; edits are lost.

@@ -18,14 +18,14 @@ class Row:
     """One part of a running installation.
 
     Args:
-        pid: the process, which leads a process group of its own; None while it is not running.
-        host: where the part listens, an address or the path of a Unix socket; None if it does not.
-        port: where the part listens; None if it does not, or on a socket.
-        admin_port: where it answers /healthz and, but for nginx, /readyz and /metrics; None if it does not.
-        state: a phase of `loadbalancer.supervisor`.
-        restarts: how often it was started again.
-        waits_for: why it is not ready, in its own words; empty if it has not said so.
-        output: the file that is its standard output, by which its processes are recognised.
+        pid: The process, which leads a process group of its own; None while it is not running.
+        host: Where the part listens, an address or the path of a Unix socket; None if it does not.
+        port: Where the part listens; None if it does not, or on a socket.
+        admin_port: Where it answers /healthz and, but for nginx, /readyz and /metrics; None if it does not.
+        state: A phase of `loadbalancer.supervisor`.
+        restarts: How often it was started again.
+        waits_for: Why it is not ready, in its own words; empty if it has not said so.
+        output: The file that is its standard output, by which its processes are recognised.
     """
 
     name: str

@@ -15,7 +15,7 @@ def proxies(text: str | None) -> tuple[str, ...]:
     """Return the addresses and networks of RECOLLECT_TRUSTED_PROXIES.
 
     Raises:
-        BadSetting: one is neither.
+        BadSetting: One is neither.
     """
     found = []
     for word in _words(text):
@@ -30,7 +30,7 @@ def hosts(text: str | None) -> tuple[str, ...]:
     """Return the names of RECOLLECT_HOSTS, in small letters and without ports, as nginx compares them.
 
     Raises:
-        BadSetting: one is no name of a host.
+        BadSetting: One is no name of a host.
     """
     found = tuple(word.lower() for word in _words(text))
     for word in found:
@@ -43,7 +43,7 @@ def origins(text: str | None) -> tuple[str, ...]:
     """Return the origins of RECOLLECT_CORS_ORIGINS, as browsers write them (RFC 6454 section 6.1).
 
     Raises:
-        BadSetting: one is no origin, or `*` is not alone.
+        BadSetting: One is no origin, or `*` is not alone.
     """
     found = tuple(word.lower().rstrip("/") for word in _words(text))
     if found == (ANY_ORIGIN,):

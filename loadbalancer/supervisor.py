@@ -137,14 +137,14 @@ class PartState:
     """One part's place in the diagram above.
 
     Args:
-        since_s: when it came there.
-        started: how often it was started.
-        young_deaths: how often, one after the other, it ended before it had been ready for a while.
-        was_ready: whether it was ready at least once.
-        killed: whether it was killed in this phase.
-        silences: how often in a row it was silent in this phase.
-        waits_for: what it said last of why it is not ready; empty unless it is starting.
-        heard_s: when it said so.
+        since_s: When it came there.
+        started: How often it was started.
+        young_deaths: How often, one after the other, it ended before it had been ready for a while.
+        was_ready: Whether it was ready at least once.
+        killed: Whether it was killed in this phase.
+        silences: How often in a row it was silent in this phase.
+        waits_for: What it said last of why it is not ready; empty unless it is starting.
+        heard_s: When it said so.
     """
 
     phase: Phase = Phase.WAITING
@@ -163,8 +163,8 @@ class State:
     """The whole.
 
     Args:
-        to_restart: replicas whose turn in the rolling restart is still to come.
-        failed: the part that made the first start fail.
+        to_restart: Replicas whose turn in the rolling restart is still to come.
+        failed: The part that made the first start fail.
     """
 
     parts: Mapping[str, PartState] = field(default_factory=lambda: MappingProxyType({}))
@@ -207,10 +207,10 @@ def step(
     """Take in one observation.
 
     Args:
-        parts: the same parts as in `initial`.
-        state: the state so far.
-        observation: what happened.
-        now_s: the monotonic time, in s.
+        parts: The same parts as in `initial`.
+        state: The state so far.
+        observation: What happened.
+        now_s: The monotonic time, in s.
 
     Returns:
         The new state, and what is to be done, in order.

@@ -28,15 +28,15 @@ def place(home: Path, name: str) -> Path:
     """Choose where a socket is to lie, and make its directory private.
 
     Args:
-        home: the home directory, absolute, held by the caller.
-        name: the socket's file name.
+        home: The home directory, absolute, held by the caller.
+        name: The socket's file name.
 
     Returns:
         A path in run/; or in a new directory for temporary files, where that path would be too long, run/ is another
         user's, or its file system (a shared folder of a virtual machine, for one) holds no sockets.
 
     Raises:
-        BadSetting: no directory will do.
+        BadSetting: No directory will do.
     """
     remove(home)
     run = home / "run"

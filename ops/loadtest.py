@@ -113,8 +113,8 @@ def loadtest(plan: Plan, *, as_json: bool) -> int:
         The exit status: 1 if an objective was missed or nothing was answered at all.
 
     Raises:
-        DataError: the ids file cannot be used.
-        RunError: nothing answers at the target.
+        DataError: The ids file cannot be used.
+        RunError: Nothing answers at the target.
     """
     import orjson
 
@@ -246,7 +246,7 @@ def running() -> str:
     """Return the URL of the running installation, else the one that the settings give it.
 
     Raises:
-        UsageError: it speaks TLS, which the load generator does not.
+        UsageError: It speaks TLS, which the load generator does not.
     """
     from loadbalancer import roster
     from loadbalancer.settings import BalancerSettings
@@ -265,7 +265,7 @@ def require_plain_http() -> None:
     """Refuse an installation that the load generator cannot talk to, before its answers are taken for failures.
 
     Raises:
-        UsageError: its balancer speaks TLS.
+        UsageError: Its balancer speaks TLS.
     """
     from loadbalancer.settings import BalancerSettings
     from service.config import read
@@ -281,11 +281,11 @@ def parse_url(url: str, key: str | None = None) -> Target:
     """Read --url.
 
     Args:
-        url: what was given.
-        key: the API key to present there, or None.
+        url: What was given.
+        key: The API key to present there, or None.
 
     Raises:
-        UsageError: it is not of the form http://HOST[:PORT][/BASE].
+        UsageError: It is not of the form http://HOST[:PORT][/BASE].
     """
     from ops.load.population import Target
 
@@ -303,7 +303,7 @@ def parse_arrivals(name: str) -> Arrivals:
     """Read --arrivals.
 
     Raises:
-        UsageError: there is no such process.
+        UsageError: There is no such process.
     """
     if name == "constant":
         return "constant"
@@ -316,11 +316,11 @@ def parse_mix(users: str, feedback: float) -> Mix:
     """Read --users, such as `known=0.6,unknown=0.1,hot=0.3`, and --feedback.
 
     Args:
-        users: shares; one that is not named is 0; any positive sum is scaled to 1.
-        feedback: share of all requests, 0 to 1.
+        users: Shares; one that is not named is 0; any positive sum is scaled to 1.
+        feedback: Share of all requests, 0 to 1.
 
     Raises:
-        UsageError: an unknown name, a share that is no number of 0 or more, or a sum of 0.
+        UsageError: An unknown name, a share that is no number of 0 or more, or a sum of 0.
     """
     from ops.load.traffic import Mix
 

@@ -107,7 +107,7 @@ class ModelConfig:
         """The rating scale that was declared; None where none was.
 
         Raises:
-            UsageError: it is no scale; `from_env` finds that out.
+            UsageError: It is no scale; `from_env` finds that out.
         """
         return None if self.rating_scale is None else RatingScale.parse(self.rating_scale, "RECOLLECT_RATING_SCALE")
 
@@ -247,7 +247,7 @@ class Config:
         """Read the key of the pseudonyms; without a key file, user ids are their own.
 
         Raises:
-            UsageError: the file cannot be used; says why.
+            UsageError: The file cannot be used; says why.
         """
         try:
             return Pseudonymiser.from_file(self.pseudonym_key_file)
@@ -259,7 +259,7 @@ def from_env(environ: Mapping[str, str]) -> Config:
     """Read the whole tree from the environment; paths become absolute.
 
     Raises:
-        UsageError: a variable has a value of the wrong type, or a number that cannot be one of its unit.
+        UsageError: A variable has a value of the wrong type, or a number that cannot be one of its unit.
     """
     config = read(Config, environ)
     _check(config)
@@ -287,7 +287,7 @@ def _fixed_home(environ: Mapping[str, str]) -> Path:
     """Return where state lives if nothing else is said: the user's folder for state (XDG Base Directory, version 0.8).
 
     Raises:
-        UsageError: there is none.
+        UsageError: There is none.
     """
     for name, below in (("XDG_STATE_HOME", "recollect"), ("HOME", ".local/state/recollect")):
         # The specification has relative paths ignored.
@@ -302,11 +302,11 @@ def read(cls: type[T], environ: Mapping[str, str]) -> T:
     """Build one settings dataclass, and those it holds, from the environment.
 
     Args:
-        cls: a dataclass whose fields carry `env` in their metadata or are such dataclasses themselves.
-        environ: the environment; an empty value counts as absent.
+        cls: A dataclass whose fields carry `env` in their metadata or are such dataclasses themselves.
+        environ: The environment; an empty value counts as absent.
 
     Raises:
-        UsageError: a variable has a value of the wrong type.
+        UsageError: A variable has a value of the wrong type.
     """
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}

@@ -39,15 +39,15 @@ def consume(config: Config, admin_port: int, *, claim: bool = False, supervised:
     """Run the consumer job until SIGTERM or SIGINT.
 
     Args:
-        config: every setting.
-        admin_port: for health, readiness and metrics, on 127.0.0.1.
-        claim: take the place in Redis over if it belongs to another archive.
-        supervised: start whatever is wrong with Redis; who started us has looked at it.
+        config: Every setting.
+        admin_port: For health, readiness and metrics, on 127.0.0.1.
+        claim: Take the place in Redis over if it belongs to another archive.
+        supervised: Start whatever is wrong with Redis; who started us has looked at it.
 
     Raises:
-        UsageError: the pseudonyms' key file cannot be used.
+        UsageError: The pseudonyms' key file cannot be used.
         RunError: Redis cannot carry telemetry, the archive cannot be written, the admin port is taken, or the job died.
-        TelemetryError: the Redis URL is none or another archive's, or the archive cannot be used.
+        TelemetryError: The Redis URL is none or another archive's, or the archive cannot be used.
     """
     _require_writable(config.archive_dir)
     if not supervised:

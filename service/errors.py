@@ -91,9 +91,9 @@ class RequestError(RecollectError):
     """An answer that is not 2xx, as RFC 9457 describes it.
 
     Args:
-        detail: what is wrong with this request, for its sender.
-        errors: one entry per bad field: `field` (a path such as `events[3].value`) and `message`.
-        retry_after_s: seconds for the Retry-After header, if waiting may help.
+        detail: What is wrong with this request, for its sender.
+        errors: One entry per bad field: `field` (a path such as `events[3].value`) and `message`.
+        retry_after_s: Seconds for the Retry-After header, if waiting may help.
     """
 
     status: ClassVar[int] = 500
@@ -131,8 +131,8 @@ class Unauthorized(RequestError):
     """No key was presented, or none that is valid.
 
     Args:
-        detail: what is wrong with this request, for its sender.
-        challenge: the value of WWW-Authenticate (RFC 6750 section 3).
+        detail: What is wrong with this request, for its sender.
+        challenge: The value of WWW-Authenticate (RFC 6750 section 3).
     """
 
     status, name, title = 401, "unauthorized", "Unauthorized"
@@ -146,8 +146,8 @@ class Forbidden(RequestError):
     """The key is valid, but not for this.
 
     Args:
-        detail: what is wrong with this request, for its sender.
-        challenge: the value of WWW-Authenticate (RFC 6750 section 3.1), or None.
+        detail: What is wrong with this request, for its sender.
+        challenge: The value of WWW-Authenticate (RFC 6750 section 3.1), or None.
     """
 
     status, name, title = 403, "forbidden", "Forbidden"

@@ -29,9 +29,9 @@ class ApplicationLog:
     """The log of one process; `start` it once, `stop` it last.
 
     Args:
-        directory: where the file goes; made if it is not there.
-        name: the process, such as `replica-0`; the file is `<name>.log`.
-        config: level, queue and rotation.
+        directory: Where the file goes; made if it is not there.
+        name: The process, such as `replica-0`; the file is `<name>.log`.
+        config: Level, queue and rotation.
     """
 
     def __init__(self, directory: Path, name: str, config: LogConfig) -> None:

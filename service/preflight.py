@@ -24,17 +24,17 @@ def require_redis(config: Config, *sides: Side, claim: bool = False) -> Rehearsa
     One that does not answer, or is full, is not refused: events wait in the replicas' logs.
 
     Args:
-        config: every setting.
-        sides: what the command runs; with the consumer's side the archive is made if it is not there.
-        claim: take the place over if it belongs to another archive.
+        config: Every setting.
+        sides: What the command runs; with the consumer's side the archive is made if it is not there.
+        claim: Take the place over if it belongs to another archive.
 
     Returns:
         What was found.
 
     Raises:
-        UsageError: the address is none.
-        RunError: it is refused; says why.
-        TelemetryError: it is another archive's, or the archive cannot be used.
+        UsageError: The address is none.
+        RunError: It is refused; says why.
+        TelemetryError: It is another archive's, or the archive cannot be used.
     """
     place = stream_of(config, Seal()).where
     found = asyncio.run(rehearse(config.stream_url, config.redis_namespace))
@@ -58,12 +58,12 @@ def require_place(config: Config, found: Rehearsal, archive: str | None) -> None
     """Refuse a place in Redis to which a replica's events must not go.
 
     Args:
-        config: every setting.
-        found: what was found there.
-        archive: the archive that the events go to; None if that is not known yet.
+        config: Every setting.
+        found: What was found there.
+        archive: The archive that the events go to; None if that is not known yet.
 
     Raises:
-        TelemetryError: it belongs to another archive.
+        TelemetryError: It belongs to another archive.
     """
     if archive is not None and found.mark is not None and leave(archive, found.mark) is Leave.KEEP:
         raise foreign(stream_of(config, Seal()).where, found.mark, archive)

@@ -14,7 +14,7 @@ def open_seal(config: Config) -> Seal:
     """Read the installation's key for watermarks; make it if no file is named and there is none yet.
 
     Raises:
-        UsageError: the file cannot be used; says why.
+        UsageError: The file cannot be used; says why.
     """
     try:
         if config.watermark_key_file is not None:
@@ -30,11 +30,11 @@ def stream_of(config: Config, seal: Seal) -> RedisStream:
     """Return one end of the road, not connected yet.
 
     Args:
-        config: where it leads.
-        seal: see `open_seal`.
+        config: Where it leads.
+        seal: See `open_seal`.
 
     Raises:
-        UsageError: the address is none; says why, without its password.
+        UsageError: The address is none; says why, without its password.
     """
     try:
         return RedisStream(config.stream_url, config.redis_namespace, seal)

@@ -51,16 +51,16 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
     """Run one replica until SIGTERM or SIGINT.
 
     Args:
-        config: every setting.
-        slot: its telemetry slot; None takes the lowest free one.
-        insecure: listen beyond loopback without API keys.
-        supervised: start whatever is wrong with Redis; who started us has looked at it.
+        config: Every setting.
+        slot: Its telemetry slot; None takes the lowest free one.
+        insecure: Listen beyond loopback without API keys.
+        supervised: Start whatever is wrong with Redis; who started us has looked at it.
 
     Raises:
-        UsageError: the pseudonyms' key file cannot be used, or API keys are needed and there are none.
-        KeysRefused: the file of the API keys cannot be used.
+        UsageError: The pseudonyms' key file cannot be used, or API keys are needed and there are none.
+        KeysRefused: The file of the API keys cannot be used.
         RunError: Redis cannot carry telemetry, an address cannot be listened on, or a background task died.
-        TelemetryError: the slot is taken, its directory cannot be used, or the Redis URL is none or another
+        TelemetryError: The slot is taken, its directory cannot be used, or the Redis URL is none or another
             archive's.
     """
     # One core a replica: BLAS threads would fight the other replicas for theirs.

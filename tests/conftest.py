@@ -115,7 +115,7 @@ class RedisServer:
     """A real redis-server with an append-only file, in a directory and on a port of its own.
 
     Attributes:
-        options: more of its options; may be changed before it starts.
+        options: More of its options; may be changed before it starts.
     """
 
     def __init__(self, directory: Path, port: int) -> None:

@@ -65,9 +65,9 @@ def tls(settings: BalancerSettings, quoted: Callable[[Path], str], *, http2_dire
     """Return the directives of TLS.
 
     Args:
-        settings: the balancer's.
-        quoted: writes a path for nginx.
-        http2_directive: whether this nginx knows the directive http2.
+        settings: The balancer's.
+        quoted: Writes a path for nginx.
+        http2_directive: Whether this nginx knows the directive http2.
     """
     if settings.tls_cert is None or settings.tls_key is None:
         return ""

@@ -49,12 +49,12 @@ class Surroundings:
     """What the rendered file depends on besides topology and settings.
 
     Args:
-        run_dir: this nginx's own folder for its pid and temporary files.
-        logs: the folder of its two logs.
-        models: the folder with popular.txt and popular.json.
-        features: those of OPTIONAL_DIRECTIVES that this nginx knows.
-        user: user and group of the workers; None unless the master starts as root.
-        open_files: the most files a process may have open here.
+        run_dir: This nginx's own folder for its pid and temporary files.
+        logs: The folder of its two logs.
+        models: The folder with popular.txt and popular.json.
+        features: Those of OPTIONAL_DIRECTIVES that this nginx knows.
+        user: User and group of the workers; None unless the master starts as root.
+        open_files: The most files a process may have open here.
     """
 
     run_dir: Path
@@ -74,13 +74,13 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
     """Return the whole configuration of one nginx master.
 
     Args:
-        topology: every replica, and every balancer: two or more share the port.
-        balancer: the one to render.
-        settings: timeouts and limits.
-        here: folders, features and limits of this machine.
+        topology: Every replica, and every balancer: two or more share the port.
+        balancer: The one to render.
+        settings: Timeouts and limits.
+        here: Folders, features and limits of this machine.
 
     Raises:
-        BadSetting: a path has a character that nginx cannot be told.
+        BadSetting: A path has a character that nginx cannot be told.
     """
     open_files = min(here.open_files, _MOST_OPEN_FILES)
     values = {

@@ -26,7 +26,7 @@ def surroundings(nginx: Path, *, run_dir: Path, logs: Path, models: Path) -> Sur
     """Find out what `nginx.render` has to know about this machine and this nginx.
 
     Raises:
-        ConfigurationRefused: nginx refuses even the smallest configuration.
+        ConfigurationRefused: Nginx refuses even the smallest configuration.
     """
     # In our own folder: a container may have no directory for temporary files that can be written.
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -50,11 +50,11 @@ def probe(nginx: Path, near: Path) -> frozenset[str]:
     """Ask nginx which of `OPTIONAL_DIRECTIVES` it knows.
 
     Args:
-        nginx: the program.
-        near: where a folder may be made for as long as that takes.
+        nginx: The program.
+        near: Where a folder may be made for as long as that takes.
 
     Raises:
-        ConfigurationRefused: it refuses for another reason.
+        ConfigurationRefused: It refuses for another reason.
     """
     known = list(OPTIONAL_DIRECTIVES)
     with tempfile.TemporaryDirectory(prefix="probe-", dir=near) as folder:
@@ -78,12 +78,12 @@ def install(argv: Sequence[str], run_dir: Path, text: str) -> None:
     """Write a configuration and let nginx check it.
 
     Args:
-        argv: what `command` returned for run_dir.
-        run_dir: the folder of this nginx.
-        text: what `nginx.render` returned.
+        argv: What `command` returned for run_dir.
+        run_dir: The folder of this nginx.
+        text: What `nginx.render` returned.
 
     Raises:
-        ConfigurationRefused: nginx does not agree.
+        ConfigurationRefused: Nginx does not agree.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "nginx.conf").write_text(text, encoding="utf-8")
@@ -94,11 +94,11 @@ def check(argv: Sequence[str], run_dir: Path) -> None:
     """Let nginx check the configuration that is installed, and the certificates that it names.
 
     Args:
-        argv: what `command` returned for run_dir.
-        run_dir: the folder of this nginx.
+        argv: What `command` returned for run_dir.
+        run_dir: The folder of this nginx.
 
     Raises:
-        ConfigurationRefused: nginx does not agree.
+        ConfigurationRefused: Nginx does not agree.
     """
     complaint = complaint_of(argv)
     if complaint is not None:

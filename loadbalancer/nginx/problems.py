@@ -80,7 +80,7 @@ def locations(headers: list[str]) -> str:
     """Return the location of each answer.
 
     Args:
-        headers: directives that add headers to every answer.
+        headers: Directives that add headers to every answer.
     """
     plain = f"    location @problem_{_WITHOUT_TLS} {{\n{_lines(_answer(_PLAIN, headers))}\n    }}"
     return "\n".join([*(_location(problem, headers) for problem in PROBLEMS), plain])

@@ -18,8 +18,8 @@ class Route:
     """A route, or all behind a prefix that ends with a slash.
 
     Args:
-        path: its beginning, which also names it in the access log.
-        to: the named location that serves it.
+        path: Its beginning, which also names it in the access log.
+        to: The named location that serves it.
     """
 
     path: str
@@ -89,8 +89,8 @@ def lists(settings: BalancerSettings, models: str) -> str:
     """Return the named locations of lists.
 
     Args:
-        settings: the balancer's.
-        models: the folder with the static lists, quoted for nginx.
+        settings: The balancer's.
+        models: The folder with the static lists, quoted for nginx.
     """
     return "\n".join(block for to in _STATICS for block in (_list(to, settings), _static(to, models, settings)))
 

@@ -29,8 +29,8 @@ def measure(calls: int, rounds: int) -> dict[str, float]:
     """Return microseconds of processor time per request, by what it presents.
 
     Args:
-        calls: how many in a round.
-        rounds: how many; the median counts.
+        calls: How many in a round.
+        rounds: How many; the median counts.
     """
     now_s = time.time()
     made = [new_key(("recommend", "events"), now_s=now_s, expires_in_s=86_400) for _ in range(_KEYS)]

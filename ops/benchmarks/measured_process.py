@@ -24,15 +24,15 @@ def ask(module: str, task: "DataclassInstance", result: type[Result]) -> Result:
     """Run a measuring module in a process of its own, on the cores that this one may use.
 
     Args:
-        module: its name.
-        task: what it is told.
-        result: the class of what it answers.
+        module: Its name.
+        task: What it is told.
+        result: The class of what it answers.
 
     Returns:
         Its answer.
 
     Raises:
-        RunError: it failed; tells the last line it said.
+        RunError: It failed; tells the last line it said.
     """
     told = json.dumps(dataclasses.asdict(task))
     done = subprocess.run([sys.executable, "-m", module], input=told, capture_output=True, text=True, check=False)
@@ -46,7 +46,7 @@ def answer(task: type[Task], measure: Callable[[Task], Coroutine[Any, Any, Resul
     """Be such a process: read the task, measure, print.
 
     Args:
-        task: the class of the task.
+        task: The class of the task.
         measure: measures.
     """
     result = run(measure(task(**json.loads(sys.stdin.read()))))

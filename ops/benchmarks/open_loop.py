@@ -33,14 +33,14 @@ class Tally:
     """What became of the requests of one kind.
 
     Attributes:
-        due: how many were to be sent.
-        statuses: answers, by status.
-        static: of them, lists that nginx gave (`X-Degraded: static`).
-        unexplained: refusals without Retry-After.
-        broken: connections that ended instead of an answer.
-        late: no answer within the client's patience.
-        unsent: never sent, for want of a connection.
-        served_s: how long each 2xx took; refused_s: each 429 and 503.
+        due: How many were to be sent.
+        statuses: Answers, by status.
+        static: Of them, lists that nginx gave (`X-Degraded: static`).
+        unexplained: Refusals without Retry-After.
+        broken: Connections that ended instead of an answer.
+        late: No answer within the client's patience.
+        unsent: Never sent, for want of a connection.
+        served_s: How long each 2xx took; refused_s: each 429 and 503.
     """
 
     due: int = 0
@@ -74,8 +74,8 @@ class Round:
     """One round.
 
     Attributes:
-        tallies: by kind.
-        took_s: how long it went on.
+        tallies: By kind.
+        took_s: How long it went on.
     """
 
     tallies: dict[Kind, Tally] = field(default_factory=lambda: {"list": Tally(), "event": Tally(), "health": Tally()})
@@ -181,13 +181,13 @@ async def offer(
     """Send requests at a rate, whatever becomes of them.
 
     Args:
-        host: name or address of the server.
-        port: its TCP port.
-        requests: sent in this order again and again.
-        rate_rps: requests per second.
-        connections: the most that are open; a request that is due while all wait for an answer is never sent.
-        duration_s: how long to go on.
-        patience_s: how long a request may take; its connection is given up then.
+        host: Name or address of the server.
+        port: Its TCP port.
+        requests: Sent in this order again and again.
+        rate_rps: Requests per second.
+        connections: The most that are open; a request that is due while all wait for an answer is never sent.
+        duration_s: How long to go on.
+        patience_s: How long a request may take; its connection is given up then.
     """
     return await _drive(
         host,

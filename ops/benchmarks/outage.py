@@ -37,11 +37,11 @@ class Plan:
     """What to do.
 
     Attributes:
-        pairs: of halves.
-        seconds: length of a half, its warm-up aside.
-        rate: requests per second, of which 15 of 100 report events.
-        connections: kept-alive connections.
-        seed: chooses users and events.
+        pairs: Of halves.
+        seconds: Length of a half, its warm-up aside.
+        rate: Requests per second, of which 15 of 100 report events.
+        connections: Kept-alive connections.
+        seed: Chooses users and events.
     """
 
     pairs: int
@@ -56,10 +56,10 @@ class Half:
     """One half.
 
     Attributes:
-        p50_ms: of the answered lists, as p99_ms.
-        replica_ms: processor time that the replicas took for a request.
-        requests: of every kind; one that failed was sent again once.
-        failures: those that failed nevertheless, by cause.
+        p50_ms: Of the answered lists, as p99_ms.
+        replica_ms: Processor time that the replicas took for a request.
+        requests: Of every kind; one that failed was sent again once.
+        failures: Those that failed nevertheless, by cause.
     """
 
     p50_ms: float
@@ -108,16 +108,16 @@ async def compare(
 
     Args:
         plan: how.
-        home: the installation's.
-        target: its balancer.
-        without_redis: makes a context in which Redis is stopped; it runs again when that is left.
-        say: told how far it got.
+        home: The installation's.
+        target: Its balancer.
+        without_redis: Makes a context in which Redis is stopped; it runs again when that is left.
+        say: Told how far it got.
 
     Returns:
         The pairs.
 
     Raises:
-        RunError: the archive did not get everything between two halves.
+        RunError: The archive did not get everything between two halves.
     """
     pairs = Pairs()
     client = Client(target.host, target.port, plan.connections)

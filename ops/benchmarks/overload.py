@@ -26,11 +26,11 @@ class Plan:
     """What to do.
 
     Attributes:
-        pairs: of a round at the peak and one of overload.
-        seconds: length of a round.
-        factor: how many times the peak is offered.
-        peak_connections: of the closed loop that finds the peak.
-        connections: of the overload.
+        pairs: Of a round at the peak and one of overload.
+        seconds: Length of a round.
+        factor: How many times the peak is offered.
+        peak_connections: Of the closed loop that finds the peak.
+        connections: Of the overload.
     """
 
     pairs: int

@@ -74,13 +74,13 @@ def compare(
     """Drive two servers in turns.
 
     Args:
-        hello: the yardstick's port and the requests to it.
-        recommend: the other server's port and the requests to it.
-        rounds: pairs of rounds; which server begins alternates, so that a drift of the machine cancels out.
-        seconds: length of a round.
-        connections: kept-alive connections.
-        settle: called after each round of the other server; waits until what that set going is done.
-        say: told of each pair.
+        hello: The yardstick's port and the requests to it.
+        recommend: The other server's port and the requests to it.
+        rounds: Pairs of rounds; which server begins alternates, so that a drift of the machine cancels out.
+        seconds: Length of a round.
+        connections: Kept-alive connections.
+        settle: Called after each round of the other server; waits until what that set going is done.
+        say: Told of each pair.
     """
     import uvloop
 

@@ -39,12 +39,12 @@ class ScaleTask:
     """What to train.
 
     Attributes:
-        algorithm: its name; it tells of its epochs as it goes.
+        algorithm: Its name; it tells of its epochs as it goes.
         settings: `key=value` texts.
-        n_users: size of the synthetic set.
+        n_users: Size of the synthetic set.
         n_items: likewise.
         n_ratings: likewise.
-        threads: at most so many; 0 for all cores.
+        threads: At most so many; 0 for all cores.
     """
 
     algorithm: str
@@ -60,14 +60,14 @@ class Scaled:
     """What one training took.
 
     Attributes:
-        make_s: seconds for making the data.
-        data_bytes: its columns; ids and titles apart.
-        before_bytes: resident before the training, the data and its ids included.
-        peak_bytes: most resident while training.
-        model_bytes: factors, biases, neighbours and history, as a replica maps them.
-        fit_s: seconds of the whole fit.
-        epoch_s: seconds of an epoch, the median.
-        epoch_cpu_s: processor time of an epoch, all threads, the median.
+        make_s: Seconds for making the data.
+        data_bytes: Its columns; ids and titles apart.
+        before_bytes: Resident before the training, the data and its ids included.
+        peak_bytes: Most resident while training.
+        model_bytes: Factors, biases, neighbours and history, as a replica maps them.
+        fit_s: Seconds of the whole fit.
+        epoch_s: Seconds of an epoch, the median.
+        epoch_cpu_s: Processor time of an epoch, all threads, the median.
     """
 
     make_s: float
@@ -85,10 +85,10 @@ class Plan:
     """What to train.
 
     Attributes:
-        algorithms: names; each needs the settings n_factors and n_epochs.
-        n_factors: of each.
-        n_epochs: of each, at least 1.
-        threads: at most so many; 0 for all cores.
+        algorithms: Names; each needs the settings n_factors and n_epochs.
+        n_factors: Of each.
+        n_epochs: Of each, at least 1.
+        threads: At most so many; 0 for all cores.
     """
 
     algorithms: Sequence[str]
@@ -100,8 +100,8 @@ class Plan:
         """Yield what to measure: a 16th, a quarter and the whole of a size, for one algorithm after the other.
 
         Raises:
-            UsageError: an algorithm is not there, or cannot be set so.
-            DataError: a size is too small or too large, or has more ratings than pairs.
+            UsageError: An algorithm is not there, or cannot be set so.
+            DataError: A size is too small or too large, or has more ratings than pairs.
         """
         settings = (f"n_factors={self.n_factors}", f"n_epochs={self.n_epochs}")
         for name in self.algorithms:
@@ -117,15 +117,15 @@ def run(plan: Plan, most: DemoSize, say: Callable[[str], None]) -> list[dict[str
 
     Args:
         plan: what.
-        most: the largest size.
-        say: told a sentence after each.
+        most: The largest size.
+        say: Told a sentence after each.
 
     Returns:
         Tasks and their figures as plain JSON values, in the order of the plan.
 
     Raises:
-        UsageError: an algorithm is not there, or cannot be set so.
-        RunError: one failed.
+        UsageError: An algorithm is not there, or cannot be set so.
+        RunError: One failed.
     """
     figures: list[dict[str, Any]] = []
     # All of them are looked at before the first takes its minutes.
@@ -152,8 +152,8 @@ def grown(figures: Sequence[dict[str, Any]], most: float) -> Iterator[str]:
     """Yield a sentence for each algorithm to which a rating of the largest size costs too much more than of the least.
 
     Args:
-        figures: what `run` returned.
-        most: how many times as much it may be, in processor time.
+        figures: What `run` returned.
+        most: How many times as much it may be, in processor time.
     """
     for name, one in {figure["algorithm"]: figure for figure in figures}.items():
         if (growth := one["growth"]) > most:

@@ -36,8 +36,8 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
     """Starts parts and stops them.
 
     Args:
-        scratch: an empty directory for state, logs and output.
-        environ: the environment that the parts inherit, without its settings.
+        scratch: An empty directory for state, logs and output.
+        environ: The environment that the parts inherit, without its settings.
     """
 
     def __init__(self, scratch: Path, environ: Mapping[str, str]) -> None:
@@ -60,13 +60,13 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         """Publish and activate an SVD model with 100 factors.
 
         Args:
-            data: as for `recollect train`.
+            data: As for `recollect train`.
 
         Returns:
             Its users, and its numbers of users, items and factors.
 
         Raises:
-            RunError: training failed.
+            RunError: Training failed.
         """
         from service.models import artefact
 
@@ -153,7 +153,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         """Start a process, wait until it is ready, and return it.
 
         Raises:
-            RunError: it ended, or was not ready in time; tells the last line it said.
+            RunError: It ended, or was not ready in time; tells the last line it said.
         """
         output = self._scratch / f"{name}.out"
         with output.open("wb") as sink:
@@ -188,7 +188,7 @@ def scrape(admin_port: int) -> defaultdict[str, float]:
     """Return a part's metrics, by name, summed over their labels; 0 for what it does not have.
 
     Raises:
-        RunError: the part does not answer.
+        RunError: The part does not answer.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -217,7 +217,7 @@ def two_cores() -> tuple[int, int]:
     """Return the server's core and the generator's.
 
     Raises:
-        UsageError: this process may run on one core only.
+        UsageError: This process may run on one core only.
     """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:

@@ -23,14 +23,14 @@ def redis_health(config: Config) -> tuple[Literal["ok", "warn", "fail"], str]:
     """Judge the configured Redis.
 
     Args:
-        config: the settings of the installation.
+        config: The settings of the installation.
 
     Returns:
         `fail` for one that cannot carry telemetry now, `warn` for one that can at a risk, or for replicas alone; and a
         sentence that says why, and what could not be looked at.
 
     Raises:
-        TelemetryError: its address is none.
+        TelemetryError: Its address is none.
     """
     found = asyncio.run(rehearse(config.stream_url, config.redis_namespace))
     where = f"The Redis at {found.where}" + (f", {found.version}," if found.version else "")

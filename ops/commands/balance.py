@@ -48,18 +48,18 @@ def balance(
     """Run nginx and its replicas until SIGINT, SIGTERM or SIGHUP; Redis and the consumer run elsewhere.
 
     Args:
-        config: every setting of the service.
-        replicas: how many; None for the setting.
-        port: nginx's; None for the setting.
-        insecure: listen beyond this machine without API keys.
-        environ: what the children inherit, and where the balancer's settings are.
-        program: how Python parts are started.
+        config: Every setting of the service.
+        replicas: How many; None for the setting.
+        port: Nginx's; None for the setting.
+        insecure: Listen beyond this machine without API keys.
+        environ: What the children inherit, and where the balancer's settings are.
+        program: How Python parts are started.
 
     Returns:
         The exit code.
 
     Raises:
-        BalancerError: a part, a port or a program is missing; nothing is left behind.
+        BalancerError: A part, a port or a program is missing; nothing is left behind.
     """
     settings = balancer_settings(environ, replicas=replicas, port=port)
     # Refused here in a sentence, and not by every replica at every start.
@@ -94,17 +94,17 @@ def restart(config: Config, *, as_json: bool = False, timeout_s: float | None = 
     """Restart every replica of the running installation, one at a time, and wait until all are ready again.
 
     Args:
-        config: every setting of the service.
-        as_json: print one JSON object instead of lines.
-        timeout_s: how long to wait; None for 90 s a replica.
+        config: Every setting of the service.
+        as_json: Print one JSON object instead of lines.
+        timeout_s: How long to wait; None for 90 s a replica.
 
     Returns:
         The exit code.
 
     Raises:
-        NotRunning: nothing runs, or it has no replicas.
-        ModelError: what is active cannot be loaded, so that a restarted replica would have no model; none was stopped.
-        RestartFailed: not every replica was ready again in time, or one says that it cannot be.
+        NotRunning: Nothing runs, or it has no replicas.
+        ModelError: What is active cannot be loaded, so that a restarted replica would have no model; none was stopped.
+        RestartFailed: Not every replica was ready again in time, or one says that it cannot be.
     """
     pid = home.holder_pid(config.home)
     before = _replicas(config.home)
@@ -147,7 +147,7 @@ def _require_model(config: Config) -> None:
     """Refuse to stop replicas that serve from memory what they could not load again.
 
     Raises:
-        ModelError: nothing is active, or it cannot be loaded, or the model store does not answer.
+        ModelError: Nothing is active, or it cannot be loaded, or the model store does not answer.
     """
     try:
         load_active(config.models_dir, config.models.load_timeout_s)
@@ -164,16 +164,16 @@ def reload(config: Config, *, environ: Mapping[str, str] = os.environ) -> int:
     Workers that were there before serve what they have open, and take nothing new.
 
     Args:
-        config: every setting of the service.
-        environ: where the balancer's settings are.
+        config: Every setting of the service.
+        environ: Where the balancer's settings are.
 
     Returns:
         The exit code.
 
     Raises:
-        NotRunning: nothing runs, or it has no nginx.
-        ConfigurationRefused: nginx does not take the certificate; what was served before still is.
-        ReloadFailed: not every nginx had a new worker in time.
+        NotRunning: Nothing runs, or it has no nginx.
+        ConfigurationRefused: Nginx does not take the certificate; what was served before still is.
+        ReloadFailed: Not every nginx had a new worker in time.
     """
     pid = home.holder_pid(config.home)
     rows = {row.name: row for row in roster.read(config.home) if row.name.startswith("nginx-") and row.pid is not None}

@@ -105,15 +105,15 @@ class Drill:
     """One drill, its options checked.
 
     Attributes:
-        plan: rates and times.
-        faults: what is done.
-        data: what the system that is started is trained on.
-        replicas: of that system.
-        config: every setting of the service.
-        running: whether the system that runs in the configured home is drilled, rather than one of the drill's own.
-        url: where that one answers, None to ask its topology.
-        key: the API key that it asks for, or None.
-        keep: whether the folder of what was started stays.
+        plan: Rates and times.
+        faults: What is done.
+        data: What the system that is started is trained on.
+        replicas: Of that system.
+        config: Every setting of the service.
+        running: Whether the system that runs in the configured home is drilled, rather than one of the drill's own.
+        url: Where that one answers, None to ask its topology.
+        key: The API key that it asks for, or None.
+        keep: Whether the folder of what was started stays.
     """
 
     plan: Plan

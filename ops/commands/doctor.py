@@ -56,8 +56,8 @@ def doctor(config: Config, *, as_json: bool) -> int:
     """Run every check and print one line each, or one JSON object.
 
     Args:
-        config: the settings of the installation.
-        as_json: print `{"sound": bool, "findings": [{"name", "status", "sentence"}]}`.
+        config: The settings of the installation.
+        as_json: Print `{"sound": bool, "findings": [{"name", "status", "sentence"}]}`.
 
     Returns:
         The exit status: 1 if a check failed.

@@ -44,30 +44,30 @@ def evaluate(
     """Compare algorithms on the same splits, and print how they did.
 
     Args:
-        config: every setting; none matters here, it is what every verb is given.
-        data: what to read, see `service.training.data.datasets.read`.
-        algorithms: their names, or `label=name`; none for what suits the data. The popularity baseline is added.
+        config: Every setting; none matters here, it is what every verb is given.
+        data: What to read, see `service.training.data.datasets.read`.
+        algorithms: Their names, or `label=name`; none for what suits the data. The popularity baseline is added.
         settings: `algorithm.name=value` or `label.name=value` texts.
-        scale: the least and the largest rating, as LOW:HIGH; None for what is known or found.
-        split: a name of `evaluation_protocol.WORDS`; by default random folds, or "given" where there
+        scale: The least and the largest rating, as LOW:HIGH; None for what is known or found.
+        split: A name of `evaluation_protocol.WORDS`; by default random folds, or "given" where there
             is a `test`.
-        folds: how many, of the split "folds"; 5 by default.
-        test_share: of the splits by time, the part to judge by; 0.2 by default.
-        test: a test set of its own, as `data` is given; `data` is the training set then.
-        seed: decides everything random.
-        ks: lengths of lists, comma separated.
-        relevant_from: the least rating of a relevant item; None: every held-out item is relevant.
-        most_users: rank for at most so many users; None: all.
-        n_negatives: measure also among so many sampled items.
-        threads: how many at most; 0: all cores.
-        report: where to write the page.
-        as_json: print the whole comparison as one JSON object instead of a table.
+        folds: How many, of the split "folds"; 5 by default.
+        test_share: Of the splits by time, the part to judge by; 0.2 by default.
+        test: A test set of its own, as `data` is given; `data` is the training set then.
+        seed: Decides everything random.
+        ks: Lengths of lists, comma separated.
+        relevant_from: The least rating of a relevant item; None: every held-out item is relevant.
+        most_users: Rank for at most so many users; None: all.
+        n_negatives: Measure also among so many sampled items.
+        threads: How many at most; 0: all cores.
+        report: Where to write the page.
+        as_json: Print the whole comparison as one JSON object instead of a table.
 
     Returns:
         0; 1 if every algorithm that was asked for failed.
 
     Raises:
-        RecollectError: the input is refused.
+        RecollectError: The input is refused.
     """
     from service.models.rating_scale import RatingScale
     from service.training.algorithms.kernels import threads as training_threads

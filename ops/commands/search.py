@@ -139,21 +139,21 @@ def search(
     """Search, print the best trials, and publish the winner if that is asked for.
 
     Args:
-        config: where the winner is published, and where the archive is.
-        data: what to read.
-        question: what is searched for.
+        config: Where the winner is published, and where the archive is.
+        data: What to read.
+        question: What is searched for.
         effort: how.
-        scale: the least and the largest rating, as LOW:HIGH; None for what is known or found.
-        publish: whether the winner is to be fitted on all the data, published and activated.
-        report: where to write the page; None for none.
-        as_json: print one JSON object instead of a table.
+        scale: The least and the largest rating, as LOW:HIGH; None for what is known or found.
+        publish: Whether the winner is to be fitted on all the data, published and activated.
+        report: Where to write the page; None for none.
+        as_json: Print one JSON object instead of a table.
 
     Returns:
         0; 3 if the winner was published and not activated because it is much worse than the active model.
 
     Raises:
         Interrupted: Ctrl-C ended the search, which publishes nothing; what was found is printed.
-        RecollectError: the input is refused, no trial succeeded, or the winner cannot be published.
+        RecollectError: The input is refused, no trial succeeded, or the winner cannot be published.
     """
     from ops.pages import search_page, sheet
     from service.errors import DataError, Interrupted
@@ -222,7 +222,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     """Return what a person is told of a search, as plain lines.
 
     Args:
-        found: what `service.training.search.search_run.search` returned.
+        found: What `service.training.search.search_run.search` returned.
     """
     data, protocol, best = found["data"], found["protocol"], found["best"]
     searched = list(found["space"])

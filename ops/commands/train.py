@@ -34,21 +34,21 @@ def train(
     """Train, publish and activate a model; print a summary, or its manifest as JSON.
 
     Args:
-        config: where models are published.
-        data: what to read, see `service.training.data.datasets.read`.
-        algorithm: its name; None for one that suits the data.
+        config: Where models are published.
+        data: What to read, see `service.training.data.datasets.read`.
+        algorithm: Its name; None for one that suits the data.
         settings: `key=value` texts.
-        scale: the least and the largest rating, as LOW:HIGH; None for what is known or found.
-        seed: decides everything random.
+        scale: The least and the largest rating, as LOW:HIGH; None for what is known or found.
+        seed: Decides everything random.
         activate: True to serve the new version in any case, False never to; None unless it is much worse.
-        threads: how many cores to use at most; 0 for all.
-        as_json: print the manifest instead of the summary.
+        threads: How many cores to use at most; 0 for all.
+        as_json: Print the manifest instead of the summary.
 
     Returns:
         0; `HELD_BACK`, which is 3, if the version was published and not activated because it is much worse.
 
     Raises:
-        RecollectError: the input is refused, or the run failed.
+        RecollectError: The input is refused, or the run failed.
     """
     from service.models.rating_scale import RatingScale
     from service.training.algorithms.kernels.threads import limit

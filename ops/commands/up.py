@@ -52,21 +52,21 @@ def up(
     """Start everything, and run until SIGINT, SIGTERM or SIGHUP; SIGUSR1 restarts the replicas, SIGUSR2 reloads nginx.
 
     Args:
-        config: every setting of the service.
-        data: train on this unless the active model already is.
-        replicas: how many; None for the setting.
-        port: nginx's; None for the setting.
-        insecure: listen beyond this machine without API keys.
-        claim: take the place in Redis over if it belongs to another archive.
-        environ: what the children inherit, and where the balancer's settings are.
-        program: how Python parts are started.
+        config: Every setting of the service.
+        data: Train on this unless the active model already is.
+        replicas: How many; None for the setting.
+        port: Nginx's; None for the setting.
+        insecure: Listen beyond this machine without API keys.
+        claim: Take the place in Redis over if it belongs to another archive.
+        environ: What the children inherit, and where the balancer's settings are.
+        program: How Python parts are started.
 
     Returns:
         The exit code.
 
     Raises:
-        BalancerError: a part, a port or a program is missing; nothing is left behind.
-        RecollectError: a setting is wrong, or the active model cannot be read.
+        BalancerError: A part, a port or a program is missing; nothing is left behind.
+        RecollectError: A setting is wrong, or the active model cannot be read.
     """
     from service.errors import UsageError
 
@@ -119,8 +119,8 @@ def balancer_settings(environ: Mapping[str, str], *, replicas: int | None, port:
     """Read the balancer's settings; what the command line gives comes first.
 
     Raises:
-        BadSetting: one is outside what it may be.
-        UsageError: one is of the wrong type.
+        BadSetting: One is outside what it may be.
+        UsageError: One is of the wrong type.
     """
     from dataclasses import replace
 
@@ -146,16 +146,16 @@ def look_at_redis(config: Config, *, consumer: bool, claim: bool = False) -> Reh
     """Refuse a Redis that cannot carry telemetry, and say what is wrong with one that can.
 
     Args:
-        config: every setting.
-        consumer: whether a consumer is to be started, besides replicas.
-        claim: take the place over if it belongs to another archive.
+        config: Every setting.
+        consumer: Whether a consumer is to be started, besides replicas.
+        claim: Take the place over if it belongs to another archive.
 
     Returns:
         What was found.
 
     Raises:
-        RecollectError: it is refused.
-        TelemetryError: it belongs to another archive, or its address is none.
+        RecollectError: It is refused.
+        TelemetryError: It belongs to another archive, or its address is none.
     """
     from service.preflight import require_redis
     from telemetry.stream.redis_check import Side
@@ -173,8 +173,8 @@ def guarded(config: Config, settings: BalancerSettings, *, insecure: bool) -> di
         What replicas are told: where there are keys, none of them starts without any. Lost keys open nothing.
 
     Raises:
-        UsageError: there must be keys, and there are none.
-        KeysRefused: the key file cannot be used.
+        UsageError: There must be keys, and there are none.
+        KeysRefused: The key file cannot be used.
     """
     from service.security import exposure
 
@@ -201,13 +201,13 @@ def supervise(home_dir: Path, parts: Sequence[Part], *, came_up: Callable[[], No
     """Run parts until a signal asks to stop.
 
     Args:
-        home_dir: the home directory, held by the caller.
-        parts: what to run.
-        came_up: called when all parts are ready.
-        spares: how many loaded processes wait to take a dead part's place.
+        home_dir: The home directory, held by the caller.
+        parts: What to run.
+        came_up: Called when all parts are ready.
+        spares: How many loaded processes wait to take a dead part's place.
 
     Raises:
-        PartFailed: a part did not come up.
+        PartFailed: A part did not come up.
     """
     try:
         asyncio.run(_supervise(Fleet(home_dir, parts, came_up=came_up, tell=say, spare=SPARE, spares=spares)))
@@ -232,7 +232,7 @@ def alone(config: Config, settings: BalancerSettings) -> Iterator[None]:
     """Hold the home directory, end what a killed run left in it, and make sure that nginx's port is free.
 
     Raises:
-        BalancerError: another process runs here, something of an earlier one cannot be ended, or the port is taken.
+        BalancerError: Another process runs here, something of an earlier one cannot be ended, or the port is taken.
     """
     with interruptible(), home.held(config.home):
         home.end_leftovers(config.home, say, grace_s=_LEFTOVER_GRACE_S)

@@ -7,7 +7,7 @@ def counts(data: dict[str, Any]) -> str:
     """Return "N ratings by N users of N items".
 
     Args:
-        data: what `service.training.evaluation.comparison.describe` returned, or a manifest's `data`.
+        data: What `service.training.evaluation.comparison.describe` returned, or a manifest's `data`.
     """
     return f"{data['n_ratings']:,} {kind(data)} by {data['n_users']:,} users of {data['n_items']:,} items"
 

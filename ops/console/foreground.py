@@ -31,7 +31,7 @@ def run(work: Callable[[], int]) -> int:
     """Run work in a child process, and return its exit code.
 
     Args:
-        work: returns an exit code; raises KeyboardInterrupt when it is asked to stop, where it can.
+        work: Returns an exit code; raises KeyboardInterrupt when it is asked to stop, where it can.
 
     Returns:
         What `work` returned; 130 if it was killed after Ctrl-C, 128 and the signal's number after another one, and 1 if

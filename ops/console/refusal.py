@@ -30,7 +30,7 @@ def told(command: Callable[[], object]) -> int:
     """Run a command and return its exit code.
 
     Args:
-        command: returns an exit code, or None for success; may raise any error of ours or of the command line's parser.
+        command: Returns an exit code, or None for success; may raise any error of ours or of the command line's parser.
 
     Returns:
         Its code, or that of the error: 2 for bad usage or input, 1 for a failed run, 130 for Ctrl-C.
@@ -86,10 +86,10 @@ def run(
     """Run a typer application and return its exit code, every error told as one sentence.
 
     Args:
-        application: the application.
-        argv: its arguments, without the program's name.
-        name: the program's name, as its help shows it.
-        first: called before the command, unless help is asked for.
+        application: The application.
+        argv: Its arguments, without the program's name.
+        name: The program's name, as its help shows it.
+        first: Called before the command, unless help is asked for.
     """
     command: Any = typer.main.get_command(application)
     _plain(command)

@@ -20,8 +20,8 @@ class Watch:
     """Told of a search as it goes; a context that cleans the screen up.
 
     Args:
-        measure: what the search improves.
-        clock: tells the seconds of some monotonic clock.
+        measure: What the search improves.
+        clock: Tells the seconds of some monotonic clock.
     """
 
     def __init__(self, measure: str, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -19,12 +19,12 @@ class Audit:
     """What it said.
 
     Attributes:
-        ok: whether everything is accounted for.
-        accepted: events that replicas took.
-        archived: events in the archive.
-        missing: accepted events that are neither archived, nor explained, nor on their way.
-        duplicated: events that are archived more than once.
-        breaches: its findings in words.
+        ok: Whether everything is accounted for.
+        accepted: Events that replicas took.
+        archived: Events in the archive.
+        missing: Accepted events that are neither archived, nor explained, nor on their way.
+        duplicated: Events that are archived more than once.
+        breaches: Its findings in words.
     """
 
     ok: bool

@@ -53,12 +53,12 @@ async def as_shipped(folder: Path, data: str | None, replicas: int) -> AsyncIter
     """Run an installation as everybody runs it.
 
     Args:
-        folder: an empty one.
-        data: what `up --data` gets; None for its default.
-        replicas: how many.
+        folder: An empty one.
+        data: What `up --data` gets; None for its default.
+        replicas: How many.
 
     Raises:
-        RunError: it did not come up.
+        RunError: It did not come up.
     """
     async with contextlib.AsyncExitStack() as stack:
         paths = _Paths(folder)
@@ -70,12 +70,12 @@ async def prepared(folder: Path, data: str | None, replicas: int) -> AsyncIterat
     """Run an installation between parts of the drill: a proxy to a Redis of its own, small disks, clocks to be set.
 
     Args:
-        folder: an empty one.
-        data: what `up --data` gets; None for its default.
-        replicas: how many.
+        folder: An empty one.
+        data: What `up --data` gets; None for its default.
+        replicas: How many.
 
     Raises:
-        RunError: it did not come up, or there is no Redis to run.
+        RunError: It did not come up, or there is no Redis to run.
     """
     async with contextlib.AsyncExitStack() as stack:
         paths = _Paths(folder)

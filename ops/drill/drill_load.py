@@ -33,12 +33,12 @@ class Sample:
     """One request.
 
     Attributes:
-        at_s: when it was meant to be sent, on the drill's clock.
-        latency_s: from then until its answer was complete, or it was given up.
-        kind: a list or feedback.
-        attempts: how often it was tried.
-        healed: why the last but one attempt was not enough, None if there was one attempt.
-        failure: the cause, None for a good answer; `refused` for feedback refused with Retry-After.
+        at_s: When it was meant to be sent, on the drill's clock.
+        latency_s: From then until its answer was complete, or it was given up.
+        kind: A list or feedback.
+        attempts: How often it was tried.
+        healed: Why the last but one attempt was not enough, None if there was one attempt.
+        failure: The cause, None for a good answer; `refused` for feedback refused with Retry-After.
     """
 
     at_s: float
@@ -53,12 +53,12 @@ class Load:
     """A context in which requests are sent.
 
     Args:
-        target: where the system answers.
-        models_dir: where its models are, to learn users and items from.
-        rate_rps: requests per second.
-        seed: gives users, kinds and events.
-        start_s: what is 0 on the drill's clock, in monotonic seconds.
-        ledger: told of every acknowledgement.
+        target: Where the system answers.
+        models_dir: Where its models are, to learn users and items from.
+        rate_rps: Requests per second.
+        seed: Gives users, kinds and events.
+        start_s: What is 0 on the drill's clock, in monotonic seconds.
+        ledger: Told of every acknowledgement.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Load:
         """Learn ids, and begin to send.
 
         Raises:
-            RunError: nothing answers.
+            RunError: Nothing answers.
         """
         population = await discover(self._client, self._target, None, self._models_dir)
         traffic_rng, jitter_rng = (

@@ -98,16 +98,16 @@ async def compare(
     """Measure.
 
     Args:
-        system: the installation, with a Redis of its own.
-        target: where it answers.
-        pairs: how many.
-        run_s: of one run; a pair takes two and a little.
-        rate_rps: requests per second.
-        seed: of the load.
-        say: told of every pair.
+        system: The installation, with a Redis of its own.
+        target: Where it answers.
+        pairs: How many.
+        run_s: Of one run; a pair takes two and a little.
+        rate_rps: Requests per second.
+        seed: Of the load.
+        say: Told of every pair.
 
     Raises:
-        RunError: nothing answers, or a run had no list.
+        RunError: Nothing answers, or a run had no list.
     """
     start_s = time.monotonic()
     found: list[Pair] = []

@@ -28,11 +28,11 @@ class Findings:
     """What is wrong with the archive, by the time of acknowledgement in seconds.
 
     Attributes:
-        owed: how much was looked for.
-        lost: not there.
-        doubled: there more than once.
-        altered: there with another content.
-        examples: some of these in words.
+        owed: How much was looked for.
+        lost: Not there.
+        doubled: There more than once.
+        altered: There with another content.
+        examples: Some of these in words.
     """
 
     owed: int = 0
@@ -57,8 +57,8 @@ def content_of(event: dict[str, Any], told_user: Callable[[str], str]) -> tuple[
     """Return what of an event must come back unchanged.
 
     Args:
-        event: as it is sent to /v1/events.
-        told_user: the name by which telemetry knows a user.
+        event: As it is sent to /v1/events.
+        told_user: The name by which telemetry knows a user.
     """
     sent = {**event, "user_id": told_user(event["user_id"]), "client_time": event.get("ts")}
     return tuple(sent.get(name) for name in _SENT_FIELDS)
@@ -68,7 +68,7 @@ class Ledger:
     """Everything owed since the drill began.
 
     Args:
-        told_user: the name by which telemetry knows a user, where users are pseudonymised.
+        told_user: The name by which telemetry knows a user, where users are pseudonymised.
     """
 
     def __init__(self, told_user: Callable[[str], str] = str) -> None:
@@ -95,10 +95,10 @@ class Ledger:
         """Look for everything owed.
 
         Args:
-            lines: the archive's, in any order.
+            lines: The archive's, in any order.
 
         Raises:
-            ValueError: a line is no JSON.
+            ValueError: A line is no JSON.
         """
         seen: Counter[str] = Counter()
         findings = Findings(owed=len(self._owed))

@@ -19,8 +19,8 @@ class Output:
     """A named pipe and the file that its contents go to; a context in a running loop.
 
     Args:
-        pipe: where the system is to print; made here.
-        file: where it ends up.
+        pipe: Where the system is to print; made here.
+        file: Where it ends up.
     """
 
     def __init__(self, pipe: Path, file: Path) -> None:

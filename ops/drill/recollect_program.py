@@ -20,12 +20,12 @@ async def recollect(*arguments: str, environ: Mapping[str, str], limit_s: float)
     """Run a command to its end.
 
     Args:
-        arguments: the verb and its options.
-        environ: its whole environment.
-        limit_s: how long it may take.
+        arguments: The verb and its options.
+        environ: Its whole environment.
+        limit_s: How long it may take.
 
     Raises:
-        TimeoutError: it was not over in time, and was killed.
+        TimeoutError: It was not over in time, and was killed.
     """
     command = await asyncio.create_subprocess_exec(
         *PROGRAM,

@@ -18,12 +18,12 @@ async def call(where: int | Path, *words: str, timeout_s: float = _TIMEOUT_S) ->
     """Send one command to a Redis and return its reply.
 
     Args:
-        where: its port on 127.0.0.1, or its socket.
-        words: the command.
-        timeout_s: how long to wait.
+        where: Its port on 127.0.0.1, or its socket.
+        words: The command.
+        timeout_s: How long to wait.
 
     Raises:
-        RunError: it cannot be reached, does not answer in time, or answers with an error.
+        RunError: It cannot be reached, does not answer in time, or answers with an error.
     """
     encoded = [word.encode() for word in words]
     request = b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded)

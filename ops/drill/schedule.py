@@ -18,11 +18,11 @@ def strikes(fault: Fault, parts: Parts, duration_s: float, every_s: float | None
     """Return the strikes of one round.
 
     Args:
-        fault: what is done.
-        parts: what there is to do it to.
-        duration_s: how long the round lasts.
-        every_s: from one blow to the next; None for the fault's own pace. A fault that stays keeps its own.
-        seed: of the whole drill.
+        fault: What is done.
+        parts: What there is to do it to.
+        duration_s: How long the round lasts.
+        every_s: From one blow to the next; None for the fault's own pace. A fault that stays keeps its own.
+        seed: Of the whole drill.
 
     Returns:
         In order of time; none if there is nothing to strike. No two overlap.

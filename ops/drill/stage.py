@@ -44,11 +44,11 @@ class Plan:
     """What is asked of every stage.
 
     Attributes:
-        rate_rps: requests per second.
-        duration_s: of a round.
-        quiet_s: of the round without a fault.
-        every_s: from one blow to the next, None for each fault's own pace.
-        seed: of the schedule and the load.
+        rate_rps: Requests per second.
+        duration_s: Of a round.
+        quiet_s: Of the round without a fault.
+        every_s: From one blow to the next, None for each fault's own pace.
+        seed: Of the schedule and the load.
     """
 
     rate_rps: float
@@ -85,17 +85,17 @@ class Stage:
     """One installation's drill.
 
     Attributes:
-        title: how the installation was run.
-        parts: what ran in it.
-        rounds: in order.
-        skipped: faults that could not be done, and why.
-        samples: every request.
-        seen: every change of a part's state.
-        measures: events that waited, and the machine's load.
-        findings: the ledger held against the archive.
-        audit: what `recollect audit` said.
-        leaks: log files in which telemetry was found.
-        late_p99_s: the generator's own lateness.
+        title: How the installation was run.
+        parts: What ran in it.
+        rounds: In order.
+        skipped: Faults that could not be done, and why.
+        samples: Every request.
+        seen: Every change of a part's state.
+        measures: Events that waited, and the machine's load.
+        findings: The ledger held against the archive.
+        audit: What `recollect audit` said.
+        leaks: Log files in which telemetry was found.
+        late_p99_s: The generator's own lateness.
     """
 
     title: str
@@ -124,17 +124,17 @@ async def run(
     """Drill one installation.
 
     Args:
-        title: how it is run.
-        system: the installation.
-        target: where it answers.
-        faults: what to do to it, in order.
-        plan: rates and times.
-        ledger: an empty one.
-        since: the first UTC date of the archive that can hold what this drill is owed.
-        say: told what is done.
+        title: How it is run.
+        system: The installation.
+        target: Where it answers.
+        faults: What to do to it, in order.
+        plan: Rates and times.
+        ledger: An empty one.
+        since: The first UTC date of the archive that can hold what this drill is owed.
+        say: Told what is done.
 
     Raises:
-        RunError: nothing answers, or the archive cannot be read.
+        RunError: Nothing answers, or the archive cannot be read.
     """
     start_s = time.monotonic()
     stage = Stage(title, system.parts())
@@ -188,9 +188,9 @@ class _Drafting:
     """Does one fault after the other to a system.
 
     Args:
-        system: the installation.
-        watch: of it.
-        limit: events that may wait when a round ends.
+        system: The installation.
+        watch: Of it.
+        limit: Events that may wait when a round ends.
     """
 
     def __init__(self, system: System, watch: Watch, limit: int) -> None:

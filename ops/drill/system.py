@@ -49,7 +49,7 @@ class Prepared:
     """What the drill put round an installation of its own; None is what could not be had here.
 
     Attributes:
-        lacking: why it could not be had.
+        lacking: Why it could not be had.
     """
 
     output: Output
@@ -65,10 +65,10 @@ class System:
     """One installation.
 
     Args:
-        home: its RECOLLECT_HOME.
-        logs: its RECOLLECT_LOGS.
-        environ: the environment of commands that are about it.
-        prepared: what the drill put round it; None for an installation that somebody else started.
+        home: Its RECOLLECT_HOME.
+        logs: Its RECOLLECT_LOGS.
+        environ: The environment of commands that are about it.
+        prepared: What the drill put round it; None for an installation that somebody else started.
     """
 
     def __init__(self, home: Path, logs: Path, environ: Mapping[str, str], prepared: Prepared | None = None) -> None:
@@ -144,9 +144,9 @@ class System:
         """Send a signal to every process of a part, or, for `NAME/worker`, to one of its workers.
 
         Args:
-            target: the part.
-            number: the signal.
-            draw: chooses the worker, 0 to 1.
+            target: The part.
+            number: The signal.
+            draw: Chooses the worker, 0 to 1.
 
         Returns:
             The processes that got it; none if the part does not run at the moment.

@@ -48,8 +48,8 @@ class Watch:
     """A context in which the system is watched.
 
     Args:
-        system: the installation.
-        start_s: what counts as 0, in monotonic seconds.
+        system: The installation.
+        start_s: What counts as 0, in monotonic seconds.
     """
 
     def __init__(self, system: System, start_s: float) -> None:
@@ -117,9 +117,9 @@ def slowest_return_s(deaths: Sequence[Death], seen: Sequence[Seen], start_s: flo
     A part that was killed again before it was ready counts from its last kill.
 
     Args:
-        deaths: who was killed when, in order.
-        seen: the changes of rows, in order.
-        start_s: what is 0 in `seen`, on the clock of `deaths`.
+        deaths: Who was killed when, in order.
+        seen: The changes of rows, in order.
+        start_s: What is 0 in `seen`, on the clock of `deaths`.
 
     Returns:
         Seconds; None if nobody was killed, or nobody came back.

@@ -21,15 +21,15 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: of the fault.
-        row: of RELIABILITY.md 2.1.
-        title: what was done.
-        stage: how the installation was run.
-        promise: in words.
+        name: Of the fault.
+        row: Of RELIABILITY.md 2.1.
+        title: What was done.
+        stage: How the installation was run.
+        promise: In words.
         verdict: PASS, BREACH or SKIPPED.
-        why: breaches, or the reason for skipping, one sentence each.
-        notes: what could not be judged.
-        figures: what was measured; None if it was skipped.
+        why: Breaches, or the reason for skipping, one sentence each.
+        notes: What could not be judged.
+        figures: What was measured; None if it was skipped.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Verdict:
     """The whole drill.
 
     Attributes:
-        rows: one for each fault, in order.
-        breaches: what is wrong beside the rows: an archive, a receipt.
-        receipts: what the ledger and the audit found in each archive, one sentence each.
-        notes: about the drill itself.
+        rows: One for each fault, in order.
+        breaches: What is wrong beside the rows: an archive, a receipt.
+        receipts: What the ledger and the audit found in each archive, one sentence each.
+        notes: About the drill itself.
     """
 
     rows: tuple[Row, ...]
@@ -69,9 +69,9 @@ def conclude(stages: Sequence[Stage], cores: int, skipped: Sequence[tuple[Fault,
     """Judge everything.
 
     Args:
-        stages: the installations drilled.
-        cores: of the machine.
-        skipped: faults for which no installation was drilled, and why.
+        stages: The installations drilled.
+        cores: Of the machine.
+        skipped: Faults for which no installation was drilled, and why.
     """
     rows: list[Row] = []
     breaches: list[str] = []
@@ -152,9 +152,9 @@ def as_json(verdict: Verdict, stages: Sequence[Stage], about: dict[str, Any]) ->
     """Return the object that `chaos --json` prints; times in the units of their names, null where nothing was taken.
 
     Args:
-        verdict: of `conclude`.
-        stages: the installations drilled.
-        about: seed, rate and the like.
+        verdict: Of `conclude`.
+        stages: The installations drilled.
+        about: Seed, rate and the like.
     """
     return {
         **about,

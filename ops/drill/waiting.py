@@ -16,9 +16,9 @@ async def until(
     """Ask again and again until the answer is true.
 
     Args:
-        condition: the question; may be a coroutine function.
-        limit_s: how long to go on.
-        every_s: the pause between two questions.
+        condition: The question; may be a coroutine function.
+        limit_s: How long to go on.
+        every_s: The pause between two questions.
 
     Returns:
         Whether it came true in time.

@@ -24,9 +24,9 @@ class Witness(Traffic):
     """The load test's traffic with event ids and client times, watched.
 
     Args:
-        ledger: told of every acknowledgement.
-        clock: seconds, as the ledger's times are to be.
-        options: those of `Traffic`.
+        ledger: Told of every acknowledgement.
+        clock: Seconds, as the ledger's times are to be.
+        options: Those of `Traffic`.
     """
 
     def __init__(self, *args: Any, ledger: Ledger, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:

@@ -28,8 +28,8 @@ class ClientRules:
     """How the simulated client behaves; the defaults are those of the reference client.
 
     Attributes:
-        retries: how often a request is sent again after a broken connection, 502, 503 or 504.
-        deadline_s: from the intended send time to the end of the answer, retries included.
+        retries: How often a request is sent again after a broken connection, 502, 503 or 504.
+        deadline_s: From the intended send time to the end of the answer, retries included.
     """
 
     retries: int = 1
@@ -40,11 +40,11 @@ class Attack:
     """One run of the open loop.
 
     Args:
-        client: where requests go.
-        traffic: what they are.
-        rules: what the client does about failures.
-        rng: the source of the jitter before a retry.
-        on_outcome: called once per request, in the order in which they end.
+        client: Where requests go.
+        traffic: What they are.
+        rules: What the client does about failures.
+        rng: The source of the jitter before a retry.
+        on_outcome: Called once per request, in the order in which they end.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Attack:
         """Send one request at each time, and wait until all are answered or given up.
 
         Args:
-            send_times_s: seconds since the start, ascending.
+            send_times_s: Seconds since the start, ascending.
 
         Returns:
             Seconds from the start until the last request was sent.

@@ -20,9 +20,9 @@ class Throughput:
     """What one server did in one round.
 
     Attributes:
-        requests_per_s: good answers per second.
-        failed: answers with a status other than 200.
-        generator_share: of a core's time that the generator itself took, 0 to 1; near 1 it is what limits.
+        requests_per_s: Good answers per second.
+        failed: Answers with a status other than 200.
+        generator_share: Of a core's time that the generator itself took, 0 to 1; near 1 it is what limits.
     """
 
     requests_per_s: float
@@ -76,7 +76,7 @@ def content_length(data: bytes, head_end: int) -> int:
     """Return the length of an answer's body, by its head.
 
     Raises:
-        RunError: the head does not say.
+        RunError: The head does not say.
     """
     start = data.find(b"\nContent-Length: ", 0, head_end)
     if start < 0:
@@ -95,15 +95,15 @@ async def drive(
     """Keep a server busy and count.
 
     Args:
-        host: name or address of the server.
-        port: its TCP port.
-        requests: whole requests, sent in this order again and again over all connections.
-        connections: kept-alive connections, each with one request under way.
-        warmup_s: how long to drive before counting.
-        duration_s: how long to count.
+        host: Name or address of the server.
+        port: Its TCP port.
+        requests: Whole requests, sent in this order again and again over all connections.
+        connections: Kept-alive connections, each with one request under way.
+        warmup_s: How long to drive before counting.
+        duration_s: How long to count.
 
     Raises:
-        RunError: the server cannot be reached, closes a connection, or sends what cannot be counted.
+        RunError: The server cannot be reached, closes a connection, or sends what cannot be counted.
     """
     loop = asyncio.get_running_loop()
     counts = _Counts()

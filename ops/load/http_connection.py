@@ -121,14 +121,14 @@ def _take(buffer: bytearray, *, at_eof: bool) -> tuple[Answer, bool] | None:
     """Remove one whole response from the front of buffer.
 
     Args:
-        buffer: what came so far; left alone when the response is not whole.
-        at_eof: nothing more will come.
+        buffer: What came so far; left alone when the response is not whole.
+        at_eof: Nothing more will come.
 
     Returns:
         The answer and whether the connection may be kept, or None.
 
     Raises:
-        ValueError: these bytes are no response, in words.
+        ValueError: These bytes are no response, in words.
     """
     while True:
         head_end = buffer.find(b"\r\n\r\n")
@@ -207,9 +207,9 @@ class Client:
     """A bounded set of connections to one server.
 
     Args:
-        host: name or address.
+        host: Name or address.
         port: TCP port.
-        connections: the most that are open at once; a request beyond waits for one to be free.
+        connections: The most that are open at once; a request beyond waits for one to be free.
     """
 
     def __init__(self, host: str, port: int, connections: int) -> None:

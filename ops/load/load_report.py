@@ -20,12 +20,12 @@ class Run:
     """What is said about a run beside its summary.
 
     Attributes:
-        rate_rps: what was asked for.
-        duration_s: how long requests were sent.
-        settings: the options, as plain values.
-        sources: what the ids are and where they came from.
-        missed: one sentence per missed objective.
-        interrupted: whether it was stopped before its time.
+        rate_rps: What was asked for.
+        duration_s: How long requests were sent.
+        settings: The options, as plain values.
+        sources: What the ids are and where they came from.
+        missed: One sentence per missed objective.
+        interrupted: Whether it was stopped before its time.
     """
 
     target: str

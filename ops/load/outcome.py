@@ -16,20 +16,20 @@ class Outcome:
     """One request, answered or failed.
 
     Attributes:
-        kind: what was asked.
-        user_class: what sort of user it was about.
-        latency_s: from the intended send time to the end of the answer, or to giving up.
-        lag_s: from the intended send time until the generator turned to the request: its own lateness, not the
+        kind: What was asked.
+        user_class: What sort of user it was about.
+        latency_s: From the intended send time to the end of the answer, or to giving up.
+        lag_s: From the intended send time until the generator turned to the request: its own lateness, not the
             service's.
-        attempts: how often it was tried, 1 or more.
-        status: of the last answer; None if there was none.
-        failure: the cause, None for a good answer: `connect`, `reset`, `eof`, `timeout`, `protocol`, `body` or
+        attempts: How often it was tried, 1 or more.
+        status: Of the last answer; None if there was none.
+        failure: The cause, None for a good answer: `connect`, `reset`, `eof`, `timeout`, `protocol`, `body` or
             `status_NNN`.
-        detail: a failure in words, for the first example in the report.
-        healed: the cause that made a retry necessary, None if the first attempt was final.
-        degraded: the rung a good answer named, None for a full answer.
-        shortfall: whether a good list was shorter than asked for, and said so.
-        events: feedback events accepted by a good answer.
+        detail: A failure in words, for the first example in the report.
+        healed: The cause that made a retry necessary, None if the first attempt was final.
+        degraded: The rung a good answer named, None for a full answer.
+        shortfall: Whether a good list was shorter than asked for, and said so.
+        events: Feedback events accepted by a good answer.
     """
 
     kind: Kind

@@ -16,8 +16,8 @@ def constant(rate_rps: float, duration_s: float) -> Iterator[float]:
     """Yield send times at even distances.
 
     Args:
-        rate_rps: requests per second, above 0.
-        duration_s: the last send time lies below this.
+        rate_rps: Requests per second, above 0.
+        duration_s: The last send time lies below this.
 
     Yields:
         Seconds since the start, the first one 0.
@@ -30,9 +30,9 @@ def poisson(rate_rps: float, duration_s: float, rng: random.Random) -> Iterator[
     """Yield the send times of a Poisson process: many independent users, so bunches and gaps.
 
     Args:
-        rate_rps: mean requests per second, above 0.
-        duration_s: the last send time lies below this.
-        rng: the source of the gaps, which are exponentially distributed.
+        rate_rps: Mean requests per second, above 0.
+        duration_s: The last send time lies below this.
+        rng: The source of the gaps, which are exponentially distributed.
 
     Yields:
         Seconds since the start, ascending.

@@ -34,8 +34,8 @@ class Target:
     """The service under test, as its URL names it.
 
     Attributes:
-        base_path: what comes before the routes of the API, without a slash at its end.
-        key: the API key to present, or None.
+        base_path: What comes before the routes of the API, without a slash at its end.
+        key: The API key to present, or None.
     """
 
     host: str
@@ -57,14 +57,14 @@ async def discover(client: Client, target: Target, ids_file: Path | None, models
     """Find ids to ask about; also finds out whether anything answers at all.
 
     Args:
-        client: connections to the target.
-        target: the service under test.
-        ids_file: lines of `user[,item]`, which win over everything else.
-        models_dir: where models are published on this machine; used if the served version is one of them.
+        client: Connections to the target.
+        target: The service under test.
+        ids_file: Lines of `user[,item]`, which win over everything else.
+        models_dir: Where models are published on this machine; used if the served version is one of them.
 
     Raises:
-        DataError: the file cannot be read or names no user.
-        RunError: nothing answers at the target, or it names no items.
+        DataError: The file cannot be read or names no user.
+        RunError: Nothing answers at the target, or it names no items.
     """
     try:
         async with asyncio.timeout(_DISCOVERY_TIMEOUT_S):
@@ -93,7 +93,7 @@ def read_ids(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         The different user ids and the different item ids, in order of appearance.
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, or names no user.
+        DataError: The file cannot be read, is not UTF-8, or names no user.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

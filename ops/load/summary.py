@@ -38,7 +38,7 @@ class Histogram:
         """Return the least duration that at least this share of the counted ones does not exceed.
 
         Args:
-            share: above 0, at most 1.
+            share: Above 0, at most 1.
 
         Returns:
             Seconds, rounded up to the bucket's upper edge but never above the greatest; None if nothing was counted.
@@ -74,14 +74,14 @@ class Tally:
     """The figures of one kind of request.
 
     Attributes:
-        requests: finished, answered or failed.
-        latency: of the answered ones only: a refused connection is quick, and must not look like a quick answer.
-        failures: failed requests by cause.
-        examples: the first failure of each cause, in words.
-        retries: requests that were sent again, by the cause of the first failure.
-        rungs: degraded but good answers, by the rung they named.
-        shortfalls: good lists that were shorter than asked for and said so.
-        events: feedback events accepted.
+        requests: Finished, answered or failed.
+        latency: Of the answered ones only: a refused connection is quick, and must not look like a quick answer.
+        failures: Failed requests by cause.
+        examples: The first failure of each cause, in words.
+        retries: Requests that were sent again, by the cause of the first failure.
+        rungs: Degraded but good answers, by the rung they named.
+        shortfalls: Good lists that were shorter than asked for and said so.
+        events: Feedback events accepted.
     """
 
     requests: int = 0
@@ -159,8 +159,8 @@ class Objectives:
     """What a run must reach; None is no objective.
 
     Attributes:
-        p99_ms: at least 99 % of all requests must be answered, well, within this time; a failed request was not.
-        max_failures: the most requests that may fail.
+        p99_ms: At least 99 % of all requests must be answered, well, within this time; a failed request was not.
+        max_failures: The most requests that may fail.
     """
 
     p99_ms: float | None = None

@@ -31,10 +31,10 @@ class Mix:
     """Shares of the requests, each from 0 to 1; the three of users sum to 1.
 
     Attributes:
-        feedback: of requests that report events; the others ask for a list.
-        known: of requests about a user of the training data, drawn evenly.
-        unknown: about users nobody has heard of.
-        hot: about users of the training data drawn by a Zipf law, so that a few come up again and again.
+        feedback: Of requests that report events; the others ask for a list.
+        known: Of requests about a user of the training data, drawn evenly.
+        unknown: About users nobody has heard of.
+        hot: About users of the training data drawn by a Zipf law, so that a few come up again and again.
     """
 
     feedback: float = 0.15
@@ -48,7 +48,7 @@ class Request:
     """One request as it goes over the wire, and what a good answer to it holds.
 
     Attributes:
-        expected: the items of a list, or the events to be accepted.
+        expected: The items of a list, or the events to be accepted.
     """
 
     kind: Kind
@@ -83,9 +83,9 @@ class Traffic:
     """The stream of requests of one test.
 
     Args:
-        headers: lines of every request's head, each with its line break: Host, and a key where one is needed.
-        base_path: what comes before the routes of the API, without a slash at its end.
-        run_id: makes idempotency keys and unknown users of this run its own, `[A-Za-z0-9_-]{1,40}`.
+        headers: Lines of every request's head, each with its line break: Host, and a key where one is needed.
+        base_path: What comes before the routes of the API, without a slash at its end.
+        run_id: Makes idempotency keys and unknown users of this run its own, `[A-Za-z0-9_-]{1,40}`.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ def requested(
     """Return what the options ask for; `archive` alone is this installation's.
 
     Raises:
-        UsageError: an option has a value that it cannot have.
+        UsageError: An option has a value that it cannot have.
     """
     from service.training.data import data_request
     from service.training.data.formats.archived_events import resolved

@@ -41,13 +41,13 @@ def adopt(environ: MutableMapping[str, str], folder: Path) -> None:
     """Add the settings of the recollect.toml that counts here to the environment, which wins, and check them all.
 
     Args:
-        environ: the environment; it is changed.
-        folder: where the search for the file begins, the working directory.
+        environ: The environment; it is changed.
+        folder: Where the search for the file begins, the working directory.
 
     Raises:
-        UsageError: a setting is unknown, out of its bounds, or does not go with another; the file cannot be used; or
+        UsageError: A setting is unknown, out of its bounds, or does not go with another; the file cannot be used; or
             there is no place for state.
-        BadSetting: a setting of the balancer cannot work.
+        BadSetting: A setting of the balancer cannot work.
     """
     known = paths_by_name()
     for name in sorted(environ):
@@ -93,7 +93,7 @@ def file_of(environ: Mapping[str, str], folder: Path) -> Path | None:
     """Return the recollect.toml that counts: the one that RECOLLECT_FILE names, else the one that is found.
 
     Raises:
-        UsageError: the one that is found belongs to another user.
+        UsageError: The one that is found belongs to another user.
     """
     named = environ.get(_FILE, "").removeprefix(_READ)
     if named:
@@ -105,7 +105,7 @@ def find(folder: Path) -> Path | None:
     """Return the recollect.toml of a folder or of the nearest one above it, else the one beside the code, if any.
 
     Raises:
-        UsageError: it belongs to a user whose settings, such as the program to run as nginx, must not be ours.
+        UsageError: It belongs to a user whose settings, such as the program to run as nginx, must not be ours.
     """
     for parent in (folder, *folder.parents):
         file = parent / FILE
@@ -129,7 +129,7 @@ def settings_of(file: Path) -> dict[str, str]:
         The variables with their values as text.
 
     Raises:
-        UsageError: it is not TOML, or has an unknown setting or a value of the wrong kind.
+        UsageError: It is not TOML, or has an unknown setting or a value of the wrong kind.
     """
     import tomllib
 

@@ -18,7 +18,7 @@ def key_in(path: Path | None) -> str | None:
     """Return the key in a file; None without one.
 
     Raises:
-        UsageError: there is no key in it.
+        UsageError: There is no key in it.
     """
     if path is None:
         return None

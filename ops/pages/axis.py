@@ -17,11 +17,11 @@ class Axis:
     """A scale between two values.
 
     Attributes:
-        label: what is measured, and its unit; empty if the plot's title says it.
-        low: the value at its beginning.
-        high: the value at its end, above `low`.
-        log: whether steps are even on a logarithmic scale; `low` is above 0 then.
-        names: what stands at 0, 1, 2 and so on, if the axis is no scale but a few names.
+        label: What is measured, and its unit; empty if the plot's title says it.
+        low: The value at its beginning.
+        high: The value at its end, above `low`.
+        log: Whether steps are even on a logarithmic scale; `low` is above 0 then.
+        names: What stands at 0, 1, 2 and so on, if the axis is no scale but a few names.
     """
 
     label: str
@@ -35,10 +35,10 @@ class Axis:
         """Return an axis over some finite values, with a margin.
 
         Args:
-            values: at least one; above 0 throughout if the axis is logarithmic.
-            label: what is measured, and its unit.
-            log: whether steps are even on a logarithmic scale.
-            from_zero: whether 0 is on it, and begins it if no value is below.
+            values: At least one; above 0 throughout if the axis is logarithmic.
+            label: What is measured, and its unit.
+            log: Whether steps are even on a logarithmic scale.
+            from_zero: Whether 0 is on it, and begins it if no value is below.
         """
         found = list(values)
         low, high = min(found), max(found)
@@ -67,7 +67,7 @@ class Axis:
         """Return values to name, ascending, with how they are written.
 
         Args:
-            most: into how many steps a scale is cut at most; names are all there.
+            most: Into how many steps a scale is cut at most; names are all there.
         """
         if self.names:
             return [(float(place), name) for place, name in enumerate(self.names)]

@@ -62,8 +62,8 @@ def render(verdict: Verdict, stages: Sequence[Stage], about: dict[str, Any]) -> 
     """Return the page.
 
     Args:
-        verdict: of the drill.
-        stages: the installations drilled.
+        verdict: Of the drill.
+        stages: The installations drilled.
         about: `title`, `command`, and whatever else is to be named.
     """
     word = "Every promise was kept" if verdict.ok else "A promise was broken"

@@ -33,10 +33,10 @@ def write(path: Path, comparison: dict[str, Any]) -> None:
 
     Args:
         path: where.
-        comparison: what `service.training.evaluation.comparison.compare` returned.
+        comparison: What `service.training.evaluation.comparison.compare` returned.
 
     Raises:
-        UsageError: it cannot be written there.
+        UsageError: It cannot be written there.
     """
     sheet.write(path, render(comparison))
 

@@ -25,12 +25,12 @@ class Mark:
     """One point.
 
     Attributes:
-        x: its place on the horizontal axis.
-        y: its place on the vertical one.
-        text: what it says when it is pointed at.
-        series: which colour and shape it has, from 0.
-        label: what stands beside it; empty for nothing.
-        is_hollow: whether only its outline is drawn.
+        x: Its place on the horizontal axis.
+        y: Its place on the vertical one.
+        text: What it says when it is pointed at.
+        series: Which colour and shape it has, from 0.
+        label: What stands beside it; empty for nothing.
+        is_hollow: Whether only its outline is drawn.
     """
 
     x: float
@@ -46,10 +46,10 @@ class Reach:
     """One value of a row, with its interval.
 
     Attributes:
-        value: the value.
-        text: what it says when it is pointed at.
-        interval: its lower and upper end; None for none.
-        series: which colour and shape it has, from 0.
+        value: The value.
+        text: What it says when it is pointed at.
+        interval: Its lower and upper end; None for none.
+        series: Which colour and shape it has, from 0.
     """
 
     value: float
@@ -63,9 +63,9 @@ class Key:
     """What one kind of mark means.
 
     Attributes:
-        name: its meaning.
-        series: its colour and shape, from 0.
-        is_hollow: whether only its outline is drawn.
+        name: Its meaning.
+        series: Its colour and shape, from 0.
+        is_hollow: Whether only its outline is drawn.
     """
 
     name: str
@@ -85,12 +85,12 @@ def scatter(
     """Return points on two axes.
 
     Args:
-        name: what the plot shows, for those who do not see it.
-        x: the horizontal axis.
-        y: the vertical one, which points up.
-        marks: the points; labels are placed so that they cover neither points nor each other, where there is room.
-        line: points of a line below the marks.
-        better: which way is better, as a word or two; empty if none is.
+        name: What the plot shows, for those who do not see it.
+        x: The horizontal axis.
+        y: The vertical one, which points up.
+        marks: The points; labels are placed so that they cover neither points nor each other, where there is room.
+        line: Points of a line below the marks.
+        better: Which way is better, as a word or two; empty if none is.
     """
     top, height = 20.0 if better else 8.0, 240.0
     ticks = y.ticks()
@@ -112,10 +112,10 @@ def rows(name: str, axis: Axis, of: Sequence[tuple[str, Sequence[Reach]]], *, be
     """Return one row for each name, with its values as marks and their intervals as lines through them.
 
     Args:
-        name: what the plot shows, for those who do not see it.
-        axis: the horizontal axis.
-        of: the rows, the first one on top.
-        better: which way is better, as a word or two; empty if neither is.
+        name: What the plot shows, for those who do not see it.
+        axis: The horizontal axis.
+        of: The rows, the first one on top.
+        better: Which way is better, as a word or two; empty if neither is.
     """
     left = _names_width(label for label, _ in of)
     top = 18.0 if better else 6.0
@@ -145,10 +145,10 @@ def bars(name: str, axis: Axis, of: Sequence[tuple[str, float, str]], *, better:
     """Return one bar for each name, from 0, with its value written at its end.
 
     Args:
-        name: what the plot shows, for those who do not see it.
-        axis: the horizontal axis, from 0.
-        of: name, value and how the value is written, the first one on top.
-        better: what longer means, as a word or two; empty if nothing.
+        name: What the plot shows, for those who do not see it.
+        axis: The horizontal axis, from 0.
+        of: Name, value and how the value is written, the first one on top.
+        better: What longer means, as a word or two; empty if nothing.
     """
     left = _names_width(label for label, _, _ in of)
     room = 10 + _LETTER * max((len(text) for _, _, text in of), default=0)

@@ -27,10 +27,10 @@ def write(path: Path, found: dict[str, Any]) -> None:
 
     Args:
         path: where.
-        found: what `service.training.search.search_run.search` returned.
+        found: What `service.training.search.search_run.search` returned.
 
     Raises:
-        UsageError: it cannot be written there.
+        UsageError: It cannot be written there.
     """
     sheet.write(path, render(found))
 

@@ -66,9 +66,9 @@ class Cell:
     """What stands in a table besides plain text.
 
     Attributes:
-        text: what it says.
-        small: what it says beside that, in smaller letters.
-        kind: why it stands out: "best" of its column, or "sure" not to be chance; empty if it does not.
+        text: What it says.
+        small: What it says beside that, in smaller letters.
+        kind: Why it stands out: "best" of its column, or "sure" not to be chance; empty if it does not.
     """
 
     text: str
@@ -80,7 +80,7 @@ def page(title: str, body: Iterable[str]) -> str:
     """Return a whole page.
 
     Args:
-        title: its heading.
+        title: Its heading.
         body: HTML.
     """
     return (
@@ -95,7 +95,7 @@ def write(path: Path, text: str) -> None:
     """Write a page.
 
     Raises:
-        UsageError: it cannot be written there.
+        UsageError: It cannot be written there.
     """
     try:
         path.write_text(text, encoding="utf-8")
@@ -107,7 +107,7 @@ def require_writable(path: Path) -> None:
     """Find out before minutes of measuring whether a page can be written.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: It cannot.
     """
     if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise UsageError(f"the page {path} cannot be written")
@@ -158,9 +158,9 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str | Cell]], *, left:
     """Return a table.
 
     Args:
-        heading: the names of the columns.
-        rows: the cells, as many in each row.
-        left: columns that begin at the left; numbers do not.
+        heading: The names of the columns.
+        rows: The cells, as many in each row.
+        left: Columns that begin at the left; numbers do not.
     """
     kinds = [' class="left"' if place in left else "" for place in range(len(heading))]
     head = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, heading, strict=True))

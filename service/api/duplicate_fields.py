@@ -16,8 +16,8 @@ def has_repeats(raw: bytes, n_fields: int) -> bool:
     """Say whether an object of a text names a field twice.
 
     Args:
-        raw: valid JSON.
-        n_fields: the fields of all objects in the value that was read from it.
+        raw: Valid JSON.
+        n_fields: The fields of all objects in the value that was read from it.
     """
     if raw.count(b":") == n_fields:
         return False
@@ -30,7 +30,7 @@ def first_repeat(raw: bytes) -> str:
     """Return where the first repeated field is, such as `events[2].value`; for a text that has one.
 
     Args:
-        raw: valid JSON, nested no deeper than the interpreter's own limit.
+        raw: Valid JSON, nested no deeper than the interpreter's own limit.
     """
     value = json.loads(raw, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
     return (_search(value, "") or "")[:_PATH_LIMIT]

@@ -96,7 +96,7 @@ def document(*, keyed: bool = False) -> bytes:
     """Return /openapi.json.
 
     Args:
-        keyed: whether requests need an API key; without it they may carry one.
+        keyed: Whether requests need an API key; without it they may carry one.
     """
     return orjson.dumps(build(keyed=keyed), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 

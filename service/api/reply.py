@@ -25,8 +25,8 @@ class Reply(web.Response):
     """An answer with status 200.
 
     Args:
-        body: its bytes.
-        content_type: the whole value of Content-Type, charset included.
+        body: Its bytes.
+        content_type: The whole value of Content-Type, charset included.
     """
 
     def __init__(self, body: bytes, content_type: str = "application/json") -> None:

@@ -233,12 +233,12 @@ def decode(cls: type[BodyT], raw: bytes) -> BodyT:
     """Read a request body.
 
     Args:
-        cls: the model to check it against.
-        raw: the bytes.
+        cls: The model to check it against.
+        raw: The bytes.
 
     Raises:
-        Malformed: it is not JSON, or nested too deeply.
-        Invalid: it is JSON of the wrong content, or names a field twice; says which fields.
+        Malformed: It is not JSON, or nested too deeply.
+        Invalid: It is JSON of the wrong content, or names a field twice; says which fields.
     """
     try:
         value = orjson.loads(raw)

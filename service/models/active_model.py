@@ -20,12 +20,12 @@ def load_active(models_dir: Path, timeout_s: float) -> ModelSnapshot:
     """Load what ACTIVE names; call it where no event loop runs.
 
     Args:
-        models_dir: where models are published.
-        timeout_s: how long it may take.
+        models_dir: Where models are published.
+        timeout_s: How long it may take.
 
     Raises:
-        ModelMissing: nothing is active, or the version is gone.
-        ModelRefused: it cannot be served, or was not read in time.
+        ModelMissing: Nothing is active, or the version is gone.
+        ModelRefused: It cannot be served, or was not read in time.
     """
 
     def load() -> ModelSnapshot:
@@ -41,12 +41,12 @@ def in_time(work: Callable[[], T], models_dir: Path, timeout_s: float) -> T:
     """Do something with the model store, and give it up if the store hangs; call it where no event loop runs.
 
     Args:
-        work: what to do; it runs in a thread of its own.
-        models_dir: where models are published, for the message.
-        timeout_s: how long it may take.
+        work: What to do; it runs in a thread of its own.
+        models_dir: Where models are published, for the message.
+        timeout_s: How long it may take.
 
     Raises:
-        ModelRefused: it took longer.
+        ModelRefused: It took longer.
     """
 
     async def within() -> T:

@@ -60,13 +60,13 @@ def read(directory: Path, described: dict[str, Any], names: Iterable[str], alive
     """Check arrays of a version and map them read-only, shared between processes.
 
     Args:
-        directory: the version.
-        described: the manifest's `arrays`.
+        directory: The version.
+        described: The manifest's `arrays`.
         names: which.
-        alive: called between pieces; what it raises ends the reading.
+        alive: Called between pieces; what it raises ends the reading.
 
     Raises:
-        ModelRefused: one of them is not as the manifest says; names it.
+        ModelRefused: One of them is not as the manifest says; names it.
     """
     version = directory.name
     checked = {name: _described(version, name, described.get(name)) for name in names}
@@ -98,12 +98,12 @@ def sparse(arrays: Arrays, name: str, values_name: str, shape: tuple[int, int]) 
 
     Args:
         arrays: `<name>_indptr`, `<name>_indices` and `<name>_<values_name>` among others.
-        name: the matrix.
-        values_name: what its values are called.
-        shape: rows and columns.
+        name: The matrix.
+        values_name: What its values are called.
+        shape: Rows and columns.
 
     Raises:
-        ModelRefused: they do not fit, a row does not ascend, or a value is not finite.
+        ModelRefused: They do not fit, a row does not ascend, or a value is not finite.
     """
     indptr, indices, values = arrays[f"{name}_indptr"], arrays[f"{name}_indices"], arrays[f"{name}_{values_name}"]
     if (

@@ -53,11 +53,11 @@ def publish(
     """Write a snapshot as a new version, atomically; it is not active yet.
 
     Args:
-        models_dir: the directory of all versions; made if it is not there.
-        snapshot: the model.
-        data: what it was trained on: counts and `fingerprint`.
-        measures: what it reached on a hold-out, as plain JSON values.
-        finish: a last change to the model, made while nobody else can publish.
+        models_dir: The directory of all versions; made if it is not there.
+        snapshot: The model.
+        data: What it was trained on: counts and `fingerprint`.
+        measures: What it reached on a hold-out, as plain JSON values.
+        finish: A last change to the model, made while nobody else can publish.
 
     Returns:
         The new version, `<algorithm>-<UTC time>-<4 hex digits>`.
@@ -81,9 +81,9 @@ def derive(models_dir: Path, snapshot: ModelSnapshot, why: str) -> str:
     so that it takes its origin's place among the versions.
 
     Args:
-        models_dir: the directory of all versions.
-        snapshot: the changed model, with the manifest of its origin.
-        why: the change, for people.
+        models_dir: The directory of all versions.
+        snapshot: The changed model, with the manifest of its origin.
+        why: The change, for people.
 
     Returns:
         The new version.
@@ -109,7 +109,7 @@ def copies(models_dir: Path) -> dict[str, str]:
     """Return the versions that were copied and are still there, with their copies: what killed writers left.
 
     Raises:
-        ModelRefused: the directory of all versions cannot be read.
+        ModelRefused: The directory of all versions cannot be read.
     """
     found = versions(models_dir)
     pairs = {}
@@ -130,11 +130,11 @@ def load(directory: Path, alive: Callable[[], None] = lambda: None) -> ModelSnap
 
     Args:
         directory: `models/<version>`.
-        alive: called now and then; what it raises ends the loading.
+        alive: Called now and then; what it raises ends the loading.
 
     Raises:
-        ModelMissing: there is no such directory.
-        ModelRefused: anything in it is not as the manifest says, or the manifest is not as we write it.
+        ModelMissing: There is no such directory.
+        ModelRefused: Anything in it is not as the manifest says, or the manifest is not as we write it.
     """
     manifest = read_manifest(directory)
     described = manifest.get("neighbourhood")
@@ -183,8 +183,8 @@ def load_users(directory: Path) -> Vocabulary:
     """Check and read only who is in a published version.
 
     Raises:
-        ModelMissing: there is no such directory.
-        ModelRefused: its ids are not as the manifest says, or the manifest is not as we write it.
+        ModelMissing: There is no such directory.
+        ModelRefused: Its ids are not as the manifest says, or the manifest is not as we write it.
     """
     described = read_manifest(directory)["arrays"]
     read = arrays.read(directory, described, ("user_ids", "user_id_offsets"), lambda: None)
@@ -198,8 +198,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """Return a version's manifest.
 
     Raises:
-        ModelMissing: there is no such version.
-        ModelRefused: the manifest cannot be read, or is of another format.
+        ModelMissing: There is no such version.
+        ModelRefused: The manifest cannot be read, or is of another format.
     """
     try:
         if stat.S_ISLNK(directory.lstat().st_mode):
@@ -220,7 +220,7 @@ def directory_of(models_dir: Path, version: str) -> Path:
     """Return where a version is, if it is there: a name that somebody wrote is checked before it becomes a path.
 
     Raises:
-        ModelMissing: it is no name of a version.
+        ModelMissing: It is no name of a version.
     """
     if not _VERSION.fullmatch(version):
         raise ModelMissing(f"there is no model {version!r} in {models_dir}")
@@ -231,7 +231,7 @@ def versions(models_dir: Path) -> list[str]:
     """Return the published versions, oldest first.
 
     Raises:
-        ModelRefused: the directory cannot be read.
+        ModelRefused: The directory cannot be read.
     """
     try:
         if not models_dir.is_dir():
@@ -263,7 +263,7 @@ def first_user_id(directory: Path) -> str | None:
     """Return the id of a version's first user, reading two small places of it alone; None where there is none.
 
     Raises:
-        ModelRefused: the id files cannot be read.
+        ModelRefused: The id files cannot be read.
     """
     try:
         with (
@@ -280,12 +280,12 @@ def activate(models_dir: Path, version: str) -> ModelSnapshot:
     """Check a published version once more and make it the active one; `publication.activate` is what takes turns.
 
     Args:
-        models_dir: the directory of all versions.
-        version: the one to activate; an older one is a rollback.
+        models_dir: The directory of all versions.
+        version: The one to activate; an older one is a rollback.
 
     Raises:
-        ModelMissing: there is no such version.
-        ModelRefused: it fails its checks; what was active stays.
+        ModelMissing: There is no such version.
+        ModelRefused: It fails its checks; what was active stays.
     """
     snapshot = load(directory_of(models_dir, version))
     published_files.replace(models_dir / ACTIVE, f"{version}\n".encode())

@@ -45,9 +45,9 @@ class Forgotten:
     """The list, as it was read.
 
     Attributes:
-        salt: what the digests are made with.
-        known_s: by digest: when a user who stays on the list was forgotten, in seconds since 1970.
-        passing_s: the same of users whom no model and no training's data held so far.
+        salt: What the digests are made with.
+        known_s: By digest: when a user who stays on the list was forgotten, in seconds since 1970.
+        passing_s: The same of users whom no model and no training's data held so far.
     """
 
     salt: bytes = field(repr=False)
@@ -59,7 +59,7 @@ class Forgotten:
         """Read the list; an empty one, with a salt of its own, where there is none.
 
         Raises:
-            ModelRefused: it is there and cannot be read; taken for empty, it would bring users back.
+            ModelRefused: It is there and cannot be read; taken for empty, it would bring users back.
         """
         path = models_dir / FILE
         try:
@@ -87,8 +87,8 @@ class Forgotten:
         """Return the list with more users, or users' later times; passing ones whose time is over are left out.
 
         Args:
-            telemetry_ids: the users, as telemetry knows them.
-            time_s: when they were forgotten, in seconds since 1970.
+            telemetry_ids: The users, as telemetry knows them.
+            time_s: When they were forgotten, in seconds since 1970.
         """
         added = dict.fromkeys(map(self._digester(), telemetry_ids), time_s)
         known_s = {digest: added.pop(digest, before_s) for digest, before_s in self.known_s.items()}
@@ -101,7 +101,7 @@ class Forgotten:
         """Return the list with passing users as ones who stay, because a model or a training's data holds them.
 
         Args:
-            telemetry_ids: the users, as telemetry knows them; others than passing ones change nothing.
+            telemetry_ids: The users, as telemetry knows them; others than passing ones change nothing.
         """
         wanted = set(map(self._digester(), telemetry_ids)) & self.passing_s.keys()
         kept_s = {digest: self.passing_s[digest] for digest in self.passing_s if digest in wanted}
@@ -112,8 +112,8 @@ class Forgotten:
         """Find the listed users of a vocabulary.
 
         Args:
-            users: user ids as callers know them, or as telemetry does where a model learns from archived events.
-            pseudonyms: what telemetry calls them.
+            users: User ids as callers know them, or as telemetry does where a model learns from archived events.
+            pseudonyms: What telemetry calls them.
 
         Returns:
             By row: when that user was forgotten, in seconds since 1970.
@@ -138,14 +138,14 @@ def keep(models_dir: Path, users: Vocabulary, rows: Collection[int], pseudonyms:
     """Let listed users stay on the list whom the data of a training holds: the next training reads it, too.
 
     Args:
-        models_dir: the directory of all versions.
-        users: the user ids of the data.
-        rows: those who are on the list, see `Forgotten.rows`.
-        pseudonyms: what telemetry calls them.
+        models_dir: The directory of all versions.
+        users: The user ids of the data.
+        rows: Those who are on the list, see `Forgotten.rows`.
+        pseudonyms: What telemetry calls them.
 
     Raises:
-        ModelRefused: the list cannot be read.
-        OSError: it cannot be written.
+        ModelRefused: The list cannot be read.
+        OSError: It cannot be written.
     """
     ids = [users.id_of[row] for row in rows]
     names = {*ids, *map(pseudonyms.of, ids)}
@@ -162,8 +162,8 @@ def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot
     Popularity stays: it counts how many, not who. So do the item factors, which were fitted on everybody's ratings.
 
     Args:
-        snapshot: the model.
-        rows: user rows to leave out.
+        snapshot: The model.
+        rows: User rows to leave out.
     """
     keep = np.ones(len(snapshot.users), dtype=bool)
     keep[list(rows)] = False

@@ -37,10 +37,10 @@ class Neighbourhood:
     and 0 where nobody speaks. A stored weight of 0 is a speaker too.
 
     Attributes:
-        over: what is a neighbour of what.
+        over: What is a neighbour of what.
         combine: how.
-        signal: what a speaker says.
-        weights: float32 CSR with int32 indices, ascending in a row: (n_items, n_items), where row j holds the items
+        signal: What a speaker says.
+        weights: Float32 CSR with int32 indices, ascending in a row: (n_items, n_items), where row j holds the items
             that j speaks for, or (n_users, n_users), where row u holds the users who speak for u.
     """
 
@@ -53,7 +53,7 @@ class Neighbourhood:
         """Check the parts that stand alone; `ModelSnapshot` checks the shape.
 
         Raises:
-            ModelRefused: a name is none of those above, or a weight is not finite.
+            ModelRefused: A name is none of those above, or a weight is not finite.
         """
         for name, allowed in _FIELDS.items():
             if getattr(self, name) not in allowed:
@@ -71,7 +71,7 @@ class Neighbourhood:
         """Build one from `description()` and its weights.
 
         Raises:
-            ModelRefused: something is missing or of a wrong kind.
+            ModelRefused: Something is missing or of a wrong kind.
         """
         # `__post_init__` refuses what is none of the names.
         named: dict[str, Any] = {name: description.get(name) for name in _FIELDS}
@@ -81,7 +81,7 @@ class Neighbourhood:
         """Return the neighbourhood of those users alone.
 
         Args:
-            keep: bool (n_users,).
+            keep: Bool (n_users,).
         """
         if self.over == "items":
             return self
@@ -104,7 +104,7 @@ def entries(matrix: csr_array, rows: NDArray[np.integer[Any]]) -> tuple[NDArray[
 
     Args:
         matrix: CSR.
-        rows: int (m,).
+        rows: Int (m,).
 
     Returns:
         The positions of their entries in `indices` and `data`, row after row, int64 (p,), and how many entries each
@@ -129,12 +129,12 @@ def terms(
     """Return what the neighbours say of every item to one user.
 
     Args:
-        neighbourhood: the lists.
-        history: float32 CSR (n_users, n_items), who has seen what.
-        user_row: the user.
-        level: the model's global mean.
-        user_bias: float32 (n_users,).
-        item_bias: float32 (n_items,).
+        neighbourhood: The lists.
+        history: Float32 CSR (n_users, n_items), who has seen what.
+        user_row: The user.
+        level: The model's global mean.
+        user_bias: Float32 (n_users,).
+        item_bias: Float32 (n_items,).
     """
     weights = neighbourhood.weights
     own = slice(history.indptr[user_row], history.indptr[user_row + 1])

@@ -21,9 +21,9 @@ def activate(models_dir: Path, version: str) -> ModelSnapshot:
     """Check a version, name it in ACTIVE, and write popular.json and popular.txt for it.
 
     Raises:
-        ModelMissing: there is no such version.
-        ModelRefused: it fails its checks; what was active stays.
-        RunError: the directory of all versions cannot be written.
+        ModelMissing: There is no such version.
+        ModelRefused: It fails its checks; what was active stays.
+        RunError: The directory of all versions cannot be written.
     """
     if not models_dir.is_dir():
         raise ModelMissing(f"there is no model {version!r} in {models_dir}")
@@ -38,12 +38,12 @@ def account(security_dir: Path, version: str, *, by: str) -> None:
     """Enter an activation in the security log.
 
     Args:
-        security_dir: where the log is.
-        version: what is active now.
-        by: the process or command that activated it.
+        security_dir: Where the log is.
+        version: What is active now.
+        by: The process or command that activated it.
 
     Raises:
-        RunError: the log cannot be written; the version is active all the same.
+        RunError: The log cannot be written; the version is active all the same.
     """
     try:
         security_log.append(security_dir, [security_log.entry("activate", by=by, key=None, model=version)])
@@ -66,19 +66,19 @@ def supersede(
     version keeps what it has mapped until it sees the copy.
 
     Args:
-        models_dir: the directory of all versions.
-        version: the one that goes.
-        change: makes the copy, from the version with its manifest.
-        why: the change, for people.
-        before_activation: told of the copy if it is to be the active one; what it raises stops the activation.
+        models_dir: The directory of all versions.
+        version: The one that goes.
+        change: Makes the copy, from the version with its manifest.
+        why: The change, for people.
+        before_activation: Told of the copy if it is to be the active one; what it raises stops the activation.
 
     Returns:
         The copy, which may be one that an earlier attempt made.
 
     Raises:
-        ModelMissing: there is no such version.
-        ModelRefused: it, its copy or ACTIVE fails its checks; nothing is removed.
-        OSError: the directory of all versions cannot be written.
+        ModelMissing: There is no such version.
+        ModelRefused: It, its copy or ACTIVE fails its checks; nothing is removed.
+        OSError: The directory of all versions cannot be written.
     """
     with published_files.exclusive(models_dir):
         copy = artefact.copies(models_dir).get(version)

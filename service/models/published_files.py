@@ -30,7 +30,7 @@ def exclusive(directory: Path) -> Iterator[None]:
     """Be the only writer, once the others are done; remove first what a killed one left aside.
 
     Raises:
-        OSError: the directory is not there, or cannot be written.
+        OSError: The directory is not there, or cannot be written.
     """
     with (directory / LOCK).open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -81,7 +81,7 @@ def open_regular(path: Path) -> int:
     """Open a file for reading, and return its descriptor.
 
     Raises:
-        OSError: it cannot be opened, or is a link, a pipe, a device or a directory.
+        OSError: It cannot be opened, or is a link, a pipe, a device or a directory.
     """
     # O_NONBLOCK: opening a pipe that has no writer would wait for one.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -95,11 +95,11 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
     """Return what a small file holds.
 
     Args:
-        path: the file.
-        limit_bytes: the most that it may hold; never more is read, whatever it says of itself.
+        path: The file.
+        limit_bytes: The most that it may hold; never more is read, whatever it says of itself.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or holds more.
+        OSError: It cannot be read, is no regular file, or holds more.
     """
     with os.fdopen(open_regular(path), "rb", buffering=0) as file:
         pieces: list[bytes] = []

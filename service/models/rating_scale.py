@@ -17,11 +17,11 @@ class RatingScale(NamedTuple):
         """Read a scale such as "1:5", "0.5:5" or "-10:10".
 
         Args:
-            text: two numbers with a colon between them.
-            name: the option or the setting that it was given by, for the message.
+            text: Two numbers with a colon between them.
+            name: The option or the setting that it was given by, for the message.
 
         Raises:
-            UsageError: it is no such text, or the first number is not below the second.
+            UsageError: It is no such text, or the first number is not below the second.
         """
         low_text, _, high_text = text.partition(":")
         try:

@@ -33,9 +33,9 @@ class Ranking(NamedTuple):
     """An ordered list, best first; it may be shorter than was asked for.
 
     Attributes:
-        rows: int64 (m,).
-        scores: float64 (m,).
-        is_personal: of a personal list: bool (m,), which items are there for what the user did; the others are what
+        rows: Int64 (m,).
+        scores: Float64 (m,).
+        is_personal: Of a personal list: bool (m,), which items are there for what the user did; the others are what
             is left when nothing is known of the user, or no neighbour speaks of an item. None: all of them are.
     """
 
@@ -48,10 +48,10 @@ class Wanted(NamedTuple):
     """A personal list to rank from the whole catalogue.
 
     Attributes:
-        user_row: the user.
-        n: how many to return at most.
-        offset: how many of the best to leave out first.
-        exclude: int64 (m,), rows never to return.
+        user_row: The user.
+        n: How many to return at most.
+        offset: How many of the best to leave out first.
+        exclude: Int64 (m,), rows never to return.
     """
 
     user_row: int
@@ -64,9 +64,9 @@ def exact_scores(snapshot: ModelSnapshot, user_row: int, rows: Rows) -> Scores:
     """Score some items for a user by the one routine that decides order.
 
     Args:
-        snapshot: the model.
-        user_row: the user.
-        rows: int64 (m,), item rows in any order.
+        snapshot: The model.
+        user_row: The user.
+        rows: Int64 (m,), item rows in any order.
 
     Returns:
         float64 (m,), in the order of `rows`, not clipped to the rating scale (clipping would make ties of the best).
@@ -93,8 +93,8 @@ def personal(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]
     thousand items they are larger than a core's second-level cache, so that reading them cools everything else down.
 
     Args:
-        snapshot: the model.
-        wanted: the lists.
+        snapshot: The model.
+        wanted: The lists.
 
     Returns:
         One ranking each, in the order of `wanted`: places offset to offset + n, the same whoever else is ranked with
@@ -152,9 +152,9 @@ def best(scores: Scores, ranks: Rows, n: int) -> Ranking:
     """Rank items whose exact scores are all there.
 
     Args:
-        scores: float64 (n_items,); -inf takes an item out.
-        ranks: int64 (n_items,), what decides between equal ones: the smaller comes first.
-        n: how many to return at most.
+        scores: Float64 (n_items,); -inf takes an item out.
+        ranks: Int64 (n_items,), what decides between equal ones: the smaller comes first.
+        n: How many to return at most.
     """
     return _best(scores, 0.0, scores.take, ranks, 0, n)
 
@@ -180,11 +180,11 @@ def popular(
     """Rank items by popularity.
 
     Args:
-        snapshot: the model.
-        n: how many to return at most.
-        offset: how many of the best to leave out first.
-        exclude: int64, rows never to return.
-        include: int64, the only candidates; None for the whole catalogue.
+        snapshot: The model.
+        n: How many to return at most.
+        offset: How many of the best to leave out first.
+        exclude: Int64, rows never to return.
+        include: Int64, the only candidates; None for the whole catalogue.
     """
     rows = snapshot.popular_rows
     if include is not None:
@@ -300,9 +300,9 @@ def _top(approximate: Float32, size: int, each: NDArray[np.int64]) -> tuple[Rows
     each has one that is at least the least of those maxima, and no other block has a larger one.
 
     Args:
-        approximate: float32 (m, n), n larger than size.
-        size: how many.
-        each: int64 (m, 1), 0 to m - 1.
+        approximate: Float32 (m, n), n larger than size.
+        size: How many.
+        each: Int64 (m, 1), 0 to m - 1.
 
     Returns:
         Their columns, int64 (m, size), and what nothing else exceeds, float32 (m,).
@@ -327,12 +327,12 @@ def _best(
     """Return places offset to offset + n by exact score.
 
     Args:
-        approximate: float32 (n_items,); -inf takes an item out.
-        bound: no exact score is larger than its approximate one plus this.
-        exact: the scores that decide.
-        ranks: int64 (n_items,), what decides between equal ones: the smaller comes first.
-        offset: how many of the best to leave out first.
-        n: how many to return at most.
+        approximate: Float32 (n_items,); -inf takes an item out.
+        bound: No exact score is larger than its approximate one plus this.
+        exact: The scores that decide.
+        ranks: Int64 (n_items,), what decides between equal ones: the smaller comes first.
+        offset: How many of the best to leave out first.
+        n: How many to return at most.
     """
     wanted = offset + n
     size = wanted + _MARGIN

@@ -33,24 +33,24 @@ class ModelSnapshot:
     """One immutable model.
 
     Attributes:
-        algorithm: its name on the command line.
-        settings: the algorithm's settings, as plain JSON values.
-        users: user ids; n_users of them.
-        items: item ids; n_items of them.
-        user_factors: float32 (n_users, k), C order.
-        item_factors: float32 (n_items, k), C order.
-        user_bias: float32 (n_users,).
-        item_bias: float32 (n_items,).
-        global_mean: in units of the rating scale.
-        rating_min: the least rating of the training data.
-        rating_max: the largest one.
-        history: float32 CSR (n_users, n_items), the training ratings; what is stored in a row is what that user has
+        algorithm: Its name on the command line.
+        settings: The algorithm's settings, as plain JSON values.
+        users: User ids; n_users of them.
+        items: Item ids; n_items of them.
+        user_factors: Float32 (n_users, k), C order.
+        item_factors: Float32 (n_items, k), C order.
+        user_bias: Float32 (n_users,).
+        item_bias: Float32 (n_items,).
+        global_mean: In units of the rating scale.
+        rating_min: The least rating of the training data.
+        rating_max: The largest one.
+        history: Float32 CSR (n_users, n_items), the training ratings; what is stored in a row is what that user has
             seen.
-        popularity: float32 (n_items,), decayed interaction counts, at least 0.
+        popularity: Float32 (n_items,), decayed interaction counts, at least 0.
         data_as_of: RFC 3339 time of the youngest training interaction, or of training where the data has no times.
-        neighbourhood: who speaks for what, of a model without factors; else None.
-        version: the published version, or `UNPUBLISHED`.
-        manifest: that of the published version; empty before it is published.
+        neighbourhood: Who speaks for what, of a model without factors; else None.
+        version: The published version, or `UNPUBLISHED`.
+        manifest: That of the published version; empty before it is published.
     """
 
     algorithm: str
@@ -75,7 +75,7 @@ class ModelSnapshot:
         """Check shapes once, so that nothing later has to.
 
         Raises:
-            ModelRefused: shapes do not fit each other, or a number is not finite.
+            ModelRefused: Shapes do not fit each other, or a number is not finite.
         """
         n_users, n_items, k = len(self.users), len(self.items), self.n_factors
         expected = {
@@ -114,7 +114,7 @@ class ModelSnapshot:
         """Refuse numbers that are finite and whose sums of products are not.
 
         Raises:
-            ModelRefused: a score could be infinite, or no number.
+            ModelRefused: A score could be infinite, or no number.
         """
         users, items, user_bias, item_bias = (
             float(max(-array.min(), array.max())) if array.size else 0.0

@@ -28,9 +28,9 @@ class ModelForgetter:
     """Forgets users in a directory of models.
 
     Args:
-        models_dir: the directory of all versions; made if it is not there.
-        pseudonyms: what telemetry calls the users of the models.
-        security_dir: where the security log is; None for an installation without one.
+        models_dir: The directory of all versions; made if it is not there.
+        pseudonyms: What telemetry calls the users of the models.
+        security_dir: Where the security log is; None for an installation without one.
     """
 
     name = "models"
@@ -44,14 +44,14 @@ class ModelForgetter:
         """Remove users from every version, off the event loop.
 
         Args:
-            user_ids: the users, as telemetry knows them.
+            user_ids: The users, as telemetry knows them.
 
         Returns:
             By user: how many versions were published anew without them.
 
         Raises:
-            ModelError: the list of forgotten users cannot be read.
-            RunError: a version that holds one cannot be published anew, or the directory cannot be written.
+            ModelError: The list of forgotten users cannot be read.
+            RunError: A version that holds one cannot be published anew, or the directory cannot be written.
         """
         # A model store that hangs must not keep the consumer from ending; what is cut short goes on when called again.
         return await aside(lambda: self._forget(user_ids), "model-forgetter")

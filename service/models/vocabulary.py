@@ -24,10 +24,10 @@ class Vocabulary:
     """An immutable two-way map between ids and rows.
 
     Args:
-        ids: unique strings, in row order.
+        ids: Unique strings, in row order.
 
     Raises:
-        ModelRefused: an id occurs twice.
+        ModelRefused: An id occurs twice.
     """
 
     __slots__ = ("id_of", "row_of")
@@ -55,12 +55,12 @@ class Vocabulary:
         """Undo `to_arrays`.
 
         Args:
-            data: the ids' bytes, end to end.
-            offsets: where each begins, and the end of the last.
-            name: what it is called where it is refused.
+            data: The ids' bytes, end to end.
+            offsets: Where each begins, and the end of the last.
+            name: What it is called where it is refused.
 
         Raises:
-            ModelRefused: the offsets do not fit the bytes, or an id is not UTF-8, is empty or too long, holds a control
+            ModelRefused: The offsets do not fit the bytes, or an id is not UTF-8, is empty or too long, holds a control
                 character, or occurs twice.
         """
         if not offsets.size or offsets[0] != 0 or offsets[-1] != data.size or bool(np.any(offsets[1:] < offsets[:-1])):

@@ -42,15 +42,15 @@ class ApiKey:
     Attributes:
         id: 8 hexadecimal digits, which are also in the key's text; no secret.
         digest: SHA-256 of the key's text.
-        scopes: what it was made for, in the order of `SCOPES`.
+        scopes: What it was made for, in the order of `SCOPES`.
         created_at: RFC 3339.
         expires_at: RFC 3339, or None for a key without an end.
         revoked_at: RFC 3339, or None.
-        origins: the only origins of browsers that may use it; empty for any.
-        note: for people.
-        tenant: whose data it opens.
+        origins: The only origins of browsers that may use it; empty for any.
+        note: For people.
+        tenant: Whose data it opens.
         granted: `scopes` with what `admin` implies.
-        ends_s: when it stops being valid, in seconds since 1970; infinite for a key without an end.
+        ends_s: When it stops being valid, in seconds since 1970; infinite for a key without an end.
     """
 
     id: str
@@ -96,7 +96,7 @@ class ApiKey:
         """Read what `record` returned.
 
         Raises:
-            ValueError: it is no such record; says what is wrong.
+            ValueError: It is no such record; says what is wrong.
         """
         if not isinstance(record, dict):
             raise ValueError("a key must be an object")  # noqa: TRY004 - one error for whatever a file may hold
@@ -148,12 +148,12 @@ def new_key(
     """Make a key.
 
     Args:
-        scopes: what it opens.
-        now_s: seconds since 1970.
-        taken: ids that it must not have.
-        expires_in_s: how long it is valid; None for a key without an end.
-        origins: the only origins of browsers that may use it, as `parse_origin` returns them.
-        note: for people.
+        scopes: What it opens.
+        now_s: Seconds since 1970.
+        taken: Ids that it must not have.
+        expires_in_s: How long it is valid; None for a key without an end.
+        origins: The only origins of browsers that may use it, as `parse_origin` returns them.
+        note: For people.
 
     Returns:
         Its text, which is kept nowhere, and its record.
@@ -187,7 +187,7 @@ def parse_scopes(names: Iterable[Any]) -> tuple[Scope, ...]:
     """Return scopes in their own order, each once.
 
     Raises:
-        UsageError: a name is none of them, or there is none.
+        UsageError: A name is none of them, or there is none.
     """
     given = list(names)
     for name in given:
@@ -202,7 +202,7 @@ def parse_duration_s(text: str) -> int:
     """Return the seconds of a duration such as 90d.
 
     Raises:
-        UsageError: it is none.
+        UsageError: It is none.
     """
     match = _DURATION.fullmatch(text)
     seconds = 0 if match is None else int(match[1]) * _SECONDS[match[2]]
@@ -215,7 +215,7 @@ def parse_origin(text: Any) -> str:
     """Return an origin as browsers send it (RFC 6454 section 6.2): scheme, host and, unless it is the scheme's, port.
 
     Raises:
-        UsageError: it is none.
+        UsageError: It is none.
     """
     complaint = f"{str(text)[:128]!r} is no origin; write it as browsers send it, such as https://shop.example"
     if (
@@ -241,7 +241,7 @@ def parse_note(text: str) -> str:
     """Return a note.
 
     Raises:
-        UsageError: it is too long, or would not print as one line.
+        UsageError: It is too long, or would not print as one line.
     """
     if len(text) > NOTE_LIMIT or not text.isprintable():
         raise UsageError(f"a note has {NOTE_LIMIT} printable characters at most")

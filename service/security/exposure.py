@@ -22,17 +22,17 @@ def require_keys(config: Config, host: str, port: int, *, insecure: bool) -> Key
     """Return the keys that a listener checks, and refuse to listen beyond loopback without any.
 
     Args:
-        config: every setting.
-        host: where to listen.
-        port: where to listen.
-        insecure: listen anywhere, with keys or without.
+        config: Every setting.
+        host: Where to listen.
+        port: Where to listen.
+        insecure: Listen anywhere, with keys or without.
 
     Returns:
         The keys; None where none was ever made, so that every request is let in.
 
     Raises:
-        UsageError: there must be keys, and there are none.
-        KeysRefused: the key file cannot be used.
+        UsageError: There must be keys, and there are none.
+        KeysRefused: The key file cannot be used.
     """
     keys = KeyFile(config.security_dir).read()
     if keys is not None:

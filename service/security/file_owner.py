@@ -11,7 +11,7 @@ def make_directory(directory: Path) -> None:
     """Make a directory that is its owner's alone, and its owner that of the one it is in.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: It cannot be made.
     """
     if directory.is_dir():
         return
@@ -24,7 +24,7 @@ def open_private(path: Path, flags: int) -> int:
     """Open a file for its owner alone, and make its owner that of the directory it is in; return a descriptor.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: It cannot be opened.
     """
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     if os.geteuid() == 0:

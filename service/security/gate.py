@@ -26,8 +26,8 @@ class Gate:
     """The check of one replica.
 
     Args:
-        ring: the keys; None where none was ever made, so that nothing is checked.
-        clock_s: seconds since 1970.
+        ring: The keys; None where none was ever made, so that nothing is checked.
+        clock_s: Seconds since 1970.
     """
 
     __slots__ = ("_clock_s", "ring")
@@ -44,15 +44,15 @@ class Gate:
         """Let a request in.
 
         Args:
-            headers: the request's, looked up without regard to case.
-            scope: what the route asks for.
+            headers: The request's, looked up without regard to case.
+            scope: What the route asks for.
 
         Returns:
             The id of its key; None where there are no keys.
 
         Raises:
-            Unauthorized: it has no key, or none that is valid.
-            Forbidden: the key is not for this scope or origin.
+            Unauthorized: It has no key, or none that is valid.
+            Forbidden: The key is not for this scope or origin.
         """
         ring = self.ring
         if ring is None:

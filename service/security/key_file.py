@@ -33,7 +33,7 @@ class KeyFile:
     """The key file of one installation.
 
     Args:
-        directory: the folder `security` of its home directory.
+        directory: The folder `security` of its home directory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -44,7 +44,7 @@ class KeyFile:
         """Return what changes whenever the file is replaced; None if there is no file.
 
         Raises:
-            OSError: it cannot be looked at.
+            OSError: It cannot be looked at.
         """
         try:
             status = self.path.stat()
@@ -56,7 +56,7 @@ class KeyFile:
         """Return every key of the file; None if no key was ever made here.
 
         Raises:
-            KeysRefused: the file cannot be used, or is gone; says why.
+            KeysRefused: The file cannot be used, or is gone; says why.
         """
         try:
             raw = self._bytes()
@@ -79,7 +79,7 @@ class KeyFile:
         """Be the only writer: the list given, as the caller leaves it, becomes the file.
 
         Raises:
-            KeysRefused: the file cannot be used or written.
+            KeysRefused: The file cannot be used or written.
         """
         try:
             make_directory(self.directory)

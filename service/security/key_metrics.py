@@ -13,8 +13,8 @@ def key_metrics(gate: Gate, watcher: KeyWatcher) -> Iterable[Metric]:
     """Yield the gauges of the keys in force.
 
     Args:
-        gate: what checks requests.
-        watcher: what keeps it current.
+        gate: What checks requests.
+        watcher: What keeps it current.
     """
     ring = gate.ring
     yield GaugeMetricFamily(

@@ -21,11 +21,11 @@ class KeyWatcher:
     """Keeps one gate at the key file.
 
     Args:
-        file: the key file.
-        gate: what to keep current; it has the keys that were read at the start.
-        changed: told how many keys are in force now; called from the thread.
-        failed: told in a sentence why the file is not in force; called from the thread, once per reason.
-        interval_s: seconds between two looks.
+        file: The key file.
+        gate: What to keep current; it has the keys that were read at the start.
+        changed: Told how many keys are in force now; called from the thread.
+        failed: Told in a sentence why the file is not in force; called from the thread, once per reason.
+        interval_s: Seconds between two looks.
     """
 
     def __init__(

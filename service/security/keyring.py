@@ -17,7 +17,7 @@ class Keyring:
     """Keys by id; never changed, only replaced.
 
     Args:
-        keys: every key, also those that are not valid any more.
+        keys: Every key, also those that are not valid any more.
     """
 
     __slots__ = ("_by_id",)
@@ -43,7 +43,7 @@ class Keyring:
         """Return the key of this text, valid or not; None if there is none.
 
         Args:
-            text: what a caller presented, whatever it is.
+            text: What a caller presented, whatever it is.
         """
         # Hashing takes longer for longer texts, and a header may have 8 KiB.
         if len(text) != KEY_LENGTH:

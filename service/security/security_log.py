@@ -31,9 +31,9 @@ def entry(what: str, *, by: str, key: str | None, **details: Any) -> dict[str, A
 
     Args:
         what: `erase`, `activate`, `key_create` or `key_revoke`.
-        by: the process or command that did it.
-        key: the id of the key that was presented, or None.
-        details: what it was done to.
+        by: The process or command that did it.
+        key: The id of the key that was presented, or None.
+        details: What it was done to.
     """
     return {"at": rfc3339_ms(time.time()), "what": what, "by": by, "uid": os.getuid(), "key": key, **details}
 
@@ -42,11 +42,11 @@ def append(directory: Path, entries: Sequence[dict[str, Any]]) -> None:
     """Write entries down to the disk.
 
     Args:
-        directory: the folder `security`; made if it is not there.
-        entries: what `entry` returned.
+        directory: The folder `security`; made if it is not there.
+        entries: What `entry` returned.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: They cannot be written.
     """
     make_directory(directory)
     path = directory / f"log-{time.strftime('%Y-%m', time.gmtime())}.jsonl"
@@ -76,7 +76,7 @@ class SecurityLog:
     """The security log of one replica: written by a thread, so that no disk holds up the event loop.
 
     Args:
-        directory: the folder `security`.
+        directory: The folder `security`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -88,8 +88,8 @@ class SecurityLog:
         """Write an entry, and return when it is on the disk.
 
         Raises:
-            OSError: it cannot be written.
-            TimeoutError: it was not written in time; it may be later.
+            OSError: It cannot be written.
+            TimeoutError: It was not written in time; it may be later.
         """
         if self._waiting.qsize() >= _LIMIT_WAITING:
             raise TimeoutError

@@ -11,8 +11,8 @@ def build_admin_app(registry: CollectorRegistry, unready: Callable[[], str | Non
     """Return the application.
 
     Args:
-        registry: what /metrics shows.
-        unready: returns why the process is not ready, or None when it is.
+        registry: What /metrics shows.
+        unready: Returns why the process is not ready, or None when it is.
     """
 
     async def healthz(_request: web.Request) -> web.Response:

@@ -49,12 +49,12 @@ class Limit:
     """How many requests of one kind may be open at once.
 
     Attributes:
-        target_s: how long one may take, from its arrival to its answer.
-        least: the limit is never below this.
-        most: nor above this.
-        limit: the limit now.
-        open: how many are open now.
-        refused: how many were refused.
+        target_s: How long one may take, from its arrival to its answer.
+        least: The limit is never below this.
+        most: Nor above this.
+        limit: The limit now.
+        open: How many are open now.
+        refused: How many were refused.
     """
 
     target_s: float
@@ -91,8 +91,8 @@ class Limit:
         """Let go of a request that was taken on.
 
         Args:
-            arrived_s: when it arrived, in seconds on any clock.
-            now_s: the time on the same clock.
+            arrived_s: When it arrived, in seconds on any clock.
+            now_s: The time on the same clock.
         """
         self.open -= 1
         self._answered += 1
@@ -123,8 +123,8 @@ class Admission:
     """The limits of one replica.
 
     Args:
-        list_target_s: how long a list may take.
-        feedback_target_s: how long feedback may take, the disk included; longer than lists, so that lists go first.
+        list_target_s: How long a list may take.
+        feedback_target_s: How long feedback may take, the disk included; longer than lists, so that lists go first.
     """
 
     def __init__(self, list_target_s: float, feedback_target_s: float) -> None:

@@ -37,10 +37,10 @@ def bounded(parts: Parts, route: str, handler: Handler, scope: Scope | None = No
     """Wrap a handler so that only who may reaches it, and whatever it does becomes one of our answers, and is counted.
 
     Args:
-        parts: the replica's parts.
-        route: the route's name in the metrics; never an id, so that there are few.
-        handler: what answers.
-        scope: what a caller's key must be for, where there are keys; None for a route that is open to all.
+        parts: The replica's parts.
+        route: The route's name in the metrics; never an id, so that there are few.
+        handler: What answers.
+        scope: What a caller's key must be for, where there are keys; None for a route that is open to all.
     """
     gate = parts.gate
     counted = parts.metrics.route(route)

@@ -22,9 +22,9 @@ class State:
     """What changes while a replica runs, beside the model.
 
     Attributes:
-        draining: a stop was asked for; answers close their connections and readiness is refused.
-        degraded: the rung of every list served now, or None; kept by `service.serving.degradation`.
-        fault: the background task that died, or None; readiness is refused from then on.
+        draining: A stop was asked for; answers close their connections and readiness is refused.
+        degraded: The rung of every list served now, or None; kept by `service.serving.degradation`.
+        fault: The background task that died, or None; readiness is refused from then on.
     """
 
     draining: bool = False

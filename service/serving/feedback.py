@@ -26,11 +26,11 @@ class Reception:
     """How one request's events came in.
 
     Attributes:
-        now_s: when, in seconds since 1970 by our clock.
-        request_id: the balancer's id of the request, or ours.
-        key: the Idempotency-Key, which names events without an id; or None.
-        known_items: the items of the served model; None while there is none, and then none is called unknown.
-        scale: the scale of ratings, the declared one or the served model's; None while there is none.
+        now_s: When, in seconds since 1970 by our clock.
+        request_id: The balancer's id of the request, or ours.
+        key: The Idempotency-Key, which names events without an id; or None.
+        known_items: The items of the served model; None while there is none, and then none is called unknown.
+        scale: The scale of ratings, the declared one or the served model's; None while there is none.
     """
 
     now_s: float
@@ -46,10 +46,10 @@ def recorded(
     """Return the records of a request's events.
 
     Args:
-        rows: the events, checked.
-        reception: how they came in.
-        pseudonyms: what telemetry may know of a user.
-        config: what counts as a skewed clock.
+        rows: The events, checked.
+        reception: How they came in.
+        pseudonyms: What telemetry may know of a user.
+        config: What counts as a skewed clock.
 
     Returns:
         One record per row, in order.

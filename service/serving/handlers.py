@@ -133,7 +133,7 @@ async def _put_down(request: web.Request, order: System) -> None:
     """Enter an erase in the security log, before it is recorded: one that is carried out is always accounted for.
 
     Raises:
-        Unavailable: it cannot be entered.
+        Unavailable: It cannot be entered.
     """
     parts = request.app[PARTS]
     key = parts.gate.admit(request.headers, "erase")

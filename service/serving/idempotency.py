@@ -34,9 +34,9 @@ class IdempotencyTable:
     """The keys of one replica.
 
     Args:
-        limit_keys: how many are held; the oldest gives way.
-        age_s: how long one is held, in seconds.
-        clock_s: monotonic seconds.
+        limit_keys: How many are held; the oldest gives way.
+        age_s: How long one is held, in seconds.
+        clock_s: Monotonic seconds.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class IdempotencyTable:
         """Hold a key while its request is recorded; leaving by an error means that it was not.
 
         Args:
-            key: the client's Idempotency-Key; None where it sent none.
-            body: the request's body.
+            key: The client's Idempotency-Key; None where it sent none.
+            body: The request's body.
 
         Raises:
-            Invalid: the key stands for another body.
+            Invalid: The key stands for another body.
         """
         if key is None:
             yield

@@ -38,11 +38,11 @@ class Listener:
     """One application on one port.
 
     Args:
-        app: what answers.
-        host: the address to bind.
-        port: the port to bind.
-        config: timeouts and backlog.
-        admission: what is taken on; None where everything is.
+        app: What answers.
+        host: The address to bind.
+        port: The port to bind.
+        config: Timeouts and backlog.
+        admission: What is taken on; None where everything is.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Listener:
         """Bind and listen.
 
         Raises:
-            RunError: the address cannot be bound, or aiohttp lacks its compiled parser.
+            RunError: The address cannot be bound, or aiohttp lacks its compiled parser.
         """
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise RunError(

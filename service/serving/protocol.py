@@ -43,7 +43,7 @@ class Protocol(web.RequestHandler):
     alone and the only thing on its connection is refused as it arrives, before it is parsed; all else in `guarded`.
 
     Args:
-        admission: what is taken on; None where everything is.
+        admission: What is taken on; None where everything is.
     """
 
     __slots__ = ("_admission", "_arrived_s", "_ends_whole")
@@ -104,7 +104,7 @@ class Protocol(web.RequestHandler):
         """Answer what could not be parsed, or what went wrong outside of every handler; called by aiohttp.
 
         Raises:
-            ConnectionError: part of an answer has left already, so that no other can follow.
+            ConnectionError: Part of an answer has left already, so that no other can follow.
         """
         if request.writer.output_size > 0:
             raise ConnectionError("part of an answer has left already")
@@ -125,8 +125,8 @@ def guarded(handler: RequestHandler, admission: Admission | None = None) -> Requ
     """Wrap an application's whole handling, routing included, so that only answers of ours leave it.
 
     Args:
-        handler: aiohttp's entry into the application.
-        admission: what is taken on; None where everything is.
+        handler: Aiohttp's entry into the application.
+        admission: What is taken on; None where everything is.
     """
     clock = asyncio.get_running_loop().time
 

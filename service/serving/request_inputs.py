@@ -21,7 +21,7 @@ def identity(request: web.Request, name: str) -> str:
     """Return a user or item id: of the path, or of the query where the route's path has none.
 
     Raises:
-        Invalid: it is none, or is not there once.
+        Invalid: It is none, or is not there once.
     """
     if name in request.match_info:
         value, raw = request.match_info[name], request.rel_url.raw_path
@@ -50,7 +50,7 @@ def query(request: web.Request, known: tuple[str, ...]) -> None:
     """Refuse a query with other fields than these.
 
     Raises:
-        Invalid: there is one.
+        Invalid: There is one.
     """
     if request.query_string:
         for name in request.query:
@@ -64,7 +64,7 @@ def number(request: web.Request, name: str, default: int, limit: int, beside: tu
     """Return a number from 1 to a limit, of a query that has no other field than those beside it.
 
     Raises:
-        Invalid: it is none, or there is another field.
+        Invalid: It is none, or there is another field.
     """
     if not request.query_string:
         return default
@@ -85,7 +85,7 @@ def idempotency_key(request: web.Request) -> str | None:
     """Return the Idempotency-Key, or None without one.
 
     Raises:
-        Invalid: it is none that we take.
+        Invalid: It is none that we take.
     """
     given = request.headers.getall("Idempotency-Key", None)
     if given is None:
@@ -115,7 +115,7 @@ async def body(request: web.Request) -> bytes:
     """Read a JSON body within its limits of size and time.
 
     Raises:
-        RequestError: it is too large, too slow, encoded, of another type or broken off.
+        RequestError: It is too large, too slow, encoded, of another type or broken off.
     """
     config = request.app[PARTS].config.server
     transfer = request.headers.get("Transfer-Encoding", "chunked")

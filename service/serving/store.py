@@ -24,7 +24,7 @@ class ModelStore:
         """Return the served snapshot.
 
         Raises:
-            NoModel: none has been loaded yet.
+            NoModel: None has been loaded yet.
         """
         snapshot = self._current
         if snapshot is None:

@@ -43,11 +43,11 @@ class Watcher:
     """Keeps one store at the active version.
 
     Args:
-        models_dir: where models are published.
-        store: what to keep current.
-        interval_s: seconds between two looks.
-        metrics: told about every swap and refusal.
-        timeout_s: how long one look may take, loading included.
+        models_dir: Where models are published.
+        store: What to keep current.
+        interval_s: Seconds between two looks.
+        metrics: Told about every swap and refusal.
+        timeout_s: How long one look may take, loading included.
     """
 
     def __init__(
@@ -167,15 +167,15 @@ class _Look:
     """One look, in a thread of its own that may be given up at any time.
 
     Args:
-        models_dir: where models are published.
-        serving: the served version.
-        seen: what ACTIVE was when it was last dealt with; None to deal with it in any case.
+        models_dir: Where models are published.
+        serving: The served version.
+        seen: What ACTIVE was when it was last dealt with; None to deal with it in any case.
 
     Attributes:
-        seen: what ACTIVE is now, once that is known.
-        changed: whether ACTIVE is to be dealt with.
-        what: what is being read.
-        moved_s: when something was last heard of the file system, on the monotonic clock.
+        seen: What ACTIVE is now, once that is known.
+        changed: Whether ACTIVE is to be dealt with.
+        what: What is being read.
+        moved_s: When something was last heard of the file system, on the monotonic clock.
     """
 
     def __init__(self, models_dir: Path, serving: str | None, seen: Seen | None) -> None:
@@ -196,7 +196,7 @@ class _Look:
         """Return the model to be served from now on, or None where the served one stays; blocks.
 
         Raises:
-            ModelError: what ACTIVE names cannot be served.
+            ModelError: What ACTIVE names cannot be served.
             OSError: ACTIVE cannot be looked at.
         """
         status = (self._models_dir / artefact.ACTIVE).lstat()
@@ -236,7 +236,7 @@ def warm(snapshot: ModelSnapshot) -> None:
     """Answer some requests in private: computes what is computed once, and touches the mapped pages.
 
     Raises:
-        ModelRefused: an answer is not one that we would give.
+        ModelRefused: An answer is not one that we would give.
     """
     n_users = len(snapshot.users)
     for user_row in np.linspace(0, n_users - 1, min(_WARM_USERS, n_users), dtype=int).tolist():

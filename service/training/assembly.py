@@ -29,15 +29,15 @@ def assemble(
     Popularity is counted without decay, which is the pipeline's to add.
 
     Args:
-        data: what the model was fitted on.
-        algorithm: its name.
-        settings: its settings, as plain JSON values.
-        user_factors: float32 (n_users, k).
-        item_factors: float32 (n_items, k).
-        user_bias: float32 (n_users,).
-        item_bias: float32 (n_items,).
-        global_mean: in units of the rating scale.
-        neighbourhood: lists of neighbours, instead of factors.
+        data: What the model was fitted on.
+        algorithm: Its name.
+        settings: Its settings, as plain JSON values.
+        user_factors: Float32 (n_users, k).
+        item_factors: Float32 (n_items, k).
+        user_bias: Float32 (n_users,).
+        item_bias: Float32 (n_items,).
+        global_mean: In units of the rating scale.
+        neighbourhood: Lists of neighbours, instead of factors.
     """
     n_users, n_items = len(data.users), len(data.items)
     return ModelSnapshot(

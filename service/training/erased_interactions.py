@@ -18,14 +18,14 @@ def leave_out(data: Interactions, forgotten: Mapping[int, int]) -> Interactions:
     """Return the interactions without those of forgotten users.
 
     Args:
-        data: all of them.
-        forgotten: by user row: when that user was forgotten, in seconds since 1970.
+        data: All of them.
+        forgotten: By user row: when that user was forgotten, in seconds since 1970.
 
     Returns:
         The rest, with a note in its report; `data` itself where nobody in it is forgotten.
 
     Raises:
-        DataError: nothing is left.
+        DataError: Nothing is left.
     """
     if not forgotten:
         return data

@@ -32,7 +32,7 @@ class Incumbent:
     """The active model.
 
     Attributes:
-        snapshot: the model, with its manifest.
+        snapshot: The model, with its manifest.
     """
 
     snapshot: ModelSnapshot
@@ -56,8 +56,8 @@ class Incumbent:
         """Compare it with a new model on held-out ratings that it has not learnt from.
 
         Args:
-            hidden: what was held out from the new model.
-            predicted: float64 (n,), what that predicts.
+            hidden: What was held out from the new model.
+            predicted: Float64 (n,), what that predicts.
 
         Returns:
             The two errors; None if it predicts no ratings, or knows none of those ratings' users and items.
@@ -99,10 +99,10 @@ def on_scale(
     """Put a set on the declared scale, that of an earlier model, or its own; see `service.training.scale_detection`.
 
     Args:
-        config: the declared scale, and where models are published.
-        source: what the set was read from, as `datasets.read` takes it.
-        data: the set.
-        declared: a scale that counts more than the declared one.
+        config: The declared scale, and where models are published.
+        source: What the set was read from, as `datasets.read` takes it.
+        data: The set.
+        declared: A scale that counts more than the declared one.
     """
     scale = declared or config.models.declared_scale
     known = learnt_scale(config.models_dir) if scale is None else Settled(scale, "declared")

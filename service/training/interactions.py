@@ -29,8 +29,8 @@ class Catalogue:
     """What is known about items besides ratings; items may be missing from it, and it may know items nobody rated.
 
     Attributes:
-        titles: item id to title.
-        genres: item id to genres, without those that are empty.
+        titles: Item id to title.
+        genres: Item id to genres, without those that are empty.
     """
 
     titles: dict[str, str] = field(default_factory=dict)
@@ -42,14 +42,14 @@ class ReadReport:
     """What reading a source met.
 
     Attributes:
-        source: the path or the specification, as it was given.
-        files: names of the files that were read.
-        n_rows: rows met, good or bad; blank lines and a header are not rows.
-        n_bad_rows: rows that were left out.
-        bad_examples: the first of them, as "file:line: reason".
-        n_duplicates: good rows left out because a later one has the same user and item.
-        columns: which columns were taken for what, and which were ignored, one sentence each.
-        notes: what else the reader should know, one sentence each, such as a catalogue that cannot be read.
+        source: The path or the specification, as it was given.
+        files: Names of the files that were read.
+        n_rows: Rows met, good or bad; blank lines and a header are not rows.
+        n_bad_rows: Rows that were left out.
+        bad_examples: The first of them, as "file:line: reason".
+        n_duplicates: Good rows left out because a later one has the same user and item.
+        columns: Which columns were taken for what, and which were ignored, one sentence each.
+        notes: What else the reader should know, one sentence each, such as a catalogue that cannot be read.
     """
 
     source: str
@@ -67,19 +67,19 @@ class Interactions:
     """A set of ratings, or a part of one.
 
     Attributes:
-        users: user ids; n_users of them.
-        items: item ids; n_items of them.
-        user_rows: int32 (n,).
-        item_rows: int32 (n,).
-        ratings: float32 (n,), finite; 1.0 throughout where the source has no ratings.
-        timestamps: int64 (n,), unix seconds; None where the source has no times.
-        rating_min: the least rating of the whole set.
-        rating_max: the largest rating of the whole set.
-        rated: whether values are ratings that users gave, True or False for all of them, or bool (n,); elsewhere a
+        users: User ids; n_users of them.
+        items: Item ids; n_items of them.
+        user_rows: Int32 (n,).
+        item_rows: Int32 (n,).
+        ratings: Float32 (n,), finite; 1.0 throughout where the source has no ratings.
+        timestamps: Int64 (n,), unix seconds; None where the source has no times.
+        rating_min: The least rating of the whole set.
+        rating_max: The largest rating of the whole set.
+        rated: Whether values are ratings that users gave, True or False for all of them, or bool (n,); elsewhere a
             value is what a type of event counts, or the 1.0 of a source without ratings.
         fingerprint: "sha256:…" over the source, see `datasets.fingerprint`.
-        report: how reading went.
-        catalogue: titles and genres, where the source has them.
+        report: How reading went.
+        catalogue: Titles and genres, where the source has them.
     """
 
     users: Vocabulary
@@ -99,7 +99,7 @@ class Interactions:
         """Check that the arrays fit each other.
 
         Raises:
-            ValueError: they do not; a mistake in the code that built them.
+            ValueError: They do not; a mistake in the code that built them.
         """
         lengths = {self.user_rows.shape, self.item_rows.shape, self.ratings.shape}
         if self.timestamps is not None:
@@ -117,7 +117,7 @@ class Interactions:
         """Return the ratings at some positions, in that order; vocabularies, scale and report stay those of the whole.
 
         Args:
-            index: int64 (m,), positions.
+            index: Int64 (m,), positions.
         """
         return replace(
             self,

@@ -27,14 +27,14 @@ def require(name: str, config: Any, n_rows: int, n_users: int, n_items: int) -> 
     """Refuse a fit of factors for which there is not enough memory.
 
     Args:
-        name: the algorithm, for the sentence.
-        config: its settings; without `n_factors` among them nothing is estimated.
+        name: The algorithm, for the sentence.
+        config: Its settings; without `n_factors` among them nothing is estimated.
         n_rows: interactions.
-        n_users: users, each of which gets factors.
-        n_items: items, likewise.
+        n_users: Users, each of which gets factors.
+        n_items: Items, likewise.
 
     Raises:
-        RunError: what the factors and the rows take at least is more than this process may have.
+        RunError: What the factors and the rows take at least is more than this process may have.
     """
     n_factors = getattr(config, "n_factors", 0)
     needed_bytes = _FACTOR_BYTES * n_factors * (n_users + n_items) + _ROW_BYTES * n_rows
@@ -52,8 +52,8 @@ def available_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
     """Return how many bytes this process may still take.
 
     Args:
-        proc: where the kernel tells of the machine and of this process (proc(5)).
-        cgroups: where control groups are mounted (cgroups(7)).
+        proc: Where the kernel tells of the machine and of this process (proc(5)).
+        cgroups: Where control groups are mounted (cgroups(7)).
     """
     machine = re.search(r"^MemAvailable:\s+(\d+) kB$", _text(proc / "meminfo"), re.MULTILINE)
     left = [_NO_LIMIT if machine is None else int(machine[1]) * 1024]

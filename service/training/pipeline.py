@@ -60,26 +60,26 @@ def train(
     """Read, measure on a hold-out, fit on everything, publish and, unless the model is much worse, activate.
 
     Args:
-        config: where models are published, the declared rating scale, and the half-life of popularity.
-        data: what to read, see `datasets.read`.
-        algorithm: its name; None for what suits the data, see `suitability.default_algorithm`.
+        config: Where models are published, the declared rating scale, and the half-life of popularity.
+        data: What to read, see `datasets.read`.
+        algorithm: Its name; None for what suits the data, see `suitability.default_algorithm`.
         settings: `key=value` texts.
-        scale: the rating scale; None for the one that the settings declare, or what `scale.settle` finds.
-        seed: decides everything random; the same seed and data give the same model.
+        scale: The rating scale; None for the one that the settings declare, or what `scale.settle` finds.
+        seed: Decides everything random; the same seed and data give the same model.
         activate: True to serve the new version in any case, False never to; None to serve it unless it is much worse
             than the active one, see `replacing`.
-        progress: told of the stages "read", "measure" and "fit".
-        on_read: told of the data once it is read and on its scale, with what was noticed in its report.
+        progress: Told of the stages "read", "measure" and "fit".
+        on_read: Told of the data once it is read and on its scale, with what was noticed in its report.
 
     Returns:
         The published manifest; `measures.held_back` says why the version must not replace the active one, None if
         it may.
 
     Raises:
-        UsageError: there is no such algorithm or setting, or the pseudonyms' key file cannot be used.
-        DataError: the data is refused, or has no ratings and the algorithm predicts them.
-        ModelRefused: the list of forgotten users cannot be read.
-        RunError: the fit failed, or the model cannot be written, which is found out before the fit if possible.
+        UsageError: There is no such algorithm or setting, or the pseudonyms' key file cannot be used.
+        DataError: The data is refused, or has no ratings and the algorithm predicts them.
+        ModelRefused: The list of forgotten users cannot be read.
+        RunError: The fit failed, or the model cannot be written, which is found out before the fit if possible.
     """
     # `up` imports this module to ask `needs_training`, and has no use for what a training needs.
     from service.models import publication
@@ -144,7 +144,7 @@ def _check_settings(algorithm: str | None, settings: Sequence[str]) -> None:
     """Parse an algorithm and its settings; without a name they must be those of an algorithm that may be chosen.
 
     Raises:
-        UsageError: there is no such algorithm or setting.
+        UsageError: There is no such algorithm or setting.
     """
     from service.training.algorithms.registry import Candidate
     from service.training.suitability import FOR_LISTS, FOR_RATINGS
@@ -162,8 +162,8 @@ def _suitable(algorithm: str | None, settings: Sequence[str], data: Interactions
     """Return the algorithm to fit, and the data with a note of what speaks against it or for which it was chosen.
 
     Raises:
-        DataError: the algorithm predicts ratings, and there are none.
-        UsageError: a setting is not one of the chosen algorithm's.
+        DataError: The algorithm predicts ratings, and there are none.
+        UsageError: A setting is not one of the chosen algorithm's.
     """
     from service.training.algorithms.registry import Candidate
     from service.training.scale_detection import noted
@@ -186,12 +186,12 @@ def needs_training(config: Config, data: str | DataRequest | None) -> DataReques
     and cannot be served now.
 
     Args:
-        config: where models are published.
-        data: what the operator asks to serve; None for whatever there is.
+        config: Where models are published.
+        data: What the operator asks to serve; None for whatever there is.
 
     Raises:
         DataError: `data` is not there or cannot be read.
-        ModelRefused: nothing was asked for, and what is published cannot be served; says why, and what can be. Or the
+        ModelRefused: Nothing was asked for, and what is published cannot be served; says why, and what can be. Or the
             model store hangs.
     """
     wanted = None if data is None else datasets.fingerprint(data)

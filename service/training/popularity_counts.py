@@ -19,8 +19,8 @@ def decayed(data: Interactions, half_life_days: float) -> NDArray[np.float32]:
     old to count. Without times every interaction counts 1.
 
     Args:
-        data: the interactions.
-        half_life_days: days, above 0.
+        data: The interactions.
+        half_life_days: Days, above 0.
 
     Returns:
         float32 (n_items,), in the row order of `data.items`.

@@ -20,9 +20,9 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     """Predict the rating of each pair.
 
     Args:
-        snapshot: the model.
-        user_rows: int32 (n,).
-        item_rows: int32 (n,), in the same order.
+        snapshot: The model.
+        user_rows: Int32 (n,).
+        item_rows: Int32 (n,), in the same order.
 
     Returns:
         float64 (n,), between rating_min and rating_max.

@@ -32,8 +32,8 @@ class Reached:
     """What a model reached on a hold-out.
 
     Attributes:
-        value: its RMSE or NDCG@10.
-        simple: that of the simple model on the same hold-out; None where it is not known.
+        value: Its RMSE or NDCG@10.
+        simple: That of the simple model on the same hold-out; None where it is not known.
     """
 
     value: float
@@ -61,12 +61,12 @@ def much_worse(
     """Return why a new model must not take the active one's place; None if it may.
 
     Args:
-        kind: of the new model.
-        new: what it reached.
-        n: how many interactions were held out.
-        active: the active version.
-        recorded: what the active model reached on its own hold-out; None if it is of another kind or not known.
-        direct: both models on the same ratings; None if there are none.
+        kind: Of the new model.
+        new: What it reached.
+        n: How many interactions were held out.
+        active: The active version.
+        recorded: What the active model reached on its own hold-out; None if it is of another kind or not known.
+        direct: Both models on the same ratings; None if there are none.
     """
     if kind == "rating":
         return _of_errors(new, n, active, recorded, direct)

@@ -46,10 +46,10 @@ def settle(data: Interactions, known: Settled | None, *, is_archive: bool) -> tu
     """Put a set on its scale.
 
     Args:
-        data: the interactions.
-        known: a scale that was declared or that an earlier model had; None for neither. Of an earlier model it counts
+        data: The interactions.
+        known: A scale that was declared or that an earlier model had; None for neither. Of an earlier model it counts
             for an archive alone: a file may well be of another scale.
-        is_archive: whether the set was read from an archive.
+        is_archive: Whether the set was read from an archive.
 
     Returns:
         The set with `rating_min` and `rating_max` those of the scale, and notes on what was changed; and the scale.
@@ -78,7 +78,7 @@ def bulk_of(ratings: NDArray[np.floating[Any]]) -> RatingScale:
     "Exploratory data analysis", 1977). Of few ratings it is the least and the largest of all.
 
     Args:
-        ratings: float (n,), at least one.
+        ratings: Float (n,), at least one.
     """
     if ratings.size < _LEAST:
         return RatingScale(float(ratings.min()), float(ratings.max()))

@@ -41,14 +41,14 @@ def require_suitable(candidate: Candidate, data: Interactions) -> str | None:
     """Check that an algorithm can learn something from data.
 
     Args:
-        candidate: what a person named.
-        data: what it is to learn from.
+        candidate: What a person named.
+        data: What it is to learn from.
 
     Returns:
         What to warn of, as a sentence; None if all is well.
 
     Raises:
-        DataError: it predicts ratings, and there are none at all.
+        DataError: It predicts ratings, and there are none at all.
     """
     why = why_not_ratings(data) if candidate.kind == "rating" else None
     if why is None:

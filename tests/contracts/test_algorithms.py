@@ -28,13 +28,13 @@ class Case:
     """One algorithm under the contract.
 
     Attributes:
-        name: on the command line.
-        learning: settings that learn the checkerboard; of an algorithm that cannot, settings that are quick.
-        refused: settings to refuse, each because of the value.
-        diverging: settings that diverge, the first by name in the error; empty where no setting can.
-        personal: whether it can tell users apart by the pattern of their ratings, so that it learns the checkerboard.
-        seeded: whether anything in it is drawn at random.
-        unknown: what it predicts for a user without ratings: the item's level, or the mean of everything.
+        name: On the command line.
+        learning: Settings that learn the checkerboard; of an algorithm that cannot, settings that are quick.
+        refused: Settings to refuse, each because of the value.
+        diverging: Settings that diverge, the first by name in the error; empty where no setting can.
+        personal: Whether it can tell users apart by the pattern of their ratings, so that it learns the checkerboard.
+        seeded: Whether anything in it is drawn at random.
+        unknown: What it predicts for a user without ratings: the item's level, or the mean of everything.
     """
 
     name: str

@@ -13,8 +13,8 @@ class FileSystem:
     """See filesystem.c.
 
     Args:
-        folder: for the library and what controls it; made here.
-        below: what may hang.
+        folder: For the library and what controls it; made here.
+        below: What may hang.
     """
 
     def __init__(self, folder: Path, below: Path) -> None:

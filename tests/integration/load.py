@@ -12,11 +12,11 @@ class Load:
     """Keep-alive clients that look for the end of a connection before they use it again.
 
     Args:
-        port: where they ask.
-        clients: how many; each has one connection and one request at a time.
-        retries: how often a request is sent again, 10 to 50 ms later on a new connection, when its connection broke.
-        deadline_s: how long a request may take, all tries together.
-        tls: how to speak TLS; None for not at all.
+        port: Where they ask.
+        clients: How many; each has one connection and one request at a time.
+        retries: How often a request is sent again, 10 to 50 ms later on a new connection, when its connection broke.
+        deadline_s: How long a request may take, all tries together.
+        tls: How to speak TLS; None for not at all.
     """
 
     def __init__(

@@ -28,9 +28,9 @@ class Site:
     """The processes of one test, in a folder.
 
     Attributes:
-        environ: what they are started with; may be changed before that.
-        port: the replica's.
-        admin_port: the replica's.
+        environ: What they are started with; may be changed before that.
+        port: The replica's.
+        admin_port: The replica's.
     """
 
     def __init__(self, folder: Path, redis_url: str, free_port: Callable[[], int]) -> None:
@@ -112,11 +112,11 @@ class Visitors:
     """Ask for lists and report events at a steady rate while their context is open; nothing is tried twice.
 
     Attributes:
-        lists: ids of the lists that were answered.
-        failures: what went wrong with lists, in words.
-        accepted: ids of events that were answered 202.
-        refused: reports that were answered 503 and told when to come back.
-        wrong: reports that were answered anything else.
+        lists: Ids of the lists that were answered.
+        failures: What went wrong with lists, in words.
+        accepted: Ids of events that were answered 202.
+        refused: Reports that were answered 503 and told when to come back.
+        wrong: Reports that were answered anything else.
     """
 
     def __init__(self, port: int, mark: str = "visit") -> None:

@@ -11,8 +11,8 @@ def estimate_slowly(table: Float64, config: BaselineConfig) -> Levels:
     """Return the mean and biases that `baseline.estimate` should end with.
 
     Args:
-        table: float64 (n_users, n_items), the ratings; NaN where there is none.
-        config: the settings.
+        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
+        config: The settings.
     """
     is_rated = ~np.isnan(table)
     mean = float(table[is_rated].mean())

@@ -18,13 +18,13 @@ def draw_rows_slowly(
     """Draw every row of a side.
 
     Args:
-        stored: bool (n, m), which ratings there are.
-        ratings: float64 (n, m), centred.
-        other: float64 (m, k + 1), the other side's factors and, last, bias.
-        prior_mean: float64 (n, k + 1).
-        precision: float64 (k + 1, k + 1), of the prior.
-        noise_precision: of a rating.
-        noise: float64 (n, k + 1), standard normal.
+        stored: Bool (n, m), which ratings there are.
+        ratings: Float64 (n, m), centred.
+        other: Float64 (m, k + 1), the other side's factors and, last, bias.
+        prior_mean: Float64 (n, k + 1).
+        precision: Float64 (k + 1, k + 1), of the prior.
+        noise_precision: Of a rating.
+        noise: Float64 (n, k + 1), standard normal.
 
     Returns:
         float64 (n, k + 1).
@@ -44,8 +44,8 @@ def link_slowly(stored: NDArray[np.bool_], right: Float64, precision: float) -> 
     """Solve (F'F + l) beta = right, where F[u, i] = |N(u)|^-1/2 for what u has rated.
 
     Args:
-        stored: bool (n_users, n_items).
-        right: float64 (n_items, w).
+        stored: Bool (n_users, n_items).
+        right: Float64 (n_items, w).
         precision: l.
     """
     link = stored / np.sqrt(np.maximum(stored.sum(axis=1, keepdims=True), 1))

@@ -13,9 +13,9 @@ def fit_slowly(data: Interactions, config: SvdConfig, rng: np.random.Generator) 
     """Return the mean and the tables that `biased_mf.fit` should end with, for data where everybody has a rating.
 
     Args:
-        data: the ratings.
-        config: the settings.
-        rng: in the state that `biased_mf.fit` was given it.
+        data: The ratings.
+        config: The settings.
+        rng: In the state that `biased_mf.fit` was given it.
 
     Returns:
         The global mean, and tables of float64 arrays rounded to float32.

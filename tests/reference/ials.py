@@ -15,9 +15,9 @@ def fit_slowly(data: Interactions, config: IalsConfig, rng: np.random.Generator)
     """Return the factors of users and items, float64, that exact turns end with.
 
     Args:
-        data: the interactions.
-        config: the settings; `block_size` does not count.
-        rng: in the state that `ials.fit` was given it.
+        data: The interactions.
+        config: The settings; `block_size` does not count.
+        rng: In the state that `ials.fit` was given it.
     """
     weight = unobserved_weight(data, config)
     users, items = (first_table(side, config, rng).astype(np.float64) for side in sides(data, weight, config))
@@ -47,12 +47,12 @@ def sweep_slowly(
     """Return a row's factors after one Newton step for each block of them, float64 (k,).
 
     Args:
-        table: float64 (n, k), the factors of what the row interacted with.
-        scales: float64 (n,), square roots of confidences.
-        spectrum: float64 (k,), added to the diagonal.
+        table: Float64 (n, k), the factors of what the row interacted with.
+        scales: Float64 (n,), square roots of confidences.
+        spectrum: Float64 (k,), added to the diagonal.
         penalty: likewise.
-        start: float64 (k,), the row's factors before.
-        block_size: how many factors a step is for.
+        start: Float64 (k,), the row's factors before.
+        block_size: How many factors a step is for.
     """
     factors = start.copy()
     weighted = table * scales[:, np.newaxis] ** 2

@@ -13,8 +13,8 @@ def levels_slowly(name: str, table: Float64, config: KnnConfig) -> Levels:
 
     Args:
         name: knn_basic, knn_means or knn_baseline.
-        table: float64 (n_users, n_items), the ratings; NaN where there is none.
-        config: the settings.
+        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
+        config: The settings.
     """
     mean, n_users, n_items = float(np.nanmean(table)), *table.shape
     if name == "knn_baseline":
@@ -30,8 +30,8 @@ def similarities_slowly(table: Float64, config: KnnConfig) -> Float64:
     """Return the similarity of every two users, or of every two items: float64, zeros on the diagonal.
 
     Args:
-        table: float64 (n_users, n_items), the ratings; NaN where there is none.
-        config: the settings.
+        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
+        config: The settings.
     """
     compared = table
     if config.similarity == "pearson_baseline":
@@ -50,8 +50,8 @@ def shared_slowly(table: Float64, config: KnnConfig) -> Float64:
     """Return how many ratings every two users, or every two items, have in common: float64.
 
     Args:
-        table: float64 (n_users, n_items), the ratings; NaN where there is none.
-        config: the settings.
+        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
+        config: The settings.
     """
     has = (~np.isnan(table if config.user_based else table.T)).astype(np.float64)
     return np.asarray(has @ has.T)
@@ -62,8 +62,8 @@ def predict_slowly(name: str, table: Float64, config: KnnConfig) -> Float64:
 
     Args:
         name: knn_basic, knn_means or knn_baseline.
-        table: float64 (n_users, n_items), the ratings; NaN where there is none.
-        config: the settings.
+        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
+        config: The settings.
     """
     mean, b_user, b_item = levels_slowly(name, table, config)
     level = mean + b_user[:, np.newaxis] + b_item

@@ -9,7 +9,7 @@ def deviations_slowly(table: Float64) -> tuple[Float64, Float64]:
     """Return dev(i, j), NaN where i and j share no user, and how many they share: float64 (n_items, n_items) each.
 
     Args:
-        table: float64 (n_users, n_items), the ratings; NaN where there is none.
+        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
     """
     n_items = table.shape[1]
     deviations, shared = np.full((n_items, n_items), np.nan), np.zeros((n_items, n_items))
@@ -25,8 +25,8 @@ def predict_slowly(table: Float64, deviations: Float64) -> Float64:
     """Return the predicted rating of every pair, not clipped: float64 (n_users, n_items).
 
     Args:
-        table: float64 (n_users, n_items), the ratings; NaN where there is none.
-        deviations: float64 (n_items, n_items), dev(i, j); NaN where j says nothing of i.
+        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
+        deviations: Float64 (n_items, n_items), dev(i, j); NaN where j says nothing of i.
     """
     predicted = np.full(table.shape, np.nanmean(table))
     for u in np.flatnonzero(~np.isnan(table).all(axis=1)):

@@ -15,11 +15,11 @@ def loss(batch: Batch, seen: NDArray[np.bool_], users: Float64, items: Float64, 
     """Return the loss of a batch.
 
     Args:
-        batch: the interactions and the drawn items.
-        seen: bool (n_users, n_items), who is known to have interacted with what.
-        users: float64 (n_users, k).
-        items: float64 (n_items, k).
-        temperature: what cosines are divided by.
+        batch: The interactions and the drawn items.
+        seen: Bool (n_users, n_items), who is known to have interacted with what.
+        users: Float64 (n_users, k).
+        items: Float64 (n_items, k).
+        temperature: What cosines are divided by.
     """
     total = 0.0
     for user, item in zip(batch.users, batch.items, strict=True):
@@ -33,9 +33,9 @@ def fit_slowly(data: Interactions, config: SoftmaxConfig, rng: np.random.Generat
     """Return the factors of users and items, float64 and of any length, that `softmax.fit` should end with.
 
     Args:
-        data: the interactions.
-        config: the settings.
-        rng: in the state that `softmax.fit` was given it.
+        data: The interactions.
+        config: The settings.
+        rng: In the state that `softmax.fit` was given it.
     """
     tables = [first_factors(n, config, rng).astype(np.float64) for n in (len(data.users), len(data.items))]
     means, squares = ([np.zeros_like(table) for table in tables] for _ in range(2))

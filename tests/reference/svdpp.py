@@ -13,9 +13,9 @@ def fit_slowly(data: Interactions, config: SvdppConfig, rng: np.random.Generator
     """Return the mean and the tables that `svdpp.fit` should end with, for data where everybody has a rating.
 
     Args:
-        data: the ratings.
-        config: the settings.
-        rng: in the state that `svdpp.fit` was given it.
+        data: The ratings.
+        config: The settings.
+        rng: In the state that `svdpp.fit` was given it.
 
     Returns:
         The global mean, and tables of float64 arrays rounded to float32, with p_u + z_u as a user's factors.

@@ -8,8 +8,8 @@ def make_certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]
     """Make a self-signed certificate for localhost and 127.0.0.1.
 
     Args:
-        folder: where its two files go, replacing older ones.
-        name: its subject, to tell one from another.
+        folder: Where its two files go, replacing older ones.
+        name: Its subject, to tell one from another.
 
     Returns:
         The certificate and its key.

@@ -25,10 +25,10 @@ class Pair(NamedTuple):
     """One of ours and the model that it is held against.
 
     Attributes:
-        ours: the name of our algorithm.
-        library: one of `LIBRARIES`.
-        theirs: the model's name there.
-        ask: what both are asked for, which decides the measures too.
+        ours: The name of our algorithm.
+        library: One of `LIBRARIES`.
+        theirs: The model's name there.
+        ask: What both are asked for, which decides the measures too.
     """
 
     ours: str
@@ -96,7 +96,7 @@ def libraries(names: str) -> list[str]:
     """Read a comma-separated list of libraries; "none" is the empty one.
 
     Raises:
-        UsageError: there is no such library.
+        UsageError: There is no such library.
     """
     wanted = [] if names.strip() == "none" else [name.strip() for name in names.split(",")]
     for name in wanted:
@@ -109,7 +109,7 @@ def peer_settings(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Read settings of peers, such as "ALS.alpha=10", by the model's name; what is no JSON value is a text.
 
     Raises:
-        UsageError: a text is no such setting, or there is no such model.
+        UsageError: A text is no such setting, or there is no such model.
     """
     read: dict[str, dict[str, Any]] = {}
     for text in texts:

@@ -36,9 +36,9 @@ class Seconds:
 
     Attributes:
         fit_s: fitting.
-        fit_cpu_s: processor time of it, all threads.
-        answer_s: predicting all ratings, or ranking all lists.
-        answer_cpu_s: processor time of it.
+        fit_cpu_s: Processor time of it, all threads.
+        answer_s: Predicting all ratings, or ranking all lists.
+        answer_cpu_s: Processor time of it.
     """
 
     fit_s: float
@@ -62,10 +62,10 @@ class Peer:
     """One library, holding one fold.
 
     Attributes:
-        library: its name.
-        version: of the library.
-        import_s: what importing it took.
-        prepare_s: what turning the fold into its kind of data took.
+        library: Its name.
+        version: Of the library.
+        import_s: What importing it took.
+        prepare_s: What turning the fold into its kind of data took.
     """
 
     library: str
@@ -80,16 +80,16 @@ class Peer:
         """Have a model fitted and asked.
 
         Args:
-            model: its name in the library.
+            model: Its name in the library.
             what: "predict" or "rank", see `peer_program.Model`.
-            seed: decides what it draws.
-            settings: those that are not to be the library's defaults.
+            seed: Decides what it draws.
+            settings: Those that are not to be the library's defaults.
 
         Returns:
             What it answered, and what that took.
 
         Raises:
-            RunError: it failed; tells the last line it said.
+            RunError: It failed; tells the last line it said.
         """
         request = {"model": model, "ask": what, "seed": seed, "settings": dict(settings), "path": str(self._result)}
         try:
@@ -105,12 +105,12 @@ def started(python: Path, library: str, fold: Fold) -> Iterator[Peer]:
     """Start a peer's process and give it a fold; end it afterwards.
 
     Args:
-        python: the interpreter of the peers' environment.
+        python: The interpreter of the peers' environment.
         library: "surprise", "implicit" or "lenskit".
-        fold: what it is given.
+        fold: What it is given.
 
     Raises:
-        RunError: there is no such interpreter, or the library cannot be used there.
+        RunError: There is no such interpreter, or the library cannot be used there.
     """
     environment = {**os.environ, **dict.fromkeys(_POOLS, str(fold.threads))}
     # Ours would come before its own.

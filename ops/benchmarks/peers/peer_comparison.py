@@ -33,9 +33,9 @@ class Bound:
     """Something asked for.
 
     Attributes:
-        what: which figure.
-        value: what it is.
-        most: what it may be.
+        what: Which figure.
+        value: What it is.
+        most: What it may be.
     """
 
     what: str
@@ -57,9 +57,9 @@ def bounds(contest: Contest, data: Interactions, protocol: Protocol) -> Iterator
     """Yield what is asked of this contest.
 
     Args:
-        contest: what was measured.
-        data: what it was measured on.
-        protocol: how it was cut; only MovieLens 1M in five folds has bounds of time.
+        contest: What was measured.
+        data: What it was measured on.
+        protocol: How it was cut; only MovieLens 1M in five folds has bounds of time.
     """
     for pair, theirs in contest.theirs.items():
         if pair.library != "surprise":
@@ -78,9 +78,9 @@ def figures(contest: Contest, plan: Plan, data: Interactions) -> dict[str, Any]:
     """Return everything as plain JSON values.
 
     Args:
-        contest: what was measured.
+        contest: What was measured.
         plan: how.
-        data: what on.
+        data: What on.
     """
     n_users, n_items, n_ratings = shape(data)
     return {
@@ -137,8 +137,8 @@ def tables(contest: Contest, data: Interactions) -> Iterator[tuple[str, list[str
     """Yield a title, headings and rows for what was predicted and for what was ranked.
 
     Args:
-        contest: what was measured.
-        data: what on; beside MovieLens 100K stand published figures.
+        contest: What was measured.
+        data: What on; beside MovieLens 100K stand published figures.
     """
     is_published = shape(data) == MOVIELENS_100K
     for ask, title in _TABLES.items():

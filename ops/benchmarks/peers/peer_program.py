@@ -26,18 +26,18 @@ class Fold:
     """What a library is given.
 
     Attributes:
-        users: int64 (n,), rows of the training ratings, in random order as scikit-surprise's own folds have them.
-        items: int64 (n,).
-        ratings: float64 (n,).
-        test_users: int64 (m,), the pairs whose ratings are to be predicted.
-        test_items: int64 (m,).
-        listed_users: int64 (l,), whom to rank for; each has a training rating.
-        n_users: rows of users, whether they have ratings or not.
+        users: Int64 (n,), rows of the training ratings, in random order as scikit-surprise's own folds have them.
+        items: Int64 (n,).
+        ratings: Float64 (n,).
+        test_users: Int64 (m,), the pairs whose ratings are to be predicted.
+        test_items: Int64 (m,).
+        listed_users: Int64 (l,), whom to rank for; each has a training rating.
+        n_users: Rows of users, whether they have ratings or not.
         n_items: likewise.
-        rating_min: the least rating of the whole set.
-        rating_max: the largest one.
-        threads: how many the library may use.
-        length: items to a list.
+        rating_min: The least rating of the whole set.
+        rating_max: The largest one.
+        threads: How many the library may use.
+        length: Items to a list.
     """
 
     users: NDArray[np.int64]
@@ -98,7 +98,7 @@ def main(library_name: str, fold_path: str) -> None:
 
     Args:
         library_name: "surprise", "implicit" or "lenskit".
-        fold_path: what `Fold.save` wrote.
+        fold_path: What `Fold.save` wrote.
     """
     # Libraries print as they like; only this may speak on standard output.
     answers = os.fdopen(os.dup(1), "w")

@@ -37,14 +37,14 @@ class Plan:
     """What to run.
 
     Attributes:
-        candidates: ours, in the order of the result.
-        protocol: how the data was cut; its seed decides what the peers draw, too.
-        python: the interpreter of the peers' environment.
-        libraries: which peers; without any, ours run alone.
-        threads: how many threads, and cores, each side may use.
-        peer_folds: a peer has a turn on so many folds at most; None: on all.
-        slow_folds: likewise the peer that takes minutes a fold.
-        peer_settings: of peers, by the model's name there.
+        candidates: Ours, in the order of the result.
+        protocol: How the data was cut; its seed decides what the peers draw, too.
+        python: The interpreter of the peers' environment.
+        libraries: Which peers; without any, ours run alone.
+        threads: How many threads, and cores, each side may use.
+        peer_folds: A peer has a turn on so many folds at most; None: on all.
+        slow_folds: Likewise the peer that takes minutes a fold.
+        peer_settings: Of peers, by the model's name there.
     """
 
     candidates: Sequence[Candidate]
@@ -76,8 +76,8 @@ class Side:
     """One model, asked for one thing, over the folds that it had a turn on, which begin with the first.
 
     Attributes:
-        measures: by name, a value per fold.
-        seconds: one entry per fold.
+        measures: By name, a value per fold.
+        seconds: One entry per fold.
     """
 
     measures: dict[str, list[float]] = field(default_factory=dict)
@@ -95,10 +95,10 @@ class Contest:
     """Everything that was measured.
 
     Attributes:
-        ours: by our algorithm's name and what was asked.
-        theirs: by pair.
-        peers: by library, each process in turn; none of them runs any more.
-        n_listed: users ranked for, all folds together.
+        ours: By our algorithm's name and what was asked.
+        theirs: By pair.
+        peers: By library, each process in turn; none of them runs any more.
+        n_listed: Users ranked for, all folds together.
     """
 
     ours: dict[tuple[str, Ask], Side] = field(default_factory=dict)
@@ -111,14 +111,14 @@ def run(plan: Plan, cut: Cut, say: Callable[[str], None]) -> Contest:
     """Run everybody.
 
     Args:
-        plan: who, and how.
-        cut: the folds.
-        say: told a sentence after each turn.
+        plan: Who, and how.
+        cut: The folds.
+        say: Told a sentence after each turn.
 
     Raises:
-        UsageError: there are fewer cores than threads.
-        RunError: a peer failed, or predicted no number.
-        TrainingDiverged: one of ours did.
+        UsageError: There are fewer cores than threads.
+        RunError: A peer failed, or predicted no number.
+        TrainingDiverged: One of ours did.
     """
     contest = Contest()
     with _on_cores(plan.threads), threadpool_limits(limits=plan.threads):

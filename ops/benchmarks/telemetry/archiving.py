@@ -43,8 +43,8 @@ class Archiving:
     """Events per second of one core's time.
 
     Attributes:
-        archived_per_s: the consumer, into an archive.
-        counted_per_s: redis-py's XREADGROUP and XACK, one event an entry, which are counted and not kept.
+        archived_per_s: The consumer, into an archive.
+        counted_per_s: Redis-py's XREADGROUP and XACK, one event an entry, which are counted and not kept.
     """
 
     archived_per_s: float

@@ -19,7 +19,7 @@ def awake(core: int) -> Iterator[None]:
     """Keep a core busy with what gives way to everything.
 
     Args:
-        core: its number.
+        core: Its number.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", "while True: pass"],

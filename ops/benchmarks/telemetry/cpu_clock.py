@@ -25,9 +25,9 @@ async def paced(rate: float, duration_s: float, do: Callable[[int], object]) -> 
     """Call `do` with 0, 1, … at even times; a turn that comes late does all that is due.
 
     Args:
-        rate: calls per second.
-        duration_s: how long.
-        do: called without waiting for anything.
+        rate: Calls per second.
+        duration_s: How long.
+        do: Called without waiting for anything.
     """
     begin_s = time.perf_counter()
     for index, due_s in enumerate(constant(rate, duration_s)):
@@ -41,7 +41,7 @@ async def until(condition: Callable[[], bool], limit_s: float) -> None:
     """Wait for something that no event tells of.
 
     Raises:
-        TimeoutError: it did not come true in time.
+        TimeoutError: It did not come true in time.
     """
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110  # nobody tells us

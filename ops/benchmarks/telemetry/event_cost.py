@@ -30,10 +30,10 @@ class CostTask:
     """What to measure.
 
     Attributes:
-        redis_url: where batches go.
-        directory: on a real disk, for the log.
-        rates: events per second, each kept up for `seconds`.
-        events: how many the loops without a pace take.
+        redis_url: Where batches go.
+        directory: On a real disk, for the log.
+        rates: Events per second, each kept up for `seconds`.
+        events: How many the loops without a pace take.
     """
 
     redis_url: str
@@ -48,15 +48,15 @@ class Cost:
     """Microseconds of processor time per event, unless a name says otherwise.
 
     Attributes:
-        line_bytes: the length of an event's line.
-        encode_us: writing the line alone; it is part of every other figure.
-        pipeline_us: redis-py, one XADD for each event, 500 in a pipeline.
-        batches_us: redis-py, one XADD for 100 events.
+        line_bytes: The length of an event's line.
+        encode_us: Writing the line alone; it is part of every other figure.
+        pipeline_us: Redis-py, one XADD for each event, 500 in a pipeline.
+        batches_us: Redis-py, one XADD for 100 events.
         offer_us: `Producer.offer` alone: the request path.
-        total_us: by rate: from `offer` to Redis' reply.
-        peak_us: the same without a pace, never more than 2,000 events on their way.
-        peak_per_s: events per second then.
-        dropped: there should be none.
+        total_us: By rate: from `offer` to Redis' reply.
+        peak_us: The same without a pace, never more than 2,000 events on their way.
+        peak_per_s: Events per second then.
+        dropped: There should be none.
     """
 
     line_bytes: int

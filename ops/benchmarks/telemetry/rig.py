@@ -23,7 +23,7 @@ class Rig:
     """A producer with the settings that an installation begins with.
 
     Attributes:
-        producer: the producer.
+        producer: The producer.
     """
 
     def __init__(self, producer: Producer, archive: RedisStream) -> None:
@@ -36,8 +36,8 @@ class Rig:
         """Run a producer in a context.
 
         Args:
-            redis_url: where batches go.
-            spool: a directory that may be made.
+            redis_url: Where batches go.
+            spool: A directory that may be made.
         """
         producer = Producer.open(Path(spool), 0, ProducerSettings(), RedisStream(redis_url))
         archive = RedisStream(redis_url)

@@ -27,9 +27,9 @@ class Plan:
     """How long to measure.
 
     Attributes:
-        rounds: how often.
-        seconds: at each rate in each round.
-        events: that the loops without a pace take; the consumer gets three times as many.
+        rounds: How often.
+        seconds: At each rate in each round.
+        events: That the loops without a pace take; the consumer gets three times as many.
     """
 
     rounds: int
@@ -42,9 +42,9 @@ class Objectives:
     """What is to be held; None is not judged.
 
     Attributes:
-        offer_us: the most that `offer` may cost.
-        total_us: the most that an event may cost from `offer` to Redis' reply, at 3,000 a second.
-        archived_per_s: the least that a core may archive.
+        offer_us: The most that `offer` may cost.
+        total_us: The most that an event may cost from `offer` to Redis' reply, at 3,000 a second.
+        archived_per_s: The least that a core may archive.
     """
 
     offer_us: float | None = None
@@ -97,17 +97,17 @@ def measure(plan: Plan, redis_url: str, scratch: Path, core: int, say: Callable[
     """Measure every round.
 
     Args:
-        plan: how long.
-        redis_url: a Redis on another core.
-        scratch: a directory on a real disk.
-        core: where the measured processes run.
-        say: told how far it got.
+        plan: How long.
+        redis_url: A Redis on another core.
+        scratch: A directory on a real disk.
+        core: Where the measured processes run.
+        say: Told how far it got.
 
     Returns:
         The rounds.
 
     Raises:
-        RunError: a measured process failed.
+        RunError: A measured process failed.
     """
     rounds = Rounds()
     for index in range(plan.rounds):

@@ -19,9 +19,9 @@ async def pipeline(url: str, make_line: Callable[[int], bytes], events: int) -> 
     """Send events one XADD each, 500 in a pipeline.
 
     Args:
-        url: the Redis.
-        make_line: makes the line of an event, by its number.
-        events: how many.
+        url: The Redis.
+        make_line: Makes the line of an event, by its number.
+        events: How many.
     """
     async with Redis.from_url(url) as redis:
         for first in range(0, events, _PIPELINE_EVENTS):

@@ -18,11 +18,11 @@ class Clocks:
     """The clocks of one installation.
 
     Args:
-        folder: for the library and the files; it exists.
-        names: of the parts.
+        folder: For the library and the files; it exists.
+        names: Of the parts.
 
     Raises:
-        RunError: there is no C compiler, or it fails.
+        RunError: There is no C compiler, or it fails.
     """
 
     def __init__(self, folder: Path, names: list[str]) -> None:

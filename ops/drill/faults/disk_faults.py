@@ -78,7 +78,7 @@ def traced(injection: str) -> Do:
     """Return the fault that has strace(1) tamper with a target's calls.
 
     Args:
-        injection: what follows `-e inject=`.
+        injection: What follows `-e inject=`.
     """
 
     @contextlib.asynccontextmanager

@@ -56,10 +56,10 @@ class Strike:
     """One time that a fault is done.
 
     Attributes:
-        at_s: seconds since its round began.
-        targets: parts' names; `NAME/worker` is one process of a part.
-        hold_s: how long it stays; 0 for a blow.
-        draw: from 0 to 1, for a choice that only the moment offers.
+        at_s: Seconds since its round began.
+        targets: Parts' names; `NAME/worker` is one process of a part.
+        hold_s: How long it stays; 0 for a blow.
+        draw: From 0 to 1, for a choice that only the moment offers.
     """
 
     at_s: float
@@ -76,16 +76,16 @@ class Fault:
     """One line of the catalogue.
 
     Attributes:
-        name: what `--faults` calls it.
-        row: of RELIABILITY.md 2.1.
-        title: what is done, in words.
-        promise: what is promised meanwhile.
-        choices: the sets of targets that there are among some parts; a strike takes one of them.
-        do: does it and undoes it.
-        every_s: from one strike to the next.
-        hold_s: how long one stays; 0 for a blow.
-        setting: where it can be done.
-        needs: what it cannot be done without.
+        name: What `--faults` calls it.
+        row: Of RELIABILITY.md 2.1.
+        title: What is done, in words.
+        promise: What is promised meanwhile.
+        choices: The sets of targets that there are among some parts; a strike takes one of them.
+        do: Does it and undoes it.
+        every_s: From one strike to the next.
+        hold_s: How long one stays; 0 for a blow.
+        setting: Where it can be done.
+        needs: What it cannot be done without.
     """
 
     name: str

@@ -304,10 +304,10 @@ def select(words: str) -> list[Fault]:
     """Return the faults that `--faults` names, in the catalogue's order.
 
     Args:
-        words: names, rows such as R7, `all`, `main` or `quick`, with commas between.
+        words: Names, rows such as R7, `all`, `main` or `quick`, with commas between.
 
     Raises:
-        UsageError: a word is none of these.
+        UsageError: A word is none of these.
     """
     wanted: set[str] = set()
     for word in (part.strip() for part in words.split(",")):

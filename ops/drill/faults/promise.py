@@ -21,18 +21,18 @@ class Promise:
     Nothing acknowledged may ever be lost, doubled or altered, so that is no field.
 
     Attributes:
-        text: the row's promise, in words.
-        retries: how often the client may send a request again; with so many none may fail.
-        raw_share: the largest share of requests that a client without retries may lose.
-        refusals: whether feedback may be refused, with Retry-After.
-        p99_ms: of all answers.
-        list_max_ms: of lists.
-        p99_growth: of lists, as a share of the quiet round's.
-        ready_s: how soon a killed part is ready again.
-        caught_up_s: how soon after the fault's end no more events wait than three seconds bring.
-        drain_times: with a fault that stays, how many times faster than they arrive the events that waited go out; the
+        text: The row's promise, in words.
+        retries: How often the client may send a request again; with so many none may fail.
+        raw_share: The largest share of requests that a client without retries may lose.
+        refusals: Whether feedback may be refused, with Retry-After.
+        p99_ms: Of all answers.
+        list_max_ms: Of lists.
+        p99_growth: Of lists, as a share of the quiet round's.
+        ready_s: How soon a killed part is ready again.
+        caught_up_s: How soon after the fault's end no more events wait than three seconds bring.
+        drain_times: With a fault that stays, how many times faster than they arrive the events that waited go out; the
             time that this takes is added to caught_up_s.
-        taken_again_s: how soon after the fault's end feedback is no longer refused.
+        taken_again_s: How soon after the fault's end feedback is no longer refused.
     """
 
     text: str
@@ -53,22 +53,22 @@ class Figures:
     """What was measured in one round; a time that could not be taken is None.
 
     Attributes:
-        strikes: how often the fault was really done.
-        held_s: the longest time that it stayed.
-        requests: sent while the round lasted.
-        failures: of those, by cause, under the promise's number of retries.
-        raw_failed: requests whose first attempt was not enough.
-        refused: feedback that was refused as promised.
-        lost: acknowledged events and answered lists that the archive lacks.
-        doubled: those that it has twice.
-        altered: those whose content is not what was sent.
-        p50_ms: of all good answers, as p99_ms and max_ms.
-        list_p99_ms: of good lists only, as list_max_ms.
-        ready_s: the longest time from a kill until the part was ready again.
-        caught_up_s: from the fault's end until no more events waited than three seconds bring.
-        taken_again_s: from the fault's end to the last refusal; 0 if there was none after it.
-        load: the highest load average over one minute that was seen.
-        complaints: what the fault itself found wrong, one sentence each.
+        strikes: How often the fault was really done.
+        held_s: The longest time that it stayed.
+        requests: Sent while the round lasted.
+        failures: Of those, by cause, under the promise's number of retries.
+        raw_failed: Requests whose first attempt was not enough.
+        refused: Feedback that was refused as promised.
+        lost: Acknowledged events and answered lists that the archive lacks.
+        doubled: Those that it has twice.
+        altered: Those whose content is not what was sent.
+        p50_ms: Of all good answers, as p99_ms and max_ms.
+        list_p99_ms: Of good lists only, as list_max_ms.
+        ready_s: The longest time from a kill until the part was ready again.
+        caught_up_s: From the fault's end until no more events waited than three seconds bring.
+        taken_again_s: From the fault's end to the last refusal; 0 if there was none after it.
+        load: The highest load average over one minute that was seen.
+        complaints: What the fault itself found wrong, one sentence each.
     """
 
     strikes: int = 0
@@ -109,10 +109,10 @@ def judge(promise: Promise, figures: Figures, quiet_p99_ms: float | None, cores:
     """Compare what was measured with what was promised.
 
     Args:
-        promise: the limits.
-        figures: the round's.
-        quiet_p99_ms: the 99th percentile of lists in the round without a fault, None if it was not taken.
-        cores: of the machine; times are judged up to a load average of one more.
+        promise: The limits.
+        figures: The round's.
+        quiet_p99_ms: The 99th percentile of lists in the round without a fault, None if it was not taken.
+        cores: Of the machine; times are judged up to a load average of one more.
     """
     breaches = list(figures.complaints)
     notes: list[str] = []

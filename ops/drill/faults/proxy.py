@@ -41,8 +41,8 @@ class Proxy:
     """One listening port of 127.0.0.1 in front of a server.
 
     Args:
-        port: where it listens.
-        upstream: where it passes everything on to: a port of 127.0.0.1, or a socket.
+        port: Where it listens.
+        upstream: Where it passes everything on to: a port of 127.0.0.1, or a socket.
     """
 
     def __init__(self, port: int, upstream: int | Path) -> None:

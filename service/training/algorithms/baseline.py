@@ -62,9 +62,9 @@ class Levels(NamedTuple):
     """What ratings are made of before taste comes in.
 
     Attributes:
-        mean: of all ratings.
-        user_bias: float64 (n_users,), 0 for users without ratings.
-        item_bias: float64 (n_items,), 0 for items without ratings.
+        mean: Of all ratings.
+        user_bias: Float64 (n_users,), 0 for users without ratings.
+        item_bias: Float64 (n_items,), 0 for items without ratings.
     """
 
     mean: float
@@ -76,16 +76,16 @@ def fit(data: Interactions, config: BaselineConfig, _rng: np.random.Generator, p
     """Fit the baseline.
 
     Args:
-        data: at least one rating.
-        config: the settings.
-        _rng: not needed.
-        progress: told of the epochs.
+        data: At least one rating.
+        config: The settings.
+        _rng: Not needed.
+        progress: Told of the epochs.
 
     Returns:
         The model: a mean and biases, no factors. Everybody's list is the same.
 
     Raises:
-        TrainingDiverged: biases are no longer finite.
+        TrainingDiverged: Biases are no longer finite.
     """
     ratings = history(data)
     levels = estimate(ratings, config, progress)
@@ -108,13 +108,13 @@ def estimate(
     """Estimate mean and biases.
 
     Args:
-        ratings: float32 CSR (n_users, n_items), at least one.
+        ratings: Float32 CSR (n_users, n_items), at least one.
         config: how.
-        progress: told of the epochs.
-        prefix: what the names of these settings begin with where they are part of another model's.
+        progress: Told of the epochs.
+        prefix: What the names of these settings begin with where they are part of another model's.
 
     Raises:
-        TrainingDiverged: biases are no longer finite, or not as float32.
+        TrainingDiverged: Biases are no longer finite, or not as float32.
     """
     by_user = rows_of(ratings)
     by_item = rows_of(ratings.T.tocsr()) if config.method == "als" else by_user

@@ -68,9 +68,9 @@ class Side(NamedTuple):
     """Ratings as one side sees them.
 
     Attributes:
-        indptr: int64 (n_rows + 1,), where each row's ratings begin.
-        others: int32 (n,), rows of the other side, ascending within a row.
-        ratings: float32 (n,), less the mean, in standard deviations.
+        indptr: Int64 (n_rows + 1,), where each row's ratings begin.
+        others: Int32 (n,), rows of the other side, ascending within a row.
+        ratings: Float32 (n,), less the mean, in standard deviations.
     """
 
     indptr: Int64
@@ -89,10 +89,10 @@ def fit(data: Interactions, config: BayesianMfConfig, rng: np.random.Generator, 
     """Sample, and average.
 
     Args:
-        data: at least one rating.
-        config: the settings.
-        rng: draws everything.
-        progress: told of the samples.
+        data: At least one rating.
+        config: The settings.
+        rng: Draws everything.
+        progress: Told of the samples.
 
     Returns:
         The model; users and items without a rating in `data` have neither bias nor factors.
@@ -240,7 +240,7 @@ def drawn_hyper(table: NDArray[np.floating[Any]], rng: np.random.Generator) -> H
     """Draw how a table's rows are distributed, given the rows: Gaussian-Wishart, as Salakhutdinov and Mnih have it.
 
     Args:
-        table: float (n, w).
+        table: Float (n, w).
         rng: draws.
     """
     n, width = table.shape

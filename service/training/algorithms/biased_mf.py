@@ -54,16 +54,16 @@ def fit(data: Interactions, config: SvdConfig, rng: np.random.Generator, progres
     """Fit SVD, on all cores where the data is large enough to share out.
 
     Args:
-        data: at least one rating.
-        config: the settings.
-        rng: draws the order of the ratings and the first factors.
-        progress: told of the epochs.
+        data: At least one rating.
+        config: The settings.
+        rng: Draws the order of the ratings and the first factors.
+        progress: Told of the epochs.
 
     Returns:
         The model; users and items without a rating in `data` have neither bias nor factors.
 
     Raises:
-        TrainingDiverged: errors or factors are no longer finite.
+        TrainingDiverged: Errors or factors are no longer finite.
     """
     unit = unit_of(data.rating_min, data.rating_max)
     learnt = in_unit(data, unit)

@@ -65,17 +65,17 @@ def fit(data: Interactions, config: EaseConfig, _rng: np.random.Generator, progr
     """Solve for the weights, and keep the largest.
 
     Args:
-        data: at least one interaction; how it was rated does not matter.
-        config: the settings.
-        _rng: not needed, nothing is drawn.
-        progress: told of the four steps: counting, factorising, inverting, choosing.
+        data: At least one interaction; how it was rated does not matter.
+        config: The settings.
+        _rng: Not needed, nothing is drawn.
+        progress: Told of the four steps: counting, factorising, inverting, choosing.
 
     Returns:
         The model; an item that the data's rows do not name has no neighbours.
 
     Raises:
-        RunError: there is not enough memory.
-        TrainingDiverged: the matrix cannot be inverted in the precision that there is room for.
+        RunError: There is not enough memory.
+        TrainingDiverged: The matrix cannot be inverted in the precision that there is room for.
     """
     snapshot, _ = _solved(data, config, progress)
     return snapshot
@@ -87,11 +87,11 @@ def fit_measured(
     """Fit everything, and return what would be listed without some interactions of the user in question.
 
     Args:
-        data: as for `fit`, and so are the others.
-        hidden: int64 (m,), positions in `data`.
-        config: the settings.
-        _rng: not needed.
-        progress: told of the steps.
+        data: As for `fit`, and so are the others.
+        hidden: Int64 (m,), positions in `data`.
+        config: The settings.
+        _rng: Not needed.
+        progress: Told of the steps.
     """
     snapshot, inverse = _solved(data, config, progress)
     if snapshot.neighbourhood is None:
@@ -208,7 +208,7 @@ def _largest(inverse: NDArray[Any], n_kept: int) -> Neighbourhood:
 
     Args:
         inverse: (n_items, n_items), P.
-        n_kept: how many weights to keep at most.
+        n_kept: How many weights to keep at most.
     """
     n_items = len(inverse)
     scales = -1 / inverse.diagonal()

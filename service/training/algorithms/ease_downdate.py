@@ -33,10 +33,10 @@ class LeftOut:
     """Lists of users without some of their interactions.
 
     Args:
-        data: everything that was learnt.
-        hidden: int64 (m,), positions in `data`, what is to be left out.
+        data: Everything that was learnt.
+        hidden: Int64 (m,), positions in `data`, what is to be left out.
         inverse: (n_items, n_items), P.
-        least: the least |weight| that counts.
+        least: The least |weight| that counts.
     """
 
     def __init__(self, data: Interactions, hidden: Int64, inverse: NDArray[Any], least: float) -> None:
@@ -53,8 +53,8 @@ class LeftOut:
         """Rank the catalogue for some users, each without what is left out of theirs.
 
         Args:
-            user_rows: int64 (m,).
-            n: how many items to a list.
+            user_rows: Int64 (m,).
+            n: How many items to a list.
 
         Returns:
             int32 (m, n), item rows, best first; -1 in the places that a list is short of.

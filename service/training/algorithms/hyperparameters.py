@@ -33,13 +33,13 @@ def setting(
     """Declare one field of a Config.
 
     Args:
-        default: its value where nobody says otherwise.
-        doc: what it does, in one sentence.
-        unit: what it counts in.
-        least: the smallest value it may have.
-        most: the largest one.
-        choices: of a text, the values it may have.
-        search: of a number, what a search tries unless it is told otherwise; None if it is not worth searching.
+        default: Its value where nobody says otherwise.
+        doc: What it does, in one sentence.
+        unit: What it counts in.
+        least: The smallest value it may have.
+        most: The largest one.
+        choices: Of a text, the values it may have.
+        search: Of a number, what a search tries unless it is told otherwise; None if it is not worth searching.
     """
     metadata = {"doc": doc, "unit": unit, "least": least, "most": most, "choices": choices, "search": search}
     return dataclasses.field(default=default, metadata=metadata)
@@ -53,7 +53,7 @@ class Settings:
         """Hold every field to its type and bounds.
 
         Raises:
-            UsageError: a field is out of them.
+            UsageError: A field is out of them.
         """
         _check(self)
 
@@ -80,11 +80,11 @@ def parse(cls: type[T], assignments: Iterable[str]) -> T:
     """Build a Config from `key=value` texts; of a key given twice the last counts.
 
     Args:
-        cls: the Config.
-        assignments: such as "n_factors=50".
+        cls: The Config.
+        assignments: Such as "n_factors=50".
 
     Raises:
-        UsageError: a text is no assignment, its key is no field of the Config, or its value is of another type or out
+        UsageError: A text is no assignment, its key is no field of the Config, or its value is of another type or out
             of range.
     """
     hints = typing.get_type_hints(cls)

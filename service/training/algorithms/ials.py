@@ -89,8 +89,8 @@ class Side(NamedTuple):
     """Who interacted with what, seen from users or from items.
 
     Attributes:
-        pairs: the interactions of each row with rows of the other side; their values are square roots of confidences.
-        penalties: float64 (n_rows,), what regularisation adds to the diagonal of a row.
+        pairs: The interactions of each row with rows of the other side; their values are square roots of confidences.
+        penalties: Float64 (n_rows,), what regularisation adds to the diagonal of a row.
     """
 
     pairs: Rows
@@ -101,16 +101,16 @@ def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progre
     """Fit implicit ALS. It cannot diverge: no turn makes the loss larger.
 
     Args:
-        data: at least one interaction; ratings count only where `confidence` says so.
-        config: the settings.
-        rng: draws the first factors.
-        progress: told of the epochs.
+        data: At least one interaction; ratings count only where `confidence` says so.
+        config: The settings.
+        rng: Draws the first factors.
+        progress: Told of the epochs.
 
     Returns:
         The model; users and items without an interaction in `data` have no factors, and nobody has a bias.
 
     Raises:
-        DataError: a rating that is to be a confidence is negative.
+        DataError: A rating that is to be a confidence is negative.
     """
     weight = unobserved_weight(data, config)
     by_user, by_item = sides(data, weight, config)
@@ -147,12 +147,12 @@ def sides(data: Interactions, weight: float, config: IalsConfig) -> tuple[Side, 
     """Arrange interactions by user and by item.
 
     Args:
-        data: the interactions.
-        weight: what every pair weighs.
-        config: the settings.
+        data: The interactions.
+        weight: What every pair weighs.
+        config: The settings.
 
     Raises:
-        DataError: a rating that is to be a confidence is negative.
+        DataError: A rating that is to be a confidence is negative.
     """
     by_user = history(data)
     by_user.data = _scales(by_user.data, config)
@@ -178,11 +178,11 @@ def turn(side: Side, fixed: Float32, solved: Float32, weight: float, config: Ial
     """Solve all rows of one table given the other.
 
     Args:
-        side: the interactions, seen from the table that is solved.
-        fixed: float32 (n_others, k), rotated in place.
-        solved: float32 (n_rows, k), rotated and solved in place.
-        weight: what every pair weighs.
-        config: the settings.
+        side: The interactions, seen from the table that is solved.
+        fixed: Float32 (n_others, k), rotated in place.
+        solved: Float32 (n_rows, k), rotated and solved in place.
+        weight: What every pair weighs.
+        config: The settings.
     """
     eigenvalues, eigenvectors = scipy.linalg.eigh(_gramian(fixed))
     rotation = eigenvectors.astype(np.float32)

@@ -91,10 +91,10 @@ def fit(data: Interactions, config: ItemKnnConfig, _rng: np.random.Generator, pr
     """Find every item's most similar ones.
 
     Args:
-        data: at least one interaction; how it was rated does not matter.
-        config: the settings.
-        _rng: not needed, nothing is drawn.
-        progress: told of the items.
+        data: At least one interaction; how it was rated does not matter.
+        config: The settings.
+        _rng: Not needed, nothing is drawn.
+        progress: Told of the items.
 
     Returns:
         The model; an item that the data's rows do not name has no neighbours.
@@ -138,7 +138,7 @@ def importance(by_user: csr_array, weighting: str) -> tuple[Float64, Float64, Fl
 
     Args:
         by_user: CSR (n_users, n_items), who has seen what.
-        weighting: one of `WEIGHTINGS`.
+        weighting: One of `WEIGHTINGS`.
     """
     n_users, n_items = by_user.shape
     seen = np.maximum(np.diff(by_user.indptr), 1)

@@ -92,8 +92,8 @@ def algorithm(name: str, levels_of: LevelsOf) -> Algorithm:
     """Return k nearest neighbours above some level.
 
     Args:
-        name: on the command line.
-        levels_of: estimates the level.
+        name: On the command line.
+        levels_of: Estimates the level.
     """
 
     def fit(data: Interactions, config: KnnConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
@@ -125,9 +125,9 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     """Predict the rating of each pair, exactly, from the history of a model of this family.
 
     Args:
-        snapshot: the model, fitted or loaded.
-        user_rows: int32 (n,).
-        item_rows: int32 (n,), in the same order.
+        snapshot: The model, fitted or loaded.
+        user_rows: Int32 (n,).
+        item_rows: Int32 (n,), in the same order.
 
     Returns:
         float64 (n,), between rating_min and rating_max.
@@ -153,11 +153,11 @@ def estimated_baseline(ratings: csr_array, config: KnnConfig) -> Levels:
     """Return mean and biases of both users and items, by the baseline's own settings.
 
     Args:
-        ratings: float32 CSR (n_users, n_items), at least one.
-        config: with the settings that begin with bsl_.
+        ratings: Float32 CSR (n_users, n_items), at least one.
+        config: With the settings that begin with bsl_.
 
     Raises:
-        TrainingDiverged: biases are no longer finite.
+        TrainingDiverged: Biases are no longer finite.
     """
     prefix: Final = "bsl_"
     values = {name.removeprefix(prefix): value for name, value in vars(config).items() if name.startswith(prefix)}

@@ -77,7 +77,7 @@ class NmfConfig(Settings):
         """Check the settings.
 
         Raises:
-            UsageError: one is out of its bounds, or factors would start from nothing.
+            UsageError: One is out of its bounds, or factors would start from nothing.
         """
         super().__post_init__()
         if self.init_high <= self.init_low:
@@ -88,16 +88,16 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
     """Fit NMF, on all cores.
 
     Args:
-        data: at least one rating; a scale that begins below zero is moved to begin there while it is learnt.
-        config: the settings.
-        rng: draws the order in which biases are changed, and the first factors.
-        progress: told of the epochs.
+        data: At least one rating; a scale that begins below zero is moved to begin there while it is learnt.
+        config: The settings.
+        rng: Draws the order in which biases are changed, and the first factors.
+        progress: Told of the epochs.
 
     Returns:
         The model; users and items without a rating in `data` have neither bias nor factors.
 
     Raises:
-        TrainingDiverged: predictions or factors are no longer finite.
+        TrainingDiverged: Predictions or factors are no longer finite.
     """
     unit = unit_of(min(data.rating_min, float(data.ratings.min())), data.rating_max, from_zero=True)
     learnt = in_unit(data, unit)
@@ -132,10 +132,10 @@ class _Side(NamedTuple):
     """Ratings as the rows of one side see them.
 
     Attributes:
-        starts: int64 (n_rows + 1,), where each row's ratings begin in what follows.
-        positions: int32 or int64 (n,), where each rating's estimate is.
-        partners: int32 (n,), rows of the other side.
-        ratings: float32 (n,).
+        starts: Int64 (n_rows + 1,), where each row's ratings begin in what follows.
+        positions: Int32 or int64 (n,), where each rating's estimate is.
+        partners: Int32 (n,), rows of the other side.
+        ratings: Float32 (n,).
     """
 
     starts: Int64

@@ -38,10 +38,10 @@ def fit(data: Interactions, config: PopularityConfig, _rng: np.random.Generator,
     """Count.
 
     Args:
-        data: at least one interaction.
-        config: the settings.
-        _rng: not needed.
-        progress: told of the one step.
+        data: At least one interaction.
+        config: The settings.
+        _rng: Not needed.
+        progress: Told of the one step.
 
     Returns:
         The model: an item's bias is the logarithm of 1 + its decayed count, which keeps the order and differences

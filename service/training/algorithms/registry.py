@@ -33,7 +33,7 @@ class Algorithm:
     """A Config and a fit.
 
     Attributes:
-        config: a frozen dataclass whose fields come from `settings.setting`.
+        config: A frozen dataclass whose fields come from `settings.setting`.
         fit: (data, config, rng, progress) -> snapshot; the same data, config and generator give the same bytes, on any
             number of threads. Users and items that the data's rows do not name have no bias, no factors and no
             neighbours in it.
@@ -85,7 +85,7 @@ def get(name: str) -> Algorithm:
     """Return an algorithm.
 
     Raises:
-        UsageError: there is none of that name, or what it needs is not installed.
+        UsageError: There is none of that name, or what it needs is not installed.
     """
     if name not in _MODULES:
         known = (*_MODULES, *PRESETS)
@@ -105,13 +105,13 @@ class Candidate:
     """An algorithm with its settings, ready to be fitted.
 
     Attributes:
-        name: as it was asked for: an algorithm's, or a preset's.
-        config: the settings.
-        fit: as `Algorithm` has it.
+        name: As it was asked for: an algorithm's, or a preset's.
+        config: The settings.
+        fit: As `Algorithm` has it.
         kind: likewise.
         predict: likewise.
-        label: what to call it beside others; empty for its name, and what tells it from others of that name.
-        fit_measured: as `Algorithm` has it.
+        label: What to call it beside others; empty for its name, and what tells it from others of that name.
+        fit_measured: As `Algorithm` has it.
     """
 
     name: str
@@ -127,11 +127,11 @@ class Candidate:
         """Build a candidate from what a person wrote.
 
         Args:
-            name: the algorithm, or a preset.
+            name: The algorithm, or a preset.
             assignments: `key=value` texts; they count more than a preset's.
 
         Raises:
-            UsageError: there is no such algorithm or setting, or a value is out of range.
+            UsageError: There is no such algorithm or setting, or a value is out of range.
         """
         algorithm_name, preset = PRESETS.get(name, (name, ()))
         algorithm = get(algorithm_name)
@@ -143,7 +143,7 @@ def parse_list(names_text: Iterable[str]) -> Iterator[Candidate]:
     """Yield a candidate with default settings for each of several names.
 
     Raises:
-        UsageError: there is no such algorithm.
+        UsageError: There is no such algorithm.
     """
     for name in names_text:
         yield Candidate.parse(name.strip())

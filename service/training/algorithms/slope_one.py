@@ -52,10 +52,10 @@ def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, p
     """Fit Slope One.
 
     Args:
-        data: at least one rating.
-        config: the settings.
-        _rng: not needed.
-        progress: told of the items.
+        data: At least one rating.
+        config: The settings.
+        _rng: Not needed.
+        progress: Told of the items.
 
     Returns:
         The model: levels of users and items, and the rests of deviations between items.
@@ -90,9 +90,9 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     """Predict the rating of each pair, exactly, from the history of a model.
 
     Args:
-        snapshot: the model, fitted or loaded.
-        user_rows: int32 (n,).
-        item_rows: int32 (n,), in the same order.
+        snapshot: The model, fitted or loaded.
+        user_rows: Int32 (n,).
+        item_rows: Int32 (n,), in the same order.
 
     Returns:
         float64 (n,), between rating_min and rating_max.
@@ -121,11 +121,11 @@ def _compare(
     """Compare one item with all that share a user with it.
 
     Args:
-        by_item: the ratings, (n_items, n_users).
-        by_user: the same, (n_users, n_items).
-        i: the item.
-        sums: float64 (n_items, 2), zeros before; how many users are shared, and the sum of differences, after.
-        touched: int32 (n_items + 1,), for the items that share a user, i itself among them.
+        by_item: The ratings, (n_items, n_users).
+        by_user: The same, (n_users, n_items).
+        i: The item.
+        sums: Float64 (n_items, 2), zeros before; how many users are shared, and the sum of differences, after.
+        touched: Int32 (n_items + 1,), for the items that share a user, i itself among them.
 
     Returns:
         How many were touched.

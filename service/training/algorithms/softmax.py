@@ -86,10 +86,10 @@ class Table:
         """Take one step of Adam.
 
         Args:
-            rows: int32 (m,); a row that is there more than once has the sum of its gradients.
-            gradients: float32 (m, k), by the direction of a row's factors; used up.
-            rate: the learning rate.
-            n_steps: how many steps there have been, this one included.
+            rows: Int32 (m,); a row that is there more than once has the sum of its gradients.
+            gradients: Float32 (m, k), by the direction of a row's factors; used up.
+            rate: The learning rate.
+            n_steps: How many steps there have been, this one included.
         """
         rate *= (1 - BETA_2**n_steps) ** 0.5 / (1 - BETA_1**n_steps)
         _step(rows, gradients, self.factors, self._means, self._squares, self._places, np.float32(rate))
@@ -99,9 +99,9 @@ class Batch(NamedTuple):
     """One step's interactions, and the items that were drawn for it.
 
     Attributes:
-        users: int32 (b,), user rows.
-        items: int32 (b,), item rows.
-        drawn: int32 (m,), item rows, each once.
+        users: Int32 (b,), user rows.
+        items: Int32 (b,), item rows.
+        drawn: Int32 (m,), item rows, each once.
     """
 
     users: Int32
@@ -121,10 +121,10 @@ def fit(data: Interactions, config: SoftmaxConfig, rng: np.random.Generator, pro
     """Fit the softmax factorisation. It cannot diverge: Adam's steps are bounded by its rate.
 
     Args:
-        data: at least one interaction; ratings do not count.
-        config: the settings.
-        rng: draws the first factors, the order of interactions, and the items of each batch.
-        progress: told of the epochs.
+        data: At least one interaction; ratings do not count.
+        config: The settings.
+        rng: Draws the first factors, the order of interactions, and the items of each batch.
+        progress: Told of the epochs.
 
     Returns:
         The model; users and items without an interaction in `data` have no factors, and nobody has a bias.
@@ -194,11 +194,11 @@ def gradients_of(
     """Differentiate the loss of a batch by the directions of its users, its items and the drawn ones.
 
     Args:
-        batch: the interactions and the drawn items.
-        user_factors: float32 (n_users, k), of any length.
-        item_factors: float32 (n_items, k), likewise.
-        seen: the items of each user, from which none of them has to stand out.
-        temperature: what cosines are divided by.
+        batch: The interactions and the drawn items.
+        user_factors: Float32 (n_users, k), of any length.
+        item_factors: Float32 (n_items, k), likewise.
+        seen: The items of each user, from which none of them has to stand out.
+        temperature: What cosines are divided by.
     """
     n, k = batch.users.size, user_factors.shape[1]
     for_users, for_items = np.empty((n, k), np.float32), np.empty((n, k), np.float32)

@@ -27,11 +27,11 @@ class Reading:
     """How the fields of a source are understood.
 
     Attributes:
-        columns: by role ("user", "item", "rating", "timestamp"): the column to take, by its name or by its number from
+        columns: By role ("user", "item", "rating", "timestamp"): the column to take, by its name or by its number from
             1; empty for none. Roles that are not named here are found by the usual names.
-        dates: the order of day and month in dates such as 01/02/2021; "iso" reads no such dates.
-        encoding: the encoding of text files; None for UTF-8, or UTF-16 where a byte order mark says so.
-        decimal: what separates the decimals of ratings; "auto" decides by the first lines.
+        dates: The order of day and month in dates such as 01/02/2021; "iso" reads no such dates.
+        encoding: The encoding of text files; None for UTF-8, or UTF-16 where a byte order mark says so.
+        decimal: What separates the decimals of ratings; "auto" decides by the first lines.
     """
 
     columns: tuple[tuple[str, str], ...] = ()
@@ -54,8 +54,8 @@ class DataRequest:
     """The sources of a set, in order, and how to read them.
 
     Attributes:
-        sources: at least one path or specification, see `datasets.read`.
-        reading: how their fields are understood.
+        sources: At least one path or specification, see `datasets.read`.
+        reading: How their fields are understood.
     """
 
     sources: tuple[str, ...]
@@ -105,14 +105,14 @@ def parse(
     """Build a request from the options of a command line.
 
     Args:
-        sources: the values of `--data`, in order.
+        sources: The values of `--data`, in order.
         columns: `role=name,…`, see `Reading.columns`.
-        dates: one of "iso", "day-first" and "month-first".
-        encoding: the name of an encoding that Python knows.
-        decimal: one of "auto", "point" and "comma".
+        dates: One of "iso", "day-first" and "month-first".
+        encoding: The name of an encoding that Python knows.
+        decimal: One of "auto", "point" and "comma".
 
     Raises:
-        UsageError: an option has another value than these.
+        UsageError: An option has another value than these.
     """
     if not sources:
         raise UsageError("no data is named: give --data")

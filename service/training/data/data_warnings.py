@@ -32,7 +32,7 @@ def suspicions(rows: Rows) -> list[str]:
     """Say what looks wrong about rows that could be read.
 
     Args:
-        rows: the good rows of all files.
+        rows: The good rows of all files.
 
     Returns:
         One sentence each.
@@ -73,7 +73,7 @@ def doubtful_ids(rows: Rows) -> list[str]:
     """Say what looks wrong about the ids of rows that could be read.
 
     Args:
-        rows: the good rows.
+        rows: The good rows.
 
     Returns:
         One sentence each.

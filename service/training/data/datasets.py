@@ -34,17 +34,17 @@ def read(data: str | DataRequest, progress: Progress = no_progress) -> Interacti
     """Read a set of interactions.
 
     Args:
-        data: a request, or one path or specification: a MovieLens directory in one of its three formats, one file of
+        data: A request, or one path or specification: a MovieLens directory in one of its three formats, one file of
             them, a CSV, TSV, JSONL or Parquet file with `user,item[,rating][,timestamp]` columns, packed or not, a
             directory or a zip archive of them, "-" for standard input, `archive:PATH`, or
             `demo[:USERSxITEMSxRATINGS]`.
-        progress: told of the bytes read.
+        progress: Told of the bytes read.
 
     Returns:
         The usable rows, one of each pair of user and item.
 
     Raises:
-        DataError: there is nothing there, it is not such a source, no row is usable, or more than half of them are bad.
+        DataError: There is nothing there, it is not such a source, no row is usable, or more than half of them are bad.
     """
     request = as_request(data)
     first, *others = request.sources
@@ -65,10 +65,10 @@ def fingerprint(data: str | DataRequest) -> str:
     it is over all of these and the options.
 
     Args:
-        data: as for `read`.
+        data: As for `read`.
 
     Raises:
-        DataError: there is nothing there, or it cannot be read.
+        DataError: There is nothing there, or it cannot be read.
     """
     request = as_request(data)
     return _combined([_fingerprint(source) for source in request.sources], request.reading)
@@ -296,10 +296,10 @@ def latest_of_pairs(
     """Return the positions, ascending, of the latest of each (user, item) pair; of equal times the last position.
 
     Args:
-        users: int32 (n,).
-        items: int32 (n,), below n_items.
-        n_items: how many items there are.
-        timestamps: int64 (n,), or None where only the order counts.
+        users: Int32 (n,).
+        items: Int32 (n,), below n_items.
+        n_items: How many items there are.
+        timestamps: Int64 (n,), or None where only the order counts.
     """
     pairs = users.astype(np.int64) * n_items + items
     in_order = np.sort(pairs)

@@ -59,7 +59,7 @@ def parse_spec(spec: str) -> DemoSize | None:
     """Return the size that a specification asks for; None if it is a path.
 
     Raises:
-        DataError: it starts as a specification and is none, or asks for what cannot be.
+        DataError: It starts as a specification and is none, or asks for what cannot be.
     """
     match = _SPEC.fullmatch(spec)
     if match is None:
@@ -88,8 +88,8 @@ def generate(size: DemoSize, progress: Progress) -> Interactions:
     """Make the set: rows by user, then by time.
 
     Args:
-        size: how much of everything.
-        progress: told of the ratings drawn.
+        size: How much of everything.
+        progress: Told of the ratings drawn.
     """
     rng = np.random.default_rng(_SEED)
     user_genre = rng.integers(len(_GENRES), size=size.n_users)

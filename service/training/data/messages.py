@@ -21,10 +21,10 @@ def columns_taken(name: str, columns: Columns, names: Sequence[str] | None, n_co
     """Say which columns were taken for what, and which were left aside.
 
     Args:
-        name: the file, as it may be printed.
-        columns: the positions that were taken.
-        names: the names of all columns; None where the file has none.
-        n_columns: how many columns there are.
+        name: The file, as it may be printed.
+        columns: The positions that were taken.
+        names: The names of all columns; None where the file has none.
+        n_columns: How many columns there are.
 
     Returns:
         One sentence each.
@@ -59,7 +59,7 @@ def remedy(examples: Sequence[str]) -> str:
     """Say how to read a file most of whose rows are bad, where the first of them are bad for one reason.
 
     Args:
-        examples: the first bad rows, "file:number: reason".
+        examples: The first bad rows, "file:number: reason".
 
     Returns:
         A clause; nothing if there is nothing to advise.

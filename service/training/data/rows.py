@@ -44,18 +44,18 @@ class Rows:
     """The good rows of a source, and what was left out.
 
     Attributes:
-        user_codes: int32 (n,), positions in `user_ids`.
-        item_codes: int32 (n,), positions in `item_ids`.
-        ratings: float32 (n,).
-        timestamps: int64 (n,), unix seconds; None if the source has no times.
-        user_ids: ids in order of first appearance; those that only bad rows name are among them.
+        user_codes: Int32 (n,), positions in `user_ids`.
+        item_codes: Int32 (n,), positions in `item_ids`.
+        ratings: Float32 (n,).
+        timestamps: Int64 (n,), unix seconds; None if the source has no times.
+        user_ids: Ids in order of first appearance; those that only bad rows name are among them.
         item_ids: likewise.
-        n_rows: rows met, good or bad.
-        n_bad_rows: bad ones.
-        bad_examples: the first of them, "file:number: reason".
-        ranks: int8 or int32 (n,), of a doubled pair a row of a higher rank outlives any of a lower one;
+        n_rows: Rows met, good or bad.
+        n_bad_rows: Bad ones.
+        bad_examples: The first of them, "file:number: reason".
+        ranks: Int8 or int32 (n,), of a doubled pair a row of a higher rank outlives any of a lower one;
             None if all are equal.
-        has_ratings: whether the source has ratings; without them every rating is 1.
+        has_ratings: Whether the source has ratings; without them every rating is 1.
     """
 
     user_codes: Int32
@@ -75,11 +75,11 @@ class Batch(NamedTuple):
     """What a reader found in some rows; a place that holds no value says so.
 
     Attributes:
-        users: int32 (n,), codes; -1 for none.
-        items: int32 (n,), likewise.
-        ratings: float32 (n,), NaN for none; None where the source has no ratings.
-        timestamps: int64 (n,), unix seconds, `NO_TIME` for none; None where the source has no times.
-        ranks: int8 (n,); None where there are none.
+        users: Int32 (n,), codes; -1 for none.
+        items: Int32 (n,), likewise.
+        ratings: Float32 (n,), NaN for none; None where the source has no ratings.
+        timestamps: Int64 (n,), unix seconds, `NO_TIME` for none; None where the source has no times.
+        ranks: Int8 (n,); None where there are none.
     """
 
     users: Int32
@@ -114,8 +114,8 @@ class Gathering:
     """Takes up rows, file by file and in order.
 
     Attributes:
-        users: the code of each user id so far.
-        items: the code of each item id so far.
+        users: The code of each user id so far.
+        items: The code of each item id so far.
     """
 
     users: dict[str, int] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class Gathering:
         """Keep which columns of a file were taken; of files that are read alike the first speaks for all.
 
         Args:
-            sentences: each "file: what there is to say".
+            sentences: Each "file: what there is to say".
         """
         known = {sentence.partition(": ")[2] for sentence in self._columns}
         for sentence in sentences:
@@ -147,12 +147,12 @@ class Gathering:
         """Begin a file.
 
         Args:
-            name: the file, for messages.
-            has_ratings: whether its rows have ratings.
-            has_times: whether they have times.
+            name: The file, for messages.
+            has_ratings: Whether its rows have ratings.
+            has_times: Whether they have times.
 
         Raises:
-            DataError: an earlier file had what this one lacks, or the other way round.
+            DataError: An earlier file had what this one lacks, or the other way round.
         """
         if self._first is None:
             self._first = (name, has_ratings, has_times)
@@ -167,8 +167,8 @@ class Gathering:
         """Take up the good rows.
 
         Args:
-            batch: the rows.
-            good: bool (n,), which of them.
+            batch: The rows.
+            good: Bool (n,), which of them.
         """
         self._parts.append(batch if good.all() else batch.only(good))
         self._n_rows += int(np.count_nonzero(good))
@@ -177,8 +177,8 @@ class Gathering:
         """Count bad rows, and name the first.
 
         Args:
-            name: where they are, as it may be printed.
-            reasons: by number, from 1: why. Only the first `N_EXAMPLES` of a file need one.
+            name: Where they are, as it may be printed.
+            reasons: By number, from 1: why. Only the first `N_EXAMPLES` of a file need one.
         """
         for number in sorted(reasons)[: N_EXAMPLES - len(self._examples)]:
             self._examples.append(f"{name}:{number}: {reasons[number]}")
@@ -216,9 +216,9 @@ def codes(column: pa.Array, ids: dict[str, int], to_id: Callable[[Any], str | No
     """Return each value's position in `ids`, which takes up the new ones.
 
     Args:
-        column: values of any type that can be told apart.
-        ids: the code of each id so far.
-        to_id: turns a value, or None for a missing one, into an id, or into None where it is no id.
+        column: Values of any type that can be told apart.
+        ids: The code of each id so far.
+        to_id: Turns a value, or None for a missing one, into an id, or into None where it is no id.
 
     Returns:
         int32 (n,); -1 where a value is no id.
@@ -248,8 +248,8 @@ def times(texts: pa.Array, dates: Dates = "iso") -> Int64:
     """Return times written as text, without nulls: int64 (n,), unix seconds; `NO_TIME` where a text is none.
 
     Args:
-        texts: the fields.
-        dates: how dates are written, see `parse_time`.
+        texts: The fields.
+        dates: How dates are written, see `parse_time`.
     """
     try:
         return seconds_of(pc.cast(texts, pa.int64()).to_numpy())
@@ -270,8 +270,8 @@ def fault(fields: tuple[str | None, ...], dates: Dates = "iso") -> str:
     """Say what is wrong with a row that is not good.
 
     Args:
-        fields: user id, item id, rating and timestamp as text; None for a column that the source lacks.
-        dates: how dates are written, see `parse_time`.
+        fields: User id, item id, rating and timestamp as text; None for a column that the source lacks.
+        dates: How dates are written, see `parse_time`.
     """
     user, item, rating, timestamp = fields
     checks = (

@@ -53,9 +53,9 @@ class DataFile:
     """One file of a set.
 
     Attributes:
-        path: where it is.
-        name: what messages call it.
-        partitions: columns that every row of it has the same value of, as (name, value), by Hive's directories.
+        path: Where it is.
+        name: What messages call it.
+        partitions: Columns that every row of it has the same value of, as (name, value), by Hive's directories.
     """
 
     path: Path
@@ -73,9 +73,9 @@ class Source:
     """The files of a set.
 
     Attributes:
-        files: at least one, in the order in which they are read.
-        hashed: the files whose bytes are the fingerprint; those of `files`, or what they were unpacked from.
-        notes: what the reader should know about the choice, one sentence each.
+        files: At least one, in the order in which they are read.
+        hashed: The files whose bytes are the fingerprint; those of `files`, or what they were unpacked from.
+        notes: What the reader should know about the choice, one sentence each.
     """
 
     files: tuple[DataFile, ...]
@@ -88,10 +88,10 @@ def found(path_text: str) -> Iterator[Source]:
     """Find the files of a path; what a zip archive holds is there until the block ends.
 
     Args:
-        path_text: a file, a MovieLens directory, a directory of part files, a zip archive of any of these, or "-".
+        path_text: A file, a MovieLens directory, a directory of part files, a zip archive of any of these, or "-".
 
     Raises:
-        DataError: there is nothing there, or nothing that can be read.
+        DataError: There is nothing there, or nothing that can be read.
     """
     path, name = _located(path_text)
     if path.is_dir():
@@ -107,7 +107,7 @@ def fingerprint(path_text: str) -> str:
     """Return "sha256:…" over the bytes of the files of a path, without unpacking anything.
 
     Raises:
-        DataError: there is nothing there, or it cannot be read.
+        DataError: There is nothing there, or it cannot be read.
     """
     path, name = _located(path_text)
     return hashed(_in_directory(path, name).hashed if path.is_dir() else (path,))
@@ -117,7 +117,7 @@ def hashed(paths: tuple[Path, ...]) -> str:
     """Return "sha256:…" over the bytes of files, in order.
 
     Raises:
-        DataError: one cannot be read.
+        DataError: One cannot be read.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -134,8 +134,8 @@ def format_of(file: DataFile, reading: Reading) -> Format:
     """Tell a file's format by how it begins, else by its name.
 
     Raises:
-        DataError: it is packed and broken, or a compressed Parquet file.
-        OSError: it cannot be read.
+        DataError: It is packed and broken, or a compressed Parquet file.
+        OSError: It cannot be read.
     """
     with opened(file.path, reading.encoding) as text:
         head = text.read(_HEAD_BYTES)

@@ -70,7 +70,7 @@ def parse_time(text: str, dates: Dates = "iso") -> int | None:
     A time without an offset is taken as UTC.
 
     Args:
-        text: the field.
+        text: The field.
         dates: "iso" reads ISO 8601 alone; the others also dates such as 01/02/2021 10:30, in the order that they name.
     """
     number = parse_number(text)
@@ -126,7 +126,7 @@ def seconds_of(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Do as `parse_time` for many whole numbers at once.
 
     Args:
-        numbers: int64 (n,); not changed.
+        numbers: Int64 (n,); not changed.
 
     Returns:
         int64 (n,), unix seconds; NO_TIME where `parse_time` would return None.

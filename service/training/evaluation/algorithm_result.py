@@ -32,15 +32,15 @@ class Bench:
     """What all algorithms share of one split.
 
     Attributes:
-        split: the two sides.
-        fit_seed: begins the generator of each fit.
-        ks: lengths of lists, ascending.
-        relevance: the users whose lists are judged, and their relevant items.
-        popularity: what the training side says about items and profiles.
-        user_groups: int8 (n_users,).
-        item_groups: int8 (n_items,).
-        negatives: int32 (judged users, n), the items to rank among; None where no sampled measure is asked for.
-        has_errors: whether errors of predicted ratings mean anything.
+        split: The two sides.
+        fit_seed: Begins the generator of each fit.
+        ks: Lengths of lists, ascending.
+        relevance: The users whose lists are judged, and their relevant items.
+        popularity: What the training side says about items and profiles.
+        user_groups: Int8 (n_users,).
+        item_groups: Int8 (n_items,).
+        negatives: Int32 (judged users, n), the items to rank among; None where no sampled measure is asked for.
+        has_errors: Whether errors of predicted ratings mean anything.
     """
 
     split: Split
@@ -58,13 +58,13 @@ class Bench:
         """Prepare a split.
 
         Args:
-            split: the two sides.
-            protocol: what to measure.
-            index: which of the splits it is.
-            has_errors: whether errors of predicted ratings mean anything.
+            split: The two sides.
+            protocol: What to measure.
+            index: Which of the splits it is.
+            has_errors: Whether errors of predicted ratings mean anything.
 
         Raises:
-            UsageError: no held-out item is relevant.
+            UsageError: No held-out item is relevant.
         """
         seeds = protocol.seeds()
         relevance = relevant(split.test, relevant_from=protocol.relevant_from)
@@ -93,19 +93,19 @@ class Outcome:
     """One algorithm's figures, one entry per split.
 
     Attributes:
-        candidate: the algorithm with its settings.
-        label: its name, made different from others' of the same comparison.
-        by_user: measures that are made of users.
-        together: measures of all lists together.
-        groups: of "users" and "items", by group and figure.
+        candidate: The algorithm with its settings.
+        label: Its name, made different from others' of the same comparison.
+        by_user: Measures that are made of users.
+        together: Measures of all lists together.
+        groups: Of "users" and "items", by group and figure.
         fit_s: seconds.
-        predict_s: seconds; empty for an algorithm that ranks only.
-        rank_s: seconds for the lists of all judged users and their measures.
-        model_bytes: what a replica would map.
-        peak_bytes: most resident memory while fitting and predicting.
-        n_leaked: held-out pairs that a model says it has seen, over all splits.
-        cost: what lists cost, on the first split; None before it.
-        failed: why there are no figures; None as long as there are.
+        predict_s: Seconds; empty for an algorithm that ranks only.
+        rank_s: Seconds for the lists of all judged users and their measures.
+        model_bytes: What a replica would map.
+        peak_bytes: Most resident memory while fitting and predicting.
+        n_leaked: Held-out pairs that a model says it has seen, over all splits.
+        cost: What lists cost, on the first split; None before it.
+        failed: Why there are no figures; None as long as there are.
     """
 
     candidate: Candidate
@@ -139,7 +139,7 @@ class Outcome:
         """Fit on one side of a split, judge by the other, and add the figures.
 
         Raises:
-            TrainingDiverged: the fit failed.
+            TrainingDiverged: The fit failed.
         """
         candidate, (train, test), relevance, ks = self.candidate, bench.split, bench.relevance, bench.ks
         peak_memory.forget_peak()
@@ -194,7 +194,7 @@ class Outcome:
         """Return what to say of the algorithm, as plain JSON values.
 
         Args:
-            drawn: its measures over draws of the users, see `resampling.resampled`.
+            drawn: Its measures over draws of the users, see `resampling.resampled`.
         """
         return {
             "algorithm": self.candidate.name,

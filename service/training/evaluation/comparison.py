@@ -37,17 +37,17 @@ def compare(
     """Measure algorithms on the same splits.
 
     Args:
-        cut: the data and how it is split, see `cuts.read` and `cuts.cut`.
-        candidates: what to compare, in the order of the result; the popularity baseline is added if it is not there.
-        protocol: what `cut` was made by, and what to measure.
-        progress: told of the splits of each algorithm.
+        cut: The data and how it is split, see `cuts.read` and `cuts.cut`.
+        candidates: What to compare, in the order of the result; the popularity baseline is added if it is not there.
+        protocol: What `cut` was made by, and what to measure.
+        progress: Told of the splits of each algorithm.
 
     Returns:
         `{"data", "protocol", "results", "comparisons", "leakage", "notes"}` as plain JSON values, as docs/evaluation.md
         describes them.
 
     Raises:
-        UsageError: no algorithm, a set that cannot be split so, or no relevant item.
+        UsageError: No algorithm, a set that cannot be split so, or no relevant item.
     """
     if not candidates:
         raise UsageError("no algorithm is given to evaluate")

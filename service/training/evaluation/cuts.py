@@ -34,10 +34,10 @@ class Cut:
     """A set of interactions, cut.
 
     Attributes:
-        data: the whole set, or the training side where the test side was given apart.
-        splits: makes the splits, one after the other, the same each time.
-        notes: what the reader of the result should know about it, one sentence each.
-        n_left_out: held-out interactions left out because their pair is on the training side too.
+        data: The whole set, or the training side where the test side was given apart.
+        splits: Makes the splits, one after the other, the same each time.
+        notes: What the reader of the result should know about it, one sentence each.
+        n_left_out: Held-out interactions left out because their pair is on the training side too.
     """
 
     data: Interactions
@@ -57,18 +57,18 @@ def read(
     """Read what a protocol needs and cut it.
 
     Args:
-        data: what to read, see `datasets.read`.
-        protocol: how to cut it.
-        test: the test set of the split "given", in any format of `data`.
-        progress: told of the bytes read.
+        data: What to read, see `datasets.read`.
+        protocol: How to cut it.
+        test: The test set of the split "given", in any format of `data`.
+        progress: Told of the bytes read.
         prepare: (source, set) -> what is to be used of the set, such as its ratings on a declared scale.
 
     Returns:
         The cut, and the sets that were read, for their reports.
 
     Raises:
-        DataError: a set is refused, or there is nothing to judge by.
-        UsageError: the protocol does not fit the data.
+        DataError: A set is refused, or there is nothing to judge by.
+        UsageError: The protocol does not fit the data.
     """
     if (protocol.split == "given") != (test is not None):
         raise UsageError("a test set is given with the split 'given', and with no other")
@@ -93,14 +93,14 @@ def positions(data: Interactions, protocol: Protocol) -> Iterator[tuple[Position
     """Cut a set by position.
 
     Args:
-        data: the interactions.
-        protocol: with a split other than "canonical" and "given".
+        data: The interactions.
+        protocol: With a split other than "canonical" and "given".
 
     Yields:
         (train, test) of each split, int64, ascending.
 
     Raises:
-        UsageError: the set cannot be cut so.
+        UsageError: The set cannot be cut so.
     """
     n, split, rng = len(data), protocol.split, np.random.default_rng(protocol.seeds().cut)
     if split == "folds":
@@ -143,11 +143,11 @@ def given(train: Interactions, test: Interactions) -> Cut:
     a model predicts what it never saw. A pair that the training set has too is left out of the test set.
 
     Args:
-        train: the training set.
-        test: the test set.
+        train: The training set.
+        test: The test set.
 
     Raises:
-        DataError: nothing is left to judge by.
+        DataError: Nothing is left to judge by.
     """
     users, items = _union(train.users, test.users), _union(train.items, test.items)
     n_new_users, n_new_items = len(users) - len(train.users), len(items) - len(train.items)
@@ -168,10 +168,10 @@ def canonical(whole: Interactions, parts: dict[str, Interactions]) -> Cut:
 
     Args:
         whole: `u.data`.
-        parts: what `u1.base`, `u1.test` and so on hold, by name.
+        parts: What `u1.base`, `u1.test` and so on hold, by name.
 
     Raises:
-        DataError: a part names somebody whom the whole does not, or nothing is left to judge by.
+        DataError: A part names somebody whom the whole does not, or nothing is left to judge by.
     """
     sides = []
     n_left_out = 0

@@ -29,14 +29,14 @@ class Protocol:
     """How models are judged.
 
     Attributes:
-        split: a name of `WORDS`.
-        folds: of the split "folds".
-        test_share: of the splits by time, the part to judge by, between 0 and 1.
-        seed: decides everything random: the folds, the fits, the samples and the resampling.
-        ks: lengths of the lists that ranking measures look at, ascending.
-        relevant_from: the least rating of a relevant item; None: every held-out item is relevant.
-        most_users: rank for at most so many users, chosen at random; None: all.
-        n_negatives: measure also among so many unseen items drawn for each user; None: do not.
+        split: A name of `WORDS`.
+        folds: Of the split "folds".
+        test_share: Of the splits by time, the part to judge by, between 0 and 1.
+        seed: Decides everything random: the folds, the fits, the samples and the resampling.
+        ks: Lengths of the lists that ranking measures look at, ascending.
+        relevant_from: The least rating of a relevant item; None: every held-out item is relevant.
+        most_users: Rank for at most so many users, chosen at random; None: all.
+        n_negatives: Measure also among so many unseen items drawn for each user; None: do not.
     """
 
     split: str = "folds"
@@ -52,7 +52,7 @@ class Protocol:
         """Check what can be checked without the data.
 
         Raises:
-            UsageError: something cannot be.
+            UsageError: Something cannot be.
         """
         if self.split not in WORDS:
             raise UsageError(f"there is no split {self.split!r}; there is {', '.join(WORDS)}")

@@ -18,17 +18,17 @@ class Leakage:
     """Counts, added up split by split.
 
     Attributes:
-        n_test: held-out interactions.
-        n_on_both_sides: those whose pair is on the training side of the same split, which must be none.
-        n_left_out: those that would have been, had they not been left out.
-        n_repeated: those whose pair is held out twice in one split.
-        n_cold_user: those of a user without training interactions.
-        n_cold_item: those of an item without them.
-        cold_users: such users.
-        cold_items: such items.
-        n_before_own: those older than the latest training interaction of the same user.
-        n_before_any: those older than the latest training interaction of all.
-        has_times: whether there are times to say so by.
+        n_test: Held-out interactions.
+        n_on_both_sides: Those whose pair is on the training side of the same split, which must be none.
+        n_left_out: Those that would have been, had they not been left out.
+        n_repeated: Those whose pair is held out twice in one split.
+        n_cold_user: Those of a user without training interactions.
+        n_cold_item: Those of an item without them.
+        cold_users: Such users.
+        cold_items: Such items.
+        n_before_own: Those older than the latest training interaction of the same user.
+        n_before_any: Those older than the latest training interaction of all.
+        has_times: Whether there are times to say so by.
     """
 
     n_left_out: int = 0
@@ -104,7 +104,7 @@ def in_history(history: csr_array, test: Interactions) -> int:
 
     Args:
         history: CSR (n_users, n_items), indices ascending in a row: what the model says its users have seen.
-        test: the held-out side.
+        test: The held-out side.
     """
     users = np.repeat(np.arange(history.shape[0], dtype=np.int64), np.diff(history.indptr))
     return int(np.count_nonzero(are_among(np.sort(pairs(test)), users * history.shape[1] + history.indices)))
@@ -114,8 +114,8 @@ def are_among(numbers: Int64, others: Int64) -> NDArray[np.bool_]:
     """Say which numbers are among others; several times as fast as `np.isin`.
 
     Args:
-        numbers: int64 (n,); fastest in ascending order.
-        others: int64 (m,), ascending.
+        numbers: Int64 (n,); fastest in ascending order.
+        others: Int64 (m,), ascending.
     """
     if not others.size:
         return np.zeros(numbers.size, dtype=bool)

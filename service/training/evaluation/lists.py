@@ -22,9 +22,9 @@ def served(snapshot: ModelSnapshot, user_rows: Int64, n: int) -> NDArray[np.int3
     """Rank the catalogue for some users.
 
     Args:
-        snapshot: the model.
-        user_rows: int64 (m,).
-        n: how many items to a list.
+        snapshot: The model.
+        user_rows: Int64 (m,).
+        n: How many items to a list.
 
     Returns:
         int32 (m, n), item rows, best first; `NOTHING` (-1) in the places that a list is short of.

@@ -23,10 +23,10 @@ def comparisons(
     """Compare every two models by every measure that both have, of the errors, NDCG and recall.
 
     Args:
-        units: whom the bootstrap draws.
-        outcomes: the models.
-        resampled: each model's measures over the draws, see `resampling.resampled`.
-        ks: lengths of lists.
+        units: Whom the bootstrap draws.
+        outcomes: The models.
+        resampled: Each model's measures over the draws, see `resampling.resampled`.
+        ks: Lengths of lists.
 
     Returns:
         `{"measure", "a", "b", "difference", "ci95", "p", "p_holm"}` for each pair, as plain JSON values.

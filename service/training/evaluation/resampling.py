@@ -37,9 +37,9 @@ class Units:
     """What is drawn: users, or parties of users.
 
     Attributes:
-        of_user: int64 (n_users,), the unit of each user; -1 for those who are never judged.
-        n: how many there are.
-        seed: decides the draws.
+        of_user: Int64 (n_users,), the unit of each user; -1 for those who are never judged.
+        n: How many there are.
+        seed: Decides the draws.
     """
 
     of_user: Int64
@@ -51,9 +51,9 @@ class Units:
         """Make units of some users.
 
         Args:
-            user_rows: int64 (m,), those who are judged, each once.
-            n_users: how many users there are.
-            seed: decides the parties and the draws.
+            user_rows: Int64 (m,), those who are judged, each once.
+            n_users: How many users there are.
+            seed: Decides the parties and the draws.
         """
         units = np.arange(user_rows.size)
         n = min(user_rows.size, MOST_UNITS)
@@ -87,8 +87,8 @@ def resampled(units: Units, measures: Mapping[str, Folds]) -> dict[str, Float64]
     """Return each measure over `N_RESAMPLES` draws of the users, float64 (N_RESAMPLES,); NaN over nobody.
 
     Args:
-        units: what is drawn.
-        measures: of one model, by name.
+        units: What is drawn.
+        measures: Of one model, by name.
     """
     tallies = [tally for folds in measures.values() for tally in folds]
     if not units.n or not tallies:
@@ -119,8 +119,8 @@ def swapped(units: Units, measures: Sequence[Folds]) -> tuple[Float64, Float64]:
     difference; so for models a and b the difference under a swap is column a less column b of what is returned.
 
     Args:
-        units: whose labels are swapped.
-        measures: one measure of each model, on the same users and counts.
+        units: Whose labels are swapped.
+        measures: One measure of each model, on the same users and counts.
 
     Returns:
         The contributions added up, float64 (n_models,), and with random signs, float64 (N_SWAPS, n_models).
@@ -137,8 +137,8 @@ def p_value(difference: float, under_swaps: Float64) -> float:
     """Return how often a difference at least as large comes about by chance, two-sided, at least 1 / (swaps + 1).
 
     Args:
-        difference: what was measured.
-        under_swaps: float64 (n,), what random swaps of the labels gave.
+        difference: What was measured.
+        under_swaps: Float64 (n,), what random swaps of the labels gave.
     """
     # What is equal but for the order of summation is equal.
     least = abs(difference) - 1e-12 * float(np.max(np.abs(under_swaps), initial=abs(difference)))
@@ -150,7 +150,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values corrected for there being several tests, in the order given.
 
     Args:
-        p_values: of one family of tests.
+        p_values: Of one family of tests.
     """
     corrected, largest = [math.nan] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):

@@ -17,15 +17,15 @@ def k_fold(n: int, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Pos
     """Cut n ratings at random into folds whose sizes differ by at most one.
 
     Args:
-        n: how many ratings there are.
+        n: How many ratings there are.
         n_folds: 2 to n.
-        rng: decides which rating is in which fold.
+        rng: Decides which rating is in which fold.
 
     Yields:
         (train, test) for each fold: int64 positions, ascending.
 
     Raises:
-        ValueError: there are fewer than 2 folds or fewer ratings than folds.
+        ValueError: There are fewer than 2 folds or fewer ratings than folds.
     """
     if not 2 <= n_folds <= n:
         raise ValueError(f"{n} ratings cannot be cut into {n_folds} folds")
@@ -39,9 +39,9 @@ def hold_out(n: int, share: float, rng: np.random.Generator) -> tuple[Positions,
     """Set a random share of n ratings aside.
 
     Args:
-        n: how many ratings there are.
-        share: the part to judge by, between 0 and 1; rounded down to whole ratings.
-        rng: decides which.
+        n: How many ratings there are.
+        share: The part to judge by, between 0 and 1; rounded down to whole ratings.
+        rng: Decides which.
 
     Returns:
         (train, test) as int64 positions, ascending; None if one side would be empty.
@@ -56,8 +56,8 @@ def leave_one_out(user_rows: Int32, order: Int64) -> tuple[Positions, Positions]
     """Set each user's last rating aside; a user with a single one keeps it.
 
     Args:
-        user_rows: int32 (n,).
-        order: int64 (n,), such as times: the largest is the last, of equal ones the last position.
+        user_rows: Int32 (n,).
+        order: Int64 (n,), such as times: the largest is the last, of equal ones the last position.
 
     Returns:
         (train, test) as int64 positions, ascending; the test side may be empty.
@@ -70,8 +70,8 @@ def youngest(order: Int64, share: float) -> tuple[Positions, Positions]:
     """Set the youngest ratings of all aside.
 
     Args:
-        order: int64 (n,), such as times: the largest are the youngest, of equal ones the last positions.
-        share: the part to judge by, between 0 and 1; rounded down to whole ratings.
+        order: Int64 (n,), such as times: the largest are the youngest, of equal ones the last positions.
+        share: The part to judge by, between 0 and 1; rounded down to whole ratings.
 
     Returns:
         (train, test) as int64 positions, ascending; the test side may be empty.
@@ -84,9 +84,9 @@ def youngest_of_users(user_rows: Int32, order: Int64, share: float) -> tuple[Pos
     """Set each user's youngest ratings aside: a share, rounded down, but at least one of two or more.
 
     Args:
-        user_rows: int32 (n,).
-        order: int64 (n,), such as times: the largest are the youngest, of equal ones the last positions.
-        share: the part to judge by, between 0 and 1.
+        user_rows: Int32 (n,).
+        order: Int64 (n,), such as times: the largest are the youngest, of equal ones the last positions.
+        share: The part to judge by, between 0 and 1.
 
     Returns:
         (train, test) as int64 positions, ascending; the test side may be empty.

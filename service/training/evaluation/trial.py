@@ -33,22 +33,22 @@ def measure(
     """Fit a candidate on one side of a split and measure it on the other.
 
     Args:
-        candidate: an algorithm with its settings.
-        train: what it learns from.
-        test: what it is judged by, at least one interaction, over the same users and items.
-        rng: everything random in the fit.
-        measures: names such as "rmse" and "ndcg@10", see `service.training.evaluation.measures.per_user.Name`.
-        relevant_from: the least rating of a relevant item; None: every held-out item is relevant.
-        most_users: rank for at most so many users, the same ones for the same `test`; None: all.
-        progress: told of the fit.
+        candidate: An algorithm with its settings.
+        train: What it learns from.
+        test: What it is judged by, at least one interaction, over the same users and items.
+        rng: Everything random in the fit.
+        measures: Names such as "rmse" and "ndcg@10", see `service.training.evaluation.measures.per_user.Name`.
+        relevant_from: The least rating of a relevant item; None: every held-out item is relevant.
+        most_users: Rank for at most so many users, the same ones for the same `test`; None: all.
+        progress: Told of the fit.
 
     Returns:
         The value of each measure, under its name, in the order given.
 
     Raises:
-        UsageError: there is no such measure, an error is asked for of an algorithm that predicts no ratings, or no
+        UsageError: There is no such measure, an error is asked for of an algorithm that predicts no ratings, or no
             held-out item is relevant.
-        TrainingDiverged: the fit failed.
+        TrainingDiverged: The fit failed.
     """
     names = check(candidate, measures)
     of_lists = [name for name in names if not name.is_error]
@@ -82,13 +82,13 @@ def judge(
     """Measure a model that was fitted on one side of a split on the other.
 
     Args:
-        listed: makes the model's lists.
-        predicted: float64 (n,), its ratings of `test`; None if no error is among the measures.
-        train: what it learnt from.
-        test: what it is judged by.
-        measures: as for `measure`, and so are the others.
-        relevant_from: the least rating of a relevant item.
-        most_users: rank for at most so many users.
+        listed: Makes the model's lists.
+        predicted: Float64 (n,), its ratings of `test`; None if no error is among the measures.
+        train: What it learnt from.
+        test: What it is judged by.
+        measures: As for `measure`, and so are the others.
+        relevant_from: The least rating of a relevant item.
+        most_users: Rank for at most so many users.
 
     Returns:
         The value of each measure, under its name, in the order given; NaN for one that is not defined.
@@ -112,7 +112,7 @@ def check(candidate: Candidate, measures: Sequence[str]) -> list[Name]:
     """Return the measures, read, before anything is computed for them.
 
     Raises:
-        UsageError: there is no such measure, or it is an error and the candidate predicts no ratings.
+        UsageError: There is no such measure, or it is an error and the candidate predicts no ratings.
     """
     names = [Name.parse(text) for text in measures]
     errors = [str(name) for name in names if name.is_error]
@@ -125,6 +125,6 @@ def direction(measure: str) -> str:
     """Return "minimize" or "maximize", as what makes a measure better.
 
     Raises:
-        UsageError: there is no such measure.
+        UsageError: There is no such measure.
     """
     return "minimize" if Name.parse(measure).lower_is_better else "maximize"

@@ -12,8 +12,8 @@ def warm_up(candidate: Candidate, data: Interactions) -> None:
     """Fit a handful of ratings and ask for what is measured.
 
     Args:
-        candidate: what is going to be measured.
-        data: what it is going to learn from; only its scale counts, and whether it has times.
+        candidate: What is going to be measured.
+        data: What it is going to learn from; only its scale counts, and whether it has times.
     """
     users, items = np.divmod(np.arange(30, dtype=np.int32), 5)
     is_kept = (users + items) % 3 > 0

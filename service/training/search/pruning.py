@@ -18,9 +18,9 @@ def is_hopeless(folds: Sequence[float], complete: Collection[Sequence[float]], *
     folds for steps.
 
     Args:
-        folds: the trial's measure on its first folds, at least one.
-        complete: the measures of every trial that finished, one per fold.
-        lower_is_better: whether the measure is an error.
+        folds: The trial's measure on its first folds, at least one.
+        complete: The measures of every trial that finished, one per fold.
+        lower_is_better: Whether the measure is an error.
     """
     if len(complete) < LEAST_TRIALS:
         return False

@@ -28,11 +28,11 @@ class Question:
     """What is searched for; two searches with the same question share a study.
 
     Attributes:
-        algorithm: its name, or a preset's.
+        algorithm: Its name, or a preset's.
         fixed: `name=value` texts of the settings that are not searched.
-        space: those that are.
-        measure: what makes a trial better, as `service.training.evaluation.trial` names it.
-        protocol: how the data is cut and what is relevant, with one of `SPLITS`; its seed decides the folds, the fits,
+        space: Those that are.
+        measure: What makes a trial better, as `service.training.evaluation.trial` names it.
+        protocol: How the data is cut and what is relevant, with one of `SPLITS`; its seed decides the folds, the fits,
             and with the trials before it each next trial.
     """
 
@@ -46,7 +46,7 @@ class Question:
         """Check that a search can use the split.
 
         Raises:
-            UsageError: it cannot.
+            UsageError: It cannot.
         """
         if self.protocol.split not in SPLITS:
             raise UsageError(f"a search cannot use the split {self.protocol.split!r}; it can use {', '.join(SPLITS)}")
@@ -60,7 +60,7 @@ class Question:
         """Return the algorithm with the fixed settings, and without those that are searched.
 
         Raises:
-            UsageError: the settings do not go together, or there is no such algorithm.
+            UsageError: The settings do not go together, or there is no such algorithm.
         """
         return Candidate.parse(self.algorithm, self.fixed)
 
@@ -82,14 +82,14 @@ class Effort:
     """How a search is done, which does not change what it searches for.
 
     Attributes:
-        method: how the next trial is chosen.
-        n_trials: how many trials the study is to have at most; None: the whole grid, or `DEFAULT_TRIALS` unless there
+        method: How the next trial is chosen.
+        n_trials: How many trials the study is to have at most; None: the whole grid, or `DEFAULT_TRIALS` unless there
             is a time limit.
-        timeout_s: no trial begins after so many seconds; None: no limit.
-        n_workers: how many trials are measured at a time.
-        n_threads: how many threads each may use; 0 for all cores.
-        prune: whether a trial that does badly on its first folds is given up.
-        study: the file that keeps the trials; None to keep none.
+        timeout_s: No trial begins after so many seconds; None: no limit.
+        n_workers: How many trials are measured at a time.
+        n_threads: How many threads each may use; 0 for all cores.
+        prune: Whether a trial that does badly on its first folds is given up.
+        study: The file that keeps the trials; None to keep none.
     """
 
     method: Method = "tpe"

@@ -27,7 +27,7 @@ def as_json(data: Interactions, question: Question, effort: Effort, study: Study
     """Return everything about a search, as `search` describes it.
 
     Raises:
-        RunError: no trial came to an end with a value.
+        RunError: No trial came to an end with a value.
     """
     known, protocol = study.trials(), question.protocol
     order = ranked(known, lower_is_better=question.lower_is_better)

@@ -34,16 +34,16 @@ class Standing:
     """How far a search has come.
 
     Attributes:
-        n_ended: trials that are complete, pruned or failed.
-        n_most: how many there will be; None if nobody knows.
-        n_folds: folds measured in the trials under way.
-        best: the best complete trial; None before the first.
-        ended: the trial that has just ended; None if none has.
-        folds_of_trial: how many folds a whole trial has.
-        fold_s: mean seconds of a fold so far, of all that were measured in this run; None before the first.
-        defaults_folds: folds measured of the settings that the search begins with, which are measured first; None once
+        n_ended: Trials that are complete, pruned or failed.
+        n_most: How many there will be; None if nobody knows.
+        n_folds: Folds measured in the trials under way.
+        best: The best complete trial; None before the first.
+        ended: The trial that has just ended; None if none has.
+        folds_of_trial: How many folds a whole trial has.
+        fold_s: Mean seconds of a fold so far, of all that were measured in this run; None before the first.
+        defaults_folds: Folds measured of the settings that the search begins with, which are measured first; None once
             they are known.
-        n_at_a_time: trials that are measured at the same time.
+        n_at_a_time: Trials that are measured at the same time.
     """
 
     n_ended: int
@@ -65,18 +65,18 @@ def search(
     Ctrl-C ends it with what is there; the trials under way are kept in the study, if there is one.
 
     Args:
-        data: the ratings.
-        question: what is searched for.
+        data: The ratings.
+        question: What is searched for.
         effort: how.
-        watch: told how far it has come, after each fold.
+        watch: Told how far it has come, after each fold.
 
     Returns:
         Everything about it as plain JSON values: `data`, `algorithm`, `protocol`, `space`, `fixed`, `defaults`, `best`,
         `importance`, `ranked` (numbers of the complete trials, the best first), `trials`, `seconds`, `is_interrupted`.
 
     Raises:
-        UsageError: the measure does not suit the algorithm, the data cannot be cut so, or the study is refused.
-        RunError: no trial came to an end with a value.
+        UsageError: The measure does not suit the algorithm, the data cannot be cut so, or the study is refused.
+        RunError: No trial came to an end with a value.
         KeyboardInterrupt: Ctrl-C came before one did.
     """
     trials.check(question.candidate(), [question.measure])

@@ -29,9 +29,9 @@ class Range:
     """Every number from one to another.
 
     Attributes:
-        low: the least; an int if the setting is a whole number.
-        high: the largest, likewise.
-        log: whether steps are even on a logarithmic scale.
+        low: The least; an int if the setting is a whole number.
+        high: The largest, likewise.
+        log: Whether steps are even on a logarithmic scale.
     """
 
     low: float
@@ -60,7 +60,7 @@ class Choices:
     """A few values.
 
     Attributes:
-        values: at least one, all different.
+        values: At least one, all different.
     """
 
     values: tuple[Value, ...]
@@ -85,12 +85,12 @@ def parse(algorithm: str, texts: Sequence[str], fixed: Sequence[str]) -> Space:
     """Build a space from what a person wrote, or from what the algorithm's settings say is worth searching.
 
     Args:
-        algorithm: its name, or a preset's.
+        algorithm: Its name, or a preset's.
         texts: `name=low..high`, `name=low..high:log` or `name=a,b,c`; none for the algorithm's own ranges.
         fixed: `name=value` texts of settings that are not searched.
 
     Raises:
-        UsageError: there is no such algorithm or setting, a text is none of these, or a value is out of range.
+        UsageError: There is no such algorithm or setting, a text is none of these, or a value is out of range.
     """
     config = _config(algorithm, fixed)
     held = {text.partition("=")[0].strip() for text in fixed}
@@ -116,7 +116,7 @@ def grid(space: Space) -> list[dict[str, Value]]:
     """Return every combination of values, the last setting changing first; a range is cut into `GRID_POINTS`.
 
     Raises:
-        UsageError: there are more than `MOST_GRID_POINTS`.
+        UsageError: There are more than `MOST_GRID_POINTS`.
     """
     columns = [dimension.grid() for dimension in space.values()]
     n = math.prod(map(len, columns))

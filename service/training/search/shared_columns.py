@@ -25,7 +25,7 @@ class Columns:
     """The data of a search, as a worker sees it.
 
     Args:
-        folder: where `write` put it.
+        folder: Where `write` put it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,8 +59,8 @@ def write(folder: Path, data: Interactions, splits: Sequence[tuple[Positions, Po
     """Lay out data and splits.
 
     Args:
-        folder: an empty one.
-        data: the ratings.
+        folder: An empty one.
+        data: The ratings.
         splits: (train, test) positions in `data`, each ascending; no position is on both sides.
     """
     for name in _COLUMNS:

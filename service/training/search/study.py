@@ -40,12 +40,12 @@ class Trial:
     """One candidate and how it did.
 
     Attributes:
-        number: its place in the study, from 0.
-        settings: those that are searched.
-        folds: the measure on each fold so far.
-        seconds: what each of them took, fitting and measuring.
-        state: whether it is under way, has all folds, was given up between two, or failed.
-        why: if it failed, the sentence.
+        number: Its place in the study, from 0.
+        settings: Those that are searched.
+        folds: The measure on each fold so far.
+        seconds: What each of them took, fitting and measuring.
+        state: Whether it is under way, has all folds, was given up between two, or failed.
+        why: If it failed, the sentence.
     """
 
     number: int
@@ -66,10 +66,10 @@ class Study:
 
     Args:
         study: Optuna's, with our question in it.
-        space: what is searched.
-        method: how the next trial is chosen.
-        seed: decides that choice together with the trials so far.
-        parallel: whether trials are chosen while others are under way.
+        space: What is searched.
+        method: How the next trial is chosen.
+        seed: Decides that choice together with the trials so far.
+        parallel: Whether trials are chosen while others are under way.
     """
 
     def __init__(self, study: optuna.Study, space: Space, method: Method, *, seed: int, parallel: bool) -> None:
@@ -194,16 +194,16 @@ def opened(
     """Open a study, or begin one.
 
     Args:
-        path: its file; None to keep nothing.
-        question: what it is a study of, as plain JSON values.
-        space: what is searched.
-        method: how trials are chosen.
-        seed: decides that choice.
-        lower_is_better: whether the measure is an error.
-        parallel: whether trials are chosen while others are under way.
+        path: Its file; None to keep nothing.
+        question: What it is a study of, as plain JSON values.
+        space: What is searched.
+        method: How trials are chosen.
+        seed: Decides that choice.
+        lower_is_better: Whether the measure is an error.
+        parallel: Whether trials are chosen while others are under way.
 
     Raises:
-        UsageError: the file cannot be written, is in use, is no study, or is a study of another question.
+        UsageError: The file cannot be written, is in use, is no study, or is a study of another question.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Optuna warns of what it calls experimental, which the person who searches can do nothing about.

@@ -21,7 +21,7 @@ class Journal:
     """The file, held for as long as the context lasts; the system lets go of it when the process dies.
 
     Args:
-        path: the file; it is made if there is none.
+        path: The file; it is made if there is none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +31,7 @@ class Journal:
         """Take hold of the file.
 
         Raises:
-            UsageError: it cannot be written, another search has it, or it is no journal.
+            UsageError: It cannot be written, another search has it, or it is no journal.
         """
         try:
             self._file = self._path.open("a+b")
@@ -54,7 +54,7 @@ class Journal:
         """Return Optuna's view of it.
 
         Raises:
-            UsageError: it is no journal.
+            UsageError: It is no journal.
         """
         try:
             return JournalStorage(JournalFileBackend(str(self._path), lock_obj=_Held(str(self._path))))

@@ -36,12 +36,12 @@ class Task:
     """One fold of one trial.
 
     Attributes:
-        algorithm: its name, or a preset's.
+        algorithm: Its name, or a preset's.
         settings: `name=value` texts.
-        measure: what to measure.
-        protocol: what is relevant, and for how many users lists are made.
-        fold: which split.
-        seed: of the fit.
+        measure: What to measure.
+        protocol: What is relevant, and for how many users lists are made.
+        fold: Which split.
+        seed: Of the fit.
     """
 
     algorithm: str
@@ -57,8 +57,8 @@ class Measured:
     """What a task came to.
 
     Attributes:
-        value: the measure.
-        seconds: for fitting and measuring.
+        value: The measure.
+        seconds: For fitting and measuring.
     """
 
     value: float
@@ -79,9 +79,9 @@ class Workers:
     """So many processes over one folder of columns; a context.
 
     Args:
-        folder: what `columns.write` wrote.
-        n_workers: how many.
-        n_threads: how many threads each may use; 0 for all cores.
+        folder: What `columns.write` wrote.
+        n_workers: How many.
+        n_threads: How many threads each may use; 0 for all cores.
     """
 
     def __init__(self, folder: Path, n_workers: int, n_threads: int) -> None:
@@ -111,8 +111,8 @@ class Workers:
         """Give a worker a task.
 
         Args:
-            worker: its number, from 0 to n_workers - 1; it has no task.
-            task: what to do.
+            worker: Its number, from 0 to n_workers - 1; it has no task.
+            task: What to do.
         """
         if worker not in self._processes:
             self._processes[worker] = self._started()

@@ -16,9 +16,9 @@ class MeanProduct:
     """Takes (user table, item table) pairs of one rank, and gives the leading factors of the mean of their products.
 
     Args:
-        n_users: rows of every user table.
-        n_items: rows of every item table.
-        k: columns of both.
+        n_users: Rows of every user table.
+        n_items: Rows of every item table.
+        k: Columns of both.
     """
 
     def __init__(self, n_users: int, n_items: int, k: int) -> None:
@@ -31,8 +31,8 @@ class MeanProduct:
         """Take one more product into the mean.
 
         Args:
-            users: float (n_users, k).
-            items: float (n_items, k).
+            users: Float (n_users, k).
+            items: Float (n_items, k).
         """
         side_by_side = np.hstack([self._users, users]), np.hstack([self._items, items])
         self._users, self._items = (table.astype(np.float32) for table in leading(*side_by_side, 2 * self._k))
@@ -52,9 +52,9 @@ def leading(users: NDArray[np.floating[Any]], items: NDArray[np.floating[Any]], 
     """Return the best approximation of users @ items.T of a lower rank, as two tables of equal column norms.
 
     Args:
-        users: float (n_users, w).
-        items: float (n_items, w).
-        rank: how many columns to keep at most.
+        users: Float (n_users, w).
+        items: Float (n_items, w).
+        rank: How many columns to keep at most.
     """
     user_basis, user_part = np.linalg.qr(users.astype(np.float64))
     item_basis, item_part = np.linalg.qr(items.astype(np.float64))

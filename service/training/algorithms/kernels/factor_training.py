@@ -101,8 +101,8 @@ def rates(config: Any, parts: Sequence[str]) -> Float32:
     """Return the learning rate of each part, then the regularisation of each: float32 (2 len(parts),).
 
     Args:
-        config: has lr_all and reg_all, and for each part lr_PART and reg_PART, which count more unless they are None.
-        parts: names of what is learnt.
+        config: Has lr_all and reg_all, and for each part lr_PART and reg_PART, which count more unless they are None.
+        parts: Names of what is learnt.
     """
     own = [(kind, getattr(config, f"{kind}_{part}")) for kind in ("lr", "reg") for part in parts]
     return np.array([getattr(config, f"{kind}_all") if value is None else value for kind, value in own], np.float32)
@@ -112,14 +112,14 @@ def learn(name: str, data: Interactions, config: Any, epoch: Callable[[], float]
     """Do `config.n_epochs` epochs.
 
     Args:
-        name: the algorithm's.
-        data: what is learnt from.
-        config: the algorithm's settings.
-        epoch: does one; returns a number that is finite as long as all is well.
-        progress: told of the epochs.
+        name: The algorithm's.
+        data: What is learnt from.
+        config: The algorithm's settings.
+        epoch: Does one; returns a number that is finite as long as all is well.
+        progress: Told of the epochs.
 
     Raises:
-        TrainingDiverged: an epoch returned another number.
+        TrainingDiverged: An epoch returned another number.
     """
     progress("fit", 0, config.n_epochs)
     for n in range(config.n_epochs):
@@ -132,15 +132,15 @@ def finish(name: str, data: Interactions, config: Any, tables: Tables, global_me
     """Build the snapshot of what was learnt.
 
     Args:
-        name: the algorithm's.
-        data: what was learnt from, in the unit of its ratings.
-        config: the algorithm's settings, with `n_factors`.
-        tables: what was learnt; changed.
-        global_mean: as it was learnt.
-        unit: what was learnt in.
+        name: The algorithm's.
+        data: What was learnt from, in the unit of its ratings.
+        config: The algorithm's settings, with `n_factors`.
+        tables: What was learnt; changed.
+        global_mean: As it was learnt.
+        unit: What was learnt in.
 
     Raises:
-        TrainingDiverged: a number is not finite.
+        TrainingDiverged: A number is not finite.
     """
     _forget_unseen(tables.user_factors, data.user_rows)
     _forget_unseen(tables.item_factors, data.item_rows)

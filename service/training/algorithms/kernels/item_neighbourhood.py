@@ -11,9 +11,9 @@ def speaking(weights: Float32, items: Int32, counts: Int64) -> Neighbourhood:
     """Return the neighbourhood of items that speak for items.
 
     Args:
-        weights: float32 (m,), speaker after speaker.
-        items: int32 (m,), whom each weight is for, ascending for each speaker.
-        counts: int64 (n_items,), how many weights each speaker has.
+        weights: Float32 (m,), speaker after speaker.
+        items: Int32 (m,), whom each weight is for, ascending for each speaker.
+        counts: Int64 (n_items,), how many weights each speaker has.
     """
     n_items = counts.size
     indptr = np.concatenate([[0], np.cumsum(counts)])

@@ -45,11 +45,11 @@ class Compared(NamedTuple):
     """What is compared, and how.
 
     Attributes:
-        by_x: what each row x has, (n_x, n_y).
-        by_y: the same by column, (n_y, n_x).
-        similarity: a position in `SIMILARITIES`. For "pearson_baseline" the values are what is above mean and biases.
-        min_support: how many columns two rows share at least to be similar at all.
-        shrinkage: of "pearson_baseline".
+        by_x: What each row x has, (n_x, n_y).
+        by_y: The same by column, (n_y, n_x).
+        similarity: A position in `SIMILARITIES`. For "pearson_baseline" the values are what is above mean and biases.
+        min_support: How many columns two rows share at least to be similar at all.
+        shrinkage: Of "pearson_baseline".
     """
 
     by_x: Rows
@@ -63,12 +63,12 @@ def nearest(compared: Compared, n_kept: int, shrinkage: float, progress: Progres
     """Return the neighbours of each row that are worth keeping: float32 CSR (n_x, n_x), the similarities.
 
     Args:
-        compared: the rows.
-        n_kept: how many at most: those with the largest similarity times n / (n + shrinkage), where n columns are
+        compared: The rows.
+        n_kept: How many at most: those with the largest similarity times n / (n + shrinkage), where n columns are
             shared (Koren, section 2.2). The most similar themselves share one column and agree on it, and say next to
             nothing.
-        shrinkage: see there.
-        progress: told of the rows.
+        shrinkage: See there.
+        progress: Told of the rows.
     """
 
     def fill(start: int, stop: int, names: Int32, weights: Float32, counts: Int64) -> None:
@@ -81,12 +81,12 @@ def said(compared: Compared, values: Float32, pairs: Grouped, y_rows: Int32, k: 
     """Return the mean of what the neighbours of x have for y, weighted by similarity.
 
     Args:
-        compared: the rows.
-        values: float32 (nnz,), what those who have a column say, in the order of `compared.by_y`.
-        pairs: the pairs by their x.
-        y_rows: int32 (n,), the column of each pair.
-        k: how many of the most similar that have the column count.
-        min_k: how many it takes for a mean.
+        compared: The rows.
+        values: Float32 (nnz,), what those who have a column say, in the order of `compared.by_y`.
+        pairs: The pairs by their x.
+        y_rows: Int32 (n,), the column of each pair.
+        k: How many of the most similar that have the column count.
+        min_k: How many it takes for a mean.
 
     Returns:
         float64 (n,), in the order of `y_rows`; 0 where there are fewer than min_k neighbours.
@@ -113,12 +113,12 @@ def _similarities(
     """Compare one row with all that share a column with it.
 
     Args:
-        compared: the rows.
-        x: the row.
-        sums: float64 (n_x, `_n_sums`), zeros before and after.
-        touched: int32 (n_x + 1,), for the rows that share a column, x itself among them.
-        row: float64 (n_x,), for their similarities; x's own is 0.
-        shared: int64 (n_x,), for how many columns they share.
+        compared: The rows.
+        x: The row.
+        sums: Float64 (n_x, `_n_sums`), zeros before and after.
+        touched: Int32 (n_x + 1,), for the rows that share a column, x itself among them.
+        row: Float64 (n_x,), for their similarities; x's own is 0.
+        shared: Int64 (n_x,), for how many columns they share.
 
     Returns:
         How many were touched.

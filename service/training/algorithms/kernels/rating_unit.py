@@ -50,9 +50,9 @@ def unit_of(low: float, high: float, *, from_zero: bool = False) -> Unit:
     """Return the unit for a scale.
 
     Args:
-        low: the least rating.
-        high: the largest one, at least as large.
-        from_zero: whether what is learnt may not be below zero; a scale that does not begin near zero is then moved to
+        low: The least rating.
+        high: The largest one, at least as large.
+        from_zero: Whether what is learnt may not be below zero; a scale that does not begin near zero is then moved to
             begin there.
     """
     offset = low if from_zero and not _is_near_zero(low, high) else 0.0

@@ -63,15 +63,15 @@ def solve_rows(
     """Solve rows start to stop; those without interactions stay as they are.
 
     Args:
-        start: the first row.
-        stop: the row after the last one.
-        indptr: int64 (n_rows + 1,), where each row's interactions begin.
-        indices: int32 (n,), rows of the table.
-        scales: float32 (n,), square roots of the interactions' weights.
-        table: float32 (n_table, k).
-        spectrum: float64 (k,), at least 0.
-        penalties: float64 (n_rows,), above 0.
-        solved: float32 (n_rows, k), what is written; read too where a row needs several blocks.
+        start: The first row.
+        stop: The row after the last one.
+        indptr: Int64 (n_rows + 1,), where each row's interactions begin.
+        indices: Int32 (n,), rows of the table.
+        scales: Float32 (n,), square roots of the interactions' weights.
+        table: Float32 (n_table, k).
+        spectrum: Float64 (k,), at least 0.
+        penalties: Float64 (n_rows,), above 0.
+        solved: Float32 (n_rows, k), what is written; read too where a row needs several blocks.
         block_size: 1 to k.
     """
     k, b = table.shape[1], block_size
@@ -198,10 +198,10 @@ def _solve(system: Float64, panel: Float64, right: Float64, n: int) -> None:  # 
     """Replace `right` by the solution of a system of n equations, by Cholesky's factorisation; uses up `system`.
 
     Args:
-        system: float64 (b, b), the upper triangle of an identity plus a positive semi-definite matrix.
-        panel: float64 (_PANEL, b), memory.
-        right: float64 (b,).
-        n: at most b.
+        system: Float64 (b, b), the upper triangle of an identity plus a positive semi-definite matrix.
+        panel: Float64 (_PANEL, b), memory.
+        right: Float64 (b,).
+        n: At most b.
     """
     for first in range(0, n, _PANEL):
         height = min(_PANEL, n - first)

@@ -30,9 +30,9 @@ class Rows(NamedTuple):
     """A sparse matrix as kernels take it.
 
     Attributes:
-        indptr: int64 (n + 1,).
-        indices: int32 (nnz,), ascending in a row.
-        values: float32 (nnz,).
+        indptr: Int64 (n + 1,).
+        indices: Int32 (nnz,), ascending in a row.
+        values: Float32 (nnz,).
     """
 
     indptr: Int64
@@ -44,8 +44,8 @@ def rows_of(matrix: csr_array, values: Float32 | None = None) -> Rows:
     """Return a CSR matrix for kernels; arrays of a mapped model are copied, as numba compiles once more for read-only.
 
     Args:
-        matrix: float32 CSR with int32 indices, ascending in a row.
-        values: float32 (nnz,), instead of the matrix's own.
+        matrix: Float32 CSR with int32 indices, ascending in a row.
+        values: Float32 (nnz,), instead of the matrix's own.
     """
     return Rows(
         matrix.indptr.astype(np.int64),
@@ -58,9 +58,9 @@ class Grouped(NamedTuple):
     """Pairs put together by their row.
 
     Attributes:
-        order: int64 (n,), positions of the pairs, row by row.
-        rows: int64 (m,), the rows that occur, ascending.
-        bounds: int64 (m + 1,), where in `order` each row's pairs begin and end.
+        order: Int64 (n,), positions of the pairs, row by row.
+        rows: Int64 (m,), the rows that occur, ascending.
+        bounds: Int64 (m + 1,), where in `order` each row's pairs begin and end.
     """
 
     order: Int64
@@ -80,7 +80,7 @@ def row_means(matrix: csr_array, values: NDArray[Any]) -> Float64:
 
     Args:
         matrix: CSR (n, m).
-        values: float (nnz,), in the order of the matrix.
+        values: Float (nnz,), in the order of the matrix.
     """
     counts = np.diff(matrix.indptr)
     sums = np.bincount(np.repeat(np.arange(counts.size), counts), weights=values, minlength=counts.size)
@@ -100,10 +100,10 @@ def lists(fill: Fill, n: int, n_kept: int, progress: Progress) -> csr_array:
     """Collect lists of neighbours.
 
     Args:
-        fill: computes the lists of a block of rows.
-        n: how many rows, and how many may be neighbours.
-        n_kept: the longest list.
-        progress: told of the rows.
+        fill: Computes the lists of a block of rows.
+        n: How many rows, and how many may be neighbours.
+        n_kept: The longest list.
+        progress: Told of the rows.
 
     Returns:
         float32 CSR (n, n) with int32 indices, ascending in a row.
@@ -147,11 +147,11 @@ def offer(
     """Put a candidate among the best: those with the largest keys and, of equal keys, the smallest names.
 
     Args:
-        keys: float32 or float64 (capacity,), a binary heap with the worst at its root.
-        names: int32 or int64 (capacity,), in the same order.
-        size: how many it holds.
-        key: the candidate's.
-        name: the candidate's.
+        keys: Float32 or float64 (capacity,), a binary heap with the worst at its root.
+        names: Int32 or int64 (capacity,), in the same order.
+        size: How many it holds.
+        key: The candidate's.
+        name: The candidate's.
 
     Returns:
         How many it holds now.

@@ -38,12 +38,12 @@ def in_blocks(work: Callable[[int, int], None], n: int, size: int) -> None:
     """Do `work(start, stop)` for every block of 0 to n, several at a time.
 
     Args:
-        work: writes what belongs to its block and nothing else; compiled kernels run without holding the interpreter.
-        n: how many rows there are.
-        size: rows in a block; the last may be shorter.
+        work: Writes what belongs to its block and nothing else; compiled kernels run without holding the interpreter.
+        n: How many rows there are.
+        size: Rows in a block; the last may be shorter.
 
     Raises:
-        Exception: what `work` raised first, in order of the blocks.
+        Exception: What `work` raised first, in order of the blocks.
     """
     blocks = [(start, min(start + size, n)) for start in range(0, n, size)]
     n_threads = min(count(), len(blocks))

@@ -30,8 +30,8 @@ class Grouped(NamedTuple):
     """Positions put together by their key.
 
     Attributes:
-        order: int32 or int64 (n,), a permutation of the positions: key by key, in their order within a key.
-        starts: int64 (n_keys + 1,), where in `order` each key begins.
+        order: Int32 or int64 (n,), a permutation of the positions: key by key, in their order within a key.
+        starts: Int64 (n_keys + 1,), where in `order` each key begins.
     """
 
     order: Int32 | Int64
@@ -43,10 +43,10 @@ class Visits:
     """Ratings in the order of an epoch's visits.
 
     Attributes:
-        users: int32 (n,), user rows.
-        items: int32 (n,), item rows.
-        ratings: float32 (n,).
-        bounds: int64 (n_rounds, n_blocks + 1): block b of round r is the positions from bounds[r, b] to
+        users: Int32 (n,), user rows.
+        items: Int32 (n,), item rows.
+        ratings: Float32 (n,).
+        bounds: Int64 (n_rounds, n_blocks + 1): block b of round r is the positions from bounds[r, b] to
             bounds[r, b + 1]. Rounds follow one another; a round's blocks may be visited at once.
     """
 
@@ -59,7 +59,7 @@ class Visits:
         """Visit every rating once.
 
         Args:
-            visit: visits the positions from start to stop in order, and returns the sum of their squared errors.
+            visit: Visits the positions from start to stop in order, and returns the sum of their squared errors.
 
         Returns:
             The sum of all squared errors.
@@ -71,8 +71,8 @@ def user_by_user(data: Interactions, rng: np.random.Generator) -> Visits:
     """Put the ratings into one block, each user's together.
 
     Args:
-        data: the ratings.
-        rng: draws the order.
+        data: The ratings.
+        rng: Draws the order.
     """
     order = visiting_order(data.user_rows, len(data.users), rng)
     return _visits(data, order, np.array([[0, len(data)]]))
@@ -86,8 +86,8 @@ def in_grid(data: Interactions, rng: np.random.Generator) -> Visits:
     are together. A small set is a single block.
 
     Args:
-        data: the ratings.
-        rng: draws the order.
+        data: The ratings.
+        rng: Draws the order.
     """
     order = visiting_order(data.user_rows, len(data.users), rng)
     n_groups = _n_groups(data)
@@ -109,9 +109,9 @@ def visiting_order(user_rows: Int32, n_users: int, rng: np.random.Generator) -> 
     This is scikit-surprise's order over a shuffled fold; it visits active users early.
 
     Args:
-        user_rows: int32 (n,).
-        n_users: how many users there are.
-        rng: draws the order.
+        user_rows: Int32 (n,).
+        n_users: How many users there are.
+        rng: Draws the order.
 
     Returns:
         int32 or int64 (n,), a permutation of the positions.
@@ -132,8 +132,8 @@ def grouped(keys: Int32, n_keys: int) -> Grouped:
     """Sort positions by their keys, by counting.
 
     Args:
-        keys: int32 (n,), from 0 to below n_keys.
-        n_keys: how many keys there are.
+        keys: Int32 (n,), from 0 to below n_keys.
+        n_keys: How many keys there are.
     """
     result = Grouped(_positions(keys.size), np.zeros(n_keys + 1, dtype=np.int64))
     _group(keys, *result)

@@ -23,11 +23,11 @@ def copied(path: Path, no_writer_s: float = _NO_WRITER_S) -> Path:
     """Return a file with all that a pipe holds; the file is deleted when the process ends.
 
     Args:
-        path: the pipe. A second call for it returns the same file.
-        no_writer_s: how long a pipe without a process that writes to it is waited for, in seconds.
+        path: The pipe. A second call for it returns the same file.
+        no_writer_s: How long a pipe without a process that writes to it is waited for, in seconds.
 
     Raises:
-        DataError: no process writes to it, or it cannot be read.
+        DataError: No process writes to it, or it cannot be read.
     """
     status = path.stat()
     return Path(_copy(_Pipe(path, no_writer_s, (status.st_dev, status.st_ino))).name)

@@ -49,7 +49,7 @@ def compression(head: bytes) -> str | None:
     """Return what a file is compressed with, or None.
 
     Args:
-        head: its first bytes.
+        head: Its first bytes.
     """
     return next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
 
@@ -59,16 +59,16 @@ def opened(path: Path, encoding: str | None, on_raw: Callable[[bytes], None] | N
     """Open a file as UTF-8 text.
 
     Args:
-        path: the file.
-        encoding: its encoding; None for UTF-8, or for what its byte order mark says.
-        on_raw: called with the file's own bytes, in order. All of them have been told when the block ends.
+        path: The file.
+        encoding: Its encoding; None for UTF-8, or for what its byte order mark says.
+        on_raw: Called with the file's own bytes, in order. All of them have been told when the block ends.
 
     Yields:
         The text. A byte order mark of UTF-8 is left in it.
 
     Raises:
-        DataError: it is broken, or not in this encoding.
-        OSError: it cannot be read.
+        DataError: It is broken, or not in this encoding.
+        OSError: It cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(max(map(len, _MAGICS)))

@@ -28,15 +28,15 @@ def unpacked(path: Path, name: str) -> Iterator[Path]:
     """Unpack a zip archive into a temporary directory for as long as the block runs.
 
     Args:
-        path: the archive.
-        name: the archive, for messages.
+        path: The archive.
+        name: The archive, for messages.
 
     Yields:
         The directory.
 
     Raises:
-        DataError: the archive is broken, encrypted, empty, a document of an office program, or too large for the disk.
-        OSError: it cannot be read, or the directory cannot be written.
+        DataError: The archive is broken, encrypted, empty, a document of an office program, or too large for the disk.
+        OSError: It cannot be read, or the directory cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="recollect-data-") as folder:
         try:
@@ -66,7 +66,7 @@ def standard_input() -> Path:
     """Return a file with all of standard input, which is read once; the file is deleted when the process ends.
 
     Raises:
-        DataError: standard input is a terminal, or cannot be read.
+        DataError: Standard input is a terminal, or cannot be read.
     """
     return Path(_copy_of_standard_input().name)
 

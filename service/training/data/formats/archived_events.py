@@ -39,8 +39,8 @@ def resolved(spec: str, default: Path) -> str:
     """Return a specification that says which archive it means; others as they are.
 
     Args:
-        spec: what a person wrote.
-        default: what `archive` alone stands for.
+        spec: What a person wrote.
+        default: What `archive` alone stands for.
     """
     return f"{NAME}:{default}" if spec == NAME else spec
 
@@ -49,7 +49,7 @@ def parse_spec(spec: str) -> Path | None:
     """Return the archive that a specification names; None if it is a path.
 
     Raises:
-        DataError: it names none.
+        DataError: It names none.
     """
     name, _, path = spec.partition(":")
     if name != NAME:
@@ -65,10 +65,10 @@ def fingerprint(root: Path) -> str:
     Any event that is archived, erased or removed by retention changes it; compaction does not.
 
     Args:
-        root: the archive's directory.
+        root: The archive's directory.
 
     Raises:
-        DataError: there is no archive, or it cannot be read.
+        DataError: There is no archive, or it cannot be read.
     """
     try:
         with snapshot(root) as taken:
@@ -81,14 +81,14 @@ def read_archive(root: Path, progress: Progress) -> "tuple[Rows, str, tuple[str,
     """Read what users did.
 
     Args:
-        root: the archive's directory.
-        progress: told of the lines read.
+        root: The archive's directory.
+        progress: Told of the lines read.
 
     Returns:
         The rows, with all events of a pair; the fingerprint; and what was counted and what was not, one sentence each.
 
     Raises:
-        DataError: there is no archive, it cannot be read, or nothing in it can be learnt from.
+        DataError: There is no archive, it cannot be read, or nothing in it can be learnt from.
     """
     # Only here, because what asks for a fingerprint alone has no use for pyarrow.
     from service.training.data.rows import Gathering

@@ -18,16 +18,16 @@ def blocks(file: Readable, name: str, size_bytes: int) -> Iterator[bytes]:
     """Read a file.
 
     Args:
-        file: the text.
-        name: the file, for messages.
-        size_bytes: about how large a block is; a file that fits into one block is one.
+        file: The text.
+        name: The file, for messages.
+        size_bytes: About how large a block is; a file that fits into one block is one.
 
     Yields:
         One block, at least one byte.
 
     Raises:
-        DataError: a line is too long for a line.
-        OSError: the file cannot be read.
+        DataError: A line is too long for a line.
+        OSError: The file cannot be read.
     """
     rest, following = b"", file.read(size_bytes)
     while following:

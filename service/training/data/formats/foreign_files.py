@@ -51,11 +51,11 @@ def refuse(name: str, head: bytes) -> None:
     """Refuse what is plainly no text of ours by how it begins.
 
     Args:
-        name: the file, for messages.
-        head: its first bytes.
+        name: The file, for messages.
+        head: Its first bytes.
 
     Raises:
-        DataError: it is something else, and the sentence says what.
+        DataError: It is something else, and the sentence says what.
     """
     start = head.lstrip(b" \t\r\n")[:32].lower()
     foreign = next((told for magic, told in _MAGICS.items() if start.startswith(magic.lower())), None)

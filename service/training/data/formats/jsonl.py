@@ -35,14 +35,14 @@ def read_jsonl(file: DataFile, reading: Reading, into: Gathering, on_raw: Callab
     """Read a file of JSON lines.
 
     Args:
-        file: the file; an empty one has no rows.
-        reading: how its fields are to be understood.
-        into: takes up the rows.
-        on_raw: called with the file's own bytes, in order.
+        file: The file; an empty one has no rows.
+        reading: How its fields are to be understood.
+        into: Takes up the rows.
+        on_raw: Called with the file's own bytes, in order.
 
     Raises:
-        DataError: its first lines hold no object, or none with a user and an item, or it is packed and broken.
-        OSError: it cannot be read.
+        DataError: Its first lines hold no object, or none with a user and an item, or it is packed and broken.
+        OSError: It cannot be read.
     """
     reader: _Reader | None = None
     with opened(file.path, reading.encoding, on_raw) as text_file:

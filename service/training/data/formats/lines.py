@@ -53,8 +53,8 @@ def blank_out(text: bytes, layout: Layout) -> tuple[bytes, dict[int, str]]:
     """Overwrite with blanks the lines that pyarrow cannot take.
 
     Args:
-        text: lines that end with a newline, perhaps without the last.
-        layout: the separator, and whether there are quotes.
+        text: Lines that end with a newline, perhaps without the last.
+        layout: The separator, and whether there are quotes.
 
     Returns:
         The text, as long as before, and the reason for each line (0-based) that is now blank.

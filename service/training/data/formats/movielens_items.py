@@ -33,7 +33,7 @@ def read_catalogue(ratings: Path) -> tuple[Catalogue, list[str]]:
     """Read the titles and genres that belong to a MovieLens file of ratings.
 
     Args:
-        ratings: the file of ratings; titles are looked for beside it, by its name.
+        ratings: The file of ratings; titles are looked for beside it, by its name.
 
     Returns:
         What was found, and one sentence for each thing that was not in order.

@@ -30,9 +30,9 @@ def joined(text: bytes, layout: Layout, *, is_last: bool) -> tuple[bytes, NDArra
     """Put quoted fields that span lines on one line.
 
     Args:
-        text: whole lines, without carriage returns at their ends.
-        layout: how they are laid out.
-        is_last: whether nothing comes behind this text.
+        text: Whole lines, without carriage returns at their ends.
+        layout: How they are laid out.
+        is_last: Whether nothing comes behind this text.
 
     Returns:
         The text; int64, ascending, the lines (0-based) of `text` that are now the end of the line before them; and what

@@ -36,14 +36,14 @@ def read_parquet(file: DataFile, reading: Reading, into: Gathering, on_raw: Call
     """Read a Parquet file.
 
     Args:
-        file: the file; the columns of its partitions count as its own.
-        reading: how its fields are to be understood.
-        into: takes up the rows.
-        on_raw: called with the file's own bytes, in order, as reading gets on.
+        file: The file; the columns of its partitions count as its own.
+        reading: How its fields are to be understood.
+        into: Takes up the rows.
+        on_raw: Called with the file's own bytes, in order, as reading gets on.
 
     Raises:
-        DataError: it is no whole Parquet file, lacks a column, or has one of a type that does not fit.
-        OSError: it cannot be read.
+        DataError: It is no whole Parquet file, lacks a column, or has one of a type that does not fit.
+        OSError: It cannot be read.
     """
     size_bytes = file.path.stat().st_size
     with file.path.open("rb") as plain, file.path.open("rb") as opened:

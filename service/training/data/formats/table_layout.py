@@ -73,17 +73,17 @@ class Layout:
     """Where to find what in a line.
 
     Attributes:
-        separator: what stands between two fields.
-        n_fields: how many fields a line has.
-        n_skipped_lines: lines before the first row: blank ones, remarks and the header.
-        user: position of the user id.
-        item: position of the item id.
-        rating: position of the rating; None where every rating is 1.
-        timestamp: position of the time; None where there is none.
-        unread_lines: those of the skipped lines (0-based) that are no blank line, remark or header.
-        names: the names in the header; None where there is none.
-        dates: the order of day and month, see `Reading.dates`.
-        decimal_comma: whether ratings have a comma before their decimals.
+        separator: What stands between two fields.
+        n_fields: How many fields a line has.
+        n_skipped_lines: Lines before the first row: blank ones, remarks and the header.
+        user: Position of the user id.
+        item: Position of the item id.
+        rating: Position of the rating; None where every rating is 1.
+        timestamp: Position of the time; None where there is none.
+        unread_lines: Those of the skipped lines (0-based) that are no blank line, remark or header.
+        names: The names in the header; None where there is none.
+        dates: The order of day and month, see `Reading.dates`.
+        decimal_comma: Whether ratings have a comma before their decimals.
     """
 
     separator: str
@@ -113,12 +113,12 @@ def detect(name: str, head: bytes, reading: Reading = AS_IS) -> Layout:
     """Find a table's layout.
 
     Args:
-        name: the file, for messages.
-        head: its first bytes, whole lines as far as possible, without a byte order mark.
-        reading: how its fields are to be understood.
+        name: The file, for messages.
+        head: Its first bytes, whole lines as far as possible, without a byte order mark.
+        reading: How its fields are to be understood.
 
     Raises:
-        DataError: this is not a table, or lacks a column.
+        DataError: This is not a table, or lacks a column.
     """
     foreign_files.refuse(name, head)
     numbered = [
@@ -211,12 +211,12 @@ def named_columns(name: str, names: Sequence[str], reading: Reading = AS_IS) -> 
     """Find the columns by their names, in any order.
 
     Args:
-        name: the file, for messages.
-        names: those that there are.
-        reading: which columns were asked for.
+        name: The file, for messages.
+        names: Those that there are.
+        reading: Which columns were asked for.
 
     Raises:
-        DataError: none of them is a user's, or none an item's; one that was asked for is not there, or is there twice.
+        DataError: None of them is a user's, or none an item's; one that was asked for is not there, or is there twice.
     """
     if _numbers_columns(names, reading):
         columns: Columns | None = _by_number(name, len(names), reading)
@@ -235,7 +235,7 @@ def refuse_repeated(name: str, names: Sequence[str], columns: Columns, wanted: M
     """Refuse names of which it cannot be told which column is meant.
 
     Raises:
-        DataError: a column that would be taken shares its name with another.
+        DataError: A column that would be taken shares its name with another.
     """
     plain = [_plain(text) for text in names]
     for role, place in zip(ALIASES, columns, strict=True):
@@ -263,9 +263,9 @@ def _separator(name: str, lines: list[str], forced: str | None) -> tuple[str, in
     """Return what separates fields, and how many there are.
 
     Args:
-        name: the file, for messages.
-        lines: its first lines.
-        forced: the separator that the file itself names; None if it names none.
+        name: The file, for messages.
+        lines: Its first lines.
+        forced: The separator that the file itself names; None if it names none.
     """
     best = (0, 0, "")
     for separator in _SEPARATORS if forced is None else (forced,):
@@ -288,8 +288,8 @@ def roles(row: Sequence[str], wanted: Mapping[str, str] | None = None) -> dict[s
     """Return the position of each role's column in a header; None where it has none.
 
     Args:
-        row: the names.
-        wanted: by role, the name that was asked for; empty for none. Other roles are found by the usual names.
+        row: The names.
+        wanted: By role, the name that was asked for; empty for none. Other roles are found by the usual names.
     """
     wanted = wanted or {}
     found = {role: _place(row, name) for role, name in wanted.items()}

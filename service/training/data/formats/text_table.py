@@ -38,14 +38,14 @@ def read_table(file: DataFile, reading: Reading, into: Gathering, on_raw: Callab
     """Read a text table.
 
     Args:
-        file: the file.
-        reading: how its fields are to be understood.
-        into: takes up the rows.
-        on_raw: called with the file's own bytes, in order.
+        file: The file.
+        reading: How its fields are to be understood.
+        into: Takes up the rows.
+        on_raw: Called with the file's own bytes, in order.
 
     Raises:
-        DataError: the file is not a table with a user and an item column, or is packed and broken.
-        OSError: it cannot be read.
+        DataError: The file is not a table with a user and an item column, or is packed and broken.
+        OSError: It cannot be read.
     """
     reader: _Reader | None = None
     with opened(file.path, reading.encoding, on_raw) as text_file:

@@ -13,7 +13,7 @@ def id_text(value: object) -> str | None:
     """Return an id as text: 42, 42.0 and "42" are the same id.
 
     Args:
-        value: what stands there; None for nothing.
+        value: What stands there; None for nothing.
 
     Returns:
         The text, empty for None; None if the value is neither a text nor a whole number.

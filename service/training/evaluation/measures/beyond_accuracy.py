@@ -38,9 +38,9 @@ class Popularity(NamedTuple):
     """What the training data says about items and profiles.
 
     Attributes:
-        counts: int64 (n_items,), training interactions of each item.
-        n_users: users with training interactions.
-        of_profiles: float64 (n_users of the vocabulary,), the mean count of a user's training items; NaN without any.
+        counts: Int64 (n_items,), training interactions of each item.
+        n_users: Users with training interactions.
+        of_profiles: Float64 (n_users of the vocabulary,), the mean count of a user's training items; NaN without any.
     """
 
     counts: Int64
@@ -61,8 +61,8 @@ def coverage(lists: Lists, n_items: int) -> float | None:
     """Return the share of the catalogue that is in at least one list; None without a list.
 
     Args:
-        lists: int32 (m, k), item rows; -1 where a list has ended.
-        n_items: the size of the catalogue.
+        lists: Int32 (m, k), item rows; -1 where a list has ended.
+        n_items: The size of the catalogue.
     """
     if not lists.size:
         return None
@@ -73,8 +73,8 @@ def gini(lists: Lists, n_items: int) -> float | None:
     """Return how unequally often items are shown, 0 to 1; None if none is.
 
     Args:
-        lists: int32 (m, k), item rows; -1 where a list has ended.
-        n_items: the size of the catalogue.
+        lists: Int32 (m, k), item rows; -1 where a list has ended.
+        n_items: The size of the catalogue.
     """
     shown = np.sort(_shown(lists, n_items)).astype(np.float64)
     total = float(shown.sum())
@@ -90,8 +90,8 @@ def novelty(lists: Lists, popularity: Popularity) -> NDArray[np.float64]:
     """Return the mean self-information of each list in bits, float64 (m,); NaN for an empty one.
 
     Args:
-        lists: int32 (m, k), item rows; -1 where a list has ended.
-        popularity: what the training data says.
+        lists: Int32 (m, k), item rows; -1 where a list has ended.
+        popularity: What the training data says.
     """
     information = -np.log2(np.maximum(1, popularity.counts) / max(1, popularity.n_users))
     return _means(lists, information)
@@ -101,8 +101,8 @@ def mean_popularity(lists: Lists, popularity: Popularity) -> NDArray[np.float64]
     """Return the mean training count of each list's items, float64 (m,); NaN for an empty one.
 
     Args:
-        lists: int32 (m, k), item rows; -1 where a list has ended.
-        popularity: what the training data says.
+        lists: Int32 (m, k), item rows; -1 where a list has ended.
+        popularity: What the training data says.
     """
     return _means(lists, popularity.counts.astype(np.float64))
 

@@ -46,10 +46,10 @@ def of_users(errors_: dict[str, Tally], ranked_: dict[str, Tally], groups: Group
     """Return the measures of each group of users.
 
     Args:
-        errors_: the errors of predicted ratings, by name; empty where none are predicted.
-        ranked_: the ranking measures, by name.
-        groups: int8 (n_users,), see `user_groups`.
-        k: the length of the lists that count.
+        errors_: The errors of predicted ratings, by name; empty where none are predicted.
+        ranked_: The ranking measures, by name.
+        groups: Int8 (n_users,), see `user_groups`.
+        k: The length of the lists that count.
 
     Returns:
         By group: "n", the judged users, "rmse" where there are errors, "ndcg@k", "recall@k"; None over nobody.
@@ -70,12 +70,12 @@ def of_items(
     """Return the measures of each group of items.
 
     Args:
-        predicted: float64 (n,), the predicted ratings of `test`; None where none are predicted.
-        test: the held-out side.
-        lists: int32 (m, at least k), one per user of `relevance`.
-        relevance: the judged users and their relevant items.
-        groups: int8 (n_items,), see `item_groups`.
-        k: the length of the lists that count.
+        predicted: Float64 (n,), the predicted ratings of `test`; None where none are predicted.
+        test: The held-out side.
+        lists: Int32 (m, at least k), one per user of `relevance`.
+        relevance: The judged users and their relevant items.
+        groups: Int8 (n_items,), see `item_groups`.
+        k: The length of the lists that count.
 
     Returns:
         By group: "n", the items in it, "rmse" of their held-out ratings, and "ndcg@k" and "recall@k" as if only they

@@ -39,10 +39,10 @@ class Tally:
     """One measure by user.
 
     Attributes:
-        user_rows: int64 (m,), ascending.
-        sums: float64 (m,).
-        counts: float64 (m,), above 0.
-        shape: what makes the measure of the ratio: nothing ("mean"), its root, or how far it exceeds 1.
+        user_rows: Int64 (m,), ascending.
+        sums: Float64 (m,).
+        counts: Float64 (m,), above 0.
+        shape: What makes the measure of the ratio: nothing ("mean"), its root, or how far it exceeds 1.
     """
 
     user_rows: Int64
@@ -54,7 +54,7 @@ class Tally:
         """Return the measure over all users, or some of them; None over nobody.
 
         Args:
-            is_kept: bool (m,), the users that count.
+            is_kept: Bool (m,), the users that count.
         """
         sums, counts = (self.sums, self.counts) if is_kept is None else (self.sums[is_kept], self.counts[is_kept])
         total = float(counts.sum())
@@ -85,7 +85,7 @@ class Name:
         """Read a name.
 
         Raises:
-            UsageError: there is no such measure, or its k is missing, too small or too large.
+            UsageError: There is no such measure, or its k is missing, too small or too large.
         """
         family, at, k_text = text.strip().partition("@")
         if family in RATING_MEASURES and not at:
@@ -122,8 +122,8 @@ def errors(predicted: Float64, test: Interactions) -> dict[str, Tally]:
     """Return the errors of predicted ratings by user.
 
     Args:
-        predicted: float64 (n,), in the order of `test`.
-        test: what was predicted.
+        predicted: Float64 (n,), in the order of `test`.
+        test: What was predicted.
     """
     difference = predicted - test.ratings.astype(np.float64)
     users, index, counts = np.unique(test.user_rows.astype(np.int64), return_inverse=True, return_counts=True)
@@ -138,9 +138,9 @@ def ranked(names: Iterable[Name], lists: Lists, relevance: Relevance) -> dict[st
     """Return the ranking measures among `names` by user.
 
     Args:
-        names: measures; those of other kinds are passed over.
-        lists: int32 (m, at least the largest k), one per user of `relevance`; -1 where a list has ended.
-        relevance: what should be in them.
+        names: Measures; those of other kinds are passed over.
+        lists: Int32 (m, at least the largest k), one per user of `relevance`; -1 where a list has ended.
+        relevance: What should be in them.
     """
     hits, ones = relevance.hits(lists), np.ones(len(relevance))
     return {
@@ -156,10 +156,10 @@ def shown(
     """Return the measures among `names` of what lists show.
 
     Args:
-        names: measures; those of other kinds are passed over.
-        lists: int32 (m, at least the largest k); -1 where a list has ended.
-        user_rows: int64 (m,), whose they are.
-        popularity: what the training data says.
+        names: Measures; those of other kinds are passed over.
+        lists: Int32 (m, at least the largest k); -1 where a list has ended.
+        user_rows: Int64 (m,), whose they are.
+        popularity: What the training data says.
 
     Returns:
         Those that are made of users, and those that are of all lists together.

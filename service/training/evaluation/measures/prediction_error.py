@@ -16,11 +16,11 @@ def rmse(predicted: Values, actual: Values) -> float:
     """Return the root of the mean squared error, in units of the rating scale.
 
     Args:
-        predicted: float (n,).
-        actual: float (n,), in the same order.
+        predicted: Float (n,).
+        actual: Float (n,), in the same order.
 
     Raises:
-        ValueError: the shapes differ, or n is 0.
+        ValueError: The shapes differ, or n is 0.
     """
     error = _errors(predicted, actual)
     return float(np.sqrt(np.mean(np.square(error))))
@@ -30,11 +30,11 @@ def mae(predicted: Values, actual: Values) -> float:
     """Return the mean absolute error, in units of the rating scale.
 
     Args:
-        predicted: float (n,).
-        actual: float (n,), in the same order.
+        predicted: Float (n,).
+        actual: Float (n,), in the same order.
 
     Raises:
-        ValueError: the shapes differ, or n is 0.
+        ValueError: The shapes differ, or n is 0.
     """
     return float(np.mean(np.abs(_errors(predicted, actual))))
 
@@ -46,11 +46,11 @@ def interval95(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % confidence interval of the mean of a few values, by Student's t distribution.
 
     Args:
-        values: one per fold, at least 2. Folds share training data, so that the interval is somewhat too narrow
+        values: One per fold, at least 2. Folds share training data, so that the interval is somewhat too narrow
             (Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003).
 
     Raises:
-        ValueError: there are fewer than 2 values.
+        ValueError: There are fewer than 2 values.
     """
     if len(values) < 2:
         raise ValueError("an interval needs at least 2 values")

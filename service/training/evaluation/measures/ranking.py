@@ -31,8 +31,8 @@ def precision(hits: Hits, counts: Int64) -> PerUser:
     """Return the share of places with a hit.
 
     Args:
-        hits: bool (m, k), which places hold a relevant item.
-        counts: int64 (m,), relevant items of each user, at least 1.
+        hits: Bool (m, k), which places hold a relevant item.
+        counts: Int64 (m,), relevant items of each user, at least 1.
 
     Returns:
         float64 (m,), as all measures here.

@@ -19,11 +19,11 @@ class Relevance:
     """The judged users and their relevant items.
 
     Attributes:
-        user_rows: int64 (m,), the judged users, ascending.
-        counts: int64 (m,), how many relevant items each has, at least 1.
-        item_rows: int64 (sum of counts,), user after user, ascending within one.
-        n_items: how many items there are.
-        n_without: held-out users without a relevant item, who are not judged.
+        user_rows: Int64 (m,), the judged users, ascending.
+        counts: Int64 (m,), how many relevant items each has, at least 1.
+        item_rows: Int64 (sum of counts,), user after user, ascending within one.
+        n_items: How many items there are.
+        n_without: Held-out users without a relevant item, who are not judged.
     """
 
     user_rows: Int64
@@ -39,7 +39,7 @@ class Relevance:
         """Say which places of some lists hold a relevant item.
 
         Args:
-            lists: int (m, k), item rows, one list per judged user; -1 where a list has ended.
+            lists: Int (m, k), item rows, one list per judged user; -1 where a list has ended.
 
         Returns:
             bool (m, k).
@@ -53,7 +53,7 @@ class Relevance:
         """Return what is left when only some of the judged users are.
 
         Args:
-            is_kept: bool (m,).
+            is_kept: Bool (m,).
         """
         kept = np.repeat(is_kept, self.counts)
         rows, counts = self.user_rows[is_kept], self.counts[is_kept]
@@ -63,7 +63,7 @@ class Relevance:
         """Return what is left when only some items are relevant.
 
         Args:
-            is_kept: bool (n_items,).
+            is_kept: Bool (n_items,).
 
         Returns:
             The rest, and which of the judged users are in it, bool (m,).
@@ -94,8 +94,8 @@ def relevant(test: Interactions, *, relevant_from: float | None = None) -> Relev
     """Return what the held-out interactions call relevant.
 
     Args:
-        test: the held-out side of a split.
-        relevant_from: the least rating that makes an item relevant; None: every held-out item is.
+        test: The held-out side of a split.
+        relevant_from: The least rating that makes an item relevant; None: every held-out item is.
     """
     chosen: Any = slice(None) if relevant_from is None else test.ratings >= relevant_from
     n_items = len(test.items)

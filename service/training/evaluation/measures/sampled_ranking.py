@@ -25,10 +25,10 @@ def tallies_of(among: Lists, relevance: Relevance, ks: Sequence[int], n: int) ->
     """Return the measures by user, under names that say that they are sampled.
 
     Args:
-        among: int32 (m, at least the largest k), see `ranked_among`.
-        relevance: the judged users and their relevant items.
-        ks: lengths of lists.
-        n: how many items were drawn for each.
+        among: Int32 (m, at least the largest k), see `ranked_among`.
+        relevance: The judged users and their relevant items.
+        ks: Lengths of lists.
+        n: How many items were drawn for each.
     """
     names = [Name(family, k) for family in _FAMILIES for k in ks]
     return {f"sampled{n}_{name}": tally for name, tally in ranked(names, among, relevance).items()}
@@ -38,10 +38,10 @@ def negatives(train: Interactions, relevance: Relevance, n: int, rng: np.random.
     """Draw items for each judged user that it has no training interaction with and that are not relevant.
 
     Args:
-        train: the training side.
-        relevance: the judged users and their relevant items.
-        n: how many, uniformly without replacement.
-        rng: decides which.
+        train: The training side.
+        relevance: The judged users and their relevant items.
+        n: How many, uniformly without replacement.
+        rng: Decides which.
 
     Returns:
         int32 (m, n), item rows; -1 at the end where a user has fewer.
@@ -65,10 +65,10 @@ def ranked_among(snapshot: ModelSnapshot, relevance: Relevance, drawn: Lists, n:
     """Rank each user's relevant items among those drawn.
 
     Args:
-        snapshot: the model.
-        relevance: the judged users and their relevant items.
-        drawn: int32 (m, any), see `negatives`.
-        n: how many places to return.
+        snapshot: The model.
+        relevance: The judged users and their relevant items.
+        drawn: Int32 (m, any), see `negatives`.
+        n: How many places to return.
 
     Returns:
         int32 (m, n), item rows, best first; -1 where a list has ended.

@@ -27,8 +27,8 @@ class Cost(NamedTuple):
     """What lists cost.
 
     Attributes:
-        list_us: microseconds for a list of 10 as the service makes it, the median over some users.
-        pairwise_list_us: microseconds for the same list if every unseen item were predicted on its own, extrapolated
+        list_us: Microseconds for a list of 10 as the service makes it, the median over some users.
+        pairwise_list_us: Microseconds for the same list if every unseen item were predicted on its own, extrapolated
             from a sample of pairs.
     """
 
@@ -40,9 +40,9 @@ def of_lists(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) ->
     """Measure both ways to a list.
 
     Args:
-        candidate: what the model was fitted by; it knows how a pair is predicted.
-        snapshot: the model.
-        user_rows: int64 (m,), whom to make lists for, at least one; a few of them are chosen, evenly.
+        candidate: What the model was fitted by; it knows how a pair is predicted.
+        snapshot: The model.
+        user_rows: Int64 (m,), whom to make lists for, at least one; a few of them are chosen, evenly.
     """
     chosen = user_rows[np.linspace(0, user_rows.size - 1, min(user_rows.size, _MOST_USERS)).astype(np.int64)]
     users = chosen.tolist()
