@@ -228,10 +228,10 @@ async def test_an_unknown_failpoint_is_refused(site: Site) -> None:
 DEADLY = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from telemetry.archive import Archive
-from telemetry.consumer import Consumer
+from telemetry.archive.archive import Archive
+from telemetry.consumer.consumer import Consumer
 from telemetry.settings import ConsumerSettings
-from telemetry.stream import RedisStream
+from telemetry.stream.redis_stream import RedisStream
 
 url, root, deadly = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(",")
 
