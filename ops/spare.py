@@ -12,8 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-# So long a command line it has from the start, to be overwritten with the part's own.
-ROOM_BYTES = 512
+from ops.program import TITLE_BYTES
+
 # Fields of /proc/self/stat, counted from 1 (proc(5)).
 _ARG_START, _ARG_END = 48, 49
 
@@ -61,7 +61,7 @@ def _rename(argv: list[str]) -> None:
     # Behind the name in brackets, which may hold anything, comes the third field.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, end = int(fields[_ARG_START - 3]), int(fields[_ARG_END - 3])
-    if start and end - start > ROOM_BYTES:
+    if start and end - start > TITLE_BYTES:
         ctypes.memset(start, 0, end - start)
         line = b"\0".join(map(os.fsencode, argv))[: end - start - 1]
         ctypes.memmove(start, line, len(line))

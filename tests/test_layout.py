@@ -1,6 +1,7 @@
 """The shape of the repository: who may import whom, and what stays out of a server process."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,38 @@ def test_imports_point_one_way(package: str) -> None:
         if (top := name.split(".")[0]) in OURS and top not in MAY_IMPORT[package]
     ]
     assert not wrong
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Return which of our modules each one imports, at its top, inside functions and under TYPE_CHECKING alike."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in OURS
+        for path in sources(package)
+    }
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                # What is imported from a package may be a module of it.
+                submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+                names.update(submodules & modules.keys() or {node.module})
+        graph[module] = names & modules.keys()
+    return graph
+
+
+def test_no_import_cycles_between_files() -> None:
+    """Each file can be read, and loaded, after what it imports."""
+    cycle: list[str] = []
+    try:
+        graphlib.TopologicalSorter(import_graph()).prepare()
+    except graphlib.CycleError as error:
+        # CycleError lists each node before the node that depends on it.
+        cycle = list(reversed(error.args[1]))
+    assert not cycle, "import cycle: " + " -> ".join(cycle)
 
 
 def test_training_knows_no_server_and_models_know_no_training() -> None:

@@ -14,7 +14,6 @@ from loadbalancer.nginx import configuration_files
 from loadbalancer.processes import group_members
 from loadbalancer.roster import Row
 from ops.commands.up import (
-    PROGRAM,
     alone,
     balancer_settings,
     children_environ,
@@ -25,6 +24,7 @@ from ops.commands.up import (
     spares,
     supervise,
 )
+from ops.program import PROGRAM
 from service.config import Config
 from service.errors import ModelError
 from service.models.active_model import load_active

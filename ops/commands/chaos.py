@@ -148,8 +148,9 @@ class Drill:
 
     async def compare(self, pairs: int) -> Comparison:
         """Compare lists with Redis frozen and running."""
-        from ops.drill.faults.fault import Need, Setting
+        from ops.drill.faults.fault import Setting
         from ops.drill.frozen_redis import compare
+        from ops.drill.needs import Need
 
         async with self._system(Setting.ANY) as (system, target):
             lack = system.lacks(Need.REDIS)

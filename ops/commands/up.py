@@ -22,15 +22,10 @@ from loadbalancer.processes import spawn_attached
 from loadbalancer.settings import BalancerSettings
 from ops.checks import open_files
 from ops.console.refusal import HELD_BACK
-from ops.spare import ROOM_BYTES
+from ops.program import PROGRAM, SPARE
 from service.config import Config
 from service.training.data.data_request import DataRequest
 from telemetry.stream.redis_check import Rehearsal
-
-# How every Python part is started; a verb follows.
-PROGRAM = (sys.executable, "-m", "ops")
-# What waits to take a dead part's place.
-SPARE = (sys.executable, "-m", "ops.spare", " " * ROOM_BYTES)
 
 _TRAINING_STOP_S = 10.0
 # Replicas of a killed run may be writing down what they hold; they take 8 s at most.

@@ -13,14 +13,14 @@ from loadbalancer import ports, redis_conf, unix_sockets
 from loadbalancer.binaries import find_redis
 from loadbalancer.probes import HttpProbe, RedisProbe
 from loadbalancer.processes import Command, run_to_end, spawn
-from ops.commands.up import PROGRAM
 from ops.drill.faults.clocks import Clocks
-from ops.drill.faults.fault import Need
 from ops.drill.faults.proxy import Proxy
+from ops.drill.needs import Need
 from ops.drill.output import Output
 from ops.drill.system import CONSUMER, REDIS, Prepared, System
 from ops.drill.waiting import end, until
 from ops.load.population import Target
+from ops.program import PROGRAM
 from service.errors import RunError
 
 _START_LIMIT_S = 300.0

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ops.commands.up import PROGRAM
+from ops.program import PROGRAM
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ one fault does not depend on which others are chosen. The same seed gives the sa
 
 import random
 
-from ops.drill.faults.fault import Fault, Parts, Strike
+from ops.drill.faults.fault import Fault, Strike
+from ops.drill.needs import RunningParts
 
 # A fault that stays leaves at least half of its round to see how the system recovers.
 _LONGEST_HOLD = 0.5
@@ -14,7 +15,7 @@ _LONGEST_HOLD = 0.5
 _WITHIN = (0.1, 0.7)
 
 
-def strikes(fault: Fault, parts: Parts, duration_s: float, every_s: float | None, seed: int) -> list[Strike]:
+def strikes(fault: Fault, parts: RunningParts, duration_s: float, every_s: float | None, seed: int) -> list[Strike]:
     """Return the strikes of one round.
 
     Args:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from ops.drill.audit_call import Audit, audit
 from ops.drill.drill_load import Load, Sample
-from ops.drill.faults.fault import Fault, Parts, Strike
+from ops.drill.faults.fault import Fault, Strike
 from ops.drill.faults.promise import Figures, Promise
 from ops.drill.figures import answers
 from ops.drill.ledger import Findings, Ledger
+from ops.drill.needs import RunningParts
 from ops.drill.schedule import strikes
 from ops.drill.system import System
 from ops.drill.system_watch import Measure, Seen, Watch, caught_up_s, slowest_return_s
@@ -99,7 +100,7 @@ class Stage:
     """
 
     title: str
-    parts: Parts
+    parts: RunningParts
     rounds: list[Round] = field(default_factory=list)
     skipped: list[tuple[Fault, str]] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)

@@ -18,8 +18,8 @@ from loadbalancer import roster
 from loadbalancer.processes import group_members
 from loadbalancer.roster import Row
 from ops.drill.faults.clocks import Clocks
-from ops.drill.faults.fault import Need, Parts
 from ops.drill.faults.proxy import Proxy
+from ops.drill.needs import Need, RunningParts
 from ops.drill.output import Output
 
 T = TypeVar("T")
@@ -99,10 +99,10 @@ class System:
         """Return one part's row, None if there is none now."""
         return next((row for row in self.rows() if row.name == name), None)
 
-    def parts(self) -> Parts:
+    def parts(self) -> RunningParts:
         """Return the names of what runs."""
         names = [row.name for row in self.rows()]
-        return Parts(
+        return RunningParts(
             replicas=tuple(name for name in names if name.startswith("replica-")),
             balancers=tuple(name for name in names if name.startswith("nginx-")),
             redis=REDIS in names,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from loadbalancer.processes import Command, Spare, group_members
-from ops.commands.up import SPARE
+from ops.program import SPARE
 
 WaitUntil = Callable[..., None]
 _ENVIRON = {"PATH": "/usr/bin:/bin"}

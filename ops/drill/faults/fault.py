@@ -7,27 +7,10 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from ops.drill.faults.promise import Promise
-
-if TYPE_CHECKING:
-    from ops.drill.system import System
-
-
-class Need(Enum):
-    """What a fault cannot be done without, beside a running system."""
-
-    REDIS = "a Redis that belongs to the installation"
-    REDIS_FILES = "a Redis whose files are in the home directory"
-    THREE_REPLICAS = "three replicas"
-    STRACE = "strace, and leave to use it"
-    LINK = "the drill's own proxy in front of Redis"
-    OWN_REDIS = "a Redis that the drill started"
-    SPOOL_DISK = "leave to mount a small disk under the spool"
-    LOG_DISK = "leave to mount a small disk under the logs"
-    OUTPUT = "the pipe that the system prints to"
-    CLOCKS = "a C compiler"
+from ops.drill.needs import Need, RunningParts
+from ops.drill.system import System
 
 
 class Setting(Enum):
@@ -39,16 +22,6 @@ class Setting(Enum):
 
     ANY = "as shipped"
     PREPARED = "prepared"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The names of what runs."""
-
-    replicas: tuple[str, ...]
-    balancers: tuple[str, ...]
-    redis: bool
-    consumer: bool
 
 
 @dataclass(frozen=True)
@@ -68,7 +41,7 @@ class Strike:
     draw: float
 
 
-Do = Callable[["System", Strike], AbstractAsyncContextManager[None]]
+Do = Callable[[System, Strike], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +65,7 @@ class Fault:
     row: str
     title: str
     promise: Promise
-    choices: Callable[[Parts], list[tuple[str, ...]]]
+    choices: Callable[[RunningParts], list[tuple[str, ...]]]
     do: Do
     every_s: float
     hold_s: float = 0.0

@@ -8,22 +8,23 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from ops.drill.faults import disk_faults, redis_faults, signal_faults
-from ops.drill.faults.fault import Fault, Need, Parts, Setting
+from ops.drill.faults.fault import Fault, Setting
 from ops.drill.faults.promise import Promise
 from ops.drill.faults.proxy import Mode
+from ops.drill.needs import Need, RunningParts
 from ops.drill.system import CONSUMER, REDIS
 from service.errors import UsageError
 
 Targets = list[tuple[str, ...]]
 
 
-def _anything(parts: Parts) -> Targets:
+def _anything(parts: RunningParts) -> Targets:
     single = [*parts.replicas, *parts.balancers, *(f"{name}/worker" for name in parts.balancers)]
     single += [name for name, there in ((REDIS, parts.redis), (CONSUMER, parts.consumer)) if there]
     return [(name,) for name in single]
 
 
-def _pairs(parts: Parts) -> Targets:
+def _pairs(parts: RunningParts) -> Targets:
     pairs: Targets = list(combinations(parts.replicas, 2)) if len(parts.replicas) >= 3 else []
     if parts.redis:
         pairs += [(name, REDIS) for name in (*parts.replicas, *parts.balancers[:1])]
@@ -31,27 +32,27 @@ def _pairs(parts: Parts) -> Targets:
     return pairs
 
 
-def _a_replica(parts: Parts) -> Targets:
+def _a_replica(parts: RunningParts) -> Targets:
     return [(name,) for name in parts.replicas]
 
 
-def _all_replicas(parts: Parts) -> Targets:
+def _all_replicas(parts: RunningParts) -> Targets:
     return [parts.replicas] if parts.replicas else []
 
 
-def _all_balancers(parts: Parts) -> Targets:
+def _all_balancers(parts: RunningParts) -> Targets:
     return [parts.balancers] if parts.balancers else []
 
 
-def _the_consumer(parts: Parts) -> Targets:
+def _the_consumer(parts: RunningParts) -> Targets:
     return [(CONSUMER,)] if parts.consumer else []
 
 
-def _the_redis(_parts: Parts) -> Targets:
+def _the_redis(_parts: RunningParts) -> Targets:
     return [(REDIS,)]
 
 
-def _a_clock(parts: Parts) -> Targets:
+def _a_clock(parts: RunningParts) -> Targets:
     return [*_a_replica(parts), (REDIS,), *_the_consumer(parts)]
 
 

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator
 from loadbalancer import ports, redis_conf
 from loadbalancer.probes import HttpProbe
 from loadbalancer.processes import Command, spawn
-from ops.commands.up import PROGRAM
 from ops.drill.faults.fault import Strike
 from ops.drill.recollect_program import recollect
 from ops.drill.system import System, have
 from ops.drill.waiting import end, until
+from ops.program import PROGRAM
 from telemetry.archive.archive_reader import committed_files
 
 _HELD_EVERY_S = 0.02

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.drill.faults.fault import Parts, Setting
+from ops.drill.faults.fault import Setting
 from ops.drill.faults.fault_catalogue import ELSEWHERE, FAULTS, MAIN, QUICK, select
+from ops.drill.needs import RunningParts
 from ops.drill.schedule import strikes
 from service.errors import UsageError
 
-_PARTS = Parts(("replica-0", "replica-1", "replica-2"), ("nginx-0", "nginx-1"), redis=True, consumer=True)
+_PARTS = RunningParts(("replica-0", "replica-1", "replica-2"), ("nginx-0", "nginx-1"), redis=True, consumer=True)
 _NAMES = {*_PARTS.replicas, *_PARTS.balancers, "nginx-0/worker", "nginx-1/worker", "redis", "consumer"}
 
 
@@ -50,7 +51,7 @@ def test_kills_reach_every_part_in_time() -> None:
 def test_a_fault_without_targets_has_no_strikes() -> None:
     """It is for the drill to say that it was skipped."""
     (fault,) = select("kill-consumer")
-    assert strikes(fault, Parts(("replica-0",), ("nginx-0",), redis=False, consumer=False), 30, None, 1) == []
+    assert strikes(fault, RunningParts(("replica-0",), ("nginx-0",), redis=False, consumer=False), 30, None, 1) == []
 
 
 def test_names_and_rows_choose_from_the_catalogue() -> None:

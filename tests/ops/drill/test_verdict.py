@@ -11,16 +11,16 @@ from rich.console import Console
 from ops.drill import drill_text, verdict
 from ops.drill.audit_call import Audit, understand
 from ops.drill.drill_load import Sample
-from ops.drill.faults.fault import Parts
 from ops.drill.faults.fault_catalogue import select
 from ops.drill.faults.promise import Figures, Promise
 from ops.drill.ledger import Findings
+from ops.drill.needs import RunningParts
 from ops.drill.recollect_program import Ended
 from ops.drill.stage import QUIET, Band, Round, Stage
 from ops.drill.system_watch import Measure, Seen
 from ops.pages import drill_page
 
-_PARTS = Parts(("replica-0",), ("nginx-0",), redis=True, consumer=True)
+_PARTS = RunningParts(("replica-0",), ("nginx-0",), redis=True, consumer=True)
 _ABOUT = {"title": "The drill", "seed": 7, "command": "recollect chaos --data '<b>'", "versions": {"python": "3.11"}}
 
 

@@ -17,7 +17,8 @@ from loadbalancer.processes import Child, Command, spawn
 from ops.drill import redis_commands
 from ops.drill.faults import disk_faults, redis_faults, signal_faults
 from ops.drill.faults.clocks import Clocks
-from ops.drill.faults.fault import Need, Strike
+from ops.drill.faults.fault import Strike
+from ops.drill.needs import Need
 from ops.drill.output import Output
 from ops.drill.system import Prepared, System
 from service.errors import RunError
