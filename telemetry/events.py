@@ -1,10 +1,9 @@
-"""The events themselves and their bytes: one JSON line each, served lists of schema 2, the others of schema 1.
+"""The events and their bytes: one JSON line each, served lists of schema 3, feedback and system events of schema 1.
 
-Invariant: `decode(encode(event, …))` gives the same event back, every field of a class is always present
-and in the order of its table below, and a line never contains a raw line break before its end. A feedback
-line of before marks were kept reads back with none. Schema 2 differs from schema 1 in a served list's `items` alone
-(`items.py`); lists of schema 1 read back as the same events, and `expansion.py` writes a list as schema 1 has it.
-Pure: no clock, no file, no socket.
+Invariant: `decode(encode(event, …))` gives the same event back, every field of a class is always present and in the
+order of its table below, and a line contains no raw line break before its end. Lines of older versions decode to the
+same events: feedback without `marks` has none, schema 1 holds a served list's items as rows (`served_items.py`), and
+schemas 1 and 2 hold two fields that were always null (`schema_1.py`). Pure: no clock, no file, no socket.
 """
 
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ from telemetry.errors import BadEventError
 from telemetry.served_items import Items, check_rows
 
 SCHEMA: Final = 1
-SERVED_SCHEMA: Final = 2
-# How a served list's line begins, of either schema.
-SERVED_STARTS: Final = (b'{"schema":2,"class":"served",', b'{"schema":1,"class":"served",')
+SERVED_SCHEMA: Final = 3
+# The first bytes of a served list's line, by schema, the newest first.
+SERVED_STARTS: Final = tuple(b'{"schema":%d,"class":"served",' % schema for schema in (SERVED_SCHEMA, 2, SCHEMA))
 # NumPy scalars appear in scores; refusing them would lose an event over a type.
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
@@ -41,9 +40,7 @@ class Served:
     recommendation_id: str
     user_id: str | None
     model: str
-    variant: str | None
     candidate_set: str
-    state_watermark: str | None
     latency_ms: float
     degraded: str | None
     items: Items
@@ -116,7 +113,7 @@ _INT_OR_NULL: _Types = frozenset({int, type(None)})
 _NUMBER: _Types = frozenset({int, float})
 _NUMBER_OR_NULL: _Types = frozenset({int, float, type(None)})
 _LIST: _Types = frozenset({list})
-# Columns in schema 2, rows in schema 1.
+# Columns since schema 2, rows in schema 1.
 _ITEMS: _Types = frozenset({dict, list})
 
 _HEAD = {
@@ -135,9 +132,7 @@ _TABLES: Final[dict[str, tuple[type[Event], dict[str, _Types]]]] = {
             "recommendation_id": _TEXT,
             "user_id": _TEXT_OR_NULL,
             "model": _TEXT,
-            "variant": _TEXT_OR_NULL,
             "candidate_set": _TEXT,
-            "state_watermark": _TEXT_OR_NULL,
             "latency_ms": _NUMBER,
             "degraded": _TEXT_OR_NULL,
             "items": _ITEMS,
@@ -205,9 +200,7 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
             "recommendation_id": event.recommendation_id,
             "user_id": event.user_id,
             "model": event.model,
-            "variant": event.variant,
             "candidate_set": event.candidate_set,
-            "state_watermark": event.state_watermark,
             "latency_ms": event.latency_ms,
             "degraded": event.degraded,
             "items": event.items.as_fields(),
@@ -286,9 +279,9 @@ def decode(line: bytes) -> Record:
     name = fields.get("class")
     schema = fields.get("schema")
     kind, table = _TABLES.get(name, (None, _PLACE)) if isinstance(name, str) else (None, _PLACE)
-    if schema != SCHEMA and (schema != SERVED_SCHEMA or kind in {Feedback, System}):
+    if schema != SCHEMA and (schema not in (2, SERVED_SCHEMA) or kind in {Feedback, System}):
         raise BadEventError(
-            f"the line is of schema {schema!r}; this version reads {SCHEMA}, and {SERVED_SCHEMA} of served lists"
+            f"the line is of schema {schema!r}; this version reads {SCHEMA}, and up to {SERVED_SCHEMA} of served lists"
         )
     if kind is None:
         raise BadEventError(f"{name!r} is not a class of event")
@@ -357,7 +350,7 @@ def renumber(line: bytes, producer: str, epoch: int, seq: int) -> bytes:
 
 
 def _items(value: Any, schema: object) -> Items:
-    if schema == SERVED_SCHEMA:
+    if schema != SCHEMA:
         return Items.read(value)
     if type(value) is not list:
         raise BadEventError("field 'items' of the served event is of the wrong type")

@@ -32,8 +32,8 @@ _COMMON: Final = ("event_id", "tenant", "client_time", "received_at", "producer"
 # The columns of each class, which are also those of the view with its name.
 COLUMNS: Final = {
     "served": (
-        *(*_COMMON, "request_id", "recommendation_id", "user_id", "model", "variant", "candidate_set"),
-        *("state_watermark", "latency_ms", "degraded", "items"),
+        *(*_COMMON, "request_id", "recommendation_id", "user_id", "model", "candidate_set"),
+        *("latency_ms", "degraded", "items"),
     ),
     "feedback": (
         *(*_COMMON, "request_id", "type", "user_id", "item_id", "value", "recommendation_id", "position", "marks"),

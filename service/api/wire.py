@@ -38,7 +38,7 @@ _LEAP_SECOND: Final = re.compile(r"(T\d\d:\d\d:)60")
 _KEY: Final = re.compile(KEY_PATTERN)
 _EVENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{8,72}$"
 
-Source = Literal["personal", "session", "similar", "popular"]
+Source = Literal["personal", "similar", "popular"]
 Rung = Literal["stale", "stale_model", "static"]
 Durability = Literal["memory", "disk"]
 
@@ -154,7 +154,6 @@ class Item(TypedDict):
 class Freshness(TypedDict):
     """How new the state is that the list was made from."""
 
-    events_applied: Annotated[int, _means("Events of the user that were applied since `as_of`.")]
     as_of: Annotated[str, _means("The youngest interaction that the model knows of, RFC 3339.")]
 
 

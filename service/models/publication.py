@@ -111,7 +111,7 @@ def _static_lists(snapshot: ModelSnapshot) -> dict[str, bytes]:
             {"item_id": item_id, "score": score, "source": "popular"}
             for item_id, score in zip(ids[: wire.N_DEFAULT], scores, strict=False)
         ],
-        "freshness": {"events_applied": 0, "as_of": snapshot.data_as_of},
+        "freshness": {"as_of": snapshot.data_as_of},
         "degraded": STATIC_RUNG,
         "shortfall": wire.shortfall(wire.N_DEFAULT, len(ids[: wire.N_DEFAULT])),
     }

@@ -262,9 +262,7 @@ def _served(
             recommendation_id=recommendation_id,
             user_id=parts.pseudonyms.of(user_id),
             model=snapshot.version,
-            variant=None,
             candidate_set=candidate_set,
-            state_watermark=None,
             latency_ms=round((time.perf_counter() - started) * 1000, 3),
             degraded=degraded,
             # No policy draws at random yet: every shown item was certain to be shown where it was.
@@ -289,7 +287,7 @@ def _answer(
         "user_id": user_id,
         "model": snapshot.version,
         "items": items,
-        "freshness": {"events_applied": 0, "as_of": snapshot.data_as_of},
+        "freshness": {"as_of": snapshot.data_as_of},
         "degraded": degraded,
         "shortfall": wire.shortfall(n, len(items)),
     }

@@ -1,9 +1,9 @@
 """Served lists as schema 1 has them, an object for each item, for readers that know no other schema.
 
-Invariant: a line of schema 2 and its expansion read back as the same event (`events.decode`). Pure.
+Invariant: a line of schema 2 or 3 and its expansion read back as the same event (`events.decode`). Pure.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -11,9 +11,12 @@ from telemetry.errors import BadEventError
 from telemetry.events import SCHEMA, SERVED_STARTS
 from telemetry.served_items import Items
 
+# Fields of schemas 1 and 2 that were always null and that schema 3 leaves out, by the field before each.
+_NULL_AFTER: Final = {"model": "variant", "candidate_set": "state_watermark"}
+
 
 def expand(line: bytes) -> bytes:
-    """Write a served list as schema 1 has it, with an object for each item; other lines are returned as they are.
+    """Write a served list as schema 1 has it, with an object for each item; return other lines unchanged.
 
     Args:
         line: A line that `encode` made, of this version or an older one.
@@ -22,12 +25,16 @@ def expand(line: bytes) -> bytes:
         The line of schema 1.
 
     Raises:
-        BadEventError: The items are not as schema 2 has them.
+        BadEventError: The items are not columns.
     """
-    if not line.startswith(SERVED_STARTS[0]):
+    if not line.startswith(SERVED_STARTS[:-1]):
         return line
     try:
-        fields: dict[str, Any] = orjson.loads(line)
+        fields: dict[str, Any] = {}
+        for name, value in orjson.loads(line).items():
+            fields[name] = value
+            if name in _NULL_AFTER:
+                fields[_NULL_AFTER[name]] = None
         fields["schema"], fields["items"] = SCHEMA, Items.read(fields["items"]).rows()
     except (orjson.JSONDecodeError, KeyError) as error:
         raise BadEventError(f"a served list cannot be read: {error}") from None

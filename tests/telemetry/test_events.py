@@ -20,9 +20,7 @@ SERVED = Served(
     recommendation_id="rec1",
     user_id="42",
     model="svd-20261121T010203-9f3c",
-    variant=None,
     candidate_set="all",
-    state_watermark="w",
     latency_ms=0.4,
     degraded=None,
     items=Items(["318"], [4.71], 0, "personal", 1.0),
@@ -57,10 +55,10 @@ GOLDEN: dict[str, tuple[Event, bytes]] = {
     "served": (
         SERVED,
         (
-            b'{"schema":2,"class":"served","event_id":"ev-00000001","tenant":"default","client_time":null,'
+            b'{"schema":3,"class":"served","event_id":"ev-00000001","tenant":"default","client_time":null,'
             b'"received_at":"2026-11-21T01:02:03.456Z","producer":"p","epoch":1,"seq":7,"request_id":"r1",'
-            b'"recommendation_id":"rec1","user_id":"42","model":"svd-20261121T010203-9f3c","variant":null,'
-            b'"candidate_set":"all","state_watermark":"w","latency_ms":0.4,"degraded":null,'
+            b'"recommendation_id":"rec1","user_id":"42","model":"svd-20261121T010203-9f3c",'
+            b'"candidate_set":"all","latency_ms":0.4,"degraded":null,'
             b'"items":{"item_id":["318"],"score":[4.71],"position":0,"source":"personal","propensity":1.0}}\n'
         ),
     ),
@@ -182,7 +180,7 @@ def damaged(**changes: object) -> bytes:
     [
         (b"", "not JSON"),
         (b"[]", "not a JSON object"),
-        (damaged(schema=3), "schema 3"),
+        (damaged(schema=4), "schema 4"),
         (GOLDEN["feedback"][1].replace(b'"schema":1', b'"schema":2'), "schema 2"),
         (damaged(**{"class": "nonsense"}), "'nonsense'"),
         (damaged(**{"class": ["served"]}), "not a class"),
@@ -214,15 +212,20 @@ def test_a_bad_line_is_refused_with_its_fault(line: bytes, says: str) -> None:
         decode(line)
 
 
-def test_a_list_of_schema_1_is_the_same_event_and_expands_to_itself() -> None:
-    """Archives of before go on being read; what readers get of a list of today is what they got then."""
+def test_lists_of_older_schemas_decode_to_the_same_event_and_expand_to_schema_1() -> None:
+    """Older archives stay readable, and a reader of schema 1 gets the same bytes from each."""
     line = GOLDEN["served"][1]
-    old = (
-        line.replace(b'"schema":2', b'"schema":1').partition(b'"items":')[0]
+    second = (
+        line.replace(b'"schema":3', b'"schema":2')
+        .replace(b'"candidate_set"', b'"variant":null,"candidate_set"')
+        .replace(b'"latency_ms"', b'"state_watermark":null,"latency_ms"')
+    )
+    first = (
+        second.replace(b'"schema":2', b'"schema":1').partition(b'"items":')[0]
         + b'"items":[{"item_id":"318","position":0,"score":4.71,"source":"personal","propensity":1.0}]}\n'
     )
-    assert decode(old) == decode(line)
-    assert expand(line) == expand(old) == old
+    assert decode(first) == decode(second) == decode(line)
+    assert expand(line) == expand(second) == expand(first) == first
     assert expand(GOLDEN["feedback"][1]) == GOLDEN["feedback"][1]
     with pytest.raises(BadEventError, match="'score'"):
         expand(line.replace(b"[4.71]", b"[]"))

@@ -23,9 +23,7 @@ def served(index: int) -> Served:
         recommendation_id=event_id,
         user_id=str(index % 6040),
         model=_MODEL,
-        variant=None,
         candidate_set="catalogue",
-        state_watermark=None,
         latency_ms=0.412,
         degraded=None,
         items=Items(

@@ -88,7 +88,7 @@ def test_what_a_client_gets_is_typed() -> None:
     fields = {name: schema["properties"] for name, schema in schemas.items()}
     for name, field, most in (("EventIn", "position", 10_500), ("RecommendationsRequest", "n", 500)):
         assert fields[name][field]["maximum"] == most
-    assert fields["Item"]["source"]["enum"] == ["personal", "session", "similar", "popular"]
+    assert fields["Item"]["source"]["enum"] == ["personal", "similar", "popular"]
     assert fields["Recommendations"]["degraded"]["enum"] == ["stale", "stale_model", "static", None]
     assert fields["Accepted"]["durability"]["enum"] == ["memory", "disk"]
     assert fields["Model"]["n_users"]["type"] == "integer"
