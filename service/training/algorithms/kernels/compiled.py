@@ -1,58 +1,79 @@
-"""Compiles the inner loops of algorithms, once per machine where that can be kept, else once per run.
+"""Compiles the inner loops of algorithms and keeps the machine code on disk.
 
-Invariant: processes that compile at once take turns with what is kept. numba names the next file of machine code after
-what its index holds, and writes the index first: two processes with two signatures of a function could give both the
-same file, and one of them would then run the other's code.
+Invariants:
+
+- Kept code is stale when any file beside the function, or any kernel file, has changed. numba alone compares the
+  function's own file, and would go on using an old copy of a kernel that was called from another file.
+- Processes that compile at once write the kept code one after the other. numba names a file of machine code after the
+  entries of its index, and writes the index first: without the lock, two processes could give two signatures one file.
 """
 
 import contextlib
 import fcntl
+import functools
+import hashlib
+import inspect
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import njit
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
 
 def compiled(function: Kernel) -> Kernel:
-    """Compile a function of arrays and numbers when it is first called; it runs without holding the interpreter.
+    """Compile a function of arrays and numbers on its first call; it runs without the interpreter lock.
 
-    What is compiled is kept next to the source, or where that is not writable in the user's own cache. Where neither
-    is, as in a read-only container, nothing is kept, and every run compiles for a second or two.
+    The code is kept beside the source, or in the user's cache directory if that is not writable. If neither is, as in
+    a read-only container, every run compiles for a second or two.
     """
-    kernel: Any
-    try:
-        kernel = njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # numba's "cannot cache function: no locator available"
-        kernel = njit(nogil=True)(function)
-    else:
-        _take_turns(kernel)
+    kernel: Any = njit(nogil=True)(function)
+    with contextlib.suppress(RuntimeError):  # "cannot cache function: no locator available"
+        kernel._cache = _KernelCache(function)  # noqa: SLF001  # what `cache=True` assigns
     result: Kernel = kernel
     return result
 
 
-def _take_turns(kernel: Any) -> None:
-    """Hold a lock on the folder while numba writes what is kept, and a shared one while it reads it."""
-    kept, folder = kernel._cache._cache_file, kernel._cache.cache_path  # noqa: SLF001  # numba has no hook for this
-    save, load = kept.save, kept.load
+class _LockedFiles(IndexDataCacheFile):
+    """The index and machine code of one function, read and written under a lock on their folder."""
 
-    def save_alone(key: object, data: object) -> None:
-        with _turn(folder, fcntl.LOCK_EX):
-            save(key, data)
+    def save(self, key: object, data: object) -> None:
+        with _locked(self._cache_path, fcntl.LOCK_EX):
+            super().save(key, data)  # type: ignore[no-untyped-call]  # numba's
 
-    def load_undisturbed(key: object) -> object:
-        with _turn(folder, fcntl.LOCK_SH):
-            return load(key)
+    def load(self, key: object) -> object:
+        with _locked(self._cache_path, fcntl.LOCK_SH):
+            return super().load(key)  # type: ignore[no-untyped-call]  # numba's
 
-    kept.save, kept.load = save_alone, load_undisturbed
+
+class _KernelCache(FunctionCache):
+    """numba's cache of one function, with a stamp of every file that the function may call into."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]  # numba's
+        folders = {Path(inspect.getfile(function)).parent, Path(__file__).parent}
+        stamp = (self._impl.locator.get_source_stamp(), *map(_digest, sorted(folders)))
+        self._cache_file = _LockedFiles(self._cache_path, self._impl.filename_base, stamp)  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def _digest(folder: Path) -> str:
+    """Return the sha256 of the names and contents of a folder's Python files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
-def _turn(folder: str, kind: int) -> Iterator[None]:
+def _locked(folder: str, kind: int) -> Iterator[None]:
     descriptor = None
-    # Nothing is kept yet, or the file system knows no locks: no other process is to be waited for then.
+    # Without a folder nothing is kept yet; without locks in the file system processes cannot take turns.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(descriptor, kind)

@@ -4,9 +4,6 @@ They compare everything with everything. A row of that is computed by walking ov
 into one row of sums per thread; what is kept of it is its best entries, or the predictions that need it.
 
 Invariant: a row depends on nothing but the data, so that neither blocks nor threads change a bit.
-
-numba recompiles a kernel when its own file changes, and not when one that it calls from another file does: after a
-change of `offer`, remove the `__pycache__` beside this file.
 """
 
 from collections.abc import Callable

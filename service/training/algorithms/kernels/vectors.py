@@ -1,38 +1,35 @@
-"""What kernels do with rows of float32 tables and numba alone does slowly: multiply two, and ask for one ahead of time.
+"""Product and prefetch of rows of float32 tables, as numba intrinsics for other kernels.
 
-Invariant: a product is added up in an order of our own, the same for vectors of any width; nothing is fused or
-reordered. Asking for a row reads and writes nothing, so that it can change no result.
+Invariant: a product is summed in one documented order on every processor; nothing is fused or reordered. A prefetch
+changes no result.
 
-Why not loops: of the 52 ns that a step of biased matrix factorisation took on one core with 100 factors, the product
-was 30. And at a million users by 100,000 items, where tables are larger than caches, a step took 215 ns, and 98 once it
-asked for its rows a few ratings ahead.
-
-numba recompiles a kernel when its own file changes, and not when one that it calls from another file does: after a
-change here, remove the `__pycache__` beside this file.
+Why intrinsics: numba vectorises no sum of floats in a fixed order. Measured per step of biased_mf with 104 columns:
+21 ns here, 43 ns with the same order as a plain loop, 29 ns with `fastmath`, whose order depends on the processor. With
+500,000 users by 100,000 items, where tables exceed the caches, a step takes 56 ns with prefetch and 144 ns without.
 """
 
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-from llvmlite import ir  # llvmlite has no types
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from service.training.interactions import Float32
 
-# Rows are padded to whole lanes: what vectors of 128 and 256 bits hold.
+# Rows are padded to whole lanes, a multiple of what vectors of 128 and 256 bits hold.
 LANES: Final = 8
-# How many steps ahead a row is asked for: of 4, 8 and 16 the last two were best, and the same.
+# Distance of a prefetch, in steps: 8 and 16 are equally fast, 4 is slower.
 AHEAD: Final = 8
-# A sum waits for the one before it, so that several are under way at a time.
+# Independent sums, because each addition waits for the one before it in its sum.
 _SUMS: Final = 4
 _LINE_FLOATS: Final = 16  # float32 numbers in a cache line of 64 bytes
 
-# What generates code is handed values of numba and LLVM that have no types.
+# numba and llvmlite have no types.
 _cgutils: Any = cgutils
-_generated: Any = intrinsic
+_intrinsic: Any = intrinsic
 _arrayobj: Any = arrayobj
 _FLOAT, _FLAG, _BYTES = ir.FloatType(), ir.IntType(32), ir.IntType(8).as_pointer()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -58,7 +55,7 @@ def _product(_context: Any, table: Any, row: Any, other: Any, other_row: Any) ->
         with _columns(builder, whole, width, LANES) as (column, _):
             add(sums[0], column)
         pairs = [builder.fadd(*(builder.load(total) for total in sums[n : n + 2])) for n in (0, 2)]
-        return _added_up(builder, builder.fadd(*pairs))
+        return _horizontal_sum(builder, builder.fadd(*pairs))
 
     return types.float32(table, row, other, other_row), generate
 
@@ -68,35 +65,35 @@ def _prefetch(_context: Any, table: Any, row: Any) -> Any:
         pointer, width = _row(context, builder, signature.args, arguments)
         function_type = ir.FunctionType(ir.VoidType(), [_BYTES, _FLAG, _FLAG, _FLAG])
         function = builder.module.declare_intrinsic("llvm.prefetch", [_BYTES], function_type)
-        to_write, keep_near, of_data = _FLAG(1), _FLAG(3), _FLAG(1)
+        for_write, high_locality, data_cache = _FLAG(1), _FLAG(3), _FLAG(1)
 
-        def ask(column: Any) -> None:
+        def fetch_line(column: Any) -> None:
             address = builder.bitcast(builder.gep(pointer, [column]), _BYTES)
-            builder.call(function, [address, to_write, keep_near, of_data])
+            builder.call(function, [address, for_write, high_locality, data_cache])
 
         with _columns(builder, width.type(0), width, _LINE_FLOATS) as (column, _):
-            ask(column)
-        # A row need not begin where a line does, and then ends in one line more.
-        ask(builder.sub(width, width.type(1)))
+            fetch_line(column)
+        # A row that does not begin at a line boundary ends in one line more.
+        fetch_line(builder.sub(width, width.type(1)))
         return context.get_dummy_value()
 
     return types.void(table, row), generate
 
 
-product: Callable[[Float32, int, Float32, int], np.float32] = _generated(_product)
-"""Return the product of a row of one table with a row of another, for kernels alone: (table, row, other, other_row).
+product: Callable[[Float32, int, Float32, int], np.float32] = _intrinsic(_product)
+"""Return the inner product of a row of one table with a row of another: (table, row, other, other_row).
 
-Tables are float32 in C order, of the same width in whole lanes. There are four sums of eight lanes each: vector n goes
-to sum n % 4 as long as four are left, and what remains to sum 0. The result is (0 + 1) + (2 + 3), of which then one
-half is added to the other until one number is left.
+Tables are float32 in C order, of the same width in whole lanes. There are four sums of eight lanes: vector n is added
+to sum n % 4 while four vectors are left, and the remaining vectors to sum 0. The result is (0 + 1) + (2 + 3), whose
+upper half is then added to the lower until one number is left.
 """
 
-prefetch: Callable[[Float32, int], None] = _generated(_prefetch)
-"""Ask for a row of a float32 table in C order, to be read and written soon, for kernels alone: (table, row)."""
+prefetch: Callable[[Float32, int], None] = _intrinsic(_prefetch)
+"""Prefetch a row of a float32 table in C order that is read and written soon: (table, row)."""
 
 
 def _row(context: Any, builder: Any, argument_types: Any, arguments: Any) -> tuple[Any, Any]:
-    """Return the address of a row's first number, and how many there are."""
+    """Return the address of a row's first number, and the row's length."""
     array_type, row_type = argument_types
     array, row = arguments
     table = _arrayobj.make_array(array_type)(context, builder, array)
@@ -109,8 +106,8 @@ def _columns(builder: Any, start: Any, stop: Any, step: int) -> Any:
     return _cgutils.for_range_slice(builder, start, stop, start.type(step), start.type)
 
 
-def _added_up(builder: Any, vector: Any) -> Any:
-    """Return the sum of a vector's numbers, the upper half added to the lower until one is left."""
+def _horizontal_sum(builder: Any, vector: Any) -> Any:
+    """Return the sum of a vector's numbers, by halves."""
     width = LANES
     while width > 1:
         width //= 2

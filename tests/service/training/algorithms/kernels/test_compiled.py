@@ -39,6 +39,30 @@ def test_what_is_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.rglob("*.nbi"))
 
 
+def test_a_change_of_a_called_kernel_reaches_its_callers(tmp_path: Path) -> None:
+    """The caller's own file is unchanged, and yet it is compiled anew."""
+    program = """
+import sys, numba
+numba.config.CACHE_DIR = sys.argv[1]
+sys.path.insert(0, sys.argv[2])
+from caller import doubled
+print(doubled(4), sum(doubled.stats.cache_hits.values()))
+"""
+    head = "from service.training.algorithms.kernels.compiled import compiled\n"
+    (tmp_path / "caller.py").write_text(
+        f"{head}from callee import times\n\n@compiled\ndef doubled(n):\n    return times(n, 2)\n"
+    )
+
+    def run(callee: str) -> str:
+        (tmp_path / "callee.py").write_text(f"{head}\n@compiled\ndef times(n, m):\n    return {callee}\n")
+        command = [sys.executable, "-B", "-c", program, str(tmp_path / "cache"), str(tmp_path)]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=100).stdout
+
+    assert run("n * m") == "8 0\n"
+    assert run("n * m") == "8 1\n"
+    assert run("n + m") == "6 0\n"
+
+
 def test_processes_that_compile_at_once_take_turns(tmp_path: Path) -> None:
     """Each of eight signatures has a file of its own, and every process its own result."""
     program = """
