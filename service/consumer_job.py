@@ -14,7 +14,7 @@ from service.errors import RunError
 from service.event_loop import run
 from service.logs import ApplicationLog
 from service.metrics import collect_from
-from service.models.user_erasure import ModelForgetter
+from service.models.user_erasure import ModelUserEraser
 from service.preflight import claim_place, installed_archive, require_redis
 from service.redis_access import open_seal, stream_of
 from service.serving.admin import build_admin_app
@@ -22,7 +22,7 @@ from service.serving.listener import Listener, announce
 from service.telemetry_metrics import consumer_metrics, report
 from telemetry.archive.archive import Archive
 from telemetry.consumer.consumer import Consumer
-from telemetry.consumer.orphans import Orphans
+from telemetry.consumer.orphans import OrphanedSlots
 from telemetry.consumer.sinks import CountingSink
 from telemetry.errors import TelemetryError
 from telemetry.failpoints import Failpoints
@@ -89,10 +89,10 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
         [archived],
         settings,
         report,
-        forgetters=[ModelForgetter(config.models_dir, config.pseudonymiser(), config.security_dir)],
+        user_erasers=[ModelUserEraser(config.models_dir, config.pseudonymiser(), config.security_dir)],
         failpoints=failpoints,
     )
-    orphans = Orphans(
+    orphans = OrphanedSlots(
         config.spool_dir,
         config.producer,
         lambda: stream_of(config, seal),

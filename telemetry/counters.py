@@ -83,8 +83,8 @@ class ConsumerCounters:
         deduplicated: Feedback removed because the same event was seen within the window.
         conflicts: Feedback archived with a mark, because its user used its id for another event within the window.
         dead_lettered: Events committed to the dead letters.
-        erased: Lines that were erased, and events that were not archived, because their user was to be forgotten.
-        forgotten: Users that were forgotten.
+        erased: Lines that were erased, and events that were not archived, because their user was erased.
+        users_erased: Users erased.
         retired: Archived events that retention removed.
         redelivered: Events delivered again after their commit, and skipped.
         sequence_holes: Gaps in a producer's numbers; `missing` counts the events in them.
@@ -107,7 +107,7 @@ class ConsumerCounters:
     conflicts: int = 0
     dead_lettered: int = 0
     erased: int = 0
-    forgotten: int = 0
+    users_erased: int = 0
     retired: int = 0
     redelivered: int = 0
     sequence_holes: int = 0

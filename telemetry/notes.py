@@ -156,8 +156,8 @@ class SinkFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Forgot:
-    """A user is forgotten: no line of theirs is left, and they were removed from `models` published models."""
+class UserErased:
+    """A user is erased from the archive and from `models` published models."""
 
     erase_id: str
     models: int
@@ -165,7 +165,7 @@ class Forgot:
 
 @dataclass(frozen=True, slots=True)
 class EraseFailed:
-    """A user could not be forgotten in one place, `archive` or a forgetter; it is tried again."""
+    """A user could not be erased in one place, `archive` or a `UserEraser`; it is tried again."""
 
     where: str
     error: str
@@ -203,7 +203,7 @@ ConsumerNote: TypeAlias = (
     | DeadLettered
     | ArchiveFailed
     | SinkFailed
-    | Forgot
+    | UserErased
     | EraseFailed
     | DateRetired
     | RetentionBehind

@@ -24,7 +24,7 @@ from ops.options.period import Period
 from service.errors import RunError, UsageError
 from telemetry.archive.archive_files import DEAD_LETTERS
 from telemetry.archive.archive_reader import expanded
-from telemetry.archive.archive_snapshot import OpenFile, opened
+from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.parquet_file import FIELDS, LETTER_FIELDS, write_lines
 from telemetry.errors import ArchiveError
 
@@ -73,7 +73,7 @@ def export(
         raise UsageError("--as-stored goes with --format jsonl alone")
     if out != STDOUT:
         _require_free(Path(out), force=force)
-    with Stages() as stages, opened(root, DEAD_LETTERS if letters else None) as files:
+    with Stages() as stages, open_files(root, DEAD_LETTERS if letters else None) as files:
         lines = _chosen([file for file in files if file.is_letters == letters], period, of_class, stages)
         if not stored and form != "parquet":
             lines = expanded(lines)
@@ -131,7 +131,7 @@ def _write_file(
         if form == "parquet":
             count = write_lines(unfinished, lines, LETTER_FIELDS if letters else FIELDS)
         else:
-            # Users' data: for nobody but who asked for it.
+            # User data: readable by its owner alone.
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 count = _write(file, lines, form, _columns(of_class, letters=letters))

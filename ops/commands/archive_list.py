@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ops.console.progress import Stages
 from ops.console.table import table
-from telemetry.archive.archive_snapshot import OpenFile, opened
+from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.retention import retired_days
 from telemetry.audit.event_outline import parse
 from telemetry.errors import ArchiveError
@@ -73,7 +73,7 @@ def folders(root: Path, stages: Stages) -> list[Folder]:
         ArchiveError: The archive cannot be read.
     """
     found: dict[str, Folder] = {}
-    with opened(root) as files:
+    with open_files(root) as files:
         total = sum(file.lines for file in files)
         done = 0
         for file in files:

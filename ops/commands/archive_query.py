@@ -22,7 +22,7 @@ from ops.console.cells import cell
 from ops.console.table import table
 from ops.console.terminal import data_out
 from service.errors import RunError, UsageError
-from telemetry.archive.archive_snapshot import OpenFile, Snapshot, snapshot
+from telemetry.archive.archive_snapshot import ArchiveSnapshot, OpenFile, open_snapshot
 from telemetry.archive.parquet_file import FIELDS, LETTER_FIELDS, connect, fd_path, quoted, select_list, with_items
 from telemetry.errors import ArchiveError
 
@@ -100,7 +100,7 @@ def over(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         ArchiveError: DuckDB is missing, or the archive cannot be read.
     """
     with ExitStack() as stack:
-        archive = stack.enter_context(snapshot(root))
+        archive = stack.enter_context(open_snapshot(root))
         if archive.gone:
             raise ArchiveError(f"{root / archive.gone[0]} is in the catalogue, but not on the disk")
         engine = connect(threads=os.cpu_count() or 1)
@@ -113,7 +113,7 @@ def over(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield engine
 
 
-def _make_views(engine: duckdb.DuckDBPyConnection, archive: Snapshot, paths: dict[str, str]) -> None:
+def _make_views(engine: duckdb.DuckDBPyConnection, archive: ArchiveSnapshot, paths: dict[str, str]) -> None:
     events = [file for file in archive.files if not file.is_letters]
     sources = [
         _from_parquet([paths[file.path] for file in events if file.is_parquet]),

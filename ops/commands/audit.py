@@ -20,7 +20,7 @@ from ops.console.progress import Stages
 from ops.console.receipt import Receipt
 from ops.options.period import Period
 from service.config import Config, from_env
-from telemetry.archive.archive_snapshot import OpenFile, Snapshot, snapshot
+from telemetry.archive.archive_snapshot import ArchiveSnapshot, OpenFile, open_snapshot
 from telemetry.archive.dead_letters import parse as parse_letter
 from telemetry.audit.duplicates import Doubles, Ids
 from telemetry.audit.event_outline import Line, parse
@@ -50,18 +50,18 @@ def command(
     wait_s: Annotated[
         float | None, typer.Option("--wait", min=0, help="Wait so many seconds until nothing is in flight.")
     ] = None,
-    forgotten: Annotated[
-        str | None, typer.Option("--forgotten", metavar="ID", help="Search for what is left of an erased user instead.")
+    erased: Annotated[
+        str | None, typer.Option("--erased", metavar="ID", help="Search for data of an erased user instead.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")] = False,  # noqa: FBT002 - typer reads it
 ) -> int:
     """Prove what became of every event: nothing lost, nothing doubled, or say what is."""
     config = from_env(os.environ)
     allow_open_files()
-    if forgotten is not None:
+    if erased is not None:
         from ops.commands.audit_erasure import search, tell
 
-        return tell(search(config, forgotten), as_json=as_json)
+        return tell(search(config, erased), as_json=as_json)
     with Stages() as stages:
         receipt = audit(config, Period.parse(start, end), wait_s, stages)
     print(json.dumps(receipt.as_json(), ensure_ascii=False) if as_json else receipt.as_text())
@@ -95,7 +95,7 @@ def audit(config: Config, period: Period, wait_s: float | None = None, stages: S
         _await_archived(config.archive_dir, stock, wait_s)
     ledger = Ledger()
     stock.tell(ledger, period)
-    with snapshot(config.archive_dir) as archive:
+    with open_snapshot(config.archive_dir) as archive:
         breaches = _read_archive(archive, ledger, period, config.consumer.seen_days, stages)
     return Receipt(period, ledger.settle(), stock.slots, breaches, wait_s)
 
@@ -175,7 +175,7 @@ def _await_archived(archive: Path, stock: _Stock, wait_s: float) -> None:
 
 
 def _read_archive(
-    archive: Snapshot, ledger: Ledger, period: Period, window_days: int, stages: Stages | None
+    archive: ArchiveSnapshot, ledger: Ledger, period: Period, window_days: int, stages: Stages | None
 ) -> list[str]:
     """Tell a ledger everything that the archive says; returns what is wrong with files or ids."""
     for (producer, epoch), progress in archive.progress.items():

@@ -1,4 +1,4 @@
-"""`recollect audit --forgotten ID`: what is left of a user who asked to be forgotten, and the receipts of the erase.
+"""`recollect audit --erased ID`: what is left of an erased user, and the receipts of the erasures.
 
 Invariant: every place that telemetry or training writes to is searched: the archive's lines and dead letters, the
 spool, the published models. What was received after the last erase was asked for is not left over: the user came back.
@@ -15,11 +15,11 @@ import orjson
 from service.config import Config
 from service.errors import ModelError
 from service.models import artefact
-from telemetry.archive.archive_snapshot import OpenFile, opened
+from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.dead_letters import parse
-from telemetry.catalogue.commit import Erasure
+from telemetry.catalogue.commit import ErasureRequest
 from telemetry.erasure.erasure import Receipt, digest, receipts
-from telemetry.erasure.rewriting import Users
+from telemetry.erasure.rewriting import LineMatcher
 from telemetry.errors import ArchiveError
 from telemetry.wal.slot_inspection import lines
 
@@ -70,7 +70,7 @@ def search(config: Config, user_id: str) -> Search:
     digests = {digest(config.archive_dir, name) for name in names} if config.archive_dir.is_dir() else set()
     found = [receipt for receipt in receipts(config.archive_dir) if receipt.user_digest in digests]
     asked_at = max((receipt.requested_at for receipt in found), default=_EVER)
-    users = Users(Erasure("", name, "", _EVER) for name in names)
+    users = LineMatcher(ErasureRequest("", name, "", _EVER) for name in names)
     left: Counter[str] = Counter()
     since: Counter[str] = Counter()
     unread: list[str] = []
@@ -81,7 +81,7 @@ def search(config: Config, user_id: str) -> Search:
     for slot, line in lines(config.spool_dir):
         if users.of(line) is not None:
             note(f"spool/{slot}", orjson.loads(line)["received_at"])
-    with opened(config.archive_dir) as files:
+    with open_files(config.archive_dir) as files:
         for file in files:
             try:
                 for received_at in _found_in(file, users):
@@ -101,7 +101,7 @@ def search(config: Config, user_id: str) -> Search:
     return Search(user_id, found, dict(left), dict(since), unread)
 
 
-def _found_in(file: OpenFile, users: Users) -> Iterator[str]:
+def _found_in(file: OpenFile, users: LineMatcher) -> Iterator[str]:
     """Yield when each of the users' lines in a file was received."""
     for line in file.read():
         if not file.is_letters:
@@ -157,13 +157,13 @@ def _described(found: Search) -> dict[str, Any]:
 def _verdict(found: Search) -> str:
     who = json.dumps(found.user_id, ensure_ascii=False)
     if found.left:
-        why = "" if found.receipts else "; nobody asked to forget this user"
+        why = "" if found.receipts else "; no erasure of this user was requested"
         places = "1 place" if len(found.left) == 1 else f"{len(found.left)} places"
         return f"User {who} is in {places}{why}."
     if found.unread:
         return f"Nothing was found of user {who}, but not every place could be searched."
     if not found.receipts:
-        return f"Nothing is known of user {who}, and nobody asked to forget this user."
+        return f"Nothing is known of user {who}, and no erasure of this user was requested."
     if not found.ok:
         return f"Nothing was found of user {who}, but the erase is still under way."
     return f"Nothing is left of user {who} from before the erase."

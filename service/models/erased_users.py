@@ -41,7 +41,7 @@ _DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class ErasedUsers:
     """The list, as it was read.
 
     Attributes:
@@ -55,7 +55,7 @@ class Forgotten:
     passing_s: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, models_dir: Path) -> "Forgotten":
+    def read(cls, models_dir: Path) -> "ErasedUsers":
         """Read the list; an empty one, with a salt of its own, where there is none.
 
         Raises:
@@ -83,7 +83,7 @@ class Forgotten:
         }
         published_files.replace(models_dir / FILE, json.dumps(content, indent=1).encode() + b"\n")
 
-    def adding(self, telemetry_ids: Collection[str], time_s: int) -> "Forgotten":
+    def adding(self, telemetry_ids: Collection[str], time_s: int) -> "ErasedUsers":
         """Return the list with more users, or users' later times; passing ones whose time is over are left out.
 
         Args:
@@ -97,7 +97,7 @@ class Forgotten:
         recent.sort(key=lambda item: item[1])
         return replace(self, known_s=known_s, passing_s=dict(recent[-MOST_PASSING:]))
 
-    def keeping(self, telemetry_ids: Collection[str]) -> "Forgotten":
+    def keeping(self, telemetry_ids: Collection[str]) -> "ErasedUsers":
         """Return the list with passing users as ones who stay, because a model or a training's data holds them.
 
         Args:
@@ -140,7 +140,7 @@ def keep(models_dir: Path, users: Vocabulary, rows: Collection[int], pseudonyms:
     Args:
         models_dir: The directory of all versions.
         users: The user ids of the data.
-        rows: Those who are on the list, see `Forgotten.rows`.
+        rows: Those who are on the list, see `ErasedUsers.rows`.
         pseudonyms: What telemetry calls them.
 
     Raises:
@@ -150,7 +150,7 @@ def keep(models_dir: Path, users: Vocabulary, rows: Collection[int], pseudonyms:
     ids = [users.id_of[row] for row in rows]
     names = {*ids, *map(pseudonyms.of, ids)}
     with published_files.exclusive(models_dir):
-        before = Forgotten.read(models_dir)
+        before = ErasedUsers.read(models_dir)
         after = before.keeping(names)
         if after != before:
             after.write(models_dir)

@@ -14,17 +14,17 @@ from typing import Final
 
 from service.errors import ModelError, ModelMissing, RunError
 from service.models import artefact, publication, published_files
-from service.models.erased_users import Forgotten, without_users
+from service.models.erased_users import ErasedUsers, without_users
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.security import security_log
 from telemetry.daemon_thread import aside
 from telemetry.pseudonym import Pseudonymiser
 
-_WHY: Final = "users were forgotten"
+_WHY: Final = "users were erased"
 
 
-class ModelForgetter:
+class ModelUserEraser:
     """Forgets users in a directory of models.
 
     Args:
@@ -40,7 +40,7 @@ class ModelForgetter:
         self._security_dir = security_dir
         self._pseudonyms = pseudonyms
 
-    async def forget(self, user_ids: Collection[str]) -> Mapping[str, int]:
+    async def erase(self, user_ids: Collection[str]) -> Mapping[str, int]:
         """Remove users from every version, off the event loop.
 
         Args:
@@ -54,16 +54,16 @@ class ModelForgetter:
             RunError: A version that holds one cannot be published anew, or the directory cannot be written.
         """
         # A model store that hangs must not keep the consumer from ending; what is cut short goes on when called again.
-        return await aside(lambda: self._forget(user_ids), "model-forgetter")
+        return await aside(lambda: self._erase(user_ids), "model-eraser")
 
-    def _forget(self, user_ids: Collection[str]) -> Mapping[str, int]:
+    def _erase(self, user_ids: Collection[str]) -> Mapping[str, int]:
         wanted = frozenset(user_ids)
         rewritten: Counter[str] = Counter()
         refused: list[str] = []
         try:
             self._models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             with published_files.exclusive(self._models_dir):
-                Forgotten.read(self._models_dir).adding(wanted, int(time.time())).write(self._models_dir)
+                ErasedUsers.read(self._models_dir).adding(wanted, int(time.time())).write(self._models_dir)
             # From the end, those first whose copies a killed attempt left: a copy of such a copy would be one too many.
             copied = artefact.copies(self._models_dir)
             waiting = sorted(artefact.versions(self._models_dir), key=copied.__contains__)
@@ -106,7 +106,7 @@ class ModelForgetter:
                 held.update(self._found(artefact.load_users(self._models_dir / version), wanted).values())
         if held:
             with published_files.exclusive(self._models_dir):
-                Forgotten.read(self._models_dir).keeping(held).write(self._models_dir)
+                ErasedUsers.read(self._models_dir).keeping(held).write(self._models_dir)
 
     def _found(self, users: Vocabulary, wanted: frozenset[str]) -> dict[int, str]:
         """Return which of the wanted users are in a vocabulary, by row."""

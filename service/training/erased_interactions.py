@@ -1,6 +1,6 @@
-"""Leaves out of the data what forgotten users did before they were forgotten (pure).
+"""Leaves out of the data what erased users did before they were erased (pure).
 
-Invariant: what is left of a forgotten user is younger than the request; a user of whom nothing is left is not in the
+Invariant: what is left of an erased user is younger than the request; a user of whom nothing is left is not in the
 vocabulary. Without times everything may be old, so nothing of them is left.
 """
 
@@ -14,37 +14,37 @@ from service.models.vocabulary import Vocabulary
 from service.training.interactions import Interactions
 
 
-def leave_out(data: Interactions, forgotten: Mapping[int, int]) -> Interactions:
-    """Return the interactions without those of forgotten users.
+def without_erased(data: Interactions, erased: Mapping[int, int]) -> Interactions:
+    """Return the interactions without those of erased users.
 
     Args:
         data: All of them.
-        forgotten: By user row: when that user was forgotten, in seconds since 1970.
+        erased: By user row: when that user was erased, in seconds since 1970.
 
     Returns:
-        The rest, with a note in its report; `data` itself where nobody in it is forgotten.
+        The rest, with a note in its report; `data` itself where nobody in it is erased.
 
     Raises:
         DataError: Nothing is left.
     """
-    if not forgotten:
+    if not erased:
         return data
-    rows = np.fromiter(forgotten, np.int64, len(forgotten))
+    rows = np.fromiter(erased, np.int64, len(erased))
     times_s = np.zeros(len(data.users), dtype=np.int64)
     listed = np.zeros(len(data.users), dtype=bool)
-    times_s[rows] = np.fromiter(forgotten.values(), np.int64, len(forgotten))
+    times_s[rows] = np.fromiter(erased.values(), np.int64, len(erased))
     listed[rows] = True
     old = listed[data.user_rows]
     if data.timestamps is not None:
         old &= data.timestamps <= times_s[data.user_rows]
     left = data.take(np.flatnonzero(~old))
     if not len(left):
-        raise DataError(f"{data.report.source} holds nothing but what forgotten users did")
+        raise DataError(f"{data.report.source} holds nothing but what erased users did")
     present = np.zeros(len(data.users), dtype=bool)
     present[left.user_rows] = True
     present[~listed] = True
     new_rows = np.cumsum(present, dtype=np.int32) - np.int32(1)
-    note = f"{int(old.sum()):,} ratings of users who were forgotten since ({len(rows):,} of them) were left out."
+    note = f"{int(old.sum()):,} ratings of users erased since ({len(rows):,} of them) were left out."
     return replace(
         left,
         users=Vocabulary(id_ for id_, kept in zip(data.users.id_of, present.tolist(), strict=True) if kept),

@@ -2,7 +2,7 @@
 
 Invariants: what is measured was not learnt from, and what is published was fitted on everything, with the same settings
 and seed. Nothing of a training is seen before its version is whole (`service.models.artefact`). What a user did before
-being forgotten is not learnt from, and who was forgotten meanwhile is not published.
+being erased is not learnt from, and a user erased meanwhile is not published.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from service.config import Config
 from service.errors import ModelError, ModelRefused, RunError, UsageError
 from service.models import artefact
 from service.models.active_model import in_time
-from service.models.erased_users import Forgotten, keep, without_users
+from service.models.erased_users import ErasedUsers, keep, without_users
 from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.training import memory_budget
 from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
 from service.training.data.data_request import DataRequest, as_request
-from service.training.erased_interactions import leave_out
+from service.training.erased_interactions import without_erased
 from service.training.evaluation import splits
 from service.training.incumbent import Incumbent
 from service.training.interactions import Interactions, Progress, no_progress
@@ -78,7 +78,7 @@ def train(
     Raises:
         UsageError: There is no such algorithm or setting, or the pseudonyms' key file cannot be used.
         DataError: The data is refused, or has no ratings and the algorithm predicts them.
-        ModelRefused: The list of forgotten users cannot be read.
+        ModelRefused: The list of erased users cannot be read.
         RunError: The fit failed, or the model cannot be written, which is found out before the fit if possible.
     """
     # `up` imports this module to ask `needs_training`, and has no use for what a training needs.
@@ -91,10 +91,10 @@ def train(
     pseudonyms = config.pseudonymiser()
     interactions = datasets.read(data, progress)
     _require_writable(config.models_dir)
-    forgotten = Forgotten.read(config.models_dir)
-    listed = forgotten.rows(interactions.users, pseudonyms)
+    erased_users = ErasedUsers.read(config.models_dir)
+    listed = erased_users.rows(interactions.users, pseudonyms)
     _keep_listed(config.models_dir, interactions, listed, pseudonyms)
-    interactions = leave_out(interactions, listed)
+    interactions = without_erased(interactions, listed)
     interactions, settled = incumbent.on_scale(config, data, interactions, scale)
     candidate, interactions = _suitable(algorithm, settings, interactions)
     memory_budget.require(
@@ -115,8 +115,8 @@ def train(
     described |= {"scale_from": settled.origin, "seed": seed}
 
     def without_those_forgotten_since(snapshot: ModelSnapshot) -> ModelSnapshot:
-        listed = Forgotten.read(config.models_dir).rows(snapshot.users, pseudonyms)
-        known = forgotten.rows(snapshot.users, pseudonyms)
+        listed = ErasedUsers.read(config.models_dir).rows(snapshot.users, pseudonyms)
+        known = erased_users.rows(snapshot.users, pseudonyms)
         rows = [row for row, time_s in listed.items() if known.get(row) != time_s]
         return without_users(snapshot, rows) if rows else snapshot
 

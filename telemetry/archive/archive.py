@@ -20,15 +20,15 @@ from typing import ParamSpec, TypeVar
 
 from aiofiles.os import wrap
 
-from telemetry.archive.archive_files import Parts, cut_to_committed
-from telemetry.archive.retention import Retired, Retirements
+from telemetry.archive.archive_files import ArchiveFiles, cut_to_committed
+from telemetry.archive.retention import RetiredRun, Retirements
 from telemetry.batch import Position
 from telemetry.catalogue.archive_clock import ArchiveClock
 from telemetry.catalogue.catalogue import Catalogue
-from telemetry.catalogue.commit import Addition, Change, Erasure, FileLength, SeenKey
+from telemetry.catalogue.commit import CatalogueChange, CommitContent, ErasureRequest, FileLength, SeenKey
 from telemetry.catalogue.delivery_attempts import Attempt, Attempts
 from telemetry.catalogue.lease import HolderLock, LeaseWatch, this_machine
-from telemetry.erasure.erasure import Forgotten
+from telemetry.erasure.erasure import LateEventFilter
 from telemetry.erasure.erasure_requests import Erasures, Replacement
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.failpoints import Failpoints
@@ -75,7 +75,7 @@ class Archive:
         self._attempts: Attempts | None = None
         self._erasures: Erasures | None = None
         self._retirements: Retirements | None = None
-        self._parts: Parts | None = None
+        self._parts: ArchiveFiles | None = None
         self._lock: HolderLock | None = None
         self._lease_epoch: int | None = None
         self._identity: Mark | None = None
@@ -148,7 +148,7 @@ class Archive:
             await self._in_sql(lock.release)
             await asyncio.sleep(_POLL_S)
         self._lease_epoch = lease.epoch
-        self._parts = Parts(self.root, lease.epoch, self._part_bytes, self._part_s)
+        self._parts = ArchiveFiles(self.root, lease.epoch, self._part_bytes, self._part_s)
         lengths = await self._in_sql(catalogue.files)
         try:
             short = await self._in_files(cut_to_committed, self.root, lengths, lease.epoch)
@@ -188,7 +188,7 @@ class Archive:
         catalogue, _ = self._held()
         return await self._in_sql(catalogue.seen, keys) if keys else {}
 
-    async def commit(self, added: Addition) -> None:
+    async def commit(self, added: CommitContent) -> None:
         """Add to the archive, all of it or nothing. Must not be cancelled half way.
 
         Args:
@@ -208,7 +208,7 @@ class Archive:
             except OSError as error:
                 raise ArchiveError(f"the archive in {self.root} cannot be appended to: {error.strerror}") from None
             self._failpoints.hit("consumer.appended")
-            change = Change(lengths, parts.fresh, added, self._clock.now_s())
+            change = CatalogueChange(lengths, parts.fresh, added, self._clock.now_s())
             await self._in_sql(catalogue.commit, lease_epoch, change)
             self._failpoints.hit("consumer.committed")
             parts.committed(lengths)
@@ -231,7 +231,7 @@ class Archive:
             if if_due and not parts.due:
                 return
             await self._in_files(parts.turn)
-            await self._in_sql(catalogue.commit, lease_epoch, Change(seal=True))
+            await self._in_sql(catalogue.commit, lease_epoch, CatalogueChange(seal=True))
 
     async def sealed_files(self) -> dict[str, FileLength]:
         """List the files that never grow again.
@@ -256,7 +256,7 @@ class Archive:
         """Return the UTC date by which retention counts."""
         return self._days_ago(0)[:_DATE_LENGTH]
 
-    async def retire(self, files: Mapping[str, FileLength], runs: Sequence[Retired]) -> bool:
+    async def retire(self, files: Mapping[str, FileLength], runs: Sequence[RetiredRun]) -> bool:
         """See `Retirements.retire`."""
         return await self._in_sql(self._of(self._retirements).retire, self._held()[1], files, runs)
 
@@ -281,11 +281,11 @@ class Archive:
             await self._in_sql(self._held()[0].remember, "place", where)
             self.place = where
 
-    async def open_erasures(self, after: Erasure | None = None) -> list[Erasure]:
+    async def open_erasures(self, after: ErasureRequest | None = None) -> list[ErasureRequest]:
         """See `Erasures.open`."""
         return await self._in_sql(self._of(self._erasures).open, after)
 
-    async def forgotten(self, days: int, user_ids: Collection[str]) -> Forgotten:
+    async def forgotten(self, days: int, user_ids: Collection[str]) -> LateEventFilter:
         """Read which of some users' late events are not to be archived.
 
         Args:

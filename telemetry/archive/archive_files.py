@@ -4,7 +4,7 @@ Invariants:
 
 - A part belongs to one lease and one turn of it, so no two consumers ever write to the same file, and once
   the catalogue has sealed the older turns nobody does.
-- Bytes count once the catalogue says so; `Parts` writes from the committed length on, so a failed or
+- Bytes count once the catalogue says so; `ArchiveFiles` writes from the committed length on, so a failed or
   abandoned append is overwritten or cut, and never becomes part of the archive.
 - `append` returns after fdatasync, and a new file's directory is synced before its first line counts.
 - After a failed write or sync the file is given up and a new part begun: a second fsync of the same file
@@ -36,7 +36,7 @@ def date_folder(received_at: str) -> str:
     return f"date={received_at[:10]}"
 
 
-class Parts:
+class ArchiveFiles:
     """The parts that one lease writes, turn after turn.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telemetry.archive.archive_files import DEAD_LETTERS
-from telemetry.archive.archive_snapshot import opened
+from telemetry.archive.archive_snapshot import open_files
 from telemetry.archive.schema_1 import expand
 from telemetry.catalogue.catalogue_file import ask
 from telemetry.errors import ArchiveError, BadEventError
@@ -73,7 +73,7 @@ def read(
         if not dead_letters and not _in_range(folder, first, last):
             continue
         # Whatever becomes of its files from here on, each line of a date is read once.
-        with opened(root, folder) as files:
+        with open_files(root, folder) as files:
             for file in files:
                 yield from file.read() if stored else expanded(file.read())
 

@@ -16,9 +16,9 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from telemetry.archive.archive_files import DEAD_LETTERS
 from telemetry.archive.parquet_file import SUFFIX, fd_path, read_lines
-from telemetry.archive.retention import Retired
+from telemetry.archive.retention import RetiredRun
 from telemetry.catalogue.catalogue_file import FILE_NAME
-from telemetry.catalogue.commit import Progress, Removed
+from telemetry.catalogue.commit import Progress, RemovedRun
 from telemetry.errors import ArchiveError
 
 # Between the transaction and the opening a file may go; then the catalogue names another one.
@@ -101,7 +101,7 @@ class OpenFile(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ArchiveSnapshot:
     """What the catalogue said.
 
     Attributes:
@@ -116,13 +116,13 @@ class Snapshot:
     files: tuple[OpenFile, ...] = ()
     gone: tuple[str, ...] = ()
     progress: Mapping[tuple[str, int], Progress] = field(default_factory=dict)
-    removed: tuple[Removed, ...] = ()
+    removed: tuple[RemovedRun, ...] = ()
     settled: Mapping[str, str] = field(default_factory=dict)
-    retired: tuple[Retired, ...] = ()
+    retired: tuple[RetiredRun, ...] = ()
 
 
 @contextmanager
-def opened(root: Path, folder: str | None = None) -> Iterator[list[OpenFile]]:
+def open_files(root: Path, folder: str | None = None) -> Iterator[list[OpenFile]]:
     """Open the files of an archive.
 
     Args:
@@ -142,7 +142,7 @@ def opened(root: Path, folder: str | None = None) -> Iterator[list[OpenFile]]:
 
 
 @contextmanager
-def snapshot(root: Path) -> Iterator[Snapshot]:
+def open_snapshot(root: Path) -> Iterator[ArchiveSnapshot]:
     """Take everything that is to be known of an archive at one moment.
 
     Args:
@@ -155,14 +155,14 @@ def snapshot(root: Path) -> Iterator[Snapshot]:
         ArchiveError: The catalogue cannot be read or is of an older version.
     """
     with _taken(root, "", _account) as (files, gone, told):
-        yield replace(told or Snapshot(), files=tuple(files), gone=tuple(gone))
+        yield replace(told or ArchiveSnapshot(), files=tuple(files), gone=tuple(gone))
 
 
 def _no_account(_db: sqlite3.Connection) -> None:
     return None
 
 
-def _account(db: sqlite3.Connection) -> Snapshot:
+def _account(db: sqlite3.Connection) -> ArchiveSnapshot:
     progress = db.execute(
         "SELECT producer, epoch, seq, archived, deduplicated, dead_lettered, erased, missing, holes FROM progress"
     ).fetchall()
@@ -171,11 +171,11 @@ def _account(db: sqlite3.Connection) -> Snapshot:
     # A catalogue that no consumer of today has opened yet has none.
     (has_retired,) = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'retired'").fetchone()
     retired = db.execute("SELECT producer, epoch, first_seq, last_seq, day FROM retired") if has_retired else ()
-    return Snapshot(
+    return ArchiveSnapshot(
         progress={(row[0], row[1]): Progress(*row[2:]) for row in progress},
-        removed=tuple(map(Removed._make, removed)),
+        removed=tuple(map(RemovedRun._make, removed)),
         settled=dict(settled),
-        retired=tuple(map(Retired._make, retired)),
+        retired=tuple(map(RetiredRun._make, retired)),
     )
 
 

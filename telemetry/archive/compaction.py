@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from telemetry.archive.archive_files import REWRITTEN
-from telemetry.archive.archive_snapshot import OpenFile, opened
+from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.parquet_file import SUFFIX, read_lines, write_lines
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.catalogue_file import FILE_NAME
@@ -90,11 +90,11 @@ def compact(root: Path, before: str, report: Callable[[str, int, int], None] | N
 
 def _compact_day(root: Path, catalogue: Catalogue, day: str, report: Callable[[str, int, int], None]) -> Compacted:
     folder = f"{_DATE}{day}"
-    with opened(root, folder) as files:
+    with open_files(root, folder) as files:
         sealed = [file for file in files if file.sealed]
-        open_files = len(files) - len(sealed)
+        growing = len(files) - len(sealed)
         if not sealed or (len(sealed) == 1 and sealed[0].is_parquet):
-            return Compacted(day, 0, 0, 0, 0, open_files)
+            return Compacted(day, 0, 0, 0, 0, growing)
         total = sum(file.lines for file in sealed)
         before_bytes = sum(file.size_bytes for file in sealed)
         path = f"{folder}/{_PREFIX}{uuid7()}{SUFFIX}"
@@ -111,7 +111,7 @@ def _compact_day(root: Path, catalogue: Catalogue, day: str, report: Callable[[s
         for file in sealed:
             file.full_path.unlink(missing_ok=True)
         sync_directory(full.parent)
-        return Compacted(day, len(sealed), total, before_bytes, size_bytes, open_files)
+        return Compacted(day, len(sealed), total, before_bytes, size_bytes, growing)
 
 
 def _write_and_compare(path: Path, files: list[OpenFile], report: Callable[[str, int], None]) -> int:

@@ -35,7 +35,7 @@ class Letter:
         entry_id: The stream entry, `<epoch>-<last_seq>`.
         first_seq: The first number in it; None if it has no place in the sequence.
         seq: The number of its event; None for a whole entry.
-        reason: Why it could not be archived.
+        reason: RemovalReason it could not be archived.
         tries: How often that was tried.
         data: What came.
         settled: What was done about it, or None while it is open.

@@ -35,7 +35,7 @@ class Due(NamedTuple):
     excess_bytes: int
 
 
-class Retired(NamedTuple):
+class RetiredRun(NamedTuple):
     """A run of numbers whose lines were archived under a UTC date and are not kept any more."""
 
     producer: str
@@ -84,7 +84,7 @@ def due(
     return Due(sorted(gone), max(0, left_bytes - most_bytes) if most_bytes > 0 else 0)
 
 
-def numbers_in(root: Path, files: Mapping[str, FileLength], day: str) -> list[Retired]:
+def numbers_in(root: Path, files: Mapping[str, FileLength], day: str) -> list[RetiredRun]:
     """Read which numbers the lines of a date have.
 
     Args:
@@ -112,7 +112,7 @@ def numbers_in(root: Path, files: Mapping[str, FileLength], day: str) -> list[Re
         if lines != length.lines:
             raise ArchiveError(f"{root / path} has {lines} lines, and the catalogue says {length.lines}")
     return [
-        Retired(*key, first_seq, last_seq, day)
+        RetiredRun(*key, first_seq, last_seq, day)
         for key in sorted(found)
         for first_seq, last_seq in _joined(sorted(found[key]))
     ]
@@ -129,7 +129,7 @@ class Retirements:
         self._db = database
         self._sql = database.sql
 
-    def retire(self, lease_epoch: int, files: Mapping[str, FileLength], runs: Iterable[Retired]) -> bool:
+    def retire(self, lease_epoch: int, files: Mapping[str, FileLength], runs: Iterable[RetiredRun]) -> bool:
         """Let files not count any more.
 
         Args:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from telemetry.archive.retention import Retired
+from telemetry.archive.retention import RetiredRun
 from telemetry.audit.event_outline import Gap, Line
-from telemetry.catalogue.commit import Progress, Removed
+from telemetry.catalogue.commit import Progress, RemovedRun
 
 State: TypeAlias = Literal["archived", "in_flight", "deduplicated", "dead_lettered", "erased", "missing"]
 Key: TypeAlias = tuple[str, int]
@@ -142,7 +142,7 @@ class Ledger:
         if line.gap is not None and inside:
             story.gaps[seq] = line.gap
 
-    def retired(self, run: Retired, *, inside: bool = True) -> None:
+    def retired(self, run: RetiredRun, *, inside: bool = True) -> None:
         """Hear of archived lines that retention removed.
 
         Args:
@@ -182,7 +182,7 @@ class Ledger:
         """Hear what the catalogue counted."""
         self._of(producer, epoch).progress = progress
 
-    def removed(self, row: Removed, *, inside: bool | None = True) -> None:
+    def removed(self, row: RemovedRun, *, inside: bool | None = True) -> None:
         """Hear which numbers the catalogue lists as not archived.
 
         Args:

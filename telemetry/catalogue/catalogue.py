@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from telemetry.batch import Position
 from telemetry.catalogue.catalogue_file import ADD_REMOVED, Database
-from telemetry.catalogue.commit import Change, FileLength, Progress, Removed, SeenKey
+from telemetry.catalogue.commit import CatalogueChange, FileLength, Progress, RemovedRun, SeenKey
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.ids import uuid7
 from telemetry.stream.namespace_owner import Mark
@@ -192,7 +192,7 @@ class Catalogue:
             ).fetchall()
         return {(row[0], row[1]): Progress(*row[2:]) for row in rows}
 
-    def removed(self) -> list[Removed]:
+    def removed(self) -> list[RemovedRun]:
         """Read which numbers are not archived lines.
 
         Returns:
@@ -203,7 +203,7 @@ class Catalogue:
                 "SELECT producer, epoch, first_seq, last_seq, why, received_at FROM removed"
                 " ORDER BY producer, epoch, first_seq"
             ).fetchall()
-        return [Removed(*row) for row in rows]
+        return [RemovedRun(*row) for row in rows]
 
     def files(self, *, sealed: bool = False) -> dict[str, FileLength]:
         """Read the committed lengths.
@@ -245,7 +245,7 @@ class Catalogue:
                         found.setdefault((tenant, event_id), set()).add(fingerprint)
         return found
 
-    def commit(self, lease_epoch: int, change: Change) -> None:
+    def commit(self, lease_epoch: int, change: CatalogueChange) -> None:
         """Make appended lines part of the archive, all of them or nothing.
 
         Args:

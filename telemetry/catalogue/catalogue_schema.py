@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import orjson
 
-from telemetry.catalogue.commit import Removed, Why, runs_of
+from telemetry.catalogue.commit import RemovalReason, RemovedRun, runs_of
 from telemetry.errors import ArchiveError
 from telemetry.fingerprint import Fingerprints
 from telemetry.ids import rfc3339_ms
@@ -149,7 +149,7 @@ def _run(db: sqlite3.Connection, script: str) -> None:
             db.execute(statement)
 
 
-def _unaccounted(db: sqlite3.Connection, root: Path) -> list[Removed]:
+def _unaccounted(db: sqlite3.Connection, root: Path) -> list[RemovedRun]:
     """Find out from the files which numbers version 1 had not archived.
 
     Dead letters say which they were. Of the rest version 1 kept only how many were duplicates and how many
@@ -173,7 +173,7 @@ def _unaccounted(db: sqlite3.Connection, root: Path) -> list[Removed]:
                     dead[line["producer"], int(epoch)].add(line["seq"])
             elif (line["producer"], line["epoch"]) in wanted:
                 archived[line["producer"], line["epoch"]].add(line["seq"])
-    found: list[Removed] = []
+    found: list[RemovedRun] = []
     for producer, epoch, seq, _, dead_lettered, missing in accounts:
         key = (producer, epoch)
         absent = set(range(1, seq + 1)) - archived[key] if key in wanted else set()
@@ -188,7 +188,7 @@ def _unaccounted(db: sqlite3.Connection, root: Path) -> list[Removed]:
         never_came: set[int] = set()
         for run in sorted(rest, key=lambda run: run.first_seq - run.last_seq):
             never_came.update(range(run.first_seq, run.last_seq + 1)[: missing - len(never_came)])
-        parts: list[tuple[set[int], Why]] = [
+        parts: list[tuple[set[int], RemovalReason]] = [
             (buried, "dead_lettered"),
             (never_came, "missing"),
             (absent - buried - never_came, "deduplicated"),

@@ -2,7 +2,7 @@
 
 Invariant, kept by whoever makes them: for every (producer, epoch)
 seq = archived + deduplicated + dead_lettered + erased + missing, and the numbers that are not archived
-lines are exactly those of the `Removed` runs.
+lines are exactly those of the `RemovedRun` runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 SeenKey: TypeAlias = tuple[str, str]
-Why: TypeAlias = Literal["deduplicated", "dead_lettered", "erased", "missing"]
+RemovalReason: TypeAlias = Literal["deduplicated", "dead_lettered", "erased", "missing"]
 
 
 class Seen(NamedTuple):
@@ -41,18 +41,18 @@ class Progress:
     holes: int = 0
 
 
-class Removed(NamedTuple):
+class RemovedRun(NamedTuple):
     """A run of numbers that are not archived lines; `received_at` is that of the last, or None if unknown."""
 
     producer: str
     epoch: int
     first_seq: int
     last_seq: int
-    why: Why
+    why: RemovalReason
     received_at: str | None
 
 
-class Erasure(NamedTuple):
+class ErasureRequest(NamedTuple):
     """A user to forget; `user_id` is kept in the clear only until that is done."""
 
     erase_id: str
@@ -62,18 +62,18 @@ class Erasure(NamedTuple):
 
 
 @dataclass(slots=True)
-class Addition:
+class CommitContent:
     """What a commit adds: lines by folder, and what they mean."""
 
     folders: dict[str, list[bytes]] = field(default_factory=dict)
     progress: dict[tuple[str, int], Progress] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
-    removed: list[Removed] = field(default_factory=list)
-    erasures: list[Erasure] = field(default_factory=list)
+    removed: list[RemovedRun] = field(default_factory=list)
+    erasures: list[ErasureRequest] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class Change:
+class CatalogueChange:
     """One transaction of the catalogue.
 
     Attributes:
@@ -85,11 +85,13 @@ class Change:
 
     files: Mapping[str, FileLength] = field(default_factory=dict)
     seal: bool = False
-    added: Addition = field(default_factory=Addition)
+    added: CommitContent = field(default_factory=CommitContent)
     now_s: int = 0
 
 
-def remove(runs: list[Removed], producer: str, epoch: int, numbers: range, why: Why, received_at: str | None) -> None:
+def add_run(
+    runs: list[RemovedRun], producer: str, epoch: int, numbers: range, why: RemovalReason, received_at: str | None
+) -> None:
     """Add a run of removed numbers, joined to the last one if it continues it.
 
     Args:
@@ -103,10 +105,10 @@ def remove(runs: list[Removed], producer: str, epoch: int, numbers: range, why: 
     first_seq = numbers.start
     if runs and runs[-1][:2] == (producer, epoch) and runs[-1].why == why and runs[-1].last_seq + 1 == first_seq:
         first_seq = runs.pop().first_seq
-    runs.append(Removed(producer, epoch, first_seq, numbers.stop - 1, why, received_at))
+    runs.append(RemovedRun(producer, epoch, first_seq, numbers.stop - 1, why, received_at))
 
 
-def runs_of(places: Sequence[tuple[str, int, int, str | None]], why: Why) -> list[Removed]:
+def runs_of(places: Sequence[tuple[str, int, int, str | None]], why: RemovalReason) -> list[RemovedRun]:
     """Gather single numbers into runs.
 
     Args:
@@ -116,7 +118,7 @@ def runs_of(places: Sequence[tuple[str, int, int, str | None]], why: Why) -> lis
     Returns:
         As few runs as cover them.
     """
-    runs: list[Removed] = []
+    runs: list[RemovedRun] = []
     for producer, epoch, seq, received_at in sorted(places, key=lambda place: place[:3]):
-        remove(runs, producer, epoch, range(seq, seq + 1), why, received_at)
+        add_run(runs, producer, epoch, range(seq, seq + 1), why, received_at)
     return runs

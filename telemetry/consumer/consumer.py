@@ -17,15 +17,15 @@ from contextlib import suppress
 
 from telemetry.archive.archive import Archive
 from telemetry.batch import Entry, Position, from_entry
-from telemetry.consumer.event_reader import MOST_TRIES, Check, Place, Trial
-from telemetry.consumer.intake import Intake, Plan, plan, sift
-from telemetry.consumer.namespace_hold import Tenure
-from telemetry.consumer.retention_job import Retainer
+from telemetry.consumer.event_reader import MAX_TRIES, Check, EventPosition, EventReader
+from telemetry.consumer.intake import CommitPlan, SortedDeliveries, plan_commit, sort_deliveries
+from telemetry.consumer.namespace_hold import NamespaceHold
+from telemetry.consumer.retention_job import RetentionJob
 from telemetry.consumer.sinks import Sink
 from telemetry.consumer.subscription import IMPATIENT_S, Subscription
 from telemetry.counters import ConsumerCounters
-from telemetry.erasure.erasure import Forgetter
-from telemetry.erasure.erasure_job import Eraser
+from telemetry.erasure.erasure import UserEraser
+from telemetry.erasure.erasure_job import ErasureJob
 from telemetry.errors import ArchiveError, BadBatchError, LeaseLostError, StreamAwayError, StreamError
 from telemetry.events import Record
 from telemetry.failpoints import Failpoints
@@ -64,7 +64,7 @@ class Consumer:
         sinks: What gets the events after each commit, in this order.
         settings: Limits and pauses.
         observer: Told what happens.
-        forgetters: Who besides the archive has to forget a user.
+        user_erasers: Who besides the archive has to forget a user.
         check: Asked about each event before it is archived; what it raises is that event's failure.
         failpoints: Where a drill may strike.
     """
@@ -77,21 +77,21 @@ class Consumer:
         settings: ConsumerSettings,
         observer: ConsumerObserver | None = None,
         *,
-        forgetters: Sequence[Forgetter] = (),
+        user_erasers: Sequence[UserEraser] = (),
         check: Check | None = None,
         failpoints: Failpoints | None = None,
     ) -> None:
         self._stream = stream
-        self._tenure = Tenure(stream, archive)
+        self._namespace = NamespaceHold(stream, archive)
         self._archive = archive
         self._sinks = sinks
         self._settings = settings
         self._observer = observer
         self.counters = ConsumerCounters()
-        self._eraser = Eraser(archive, forgetters, settings, self.counters, observer)
-        self._trial = Trial(check)
+        self._erasure_job = ErasureJob(archive, user_erasers, settings, self.counters, observer)
+        self._reader = EventReader(check)
         self._failpoints = failpoints or Failpoints()
-        self._retainer = Retainer(archive, settings, self.counters, observer, self._failpoints)
+        self._retention_job = RetentionJob(archive, settings, self.counters, observer, self._failpoints)
         self._read_entries = settings.read_entries
         self._streams = Subscription(stream, settings, self.counters, observer, self._failpoints.hit)
         self._emptied: asyncio.Event | None = None
@@ -156,7 +156,13 @@ class Consumer:
             self._failed(ArchiveError(f"{path} in the archive is shorter than its committed length"))
         tasks = {
             asyncio.create_task(step)
-            for step in (self._keep_lease(), self._work(), self._expire(), self._eraser.run(), self._retainer.run())
+            for step in (
+                self._keep_lease(),
+                self._work(),
+                self._expire(),
+                self._erasure_job.run(),
+                self._retention_job.run(),
+            )
         }
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -215,7 +221,7 @@ class Consumer:
 
     async def _connect(self) -> None:
         await self._stream.connect()
-        await self._tenure.hold()
+        await self._namespace.hold()
         self._streams.reconnected()
         self._connections += 1
         self.counters.reconnects = self._connections - 1
@@ -223,7 +229,7 @@ class Consumer:
     async def _round(self) -> None:
         emptied, streams = self._emptied, self._streams
         if streams.due:
-            await self._tenure.hold()
+            await self._namespace.hold()
             await self._look()
         if streams.bare and await self._read_bare():
             return
@@ -245,7 +251,7 @@ class Consumer:
             emptied.set()
 
     async def _read_pending(self) -> None:
-        if self._trial.failing:
+        if self._reader.failing:
             await asyncio.sleep(_BETWEEN_TRIES_S)
         streams = self._streams
         deliveries = await self._read(sorted(streams.recheck), pending=True, block_ms=0)
@@ -261,7 +267,7 @@ class Consumer:
         await self._take_pending(deliveries)
         # What a predecessor may have died of was among the first that we took.
         self._streams.ours.update(delivered.producer for delivered in deliveries)
-        if self._trial.failing:
+        if self._reader.failing:
             await asyncio.sleep(_BETWEEN_TRIES_S)
         return bool(deliveries)
 
@@ -303,32 +309,32 @@ class Consumer:
         if entry.fields is not None and at < position and position.is_ours:
             first = Position(position.epoch, at.seq + 1 if at.epoch == position.epoch else 1)
             attempt = await self._archive.attempt(producer, first, position)
-            self._trial.condemn((producer, position.epoch, seq) for seq in attempt.fatal)
+            self._reader.mark_fatal((producer, position.epoch, seq) for seq in attempt.fatal)
             # The delivery that is counted here first was the second one.
-            if attempt.times >= MOST_TRIES - 1:
-                await self._rehearse(producer, entry, first)
+            if attempt.times >= MAX_TRIES - 1:
+                await self._probe_events(producer, entry, first)
         gaps = await self._take([Delivered(producer, [entry])], pending=True)
-        return not (self._trial.failing or gaps)
+        return not (self._reader.failing or gaps)
 
-    async def _rehearse(self, producer: str, entry: Entry, first: Position) -> None:
+    async def _probe_events(self, producer: str, entry: Entry, first: Position) -> None:
         """Handle each event of an entry alone, so that the one we die of can be told from the others."""
         for place, line in _events(producer, entry, first.seq):
             event = Position(*place[1:])
             await self._archive.mark(producer, event, begun=True)
-            self._trial.rehearse(line, place)
+            self._reader.probe(line, place)
             await self._archive.mark(producer, event, begun=False)
 
     async def _take(self, deliveries: Sequence[Delivered], *, pending: bool) -> Collection[str]:
         """Archive what can be; returns the producers with a gap before the rest."""
         watermarks, streams = self._archive.watermarks, self._streams
         now, asked = rfc3339_ms(time.time()), streams.asked
-        intake = sift(deliveries, watermarks, self._trial, pending=pending, now=now, asked=asked)
+        intake = sort_deliveries(deliveries, watermarks, self._reader, pending=pending, now=now, asked=asked)
         # Those that are read without a group are read from their watermark anyway.
         streams.recheck |= intake.recheck & streams.joined
         streams.found(intake.gaps, intake.linked)
         # Asked anew each time: what the last round committed must not be archived after all.
         forgotten = await self._archive.forgotten(self._settings.seen_days, intake.users())
-        agreed = plan(intake, await self._archive.seen(intake.keys()), forgotten, self._archive.fingerprints)
+        agreed = plan_commit(intake, await self._archive.seen(intake.keys()), forgotten, self._archive.fingerprints)
         self._failpoints.hit("consumer.judged")
         if intake.progress or intake.dead:
             started_s = time.monotonic()
@@ -336,7 +342,7 @@ class Consumer:
             self._next_commit_s = started_s + self._settings.commit_interval_s
             self._count(intake, agreed, time.monotonic() - started_s)
             if agreed.added.erasures:
-                self._eraser.wake()
+                self._erasure_job.wake()
         self.counters.redelivered += intake.redelivered
         self.counters.trimmed_pending += intake.trimmed
         try:
@@ -361,7 +367,7 @@ class Consumer:
                 self.counters.sink_failures += 1
                 tell(self._observer, SinkFailed(sink.name, f"{type(error).__name__}: {error}"))
 
-    def _count(self, intake: Intake, agreed: Plan, duration_s: float) -> None:
+    def _count(self, intake: SortedDeliveries, agreed: CommitPlan, duration_s: float) -> None:
         counters = self.counters
         dead_lettered = sum(progress.dead_lettered for progress in intake.progress.values())
         deduplicated = sum(progress.deduplicated for progress in intake.progress.values())
@@ -391,7 +397,7 @@ class Consumer:
         tell(self._observer, ArchiveFailed(str(error)))
 
 
-def _events(producer: str, entry: Entry, first_seq: int) -> Iterator[tuple[Place, bytes]]:
+def _events(producer: str, entry: Entry, first_seq: int) -> Iterator[tuple[EventPosition, bytes]]:
     # What is no batch is buried whole and handled by nobody.
     with suppress(BadBatchError):
         batch = from_entry(entry)

@@ -13,23 +13,23 @@ from typing import Final, TypeAlias
 from telemetry.errors import BadEventError
 from telemetry.events import Record, decode
 
-MOST_TRIES: Final = 3
+MAX_TRIES: Final = 3
 
-Place: TypeAlias = tuple[str, int, int]
+EventPosition: TypeAlias = tuple[str, int, int]
 Check: TypeAlias = Callable[[Record], None]
 """What an installation demands of an event beyond its form; what it raises is that event's failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an event could not be read, how often that was tried, and whether that is enough."""
+    """RemovalReason an event could not be read, how often that was tried, and whether that is enough."""
 
     reason: str
     tries: int
     final: bool
 
 
-class Trial:
+class EventReader:
     """Reads events, and remembers which of them failed.
 
     Args:
@@ -38,15 +38,15 @@ class Trial:
 
     def __init__(self, check: Check | None = None) -> None:
         self._check = check
-        self._tries: dict[Place, int] = {}
-        self._fatal: set[Place] = set()
+        self._tries: dict[EventPosition, int] = {}
+        self._fatal: set[EventPosition] = set()
 
     @property
     def failing(self) -> bool:
         """Whether some event has failed and will be tried again."""
         return bool(self._tries)
 
-    def condemn(self, places: Iterable[Place]) -> None:
+    def mark_fatal(self, places: Iterable[EventPosition]) -> None:
         """Touch these events no more.
 
         Args:
@@ -54,7 +54,7 @@ class Trial:
         """
         self._fatal.update(places)
 
-    def read(self, line: bytes, place: Place) -> Record | Failure:
+    def read(self, line: bytes, place: EventPosition) -> Record | Failure:
         """Try an event.
 
         Args:
@@ -65,7 +65,7 @@ class Trial:
             The event, or its failure.
         """
         if self._fatal and place in self._fatal:
-            return Failure("each of the consumers that handled it died", MOST_TRIES, final=True)
+            return Failure("each of the consumers that handled it died", MAX_TRIES, final=True)
         try:
             record = decode(line)
             if record[1:] != place:
@@ -78,14 +78,14 @@ class Trial:
             return Failure(str(error), 1, final=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this event and no other
             tries = self._tries.pop(place, 0) + 1
-            if tries < MOST_TRIES:
+            if tries < MAX_TRIES:
                 self._tries[place] = tries
-            return Failure(f"{type(error).__name__}: {error}", tries, final=tries == MOST_TRIES)
+            return Failure(f"{type(error).__name__}: {error}", tries, final=tries == MAX_TRIES)
         if self._tries:
             self._tries.pop(place, None)
         return record
 
-    def rehearse(self, line: bytes, place: Place) -> None:
+    def probe(self, line: bytes, place: EventPosition) -> None:
         """Handle an event as `read` does, for the sake of surviving it; its failure is for `read` to find.
 
         Args:

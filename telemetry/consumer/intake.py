@@ -6,14 +6,14 @@ Invariants:
   deduplicated, dead-lettered, erased or counted as missing, exactly one of these, and the watermark then covers
   it. Which numbers are not archived, and why, is told in runs.
 - Nothing blocks: what cannot be read becomes a dead letter. What fails unexpectedly is tried in three rounds
-  (`trial.py`); meanwhile the watermark of its producer stands before it, and only of its producer.
+  (`reader.py`); meanwhile the watermark of its producer stands before it, and only of its producer.
 - The watermark moves over a break in the numbers (a hole, a new epoch, an unreadable entry) only when the
   entries come from the pending list, which is in order from its start. Seen anywhere else, a break may mean
   that a predecessor took entries and never committed them; then the producer is read again from there.
 - Even then it moves only if nothing of the break can still come (`gaps.py`). Otherwise this producer's entries are
   left alone from there on.
 
-Pure but for the memory of the trial: no clock, no file, no socket.
+Pure but for the memory of the reader: no clock, no file, no socket.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,10 +25,10 @@ import orjson
 from telemetry.archive.archive_files import DEAD_LETTERS, date_folder
 from telemetry.archive.dead_letters import Letter, compose
 from telemetry.batch import Batch, Entry, Position, from_entry
-from telemetry.catalogue.commit import Addition, Progress, Removed, Seen, SeenKey, remove
-from telemetry.consumer.event_reader import Failure, Trial
-from telemetry.consumer.stream_gaps import believed
-from telemetry.erasure.erasure import Forgotten, is_erase
+from telemetry.catalogue.commit import CommitContent, Progress, RemovedRun, Seen, SeenKey, add_run
+from telemetry.consumer.event_reader import EventReader, Failure
+from telemetry.consumer.stream_gaps import may_pass_gap
+from telemetry.erasure.erasure import LateEventFilter, is_erase
 from telemetry.errors import BadBatchError
 from telemetry.events import Feedback, Record, System
 from telemetry.fingerprint import UNKNOWN, Fingerprints, same_user
@@ -38,13 +38,13 @@ from telemetry.stream.redis_stream import Delivered
 
 
 @dataclass(slots=True)
-class Intake:
+class SortedDeliveries:
     """What was found in one read.
 
     Attributes:
         fresh: New events with their lines, as written by the producer.
         dead: Lines for the dead letters.
-        progress: By (producer, epoch): what a commit of all this adds; what became of `fresh` is added by `plan`.
+        progress: By (producer, epoch): what a commit of all this adds; `plan_commit` counts `fresh`.
         removed: The numbers in it that are neither fresh nor old.
         settled: By producer: entries to acknowledge after the commit.
         recheck: Producers to read again from their pending list.
@@ -58,7 +58,7 @@ class Intake:
     fresh: list[tuple[Record, bytes]] = field(default_factory=list)
     dead: list[bytes] = field(default_factory=list)
     progress: dict[tuple[str, int], Progress] = field(default_factory=dict)
-    removed: list[Removed] = field(default_factory=list)
+    removed: list[RemovedRun] = field(default_factory=list)
     settled: dict[str, list[str]] = field(default_factory=dict)
     recheck: set[str] = field(default_factory=set)
     gaps: dict[str, Position] = field(default_factory=dict)
@@ -78,29 +78,29 @@ class Intake:
 
 
 @dataclass(slots=True)
-class Plan:
+class CommitPlan:
     """What to commit, the events in it, and how many of them have an id that stands for another event, too."""
 
-    added: Addition
+    added: CommitContent
     records: list[Record] = field(default_factory=list)
     conflicts: int = 0
 
 
-def sift(
+def sort_deliveries(
     deliveries: Iterable[Delivered],
     watermarks: Mapping[str, Position],
-    trial: Trial,
+    reader: EventReader,
     *,
     pending: bool,
     now: str,
     asked: Callable[[str, Position], int] = lambda _producer, _at: 0,
-) -> Intake:
+) -> SortedDeliveries:
     """Sort delivered entries.
 
     Args:
         deliveries: As read, in the stream's order for each producer.
         watermarks: How far each producer is archived.
-        trial: Reads the events.
+        reader: Reads the events.
         pending: Whether they come from the pending list, read from its start.
         now: The time for dead letters, RFC 3339.
         asked: How often a producer was asked to send again what follows a watermark.
@@ -108,22 +108,25 @@ def sift(
     Returns:
         What was found.
     """
-    intake = Intake()
+    intake = SortedDeliveries()
     for producer, entries in deliveries:
         at = watermarks.get(producer, Position(0, 0))
-        _Sifter(intake, producer, trial, now, pending=pending, asked=asked).sift(entries, at)
+        _ProducerSorter(intake, producer, reader, now, pending=pending, asked=asked).sort_deliveries(entries, at)
     return intake
 
 
-def plan(
-    intake: Intake, seen: Mapping[SeenKey, AbstractSet[bytes]], forgotten: Forgotten, fingerprints: Fingerprints
-) -> Plan:
+def plan_commit(
+    intake: SortedDeliveries,
+    seen: Mapping[SeenKey, AbstractSet[bytes]],
+    forgotten: LateEventFilter,
+    fingerprints: Fingerprints,
+) -> CommitPlan:
     """Remove duplicated feedback and forgotten users, and lay out the commit.
 
     Feedback under an id that its user has used for something else is archived, and marked.
 
     Args:
-        intake: What `sift` found; its progress is completed here.
+        intake: What `sort_deliveries` found; its progress is completed here.
         seen: Which of its keys the archive remembers, with the fingerprints of what was archived.
         forgotten: Whose late events are not archived.
         fingerprints: Those of the archive.
@@ -131,22 +134,22 @@ def plan(
     Returns:
         The commit.
     """
-    added = Addition(progress=intake.progress, removed=intake.removed)
-    result = Plan(added)
+    added = CommitContent(progress=intake.progress, removed=intake.removed)
+    result = CommitPlan(added)
     taken = {key: set(known) for key, known in seen.items()}
     for record, line in intake.fresh:
         event, producer, epoch, seq = record
         progress = intake.progress[producer, epoch]
-        if forgotten and forgotten.covers(record):
+        if forgotten and forgotten.is_late(record):
             progress.erased += 1
-            remove(added.removed, producer, epoch, range(seq, seq + 1), "erased", event.received_at)
+            add_run(added.removed, producer, epoch, range(seq, seq + 1), "erased", event.received_at)
             continue
         if isinstance(event, Feedback):
             known = taken.setdefault((event.tenant, event.event_id), set())
             fingerprint = fingerprints.of(event)
             if fingerprint in known or UNKNOWN in known:
                 progress.deduplicated += 1
-                remove(added.removed, producer, epoch, range(seq, seq + 1), "deduplicated", event.received_at)
+                add_run(added.removed, producer, epoch, range(seq, seq + 1), "deduplicated", event.received_at)
                 continue
             if any(same_user(fingerprint, other) for other in known):
                 result.conflicts += 1
@@ -154,7 +157,7 @@ def plan(
             known.add(fingerprint)
             added.seen.append(Seen(event.tenant, event.event_id, fingerprint))
         elif is_erase(record):
-            record, line, erasure = forgotten.hide(record, line)  # noqa: PLW2901 - the id is in neither any more
+            record, line, erasure = forgotten.redact(record, line)  # noqa: PLW2901 - the id is in neither any more
             added.erasures.append(erasure)
         progress.archived += 1
         result.records.append(record)
@@ -164,14 +167,14 @@ def plan(
     return result
 
 
-class _Sifter:
+class _ProducerSorter:
     """One producer's entries."""
 
     def __init__(
         self,
-        intake: Intake,
+        intake: SortedDeliveries,
         producer: str,
-        trial: Trial,
+        reader: EventReader,
         now: str,
         *,
         pending: bool,
@@ -179,12 +182,12 @@ class _Sifter:
     ) -> None:
         self._intake = intake
         self._producer = producer
-        self._trial = trial
+        self._reader = reader
         self._now = now
         self._pending = pending
         self._asked = asked
 
-    def sift(self, entries: Sequence[Entry], at: Position) -> None:
+    def sort_deliveries(self, entries: Sequence[Entry], at: Position) -> None:
         """Take entries as long as the watermark can move."""
         settled = self._intake.settled.setdefault(self._producer, [])
         for number, entry in enumerate(entries):
@@ -207,7 +210,7 @@ class _Sifter:
                     self._intake.gaps[self._producer] = at
                     return
                 if batch is None:
-                    at = self._bury_entry(entry, position, at, start, problem)
+                    at = self._dead_letter_entry(entry, position, at, start, problem)
                 elif self._take(batch, entry, start) < batch.last_seq:
                     self._intake.recheck.add(self._producer)
                     self._try_others(entries[number + 1 :])
@@ -224,25 +227,25 @@ class _Sifter:
             # The beginning: no number is smaller.
             return True
         after = None if batch is None else batch.after
-        return believed(self._asked(self._producer, at), at, after, whole=batch is not None)
+        return may_pass_gap(self._asked(self._producer, at), at, after, whole=batch is not None)
 
     def _take(self, batch: Batch, entry: Entry, start: int) -> int:
         """Take the events of a batch, up to one that is to be tried again; returns the last number taken."""
-        intake, producer, epoch, trial = self._intake, self._producer, batch.epoch, self._trial
+        intake, producer, epoch, reader = self._intake, self._producer, batch.epoch, self._reader
         reached = start - 1
         if batch.first_seq > start:
             reached = batch.first_seq - 1
             progress = self._progress(epoch, reached)
             progress.holes += 1
             progress.missing += batch.first_seq - start
-            remove(intake.removed, producer, epoch, range(start, batch.first_seq), "missing", None)
+            add_run(intake.removed, producer, epoch, range(start, batch.first_seq), "missing", None)
             intake.notes.append(HoleFound(producer, epoch, start - 1, batch.first_seq - start))
         held_up = False
         for seq, line in enumerate(batch.lines, batch.first_seq):
             if seq < start:
                 intake.redelivered += 1
                 continue
-            result = trial.read(line, (producer, epoch, seq))
+            result = reader.read(line, (producer, epoch, seq))
             if held_up:
                 # Tried all the same, so that many failing events take no longer than one.
                 continue
@@ -250,7 +253,7 @@ class _Sifter:
                 if not result.final:
                     held_up = True
                     continue
-                self._bury(entry, range(seq, seq + 1), seq, line, result)
+                self._dead_letter(entry, range(seq, seq + 1), seq, line, result)
             else:
                 intake.fresh.append((result, line))
             reached = seq
@@ -264,17 +267,17 @@ class _Sifter:
             batch, _ = _open(entry)
             if batch is not None:
                 for seq, line in enumerate(batch.lines, batch.first_seq):
-                    self._trial.read(line, (self._producer, batch.epoch, seq))
+                    self._reader.read(line, (self._producer, batch.epoch, seq))
 
-    def _bury_entry(self, entry: Entry, position: Position, at: Position, start: int, problem: str) -> Position:
+    def _dead_letter_entry(self, entry: Entry, position: Position, at: Position, start: int, problem: str) -> Position:
         """Bury what is no batch; returns how far the watermark then reaches."""
         data = b"".join((entry.fields or {}).values())
         failure = Failure(problem, 1, final=True)
         self._progress(position.epoch, position.seq)
-        self._bury(entry, range(start, position.seq + 1), None, data, failure)
+        self._dead_letter(entry, range(start, position.seq + 1), None, data, failure)
         return position
 
-    def _bury(self, entry: Entry, numbers: range, seq: int | None, data: bytes, failure: Failure) -> None:
+    def _dead_letter(self, entry: Entry, numbers: range, seq: int | None, data: bytes, failure: Failure) -> None:
         intake, producer = self._intake, self._producer
         first_seq = numbers.start if numbers else None
         intake.dead.append(
@@ -295,7 +298,7 @@ class _Sifter:
         if numbers:
             epoch = Position.parse(entry.entry_id).epoch
             self._progress(epoch, numbers.stop - 1).dead_lettered += len(numbers)
-            remove(intake.removed, producer, epoch, numbers, "dead_lettered", None)
+            add_run(intake.removed, producer, epoch, numbers, "dead_lettered", None)
         intake.notes.append(DeadLettered(producer, entry.entry_id, failure.reason))
 
     def _progress(self, epoch: int, seq: int) -> Progress:

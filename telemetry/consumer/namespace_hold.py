@@ -10,7 +10,7 @@ from telemetry.stream.namespace_owner import Mark, foreign
 from telemetry.stream.redis_stream import EventStream
 
 
-class Tenure:
+class NamespaceHold:
     """One consumer's tenure.
 
     Args:

@@ -30,7 +30,7 @@ from telemetry.wal.slot_inspection import holds_events
 _HOLD_S = 1.5
 
 
-class Orphans:
+class OrphanedSlots:
     """Ships what dead replicas left.
 
     Args:

@@ -27,7 +27,7 @@ from telemetry.wal.disk import sync_directory
 _EVERY_S = 60.0
 
 
-class Retainer:
+class RetentionJob:
     """Keeps an archive within its limits of age and size while we hold its lease.
 
     Args:

@@ -1,4 +1,4 @@
-r"""Gaps: what Redis lost of a stream while the producer's log still holds it, and what is done about it.
+r"""StreamGaps: what Redis lost of a stream while the producer's log still holds it, and what is done about it.
 
 Invariants:
 
@@ -9,7 +9,7 @@ Invariants:
   can double.
 - It is removed only after its producer shook hands since the gap was found, so that its log is there to send from. The
   one exception is a full Redis: handshakes leave no trace there, and the stream is what fills it.
-- What does not tell what it follows, a batch of an older version or an entry that is no batch, is believed after it
+- What does not tell what it follows, a batch of an older version or an entry that is no batch, is may_pass_gap after it
   came again, and never from a producer that tells it otherwise; and every gap of a producer that is not heard of for
   `patience_s` is written off.
 
@@ -26,8 +26,8 @@ from typing import Final
 from telemetry.batch import Position
 
 # So often a batch that does not say what it follows is asked for again, and so often an entry that is no batch.
-UNLINKED_ASKED: Final = 1
-BROKEN_ASKED: Final = 3
+UNLINKED_RESENDS: Final = 1
+BROKEN_RESENDS: Final = 3
 _WRITTEN_OFF: Final = 1_000_000
 
 
@@ -38,7 +38,7 @@ class _Gap:
     since_s: float
 
 
-class Gaps:
+class StreamGaps:
     """The gaps in the streams of all producers.
 
     Args:
@@ -119,7 +119,7 @@ class Gaps:
         self._asked[producer] = (self._open.pop(producer).at, asked)
 
 
-def believed(asked: int, at: Position, after: Position | None, *, whole: bool) -> bool:
+def may_pass_gap(asked: int, at: Position, after: Position | None, *, whole: bool) -> bool:
     """Tell whether what comes behind a break may be taken.
 
     Args:
@@ -133,4 +133,4 @@ def believed(asked: int, at: Position, after: Position | None, *, whole: bool) -
     """
     if after is not None:
         return after <= at or asked >= _WRITTEN_OFF
-    return asked >= (UNLINKED_ASKED if whole else BROKEN_ASKED)
+    return asked >= (UNLINKED_RESENDS if whole else BROKEN_RESENDS)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from telemetry.batch import Position
-from telemetry.consumer.stream_gaps import Gaps
+from telemetry.consumer.stream_gaps import StreamGaps
 from telemetry.counters import ConsumerCounters
 from telemetry.errors import StreamRefusedError
 from telemetry.notes import ConsumerObserver, GapFound, GapKept, tell
@@ -55,7 +55,7 @@ class Subscription:
         self._counters = counters
         self._observer = observer
         self._hit = hit
-        self._gaps = Gaps(settings.gap_patience_s)
+        self._gaps = StreamGaps(settings.gap_patience_s)
         self._scores: Mapping[str, float] = {}
         self._next_look_s = 0.0
         self._full = False
@@ -83,7 +83,7 @@ class Subscription:
         self.look_now()
 
     def asked(self, producer: str, at: Position) -> int:
-        """See `Gaps.asked`."""
+        """See `StreamGaps.asked`."""
         return self._gaps.asked(producer, at)
 
     def was_full(self, *, full: bool) -> None:
@@ -119,7 +119,7 @@ class Subscription:
 
         Args:
             gaps: By producer: the watermark before the gap.
-            linked: See `Gaps.linked`.
+            linked: See `StreamGaps.linked`.
         """
         self._gaps.linked(linked)
         for producer, at in gaps.items():

@@ -17,21 +17,21 @@ from typing import Final, Protocol
 import orjson
 
 from telemetry.catalogue.catalogue_file import ask
-from telemetry.catalogue.commit import Erasure
+from telemetry.catalogue.commit import ErasureRequest
 from telemetry.errors import ArchiveError
 from telemetry.events import Record, System
 
 DIGEST_MARK: Final = "digest:"
 
 
-class Forgetter(Protocol):
+class UserEraser(Protocol):
     """Something besides the archive that holds users; what it raises is noted, and it is asked again."""
 
     @property
     def name(self) -> str:
         """What to call it in notes."""
 
-    async def forget(self, user_ids: Collection[str]) -> Mapping[str, int]:
+    async def erase(self, user_ids: Collection[str]) -> Mapping[str, int]:
         """Remove users for good, all in one go; may be asked several times.
 
         Args:
@@ -59,7 +59,7 @@ class Receipt:
     models: int
 
 
-class Forgotten:
+class LateEventFilter:
     """Whose events are not archived any more.
 
     Args:
@@ -85,7 +85,7 @@ class Forgotten:
         """
         return hmac.digest(self._key, user_id.encode(), "sha256").hex()
 
-    def covers(self, record: Record) -> bool:
+    def is_late(self, record: Record) -> bool:
         """Tell whether an event came too late to be archived.
 
         Args:
@@ -100,7 +100,7 @@ class Forgotten:
         requested_at = self._requested.get(self.digest(event.user_id))
         return requested_at is not None and event.received_at <= requested_at
 
-    def hide(self, record: Record, line: bytes) -> tuple[Record, bytes, Erasure]:
+    def redact(self, record: Record, line: bytes) -> tuple[Record, bytes, ErasureRequest]:
         """Take the user's id out of an erase event.
 
         Args:
@@ -112,7 +112,7 @@ class Forgotten:
         """
         fields = orjson.loads(line)
         digest = self.digest(fields["user_id"])
-        erasure = Erasure(fields["event_id"], fields["user_id"], digest, fields["received_at"])
+        erasure = ErasureRequest(fields["event_id"], fields["user_id"], digest, fields["received_at"])
         fields["user_id"] = f"{DIGEST_MARK}{digest}"
         hidden = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
         event = record.event
@@ -143,7 +143,7 @@ def digest(root: Path, user_id: str) -> str:
     rows = ask(root, "SELECT value FROM settings WHERE name = 'salt'", since=2)
     if not rows:
         raise ArchiveError(f"the archive in {root} has no catalogue yet")
-    return Forgotten(rows[0][0], {}).digest(user_id)
+    return LateEventFilter(rows[0][0], {}).digest(user_id)
 
 
 def receipts(root: Path) -> list[Receipt]:

@@ -3,10 +3,10 @@
 Invariants:
 
 - An erasure is done only when no file holds a line of the user from before it and every other holder of users (a
-  `Forgetter`) has forgotten this one. Whatever dies on the way, the erasure is still open in the catalogue, and the
+  `UserEraser`) has forgotten this one. Whatever dies on the way, the erasure is still open in the catalogue, and the
   next holder of the lease begins again; nothing in it is wrong to do twice.
 - A round reads each file once, and rewrites each file and each model that holds one of its users once, however many
-  users it is about. Users whom nothing holds cause no file to be sealed or written.
+  users it is about. LineMatcher whom nothing holds cause no file to be sealed or written.
 - Rounds take a fifth of the time at most, and those that erase a user keep an interval: erase requests
   cannot be turned into more work than that.
 
@@ -21,13 +21,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from telemetry.archive.archive import Archive
-from telemetry.catalogue.commit import Erasure, FileLength
+from telemetry.catalogue.commit import ErasureRequest, FileLength
 from telemetry.counters import ConsumerCounters
-from telemetry.erasure.erasure import Forgetter
+from telemetry.erasure.erasure import UserEraser
 from telemetry.erasure.erasure_requests import AT_ONCE, EXPIRED_AT_ONCE
-from telemetry.erasure.rewriting import Users, holds, rewrite, sweep
+from telemetry.erasure.rewriting import LineMatcher, holds, rewrite, sweep
 from telemetry.errors import ArchiveError, LeaseLostError
-from telemetry.notes import ConsumerObserver, EraseFailed, Forgot, tell
+from telemetry.notes import ConsumerObserver, EraseFailed, UserErased, tell
 from telemetry.settings import ConsumerSettings
 from telemetry.shielding import finish
 from telemetry.wal.disk import sync_directory
@@ -41,12 +41,12 @@ _IDLE_S = 3600.0
 _BETWEEN_STEPS_S = 0.05
 
 
-class Eraser:
+class ErasureJob:
     """Works off the open erasures of an archive while we hold its lease.
 
     Args:
         archive: Held by us.
-        forgetters: Who else holds users.
+        user_erasers: Who else holds users.
         settings: Pauses, and for how long late events are expected.
         counters: Kept up to date here.
         observer: Told what was forgotten, and what failed.
@@ -55,18 +55,18 @@ class Eraser:
     def __init__(
         self,
         archive: Archive,
-        forgetters: Sequence[Forgetter],
+        user_erasers: Sequence[UserEraser],
         settings: ConsumerSettings,
         counters: ConsumerCounters,
         observer: ConsumerObserver | None,
     ) -> None:
         self._archive = archive
-        self._forgetters = forgetters
+        self._user_erasers = user_erasers
         self._settings = settings
         self._counters = counters
         self._observer = observer
         self._wake = asyncio.Event()
-        # By forgetter that is through: from how many models, by erase_id.
+        # By user_eraser that is through: from how many models, by erase_id.
         self._told: dict[str, dict[str, int]] = {}
 
     def wake(self) -> None:
@@ -84,7 +84,7 @@ class Eraser:
             while True:
                 self._wake.clear()
                 started_s = time.monotonic()
-                before = self._counters.forgotten
+                before = self._counters.users_erased
                 try:
                     left = await self._work_off(thread)
                     expired = EXPIRED_AT_ONCE
@@ -98,7 +98,7 @@ class Eraser:
                     left = True
                     self._failed("archive", str(error))
                 rest_s = _REST * (time.monotonic() - started_s)
-                if self._counters.forgotten > before:
+                if self._counters.users_erased > before:
                     rest_s = max(rest_s, self._settings.erase_interval_s)
                 await asyncio.sleep(rest_s)
                 # What failed is tried again, soon at first; a new request is not kept waiting for it.
@@ -111,7 +111,7 @@ class Eraser:
         """Erase all users who are to be erased by now; returns whether any are left."""
         left = False
         failed: ArchiveError | None = None
-        erasures: list[Erasure] = []
+        erasures: list[ErasureRequest] = []
         # What is asked for meanwhile is the next round's: else one request after the other could keep this one going.
         more = True
         while more and (erasures := await self._archive.open_erasures(erasures[-1] if erasures else None)):
@@ -126,16 +126,16 @@ class Eraser:
             raise failed
         return left
 
-    async def _erase(self, erasures: Sequence[Erasure], thread: ThreadPoolExecutor) -> bool:
+    async def _erase(self, erasures: Sequence[ErasureRequest], thread: ThreadPoolExecutor) -> bool:
         """Erase some users; returns whether any are left."""
         archive = self._archive
-        await self._rewrite_all(Users(erasures), thread)
+        await self._rewrite_all(LineMatcher(erasures), thread)
         # Nothing is done while a line of theirs lies in a file that merely does not count.
         loop = asyncio.get_running_loop()
         if not await finish(loop.run_in_executor(thread, sweep, archive.root, archive.held_lease(), archive.part)):
             return True
-        for forgetter in self._forgetters:
-            await self._tell(forgetter, erasures)
+        for user_eraser in self._user_erasers:
+            await self._tell(user_eraser, erasures)
         done = [erasure for erasure in erasures if all(erasure.erase_id in told for told in self._told_by_forgetter())]
         models = {one.erase_id: sum(told[one.erase_id] for told in self._told_by_forgetter()) for one in done}
         if models:
@@ -143,14 +143,14 @@ class Eraser:
         for erase_id, count in models.items():
             for told in self._told.values():
                 told.pop(erase_id, None)
-            self._counters.forgotten += 1
-            tell(self._observer, Forgot(erase_id, count))
+            self._counters.users_erased += 1
+            tell(self._observer, UserErased(erase_id, count))
         return len(models) < len(erasures)
 
     def _told_by_forgetter(self) -> list[dict[str, int]]:
-        return [self._told.setdefault(forgetter.name, {}) for forgetter in self._forgetters]
+        return [self._told.setdefault(user_eraser.name, {}) for user_eraser in self._user_erasers]
 
-    async def _seal(self, users: Users, thread: ThreadPoolExecutor) -> None:
+    async def _seal(self, users: LineMatcher, thread: ThreadPoolExecutor) -> None:
         """Seal the files that still grow if one of them holds something of the users; what comes later is refused."""
         loop = asyncio.get_running_loop()
         for path, length in (await self._archive.growing_files()).items():
@@ -163,7 +163,7 @@ class Eraser:
                 await finish(self._archive.seal())
                 return
 
-    async def _rewrite_all(self, users: Users, thread: ThreadPoolExecutor) -> None:
+    async def _rewrite_all(self, users: LineMatcher, thread: ThreadPoolExecutor) -> None:
         await self._seal(users, thread)
         looked_at: dict[str, FileLength] = {}
         failed: ArchiveError | None = None
@@ -184,7 +184,7 @@ class Eraser:
             raise failed
 
     async def _rewrite(
-        self, path: str, length: FileLength, users: Users, thread: ThreadPoolExecutor
+        self, path: str, length: FileLength, users: LineMatcher, thread: ThreadPoolExecutor
     ) -> tuple[str, FileLength] | None:
         """Rewrite one file if need be; returns the clean one, or None if somebody else replaced it."""
         root, lease_epoch = self._archive.root, self._archive.held_lease()
@@ -206,17 +206,17 @@ class Eraser:
         self._counters.erased += sum(replacement.erased.values())
         return replacement.new
 
-    async def _tell(self, forgetter: Forgetter, erasures: Sequence[Erasure]) -> None:
-        """Ask a forgetter to forget those users of whom it has not been told."""
-        told = self._told.setdefault(forgetter.name, {})
+    async def _tell(self, user_eraser: UserEraser, erasures: Sequence[ErasureRequest]) -> None:
+        """Ask a user_eraser to forget those users of whom it has not been told."""
+        told = self._told.setdefault(user_eraser.name, {})
         waiting = [erasure for erasure in erasures if erasure.erase_id not in told]
         if not waiting:
             return
         try:
             # Cut short if we stop: it may wait for a disk of its own for ever, and is asked again.
-            models = await forgetter.forget({erasure.user_id for erasure in waiting})
-        except Exception as error:  # noqa: BLE001 - a forgetter may raise anything; it is asked again
-            self._failed(forgetter.name, f"{type(error).__name__}: {error}")
+            models = await user_eraser.erase({erasure.user_id for erasure in waiting})
+        except Exception as error:  # noqa: BLE001 - a user_eraser may raise anything; it is asked again
+            self._failed(user_eraser.name, f"{type(error).__name__}: {error}")
         else:
             told.update((erasure.erase_id, models.get(erasure.user_id, 0)) for erasure in waiting)
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from telemetry.catalogue.catalogue_file import ADD_REMOVED, Database
-from telemetry.catalogue.commit import Erasure, FileLength, Removed, remove
-from telemetry.erasure.erasure import Forgotten
+from telemetry.catalogue.commit import ErasureRequest, FileLength, RemovedRun, add_run
+from telemetry.erasure.erasure import LateEventFilter
 
 AT_ONCE: Final = 10_000
 # Of erases that found nothing; a client that may ask for an erase can make any number of them.
@@ -40,7 +40,7 @@ class Replacement(NamedTuple):
 
     old: tuple[str, FileLength]
     new: tuple[str, FileLength]
-    removed: Sequence[Removed]
+    removed: Sequence[RemovedRun]
     letters: bool
     erased: dict[str, int]
 
@@ -66,7 +66,7 @@ class Erasures:
             (salt,) = self._sql.execute("SELECT value FROM settings WHERE name = 'salt'").fetchone()
         return str(salt)
 
-    def open(self, after: Erasure | None = None) -> list[Erasure]:
+    def open(self, after: ErasureRequest | None = None) -> list[ErasureRequest]:
         """Read which users are still to be erased.
 
         Args:
@@ -82,9 +82,9 @@ class Erasures:
                 " AND (requested_at, erase_id) > (?, ?) ORDER BY requested_at, erase_id LIMIT ?",
                 (*place, AT_ONCE),
             ).fetchall()
-        return [Erasure(*row) for row in rows]
+        return [ErasureRequest(*row) for row in rows]
 
-    def forgotten(self, user_ids: Iterable[str], done_since: str) -> Forgotten:
+    def forgotten(self, user_ids: Iterable[str], done_since: str) -> LateEventFilter:
         """Read which of these users' late events are not to be archived.
 
         Args:
@@ -103,7 +103,7 @@ class Erasures:
                 (done_since,),
             ).fetchone()
             if not any_at_all:
-                return Forgotten(salt, requested)
+                return LateEventFilter(salt, requested)
             key = bytes.fromhex(salt)
             digests = sorted({hmac.digest(key, user_id.encode(), "sha256").hex() for user_id in user_ids})
             for start in range(0, len(digests), _KEYS_PER_QUERY):
@@ -115,7 +115,7 @@ class Erasures:
                     (*some, done_since),
                 )
                 requested.update(rows)
-        return Forgotten(salt, requested)
+        return LateEventFilter(salt, requested)
 
     def replace(self, lease_epoch: int, replacement: Replacement) -> bool:
         """Put a file in the place of a sealed one.
@@ -206,15 +206,15 @@ class Erasures:
                 (done_before, not is_old, at_once),
             ).rowcount
 
-    def _cut(self, run: Removed) -> None:
+    def _cut(self, run: RemovedRun) -> None:
         """Take numbers out of the rows of dead letters."""
         which = "WHERE producer = ? AND epoch = ? AND why = 'dead_lettered' AND first_seq <= ? AND last_seq >= ?"
         bounds = (run.producer, run.epoch, run.last_seq, run.first_seq)
         rows = self._sql.execute(f"SELECT * FROM removed {which}", bounds).fetchall()  # noqa: S608 - written above
         self._sql.execute(f"DELETE FROM removed {which}", bounds)  # noqa: S608 - written above
-        left: list[Removed] = []
-        for row in map(Removed._make, rows):
+        left: list[RemovedRun] = []
+        for row in map(RemovedRun._make, rows):
             for numbers in (range(row.first_seq, run.first_seq), range(run.last_seq + 1, row.last_seq + 1)):
                 if numbers:
-                    remove(left, row.producer, row.epoch, numbers, row.why, row.received_at)
+                    add_run(left, row.producer, row.epoch, numbers, row.why, row.received_at)
         self._sql.executemany(ADD_REMOVED, left)

@@ -27,7 +27,7 @@ import orjson
 from telemetry.archive.archive_files import DEAD_LETTERS, REWRITTEN, written_by
 from telemetry.archive.dead_letters import parse
 from telemetry.catalogue.catalogue_file import ask
-from telemetry.catalogue.commit import Erasure, FileLength, runs_of
+from telemetry.catalogue.commit import ErasureRequest, FileLength, runs_of
 from telemetry.erasure.erasure_requests import Replacement
 from telemetry.errors import ArchiveError
 from telemetry.wal.disk import sync_directory
@@ -44,15 +44,15 @@ _NAME: Final = re.compile(rf"(?:{re.escape(REWRITTEN)}\d+-(\d+))?(\.[a-z]+)$")
 _Place = tuple[str, int, int, str | None]
 
 
-class Users:
+class LineMatcher:
     """Whom to leave out, however many: what it costs to look at a line does not depend on their number.
 
     Args:
         erasures: What was asked for; a user may be asked about more than once.
     """
 
-    def __init__(self, erasures: Iterable[Erasure]) -> None:
-        self._last: dict[str, Erasure] = {}
+    def __init__(self, erasures: Iterable[ErasureRequest]) -> None:
+        self._last: dict[str, ErasureRequest] = {}
         for erasure in erasures:
             other = self._last.get(erasure.user_id)
             if other is None or other.requested_at < erasure.requested_at:
@@ -69,7 +69,7 @@ class Users:
         """Tell quickly whether some line in here may be one of theirs."""
         return b"\\" in data or not self._spelled.keys().isdisjoint(_USER.findall(data))
 
-    def of(self, line: bytes) -> Erasure | None:
+    def of(self, line: bytes) -> ErasureRequest | None:
         """Tell whose a line is: the erase that it falls under, or None."""
         if not self.may_be_in(line):
             return None
@@ -80,7 +80,7 @@ class Users:
         except (ValueError, TypeError, KeyError):
             return None
 
-    def of_remains(self, data: bytes) -> Erasure | None:
+    def of_remains(self, data: bytes) -> ErasureRequest | None:
         """Tell whose a dead letter is, by any line in it, or by what of a line can be recognised."""
         for line in data.splitlines(keepends=True):
             try:
@@ -100,12 +100,12 @@ class _LeftOut:
     places: list[_Place] = field(default_factory=list)
     erased: Counter[str] = field(default_factory=Counter)
 
-    def note(self, erasure: Erasure, places: Iterable[_Place]) -> None:
+    def note(self, erasure: ErasureRequest, places: Iterable[_Place]) -> None:
         self.places.extend(places)
         self.erased[erasure.erase_id] += 1
 
 
-def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, users: Users) -> Replacement | None:
+def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, users: LineMatcher) -> Replacement | None:
     """Write a sealed file anew without some users' lines.
 
     Args:
@@ -140,7 +140,7 @@ def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, users: 
     return Replacement((path, length), (new_path, new), removed, letters, dict(left_out.erased))
 
 
-def holds(root: Path, path: str, length: FileLength, users: Users) -> bool:
+def holds(root: Path, path: str, length: FileLength, users: LineMatcher) -> bool:
     """Tell whether a file has a line that is to be left out; writes nothing.
 
     Args:
@@ -204,7 +204,7 @@ def sweep(root: Path, lease_epoch: int, part: str) -> bool:
         raise ArchiveError(f"the archive in {root} cannot be swept: {error.strerror}") from None
 
 
-def _kept_events(lines: Iterable[bytes], users: Users, left_out: _LeftOut) -> Iterator[bytes]:
+def _kept_events(lines: Iterable[bytes], users: LineMatcher, left_out: _LeftOut) -> Iterator[bytes]:
     for line in lines:
         erasure = users.of(line)
         if erasure is None:
@@ -214,7 +214,7 @@ def _kept_events(lines: Iterable[bytes], users: Users, left_out: _LeftOut) -> It
         left_out.note(erasure, [(fields["producer"], fields["epoch"], fields["seq"], fields["received_at"])])
 
 
-def _kept_letters(lines: Iterable[bytes], users: Users, left_out: _LeftOut) -> Iterator[bytes]:
+def _kept_letters(lines: Iterable[bytes], users: LineMatcher, left_out: _LeftOut) -> Iterator[bytes]:
     for line in lines:
         erasure = _of_letter(line, users)
         if erasure is None:
@@ -230,7 +230,7 @@ def _kept_letters(lines: Iterable[bytes], users: Users, left_out: _LeftOut) -> I
             left_out.note(erasure, [(letter.producer, epoch, number, None) for number in numbers])
 
 
-def _of_letter(line: bytes, users: Users) -> Erasure | None:
+def _of_letter(line: bytes, users: LineMatcher) -> ErasureRequest | None:
     try:
         return users.of_remains(parse(line).data)
     except ArchiveError:

@@ -17,7 +17,7 @@ import pytest
 
 from service.models import artefact
 from service.models.snapshot import ModelSnapshot
-from service.models.user_erasure import ModelForgetter
+from service.models.user_erasure import ModelUserEraser
 from service.models.vocabulary import Vocabulary
 from telemetry.erasure.erasure import receipts
 from telemetry.pseudonym import Pseudonymiser
@@ -140,8 +140,8 @@ def test_a_forgotten_user_is_unknown_here_at_once_and_elsewhere_within_a_second_
     assert delete(here, "/v1/users/u1")[0] == 202
     assert sources(here, "u1") == {"popular"}
     assert sources(elsewhere, "u1") == {"personal"}
-    forgetter = ModelForgetter(models_dir, Pseudonymiser())
-    assert forgetter._forget(["u1"]) == {"u1": 1}
+    eraser = ModelUserEraser(models_dir, Pseudonymiser())
+    assert eraser._erase(["u1"]) == {"u1": 1}
     started_s = time.monotonic()
     wait_until(lambda: sources(elsewhere, "u1") == {"popular"}, what="the other replica's new model")
     assert time.monotonic() - started_s < 5

@@ -7,7 +7,7 @@ from pathlib import Path
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DEAD_LETTERS, date_folder
 from telemetry.archive.dead_letters import Letter, compose
-from telemetry.catalogue.commit import Addition, Progress, Removed, Why
+from telemetry.catalogue.commit import CommitContent, Progress, RemovalReason, RemovedRun
 from telemetry.events import Event, encode
 
 PRODUCER = "0193aaaa-bbbb-7ccc-8ddd-00000000aaaa"
@@ -37,13 +37,13 @@ def letter(seq: int, *, producer: str = PRODUCER, epoch: int = 1, data: bytes = 
 
 def addition(
     events: Iterable[tuple[int, Event]],
-    removed: Iterable[tuple[int, Why]] = (),
+    removed: Iterable[tuple[int, RemovalReason]] = (),
     *,
     producer: str = PRODUCER,
     epoch: int = 1,
-) -> Addition:
+) -> CommitContent:
     """Say what a consumer would commit of events by number, and of numbers that are not archived."""
-    added = Addition()
+    added = CommitContent()
     progress = added.progress[producer, epoch] = Progress(0)
     for seq, event in events:
         added.folders.setdefault(date_folder(event.received_at), []).append(
@@ -52,7 +52,7 @@ def addition(
         progress.archived += 1
         progress.seq = max(progress.seq, seq)
     for seq, why in removed:
-        added.removed.append(Removed(producer, epoch, seq, seq, why, None))
+        added.removed.append(RemovedRun(producer, epoch, seq, seq, why, None))
         setattr(progress, why, getattr(progress, why) + 1)
         progress.seq = max(progress.seq, seq)
         if why == "dead_lettered":
@@ -60,7 +60,7 @@ def addition(
     return added
 
 
-def commit(root: Path, *additions: Addition) -> None:
+def commit(root: Path, *additions: CommitContent) -> None:
     """Take the lease, commit, and give it back, so that every file is sealed by the next one."""
 
     async def work() -> None:

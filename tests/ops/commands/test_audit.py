@@ -17,7 +17,7 @@ from telemetry.archive.archive import Archive
 from telemetry.archive.compaction import compact
 from telemetry.audit.event_outline import Gap
 from telemetry.audit.reconciliation import NEVER_CAME, STATES, Account, Hole
-from telemetry.catalogue.commit import Addition
+from telemetry.catalogue.commit import CommitContent
 from telemetry.consumer.consumer import Consumer
 from telemetry.events import System
 from telemetry.producer import Producer
@@ -252,7 +252,7 @@ class TestArchive:
     def test_a_doubled_number(self, config: Config) -> None:
         """A line that was written twice."""
         commit(config.archive_dir, addition(EVENTS))
-        added = Addition(folders={"date=2026-11-21": [line(EVENTS[3][1], 4)]})
+        added = CommitContent(folders={"date=2026-11-21": [line(EVENTS[3][1], 4)]})
         commit(config.archive_dir, added)
         receipt = audit(config, Period())
         assert (counts(receipt), receipt.accounts[0].doubles) == (

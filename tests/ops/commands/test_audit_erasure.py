@@ -13,7 +13,7 @@ from ops.commands.audit_erasure import search
 from ops.options.period import Period
 from service.config import Config
 from service.models.snapshot import ModelSnapshot
-from service.models.user_erasure import ModelForgetter
+from service.models.user_erasure import ModelUserEraser
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DEAD_LETTERS
 from telemetry.archive.compaction import compact
@@ -38,13 +38,13 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def forgotten(
+def audit_erased(
     config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str]]:
     monkeypatch.setenv("RECOLLECT_HOME", str(config.home))
 
     def call(user_id: str, **options: Any) -> tuple[int, str]:
-        return command(forgotten=user_id, **options), capsys.readouterr().out
+        return command(erased=user_id, **options), capsys.readouterr().out
 
     return call
 
@@ -64,8 +64,8 @@ async def through(config: Config, await_until: Await, *events: Any) -> None:
     """Send events from a replica through the consumer, and wait until every erase among them is done."""
     server = MemoryServer()
     producer = Producer.open(config.spool_dir, 0, ProducerSettings(check_interval_s=0.05), MemoryStream(server))
-    forgetter = ModelForgetter(config.models_dir, config.pseudonymiser())
-    consumer = Consumer(MemoryStream(server), Archive(config.archive_dir), [], FAST, forgetters=[forgetter])
+    eraser = ModelUserEraser(config.models_dir, config.pseudonymiser())
+    consumer = Consumer(MemoryStream(server), Archive(config.archive_dir), [], FAST, user_erasers=[eraser])
     tasks = [asyncio.create_task(producer.run()), asyncio.create_task(consumer.run())]
     await producer.accept_any(events)
     expected = sum(isinstance(event, System) for event in events)
@@ -84,17 +84,17 @@ async def through(config: Config, await_until: Await, *events: Any) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_nobody_knows_the_user(config: Config, forgotten: Callable[..., tuple[int, str]]) -> None:
+def test_nobody_knows_the_user(config: Config, audit_erased: Callable[..., tuple[int, str]]) -> None:
     """Neither lines nor a receipt, in a home that was used or not."""
-    expected = 'Nothing is known of user "nobody", and nobody asked to forget this user.\n'
-    assert forgotten("nobody") == (0, expected)
+    expected = 'Nothing is known of user "nobody", and no erasure of this user was requested.\n'
+    assert audit_erased("nobody") == (0, expected)
     commit(config.archive_dir, addition([(1, feedback())]))
-    assert forgotten("nobody") == (0, expected)
+    assert audit_erased("nobody") == (0, expected)
 
 
 async def test_every_place_is_searched(
     config: Config,
-    forgotten: Callable[..., tuple[int, str]],
+    audit_erased: Callable[..., tuple[int, str]],
     make_snapshot: Callable[..., ModelSnapshot],
     publish_snapshot: Publish,
 ) -> None:
@@ -117,7 +117,7 @@ async def test_every_place_is_searched(
     producer = Producer.open(config.spool_dir, 0, ProducerSettings(), MemoryStream(MemoryServer()))
     producer.offer(served(user_id="u1"))
     producer.close()
-    code, out = forgotten("u1", as_json=True)
+    code, out = audit_erased("u1", as_json=True)
     told = json.loads(out)
     assert (code, told["ok"], told["receipts"]) == (1, False, [])
     assert {place.rpartition("/")[0] or place: count for place, count in told["left"].items()} == {
@@ -128,12 +128,12 @@ async def test_every_place_is_searched(
     }
     assert sorted(told["left"].values()) == [1, 1, 1, 1, 2]
     assert f"models/{version}" in told["left"]
-    assert forgotten("u1")[1].endswith('User "u1" is in 5 places; nobody asked to forget this user.\n')
+    assert audit_erased("u1")[1].endswith('User "u1" is in 5 places; no erasure of this user was requested.\n')
 
 
 async def test_after_an_erase_nothing_is_left(
     config: Config,
-    forgotten: Callable[..., tuple[int, str]],
+    audit_erased: Callable[..., tuple[int, str]],
     await_until: Await,
     make_snapshot: Callable[..., ModelSnapshot],
     publish_snapshot: Publish,
@@ -146,16 +146,16 @@ async def test_after_an_erase_nothing_is_left(
     await asyncio.to_thread(seal, config.archive_dir)
     list(compact(config.archive_dir, "2027-01-01"))
     await through(config, await_until, erase("u1"))
-    code, out = forgotten("u1")
+    code, out = audit_erased("u1")
     assert (code, out.splitlines()[-1]) == (0, 'Nothing is left of user "u1" from before the erase.')
     assert "asked for 2026-11-21T12:00:00.000Z, done" in out
     assert "3 lines erased from 1 files, 1 models published anew" in out
     receipt = audit(config, Period(), 5.0)
     assert (receipt.ok, receipt.total("erased")) == (True, 3), receipt.as_text()
-    assert forgotten("u2")[0] == 1
+    assert audit_erased("u2")[0] == 1
     back = feedback(user_id="u1", event_id="event-back", received_at="2026-11-21T13:00:00.000Z")
     await through(config, await_until, back)
-    code, out = forgotten("u1", as_json=True)
+    code, out = audit_erased("u1", as_json=True)
     told = json.loads(out)
     assert (code, told["left"], list(told["since"].values())) == (0, {}, [1])
 
@@ -175,11 +175,11 @@ async def test_pseudonyms(config: Config, await_until: Await, tmp_path: Path) ->
     assert (found.ok, len(found.receipts)) == (True, 1)
 
 
-def test_what_cannot_be_searched_is_no_proof(config: Config, forgotten: Callable[..., tuple[int, str]]) -> None:
+def test_what_cannot_be_searched_is_no_proof(config: Config, audit_erased: Callable[..., tuple[int, str]]) -> None:
     """A damaged file may hold anything."""
     commit(config.archive_dir, addition([(1, feedback(user_id="u2"))]))
     (path,) = config.archive_dir.glob("date=*/*")
     path.write_bytes(b"x")
-    code, out = forgotten("u1")
+    code, out = audit_erased("u1")
     assert code == 1
     assert out.endswith("but not every place could be searched.\n")

@@ -12,7 +12,7 @@ from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DEAD_LETTERS
 from telemetry.archive.archive_reader import read
 from telemetry.archive.dead_letters import Letter, compose, letters, settle
-from telemetry.catalogue.commit import Addition, Progress
+from telemetry.catalogue.commit import CommitContent, Progress
 from telemetry.consumer.consumer import Consumer
 from telemetry.events import Event, decode, encode
 from telemetry.producer import Producer
@@ -51,7 +51,9 @@ def home(tmp_path: Path, redis_server: Any, monkeypatch: pytest.MonkeyPatch) -> 
     async def fill() -> None:
         archive = Archive(tmp_path / "archive")
         await archive.acquire(1.0)
-        added = Addition({DEAD_LETTERS: [compose(one) for one in LETTERS]}, {("p", 1): Progress(9, dead_lettered=9)})
+        added = CommitContent(
+            {DEAD_LETTERS: [compose(one) for one in LETTERS]}, {("p", 1): Progress(9, dead_lettered=9)}
+        )
         await archive.commit(added)
         # Its consumer has been there.
         stream = RedisStream(redis_server.url)

@@ -124,7 +124,7 @@ VERBS = [
     ["archive", "export", "--out", "-", "--format", "csv"],
     ["archive", "query", "SELECT item_id FROM feedback", "--format", "csv"],
     ["archive", "query", "SELECT item_id FROM feedback"],
-    ["audit", "--forgotten", "\u202ex"],
+    ["audit", "--erased", "\u202ex"],
 ]
 
 

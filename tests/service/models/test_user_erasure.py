@@ -16,10 +16,10 @@ import pytest
 from service.config import Config
 from service.errors import DataError, ModelRefused, RunError
 from service.models import artefact, scoring
-from service.models.erased_users import PASSING_DAYS, Forgotten, without_users
+from service.models.erased_users import PASSING_DAYS, ErasedUsers, without_users
 from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
-from service.models.user_erasure import ModelForgetter
+from service.models.user_erasure import ModelUserEraser
 from service.models.vocabulary import Vocabulary
 from service.training import pipeline
 from telemetry.pseudonym import Pseudonymiser
@@ -63,7 +63,7 @@ async def test_every_version_is_published_anew_without_the_user(tmp_path: Path, 
     without = publish(tmp_path, make_snapshot(n_users=2))
     activate(tmp_path, active)
     before = {name: artefact.read_manifest(tmp_path / name) for name in (old, active)}
-    assert await ModelForgetter(tmp_path, PLAIN).forget(["u5"]) == {"u5": 2}
+    assert await ModelUserEraser(tmp_path, PLAIN).erase(["u5"]) == {"u5": 2}
     after = users(tmp_path)
     assert len(after) == 3
     assert without in after
@@ -74,7 +74,7 @@ async def test_every_version_is_published_anew_without_the_user(tmp_path: Path, 
     assert now_active is not None
     manifest = artefact.read_manifest(tmp_path / now_active)
     derived = manifest.pop("derived")
-    assert (derived["from"], derived["first"], derived["why"]) == (active, active, "users were forgotten")
+    assert (derived["from"], derived["first"], derived["why"]) == (active, active, "users were erased")
     kept = ("algorithm", "settings", "measures", "data", "created", "code_version", "data_as_of", "n_items")
     assert {name: manifest[name] for name in kept} == {name: before[active][name] for name in kept}
     assert manifest["n_users"] == 6
@@ -92,8 +92,8 @@ async def test_forgetting_again_changes_nothing_and_another_user_goes_on_from_th
 ) -> None:
     """A copy of a copy knows the training that it comes from."""
     version = publish(tmp_path, make_snapshot())
-    forgetter = ModelForgetter(tmp_path, PLAIN)
-    assert [await forgetter.forget([user]) for user in ("u5", "u5", "nobody", "u6")] == [{"u5": 1}, {}, {}, {"u6": 1}]
+    eraser = ModelUserEraser(tmp_path, PLAIN)
+    assert [await eraser.erase([user]) for user in ("u5", "u5", "nobody", "u6")] == [{"u5": 1}, {}, {}, {"u6": 1}]
     ((name, left),) = users(tmp_path).items()
     assert left == ["u0", "u1", "u2", "u3", "u4"]
     derived = artefact.read_manifest(tmp_path / name)["derived"]
@@ -104,7 +104,7 @@ async def test_forgetting_again_changes_nothing_and_another_user_goes_on_from_th
 async def test_the_last_user_can_be_forgotten(tmp_path: Path, make_snapshot: Make) -> None:
     """What is left is a model of items."""
     activate(tmp_path, publish(tmp_path, make_snapshot(n_users=1)))
-    assert await ModelForgetter(tmp_path, PLAIN).forget(["u0"]) == {"u0": 1}
+    assert await ModelUserEraser(tmp_path, PLAIN).erase(["u0"]) == {"u0": 1}
     assert list(users(tmp_path).values()) == [[]]
 
 
@@ -113,7 +113,7 @@ async def test_a_user_is_found_by_their_pseudonym(tmp_path: Path, make_snapshot:
     publish(tmp_path, make_snapshot())
     pseudonyms = Pseudonymiser(KEY)
     name = pseudonyms.of("u5")
-    assert await ModelForgetter(tmp_path, pseudonyms).forget([name]) == {name: 1}
+    assert await ModelUserEraser(tmp_path, pseudonyms).erase([name]) == {name: 1}
     assert list(users(tmp_path).values()) == [["u0", "u1", "u2", "u3", "u4", "u6"]]
     written = everything(tmp_path)
     assert name.encode() not in written
@@ -131,8 +131,8 @@ async def test_a_model_of_pseudonyms_forgets_too(tmp_path: Path) -> None:
     key_file.write_bytes(KEY)
     config = Config(home=tmp_path / "var", pseudonym_key_file=key_file)
     pipeline.train(config, data=str(path), algorithm="popularity")
-    forgetter = ModelForgetter(config.models_dir, pseudonyms, config.security_dir)
-    assert await forgetter.forget([ids[1]]) == {ids[1]: 1}
+    eraser = ModelUserEraser(config.models_dir, pseudonyms, config.security_dir)
+    assert await eraser.erase([ids[1]]) == {ids[1]: 1}
     assert list(users(config.models_dir).values()) == [[ids[0], ids[2]]]
     (entered,) = config.security_dir.glob("log-*.jsonl")
     entries = [json.loads(line) for line in entered.read_text().splitlines()]
@@ -150,7 +150,7 @@ async def test_nothing_of_a_telling_id_is_left_in_any_file(tmp_path: Path, make_
     named = ModelSnapshot(**{**snapshot.__dict__, "users": Vocabulary([*snapshot.users.id_of[:-1], canary])})
     activate(tmp_path, publish(tmp_path, named))
     assert canary.encode() in everything(tmp_path)
-    await ModelForgetter(tmp_path, PLAIN).forget([canary])
+    await ModelUserEraser(tmp_path, PLAIN).erase([canary])
     assert canary.encode() not in everything(tmp_path)
 
 
@@ -159,7 +159,7 @@ async def test_a_replica_keeps_what_it_mapped(tmp_path: Path, make_snapshot: Mak
     version = publish(tmp_path, make_snapshot())
     held = artefact.load(tmp_path / version)
     expected = held.item_factors.copy()
-    await ModelForgetter(tmp_path, PLAIN).forget(["u1"])
+    await ModelUserEraser(tmp_path, PLAIN).erase(["u1"])
     np.testing.assert_array_equal(held.item_factors, expected)
 
 
@@ -167,20 +167,20 @@ async def test_a_damaged_version_is_named_and_the_others_are_done(tmp_path: Path
     """It is not deleted, and the erase is not called done, until somebody has removed it."""
     damaged, sound = (publish(tmp_path, make_snapshot(seed=seed)) for seed in (1, 2))
     (tmp_path / damaged / "item_bias.bin").write_bytes(b"")
-    forgetter = ModelForgetter(tmp_path, PLAIN)
+    eraser = ModelUserEraser(tmp_path, PLAIN)
     with pytest.raises(RunError, match=rf"must be removed: {damaged}: item_bias has 0 bytes"):
-        await forgetter.forget(["u1"])
+        await eraser.erase(["u1"])
     assert (tmp_path / damaged).is_dir()
     assert not (tmp_path / sound).exists()
     for path in (tmp_path / damaged).iterdir():
         path.unlink()
     (tmp_path / damaged).rmdir()
-    assert await forgetter.forget(["u1"]) == {}
+    assert await eraser.erase(["u1"]) == {}
 
 
 async def test_a_list_that_cannot_be_read_is_never_taken_for_an_empty_one(tmp_path: Path, make_snapshot: Make) -> None:
     """Neither by an erase nor by a training."""
-    await ModelForgetter(tmp_path / "models", PLAIN).forget(["u1"])
+    await ModelUserEraser(tmp_path / "models", PLAIN).erase(["u1"])
     path = tmp_path / "models/forgotten.json"
     for content in (
         "{",
@@ -191,13 +191,13 @@ async def test_a_list_that_cannot_be_read_is_never_taken_for_an_empty_one(tmp_pa
     ):
         path.write_text(content)
         with pytest.raises(ModelRefused, match=r"forgotten\.json"):
-            await ModelForgetter(tmp_path / "models", PLAIN).forget(["u2"])
+            await ModelUserEraser(tmp_path / "models", PLAIN).erase(["u2"])
         with pytest.raises(ModelRefused, match=r"forgotten\.json"):
             pipeline.train(Config(home=tmp_path), data="demo:20x20x100", algorithm="svd")
         assert path.read_text() == content
 
 
-def kill_at_change(number: int, forgetter: ModelForgetter, user_id: str) -> int:
+def kill_at_change(number: int, eraser: ModelUserEraser, user_id: str) -> int:
     """Forget a user in a process of its own that dies at its n-th change of the file system; return its status."""
     pid = os.fork()
     if pid:
@@ -214,7 +214,7 @@ def kill_at_change(number: int, forgetter: ModelForgetter, user_id: str) -> int:
 
     try:
         sys.addaudithook(hook)
-        forgetter._forget([user_id])
+        eraser._erase([user_id])
     except BaseException:  # noqa: BLE001 (a forked child must not return into pytest)
         os._exit(1)
     os._exit(0)
@@ -229,15 +229,15 @@ def test_killed_at_any_change_it_leaves_whole_models_and_goes_on(tmp_path: Path,
         models_dir = tmp_path / str(number)
         activate(models_dir, publish(models_dir, make_snapshot(seed=1)))
         publish(models_dir, make_snapshot(seed=2))
-        forgetter = ModelForgetter(models_dir, PLAIN)
-        status = kill_at_change(number, forgetter, "u5")
+        eraser = ModelUserEraser(models_dir, PLAIN)
+        status = kill_at_change(number, eraser, "u5")
         assert status in {0, signal.SIGKILL.value}
         active = artefact.active_version(models_dir)
         assert active is not None
         assert "u4" in artefact.load(models_dir / active).users.row_of
         assert active in users(models_dir)
         for user in ("u4", "u5"):
-            forgetter._forget([user])
+            eraser._erase([user])
         assert list(users(models_dir).values()) == [["u0", "u1", "u2", "u3", "u6"]] * 2
         active = artefact.active_version(models_dir)
         assert json.loads((models_dir / "popular.json").read_bytes())["model"] == active
@@ -259,12 +259,12 @@ async def test_training_on_the_same_data_does_not_bring_a_user_back(tmp_path: Pa
     data = tmp_path / "ratings.csv"
     data.write_text(RATINGS)
     pipeline.train(config, data=str(data), algorithm="svd")
-    await ModelForgetter(config.models_dir, PLAIN).forget(["bob"])
+    await ModelUserEraser(config.models_dir, PLAIN).erase(["bob"])
     read: list[Any] = []
     manifest = pipeline.train(config, data=str(data), algorithm="svd", on_read=read.append)
     assert {tuple(ids) for ids in users(config.models_dir).values()} == {("ann", "eve")}
     assert (manifest["data"]["n_users"], manifest["data"]["n_ratings"]) == (2, 16)
-    assert read[0].report.notes == ("8 ratings of users who were forgotten since (1 of them) were left out.",)
+    assert read[0].report.notes == ("8 ratings of users erased since (1 of them) were left out.",)
     # What the user does after that is another matter.
     data.write_text(f"{RATINGS}bob,c,5,{2**31}\n")
     version = pipeline.train(config, data=str(data), algorithm="svd")["version"]
@@ -272,7 +272,7 @@ async def test_training_on_the_same_data_does_not_bring_a_user_back(tmp_path: Pa
     assert snapshot.users.id_of == ["ann", "bob", "eve"]
     assert [snapshot.items.id_of[row] for row in snapshot.seen_rows(1)] == ["c"]
     data.write_text("bob,a,1\nbob,b,2\n")
-    with pytest.raises(DataError, match=r"ratings\.csv holds nothing but what forgotten users did"):
+    with pytest.raises(DataError, match=r"ratings\.csv holds nothing but what erased users did"):
         pipeline.train(config, data=str(data), algorithm="svd")
 
 
@@ -290,24 +290,24 @@ def test_a_user_forgotten_during_a_training_is_not_published_by_it(tmp_path: Pat
     data.write_text(RATINGS)
     done = False
 
-    def forget_meanwhile(stage: str, *_: int) -> None:
+    def erase_meanwhile(stage: str, *_: int) -> None:
         nonlocal done
         if stage == "fit" and not done:
             done = True
-            forgetter = ModelForgetter(config.models_dir, pseudonyms)
-            thread = threading.Thread(target=forgetter._forget, args=[[pseudonyms.of("bob")]])
+            eraser = ModelUserEraser(config.models_dir, pseudonyms)
+            thread = threading.Thread(target=eraser._erase, args=[[pseudonyms.of("bob")]])
             thread.start()
             thread.join()
 
-    pipeline.train(config, data=str(data), algorithm="svd", progress=forget_meanwhile)
+    pipeline.train(config, data=str(data), algorithm="svd", progress=erase_meanwhile)
     assert done
     assert list(users(config.models_dir).values()) == [["ann", "eve"]]
 
 
 def test_the_list_reads_back_and_keeps_a_users_latest_time(tmp_path: Path) -> None:
     """With the salt that its digests were made with."""
-    Forgotten.read(tmp_path).adding(["ann", "bob"], NOW_S).adding(["ann"], NOW_S + 9).write(tmp_path)
-    read = Forgotten.read(tmp_path)
+    ErasedUsers.read(tmp_path).adding(["ann", "bob"], NOW_S).adding(["ann"], NOW_S + 9).write(tmp_path)
+    read = ErasedUsers.read(tmp_path)
     assert read.rows(Vocabulary(["eve", "ann", "bob"]), PLAIN) == {1: NOW_S + 9, 2: NOW_S}
     assert b"ann" not in (tmp_path / "forgotten.json").read_bytes()
 
@@ -318,7 +318,7 @@ def test_a_list_of_the_first_format_is_read_and_everybody_on_it_stays(tmp_path: 
     digest = Pseudonymiser(salt).of("ann")
     old = {"format": 1, "salt": salt.hex(), "users": {digest: "2023-11-14T22:13:20.000Z"}}
     (tmp_path / "forgotten.json").write_text(json.dumps(old))
-    Forgotten.read(tmp_path).adding(["bob"], NOW_S + 100 * PASSING_DAYS * 86_400).write(tmp_path)
+    ErasedUsers.read(tmp_path).adding(["bob"], NOW_S + 100 * PASSING_DAYS * 86_400).write(tmp_path)
     written = json.loads((tmp_path / "forgotten.json").read_bytes())
     assert written["format"] == 2
     assert written["users"] == old["users"]
@@ -329,7 +329,7 @@ def test_users_of_no_model_pass_and_those_of_one_stay(monkeypatch: pytest.Monkey
     """By time and by number; asked for again, a user who stays has one entry with the later time."""
     monkeypatch.setattr("service.models.erased_users.MOST_PASSING", 3)
     everybody = Vocabulary(["a", "b", "c", "d", "e"])
-    listed = Forgotten(b"s" * 32, {}).adding(["a", "b"], NOW_S).keeping(["a", "z"])
+    listed = ErasedUsers(b"s" * 32, {}).adding(["a", "b"], NOW_S).keeping(["a", "z"])
     assert listed.rows(everybody, PLAIN) == {0: NOW_S, 1: NOW_S}
     week_later_s = NOW_S + PASSING_DAYS * 86_400
     listed = listed.adding(["c"], week_later_s - 1)
@@ -345,11 +345,11 @@ async def test_many_users_are_forgotten_with_one_copy_of_each_version(tmp_path: 
     """And ids that no version holds cost none, and do not stay on the list."""
     old, active = (publish(tmp_path, make_snapshot(seed=seed)) for seed in (1, 2))
     activate(tmp_path, active)
-    forgetter = ModelForgetter(tmp_path, PLAIN)
+    eraser = ModelUserEraser(tmp_path, PLAIN)
     strangers = [f"stranger-{number}" for number in range(50)]
-    assert await forgetter.forget(strangers) == {}
+    assert await eraser.erase(strangers) == {}
     assert set(users(tmp_path)) == {old, active}
-    assert await forgetter.forget(["u1", "u3", "u5", *strangers]) == {"u1": 2, "u3": 2, "u5": 2}
+    assert await eraser.erase(["u1", "u3", "u5", *strangers]) == {"u1": 2, "u3": 2, "u5": 2}
     after = users(tmp_path)
     assert list(after.values()) == [["u0", "u2", "u4", "u6"]] * 2
     assert [artefact.read_manifest(tmp_path / name)["derived"]["from"] for name in after] == [
@@ -362,7 +362,7 @@ async def test_many_users_are_forgotten_with_one_copy_of_each_version(tmp_path: 
 async def test_a_user_whom_a_trainings_data_holds_stays_on_the_list(tmp_path: Path) -> None:
     """No model had them, but the file has: next year's training must leave them out, too."""
     config = Config(home=tmp_path / "var")
-    await ModelForgetter(config.models_dir, PLAIN).forget(["bob", "nobody"])
+    await ModelUserEraser(config.models_dir, PLAIN).erase(["bob", "nobody"])
     data = tmp_path / "ratings.csv"
     data.write_text(RATINGS)
     pipeline.train(config, data=str(data), algorithm="popularity")

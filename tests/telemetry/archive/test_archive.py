@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from telemetry.archive.archive import Archive
-from telemetry.archive.archive_files import DEAD_LETTERS, Parts, cut_to_committed
+from telemetry.archive.archive_files import DEAD_LETTERS, ArchiveFiles, cut_to_committed
 from telemetry.archive.archive_reader import committed_files, read
 from telemetry.batch import Position
 from telemetry.catalogue.catalogue import Catalogue, Lease
-from telemetry.catalogue.commit import Addition, Change, FileLength, Progress, Seen
+from telemetry.catalogue.commit import CatalogueChange, CommitContent, FileLength, Progress, Seen
 from telemetry.catalogue.lease import HolderLock, LeaseWatch
 from telemetry.errors import ArchiveError, LeaseLostError
 
@@ -29,7 +29,7 @@ async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
 
 async def put(archive: Archive, seq: int, *lines: bytes, folder: str = DAY) -> None:
     progress = {("p", 1): Progress(seq, archived=len(lines))}
-    await archive.commit(Addition({folder: list(lines)}, progress, [Seen("default", f"id-{seq}", b"%d" % seq)]))
+    await archive.commit(CommitContent({folder: list(lines)}, progress, [Seen("default", f"id-{seq}", b"%d" % seq)]))
 
 
 async def test_committed_lines_are_read_back_and_only_they(tmp_path: Path, archive: Archive) -> None:
@@ -199,7 +199,8 @@ def test_old_event_ids_are_forgotten_in_small_steps(tmp_path: Path) -> None:
     lease = catalogue.take_lease(catalogue.lease(), "me", "here", locked=True)
     assert lease is not None
     catalogue.commit(
-        lease.epoch, Change(added=Addition(seen=[Seen("t", f"id-{number}", b"") for number in range(10)]), now_s=100)
+        lease.epoch,
+        CatalogueChange(added=CommitContent(seen=[Seen("t", f"id-{number}", b"") for number in range(10)]), now_s=100),
     )
     assert catalogue.expire_seen(lease.epoch, 100, 50) == 0
     assert catalogue.expire_seen(lease.epoch - 1, 101, 50) == 0
@@ -224,7 +225,7 @@ def test_event_ids_are_found_by_tenant(tmp_path: Path) -> None:
     assert lease is not None
     known = [(tenant, f"id-{number}") for tenant in ("a", "b") for number in range(0, 1000, 2)]
     seen = [Seen(*key, fingerprint) for key in known for fingerprint in (b"1", b"2")]
-    catalogue.commit(lease.epoch, Change(added=Addition(seen=seen), now_s=100))
+    catalogue.commit(lease.epoch, CatalogueChange(added=CommitContent(seen=seen), now_s=100))
     asked = [(tenant, f"id-{number}") for tenant in ("a", "b", "c") for number in range(1000)]
     assert catalogue.seen(asked) == {key: {b"1", b"2"} for key in known}
     assert catalogue.seen([]) == {}
@@ -268,7 +269,7 @@ async def test_a_turn_ends_by_size_or_age_and_what_it_wrote_is_sealed(tmp_path: 
 def test_a_turn_grows_old_from_its_first_commit(tmp_path: Path) -> None:
     """Time without events does not count, and neither does a turn that holds nothing."""
     now_s = 0.0
-    parts = Parts(tmp_path, 1, 1 << 20, 900.0, clock=lambda: now_s)
+    parts = ArchiveFiles(tmp_path, 1, 1 << 20, 900.0, clock=lambda: now_s)
     now_s = 1000.0
     assert (parts.due, parts.fresh) == (False, True)
     parts.committed(parts.append({DAY: (b"one\n", 1)}))
@@ -297,7 +298,7 @@ async def test_after_a_full_disk_what_was_given_up_is_sealed_by_the_next_commit(
 
 def test_parts_reopen_an_older_date(tmp_path: Path) -> None:
     """More dates than may be open at once are still appended to where they ended."""
-    parts = Parts(tmp_path, 1, 1 << 20, 900.0)
+    parts = ArchiveFiles(tmp_path, 1, 1 << 20, 900.0)
     for turn in range(2):
         for day in range(10, 30):
             lengths = parts.append({f"date=2026-11-{day}": (b"%d\n" % turn, 1)})

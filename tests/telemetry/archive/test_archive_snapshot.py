@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from telemetry.archive.archive_reader import read
-from telemetry.archive.archive_snapshot import opened, snapshot
+from telemetry.archive.archive_snapshot import open_files, open_snapshot
 from telemetry.archive.compaction import compact
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import Progress
@@ -22,7 +22,7 @@ LINES = [line(event, seq) for seq, event in EVENTS]
 
 def test_an_archive_without_a_commit_is_empty(tmp_path: Path) -> None:
     """Looking makes nothing."""
-    with snapshot(tmp_path / "none") as taken:
+    with open_snapshot(tmp_path / "none") as taken:
         assert (taken.files, taken.gone, dict(taken.progress), taken.removed) == ((), (), {}, ())
     assert not (tmp_path / "none").exists()
 
@@ -30,7 +30,7 @@ def test_an_archive_without_a_commit_is_empty(tmp_path: Path) -> None:
 def test_what_the_catalogue_says_and_what_lies_in_the_files_belong_together(tmp_path: Path) -> None:
     """What is committed later, and what nobody committed, is not in it."""
     commit(tmp_path, addition(EVENTS[:3], [(4, "missing")]))
-    with snapshot(tmp_path) as taken:
+    with open_snapshot(tmp_path) as taken:
         commit(tmp_path, addition([(5, EVENTS[4][1])]))
         with next(tmp_path.glob(f"{DAY}/*")).open("ab") as file:
             file.write(b"not committed\n")
@@ -58,7 +58,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     commit(tmp_path, addition(EVENTS[2:]))
     gone = min(tmp_path.glob(f"{DAY}/*"))
     gone.unlink()
-    with snapshot(tmp_path) as taken:
+    with open_snapshot(tmp_path) as taken:
         assert taken.gone == (str(gone.relative_to(tmp_path)),)
         assert [text for file in taken.files for text in file.read()] == LINES[2:]
     with pytest.raises(ArchiveError, match="is in the catalogue, but not on the disk"):
@@ -81,7 +81,7 @@ def test_a_file_that_is_replaced_between_the_catalogue_and_the_opening(
         return real_open(path, flags, *mode)
 
     monkeypatch.setattr(os, "open", slow_open)
-    with opened(tmp_path) as files:
+    with open_files(tmp_path) as files:
         assert [file.is_parquet for file in files] == [True]
         assert list(files[0].read()) == LINES
     assert done
@@ -117,6 +117,6 @@ def test_every_file_is_closed_again(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with closing(cast("Generator[bytes]", read(tmp_path))) as reader:
         next(reader)
-    with snapshot(tmp_path):
+    with open_snapshot(tmp_path):
         pass
     assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -13,9 +13,9 @@ from telemetry.archive.archive_reader import read
 from telemetry.archive.compaction import compact
 from telemetry.archive.parquet_file import read_lines
 from telemetry.catalogue.catalogue import Catalogue
-from telemetry.catalogue.commit import Erasure
+from telemetry.catalogue.commit import ErasureRequest
 from telemetry.erasure.erasure_requests import Erasures
-from telemetry.erasure.rewriting import Users, rewrite
+from telemetry.erasure.rewriting import LineMatcher, rewrite
 from telemetry.errors import ArchiveError
 from tests.support.archive_commits import addition, commit, line, lines_of, seal
 from tests.support.sample_events import feedback, served
@@ -194,7 +194,7 @@ class TestWithAnErase:
         catalogue = Catalogue(root)
         lease = catalogue.take_lease(catalogue.lease(), "eraser", "here", locked=False)
         assert lease is not None
-        users = Users([Erasure("e", "user-1", "digest", "2026-12-01T00:00:00.000Z")])
+        users = LineMatcher([ErasureRequest("e", "user-1", "digest", "2026-12-01T00:00:00.000Z")])
         erasures = Erasures(catalogue.database)
         for path, length in catalogue.files(sealed=True).items():
             replacement = rewrite(root, lease.epoch, path, length, users)

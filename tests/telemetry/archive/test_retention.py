@@ -19,7 +19,7 @@ from telemetry.archive.archive_reader import read
 from telemetry.archive.compaction import compact
 from telemetry.archive.retention import due
 from telemetry.catalogue.commit import FileLength
-from telemetry.consumer.retention_job import Retainer
+from telemetry.consumer.retention_job import RetentionJob
 from telemetry.counters import ConsumerCounters
 from telemetry.errors import FailpointError
 from telemetry.failpoints import Failpoints
@@ -63,7 +63,9 @@ def retain(config: Config, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
             try:
                 await archive.acquire(1.0)
                 settings = ConsumerSettings(**limits)
-                retainer = Retainer(archive, settings, ConsumerCounters(), notes.append, Failpoints.parse(failpoint))
+                retainer = RetentionJob(
+                    archive, settings, ConsumerCounters(), notes.append, Failpoints.parse(failpoint)
+                )
                 with ThreadPoolExecutor(1) as thread:
                     await retainer.step(thread)
             finally:

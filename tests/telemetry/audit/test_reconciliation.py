@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from telemetry.audit.event_outline import Gap, Line
 from telemetry.audit.reconciliation import NOT_IN_FILES, NOT_IN_SPOOL, Account, Hole, Ledger, State
-from telemetry.catalogue.commit import Progress, Removed, Why
+from telemetry.catalogue.commit import Progress, RemovalReason, RemovedRun
 
 PRODUCER = "p"
 AT = "2026-11-21T01:02:03.456Z"
-WHYS = get_args(Why)
+WHYS = get_args(RemovalReason)
 
 
 def line(seq: int, **changes: Any) -> Line:
@@ -50,7 +50,7 @@ class History:
             ledger.held(line(seq))
         ledger.progress(PRODUCER, 1, Progress(self.watermark, **self.counted))
         for seq, why in self.removed:
-            ledger.removed(Removed(PRODUCER, 1, seq, seq, why, AT))
+            ledger.removed(RemovedRun(PRODUCER, 1, seq, seq, why, AT))
             if why == "dead_lettered":
                 ledger.letter(PRODUCER, 1, range(seq, seq + 1))
         for seq in self.lines:
@@ -145,7 +145,7 @@ def test_a_dead_letter_that_is_gone_is_found(history: list[str]) -> None:
     ledger = Ledger()
     ledger.progress(PRODUCER, 1, Progress(told.watermark, **told.counted))
     for seq, why in told.removed:
-        ledger.removed(Removed(PRODUCER, 1, seq, seq, why, AT))
+        ledger.removed(RemovedRun(PRODUCER, 1, seq, seq, why, AT))
         if why == "dead_lettered" and seq != told.watermark:
             ledger.letter(PRODUCER, 1, range(seq, seq + 1))
     for seq in told.lines:
@@ -188,7 +188,7 @@ def test_a_number_beyond_all_reason_costs_nothing() -> None:
     ledger = Ledger()
     top = 2**62
     ledger.progress(PRODUCER, 1, Progress(top, archived=1, missing=top - 1))
-    ledger.removed(Removed(PRODUCER, 1, 1, top - 1, "missing", None))
+    ledger.removed(RemovedRun(PRODUCER, 1, 1, top - 1, "missing", None))
     ledger.archived(line(top))
     (account,) = ledger.settle()
     assert (account.counts["missing"], account.counts["archived"], account.breaches) == (top - 1, 1, ())
@@ -209,7 +209,7 @@ class TestRange:
         """It has no time of its own."""
         ledger = Ledger()
         ledger.progress(PRODUCER, 1, Progress(10, archived=9, missing=1))
-        ledger.removed(Removed(PRODUCER, 1, lost, lost, "missing", None), inside=None)
+        ledger.removed(RemovedRun(PRODUCER, 1, lost, lost, "missing", None), inside=None)
         for seq in range(1, 11):
             if seq != lost:
                 ledger.archived(line(seq), inside=4 <= seq <= 6)
@@ -220,7 +220,7 @@ class TestRange:
         """There is nothing before it."""
         ledger = Ledger()
         ledger.progress(PRODUCER, 1, Progress(2, archived=1, missing=1))
-        ledger.removed(Removed(PRODUCER, 1, 1, 1, "missing", None), inside=None)
+        ledger.removed(RemovedRun(PRODUCER, 1, 1, 1, "missing", None), inside=None)
         ledger.archived(line(2), inside=False)
         assert ledger.settle()[0].accepted == 0
 
@@ -236,7 +236,7 @@ class TestRange:
             ledger.progress(PRODUCER, 1, Progress(told.watermark, **told.counted))
             for seq, why in told.removed:
                 inside = (seq <= cut) == first_half
-                ledger.removed(Removed(PRODUCER, 1, seq, seq, why, AT), inside=inside)
+                ledger.removed(RemovedRun(PRODUCER, 1, seq, seq, why, AT), inside=inside)
             for seq in told.lines:
                 ledger.archived(line(seq), inside=(seq <= cut) == first_half)
             for seq in told.held:
@@ -266,7 +266,7 @@ class TestGaps:
         ledger = Ledger()
         damage = Gap(None, "damage in a segment", 3)
         ledger.progress(PRODUCER, 1, Progress(4, archived=2, missing=2))
-        ledger.removed(Removed(PRODUCER, 1, 2, 3, "missing", AT))
+        ledger.removed(RemovedRun(PRODUCER, 1, 2, 3, "missing", AT))
         ledger.archived(line(1))
         ledger.archived(line(4, of_class="system", gap=damage))
         (account,) = ledger.settle()
@@ -276,7 +276,7 @@ class TestGaps:
         """The hole is in the epoch that was damaged, the record in the one that found it."""
         ledger = Ledger()
         ledger.progress(PRODUCER, 1, Progress(3, archived=1, missing=2))
-        ledger.removed(Removed(PRODUCER, 1, 2, 3, "missing", AT))
+        ledger.removed(RemovedRun(PRODUCER, 1, 2, 3, "missing", AT))
         ledger.archived(line(1))
         ledger.progress(PRODUCER, 2, Progress(1, archived=1))
         ledger.archived(line(1, epoch=2, of_class="system", gap=Gap(None, "damage in a segment", 2)))

@@ -8,7 +8,7 @@ from telemetry.archive import archive as archives
 from telemetry.archive.archive import Archive
 from telemetry.catalogue.archive_clock import ArchiveClock
 from telemetry.catalogue.catalogue import Catalogue
-from telemetry.catalogue.commit import Addition, Progress, Seen
+from telemetry.catalogue.commit import CommitContent, Progress, Seen
 
 KEY = ("default", "event-0001")
 
@@ -42,14 +42,14 @@ async def test_a_clock_that_jumps_makes_the_archive_forget_nothing(
     """Neither while it is held, nor by a consumer that starts meanwhile, nor when the clock is right again."""
     archive = Archive(tmp_path)
     await archive.acquire(1.0)
-    await archive.commit(Addition({}, {("p", 1): Progress(1, archived=1)}, [Seen(*KEY, b"1")]))
+    await archive.commit(CommitContent({}, {("p", 1): Progress(1, archived=1)}, [Seen(*KEY, b"1")]))
     monkeypatch.setattr(archives, "time", Jumped(days))
     assert (await archive.expire_seen(7, 100))[0] == 0
     await archive.close()
     again = Archive(tmp_path)
     await again.acquire(1.0)
     assert (await again.expire_seen(7, 100))[0] == 0
-    await again.commit(Addition({}, {("p", 1): Progress(2, archived=1)}, [Seen("default", "event-0002", b"2")]))
+    await again.commit(CommitContent({}, {("p", 1): Progress(2, archived=1)}, [Seen("default", "event-0002", b"2")]))
     await again.close()
     monkeypatch.setattr(archives, "time", time)
     last = Archive(tmp_path)

@@ -13,7 +13,7 @@ from telemetry.archive.dead_letters import letters
 from telemetry.batch import Position
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.catalogue_file import FILE_NAME
-from telemetry.catalogue.commit import FileLength, Progress, Removed
+from telemetry.catalogue.commit import FileLength, Progress, RemovedRun
 from telemetry.errors import ArchiveError
 from telemetry.events import Feedback, decode, encode
 from telemetry.fingerprint import UNKNOWN
@@ -124,10 +124,10 @@ def test_numbers_that_were_only_counted_get_their_places(released: Path) -> None
             ("r", 1): Progress(4, archived=1, missing=3, holes=1),
         }
         assert catalogue.removed() == [
-            Removed("p", 1, 4, 7, "dead_lettered", None),
-            Removed("p", 1, 8, 9, "deduplicated", None),
-            Removed("p", 1, 11, 14, "missing", None),
-            Removed("r", 1, 2, 4, "missing", None),
+            RemovedRun("p", 1, 4, 7, "dead_lettered", None),
+            RemovedRun("p", 1, 8, 9, "deduplicated", None),
+            RemovedRun("p", 1, 11, 14, "missing", None),
+            RemovedRun("r", 1, 2, 4, "missing", None),
         ]
         assert catalogue.files()[EVENTS] == FileLength((released / EVENTS).stat().st_size - 4, 7)
 

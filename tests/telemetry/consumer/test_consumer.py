@@ -12,7 +12,7 @@ from telemetry.archive.archive_reader import read
 from telemetry.archive.dead_letters import letters
 from telemetry.batch import Batch, Position, to_fields
 from telemetry.catalogue.catalogue import Catalogue
-from telemetry.catalogue.commit import Addition, Change, Progress, Seen
+from telemetry.catalogue.commit import CatalogueChange, CommitContent, Progress, Seen
 from telemetry.consumer.consumer import Consumer
 from telemetry.consumer.sinks import CountingSink
 from telemetry.errors import StreamAwayError
@@ -466,7 +466,9 @@ async def test_old_event_ids_are_forgotten_while_events_are_archived(tmp_path: P
         lease = catalogue.take_lease(catalogue.lease(), "before", "here", locked=False)
         assert lease is not None
         old = [("default", f"old-{number}") for number in range(12_000)]
-        catalogue.commit(lease.epoch, Change(added=Addition(seen=[Seen(*key, b"") for key in old]), now_s=100))
+        catalogue.commit(
+            lease.epoch, CatalogueChange(added=CommitContent(seen=[Seen(*key, b"") for key in old]), now_s=100)
+        )
         catalogue.keep_clock(lease.epoch, 100 + 8 * 86_400)
         catalogue.release_lease(lease.epoch)
         server = MemoryServer()

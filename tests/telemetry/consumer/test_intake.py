@@ -7,10 +7,10 @@ import pytest
 
 from telemetry.archive.archive_files import DEAD_LETTERS
 from telemetry.batch import Batch, Entry, Position, to_fields
-from telemetry.catalogue.commit import Erasure, Progress, Removed
-from telemetry.consumer.event_reader import Trial
-from telemetry.consumer.intake import Intake, plan, sift
-from telemetry.erasure.erasure import Forgotten
+from telemetry.catalogue.commit import ErasureRequest, Progress, RemovedRun
+from telemetry.consumer.event_reader import EventReader
+from telemetry.consumer.intake import SortedDeliveries, plan_commit, sort_deliveries
+from telemetry.erasure.erasure import LateEventFilter
 from telemetry.events import Feedback, Record, System, decode, encode
 from telemetry.fingerprint import UNKNOWN, Fingerprints
 from telemetry.notes import HoleFound
@@ -19,7 +19,7 @@ from tests.support import sample_events
 
 NOW = "2026-11-21T12:00:00.000Z"
 RECEIVED = "2026-11-21T01:02:03.456Z"
-NOBODY = Forgotten("", {})
+NOBODY = LateEventFilter("", {})
 FINGERPRINTS = Fingerprints(b"key")
 
 
@@ -62,18 +62,20 @@ def of_lines(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
     return Entry(batch.entry_id, to_fields(batch))
 
 
-def take(at: Position, *entries: Entry, pending: bool = False, trial: Trial | None = None, asked: int = 0) -> Intake:
-    return sift(
+def take(
+    at: Position, *entries: Entry, pending: bool = False, reader: EventReader | None = None, asked: int = 0
+) -> SortedDeliveries:
+    return sort_deliveries(
         [Delivered("p", entries)],
         {"p": at},
-        trial or Trial(),
+        reader or EventReader(),
         pending=pending,
         now=NOW,
         asked=lambda _producer, place: asked if place == at else 0,
     )
 
 
-def numbers(intake: Intake) -> list[tuple[int, int]]:
+def numbers(intake: SortedDeliveries) -> list[tuple[int, int]]:
     return [(record.epoch, record.seq) for record, _ in intake.fresh]
 
 
@@ -108,7 +110,7 @@ def test_nothing_beyond_a_gap_is_taken_before_the_producer_was_asked_for_it(afte
 
 
 def test_a_gap_in_what_the_producer_says_it_holds_is_never_taken_for_a_hole() -> None:
-    """However often it was asked; that it holds nothing is only believed from itself."""
+    """However often it was asked; that it holds nothing is only may_pass_gap from itself."""
     lost = linked(entry(1, 7, 8), Position(1, 6))
     assert take(Position(1, 4), lost, pending=True, asked=100).gaps == {"p": Position(1, 4)}
     assert numbers(take(Position(1, 6), lost, pending=True)) == [(1, 7), (1, 8)]
@@ -130,17 +132,17 @@ def test_a_real_hole_is_counted_and_passed() -> None:
     assert intake.progress[("p", 1)] == Progress(8, missing=2, holes=1)
     assert intake.progress[("p", 2)] == Progress(3, missing=2, holes=1)
     assert intake.notes == [HoleFound("p", 1, 4, 2), HoleFound("p", 2, 0, 2)]
-    assert intake.removed == [Removed("p", 1, 5, 6, "missing", None), Removed("p", 2, 1, 2, "missing", None)]
+    assert intake.removed == [RemovedRun("p", 1, 5, 6, "missing", None), RemovedRun("p", 2, 1, 2, "missing", None)]
 
 
 def test_what_cannot_be_read_becomes_a_dead_letter_and_blocks_nothing() -> None:
     """One bad line, one line of somebody else, one broken entry: each is kept with its reason."""
     mixed = of_lines(1, 5, [b"{nonsense\n", line(1, 6), line(9, 9), b"\xff\n"])
     broken = Entry("1-10", {**to_fields(Batch(1, 9, [line(1, 9), line(1, 10)])), b"crc32": b"00000000"})
-    intake = sift(
+    intake = sort_deliveries(
         [Delivered("p", [mixed, broken, entry(1, 11, 11)])],
         {"p": Position(1, 4)},
-        Trial(),
+        EventReader(),
         pending=True,
         now=NOW,
         asked=lambda _producer, at: 3 if at == Position(1, 8) else 0,
@@ -157,14 +159,14 @@ def test_what_cannot_be_read_becomes_a_dead_letter_and_blocks_nothing() -> None:
     assert [(letter["first_seq"], letter["tries"]) for letter in letters] == [(5, 1), (7, 1), (8, 1), (9, 1)]
     assert len({letter["letter_id"] for letter in letters}) == 4
     assert intake.removed == [
-        Removed("p", 1, 5, 5, "dead_lettered", None),
-        Removed("p", 1, 7, 10, "dead_lettered", None),
+        RemovedRun("p", 1, 5, 5, "dead_lettered", None),
+        RemovedRun("p", 1, 7, 10, "dead_lettered", None),
     ]
     assert letters[0]["data"] == "{nonsense\n"
     assert "event 9-9 of p" in letters[1]["reason"]
     assert (letters[2]["data"], letters[2]["data_base64"]) == (None, "/wo=")
     assert "checksum" in letters[3]["reason"]
-    commit = plan(intake, {}, NOBODY, FINGERPRINTS).added
+    commit = plan_commit(intake, {}, NOBODY, FINGERPRINTS).added
     assert len(commit.folders[DEAD_LETTERS]) == 4
     assert intake.progress == {("p", 1): Progress(11, archived=2, dead_lettered=5)}
 
@@ -187,10 +189,10 @@ def test_duplicated_feedback_is_removed_within_and_before_the_batch() -> None:
     lines = [line(1, 1, "same-one"), line(1, 2, "same-one"), line(1, 3, "known-one"), line(1, 4)]
     intake = take(Position(0, 0), of_lines(1, 1, lines), pending=True)
     known = {("default", "known-one"): {fingerprint(lines[2])}}
-    planned = plan(intake, known, NOBODY, FINGERPRINTS)
+    planned = plan_commit(intake, known, NOBODY, FINGERPRINTS)
     commit = planned.added
     assert [record.seq for record in planned.records] == [1, 4]
-    assert commit.removed == [Removed("p", 1, 2, 3, "deduplicated", RECEIVED)]
+    assert commit.removed == [RemovedRun("p", 1, 2, 3, "deduplicated", RECEIVED)]
     assert commit.seen == [
         ("default", "same-one", fingerprint(lines[0])),
         ("default", "ev-0001-0004", fingerprint(lines[3])),
@@ -216,7 +218,7 @@ def test_an_id_that_stands_for_another_event_too_loses_none_of_them() -> None:
         said(6, item_id="a", client_time="2026-11-21T01:00:00.000Z"),
     ]
     intake = take(Position(0, 0), of_lines(1, 1, lines), pending=True)
-    planned = plan(intake, {}, NOBODY, FINGERPRINTS)
+    planned = plan_commit(intake, {}, NOBODY, FINGERPRINTS)
     assert [record.seq for record in planned.records] == [1, 2, 3, 6]
     assert [record.event.marks for record in planned.records if isinstance(record.event, Feedback)] == [
         [],
@@ -231,21 +233,21 @@ def test_an_id_that_stands_for_another_event_too_loses_none_of_them() -> None:
     # In the next batch, too.
     later = take(Position(1, 6), of_lines(1, 7, [said(7, item_id="b"), said(8, item_id="c")]), pending=True)
     seen = {("default", "one-id-for-all"): {one.fingerprint for one in planned.added.seen}}
-    planned = plan(later, seen, NOBODY, FINGERPRINTS)
+    planned = plan_commit(later, seen, NOBODY, FINGERPRINTS)
     assert ([record.seq for record in planned.records], planned.conflicts) == ([8], 1)
 
 
 def test_an_id_of_which_only_the_name_is_known_stands_for_whatever_comes_under_it() -> None:
     """As it did for the version that remembered it."""
     intake = take(Position(0, 0), entry(1, 1, 1), pending=True)
-    planned = plan(intake, {("default", "ev-0001-0001"): {UNKNOWN}}, NOBODY, FINGERPRINTS)
+    planned = plan_commit(intake, {("default", "ev-0001-0001"): {UNKNOWN}}, NOBODY, FINGERPRINTS)
     assert (planned.records, intake.progress) == ([], {("p", 1): Progress(1, deduplicated=1)})
 
 
 def test_events_go_to_the_date_they_were_received_on() -> None:
     """One batch around midnight fills two folders."""
     lines = [line(1, 1, day=21), line(1, 2, day=22)]
-    commit = plan(take(Position(0, 0), of_lines(1, 1, lines), pending=True), {}, NOBODY, FINGERPRINTS).added
+    commit = plan_commit(take(Position(0, 0), of_lines(1, 1, lines), pending=True), {}, NOBODY, FINGERPRINTS).added
     assert commit.folders == {"date=2026-11-21": [lines[0]], "date=2026-11-22": [lines[1]]}
     assert [decode(text).seq for text in lines] == [1, 2]
 
@@ -260,21 +262,21 @@ def refuse(*seqs: int) -> Callable[[Record], None]:
 
 def test_an_event_that_fails_holds_up_its_producer_for_three_rounds_and_is_buried() -> None:
     """What lies before it is taken at once; events behind it that fail too have had their tries by then."""
-    trial = Trial(refuse(3, 6, 8))
+    reader = EventReader(refuse(3, 6, 8))
     entries = (entry(1, 1, 4), entry(1, 5, 8))
-    first = take(Position(0, 0), *entries, pending=True, trial=trial)
+    first = take(Position(0, 0), *entries, pending=True, reader=reader)
     assert (numbers(first), first.settled, first.recheck) == ([(1, 1), (1, 2)], {"p": []}, {"p"})
     assert first.progress == {("p", 1): Progress(2)}
-    second = take(Position(1, 2), *entries, pending=True, trial=trial)
-    assert (numbers(second), second.progress, second.recheck, trial.failing) == ([], {}, {"p"}, True)
-    third = take(Position(1, 2), *entries, pending=True, trial=trial)
+    second = take(Position(1, 2), *entries, pending=True, reader=reader)
+    assert (numbers(second), second.progress, second.recheck, reader.failing) == ([], {}, {"p"}, True)
+    third = take(Position(1, 2), *entries, pending=True, reader=reader)
     assert (numbers(third), third.settled) == ([(1, 4), (1, 5), (1, 7)], {"p": ["1-4", "1-8"]})
     assert third.progress == {("p", 1): Progress(8, dead_lettered=3)}
     letters = [orjson.loads(text) for text in third.dead]
     assert [(letter["seq"], letter["tries"], letter["reason"]) for letter in letters] == [
         (seq, 3, "ZeroDivisionError: oops") for seq in (3, 6, 8)
     ]
-    assert (third.recheck, trial.failing) == (set(), False)
+    assert (third.recheck, reader.failing) == (set(), False)
 
 
 def test_an_event_that_fails_once_is_archived_the_next_time() -> None:
@@ -286,10 +288,10 @@ def test_an_event_that_fails_once_is_archived_the_next_time() -> None:
             failures.pop()
             raise MemoryError
 
-    trial = Trial(check)
-    assert numbers(take(Position(1, 0), entry(1, 1, 1), trial=trial)) == []
-    intake = take(Position(0, 0), entry(1, 1, 1), pending=True, trial=trial)
-    assert (numbers(intake), intake.dead, trial.failing) == ([(1, 1)], [], False)
+    reader = EventReader(check)
+    assert numbers(take(Position(1, 0), entry(1, 1, 1), reader=reader)) == []
+    intake = take(Position(0, 0), entry(1, 1, 1), pending=True, reader=reader)
+    assert (numbers(intake), intake.dead, reader.failing) == ([(1, 1)], [], False)
 
 
 def test_one_failing_producer_does_not_hold_up_another() -> None:
@@ -301,16 +303,16 @@ def test_one_failing_producer_does_not_hold_up_another() -> None:
 
     theirs = encode(sample_events.feedback(), "q", 1, 1)
     deliveries = [Delivered("p", [entry(1, 1, 1)]), Delivered("q", [of_lines(1, 1, [theirs])])]
-    intake = sift(deliveries, {}, Trial(check), pending=True, now=NOW)
+    intake = sort_deliveries(deliveries, {}, EventReader(check), pending=True, now=NOW)
     assert (numbers(intake), intake.settled) == ([(1, 1)], {"p": [], "q": ["1-1"]})
 
 
 def test_an_event_that_killed_its_consumers_is_not_touched() -> None:
     """It is buried unread, and its neighbours are archived."""
     touched = []
-    trial = Trial(lambda record: touched.append(record.seq))
-    trial.condemn([("p", 1, 2)])
-    intake = take(Position(0, 0), entry(1, 1, 3), pending=True, trial=trial)
+    reader = EventReader(lambda record: touched.append(record.seq))
+    reader.mark_fatal([("p", 1, 2)])
+    intake = take(Position(0, 0), entry(1, 1, 3), pending=True, reader=reader)
     assert (numbers(intake), touched) == ([(1, 1), (1, 3)], [1, 3])
     (letter,) = [orjson.loads(text) for text in intake.dead]
     assert (letter["seq"], letter["tries"], letter["data"]) == (2, 3, line(1, 2).decode())
@@ -318,27 +320,27 @@ def test_an_event_that_killed_its_consumers_is_not_touched() -> None:
 
 def test_events_of_a_forgotten_user_are_counted_and_not_archived() -> None:
     """Those received up to the request; the user may come back, and others are not concerned."""
-    forgotten = Forgotten("00", {Forgotten("00", {}).digest("42"): RECEIVED})
+    forgotten = LateEventFilter("00", {LateEventFilter("00", {}).digest("42"): RECEIVED})
     other = encode(sample_events.feedback(user_id="43"), "p", 1, 2)
     later = encode(sample_events.served(user_id="42", received_at="2026-11-21T01:02:03.457Z"), "p", 1, 3)
     nobody = encode(sample_events.served(user_id=None), "p", 1, 4)
     intake = take(Position(0, 0), of_lines(1, 1, [line(1, 1), other, later, nobody]), pending=True)
-    planned = plan(intake, {}, forgotten, FINGERPRINTS)
+    planned = plan_commit(intake, {}, forgotten, FINGERPRINTS)
     assert [record.seq for record in planned.records] == [2, 3, 4]
-    assert planned.added.removed == [Removed("p", 1, 1, 1, "erased", RECEIVED)]
+    assert planned.added.removed == [RemovedRun("p", 1, 1, 1, "erased", RECEIVED)]
     assert planned.added.seen == [("default", "ev-00000002", fingerprint(other))]
     assert intake.progress == {("p", 1): Progress(4, archived=3, erased=1)}
 
 
 def test_an_erase_is_archived_without_the_id_of_whom_it_forgets() -> None:
     """The line and the event have a digest; the id is in the order to forget alone."""
-    salted = Forgotten("00", {})
+    salted = LateEventFilter("00", {})
     erase = System(
         event_id="erase-0001", tenant="default", client_time=None, received_at=RECEIVED, kind="erase", user_id="käthe"
     )
-    planned = plan(take(Position(1, 0), of_lines(1, 1, [encode(erase, "p", 1, 1)])), {}, salted, FINGERPRINTS)
+    planned = plan_commit(take(Position(1, 0), of_lines(1, 1, [encode(erase, "p", 1, 1)])), {}, salted, FINGERPRINTS)
     digest = salted.digest("käthe")
-    assert planned.added.erasures == [Erasure("erase-0001", "käthe", digest, RECEIVED)]
+    assert planned.added.erasures == [ErasureRequest("erase-0001", "käthe", digest, RECEIVED)]
     (text,) = planned.added.folders["date=2026-11-21"]
     assert text == encode(replace(erase, user_id=f"digest:{digest}"), "p", 1, 1)
     assert [decode(text)] == planned.records

@@ -9,7 +9,7 @@ import pytest
 
 from telemetry.archive.archive import Archive
 from telemetry.consumer.consumer import Consumer
-from telemetry.consumer.orphans import Orphans
+from telemetry.consumer.orphans import OrphanedSlots
 from telemetry.events import Feedback, Record
 from telemetry.notes import Adopted, ProducerNote
 from telemetry.producer import Producer
@@ -73,7 +73,7 @@ async def test_what_nobody_ships_is_shipped_and_archived(
     spool = tmp_path / "spool"
     ids = await _leave(spool, server, 5)
     notes: list[ProducerNote] = []
-    run = asyncio.create_task(Orphans(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append).run())
+    run = asyncio.create_task(OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append).run())
     await await_until(lambda: archived.ids == ids, what="the archive")
     await await_until(lambda: any(isinstance(note, Adopted) for note in notes), what="the adoption to end")
     run.cancel()
@@ -88,7 +88,7 @@ async def test_a_slot_that_is_held_is_left_alone(tmp_path: Path, server: MemoryS
     """Its replica ships for itself."""
     producer = Producer.open(tmp_path, 0, _SETTINGS, MemoryStream(server))
     producer.offer(sample_events.served())
-    orphans = Orphans(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
+    orphans = OrphanedSlots(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
     assert await orphans.sweep(0.1) == 0
     assert not server.logs
     producer.close()
@@ -98,7 +98,7 @@ async def test_without_a_stream_a_slot_stays_free_for_its_replica(tmp_path: Path
     """There is nothing to be gained by holding it; what is left is told."""
     await _leave(tmp_path, server, 2)
     server.reachable = False
-    orphans = Orphans(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
+    orphans = OrphanedSlots(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
     before = accounts(tmp_path)[0].epoch
     assert await orphans.sweep(0.1) == 1
     assert accounts(tmp_path)[0].epoch == before
@@ -108,7 +108,7 @@ async def test_a_sweep_does_not_wait_for_the_time_to_pass(tmp_path: Path, server
     """Everything is being stopped: what is left goes out now."""
     spool = tmp_path / "spool"
     ids = await _leave(spool, server, 3)
-    assert await Orphans(spool, _SETTINGS, lambda: MemoryStream(server), 3600.0).sweep(10) == 0
+    assert await OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 3600.0).sweep(10) == 0
     assert archived.ids == ids
 
 
@@ -121,7 +121,7 @@ async def test_a_slot_is_left_alone_where_its_events_must_not_go(
     await _leave(spool, server, 5)
     server.mark = mark
     notes: list[ProducerNote] = []
-    orphans = Orphans(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append, archive="our-archive")
+    orphans = OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append, archive="our-archive")
     assert await orphans.sweep(0.2) == 1
     assert (notes, server.announced, server.logs) == ([], {}, {})
     server.mark = Mark("our-archive")

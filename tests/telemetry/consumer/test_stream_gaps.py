@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import pytest
 
 from telemetry.batch import Batch, Position
-from telemetry.consumer.stream_gaps import BROKEN_ASKED, UNLINKED_ASKED, Gaps, believed
+from telemetry.consumer.stream_gaps import BROKEN_RESENDS, UNLINKED_RESENDS, StreamGaps, may_pass_gap
 from telemetry.consumer.subscription import Subscription
 from telemetry.counters import ConsumerCounters
 from telemetry.errors import StreamRefusedError
@@ -17,7 +17,7 @@ AT = Position(1, 4)
 
 def test_a_stream_is_removed_once_its_producer_was_heard_of() -> None:
     """Not before: what it still holds could not be sent again."""
-    gaps = Gaps(60)
+    gaps = StreamGaps(60)
     assert gaps.found("p", AT, 1.0, 0)
     assert gaps.open == {"p"}
     assert gaps.due({"p": 1.0}, full=False, now_s=1) == []
@@ -34,7 +34,7 @@ def test_a_stream_is_removed_once_its_producer_was_heard_of() -> None:
 
 def test_of_a_producer_that_says_what_its_batches_follow_nothing_else_is_believed() -> None:
     """Another client that writes in its stream may do so again and again."""
-    gaps = Gaps(60)
+    gaps = StreamGaps(60)
     gaps.linked(["p"])
     for shakes in range(2, 9):
         gaps.found("p", AT, shakes - 1, 0)
@@ -48,14 +48,14 @@ def test_of_a_producer_that_says_what_its_batches_follow_nothing_else_is_believe
 
 def test_a_full_redis_is_emptied_without_waiting_for_a_sign_of_life() -> None:
     """Handshakes leave no trace there."""
-    gaps = Gaps(60)
+    gaps = StreamGaps(60)
     gaps.found("p", AT, 1.0, 0)
     assert gaps.due({"p": 1.0}, full=True, now_s=1) == ["p"]
 
 
 def test_a_gap_that_nobody_fills_is_written_off_in_the_end() -> None:
     """Only for the place where it is, and only if nothing was heard of the producer."""
-    gaps = Gaps(60)
+    gaps = StreamGaps(60)
     gaps.found("p", AT, 1.0, 100)
     assert gaps.due({"p": 1.0}, full=False, now_s=159) == []
     assert gaps.open == {"p"}
@@ -63,7 +63,7 @@ def test_a_gap_that_nobody_fills_is_written_off_in_the_end() -> None:
     assert gaps.open == frozenset()
     assert gaps.is_written_off("p", AT)
     assert not gaps.is_written_off("p", Position(1, 5))
-    assert believed(gaps.asked("p", AT), AT, Position(1, 9), whole=True)
+    assert may_pass_gap(gaps.asked("p", AT), AT, Position(1, 9), whole=True)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_a_gap_that_nobody_fills_is_written_off_in_the_end() -> None:
         (0, AT, True, True),
         (0, Position(1, 1), True, True),
         (99, Position(1, 5), True, False),
-        (UNLINKED_ASKED - 1, None, True, False),
-        (UNLINKED_ASKED, None, True, True),
-        (BROKEN_ASKED - 1, None, False, False),
-        (BROKEN_ASKED, None, False, True),
+        (UNLINKED_RESENDS - 1, None, True, False),
+        (UNLINKED_RESENDS, None, True, True),
+        (BROKEN_RESENDS - 1, None, False, False),
+        (BROKEN_RESENDS, None, False, True),
     ],
 )
 def test_what_is_believed_behind_a_break(asked: int, after: Position | None, whole: bool, expected: bool) -> None:
     """The producer's word at once; what says nothing after it came again."""
-    assert believed(asked, AT, after, whole=whole) is expected
+    assert may_pass_gap(asked, AT, after, whole=whole) is expected
 
 
 class Guarded(MemoryStream):

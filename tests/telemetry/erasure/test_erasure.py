@@ -14,14 +14,14 @@ from telemetry.archive.dead_letters import Letter, compose, letters
 from telemetry.archive.parquet_file import read_lines, write_lines
 from telemetry.batch import Batch
 from telemetry.catalogue.catalogue import Catalogue
-from telemetry.catalogue.commit import Addition, Erasure, FileLength, Progress, Removed
+from telemetry.catalogue.commit import CommitContent, ErasureRequest, FileLength, Progress, RemovedRun
 from telemetry.consumer.consumer import Consumer
 from telemetry.erasure.erasure import Receipt, digest, receipts
 from telemetry.erasure.erasure_requests import Erasures
-from telemetry.erasure.rewriting import Users, holds, rewrite, sweep
+from telemetry.erasure.rewriting import LineMatcher, holds, rewrite, sweep
 from telemetry.errors import ArchiveError
 from telemetry.events import System, decode, encode
-from telemetry.notes import ConsumerNote, EraseFailed, Forgot
+from telemetry.notes import ConsumerNote, EraseFailed, UserErased
 from telemetry.settings import ConsumerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from tests.support import sample_events
@@ -67,7 +67,7 @@ class Models:
         self.failures = 0
         self.hanging: asyncio.Event | None = None
 
-    async def forget(self, user_ids: Collection[str]) -> dict[str, int]:
+    async def erase(self, user_ids: Collection[str]) -> dict[str, int]:
         self.asked += sorted(user_ids)
         self.rounds += 1
         if self.hanging is not None:
@@ -96,7 +96,7 @@ class Site:
 
     def start(self) -> Consumer:
         consumer = Consumer(
-            MemoryStream(self.server), Archive(self.root), [], QUICK, self.notes.append, forgetters=[self.models]
+            MemoryStream(self.server), Archive(self.root), [], QUICK, self.notes.append, user_erasers=[self.models]
         )
         self.task = asyncio.create_task(consumer.run())
         return consumer
@@ -112,7 +112,7 @@ class Site:
     def done(self) -> bool:
         return bool(self.receipts()) and all(receipt.done_at for receipt in self.receipts())
 
-    def account(self) -> tuple[dict[tuple[str, int], Progress], list[Removed]]:
+    def account(self) -> tuple[dict[tuple[str, int], Progress], list[RemovedRun]]:
         catalogue = Catalogue(self.root)
         try:
             return catalogue.progress(), catalogue.removed()
@@ -141,18 +141,18 @@ async def test_a_user_is_erased_from_files_letters_and_elsewhere(site: Site, awa
     assert site.account() == (
         {("p", 1): Progress(8, archived=4, dead_lettered=1, erased=3)},
         [
-            Removed("p", 1, 1, 1, "erased", BEFORE),
-            Removed("p", 1, 3, 3, "erased", BEFORE),
-            Removed("p", 1, 4, 4, "erased", None),
-            Removed("p", 1, 5, 5, "dead_lettered", None),
+            RemovedRun("p", 1, 1, 1, "erased", BEFORE),
+            RemovedRun("p", 1, 3, 3, "erased", BEFORE),
+            RemovedRun("p", 1, 4, 4, "erased", None),
+            RemovedRun("p", 1, 5, 5, "dead_lettered", None),
         ],
     )
     (receipt,) = site.receipts()
     assert (receipt.erase_id, receipt.user_digest, receipt.requested_at) == ("erase-000001", who, REQUESTED)
     assert (receipt.events, receipt.files, receipt.models) == (3, 2, 2)
     assert site.models.asked == [WHO]
-    await await_until(lambda: Forgot("erase-000001", 2) in site.notes)
-    assert (consumer.counters.erased, consumer.counters.forgotten) == (3, 1)
+    await await_until(lambda: UserErased("erase-000001", 2) in site.notes)
+    assert (consumer.counters.erased, consumer.counters.users_erased) == (3, 1)
     # Neither the catalogue nor its journal has the name any more, while the consumer runs.
     named = {path.name for path in site.root.glob("*") if path.is_file() and "zoë".encode() in path.read_bytes()}
     assert named == set()
@@ -173,8 +173,8 @@ async def test_what_comes_too_late_is_not_archived_and_who_comes_back_is(site: S
     progress, removed = site.account()
     assert progress == {("p", 1): Progress(6, archived=3, erased=3)}
     assert removed == [
-        Removed("p", 1, 2, 3, "erased", REQUESTED),
-        Removed("p", 1, 5, 5, "erased", BEFORE),
+        RemovedRun("p", 1, 2, 3, "erased", REQUESTED),
+        RemovedRun("p", 1, 5, 5, "erased", BEFORE),
     ]
     assert not await _remembers(site.root, "ev-p-000002")
 
@@ -233,7 +233,7 @@ async def test_receipts_of_strangers_go_after_the_window_and_beyond_a_number(arc
     """Those that erased something stay, and so does what is still open."""
 
     async def erased(name: str, models: int | None) -> None:
-        await archive.commit(Addition(erasures=[Erasure(name, name, name, REQUESTED)]))
+        await archive.commit(CommitContent(erasures=[ErasureRequest(name, name, name, REQUESTED)]))
         if models is not None:
             await archive.finish_erasures({name: models})
 
@@ -252,7 +252,7 @@ async def test_receipts_of_strangers_go_after_the_window_and_beyond_a_number(arc
 
 
 async def test_an_erasure_is_open_until_everybody_has_forgotten(site: Site, await_until: AwaitUntil) -> None:
-    """A forgetter that fails is told and asked again; until then the receipt is not done."""
+    """A user_eraser that fails is told and asked again; until then the receipt is not done."""
     site.models.failures = 2
     await site.append(1, line(1, WHO), erase(2))
     site.start()
@@ -280,7 +280,7 @@ async def test_the_next_holder_of_the_lease_goes_on(site: Site, await_until: Awa
 
 
 async def test_events_go_on_while_users_are_forgotten(site: Site, await_until: AwaitUntil) -> None:
-    """A forgetter that hangs holds up no commit."""
+    """A user_eraser that hangs holds up no commit."""
     site.models.hanging = asyncio.Event()
     await site.append(1, erase(1))
     site.start()
@@ -299,12 +299,12 @@ async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
     await archive.close()
 
 
-USERS = Users([Erasure("erase-000001", WHO, "-", REQUESTED)])
+USERS = LineMatcher([ErasureRequest("erase-000001", WHO, "-", REQUESTED)])
 
 
 async def _commit(archive: Archive, *lines: bytes, folder: str = DAY) -> None:
     seq = archive.watermarks["p"].seq + len(lines) if archive.watermarks else len(lines)
-    added = Addition({folder: list(lines)}, {("p", 1): Progress(seq, archived=len(lines))})
+    added = CommitContent({folder: list(lines)}, {("p", 1): Progress(seq, archived=len(lines))})
     await archive.commit(added)
 
 
@@ -394,7 +394,7 @@ async def test_a_compacted_file_is_rewritten_as_such(tmp_path: Path, archive: Ar
 
 def test_a_user_is_recognised_however_their_id_is_written() -> None:
     """By what the line says, not by how it spells it; and nobody is taken for somebody else."""
-    users = Users([Erasure("e", "42", "-", REQUESTED)])
+    users = LineMatcher([ErasureRequest("e", "42", "-", REQUESTED)])
     plain = line(1, "42", served=True)
     assert users.of(plain) is not None
     assert users.of(plain.replace(b'"user_id":"42"', b'"user_id": "\\u0034\\u0032"')) is not None
@@ -417,14 +417,14 @@ async def test_a_backslash_or_a_user_who_came_back_causes_no_writing(tmp_path: P
         length = FileLength((tmp_path / path).stat().st_size, 3)
         assert not holds(tmp_path, path, length, USERS)
         assert rewrite(tmp_path, 1, path, length, USERS) is None
-        assert holds(tmp_path, path, length, Users([Erasure("e", "43", "-", REQUESTED)]))
+        assert holds(tmp_path, path, length, LineMatcher([ErasureRequest("e", "43", "-", REQUESTED)]))
     assert len(list((tmp_path / DAY).iterdir())) == 2
 
 
 def test_a_file_of_many_megabytes_is_searched_across_its_chunks(tmp_path: Path) -> None:
     """An id that lies across two reads is found, and one beyond the committed length is not."""
     user = "u" * 100
-    users = Users([Erasure("e", user, "-", REQUESTED)])
+    users = LineMatcher([ErasureRequest("e", user, "-", REQUESTED)])
     hit, miss = line(2, user, served=True), line(1, "43", served=True)
     (tmp_path / DAY).mkdir()
     path = f"{DAY}/part-00000001-000000.jsonl"
@@ -494,8 +494,8 @@ async def test_old_erasures_are_not_looked_up_any_more(archive: Archive) -> None
     """What is older than the window costs no event anything; an open one always counts."""
     nobody = await archive.forgotten(7, [WHO])
     assert not nobody
-    erasure = Erasure("erase-000001", WHO, nobody.digest(WHO), REQUESTED)
-    await archive.commit(Addition(erasures=[erasure]))
+    erasure = ErasureRequest("erase-000001", WHO, nobody.digest(WHO), REQUESTED)
+    await archive.commit(CommitContent(erasures=[erasure]))
     assert await archive.forgotten(7, ["43", WHO])
     assert not await archive.forgotten(7, ["43"])
     await archive.finish_erasures({"erase-000001": 0})

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from telemetry.batch import Batch, Entry, Position
-from telemetry.consumer.event_reader import Trial
-from telemetry.consumer.intake import plan, sift
+from telemetry.consumer.event_reader import EventReader
+from telemetry.consumer.intake import plan_commit, sort_deliveries
 from telemetry.consumer.subscription import Subscription
 from telemetry.counters import ConsumerCounters, ProducerCounters
-from telemetry.erasure.erasure import Forgotten
+from telemetry.erasure.erasure import LateEventFilter
 from telemetry.errors import SpoolError, StreamAwayError, StreamError, StreamRefusedError
 from telemetry.events import encode
 from telemetry.fingerprint import Fingerprints
@@ -169,10 +169,10 @@ class Archive:
             self.restart()
             return
         streams = self._streams
-        intake = sift(read, self.watermarks, Trial(), pending=pending, now=NOW, asked=streams.asked)
+        intake = sort_deliveries(read, self.watermarks, EventReader(), pending=pending, now=NOW, asked=streams.asked)
         streams.recheck |= intake.recheck & streams.joined
         streams.found(intake.gaps, intake.linked)
-        agreed = plan(intake, {}, Forgotten("00", {}), Fingerprints())
+        agreed = plan_commit(intake, {}, LateEventFilter("00", {}), Fingerprints())
         assert not intake.dead, f"something was buried: {intake.notes}"
         assert not intake.notes, f"something was missing: {intake.notes}"
         for record in agreed.records:

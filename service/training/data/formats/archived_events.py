@@ -18,7 +18,7 @@ from service.errors import DataError
 from service.training.data.formats.typed_values import number_text
 from service.training.data.values import parse_number, parse_time, shown
 from service.training.interactions import Progress
-from telemetry.archive.archive_snapshot import OpenFile, Snapshot, snapshot
+from telemetry.archive.archive_snapshot import ArchiveSnapshot, OpenFile, open_snapshot
 from telemetry.errors import ArchiveError, BadEventError
 from telemetry.events import SERVED_STARTS, Feedback, decode
 
@@ -71,7 +71,7 @@ def fingerprint(root: Path) -> str:
         DataError: There is no archive, or it cannot be read.
     """
     try:
-        with snapshot(root) as taken:
+        with open_snapshot(root) as taken:
             return _fingerprint(root, taken)
     except ArchiveError as error:
         raise DataError(str(error)) from error
@@ -96,7 +96,7 @@ def read_archive(root: Path, progress: Progress) -> "tuple[Rows, str, tuple[str,
     gathering, counts = Gathering(), Counter[str]()
     gathering.begin(NAME, has_ratings=True, has_times=True)
     try:
-        with snapshot(root) as taken:
+        with open_snapshot(root) as taken:
             identity = _fingerprint(root, taken)
             if taken.gone:
                 raise DataError(f"{root / taken.gone[0]} is in the archive's catalogue, but not on the disk")
@@ -114,7 +114,7 @@ def read_archive(root: Path, progress: Progress) -> "tuple[Rows, str, tuple[str,
     return gathering.finish(), identity, _notes(counts)
 
 
-def _fingerprint(root: Path, taken: Snapshot) -> str:
+def _fingerprint(root: Path, taken: ArchiveSnapshot) -> str:
     if not taken.progress:
         raise DataError(f"there is no archive in {root}, or nothing in it yet")
     retired = Counter[tuple[str, int]]()

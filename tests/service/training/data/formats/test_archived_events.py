@@ -20,9 +20,9 @@ from service.training.interactions import Interactions
 from service.training.scale_detection import Settled, settle
 from telemetry.archive.compaction import compact
 from telemetry.catalogue.catalogue import Catalogue
-from telemetry.catalogue.commit import Erasure
+from telemetry.catalogue.commit import ErasureRequest
 from telemetry.erasure.erasure_requests import Erasures
-from telemetry.erasure.rewriting import Users, rewrite
+from telemetry.erasure.rewriting import LineMatcher, rewrite
 from telemetry.events import Event
 from tests.support.archive_commits import addition, commit, seal
 from tests.support.sample_events import feedback, served
@@ -56,7 +56,7 @@ def erase(root: Path, user_id: str) -> None:
     catalogue = Catalogue(root)
     lease = catalogue.take_lease(catalogue.lease(), "eraser", "here", locked=False)
     assert lease is not None
-    users = Users([Erasure("e", user_id, "digest", "2026-12-01T00:00:00.000Z")])
+    users = LineMatcher([ErasureRequest("e", user_id, "digest", "2026-12-01T00:00:00.000Z")])
     for path, length in catalogue.files(sealed=True).items():
         replacement = rewrite(root, lease.epoch, path, length, users)
         if replacement is not None:
