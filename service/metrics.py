@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 from service.models.snapshot import ModelSnapshot
 from service.serving.admission import Admission
 
-# What a replica itself may serve from; `service.serving.degradation` says what they mean.
-RUNGS: Final = ("stale_model", "stale")
+# The levels that a replica sets itself; see `service.serving.degradation`.
+DEGRADATION_LEVELS: Final = ("stale_model", "stale")
 # Statuses that docs/operations.md has an alarm for.
 ALARMING: Final = (401,)
 _LATENCY_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -55,10 +55,12 @@ class Metrics:
             "recollect_request_seconds", "Seconds from the first look at a request to its answer.", ["route"],
             buckets=_LATENCY_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
-        self._degraded = Counter("recollect_degraded", "Degraded lists by rung.", ["rung"], registry=self.registry)
-        for rung in RUNGS:
+        self._degraded = Counter(
+            "recollect_degraded", "Degraded lists by degradation level.", ["level"], registry=self.registry
+        )
+        for level in DEGRADATION_LEVELS:
             # There from the start: a counter that is born at 1 hides its first increase from an alarm.
-            self._degraded.labels(rung)
+            self._degraded.labels(level)
         self._model = Gauge(
             "recollect_model_info", "1 for the served model.", ["version", "algorithm"], registry=self.registry
         )
@@ -78,9 +80,9 @@ class Metrics:
             found = self._routes[name] = RouteMetrics(name, self._requests, self._seconds)
         return found
 
-    def degraded(self, rung: str) -> None:
+    def degraded(self, level: str) -> None:
         """Count one degraded list."""
-        self._degraded.labels(rung).inc()
+        self._degraded.labels(level).inc()
 
     def swapped(self, snapshot: ModelSnapshot) -> None:
         """Count a swap and name the model now served."""

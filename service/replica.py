@@ -1,4 +1,4 @@
-"""One replica from start to stop: build the parts, run the background tasks, drain in order."""
+"""One replica from start to stop: build the context, run the background tasks, drain in order."""
 
 import asyncio
 import contextlib
@@ -28,8 +28,8 @@ from service.security.key_watch import KeyWatcher
 from service.serving.admin import build_admin_app
 from service.serving.admission import Admission
 from service.serving.app import build_app
-from service.serving.context import Parts, unready
-from service.serving.degradation import follow
+from service.serving.context import ReplicaContext, unready
+from service.serving.degradation import track_degradation
 from service.serving.listener import Listener, announce
 from service.serving.store import ModelStore
 from service.serving.watcher import Watcher
@@ -111,7 +111,7 @@ class _Replica:
     ) -> None:
         metrics = Metrics()
         self._config = config
-        self._parts = Parts(config, ModelStore(), producer, metrics, pseudonyms=pseudonyms, gate=gate)
+        self._context = ReplicaContext(config, ModelStore(), producer, metrics, pseudonyms=pseudonyms, gate=gate)
         self._key_watcher = KeyWatcher(
             KeyFile(config.security_dir),
             gate,
@@ -121,7 +121,7 @@ class _Replica:
         models = config.models
         self._watcher = Watcher(
             config.models_dir,
-            self._parts.store,
+            self._context.store,
             models.watch_interval_s,
             metrics,
             timeout_s=models.load_timeout_s,
@@ -131,7 +131,7 @@ class _Replica:
         server = config.server
         admission = Admission(server.list_target_s, server.feedback_target_s)
         collect_from(metrics.registry, lambda: admission_metrics(admission))
-        self._listener = Listener(build_app(self._parts), server.host, server.port, server, admission)
+        self._listener = Listener(build_app(self._context), server.host, server.port, server, admission)
         self._admin = Listener(build_admin_app(metrics.registry, self._unready), "127.0.0.1", server.admin_port, server)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -155,26 +155,26 @@ class _Replica:
         await self._admin.start()
         announce(
             f"serving at {self._listener.url}, metrics and readiness at {self._admin.url}, "
-            f"model {self._parts.store.version or 'none yet'}, state in {self._config.home}"
+            f"model {self._context.store.version or 'none yet'}, state in {self._config.home}"
         )
-        self._background(self._parts.producer.run(), "telemetry shipper")
-        self._background(follow(self._parts, self._watcher), "rung")
+        self._background(self._context.producer.run(), "telemetry shipper")
+        self._background(track_degradation(self._context, self._watcher), "degradation tracker")
         _log.info(
             "replica serving",
             port=self._config.server.port,
-            model=self._parts.store.version,
-            producer=self._parts.producer.producer_id,
-            epoch=self._parts.producer.epoch,
+            model=self._context.store.version,
+            producer=self._context.producer.producer_id,
+            epoch=self._context.producer.epoch,
         )
         await self._stopping.wait()
         await self._stop()
-        if self._parts.state.fault is not None:
-            raise RunError(f"{self._parts.state.fault} died; the log has why")
+        if self._context.state.fault is not None:
+            raise RunError(f"{self._context.state.fault} died; the log has why")
 
     def _unready(self) -> str | None:
         """Say to operators why this replica should get no requests, in more words than callers hear."""
-        reason = unready(self._parts)
-        if reason is not None and self._parts.store.version is None and self._watcher.trouble:
+        reason = unready(self._context)
+        if reason is not None and self._context.store.version is None and self._watcher.trouble:
             return f"No model is loaded: {self._watcher.trouble}"
         return reason
 
@@ -184,9 +184,9 @@ class _Replica:
         self._tasks.append(task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and not self._parts.state.draining:
+        if not task.cancelled() and not self._context.state.draining:
             # A replica that lost a part of itself leaves the set, visibly, and is started anew rather than limps on.
-            self._parts.state.fault = task.get_name()
+            self._context.state.fault = task.get_name()
             _log.error("background task died", task=task.get_name(), exc_info=task.exception())
             self._stopping.set()
 
@@ -194,13 +194,13 @@ class _Replica:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.server.drain_timeout_s
         # 1. Readiness is refused and answers close their connections.
-        self._parts.state.draining = True
+        self._context.state.draining = True
         _log.info("draining", connections=self._listener.open_connections)
         # 2. No new connections; what is open is served until the balancer lets go of it.
         await self._listener.drain(deadline - loop.time())
         await self._listener.close()
         # 3. Nothing offers events any more: ship what is left, unless the stream is away. It is all on the disk.
-        left = await self._parts.producer.drain(min(_SHIP_S, max(0.5, deadline - loop.time())))
+        left = await self._context.producer.drain(min(_SHIP_S, max(0.5, deadline - loop.time())))
         if left:
             # They are in the slot's log: the consumer job ships them, or the next start does.
             _log.warning("events not shipped: the stream was away", events=left)

@@ -25,7 +25,7 @@ from service.models import artefact
 from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
-from tests.support.replica_app import client, parts  # noqa: F401 - fixtures of several files
+from tests.support.replica_app import client, context  # noqa: F401 - fixtures of several files
 
 INTEGRATION = Path(__file__).parent / "integration"
 

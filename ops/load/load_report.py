@@ -108,14 +108,14 @@ def _row_text(row: dict[str, Any]) -> str:
 
 
 def _notes(summary: Summary) -> list[str]:
-    """Return what a row has no room for: causes with an example each, retries, rungs, events, lag."""
+    """Return what a row has no room for: causes with an example each, retries, degradation levels, events, lag."""
     total = summary.total()
     notes = [
         f"failed by {cause}: {count}, for example: {total.examples[cause]}"
         for cause, count in total.failures.most_common()
     ]
     notes += [f"sent again after {cause}: {count}" for cause, count in total.retries.most_common()]
-    notes += [f"degraded ({rung}): {count}" for rung, count in total.rungs.most_common()]
+    notes += [f"degraded ({level}): {count}" for level, count in total.degradation_levels.most_common()]
     if total.shortfalls:
         notes.append(f"lists with a stated shortfall: {total.shortfalls}")
     users = ", ".join(f"{count} {name}" for name, count in sorted(summary.users.items()))
@@ -132,8 +132,8 @@ def _tally_json(tally: Tally) -> dict[str, Any]:
         "examples": dict(sorted(tally.examples.items())),
         "retried": tally.retries.total(),
         "retries": dict(sorted(tally.retries.items())),
-        "degraded": tally.rungs.total(),
-        "rungs": dict(sorted(tally.rungs.items())),
+        "degraded": tally.degradation_levels.total(),
+        "degradation_levels": dict(sorted(tally.degradation_levels.items())),
         "shortfalls": tally.shortfalls,
         "events_accepted": tally.events,
         "latency_ms": _latency_json(tally.latency),

@@ -27,7 +27,7 @@ class Outcome:
             `status_NNN`.
         detail: A failure in words, for the first example in the report.
         healed: The cause that made a retry necessary, None if the first attempt was final.
-        degraded: The rung a good answer named, None for a full answer.
+        degraded: The degradation level of a good answer, None for a full answer.
         shortfall: Whether a good list was shorter than asked for, and said so.
         events: Feedback events accepted by a good answer.
     """

@@ -79,7 +79,7 @@ class Tally:
         failures: Failed requests by cause.
         examples: The first failure of each cause, in words.
         retries: Requests that were sent again, by the cause of the first failure.
-        rungs: Degraded but good answers, by the rung they named.
+        degradation_levels: Degraded but good answers, by degradation level.
         shortfalls: Good lists that were shorter than asked for and said so.
         events: Feedback events accepted.
     """
@@ -89,7 +89,7 @@ class Tally:
     failures: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     retries: Counter[str] = field(default_factory=Counter)
-    rungs: Counter[str] = field(default_factory=Counter)
+    degradation_levels: Counter[str] = field(default_factory=Counter)
     shortfalls: int = 0
     events: int = 0
 
@@ -111,7 +111,7 @@ class Tally:
         self.shortfalls += outcome.shortfall
         self.events += outcome.events
         if outcome.degraded is not None:
-            self.rungs[outcome.degraded] += 1
+            self.degradation_levels[outcome.degraded] += 1
 
     def merge(self, other: "Tally") -> None:
         """Fold another tally in."""
@@ -120,7 +120,7 @@ class Tally:
         self.failures.update(other.failures)
         self.examples = {**other.examples, **self.examples}
         self.retries.update(other.retries)
-        self.rungs.update(other.rungs)
+        self.degradation_levels.update(other.degradation_levels)
         self.shortfalls += other.shortfalls
         self.events += other.events
 

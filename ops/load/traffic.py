@@ -185,7 +185,7 @@ def _fault_of_list(request: Request, body: dict[str, Any]) -> str | None:
     if len(set(item_ids)) != len(item_ids):
         return "the list names an item twice"
     if body.get("degraded") == "static":
-        # nginx's last rung is one list for everybody: of no user, under no id, as long as it was published.
+        # nginx's static list is the same for every user: it has no user, no id and its published length.
         body.setdefault("recommendation_id", None)
         return None if items else "the static list is empty"
     if body.get("user_id") != request.user_id:

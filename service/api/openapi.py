@@ -70,7 +70,7 @@ _KEYED: Final = (401, 403)
 _DEGRADED: Final = {
     "X-Degraded": {
         "description": "The degradation level that a list was served at; absent on a full one.",
-        "schema": {"type": "string", "enum": list(get_args(wire.Rung))},
+        "schema": {"type": "string", "enum": list(get_args(wire.DegradationLevel))},
     }
 }
 _PLAIN_HEADERS: Final = {

@@ -39,7 +39,7 @@ _KEY: Final = re.compile(KEY_PATTERN)
 _EVENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{8,72}$"
 
 Source = Literal["personal", "similar", "popular"]
-Rung = Literal["stale", "stale_model", "static"]
+DegradationLevel = Literal["stale", "stale_model", "static"]
 Durability = Literal["memory", "disk"]
 
 
@@ -173,7 +173,7 @@ class Recommendations(TypedDict):
     model: Annotated[str, _means("The version that made it.")]
     items: Annotated[list[Item], _means("Best first.")]
     freshness: Annotated[Freshness, _means("How new its state is.")]
-    degraded: Annotated[Rung | None, _means("What was missing when it was made; null if nothing was.")]
+    degraded: Annotated[DegradationLevel | None, _means("What was missing when it was made; null if nothing was.")]
     shortfall: Annotated[Shortfall | None, _means("Why it is shorter than asked for; null if it is not.")]
 
 

@@ -44,7 +44,7 @@ class Ranking(NamedTuple):
     is_personal: NDArray[np.bool_] | None = None
 
 
-class Wanted(NamedTuple):
+class TopNRequest(NamedTuple):
     """A personal list to rank from the whole catalogue.
 
     Attributes:
@@ -86,7 +86,7 @@ def exact_similarities(snapshot: ModelSnapshot, item_row: int, rows: Rows) -> Sc
     return similarities
 
 
-def personal(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]:
+def personal(snapshot: ModelSnapshot, wanted: Sequence[TopNRequest]) -> list[Ranking]:
     """Rank, for each of some users, the items that the user has not seen.
 
     Many at a time cost less than one by one: a matrix product reads the item factors once for all, and at a few
@@ -136,7 +136,7 @@ def personal(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]
     return rankings
 
 
-def personal_among(snapshot: ModelSnapshot, wanted: Wanted, include: Rows) -> Ranking:
+def personal_among(snapshot: ModelSnapshot, wanted: TopNRequest, include: Rows) -> Ranking:
     """Rank some items for a user; `include`, int64 and unique, are the only candidates."""
     rows = np.setdiff1d(include, np.concatenate([snapshot.seen_rows(wanted.user_row), wanted.exclude]))
     ranks = snapshot.popular_ranks
@@ -216,7 +216,7 @@ def _exact(snapshot: ModelSnapshot, user_rows: NDArray[np.int64], rows: Rows) ->
     return scores
 
 
-def _alone(snapshot: ModelSnapshot, wanted: Wanted) -> Ranking:
+def _alone(snapshot: ModelSnapshot, wanted: TopNRequest) -> Ranking:
     """Rank one list by itself."""
     approximate: Float32 = snapshot.item_factors @ snapshot.user_factors[wanted.user_row]
     approximate += snapshot.item_bias
@@ -224,7 +224,7 @@ def _alone(snapshot: ModelSnapshot, wanted: Wanted) -> Ranking:
     return _chosen(snapshot, wanted, approximate)
 
 
-def _from_neighbours(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, wanted: Wanted) -> Ranking:
+def _from_neighbours(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, wanted: TopNRequest) -> Ranking:
     """Rank one list of a model with neighbours: their scores are exact at once."""
     said = _said(snapshot, neighbourhood, wanted.user_row)
     _take_out(snapshot, wanted, said.terms)
@@ -273,14 +273,14 @@ def _seen_together(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
     return _ordered(rows, cosines, snapshot.popular_ranks, 0, n)
 
 
-def _take_out(snapshot: ModelSnapshot, wanted: Wanted, approximate: Float32 | Scores) -> None:
+def _take_out(snapshot: ModelSnapshot, wanted: TopNRequest, approximate: Float32 | Scores) -> None:
     """Make the items that must not be in a list the last choice."""
     approximate[snapshot.seen_rows(wanted.user_row)] = -np.inf
     if wanted.exclude.size:
         approximate[wanted.exclude] = -np.inf
 
 
-def _chosen(snapshot: ModelSnapshot, wanted: Wanted, approximate: Float32) -> Ranking:
+def _chosen(snapshot: ModelSnapshot, wanted: TopNRequest, approximate: Float32) -> Ranking:
     """Rank one list, given approximate scores less the user's constant, float32 (n_items,)."""
     ranking = _best(
         approximate,

@@ -7,7 +7,7 @@ from aiohttp import web
 from service.security.api_key import Scope
 from service.serving import handlers
 from service.serving.boundary import Handler, bounded, not_allowed, not_found
-from service.serving.context import PARTS, Parts
+from service.serving.context import CONTEXT, ReplicaContext
 from service.serving.protocol import expect
 
 
@@ -41,21 +41,21 @@ ROUTES: Final = (
 )
 
 
-def build_app(parts: Parts) -> web.Application:
+def build_app(context: ReplicaContext) -> web.Application:
     """Return the application that answers callers."""
-    app = web.Application(client_max_size=parts.config.server.body_limit_bytes)
-    app[PARTS] = parts
+    app = web.Application(client_max_size=context.config.server.body_limit_bytes)
+    app[CONTEXT] = context
     methods: dict[str, list[str]] = {}
     for route in ROUTES:
-        answer = bounded(parts, route.path, route.handler, route.scope)
+        answer = bounded(context, route.path, route.handler, route.scope)
         # RFC 9110 section 9.3.2: HEAD is GET without its body. What is not shown is not recorded as served.
         for name in ("GET", "HEAD") if route.method == "GET" else (route.method,):
             app.router.add_route(name, _pattern(route.path), answer, expect_handler=expect)
             methods.setdefault(route.path, []).append(name)
     # In this order: a path's other methods behind its own, and what nothing matches behind everything.
     for path, known in methods.items():
-        app.router.add_route("*", _pattern(path), bounded(parts, path, not_allowed(known)), expect_handler=expect)
-    app.router.add_route("*", "/{path:.*}", bounded(parts, "other", not_found), expect_handler=expect)
+        app.router.add_route("*", _pattern(path), bounded(context, path, not_allowed(known)), expect_handler=expect)
+    app.router.add_route("*", "/{path:.*}", bounded(context, "other", not_found), expect_handler=expect)
     return app
 
 

@@ -20,7 +20,7 @@ _MOST: Final = 32
 
 class _Waiting(NamedTuple):
     snapshot: ModelSnapshot
-    wanted: scoring.Wanted
+    wanted: scoring.TopNRequest
     ranked: asyncio.Future[scoring.Ranking]
 
 
@@ -30,7 +30,7 @@ class Batcher:
     def __init__(self) -> None:
         self._waiting: list[_Waiting] = []
 
-    async def personal(self, snapshot: ModelSnapshot, wanted: scoring.Wanted) -> scoring.Ranking:
+    async def personal(self, snapshot: ModelSnapshot, wanted: scoring.TopNRequest) -> scoring.Ranking:
         """Rank one list."""
         loop = asyncio.get_running_loop()
         if not self._waiting:

@@ -27,24 +27,24 @@ from service.errors import (
     Unauthorized,
 )
 from service.security.api_key import Scope
-from service.serving.context import Parts
+from service.serving.context import ReplicaContext
 
 _log = structlog.get_logger("recollect.boundary")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def bounded(parts: Parts, route: str, handler: Handler, scope: Scope | None = None) -> Handler:
+def bounded(context: ReplicaContext, route: str, handler: Handler, scope: Scope | None = None) -> Handler:
     """Wrap a handler so that only who may reaches it, and whatever it does becomes one of our answers, and is counted.
 
     Args:
-        parts: The replica's parts.
+        context: The replica.
         route: The route's name in the metrics; never an id, so that there are few.
         handler: What answers.
         scope: What a caller's key must be for, where there are keys; None for a route that is open to all.
     """
-    gate = parts.gate
-    counted = parts.metrics.route(route)
-    state = parts.state
+    gate = context.gate
+    counted = context.metrics.route(route)
+    state = context.state
 
     async def answer(request: web.Request) -> web.StreamResponse:
         started = time.perf_counter()
@@ -60,7 +60,7 @@ def bounded(parts: Parts, route: str, handler: Handler, scope: Scope | None = No
         except web.HTTPException as error:
             response = problem(translated(error))
         except Exception as error:  # noqa: BLE001 (the boundary is where the rest is caught)
-            parts.metrics.faults.inc()
+            context.metrics.faults.inc()
             # The path may hold a user's id, and so may what an exception says.
             _log.error("request failed", method=request.method, route=route, exception=frames(error))
             response = problem(fault())

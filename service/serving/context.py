@@ -23,18 +23,18 @@ class State:
 
     Attributes:
         draining: A stop was asked for; answers close their connections and readiness is refused.
-        degraded: The rung of every list served now, or None; kept by `service.serving.degradation`.
+        degraded: The degradation level of every list served now, or None; set by `service.serving.degradation`.
         fault: The background task that died, or None; readiness is refused from then on.
     """
 
     draining: bool = False
-    degraded: wire.Rung | None = None
+    degraded: wire.DegradationLevel | None = None
     fault: str | None = None
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The built parts of one replica."""
+class ReplicaContext:
+    """The built context of one replica."""
 
     config: Config
     store: ModelStore
@@ -52,15 +52,15 @@ class Parts:
         return SecurityLog(self.config.security_dir)
 
 
-PARTS = web.AppKey("parts", Parts)
+CONTEXT = web.AppKey("context", ReplicaContext)
 
 
-def unready(parts: Parts) -> str | None:
+def unready(context: ReplicaContext) -> str | None:
     """Say why a replica should get no requests, or None when it should."""
-    if parts.state.draining:
+    if context.state.draining:
         return "This replica is draining."
-    if parts.state.fault is not None:
-        return f"A background task of this replica has died: {parts.state.fault}."
-    if parts.store.version is None:
+    if context.state.fault is not None:
+        return f"A background task of this replica has died: {context.state.fault}."
+    if context.store.version is None:
         return "No model is loaded yet."
     return None

@@ -1,38 +1,39 @@
-"""Which rung of the ladder lists are served from, beside the balancer's own `static` one.
+"""The degradation level of a replica's lists; the balancer adds a level of its own, `static`.
 
-None means that every part runs. `stale_model`: the model store cannot be read, so a newer model may be waiting.
-`stale`: what users did just now cannot be in their lists, because Redis does not answer this replica, or because it
-does and yet nothing reaches the archive: the consumer is away.
+- None: every part of the installation runs.
+- `stale_model`: the model store is unreadable, so a newer model may be waiting.
+- `stale`: new events cannot reach the lists, because Redis does not answer this replica, or because the consumer
+  archives nothing.
 """
 
 import asyncio
 from typing import Final
 
-from service.serving.context import Parts
+from service.serving.context import ReplicaContext
 from service.serving.watcher import Watcher
 
-_LOOK_EVERY_S: Final = 0.25
-_UNCONNECTED_FOR_S: Final = 1.0
-# A consumer that was killed is back, or replaced by its standby, within this.
-_UNARCHIVED_FOR_S: Final = 5.0
+_CHECK_INTERVAL_S: Final = 0.25
+_DISCONNECTED_LIMIT_S: Final = 1.0
+# A killed consumer is restarted, or its standby takes over, within this time.
+_UNARCHIVED_LIMIT_S: Final = 5.0
 
 
-async def follow(parts: Parts, watcher: Watcher) -> None:
-    """Keep `parts.state.degraded` right until cancelled."""
+async def track_degradation(context: ReplicaContext, watcher: Watcher) -> None:
+    """Keep `context.state.degraded` current until cancelled."""
     clock = asyncio.get_running_loop().time
     connected_at = archived_at = clock()
-    archived = parts.producer.archived
+    archived = context.producer.archived
     while True:
-        counters = parts.producer.counters
+        counters = context.producer.counters
         if counters.connected:
             connected_at = clock()
-        if not counters.unarchived_events or parts.producer.archived != archived:
+        if not counters.unarchived_events or context.producer.archived != archived:
             archived_at = clock()
-            archived = parts.producer.archived
+            archived = context.producer.archived
         if not watcher.readable:
-            parts.state.degraded = "stale_model"
-        elif clock() - connected_at > _UNCONNECTED_FOR_S or clock() - archived_at > _UNARCHIVED_FOR_S:
-            parts.state.degraded = "stale"
+            context.state.degraded = "stale_model"
+        elif clock() - connected_at > _DISCONNECTED_LIMIT_S or clock() - archived_at > _UNARCHIVED_LIMIT_S:
+            context.state.degraded = "stale"
         else:
-            parts.state.degraded = None
-        await asyncio.sleep(_LOOK_EVERY_S)
+            context.state.degraded = None
+        await asyncio.sleep(_CHECK_INTERVAL_S)

@@ -22,7 +22,7 @@ from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 from service.security import security_log
 from service.serving import request_inputs
-from service.serving.context import PARTS, Parts, unready
+from service.serving.context import CONTEXT, ReplicaContext, unready
 from service.serving.feedback import TENANT, Reception, recorded
 from telemetry.errors import BadEventError, SpoolFull
 from telemetry.events import Served, System
@@ -71,7 +71,7 @@ async def similar(request: web.Request) -> web.Response:
     started = time.perf_counter()
     n = request_inputs.number(request, "n", wire.N_DEFAULT, wire.N_LIMIT, _queried(request, "item_id"))
     item_id = request_inputs.identity(request, "item_id")
-    snapshot = request.app[PARTS].store.current()
+    snapshot = request.app[CONTEXT].store.current()
     row = snapshot.items.row_of.get(item_id)
     if row is None:
         raise NotFound(f"The served model knows no item {item_id!r}.")
@@ -82,29 +82,29 @@ async def similar(request: web.Request) -> web.Response:
 
 async def events(request: web.Request) -> web.Response:
     """POST /v1/events: take in what users did, all of it or nothing."""
-    parts = request.app[PARTS]
+    context = request.app[CONTEXT]
     request_inputs.query(request, ())
     key = request_inputs.idempotency_key(request)
     raw = await request_inputs.body(request)
     body = wire.decode(wire.EventsRequest, raw)
-    served = parts.store.current() if parts.store.version is not None else None
+    served = context.store.current() if context.store.version is not None else None
     reception = Reception(
         time.time(),
         request_inputs.request_id(request) or uuid7(),
         key,
         None if served is None else served.items.row_of,
-        parts.config.models.declared_scale or (None if served is None else served.rating_scale),
+        context.config.models.declared_scale or (None if served is None else served.rating_scale),
     )
-    feedback = recorded(body.events, reception, parts.pseudonyms, parts.config.events)
-    with parts.keys.attempt(None if request_inputs.is_the_balancers(request, key) else key, raw), _refusals():
-        acceptance = await parts.producer.accept(feedback)
+    feedback = recorded(body.events, reception, context.pseudonyms, context.config.events)
+    with context.keys.attempt(None if request_inputs.is_the_balancers(request, key) else key, raw), _refusals():
+        acceptance = await context.producer.accept(feedback)
     answer: wire.Accepted = {"accepted": acceptance.accepted, "durability": acceptance.durability}
     return web.Response(body=wire.encode(answer), status=202, content_type=request_inputs.JSON)
 
 
 async def forget(request: web.Request) -> web.Response:
     """DELETE /v1/users/{user_id}, or /v1/users?user_id=…: forget a user, here at once and soon everywhere."""
-    parts = request.app[PARTS]
+    context = request.app[CONTEXT]
     request_inputs.query(request, _queried(request, "user_id"))
     user_id = request_inputs.identity(request, "user_id")
     order = System(
@@ -113,13 +113,13 @@ async def forget(request: web.Request) -> web.Response:
         client_time=None,
         received_at=rfc3339_ms(time.time()),
         kind="erase",
-        user_id=parts.pseudonyms.of(user_id),
+        user_id=context.pseudonyms.of(user_id),
     )
     await _put_down(request, order)
     with _refusals():
-        acceptance = await parts.producer.accept_any([order])
-    if parts.store.version is not None:
-        parts.store.forget(_known_as(parts, parts.store.current(), user_id))
+        acceptance = await context.producer.accept_any([order])
+    if context.store.version is not None:
+        context.store.forget(_known_as(context, context.store.current(), user_id))
     answer: wire.Erasure = {
         "erase_id": order.event_id,
         "user_id": user_id,
@@ -135,11 +135,11 @@ async def _put_down(request: web.Request, order: System) -> None:
     Raises:
         Unavailable: It cannot be entered.
     """
-    parts = request.app[PARTS]
-    key = parts.gate.admit(request.headers, "erase")
-    by = f"replica-{parts.producer.slot}"
+    context = request.app[CONTEXT]
+    key = context.gate.admit(request.headers, "erase")
+    by = f"replica-{context.producer.slot}"
     try:
-        await parts.security.record(
+        await context.security.record(
             security_log.entry(
                 "erase", by=by, key=key, erase_id=order.event_id, request_id=request_inputs.request_id(request)
             )
@@ -151,7 +151,7 @@ async def _put_down(request: web.Request, order: System) -> None:
 async def model(request: web.Request) -> web.Response:
     """GET /v1/model: what is being served."""
     request_inputs.query(request, ())
-    snapshot = request.app[PARTS].store.current()
+    snapshot = request.app[CONTEXT].store.current()
     return _json({name: snapshot.manifest.get(name) for name in wire.Model.__annotations__})
 
 
@@ -162,7 +162,7 @@ async def healthz(_request: web.Request) -> web.Response:
 
 async def readyz(request: web.Request) -> web.Response:
     """GET /readyz: a model is loaded and warm, every background task lives, and no stop was asked for."""
-    reason = unready(request.app[PARTS])
+    reason = unready(request.app[CONTEXT])
     if reason is not None:
         raise Unavailable(reason, retry_after_s=1)
     return web.Response(text="ready\n")
@@ -170,7 +170,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def openapi(request: web.Request) -> web.Response:
     """GET /openapi.json: this API, machine-readable."""
-    keyed = request.app[PARTS].gate.ring is not None
+    keyed = request.app[CONTEXT].gate.ring is not None
     return web.Response(body=document(keyed=keyed), content_type=request_inputs.JSON, headers=_CHECKED_AGAIN)
 
 
@@ -190,18 +190,18 @@ async def _recommend(
 ) -> wire.Recommendations:
     """Rank the list that a request wants and serve it."""
     started = time.perf_counter()
-    parts = request.app[PARTS]
-    snapshot = parts.store.current()
+    context = request.app[CONTEXT]
+    snapshot = context.store.current()
     excluded = _rows(snapshot, exclude) if exclude else scoring.NO_ROWS
     included = None if include is None else np.unique(_rows(snapshot, include))
-    user_row = None if user_id is None else _user_row(parts, snapshot, user_id)
+    user_row = None if user_id is None else _user_row(context, snapshot, user_id)
     if user_row is None:
         ranking = scoring.popular(snapshot, n, offset=offset, exclude=excluded, include=included)
         source: wire.Source = "popular"
     else:
-        wanted = scoring.Wanted(user_row, n, offset, excluded)
+        wanted = scoring.TopNRequest(user_row, n, offset, excluded)
         if included is None:
-            ranking = await parts.batcher.personal(snapshot, wanted)
+            ranking = await context.batcher.personal(snapshot, wanted)
         else:
             ranking = scoring.personal_among(snapshot, wanted, included)
         source = "personal"
@@ -213,17 +213,17 @@ def _queried(request: web.Request, name: str) -> tuple[str, ...]:
     return () if name in request.match_info else (name,)
 
 
-def _user_row(parts: Parts, snapshot: ModelSnapshot, user_id: str) -> int | None:
+def _user_row(context: ReplicaContext, snapshot: ModelSnapshot, user_id: str) -> int | None:
     """Find a user in the served model; None for whom it does not know, or is to forget."""
-    name = _known_as(parts, snapshot, user_id)
-    return None if name in parts.store.forgotten else snapshot.users.row_of.get(name)
+    name = _known_as(context, snapshot, user_id)
+    return None if name in context.store.forgotten else snapshot.users.row_of.get(name)
 
 
-def _known_as(parts: Parts, snapshot: ModelSnapshot, user_id: str) -> str:
+def _known_as(context: ReplicaContext, snapshot: ModelSnapshot, user_id: str) -> str:
     """Return what the served model calls a user, if it knows them."""
-    if parts.pseudonyms.active and user_id not in snapshot.users.row_of:
+    if context.pseudonyms.active and user_id not in snapshot.users.row_of:
         # A model that learnt from archived events calls users as telemetry does.
-        return parts.pseudonyms.of(user_id)
+        return context.pseudonyms.of(user_id)
     return user_id
 
 
@@ -239,8 +239,8 @@ def _served(
     started: float,
 ) -> wire.Recommendations:
     """Make the answer of a ranking and hand its event to telemetry; every list that leaves passes here."""
-    parts = request.app[PARTS]
-    degraded = parts.state.degraded
+    context = request.app[CONTEXT]
+    degraded = context.state.degraded
     recommendation_id = uuid7()
     items: list[wire.Item] = []
     id_of = snapshot.items.id_of
@@ -252,7 +252,7 @@ def _served(
     if request.method == "HEAD":
         # Nothing of it is shown, so that nothing was served.
         return _answer(snapshot, user_id, recommendation_id, items, degraded, n)
-    parts.producer.offer(
+    context.producer.offer(
         Served(
             event_id=recommendation_id,
             tenant=TENANT,
@@ -260,7 +260,7 @@ def _served(
             received_at=rfc3339_ms(time.time()),
             request_id=request_inputs.request_id(request) or recommendation_id,
             recommendation_id=recommendation_id,
-            user_id=parts.pseudonyms.of(user_id),
+            user_id=context.pseudonyms.of(user_id),
             model=snapshot.version,
             candidate_set=candidate_set,
             latency_ms=round((time.perf_counter() - started) * 1000, 3),
@@ -270,7 +270,7 @@ def _served(
         )
     )
     if degraded is not None:
-        parts.metrics.degraded(degraded)
+        context.metrics.degraded(degraded)
     return _answer(snapshot, user_id, recommendation_id, items, degraded, n)
 
 
@@ -279,7 +279,7 @@ def _answer(
     user_id: str | None,
     recommendation_id: str,
     items: list[wire.Item],
-    degraded: wire.Rung | None,
+    degraded: wire.DegradationLevel | None,
     n: int,
 ) -> wire.Recommendations:
     return {

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from service.api import wire
 from service.errors import Malformed, RequestTimedOut, TooLarge, UnsupportedBody
-from service.serving.context import PARTS
+from service.serving.context import CONTEXT
 
 JSON: Final = "application/json"
 
@@ -117,7 +117,7 @@ async def body(request: web.Request) -> bytes:
     Raises:
         RequestError: It is too large, too slow, encoded, of another type or broken off.
     """
-    config = request.app[PARTS].config.server
+    config = request.app[CONTEXT].config.server
     transfer = request.headers.get("Transfer-Encoding", "chunked")
     if "Content-Encoding" in request.headers or transfer.lower() != "chunked":
         raise UnsupportedBody("Encoded bodies are not taken; send plain JSON.")

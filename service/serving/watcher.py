@@ -240,7 +240,7 @@ def warm(snapshot: ModelSnapshot) -> None:
     """
     n_users = len(snapshot.users)
     for user_row in np.linspace(0, n_users - 1, min(_WARM_USERS, n_users), dtype=int).tolist():
-        (ranking,) = scoring.personal(snapshot, [scoring.Wanted(user_row, 10)])
+        (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(user_row, 10)])
         if not np.isfinite(ranking.scores).all() or np.isin(ranking.rows, snapshot.seen_rows(user_row)).any():
             raise ModelRefused(
                 f"{snapshot.version}: user row {user_row} gets scores that are not finite or items already seen"

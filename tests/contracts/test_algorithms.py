@@ -240,7 +240,7 @@ def test_a_list_is_what_the_scores_say(case: Case) -> None:
     snapshot = fitted(case, datasets.read("demo:60x40x900"))
     rows = np.arange(len(snapshot.items))
     for user_row in (0, 7, 59):
-        (ranking,) = scoring.personal(snapshot, [scoring.Wanted(user_row, 10)])
+        (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(user_row, 10)])
         scores = scoring.exact_scores(snapshot, user_row, rows)
         unseen = np.setdiff1d(rows, snapshot.seen_rows(user_row))
         assert (

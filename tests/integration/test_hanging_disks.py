@@ -121,7 +121,9 @@ async def test_a_replica_whose_model_store_hangs_at_its_start_takes_feedback(
     assert ask(site.port, "/v1/events", method="POST", body=event(1))[0] == 202
     disk.heal()
     await await_until(lambda: _readiness(site.admin_port)[0] == 200, 30, what="the model")
-    await await_until(lambda: ask(site.port, "/v1/recommendations/u1")[1]["degraded"] is None, what="the rung")
+    await await_until(
+        lambda: ask(site.port, "/v1/recommendations/u1")[1]["degraded"] is None, what="the degradation level"
+    )
     assert ask(site.port, "/v1/recommendations/u1")[1]["items"][0]["source"] == "personal"
     assert set(await asyncio.to_thread(site.stop)) == {0}
 

@@ -15,7 +15,7 @@ from service.metrics import Metrics
 from service.models import artefact
 from service.models.snapshot import ModelSnapshot
 from service.serving.app import build_app
-from service.serving.context import Parts
+from service.serving.context import ReplicaContext
 from service.serving.store import ModelStore
 from telemetry.archive.schema_1 import expand
 from telemetry.producer import Producer
@@ -26,27 +26,29 @@ Client = TestClient[web.Request, web.Application]
 
 
 @pytest.fixture
-def parts(tmp_path: Path, make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Callable[..., str]) -> Parts:
+def context(
+    tmp_path: Path, make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Callable[..., str]
+) -> ReplicaContext:
     config = Config(home=tmp_path)
     version = publish_snapshot(config.models_dir, make_snapshot(n_items=60))
     producer = Producer.open(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
-    return Parts(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
+    return ReplicaContext(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
 
 
 @pytest.fixture
-async def client(parts: Parts) -> AsyncIterator[Client]:
-    shipping = asyncio.create_task(parts.producer.run())
-    async with TestClient(TestServer(build_app(parts))) as client:
+async def client(context: ReplicaContext) -> AsyncIterator[Client]:
+    shipping = asyncio.create_task(context.producer.run())
+    async with TestClient(TestServer(build_app(context))) as client:
         yield client
     shipping.cancel()
     await asyncio.gather(shipping, return_exceptions=True)
-    parts.producer.close()
+    context.producer.close()
 
 
-def held(parts: Parts) -> list[dict[str, Any]]:
+def held(context: ReplicaContext) -> list[dict[str, Any]]:
     """Return the events that the producer holds, as readers of the archive will get them."""
     # Ring and segments hold many of them both.
-    held_lines = [expand(line) for _slot, line in lines(parts.config.spool_dir)]
+    held_lines = [expand(line) for _slot, line in lines(context.config.spool_dir)]
     found = {event["seq"]: event for event in map(orjson.loads, held_lines)}
     return [found[seq] for seq in sorted(found)]
 

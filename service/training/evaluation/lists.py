@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.scoring import Wanted, personal
+from service.models.scoring import TopNRequest, personal
 from service.models.snapshot import ModelSnapshot
 from service.training.interactions import Int64
 
@@ -32,7 +32,7 @@ def served(snapshot: ModelSnapshot, user_rows: Int64, n: int) -> NDArray[np.int3
     lists = np.full((user_rows.size, n), NOTHING, dtype=np.int32)
     size = max(1, _BATCH_BYTES // (4 * max(1, len(snapshot.items))))
     for start in range(0, user_rows.size, size):
-        wanted = [Wanted(row, n) for row in user_rows[start : start + size].tolist()]
+        wanted = [TopNRequest(row, n) for row in user_rows[start : start + size].tolist()]
         for index, ranking in enumerate(personal(snapshot, wanted), start):
             lists[index, : ranking.rows.size] = ranking.rows
     return lists

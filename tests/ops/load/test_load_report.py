@@ -45,7 +45,7 @@ def test_the_json_object_has_the_contract_s_keys() -> None:
     assert figures["latency_ms"]["max"] == 40
     assert (figures["achieved_rps"], figures["duration_s"]) == (2.0, 2.0)
     assert (figures["retried"], figures["retries"]) == (1, {"eof": 1})
-    assert (figures["degraded"], figures["rungs"]) == (1, {"static": 1})
+    assert (figures["degraded"], figures["degradation_levels"]) == (1, {"static": 1})
     assert (figures["events_accepted"], figures["kinds"]["feedback"]["events_accepted"]) == (7, 7)
     assert figures["users"] == {"hot": 1, "known": 3}
     assert figures["sources"]["users"] == "3 from a file"

@@ -111,7 +111,8 @@ def test_merged_parts_equal_the_whole() -> None:
             direct.shortfalls,
             direct.events,
         )
-        assert (merged.failures, merged.retries, merged.rungs) == (direct.failures, direct.retries, direct.rungs)
+        assert (merged.failures, merged.retries) == (direct.failures, direct.retries)
+        assert merged.degradation_levels == direct.degradation_levels
         assert merged.latency.percentile_s(0.9) == direct.latency.percentile_s(0.9)
         assert merged.latency.max_s == direct.latency.max_s
 

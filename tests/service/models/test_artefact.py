@@ -59,7 +59,7 @@ def test_a_model_reads_back_as_it_was(tmp_path: Path, snapshot: ModelSnapshot) -
     assert (loaded.global_mean, loaded.rating_min, loaded.rating_max) == (3.25, 0.5, 5.0)
     assert loaded.version == version
     assert loaded.manifest["measures"] == {"rmse": 0.9}
-    wanted = [scoring.Wanted(1, 10)]
+    wanted = [scoring.TopNRequest(1, 10)]
     (before,), (after,) = scoring.personal(snapshot, wanted), scoring.personal(loaded, wanted)
     assert before.rows.tolist() == after.rows.tolist()
     assert before.scores.tolist() == after.scores.tolist()

@@ -107,7 +107,7 @@ def test_a_score_is_the_same_alone_and_among_others(over: Over) -> None:
 def test_lists_leave_out_what_was_seen_and_excluded() -> None:
     """Alone and among others."""
     snapshot = made("items", "sum", "seen", 2)
-    wanted = [scoring.Wanted(user, 5, exclude=np.array([4])) for user in range(N_USERS)]
+    wanted = [scoring.TopNRequest(user, 5, exclude=np.array([4])) for user in range(N_USERS)]
     for want, ranking in zip(wanted, scoring.personal(snapshot, wanted), strict=True):
         out = {4, *snapshot.seen_rows(want.user_row).tolist()}
         scores = scoring.exact_scores(snapshot, want.user_row, np.arange(N_ITEMS))
@@ -131,12 +131,12 @@ def test_what_no_neighbour_speaks_of_is_filled_by_popularity(over: Over) -> None
     )
     for user in range(N_USERS):
         unseen = [row for row in snapshot.popular_rows.tolist() if row not in snapshot.seen_rows(user)]
-        (ranking,) = scoring.personal(silent, [scoring.Wanted(user, N_ITEMS)])
+        (ranking,) = scoring.personal(silent, [scoring.TopNRequest(user, N_ITEMS)])
         assert ranking.rows.tolist() == unseen
         assert ranking.is_personal is not None
         assert not ranking.is_personal.any()
-        (ranking,) = scoring.personal(snapshot, [scoring.Wanted(user, N_ITEMS)])
-        among = scoring.personal_among(snapshot, scoring.Wanted(user, N_ITEMS), np.arange(N_ITEMS))
+        (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(user, N_ITEMS)])
+        among = scoring.personal_among(snapshot, scoring.TopNRequest(user, N_ITEMS), np.arange(N_ITEMS))
         assert ranking.is_personal is not None
         assert among.is_personal is not None
         assert among.is_personal.tolist() == ranking.is_personal.tolist()

@@ -47,7 +47,7 @@ def test_a_personal_list_is_the_sorted_catalogue_less_what_is_taken_out(
     snapshot = make_snapshot(n_items=n_items, seed=seed, duplicate_items=duplicate_items)
     exclude = {row for row in exclude if row < n_items}
     include = None if include is None else {row for row in include if row < n_items}
-    wanted = scoring.Wanted(3, n, offset, np.array(sorted(exclude), dtype=np.int64))
+    wanted = scoring.TopNRequest(3, n, offset, np.array(sorted(exclude), dtype=np.int64))
     if include is None:
         (ranking,) = scoring.personal(snapshot, [wanted])
     else:
@@ -62,14 +62,14 @@ def test_a_user_of_whom_nothing_is_known_gets_what_is_popular(make_snapshot: Mak
     factors = made.user_factors.copy()
     factors[2] = 0
     snapshot = dataclasses.replace(made, user_factors=factors, item_bias=np.zeros_like(made.item_bias))
-    wanted = [scoring.Wanted(2, 20), *(scoring.Wanted(user, 20) for user in range(3, 2 + n_users))]
+    wanted = [scoring.TopNRequest(2, 20), *(scoring.TopNRequest(user, 20) for user in range(3, 2 + n_users))]
     unknown, *known = scoring.personal(snapshot, wanted)
     seen = set(snapshot.seen_rows(2).tolist())
     assert unknown.rows.tolist() == [row for row in snapshot.popular_rows.tolist() if row not in seen][:20]
     assert unknown.is_personal is not None
     assert not unknown.is_personal.any()
     assert all(ranking.is_personal is None for ranking in known)
-    among = scoring.personal_among(snapshot, scoring.Wanted(2, 20), np.arange(300))
+    among = scoring.personal_among(snapshot, scoring.TopNRequest(2, 20), np.arange(300))
     assert among.rows.tolist() == unknown.rows.tolist()
     assert among.is_personal is not None
     assert not among.is_personal.any()
@@ -98,7 +98,7 @@ def test_a_list_is_the_same_alone_and_among_others(
 ) -> None:
     """Rows and scores, to the last bit, whoever else is ranked in the same turn."""
     snapshot = make_snapshot(n_items=n_items, k=k, seed=seed, duplicate_items=duplicate_items)
-    wanted = [scoring.Wanted(user_row, n, offset) for user_row, n, offset in lists]
+    wanted = [scoring.TopNRequest(user_row, n, offset) for user_row, n, offset in lists]
     together = scoring.personal(snapshot, wanted)
     for want, ranking in zip(wanted, together, strict=True):
         (alone,) = scoring.personal(snapshot, [want])
@@ -123,7 +123,7 @@ def test_a_user_who_has_seen_everything_gets_an_empty_list(make_snapshot: Make) 
     """No item is left, so none is returned, rather than one already seen."""
     snapshot = make_snapshot(n_items=40)
     everything = np.arange(40, dtype=np.int64)
-    (ranking,) = scoring.personal(snapshot, [scoring.Wanted(0, 10, exclude=everything)])
+    (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(0, 10, exclude=everything)])
     assert ranking.rows.size == 0
 
 

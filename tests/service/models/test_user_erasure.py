@@ -52,8 +52,8 @@ def test_a_model_without_some_users_answers_all_others_as_before(make_snapshot: 
     for user in left.users.id_of:
         before, after = whole.users.row_of[user], left.users.row_of[user]
         np.testing.assert_array_equal(left.seen_rows(after), whole.seen_rows(before))
-        (expected,) = scoring.personal(whole, [scoring.Wanted(before, 20)])
-        (got,) = scoring.personal(left, [scoring.Wanted(after, 20)])
+        (expected,) = scoring.personal(whole, [scoring.TopNRequest(before, 20)])
+        (got,) = scoring.personal(left, [scoring.TopNRequest(after, 20)])
         assert (got.rows.tolist(), got.scores.tolist()) == (expected.rows.tolist(), expected.scores.tolist())
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.models import scoring
-from service.models.scoring import Ranking, Wanted
+from service.models.scoring import Ranking, TopNRequest
 from service.models.snapshot import ModelSnapshot
 from service.serving.batcher import Batcher
 
@@ -20,7 +20,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ModelSnapshot, int]]:
     seen: list[tuple[ModelSnapshot, int]] = []
     real = scoring.personal
 
-    def spy(snapshot: ModelSnapshot, wanted: Sequence[Wanted]) -> list[Ranking]:
+    def spy(snapshot: ModelSnapshot, wanted: Sequence[TopNRequest]) -> list[Ranking]:
         seen.append((snapshot, len(wanted)))
         return real(snapshot, wanted)
 
@@ -38,7 +38,7 @@ async def test_one_turn_is_one_batch_with_the_lists_of_each_alone(
     """Bit for bit."""
     snapshot = make_snapshot()
     batcher = Batcher()
-    wanted = [Wanted(user, 5 + user) for user in range(7)]
+    wanted = [TopNRequest(user, 5 + user) for user in range(7)]
     rankings = await asyncio.gather(*(batcher.personal(snapshot, want) for want in wanted))
     assert batches == [(snapshot, 7)]
     for ranking, want in zip(rankings, wanted, strict=True):
@@ -52,10 +52,10 @@ async def test_a_swap_between_two_requests_of_one_turn_gives_each_its_own_model(
     old, new = make_snapshot(seed=1), make_snapshot(n_items=90, seed=2)
     batcher = Batcher()
     asked = [(old, 0), (old, 1), (new, 1), (new, 2)]
-    rankings = await asyncio.gather(*(batcher.personal(snapshot, Wanted(user, 10)) for snapshot, user in asked))
+    rankings = await asyncio.gather(*(batcher.personal(snapshot, TopNRequest(user, 10)) for snapshot, user in asked))
     assert batches == [(old, 2), (new, 2)]
     for ranking, (snapshot, user) in zip(rankings, asked, strict=True):
-        assert same(ranking, scoring.personal(snapshot, [Wanted(user, 10)])[0])
+        assert same(ranking, scoring.personal(snapshot, [TopNRequest(user, 10)])[0])
 
 
 async def test_an_error_reaches_those_of_its_batch_and_nobody_else(make_snapshot: Make) -> None:
@@ -63,24 +63,24 @@ async def test_an_error_reaches_those_of_its_batch_and_nobody_else(make_snapshot
     good, other = make_snapshot(seed=1), make_snapshot(seed=2)
     batcher = Batcher()
     results = await asyncio.gather(
-        batcher.personal(good, Wanted(0, 5)),
-        batcher.personal(other, Wanted(1, 5)),
-        batcher.personal(other, Wanted(99, 5)),
-        batcher.personal(good, Wanted(3, 5)),
+        batcher.personal(good, TopNRequest(0, 5)),
+        batcher.personal(other, TopNRequest(1, 5)),
+        batcher.personal(other, TopNRequest(99, 5)),
+        batcher.personal(good, TopNRequest(3, 5)),
         return_exceptions=True,
     )
     assert [type(result) for result in results] == [Ranking, IndexError, IndexError, Ranking]
-    assert len((await batcher.personal(good, Wanted(4, 5))).rows) == 5
+    assert len((await batcher.personal(good, TopNRequest(4, 5))).rows) == 5
 
 
 async def test_a_request_that_was_given_up_does_not_hurt_the_others(make_snapshot: Make) -> None:
     """Its place in the batch is ranked and thrown away."""
     snapshot = make_snapshot()
     batcher = Batcher()
-    given_up = asyncio.create_task(batcher.personal(snapshot, Wanted(0, 5)))
-    kept = asyncio.create_task(batcher.personal(snapshot, Wanted(1, 5)))
+    given_up = asyncio.create_task(batcher.personal(snapshot, TopNRequest(0, 5)))
+    kept = asyncio.create_task(batcher.personal(snapshot, TopNRequest(1, 5)))
     asyncio.get_running_loop().call_soon(given_up.cancel)
-    assert same(await kept, scoring.personal(snapshot, [Wanted(1, 5)])[0])
+    assert same(await kept, scoring.personal(snapshot, [TopNRequest(1, 5)])[0])
     with pytest.raises(asyncio.CancelledError):
         await given_up
 
@@ -91,5 +91,5 @@ async def test_many_requests_are_cut_into_batches_that_fit_the_cache(
     """At most 32 lists are scored at a time."""
     snapshot = make_snapshot()
     batcher = Batcher()
-    await asyncio.gather(*(batcher.personal(snapshot, Wanted(user % 7, 3)) for user in range(70)))
+    await asyncio.gather(*(batcher.personal(snapshot, TopNRequest(user % 7, 3)) for user in range(70)))
     assert [count for _, count in batches] == [32, 32, 6]

@@ -29,7 +29,7 @@ from service.models.snapshot import ModelSnapshot
 from service.security.api_key import new_key
 from service.security.keyring import Keyring
 from service.serving.app import build_app
-from service.serving.context import Parts
+from service.serving.context import ReplicaContext
 from service.serving.listener import Listener
 from service.serving.store import ModelStore
 from telemetry.producer import Producer
@@ -66,15 +66,15 @@ class Answer(NamedTuple):
 class Replica:
     """The application behind its listener, on an event loop that runs while an answer is waited for."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, context: ReplicaContext) -> None:
         self._runner = asyncio.Runner()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port: int = probe.getsockname()[1]
-        self._parts = parts
-        self._listener = Listener(build_app(parts), "127.0.0.1", self._port, parts.config.server)
+        self._context = context
+        self._listener = Listener(build_app(context), "127.0.0.1", self._port, context.config.server)
         self._runner.run(self._listener.start())
-        self._shipping = self._runner.get_loop().create_task(parts.producer.run())
+        self._shipping = self._runner.get_loop().create_task(context.producer.run())
 
     def send(self, raw: bytes, *, has_body: bool = True) -> Answer:
         """Send one request on a connection of its own."""
@@ -97,24 +97,24 @@ class Replica:
 
     @property
     def faults(self) -> float | None:
-        return self._parts.metrics.registry.get_sample_value("recollect_handler_faults_total")
+        return self._context.metrics.registry.get_sample_value("recollect_handler_faults_total")
 
     @contextmanager
     def asking_for_keys(self) -> Iterator[None]:
         """Ask for a key that does not exist."""
-        self._parts.gate.ring = Keyring([new_key(("admin",), now_s=time.time())[1]])
+        self._context.gate.ring = Keyring([new_key(("admin",), now_s=time.time())[1]])
         yield
-        self._parts.gate.ring = None
+        self._context.gate.ring = None
 
     @property
     def offered(self) -> int:
-        return self._parts.producer.counters.served.offered
+        return self._context.producer.counters.served.offered
 
     def close(self) -> None:
         self._runner.run(self._listener.close())
         self._shipping.cancel()
         self._runner.close()
-        self._parts.producer.close()
+        self._context.producer.close()
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,9 @@ def replica(
     config = Config(home=tmp_path_factory.mktemp("fuzz"))
     version = publish_snapshot(config.models_dir, make_snapshot(n_items=60))
     producer = Producer.open(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
-    replica = Replica(Parts(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics()))
+    replica = Replica(
+        ReplicaContext(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
+    )
     yield replica
     replica.close()
 

@@ -16,7 +16,7 @@ from service.models import artefact
 from service.models.snapshot import ModelSnapshot
 from service.serving.admission import Admission, Limit
 from service.serving.app import build_app
-from service.serving.context import Parts
+from service.serving.context import ReplicaContext
 from service.serving.listener import Listener
 from service.serving.store import ModelStore
 from telemetry.producer import Producer
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
 
 
 class Replica(NamedTuple):
-    parts: Parts
+    context: ReplicaContext
     port: int
     admission: Admission
 
@@ -74,7 +74,7 @@ class Replica(NamedTuple):
 
     @property
     def faults(self) -> float:
-        value = self.parts.metrics.registry.get_sample_value("recollect_handler_faults_total")
+        value = self.context.metrics.registry.get_sample_value("recollect_handler_faults_total")
         assert value is not None
         return value
 
@@ -98,12 +98,12 @@ async def replica(
     config = Config(home=tmp_path)
     version = publish_snapshot(config.models_dir, make_snapshot(n_items=60))
     producer = Producer.open(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
-    parts = Parts(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
+    context = ReplicaContext(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
     port = free_port()
     admission = Admission(config.server.list_target_s, config.server.feedback_target_s)
-    listener = Listener(build_app(parts), "127.0.0.1", port, config.server, admission)
+    listener = Listener(build_app(context), "127.0.0.1", port, config.server, admission)
     await listener.start()
-    yield Replica(parts, port, admission)
+    yield Replica(context, port, admission)
     # Whatever was sent, everything that was taken on is let go of again.
     await listener.close()
     assert (admission.lists.open, admission.feedback.open) == (0, 0)
@@ -211,7 +211,7 @@ async def test_a_client_that_leaves_within_its_body_is_no_fault_of_ours(
     await writer.drain()
     writer.transport.abort()
     labels = {"route": "/v1/recommendations", "status": "400"}
-    registry = replica.parts.metrics.registry
+    registry = replica.context.metrics.registry
     await await_until(lambda: registry.get_sample_value("recollect_requests_total", labels) == 1, what="the 400")
     assert replica.faults == 0
 
@@ -261,7 +261,7 @@ async def test_lists_beyond_their_limit_are_refused_and_say_when_to_come_back(re
         assert orjson.loads(first.body)["type"] == "/problems/unavailable"
         refused = replica.admission.lists.refused
         assert refused == 5
-        assert replica.parts.producer.counters.served.offered == 0
+        assert replica.context.producer.counters.served.offered == 0
         # The rest of the API that needs a model goes with the lists, whatever its method.
         for raw in (b"GET /v1/model HTTP/1.1\r\n" + HOST + b"\r\n", GET + b"Connection: close\r\n\r\n", GET + b"\r\n"):
             assert (await replica.say(raw))[0][0].status == 503
@@ -277,7 +277,7 @@ async def test_a_refusal_comes_before_the_body(replica: Replica) -> None:
 
 async def test_lists_are_refused_before_feedback_and_health_never(replica: Replica) -> None:
     """Feedback has a limit of its own, and at that limit health still answers."""
-    committing = asyncio.create_task(replica.parts.producer.run())
+    committing = asyncio.create_task(replica.context.producer.run())
     with full(replica.admission.lists):
         assert [answer.status for answer in (await replica.say(EVENTS % len(EVENT) + EVENT))[0]] == [202]
         assert [answer.status for answer in (await replica.say(DELETE))[0]] == [202]

@@ -73,7 +73,7 @@ async def test_a_damaged_model_leaves_the_old_one_and_the_next_good_one_is_taken
 async def test_a_store_that_cannot_be_read_is_noticed_and_the_model_stays(
     tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
 ) -> None:
-    """The rung `stale_model` shows it; it ends when the store is back."""
+    """The degradation level is `stale_model` until the store is back."""
     first = publish_snapshot(tmp_path, make_snapshot(seed=1))
     await watcher.look()
     (tmp_path / "ACTIVE").rename(tmp_path / "elsewhere")

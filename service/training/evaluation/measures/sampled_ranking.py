@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from service.models.scoring import Wanted, personal_among
+from service.models.scoring import TopNRequest, personal_among
 from service.models.snapshot import ModelSnapshot
 from service.training.evaluation.lists import NOTHING
 from service.training.evaluation.measures.beyond_accuracy import Lists
@@ -78,6 +78,6 @@ def ranked_among(snapshot: ModelSnapshot, relevance: Relevance, drawn: Lists, n:
     for index, user_row in enumerate(relevance.user_rows.tolist()):
         mine = relevance.item_rows[ends[index] - relevance.counts[index] : ends[index]]
         others = drawn[index][drawn[index] != NOTHING]
-        rows = personal_among(snapshot, Wanted(user_row, n), np.concatenate([mine, others])).rows
+        rows = personal_among(snapshot, TopNRequest(user_row, n), np.concatenate([mine, others])).rows
         lists[index, : rows.size] = rows
     return lists

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from service.models.scoring import Wanted, exact_scores, personal
+from service.models.scoring import TopNRequest, exact_scores, personal
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Candidate
 from service.training.interactions import Int64
@@ -48,7 +48,7 @@ def of_lists(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) ->
     users = chosen.tolist()
     items = np.random.default_rng(0).integers(0, len(snapshot.items), _MOST_PAIRS).tolist()
     predict = _rank_pair if candidate.kind == "ranking" else partial(_predict_pair, candidate)
-    lists = [partial(personal, snapshot, [Wanted(user, LIST_LENGTH)]) for user in users]
+    lists = [partial(personal, snapshot, [TopNRequest(user, LIST_LENGTH)]) for user in users]
     pairs = [partial(predict, snapshot, user, item) for user, item in zip(cycle(users), items, strict=False)]
     unseen = len(snapshot.items) - np.diff(snapshot.history.indptr)[chosen]
     return Cost(1e6 * _median_s(lists), 1e6 * _median_s(pairs) * float(np.median(unseen)))

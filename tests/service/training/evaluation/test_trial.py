@@ -45,7 +45,7 @@ def test_lists_are_those_that_are_served(sides: tuple[Interactions, Interactions
     table = lists.served(snapshot, users, 35)
     recalls = []
     for user, row in zip(users.tolist(), table, strict=True):
-        served = scoring.personal(snapshot, [scoring.Wanted(user, 35)])[0].rows
+        served = scoring.personal(snapshot, [scoring.TopNRequest(user, 35)])[0].rows
         assert row.tolist() == [*served.tolist(), *[-1] * (35 - served.size)]
         assert not set(served.tolist()) & set(train.item_rows[train.user_rows == user].tolist())
         wanted = test.item_rows[test.user_rows == user]

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from service.serving.app import build_app
-from service.serving.context import Parts
+from service.serving.context import ReplicaContext
 from service.serving.listener import Listener
 from service.serving.store import ModelStore
 from tests.support.replica_app import Client, body, held
@@ -41,23 +41,25 @@ from tests.support.replica_app import Client, body, held
     ],
 )
 async def test_one_bad_row_refuses_the_whole_batch_and_is_named(
-    client: Client, parts: Parts, row: dict[str, Any], field: str
+    client: Client, context: ReplicaContext, row: dict[str, Any], field: str
 ) -> None:
     """422 names the row and the field, and the good row beside it was not taken."""
     good = {"type": "click", "user_id": "u", "item_id": "i"}
     problem = await body(client, "POST", "/v1/events", 422, json={"events": [good, row]})
     assert problem["errors"][0]["field"] == field
     assert problem["errors"][0]["row"] == 1
-    assert held(parts) == []
+    assert held(context) == []
 
 
-async def test_a_whole_number_may_have_a_point_and_a_minute_a_leap_second(client: Client, parts: Parts) -> None:
+async def test_a_whole_number_may_have_a_point_and_a_minute_a_leap_second(
+    client: Client, context: ReplicaContext
+) -> None:
     """10.0 is an integer to JSON Schema and to clients that know one kind of number; 23:59:60 is a time to RFC 3339."""
     answer = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u1", "n": 3.0, "offset": 2e0})
     assert len(answer["items"]) == 3
     event = {"type": "click", "user_id": "u1", "item_id": "i1", "position": 3.0, "ts": "2016-12-31t23:59:60.5z"}
     await body(client, "POST", "/v1/events", 202, json={"events": [event]})
-    recorded = held(parts)[-1]
+    recorded = held(context)[-1]
     assert (recorded["position"], recorded["client_time"]) == (3, "2016-12-31T23:59:59.500Z")
     headers = CIMultiDict([("Idempotency-Key", "key_0123456789"), ("Idempotency-Key", "key_0123456789")])
     problem = await body(client, "POST", "/v1/events", 422, json={"events": [event]}, headers=headers)
@@ -74,12 +76,12 @@ async def test_a_whole_number_may_have_a_point_and_a_minute_a_leap_second(client
     ],
 )
 async def test_a_repeated_field_is_refused_and_named(
-    client: Client, parts: Parts, path: str, raw: str, field: str
+    client: Client, context: ReplicaContext, path: str, raw: str, field: str
 ) -> None:
     """A parser takes either the first or the last; which one a caller meant is not ours to guess."""
     problem = await body(client, "POST", path, 422, data=raw, headers={"Content-Type": "application/json"})
     assert problem["errors"] == [{"field": field, "message": "is given more than once"}]
-    assert held(parts) == []
+    assert held(context) == []
 
 
 async def test_every_bad_field_is_named_wherever_it_is(client: Client) -> None:
@@ -173,12 +175,12 @@ async def test_bad_bodies_are_problems_of_the_caller(client: Client, raw: bytes,
     ],
 )
 async def test_bad_paths_are_problems_of_the_caller(
-    client: Client, parts: Parts, method: str, path: str, status: int, name: str | None
+    client: Client, context: ReplicaContext, method: str, path: str, status: int, name: str | None
 ) -> None:
     """Routes, methods, query fields and path ids are checked like bodies, and nothing is recorded."""
     problem = await body(client, method, path, status)
     assert problem is None if name is None else problem["type"] == f"/problems/{name}"
-    assert held(parts) == []
+    assert held(context) == []
 
 
 @pytest.mark.parametrize(
@@ -195,9 +197,9 @@ async def test_encoded_or_other_bodies_are_415(client: Client, headers: dict[str
     assert problem["type"] == "/problems/unsupported-body"
 
 
-async def test_a_body_that_never_ends_is_cut_off(parts: Parts, free_port: Callable[[], int]) -> None:
+async def test_a_body_that_never_ends_is_cut_off(context: ReplicaContext, free_port: Callable[[], int]) -> None:
     """408 within the limit, and the connection is closed."""
-    quick = replace(parts, config=replace(parts.config, server=replace(parts.config.server, body_timeout_s=0.1)))
+    quick = replace(context, config=replace(context.config, server=replace(context.config.server, body_timeout_s=0.1)))
     port = free_port()
     listener = Listener(build_app(quick), "127.0.0.1", port, quick.config.server)
     await listener.start()
@@ -210,12 +212,12 @@ async def test_a_body_that_never_ends_is_cut_off(parts: Parts, free_port: Callab
     await listener.close()
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"/problems/timeout" in answer
-    parts.producer.close()
+    context.producer.close()
 
 
-async def test_no_room_for_events_is_503_with_retry_after(client: Client, parts: Parts) -> None:
+async def test_no_room_for_events_is_503_with_retry_after(client: Client, context: ReplicaContext) -> None:
     """Lists go on; events are refused, none of them taken, with a time to try again."""
-    parts.producer.close()
+    context.producer.close()
     rows = {"events": [{"type": "click", "user_id": "u", "item_id": "i"}]}
     async with client.post("/v1/events", json=rows) as response:
         assert response.status == 503
@@ -224,9 +226,9 @@ async def test_no_room_for_events_is_503_with_retry_after(client: Client, parts:
     await body(client, "GET", "/v1/recommendations/u1", 200)
 
 
-async def test_without_a_model_everything_says_so(parts: Parts) -> None:
+async def test_without_a_model_everything_says_so(context: ReplicaContext) -> None:
     """503 rather than a traceback, and not ready."""
-    empty = replace(parts, store=ModelStore())
+    empty = replace(context, store=ModelStore())
     async with TestClient(TestServer(build_app(empty))) as client:
         for path in ("/v1/recommendations/u1", "/v1/model", "/readyz", "/v1/popular"):
             assert (await body(client, "GET", path, 503))["type"] == "/problems/unavailable"
@@ -236,4 +238,4 @@ async def test_without_a_model_everything_says_so(parts: Parts) -> None:
         await body(client, "GET", "/readyz", 503, headers=balanced)
         async with client.get("/healthz") as response:
             assert response.status == 200
-    parts.producer.close()
+    context.producer.close()
