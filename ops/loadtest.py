@@ -251,7 +251,8 @@ def running() -> str:
     from loadbalancer import roster
     from loadbalancer.settings import BalancerSettings
     from loadbalancer.topology import address, reachable
-    from service.config import from_env, read
+    from service.config import from_env
+    from service.declared_settings import read
 
     require_plain_http()
     for row in roster.front(from_env(os.environ).home):
@@ -268,7 +269,7 @@ def require_plain_http() -> None:
         UsageError: Its balancer speaks TLS.
     """
     from loadbalancer.settings import BalancerSettings
-    from service.config import read
+    from service.declared_settings import read
 
     if read(BalancerSettings, os.environ).tls_cert is not None:
         raise UsageError(

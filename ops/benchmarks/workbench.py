@@ -20,7 +20,7 @@ from loadbalancer import ports, roster
 from loadbalancer.binaries import find_redis
 from loadbalancer.settings import BalancerSettings
 from ops.console.foreground import dies_with
-from service.config import read
+from service.declared_settings import read
 from service.errors import RunError, UsageError
 from telemetry.stream.key_names import DEFAULT_NAMESPACE
 from telemetry.stream.redis_check import rehearse

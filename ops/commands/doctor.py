@@ -27,7 +27,8 @@ from loadbalancer.topology import address
 from ops.checks import open_files
 from ops.checks.redis_health import redis_health
 from ops.options import environment
-from service.config import Config, read
+from service.config import Config
+from service.declared_settings import read
 from service.errors import RecollectError
 from telemetry.errors import KeyFileError, TelemetryError
 from telemetry.secret_file import read_key

@@ -114,19 +114,13 @@ def balancer_settings(environ: Mapping[str, str], *, replicas: int | None, port:
     """Read the balancer's settings; what the command line gives comes first.
 
     Raises:
-        BadSetting: One is outside what it may be.
-        UsageError: One is of the wrong type.
+        UsageError: A value is of the wrong kind or out of bounds.
     """
-    from dataclasses import replace
+    from service.declared_settings import read
 
-    from service.config import read
-
-    settings = read(BalancerSettings, environ)
-    return replace(
-        settings,
-        replicas=settings.replicas if replicas is None else replicas,
-        port=settings.port if port is None else port,
-    )
+    options = {"RECOLLECT_REPLICAS": replicas, "RECOLLECT_PORT": port}
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    return read(BalancerSettings, {**environ, **given})
 
 
 def children_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:

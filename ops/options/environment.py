@@ -5,18 +5,16 @@ bounds, with RECOLLECT_HOME and RECOLLECT_LOGS as absolute paths, and says that 
 command and every part that it starts means the same installation, whatever folder it is started in.
 """
 
-import dataclasses
 import os
 import re
-import types
-import typing
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
 from loadbalancer.errors import BadSetting
 from loadbalancer.settings import BalancerSettings
-from service.config import Config, from_env, read
+from service.config import Config, from_env
+from service.declared_settings import declared, read
 from service.errors import UsageError, did_you_mean
 
 FILE: Final = "recollect.toml"
@@ -52,7 +50,7 @@ def adopt(environ: MutableMapping[str, str], folder: Path) -> None:
     known = paths_by_name()
     for name in sorted(environ):
         if name.startswith(_PREFIX) and name not in known and not name.startswith(_NOT_SETTINGS):
-            raise UsageError(f"there is no setting {name}{did_you_mean(name, known)}; docs/settings.md has them all")
+            raise UsageError(f"There is no setting {name}{did_you_mean(name, known)}; docs/settings.md has them all.")
     file = file_of(environ, folder)
     given = {} if file is None or environ.get(_FILE, "").startswith(_READ) else settings_of(file)
     if environ.get("RECOLLECT_HOME"):
@@ -65,13 +63,13 @@ def adopt(environ: MutableMapping[str, str], folder: Path) -> None:
         config = from_env(environ)
         _check_together(config, read(BalancerSettings, environ))
     except FileNotFoundError:
-        raise UsageError("the working directory is gone, and a setting names a path relative to it") from None
+        raise UsageError("The working directory is gone, and a setting names a path relative to it.") from None
     except (UsageError, BadSetting) as error:
         # The sentence names the variable, which the reader of a file has not set.
         lines = ", ".join(sorted(name.removeprefix(_PREFIX).lower() for name in filed if _names(str(error), name)))
         if not lines:
             raise
-        raise type(error)(f"{error} ({lines} in {file})") from None
+        raise type(error)(f"{str(error).removesuffix('.')} ({lines} in {file}).") from None
     environ.update({"RECOLLECT_HOME": str(config.home), "RECOLLECT_LOGS": str(config.logs)})
     environ[_FILE] = f"{_READ}{file or 'none'}"
 
@@ -154,18 +152,7 @@ def settings_of(file: Path) -> dict[str, str]:
 
 def paths_by_name() -> dict[str, bool]:
     """Return every setting's variable, and whether its value is a path."""
-    return {name: is_path for table in TABLES.values() for name, is_path in _declared(table)}
-
-
-def _declared(table: type[Any]) -> Iterator[tuple[str, bool]]:
-    hints = typing.get_type_hints(table)
-    for spec in dataclasses.fields(table):
-        hint = hints[spec.name]
-        if dataclasses.is_dataclass(hint):
-            yield from _declared(typing.cast("type[Any]", hint))
-        else:
-            kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-            yield spec.metadata["env"], Path in kinds
+    return {setting.label: setting.kind is Path for table in TABLES.values() for setting in declared(table)}
 
 
 def _check_together(config: Config, balancer: BalancerSettings) -> None:

@@ -4,7 +4,7 @@ import sys
 from typing import Final
 
 from ops.options.environment import TABLES
-from service.config import describe
+from service.declared_settings import Declared, declared
 
 _INTRODUCTION: Final = """\
 # Settings
@@ -42,10 +42,16 @@ def render() -> str:
     lines = [_INTRODUCTION]
     for title, table in TABLES.items():
         lines += [f"## {title}", "", "| variable | default | unit | what it does |", "| --- | --- | --- | --- |"]
-        for name, default, unit, sentence in describe(table):
-            lines.append(f"| `{name}` | {f'`{default}`' if default else 'none'} | {unit} | {sentence} |")
+        for setting in declared(table):
+            lines.append(f"| `{setting.env}` | {_default(setting)} | {setting.unit} | {setting.doc} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _default(setting: Declared) -> str:
+    if setting.default is None:
+        return "none"
+    return f"`{str(setting.default).lower() if setting.kind is bool else setting.default}`"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ the biases would be worse (RMSE .875 instead of .867 on a fold of MovieLens late
 """
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from service.errors import TrainingDiverged
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.rowwise import Float64, Rows, rows_of
 from service.training.algorithms.registry import Algorithm
@@ -38,24 +38,28 @@ _N_EPOCHS: Final = {"als": 10, "sgd": 20}
 class BaselineConfig(Settings):
     """Settings of the baseline."""
 
-    method: str = setting(
-        "als", "Alternating least squares (als) or stochastic gradient descent (sgd).", choices=METHODS
-    )
-    n_epochs: int | None = setting(
-        None,
+    method: Annotated[
+        str, {"choices": METHODS}, "Alternating least squares (als) or stochastic gradient descent (sgd)."
+    ] = "als"
+    n_epochs: Annotated[
+        int | None,
+        {"unit": "epochs", "least": 1, "most": 100_000},
         "How often every rating is visited; 10 times by als and 20 by sgd if none.",
-        unit="epochs",
-        least=1,
-        most=100_000,
-    )
-    reg_u: float = setting(
-        15.0, "Of als: how many ratings of average level a user is credited with.", least=0, most=1e6, search=(1, 50)
-    )
-    reg_i: float = setting(
-        10.0, "Of als: how many ratings of average level an item is credited with.", least=0, most=1e6, search=(1, 50)
-    )
-    reg: float = setting(0.02, "Of sgd: regularisation.", least=0, most=1000, search=(0.001, 0.2, "log"))
-    learning_rate: float = setting(0.005, "Of sgd: learning rate.", least=0, most=10, search=(0.001, 0.05, "log"))
+    ] = None
+    reg_u: Annotated[
+        float,
+        {"least": 0, "most": 1e6, "search": (1, 50)},
+        "Of als: how many ratings of average level a user is credited with.",
+    ] = 15.0
+    reg_i: Annotated[
+        float,
+        {"least": 0, "most": 1e6, "search": (1, 50)},
+        "Of als: how many ratings of average level an item is credited with.",
+    ] = 10.0
+    reg: Annotated[float, {"least": 0, "most": 1000, "search": (0.001, 0.2, "log")}, "Of sgd: regularisation."] = 0.02
+    learning_rate: Annotated[
+        float, {"least": 0, "most": 10, "search": (0.001, 0.05, "log")}, "Of sgd: learning rate."
+    ] = 0.005
 
 
 class Levels(NamedTuple):

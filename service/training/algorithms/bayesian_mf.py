@@ -19,7 +19,7 @@ was drawn for all of them beforehand.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from scipy.sparse import csr_array
 
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_averaging import MeanProduct
@@ -49,19 +49,25 @@ _PRIOR_ROWS: Final = 2.0
 class BayesianMfConfig(Settings):
     """Settings of Bayesian matrix factorisation."""
 
-    n_factors: int = setting(
-        16, "How many factors describe a user or an item.", unit="factors", least=1, most=512, search=(8, 48)
-    )
-    n_samples: int = setting(
-        80, "How many samples are averaged; more are never worse.", unit="samples", least=1, most=100_000
-    )
-    n_burn_in: int = setting(
-        20, "How many samples are drawn before those, to forget the start.", unit="samples", least=0, most=100_000
-    )
-    implicit: bool = setting(default=True, doc="Whether what a user rated tells about the user, whatever the rating.")
-    init_std_dev: float = setting(
-        0.1, "Standard deviation of the first factors, in standard deviations of the ratings.", least=1e-6, most=10
-    )
+    n_factors: Annotated[
+        int,
+        {"unit": "factors", "least": 1, "most": 512, "search": (8, 48)},
+        "How many factors describe a user or an item.",
+    ] = 16
+    n_samples: Annotated[
+        int, {"unit": "samples", "least": 1, "most": 100_000}, "How many samples are averaged; more are never worse."
+    ] = 80
+    n_burn_in: Annotated[
+        int,
+        {"unit": "samples", "least": 0, "most": 100_000},
+        "How many samples are drawn before those, to forget the start.",
+    ] = 20
+    implicit: Annotated[bool, {}, "Whether what a user rated tells about the user, whatever the rating."] = True
+    init_std_dev: Annotated[
+        float,
+        {"least": 1e-6, "most": 10},
+        "Standard deviation of the first factors, in standard deviations of the ratings.",
+    ] = 0.1
 
 
 class Side(NamedTuple):

@@ -15,12 +15,11 @@ cache. Sums are added in a fixed order, so that neither the width of a processor
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import setting
 from service.training.algorithms.kernels import visit_order
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_training import (
@@ -45,9 +44,7 @@ PARTS: Final = ("bu", "bi", "pu", "qi")
 class SvdConfig(DescentSettings):
     """Settings of SVD."""
 
-    biased: bool = setting(
-        default=True, doc="Whether there are a mean and biases, or factors alone (which is known as PMF)."
-    )
+    biased: Annotated[bool, {}, "Whether there are a mean and biases, or factors alone (which is known as PMF)."] = True
 
 
 def fit(data: Interactions, config: SvdConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

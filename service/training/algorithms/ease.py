@@ -15,7 +15,7 @@ by items is held, once, and a fit that has no room for it is refused before it b
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from service.models.snapshot import ModelSnapshot
 from service.training import memory_budget
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.ease_downdate import LeftOut
-from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.item_neighbourhood import speaking
@@ -51,14 +51,14 @@ _KEPT_BYTES: Final = 16
 class EaseConfig(Settings):
     """Settings of EASE."""
 
-    reg: float = setting(500.0, "Regularisation of the weights.", least=1e-3, most=1e9, search=(10, 10_000, "log"))
-    n_neighbours: int = setting(
-        500,
+    reg: Annotated[
+        float, {"least": 1e-3, "most": 1e9, "search": (10, 10_000, "log")}, "Regularisation of the weights."
+    ] = 500.0
+    n_neighbours: Annotated[
+        int,
+        {"unit": "items", "least": 1, "most": 1_000_000},
         "How many other items speak for an item on average; the largest weights of all are kept, positive or negative.",
-        unit="items",
-        least=1,
-        most=1_000_000,
-    )
+    ] = 500
 
 
 def fit(data: Interactions, config: EaseConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

@@ -19,7 +19,7 @@ rows are added in an order that the number of rows decides.
 """
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -27,7 +27,7 @@ import scipy.linalg
 from service.errors import DataError
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.ridge import Float64, solve_rows
 from service.training.algorithms.kernels.rowwise import Rows, rows_of
@@ -46,43 +46,43 @@ _SHARES: Final = 16  # sums over a table are added up in so many parts at most
 class IalsConfig(Settings):
     """Settings of implicit ALS."""
 
-    n_factors: int = setting(
-        128, "How many factors describe a user or an item.", unit="factors", least=1, most=8192, search=(32, 512, "log")
-    )
-    n_epochs: int = setting(
-        16, "How often all users and all items are solved.", unit="epochs", least=1, most=10_000, search=(4, 32)
-    )
-    unobserved_weight: float | None = setting(
-        None,
-        "What every pair weighs where an interaction weighs 1 more; if none, so much that all pairs together weigh "
-        "ten times what the interactions do.",
-        least=0,
-        most=1000,
-        search=(0.001, 1, "log"),
-    )
-    reg: float = setting(0.006, "Regularisation.", least=1e-9, most=1e6, search=(0.0005, 0.05, "log"))
-    reg_exp: float = setting(
-        1.0,
+    n_factors: Annotated[
+        int,
+        {"unit": "factors", "least": 1, "most": 8192, "search": (32, 512, "log")},
+        "How many factors describe a user or an item.",
+    ] = 128
+    n_epochs: Annotated[
+        int,
+        {"unit": "epochs", "least": 1, "most": 10_000, "search": (4, 32)},
+        "How often all users and all items are solved.",
+    ] = 16
+    unobserved_weight: Annotated[
+        float | None,
+        {"least": 0, "most": 1000, "search": (0.001, 1, "log")},
+        "What every pair weighs where an interaction weighs 1 more; if none, so much that all pairs together "
+        "weigh ten times what the interactions do.",
+    ] = None
+    reg: Annotated[float, {"least": 1e-9, "most": 1e6, "search": (0.0005, 0.05, "log")}, "Regularisation."] = 0.006
+    reg_exp: Annotated[
+        float,
+        {"least": 0, "most": 2, "search": (0, 1)},
         "How regularisation grows with interactions: 0 not at all, 1 in proportion.",
-        least=0,
-        most=2,
-        search=(0, 1),
-    )
-    init_std_dev: float = setting(
-        0.1, "Standard deviation of the first factors, times the square root of n_factors.", least=1e-6, most=100
-    )
-    block_size: int = setting(
-        64,
+    ] = 1.0
+    init_std_dev: Annotated[
+        float,
+        {"least": 1e-6, "most": 100},
+        "Standard deviation of the first factors, times the square root of n_factors.",
+    ] = 0.1
+    block_size: Annotated[
+        int,
+        {"unit": "factors", "least": 1, "most": 8192},
         "How many factors are solved at once; n_factors or more for exact turns.",
-        unit="factors",
-        least=1,
-        most=8192,
-    )
-    confidence: str = setting(
-        "ones",
+    ] = 64
+    confidence: Annotated[
+        str,
+        {"choices": ("ones", "ratings")},
         "What an interaction weighs: the same for all, or by rating, where the mean rating weighs 1.",
-        choices=("ones", "ratings"),
-    )
+    ] = "ones"
 
 
 class Side(NamedTuple):

@@ -21,7 +21,7 @@ equally similar items the one of the lower row stays. Memory is the lists and a 
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from scipy.sparse import csr_array
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.item_neighbourhood import speaking
@@ -57,34 +57,27 @@ Float64 = NDArray[np.float64]
 class ItemKnnConfig(Settings):
     """Settings of item k-NN."""
 
-    n_neighbours: int = setting(
-        100,
+    n_neighbours: Annotated[
+        int,
+        {"unit": "items", "least": 1, "most": 1_000_000, "search": (5, 1000, "log")},
         "How many other items speak for an item at most: the most similar.",
-        unit="items",
-        least=1,
-        most=1_000_000,
-        search=(5, 1000, "log"),
-    )
-    similarity: str = setting("cosine", "How alike two items are.", choices=SIMILARITIES)
-    shrink: float = setting(
-        10.0,
+    ] = 100
+    similarity: Annotated[str, {"choices": SIMILARITIES}, "How alike two items are."] = "cosine"
+    shrink: Annotated[
+        float,
+        {"least": 0, "most": 1e6, "search": (1, 1000, "log")},
         "Added to what a similarity is divided by, so that few users in common count for little.",
-        least=0,
-        most=1e6,
-        search=(1, 1000, "log"),
-    )
-    asymmetry: float = setting(
-        0.4,
+    ] = 10.0
+    asymmetry: Annotated[
+        float,
+        {"least": 0, "most": 1, "search": (0, 1)},
         "Of a cosine, the share of the norm that is the item's which is spoken for; less favours popular items.",
-        least=0,
-        most=1,
-        search=(0, 1),
-    )
-    weighting: str = setting(
-        "tf_idf",
+    ] = 0.4
+    weighting: Annotated[
+        str,
+        {"choices": WEIGHTINGS},
         "Whether users with long histories count for less, with walk most of all, and with bm25 popular items, too.",
-        choices=WEIGHTINGS,
-    )
+    ] = "tf_idf"
 
 
 def fit(data: Interactions, config: ItemKnnConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

@@ -16,7 +16,7 @@ Invariant: `predict` is exact, from the history and the levels. What is served k
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import baseline, hyperparameters
 from service.training.algorithms.baseline import BaselineConfig, Levels
-from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import neighbour_search
 from service.training.algorithms.kernels.neighbour_search import SIMILARITIES, Compared
 from service.training.algorithms.kernels.rating_unit import unit_of
@@ -40,48 +40,46 @@ from service.training.interactions import Float32, Interactions, Progress
 class KnnConfig(Settings):
     """Settings of k nearest neighbours."""
 
-    k: int = setting(
-        40, "How many neighbours count at most.", unit="neighbours", least=1, most=1_000_000, search=(10, 200, "log")
-    )
-    min_k: int = setting(
-        1, "How many it takes to depart from the level.", unit="neighbours", least=1, most=1_000_000, search=(1, 10)
-    )
-    similarity: str = setting("msd", "What resemblance is.", choices=SIMILARITIES)
-    user_based: bool = setting(default=True, doc="Whether users have neighbours, or items.")
-    min_support: int = setting(
-        1,
+    k: Annotated[
+        int,
+        {"unit": "neighbours", "least": 1, "most": 1_000_000, "search": (10, 200, "log")},
+        "How many neighbours count at most.",
+    ] = 40
+    min_k: Annotated[
+        int,
+        {"unit": "neighbours", "least": 1, "most": 1_000_000, "search": (1, 10)},
+        "How many it takes to depart from the level.",
+    ] = 1
+    similarity: Annotated[str, {"choices": SIMILARITIES}, "What resemblance is."] = "msd"
+    user_based: Annotated[bool, {}, "Whether users have neighbours, or items."] = True
+    min_support: Annotated[
+        int,
+        {"unit": "ratings", "least": 1, "most": 1_000_000, "search": (1, 20)},
         "How many ratings two have in common at least, or they do not resemble each other.",
-        unit="ratings",
-        least=1,
-        most=1_000_000,
-        search=(1, 20),
-    )
-    shrinkage: float = setting(
-        100.0,
+    ] = 1
+    shrinkage: Annotated[
+        float,
+        {"unit": "ratings", "least": 0, "most": 1e6, "search": (1, 1000, "log")},
         "Of pearson_baseline: how many ratings in common halve the doubt in a resemblance.",
-        unit="ratings",
-        least=0,
-        most=1e6,
-        search=(1, 1000, "log"),
-    )
-    n_neighbours: int = setting(
-        100, "How many neighbours are served of each user or item.", unit="neighbours", least=1, most=100_000
-    )
-    serving_shrinkage: float = setting(
-        50.0,
+    ] = 100.0
+    n_neighbours: Annotated[
+        int, {"unit": "neighbours", "least": 1, "most": 100_000}, "How many neighbours are served of each user or item."
+    ] = 100
+    serving_shrinkage: Annotated[
+        float,
+        {"unit": "ratings", "least": 0, "most": 1e6},
         "Of the choice of those: how many ratings in common make a resemblance count half.",
-        unit="ratings",
-        least=0,
-        most=1e6,
-    )
-    bsl_method: str = setting("als", "Of the baseline: als or sgd.", choices=baseline.METHODS)
-    bsl_n_epochs: int | None = setting(
-        None, "Of the baseline: epochs; 10 by als and 20 by sgd if none.", unit="epochs", least=1, most=100_000
-    )
-    bsl_reg_u: float = setting(15.0, "Of the baseline by als: regularisation of users.", least=0, most=1e6)
-    bsl_reg_i: float = setting(10.0, "Of the baseline by als: regularisation of items.", least=0, most=1e6)
-    bsl_reg: float = setting(0.02, "Of the baseline by sgd: regularisation.", least=0, most=1000)
-    bsl_learning_rate: float = setting(0.005, "Of the baseline by sgd: learning rate.", least=0, most=10)
+    ] = 50.0
+    bsl_method: Annotated[str, {"choices": baseline.METHODS}, "Of the baseline: als or sgd."] = "als"
+    bsl_n_epochs: Annotated[
+        int | None,
+        {"unit": "epochs", "least": 1, "most": 100_000},
+        "Of the baseline: epochs; 10 by als and 20 by sgd if none.",
+    ] = None
+    bsl_reg_u: Annotated[float, {"least": 0, "most": 1e6}, "Of the baseline by als: regularisation of users."] = 15.0
+    bsl_reg_i: Annotated[float, {"least": 0, "most": 1e6}, "Of the baseline by als: regularisation of items."] = 10.0
+    bsl_reg: Annotated[float, {"least": 0, "most": 1000}, "Of the baseline by sgd: regularisation."] = 0.02
+    bsl_learning_rate: Annotated[float, {"least": 0, "most": 10}, "Of the baseline by sgd: learning rate."] = 0.005
 
 
 LevelsOf = Callable[[csr_array, KnnConfig], Levels]

@@ -24,13 +24,13 @@ row's sums are added up in one order by one core, and the biases, which follow u
 
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 
 from service.errors import UsageError
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads, visit_order
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_training import Tables, finish, learn, uniform, without_bias
@@ -50,28 +50,32 @@ _BLOCK_ROWS: Final = 256
 class NmfConfig(Settings):
     """Settings of NMF."""
 
-    n_factors: int = setting(
-        15, "How many factors describe a user or an item.", unit="factors", least=1, most=4096, search=(5, 50, "log")
-    )
-    n_epochs: int = setting(
-        50, "How often every factor is changed.", unit="epochs", least=1, most=100_000, search=(20, 200, "log")
-    )
-    biased: bool = setting(default=False, doc="Whether there are a mean and biases beside the factors.")
-    reg_pu: float = setting(
-        0.06, "Regularisation of user factors, per rating.", least=0, most=1000, search=(0.01, 0.5, "log")
-    )
-    reg_qi: float = setting(
-        0.06, "Regularisation of item factors, per rating.", least=0, most=1000, search=(0.01, 0.5, "log")
-    )
-    reg_bu: float = setting(0.02, "Regularisation of user biases.", least=0, most=1000)
-    reg_bi: float = setting(0.02, "Regularisation of item biases.", least=0, most=1000)
-    lr_bu: float = setting(0.005, "Learning rate of user biases.", least=0, most=10)
-    lr_bi: float = setting(0.005, "Learning rate of item biases.", least=0, most=10)
-    init_low: float = setting(0.0, "The least that a factor may start from.", least=0, most=100)
-    init_high: float = setting(1.0, "The most that a factor may start from.", least=0, most=100)
-    n_starts: int = setting(
-        3, "How many fits are made, of which that with the least training error is kept.", least=1, most=1000
-    )
+    n_factors: Annotated[
+        int,
+        {"unit": "factors", "least": 1, "most": 4096, "search": (5, 50, "log")},
+        "How many factors describe a user or an item.",
+    ] = 15
+    n_epochs: Annotated[
+        int,
+        {"unit": "epochs", "least": 1, "most": 100_000, "search": (20, 200, "log")},
+        "How often every factor is changed.",
+    ] = 50
+    biased: Annotated[bool, {}, "Whether there are a mean and biases beside the factors."] = False
+    reg_pu: Annotated[
+        float, {"least": 0, "most": 1000, "search": (0.01, 0.5, "log")}, "Regularisation of user factors, per rating."
+    ] = 0.06
+    reg_qi: Annotated[
+        float, {"least": 0, "most": 1000, "search": (0.01, 0.5, "log")}, "Regularisation of item factors, per rating."
+    ] = 0.06
+    reg_bu: Annotated[float, {"least": 0, "most": 1000}, "Regularisation of user biases."] = 0.02
+    reg_bi: Annotated[float, {"least": 0, "most": 1000}, "Regularisation of item biases."] = 0.02
+    lr_bu: Annotated[float, {"least": 0, "most": 10}, "Learning rate of user biases."] = 0.005
+    lr_bi: Annotated[float, {"least": 0, "most": 10}, "Learning rate of item biases."] = 0.005
+    init_low: Annotated[float, {"least": 0, "most": 100}, "The least that a factor may start from."] = 0.0
+    init_high: Annotated[float, {"least": 0, "most": 100}, "The most that a factor may start from."] = 1.0
+    n_starts: Annotated[
+        int, {"least": 1, "most": 1000}, "How many fits are made, of which that with the least training error is kept."
+    ] = 3
 
     def __post_init__(self) -> None:
         """Check the settings.

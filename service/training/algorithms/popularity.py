@@ -5,13 +5,13 @@ on top-N recommendation tasks", RecSys 2010).
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble
 from service.training.interactions import Interactions, Progress
@@ -24,14 +24,11 @@ NAME: Final = "popularity"
 class PopularityConfig(Settings):
     """Settings of popularity."""
 
-    half_life_days: float | None = setting(
-        None,
+    half_life_days: Annotated[
+        float | None,
+        {"unit": "days", "least": 0.001, "most": 1e6, "search": (1, 3650, "log")},
         "Age at which an interaction counts half; none if all count the same.",
-        unit="days",
-        least=0.001,
-        most=1e6,
-        search=(1, 3650, "log"),
-    )
+    ] = None
 
 
 def fit(data: Interactions, config: PopularityConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

@@ -19,7 +19,7 @@ All items cost the sum over users of their squared numbers of ratings, whatever 
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import rowwise
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.rowwise import Float64, Grouped, Rows, grouped, offer, row_means, rows_of, tidy
@@ -43,9 +43,9 @@ NAME: Final = "slope_one"
 class SlopeOneConfig(Settings):
     """Settings of Slope One."""
 
-    n_neighbours: int = setting(
-        100, "How many items are served that speak for an item.", unit="items", least=1, most=100_000
-    )
+    n_neighbours: Annotated[
+        int, {"unit": "items", "least": 1, "most": 100_000}, "How many items are served that speak for an item."
+    ] = 100
 
 
 def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

@@ -19,13 +19,13 @@ and what shards say about an item is added in their order.
 """
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.rowwise import Rows, rows_of
@@ -45,32 +45,35 @@ _SHARD: Final = 256  # interactions of a batch that a thread takes at a time
 class SoftmaxConfig(Settings):
     """Settings of the softmax factorisation."""
 
-    n_factors: int = setting(
-        64, "How many factors describe a user or an item.", unit="factors", least=1, most=4096, search=(32, 256, "log")
-    )
-    n_epochs: int = setting(
-        12, "How often every interaction is visited.", unit="epochs", least=1, most=10_000, search=(5, 60, "log")
-    )
-    batch_size: int = setting(
-        512, "How many interactions share a step and what is drawn for it.", unit="interactions", least=1, most=1 << 20
-    )
-    n_negatives: int = setting(
-        1024,
+    n_factors: Annotated[
+        int,
+        {"unit": "factors", "least": 1, "most": 4096, "search": (32, 256, "log")},
+        "How many factors describe a user or an item.",
+    ] = 64
+    n_epochs: Annotated[
+        int,
+        {"unit": "epochs", "least": 1, "most": 10_000, "search": (5, 60, "log")},
+        "How often every interaction is visited.",
+    ] = 12
+    batch_size: Annotated[
+        int,
+        {"unit": "interactions", "least": 1, "most": 1 << 20},
+        "How many interactions share a step and what is drawn for it.",
+    ] = 512
+    n_negatives: Annotated[
+        int,
+        {"unit": "items", "least": 1, "most": 1 << 20, "search": (256, 4096, "log")},
         "How many items are drawn for each batch; all items where there are no more.",
-        unit="items",
-        least=1,
-        most=1 << 20,
-        search=(256, 4096, "log"),
-    )
-    temperature: float = setting(
-        0.15,
+    ] = 1024
+    temperature: Annotated[
+        float,
+        {"least": 0.03, "most": 100, "search": (0.05, 0.3, "log")},
         "What cosines are divided by: the lower, the more the items count that score nearly as high.",
-        least=0.03,
-        most=100,
-        search=(0.05, 0.3, "log"),
+    ] = 0.15
+    lr: Annotated[float, {"least": 0, "most": 10, "search": (0.002, 0.05, "log")}, "Adam's learning rate at first."] = (
+        0.02
     )
-    lr: float = setting(0.02, "Adam's learning rate at first.", least=0, most=10, search=(0.002, 0.05, "log"))
-    init_std_dev: float = setting(0.1, "Standard deviation of the first factors.", least=1e-4, most=100)
+    init_std_dev: Annotated[float, {"least": 1e-4, "most": 100}, "Standard deviation of the first factors."] = 0.1
 
 
 class Table:

@@ -21,12 +21,11 @@ common.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import setting
 from service.training.algorithms.kernels import visit_order
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_training import (
@@ -51,18 +50,22 @@ PARTS: Final = ("bu", "bi", "pu", "qi", "yj")
 class SvdppConfig(DescentSettings):
     """Settings of SVD++."""
 
-    n_factors: int = setting(
-        20, "How many factors describe a user or an item.", unit="factors", least=1, most=4096, search=(10, 200, "log")
-    )
-    lr_all: float = setting(
-        0.007,
+    n_factors: Annotated[
+        int,
+        {"unit": "factors", "least": 1, "most": 4096, "search": (10, 200, "log")},
+        "How many factors describe a user or an item.",
+    ] = 20
+    lr_all: Annotated[
+        float,
+        {"least": 0, "most": 10, "search": (0.001, 0.02, "log")},
         "Learning rate of everything that has none of its own.",
-        least=0,
-        most=10,
-        search=(0.001, 0.02, "log"),
-    )
-    lr_yj: float | None = setting(None, "Learning rate of implicit item factors; lr_all if none.", least=0, most=10)
-    reg_yj: float | None = setting(None, "Regularisation of implicit factors; reg_all if none.", least=0, most=1000)
+    ] = 0.007
+    lr_yj: Annotated[
+        float | None, {"least": 0, "most": 10}, "Learning rate of implicit item factors; lr_all if none."
+    ] = None
+    reg_yj: Annotated[
+        float | None, {"least": 0, "most": 1000}, "Regularisation of implicit factors; reg_all if none."
+    ] = None
 
 
 def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

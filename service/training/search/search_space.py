@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from service.declared_settings import declared
 from service.errors import UsageError
 from service.training.algorithms import hyperparameters, registry
 
@@ -145,8 +146,8 @@ def _config(algorithm: str, texts: Iterable[str]) -> Any:
 
 def _recommended(config: Any) -> dict[str, Dimension]:
     space: dict[str, Dimension] = {}
-    for spec in dataclasses.fields(config):
-        found = spec.metadata["search"]
+    for spec in declared(type(config)):
+        found = spec.search
         if found is not None:
             ends, scale = f"{text_of(found[0])}..{text_of(found[1])}", ":log" if len(found) == 3 else ""
             space[spec.name] = _range(config, spec.name, ends + scale)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from loadbalancer.errors import BadSetting
 from loadbalancer.fleet import RESTART_SIGNAL
 from loadbalancer.settings import BalancerSettings
 from ops.commands import up
@@ -28,7 +27,7 @@ def test_the_command_line_comes_before_the_environment() -> None:
 
 def test_the_command_line_is_held_to_the_same_bounds() -> None:
     """However a value arrives."""
-    with pytest.raises(BadSetting, match="RECOLLECT_REPLICAS must be between 1 and 256, not 0"):
+    with pytest.raises(UsageError, match="RECOLLECT_REPLICAS must be from 1 to 256, not 0"):
         balancer_settings({}, replicas=0, port=None)
 
 

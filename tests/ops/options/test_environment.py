@@ -29,7 +29,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_unknown_variable_is_refused_with_the_one_that_may_be_meant(name: str, meant: str, tmp_path: Path) -> None:
     """Even an empty one: its writer means something by it."""
-    with pytest.raises(UsageError, match=f"there is no setting {name}") as refused:
+    with pytest.raises(UsageError, match=f"There is no setting {name}") as refused:
         adopt({"HOME": "/home/ann", name: ""}, tmp_path)
     assert (f"(did you mean {meant}?)" in str(refused.value)) == bool(meant)
 
@@ -49,7 +49,7 @@ def test_variables_of_tests_and_drills_are_no_settings(tmp_path: Path) -> None:
         ("RECOLLECT_SPOOL_RING_BYTES", "0", "must be at least 65536"),
         ("RECOLLECT_BODY_LIMIT_BYTES", "70000", "must be from 1024 to 65536"),
         ("RECOLLECT_CONSUMER_BLOCK_MS", "2000", "must be above 0 and at most 1999"),
-        ("RECOLLECT_LOG_LEVEL", "loud", "must be one of debug, info, warning, error, not 'loud'"),
+        ("RECOLLECT_LOG_LEVEL", "loud", "must be debug, info, warning or error, not 'loud'"),
         ("RECOLLECT_KEEPALIVE_TIMEOUT_S", "5", "must be above RECOLLECT_UPSTREAM_KEEPALIVE_S"),
         ("RECOLLECT_UPSTREAM_KEEPALIVE_S", "15", "must be above RECOLLECT_UPSTREAM_KEEPALIVE_S"),
         ("RECOLLECT_SPOOL_ACCEPT_TIMEOUT_S", "0.5", "must be below RECOLLECT_EVENTS_TIMEOUT_MS"),
@@ -140,7 +140,7 @@ def test_a_file_may_be_named_or_forbidden(tmp_path: Path) -> None:
         ("replicas = [5]", "replicas must be a text, a number, true or false"),
         ("[replicas]\nn = 5", "replicas must be a text, a number, true or false"),
         ("replicas = ", "cannot be read"),
-        ("replicas = 0", r"RECOLLECT_REPLICAS must be between 1 and 256, not 0 \(replicas in .*recollect\.toml\)"),
+        ("replicas = 0", r"RECOLLECT_REPLICAS must be from 1 to 256, not 0 \(replicas in .*recollect\.toml\)"),
         ('hosts = "a/b"', r"RECOLLECT_HOSTS: 'a/b' is no host name.* \(hosts in .*recollect\.toml\)"),
         (
             "spool_accept_timeout_s = 5\nspool_bytes = 9999999",
@@ -194,7 +194,7 @@ def test_every_verb_refuses_and_help_does_not() -> None:
         done = subprocess.run(argv, env=environ, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == code, (arguments, done.stderr)
         if code:
-            assert done.stderr.startswith("recollect: there is no setting RECOLLECT_REPLICSA (did you mean")
+            assert done.stderr.startswith("recollect: There is no setting RECOLLECT_REPLICSA (did you mean")
             assert done.stderr.count("\n") == 1
         else:
             assert done.stdout.startswith("Usage: ")

@@ -6,14 +6,14 @@ padded with zeros to whole lanes; a padding stays zero whatever a rating does to
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from service.errors import TrainingDiverged
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.hyperparameters import Settings, setting
+from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels.rating_unit import Unit
 from service.training.algorithms.kernels.vectors import LANES
 from service.training.assembly import assemble
@@ -24,43 +24,48 @@ from service.training.interactions import Float32, Int32, Interactions, Progress
 class DescentSettings(Settings):
     """Settings of factors and biases that are learnt by stochastic gradient descent."""
 
-    n_factors: int = setting(
-        100,
+    n_factors: Annotated[
+        int,
+        {"unit": "factors", "least": 1, "most": 4096, "search": (10, 200, "log")},
         "How many factors describe a user or an item.",
-        unit="factors",
-        least=1,
-        most=4096,
-        search=(10, 200, "log"),
-    )
-    n_epochs: int = setting(
-        20, "How often every rating is visited.", unit="epochs", least=1, most=100_000, search=(10, 100, "log")
-    )
-    init_mean: float = setting(0.0, "Mean of the normal distribution that factors start from.", least=-100, most=100)
-    init_std_dev: float = setting(
-        0.1, "Standard deviation of that distribution.", least=0, most=100, search=(0.01, 0.2, "log")
-    )
-    lr_all: float = setting(
-        0.005,
+    ] = 100
+    n_epochs: Annotated[
+        int,
+        {"unit": "epochs", "least": 1, "most": 100_000, "search": (10, 100, "log")},
+        "How often every rating is visited.",
+    ] = 20
+    init_mean: Annotated[
+        float, {"least": -100, "most": 100}, "Mean of the normal distribution that factors start from."
+    ] = 0.0
+    init_std_dev: Annotated[
+        float, {"least": 0, "most": 100, "search": (0.01, 0.2, "log")}, "Standard deviation of that distribution."
+    ] = 0.1
+    lr_all: Annotated[
+        float,
+        {"least": 0, "most": 10, "search": (0.001, 0.02, "log")},
         "Learning rate of everything that has none of its own.",
-        least=0,
-        most=10,
-        search=(0.001, 0.02, "log"),
-    )
-    reg_all: float = setting(
-        0.02,
+    ] = 0.005
+    reg_all: Annotated[
+        float,
+        {"least": 0, "most": 1000, "search": (0.01, 0.2, "log")},
         "Regularisation of everything that has none of its own.",
-        least=0,
-        most=1000,
-        search=(0.01, 0.2, "log"),
+    ] = 0.02
+    lr_bu: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of user biases; lr_all if none."] = None
+    lr_bi: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of item biases; lr_all if none."] = None
+    lr_pu: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of user factors; lr_all if none."] = None
+    lr_qi: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of item factors; lr_all if none."] = None
+    reg_bu: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of user biases; reg_all if none."] = (
+        None
     )
-    lr_bu: float | None = setting(None, "Learning rate of user biases; lr_all if none.", least=0, most=10)
-    lr_bi: float | None = setting(None, "Learning rate of item biases; lr_all if none.", least=0, most=10)
-    lr_pu: float | None = setting(None, "Learning rate of user factors; lr_all if none.", least=0, most=10)
-    lr_qi: float | None = setting(None, "Learning rate of item factors; lr_all if none.", least=0, most=10)
-    reg_bu: float | None = setting(None, "Regularisation of user biases; reg_all if none.", least=0, most=1000)
-    reg_bi: float | None = setting(None, "Regularisation of item biases; reg_all if none.", least=0, most=1000)
-    reg_pu: float | None = setting(None, "Regularisation of user factors; reg_all if none.", least=0, most=1000)
-    reg_qi: float | None = setting(None, "Regularisation of item factors; reg_all if none.", least=0, most=1000)
+    reg_bi: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of item biases; reg_all if none."] = (
+        None
+    )
+    reg_pu: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of user factors; reg_all if none."] = (
+        None
+    )
+    reg_qi: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of item factors; reg_all if none."] = (
+        None
+    )
 
 
 @dataclass(eq=False)

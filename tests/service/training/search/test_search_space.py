@@ -1,8 +1,8 @@
-import dataclasses
 import math
 
 import pytest
 
+from service.declared_settings import declared
 from service.errors import UsageError
 from service.training.algorithms import registry
 from service.training.algorithms.registry import Candidate
@@ -26,7 +26,7 @@ def test_what_a_person_writes_becomes_ranges_and_choices_of_the_settings_own_typ
     [
         ("n_factors", "not as 'n_factors'"),
         ("n_factors=", "not as 'n_factors='"),
-        ("magic=1..2", "there is no setting 'magic'"),
+        ("magic=1..2", "There is no setting 'magic'"),
         ("n_factors=0..10", "n_factors must be from 1 to 4096, not 0"),
         ("n_factors=1.5..10", "n_factors must be a whole number, not '1.5'"),
         ("n_factors=10..10", "must end above 10, not at 10"),
@@ -60,8 +60,7 @@ def test_without_a_space_the_algorithms_own_ranges_are_searched() -> None:
 @pytest.mark.parametrize("algorithm", registry.names())
 def test_an_algorithms_own_ranges_are_within_its_bounds(algorithm: str) -> None:
     """Both ends of each are values that the algorithm takes, of the setting's own type."""
-    config = registry.get(algorithm).config
-    if all(spec.metadata["search"] is None for spec in dataclasses.fields(config)):
+    if all(setting.search is None for setting in declared(registry.get(algorithm).config)):
         return
     for name, dimension in parse(algorithm, [], []).items():
         assert isinstance(dimension, Range)
