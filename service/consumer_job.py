@@ -26,7 +26,7 @@ from telemetry.consumer.orphans import OrphanedSlots
 from telemetry.consumer.sinks import CountingSink
 from telemetry.errors import TelemetryError
 from telemetry.failpoints import Failpoints
-from telemetry.stream.redis_check import Side
+from telemetry.stream.redis_check import RedisRole
 
 _log = structlog.get_logger("recollect.consumer")
 # How long a stopping consumer ships what stopped replicas could not.
@@ -51,7 +51,7 @@ def consume(config: Config, admin_port: int, *, claim: bool = False, supervised:
     """
     _require_writable(config.archive_dir)
     if not supervised:
-        require_redis(config, Side.REPLICA, Side.CONSUMER, claim=claim)
+        require_redis(config, RedisRole.REPLICA, RedisRole.CONSUMER, claim=claim)
     elif claim:
         # If Redis is away now the place is claimed at the next start; until then nothing goes wrong.
         with suppress(TelemetryError):

@@ -12,13 +12,13 @@ from service.errors import RunError
 from service.redis_access import stream_of
 from telemetry.catalogue.archive_identity import identify, is_copy, known_identity
 from telemetry.errors import ArchiveError, StreamError
-from telemetry.stream.namespace_owner import Leave, Mark, foreign, leave
-from telemetry.stream.redis_check import Rehearsal, Side, rehearse
+from telemetry.stream.namespace_owner import OwnerMark, ShipDecision, decide_shipping, foreign_redis_error
+from telemetry.stream.redis_check import RedisReport, RedisRole, check_redis
 from telemetry.stream.watermark_seal import Seal
-from telemetry.wal.slot import belongs_to
+from telemetry.wal.slot import archive_of_slot
 
 
-def require_redis(config: Config, *sides: Side, claim: bool = False) -> Rehearsal:
+def require_redis(config: Config, *sides: RedisRole, claim: bool = False) -> RedisReport:
     """Refuse a Redis that cannot carry our telemetry, or carries another archive's.
 
     One that does not answer, or is full, is not refused: events wait in the replicas' logs.
@@ -37,10 +37,10 @@ def require_redis(config: Config, *sides: Side, claim: bool = False) -> Rehearsa
         TelemetryError: It is another archive's, or the archive cannot be used.
     """
     place = stream_of(config, Seal()).where
-    found = asyncio.run(rehearse(config.stream_url, config.redis_namespace))
-    if faults := found.faults(*sides):
+    found = asyncio.run(check_redis(config.stream_url, config.redis_namespace))
+    if faults := found.unfit_for(*sides):
         raise RunError(f"RECOLLECT_REDIS_URL names {found.where}, which cannot carry telemetry: {'; '.join(faults)}")
-    if Side.CONSUMER in sides:
+    if RedisRole.CONSUMER in sides:
         if not claim and is_copy(config.archive_dir):
             raise RunError(
                 f"{config.archive_dir} is a copy of an archive in another folder: if that one is not in use any more, "
@@ -48,13 +48,13 @@ def require_redis(config: Config, *sides: Side, claim: bool = False) -> Rehearsa
                 "an identity of its own with --claim"
             )
         ours = identify(config.archive_dir, claim=claim)
-        there = asyncio.run(_mark(config, ours, claim=claim)) if found.away is None else None
+        there = asyncio.run(_mark(config, ours, claim=claim)) if found.unreachable is None else None
         if there is not None and there.archive != ours.archive:
-            raise foreign(place, there, ours.archive)
+            raise foreign_redis_error(place, there, ours.archive)
     return found
 
 
-def require_place(config: Config, found: Rehearsal, archive: str | None) -> None:
+def require_place(config: Config, found: RedisReport, archive: str | None) -> None:
     """Refuse a place in Redis to which a replica's events must not go.
 
     Args:
@@ -65,15 +65,15 @@ def require_place(config: Config, found: Rehearsal, archive: str | None) -> None
     Raises:
         TelemetryError: It belongs to another archive.
     """
-    if archive is not None and found.mark is not None and leave(archive, found.mark) is Leave.KEEP:
-        raise foreign(stream_of(config, Seal()).where, found.mark, archive)
+    if archive is not None and found.mark is not None and decide_shipping(archive, found.mark) is ShipDecision.REFUSE:
+        raise foreign_redis_error(stream_of(config, Seal()).where, found.mark, archive)
 
 
-def require_slots(config: Config, found: Rehearsal, replicas: int) -> None:
+def require_slots(config: Config, found: RedisReport, replicas: int) -> None:
     """Refuse a place in Redis to which the events of the first slots must not go; see `require_place`."""
     here = installed_archive(config)
     for slot in range(replicas):
-        require_place(config, found, belongs_to(config.spool_dir / str(slot)) or here)
+        require_place(config, found, archive_of_slot(config.spool_dir / str(slot)) or here)
 
 
 def installed_archive(config: Config) -> str | None:
@@ -93,16 +93,16 @@ def claim_place(config: Config) -> None:
     asyncio.run(_mark(config, identify(config.archive_dir, claim=True), claim=True))
 
 
-async def _mark(config: Config, ours: Mark, *, claim: bool) -> Mark | None:
+async def _mark(config: Config, ours: OwnerMark, *, claim: bool) -> OwnerMark | None:
     """Leave our mark where there is none, or take the place over; returns the mark that is there then."""
     stream = stream_of(config, Seal())
     try:
         await stream.connect()
-        there = await stream.mark()
+        there = await stream.read_mark()
         if there is None:
             # A Redis that cannot be written to now is no reason not to start.
             with contextlib.suppress(StreamError):
-                there = await stream.leave_mark(ours)
+                there = await stream.mark_if_unmarked(ours)
         if claim and there is not None and there.archive != ours.archive:
             # In the catalogue first: a mark that Redis loses is written again from there.
             there = identify(config.archive_dir, in_place_of=there)

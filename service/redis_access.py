@@ -7,7 +7,7 @@ from service.errors import UsageError
 from telemetry.errors import KeyFileError, StreamError
 from telemetry.secret_file import read_key
 from telemetry.stream.redis_stream import RedisStream
-from telemetry.stream.watermark_seal import Seal, key_beside
+from telemetry.stream.watermark_seal import Seal, load_or_create_key
 
 
 def open_seal(config: Config) -> Seal:
@@ -20,7 +20,7 @@ def open_seal(config: Config) -> Seal:
         if config.watermark_key_file is not None:
             origin = partial(read_key, config.watermark_key_file, "watermark key")
         else:
-            origin = partial(key_beside, config.archive_dir)
+            origin = partial(load_or_create_key, config.archive_dir)
         return Seal(origin(), origin)
     except KeyFileError as error:
         raise UsageError(f"RECOLLECT_WATERMARK_KEY_FILE: {error}") from None

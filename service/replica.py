@@ -38,7 +38,7 @@ from telemetry.errors import TelemetryError
 from telemetry.failpoints import Failpoints
 from telemetry.producer import Producer
 from telemetry.pseudonym import Pseudonymiser
-from telemetry.stream.redis_check import Side
+from telemetry.stream.redis_check import RedisRole
 
 _log = structlog.get_logger("recollect.replica")
 # How long a stopping replica tries to ship; what it cannot, the consumer job or its next start will.
@@ -73,7 +73,7 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
         sys.stderr.write(f"recollect: {warning(server.host, server.port)}\n")
     stream = stream_of(config, open_seal(config))
     failpoints = Failpoints.parse(config.failpoint)
-    found = None if supervised else require_redis(config, Side.REPLICA)
+    found = None if supervised else require_redis(config, RedisRole.REPLICA)
     producer = Producer.open(
         config.spool_dir, slot, config.producer, stream, report, failpoints.hit, archive=installed_archive(config)
     )

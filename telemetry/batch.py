@@ -49,7 +49,7 @@ class Position(NamedTuple):
         return cls(int(epoch), int(seq))
 
     @property
-    def is_ours(self) -> bool:
+    def in_range(self) -> bool:
         """Whether a producer of ours could have got here."""
         return self.epoch < MAX_EPOCH and self.seq <= MAX_NUMBER
 
@@ -115,7 +115,7 @@ def from_entry(entry: Entry) -> Batch:
         BadBatchError: The entry is not a whole batch of ours; the message says what is wrong.
     """
     position = Position.parse(entry.entry_id)
-    if not position.is_ours:
+    if not position.in_range:
         raise BadBatchError(f"entry {entry.entry_id} has an id that no producer of ours would use")
     fields = entry.fields
     if fields is None:

@@ -66,7 +66,7 @@ class ProducerCounters:
     connected: bool = False
     last_error: str | None = None
 
-    def of(self, event: Event) -> ClassCounters:
+    def for_class_of(self, event: Event) -> ClassCounters:
         """Return the counters of an event's class."""
         return (
             self.served if isinstance(event, Served) else self.feedback if isinstance(event, Feedback) else self.system

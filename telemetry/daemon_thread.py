@@ -14,7 +14,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-async def aside(call: Callable[[], _T], name: str) -> _T:
+async def run_in_daemon_thread(call: Callable[[], _T], name: str) -> _T:
     """Run a call in a thread of its own, and wait for it.
 
     Args:

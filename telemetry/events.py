@@ -310,7 +310,7 @@ def decode(line: bytes) -> Record:
     return Record(kind(**values), fields["producer"], fields["epoch"], fields["seq"])
 
 
-def place_of(line: bytes) -> tuple[str, int, int]:
+def position_of(line: bytes) -> tuple[str, int, int]:
     """Read only whose event a line is.
 
     Args:
@@ -351,11 +351,11 @@ def renumber(line: bytes, producer: str, epoch: int, seq: int) -> bytes:
 
 def _items(value: Any, schema: object) -> Items:
     if schema != SCHEMA:
-        return Items.read(value)
+        return Items.from_fields(value)
     if type(value) is not list:
         raise BadEventError("field 'items' of the served event is of the wrong type")
     check_rows(value)
-    return Items.of(value)
+    return Items.from_rows(value)
 
 
 # "2026-11-21T01:02:03.456Z": where its separators stand.

@@ -31,7 +31,7 @@ class Fingerprints:
         self._user = hashlib.blake2b(key=key, digest_size=_HALF_BYTES, person=b"user")
         self._content = hashlib.blake2b(key=key, digest_size=_HALF_BYTES, person=b"content")
 
-    def of(self, event: Feedback) -> bytes:
+    def of_event(self, event: Feedback) -> bytes:
         """Return an event's fingerprint."""
         return self._of(
             event.user_id,

@@ -57,19 +57,19 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
-class DiskRefused:
+class DiskFailed:
     """The write-ahead log cannot be written; told once until it can. Feedback is refused meanwhile."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
-class DiskBack:
+class DiskRecovered:
     """The write-ahead log can be written again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
+class OrphanShipped:
     """A slot that nobody held was shipped: `recovered` events were in it, `left` of them did not get out."""
 
     slot: int
@@ -107,7 +107,7 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class HoleFound:
+class SequenceGapFound:
     """A producer's numbers jump: `missing` events after `after_seq` never came."""
 
     producer: str
@@ -117,7 +117,7 @@ class HoleFound:
 
 
 @dataclass(frozen=True, slots=True)
-class GapFound:
+class StreamGapFound:
     """Redis lost entries of a producer's stream after `after`; the producer is to send them again."""
 
     producer: str
@@ -125,7 +125,7 @@ class GapFound:
 
 
 @dataclass(frozen=True, slots=True)
-class GapKept:
+class StreamGapKept:
     """Redis refuses to remove a stream with a gap, so that it cannot be sent again; told once per reason."""
 
     error: str
@@ -188,7 +188,15 @@ class RetentionBehind:
 
 
 ProducerNote: TypeAlias = (
-    Connected | Disconnected | Rewound | WatermarkDoubted | IdentityChanged | Dropped | DiskRefused | DiskBack | Adopted
+    Connected
+    | Disconnected
+    | Rewound
+    | WatermarkDoubted
+    | IdentityChanged
+    | Dropped
+    | DiskFailed
+    | DiskRecovered
+    | OrphanShipped
 )
 ConsumerNote: TypeAlias = (
     Connected
@@ -197,9 +205,9 @@ ConsumerNote: TypeAlias = (
     | LeaseTaken
     | LeaseLost
     | Committed
-    | HoleFound
-    | GapFound
-    | GapKept
+    | SequenceGapFound
+    | StreamGapFound
+    | StreamGapKept
     | DeadLettered
     | ArchiveFailed
     | SinkFailed
@@ -214,7 +222,7 @@ ConsumerObserver: TypeAlias = Callable[[ConsumerNote], None]
 _Note = TypeVar("_Note")
 
 
-def tell(observer: Callable[[_Note], None] | None, note: _Note) -> None:
+def notify(observer: Callable[[_Note], None] | None, note: _Note) -> None:
     """Pass a note on.
 
     Args:

@@ -30,7 +30,7 @@ from telemetry.counters import ProducerCounters
 from telemetry.errors import BadEventError, SpoolFull
 from telemetry.events import Event, Feedback, Served, System, SystemKind, encode
 from telemetry.ids import rfc3339_ms, uuid7
-from telemetry.notes import Dropped, ProducerObserver, tell
+from telemetry.notes import Dropped, ProducerObserver, notify
 from telemetry.settings import ProducerSettings
 from telemetry.shipper import Shipper
 from telemetry.stream.redis_stream import EventStream
@@ -200,7 +200,7 @@ class Producer:
         counters.accepted += 1
         return Offered.ACCEPTED
 
-    async def accept(self, events: Sequence[Feedback]) -> Acceptance:
+    async def accept(self, events: Sequence[Event]) -> Acceptance:
         """Take a client's feedback, all of it or nothing; returns once it is on the disk.
 
         Args:
@@ -215,13 +215,9 @@ class Producer:
                 come again.
             BadEventError: One cannot be written as JSON; nothing was taken.
         """
-        return await self.accept_any(events)
-
-    async def accept_any(self, events: Sequence[Event]) -> Acceptance:
-        """Take events of any class, all of them or nothing, as `accept` does."""
         spool = self._spool
         for event in events:
-            self._counters.of(event).offered += 1
+            self._counters.for_class_of(event).offered += 1
         if self._gaps:
             self._record_gaps()
         try:
@@ -289,11 +285,11 @@ class Producer:
 
     def _take(self, events: Sequence[Event]) -> None:
         for event in events:
-            self._counters.of(event).accepted += 1
+            self._counters.for_class_of(event).accepted += 1
 
     def _refuse(self, events: Sequence[Event], reason: str) -> None:
         for event in events:
-            self._counters.of(event).refused += 1
+            self._counters.for_class_of(event).refused += 1
         # Our own notes and an operator's requests are not the archive's business when they were not taken.
         self._count("feedback", reason, sum(isinstance(event, Feedback) for event in events))
 
@@ -326,7 +322,7 @@ class Producer:
             # In this order a kill in between counts a drop twice rather than not at all.
             del self._gaps[kind]
             self._spool.note_drop(kind, Unrecorded(0, 0))
-            tell(self._observer, Dropped(gap.events, *DROP_KINDS[kind]))
+            notify(self._observer, Dropped(gap.events, *DROP_KINDS[kind]))
 
     def _note(self, note_kind: SystemKind, *, kind: int = 0, gap: Unrecorded | None = None) -> bool:
         """Record something about ourselves, if there is room for it."""

@@ -55,15 +55,15 @@ class Pseudonymiser:
         return cls(None if path is None else read_key(path, "pseudonym key"))
 
     @overload
-    def of(self, user_id: str) -> str: ...
+    def pseudonym(self, user_id: str) -> str: ...
 
     @overload
-    def of(self, user_id: None) -> None: ...
+    def pseudonym(self, user_id: None) -> None: ...
 
     @overload
-    def of(self, user_id: str | None) -> str | None: ...
+    def pseudonym(self, user_id: str | None) -> str | None: ...
 
-    def of(self, user_id: str | None) -> str | None:
+    def pseudonym(self, user_id: str | None) -> str | None:
         """Return the pseudonym of a user; None, nobody, stays None.
 
         Args:

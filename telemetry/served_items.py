@@ -8,7 +8,7 @@ Ids and scores are arrays of one length; `position` is that of the first item, t
 `source` and `propensity` are the same for all items. Where they are not, an array of that length stands in the place of
 the one value. Schema 1 holds an object for each item, five times as long.
 
-Invariant: `Items.of(rows).rows() == rows` for any rows of schema 1. Pure.
+Invariant: `Items.from_rows(rows).rows() == rows` for any rows of schema 1. Pure.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ class Items:
         return len(self.item_id)
 
     @classmethod
-    def of(cls, rows: Sequence[ServedItem]) -> "Items":
+    def from_rows(cls, rows: Sequence[ServedItem]) -> "Items":
         """Put the items of schema 1 into columns.
 
         Args:
@@ -83,7 +83,7 @@ class Items:
         )
 
     @classmethod
-    def read(cls, fields: Any) -> "Items":
+    def from_fields(cls, fields: Any) -> "Items":
         """Check what stands in a line of schema 2.
 
         Args:

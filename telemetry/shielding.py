@@ -11,7 +11,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-async def finish(work: Awaitable[_T]) -> _T:
+async def shield_until_done(work: Awaitable[_T]) -> _T:
     """Finish a piece of work even if we are cancelled, and be cancelled then.
 
     Args:

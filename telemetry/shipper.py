@@ -29,9 +29,17 @@ from telemetry.errors import (
     UnmarkedRedisError,
 )
 from telemetry.ids import uuid7
-from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerObserver, Rewound, WatermarkDoubted, tell
+from telemetry.notes import (
+    Connected,
+    Disconnected,
+    IdentityChanged,
+    ProducerObserver,
+    Rewound,
+    WatermarkDoubted,
+    notify,
+)
 from telemetry.settings import ProducerSettings
-from telemetry.stream.namespace_owner import Leave, Mark, foreign, leave
+from telemetry.stream.namespace_owner import OwnerMark, ShipDecision, decide_shipping, foreign_redis_error
 from telemetry.stream.redis_stream import Appended, EventStream, StreamState
 from telemetry.wal.spool import Spool
 
@@ -88,7 +96,7 @@ def resume(generated: Position, state: StreamState, ours: bytes | None) -> Decis
         Where to go on, or the new identity that is needed first.
     """
     reached = max(state.last or Position(0, 0), state.watermark or Position(0, 0))
-    if not reached.is_ours:
+    if not reached.in_range:
         return Wait(f"the stream stands at {reached}, which no producer of ours could reach")
     if reached > generated:
         return NewEpoch(reached.epoch)
@@ -131,7 +139,7 @@ class Shipper:
     ) -> None:
         self._spool = spool
         self._archive = archive
-        self._mark: Mark | None = None
+        self._mark: OwnerMark | None = None
         self._stream = stream
         self._settings = settings
         self._counters = counters
@@ -230,14 +238,14 @@ class Shipper:
     async def _connect(self) -> None:
         await self._stream.connect()
         # First of all: where another archive rules, not even the producer's name may be left.
-        self._obey(await self._stream.mark())
+        self._obey(await self._stream.read_mark())
         self._sent = None
         await self._handshake()
         self._connections += 1
         self._counters.reconnects = self._connections - 1
         self._counters.connected = True
         self._outage_told = None
-        tell(self._observer, Connected())
+        notify(self._observer, Connected())
 
     def _disconnected(self, error: StreamError | SpoolError) -> None:
         self._counters.in_flight = 0
@@ -246,7 +254,7 @@ class Shipper:
         # What becomes a refusal after it was an outage is another thing to do for the operator.
         if self._outage_told is not type(error):
             self._outage_told = type(error)
-            tell(self._observer, Disconnected(str(error)))
+            notify(self._observer, Disconnected(str(error)))
 
     async def _ship_some(self) -> None:
         """One turn: wait for something to do, check if it is time, send one batch."""
@@ -300,7 +308,7 @@ class Shipper:
     async def _handshake(self) -> None:
         while True:
             started_s = time.monotonic()
-            state = await self._stream.inspect(self._spool.producer_id, time.time())
+            state = await self._stream.handshake(self._spool.producer_id, time.time())
             self._obey(state.mark)
             decision = resume(self._spool.generated, state, await self._ours(state))
             if isinstance(decision, GoOn):
@@ -313,7 +321,7 @@ class Shipper:
         self._next_check_s = time.monotonic() + max(self._settings.check_interval_s, min(4 * took_s, _LATEST_CHECK_S))
         if decision.cursor < self._cursor:
             self._counters.rewinds += 1
-            tell(self._observer, Rewound(self._spool.producer_id, str(decision.cursor), str(self._cursor)))
+            notify(self._observer, Rewound(self._spool.producer_id, str(decision.cursor), str(self._cursor)))
         self._cursor = decision.cursor
         self._create = state.last is None
         self._note_doubt(state.doubt)
@@ -326,16 +334,16 @@ class Shipper:
         if doubt is not None:
             self._counters.watermarks_doubted += 1
             if doubt != self._doubt:
-                tell(self._observer, WatermarkDoubted(self._spool.producer_id, doubt))
+                notify(self._observer, WatermarkDoubted(self._spool.producer_id, doubt))
         self._doubt = doubt
 
-    def _obey(self, mark: Mark | None) -> None:
+    def _obey(self, mark: OwnerMark | None) -> None:
         """Go on only where our events may go."""
         archive = self.archive
-        decision = leave(archive, mark)
-        if archive is not None and mark is not None and decision is Leave.KEEP:
-            raise foreign(self._stream.where, mark, archive)
-        if decision is Leave.WAIT:
+        decision = decide_shipping(archive, mark)
+        if archive is not None and mark is not None and decision is ShipDecision.REFUSE:
+            raise foreign_redis_error(self._stream.where, mark, archive)
+        if decision is ShipDecision.WAIT:
             raise UnmarkedRedisError(
                 f"{self._stream.where} does not have the mark of the archive {archive} (yet); its consumer writes it"
             )
@@ -380,4 +388,4 @@ class Shipper:
         self._counters.identity_changes += 1
         self._cursor = self.archived = Position(0, 0)
         self._sent = None
-        tell(self._observer, IdentityChanged(spool.producer_id, spool.epoch, reason))
+        notify(self._observer, IdentityChanged(spool.producer_id, spool.epoch, reason))

@@ -23,7 +23,7 @@ from ops.console.foreground import dies_with
 from service.declared_settings import read
 from service.errors import RunError, UsageError
 from telemetry.stream.key_names import DEFAULT_NAMESPACE
-from telemetry.stream.redis_check import rehearse
+from telemetry.stream.redis_check import check_redis
 
 HOST = "127.0.0.1"
 _START_TIMEOUT_S = 120.0
@@ -93,7 +93,9 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         url = f"redis://{HOST}:{port}/0"
 
         def start() -> subprocess.Popen[bytes]:
-            return self.start("redis", argv, lambda: asyncio.run(rehearse(url, DEFAULT_NAMESPACE)).away is None)
+            return self.start(
+                "redis", argv, lambda: asyncio.run(check_redis(url, DEFAULT_NAMESPACE)).unreachable is None
+            )
 
         self._redis = start(), start
         return url

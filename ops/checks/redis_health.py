@@ -11,8 +11,8 @@ from service.config import Config
 from service.preflight import installed_archive
 from telemetry.secret_file import read_key
 from telemetry.stream.key_names import Keys
-from telemetry.stream.namespace_owner import Leave, foreign, leave
-from telemetry.stream.redis_check import Side, rehearse
+from telemetry.stream.namespace_owner import ShipDecision, decide_shipping, foreign_redis_error
+from telemetry.stream.redis_check import RedisRole, check_redis
 from telemetry.stream.redis_connection import RedisConnection
 from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import FIELDS, KEY_FILE, Seal
@@ -32,23 +32,23 @@ def redis_health(config: Config) -> tuple[Literal["ok", "warn", "fail"], str]:
     Raises:
         TelemetryError: Its address is none.
     """
-    found = asyncio.run(rehearse(config.stream_url, config.redis_namespace))
+    found = asyncio.run(check_redis(config.stream_url, config.redis_namespace))
     where = f"The Redis at {found.where}" + (f", {found.version}," if found.version else "")
-    if found.away is not None:
-        return "fail", f"{where} does not answer: {found.away}."
+    if found.unreachable is not None:
+        return "fail", f"{where} does not answer: {found.unreachable}."
     here = installed_archive(config)
-    if found.mark is not None and here is not None and leave(here, found.mark) is Leave.KEEP:
+    if found.mark is not None and here is not None and decide_shipping(here, found.mark) is ShipDecision.REFUSE:
         place = RedisStream(config.stream_url, config.redis_namespace).where
-        return "fail", f"T{str(foreign(place, found.mark, here))[1:]}."
-    if faults := [*found.faults(Side.REPLICA), *found.failing]:
+        return "fail", f"T{str(foreign_redis_error(place, found.mark, here))[1:]}."
+    if faults := [*found.unfit_for(RedisRole.REPLICA), *found.failing]:
         return "fail", f"{where} cannot carry telemetry: {'; '.join(faults)}."
     if doubted := asyncio.run(_doubted(config)):
         return "fail", f"{where} has a watermark that this machine's replicas do not believe: {doubted}."
-    alone = found.faults(Side.CONSUMER)
+    alone = found.unfit_for(RedisRole.CONSUMER)
     doubts = [f"replicas alone can use it, up and consume cannot: {'; '.join(alone)}"] if alone else []
-    doubts += found.troubles
+    doubts += found.warnings
     says = f"{where} takes every command that is needed in the namespace {config.redis_namespace}"
-    if alone or found.doubts:
+    if alone or found.risks:
         return "warn", f"{where} answers, but {'; '.join(doubts)}."
     return "ok", f"{'; '.join([says, *doubts])}."
 

@@ -1,6 +1,6 @@
 """`recollect audit`: the receipt, read from the spool and the archive, of a system that runs or is stopped.
 
-Invariant, the order of reading: first the spool's accounts, which say how far every producer got (what is accepted
+Invariant, the order of reading: first the slots, which say how far every producer got (what is accepted
 later is not looked at), then the lines that the spool holds, then the catalogue and the files it names at one moment.
 An event moves only forwards, from the spool to the archive, so what none of the three knows is lost.
 """
@@ -29,7 +29,7 @@ from telemetry.batch import Position
 from telemetry.catalogue.catalogue_file import ask
 from telemetry.catalogue.commit import Progress
 from telemetry.errors import ArchiveError, BadBatchError
-from telemetry.wal.slot_inspection import SlotAccount, accounts, lines
+from telemetry.wal.slot_inspection import SlotAccount, inspect_slots, spooled_lines
 
 # A replica whose disk refused gives some numbers to others, and one that takes a new identity leaves what it has sent
 # to the stream: both look like a loss for a moment.
@@ -141,7 +141,7 @@ def _take_stock(config: Config) -> _Stock:
     for look in range(_LOOKS):
         if look:
             time.sleep(_BETWEEN_LOOKS_S)
-        stock = _Stock(accounts(config.spool_dir), list(_held(config.spool_dir)))
+        stock = _Stock(inspect_slots(config.spool_dir), list(_held(config.spool_dir)))
         ledger = Ledger()
         stock.tell(ledger, Period())
         for (producer, epoch), seq in _watermarks(config.archive_dir).items():
@@ -152,7 +152,7 @@ def _take_stock(config: Config) -> _Stock:
 
 
 def _held(spool: Path) -> Iterator[Line]:
-    for _, line in lines(spool):
+    for _, line in spooled_lines(spool):
         try:
             yield parse(line)
         except ValueError:

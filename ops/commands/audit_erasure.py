@@ -21,7 +21,7 @@ from telemetry.catalogue.commit import ErasureRequest
 from telemetry.erasure.erasure import Receipt, digest, receipts
 from telemetry.erasure.rewriting import LineMatcher
 from telemetry.errors import ArchiveError
-from telemetry.wal.slot_inspection import lines
+from telemetry.wal.slot_inspection import spooled_lines
 
 _EVER: Final = "9999-12-31T23:59:59.999Z"
 
@@ -66,7 +66,7 @@ def search(config: Config, user_id: str) -> Search:
     """
     pseudonyms = config.pseudonymiser()
     # From before there was a key, the id itself may be about.
-    names = {user_id, pseudonyms.of(user_id)}
+    names = {user_id, pseudonyms.pseudonym(user_id)}
     digests = {digest(config.archive_dir, name) for name in names} if config.archive_dir.is_dir() else set()
     found = [receipt for receipt in receipts(config.archive_dir) if receipt.user_digest in digests]
     asked_at = max((receipt.requested_at for receipt in found), default=_EVER)
@@ -78,7 +78,7 @@ def search(config: Config, user_id: str) -> Search:
     def note(place: str, received_at: str) -> None:
         (left if received_at <= asked_at else since)[place] += 1
 
-    for slot, line in lines(config.spool_dir):
+    for slot, line in spooled_lines(config.spool_dir):
         if users.of(line) is not None:
             note(f"spool/{slot}", orjson.loads(line)["received_at"])
     with open_files(config.archive_dir) as files:
@@ -95,7 +95,7 @@ def search(config: Config, user_id: str) -> Search:
         except ModelError as error:
             unread.append(str(error))
             continue
-        if names & known.keys() or (pseudonyms.active and any(pseudonyms.of(one) in names for one in known)):
+        if names & known.keys() or (pseudonyms.active and any(pseudonyms.pseudonym(one) in names for one in known)):
             # A later model holds a user only for what they did since: training leaves the rest out.
             note(f"models/{version}", created)
     return Search(user_id, found, dict(left), dict(since), unread)

@@ -172,7 +172,7 @@ class Drill:
 
         # A clock an hour behind must not put events before the first day that is looked at.
         since = (datetime.now(UTC) - timedelta(hours=2)).date()
-        ledger = Ledger(self.config.pseudonymiser().of)
+        ledger = Ledger(self.config.pseudonymiser().pseudonym)
         async with self._system(setting) as (system, target):
             title = "as it was running" if self.running else setting.value
             return await stage.run(title, system, target, faults, self.plan, ledger, since, _say)

@@ -28,7 +28,7 @@ from telemetry.errors import ArchiveError, BadEventError, SpoolFull
 from telemetry.events import Event, decode
 from telemetry.ids import rfc3339_ms
 from telemetry.producer import Producer
-from telemetry.wal.slot_inspection import lines as spool_lines
+from telemetry.wal.slot_inspection import spooled_lines
 
 app = typer.Typer(
     help="What could not be archived, kept with the reason.", no_args_is_help=False, rich_markup_mode=None
@@ -110,7 +110,7 @@ async def _retry(config: Config, chosen: Sequence[Letter]) -> tuple[list[str], d
                 try:
                     events = _events(letter)
                     settle(root, [letter.letter_id], "retrying", now)
-                    await producer.accept_any(events)
+                    await producer.accept(events)
                 except (BadEventError, SpoolFull) as error:
                     left[letter.letter_id] = str(error)
                     continue
@@ -148,7 +148,7 @@ def _already_there(config: Config, interrupted: Sequence[Letter]) -> set[str]:
 
 
 def _spool(config: Config) -> Iterator[bytes]:
-    for _, line in spool_lines(config.spool_dir):
+    for _, line in spooled_lines(config.spool_dir):
         yield line
 
 

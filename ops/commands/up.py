@@ -25,7 +25,7 @@ from ops.console.refusal import HELD_BACK
 from ops.program import PROGRAM, SPARE
 from service.config import Config
 from service.training.data.data_request import DataRequest
-from telemetry.stream.redis_check import Rehearsal
+from telemetry.stream.redis_check import RedisReport
 
 _TRAINING_STOP_S = 10.0
 # Replicas of a killed run may be writing down what they hold; they take 8 s at most.
@@ -131,7 +131,7 @@ def children_environ(config: Config, environ: Mapping[str, str]) -> dict[str, st
     return {**environ, **explicit}
 
 
-def look_at_redis(config: Config, *, consumer: bool, claim: bool = False) -> Rehearsal:
+def look_at_redis(config: Config, *, consumer: bool, claim: bool = False) -> RedisReport:
     """Refuse a Redis that cannot carry telemetry, and say what is wrong with one that can.
 
     Args:
@@ -147,10 +147,10 @@ def look_at_redis(config: Config, *, consumer: bool, claim: bool = False) -> Reh
         TelemetryError: It belongs to another archive, or its address is none.
     """
     from service.preflight import require_redis
-    from telemetry.stream.redis_check import Side
+    from telemetry.stream.redis_check import RedisRole
 
-    found = require_redis(config, *(Side if consumer else (Side.REPLICA,)), claim=claim)
-    for trouble in found.troubles:
+    found = require_redis(config, *(RedisRole if consumer else (RedisRole.REPLICA,)), claim=claim)
+    for trouble in found.warnings:
         say(f"the Redis at {found.where}: {trouble}")
     return found
 

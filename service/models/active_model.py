@@ -11,7 +11,7 @@ from typing import TypeVar
 from service.errors import ModelMissing, ModelRefused
 from service.models import artefact
 from service.models.snapshot import ModelSnapshot
-from telemetry.daemon_thread import aside
+from telemetry.daemon_thread import run_in_daemon_thread
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def in_time(work: Callable[[], T], models_dir: Path, timeout_s: float) -> T:
 
     async def within() -> T:
         try:
-            return await asyncio.wait_for(aside(work, "model-loader"), timeout_s)
+            return await asyncio.wait_for(run_in_daemon_thread(work, "model-loader"), timeout_s)
         except TimeoutError:
             raise ModelRefused(f"the active model in {models_dir} was not read within {timeout_s:g} s") from None
 

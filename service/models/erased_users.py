@@ -124,14 +124,14 @@ class ErasedUsers:
         digest_of = self._digester()
         found: dict[int, int] = {}
         for row, id_ in enumerate(users.id_of):
-            names = (pseudonyms.of(id_), id_) if pseudonyms.active else (id_,)
+            names = (pseudonyms.pseudonym(id_), id_) if pseudonyms.active else (id_,)
             known = [time_s for name in names if (time_s := times_s.get(digest_of(name))) is not None]
             if known:
                 found[row] = max(known)
         return found
 
     def _digester(self) -> Callable[[str], str]:
-        return Pseudonymiser(self.salt).of
+        return Pseudonymiser(self.salt).pseudonym
 
 
 def keep(models_dir: Path, users: Vocabulary, rows: Collection[int], pseudonyms: Pseudonymiser) -> None:
@@ -148,7 +148,7 @@ def keep(models_dir: Path, users: Vocabulary, rows: Collection[int], pseudonyms:
         OSError: It cannot be written.
     """
     ids = [users.id_of[row] for row in rows]
-    names = {*ids, *map(pseudonyms.of, ids)}
+    names = {*ids, *map(pseudonyms.pseudonym, ids)}
     with published_files.exclusive(models_dir):
         before = ErasedUsers.read(models_dir)
         after = before.keeping(names)

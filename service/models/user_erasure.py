@@ -18,7 +18,7 @@ from service.models.erased_users import ErasedUsers, without_users
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.security import security_log
-from telemetry.daemon_thread import aside
+from telemetry.daemon_thread import run_in_daemon_thread
 from telemetry.pseudonym import Pseudonymiser
 
 _WHY: Final = "users were erased"
@@ -54,7 +54,7 @@ class ModelUserEraser:
             RunError: A version that holds one cannot be published anew, or the directory cannot be written.
         """
         # A model store that hangs must not keep the consumer from ending; what is cut short goes on when called again.
-        return await aside(lambda: self._erase(user_ids), "model-eraser")
+        return await run_in_daemon_thread(lambda: self._erase(user_ids), "model-eraser")
 
     def _erase(self, user_ids: Collection[str]) -> Mapping[str, int]:
         wanted = frozenset(user_ids)
@@ -113,7 +113,7 @@ class ModelUserEraser:
         if not self._pseudonyms.active:
             return {users.row_of[user_id]: user_id for user_id in wanted if user_id in users.row_of}
         # A model trained on archived events knows its users by their pseudonyms.
-        names = ((row, name) for row, id_ in enumerate(users.id_of) for name in (id_, self._pseudonyms.of(id_)))
+        names = ((row, name) for row, id_ in enumerate(users.id_of) for name in (id_, self._pseudonyms.pseudonym(id_)))
         return {row: name for row, name in names if name in wanted}
 
     def _without(self, wanted: frozenset[str]) -> Callable[[ModelSnapshot], ModelSnapshot]:

@@ -63,7 +63,7 @@ def recorded(
             received_at=received_at,
             request_id=reception.request_id,
             type=row.type,
-            user_id=pseudonyms.of(row.user_id),
+            user_id=pseudonyms.pseudonym(row.user_id),
             item_id=row.item_id,
             value=row.value,
             recommendation_id=row.recommendation_id,

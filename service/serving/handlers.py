@@ -113,11 +113,11 @@ async def forget(request: web.Request) -> web.Response:
         client_time=None,
         received_at=rfc3339_ms(time.time()),
         kind="erase",
-        user_id=context.pseudonyms.of(user_id),
+        user_id=context.pseudonyms.pseudonym(user_id),
     )
     await _put_down(request, order)
     with _refusals():
-        acceptance = await context.producer.accept_any([order])
+        acceptance = await context.producer.accept([order])
     if context.store.version is not None:
         context.store.forget(_known_as(context, context.store.current(), user_id))
     answer: wire.Erasure = {
@@ -223,7 +223,7 @@ def _known_as(context: ReplicaContext, snapshot: ModelSnapshot, user_id: str) ->
     """Return what the served model calls a user, if it knows them."""
     if context.pseudonyms.active and user_id not in snapshot.users.row_of:
         # A model that learnt from archived events calls users as telemetry does.
-        return context.pseudonyms.of(user_id)
+        return context.pseudonyms.pseudonym(user_id)
     return user_id
 
 
@@ -260,7 +260,7 @@ def _served(
             received_at=rfc3339_ms(time.time()),
             request_id=request_inputs.request_id(request) or recommendation_id,
             recommendation_id=recommendation_id,
-            user_id=context.pseudonyms.of(user_id),
+            user_id=context.pseudonyms.pseudonym(user_id),
             model=snapshot.version,
             candidate_set=candidate_set,
             latency_ms=round((time.perf_counter() - started) * 1000, 3),

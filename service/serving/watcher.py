@@ -24,7 +24,7 @@ from service.metrics import Metrics
 from service.models import artefact, scoring
 from service.models.snapshot import ModelSnapshot
 from service.serving.store import ModelStore
-from telemetry.daemon_thread import aside
+from telemetry.daemon_thread import run_in_daemon_thread
 
 _log = structlog.get_logger("recollect.watcher")
 _WARM_USERS = 32
@@ -97,7 +97,7 @@ class Watcher:
             return
         due = self._again_at_s is not None and time.monotonic() >= self._again_at_s
         look = _Look(self._models_dir, self._store.version, None if due else self._seen)
-        ended = asyncio.ensure_future(aside(look.run, "model-loader"))
+        ended = asyncio.ensure_future(run_in_daemon_thread(look.run, "model-loader"))
         try:
             await self._wait(look, ended)
         finally:

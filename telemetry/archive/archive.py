@@ -34,7 +34,7 @@ from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.failpoints import Failpoints
 from telemetry.fingerprint import Fingerprints
 from telemetry.ids import rfc3339_ms, uuid7
-from telemetry.stream.namespace_owner import Mark
+from telemetry.stream.namespace_owner import OwnerMark
 
 _POLL_S = 0.2
 _DATE_LENGTH = len("2026-11-21")
@@ -78,7 +78,7 @@ class Archive:
         self._parts: ArchiveFiles | None = None
         self._lock: HolderLock | None = None
         self._lease_epoch: int | None = None
-        self._identity: Mark | None = None
+        self._identity: OwnerMark | None = None
         self._clock = ArchiveClock(0)
         self.fingerprints = Fingerprints()
         # Where its mark was left last, in words.
@@ -103,7 +103,7 @@ class Archive:
         return self._of(self._lease_epoch)
 
     @property
-    def identity(self) -> Mark:
+    def identity(self) -> OwnerMark:
         """The archive's identity, and those in whose place it has come."""
         return self._of(self._identity)
 

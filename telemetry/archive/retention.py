@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from telemetry.catalogue.catalogue_file import Database, ask
 from telemetry.catalogue.commit import FileLength
 from telemetry.errors import ArchiveError, BadEventError
-from telemetry.events import place_of
+from telemetry.events import position_of
 
 _DATE: Final = "date="
 _PARQUET: Final = ".parquet"
@@ -179,7 +179,7 @@ def _places(path: Path, size_bytes: int) -> Iterator[tuple[str, int, int]]:
         with path.open("rb") as file:
             while size_bytes > 0 and (line := file.readline()):
                 size_bytes -= len(line)
-                yield place_of(line)
+                yield position_of(line)
     except OSError as error:
         raise ArchiveError(f"{path} cannot be read: {error.strerror}") from None
     except BadEventError as error:

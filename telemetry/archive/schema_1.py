@@ -35,7 +35,7 @@ def expand(line: bytes) -> bytes:
             fields[name] = value
             if name in _NULL_AFTER:
                 fields[_NULL_AFTER[name]] = None
-        fields["schema"], fields["items"] = SCHEMA, Items.read(fields["items"]).rows()
+        fields["schema"], fields["items"] = SCHEMA, Items.from_fields(fields["items"]).rows()
     except (orjson.JSONDecodeError, KeyError) as error:
         raise BadEventError(f"a served list cannot be read: {error}") from None
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)

@@ -11,10 +11,10 @@ from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.catalogue_file import FILE_NAME, ask
 from telemetry.errors import ArchiveError
 from telemetry.ids import uuid7
-from telemetry.stream.namespace_owner import Mark
+from telemetry.stream.namespace_owner import OwnerMark
 
 
-def identify(root: Path, *, in_place_of: Mark | None = None, claim: bool = False) -> Mark:
+def identify(root: Path, *, in_place_of: OwnerMark | None = None, claim: bool = False) -> OwnerMark:
     """Read an archive's identity; the archive is made if it is not there.
 
     Args:
@@ -38,7 +38,7 @@ def identify(root: Path, *, in_place_of: Mark | None = None, claim: bool = False
         home, here = catalogue.setting("home"), _home(root)
         copied = _is_elsewhere(home, here)
         if claim and copied:
-            mark = Mark(uuid7()).in_place_of(mark)
+            mark = OwnerMark(uuid7()).in_place_of(mark)
         if in_place_of is not None:
             mark = mark.in_place_of(in_place_of)
         if mark != known:
@@ -78,7 +78,7 @@ def _is_elsewhere(home: str | None, here: str) -> bool:
     return inode != inode_here and folder != folder_here
 
 
-def known_identity(root: Path) -> Mark | None:
+def known_identity(root: Path) -> OwnerMark | None:
     """Read an archive's identity without making or changing anything.
 
     Args:
@@ -91,4 +91,4 @@ def known_identity(root: Path) -> Mark | None:
         ArchiveError: Its catalogue cannot be read.
     """
     rows = ask(root, "SELECT value FROM settings WHERE name = 'mark'", since=2)
-    return Mark.parse(rows[0][0]) if rows else None
+    return OwnerMark.parse(rows[0][0]) if rows else None

@@ -23,7 +23,7 @@ from telemetry.catalogue.catalogue_file import ADD_REMOVED, Database
 from telemetry.catalogue.commit import CatalogueChange, FileLength, Progress, RemovedRun, SeenKey
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.ids import uuid7
-from telemetry.stream.namespace_owner import Mark
+from telemetry.stream.namespace_owner import OwnerMark
 
 # SQLite takes at least 250 variables in one statement.
 _KEYS_PER_QUERY = 200
@@ -120,7 +120,7 @@ class Catalogue:
         with self._db.transaction():
             self._sql.execute("UPDATE lease SET holder = '', beat = beat + 1 WHERE epoch = ?", (lease_epoch,))
 
-    def mark(self) -> Mark:
+    def mark(self) -> OwnerMark:
         """Read the archive's identity, and those in whose place it has come; the first call makes the identity.
 
         Returns:
@@ -132,12 +132,12 @@ class Catalogue:
             if found is None:
                 self._sql.execute("INSERT OR IGNORE INTO settings VALUES ('mark', ?)", (uuid7(),))
                 found = self._sql.execute(query).fetchone()
-        mark = Mark.parse(found[0])
+        mark = OwnerMark.parse(found[0])
         if mark is None:
             raise ArchiveError("the archive's catalogue has an empty mark")
         return mark
 
-    def remember_mark(self, mark: Mark) -> None:
+    def remember_mark(self, mark: OwnerMark) -> None:
         """Replace the mark: the archive comes in the place of others.
 
         Args:

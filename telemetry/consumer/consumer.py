@@ -40,11 +40,11 @@ from telemetry.notes import (
     LeaseTaken,
     SinkFailed,
     StandingBy,
-    tell,
+    notify,
 )
 from telemetry.settings import ConsumerSettings
-from telemetry.shielding import finish
-from telemetry.stream.redis_stream import Delivered, EventStream, Settled
+from telemetry.shielding import shield_until_done
+from telemetry.stream.redis_stream import Acknowledgement, Delivered, EventStream
 
 _FIRST_BACKOFF_S = 0.05
 # What failed with an event may be over a moment later; three tries take far less than the events behind it may wait.
@@ -106,7 +106,7 @@ class Consumer:
                 try:
                     await self._hold()
                 except LeaseLostError:
-                    tell(self._observer, LeaseLost())
+                    notify(self._observer, LeaseLost())
                 except ArchiveError as error:
                     # What the disk now holds is uncertain, so everything is read from it again.
                     self._failed(error)
@@ -147,11 +147,11 @@ class Consumer:
 
     async def _hold(self) -> None:
         epoch = await self._archive.acquire(
-            self._settings.takeover_s, lambda holder: tell(self._observer, StandingBy(holder))
+            self._settings.takeover_s, lambda holder: notify(self._observer, StandingBy(holder))
         )
         self._streams.ours.clear()
         self.counters.active = True
-        tell(self._observer, LeaseTaken(epoch))
+        notify(self._observer, LeaseTaken(epoch))
         for path in self._archive.damaged:
             self._failed(ArchiveError(f"{path} in the archive is shorter than its committed length"))
         tasks = {
@@ -179,7 +179,7 @@ class Consumer:
             try:
                 await self._archive.beat()
                 # Without events there is no commit to do it.
-                await finish(self._archive.seal(if_due=True))
+                await shield_until_done(self._archive.seal(if_due=True))
             except LeaseLostError:
                 raise
             except ArchiveError as error:
@@ -246,7 +246,7 @@ class Consumer:
         block_ms = self._settings.block_ms if emptied is None else _DRAIN_BLOCK_MS
         deliveries = await self._read(sorted(streams.joined), pending=False, block_ms=block_ms)
         if deliveries:
-            await finish(self._take(deliveries, pending=False))
+            await shield_until_done(self._take(deliveries, pending=False))
         elif emptied is not None:
             emptied.set()
 
@@ -274,10 +274,10 @@ class Consumer:
     async def _take_pending(self, deliveries: Sequence[Delivered]) -> None:
         ours = [delivered for delivered in deliveries if delivered.producer in self._streams.ours]
         if ours:
-            await finish(self._take(ours, pending=True))
+            await shield_until_done(self._take(ours, pending=True))
         for producer, entries in deliveries:
             for entry in entries if producer not in self._streams.ours else ():
-                if not await finish(self._take_inherited(producer, entry)):
+                if not await shield_until_done(self._take_inherited(producer, entry)):
                     # What lies behind it waits for it, or would look like a hole.
                     break
 
@@ -300,13 +300,13 @@ class Consumer:
         if not self.counters.connected:
             self.counters.connected = True
             self._outage_told = False
-            tell(self._observer, Connected())
+            notify(self._observer, Connected())
 
     async def _take_inherited(self, producer: str, entry: Entry) -> bool:
         """Take an entry that a predecessor may have died of; returns whether it is done with."""
         position = Position.parse(entry.entry_id)
         at = self._archive.watermarks.get(producer, Position(0, 0))
-        if entry.fields is not None and at < position and position.is_ours:
+        if entry.fields is not None and at < position and position.in_range:
             first = Position(position.epoch, at.seq + 1 if at.epoch == position.epoch else 1)
             attempt = await self._archive.attempt(producer, first, position)
             self._reader.mark_fatal((producer, position.epoch, seq) for seq in attempt.fatal)
@@ -346,8 +346,8 @@ class Consumer:
         self.counters.redelivered += intake.redelivered
         self.counters.trimmed_pending += intake.trimmed
         try:
-            has_room = await self._stream.settle(
-                [Settled(name, ids, watermarks.get(name)) for name, ids in intake.settled.items() if ids]
+            has_room = await self._stream.acknowledge(
+                [Acknowledgement(name, ids, watermarks.get(name)) for name, ids in intake.settled.items() if ids]
             )
             streams.was_full(full=not has_room)
             self._failpoints.hit("consumer.acknowledged")
@@ -365,7 +365,7 @@ class Consumer:
                 await sink.take(records)
             except Exception as error:  # noqa: BLE001 - a sink is somebody else's code and must not stop the archive
                 self.counters.sink_failures += 1
-                tell(self._observer, SinkFailed(sink.name, f"{type(error).__name__}: {error}"))
+                notify(self._observer, SinkFailed(sink.name, f"{type(error).__name__}: {error}"))
 
     def _count(self, intake: SortedDeliveries, agreed: CommitPlan, duration_s: float) -> None:
         counters = self.counters
@@ -382,19 +382,19 @@ class Consumer:
         counters.commits += 1
         counters.commit_s += duration_s
         for note in intake.notes:
-            tell(self._observer, note)
-        tell(self._observer, Committed(len(agreed.records), deduplicated, dead_lettered, duration_s))
+            notify(self._observer, note)
+        notify(self._observer, Committed(len(agreed.records), deduplicated, dead_lettered, duration_s))
 
     def _disconnected(self, error: StreamError) -> None:
         self.counters.connected = False
         self.counters.last_error = str(error)
         if not self._outage_told:
             self._outage_told = True
-            tell(self._observer, Disconnected(str(error)))
+            notify(self._observer, Disconnected(str(error)))
 
     def _failed(self, error: ArchiveError) -> None:
         self.counters.last_error = str(error)
-        tell(self._observer, ArchiveFailed(str(error)))
+        notify(self._observer, ArchiveFailed(str(error)))
 
 
 def _events(producer: str, entry: Entry, first_seq: int) -> Iterator[tuple[EventPosition, bytes]]:

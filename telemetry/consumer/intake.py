@@ -33,7 +33,7 @@ from telemetry.errors import BadBatchError
 from telemetry.events import Feedback, Record, System
 from telemetry.fingerprint import UNKNOWN, Fingerprints, same_user
 from telemetry.ids import uuid7
-from telemetry.notes import DeadLettered, HoleFound
+from telemetry.notes import DeadLettered, SequenceGapFound
 from telemetry.stream.redis_stream import Delivered
 
 
@@ -65,7 +65,7 @@ class SortedDeliveries:
     linked: set[str] = field(default_factory=set)
     redelivered: int = 0
     trimmed: int = 0
-    notes: list[HoleFound | DeadLettered] = field(default_factory=list)
+    notes: list[SequenceGapFound | DeadLettered] = field(default_factory=list)
 
     def keys(self) -> list[SeenKey]:
         """The (tenant, event_id) of all new feedback."""
@@ -146,7 +146,7 @@ def plan_commit(
             continue
         if isinstance(event, Feedback):
             known = taken.setdefault((event.tenant, event.event_id), set())
-            fingerprint = fingerprints.of(event)
+            fingerprint = fingerprints.of_event(event)
             if fingerprint in known or UNKNOWN in known:
                 progress.deduplicated += 1
                 add_run(added.removed, producer, epoch, range(seq, seq + 1), "deduplicated", event.received_at)
@@ -220,7 +220,7 @@ class _ProducerSorter:
             settled.append(entry.entry_id)
 
     def _may_pass(self, batch: Batch | None, position: Position, at: Position) -> bool:
-        if not position.is_ours:
+        if not position.in_range:
             # A watermark there would hide every event to come.
             return False
         if batch is not None and (at, position.epoch, batch.first_seq) == (Position(0, 0), 1, 1):
@@ -239,7 +239,7 @@ class _ProducerSorter:
             progress.holes += 1
             progress.missing += batch.first_seq - start
             add_run(intake.removed, producer, epoch, range(start, batch.first_seq), "missing", None)
-            intake.notes.append(HoleFound(producer, epoch, start - 1, batch.first_seq - start))
+            intake.notes.append(SequenceGapFound(producer, epoch, start - 1, batch.first_seq - start))
         held_up = False
         for seq, line in enumerate(batch.lines, batch.first_seq):
             if seq < start:

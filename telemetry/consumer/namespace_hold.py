@@ -6,7 +6,7 @@ purpose.
 """
 
 from telemetry.archive.archive import Archive
-from telemetry.stream.namespace_owner import Mark, foreign
+from telemetry.stream.namespace_owner import OwnerMark, foreign_redis_error
 from telemetry.stream.redis_stream import EventStream
 
 
@@ -22,7 +22,7 @@ class NamespaceHold:
         self._stream = stream
         self._archive = archive
         # The mark that was there when it was last seen, if it was another archive's.
-        self._foreign: Mark | None = None
+        self._foreign: OwnerMark | None = None
 
     async def hold(self) -> None:
         """See to it that the place is marked as ours.
@@ -33,17 +33,17 @@ class NamespaceHold:
             ArchiveError: The catalogue cannot be written.
         """
         ours, where = self._archive.identity, self._stream.where
-        there = await self._stream.mark()
+        there = await self._stream.read_mark()
         if there is None and (self._foreign is None or self._was_ours(self._foreign)):
-            there = await self._stream.leave_mark(ours)
+            there = await self._stream.mark_if_unmarked(ours)
         elif there is None:
             there = self._foreign
         self._foreign = None if there is None or there.archive == ours.archive else there
         if self._foreign is not None:
-            raise foreign(where, self._foreign, ours.archive)
+            raise foreign_redis_error(where, self._foreign, ours.archive)
         if there is not None:
             await self._archive.remember_place(where)
 
-    def _was_ours(self, foreign_mark: Mark) -> bool:
+    def _was_ours(self, foreign_mark: OwnerMark) -> bool:
         replaced = self._archive.identity.archive in foreign_mark.replaced
         return self._archive.place == self._stream.where and not replaced

@@ -15,15 +15,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from telemetry.daemon_thread import aside
+from telemetry.daemon_thread import run_in_daemon_thread
 from telemetry.errors import SlotTakenError, SpoolError, StreamError
-from telemetry.notes import Adopted, ProducerObserver, tell
+from telemetry.notes import OrphanShipped, ProducerObserver, notify
 from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
-from telemetry.shielding import finish
-from telemetry.stream.namespace_owner import Leave, leave
+from telemetry.shielding import shield_until_done
+from telemetry.stream.namespace_owner import ShipDecision, decide_shipping
 from telemetry.stream.redis_stream import EventStream
-from telemetry.wal.slot import belongs_to, is_held
+from telemetry.wal.slot import archive_of_slot, is_held
 from telemetry.wal.slot_inspection import holds_events
 
 # How long one adoption may keep a slot from its replica.
@@ -84,7 +84,7 @@ class OrphanedSlots:
         return len(left)
 
     async def _look(self) -> list[Path]:
-        return await aside(self._orphaned, "orphans")
+        return await run_in_daemon_thread(self._orphaned, "orphans")
 
     def _orphaned(self) -> list[Path]:
         now_s = time.monotonic()
@@ -107,15 +107,15 @@ class OrphanedSlots:
         try:
             await stream.connect()
             # Where its events must not go, the slot is left to the replica that may come back.
-            belongs = await aside(lambda: belongs_to(directory), "orphans") or self._archive
-            if leave(belongs, await stream.mark()) is not Leave.SHIP:
+            belongs = await run_in_daemon_thread(lambda: archive_of_slot(directory), "orphans") or self._archive
+            if decide_shipping(belongs, await stream.read_mark()) is not ShipDecision.SHIP:
                 return
         except StreamError:
             return
         finally:
             await stream.close()
         opening = asyncio.ensure_future(
-            aside(
+            run_in_daemon_thread(
                 lambda: Producer.open(
                     self._spool, int(directory.name), self._settings, stream, self._observer, archive=self._archive
                 ),
@@ -134,8 +134,8 @@ class OrphanedSlots:
             recovered = producer.counters.recovered
             left = await producer.drain(deadline_s, archived=True)
         finally:
-            await finish(aside(producer.close, "orphans"))
-        tell(self._observer, Adopted(int(directory.name), recovered, left))
+            await shield_until_done(run_in_daemon_thread(producer.close, "orphans"))
+        notify(self._observer, OrphanShipped(int(directory.name), recovered, left))
 
 
 def _give_back(opening: "asyncio.Future[Producer]") -> None:

@@ -19,9 +19,9 @@ from telemetry.counters import ConsumerCounters
 from telemetry.erasure.rewriting import sweep
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.failpoints import Failpoints
-from telemetry.notes import ConsumerObserver, DateRetired, RetentionBehind, tell
+from telemetry.notes import ConsumerObserver, DateRetired, RetentionBehind, notify
 from telemetry.settings import ConsumerSettings
-from telemetry.shielding import finish
+from telemetry.shielding import shield_until_done
 from telemetry.wal.disk import sync_directory
 
 _EVERY_S = 60.0
@@ -84,8 +84,8 @@ class RetentionJob:
         """
         archive, settings = self._archive, self._settings
         loop = asyncio.get_running_loop()
-        await finish(loop.run_in_executor(thread, sweep, archive.root, archive.held_lease(), archive.part))
-        await finish(loop.run_in_executor(thread, _remove_empty, archive.root, archive.today()))
+        await shield_until_done(loop.run_in_executor(thread, sweep, archive.root, archive.held_lease(), archive.part))
+        await shield_until_done(loop.run_in_executor(thread, _remove_empty, archive.root, archive.today()))
         growing = await archive.growing_files()
         lengths = {**await archive.sealed_files(), **growing}
         plan = due(lengths, growing.keys(), archive.today(), settings.retention_days, settings.retention_bytes)
@@ -93,7 +93,7 @@ class RetentionJob:
         for day in plan.days:
             files = {path: length for path, length in lengths.items() if path.startswith(f"date={day}/")}
             try:
-                await finish(self._retire(day, files, thread))
+                await shield_until_done(self._retire(day, files, thread))
             except LeaseLostError:
                 raise
             except ArchiveError as error:
@@ -120,13 +120,13 @@ class RetentionJob:
         await loop.run_in_executor(thread, _remove, self._archive.root, list(files))
         events = sum(run.size for run in runs)
         self._counters.retired += events
-        tell(self._observer, DateRetired(day, events, sum(length.size_bytes for length in files.values())))
+        notify(self._observer, DateRetired(day, events, sum(length.size_bytes for length in files.values())))
 
     def _behind(self, why: str) -> None:
         self._counters.last_error = why
         if why != self._told:
             self._told = why
-            tell(self._observer, RetentionBehind(why))
+            notify(self._observer, RetentionBehind(why))
 
 
 def _remove(root: Path, paths: list[str]) -> None:

@@ -15,7 +15,7 @@ from telemetry.batch import Position
 from telemetry.consumer.stream_gaps import StreamGaps
 from telemetry.counters import ConsumerCounters
 from telemetry.errors import StreamRefusedError
-from telemetry.notes import ConsumerObserver, GapFound, GapKept, tell
+from telemetry.notes import ConsumerObserver, StreamGapFound, StreamGapKept, notify
 from telemetry.settings import ConsumerSettings
 from telemetry.stream.redis_stream import EventStream
 
@@ -102,7 +102,7 @@ class Subscription:
         self._scores = scores = await self._stream.producers()
         await self._remove_broken()
         wanted = [name for name in scores if name not in self.joined and name not in self._gaps.open]
-        found = await self._stream.join(wanted)
+        found = await self._stream.ensure_groups(wanted)
         self.joined |= found.ready
         self.recheck |= found.ready
         self.bare = found.bare
@@ -111,7 +111,7 @@ class Subscription:
         waiting = any(name not in self.joined and name not in self._gaps.open for name in scores)
         self._next_look_s = time.monotonic() + (IMPATIENT_S if waiting else self._settings.discover_interval_s)
         known = {name: watermarks[name] for name in scores if name in watermarks}
-        self._full = not await self._stream.publish(known) or bool(self.bare)
+        self._full = not await self._stream.publish_watermarks(known) or bool(self.bare)
         self._counters.producers = len(scores)
 
     def found(self, gaps: Mapping[str, Position], linked: Iterable[str] = ()) -> None:
@@ -128,7 +128,7 @@ class Subscription:
             self.recheck.discard(producer)
             if self._gaps.found(producer, at, self._scores.get(producer), time.monotonic()):
                 self._counters.gaps += 1
-                tell(self._observer, GapFound(producer, str(at)))
+                notify(self._observer, StreamGapFound(producer, str(at)))
 
     async def _remove_broken(self) -> None:
         due = self._gaps.due(self._scores, full=self._full, now_s=time.monotonic())
@@ -136,12 +136,12 @@ class Subscription:
             return
         self._hit("gap.due")
         try:
-            await self._stream.remove(due)
+            await self._stream.remove_streams(due)
         except StreamRefusedError as error:
             # The others are read on; without this right what Redis lost cannot be sent again.
             if str(error) != self._refusal:
                 self._refusal = str(error)
-                tell(self._observer, GapKept(str(error)))
+                notify(self._observer, StreamGapKept(str(error)))
             return
         self._hit("gap.removed")
         self._refusal = ""
@@ -151,7 +151,7 @@ class Subscription:
         idle = sorted((self.joined | self.bare) - self.busy - self.recheck)
         self.busy.clear()
         lost = {}
-        for name, ends in (await self._stream.ends(idle)).items():
+        for name, ends in (await self._stream.stream_ends(idle)).items():
             at = watermarks.get(name, _START)
             if max(at, ends.kept or _START) < ends.last and not self._gaps.is_written_off(name, at):
                 lost[name] = at

@@ -27,9 +27,9 @@ from telemetry.erasure.erasure import UserEraser
 from telemetry.erasure.erasure_requests import AT_ONCE, EXPIRED_AT_ONCE
 from telemetry.erasure.rewriting import LineMatcher, holds, rewrite, sweep
 from telemetry.errors import ArchiveError, LeaseLostError
-from telemetry.notes import ConsumerObserver, EraseFailed, UserErased, tell
+from telemetry.notes import ConsumerObserver, EraseFailed, UserErased, notify
 from telemetry.settings import ConsumerSettings
-from telemetry.shielding import finish
+from telemetry.shielding import shield_until_done
 from telemetry.wal.disk import sync_directory
 
 _FIRST_PAUSE_S = 0.2
@@ -89,7 +89,7 @@ class ErasureJob:
                     left = await self._work_off(thread)
                     expired = EXPIRED_AT_ONCE
                     while expired == EXPIRED_AT_ONCE:
-                        expired = await finish(self._archive.expire_erasures(self._settings.seen_days))
+                        expired = await shield_until_done(self._archive.expire_erasures(self._settings.seen_days))
                         # Commits take their turn.
                         await asyncio.sleep(_BETWEEN_STEPS_S)
                 except LeaseLostError:
@@ -132,19 +132,21 @@ class ErasureJob:
         await self._rewrite_all(LineMatcher(erasures), thread)
         # Nothing is done while a line of theirs lies in a file that merely does not count.
         loop = asyncio.get_running_loop()
-        if not await finish(loop.run_in_executor(thread, sweep, archive.root, archive.held_lease(), archive.part)):
+        if not await shield_until_done(
+            loop.run_in_executor(thread, sweep, archive.root, archive.held_lease(), archive.part)
+        ):
             return True
         for user_eraser in self._user_erasers:
             await self._tell(user_eraser, erasures)
         done = [erasure for erasure in erasures if all(erasure.erase_id in told for told in self._told_by_forgetter())]
         models = {one.erase_id: sum(told[one.erase_id] for told in self._told_by_forgetter()) for one in done}
         if models:
-            await finish(archive.finish_erasures(models))
+            await shield_until_done(archive.finish_erasures(models))
         for erase_id, count in models.items():
             for told in self._told.values():
                 told.pop(erase_id, None)
             self._counters.users_erased += 1
-            tell(self._observer, UserErased(erase_id, count))
+            notify(self._observer, UserErased(erase_id, count))
         return len(models) < len(erasures)
 
     def _told_by_forgetter(self) -> list[dict[str, int]]:
@@ -155,12 +157,14 @@ class ErasureJob:
         loop = asyncio.get_running_loop()
         for path, length in (await self._archive.growing_files()).items():
             try:
-                found = await finish(loop.run_in_executor(thread, holds, self._archive.root, path, length, users))
+                found = await shield_until_done(
+                    loop.run_in_executor(thread, holds, self._archive.root, path, length, users)
+                )
             except ArchiveError:
                 # It was sealed and replaced meanwhile, or is damaged, which the rewriting tells.
                 found = True
             if found:
-                await finish(self._archive.seal())
+                await shield_until_done(self._archive.seal())
                 return
 
     async def _rewrite_all(self, users: LineMatcher, thread: ThreadPoolExecutor) -> None:
@@ -171,7 +175,7 @@ class ErasureJob:
         while todo := (await self._archive.sealed_files()).items() - looked_at.items():
             for path, length in sorted(todo):
                 try:
-                    clean = await finish(self._rewrite(path, length, users, thread))
+                    clean = await shield_until_done(self._rewrite(path, length, users, thread))
                 except LeaseLostError:
                     raise
                 except ArchiveError as error:
@@ -222,7 +226,7 @@ class ErasureJob:
 
     def _failed(self, where: str, error: str) -> None:
         self._counters.last_error = error
-        tell(self._observer, EraseFailed(where, error))
+        notify(self._observer, EraseFailed(where, error))
 
 
 def _remove(path: Path) -> None:

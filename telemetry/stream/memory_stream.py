@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from telemetry.batch import Batch, Entry, Position, to_fields
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamRefusedError
-from telemetry.stream.namespace_owner import Mark
-from telemetry.stream.redis_stream import Appended, Delivered, Ends, Joined, Settled, StreamState
+from telemetry.stream.namespace_owner import OwnerMark
+from telemetry.stream.redis_stream import Acknowledgement, Appended, Delivered, GroupsEnsured, StreamEnds, StreamState
 from telemetry.stream.watermark_seal import Watermark
 
 
@@ -37,10 +37,10 @@ class MemoryServer:
         self.logs: dict[str, _Log] = {}
         self.watermarks: dict[str, Position] = {}
         self.forged: set[str] = set()
-        self.mark: Mark | None = None
+        self.mark: OwnerMark | None = None
         self.changed = asyncio.Event()
 
-    def forget(self) -> None:
+    def flush_all(self) -> None:
         """Lose everything."""
         self.announced.clear()
         self.logs.clear()
@@ -79,26 +79,26 @@ class MemoryStream:
         """See `EventStream.close`."""
         self._connected = False
 
-    async def mark(self) -> Mark | None:
-        """See `EventStream.mark`."""
+    async def read_mark(self) -> OwnerMark | None:
+        """See `EventStream.read_mark`."""
         self._check()
         return self._server.mark
 
-    async def leave_mark(self, mark: Mark) -> Mark | None:
-        """See `EventStream.leave_mark`."""
+    async def mark_if_unmarked(self, mark: OwnerMark) -> OwnerMark | None:
+        """See `EventStream.mark_if_unmarked`."""
         self._check()
         if self._server.mark is None and not self._server.full:
             self._server.mark = mark
         return self._server.mark
 
-    async def replace_mark(self, mark: Mark) -> None:
+    async def replace_mark(self, mark: OwnerMark) -> None:
         """See `EventStream.replace_mark`."""
         self._check()
         self._server.watermarks.clear()
         self._server.mark = mark
 
-    async def inspect(self, producer: str, unix_s: float) -> StreamState:
-        """See `EventStream.inspect`."""
+    async def handshake(self, producer: str, unix_s: float) -> StreamState:
+        """See `EventStream.handshake`."""
         self._check()
         if not self._server.full:
             self._server.announced[producer] = unix_s
@@ -134,10 +134,10 @@ class MemoryStream:
         self._check()
         return dict(self._server.announced)
 
-    async def join(self, producers: Sequence[str]) -> Joined:
-        """See `EventStream.join`."""
+    async def ensure_groups(self, producers: Sequence[str]) -> GroupsEnsured:
+        """See `EventStream.ensure_groups`."""
         self._check()
-        joined = Joined.none()
+        joined = GroupsEnsured.none()
         for name in producers:
             log = self._server.logs.get(name)
             if log is None:
@@ -148,14 +148,14 @@ class MemoryStream:
             (joined.bare if self._server.full else joined.ready).add(name)
         return joined
 
-    async def ends(self, producers: Sequence[str]) -> dict[str, Ends]:
-        """See `EventStream.ends`."""
+    async def stream_ends(self, producers: Sequence[str]) -> dict[str, StreamEnds]:
+        """See `EventStream.stream_ends`."""
         self._check()
         logs = {name: self._server.logs[name] for name in producers if name in self._server.logs}
-        return {name: Ends(log.last, max(log.entries, default=None)) for name, log in logs.items()}
+        return {name: StreamEnds(log.last, max(log.entries, default=None)) for name, log in logs.items()}
 
-    async def remove(self, producers: Sequence[str]) -> None:
-        """See `EventStream.remove`."""
+    async def remove_streams(self, producers: Sequence[str]) -> None:
+        """See `EventStream.remove_streams`."""
         self._check()
         for name in producers:
             self._server.logs.pop(name, None)
@@ -168,7 +168,7 @@ class MemoryStream:
         for name, mark in watermarks.items():
             log = self._server.logs.get(name, _Log())
             positions = sorted(position for position in log.entries if position > mark)[:max_entries]
-            if known := [position for position in positions if position.is_ours]:
+            if known := [position for position in positions if position.in_range]:
                 found.append(Delivered(name, [log.entries[position] for position in known]))
         return found
 
@@ -207,8 +207,8 @@ class MemoryStream:
                 found.append(Delivered(name, entries))
         return found
 
-    async def settle(self, settled: Sequence[Settled]) -> bool:
-        """See `EventStream.settle`."""
+    async def acknowledge(self, settled: Sequence[Acknowledgement]) -> bool:
+        """See `EventStream.acknowledge`."""
         self._check()
         for producer, entry_ids, mark in settled:
             log = self._server.logs.get(producer)
@@ -222,9 +222,9 @@ class MemoryStream:
                     log.entries = {at: entry for at, entry in log.entries.items() if at > mark}
         return not (self._server.full and any(mark is not None for _, _, mark in settled))
 
-    async def publish(self, watermarks: Mapping[str, Position]) -> bool:
-        """See `EventStream.publish`."""
-        return await self.settle([Settled(producer, (), mark) for producer, mark in watermarks.items()])
+    async def publish_watermarks(self, watermarks: Mapping[str, Position]) -> bool:
+        """See `EventStream.publish_watermarks`."""
+        return await self.acknowledge([Acknowledgement(producer, (), mark) for producer, mark in watermarks.items()])
 
     def _check(self) -> None:
         if not self._server.reachable:

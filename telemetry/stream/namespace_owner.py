@@ -18,7 +18,7 @@ from telemetry.errors import ForeignRedisError
 _MOST_REPLACED = 16
 
 
-class Mark(NamedTuple):
+class OwnerMark(NamedTuple):
     """The mark of an archive.
 
     Attributes:
@@ -33,27 +33,27 @@ class Mark(NamedTuple):
         return " ".join((self.archive, *self.replaced))
 
     @classmethod
-    def parse(cls, text: str) -> "Mark | None":
+    def parse(cls, text: str) -> "OwnerMark | None":
         """Read a mark as Redis or the catalogue has it; None if there is nothing in it."""
         words = text.split()
         return cls(words[0], tuple(words[1:])) if words else None
 
-    def in_place_of(self, other: "Mark") -> "Mark":
+    def in_place_of(self, other: "OwnerMark") -> "OwnerMark":
         """Return our mark for a place where another one is."""
         others = (other.archive, *other.replaced, *self.replaced)
         replaced = dict.fromkeys(name for name in others if name != self.archive)
-        return Mark(self.archive, tuple(replaced)[:_MOST_REPLACED])
+        return OwnerMark(self.archive, tuple(replaced)[:_MOST_REPLACED])
 
 
-class Leave(Enum):
+class ShipDecision(Enum):
     """Whether a producer may ship."""
 
     SHIP = "ship"
     WAIT = "wait"
-    KEEP = "keep"
+    REFUSE = "refuse"
 
 
-def leave(belongs_to: str | None, mark: Mark | None) -> Leave:
+def decide_shipping(belongs_to: str | None, mark: OwnerMark | None) -> ShipDecision:
     """Decide whether a producer may ship to a place.
 
     Args:
@@ -61,15 +61,15 @@ def leave(belongs_to: str | None, mark: Mark | None) -> Leave:
         mark: The mark there, None if there is none.
 
     Returns:
-        WAIT where the mark is still to be written, as after Redis lost everything; KEEP where another archive rules.
+        WAIT where the mark is still to be written, as after Redis lost everything; REFUSE where another archive rules.
     """
     if mark is None:
-        return Leave.SHIP if belongs_to is None else Leave.WAIT
+        return ShipDecision.SHIP if belongs_to is None else ShipDecision.WAIT
     known = belongs_to is None or belongs_to == mark.archive or belongs_to in mark.replaced
-    return Leave.SHIP if known else Leave.KEEP
+    return ShipDecision.SHIP if known else ShipDecision.REFUSE
 
 
-def foreign(where: str, mark: Mark, archive: str) -> ForeignRedisError:
+def foreign_redis_error(where: str, mark: OwnerMark, archive: str) -> ForeignRedisError:
     """Say that a place belongs to another archive than ours.
 
     Args:

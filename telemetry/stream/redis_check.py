@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from telemetry.errors import RedisUnfitError, StreamError
 from telemetry.stream.key_names import Keys
-from telemetry.stream.namespace_owner import Mark
+from telemetry.stream.namespace_owner import OwnerMark
 from telemetry.stream.redis_connection import Command, RedisConnection, Refusal
 from telemetry.stream.redis_refusals import CLUSTER, meaning
 from telemetry.stream.redis_stream import GROUP
@@ -21,17 +21,17 @@ FLOOR: Final = (7, 0)
 _NO_PRODUCER: Final = "rehearsal"
 
 
-class Side(Enum):
+class RedisRole(Enum):
     """Who sends a command; the consumer job does what a replica does, too, for those that died."""
 
     REPLICA = "replica"
     CONSUMER = "consumer"
 
 
-class Trial(NamedTuple):
+class Probe(NamedTuple):
     """A command that changes nothing, and how Redis answers it if the user may send it and it can be done."""
 
-    side: Side
+    side: RedisRole
     command: Command
     harmless: str | None = None
 
@@ -43,71 +43,72 @@ class Trial(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class RedisReport:
     """What a Redis is to us.
 
     Attributes:
         where: Its address, without credentials.
         version: As it says, such as `redis 7.0.15`; None if it does not say.
-        away: Why it does not answer; None if it does.
+        unreachable: Why it does not answer; None if it does.
         unfit: By side: what keeps it from carrying telemetry as long as its configuration is as it is.
         failing: What keeps it from that at the moment.
-        doubts: What it can carry telemetry with, at a risk.
-        unseen: What could not be looked at.
+        risks: What it can carry telemetry with, at a risk.
+        unreadable: What could not be looked at.
         mark: Whose the namespace is; None if it is unmarked.
     """
 
     where: str
     version: str | None = None
-    away: str | None = None
-    unfit: Mapping[Side, Sequence[str]] | None = None
+    unreachable: str | None = None
+    unfit: Mapping[RedisRole, Sequence[str]] | None = None
     failing: Sequence[str] = ()
-    doubts: Sequence[str] = ()
-    unseen: Sequence[str] = ()
-    mark: Mark | None = None
+    risks: Sequence[str] = ()
+    unreadable: Sequence[str] = ()
+    mark: OwnerMark | None = None
 
     @property
-    def troubles(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What an operator should hear of a Redis that is used all the same."""
-        away = [] if self.away is None else [f"{self.away}; events wait in the replicas' logs until it answers"]
-        unseen = [f"its user may not look at {' and '.join(self.unseen)}"] if self.unseen else []
-        return [*away, *self.failing, *self.doubts, *unseen]
+        down = self.unreachable
+        waiting = [] if down is None else [f"{down}; events wait in the replicas' logs until it answers"]
+        hidden = [f"its user may not look at {' and '.join(self.unreadable)}"] if self.unreadable else []
+        return [*waiting, *self.failing, *self.risks, *hidden]
 
-    def faults(self, *sides: Side) -> list[str]:
+    def unfit_for(self, *sides: RedisRole) -> list[str]:
         """List what makes it unfit for some sides, without repeating anything."""
         unfit = self.unfit or {}
         return list(dict.fromkeys(sentence for side in sides for sentence in unfit.get(side, ())))
 
 
-def trials(keys: Keys) -> list[Trial]:
+def probes(keys: Keys) -> list[Probe]:
     """List every command that the service sends.
 
     Args:
         keys: The installation's.
     """
     events, watermark = keys.events(_NO_PRODUCER), keys.watermark(_NO_PRODUCER)
-    replica, consumer = Side.REPLICA, Side.CONSUMER
+    replica, consumer = RedisRole.REPLICA, RedisRole.CONSUMER
     return [
-        Trial(replica, ("GET", keys.owner)),
-        Trial(replica, ("ZADD", keys.producers, "XX", 0, _NO_PRODUCER)),
-        Trial(replica, ("XINFO", "STREAM", events), "no such key"),
-        Trial(replica, ("HMGET", watermark, "epoch", "seq")),
-        Trial(replica, ("XADD", events, "NOMKSTREAM", "1-1", "first_seq", "1")),
+        Probe(replica, ("GET", keys.owner)),
+        Probe(replica, ("ZADD", keys.producers, "XX", 0, _NO_PRODUCER)),
+        Probe(replica, ("XINFO", "STREAM", events), "no such key"),
+        Probe(replica, ("HMGET", watermark, "epoch", "seq")),
+        Probe(replica, ("XADD", events, "NOMKSTREAM", "1-1", "first_seq", "1")),
         # Both conditions at once are a syntax error, found when everything else was.
-        Trial(consumer, ("SET", keys.owner, "", "NX", "XX", "GET"), "syntax error"),
-        Trial(consumer, ("ZRANGE", keys.producers, 0, 0)),
-        Trial(consumer, ("XGROUP", "CREATE", events, GROUP, "0"), "requires the key to exist"),
-        Trial(consumer, ("XREADGROUP", "GROUP", GROUP, GROUP, "COUNT", 1, "STREAMS", events, ">"), "NOGROUP"),
-        Trial(consumer, ("XACK", events, GROUP, "1-1")),
+        Probe(consumer, ("SET", keys.owner, "", "NX", "XX", "GET"), "syntax error"),
+        Probe(consumer, ("ZRANGE", keys.producers, 0, 0)),
+        Probe(consumer, ("XGROUP", "CREATE", events, GROUP, "0"), "requires the key to exist"),
+        Probe(consumer, ("XREADGROUP", "GROUP", GROUP, GROUP, "COUNT", 1, "STREAMS", events, ">"), "NOGROUP"),
+        Probe(consumer, ("XACK", events, GROUP, "1-1")),
         # An odd number of fields and values is found by the command itself.
-        Trial(consumer, ("HSET", watermark, "epoch", "1", "seq"), "wrong number of arguments"),
-        Trial(consumer, ("XTRIM", events, "MINID", "=", "1-1")),
-        Trial(consumer, ("XRANGE", events, "-", "+", "COUNT", 1)),
-        Trial(consumer, ("UNLINK", events)),
+        Probe(consumer, ("HSET", watermark, "epoch", "1", "seq"), "wrong number of arguments"),
+        Probe(consumer, ("XTRIM", events, "MINID", "=", "1-1")),
+        Probe(consumer, ("XRANGE", events, "-", "+", "COUNT", 1)),
+        Probe(consumer, ("UNLINK", events)),
     ]
 
 
-async def rehearse(url: str, namespace: str, *, timeout_s: float = 2.0) -> Rehearsal:
+async def check_redis(url: str, namespace: str, *, timeout_s: float = 2.0) -> RedisReport:
     """Connect as the service does, and try everything that it does.
 
     Args:
@@ -123,7 +124,7 @@ async def rehearse(url: str, namespace: str, *, timeout_s: float = 2.0) -> Rehea
     """
     connection = RedisConnection(url, timeout_s=timeout_s)
     keys = Keys(namespace)
-    tried = trials(keys)
+    tried = probes(keys)
     try:
         await connection.open()
         hello, *replies = await connection.exchange(
@@ -137,15 +138,15 @@ async def rehearse(url: str, namespace: str, *, timeout_s: float = 2.0) -> Rehea
             ]
         )
     except RedisUnfitError as error:
-        return Rehearsal(connection.address, unfit={side: [str(error)] for side in Side})
+        return RedisReport(connection.address, unfit={side: [str(error)] for side in RedisRole})
     except StreamError as error:
-        return Rehearsal(connection.address, away=str(error))
+        return RedisReport(connection.address, unreachable=str(error))
     finally:
         await connection.close()
-    return judge(connection.address, hello, replies[:4], list(zip(tried, replies[4:], strict=True)))
+    return assess(connection.address, hello, replies[:4], list(zip(tried, replies[4:], strict=True)))
 
 
-def judge(where: str, hello: Any, looks: Sequence[Any], tried: Sequence[tuple[Trial, Any]]) -> Rehearsal:
+def assess(where: str, hello: Any, looks: Sequence[Any], tried: Sequence[tuple[Probe, Any]]) -> RedisReport:
     """Tell from the replies what a Redis is to us.
 
     Args:
@@ -156,46 +157,48 @@ def judge(where: str, hello: Any, looks: Sequence[Any], tried: Sequence[tuple[Tr
     """
     said = {} if isinstance(hello, Refusal) else dict(zip(hello[::2], hello[1::2], strict=True))
     version = said.get(b"version", b"").decode()
-    unfit: dict[Side, list[str]] = {side: list(_kind_faults(said.get(b"mode", b""), version)) for side in Side}
+    unfit: dict[RedisRole, list[str]] = {
+        side: list(_kind_faults(said.get(b"mode", b""), version)) for side in RedisRole
+    }
     failing: dict[str, None] = {}
-    denied: dict[Side, list[str]] = {side: [] for side in Side}
+    denied: dict[RedisRole, list[str]] = {side: [] for side in RedisRole}
     # What is no single Redis refuses more than it has to be blamed for.
-    for trial, reply in () if unfit[Side.REPLICA] else tried:
+    for trial, reply in () if unfit[RedisRole.REPLICA] else tried:
         if not isinstance(reply, Refusal) or (trial.harmless is not None and trial.harmless in reply.text):
             continue
         sentence, lasting = meaning(reply.text)
         if reply.text.startswith("NOPERM"):
             denied[trial.side].append(trial.name)
         elif lasting:
-            for side in Side if trial.side is Side.REPLICA else (Side.CONSUMER,):
+            for side in RedisRole if trial.side is RedisRole.REPLICA else (RedisRole.CONSUMER,):
                 unfit[side].append(sentence)
         else:
             failing[sentence] = None
-    denied[Side.CONSUMER] = denied[Side.REPLICA] + denied[Side.CONSUMER]
+    denied[RedisRole.CONSUMER] = denied[RedisRole.REPLICA] + denied[RedisRole.CONSUMER]
     for side, names in denied.items():
         if names:
             unfit[side].append(f"its user may not send {', '.join(names)} for the keys of a {side.value}")
     policy, policy_seen = _setting(looks[0], looks[2], "maxmemory_policy")
     append, append_seen = _setting(looks[1], looks[3], "aof_enabled")
-    doubts = []
+    risks = []
     if policy is not None and policy.startswith("allkeys"):
         for faults in unfit.values():
             faults.append(f"its maxmemory-policy {policy} evicts events that are not archived; noeviction is needed")
     elif policy is not None and policy != "noeviction":
-        doubts.append(f"its maxmemory-policy is {policy}, which evicts none of our keys; noeviction says what is meant")
+        risks.append(f"its maxmemory-policy is {policy}, which evicts none of our keys; noeviction says what is meant")
     if append in {"no", "0"}:
-        doubts.append("appendonly is off, so a restart loses what replicas then have to send again")
-    unseen = [] if policy_seen else ["maxmemory-policy"]
-    unseen += [] if append_seen else ["appendonly"]
+        risks.append("appendonly is off, so a restart loses what replicas then have to send again")
+    unreadable = [] if policy_seen else ["maxmemory-policy"]
+    unreadable += [] if append_seen else ["appendonly"]
     mark = next((reply for trial, reply in tried if trial.name == "GET" and isinstance(reply, bytes)), None)
-    return Rehearsal(
+    return RedisReport(
         where,
         f"{said.get(b'server', b'redis').decode()} {version}" if version else None,
         unfit=unfit,
         failing=list(failing),
-        doubts=doubts,
-        unseen=unseen,
-        mark=None if mark is None else Mark.parse(mark.decode("utf-8", "replace")),
+        risks=risks,
+        unreadable=unreadable,
+        mark=None if mark is None else OwnerMark.parse(mark.decode("utf-8", "replace")),
     )
 
 

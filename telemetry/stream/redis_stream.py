@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from telemetry.batch import Batch, Entry, Position, to_fields
 from telemetry.errors import GroupMissingError, StreamRefusedError
 from telemetry.stream.key_names import DEFAULT_NAMESPACE, Keys
-from telemetry.stream.namespace_owner import Mark
+from telemetry.stream.namespace_owner import OwnerMark
 from telemetry.stream.redis_connection import Argument, Command, RedisConnection, Refusal
 from telemetry.stream.redis_refusals import meaning
 from telemetry.stream.watermark_seal import FIELDS, Seal
@@ -55,10 +55,10 @@ class StreamState(NamedTuple):
     tail: Entry | None
     watermark: Position | None
     doubt: str | None = None
-    mark: Mark | None = None
+    mark: OwnerMark | None = None
 
 
-class Joined(NamedTuple):
+class GroupsEnsured(NamedTuple):
     """Producers that have a stream, by what of it.
 
     Attributes:
@@ -72,12 +72,12 @@ class Joined(NamedTuple):
     alien: set[str]
 
     @classmethod
-    def none(cls) -> "Joined":
+    def none(cls) -> "GroupsEnsured":
         """Return that no producer has a stream."""
         return cls(set(), set(), set())
 
 
-class Ends(NamedTuple):
+class StreamEnds(NamedTuple):
     """The last id that a stream gave, and the last one that it still has (None: it has no entry)."""
 
     last: Position
@@ -91,7 +91,7 @@ class Delivered(NamedTuple):
     entries: Sequence[Entry]
 
 
-class Settled(NamedTuple):
+class Acknowledgement(NamedTuple):
     """Entries of one producer whose events are committed, and how far its archive now reaches."""
 
     producer: str
@@ -112,16 +112,16 @@ class EventStream(Protocol):
     async def close(self) -> None:
         """Drop the connection; never raises."""
 
-    async def mark(self) -> Mark | None:
+    async def read_mark(self) -> OwnerMark | None:
         """Read whose the place is."""
 
-    async def leave_mark(self, mark: Mark) -> Mark | None:
-        """Mark the place unless it is marked; returns the mark that is there then, None if Redis has no room for it."""
+    async def mark_if_unmarked(self, mark: OwnerMark) -> OwnerMark | None:
+        """Mark the namespace unless it is marked; return its mark, None if Redis has no room for one."""
 
-    async def replace_mark(self, mark: Mark) -> None:
-        """Mark the place, whatever is there, and forget how far the archive that had it is."""
+    async def replace_mark(self, mark: OwnerMark) -> None:
+        """Mark the namespace, whatever mark it has, and remove the watermarks of its previous archive."""
 
-    async def inspect(self, producer: str, unix_s: float) -> StreamState:
+    async def handshake(self, producer: str, unix_s: float) -> StreamState:
         """Announce a producer and ask what is there of it: the handshake."""
 
     async def append(self, producer: str, batch: Batch, *, create: bool) -> Appended:
@@ -130,13 +130,13 @@ class EventStream(Protocol):
     async def producers(self) -> dict[str, float]:
         """List every producer that ever announced itself, and when it last did."""
 
-    async def join(self, producers: Sequence[str]) -> Joined:
+    async def ensure_groups(self, producers: Sequence[str]) -> GroupsEnsured:
         """See to it that the group exists on each stream; a producer without a stream is left out."""
 
-    async def ends(self, producers: Sequence[str]) -> dict[str, Ends]:
+    async def stream_ends(self, producers: Sequence[str]) -> dict[str, StreamEnds]:
         """Ask how far streams reach; a producer without a stream is left out."""
 
-    async def remove(self, producers: Sequence[str]) -> None:
+    async def remove_streams(self, producers: Sequence[str]) -> None:
         """Remove streams, groups and all, so that their producers begin them anew."""
 
     async def scan(self, watermarks: Mapping[str, Position], *, max_entries: int) -> list[Delivered]:
@@ -151,10 +151,10 @@ class EventStream(Protocol):
         `block_ms`; at most `max_entries` for each producer. Raises GroupMissingError when Redis forgot.
         """
 
-    async def settle(self, settled: Sequence[Settled]) -> bool:
+    async def acknowledge(self, settled: Sequence[Acknowledgement]) -> bool:
         """Acknowledge entries, trim what lies at or below the watermarks, and publish these if there is room."""
 
-    async def publish(self, watermarks: Mapping[str, Position]) -> bool:
+    async def publish_watermarks(self, watermarks: Mapping[str, Position]) -> bool:
         """Publish watermarks again, because Redis may have lost them; returns whether it had room for them."""
 
 
@@ -194,26 +194,26 @@ class RedisStream:
         """See `EventStream.close`."""
         await self._connection.close()
 
-    async def mark(self) -> Mark | None:
-        """See `EventStream.mark`."""
+    async def read_mark(self) -> OwnerMark | None:
+        """See `EventStream.read_mark`."""
         (reply,) = await self._connection.exchange([("GET", self._keys.owner)])
         return _mark(reply)
 
-    async def leave_mark(self, mark: Mark) -> Mark | None:
-        """See `EventStream.leave_mark`."""
+    async def mark_if_unmarked(self, mark: OwnerMark) -> OwnerMark | None:
+        """See `EventStream.mark_if_unmarked`."""
         (reply,) = await self._connection.exchange([("SET", self._keys.owner, str(mark), "NX", "GET")])
         if _is_full(reply):
             return None
         return _mark(reply) or mark
 
-    async def replace_mark(self, mark: Mark) -> None:
+    async def replace_mark(self, mark: OwnerMark) -> None:
         """See `EventStream.replace_mark`."""
         watermarks = [("UNLINK", self._keys.watermark(producer)) for producer in await self.producers()]
         for reply in await self._connection.exchange([*watermarks, ("SET", self._keys.owner, str(mark))]):
             _refuse(reply)
 
-    async def inspect(self, producer: str, unix_s: float) -> StreamState:
-        """See `EventStream.inspect`."""
+    async def handshake(self, producer: str, unix_s: float) -> StreamState:
+        """See `EventStream.handshake`."""
         mark_reply, announced, stream, watermark = await self._connection.exchange(
             [
                 ("GET", self._keys.owner),
@@ -263,15 +263,15 @@ class RedisStream:
         pairs = zip(reply[::2], reply[1::2], strict=True)
         return {name.decode(): float(score) for name, score in pairs if name.isascii()}
 
-    async def join(self, producers: Sequence[str]) -> Joined:
-        """See `EventStream.join`."""
+    async def ensure_groups(self, producers: Sequence[str]) -> GroupsEnsured:
+        """See `EventStream.ensure_groups`."""
         if not producers:
-            return Joined.none()
+            return GroupsEnsured.none()
         # From 0, because what was there before the group belongs to the archive too.
         replies = await self._connection.exchange(
             [("XGROUP", "CREATE", self._keys.events(name), GROUP, "0") for name in producers]
         )
-        joined = Joined.none()
+        joined = GroupsEnsured.none()
         for name, reply in zip(producers, replies, strict=True):
             if isinstance(reply, Refusal) and _NO_KEY_FOR_GROUP in reply.text:
                 continue
@@ -286,8 +286,8 @@ class RedisStream:
             joined.ready.add(name)
         return joined
 
-    async def ends(self, producers: Sequence[str]) -> dict[str, Ends]:
-        """See `EventStream.ends`."""
+    async def stream_ends(self, producers: Sequence[str]) -> dict[str, StreamEnds]:
+        """See `EventStream.stream_ends`."""
         if not producers:
             return {}
         replies = await self._connection.exchange([("XINFO", "STREAM", self._keys.events(name)) for name in producers])
@@ -297,11 +297,11 @@ class RedisStream:
                 continue
             _refuse(reply)
             last, entry = _ends(reply)
-            found[name] = Ends(last, None if entry is None else Position.parse(entry.entry_id))
+            found[name] = StreamEnds(last, None if entry is None else Position.parse(entry.entry_id))
         return found
 
-    async def remove(self, producers: Sequence[str]) -> None:
-        """See `EventStream.remove`."""
+    async def remove_streams(self, producers: Sequence[str]) -> None:
+        """See `EventStream.remove_streams`."""
         for reply in await self._connection.exchange([("UNLINK", self._keys.events(name)) for name in producers]):
             _refuse(reply)
 
@@ -314,7 +314,7 @@ class RedisStream:
                 continue
             _refuse(reply)
             entries = [_entry(item) for item in reply]
-            if known := [entry for entry in entries if Position.parse(entry.entry_id).is_ours]:
+            if known := [entry for entry in entries if Position.parse(entry.entry_id).in_range]:
                 found.append(Delivered(name, known))
         return found
 
@@ -333,8 +333,8 @@ class RedisStream:
             return []
         return [Delivered(names[key], [_entry(item) for item in items]) for key, items in reply if items]
 
-    async def settle(self, settled: Sequence[Settled]) -> bool:
-        """See `EventStream.settle`."""
+    async def acknowledge(self, settled: Sequence[Acknowledgement]) -> bool:
+        """See `EventStream.acknowledge`."""
         commands: list[Command] = []
         told: list[Command] = []
         for producer, entry_ids, mark in settled:
@@ -358,14 +358,14 @@ class RedisStream:
                 await self._connection.exchange([("UNLINK", command[1]), command])
         return not any(map(_is_full, replies))
 
-    async def publish(self, watermarks: Mapping[str, Position]) -> bool:
-        """See `EventStream.publish`."""
-        return await self.settle([Settled(producer, (), mark) for producer, mark in watermarks.items()])
+    async def publish_watermarks(self, watermarks: Mapping[str, Position]) -> bool:
+        """See `EventStream.publish_watermarks`."""
+        return await self.acknowledge([Acknowledgement(producer, (), mark) for producer, mark in watermarks.items()])
 
 
-def _mark(reply: Any) -> Mark | None:
+def _mark(reply: Any) -> OwnerMark | None:
     _refuse(reply)
-    return None if reply is None else Mark.parse(reply.decode("utf-8", "replace"))
+    return None if reply is None else OwnerMark.parse(reply.decode("utf-8", "replace"))
 
 
 def _entry(item: Any) -> Entry:

@@ -84,7 +84,7 @@ class Seal:
             place = Position(int(epoch or b""), int(seq or b""))
         except ValueError:
             return Watermark(None, "it is no place")
-        if min(place) < 0 or not place.is_ours:
+        if min(place) < 0 or not place.in_range:
             return Watermark(None, "it is no place")
         if not hmac.compare_digest(mac, self._mac(producer, place).encode()):
             return Watermark(None, f"its seal is not that of {place}: it was forged")
@@ -108,7 +108,7 @@ class Seal:
         return hmac.digest(self._key, said, "sha256").hex()[:_MAC_DIGITS]
 
 
-def key_beside(archive: Path) -> bytes:
+def load_or_create_key(archive: Path) -> bytes:
     """Read the key that lies in an archive, or make it; its consumers share it like the archive itself.
 
     Args:

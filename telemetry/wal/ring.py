@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 from telemetry.batch import Position
 from telemetry.errors import BadEventError, SpoolError
-from telemetry.events import place_of
+from telemetry.events import position_of
 from telemetry.wal.disk import Buffer, Disk
 from telemetry.wal.frame import HEADER_BYTES, scan
 
@@ -248,7 +248,7 @@ def _records(data: bytes) -> dict[int, dict[int, bytes]]:
     found: dict[int, dict[int, bytes]] = {}
     for record in scan(data, 0, len(data)):
         try:
-            _, epoch, _ = place_of(data[record.line_start : record.end])
+            _, epoch, _ = position_of(data[record.line_start : record.end])
         except BadEventError:
             continue
         found.setdefault(epoch, {})[record.seq] = data[record.start : record.end]

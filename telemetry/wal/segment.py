@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from telemetry.batch import Position
 from telemetry.errors import BadEventError
-from telemetry.events import place_of
+from telemetry.events import position_of
 from telemetry.wal.disk import Disk
 from telemetry.wal.frame import Record, at, scan
 
@@ -176,8 +176,8 @@ def _guess_header(path: Path, line: bytes) -> SegmentHeader | None:
     """Have the name and an event say what a damaged header said; None if they do not agree."""
     epoch, _, first_seq = path.name.removesuffix(SUFFIX).partition("-")
     with suppress(ValueError, BadEventError):
-        header = SegmentHeader(place_of(line)[0], int(epoch), int(first_seq))
-        if place_of(line)[1] == header.epoch:
+        header = SegmentHeader(position_of(line)[0], int(epoch), int(first_seq))
+        if position_of(line)[1] == header.epoch:
             return header
     return None
 

@@ -199,7 +199,7 @@ def is_held(directory: Path) -> bool:
     return False
 
 
-def belongs_to(directory: Path) -> str | None:
+def archive_of_slot(directory: Path) -> str | None:
     """Tell which archive a slot's events go to.
 
     Args:

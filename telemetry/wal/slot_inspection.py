@@ -64,7 +64,7 @@ class SlotAccount:
     unrecorded: Mapping[str, int]
 
 
-def accounts(spool: Path) -> list[SlotAccount]:
+def inspect_slots(spool: Path) -> list[SlotAccount]:
     """Take stock of every slot.
 
     Args:
@@ -82,7 +82,7 @@ def accounts(spool: Path) -> list[SlotAccount]:
         raise SpoolError(f"the spool {spool} cannot be read: {error.strerror}") from None
 
 
-def lines(spool: Path) -> Iterator[tuple[int, bytes]]:
+def spooled_lines(spool: Path) -> Iterator[tuple[int, bytes]]:
     """Read everything that is held, whether or not the archive has it, too.
 
     Args:

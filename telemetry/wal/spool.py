@@ -30,11 +30,11 @@ from aiofiles.os import wrap
 
 from telemetry.batch import Position
 from telemetry.errors import SpoolError
-from telemetry.events import place_of, renumber
+from telemetry.events import position_of, renumber
 from telemetry.ids import uuid7
-from telemetry.notes import DiskBack, DiskRefused, ProducerObserver, tell
+from telemetry.notes import DiskFailed, DiskRecovered, ProducerObserver, notify
 from telemetry.settings import ProducerSettings
-from telemetry.shielding import finish
+from telemetry.shielding import shield_until_done
 from telemetry.wal.disk import Disk, RealDisk
 from telemetry.wal.frame import frame, line_of
 from telemetry.wal.journal import Journal, Run
@@ -157,7 +157,7 @@ class Spool:
         """Read in the log itself whose it is."""
         if self._journal.segments:
             return self._journal.segments[-1].header.producer
-        return next((place_of(line_of(record))[0] for record in self._ring.left.values()), None)
+        return next((position_of(line_of(record))[0] for record in self._ring.left.values()), None)
 
     def _settle_ring(self, producer: str) -> tuple[int, list[bytes]]:
         """Move what the last process left in the ring into segments, each run of numbers into one of its own.
@@ -256,7 +256,7 @@ class Spool:
         """
         async with self._turn:
             try:
-                await finish(self._remember(replace(self._identity, archive=archive), executor=self._thread))
+                await shield_until_done(self._remember(replace(self._identity, archive=archive), executor=self._thread))
             except OSError as error:
                 raise SpoolError(f"slot {self._slot.number} cannot be written: {error.strerror}") from None
 
@@ -338,7 +338,7 @@ class Spool:
             await self._wake.wait()
             if self.refuses:
                 await asyncio.sleep(max(0.0, self._retry_at_s - time.monotonic()))
-            await finish(self.commit())
+            await shield_until_done(self.commit())
 
     async def commit(self) -> None:
         """Make durable what is pending; a disk that refuses is told to those who wait."""
@@ -370,7 +370,7 @@ class Spool:
         self._retry_at_s = 0.0
         if self._failing:
             self._failing = False
-            tell(self._observer, DiskBack())
+            notify(self._observer, DiskRecovered())
         self._ring.release(commit.place, self._durable_seq)
         self._forget_records()
         while self._waiters and self._waiters[0].last_seq <= self._durable_seq:
@@ -394,7 +394,7 @@ class Spool:
     def _failed(self, error: Exception) -> None:
         if not self._failing:
             self._failing = True
-            tell(self._observer, DiskRefused(f"{type(error).__name__}: {error}"))
+            notify(self._observer, DiskFailed(f"{type(error).__name__}: {error}"))
         self._retry_at_s = time.monotonic() + _RETRY_S
         refused, self._waiters = self._waiters, []
         for waiter in refused:
@@ -437,7 +437,7 @@ class Spool:
             return self._read_recent(after.seq + 1, max_lines, max_bytes)
         async with self._turn:
             try:
-                return await finish(self._read(after, max_lines, max_bytes, executor=self._thread))
+                return await shield_until_done(self._read(after, max_lines, max_bytes, executor=self._thread))
             except OSError as error:
                 raise SpoolError(f"the spool cannot be read: {error.strerror}") from None
 
@@ -469,7 +469,7 @@ class Spool:
         rotate = 2 * self.held_bytes > self._settings.spool_bytes
         async with self._turn:
             try:
-                count: int = await finish(self._release(through, rotate=rotate, executor=self._thread))
+                count: int = await shield_until_done(self._release(through, rotate=rotate, executor=self._thread))
             except OSError:
                 # They are there still, and it will be tried again.
                 count = 0

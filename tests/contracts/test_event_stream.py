@@ -11,7 +11,15 @@ from telemetry.batch import Batch, Position, from_entry
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamError, StreamRefusedError
 from telemetry.stream.key_names import Keys
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from telemetry.stream.redis_stream import Appended, Ends, EventStream, Joined, RedisStream, Settled, StreamState
+from telemetry.stream.redis_stream import (
+    Acknowledgement,
+    Appended,
+    EventStream,
+    GroupsEnsured,
+    RedisStream,
+    StreamEnds,
+    StreamState,
+)
 from telemetry.stream.watermark_seal import Seal
 
 MakeStream = Callable[[], EventStream]
@@ -49,7 +57,9 @@ async def road(request: pytest.FixtureRequest) -> AsyncIterator[Road]:
         def fill_memory(full: bool) -> None:
             server.full = full
 
-        road = Road(lambda: MemoryStream(server), server.forget, fill_memory, lambda p: server.logs[p].entries.clear())
+        road = Road(
+            lambda: MemoryStream(server), server.flush_all, fill_memory, lambda p: server.logs[p].entries.clear()
+        )
     else:
         redis = request.getfixturevalue("redis_server")
 
@@ -79,13 +89,13 @@ async def test_a_stream_that_is_not_there_is_not_made_by_append(road: Road) -> N
     """Without `create` a missing stream is reported, and stays missing."""
     stream = await road.stream()
     assert await stream.append("p", batch(1, 1, 3), create=False) is Appended.NO_STREAM
-    assert (await stream.inspect("p", 1.0)).last is None
+    assert (await stream.handshake("p", 1.0)).last is None
 
 
 async def test_the_consumer_does_not_make_a_stream(road: Road) -> None:
     """Joining waits for the producer: a stream made by the reader would hide that Redis forgot it."""
     stream = await road.stream()
-    assert await stream.join(["p"]) == Joined.none()
+    assert await stream.ensure_groups(["p"]) == GroupsEnsured.none()
     assert await stream.append("p", batch(1, 1, 1), create=False) is Appended.NO_STREAM
 
 
@@ -97,7 +107,7 @@ async def test_ids_only_grow(road: Road) -> None:
     assert await stream.append("p", batch(1, 1, 2), create=False) is Appended.ALREADY_THERE
     assert await stream.append("p", batch(1, 4, 5), create=False) is Appended.ADDED
     assert await stream.append("p", batch(2, 1, 1), create=False) is Appended.ADDED
-    state = await stream.inspect("p", 1.0)
+    state = await stream.handshake("p", 1.0)
     assert state.last == Position(2, 1)
     assert state.tail is not None
     assert from_entry(state.tail) == batch(2, 1, 1)
@@ -106,8 +116,8 @@ async def test_ids_only_grow(road: Road) -> None:
 async def test_inspect_announces_the_producer(road: Road) -> None:
     """The handshake makes a producer known to the consumer before it has a stream."""
     stream = await road.stream()
-    await stream.inspect("b", 2.0)
-    await stream.inspect("a", 1.0)
+    await stream.handshake("b", 2.0)
+    await stream.handshake("a", 1.0)
     assert await stream.producers() == {"a": 1.0, "b": 2.0}
 
 
@@ -115,7 +125,7 @@ async def test_what_was_there_before_the_group_is_read_too(road: Road) -> None:
     """The group begins at the stream's start."""
     stream = await road.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
-    assert await stream.join(["p", "q"]) == Joined({"p"}, set(), set())
+    assert await stream.ensure_groups(["p", "q"]) == GroupsEnsured({"p"}, set(), set())
     (delivered,) = await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
     assert delivered.producer == "p"
     assert [from_entry(entry) for entry in delivered.entries] == [batch(1, 1, 3)]
@@ -125,9 +135,9 @@ async def test_joining_again_keeps_the_place(road: Road) -> None:
     """A second join neither fails nor delivers again."""
     stream = await road.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
-    await stream.join(["p"])
+    await stream.ensure_groups(["p"])
     await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
-    assert await stream.join(["p"]) == Joined({"p"}, set(), set())
+    assert await stream.ensure_groups(["p"]) == GroupsEnsured({"p"}, set(), set())
     assert await stream.read(["p"], pending=False, max_entries=10, block_ms=10) == []
 
 
@@ -136,14 +146,14 @@ async def test_unsettled_entries_stay_pending_for_the_successor(road: Road) -> N
     first, second = await road.stream(), await road.stream()
     await first.append("p", batch(1, 1, 3), create=True)
     await first.append("p", batch(1, 4, 6), create=False)
-    await first.join(["p"])
+    await first.ensure_groups(["p"])
     await first.read(["p"], pending=False, max_entries=10, block_ms=10)
     (delivered,) = await second.read(["p"], pending=True, max_entries=1, block_ms=0)
     assert [entry.entry_id for entry in delivered.entries] == ["1-3"]
-    await second.settle([Settled("p", ["1-3"], Position(1, 3))])
+    await second.acknowledge([Acknowledgement("p", ["1-3"], Position(1, 3))])
     (delivered,) = await second.read(["p"], pending=True, max_entries=10, block_ms=0)
     assert [entry.entry_id for entry in delivered.entries] == ["1-6"]
-    await second.settle([Settled("p", ["1-6"], Position(1, 6))])
+    await second.acknowledge([Acknowledgement("p", ["1-6"], Position(1, 6))])
     assert await second.read(["p"], pending=True, max_entries=10, block_ms=0) == []
 
 
@@ -152,22 +162,22 @@ async def test_settling_trims_and_publishes_but_remembers_the_last_id(road: Road
     stream = await road.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
     await stream.append("p", batch(1, 4, 6), create=False)
-    await stream.join(["p"])
+    await stream.ensure_groups(["p"])
     await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
-    await stream.settle([Settled("p", ["1-3"], Position(1, 3))])
-    state = await stream.inspect("p", 1.0)
+    await stream.acknowledge([Acknowledgement("p", ["1-3"], Position(1, 3))])
+    state = await stream.handshake("p", 1.0)
     assert state.watermark == Position(1, 3)
     assert state.tail is not None
-    await stream.settle([Settled("p", ["1-6"], Position(1, 6))])
-    state = await stream.inspect("p", 1.0)
+    await stream.acknowledge([Acknowledgement("p", ["1-6"], Position(1, 6))])
+    state = await stream.handshake("p", 1.0)
     assert (state.last, state.tail, state.watermark) == (Position(1, 6), None, Position(1, 6))
 
 
 async def test_publishing_needs_no_stream(road: Road) -> None:
     """Watermarks can be published again after Redis lost everything, without making a stream."""
     stream = await road.stream()
-    await stream.publish({"p": Position(3, 9)})
-    state = await stream.inspect("p", 1.0)
+    await stream.publish_watermarks({"p": Position(3, 9)})
+    state = await stream.handshake("p", 1.0)
     assert (state.last, state.watermark) == (None, Position(3, 9))
 
 
@@ -175,7 +185,7 @@ async def test_a_forgotten_stream_is_noticed_by_both_ends(road: Road) -> None:
     """After FLUSHALL the producer is told that there is no stream, and the reader that there is no group."""
     stream = await road.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
-    await stream.join(["p"])
+    await stream.ensure_groups(["p"])
     road.forget()
     assert await stream.append("p", batch(1, 4, 6), create=False) is Appended.NO_STREAM
     with pytest.raises(GroupMissingError):
@@ -186,7 +196,7 @@ async def test_a_waiting_reader_gets_what_arrives(road: Road) -> None:
     """A blocking read returns as soon as there is something."""
     reader, writer = await road.stream(), await road.stream()
     await writer.append("p", batch(1, 1, 1), create=True)
-    await reader.join(["p"])
+    await reader.ensure_groups(["p"])
     await reader.read(["p"], pending=False, max_entries=10, block_ms=10)
     waiting = asyncio.create_task(reader.read(["p"], pending=False, max_entries=10, block_ms=1500))
     await writer.append("p", batch(1, 2, 2), create=False)
@@ -201,7 +211,7 @@ async def test_at_most_so_many_entries_of_each_producer(road: Road) -> None:
     for producer in ("p", "q"):
         await stream.append(producer, batch(1, 1, 1), create=True)
         await stream.append(producer, batch(1, 2, 2), create=False)
-    await stream.join(["p", "q"])
+    await stream.ensure_groups(["p", "q"])
     delivered = await stream.read(["p", "q"], pending=False, max_entries=1, block_ms=10)
     assert {one.producer: [entry.entry_id for entry in one.entries] for one in delivered} == {
         "p": ["1-1"],
@@ -214,7 +224,7 @@ async def test_nothing_is_sent_without_a_connection(road: Road) -> None:
     stream = await road.stream()
     await stream.close()
     with pytest.raises(StreamAwayError):
-        await stream.inspect("p", 1.0)
+        await stream.handshake("p", 1.0)
 
 
 async def test_a_stream_says_how_far_it_reaches_and_what_it_kept(road: Road) -> None:
@@ -222,18 +232,18 @@ async def test_a_stream_says_how_far_it_reaches_and_what_it_kept(road: Road) -> 
     stream = await road.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
     await stream.append("p", batch(1, 4, 6), create=False)
-    assert await stream.ends(["p", "q"]) == {"p": Ends(Position(1, 6), Position(1, 6))}
+    assert await stream.stream_ends(["p", "q"]) == {"p": StreamEnds(Position(1, 6), Position(1, 6))}
     road.lose("p")
-    assert await stream.ends(["p"]) == {"p": Ends(Position(1, 6), None)}
-    assert await stream.ends([]) == {}
+    assert await stream.stream_ends(["p"]) == {"p": StreamEnds(Position(1, 6), None)}
+    assert await stream.stream_ends([]) == {}
 
 
 async def test_a_stream_that_was_removed_may_begin_anew(road: Road) -> None:
     """With the same ids; its group went with it."""
     stream = await road.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
-    await stream.join(["p"])
-    await stream.remove(["p", "q"])
+    await stream.ensure_groups(["p"])
+    await stream.remove_streams(["p", "q"])
     assert await stream.append("p", batch(1, 1, 3), create=False) is Appended.NO_STREAM
     assert await stream.append("p", batch(1, 1, 3), create=True) is Appended.ADDED
     with pytest.raises(GroupMissingError):
@@ -244,29 +254,29 @@ async def test_what_a_full_stream_still_allows(road: Road) -> None:
     """To read, with a group or without, to acknowledge, trim and remove, and to shake hands."""
     stream = await road.stream()
     for producer in ("p", "q"):
-        await stream.inspect(producer, 1.0)
+        await stream.handshake(producer, 1.0)
         await stream.append(producer, batch(1, 1, 3), create=True)
         await stream.append(producer, batch(1, 4, 6), create=False)
-    await stream.join(["p"])
-    await stream.publish({"p": Position(0, 1)})
+    await stream.ensure_groups(["p"])
+    await stream.publish_watermarks({"p": Position(0, 1)})
     road.fill(True)
     with pytest.raises(StreamRefusedError):
         await stream.append("p", batch(1, 7, 7), create=False)
-    assert await stream.join(["p", "q"]) == Joined(set(), {"p", "q"}, set())
+    assert await stream.ensure_groups(["p", "q"]) == GroupsEnsured(set(), {"p", "q"}, set())
     (delivered,) = await stream.read(["p"], pending=False, max_entries=1, block_ms=10)
     assert [from_entry(entry) for entry in delivered.entries] == [batch(1, 1, 3)]
-    assert not await stream.settle([Settled("p", ["1-3"], Position(1, 3))])
-    assert not await stream.publish({"q": Position(1, 3)})
-    state = await stream.inspect("p", 2.0)
+    assert not await stream.acknowledge([Acknowledgement("p", ["1-3"], Position(1, 3))])
+    assert not await stream.publish_watermarks({"q": Position(1, 3)})
+    state = await stream.handshake("p", 2.0)
     assert (state.last, state.watermark) == (Position(1, 6), Position(0, 1))
     assert await stream.producers() == {"p": 1.0, "q": 1.0}
     (first, second) = await stream.scan({"p": Position(0, 0), "q": Position(0, 0)}, max_entries=9)
     assert [[from_entry(entry) for entry in one.entries] for one in (first, second)] == [[batch(1, 4, 6)]] * 2
-    await stream.remove(["q"])
+    await stream.remove_streams(["q"])
     assert await stream.scan({"q": Position(0, 0)}, max_entries=9) == []
     road.fill(False)
-    assert await stream.publish({"p": Position(1, 3)})
-    assert (await stream.inspect("p", 3.0)).watermark == Position(1, 3)
+    assert await stream.publish_watermarks({"p": Position(1, 3)})
+    assert (await stream.handshake("p", 3.0)).watermark == Position(1, 3)
 
 
 async def test_a_scan_begins_behind_a_place_and_leaves_out_ids_that_nobody_gives(road: Road) -> None:
@@ -284,9 +294,9 @@ async def test_redis_shows_the_entry_in_plain_fields(redis_server: Any) -> None:
     """An entry can be read with redis-cli: its id and fields are those of the design."""
     stream = RedisStream(redis_server.url)
     await stream.connect()
-    await stream.inspect("p", 12.5)
+    await stream.handshake("p", 12.5)
     await stream.append("p", replace(batch(2, 1, 2), after=Position(1, 9)), create=True)
-    await stream.publish({"p": Position(1, 9)})
+    await stream.publish_watermarks({"p": Position(1, 9)})
     await stream.close()
     with redis_server.client() as client:
         ((entry_id, fields),) = client.xrange("recollect:events:{p}")
@@ -311,12 +321,12 @@ async def test_a_watermark_of_a_key_that_took_the_place_of_ours_is_believed_once
     writer = RedisStream(redis_server.url, seal=Seal(b"new" * 11))
     for stream in (reader, writer):
         await stream.connect()
-    await writer.publish({"p": Position(1, 9)})
-    state = await reader.inspect("p", 1.0)
+    await writer.publish_watermarks({"p": Position(1, 9)})
+    state = await reader.handshake("p", 1.0)
     assert state.watermark is None
     assert "copy the consumer's key file" in (state.doubt or "")
     keys[0] = b"new" * 11
-    assert (await reader.inspect("p", 1.0)).watermark == Position(1, 9)
+    assert (await reader.handshake("p", 1.0)).watermark == Position(1, 9)
     for stream in (reader, writer):
         await stream.close()
 
@@ -328,11 +338,11 @@ async def test_a_frozen_redis_costs_the_deadline_and_the_connection(redis_server
     redis_server.pause()
     try:
         with pytest.raises(StreamAwayError, match="did not answer"):
-            await stream.inspect("p", 1.0)
+            await stream.handshake("p", 1.0)
     finally:
         redis_server.resume()
     with pytest.raises(StreamAwayError, match="no connection"):
-        await stream.inspect("p", 1.0)
+        await stream.handshake("p", 1.0)
 
 
 async def test_a_cancelled_call_never_leaves_its_reply_to_the_next_one(redis_server: Any) -> None:
@@ -341,7 +351,7 @@ async def test_a_cancelled_call_never_leaves_its_reply_to_the_next_one(redis_ser
     await stream.connect()
     redis_server.pause()
     try:
-        call = asyncio.create_task(stream.inspect("p", 1.0))
+        call = asyncio.create_task(stream.handshake("p", 1.0))
         await asyncio.sleep(0)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -367,12 +377,12 @@ async def test_installations_with_their_own_namespaces_share_a_redis_and_nothing
     ours, theirs = RedisStream(redis_server.url, "shop"), RedisStream(redis_server.url, "shop.test")
     for stream in (ours, theirs):
         await stream.connect()
-    await ours.inspect("p", 1.0)
+    await ours.handshake("p", 1.0)
     await ours.append("p", batch(1, 1, 3), create=True)
-    await ours.publish({"p": Position(1, 3)})
+    await ours.publish_watermarks({"p": Position(1, 3)})
     assert await theirs.producers() == {}
-    assert await theirs.join(["p"]) == Joined.none()
-    assert await theirs.inspect("p", 1.0) == StreamState(None, None, None)
+    assert await theirs.ensure_groups(["p"]) == GroupsEnsured.none()
+    assert await theirs.handshake("p", 1.0) == StreamState(None, None, None)
     with redis_server.client() as client:
         assert {key.partition(b":")[0] for key in client.keys("*")} == {b"shop", b"shop.test"}
     for stream in (ours, theirs):

@@ -48,7 +48,7 @@ class Site:
         for _ in range(entries):
             first_seq = self._next.get(producer, 1)
             lines = [self._line(producer, seq) for seq in range(first_seq, first_seq + events)]
-            await self._stream.inspect(producer, 1.0)
+            await self._stream.handshake(producer, 1.0)
             await self._stream.append(producer, Batch(1, first_seq, lines), create=first_seq == 1)
             self._next[producer] = first_seq + events
 

@@ -118,7 +118,7 @@ def test_with_a_key_no_callers_id_is_written_anywhere_but_in_the_models(
     erase_id = json.loads(receipt)["erase_id"]
     wait_until(lambda: erase_id in str(archived(tmp_path)), 20, what="the erase in the archive")
     assert consumer.stop() == 0
-    pseudonym = Pseudonymiser(KEY).of(CANARY)
+    pseudonym = Pseudonymiser(KEY).pseudonym(CANARY)
     kept = {name: written(tmp_path / name) for name in ("var/spool", "var/archive", "logs")}
     kept["redis"] = written(redis_server.dir)
     assert pseudonym.encode() in kept["redis"]

@@ -19,7 +19,7 @@ from service.models.snapshot import ModelSnapshot
 from service.preflight import require_redis
 from telemetry.catalogue.archive_identity import known_identity
 from telemetry.errors import ForeignRedisError
-from telemetry.stream.redis_check import Side
+from telemetry.stream.redis_check import RedisRole
 from tests.integration.lone_replica import Site, Visitors, counts
 
 Await = Callable[..., Awaitable[None]]
@@ -95,7 +95,7 @@ def test_of_two_that_start_at_once_one_is_refused(redis_server: Any, tmp_path: P
 
     def start(config: Config) -> str:
         try:
-            require_redis(config, *Side)
+            require_redis(config, *RedisRole)
         except ForeignRedisError:
             return "refused"
         return "started"
@@ -113,19 +113,19 @@ def test_of_two_that_start_at_once_one_is_refused(redis_server: Any, tmp_path: P
 def test_a_copy_of_an_installation_is_refused_until_it_is_told_what_it_is(redis_server: Any, tmp_path: Path) -> None:
     """It gets an identity of its own then: by itself in another namespace, in the original's place in the same one."""
     one, two = (Config(home=tmp_path / name, redis_url=redis_server.url) for name in ("one", "two"))
-    require_redis(one, *Side)
+    require_redis(one, *RedisRole)
     shutil.copytree(one.home, two.home)
     with pytest.raises(RunError, match="is a copy of an archive in another folder"):
-        require_redis(two, *Side)
+        require_redis(two, *RedisRole)
     by_itself = dataclasses.replace(two, redis_namespace="two")
-    require_redis(by_itself, *Side, claim=True)
-    require_redis(by_itself, *Side)
-    require_redis(one, *Side)
+    require_redis(by_itself, *RedisRole, claim=True)
+    require_redis(by_itself, *RedisRole)
+    require_redis(one, *RedisRole)
     with pytest.raises(ForeignRedisError):
-        require_redis(two, *Side)
-    require_redis(two, *Side, claim=True)
+        require_redis(two, *RedisRole)
+    require_redis(two, *RedisRole, claim=True)
     with pytest.raises(ForeignRedisError):
-        require_redis(one, *Side)
+        require_redis(one, *RedisRole)
 
 
 async def test_with_the_same_namespace_the_second_is_refused(

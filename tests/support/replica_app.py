@@ -20,7 +20,7 @@ from service.serving.store import ModelStore
 from telemetry.archive.schema_1 import expand
 from telemetry.producer import Producer
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from telemetry.wal.slot_inspection import lines
+from telemetry.wal.slot_inspection import spooled_lines
 
 Client = TestClient[web.Request, web.Application]
 
@@ -48,7 +48,7 @@ async def client(context: ReplicaContext) -> AsyncIterator[Client]:
 def held(context: ReplicaContext) -> list[dict[str, Any]]:
     """Return the events that the producer holds, as readers of the archive will get them."""
     # Ring and segments hold many of them both.
-    held_lines = [expand(line) for _slot, line in lines(context.config.spool_dir)]
+    held_lines = [expand(line) for _slot, line in spooled_lines(context.config.spool_dir)]
     found = {event["seq"]: event for event in map(orjson.loads, held_lines)}
     return [found[seq] for seq in sorted(found)]
 

@@ -44,5 +44,5 @@ def feedback(**changes: Any) -> Feedback:
 def served(**changes: Any) -> Served:
     """Return a served list, changed; its items may be given as rows."""
     if isinstance(changes.get("items"), list):
-        changes["items"] = Items.of(changes["items"])
+        changes["items"] = Items.from_rows(changes["items"])
     return replace(_SERVED, **changes)

@@ -137,7 +137,7 @@ ROWS = st.lists(
 @given(ROWS)
 def test_any_rows_come_back_out_of_columns(rows: list[Any]) -> None:
     """Sources, positions and probabilities of their own included, number for number."""
-    event = replace(SERVED, items=Items.of(rows))
+    event = replace(SERVED, items=Items.from_rows(rows))
     expanded = orjson.loads(expand(encode(event, "p", 1, 7)))
     assert orjson.dumps(expanded["items"]) == orjson.dumps(rows)
     assert decode(encode(event, "p", 1, 7)).event == event
@@ -149,7 +149,7 @@ def test_a_long_list_takes_a_fifth_of_its_rows() -> None:
         {"item_id": str(1000 + n), "position": n, "score": 4.712345, "source": "personal", "propensity": 1.0}
         for n in range(500)
     ]
-    line = encode(replace(SERVED, items=Items.of(rows)), "p", 1, 7)
+    line = encode(replace(SERVED, items=Items.from_rows(rows)), "p", 1, 7)
     assert len(line) < len(expand(line)) / 4.5
 
 

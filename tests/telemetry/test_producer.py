@@ -23,7 +23,7 @@ from telemetry.notes import Dropped, ProducerNote
 from telemetry.producer import Acceptance, Offered, Producer
 from telemetry.settings import ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from telemetry.wal.slot_inspection import lines as lines_in_spool
+from telemetry.wal.slot_inspection import spooled_lines
 from tests.support import sample_events
 
 AwaitUntil = Callable[..., Awaitable[None]]
@@ -317,7 +317,7 @@ async def test_draining_until_it_is_archived(tmp_path: Path, server: MemoryServe
     drain = asyncio.create_task(producer.drain(30, archived=True))
     await await_until(lambda: producer.counters.shipped == 5)
     assert not drain.done()
-    server.forget()
+    server.flush_all()
     await await_until(lambda: producer.counters.shipped == 10)
     server.watermarks[producer.producer_id] = Position(1, 5)
     assert await drain == 0
@@ -384,7 +384,7 @@ def test_kill_9_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
         child.stdout.close()
         accepted += told.splitlines()
     # What a segment has may be in the ring still, under the same number.
-    held = {record[1:]: record.event.event_id for record in (decode(line) for _, line in lines_in_spool(tmp_path))}
+    held = {record[1:]: record.event.event_id for record in (decode(line) for _, line in spooled_lines(tmp_path))}
     found = Counter(held.values())
     assert len(accepted) > 20 * KILLS
     assert {event_id for event_id in accepted if found[event_id] != 1} == set()
@@ -460,7 +460,7 @@ async def _interleave(spool: Path, actions: list[str]) -> None:
         elif action == "archive" and server.reachable:
             commit()
         elif action == "forget":
-            server.forget()
+            server.flush_all()
         elif action in ("away", "back"):
             server.reachable = action == "back"
         elif action == "lose reply":

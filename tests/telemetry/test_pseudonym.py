@@ -26,20 +26,20 @@ def test_a_pseudonym_is_the_hmac_that_anybody_can_recompute(key: bytes, user_id:
     """For keys of any length, those above SHA-256's block too."""
     expected = "p-" + hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()[:32]
     pseudonyms = Pseudonymiser(key)
-    assert pseudonyms.of(user_id) == expected
-    assert pseudonyms.of(user_id) == expected
+    assert pseudonyms.pseudonym(user_id) == expected
+    assert pseudonyms.pseudonym(user_id) == expected
 
 
 def test_without_a_key_an_id_is_its_own_pseudonym() -> None:
     """And nobody stays nobody, with a key or without."""
-    assert Pseudonymiser().of("42") == "42"
+    assert Pseudonymiser().pseudonym("42") == "42"
     assert Pseudonymiser.from_file(None).active is False
-    assert Pseudonymiser(KEY).of(None) is None
+    assert Pseudonymiser(KEY).pseudonym(None) is None
 
 
 def test_an_id_that_nothing_can_hold_is_no_traceback() -> None:
     """An operator's terminal can produce a lone surrogate."""
-    assert Pseudonymiser(KEY).of("\udcff") != Pseudonymiser(KEY).of("\udcfe")
+    assert Pseudonymiser(KEY).pseudonym("\udcff") != Pseudonymiser(KEY).pseudonym("\udcfe")
 
 
 def test_the_key_is_not_shown(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_the_key_is_not_shown(tmp_path: Path) -> None:
 def test_the_bytes_of_the_file_are_the_key(tmp_path: Path) -> None:
     """All of them, a line break too; a symbolic link is followed, as secrets of orchestrators are mounted so."""
     (tmp_path / "link").symlink_to(key_file(tmp_path / "key", KEY + b"\n", 0o400))
-    assert Pseudonymiser.from_file(tmp_path / "link").of("42") == Pseudonymiser(KEY + b"\n").of("42")
+    assert Pseudonymiser.from_file(tmp_path / "link").pseudonym("42") == Pseudonymiser(KEY + b"\n").pseudonym("42")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])

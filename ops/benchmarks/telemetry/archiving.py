@@ -86,7 +86,7 @@ async def _fill(stream: RedisStream, producer: str, lines: list[bytes]) -> None:
     await stream.connect()
     try:
         # The consumer knows the producers that announced themselves.
-        await stream.inspect(producer, 0.0)
+        await stream.handshake(producer, 0.0)
         for first in range(0, len(lines), _BATCH_EVENTS):
             await stream.append(producer, Batch(1, first + 1, lines[first : first + _BATCH_EVENTS]), create=True)
     finally:

@@ -64,7 +64,7 @@ class Rig:
         """Wait until Redis has everything, and say that it is archived."""
         await self.shipped()
         reached = Position(self.producer.epoch, self._accepted)
-        await self._archive.publish({self.producer.producer_id: reached})
+        await self._archive.publish_watermarks({self.producer.producer_id: reached})
 
     @property
     def _accepted(self) -> int:

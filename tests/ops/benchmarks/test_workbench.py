@@ -13,7 +13,7 @@ from ops.benchmarks.workbench import Workbench, answers, on_core, scrape, two_co
 from ops.console.refusal import run
 from service.errors import RunError, UsageError
 from service.models.snapshot import ModelSnapshot
-from telemetry.stream.redis_check import rehearse
+from telemetry.stream.redis_check import check_redis
 
 
 def test_a_pinned_block_pins_its_children_and_nothing_after_it() -> None:
@@ -51,12 +51,12 @@ def test_what_was_started_is_gone_afterwards(tmp_path: Path) -> None:
     def fail() -> None:
         with Workbench(tmp_path, os.environ) as workbench:
             urls.append(workbench.start_redis())
-            assert asyncio.run(rehearse(urls[0], "recollect")).away is None
+            assert asyncio.run(check_redis(urls[0], "recollect")).unreachable is None
             raise RunError("the benchmark failed")
 
     with pytest.raises(RunError, match="the benchmark failed"):
         fail()
-    assert asyncio.run(rehearse(urls[0], "recollect")).away is not None
+    assert asyncio.run(check_redis(urls[0], "recollect")).unreachable is not None
 
 
 def test_the_operator_s_settings_do_not_reach_it(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ async def through(config: Config, await_until: Await, *events: Any) -> None:
     eraser = ModelUserEraser(config.models_dir, config.pseudonymiser())
     consumer = Consumer(MemoryStream(server), Archive(config.archive_dir), [], FAST, user_erasers=[eraser])
     tasks = [asyncio.create_task(producer.run()), asyncio.create_task(consumer.run())]
-    await producer.accept_any(events)
+    await producer.accept(events)
     expected = sum(isinstance(event, System) for event in events)
 
     def done() -> bool:
@@ -166,7 +166,7 @@ async def test_pseudonyms(config: Config, await_until: Await, tmp_path: Path) ->
     key_file.write_bytes(secrets.token_bytes(32))
     key_file.chmod(0o600)
     keyed = replace(config, pseudonym_key_file=key_file)
-    pseudonym = keyed.pseudonymiser().of("u1")
+    pseudonym = keyed.pseudonymiser().pseudonym("u1")
     await through(keyed, await_until, feedback(user_id=pseudonym), feedback(user_id="other", event_id="event-2"))
     assert not search(config, "u1").left
     assert sum(search(keyed, "u1").left.values()) == 1

@@ -18,7 +18,7 @@ from telemetry.events import Event, decode, encode
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream.redis_stream import RedisStream
-from telemetry.wal.slot_inspection import lines
+from telemetry.wal.slot_inspection import spooled_lines
 from tests.support import sample_events
 
 AT = "2026-11-21T01:02:03.456Z"
@@ -58,7 +58,7 @@ def home(tmp_path: Path, redis_server: Any, monkeypatch: pytest.MonkeyPatch) -> 
         # Its consumer has been there.
         stream = RedisStream(redis_server.url)
         await stream.connect()
-        await stream.leave_mark(archive.identity)
+        await stream.mark_if_unmarked(archive.identity)
         await stream.close()
         await archive.close()
 
@@ -141,7 +141,7 @@ def test_without_redis_the_events_wait_in_the_spool(
     code, out, _ = recollect("retry", "good")
     assert code == 0
     assert out == "1 of 1 letters retried.\n1 events wait in the spool for Redis; the consumer job ships them.\n"
-    assert [decode(line).event for _, line in lines(home / "spool")] == [LIST]
+    assert [decode(line).event for _, line in spooled_lines(home / "spool")] == [LIST]
 
 
 def test_an_interrupted_retry_is_not_repeated(
@@ -152,7 +152,7 @@ def test_an_interrupted_retry_is_not_repeated(
     async def accept() -> None:
         producer = Producer.open(home / "spool", None, ProducerSettings(), RedisStream(redis_server.url))
         task = asyncio.create_task(producer.run())
-        await producer.accept_any([LIST])
+        await producer.accept([LIST])
         await producer.drain(2)
         producer.close()
         await asyncio.gather(task, return_exceptions=True)

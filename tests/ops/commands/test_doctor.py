@@ -24,7 +24,7 @@ from service.security.key_file import KeyFile
 from telemetry.batch import Position
 from telemetry.catalogue.archive_identity import identify
 from telemetry.stream.redis_stream import RedisStream
-from telemetry.stream.watermark_seal import Seal, key_beside
+from telemetry.stream.watermark_seal import Seal, load_or_create_key
 from telemetry.wal.slot import IDENTITY, Identity, encode_identity
 from tests.support.certificates import make_certificate
 
@@ -234,7 +234,7 @@ def test_a_redis_that_would_lose_events_or_is_another_archives_is_a_fault(config
 async def _publish(url: str, seal: Seal) -> None:
     stream = RedisStream(url, seal=seal)
     await stream.connect()
-    await stream.publish({"01a1": Position(1, 9)})
+    await stream.publish_watermarks({"01a1": Position(1, 9)})
     await stream.close()
 
 
@@ -244,7 +244,7 @@ def test_a_watermark_that_our_replicas_would_not_believe_is_a_fault(config: Conf
     slot = config.spool_dir / "0"
     slot.mkdir(parents=True)
     (slot / IDENTITY).write_bytes(encode_identity(Identity("01a1", 1)))
-    asyncio.run(_publish(redis_server.url, Seal(key_beside(config.archive_dir))))
+    asyncio.run(_publish(redis_server.url, Seal(load_or_create_key(config.archive_dir))))
     status, sentence = _finding(config, "redis")
     assert status != "fail", sentence
     asyncio.run(_publish(redis_server.url, Seal(b"another" * 5)))

@@ -112,7 +112,7 @@ async def test_a_user_is_found_by_their_pseudonym(tmp_path: Path, make_snapshot:
     """Models know callers' ids, telemetry knows pseudonyms; neither is written to the list of the forgotten."""
     publish(tmp_path, make_snapshot())
     pseudonyms = Pseudonymiser(KEY)
-    name = pseudonyms.of("u5")
+    name = pseudonyms.pseudonym("u5")
     assert await ModelUserEraser(tmp_path, pseudonyms).erase([name]) == {name: 1}
     assert list(users(tmp_path).values()) == [["u0", "u1", "u2", "u3", "u4", "u6"]]
     written = everything(tmp_path)
@@ -123,7 +123,7 @@ async def test_a_user_is_found_by_their_pseudonym(tmp_path: Path, make_snapshot:
 async def test_a_model_of_pseudonyms_forgets_too(tmp_path: Path) -> None:
     """Trained on archived events it knows users by what telemetry calls them: found published, and left out later."""
     pseudonyms = Pseudonymiser(KEY)
-    ids = [pseudonyms.of(name) for name in ("ada", "bob", "eve")]
+    ids = [pseudonyms.pseudonym(name) for name in ("ada", "bob", "eve")]
     path = tmp_path / "events.csv"
     path.write_text("user,item\n" + "".join(f"{id_},{item}\n" for id_ in ids for item in "abc"))
     key_file = tmp_path / "key"
@@ -295,7 +295,7 @@ def test_a_user_forgotten_during_a_training_is_not_published_by_it(tmp_path: Pat
         if stage == "fit" and not done:
             done = True
             eraser = ModelUserEraser(config.models_dir, pseudonyms)
-            thread = threading.Thread(target=eraser._erase, args=[[pseudonyms.of("bob")]])
+            thread = threading.Thread(target=eraser._erase, args=[[pseudonyms.pseudonym("bob")]])
             thread.start()
             thread.join()
 
@@ -315,7 +315,7 @@ def test_the_list_reads_back_and_keeps_a_users_latest_time(tmp_path: Path) -> No
 def test_a_list_of_the_first_format_is_read_and_everybody_on_it_stays(tmp_path: Path) -> None:
     """It is written in the present format with the next erase."""
     salt = b"s" * 32
-    digest = Pseudonymiser(salt).of("ann")
+    digest = Pseudonymiser(salt).pseudonym("ann")
     old = {"format": 1, "salt": salt.hex(), "users": {digest: "2023-11-14T22:13:20.000Z"}}
     (tmp_path / "forgotten.json").write_text(json.dumps(old))
     ErasedUsers.read(tmp_path).adding(["bob"], NOW_S + 100 * PASSING_DAYS * 86_400).write(tmp_path)

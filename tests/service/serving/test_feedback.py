@@ -87,5 +87,5 @@ def test_the_user_is_recorded_under_their_pseudonym() -> None:
     """And nothing else of the event changes."""
     key = b"k" * 32
     plain, hidden = one({}), one({}, key=key)
-    assert (plain.user_id, hidden.user_id) == ("u1", Pseudonymiser(key).of("u1"))
+    assert (plain.user_id, hidden.user_id) == ("u1", Pseudonymiser(key).pseudonym("u1"))
     assert hidden.event_id == plain.event_id == "key-0001-0"

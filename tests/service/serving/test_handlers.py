@@ -275,7 +275,7 @@ async def test_with_a_key_telemetry_knows_pseudonyms_and_callers_their_own_ids(
         await body(other, "POST", "/v1/events", 202, json={"events": rows})
         assert (await body(other, "DELETE", "/v1/users/u1", 202))["user_id"] == "u1"
         await body(other, "GET", "/v1/popular", 200)
-    assert [event["user_id"] for event in held(context)] == ["u1", *[pseudonyms.of("u1")] * 3, None]
+    assert [event["user_id"] for event in held(context)] == ["u1", *[pseudonyms.pseudonym("u1")] * 3, None]
 
 
 async def test_what_nothing_personal_put_into_a_list_is_popular(
@@ -303,7 +303,7 @@ async def test_a_model_of_pseudonyms_knows_its_users_and_forgets_them(
     pseudonyms = Pseudonymiser(b"k" * 32)
     plain = await body(client, "GET", "/v1/recommendations/u1", 200)
     model = make_snapshot(n_items=60)
-    context.store.swap(replace(model, users=Vocabulary(pseudonyms.of(id_) for id_ in model.users.id_of)))
+    context.store.swap(replace(model, users=Vocabulary(pseudonyms.pseudonym(id_) for id_ in model.users.id_of)))
     async with TestClient(TestServer(build_app(replace(context, pseudonyms=pseudonyms)))) as other:
         assert (await body(other, "GET", "/v1/recommendations/u1", 200))["items"] == plain["items"]
         await body(other, "DELETE", "/v1/users/u1", 202)

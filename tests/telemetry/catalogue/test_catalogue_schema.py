@@ -105,7 +105,7 @@ async def test_an_older_archive_opens_and_goes_on(version: str, request: pytest.
     first = decode(line("p", 1)).event
     assert isinstance(first, Feedback)
     assert await archive.seen([("default", "ev-p-000001"), ("default", "ev-gone-0001")]) == {
-        ("default", "ev-p-000001"): {archive.fingerprints.of(first)},
+        ("default", "ev-p-000001"): {archive.fingerprints.of_event(first)},
         ("default", "ev-gone-0001"): {UNKNOWN},
     }
     assert not await archive.forgotten(7, ["u1"])

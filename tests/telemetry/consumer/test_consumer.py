@@ -275,7 +275,7 @@ async def test_what_a_dead_consumer_had_taken_is_archived_by_the_next_one(site: 
     site.add("p", "1-2", to_fields(Batch(1, 1, lines[:2])))
     zombie = RedisStream(site.redis.url)
     await zombie.connect()
-    await zombie.join(["p"])
+    await zombie.ensure_groups(["p"])
     assert await zombie.read(["p"], pending=False, max_entries=10, block_ms=10)
     site.add("p", "1-3", to_fields(Batch(1, 3, lines[2:])))
     site.consumer()
@@ -339,7 +339,7 @@ async def test_a_failing_disk_delays_and_loses_nothing(
     server = MemoryServer()
     writer = MemoryStream(server)
     await writer.connect()
-    await writer.inspect("p", 1.0)
+    await writer.handshake("p", 1.0)
     await writer.append("p", Batch(1, 1, [encode(feedback(1), "p", 1, 1)]), create=True)
 
     def fail(_fd: int) -> None:
@@ -383,7 +383,7 @@ async def test_a_broken_event_among_inherited_ones_makes_no_hole(site: Site, awa
         site.add("p", f"1-{first_seq + 1}", to_fields(Batch(1, first_seq, lines[first_seq - 1 : first_seq + 1])))
     dead = RedisStream(site.redis.url)
     await dead.connect()
-    await dead.join(["p"])
+    await dead.ensure_groups(["p"])
     assert await dead.read(["p"], pending=False, max_entries=10, block_ms=10)
     await dead.close()
 
@@ -447,7 +447,7 @@ async def test_a_slow_link_is_asked_for_less_until_it_answers(tmp_path: Path, aw
     server = MemoryServer()
     writer = MemoryStream(server)
     await writer.connect()
-    await writer.inspect("p", 1.0)
+    await writer.handshake("p", 1.0)
     for seq in range(1, 9):
         await writer.append("p", Batch(1, seq, [encode(served(seq), "p", 1, seq)]), create=True)
     stream = Clogged(server)
@@ -474,7 +474,7 @@ async def test_old_event_ids_are_forgotten_while_events_are_archived(tmp_path: P
         server = MemoryServer()
         writer = MemoryStream(server)
         await writer.connect()
-        await writer.inspect("p", 1.0)
+        await writer.handshake("p", 1.0)
         job = Job(MemoryStream(server), tmp_path)
         await writer.append("p", Batch(1, 1, [encode(feedback(1), "p", 1, 1)]), create=True)
         young = ("default", feedback(1).event_id)

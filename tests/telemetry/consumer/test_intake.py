@@ -13,7 +13,7 @@ from telemetry.consumer.intake import SortedDeliveries, plan_commit, sort_delive
 from telemetry.erasure.erasure import LateEventFilter
 from telemetry.events import Feedback, Record, System, decode, encode
 from telemetry.fingerprint import UNKNOWN, Fingerprints
-from telemetry.notes import HoleFound
+from telemetry.notes import SequenceGapFound
 from telemetry.stream.redis_stream import Delivered
 from tests.support import sample_events
 
@@ -54,7 +54,7 @@ def linked(one: Entry, after: Position) -> Entry:
 def fingerprint(text: bytes) -> bytes:
     event = decode(text).event
     assert isinstance(event, Feedback)
-    return FINGERPRINTS.of(event)
+    return FINGERPRINTS.of_event(event)
 
 
 def of_lines(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
@@ -131,7 +131,7 @@ def test_a_real_hole_is_counted_and_passed() -> None:
     assert numbers(intake) == [(1, 7), (1, 8), (2, 3)]
     assert intake.progress[("p", 1)] == Progress(8, missing=2, holes=1)
     assert intake.progress[("p", 2)] == Progress(3, missing=2, holes=1)
-    assert intake.notes == [HoleFound("p", 1, 4, 2), HoleFound("p", 2, 0, 2)]
+    assert intake.notes == [SequenceGapFound("p", 1, 4, 2), SequenceGapFound("p", 2, 0, 2)]
     assert intake.removed == [RemovedRun("p", 1, 5, 6, "missing", None), RemovedRun("p", 2, 1, 2, "missing", None)]
 
 

@@ -11,12 +11,12 @@ from telemetry.archive.archive import Archive
 from telemetry.consumer.consumer import Consumer
 from telemetry.consumer.orphans import OrphanedSlots
 from telemetry.events import Feedback, Record
-from telemetry.notes import Adopted, ProducerNote
+from telemetry.notes import OrphanShipped, ProducerNote
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from telemetry.stream.namespace_owner import Mark
-from telemetry.wal.slot_inspection import accounts, holds_events
+from telemetry.stream.namespace_owner import OwnerMark
+from telemetry.wal.slot_inspection import holds_events, inspect_slots
 from tests.support import sample_events
 
 _SETTINGS = ProducerSettings(check_interval_s=0.02, linger_s=0.0, ring_bytes=65536)
@@ -75,13 +75,13 @@ async def test_what_nobody_ships_is_shipped_and_archived(
     notes: list[ProducerNote] = []
     run = asyncio.create_task(OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append).run())
     await await_until(lambda: archived.ids == ids, what="the archive")
-    await await_until(lambda: any(isinstance(note, Adopted) for note in notes), what="the adoption to end")
+    await await_until(lambda: any(isinstance(note, OrphanShipped) for note in notes), what="the adoption to end")
     run.cancel()
     with suppress(asyncio.CancelledError):
         await run
-    assert [note for note in notes if isinstance(note, Adopted)] == [Adopted(0, 5, 0)]
+    assert [note for note in notes if isinstance(note, OrphanShipped)] == [OrphanShipped(0, 5, 0)]
     assert not holds_events(spool / "0")
-    assert not accounts(spool)[0].held
+    assert not inspect_slots(spool)[0].held
 
 
 async def test_a_slot_that_is_held_is_left_alone(tmp_path: Path, server: MemoryServer) -> None:
@@ -99,9 +99,9 @@ async def test_without_a_stream_a_slot_stays_free_for_its_replica(tmp_path: Path
     await _leave(tmp_path, server, 2)
     server.reachable = False
     orphans = OrphanedSlots(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
-    before = accounts(tmp_path)[0].epoch
+    before = inspect_slots(tmp_path)[0].epoch
     assert await orphans.sweep(0.1) == 1
-    assert accounts(tmp_path)[0].epoch == before
+    assert inspect_slots(tmp_path)[0].epoch == before
 
 
 async def test_a_sweep_does_not_wait_for_the_time_to_pass(tmp_path: Path, server: MemoryServer, archived: Seen) -> None:
@@ -112,9 +112,9 @@ async def test_a_sweep_does_not_wait_for_the_time_to_pass(tmp_path: Path, server
     assert archived.ids == ids
 
 
-@pytest.mark.parametrize("mark", [None, Mark("another-archive")])
+@pytest.mark.parametrize("mark", [None, OwnerMark("another-archive")])
 async def test_a_slot_is_left_alone_where_its_events_must_not_go(
-    tmp_path: Path, server: MemoryServer, mark: Mark | None
+    tmp_path: Path, server: MemoryServer, mark: OwnerMark | None
 ) -> None:
     """It is not even taken, for its replica may come back any moment; nothing of it is left there."""
     spool = tmp_path / "spool"
@@ -124,6 +124,6 @@ async def test_a_slot_is_left_alone_where_its_events_must_not_go(
     orphans = OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append, archive="our-archive")
     assert await orphans.sweep(0.2) == 1
     assert (notes, server.announced, server.logs) == ([], {}, {})
-    server.mark = Mark("our-archive")
+    server.mark = OwnerMark("our-archive")
     await orphans.sweep(0.2)
     assert server.logs != {}

@@ -8,7 +8,7 @@ from telemetry.consumer.stream_gaps import BROKEN_RESENDS, UNLINKED_RESENDS, Str
 from telemetry.consumer.subscription import Subscription
 from telemetry.counters import ConsumerCounters
 from telemetry.errors import StreamRefusedError
-from telemetry.notes import ConsumerNote, GapFound, GapKept
+from telemetry.notes import ConsumerNote, StreamGapFound, StreamGapKept
 from telemetry.settings import ConsumerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 
@@ -88,10 +88,10 @@ class Guarded(MemoryStream):
 
     allowed = False
 
-    async def remove(self, producers: Sequence[str]) -> None:
+    async def remove_streams(self, producers: Sequence[str]) -> None:
         if not self.allowed:
             raise StreamRefusedError("Redis refused: this user has no permissions to run the 'unlink' command")
-        await super().remove(producers)
+        await super().remove_streams(producers)
 
 
 async def test_without_the_right_to_remove_a_stream_it_is_kept_and_the_others_go_on() -> None:
@@ -103,7 +103,7 @@ async def test_without_the_right_to_remove_a_stream_it_is_kept_and_the_others_go
     subscription = Subscription(stream, ConsumerSettings(), counters, notes.append)
     await stream.connect()
     for producer in ("p", "q"):
-        await stream.inspect(producer, 1.0)
+        await stream.handshake(producer, 1.0)
         await stream.append(producer, Batch(1, 1, [b"{}\n"]), create=True)
     await subscription.look({})
     assert (subscription.joined, subscription.recheck) == ({"p", "q"}, {"p", "q"})
@@ -111,10 +111,10 @@ async def test_without_the_right_to_remove_a_stream_it_is_kept_and_the_others_go
     server.logs["p"].entries.clear()
     await subscription.look({})
     assert (subscription.joined, counters.gaps) == ({"q"}, 1)
-    await stream.inspect("p", 2.0)
+    await stream.handshake("p", 2.0)
     for _ in range(3):
         await subscription.look({})
-    assert [type(note) for note in notes] == [GapFound, GapKept]
+    assert [type(note) for note in notes] == [StreamGapFound, StreamGapKept]
     assert set(server.logs) == {"p", "q"}
     stream.allowed = True
     await subscription.look({})
@@ -130,7 +130,7 @@ async def test_what_was_written_off_at_the_end_of_a_stream_is_not_found_again() 
     stream = MemoryStream(server)
     subscription = Subscription(stream, ConsumerSettings(gap_patience_s=0.01), ConsumerCounters(), None)
     await stream.connect()
-    await stream.inspect("p", 1.0)
+    await stream.handshake("p", 1.0)
     await stream.append("p", Batch(1, 1, [b"{}\n"]), create=True)
     server.logs["p"].entries.clear()
     await subscription.look({})

@@ -91,7 +91,7 @@ class Site:
 
     async def append(self, first_seq: int, *lines: bytes) -> None:
         await self._writer.connect()
-        await self._writer.inspect("p", 1.0)
+        await self._writer.handshake("p", 1.0)
         await self._writer.append("p", Batch(1, first_seq, lines), create=first_seq == 1)
 
     def start(self) -> Consumer:

@@ -16,9 +16,9 @@ from telemetry.events import Served, decode
 from telemetry.notes import ConsumerNote, Disconnected, ProducerNote
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
-from telemetry.stream.namespace_owner import Leave, Mark, leave
+from telemetry.stream.namespace_owner import OwnerMark, ShipDecision, decide_shipping
 from telemetry.stream.redis_stream import RedisStream
-from telemetry.wal.slot import belongs_to
+from telemetry.wal.slot import archive_of_slot
 from tests.support import sample_events
 
 AwaitUntil = Callable[..., Awaitable[None]]
@@ -31,31 +31,31 @@ SHIP = ProducerSettings(check_interval_s=0.05, linger_s=0.001, backoff_s=0.1)
 @pytest.mark.parametrize(
     ("belongs", "mark", "decision"),
     [
-        (None, None, Leave.SHIP),
-        (None, Mark("a"), Leave.SHIP),
-        ("a", Mark("a"), Leave.SHIP),
-        ("a", Mark("b", ("c", "a")), Leave.SHIP),
-        ("a", None, Leave.WAIT),
-        ("a", Mark("b"), Leave.KEEP),
-        ("a", Mark("b", ("c",)), Leave.KEEP),
+        (None, None, ShipDecision.SHIP),
+        (None, OwnerMark("a"), ShipDecision.SHIP),
+        ("a", OwnerMark("a"), ShipDecision.SHIP),
+        ("a", OwnerMark("b", ("c", "a")), ShipDecision.SHIP),
+        ("a", None, ShipDecision.WAIT),
+        ("a", OwnerMark("b"), ShipDecision.REFUSE),
+        ("a", OwnerMark("b", ("c",)), ShipDecision.REFUSE),
     ],
 )
 def test_a_slot_ships_to_its_archive_and_to_those_that_replaced_it(
-    belongs: str | None, mark: Mark | None, decision: Leave
+    belongs: str | None, mark: OwnerMark | None, decision: ShipDecision
 ) -> None:
     """Without a mark a slot of a known archive waits for it; one that has shipped nothing goes anywhere."""
-    assert leave(belongs, mark) is decision
+    assert decide_shipping(belongs, mark) is decision
 
 
 def test_a_mark_names_those_in_whose_place_it_comes() -> None:
     """The last one first, each once, never itself, and not for ever."""
-    assert str(Mark("b").in_place_of(Mark("a"))) == "b a"
-    assert Mark("a").in_place_of(Mark("b", ("a",))) == Mark("a", ("b",))
-    assert Mark.parse("c b a") == Mark("c", ("b", "a"))
-    assert Mark.parse("") is None
-    mark = Mark("a")
+    assert str(OwnerMark("b").in_place_of(OwnerMark("a"))) == "b a"
+    assert OwnerMark("a").in_place_of(OwnerMark("b", ("a",))) == OwnerMark("a", ("b",))
+    assert OwnerMark.parse("c b a") == OwnerMark("c", ("b", "a"))
+    assert OwnerMark.parse("") is None
+    mark = OwnerMark("a")
     for number in range(40):
-        mark = Mark(f"n{number}").in_place_of(mark)
+        mark = OwnerMark(f"n{number}").in_place_of(mark)
     assert len(mark.replaced) == 16
 
 
@@ -65,8 +65,8 @@ def test_an_archive_keeps_the_identity_that_it_was_given(tmp_path: Path) -> None
     assert not (tmp_path / "archive").exists()
     mark = identify(tmp_path / "archive")
     assert known_identity(tmp_path / "archive") == identify(tmp_path / "archive") == mark
-    assert identify(tmp_path / "archive", in_place_of=Mark("x")) == Mark(mark.archive, ("x",))
-    assert known_identity(tmp_path / "archive") == Mark(mark.archive, ("x",))
+    assert identify(tmp_path / "archive", in_place_of=OwnerMark("x")) == OwnerMark(mark.archive, ("x",))
+    assert known_identity(tmp_path / "archive") == OwnerMark(mark.archive, ("x",))
 
 
 def test_a_copy_of_an_archive_is_told_from_the_archive(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ async def test_two_installations_on_one_redis_do_not_mix(
     ours = first.produce()
     offer(ours, "first-event-1")
     await await_until(lambda: first.archived() == {"first-event-1"})
-    assert belongs_to(first.spool / "0") == first.identity.archive
+    assert archive_of_slot(first.spool / "0") == first.identity.archive
     with redis_server.client() as client:
         await await_until(lambda: client.xlen(f"recollect:events:{{{ours.producer_id}}}") == 0)
         theirs = second.produce()
@@ -168,7 +168,7 @@ async def test_two_installations_on_one_redis_do_not_mix(
         assert client.keys(f"*{theirs.producer_id}*") == []
     assert second.archived() == set()
     assert theirs.counters.unarchived_events >= 1
-    assert belongs_to(second.spool / "0") is None
+    assert archive_of_slot(second.spool / "0") is None
 
 
 async def test_a_place_that_is_taken_over_on_purpose_takes_its_producers_along(
@@ -182,7 +182,7 @@ async def test_a_place_that_is_taken_over_on_purpose_takes_its_producers_along(
     await await_until(lambda: first.archived() == {"first-event-1"})
     stream = RedisStream(redis_server.url)
     await stream.connect()
-    there = await stream.mark()
+    there = await stream.read_mark()
     assert there is not None
     await stream.replace_mark(identify(second.archive, in_place_of=there))
     await stream.close()
@@ -190,7 +190,7 @@ async def test_a_place_that_is_taken_over_on_purpose_takes_its_producers_along(
     await await_until(lambda: len(first.refusals()) == 1)
     offer(ours, "first-event-2")
     await await_until(lambda: "first-event-2" in second.archived())
-    await await_until(lambda: belongs_to(first.spool / "0") == second.identity.archive)
+    await await_until(lambda: archive_of_slot(first.spool / "0") == second.identity.archive)
     with redis_server.client() as client:
         client.flushall()
         await await_until(lambda: client.get("recollect:owner") is not None)
@@ -221,10 +221,10 @@ async def test_a_full_redis_has_no_room_for_a_mark(redis_server: Any) -> None:
     await stream.connect()
     with redis_server.client() as client:
         client.config_set("maxmemory", 1)
-        assert await stream.leave_mark(Mark("a")) is None
+        assert await stream.mark_if_unmarked(OwnerMark("a")) is None
         client.config_set("maxmemory", 0)
-    assert await stream.leave_mark(Mark("a")) == Mark("a")
-    assert await stream.leave_mark(Mark("b")) == Mark("a")
-    await stream.replace_mark(Mark("b", ("a",)))
-    assert await stream.mark() == Mark("b", ("a",))
+    assert await stream.mark_if_unmarked(OwnerMark("a")) == OwnerMark("a")
+    assert await stream.mark_if_unmarked(OwnerMark("b")) == OwnerMark("a")
+    await stream.replace_mark(OwnerMark("b", ("a",)))
+    assert await stream.read_mark() == OwnerMark("b", ("a",))
     await stream.close()

@@ -21,7 +21,7 @@ from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream import redis_stream as stream_module
 from telemetry.stream.key_names import Keys
-from telemetry.stream.redis_check import Rehearsal, Side, judge, rehearse, trials
+from telemetry.stream.redis_check import RedisReport, RedisRole, assess, check_redis, probes
 from telemetry.stream.redis_connection import Refusal
 from telemetry.stream.redis_stream import RedisStream
 from tests.conftest import RedisServer
@@ -30,7 +30,7 @@ from tests.support import sample_events
 AwaitUntil = Callable[..., Awaitable[None]]
 ROOT = Path(__file__).parents[3]
 ACL = ROOT / "telemetry" / "stream" / "redis.acl"
-TRIALS = trials(Keys())
+TRIALS = probes(Keys())
 HELLO = [b"server", b"redis", b"version", b"7.2.4", b"mode", b"standalone", b"role", b"master"]
 SEEN = [[b"maxmemory-policy", b"noeviction"], [b"appendonly", b"yes"], b"", b""]
 
@@ -39,15 +39,15 @@ def harmless(trial: Any) -> Any:
     return None if trial.harmless is None else Refusal(f"ERR {trial.harmless}")
 
 
-def judged(*, hello: Any = HELLO, looks: Any = SEEN, all_say: str | None = None) -> Rehearsal:
+def judged(*, hello: Any = HELLO, looks: Any = SEEN, all_say: str | None = None) -> RedisReport:
     replies = [(trial, harmless(trial) if all_say is None else Refusal(all_say)) for trial in TRIALS]
-    return judge("r:6379/0", hello, looks, replies)
+    return assess("r:6379/0", hello, looks, replies)
 
 
 def test_a_good_redis_has_neither_faults_nor_doubts() -> None:
     """What a trial is refused for last of all is no fault."""
     found = judged()
-    assert (found.version, found.faults(*Side), found.failing, found.troubles) == ("redis 7.2.4", [], [], [])
+    assert (found.version, found.unfit_for(*RedisRole), found.failing, found.warnings) == ("redis 7.2.4", [], [], [])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_good_redis_has_neither_faults_nor_doubts() -> None:
 def test_what_is_not_supported_is_named(mode: bytes, version: bytes, words: str) -> None:
     """Once, whatever every single command is refused with then."""
     hello = [b"server", b"redis", b"version", version, b"mode", mode]
-    (fault,) = judged(hello=hello, all_say="MOVED 866 10.0.0.7:6379").faults(*Side)
+    (fault,) = judged(hello=hello, all_say="MOVED 866 10.0.0.7:6379").unfit_for(*RedisRole)
     assert words in fault
 
 
@@ -80,10 +80,10 @@ def test_what_is_not_supported_is_named(mode: bytes, version: bytes, words: str)
 def test_refusals_become_sentences(text: str, lasting: bool, words: str) -> None:
     """What lasts is refused at the start; what passes is not, for events wait in the logs."""
     found = judged(all_say=text)
-    sentences = found.faults(*Side) if lasting else found.failing
+    sentences = found.unfit_for(*RedisRole) if lasting else found.failing
     assert len(sentences) == 1
     assert words in sentences[0]
-    assert not (found.failing if lasting else found.faults(*Side))
+    assert not (found.failing if lasting else found.unfit_for(*RedisRole))
 
 
 @pytest.mark.parametrize(
@@ -96,15 +96,15 @@ def test_a_policy_that_evicts_our_keys_is_a_fault(policy: bytes, fault: bool, do
     info = b"# Memory\r\nmaxmemory_policy:" + policy + b"\r\n"
     for looks in ([[b"maxmemory-policy", policy], *SEEN[1:]], [denied, SEEN[1], info, b""]):
         found = judged(looks=looks)
-        assert (bool(found.faults(Side.REPLICA)), bool(found.doubts)) == (fault, doubt)
+        assert (bool(found.unfit_for(RedisRole.REPLICA)), bool(found.risks)) == (fault, doubt)
 
 
 def test_what_could_not_be_looked_at_is_said_and_is_no_fault() -> None:
     """A user with no more rights than are needed sees no settings."""
     denied = Refusal("NOPERM this user has no permissions to run the 'config|get' command")
     found = judged(looks=[denied] * 4)
-    assert (found.faults(*Side), found.doubts) == ([], [])
-    assert found.troubles == ["its user may not look at maxmemory-policy and appendonly"]
+    assert (found.unfit_for(*RedisRole), found.risks) == ([], [])
+    assert found.warnings == ["its user may not look at maxmemory-policy and appendonly"]
 
 
 def test_every_command_of_the_stream_is_tried() -> None:
@@ -126,10 +126,12 @@ def granted(user: str) -> set[str]:
 
 
 def test_the_users_that_we_ship_have_the_rights_that_are_needed_and_no_others() -> None:
-    """The file, the trials and the page say the same."""
-    names = {side: {trial.name.lower().replace(" ", "|") for trial in TRIALS if trial.side is side} for side in Side}
-    assert granted("recollect-replica") == names[Side.REPLICA]
-    assert granted("recollect-consumer") == names[Side.REPLICA] | names[Side.CONSUMER]
+    """The file, the probes and the page say the same."""
+    names = {
+        side: {trial.name.lower().replace(" ", "|") for trial in TRIALS if trial.side is side} for side in RedisRole
+    }
+    assert granted("recollect-replica") == names[RedisRole.REPLICA]
+    assert granted("recollect-consumer") == names[RedisRole.REPLICA] | names[RedisRole.CONSUMER]
     page = (ROOT / "docs" / "redis.md").read_text()
     assert ACL.read_text() in page
 
@@ -220,26 +222,26 @@ async def test_a_rehearsal_changes_nothing_and_tells_the_sides_apart(guarded: Re
     """A replica's user is good for replicas alone; a wrong password and a missing one are named, and not repeated."""
     with client(guarded) as admin:
         changes = admin.info("persistence")["rdb_changes_since_last_save"]
-        replica = await rehearse(address(guarded, "replica"), "recollect")
-        assert replica.faults(Side.REPLICA) == []
-        (fault,) = replica.faults(Side.CONSUMER)
+        replica = await check_redis(address(guarded, "replica"), "recollect")
+        assert replica.unfit_for(RedisRole.REPLICA) == []
+        (fault,) = replica.unfit_for(RedisRole.CONSUMER)
         assert "may not send SET, ZRANGE, XGROUP CREATE" in fault
-        consumer = await rehearse(address(guarded, "consumer"), "recollect")
-        assert (consumer.faults(*Side), consumer.failing) == ([], [])
-        assert consumer.unseen == ["maxmemory-policy", "appendonly"]
-        elsewhere = await rehearse(address(guarded, "consumer"), "shop")
-        assert "may not send GET, ZADD" in elsewhere.faults(Side.REPLICA)[0]
+        consumer = await check_redis(address(guarded, "consumer"), "recollect")
+        assert (consumer.unfit_for(*RedisRole), consumer.failing) == ([], [])
+        assert consumer.unreadable == ["maxmemory-policy", "appendonly"]
+        elsewhere = await check_redis(address(guarded, "consumer"), "shop")
+        assert "may not send GET, ZADD" in elsewhere.unfit_for(RedisRole.REPLICA)[0]
         assert admin.dbsize() == 0
         assert admin.info("persistence")["rdb_changes_since_last_save"] == changes
-    wrong = await rehearse(f"redis://recollect-replica:sesame@127.0.0.1:{guarded.port}/0", "recollect")
-    assert "it refuses the login: WRONGPASS" in wrong.faults(*Side)[0]
+    wrong = await check_redis(f"redis://recollect-replica:sesame@127.0.0.1:{guarded.port}/0", "recollect")
+    assert "it refuses the login: WRONGPASS" in wrong.unfit_for(*RedisRole)[0]
     assert "sesame" not in repr(wrong)
-    without = await rehearse(guarded.url, "recollect")
-    assert without.faults(*Side) == ["it asks for a password, and its address has none"]
+    without = await check_redis(guarded.url, "recollect")
+    assert without.unfit_for(*RedisRole) == ["it asks for a password, and its address has none"]
     stream = RedisStream(guarded.url)
     await stream.connect()
     with pytest.raises(RedisUnfitError, match="asks for a password"):
-        await stream.mark()
+        await stream.read_mark()
 
 
 def test_redis_refuses_the_file_of_users_until_it_has_passwords(short_path: Path) -> None:
@@ -285,13 +287,13 @@ def special(tmp_path: Path, free_port: Callable[[], int], wait_until: Callable[.
 async def test_a_cluster_and_a_sentinel_are_told_by_what_they_say_of_themselves(special: Any, kind: str) -> None:
     """Real ones; the log has a sentence, too, instead of a bare MOVED or CLUSTERDOWN."""
     url = special(kind)
-    (fault,) = (await rehearse(url, "recollect")).faults(*Side)
+    (fault,) = (await check_redis(url, "recollect")).unfit_for(*RedisRole)
     assert f"a Redis {kind.capitalize()}" in fault
     if kind == "cluster":
         stream = RedisStream(url)
         await stream.connect()
         with pytest.raises(StreamRefusedError, match="a node of a Redis Cluster, which is not supported"):
-            await stream.mark()
+            await stream.read_mark()
         await stream.close()
 
 

@@ -63,7 +63,7 @@ async def asked(url: str) -> list[str]:
     stream = RedisStream(url)
     try:
         await stream.connect()
-        await stream.inspect("p", 1.0)
+        await stream.handshake("p", 1.0)
         return list(await stream.producers())
     finally:
         await stream.close()

@@ -6,7 +6,7 @@ import pytest
 
 from telemetry.batch import Position
 from telemetry.errors import KeyFileError
-from telemetry.stream.watermark_seal import FIELDS, KEY_FILE, Seal, Watermark, key_beside
+from telemetry.stream.watermark_seal import FIELDS, KEY_FILE, Seal, Watermark, load_or_create_key
 
 SEAL = Seal(b"k" * 32)
 PLACE = Position(3, 9)
@@ -63,8 +63,8 @@ def test_a_seal_holds_for_one_producer_and_one_key() -> None:
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
     """Whatever the umask, and whichever of several processes comes first."""
     path = tmp_path / "archive" / KEY_FILE
-    code = "import os, sys, pathlib; os.umask(0); from telemetry.stream.watermark_seal import key_beside\n"
-    code += "sys.stdin.read(); print(key_beside(pathlib.Path(sys.argv[1])).hex())"
+    code = "import os, sys, pathlib; os.umask(0); from telemetry.stream.watermark_seal import load_or_create_key\n"
+    code += "sys.stdin.read(); print(load_or_create_key(pathlib.Path(sys.argv[1])).hex())"
     racing = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(path.parent)],
@@ -76,28 +76,28 @@ def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
         for _ in range(4)
     ]
     made = {process.communicate("", timeout=60)[0].strip() for process in racing}
-    assert made == {key_beside(path.parent).hex()}
-    assert len(key_beside(path.parent)) == 32
+    assert made == {load_or_create_key(path.parent).hex()}
+    assert len(load_or_create_key(path.parent)) == 32
     assert path.stat().st_mode & 0o777 == 0o600
     assert [made.name for made in path.parent.iterdir()] == ["watermark.key"]
 
 
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     """The sentence says which file and what to do; one that cannot be made says so, too."""
-    key_beside(tmp_path)
+    load_or_create_key(tmp_path)
     (tmp_path / KEY_FILE).chmod(0o644)
     with pytest.raises(KeyFileError, match=r"watermark key file .* chmod 600"):
-        key_beside(tmp_path)
+        load_or_create_key(tmp_path)
     with pytest.raises(KeyFileError, match="cannot be made"):
-        key_beside(tmp_path / KEY_FILE / "below")
+        load_or_create_key(tmp_path / KEY_FILE / "below")
 
 
 def test_a_key_that_was_replaced_is_read_again(tmp_path: Path) -> None:
     """As with an archive that was begun anew; one that cannot be read leaves the seal as it is."""
-    seal = Seal(key_beside(tmp_path), lambda: key_beside(tmp_path))
+    seal = Seal(load_or_create_key(tmp_path), lambda: load_or_create_key(tmp_path))
     assert seal.renewed().name == seal.name
     (tmp_path / KEY_FILE).unlink()
-    newer = Seal(key_beside(tmp_path))
+    newer = Seal(load_or_create_key(tmp_path))
     assert not seal.knows(newer.name.encode())
     assert seal.renewed().name == newer.name
     (tmp_path / KEY_FILE).chmod(0o644)

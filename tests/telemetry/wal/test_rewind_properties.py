@@ -30,7 +30,7 @@ from telemetry.fingerprint import Fingerprints
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.shipper import Shipper
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from telemetry.stream.redis_stream import Appended, Delivered, Settled
+from telemetry.stream.redis_stream import Acknowledgement, Appended, Delivered
 from telemetry.wal.slot import Slot
 from telemetry.wal.spool import Spool
 from tests.support import sample_events
@@ -82,7 +82,7 @@ class ForgetfulServer(MemoryServer):
     def restore(self, which: int) -> None:
         """Go back to a copy, or to nothing."""
         self.process += 1
-        self.forget()
+        self.flush_all()
         for name, value in copy.deepcopy(self.copies[which] if which < len(self.copies) else {}).items():
             setattr(self, name, value)
 
@@ -185,8 +185,8 @@ class Archive:
         if dies == "after":
             self.restart()
             return
-        settled = [Settled(name, ids, self.watermarks.get(name)) for name, ids in intake.settled.items() if ids]
-        await self._stream.settle(settled)
+        settled = [Acknowledgement(name, ids, self.watermarks.get(name)) for name, ids in intake.settled.items() if ids]
+        await self._stream.acknowledge(settled)
 
 
 class Machine(RuleBasedStateMachine):
@@ -262,7 +262,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def forget_everything(self) -> None:
-        self.server.forget()
+        self.server.flush_all()
 
     @rule(count=st.integers(1, 5))
     def forget_last(self, count: int) -> None:
@@ -278,7 +278,7 @@ class Machine(RuleBasedStateMachine):
         rng = Random(seed)
         for log in self.server.logs.values():
             at = rng.choice([Position(log.last.epoch, log.last.seq + rng.randint(1, 4)), Position(2**60, 1)])
-            if at > log.last and (at <= self.spool.generated or not at.is_ours):
+            if at > log.last and (at <= self.spool.generated or not at.in_range):
                 log.last = at
                 log.entries[at] = Entry(str(at), {b"anything": b"else"})
 

@@ -8,7 +8,7 @@ from telemetry.events import decode
 from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from telemetry.wal.slot_inspection import accounts, holds_events, lines
+from telemetry.wal.slot_inspection import holds_events, inspect_slots, spooled_lines
 from tests.support import sample_events
 
 _SETTINGS = ProducerSettings(ring_bytes=65536, spool_bytes=1024 * 1024)
@@ -20,8 +20,8 @@ def _open(spool: Path) -> Producer:
 
 def test_a_spool_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     """Before the first start there is nothing to account for."""
-    assert accounts(tmp_path / "spool") == []
-    assert list(lines(tmp_path / "spool")) == []
+    assert inspect_slots(tmp_path / "spool") == []
+    assert list(spooled_lines(tmp_path / "spool")) == []
 
 
 async def test_a_held_slot_shows_what_is_ringed_and_what_is_durable(tmp_path: Path) -> None:
@@ -29,18 +29,18 @@ async def test_a_held_slot_shows_what_is_ringed_and_what_is_durable(tmp_path: Pa
     producer = _open(tmp_path)
     for number in range(3):
         producer.offer(sample_events.served(event_id=f"ev-{number:08d}"))
-    (account,) = accounts(tmp_path)
+    (account,) = inspect_slots(tmp_path)
     assert (account.slot, account.producer, account.epoch, account.held) == (0, producer.producer_id, 1, True)
     (epoch,) = account.epochs
     assert (epoch.epoch, epoch.first_seq, epoch.last_seq, epoch.events, epoch.damaged) == (1, 1, 3, 3, 0)
     await producer.drain(1)
     producer.offer(sample_events.served(event_id="ev-00000003"))
-    (epoch,) = accounts(tmp_path)[0].epochs
+    (epoch,) = inspect_slots(tmp_path)[0].epochs
     assert (epoch.first_seq, epoch.last_seq, epoch.events) == (1, 4, 4)
-    seqs = sorted(decode(line).seq for _, line in lines(tmp_path))
+    seqs = sorted(decode(line).seq for _, line in spooled_lines(tmp_path))
     assert seqs == [1, 2, 3, 4]
     producer.close()
-    assert not accounts(tmp_path)[0].held
+    assert not inspect_slots(tmp_path)[0].held
 
 
 async def test_epochs_that_are_over_are_remembered_when_their_events_are_gone(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ async def test_epochs_that_are_over_are_remembered_when_their_events_are_gone(tm
     for segment in (tmp_path / "0").glob("*.wal"):
         segment.unlink()
     assert not holds_events(tmp_path / "0")
-    (epoch,) = accounts(tmp_path)[0].epochs
+    (epoch,) = inspect_slots(tmp_path)[0].epochs
     assert (epoch.epoch, epoch.first_seq, epoch.last_seq, epoch.events) == (1, 2, 1, 0)
 
 
@@ -70,7 +70,7 @@ async def test_a_lost_middle_and_a_lost_tail_are_damage(tmp_path: Path) -> None:
     data[third] ^= 1
     last = data.index(b"ev-00000009")
     segment.write_bytes(data[: last - 40])
-    (epoch,) = accounts(tmp_path)[0].epochs
+    (epoch,) = inspect_slots(tmp_path)[0].epochs
     assert (epoch.first_seq, epoch.last_seq, epoch.events, epoch.damaged) == (1, 10, 8, 2)
 
 
@@ -94,6 +94,6 @@ async def main():
 asyncio.run(main())
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[3], timeout=60)
-    (account,) = accounts(tmp_path)
+    (account,) = inspect_slots(tmp_path)
     assert account.unrecorded == {"served": 2}
     assert not account.held

@@ -16,7 +16,7 @@ from random import Random
 import pytest
 
 from telemetry.batch import Position
-from telemetry.events import encode, place_of
+from telemetry.events import encode, position_of
 from telemetry.settings import ProducerSettings
 from telemetry.wal.frame import frame
 from telemetry.wal.slot import Slot
@@ -110,7 +110,7 @@ async def read_all(spool: Spool) -> dict[Place, bytes]:
     place = Position(0, 0)
     while (run := await spool.read(place, 10, 4000)) is not None:
         for seq, line in enumerate(run.lines, run.first_seq):
-            assert (spool.producer_id, run.epoch, seq) == place_of(line)
+            assert (spool.producer_id, run.epoch, seq) == position_of(line)
             found[spool.producer_id, run.epoch, seq] = frame(seq, line)
         assert run.last > place
         place = run.last
