@@ -14,7 +14,15 @@ import typer
 
 from ops.console import foreground
 from ops.console.refusal import run
-from ops.options.data_options import Columns, Data, Dates, Decimal, Encoding, OptionalData, requested
+from ops.options.data_options import (
+    ColumnsOption,
+    DataOption,
+    DatesOption,
+    DecimalOption,
+    EncodingOption,
+    OptionalDataOption,
+    requested_data,
+)
 from service.config import Config
 
 app = typer.Typer(
@@ -80,11 +88,11 @@ def recollect(
 
 @app.command()
 def up(
-    data: OptionalData = None,
-    columns: Columns = None,
-    dates: Dates = None,
-    encoding: Encoding = None,
-    decimal: Decimal = None,
+    data: OptionalDataOption = None,
+    columns: ColumnsOption = None,
+    dates: DatesOption = None,
+    encoding: EncodingOption = None,
+    decimal: DecimalOption = None,
     replicas: Replicas = None,
     port: Port = None,
     insecure: Insecure = False,
@@ -94,7 +102,7 @@ def up(
     from ops.commands.up import up as run_up
 
     config = _config()
-    wanted = requested(config, data, columns, dates, encoding, decimal) if data else None
+    wanted = requested_data(config, data, columns, dates, encoding, decimal) if data else None
     return run_up(config, data=wanted, replicas=replicas, port=port, insecure=insecure, claim=claim)
 
 
@@ -167,7 +175,7 @@ def balance_reload() -> int:
 
 @app.command()
 def train(
-    data: Data,
+    data: DataOption,
     algorithm: Annotated[
         str | None,
         typer.Option("--algorithm", help=f"One of {ALGORITHMS}; by default svd, or ials without ratings."),
@@ -184,10 +192,10 @@ def train(
         typer.Option("--activate/--no-activate", help="Serve it in any case, or not; else unless it is much worse."),
     ] = None,
     threads: Threads = 0,
-    columns: Columns = None,
-    dates: Dates = None,
-    encoding: Encoding = None,
-    decimal: Decimal = None,
+    columns: ColumnsOption = None,
+    dates: DatesOption = None,
+    encoding: EncodingOption = None,
+    decimal: DecimalOption = None,
     as_json: Json = False,
 ) -> int:
     """Fit, measure on a hold-out, publish a version, activate it."""
@@ -196,7 +204,7 @@ def train(
     config = _config()
     return run_train(
         config,
-        data=requested(config, data, columns, dates, encoding, decimal),
+        data=requested_data(config, data, columns, dates, encoding, decimal),
         algorithm=algorithm,
         settings=settings or [],
         scale=scale,
@@ -209,7 +217,7 @@ def train(
 
 @app.command()
 def evaluate(
-    data: Data,
+    data: DataOption,
     algorithms: Annotated[
         str, typer.Option("--algorithms", help="Names, or label=name, comma separated; popularity is added.")
     ] = "",
@@ -241,10 +249,10 @@ def evaluate(
     ] = None,
     threads: Threads = 0,
     report: Annotated[Path | None, typer.Option("--report", help="Write a page of it that stands alone.")] = None,
-    columns: Columns = None,
-    dates: Dates = None,
-    encoding: Encoding = None,
-    decimal: Decimal = None,
+    columns: ColumnsOption = None,
+    dates: DatesOption = None,
+    encoding: EncodingOption = None,
+    decimal: DecimalOption = None,
     as_json: Json = False,
 ) -> int:
     """Compare algorithms on the same splits."""
@@ -253,14 +261,14 @@ def evaluate(
     config = _config()
     return run_evaluate(
         config,
-        data=requested(config, data, columns, dates, encoding, decimal),
+        data=requested_data(config, data, columns, dates, encoding, decimal),
         algorithms=[name.strip() for name in algorithms.split(",") if name.strip()],
         settings=settings or [],
         scale=scale,
         split=split,
         folds=folds,
         test_share=test_share,
-        test=None if test is None else requested(config, [test], columns, dates, encoding, decimal),
+        test=None if test is None else requested_data(config, [test], columns, dates, encoding, decimal),
         seed=seed,
         ks=k,
         relevant_from=relevant_from,

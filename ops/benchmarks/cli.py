@@ -259,13 +259,13 @@ def models(
     from ops.benchmarks.peers import pairs, peer_comparison
     from ops.benchmarks.peers import peers as contests
     from service.training.algorithms.registry import parse_list
-    from service.training.evaluation import cuts
-    from service.training.evaluation.evaluation_protocol import Protocol
+    from service.training.evaluation import split_dataset
+    from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 
     names = pairs.algorithms() if algorithms is None else algorithms.split(",")
     plan = contests.Plan(
         candidates=list(parse_list(names)),
-        protocol=Protocol(split=split, folds=folds, seed=seed),
+        protocol=EvaluationProtocol(split=split, folds=folds, seed=seed),
         python=peers_python,
         libraries=pairs.libraries(peers),
         threads=threads,
@@ -273,7 +273,7 @@ def models(
         slow_folds=0 if quick else svdpp_folds,
         peer_settings=pairs.peer_settings(peer_settings or []),
     )
-    cut, _ = cuts.read(data, plan.protocol)
+    cut, _ = split_dataset.read(data, plan.protocol)
     contest = contests.run(plan, cut, _say)
     asked = list(peer_comparison.bounds(contest, cut.data, plan.protocol))
     if as_json:

@@ -196,7 +196,7 @@ async def measure(task: ScaleTask) -> Scaled:
         def on_epoch(_: str, done: int, total: int) -> None:
             ticks.append((time.perf_counter(), time.process_time()))
 
-        peak_memory.forget_peak()
+        peak_memory.reset_peak()
         before_bytes = peak_memory.peak_bytes()
         started_s = time.perf_counter()
         snapshot = candidate.fit(data, candidate.config, np.random.default_rng(0), on_epoch)

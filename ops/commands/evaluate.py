@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ops.commands.train import complaints
-from ops.console.counts import counts
+from ops.commands.train import data_report_lines
+from ops.console.dataset_size import dataset_size
 from ops.console.progress import Stages
 from ops.console.table import table
 from ops.console.terminal import console
 from service.config import Config
 from service.training.algorithms.registry import Candidate
 from service.training.data.data_request import DataRequest
-from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 
 _MEBIBYTE: Final = 1 << 20
 _SIGNIFICANT: Final = 0.05
@@ -49,7 +49,7 @@ def evaluate(
         algorithms: Their names, or `label=name`; none for what suits the data. The popularity baseline is added.
         settings: `algorithm.name=value` or `label.name=value` texts.
         scale: The least and the largest rating, as LOW:HIGH; None for what is known or found.
-        split: A name of `evaluation_protocol.WORDS`; by default random folds, or "given" where there
+        split: A name of `evaluation_protocol.SPLIT_DESCRIPTIONS`; by default random folds, or "given" where there
             is a `test`.
         folds: How many, of the split "folds"; 5 by default.
         test_share: Of the splits by time, the part to judge by; 0.2 by default.
@@ -71,7 +71,7 @@ def evaluate(
     """
     from service.models.rating_scale import RatingScale
     from service.training.algorithms.kernels import threads as training_threads
-    from service.training.evaluation import cuts
+    from service.training.evaluation import split_dataset
     from service.training.evaluation.comparison import compare
     from service.training.incumbent import on_scale
     from service.training.suitability import default_algorithm
@@ -84,7 +84,7 @@ def evaluate(
     candidates = _candidates(algorithms, settings)
     protocol = _protocol(split, folds, test_share, test, seed, ks, relevant_from, most_users, n_negatives)
     with Stages() as progress, training_threads.limit(threads):
-        cut, sets = cuts.read(
+        cut, sets = split_dataset.read(
             data,
             protocol,
             test=test,
@@ -94,7 +94,7 @@ def evaluate(
         candidates = candidates or _candidates([default_algorithm(cut.data)], settings)
         comparison = compare(cut, candidates, protocol, progress=progress)
     for interactions in sets:
-        for line in complaints(interactions.report):
+        for line in data_report_lines(interactions.report):
             print(line, file=sys.stderr)
     if report is not None:
         from ops.pages import evaluation_page
@@ -164,20 +164,22 @@ def _protocol(
     relevant_from: float | None,
     most_users: int | None,
     n_negatives: int | None,
-) -> Protocol:
+) -> EvaluationProtocol:
     from service.errors import UsageError
-    from service.training.evaluation.evaluation_protocol import BY_TIME, Protocol
+    from service.training.evaluation.evaluation_protocol import TIME_SPLITS, EvaluationProtocol
 
     named = split or ("folds" if test is None else "given")
     if folds is not None and named != "folds":
         raise UsageError(f"a number of folds is given with the split 'folds', not with {named!r}")
-    if test_share is not None and named not in BY_TIME:
-        raise UsageError(f"a share to judge by is given with the splits {' and '.join(sorted(BY_TIME))}, not {named!r}")
+    if test_share is not None and named not in TIME_SPLITS:
+        raise UsageError(
+            f"a share to judge by is given with the splits {' and '.join(sorted(TIME_SPLITS))}, not {named!r}"
+        )
     try:
         lengths = tuple(sorted({int(text) for text in ks.split(",")}))
     except ValueError:
         raise UsageError(f"lengths of lists are whole numbers separated by commas, not {ks!r}") from None
-    return Protocol(
+    return EvaluationProtocol(
         split=named,
         folds=5 if folds is None else folds,
         test_share=0.2 if test_share is None else test_share,
@@ -194,7 +196,7 @@ def _headline(comparison: dict[str, Any]) -> str:
     split = f"{protocol['folds']} random folds" if protocol["split"] == "folds" else protocol["split_in_words"]
     if protocol["test_share"] is not None:
         split += f", {protocol['test_share']:.0%}"
-    return f"{data['source']}: {counts(data)}; {split}, seed {protocol['seed']}"
+    return f"{data['source']}: {dataset_size(data)}; {split}, seed {protocol['seed']}"
 
 
 def _shown(comparison: dict[str, Any]) -> list[str]:
@@ -212,12 +214,12 @@ def _shown(comparison: dict[str, Any]) -> list[str]:
 
 
 def _row(result: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
-    from service.training.evaluation.measures.prediction_error import RATING_MEASURES, shown
+    from service.training.evaluation.measures.prediction_error import RATING_MEASURES, format_measure
 
     row = {"algorithm": result["label"]}
     for name in names:
         measure = result["measures"].get(name)
-        text = shown if name in RATING_MEASURES else "{:.4f}".format
+        text = format_measure if name in RATING_MEASURES else "{:.4f}".format
         if measure is None or measure["mean"] is None:
             row[name] = "-"
         elif measure["ci95"] is None or name.startswith("coverage"):

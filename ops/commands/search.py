@@ -11,16 +11,23 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ops.commands.train import complaints, held_back_sentence, is_active
-from ops.console.counts import counts
+from ops.commands.train import data_report_lines, held_back_sentence, was_activated
+from ops.console.dataset_size import dataset_size
 from ops.console.progress import Stages
 from ops.console.refusal import HELD_BACK
 from ops.console.search_watch import Watch
 from ops.console.table import table
-from ops.options.data_options import Columns, Data, Dates, Decimal, Encoding, requested
+from ops.options.data_options import (
+    ColumnsOption,
+    DataOption,
+    DatesOption,
+    DecimalOption,
+    EncodingOption,
+    requested_data,
+)
 from service.config import Config
 from service.training.data.data_request import DataRequest
-from service.training.search.search_request import Effort, Question
+from service.training.search.search_request import SearchOptions, SearchSpec
 from service.training.search.study import Method
 
 _SHOWN: Final = 10
@@ -29,7 +36,7 @@ _MEASURES: Final = {"rating": "rmse", "ranking": "ndcg@10"}
 
 def command(
     *,
-    data: Data,
+    data: DataOption,
     algorithm: Annotated[str, typer.Option("--algorithm", help="Its name.")],
     space: Annotated[
         list[str] | None,
@@ -73,10 +80,10 @@ def command(
         bool, typer.Option("--publish", help="Fit the winner on all the data, publish and activate it.")
     ] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write an HTML page with plots.")] = None,
-    columns: Columns = None,
-    dates: Dates = None,
-    encoding: Encoding = None,
-    decimal: Decimal = None,
+    columns: ColumnsOption = None,
+    dates: DatesOption = None,
+    encoding: EncodingOption = None,
+    decimal: DecimalOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")] = False,
 ) -> int:
     """Look for the settings of an algorithm that measure best."""
@@ -84,26 +91,26 @@ def command(
     from service.errors import UsageError
 
     try:
-        from service.training.search.search_request import Effort, Question
+        from service.training.search.search_request import SearchOptions, SearchSpec
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "service":
             raise
         raise UsageError(f"a search needs the package {error.name}: install recollect[train]") from error
     from service.training.algorithms.registry import Candidate
-    from service.training.evaluation.evaluation_protocol import Protocol
+    from service.training.evaluation.evaluation_protocol import EvaluationProtocol
     from service.training.search.search_space import parse
 
     fixed = tuple(settings or ())
-    question = Question(
+    question = SearchSpec(
         algorithm=algorithm,
         fixed=fixed,
         space=parse(algorithm, space or [], fixed),
         measure=measure or _MEASURES[Candidate.parse(algorithm).kind],
-        protocol=Protocol(
+        protocol=EvaluationProtocol(
             split=split, folds=folds, test_share=test_share, seed=seed, relevant_from=relevant_from, most_users=users
         ),
     )
-    effort = Effort(
+    effort = SearchOptions(
         method=_method(method),
         n_trials=trials,
         timeout_s=timeout,
@@ -115,7 +122,7 @@ def command(
     config = from_env(os.environ)
     return search(
         config,
-        data=requested(config, data, columns, dates, encoding, decimal),
+        data=requested_data(config, data, columns, dates, encoding, decimal),
         question=question,
         effort=effort,
         scale=scale,
@@ -129,8 +136,8 @@ def search(
     config: Config,
     *,
     data: str | DataRequest,
-    question: Question,
-    effort: Effort,
+    question: SearchSpec,
+    effort: SearchOptions,
     scale: str | None = None,
     publish: bool = False,
     report: Path | None = None,
@@ -160,7 +167,7 @@ def search(
     from service.models.rating_scale import RatingScale
     from service.training import pipeline
     from service.training.data import datasets
-    from service.training.evaluation.measures.per_user import Name
+    from service.training.evaluation.measures.per_user import MeasureName
     from service.training.incumbent import on_scale
     from service.training.scale_detection import noted
     from service.training.search.search_run import search as run_search
@@ -177,12 +184,12 @@ def search(
         interactions = replace(interactions, fingerprint=f"{interactions.fingerprint} on {settled.scale}")
     if (warning := require_suitable(question.candidate(), interactions)) is not None:
         interactions = noted(interactions, warning)
-    if interactions.all_equal and Name.parse(question.measure).is_error:
+    if interactions.all_equal and MeasureName.parse(question.measure).is_error:
         raise DataError(
             f"all ratings of {interactions.report.source} are equal, so that {question.measure} says nothing: "
             "search by --measure ndcg@10"
         )
-    for line in complaints(interactions.report):
+    for line in data_report_lines(interactions.report):
         print(line, file=sys.stderr)
     with Watch(question.measure) as watch:
         found = run_search(interactions, question, effort, watch=watch)
@@ -203,7 +210,7 @@ def search(
                 progress=progress,
             )
         found["published"] = manifest["version"]
-        found["activated"] = is_active(manifest, None)
+        found["activated"] = was_activated(manifest, None)
         if not as_json:
             state = "It is active." if found["activated"] else "It is not active."
             print(f"Published {found['published']}, fitted on all the data. {state}", flush=True)
@@ -232,7 +239,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         rows.append(_row("defaults", found["defaults"], searched))
     how = f"{found['algorithm']}, {protocol['split_in_words']}, seed {protocol['seed']}"
     told = [
-        f"{data['source']}: {counts(data)}",
+        f"{data['source']}: {dataset_size(data)}",
         f"{how}; {_counted(found)} in {found['seconds']:.0f} s",
         *table(["trial", protocol["measure"], "seconds", *searched], rows).splitlines(),
     ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ops.console.counts import counts, kind
+from ops.console.dataset_size import dataset_size, interaction_noun
 from ops.console.progress import Stages
 from ops.console.refusal import HELD_BACK
 from service.config import Config
@@ -68,7 +68,7 @@ def train(
             progress=progress,
             on_read=read.append,
         )
-    for line in complaints(read[0].report):
+    for line in data_report_lines(read[0].report):
         print(line, file=sys.stderr)
     held_back = manifest["measures"]["held_back"]
     if as_json:
@@ -94,7 +94,7 @@ def held_back_sentence(manifest: dict[str, Any]) -> str:
     )
 
 
-def complaints(report: ReadReport) -> list[str]:
+def data_report_lines(report: ReadReport) -> list[str]:
     """Return one line for each thing about the data that a person should know of."""
     lines = list(report.columns)
     if report.n_bad_rows:
@@ -107,34 +107,34 @@ def complaints(report: ReadReport) -> list[str]:
     return [*lines, *report.notes]
 
 
-def is_active(manifest: dict[str, Any], activate: bool | None) -> bool:  # noqa: FBT001  # what was asked for
+def was_activated(manifest: dict[str, Any], activate: bool | None) -> bool:  # noqa: FBT001  # what was asked for
     """Say whether a training activated what it published, given what was asked for."""
     return bool(activate or (activate is None and manifest["measures"]["held_back"] is None))
 
 
 def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | None, took_s: float) -> list[str]:
-    from service.training.evaluation.measures.prediction_error import shown
+    from service.training.evaluation.measures.prediction_error import format_measure
 
     data, measures = manifest["data"], manifest["measures"]
     reached = ", ".join(
-        f"{name if '@' in name else name.upper()} {shown(value)}"
+        f"{name if '@' in name else name.upper()} {format_measure(value)}"
         for name, value in measures.items()
         if isinstance(value, float)
     )
     measured = (
-        f"On {measures['holdout']['n']:,} {kind(data)} held out: {reached}.{_against_simple(measures)}"
+        f"On {measures['holdout']['n']:,} {interaction_noun(data)} held out: {reached}.{_against_simple(measures)}"
         if reached
-        else f"Not measured: there are too few {kind(data)} to hold any out."
+        else f"Not measured: there are too few {interaction_noun(data)} to hold any out."
     )
     held_back = measures["held_back"]
-    if is_active(manifest, activate):
+    if was_activated(manifest, activate):
         state = "It is active; the replicas that run on it swap it in within a second."
         if held_back is not None:
             state += f" It was activated as you asked, though {held_back}."
     else:
         state = f"It is not active; activate it with: recollect models activate {manifest['version']}"
     return [
-        f"Read {data['source']}: {counts(data)}.",
+        f"Read {data['source']}: {dataset_size(data)}.",
         measured,
         f"Published {manifest['version']} in {models_dir} after {took_s:.1f} s. {state}",
     ]
@@ -142,14 +142,14 @@ def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | Non
 
 def _against_simple(measures: dict[str, Any]) -> str:
     """Say so if a model did worse than one that has learnt nothing of users."""
-    from service.training.evaluation.measures.prediction_error import is_above, shown
+    from service.training.evaluation.measures.prediction_error import exceeds, format_measure
 
     simple = measures["baseline"] or {}
-    if measures["rmse"] is not None and "rmse" in simple and is_above(measures["rmse"], simple["rmse"]):
-        return f" That is worse than the mean rating alone, whose RMSE is {shown(simple['rmse'])}."
+    if measures["rmse"] is not None and "rmse" in simple and exceeds(measures["rmse"], simple["rmse"]):
+        return f" That is worse than the mean rating alone, whose RMSE is {format_measure(simple['rmse'])}."
     lists = measures["ndcg@10"]
     if lists is not None and "ndcg@10" in simple and lists < simple["ndcg@10"]:
-        reached = f"a list by popularity, whose NDCG@10 is {shown(simple['ndcg@10'])}"
+        reached = f"a list by popularity, whose NDCG@10 is {format_measure(simple['ndcg@10'])}"
         if measures["rmse"] is None:
             return f" That is worse than {reached}."
         return f" Its lists are worse than {reached}: for better lists train an algorithm that ranks, such as ials."

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from ops.console.terminal import console
-from service.training.search.search_run import Standing
+from service.training.search.search_run import SearchProgress
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -50,7 +50,7 @@ class Watch:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, standing: Standing) -> None:
+    def __call__(self, standing: SearchProgress) -> None:
         """Show how far it has come: what is going to be measured, what a trial takes, and then trial by trial."""
         if not self._has_begun:
             self._has_begun = True
@@ -77,7 +77,7 @@ class Watch:
             print(line, file=sys.stderr, flush=True)
 
 
-def beginning(standing: Standing) -> str:
+def beginning(standing: SearchProgress) -> str:
     """Say what is going to be measured, before anything has been."""
     folds = _folds(standing.folds_of_trial)
     trials = "trials until the time is up" if standing.n_most is None else f"{standing.n_most} trials"
@@ -85,7 +85,7 @@ def beginning(standing: Standing) -> str:
     return f"search: {first}{trials} of {folds} each, {standing.n_at_a_time} at a time"
 
 
-def estimate(standing: Standing) -> str:
+def estimate(standing: SearchProgress) -> str:
     """Say what a trial will take, by what the folds have taken so far."""
     trial_s = (standing.fold_s or 0.0) * standing.folds_of_trial
     whole = ""
@@ -96,7 +96,7 @@ def estimate(standing: Standing) -> str:
     return f"search: a fold takes {took}, so that a trial takes about {_duration(trial_s)}{whole}"
 
 
-def _under_way(standing: Standing) -> str:
+def _under_way(standing: SearchProgress) -> str:
     if standing.defaults_folds is not None:
         return f", {standing.defaults_folds} of {_folds(standing.folds_of_trial)} of the settings as they are"
     return f", {_folds(standing.n_folds)} under way" if standing.n_folds else ""

@@ -10,7 +10,7 @@ from service.config import Config
 if TYPE_CHECKING:
     from service.training.data.data_request import DataRequest
 
-Data: TypeAlias = Annotated[
+DataOption: TypeAlias = Annotated[
     list[str],
     typer.Option(
         "--data",
@@ -20,11 +20,11 @@ Data: TypeAlias = Annotated[
         "sources are merged; of a user and an item the later source counts.",
     ),
 ]
-OptionalData: TypeAlias = Annotated[
+OptionalDataOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--data", metavar="SOURCE", help="As for train; train on this unless the active model already is."),
 ]
-Columns: TypeAlias = Annotated[
+ColumnsOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--columns",
@@ -33,23 +33,23 @@ Columns: TypeAlias = Annotated[
         "an empty name takes none.",
     ),
 ]
-Dates: TypeAlias = Annotated[
+DatesOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--dates", metavar="ORDER", help="Read dates such as 01/02/2021: day-first or month-first."),
 ]
-Encoding: TypeAlias = Annotated[
+EncodingOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--encoding", metavar="NAME", help="Of text files, such as latin-1; by default UTF-8 or their mark's."
     ),
 ]
-Decimal: TypeAlias = Annotated[
+DecimalOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--decimal", metavar="SIGN", help="Before the decimals of ratings: point or comma; by default seen."),
 ]
 
 
-def requested(
+def requested_data(
     config: Config,
     data: Sequence[str],
     columns: str | None = None,
@@ -63,7 +63,7 @@ def requested(
         UsageError: An option has a value that it cannot have.
     """
     from service.training.data import data_request
-    from service.training.data.formats.archived_events import resolved
+    from service.training.data.formats.archived_events import with_default_path
 
-    sources = [resolved(source, config.archive_dir) for source in data]
+    sources = [with_default_path(source, config.archive_dir) for source in data]
     return data_request.parse(sources, columns=columns, dates=dates, encoding=encoding, decimal=decimal)

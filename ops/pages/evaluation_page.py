@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ops.console.counts import counts
+from ops.console.dataset_size import dataset_size
 from ops.pages import plots, sheet
 from ops.pages.axis import Axis
 from ops.pages.plots import Key, Mark, Reach
@@ -51,7 +51,7 @@ def render(comparison: dict[str, Any]) -> str:
     body = [
         *(sheet.paragraph(sentence) for sentence in _headline(results, measures)),
         sheet.paragraph(
-            f"{counts(data)}; split: {protocol['split_in_words']}; seed {protocol['seed']}.",
+            f"{dataset_size(data)}; split: {protocol['split_in_words']}; seed {protocol['seed']}.",
             soft=True,
         ),
         sheet.section("What failed", [sheet.named({_name(r): r["failed"] for r in everything if r.get("failed")})]),

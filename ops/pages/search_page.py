@@ -5,7 +5,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
-from ops.console.counts import counts
+from ops.console.dataset_size import dataset_size
 from ops.pages import plots, sheet
 from ops.pages.axis import Axis
 from ops.pages.sheet import Cell
@@ -41,7 +41,7 @@ def render(found: dict[str, Any]) -> str:
     body = [
         sheet.paragraph(_headline(found)),
         sheet.paragraph(
-            f"{counts(data)}; {protocol['split_in_words']}; seed {protocol['seed']}; {_counted(found)}.",
+            f"{dataset_size(data)}; {protocol['split_in_words']}; seed {protocol['seed']}; {_counted(found)}.",
             soft=True,
         ),
         sheet.section("The best trials", [_table(found)], about=_ABOUT_TABLE),

@@ -18,7 +18,7 @@ from service.training.algorithms import registry
 from service.training.data import demo
 from service.training.data.data_request import DataRequest, as_request
 from service.training.data.formats import archived_events
-from service.training.evaluation.leakage import are_among
+from service.training.evaluation.leakage import is_member
 from service.training.evaluation.measures.prediction_error import rmse
 from service.training.interactions import Interactions
 from service.training.promotion import Direct, Reached
@@ -74,7 +74,7 @@ class Incumbent:
         n_items = len(snapshot.items)
         learnt = np.repeat(np.arange(len(snapshot.users), dtype=np.int64), np.diff(snapshot.history.indptr))
         learnt = learnt * n_items + snapshot.history.indices
-        is_new = (users >= 0) & (items >= 0) & ~are_among(users.astype(np.int64) * n_items + items, learnt)
+        is_new = (users >= 0) & (items >= 0) & ~is_member(users.astype(np.int64) * n_items + items, learnt)
         places = np.flatnonzero(is_new)
         if not places.size:
             return None

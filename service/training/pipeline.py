@@ -84,7 +84,7 @@ def train(
     # `up` imports this module to ask `needs_training`, and has no use for what a training needs.
     from service.models import publication
     from service.training import incumbent
-    from service.training.evaluation.comparison import describe
+    from service.training.evaluation.comparison import describe_dataset
 
     # The settings are looked at before minutes are spent on reading.
     _check_settings(algorithm, settings)
@@ -108,7 +108,7 @@ def train(
     snapshot = fitted or candidate.fit(interactions, candidate.config, np.random.default_rng(fit_seed), progress)
     popularity = decayed(interactions, config.models.popularity_half_life_days)
     snapshot = dataclasses.replace(snapshot, popularity=popularity)
-    described = describe(interactions)
+    described = describe_dataset(interactions)
     if interactions.report.files:
         # A path of this machine says nothing elsewhere, and is nobody's business.
         described["source"] = as_request(data).label
@@ -259,7 +259,7 @@ def _hold_out(
     Returns:
         The measures; and the model of all data, where the algorithm can be measured without another fit.
     """
-    from service.training.evaluation import lists, trial
+    from service.training.evaluation import measurement, top_n_lists
 
     split = splits.hold_out(len(data), HOLD_OUT_SHARE, np.random.default_rng(split_seed))
     measures: dict[str, Any] = dict.fromkeys((*ERRORS, *LIST_MEASURES))
@@ -281,12 +281,12 @@ def _hold_out(
         holdout["note"] = "each user's list is that of a model without that user's held-out interactions"
     else:
         snapshot = candidate.fit(train, candidate.config, rng, measuring)
-        listed = partial(lists.served, snapshot)
+        listed = partial(top_n_lists.top_n_lists, snapshot)
         # Errors of what everyone rated the same say nothing.
         if candidate.kind == "rating" and not data.all_equal:
             predicted = candidate.predict(snapshot, hidden.user_rows, hidden.item_rows)
     wanted = LIST_MEASURES if predicted is None else (*ERRORS, *LIST_MEASURES)
-    reached = trial.judge(listed, predicted, train, hidden, measures=wanted, most_users=_JUDGED_USERS)
+    reached = measurement.measure_fitted(listed, predicted, train, hidden, measures=wanted, most_users=_JUDGED_USERS)
     measures |= {name: value if np.isfinite(value) else None for name, value in reached.items()}
     if whole is not None:
         progress("measure", 1, 1)
@@ -298,11 +298,11 @@ def _hold_out(
 def _simple(candidate: Candidate, train: Interactions, hidden: Interactions) -> dict[str, float]:
     """Measure what a model should do better than: for ratings their mean, for lists those by popularity."""
     from service.training.algorithms.registry import Candidate
-    from service.training.evaluation import trial
+    from service.training.evaluation import measurement
     from service.training.evaluation.measures.prediction_error import rmse
 
     popularity = Candidate.parse("popularity")
-    simple = trial.measure(
+    simple = measurement.fit_and_measure(
         popularity, train, hidden, np.random.default_rng(0), measures=("ndcg@10",), most_users=_JUDGED_USERS
     )
     if candidate.kind == "rating":

@@ -18,7 +18,7 @@ takes where less than `ENOUGH` was held out; of NDCG, the inverse of `VERY_MUCH`
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from service.training.evaluation.measures.prediction_error import shown
+from service.training.evaluation.measures.prediction_error import format_measure
 
 MUCH: Final = 1.25
 VERY_MUCH: Final = 2.0
@@ -78,13 +78,18 @@ def _of_errors(new: Reached, n: int, active: str, recorded: Reached | None, dire
         if direct.new > MUCH * direct.active:
             return (
                 f"on {direct.n:,} held-out ratings that neither model has learnt from, its RMSE is "
-                f"{shown(direct.new)}, and that of {active}, the active model, {shown(direct.active)}"
+                f"{format_measure(direct.new)}, and that of {active}, the active model, {format_measure(direct.active)}"
             )
     elif recorded is not None and n >= LEAST and _is_far_above(new, recorded, n):
-        return f"its RMSE is {shown(new.value)}, and that of {active}, the active model, was {shown(recorded.value)}"
+        return (
+            f"its RMSE is {format_measure(new.value)}, and that of {active}, the active model, was "
+            f"{format_measure(recorded.value)}"
+        )
     factor = MUCH if n >= ENOUGH else VERY_MUCH
     if new.simple is not None and n >= LEAST and new.value > factor * new.simple:
-        return f"its RMSE is {shown(new.value)}, and that of the mean rating alone {shown(new.simple)}"
+        return (
+            f"its RMSE is {format_measure(new.value)}, and that of the mean rating alone {format_measure(new.simple)}"
+        )
     return None
 
 
@@ -100,9 +105,14 @@ def _of_lists(new: Reached, n: int, active: str, recorded: Reached | None) -> st
     if n < ENOUGH or not new.simple:
         return None
     if new.value * VERY_MUCH < new.simple:
-        return f"its NDCG@10 is {shown(new.value)}, and that of a list by popularity {shown(new.simple)}"
+        return (
+            f"its NDCG@10 is {format_measure(new.value)}, and that of a list by popularity {format_measure(new.simple)}"
+        )
     if recorded is None or not recorded.simple or new.value * VERY_MUCH >= recorded.value:
         return None
     if new.value / new.simple * VERY_MUCH < recorded.value / recorded.simple:
-        return f"its NDCG@10 is {shown(new.value)}, and that of {active}, the active model, was {shown(recorded.value)}"
+        return (
+            f"its NDCG@10 is {format_measure(new.value)}, and that of {active}, the active model, was "
+            f"{format_measure(recorded.value)}"
+        )
     return None

@@ -22,7 +22,7 @@ from ops.benchmarks.peers.pairs import (
 from ops.benchmarks.peers.peers import Contest, Plan, Side
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.interactions import Interactions
 
 _TABLES: dict[Ask, str] = {"predict": "errors of predicted ratings", "rank": "lists of the full catalogue"}
@@ -53,7 +53,7 @@ def shape(data: Interactions) -> tuple[int, int, int]:
     return len(data.users), len(data.items), len(data)
 
 
-def bounds(contest: Contest, data: Interactions, protocol: Protocol) -> Iterator[Bound]:
+def bounds(contest: Contest, data: Interactions, protocol: EvaluationProtocol) -> Iterator[Bound]:
     """Yield what is asked of this contest.
 
     Args:

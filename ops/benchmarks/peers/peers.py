@@ -22,12 +22,12 @@ from ops.benchmarks.peers.peer import Peer, Seconds
 from ops.benchmarks.peers.peer_program import Fold, timed
 from service.errors import RunError, UsageError
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import lists
-from service.training.evaluation.cuts import Cut, Split
-from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.evaluation import top_n_lists
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.evaluation.measures.prediction_error import RATING_MEASURES
 from service.training.evaluation.measures.ranking import RANKING_MEASURES
 from service.training.evaluation.measures.relevance import Relevance, relevant
+from service.training.evaluation.split_dataset import Split, SplitDataset
 from service.training.evaluation.warm_up import warm_up
 from service.training.interactions import no_progress
 
@@ -48,7 +48,7 @@ class Plan:
     """
 
     candidates: Sequence[Candidate]
-    protocol: Protocol
+    protocol: EvaluationProtocol
     python: Path
     libraries: Sequence[str] = LIBRARIES
     threads: int = 1
@@ -107,7 +107,7 @@ class Contest:
     n_listed: int = 0
 
 
-def run(plan: Plan, cut: Cut, say: Callable[[str], None]) -> Contest:
+def run(plan: Plan, cut: SplitDataset, say: Callable[[str], None]) -> Contest:
     """Run everybody.
 
     Args:
@@ -188,7 +188,7 @@ def _ours(
     snapshot, *fitted = timed(lambda: candidate.fit(split.train, candidate.config, rng, no_progress))
     work: dict[Ask, Callable[[], NDArray[Any]]] = {
         "predict": lambda: candidate.predict(snapshot, split.test.user_rows, split.test.item_rows),
-        "rank": lambda: lists.served(snapshot, judged.user_rows, LENGTH),
+        "rank": lambda: top_n_lists.top_n_lists(snapshot, judged.user_rows, LENGTH),
     }
     answers = {}
     for ask in asks:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, cast
 
 from service.errors import UsageError
-from service.training.data.values import Dates, shown
+from service.training.data.field_values import Dates, printable
 
 STDIN: Final = "-"
 ROLES: Final = ("user", "item", "rating", "timestamp")
@@ -23,7 +23,7 @@ _DECIMALS: Final = ("auto", "point", "comma")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How the fields of a source are understood.
 
     Attributes:
@@ -45,7 +45,7 @@ class Reading:
         return dict(self.columns)
 
 
-AS_IS: Final = Reading()
+DEFAULT_OPTIONS: Final = ReadOptions()
 """No option is given."""
 
 
@@ -55,19 +55,19 @@ class DataRequest:
 
     Attributes:
         sources: At least one path or specification, see `datasets.read`.
-        reading: How their fields are understood.
+        options: How their fields are understood.
     """
 
     sources: tuple[str, ...]
-    reading: Reading = AS_IS
+    options: ReadOptions = DEFAULT_OPTIONS
 
     def __str__(self) -> str:
-        return " + ".join(map(shown, self.sources))
+        return " + ".join(map(printable, self.sources))
 
     @property
     def label(self) -> str:
         """The sources by their names without directories: a path of one machine says nothing on another."""
-        return " + ".join(shown(_name(source)) for source in self.sources)
+        return " + ".join(printable(_name(source)) for source in self.sources)
 
     @property
     def is_read_once(self) -> bool:
@@ -76,16 +76,16 @@ class DataRequest:
 
     def argv(self) -> list[str]:
         """Return the options of a command line that ask for the same."""
-        reading = self.reading
+        options = self.options
         words = [word for source in self.sources for word in ("--data", source)]
-        if reading.columns:
-            words += ["--columns", ",".join(f"{role}={name}" for role, name in reading.columns)]
-        if reading.dates != "iso":
-            words += ["--dates", reading.dates]
-        if reading.encoding is not None:
-            words += ["--encoding", reading.encoding]
-        if reading.decimal != "auto":
-            words += ["--decimal", reading.decimal]
+        if options.columns:
+            words += ["--columns", ",".join(f"{role}={name}" for role, name in options.columns)]
+        if options.dates != "iso":
+            words += ["--dates", options.dates]
+        if options.encoding is not None:
+            words += ["--encoding", options.encoding]
+        if options.decimal != "auto":
+            words += ["--decimal", options.decimal]
         return words
 
 
@@ -106,7 +106,7 @@ def parse(
 
     Args:
         sources: The values of `--data`, in order.
-        columns: `role=name,…`, see `Reading.columns`.
+        columns: `role=name,…`, see `ReadOptions.columns`.
         dates: One of "iso", "day-first" and "month-first".
         encoding: The name of an encoding that Python knows.
         decimal: One of "auto", "point" and "comma".
@@ -120,13 +120,13 @@ def parse(
         raise UsageError("standard input can be read once: give --data - only once")
     if encoding is not None:
         _require_text_encoding(encoding)
-    reading = Reading(
+    options = ReadOptions(
         columns=() if columns is None else _parse_columns(columns),
         dates=cast("Dates", _one_of("--dates", dates, _DATES)),
         encoding=encoding,
         decimal=cast("Decimal", _one_of("--decimal", decimal, _DECIMALS)),
     )
-    return DataRequest(tuple(sources), reading)
+    return DataRequest(tuple(sources), options)
 
 
 def _parse_columns(text: str) -> tuple[tuple[str, str], ...]:

@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from service.training.data.field_values import printable
 from service.training.data.formats.lines import NOT_UTF8
-from service.training.data.rows import Rows
-from service.training.data.values import shown
+from service.training.data.rows import SourceRows
 from service.training.interactions import Float32, Int32
 
 # 1971-01-01: a real interaction of 1970 is unlikely, a number of days or minutes read as seconds is not.
@@ -28,7 +28,7 @@ _MANY_ROWS: Final = 20
 _MANY_ZEROS: Final = 0.2
 
 
-def suspicions(rows: Rows) -> list[str]:
+def suspicions(rows: SourceRows) -> list[str]:
     """Say what looks wrong about rows that could be read.
 
     Args:
@@ -69,7 +69,7 @@ def suspicions(rows: Rows) -> list[str]:
     return found
 
 
-def doubtful_ids(rows: Rows) -> list[str]:
+def doubtful_ids(rows: SourceRows) -> list[str]:
     """Say what looks wrong about the ids of rows that could be read.
 
     Args:
@@ -110,8 +110,8 @@ def _of_column(what: str, codes: Int32, ids: Sequence[str]) -> list[str]:
         twice = [id_ for id_ in ids if id_.endswith(".0") and id_[:-2] in known]
         if twice:
             found.append(
-                f"{len(twice):,} {what} ids are written in two ways, such as {shown(twice[0][:-2])} and "
-                f"{shown(twice[0])}, and count as two {what}s each: write them in one way."
+                f"{len(twice):,} {what} ids are written in two ways, such as {printable(twice[0][:-2])} and "
+                f"{printable(twice[0])}, and count as two {what}s each: write them in one way."
             )
     scientific = [id_ for id_ in ids if "+" in id_ and _SCIENTIFIC.fullmatch(id_)]
     if scientific:
@@ -122,14 +122,14 @@ def _of_column(what: str, codes: Int32, ids: Sequence[str]) -> list[str]:
     quoted = [id_ for id_ in ids if id_[0] == id_[-1] and id_[0] in _QUOTES and len(id_) > 2]
     if quoted:
         found.append(
-            f"{len(quoted):,} {what} ids stand in quotes, such as {shown(quoted[0])}, which count as part of them: in "
-            'a table quotes are double ones, ", next to the separators without blanks between.'
+            f"{len(quoted):,} {what} ids stand in quotes, such as {printable(quoted[0])}, which count as part of them: "
+            'in a table quotes are double ones, ", next to the separators without blanks between.'
         )
     composed: dict[str, str] = {}
     for id_ in ids:
         if not id_.isascii() and composed.setdefault(unicodedata.normalize("NFC", id_), id_) != id_:
             found.append(
-                f"The {what} id {shown(id_)!r} is there in two forms of Unicode, which look alike and count as two "
+                f"The {what} id {printable(id_)!r} is there in two forms of Unicode, which look alike and count as two "
                 f"{what}s: normalise the ids, to NFC for example."
             )
             break

@@ -1,6 +1,6 @@
 """From a request to a set of interactions: finds the files, reads them, merges them, and keeps one row of each pair.
 
-Invariants: reading is a function of the sources' bytes and of the request. What cannot be used is never silent: it is
+Invariants: options is a function of the sources' bytes and of the request. What cannot be used is never silent: it is
 counted and named in the report, or ends in a `DataError` that says what is wrong and where. Of several sources the row
 of the later one stays; within one source the latest, by time and then by line.
 """
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from service.errors import DataError
 from service.models.vocabulary import Vocabulary
 from service.training.data import demo, sources
-from service.training.data.data_request import AS_IS, DataRequest, Reading, as_request
+from service.training.data.data_request import DEFAULT_OPTIONS, DataRequest, ReadOptions, as_request
+from service.training.data.field_values import printable
 from service.training.data.formats import archived_events
-from service.training.data.values import shown
 from service.training.interactions import Catalogue, Int64, Interactions, Progress, ReadReport, no_progress
 
 if TYPE_CHECKING:
-    from service.training.data.rows import Rows
+    from service.training.data.rows import SourceRows
 
 # Ranks are far apart in time: more than all the seconds that a time can have.
 _RANK_S: Final = 1 << 40
@@ -51,14 +51,14 @@ def read(data: str | DataRequest, progress: Progress = no_progress) -> Interacti
     size = demo.parse_spec(first)
     if size is not None and not others:
         return demo.generate(size, progress)
-    parts = [_read_source(source, request.reading, progress) for source in request.sources]
+    parts = [_read_source(source, request.options, progress) for source in request.sources]
     if not others:
         return _interactions(parts[0])
     return _interactions(_merged(parts, request))
 
 
 def fingerprint(data: str | DataRequest) -> str:
-    """Return "sha256:…" of a source without reading it as data.
+    """Return "sha256:…" of a source without options it as data.
 
     For one source that is read without options it is that of the files' bytes, of the demo set's size and its
     generator's version, or of how many events of each producer an archive holds. For several sources, or with options,
@@ -71,7 +71,7 @@ def fingerprint(data: str | DataRequest) -> str:
         DataError: There is nothing there, or it cannot be read.
     """
     request = as_request(data)
-    return _combined([_fingerprint(source) for source in request.sources], request.reading)
+    return _combined([_fingerprint(source) for source in request.sources], request.options)
 
 
 def _fingerprint(source: str) -> str:
@@ -82,10 +82,10 @@ def _fingerprint(source: str) -> str:
     return sources.fingerprint(source) if root is None else archived_events.fingerprint(root)
 
 
-def _combined(fingerprints: list[str], reading: Reading) -> str:
-    if len(fingerprints) == 1 and reading == AS_IS:
+def _combined(fingerprints: list[str], options: ReadOptions) -> str:
+    if len(fingerprints) == 1 and options == DEFAULT_OPTIONS:
         return fingerprints[0]
-    told = "\n".join(["sources 1", *fingerprints, repr(dataclasses.astuple(reading))])
+    told = "\n".join(["sources 1", *fingerprints, repr(dataclasses.astuple(options))])
     return f"sha256:{hashlib.sha256(told.encode()).hexdigest()}"
 
 
@@ -93,13 +93,13 @@ def _combined(fingerprints: list[str], reading: Reading) -> str:
 class _Part:
     """What one source holds."""
 
-    rows: "Rows"
+    rows: "SourceRows"
     fingerprint: str
     report: ReadReport
     catalogue: Catalogue
 
 
-def _read_source(source: str, reading: Reading, progress: Progress) -> _Part:
+def _read_source(source: str, options: ReadOptions, progress: Progress) -> _Part:
     size = demo.parse_spec(source)
     if size is not None:
         return _demo_part(demo.generate(size, progress))
@@ -108,13 +108,13 @@ def _read_source(source: str, reading: Reading, progress: Progress) -> _Part:
         rows, fingerprint, notes = archived_events.read_archive(root, progress)
         _refuse_unusable(str(root), rows)
         return _Part(rows, fingerprint, ReadReport(source=archived_events.NAME, notes=notes), Catalogue())
-    return _read_files(source, reading, progress)
+    return _read_files(source, options, progress)
 
 
 def _demo_part(data: Interactions) -> _Part:
-    from service.training.data.rows import Rows
+    from service.training.data.rows import SourceRows
 
-    rows = Rows(
+    rows = SourceRows(
         user_codes=data.user_rows,
         item_codes=data.item_rows,
         ratings=data.ratings,
@@ -128,17 +128,17 @@ def _demo_part(data: Interactions) -> _Part:
     return _Part(rows, data.fingerprint, data.report, data.catalogue)
 
 
-def _read_files(path_text: str, reading: Reading, progress: Progress) -> _Part:
+def _read_files(path_text: str, options: ReadOptions, progress: Progress) -> _Part:
     # Only here, because what asks for a fingerprint alone has no use for pyarrow.
     from service.training.data.data_warnings import suspicions
     from service.training.data.formats.jsonl import read_jsonl
     from service.training.data.formats.movielens_items import read_catalogue
     from service.training.data.formats.parquet_rows import read_parquet
     from service.training.data.formats.text_table import read_table
-    from service.training.data.rows import Gathering
+    from service.training.data.rows import RowCollector
 
     readers = {"table": read_table, "jsonl": read_jsonl, "parquet": read_parquet}
-    gathering, digest = Gathering(), hashlib.sha256()
+    collector, digest = RowCollector(), hashlib.sha256()
     n_bytes, n_read = 0, 0
 
     def on_raw(piece: bytes) -> None:
@@ -147,7 +147,7 @@ def _read_files(path_text: str, reading: Reading, progress: Progress) -> _Part:
         n_read += len(piece)
         progress("read", n_read, n_bytes)
 
-    with sources.found(path_text) as source:
+    with sources.open_source(path_text) as source:
         name = source.files[0].name if len(source.files) == 1 else path_text
         try:
             n_bytes = sum(file.path.stat().st_size for file in source.files)
@@ -156,31 +156,31 @@ def _read_files(path_text: str, reading: Reading, progress: Progress) -> _Part:
             for file in source.files:
                 # A part that its writer had nothing for.
                 if file.path.stat().st_size or len(source.files) == 1:
-                    readers[sources.format_of(file, reading)](file, reading, gathering, on_raw)
+                    readers[sources.detect_format(file, options)](file, options, collector, on_raw)
         except OSError as error:
             raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
-        rows = gathering.finish()
+        rows = collector.rows()
         _refuse_unusable(name, rows)
         catalogue, notes = read_catalogue(source.files[0].path)
         is_plain = source.hashed == tuple(file.path for file in source.files)
-        fingerprint = f"sha256:{digest.hexdigest()}" if is_plain else sources.hashed(source.hashed)
+        fingerprint = f"sha256:{digest.hexdigest()}" if is_plain else sources.sha256_of(source.hashed)
     report = ReadReport(
-        source=shown(path_text),
+        source=printable(path_text),
         files=tuple(file.short_name for file in source.files),
-        columns=gathering.columns,
+        columns=collector.columns,
         notes=(
             *source.notes,
             *suspicions(rows),
             *notes,
         ),
     )
-    return _Part(rows, _combined([fingerprint], reading), report, catalogue)
+    return _Part(rows, _combined([fingerprint], options), report, catalogue)
 
 
 def _merged(parts: list[_Part], request: DataRequest) -> _Part:
     """Put several sources into one; a row of a later source outranks all rows of earlier ones."""
     from service.training.data.data_warnings import doubtful_ids
-    from service.training.data.rows import Rows
+    from service.training.data.rows import SourceRows
 
     first = parts[0]
     for source, part in zip(request.sources[1:], parts[1:], strict=True):
@@ -202,7 +202,7 @@ def _merged(parts: list[_Part], request: DataRequest) -> _Part:
         own = np.full(rows.ratings.size, rank, np.int32) if rows.ranks is None else rows.ranks.astype(np.int32)
         ranks.append(own + place * _RANKS)
     timestamps = [part.rows.timestamps for part in parts if part.rows.timestamps is not None]
-    merged = Rows(
+    merged = SourceRows(
         user_codes=np.concatenate(user_codes),
         item_codes=np.concatenate(item_codes),
         ratings=np.concatenate([part.rows.ratings for part in parts]),
@@ -229,7 +229,7 @@ def _merged(parts: list[_Part], request: DataRequest) -> _Part:
             {**catalogue.titles, **part.catalogue.titles}, {**catalogue.genres, **part.catalogue.genres}
         )
     fingerprints = [_fingerprint(source) for source in request.sources]
-    return _Part(merged, _combined(fingerprints, request.reading), report, catalogue)
+    return _Part(merged, _combined(fingerprints, request.options), report, catalogue)
 
 
 def _recoded(codes: NDArray[np.int32], ids: list[str], code_of: dict[str, int]) -> NDArray[np.int32]:
@@ -239,7 +239,7 @@ def _recoded(codes: NDArray[np.int32], ids: list[str], code_of: dict[str, int]) 
     return recoded
 
 
-def _refuse_unusable(name: str, rows: "Rows") -> None:
+def _refuse_unusable(name: str, rows: "SourceRows") -> None:
     from service.training.data.messages import remedy
 
     if not rows.n_rows:

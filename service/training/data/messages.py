@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
+from service.training.data.field_values import printable
 from service.training.data.formats.lines import NOT_UTF8
 from service.training.data.formats.table_layout import Columns
-from service.training.data.values import shown
 
 _SHOWN_COLUMNS: Final = 12
 # Columns that say what kind of event a row is: by these names web shops and trackers export them.
@@ -17,7 +17,7 @@ _EVENT_TYPES: Final = frozenset((
 # fmt: on
 
 
-def columns_taken(name: str, columns: Columns, names: Sequence[str] | None, n_columns: int) -> list[str]:
+def describe_columns(name: str, columns: Columns, names: Sequence[str] | None, n_columns: int) -> list[str]:
     """Say which columns were taken for what, and which were left aside.
 
     Args:
@@ -32,7 +32,7 @@ def columns_taken(name: str, columns: Columns, names: Sequence[str] | None, n_co
     taken = {role: place for role, place in columns._asdict().items() if place is not None}
 
     def column(place: int) -> str:
-        name = "" if names is None or place >= len(names) else shown(names[place].strip())
+        name = "" if names is None or place >= len(names) else printable(names[place].strip())
         return name or f"column {place + 1}"
 
     missing = [role for role in ("rating", "timestamp") if role not in taken]

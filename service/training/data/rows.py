@@ -2,7 +2,7 @@
 
 Invariants:
 
-1. n_rows = good + bad. A bad row is named by its place, "file:number: reason", the first `N_EXAMPLES` of them.
+1. n_rows = good + bad. A bad row is named by its place, "file:number: reason", the first `MAX_EXAMPLES` of them.
 2. Either every good row of a source has a rating or none has, and so with times.
 3. Memory is the resulting arrays and what a reader hands over at once.
 """
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from service.errors import DataError
-from service.training.data.values import (
+from service.training.data.field_values import (
     ID_LIMIT,
     NO_TIME,
     NULL,
@@ -27,20 +27,20 @@ from service.training.data.values import (
     parse_id,
     parse_number,
     parse_time,
-    seconds_of,
+    to_seconds,
 )
 from service.training.interactions import Float32, Int32, Int64
 
 Column = TypeVar("Column", bound=NDArray[Any])
 
-N_EXAMPLES: Final = 10
+MAX_EXAMPLES: Final = 10
 _ID_FAULT: Final = f"is not of 1 to {ID_LIMIT} characters without control characters"
 _NUMBER_FAULT: Final = "is not a finite number"
 _TIME_FAULT: Final = "is neither unix time nor ISO 8601"
 
 
 @dataclass(eq=False)
-class Rows:
+class SourceRows:
     """The good rows of a source, and what was left out.
 
     Attributes:
@@ -50,7 +50,7 @@ class Rows:
         timestamps: Int64 (n,), unix seconds; None if the source has no times.
         user_ids: Ids in order of first appearance; those that only bad rows name are among them.
         item_ids: likewise.
-        n_rows: Rows met, good or bad.
+        n_rows: SourceRows met, good or bad.
         n_bad_rows: Bad ones.
         bad_examples: The first of them, "file:number: reason".
         ranks: Int8 or int32 (n,), of a doubled pair a row of a higher rank outlives any of a lower one;
@@ -110,7 +110,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(eq=False)
-class Gathering:
+class RowCollector:
     """Takes up rows, file by file and in order.
 
     Attributes:
@@ -132,7 +132,7 @@ class Gathering:
         """Which columns were taken for what, one sentence each."""
         return tuple(self._columns)
 
-    def note_columns(self, sentences: Sequence[str]) -> None:
+    def add_column_notes(self, sentences: Sequence[str]) -> None:
         """Keep which columns of a file were taken; of files that are read alike the first speaks for all.
 
         Args:
@@ -143,7 +143,7 @@ class Gathering:
             if sentence.partition(": ")[2] not in known:
                 self._columns[sentence] = None
 
-    def begin(self, name: str, *, has_ratings: bool, has_times: bool) -> None:
+    def begin_file(self, name: str, *, has_ratings: bool, has_times: bool) -> None:
         """Begin a file.
 
         Args:
@@ -163,7 +163,7 @@ class Gathering:
                 with_it, without = (name, self._first[0]) if has else (self._first[0], name)
                 raise DataError(f"{with_it} has a {what} column and {without} has none: files of one set must agree")
 
-    def take(self, batch: Batch, good: NDArray[np.bool_]) -> None:
+    def add(self, batch: Batch, good: NDArray[np.bool_]) -> None:
         """Take up the good rows.
 
         Args:
@@ -173,25 +173,25 @@ class Gathering:
         self._parts.append(batch if good.all() else batch.only(good))
         self._n_rows += int(np.count_nonzero(good))
 
-    def leave_out(self, name: str, reasons: Mapping[int, str]) -> None:
+    def reject(self, name: str, reasons: Mapping[int, str]) -> None:
         """Count bad rows, and name the first.
 
         Args:
             name: Where they are, as it may be printed.
-            reasons: By number, from 1: why. Only the first `N_EXAMPLES` of a file need one.
+            reasons: By number, from 1: why. Only the first `MAX_EXAMPLES` of a file need one.
         """
-        for number in sorted(reasons)[: N_EXAMPLES - len(self._examples)]:
+        for number in sorted(reasons)[: MAX_EXAMPLES - len(self._examples)]:
             self._examples.append(f"{name}:{number}: {reasons[number]}")
         self._n_rows += len(reasons)
         self._n_bad_rows += len(reasons)
 
-    def finish(self) -> Rows:
+    def rows(self) -> SourceRows:
         """Return everything; nothing can be taken up afterwards."""
         parts = self._parts
         users, items = (_joined([part[place] for part in parts]) for place in (0, 1))
         ratings = _joined([part.ratings for part in parts])
         self._parts = []
-        return Rows(
+        return SourceRows(
             user_codes=np.empty(0, np.int32) if users is None else users,
             item_codes=np.empty(0, np.int32) if items is None else items,
             ratings=np.ones(self._n_rows - self._n_bad_rows, dtype=np.float32) if ratings is None else ratings,
@@ -212,7 +212,7 @@ def _joined(columns: Sequence[Column | None]) -> Column | None:
     return cast("Column", np.concatenate(present)) if present else None
 
 
-def codes(column: pa.Array, ids: dict[str, int], to_id: Callable[[Any], str | None] = parse_id) -> Int32:
+def encode_ids(column: pa.Array, ids: dict[str, int], to_id: Callable[[Any], str | None] = parse_id) -> Int32:
     """Return each value's position in `ids`, which takes up the new ones.
 
     Args:
@@ -235,7 +235,7 @@ def codes(column: pa.Array, ids: dict[str, int], to_id: Callable[[Any], str | No
     return found
 
 
-def numbers(texts: pa.Array) -> Float32:
+def to_ratings(texts: pa.Array) -> Float32:
     """Return ratings written as text, without nulls: float32 (n,); NaN where a text is none."""
     encoded = pc.dictionary_encode(texts)
     values = (parse_number(text) for text in encoded.dictionary.to_pylist())
@@ -244,7 +244,7 @@ def numbers(texts: pa.Array) -> Float32:
     return found
 
 
-def times(texts: pa.Array, dates: Dates = "iso") -> Int64:
+def to_times(texts: pa.Array, dates: Dates = "iso") -> Int64:
     """Return times written as text, without nulls: int64 (n,), unix seconds; `NO_TIME` where a text is none.
 
     Args:
@@ -252,7 +252,7 @@ def times(texts: pa.Array, dates: Dates = "iso") -> Int64:
         dates: How dates are written, see `parse_time`.
     """
     try:
-        return seconds_of(pc.cast(texts, pa.int64()).to_numpy())
+        return to_seconds(pc.cast(texts, pa.int64()).to_numpy())
     except pa.ArrowInvalid:  # not all of them are plain whole numbers
         encoded = pc.dictionary_encode(texts)
         values = (parse_time(text, dates) for text in encoded.dictionary.to_pylist())
@@ -261,12 +261,12 @@ def times(texts: pa.Array, dates: Dates = "iso") -> Int64:
         return found
 
 
-def with_points(texts: pa.Array) -> pa.Array:
+def decimal_points(texts: pa.Array) -> pa.Array:
     """Return numbers written with a decimal comma as they are written with a point; other texts as they are."""
     return pc.replace_substring_regex(texts, r"^(\s*[+-]?[0-9]+),([0-9]+\s*)$", r"\1.\2")
 
 
-def fault(fields: tuple[str | None, ...], dates: Dates = "iso") -> str:
+def bad_row_reason(fields: tuple[str | None, ...], dates: Dates = "iso") -> str:
     """Say what is wrong with a row that is not good.
 
     Args:
@@ -284,7 +284,7 @@ def fault(fields: tuple[str | None, ...], dates: Dates = "iso") -> str:
         if value is not None and parse(value) is None:
             if value.strip() in {"", NULL}:
                 return f"the {what} is empty"
-            return f"the {what} {short(value)} {complaint}{_hint(what, value, dates)}"
+            return f"the {what} {quoted(value)} {complaint}{_hint(what, value, dates)}"
     raise AssertionError("a row was left out for no reason")
 
 
@@ -299,6 +299,6 @@ def _hint(what: str, value: str, dates: Dates) -> str:
     return ""
 
 
-def short(value: str) -> str:
+def quoted(value: str) -> str:
     """Return a text from outside as it may stand in a sentence."""
     return repr(value if len(value) <= 40 else f"{value[:40]}…")

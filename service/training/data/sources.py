@@ -16,11 +16,11 @@ from urllib.parse import unquote
 
 from service.errors import DataError
 from service.training.data import demo
-from service.training.data.data_request import STDIN, Reading
-from service.training.data.files import named_pipes, unpacking
-from service.training.data.files.text_file import COMPRESSED_SUFFIXES, compression, opened
+from service.training.data.data_request import STDIN, ReadOptions
+from service.training.data.field_values import printable
+from service.training.data.files import piped_input, zip_archive
+from service.training.data.files.text_file import COMPRESSED_SUFFIXES, detect_compression, open_text
 from service.training.data.formats.blocks import BYTE_ORDER_MARK
-from service.training.data.values import shown
 
 Format: TypeAlias = Literal["table", "jsonl", "parquet"]
 
@@ -65,7 +65,7 @@ class DataFile:
     @property
     def short_name(self) -> str:
         """The name without directories, as it may be printed."""
-        return shown(Path(self.name).name)
+        return printable(Path(self.name).name)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Source:
 
 
 @contextmanager
-def found(path_text: str) -> Iterator[Source]:
+def open_source(path_text: str) -> Iterator[Source]:
     """Find the files of a path; what a zip archive holds is there until the block ends.
 
     Args:
@@ -97,7 +97,7 @@ def found(path_text: str) -> Iterator[Source]:
     if path.is_dir():
         yield _in_directory(path, name)
     elif zipfile.is_zipfile(path):
-        with unpacking.unpacked(path, name) as folder:
+        with zip_archive.unpacked(path, name) as folder:
             yield _unpacked(folder, path, name)
     else:
         yield Source((DataFile(path, name),), (path,))
@@ -110,10 +110,10 @@ def fingerprint(path_text: str) -> str:
         DataError: There is nothing there, or it cannot be read.
     """
     path, name = _located(path_text)
-    return hashed(_in_directory(path, name).hashed if path.is_dir() else (path,))
+    return sha256_of(_in_directory(path, name).hashed if path.is_dir() else (path,))
 
 
-def hashed(paths: tuple[Path, ...]) -> str:
+def sha256_of(paths: tuple[Path, ...]) -> str:
     """Return "sha256:…" over the bytes of files, in order.
 
     Raises:
@@ -130,18 +130,18 @@ def hashed(paths: tuple[Path, ...]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def format_of(file: DataFile, reading: Reading) -> Format:
+def detect_format(file: DataFile, options: ReadOptions) -> Format:
     """Tell a file's format by how it begins, else by its name.
 
     Raises:
         DataError: It is packed and broken, or a compressed Parquet file.
         OSError: It cannot be read.
     """
-    with opened(file.path, reading.encoding) as text:
+    with open_text(file.path, options.encoding) as text:
         head = text.read(_HEAD_BYTES)
     if head.startswith(_PARQUET):
         with file.path.open("rb") as raw:
-            packed = compression(raw.read(_HEAD_BYTES))
+            packed = detect_compression(raw.read(_HEAD_BYTES))
         if packed is not None:
             raise DataError(f"{file.name} is a Parquet file that is compressed with {packed}: decompress it")
         return "parquet"
@@ -154,7 +154,7 @@ def format_of(file: DataFile, reading: Reading) -> Format:
 def _located(path_text: str) -> tuple[Path, str]:
     """Return the path that a text stands for, and what messages call it."""
     if path_text == STDIN:
-        return unpacking.standard_input(), "standard input"
+        return piped_input.copy_of_standard_input(), "standard input"
     if not path_text.strip():
         raise DataError(f"no data is named: {_FORMS}")
     path = Path(path_text).expanduser()
@@ -162,7 +162,7 @@ def _located(path_text: str) -> tuple[Path, str]:
         if not path.exists():
             raise DataError(f"there is no {path_text!r}: {_FORMS}")
         if path.is_fifo():
-            return named_pipes.copied(path), f"pipe {path.name}"
+            return piped_input.copy_of_pipe(path), f"pipe {path.name}"
         if not (path.is_dir() or path.is_file()):
             raise DataError(f"{path} is neither a file, a directory nor a pipe")
     except OSError as error:
@@ -208,7 +208,7 @@ def _movielens(folder: Path, name: str) -> Source | None:
     if not ratings:
         return None
     first, *others = ratings
-    notes = (f"{shown(name)} holds {' and '.join(others)} too; {first} alone was read.",) if others else ()
+    notes = (f"{printable(name)} holds {' and '.join(others)} too; {first} alone was read.",) if others else ()
     return Source((DataFile(folder / first, str(Path(name) / first)),), (folder / first,), notes)
 
 
@@ -229,7 +229,7 @@ def _parts(folder: Path, name: str) -> Source:
         DataFile(path, str(Path(name) / path.relative_to(folder)), _partitions(path.relative_to(folder)))
         for path in files
     )
-    notes = (f"{len(parts)} files of {shown(name)} were read.",) if len(parts) > 1 else ()
+    notes = (f"{len(parts)} files of {printable(name)} were read.",) if len(parts) > 1 else ()
     return Source(parts, tuple(files), notes)
 
 

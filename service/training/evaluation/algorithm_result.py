@@ -1,6 +1,6 @@
 """What one algorithm did on each split of a comparison, and what that says in the end.
 
-Invariant: all that algorithms share of a split, whom and what they are judged by, is in one `Bench`, made once.
+Invariant: all that algorithms share of a split, whom and what they are judged by, is in one `PreparedSplit`, made once.
 """
 
 import time
@@ -14,13 +14,13 @@ from service.errors import TrainingDiverged, UsageError
 from service.models import artefact
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import leakage, lists, peak_memory, resampling
-from service.training.evaluation.cuts import Split
-from service.training.evaluation.evaluation_protocol import Protocol
-from service.training.evaluation.measures import groups, per_user, prediction_error, sampled_ranking, serving_cost
+from service.training.evaluation import leakage, peak_memory, resampling, top_n_lists
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
+from service.training.evaluation.measures import per_user, prediction_error, sampled_ranking, serving_cost, subgroups
 from service.training.evaluation.measures.beyond_accuracy import Lists, Popularity
-from service.training.evaluation.measures.per_user import Float64, Name, Tally
+from service.training.evaluation.measures.per_user import Float64, MeasureName, Tally
 from service.training.evaluation.measures.relevance import Relevance, relevant
+from service.training.evaluation.split_dataset import Split
 from service.training.interactions import no_progress
 
 # Of lists that hold the whole catalogue each of these is the same for every model.
@@ -28,7 +28,7 @@ ALL_SHOWN: Final = ("precision", "recall", "hit_rate", "coverage", "gini", "nove
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class PreparedSplit:
     """What all algorithms share of one split.
 
     Attributes:
@@ -48,13 +48,13 @@ class Bench:
     ks: tuple[int, ...]
     relevance: Relevance
     popularity: Popularity
-    user_groups: groups.Groups
-    item_groups: groups.Groups
+    user_groups: subgroups.Groups
+    item_groups: subgroups.Groups
     negatives: Lists | None
     has_errors: bool = True
 
     @classmethod
-    def of(cls, split: Split, protocol: Protocol, index: int, *, has_errors: bool = True) -> "Bench":
+    def of(cls, split: Split, protocol: EvaluationProtocol, index: int, *, has_errors: bool = True) -> "PreparedSplit":
         """Prepare a split.
 
         Args:
@@ -74,15 +74,15 @@ class Bench:
         drawn = None
         if protocol.n_negatives is not None:
             rng = np.random.default_rng(seeds.negatives[index])
-            drawn = sampled_ranking.negatives(split.train, relevance, protocol.n_negatives, rng)
+            drawn = sampled_ranking.sample_negatives(split.train, relevance, protocol.n_negatives, rng)
         return cls(
             split=split,
             fit_seed=seeds.fits[index],
             ks=protocol.ks,
             relevance=relevance,
             popularity=Popularity.of(split.train),
-            user_groups=groups.user_groups(split.train),
-            item_groups=groups.item_groups(split.train),
+            user_groups=subgroups.user_groups(split.train),
+            item_groups=subgroups.item_groups(split.train),
             negatives=drawn,
             has_errors=has_errors,
         )
@@ -119,7 +119,7 @@ class Outcome:
     model_bytes: list[int] = field(default_factory=list)
     peak_bytes: list[int] = field(default_factory=list)
     n_leaked: int = 0
-    cost: serving_cost.Cost | None = None
+    cost: serving_cost.ServingCost | None = None
     failed: str | None = None
     _names: list[str] = field(default_factory=list)
 
@@ -135,14 +135,14 @@ class Outcome:
             n_bytes.clear()
         self.cost, self.n_leaked = None, 0
 
-    def measure(self, bench: Bench) -> None:
+    def measure(self, bench: PreparedSplit) -> None:
         """Fit on one side of a split, judge by the other, and add the figures.
 
         Raises:
             TrainingDiverged: The fit failed.
         """
         candidate, (train, test), relevance, ks = self.candidate, bench.split, bench.relevance, bench.ks
-        peak_memory.forget_peak()
+        peak_memory.reset_peak()
         started = time.perf_counter()
         snapshot = candidate.fit(train, candidate.config, np.random.default_rng(bench.fit_seed), no_progress)
         self.fit_s.append(time.perf_counter() - started)
@@ -161,28 +161,28 @@ class Outcome:
         if not bench.has_errors:
             predicted = None
         n_items = len(train.items)
-        names = [name for name in per_user.all_names(ks) if not _says_nothing(name, n_items)]
-        listed = lists.served(snapshot, relevance.user_rows, ks[-1])
-        ranked = per_user.ranked(names, listed, relevance)
+        names = [name for name in per_user.all_measures(ks) if not _says_nothing(name, n_items)]
+        listed = top_n_lists.top_n_lists(snapshot, relevance.user_rows, ks[-1])
+        ranked = per_user.ranking_tallies(names, listed, relevance)
         ranked["mrr"] = ranked[f"mrr@{ks[-1]}"]
-        shown, together = per_user.shown(names, listed, relevance.user_rows, bench.popularity)
+        shown, together = per_user.exposure_tallies(names, listed, relevance.user_rows, bench.popularity)
         self.rank_s.append(time.perf_counter() - started)
 
-        errors = {} if predicted is None else per_user.errors(predicted, test)
+        errors = {} if predicted is None else per_user.error_tallies(predicted, test)
         self._add(errors | ranked | shown, together)
         if bench.negatives is not None:
-            among = sampled_ranking.ranked_among(snapshot, relevance, bench.negatives, ks[-1])
-            self._add(sampled_ranking.tallies_of(among, relevance, ks, bench.negatives.shape[1]), {})
+            among = sampled_ranking.rank_among(snapshot, relevance, bench.negatives, ks[-1])
+            self._add(sampled_ranking.sampled_tallies(among, relevance, ks, bench.negatives.shape[1]), {})
         self.groups.append(
             {
-                "users": groups.of_users(errors, ranked, bench.user_groups, ks[0]),
-                "items": groups.of_items(predicted, test, listed, relevance, bench.item_groups, ks[0]),
+                "users": subgroups.by_user_group(errors, ranked, bench.user_groups, ks[0]),
+                "items": subgroups.by_item_group(predicted, test, listed, relevance, bench.item_groups, ks[0]),
             }
         )
         has_errors = self.candidate.kind == "rating"
-        self._names = [str(name) for name in per_user.all_names(ks) if has_errors or not name.is_error]
+        self._names = [str(name) for name in per_user.all_measures(ks) if has_errors or not name.is_error]
         if self.cost is None:
-            self.cost = serving_cost.of_lists(candidate, snapshot, relevance.user_rows)
+            self.cost = serving_cost.measure(candidate, snapshot, relevance.user_rows)
 
     def _add(self, by_user: Mapping[str, Tally], together: Mapping[str, float | None]) -> None:
         for name, tally in by_user.items():
@@ -219,7 +219,7 @@ class Outcome:
             values = [tally.value() for tally in by_split]
             # Folds are the repetition that errors are usually given with; for lists it is users, who are many more.
             is_by_fold = name in prediction_error.RATING_MEASURES and len(values) > 1
-            interval = _over_folds(values) if is_by_fold else resampling.interval95(drawn[name])
+            interval = _over_folds(values) if is_by_fold else resampling.percentile_interval95(drawn[name])
             measured[name] = {"mean": mean(values), "ci95": interval, "folds": values}
         for name, totals in self.together.items():
             measured[name] = {"mean": mean(totals), "ci95": _over_folds(totals), "folds": totals}
@@ -230,7 +230,7 @@ class Outcome:
         return measured
 
 
-def _says_nothing(name: Name, n_items: int) -> bool:
+def _says_nothing(name: MeasureName, n_items: int) -> bool:
     return name.family in ALL_SHOWN and name.k is not None and name.k >= n_items
 
 
@@ -242,7 +242,7 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 def _over_folds(values: Sequence[float | None]) -> list[float] | None:
     known = [value for value in values if value is not None]
-    return list(prediction_error.interval95(known)) if len(known) > 1 else None
+    return list(prediction_error.t_interval95(known)) if len(known) > 1 else None
 
 
 def _over_splits(splits: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:

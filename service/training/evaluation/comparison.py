@@ -18,12 +18,12 @@ from service.errors import RecollectError, UsageError
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.registry import Candidate
 from service.training.evaluation import paired_comparison, resampling
-from service.training.evaluation.algorithm_result import ALL_SHOWN, Bench, Outcome, mean
-from service.training.evaluation.cuts import Cut, Split
-from service.training.evaluation.evaluation_protocol import BY_TIME, WORDS, Protocol
+from service.training.evaluation.algorithm_result import ALL_SHOWN, Outcome, PreparedSplit, mean
+from service.training.evaluation.evaluation_protocol import SPLIT_DESCRIPTIONS, TIME_SPLITS, EvaluationProtocol
 from service.training.evaluation.leakage import Leakage
 from service.training.evaluation.measures import serving_cost
-from service.training.evaluation.measures.prediction_error import is_above, rmse, shown
+from service.training.evaluation.measures.prediction_error import exceeds, format_measure, rmse
+from service.training.evaluation.split_dataset import Split, SplitDataset
 from service.training.evaluation.warm_up import warm_up
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.suitability import why_not_ratings
@@ -32,12 +32,16 @@ BASELINE: Final = "popularity"
 
 
 def compare(
-    cut: Cut, candidates: Sequence[Candidate], protocol: Protocol, *, progress: Progress = no_progress
+    cut: SplitDataset,
+    candidates: Sequence[Candidate],
+    protocol: EvaluationProtocol,
+    *,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Measure algorithms on the same splits.
 
     Args:
-        cut: The data and how it is split, see `cuts.read` and `cuts.cut`.
+        cut: The data and how it is split, see `split_dataset.read` and `split_dataset.cut`.
         candidates: What to compare, in the order of the result; the popularity baseline is added if it is not there.
         protocol: What `cut` was made by, and what to measure.
         progress: Told of the splits of each algorithm.
@@ -67,18 +71,18 @@ def compare(
             progress("evaluate", 0, n_steps)
         found.add(split.train, split.test)
         is_held_out[split.test.user_rows] = True
-        bench = Bench.of(split, protocol, index, has_errors=not cut.data.all_equal)
+        bench = PreparedSplit.of(split, protocol, index, has_errors=not cut.data.all_equal)
         n_judged, n_without = n_judged + len(bench.relevance), n_without + bench.relevance.n_without
         of_mean.append(_rmse_of_mean(split))
         for outcome in outcomes:
             _measure(outcome, bench)
             n_done += 1
             progress("evaluate", n_done, n_steps)
-    units = resampling.Units.of(np.flatnonzero(is_held_out), is_held_out.size, protocol.seeds().resampling)
-    resampled = [resampling.resampled(units, outcome.by_user) for outcome in outcomes]
+    units = resampling.ResamplingUnits.of(np.flatnonzero(is_held_out), is_held_out.size, protocol.seeds().resampling)
+    resampled = [resampling.bootstrap(units, outcome.by_user) for outcome in outcomes]
     rmse_of_mean = None if cut.data.all_equal else float(np.mean(of_mean))
     return {
-        "data": describe(cut.data),
+        "data": describe_dataset(cut.data),
         "protocol": _described(cut.data, protocol, n_judged, n_without) | {"rmse_of_mean": rmse_of_mean},
         "results": [outcome.result(drawn) for outcome, drawn in zip(outcomes, resampled, strict=True)],
         "comparisons": paired_comparison.comparisons(units, outcomes, resampled, protocol.ks),
@@ -90,7 +94,7 @@ def compare(
     }
 
 
-def _measure(outcome: Outcome, bench: Bench) -> None:
+def _measure(outcome: Outcome, bench: PreparedSplit) -> None:
     """Measure one algorithm on one split, unless it has failed already; a failure is the algorithm's alone."""
     if outcome.failed is not None:
         return
@@ -111,7 +115,7 @@ def _rmse_of_mean(split: Split) -> float:
     return rmse(mean, split.test.ratings)
 
 
-def describe(data: Interactions) -> dict[str, Any]:
+def describe_dataset(data: Interactions) -> dict[str, Any]:
     """Return what a data set is, as plain JSON values."""
     return {
         "source": data.report.source,
@@ -156,7 +160,7 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
-def _described(data: Interactions, protocol: Protocol, n_judged: int, n_without: int) -> dict[str, Any]:
+def _described(data: Interactions, protocol: EvaluationProtocol, n_judged: int, n_without: int) -> dict[str, Any]:
     """Say in plain JSON values how everything was measured."""
     by_relevance = (
         "every held-out interaction"
@@ -165,9 +169,9 @@ def _described(data: Interactions, protocol: Protocol, n_judged: int, n_without:
     )
     return {
         "split": protocol.split,
-        "split_in_words": WORDS[protocol.split],
+        "split_in_words": SPLIT_DESCRIPTIONS[protocol.split],
         "folds": protocol.n_splits,
-        "test_share": protocol.test_share if protocol.split in BY_TIME else None,
+        "test_share": protocol.test_share if protocol.split in TIME_SPLITS else None,
         "seed": protocol.seed,
         "clipped_to": [data.rating_min, data.rating_max],
         "k": list(protocol.ks),
@@ -201,7 +205,12 @@ def _described(data: Interactions, protocol: Protocol, n_judged: int, n_without:
 
 
 def _notes(
-    cut: Cut, found: Leakage, outcomes: Sequence[Outcome], protocol: Protocol, n_judged: int, n_without: int
+    cut: SplitDataset,
+    found: Leakage,
+    outcomes: Sequence[Outcome],
+    protocol: EvaluationProtocol,
+    n_judged: int,
+    n_without: int,
 ) -> list[str]:
     notes = [*cut.notes, *found.notes()]
     notes += [
@@ -224,7 +233,7 @@ def _notes(
 
 
 def _meaning(
-    data: Interactions, outcomes: Sequence[Outcome], protocol: Protocol, rmse_of_mean: float | None
+    data: Interactions, outcomes: Sequence[Outcome], protocol: EvaluationProtocol, rmse_of_mean: float | None
 ) -> list[str]:
     """Say which measures mean nothing on this data, and which algorithms learnt nothing from it."""
     notes = [f"{outcome.label} failed, and has no measures: {outcome.failed}" for outcome in outcomes if outcome.failed]
@@ -242,9 +251,9 @@ def _meaning(
         notes.append(f"A list of {too_long[0]} holds all {len(data.items)} items, so that {names} say nothing: null.")
     for outcome in outcomes:
         error = mean([tally.value() for tally in outcome.by_user.get("rmse", ())])
-        if error is not None and rmse_of_mean is not None and is_above(error, rmse_of_mean):
+        if error is not None and rmse_of_mean is not None and exceeds(error, rmse_of_mean):
             notes.append(
-                f"{outcome.label} is worse than the mean rating alone: its RMSE is {shown(error)}, "
-                f"and that of the mean {shown(rmse_of_mean)}."
+                f"{outcome.label} is worse than the mean rating alone: its RMSE is {format_measure(error)}, "
+                f"and that of the mean {format_measure(rmse_of_mean)}."
             )
     return notes

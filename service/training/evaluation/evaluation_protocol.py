@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from service.errors import UsageError
-from service.training.evaluation.measures.per_user import MOST_K
+from service.training.evaluation.measures.per_user import MAX_K
 
-CANONICAL: Final = tuple(f"u{number}" for number in range(1, 6))
+CANONICAL_FOLDS: Final = tuple(f"u{number}" for number in range(1, 6))
 
-WORDS: Final = {
+SPLIT_DESCRIPTIONS: Final = {
     "folds": "random folds over ratings",
     "leave-one-out": "the last interaction of each user",
     "time": "the youngest share of all interactions",
@@ -21,15 +21,15 @@ WORDS: Final = {
     "canonical": "MovieLens 100K's own folds u1 to u5",
     "given": "a given test set",
 }
-BY_TIME: Final = {"time", "time-per-user"}
+TIME_SPLITS: Final = {"time", "time-per-user"}
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """How models are judged.
 
     Attributes:
-        split: A name of `WORDS`.
+        split: A name of `SPLIT_DESCRIPTIONS`.
         folds: Of the split "folds".
         test_share: Of the splits by time, the part to judge by, between 0 and 1.
         seed: Decides everything random: the folds, the fits, the samples and the resampling.
@@ -54,14 +54,14 @@ class Protocol:
         Raises:
             UsageError: Something cannot be.
         """
-        if self.split not in WORDS:
-            raise UsageError(f"there is no split {self.split!r}; there is {', '.join(WORDS)}")
+        if self.split not in SPLIT_DESCRIPTIONS:
+            raise UsageError(f"there is no split {self.split!r}; there is {', '.join(SPLIT_DESCRIPTIONS)}")
         if self.folds < 2:
             raise UsageError(f"a set cannot be cut into {self.folds} folds: there are 2 or more")
         if not 0 < self.test_share < 1:
             raise UsageError(f"the share to judge by must be between 0 and 1, not {self.test_share:g}")
-        if not self.ks or list(self.ks) != sorted(set(self.ks)) or not 1 <= self.ks[0] <= self.ks[-1] <= MOST_K:
-            raise UsageError(f"lengths of lists are different whole numbers from 1 to {MOST_K}, ascending")
+        if not self.ks or list(self.ks) != sorted(set(self.ks)) or not 1 <= self.ks[0] <= self.ks[-1] <= MAX_K:
+            raise UsageError(f"lengths of lists are different whole numbers from 1 to {MAX_K}, ascending")
         for name, value in (("users to rank for", self.most_users), ("sampled items", self.n_negatives)):
             if value is not None and value < 1:
                 raise UsageError(f"the number of {name} must be at least 1, not {value}")
@@ -69,7 +69,7 @@ class Protocol:
     @property
     def n_splits(self) -> int:
         """How many splits there are."""
-        return {"folds": self.folds, "canonical": len(CANONICAL)}.get(self.split, 1)
+        return {"folds": self.folds, "canonical": len(CANONICAL_FOLDS)}.get(self.split, 1)
 
     def seeds(self) -> "Seeds":
         """Return what the seed makes of itself."""

@@ -47,7 +47,7 @@ class Leakage:
         """Count one split."""
         held_out = np.sort(pairs(test))
         self.n_test += len(test)
-        self.n_on_both_sides += int(np.count_nonzero(are_among(held_out, np.sort(pairs(train)))))
+        self.n_on_both_sides += int(np.count_nonzero(is_member(held_out, np.sort(pairs(train)))))
         self.n_repeated += int(np.count_nonzero(held_out[1:] == held_out[:-1]))
         is_cold_user = np.bincount(train.user_rows, minlength=len(train.users))[test.user_rows] == 0
         is_cold_item = np.bincount(train.item_rows, minlength=len(train.items))[test.item_rows] == 0
@@ -107,10 +107,10 @@ def in_history(history: csr_array, test: Interactions) -> int:
         test: The held-out side.
     """
     users = np.repeat(np.arange(history.shape[0], dtype=np.int64), np.diff(history.indptr))
-    return int(np.count_nonzero(are_among(np.sort(pairs(test)), users * history.shape[1] + history.indices)))
+    return int(np.count_nonzero(is_member(np.sort(pairs(test)), users * history.shape[1] + history.indices)))
 
 
-def are_among(numbers: Int64, others: Int64) -> NDArray[np.bool_]:
+def is_member(numbers: Int64, others: Int64) -> NDArray[np.bool_]:
     """Say which numbers are among others; several times as fast as `np.isin`.
 
     Args:

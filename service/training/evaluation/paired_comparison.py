@@ -10,15 +10,15 @@ from typing import Any, Final
 
 from service.training.evaluation import resampling
 from service.training.evaluation.algorithm_result import Outcome, mean
-from service.training.evaluation.measures.per_user import Name
+from service.training.evaluation.measures.per_user import MeasureName
 from service.training.evaluation.measures.prediction_error import RATING_MEASURES
-from service.training.evaluation.resampling import Float64, Units
+from service.training.evaluation.resampling import Float64, ResamplingUnits
 
 _RANKING: Final = ("ndcg", "recall")
 
 
 def comparisons(
-    units: Units, outcomes: Sequence[Outcome], resampled: Sequence[Mapping[str, Float64]], ks: Sequence[int]
+    units: ResamplingUnits, outcomes: Sequence[Outcome], resampled: Sequence[Mapping[str, Float64]], ks: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Compare every two models by every measure that both have, of the errors, NDCG and recall.
 
@@ -31,9 +31,9 @@ def comparisons(
     Returns:
         `{"measure", "a", "b", "difference", "ci95", "p", "p_holm"}` for each pair, as plain JSON values.
     """
-    names = [*RATING_MEASURES, *(str(Name(family, k)) for family in _RANKING for k in ks)]
+    names = [*RATING_MEASURES, *(str(MeasureName(family, k)) for family in _RANKING for k in ks)]
     columns = [(name, index) for name in names for index, outcome in enumerate(outcomes) if name in outcome.by_user]
-    totals, swaps = resampling.swapped(units, [outcomes[index].by_user[name] for name, index in columns])
+    totals, swaps = resampling.randomise(units, [outcomes[index].by_user[name] for name, index in columns])
     result: list[dict[str, Any]] = []
     for name in names:
         family: list[dict[str, Any]] = []
@@ -46,7 +46,7 @@ def comparisons(
                     "a": outcomes[a].label,
                     "b": outcomes[b].label,
                     "difference": _difference(outcomes[a], outcomes[b], name),
-                    "ci95": resampling.interval95(resampled[a][name] - resampled[b][name]),
+                    "ci95": resampling.percentile_interval95(resampled[a][name] - resampled[b][name]),
                 }
             )
             p_values.append(resampling.p_value(float(totals[i] - totals[j]), swaps[:, i] - swaps[:, j]))

@@ -10,7 +10,7 @@ _CLEAR_REFS: Final = Path("/proc/self/clear_refs")
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
-def forget_peak() -> None:
+def reset_peak() -> None:
     """Let the high-water mark begin anew; where the system does not allow that, it stays that of the whole run."""
     try:
         _CLEAR_REFS.write_text("5")  # proc(5): resets the peak resident set size
@@ -19,7 +19,7 @@ def forget_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """Return the most resident memory since `forget_peak`, in bytes."""
+    """Return the most resident memory since `reset_peak`, in bytes."""
     try:
         match = _PEAK.search(_STATUS.read_text(encoding="ascii"))
     except OSError:

@@ -2,7 +2,7 @@
 
 Invariants: all measures of all models are resampled with the same draws, so that a difference is one of the same
 users; a result is a function of the tallies and the seed. What is drawn is a user with all of its ratings in all folds,
-because those of one user are alike. Cost is bounded: more than `MOST_UNITS` users are put at random into that many
+because those of one user are alike. Cost is bounded: more than `MAX_UNITS` users are put at random into that many
 parties of equal size first, and parties are drawn, which leaves the spread of a sum over users as it is.
 
 Sources: Efron and Tibshirani, "An introduction to the bootstrap", 1993 (percentile intervals); Smucker, Allan and
@@ -19,10 +19,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.evaluation.measures.per_user import Tally, shaped
+from service.training.evaluation.measures.per_user import Tally, apply_shape
 from service.training.interactions import Int64
 
-MOST_UNITS: Final = 10_000
+MAX_UNITS: Final = 10_000
 N_RESAMPLES: Final = 1_000
 N_SWAPS: Final = 10_000
 _AT_ONCE: Final = 250
@@ -33,7 +33,7 @@ Folds = Sequence[Tally]
 
 
 @dataclass(frozen=True, eq=False)
-class Units:
+class ResamplingUnits:
     """What is drawn: users, or parties of users.
 
     Attributes:
@@ -47,7 +47,7 @@ class Units:
     seed: np.random.SeedSequence
 
     @classmethod
-    def of(cls, user_rows: Int64, n_users: int, seed: np.random.SeedSequence) -> "Units":
+    def of(cls, user_rows: Int64, n_users: int, seed: np.random.SeedSequence) -> "ResamplingUnits":
         """Make units of some users.
 
         Args:
@@ -56,7 +56,7 @@ class Units:
             seed: Decides the parties and the draws.
         """
         units = np.arange(user_rows.size)
-        n = min(user_rows.size, MOST_UNITS)
+        n = min(user_rows.size, MAX_UNITS)
         if n < user_rows.size:
             np.random.default_rng(seed).shuffle(units)
             units %= n
@@ -83,7 +83,7 @@ class Units:
             yield 1.0 - 2.0 * bits[: _AT_ONCE * self.n].reshape(_AT_ONCE, -1).astype(np.float64)
 
 
-def resampled(units: Units, measures: Mapping[str, Folds]) -> dict[str, Float64]:
+def bootstrap(units: ResamplingUnits, measures: Mapping[str, Folds]) -> dict[str, Float64]:
     """Return each measure over `N_RESAMPLES` draws of the users, float64 (N_RESAMPLES,); NaN over nobody.
 
     Args:
@@ -99,19 +99,19 @@ def resampled(units: Units, measures: Mapping[str, Folds]) -> dict[str, Float64]
         ratios = np.concatenate([(draw @ sums) / (draw @ counts) for draw in units.draws()])
     result, start = {}, 0
     for name, folds in measures.items():
-        values = [shaped(tally.shape, ratios[:, start + index]) for index, tally in enumerate(folds)]
+        values = [apply_shape(tally.shape, ratios[:, start + index]) for index, tally in enumerate(folds)]
         result[name] = np.asarray(np.mean(values, axis=0), dtype=np.float64)
         start += len(folds)
     return result
 
 
-def interval95(values: Float64) -> list[float] | None:
+def percentile_interval95(values: Float64) -> list[float] | None:
     """Return the middle 95 % of resampled values; None where there are none that are defined."""
     known = values[np.isfinite(values)]
     return [float(end) for end in np.quantile(known, (0.025, 0.975))] if known.size else None
 
 
-def swapped(units: Units, measures: Sequence[Folds]) -> tuple[Float64, Float64]:
+def randomise(units: ResamplingUnits, measures: Sequence[Folds]) -> tuple[Float64, Float64]:
     """Return what randomisation tests of all pairs of models need.
 
     A measure is, but for its shape, a sum of what users contribute: the mean over folds of a user's sum over all

@@ -14,7 +14,7 @@ Positions = Int64
 
 
 def k_fold(n: int, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Positions, Positions]]:
-    """Cut n ratings at random into folds whose sizes differ by at most one.
+    """SplitDataset n ratings at random into folds whose sizes differ by at most one.
 
     Args:
         n: How many ratings there are.

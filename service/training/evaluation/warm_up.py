@@ -4,7 +4,7 @@ import numpy as np
 
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import lists
+from service.training.evaluation import top_n_lists
 from service.training.interactions import Interactions, ReadReport, no_progress
 
 
@@ -32,6 +32,6 @@ def warm_up(candidate: Candidate, data: Interactions) -> None:
         report=ReadReport(source=""),
     )
     snapshot = candidate.fit(tiny, candidate.config, np.random.default_rng(0), no_progress)
-    lists.served(snapshot, np.arange(6), 2)
+    top_n_lists.top_n_lists(snapshot, np.arange(6), 2)
     if candidate.kind == "rating":
         candidate.predict(snapshot, tiny.user_rows, tiny.item_rows)

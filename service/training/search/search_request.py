@@ -1,7 +1,7 @@
 """What a person asks of a search, and what it may cost.
 
-Invariant: whatever makes one trial comparable with another is in the `Question`, and nothing else is; so a study is
-bound to its question, and may be gone on with at any `Effort`.
+Invariant: whatever makes one trial comparable with another is in the `SearchSpec`, and nothing else is; so a study is
+bound to its question, and may be gone on with at any `SearchOptions`.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from typing import Any, Final
 from service.errors import UsageError
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import trial
-from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
+from service.training.evaluation.measures.per_user import MeasureName
 from service.training.interactions import Interactions
 from service.training.search.search_space import Space
 from service.training.search.study import Method
@@ -24,14 +24,14 @@ _ASKED: Final = ("split", "folds", "test_share", "seed", "relevant_from", "most_
 
 
 @dataclass(frozen=True)
-class Question:
+class SearchSpec:
     """What is searched for; two searches with the same question share a study.
 
     Attributes:
         algorithm: Its name, or a preset's.
         fixed: `name=value` texts of the settings that are not searched.
         space: Those that are.
-        measure: What makes a trial better, as `service.training.evaluation.trial` names it.
+        measure: What makes a trial better, as `service.training.evaluation.measurement` names it.
         protocol: How the data is cut and what is relevant, with one of `SPLITS`; its seed decides the folds, the fits,
             and with the trials before it each next trial.
     """
@@ -40,7 +40,7 @@ class Question:
     fixed: tuple[str, ...]
     space: Space
     measure: str
-    protocol: Protocol
+    protocol: EvaluationProtocol
 
     def __post_init__(self) -> None:
         """Check that a search can use the split.
@@ -54,7 +54,7 @@ class Question:
     @property
     def lower_is_better(self) -> bool:
         """Whether the measure is an error."""
-        return trial.direction(self.measure) == "minimize"
+        return MeasureName.parse(self.measure).lower_is_better
 
     def candidate(self) -> Candidate:
         """Return the algorithm with the fixed settings, and without those that are searched.
@@ -78,7 +78,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Effort:
+class SearchOptions:
     """How a search is done, which does not change what it searches for.
 
     Attributes:

@@ -7,11 +7,11 @@ import numpy as np
 
 from service.errors import RunError
 from service.training.algorithms import hyperparameters
-from service.training.evaluation.comparison import describe
-from service.training.evaluation.evaluation_protocol import BY_TIME, WORDS, Protocol
-from service.training.evaluation.measures.prediction_error import interval95
+from service.training.evaluation.comparison import describe_dataset
+from service.training.evaluation.evaluation_protocol import SPLIT_DESCRIPTIONS, TIME_SPLITS, EvaluationProtocol
+from service.training.evaluation.measures.prediction_error import t_interval95
 from service.training.interactions import Interactions
-from service.training.search.search_request import Effort, Question
+from service.training.search.search_request import SearchOptions, SearchSpec
 from service.training.search.search_space import assignments
 from service.training.search.study import Study, Trial
 
@@ -23,7 +23,7 @@ def ranked(among: Sequence[Trial], *, lower_is_better: bool) -> list[Trial]:
     return sorted(complete, key=lambda trial: (sign * trial.mean, trial.number))
 
 
-def as_json(data: Interactions, question: Question, effort: Effort, study: Study) -> dict[str, Any]:
+def as_json(data: Interactions, question: SearchSpec, effort: SearchOptions, study: Study) -> dict[str, Any]:
     """Return everything about a search, as `search` describes it.
 
     Raises:
@@ -38,7 +38,7 @@ def as_json(data: Interactions, question: Question, effort: Effort, study: Study
     resolved = hyperparameters.as_json(question.candidate().config)
     defaults = study.defaults or {"why": "not measured"}
     return {
-        "data": describe(data),
+        "data": describe_dataset(data),
         "algorithm": question.algorithm,
         "protocol": {
             "measure": question.measure,
@@ -46,7 +46,7 @@ def as_json(data: Interactions, question: Question, effort: Effort, study: Study
             "split": protocol.split,
             "split_in_words": _in_words(protocol),
             "folds": protocol.n_splits,
-            "test_share": protocol.test_share if protocol.split in BY_TIME else None,
+            "test_share": protocol.test_share if protocol.split in TIME_SPLITS else None,
             "seed": protocol.seed,
             "relevant_from": protocol.relevant_from,
             "most_users": protocol.most_users,
@@ -68,8 +68,8 @@ def as_json(data: Interactions, question: Question, effort: Effort, study: Study
     }
 
 
-def _in_words(protocol: Protocol) -> str:
-    words = WORDS[protocol.split]
+def _in_words(protocol: EvaluationProtocol) -> str:
+    words = SPLIT_DESCRIPTIONS[protocol.split]
     return f"{protocol.folds} {words}" if protocol.split == "folds" else words
 
 
@@ -82,7 +82,7 @@ def _figures(kept: dict[str, Any]) -> dict[str, Any]:
     folds, seconds = list(kept.get("folds", ())), list(kept.get("seconds", ()))
     return {
         "mean": float(np.mean(folds)) if folds else None,
-        "ci95": list(interval95(folds)) if len(folds) > 1 else None,
+        "ci95": list(t_interval95(folds)) if len(folds) > 1 else None,
         "folds": folds,
         "seconds": float(sum(seconds)),
         "why": kept.get("why"),
@@ -96,5 +96,5 @@ def _difference(folds: Sequence[float], others: Sequence[float]) -> dict[str, An
     differences = np.subtract(folds, others).tolist()
     return {
         "difference": float(np.mean(differences)),
-        "ci95": list(interval95(differences)) if len(differences) > 1 else None,
+        "ci95": list(t_interval95(differences)) if len(differences) > 1 else None,
     }

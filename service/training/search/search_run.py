@@ -15,12 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.training.evaluation import cuts
-from service.training.evaluation import trial as trials
+from service.training.evaluation import measurement, split_dataset
 from service.training.interactions import Interactions
-from service.training.search import search_result, shared_columns
+from service.training.search import search_result, shared_dataset
 from service.training.search.pruning import is_hopeless
-from service.training.search.search_request import DEFAULT_TRIALS, Effort, Question
+from service.training.search.search_request import DEFAULT_TRIALS, SearchOptions, SearchSpec
 from service.training.search.search_space import assignments
 from service.training.search.study import Study, Trial, opened
 from service.training.search.workers import Failed, Outcome, Task, Workers
@@ -30,7 +29,7 @@ _DEFAULTS: Final = -1
 
 
 @dataclass(frozen=True)
-class Standing:
+class SearchProgress:
     """How far a search has come.
 
     Attributes:
@@ -58,7 +57,11 @@ class Standing:
 
 
 def search(
-    data: Interactions, question: Question, effort: Effort, *, watch: Callable[[Standing], None] = lambda _: None
+    data: Interactions,
+    question: SearchSpec,
+    effort: SearchOptions,
+    *,
+    watch: Callable[[SearchProgress], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Search, or go on with a search.
 
@@ -79,9 +82,9 @@ def search(
         RunError: No trial came to an end with a value.
         KeyboardInterrupt: Ctrl-C came before one did.
     """
-    trials.check(question.candidate(), [question.measure])
+    measurement.parse_measures(question.candidate(), [question.measure])
     started_s = time.monotonic()
-    splits = list(cuts.positions(data, question.protocol))
+    splits = list(split_dataset.split_positions(data, question.protocol))
     keeping = opened(
         effort.study,
         question.as_json(data),
@@ -92,7 +95,7 @@ def search(
         parallel=effort.n_workers > 1,
     )
     with keeping as study, tempfile.TemporaryDirectory(prefix="recollect-search-") as folder:
-        shared_columns.write(Path(folder), data, splits)
+        shared_dataset.write(Path(folder), data, splits)
         with Workers(Path(folder), effort.n_workers, effort.n_threads) as workers:
             running = _Running(question, effort, study, workers, question.protocol.seeds().fits, watch)
             is_interrupted = not running.to_the_end(started_s)
@@ -108,12 +111,12 @@ class _Running:
 
     def __init__(
         self,
-        question: Question,
-        effort: Effort,
+        question: SearchSpec,
+        effort: SearchOptions,
         study: Study,
         workers: Workers,
         seeds: Sequence[np.random.SeedSequence],
-        watch: Callable[[Standing], None],
+        watch: Callable[[SearchProgress], None],
     ) -> None:
         self._question, self._effort, self._study, self._workers = question, effort, study, workers
         self._seeds, self._watch = seeds, watch
@@ -251,7 +254,7 @@ class _Running:
         best = ranked[0] if ranked else None
         defaults = [len(trial.folds) for trial in self._under_way.values() if trial.number == _DEFAULTS]
         self._watch(
-            Standing(
+            SearchProgress(
                 len(self._ended),
                 self._n_most(),
                 n_folds,

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from service.errors import UsageError
 from service.training.search.search_space import Dimension, Range, Settings, Space, Value, grid
-from service.training.search.study_journal import Journal
+from service.training.search.study_journal import StudyJournal
 
 Method: TypeAlias = Literal["tpe", "grid", "random"]
 METHODS: Final[tuple[Method, ...]] = ("tpe", "grid", "random")
@@ -212,13 +212,13 @@ def opened(
         if path is None:
             yield Study(_begun(None, question, lower_is_better), space, method, seed=seed, parallel=parallel)
             return
-        with Journal(path) as journal:
+        with StudyJournal(path) as journal:
             study = _begun(journal, question, lower_is_better)
             _require_same(path, study.user_attrs.get(_QUESTION), question)
             yield Study(study, space, method, seed=seed, parallel=parallel)
 
 
-def _begun(journal: Journal | None, question: Mapping[str, Any], lower_is_better: bool) -> optuna.Study:  # noqa: FBT001
+def _begun(journal: StudyJournal | None, question: Mapping[str, Any], lower_is_better: bool) -> optuna.Study:  # noqa: FBT001
     storage = optuna.storages.InMemoryStorage() if journal is None else journal.storage()
     if _NAME in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=_NAME, storage=storage)

@@ -1,7 +1,7 @@
-"""A study's file: Optuna's journal, with one writer.
+"""A study's file: Optuna's journal with a single writer.
 
-Invariant: while a `Journal` is open nobody else writes to its file, and the file ends with a whole line. Optuna reads a
-journal whose last line was cut off by a kill, but would append to that line; so it is cut away when the file is opened.
+Invariant: while a `StudyJournal` is open no other process writes to its file, and the file ends with a whole line.
+Optuna reads a journal whose last line was cut off by a kill, but appends to that line; so opening truncates it.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from service.errors import UsageError
 _BLOCK_BYTES: Final = 1 << 16
 
 
-class Journal:
+class StudyJournal:
     """The file, held for as long as the context lasts; the system lets go of it when the process dies.
 
     Args:

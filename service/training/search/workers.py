@@ -26,9 +26,9 @@ from service.errors import RecollectError
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
-from service.training.evaluation import trial
-from service.training.evaluation.evaluation_protocol import Protocol
-from service.training.search import shared_columns
+from service.training.evaluation import measurement
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
+from service.training.search import shared_dataset
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Task:
     algorithm: str
     settings: tuple[str, ...]
     measure: str
-    protocol: Protocol
+    protocol: EvaluationProtocol
     fold: int
     seed: np.random.SeedSequence
 
@@ -175,7 +175,7 @@ def _work(connection: Connection, folder: Path, n_threads: int) -> None:
     """Be a worker."""
     ending = threading.Thread(target=_end_with_parent, args=(folder,), daemon=True)
     ending.start()
-    data = shared_columns.Columns(folder)
+    data = shared_dataset.SharedDataset(folder)
     is_warm = False
     # The connection breaks when the parent is no more; to tidy up is the other thread's part.
     with threads.limit(n_threads), suppress(EOFError, ConnectionError):
@@ -194,15 +194,15 @@ def _warm_up(task: Task) -> None:
     # What is wrong with these settings, the task itself will say.
     with suppress(Exception):
         candidate = Candidate.parse(task.algorithm, task.settings)
-        trial.measure(candidate, tiny, tiny, np.random.default_rng(0), measures=[task.measure])
+        measurement.fit_and_measure(candidate, tiny, tiny, np.random.default_rng(0), measures=[task.measure])
 
 
-def _done(data: shared_columns.Columns, task: Task) -> Outcome:
+def _done(data: shared_dataset.SharedDataset, task: Task) -> Outcome:
     try:
         candidate = Candidate.parse(task.algorithm, task.settings)
         train, test = data.split(task.fold)
         started_s = time.perf_counter()
-        measured = trial.measure(
+        measured = measurement.fit_and_measure(
             candidate,
             train,
             test,

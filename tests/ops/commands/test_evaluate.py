@@ -8,8 +8,8 @@ import pytest
 from ops.commands.evaluate import evaluate
 from service.config import Config
 from service.errors import DataError, UsageError
-from service.training.evaluation.evaluation_protocol import WORDS
-from service.training.evaluation.measures.per_user import all_names
+from service.training.evaluation.evaluation_protocol import SPLIT_DESCRIPTIONS
+from service.training.evaluation.measures.per_user import all_measures
 
 DEMO = "demo:60x40x900"
 
@@ -170,8 +170,8 @@ def test_refusals(config: Config, options: dict[str, object], says: str) -> None
 def test_the_documents_name_every_split_and_measure() -> None:
     """And no other split."""
     text = (Path(__file__).resolve().parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| `([a-z-]+)`(?: \(default\))? \|", text, flags=re.MULTILINE) == list(WORDS)
-    assert [name for name in all_names((1,)) if name.k and f"`{name.family}@k`" not in text] == []
+    assert re.findall(r"^\| `([a-z-]+)`(?: \(default\))? \|", text, flags=re.MULTILINE) == list(SPLIT_DESCRIPTIONS)
+    assert [name for name in all_measures((1,)) if name.k and f"`{name.family}@k`" not in text] == []
 
 
 def test_data_that_is_refused(config: Config) -> None:

@@ -16,7 +16,7 @@ from ops.commands.search import command
 from ops.console.refusal import run
 from ops.console.search_watch import Watch
 from service.models import artefact
-from service.training.search.search_run import Standing
+from service.training.search.search_run import SearchProgress
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ("--data", "demo:60x40x900")
@@ -187,7 +187,7 @@ def test_what_it_will_take_is_said_before_the_first_trial_ends(
 def test_a_long_trial_is_shown_between_its_folds(capsys: pytest.CaptureFixture[str]) -> None:
     """A line now and then, for the settings as they are and for the trials after them."""
     now_s = 0.0
-    standing = Standing(0, 50, 0, None, None, folds_of_trial=5, defaults_folds=0, n_at_a_time=2)
+    standing = SearchProgress(0, 50, 0, None, None, folds_of_trial=5, defaults_folds=0, n_at_a_time=2)
     with Watch("rmse", clock=lambda: now_s) as watch:
         watch(standing)
         now_s = 90.0

@@ -8,19 +8,19 @@ from ops.pages import evaluation_page
 from service.errors import UsageError
 from service.training.algorithms.registry import parse_list
 from service.training.data import datasets
-from service.training.evaluation import cuts
+from service.training.evaluation import split_dataset
 from service.training.evaluation.comparison import compare
-from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from tests.support.tidy_process import standing_alone
 
 
 @pytest.fixture(scope="module")
 def comparison() -> dict[str, Any]:
     """A real one: two models that predict ratings, one of them twice, and one that ranks only."""
-    protocol = Protocol(folds=2, ks=(5, 10), n_negatives=10)
+    protocol = EvaluationProtocol(folds=2, ks=(5, 10), n_negatives=10)
     data = datasets.read("demo:60x40x900")
     candidates = list(parse_list(["svd", "svd", "popularity"]))
-    return compare(cuts.cut(data, protocol), candidates, protocol)
+    return compare(split_dataset.split(data, protocol), candidates, protocol)
 
 
 def test_the_page_tells_the_whole_comparison(comparison: dict[str, Any]) -> None:

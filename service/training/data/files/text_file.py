@@ -45,7 +45,7 @@ class Readable(Protocol):
         ...
 
 
-def compression(head: bytes) -> str | None:
+def detect_compression(head: bytes) -> str | None:
     """Return what a file is compressed with, or None.
 
     Args:
@@ -55,7 +55,7 @@ def compression(head: bytes) -> str | None:
 
 
 @contextmanager
-def opened(path: Path, encoding: str | None, on_raw: Callable[[bytes], None] | None = None) -> Iterator[Readable]:
+def open_text(path: Path, encoding: str | None, on_raw: Callable[[bytes], None] | None = None) -> Iterator[Readable]:
     """Open a file as UTF-8 text.
 
     Args:
@@ -74,7 +74,7 @@ def opened(path: Path, encoding: str | None, on_raw: Callable[[bytes], None] | N
         head = file.read(max(map(len, _MAGICS)))
         file.seek(0)
         raw = _Told(file, on_raw)
-        with _broken(path, compression(head)):
+        with _broken(path, detect_compression(head)):
             text = _decompressed(raw, head)
             yield _decoded(text, encoding, path)
             while raw.read(_PIECE_BYTES):
@@ -126,7 +126,7 @@ class _Told:
 
 def _decompressed(raw: _Told, head: bytes) -> Readable:
     file = cast("io.BufferedReader", raw)
-    match compression(head):
+    match detect_compression(head):
         case "gzip":
             return gzip.GzipFile(fileobj=file, mode="rb")
         case "bzip2":

@@ -1,11 +1,10 @@
-"""Reads interactions out of the archive: what users of this very installation did.
+"""Reads interactions from the archive: the feedback of this installation's users.
 
-An event counts as `VALUES` has it; impressions say nothing of liking, and what was served nothing of the user. A pair
-of user and item has many events, and one of them stays: a rating outlives everything else, then a purchase or a
-dismissal what somebody merely looked at, and among equals the latest. The time of an event is the client's, unless it
-was marked as off, and never later than when it was received.
+`EVENT_VALUES` gives the rating of each type of event; impressions and served lists count for nothing. Of a pair of user
+and item one event stays: a rating before a purchase or dismissal, that before a click or view, and among equals the
+latest. The time of an event is the client's, unless it is marked as skewed, and never later than its receipt.
 
-Invariant: only committed lines are read, all as the archive stood at one moment, and the fingerprint is that moment's.
+Invariant: only committed lines are read, all as of one moment, and the fingerprint is of that moment.
 """
 
 import hashlib
@@ -15,19 +14,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from service.errors import DataError
+from service.training.data.field_values import parse_number, parse_time, printable
 from service.training.data.formats.typed_values import number_text
-from service.training.data.values import parse_number, parse_time, shown
 from service.training.interactions import Progress
 from telemetry.archive.archive_snapshot import ArchiveSnapshot, OpenFile, open_snapshot
 from telemetry.errors import ArchiveError, BadEventError
 from telemetry.events import SERVED_STARTS, Feedback, decode
 
 if TYPE_CHECKING:
-    from service.training.data.rows import Gathering, Rows
+    from service.training.data.rows import RowCollector, SourceRows
 
 NAME: Final = "archive"
 # What an event is worth; a rating is worth what it says.
-VALUES: Final[Mapping[str, float | None]] = {"rating": None, "purchase": 5.0, "click": 4.0, "view": 3.0, "dismiss": 1.0}
+EVENT_VALUES: Final[Mapping[str, float | None]] = {
+    "rating": None,
+    "purchase": 5.0,
+    "click": 4.0,
+    "view": 3.0,
+    "dismiss": 1.0,
+}
 # What somebody said outlives what they did on purpose, and that what they looked at.
 RATING_RANK: Final = 2
 _RANKS: Final[Mapping[str, int]] = {"rating": RATING_RANK, "purchase": 1, "dismiss": 1, "click": 0, "view": 0}
@@ -35,7 +40,7 @@ _BATCH_EVENTS: Final = 1 << 16
 _REPORTED_LINES: Final = 10_000
 
 
-def resolved(spec: str, default: Path) -> str:
+def with_default_path(spec: str, default: Path) -> str:
     """Return a specification that says which archive it means; others as they are.
 
     Args:
@@ -77,7 +82,7 @@ def fingerprint(root: Path) -> str:
         raise DataError(str(error)) from error
 
 
-def read_archive(root: Path, progress: Progress) -> "tuple[Rows, str, tuple[str, ...]]":
+def read_archive(root: Path, progress: Progress) -> "tuple[SourceRows, str, tuple[str, ...]]":
     """Read what users did.
 
     Args:
@@ -91,10 +96,10 @@ def read_archive(root: Path, progress: Progress) -> "tuple[Rows, str, tuple[str,
         DataError: There is no archive, it cannot be read, or nothing in it can be learnt from.
     """
     # Only here, because what asks for a fingerprint alone has no use for pyarrow.
-    from service.training.data.rows import Gathering
+    from service.training.data.rows import RowCollector
 
-    gathering, counts = Gathering(), Counter[str]()
-    gathering.begin(NAME, has_ratings=True, has_times=True)
+    collector, counts = RowCollector(), Counter[str]()
+    collector.begin_file(NAME, has_ratings=True, has_times=True)
     try:
         with open_snapshot(root) as taken:
             identity = _fingerprint(root, taken)
@@ -103,15 +108,15 @@ def read_archive(root: Path, progress: Progress) -> "tuple[Rows, str, tuple[str,
             files = [file for file in taken.files if not file.is_letters]
             n_lines, n_read = sum(file.lines for file in files), 0
             for file in files:
-                for n_of_file in _read_file(file, gathering, counts):
+                for n_of_file in _read_file(file, collector, counts):
                     progress("read", n_read + n_of_file, n_lines)
                 n_read += file.lines
     except ArchiveError as error:
         raise DataError(str(error)) from error
-    if not any(counts[type_] for type_ in VALUES):
-        *most, last = VALUES
+    if not any(counts[type_] for type_ in EVENT_VALUES):
+        *most, last = EVENT_VALUES
         raise DataError(f"the archive in {root} holds no {', '.join(most)} or {last} event to learn from yet")
-    return gathering.finish(), identity, _notes(counts)
+    return collector.rows(), identity, _notes(counts)
 
 
 def _fingerprint(root: Path, taken: ArchiveSnapshot) -> str:
@@ -126,14 +131,14 @@ def _fingerprint(root: Path, taken: ArchiveSnapshot) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _read_file(file: OpenFile, gathering: "Gathering", counts: Counter[str]) -> Iterator[int]:
+def _read_file(file: OpenFile, collector: "RowCollector", counts: Counter[str]) -> Iterator[int]:
     """Read one file's events; yields now and then how many lines are done."""
     events: list[tuple[int, Feedback]] = []
     bad: dict[int, str] = {}
     for number, line in enumerate(file.read(), 1):
         if number % _REPORTED_LINES == 0:
             yield number
-        # Nine of ten lines of an archive are lists that were served, and reading them whole takes most of the time.
+        # Nine of ten lines of an archive are lists that were served, and options them whole takes most of the time.
         if line.startswith(SERVED_STARTS):
             continue
         try:
@@ -144,18 +149,18 @@ def _read_file(file: OpenFile, gathering: "Gathering", counts: Counter[str]) -> 
         if not isinstance(event, Feedback):
             continue
         counts[event.type] += 1
-        if event.type not in VALUES:
+        if event.type not in EVENT_VALUES:
             continue
         events.append((number, event))
         if len(events) == _BATCH_EVENTS:
-            bad |= _take(events, gathering)
+            bad |= _take(events, collector)
             events.clear()
-    bad |= _take(events, gathering)
-    gathering.leave_out(shown(file.path), bad)
+    bad |= _take(events, collector)
+    collector.reject(printable(file.path), bad)
     yield file.lines
 
 
-def _take(events: list[tuple[int, Feedback]], gathering: "Gathering") -> dict[int, str]:
+def _take(events: list[tuple[int, Feedback]], collector: "RowCollector") -> dict[int, str]:
     """Take up events; return by line what is wrong with those that cannot be."""
     import numpy as np
 
@@ -164,7 +169,7 @@ def _take(events: list[tuple[int, Feedback]], gathering: "Gathering") -> dict[in
     good: list[tuple[str, str, float, int, int]] = []
     bad: dict[int, str] = {}
     for number, event in events:
-        value = VALUES[event.type]
+        value = EVENT_VALUES[event.type]
         if value is None:
             value = parse_number(number_text(event.value))
         time_s = _time_s(event)
@@ -175,13 +180,13 @@ def _take(events: list[tuple[int, Feedback]], gathering: "Gathering") -> dict[in
             good.append((event.user_id, event.item_id, value, time_s, _RANKS[event.type]))
     users, items, values, times_s, ranks = zip(*good, strict=True) if good else ((), (), (), (), ())
     batch = Batch(
-        users=np.fromiter((gathering.users.setdefault(id_, len(gathering.users)) for id_ in users), np.int32),
-        items=np.fromiter((gathering.items.setdefault(id_, len(gathering.items)) for id_ in items), np.int32),
+        users=np.fromiter((collector.users.setdefault(id_, len(collector.users)) for id_ in users), np.int32),
+        items=np.fromiter((collector.items.setdefault(id_, len(collector.items)) for id_ in items), np.int32),
         ratings=np.array(values, dtype=np.float32),
         timestamps=np.array(times_s, dtype=np.int64),
         ranks=np.array(ranks, dtype=np.int8),
     )
-    gathering.take(batch, batch.good())
+    collector.add(batch, batch.good())
     return bad
 
 
@@ -193,15 +198,15 @@ def _time_s(event: Feedback) -> int | None:
 
 def _notes(counts: Counter[str]) -> tuple[str, ...]:
     """Say how many events of each type there were, and which were left out."""
-    used = ", ".join(f"{counts[type_]:,} {_plural(type_, counts[type_])}" for type_ in VALUES if counts[type_])
+    used = ", ".join(f"{counts[type_]:,} {_plural(type_, counts[type_])}" for type_ in EVENT_VALUES if counts[type_])
     left = [
         f"{n:,} {_plural(type_, n)} of the archive {'was' if n == 1 else 'were'} left out: they say nothing of liking."
         for type_, n in sorted(counts.items())
-        if type_ not in VALUES
+        if type_ not in EVENT_VALUES
     ]
     return (f"The archive holds {used}.", *left)
 
 
 def _plural(type_: str, n: int) -> str:
-    noun = "dismissal" if type_ == "dismiss" else shown(type_)
+    noun = "dismissal" if type_ == "dismiss" else printable(type_)
     return noun if n == 1 else f"{noun}s"

@@ -15,13 +15,23 @@ import orjson
 import pyarrow as pa
 
 from service.errors import DataError
-from service.training.data.data_request import Reading
-from service.training.data.files.text_file import opened
+from service.training.data.data_request import ReadOptions
+from service.training.data.files.text_file import open_text
 from service.training.data.formats import foreign_files, table_layout
 from service.training.data.formats.blocks import BYTE_ORDER_MARK, blocks
 from service.training.data.formats.typed_values import id_text, number_text
-from service.training.data.messages import columns_taken
-from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times, with_points
+from service.training.data.messages import describe_columns
+from service.training.data.rows import (
+    MAX_EXAMPLES,
+    Batch,
+    RowCollector,
+    bad_row_reason,
+    decimal_points,
+    encode_ids,
+    quoted,
+    to_ratings,
+    to_times,
+)
 from service.training.data.sources import DataFile
 
 # Objects take some ten times the room of their text while they are looked at.
@@ -31,13 +41,13 @@ _HEAD_LINES: Final = 200
 _SHAPES: Final = 4096
 
 
-def read_jsonl(file: DataFile, reading: Reading, into: Gathering, on_raw: Callable[[bytes], None]) -> None:
+def read_jsonl(file: DataFile, options: ReadOptions, collector: RowCollector, on_raw: Callable[[bytes], None]) -> None:
     """Read a file of JSON lines.
 
     Args:
         file: The file; an empty one has no rows.
-        reading: How its fields are to be understood.
-        into: Takes up the rows.
+        options: How its fields are to be understood.
+        collector: Takes up the rows.
         on_raw: Called with the file's own bytes, in order.
 
     Raises:
@@ -45,29 +55,29 @@ def read_jsonl(file: DataFile, reading: Reading, into: Gathering, on_raw: Callab
         OSError: It cannot be read.
     """
     reader: _Reader | None = None
-    with opened(file.path, reading.encoding, on_raw) as text_file:
+    with open_text(file.path, options.encoding, on_raw) as text_file:
         for block in blocks(text_file, file.name, _BLOCK_BYTES):
             text = block
             if reader is None:
                 text = text.removeprefix(BYTE_ORDER_MARK)
-                reader = _Reader(file, reading, text, into)
+                reader = _Reader(file, options, text, collector)
             reader.read(text)
 
 
 class _Reader:
     """Takes blocks in order."""
 
-    def __init__(self, file: DataFile, reading: Reading, first_block: bytes, into: Gathering) -> None:
+    def __init__(self, file: DataFile, options: ReadOptions, first_block: bytes, collector: RowCollector) -> None:
         self._name = file.short_name
-        self._reading = reading
-        self._into = into
+        self._reading = options
+        self._into = collector
         self._n_lines = 0
         names = _names(file.name, first_block)
-        columns = table_layout.named_columns(file.name, names, reading)
-        into.note_columns(columns_taken(self._name, columns, names, len(names)))
+        columns = table_layout.named_columns(file.name, names, options)
+        collector.add_column_notes(describe_columns(self._name, columns, names, len(names)))
         self._fields = tuple(None if place is None else names[place] for place in columns)
         self._refused_shapes: dict[tuple[str, ...], str] = {}
-        into.begin(file.name, has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)
+        collector.begin_file(file.name, has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)
 
     def read(self, block: bytes) -> None:
         bad: dict[int, str] = {}
@@ -87,7 +97,7 @@ class _Reader:
         # A block ends with a newline, after which split finds one more line.
         self._n_lines += len(lines) - block.endswith(b"\n")
         bad |= self._take(columns, places)
-        self._into.leave_out(self._name, bad)
+        self._into.reject(self._name, bad)
 
     def _row(self, line: bytes) -> tuple[str, str, str, str] | str:
         """Return a line's fields as texts, or what is wrong with it."""
@@ -104,7 +114,7 @@ class _Reader:
         user_id, item_id = id_text(user), id_text(item)
         if user_id is None or item_id is None:
             what, value = ("user", user) if user_id is None else ("item", item)
-            return f"the {what} id {short(number_text(value))} is neither a text nor a whole number"
+            return f"the {what} id {quoted(number_text(value))} is neither a text nor a whole number"
         rating = "" if rating_field is None else number_text(found.get(rating_field))
         return user_id, item_id, rating, "" if time_field is None else number_text(found.get(time_field))
 
@@ -120,7 +130,7 @@ class _Reader:
             for role, own in zip(("rating", "timestamp"), self._fields[2:], strict=True):
                 place = roles[role]
                 if own is None and place is not None:
-                    known = f"a {role}, {short(shape[place])}, where the first lines have none"
+                    known = f"a {role}, {quoted(shape[place])}, where the first lines have none"
             self._refused_shapes[shape] = known
         return known
 
@@ -132,19 +142,19 @@ class _Reader:
         )
         dates = self._reading.dates
         if rating is not None and self._reading.decimal == "comma":
-            rating = with_points(rating)
+            rating = decimal_points(rating)
         batch = Batch(
-            users=codes(user, self._into.users),
-            items=codes(item, self._into.items),
-            ratings=None if rating is None else numbers(rating),
-            timestamps=None if timestamp is None else times(timestamp, dates),
+            users=encode_ids(user, self._into.users),
+            items=encode_ids(item, self._into.items),
+            ratings=None if rating is None else to_ratings(rating),
+            timestamps=None if timestamp is None else to_times(timestamp, dates),
         )
         good = batch.good()
-        self._into.take(batch, good)
+        self._into.add(batch, good)
         bad: dict[int, str] = {}
         for rank, row in enumerate(np.flatnonzero(~good).tolist()):
             fields = (None if name is None else column[row] for name, column in zip(self._fields, texts, strict=True))
-            bad[places[row]] = fault(tuple(fields), dates) if rank < N_EXAMPLES else ""
+            bad[places[row]] = bad_row_reason(tuple(fields), dates) if rank < MAX_EXAMPLES else ""
         return bad
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from service.training.data.field_values import parse_id
 from service.training.data.files.text_file import COMPRESSED_SUFFIXES
-from service.training.data.values import parse_id
 from service.training.interactions import Catalogue
 
 # Of u.item: the genres of its columns 5 to 23, in order (MovieLens 100K, README); a line each would say no more.

@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.training.data.field_values import parse_number, parse_time
 from service.training.data.formats.lines import Lines
 from service.training.data.formats.table_layout import Layout, split
-from service.training.data.values import parse_number, parse_time
 
 JOINT: Final = b"\x0b"
 # A field of more lines or bytes than this is taken for a quote that was never closed.

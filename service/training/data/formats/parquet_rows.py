@@ -15,13 +15,32 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from service.errors import DataError
-from service.training.data.data_request import Reading
+from service.training.data.data_request import ReadOptions
+from service.training.data.field_values import (
+    FIRST_S,
+    LAST_S,
+    NO_TIME,
+    Dates,
+    parse_id,
+    parse_time,
+    printable,
+    to_seconds,
+)
 from service.training.data.formats import table_layout
 from service.training.data.formats.typed_values import id_text
-from service.training.data.messages import columns_taken
-from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, short, times, with_points
+from service.training.data.messages import describe_columns
+from service.training.data.rows import (
+    MAX_EXAMPLES,
+    Batch,
+    RowCollector,
+    bad_row_reason,
+    decimal_points,
+    encode_ids,
+    quoted,
+    to_ratings,
+    to_times,
+)
 from service.training.data.sources import DataFile
-from service.training.data.values import FIRST_S, LAST_S, NO_TIME, Dates, parse_id, parse_time, seconds_of, shown
 from service.training.interactions import Float32, Int64
 
 _BATCH_ROWS: Final = 1 << 18
@@ -32,14 +51,16 @@ _DAY_S: Final = 86_400
 _INT64_LIMIT: Final = 2.0**63
 
 
-def read_parquet(file: DataFile, reading: Reading, into: Gathering, on_raw: Callable[[bytes], None]) -> None:
+def read_parquet(
+    file: DataFile, options: ReadOptions, collector: RowCollector, on_raw: Callable[[bytes], None]
+) -> None:
     """Read a Parquet file.
 
     Args:
         file: The file; the columns of its partitions count as its own.
-        reading: How its fields are to be understood.
-        into: Takes up the rows.
-        on_raw: Called with the file's own bytes, in order, as reading gets on.
+        options: How its fields are to be understood.
+        collector: Takes up the rows.
+        on_raw: Called with the file's own bytes, in order, as options gets on.
 
     Raises:
         DataError: It is no whole Parquet file, lacks a column, or has one of a type that does not fit.
@@ -53,24 +74,26 @@ def read_parquet(file: DataFile, reading: Reading, into: Gathering, on_raw: Call
             own = set(schema.names)
             partitions = [(name, value) for name, value in file.partitions if name not in own]
             names = [*schema.names, *(name for name, _ in partitions)]
-            columns = table_layout.named_columns(file.name, names, reading)
+            columns = table_layout.named_columns(file.name, names, options)
             # Columns are read by their names, so that a number does not tell two of one name apart.
-            table_layout.refuse_repeated(file.name, names, columns, reading.column_of)
+            table_layout.refuse_repeated(file.name, names, columns, options.column_of)
             fields = tuple(None if place is None else _field(schema, partitions, place) for place in columns)
             _refuse_types(file.name, fields)
-            into.begin(file.name, has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)
-            into.note_columns(columns_taken(file.short_name, columns, names, len(names)))
+            collector.begin_file(
+                file.name, has_ratings=columns.rating is not None, has_times=columns.timestamp is not None
+            )
+            collector.add_column_notes(describe_columns(file.short_name, columns, names, len(names)))
             wanted = [field.name for field in fields if isinstance(field, pa.Field)]
             n_rows, n_done = source.metadata.num_rows, 0
             for batch in source.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
-                _take(batch, fields, into, file.short_name, n_done, reading)
+                _take(batch, fields, collector, file.short_name, n_done, options)
                 n_done += batch.num_rows
                 on_raw(plain.read(max(0, size_bytes * n_done // max(1, n_rows) - plain.tell())))
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DataError(
-                f"{file.name} is no whole Parquet file: {shown(str(error).splitlines()[0][:200])}"
+                f"{file.name} is no whole Parquet file: {printable(str(error).splitlines()[0][:200])}"
             ) from error
         while rest := plain.read(1 << 20):
             on_raw(rest)
@@ -92,7 +115,7 @@ def _refuse_types(name: str, fields: tuple[Any, ...]) -> None:
                 else f"take another by --columns {role}=NAME"
             )
             raise DataError(
-                f"{name}: the column {shown(field.name)!r} is of type {field.type}, which is no {what}: {other}"
+                f"{name}: the column {printable(field.name)!r} is of type {field.type}, which is no {what}: {other}"
             )
 
 
@@ -129,25 +152,30 @@ def _is_time(kind: Any) -> bool:
 
 
 def _take(
-    batch: pa.RecordBatch, fields: tuple[Any, ...], into: Gathering, name: str, n_before: int, reading: Reading
+    batch: pa.RecordBatch,
+    fields: tuple[Any, ...],
+    collector: RowCollector,
+    name: str,
+    n_before: int,
+    options: ReadOptions,
 ) -> None:
     user, item, rating, timestamp = (None if field is None else _column(batch, field) for field in fields)
     rating, timestamp = (_replaced(column) for column in (rating, timestamp))
-    if rating is not None and _is_text(rating.type) and reading.decimal == "comma":
-        rating = with_points(rating)
+    if rating is not None and _is_text(rating.type) and options.decimal == "comma":
+        rating = decimal_points(rating)
     found = Batch(
-        users=codes(user, into.users, _id),
-        items=codes(item, into.items, _id),
+        users=encode_ids(user, collector.users, _id),
+        items=encode_ids(item, collector.items, _id),
         ratings=None if rating is None else _ratings(rating),
-        timestamps=None if timestamp is None else _seconds(timestamp, reading.dates),
+        timestamps=None if timestamp is None else _seconds(timestamp, options.dates),
     )
     good = found.good()
-    into.take(found, good)
+    collector.add(found, good)
     bad: dict[int, str] = {}
     for rank, row in enumerate(np.flatnonzero(~good).tolist()):
         scalars = [None if column is None else column[row] for column in (user, item, rating, timestamp)]
-        bad[n_before + row + 1] = _reason(scalars, reading.dates) if rank < N_EXAMPLES else ""
-    into.leave_out(name, bad)
+        bad[n_before + row + 1] = _reason(scalars, options.dates) if rank < MAX_EXAMPLES else ""
+    collector.reject(name, bad)
 
 
 def _column(batch: pa.RecordBatch, field: Any) -> pa.Array:
@@ -188,8 +216,8 @@ def _reason(scalars: Sequence[pa.Scalar | None], dates: Dates) -> str:
     """Say what is wrong with a row; None stands for a column that there is not."""
     for what, scalar in zip(("user", "item"), scalars, strict=False):
         if scalar is not None and id_text(scalar.as_py()) is None:
-            return f"the {what} id {short(str(scalar.as_py()))} is neither a text nor a whole number"
-    return fault(tuple(map(_text, scalars)), dates)
+            return f"the {what} id {quoted(str(scalar.as_py()))} is neither a text nor a whole number"
+    return bad_row_reason(tuple(map(_text, scalars)), dates)
 
 
 def _text(scalar: pa.Scalar | None) -> str | None:
@@ -204,7 +232,7 @@ def _text(scalar: pa.Scalar | None) -> str | None:
 
 def _ratings(column: pa.Array) -> Float32:
     if _is_text(column.type):
-        return numbers(pc.fill_null(column, ""))
+        return to_ratings(pc.fill_null(column, ""))
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())
     wide = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -217,7 +245,7 @@ def _seconds(column: pa.Array, dates: Dates) -> Int64:
     """Return unix seconds, rounded down, int64 (n,); `NO_TIME` where there is no time."""
     kind = column.type
     if _is_text(kind):
-        return times(pc.fill_null(column, ""), dates)
+        return to_times(pc.fill_null(column, ""), dates)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         per_second = 1
         if pa.types.is_timestamp(kind):
@@ -230,13 +258,13 @@ def _seconds(column: pa.Array, dates: Dates) -> Int64:
         seconds = pc.fill_null(whole, 0).to_numpy() // per_second
         seconds[(seconds < FIRST_S) | (seconds > LAST_S)] = NO_TIME
     elif kind == pa.uint64():
-        return times(pc.fill_null(column.cast(pa.string()), ""))
+        return to_times(pc.fill_null(column.cast(pa.string()), ""))
     elif pa.types.is_integer(kind):
-        seconds = seconds_of(pc.fill_null(column.cast(pa.int64()), 0).to_numpy())
+        seconds = to_seconds(pc.fill_null(column.cast(pa.int64()), 0).to_numpy())
     else:
         wide = np.floor(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
         is_whole = np.abs(wide) < _INT64_LIMIT
-        seconds = seconds_of(np.where(is_whole, wide, 0).astype(np.int64))
+        seconds = to_seconds(np.where(is_whole, wide, 0).astype(np.int64))
         for place in np.flatnonzero(~is_whole).tolist():
             seconds[place] = NO_TIME if (moment := parse_time(str(wide[place]))) is None else moment
     if column.null_count:

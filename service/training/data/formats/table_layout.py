@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from service.errors import DataError
-from service.training.data.data_request import AS_IS, Reading
+from service.training.data.data_request import DEFAULT_OPTIONS, ReadOptions
+from service.training.data.field_values import Dates, has_decimal_comma, looks_like_time, parse_number, printable
 from service.training.data.formats import foreign_files
-from service.training.data.values import Dates, has_decimal_comma, looks_like_time, parse_number, shown
 
 HEAD_BYTES: Final = 1 << 16
 _HEAD_LINES: Final = 200
@@ -82,7 +82,7 @@ class Layout:
         timestamp: Position of the time; None where there is none.
         unread_lines: Those of the skipped lines (0-based) that are no blank line, remark or header.
         names: The names in the header; None where there is none.
-        dates: The order of day and month, see `Reading.dates`.
+        dates: The order of day and month, see `ReadOptions.dates`.
         decimal_comma: Whether ratings have a comma before their decimals.
     """
 
@@ -109,13 +109,13 @@ class Layout:
         return len(self.separator) == 1
 
 
-def detect(name: str, head: bytes, reading: Reading = AS_IS) -> Layout:
+def detect(name: str, head: bytes, options: ReadOptions = DEFAULT_OPTIONS) -> Layout:
     """Find a table's layout.
 
     Args:
         name: The file, for messages.
         head: Its first bytes, whole lines as far as possible, without a byte order mark.
-        reading: How its fields are to be understood.
+        options: How its fields are to be understood.
 
     Raises:
         DataError: This is not a table, or lacks a column.
@@ -143,19 +143,19 @@ def detect(name: str, head: bytes, reading: Reading = AS_IS) -> Layout:
     cut = [(number, split(line, separator)) for number, line in numbered]
     while len(cut) > 1 and len(cut[0][1]) != n_fields and cut[0][1][0].lstrip().startswith(_REMARKS):
         del cut[0]
-    layout = _with_header(name, cut, separator, n_fields, reading) or _without_header(
-        name, cut, separator, n_fields, reading
+    layout = _with_header(name, cut, separator, n_fields, options) or _without_header(
+        name, cut, separator, n_fields, options
     )
     ratings = [] if layout.rating is None else [row[layout.rating] for _, row in cut if len(row) == layout.n_fields]
-    return replace(layout, dates=reading.dates, decimal_comma=_decimal_comma(ratings, reading))
+    return replace(layout, dates=options.dates, decimal_comma=_decimal_comma(ratings, options))
 
 
 def _with_header(
-    name: str, cut: list[tuple[int, list[str]]], separator: str, n_fields: int, reading: Reading
+    name: str, cut: list[tuple[int, list[str]]], separator: str, n_fields: int, options: ReadOptions
 ) -> Layout | None:
     """Return the layout by the header; None if there is none."""
     rows = [row for _, row in cut]
-    wanted = {} if _numbers_columns(rows[0], reading) else reading.column_of
+    wanted = {} if _numbers_columns(rows[0], options) else options.column_of
     for index, row in enumerate(rows):
         columns = _by_name(row, wanted)
         if columns is not None:
@@ -164,17 +164,17 @@ def _with_header(
             beyond = {text for other in rows if len(other) == n_fields for text in other[len(row) :]}
             if beyond != {""} and any(text.count('"') % 2 for other in rows for text in other):
                 beyond = set()
-            if beyond - {""} and wanted == reading.column_of:
+            if beyond - {""} and wanted == options.column_of:
                 raise DataError(
                     f"{name}: the header has {len(row)} fields and most rows have {n_fields}: give every column a name "
                     "(R's write.table does with col.names=NA), or take columns by number, as in --columns user=2,item=3"
                 )
             unread = tuple(number for number, _ in cut[:index])
             n_all = n_fields if beyond else len(row)
-            if wanted == reading.column_of:
+            if wanted == options.column_of:
                 refuse_repeated(name, row, columns, wanted)
             else:
-                columns = _by_number(name, n_all, reading)
+                columns = _by_number(name, n_all, options)
             return Layout(separator, n_all, cut[index][0] + 1, *columns, unread, names=tuple(row))
         if len(row) == n_fields:
             break
@@ -182,13 +182,13 @@ def _with_header(
 
 
 def _without_header(
-    name: str, cut: list[tuple[int, list[str]]], separator: str, n_fields: int, reading: Reading
+    name: str, cut: list[tuple[int, list[str]]], separator: str, n_fields: int, options: ReadOptions
 ) -> Layout:
     rows = [row for _, row in cut]
-    if reading.columns:
-        if not _numbers_columns(rows[0], reading):
-            raise DataError(f"{name}: {_unknown_column(rows[0], reading)}")
-        columns = _by_number(name, n_fields, reading)
+    if options.columns:
+        if not _numbers_columns(rows[0], options):
+            raise DataError(f"{name}: {_unknown_column(rows[0], options)}")
+        columns = _by_number(name, n_fields, options)
         place = columns.rating if columns.rating is not None else columns.timestamp
         # A first line with a word where there should be a number is a header of other names.
         is_header = place is not None and len(rows[0]) == n_fields and not _is_value(rows[0][place])
@@ -198,34 +198,34 @@ def _without_header(
     return Layout(separator, n_fields, cut[0][0], *_by_position(rows, n_fields))
 
 
-def _decimal_comma(ratings: list[str], reading: Reading) -> bool:
-    if reading.decimal != "auto":
-        return reading.decimal == "comma"
+def _decimal_comma(ratings: list[str], options: ReadOptions) -> bool:
+    if options.decimal != "auto":
+        return options.decimal == "comma"
     if any("." in text and parse_number(text) is not None for text in ratings):
         return False
     # Three digits behind each comma may as well be thousands: that is for a person to say.
     return any(has_decimal_comma(text) and len(text.strip().rpartition(",")[2]) != 3 for text in ratings)
 
 
-def named_columns(name: str, names: Sequence[str], reading: Reading = AS_IS) -> Columns:
+def named_columns(name: str, names: Sequence[str], options: ReadOptions = DEFAULT_OPTIONS) -> Columns:
     """Find the columns by their names, in any order.
 
     Args:
         name: The file, for messages.
         names: Those that there are.
-        reading: Which columns were asked for.
+        options: Which columns were asked for.
 
     Raises:
         DataError: None of them is a user's, or none an item's; one that was asked for is not there, or is there twice.
     """
-    if _numbers_columns(names, reading):
-        columns: Columns | None = _by_number(name, len(names), reading)
+    if _numbers_columns(names, options):
+        columns: Columns | None = _by_number(name, len(names), options)
     else:
-        columns = _by_name(names, reading.column_of)
-        if columns is None and reading.columns:
-            raise DataError(f"{name}: {_unknown_column(names, reading)}")
+        columns = _by_name(names, options.column_of)
+        if columns is None and options.columns:
+            raise DataError(f"{name}: {_unknown_column(names, options)}")
         if columns is not None:
-            refuse_repeated(name, names, columns, reading.column_of)
+            refuse_repeated(name, names, columns, options.column_of)
     if columns is None:
         raise DataError(f"{name} has no {_missing(names)} column, only {_listed(names)}; {_ADVICE}")
     return columns
@@ -244,8 +244,8 @@ def refuse_repeated(name: str, names: Sequence[str], columns: Columns, wanted: M
         is_wanted = role in wanted
         if list(names).count(names[place]) > 1 or (not is_wanted and plain.count(plain[place]) > 1):
             raise DataError(
-                f"{name} has several columns called {shown(names[place])!r}: rename them, or take one by its number "
-                f"from 1, as in --columns user={columns.user + 1},item={columns.item + 1}"
+                f"{name} has several columns called {printable(names[place])!r}: rename them, or take one by its "
+                f"number from 1, as in --columns user={columns.user + 1},item={columns.item + 1}"
             )
 
 
@@ -325,15 +325,15 @@ def _by_name(row: Sequence[str], wanted: Mapping[str, str] | None = None) -> Col
     return Columns(found["user"], found["item"], found["rating"], found["timestamp"])
 
 
-def _numbers_columns(row: Sequence[str], reading: Reading) -> bool:
+def _numbers_columns(row: Sequence[str], options: ReadOptions) -> bool:
     """Tell whether columns are asked for by number and not by a name that happens to be one."""
-    given = [name for _, name in reading.columns if name]
+    given = [name for _, name in options.columns if name]
     return bool(given) and all(name.isascii() and name.isdigit() and name not in row for name in given)
 
 
-def _by_number(name: str, n_fields: int, reading: Reading) -> Columns:
+def _by_number(name: str, n_fields: int, options: ReadOptions) -> Columns:
     found: dict[str, int | None] = dict.fromkeys(ALIASES)
-    for role, number in reading.columns:
+    for role, number in options.columns:
         if number:
             place = int(number) if len(number) < 10 else 0
             if not 1 <= place <= n_fields:
@@ -345,12 +345,12 @@ def _by_number(name: str, n_fields: int, reading: Reading) -> Columns:
     return Columns(user, item, found["rating"], found["timestamp"])
 
 
-def _unknown_column(row: Sequence[str], reading: Reading) -> str:
-    found = roles(row, reading.column_of)
-    missing = [f"{name!r}" for role, name in reading.columns if name and found[role] is None]
+def _unknown_column(row: Sequence[str], options: ReadOptions) -> str:
+    found = roles(row, options.column_of)
+    missing = [f"{name!r}" for role, name in options.columns if name and found[role] is None]
     if missing:
         return f"--columns asks for {' and '.join(missing)}, and there is only {_listed(row)}"
-    return f"there is no {_missing(row, reading.column_of)} column, only {_listed(row)}; {_ADVICE}"
+    return f"there is no {_missing(row, options.column_of)} column, only {_listed(row)}; {_ADVICE}"
 
 
 def _refuse_header(name: str, rows: list[list[str]]) -> None:
@@ -374,7 +374,7 @@ def _missing(names: Sequence[str], wanted: Mapping[str, str] | None = None) -> s
 
 
 def _listed(names: Sequence[str]) -> str:
-    return shown(", ".join(name.strip() for name in names)[:200])
+    return printable(", ".join(name.strip() for name in names)[:200])
 
 
 def _by_position(rows: list[list[str]], n_fields: int) -> Columns:

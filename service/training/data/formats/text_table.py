@@ -16,15 +16,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
-from service.training.data.data_request import Reading
-from service.training.data.files.text_file import opened
+from service.training.data.data_request import ReadOptions
+from service.training.data.files.text_file import open_text
 from service.training.data.formats import table_layout as layouts
 from service.training.data.formats.blocks import BYTE_ORDER_MARK, blocks
 from service.training.data.formats.lines import Lines, blank_out
 from service.training.data.formats.multiline import joined
 from service.training.data.formats.table_layout import Layout
-from service.training.data.messages import columns_taken
-from service.training.data.rows import N_EXAMPLES, Batch, Gathering, codes, fault, numbers, times, with_points
+from service.training.data.messages import describe_columns
+from service.training.data.rows import (
+    MAX_EXAMPLES,
+    Batch,
+    RowCollector,
+    bad_row_reason,
+    decimal_points,
+    encode_ids,
+    to_ratings,
+    to_times,
+)
 from service.training.data.sources import DataFile
 
 _BLOCK_BYTES: Final = 32 << 20
@@ -34,13 +43,13 @@ _HEADER_AGAIN: Final = "the header once more"
 _QUOTE, _NEWLINE, _RETURN = b'"', b"\n", b"\r"
 
 
-def read_table(file: DataFile, reading: Reading, into: Gathering, on_raw: Callable[[bytes], None]) -> None:
+def read_table(file: DataFile, options: ReadOptions, collector: RowCollector, on_raw: Callable[[bytes], None]) -> None:
     """Read a text table.
 
     Args:
         file: The file.
-        reading: How its fields are to be understood.
-        into: Takes up the rows.
+        options: How its fields are to be understood.
+        collector: Takes up the rows.
         on_raw: Called with the file's own bytes, in order.
 
     Raises:
@@ -48,17 +57,21 @@ def read_table(file: DataFile, reading: Reading, into: Gathering, on_raw: Callab
         OSError: It cannot be read.
     """
     reader: _Reader | None = None
-    with opened(file.path, reading.encoding, on_raw) as text_file:
+    with open_text(file.path, options.encoding, on_raw) as text_file:
         following = blocks(text_file, file.name, _BLOCK_BYTES)
         block = next(following, b"")
         while block:
             text, block = block, next(following, b"")
             if reader is None:
                 text = text.removeprefix(BYTE_ORDER_MARK)
-                layout = layouts.detect(file.name, _head(text), reading)
-                into.begin(file.name, has_ratings=layout.rating is not None, has_times=layout.timestamp is not None)
-                into.note_columns(columns_taken(file.short_name, layout.columns, layout.names, layout.n_fields))
-                reader = _Reader(file.short_name, layout, into)
+                layout = layouts.detect(file.name, _head(text), options)
+                collector.begin_file(
+                    file.name, has_ratings=layout.rating is not None, has_times=layout.timestamp is not None
+                )
+                collector.add_column_notes(
+                    describe_columns(file.short_name, layout.columns, layout.names, layout.n_fields)
+                )
+                reader = _Reader(file.short_name, layout, collector)
                 text = reader.skip(text)
             reader.read(text, is_last=not block)
 
@@ -75,7 +88,7 @@ class _Reader:
 
     name: str
     layout: Layout
-    into: Gathering
+    collector: RowCollector
     n_lines: int = 0
     rest: bytes = b""
 
@@ -104,14 +117,14 @@ class _Reader:
         lines = np.delete(np.arange(n_rows), skipped) if skipped else np.arange(n_rows)
         self._take(table, lines, text, bad)
         if ends.size:
-            # Rows are counted; the file's lines are more, for some rows have several.
+            # SourceRows are counted; the file's lines are more, for some rows have several.
             starts = np.delete(np.arange(n_rows + ends.size), ends)
             bad = {int(starts[row]): reason for row, reason in bad.items()}
         self._note(bad)
         self.n_lines += n_rows + ends.size
 
     def _note(self, bad: dict[int, str]) -> None:
-        self.into.leave_out(self.name, {self.n_lines + line + 1: reason for line, reason in bad.items()})
+        self.collector.reject(self.name, {self.n_lines + line + 1: reason for line, reason in bad.items()})
 
     def _parse(self, text: bytes, bad: dict[int, str]) -> tuple[pa.Table, list[int]]:
         """Return the rows with the right number of fields, as strings, and the lines (0-based) not among them."""
@@ -159,16 +172,16 @@ class _Reader:
             for position in (layout.user, layout.item, layout.rating, layout.timestamp)
         )
         if rating is not None and layout.decimal_comma:
-            rating = with_points(rating)
+            rating = decimal_points(rating)
         batch = Batch(
-            users=codes(user, self.into.users),
-            items=codes(item, self.into.items),
-            ratings=None if rating is None else numbers(rating),
-            timestamps=None if timestamp is None else times(timestamp, layout.dates),
+            users=encode_ids(user, self.collector.users),
+            items=encode_ids(item, self.collector.items),
+            ratings=None if rating is None else to_ratings(rating),
+            timestamps=None if timestamp is None else to_times(timestamp, layout.dates),
         )
         is_header = self._repeats_header(batch)
         good = batch.good() & ~is_header
-        self.into.take(batch, good)
+        self.collector.add(batch, good)
         wrong = np.flatnonzero(~good)
         if wrong.size:
             # pyarrow makes a row of empty fields of an empty line.
@@ -177,7 +190,11 @@ class _Reader:
             # Only the first can become examples, and finding a reason takes microseconds.
             fields = (None if column is None else column[row].as_py() for column in (user, item, rating, timestamp))
             reason = (
-                _HEADER_AGAIN if is_header[row] else fault(tuple(fields), layout.dates) if rank < N_EXAMPLES else ""
+                _HEADER_AGAIN
+                if is_header[row]
+                else bad_row_reason(tuple(fields), layout.dates)
+                if rank < MAX_EXAMPLES
+                else ""
             )
             bad[int(lines[row])] = reason
 
@@ -186,8 +203,8 @@ class _Reader:
         layout = self.layout
         user = item = None
         if layout.names is not None and max(layout.user, layout.item) < len(layout.names):
-            user = self.into.users.get(layout.names[layout.user].strip())
-            item = self.into.items.get(layout.names[layout.item].strip())
+            user = self.collector.users.get(layout.names[layout.user].strip())
+            item = self.collector.items.get(layout.names[layout.item].strip())
         if user is None or item is None:
             return np.zeros(batch.users.size, np.bool_)
         found: NDArray[np.bool_] = (batch.users == user) & (batch.items == item)

@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.evaluation.lists import NOTHING
+from service.training.evaluation.top_n_lists import NO_ITEM
 from service.training.interactions import Int64, Interactions
 
 Lists = NDArray[np.int32]
@@ -108,11 +108,11 @@ def mean_popularity(lists: Lists, popularity: Popularity) -> NDArray[np.float64]
 
 
 def _shown(lists: Lists, n_items: int) -> Int64:
-    return np.bincount(lists[lists != NOTHING], minlength=n_items).astype(np.int64)
+    return np.bincount(lists[lists != NO_ITEM], minlength=n_items).astype(np.int64)
 
 
 def _means(lists: Lists, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    is_there = lists != NOTHING
+    is_there = lists != NO_ITEM
     with np.errstate(invalid="ignore"):
         means: NDArray[np.float64] = np.where(is_there, values[lists], 0.0).sum(axis=1) / is_there.sum(axis=1)
     return means

@@ -1,7 +1,7 @@
 """Measures taken apart by user, so that users can be drawn again, grouped and compared.
 
-Invariant: a measure of any multiset of users is `shaped(sum of their sums / sum of their counts)`. An error is weighed
-by ratings and a ranking measure by users, as their definitions have it, because that is what is counted.
+Invariant: a measure of any multiset of users is `apply_shape(sum of their sums / sum of their counts)`. An error is
+weighed by ratings and a ranking measure by users, as their definitions have it, because that is what is counted.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ Shape = Literal["mean", "root", "excess"]
 Float64 = NDArray[np.float64]
 
 # The longest list that the service gives.
-MOST_K = 500
+MAX_K = 500
 _LOWER_IS_BETTER = {"rmse", "mae", "gini", "popularity_bias"}
 
 
@@ -58,10 +58,10 @@ class Tally:
         """
         sums, counts = (self.sums, self.counts) if is_kept is None else (self.sums[is_kept], self.counts[is_kept])
         total = float(counts.sum())
-        return float(shaped(self.shape, np.asarray(sums.sum() / total))) if total else None
+        return float(apply_shape(self.shape, np.asarray(sums.sum() / total))) if total else None
 
 
-def shaped(shape: Shape, ratio: Float64) -> Float64:
+def apply_shape(shape: Shape, ratio: Float64) -> Float64:
     """Return a measure, given its ratio; of any shape, float64."""
     if shape == "root":
         return np.asarray(np.sqrt(ratio))
@@ -69,7 +69,7 @@ def shaped(shape: Shape, ratio: Float64) -> Float64:
 
 
 @dataclass(frozen=True)
-class Name:
+class MeasureName:
     """A measure's name taken apart, such as "ndcg@10".
 
     Attributes:
@@ -81,7 +81,7 @@ class Name:
     k: int | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "Name":
+    def parse(cls, text: str) -> "MeasureName":
         """Read a name.
 
         Raises:
@@ -94,8 +94,8 @@ class Name:
             offered = ", ".join((*RATING_MEASURES, *(f"{name}@k" for name in (*RANKING_MEASURES, *EXPOSURE_MEASURES))))
             raise UsageError(f"there is no measure {text!r}; there is {offered}")
         k = int(k_text) if k_text.isascii() and k_text.isdigit() else 0
-        if not 1 <= k <= MOST_K:
-            raise UsageError(f"{text!r} needs the length of the lists: {family}@10, for example, and at most {MOST_K}")
+        if not 1 <= k <= MAX_K:
+            raise UsageError(f"{text!r} needs the length of the lists: {family}@10, for example, and at most {MAX_K}")
         return cls(family, k)
 
     def __str__(self) -> str:
@@ -112,13 +112,16 @@ class Name:
         return self.family in _LOWER_IS_BETTER
 
 
-def all_names(ks: Sequence[int]) -> list[Name]:
+def all_measures(ks: Sequence[int]) -> list[MeasureName]:
     """Return every measure, with each k."""
     families = (*RANKING_MEASURES, *EXPOSURE_MEASURES)
-    return [*(Name(family) for family in RATING_MEASURES), *(Name(family, k) for family in families for k in ks)]
+    return [
+        *(MeasureName(family) for family in RATING_MEASURES),
+        *(MeasureName(family, k) for family in families for k in ks),
+    ]
 
 
-def errors(predicted: Float64, test: Interactions) -> dict[str, Tally]:
+def error_tallies(predicted: Float64, test: Interactions) -> dict[str, Tally]:
     """Return the errors of predicted ratings by user.
 
     Args:
@@ -134,7 +137,7 @@ def errors(predicted: Float64, test: Interactions) -> dict[str, Tally]:
     return {"rmse": tally(np.square(difference), "root"), "mae": tally(np.abs(difference), "mean")}
 
 
-def ranked(names: Iterable[Name], lists: Lists, relevance: Relevance) -> dict[str, Tally]:
+def ranking_tallies(names: Iterable[MeasureName], lists: Lists, relevance: Relevance) -> dict[str, Tally]:
     """Return the ranking measures among `names` by user.
 
     Args:
@@ -150,8 +153,8 @@ def ranked(names: Iterable[Name], lists: Lists, relevance: Relevance) -> dict[st
     }
 
 
-def shown(
-    names: Iterable[Name], lists: Lists, user_rows: Int64, popularity: Popularity
+def exposure_tallies(
+    names: Iterable[MeasureName], lists: Lists, user_rows: Int64, popularity: Popularity
 ) -> tuple[dict[str, Tally], dict[str, float | None]]:
     """Return the measures among `names` of what lists show.
 

@@ -42,7 +42,7 @@ def mae(predicted: Values, actual: Values) -> float:
 RATING_MEASURES: Final[dict[str, Callable[[Values, Values], float]]] = {"rmse": rmse, "mae": mae}
 
 
-def interval95(values: Sequence[float]) -> tuple[float, float]:
+def t_interval95(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % confidence interval of the mean of a few values, by Student's t distribution.
 
     Args:
@@ -60,12 +60,12 @@ def interval95(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def shown(value: float) -> str:
+def format_measure(value: float) -> str:
     """Return a measure as people read it: four decimals, or four digits where it is of another order, as errors are."""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
 
 
-def is_above(error: float, other: float) -> bool:
+def exceeds(error: float, other: float) -> bool:
     """Say whether an error is larger than another by more than rounding and chance of the last digit."""
     return error > other * _NO_MORE
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.evaluation.leakage import are_among, pairs
+from service.training.evaluation.leakage import is_member, pairs
 from service.training.interactions import Int64, Interactions
 
 
@@ -47,7 +47,7 @@ class Relevance:
         width = self.n_items + 1  # so that the -1 of one user is no item of the one before
         relevant = np.repeat(np.arange(len(self)), self.counts) * width + self.item_rows
         shown = np.arange(len(self))[:, np.newaxis] * width + lists
-        return are_among(shown.ravel(), relevant).reshape(lists.shape)
+        return is_member(shown.ravel(), relevant).reshape(lists.shape)
 
     def of_users(self, is_kept: NDArray[np.bool_]) -> "Relevance":
         """Return what is left when only some of the judged users are.

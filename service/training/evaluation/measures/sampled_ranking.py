@@ -12,29 +12,29 @@ import numpy as np
 
 from service.models.scoring import TopNRequest, personal_among
 from service.models.snapshot import ModelSnapshot
-from service.training.evaluation.lists import NOTHING
 from service.training.evaluation.measures.beyond_accuracy import Lists
-from service.training.evaluation.measures.per_user import Name, Tally, ranked
+from service.training.evaluation.measures.per_user import MeasureName, Tally, ranking_tallies
 from service.training.evaluation.measures.relevance import Relevance
+from service.training.evaluation.top_n_lists import NO_ITEM
 from service.training.interactions import Interactions
 
 _FAMILIES: Final = ("hit_rate", "ndcg", "mrr", "recall")
 
 
-def tallies_of(among: Lists, relevance: Relevance, ks: Sequence[int], n: int) -> dict[str, Tally]:
+def sampled_tallies(among: Lists, relevance: Relevance, ks: Sequence[int], n: int) -> dict[str, Tally]:
     """Return the measures by user, under names that say that they are sampled.
 
     Args:
-        among: Int32 (m, at least the largest k), see `ranked_among`.
+        among: Int32 (m, at least the largest k), see `rank_among`.
         relevance: The judged users and their relevant items.
         ks: Lengths of lists.
         n: How many items were drawn for each.
     """
-    names = [Name(family, k) for family in _FAMILIES for k in ks]
-    return {f"sampled{n}_{name}": tally for name, tally in ranked(names, among, relevance).items()}
+    names = [MeasureName(family, k) for family in _FAMILIES for k in ks]
+    return {f"sampled{n}_{name}": tally for name, tally in ranking_tallies(names, among, relevance).items()}
 
 
-def negatives(train: Interactions, relevance: Relevance, n: int, rng: np.random.Generator) -> Lists:
+def sample_negatives(train: Interactions, relevance: Relevance, n: int, rng: np.random.Generator) -> Lists:
     """Draw items for each judged user that it has no training interaction with and that are not relevant.
 
     Args:
@@ -49,7 +49,7 @@ def negatives(train: Interactions, relevance: Relevance, n: int, rng: np.random.
     order = np.argsort(train.user_rows, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(train.user_rows, minlength=len(train.users)))])
     ends = np.cumsum(relevance.counts)
-    drawn = np.full((len(relevance), n), NOTHING, dtype=np.int32)
+    drawn = np.full((len(relevance), n), NO_ITEM, dtype=np.int32)
     for index, user_row in enumerate(relevance.user_rows.tolist()):
         own = train.item_rows[order[starts[user_row] : starts[user_row + 1]]]
         mine = relevance.item_rows[ends[index] - relevance.counts[index] : ends[index]]
@@ -61,23 +61,23 @@ def negatives(train: Interactions, relevance: Relevance, n: int, rng: np.random.
     return drawn
 
 
-def ranked_among(snapshot: ModelSnapshot, relevance: Relevance, drawn: Lists, n: int) -> Lists:
+def rank_among(snapshot: ModelSnapshot, relevance: Relevance, drawn: Lists, n: int) -> Lists:
     """Rank each user's relevant items among those drawn.
 
     Args:
         snapshot: The model.
         relevance: The judged users and their relevant items.
-        drawn: Int32 (m, any), see `negatives`.
+        drawn: Int32 (m, any), see `sample_negatives`.
         n: How many places to return.
 
     Returns:
         int32 (m, n), item rows, best first; -1 where a list has ended.
     """
-    lists = np.full((len(relevance), n), NOTHING, dtype=np.int32)
+    lists = np.full((len(relevance), n), NO_ITEM, dtype=np.int32)
     ends = np.cumsum(relevance.counts)
     for index, user_row in enumerate(relevance.user_rows.tolist()):
         mine = relevance.item_rows[ends[index] - relevance.counts[index] : ends[index]]
-        others = drawn[index][drawn[index] != NOTHING]
+        others = drawn[index][drawn[index] != NO_ITEM]
         rows = personal_among(snapshot, TopNRequest(user_row, n), np.concatenate([mine, others])).rows
         lists[index, : rows.size] = rows
     return lists

@@ -23,7 +23,7 @@ _LEAST_CALLS: Final = 3
 _ENOUGH_S: Final = 0.25
 
 
-class Cost(NamedTuple):
+class ServingCost(NamedTuple):
     """What lists cost.
 
     Attributes:
@@ -36,7 +36,7 @@ class Cost(NamedTuple):
     pairwise_list_us: float
 
 
-def of_lists(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) -> Cost:
+def measure(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) -> ServingCost:
     """Measure both ways to a list.
 
     Args:
@@ -51,7 +51,7 @@ def of_lists(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) ->
     lists = [partial(personal, snapshot, [TopNRequest(user, LIST_LENGTH)]) for user in users]
     pairs = [partial(predict, snapshot, user, item) for user, item in zip(cycle(users), items, strict=False)]
     unseen = len(snapshot.items) - np.diff(snapshot.history.indptr)[chosen]
-    return Cost(1e6 * _median_s(lists), 1e6 * _median_s(pairs) * float(np.median(unseen)))
+    return ServingCost(1e6 * _median_s(lists), 1e6 * _median_s(pairs) * float(np.median(unseen)))
 
 
 def _predict_pair(candidate: Candidate, snapshot: ModelSnapshot, user_row: int, item_row: int) -> object:

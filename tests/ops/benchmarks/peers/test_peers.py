@@ -17,8 +17,8 @@ from service.training.algorithms import registry
 from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
 from service.training.data.demo import DemoSize
-from service.training.evaluation import cuts, trial
-from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.evaluation import measurement, split_dataset
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.interactions import Interactions, ReadReport
 
 PEERS_PYTHON = Path(__file__).resolve().parents[4] / ".venv-peers" / "bin" / "python"
@@ -27,12 +27,12 @@ DATA = "demo:120x60x2400"
 
 
 def _plan(*candidates: Candidate, libraries: tuple[str, ...] = (), python: Path = PEERS_PYTHON, folds: int = 2) -> Plan:
-    return Plan(candidates, Protocol(folds=folds, seed=3), python, libraries)
+    return Plan(candidates, EvaluationProtocol(folds=folds, seed=3), python, libraries)
 
 
 def _run(plan: Plan) -> tuple[Contest, list[str]]:
     said: list[str] = []
-    return peers.run(plan, cuts.cut(datasets.read(DATA), plan.protocol), said.append), said
+    return peers.run(plan, split_dataset.split(datasets.read(DATA), plan.protocol), said.append), said
 
 
 def _side(seconds: list[float], **measures: list[float]) -> Side:
@@ -70,14 +70,14 @@ def test_ours_are_measured_as_elsewhere() -> None:
     assert not contest.theirs
     assert len(said) == 4
     assert said[0].startswith("fold 1: recollect svd: rmse ")
-    splits = list(cuts.cut(datasets.read(DATA), plan.protocol).splits())
+    splits = list(split_dataset.split(datasets.read(DATA), plan.protocol).splits())
     asked: tuple[tuple[Candidate, pairs.Ask], ...] = ((svd, "predict"), (popularity, "rank"))
     for candidate, ask in asked:
         measured = contest.ours[candidate.name, ask].measures
         assert tuple(measured) == pairs.MEASURES[ask]
         for fold, (train, test) in enumerate(splits):
             rng = np.random.default_rng(plan.protocol.seeds().fits[fold])
-            expected = trial.measure(candidate, train, test, rng, measures=pairs.MEASURES[ask])
+            expected = measurement.fit_and_measure(candidate, train, test, rng, measures=pairs.MEASURES[ask])
             assert {name: values[fold] for name, values in measured.items()} == pytest.approx(expected, rel=1e-12)
     assert contest.n_listed == sum(np.unique(test.user_rows).size for _, test in splits)
 
@@ -126,7 +126,7 @@ def test_a_bound_is_the_peers_error_and_a_margin() -> None:
     contest.ours["svd", "predict"] = _side([1], rmse=[0.8749], mae=[0.6881])
     contest.theirs[SVD] = _side([1], rmse=[0.874], mae=[0.686])
     contest.theirs[Pair("svd", "lenskit", "BiasedMF", "predict")] = _side([1], rmse=[0.1], mae=[0.1])
-    asked = list(peer_comparison.bounds(contest, _of_shape(3, 4, 5), Protocol()))
+    asked = list(peer_comparison.bounds(contest, _of_shape(3, 4, 5), EvaluationProtocol()))
     assert [(one.what, one.holds) for one in asked] == [("svd rmse against SVD", True), ("svd mae against SVD", False)]
     assert [sentence.split(":")[0] for sentence in peer_comparison.verdicts(asked)] == ["holds", "MISSED"]
 
@@ -137,11 +137,11 @@ def test_seconds_are_asked_of_movielens_1m_in_five_folds_only() -> None:
     contest.ours["svd", "predict"] = _side([2, 2, 2, 2, 2.5], rmse=[0.9] * 5, mae=[0.7] * 5)
     contest.ours["svd", "rank"] = _side([99] * 5)
     whole = _of_shape(*pairs.MOVIELENS_1M)
-    (asked,) = peer_comparison.bounds(contest, whole, Protocol())
+    (asked,) = peer_comparison.bounds(contest, whole, EvaluationProtocol())
     assert (asked.value, asked.most, asked.holds) == (15.5, 15.0, False)
-    assert not list(peer_comparison.bounds(contest, whole, Protocol(folds=3)))
-    assert not list(peer_comparison.bounds(contest, whole, Protocol(split="time")))
-    assert not list(peer_comparison.bounds(contest, _of_shape(3, 4, 5), Protocol()))
+    assert not list(peer_comparison.bounds(contest, whole, EvaluationProtocol(folds=3)))
+    assert not list(peer_comparison.bounds(contest, whole, EvaluationProtocol(split="time")))
+    assert not list(peer_comparison.bounds(contest, _of_shape(3, 4, 5), EvaluationProtocol()))
 
 
 def test_published_figures_stand_beside_movielens_100k() -> None:
@@ -159,7 +159,7 @@ def test_published_figures_stand_beside_movielens_100k() -> None:
 def test_the_slow_peer_has_fewer_turns() -> None:
     """And a peer of a library that was not asked for has none."""
     slow = Pair("svdpp", "surprise", "SVDpp", "predict")
-    plan = Plan((), Protocol(), PEERS_PYTHON, ("surprise",), peer_folds=2, slow_folds=1)
+    plan = Plan((), EvaluationProtocol(), PEERS_PYTHON, ("surprise",), peer_folds=2, slow_folds=1)
     assert [plan.has_turn(SVD, fold) for fold in range(3)] == [True, True, False]
     assert [plan.has_turn(slow, fold) for fold in range(3)] == [True, False, False]
     assert [pair.library for pair in plan.pairs("svd")] == ["surprise"]
@@ -173,7 +173,10 @@ def test_a_peer_that_ranks_is_as_large_as_ours() -> None:
     ials = Candidate.parse("ials", ["n_factors=24", "n_epochs=7"])
     als = Pair("ials", "implicit", "ALS", "rank")
     plan = Plan(
-        (ials,), Protocol(), PEERS_PYTHON, peer_settings=pairs.peer_settings(["ALS.alpha=2.5", "ALS.factors=9"])
+        (ials,),
+        EvaluationProtocol(),
+        PEERS_PYTHON,
+        peer_settings=pairs.peer_settings(["ALS.alpha=2.5", "ALS.factors=9"]),
     )
     assert plan.settings(als, ials.config) == {"factors": 9, "iterations": 7, "alpha": 2.5}
     assert plan.settings(SVD, Candidate.parse("svd").config) == {}

@@ -13,9 +13,9 @@ from service.training.algorithms import ease
 from service.training.algorithms.ease import EaseConfig
 from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
-from service.training.evaluation import cuts
+from service.training.evaluation import split_dataset
 from service.training.evaluation.comparison import compare
-from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.interactions import Interactions, no_progress
 from tests.reference.item_to_item import ease_weights
 
@@ -99,8 +99,8 @@ def test_a_training_inverts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     manifest = pipeline.train(config, data="demo:90x150x2500", algorithm="ease", settings=["reg=7.5"])
     assert n_inverted == 1
     assert manifest["measures"]["holdout"]["note"].startswith("each user's list is that of a model without")
-    protocol = Protocol(folds=10)
-    cut = cuts.cut(datasets.read("demo:90x150x2500"), protocol)
+    protocol = EvaluationProtocol(folds=10)
+    cut = split_dataset.split(datasets.read("demo:90x150x2500"), protocol)
     found = compare(cut, [Candidate.parse("ease", ["reg=7.5"])], protocol)
     by_fits = found["results"][0]["measures"]["ndcg@10"]["mean"]
     assert manifest["measures"]["ndcg@10"] == pytest.approx(by_fits, abs=0.1)

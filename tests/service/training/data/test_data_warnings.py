@@ -13,7 +13,7 @@ import pytest
 from service.errors import DataError
 from service.training.data import datasets
 from service.training.data.data_request import parse
-from service.training.data.values import parse_time
+from service.training.data.field_values import parse_time
 
 # Composed, and decomposed.
 RENE = ("Ren\u00e9", "Rene\u0301")
@@ -243,7 +243,7 @@ class TestRemedies:
             datasets.read(str(path))
 
     def test_directories_within(self, tmp_path: Path) -> None:
-        """Those of years and months are not looked into, and the refusal says so."""
+        """Those of years and months are not looked collector, and the refusal says so."""
         (tmp_path / "2021").mkdir()
         with pytest.raises(DataError, match="directories within it count only if they are called NAME=VALUE"):
             datasets.read(str(tmp_path))
@@ -288,7 +288,7 @@ def tar() -> bytes:
         (b"INSERT INTO `r` VALUES (1,2,3);\n", "a file of SQL statements"),
         (b'[\n  {"user": 1, "item": 2},\n  {"user": 1, "item": 3}\n]\n', "a JSON array"),
         (tar(), "a tar archive"),
-        (gzip.compress(gzip.compress(HEADER.encode() * 200)), "packed with gzip a second time"),
+        (gzip.compress(gzip.compress(HEADER.encode() * 200, mtime=0), mtime=0), "packed with gzip a second time"),
     ],
 )
 def test_what_is_something_else_is_called_by_its_name(tmp_path: Path, content: bytes, sentence: str) -> None:

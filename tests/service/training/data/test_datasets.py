@@ -331,7 +331,7 @@ class TestRefusals:
         "path", ["/nowhere/at/all", "x" * 5000, "a\0b", "", " ", "demo:", "demo:1x2", "demo:0x1x1"]
     )
     def test_what_is_not_there(self, path: str) -> None:
-        """Reading and fingerprinting refuse alike."""
+        """ReadOptions and fingerprinting refuse alike."""
         with pytest.raises(DataError):
             datasets.read(path)
         with pytest.raises(DataError):
@@ -344,7 +344,7 @@ class TestRefusals:
 
 
 def test_the_fingerprint_is_the_sha256_of_the_ratings(tmp_path: Path) -> None:
-    """Reading and fingerprinting agree, for the directory and for the file in it, whatever else lies there."""
+    """ReadOptions and fingerprinting agree, for the directory and for the file in it, whatever else lies there."""
     content = b"1::2::3::4\n"
     write(tmp_path / "ratings.dat", content)
     write(tmp_path / "movies.dat", b"2::T::G\n")
@@ -361,7 +361,7 @@ def test_a_million_rows_load_in_a_second_and_a_half(tmp_path: Path) -> None:
     columns = (pairs // 3700, pairs % 3700, ratings, stamps)
     path = write(tmp_path / "ratings.dat", "\n".join("::".join(map(str, row)) for row in zip(*columns, strict=True)))
     datasets.read(write(tmp_path / "small.csv", "1,2,3\n"))
-    # Processor time, so that what else the machine does is not counted; reading uses one core.
+    # Processor time, so that what else the machine does is not counted; options uses one core.
     started_s = time.process_time()
     data = datasets.read(path)
     assert time.process_time() - started_s < 1.5

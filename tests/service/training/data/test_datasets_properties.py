@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from service.training.data import datasets
-from service.training.data.values import ID_LIMIT, parse_id
+from service.training.data.field_values import ID_LIMIT, parse_id
 from service.training.interactions import Interactions
 
 Row = tuple[str, str, float, int]

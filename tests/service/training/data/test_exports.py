@@ -19,7 +19,7 @@ import pytest
 from service.errors import DataError, UsageError
 from service.training.data import data_request, datasets
 from service.training.data.data_request import DataRequest
-from service.training.data.files import named_pipes
+from service.training.data.files import piped_input
 from service.training.data.formats import text_table
 from service.training.interactions import Interactions
 
@@ -287,7 +287,7 @@ class TestDatabaseExports:
     def test_stray_quotes_cost_their_own_lines(
         self, tmp_path: Path, block_bytes: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Rows between two of them are not taken for a field of several lines."""
+        """SourceRows between two of them are not taken for a field of several lines."""
         monkeypatch.setattr(text_table, "_BLOCK_BYTES", block_bytes)
         text = 'user,item,rating\nann,"p,3\nann,p-1,4.5\nbob,p-2,2\n"bob,p,3\ncy,p-3,1\n'
         data = datasets.read(write(tmp_path / "t.csv", text))
@@ -361,7 +361,7 @@ class TestMerging:
         assert data.catalogue.titles
 
     def test_sources_must_agree(self, tmp_path: Path) -> None:
-        """Rows without ratings or times are not made up."""
+        """SourceRows without ratings or times are not made up."""
         first = write(tmp_path / "a.csv", HEADER + ROWS)
         second = write(tmp_path / "b.csv", "user,item\nann,p-1\n")
         with pytest.raises(DataError, match=r"a\.csv has ratings and .*b\.csv has none"):
@@ -476,10 +476,10 @@ class TestSuspicions:
 def test_standard_input() -> None:
     """It is read as any file, once, and leaves nothing behind."""
     code = (
-        "from service.training.data import datasets\nfrom service.training.data.files import unpacking\n"
+        "from service.training.data import datasets\nfrom service.training.data.files import piped_input\n"
         "data = datasets.read('-')\n"
         "again = datasets.read('-')\n"
-        "print(len(data), len(again), data.report.source, unpacking.standard_input())"
+        "print(len(data), len(again), data.report.source, piped_input.copy_of_standard_input())"
     )
     packed = gzip.compress((HEADER + ROWS).encode())
     done = subprocess.run([sys.executable, "-c", code], input=packed, capture_output=True, check=True, timeout=60)
@@ -525,7 +525,7 @@ class TestNamedPipes:
 
             late = threading.Thread(target=write_late)
             threading.Timer(0.1, late.start).start()
-            assert named_pipes.copied(pipe, no_writer_s=0.0).read_text() == HEADER + ROWS
+            assert piped_input.copy_of_pipe(pipe, no_writer_s=0.0).read_text() == HEADER + ROWS
             late.join()
 
     def test_a_pipe_that_no_process_writes_to_is_refused(self, tmp_path: Path) -> None:
@@ -533,7 +533,7 @@ class TestNamedPipes:
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         with pytest.raises(DataError, match=r"no process wrote to it within 0\.01 seconds"):
-            named_pipes.copied(pipe, no_writer_s=0.01)
+            piped_input.copy_of_pipe(pipe, no_writer_s=0.01)
 
     def test_a_pipe_can_be_read_once(self, tmp_path: Path) -> None:
         """What reads its data at every start cannot use one."""

@@ -8,9 +8,9 @@ from service.errors import UsageError
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
-from service.training.evaluation import cuts, trial
+from service.training.evaluation import measurement, split_dataset
 from service.training.evaluation.comparison import compare
-from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.interactions import Interactions, Progress, no_progress
 from tests.support.interactions import rated
 
@@ -21,15 +21,18 @@ LARGE = Candidate.parse("svd", ["n_factors=8"])
 
 
 def evaluated(
-    candidates: list[Candidate], protocol: Protocol, data: Interactions | None = None, progress: Progress = no_progress
+    candidates: list[Candidate],
+    protocol: EvaluationProtocol,
+    data: Interactions | None = None,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     data = datasets.read(DEMO) if data is None else data
-    return compare(cuts.cut(data, protocol), candidates, protocol, progress=progress)
+    return compare(split_dataset.split(data, protocol), candidates, protocol, progress=progress)
 
 
 @pytest.fixture(scope="module")
 def comparison() -> dict[str, Any]:
-    return evaluated([SMALL, LARGE], Protocol(folds=4, seed=1, ks=(5, 10), n_negatives=7))
+    return evaluated([SMALL, LARGE], EvaluationProtocol(folds=4, seed=1, ks=(5, 10), n_negatives=7))
 
 
 def test_the_result_is_what_the_contract_says(comparison: dict[str, Any]) -> None:
@@ -81,7 +84,7 @@ def test_the_popularity_baseline_is_always_there(comparison: dict[str, Any]) -> 
     assert baseline["predict_s"] is None
     assert not {"rmse", "mae"} & set(baseline["measures"])
     assert "rmse" not in baseline["groups"]["users"]["light"]
-    asked_for = evaluated([Candidate.parse("popularity"), SMALL], Protocol(folds=2))
+    asked_for = evaluated([Candidate.parse("popularity"), SMALL], EvaluationProtocol(folds=2))
     assert [result["algorithm"] for result in asked_for["results"]] == ["popularity", "svd"]
 
 
@@ -101,17 +104,19 @@ def test_every_pair_is_compared_where_both_are_measured(comparison: dict[str, An
 
 def test_a_trial_measures_the_same(comparison: dict[str, Any]) -> None:
     """What a search finds on a split is what an evaluation says of it."""
-    protocol = Protocol(folds=4, seed=1, ks=(5, 10))
-    (train, test), *_ = cuts.cut(datasets.read(DEMO), protocol).splits()
+    protocol = EvaluationProtocol(folds=4, seed=1, ks=(5, 10))
+    (train, test), *_ = split_dataset.split(datasets.read(DEMO), protocol).splits()
     measures = comparison["results"][0]["measures"]
     names = [name for name in measures if not name.startswith("sampled") and name != "mrr"]
-    values = trial.measure(SMALL, train, test, np.random.default_rng(protocol.seeds().fits[0]), measures=names)
+    values = measurement.fit_and_measure(
+        SMALL, train, test, np.random.default_rng(protocol.seeds().fits[0]), measures=names
+    )
     assert values == pytest.approx({name: measures[name]["folds"][0] for name in names})
 
 
 def test_the_same_seed_gives_the_same_measures() -> None:
     """And an algorithm's figures do not depend on what it is compared with."""
-    protocols = [Protocol(folds=3, n_negatives=4, most_users=20, seed=seed) for seed in (0, 0, 1)]
+    protocols = [EvaluationProtocol(folds=3, n_negatives=4, most_users=20, seed=seed) for seed in (0, 0, 1)]
     alone, both, other = (
         next(
             result for result in evaluated(candidates, protocol)["results"] if result["settings"].get("n_factors") == 4
@@ -126,7 +131,7 @@ def test_it_learns_and_is_told_from_biases() -> None:
     """On data with tastes it beats predicting the mean by far, and biases alone by much, which the test sees."""
     data = datasets.read("demo")
     biases_only = Candidate.parse("svd", ["n_factors=1", "init_std_dev=0"])
-    comparison = evaluated([Candidate.parse("svd"), biases_only], Protocol(), data)
+    comparison = evaluated([Candidate.parse("svd"), biases_only], EvaluationProtocol(), data)
     learnt, biases = (result["measures"]["rmse"]["mean"] for result in comparison["results"][:2])
     assert learnt < 0.75 * float(data.ratings.std())
     assert learnt < 0.85 * biases
@@ -140,7 +145,7 @@ def test_a_single_split(split: str) -> None:
     """Errors have the bootstrap's interval; what is of all lists together has none; all cuts are of the same users."""
     told: list[tuple[int, int]] = []
     comparison = evaluated(
-        [SMALL], Protocol(split=split), progress=lambda stage, done, total: told.append((done, total))
+        [SMALL], EvaluationProtocol(split=split), progress=lambda stage, done, total: told.append((done, total))
     )
     measures = comparison["results"][0]["measures"]
     assert comparison["protocol"]["folds"] == len(measures["rmse"]["folds"]) == 1
@@ -160,7 +165,7 @@ def test_a_model_that_cheats_is_named() -> None:
         return SMALL.fit(data, config, rng, progress)
 
     cheat = Candidate("cheat", SMALL.config, fit)
-    comparison = evaluated([cheat], Protocol(split="leave-one-out"), data)
+    comparison = evaluated([cheat], EvaluationProtocol(split="leave-one-out"), data)
     n_held_out = comparison["leakage"]["test_interactions"]
     assert comparison["leakage"]["in_history"] == {"cheat": n_held_out, "popularity": 0}
     assert any(note.startswith(f"cheat says that it has seen {n_held_out}") for note in comparison["notes"])
@@ -168,7 +173,7 @@ def test_a_model_that_cheats_is_named() -> None:
 
 def test_what_is_relevant_is_said() -> None:
     """Users without a relevant item are counted, in the protocol and in a note; likewise a sample of users."""
-    comparison = evaluated([SMALL], Protocol(split="leave-one-out", relevant_from=4, most_users=10))
+    comparison = evaluated([SMALL], EvaluationProtocol(split="leave-one-out", relevant_from=4, most_users=10))
     protocol = comparison["protocol"]
     assert protocol["relevant"] == "held-out interactions rated at least 4"
     assert protocol["judged_users"] == 10
@@ -176,14 +181,14 @@ def test_what_is_relevant_is_said() -> None:
     assert any("without a relevant item" in note for note in comparison["notes"])
     assert any("10 sampled users" in note for note in comparison["notes"])
     with pytest.raises(UsageError, match="no held-out item is relevant"):
-        evaluated([SMALL], Protocol(relevant_from=9))
+        evaluated([SMALL], EvaluationProtocol(relevant_from=9))
 
 
 def test_data_without_ratings() -> None:
     """Errors of equal ratings say nothing, and that is said; lists are judged as ever."""
     rng = np.random.default_rng(0)
     pairs = sorted({(int(user), int(item)) for user, item in rng.integers(0, 15, size=(120, 2))})
-    comparison = evaluated([SMALL], Protocol(folds=2), rated([(user, item, 1.0) for user, item in pairs]))
+    comparison = evaluated([SMALL], EvaluationProtocol(folds=2), rated([(user, item, 1.0) for user, item in pairs]))
     assert any(note.startswith("All ratings are equal") for note in comparison["notes"])
     assert (
         "The data has the rating 1 throughout: the lists of what learns from ratings (svd) are little but noise."
@@ -211,7 +216,7 @@ def test_an_algorithm_that_fails_costs_its_own_row() -> None:
 
     diverging = Candidate.parse("svd", ["lr_all=9", "n_factors=4"])
     broken = Candidate("broken", SMALL.config, breaks)
-    comparison = evaluated([diverging, broken, SMALL], Protocol(folds=3))
+    comparison = evaluated([diverging, broken, SMALL], EvaluationProtocol(folds=3))
     diverged, broke, whole, popularity = comparison["results"]
     assert "diverged in epoch" in diverged["failed"]
     assert broke["failed"] == "LinAlgError: Singular matrix"
@@ -227,7 +232,7 @@ def test_an_algorithm_that_fails_costs_its_own_row() -> None:
 def test_worse_than_the_mean_is_said() -> None:
     """With both errors."""
     wild = Candidate.parse("svd", ["n_factors=4", "n_epochs=1", "init_std_dev=3", "lr_all=0"])
-    comparison = evaluated([wild, Candidate.parse("baseline")], Protocol(folds=2))
+    comparison = evaluated([wild, Candidate.parse("baseline")], EvaluationProtocol(folds=2))
     mean = comparison["protocol"]["rmse_of_mean"]
     assert comparison["results"][0]["measures"]["rmse"]["mean"] > mean
     said = [note for note in comparison["notes"] if "worse than the mean rating alone" in note]
@@ -239,6 +244,6 @@ def test_worse_than_the_mean_is_said() -> None:
 def test_nothing_to_compare() -> None:
     """No algorithm at all is a mistake, and so are folds that cannot be."""
     with pytest.raises(UsageError, match="no algorithm"):
-        evaluated([], Protocol())
+        evaluated([], EvaluationProtocol())
     with pytest.raises(UsageError, match="3 ratings cannot be cut into 5 folds"):
-        evaluated([SMALL], Protocol(), rated([(0, 0, 1), (1, 1, 2), (2, 0, 3)]))
+        evaluated([SMALL], EvaluationProtocol(), rated([(0, 0, 1), (1, 1, 2), (2, 0, 3)]))

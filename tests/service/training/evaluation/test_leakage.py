@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.training.assembly import history
-from service.training.evaluation.leakage import Leakage, are_among, in_history
+from service.training.evaluation.leakage import Leakage, in_history, is_member
 from tests.support.interactions import rated
 
 
@@ -66,7 +66,7 @@ def test_a_model_that_saw_what_it_is_judged_by() -> None:
 @given(numbers=st.lists(st.integers(-5, 5)), others=st.lists(st.integers(-5, 5)))
 def test_are_among(numbers: list[int], others: list[int]) -> None:
     """As sets have it."""
-    found = are_among(np.array(numbers, dtype=np.int64), np.array(sorted(others), dtype=np.int64))
+    found = is_member(np.array(numbers, dtype=np.int64), np.array(sorted(others), dtype=np.int64))
     assert found.tolist() == [number in others for number in numbers]
     assert found.dtype == np.bool_
 

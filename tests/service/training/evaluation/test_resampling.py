@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.training.evaluation import resampling
-from service.training.evaluation.measures.per_user import Tally, errors
-from service.training.evaluation.measures.prediction_error import interval95
-from service.training.evaluation.resampling import Units, holm, p_value, resampled, swapped
+from service.training.evaluation.measures.per_user import Tally, error_tallies
+from service.training.evaluation.measures.prediction_error import t_interval95
+from service.training.evaluation.resampling import ResamplingUnits, bootstrap, holm, p_value, randomise
 from tests.support.interactions import rated
 
 SEED = np.random.SeedSequence(3)
@@ -19,15 +19,18 @@ def tally(values: list[float], counts: list[float] | None = None) -> Tally:
     return Tally(rows, np.array(values), np.array(counts or [1.0] * len(values)))
 
 
-def units(n: int, seed: int = 3) -> Units:
-    return Units.of(np.arange(n), n, np.random.SeedSequence(seed))
+def units(n: int, seed: int = 3) -> ResamplingUnits:
+    return ResamplingUnits.of(np.arange(n), n, np.random.SeedSequence(seed))
 
 
 def test_the_bootstrap_of_a_mean_is_students_interval() -> None:
     """For 400 users the middle 95 % of the resampled means and the textbook's interval nearly agree."""
     values = np.random.default_rng(0).exponential(size=400)
-    (low, high) = resampling.interval95(resampled(units(400), {"m": [tally(values.tolist())]})["m"]) or (0, 0)
-    expected = interval95(values.tolist())
+    (low, high) = resampling.percentile_interval95(bootstrap(units(400), {"m": [tally(values.tolist())]})["m"]) or (
+        0,
+        0,
+    )
+    expected = t_interval95(values.tolist())
     width = expected[1] - expected[0]
     assert [low, high] == pytest.approx(expected, abs=0.1 * width)
 
@@ -36,9 +39,9 @@ def test_an_error_is_weighed_by_ratings() -> None:
     """A draw of users takes all of their ratings: each resampled value is the root of some users' squared errors."""
     test = rated([(0, 0, 1), (0, 1, 2), (0, 2, 3), (1, 0, 4)])
     predicted = np.array([2.0, 2.0, 2.0, 1.0])
-    found = errors(predicted, test)["rmse"]
+    found = error_tallies(predicted, test)["rmse"]
     assert found.value() == pytest.approx(np.sqrt((1 + 0 + 1 + 9) / 4))
-    drawn = resampled(units(2), {"rmse": [found]})["rmse"]
+    drawn = bootstrap(units(2), {"rmse": [found]})["rmse"]
     possible = {np.sqrt(2 / 3), np.sqrt(11 / 4), 3.0}
     assert {round(value, 9) for value in drawn.tolist()} == {round(value, 9) for value in possible}
 
@@ -46,19 +49,24 @@ def test_an_error_is_weighed_by_ratings() -> None:
 def test_a_measure_of_several_folds_is_their_mean() -> None:
     """In every draw; a user counts in the folds that judged it."""
     first, second = tally([1.0, 2.0, 6.0]), Tally(np.array([2]), np.array([10.0]), np.array([1.0]))
-    both = resampled(units(3), {"both": [first, second], "first": [first]})
+    both = bootstrap(units(3), {"both": [first, second], "first": [first]})
     is_drawn = np.isfinite(both["both"])
     assert 0.6 < is_drawn.mean() < 0.8  # the third user is in 1 - (2/3)^3 of the draws
     assert both["both"][is_drawn].tolist() == pytest.approx(((both["first"] + 10) / 2)[is_drawn].tolist())
-    assert resampling.interval95(both["both"]) is not None
+    assert resampling.percentile_interval95(both["both"]) is not None
 
 
 def test_nobody_to_draw() -> None:
     """A measure of nobody has no interval."""
     empty = Tally(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
     assert empty.value() is None
-    assert resampling.interval95(resampled(units(3), {"m": [empty]})["m"]) is None
-    assert resampling.interval95(resampled(Units.of(np.empty(0, dtype=np.int64), 3, SEED), {"m": [empty]})["m"]) is None
+    assert resampling.percentile_interval95(bootstrap(units(3), {"m": [empty]})["m"]) is None
+    assert (
+        resampling.percentile_interval95(
+            bootstrap(ResamplingUnits.of(np.empty(0, dtype=np.int64), 3, SEED), {"m": [empty]})["m"]
+        )
+        is None
+    )
 
 
 def test_draws_follow_the_seed_and_draw_as_many_users_as_there_are() -> None:
@@ -77,12 +85,12 @@ def test_draws_follow_the_seed_and_draw_as_many_users_as_there_are() -> None:
 def test_very_many_users_are_drawn_in_parties(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of equal size, everybody in one; the interval is about the same."""
     values = np.random.default_rng(0).exponential(size=3000).tolist()
-    whole = resampling.interval95(resampled(units(3000), {"m": [tally(values)]})["m"]) or [0, 0]
-    monkeypatch.setattr(resampling, "MOST_UNITS", 500)
+    whole = resampling.percentile_interval95(bootstrap(units(3000), {"m": [tally(values)]})["m"]) or [0, 0]
+    monkeypatch.setattr(resampling, "MAX_UNITS", 500)
     parties = units(3000)
     assert parties.n == 500
     assert np.bincount(parties.of_user).tolist() == [6] * 500
-    in_parties = resampling.interval95(resampled(parties, {"m": [tally(values)]})["m"])
+    in_parties = resampling.percentile_interval95(bootstrap(parties, {"m": [tally(values)]})["m"])
     assert in_parties == pytest.approx(whole, abs=0.15 * (whole[1] - whole[0]))
 
 
@@ -92,7 +100,7 @@ def test_the_randomisation_test_is_its_definition(difference: float) -> None:
     rng = np.random.default_rng(5)
     a = rng.normal(size=8)
     b = a - difference - 0.5 * rng.normal(size=8)
-    totals, swaps = swapped(units(8), [[tally(a.tolist())], [tally(b.tolist())]])
+    totals, swaps = randomise(units(8), [[tally(a.tolist())], [tally(b.tolist())]])
     p = p_value(float(totals[0] - totals[1]), swaps[:, 0] - swaps[:, 1])
     signs = np.array(list(itertools.product([-1, 1], repeat=8)))
     means = signs @ (a - b) / 8
@@ -103,7 +111,7 @@ def test_the_randomisation_test_is_its_definition(difference: float) -> None:
 def test_equal_models_are_never_told_apart() -> None:
     """And a p value is never 0."""
     same = tally([0.1, 0.7, 0.2])
-    totals, swaps = swapped(units(3), [[same], [same]])
+    totals, swaps = randomise(units(3), [[same], [same]])
     assert p_value(float(totals[0] - totals[1]), swaps[:, 0] - swaps[:, 1]) == 1.0
     assert p_value(100.0, np.zeros(99)) == 0.01
 

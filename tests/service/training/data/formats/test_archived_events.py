@@ -112,7 +112,7 @@ class TestValues:
         """A rating before a purchase or a dismissal, these before a look, and then the latest."""
         made = [event("u", "i", t, s, value=float(s) if t == "rating" else None) for t, s in events]
         data = datasets.read(archive(tmp_path, made))
-        assert data.ratings.tolist() == [archived_events.VALUES[left[0]] or float(left[1])]
+        assert data.ratings.tolist() == [archived_events.EVENT_VALUES[left[0]] or float(left[1])]
         assert data.timestamps is not None
         assert data.timestamps.tolist() == [AT_S - 3 + left[1]]
         assert data.report.n_duplicates == len(events) - 1
@@ -204,7 +204,7 @@ class TestWhatIsRead:
 
 class TestRefusals:
     def test_nothing_there(self, tmp_path: Path) -> None:
-        """Reading and fingerprinting refuse alike."""
+        """ReadOptions and fingerprinting refuse alike."""
         for attempt in (datasets.read, datasets.fingerprint):
             with pytest.raises(DataError, match=r"there is no archive in .*, or nothing in it yet"):
                 attempt(f"archive:{tmp_path}")
@@ -240,9 +240,9 @@ class TestRefusals:
 
 def test_the_installations_own_archive() -> None:
     """`archive` alone stands for it, and nothing else is touched."""
-    assert archived_events.resolved("archive", Path("/home/archive")) == "archive:/home/archive"
+    assert archived_events.with_default_path("archive", Path("/home/archive")) == "archive:/home/archive"
     for spec in ("archive:elsewhere", "archives", "demo", "x.csv"):
-        assert archived_events.resolved(spec, Path("/home/archive")) == spec
+        assert archived_events.with_default_path(spec, Path("/home/archive")) == spec
 
 
 def test_training_on_an_archive(tmp_path: Path) -> None:

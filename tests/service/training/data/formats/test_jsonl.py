@@ -74,7 +74,7 @@ class TestFields:
         assert datasets.read(str(path)).report.n_rows == 1
 
     def test_the_fingerprint_is_that_of_the_bytes(self, tmp_path: Path) -> None:
-        """With and without reading."""
+        """With and without options."""
         path = write(tmp_path / "t.jsonl", GOOD)
         expected = f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
         assert datasets.fingerprint(path) == datasets.read(path).fingerprint == expected

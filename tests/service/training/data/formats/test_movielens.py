@@ -4,9 +4,9 @@ from pathlib import Path
 
 from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
-from service.training.evaluation import cuts
+from service.training.evaluation import split_dataset
 from service.training.evaluation.comparison import compare
-from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 
 
 def test_movielens_1m_is_read_whole(ml_1m: Path) -> None:
@@ -28,8 +28,8 @@ def test_movielens_latest_small_is_read_whole(ml_small: Path) -> None:
 
 def test_svd_reaches_what_we_promise_on_movielens_1m(ml_1m: Path) -> None:
     """Five seeded folds, scikit-surprise's default settings: mean RMSE below 0.8745, mean MAE below 0.687."""
-    protocol = Protocol(split="folds", folds=5, seed=0)
-    cut = cuts.cut(datasets.read(str(ml_1m)), protocol)
+    protocol = EvaluationProtocol(split="folds", folds=5, seed=0)
+    cut = split_dataset.split(datasets.read(str(ml_1m)), protocol)
     result, _ = compare(cut, [Candidate.parse("svd", [])], protocol)["results"]
     assert result["measures"]["rmse"]["mean"] < 0.8745
     assert result["measures"]["mae"]["mean"] < 0.687

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.training.evaluation.measures.prediction_error import interval95, is_above, mae, rmse, shown
+from service.training.evaluation.measures.prediction_error import exceeds, format_measure, mae, rmse, t_interval95
 
 Float64 = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ def test_what_has_no_error(measure: Callable[[Float64, Float64], float], n: int,
 def test_the_interval_is_students() -> None:
     """For 5 folds t is 2.776 (a printed table), so the half width is 2.776 s / sqrt(5)."""
     values = [0.87, 0.88, 0.86, 0.875, 0.865]
-    low, high = interval95(values)
+    low, high = t_interval95(values)
     assert (low + high) / 2 == pytest.approx(np.mean(values))
     assert (high - low) / 2 == pytest.approx(2.776445 * np.std(values, ddof=1) / 5**0.5, rel=1e-6)
 
@@ -35,7 +35,7 @@ def test_the_interval_is_students() -> None:
 def test_one_fold_has_no_interval() -> None:
     """A spread needs two values."""
     with pytest.raises(ValueError, match="at least 2"):
-        interval95([1.0])
+        t_interval95([1.0])
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_one_fold_has_no_interval() -> None:
 )
 def test_a_measure_is_shown_in_the_order_that_it_has(value: float, text: str) -> None:
     """Errors are in the unit of the ratings, whichever that is."""
-    assert shown(value) == text
+    assert format_measure(value) == text
 
 
 def test_an_error_is_above_another_by_more_than_rounding() -> None:
     """A model that predicts the mean is no worse than the mean."""
-    assert not is_above(1.0 + 1e-9, 1.0)
-    assert is_above(1.01, 1.0)
+    assert not exceeds(1.0 + 1e-9, 1.0)
+    assert exceeds(1.01, 1.0)

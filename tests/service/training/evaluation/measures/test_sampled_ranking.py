@@ -17,13 +17,13 @@ def test_drawn_items_are_neither_known_nor_relevant() -> None:
     free = [{1, 2, 6, 7}, {2, 3, 4, 5, 6}]
     seen: list[set[int]] = [set(), set()]
     for seed in range(30):
-        drawn = sampled_ranking.negatives(train, relevance, 3, np.random.default_rng(seed))
-        assert np.array_equal(drawn, sampled_ranking.negatives(train, relevance, 3, np.random.default_rng(seed)))
+        drawn = sampled_ranking.sample_negatives(train, relevance, 3, np.random.default_rng(seed))
+        assert np.array_equal(drawn, sampled_ranking.sample_negatives(train, relevance, 3, np.random.default_rng(seed)))
         for row, items in enumerate(drawn.tolist()):
             assert len(set(items)) == 3
             seen[row] |= set(items)
     assert seen == free
-    (first, second) = sampled_ranking.negatives(train, relevance, 6, np.random.default_rng(0)).tolist()
+    (first, second) = sampled_ranking.sample_negatives(train, relevance, 6, np.random.default_rng(0)).tolist()
     assert (set(first[:4]), first[4:], set(second[:5]), second[5:]) == (free[0], [-1, -1], free[1], [-1])
 
 
@@ -35,13 +35,13 @@ def test_the_held_out_are_ranked_among_the_drawn() -> None:
     candidate = Candidate.parse("popularity")
     snapshot = candidate.fit(train, candidate.config, np.random.default_rng(0), no_progress)
     relevance = relevant(test)
-    drawn = sampled_ranking.negatives(train, relevance, 5, np.random.default_rng(1))
-    lists = sampled_ranking.ranked_among(snapshot, relevance, drawn, 3)
+    drawn = sampled_ranking.sample_negatives(train, relevance, 5, np.random.default_rng(1))
+    lists = sampled_ranking.rank_among(snapshot, relevance, drawn, 3)
     scores = snapshot.item_bias
     for row, items in enumerate(lists.tolist()):
         candidates = [relevance.item_rows[row], *drawn[row].tolist()]
         assert items == sorted(candidates, key=lambda item: (-scores[item], item))[:3]
-    by_user = sampled_ranking.tallies_of(lists, relevance, (1, 3), 5)
+    by_user = sampled_ranking.sampled_tallies(lists, relevance, (1, 3), 5)
     hits = np.mean([item in items for items, item in zip(lists.tolist(), relevance.item_rows.tolist(), strict=True)])
     assert by_user["sampled5_hit_rate@3"].value() == pytest.approx(float(hits))
     assert all(name.startswith("sampled5_") for name in by_user)

@@ -5,9 +5,9 @@ import pytest
 
 from service.errors import DataError, UsageError
 from service.training.data import datasets
-from service.training.evaluation import cuts
-from service.training.evaluation.cuts import Cut
-from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.evaluation import split_dataset
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
+from service.training.evaluation.split_dataset import SplitDataset
 from service.training.interactions import Interactions
 from tests.support.interactions import rated
 
@@ -23,7 +23,7 @@ def ids(data: Interactions) -> list[tuple[str, str, float]]:
     ]
 
 
-def only(cut: Cut) -> tuple[Interactions, Interactions]:
+def only(cut: SplitDataset) -> tuple[Interactions, Interactions]:
     (split,) = cut.splits()
     return split.train, split.test
 
@@ -32,7 +32,7 @@ def only(cut: Cut) -> tuple[Interactions, Interactions]:
 def test_a_cut_leaves_nothing_out_and_is_the_same_again(split: str) -> None:
     """Both sides are not empty and together the whole; a seed decides it."""
     data = datasets.read(DEMO)
-    cut = cuts.cut(data, Protocol(split=split, folds=3, seed=4))
+    cut = split_dataset.split(data, EvaluationProtocol(split=split, folds=3, seed=4))
     sides = list(cut.splits())
     assert len(sides) == (3 if split == "folds" else 1)
     for (train, test), (again, _) in zip(sides, cut.splits(), strict=True):
@@ -45,7 +45,7 @@ def test_a_cut_leaves_nothing_out_and_is_the_same_again(split: str) -> None:
 def test_the_last_interaction_of_each_user() -> None:
     """A user with a single one keeps it."""
     data = rated([(0, 0, 1), (0, 1, 2), (1, 0, 3), (2, 2, 4), (2, 1, 5)], times=[9, 5, 7, 1, 2])
-    train, test = only(cuts.cut(data, Protocol(split="leave-one-out")))
+    train, test = only(split_dataset.split(data, EvaluationProtocol(split="leave-one-out")))
     assert ids(test) == [("u0", "i0", 1), ("u2", "i1", 5)]
     assert ids(train) == [("u0", "i1", 2), ("u1", "i0", 3), ("u2", "i2", 4)]
 
@@ -53,28 +53,30 @@ def test_the_last_interaction_of_each_user() -> None:
 def test_without_times_the_last_one_is_drawn_and_that_is_said() -> None:
     """A function of the seed; splits by time are refused."""
     data = rated([(user, item, 3.0) for user in range(20) for item in range(5)])
-    cut, same, other = (cuts.cut(data, Protocol(split="leave-one-out", seed=seed)) for seed in (0, 0, 1))
+    cut, same, other = (
+        split_dataset.split(data, EvaluationProtocol(split="leave-one-out", seed=seed)) for seed in (0, 0, 1)
+    )
     first, again, another = (ids(only(made)[1]) for made in (cut, same, other))
     assert first == again != another
     assert len(first) == 20
     assert "Without times" in cut.notes[0]
     for split in ("time", "time-per-user"):
         with pytest.raises(UsageError, match="needs times, and test has none"):
-            list(cuts.cut(data, Protocol(split=split)).splits())
+            list(split_dataset.split(data, EvaluationProtocol(split=split)).splits())
 
 
 @pytest.mark.parametrize(
     ("protocol", "says"),
     [
-        (Protocol(split="folds", folds=4), "3 ratings cannot be cut into 4 folds"),
-        (Protocol(split="time", test_share=0.2), "too few to be cut"),
+        (EvaluationProtocol(split="folds", folds=4), "3 ratings cannot be cut into 4 folds"),
+        (EvaluationProtocol(split="time", test_share=0.2), "too few to be cut"),
     ],
 )
-def test_too_little_to_cut(protocol: Protocol, says: str) -> None:
+def test_too_little_to_cut(protocol: EvaluationProtocol, says: str) -> None:
     """Neither side may be empty."""
     data = rated([(0, 0, 1), (1, 1, 2), (2, 2, 3)], times=[1, 2, 3])
     with pytest.raises(UsageError, match=says):
-        list(cuts.cut(data, protocol).splits())
+        list(split_dataset.split(data, protocol).splits())
 
 
 @pytest.mark.parametrize(
@@ -94,14 +96,16 @@ def test_too_little_to_cut(protocol: Protocol, says: str) -> None:
 def test_impossible_protocols(wrong: dict[str, object], says: str) -> None:
     """Each is refused by its name before any data is read."""
     with pytest.raises(UsageError, match=says):
-        Protocol(**wrong)  # type: ignore[arg-type]  # what is wrong about them is the test
+        EvaluationProtocol(**wrong)  # type: ignore[arg-type]  # what is wrong about them is the test
 
 
 def test_a_given_test_set(tmp_path: Path) -> None:
     """Ids meet, whatever their order; new ones get rows; a pair of the training set is not judged; all is said."""
     (tmp_path / "train.csv").write_text("user,item,rating\na,x,5\nb,y,1\nb,x,2\n")
     (tmp_path / "test.tsv").write_text("user\titem\trating\nb\tz\t4\na\ty\t3\nb\ty\t1\nc\tx\t5\n")
-    cut, sets = cuts.read(str(tmp_path / "train.csv"), Protocol(split="given"), test=str(tmp_path / "test.tsv"))
+    cut, sets = split_dataset.read(
+        str(tmp_path / "train.csv"), EvaluationProtocol(split="given"), test=str(tmp_path / "test.tsv")
+    )
     train, test = only(cut)
     assert ids(train) == [("a", "x", 5), ("b", "y", 1), ("b", "x", 2)]
     assert ids(test) == [("b", "z", 4), ("a", "y", 3), ("c", "x", 5)]
@@ -119,15 +123,15 @@ def test_a_test_set_that_judges_nothing(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,x,5\nb,y,1\n")
     path = str(tmp_path / "t.csv")
     with pytest.raises(DataError, match="judges nothing"):
-        cuts.read(path, Protocol(split="given"), test=path)
+        split_dataset.read(path, EvaluationProtocol(split="given"), test=path)
 
 
 def test_a_test_set_and_the_split_given_belong_together() -> None:
     """Neither without the other."""
     with pytest.raises(UsageError, match="with the split 'given'"):
-        cuts.read(DEMO, Protocol(split="given"))
+        split_dataset.read(DEMO, EvaluationProtocol(split="given"))
     with pytest.raises(UsageError, match="with the split 'given'"):
-        cuts.read(DEMO, Protocol(), test=DEMO)
+        split_dataset.read(DEMO, EvaluationProtocol(), test=DEMO)
 
 
 def test_movielens_own_folds(tmp_path: Path) -> None:
@@ -142,7 +146,7 @@ def test_movielens_own_folds(tmp_path: Path) -> None:
         for side, is_in in (("base", fold_of != fold), ("test", fold_of == fold)):
             part = [lines[position] for position in rng.permutation(np.flatnonzero(is_in))]
             (tmp_path / f"u{fold + 1}.{side}").write_text("\n".join(part) + "\n")
-    cut, sets = cuts.read(str(tmp_path), Protocol(split="canonical"))
+    cut, sets = split_dataset.read(str(tmp_path), EvaluationProtocol(split="canonical"))
     whole = ids(cut.data)
     assert len(sets) == 11
     judged = []
@@ -159,9 +163,9 @@ def test_canonical_folds_that_are_not_there(tmp_path: Path) -> None:
     """The first missing file is named; a fold that names somebody else is refused."""
     (tmp_path / "u.data").write_text("1\t1\t3\t1\n2\t1\t4\t1\n")
     with pytest.raises(DataError, match=r"holds no u1\.base"):
-        cuts.read(str(tmp_path), Protocol(split="canonical"))
+        split_dataset.read(str(tmp_path), EvaluationProtocol(split="canonical"))
     for fold in range(1, 6):
         (tmp_path / f"u{fold}.base").write_text("1\t1\t3\t1\n")
         (tmp_path / f"u{fold}.test").write_text("7\t1\t3\t1\n")
     with pytest.raises(DataError, match="names '7', which the whole set does not"):
-        cuts.read(str(tmp_path), Protocol(split="canonical"))
+        split_dataset.read(str(tmp_path), EvaluationProtocol(split="canonical"))

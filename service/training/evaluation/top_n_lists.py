@@ -15,10 +15,10 @@ from service.training.interactions import Int64
 
 # The float32 scores of a batch, every item for each of its users, should not leave a large cache.
 _BATCH_BYTES: Final = 16 << 20
-NOTHING: Final = -1
+NO_ITEM: Final = -1
 
 
-def served(snapshot: ModelSnapshot, user_rows: Int64, n: int) -> NDArray[np.int32]:
+def top_n_lists(snapshot: ModelSnapshot, user_rows: Int64, n: int) -> NDArray[np.int32]:
     """Rank the catalogue for some users.
 
     Args:
@@ -27,9 +27,9 @@ def served(snapshot: ModelSnapshot, user_rows: Int64, n: int) -> NDArray[np.int3
         n: How many items to a list.
 
     Returns:
-        int32 (m, n), item rows, best first; `NOTHING` (-1) in the places that a list is short of.
+        int32 (m, n), item rows, best first; `NO_ITEM` (-1) in the places that a list is short of.
     """
-    lists = np.full((user_rows.size, n), NOTHING, dtype=np.int32)
+    lists = np.full((user_rows.size, n), NO_ITEM, dtype=np.int32)
     size = max(1, _BATCH_BYTES // (4 * max(1, len(snapshot.items))))
     for start in range(0, user_rows.size, size):
         wanted = [TopNRequest(row, n) for row in user_rows[start : start + size].tolist()]

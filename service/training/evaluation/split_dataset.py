@@ -16,8 +16,8 @@ from service.models.vocabulary import Vocabulary
 from service.training.data import datasets
 from service.training.data.data_request import DataRequest, as_request
 from service.training.evaluation import splits
-from service.training.evaluation.evaluation_protocol import BY_TIME, CANONICAL, Protocol
-from service.training.evaluation.leakage import are_among, pairs
+from service.training.evaluation.evaluation_protocol import CANONICAL_FOLDS, TIME_SPLITS, EvaluationProtocol
+from service.training.evaluation.leakage import is_member, pairs
 from service.training.evaluation.splits import Positions
 from service.training.interactions import Int32, Interactions, Progress, no_progress
 
@@ -30,7 +30,7 @@ class Split(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class SplitDataset:
     """A set of interactions, cut.
 
     Attributes:
@@ -48,12 +48,12 @@ class Cut:
 
 def read(
     data: str | DataRequest,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     *,
     test: str | DataRequest | None = None,
     progress: Progress = no_progress,
     prepare: Callable[[str | DataRequest, Interactions], Interactions] = lambda _, data: data,
-) -> tuple[Cut, list[Interactions]]:
+) -> tuple[SplitDataset, list[Interactions]]:
     """Read what a protocol needs and cut it.
 
     Args:
@@ -75,7 +75,7 @@ def read(
     whole = prepare(data, datasets.read(data, progress))
     if test is not None:
         judged = prepare(test, datasets.read(test, progress))
-        return given(whole, judged), [whole, judged]
+        return with_test_set(whole, judged), [whole, judged]
     if protocol.split == "canonical":
         (path_text, *_) = as_request(data).sources
         folder = Path(path_text).expanduser()
@@ -85,12 +85,12 @@ def read(
                 f"{data} holds no {missing[0]}: the split 'canonical' is that of the MovieLens 100K directory"
             )
         parts = {name: prepare(data, datasets.read(str(folder / name), progress)) for name in _canonical_names()}
-        return canonical(whole, parts), [whole, *parts.values()]
-    return cut(whole, protocol), [whole]
+        return with_canonical_folds(whole, parts), [whole, *parts.values()]
+    return split(whole, protocol), [whole]
 
 
-def positions(data: Interactions, protocol: Protocol) -> Iterator[tuple[Positions, Positions]]:
-    """Cut a set by position.
+def split_positions(data: Interactions, protocol: EvaluationProtocol) -> Iterator[tuple[Positions, Positions]]:
+    """SplitDataset a set by position.
 
     Args:
         data: The interactions.
@@ -108,7 +108,7 @@ def positions(data: Interactions, protocol: Protocol) -> Iterator[tuple[Position
             raise UsageError(f"{n} ratings cannot be cut into {protocol.folds} folds, none of them empty")
         yield from splits.k_fold(n, protocol.folds, rng)
         return
-    if split in BY_TIME and data.timestamps is None:
+    if split in TIME_SPLITS and data.timestamps is None:
         raise UsageError(f"the split {split!r} needs times, and {data.report.source} has none")
     # Where there are no times, which interaction of a user is the last is drawn.
     order = rng.permutation(n) if data.timestamps is None else data.timestamps
@@ -123,20 +123,20 @@ def positions(data: Interactions, protocol: Protocol) -> Iterator[tuple[Position
     yield train, test
 
 
-def cut(data: Interactions, protocol: Protocol) -> Cut:
-    """Cut a set by its own users, items and times; see `positions`."""
+def split(data: Interactions, protocol: EvaluationProtocol) -> SplitDataset:
+    """SplitDataset a set by its own users, items and times; see `positions`."""
     notes = []
     if protocol.split == "leave-one-out" and data.timestamps is None:
         notes.append("Without times the interaction of each user that is held out is a random one.")
 
     def sides() -> Iterator[Split]:
-        for train, test in positions(data, protocol):
+        for train, test in split_positions(data, protocol):
             yield Split(data.take(train), data.take(test))
 
-    return Cut(data, sides, tuple(notes))
+    return SplitDataset(data, sides, tuple(notes))
 
 
-def given(train: Interactions, test: Interactions) -> Cut:
+def with_test_set(train: Interactions, test: Interactions) -> SplitDataset:
     """Judge by a set of its own.
 
     Users and items that only the test set names get rows after those of the training set, so that they are predicted as
@@ -160,11 +160,11 @@ def given(train: Interactions, test: Interactions) -> Cut:
         )
     if n_left_out:
         notes.append(f"{n_left_out} pairs of the test set are in the training set too and are not judged.")
-    return Cut(split.train, lambda: iter([split]), tuple(notes), n_left_out)
+    return SplitDataset(split.train, lambda: iter([split]), tuple(notes), n_left_out)
 
 
-def canonical(whole: Interactions, parts: dict[str, Interactions]) -> Cut:
-    """Cut MovieLens 100K by the files of its publishers.
+def with_canonical_folds(whole: Interactions, parts: dict[str, Interactions]) -> SplitDataset:
+    """SplitDataset MovieLens 100K by the files of its publishers.
 
     Args:
         whole: `u.data`.
@@ -175,17 +175,17 @@ def canonical(whole: Interactions, parts: dict[str, Interactions]) -> Cut:
     """
     sides = []
     n_left_out = 0
-    for name in CANONICAL:
+    for name in CANONICAL_FOLDS:
         base, test = (_onto(parts[f"{name}.{side}"], whole.users, whole.items, whole) for side in ("base", "test"))
         split, n_doubled = _apart(base, test)
         sides.append(split)
         n_left_out += n_doubled
     notes = [f"{n_left_out} pairs are on both sides of a canonical fold and are not judged."] if n_left_out else []
-    return Cut(whole, lambda: iter(sides), tuple(notes), n_left_out)
+    return SplitDataset(whole, lambda: iter(sides), tuple(notes), n_left_out)
 
 
 def _canonical_names() -> list[str]:
-    return [f"{name}.{side}" for name in CANONICAL for side in ("base", "test")]
+    return [f"{name}.{side}" for name in CANONICAL_FOLDS for side in ("base", "test")]
 
 
 def _union(known: Vocabulary, other: Vocabulary) -> Vocabulary:
@@ -216,7 +216,7 @@ def _rows(part: Interactions, own: Vocabulary, other: Vocabulary) -> Int32:
 
 def _apart(train: Interactions, test: Interactions) -> tuple[Split, int]:
     """Return the two sides without what the test side shares with the other, and how much that was."""
-    is_shared = are_among(pairs(test), np.sort(pairs(train)))
+    is_shared = is_member(pairs(test), np.sort(pairs(train)))
     if is_shared.all():
         raise DataError(f"{test.report.source} holds no pair that the training set does not hold, so it judges nothing")
     return Split(train, test.take(np.flatnonzero(~is_shared))), int(np.count_nonzero(is_shared))

@@ -21,7 +21,7 @@ _SCALE: Final = "scale.json"
 _LEARNT, _JUDGED = 1, 2
 
 
-class Columns:
+class SharedDataset:
     """The data of a search, as a worker sees it.
 
     Args:

@@ -122,7 +122,7 @@ def _iso_moment(text: str) -> datetime:
     return moment
 
 
-def seconds_of(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+def to_seconds(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Do as `parse_time` for many whole numbers at once.
 
     Args:
@@ -141,7 +141,7 @@ def seconds_of(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     return seconds
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text from outside as it may be printed and stored: what is not printable is escaped."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 

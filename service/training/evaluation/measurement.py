@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from service.errors import UsageError
 from service.training.algorithms.registry import Candidate, Listing
-from service.training.evaluation import lists
+from service.training.evaluation import top_n_lists
 from service.training.evaluation.measures import per_user
 from service.training.evaluation.measures.beyond_accuracy import Popularity
-from service.training.evaluation.measures.per_user import Name
+from service.training.evaluation.measures.per_user import MeasureName
 from service.training.evaluation.measures.relevance import relevant
 from service.training.interactions import Interactions, Progress, no_progress
 
 
-def measure(
+def fit_and_measure(
     candidate: Candidate,
     train: Interactions,
     test: Interactions,
@@ -37,7 +37,7 @@ def measure(
         train: What it learns from.
         test: What it is judged by, at least one interaction, over the same users and items.
         rng: Everything random in the fit.
-        measures: Names such as "rmse" and "ndcg@10", see `service.training.evaluation.measures.per_user.Name`.
+        measures: Names such as "rmse" and "ndcg@10", see `service.training.evaluation.measures.per_user.MeasureName`.
         relevant_from: The least rating of a relevant item; None: every held-out item is relevant.
         most_users: Rank for at most so many users, the same ones for the same `test`; None: all.
         progress: Told of the fit.
@@ -50,7 +50,7 @@ def measure(
             held-out item is relevant.
         TrainingDiverged: The fit failed.
     """
-    names = check(candidate, measures)
+    names = parse_measures(candidate, measures)
     of_lists = [name for name in names if not name.is_error]
     if of_lists and not len(relevant(test, relevant_from=relevant_from)):
         raise UsageError(f"no held-out item is relevant, so that {of_lists[0]} cannot be measured")
@@ -58,8 +58,8 @@ def measure(
     predicted = None
     if len(of_lists) < len(names):
         predicted = candidate.predict(snapshot, test.user_rows, test.item_rows)
-    return judge(
-        partial(lists.served, snapshot),
+    return measure_fitted(
+        partial(top_n_lists.top_n_lists, snapshot),
         predicted,
         train,
         test,
@@ -69,7 +69,7 @@ def measure(
     )
 
 
-def judge(
+def measure_fitted(
     listed: Listing,
     predicted: NDArray[np.float64] | None,
     train: Interactions,
@@ -93,28 +93,28 @@ def judge(
     Returns:
         The value of each measure, under its name, in the order given; NaN for one that is not defined.
     """
-    names = [Name.parse(text) for text in measures]
+    names = [MeasureName.parse(text) for text in measures]
     values: dict[str, float | None] = {}
     of_lists = [name for name in names if not name.is_error]
     if predicted is not None:
-        values |= {name: tally.value() for name, tally in per_user.errors(predicted, test).items()}
+        values |= {name: tally.value() for name, tally in per_user.error_tallies(predicted, test).items()}
     if of_lists:
         # The choice of users is no part of the trial: whatever its generator, they are the same.
         relevance = relevant(test, relevant_from=relevant_from).sample(most_users, np.random.default_rng(0))
         ranked = listed(relevance.user_rows, max(name.k or 0 for name in of_lists))
-        by_user, together = per_user.shown(of_lists, ranked, relevance.user_rows, Popularity.of(train))
-        by_user |= per_user.ranked(of_lists, ranked, relevance)
+        by_user, together = per_user.exposure_tallies(of_lists, ranked, relevance.user_rows, Popularity.of(train))
+        by_user |= per_user.ranking_tallies(of_lists, ranked, relevance)
         values |= {name: tally.value() for name, tally in by_user.items()} | together
     return {str(name): float("nan") if (value := values[str(name)]) is None else value for name in names}
 
 
-def check(candidate: Candidate, measures: Sequence[str]) -> list[Name]:
+def parse_measures(candidate: Candidate, measures: Sequence[str]) -> list[MeasureName]:
     """Return the measures, read, before anything is computed for them.
 
     Raises:
         UsageError: There is no such measure, or it is an error and the candidate predicts no ratings.
     """
-    names = [Name.parse(text) for text in measures]
+    names = [MeasureName.parse(text) for text in measures]
     errors = [str(name) for name in names if name.is_error]
     if errors and candidate.kind == "ranking":
         raise UsageError(f"{candidate.name} ranks and predicts no ratings, so that it has no {errors[0]}")
@@ -127,4 +127,4 @@ def direction(measure: str) -> str:
     Raises:
         UsageError: There is no such measure.
     """
-    return "minimize" if Name.parse(measure).lower_is_better else "maximize"
+    return "minimize" if MeasureName.parse(measure).lower_is_better else "maximize"

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from service.training.data import datasets
-from service.training.evaluation import cuts
-from service.training.evaluation.evaluation_protocol import Protocol
+from service.training.evaluation import split_dataset
+from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.interactions import Interactions
-from service.training.search import shared_columns
+from service.training.search import shared_dataset
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def data() -> Interactions:
 
 def test_a_worker_sees_what_its_parent_has(data: Interactions, tmp_path: Path) -> None:
     """Rows, values, times, ids and scale of the whole, and both sides of every split."""
-    splits = list(cuts.positions(data, Protocol(folds=3)))
-    shared_columns.write(tmp_path, data, splits)
-    seen = shared_columns.Columns(tmp_path)
+    splits = list(split_dataset.split_positions(data, EvaluationProtocol(folds=3)))
+    shared_dataset.write(tmp_path, data, splits)
+    seen = shared_dataset.SharedDataset(tmp_path)
     assert seen.data.users.id_of == data.users.id_of
     assert seen.data.items.id_of == data.items.id_of
     assert (seen.data.rating_min, seen.data.rating_max) == (data.rating_min, data.rating_max)
@@ -35,6 +35,6 @@ def test_a_worker_sees_what_its_parent_has(data: Interactions, tmp_path: Path) -
 
 def test_data_may_have_no_times(data: Interactions, tmp_path: Path) -> None:
     """Then a worker has none either."""
-    shared_columns.write(tmp_path, replace(data, timestamps=None), [(np.arange(100), np.arange(150, 200))])
-    train, test = shared_columns.Columns(tmp_path).split(0)
+    shared_dataset.write(tmp_path, replace(data, timestamps=None), [(np.arange(100), np.arange(150, 200))])
+    train, test = shared_dataset.SharedDataset(tmp_path).split(0)
     assert (train.timestamps, test.timestamps, len(train), len(test)) == (None, None, 100, 50)

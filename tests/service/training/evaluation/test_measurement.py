@@ -5,8 +5,8 @@ from service.errors import UsageError
 from service.models import scoring
 from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
-from service.training.evaluation import lists, splits, trial
-from service.training.evaluation.measures.per_user import Name, all_names
+from service.training.evaluation import measurement, splits, top_n_lists
+from service.training.evaluation.measures.per_user import MeasureName, all_measures
 from service.training.evaluation.measures.prediction_error import mae, rmse
 from service.training.interactions import Interactions, no_progress
 
@@ -23,7 +23,7 @@ def sides() -> tuple[Interactions, Interactions]:
 
 
 def measure(sides: tuple[Interactions, Interactions], *names: str, candidate: Candidate = SVD) -> dict[str, float]:
-    return trial.measure(candidate, *sides, np.random.default_rng(1), measures=names)
+    return measurement.fit_and_measure(candidate, *sides, np.random.default_rng(1), measures=names)
 
 
 def test_errors_are_those_of_the_predictions(sides: tuple[Interactions, Interactions]) -> None:
@@ -42,7 +42,7 @@ def test_lists_are_those_that_are_served(sides: tuple[Interactions, Interactions
     train, test = sides
     snapshot = SVD.fit(train, SVD.config, np.random.default_rng(1), no_progress)
     users = np.unique(test.user_rows).astype(np.int64)
-    table = lists.served(snapshot, users, 35)
+    table = top_n_lists.top_n_lists(snapshot, users, 35)
     recalls = []
     for user, row in zip(users.tolist(), table, strict=True):
         served = scoring.personal(snapshot, [scoring.TopNRequest(user, 35)])[0].rows
@@ -56,19 +56,20 @@ def test_lists_are_those_that_are_served(sides: tuple[Interactions, Interactions
 
 def test_every_measure_has_a_value_and_a_direction(sides: tuple[Interactions, Interactions]) -> None:
     """By the names that an evaluation prints."""
-    names = [str(name) for name in all_names((5, 10))]
+    names = [str(name) for name in all_measures((5, 10))]
     values = measure(sides, *names)
     assert list(values) == names
     assert np.isfinite(list(values.values())).all()
-    directions = {Name.parse(name).family: trial.direction(name) for name in names}
-    lower = {family for family, direction in directions.items() if direction == "minimize"}
+    lower = {name.family for text in names if (name := MeasureName.parse(text)).lower_is_better}
     assert lower == {"rmse", "mae", "gini", "popularity_bias"}
 
 
 def test_fewer_users_are_the_same_ones_for_every_candidate(sides: tuple[Interactions, Interactions]) -> None:
     """A sample is no part of what is compared."""
     few = [
-        trial.measure(SVD, *sides, np.random.default_rng(seed), measures=["novelty@5"], most_users=3)["novelty@5"]
+        measurement.fit_and_measure(SVD, *sides, np.random.default_rng(seed), measures=["novelty@5"], most_users=3)[
+            "novelty@5"
+        ]
         for seed in (1, 1)
     ]
     assert few[0] == few[1]
@@ -98,4 +99,4 @@ def test_what_cannot_be_measured(sides: tuple[Interactions, Interactions]) -> No
     with pytest.raises(UsageError, match="popularity ranks and predicts no ratings, so that it has no rmse"):
         measure(sides, "ndcg@5", "rmse", candidate=Candidate.parse("popularity"))
     with pytest.raises(UsageError, match="no held-out item is relevant"):
-        trial.measure(SVD, *sides, np.random.default_rng(0), measures=["ndcg@5"], relevant_from=9)
+        measurement.fit_and_measure(SVD, *sides, np.random.default_rng(0), measures=["ndcg@5"], relevant_from=9)

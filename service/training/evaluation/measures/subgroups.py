@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.evaluation.lists import NOTHING
 from service.training.evaluation.measures.beyond_accuracy import Lists
-from service.training.evaluation.measures.per_user import Float64, Name, Tally, errors, ranked
+from service.training.evaluation.measures.per_user import Float64, MeasureName, Tally, error_tallies, ranking_tallies
 from service.training.evaluation.measures.relevance import Relevance
+from service.training.evaluation.top_n_lists import NO_ITEM
 from service.training.interactions import Interactions
 
 USERS: Final = ("light", "medium", "heavy")
@@ -42,7 +42,9 @@ def item_groups(train: Interactions) -> Groups:
     return groups
 
 
-def of_users(errors_: dict[str, Tally], ranked_: dict[str, Tally], groups: Groups, k: int) -> dict[str, dict[str, Any]]:
+def by_user_group(
+    errors_: dict[str, Tally], ranked_: dict[str, Tally], groups: Groups, k: int
+) -> dict[str, dict[str, Any]]:
     """Return the measures of each group of users.
 
     Args:
@@ -64,7 +66,7 @@ def of_users(errors_: dict[str, Tally], ranked_: dict[str, Tally], groups: Group
     return result
 
 
-def of_items(
+def by_item_group(
     predicted: Float64 | None, test: Interactions, lists: Lists, relevance: Relevance, groups: Groups, k: int
 ) -> dict[str, dict[str, Any]]:
     """Return the measures of each group of items.
@@ -84,14 +86,14 @@ def of_items(
     """
     result = {}
     cut = lists[:, :k]
-    shown = groups[cut[cut != NOTHING]]
+    shown = groups[cut[cut != NO_ITEM]]
     for index, group in enumerate(ITEMS):
         values: dict[str, Any] = {"n": int(np.count_nonzero(groups == index))}
         if predicted is not None:
             chosen = np.flatnonzero(groups[test.item_rows] == index)
-            values["rmse"] = errors(predicted[chosen], test.take(chosen))["rmse"].value()
+            values["rmse"] = error_tallies(predicted[chosen], test.take(chosen))["rmse"].value()
         rest, is_kept = relevance.of_items(groups == index)
-        tallies = ranked([Name(family, k) for family in FAMILIES], lists[is_kept], rest)
+        tallies = ranking_tallies([MeasureName(family, k) for family in FAMILIES], lists[is_kept], rest)
         values |= {name: tally.value() for name, tally in tallies.items()}
         values[f"share_of_lists@{k}"] = float(np.mean(shown == index)) if shown.size else None
         result[group] = values
@@ -99,4 +101,4 @@ def of_items(
 
 
 def _names(k: int) -> list[str]:
-    return [str(Name(family, k)) for family in FAMILIES]
+    return [str(MeasureName(family, k)) for family in FAMILIES]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.training.evaluation.measures.beyond_accuracy import Popularity, coverage, gini, mean_popularity, novelty
-from service.training.evaluation.measures.per_user import Name, shown
+from service.training.evaluation.measures.per_user import MeasureName, exposure_tallies
 from tests.support.interactions import rated
 
 # Item 0 has three interactions, item 1 two, item 2 one, item 3 none; four users, of whom the last has none.
@@ -29,8 +29,8 @@ def test_figures_by_hand() -> None:
     assert novelty(LISTS, POPULARITY)[:2].tolist() == pytest.approx([math.log2(3) / 2, math.log2(1.5)])
     assert mean_popularity(LISTS, POPULARITY)[:2].tolist() == [1.5, 2.0]
     assert np.isnan(novelty(LISTS, POPULARITY)[2])
-    names = [Name.parse(text) for text in ("coverage@1", "popularity_bias@2", "novelty@2", "ndcg@2")]
-    by_user, together = shown(names, LISTS, np.array([0, 2, 3]), POPULARITY)
+    names = [MeasureName.parse(text) for text in ("coverage@1", "popularity_bias@2", "novelty@2", "ndcg@2")]
+    by_user, together = exposure_tallies(names, LISTS, np.array([0, 2, 3]), POPULARITY)
     assert together == {"coverage@1": 0.5}
     assert by_user["popularity_bias@2"].value() == pytest.approx((1.5 + 2.0) / (2.5 + 2.0) - 1)
     assert by_user["novelty@2"].user_rows.tolist() == [0, 2]
