@@ -77,9 +77,9 @@ def evaluate(
     from service.training.suitability import default_algorithm
 
     if report is not None:
-        from ops.pages import sheet
+        from ops.pages import page
 
-        sheet.require_writable(report)
+        page.require_writable(report)
     declared = None if scale is None else RatingScale.parse(scale, "--scale")
     candidates = _candidates(algorithms, settings)
     protocol = _protocol(split, folds, test_share, test, seed, ks, relevant_from, most_users, n_negatives)
@@ -99,7 +99,7 @@ def evaluate(
     if report is not None:
         from ops.pages import evaluation_page
 
-        evaluation_page.write(report, comparison)
+        page.write(report, evaluation_page.render(comparison))
     if as_json:
         print(json.dumps(comparison, ensure_ascii=False))
     elif sys.stdout.isatty():

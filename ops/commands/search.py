@@ -162,7 +162,7 @@ def search(
         Interrupted: Ctrl-C ended the search, which publishes nothing; what was found is printed.
         RecollectError: The input is refused, no trial succeeded, or the winner cannot be published.
     """
-    from ops.pages import search_page, sheet
+    from ops.pages import page, search_page
     from service.errors import DataError, Interrupted
     from service.models.rating_scale import RatingScale
     from service.training import pipeline
@@ -174,7 +174,7 @@ def search(
     from service.training.suitability import require_suitable
 
     if report is not None:
-        sheet.require_writable(report)
+        page.require_writable(report)
     declared = None if scale is None else RatingScale.parse(scale, "--scale")
     with Stages() as progress:
         interactions = datasets.read(data, progress)
@@ -195,7 +195,7 @@ def search(
         found = run_search(interactions, question, effort, watch=watch)
     # What was found is told first: publishing may fail.
     if report is not None:
-        search_page.write(report, found)
+        page.write(report, search_page.render(found))
     if not as_json:
         print("\n".join(lines(found)), flush=True)
     if publish and not found["is_interrupted"]:

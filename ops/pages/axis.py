@@ -1,6 +1,6 @@
-"""Where a value stands on an axis of a plot, and which values are named there; pure.
+"""Axes of plots: where a value lies, and which values get a tick; pure.
 
-Invariant: every value that an axis was made over stands within it, and so does every tick.
+Invariant: every value that an axis was made over lies on it, and so does every tick.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _MARGIN: Final = 0.05
-_STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
+_ROUND_STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -17,92 +17,95 @@ class Axis:
     """A scale between two values.
 
     Attributes:
-        label: What is measured, and its unit; empty if the plot's title says it.
+        label: The quantity and its unit; empty if the plot's title names them.
         low: The value at its beginning.
         high: The value at its end, above `low`.
-        log: Whether steps are even on a logarithmic scale; `low` is above 0 then.
-        names: What stands at 0, 1, 2 and so on, if the axis is no scale but a few names.
+        log: Whether the scale is logarithmic; `low` is above 0 then.
+        categories: Names at 0, 1, 2 and so on; empty for a numeric axis.
     """
 
     label: str
     low: float
     high: float
     log: bool = False
-    names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
     @classmethod
     def over(cls, values: Iterable[float], label: str, *, log: bool = False, from_zero: bool = False) -> "Axis":
         """Return an axis over some finite values, with a margin.
 
         Args:
-            values: At least one; above 0 throughout if the axis is logarithmic.
-            label: What is measured, and its unit.
-            log: Whether steps are even on a logarithmic scale.
-            from_zero: Whether 0 is on it, and begins it if no value is below.
+            values: At least one; above 0 if the axis is logarithmic.
+            label: The quantity and its unit.
+            log: Whether the scale is logarithmic.
+            from_zero: Whether the axis includes 0, and begins there if no value is below.
         """
         found = list(values)
         low, high = min(found), max(found)
         if log:
-            # A decade at least: closer values would seem far apart.
-            spread = max(math.log10(high / low), 1.0) * _MARGIN
-            middle, half = math.log10(low * high) / 2, max(math.log10(high / low), 1.0) / 2
-            return cls(label, 10 ** (middle - half - spread), 10 ** (middle + half + spread), log=True)
+            # At least a decade: closer values would look far apart.
+            decades = max(math.log10(high / low), 1.0)
+            middle, half = math.log10(low * high) / 2, decades * (0.5 + _MARGIN)
+            return cls(label, 10 ** (middle - half), 10 ** (middle + half), log=True)
         if from_zero:
             low, high = min(low, 0.0), max(high, 0.0)
-        room = (high - low) * _MARGIN or abs(high) * _MARGIN or 1.0
-        return cls(label, low if from_zero and low == 0 else low - room, high + room)
+        margin = (high - low) * _MARGIN or abs(high) * _MARGIN or 1.0
+        return cls(label, low if from_zero and low == 0 else low - margin, high + margin)
 
     @classmethod
-    def named(cls, names: Sequence[str], label: str) -> "Axis":
-        """Return an axis of a few names, which stand at 0, 1, 2 and so on."""
-        return cls(label, -0.5, len(names) - 0.5, names=tuple(names))
+    def categorical(cls, names: Sequence[str], label: str) -> "Axis":
+        """Return an axis of names, at 0, 1, 2 and so on."""
+        return cls(label, -0.5, len(names) - 0.5, categories=tuple(names))
 
-    def share(self, value: float) -> float:
-        """Return where a value stands, from 0 at the beginning to 1 at the end."""
+    def fraction(self, value: float) -> float:
+        """Return where a value lies, from 0 at the beginning to 1 at the end."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
-    def ticks(self, most: int = 6) -> list[tuple[float, str]]:
-        """Return values to name, ascending, with how they are written.
+    def clip(self, value: float) -> float:
+        """Return the value, or the end of the axis it lies beyond."""
+        return min(max(value, self.low), self.high)
+
+    def ticks(self, max_steps: int = 6) -> list[tuple[float, str]]:
+        """Return the values of the ticks, ascending, with their labels.
 
         Args:
-            most: Into how many steps a scale is cut at most; names are all there.
+            max_steps: The most steps a numeric axis is divided into; a categorical one has a tick for each name.
         """
-        if self.names:
-            return [(float(place), name) for place, name in enumerate(self.names)]
+        if self.categories:
+            return [(float(index), name) for index, name in enumerate(self.categories)]
         if self.log:
-            return [(value, short(value)) for value in self._decades(most)]
-        step = _step((self.high - self.low) / most)
-        first = math.ceil(self.low / step - 1e-9)
-        places = range(first, math.floor(self.high / step + 1e-9) + 1)
-        # A step has two digits at most; more of them are rounding.
+            return [(value, abbreviated(value)) for value in self._decades(max_steps)]
+        step = _round_up((self.high - self.low) / max_steps)
+        multiples = range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
+        # A step has at most two significant digits; further digits are rounding errors.
         digits = max(0, 1 - math.floor(math.log10(step)))
-        return [(place * step, _plain(round(place * step, digits))) for place in places]
+        return [(multiple * step, _tick_label(round(multiple * step, digits))) for multiple in multiples]
 
-    def _decades(self, most: int) -> list[float]:
+    def _decades(self, max_steps: int) -> list[float]:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         for factors in ((1, 2, 5), (1, 3), (1,)):
             values = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
             inside = [value for value in values if self.low <= value <= self.high]
-            if len(inside) <= most:
+            if len(inside) <= max_steps:
                 return inside
-        return inside[:: -(-len(inside) // most)]
+        return inside[:: -(-len(inside) // max_steps)]
 
 
-def short(value: float) -> str:
-    """Return a value in few letters: 0.05, 12, 3k, 2M."""
+def abbreviated(value: float) -> str:
+    """Return a value in three digits: 0.05, 12, 3.2k, 2M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"
 
 
-def _plain(value: float) -> str:
-    return short(value) if abs(value) >= 10_000 else f"{value:.10g}"
+def _tick_label(value: float) -> str:
+    return abbreviated(value) if abs(value) >= 10_000 else f"{value:.10g}"
 
 
-def _step(least: float) -> float:
-    """Return a round step that is not below the least."""
+def _round_up(least: float) -> float:
+    """Return the smallest round step that is at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
-    return power * next(step for step in _STEPS if step * power >= least * (1 - 1e-9))
+    return power * next(step for step in _ROUND_STEPS if step * power >= least * (1 - 1e-9))

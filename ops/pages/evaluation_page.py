@@ -1,20 +1,19 @@
-"""A comparison of algorithms as one HTML page: what `recollect evaluate` found, in tables and plots."""
+"""The page of `recollect evaluate`: a comparison of models in tables and plots."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from ops.console.dataset_size import dataset_size
-from ops.pages import plots, sheet
+from ops.pages import page, plots
 from ops.pages.axis import Axis
-from ops.pages.plots import Key, Mark, Reach
-from ops.pages.sheet import Cell
+from ops.pages.drawing import Drawing, Key
+from ops.pages.page import Cell, Table
+from ops.pages.plots import Estimate, Figure, Mark
 
 _MEBIBYTE: Final = 1 << 20
-_ERRORS: Final = ("rmse", "mae")
-_LOWER_IS_BETTER: Final = (*_ERRORS, "gini", "popularity_bias")
-# Neither end of these is better as such: they describe lists.
-_DESCRIBES: Final = ("coverage", "novelty", "gini", "popularity_bias", "share_of_lists")
+_LOWER_IS_BETTER: Final = ("rmse", "mae", "gini", "popularity_bias")
+# These describe lists; neither end is better.
+_DESCRIPTIVE: Final = ("coverage", "novelty", "gini", "popularity_bias", "share_of_lists")
 _SIGNIFICANT: Final = 0.05
 _KINDS: Final = ("rating", "ranking")
 _COSTS: Final[dict[str, tuple[str, float, str]]] = {
@@ -26,81 +25,55 @@ _COSTS: Final[dict[str, tuple[str, float, str]]] = {
     "list_us": ("a list, µs", 1.0, ",.0f"),
     "pairwise_list_us": ("pair by pair, µs", 1.0, ",.0f"),
 }
-
-
-def write(path: Path, comparison: dict[str, Any]) -> None:
-    """Write the page.
-
-    Args:
-        path: where.
-        comparison: What `service.training.evaluation.comparison.compare` returned.
-
-    Raises:
-        UsageError: It cannot be written there.
-    """
-    sheet.write(path, render(comparison))
+_LEAKAGE: Final = {
+    "test_interactions": "held-out interactions",
+    "on_both_sides": "held-out pairs also on the training side",
+    "left_out": "held-out pairs left out for that reason",
+    "repeated": "pairs held out twice",
+    "cold_users": "users without training interactions",
+    "cold_items": "items without training interactions",
+    "of_cold_users": "share of held-out interactions of such users",
+    "of_cold_items": "share of held-out interactions of such items",
+    "older_than_own_training": "share older than the user's newest training interaction",
+    "older_than_newest_training": "share older than the newest training interaction of all",
+    "in_history": "held-out pairs in the model's history",
+}
 
 
 def render(comparison: dict[str, Any]) -> str:
-    """Return the page of what `service.training.evaluation.comparison.compare` returned."""
-    data, protocol, everything = comparison["data"], comparison["protocol"], comparison["results"]
+    """Return the page of a value of `service.training.evaluation.comparison.compare`."""
+    data, everything = comparison["data"], comparison["results"]
     results = [result for result in everything if not result.get("failed")]
-    # "mrr" is another name of one of the others, which says the length of its lists.
+    # "mrr" is a second name of one of the others, whose name has the length of its lists.
     measures = list(dict.fromkeys(name for result in results for name in result["measures"] if name != "mrr"))
-    first, others = _by_length(measures)
-    body = [
-        *(sheet.paragraph(sentence) for sentence in _headline(results, measures)),
-        sheet.paragraph(
-            f"{dataset_size(data)}; split: {protocol['split_in_words']}; seed {protocol['seed']}.",
-            soft=True,
-        ),
-        sheet.section("What failed", [sheet.named({_name(r): r["failed"] for r in everything if r.get("failed")})]),
-        sheet.section("Notes", [sheet.listed(_notes(comparison))]),
-        sheet.section(
-            "Measures",
-            [_table(results, first), *(sheet.folded(f"Lists of {k}", _table(results, names)) for k, names in others)],
-            about="Mean and half of its 95 % interval; the best of each column is marked. ↓ less is better, ↑ more is "
-            "better; the others describe lists, and neither end of them is better.",
-        ),
-        sheet.section(
-            "Intervals",
-            [
-                _intervals(results, first),
-                *(sheet.folded(f"Lists of {k}", _intervals(results, names)) for k, names in others),
-            ],
-            about="Means with their 95 % intervals. Where intervals overlap, the paired comparisons below say more.",
-        ),
-        sheet.section("Accuracy and ranking", [sheet.plots(_trades(results, measures))]),
-        sheet.section("Time and space", [_costs(results), sheet.plots(_time_and_space(results))]),
-        sheet.section("By group", [sheet.plots(_groups(results))], about=_ABOUT_GROUPS),
-        sheet.section("Every two models", _comparisons(comparison["comparisons"]), about=_ABOUT_COMPARISONS),
-        sheet.section("Leakage and cold starts", [sheet.named(sheet.in_words(comparison["leakage"]))]),
-        sheet.section("How it was measured", [sheet.named(_said(protocol))]),
-        sheet.section(
-            "Settings", [sheet.named({_name(result): result["settings"] or "none" for result in everything})]
-        ),
-    ]
-    return sheet.page(f"Comparison of {len(everything)} models on {sheet.data_name(data['source'])}", body)
-
-
-_ABOUT_GROUPS: Final = (
-    "Users by the number of their training interactions, items by their share of all training interactions; the groups "
-    "are those of the training side."
-)
-_ABOUT_COMPARISONS: Final = (
-    "The first less the second, on the same users; in bold where p, corrected for all pairs of the measure, is below "
-    "0.05."
-)
+    leakage = {_LEAKAGE.get(name, name): value for name, value in comparison["leakage"].items() if value is not None}
+    return page.render(
+        "evaluation.html.j2",
+        title=f"Comparison of {len(everything)} models on {page.data_name(data['source'])}",
+        headline=list(_headline(results, measures)),
+        data=dataset_size(data),
+        failures={_name(result): result["failed"] for result in everything if result.get("failed")},
+        notes=_notes(comparison),
+        lengths=[(k, _table(results, names), _intervals(results, names)) for k, names in _by_length(measures)],
+        trade_offs=list(_trade_offs(results, measures)),
+        costs=_costs(results),
+        time_and_space=list(_time_and_space(results)),
+        groups=list(_groups(results)),
+        comparisons=list(_comparisons(comparison["comparisons"])),
+        leakage=leakage,
+        protocol=page.spaced_keys({name: value for name, value in comparison["protocol"].items() if name != "split"}),
+        settings={_name(result): result["settings"] for result in everything},
+    )
 
 
 def _notes(comparison: dict[str, Any]) -> list[str]:
-    """Return the notes but for those on what failed, which has a section of its own."""
+    """Return the notes without those on failed models, which have a section of their own."""
     failed = tuple(f"{_name(result)} failed," for result in comparison["results"] if result.get("failed"))
     return [note for note in comparison["notes"] if not (failed and note.startswith(failed))]
 
 
 def _headline(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> Iterator[str]:
-    """Yield who predicts best, who ranks best, and that these are two where they are."""
+    """Yield sentences on the best predictor and the best ranker."""
     predictor, ranker = _best(results, "rmse"), None
     ranking = next((name for name in measures if name.startswith("ndcg@")), None)
     if ranking is not None:
@@ -113,19 +86,19 @@ def _headline(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> Ite
         yield "The model that predicts ratings best is not the one that ranks best."
 
 
-def _by_length(measures: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the measures without a length of lists or with the least one, and the others by their length."""
+def _by_length(measures: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """Return the measures by length of lists; those without one are in the first group."""
     lengths: dict[int, list[str]] = {}
     for name in measures:
         _, _, k = name.partition("@")
         lengths.setdefault(int(k or 0), []).append(name)
-    first = lengths.pop(0, [])
-    others = sorted(lengths.items())
-    return (first + others[0][1], others[1:]) if others else (first, [])
+    without = lengths.pop(0, [])
+    groups = sorted(lengths.items())
+    return [(groups[0][0], without + groups[0][1]), *groups[1:]] if groups else [(0, without)]
 
 
-def _table(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> str:
-    best = {name: _best(results, name) for name in measures if _family(name) not in _DESCRIBES}
+def _table(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> Table:
+    best = {name: _best(results, name) for name in measures if not _is_descriptive(name)}
     rows: list[list[str | Cell]] = []
     for result in results:
         row: list[str | Cell] = [_name(result)]
@@ -134,10 +107,10 @@ def _table(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> str:
             small = "" if half is None else f"±{half:.4f}"
             row.append("" if mean is None else Cell(f"{mean:.4f}", small, "best" if best.get(name) is result else ""))
         rows.append(row)
-    return sheet.table(["model", *(f"{name}{_arrow(name)}" for name in measures)], rows)
+    return Table(["model", *(f"{name}{_arrow(name)}" for name in measures)], rows)
 
 
-def _costs(results: Sequence[dict[str, Any]]) -> str:
+def _costs(results: Sequence[dict[str, Any]]) -> Table:
     rows = []
     for result in results:
         figures = [
@@ -145,58 +118,63 @@ def _costs(results: Sequence[dict[str, Any]]) -> str:
             for key, (_, scale, shape) in _COSTS.items()
         ]
         rows.append([_name(result), *figures])
-    return sheet.table(["model", *(heading for heading, _, _ in _COSTS.values())], rows)
+    return Table(["model", *(heading for heading, _, _ in _COSTS.values())], rows)
 
 
-def _intervals(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> str:
-    return sheet.plots(_interval(results, name) for name in measures if _known(results, name))
+def _intervals(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> list[Figure]:
+    return [_interval(known, name) for name in measures if (known := _known(results, name))]
 
 
-def _interval(results: Sequence[dict[str, Any]], name: str) -> str:
-    known = _known(results, name)
+def _interval(results: Sequence[dict[str, Any]], name: str) -> Figure:
     rows = []
-    for result in known:
+    for result in results:
         mean, interval = result["measures"][name]["mean"], result["measures"][name]["ci95"]
         ends = None if interval is None else (float(interval[0]), float(interval[1]))
-        said = "" if ends is None else f", 95 % interval {ends[0]:.4f} to {ends[1]:.4f}"
-        rows.append((_name(result), [Reach(mean, f"{_name(result)}: {name} {mean:.4f}{said}", ends)]))
-    reached = [value for _, (reach,) in rows for value in (reach.value, *(reach.interval or ()))]
-    plot = plots.rows(f"{name} by model", Axis.over(reached, ""), rows, better=_direction(name))
-    return sheet.figure(name, plot)
+        text = "" if ends is None else f", 95 % interval {ends[0]:.4f} to {ends[1]:.4f}"
+        rows.append((_name(result), [Estimate(mean, f"{_name(result)}: {name} {mean:.4f}{text}", ends)]))
+    return Figure(name, _dots(f"{name} by model", rows, better=_direction(name)))
 
 
-def _trades(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> Iterator[str]:
-    """Yield how well models predict against how well they rank, and what good ranking costs in variety."""
+def _dots(
+    name: str, rows: Sequence[tuple[str, Sequence[Estimate]]], label: str = "", *, better: str, log: bool = False
+) -> Drawing:
+    values = [value for _, estimates in rows for one in estimates for value in (one.value, *(one.interval or ()))]
+    return plots.dot_plot(name, Axis.over(values, label, log=log), rows, better=better)
+
+
+def _trade_offs(results: Sequence[dict[str, Any]], measures: Sequence[str]) -> Iterator[Figure]:
+    """Yield error against ranking quality, and catalogue coverage against ranking quality."""
     ranking = next((name for name in measures if name.startswith("ndcg@")), None)
     coverage = next((name for name in measures if name.startswith("coverage@")), None)
-    for x, y, title, better, about in (
+    for x, y, title, better, caption in (
         ("rmse", ranking, "Predicting and ranking", "↖ better", "Models that only rank have no rmse."),
-        (coverage, ranking, "Variety and ranking", "↑ better", "Further right more of the catalogue is shown."),
+        (coverage, ranking, "Variety and ranking", "↑ better", "Further right, lists show more of the catalogue."),
     ):
         if x is None or y is None:
             continue
         points = [(result, _mean(result, x), _mean(result, y)) for result in results]
         both = [(result, left, up) for result, left, up in points if left is not None and up is not None]
         if len(both) > 1:
-            yield sheet.figure(title, _against(x, y, both, better=better), keys=_kinds(both), about=about)
+            yield Figure(title, _against(x, y, both, better=better), caption, _kinds(both))
 
 
-def _time_and_space(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for key, of, about in (
-        ("model_bytes", "model", "What a replica maps."),
+def _time_and_space(results: Sequence[dict[str, Any]]) -> Iterator[Figure]:
+    for key, of, caption in (
+        ("model_bytes", "model", "The memory that a replica maps."),
         ("peak_bytes", "peak memory", "The whole process while fitting and predicting, data included."),
     ):
         seconds = [(result, result["fit_s"] + (result["predict_s"] or 0.0)) for result in results]
         points = [(result, result[key] / _MEBIBYTE, took_s) for result, took_s in seconds if result[key] and took_s > 0]
         if points:
             plot = _against(f"{of}, MiB", "fit and predict, s", points, log=True, better="↙ better")
-            yield sheet.figure(f"Seconds against {of}", plot, keys=_kinds(points), about=about)
-    asked = [result for result in results if result.get("list_us") and result.get("pairwise_list_us")]
-    if asked:
-        yield _look_up(asked)
+            yield Figure(f"Seconds against {of}", plot, caption, _kinds(points))
+    timed = [result for result in results if result.get("list_us") and result.get("pairwise_list_us")]
+    if timed:
+        yield _look_up(timed)
 
 
-def _look_up(results: Sequence[dict[str, Any]]) -> str:
+def _look_up(results: Sequence[dict[str, Any]]) -> Figure:
+    """Return the time of a list from precomputed tables, and pair by pair."""
     rows = []
     for result in results:
         fast, slow = result["list_us"], result["pairwise_list_us"]
@@ -205,25 +183,24 @@ def _look_up(results: Sequence[dict[str, Any]]) -> str:
             (
                 _name(result),
                 [
-                    Reach(fast, f"{_name(result)}: a list by look-up, {fast:,.0f} µs"),
-                    Reach(slow, f"{_name(result)}: pair by pair, {slow:,.0f} µs, {times}", series=1),
+                    Estimate(fast, f"{_name(result)}: a list by look-up, {fast:,.0f} µs"),
+                    Estimate(slow, f"{_name(result)}: pair by pair, {slow:,.0f} µs, {times}", series=1),
                 ],
             )
         )
-    reached = [reach.value for _, reaches in rows for reach in reaches]
     ratios = [result["pairwise_list_us"] / result["list_us"] for result in results]
     many = f"{min(ratios):,.0f} to {max(ratios):,.0f} times" if len(ratios) > 1 else f"{ratios[0]:,.0f} times"
-    return sheet.figure(
-        "What a look-up saves",
-        plots.rows("microseconds for a list", Axis.over(reached, "one list, µs", log=True), rows, better="← better"),
-        keys=plots.legend([Key("from the tables", 0), Key("every pair predicted on its own", 1)]),
-        about=f"Pair by pair takes {many} as long, extrapolated from a sample of pairs.",
+    return Figure(
+        "Look-up against prediction pair by pair",
+        _dots("microseconds for a list", rows, "one list, µs", better="← better", log=True),
+        f"Pair by pair takes {many} as long, extrapolated from a sample of pairs.",
+        [plots.key("from the tables", 0), plots.key("every pair predicted on its own", 1)],
     )
 
 
 def _against(
     x_label: str, y_label: str, points: Sequence[tuple[dict[str, Any], float, float]], *, better: str, log: bool = False
-) -> str:
+) -> Drawing:
     marks = [
         Mark(
             x,
@@ -236,23 +213,23 @@ def _against(
     ]
     across = Axis.over([x for _, x, _ in points], x_label, log=log)
     up = Axis.over([y for _, _, y in points], y_label, log=log)
-    return plots.scatter(f"{y_label} against {x_label}", across, up, marks, better=better)
+    return plots.scatter_plot(f"{y_label} against {x_label}", across, up, marks, better=better)
 
 
-def _kinds(points: Sequence[tuple[dict[str, Any], float, float]]) -> str:
-    """Return what the two kinds of marks mean, where there are two."""
+def _kinds(points: Sequence[tuple[dict[str, Any], float, float]]) -> list[Key]:
+    """Return the legend of the two kinds of models; empty if there is one kind."""
     kinds = {result["kind"] for result, _, _ in points}
-    return plots.legend([Key("predicts ratings", 0), Key("ranks only", 1)]) if len(kinds) > 1 else ""
+    return [plots.key("predicts ratings", 0), plots.key("ranks only", 1)] if len(kinds) > 1 else []
 
 
-def _groups(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield a plot for each measure that groups of users or of items have."""
+def _groups(results: Sequence[dict[str, Any]]) -> Iterator[Figure]:
+    """Yield a plot for each measure of groups of users or of items."""
     for side in ("users", "items"):
         grouped = [result for result in results if (result.get("groups") or {}).get(side)]
         if not grouped:
             continue
         names = list(grouped[0]["groups"][side])
-        keys = plots.legend([Key(_sized(grouped, side, group), series) for series, group in enumerate(names)])
+        legend = [plots.key(_sized(grouped, side, group), series) for series, group in enumerate(names)]
         measures = dict.fromkeys(
             name for result in grouped for group in result["groups"][side].values() for name in group if name != "n"
         )
@@ -260,18 +237,16 @@ def _groups(results: Sequence[dict[str, Any]]) -> Iterator[str]:
             rows = []
             for result in grouped:
                 values = [(group, result["groups"][side].get(group, {}).get(measure)) for group in names]
-                reaches = [
-                    Reach(value, f"{_name(result)}, {group} {side}: {measure} {value:.4f}", series=series)
+                estimates = [
+                    Estimate(value, f"{_name(result)}, {group} {side}: {measure} {value:.4f}", series=series)
                     for series, (group, value) in enumerate(values)
                     if value is not None
                 ]
-                if reaches:
-                    rows.append((_name(result), reaches))
+                if estimates:
+                    rows.append((_name(result), estimates))
             if rows:
-                reached = [reach.value for _, reaches in rows for reach in reaches]
-                title, axis = f"{measure} by group of {side}", Axis.over(reached, "")
-                plot = plots.rows(title, axis, rows, better=_direction(measure))
-                yield sheet.figure(f"{measure}, {side}", plot, keys=keys)
+                plot = _dots(f"{measure} by group of {side}", rows, better=_direction(measure))
+                yield Figure(f"{measure}, {side}", plot, legend=legend)
 
 
 def _sized(results: Sequence[dict[str, Any]], side: str, group: str) -> str:
@@ -279,28 +254,28 @@ def _sized(results: Sequence[dict[str, Any]], side: str, group: str) -> str:
     return group if n is None else f"{group} ({n:,})"
 
 
-def _comparisons(comparisons: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield a table for each measure, folded away but for the first."""
-    for place, measure in enumerate(dict.fromkeys(pair["measure"] for pair in comparisons)):
+def _comparisons(comparisons: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Table]]:
+    """Yield each measure with the table of its pairs."""
+    for measure in dict.fromkeys(pair["measure"] for pair in comparisons):
         rows = []
         for pair in comparisons:
             if pair["measure"] != measure:
                 continue
-            is_sure = pair["p_holm"] is not None and pair["p_holm"] < _SIGNIFICANT
+            is_significant = pair["p_holm"] is not None and pair["p_holm"] < _SIGNIFICANT
             interval = "" if pair["ci95"] is None else "{:+.4f} to {:+.4f}".format(*pair["ci95"])
             difference = "" if pair["difference"] is None else f"{pair['difference']:+.4f}"
             rows.append(
                 [
                     pair["a"],
                     pair["b"],
-                    Cell(difference, kind="sure" if is_sure else ""),
+                    Cell(difference, kind="significant" if is_significant else ""),
                     interval,
                     _p(pair["p"]),
                     _p(pair["p_holm"]),
                 ]
             )
         heading = ["first", "second", "difference", "95 % interval", "p", "p, corrected"]
-        yield sheet.folded(measure, sheet.table(heading, rows, left=(0, 1)), is_open=place == 0)
+        yield measure, Table(heading, rows, left=(0, 1))
 
 
 def _p(value: float | None) -> str:
@@ -309,38 +284,29 @@ def _p(value: float | None) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _said(protocol: dict[str, Any]) -> dict[str, Any]:
-    """Return the protocol in words, which tell the split too."""
-    return sheet.in_words({name: value for name, value in protocol.items() if name != "split"})
-
-
 def _name(result: dict[str, Any]) -> str:
-    """Return what tells a result from the others: an algorithm may be there with several settings."""
+    """Return the label of a result; one algorithm may have several results, with different settings."""
     return str(result.get("label", result["algorithm"]))
 
 
-def _family(measure: str) -> str:
-    return measure.partition("@")[0]
-
-
-def _describes(measure: str) -> bool:
-    return _family(measure) in _DESCRIBES
+def _is_descriptive(measure: str) -> bool:
+    return measure.partition("@")[0] in _DESCRIPTIVE
 
 
 def _direction(measure: str) -> str:
-    """Say on a plot which way is better."""
-    if _describes(measure):
+    """Return the better direction on a plot."""
+    if _is_descriptive(measure):
         return "neither end is better"
     return "← better" if _is_lower_better(measure) else "better →"
 
 
 def _arrow(measure: str) -> str:
-    """Say in a heading which way is better."""
-    return "" if _describes(measure) else (" ↓" if _is_lower_better(measure) else " ↑")
+    """Return the better direction in a heading."""
+    return "" if _is_descriptive(measure) else (" ↓" if _is_lower_better(measure) else " ↑")
 
 
 def _is_lower_better(measure: str) -> bool:
-    return _family(measure) in _LOWER_IS_BETTER
+    return measure.partition("@")[0] in _LOWER_IS_BETTER
 
 
 def _mean(result: dict[str, Any], measure: str) -> float | None:

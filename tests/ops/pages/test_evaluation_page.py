@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ops.pages import evaluation_page
+from ops.pages import evaluation_page, page
 from service.errors import UsageError
 from service.training.algorithms.registry import parse_list
 from service.training.data import datasets
@@ -23,7 +23,7 @@ def comparison() -> dict[str, Any]:
     return compare(split_dataset.split(data, protocol), candidates, protocol)
 
 
-def test_the_page_tells_the_whole_comparison(comparison: dict[str, Any]) -> None:
+def test_the_page_has_the_whole_comparison(comparison: dict[str, Any]) -> None:
     """Every mean in a table, every interval, every setting and note, without a network or a script."""
     structure = standing_alone(evaluation_page.render(comparison))
     for result in comparison["results"]:
@@ -37,7 +37,7 @@ def test_the_page_tells_the_whole_comparison(comparison: dict[str, Any]) -> None
     titles = "\n".join(structure.titles)
     for result in comparison["results"]:
         for name, measure in result["measures"].items():
-            if name == "mrr":  # it is there under the name that says the length of its lists
+            if name == "mrr":  # shown under the name with the length of its lists
                 continue
             assert measure["mean"] is None or f"{result['label']}: {name} {measure['mean']:.4f}" in titles
     assert "svd (2), light users: rmse 0." in titles or "svd (2), light users: rmse 1." in titles
@@ -46,14 +46,14 @@ def test_the_page_tells_the_whole_comparison(comparison: dict[str, Any]) -> None
         "Measures",
         "Time and space",
         "By group",
-        "Every two models",
+        "Pairwise comparisons",
         "Leakage and cold starts",
         "Settings",
     ):
         assert heading in structure.text
 
 
-def test_what_is_unknown_is_left_out(comparison: dict[str, Any]) -> None:
+def test_unknown_values_are_left_out(comparison: dict[str, Any]) -> None:
     """A measure without interval or mean, a model without groups or look-ups: a page all the same."""
     bare = copy.deepcopy(comparison)
     bare["comparisons"], bare["notes"] = [], []
@@ -64,26 +64,26 @@ def test_what_is_unknown_is_left_out(comparison: dict[str, Any]) -> None:
     bare["results"][0]["measures"]["rmse"]["mean"] = None
     structure = standing_alone(evaluation_page.render(bare))
     assert "By group" not in structure.text
-    assert "Every two models" not in structure.text
-    assert "What a look-up saves" not in structure.text
+    assert "Pairwise comparisons" not in structure.text
+    assert "Look-up against prediction pair by pair" not in structure.text
     assert "±" not in structure.text
 
 
-def test_ranking_alone_has_a_page(comparison: dict[str, Any]) -> None:
-    """No model predicts ratings, so none has an error."""
-    alone = copy.deepcopy(comparison)
-    alone["results"] = [result for result in alone["results"] if result["kind"] == "ranking"]
-    alone["comparisons"] = []
-    structure = standing_alone(evaluation_page.render(alone))
+def test_a_comparison_of_rankers_has_no_errors(comparison: dict[str, Any]) -> None:
+    """No model predicts ratings."""
+    rankers = copy.deepcopy(comparison)
+    rankers["results"] = [result for result in rankers["results"] if result["kind"] == "ranking"]
+    rankers["comparisons"] = []
+    structure = standing_alone(evaluation_page.render(rankers))
     assert "The lowest rmse" not in structure.text
     assert "The highest ndcg@5" in structure.text
 
 
-def test_every_plot_and_measure_says_which_way_is_better(comparison: dict[str, Any]) -> None:
-    """Or that neither end is; no list measure lacks the length of its lists; the title is the data set's."""
-    told = copy.deepcopy(comparison)
-    told["data"]["source"] = "/home/ann/data/ml-1m"
-    text = evaluation_page.render(told)
+def test_every_plot_and_measure_shows_the_better_direction(comparison: dict[str, Any]) -> None:
+    """Every list measure has the length of its lists; the title has the data set's name without its path."""
+    changed = copy.deepcopy(comparison)
+    changed["data"]["source"] = "/home/ann/data/ml-1m"
+    text = evaluation_page.render(changed)
     plots = text.split('<svg class="plot"')[1:]
     assert plots
     assert all("better" in plot.partition("</svg>")[0] for plot in plots)
@@ -95,33 +95,34 @@ def test_every_plot_and_measure_says_which_way_is_better(comparison: dict[str, A
     assert "/home/ann" not in structure.text
 
 
-def test_a_model_that_failed_is_named(comparison: dict[str, Any]) -> None:
-    """With the reason, and in no table or plot of figures; nothing is left where all failed."""
-    told = copy.deepcopy(comparison)
+def test_a_failed_model_is_listed_with_the_reason(comparison: dict[str, Any]) -> None:
+    """It is in no table and no plot; a page in which all failed has neither."""
+    changed = copy.deepcopy(comparison)
     nothing = dict.fromkeys(("fit_s", "predict_s", "rank_s", "list_us", "pairwise_list_us"))
-    told["results"][0] |= nothing | {"failed": "it diverged", "measures": {}, "groups": {"users": {}, "items": {}}}
-    structure = standing_alone(evaluation_page.render(told))
+    changed["results"][0] |= nothing | {"failed": "it diverged", "measures": {}, "groups": {"users": {}, "items": {}}}
+    structure = standing_alone(evaluation_page.render(changed))
     assert "it diverged" in structure.text
     assert "Comparison of 3 models" in structure.text
-    told["results"] = [told["results"][0]] * 3
-    assert "it diverged" in standing_alone(evaluation_page.render(told)).text
+    changed["results"] = [changed["results"][0]] * 3
+    assert "it diverged" in standing_alone(evaluation_page.render(changed)).text
 
 
-def test_what_came_from_data_is_no_markup(comparison: dict[str, Any]) -> None:
-    """A path, a note and a setting may hold anything."""
+def test_texts_from_data_are_escaped(comparison: dict[str, Any]) -> None:
+    """Paths, notes, settings and labels."""
     nasty = "<script>alert('x')<script>"
-    told = copy.deepcopy(comparison)
-    told["data"]["source"] = nasty
-    told["notes"] = [nasty]
-    told["results"][0]["settings"] = {nasty: nasty}
-    told["results"][0]["label"] = nasty
-    structure = standing_alone(evaluation_page.render(told))
+    changed = copy.deepcopy(comparison)
+    changed["data"]["source"] = nasty
+    changed["notes"] = [nasty]
+    changed["results"][0]["settings"] = {nasty: nasty}
+    changed["results"][0]["label"] = nasty
+    structure = standing_alone(evaluation_page.render(changed))
     assert structure.text.count(nasty) >= 4
 
 
 def test_a_page_that_cannot_be_written_is_refused(comparison: dict[str, Any], tmp_path: Path) -> None:
     """In one sentence."""
-    evaluation_page.write(tmp_path / "page.html", comparison)
+    text = evaluation_page.render(comparison)
+    page.write(tmp_path / "page.html", text)
     assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     with pytest.raises(UsageError, match="cannot be written"):
-        evaluation_page.write(tmp_path / "nowhere" / "page.html", comparison)
+        page.write(tmp_path / "nowhere" / "page.html", text)

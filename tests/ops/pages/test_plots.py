@@ -1,51 +1,38 @@
 import itertools
-import re
 
 import pytest
 
-from ops.pages import plots, sheet
+from ops.pages import page, plots
 from ops.pages.axis import Axis
-from ops.pages.plots import Key, Mark, Reach
-from tests.support.tidy_process import standing_alone
+from ops.pages.drawing import Drawing
+from ops.pages.plots import Estimate, Figure, Mark
 
-NASTY = "<b>\"svd\" & 'x'</b>"
-
-
-def test_every_value_can_be_read_and_every_text_is_escaped() -> None:
-    """As the title of its mark; what came from data is no markup."""
-    marks = [Mark(1.0, 2.0, NASTY, label=NASTY), Mark(3.0, 4.0, "svd: 3, 4", series=2, is_hollow=True)]
-    scatter = plots.scatter(
-        NASTY, Axis.over([1.0, 3.0], NASTY), Axis.over([2.0, 4.0], NASTY), marks, [(1.0, 2.0), (3.0, 4.0)]
-    )
-    rows = plots.rows(NASTY, Axis.over([1.0, 3.0], NASTY), [(NASTY, [Reach(2.0, NASTY, (1.0, 3.0))])], better=NASTY)
-    bars = plots.bars(NASTY, Axis.over([1.0], NASTY, from_zero=True), [(NASTY, 1.0, NASTY)])
-    keys = plots.legend([Key(NASTY, 0), Key("other", 1, is_hollow=True)])
-    page = sheet.page(NASTY, [sheet.figure(NASTY, svg, about=NASTY, keys=keys) for svg in (scatter, rows, bars)])
-    structure = standing_alone(page)
-    assert {NASTY, "svd: 3, 4"} <= set(structure.titles)
-    assert "b" not in structure.tags
+_X, _Y = Axis("x", 0, 10), Axis("y", 0, 10)
 
 
-def test_marks_stand_where_their_values_say() -> None:
-    """Larger values further right and further up."""
-    svg = plots.scatter("plot", Axis("x", 0, 10), Axis("y", 0, 10), [Mark(1, 1, "a"), Mark(9, 1, "b"), Mark(1, 9, "c")])
-    places = [(float(x), float(y)) for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg)]
-    (ax, ay), (bx, by), (cx, cy) = places
-    assert bx > ax
-    assert by == ay
-    assert cy < ay
-    assert cx == ax
-    assert all(0 < x < 400 for x, _ in places)
+def _labels(plot: Drawing) -> list[tuple[float, float, str]]:
+    """Return the place and text of each label of a mark or row."""
+    return [(one.attributes["x"], one.attributes["y"], one.text) for one in plot.shapes
+            if one.tag == "text" and one.attributes["class"] == "name" and "x" in one.attributes]  # fmt: skip
+
+
+def test_larger_values_are_further_right_and_further_up() -> None:
+    """Inside the plot, each with its tip."""
+    plot = plots.scatter_plot("plot", _X, _Y, [Mark(1, 1, "a"), Mark(9, 1, "b"), Mark(1, 9, "c")])
+    circles = [one for one in plot.shapes if one.tag == "circle"]
+    (ax, ay), (bx, by), (cx, cy) = [(one.attributes["cx"], one.attributes["cy"]) for one in circles]
+    assert [one.tip for one in circles] == ["a", "b", "c"]
+    assert 0 < ax == cx < bx < plot.width
+    assert 0 < cy < ay == by < plot.height
 
 
 def test_labels_of_neighbours_do_not_cover_each_other() -> None:
     """Where there is room around the points."""
     names = ["svd", "knn_basic", "slope_one"]
     marks = [Mark(5 + step / 10, 5, name, label=name) for step, name in enumerate(names)]
-    svg = plots.scatter("plot", Axis("x", 0, 10), Axis("y", 0, 10), marks)
-    placed = re.findall(r'<text class="name" x="([\d.]+)" y="([\d.]+)">([^<]*)</text>', svg)
+    placed = [one for one in _labels(plots.scatter_plot("plot", _X, _Y, marks)) if one[2] in names]
     assert [name for _, _, name in placed] == names
-    boxes = [(float(x), float(y) - 8, float(x) + 6 * len(name), float(y)) for x, y, name in placed]
+    boxes = [(x, y - 8, x + 6 * len(name), y) for x, y, name in placed]
     for one, other in itertools.combinations(boxes, 2):
         is_beside = one[2] <= other[0] or other[2] <= one[0]
         is_above = one[3] <= other[1] or other[3] <= one[1]
@@ -53,23 +40,31 @@ def test_labels_of_neighbours_do_not_cover_each_other() -> None:
 
 
 @pytest.mark.parametrize("name", ["svd", "an algorithm with a name that is far too long for the row that it has"])
-def test_a_long_name_is_cut_and_can_be_read(name: str) -> None:
-    """It is there as a whole when it is pointed at."""
-    svg = plots.rows("plot", Axis("x", 0, 1), [(name, [Reach(0.5, "half")])])
-    shown = re.search(r'<text class="name"[^>]*text-anchor="end">([^<]*)', svg)
-    assert shown is not None
-    assert name.startswith(shown[1].rstrip("…"))
-    assert (name == shown[1]) or f"<title>{name}</title>" in svg
+def test_a_long_row_name_is_cut_and_has_a_tip(name: str) -> None:
+    """The tip has the whole name."""
+    plot = plots.dot_plot("plot", Axis("x", 0, 1), [(name, [Estimate(0.5, "half")])])
+    (shown,) = [one for one in plot.shapes if one.tag == "text" and one.text[:3] == name[:3]]
+    assert name.startswith(shown.text.rstrip("…"))
+    assert name in (shown.text, shown.tip)
 
 
 def test_a_bar_is_as_long_as_its_value() -> None:
     """From zero."""
-    svg = plots.bars("plot", Axis.over([1.0, 4.0], "x", from_zero=True), [("a", 4.0, "4"), ("b", 1.0, "1")])
-    wide = [float(width) for width in re.findall(r'width="([\d.]+)"', svg)]
-    assert wide[0] == pytest.approx(4 * wide[1], abs=0.5)
+    plot = plots.bar_chart("plot", Axis.over([1.0, 4.0], "x", from_zero=True), [("a", 4.0, "4"), ("b", 1.0, "1")])
+    first, second = [one.attributes["width"] for one in plot.shapes if one.tag == "rect"]
+    assert first == pytest.approx(4 * second, abs=0.5)
 
 
-def test_what_is_not_there_leaves_no_heading() -> None:
-    """A section without content is none."""
-    assert sheet.section("Notes", [sheet.listed([]), sheet.plots([])]) == ""
-    assert sheet.said({"a": [1, 2.5], "b": None, "c_d": True}) == "a 1, 2.5, b none, c_d yes"
+def test_a_figure_without_interval_or_better_direction_has_no_mark_of_it() -> None:
+    """And a whisker where there is an interval."""
+    axis = Axis.over([1.0, 3.0], "x")
+    with_interval = plots.dot_plot("plot", axis, [("a", [Estimate(2.0, "a", (1.0, 3.0))])], better="better →")
+    without = Figure("plot", plots.dot_plot("plot", axis, [("a", [Estimate(2.0, "a")])]))
+    assert any("whisker" in one.attributes["class"] for one in with_interval.shapes if one.tag == "path")
+    assert "better →" in [text for _, _, text in _labels(with_interval)]
+    assert not any(one.tag == "path" for one in without.plot.shapes)
+
+
+def test_values_of_json_are_written_as_text() -> None:
+    """Whatever their type."""
+    assert page.in_words({"a": [1, 2.5], "b": None, "c_d": True}) == "a 1, 2.5, b none, c_d yes"

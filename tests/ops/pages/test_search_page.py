@@ -24,7 +24,7 @@ def trial(number: int, state: str, folds: list[float], why: str | None = None, *
 
 @pytest.fixture
 def found() -> dict[str, Any]:
-    """What a search of four settings of all kinds returns."""
+    """The result of a search of hyperparameters of all kinds."""
     trials = [
         trial(0, "complete", [0.91, 0.93], rate=0.01, width=8, mode="cosine", biased=True),
         trial(1, "failed", [], "it <diverged> & ended", rate=0.9, width=8, mode="msd", biased=False),
@@ -62,11 +62,11 @@ def found() -> dict[str, Any]:
     }
 
 
-def test_the_page_tells_the_whole_search(found: dict[str, Any]) -> None:
-    """The best first, each trial as a mark in its order and against each setting, and what failed."""
+def test_the_page_has_the_whole_search(found: dict[str, Any]) -> None:
+    """The best first, each trial as a mark in order and against each hyperparameter, and the failures."""
     structure = standing_alone(search_page.render(found))
     text, titles = structure.text, structure.titles
-    assert "The best rmse is 0.8800, of trial 3; the settings it began with reach 0.9300." in text
+    assert "The best rmse is 0.8800, of trial 3; the default settings reach 0.9300." in text
     assert "-0.0400 (95 % interval -0.0500 to -0.0300)" in text
     assert text.index("0.8800 ±0.0100") < text.index("0.9200 ±0.0100") < text.index("0.9300 ±0.0100")
     assert "Trial 1: it <diverged> & ended" in text
@@ -78,8 +78,8 @@ def test_the_page_tells_the_whole_search(found: dict[str, Any]) -> None:
     assert "rate: 75%" in titles
 
 
-def test_a_search_may_end_with_little(found: dict[str, Any]) -> None:
-    """One trial, no importance, no figures of the defaults, one fold."""
+def test_a_search_of_one_trial_has_a_page(found: dict[str, Any]) -> None:
+    """Without importance, figures of the defaults, or an interval."""
     little = copy.deepcopy(found)
     only = trial(0, "complete", [0.9], rate=0.01, width=8, mode="cosine", biased=True)
     little |= {"trials": [only], "ranked": [0], "importance": {}, "is_interrupted": True}
@@ -88,12 +88,12 @@ def test_a_search_may_end_with_little(found: dict[str, Any]) -> None:
     structure = standing_alone(search_page.render(little))
     assert "The best rmse is 0.9000, of trial 0." in structure.text
     assert "until it was interrupted" in structure.text
-    assert "Which settings mattered" not in structure.text
+    assert "Importance" not in structure.text
     assert "defaults" not in structure.text
 
 
-def test_more_may_be_better(found: dict[str, Any]) -> None:
-    """The line of the best goes up then."""
+def test_a_measure_may_be_maximised(found: dict[str, Any]) -> None:
+    """The best is the highest."""
     ranked = copy.deepcopy(found)
     ranked["protocol"] |= {"measure": "ndcg@10", "direction": "maximize"}
     ranked["ranked"] = [0, 3]
