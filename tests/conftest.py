@@ -21,7 +21,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from loadbalancer import ports
 from loadbalancer.binaries import find_redis
-from service.models import artefact
+from service.models import publication
 from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -258,7 +258,7 @@ def publish_snapshot() -> Callable[[Path, ModelSnapshot], str]:
     """Return a function that publishes a model into a models directory, activates it, and returns its version."""
 
     def publish(models_dir: Path, snapshot: ModelSnapshot) -> str:
-        version = artefact.publish(models_dir, snapshot, data={"fingerprint": "sha256:0"}, measures={"rmse": 0.9})
+        version = publication.publish(models_dir, snapshot, data={"fingerprint": "sha256:0"}, measures={"rmse": 0.9})
         activate(models_dir, version)
         return version
 

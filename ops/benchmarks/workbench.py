@@ -68,14 +68,14 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         Raises:
             RunError: Training failed.
         """
-        from service.models import artefact
+        from service.models import active_model, artefact
 
         argv = [sys.executable, "-m", "ops", "train", "--data", data, "--algorithm", "svd", "--set", "n_factors=100"]
         # All output to standard error: standard output is for the benchmark's result.
         if (code := subprocess.run(argv, env=self._environ, stdout=sys.stderr, check=False).returncode) != 0:
             raise RunError(f"Training on {data} failed with status {code}.")
         models_dir = self.home / "models"
-        version = artefact.active_version(models_dir)
+        version = active_model.version(models_dir)
         if version is None:
             raise RunError("Training ended well but activated no model.")
         snapshot = artefact.load(models_dir / version)

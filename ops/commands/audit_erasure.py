@@ -14,7 +14,7 @@ import orjson
 
 from service.config import Config
 from service.errors import ModelError
-from service.models import artefact
+from service.models import artefact, versions
 from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.dead_letters import parse
 from telemetry.catalogue.commit import ErasureRequest
@@ -88,7 +88,7 @@ def search(config: Config, user_id: str) -> Search:
                     note(f"archive/{file.path}", received_at)
             except ArchiveError as error:
                 unread.append(str(error))
-    for version in artefact.versions(config.models_dir):
+    for version in versions.published(config.models_dir):
         try:
             created = str(artefact.read_manifest(config.models_dir / version)["created"])
             known = artefact.load_users(config.models_dir / version).row_of

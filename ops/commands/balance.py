@@ -27,7 +27,7 @@ from ops.commands.up import (
 from ops.program import PROGRAM
 from service.config import Config
 from service.errors import ModelError
-from service.models.active_model import load_active
+from service.models import active_model
 from service.preflight import require_slots
 
 _LOOK_EVERY_S = 0.05
@@ -150,10 +150,10 @@ def _require_model(config: Config) -> None:
         ModelError: Nothing is active, or it cannot be loaded, or the model store does not answer.
     """
     try:
-        load_active(config.models_dir, config.models.load_timeout_s)
+        active_model.load(config.models_dir, config.models.load_timeout_s)
     except ModelError as error:
         raise type(error)(
-            f"No replica was restarted, for it would be left without a model: {error}. Activate another version"
+            f"No replica was restarted, for it would be left without a model: {error} Activate another version"
             " (recollect models list shows them), or train one"
         ) from error
 

@@ -293,14 +293,13 @@ def _settings(_: Config) -> Judgement:
 
 def _model(config: Config) -> Judgement:
     from service.errors import ModelMissing
-    from service.models import artefact
-    from service.models.active_model import load_active
+    from service.models import active_model
 
     try:
-        model = load_active(config.models_dir, config.models.load_timeout_s)
+        model = active_model.load(config.models_dir, config.models.load_timeout_s)
     except ModelMissing:
         # What is active and gone is worse than nothing active.
-        if artefact.active_version(config.models_dir) is not None:
+        if active_model.version(config.models_dir) is not None:
             raise
         return "warn", "No model is active yet; recollect train or recollect up makes one."
     return "ok", f"{model.version}: {len(model.users)} users, {len(model.items)} items, {model.n_factors} factors."

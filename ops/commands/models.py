@@ -1,4 +1,4 @@
-"""`recollect models`: the published versions, what each is, and which one is served."""
+"""`recollect models`: list and show the published versions, and activate one."""
 
 import json
 import sys
@@ -7,9 +7,9 @@ from typing import Any, Final
 from ops.console.table import table
 from service.config import Config
 from service.errors import ModelError, ModelMissing
-from service.models import artefact
-from service.models.publication import account
+from service.models import active_model, artefact, versions
 from service.models.publication import activate as activate_version
+from service.models.publication import log_activation
 
 _COLUMNS: Final = {
     "version": "version",
@@ -22,9 +22,9 @@ _COLUMNS: Final = {
 
 
 def show_all(config: Config, *, as_json: bool) -> int:
-    """List every version, oldest first, the active one marked; its name says when it was made."""
+    """List every version, oldest first, and mark the active one."""
     active = _active_or_none(config)
-    rows = [_row(config, version, active) for version in artefact.versions(config.models_dir)]
+    rows = [_row(config, version, active) for version in versions.published(config.models_dir)]
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return 0
@@ -37,20 +37,20 @@ def show_all(config: Config, *, as_json: bool) -> int:
 
 
 def show(config: Config, version: str | None) -> int:
-    """Print one manifest; the active version's where none is named."""
-    name = artefact.active_version(config.models_dir) if version is None else version
+    """Print the manifest of a version, by default the active one."""
+    name = active_model.version(config.models_dir) if version is None else version
     if name is None:
-        raise ModelMissing(f"no model is active in {config.models_dir}; name one, or see: recollect models list")
-    manifest = artefact.read_manifest(artefact.directory_of(config.models_dir, name))
+        raise ModelMissing(f"No model is active in {config.models_dir}; name one, or see: recollect models list.")
+    manifest = artefact.read_manifest(versions.directory_of(config.models_dir, name))
     print(json.dumps(manifest, indent=2, ensure_ascii=False))
     return 0
 
 
 def activate(config: Config, version: str, *, as_json: bool) -> int:
-    """Check a version and make running replicas serve it."""
+    """Check a version and make it the active one."""
     before = _active_or_none(config)
     activate_version(config.models_dir, version)
-    account(config.security_dir, version, by="recollect models activate")
+    log_activation(config.security_dir, version, by="recollect models activate")
     if as_json:
         print(json.dumps({"active": version, "before": before}))
     else:
@@ -63,10 +63,10 @@ def activate(config: Config, version: str, *, as_json: bool) -> int:
 
 def _active_or_none(config: Config) -> str | None:
     try:
-        return artefact.active_version(config.models_dir)
+        return active_model.version(config.models_dir)
     except ModelError as error:
-        # A broken ACTIVE is what an activation mends, and a list helps to choose which.
-        print(f"{error}.", file=sys.stderr)
+        # An activation repairs a broken ACTIVE, so neither it nor the list may fail here.
+        print(error, file=sys.stderr)
         return None
 
 

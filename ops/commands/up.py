@@ -304,10 +304,10 @@ def _greet(config: Config, settings: BalancerSettings, *, keyed: bool) -> None:
 def _example_user(models_dir: Path) -> str | None:
     """Return the first user id of the active model, or None."""
     from service.errors import ModelError
-    from service.models import artefact
+    from service.models import active_model, artefact
 
     with contextlib.suppress(ModelError):
-        version = artefact.active_version(models_dir)
+        version = active_model.version(models_dir)
         if version is not None:
             return artefact.first_user_id(models_dir / version)
     return None

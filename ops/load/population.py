@@ -117,9 +117,9 @@ def read_ids(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _published(models_dir: Path, version: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """Return the users and items of a version published here, or None if it is not here or not sound."""
-    from service.models import artefact
+    from service.models import artefact, versions
 
-    if version not in artefact.versions(models_dir):
+    if version not in versions.published(models_dir):
         return None
     try:
         snapshot = artefact.load(models_dir / version)

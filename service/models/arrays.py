@@ -1,8 +1,7 @@
-"""The arrays of a published model: one file of raw little-endian numbers each, checked before anything is made of it.
+"""The arrays of a published model: one file of raw little-endian numbers each.
 
-Invariant: an array is mapped only after its file was found to be a regular one of the length, dtype and shape that the
-manifest says, and of its sha256. The file is read for that in pieces, never through the map, where a file that shrinks
-would kill the process; between two pieces the caller may end it.
+Invariant: an array is mapped after its file is checked to be a regular file with the length, dtype, shape and sha256 of
+the manifest. The check reads the file and not the map, where a file that shrinks would kill the process.
 """
 
 import hashlib
@@ -35,53 +34,55 @@ DTYPES: Final = {
     "history_indices": "<i4",
     "history_values": "<f4",
 }
-# Of a model with neighbours alone.
+# Arrays of a model with neighbours.
 NEIGHBOUR_DTYPES: Final = {
     "neighbour_indptr": "<i8",
     "neighbour_indices": "<i4",
     "neighbour_weights": "<f4",
 }
 _DIMENSIONS: Final = {"user_factors": 2, "item_factors": 2}
-# No file is longer, so no product of a shape can be either.
-_LONGEST: Final = 1 << 62
+# Above the length of any file.
+_SIDE_LIMIT: Final = 1 << 62
 _PIECE_BYTES: Final = 1 << 20
-# What an id takes in memory besides its own bytes: a string, a place in a list and one in a hash map.
+# Memory per id besides its bytes: a string object, a list entry and a hash map entry.
 _ID_BYTES: Final = 200
-# Entries of a sparse matrix that are looked at together, for a bound on what that takes.
-_ENTRIES: Final = 1 << 22
+# Entries checked at a time, which bounds the memory for the check.
+_BLOCK_ENTRIES: Final = 1 << 22
 
 
 def dtype_of(name: str) -> str:
-    """Return the dtype that an array has on disk."""
+    """Return the dtype of an array on disk."""
     return DTYPES.get(name) or NEIGHBOUR_DTYPES[name]
 
 
-def read(directory: Path, described: dict[str, Any], names: Iterable[str], alive: Callable[[], None]) -> Arrays:
+def read(directory: Path, described: dict[str, Any], names: Iterable[str], checkpoint: Callable[[], None]) -> Arrays:
     """Check arrays of a version and map them read-only, shared between processes.
 
     Args:
         directory: The version.
         described: The manifest's `arrays`.
-        names: which.
-        alive: Called between pieces; what it raises ends the reading.
+        names: The arrays to read.
+        checkpoint: Called between pieces of a file; an exception from it ends the reading.
 
     Raises:
-        ModelRefused: One of them is not as the manifest says; names it.
+        ModelRefused: An array differs from the manifest, or the arrays exceed this machine's memory.
     """
     version = directory.name
     checked = {name: _described(version, name, described.get(name)) for name in names}
     needed_bytes, memory_bytes = sum(bytes_ for _, bytes_, _ in checked.values()), _memory_bytes()
     needed_bytes += sum(_ID_BYTES * checked[name][0][0] for name in checked if name.endswith("_id_offsets"))
     if needed_bytes > memory_bytes:
-        raise ModelRefused(f"{version}: it needs {needed_bytes} bytes, and this machine has {memory_bytes} of memory")
+        raise ModelRefused(
+            f"{version}: it needs {needed_bytes} bytes, and this machine has {memory_bytes} bytes of memory."
+        )
     return {
-        name: _map(directory / f"{name}.bin", name, shape, size_bytes, sha256, alive)
+        name: _map(directory / f"{name}.bin", name, shape, size_bytes, sha256, checkpoint)
         for name, (shape, size_bytes, sha256) in checked.items()
     }
 
 
 def write(path: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
-    """Write an array, and return what the manifest says of it."""
+    """Write an array, and return its description for the manifest."""
     raw = np.ascontiguousarray(array, dtype=dtype_of(name))
     content = raw.data.cast("B") if raw.size else b""
     published_files.write(path, content)
@@ -94,16 +95,16 @@ def write(path: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
 
 
 def sparse(arrays: Arrays, name: str, values_name: str, shape: tuple[int, int]) -> csr_array:
-    """Check the three arrays of a sparse matrix against its shape and each other, and put them together.
+    """Check the three arrays of a sparse matrix and combine them, without a copy.
 
     Args:
-        arrays: `<name>_indptr`, `<name>_indices` and `<name>_<values_name>` among others.
+        arrays: Contains `<name>_indptr`, `<name>_indices` and `<name>_<values_name>`.
         name: The matrix.
-        values_name: What its values are called.
+        values_name: The suffix of its values.
         shape: Rows and columns.
 
     Raises:
-        ModelRefused: They do not fit, a row does not ascend, or a value is not finite.
+        ModelRefused: The arrays do not fit the shape or each other, a row does not ascend, or a value is not finite.
     """
     indptr, indices, values = arrays[f"{name}_indptr"], arrays[f"{name}_indices"], arrays[f"{name}_{values_name}"]
     if (
@@ -112,22 +113,22 @@ def sparse(arrays: Arrays, name: str, values_name: str, shape: tuple[int, int]) 
         or indptr[-1] != indices.size
         or bool(np.any(indptr[1:] < indptr[:-1]))
     ):
-        raise ModelRefused(f"the {name}'s row pointers do not fit its entries")
+        raise ModelRefused(f"The row pointers of {name} do not fit its entries.")
     if indices.shape != values.shape or (indices.size and not (indices.min() >= 0 and indices.max() < shape[1])):
-        raise ModelRefused(f"the {name} names rows that are not in the vocabulary")
+        raise ModelRefused(f"The {name} names rows that are not in the vocabulary.")
     if not _ascending(indptr, indices):
-        raise ModelRefused(f"the {name} has a row that is not sorted, or names one entry twice")
+        raise ModelRefused(f"The {name} has a row that is not sorted, or names one entry twice.")
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
-        raise ModelRefused(f"the {name}'s {values_name} hold numbers that are not finite")
+        raise ModelRefused(f"The {values_name} of {name} hold numbers that are not finite.")
     return csr_array((values, indices, indptr), shape=shape, copy=False)
 
 
 def _ascending(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> bool:
     """Whether the indices of every row ascend strictly."""
-    for start in range(0, max(0, indices.size - 1), _ENTRIES):
-        stop = min(start + _ENTRIES, indices.size - 1)
+    for start in range(0, max(0, indices.size - 1), _BLOCK_ENTRIES):
+        stop = min(start + _BLOCK_ENTRIES, indices.size - 1)
         rises = indices[start + 1 : stop + 1] > indices[start:stop]
-        # A row may begin with less than the one before it ended with.
+        # The first entry of a row may be below the last one of the row before.
         first, last = np.searchsorted(indptr, (start + 1, stop + 1))
         rises[indptr[first:last] - start - 1] = True
         if not rises.all():
@@ -138,50 +139,50 @@ def _ascending(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> bool:
 def _described(version: str, name: str, described: Any) -> tuple[list[int], int, str]:
     dtype = dtype_of(name)
     if not isinstance(described, dict) or described.get("dtype") != dtype:
-        raise ModelRefused(f"{version}: the manifest does not describe {name} as {dtype}")
+        raise ModelRefused(f"{version}: the manifest does not describe {name} as {dtype}.")
     shape, sha256 = described.get("shape"), described.get("sha256")
     if (
         not isinstance(shape, list)
         or len(shape) != _DIMENSIONS.get(name, 1)
-        or not all(type(n) is int and 0 <= n < _LONGEST for n in shape)
+        or not all(type(n) is int and 0 <= n < _SIDE_LIMIT for n in shape)
     ):
-        raise ModelRefused(f"{version}: {name} has no proper shape in the manifest")
+        raise ModelRefused(f"{version}: {name} has no valid shape in the manifest.")
     if not isinstance(sha256, str):
-        raise ModelRefused(f"{version}: {name} has no sha256 in the manifest")
+        raise ModelRefused(f"{version}: {name} has no sha256 in the manifest.")
     return shape, prod(shape) * np.dtype(dtype).itemsize, sha256
 
 
 def _map(
-    path: Path, name: str, shape: list[int], expected_bytes: int, sha256: str, alive: Callable[[], None]
+    path: Path, name: str, shape: list[int], expected_bytes: int, sha256: str, checkpoint: Callable[[], None]
 ) -> NDArray[Any]:
     version = path.parent.name
     try:
         descriptor = published_files.open_regular(path)
     except OSError as error:
-        raise ModelRefused(f"{version}: {name} cannot be opened: {error.strerror}") from error
+        raise ModelRefused(f"{version}: {name} cannot be opened: {error.strerror}.") from error
     try:
-        # The length first, so that a lying shape costs no memory, and a long file no time.
+        # The length is checked first: a wrong shape then costs no memory, and a long file no time.
         size_bytes = os.fstat(descriptor).st_size
         if size_bytes != expected_bytes:
-            raise ModelRefused(f"{version}: {name} has {size_bytes} bytes, and the manifest says {expected_bytes}")
-        if _sha256(descriptor, size_bytes, alive) != sha256:
-            raise ModelRefused(f"{version}: {name} does not have the sha256 that the manifest says")
-        # Populated now, so that requests meet no page that is still to be mapped.
+            raise ModelRefused(f"{version}: {name} has {size_bytes} bytes, and the manifest says {expected_bytes}.")
+        if _sha256(descriptor, size_bytes, checkpoint) != sha256:
+            raise ModelRefused(f"{version}: {name} does not have the sha256 of the manifest.")
+        # Populated now, so that no request waits for a page fault.
         flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
         content = mmap.mmap(descriptor, size_bytes, flags=flags, prot=mmap.PROT_READ) if size_bytes else b""
     except OSError as error:
-        raise ModelRefused(f"{version}: {name} cannot be read: {error.strerror}") from error
+        raise ModelRefused(f"{version}: {name} cannot be read: {error.strerror}.") from error
     finally:
         os.close(descriptor)
     return np.frombuffer(content, dtype=dtype_of(name)).reshape(shape)
 
 
-def _sha256(descriptor: int, size_bytes: int, alive: Callable[[], None]) -> str:
+def _sha256(descriptor: int, size_bytes: int, checkpoint: Callable[[], None]) -> str:
     digest = hashlib.sha256()
     piece = memoryview(bytearray(min(_PIECE_BYTES, size_bytes)))
     left = size_bytes
     while left:
-        alive()
+        checkpoint()
         n = os.readv(descriptor, [piece[:left]])
         if n == 0:
             break

@@ -173,7 +173,7 @@ def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot
         user_factors=snapshot.user_factors[keep],
         user_bias=snapshot.user_bias[keep],
         history=snapshot.history[np.flatnonzero(keep)],
-        neighbourhood=None if snapshot.neighbourhood is None else snapshot.neighbourhood.without_users(keep),
+        neighbourhood=None if snapshot.neighbourhood is None else snapshot.neighbourhood.of_users(keep),
         version=UNPUBLISHED,
     )
 

@@ -1,20 +1,58 @@
-"""Makes a published version the active one, with the static lists that nginx serves when no replica answers.
+"""Publishes models, and makes one the active model together with the static lists that nginx serves without replicas.
 
-Invariant: activations take turns, so that ACTIVE and the static lists name one model, and ACTIVE never names a version
-that is gone.
+Invariant: one process at a time publishes or activates, so that ACTIVE and the static lists name one model, and ACTIVE
+never names a version that is gone.
 """
 
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from service.api import wire
-from service.errors import ModelMissing, RunError
-from service.models import artefact, published_files, scoring
+from service.errors import ModelError, ModelMissing, RunError
+from service.models import active_model, artefact, published_files, scoring, versions
 from service.models.snapshot import ModelSnapshot
 from service.security import security_log
+from telemetry.ids import rfc3339_ms
 
-STATIC_RUNG: Final = "static"
+_STATIC: Final = "static"
+
+
+def publish(
+    models_dir: Path,
+    snapshot: ModelSnapshot,
+    *,
+    data: dict[str, Any],
+    measures: dict[str, Any],
+    prepare: Callable[[ModelSnapshot], ModelSnapshot] = lambda snapshot: snapshot,
+) -> str:
+    """Write a snapshot as a new version, atomically, without activating it.
+
+    Args:
+        models_dir: The directory of all versions; created if missing.
+        snapshot: The model.
+        data: The training data: counts and `fingerprint`.
+        measures: Results on the hold-out, as plain JSON values.
+        prepare: A last change to the model, applied while no other process can publish.
+
+    Returns:
+        The new version.
+    """
+    models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with published_files.exclusive(models_dir):
+        snapshot = prepare(snapshot)
+        now = datetime.now(UTC)
+        version = versions.new_name(snapshot.algorithm, now)
+        origin = {
+            "measures": measures,
+            "data": data,
+            "created": rfc3339_ms(now.timestamp()),
+            "code_version": artefact.code_version(),
+        }
+        artefact.write(models_dir / version, snapshot, origin)
+    return version
 
 
 def activate(models_dir: Path, version: str) -> ModelSnapshot:
@@ -22,34 +60,34 @@ def activate(models_dir: Path, version: str) -> ModelSnapshot:
 
     Raises:
         ModelMissing: There is no such version.
-        ModelRefused: It fails its checks; what was active stays.
+        ModelRefused: The version fails its checks; the active one stays.
         RunError: The directory of all versions cannot be written.
     """
     if not models_dir.is_dir():
-        raise ModelMissing(f"there is no model {version!r} in {models_dir}")
+        raise ModelMissing(f"There is no model {version!r} in {models_dir}.")
     try:
         with published_files.exclusive(models_dir):
             return _activate(models_dir, version)
     except OSError as error:
-        raise RunError(f"{version} cannot be activated in {models_dir}: {error.strerror or error}") from error
+        raise RunError(f"{version} cannot be activated in {models_dir}: {error.strerror or error}.") from error
 
 
-def account(security_dir: Path, version: str, *, by: str) -> None:
+def log_activation(security_dir: Path, version: str, *, by: str) -> None:
     """Enter an activation in the security log.
 
     Args:
-        security_dir: Where the log is.
-        version: What is active now.
+        security_dir: The directory of the log.
+        version: The active version.
         by: The process or command that activated it.
 
     Raises:
-        RunError: The log cannot be written; the version is active all the same.
+        RunError: The log cannot be written; the version stays active.
     """
     try:
         security_log.append(security_dir, [security_log.entry("activate", by=by, key=None, model=version)])
     except OSError as error:
         raise RunError(
-            f"{version} is active, but the security log in {security_dir} cannot be written: {error.strerror or error}"
+            f"{version} is active, but the security log in {security_dir} cannot be written: {error.strerror or error}."
         ) from error
 
 
@@ -60,20 +98,20 @@ def supersede(
     why: str,
     before_activation: Callable[[str], None] = lambda _copy: None,
 ) -> str:
-    """Put a changed copy in a version's place: it is published, active if the version was, and the version removed.
+    """Replace a version by a changed copy, which becomes active if the version was, and remove the version.
 
-    Killed anywhere, it leaves whole versions, and goes on from there when it is called again. A replica that serves the
-    version keeps what it has mapped until it sees the copy.
+    A process killed at any point leaves complete versions; the next call continues. A replica keeps the version mapped
+    until it loads the copy.
 
     Args:
         models_dir: The directory of all versions.
-        version: The one that goes.
-        change: Makes the copy, from the version with its manifest.
-        why: The change, for people.
-        before_activation: Told of the copy if it is to be the active one; what it raises stops the activation.
+        version: The version to replace.
+        change: Makes the copy from the version, which has its manifest.
+        why: The reason, recorded in the manifest.
+        before_activation: Called with the copy's name before it becomes active; an exception stops the activation.
 
     Returns:
-        The copy, which may be one that an earlier attempt made.
+        The copy, possibly one that an earlier call wrote.
 
     Raises:
         ModelMissing: There is no such version.
@@ -81,10 +119,10 @@ def supersede(
         OSError: The directory of all versions cannot be written.
     """
     with published_files.exclusive(models_dir):
-        copy = artefact.copies(models_dir).get(version)
+        copy = copies(models_dir).get(version)
         if copy is None:
-            copy = artefact.derive(models_dir, change(artefact.load(models_dir / version)), why)
-        if artefact.active_version(models_dir) == version:
+            copy = _write_copy(models_dir, change(artefact.load(models_dir / version)), why)
+        if active_model.version(models_dir) == version:
             before_activation(copy)
             _activate(models_dir, copy)
         else:
@@ -93,9 +131,46 @@ def supersede(
     return copy
 
 
+def copies(models_dir: Path) -> dict[str, str]:
+    """Return the versions that have a copy beside them, with the copy: a killed `supersede` leaves both.
+
+    Raises:
+        ModelRefused: The directory of all versions cannot be read.
+    """
+    found = versions.published(models_dir)
+    pairs = {}
+    for name in found:
+        try:
+            derived = artefact.read_manifest(models_dir / name).get("derived")
+        except ModelError:
+            continue
+        if isinstance(derived, dict) and derived.get("from") in found:
+            pairs[derived["from"]] = name
+    return pairs
+
+
+def _write_copy(models_dir: Path, snapshot: ModelSnapshot, why: str) -> str:
+    """Write a changed copy of a version, with its origin in the manifest's `derived`; return the copy's name."""
+    origin = snapshot.manifest
+    source = str(origin["version"])
+    derived = {
+        "from": source,
+        # Names the first training even when the versions in between are gone.
+        "first": origin["derived"]["first"] if "derived" in origin else source,
+        "at": rfc3339_ms(time.time()),
+        "why": why,
+    }
+    kept = {name: origin[name] for name in ("measures", "data", "created", "code_version")}
+    version = versions.copy_name(models_dir, source)
+    artefact.write(models_dir / version, snapshot, {**kept, "derived": derived})
+    return version
+
+
 def _activate(models_dir: Path, version: str) -> ModelSnapshot:
-    snapshot = artefact.activate(models_dir, version)
-    artefact.write_beside(models_dir, _static_lists(snapshot))
+    snapshot = artefact.load(versions.directory_of(models_dir, version))
+    active_model.replace(models_dir, version)
+    for name, content in _static_lists(snapshot).items():
+        published_files.replace(models_dir / name, content)
     return snapshot
 
 
@@ -112,7 +187,7 @@ def _static_lists(snapshot: ModelSnapshot) -> dict[str, bytes]:
             for item_id, score in zip(ids[: wire.N_DEFAULT], scores, strict=False)
         ],
         "freshness": {"as_of": snapshot.data_as_of},
-        "degraded": STATIC_RUNG,
+        "degraded": _STATIC,
         "shortfall": wire.shortfall(wire.N_DEFAULT, len(ids[: wire.N_DEFAULT])),
     }
     return {"popular.json": wire.encode(answer), "popular.txt": wire.plain_list(ids)}

@@ -1,11 +1,10 @@
-"""How files come to be under `models/`: aside first, fsynced, and renamed into place, by one writer at a time.
+"""Writes and reads files under `models/`.
 
 Invariants:
 
-- A reader finds whole files only. A name that starts with a point and ends in `.tmp` is being written by the process
-  inside `exclusive`; what the next one finds of that kind is what a killed writer left, and is removed.
-- Only regular files are read, at their own names: no link, and no pipe or device, whose opening or reading might never
-  end.
+- A reader finds complete files: one writer at a time writes a temporary `.*.tmp`, fsyncs it and renames it. The next
+  writer removes a temporary that a killed process left.
+- Only regular files are read. A link leads elsewhere, and opening a pipe or a device may never return.
 """
 
 import errno
@@ -22,19 +21,19 @@ from typing import Final
 from telemetry.wal.disk import sync_directory
 
 LOCK: Final = ".lock"
-_ASIDE: Final = ".*.tmp"
+_TEMPORARY: Final = ".*.tmp"
 
 
 @contextmanager
 def exclusive(directory: Path) -> Iterator[None]:
-    """Be the only writer, once the others are done; remove first what a killed one left aside.
+    """Hold the lock for writing, and remove the temporaries of a killed writer first.
 
     Raises:
-        OSError: The directory is not there, or cannot be written.
+        OSError: The directory does not exist, or cannot be written.
     """
     with (directory / LOCK).open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        for leftover in directory.glob(_ASIDE):
+        for leftover in directory.glob(_TEMPORARY):
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
@@ -44,35 +43,35 @@ def exclusive(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Give a directory to write to that becomes `path` at the end, or is gone if writing fails; for `exclusive` use."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.mkdir(mode=0o700)
+    """Yield a directory that is renamed to `path` at the end, or removed on an exception; for `exclusive` use."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.mkdir(mode=0o700)
     try:
-        yield aside
-        sync_directory(aside)
-        aside.rename(path)
+        yield temporary
+        sync_directory(temporary)
+        temporary.rename(path)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_directory(path.parent)
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory and what is in it; for `exclusive` use. A reader that has mapped its files keeps them."""
-    aside = path.with_name(f".{path.name}.tmp")
-    path.rename(aside)
+    """Remove a directory atomically; for `exclusive` use. Processes keep the files that they have mapped."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    path.rename(temporary)
     sync_directory(path.parent)
-    shutil.rmtree(aside)
+    shutil.rmtree(temporary)
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Replace a small file, or make it; for `exclusive` use."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    """Replace or create a small file; for `exclusive` use."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        write(aside, content)
-        aside.replace(path)
+        write(temporary, content)
+        temporary.replace(path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
 
@@ -83,7 +82,7 @@ def open_regular(path: Path) -> int:
     Raises:
         OSError: It cannot be opened, or is a link, a pipe, a device or a directory.
     """
-    # O_NONBLOCK: opening a pipe that has no writer would wait for one.
+    # Without O_NONBLOCK, opening a pipe waits for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -92,14 +91,10 @@ def open_regular(path: Path) -> int:
 
 
 def read_regular(path: Path, limit_bytes: int) -> bytes:
-    """Return what a small file holds.
-
-    Args:
-        path: The file.
-        limit_bytes: The most that it may hold; never more is read, whatever it says of itself.
+    """Return the content of a regular file.
 
     Raises:
-        OSError: It cannot be read, is no regular file, or holds more.
+        OSError: The file cannot be read, is not regular, or is longer than `limit_bytes`.
     """
     with os.fdopen(open_regular(path), "rb", buffering=0) as file:
         pieces: list[bytes] = []
@@ -108,12 +103,12 @@ def read_regular(path: Path, limit_bytes: int) -> bytes:
             pieces.append(piece)
             left -= len(piece)
     if not left:
-        raise OSError(errno.EFBIG, f"It holds more than {limit_bytes} bytes", str(path))
+        raise OSError(errno.EFBIG, f"It is longer than {limit_bytes} bytes", str(path))
     return b"".join(pieces)
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
-    """Write a new file down to the disk."""
+    """Write and fsync a new file."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()

@@ -1,4 +1,4 @@
-"""The scale of ratings: the least and the largest value that a rating may have (pure)."""
+"""The rating scale: the lowest and the highest value of a rating."""
 
 import math
 from typing import NamedTuple, Self
@@ -7,7 +7,7 @@ from service.errors import UsageError
 
 
 class RatingScale(NamedTuple):
-    """A scale; both ends belong to it."""
+    """A closed interval."""
 
     low: float
     high: float
@@ -17,11 +17,11 @@ class RatingScale(NamedTuple):
         """Read a scale such as "1:5", "0.5:5" or "-10:10".
 
         Args:
-            text: Two numbers with a colon between them.
-            name: The option or the setting that it was given by, for the message.
+            text: Two numbers separated by a colon.
+            name: The option or setting that holds the text, for the message.
 
         Raises:
-            UsageError: It is no such text, or the first number is not below the second.
+            UsageError: The text is malformed, or the first number is not below the second.
         """
         low_text, _, high_text = text.partition(":")
         try:
@@ -29,7 +29,7 @@ class RatingScale(NamedTuple):
         except ValueError:
             scale = cls(math.nan, math.nan)
         if not (math.isfinite(scale.low) and math.isfinite(scale.high) and scale.low < scale.high):
-            raise UsageError(f"{name} must be LOW:HIGH, two numbers of which the first is smaller, not {text!r}")
+            raise UsageError(f"{name} must be LOW:HIGH, two numbers of which the first is smaller, not {text!r}.")
         return scale
 
     def __str__(self) -> str:

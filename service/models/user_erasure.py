@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import ModelError, ModelMissing, RunError
-from service.models import artefact, publication, published_files
+from service.models import artefact, publication, published_files, versions
 from service.models.erased_users import ErasedUsers, without_users
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -65,8 +65,8 @@ class ModelUserEraser:
             with published_files.exclusive(self._models_dir):
                 ErasedUsers.read(self._models_dir).adding(wanted, int(time.time())).write(self._models_dir)
             # From the end, those first whose copies a killed attempt left: a copy of such a copy would be one too many.
-            copied = artefact.copies(self._models_dir)
-            waiting = sorted(artefact.versions(self._models_dir), key=copied.__contains__)
+            copied = publication.copies(self._models_dir)
+            waiting = sorted(versions.published(self._models_dir), key=copied.__contains__)
             self._keep_on_the_list(waiting, wanted)
             while waiting:
                 version = waiting.pop()

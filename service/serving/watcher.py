@@ -21,7 +21,7 @@ import structlog
 
 from service.errors import ModelError, ModelMissing, ModelRefused
 from service.metrics import Metrics
-from service.models import artefact, scoring
+from service.models import active_model, artefact, scoring
 from service.models.snapshot import ModelSnapshot
 from service.serving.store import ModelStore
 from telemetry.daemon_thread import run_in_daemon_thread
@@ -129,7 +129,7 @@ class Watcher:
             return
         except OSError as error:
             self.readable = False
-            self._fault = f"{self._models_dir / artefact.ACTIVE} cannot be read: {error.strerror or error}"
+            self._fault = f"{self._models_dir / active_model.ACTIVE} cannot be read: {error.strerror or error}"
             return
         except ModelError as error:
             self._fault, self._disk_failed = "", isinstance(error.__cause__, OSError)
@@ -199,14 +199,14 @@ class _Look:
             ModelError: What ACTIVE names cannot be served.
             OSError: ACTIVE cannot be looked at.
         """
-        status = (self._models_dir / artefact.ACTIVE).lstat()
+        status = (self._models_dir / active_model.ACTIVE).lstat()
         # Every activation renames a new file into place, so inode and time tell one from the next.
         self.seen = status.st_ino, status.st_mtime_ns
         self._alive()
         if self.seen == self._dealt_with:
             return None
         self.changed = True
-        version = artefact.active_version(self._models_dir)
+        version = active_model.version(self._models_dir)
         if version is None or version == self._serving:
             return None
         self.what = version

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.config import Config
 from service.errors import ModelError, RecollectError
-from service.models import artefact
+from service.models import active_model, artefact, versions
 from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -86,7 +86,7 @@ class Incumbent:
 def active(models_dir: Path) -> Incumbent | None:
     """Return the active model; None where there is none, it fails its checks, or it is of the demo data."""
     try:
-        version = artefact.active_version(models_dir)
+        version = active_model.version(models_dir)
         snapshot = None if version is None else artefact.load(models_dir / version)
     except (ModelError, OSError):
         return None
@@ -116,8 +116,8 @@ def learnt_scale(models_dir: Path) -> Settled | None:
     A model of the demo data says nothing of other ratings, nor does one of an archive that had to guess.
     """
     try:
-        newest = artefact.versions(models_dir)[::-1]
-        active_version = artefact.active_version(models_dir)
+        newest = versions.published(models_dir)[::-1]
+        active_version = active_model.version(models_dir)
     except ModelError:
         return None
     for version in dict.fromkeys([*([active_version] if active_version in newest else []), *newest]):

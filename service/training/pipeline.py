@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from service.config import Config
 from service.errors import ModelError, ModelRefused, RunError, UsageError
-from service.models import artefact
-from service.models.active_model import in_time
+from service.models import active_model, artefact, publication, versions
 from service.models.erased_users import ErasedUsers, keep, without_users
 from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
@@ -82,7 +81,6 @@ def train(
         RunError: The fit failed, or the model cannot be written, which is found out before the fit if possible.
     """
     # `up` imports this module to ask `needs_training`, and has no use for what a training needs.
-    from service.models import publication
     from service.training import incumbent
     from service.training.evaluation.comparison import describe_dataset
 
@@ -121,14 +119,14 @@ def train(
         return without_users(snapshot, rows) if rows else snapshot
 
     try:
-        version = artefact.publish(
-            config.models_dir, snapshot, data=described, measures=measures, finish=without_those_forgotten_since
+        version = publication.publish(
+            config.models_dir, snapshot, data=described, measures=measures, prepare=without_those_forgotten_since
         )
     except OSError as error:
         raise _unpublishable(config.models_dir, error) from error
     if activate or (activate is None and measures["held_back"] is None):
         publication.activate(config.models_dir, version)
-        publication.account(config.security_dir, version, by="training")
+        publication.log_activation(config.security_dir, version, by="training")
     return artefact.read_manifest(config.models_dir / version)
 
 
@@ -195,21 +193,23 @@ def needs_training(config: Config, data: str | DataRequest | None) -> DataReques
             model store hangs.
     """
     wanted = None if data is None else datasets.fingerprint(data)
-    return in_time(lambda: _needed(config, data, wanted), config.models_dir, config.models.load_timeout_s)
+    return active_model.within_timeout(
+        lambda: _needed(config, data, wanted), config.models_dir, config.models.load_timeout_s
+    )
 
 
 def _needed(config: Config, data: str | DataRequest | None, wanted: str | None) -> DataRequest | None:
     fault: str | None = None
     active: dict[str, Any] | None = None
     try:
-        version = artefact.active_version(config.models_dir)
+        version = active_model.version(config.models_dir)
         active = None if version is None else artefact.load(config.models_dir / version).manifest
     except ModelError as error:
         fault = f"the active model cannot be served: {str(error).rstrip('.')}"
     if active is None:
         if data is not None:
             return as_request(data)
-        published = artefact.versions(config.models_dir)
+        published = versions.published(config.models_dir)
         if published and fault is None:
             fault = f"no model is active in {config.models_dir}"
         if fault is not None:

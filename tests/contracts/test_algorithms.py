@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.errors import TrainingDiverged, UsageError
-from service.models import artefact, erased_users, scoring
+from service.models import artefact, erased_users, publication, scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import hyperparameters, registry
@@ -203,7 +203,7 @@ def test_the_model_says_what_it_is(case: Case) -> None:
 def test_publishing_changes_no_score(case: Case, tmp_path: Path) -> None:
     """Every score of the mapped model is the fitted model's, bit for bit."""
     snapshot = fitted(case, datasets.read("demo:60x40x900"))
-    version = artefact.publish(tmp_path, snapshot, data={}, measures={})
+    version = publication.publish(tmp_path, snapshot, data={}, measures={})
     mapped = artefact.load(tmp_path / version)
     assert mapped.users.id_of == snapshot.users.id_of
     rows = np.arange(len(snapshot.items))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from service.models import artefact
+from service.models import active_model
 from service.models.snapshot import ModelSnapshot
 from service.models.user_erasure import ModelUserEraser
 from service.models.vocabulary import Vocabulary
@@ -145,7 +145,7 @@ def test_a_forgotten_user_is_unknown_here_at_once_and_elsewhere_within_a_second_
     started_s = time.monotonic()
     wait_until(lambda: sources(elsewhere, "u1") == {"popular"}, what="the other replica's new model")
     assert time.monotonic() - started_s < 5
-    copy = artefact.active_version(models_dir)
+    copy = active_model.version(models_dir)
     wait_until(lambda: json.loads(get(here, "/v1/model")[1])["version"] == copy, what="the new model here")
     assert sources(here, "u1") == {"popular"}
     assert sources(here, "u2") == sources(elsewhere, "u2") == {"personal"}

@@ -71,7 +71,7 @@ class LeftOut:
             for index, own in enumerate(scores, start):
                 user = user_rows[index]
                 own[kept.indices[kept.indptr[user] : kept.indptr[user + 1]]] = -np.inf
-                rows = scoring.best(own, self._ranks, n).rows
+                rows = scoring.rank_scores(own, self._ranks, n).rows
                 lists[index, : rows.size] = rows
 
         threads.in_blocks(rank, user_rows.size, _USERS_AT_ONCE)

@@ -10,7 +10,7 @@ import pytest
 from ops.cli import app
 from ops.console.refusal import run
 from service.config import Config
-from service.models import artefact
+from service.models import active_model, artefact
 from service.training import pipeline
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -131,14 +131,14 @@ class TestShow:
         (config.home / "elsewhere" / "manifest.json").write_text("secret")
         code, out, err = recollect("show", version)
         assert (code, out) == (1, "")
-        assert err.startswith("recollect: there is no model ")
+        assert err.startswith("recollect: There is no model ")
         assert "secret" not in err
 
     def test_nothing_is_active(self, recollect: Recollect) -> None:
         """It says where it looked."""
         code, _, err = recollect("show")
         assert code == 1
-        assert "no model is active in" in err
+        assert "No model is active in" in err
 
 
 class TestActivate:
@@ -148,7 +148,7 @@ class TestActivate:
         code, out, _ = recollect("activate", old)
         assert code == 0
         assert out == f"{old} is active; running replicas swap it in within a second. Before: {new}.\n"
-        assert artefact.active_version(config.models_dir) == old
+        assert active_model.version(config.models_dir) == old
         assert json.loads((config.models_dir / "popular.json").read_bytes())["model"] == old
         assert recollect("activate", new, "--json") == (0, f'{{"active": "{new}", "before": "{old}"}}\n', "")
 
@@ -158,8 +158,8 @@ class TestActivate:
         for _ in range(2):
             code, out, err = recollect("activate", version)
             assert (code, out) == (1, "")
-            assert f"there is no model {version!r}" in err
-            assert not config.home.exists() or artefact.active_version(config.models_dir) is not None
+            assert f"There is no model {version!r}" in err
+            assert not config.home.exists() or active_model.version(config.models_dir) is not None
             trained(config)
 
     def test_a_damaged_one_is_refused(self, recollect: Recollect, config: Config) -> None:
@@ -169,8 +169,8 @@ class TestActivate:
             file.write(b"\xff\xff\xff\xff")
         code, out, err = recollect("activate", bad)
         assert (code, out) == (1, "")
-        assert err == f"recollect: {bad}: item_factors does not have the sha256 that the manifest says\n"
-        assert artefact.active_version(config.models_dir) == good
+        assert err == f"recollect: {bad}: item_factors does not have the sha256 of the manifest.\n"
+        assert active_model.version(config.models_dir) == good
 
     def test_what_cannot_be_written_is_one_sentence(self, recollect: Recollect, config: Config) -> None:
         """The run failed, and the sentence says where."""
@@ -200,7 +200,7 @@ class TestActivate:
         ]
         assert [process.wait(60) for process in running] == [0, 0, 0]
         popular = json.loads((config.models_dir / "popular.json").read_bytes())
-        assert popular["model"] == artefact.active_version(config.models_dir)
+        assert popular["model"] == active_model.version(config.models_dir)
 
 
 @pytest.mark.parametrize("argv", [("activate",), ("list", "--nonsense"), ("delete",), ("show", "a", "b")])

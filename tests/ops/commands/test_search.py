@@ -15,7 +15,7 @@ import typer
 from ops.commands.search import command
 from ops.console.refusal import run
 from ops.console.search_watch import Watch
-from service.models import artefact
+from service.models import active_model, artefact
 from service.training.search.search_run import SearchProgress
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,7 +80,7 @@ def test_the_best_trials_are_told_and_the_winner_published(
     assert lines[5].split()[0] == "defaults"
     assert lines[6].startswith("The best against the defaults: -0.")
     assert lines[7] == "Its settings: --set n_epochs=2 --set n_factors=4 --set lr_all=0.02"
-    version = artefact.active_version(tmp_path / "var" / "models")
+    version = active_model.version(tmp_path / "var" / "models")
     assert lines[8] == f"Published {version}, fitted on all the data. It is active."
     assert len(lines) == 9
     manifest = artefact.read_manifest(tmp_path / "var" / "models" / str(version))

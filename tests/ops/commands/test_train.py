@@ -11,7 +11,7 @@ import pytest
 from ops.commands.train import train
 from service.config import Config
 from service.errors import DataError
-from service.models import artefact
+from service.models import active_model, artefact, versions
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ("n_factors=4", "n_epochs=3")
@@ -28,7 +28,7 @@ def test_the_summary_says_what_was_read_reached_and_published(
     """On standard output; how far it is goes to standard error, in plain lines where there is no terminal."""
     assert train(config, data="demo:60x40x900", settings=SMALL) == 0
     out, err = capsys.readouterr()
-    version = artefact.active_version(config.models_dir)
+    version = active_model.version(config.models_dir)
     lines = out.splitlines()
     assert lines[0] == "Read demo:60x40x900: 900 ratings by 60 users of 40 items."
     assert lines[1].startswith("On 90 ratings held out: RMSE ")
@@ -64,17 +64,17 @@ def test_a_model_that_is_held_back_has_a_status_of_its_own(config: Config, capsy
     Path(data).write_text("".join(f"u{n // 50},i{n % 50},{1 + (n // 50 + n % 50) % 5}\n" for n in range(2000)))
     bad = ("n_factors=4", "init_std_dev=3", "lr_all=0", "n_epochs=1")
     assert train(config, data=data, settings=SMALL) == 0
-    active = artefact.active_version(config.models_dir)
+    active = active_model.version(config.models_dir)
     assert train(config, data=data, settings=bad) == 3
     out, err = capsys.readouterr()
     assert "It is not active" in out
     assert "worse than the mean rating alone" in out
     assert "was published and not activated: its RMSE is" in err
-    assert artefact.active_version(config.models_dir) == active
+    assert active_model.version(config.models_dir) == active
     assert train(config, data=data, settings=bad, activate=False) == 0
     assert train(config, data=data, settings=bad, activate=True) == 0
     assert "It was activated as you asked, though its RMSE is" in capsys.readouterr().out
-    assert artefact.active_version(config.models_dir) != active
+    assert active_model.version(config.models_dir) != active
 
 
 def test_a_rating_model_with_poor_lists_says_so(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +121,7 @@ def test_ctrl_c_ends_it_and_says_so(config: Config, verb: str) -> None:
     assert out == ""
     assert err.splitlines()[-1] == "recollect: interrupted"
     assert "Traceback" not in err
-    assert not config.models_dir.exists() or artefact.versions(config.models_dir) == []
+    assert not config.models_dir.exists() or versions.published(config.models_dir) == []
     assert not list(config.home.rglob("*.tmp"))
 
 

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from ops.load.http_connection import Client
 from ops.load.population import Population, Target, discover, read_ids
 from service.errors import DataError, RunError
-from service.models import artefact
+from service.models import publication
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 
@@ -102,7 +102,7 @@ async def test_the_served_model_names_ids_if_it_was_published_here(tmp_path: Pat
         popularity=np.ones(3, np.float32),
         data_as_of="2026-01-01T00:00:00.000Z",
     )
-    version = artefact.publish(tmp_path / "models", snapshot, data={}, measures={})
+    version = publication.publish(tmp_path / "models", snapshot, data={}, measures={})
     population = await _discover(tmp_path, version=version)
     assert (population.users, population.items) == (("ann", "bob"), ("x", "y", "z"))
     assert version in population.users_from

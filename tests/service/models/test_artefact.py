@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pickle
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from service.errors import ModelError, ModelMissing, ModelRefused
-from service.models import artefact, scoring
-from service.models.active_model import load_active
+from service.errors import ModelRefused
+from service.models import active_model, artefact, publication, scoring
 from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -44,7 +42,7 @@ def snapshot() -> ModelSnapshot:
 
 
 def published(models_dir: Path, snapshot: ModelSnapshot) -> str:
-    return artefact.publish(models_dir, snapshot, data={"fingerprint": "sha256:0"}, measures={"rmse": 0.9})
+    return publication.publish(models_dir, snapshot, data={"fingerprint": "sha256:0"}, measures={"rmse": 0.9})
 
 
 def test_a_model_reads_back_as_it_was(tmp_path: Path, snapshot: ModelSnapshot) -> None:
@@ -59,8 +57,8 @@ def test_a_model_reads_back_as_it_was(tmp_path: Path, snapshot: ModelSnapshot) -
     assert (loaded.global_mean, loaded.rating_min, loaded.rating_max) == (3.25, 0.5, 5.0)
     assert loaded.version == version
     assert loaded.manifest["measures"] == {"rmse": 0.9}
-    wanted = [scoring.TopNRequest(1, 10)]
-    (before,), (after,) = scoring.personal(snapshot, wanted), scoring.personal(loaded, wanted)
+    requests = [scoring.TopNRequest(1, 10)]
+    (before,), (after,) = scoring.personal(snapshot, requests), scoring.personal(loaded, requests)
     assert before.rows.tolist() == after.rows.tolist()
     assert before.scores.tolist() == after.scores.tolist()
 
@@ -79,22 +77,6 @@ def test_what_is_loaded_is_mapped_and_cannot_be_written(tmp_path: Path, snapshot
     loaded = artefact.load(tmp_path / published(tmp_path, snapshot))
     with pytest.raises(ValueError, match="read-only"):
         loaded.item_factors[0, 0] = 1.0
-
-
-def test_activating_names_the_version_and_writes_the_static_lists(tmp_path: Path, snapshot: ModelSnapshot) -> None:
-    """ACTIVE is one line; popular.json has the schema of a list, popular.txt that of the plain route."""
-    first, second = published(tmp_path, snapshot), published(tmp_path, snapshot)
-    assert artefact.active_version(tmp_path) is None
-    activate(tmp_path, second)
-    activate(tmp_path, first)
-    assert (tmp_path / "ACTIVE").read_text() == f"{first}\n"
-    assert artefact.active_version(tmp_path) == first
-    body = json.loads((tmp_path / "popular.json").read_bytes())
-    order = [f"item {row}" for row in np.argsort(-snapshot.popularity, kind="stable")]
-    assert [item["item_id"] for item in body["items"]] == order[:10]
-    assert (body["recommendation_id"], body["degraded"], body["model"]) == (None, "static", first)
-    assert (tmp_path / "popular.txt").read_text() == ",".join(order[:20]) + "\n"
-    assert set(artefact.versions(tmp_path)) == {first, second}
 
 
 FLOATS = ("user_factors", "item_factors", "user_bias", "item_bias", "popularity", "history_values")
@@ -301,7 +283,7 @@ def test_a_damaged_model_is_refused_and_the_active_one_stays(
     damage(tmp_path / bad)
     with pytest.raises(ModelRefused, match=bad):
         activate(tmp_path, bad)
-    assert artefact.active_version(tmp_path) == good
+    assert active_model.version(tmp_path) == good
 
 
 @pytest.mark.parametrize("name", ["user_factors", "item_factors", "user_bias", "item_bias", "popularity"])
@@ -320,34 +302,6 @@ def test_shapes_that_do_not_fit_the_ids_are_refused(snapshot: ModelSnapshot) -> 
         replace(snapshot, user_factors=snapshot.user_factors[:3])
 
 
-def test_a_failed_publish_leaves_nothing(tmp_path: Path, snapshot: ModelSnapshot) -> None:
-    """What cannot be written whole is not there at all."""
-    with pytest.raises(TypeError):
-        artefact.publish(tmp_path, replace(snapshot, settings={"what": object()}), data={}, measures={})
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-
-
-def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path, snapshot: ModelSnapshot) -> None:
-    """Nobody ever took it for a version; links are removed, not followed."""
-    (tmp_path / ".svd-20200101T000000-0000.tmp").mkdir()
-    (tmp_path / ".svd-20200101T000000-0000.tmp" / "user_bias.bin").write_bytes(b"half")
-    (tmp_path / ".ACTIVE.12345678.tmp").write_text("svd-")
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "file").touch()
-    (tmp_path / ".link.tmp").symlink_to(tmp_path / "kept")
-    assert artefact.versions(tmp_path) == []
-    version = published(tmp_path, snapshot)
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", "kept", version}
-    assert (tmp_path / "kept" / "file").exists()
-
-
-@pytest.mark.parametrize("name", ["../models", "svd", "", "svd-20200101T000000-0000", "a/b"])
-def test_a_version_that_is_not_there_cannot_be_activated(tmp_path: Path, name: str) -> None:
-    """A name is checked before it becomes a path."""
-    with pytest.raises(ModelMissing):
-        artefact.activate(tmp_path, name)
-
-
 def test_loading_can_be_ended_between_two_pieces(tmp_path: Path, snapshot: ModelSnapshot) -> None:
     """Who has waited long enough need not wait for the end of a large file."""
     directory = tmp_path / published(tmp_path, snapshot)
@@ -357,45 +311,3 @@ def test_loading_can_be_ended_between_two_pieces(tmp_path: Path, snapshot: Model
 
     with pytest.raises(ModelRefused, match="enough"):
         artefact.load(directory, given_up)
-
-
-def test_a_command_waits_for_the_active_model_no_longer_than_it_may(
-    tmp_path: Path, snapshot: ModelSnapshot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A model store that hangs must not hang the command that asks about it."""
-    with pytest.raises(ModelMissing, match="nothing is active"):
-        load_active(tmp_path, 60.0)
-    version = published(tmp_path, snapshot)
-    activate(tmp_path, version)
-    assert load_active(tmp_path, 60.0).version == version
-    healed = threading.Event()
-    monkeypatch.setattr(artefact, "active_version", lambda _directory: healed.wait())
-    with pytest.raises(ModelRefused, match=r"was not read within 0\.01 s"):
-        load_active(tmp_path, 0.01)
-    healed.set()
-
-
-def test_a_pipe_or_a_link_is_no_active_file(tmp_path: Path, snapshot: ModelSnapshot) -> None:
-    """A pipe would be waited for, and a link may lead anywhere."""
-    good = published(tmp_path, snapshot)
-    (tmp_path / "named").write_text(good)
-    (tmp_path / "ACTIVE").symlink_to("named")
-    with pytest.raises(ModelRefused, match="ACTIVE cannot be read"):
-        artefact.active_version(tmp_path)
-    (tmp_path / "ACTIVE").unlink()
-    os.mkfifo(tmp_path / "ACTIVE")
-    with pytest.raises(ModelRefused, match="ACTIVE cannot be read"):
-        artefact.active_version(tmp_path)
-
-
-def test_an_active_file_of_nonsense_is_refused(tmp_path: Path) -> None:
-    """ACTIVE names a version or is refused."""
-    (tmp_path / "ACTIVE").write_bytes(b"\xff/../../etc")
-    with pytest.raises(ModelError, match="does not name a version"):
-        artefact.active_version(tmp_path)
-
-
-def test_files_of_a_model_are_not_readable_by_others(tmp_path: Path, snapshot: ModelSnapshot) -> None:
-    """Ids of users are in there."""
-    version = published(tmp_path / "models", snapshot)
-    assert (tmp_path / "models" / version).stat().st_mode & 0o077 == 0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
-from service.models import artefact, erased_users, scoring
+from service.models import artefact, erased_users, publication, scoring
 from service.models.neighbourhood import Combine, Neighbourhood, Over, Signal
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -107,10 +107,10 @@ def test_a_score_is_the_same_alone_and_among_others(over: Over) -> None:
 def test_lists_leave_out_what_was_seen_and_excluded() -> None:
     """Alone and among others."""
     snapshot = made("items", "sum", "seen", 2)
-    wanted = [scoring.TopNRequest(user, 5, exclude=np.array([4])) for user in range(N_USERS)]
-    for want, ranking in zip(wanted, scoring.personal(snapshot, wanted), strict=True):
-        out = {4, *snapshot.seen_rows(want.user_row).tolist()}
-        scores = scoring.exact_scores(snapshot, want.user_row, np.arange(N_ITEMS))
+    requests = [scoring.TopNRequest(user, 5, exclude=np.array([4])) for user in range(N_USERS)]
+    for request, ranking in zip(requests, scoring.personal(snapshot, requests), strict=True):
+        out = {4, *snapshot.seen_rows(request.user_row).tolist()}
+        scores = scoring.exact_scores(snapshot, request.user_row, np.arange(N_ITEMS))
         left = sorted(set(range(N_ITEMS)) - out, key=lambda row: (-scores[row], -snapshot.popularity[row], row))
         assert ranking.rows.tolist() == left[:5]
         assert ranking.scores.tolist() == scores[left[:5]].tolist()
@@ -182,7 +182,7 @@ def test_forgetting_a_user_takes_their_voice_away(over: Over) -> None:
 def test_a_published_neighbourhood_is_the_same_again(tmp_path: Path) -> None:
     """Weights, zeros included, and the three words; a manifest with another word is refused."""
     snapshot = made("users", "mean", "residual", 5)
-    directory = tmp_path / artefact.publish(tmp_path, snapshot, data={}, measures={})
+    directory = tmp_path / publication.publish(tmp_path, snapshot, data={}, measures={})
     mapped = artefact.load(directory)
     assert mapped.neighbourhood is not None
     assert snapshot.neighbourhood is not None
@@ -205,7 +205,7 @@ def test_damaged_neighbours_are_refused(tmp_path: Path) -> None:
     snapshot = made("items", "sum", "seen", 6)
     assert snapshot.neighbourhood is not None
     snapshot.neighbourhood.weights.indices[0] = N_ITEMS
-    version = artefact.publish(tmp_path, snapshot, data={}, measures={})
+    version = publication.publish(tmp_path, snapshot, data={}, measures={})
     with pytest.raises(ModelRefused, match="neighbour names rows"):
         artefact.load(tmp_path / version)
     table = tmp_path / version / "neighbour_weights.bin"

@@ -47,11 +47,11 @@ def test_a_personal_list_is_the_sorted_catalogue_less_what_is_taken_out(
     snapshot = make_snapshot(n_items=n_items, seed=seed, duplicate_items=duplicate_items)
     exclude = {row for row in exclude if row < n_items}
     include = None if include is None else {row for row in include if row < n_items}
-    wanted = scoring.TopNRequest(3, n, offset, np.array(sorted(exclude), dtype=np.int64))
+    requests = scoring.TopNRequest(3, n, offset, np.array(sorted(exclude), dtype=np.int64))
     if include is None:
-        (ranking,) = scoring.personal(snapshot, [wanted])
+        (ranking,) = scoring.personal(snapshot, [requests])
     else:
-        ranking = scoring.personal_among(snapshot, wanted, np.array(sorted(include), dtype=np.int64))
+        ranking = scoring.personal_among(snapshot, requests, np.array(sorted(include), dtype=np.int64))
     assert ranking.rows.tolist() == by_definition(snapshot, 3, exclude, include)[offset : offset + n]
 
 
@@ -62,8 +62,8 @@ def test_a_user_of_whom_nothing_is_known_gets_what_is_popular(make_snapshot: Mak
     factors = made.user_factors.copy()
     factors[2] = 0
     snapshot = dataclasses.replace(made, user_factors=factors, item_bias=np.zeros_like(made.item_bias))
-    wanted = [scoring.TopNRequest(2, 20), *(scoring.TopNRequest(user, 20) for user in range(3, 2 + n_users))]
-    unknown, *known = scoring.personal(snapshot, wanted)
+    requests = [scoring.TopNRequest(2, 20), *(scoring.TopNRequest(user, 20) for user in range(3, 2 + n_users))]
+    unknown, *known = scoring.personal(snapshot, requests)
     seen = set(snapshot.seen_rows(2).tolist())
     assert unknown.rows.tolist() == [row for row in snapshot.popular_rows.tolist() if row not in seen][:20]
     assert unknown.is_personal is not None
@@ -98,10 +98,10 @@ def test_a_list_is_the_same_alone_and_among_others(
 ) -> None:
     """Rows and scores, to the last bit, whoever else is ranked in the same turn."""
     snapshot = make_snapshot(n_items=n_items, k=k, seed=seed, duplicate_items=duplicate_items)
-    wanted = [scoring.TopNRequest(user_row, n, offset) for user_row, n, offset in lists]
-    together = scoring.personal(snapshot, wanted)
-    for want, ranking in zip(wanted, together, strict=True):
-        (alone,) = scoring.personal(snapshot, [want])
+    requests = [scoring.TopNRequest(user_row, n, offset) for user_row, n, offset in lists]
+    together = scoring.personal(snapshot, requests)
+    for request, ranking in zip(requests, together, strict=True):
+        (alone,) = scoring.personal(snapshot, [request])
         assert ranking.rows.tolist() == alone.rows.tolist()
         assert ranking.scores.tolist() == alone.scores.tolist()
 

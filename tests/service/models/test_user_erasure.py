@@ -15,7 +15,7 @@ import pytest
 
 from service.config import Config
 from service.errors import DataError, ModelRefused, RunError
-from service.models import artefact, scoring
+from service.models import active_model, artefact, publication, scoring, versions
 from service.models.erased_users import PASSING_DAYS, ErasedUsers, without_users
 from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
@@ -32,7 +32,7 @@ NOW_S = 1_700_000_000
 
 
 def publish(models_dir: Path, snapshot: ModelSnapshot) -> str:
-    return artefact.publish(models_dir, snapshot, data={"fingerprint": "sha256:0"}, measures=NO_MEASURES)
+    return publication.publish(models_dir, snapshot, data={"fingerprint": "sha256:0"}, measures=NO_MEASURES)
 
 
 def everything(models_dir: Path) -> bytes:
@@ -40,7 +40,7 @@ def everything(models_dir: Path) -> bytes:
 
 
 def users(models_dir: Path) -> dict[str, list[str]]:
-    return {name: artefact.load(models_dir / name).users.id_of for name in artefact.versions(models_dir)}
+    return {name: artefact.load(models_dir / name).users.id_of for name in versions.published(models_dir)}
 
 
 def test_a_model_without_some_users_answers_all_others_as_before(make_snapshot: Make) -> None:
@@ -70,7 +70,7 @@ async def test_every_version_is_published_anew_without_the_user(tmp_path: Path, 
     assert not {old, active} & set(after)
     assert after.pop(without) == ["u0", "u1"]
     assert list(after.values()) == [["u0", "u1", "u2", "u3", "u4", "u6"]] * 2
-    now_active = artefact.active_version(tmp_path)
+    now_active = active_model.version(tmp_path)
     assert now_active is not None
     manifest = artefact.read_manifest(tmp_path / now_active)
     derived = manifest.pop("derived")
@@ -80,10 +80,10 @@ async def test_every_version_is_published_anew_without_the_user(tmp_path: Path, 
     assert manifest["n_users"] == 6
     assert json.loads((tmp_path / "popular.json").read_bytes())["model"] == now_active
     # The copies stand where their origins stood, and are as private as they were.
-    assert [name.split("-")[1] for name in artefact.versions(tmp_path)] == sorted(
+    assert [name.split("-")[1] for name in versions.published(tmp_path)] == sorted(
         name.split("-")[1] for name in (old, active, without)
     )
-    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in artefact.versions(tmp_path)} == {0o700}
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in versions.published(tmp_path)} == {0o700}
     assert {"forgotten.json", "ACTIVE"} < set(os.listdir(tmp_path))  # noqa: PTH208 (a name is all that is asked)
 
 
@@ -98,7 +98,7 @@ async def test_forgetting_again_changes_nothing_and_another_user_goes_on_from_th
     assert left == ["u0", "u1", "u2", "u3", "u4"]
     derived = artefact.read_manifest(tmp_path / name)["derived"]
     assert (derived["first"], derived["from"] != version) == (version, True)
-    assert artefact.active_version(tmp_path) is None
+    assert active_model.version(tmp_path) is None
 
 
 async def test_the_last_user_can_be_forgotten(tmp_path: Path, make_snapshot: Make) -> None:
@@ -137,7 +137,7 @@ async def test_a_model_of_pseudonyms_forgets_too(tmp_path: Path) -> None:
     (entered,) = config.security_dir.glob("log-*.jsonl")
     entries = [json.loads(line) for line in entered.read_text().splitlines()]
     assert [(entry["what"], entry["by"]) for entry in entries] == [("activate", "training"), ("activate", "consumer")]
-    assert entries[-1]["model"] == artefact.active_version(config.models_dir)
+    assert entries[-1]["model"] == active_model.version(config.models_dir)
     assert ids[1] not in entered.read_text()
     pipeline.train(config, data=str(path), algorithm="popularity")
     assert list(users(config.models_dir).values()) == [[ids[0], ids[2]]] * 2
@@ -232,14 +232,14 @@ def test_killed_at_any_change_it_leaves_whole_models_and_goes_on(tmp_path: Path,
         eraser = ModelUserEraser(models_dir, PLAIN)
         status = kill_at_change(number, eraser, "u5")
         assert status in {0, signal.SIGKILL.value}
-        active = artefact.active_version(models_dir)
+        active = active_model.version(models_dir)
         assert active is not None
         assert "u4" in artefact.load(models_dir / active).users.row_of
         assert active in users(models_dir)
         for user in ("u4", "u5"):
             eraser._erase([user])
         assert list(users(models_dir).values()) == [["u0", "u1", "u2", "u3", "u6"]] * 2
-        active = artefact.active_version(models_dir)
+        active = active_model.version(models_dir)
         assert json.loads((models_dir / "popular.json").read_bytes())["model"] == active
         assert active in users(models_dir)
         assert not list(models_dir.glob(".*.tmp"))

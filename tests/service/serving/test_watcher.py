@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.metrics import Metrics
-from service.models import artefact
+from service.models import active_model, publication
 from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
 from service.serving.store import ModelStore
@@ -50,7 +50,7 @@ async def test_a_published_but_not_activated_model_is_not_served(
 ) -> None:
     """Publishing alone changes nothing."""
     first = publish_snapshot(tmp_path, make_snapshot(seed=1))
-    artefact.publish(tmp_path, make_snapshot(seed=2), data={}, measures={})
+    publication.publish(tmp_path, make_snapshot(seed=2), data={}, measures={})
     await watcher.look()
     assert store.version == first
 
@@ -132,13 +132,13 @@ async def test_a_store_that_hangs_is_given_up_and_looked_at_again(
     watcher = Watcher(tmp_path, store, 0.01, Metrics(), timeout_s=0.02)
     version = publish_snapshot(tmp_path, make_snapshot(seed=1))
     healed = threading.Event()
-    active_version = artefact.active_version
+    active_version = active_model.version
 
     def hanging(models_dir: Path) -> str | None:
         healed.wait()
         return active_version(models_dir)
 
-    monkeypatch.setattr(artefact, "active_version", hanging)
+    monkeypatch.setattr(active_model, "version", hanging)
     monkeypatch.setattr("service.serving.watcher._LAST_PAUSE_S", 0.01)
 
     def stuck() -> list[threading.Thread]:

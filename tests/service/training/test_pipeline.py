@@ -10,7 +10,7 @@ import pytest
 
 from service.config import Config, ModelConfig
 from service.errors import DataError, ModelRefused, RunError, TrainingDiverged, UsageError
-from service.models import artefact
+from service.models import active_model, artefact, versions
 from service.models.rating_scale import RatingScale
 from service.training import pipeline
 from service.training.data import datasets
@@ -56,7 +56,7 @@ class TestTrain:
         assert manifest["measures"]["held_back"] is None
         assert 0.3 < manifest["measures"]["mae"] < manifest["measures"]["rmse"] < 1.5
         assert manifest["settings"]["n_factors"] == 4
-        assert artefact.active_version(config.models_dir) == manifest["version"]
+        assert active_model.version(config.models_dir) == manifest["version"]
         snapshot = artefact.load(config.models_dir / manifest["version"])
         assert snapshot.history.nnz == 900
         popular = json.loads((config.models_dir / "popular.json").read_bytes())
@@ -117,7 +117,7 @@ class TestTrain:
             "held_back": None,
             "holdout": {"share": 0.1, "n": 0, "note": "too few ratings to set any aside"},
         }
-        assert artefact.active_version(config.models_dir) == manifest["version"]
+        assert active_model.version(config.models_dir) == manifest["version"]
 
     @pytest.mark.parametrize("algorithm", [None, "ials", "svd"])
     def test_data_without_ratings_gets_a_model_that_ranks(
@@ -130,7 +130,7 @@ class TestTrain:
                 DataError, match=r"has no ratings, and svd predicts ratings.*use ials, which train and up choose"
             ):
                 pipeline.train(config, data=path, algorithm=algorithm, settings=SMALL)
-            assert artefact.versions(config.models_dir) == []
+            assert versions.published(config.models_dir) == []
             return
         read: list[Interactions] = []
         manifest = pipeline.train(config, data=path, algorithm=algorithm, settings=["n_factors=4"], on_read=read.append)
@@ -182,14 +182,14 @@ class TestTrain:
         bad = ("n_factors=4", "init_std_dev=3", "lr_all=0", "n_epochs=1")
         pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
         good = pipeline.train(config, data=path, algorithm="svd", settings=("n_factors=4", "lr_all=0.02"))
-        assert artefact.active_version(config.models_dir) == good["version"]
+        assert active_model.version(config.models_dir) == good["version"]
         worse = pipeline.train(config, data=path, algorithm="svd", settings=bad)
         assert f"and that of {good['version']}, the active model, was" in worse["measures"]["held_back"]
-        assert artefact.active_version(config.models_dir) == good["version"]
-        assert worse["version"] in artefact.versions(config.models_dir)
+        assert active_model.version(config.models_dir) == good["version"]
+        assert worse["version"] in versions.published(config.models_dir)
         forced = pipeline.train(config, data=path, algorithm="svd", settings=bad, activate=True)
         assert forced["measures"]["held_back"] is not None
-        assert artefact.active_version(config.models_dir) == forced["version"]
+        assert active_model.version(config.models_dir) == forced["version"]
 
     def test_the_active_model_is_asked_about_ratings_that_neither_has_learnt_from(
         self, config: Config, tmp_path: Path
@@ -209,14 +209,14 @@ class TestTrain:
         assert said.startswith(f"on {n_fresh} held-out ratings that neither model has learnt from, its RMSE is ")
         assert 100 <= n_fresh < 360
         better = pipeline.train(config, data=whole, algorithm="svd", settings=good)
-        assert artefact.active_version(config.models_dir) == better["version"]
+        assert active_model.version(config.models_dir) == better["version"]
 
     def test_not_activated_it_is_only_published(self, config: Config) -> None:
         """What was active stays."""
         active = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
         other = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, activate=False)
-        assert artefact.active_version(config.models_dir) == active["version"]
-        assert set(artefact.versions(config.models_dir)) == {active["version"], other["version"]}
+        assert active_model.version(config.models_dir) == active["version"]
+        assert set(versions.published(config.models_dir)) == {active["version"], other["version"]}
 
     @pytest.mark.parametrize(
         ("data", "algorithm", "settings", "error"),
@@ -266,10 +266,10 @@ class TestTrain:
         killed = subprocess.run([sys.executable, "-c", program, str(config.home)], cwd=ROOT)
         assert killed.returncode == -signal.SIGKILL
         assert len(list(config.models_dir.glob(".svd-*.tmp"))) == 1
-        assert artefact.versions(config.models_dir) == []
+        assert versions.published(config.models_dir) == []
         manifest = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
         assert not list(config.models_dir.glob(".*.tmp"))
-        assert artefact.versions(config.models_dir) == [manifest["version"]]
+        assert versions.published(config.models_dir) == [manifest["version"]]
 
     def test_threads_change_nothing(self, config: Config) -> None:
         """The same seed gives the same bytes, whatever number of threads numba and BLAS may use."""
@@ -300,12 +300,12 @@ class TestTrain:
         )
         running = [subprocess.Popen([sys.executable, "-c", program, str(config.home)], cwd=ROOT) for _ in range(3)]
         assert [process.wait(60) for process in running] == [0, 0, 0]
-        versions = artefact.versions(config.models_dir)
-        assert len(versions) == 3
-        for version in versions:
+        found = versions.published(config.models_dir)
+        assert len(found) == 3
+        for version in found:
             artefact.load(config.models_dir / version)
         popular = json.loads((config.models_dir / "popular.json").read_bytes())
-        assert popular["model"] == artefact.active_version(config.models_dir)
+        assert popular["model"] == active_model.version(config.models_dir)
 
 
 class TestNeedsTraining:
@@ -334,13 +334,13 @@ class TestNeedsTraining:
         intact = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)["version"]
         broken = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=1)["version"]
         version, active = config.models_dir / broken, config.models_dir / "ACTIVE"
-        both = f"intact, the newest first: {', '.join(reversed(artefact.versions(config.models_dir)))}; serve one"
+        both = f"intact, the newest first: {', '.join(reversed(versions.published(config.models_dir)))}; serve one"
         says, which = {
             "empty": ("does not name a version", both),
             "active": ("does not name a version", both),
             "array": ("user_bias", f"intact: {intact}"),
             "manifest": ("the manifest cannot be read", f"intact: {intact}"),
-            "directory": (f"there is no model '{broken}'", f"intact: {intact}"),
+            "directory": (f"There is no model '{broken}'", f"intact: {intact}"),
             "never activated": ("no model is active", both),
         }[damage]
         if damage in {"empty", "active"}:
@@ -364,7 +364,7 @@ class TestNeedsTraining:
         """ACTIVE says that there was one, and no other version is there to serve."""
         config.models_dir.mkdir(parents=True)
         (config.models_dir / "ACTIVE").write_text("svd-20260101T000000-abcd\n")
-        with pytest.raises(ModelRefused, match=r"there is no model .* no other version is intact"):
+        with pytest.raises(ModelRefused, match=r"There is no model .* no other version is intact"):
             pipeline.needs_training(config, None)
 
     def test_a_models_directory_that_is_none_is_refused(self, config: Config) -> None:

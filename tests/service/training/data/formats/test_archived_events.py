@@ -10,7 +10,7 @@ import pytest
 
 from service.config import Config
 from service.errors import DataError
-from service.models import artefact
+from service.models import active_model
 from service.models.rating_scale import RatingScale
 from service.training import pipeline
 from service.training.data import datasets
@@ -267,7 +267,7 @@ def test_two_wild_ratings_bend_no_model(tmp_path: Path) -> None:
 
     def trained(config: Config, spec: str) -> tuple[float, float, str]:
         manifest = pipeline.train(config, data=spec, algorithm="baseline", on_read=read.append)
-        assert artefact.active_version(config.models_dir) == manifest["version"]
+        assert active_model.version(config.models_dir) == manifest["version"]
         return manifest["rating_min"], manifest["rating_max"], manifest["data"]["scale_from"]
 
     alone = Config(home=tmp_path / "alone")
@@ -293,7 +293,7 @@ def test_a_model_of_the_demo_data_says_nothing_of_the_scale(tmp_path: Path) -> N
     events = [event(f"u{n % 25}", f"i{n * 7 % 40}", "rating", value=float(n % 10 + 1)) for n in range(200)]
     manifest = pipeline.train(config, data=archive(config.archive_dir, events), algorithm="baseline")
     assert (manifest["rating_min"], manifest["rating_max"], manifest["data"]["scale_from"]) == (1.0, 10.0, "bulk")
-    assert artefact.active_version(config.models_dir) == manifest["version"]
+    assert active_model.version(config.models_dir) == manifest["version"]
 
 
 def test_what_events_count_is_put_on_the_scale_of_the_ratings(tmp_path: Path) -> None:
