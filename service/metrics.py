@@ -32,7 +32,7 @@ class RouteMetrics:
         self._statuses = {status: requests.labels(route, str(status)) for status in ALARMING}
         self.seconds = seconds.labels(route)
 
-    def answered(self, status: int, seconds: float) -> None:
+    def count_answer(self, status: int, seconds: float) -> None:
         """Count one answer."""
         counter = self._statuses.get(status)
         if counter is None:
@@ -80,11 +80,11 @@ class Metrics:
             found = self._routes[name] = RouteMetrics(name, self._requests, self._seconds)
         return found
 
-    def degraded(self, level: str) -> None:
+    def count_degraded(self, level: str) -> None:
         """Count one degraded list."""
         self._degraded.labels(level).inc()
 
-    def swapped(self, snapshot: ModelSnapshot) -> None:
+    def count_swap(self, snapshot: ModelSnapshot) -> None:
         """Count a swap and name the model now served."""
         self.model_swaps.inc()
         self._model.clear()

@@ -28,7 +28,7 @@ from service.security.key_watch import KeyWatcher
 from service.serving.admin import build_admin_app
 from service.serving.admission import Admission
 from service.serving.app import build_app
-from service.serving.context import ReplicaContext, unready
+from service.serving.context import ReplicaContext, not_ready_reason
 from service.serving.degradation import track_degradation
 from service.serving.listener import Listener, announce
 from service.serving.store import ModelStore
@@ -44,7 +44,7 @@ _log = structlog.get_logger("recollect.replica")
 # How long a stopping replica tries to ship; what it cannot, the consumer job or its next start will.
 _SHIP_S = 2.0
 # How long a starting replica waits for its first model before it listens without one.
-_FIRST_LOOK_S = 2.0
+_FIRST_CHECK_S = 2.0
 
 
 def serve(config: Config, slot: int | None, *, insecure: bool = False, supervised: bool = False) -> None:
@@ -132,7 +132,9 @@ class _Replica:
         admission = Admission(server.list_target_s, server.feedback_target_s)
         collect_from(metrics.registry, lambda: admission_metrics(admission))
         self._listener = Listener(build_app(self._context), server.host, server.port, server, admission)
-        self._admin = Listener(build_admin_app(metrics.registry, self._unready), "127.0.0.1", server.admin_port, server)
+        self._admin = Listener(
+            build_admin_app(metrics.registry, self._not_ready_reason), "127.0.0.1", server.admin_port, server
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
@@ -146,7 +148,7 @@ class _Replica:
         self._background(self._watcher.run(), "model watcher")
         # The model first, if the store gives it at once: what listens is what is ready. A replica whose store is slow,
         # hangs or is empty listens too. It takes feedback, and the balancer gives its lists to another one.
-        await self._watcher.looked(_FIRST_LOOK_S)
+        await self._watcher.wait_for_first_check(_FIRST_CHECK_S)
         # The start's objects live as long as the process; keep the collector from walking them again and again.
         gc.collect()
         gc.freeze()
@@ -171,11 +173,11 @@ class _Replica:
         if self._context.state.fault is not None:
             raise RunError(f"{self._context.state.fault} died; the log has why")
 
-    def _unready(self) -> str | None:
-        """Say to operators why this replica should get no requests, in more words than callers hear."""
-        reason = unready(self._context)
-        if reason is not None and self._context.store.version is None and self._watcher.trouble:
-            return f"No model is loaded: {self._watcher.trouble}"
+    def _not_ready_reason(self) -> str | None:
+        """Return `not_ready_reason` with the model store's problem, which is for operators alone."""
+        reason = not_ready_reason(self._context)
+        if reason is not None and self._context.store.version is None and self._watcher.problem:
+            return f"No model is loaded. {self._watcher.problem}"
         return reason
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:

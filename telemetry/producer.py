@@ -201,7 +201,7 @@ class Producer:
         return Offered.ACCEPTED
 
     async def accept(self, events: Sequence[Event]) -> Acceptance:
-        """Take a client's feedback, all of it or nothing; returns once it is on the disk.
+        """Take events, all of them or none; return once they are on the disk.
 
         Args:
             events: Checked events, in the client's order.

@@ -129,7 +129,9 @@ def revoke(
 def _enter(config: Config, what: str, one: keys.ApiKey) -> None:
     details = {"scopes": list(one.scopes), "expires_at": one.expires_at, "origins": list(one.origins)}
     try:
-        security_log.append(config.security_dir, [security_log.entry(what, by="recollect keys", key=one.id, **details)])
+        security_log.append(
+            config.security_dir, [security_log.new_entry(what, by="recollect keys", key=one.id, **details)]
+        )
     except OSError as error:
         raise RunError(
             f"the security log in {config.security_dir} cannot be written, so no key was changed: "

@@ -1,8 +1,7 @@
-"""A 200 answer in one buffer: head and body leave in one write, with nothing looked up or serialised on the way.
+"""A 200 answer that is written in one buffer, head and body, without a look-up per header.
 
-Invariant: what a client receives is, byte for byte, what `web.Response` would have sent with `COMMON_HEADERS`. Where
-that takes more than the usual (HTTP/1.0, a connection that is to be closed, a header of its own, a client that reads
-slowly), the answer goes aiohttp's own way.
+Invariant: a client receives byte for byte what `web.Response` would have sent with `COMMON_HEADERS`. Special cases
+(HTTP/1.0, a connection to be closed, further headers, a slow reader) are left to aiohttp.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 
-# On every answer that says nothing else: an answer is about one user at one moment, and is no page or script.
+# For every answer that has none of its own: it is about one user at one moment, and is no page or script.
 COMMON_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _COMMON: Final = "".join(f"{name}: {value}\r\n" for name, value in COMMON_HEADERS.items())
 _HEAD: Final = (
@@ -25,18 +24,29 @@ class Reply(web.Response):
     """An answer with status 200.
 
     Args:
-        body: Its bytes.
-        content_type: The whole value of Content-Type, charset included.
+        body: The bytes of the body.
+        content_type: The value of Content-Type, charset included.
     """
 
     def __init__(self, body: bytes, content_type: str = "application/json") -> None:
         super().__init__(body=body, headers={"Content-Type": content_type})
         self._bytes = body
         self._content_type_value = content_type
+        # Set if the answer goes out in one buffer.
         self._transport: asyncio.WriteTransport | None = None
 
+    @property
+    def keep_alive(self) -> bool | None:
+        """Whether the connection stays open; None before `prepare`. The protocol reads it after the answer."""
+        return super().keep_alive if self._transport is None else True
+
+    @property
+    def prepared(self) -> bool:
+        """Whether `prepare` was called."""
+        return self._transport is not None or super().prepared
+
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Decide which way to go; called by aiohttp."""
+        """Choose between one buffer and aiohttp's way; called by aiohttp."""
         transport = request.transport
         if (
             self.keep_alive is None
@@ -48,7 +58,6 @@ class Reply(web.Response):
             and not transport.get_write_buffer_size()
         ):
             self._transport = transport
-            self._keep_alive = True
             return None
         for name, value in COMMON_HEADERS.items():
             self.headers.setdefault(name, value)
@@ -61,8 +70,7 @@ class Reply(web.Response):
             await super().write_eof(data)
             return
         if transport.is_closing():
-            raise ConnectionResetError("the client has gone")
+            raise ConnectionResetError("The client has disconnected.")
         body = self._bytes
         head = _HEAD.format(self._content_type_value, len(body), rfc822_formatted_time(), SERVER_SOFTWARE)
         transport.write(head.encode("ascii") + body)
-        self._eof_sent = True

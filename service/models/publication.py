@@ -84,7 +84,7 @@ def log_activation(security_dir: Path, version: str, *, by: str) -> None:
         RunError: The log cannot be written; the version stays active.
     """
     try:
-        security_log.append(security_dir, [security_log.entry("activate", by=by, key=None, model=version)])
+        security_log.append(security_dir, [security_log.new_entry("activate", by=by, key=None, model=version)])
     except OSError as error:
         raise RunError(
             f"{version} is active, but the security log in {security_dir} cannot be written: {error.strerror or error}."

@@ -94,7 +94,7 @@ class ModelUserEraser:
     def _enter(self, copy: str) -> None:
         if self._security_dir is not None:
             security_log.append(
-                self._security_dir, [security_log.entry("activate", by="consumer", key=None, model=copy, why=_WHY)]
+                self._security_dir, [security_log.new_entry("activate", by="consumer", key=None, model=copy, why=_WHY)]
             )
 
     def _keep_on_the_list(self, versions: Collection[str], wanted: frozenset[str]) -> None:

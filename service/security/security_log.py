@@ -26,7 +26,7 @@ DEADLINE_S: Final = 0.4
 _LIMIT_WAITING: Final = 1_000
 
 
-def entry(what: str, *, by: str, key: str | None, **details: Any) -> dict[str, Any]:
+def new_entry(what: str, *, by: str, key: str | None, **details: Any) -> dict[str, Any]:
     """Return one entry of now.
 
     Args:

@@ -1,4 +1,4 @@
-"""The application on a process's own admin port: health, readiness and metrics. The balancer does not expose it."""
+"""The application on a process's admin port, which the balancer does not expose: health, readiness, metrics."""
 
 from collections.abc import Callable
 
@@ -7,19 +7,19 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 
-def build_admin_app(registry: CollectorRegistry, unready: Callable[[], str | None]) -> web.Application:
+def build_admin_app(registry: CollectorRegistry, not_ready_reason: Callable[[], str | None]) -> web.Application:
     """Return the application.
 
     Args:
-        registry: What /metrics shows.
-        unready: Returns why the process is not ready, or None when it is.
+        registry: The metrics.
+        not_ready_reason: Returns why the process is not ready, or None if it is.
     """
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def readyz(_request: web.Request) -> web.Response:
-        reason = unready()
+        reason = not_ready_reason()
         return web.Response(text="ready\n") if reason is None else web.Response(text=f"{reason}\n", status=503)
 
     async def metrics(_request: web.Request) -> web.Response:

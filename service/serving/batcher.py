@@ -1,7 +1,7 @@
-"""Requests that arrive in the same turn of the event loop are ranked together.
+"""Ranks the requests of one turn of the event loop together.
 
-Invariant: a list is the same, to the last bit, whether it was ranked alone or among others
-(`service.models.scoring`). A request waits for the turn it arrived in and for no timer, so alone it waits for nothing.
+Invariant: a list is the same to the last bit whether it is ranked by itself or in a batch (`service.models.scoring`).
+A request waits for the end of its turn and for no timer.
 """
 
 import asyncio
@@ -12,48 +12,48 @@ from typing import Final, NamedTuple
 from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 
-# Scores held at a time: enough lists to pay for reading the item factors, and few enough to stay in a core's cache.
-_SCORES: Final = 1 << 17
-_LEAST: Final = 8
-_MOST: Final = 32
+# Scores per batch: enough lists to pay for reading the item factors, and few enough to fit a core's cache.
+_BATCH_SCORES: Final = 1 << 17
+_MIN_BATCH_LISTS: Final = 8
+_MAX_BATCH_LISTS: Final = 32
 
 
 class _Waiting(NamedTuple):
     snapshot: ModelSnapshot
-    wanted: scoring.TopNRequest
+    top_n: scoring.TopNRequest
     ranked: asyncio.Future[scoring.Ranking]
 
 
 class Batcher:
-    """Ranks personal lists, those of one turn of the event loop together."""
+    """Ranks personal lists in batches."""
 
     def __init__(self) -> None:
         self._waiting: list[_Waiting] = []
 
-    async def personal(self, snapshot: ModelSnapshot, wanted: scoring.TopNRequest) -> scoring.Ranking:
+    async def personal(self, snapshot: ModelSnapshot, top_n: scoring.TopNRequest) -> scoring.Ranking:
         """Rank one list."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
-            # Behind everything that is ready now: the other requests of this turn.
-            loop.call_soon(self._rank)
+            # The loop runs this callback after every callback that is ready now: the other requests of this turn.
+            loop.call_soon(self._rank_waiting)
         ranked: asyncio.Future[scoring.Ranking] = loop.create_future()
-        self._waiting.append(_Waiting(snapshot, wanted, ranked))
+        self._waiting.append(_Waiting(snapshot, top_n, ranked))
         return await ranked
 
-    def _rank(self) -> None:
+    def _rank_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
-        # A swap may come between two requests of one turn, so those ranked together share a model.
+        # A swap may come between two requests of one turn, and a batch has one model.
         for snapshot, group in groupby(waiting, key=lambda entry: entry.snapshot):
             entries = list(group)
-            size = min(_MOST, max(_LEAST, _SCORES // max(1, len(snapshot.items))))
+            size = min(_MAX_BATCH_LISTS, max(_MIN_BATCH_LISTS, _BATCH_SCORES // max(1, len(snapshot.items))))
             for start in range(0, len(entries), size):
-                _rank_together(snapshot, entries[start : start + size])
+                _rank_batch(snapshot, entries[start : start + size])
 
 
-def _rank_together(snapshot: ModelSnapshot, entries: Sequence[_Waiting]) -> None:
+def _rank_batch(snapshot: ModelSnapshot, entries: Sequence[_Waiting]) -> None:
     try:
-        rankings = scoring.personal(snapshot, [entry.wanted for entry in entries])
-    except Exception as error:  # noqa: BLE001 (it belongs to the requests that wait for it; the boundary tells it)
+        rankings = scoring.personal(snapshot, [entry.top_n for entry in entries])
+    except Exception as error:  # noqa: BLE001 (raised in each waiting request, where the boundary handles it)
         for entry in entries:
             if not entry.ranked.done():
                 entry.ranked.set_exception(error)

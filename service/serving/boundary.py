@@ -1,8 +1,7 @@
-"""Where errors become answers: what is put around every handler.
+"""The boundary around every handler: API keys, errors as answers, counters.
 
-Invariant: what leaves is a response with a status of ours and, if it is not 2xx, a problem+json body (RFC 9457). A
-fault of ours is answered 500 with no detail of the inside, is logged with its traceback and without anything a caller
-sent, and never reaches aiohttp's own handler.
+Invariant: every answer that is not 2xx has a problem+json body (RFC 9457). An internal error is answered 500 without
+detail, logged with its traceback and without anything the caller sent, and never reaches aiohttp's own handler.
 """
 
 import time
@@ -33,65 +32,65 @@ _log = structlog.get_logger("recollect.boundary")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def bounded(context: ReplicaContext, route: str, handler: Handler, scope: Scope | None = None) -> Handler:
-    """Wrap a handler so that only who may reaches it, and whatever it does becomes one of our answers, and is counted.
+def with_boundary(context: ReplicaContext, route: str, handler: Handler, scope: Scope | None = None) -> Handler:
+    """Wrap a handler in the boundary.
 
     Args:
         context: The replica.
-        route: The route's name in the metrics; never an id, so that there are few.
-        handler: What answers.
-        scope: What a caller's key must be for, where there are keys; None for a route that is open to all.
+        route: The route's label in the metrics; a pattern without ids, so that there are few.
+        handler: The handler.
+        scope: The scope that a caller's key needs, if there are keys; None for an open route.
     """
     gate = context.gate
-    counted = context.metrics.route(route)
+    route_metrics = context.metrics.route(route)
     state = context.state
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        started = time.perf_counter()
+        started_s = time.perf_counter()
         response: web.StreamResponse
         try:
             if scope is not None:
                 gate.admit(request.headers, scope)
             response = await handler(request)
         except NoModel as error:
-            response = problem(NoModelHere() if "X-Recollect-Balancer" in request.headers else error)
+            response = problem_response(NoModelHere() if "X-Recollect-Balancer" in request.headers else error)
         except RequestError as error:
-            response = problem(error)
+            response = problem_response(error)
         except web.HTTPException as error:
-            response = problem(translated(error))
-        except Exception as error:  # noqa: BLE001 (the boundary is where the rest is caught)
+            response = problem_response(translated(error))
+        except Exception as error:  # noqa: BLE001 (every other error is an internal error)
             context.metrics.faults.inc()
-            # The path may hold a user's id, and so may what an exception says.
-            _log.error("request failed", method=request.method, route=route, exception=frames(error))
-            response = problem(fault())
+            # Neither path nor message: both may hold a user's id.
+            _log.error("request failed", method=request.method, route=route, exception=traceback_of(error))
+            response = problem_response(internal_error())
         if not isinstance(response, Reply):
             for name, value in COMMON_HEADERS.items():
                 response.headers.setdefault(name, value)
         if state.draining or response.status == RequestTimedOut.status:
             response.force_close()
-        counted.answered(response.status, time.perf_counter() - started)
+        route_metrics.count_answer(response.status, time.perf_counter() - started_s)
         return response
 
     return answer
 
 
 async def not_found(request: web.Request) -> web.StreamResponse:
-    """Answer what no route matches."""
-    raise NotFound(f"There is nothing at {request.path[:256]}; /docs describes the routes that there are.")
+    """Answer a request that no route matches."""
+    raise NotFound(f"There is nothing at {request.path[:256]}; /docs describes the routes.")
 
 
 def not_allowed(methods: list[str]) -> Handler:
-    """Return the handler of a route's other methods."""
+    """Return the handler for the methods that a route does not have."""
     allow = ", ".join(sorted(methods))
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        raise MethodNotAllowed(f"{request.method} is not possible here; {allow} is.", allow=allow)
+        raise MethodNotAllowed(f"{request.method} is not allowed here; {allow} is.", allow=allow)
 
     return answer
 
 
-def problem(error: RequestError) -> web.Response:
-    """Render an error as RFC 9457 describes."""
+def problem_response(error: RequestError) -> web.Response:
+    """Render an error as problem+json (RFC 9457)."""
     response = web.Response(
         body=wire.encode(error.problem()),
         status=error.status,
@@ -107,8 +106,8 @@ def problem(error: RequestError) -> web.Response:
     return response
 
 
-def frames(error: BaseException) -> str:
-    """Say where a fault came from, and of which type it is, without its text, which may quote what a caller sent."""
+def traceback_of(error: BaseException) -> str:
+    """Return the traceback and type of an error and its causes, without messages, which may quote a caller."""
     parts: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -117,15 +116,15 @@ def frames(error: BaseException) -> str:
     return "\nraised from:\n".join(parts)
 
 
-def fault() -> RequestError:
-    """Return what is said of a fault of ours, whose traceback is in the log and nowhere else."""
-    return RequestError("Something went wrong on our side; it has been logged.")
+def internal_error() -> RequestError:
+    """Return the error of an answer whose cause is in the application log alone."""
+    return RequestError("The service failed to answer this request; the cause has been logged.")
 
 
 def translated(error: web.HTTPException) -> RequestError:
-    """Say in our words what aiohttp itself refuses, when it finds a request's route or reads its body."""
+    """Return the counterpart of an error that aiohttp raises when it routes a request or reads its body."""
     if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return TooLarge("The body is larger than this service takes.")
+        return TooLarge("The body is larger than this service accepts.")
     if isinstance(error, web.HTTPNotFound):
         return NotFound("There is nothing at this target.")
     return Malformed(f"The request cannot be read: {error.reason}.")

@@ -1,4 +1,4 @@
-"""What a replica is built from, as the handlers see it."""
+"""The parts of one replica that its handlers use."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,11 +18,11 @@ from telemetry.pseudonym import Pseudonymiser
 
 
 @dataclass
-class State:
-    """What changes while a replica runs, beside the model.
+class ReplicaState:
+    """The mutable state of a replica beside its model.
 
     Attributes:
-        draining: A stop was asked for; answers close their connections and readiness is refused.
+        draining: Whether the replica is stopping: answers close their connections, and readiness is refused.
         degraded: The degradation level of every list served now, or None; set by `service.serving.degradation`.
         fault: The background task that died, or None; readiness is refused from then on.
     """
@@ -34,20 +34,20 @@ class State:
 
 @dataclass(frozen=True)
 class ReplicaContext:
-    """The built context of one replica."""
+    """The parts of one replica."""
 
     config: Config
     store: ModelStore
     producer: Producer
     metrics: Metrics
-    state: State = field(default_factory=State)
+    state: ReplicaState = field(default_factory=ReplicaState)
     batcher: Batcher = field(default_factory=Batcher)
-    keys: IdempotencyTable = field(default_factory=IdempotencyTable)
+    idempotency_keys: IdempotencyTable = field(default_factory=IdempotencyTable)
     pseudonyms: Pseudonymiser = field(default_factory=Pseudonymiser)
     gate: Gate = field(default_factory=Gate)
 
     @cached_property
-    def security(self) -> SecurityLog:
+    def security_log(self) -> SecurityLog:
         """The security log of the installation."""
         return SecurityLog(self.config.security_dir)
 
@@ -55,8 +55,8 @@ class ReplicaContext:
 CONTEXT = web.AppKey("context", ReplicaContext)
 
 
-def unready(context: ReplicaContext) -> str | None:
-    """Say why a replica should get no requests, or None when it should."""
+def not_ready_reason(context: ReplicaContext) -> str | None:
+    """Return why a replica should get no requests, or None if it is ready."""
     if context.state.draining:
         return "This replica is draining."
     if context.state.fault is not None:

@@ -1,7 +1,7 @@
-"""What a client's events become: the records that telemetry keeps of them (pure).
+"""Feedback events from a client's rows (pure).
 
-Invariant: an event that a person could have caused is kept. What is odd about it is marked, never a reason to refuse
-it: a replica whose own clock or model is the one that is wrong must not turn everybody away.
+Invariant: a well-formed event is kept. What is odd about it is marked and never a reason to refuse it, because the
+replica's own clock or model may be the wrong one.
 """
 
 from collections.abc import Container, Sequence
@@ -23,14 +23,14 @@ TENANT: Final = "default"
 
 @dataclass(frozen=True)
 class Reception:
-    """How one request's events came in.
+    """The circumstances in which the events of one request arrived.
 
     Attributes:
-        now_s: When, in seconds since 1970 by our clock.
-        request_id: The balancer's id of the request, or ours.
+        now_s: Seconds since 1970 by the replica's clock.
+        request_id: The balancer's id of the request, or the replica's.
         key: The Idempotency-Key, which names events without an id; or None.
-        known_items: The items of the served model; None while there is none, and then none is called unknown.
-        scale: The scale of ratings, the declared one or the served model's; None while there is none.
+        known_items: The items of the served model; None without a model, and then no item is marked as unknown.
+        scale: The declared rating scale, or the served model's; None without either.
     """
 
     now_s: float
@@ -40,20 +40,10 @@ class Reception:
     scale: RatingScale | None = None
 
 
-def recorded(
+def feedback_events(
     rows: Sequence[wire.EventIn], reception: Reception, pseudonyms: Pseudonymiser, config: EventsConfig
 ) -> list[Feedback]:
-    """Return the records of a request's events.
-
-    Args:
-        rows: The events, checked.
-        reception: How they came in.
-        pseudonyms: What telemetry may know of a user.
-        config: What counts as a skewed clock.
-
-    Returns:
-        One record per row, in order.
-    """
+    """Return one event per checked row, in order, with pseudonyms in place of user ids."""
     received_at = rfc3339_ms(reception.now_s)
     return [
         Feedback(
@@ -80,7 +70,7 @@ def _marks(row: wire.EventIn, reception: Reception, config: EventsConfig) -> lis
         marks.append("unknown_item")
     if row.type == "rating" and row.value is not None and reception.scale is not None:
         low, high = reception.scale
-        # A model has its ratings as float32, where 4.7 is a little less.
+        # A model holds its scale as float32, in which 4.7 is slightly less.
         if not (low <= row.value <= high or low <= float(np.float32(row.value)) <= high):
             marks.append("out_of_scale")
     if row.ts is not None:

@@ -1,9 +1,9 @@
-"""A TCP listener whose stop loses no request, which aiohttp's own stop does when nginx reuses a connection meanwhile.
+"""A TCP listener whose stop loses no request; aiohttp's own stop does when nginx reuses a connection meanwhile.
 
-The order of `drain`, and why: first answers carry `Connection: close` (the boundary sees `state.draining`), so busy
-connections end by themselves; then nothing new is accepted, and nginx, refused, goes to another replica, which is safe
-even for a POST; then what is open is served until nginx lets go of its idle connections (its keep-alive timeout is 5
-s); only then is the runner cleaned up, which would close them at once.
+The order of a stop, and why: the boundary sees `state.draining` and answers with `Connection: close`, so busy
+connections end by themselves; then the socket closes, and nginx, refused, goes to another replica, which is safe even
+for a POST; then open connections are served until nginx closes its idle ones (its keep-alive timeout is 5 s); then the
+runner is cleaned up, which closes what is left.
 """
 
 import asyncio
@@ -20,11 +20,12 @@ from service.errors import RunError
 from service.serving.admission import Admission
 from service.serving.protocol import Protocol, guarded
 
+_CLOSED_CHECK_S = 0.02
+
 
 def announce(sentence: str) -> None:
-    """Write one line to standard output at once, unless its reader is gone or does not read."""
+    """Write one line to standard output at once, unless that would block or nothing reads it."""
     line = f"{sentence}\n".encode(errors="replace")[: select.PIPE_BUF]
-    # A reader of our output that went away, or does not read, is no reason not to serve.
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         output = sys.stdout.fileno()
@@ -38,11 +39,11 @@ class Listener:
     """One application on one port.
 
     Args:
-        app: What answers.
+        app: The application.
         host: The address to bind.
         port: The port to bind.
         config: Timeouts and backlog.
-        admission: What is taken on; None where everything is.
+        admission: The limits of open requests; None for no limit.
     """
 
     def __init__(
@@ -61,10 +62,9 @@ class Listener:
         """
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise RunError(
-                "aiohttp's compiled HTTP parser is missing, and the pure one reads requests differently; reinstall it"
+                "aiohttp's compiled HTTP parser is missing, and the pure one reads requests differently; reinstall it."
             )
         await self._runner.setup()
-        # Set up the line before, so it is there.
         server = cast("web.Server", self._runner.server)
         server.request_handler = guarded(server.request_handler, self._admission)
         loop = asyncio.get_running_loop()
@@ -73,10 +73,10 @@ class Listener:
             return Protocol(
                 server,
                 loop=loop,
-                # Since aiohttp 3.14.4 this is also how long a first request's headers may take.
+                # Since aiohttp 3.14.4 also the timeout of a first request's headers.
                 keepalive_timeout=self._config.keepalive_timeout_s,
                 lingering_time=1.0,
-                # Nothing is inflated, not even what is read only to be thrown away.
+                # Compressed bodies are refused, so none is inflated, not even one that is read to be discarded.
                 auto_decompress=False,
                 admission=self._admission,
             )
@@ -86,12 +86,12 @@ class Listener:
         except OSError as error:
             await self._runner.cleanup()
             raise RunError(
-                f"{self._host}:{self._port} cannot be listened on: {os.strerror(error.errno or 0).lower()}"
+                f"{self._host}:{self._port} cannot be listened on: {os.strerror(error.errno or 0).lower()}."
             ) from error
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The base URL of the listener."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
@@ -102,17 +102,16 @@ class Listener:
         return 0 if server is None else len(server.connections)
 
     async def drain(self, timeout_s: float) -> None:
-        """Stop accepting and serve what is open until it is closed or the time is over."""
+        """Stop accepting, and serve open connections until they close or the time is over."""
         if self._socket is not None:
             self._socket.close()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        # aiohttp tells nobody when a connection closes, so this looks.
-        while self.open_connections and loop.time() < deadline:  # noqa: ASYNC110 (the line above)
-            await asyncio.sleep(0.02)
+        deadline_s = loop.time() + timeout_s
+        while self.open_connections and loop.time() < deadline_s:  # noqa: ASYNC110 (aiohttp has no event for it)
+            await asyncio.sleep(_CLOSED_CHECK_S)
 
     async def close(self) -> None:
-        """Close whatever is left."""
+        """Close the remaining connections."""
         if self._socket is not None:
             self._socket.close()
         await self._runner.cleanup()

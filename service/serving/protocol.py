@@ -1,4 +1,4 @@
-"""One HTTP connection: what aiohttp would refuse in its own words, before any handler of ours sees it, in ours.
+"""One HTTP connection: refusals that precede every handler, in the service's own form.
 
 Invariant: bytes that are no HTTP/1 request are answered 400 as problem+json, once, without an echo of what was sent and
 without a traceback in the log, and the connection is closed; the next bytes on it are never read as a request.
@@ -20,77 +20,87 @@ from service.api import wire
 from service.api.reply import COMMON_HEADERS
 from service.errors import Malformed, Overloaded
 from service.serving.admission import Admission, kind_of
-from service.serving.boundary import fault, frames, problem, translated
+from service.serving.boundary import internal_error, problem_response, traceback_of, translated
 
 _log = structlog.get_logger("recollect.protocol")
-# The parser also lets 0.9 and 2.0 through, whose answers would look nothing like HTTP/1's.
-_SPOKEN: Final = (HttpVersion11, HttpVersion10)
-# How the targets of lists begin; what follows them decides nothing here.
-_LISTS: Final = tuple(
+# The parser also accepts 0.9 and 2.0, whose answers would not be HTTP/1.
+_VERSIONS: Final = (HttpVersion11, HttpVersion10)
+_LIST_STARTS: Final = tuple(
     b"GET " + path for path in (b"/recommend/", b"/v1/recommendations/", b"/v1/popular", b"/v1/items/")
 )
-# Headers that make a request more than its head, or its answer the last one.
-_MORE: Final = re.compile(
+# Headers by which a request has a body, or its answer closes or changes the connection.
+_SPECIAL_HEADER: Final = re.compile(
     rb"\n(?:content-length|transfer-encoding|connection|upgrade|expect)[ \t]*:", re.IGNORECASE
 ).search
 RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Protocol(web.RequestHandler):
-    """aiohttp's connection, with our words for its refusals.
+    """aiohttp's connection, with the service's own refusals.
 
-    Under overload most requests are refused, so refusing must cost far less than answering. A list's GET that is whole,
-    alone and the only thing on its connection is refused as it arrives, before it is parsed; all else in `guarded`.
+    Under overload most requests are refused, so a refusal must cost far less than an answer. A GET of a list that
+    arrives whole, by itself and on an idle connection is refused before it is parsed; every other one in `guarded`.
 
     Args:
-        admission: What is taken on; None where everything is.
+        admission: The limits of open requests; None for no limit.
     """
 
-    __slots__ = ("_admission", "_arrived_s", "_ends_whole")
+    __slots__ = ("_admission", "_arrived_s", "_at_request_end", "_clock_s")
 
     def __init__(self, *args: Any, admission: Admission | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._admission = admission
-        # When the list arrived that was taken on and is not begun; 0 if there is none.
+        self._clock_s = asyncio.get_running_loop().time
+        # The arrival of a list that was accepted and has not begun; 0 if there is none.
         self._arrived_s = 0.0
-        # Whether what came last ended where a request may end. While no request is open, the next one begins there.
-        self._ends_whole = True
+        # Whether the last bytes may have ended a request; if so, the next bytes on an idle connection begin one.
+        self._at_request_end = True
+
+    # The next three methods are the only ones that touch private attributes of aiohttp's RequestHandler.
+    # tests/contracts/test_aiohttp.py names the versions of aiohttp that have them.
+
+    def _is_idle(self) -> bool:
+        """Whether no request is open, parsed or partly read on this connection."""
+        return self._waiter is not None and not self._messages
+
+    def _is_closing(self) -> bool:
+        return self._close or self._force_close
+
+    def _restart_idle_timeout(self) -> None:
+        self._next_keepalive_close_time = self._clock_s() + self._keepalive_timeout
 
     def data_received(self, data: bytes) -> None:
-        """Take on, refuse or pass on what arrived; called by the loop."""
+        """Accept, refuse or pass on bytes; called by the loop."""
         admission = self._admission
         if admission is not None:
-            begins, self._ends_whole = self._ends_whole, data.endswith(b"\r\n\r\n")
-            # Nothing is open or waits on this connection, and a whole head came.
-            alone = begins and self._ends_whole and self._waiter is not None and not self._messages
-            if alone and data.startswith(_LISTS):
+            begins, self._at_request_end = self._at_request_end, data.endswith(b"\r\n\r\n")
+            if begins and self._at_request_end and self._is_idle() and data.startswith(_LIST_STARTS):
                 lists = admission.lists
                 if not lists.full:
                     lists.enter()
-                    self._arrived_s = self._loop.time()
-                elif _is_one(data) and self._refuse():
-                    lists.refuse()
+                    self._arrived_s = self._clock_s()
+                elif _is_one_request(data) and self._refuse():
+                    lists.count_refusal()
                     return
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Let go of what was taken on and will not be begun; called by the loop."""
-        if self.take_arrival() is not None and self._admission is not None:
+        """Release an accepted request that has not begun; called by the loop."""
+        if self.pop_arrival() is not None and self._admission is not None:
             self._admission.lists.drop()
         super().connection_lost(exc)
 
-    def take_arrival(self) -> float | None:
-        """Return when the list arrived that is begun now, if it was taken on when it did; once."""
+    def pop_arrival(self) -> float | None:
+        """Return the arrival of the list that begins now, once; None if it was not accepted on arrival."""
         arrived_s, self._arrived_s = self._arrived_s, 0.0
         return arrived_s or None
 
     def _refuse(self) -> bool:
-        """Refuse what came, unless the connection is closing or its client does not read; returns whether it was."""
+        """Refuse a request, unless the connection is closing or its client does not read; return whether it was."""
         transport = self.transport
-        if transport is None or self._close or self._force_close or transport.get_write_buffer_size():
+        if transport is None or self._is_closing() or transport.get_write_buffer_size():
             return False
-        # It is in use: not to be closed as idle.
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._restart_idle_timeout()
         transport.write(_refusal(rfc822_formatted_time()))
         return True
 
@@ -101,55 +111,54 @@ class Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what could not be parsed, or what went wrong outside of every handler; called by aiohttp.
+        """Answer bytes that cannot be parsed, or an error outside of every handler; called by aiohttp.
 
         Raises:
-            ConnectionError: Part of an answer has left already, so that no other can follow.
+            ConnectionError: Part of an answer has been sent, so no other can follow.
         """
         if request.writer.output_size > 0:
-            raise ConnectionError("part of an answer has left already")
+            raise ConnectionError("Part of an answer has been sent.")
         if status == Malformed.status:
             reason = _reason(exc, message)
-            _log.debug("no HTTP request", reason=reason)
-            response = problem(Malformed(f"This is no HTTP/1.1 request: {reason}."))
+            _log.debug("malformed request", reason=reason)
+            response = problem_response(Malformed(f"This is no HTTP/1.1 request: {reason}."))
         else:
-            _log.error(
-                "request failed outside of every handler", status=status, exception=None if exc is None else frames(exc)
-            )
-            response = problem(fault())
+            trace = None if exc is None else traceback_of(exc)
+            _log.error("request failed outside of every handler", status=status, exception=trace)
+            response = problem_response(internal_error())
         response.force_close()
         return response
 
 
 def guarded(handler: RequestHandler, admission: Admission | None = None) -> RequestHandler:
-    """Wrap an application's whole handling, routing included, so that only answers of ours leave it.
+    """Wrap an application's handling, routing included, in admission control and the translation of errors.
 
     Args:
         handler: Aiohttp's entry into the application.
-        admission: What is taken on; None where everything is.
+        admission: The limits of open requests; None for no limit.
     """
     clock = asyncio.get_running_loop().time
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        if request.version not in _SPOKEN:
-            response = problem(Malformed("Only HTTP/1.1 and HTTP/1.0 are spoken here."))
+        if request.version not in _VERSIONS:
+            response = problem_response(Malformed("Only HTTP/1.1 and HTTP/1.0 are supported."))
             response.force_close()
             return response
         limit, arrived_s = None, 0.0
         if admission is not None:
-            # One function, not one around another: each costs every request a microsecond.
+            # Inline, because a nested wrapper costs every request a microsecond.
             protocol = request.protocol
-            taken_on_s = protocol.take_arrival() if isinstance(protocol, Protocol) else None
-            if taken_on_s is not None:
-                limit, arrived_s = admission.lists, taken_on_s
-            elif (limit := admission.of(kind_of(request.raw_path))) is not None:
+            accepted_s = protocol.pop_arrival() if isinstance(protocol, Protocol) else None
+            if accepted_s is not None:
+                limit, arrived_s = admission.lists, accepted_s
+            elif (limit := admission.limit_of(kind_of(request.raw_path))) is not None:
                 if not limit.enter():
-                    return problem(Overloaded())
+                    return problem_response(Overloaded())
                 arrived_s = clock()
         try:
             return await handler(request)
         except web.HTTPException as error:
-            return problem(translated(error))
+            return problem_response(translated(error))
         finally:
             if limit is not None:
                 limit.leave(arrived_s, clock())
@@ -157,9 +166,9 @@ def guarded(handler: RequestHandler, admission: Admission | None = None) -> Requ
     return answer
 
 
-def _is_one(data: bytes) -> bool:
-    """Whether bytes that end as a head does are one request without a body, after which the connection stays open."""
-    return data.find(b"\r\n\r\n") == len(data) - 4 and b" HTTP/1.1\r\n" in data and not _MORE(data)
+def _is_one_request(data: bytes) -> bool:
+    """Whether bytes that end like a head are one request without a body on a connection that stays open."""
+    return data.find(b"\r\n\r\n") == len(data) - 4 and b" HTTP/1.1\r\n" in data and not _SPECIAL_HEADER(data)
 
 
 @cache
@@ -176,21 +185,21 @@ def _refusal_head() -> tuple[bytes, bytes]:
 
 @lru_cache(maxsize=1)
 def _refusal(date: str) -> bytes:
-    """Return the whole refusal, made once a second."""
+    """Return a whole refusal, rendered once per second."""
     head, rest = _refusal_head()
     return head + date.encode("ascii") + rest
 
 
-async def expect(request: web.Request) -> None:
-    """Meet `Expect: 100-continue`, and ignore other expectations as RFC 9110 section 10.1.1 allows."""
+async def handle_expect(request: web.Request) -> None:
+    """Answer `Expect: 100-continue`, and ignore other expectations as RFC 9110 section 10.1.1 allows."""
     if request.version == HttpVersion11 and request.headers["Expect"].lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # The answer itself has not begun.
+        # An interim answer is no part of the answer itself.
         request.writer.output_size = 0
 
 
 def _reason(exc: BaseException | None, message: str | None) -> str:
     if isinstance(exc, InvalidURLError) or not message:
         return "its target cannot be read"
-    # What follows the first colon or line quotes the request.
+    # The text behind the first colon or line quotes the request.
     return message.splitlines()[0].partition(":")[0].strip().rstrip(".")[:100] or "it cannot be read"

@@ -1,7 +1,6 @@
-"""What handlers read from a request: ids of its path, its query, its headers and its body, each checked.
+"""The checked inputs of a request: ids of its path or query, numbers, headers and its body.
 
-Invariant: what is not as documented is an `Invalid` that names the field, or one of the refusals of a body; nothing
-here answers or records anything.
+Invariant: an input that is not as documented raises `Invalid` with the field's name, or another `RequestError`.
 """
 
 import asyncio
@@ -17,11 +16,11 @@ from service.serving.context import CONTEXT
 JSON: Final = "application/json"
 
 
-def identity(request: web.Request, name: str) -> str:
-    """Return a user or item id: of the path, or of the query where the route's path has none.
+def read_id(request: web.Request, name: str) -> str:
+    """Return a user or item id of the path, or of the query if the route's path has none.
 
     Raises:
-        Invalid: It is none, or is not there once.
+        Invalid: The id is malformed, or is not given exactly once.
     """
     if name in request.match_info:
         value, raw = request.match_info[name], request.rel_url.raw_path
@@ -31,7 +30,7 @@ def identity(request: web.Request, name: str) -> str:
             raise wire.bad(name, f"was given {len(given)} times, and is needed once")
         value, raw = given[0], request.rel_url.raw_query_string
     if "%" in value and not _is_utf8(raw):
-        # aiohttp leaves such bytes encoded, where they would pass for another id, one with per cent signs in it.
+        # aiohttp leaves bytes that are no UTF-8 percent-encoded, and the text would be a valid but different id.
         raise wire.bad(name, "must be UTF-8 behind its percent-encoding")
     if not wire.valid_id(value):
         raise wire.bad(name, wire.ID_RULE)
@@ -46,38 +45,38 @@ def _is_utf8(raw: str) -> bool:
     return True
 
 
-def query(request: web.Request, known: tuple[str, ...]) -> None:
-    """Refuse a query with other fields than these.
+def require_query_fields(request: web.Request, known: tuple[str, ...]) -> None:
+    """Refuse a query that has other fields than the known ones.
 
     Raises:
-        Invalid: There is one.
+        Invalid: There is an unknown field.
     """
     if request.query_string:
         for name in request.query:
             if name not in known:
-                # What is no UTF-8 cannot be said back.
+                # The answer quotes the name, and lone surrogates have no UTF-8.
                 shown = name[:64].encode("utf-8", "replace").decode()
                 raise wire.bad(shown, "is not a field of this query")
 
 
-def number(request: web.Request, name: str, default: int, limit: int, beside: tuple[str, ...] = ()) -> int:
-    """Return a number from 1 to a limit, of a query that has no other field than those beside it.
+def read_n(request: web.Request, other_fields: tuple[str, ...] = ()) -> int:
+    """Return the length of a list from the query field `n`, 1 to `wire.N_LIMIT`.
 
     Raises:
-        Invalid: It is none, or there is another field.
+        Invalid: It is no such number, or the query has a field beside `n` and the other ones.
     """
     if not request.query_string:
-        return default
-    query(request, (name, *beside))
-    given = request.query.getall(name, [])
+        return wire.N_DEFAULT
+    require_query_fields(request, ("n", *other_fields))
+    given = request.query.getall("n", [])
     if not given:
-        return default
+        return wire.N_DEFAULT
     if len(given) > 1:
-        raise wire.bad(name, f"was given {len(given)} times")
+        raise wire.bad("n", f"was given {len(given)} times")
     text = given[0]
-    # Digits only, and few of them, before int() sees them: it takes "1_0", "+1" and numbers of any length.
-    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= limit):
-        raise wire.bad(name, f"must be a whole number from 1 to {limit}")
+    # Few and plain digits only: int() also accepts "1_0", "+1" and numbers of any length.
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= wire.N_LIMIT):
+        raise wire.bad("n", f"must be a whole number from 1 to {wire.N_LIMIT}")
     return int(text)
 
 
@@ -85,7 +84,7 @@ def idempotency_key(request: web.Request) -> str | None:
     """Return the Idempotency-Key, or None without one.
 
     Raises:
-        Invalid: It is none that we take.
+        Invalid: It is malformed, or given more than once.
     """
     given = request.headers.getall("Idempotency-Key", None)
     if given is None:
@@ -97,30 +96,31 @@ def idempotency_key(request: web.Request) -> str | None:
     return given[0]
 
 
-def is_the_balancers(request: web.Request, key: str | None) -> bool:
-    """Whether the balancer made an Idempotency-Key, as it does from its id of a request whose client sent none.
+def is_balancer_key(request: web.Request, key: str | None) -> bool:
+    """Whether the balancer made an Idempotency-Key from its request id, because the client sent none.
 
-    A client cannot make such a key through the balancer: it could learn the request's id from the answer alone.
+    A client cannot send such a key through the balancer: it learns the request's id from the answer at the earliest.
     """
     return key is not None and key == f"ngx-{request.headers.get('X-Request-Id')}"
 
 
 def request_id(request: web.Request) -> str | None:
-    """Return the balancer's id of this request, the same on every attempt at it."""
+    """Return the balancer's id of this request, the same on every attempt; None without a valid one."""
     given = request.headers.get("X-Request-Id")
     return given if given is not None and wire.valid_key(given) else None
 
 
-async def body(request: web.Request) -> bytes:
+async def read_body(request: web.Request) -> bytes:
     """Read a JSON body within its limits of size and time.
 
     Raises:
-        RequestError: It is too large, too slow, encoded, of another type or broken off.
+        RequestError: The body is too large, too slow, encoded, of another type or broken off.
     """
     config = request.app[CONTEXT].config.server
-    transfer = request.headers.get("Transfer-Encoding", "chunked")
-    if "Content-Encoding" in request.headers or transfer.lower() != "chunked":
-        raise UnsupportedBody("Encoded bodies are not taken; send plain JSON.")
+    transfer_encoding = request.headers.get("Transfer-Encoding")
+    is_encoded = transfer_encoding is not None and transfer_encoding.lower() != "chunked"
+    if is_encoded or "Content-Encoding" in request.headers:
+        raise UnsupportedBody("Encoded bodies are not accepted; send plain JSON.")
     if request.content_type != JSON:
         raise UnsupportedBody("The body must be sent as Content-Type: application/json.")
     if request.content_length is not None and request.content_length > config.body_limit_bytes:
@@ -131,5 +131,5 @@ async def body(request: web.Request) -> bytes:
     except TimeoutError:
         raise RequestTimedOut(f"The body did not arrive within {config.body_timeout_s} s.") from None
     except (web.RequestPayloadError, ConnectionError):
-        # The client left in the middle, or its chunks are none: nothing of ours to be alarmed about.
-        raise Malformed("The body broke off or is not framed as HTTP asks for.") from None
+        # The client disconnected or sent bad chunks: no fault of the service.
+        raise Malformed("The body broke off or is not framed as HTTP requires.") from None

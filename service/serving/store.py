@@ -1,8 +1,7 @@
-"""The only mutable object on the request path: which model is being served.
+"""The served model: the only mutable object on the request path.
 
-Invariant: `swap` is one assignment, so a request that took `current()` once sees one model from its first look-up to
-its last byte, whatever is swapped meanwhile. Whoever asked to be forgotten is in `forgotten` for as long as the served
-model still knows them.
+Invariant: `swap` is one assignment, so a request that called `current()` once uses one model from its first look-up to
+its last byte. An erased user stays in `erased` while the served model still holds them.
 """
 
 from service.errors import NoModel
@@ -10,21 +9,21 @@ from service.models.snapshot import ModelSnapshot
 
 
 class ModelStore:
-    """Holds the served snapshot, and no other: an older one may know users who are forgotten since."""
+    """Holds the served snapshot, and no older one, which might hold users erased since."""
 
     def __init__(self, snapshot: ModelSnapshot | None = None) -> None:
         self._current = snapshot
-        self.forgotten: set[str] = set()
-        """Users of the served model who are answered as if it did not know them; only `forget` and `swap` write it."""
+        self.erased: set[str] = set()
+        """Users of the served model that are answered as unknown ones; written by `erase_user` and `swap` alone."""
 
     def __repr__(self) -> str:
-        return f"<ModelStore current={self.version} forgotten={len(self.forgotten)}>"
+        return f"<ModelStore current={self.version} erased={len(self.erased)}>"
 
     def current(self) -> ModelSnapshot:
         """Return the served snapshot.
 
         Raises:
-            NoModel: None has been loaded yet.
+            NoModel: No model has been loaded yet.
         """
         snapshot = self._current
         if snapshot is None:
@@ -39,10 +38,10 @@ class ModelStore:
     def swap(self, snapshot: ModelSnapshot) -> None:
         """Serve another snapshot from now on."""
         self._current = snapshot
-        # Who is not in this one is forgotten for good, and may come back in a later one.
-        self.forgotten = {user_id for user_id in self.forgotten if user_id in snapshot.users.row_of}
+        # A user absent from this snapshot is gone, and may return with a later one.
+        self.erased = {user_id for user_id in self.erased if user_id in snapshot.users.row_of}
 
-    def forget(self, user_id: str) -> None:
-        """Serve a user as an unknown one, until a model is swapped in that does not know them."""
+    def erase_user(self, user_id: str) -> None:
+        """Answer for a user as for an unknown one, until a model without them is swapped in."""
         if self._current is not None and user_id in self._current.users.row_of:
-            self.forgotten.add(user_id)
+            self.erased.add(user_id)

@@ -1,250 +1,167 @@
-"""Follows `models/ACTIVE`: loads, checks and warms a newly activated model off the event loop, then swaps it in.
+"""Follows `models/ACTIVE`: loads, checks and warms an activated model off the event loop, then swaps it in.
 
 Invariants:
 
-- The store only ever gets a model that passed every check and has answered requests of its own; a bad one leaves the
-  old one serving, is reported once, and is tried again only when ACTIVE is written again, or when waiting may help: the
-  disk was at fault, or there is nothing to serve.
-- No file system call is made in the event loop's thread. A look that does not come back is given up after a time, its
-  thread is left to itself, and another look begins; of such threads there are few at any time.
+- The store gets only models that passed every check and computed lists. A bad model leaves the served one in place, is
+  logged once, and is tried again when ACTIVE changes, or after a pause if the disk failed or nothing is served.
+- The event loop's thread makes no file system call. A check that hangs is abandoned with its thread and another one
+  begins; the number of such threads is bounded.
 """
 
 import asyncio
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import structlog
 
-from service.errors import ModelError, ModelMissing, ModelRefused
+from service.errors import ModelError, ModelMissing
 from service.metrics import Metrics
-from service.models import active_model, artefact, scoring
+from service.models import active_model
 from service.models.snapshot import ModelSnapshot
+from service.serving.model_check import FileVersion, ModelCheck
 from service.serving.store import ModelStore
 from telemetry.daemon_thread import run_in_daemon_thread
 
 _log = structlog.get_logger("recollect.watcher")
-_WARM_USERS = 32
-# So long without a sign of a look, and the model store counts as away.
-_SILENT_S: Final = 2.0
-_ASK_EVERY_S: Final = 0.1
-# Threads that a hung store may hold; no look begins while there are as many.
-_MOST_STUCK: Final = 3
-# After a refusal that may pass by itself: doubled each time, up to the last.
-_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.5, 30.0
-
-Seen = tuple[int, int]
+# The model store counts as unreadable after this time without progress.
+_UNRESPONSIVE_AFTER_S: Final = 2.0
+_POLL_S: Final = 0.1
+# Abandoned threads that may hang at once; no check begins while there are as many.
+_MAX_ABANDONED: Final = 3
+# The pause before a refused model is tried again doubles from this.
+_FIRST_PAUSE_S: Final = 0.5
 
 
 class Watcher:
     """Keeps one store at the active version.
 
     Args:
-        models_dir: Where models are published.
-        store: What to keep current.
-        interval_s: Seconds between two looks.
-        metrics: Told about every swap and refusal.
-        timeout_s: How long one look may take, loading included.
+        models_dir: The published models.
+        store: The store to keep current.
+        interval_s: Seconds between two checks.
+        metrics: Counts swaps and refusals.
+        timeout_s: The longest time of one check, loading included.
+        max_pause_s: The longest pause before a refused model is tried again.
     """
 
     def __init__(
-        self, models_dir: Path, store: ModelStore, interval_s: float, metrics: Metrics, *, timeout_s: float = 60.0
+        self,
+        models_dir: Path,
+        store: ModelStore,
+        interval_s: float,
+        metrics: Metrics,
+        *,
+        timeout_s: float = 60.0,
+        max_pause_s: float = 30.0,
     ) -> None:
         self._models_dir = models_dir
         self._store = store
         self._interval_s = interval_s
         self._metrics = metrics
         self._timeout_s = timeout_s
-        # What ACTIVE was when it was last dealt with, and when to deal with the same again.
-        self._seen: Seen | None = None
-        self._again_at_s: float | None = None
+        self._max_pause_s = max_pause_s
+        # ACTIVE as it was last handled, and when to handle the same file again.
+        self._handled: FileVersion | None = None
+        self._retry_at_s: float | None = None
         self._pause_s = _FIRST_PAUSE_S
-        # What is wrong with the store, and with what ACTIVE names; empty where nothing is.
-        self._fault = f"the model store {models_dir} has not answered yet"
-        self._refusal = ""
+        # Sentences; empty without a problem.
+        self._store_problem = f"The model store {models_dir} has not answered yet."
+        self._version_problem = ""
         self._disk_failed = False
-        self._stuck: set[asyncio.Future[ModelSnapshot | None]] = set()
-        self._looked = asyncio.Event()
+        self._abandoned: set[asyncio.Future[ModelSnapshot | None]] = set()
+        self._checked = asyncio.Event()
         self.readable = True
-        """False while the model store cannot be read; the last good model goes on serving."""
+        """False while the model store cannot be read; the last good model stays served."""
 
     @property
-    def trouble(self) -> str:
-        """Why nothing newer is served, in words; empty while all is well."""
-        return self._fault or self._refusal
+    def problem(self) -> str:
+        """Why nothing newer is served, as a sentence; empty without a problem."""
+        return self._store_problem or self._version_problem
 
     async def run(self) -> None:
         """Follow ACTIVE until cancelled."""
         while True:
-            await self.look()
-            self._looked.set()
+            await self.check()
+            self._checked.set()
             await asyncio.sleep(self._interval_s)
 
-    async def looked(self, timeout_s: float) -> None:
-        """Wait until `run` has looked once, or the time is over."""
+    async def wait_for_first_check(self, timeout_s: float) -> None:
+        """Wait until `run` has checked once, or the time is over."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._looked.wait()
+                await self._checked.wait()
 
-    async def look(self) -> None:
-        """Look once, and swap if another version was activated; ends after `timeout_s` at the latest."""
-        self._stuck = {ended for ended in self._stuck if not ended.done()}
-        if len(self._stuck) >= _MOST_STUCK:
-            self._silent()
+    async def check(self) -> None:
+        """Check ACTIVE once, and swap if another version was activated; returns within `timeout_s`."""
+        self._abandoned = {outcome for outcome in self._abandoned if not outcome.done()}
+        if len(self._abandoned) >= _MAX_ABANDONED:
+            self._mark_unresponsive()
             return
-        due = self._again_at_s is not None and time.monotonic() >= self._again_at_s
-        look = _Look(self._models_dir, self._store.version, None if due else self._seen)
-        ended = asyncio.ensure_future(run_in_daemon_thread(look.run, "model-loader"))
+        is_retry = self._retry_at_s is not None and time.monotonic() >= self._retry_at_s
+        check = ModelCheck(self._models_dir, self._store.version, None if is_retry else self._handled)
+        outcome = asyncio.ensure_future(run_in_daemon_thread(check.run, "model-loader"))
         try:
-            await self._wait(look, ended)
+            await self._wait(check, outcome)
         finally:
-            look.give_up()
-            # What comes too late is dropped, its errors too.
-            ended.add_done_callback(_retrieve)
-        if ended.done():
-            self._take(look, ended)
+            check.abandon()
+            # A late error is dropped; unretrieved, asyncio would log it.
+            outcome.add_done_callback(lambda late: late.cancelled() or late.exception())
+        if outcome.done():
+            self._apply(check, outcome)
         else:
-            self._stuck.add(ended)
+            self._abandoned.add(outcome)
             self._disk_failed = True
-            self._silent()
-            self._refuse(look.seen, f"{look.what} was not read within {self._timeout_s:g} s", again=True)
+            self._mark_unresponsive()
+            self._refuse(check.found, f"{check.subject} was not read within {self._timeout_s:g} s.", retry=True)
 
-    async def _wait(self, look: "_Look", ended: asyncio.Future[ModelSnapshot | None]) -> None:
+    async def _wait(self, check: ModelCheck, outcome: asyncio.Future[ModelSnapshot | None]) -> None:
         until_s = time.monotonic() + self._timeout_s
-        while not ended.done() and (left_s := until_s - time.monotonic()) > 0:
-            await asyncio.wait([ended], timeout=min(_ASK_EVERY_S, left_s))
-            if not ended.done() and time.monotonic() - look.moved_s > _SILENT_S:
-                self._silent()
+        while not outcome.done() and (left_s := until_s - time.monotonic()) > 0:
+            await asyncio.wait([outcome], timeout=min(_POLL_S, left_s))
+            if not outcome.done() and time.monotonic() - check.progressed_s > _UNRESPONSIVE_AFTER_S:
+                self._mark_unresponsive()
 
-    def _take(self, look: "_Look", ended: asyncio.Future[ModelSnapshot | None]) -> None:
+    def _apply(self, check: ModelCheck, outcome: asyncio.Future[ModelSnapshot | None]) -> None:
         try:
-            snapshot = ended.result()
+            snapshot = outcome.result()
         except FileNotFoundError:
-            # Nothing was ever activated, which is no fault until there is something to serve.
+            # Nothing was activated yet, which is a fault only of a store that had a model.
             self.readable = self._store.version is None
-            self._fault = f"nothing is active in {self._models_dir}; train a model, or activate one that is there"
+            self._store_problem = f"No model is active in {self._models_dir}; train one, or activate a published one."
             return
         except OSError as error:
             self.readable = False
-            self._fault = f"{self._models_dir / active_model.ACTIVE} cannot be read: {error.strerror or error}"
+            path = self._models_dir / active_model.ACTIVE
+            self._store_problem = f"{path} cannot be read: {error.strerror or error}."
             return
         except ModelError as error:
-            self._fault, self._disk_failed = "", isinstance(error.__cause__, OSError)
+            self._store_problem, self._disk_failed = "", isinstance(error.__cause__, OSError)
             self.readable = not self._disk_failed
-            missing = isinstance(error, ModelMissing)
-            self._refuse(look.seen, str(error), again=self._disk_failed or missing or self._store.version is None)
+            retry = self._disk_failed or isinstance(error, ModelMissing) or self._store.version is None
+            self._refuse(check.found, str(error), retry=retry)
             return
-        self._fault = ""
+        self._store_problem = ""
         self.readable = not self._disk_failed
-        if not look.changed:
+        if not check.changed:
             return
-        self._seen, self._again_at_s, self._pause_s = look.seen, None, _FIRST_PAUSE_S
-        self._refusal, self._disk_failed, self.readable = "", False, True
+        self._handled, self._retry_at_s, self._pause_s = check.found, None, _FIRST_PAUSE_S
+        self._version_problem, self._disk_failed, self.readable = "", False, True
         if snapshot is not None:
             self._store.swap(snapshot)
-            self._metrics.swapped(snapshot)
+            self._metrics.count_swap(snapshot)
             _log.info("model swapped in", version=snapshot.version, items=len(snapshot.items))
 
-    def _silent(self) -> None:
+    def _mark_unresponsive(self) -> None:
         self.readable = False
-        self._fault = f"the model store {self._models_dir} does not answer"
+        self._store_problem = f"The model store {self._models_dir} does not answer."
 
-    def _refuse(self, seen: Seen | None, reason: str, *, again: bool) -> None:
-        new = (seen, reason) != (self._seen, self._refusal)
-        # Only now: a refusal is remembered too, and is not repeated until ACTIVE changes or it is time.
-        self._seen, self._refusal = seen, reason
-        self._again_at_s = time.monotonic() + self._pause_s if again else None
-        self._pause_s = min(2 * self._pause_s, _LAST_PAUSE_S)
-        if new:
+    def _refuse(self, found: FileVersion | None, reason: str, *, retry: bool) -> None:
+        is_new = (found, reason) != (self._handled, self._version_problem)
+        self._handled, self._version_problem = found, reason
+        self._retry_at_s = time.monotonic() + self._pause_s if retry else None
+        self._pause_s = min(2 * self._pause_s, self._max_pause_s)
+        if is_new:
             self._metrics.model_refusals.inc()
             _log.error("model refused", reason=reason, serving=self._store.version)
-
-
-class _Look:
-    """One look, in a thread of its own that may be given up at any time.
-
-    Args:
-        models_dir: Where models are published.
-        serving: The served version.
-        seen: What ACTIVE was when it was last dealt with; None to deal with it in any case.
-
-    Attributes:
-        seen: What ACTIVE is now, once that is known.
-        changed: Whether ACTIVE is to be dealt with.
-        what: What is being read.
-        moved_s: When something was last heard of the file system, on the monotonic clock.
-    """
-
-    def __init__(self, models_dir: Path, serving: str | None, seen: Seen | None) -> None:
-        self._models_dir = models_dir
-        self._serving = serving
-        self._dealt_with = seen
-        self._given_up = threading.Event()
-        self.seen = seen
-        self.changed = False
-        self.what = f"the model store {models_dir}"
-        self.moved_s = time.monotonic()
-
-    def give_up(self) -> None:
-        """End the look as soon as its thread comes back from what it waits for."""
-        self._given_up.set()
-
-    def run(self) -> ModelSnapshot | None:
-        """Return the model to be served from now on, or None where the served one stays; blocks.
-
-        Raises:
-            ModelError: What ACTIVE names cannot be served.
-            OSError: ACTIVE cannot be looked at.
-        """
-        status = (self._models_dir / active_model.ACTIVE).lstat()
-        # Every activation renames a new file into place, so inode and time tell one from the next.
-        self.seen = status.st_ino, status.st_mtime_ns
-        self._alive()
-        if self.seen == self._dealt_with:
-            return None
-        self.changed = True
-        version = active_model.version(self._models_dir)
-        if version is None or version == self._serving:
-            return None
-        self.what = version
-        try:
-            snapshot = artefact.load(self._models_dir / version, self._alive)
-            warm(snapshot)
-        except ModelError:
-            raise
-        except Exception as error:
-            # Whatever a damaged model does to us, the old one has to go on serving.
-            raise ModelRefused(f"{version}: {error!r}") from error
-        return snapshot
-
-    def _alive(self) -> None:
-        self.moved_s = time.monotonic()
-        if self._given_up.is_set():
-            raise ModelRefused(f"{self.what}: it took too long to read")
-
-
-def _retrieve(ended: asyncio.Future[ModelSnapshot | None]) -> None:
-    # Otherwise asyncio complains of an error that was never retrieved.
-    if not ended.cancelled():
-        ended.exception()
-
-
-def warm(snapshot: ModelSnapshot) -> None:
-    """Answer some requests in private: computes what is computed once, and touches the mapped pages.
-
-    Raises:
-        ModelRefused: An answer is not one that we would give.
-    """
-    n_users = len(snapshot.users)
-    for user_row in np.linspace(0, n_users - 1, min(_WARM_USERS, n_users), dtype=int).tolist():
-        (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(user_row, 10)])
-        if not np.isfinite(ranking.scores).all() or np.isin(ranking.rows, snapshot.seen_rows(user_row)).any():
-            raise ModelRefused(
-                f"{snapshot.version}: user row {user_row} gets scores that are not finite or items already seen"
-            )
-    scoring.popular(snapshot, 10)
-    if len(snapshot.items):
-        scoring.similar(snapshot, 0, 10)

@@ -113,7 +113,7 @@ async def test_a_replica_whose_model_store_hangs_at_its_start_takes_feedback(
     disk.hang()
     site.start_consumer()
     site.start_replica()
-    waiting = f"No model is loaded: the model store {site.home / 'models'} does not answer\n"
+    waiting = f"No model is loaded. The model store {site.home / 'models'} does not answer.\n"
     await await_until(lambda: _readiness(site.admin_port) == (503, waiting), 30, what="the replica's word")
     status, answer = ask(site.port, "/v1/recommendations/u1")
     assert (status, answer["detail"]) == (503, "No model is loaded yet.")

@@ -286,4 +286,4 @@ def test_a_taken_port_is_one_sentence(
     second = start(["serve", "--port", str(ports[0])], ports[1])
     assert second.process.wait(timeout=20) == 1
     number = ports[0] if taken == "port" else ports[1]
-    assert second.output() == f"recollect: 127.0.0.1:{number} cannot be listened on: address already in use\n"
+    assert second.output() == f"recollect: 127.0.0.1:{number} cannot be listened on: address already in use.\n"

@@ -29,7 +29,7 @@ from service.security.api_key import (
 )
 from service.security.key_file import KeyFile
 from service.security.keyring import Keyring
-from service.security.security_log import append, entry
+from service.security.security_log import append, new_entry
 
 NOW_S = 1_800_000_000.0
 
@@ -170,7 +170,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_home(tmp_path: Path) -> Non
     file = KeyFile(home / "security")
     with file.changing() as keys:
         keys.append(made()[1])
-    append(file.directory, [entry("activate", by="training", key=None)])
+    append(file.directory, [new_entry("activate", by="training", key=None)])
     found = [path.stat() for path in (file.directory, *file.directory.iterdir())]
     assert [(one.st_uid, one.st_gid) for one in found] == [owner] * 4
 

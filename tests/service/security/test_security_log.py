@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from service.security import security_log
-from service.security.security_log import SecurityLog, append, entry
+from service.security.security_log import SecurityLog, append, new_entry
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:
@@ -23,7 +23,7 @@ def lines(directory: Path) -> list[dict[str, Any]]:
 
 def test_an_entry_says_what_was_done_by_what_and_when(tmp_path: Path) -> None:
     """In a file of this month that is its owner's alone."""
-    append(tmp_path / "security", [entry("erase", by="replica-0", key="0123abcd", erase_id="e1")])
+    append(tmp_path / "security", [new_entry("erase", by="replica-0", key="0123abcd", erase_id="e1")])
     (path,) = (tmp_path / "security").iterdir()
     assert path.name == time.strftime("log-%Y-%m.jsonl", time.gmtime())
     assert [stat.S_IMODE(one.stat().st_mode) for one in (path.parent, path)] == [0o700, 0o600]
@@ -35,20 +35,21 @@ def test_an_entry_says_what_was_done_by_what_and_when(tmp_path: Path) -> None:
 
 def test_what_was_cut_off_spoils_no_other_entry(tmp_path: Path) -> None:
     """A full disk leaves half a line; the next entry begins a line of its own."""
-    append(tmp_path, [entry("activate", by="a", key=None)])
+    append(tmp_path, [new_entry("activate", by="a", key=None)])
     (path,) = tmp_path.iterdir()
     with path.open("ab") as file:
         file.write(b'{"at": "20')
-    append(tmp_path, [entry("activate", by="b", key=None)])
+    append(tmp_path, [new_entry("activate", by="b", key=None)])
     first, cut, last = path.read_bytes().splitlines()
     assert (orjson.loads(first)["by"], cut, orjson.loads(last)["by"]) == ("a", b'{"at": "20', "b")
 
 
 def test_entries_of_several_processes_do_not_mix(tmp_path: Path) -> None:
-    """Each line is one entry, whole."""
+    """Each line is one new_entry, whole."""
     program = (
-        "import sys; from pathlib import Path; from service.security.security_log import append, entry\n"
-        "for n in range(25): append(Path(sys.argv[1]), [entry('erase', by=sys.argv[2], key=None, n=n, pad='x' * 5000)])"
+        "import sys; from pathlib import Path; from service.security.security_log import append, new_entry\n"
+        "for n in range(25):\n"
+        "    append(Path(sys.argv[1]), [new_entry('erase', by=sys.argv[2], key=None, n=n, pad='x' * 5000)])"
     )
     running = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(name)]) for name in range(3)]
     assert [process.wait(timeout=60) for process in running] == [0] * 3
@@ -59,11 +60,11 @@ def test_entries_of_several_processes_do_not_mix(tmp_path: Path) -> None:
 async def test_recording_returns_when_it_is_on_the_disk(tmp_path: Path) -> None:
     """And raises where it cannot be."""
     security = SecurityLog(tmp_path / "security")
-    await security.record(entry("erase", by="replica-0", key=None), deadline_s=10)
+    await security.record(new_entry("erase", by="replica-0", key=None), deadline_s=10)
     assert len(lines(tmp_path / "security")) == 1
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="Not a directory"):
-        await SecurityLog(tmp_path / "file" / "security").record(entry("erase", by="x", key=None), deadline_s=10)
+        await SecurityLog(tmp_path / "file" / "security").record(new_entry("erase", by="x", key=None), deadline_s=10)
 
 
 async def test_a_disk_that_hangs_is_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +80,8 @@ async def test_a_disk_that_hangs_is_a_timeout(tmp_path: Path, monkeypatch: pytes
     security = SecurityLog(tmp_path)
     for _ in range(2):
         with pytest.raises(TimeoutError):
-            await security.record(entry("erase", by="x", key=None), deadline_s=0.01)
+            await security.record(new_entry("erase", by="x", key=None), deadline_s=0.01)
     os.write(writing, b"x" * 3)
-    await security.record(entry("erase", by="x", key=None), deadline_s=10)
+    await security.record(new_entry("erase", by="x", key=None), deadline_s=10)
     assert sum(written) == 3
     os.close(writing)

@@ -111,4 +111,4 @@ def test_the_limit_stays_in_its_bounds_and_places_are_given_back(turns: list[tup
 def test_what_is_refused_when(target: str, kind: Kind) -> None:
     """By the target alone, so that it is known before anything else of a request is."""
     assert kind_of(target) is kind
-    assert (Admission(0.1, 0.3).of(kind) is None) == (kind is Kind.HEALTH)
+    assert (Admission(0.1, 0.3).limit_of(kind) is None) == (kind is Kind.HEALTH)

@@ -222,7 +222,7 @@ async def test_an_erase_is_accounted_for_before_it_is_ordered(client: Client, co
     path.unlink()
     path.mkdir()
     problem = await body(client, "DELETE", "/v1/users/u2", 503)
-    assert problem["detail"] == "This cannot be entered in the security log at the moment."
+    assert problem["detail"] == "The security log cannot be written at the moment."
     assert [event["kind"] for event in held(context)] == ["erase"]
 
 
@@ -254,7 +254,7 @@ async def test_an_erase_that_cannot_be_recorded_is_refused_and_changes_nothing(
     """503 with a time to try again, as for events; a user whom nobody knows is no exception to anything."""
     await body(client, "DELETE", "/v1/users/nobody%2Fknows%20%E2%9C%93", 202)
     assert held(context)[-1]["user_id"] == "nobody/knows ✓"
-    assert not context.store.forgotten
+    assert not context.store.erased
     context.producer.close()
     async with client.delete("/v1/users/u1") as response:
         assert (response.status, response.headers["Retry-After"]) == (503, "1")

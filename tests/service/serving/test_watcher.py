@@ -35,13 +35,13 @@ async def test_an_activated_model_is_swapped_in_and_a_rollback_too(
 ) -> None:
     """Whatever ACTIVE names is served, newer or older."""
     first = publish_snapshot(tmp_path, make_snapshot(seed=1))
-    await watcher.look()
+    await watcher.check()
     assert store.version == first
     second = publish_snapshot(tmp_path, make_snapshot(seed=2))
-    await watcher.look()
+    await watcher.check()
     assert store.version == second
     activate(tmp_path, first)
-    await watcher.look()
+    await watcher.check()
     assert store.version == first
 
 
@@ -51,7 +51,7 @@ async def test_a_published_but_not_activated_model_is_not_served(
     """Publishing alone changes nothing."""
     first = publish_snapshot(tmp_path, make_snapshot(seed=1))
     publication.publish(tmp_path, make_snapshot(seed=2), data={}, measures={})
-    await watcher.look()
+    await watcher.check()
     assert store.version == first
 
 
@@ -60,13 +60,13 @@ async def test_a_damaged_model_leaves_the_old_one_and_the_next_good_one_is_taken
 ) -> None:
     """A refusal is no dead end."""
     first = publish_snapshot(tmp_path, make_snapshot(seed=1))
-    await watcher.look()
+    await watcher.check()
     bad = publish_snapshot(tmp_path, make_snapshot(seed=2))
     (tmp_path / bad / "item_factors.bin").write_bytes(b"damaged after activation")
-    await watcher.look()
+    await watcher.check()
     assert store.version == first
     third = publish_snapshot(tmp_path, make_snapshot(seed=3))
-    await watcher.look()
+    await watcher.check()
     assert store.version == third
 
 
@@ -75,12 +75,12 @@ async def test_a_store_that_cannot_be_read_is_noticed_and_the_model_stays(
 ) -> None:
     """The degradation level is `stale_model` until the store is back."""
     first = publish_snapshot(tmp_path, make_snapshot(seed=1))
-    await watcher.look()
+    await watcher.check()
     (tmp_path / "ACTIVE").rename(tmp_path / "elsewhere")
-    await watcher.look()
+    await watcher.check()
     assert (watcher.readable, store.version) == (False, first)
     (tmp_path / "elsewhere").rename(tmp_path / "ACTIVE")
-    await watcher.look()
+    await watcher.check()
     assert (watcher.readable, store.version) == (True, first)
 
 
@@ -90,7 +90,7 @@ async def test_requests_see_one_model_while_models_are_swapped(
 ) -> None:  # fmt: skip
     """The loop goes on turning while a model is loaded, and what a request holds stays whole."""
     publish_snapshot(tmp_path, make_snapshot(seed=0))
-    await watcher.look()
+    await watcher.check()
     task = asyncio.create_task(watcher.run())
     for seed in range(1, 6):
         held = store.current()
@@ -111,17 +111,17 @@ async def test_a_refusal_is_tried_again_while_nothing_is_served(
     path = tmp_path / version / "item_bias.bin"
     content = path.read_bytes()
     path.write_bytes(content[:-4])
-    await watcher.look()
+    await watcher.check()
     assert (store.version, watcher.readable) == (None, True)
-    assert watcher.trouble.startswith(f"{version}: item_bias has")
+    assert watcher.problem.startswith(f"{version}: item_bias has")
     path.write_bytes(content)
 
     async def served() -> bool:
-        await watcher.look()
+        await watcher.check()
         return store.version == version
 
     await await_until(served, what="the repaired version")
-    assert watcher.trouble == ""
+    assert watcher.problem == ""
 
 
 async def test_a_store_that_hangs_is_given_up_and_looked_at_again(
@@ -129,7 +129,7 @@ async def test_a_store_that_hangs_is_given_up_and_looked_at_again(
     await_until: Callable[..., Awaitable[None]],
 ) -> None:  # fmt: skip
     """Each look ends in its time, few threads wait, none that the end of the process waits for, and it heals."""
-    watcher = Watcher(tmp_path, store, 0.01, Metrics(), timeout_s=0.02)
+    watcher = Watcher(tmp_path, store, 0.01, Metrics(), timeout_s=0.3, max_pause_s=0.01)
     version = publish_snapshot(tmp_path, make_snapshot(seed=1))
     healed = threading.Event()
     active_version = active_model.version
@@ -139,28 +139,26 @@ async def test_a_store_that_hangs_is_given_up_and_looked_at_again(
         return active_version(models_dir)
 
     monkeypatch.setattr(active_model, "version", hanging)
-    monkeypatch.setattr("service.serving.watcher._LAST_PAUSE_S", 0.01)
 
     def stuck() -> list[threading.Thread]:
         return [thread for thread in threading.enumerate() if thread.name == "model-loader"]
 
     async def enough() -> bool:
-        await watcher.look()
+        await watcher.check()
         assert (watcher.readable, store.version) == (False, None)
-        return watcher.trouble == f"the model store {tmp_path} does not answer" and len(stuck()) == 3
+        return watcher.problem == f"The model store {tmp_path} does not answer." and len(stuck()) == 3
 
-    await watcher.look()
+    await watcher.check()
     await await_until(enough, what="as many threads as may wait")
-    await watcher.look()
+    await watcher.check()
     assert len(stuck()) == 3
     assert all(thread.daemon for thread in stuck())
     healed.set()
 
     async def served() -> bool:
-        await watcher.look()
-        return (watcher.readable, store.version, watcher.trouble) == (True, version, "")
+        await watcher.check()
+        return (watcher.readable, store.version, watcher.problem) == (True, version, "")
 
-    monkeypatch.setattr(watcher, "_timeout_s", 60.0)
     await await_until(served, what="the model")
 
 
@@ -169,13 +167,13 @@ async def test_a_pipe_instead_of_an_array_is_refused_and_the_next_model_is_taken
 ) -> None:
     """Opening it would wait for a writer for ever."""
     first = publish_snapshot(tmp_path, make_snapshot(seed=1))
-    await watcher.look()
+    await watcher.check()
     second = publish_snapshot(tmp_path, make_snapshot(seed=2))
     (tmp_path / second / "item_factors.bin").unlink()
     os.mkfifo(tmp_path / second / "item_factors.bin")
-    await watcher.look()
+    await watcher.check()
     assert store.version == first
-    assert "item_factors cannot be opened: Not a regular file" in watcher.trouble
+    assert "item_factors cannot be opened: Not a regular file" in watcher.problem
     third = publish_snapshot(tmp_path, make_snapshot(seed=3))
-    await watcher.look()
+    await watcher.check()
     assert store.version == third

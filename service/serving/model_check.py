@@ -1,0 +1,97 @@
+"""One check of `models/ACTIVE`: read it, and load and warm the model it names if that is another one. Blocks."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from service.errors import ModelError, ModelRefused
+from service.models import active_model, artefact, scoring
+from service.models.snapshot import ModelSnapshot
+
+_WARM_USERS: Final = 32
+
+FileVersion = tuple[int, int]
+"""Inode and time of change of ACTIVE; every activation renames a new file into place."""
+
+
+class ModelCheck:
+    """One check, in a thread of its own that may be abandoned at any time.
+
+    Args:
+        models_dir: The published models.
+        serving: The served version.
+        handled: ACTIVE as it was when it was last handled; None to handle it in any case.
+
+    Attributes:
+        found: ACTIVE as it is now, once it has been read.
+        changed: Whether ACTIVE is to be handled.
+        subject: What is being read, for messages.
+        progressed_s: When the file system last answered, in monotonic seconds.
+    """
+
+    def __init__(self, models_dir: Path, serving: str | None, handled: FileVersion | None) -> None:
+        self._models_dir = models_dir
+        self._serving = serving
+        self._handled = handled
+        self._abandoned = threading.Event()
+        self.found = handled
+        self.changed = False
+        self.subject = f"The model store {models_dir}"
+        self.progressed_s = time.monotonic()
+
+    def abandon(self) -> None:
+        """End the check as soon as its thread returns from the file system."""
+        self._abandoned.set()
+
+    def run(self) -> ModelSnapshot | None:
+        """Return the model to serve from now on, or None to keep the served one.
+
+        Raises:
+            ModelError: The version named by ACTIVE cannot be served.
+            OSError: ACTIVE cannot be read.
+        """
+        status = (self._models_dir / active_model.ACTIVE).lstat()
+        self.found = status.st_ino, status.st_mtime_ns
+        self._progress()
+        if self.found == self._handled:
+            return None
+        self.changed = True
+        version = active_model.version(self._models_dir)
+        if version is None or version == self._serving:
+            return None
+        self.subject = version
+        try:
+            snapshot = artefact.load(self._models_dir / version, self._progress)
+            warm_up(snapshot)
+        except ModelError:
+            raise
+        except Exception as error:
+            # Any error of a damaged model must leave the served one in place.
+            raise ModelRefused(f"{version}: {error!r}.") from error
+        return snapshot
+
+    def _progress(self) -> None:
+        self.progressed_s = time.monotonic()
+        if self._abandoned.is_set():
+            raise ModelRefused(f"{self.subject} took too long to read.")
+
+
+def warm_up(snapshot: ModelSnapshot) -> None:
+    """Compute some lists: fills lazy attributes and touches the mapped pages.
+
+    Raises:
+        ModelRefused: A list is invalid.
+    """
+    n_users = len(snapshot.users)
+    for user_row in np.linspace(0, n_users - 1, min(_WARM_USERS, n_users), dtype=int).tolist():
+        (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(user_row, 10)])
+        if not np.isfinite(ranking.scores).all() or np.isin(ranking.rows, snapshot.seen_rows(user_row)).any():
+            raise ModelRefused(
+                f"{snapshot.version}: user row {user_row} gets scores that are not finite, or seen items."
+            )
+    scoring.popular(snapshot, 10)
+    if len(snapshot.items):
+        scoring.similar(snapshot, 0, 10)
