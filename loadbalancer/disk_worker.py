@@ -1,59 +1,37 @@
-"""Does what may wait for a disk, one thing after the other, so that the supervisor's event loop never does.
+"""Runs file operations beside the supervisor's event loop.
 
-Invariant: work is done in the order in which it was given, in one thread, which the end of the process does not wait
-for: a disk that hangs keeps files out of date and nothing else.
+Invariant: operations run one at a time in the order of submission, in a daemon thread, so that a hanging disk delays
+neither the loop nor the end of the process. Threads of `concurrent.futures` executors would delay the latter.
 """
 
 import asyncio
-import contextlib
 import queue
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-class Scribe:
-    """The thread; make it where the loop runs."""
+class DiskWorker:
+    """One worker thread. Create it in the thread that runs the event loop."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._given: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="scribe", daemon=True).start()
+        self._submitted: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="disk-worker", daemon=True).start()
 
-    def do(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """Give work.
-
-        Args:
-            call: The work; it may block.
-
-        Returns:
-            What will hold its result or its error.
-        """
-        ended: asyncio.Future[T] = self._loop.create_future()
-
-        def settle(result: T | None, error: Exception | None) -> None:
-            if ended.cancelled():
-                return
-            if error is not None:
-                ended.set_exception(error)
-            else:
-                ended.set_result(result)  # type: ignore[arg-type]  # without an error it is what the call returned
-
-        def work() -> None:
-            result, error = None, None
-            try:
-                result = call()
-            except Exception as raised:  # noqa: BLE001  # it belongs to the caller of `do`
-                error = raised
-            # The loop may have ended; nothing waits for the result then.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(settle, result, error)
-
-        self._given.put(work)
-        return ended
+    def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Queue a call that may block, and return the future of its result; one cancelled while queued is skipped."""
+        future: Future[T] = Future()
+        self._submitted.put((future, call))
+        return asyncio.wrap_future(future)
 
     def _work(self) -> None:
         while True:
-            self._given.get()()
+            future, call = self._submitted.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except Exception as error:  # noqa: BLE001  # the caller of `submit` handles it
+                    future.set_exception(error)

@@ -1,7 +1,7 @@
-"""The home directory: who holds it, and what an earlier holder left behind.
+"""The home directory: the process that holds it, and the processes that a killed holder left behind.
 
-Invariant: at most one process at a time supervises in a home directory. It holds run/lock (flock, so that the kernel
-lets go when it dies), whose text is its process number; before it starts anything, nothing of an earlier one runs.
+Invariant: at most one process at a time supervises a home directory. It holds run/lock, whose text is its pid, with
+flock, which the kernel releases when it dies. Before it starts anything, nothing of an earlier one runs.
 """
 
 import contextlib
@@ -17,29 +17,29 @@ from loadbalancer import roster, unix_sockets
 from loadbalancer.errors import AlreadyRunning, LeftoverAlive, NotRunning
 from loadbalancer.processes import group_members, signal_group
 
-_KILLED_WITHIN_S = 10.0
-# Long enough for one who only looks (holder_pid) to let go.
-_LOCKED_WITHIN_S = 0.2
-_LOOK_EVERY_S = 0.02
+_KILL_TIMEOUT_S = 10.0
+# Longer than `holder_pid` keeps its shared lock.
+_LOCK_TIMEOUT_S = 0.2
+_POLL_EVERY_S = 0.02
 
 
 @contextlib.contextmanager
 def held(home: Path) -> Iterator[None]:
-    """Make the home directory and hold it; on leaving, run/ goes, and state stays.
+    """Create the home directory and hold it; on exit run/ is removed and state stays.
 
     Raises:
         AlreadyRunning: Another process holds it.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     run = home / "run"
-    lock = _locked(run / "lock")
+    lock = _acquire(run / "lock")
     try:
         os.truncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
         yield
     finally:
-        # Before the lock is let go: what the next holder makes must not be removed. Rows are left only if their
-        # processes are, and then the next holder needs them.
+        # Before the release of the lock, so that nothing of the next holder is removed. Rows remain only if their
+        # processes do, and then the next holder needs them.
         if not roster.path_in(home).exists():
             unix_sockets.remove(home)
             shutil.rmtree(run, ignore_errors=True)
@@ -47,7 +47,7 @@ def held(home: Path) -> Iterator[None]:
 
 
 def holder_pid(home: Path) -> int:
-    """Return the process that supervises in a home directory.
+    """Return the process that supervises a home directory.
 
     Raises:
         NotRunning: There is none.
@@ -56,72 +56,71 @@ def holder_pid(home: Path) -> int:
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _pid_in(path)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _pid_in(path)
         finally:
             os.close(descriptor)
-    raise NotRunning(f"Nothing runs in {home}; start it with: recollect up")
+    raise NotRunning(f"Nothing runs in {home}; start it with `recollect up`.")
 
 
-def end_leftovers(home: Path, tell: Callable[[str], None], *, grace_s: float) -> None:
+def end_leftovers(home: Path, notify: Callable[[str], None], *, grace_s: float) -> None:
     """End the processes that a killed supervisor left behind, and wait until they are gone.
 
     Args:
         home: The home directory, held by the caller.
-        tell: Told about each part that is found.
-        grace_s: How long they may take in good order; the kernel told them to stop when their supervisor died.
+        notify: Called with a sentence that names them.
+        grace_s: The time for a graceful stop, which the kernel requested when their supervisor died.
 
     Raises:
         LeftoverAlive: One of them cannot be ended.
     """
     groups = {row.pid: row for row in roster.read(home) if row.pid is not None}
     deadline_s = time.monotonic() + grace_s
-    left = _alive(groups)
-    if left:
-        tell("an earlier run was killed; ending what it left: " + ", ".join(groups[pid].name for pid in left))
-    for pid in left:
+    alive = _alive(groups)
+    if alive:
+        names = ", ".join(groups[pid].name for pid in alive)
+        notify(f"An earlier run was killed; ending its processes: {names}.")
+    for pid in alive:
         signal_group(pid, signal.SIGTERM)
         signal_group(pid, signal.SIGCONT)
-    left = _wait(groups, deadline_s)
-    for pid in left:
+    for pid in _wait_until_gone(groups, deadline_s):
         signal_group(pid, signal.SIGKILL)
-    left = _wait(groups, time.monotonic() + _KILLED_WITHIN_S)
-    if left:
-        names = ", ".join(f"{groups[pid].name} (process {pid})" for pid in left)
-        raise LeftoverAlive(f"An earlier run left processes that cannot be ended: {names}")
+    if alive := _wait_until_gone(groups, time.monotonic() + _KILL_TIMEOUT_S):
+        names = ", ".join(f"{groups[pid].name} (process {pid})" for pid in alive)
+        raise LeftoverAlive(f"Processes of an earlier run cannot be ended: {names}.")
     roster.remove(home)
 
 
-def _wait(groups: dict[int, roster.Row], deadline_s: float) -> list[int]:
-    while (left := _alive(groups)) and time.monotonic() < deadline_s:
-        time.sleep(_LOOK_EVERY_S)
-    return left
+def _wait_until_gone(groups: dict[int, roster.Row], deadline_s: float) -> list[int]:
+    """Return the leaders of the groups that are still alive at the deadline."""
+    while (alive := _alive(groups)) and time.monotonic() < deadline_s:
+        time.sleep(_POLL_EVERY_S)
+    return alive
 
 
 def _alive(groups: dict[int, roster.Row]) -> list[int]:
     return [pid for pid, row in groups.items() if group_members(pid, row.output)]
 
 
-def _locked(path: Path) -> int:
-    deadline_s = time.monotonic() + _LOCKED_WITHIN_S
+def _acquire(path: Path) -> int:
+    deadline_s = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if _is_ours(descriptor, path):
+            if _is_locked(descriptor, path):
                 return descriptor
             os.close(descriptor)
         if time.monotonic() > deadline_s:
-            raise AlreadyRunning(f"Recollect is already running in {path.parents[1]} (process {_pid_in(path)})")
-        time.sleep(_LOOK_EVERY_S)
+            raise AlreadyRunning(f"Recollect is already running in {path.parents[1]} (process {_pid_in(path)}).")
+        time.sleep(_POLL_EVERY_S)
 
 
-def _is_ours(descriptor: int, path: Path) -> bool:
+def _is_locked(descriptor: int, path: Path) -> bool:
     with contextlib.suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The one who held it may have removed the file between our open and our lock.
+        # The previous holder may have removed the file between open and lock.
         return os.fstat(descriptor).st_ino == path.stat().st_ino
     return False
 

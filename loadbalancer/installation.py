@@ -1,4 +1,4 @@
-"""Lays out one machine: ports, configuration files, and the parts that use them."""
+"""The installation on one machine: its ports, its configuration files, and the parts that use them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,20 +13,18 @@ from loadbalancer.topology import Balancer, Replica, Topology, address, reachabl
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to lay out.
+class InstallationSpec:
+    """What an installation consists of.
 
     Args:
-        settings: The balancer's settings.
         home: The home directory, absolute.
         logs: The folder of logs, absolute.
         models: The folder with popular.txt and popular.json.
         program: The start of every Python part's argv, to which its verb and options are added.
         environ: The environment of every part, RECOLLECT_HOME and the like already in it.
-        nginx: The nginx to run.
-        redis: The redis-server to run, or None where Redis is somebody else's.
+        redis: The redis-server to run, or None if Redis runs elsewhere.
         consumer: Whether to run the consumer.
-        drain_s: The longest a replica takes to stop.
+        drain_s: The longest drain of a replica.
     """
 
     settings: BalancerSettings
@@ -56,14 +54,14 @@ def base_url(settings: BalancerSettings) -> str:
     return f"{scheme}://{address(reachable(settings.host), settings.port)}"
 
 
-def lay_out(plan: Plan) -> tuple[Part, ...]:
-    """Choose ports, write the configuration files, and return the parts in the order in which they start.
+def prepare(spec: InstallationSpec) -> tuple[Part, ...]:
+    """Choose ports, write the configuration files, and return the parts in start order.
 
     Raises:
-        BalancerError: No ports are free, or nginx refuses its configuration.
+        BalancerError: No ports are free, or nginx rejects its configuration.
     """
-    settings, logs = plan.settings, plan.logs
-    own_redis = plan.redis is not None
+    settings, logs = spec.settings, spec.logs
+    own_redis = spec.redis is not None
     logs.mkdir(parents=True, exist_ok=True)
     count = 1 + 2 * settings.replicas + settings.balancers
     chosen = iter(ports.choose(count, taken=frozenset({settings.port})))
@@ -71,24 +69,25 @@ def lay_out(plan: Plan) -> tuple[Part, ...]:
     replicas = tuple(
         Replica(f"replica-{slot}", "127.0.0.1", next(chosen), next(chosen)) for slot in range(settings.replicas)
     )
-    environ = dict(plan.environ)
+    environ = dict(spec.environ)
     parts: list[Part] = []
-    if plan.redis is not None:
-        socket = unix_sockets.place(plan.home, "redis.sock")
+    if spec.redis is not None:
+        socket = unix_sockets.place(spec.home, "redis.sock")
         environ["RECOLLECT_REDIS_URL"] = redis_conf.url(socket)
-        parts.append(redis_part(plan.redis, _write_redis_conf(plan.home, socket), socket, logs, environ))
-    if plan.consumer:
-        parts.append(consumer_part(plan.program, consumer_port, logs, environ, settings=settings, redis=own_redis))
-    for slot, replica in enumerate(replicas):
-        part = replica_part(
-            plan.program, replica, slot, logs, environ, settings=settings, redis=own_redis, drain_s=plan.drain_s
+        parts.append(redis_part(spec.redis, _write_redis_conf(spec.home, socket), socket, logs, environ))
+    if spec.consumer:
+        parts.append(consumer_part(spec.program, consumer_port, logs, environ, settings=settings, redis=own_redis))
+    parts += [
+        replica_part(
+            spec.program, replica, slot, logs, environ, settings=settings, redis=own_redis, drain_s=spec.drain_s
         )
-        parts.append(part)
+        for slot, replica in enumerate(replicas)
+    ]
     balancers = tuple(
         Balancer(f"nginx-{number}", settings.host, settings.port, next(chosen)) for number in range(settings.balancers)
     )
     for balancer in balancers:
-        argv = _write_nginx_conf(plan, Topology(replicas, balancers), balancer)
+        argv = _write_nginx_conf(spec, Topology(replicas, balancers), balancer)
         parts.append(balancer_part(argv, balancer, replicas, logs, environ, settings=settings))
     return tuple(parts)
 
@@ -101,9 +100,9 @@ def _write_redis_conf(home: Path, socket: Path) -> Path:
     return path
 
 
-def _write_nginx_conf(plan: Plan, topology: Topology, balancer: Balancer) -> tuple[str, ...]:
-    run_dir = plan.home / "run" / balancer.name
-    here = configuration_files.surroundings(plan.nginx.path, run_dir=run_dir, logs=plan.logs, models=plan.models)
-    argv = configuration_files.command(plan.nginx.path, run_dir, plan.logs / f"{balancer.name}.error.log")
-    configuration_files.install(argv, run_dir, configuration.render(topology, balancer, plan.settings, here))
+def _write_nginx_conf(spec: InstallationSpec, topology: Topology, balancer: Balancer) -> tuple[str, ...]:
+    run_dir = spec.home / "run" / balancer.name
+    host = configuration_files.inspect_host(spec.nginx.path, run_dir=run_dir, logs=spec.logs, models=spec.models)
+    argv = configuration_files.command(spec.nginx.path, run_dir, spec.logs / f"{balancer.name}.error.log")
+    configuration_files.install(argv, run_dir, configuration.render(topology, balancer, spec.settings, host))
     return argv

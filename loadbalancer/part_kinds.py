@@ -1,4 +1,4 @@
-"""What the supervisor has to know about each kind of part, and where its time limits come from."""
+"""How each kind of part is started, probed and stopped, and where its time limits come from."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from loadbalancer.topology import Balancer, Replica
 # Parts start in the order of their tiers and stop in the reverse order.
 REDIS_TIER, CONSUMER_TIER, REPLICA_TIER, BALANCER_TIER = range(4)
 
-# Who starts a part has looked at Redis; what is wrong with it later must not keep a part from starting again.
+# `up` and `balance` have checked Redis; a later fault of it must not keep a part from restarting.
 _SUPERVISED = "--supervised"
-# How much longer than its drain a replica may take to leave.
-_LEAVE_S = 1.0
+# Time to exit beyond the drain.
+_EXIT_S = 1.0
 _CONSUMER_STOP_S = 9.0
 _REDIS_STOP_S = 10.0
-# nginx has nothing to load: it listens after some 50 ms.
+# nginx loads nothing and listens after some 50 ms.
 _NGINX_START_S = 10.0
 # nginx ends its workers after worker_shutdown_timeout, 5 s.
 _NGINX_STOP_S = 6.0
@@ -35,17 +35,16 @@ class Part:
     Args:
         name: Such as replica-0.
         tier: Its place in the order of starting and stopping.
-        needs_all: Parts that must be ready before its first start.
-        needs_any: Parts of which one must be.
-        ready_within_s: A part that takes longer is killed and started again.
-        stop_within_s: A part that takes longer to stop is killed.
+        needs_all: Parts that must have been ready before its first start.
+        needs_any: Parts of which one must have been.
+        ready_within_s: A part that takes longer is killed and restarted.
+        stop_within_s: A part that takes longer is killed.
         rolling: Whether a rolling restart restarts it.
-        host: Where it listens, an address or the path of a socket; or None.
-        port: Where it listens, or None.
-        admin_port: Where it answers its operators, or None.
-        command: How to start it.
-        probe: How to ask whether it is ready.
-        watch: How to ask, as long as it is ready, whether it is frozen; None for a part that is not watched.
+        host: The address or the path of the socket that it listens on, or None.
+        port: The port that it listens on, or None.
+        admin_port: Its port for probes and metrics, or None.
+        probe: Its readiness probe.
+        watch: Its liveness probe while it is ready; None if it is not watched.
     """
 
     name: str
@@ -77,7 +76,7 @@ def redis_part(binary: Binary, config: Path, socket: Path, logs: Path, environ: 
 
 
 def consumer_part(
-    argv: Sequence[str],
+    program: Sequence[str],
     admin_port: int,
     logs: Path,
     environ: Mapping[str, str],
@@ -85,14 +84,15 @@ def consumer_part(
     settings: BalancerSettings,
     redis: bool,
 ) -> Part:
-    """Return the telemetry consumer: ready once alive, for one that stands by while another holds the lease is well."""
+    """Return the consumer: ready once alive, since a standby without the lease is healthy."""
+    # The installation's own Redis has no other user, whatever archive it served before.
+    claim = ("--claim",) if redis else ()
     return Part(
         name="consumer",
         tier=CONSUMER_TIER,
         command=_python_command(
-            argv,
-            # Its own Redis has no other user, whatever archive was here before.
-            ("consume", "--admin-port", str(admin_port), _SUPERVISED, *(("--claim",) if redis else ())),
+            program,
+            ("consume", "--admin-port", str(admin_port), _SUPERVISED, *claim),
             environ,
             logs / "consumer.out",
         ),
@@ -105,7 +105,7 @@ def consumer_part(
 
 
 def replica_part(
-    argv: Sequence[str],
+    program: Sequence[str],
     replica: Replica,
     slot: int,
     logs: Path,
@@ -115,20 +115,20 @@ def replica_part(
     redis: bool,
     drain_s: float,
 ) -> Part:
-    """Return one replica: ready when its model is loaded and warm; `drain_s` is the longest it takes to stop."""
+    """Return one replica: ready when its model is loaded and warm; `drain_s` is its longest drain."""
     options = ("--slot", str(slot), "--host", replica.host, "--port", str(replica.port))
     return Part(
         name=replica.name,
         tier=REPLICA_TIER,
         command=_python_command(
-            argv,
+            program,
             ("serve", *options, "--admin-port", str(replica.admin_port), _SUPERVISED),
             environ,
             logs / f"{replica.name}.out",
         ),
         probe=HttpProbe("127.0.0.1", replica.admin_port, "/readyz"),
         ready_within_s=settings.start_timeout_s,
-        stop_within_s=drain_s + _LEAVE_S,
+        stop_within_s=drain_s + _EXIT_S,
         needs_all=("redis",) if redis else (),
         rolling=True,
         host=replica.host,
@@ -148,24 +148,23 @@ def balancer_part(
 ) -> Part:
     """Return one nginx; it may start when one replica is ready.
 
-    Its kernel queue goes on taking connections while it is frozen, which the other nginx cannot see or help, so it is
-    watched. What the watch sees is the worker. A frozen master whose worker lives goes unseen: clients are served, and
-    what only a master does waits for it (a new worker, a reload, new logs) until somebody thaws it, or until its worker
-    dies too, when nobody answers and the watch ends both.
+    It is watched, because the kernel queue of a frozen nginx goes on taking connections that no other nginx can serve.
+    The probe reaches a worker. A frozen master with a living worker stays unnoticed: clients are served, and the tasks
+    of the master (new workers, reloads, new logs) wait until it is thawed, or until the worker dies too and the watch
+    ends both.
     """
-    # Not the shared port, where the kernel decides who of them is asked.
+    # On the shared port the kernel would choose which nginx is asked.
     probe = HttpProbe("127.0.0.1", balancer.admin_port, "/healthz")
     return Part(
         name=balancer.name,
         tier=BALANCER_TIER,
-        # SIGQUIT is nginx's graceful stop; SIGTERM would cut its clients off.
         command=Command(
             tuple(argv),
             environ,
             logs / f"{balancer.name}.out",
+            # SIGQUIT is nginx's graceful stop; SIGTERM would cut its clients off.
             stop_signal=signal.SIGQUIT,
-            # With the same configuration and new certificates: new workers take over, and the old ones serve what they
-            # have open.
+            # New workers use the new certificates; the old ones finish their connections.
             reload_signal=signal.SIGHUP,
             reload_files=tuple(path for path in (settings.tls_cert, settings.tls_key) if path is not None),
             logs=tuple(logs / f"{balancer.name}.{kind}.log" for kind in ("access", "error")),
@@ -183,7 +182,6 @@ def balancer_part(
 
 
 def _python_command(
-    program: Sequence[str], words: tuple[str, ...], environ: Mapping[str, str], output: Path
+    program: Sequence[str], arguments: tuple[str, ...], environ: Mapping[str, str], output: Path
 ) -> Command:
-    """A part that is our own program: a spare can become it."""
-    return Command((*program, *words), environ, output, words=words)
+    return Command((*program, *arguments), environ, output, arguments=arguments)

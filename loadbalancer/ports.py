@@ -1,7 +1,7 @@
-"""Chooses ports, and says in one sentence when one is taken.
+"""Chooses free ports, and checks that a given one is free.
 
-Invariant: a chosen port is below the range from which the kernel takes ports for outgoing connections (32768 and up),
-for such a connection could otherwise take it while its part restarts.
+Invariant: a chosen port is below the range of ports for outgoing connections (32768 and up). One of those could
+otherwise take it while its part restarts.
 """
 
 import contextlib
@@ -12,64 +12,60 @@ import socket
 from loadbalancer.errors import BadSetting, PortTaken
 from loadbalancer.topology import address
 
-_CHOICE = range(20_000, 32_000)
+_RANGE = range(20_000, 32_000)
 
 
-def choose(count: int, *, taken: frozenset[int] = frozenset()) -> list[int]:
-    """Choose free ports of 127.0.0.1.
-
-    Args:
-        count: How many.
-        taken: Ports that are free now but not for this.
+def choose(count: int, *, taken: frozenset[int] = frozenset(), among: range = _RANGE) -> list[int]:
+    """Choose free ports of 127.0.0.1 in a range, except those in `taken`.
 
     Raises:
-        PortTaken: There are not so many.
+        PortTaken: Too few are free.
     """
     chosen: list[int] = []
-    # From a random place on, so that two installations that start at once seldom meet.
-    start = random.randrange(len(_CHOICE))  # noqa: S311  # chosen apart, not secret
-    for offset in range(len(_CHOICE)):
+    # From a random start, so that installations that start at the same time rarely collide.
+    start = random.randrange(len(among))  # noqa: S311  # no secret
+    for offset in range(len(among)):
         if len(chosen) == count:
             break
-        port = _CHOICE[(start + offset) % len(_CHOICE)]
+        port = among[(start + offset) % len(among)]
         if port in taken:
             continue
         with contextlib.suppress(OSError):
-            _try("127.0.0.1", port)
+            _listen("127.0.0.1", port)
             chosen.append(port)
     if len(chosen) < count:
-        raise PortTaken(f"{count} free ports between {_CHOICE.start} and {_CHOICE.stop - 1} are needed")
+        raise PortTaken(f"{count} free ports between {among.start} and {among.stop - 1} are needed.")
     return chosen
 
 
 def require(host: str, port: int) -> None:
-    """Make sure that nobody listens where we are going to.
+    """Check that an address is free.
 
     Raises:
-        PortTaken: Somebody does, or the port is not for us.
-        BadSetting: The address is not one of this machine's.
+        PortTaken: The port is taken, or this user may not use it.
+        BadSetting: The address is not one of this machine.
     """
     try:
-        _try(host, port)
+        _listen(host, port)
     except socket.gaierror:
-        raise BadSetting(f"{host!r} is not an address of this machine") from None
+        raise BadSetting(f"{host!r} is not an address of this machine.") from None
     except PermissionError:
-        raise PortTaken(f"Port {port} needs privileges that this user does not have; choose one above 1023") from None
+        raise PortTaken(f"Port {port} needs privileges that this user does not have; choose one above 1023.") from None
     except OSError as error:
         if error.errno in {errno.EADDRNOTAVAIL, errno.EINVAL}:
-            raise BadSetting(f"{host!r} is not an address of this machine") from None
-        raise PortTaken(f"Something else listens on {address(host, port)}; stop it or choose another port") from None
+            raise BadSetting(f"{host!r} is not an address of this machine.") from None
+        raise PortTaken(f"Another process listens on {address(host, port)}; stop it or choose another port.") from None
 
 
-def _try(host: str, port: int) -> None:
+def _listen(host: str, port: int) -> None:
     family, kind, protocol, _, where = socket.getaddrinfo(
         None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     with socket.socket(family, kind, protocol) as probe:
-        # As nginx does it: connections of an earlier run that are still closing do not count.
+        # As nginx does it: closing connections of an earlier run do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         probe.bind(where)
-        # With SO_REUSEADDR alone, bind succeeds beside another socket that was bound but does not listen.
+        # With SO_REUSEADDR alone, bind succeeds beside another socket that is bound but does not listen.
         probe.listen(1)

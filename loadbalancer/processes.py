@@ -1,10 +1,8 @@
-"""The only file that spawns, signals and waits.
+"""The only file that spawns, signals and waits for processes. Linux only: it needs prctl and /proc.
 
-Invariant: a child leads a session and a process group of its own, is told to stop by the kernel when this process dies
-(PR_SET_PDEATHSIG, prctl(2)), and is reaped only after every process of its group was killed. The zombie keeps its
-number until then, so no signal can reach a stranger who got the same one.
-
-Linux only: it needs prctl and /proc.
+Invariant: a child leads a session and a process group of its own, gets a stop signal from the kernel when this process
+dies (PR_SET_PDEATHSIG, prctl(2)), and is reaped only after every process of its group was killed. Until then the zombie
+keeps its pid, so that no signal can reach an unrelated process with the same one.
 """
 
 import contextlib
@@ -20,7 +18,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
 
-# Loaded here and not in the child: between fork and exec a child should do as little as it can.
+# Loaded before the fork: between fork and exec a child should do as little as possible.
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -29,15 +27,14 @@ class Command:
     """How to start one part.
 
     Args:
-        argv: The program and its arguments.
         environ: Its whole environment.
         output: The file its standard output and error are appended to.
-        stop_signal: Asks it to stop in good order.
-        reload_signal: Asks it to read its files again; None for a program that cannot.
-        reload_files: Files that others replace, of which it is told by that signal.
-        logs: Files that the program itself writes without end, and opens again on SIGUSR1.
-        log_limit_bytes: Size at which one of them is set aside.
-        words: What a spare is told in order to become this part; empty for a part that no spare can be.
+        stop_signal: Asks it to stop gracefully.
+        reload_signal: Asks it to read its files again; None if it cannot.
+        reload_files: Files whose replacement calls for that signal.
+        logs: Files that it writes without limit, and opens again on SIGUSR1.
+        log_limit_bytes: Size at which one of them is rotated.
+        arguments: The arguments with which a spare becomes this part; empty if no spare can.
     """
 
     argv: tuple[str, ...]
@@ -48,11 +45,11 @@ class Command:
     reload_files: tuple[Path, ...] = ()
     logs: tuple[Path, ...] = ()
     log_limit_bytes: int = 0
-    words: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
 class Child:
-    """A started part. Use it from the thread that started it: the death signal follows that thread, not the process."""
+    """A started part. Start it from a thread that lives on: the death signal follows that thread, not the process."""
 
     def __init__(self, process: subprocess.Popen[bytes], command: Command) -> None:
         self._process = process
@@ -62,13 +59,13 @@ class Child:
     def __repr__(self) -> str:
         return f"<Child {self.pid}>"
 
-    def ended(self) -> bool:
-        """Whether the process is over; it is not reaped by asking."""
+    def exited(self) -> bool:
+        """Whether the process has exited; it stays unreaped."""
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return self._process.returncode is not None or os.waitid(os.P_PID, self.pid, options) is not None
 
     def stop(self) -> None:
-        """Ask the process to stop in good order; whatever of its group is frozen is thawed, or it could not hear it."""
+        """Ask the process to stop gracefully; its group is thawed, since a frozen process handles no signal."""
         self._signal(self._command.stop_signal)
         self._signal_group(signal.SIGCONT)
 
@@ -77,23 +74,23 @@ class Child:
         if self._command.reload_signal is not None:
             self._signal(self._command.reload_signal)
 
-    def bound_logs(self) -> bool:
-        """Set aside the logs that are over their limit, and return whether there were any; may be called anywhere.
+    def rotate_logs(self) -> bool:
+        """Rename the logs that are over their limit; return whether there were any. Any thread may call it.
 
-        Until it is told (`reopen_logs`), the process writes on in the file that was renamed, and loses no line.
+        Until `reopen_logs`, the process writes to the renamed file and loses no line.
         """
-        return bool([log for log in self._command.logs if set_aside(log, self._command.log_limit_bytes)])
+        return bool([log for log in self._command.logs if rotate(log, self._command.log_limit_bytes)])
 
     def reopen_logs(self) -> None:
-        """Tell the process to go on in new logs."""
+        """Have the process open its logs again."""
         self._signal(signal.SIGUSR1)
 
     def kill(self) -> None:
-        """Kill the process and all of its group."""
+        """Kill the process group."""
         self._signal_group(signal.SIGKILL)
 
     def reap(self) -> int:
-        """Kill what is left of the group, wait for the process, and return its status (negative: a signal)."""
+        """Kill the rest of the group, wait for the process, and return its status (negative: a signal)."""
         self.kill()
         return self._process.wait()
 
@@ -102,7 +99,7 @@ class Child:
             self._process.send_signal(number)
 
     def _signal_group(self, number: signal.Signals) -> None:
-        # Only an unreaped process still owns its number.
+        # Only an unreaped process still owns its pid.
         if self._process.returncode is None:
             signal_group(self.pid, number)
 
@@ -110,13 +107,13 @@ class Child:
 def spawn(command: Command) -> Child:
     """Start a part.
 
-    The death signal is SIGTERM for every part. nginx's master passes it on to its workers, whom SIGKILL would leave
-    behind holding the port; replicas and Redis get the chance to write down what they hold.
+    The death signal is SIGTERM for every part. nginx's master passes it on to its workers, which SIGKILL would leave
+    behind with the port; replicas and Redis can write out what they hold.
 
     Raises:
         OSError: The program cannot be started.
     """
-    set_aside(command.output, _OUTPUT_LIMIT_BYTES)
+    rotate(command.output, _OUTPUT_LIMIT_BYTES)
     with command.output.open("ab") as output:
         process = subprocess.Popen(
             command.argv,
@@ -131,15 +128,15 @@ def spawn(command: Command) -> Child:
 
 
 class Spare:
-    """A process that has loaded what our parts need and waits to be told which one to be.
+    """A process that has loaded the Python parts' modules and waits to become one of them.
 
-    Loading takes a Python part a second of CPU, and most of the time that it is away after a death.
+    Loading takes a second of CPU, most of the time that a Python part is away after a crash.
 
     Args:
-        argv: The program; it reads one line of JSON, {"words": [...], "output": "..."}, and becomes that part, or ends
-            with its standard input.
+        argv: The program; it reads one line of JSON, {"arguments": [...], "output": "..."}, and becomes that part. At
+            the end of its standard input it exits.
         environ: Its whole environment.
-        output: Where what it says goes until it is somebody.
+        output: The file of its output until then.
 
     Raises:
         OSError: The program cannot be started.
@@ -147,7 +144,7 @@ class Spare:
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str], output: Path) -> None:
         self._environ = environ
-        set_aside(output, _OUTPUT_LIMIT_BYTES)
+        rotate(output, _OUTPUT_LIMIT_BYTES)
         with output.open("ab") as file:
             self._process = subprocess.Popen(
                 argv,
@@ -164,20 +161,17 @@ class Spare:
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """The process id."""
         return self._process.pid
 
     def become(self, command: Command) -> Child | None:
-        """Make it a part.
-
-        Args:
-            command: The part's; its program is not started.
+        """Turn it into a part.
 
         Returns:
-            The part, or None if this spare cannot be it and has been discarded.
+            The part, or None if this spare cannot become it and was discarded.
         """
-        set_aside(command.output, _OUTPUT_LIMIT_BYTES)
-        order = json.dumps({"words": command.words, "output": str(command.output)}) + "\n"
+        rotate(command.output, _OUTPUT_LIMIT_BYTES)
+        order = json.dumps({"arguments": command.arguments, "output": str(command.output)}) + "\n"
         if command.environ == self._environ and self._process.poll() is None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.write(order.encode())
@@ -187,7 +181,7 @@ class Spare:
         return None
 
     def discard(self) -> None:
-        """End it."""
+        """End the process."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -196,7 +190,7 @@ class Spare:
 
 
 def spawn_attached(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a program that shares our terminal and process group, and so gets the terminal's Ctrl-C itself.
+    """Start a program in this terminal and process group, so that Ctrl-C reaches it directly.
 
     Raises:
         OSError: The program cannot be started.
@@ -208,12 +202,12 @@ def spawn_attached(argv: Sequence[str], environ: Mapping[str, str]) -> subproces
     )
 
 
-def set_aside(log: Path, limit_bytes: int) -> bool:
+def rotate(log: Path, limit_bytes: int) -> bool:
     """Rename a log that is over its limit to NAME.1, replacing an older one; return whether it was.
 
-    Its writer must not be running, or must be told to open the log again.
+    Its writer must not run, or must open the log again.
     """
-    # A log that cannot be renamed goes on growing, which is no reason to stop anything.
+    # A log that cannot be renamed grows on.
     with contextlib.suppress(OSError):
         if log.stat().st_size > limit_bytes:
             log.replace(log.with_name(log.name + ".1"))
@@ -222,11 +216,11 @@ def set_aside(log: Path, limit_bytes: int) -> bool:
 
 
 def run_to_end(argv: Sequence[str], timeout_s: float) -> tuple[int, str]:
-    """Run a short program; return its status and all it printed.
+    """Run a short program; return its status and its output.
 
     Raises:
         OSError: It cannot be started.
-        TimeoutError: It did not end in time, and was killed.
+        TimeoutError: It did not exit in time, and was killed.
     """
     try:
         done = subprocess.run(
@@ -240,7 +234,7 @@ def run_to_end(argv: Sequence[str], timeout_s: float) -> tuple[int, str]:
             errors="replace",
         )
     except subprocess.TimeoutExpired:
-        raise TimeoutError(f"{argv[0]} did not end within {timeout_s:g} s") from None
+        raise TimeoutError(f"{argv[0]} did not exit within {timeout_s:g} s") from None
     return done.returncode, done.stdout
 
 
@@ -253,21 +247,21 @@ def signal_group(leader_pid: int, number: signal.Signals) -> None:
 def group_members(leader_pid: int, output: str) -> list[int]:
     """Find the living processes of a part that an earlier supervisor started.
 
-    Numbers are used again, so a number proves nothing: a process is ours if it is in the session and group that the
-    leader made, and its standard output is the part's own file. That also finds nginx workers whose master is dead.
+    Pids are reused, so a pid alone proves nothing: a process belongs to the part if it is in the session and group of
+    the leader, and its standard output is the part's own file. That also finds nginx workers whose master is dead.
 
     Args:
         leader_pid: The part's process when it was started.
         output: The path of the part's output file.
 
     Returns:
-        The process numbers, in no order.
+        The pids, in no order.
     """
     found = []
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
-        # A process may end between any two of these lines.
+        # A process may exit between any two of these lines.
         with contextlib.suppress(OSError, ValueError):
             stat = Path(entry.path, "stat").read_text()
             state, _, group, session = stat.rpartition(")")[2].split()[:4]
@@ -278,14 +272,14 @@ def group_members(leader_pid: int, output: str) -> list[int]:
     return found
 
 
-def reap_orphans(ours: Collection[int]) -> None:
-    """Reap the dead processes that this one got as children when their parents died, as PID 1 of a container does.
+def reap_orphans(children: Collection[int]) -> None:
+    """Reap the dead processes that this one inherited as PID 1 of a container.
 
     Args:
-        ours: The children that this process started, each of which is reaped where its status is wanted.
+        children: The pids that this process started; they are reaped where their status is used.
     """
     for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or int(entry.name) in ours:
+        if not entry.name.isdigit() or int(entry.name) in children:
             continue
         with contextlib.suppress(OSError, ValueError):
             state, parent = Path(entry.path, "stat").read_text().rpartition(")")[2].split()[:2]
@@ -296,7 +290,7 @@ def reap_orphans(ours: Collection[int]) -> None:
 def _dies_with(parent_pid: int, number: signal.Signals) -> Callable[[], None]:
     def in_the_child() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-        # The parent may have died before the kernel was told.
+        # The parent may have died before this call.
         if os.getppid() != parent_pid:
             os._exit(1)
 

@@ -9,16 +9,15 @@ from loadbalancer.errors import BadSetting
 def render(directory: Path, socket: Path) -> str:
     """Return redis.conf.
 
-    It listens on a socket of the file system alone, whose directory decides who may connect. It keeps everything in an
-    append-only file, synced every second, and refuses writes rather than forget when memory is short: what a stream
-    holds is not yet archived.
+    Redis listens on a Unix socket alone, whose directory decides who may connect. It keeps everything in an append-only
+    file, synced every second, and refuses writes when memory is short: entries of a stream are not archived yet.
 
     Args:
-        directory: Where the append-only file lives.
-        socket: Where it listens.
+        directory: The directory of the append-only file.
+        socket: The socket's path.
 
     Raises:
-        BadSetting: A path has a character that Redis cannot be told.
+        BadSetting: A path has a control character, which the format cannot express.
     """
     return f"""\
 # Rendered by Recollect; edits are lost.
@@ -35,12 +34,12 @@ maxmemory-policy noeviction
 
 
 def url(socket: Path) -> str:
-    """Return the address of a Redis that listens on a socket, as RECOLLECT_REDIS_URL has it."""
+    """Return the RECOLLECT_REDIS_URL of a Redis that listens on a socket."""
     return f"unix://{quote(str(socket))}?db=0"
 
 
 def _quoted(path: Path) -> str:
     text = str(path)
     if any(ord(character) < 32 for character in text):
-        raise BadSetting(f"Redis cannot be given a path with a control character: {text!r}")
+        raise BadSetting(f"redis.conf cannot hold a path with a control character: {text!r}.")
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,7 +1,6 @@
-"""run/topology.json: what runs in this home directory, one row per part.
+"""The roster, run/topology.json: one row for each part of the installation.
 
-Invariant: the file is always a whole list (replaced atomically), and it is there exactly while something runs or has
-been killed without a chance to tidy up.
+Invariant: the file is a whole list, replaced atomically. It exists while the installation runs, and after a kill.
 """
 
 import dataclasses
@@ -18,14 +17,14 @@ class Row:
     """One part of a running installation.
 
     Args:
-        pid: The process, which leads a process group of its own; None while it is not running.
-        host: Where the part listens, an address or the path of a Unix socket; None if it does not.
-        port: Where the part listens; None if it does not, or on a socket.
-        admin_port: Where it answers /healthz and, but for nginx, /readyz and /metrics; None if it does not.
+        pid: Its process, the leader of a process group; None while it does not run.
+        host: The address or the path of the Unix socket that it listens on, or None.
+        port: The port that it listens on, or None.
+        admin_port: The port of /healthz and, except for nginx, of /readyz and /metrics; or None.
         state: A phase of `loadbalancer.supervisor`.
-        restarts: How often it was started again.
-        waits_for: Why it is not ready, in its own words; empty if it has not said so.
-        output: The file that is its standard output, by which its processes are recognised.
+        restarts: How often it was restarted.
+        waits_for: The reason that it gives for not being ready; else empty.
+        output: The file of its standard output, by which its processes are recognised.
     """
 
     name: str
@@ -40,34 +39,33 @@ class Row:
 
 
 def path_in(home: Path) -> Path:
-    """Return where the rows of an installation are kept."""
+    """Return the path of the roster of a home directory."""
     return home / "run" / FILE_NAME
 
 
 def write(home: Path, rows: Sequence[Row]) -> None:
     """Replace the rows atomically."""
     path = path_in(home)
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
-    aside.replace(path)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n")
+    temporary.replace(path)
 
 
 def read(home: Path) -> list[Row]:
-    """Return the rows, or none if nothing runs; an unreadable file counts as none, since its writer is not us."""
+    """Return the rows; none if nothing runs or the file is not a roster."""
     try:
-        raw = json.loads(path_in(home).read_text())
-        return [Row(**row) for row in raw]
+        return [Row(**row) for row in json.loads(path_in(home).read_text())]
     except (OSError, ValueError, TypeError):
         return []
 
 
-def front(home: Path) -> list[Row]:
-    """Return the rows of the nginx that run now: what callers of this installation reach."""
+def running_balancers(home: Path) -> list[Row]:
+    """Return the rows of the nginx that run."""
     return [
         row for row in read(home) if row.name.startswith("nginx-") and row.pid and Path(f"/proc/{row.pid}").exists()
     ]
 
 
 def remove(home: Path) -> None:
-    """Remove the rows: nothing runs any more."""
+    """Remove the rows."""
     path_in(home).unlink(missing_ok=True)

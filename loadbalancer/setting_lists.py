@@ -1,14 +1,16 @@
-"""Lists in settings: proxies, hosts and origins, as words that nginx can be told without quoting."""
+"""Settings that are lists: proxies, hosts and origins, as words that nginx takes without quotes."""
 
 import ipaddress
 import re
 
 from loadbalancer.errors import BadSetting
 
-# A label may have an underscore in practice; a wildcard stands for all names below a domain.
+# Host names with underscores exist; a wildcard stands for all names below a domain.
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 ANY_ORIGIN = "*"
+# Browsers leave these out.
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def proxies(text: str | None) -> tuple[str, ...]:
@@ -22,20 +24,20 @@ def proxies(text: str | None) -> tuple[str, ...]:
         try:
             found.append(str(ipaddress.ip_network(word, strict=False)))
         except ValueError:
-            raise BadSetting(f"RECOLLECT_TRUSTED_PROXIES: {word!r} is no IP address and no network") from None
+            raise BadSetting(f"RECOLLECT_TRUSTED_PROXIES: {word!r} is neither an IP address nor a network.") from None
     return tuple(found)
 
 
 def hosts(text: str | None) -> tuple[str, ...]:
-    """Return the names of RECOLLECT_HOSTS, in small letters and without ports, as nginx compares them.
+    """Return the names of RECOLLECT_HOSTS, in lower case and without ports, as nginx compares them.
 
     Raises:
-        BadSetting: One is no name of a host.
+        BadSetting: One is not a host name.
     """
     found = tuple(word.lower() for word in _words(text))
     for word in found:
         if not _HOST.fullmatch(word):
-            raise BadSetting(f"RECOLLECT_HOSTS: {word!r} is no host name, such as shop.example or *.shop.example")
+            raise BadSetting(f"RECOLLECT_HOSTS: {word!r} is not a host name, such as shop.example or *.shop.example.")
     return found
 
 
@@ -43,18 +45,22 @@ def origins(text: str | None) -> tuple[str, ...]:
     """Return the origins of RECOLLECT_CORS_ORIGINS, as browsers write them (RFC 6454 section 6.1).
 
     Raises:
-        BadSetting: One is no origin, or `*` is not alone.
+        BadSetting: One is not an origin, or `*` is not alone.
     """
-    found = tuple(word.lower().rstrip("/") for word in _words(text))
+    found = tuple(_without_default_port(word.lower().rstrip("/")) for word in _words(text))
     if found == (ANY_ORIGIN,):
         return found
     for word in found:
         if not _ORIGIN.fullmatch(word):
             raise BadSetting(
-                f"RECOLLECT_CORS_ORIGINS: {word!r} is no origin, such as https://shop.example or http://localhost:3000;"
-                " * alone stands for all"
+                f"RECOLLECT_CORS_ORIGINS: {word!r} is not an origin, such as https://shop.example or"
+                " http://localhost:3000; * alone stands for all."
             )
     return found
+
+
+def _without_default_port(origin: str) -> str:
+    return origin.removesuffix(_DEFAULT_PORTS.get(origin.partition("://")[0], ""))
 
 
 def _words(text: str | None) -> list[str]:

@@ -1,27 +1,27 @@
-"""Decides what to start, stop and kill: `step(state, observation, now)` is pure and knows no process.
+"""Decides which parts to start, stop and kill: `step(parts, state, observation, now)` is pure.
 
 Invariants:
 
-- A part that ended is started again, at once unless it keeps dying young; then with growing pauses of 5 s at most.
-- Nothing is started before what it needs was ready once. After that a part never waits for another: replicas serve
-  while Redis is away.
-- Stopping goes from the last tier to the first, and no tier is asked before the one above it is gone.
-- A rolling restart has at most one replica down, and touches the next one only when all of them are ready.
-- A part that neither gets ready nor stops in its time is killed, once; only its end leads on. One that answers and says
-  why it is not ready is alive: killing it would not give it what it waits for.
-- A ready part that is watched and silent twice in a row is killed too. A silence that the supervisor noticed late does
-  not count: it was paused then, and so perhaps was the whole machine.
+- A part that exits is started again: at once, or after a growing backoff of at most 5 s if it keeps exiting early.
+- A part is first started when the parts it needs have been ready once. Later starts wait for no other part: replicas
+  serve while Redis is away.
+- Tiers stop from the last to the first, each after the one above it has exited.
+- A rolling restart takes one replica down at a time, and goes on only when all replicas are ready.
+- A part that exceeds its time to get ready or to stop is killed, once. A starting part that reports why it is not
+  ready is alive, and its time begins again: a restart would not provide what it waits for.
+- A ready, watched part is killed after two liveness timeouts in a row. A timeout that the supervisor observes late does
+  not count: the supervisor, and perhaps the whole machine, was paused.
 
 ::
 
     WAITING --needs met--> STARTING --ready--> READY --rolling restart--> DRAINING
-                             |  ^                | ended                     |
-                             |  +--pause over--- BACKOFF <-------ended-------+
-                             +------ended-------> ^
-    any of these --stop--> STOPPING --ended--> STOPPED
+                             |  ^                | exited                    |
+                             |  +-backoff over-- BACKOFF <------exited-------+
+                             +------exited-----> ^
+    any of these --stop--> STOPPING --exited--> STOPPED
 
-    killed, and so on the way to "ended": STARTING, DRAINING and STOPPING when their time is over; READY when watched
-    and silent twice in a row
+    Killed, and so on the way to "exited": STARTING, DRAINING and STOPPING at their deadline; READY after two liveness
+    timeouts in a row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ from loadbalancer.part_kinds import Part
 
 
 class Phase(Enum):
-    """Where one part is in its life."""
+    """The lifecycle of one part."""
 
     WAITING = "waiting"
     STARTING = "starting"
@@ -45,46 +45,46 @@ class Phase(Enum):
 
 
 class Mode(Enum):
-    """What the whole is about."""
+    """The lifecycle of the whole installation."""
 
     RUNNING = "running"
     STOPPING = "stopping"
-    HASTENED = "hastened"
+    STOPPING_FAST = "stopping fast"
     ENDED = "ended"
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A part answered its probe."""
+    """A part's readiness probe succeeded."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A part that starts answered its probe, and said why it is not ready."""
+class NotReady:
+    """A starting part answered its readiness probe with a reason why it is not ready."""
 
     name: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Exited:
-    """A part's process is over, or could not be started."""
+    """A part's process exited, or could not be started."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A watched part answered."""
+class LivenessOk:
+    """A watched part answered its liveness probe."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Silent:
-    """A watched part did not answer, and how long it was given, in s, by the clock and not by intention."""
+class LivenessTimeout:
+    """A watched part did not answer its liveness probe within `waited_s`, as measured, not as configured."""
 
     name: str
     waited_s: float
@@ -96,16 +96,16 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class StopAsked:
-    """Somebody asked to stop; asked a second time, to hurry."""
+class StopRequested:
+    """A stop signal arrived; a second one asks for a fast stop."""
 
 
 @dataclass(frozen=True)
-class RestartAsked:
-    """Somebody asked for a rolling restart."""
+class RestartRequested:
+    """A rolling restart was requested."""
 
 
-Observation = Ready | Waiting | Exited | Heard | Silent | Tick | StopAsked | RestartAsked
+Observation = Ready | NotReady | Exited | LivenessOk | LivenessTimeout | Tick | StopRequested | RestartRequested
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Stop:
-    """Ask the part to stop in good order."""
+    """Ask the part to stop gracefully."""
 
     name: str
 
@@ -134,36 +134,36 @@ Action = Start | Stop | Kill
 
 @dataclass(frozen=True)
 class PartState:
-    """One part's place in the diagram above.
+    """The state of one part.
 
     Args:
-        since_s: When it came there.
-        started: How often it was started.
-        young_deaths: How often, one after the other, it ended before it had been ready for a while.
-        was_ready: Whether it was ready at least once.
+        since_s: When it entered its phase.
+        starts: How often it was started.
+        early_exits: Exits in a row before it had been ready for MIN_UPTIME_S.
+        was_ready: Whether it has been ready at least once.
         killed: Whether it was killed in this phase.
-        silences: How often in a row it was silent in this phase.
-        waits_for: What it said last of why it is not ready; empty unless it is starting.
-        heard_s: When it said so.
+        liveness_timeouts: Liveness timeouts in a row in this phase.
+        not_ready_reason: The last reason it reported while starting; else empty.
+        reported_s: When it reported that reason.
     """
 
     phase: Phase = Phase.WAITING
     since_s: float = 0.0
-    started: int = 0
-    young_deaths: int = 0
+    starts: int = 0
+    early_exits: int = 0
     was_ready: bool = False
     killed: bool = False
-    silences: int = 0
-    waits_for: str = ""
-    heard_s: float = 0.0
+    liveness_timeouts: int = 0
+    not_ready_reason: str = ""
+    reported_s: float = 0.0
 
 
 @dataclass(frozen=True)
-class State:
-    """The whole.
+class FleetState:
+    """The state of the whole installation.
 
     Args:
-        to_restart: Replicas whose turn in the rolling restart is still to come.
+        to_restart: Replicas that the rolling restart has still to restart.
         failed: The part that made the first start fail.
     """
 
@@ -174,178 +174,182 @@ class State:
 
     @property
     def came_up(self) -> bool:
-        """Whether every part was ready at least once."""
+        """Whether every part has been ready at least once."""
         return all(state.was_ready for state in self.parts.values())
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} {state.phase.value}" for name, state in self.parts.items())
-        return f"<State {self.mode.value}: {parts}>"
+        return f"<FleetState {self.mode.value}: {parts}>"
 
 
-# Seconds of pause after the n-th young death in a row.
-_PAUSES_S = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-# Being ready for so long is a life; a death after it starts the count anew.
-_GROWN_UP_S = 1.0
-# In the first start, somebody waits for a verdict.
-_FIRST_START_DEATHS = 3
-# So many silences in a row are a death: one may be a hiccup.
-_SILENCES = 2
-# A part is given 1 s to answer. If that took so long, the supervisor was late, and the silence may be its own.
-_LATE_S = 1.5
-# After a second request to stop.
-_HASTENED_STOP_S = 1.0
+# Backoff after the n-th early exit in a row.
+_BACKOFF_S = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+# Minimum uptime that resets the crash counter.
+MIN_UPTIME_S = 1.0
+# Early exits of one part that fail the first start.
+_MAX_FIRST_START_EXITS = 3
+# Liveness timeouts in a row after which a part is killed; one may be a hiccup.
+_MAX_LIVENESS_TIMEOUTS = 2
+# A probe times out after 1 s. If it took this long, the supervisor itself was paused.
+_LATE_TIMEOUT_S = 1.5
+# Time to stop after a second stop request.
+_FAST_STOP_S = 1.0
 
 
-def initial(parts: Sequence[Part], now_s: float) -> State:
-    """Return the state before anything was started."""
-    return State(MappingProxyType({part.name: PartState(since_s=now_s) for part in parts}))
+def initial(parts: Sequence[Part], now_s: float) -> FleetState:
+    """Return the state before any part is started."""
+    return FleetState(MappingProxyType({part.name: PartState(since_s=now_s) for part in parts}))
 
 
 def step(
-    parts: Sequence[Part], state: State, observation: Observation, now_s: float
-) -> tuple[State, tuple[Action, ...]]:
-    """Take in one observation.
+    parts: Sequence[Part], state: FleetState, observation: Observation, now_s: float
+) -> tuple[FleetState, tuple[Action, ...]]:
+    """Process one observation.
 
     Args:
         parts: The same parts as in `initial`.
-        state: The state so far.
+        state: The current state.
         observation: What happened.
-        now_s: The monotonic time, in s.
+        now_s: The monotonic time.
 
     Returns:
-        The new state, and what is to be done, in order.
+        The new state, and the actions to perform, in order.
     """
     match observation:
-        case Silent(waited_s=waited_s) if waited_s >= _LATE_S:
+        case LivenessTimeout(waited_s=waited_s) if waited_s >= _LATE_TIMEOUT_S:
             pass
-        case Waiting(name, why):
+        case NotReady(name, reason):
             if state.parts[name].phase is Phase.STARTING:
-                state = _with(state, {name: replace(state.parts[name], waits_for=why, heard_s=now_s)})
-        case Ready(name) | Exited(name) | Heard(name) | Silent(name):
+                own = replace(state.parts[name], not_ready_reason=reason, reported_s=now_s)
+                state = _with_parts(state, {name: own})
+        case Ready(name) | Exited(name) | LivenessOk(name) | LivenessTimeout(name):
             transition = _TRANSITIONS.get((state.parts[name].phase, type(observation)))
             if transition is not None:
-                state = _with(state, {name: transition(state.parts[name], now_s)})
-        case StopAsked():
-            state = replace(state, mode=_AFTER_STOP_ASKED[state.mode], to_restart=())
-        case RestartAsked():
+                state = _with_parts(state, {name: transition(state.parts[name], now_s)})
+        case StopRequested():
+            state = replace(state, mode=_MODE_AFTER_STOP[state.mode], to_restart=())
+        case RestartRequested():
             if state.mode is Mode.RUNNING:
                 state = replace(state, to_restart=tuple(part.name for part in parts if part.rolling))
         case Tick():
             pass
-    return _settle(parts, state, now_s)
+    return _decide(parts, state, now_s)
 
 
-def next_wake_s(parts: Sequence[Part], state: State) -> float | None:
-    """Return the time at which a Tick may change something, or None while only events can."""
-    times = [due for part in parts if (due := _due_s(part, state)) is not None]
+def next_wake_s(parts: Sequence[Part], state: FleetState) -> float | None:
+    """Return the time at which a Tick may change something, or None while only other observations can."""
+    times = [deadline_s for part in parts if (deadline_s := _deadline_s(part, state)) is not None]
     return min(times, default=None)
 
 
-def _started(part: PartState, now_s: float) -> PartState:
-    return PartState(Phase.STARTING, now_s, part.started + 1, part.young_deaths, part.was_ready)
+def _started(own: PartState, now_s: float) -> PartState:
+    return PartState(Phase.STARTING, now_s, own.starts + 1, own.early_exits, own.was_ready)
 
 
-def _became_ready(part: PartState, now_s: float) -> PartState:
-    return replace(part, phase=Phase.READY, since_s=now_s, was_ready=True, killed=False, waits_for="")
+def _became_ready(own: PartState, now_s: float) -> PartState:
+    return replace(own, phase=Phase.READY, since_s=now_s, was_ready=True, killed=False, not_ready_reason="")
 
 
-def _heard(part: PartState, _now_s: float) -> PartState:
-    return replace(part, silences=0)
+def _answered(own: PartState, _now_s: float) -> PartState:
+    return replace(own, liveness_timeouts=0)
 
 
-def _said_nothing(part: PartState, _now_s: float) -> PartState:
-    return replace(part, silences=part.silences + 1)
+def _timed_out(own: PartState, _now_s: float) -> PartState:
+    return replace(own, liveness_timeouts=own.liveness_timeouts + 1)
 
 
-def _died(part: PartState, now_s: float) -> PartState:
-    young = part.phase is Phase.STARTING or now_s - part.since_s < _GROWN_UP_S
-    deaths = part.young_deaths + 1 if young else 0
-    return replace(part, phase=Phase.BACKOFF, since_s=now_s, young_deaths=deaths, killed=False, waits_for="")
+def _crashed(own: PartState, now_s: float) -> PartState:
+    early = own.phase is Phase.STARTING or now_s - own.since_s < MIN_UPTIME_S
+    exits = own.early_exits + 1 if early else 0
+    return replace(own, phase=Phase.BACKOFF, since_s=now_s, early_exits=exits, killed=False, not_ready_reason="")
 
 
-def _drained(part: PartState, now_s: float) -> PartState:
-    return replace(part, phase=Phase.BACKOFF, since_s=now_s, young_deaths=0, killed=False)
+def _drained(own: PartState, now_s: float) -> PartState:
+    return replace(own, phase=Phase.BACKOFF, since_s=now_s, early_exits=0, killed=False)
 
 
-def _stopped(part: PartState, now_s: float) -> PartState:
-    return replace(part, phase=Phase.STOPPED, since_s=now_s, killed=False, waits_for="")
+def _stopped(own: PartState, now_s: float) -> PartState:
+    return replace(own, phase=Phase.STOPPED, since_s=now_s, killed=False, not_ready_reason="")
 
 
-# What is not here changes nothing: a late answer of a part that is asked to stop, for one.
+# A pair that is absent changes nothing, such as the late probe answer of a stopping part.
 _TRANSITIONS: dict[tuple[Phase, type[Observation]], Callable[[PartState, float], PartState]] = {
     (Phase.STARTING, Ready): _became_ready,
-    (Phase.STARTING, Exited): _died,
-    (Phase.READY, Heard): _heard,
-    (Phase.READY, Silent): _said_nothing,
-    (Phase.READY, Exited): _died,
+    (Phase.STARTING, Exited): _crashed,
+    (Phase.READY, LivenessOk): _answered,
+    (Phase.READY, LivenessTimeout): _timed_out,
+    (Phase.READY, Exited): _crashed,
     (Phase.DRAINING, Exited): _drained,
     (Phase.STOPPING, Exited): _stopped,
 }
-_AFTER_STOP_ASKED = {
+_MODE_AFTER_STOP = {
     Mode.RUNNING: Mode.STOPPING,
-    Mode.STOPPING: Mode.HASTENED,
-    Mode.HASTENED: Mode.HASTENED,
+    Mode.STOPPING: Mode.STOPPING_FAST,
+    Mode.STOPPING_FAST: Mode.STOPPING_FAST,
     Mode.ENDED: Mode.ENDED,
 }
 _ALIVE = frozenset({Phase.STARTING, Phase.READY, Phase.DRAINING, Phase.STOPPING})
 
 
-def _settle(parts: Sequence[Part], state: State, now_s: float) -> tuple[State, tuple[Action, ...]]:
-    state = _judge_first_start(parts, state, now_s)
+def _decide(parts: Sequence[Part], state: FleetState, now_s: float) -> tuple[FleetState, tuple[Action, ...]]:
+    state = _check_first_start(parts, state, now_s)
     actions: list[Action] = []
     if state.mode is Mode.RUNNING:
-        state = _roll(parts, state, now_s, actions)
+        state = _advance_rolling_restart(parts, state, now_s, actions)
         for part in parts:
             if _may_start(part, state, now_s):
                 actions.append(Start(part.name))
-                state = _with(state, {part.name: _started(state.parts[part.name], now_s)})
+                state = _with_parts(state, {part.name: _started(state.parts[part.name], now_s)})
     else:
-        state = _wind_down(parts, state, now_s, actions)
+        state = _stop_last_tier(parts, state, now_s, actions)
     for part in parts:
-        due_s = _due_s(part, state)
+        deadline_s = _deadline_s(part, state)
         own = state.parts[part.name]
-        if own.phase in _ALIVE and due_s is not None and now_s >= due_s:
+        if own.phase in _ALIVE and deadline_s is not None and now_s >= deadline_s:
             actions.append(Kill(part.name))
-            state = _with(state, {part.name: replace(own, killed=True)})
+            state = _with_parts(state, {part.name: replace(own, killed=True)})
     return state, tuple(actions)
 
 
-def _judge_first_start(parts: Sequence[Part], state: State, now_s: float) -> State:
+def _check_first_start(parts: Sequence[Part], state: FleetState, now_s: float) -> FleetState:
+    """Stop everything if a part fails before the installation came up."""
     if state.mode is not Mode.RUNNING or state.came_up:
         return state
     for part in parts:
         own = state.parts[part.name]
-        due_s = _due_s(part, state)
-        late = own.phase is Phase.STARTING and due_s is not None and now_s >= due_s
-        if not own.was_ready and (late or own.young_deaths >= _FIRST_START_DEATHS):
+        deadline_s = _deadline_s(part, state)
+        late = own.phase is Phase.STARTING and deadline_s is not None and now_s >= deadline_s
+        if not own.was_ready and (late or own.early_exits >= _MAX_FIRST_START_EXITS):
             return replace(state, mode=Mode.STOPPING, failed=part.name, to_restart=())
     return state
 
 
-def _may_start(part: Part, state: State, now_s: float) -> bool:
+def _may_start(part: Part, state: FleetState, now_s: float) -> bool:
     own = state.parts[part.name]
     if own.phase is Phase.BACKOFF:
-        return now_s >= own.since_s + _pause_s(own)
+        return now_s >= own.since_s + _backoff_s(own)
     if own.phase is not Phase.WAITING:
         return False
-    # One that waits for something else answers its clients meanwhile, as well as it can.
-    ready = [state.parts[name].was_ready or bool(state.parts[name].waits_for) for name in part.needs_any]
-    return all(state.parts[name].was_ready for name in part.needs_all) and (any(ready) or not ready)
+    # A part that reports why it is not ready already serves some requests.
+    serving = [state.parts[name].was_ready or bool(state.parts[name].not_ready_reason) for name in part.needs_any]
+    return all(state.parts[name].was_ready for name in part.needs_all) and (any(serving) or not serving)
 
 
-def _roll(parts: Sequence[Part], state: State, now_s: float, actions: list[Action]) -> State:
+def _advance_rolling_restart(
+    parts: Sequence[Part], state: FleetState, now_s: float, actions: list[Action]
+) -> FleetState:
     rolling = [state.parts[part.name] for part in parts if part.rolling]
     if not state.to_restart or any(own.phase is not Phase.READY for own in rolling):
         return state
     name, *rest = state.to_restart
     actions.append(Stop(name))
     draining = replace(state.parts[name], phase=Phase.DRAINING, since_s=now_s, killed=False)
-    return replace(_with(state, {name: draining}), to_restart=tuple(rest))
+    return replace(_with_parts(state, {name: draining}), to_restart=tuple(rest))
 
 
-def _wind_down(parts: Sequence[Part], state: State, now_s: float, actions: list[Action]) -> State:
+def _stop_last_tier(parts: Sequence[Part], state: FleetState, now_s: float, actions: list[Action]) -> FleetState:
     idle = {name: own for name, own in state.parts.items() if own.phase in {Phase.WAITING, Phase.BACKOFF}}
-    state = _with(state, {name: _stopped(own, now_s) for name, own in idle.items()})
+    state = _with_parts(state, {name: _stopped(own, now_s) for name, own in idle.items()})
     alive = [part for part in parts if state.parts[part.name].phase in _ALIVE]
     if not alive:
         return replace(state, mode=Mode.ENDED)
@@ -353,37 +357,38 @@ def _wind_down(parts: Sequence[Part], state: State, now_s: float, actions: list[
     for part in alive:
         own = state.parts[part.name]
         if part.tier == tier and own.phase is not Phase.STOPPING:
-            # One that drains was asked already; asked again, it might hurry.
+            # A draining part has been asked to stop; a second request might make it stop fast.
             if own.phase is not Phase.DRAINING:
                 actions.append(Stop(part.name))
-            state = _with(state, {part.name: replace(own, phase=Phase.STOPPING, since_s=now_s, killed=False)})
+            state = _with_parts(state, {part.name: replace(own, phase=Phase.STOPPING, since_s=now_s, killed=False)})
     return state
 
 
-def _due_s(part: Part, state: State) -> float | None:
-    """When the part's phase is over without anything more happening, or None."""
+def _deadline_s(part: Part, state: FleetState) -> float | None:
+    """Return when the part's phase ends without a further observation, or None."""
     own = state.parts[part.name]
     if own.killed:
         return None
     match own.phase:
         case Phase.STARTING:
-            return max(own.since_s, own.heard_s) + part.ready_within_s
-        case Phase.READY if own.silences >= _SILENCES:
+            return max(own.since_s, own.reported_s) + part.ready_within_s
+        case Phase.READY if own.liveness_timeouts >= _MAX_LIVENESS_TIMEOUTS:
             return own.since_s
         case Phase.DRAINING:
             return own.since_s + part.stop_within_s
+        case Phase.STOPPING if state.mode is Mode.STOPPING_FAST:
+            return own.since_s + min(_FAST_STOP_S, part.stop_within_s)
         case Phase.STOPPING:
-            hastened = min(_HASTENED_STOP_S, part.stop_within_s)
-            return own.since_s + (hastened if state.mode is Mode.HASTENED else part.stop_within_s)
+            return own.since_s + part.stop_within_s
         case Phase.BACKOFF:
-            return own.since_s + _pause_s(own)
+            return own.since_s + _backoff_s(own)
         case _:
             return None
 
 
-def _pause_s(own: PartState) -> float:
-    return _PAUSES_S[min(own.young_deaths, len(_PAUSES_S) - 1)]
+def _backoff_s(own: PartState) -> float:
+    return _BACKOFF_S[min(own.early_exits, len(_BACKOFF_S) - 1)]
 
 
-def _with(state: State, changes: Mapping[str, PartState]) -> State:
+def _with_parts(state: FleetState, changes: Mapping[str, PartState]) -> FleetState:
     return replace(state, parts=MappingProxyType({**state.parts, **changes}))

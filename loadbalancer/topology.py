@@ -1,11 +1,11 @@
-"""Who is there: the replicas and the balancers in front of them, as values."""
+"""The replicas and the balancers in front of them, as values."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Replica:
-    """One replica: where it serves, and where it answers its operators."""
+    """One replica: the address of its API, and the port of its probes and metrics."""
 
     name: str
     host: str
@@ -15,7 +15,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Balancer:
-    """One nginx master: the address clients use, which all share, and the loopback port that is its own."""
+    """One nginx master: the clients' address, which all share, and a loopback port of its own for probes."""
 
     name: str
     host: str
@@ -37,5 +37,5 @@ def address(host: str, port: int) -> str:
 
 
 def reachable(host: str) -> str:
-    """Return the address at which a listener on `host` is reached from this machine."""
+    """Return the address at which this machine reaches a listener on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}.get(host, host)  # noqa: S104  # compared, not bound

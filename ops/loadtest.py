@@ -255,7 +255,7 @@ def running() -> str:
     from service.declared_settings import read
 
     require_plain_http()
-    for row in roster.front(from_env(os.environ).home):
+    for row in roster.running_balancers(from_env(os.environ).home):
         if row.host is not None and row.port is not None:
             return f"http://{address(reachable(row.host), row.port)}"
     settings = read(BalancerSettings, os.environ)

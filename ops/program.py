@@ -1,10 +1,9 @@
-"""How to start the `recollect` program: its argv, and that of a spare."""
+"""How to start the `recollect` program, and a spare of it."""
 
 import sys
 
-# The program that runs every Python part; a verb follows.
+# Starts every Python part; a verb follows.
 PROGRAM = (sys.executable, "-m", "ops")
-# Width in bytes of the placeholder argument that gives a spare room to show the command line of the part it becomes.
+# Size of the placeholder argument that makes room for the command line of the part that a spare becomes.
 TITLE_BYTES = 512
-# The program that preloads and waits to become any part.
 SPARE = (sys.executable, "-m", "ops.spare", " " * TITLE_BYTES)

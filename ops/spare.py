@@ -1,7 +1,7 @@
-"""A process that has loaded what every Python part needs, and waits to be told which one to be.
+"""A preloaded process that waits to become a Python part.
 
-Started by `up` and `balance`. It reads one line of JSON from its standard input, {"words": [...], "output": "..."}: the
-verb with its options, and the file for its standard output and error. The end of the input ends it.
+`up` and `balance` start it. It reads one line of JSON from its standard input, {"arguments": [...], "output": "..."}:
+the verb with its options, and the file for its standard output and error. At the end of the input it exits.
 """
 
 import ctypes
@@ -12,38 +12,34 @@ import os
 import sys
 from pathlib import Path
 
-from ops.program import TITLE_BYTES
+from ops.program import PROGRAM, TITLE_BYTES
 
 # Fields of /proc/self/stat, counted from 1 (proc(5)).
 _ARG_START, _ARG_END = 48, 49
 
 
 def main() -> None:
-    """Load, wait, and become a part."""
-    # Loading must not take the cores from those who serve.
+    """Load the modules, wait, and become a part."""
+    # Loading must not take the cores from serving parts.
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     from ops import cli
 
-    _load()
-    order = sys.stdin.readline()
-    if not order:
-        return
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    told = json.loads(order)
-    _take_over(Path(told["output"]))
-    sys.argv = ["recollect", *told["words"]]
-    _rename([sys.executable, "-m", "ops", *told["words"]])
-    cli.main()
-
-
-def _load() -> None:
     for name in ("uvloop", "ops.options.environment", "service.consumer_job", "service.replica"):
         importlib.import_module(name)
     gc.freeze()
+    line = sys.stdin.readline()
+    if not line:
+        return
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    order = json.loads(line)
+    _redirect_output(Path(order["output"]))
+    sys.argv = ["recollect", *order["arguments"]]
+    _set_command_line([*PROGRAM, *order["arguments"]])
+    cli.main()
 
 
-def _take_over(output: Path) -> None:
-    """Write to the part's file from now on, and read nothing."""
+def _redirect_output(output: Path) -> None:
+    """Write to the part's file, and read nothing."""
     written = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -53,12 +49,12 @@ def _take_over(output: Path) -> None:
     os.close(nothing)
 
 
-def _rename(argv: list[str]) -> None:
-    """Show a command line that says what this is now (proc(5): arg_start and arg_end of stat).
+def _set_command_line(argv: list[str]) -> None:
+    """Show the part's command line in /proc, by writing to the memory that holds this process's own.
 
-    The words are the kernel's window into our own memory; where it cannot be found, the name stays what it was.
+    arg_start and arg_end of /proc/self/stat (proc(5)) bound that memory; where they are hidden, nothing changes.
     """
-    # Behind the name in brackets, which may hold anything, comes the third field.
+    # The third field follows the command name in brackets, which may contain anything.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, end = int(fields[_ARG_START - 3]), int(fields[_ARG_END - 3])
     if start and end - start > TITLE_BYTES:

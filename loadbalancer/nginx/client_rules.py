@@ -1,4 +1,4 @@
-"""How nginx meets clients: TLS, who they are, which hosts and origins are served, and how much one of them may ask.
+"""Directives about clients: TLS, client addresses, hosts, origins, and limits for each client and key.
 
 Sources: TLS as in RFC 9325 (1.2 with forward secrecy and authenticated ciphers, 1.3); CORS as in the Fetch standard.
 """
@@ -23,7 +23,7 @@ _EXPOSED_HEADERS = "Retry-After, X-Degraded, X-Recommendation-Id, WWW-Authentica
 
 
 def zones(settings: BalancerSettings) -> str:
-    """Return the shared memory in which requests are counted."""
+    """Return the shared memory zones in which requests are counted."""
     connections, per_address, per_key = _limits(settings)
     lines = []
     if connections is not None:
@@ -31,7 +31,7 @@ def zones(settings: BalancerSettings) -> str:
     if per_address is not None:
         lines.append(f"limit_req_zone $binary_remote_addr zone=requests:2m rate={per_address}r/s;")
     if per_key is not None:
-        # As a replica reads it, so that one key is one count however it is sent; without a key nothing is counted here.
+        # Read as a replica reads it: one key is one count in either header, and no key is not counted.
         lines.append(
             'map $http_authorization $bearer { default $http_authorization; "~*^bearer +(?<token>.*)$" $token; }'
         )
@@ -43,7 +43,7 @@ def zones(settings: BalancerSettings) -> str:
 
 
 def limits(settings: BalancerSettings) -> str:
-    """Return the limits, for the locations that pass requests on; health has none."""
+    """Return the limits of the locations that pass requests on; health has none."""
     connections, per_address, per_key = _limits(settings)
     burst = f" burst={settings.client_burst} nodelay" if settings.client_burst else ""
     lines = [] if connections is None else [f"limit_conn connections {connections};"]
@@ -55,7 +55,7 @@ def limits(settings: BalancerSettings) -> str:
 
 
 def listening(settings: BalancerSettings, *, http2_directive: bool) -> str:
-    """Return what the listen directive needs beside its address; older nginx knows HTTP/2 there alone."""
+    """Return the options of the listen directive; older nginx has HTTP/2 only there."""
     if settings.tls_cert is None:
         return ""
     return " ssl" if http2_directive else " ssl http2"
@@ -66,8 +66,8 @@ def tls(settings: BalancerSettings, quoted: Callable[[Path], str], *, http2_dire
 
     Args:
         settings: The balancer's.
-        quoted: Writes a path for nginx.
-        http2_directive: Whether this nginx knows the directive http2.
+        quoted: Quotes a path for nginx.
+        http2_directive: Whether this nginx has the directive http2.
     """
     if settings.tls_cert is None or settings.tls_key is None:
         return ""
@@ -80,14 +80,14 @@ def tls(settings: BalancerSettings, quoted: Callable[[Path], str], *, http2_dire
         "ssl_prefer_server_ciphers off;",
         "ssl_session_cache shared:tls:2m;",
         "ssl_session_timeout 1h;",
-        # Each nginx would have keys of its own for them, so that half of them would be of no use.
+        # Each nginx would have its own ticket keys, so that the others could not use its tickets.
         "ssl_session_tickets off;",
     ]
     return _indented(lines, 4)
 
 
 def real_address(settings: BalancerSettings) -> str:
-    """Return how a client's own address is found behind proxies that are trusted."""
+    """Return the directives that find the client address behind trusted proxies."""
     proxies = setting_lists.proxies(settings.trusted_proxies)
     if not proxies:
         return ""
@@ -96,7 +96,7 @@ def real_address(settings: BalancerSettings) -> str:
 
 
 def maps(settings: BalancerSettings) -> str:
-    """Return the maps that say whether a host is served, and which origin may read an answer."""
+    """Return the maps that decide whether a host is served and which origin may read an answer."""
     lines = []
     hosts = setting_lists.hosts(settings.hosts)
     if hosts:
@@ -119,17 +119,17 @@ def maps(settings: BalancerSettings) -> str:
 
 
 def foreign(settings: BalancerSettings) -> list[str]:
-    """Return the directive that sends a request for another host away."""
+    """Return the directive that rejects a request for another host."""
     return ["if ($foreign) { set $to foreign; }"] if settings.hosts else []
 
 
 def preflight(settings: BalancerSettings) -> list[str]:
-    """Return the directive that answers a browser's question before a request to another origin."""
+    """Return the directive that answers a CORS preflight."""
     return ["if ($preflight) { set $to preflight; }"] if settings.cors_origins else []
 
 
 def headers(settings: BalancerSettings) -> list[str]:
-    """Return the headers of every answer: a location that has a header of its own must have these, too."""
+    """Return the headers of every answer; a location with headers of its own must repeat them."""
     if not settings.cors_origins:
         return []
     return [
@@ -140,7 +140,7 @@ def headers(settings: BalancerSettings) -> list[str]:
 
 
 def locations(settings: BalancerSettings) -> str:
-    """Return the answers to a foreign host and to a preflight."""
+    """Return the locations that answer a foreign host and a preflight."""
     lines = []
     if settings.hosts:
         lines += ["location @foreign { return 421; }"]
@@ -159,7 +159,10 @@ def locations(settings: BalancerSettings) -> str:
 
 
 def _limits(settings: BalancerSettings) -> tuple[int | None, int | None, int | None]:
-    """Return what was set, else what a public listener has: on loopback all clients may have one address."""
+    """Return the limits of connections, requests per address and requests per key, as set or of a public listener.
+
+    On loopback there are none by default, since all clients may share one address.
+    """
     public = settings.tells_clients_apart
     return (
         settings.client_connections or (_PUBLIC_CONNECTIONS if public else None),

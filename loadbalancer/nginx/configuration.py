@@ -1,16 +1,16 @@
-"""nginx's configuration as a value: `render` returns text and touches nothing.
+"""nginx's configuration as a value: `render` is pure.
 
 Invariants of the rendered file, each measured (docs/operations.md):
 
 - A request that reached no replica, or whose replica died, is sent to another one, POST included, with the same
-  Idempotency-Key; a replica's own 5xx or 429 is an answer and is never repeated elsewhere.
-- While one replica lives nginx has a live upstream; while none does, lists are answered from the static popular list,
-  where that is what was asked for.
-- A route is found in the target as the client wrote it, and that is what the replica gets (nginx_routes.py).
-- No more requests are open at a replica than it answers in time; what is over that is refused at once.
-- Every path nginx writes is under the installation's own run and log folders.
-- The access log holds the route of a request and nothing that its client wrote, so that no user id is in it.
-- Every error that nginx itself answers is application/problem+json (RFC 9457), like the service's.
+  Idempotency-Key. A replica's own 5xx or 429 is an answer and is never retried.
+- While one replica is alive, nginx has a live upstream. While none is, the static popular list answers the requests
+  that ask for it.
+- Routes match the target as the client wrote it, and the replica gets it unchanged (routes.py).
+- Each replica has a bounded number of open requests; excess requests are refused at once.
+- nginx writes only to the installation's own run and log folders.
+- The access log holds the route of a request and nothing that the client wrote, hence no user id.
+- nginx's own errors are application/problem+json (RFC 9457), like the service's.
 """
 
 import re
@@ -23,38 +23,38 @@ from loadbalancer.nginx import client_rules, problems, routes
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import Balancer, Topology, address
 
-# Directives that only some versions or builds have, with their value, or None for a folder of theirs; which of them an
-# nginx has is what `nginx_files.probe` finds out.
+# Directives that only some versions or builds have (`configuration_files.supported_directives`), with their value, or
+# None for a folder of their own.
 OPTIONAL_DIRECTIVES = {
     "max_headers": "64",
-    # How long an idle connection stays open when its worker is to go, so that no request is sent into one that closes.
+    # Keeps idle connections of a stopping worker open for a moment, so that no request meets a closing one.
     "keepalive_min_timeout": "1s",
     "fastcgi_temp_path": None,
     "uwsgi_temp_path": None,
     "scgi_temp_path": None,
-    # On where TLS is spoken.
+    # On with TLS.
     "http2": "off",
-    # Else a reload keeps a certificate whose file has the same inode and second of change, other content or not.
+    # Without it a reload keeps a certificate whose file has the same inode and second of change.
     "ssl_object_cache_inheritable": "off",
 }
-# Those of them that stand outside of every block; all others are for the block http.
+# Those that belong outside of every block; all others belong in the block http.
 OUTSIDE_HTTP = ("ssl_object_cache_inheritable",)
 
-_MOST_OPEN_FILES = 20_000
-_MOST_CONNECTIONS = 4096
+_MAX_OPEN_FILES = 20_000
+_MAX_CONNECTIONS = 4096
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What the rendered file depends on besides topology and settings.
+class NginxHost:
+    """The folders, features and limits of this machine that the rendered file depends on.
 
     Args:
         run_dir: This nginx's own folder for its pid and temporary files.
         logs: The folder of its two logs.
         models: The folder with popular.txt and popular.json.
-        features: Those of OPTIONAL_DIRECTIVES that this nginx knows.
+        features: Those of OPTIONAL_DIRECTIVES that this nginx has.
         user: User and group of the workers; None unless the master starts as root.
-        open_files: The most files a process may have open here.
+        open_files: The limit of open files of a process.
     """
 
     run_dir: Path
@@ -65,37 +65,36 @@ class Surroundings:
     open_files: int
 
 
-# The upstreams of the template, and the share of their bound that one entry of a replica has: each replica is there
-# twice, and a backup is asked as well when all others are at their bound.
-_ENTRIES = 2
+# Each replica is in an upstream twice, and a backup is used when all others are at their bound.
+_ENTRIES_PER_REPLICA = 2
 
 
-def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, here: Surroundings) -> str:
+def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, host: NginxHost) -> str:
     """Return the whole configuration of one nginx master.
 
     Args:
         topology: Every replica, and every balancer: two or more share the port.
         balancer: The one to render.
         settings: Timeouts and limits.
-        here: Folders, features and limits of this machine.
+        host: Folders, features and limits of this machine.
 
     Raises:
-        BadSetting: A path has a character that nginx cannot be told.
+        BadSetting: A path has a character that the file cannot express.
     """
-    open_files = min(here.open_files, _MOST_OPEN_FILES)
+    open_files = min(host.open_files, _MAX_OPEN_FILES)
     values = {
-        "USER": "" if here.user is None else "user " + " ".join(map(_quoted, here.user)) + ";",
+        "USER": "" if host.user is None else "user " + " ".join(map(_quoted, host.user)) + ";",
         "WORKERS": str(settings.workers),
         "OPEN_FILES": str(open_files),
-        "CONNECTIONS": str(min(open_files, _MOST_CONNECTIONS)),
-        "PID": _quoted(here.run_dir / "nginx.pid"),
-        "BODY_TEMP": _quoted(here.run_dir / "body"),
-        "PROXY_TEMP": _quoted(here.run_dir / "proxy"),
-        "ERROR_LOG": _quoted(here.logs / f"{balancer.name}.error.log"),
-        "ACCESS_LOG": _quoted(here.logs / f"{balancer.name}.access.log"),
-        "OPTIONAL": _optional(here),
+        "CONNECTIONS": str(min(open_files, _MAX_CONNECTIONS)),
+        "PID": _quoted(host.run_dir / "nginx.pid"),
+        "BODY_TEMP": _quoted(host.run_dir / "body"),
+        "PROXY_TEMP": _quoted(host.run_dir / "proxy"),
+        "ERROR_LOG": _quoted(host.logs / f"{balancer.name}.error.log"),
+        "ACCESS_LOG": _quoted(host.logs / f"{balancer.name}.access.log"),
+        "OPTIONAL": _optional(host),
         "OUTSIDE_HTTP": "".join(
-            f"{name} {OPTIONAL_DIRECTIVES[name]};\n" for name in OUTSIDE_HTTP if name in here.features
+            f"{name} {OPTIONAL_DIRECTIVES[name]};\n" for name in OUTSIDE_HTTP if name in host.features
         ),
         "CLIENT_TIMEOUT_S": str(settings.client_timeout_s),
         "SEND_TIMEOUT_S": str(2 * settings.client_timeout_s),
@@ -103,8 +102,8 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "LIMIT_ZONES": client_rules.zones(settings),
         "LIMITS": client_rules.limits(settings),
         "CLIENT_MAPS": client_rules.maps(settings),
-        "SSL": client_rules.listening(settings, http2_directive="http2" in here.features),
-        "TLS": client_rules.tls(settings, _quoted, http2_directive="http2" in here.features),
+        "SSL": client_rules.listening(settings, http2_directive="http2" in host.features),
+        "TLS": client_rules.tls(settings, _quoted, http2_directive="http2" in host.features),
         "HEADERS": "\n".join("    " + line for line in client_rules.headers(settings)),
         "HEALTH_HEADERS": "\n".join("      " + line for line in client_rules.headers(settings)),
         "CLIENT_LOCATIONS": client_rules.locations(settings),
@@ -112,8 +111,8 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "UPSTREAMS": "\n".join(_upstream(name, bound, topology, settings) for name, bound in _upstreams(settings)),
         "LISTEN": address(balancer.host, balancer.port),
         "ADMIN_LISTEN": address("127.0.0.1", balancer.admin_port),
-        # Only among several masters: with it, any process of the same user may listen too and is given its share of
-        # the clients, which the kernel leaves no way to forbid. loadbalancer/foreign_listeners.py finds such a one.
+        # Only with several masters: with it, any process of the same user may listen too and gets a share of the
+        # clients. The kernel cannot forbid that; loadbalancer/foreign_listeners.py detects it.
         "REUSEPORT": " reuseport" if len(topology.balancers) > 1 else "",
         "TRIES": str(max(5, len(topology.replicas) + 2)),
         "EVENTS_TIMEOUT_MS": str(settings.events_timeout_ms),
@@ -122,11 +121,11 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "OTHER_BUDGET_MS": str(2 * settings.other_timeout_ms),
         "ERROR_PAGES": "\n".join("    " + line for line in _pages()),
         "CHOICES": routes.choices(settings),
-        "LISTS": routes.lists(settings, _quoted(here.models)),
+        "LISTS": routes.lists(settings, _quoted(host.models)),
         "PROBLEMS": problems.locations(client_rules.headers(settings)),
     }
     text = re.sub(r"@([A-Z_]+)@", lambda match: values[match.group(1)], _template())
-    # A block that came out empty leaves no hole.
+    # Empty blocks leave no blank lines.
     return re.sub(r"\{\n\s*\n", "{\n", re.sub(r"\n\s*\n(\s*\n)+", "\n\n", text))
 
 
@@ -137,9 +136,9 @@ def _template() -> str:
 
 def _quoted(value: Path | str) -> str:
     text = str(value)
-    # nginx expands variables even between quotes and has no way to write a plain dollar.
+    # nginx expands variables between quotes too and cannot express a plain dollar.
     if "$" in text or any(ord(character) < 32 for character in text):
-        raise BadSetting(f"nginx cannot be given a path with a dollar sign or a control character: {text!r}")
+        raise BadSetting(f"nginx.conf cannot hold a path with a dollar sign or a control character: {text!r}.")
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -147,11 +146,11 @@ def _pages() -> list[str]:
     return [*problems.error_pages(), problems.limit_page(), problems.plain_page()]
 
 
-def _optional(here: Surroundings) -> str:
+def _optional(host: NginxHost) -> str:
     lines = []
     for name, value in OPTIONAL_DIRECTIVES.items():
-        if name in here.features and name not in ("http2", *OUTSIDE_HTTP):
-            folder = _quoted(here.run_dir / name.removesuffix("_temp_path"))
+        if name in host.features and name not in ("http2", *OUTSIDE_HTTP):
+            folder = _quoted(host.run_dir / name.removesuffix("_temp_path"))
             lines.append(f"  {name} {value or folder};")
     return "\n".join(lines)
 
@@ -161,15 +160,15 @@ def _upstreams(settings: BalancerSettings) -> tuple[tuple[str, int | None], ...]
 
 
 def _upstream(name: str, bound: int | None, topology: Topology, settings: BalancerSettings) -> str:
-    each = "" if bound is None else f" max_conns={-(-bound // _ENTRIES)}"
+    each = "" if bound is None else f" max_conns={-(-bound // _ENTRIES_PER_REPLICA)}"
     return f"""\
   upstream {name} {{
     zone {name} 256k;
     least_conn;
 {_servers(topology, f"max_fails=3 fail_timeout=1s{each}")}
-    # The same servers again, never ejected: while one replica lives, there is a live upstream.
+    # The same servers again, never ejected: while one replica is alive, there is a live upstream.
 {_servers(topology, f"max_fails=0{each} backup")}
-    # nginx, not the replica, closes idle connections, so that it never sends into one that is being closed.
+    # nginx, not the replica, closes idle connections, so that no request meets a closing one.
     keepalive 64;
     keepalive_timeout {settings.upstream_keepalive_s}s;
     keepalive_requests 10000;

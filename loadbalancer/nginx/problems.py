@@ -1,4 +1,4 @@
-"""The errors that nginx answers itself, as application/problem+json (RFC 9457) with the service's own types."""
+"""The errors that nginx answers itself, as application/problem+json (RFC 9457) with the service's types."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """An error that nginx answers itself; the types are the service's."""
+    """One error; its `type` is /problems/NAME."""
 
     status: int
     name: str
@@ -19,7 +19,7 @@ PROBLEMS = (
         400,
         "malformed",
         "Malformed request",
-        "This is not an HTTP request as we read it, or the dot segments of its path lead above the root.",
+        "This is not a valid HTTP request, or the dot segments of its path lead above the root.",
     ),
     Problem(404, "not-found", "Not found", "There is no such route; /docs describes those that there are."),
     Problem(405, "method-not-allowed", "Method not allowed", "This method is not served here."),
@@ -27,35 +27,33 @@ PROBLEMS = (
     Problem(414, "uri-too-long", "URI too long", "The request line may have 8 KiB at most."),
     Problem(415, "unsupported-body", "Unsupported body", "Send the body without Content-Encoding."),
     Problem(421, "misdirected", "Misdirected request", "The host of this request is not served here."),
-    Problem(429, "too-many-requests", "Too many requests", "This client is over its share; try again later."),
-    Problem(500, "internal", "Internal error", "Something went wrong on our side."),
+    Problem(429, "too-many-requests", "Too many requests", "This client exceeds its limit; try again later."),
+    Problem(500, "internal", "Internal error", "The request failed because of an internal error."),
     Problem(501, "not-implemented", "Not implemented", "This transfer encoding is not supported."),
     Problem(502, "unavailable", "Temporarily unavailable", "No replica answers; try again."),
     Problem(503, "unavailable", "Temporarily unavailable", "No replica can answer this at the moment; try again."),
     Problem(504, "unavailable", "Temporarily unavailable", "No replica answered in time; try again."),
     Problem(505, "http-version", "HTTP version not supported", "Use HTTP/1.1."),
 )
-# As the service's own answers have them (service/api/reply.py).
+# The same as the service's (service/api/reply.py).
 COMMON_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-# A limit's refusal, which no replica sends, so that a replica's own 429 keeps its words.
+# The status of an exceeded limit. No replica sends it, so that a replica's own 429 keeps its body.
 OVER_LIMIT = 470
 _RETRY_LATER = {429, 502, 503, 504}
-# nginx may meet these before it has a path, and then cannot go to a named location.
+# These may occur before nginx has a path, when it cannot use a named location.
 _WITHOUT_PATH = {400, 414, 505}
-# Its own number for too large headers, which it answers as 400.
+# nginx's own status for too large headers, answered as 400.
 _HEADERS_TOO_LARGE = 494
-# No request reaches a location of this name: nginx takes dot segments out of a path before it looks for one.
+# No request matches a location of this name: nginx removes dot segments from a path first.
 _UNREACHABLE = "/../problem"
-
-
-# nginx's own number for a request without TLS where it is spoken, answered as 400.
+# nginx's own status for plain HTTP on a TLS port, answered as 400.
 _WITHOUT_TLS = 497
-_PLAIN = Problem(400, "malformed", "Malformed request", "TLS is spoken here: use https.")
+_PLAIN = Problem(400, "malformed", "Malformed request", "This port uses TLS: use https.")
 STATUSES = frozenset(problem.status for problem in PROBLEMS)
 
 
 def error_pages(statuses: frozenset[int] = STATUSES) -> list[str]:
-    """Return the directives that send errors to their answers."""
+    """Return the directives that map errors to their locations."""
     lines = []
     for status in sorted(statuses):
         if status in _WITHOUT_PATH:
@@ -67,21 +65,17 @@ def error_pages(statuses: frozenset[int] = STATUSES) -> list[str]:
 
 
 def limit_page() -> str:
-    """Return the same for what is over a limit."""
+    """Return the directive for an exceeded limit."""
     return f"error_page {OVER_LIMIT} =429 @problem_429;"
 
 
 def plain_page() -> str:
-    """Return the same for a request without TLS where it is spoken, which the server meets."""
+    """Return the directive for plain HTTP on a TLS port."""
     return f"error_page {_WITHOUT_TLS} =400 @problem_{_WITHOUT_TLS};"
 
 
 def locations(headers: list[str]) -> str:
-    """Return the location of each answer.
-
-    Args:
-        headers: Directives that add headers to every answer.
-    """
+    """Return the location of each answer, with directives that add headers to it."""
     plain = f"    location @problem_{_WITHOUT_TLS} {{\n{_lines(_answer(_PLAIN, headers))}\n    }}"
     return "\n".join([*(_location(problem, headers) for problem in PROBLEMS), plain])
 
@@ -93,7 +87,7 @@ def _location(problem: Problem, headers: list[str]) -> str:
 
 
 def _answer(problem: Problem, headers: list[str]) -> list[str]:
-    # A location's headers replace the server's.
+    # The headers of a location replace those of the server.
     common = [f"add_header {name} {value} always;" for name, value in COMMON_HEADERS.items()]
     lines = ["default_type application/problem+json;", *common, *headers]
     if problem.status in _RETRY_LATER:
@@ -101,7 +95,7 @@ def _answer(problem: Problem, headers: list[str]) -> list[str]:
     if problem.status == 405:
         lines.append("add_header Allow $allow always;")
     if problem.status == 502:
-        # Every replica has as many requests open as it may have: that is a refusal, and no replica is broken.
+        # Every replica has its maximum of open requests: load is shed, and no replica is broken.
         lines.append("if ($busy) { return 503; }")
     return [*lines, f"return {problem.status} '{_body(problem)}\\n';"]
 

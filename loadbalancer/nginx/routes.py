@@ -1,9 +1,9 @@
-"""Which request goes where: the routes that nginx knows, by the target of the request as the client wrote it.
+"""The routes of nginx: which named location serves a request target.
 
-Invariant: a route is found in the raw target and never in nginx's normalised path, in which the user `a/../../healthz`,
-percent-encoded as it must be, would be another route. nginx looks for a location in the normalised path, so there is
-one location for all of them, and the raw target says which named location it goes on to. The regular expressions are
-prefixes without captures, in `if` and not in `map` (CVE-2026-42533).
+Invariant: routes match the raw target and never nginx's normalised path, in which the percent-encoded user
+`a/../../healthz` would be another route. nginx chooses locations by the normalised path, so one location takes every
+request, and the raw target selects the named location. The regular expressions are prefixes without captures, in `if`
+and not in `map` (CVE-2026-42533).
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from loadbalancer.settings import BalancerSettings
 
 @dataclass(frozen=True)
 class Route:
-    """A route, or all behind a prefix that ends with a slash.
+    """A route, or all routes below a prefix that ends with a slash.
 
     Args:
-        path: Its beginning, which also names it in the access log.
+        path: The path or prefix, also its name in the access log.
         to: The named location that serves it.
     """
 
@@ -27,7 +27,7 @@ class Route:
 
     @property
     def pattern(self) -> str:
-        """The regular expression of its raw targets."""
+        """The regular expression that matches its raw targets."""
         escaped = self.path.replace(".", "\\.")
         return f"^{escaped}" if self.path.endswith("/") else f"^{escaped}(?:\\?|$)"
 
@@ -51,8 +51,8 @@ ROUTES = (
 
 _HEALTH = ("health", "ready")
 
-# The static file that stands in when no replica answers, its type, and the requests whose answer it is: the query of
-# any other asks for what is not in the file.
+# The static file that is sent when no replica answers, its type, and the requests that it can answer: any other query
+# asks for something else.
 _STATICS = {
     "list_text": ("popular.txt", "text/plain; charset=utf-8", ("GET", "HEAD")),
     "list_json": ("popular.json", "application/json", ("GET", "HEAD", "GET?n=10", "HEAD?n=10")),
@@ -60,9 +60,9 @@ _STATICS = {
 
 
 def maps() -> str:
-    """Return the maps that the locations ask."""
-    # An upstream whose replicas are all at their bound, or were all tried, stands for the address of the last attempt.
-    # That is a refusal for what has no fallback; a static list is refused only where it was the first attempt, too.
+    """Return the maps that the locations use."""
+    # If all replicas of an upstream are at their bound, or were all tried, its name is the address of the last attempt.
+    # A request without a fallback is then refused; a static list only if no attempt was made before.
     lines = ["  map $upstream_addr $busy { hostnames; default 0; *.lists 1; *.feedback 1; }"]
     lines.append("  map $upstream_addr $busy_at_once { default 0; busy.lists 1; }")
     lines.append('  map $request_method $looks { default 0; "GET" 1; "HEAD" 1; }')
@@ -74,30 +74,25 @@ def maps() -> str:
 
 
 def choices(settings: BalancerSettings) -> str:
-    """Return the directives that find a request's route; each may overrule those before it."""
+    """Return the directives that set a request's route; later ones override earlier ones."""
     found: dict[bool, list[str]] = {False: [], True: []}
     for route in ROUTES:
         found[route.to in _HEALTH].append(
             f'if ($request_uri ~ "{route.pattern}") {{ set $route "{route.path}"; set $to {route.to}; }}'
         )
-    # Health is answered on any host: a health checker knows an address and no name.
+    # Last, so that health is answered on any host: a health checker knows an address and no name.
     lines = [*found[False], *client_rules.preflight(settings), *client_rules.foreign(settings), *found[True]]
     return "\n".join("    " + line for line in lines)
 
 
 def lists(settings: BalancerSettings, models: str) -> str:
-    """Return the named locations of lists.
-
-    Args:
-        settings: The balancer's.
-        models: The folder with the static lists, quoted for nginx.
-    """
+    """Return the named locations of lists; `models` is the folder with the static lists, quoted for nginx."""
     return "\n".join(block for to in _STATICS for block in (_list(to, settings), _static(to, models, settings)))
 
 
 def _list(to: str, settings: BalancerSettings) -> str:
-    # error_page lines of a location replace the server's, and here a replica's answer of such a status, too; so only
-    # those are said again that nginx may meet in this place.
+    # The error_page lines of a location replace the server's and, here, a replica's answer with such a status too; so
+    # only the statuses that nginx itself may produce here are repeated.
     pages = "\n".join(" " * 6 + line for line in (*error_pages(frozenset({400, 413, 500})), limit_page()))
     return f"""\
     location @{to} {{
@@ -126,7 +121,7 @@ def _static(to: str, models: str, settings: BalancerSettings) -> str:
       add_header X-Degraded static;
       add_header Cache-Control no-store;
       add_header X-Content-Type-Options nosniff;
-{headers}      # The conditions and ranges of the request were meant for another answer.
+{headers}      # Conditions and ranges of the request refer to another answer.
       if_modified_since off;
       etag off;
       max_ranges 0;

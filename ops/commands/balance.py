@@ -1,4 +1,4 @@
-"""`recollect balance`: nginx and its replicas alone; `restart`: replicas anew, one by one; `reload`: certificates."""
+"""`recollect balance`: nginx and its replicas; `restart`: a rolling restart; `reload`: new certificates."""
 
 import json
 import os
@@ -13,26 +13,25 @@ from loadbalancer.fleet import RELOAD_SIGNAL, RESTART_SIGNAL
 from loadbalancer.nginx import configuration_files
 from loadbalancer.processes import group_members
 from loadbalancer.roster import Row
-from ops.commands.up import (
-    alone,
-    balancer_settings,
-    children_environ,
-    guarded,
-    look_at_redis,
-    say,
-    say_if_root,
-    spares,
-    supervise,
-)
 from ops.program import PROGRAM
+from ops.supervision import (
+    balancer_settings,
+    check_redis,
+    children_environ,
+    held_home,
+    key_environ,
+    print_line,
+    supervise,
+    warn_if_root,
+)
 from service.config import Config
 from service.errors import ModelError
 from service.models import active_model
 from service.preflight import require_slots
 
-_LOOK_EVERY_S = 0.05
+_POLL_EVERY_S = 0.05
 _RELOAD_TIMEOUT_S = 10.0
-# One replica drains for 9 s at most and gets ready within 60 s, or is started again.
+# A replica drains for 9 s at most, and is ready within 60 s or is started again.
 _RESTART_TIMEOUT_PER_REPLICA_S = 90.0
 
 
@@ -49,11 +48,11 @@ def balance(
 
     Args:
         config: Every setting of the service.
-        replicas: How many; None for the setting.
-        port: Nginx's; None for the setting.
+        replicas: Overrides the setting.
+        port: Overrides the setting; nginx's.
         insecure: Listen beyond this machine without API keys.
-        environ: What the children inherit, and where the balancer's settings are.
-        program: How Python parts are started.
+        environ: The environment of the children and of the balancer's settings.
+        program: How Python parts start.
 
     Returns:
         The exit code.
@@ -62,31 +61,35 @@ def balance(
         BalancerError: A part, a port or a program is missing; nothing is left behind.
     """
     settings = balancer_settings(environ, replicas=replicas, port=port)
-    # Refused here in a sentence, and not by every replica at every start.
+    # Fails here with one sentence instead of in every replica at every start.
     config.pseudonymiser()
-    guard = guarded(config, settings, insecure=insecure)
+    keys = key_environ(config, settings, insecure=insecure)
     nginx, _ = installation.binaries(settings, redis=False)
-    say(f"state in {config.home}, logs in {config.logs}")
-    with alone(config, settings):
-        require_slots(config, look_at_redis(config, consumer=False), settings.replicas)
-        plan = installation.Plan(
+    print_line(f"State in {config.home}, logs in {config.logs}.")
+    with held_home(config, settings):
+        require_slots(config, check_redis(config, consumer=False), settings.replicas)
+        spec = installation.InstallationSpec(
             settings=settings,
             home=config.home,
             logs=config.logs,
             models=config.models_dir,
             program=program,
-            environ={**children_environ(config, environ), **guard},
+            environ={**children_environ(config, environ), **keys},
             nginx=nginx,
             redis=None,
             consumer=False,
             drain_s=config.server.drain_timeout_s,
         )
-        say_if_root()
-        say(f"starting {settings.replicas} replicas and {settings.balancers} nginx")
-        url = installation.base_url(settings)
-        parts = installation.lay_out(plan)
-        supervise(config.home, parts, came_up=lambda: say(f"balancing at {url}"), spares=spares(settings, program))
-    say("stopped")
+        warn_if_root()
+        print_line(f"Starting {settings.replicas} replicas and {settings.balancers} nginx.")
+        supervise(
+            config.home,
+            installation.prepare(spec),
+            settings=settings,
+            program=program,
+            came_up=lambda: print_line(f"Recollect is balancing at {installation.base_url(settings)}"),
+        )
+    print_line("Stopped.")
     return 0
 
 
@@ -96,89 +99,88 @@ def restart(config: Config, *, as_json: bool = False, timeout_s: float | None = 
     Args:
         config: Every setting of the service.
         as_json: Print one JSON object instead of lines.
-        timeout_s: How long to wait; None for 90 s a replica.
+        timeout_s: How long to wait; None for 90 s per replica.
 
     Returns:
         The exit code.
 
     Raises:
         NotRunning: Nothing runs, or it has no replicas.
-        ModelError: What is active cannot be loaded, so that a restarted replica would have no model; none was stopped.
-        RestartFailed: Not every replica was ready again in time, or one says that it cannot be.
+        ModelError: The active model cannot be loaded, so a restarted replica would have none; none was stopped.
+        RestartFailed: Not every replica was ready again in time, or one reports that it cannot be.
     """
     pid = home.holder_pid(config.home)
     before = _replicas(config.home)
     if not before:
-        raise NotRunning(f"No replicas run in {config.home} (yet)")
+        raise NotRunning(f"No replicas run in {config.home} yet.")
     _require_model(config)
     began_s = time.monotonic()
     limit_s = _RESTART_TIMEOUT_PER_REPLICA_S * len(before) if timeout_s is None else timeout_s
     os.kill(pid, RESTART_SIGNAL)
-    restarted: list[dict[str, object]] = []
-    done: set[str] = set()
-    while len(done) < len(before):
+    restarted: dict[str, dict[str, object]] = {}
+    while len(restarted) < len(before):
         if time.monotonic() - began_s > limit_s:
-            left = ", ".join(sorted(set(before) - done))
-            raise RestartFailed(f"After {limit_s:g} s these replicas were not ready again: {left}")
+            missing = ", ".join(sorted(before.keys() - restarted.keys()))
+            raise RestartFailed(f"After {limit_s:g} s these replicas were not ready again: {missing}.")
         if home.holder_pid(config.home) != pid:
-            raise RestartFailed("The installation was stopped during the restart")
+            raise RestartFailed("The installation was stopped during the restart.")
         for name, row in _replicas(config.home).items():
-            was = before.get(name)
             if row.waits_for:
                 raise RestartFailed(
-                    f"{name} is not ready, so no other one is stopped: {row.waits_for}. The restart goes on by itself"
-                    " once that is mended"
+                    f"{name} is not ready, so no other replica is stopped: {row.waits_for}. The restart continues by"
+                    " itself when that is fixed."
                 )
-            if name in done or was is None or row.pid is None or row.pid == was.pid or row.state != "ready":
+            old = before.get(name)
+            if name in restarted or old is None or row.pid in {None, old.pid} or row.state != "ready":
                 continue
-            done.add(name)
             after_s = round(time.monotonic() - began_s, 3)
-            restarted.append({"name": name, "old_pid": was.pid, "new_pid": row.pid, "after_s": after_s})
+            restarted[name] = {"name": name, "old_pid": old.pid, "new_pid": row.pid, "after_s": after_s}
             if not as_json:
-                say(f"{name} is ready again as process {row.pid} ({len(done)} of {len(before)}, {after_s:.1f} s)")
-        time.sleep(_LOOK_EVERY_S)
+                count = f"{len(restarted)} of {len(before)}"
+                print_line(f"{name} is ready again as process {row.pid} ({count}, {after_s:.1f} s).")
+        time.sleep(_POLL_EVERY_S)
     if as_json:
         wall_s = round(time.monotonic() - began_s, 3)
-        sys.stdout.write(json.dumps({"restarted": restarted, "wall_s": wall_s}) + "\n")
+        sys.stdout.write(json.dumps({"restarted": list(restarted.values()), "wall_s": wall_s}) + "\n")
     return 0
 
 
 def _require_model(config: Config) -> None:
-    """Refuse to stop replicas that serve from memory what they could not load again.
+    """Refuse to stop replicas whose model could not be loaded again.
 
     Raises:
-        ModelError: Nothing is active, or it cannot be loaded, or the model store does not answer.
+        ModelError: No model is active, or it cannot be loaded, or the model store does not answer.
     """
     try:
         active_model.load(config.models_dir, config.models.load_timeout_s)
     except ModelError as error:
         raise type(error)(
-            f"No replica was restarted, for it would be left without a model: {error} Activate another version"
-            " (recollect models list shows them), or train one"
+            f"No replica was restarted, because it would have no model: {str(error).rstrip('.')}. Activate another"
+            " version (`recollect models list` shows them), or train one."
         ) from error
 
 
 def reload(config: Config, *, environ: Mapping[str, str] = os.environ) -> int:
-    """Have every nginx of the running installation read its certificate again, and wait until new workers serve.
+    """Have every nginx of the running installation read its certificate again, and wait for its new workers.
 
-    Workers that were there before serve what they have open, and take nothing new.
+    Old workers finish their open connections and accept no new ones.
 
     Args:
         config: Every setting of the service.
-        environ: Where the balancer's settings are.
+        environ: The environment of the balancer's settings.
 
     Returns:
         The exit code.
 
     Raises:
         NotRunning: Nothing runs, or it has no nginx.
-        ConfigurationRefused: Nginx does not take the certificate; what was served before still is.
+        ConfigurationRefused: Nginx rejects the certificate and keeps the old one.
         ReloadFailed: Not every nginx had a new worker in time.
     """
     pid = home.holder_pid(config.home)
     rows = {row.name: row for row in roster.read(config.home) if row.name.startswith("nginx-") and row.pid is not None}
     if not rows:
-        raise NotRunning(f"No nginx runs in {config.home} (yet)")
+        raise NotRunning(f"No nginx runs in {config.home} yet.")
     nginx, _ = installation.binaries(balancer_settings(environ, replicas=None, port=None), redis=False)
     for name in rows:
         run_dir = config.home / "run" / name
@@ -193,12 +195,12 @@ def reload(config: Config, *, environ: Mapping[str, str] = os.environ) -> int:
         if time.monotonic() > deadline_s:
             raise ReloadFailed(
                 f"After {_RELOAD_TIMEOUT_S:g} s these have no new worker: {', '.join(waiting)}; their error logs are in"
-                f" {config.logs}"
+                f" {config.logs}."
             )
         for name in [name for name, row in waiting.items() if _processes(row) - before[name]]:
             del waiting[name]
-            say(f"{name} has read its files again")
-        time.sleep(_LOOK_EVERY_S)
+            print_line(f"{name} has loaded its files again.")
+        time.sleep(_POLL_EVERY_S)
     return 0
 
 

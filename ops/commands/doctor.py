@@ -199,15 +199,15 @@ def _disk(config: Config) -> Judgement:
 def _port(config: Config) -> Judgement:
     settings = _balancer()
     host, port = settings.host, settings.port
-    alive = {row.pid: row.name for row in roster.front(config.home) if row.pid is not None}
-    for row in roster.front(config.home):
+    alive = {row.pid: row.name for row in roster.running_balancers(config.home) if row.pid is not None}
+    for row in roster.running_balancers(config.home):
         # It may have been started with --port.
         host, port = row.host or host, row.port or port
     where = address(host, port)
     if alive:
-        strangers = foreign_listeners.strangers(host, port, alive)
-        if strangers:
-            return "fail", f"{where} is shared with {', '.join(sorted(strangers))}, which takes a part of the clients."
+        foreign = foreign_listeners.find(host, port, alive)
+        if foreign:
+            return "fail", f"{where} is shared with {', '.join(sorted(foreign))}, which takes a part of the clients."
         names = " and ".join(f"{name} (pid {pid})" for pid, name in alive.items())
         return "ok", f"{where} is served by this installation's {names}."
     try:

@@ -169,9 +169,9 @@ async def _run_redis(stack: contextlib.AsyncExitStack, paths: _Paths, environ: M
     probe = RedisProbe(socket)
 
     async def answers() -> bool:
-        return child.ended() or await probe.complaint() is None
+        return child.exited() or await probe.complaint() is None
 
-    if not await until(answers, _START_LIMIT_S) or child.ended():
+    if not await until(answers, _START_LIMIT_S) or child.exited():
         raise RunError(f"Redis did not start; see {output}.")
     return socket
 
@@ -195,8 +195,8 @@ async def _run(
     probe = HttpProbe("127.0.0.1", port, "/readyz")
 
     async def came_up() -> bool:
-        return child.ended() or (system.ready() and await probe.complaint() is None)
+        return child.exited() or (system.ready() and await probe.complaint() is None)
 
-    if not await until(came_up, _START_LIMIT_S) or child.ended():
+    if not await until(came_up, _START_LIMIT_S) or child.exited():
         raise RunError(f"`recollect up` did not come up; the last it said was: {round_it.output.last_words()}.")
     return system, Target("127.0.0.1", port, "")

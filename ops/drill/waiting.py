@@ -38,5 +38,5 @@ async def until(
 async def end(child: Child, limit_s: float) -> None:
     """Stop a process that the drill started, kill it if that takes longer than `limit_s`, and reap it."""
     child.stop()
-    await until(child.ended, limit_s)
+    await until(child.exited, limit_s)
     child.reap()

@@ -231,7 +231,7 @@ def test_a_second_one_is_refused(running: Installation) -> None:
     second.start()
     status, _, errors = second.wait()
     assert status == 1
-    assert errors == f"recollect: Recollect is already running in {running.home} (process {running.process.pid})\n"
+    assert errors == f"recollect: Recollect is already running in {running.home} (process {running.process.pid}).\n"
     assert running.get("/v1/model")[0] == 200
     assert len(running.rows()) == 5
 
@@ -243,7 +243,7 @@ def test_a_taken_port_is_one_sentence(installation: Installation) -> None:
         status, _, errors = installation.wait()
     assert status == 1
     assert errors == (
-        f"recollect: Something else listens on 127.0.0.1:{installation.port}; stop it or choose another port\n"
+        f"recollect: Another process listens on 127.0.0.1:{installation.port}; stop it or choose another port.\n"
     )
     assert [path.name for path in installation.home.iterdir()] == ["models"]
 
@@ -258,7 +258,7 @@ def test_what_an_earlier_run_said_is_not_taken_for_the_cause(installation: Insta
     installation.start()
     status, _, errors = installation.wait()
     assert status == 1
-    assert "did not come up (killed by SIGABRT) and said nothing in " in errors
+    assert "did not come up (killed by SIGABRT) and wrote nothing to " in errors
 
 
 def test_a_replica_that_cannot_start_is_one_sentence(installation: Installation) -> None:
@@ -267,7 +267,7 @@ def test_a_replica_that_cannot_start_is_one_sentence(installation: Installation)
     installation.start()
     status, _, errors = installation.wait()
     assert status == 1
-    assert "did not come up (exit status 1); it said: no such model (all of it is in " in errors
+    assert "did not come up (exit status 1); its last output: no such model (all of it is in " in errors
     assert errors.count("\n") == 1
     assert [path.name for path in installation.home.iterdir()] == ["models"]
 
@@ -304,7 +304,7 @@ def test_restarting_what_does_not_run_is_one_sentence(installation: Installation
         text=True,
     )
     assert done.returncode == 1
-    assert done.stderr == f"recollect: Nothing runs in {installation.home}; start it with: recollect up\n"
+    assert done.stderr == f"recollect: Nothing runs in {installation.home}; start it with `recollect up`.\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; as anybody else, every test is this")

@@ -72,7 +72,7 @@ def contained(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Containe
 def test_as_pid_1_it_serves_reaps_and_stops(contained: Contained, wait_until: Callable[..., None]) -> None:
     """The workers of a killed nginx become its children; none stays a zombie, and SIGTERM stops all in order."""
     contained.wait_for("stop:")
-    assert f"state in {contained.home}, logs in {contained.home}/logs\n" in contained.said
+    assert f"State in {contained.home}, logs in {contained.home}/logs.\n" in contained.said
     assert contained.request("GET", "/recommend/1")[0] == 200
     masters = [pid for pid, (name, _) in contained.children().items() if name == "nginx"]
     assert len(masters) == 2

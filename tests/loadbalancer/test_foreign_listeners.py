@@ -1,4 +1,4 @@
-"""Who shares a port with us, asked of real sockets in real processes."""
+"""Foreign processes that share a port, with real sockets in real processes."""
 
 import contextlib
 import os
@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from loadbalancer.foreign_listeners import strangers
+from loadbalancer.foreign_listeners import find
 
 
 @contextlib.contextmanager
 def sharing(host: str, port: int) -> Iterator[int]:
-    """Another process, in a session of its own, that listens on an address that others may listen on too."""
+    """Run a process, in a session of its own, that listens on an address with SO_REUSEPORT; yields its pid."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     program = (
         f"import socket, sys\nwith socket.create_server(({host!r}, {port}), family={int(family)}, reuse_port=True):\n"
@@ -31,34 +31,34 @@ def sharing(host: str, port: int) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0", "*", "localhost"])
-def test_a_stranger_is_named_and_ours_are_not(host: str, free_port: Callable[[], int]) -> None:
-    """However the address is written."""
+def test_a_foreign_listener_is_named_and_parts_are_not(host: str, free_port: Callable[[], int]) -> None:
+    """Whichever way the address is written."""
     port = free_port()
     own = {"*": "0.0.0.0", "localhost": "127.0.0.1"}.get(host, host)
     with sharing(own, port) as first, sharing(own, port) as second:
-        assert strangers(host, port, {first, second}) == set()
-        (named,) = strangers(host, port, {first})
+        assert find(host, port, {first, second}) == set()
+        (named,) = find(host, port, {first})
         assert named.startswith(f"process {second} (python")
-        assert len(strangers(host, port, ())) == 2
+        assert len(find(host, port, ())) == 2
 
 
-def test_what_one_of_our_parts_started_is_ours(free_port: Callable[[], int]) -> None:
-    """A new nginx master that the old one started, for an upgrade, is in the old one's session."""
+def test_children_of_a_part_are_not_foreign(free_port: Callable[[], int]) -> None:
+    """A new nginx master that the old one started for an upgrade is in the old one's session."""
     port = free_port()
     with sharing("127.0.0.1", port), socket.create_server(("127.0.0.1", port), reuse_port=True):
-        assert len(strangers("127.0.0.1", port, {os.getsid(0)})) == 1
+        assert len(find("127.0.0.1", port, {os.getsid(0)})) == 1
 
 
-def test_who_listens_elsewhere_takes_nothing_from_us(free_port: Callable[[], int]) -> None:
-    """On another address, or another port; the kernel prefers the socket that names the address."""
+def test_listeners_on_other_addresses_are_not_named(free_port: Callable[[], int]) -> None:
+    """The kernel prefers the socket that names the address."""
     port = free_port()
     elsewhere = sharing("127.0.0.2", port), sharing("0.0.0.0", port), sharing("127.0.0.1", free_port())
     with sharing("127.0.0.1", port) as ours, elsewhere[0], elsewhere[1], elsewhere[2]:
-        assert strangers("127.0.0.1", port, {ours}) == set()
+        assert find("127.0.0.1", port, {ours}) == set()
 
 
 def test_connections_are_not_listeners(free_port: Callable[[], int]) -> None:
-    """Those of our clients are on our port too."""
+    """Client connections have the same local port."""
     port = free_port()
     with sharing("127.0.0.1", port) as ours, socket.create_connection(("127.0.0.1", port)):
-        assert strangers("127.0.0.1", port, {ours}) == set()
+        assert find("127.0.0.1", port, {ours}) == set()

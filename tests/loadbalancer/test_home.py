@@ -1,4 +1,4 @@
-"""Who holds a home directory, and what becomes of processes that a killed holder left."""
+"""Holding a home directory, and the processes that a killed holder left."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from loadbalancer.roster import Row
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that holds tmp_path / "var"."""
+    """A process that holds tmp_path / "var"."""
     program = (
         f"import sys; from pathlib import Path; from loadbalancer import home\n"
         f"with home.held(Path({str(tmp_path / 'var')!r})): print('held', flush=True); sys.stdin.read()"
@@ -31,15 +31,15 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def test_a_second_holder_is_refused_and_told_who_the_first_is(holder: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    """In one sentence; the first one keeps what it has."""
+def test_a_second_holder_is_refused_with_the_pid_of_the_first(holder: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """The first holder keeps the directory."""
     refused = pytest.raises(AlreadyRunning, match=rf"already running in .*/var \(process {holder.pid}\)")
     with refused, home.held(tmp_path / "var"):
         pytest.fail("two hold it")
     assert home.holder_pid(tmp_path / "var") == holder.pid
 
 
-def test_the_kernel_lets_go_for_a_killed_holder(holder: subprocess.Popen[bytes], tmp_path: Path) -> None:
+def test_the_kernel_releases_the_lock_of_a_killed_holder(holder: subprocess.Popen[bytes], tmp_path: Path) -> None:
     """No file has to be removed by hand."""
     holder.kill()
     holder.wait()
@@ -49,8 +49,8 @@ def test_the_kernel_lets_go_for_a_killed_holder(holder: subprocess.Popen[bytes],
         assert home.holder_pid(tmp_path / "var") == os.getpid()
 
 
-def test_what_runs_leaves_nothing_behind_but_its_home(tmp_path: Path) -> None:
-    """The directory is for its owner's eyes only; run/ is gone when the holder is."""
+def test_a_holder_leaves_only_the_home(tmp_path: Path) -> None:
+    """The home has mode 0700; run/ is removed with the holder."""
     with home.held(tmp_path / "var"):
         assert (tmp_path / "var").stat().st_mode & 0o777 == 0o700
         assert (tmp_path / "var" / "run" / "lock").read_text() == f"{os.getpid()}\n"
@@ -69,7 +69,7 @@ def left_behind(tmp_path: Path, program: str) -> tuple[subprocess.Popen[bytes], 
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 )
-# Each with the time it is given: a stubborn one needs all of it.
+# Programs and their grace periods; the stubborn one uses up all of its own.
 GRACES_S = {"import time; print('up', flush=True); time.sleep(600)": 10.0, STUBBORN: 0.1}
 
 
@@ -77,28 +77,28 @@ GRACES_S = {"import time; print('up', flush=True); time.sleep(600)": 10.0, STUBB
 def test_leftovers_are_ended_before_anything_starts(
     program: str, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    """Asked first, killed if that does not help, frozen or not."""
+    """Stopped gracefully or else killed, even if frozen."""
     process, row = left_behind(tmp_path, program)
     wait_until(lambda: Path(row.output).read_text() == "up\n")
     os.kill(process.pid, signal.SIGSTOP)
     (tmp_path / "run").mkdir()
     roster.write(tmp_path, [row])
-    told: list[str] = []
-    home.end_leftovers(tmp_path, told.append, grace_s=GRACES_S[program])
+    notices: list[str] = []
+    home.end_leftovers(tmp_path, notices.append, grace_s=GRACES_S[program])
     assert process.wait(1) == (-signal.SIGKILL if program == STUBBORN else -signal.SIGTERM)
-    assert told == ["an earlier run was killed; ending what it left: replica-0"]
+    assert notices == ["An earlier run was killed; ending its processes: replica-0."]
     assert not roster.path_in(tmp_path).exists()
 
 
-def test_a_stranger_with_a_number_of_ours_is_left_alone(tmp_path: Path) -> None:
-    """Rows outlive their processes, and the kernel uses numbers again."""
+def test_a_foreign_process_with_a_reused_pid_is_not_ended(tmp_path: Path) -> None:
+    """Rows outlive their processes, and the kernel reuses pids."""
     process, row = left_behind(tmp_path, "import time; time.sleep(600)")
     (tmp_path / "run").mkdir()
     foreign = Row(row.name, row.pid, row.host, row.port, row.admin_port, row.state, row.restarts, "/elsewhere.out")
     roster.write(tmp_path, [foreign])
-    told: list[str] = []
-    home.end_leftovers(tmp_path, told.append, grace_s=1.0)
+    notices: list[str] = []
+    home.end_leftovers(tmp_path, notices.append, grace_s=1.0)
     assert process.poll() is None
-    assert told == []
+    assert notices == []
     process.kill()
     process.wait()

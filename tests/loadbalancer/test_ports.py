@@ -1,4 +1,4 @@
-"""Ports: chosen outside the range of outgoing connections, and refused in a sentence when taken."""
+"""Ports are chosen outside the range of outgoing connections, and a taken one is refused."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ def listener() -> Iterator[int]:
 
 
 def test_chosen_ports_are_free_different_and_below_the_ephemeral_range() -> None:
-    """So that no outgoing connection takes one while its part restarts."""
+    """No outgoing connection takes one while its part restarts."""
     chosen = ports.choose(50)
     assert len(set(chosen)) == 50
     assert all(20_000 <= port < 32_000 for port in chosen)
@@ -25,33 +25,31 @@ def test_chosen_ports_are_free_different_and_below_the_ephemeral_range() -> None
             pass
 
 
-def test_a_port_that_somebody_has_is_not_chosen(monkeypatch: pytest.MonkeyPatch, listener: int) -> None:
-    """Nor one that is promised to somebody else."""
-    monkeypatch.setattr(ports, "_CHOICE", range(listener, listener + 1))
+def test_a_taken_port_is_not_chosen(listener: int) -> None:
+    """Nor one that is reserved by the caller."""
     with pytest.raises(PortTaken, match="1 free ports"):
-        ports.choose(1)
-    monkeypatch.setattr(ports, "_CHOICE", range(listener - 1, listener))
+        ports.choose(1, among=range(listener, listener + 1))
     with pytest.raises(PortTaken):
-        ports.choose(1, taken=frozenset({listener - 1}))
+        ports.choose(1, taken=frozenset({listener - 1}), among=range(listener - 1, listener))
 
 
-def test_a_taken_port_is_told_with_its_address(listener: int) -> None:
-    """On the address asked for, and on every address."""
-    with pytest.raises(PortTaken, match=rf"Something else listens on 127\.0\.0\.1:{listener}; stop it or choose"):
+def test_a_taken_port_is_refused_with_its_address(listener: int) -> None:
+    """On the given address, and on every address."""
+    with pytest.raises(PortTaken, match=rf"Another process listens on 127\.0\.0\.1:{listener}; stop it or choose"):
         ports.require("127.0.0.1", listener)
     with pytest.raises(PortTaken):
         ports.require("0.0.0.0", listener)
 
 
-def test_a_port_that_somebody_shares_is_taken_too(free_port: Callable[[], int]) -> None:
-    """Although nginx, which shares, could join: whoever is there before us is not ours."""
+def test_a_port_that_can_be_shared_is_taken_too(free_port: Callable[[], int]) -> None:
+    """nginx could share it, but its listener belongs to another installation."""
     port = free_port()
     with socket.create_server(("127.0.0.1", port), reuse_port=True), pytest.raises(PortTaken):
         ports.require("127.0.0.1", port)
 
 
-def test_connections_that_are_still_closing_do_not_count(free_port: Callable[[], int]) -> None:
-    """A port of a server that went away a moment ago is free, as nginx sees it."""
+def test_closing_connections_do_not_count(free_port: Callable[[], int]) -> None:
+    """The port of a server that just exited is free, as for nginx."""
     port = free_port()
     with socket.create_server(("127.0.0.1", port)) as server, socket.create_connection(("127.0.0.1", port)) as client:
         accepted, _ = server.accept()
@@ -63,6 +61,6 @@ def test_connections_that_are_still_closing_do_not_count(free_port: Callable[[],
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_an_address_of_another_machine_is_refused(host: str) -> None:
-    """192.0.2.0/24 is for documentation (RFC 5737) and no machine's own."""
+    """192.0.2.0/24 is for documentation (RFC 5737)."""
     with pytest.raises(BadSetting, match="is not an address of this machine"):
         ports.require(host, 8080)

@@ -32,14 +32,14 @@ async def answering(answer: bytes) -> tuple[asyncio.Server, int]:
     ],
 )
 async def test_only_a_200_is_ready(answer: bytes, complaint: str | None) -> None:
-    """Everything else is told with the first line of what was said."""
+    """The complaint contains the first line of the body."""
     server, port = await answering(answer)
     async with server:
         assert await HttpProbe("127.0.0.1", port, "/readyz").complaint() == complaint
 
 
-async def test_nobody_there_is_a_complaint_and_no_error(free_port: Callable[[], int], tmp_path: Path) -> None:
-    """A part that starts does not listen yet."""
+async def test_no_listener_is_a_complaint_and_no_error(free_port: Callable[[], int], tmp_path: Path) -> None:
+    """A starting part does not listen yet."""
     port = free_port()
     assert await HttpProbe("127.0.0.1", port, "/").complaint() == f"nothing answers on port {port}"
     socket = tmp_path / "redis.sock"
@@ -48,21 +48,21 @@ async def test_nobody_there_is_a_complaint_and_no_error(free_port: Callable[[], 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 503 No\r\n\r\n", b""])
 async def test_any_answer_is_a_sign_of_life(answer: bytes) -> None:
-    """Also a connection that is closed at once, as by an nginx that has no more of them."""
+    """Also a connection that is closed at once, as by an nginx without free connections."""
     server, port = await answering(answer)
     async with server:
-        assert not await HttpProbe("127.0.0.1", port, "/healthz").silent()
+        assert not await HttpProbe("127.0.0.1", port, "/healthz").times_out()
 
 
-async def test_a_refusal_is_no_silence(free_port: Callable[[], int]) -> None:
-    """A process that ended is noticed by its parent."""
-    assert not await HttpProbe("127.0.0.1", free_port(), "/healthz").silent()
+async def test_a_refused_connection_is_no_timeout(free_port: Callable[[], int]) -> None:
+    """The supervisor notices an exit by other means."""
+    assert not await HttpProbe("127.0.0.1", free_port(), "/healthz").times_out()
 
 
-async def test_a_listener_that_accepts_nothing_is_silent() -> None:
-    """The kernel takes the connection and the question, as it does for a frozen process."""
+async def test_a_listener_that_accepts_nothing_times_out() -> None:
+    """The kernel takes the connection and the request, as for a frozen process."""
     with socket.create_server(("127.0.0.1", 0)) as frozen:
-        assert await HttpProbe("127.0.0.1", frozen.getsockname()[1], "/healthz").silent()
+        assert await HttpProbe("127.0.0.1", frozen.getsockname()[1], "/healthz").times_out()
 
 
 async def test_redis_is_ready_when_it_answers_ping(redis_server: Any) -> None:
@@ -75,8 +75,8 @@ async def test_redis_is_ready_when_it_answers_ping(redis_server: Any) -> None:
     assert await probe.complaint() is None
 
 
-async def test_waiting_ends_when_the_part_appears(free_port: Callable[[], int]) -> None:
-    """However long that takes."""
+async def test_until_ready_returns_when_the_part_appears(free_port: Callable[[], int]) -> None:
+    """It probes until then."""
     port = free_port()
     waiting = asyncio.create_task(until_ready(HttpProbe("127.0.0.1", port, "/")))
 

@@ -1,4 +1,4 @@
-"""Spawning, ending and recognising real processes."""
+"""Spawning, stopping and recognising real processes."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 from loadbalancer.processes import Child, Command, group_members, run_to_end, spawn
 
-# A leader with a worker that ignores SIGTERM, like an nginx worker whose master was killed; prints both numbers.
+# A leader with a worker that ignores SIGTERM, like an nginx worker whose master was killed; prints both pids.
 LEADER = """
 import os, signal, subprocess, sys, time
 worker = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); \
@@ -22,7 +22,7 @@ time.sleep(600)
 
 
 def state(pid: int) -> str:
-    """One letter, as proc(5) has it; X where there is no process."""
+    """Return the state letter of proc(5); X if there is no process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -35,7 +35,7 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
-    """Start a Python program as a part; whatever is left of it is killed in the end."""
+    """Start a Python program as a part; what is left of it is killed after the test."""
     children: list[Child] = []
 
     def run(program: str) -> Child:
@@ -55,39 +55,39 @@ def numbers(output: Path, wait_until: Callable[..., None]) -> tuple[int, int]:
 
 
 def test_a_child_leads_a_session_and_group_of_its_own(start: Callable[..., Child]) -> None:
-    """So that a signal to its group reaches all of it and nobody else."""
+    """A signal to its group reaches exactly its processes."""
     child = start("import time; time.sleep(600)")
     assert os.getpgid(child.pid) == os.getsid(child.pid) == child.pid
-    assert not child.ended()
+    assert not child.exited()
 
 
 def test_reaping_kills_the_rest_of_the_group(
     start: Callable[..., Child], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    """A killed leader leaves its workers behind; they are gone before anything is started in its place."""
+    """A killed leader leaves its workers behind; they are gone before a replacement starts."""
     child = start(LEADER)
     leader, worker = numbers(tmp_path / "part.out", wait_until)
     assert leader == child.pid
     os.kill(leader, signal.SIGKILL)
-    wait_until(child.ended)
+    wait_until(child.exited)
     assert alive(worker)
     assert child.reap() == -signal.SIGKILL
     wait_until(lambda: not alive(worker))
 
 
-def test_a_frozen_child_hears_that_it_is_to_stop(start: Callable[..., Child], wait_until: Callable[..., None]) -> None:
-    """It is thawed, for a stopped process does nothing about a signal."""
+def test_a_frozen_child_is_thawed_to_stop(start: Callable[..., Child], wait_until: Callable[..., None]) -> None:
+    """A frozen process handles no signal."""
     child = start("import time; time.sleep(600)")
     os.kill(child.pid, signal.SIGSTOP)
     child.stop()
-    wait_until(child.ended)
+    wait_until(child.exited)
     assert child.reap() == -signal.SIGTERM
 
 
-def test_what_a_child_started_is_thawed_too(
+def test_the_group_of_a_child_is_thawed_to_stop(
     start: Callable[..., Child], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    """nginx's master hears that it is to stop and waits for its workers, which must hear of it as well."""
+    """nginx's master waits for its workers to stop."""
     child = start(LEADER)
     leader, worker = numbers(tmp_path / "part.out", wait_until)
     os.killpg(leader, signal.SIGSTOP)
@@ -96,20 +96,20 @@ def test_what_a_child_started_is_thawed_too(
     wait_until(lambda: state(worker) == "S")
 
 
-def test_signals_to_a_child_that_is_reaped_go_nowhere(start: Callable[..., Child]) -> None:
-    """Its number may be somebody else's by now."""
+def test_signals_to_a_reaped_child_go_nowhere(start: Callable[..., Child]) -> None:
+    """Its pid may belong to another process."""
     child = start("raise SystemExit(3)")
     assert child.reap() in {3, -signal.SIGKILL}
     child.stop()
     child.kill()
-    assert child.ended()
+    assert child.exited()
     assert child.reap() in {3, -signal.SIGKILL}
 
 
-def test_a_log_over_its_limit_is_set_aside_and_the_writer_goes_on_in_a_new_one(
+def test_a_log_over_its_limit_is_rotated_and_its_writer_opens_a_new_one(
     tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    """One older log is kept; the process is told by SIGUSR1, and a log within its limit stays."""
+    """One older log is kept; SIGUSR1 makes the process reopen it; a log within its limit stays."""
     log, short = tmp_path / "long.log", tmp_path / "short.log"
     program = f"""
 import signal, time
@@ -132,7 +132,7 @@ time.sleep(600)
         wait_until(lambda: "listening" in (tmp_path / "part.out").read_text(), what="the program")
         log.write_text("x" * 11)
         short.write_text("x" * 10)
-        assert child.bound_logs()
+        assert child.rotate_logs()
         child.reopen_logs()
         wait_until(lambda: log.exists() and log.read_text() == "new", what="the new log")
         assert (tmp_path / "long.log.1").read_text() == "x" * 11
@@ -141,8 +141,8 @@ time.sleep(600)
         child.reap()
 
 
-def test_output_is_appended_and_set_aside_when_it_is_long(start: Callable[..., Child], tmp_path: Path) -> None:
-    """A part that restarts for months does not fill the disk with what it says."""
+def test_output_is_appended_and_rotated(start: Callable[..., Child], tmp_path: Path) -> None:
+    """The output of a part does not fill the disk over months of restarts."""
     output = tmp_path / "part.out"
     output.write_text("before\n")
     child = start("print('after', flush=True)")
@@ -157,7 +157,7 @@ def test_output_is_appended_and_set_aside_when_it_is_long(start: Callable[..., C
 
 
 def test_children_die_with_their_parent(tmp_path: Path, wait_until: Callable[..., None]) -> None:
-    """Killed, a parent cannot tell them; the kernel does, with SIGTERM."""
+    """The kernel sends them SIGTERM when their parent is killed."""
     parent = subprocess.Popen(
         [
             sys.executable,
@@ -182,7 +182,7 @@ def test_children_die_with_their_parent(tmp_path: Path, wait_until: Callable[...
 def test_the_processes_of_a_part_are_recognised_by_its_output(
     start: Callable[..., Child], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    """The worker too, and after its leader is gone; a process of another part, or a number used again, is not ours."""
+    """A worker too, also after its leader; not a process of another part, nor one with a reused pid."""
     child = start(LEADER)
     leader, worker = numbers(tmp_path / "part.out", wait_until)
     output = str(tmp_path / "part.out")
@@ -190,26 +190,26 @@ def test_the_processes_of_a_part_are_recognised_by_its_output(
     assert group_members(leader, str(tmp_path / "other.out")) == []
     assert group_members(os.getpid(), output) == []
     os.kill(leader, signal.SIGKILL)
-    wait_until(child.ended)
+    wait_until(child.exited)
     assert group_members(leader, output) == [worker]
     child.reap()
     wait_until(lambda: group_members(leader, output) == [])
 
 
-def test_a_short_program_gives_its_status_and_all_it_said() -> None:
-    """Both streams."""
+def test_run_to_end_returns_status_and_output() -> None:
+    """Of both streams."""
     program = "import sys; print('out', flush=True); print('err', file=sys.stderr); sys.exit(3)"
     assert run_to_end([sys.executable, "-c", program], 10.0) == (3, "out\nerr\n")
 
 
-def test_a_short_program_that_does_not_end_is_killed() -> None:
-    """And named."""
-    with pytest.raises(TimeoutError, match=r"did not end within 0\.1 s"):
+def test_run_to_end_kills_a_program_that_runs_on() -> None:
+    """The error names the program."""
+    with pytest.raises(TimeoutError, match=r"did not exit within 0\.1 s"):
         run_to_end([sys.executable, "-c", "import time; time.sleep(600)"], 0.1)
 
 
-def test_orphans_are_reaped_and_our_own_children_left_to_us() -> None:
-    """A process to which the kernel gives orphans, as it does to PID 1 of a container."""
+def test_orphans_are_reaped_and_own_children_are_not() -> None:
+    """In a subreaper, which inherits orphans as PID 1 of a container does."""
     program = """
 import ctypes, os, subprocess, time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The configuration of our own Redis, shown to a real one."""
+"""The configuration of the installation's Redis, tested with a real one."""
 
 import stat
 import subprocess
@@ -14,7 +14,7 @@ from loadbalancer.errors import BadSetting
 
 
 def test_redis_runs_as_the_file_says(short_path: Path, wait_until: Callable[..., None]) -> None:
-    """In a directory whose name needs quoting: append-only, synced every second, never evicting, on a socket alone."""
+    """Append-only, synced every second, never evicting, on a socket alone; in a directory whose name needs quotes."""
     directory = short_path / 'a "strange" \\ name'
     directory.mkdir()
     socket = directory / "redis.sock"
@@ -45,8 +45,8 @@ def test_redis_runs_as_the_file_says(short_path: Path, wait_until: Callable[...,
     assert process.wait(10) == 0
 
 
-def test_a_directory_that_redis_cannot_be_told_is_refused() -> None:
-    """A line break would be another directive."""
+def test_a_path_with_a_line_break_is_refused() -> None:
+    """It would begin another directive."""
     with pytest.raises(BadSetting):
         redis_conf.render(Path("/srv/a\nport 1"), Path("/srv/redis.sock"))
     with pytest.raises(BadSetting):

@@ -1,4 +1,4 @@
-"""The balancer's settings, as the environment gives them."""
+"""The balancer's settings, read from the environment."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from service.errors import UsageError
 
 
 def test_the_environment_is_read() -> None:
-    """Numbers, paths and what is absent."""
+    """Numbers, paths and absent values."""
     settings = read(
         BalancerSettings, {"RECOLLECT_PORT": "9000", "RECOLLECT_NGINX": "/opt/nginx", "RECOLLECT_REPLICAS": ""}
     )

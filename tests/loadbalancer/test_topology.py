@@ -1,4 +1,4 @@
-"""Addresses as values, and the rows of run/topology.json."""
+"""Addresses, and the rows of run/topology.json."""
 
 import json
 from pathlib import Path
@@ -24,19 +24,19 @@ def home(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("host", "text"), [("127.0.0.1", "127.0.0.1:80"), ("::1", "[::1]:80"), ("localhost", "localhost:80")]
 )
-def test_an_address_is_written_as_urls_and_nginx_want_it(host: str, text: str) -> None:
+def test_an_address_is_written_as_in_urls(host: str, text: str) -> None:
     """IPv6 in brackets."""
     assert address(host, 80) == text
 
 
 @pytest.mark.parametrize(("host", "near"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.7", "10.0.0.7")])
 def test_a_listener_on_every_address_is_reached_on_the_loopback(host: str, near: str) -> None:
-    """One that listens on a single address is reached there alone."""
+    """A listener on a single address is reached at that address."""
     assert reachable(host) == near
 
 
 def test_rows_are_written_and_read(home: Path) -> None:
-    """As a JSON list with one object a part, which other programs read too."""
+    """The file is a JSON list with one object per part, which other programs read too."""
     roster.write(home, ROWS)
     assert roster.read(home) == ROWS
     raw = json.loads((home / "run" / "topology.json").read_text())
@@ -47,15 +47,15 @@ def test_rows_are_written_and_read(home: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[1]", '[{"name": "redis"}]'])
-def test_what_is_not_ours_reads_as_nothing(home: Path, text: str | None) -> None:
-    """No part runs, as far as such a file can tell."""
+def test_a_file_that_is_no_roster_reads_as_empty(home: Path, text: str | None) -> None:
+    """As if nothing ran."""
     if text is not None:
         roster.path_in(home).write_text(text)
     assert roster.read(home) == []
 
 
-def test_removing_leaves_nothing(home: Path) -> None:
-    """Twice is fine."""
+def test_removing_twice_is_no_error(home: Path) -> None:
+    """The rows are gone."""
     roster.write(home, ROWS)
     roster.remove(home)
     roster.remove(home)

@@ -1,4 +1,4 @@
-"""Where sockets lie: in directories that no other user can enter, on paths that an address can hold."""
+"""Sockets are in directories that no other user can enter, on paths that fit into an address."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from loadbalancer.errors import BadSetting
 
 @pytest.fixture
 def temporary(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory for temporary files, empty."""
+    """The temporary directory, empty."""
     directory = short_path / "t"
     directory.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(directory))
@@ -24,7 +24,7 @@ def temporary(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _home(folder: Path, path_bytes: int) -> Path:
-    """A home whose socket has a path of so many bytes."""
+    """Return a home whose socket has a path of `path_bytes`."""
     missing = path_bytes - len(os.fsencode(folder / "h" / "run" / "s.sock"))
     return folder / ("h" + "x" * missing)
 
@@ -35,8 +35,8 @@ def _listens(path: Path) -> bool:
         return path.is_socket()
 
 
-def test_a_socket_lies_in_run_as_long_as_its_path_fits(short_path: Path, temporary: Path) -> None:
-    """Up to the last byte; run/ is made private, whatever it was."""
+def test_a_socket_is_in_run_if_its_path_fits(short_path: Path, temporary: Path) -> None:
+    """Up to the last byte; run/ becomes private."""
     where = _home(short_path, unix_sockets.PATH_LIMIT_BYTES)
     (where / "run").mkdir(parents=True, mode=0o777)
     path = unix_sockets.place(where, "s.sock")
@@ -47,8 +47,8 @@ def test_a_socket_lies_in_run_as_long_as_its_path_fits(short_path: Path, tempora
     assert _listens(path)
 
 
-def test_a_longer_path_is_replaced_by_a_private_directory_that_goes_again(short_path: Path, temporary: Path) -> None:
-    """It is new and named by chance; the holder removes it, sockets and all."""
+def test_a_longer_path_is_replaced_by_a_private_temporary_directory(short_path: Path, temporary: Path) -> None:
+    """The holder of the home removes it with its sockets."""
     where = _home(short_path, unix_sockets.PATH_LIMIT_BYTES + 1)
     with home.held(where):
         path = unix_sockets.place(where, "s.sock")
@@ -60,8 +60,8 @@ def test_a_longer_path_is_replaced_by_a_private_directory_that_goes_again(short_
     assert not (where / "run").exists()
 
 
-def test_what_a_killed_holder_left_is_removed_by_the_next(short_path: Path, temporary: Path) -> None:
-    """The link in run/ names it."""
+def test_the_directory_of_a_killed_holder_is_removed_by_the_next(short_path: Path, temporary: Path) -> None:
+    """A file in run/ names it."""
     where = _home(short_path, 200)
     first = unix_sockets.place(where, "s.sock").parent
     second = unix_sockets.place(where, "s.sock").parent
@@ -69,8 +69,8 @@ def test_what_a_killed_holder_left_is_removed_by_the_next(short_path: Path, temp
     assert first != second
 
 
-def test_what_is_not_ours_is_not_removed(short_path: Path, temporary: Path) -> None:
-    """The name may have been taken by another user, or the file may name anything."""
+def test_a_foreign_directory_is_not_removed(short_path: Path, temporary: Path) -> None:
+    """Another user may have reused the name, and the file may name anything."""
     where = _home(short_path, 200)
     directory = unix_sockets.place(where, "s.sock").parent
     directory.rmdir()
@@ -86,10 +86,10 @@ def test_what_is_not_ours_is_not_removed(short_path: Path, temporary: Path) -> N
         assert not (where / "run" / "sockets").exists()
 
 
-def test_a_file_system_that_holds_no_sockets_is_left(
+def test_a_file_system_without_sockets_is_not_used(
     short_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a folder that a virtual machine shares with its host."""
+    """Such as a folder that a virtual machine shares with its host."""
 
     class Refusing(socket.socket):
         def bind(self, address: Any) -> None:
@@ -104,11 +104,8 @@ def test_a_file_system_that_holds_no_sockets_is_left(
     assert list(temporary.iterdir()) == []
 
 
-def test_without_any_place_the_home_is_named(
-    short_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is left of the tries."""
-    monkeypatch.setattr(unix_sockets, "PATH_LIMIT_BYTES", 10)
+def test_no_suitable_directory_is_an_error(short_path: Path, temporary: Path) -> None:
+    """The sentence names the setting, and no temporary directory is left."""
     with pytest.raises(BadSetting, match="shorter RECOLLECT_HOME"):
-        unix_sockets.place(short_path / "var", "s.sock")
+        unix_sockets.place(short_path / "var", "s.sock", limit_bytes=10)
     assert list(temporary.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A spare: loaded, waiting, and then the part that it is told to be."""
+"""A spare: loaded, waiting, and then the part that it becomes."""
 
 import subprocess
 import time
@@ -12,44 +12,44 @@ WaitUntil = Callable[..., None]
 _ENVIRON = {"PATH": "/usr/bin:/bin"}
 
 
-def _command(folder: Path, *words: str, environ: dict[str, str] | None = None) -> Command:
-    return Command(("never", "started"), environ or _ENVIRON, folder / "part.out", words=words)
+def _command(folder: Path, *arguments: str, environ: dict[str, str] | None = None) -> Command:
+    return Command(("never", "started"), environ or _ENVIRON, folder / "part.out", arguments=arguments)
 
 
-def test_a_spare_becomes_the_part_that_it_is_told_to_be(tmp_path: Path, wait_until: WaitUntil) -> None:
-    """Its output goes to the part's file, its process is the part's, and its command line says what it is."""
+def test_a_spare_becomes_a_part(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """Its output goes to the part's file, and its exit status is the part's."""
     spare = Spare(SPARE, {**_ENVIRON, "RECOLLECT_HOME": str(tmp_path)}, tmp_path / "spare.out")
     command = _command(tmp_path, "consume", "--admin-port", "x", environ={**_ENVIRON, "RECOLLECT_HOME": str(tmp_path)})
     child = spare.become(command)
     assert child is not None
-    wait_until(child.ended, 30, what="the part to refuse its port")
+    wait_until(child.exited, 30, what="the part to refuse its port")
     assert child.reap() == 2
     assert "--admin-port" in command.output.read_text()
     assert (tmp_path / "spare.out").read_text() == ""
 
 
-def test_a_part_is_known_by_its_output_and_shows_its_command_line(tmp_path: Path, wait_until: WaitUntil) -> None:
-    """Whoever looks for what a killed supervisor left finds it as if it had been started cold."""
+def test_a_part_from_a_spare_has_its_output_and_command_line(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """The next start finds leftovers of a killed supervisor whether or not they were spares."""
     environ = {**_ENVIRON, "RECOLLECT_HOME": str(tmp_path), "RECOLLECT_LOGS": str(tmp_path)}
     spare = Spare(SPARE, environ, tmp_path / "spare.out")
-    words = ("consume", "--admin-port", "1")
-    child = spare.become(_command(tmp_path, *words, environ=environ))
+    arguments = ("consume", "--admin-port", "1")
+    child = spare.become(_command(tmp_path, *arguments, environ=environ))
     assert child is not None
     shown = Path(f"/proc/{child.pid}/cmdline")
-    wait_until(lambda: b"\0".join(map(str.encode, ("-m", "ops", *words))) in shown.read_bytes(), 30)
+    wait_until(lambda: b"\0".join(map(str.encode, ("-m", "ops", *arguments))) in shown.read_bytes(), 30)
     assert group_members(child.pid, str(tmp_path / "part.out")) == [child.pid]
     child.reap()
 
 
-def test_a_spare_ends_with_whoever_it_waits_for(tmp_path: Path) -> None:
-    """No order will come any more."""
+def test_a_spare_exits_with_its_supervisor(tmp_path: Path) -> None:
+    """The end of its standard input ends it."""
     process = subprocess.Popen(SPARE, stdin=subprocess.PIPE, cwd=Path(__file__).parents[2])
     process.communicate(timeout=60)
     assert process.returncode == 0
 
 
-def test_a_spare_that_died_or_has_another_environment_is_not_used(tmp_path: Path, wait_until: WaitUntil) -> None:
-    """The part is then started cold, by the caller."""
+def test_a_spare_that_exited_or_has_another_environment_is_not_used(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """The caller then starts the part without one."""
     spare = Spare(("/bin/false",), _ENVIRON, tmp_path / "spare.out")
     deadline = time.monotonic() + 10
     while spare._process.poll() is None:

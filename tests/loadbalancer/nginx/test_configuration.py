@@ -1,4 +1,4 @@
-"""The rendered configuration: compared with golden files, and shown to nginx itself."""
+"""The rendered configuration: compared with golden files, and checked by nginx itself."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ import pytest
 from loadbalancer.binaries import find_nginx
 from loadbalancer.errors import BadSetting, ConfigurationRefused
 from loadbalancer.nginx import configuration, configuration_files, routes
-from loadbalancer.nginx.configuration import OPTIONAL_DIRECTIVES, Surroundings
+from loadbalancer.nginx.configuration import OPTIONAL_DIRECTIVES, NginxHost
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import Balancer, Replica, Topology
 from service.serving.app import ROUTES
@@ -23,7 +23,7 @@ from tests.support.certificates import make_certificate
 
 GOLDEN = Path(__file__).parent / "golden"
 
-HERE = Surroundings(
+HOST = NginxHost(
     run_dir=Path("/srv/recollect/run/nginx-0"),
     logs=Path("/srv/logs"),
     models=Path("/srv/recollect/models"),
@@ -35,7 +35,7 @@ HERE = Surroundings(
 
 @pytest.fixture
 def free_directory() -> Iterator[Path]:
-    """A folder that a normal user can reach; pytest's own are closed to others."""
+    """A folder that a normal user can reach, unlike pytest's own."""
     with tempfile.TemporaryDirectory(prefix="recollect-") as folder:
         yield Path(folder)
 
@@ -47,13 +47,13 @@ def topology(host: str, port: int, *, replicas: int = 3, balancers: int = 1) -> 
     )
 
 
-def rendered(settings: BalancerSettings, here: Surroundings = HERE, *, replicas: int = 3, balancers: int = 1) -> str:
+def rendered(settings: BalancerSettings, machine: NginxHost = HOST, *, replicas: int = 3, balancers: int = 1) -> str:
     fleet = topology(settings.host, settings.port, replicas=replicas, balancers=balancers)
-    return configuration.render(fleet, fleet.balancers[0], settings, here)
+    return configuration.render(fleet, fleet.balancers[0], settings, machine)
 
 
 CASES = {
-    "nginx-loopback.conf": (BalancerSettings(), HERE),
+    "nginx-loopback.conf": (BalancerSettings(), HOST),
     "nginx-tls.conf": (
         BalancerSettings(
             tls_cert=Path("/etc/recollect/tls.crt"),
@@ -64,27 +64,27 @@ CASES = {
             key_requests_per_s=50,
             client_burst=0,
         ),
-        HERE,
+        HOST,
     ),
     "nginx-public.conf": (
         BalancerSettings(host="::", port=80, balancers=1, workers=2),
-        dataclasses.replace(HERE, features=frozenset(), user=None, open_files=1024),
+        dataclasses.replace(HOST, features=frozenset(), user=None, open_files=1024),
     ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_rendered_file_is_the_golden_one(name: str) -> None:
-    """A change of the configuration is seen in review. To accept one: RECOLLECT_TEST_WRITE_GOLDEN=1."""
-    settings, here = CASES[name]
-    text = rendered(settings, here, balancers=settings.balancers)
+    """Review shows every change of the configuration. To accept one: RECOLLECT_TEST_WRITE_GOLDEN=1."""
+    settings, machine = CASES[name]
+    text = rendered(settings, machine, balancers=settings.balancers)
     if os.environ.get("RECOLLECT_TEST_WRITE_GOLDEN"):
         (GOLDEN / name).write_text(text)
     assert text == (GOLDEN / name).read_text()
 
 
-def test_limits_per_client_are_for_clients_of_other_machines() -> None:
-    """On a loopback address all clients may have one address, so there is a limit only if one was set."""
+def test_client_limits_apply_where_other_machines_can_connect() -> None:
+    """On loopback all clients may share an address, so there is a limit only if one is set."""
     public = rendered(BalancerSettings(host="0.0.0.0", client_connections=7, client_requests_per_s=8, client_burst=9))
     assert "limit_conn connections 7;" in public
     assert "limit_req_zone $binary_remote_addr zone=requests:2m rate=8r/s;" in public
@@ -93,12 +93,12 @@ def test_limits_per_client_are_for_clients_of_other_machines() -> None:
     for host in ("127.0.0.1", "::1", "localhost", "127.1.2.3"):
         assert re.search("limit_(conn|req)", rendered(BalancerSettings(host=host))) is None
         assert "rate=8r/s;" in rendered(BalancerSettings(host=host, client_requests_per_s=8))
-    # Behind a proxy that is trusted, clients have their own addresses.
+    # Behind a trusted proxy, clients have their own addresses.
     assert "rate=2000r/s;" in rendered(BalancerSettings(trusted_proxies="127.0.0.1"))
 
 
-def test_limits_are_wherever_a_request_is_passed_on_but_at_health() -> None:
-    """A location without them would be a way round."""
+def test_every_location_that_passes_requests_on_has_limits_except_health() -> None:
+    """A location without them would bypass the limits."""
     text = rendered(BalancerSettings(client_requests_per_s=8, key_requests_per_s=9))
     for name, block in re.findall(r"location @(\w+) \{\n(.*?)\n    \}", text, re.DOTALL):
         limited = "limit_req zone=requests" in block and "limit_req zone=keys" in block
@@ -106,41 +106,41 @@ def test_limits_are_wherever_a_request_is_passed_on_but_at_health() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"tls_cert": Path("a")}, "RECOLLECT_TLS_CERT and RECOLLECT_TLS_KEY are set together"),
-        ({"trusted_proxies": "10.0.0.0/8 proxy.example"}, "'proxy.example' is no IP address"),
+        ({"trusted_proxies": "10.0.0.0/8 proxy.example"}, "'proxy.example' is neither an IP address"),
         ({"hosts": "shop.example;"}, "RECOLLECT_HOSTS: 'shop.example;'"),
         ({"hosts": "a.*.example"}, "RECOLLECT_HOSTS"),
-        ({"cors_origins": "shop.example"}, "'shop.example' is no origin"),
-        ({"cors_origins": 'https://shop.example"'}, "is no origin"),
-        ({"cors_origins": "https://shop.example/path"}, "is no origin"),
-        ({"cors_origins": "*,https://shop.example"}, "'\\*' is no origin"),
+        ({"cors_origins": "shop.example"}, "'shop.example' is not an origin"),
+        ({"cors_origins": 'https://shop.example"'}, "is not an origin"),
+        ({"cors_origins": "https://shop.example/path"}, "is not an origin"),
+        ({"cors_origins": "*,https://shop.example"}, "'\\*' is not an origin"),
     ],
 )
-def test_what_nginx_could_take_for_something_else_is_refused(settings: dict[str, Any], said: str) -> None:
-    """By the name of its variable."""
-    with pytest.raises(BadSetting, match=said):
+def test_a_value_that_nginx_could_misread_is_refused(settings: dict[str, Any], message: str) -> None:
+    """The error names its variable."""
+    with pytest.raises(BadSetting, match=message):
         BalancerSettings(**settings)
 
 
 @pytest.mark.parametrize("balancers", [1, 2])
-def test_nginx_agrees_with_tls_and_all_that_is_set_for_clients(balancers: int, tmp_path: Path) -> None:
-    """Whatever way its version has to say HTTP/2, and without a warning."""
+def test_nginx_accepts_tls_and_all_client_settings(balancers: int, tmp_path: Path) -> None:
+    """With either syntax of HTTP/2, and without a warning."""
     binary = find_nginx(None).path
     cert, key = make_certificate(tmp_path)
     settings = dataclasses.replace(CASES["nginx-tls.conf"][0], tls_cert=cert, tls_key=key, port=18443)
-    here = configuration_files.surroundings(binary, run_dir=tmp_path / "run", logs=tmp_path, models=tmp_path)
+    machine = configuration_files.inspect_host(binary, run_dir=tmp_path / "run", logs=tmp_path, models=tmp_path)
     argv = configuration_files.command(binary, tmp_path / "run", tmp_path / "nginx-0.error.log")
-    configuration_files.install(argv, tmp_path / "run", rendered(settings, here, balancers=balancers))
+    configuration_files.install(argv, tmp_path / "run", rendered(settings, machine, balancers=balancers))
     assert "[warn]" not in (tmp_path / "nginx-0.error.log").read_text()
     key.write_text("no key")
     with pytest.raises(ConfigurationRefused, match="cannot load certificate key"):
-        configuration_files.install(argv, tmp_path / "run", rendered(settings, here, balancers=balancers))
+        configuration_files.install(argv, tmp_path / "run", rendered(settings, machine, balancers=balancers))
 
 
 def test_every_attempt_can_reach_a_living_replica() -> None:
-    """There are more tries than replicas, and each replica is there twice: ejectable, and as a backup never ejected."""
+    """There are more tries than replicas, and each replica occurs twice: ejectable, and as a backup never ejected."""
     text = rendered(BalancerSettings(), replicas=9)
     assert "proxy_next_upstream_tries 11;" in text
     for _, servers in re.findall(r"upstream ([\w.]+) \{(.*?)\n  \}", text, re.DOTALL):
@@ -149,17 +149,17 @@ def test_every_attempt_can_reach_a_living_replica() -> None:
 
 
 def test_masters_share_a_port_only_if_there_are_several() -> None:
-    """A single master must notice when its port is taken."""
+    """A single master must fail on a taken port."""
     assert "listen 127.0.0.1:8080 backlog=4096;" in rendered(BalancerSettings())
     assert "listen 127.0.0.1:8080 backlog=4096 reuseport;" in rendered(BalancerSettings(), balancers=2)
 
 
-def test_masters_differ_in_what_is_their_own_and_in_nothing_else() -> None:
-    """Folder, logs and the port on which each is asked how it is; a request finds the same behind either."""
+def test_masters_differ_only_in_folder_logs_and_probe_port() -> None:
+    """They answer requests alike."""
     fleet = topology("127.0.0.1", 8080, balancers=2)
     first, second = (
         configuration.render(
-            fleet, each, BalancerSettings(), dataclasses.replace(HERE, run_dir=HERE.run_dir.parent / each.name)
+            fleet, each, BalancerSettings(), dataclasses.replace(HOST, run_dir=HOST.run_dir.parent / each.name)
         )
         for each in fleet.balancers
     )
@@ -167,8 +167,8 @@ def test_masters_differ_in_what_is_their_own_and_in_nothing_else() -> None:
     assert first.replace("nginx-0", "nginx-1").replace(":22001 ", ":22002 ") == second
 
 
-def test_the_access_log_holds_nothing_that_a_client_wrote() -> None:
-    """But the method; a path would keep the id of a user who was forgotten."""
+def test_the_access_log_holds_no_client_input_but_the_method() -> None:
+    """A path would keep the id of an erased user."""
     text = rendered(BalancerSettings())
     logged = re.search(r"log_format operations escape=json (.*?);", text, re.DOTALL)
     assert logged is not None
@@ -181,16 +181,16 @@ def test_the_access_log_holds_nothing_that_a_client_wrote() -> None:
     assert not any("$" in route for route in routes)
 
 
-def test_a_route_is_found_in_the_raw_target() -> None:
-    """One location takes every path that nginx makes of a target; none other can be reached from outside."""
+def test_routes_match_the_raw_target() -> None:
+    """One location takes every normalised path; no other can be reached from outside."""
     text = rendered(BalancerSettings())
-    public = text[: text.index("# For the supervisor alone")]
+    public = text[: text.index("# For the supervisor's probes")]
     locations = re.findall(r"^ +location (.+?) \{", public, re.MULTILINE)
     assert [name for name in locations if name[0] != "@"] == [
         "/", "= /../problem/400", "= /../problem/414", "= /../problem/505",
     ]  # fmt: skip
     assert "http://replicas" not in text
-    # What passes a request on has no path, and so passes on what the client wrote.
+    # proxy_pass without a path sends the client's target unchanged.
     assert set(re.findall(r"[{ ] proxy_pass ([^;]+);", public)) == {
         "http://busy.lists",
         "http://busy.feedback",
@@ -220,29 +220,29 @@ def test_a_route_is_found_in_the_raw_target() -> None:
     ],
 )
 def test_where_a_target_goes(target: str, to: str | None) -> None:
-    """By the patterns of the routes, as nginx applies them: the last that matches is where it goes."""
+    """As nginx applies the patterns: the last match decides."""
     matching = [route.to for route in routes.ROUTES if re.search(route.pattern, target)]
     assert matching == ([] if to is None else [to])
 
 
-def test_every_route_of_the_service_goes_somewhere() -> None:
-    """A route that a replica learns must be told to nginx, too."""
+def test_every_route_of_the_service_has_a_location() -> None:
+    """A new route of a replica needs one in nginx."""
     for path in {route.path for route in ROUTES}:
         assert any(re.search(route.pattern, path) for route in routes.ROUTES), path
 
 
 def test_lists_are_refused_before_feedback_and_health_never() -> None:
-    """Each replica has a bound for lists, a wider one for the rest, and none for the question whether it is ready."""
+    """Each replica has a bound for lists, a wider one for other requests, and none for readiness probes."""
     text = rendered(BalancerSettings(list_concurrency=10, feedback_concurrency=21))
     bounds = {
         name: set(re.findall(r"max_conns=(\d+)", servers))
         for name, servers in re.findall(r"upstream ([\w.]+) \{(.*?)\n  \}", text, re.DOTALL)
     }
-    # Each replica is there twice.
+    # Each replica occurs twice.
     assert bounds == {"busy.lists": {"5"}, "busy.feedback": {"11"}, "health": set()}
 
 
-def test_problem_bodies_are_json_that_names_its_own_status() -> None:
+def test_problem_bodies_are_json_with_their_status() -> None:
     """Their types are the service's."""
     bodies = re.findall(r"return (\d+) '(\{.*?\})\\n';", rendered(BalancerSettings()))
     assert len(bodies) > 10
@@ -255,34 +255,34 @@ def test_problem_bodies_are_json_that_names_its_own_status() -> None:
 
 
 @pytest.mark.parametrize("path", ["/srv/$HOME", "/srv/a\nb"])
-def test_a_path_that_nginx_cannot_be_told_is_refused(path: str) -> None:
-    """nginx would read a variable, or another directive."""
+def test_a_path_that_nginx_cannot_express_is_refused(path: str) -> None:
+    """nginx would read a variable or another directive."""
     with pytest.raises(BadSetting, match="dollar sign"):
-        rendered(BalancerSettings(), dataclasses.replace(HERE, logs=Path(path)))
+        rendered(BalancerSettings(), dataclasses.replace(HOST, logs=Path(path)))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
 @pytest.mark.parametrize("features", ["probed", "none"])
 @pytest.mark.parametrize("balancers", [1, 2])
-def test_nginx_agrees(host: str, features: str, balancers: int, tmp_path: Path) -> None:
-    """Also in folders whose names need quoting, and writing nothing outside them."""
+def test_nginx_accepts_the_configuration(host: str, features: str, balancers: int, tmp_path: Path) -> None:
+    """Also in folders whose names need quotes; it writes nothing outside them."""
     binary = find_nginx(None).path
     home = tmp_path / 'a "strange; {name} \\ of'
     logs = home / "logs"
     logs.mkdir(parents=True)
-    here = configuration_files.surroundings(binary, run_dir=home / "run", logs=logs, models=home / "models")
+    machine = configuration_files.inspect_host(binary, run_dir=home / "run", logs=logs, models=home / "models")
     if features == "none":
         # The directory directives stay: without them nginx falls back on folders that it was compiled with.
-        here = dataclasses.replace(here, features=here.features - {"max_headers"})
-    text = rendered(BalancerSettings(host=host, port=18080), here, balancers=balancers)
+        machine = dataclasses.replace(machine, features=machine.features - {"max_headers"})
+    text = rendered(BalancerSettings(host=host, port=18080), machine, balancers=balancers)
     argv = configuration_files.command(binary, home / "run", logs / "nginx-0.error.log")
     configuration_files.install(argv, home / "run", text)
     assert (home / "run" / "nginx.conf").read_text() == text
     assert [path.name for path in tmp_path.iterdir()] == [home.name]
 
 
-def test_what_nginx_refuses_is_told_in_one_sentence(tmp_path: Path) -> None:
-    """With nginx's own reason."""
+def test_a_rejected_configuration_is_one_sentence(tmp_path: Path) -> None:
+    """It contains nginx's reason."""
     binary = find_nginx(None).path
     argv = configuration_files.command(binary, tmp_path, tmp_path / "error.log")
     with pytest.raises(ConfigurationRefused, match='unknown directive "nonsense"'):
@@ -290,8 +290,8 @@ def test_what_nginx_refuses_is_told_in_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unknown", [(), ("max_headers",), ("uwsgi_temp_path", "max_headers"), OPTIONAL_DIRECTIVES])
-def test_probing_drops_what_an_nginx_does_not_know(unknown: tuple[str, ...], tmp_path: Path) -> None:
-    """Builds and versions differ; this one is a script that knows all but some directives, and complains like nginx."""
+def test_directives_that_an_nginx_lacks_are_found(unknown: tuple[str, ...], tmp_path: Path) -> None:
+    """With a script that lacks some directives and complains like nginx."""
     fake = tmp_path / "nginx"
     checks = "\n".join(
         f"grep -q '{name} ' \"$conf\" && echo 'nginx: [emerg] unknown directive \"{name}\" in x:1' && exit 1"
@@ -299,25 +299,25 @@ def test_probing_drops_what_an_nginx_does_not_know(unknown: tuple[str, ...], tmp
     )
     fake.write_text(f'#!/bin/sh\nwhile [ $# -gt 1 ]; do [ "$1" = -c ] && conf="$2"; shift; done\n{checks}\nexit 0\n')
     fake.chmod(0o755)
-    assert configuration_files.probe(fake, tmp_path) == frozenset(OPTIONAL_DIRECTIVES) - set(unknown)
+    assert configuration_files.supported_directives(fake, tmp_path) == frozenset(OPTIONAL_DIRECTIVES) - set(unknown)
 
 
-def test_an_nginx_that_cannot_run_is_told_in_one_sentence(tmp_path: Path) -> None:
-    """It is not mistaken for one that knows nothing."""
-    with pytest.raises(ConfigurationRefused, match="refuses an empty configuration"):
-        configuration_files.probe(tmp_path / "absent", tmp_path)
+def test_an_nginx_that_cannot_run_is_an_error(tmp_path: Path) -> None:
+    """It is not mistaken for one without optional directives."""
+    with pytest.raises(ConfigurationRefused, match="rejects an empty configuration"):
+        configuration_files.supported_directives(tmp_path / "absent", tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; as anybody else, every test is this")
-def test_nginx_agrees_with_a_normal_user(free_directory: Path) -> None:
-    """Nothing in the file needs privileges."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_normal_user_can_run_nginx(free_directory: Path) -> None:
+    """No directive needs privileges."""
     binary = find_nginx(None).path
     if subprocess.run([str(binary), "-v"], user=65534, group=65534, extra_groups=[], stderr=subprocess.PIPE).returncode:
         pytest.skip("a normal user cannot run the nginx found here")
-    here = configuration_files.surroundings(
+    machine = configuration_files.inspect_host(
         binary, run_dir=free_directory / "run", logs=free_directory, models=free_directory / "models"
     )
-    text = rendered(BalancerSettings(port=18080), dataclasses.replace(here, user=None))
+    text = rendered(BalancerSettings(port=18080), dataclasses.replace(machine, user=None))
     (free_directory / "run").mkdir(exist_ok=True)
     (free_directory / "run" / "nginx.conf").write_text(text)
     for path in (free_directory, free_directory / "run"):

@@ -368,9 +368,9 @@ async def test_a_reader_that_rests_leaves_the_writer_before_a_full_pipe(
         child = spawn(Command((sys.executable, "-c", program), os.environ, output.pipe))
         try:
             await await_until(lambda: _state(child.pid) == "S", what="the writer to be stuck")
-            assert not child.ended()
+            assert not child.exited()
             output.go_on()
-            await await_until(child.ended, what="the writer to end")
+            await await_until(child.exited, what="the writer to end")
         finally:
             child.reap()
     assert (tmp_path / "up.out").read_text().splitlines() == [str(n) for n in range(4000)]

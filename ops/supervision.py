@@ -1,0 +1,186 @@
+"""What `up` and `balance` share: settings and checks before the start, signals, and the run of the parts.
+
+Invariant: however a run ends, except by SIGKILL, no process, port, socket, pid file or temporary file of it is left;
+state and logs stay. The next run ends what a SIGKILL leaves before it starts anything.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from loadbalancer import home, ports
+from loadbalancer.fleet import RELOAD_SIGNAL, RESTART_SIGNAL, STOP_SIGNALS, Fleet
+from loadbalancer.part_kinds import Part
+from loadbalancer.settings import BalancerSettings
+from loadbalancer.spare_pool import SparePool
+from ops.checks import open_files
+from ops.program import PROGRAM, SPARE
+from service.config import Config
+from telemetry.stream.redis_check import RedisReport
+
+# Replicas of a killed run may be shipping their events, for 8 s at most.
+_LEFTOVER_GRACE_S = 10.0
+
+
+def balancer_settings(environ: Mapping[str, str], *, replicas: int | None, port: int | None) -> BalancerSettings:
+    """Read the balancer's settings; options of the command line override them.
+
+    Raises:
+        UsageError: A value is of the wrong type or out of bounds.
+    """
+    from service.declared_settings import read
+
+    options = {"RECOLLECT_REPLICAS": replicas, "RECOLLECT_PORT": port}
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    return read(BalancerSettings, {**environ, **given})
+
+
+def children_environ(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of every part: the given one, with the folders explicit and absolute."""
+    explicit = {"RECOLLECT_HOME": str(config.home), "RECOLLECT_LOGS": str(config.logs)}
+    if config.redis_url is not None:
+        explicit["RECOLLECT_REDIS_URL"] = config.redis_url
+    return {**environ, **explicit}
+
+
+def check_redis(config: Config, *, consumer: bool, claim: bool = False) -> RedisReport:
+    """Refuse a Redis that cannot carry telemetry, and print what is wrong with one that can.
+
+    Args:
+        config: Every setting.
+        consumer: Whether a consumer starts, besides replicas.
+        claim: Take over the namespace of another archive.
+
+    Raises:
+        RecollectError: Redis is refused.
+        TelemetryError: Its namespace belongs to another archive, or its address is malformed.
+    """
+    from service.preflight import require_redis
+    from telemetry.stream.redis_check import RedisRole
+
+    found = require_redis(config, *(RedisRole if consumer else (RedisRole.REPLICA,)), claim=claim)
+    for warning in found.warnings:
+        print_line(f"The Redis at {found.where}: {warning}")
+    return found
+
+
+def key_environ(config: Config, settings: BalancerSettings, *, insecure: bool) -> dict[str, str]:
+    """Refuse to listen beyond this machine without API keys; with `insecure`, print a warning instead.
+
+    Returns:
+        Environment of the replicas. Where there are keys, no replica starts without them: lost keys open nothing.
+
+    Raises:
+        UsageError: There must be keys, and there are none.
+        KeysRefused: The key file cannot be used.
+    """
+    from service.security import exposure
+
+    ring = exposure.require_keys(config, settings.host, settings.port, insecure=insecure)
+    if ring is not None:
+        return {"RECOLLECT_KEYS_REQUIRED": "true"}
+    if not settings.loopback_only:
+        print_line(exposure.warning(settings.host, settings.port))
+    return {}
+
+
+def warn_if_root() -> None:
+    """Print a warning if this process, and hence the nginx workers, run as root."""
+    if os.geteuid() == 0:
+        print_line("Running as root, as do nginx's workers: use a dedicated user before clients can reach Recollect.")
+
+
+@contextlib.contextmanager
+def held_home(config: Config, settings: BalancerSettings) -> Iterator[None]:
+    """Hold the home directory, end what a killed run left in it, and check that nginx's port is free.
+
+    Raises:
+        BalancerError: Another process runs here, a leftover process cannot be ended, or the port is taken.
+    """
+    with interruptible(), home.held(config.home):
+        home.end_leftovers(config.home, print_line, grace_s=_LEFTOVER_GRACE_S)
+        ports.require(settings.host, settings.port)
+        if (warning := open_files.widen()) is not None:
+            print_line(warning)
+        yield
+
+
+def supervise(
+    home_dir: Path,
+    parts: Sequence[Part],
+    *,
+    settings: BalancerSettings,
+    program: Sequence[str],
+    came_up: Callable[[], None],
+) -> None:
+    """Run parts until a stop signal.
+
+    Args:
+        home_dir: The home directory, held by the caller.
+        parts: What to run.
+        settings: Give the number of spares.
+        program: How Python parts start; spares can become parts of the default program only.
+        came_up: Called when all parts are ready.
+
+    Raises:
+        PartFailed: A part did not come up.
+    """
+    spares = SparePool(SPARE, settings.spares if tuple(program) == PROGRAM else 0, print_line)
+    try:
+        asyncio.run(_run(Fleet(home_dir, parts, came_up=came_up, notify=print_line, spares=spares)))
+    finally:
+        # Everything has stopped; the short rest must not be interrupted.
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _run(fleet: Fleet) -> None:
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        if not _is_nohup(number):
+            loop.add_signal_handler(number, fleet.request_stop)
+    loop.add_signal_handler(RESTART_SIGNAL, fleet.request_restart)
+    loop.add_signal_handler(RELOAD_SIGNAL, fleet.reload)
+    await fleet.run()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Make every stop signal raise KeyboardInterrupt, so that context managers undo what was begun."""
+    before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, RESTART_SIGNAL, RELOAD_SIGNAL)}
+    for number in before:
+        if not _is_nohup(number):
+            signal.signal(number, _ignore if number in {RESTART_SIGNAL, RELOAD_SIGNAL} else _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_nohup(number: signal.Signals) -> bool:
+    """Whether the parent had a SIGHUP ignored, as nohup does.
+
+    A shell script has its background commands ignore SIGINT too, but a SIGINT is still meant for this process.
+    """
+    return number is signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+
+
+def print_line(sentence: str) -> None:
+    """Print a sentence at once. A closed standard output does not stop the installation."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(f"{sentence}\n")
+        sys.stdout.flush()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Nothing runs that could restart or reload; without a handler the signal would kill this process."""
