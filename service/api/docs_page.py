@@ -1,7 +1,7 @@
-"""The page at /docs, and the headers that keep it to itself.
+"""The page at /docs and its security headers.
 
-Its script and style are in it and are allowed by their hashes (CSP Level 3, section 8.4), so that nothing else could
-run in it, and no other site can frame it.
+Script and style are inline and allowed by their hashes (CSP Level 3, section 8.4). Nothing else can run in the page,
+and no other site can frame it.
 """
 
 import base64
@@ -21,7 +21,7 @@ def page() -> bytes:
 def _hash_of(tag: str) -> str:
     match = re.search(rf"<{tag}>(.*?)</{tag}>".encode(), page(), re.DOTALL)
     if match is None:
-        raise ValueError(f"the page at /docs has no {tag}")
+        raise ValueError(f"The page at /docs has no {tag}.")
     return "'sha256-" + base64.b64encode(hashlib.sha256(match[1]).digest()).decode() + "'"
 
 

@@ -1,7 +1,7 @@
-"""Finds JSON objects that name a field twice, which parsers read as they like (RFC 8259 section 4).
+"""Finds duplicate fields of JSON objects, which parsers treat differently (RFC 8259 section 4).
 
-The check costs little because it counts. A valid text has one colon outside of its strings for each field, and the
-value read from it has one entry for each name; if the numbers differ, a name came twice.
+The check counts: valid JSON has one colon outside of its strings per field, and the parsed value has one entry per
+name. The numbers differ if a name occurs twice in an object.
 """
 
 import json
@@ -12,32 +12,28 @@ _ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
 _PATH_LIMIT: Final = 256
 
 
-def has_repeats(raw: bytes, n_fields: int) -> bool:
-    """Say whether an object of a text names a field twice.
+def has_duplicates(raw: bytes, n_fields: int) -> bool:
+    """Whether an object has a field twice.
 
     Args:
         raw: Valid JSON.
-        n_fields: The fields of all objects in the value that was read from it.
+        n_fields: The number of fields of all objects in the parsed value.
     """
     if raw.count(b":") == n_fields:
         return False
-    # Without escapes, every second piece between quotation marks is outside of a string.
+    # Without escapes, every other piece between quotation marks lies outside of strings.
     plain = _ESCAPE.sub(b"", raw) if b"\\" in raw else raw
     return b"".join(plain.split(b'"')[::2]).count(b":") != n_fields
 
 
-def first_repeat(raw: bytes) -> str:
-    """Return where the first repeated field is, such as `events[2].value`; for a text that has one.
-
-    Args:
-        raw: Valid JSON, nested no deeper than the interpreter's own limit.
-    """
+def first_duplicate(raw: bytes) -> str:
+    """Return the path of the first duplicate field of valid JSON, such as `events[2].value`."""
     value = json.loads(raw, object_pairs_hook=_Pairs, parse_int=str, parse_float=str)
     return (_search(value, "") or "")[:_PATH_LIMIT]
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """The fields of an object, as often as they came."""
+    """The fields of an object, duplicates included."""
 
 
 def _search(value: Any, path: str) -> str | None:

@@ -1,7 +1,7 @@
-"""The API, machine-readable (OpenAPI 3.1).
+"""The OpenAPI 3.1 document of the API.
 
-Body schemas are those of the pydantic models that check the bodies; response schemas those of the TypedDicts that are
-sent; so neither can drift from the code. Every status that a caller can get is there, from a replica or from nginx.
+Its schemas are generated from the pydantic models that check bodies and the TypedDicts of the responses, so they cannot
+drift from the code. It lists every status that a caller can get, from a replica or from nginx.
 """
 
 from functools import cache
@@ -28,7 +28,7 @@ from service.security.api_key import Scope
 
 _RETRY: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 _CHALLENGE: Final = {"WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}}}
-_ALLOW: Final = {"Allow": {"description": "The methods there are.", "schema": {"type": "string"}}}
+_ALLOW: Final = {"Allow": {"description": "The allowed methods.", "schema": {"type": "string"}}}
 _HEADERS_OF: Final[dict[int, dict[str, Any]]] = {
     401: _CHALLENGE,
     403: _CHALLENGE,
@@ -51,43 +51,45 @@ _ERRORS: Final[tuple[type[RequestError], ...]] = (
     RequestError,
     Unavailable,
 )
-# What nginx alone answers.
+# Answers of nginx alone.
 _BALANCER: Final = {
     414: ("UriTooLong", "The request line is over 8 KiB."),
     421: ("Misdirected", "This host is not served here."),
-    429: ("TooManyRequests", "This client is over its share."),
+    429: ("TooManyRequests", "This client exceeds its request rate."),
     501: ("NotImplemented", "A transfer encoding other than chunked."),
     502: ("BadGateway", "No replica answers."),
     504: ("GatewayTimeout", "No replica answered in time."),
-    505: ("HttpVersion", "This version of HTTP is not spoken."),
+    505: ("HttpVersion", "This version of HTTP is not supported."),
 }
-_FAULT: Final = "A fault of ours; it is in the log."
+_INTERNAL: Final = "The service failed; the cause has been logged."
 _NAMES: Final = {error.status: "Internal" if error is RequestError else error.__name__ for error in _ERRORS}
-# Every request can meet these, whatever it asks for: a body where none belongs is looked at, too.
+# Any request can get these; a body is checked even where none belongs.
 _ANYWHERE: Final = (400, 405, 413, 414, 415, 421, 429, 500, 501, 505)
 _AT_A_REPLICA: Final = (502, 503, 504)
 _KEYED: Final = (401, 403)
 _DEGRADED: Final = {
     "X-Degraded": {
-        "description": "The degradation level that a list was served at; absent on a full one.",
+        "description": "The degradation level of the list; absent in full service.",
         "schema": {"type": "string", "enum": list(get_args(wire.DegradationLevel))},
     }
 }
-_PLAIN_HEADERS: Final = {
-    "X-Recommendation-Id": {
-        "description": "The id of the list; send it back with events. Absent on a static list and on HEAD.",
-        "schema": {"type": "string"},
+_PLAIN_LIST: Final = {
+    "description": "Ids, best first; commas and percent signs inside an id are percent-encoded.",
+    "headers": {
+        "X-Recommendation-Id": {
+            "description": "The id of the list, to be sent with events. Absent on a static list and on HEAD.",
+            "schema": {"type": "string"},
+        },
+        **_DEGRADED,
     },
-    **_DEGRADED,
+    "content": {"text/plain": {"schema": {"type": "string"}, "example": "318,527,50\n"}},
 }
-_LISTED: Final = {
+_LIST: Final = {
     "description": "The list",
     "headers": _DEGRADED,
     "content": {"application/json": {"schema": ref("Recommendations")}},
 }
-_SERVED: Final = "The list is recorded as shown to a user."
-_ERASED: Final = "This erases the user for good: from every model, and what they did and were shown."
-_QUERIED: Final = "The same for an id that no path can hold, such as ../.."
+_QUERIED: Final = "The same for an id that no path can carry, such as ../.."
 _TEXT: Final = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
@@ -96,7 +98,7 @@ def document(*, keyed: bool = False) -> bytes:
     """Return /openapi.json.
 
     Args:
-        keyed: Whether requests need an API key; without it they may carry one.
+        keyed: Whether requests need an API key; if not, they may carry one.
     """
     return orjson.dumps(build(keyed=keyed), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
@@ -114,9 +116,9 @@ def build(*, keyed: bool = False) -> dict[str, Any]:
         "info": {
             "title": "Recollect",
             "version": "1",
-            "summary": "Recommendations from memory, and everything about them remembered.",
+            "summary": "Lists of recommended items, and events that report what users did with them.",
             "description": "Ids are strings of 1 to 128 characters without control characters, percent-encoded in "
-            "paths. Errors are application/problem+json (RFC 9457). Where a GET is possible, so is a HEAD.",
+            "paths. Errors are application/problem+json (RFC 9457). Every GET route also answers HEAD.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -133,162 +135,101 @@ def build(*, keyed: bool = False) -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    user = _path_parameter("user_id", "A user; one that the model does not know gets the popular items.")
-    any_user = _path_parameter("user_id", "A user, known or not.")
-    item = _path_parameter("item_id", "An item of the served model.")
+    user = _id_parameter("user_id", "A user; an unknown one gets the popular items.")
+    any_user = _id_parameter("user_id", "A user, known or not.")
+    item = _id_parameter("item_id", "An item of the served model.")
     n = {
         "name": "n",
         "in": "query",
-        "description": f"How many items; {wire.N_DEFAULT} without it.",
+        "description": f"How many items; {wire.N_DEFAULT} by default.",
         "schema": {"type": "integer", "minimum": 1, "maximum": wire.N_LIMIT, "default": wire.N_DEFAULT},
     }
     key = {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "The same on every attempt, and on nothing else; events without an event_id get <key>-<index>.",
+        "description": "The same on every attempt and on no other request; events without an id get <key>-<index>.",
         "schema": {"type": "string", "pattern": wire.KEY_PATTERN},
     }
-    plain = {
-        "description": "Ids, best first; a comma or per cent sign inside an id is percent-encoded.",
-        "headers": _PLAIN_HEADERS,
-        "content": {"text/plain": {"schema": {"type": "string"}, "example": "318,527,50\n"}},
-    }
-    body = (RequestTimedOut.status, Invalid.status)
-    invalid = Invalid.status
+    plain_summary = f"Up to {wire.PLAIN_LIMIT} item ids as one comma-separated line"
     return {
-        "/recommend/{user_id}": {
-            "get": _operation(
-                "recommendPlain",
-                f"Up to {wire.PLAIN_LIMIT} item ids as one comma separated line",
-                {"200": plain},
-                invalid,
-                effect=_SERVED,
-                scope="recommend",
-                parameters=[user],
-            )
-        },
+        "/recommend/{user_id}": {"get": _list_operation("recommendPlain", plain_summary, [user], response=_PLAIN_LIST)},
         "/recommend": {
-            "get": _operation(
-                "recommendPlainTo",
-                _QUERIED,
-                {"200": plain},
-                invalid,
-                effect=_SERVED,
-                scope="recommend",
-                parameters=[{**user, "in": "query"}],
-            )
+            "get": _list_operation("recommendPlainTo", _QUERIED, [_in_query(user)], response=_PLAIN_LIST),
         },
-        "/v1/recommendations/{user_id}": {
-            "get": _operation(
-                "recommend",
-                "A list for a user",
-                {"200": _LISTED},
-                invalid,
-                effect=_SERVED,
-                scope="recommend",
-                parameters=[user, n],
-            )
-        },
+        "/v1/recommendations/{user_id}": {"get": _list_operation("recommend", "A list for a user", [user, n])},
         "/v1/recommendations": {
-            "get": _operation(
-                "recommendTo",
-                _QUERIED,
-                {"200": _LISTED},
-                invalid,
-                effect=_SERVED,
-                scope="recommend",
-                parameters=[{**user, "in": "query"}, n],
-            ),
-            "post": _operation(
+            "get": _list_operation("recommendTo", _QUERIED, [_in_query(user), n]),
+            "post": _list_operation(
                 "recommendWith",
-                "A list with an offset, exclusions or candidates of your own",
-                {"200": _LISTED},
-                *body,
-                effect=_SERVED,
-                scope="recommend",
+                "A list with an offset, exclusions or candidates",
+                [],
+                RequestTimedOut.status,
                 body="RecommendationsRequest",
             ),
         },
         "/v1/items/{item_id}/similar": {
-            "get": _operation(
-                "similar",
-                "The items nearest to an item",
-                {"200": _LISTED},
-                NotFound.status,
-                invalid,
-                effect=_SERVED,
-                scope="recommend",
-                parameters=[item, n],
-            )
+            "get": _list_operation("similar", "The items nearest to an item", [item, n], NotFound.status)
         },
-        "/v1/items/similar": {
-            "get": _operation(
-                "similarTo",
-                _QUERIED,
-                {"200": _LISTED},
-                NotFound.status,
-                invalid,
-                effect=_SERVED,
-                scope="recommend",
-                parameters=[{**item, "in": "query"}, n],
-            )
-        },
-        "/v1/popular": {
-            "get": _operation(
-                "popular",
-                "The most popular items of late",
-                {"200": _LISTED},
-                invalid,
-                effect=_SERVED,
-                scope="recommend",
-                parameters=[n],
-            )
-        },
+        "/v1/items/similar": {"get": _list_operation("similarTo", _QUERIED, [_in_query(item), n], NotFound.status)},
+        "/v1/popular": {"get": _list_operation("popular", "The most popular items of late", [n])},
         "/v1/events": {
             "post": _operation(
                 "events",
-                "Tell what users did; all events are taken or none",
-                {"202": _content("All events were taken", "Accepted")},
-                *body,
-                effect="What you send is recorded as done by these users: it changes lists and later models.",
+                "Report actions of users; all events are accepted or none",
+                {"202": _content("All events are accepted", "Accepted")},
+                RequestTimedOut.status,
+                Invalid.status,
+                effect="The events are recorded as actions of these users: they change lists and later models.",
                 writes=True,
                 scope="events",
                 parameters=[key],
                 body="EventsRequest",
             )
         },
-        "/v1/users/{user_id}": {
-            "delete": _operation(
-                "forget",
-                "Erase a user",
-                {"202": _content("The erase was ordered", "Erasure")},
-                invalid,
-                effect=_ERASED,
-                writes=True,
-                scope="erase",
-                parameters=[any_user],
-            )
-        },
-        "/v1/users": {
-            "delete": _operation(
-                "forgetUser",
-                _QUERIED,
-                {"202": _content("The erase was ordered", "Erasure")},
-                invalid,
-                effect=_ERASED,
-                writes=True,
-                scope="erase",
-                parameters=[{**any_user, "in": "query"}],
-            )
-        },
+        "/v1/users/{user_id}": {"delete": _erase_operation("eraseUser", "Erase a user", any_user)},
+        "/v1/users": {"delete": _erase_operation("eraseUserByQuery", _QUERIED, _in_query(any_user))},
         "/v1/model": {
             "get": _operation(
-                "model", "What is being served", {"200": _content("The model", "Model")}, invalid, scope="recommend"
+                "model", "The served model", {"200": _content("The model", "Model")}, Invalid.status, scope="recommend"
             )
         },
         "/healthz": {"get": _operation("healthz", "The process answers", {"200": _TEXT}, at_a_replica=False)},
         "/readyz": {"get": _operation("readyz", "At least one replica is ready", {"200": _TEXT})},
     }
+
+
+def _list_operation(
+    name: str,
+    summary: str,
+    parameters: list[Any],
+    *statuses: int,
+    response: dict[str, Any] | None = None,
+    body: str | None = None,
+) -> dict[str, Any]:
+    return _operation(
+        name,
+        summary,
+        {"200": response or _LIST},
+        Invalid.status,
+        *statuses,
+        effect="The list is recorded as shown to a user.",
+        scope="recommend",
+        parameters=parameters,
+        body=body,
+    )
+
+
+def _erase_operation(name: str, summary: str, user: dict[str, Any]) -> dict[str, Any]:
+    return _operation(
+        name,
+        summary,
+        {"202": _content("The erase is ordered", "Erasure")},
+        Invalid.status,
+        effect="The user is erased for good: from every model and from the archive.",
+        writes=True,
+        scope="erase",
+        parameters=[user],
+    )
 
 
 def _operation(
@@ -314,7 +255,7 @@ def _operation(
         "scope": scope,
     }
     if effect:
-        # Extensions (OpenAPI 3.1 section 4.9): what a call leaves behind, and whether that is a change.
+        # Extensions (OpenAPI 3.1 section 4.9): the effect of a call, and whether it changes data.
         operation["x-effect"] = effect
         operation["x-writes"] = writes
     if parameters:
@@ -324,9 +265,13 @@ def _operation(
     return operation
 
 
-def _path_parameter(name: str, description: str) -> dict[str, Any]:
+def _id_parameter(name: str, description: str) -> dict[str, Any]:
     schema = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": wire.ID_PATTERN}
     return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+
+
+def _in_query(parameter: dict[str, Any]) -> dict[str, Any]:
+    return {**parameter, "in": "query"}
 
 
 def _content(description: str, model: str) -> dict[str, Any]:
@@ -340,7 +285,7 @@ def _name(status: int) -> str:
 def _responses() -> dict[str, Any]:
     sentences = {status: sentence for status, (_, sentence) in _BALANCER.items()}
     for error in _ERRORS:
-        sentences[error.status] = _FAULT if error is RequestError else (error.__doc__ or "").partition("\n")[0]
+        sentences[error.status] = _INTERNAL if error is RequestError else (error.__doc__ or "").partition("\n")[0]
     found: dict[str, Any] = {}
     for status, sentence in sorted(sentences.items()):
         found[_name(status)] = response = {

@@ -1,4 +1,4 @@
-"""The schemas of bodies and answers for /openapi.json, from the types that `service.api.wire` checks and sends."""
+"""The schemas of /openapi.json, generated from the types of `service.api.wire`."""
 
 from typing import Any, Final
 
@@ -37,9 +37,8 @@ def schemas() -> dict[str, Any]:
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
     """Return an object's schema as client generators need it.
 
-    They take a field with a default for one that is always there, and would have callers send it; so defaults are in
-    the sentences alone. A field that may be null is one with two types, where pydantic writes a choice of two schemas.
-    Titles that only repeat a name go.
+    Defaults stand in the descriptions alone, because generators make a field with a default required. A nullable field
+    has two types where pydantic writes a choice of two schemas. Titles, which repeat the names, are dropped.
     """
     properties = {name: _field(field) for name, field in schema["properties"].items()}
     return {name: value for name, value in schema.items() if name != "title"} | {"properties": properties}
@@ -63,26 +62,26 @@ _PROBLEM: Final[dict[str, Any]] = {
     "properties": {
         "type": {
             "type": "string",
-            "description": "Which error it is, for programs.",
+            "description": "The kind of error, stable for programs.",
             "examples": ["/problems/invalid"],
         },
-        "title": {"type": "string", "description": "The same for people."},
-        "status": {"type": "integer", "description": "The status of the answer."},
+        "title": {"type": "string", "description": "The kind of error as text."},
+        "status": {"type": "integer", "description": "The HTTP status."},
         "detail": {"type": "string", "description": "What is wrong with this request."},
         "errors": {
             "type": "array",
-            "description": "What is wrong with each field.",
+            "description": "One entry per bad field.",
             "items": {
                 "type": "object",
                 "required": ["field", "message"],
                 "properties": {
                     "field": {
                         "type": "string",
-                        "description": "Of the body, the query, the path or a header.",
+                        "description": "A field of the body, query or path, or a header.",
                         "examples": ["events[3].value", "n"],
                     },
                     "message": {"type": "string", "description": "What is wrong with it."},
-                    "row": {"type": "integer", "description": "Its place in `events`, from 0."},
+                    "row": {"type": "integer", "description": "The index in `events`, from 0."},
                 },
             },
         },

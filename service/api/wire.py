@@ -1,8 +1,8 @@
-"""Request and response types and their bytes (pure): what DESIGN calls the HTTP API's shapes.
+"""The request and response types of the HTTP API and their bytes (pure).
 
-Bodies are read as strict JSON (orjson refuses NaN, Infinity, invalid UTF-8 and lone surrogates; a repeated field is
-refused here), then checked by strict pydantic models, which are also what /openapi.json describes. Responses are
-TypedDicts written by orjson.
+Bodies are read as strict JSON (orjson refuses NaN, Infinity, invalid UTF-8 and lone surrogates; this module refuses
+duplicate fields), then checked by strict pydantic models. Responses are TypedDicts written by orjson. /openapi.json
+describes both.
 """
 
 import re
@@ -14,10 +14,10 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-# typing's own lacks what pydantic needs to describe it before Python 3.12
+# Before Python 3.12 pydantic cannot use the TypedDict of typing.
 from typing_extensions import TypedDict
 
-from service.api.duplicate_fields import first_repeat, has_repeats
+from service.api.duplicate_fields import first_duplicate, has_duplicates
 from service.errors import Invalid, Malformed
 
 N_DEFAULT: Final = 10
@@ -28,10 +28,10 @@ IDS_LIMIT: Final = 5_000
 EVENTS_LIMIT: Final = 1_000
 _DEPTH_LIMIT: Final = 16
 
-# No control characters (Unicode category Cc) and no lone surrogates, which have no UTF-8.
+# No control characters (Unicode category Cc), and no lone surrogates, which have no UTF-8.
 _ID: Final = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
 ID_RULE: Final = "must be 1 to 128 characters without control characters"
-# The same for /openapi.json, in the syntax that ECMA-262, RE2 and Python share.
+# For /openapi.json, in the syntax that ECMA-262, RE2 and Python share.
 ID_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]{1,128}$"
 KEY_PATTERN: Final = r"^[A-Za-z0-9_-]{8,64}$"
 _LEAP_SECOND: Final = re.compile(r"(T\d\d:\d\d:)60")
@@ -49,8 +49,8 @@ def _checked_id(value: str) -> str:
     return value
 
 
-def _whole(value: Any) -> Any:
-    """Return a number without a fraction as an int: 10.0 is an integer to JSON Schema and to JavaScript."""
+def _integral_as_int(value: Any) -> Any:
+    """Return a float without a fraction as an int: 10.0 is an integer in JSON Schema and JavaScript."""
     return int(value) if type(value) is float and value.is_integer() else value
 
 
@@ -74,11 +74,11 @@ Id = Annotated[
     Field(min_length=1, max_length=128, json_schema_extra={"pattern": ID_PATTERN}),
     AfterValidator(_checked_id),
 ]
-Whole = Annotated[int, BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(_integral_as_int)]
 Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_checked_time)]
 
 
-def _means(sentence: str) -> Any:
+def _described(sentence: str) -> Any:
     return Field(description=sentence)
 
 
@@ -87,48 +87,48 @@ class _Body(BaseModel):
 
 
 class RecommendationsRequest(_Body):
-    """A list for one user, or for nobody in particular."""
+    """A list for one user, or the popular items."""
 
-    user_id: Id | None = Field(default=None, description="Whose list; without it, the popular items.")
-    n: Whole = Field(default=N_DEFAULT, ge=1, le=N_LIMIT, description="How many items; 10 without it.")
-    offset: Whole = Field(
-        default=0, ge=0, le=OFFSET_LIMIT, description="How many of the best to leave out first; 0 without it."
+    user_id: Id | None = Field(default=None, description="The user; without it, the popular items.")
+    n: Integer = Field(default=N_DEFAULT, ge=1, le=N_LIMIT, description="How many items; 10 by default.")
+    offset: Integer = Field(
+        default=0, ge=0, le=OFFSET_LIMIT, description="How many of the best items to skip; 0 by default."
     )
     exclude: list[Id] = Field(default=[], max_length=IDS_LIMIT, description="Items never to return.")
     include: list[Id] | None = Field(
         default=None,
         max_length=IDS_LIMIT,
-        description="The only candidates; unknown ones are left out. Without it, the whole catalogue.",
+        description="The only candidates; unknown ones are ignored. Without it, the whole catalogue.",
     )
 
 
-_A_RATING_HAS_A_VALUE: Final[dict[str, Any]] = {
+_RATING_NEEDS_VALUE: Final[dict[str, Any]] = {
     "if": {"properties": {"type": {"const": "rating"}}},
     "then": {"required": ["value"], "properties": {"value": {"type": "number"}}},
 }
 
 
 class EventIn(_Body):
-    """One thing that a user did."""
+    """One action of a user."""
 
-    model_config = ConfigDict(json_schema_extra=_A_RATING_HAS_A_VALUE)
+    model_config = ConfigDict(json_schema_extra=_RATING_NEEDS_VALUE)
 
     event_id: str | None = Field(
         None,
         pattern=_EVENT_ID_PATTERN,
-        description="Yours, UUIDv7 recommended; the same event of a user under it is archived once within 7 days.",
+        description="The client's id, UUIDv7 recommended; a repeated event of a user is archived once within 7 days.",
     )
-    type: Literal["rating", "view", "click", "purchase", "dismiss", "impression"] = Field(description="What was done.")
-    user_id: Id = Field(description="Who did it.")
-    item_id: Id = Field(description="With which item.")
+    type: Literal["rating", "view", "click", "purchase", "dismiss", "impression"] = Field(description="The action.")
+    user_id: Id = Field(description="The user.")
+    item_id: Id = Field(description="The item.")
     value: float | None = Field(
         default=None, ge=-1e9, le=1e9, allow_inf_nan=False, description="The rating; required for `rating`."
     )
-    recommendation_id: Id | None = Field(default=None, description="The list that led to it.")
-    position: Annotated[int, Field(ge=0, le=OFFSET_LIMIT + N_LIMIT), BeforeValidator(_whole)] | None = Field(
-        default=None, description="Its place in that list, from 0."
+    recommendation_id: Id | None = Field(default=None, description="The list in which the item was shown.")
+    position: Annotated[int, Field(ge=0, le=OFFSET_LIMIT + N_LIMIT), BeforeValidator(_integral_as_int)] | None = Field(
+        default=None, description="The item's place in that list, from 0."
     )
-    ts: Time | None = Field(default=None, description="When it happened, RFC 3339; without it, when it was received.")
+    ts: Time | None = Field(default=None, description="The time of the action, RFC 3339; by default that of receipt.")
 
     @model_validator(mode="after")
     def _rating_has_value(self) -> Self:
@@ -138,106 +138,102 @@ class EventIn(_Body):
 
 
 class EventsRequest(_Body):
-    """Events, taken all or not at all."""
+    """Events, accepted all or none."""
 
-    events: list[EventIn] = Field(min_length=1, max_length=EVENTS_LIMIT, description="What users did, in any order.")
+    events: list[EventIn] = Field(min_length=1, max_length=EVENTS_LIMIT, description="Actions of users, in any order.")
 
 
 class Item(TypedDict):
     """One place of a list."""
 
-    item_id: Annotated[str, _means("The item.")]
-    score: Annotated[float, _means("Higher is better; comparable within one list.")]
-    source: Annotated[Source, _means("Where it came from.")]
+    item_id: Annotated[str, _described("The item.")]
+    score: Annotated[float, _described("Higher is better; comparable within one list.")]
+    source: Annotated[Source, _described("Where the item comes from.")]
 
 
 class Freshness(TypedDict):
-    """How new the state is that the list was made from."""
+    """How recent the data behind a list is."""
 
-    as_of: Annotated[str, _means("The youngest interaction that the model knows of, RFC 3339.")]
+    as_of: Annotated[str, _described("The latest interaction that the model learnt from, RFC 3339.")]
 
 
 class Shortfall(TypedDict):
-    """Why a list is shorter than what was asked for."""
+    """Why a list is shorter than requested."""
 
-    requested: Annotated[int, _means("How many items were asked for.")]
-    returned: Annotated[int, _means("How many there are.")]
-    reason: Annotated[str, _means("Why, for people.")]
+    requested: Annotated[int, _described("How many items were requested.")]
+    returned: Annotated[int, _described("How many items the list has.")]
+    reason: Annotated[str, _described("The reason as a sentence.")]
 
 
 class Recommendations(TypedDict):
-    """The list, as every route that gives one gives it."""
+    """A list of items."""
 
-    recommendation_id: Annotated[str | None, _means("Names this list; send it back with events. Null if `static`.")]
-    user_id: Annotated[str | None, _means("Whose list; null for one that is for no user in particular.")]
-    model: Annotated[str, _means("The version that made it.")]
-    items: Annotated[list[Item], _means("Best first.")]
-    freshness: Annotated[Freshness, _means("How new its state is.")]
-    degraded: Annotated[DegradationLevel | None, _means("What was missing when it was made; null if nothing was.")]
-    shortfall: Annotated[Shortfall | None, _means("Why it is shorter than asked for; null if it is not.")]
+    recommendation_id: Annotated[str | None, _described("The id of the list, for events. Null if `static`.")]
+    user_id: Annotated[str | None, _described("The user; null in a list for no particular user.")]
+    model: Annotated[str, _described("The version of the model.")]
+    items: Annotated[list[Item], _described("Best first.")]
+    freshness: Annotated[Freshness, _described("How recent the data is.")]
+    degraded: Annotated[DegradationLevel | None, _described("The degradation level; null in full service.")]
+    shortfall: Annotated[Shortfall | None, _described("Why the list is shorter than requested; null if it is not.")]
 
 
 class Accepted(TypedDict):
-    """What became of the events of one request."""
+    """The receipt of accepted events."""
 
-    accepted: Annotated[int, _means("How many were taken: all.")]
-    durability: Annotated[Durability, _means("Where they are now; on the disk they outlive the process.")]
+    accepted: Annotated[int, _described("How many events were accepted: all.")]
+    durability: Annotated[Durability, _described("Where the events are; on the disk they survive the process.")]
 
 
 class Erasure(TypedDict):
     """The receipt of a request to erase a user; keep `erase_id`."""
 
-    erase_id: Annotated[str, _means("Names the request in the archive and in the security log.")]
-    user_id: Annotated[str, _means("The user.")]
-    requested_at: Annotated[str, _means("When, RFC 3339.")]
-    durability: Annotated[Durability, _means("Where the request is now; on the disk it outlives the process.")]
+    erase_id: Annotated[str, _described("The id of the request in the archive and in the security log.")]
+    user_id: Annotated[str, _described("The user.")]
+    requested_at: Annotated[str, _described("The time of the request, RFC 3339.")]
+    durability: Annotated[Durability, _described("Where the request is; on the disk it survives the process.")]
 
 
 class DataSet(TypedDict, total=False):
-    """What a model learnt from."""
+    """The training data of a model."""
 
-    source: Annotated[str, _means("The file, or what else it was.")]
-    fingerprint: Annotated[str, _means("The same for the same data.")]
-    n_users: Annotated[int, _means("Its users.")]
-    n_items: Annotated[int, _means("Its items.")]
-    n_ratings: Annotated[int, _means("Its interactions.")]
-    bad_rows: Annotated[int, _means("Rows that were left out because they could not be read.")]
-    duplicates: Annotated[int, _means("Rows that were left out for a later one of the same user and item.")]
-    rating_min: Annotated[float, _means("The least rating.")]
-    rating_max: Annotated[float, _means("The greatest rating.")]
+    source: Annotated[str, _described("The file or other source.")]
+    fingerprint: Annotated[str, _described("A digest, equal for equal data.")]
+    n_users: Annotated[int, _described("Number of users.")]
+    n_items: Annotated[int, _described("Number of items.")]
+    n_ratings: Annotated[int, _described("Number of interactions.")]
+    bad_rows: Annotated[int, _described("Rows left out as unreadable.")]
+    duplicates: Annotated[int, _described("Rows left out for a later one of the same user and item.")]
+    rating_min: Annotated[float, _described("The lowest rating.")]
+    rating_max: Annotated[float, _described("The highest rating.")]
 
 
 class Model(TypedDict):
-    """The served model, as it was published."""
+    """The served model as published."""
 
-    version: Annotated[str, _means("Its name; lists say which version made them.")]
-    algorithm: Annotated[str, _means("What it was learnt with.")]
-    settings: Annotated[dict[str, Any], _means("The algorithm's settings, by name.")]
-    measures: Annotated[dict[str, Any], _means("What it reached on ratings held out, by name; null if not measured.")]
-    data: Annotated[DataSet, _means("What it learnt from.")]
-    created: Annotated[str, _means("When it was published, RFC 3339.")]
-    data_as_of: Annotated[str, _means("The youngest interaction that it knows of, RFC 3339.")]
-    n_users: Annotated[int, _means("Users that it knows.")]
-    n_items: Annotated[int, _means("Items that it knows.")]
-    n_factors: Annotated[int, _means("Length of its vectors; 0 for a model without.")]
+    version: Annotated[str, _described("The version, which every list names.")]
+    algorithm: Annotated[str, _described("The algorithm.")]
+    settings: Annotated[dict[str, Any], _described("The hyperparameters by name.")]
+    measures: Annotated[dict[str, Any], _described("The measures on held-out ratings by name; null if not measured.")]
+    data: Annotated[DataSet, _described("The training data.")]
+    created: Annotated[str, _described("The time of publication, RFC 3339.")]
+    data_as_of: Annotated[str, _described("The latest interaction in the training data, RFC 3339.")]
+    n_users: Annotated[int, _described("Number of users.")]
+    n_items: Annotated[int, _described("Number of items.")]
+    n_factors: Annotated[int, _described("Number of factors; 0 for a model without factors.")]
 
 
-# With a line feed at its end, so that a terminal's next prompt begins a line.
+# With a final line feed, so that a terminal's next prompt begins a line.
 encode: Final[Callable[[Any], bytes]] = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
 
 BodyT = TypeVar("BodyT", bound=_Body)
 
 
 def decode(cls: type[BodyT], raw: bytes) -> BodyT:
-    """Read a request body.
-
-    Args:
-        cls: The model to check it against.
-        raw: The bytes.
+    """Parse a request body and check it against a model.
 
     Raises:
-        Malformed: It is not JSON, or nested too deeply.
-        Invalid: It is JSON of the wrong content, or names a field twice; says which fields.
+        Malformed: The body is not JSON, or is nested too deeply.
+        Invalid: The content is wrong, or a field is given twice; names the fields.
     """
     try:
         value = orjson.loads(raw)
@@ -246,8 +242,8 @@ def decode(cls: type[BodyT], raw: bytes) -> BodyT:
     n_fields = _count_fields(value)
     if n_fields is None:
         raise Malformed(f"The body is nested more than {_DEPTH_LIMIT} levels deep.")
-    if has_repeats(raw, n_fields):
-        raise bad(first_repeat(raw), "is given more than once")
+    if has_duplicates(raw, n_fields):
+        raise bad(first_duplicate(raw), "is given more than once")
     try:
         return cls.model_validate(value)
     except ValidationError as error:
@@ -259,22 +255,22 @@ def decode(cls: type[BodyT], raw: bytes) -> BodyT:
 
 
 def bad(field: str, message: str) -> Invalid:
-    """Return the error of one bad field, of a body, query, path or header."""
+    """Return the error of one bad field of a body, query, path or header; the message is the rest of a sentence."""
     return Invalid(f"{field}: {message}.", errors=[{"field": field, "message": message}])
 
 
 def valid_id(value: str) -> bool:
-    """Whether a user or item id from a path is one that we take."""
+    """Whether a text is a valid user or item id."""
     return _ID.fullmatch(value) is not None
 
 
 def valid_key(value: str) -> bool:
-    """Whether an Idempotency-Key or X-Request-Id is one that we take."""
+    """Whether a text is a valid Idempotency-Key or X-Request-Id."""
     return _KEY.fullmatch(value) is not None
 
 
 def shortfall(requested: int, returned: int) -> Shortfall | None:
-    """Say why a list is shorter than what was asked for, or None where it is not."""
+    """Return why a list is shorter than requested, or None if it is not."""
     if returned == requested:
         return None
     return {
@@ -285,7 +281,7 @@ def shortfall(requested: int, returned: int) -> Shortfall | None:
 
 
 def plain_list(item_ids: list[str]) -> bytes:
-    """Return ids as one comma separated line; a comma or a per cent sign inside an id is percent-encoded."""
+    """Return ids as one comma-separated line; commas and percent signs inside an id are percent-encoded."""
     return ",".join([i.replace("%", "%25").replace(",", "%2C") for i in item_ids]).encode() + b"\n"
 
 
@@ -309,7 +305,7 @@ def _count_fields(value: Any) -> int | None:
 
 def _field_error(entry: Any) -> dict[str, Any]:
     path = ""
-    # Rows are those of `events`; a place in another list is no row of anything.
+    # A row is an index in `events`; other lists have none.
     row = entry["loc"][1] if len(entry["loc"]) > 1 and entry["loc"][0] == "events" else None
     for part in entry["loc"]:
         if isinstance(part, int):

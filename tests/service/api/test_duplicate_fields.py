@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.duplicate_fields import first_repeat, has_repeats
+from service.api.duplicate_fields import first_duplicate, has_duplicates
 
 texts = st.text(st.sampled_from('ab:"\\{}[], \n/é'), max_size=6)
 
@@ -50,10 +50,10 @@ def count(value: Any) -> int:
 def test_counting_finds_what_a_reader_of_pairs_finds(value: Any, space: str) -> None:
     """Colons, quotation marks and backslashes in strings and names change no result."""
     raw = written(value, space).encode()
-    found = has_repeats(raw, count(orjson.loads(raw)))
+    found = has_duplicates(raw, count(orjson.loads(raw)))
     assert found is repeats(value)
     if found:
-        assert first_repeat(raw) is not None
+        assert first_duplicate(raw) is not None
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_counting_finds_what_a_reader_of_pairs_finds(value: Any, space: str) -> 
 )
 def test_the_first_one_is_named(raw: bytes, where: str) -> None:
     """By its path, cut where it is very long."""
-    assert first_repeat(raw) == where
+    assert first_duplicate(raw) == where
