@@ -20,11 +20,9 @@ from service.training.data.data_request import DataRequest, as_request
 from service.training.data.formats import archived_events
 from service.training.evaluation.leakage import is_member
 from service.training.evaluation.measures.prediction_error import rmse
-from service.training.interactions import Interactions
+from service.training.interactions import Float64, Interactions
 from service.training.promotion import Direct, Reached
 from service.training.scale_detection import Settled, settle
-
-Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ Progress = Callable[[str, int, int], None]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 
 def no_progress(stage: str, done: int, total: int) -> None:

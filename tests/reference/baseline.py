@@ -4,7 +4,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from service.training.algorithms.baseline import BaselineConfig, Levels, visits
-from service.training.algorithms.kernels.rowwise import Float64
+from service.training.interactions import Float64
 
 
 def estimate_slowly(table: Float64, config: BaselineConfig) -> Levels:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from service.training.interactions import Float64
 
 
 def draw_rows_slowly(

@@ -5,11 +5,11 @@ from numpy.typing import NDArray
 
 from service.training.algorithms.biased_mf import PARTS, SvdConfig, first_tables
 from service.training.algorithms.kernels import visit_order
-from service.training.algorithms.kernels.factor_training import Tables, rates
+from service.training.algorithms.kernels.factor_training import FactorTables, learning_rates
 from service.training.interactions import Interactions
 
 
-def fit_slowly(data: Interactions, config: SvdConfig, rng: np.random.Generator) -> tuple[float, Tables]:
+def fit_slowly(data: Interactions, config: SvdConfig, rng: np.random.Generator) -> tuple[float, FactorTables]:
     """Return the mean and the tables that `biased_mf.fit` should end with, for data where everybody has a rating.
 
     Args:
@@ -26,7 +26,7 @@ def fit_slowly(data: Interactions, config: SvdConfig, rng: np.random.Generator) 
     q: NDArray[np.float64] = first.item_factors[:, : config.n_factors].astype(np.float64)
     b_user, b_item = np.zeros(len(p)), np.zeros(len(q))
     mean = float(data.ratings.mean()) if config.biased else 0.0
-    lr_bu, lr_bi, lr_pu, lr_qi, reg_bu, reg_bi, reg_pu, reg_qi = rates(config, PARTS).astype(np.float64)
+    lr_bu, lr_bi, lr_pu, lr_qi, reg_bu, reg_bi, reg_pu, reg_qi = learning_rates(config, PARTS).astype(np.float64)
     for _ in range(config.n_epochs):
         for u, i, rating in zip(visiting.users, visiting.items, visiting.ratings, strict=True):
             error = rating - (mean + b_user[u] + b_item[i] + p[u] @ q[i])
@@ -35,4 +35,4 @@ def fit_slowly(data: Interactions, config: SvdConfig, rng: np.random.Generator) 
                 b_item[i] += lr_bi * (error - reg_bi * b_item[i])
             p[u], q[i] = p[u] + lr_pu * (error * q[i] - reg_pu * p[u]), q[i] + lr_qi * (error * p[u] - reg_qi * q[i])
     rounded = (table.astype(np.float32) for table in (p, q, b_user, b_item))
-    return mean, Tables(*rounded)
+    return mean, FactorTables(*rounded)

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.training.algorithms.ials import IalsConfig, first_table, sides, unobserved_weight
-from service.training.interactions import Interactions
-
-Float64 = NDArray[np.float64]
+from service.training.interactions import Float64, Interactions
 
 
 def fit_slowly(data: Interactions, config: IalsConfig, rng: np.random.Generator) -> tuple[Float64, Float64]:

@@ -3,8 +3,8 @@
 import numpy as np
 
 from service.training.algorithms.baseline import BaselineConfig, Levels
-from service.training.algorithms.kernels.rowwise import Float64
 from service.training.algorithms.knn import KnnConfig
+from service.training.interactions import Float64
 from tests.reference.baseline import estimate_slowly
 
 

@@ -4,12 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.training.algorithms.kernels import visit_order
-from service.training.algorithms.kernels.factor_training import Tables
+from service.training.algorithms.kernels.factor_training import FactorTables
 from service.training.algorithms.nmf import NmfConfig, first_tables
 from service.training.interactions import Interactions
 
 
-def fit_slowly(data: Interactions, config: NmfConfig, rng: np.random.Generator) -> tuple[float, Tables]:
+def fit_slowly(data: Interactions, config: NmfConfig, rng: np.random.Generator) -> tuple[float, FactorTables]:
     """Return the mean and the tables that `nmf.fit` should end with, for data where everybody has a rating above 0.
 
     Args:
@@ -43,4 +43,4 @@ def fit_slowly(data: Interactions, config: NmfConfig, rng: np.random.Generator) 
             q * (rated.T @ p) / (predicted.T @ p + n_i * config.reg_qi * q),
         )
     rounded = (table.astype(np.float32) for table in (p, q, b_user, b_item))
-    return mean, Tables(*rounded)
+    return mean, FactorTables(*rounded)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from service.training.algorithms.kernels.rowwise import Float64
+from service.training.interactions import Float64
 
 
 def deviations_slowly(table: Float64) -> tuple[Float64, Float64]:

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.training.algorithms.softmax import BETA_1, BETA_2, EPSILON, Batch, SoftmaxConfig, draw, first_factors
-from service.training.interactions import Interactions
-
-Float64 = NDArray[np.float64]
+from service.training.interactions import Float64, Interactions
 
 
 def loss(batch: Batch, seen: NDArray[np.bool_], users: Float64, items: Float64, temperature: float) -> float:

@@ -4,12 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.training.algorithms.kernels import visit_order
-from service.training.algorithms.kernels.factor_training import Tables, rates
+from service.training.algorithms.kernels.factor_training import FactorTables, learning_rates
 from service.training.algorithms.svdpp import PARTS, SvdppConfig, first_tables
 from service.training.interactions import Interactions
 
 
-def fit_slowly(data: Interactions, config: SvdppConfig, rng: np.random.Generator) -> tuple[float, Tables]:
+def fit_slowly(data: Interactions, config: SvdppConfig, rng: np.random.Generator) -> tuple[float, FactorTables]:
     """Return the mean and the tables that `svdpp.fit` should end with, for data where everybody has a rating.
 
     Args:
@@ -29,7 +29,9 @@ def fit_slowly(data: Interactions, config: SvdppConfig, rng: np.random.Generator
     b_user, b_item = np.zeros(len(p)), np.zeros(len(q))
     mean = float(data.ratings.mean())
     rated = [data.item_rows[data.user_rows == user] for user in range(len(p))]
-    lr_bu, lr_bi, lr_pu, lr_qi, lr_yj, reg_bu, reg_bi, reg_pu, reg_qi, reg_yj = rates(config, PARTS).astype(np.float64)
+    lr_bu, lr_bi, lr_pu, lr_qi, lr_yj, reg_bu, reg_bi, reg_pu, reg_qi, reg_yj = learning_rates(config, PARTS).astype(
+        np.float64
+    )
     for _ in range(config.n_epochs):
         for u, i, rating in zip(visiting.users, visiting.items, visiting.ratings, strict=True):
             z = y[rated[u]].sum(axis=0) / np.sqrt(rated[u].size)
@@ -43,4 +45,4 @@ def fit_slowly(data: Interactions, config: SvdppConfig, rng: np.random.Generator
             )
     served = np.array([p[u] + y[rated[u]].sum(axis=0) / np.sqrt(rated[u].size) for u in range(len(p))])
     rounded = (table.astype(np.float32) for table in (served, q, b_user, b_item))
-    return mean, Tables(*rounded)
+    return mean, FactorTables(*rounded)

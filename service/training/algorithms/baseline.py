@@ -23,10 +23,10 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.algorithms.kernels.rowwise import Float64, Rows, rows_of
+from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
-from service.training.interactions import Int64, Interactions, Progress, no_progress
+from service.training.interactions import Float64, Int64, Interactions, Progress, no_progress
 
 NAME: Final = "baseline"
 METHODS: Final = ("als", "sgd")
@@ -120,8 +120,8 @@ def estimate(
     Raises:
         TrainingDiverged: Biases are no longer finite, or not as float32.
     """
-    by_user = rows_of(ratings)
-    by_item = rows_of(ratings.T.tocsr()) if config.method == "als" else by_user
+    by_user = sparse_rows(ratings)
+    by_item = sparse_rows(ratings.T.tocsr()) if config.method == "als" else by_user
     order = visits(ratings) if config.method == "sgd" else by_user.indptr
     mean = float(ratings.data.mean(dtype=np.float64))
     user_bias, item_bias = (np.zeros(n) for n in ratings.shape)
@@ -152,7 +152,7 @@ def visits(ratings: csr_array) -> Int64:
 
 @compiled
 def _solve(
-    rows: Rows, mean: float, others: Float64, regularisation: float, bias: Float64
+    rows: SparseRows, mean: float, others: Float64, regularisation: float, bias: Float64
 ) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
     """Set the biases of all rows to the best there are for the others' biases."""
     for row in range(bias.size):
@@ -166,7 +166,7 @@ def _solve(
 
 @compiled
 def _descend(
-    by_user: Rows,
+    by_user: SparseRows,
     order: Int64,
     mean: float,
     user_bias: Float64,

@@ -33,9 +33,7 @@ from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_averaging import MeanProduct
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
-from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
-
-Float64 = NDArray[np.float64]
+from service.training.interactions import Float32, Float64, Int32, Int64, Interactions, Progress
 
 NAME: Final = "bayesian_mf"
 _ROWS: Final = 256  # rows that a thread draws before it takes the next
@@ -191,7 +189,7 @@ class _Chain:
                 table,
             )
 
-        threads.in_blocks(rows, table.shape[0], _ROWS)
+        threads.run_in_blocks(rows, table.shape[0], _ROWS)
 
     def _squared_error(self) -> float:
         errors = np.zeros(self.user_table.shape[0])
@@ -199,7 +197,7 @@ class _Chain:
         def rows(start: int, stop: int) -> None:
             _squared_errors(start, stop, *self._users, self.user_table, self.item_table, errors)
 
-        threads.in_blocks(rows, errors.size, _ROWS)
+        threads.run_in_blocks(rows, errors.size, _ROWS)
         return float(errors.sum())
 
 
@@ -285,7 +283,7 @@ def _gathered(side: Side, own: Float32, others: Float32, table: Float32) -> Floa
     def rows(start: int, stop: int) -> None:
         _gather_rows(start, stop, side.indptr, side.others, own, others, table, sums)
 
-    threads.in_blocks(rows, own.size, _ROWS)
+    threads.run_in_blocks(rows, own.size, _ROWS)
     return sums
 
 

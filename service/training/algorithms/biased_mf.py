@@ -24,12 +24,12 @@ from service.training.algorithms.kernels import visit_order
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_training import (
     DescentSettings,
-    Tables,
-    finish,
-    learn,
-    normal,
-    rates,
-    without_bias,
+    FactorTables,
+    build_snapshot,
+    draw_normal,
+    learning_rates,
+    run_epochs,
+    zero_bias_tables,
 )
 from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
 from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
@@ -67,7 +67,7 @@ def fit(data: Interactions, config: SvdConfig, rng: np.random.Generator, progres
     visiting = visit_order.in_grid(learnt, rng)
     tables = first_tables(data, config, rng)
     mean = np.float32(learnt.ratings.mean(dtype=np.float64) if config.biased else 0.0)
-    steps = rates(config, PARTS)
+    steps = learning_rates(config, PARTS)
 
     def visit(start: int, stop: int) -> float:
         return _visit(
@@ -75,20 +75,20 @@ def fit(data: Interactions, config: SvdConfig, rng: np.random.Generator, progres
             *(tables.user_factors, tables.item_factors, tables.user_bias, tables.item_bias, steps, config.biased),
         )
 
-    learn(NAME, data, config, lambda: visiting.epoch(visit), progress)
-    return finish(NAME, data, config, tables, float(mean), unit)
+    run_epochs(NAME, data, config, lambda: visiting.epoch(visit), progress)
+    return build_snapshot(NAME, data, config, tables, float(mean), unit)
 
 
 ALGORITHM: Final = Algorithm(SvdConfig, fit)
 
 
-def first_tables(data: Interactions, config: SvdConfig, rng: np.random.Generator) -> Tables:
+def first_tables(data: Interactions, config: SvdConfig, rng: np.random.Generator) -> FactorTables:
     """Draw the factors to start from; biases start at zero."""
     users, items = (
-        normal(len(rows), config.n_factors, config.init_mean, config.init_std_dev, rng)
+        draw_normal(len(rows), config.n_factors, config.init_mean, config.init_std_dev, rng)
         for rows in (data.users, data.items)
     )
-    return without_bias(users, items)
+    return zero_bias_tables(users, items)
 
 
 @compiled

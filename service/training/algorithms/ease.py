@@ -30,7 +30,7 @@ from service.training.algorithms.ease_downdate import LeftOut
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.algorithms.kernels.item_neighbourhood import speaking
+from service.training.algorithms.kernels.neighbour_lists import item_neighbourhood
 from service.training.algorithms.registry import Algorithm, Listing
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
@@ -141,7 +141,7 @@ def _pair_counts(data: Interactions, dtype: type[np.floating[Any]]) -> NDArray[A
     def count(start: int, stop: int) -> None:
         _count_pairs(start, stop, by_item.indptr, by_item.indices, by_user.indptr, by_user.indices, matrix)
 
-    threads.in_blocks(count, n_items, _BLOCK_ITEMS)
+    threads.run_in_blocks(count, n_items, _BLOCK_ITEMS)
     return matrix
 
 
@@ -190,7 +190,7 @@ def _invert(matrix: NDArray[Any], config: EaseConfig, progress: Progress) -> Non
         corner = matrix[start:stop, start:stop]
         corner += np.tril(corner, -1).T - np.triu(corner, 1)
 
-    threads.in_blocks(mirror, len(matrix), _BLOCK_ITEMS)
+    threads.run_in_blocks(mirror, len(matrix), _BLOCK_ITEMS)
 
 
 class _Cut(NamedTuple):
@@ -218,7 +218,7 @@ def _largest(inverse: NDArray[Any], n_kept: int) -> Neighbourhood:
     def count(start: int, stop: int) -> None:
         _count_kept(start, stop, inverse, scales, cut.bits, n_above, n_equal)
 
-    threads.in_blocks(count, n_items, _BLOCK_ITEMS)
+    threads.run_in_blocks(count, n_items, _BLOCK_ITEMS)
     n_equal = np.clip(cut.n_equal - (np.cumsum(n_equal) - n_equal), 0, n_equal)
     indptr = np.zeros(n_items + 1, dtype=np.int64)
     np.cumsum(n_above + n_equal, out=indptr[1:])
@@ -227,8 +227,8 @@ def _largest(inverse: NDArray[Any], n_kept: int) -> Neighbourhood:
     def take(start: int, stop: int) -> None:
         _take_kept(start, stop, inverse, scales, cut.bits, n_equal, indptr, indices, weights)
 
-    threads.in_blocks(take, n_items, _BLOCK_ITEMS)
-    return speaking(weights, indices, n_above + n_equal)
+    threads.run_in_blocks(take, n_items, _BLOCK_ITEMS)
+    return item_neighbourhood(weights, indices, n_above + n_equal)
 
 
 def _cut(inverse: NDArray[Any], scales: NDArray[Any], n_kept: int) -> _Cut:
@@ -257,7 +257,7 @@ def _counts(inverse: NDArray[Any], scales: NDArray[Any], upper_half: int) -> Int
     def count(start: int, stop: int) -> None:
         _count_halves(start, stop, inverse, scales, upper_half, counts[start // size])
 
-    threads.in_blocks(count, n_items, size)
+    threads.run_in_blocks(count, n_items, size)
     total: Int64 = counts.sum(axis=0)
     return total
 

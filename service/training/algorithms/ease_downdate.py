@@ -23,9 +23,8 @@ from service.models import scoring
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.assembly import history
-from service.training.interactions import Int32, Int64, Interactions
+from service.training.interactions import Float64, Int32, Int64, Interactions
 
-Float64 = NDArray[np.float64]
 _USERS_AT_ONCE: Final = 8
 
 
@@ -74,7 +73,7 @@ class LeftOut:
                 rows = scoring.rank_scores(own, self._ranks, n).rows
                 lists[index, : rows.size] = rows
 
-        threads.in_blocks(rank, user_rows.size, _USERS_AT_ONCE)
+        threads.run_in_blocks(rank, user_rows.size, _USERS_AT_ONCE)
         return lists
 
 

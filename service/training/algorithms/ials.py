@@ -29,11 +29,11 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
-from service.training.algorithms.kernels.ridge import Float64, solve_rows
-from service.training.algorithms.kernels.rowwise import Rows, rows_of
+from service.training.algorithms.kernels.ridge import solve_rows
+from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
-from service.training.interactions import Float32, Interactions, Progress
+from service.training.interactions import Float32, Float64, Interactions, Progress
 
 NAME: Final = "ials"
 _UNOBSERVED: Final = 10.0  # what all pairs weigh together, where the interactions weigh 1
@@ -93,7 +93,7 @@ class Side(NamedTuple):
         penalties: Float64 (n_rows,), what regularisation adds to the diagonal of a row.
     """
 
-    pairs: Rows
+    pairs: SparseRows
     penalties: Float64
 
 
@@ -159,7 +159,7 @@ def sides(data: Interactions, weight: float, config: IalsConfig) -> tuple[Side, 
     by_item = by_user.T.tocsr()
     by_item.sort_indices()
     users, items = (
-        Side(rows_of(matrix), config.reg * (np.diff(matrix.indptr) + weight * matrix.shape[1]) ** config.reg_exp)
+        Side(sparse_rows(matrix), config.reg * (np.diff(matrix.indptr) + weight * matrix.shape[1]) ** config.reg_exp)
         for matrix in (by_user, by_item)
     )
     return users, items
@@ -196,7 +196,7 @@ def turn(side: Side, fixed: Float32, solved: Float32, weight: float, config: Ial
     def solve(start: int, stop: int) -> None:
         solve_rows(start, stop, *side.pairs, fixed, spectrum, side.penalties, solved, block_size)
 
-    threads.in_blocks(solve, solved.shape[0], _SOLVED_ROWS)
+    threads.run_in_blocks(solve, solved.shape[0], _SOLVED_ROWS)
 
 
 def _scales(ratings: Float32, config: IalsConfig) -> Float32:
@@ -221,7 +221,7 @@ def _gramian(table: Float32) -> Float64:
             rows = table[begin : min(begin + _TABLE_ROWS, stop)]
             parts[start // share] += rows.T @ rows
 
-    threads.in_blocks(add, n, share)
+    threads.run_in_blocks(add, n, share)
     gramian: Float64 = parts.sum(axis=0)
     return gramian
 
@@ -230,4 +230,4 @@ def _rotate(table: Float32, rotation: Float32) -> None:
     def rotate(start: int, stop: int) -> None:
         table[start:stop] = table[start:stop] @ rotation
 
-    threads.in_blocks(rotate, table.shape[0], _TABLE_ROWS)
+    threads.run_in_blocks(rotate, table.shape[0], _TABLE_ROWS)

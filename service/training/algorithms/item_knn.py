@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.models.neighbourhood import Neighbourhood
@@ -33,11 +32,10 @@ from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.algorithms.kernels.item_neighbourhood import speaking
-from service.training.algorithms.kernels.rowwise import offer
+from service.training.algorithms.kernels.neighbour_lists import item_neighbourhood, push_bounded
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
-from service.training.interactions import Float32, Int32, Interactions, Progress
+from service.training.interactions import Float32, Float64, Int32, Interactions, Progress
 
 NAME: Final = "item_knn"
 SIMILARITIES: Final = ("cosine", "jaccard", "product")
@@ -49,8 +47,6 @@ _BLOCK_ITEMS: Final = 64
 # How many items are done between two reports.
 _REPORTED_ITEMS: Final = 32 * _BLOCK_ITEMS
 _NOBODY: Final = -1
-
-Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def fit(data: Interactions, config: ItemKnnConfig, _rng: np.random.Generator, pr
         def find(start: int, stop: int, first: int = first) -> None:
             _find(first + start, first + stop, *pairs, *terms, kind, config.shrink, speakers, weights)
 
-        threads.in_blocks(find, min(_REPORTED_ITEMS, n_items - first), _BLOCK_ITEMS)
+        threads.run_in_blocks(find, min(_REPORTED_ITEMS, n_items - first), _BLOCK_ITEMS)
     progress("fit", n_items, n_items)
     return assemble(
         data,
@@ -187,7 +183,7 @@ def _find(
                 similarity = dot / (own_norms[i] + other_norms[j] - dot + shrink)
             else:
                 similarity = dot
-            n_kept = offer(weights[i], speakers[i], n_kept, np.float32(similarity), j)
+            n_kept = push_bounded(weights[i], speakers[i], n_kept, np.float32(similarity), j)
 
 
 def _by_speaker(speakers: Int32, weights: Float32) -> Neighbourhood:
@@ -197,4 +193,4 @@ def _by_speaker(speakers: Int32, weights: Float32) -> Neighbourhood:
     # Taken by item, and sorted stably by speaker, items come in ascending order.
     order = np.argsort(rows, kind="stable")
     items = np.repeat(np.arange(len(speakers), dtype=np.int32), np.count_nonzero(taken, axis=1))
-    return speaking(weights[taken][order], items[order], np.bincount(rows, minlength=len(speakers)))
+    return item_neighbourhood(weights[taken][order], items[order], np.bincount(rows, minlength=len(speakers)))

@@ -28,9 +28,10 @@ from service.training.algorithms import baseline, hyperparameters
 from service.training.algorithms.baseline import BaselineConfig, Levels
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import neighbour_search
-from service.training.algorithms.kernels.neighbour_search import SIMILARITIES, Compared
+from service.training.algorithms.kernels.neighbour_lists import sorted_rows
+from service.training.algorithms.kernels.neighbour_search import SIMILARITIES, ComparedRows
 from service.training.algorithms.kernels.rating_unit import unit_of
-from service.training.algorithms.kernels.rowwise import grouped, rows_of, tidy
+from service.training.algorithms.kernels.sparse_rows import group_pairs, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Interactions, Progress
@@ -112,7 +113,7 @@ def algorithm(name: str, levels_of: LevelsOf) -> Algorithm:
                 "weighted_mean",
                 "residual",
                 # A row of item weights holds those that it speaks for, and `similar` those that speak for it.
-                similar if config.user_based else tidy(similar.T.tocsr()),
+                similar if config.user_based else sorted_rows(similar.T.tocsr()),
             ),
         )
 
@@ -140,7 +141,7 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     else:
         residuals = _above(by_user, snapshot.global_mean, *biases)
         x_rows, y_rows = item_rows, user_rows
-    predicted = neighbour_search.said(compared, residuals, grouped(x_rows), y_rows, config.k, config.min_k)
+    predicted = neighbour_search.predict_pairs(compared, residuals, group_pairs(x_rows), y_rows, config.k, config.min_k)
     predicted += snapshot.user_bias[user_rows]
     predicted += snapshot.item_bias[item_rows]
     predicted += snapshot.global_mean
@@ -162,7 +163,7 @@ def estimated_baseline(ratings: csr_array, config: KnnConfig) -> Levels:
     return baseline.estimate(ratings, BaselineConfig(**values), prefix=prefix)
 
 
-def _compared(by_user: csr_array, by_item: csr_array, config: KnnConfig, scale: tuple[float, float]) -> Compared:
+def _compared(by_user: csr_array, by_item: csr_array, config: KnnConfig, scale: tuple[float, float]) -> ComparedRows:
     """Return what the similarities are taken over, for ratings of some scale."""
     sides = (by_user, by_item)
     values: tuple[Float32 | None, Float32 | None] = (None, None)
@@ -177,9 +178,9 @@ def _compared(by_user: csr_array, by_item: csr_array, config: KnnConfig, scale: 
         # Of the four it is the one that another unit of ratings would change.
         mine_learnt, others_learnt = ((side.data.astype(np.float64) * factor).astype(np.float32) for side in sides)
         values = (mine_learnt, others_learnt)
-    mine, others = (rows_of(matrix, column) for matrix, column in zip(sides, values, strict=True))
+    mine, others = (sparse_rows(matrix, column) for matrix, column in zip(sides, values, strict=True))
     by_x, by_y = (mine, others) if config.user_based else (others, mine)
-    return Compared(by_x, by_y, SIMILARITIES.index(config.similarity), config.min_support, float(config.shrinkage))
+    return ComparedRows(by_x, by_y, SIMILARITIES.index(config.similarity), config.min_support, float(config.shrinkage))
 
 
 def _above(matrix: csr_array, mean: float, row_bias: NDArray[Any], column_bias: NDArray[Any]) -> Float32:

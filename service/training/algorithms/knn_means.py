@@ -7,7 +7,7 @@ from scipy.sparse import csr_array
 
 from service.training.algorithms import knn
 from service.training.algorithms.baseline import Levels
-from service.training.algorithms.kernels.rowwise import row_means
+from service.training.algorithms.kernels.sparse_rows import row_means
 from service.training.algorithms.knn import KnnConfig
 
 NAME: Final = "knn_means"

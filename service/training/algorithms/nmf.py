@@ -33,7 +33,13 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads, visit_order
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.algorithms.kernels.factor_training import Tables, finish, learn, uniform, without_bias
+from service.training.algorithms.kernels.factor_training import (
+    FactorTables,
+    build_snapshot,
+    draw_uniform,
+    run_epochs,
+    zero_bias_tables,
+)
 from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
 from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
 from service.training.algorithms.kernels.visit_order import Visits
@@ -108,28 +114,28 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
     mean = np.float32(learnt.ratings.mean(dtype=np.float64) if config.biased else 0.0)
     descent = _Descent(visit_order.user_by_user(learnt, rng), len(data.users), len(data.items), mean, config)
 
-    def start(number: int) -> tuple[float, Tables]:
+    def start(number: int) -> tuple[float, FactorTables]:
         def of_all(stage: str, done: int, total: int) -> None:
             progress(stage, number * total + done, config.n_starts * total)
 
         tables = first_tables(data, config, rng)
-        learn(NAME, data, config, lambda: descent.epoch(tables), of_all)
+        run_epochs(NAME, data, config, lambda: descent.epoch(tables), of_all)
         return descent.squared_error(tables), tables
 
     _, tables = min(map(start, range(config.n_starts)), key=itemgetter(0))
-    return finish(NAME, data, config, tables, float(mean), unit)
+    return build_snapshot(NAME, data, config, tables, float(mean), unit)
 
 
 ALGORITHM: Final = Algorithm(NmfConfig, fit)
 
 
-def first_tables(data: Interactions, config: NmfConfig, rng: np.random.Generator) -> Tables:
+def first_tables(data: Interactions, config: NmfConfig, rng: np.random.Generator) -> FactorTables:
     """Draw the factors to start from; biases start at zero."""
     users, items = (
-        uniform(len(rows), config.n_factors, config.init_low, config.init_high, rng)
+        draw_uniform(len(rows), config.n_factors, config.init_low, config.init_high, rng)
         for rows in (data.users, data.items)
     )
-    return without_bias(users, items)
+    return zero_bias_tables(users, items)
 
 
 class _Side(NamedTuple):
@@ -149,7 +155,7 @@ class _Side(NamedTuple):
 
 
 def _side(rows: Int32, partners: Int32, ratings: Float32, n_rows: int) -> _Side:
-    order, starts = visit_order.grouped(rows, n_rows)
+    order, starts = visit_order.group_by_key(rows, n_rows)
     return _Side(starts, order, partners[order], ratings[order])
 
 
@@ -162,7 +168,7 @@ class _Descent:
         self._item_side = _side(visiting.items, visiting.users, visiting.ratings, n_items)
         self._estimates = np.empty(visiting.ratings.size, dtype=np.float32)
 
-    def epoch(self, tables: Tables) -> float:
+    def epoch(self, tables: FactorTables) -> float:
         """Do one epoch; return the sum of all predictions, which is finite as long as each is."""
         config, seen = self._config, self._visiting
         self._multiply(tables)
@@ -175,7 +181,7 @@ class _Descent:
         tables.item_factors = self._scaled(self._item_side, items, users, config.reg_qi)
         return float(self._estimates.sum(dtype=np.float64))
 
-    def squared_error(self, tables: Tables) -> float:
+    def squared_error(self, tables: FactorTables) -> float:
         """Return the sum of squared errors of the training ratings."""
         seen, errors = self._visiting, self._estimates
         self._multiply(tables)
@@ -186,14 +192,14 @@ class _Descent:
         np.square(errors, out=errors)
         return float(errors.sum(dtype=np.float64))
 
-    def _multiply(self, tables: Tables) -> None:
+    def _multiply(self, tables: FactorTables) -> None:
         """Set the estimates to products of factors."""
         seen = self._visiting
 
         def multiply(start: int, stop: int) -> None:
             _multiply(start, stop, seen.users, seen.items, tables.user_factors, tables.item_factors, self._estimates)
 
-        threads.in_blocks(multiply, seen.ratings.size, _BLOCK_RATINGS)
+        threads.run_in_blocks(multiply, seen.ratings.size, _BLOCK_RATINGS)
 
     def _scaled(self, side: _Side, own: Float32, other: Float32, regularisation: float) -> Float32:
         """Return one side's factors after the epoch."""
@@ -202,7 +208,7 @@ class _Descent:
         def scale(start: int, stop: int) -> None:
             _scale(start, stop, *side, self._estimates, own, other, scaled, np.float32(regularisation))
 
-        threads.in_blocks(scale, len(own), _BLOCK_ROWS)
+        threads.run_in_blocks(scale, len(own), _BLOCK_ROWS)
         return scaled
 
 

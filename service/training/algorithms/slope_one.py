@@ -28,13 +28,14 @@ from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Settings
-from service.training.algorithms.kernels import rowwise
+from service.training.algorithms.kernels import neighbour_lists
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.algorithms.kernels.rowwise import Float64, Grouped, Rows, grouped, offer, row_means, rows_of, tidy
-from service.training.algorithms.kernels.threads import in_blocks
+from service.training.algorithms.kernels.neighbour_lists import push_bounded, sorted_rows
+from service.training.algorithms.kernels.sparse_rows import PairGroups, SparseRows, group_pairs, row_means, sparse_rows
+from service.training.algorithms.kernels.threads import run_in_blocks
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
-from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
+from service.training.interactions import Float32, Float64, Int32, Int64, Interactions, Progress
 
 NAME: Final = "slope_one"
 
@@ -62,12 +63,12 @@ def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, p
     """
     ratings = history(data)
     ratings_by_item = ratings.T.tocsr()
-    by_user, by_item = rows_of(ratings), rows_of(ratings_by_item)
+    by_user, by_item = sparse_rows(ratings), sparse_rows(ratings_by_item)
 
     def fill(start: int, stop: int, names: Int32, weights: Float32, counts: Int64) -> None:
         _most_often_together(by_item, by_user, start, stop, names, weights, counts)
 
-    rests = rowwise.lists(fill, len(data.items), config.n_neighbours, progress)
+    rests = neighbour_lists.neighbour_lists(fill, len(data.items), config.n_neighbours, progress)
     mean = ratings.data.mean(dtype=np.float64)
     user_level = row_means(ratings, ratings.data - mean)
     item_level = row_means(ratings_by_item, by_item.values - mean - user_level[by_item.indices])
@@ -82,7 +83,7 @@ def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, p
         item_bias=item_level.astype(np.float32),
         global_mean=float(mean),
         # A row of weights holds those that an item speaks for, a row of `rests` those that speak for it.
-        neighbourhood=Neighbourhood("items", "mean", "seen", tidy(rests.T.tocsr())),
+        neighbourhood=Neighbourhood("items", "mean", "seen", sorted_rows(rests.T.tocsr())),
     )
 
 
@@ -97,14 +98,14 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     Returns:
         float64 (n,), between rating_min and rating_max.
     """
-    by_user, by_item = rows_of(snapshot.history), rows_of(snapshot.seen_by)
-    pairs = grouped(item_rows)
+    by_user, by_item = sparse_rows(snapshot.history), sparse_rows(snapshot.seen_by)
+    pairs = group_pairs(item_rows)
     predicted = np.zeros(item_rows.size)
 
     def work(start: int, stop: int) -> None:
         _mean_deviations(by_item, by_user, pairs, start, stop, user_rows, predicted)
 
-    in_blocks(work, pairs.rows.size, rowwise.BLOCK_ROWS)
+    run_in_blocks(work, pairs.rows.size, neighbour_lists.BLOCK_ROWS)
     mean = np.float64(snapshot.global_mean)
     predicted += row_means(snapshot.history, by_user.values - mean)[user_rows]
     predicted += mean
@@ -116,7 +117,7 @@ ALGORITHM: Final = Algorithm(SlopeOneConfig, fit, predict=predict)
 
 @compiled
 def _compare(
-    by_item: Rows, by_user: Rows, i: int, sums: Float64, touched: Int32
+    by_item: SparseRows, by_user: SparseRows, i: int, sums: Float64, touched: Int32
 ) -> int:  # pragma: no cover  # compiled; tests hold it to the reference
     """Compare one item with all that share a user with it.
 
@@ -145,9 +146,9 @@ def _compare(
 
 @compiled
 def _most_often_together(
-    by_item: Rows, by_user: Rows, start: int, stop: int, names: Int32, weights: Float32, counts: Int64
+    by_item: SparseRows, by_user: SparseRows, start: int, stop: int, names: Int32, weights: Float32, counts: Int64
 ) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
-    """Write the lists of items start to stop; see `rowwise.Fill`."""
+    """Write the lists of items start to stop; see `neighbour_lists.WriteLists`."""
     n_items = by_item.indptr.size - 1
     sums, touched = np.zeros((n_items, 2)), np.empty(n_items + 1, np.int32)
     keys, best = np.empty(names.shape[1]), np.empty(names.shape[1], np.int64)
@@ -157,7 +158,7 @@ def _most_often_together(
         for t in range(n_touched):
             j = touched[t]
             if j != i:
-                size = offer(keys, best, size, sums[j, 0], j)
+                size = push_bounded(keys, best, size, sums[j, 0], j)
         for n in range(size):
             j = best[n]
             names[i - start, n] = j
@@ -169,7 +170,7 @@ def _most_often_together(
 
 @compiled
 def _mean_deviations(
-    by_item: Rows, by_user: Rows, pairs: Grouped, start: int, stop: int, user_rows: Int32, means: Float64
+    by_item: SparseRows, by_user: SparseRows, pairs: PairGroups, start: int, stop: int, user_rows: Int32, means: Float64
 ) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
     """Write the means of the pairs of `pairs.rows[start:stop]`; 0 where no item of the user shares a user."""
     n_items = by_item.indptr.size - 1

@@ -28,7 +28,7 @@ from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.algorithms.kernels.rowwise import Rows, rows_of
+from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
@@ -136,7 +136,7 @@ def fit(data: Interactions, config: SoftmaxConfig, rng: np.random.Generator, pro
     is_user = np.bincount(data.user_rows, minlength=len(data.users)) > 0
     is_item = np.bincount(data.item_rows, minlength=len(data.items)) > 0
     catalogue = np.flatnonzero(is_item).astype(np.int32)
-    seen = rows_of(history(data))
+    seen = sparse_rows(history(data))
     n, n_steps = len(data), 0
     n_all = config.n_epochs * -(-n // config.batch_size)
     progress("fit", 0, config.n_epochs)
@@ -192,7 +192,7 @@ def directions(factors: Float32) -> Float32:
 
 
 def gradients_of(
-    batch: Batch, user_factors: Float32, item_factors: Float32, seen: Rows, temperature: float
+    batch: Batch, user_factors: Float32, item_factors: Float32, seen: SparseRows, temperature: float
 ) -> Gradients:
     """Differentiate the loss of a batch by the directions of its users, its items and the drawn ones.
 
@@ -231,7 +231,7 @@ def gradients_of(
         np.multiply(users, own[:, np.newaxis], out=for_items[start:stop])
         np.matmul(odds.T, users, out=for_drawn[start // _SHARD])
 
-    threads.in_blocks(add, n, _SHARD)
+    threads.run_in_blocks(add, n, _SHARD)
     return Gradients(for_users, for_items, for_drawn.sum(axis=0))
 
 

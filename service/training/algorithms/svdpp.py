@@ -30,12 +30,12 @@ from service.training.algorithms.kernels import visit_order
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_training import (
     DescentSettings,
-    Tables,
-    finish,
-    learn,
-    normal,
-    rates,
-    without_bias,
+    FactorTables,
+    build_snapshot,
+    draw_normal,
+    learning_rates,
+    run_epochs,
+    zero_bias_tables,
 )
 from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
 from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
@@ -89,7 +89,7 @@ def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progr
     visiting = visit_order.user_by_user(learnt, rng)
     tables, implicit_factors = first_tables(data, config, rng)
     mean = np.float32(learnt.ratings.mean(dtype=np.float64))
-    steps = rates(config, PARTS)
+    steps = learning_rates(config, PARTS)
 
     def visit(start: int, stop: int) -> float:
         return _visit(
@@ -97,21 +97,21 @@ def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progr
             *(tables.user_factors, tables.item_factors, implicit_factors, tables.user_bias, tables.item_bias, steps),
         )
 
-    learn(NAME, data, config, lambda: visiting.epoch(visit), progress)
+    run_epochs(NAME, data, config, lambda: visiting.epoch(visit), progress)
     _add_implicit(visiting.users, visiting.items, tables.user_factors, implicit_factors)
-    return finish(NAME, data, config, tables, float(mean), unit)
+    return build_snapshot(NAME, data, config, tables, float(mean), unit)
 
 
 ALGORITHM: Final = Algorithm(SvdppConfig, fit)
 
 
-def first_tables(data: Interactions, config: SvdppConfig, rng: np.random.Generator) -> tuple[Tables, Float32]:
+def first_tables(data: Interactions, config: SvdppConfig, rng: np.random.Generator) -> tuple[FactorTables, Float32]:
     """Draw the factors to start from, and the items' implicit ones; biases start at zero."""
     users, items, implicit = (
-        normal(len(rows), config.n_factors, config.init_mean, config.init_std_dev, rng)
+        draw_normal(len(rows), config.n_factors, config.init_mean, config.init_std_dev, rng)
         for rows in (data.users, data.items, data.items)
     )
-    return without_bias(users, items), implicit
+    return zero_bias_tables(users, items), implicit
 
 
 @compiled

@@ -1,1 +1,1 @@
-"""Inner loops and tables that several algorithms share."""
+"""Compiled inner loops and tables shared by algorithms."""

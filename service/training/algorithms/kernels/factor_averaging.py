@@ -1,7 +1,7 @@
 """The mean of many products of factor tables, as one product of factor tables.
 
-Invariant: what is held is a best approximation of rank 2k of the sum so far and the last product (Eckart and Young,
-1936), whatever the number of products.
+Invariant: the state is the best approximation of rank 2k of the previous state plus the last product (Eckart and Young,
+1936).
 """
 
 from typing import Any
@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from service.training.interactions import Float64
 
 
 class MeanProduct:
-    """Takes (user table, item table) pairs of one rank, and gives the leading factors of the mean of their products.
+    """Accumulates (user table, item table) pairs, and returns the leading factors of the mean of their products.
 
     Args:
-        n_users: Rows of every user table.
-        n_items: Rows of every item table.
-        k: Columns of both.
+        n_users: Rows of a user table.
+        n_items: Rows of an item table.
+        k: Columns of a table.
     """
 
     def __init__(self, n_users: int, n_items: int, k: int) -> None:
@@ -28,33 +28,28 @@ class MeanProduct:
         self._items = np.empty((n_items, 0), np.float32)
 
     def add(self, users: NDArray[np.floating[Any]], items: NDArray[np.floating[Any]]) -> None:
-        """Take one more product into the mean.
-
-        Args:
-            users: Float (n_users, k).
-            items: Float (n_items, k).
-        """
+        """Add the product of tables (n_users, k) and (n_items, k)."""
         side_by_side = np.hstack([self._users, users]), np.hstack([self._items, items])
-        self._users, self._items = (table.astype(np.float32) for table in leading(*side_by_side, 2 * self._k))
+        self._users, self._items = (table.astype(np.float32) for table in truncated(*side_by_side, 2 * self._k))
         self._n += 1
 
     def factors(self) -> tuple[Float64, Float64]:
         """Return the leading k factors of the mean: float64 (n_users, k) and (n_items, k).
 
-        Where there are fewer users or items than factors, the rest are zeros.
+        With fewer than k users or items, the remaining columns are zeros.
         """
-        users, items = leading(self._users, self._items, self._k)
+        users, items = truncated(self._users, self._items, self._k)
         missing = ((0, 0), (0, self._k - users.shape[1]))
         return np.pad(users / max(1, self._n), missing), np.pad(items, missing)
 
 
-def leading(users: NDArray[np.floating[Any]], items: NDArray[np.floating[Any]], rank: int) -> tuple[Float64, Float64]:
-    """Return the best approximation of users @ items.T of a lower rank, as two tables of equal column norms.
+def truncated(users: NDArray[np.floating[Any]], items: NDArray[np.floating[Any]], rank: int) -> tuple[Float64, Float64]:
+    """Return the best approximation of users @ items.T of at most a rank, as two tables with equal column norms.
 
     Args:
         users: Float (n_users, w).
         items: Float (n_items, w).
-        rank: How many columns to keep at most.
+        rank: Maximum number of columns.
     """
     user_basis, user_part = np.linalg.qr(users.astype(np.float64))
     item_basis, item_part = np.linalg.qr(items.astype(np.float64))

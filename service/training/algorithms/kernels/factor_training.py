@@ -1,7 +1,7 @@
-"""What models share that learn factors epoch by epoch: tables of padded rows, the loop, and the snapshot at the end.
+"""Training of factors epoch by epoch: padded tables, the loop over epochs, and the snapshot.
 
-Invariant: a snapshot that is returned is finite, and what nothing was learnt about has no factors in it. Rows are
-padded with zeros to whole lanes; a padding stays zero whatever a rating does to its row, and adds nothing to a product.
+Invariant: a returned snapshot is finite, and users and items without ratings have no factors. Rows are padded with
+zeros to whole lanes; updates keep the padding zero.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from service.training.interactions import Float32, Int32, Interactions, Progress
 
 @dataclass(frozen=True)
 class DescentSettings(Settings):
-    """Settings of factors and biases that are learnt by stochastic gradient descent."""
+    """Settings of stochastic gradient descent for factors and biases."""
 
     n_factors: Annotated[
         int,
@@ -69,8 +69,8 @@ class DescentSettings(Settings):
 
 
 @dataclass(eq=False)
-class Tables:
-    """What is being learnt: factors float32 (n_users, w) and (n_items, w), biases float32 (n_users,) and (n_items,)."""
+class FactorTables:
+    """Factors, float32 (n_users, w) and (n_items, w), and biases, float32 (n_users,) and (n_items,)."""
 
     user_factors: Float32
     item_factors: Float32
@@ -78,14 +78,14 @@ class Tables:
     item_bias: Float32
 
 
-def without_bias(user_factors: Float32, item_factors: Float32) -> Tables:
-    """Return tables of these factors and biases of zero."""
+def zero_bias_tables(user_factors: Float32, item_factors: Float32) -> FactorTables:
+    """Return tables with biases of zero."""
     biases = (np.zeros(len(factors), np.float32) for factors in (user_factors, item_factors))
-    return Tables(user_factors, item_factors, *biases)
+    return FactorTables(user_factors, item_factors, *biases)
 
 
-def normal(n: int, k: int, mean: float, std_dev: float, rng: np.random.Generator) -> Float32:
-    """Draw k normally distributed factors for each of n rows: float32 (n, k padded to whole lanes)."""
+def draw_normal(n: int, k: int, mean: float, std_dev: float, rng: np.random.Generator) -> Float32:
+    """Draw normally distributed factors, float32 (n, k padded to whole lanes)."""
     factors = rng.standard_normal((n, _padded(k)), dtype=np.float32)
     factors *= np.float32(std_dev)
     factors += np.float32(mean)
@@ -93,8 +93,8 @@ def normal(n: int, k: int, mean: float, std_dev: float, rng: np.random.Generator
     return factors
 
 
-def uniform(n: int, k: int, low: float, high: float, rng: np.random.Generator) -> Float32:
-    """Draw k factors from low to high for each of n rows: float32 (n, k padded to whole lanes)."""
+def draw_uniform(n: int, k: int, low: float, high: float, rng: np.random.Generator) -> Float32:
+    """Draw factors from low to high, float32 (n, k padded to whole lanes)."""
     factors = rng.random((n, _padded(k)), dtype=np.float32)
     factors *= np.float32(high - low)
     factors += np.float32(low)
@@ -102,29 +102,20 @@ def uniform(n: int, k: int, low: float, high: float, rng: np.random.Generator) -
     return factors
 
 
-def rates(config: Any, parts: Sequence[str]) -> Float32:
+def learning_rates(config: Any, parts: Sequence[str]) -> Float32:
     """Return the learning rate of each part, then the regularisation of each: float32 (2 len(parts),).
 
-    Args:
-        config: Has lr_all and reg_all, and for each part lr_PART and reg_PART, which count more unless they are None.
-        parts: Names of what is learnt.
+    `config` has lr_PART and reg_PART for each part; lr_all and reg_all replace those that are None.
     """
     own = [(kind, getattr(config, f"{kind}_{part}")) for kind in ("lr", "reg") for part in parts]
     return np.array([getattr(config, f"{kind}_all") if value is None else value for kind, value in own], np.float32)
 
 
-def learn(name: str, data: Interactions, config: Any, epoch: Callable[[], float], progress: Progress) -> None:
-    """Do `config.n_epochs` epochs.
-
-    Args:
-        name: The algorithm's.
-        data: What is learnt from.
-        config: The algorithm's settings.
-        epoch: Does one; returns a number that is finite as long as all is well.
-        progress: Told of the epochs.
+def run_epochs(name: str, data: Interactions, config: Any, epoch: Callable[[], float], progress: Progress) -> None:
+    """Run `config.n_epochs` epochs; `epoch` returns a number that is finite unless training diverges.
 
     Raises:
-        TrainingDiverged: An epoch returned another number.
+        TrainingDiverged: An epoch returned a number that is not finite.
     """
     progress("fit", 0, config.n_epochs)
     for n in range(config.n_epochs):
@@ -133,23 +124,25 @@ def learn(name: str, data: Interactions, config: Any, epoch: Callable[[], float]
         progress("fit", n + 1, config.n_epochs)
 
 
-def finish(name: str, data: Interactions, config: Any, tables: Tables, global_mean: float, unit: Unit) -> ModelSnapshot:
-    """Build the snapshot of what was learnt.
+def build_snapshot(
+    name: str, data: Interactions, config: Any, tables: FactorTables, global_mean: float, unit: Unit
+) -> ModelSnapshot:
+    """Build the snapshot of learnt tables.
 
     Args:
-        name: The algorithm's.
-        data: What was learnt from, in the unit of its ratings.
-        config: The algorithm's settings, with `n_factors`.
-        tables: What was learnt; changed.
-        global_mean: As it was learnt.
-        unit: What was learnt in.
+        name: The algorithm.
+        data: The training data, in its original unit.
+        config: Settings with `n_factors`.
+        tables: The learnt tables; modified.
+        global_mean: The learnt mean.
+        unit: The unit of the tables and of the mean.
 
     Raises:
         TrainingDiverged: A number is not finite.
     """
-    _forget_unseen(tables.user_factors, data.user_rows)
-    _forget_unseen(tables.item_factors, data.item_rows)
-    # The last step of an epoch is in no prediction of it.
+    _zero_unrated(tables.user_factors, data.user_rows)
+    _zero_unrated(tables.item_factors, data.item_rows)
+    # No prediction of an epoch contains its last step, so `run_epochs` may have missed a divergence.
     arrays = (tables.user_factors, tables.item_factors, tables.user_bias, tables.item_bias)
     if not all(np.isfinite(array.min()) and np.isfinite(array.max()) for array in arrays):
         raise _diverged(name, data, config, config.n_epochs)
@@ -169,11 +162,10 @@ def _padded(k: int) -> int:
     return -(-k // LANES) * LANES
 
 
-def _forget_unseen(factors: Float32, rows: Int32) -> None:
-    """Zero what nothing was learnt about, so that predictions rest on what is known."""
-    is_unseen = np.ones(len(factors), dtype=bool)
-    is_unseen[rows] = False
-    factors[is_unseen] = 0
+def _zero_unrated(factors: Float32, rows: Int32) -> None:
+    is_unrated = np.ones(len(factors), dtype=bool)
+    is_unrated[rows] = False
+    factors[is_unrated] = 0
 
 
 def _diverged(name: str, data: Interactions, config: Any, epoch: int) -> TrainingDiverged:
@@ -181,5 +173,5 @@ def _diverged(name: str, data: Interactions, config: Any, epoch: int) -> Trainin
     culprits = ", ".join(f"{key}={value}" for key, value in named.items() if value is not None)
     return TrainingDiverged(
         f"{name} diverged in epoch {epoch} of {config.n_epochs} on ratings from {data.rating_min:g} to "
-        f"{data.rating_max:g} with {culprits}: lower the learning rates"
+        f"{data.rating_max:g} with {culprits}; lower the learning rates."
     )

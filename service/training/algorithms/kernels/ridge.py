@@ -1,41 +1,37 @@
-"""Many small ridge regressions: the inner loop of alternating least squares.
+"""Small ridge regressions, the inner loop of alternating least squares.
 
-For a row with interactions with rows x_j of a table, each with a scale s_j, the factors w are the
+For a row that interacts with rows x_j of a table, with scales s_j, the factors w are the
 
     argmin  sum over j of s_j^2 (1 - x_j . w)^2  +  sum over f of (spectrum_f + penalty) w_f^2
 
-With x_j scaled by s_j, and its factor f by 1 / sqrt(spectrum_f + penalty), this is a ridge regression of penalty 1,
-whose matrix is the identity and a Gramian. A row with few interactions is solved in their space, which is the smaller
-one (Woodbury's identity). A row with many is solved by one sweep of Newton steps over blocks of its factors, from where
-it is (Rendle, Krichene, Zhang and Koren, "iALS++: Speeding up matrix factorization with subspace optimization", 2021);
-where one block holds all factors that is exact too. So an interaction costs at most about k * block_size
-multiplications, in a short row as in a long one.
+With x_j scaled by s_j and factor f by 1 / sqrt(spectrum_f + penalty), this is a ridge regression of penalty 1, whose
+matrix is the identity plus a Gramian. A row with few interactions is solved in the space of interactions (Woodbury's
+identity). A row with many is improved by one sweep of Newton steps over blocks of factors (Rendle, Krichene, Zhang and
+Koren, "iALS++: Speeding up matrix factorization with subspace optimization", 2021), which is exact if one block holds
+all factors. An interaction costs at most about k * block_size multiplications.
 
-Invariant: what a row becomes depends on its interactions, the table and, in a sweep, what it was; not on other rows.
-No pivot of a factorisation is below 1, as without rounding it could not be, so that nothing is divided by zero.
+Invariants: a solved row depends on its interactions, the table and, in a sweep, its previous value, not on other rows.
+Pivots are bounded below by 1, their limit without rounding, so that no division is by zero.
 """
 
 from typing import Final, NamedTuple
 
 import numpy as np
 
-# Numba finds BLAS through it. Loaded here, it is among the libraries that `threads.one_blas_thread` holds to one.
+# numba calls BLAS through it. It must be loaded before `threads.one_blas_thread` limits the loaded libraries.
 import scipy.linalg.cython_blas  # noqa: F401
-from numpy.typing import NDArray
 
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.interactions import Float32, Int32, Int64
+from service.training.interactions import Float32, Float64, Int32, Int64
 
-Float64 = NDArray[np.float64]
-
-# So many scaled rows of the table are held at a time; their float32 products are added up in float64.
+# Scaled table rows held at a time; their float32 products are summed in float64.
 CHUNK: Final = 256
-# So many rows of a matrix are eliminated at a time, which reads and writes the rest of it less often.
+# Matrix rows eliminated at a time, to touch the rest of the matrix less often.
 _PANEL: Final = 4
 
 
 class _Work(NamedTuple):
-    """Memory that is used again for each row: k factors, blocks of b, at most n interactions."""
+    """Buffers reused for each row: k factors, blocks of b factors, at most n interactions."""
 
     scaled: Float32  # (c * b or b * k,), rows of the table
     products: Float32  # (b * b,)
@@ -59,19 +55,19 @@ def solve_rows(
     penalties: Float64,
     solved: Float32,
     block_size: int,
-) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
-    """Solve rows start to stop; those without interactions stay as they are.
+) -> None:  # pragma: no cover  # compiled; tests/reference/ials.py
+    """Solve rows start to stop; rows without interactions keep their values.
 
     Args:
         start: The first row.
         stop: The row after the last one.
-        indptr: Int64 (n_rows + 1,), where each row's interactions begin.
+        indptr: Int64 (n_rows + 1,), start of each row's interactions.
         indices: Int32 (n,), rows of the table.
-        scales: Float32 (n,), square roots of the interactions' weights.
+        scales: Float32 (n,), square roots of weights.
         table: Float32 (n_table, k).
         spectrum: Float64 (k,), at least 0.
         penalties: Float64 (n_rows,), above 0.
-        solved: Float32 (n_rows, k), what is written; read too where a row needs several blocks.
+        solved: Output, float32 (n_rows, k); also the start of a sweep over several blocks.
         block_size: 1 to k.
     """
     k, b = table.shape[1], block_size
@@ -127,7 +123,7 @@ def _solve_few(
 def _sweep(
     rows: Int32, scales: Float32, table: Float32, factors: Float32, block_size: int, work: _Work
 ) -> None:  # pragma: no cover  # compiled
-    """Take one Newton step for each block of factors in turn; a first step over all factors needs no start."""
+    """Take one Newton step per block of factors; with one block the start does not matter."""
     n, k = rows.size, table.shape[1]
     residuals, system, right = work.residuals, work.system, work.right
     residuals[:n] = scales
@@ -171,22 +167,22 @@ def _sweep(
 def _subtract(
     rows: Int32, scales: Float32, table: Float32, first: int, step: Float32, work: _Work
 ) -> None:  # pragma: no cover  # compiled
-    """Take what a block of factors, or a step of it, says of the interactions from their residuals."""
+    """Subtract the predictions of a block of factors, or of a step of it, from the residuals."""
     n, width = rows.size, step.size
-    said = np.empty(min(n, CHUNK), np.float32)
+    predicted = np.empty(min(n, CHUNK), np.float32)
     for begin in range(0, n, CHUNK):
         end = min(n, begin + CHUNK)
         scaled = work.scaled[: (end - begin) * width].reshape((end - begin, width))
         _gather(rows[begin:end], scales[begin:end], table, first, work.shrinkage, scaled)
-        np.dot(scaled, step, said[: end - begin])
-        work.residuals[begin:end] -= said[: end - begin]
+        np.dot(scaled, step, predicted[: end - begin])
+        work.residuals[begin:end] -= predicted[: end - begin]
 
 
 @compiled
 def _gather(
     rows: Int32, scales: Float32, table: Float32, first: int, shrinkage: Float32, scaled: Float32
 ) -> None:  # pragma: no cover  # compiled
-    """Write scaled table rows, of the factors from `first` on, float32 (n, width)."""
+    """Write scaled table rows from column `first` on: float32 (n, width)."""
     for j in range(rows.size):
         row, scale = rows[j], scales[j]
         for f in range(scaled.shape[1]):
@@ -195,11 +191,11 @@ def _gather(
 
 @compiled
 def _solve(system: Float64, panel: Float64, right: Float64, n: int) -> None:  # pragma: no cover  # compiled
-    """Replace `right` by the solution of a system of n equations, by Cholesky's factorisation; uses up `system`.
+    """Replace `right` by the solution of a system of n equations, by Cholesky factorisation; destroys `system`.
 
     Args:
         system: Float64 (b, b), the upper triangle of an identity plus a positive semi-definite matrix.
-        panel: Float64 (_PANEL, b), memory.
+        panel: Float64 (_PANEL, b), a buffer.
         right: Float64 (b,).
         n: At most b.
     """
@@ -217,7 +213,7 @@ def _solve(system: Float64, panel: Float64, right: Float64, n: int) -> None:  # 
             for j in range(row, n):
                 panel[p, j] *= inverse
                 system[row, j] = panel[p, j]
-            # Of the diagonal the inverse is needed, of which there is no doubt that it is finite.
+            # The diagonal holds inverses, which are finite because pivots are at least 1.
             system[row, row] = inverse
             for q in range(p):
                 right[row] -= panel[q, row] * right[first + q]

@@ -1,8 +1,7 @@
-"""How many cores a training uses.
+"""The threads of a training.
 
-Invariant: what is computed depends on neither the number of threads nor on which of them came first. Work is cut into
-blocks by its size alone, each block writes rows of its own, and linear algebra whose sums a library would share out by
-threads runs on one.
+Invariant: results depend neither on the number of threads nor on their timing. Work is cut into blocks by its size
+alone, each block writes its own rows, and linear algebra whose sums a library would split by threads runs on one.
 """
 
 import os
@@ -19,14 +18,14 @@ _limit: ContextVar[int] = ContextVar("recollect_training_threads", default=ALL)
 
 
 def count() -> int:
-    """Return how many threads to use: all cores that this process may run on, or fewer where `limit` says so."""
+    """Return the number of threads to use: the cores available to this process, at most `limit`."""
     cores = len(os.sched_getaffinity(0))
     return min(cores, _limit.get() or cores)
 
 
 @contextmanager
 def limit(n_threads: int) -> Iterator[None]:
-    """Use at most so many threads inside; `ALL`, which is 0, for all cores."""
+    """Use at most n threads inside; `ALL` for all cores."""
     token = _limit.set(n_threads)
     try:
         yield
@@ -34,16 +33,16 @@ def limit(n_threads: int) -> Iterator[None]:
         _limit.reset(token)
 
 
-def in_blocks(work: Callable[[int, int], None], n: int, size: int) -> None:
-    """Do `work(start, stop)` for every block of 0 to n, several at a time.
+def run_in_blocks(work: Callable[[int, int], None], n: int, size: int) -> None:
+    """Run `work(start, stop)` for every block of 0 to n, in parallel.
 
     Args:
-        work: Writes what belongs to its block and nothing else; compiled kernels run without holding the interpreter.
-        n: How many rows there are.
-        size: Rows in a block; the last may be shorter.
+        work: Writes the rows of its block alone; compiled kernels release the interpreter lock.
+        n: Number of rows.
+        size: Rows per block; the last block may be shorter.
 
     Raises:
-        Exception: What `work` raised first, in order of the blocks.
+        Exception: The error of the first block, in order of blocks, whose `work` failed.
     """
     blocks = [(start, min(start + size, n)) for start in range(0, n, size)]
     n_threads = min(count(), len(blocks))
@@ -56,13 +55,13 @@ def in_blocks(work: Callable[[int, int], None], n: int, size: int) -> None:
             for done in [pool.submit(work, start, stop) for start, stop in blocks]:
                 done.result()
         except BaseException:
-            # Ctrl-C among others: what has not begun is not worth waiting for.
+            # Do not wait for blocks that have not started, above all after Ctrl-C.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Keep linear algebra inside on one thread: how a library cuts sums into threads changes their last bits."""
+    """Run linear algebra on one thread, because splitting sums by threads changes their last bits."""
     with threadpool_limits(limits=1, user_api="blas"):
         yield

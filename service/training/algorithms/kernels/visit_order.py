@@ -1,8 +1,7 @@
-"""In which order stochastic gradient descent visits ratings, and which of them several cores may visit at once.
+"""The order in which stochastic gradient descent visits ratings, and the blocks that run in parallel.
 
-Invariant: the order is a function of the data and the generator alone, whatever the number of threads. Blocks of one
-round have neither a user nor an item in common, so that visiting them at the same time is visiting them one after the
-other, bit for bit.
+Invariant: the order depends on the data and the generator alone, not on the number of threads. Blocks of one round
+share no user and no item, so that visiting them in parallel or in sequence gives the same bits.
 """
 
 from collections.abc import Callable
@@ -15,23 +14,23 @@ from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.interactions import Float32, Int32, Int64, Interactions
 
-# With fewer ratings a fit is over before a second core has begun to pay.
-_LEAST_GRID_RATINGS: Final = 250_000
-# As many groups of users as of items, and blocks that can be visited at once. A user's factors are fetched once for
-# each block, so that where users have few ratings more groups cost more than they share out: at 20 ratings a user, one
-# core needs 63 ns a rating with one group, 73 with 4, 90 with 8 and 100 with 16.
+# With fewer ratings, a second core does not pay.
+_MIN_GRID_RATINGS: Final = 250_000
+# Groups of users, groups of items, and blocks per round. A user's factors are fetched once per block, so that more
+# groups cost time if users have few ratings: at 20 ratings per user, one core takes 63 ns per rating with one group, 73
+# with 4, 90 with 8 and 100 with 16.
 _GROUPS: Final = 4
 _MANY_GROUPS: Final = 8
-_LEAST_BLOCK_RATINGS: Final = 8  # of a user, in the mean
-_LEAST_GROUP_ROWS: Final = 16
+_MIN_BLOCK_RATINGS: Final = 8  # mean per user
+_MIN_GROUP_ROWS: Final = 16
 
 
-class Grouped(NamedTuple):
-    """Positions put together by their key.
+class KeyGroups(NamedTuple):
+    """Positions grouped by key.
 
     Attributes:
-        order: Int32 or int64 (n,), a permutation of the positions: key by key, in their order within a key.
-        starts: Int64 (n_keys + 1,), where in `order` each key begins.
+        order: Int32 or int64 (n,), the positions, key by key and ascending within a key.
+        starts: Int64 (n_keys + 1,), start of each key in `order`.
     """
 
     order: Int32 | Int64
@@ -46,8 +45,8 @@ class Visits:
         users: Int32 (n,), user rows.
         items: Int32 (n,), item rows.
         ratings: Float32 (n,).
-        bounds: Int64 (n_rounds, n_blocks + 1): block b of round r is the positions from bounds[r, b] to
-            bounds[r, b + 1]. Rounds follow one another; a round's blocks may be visited at once.
+        bounds: Int64 (n_rounds, n_blocks + 1): block b of round r covers positions bounds[r, b] to bounds[r, b + 1].
+            Rounds run in sequence, the blocks of a round in parallel.
     """
 
     users: Int32
@@ -56,93 +55,64 @@ class Visits:
     bounds: Int64
 
     def epoch(self, visit: Callable[[int, int], float]) -> float:
-        """Visit every rating once.
-
-        Args:
-            visit: Visits the positions from start to stop in order, and returns the sum of their squared errors.
-
-        Returns:
-            The sum of all squared errors.
-        """
+        """Call `visit(start, stop)` for every block, and return the sum of the squared errors that it returns."""
         return sum(_visit_round(visit, bounds) for bounds in self.bounds.tolist())
 
 
 def user_by_user(data: Interactions, rng: np.random.Generator) -> Visits:
-    """Put the ratings into one block, each user's together.
-
-    Args:
-        data: The ratings.
-        rng: Draws the order.
-    """
+    """Return one block with the ratings grouped by user, in a random order."""
     order = visiting_order(data.user_rows, len(data.users), rng)
     return _visits(data, order, np.array([[0, len(data)]]))
 
 
 def in_grid(data: Interactions, rng: np.random.Generator) -> Visits:
-    """Cut users and items into groups, and so the ratings into a grid of blocks; a round is a diagonal of it.
+    """Return a grid of blocks, groups of users by groups of items, in a random order; a round is a diagonal.
 
     R. Gemulla, E. Nijkamp, P. J. Haas and Y. Sismanis, "Large-scale matrix factorization with distributed stochastic
-    gradient descent", KDD 2011. The groups have nearly the same number of ratings, and in a block each user's ratings
-    are together. A small set is a single block.
-
-    Args:
-        data: The ratings.
-        rng: Draws the order.
+    gradient descent", KDD 2011. Groups have nearly equal numbers of ratings, and the ratings of a block are grouped by
+    user. A small set is one block.
     """
     order = visiting_order(data.user_rows, len(data.users), rng)
     n_groups = _n_groups(data)
     if n_groups == 1:
         return _visits(data, order, np.array([[0, len(data)]]))
-    user_group = _dealt(data.user_rows, len(data.users), n_groups)[data.user_rows[order]]
-    round_of = _dealt(data.item_rows, len(data.items), n_groups)[data.item_rows[order]]
+    user_group = _balanced_groups(data.user_rows, len(data.users), n_groups)[data.user_rows[order]]
+    round_of = _balanced_groups(data.item_rows, len(data.items), n_groups)[data.item_rows[order]]
     round_of -= user_group
     round_of %= n_groups
-    blocks = grouped(round_of * np.int32(n_groups) + user_group, n_groups**2)
+    blocks = group_by_key(round_of * np.int32(n_groups) + user_group, n_groups**2)
     ends = blocks.starts[1:].reshape(n_groups, n_groups)
     bounds = np.concatenate([blocks.starts[:-1:n_groups, np.newaxis], ends], axis=1)
     return _visits(data, order[blocks.order], bounds)
 
 
 def visiting_order(user_rows: Int32, n_users: int, rng: np.random.Generator) -> Int32 | Int64:
-    """Return the order in which ratings are visited: shuffled, then grouped by user in order of first appearance.
+    """Return positions shuffled, then grouped by user in order of first appearance: int32 or int64 (n,).
 
-    This is scikit-surprise's order over a shuffled fold; it visits active users early.
-
-    Args:
-        user_rows: Int32 (n,).
-        n_users: How many users there are.
-        rng: Draws the order.
-
-    Returns:
-        int32 or int64 (n,), a permutation of the positions.
+    This is the order of scikit-surprise over a shuffled fold; it visits active users early.
     """
     n = user_rows.size
     shuffled = _positions(n)
     rng.shuffle(shuffled)
     visitors = user_rows[shuffled]
     first_visit = np.full(n_users, n, dtype=np.int64)
-    # Of several values for one place numpy keeps the last, so backwards the earliest visit stays.
+    # numpy keeps the last of several assignments to one place: reversed, that is the first visit.
     first_visit[visitors[::-1]] = np.arange(n - 1, -1, -1)
     place = np.empty(n_users, dtype=np.int32)
     place[np.argsort(first_visit, kind="stable")] = np.arange(n_users, dtype=np.int32)
-    return shuffled[grouped(place[visitors], n_users).order]
+    return shuffled[group_by_key(place[visitors], n_users).order]
 
 
-def grouped(keys: Int32, n_keys: int) -> Grouped:
-    """Sort positions by their keys, by counting.
-
-    Args:
-        keys: Int32 (n,), from 0 to below n_keys.
-        n_keys: How many keys there are.
-    """
-    result = Grouped(_positions(keys.size), np.zeros(n_keys + 1, dtype=np.int64))
+def group_by_key(keys: Int32, n_keys: int) -> KeyGroups:
+    """Group positions by their keys, int32 (n,) from 0 to n_keys - 1, with a counting sort."""
+    result = KeyGroups(_positions(keys.size), np.zeros(n_keys + 1, dtype=np.int64))
     _group(keys, *result)
     return result
 
 
 @compiled
 def _group(keys: Int32, order: Int32 | Int64, starts: Int64) -> None:  # pragma: no cover  # compiled
-    """Fill `order` and `starts`, which is zero."""
+    """Fill `order` and `starts`, which holds zeros."""
     for key in keys:
         starts[key + 1] += 1
     for key in range(starts.size - 1):
@@ -155,19 +125,19 @@ def _group(keys: Int32, order: Int32 | Int64, starts: Int64) -> None:  # pragma:
 
 
 def _positions(n: int) -> Int32 | Int64:
-    # Positions are most of what an order costs, and four bytes do for all sets but the largest.
+    # Positions dominate the memory of an order, and four bytes suffice for all but the largest sets.
     return np.arange(n, dtype=np.int32) if n <= np.iinfo(np.int32).max else np.arange(n, dtype=np.int64)
 
 
 def _n_groups(data: Interactions) -> int:
     n_users, n_items, n_ratings = len(data.users), len(data.items), len(data)
-    if n_ratings < _LEAST_GRID_RATINGS or min(n_users, n_items) < _MANY_GROUPS * _LEAST_GROUP_ROWS:
+    if n_ratings < _MIN_GRID_RATINGS or min(n_users, n_items) < _MANY_GROUPS * _MIN_GROUP_ROWS:
         return 1
-    return _MANY_GROUPS if n_ratings >= _MANY_GROUPS * _LEAST_BLOCK_RATINGS * n_users else _GROUPS
+    return _MANY_GROUPS if n_ratings >= _MANY_GROUPS * _MIN_BLOCK_RATINGS * n_users else _GROUPS
 
 
-def _dealt(rows: Int32, n_rows: int, n_groups: int) -> Int32:
-    """Return each row's group, int32 (n_rows,): dealt out like cards, the most frequent first, to and fro."""
+def _balanced_groups(rows: Int32, n_rows: int, n_groups: int) -> Int32:
+    """Return each row's group, int32 (n_rows,), assigned to and fro by descending frequency."""
     turn = np.arange(n_rows, dtype=np.int32) % (2 * n_groups)
     groups = np.empty(n_rows, dtype=np.int32)
     groups[np.argsort(-np.bincount(rows, minlength=n_rows), kind="stable")] = np.minimum(turn, 2 * n_groups - 1 - turn)
@@ -181,7 +151,7 @@ def _visit_round(visit: Callable[[int, int], float], bounds: list[int]) -> float
     def visit_block(block: int, _: int) -> None:
         sums[block] = visit(bounds[block], bounds[block + 1])
 
-    threads.in_blocks(visit_block, n_blocks, 1)
+    threads.run_in_blocks(visit_block, n_blocks, 1)
     return float(sums.sum())
 
 

@@ -7,7 +7,7 @@ from scipy.sparse import csr_array
 
 from service.training.algorithms import bayesian_mf
 from service.training.algorithms.bayesian_mf import BayesianMfConfig, Hyper, Side, fit
-from service.training.algorithms.kernels.factor_averaging import MeanProduct, leading
+from service.training.algorithms.kernels.factor_averaging import MeanProduct, truncated
 from service.training.data import datasets
 from service.training.evaluation.measures.prediction_error import rmse
 from service.training.interactions import no_progress
@@ -89,9 +89,9 @@ def test_the_mean_of_products_is_a_product() -> None:
         dense += users @ items.T / 7
     users, items = averaged.factors()
     np.testing.assert_allclose(users @ items.T, dense, atol=1e-5)
-    users, items = leading(rng.normal(size=(N_USERS, 9)), rng.normal(size=(N_ITEMS, 9)), 9)
+    users, items = truncated(rng.normal(size=(N_USERS, 9)), rng.normal(size=(N_ITEMS, 9)), 9)
     left, sizes, right = np.linalg.svd(users @ items.T)
-    low = leading(users, items, 3)
+    low = truncated(users, items, 3)
     np.testing.assert_allclose(low[0] @ low[1].T, (left[:, :3] * sizes[:3]) @ right[:3], atol=1e-9)
 
 

@@ -4,7 +4,7 @@ import pytest
 from service.models.neighbourhood import Neighbourhood
 from service.training.algorithms import item_knn
 from service.training.algorithms.item_knn import ItemKnnConfig
-from service.training.algorithms.kernels.rowwise import offer
+from service.training.algorithms.kernels.neighbour_lists import push_bounded
 from service.training.assembly import history
 from service.training.data import datasets
 from service.training.interactions import Interactions, no_progress
@@ -85,7 +85,7 @@ def test_rows_in_a_list_survive_any_order_of_strengths() -> None:
         strengths = rng.integers(1, 6, n).astype(np.float32)
         rows, weights, n_kept = np.full(k, -1, np.int32), np.zeros(k, np.float32), 0
         for row, strength in enumerate(strengths):
-            n_kept = offer(weights, rows, n_kept, strength, row)
+            n_kept = push_bounded(weights, rows, n_kept, strength, row)
         expected = np.lexsort((np.arange(n), -strengths))[:k]
         assert sorted(rows.tolist()) == sorted(expected.tolist())
         assert weights.tolist() == strengths[rows].tolist()

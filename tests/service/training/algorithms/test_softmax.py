@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.training.algorithms import softmax
-from service.training.algorithms.kernels.rowwise import rows_of
+from service.training.algorithms.kernels.sparse_rows import sparse_rows
 from service.training.algorithms.softmax import Batch, SoftmaxConfig, draw, fit, gradients_of
 from service.training.assembly import history
 from service.training.data import datasets
@@ -34,7 +34,7 @@ def test_gradients_are_slopes_of_the_loss() -> None:
     seen = np.zeros((12, 15), dtype=bool)
     seen[data.user_rows, data.item_rows] = True
     gradients = gradients_of(
-        batch, users.astype(np.float32), items.astype(np.float32), rows_of(history(data)), temperature=0.3
+        batch, users.astype(np.float32), items.astype(np.float32), sparse_rows(history(data)), temperature=0.3
     )
     of_users, of_items = np.zeros((12, 3)), np.zeros((15, 3))
     np.add.at(of_users, batch.users, gradients.users)

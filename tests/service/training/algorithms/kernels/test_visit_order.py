@@ -38,7 +38,7 @@ def test_ratings_are_visited_user_by_user() -> None:
 def test_positions_are_grouped_in_their_order() -> None:
     """A stable sort by key, and where each key begins; a key may have no position."""
     keys = np.array([2, 0, 2, 4, 0], dtype=np.int32)
-    order, starts = visit_order.grouped(keys, 6)
+    order, starts = visit_order.group_by_key(keys, 6)
     assert order.tolist() == [1, 4, 0, 2, 3]
     assert starts.tolist() == [0, 2, 2, 4, 4, 5, 5]
 
