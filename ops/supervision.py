@@ -105,7 +105,7 @@ def held_home(config: Config, settings: BalancerSettings) -> Iterator[None]:
     with interruptible(), home.held(config.home):
         home.end_leftovers(config.home, print_line, grace_s=_LEFTOVER_GRACE_S)
         ports.require(settings.host, settings.port)
-        if (warning := open_files.widen()) is not None:
+        if (warning := open_files.raise_soft_limit()) is not None:
             print_line(warning)
         yield
 

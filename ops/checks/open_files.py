@@ -1,23 +1,23 @@
-"""How many files a process may have open (setrlimit(2)): every connection is one, at the client's side and inside."""
+"""The number of files a process may have open (setrlimit(2)): each client takes one, and one to a replica."""
 
 import resource
 
 WANTED = 4096
-# Below this, `up` does not even get its own parts to work for some tens of clients.
-_FEW = 1024
+# Below this limit, the parts of an installation serve only some tens of clients.
+_LOW = 1024
 
 
-def widen() -> str | None:
-    """Raise the soft limit of this process, which its children inherit, as far as it may and is useful.
+def raise_soft_limit() -> str | None:
+    """Raise the soft limit of this process and its children to the number wanted, or to the hard limit.
 
     Returns:
-        A sentence for the operator if it is low all the same.
+        A warning if it is low all the same.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if not enough(soft):
-        soft = WANTED if enough(hard) else hard
+    if not is_enough(soft):
+        soft = WANTED if is_enough(hard) else hard
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if enough(soft) or soft >= _FEW:
+    if is_enough(soft) or soft >= _LOW:
         return None
     return (
         f"warning: only {soft} files may be open at once, {WANTED} are wanted: connections will be refused; "
@@ -25,6 +25,6 @@ def widen() -> str | None:
     )
 
 
-def enough(limit: int) -> bool:
-    """Say whether a limit is as high as is useful."""
+def is_enough(limit: int) -> bool:
+    """Return whether a limit is at least the number wanted."""
     return limit == resource.RLIM_INFINITY or limit >= WANTED

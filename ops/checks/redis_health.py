@@ -1,12 +1,12 @@
-"""What `recollect doctor` says of a Redis: whether it can carry telemetry, as a replica and as the consumer find it.
+"""The check of a Redis: whether it can carry telemetry, for a replica and for the consumer.
 
-Invariant: it is asked through the service's own client, with its address, options and user, and nothing is changed.
+Invariant: the check uses the service's own client, address, options and user, and changes nothing.
 """
 
 import asyncio
 from pathlib import Path
-from typing import Literal
 
+from ops.checks.finding import Finding
 from service.config import Config
 from service.preflight import installed_archive
 from telemetry.secret_file import read_key
@@ -19,18 +19,14 @@ from telemetry.stream.watermark_seal import FIELDS, KEY_FILE, Seal
 from telemetry.wal.slot import IDENTITY, decode_identity
 
 
-def redis_health(config: Config) -> tuple[Literal["ok", "warn", "fail"], str]:
-    """Judge the configured Redis.
-
-    Args:
-        config: The settings of the installation.
+def redis_health(config: Config) -> Finding:
+    """Check the configured Redis.
 
     Returns:
-        `fail` for one that cannot carry telemetry now, `warn` for one that can at a risk, or for replicas alone; and a
-        sentence that says why, and what could not be looked at.
+        `fail` if it cannot carry telemetry, `warn` if it can at a risk, or for replicas only.
 
     Raises:
-        TelemetryError: Its address is none.
+        TelemetryError: The configured address is invalid.
     """
     found = asyncio.run(check_redis(config.stream_url, config.redis_namespace))
     where = f"The Redis at {found.where}" + (f", {found.version}," if found.version else "")
@@ -42,19 +38,19 @@ def redis_health(config: Config) -> tuple[Literal["ok", "warn", "fail"], str]:
         return "fail", f"T{str(foreign_redis_error(place, found.mark, here))[1:]}."
     if faults := [*found.unfit_for(RedisRole.REPLICA), *found.failing]:
         return "fail", f"{where} cannot carry telemetry: {'; '.join(faults)}."
-    if doubted := asyncio.run(_doubted(config)):
-        return "fail", f"{where} has a watermark that this machine's replicas do not believe: {doubted}."
-    alone = found.unfit_for(RedisRole.CONSUMER)
-    doubts = [f"replicas alone can use it, up and consume cannot: {'; '.join(alone)}"] if alone else []
-    doubts += found.warnings
-    says = f"{where} takes every command that is needed in the namespace {config.redis_namespace}"
-    if alone or found.risks:
-        return "warn", f"{where} answers, but {'; '.join(doubts)}."
-    return "ok", f"{'; '.join([says, *doubts])}."
+    if reason := asyncio.run(_watermark_fault(config)):
+        return "fail", f"{where} has a watermark that this machine's replicas reject: {reason}."
+    consumer_faults = found.unfit_for(RedisRole.CONSUMER)
+    remarks = [f"replicas can use it, up and consume cannot: {'; '.join(consumer_faults)}"] if consumer_faults else []
+    remarks += found.warnings
+    summary = f"{where} accepts every command needed in the namespace {config.redis_namespace}"
+    if consumer_faults or found.risks:
+        return "warn", f"{where} answers, but {'; '.join(remarks)}."
+    return "ok", f"{'; '.join([summary, *remarks])}."
 
 
-async def _doubted(config: Config) -> str | None:
-    """Return why a watermark of this machine's replicas is not believed here; None where all are, or none is there."""
+async def _watermark_fault(config: Config) -> str | None:
+    """Return why the seal of a local replica's watermark is invalid; None if all are valid or none exists."""
     path = config.watermark_key_file or config.archive_dir / KEY_FILE
     producers = _producers(config.spool_dir)
     if not producers or not path.exists():
