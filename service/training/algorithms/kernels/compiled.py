@@ -48,6 +48,14 @@ class _LockedFiles(IndexDataCacheFile):
         with _locked(self._cache_path, fcntl.LOCK_SH):
             return super().load(key)  # type: ignore[no-untyped-call]  # numba's
 
+    def _load_index(self) -> dict[object, str]:
+        try:
+            index: dict[object, str] = super()._load_index()  # type: ignore[no-untyped-call]  # numba's
+        except (AttributeError, ImportError):
+            # An index of an older release may name a class that no longer exists.
+            return {}
+        return index
+
 
 class _KernelCache(FunctionCache):
     """numba's cache of one function, with a stamp of every file that the function may call into."""

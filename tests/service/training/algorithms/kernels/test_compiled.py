@@ -63,6 +63,29 @@ print(doubled(4), sum(doubled.stats.cache_hits.values()))
     assert run("n + m") == "6 0\n"
 
 
+def test_an_index_that_names_a_missing_class_is_stale(tmp_path: Path) -> None:
+    """An upgrade leaves the index of the older release behind, and moves classes that are arguments of kernels."""
+    program = """
+import sys, numba
+numba.config.CACHE_DIR = sys.argv[1]
+sys.path.insert(0, sys.argv[2])
+import kernel_module
+arguments = __import__(sys.argv[3])
+print(kernel_module.first(arguments.Pair(4, 5)))
+"""
+    (tmp_path / "kernel_module.py").write_text(
+        "from service.training.algorithms.kernels.compiled import compiled\n"
+        "@compiled\ndef first(pair):\n    return pair.a\n"
+    )
+    for name in ("old_place", "new_place"):
+        module = tmp_path / f"{name}.py"
+        module.write_text("from typing import NamedTuple\nclass Pair(NamedTuple):\n    a: int\n    b: int\n")
+        command = [sys.executable, "-B", "-c", program, str(tmp_path / "cache"), str(tmp_path), name]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=100)
+        assert done.stdout == "4\n"
+        module.unlink()
+
+
 def test_processes_that_compile_at_once_take_turns(tmp_path: Path) -> None:
     """Each of eight signatures has a file of its own, and every process its own result."""
     program = """
