@@ -85,7 +85,7 @@ def key_environ(config: Config, settings: BalancerSettings, *, insecure: bool) -
     if ring is not None:
         return {"RECOLLECT_KEYS_REQUIRED": "true"}
     if not settings.loopback_only:
-        print_line(exposure.warning(settings.host, settings.port))
+        print_line(exposure.insecure_warning(settings.host, settings.port))
     return {}
 
 

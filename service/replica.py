@@ -20,7 +20,7 @@ from service.logs import ApplicationLog
 from service.metrics import Metrics, admission_metrics, collect_from
 from service.preflight import installed_archive, require_place, require_redis
 from service.redis_access import open_seal, stream_of
-from service.security.exposure import is_loopback, require_keys, warning
+from service.security.exposure import insecure_warning, is_loopback, require_keys
 from service.security.gate import Gate
 from service.security.key_file import KeyFile
 from service.security.key_metrics import key_metrics
@@ -70,7 +70,7 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
     server = config.server
     ring = require_keys(config, server.host, server.port, insecure=insecure)
     if ring is None and not is_loopback(server.host):
-        sys.stderr.write(f"recollect: {warning(server.host, server.port)}\n")
+        sys.stderr.write(f"recollect: {insecure_warning(server.host, server.port)}\n")
     stream = stream_of(config, open_seal(config))
     failpoints = Failpoints.parse(config.failpoint)
     found = None if supervised else require_redis(config, RedisRole.REPLICA)
@@ -115,8 +115,8 @@ class _Replica:
         self._key_watcher = KeyWatcher(
             KeyFile(config.security_dir),
             gate,
-            changed=lambda count: _log.info("API keys in force", keys=count),
-            failed=lambda reason: _log.error("key file not in force", reason=reason),
+            on_change=lambda count: _log.info("API keys in force", keys=count),
+            on_problem=lambda reason: _log.error("key file not in force", reason=reason),
         )
         models = config.models
         self._watcher = Watcher(

@@ -51,7 +51,7 @@ def create(
     expires_in_s = None if expires is None else keys.parse_duration_s(expires)
     origins = tuple(dict.fromkeys(keys.parse_origin(text) for text in origin or ()))
     described = None if note is None else keys.parse_note(note)
-    with KeyFile(config.security_dir).changing() as present:
+    with KeyFile(config.security_dir).edit() as present:
         text, made = keys.new_key(
             scopes,
             now_s=time.time(),
@@ -111,7 +111,7 @@ def revoke(
             # A key with a typing mistake is still a secret: no more of it than its id is shown.
             raise UsageError(f"there is no key {key_id[:11]!r} in {config.home}; see: recollect keys list")
     revoked: list[str] = []
-    with file.changing() as present:
+    with file.edit() as present:
         for place, one in enumerate(present):
             if one.id in wanted and one.revoked_at is None:
                 present[place] = dataclasses.replace(one, revoked_at=rfc3339_ms(time.time()))

@@ -1,7 +1,7 @@
-"""An API key: its text, which its holder keeps, and its record, which this installation keeps (pure).
+"""An API key: its text, which the client keeps, and its record, which the installation keeps (pure).
 
-Invariant: a record holds the SHA-256 digest of the key's text and nothing that the text could be made from. The secret
-has 256 random bits, so that a plain digest is as good as a slow one: there is nothing to guess.
+Invariant: a record holds the SHA-256 digest of the key's text and nothing from which the text could be restored. A slow
+digest would add nothing, because the secret has 256 random bits.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _ID: Final = re.compile(ID_PATTERN)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_LONGEST_S: Final = 100 * 366 * 86_400
+_MAX_DURATION_S: Final = 100 * 366 * 86_400
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -40,17 +40,17 @@ class ApiKey:
     """The record of one key.
 
     Attributes:
-        id: 8 hexadecimal digits, which are also in the key's text; no secret.
+        id: 8 hexadecimal digits, also part of the key's text; not secret.
         digest: SHA-256 of the key's text.
-        scopes: What it was made for, in the order of `SCOPES`.
+        scopes: The scopes given at its creation, in the order of `SCOPES`.
         created_at: RFC 3339.
-        expires_at: RFC 3339, or None for a key without an end.
+        expires_at: RFC 3339, or None for a key that never expires.
         revoked_at: RFC 3339, or None.
-        origins: The only origins of browsers that may use it; empty for any.
-        note: For people.
-        tenant: Whose data it opens.
-        granted: `scopes` with what `admin` implies.
-        ends_s: When it stops being valid, in seconds since 1970; infinite for a key without an end.
+        origins: The only browser origins that may use it; empty for any.
+        note: A note of the operator.
+        tenant: The tenant whose data it opens.
+        granted: `scopes` and those implied by `admin`.
+        ends_s: The end of its validity in seconds since 1970, or infinity.
     """
 
     id: str
@@ -72,13 +72,13 @@ class ApiKey:
         object.__setattr__(self, "ends_s", -math.inf if self.revoked_at is not None else ends_s)
 
     def state(self, now_s: float) -> State:
-        """Say whether the key is valid at a time, in seconds since 1970."""
+        """Return the state at a time in seconds since 1970."""
         if self.revoked_at is not None:
             return "revoked"
         return "valid" if now_s < self.ends_s else "expired"
 
     def record(self) -> dict[str, Any]:
-        """Return what the key file holds of it."""
+        """Return the entry of the key file."""
         return {
             "id": self.id,
             "digest": self.digest.hex(),
@@ -93,18 +93,18 @@ class ApiKey:
 
     @classmethod
     def from_record(cls, record: Any) -> "ApiKey":
-        """Read what `record` returned.
+        """Return the key of an entry of the key file.
 
         Raises:
-            ValueError: It is no such record; says what is wrong.
+            ValueError: The entry is invalid; the message is a clause that names the fault.
         """
         if not isinstance(record, dict):
-            raise ValueError("a key must be an object")  # noqa: TRY004 - one error for whatever a file may hold
+            raise ValueError("a key must be an object")  # noqa: TRY004 - one error for every fault of a file
         unknown = set(record) - set(_FIELDS)
         if unknown or not all(isinstance(record.get(name), kind) for name, kind in _FIELDS.items()):
             raise ValueError("a key has the wrong fields")
         if not _ID.fullmatch(record["id"]) or not _DIGEST.fullmatch(record["digest"]):
-            raise ValueError("a key's id or digest is none")
+            raise ValueError("a key's id or digest is malformed")
         if record["tenant"] != TENANT:
             raise ValueError(f"key {record['id']} is of another tenant than {TENANT!r}, the only one there is")
         try:
@@ -119,7 +119,7 @@ class ApiKey:
                 note=None if record["note"] is None else parse_note(record["note"]),
             )
         except UsageError as error:
-            raise ValueError(f"key {record['id']}: {error}") from None
+            raise ValueError(f"key {record['id']}: {str(error).removesuffix('.')}") from None
         return key
 
 
@@ -145,18 +145,18 @@ def new_key(
     origins: Sequence[str] = (),
     note: str | None = None,
 ) -> tuple[str, ApiKey]:
-    """Make a key.
+    """Generate a key.
 
     Args:
-        scopes: What it opens.
+        scopes: Its scopes.
         now_s: Seconds since 1970.
-        taken: Ids that it must not have.
-        expires_in_s: How long it is valid; None for a key without an end.
-        origins: The only origins of browsers that may use it, as `parse_origin` returns them.
-        note: For people.
+        taken: Ids of other keys.
+        expires_in_s: Seconds that it is valid; None for a key that never expires.
+        origins: The only browser origins that may use it, as `parse_origin` returns them.
+        note: A note of the operator.
 
     Returns:
-        Its text, which is kept nowhere, and its record.
+        Its text, which is stored nowhere, and its record.
     """
     known = set(taken)
     while (key_id := secrets.token_hex(4)) in known:
@@ -174,27 +174,27 @@ def new_key(
 
 
 def digest_of(text: str) -> bytes:
-    """Return the digest by which a key is known."""
+    """Return the digest of a key's text."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def id_in(text: str) -> str:
-    """Return the id in a key's text, or the text itself where it is no key: an operator may give either."""
+    """Return the id in a key's text, or the text itself if it is no key: operators may give either."""
     return text.split("_", 2)[1] if re.fullmatch(KEY_PATTERN, text) else text
 
 
 def parse_scopes(names: Iterable[Any]) -> tuple[Scope, ...]:
-    """Return scopes in their own order, each once.
+    """Return scopes in the order of `SCOPES`, each once.
 
     Raises:
-        UsageError: A name is none of them, or there is none.
+        UsageError: A scope is unknown, or there is none.
     """
     given = list(names)
     for name in given:
         if name not in SCOPES:
-            raise UsageError(f"{str(name)[:64]!r} is no scope; the scopes are {', '.join(SCOPES)}")
+            raise UsageError(f"{str(name)[:64]!r} is no scope; the scopes are {', '.join(SCOPES)}.")
     if not given:
-        raise UsageError(f"a key needs a scope: {', '.join(SCOPES)}")
+        raise UsageError(f"A key needs a scope: {', '.join(SCOPES)}.")
     return tuple(scope for scope in SCOPES if scope in given)
 
 
@@ -202,49 +202,51 @@ def parse_duration_s(text: str) -> int:
     """Return the seconds of a duration such as 90d.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The text is no duration.
     """
     match = _DURATION.fullmatch(text)
     seconds = 0 if match is None else int(match[1]) * _SECONDS[match[2]]
-    if not 0 < seconds <= _LONGEST_S:
-        raise UsageError(f"{text[:32]!r} is no duration; write a number with s, m, h, d or w behind it, such as 90d")
+    if not 0 < seconds <= _MAX_DURATION_S:
+        raise UsageError(f"{text[:32]!r} is no duration; write a number with s, m, h, d or w, such as 90d.")
     return seconds
 
 
 def parse_origin(text: Any) -> str:
-    """Return an origin as browsers send it (RFC 6454 section 6.2): scheme, host and, unless it is the scheme's, port.
+    """Return an origin as browsers send it (RFC 6454 section 6.2): scheme, host and any port but the scheme's own.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The text is no origin.
     """
-    complaint = f"{str(text)[:128]!r} is no origin; write it as browsers send it, such as https://shop.example"
+    refusal = UsageError(
+        f"{str(text)[:128]!r} is no origin; write it as browsers send it, such as https://shop.example."
+    )
     if (
         not isinstance(text, str)
         or not text.isascii()
         or any(character <= " " or character == "\\" for character in text)
     ):
-        raise UsageError(complaint)
+        raise refusal
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise UsageError(complaint) from None
+        raise refusal from None
     host = parts.hostname
     has_more = parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc
     if parts.scheme not in _DEFAULT_PORTS or not host or has_more or "*" in host:
-        raise UsageError(complaint)
+        raise refusal
     where = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{where}" + ("" if port in {None, _DEFAULT_PORTS[parts.scheme]} else f":{port}")
 
 
 def parse_note(text: str) -> str:
-    """Return a note.
+    """Return a note unchanged.
 
     Raises:
-        UsageError: It is too long, or would not print as one line.
+        UsageError: The note is too long, or does not print as one line.
     """
     if len(text) > NOTE_LIMIT or not text.isprintable():
-        raise UsageError(f"a note has {NOTE_LIMIT} printable characters at most")
+        raise UsageError(f"A note has {NOTE_LIMIT} printable characters at most.")
     return text
 
 

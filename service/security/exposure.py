@@ -1,4 +1,4 @@
-"""Whether an address can be reached from other machines, and what has to be there before something listens on it."""
+"""The rule that a listener beyond loopback needs API keys."""
 
 import ipaddress
 
@@ -9,7 +9,7 @@ from service.security.keyring import Keyring
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on an address; a name other than localhost might be anything."""
+    """Whether only this machine can reach a listener on an address; a name other than localhost counts as reachable."""
     if host == "localhost":
         return True
     try:
@@ -19,19 +19,19 @@ def is_loopback(host: str) -> bool:
 
 
 def require_keys(config: Config, host: str, port: int, *, insecure: bool) -> Keyring | None:
-    """Return the keys that a listener checks, and refuse to listen beyond loopback without any.
+    """Return the keys that a listener checks, and refuse a listener beyond loopback without keys.
 
     Args:
         config: Every setting.
-        host: Where to listen.
-        port: Where to listen.
-        insecure: Listen anywhere, with keys or without.
+        host: The address of the listener.
+        port: The port of the listener.
+        insecure: Whether the listener may do without keys.
 
     Returns:
-        The keys; None where none was ever made, so that every request is let in.
+        The keys; None if none was ever made, in which case every request is admitted.
 
     Raises:
-        UsageError: There must be keys, and there are none.
+        UsageError: Keys are required, and there are none.
         KeysRefused: The key file cannot be used.
     """
     keys = KeyFile(config.security_dir).read()
@@ -39,21 +39,21 @@ def require_keys(config: Config, host: str, port: int, *, insecure: bool) -> Key
         return Keyring(keys)
     make = "make one with `recollect keys create --scope recommend,events`"
     if config.keys_required and not insecure:
-        raise UsageError(f"RECOLLECT_KEYS_REQUIRED is set and there are no API keys in {config.home}: {make}")
+        raise UsageError(f"RECOLLECT_KEYS_REQUIRED is set and there are no API keys in {config.home}: {make}.")
     if not insecure and not is_loopback(host):
         raise UsageError(
             f"{_address(host, port)} can be reached from other machines, and there are no API keys in {config.home}:"
-            f" {make}, or start with --insecure, which lets everyone who reaches the port read any list, post events"
-            " for any user and erase any user"
+            f" {make}, or start with --insecure, which lets every client read any list, post events for any user and"
+            " erase any user."
         )
     return None
 
 
-def warning(host: str, port: int) -> str:
-    """Say what `--insecure` does, for who starts with it and without keys."""
+def insecure_warning(host: str, port: int) -> str:
+    """Return the warning about a listener without keys."""
     return (
-        f"insecure: no API keys are asked for on {_address(host, port)}; everyone who reaches it can read any list,"
-        " post events for any user and erase any user"
+        f"Insecure: {_address(host, port)} requires no API keys; every client can read any list, post events for any"
+        " user and erase any user."
     )
 
 

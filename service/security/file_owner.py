@@ -1,6 +1,6 @@
-"""Whose the files under `security/` are: those of the owner of the home directory, also when root made them.
+"""Files under `security/` belong to the owner of the home directory, also if root creates them.
 
-An operator who makes a key or trains as root must not leave a file that the service's own user cannot read or add to.
+A command run as root must not leave a file that the service's user cannot read or append to.
 """
 
 import os
@@ -8,20 +8,20 @@ from pathlib import Path
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory that is its owner's alone, and its owner that of the one it is in.
+    """Create a directory of mode 0700 with the owner of its parent.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: It cannot be created.
     """
     if directory.is_dir():
         return
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.geteuid() == 0:
-        _give(directory, directory.parent)
+        _copy_owner(directory.parent, directory)
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open a file for its owner alone, and make its owner that of the directory it is in; return a descriptor.
+    """Open or create a file of mode 0600 with the owner of its directory; return a descriptor.
 
     Raises:
         OSError: It cannot be opened.
@@ -29,13 +29,13 @@ def open_private(path: Path, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     if os.geteuid() == 0:
         try:
-            _give(descriptor, path.parent)
+            _copy_owner(path.parent, descriptor)
         except OSError:
             os.close(descriptor)
             raise
     return descriptor
 
 
-def _give(what: Path | int, like: Path) -> None:
-    owner = like.stat()
-    os.chown(what, owner.st_uid, owner.st_gid)
+def _copy_owner(source: Path, target: Path | int) -> None:
+    owner = source.stat()
+    os.chown(target, owner.st_uid, owner.st_gid)

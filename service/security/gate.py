@@ -1,7 +1,7 @@
-"""Lets a request in, or says why not: the check before every handler that a scope guards.
+"""The check of API keys before every handler that has a scope.
 
-Invariant: with keys, a request passes only with a key that is valid at this moment, has the scope, and, where the key
-names origins, comes from one of them or from no browser. Without keys every request passes.
+Invariant: with keys, a request passes only with a key that is valid now, has the scope and, if the key names origins,
+comes from one of them or from no browser. Without keys every request passes.
 """
 
 import time
@@ -26,7 +26,7 @@ class Gate:
     """The check of one replica.
 
     Args:
-        ring: The keys; None where none was ever made, so that nothing is checked.
+        ring: The keys; None if none was ever made, in which case nothing is checked.
         clock_s: Seconds since 1970.
     """
 
@@ -34,25 +34,25 @@ class Gate:
 
     def __init__(self, ring: Keyring | None = None, clock_s: Callable[[], float] = time.time) -> None:
         self.ring = ring
-        """Replaced by one assignment, from `service.security.key_watch`; never set back to None."""
+        """Replaced by one assignment of `service.security.key_watch`; never set back to None."""
         self._clock_s = clock_s
 
     def __repr__(self) -> str:
         return f"<Gate {'open' if self.ring is None else self.ring}>"
 
     def admit(self, headers: Mapping[str, str], scope: Scope) -> str | None:
-        """Let a request in.
+        """Check a request.
 
         Args:
-            headers: The request's, looked up without regard to case.
-            scope: What the route asks for.
+            headers: The request's headers, a case-insensitive mapping.
+            scope: The scope of the route.
 
         Returns:
-            The id of its key; None where there are no keys.
+            The id of its key; None without keys.
 
         Raises:
-            Unauthorized: It has no key, or none that is valid.
-            Forbidden: The key is not for this scope or origin.
+            Unauthorized: It has no valid key.
+            Forbidden: The key lacks the scope, or is not for this origin.
         """
         ring = self.ring
         if ring is None:
@@ -69,22 +69,22 @@ class Gate:
             text = text[7:].lstrip(" ")
         key = ring.find(text)
         if key is None or self._clock_s() >= key.ends_s:
-            raise _refused(key)
+            raise _unauthorized(key)
         if scope not in key.granted:
             raise Forbidden(
                 f"This needs a key with the scope {scope}; key {key.id} has {', '.join(key.scopes)}.",
                 challenge=f'{_REALM}, error="insufficient_scope", scope="{scope}"',
             )
         if key.origins and headers.get(_ORIGIN, key.origins[0]) not in key.origins:
-            raise Forbidden(f"Key {key.id} is not for pages of this origin.")
+            raise Forbidden(f"Key {key.id} is not valid for pages of this origin.")
         return key.id
 
 
-def _refused(key: ApiKey | None) -> Unauthorized:
+def _unauthorized(key: ApiKey | None) -> Unauthorized:
     if key is None:
-        why = "The key is none of this installation's."
+        reason = "This installation does not have the key."
     elif key.revoked_at is not None:
-        why = f"Key {key.id} was revoked at {key.revoked_at}."
+        reason = f"Key {key.id} was revoked at {key.revoked_at}."
     else:
-        why = f"Key {key.id} expired at {key.expires_at}."
-    return Unauthorized(why, challenge=f'{_REALM}, error="invalid_token"')
+        reason = f"Key {key.id} expired at {key.expires_at}."
+    return Unauthorized(reason, challenge=f'{_REALM}, error="invalid_token"')

@@ -1,7 +1,7 @@
-"""The key file, `security/keys.json` under RECOLLECT_HOME: read as a whole, replaced as a whole.
+"""The key file, `security/keys.json` under RECOLLECT_HOME.
 
-Invariants: a reader finds a whole file, the old or the new one; writers take turns under `security/keys.lock`; no
-secret is ever in it. The lock stays where keys were made once, so that a lost key file is told from one that never was.
+Invariants: a reader finds a whole file, the old or the new one; writers take turns under `security/keys.lock`; the file
+holds no secret. The lock file stays, so that a lost key file is distinguished from one that never existed.
 """
 
 import fcntl
@@ -41,10 +41,10 @@ class KeyFile:
         self.path = directory / FILE
 
     def signature(self) -> Signature | None:
-        """Return what changes whenever the file is replaced; None if there is no file.
+        """Return a value that changes whenever the file is replaced; None if there is no file.
 
         Raises:
-            OSError: It cannot be looked at.
+            OSError: The file cannot be accessed.
         """
         try:
             status = self.path.stat()
@@ -59,24 +59,24 @@ class KeyFile:
             KeysRefused: The file cannot be used, or is gone; says why.
         """
         try:
-            raw = self._bytes()
+            raw = self._read_bytes()
         except FileNotFoundError:
             if (self.directory / LOCK).exists():
                 raise KeysRefused(
-                    f"{self.path} is missing, but keys were made here: put it back, make a key with"
-                    f" `recollect keys create`, or remove {self.directory / LOCK} to serve without keys"
+                    f"{self.path} is missing, but keys were made here: restore it, make a key with"
+                    f" `recollect keys create`, or remove {self.directory / LOCK} to serve without keys."
                 ) from None
             return None
         except OSError as error:
-            raise KeysRefused(f"the key file {self.path} cannot be read: {error.strerror or error}") from None
+            raise KeysRefused(f"The key file {self.path} cannot be read: {error.strerror or error}.") from None
         try:
-            return _parsed(raw)
+            return _parse(raw)
         except ValueError as error:
-            raise KeysRefused(f"the key file {self.path} is damaged: {error}") from None
+            raise KeysRefused(f"The key file {self.path} is damaged: {error}.") from None
 
     @contextmanager
-    def changing(self) -> Iterator[list[ApiKey]]:
-        """Be the only writer: the list given, as the caller leaves it, becomes the file.
+    def edit(self) -> Iterator[list[ApiKey]]:
+        """Yield the keys as a list for the only writer; the edited list is written on exit.
 
         Raises:
             KeysRefused: The file cannot be used or written.
@@ -104,45 +104,45 @@ class KeyFile:
 
     def _replace(self, keys: list[ApiKey]) -> None:
         if len(keys) > LIMIT_KEYS:
-            raise KeysRefused(f"{self.path} holds {LIMIT_KEYS:,} keys at most; remove revoked ones from it")
+            raise KeysRefused(f"{self.path} holds {LIMIT_KEYS:,} keys at most; remove revoked ones from it.")
         content = orjson.dumps(
             {"format": FORMAT, "keys": [key.record() for key in keys]},
             option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
         )
-        aside = self.directory / f".{FILE}.{secrets.token_hex(4)}.tmp"
+        temporary = self.directory / f".{FILE}.{secrets.token_hex(4)}.tmp"
         try:
-            descriptor = open_private(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - a path would not take the mode
+            descriptor = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - only a descriptor has the mode
                 file.write(content)
                 file.flush()
                 os.fsync(descriptor)
-            aside.replace(self.path)
+            temporary.replace(self.path)
         except BaseException:
             with suppress(OSError):
-                aside.unlink()
+                temporary.unlink()
             raise
         sync_directory(self.directory)
 
-    def _bytes(self) -> bytes:
-        # Not blocking: a pipe in its place must not hang a start.
+    def _read_bytes(self) -> bytes:
+        # Non-blocking, because a pipe in its place must not hang the start.
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:  # noqa: PTH123 - as above
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise KeysRefused(f"the key file {self.path} is not a regular file")
+                raise KeysRefused(f"The key file {self.path} is not a regular file.")
             if status.st_mode & 0o022:
                 mode = stat.S_IMODE(status.st_mode)
-                raise KeysRefused(f"the key file {self.path} has mode {mode:04o}, so others may change it: chmod 600")
+                raise KeysRefused(f"The key file {self.path} has mode {mode:04o}, so others may change it: chmod 600.")
             raw = file.read(LIMIT_BYTES + 1)
         if len(raw) > LIMIT_BYTES:
-            raise KeysRefused(f"the key file {self.path} is over {LIMIT_BYTES >> 20} MiB")
+            raise KeysRefused(f"The key file {self.path} is over {LIMIT_BYTES >> 20} MiB.")
         return raw
 
     def _unwritable(self, error: OSError) -> KeysRefused:
-        return KeysRefused(f"the key file {self.path} cannot be written: {error.strerror or error}")
+        return KeysRefused(f"The key file {self.path} cannot be written: {error.strerror or error}.")
 
 
-def _parsed(raw: bytes) -> list[ApiKey]:
+def _parse(raw: bytes) -> list[ApiKey]:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -151,5 +151,5 @@ def _parsed(raw: bytes) -> list[ApiKey]:
         raise ValueError(f"it is not of format {FORMAT}")
     keys = [ApiKey.from_record(record) for record in value["keys"]]
     if len({key.id for key in keys}) != len(keys):
-        raise ValueError("two keys have one id")
+        raise ValueError("two keys have the same id")
     return keys

@@ -1,4 +1,4 @@
-"""What a replica shows of its API keys at scrape time."""
+"""Metrics of the API keys, read at scrape time."""
 
 import time
 from collections.abc import Iterable
@@ -10,12 +10,7 @@ from service.security.key_watch import KeyWatcher
 
 
 def key_metrics(gate: Gate, watcher: KeyWatcher) -> Iterable[Metric]:
-    """Yield the gauges of the keys in force.
-
-    Args:
-        gate: What checks requests.
-        watcher: What keeps it current.
-    """
+    """Yield the gauges of the keys in force at a gate and its watcher."""
     ring = gate.ring
     yield GaugeMetricFamily(
         "recollect_api_keys_enforced", "1 where requests need an API key.", value=float(ring is not None)
@@ -23,10 +18,10 @@ def key_metrics(gate: Gate, watcher: KeyWatcher) -> Iterable[Metric]:
     yield GaugeMetricFamily(
         "recollect_api_keys_valid",
         "API keys that are valid now.",
-        value=0.0 if ring is None else ring.valid(time.time()),
+        value=0.0 if ring is None else ring.count_valid(time.time()),
     )
     yield GaugeMetricFamily(
         "recollect_api_keys_age_seconds",
-        "Seconds since the keys in force were last known to be those of the key file.",
+        "Seconds since the keys in force were last found equal to the key file.",
         value=watcher.age_s,
     )

@@ -1,7 +1,7 @@
-"""Follows the key file from a thread of its own: a change is live within a second, and a slow disk delays no request.
+"""Follows the key file in a thread: a change is in force within a second, and a slow disk delays no request.
 
-Invariant: the gate gets whole, valid key files only. While the file cannot be read or is gone, the last good keys stay
-in force: a gate that has keys never opens.
+Invariant: the gate gets only complete, valid key files. While the file is unreadable or missing, the last good keys
+stay in force, so a gate that has keys never opens.
 """
 
 import threading
@@ -22,73 +22,74 @@ class KeyWatcher:
 
     Args:
         file: The key file.
-        gate: What to keep current; it has the keys that were read at the start.
-        changed: Told how many keys are in force now; called from the thread.
-        failed: Told in a sentence why the file is not in force; called from the thread, once per reason.
-        interval_s: Seconds between two looks.
+        gate: The gate to keep current, with the keys read at the start.
+        on_change: Called from the thread with the number of keys now in force.
+        on_problem: Called from the thread with a sentence, once per reason why the file is not in force.
+        interval_s: Seconds between two checks.
     """
 
     def __init__(
         self,
         file: KeyFile,
         gate: Gate,
-        changed: Callable[[int], None],
-        failed: Callable[[str], None],
+        on_change: Callable[[int], None],
+        on_problem: Callable[[str], None],
         interval_s: float = INTERVAL_S,
     ) -> None:
         self._file = file
         self._gate = gate
-        self._changed = changed
-        self._failed = failed
+        self._on_change = on_change
+        self._on_problem = on_problem
         self._interval_s = interval_s
-        self._seen: Signature | None = None
-        self._complaint: str | None = None
-        self._looked_s = time.monotonic()
+        self._loaded: Signature | None = None
+        self._problem: str | None = None
+        self._confirmed_s = time.monotonic()
         self._stopping = threading.Event()
 
     @property
     def age_s(self) -> float:
-        """Seconds since the keys in force were last known to be those of the file."""
-        return time.monotonic() - self._looked_s
+        """Seconds since the keys in force were last found equal to the file."""
+        return time.monotonic() - self._confirmed_s
 
     def start(self) -> None:
-        """Follow the file until `stop`; a look that hangs keeps neither the replica nor its end waiting."""
+        """Follow the file until `stop`; a check that hangs delays neither requests nor the end of the process."""
         threading.Thread(target=self._run, name="key-watcher", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop following the file."""
         self._stopping.set()
 
-    def look(self) -> None:
-        """Look once, and put a changed file in force."""
+    def check(self) -> None:
+        """Check once, and put a changed file in force."""
         try:
-            seen = self._file.signature()
-            if seen != self._seen or self._complaint is not None or (seen is None and self._gate.ring is not None):
-                self._take(seen)
-        except (KeysRefused, OSError) as error:
-            self._complain(str(error))
+            found = self._file.signature()
+            if found != self._loaded or self._problem is not None or (found is None and self._gate.ring is not None):
+                self._load(found)
+        except KeysRefused as error:
+            self._report_problem(str(error))
+        except OSError as error:
+            self._report_problem(f"The key file {self._file.path} cannot be read: {error.strerror or error}.")
         else:
-            self._complaint = None
-            self._looked_s = time.monotonic()
+            self._problem = None
+            self._confirmed_s = time.monotonic()
 
-    def _take(self, seen: Signature | None) -> None:
+    def _load(self, found: Signature | None) -> None:
         keys = self._file.read()
         if keys is None:
-            # No file and no trace of one: what has keys keeps them.
             if self._gate.ring is not None:
-                raise KeysRefused(f"the key file {self._file.path} is gone")
+                raise KeysRefused(f"The key file {self._file.path} is gone.")
         else:
             self._gate.ring = Keyring(keys)
-            self._changed(len(keys))
-        # Taken before the read: a file that was replaced meanwhile is read again.
-        self._seen = seen
+            self._on_change(len(keys))
+        # The signature from before the read: a file replaced meanwhile is read again.
+        self._loaded = found
 
-    def _complain(self, complaint: str) -> None:
-        if complaint != self._complaint:
-            self._complaint = complaint
-            kept = "; the last good keys stay in force" if self._gate.ring is not None else ""
-            self._failed(f"{complaint}{kept}")
+    def _report_problem(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            kept = " The last good keys stay in force." if self._gate.ring is not None else ""
+            self._on_problem(f"{problem}{kept}")
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):
-            self.look()
+            self.check()

@@ -1,7 +1,7 @@
-"""The keys of an installation, looked up by what a caller presents (pure).
+"""The keys of an installation by id (pure).
 
-Invariant: how long a look-up takes tells nothing about a secret. The id in a key, which is no secret, finds the record;
-what is presented is hashed and the digests are compared in constant time, also where there is no such id.
+Invariant: the time of a look-up reveals nothing about a secret. The id in a key, which is not secret, finds the record;
+the digests are compared in constant time, also if the id is unknown.
 """
 
 import hmac
@@ -14,10 +14,10 @@ _NO_DIGEST: Final = bytes(32)
 
 
 class Keyring:
-    """Keys by id; never changed, only replaced.
+    """Keys by id; immutable.
 
     Args:
-        keys: Every key, also those that are not valid any more.
+        keys: Every key, expired and revoked ones included.
     """
 
     __slots__ = ("_by_id",)
@@ -35,17 +35,13 @@ class Keyring:
         """Return every key, in the order of the file."""
         return list(self._by_id.values())
 
-    def valid(self, now_s: float) -> int:
-        """Count the keys that are valid at a time, in seconds since 1970."""
+    def count_valid(self, now_s: float) -> int:
+        """Count the keys that are valid at a time in seconds since 1970."""
         return sum(now_s < key.ends_s for key in self._by_id.values())
 
     def find(self, text: str) -> ApiKey | None:
-        """Return the key of this text, valid or not; None if there is none.
-
-        Args:
-            text: What a caller presented, whatever it is.
-        """
-        # Hashing takes longer for longer texts, and a header may have 8 KiB.
+        """Return the key with this text, valid or not; None for any other text."""
+        # A header may have 8 KiB, which would take long to hash.
         if len(text) != KEY_LENGTH:
             return None
         key = self._by_id.get(text[3:11])

@@ -1,8 +1,7 @@
-"""The security log: who had users erased, models activated and keys changed, and when.
+"""The security log: erasures, activations of models and changes of keys, with time, process and key.
 
-One JSON object a line, in `security/log-YYYY-MM.jsonl` under RECOLLECT_HOME; not to be confused with the receipt of
-`recollect audit`, which is about telemetry. Invariants: an entry is on the disk before what it tells of is confirmed;
-entries of several processes never mix; no user id is ever in it, since an erase could not reach it there.
+One JSON object a line, in `security/log-YYYY-MM.jsonl` under RECOLLECT_HOME. Invariants: an entry is on the disk before
+its action is confirmed; entries of several processes never mix; no entry holds a user id, which no erase could reach.
 """
 
 import asyncio
@@ -23,30 +22,30 @@ from telemetry.ids import rfc3339_ms
 from telemetry.wal.disk import sync_directory
 
 DEADLINE_S: Final = 0.4
-_LIMIT_WAITING: Final = 1_000
+_MAX_WAITING: Final = 1_000
 
 
 def new_entry(what: str, *, by: str, key: str | None, **details: Any) -> dict[str, Any]:
-    """Return one entry of now.
+    """Return an entry with the time of now.
 
     Args:
-        what: `erase`, `activate`, `key_create` or `key_revoke`.
-        by: The process or command that did it.
-        key: The id of the key that was presented, or None.
-        details: What it was done to.
+        what: The action: `erase`, `activate`, `key_create` or `key_revoke`.
+        by: The process or command.
+        key: The id of the caller's API key, or None.
+        details: The object of the action.
     """
     return {"at": rfc3339_ms(time.time()), "what": what, "by": by, "uid": os.getuid(), "key": key, **details}
 
 
 def append(directory: Path, entries: Sequence[dict[str, Any]]) -> None:
-    """Write entries down to the disk.
+    """Append entries durably.
 
     Args:
-        directory: The folder `security`; made if it is not there.
-        entries: What `entry` returned.
+        directory: The folder `security`; created if it is missing.
+        entries: Entries of `new_entry`.
 
     Raises:
-        OSError: They cannot be written.
+        OSError: The log cannot be written.
     """
     make_directory(directory)
     path = directory / f"log-{time.strftime('%Y-%m', time.gmtime())}.jsonl"
@@ -56,10 +55,10 @@ def append(directory: Path, entries: Sequence[dict[str, Any]]) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            # What a full disk cut off must not spoil the next entry.
+            # An entry cut off by a full disk must not damage the next one.
             _write(descriptor, b"\n")
-        for one in entries:
-            _write(descriptor, orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE))
+        for entry in entries:
+            _write(descriptor, orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -69,11 +68,11 @@ def append(directory: Path, entries: Sequence[dict[str, Any]]) -> None:
 
 def _write(descriptor: int, line: bytes) -> None:
     if os.write(descriptor, line) != len(line):
-        raise OSError(0, "an entry was cut off: the disk is full")
+        raise OSError(0, "An entry was cut off: the disk is full.")
 
 
 class SecurityLog:
-    """The security log of one replica: written by a thread, so that no disk holds up the event loop.
+    """The security log of one replica, written by a thread so that no disk blocks the event loop.
 
     Args:
         directory: The folder `security`.
@@ -84,20 +83,20 @@ class SecurityLog:
         self._waiting: queue.SimpleQueue[tuple[dict[str, Any], asyncio.Future[None]]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    async def record(self, one: dict[str, Any], deadline_s: float = DEADLINE_S) -> None:
-        """Write an entry, and return when it is on the disk.
+    async def record(self, entry: dict[str, Any], deadline_s: float = DEADLINE_S) -> None:
+        """Write an entry, and return once it is on the disk.
 
         Raises:
-            OSError: It cannot be written.
-            TimeoutError: It was not written in time; it may be later.
+            OSError: The log cannot be written.
+            TimeoutError: The entry was not written in time; it may be written later.
         """
-        if self._waiting.qsize() >= _LIMIT_WAITING:
+        if self._waiting.qsize() >= _MAX_WAITING:
             raise TimeoutError
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="security-log", daemon=True)
             self._thread.start()
         written = asyncio.get_running_loop().create_future()
-        self._waiting.put((one, written))
+        self._waiting.put((entry, written))
         async with asyncio.timeout(deadline_s):
             await written
 
@@ -105,20 +104,20 @@ class SecurityLog:
         while True:
             batch = [self._waiting.get()]
             with suppress(queue.Empty):
-                while len(batch) < _LIMIT_WAITING:
+                while len(batch) < _MAX_WAITING:
                     batch.append(self._waiting.get_nowait())
             error: OSError | None = None
             try:
-                append(self._directory, [one for one, _ in batch])
+                append(self._directory, [entry for entry, _ in batch])
             except OSError as refused:
                 error = refused
             for _, written in batch:
-                # The loop may have ended meanwhile.
+                # The loop may be closed.
                 with suppress(RuntimeError):
-                    written.get_loop().call_soon_threadsafe(_settle, written, error)
+                    written.get_loop().call_soon_threadsafe(_resolve, written, error)
 
 
-def _settle(written: asyncio.Future[None], error: OSError | None) -> None:
+def _resolve(written: asyncio.Future[None], error: OSError | None) -> None:
     if written.done():
         return
     if error is None:

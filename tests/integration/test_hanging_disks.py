@@ -171,7 +171,7 @@ def _readiness(port: int) -> tuple[int, str]:
 async def test_the_disk_of_keys_and_the_security_log_hangs(tmp_path: Path, site: Site, await_until: Until) -> None:
     """Keys stay in force and lists go on; an erase, which cannot be accounted for, is refused and not waited for."""
     security = site.home / "security"
-    with KeyFile(security).changing() as keys:
+    with KeyFile(security).edit() as keys:
         text, record = new_key(("admin",), now_s=time.time())
         keys.append(record)
     disk = FileSystem(tmp_path / "control", security)

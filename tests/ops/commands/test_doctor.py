@@ -79,13 +79,13 @@ def test_listening_beyond_this_machine_without_keys_is_warned_of(
     status, sentence = _finding(config, "keys")
     assert (status, "RECOLLECT_BALANCER_HOST (0.0.0.0)" in sentence) == ("warn", True)
     file = KeyFile(config.security_dir)
-    with file.changing() as keys:
+    with file.edit() as keys:
         keys.append(new_key(("recommend",), now_s=0, expires_in_s=1)[1])
     assert _finding(config, "keys") == (
         "warn",
         "None of 1 API keys is valid, so every request is refused: recollect keys create.",
     )
-    with file.changing() as keys:
+    with file.edit() as keys:
         keys.append(new_key(("recommend",), now_s=0)[1])
     assert _finding(config, "keys") == ("ok", "1 of 2 API keys are valid.")
     file.path.chmod(0o666)

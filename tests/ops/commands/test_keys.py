@@ -103,7 +103,7 @@ def test_revoking_is_for_good_and_for_all_or_none(recollect: Recollect, tmp_path
     ("argv", "complaint"),
     [
         (["--scope", "root"], "'root' is no scope"),
-        (["--scope", ","], "a key needs a scope"),
+        (["--scope", ","], "A key needs a scope"),
         ([], "Missing option '--scope'"),
         (["--scope", "admin", "--expires", "soon"], "is no duration"),
         (["--scope", "admin", "--origin", "shop.example"], "is no origin"),

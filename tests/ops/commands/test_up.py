@@ -49,10 +49,8 @@ def test_replicas_require_keys_once_there_are_any(tmp_path: Path, capsys: pytest
         key_environ(config, everywhere, insecure=False)
     assert capsys.readouterr().out == ""
     assert key_environ(config, everywhere, insecure=True) == {}
-    assert capsys.readouterr().out.startswith(
-        "insecure: no API keys are asked for on 0.0.0.0:8080; everyone who reaches"
-    )
-    with KeyFile(config.security_dir).changing() as keys:
+    assert capsys.readouterr().out.startswith("Insecure: 0.0.0.0:8080 requires no API keys; every client")
+    with KeyFile(config.security_dir).edit() as keys:
         keys.append(new_key(("recommend",), now_s=0)[1])
     for settings in (here, everywhere):
         for insecure in (True, False):

@@ -117,7 +117,7 @@ def test_scopes_durations_and_notes_are_checked() -> None:
             parse_duration_s(text)
     with pytest.raises(UsageError, match="'foo' is no scope; the scopes are recommend, events, items, erase, admin"):
         parse_scopes(["foo"])
-    with pytest.raises(UsageError, match="a key needs a scope"):
+    with pytest.raises(UsageError, match="A key needs a scope"):
         parse_scopes([])
     with pytest.raises(UsageError, match="printable"):
         parse_note("\x1b[31m")
@@ -132,7 +132,7 @@ def test_a_keyring_finds_a_key_by_its_text_alone() -> None:
         assert ring.find(text[:-1] + ("A" if text[-1] != "A" else "B")) is None
         assert ring.find("rk_00000000" + text[11:]) is None
         assert ring.find(text + "A") is None
-    assert ring.valid(NOW_S) == 3
+    assert ring.count_valid(NOW_S) == 3
 
 
 @given(st.text(max_size=80) | st.text(min_size=KEY_LENGTH, max_size=KEY_LENGTH))
@@ -148,14 +148,14 @@ def test_the_file_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None
     assert not file.directory.exists()
     before = os.umask(0)
     try:
-        with file.changing() as keys:
+        with file.edit() as keys:
             keys.append(made()[1])
     finally:
         os.umask(before)
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (file.directory, *file.directory.iterdir())]
     assert modes == [0o700, 0o600, 0o600]
     first = file.signature()
-    with file.changing() as keys:
+    with file.edit() as keys:
         keys.append(made()[1])
     assert file.signature() != first
     assert len(file.read() or []) == 2
@@ -168,7 +168,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_home(tmp_path: Path) -> Non
     owner = (65534, 65534) if os.geteuid() == 0 else (os.geteuid(), home.stat().st_gid)
     os.chown(home, *owner)
     file = KeyFile(home / "security")
-    with file.changing() as keys:
+    with file.edit() as keys:
         keys.append(made()[1])
     append(file.directory, [new_entry("activate", by="training", key=None)])
     found = [path.stat() for path in (file.directory, *file.directory.iterdir())]
@@ -181,7 +181,7 @@ def test_writers_take_turns(tmp_path: Path) -> None:
 
     def add() -> None:
         for _ in range(5):
-            with file.changing() as keys:
+            with file.edit() as keys:
                 keys.append(new_key(("items",), now_s=NOW_S, taken=[key.id for key in keys])[1])
 
     threads = [threading.Thread(target=add) for _ in range(4)]
@@ -196,11 +196,11 @@ def test_writers_take_turns(tmp_path: Path) -> None:
 def test_a_change_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     """Nothing of it, and nothing beside it."""
     file = KeyFile(tmp_path)
-    with file.changing() as keys:
+    with file.edit() as keys:
         keys.append(made()[1])
 
     def spoil() -> None:
-        with file.changing() as keys:
+        with file.edit() as keys:
             keys.append(made()[1])
             raise ZeroDivisionError
 
@@ -224,12 +224,12 @@ def _record(**changes: object) -> bytes:
         (b'{"format": 1, "keys": [7]}', "a key must be an object"),
         (_record(scopes=["root"]), "'root' is no scope"),
         (_record(tenant="other"), "is of another tenant"),
-        (_record(digest="00"), "id or digest is none"),
+        (_record(digest="00"), "id or digest is malformed"),
         (_record(expires_at="soon"), "Invalid isoformat"),
         (_record(expires_at=7), "a key has the wrong fields"),
         (_record(created_at="2026-01-01T00:00:00"), "a time has no offset"),
         (_record(more=1), "a key has the wrong fields"),
-        (_record(note="\x1b[31m"), "a note has 80 printable characters"),
+        (_record(note="\x1b[31m"), "A note has 80 printable characters"),
         (b" " * ((4 << 20) + 1), "is over 4 MiB"),
     ],
 )
@@ -240,7 +240,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, content: bytes, reaso
     file.path.write_bytes(content)
     with pytest.raises(KeysRefused, match=re.escape(reason)):
         file.read()
-    with pytest.raises(KeysRefused, match=re.escape(reason)), file.changing():
+    with pytest.raises(KeysRefused, match=re.escape(reason)), file.edit():
         pass
     assert file.path.read_bytes() == content
 
@@ -251,14 +251,14 @@ def test_one_id_twice_is_refused(tmp_path: Path) -> None:
     file = KeyFile(tmp_path)
     file.path.touch(0o600)
     file.path.write_bytes(orjson.dumps({"format": 1, "keys": [record, record]}))
-    with pytest.raises(KeysRefused, match="two keys have one id"):
+    with pytest.raises(KeysRefused, match="two keys have the same id"):
         file.read()
 
 
 def test_what_others_may_change_or_is_no_file_is_refused(tmp_path: Path) -> None:
     """A user who can write it can make keys; a pipe hangs no reader."""
     file = KeyFile(tmp_path)
-    with file.changing() as keys:
+    with file.edit() as keys:
         keys.append(made()[1])
     file.path.chmod(0o660)
     with pytest.raises(KeysRefused, match="has mode 0660, so others may change it: chmod 600"):
@@ -272,12 +272,12 @@ def test_what_others_may_change_or_is_no_file_is_refused(tmp_path: Path) -> None
 def test_a_lost_file_is_told_from_one_that_never_was(tmp_path: Path) -> None:
     """Keys that were made once are not forgotten by removing them; making one is the way back."""
     file = KeyFile(tmp_path)
-    with file.changing() as keys:
+    with file.edit() as keys:
         keys.append(made()[1])
     file.path.unlink()
     with pytest.raises(KeysRefused, match=r"keys\.json is missing, but keys were made here"):
         file.read()
-    with file.changing() as keys:
+    with file.edit() as keys:
         keys.append(made()[1])
     assert len(file.read() or []) == 1
     file.path.unlink()

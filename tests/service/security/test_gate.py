@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from service.config import Config
 from service.errors import Forbidden, KeysRefused, Unauthorized, UsageError
 from service.security.api_key import SCOPES, ApiKey, Scope, new_key
-from service.security.exposure import is_loopback, require_keys, warning
+from service.security.exposure import insecure_warning, is_loopback, require_keys
 from service.security.gate import Gate
 from service.security.key_file import KeyFile
 from service.security.key_watch import KeyWatcher
@@ -70,7 +70,7 @@ def test_an_ended_key_is_401_and_says_when_it_ended() -> None:
     revoked = replace(record, revoked_at="2027-01-15T08:00:01.000Z")
     with pytest.raises(Unauthorized, match=rf"Key {record.id} was revoked at 2027-01-15T08:00:01.000Z"):
         gate(revoked).admit(presented, "recommend")
-    with pytest.raises(Unauthorized, match="none of this installation's"):
+    with pytest.raises(Unauthorized, match="does not have the key"):
         gate(revoked).admit(headers(Authorization=f"Bearer {text[:-2]}AA"), "recommend")
 
 
@@ -96,7 +96,7 @@ def test_a_key_of_a_page_is_for_that_page() -> None:
     for origin in record.origins:
         assert asked.admit(headers(X_API_Key=text, Origin=origin), "recommend") == record.id
     for origin in ("https://evil.example", "null", "http://shop.example", "https://shop.example.evil", ""):
-        with pytest.raises(Forbidden, match="not for pages of this origin"):
+        with pytest.raises(Forbidden, match="not valid for pages of this origin"):
             asked.admit(headers(X_API_Key=text, Origin=origin), "recommend")
 
 
@@ -120,7 +120,7 @@ class Watched:
         self.watcher = KeyWatcher(self.file, self.gate, self.counts.append, self.complaints.append, interval_s=0.01)
 
     def add(self) -> str:
-        with self.file.changing() as keys:
+        with self.file.edit() as keys:
             text, record = new_key(("recommend",), now_s=NOW_S)
             keys.append(record)
         return text
@@ -132,15 +132,15 @@ class Watched:
 def test_a_change_is_in_force_after_one_look(tmp_path: Path) -> None:
     """The first key closes the gate; nothing is read while nothing changes."""
     watched = Watched(tmp_path)
-    watched.watcher.look()
+    watched.watcher.check()
     assert watched.gate.ring is None
     first = watched.add()
-    watched.watcher.look()
+    watched.watcher.check()
     second = watched.add()
     assert watched.knows(first)
     assert not watched.knows(second)
     for _ in range(3):
-        watched.watcher.look()
+        watched.watcher.check()
     assert watched.knows(second)
     assert (watched.counts, watched.complaints) == ([1, 2], [])
 
@@ -149,29 +149,29 @@ def test_a_gate_with_keys_never_opens(tmp_path: Path) -> None:
     """Damaged, unreadable, gone without a trace: the last good keys stay, each reason is told once, and it heals."""
     watched = Watched(tmp_path)
     text = watched.add()
-    watched.watcher.look()
+    watched.watcher.check()
     good = watched.file.path.read_bytes()
     for spoil in (lambda: watched.file.path.write_bytes(b"{"), lambda: watched.file.path.chmod(0o666)):
         spoil()
         for _ in range(2):
-            watched.watcher.look()
+            watched.watcher.check()
         assert watched.knows(text)
     watched.file.path.unlink()
-    watched.watcher.look()
+    watched.watcher.check()
     (tmp_path / "keys.lock").unlink()
     for _ in range(2):
-        watched.watcher.look()
+        watched.watcher.check()
     tmp_path.rename(tmp_path.with_name("elsewhere"))
-    watched.watcher.look()
+    watched.watcher.check()
     assert watched.knows(text)
     told = " ".join(watched.complaints)
     assert [reason in told for reason in ("not JSON", "mode 0666", "is missing", "is gone")] == [True] * 4
     assert len(watched.complaints) == 4
-    assert all("the last good keys stay in force" in complaint for complaint in watched.complaints)
+    assert all("The last good keys stay in force." in complaint for complaint in watched.complaints)
     tmp_path.with_name("elsewhere").rename(tmp_path)
     watched.file.path.touch(0o600)
     watched.file.path.write_bytes(good)
-    watched.watcher.look()
+    watched.watcher.check()
     assert watched.knows(text)
     assert watched.watcher.age_s < 60
 
@@ -180,7 +180,7 @@ def test_a_look_that_hangs_holds_up_nothing(tmp_path: Path) -> None:
     """It runs on a thread that the process does not wait for; what is in force stays so, and grows old."""
     watched = Watched(tmp_path)
     text = watched.add()
-    watched.watcher.look()
+    watched.watcher.check()
     reading, writing = os.pipe()
 
     def hang() -> None:
@@ -226,8 +226,8 @@ def test_what_other_machines_reach_needs_keys(tmp_path: Path, host: str, only_he
             require_keys(config, host, 8080, insecure=False)
         shown = f"[{host}]:8080" if ":" in host else f"{host}:8080"
         assert str(refused.value).startswith(f"{shown} can be reached")
-        assert f" on {shown};" in warning(host, 8080)
-    with KeyFile(config.security_dir).changing() as keys:
+        assert f"Insecure: {shown} requires" in insecure_warning(host, 8080)
+    with KeyFile(config.security_dir).edit() as keys:
         keys.append(new_key(("recommend",), now_s=NOW_S)[1])
     for insecure in (False, True):
         assert len(require_keys(config, host, 8080, insecure=insecure) or ()) == 1
