@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ops.console import foreground
-from ops.console.refusal import run
+from ops.console.command_runner import run
 from ops.options.data_options import (
     ColumnsOption,
     DataOption,

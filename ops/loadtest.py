@@ -356,7 +356,7 @@ def _say(sentence: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Run the command with these arguments; what `python ops/loadtest.py` does."""
-    from ops.console.refusal import run
+    from ops.console.command_runner import run
     from ops.options.environment import adopt, working_directory
 
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

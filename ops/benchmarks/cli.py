@@ -380,6 +380,6 @@ def _say(sentence: str) -> None:
 
 def main(argv: list[str]) -> int:
     """Run one benchmark; what `python -m ops.benchmarks` does."""
-    from ops.console.refusal import run
+    from ops.console.command_runner import run
 
     return run(app, argv, name="python -m ops.benchmarks")

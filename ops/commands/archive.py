@@ -10,7 +10,7 @@ from typing import Annotated, Final, cast
 import typer
 
 from ops.commands.audit import allow_open_files
-from ops.console.progress import Stages
+from ops.console.progress import StageProgress
 from ops.options.period import Period, moment
 from service.config import Config, from_env
 from service.errors import UsageError
@@ -31,7 +31,7 @@ def list_(as_json: Json = False) -> int:  # noqa: FBT002 - typer reads it
     """List what is archived, date by date."""
     from ops.commands.archive_list import as_text, folders
 
-    with Stages() as stages:
+    with StageProgress() as stages:
         found = folders(_config().archive_dir, stages)
     print(json.dumps([folder.as_json() for folder in found]) if as_json else as_text(found))
     return 0
@@ -79,7 +79,7 @@ def compact(
     if day > today:
         raise UsageError(f"--before {day} is not past: events of today still come in")
     done = []
-    with Stages() as stages:
+    with StageProgress() as stages:
         for one in run_compaction(_config().archive_dir, day, stages):
             done.append(one)
             if not as_json and one.files:

@@ -17,9 +17,9 @@ from typing import IO, Any, Final, Literal, TypeAlias
 import orjson
 
 from ops.commands.archive_query import ALL_COLUMNS, COLUMNS
-from ops.console.cells import cell
-from ops.console.progress import Stages
-from ops.console.terminal import EscapedBytes
+from ops.console.csv_cell import csv_cell
+from ops.console.progress import StageProgress
+from ops.console.terminal import EscapingBytes
 from ops.options.period import Period
 from service.errors import RunError, UsageError
 from telemetry.archive.archive_files import DEAD_LETTERS
@@ -73,12 +73,12 @@ def export(
         raise UsageError("--as-stored goes with --format jsonl alone")
     if out != STDOUT:
         _require_free(Path(out), force=force)
-    with Stages() as stages, open_files(root, DEAD_LETTERS if letters else None) as files:
+    with StageProgress() as stages, open_files(root, DEAD_LETTERS if letters else None) as files:
         lines = _chosen([file for file in files if file.is_letters == letters], period, of_class, stages)
         if not stored and form != "parquet":
             lines = expanded(lines)
         if out == STDOUT:
-            file = EscapedBytes(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer
+            file = EscapingBytes(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer
             return _write(file, lines, form, _columns(of_class, letters=letters))
         return _write_file(Path(out), lines, form, of_class, letters=letters, force=force)
 
@@ -98,7 +98,7 @@ def _columns(of_class: str | None, *, letters: bool) -> Sequence[str]:
     return ALL_COLUMNS if of_class is None else COLUMNS[of_class]
 
 
-def _chosen(files: list[OpenFile], period: Period, of_class: str | None, stages: Stages) -> Iterator[bytes]:
+def _chosen(files: list[OpenFile], period: Period, of_class: str | None, stages: StageProgress) -> Iterator[bytes]:
     total = sum(file.lines for file in files)
     done = 0
     for file in files:
@@ -161,7 +161,7 @@ def _put_in_place(unfinished: Path, path: Path, *, force: bool) -> None:
     unfinished.replace(path)
 
 
-def _write(file: IO[bytes] | EscapedBytes, lines: Iterable[bytes], form: Format, columns: Sequence[str]) -> int:
+def _write(file: IO[bytes] | EscapingBytes, lines: Iterable[bytes], form: Format, columns: Sequence[str]) -> int:
     count = 0
     if form == "jsonl":
         for line in lines:
@@ -179,13 +179,13 @@ def _write(file: IO[bytes] | EscapedBytes, lines: Iterable[bytes], form: Format,
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else cell(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else csv_cell(value)
 
 
 class _Encoded:
     """What `csv` writes to: text in, UTF-8 out."""
 
-    def __init__(self, file: IO[bytes] | EscapedBytes) -> None:
+    def __init__(self, file: IO[bytes] | EscapingBytes) -> None:
         self._file = file
 
     def write(self, text: str) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ops.console.progress import Stages
+from ops.console.progress import StageProgress
 from ops.console.table import table
 from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.retention import retired_days
@@ -59,7 +59,7 @@ class Folder:
         }
 
 
-def folders(root: Path, stages: Stages) -> list[Folder]:
+def folders(root: Path, stages: StageProgress) -> list[Folder]:
     """Look through the archive.
 
     Args:

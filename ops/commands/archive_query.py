@@ -18,9 +18,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 import duckdb
 
-from ops.console.cells import cell
+from ops.console.csv_cell import csv_cell
 from ops.console.table import table
-from ops.console.terminal import data_out
+from ops.console.terminal import data_stream
 from service.errors import RunError, UsageError
 from telemetry.archive.archive_snapshot import ArchiveSnapshot, OpenFile, open_snapshot
 from telemetry.archive.parquet_file import FIELDS, LETTER_FIELDS, connect, fd_path, quoted, select_list, with_items
@@ -74,9 +74,9 @@ def query(root: Path, sql: str, form: Format) -> int:
             return 0
         result = asked.project("CAST(COLUMNS(*) AS VARCHAR)")
         if form == "csv":
-            writer = csv.writer(data_out(), lineterminator="\n")
-            writer.writerow(map(cell, result.columns))
-            writer.writerows(map(cell, row) for row in _rows(result))
+            writer = csv.writer(data_stream(), lineterminator="\n")
+            writer.writerow(map(csv_cell, result.columns))
+            writer.writerows(map(csv_cell, row) for row in _rows(result))
             return 0
         rows = list(islice(_rows(result), _MOST_TABLE_ROWS + 1))
         shown = [["-" if value is None else value for value in row] for row in rows[:_MOST_TABLE_ROWS]]

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ops.console.progress import Stages
+from ops.console.progress import StageProgress
 from ops.console.receipt import Receipt
 from ops.options.period import Period
 from service.config import Config, from_env
@@ -62,7 +62,7 @@ def command(
         from ops.commands.audit_erasure import search, tell
 
         return tell(search(config, erased), as_json=as_json)
-    with Stages() as stages:
+    with StageProgress() as stages:
         receipt = audit(config, Period.parse(start, end), wait_s, stages)
     print(json.dumps(receipt.as_json(), ensure_ascii=False) if as_json else receipt.as_text())
     return 0 if receipt.ok else 1
@@ -75,7 +75,7 @@ def allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def audit(config: Config, period: Period, wait_s: float | None = None, stages: Stages | None = None) -> Receipt:
+def audit(config: Config, period: Period, wait_s: float | None = None, stages: StageProgress | None = None) -> Receipt:
     """Account for every event.
 
     Args:
@@ -175,7 +175,7 @@ def _await_archived(archive: Path, stock: _Stock, wait_s: float) -> None:
 
 
 def _read_archive(
-    archive: ArchiveSnapshot, ledger: Ledger, period: Period, window_days: int, stages: Stages | None
+    archive: ArchiveSnapshot, ledger: Ledger, period: Period, window_days: int, stages: StageProgress | None
 ) -> list[str]:
     """Tell a ledger everything that the archive says; returns what is wrong with files or ids."""
     for (producer, epoch), progress in archive.progress.items():

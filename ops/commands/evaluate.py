@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ops.commands.train import data_report_lines
 from ops.console.dataset_size import dataset_size
-from ops.console.progress import Stages
+from ops.console.progress import StageProgress
 from ops.console.table import table
 from ops.console.terminal import console
 from service.config import Config
@@ -83,7 +83,7 @@ def evaluate(
     declared = None if scale is None else RatingScale.parse(scale, "--scale")
     candidates = _candidates(algorithms, settings)
     protocol = _protocol(split, folds, test_share, test, seed, ks, relevant_from, most_users, n_negatives)
-    with Stages() as progress, training_threads.limit(threads):
+    with StageProgress() as progress, training_threads.limit(threads):
         cut, sets = split_dataset.read(
             data,
             protocol,
@@ -278,6 +278,6 @@ def _print_table(comparison: dict[str, Any]) -> None:
     rows = [_row(result, names) for result in comparison["results"]]
     out = console()
     out.print(Text(_headline(comparison)))
-    print(table(list(rows[0]), [list(row.values()) for row in rows], left=(0,), gap=" "), flush=True)
+    print(table(list(rows[0]), [list(row.values()) for row in rows], left=(0,), gap=1), flush=True)
     for line in _remarks(comparison, names):
         out.print(Text(line))

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from ops.commands.train import data_report_lines, held_back_sentence, was_activated
+from ops.console.command_runner import NOT_ACTIVATED
 from ops.console.dataset_size import dataset_size
-from ops.console.progress import Stages
-from ops.console.refusal import HELD_BACK
+from ops.console.progress import StageProgress
 from ops.console.search_watch import Watch
 from ops.console.table import table
 from ops.options.data_options import (
@@ -176,7 +176,7 @@ def search(
     if report is not None:
         page.require_writable(report)
     declared = None if scale is None else RatingScale.parse(scale, "--scale")
-    with Stages() as progress:
+    with StageProgress() as progress:
         interactions = datasets.read(data, progress)
     interactions, settled = on_scale(config, data, interactions, declared)
     if settled.origin != "data":
@@ -199,7 +199,7 @@ def search(
     if not as_json:
         print("\n".join(lines(found)), flush=True)
     if publish and not found["is_interrupted"]:
-        with _private(), Stages() as progress:
+        with _private(), StageProgress() as progress:
             manifest = pipeline.train(
                 config,
                 data=data,
@@ -218,7 +218,7 @@ def search(
         print(json.dumps(found, ensure_ascii=False), flush=True)
     if found.get("activated") is False:
         print(f"recollect: {held_back_sentence(manifest)}", file=sys.stderr)
-        return HELD_BACK
+        return NOT_ACTIVATED
     if not found["is_interrupted"]:
         return 0
     kept = "" if effort.study is None else "; the same command goes on from there"

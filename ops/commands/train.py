@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ops.console.command_runner import NOT_ACTIVATED
 from ops.console.dataset_size import dataset_size, interaction_noun
-from ops.console.progress import Stages
-from ops.console.refusal import HELD_BACK
+from ops.console.progress import StageProgress
 from service.config import Config
 from service.training import pipeline
 from service.training.data.data_request import DataRequest
@@ -45,7 +45,7 @@ def train(
         as_json: Print the manifest instead of the summary.
 
     Returns:
-        0; `HELD_BACK`, which is 3, if the version was published and not activated because it is much worse.
+        0; `NOT_ACTIVATED`, which is 3, if the version was published and not activated because it is much worse.
 
     Raises:
         RecollectError: The input is refused, or the run failed.
@@ -56,7 +56,7 @@ def train(
     declared = None if scale is None else RatingScale.parse(scale, "--scale")
     started_s = time.monotonic()
     read: list[Interactions] = []
-    with Stages() as progress, limit(threads):
+    with StageProgress() as progress, limit(threads):
         manifest = pipeline.train(
             config,
             data=data,
@@ -82,7 +82,7 @@ def train(
         return 0
     sys.stdout.flush()
     print(f"recollect: {held_back_sentence(manifest)}", file=sys.stderr)
-    return HELD_BACK
+    return NOT_ACTIVATED
 
 
 def held_back_sentence(manifest: dict[str, Any]) -> str:

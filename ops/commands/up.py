@@ -10,7 +10,7 @@ from urllib.parse import quote
 from loadbalancer import installation, unix_sockets
 from loadbalancer.processes import spawn_attached
 from loadbalancer.settings import BalancerSettings
-from ops.console.refusal import HELD_BACK
+from ops.console.command_runner import NOT_ACTIVATED
 from ops.program import PROGRAM
 from ops.supervision import (
     balancer_settings,
@@ -126,7 +126,7 @@ def _ensure_model(config: Config, data: DataRequest | None, program: Sequence[st
         child.kill()
         child.wait()
         raise
-    if status == HELD_BACK:
+    if status == NOT_ACTIVATED:
         # The training has printed the reason; the previous model is served.
         return 0
     return status if status >= 0 else 1

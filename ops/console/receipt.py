@@ -111,7 +111,7 @@ class Receipt:
             for account in self.accounts
         ]
         rows.append(["all", "", "", *(_shown(self.total(name)) for name in _COLUMNS)])
-        lines = [table(_HEADING, rows, left=_LEFT, gap=" ")]
+        lines = [table(_HEADING, rows, left=_LEFT, gap=1)]
         if retired := self.total("retired"):
             lines.append(f"Of the archived events retention has removed {retired} since; archive list names the dates.")
         for account in self.accounts:

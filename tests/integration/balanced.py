@@ -21,9 +21,9 @@ STANDIN = Path(__file__).with_name("standin.py")
 BALANCE = """
 import os, sys
 from ops.commands.balance import balance
-from ops.console.refusal import told
+from ops.console.command_runner import exit_code_of
 from service.config import from_env
-sys.exit(told(lambda: balance(from_env(os.environ), program=sys.argv[1:])))
+sys.exit(exit_code_of(lambda: balance(from_env(os.environ), program=sys.argv[1:])))
 """
 
 

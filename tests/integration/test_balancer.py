@@ -294,8 +294,9 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_the_next_start(running: Ins
 def test_restarting_what_does_not_run_is_one_sentence(installation: Installation) -> None:
     """`recollect balance restart` without an installation."""
     program = (
-        "import os, sys; from ops.commands.balance import restart; from ops.console.refusal import told\n"
-        "from service.config import from_env\nsys.exit(told(lambda: restart(from_env(os.environ))))"
+        "import os, sys\nfrom ops.commands.balance import restart\n"
+        "from ops.console.command_runner import exit_code_of\nfrom service.config import from_env\n"
+        "sys.exit(exit_code_of(lambda: restart(from_env(os.environ))))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from ops import loadtest
-from ops.console.refusal import run
+from ops.console.command_runner import run
 from ops.load.traffic import Mix
 from service.errors import UsageError
 

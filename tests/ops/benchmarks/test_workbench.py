@@ -10,7 +10,7 @@ import redis
 
 from ops.benchmarks import cli
 from ops.benchmarks.workbench import Workbench, answers, on_core, scrape, two_cores
-from ops.console.refusal import run
+from ops.console.command_runner import run
 from service.errors import RunError, UsageError
 from service.models.snapshot import ModelSnapshot
 from telemetry.stream.redis_check import check_redis

@@ -10,7 +10,7 @@ import pytest
 
 from ops.commands.archive import app
 from ops.commands.archive_export import _put_in_place
-from ops.console.refusal import run
+from ops.console.command_runner import run
 from service.config import Config
 from telemetry.archive.archive_reader import read
 from telemetry.archive.compaction import compact

@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from ops.commands.chaos import command
-from ops.console.refusal import run
+from ops.console.command_runner import run
 from ops.drill.drill_installation import _environ, _Paths
 from ops.drill.frozen_redis import Comparison, Pair
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ops.cli import _register_late, app
-from ops.console.refusal import run
+from ops.console.command_runner import run
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DEAD_LETTERS
 from telemetry.archive.archive_reader import read

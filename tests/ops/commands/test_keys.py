@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ops.commands.keys import app
-from ops.console.refusal import run
+from ops.console.command_runner import run
 from ops.load.population import Target
 from ops.options.presented_key import key_in
 from service.errors import UsageError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ops.cli import app
-from ops.console.refusal import run
+from ops.console.command_runner import run
 from service.config import Config
 from service.models import active_model, artefact
 from service.training import pipeline

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from ops.commands.search import command
-from ops.console.refusal import run
+from ops.console.command_runner import run
 from ops.console.search_watch import Watch
 from service.models import active_model, artefact
 from service.training.search.search_run import SearchProgress

@@ -119,7 +119,7 @@ def test_ctrl_c_ends_it_and_says_so(config: Config, verb: str) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
-    assert err.splitlines()[-1] == "recollect: interrupted"
+    assert err.splitlines()[-1] == "recollect: Interrupted."
     assert "Traceback" not in err
     assert not config.models_dir.exists() or versions.published(config.models_dir) == []
     assert not list(config.home.rglob("*.tmp"))

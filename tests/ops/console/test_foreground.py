@@ -85,8 +85,8 @@ def test_a_terminal_signals_both(running: Running) -> None:
 @pytest.mark.parametrize(
     ("number", "status", "says"),
     [
-        (signal.SIGINT, 130, "recollect: interrupted\n"),
-        (signal.SIGTERM, 143, "recollect: stopped by SIGTERM\n"),
+        (signal.SIGINT, 130, "recollect: Interrupted.\n"),
+        (signal.SIGTERM, 143, "recollect: Stopped by SIGTERM.\n"),
     ],
 )
 def test_what_is_deaf_is_killed(running: Running, number: signal.Signals, status: int, says: str) -> None:
@@ -100,7 +100,7 @@ def test_what_is_deaf_is_killed(running: Running, number: signal.Signals, status
 def test_a_child_that_something_else_kills(running: Running) -> None:
     """Is a failed run, most likely for want of memory."""
     os.kill(running.child, signal.SIGKILL)
-    assert running.ended() == (1, "recollect: the process was killed, most likely for want of memory\n")
+    assert running.ended() == (1, "recollect: The process was killed, most likely for want of memory.\n")
 
 
 @pytest.mark.parametrize("running", [IS_DEAF], indirect=True)

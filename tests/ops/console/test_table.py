@@ -3,13 +3,13 @@
 from ops.console.table import table
 
 
-def test_what_fits_is_one_table() -> None:
-    """Numbers at the right, names at the left, nothing at the end of a line."""
+def test_a_table_that_fits_is_not_folded() -> None:
+    """Numbers are right-aligned, names left-aligned; no line ends with spaces."""
     text = table(["name", "n"], [["a", "10"], ["bcdefg", "9"]], left={0}, width=80)
     assert text.splitlines() == ["name     n", "a       10", "bcdefg   9"]
 
 
-def test_what_is_too_wide_is_folded_behind_its_first_column() -> None:
+def test_a_wide_table_is_folded_behind_its_first_column() -> None:
     """No line is longer than the terminal, and nothing is cut."""
     heading = ["version", *(f"measure-{number}" for number in range(9))]
     rows = [[f"svd-{row}", *(f"{row}.{number}" for number in range(9))] for row in range(3)]
@@ -22,6 +22,12 @@ def test_what_is_too_wide_is_folded_behind_its_first_column() -> None:
 
 
 def test_a_column_may_be_wider_than_the_terminal() -> None:
-    """A path is not cut either."""
+    """It is not cut."""
     text = table(["version", "data"], [["svd", "x" * 100]], width=40)
     assert "x" * 100 in text
+
+
+def test_wide_characters_take_two_columns() -> None:
+    """East Asian titles do not shift the cells after them."""
+    lines = table(["title", "n"], [["\u6f22\u5b57", "1"], ["abcd", "2"]], left={0}, width=80).splitlines()
+    assert lines == ["title  n", "\u6f22\u5b57   1", "abcd   2"]

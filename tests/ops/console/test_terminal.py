@@ -1,4 +1,4 @@
-"""Texts of strangers reach a terminal as text: nothing in them is obeyed, and as JSON they stay what they are."""
+"""Foreign texts reach a terminal without control characters, and keep their value as JSON."""
 
 import io
 import json
@@ -12,10 +12,18 @@ import pytest
 import typer
 from rich.table import Table
 
-from ops.console.cells import cell
-from ops.console.refusal import run
+from ops.console.command_runner import run
+from ops.console.csv_cell import csv_cell
 from ops.console.table import table
-from ops.console.terminal import EscapedBytes, Guarded, console, data_out, escaped, guarded, raw
+from ops.console.terminal import (
+    EscapingBytes,
+    EscapingStream,
+    console,
+    data_stream,
+    escape_controls,
+    escaping_output,
+    unescaped,
+)
 from service.config import Config
 from service.errors import UsageError
 from tests.support.archive_commits import addition, commit
@@ -36,27 +44,27 @@ NASTY = "\x1b[2J\x9b0;x\x07\u202eabc\u2028\U000e0041\ud800 é 漢 👩\u200d🔬
         ("\ud800", "\\ud800"),
     ],
 )
-def test_what_a_terminal_would_obey_is_written_out(text: str, shown: str) -> None:
+def test_controls_are_escaped(text: str, shown: str) -> None:
     """Line feeds, tabs and joined letters stay."""
-    assert escaped(text) == shown
+    assert escape_controls(text) == shown
 
 
-def test_json_stays_the_same_value() -> None:
-    """So that escaping what is printed changes no object."""
-    assert json.loads(escaped(json.dumps({NASTY: NASTY}, ensure_ascii=False))) == {NASTY: NASTY}
+def test_escaped_json_has_the_same_value() -> None:
+    """Escaping changes no printed object."""
+    assert json.loads(escape_controls(json.dumps({NASTY: NASTY}, ensure_ascii=False))) == {NASTY: NASTY}
 
 
-def test_a_cell_breaks_no_line() -> None:
-    """A row is a line, whatever is in it."""
+def test_a_row_of_a_table_is_one_line() -> None:
+    """Line feeds in cells are escaped."""
     lines = table(("id",), [("a\nb\t" + NASTY,)]).splitlines()
     assert (len(lines), lines[1].startswith("a\\u000ab\\u0009\\u001b")) == (2, True)
 
 
 def test_a_console_keeps_its_styles_and_escapes_texts(capsys: pytest.CaptureFixture[str]) -> None:
-    """Tables and bars are drawn with escape sequences of ours, and with no others."""
+    """Only rich's own escape sequences reach the terminal."""
     shown = Table("x")
     shown.add_row(NASTY[:-3].replace("\ud800", ""), style="bold")
-    with guarded():
+    with escaping_output():
         console(force_terminal=True, width=200).print(shown)
     out = capsys.readouterr().out
     assert "\x1b[1m" in out
@@ -65,8 +73,8 @@ def test_a_console_keeps_its_styles_and_escapes_texts(capsys: pytest.CaptureFixt
     assert "\u202e" not in out
 
 
-def test_every_verb_prints_through_the_guard(capsys: pytest.CaptureFixture[str]) -> None:
-    """What it prints and what ends it, a file name say."""
+def test_the_output_of_every_command_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its output and its error."""
     app = typer.Typer()
 
     @app.command()
@@ -85,17 +93,17 @@ def test_every_verb_prints_through_the_guard(capsys: pytest.CaptureFixture[str])
         assert not set(text) & set("\x1b\x9b\x07\u202e\u2028")
 
 
-def test_data_passes_as_it_is_unless_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file or a pipe gets the very characters."""
+def test_data_is_unchanged_except_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and pipes get the characters themselves."""
     plain = io.StringIO()
     with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", Guarded(plain))
-        assert data_out() is raw(sys.stdout) is plain
+        patch.setattr(sys, "stdout", EscapingStream(plain))
+        assert data_stream() is unescaped(sys.stdout) is plain
         plain.isatty = lambda: True  # type: ignore[method-assign]
-        data_out().write("\x1b")
+        data_stream().write("\x1b")
     assert plain.getvalue() == "\\u001b"
     stored = io.BytesIO()
-    EscapedBytes(stored).write('{"a": "\u202e"}\n'.encode())
+    EscapingBytes(stored).write('{"a": "\u202e"}\n'.encode())
     assert stored.getvalue() == b'{"a": "\\u202e"}\n'
 
 
@@ -114,9 +122,9 @@ def test_data_passes_as_it_is_unless_to_a_terminal(monkeypatch: pytest.MonkeyPat
         ("-1\n", "'-1\n"),
     ],
 )
-def test_a_cell_is_no_formula_and_a_number_stays_one(value: object, written: object) -> None:
-    """An apostrophe before what a spreadsheet would compute."""
-    assert cell(value) == written
+def test_a_csv_cell_is_no_formula_and_a_number_stays_one(value: object, written: object) -> None:
+    """A formula gets an apostrophe."""
+    assert csv_cell(value) == written
 
 
 VERBS = [
@@ -129,7 +137,7 @@ VERBS = [
 
 
 def test_a_real_terminal_gets_no_control_character(tmp_path: Path) -> None:
-    """The commands as a person runs them, on a pseudo-terminal."""
+    """On a pseudo-terminal."""
     config = Config(home=tmp_path / "var")
     commit(config.archive_dir, addition([(1, feedback(item_id="=a\u009b31m\u202eb", user_id="\u202ex"))]))
     ours, theirs = pty.openpty()
@@ -144,7 +152,7 @@ def test_a_real_terminal_gets_no_control_character(tmp_path: Path) -> None:
         while data := os.read(ours, 65_536):
             out += data
     except OSError:
-        # How the end of a terminal reads on Linux: the last process has closed it.
+        # EIO is the end of file of a terminal on Linux.
         pass
     os.close(ours)
     assert [process.wait() for process in running] == [0, 0, 0, 0, 1]

@@ -77,12 +77,12 @@ def test_a_fit_without_room_is_refused_with_a_number_that_fits(monkeypatch: pyte
 def test_a_limit_of_address_space_is_a_sentence_before_the_fit(tmp_path: Path) -> None:
     """`ulimit -v` of a user, and a model that is larger: exit status 1 and no traceback."""
     program = (
-        "import resource, sys; from pathlib import Path; from ops.console.refusal import told\n"
+        "import resource, sys; from pathlib import Path; from ops.console.command_runner import exit_code_of\n"
         "from ops.commands.train import train\n"
         "from service.config import Config; import service.training.algorithms.biased_mf\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1536 << 20, 1536 << 20))\n"
         "config = Config(home=Path(sys.argv[1]))\n"
-        "sys.exit(told(lambda: train(config, data='demo:40000x500x80000', settings=['n_factors=4096'])))"
+        "sys.exit(exit_code_of(lambda: train(config, data='demo:40000x500x80000', settings=['n_factors=4096'])))"
     )
     argv = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)

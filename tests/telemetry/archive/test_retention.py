@@ -9,7 +9,7 @@ import pytest
 
 from ops.commands.archive_list import as_text, folders
 from ops.commands.audit import audit
-from ops.console.progress import Stages
+from ops.console.progress import StageProgress
 from ops.console.receipt import Receipt
 from ops.options.period import Period
 from service.config import Config
@@ -134,7 +134,7 @@ def test_old_dates_go_and_the_account_stays_true(config: Config, retain: Callabl
     assert "Of the archived events retention has removed 5 since" in after.as_text()
     of_a_day = receipt(config, Period.parse("2026-11-22", "2026-11-22"))
     assert (of_a_day.ok, of_a_day.total("archived"), of_a_day.total("retired")) == (True, 2, 2)
-    with Stages() as stages:
+    with StageProgress() as stages:
         found = folders(config.archive_dir, stages)
     assert [(folder.name[-2:], folder.files, folder.retired) for folder in found[:3]] == [
         ("21", 0, 3),

@@ -1,4 +1,4 @@
-"""What a machine refuses is one sentence, and no traceback."""
+"""A refusal of the machine is one sentence without a traceback."""
 
 import os
 import subprocess
@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from ops.console.refusal import told
+from ops.console.command_runner import exit_code_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_a_machine_that_refuses_is_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """It names the path; a fault that is ours is not hidden."""
+def test_a_refusal_of_the_machine_is_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """It names the path; a defect of the program keeps its traceback."""
     file = tmp_path / "file"
     file.write_text("")
-    assert told((file / "below").mkdir) == 1
-    assert capsys.readouterr().err == f"recollect: {file / 'below'} cannot be used: Not a directory\n"
+    assert exit_code_of((file / "below").mkdir) == 1
+    assert capsys.readouterr().err == f"recollect: {file / 'below'} cannot be used: Not a directory.\n"
 
     def no_memory() -> None:
         raise MemoryError
 
-    assert told(no_memory) == 1
+    assert exit_code_of(no_memory) == 1
     assert "memory" in capsys.readouterr().err
     with pytest.raises(OSError, match="Bad file descriptor"):
-        told(lambda: os.close(10**6))
+        exit_code_of(lambda: os.close(10**6))
 
 
 LOGGING = [["up", "--data", "demo:60x40x900"], ["serve"], ["consume"], ["balance"]]
@@ -47,7 +47,7 @@ CASES = [("RECOLLECT_HOME", words) for words in (*LOGGING, *QUIET)] + [("RECOLLE
 @pytest.mark.parametrize(
     ("name", "words"), CASES, ids=lambda case: case if isinstance(case, str) else "-".join(case[:2])
 )
-def test_a_place_that_is_none_is_a_sentence_for_every_command(
+def test_an_unusable_directory_is_a_sentence_for_every_command(
     name: str, words: list[str], tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     """A file stands where the directory should be; as for a read-only one, the command cannot make it."""
