@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -106,6 +107,12 @@ def test_the_index_names_every_page() -> None:
 def test_the_readme_is_short() -> None:
     """At most 700 words besides its snippets."""
     assert len(prose_of(ROOT / "README.md").split()) <= 700
+
+
+def test_the_changelog_begins_with_the_version_of_the_package() -> None:
+    """A release has its entry before it is made."""
+    version = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]["version"]
+    assert re.findall(r"^## (\S+)", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)[0] == version
 
 
 def test_every_promise_of_the_drill_is_listed() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import stat
@@ -18,6 +19,7 @@ import redis
 from loadbalancer import roster
 from tests.integration.installation import DATA, Up
 
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = ["redis", "consumer", "replica-0", "replica-1", "nginx-0", "nginx-1"]
 
 
@@ -62,6 +64,40 @@ def test_every_route_is_there(up: Up) -> None:
     for path in ("/v1/popular", "/v1/model", "/healthz", "/readyz", "/openapi.json", "/docs"):
         assert up.request("GET", path)[0] == 200, path
     assert up.request("GET", "/metrics")[0] == 404
+
+
+def test_the_first_lines_of_the_readme_work(up: Up) -> None:
+    """Its curl lines are answered as the page shows, and its audit finds no event missing."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^curl (.*)$", page.replace("\\\n", " "), re.MULTILINE)
+    assert len(lines) == 2
+    for line in lines:
+        words = shlex.split(line)
+        path = next(word for word in words if word.startswith("http://")).removeprefix("http://127.0.0.1:8080")
+        body = json.loads(words[words.index("-d") + 1]) if "-d" in words else None
+        status, _, answer = up.request("GET" if body is None else "POST", path, body)
+        assert status == (200 if body is None else 202)
+        if body is None:
+            shown = re.findall(
+                r'^[ {]*"(\w+)":|, "(\w+)":', page.partition("```json")[2].partition("```")[0], re.MULTILINE
+            )
+            assert {first or later for first, later in shown} <= {*json.loads(answer), *json.loads(answer)["items"][0]}
+    audited = up.recollect("audit", "--wait", "30")
+    assert audited.returncode == 0, audited.stdout
+
+
+def test_the_examples_of_the_api_page_are_what_the_service_takes_and_gives(up: Up) -> None:
+    """A list has the fields of the example, and its events are accepted."""
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed, events, *_ = (
+        json.loads(block) for block in re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    )
+    answer = json.loads(up.request("GET", "/v1/recommendations/1")[2])
+    assert list(answer) == list(listed)
+    assert list(answer["items"][0]) == list(listed["items"][0])
+    assert list(answer["freshness"]) == list(listed["freshness"])
+    status, _, body = up.request("POST", "/v1/events", events)
+    assert (status, json.loads(body)) == (202, {"accepted": 1, "durability": "disk"})
 
 
 def test_no_other_user_reaches_its_redis(up: Up) -> None:
