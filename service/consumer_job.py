@@ -1,4 +1,4 @@
-"""The telemetry consumer job: wires `telemetry.consumer.consumer` to its archive and sinks, and stops it in order."""
+"""The consumer job: connects the telemetry consumer to its archive and sinks, and stops it in order."""
 
 import asyncio
 import os
@@ -15,11 +15,11 @@ from service.event_loop import run
 from service.logs import ApplicationLog
 from service.metrics import collect_from
 from service.models.user_erasure import ModelUserEraser
-from service.preflight import claim_place, installed_archive, require_redis
-from service.redis_access import open_seal, stream_of
+from service.preflight import claim_namespace, installed_archive, require_redis
+from service.redis_access import load_seal, redis_stream
 from service.serving.admin import build_admin_app
 from service.serving.listener import Listener, announce
-from service.telemetry_metrics import consumer_metrics, report
+from service.telemetry_metrics import consumer_metrics, log_note
 from telemetry.archive.archive import Archive
 from telemetry.consumer.consumer import Consumer
 from telemetry.consumer.orphans import OrphanedSlots
@@ -29,9 +29,9 @@ from telemetry.failpoints import Failpoints
 from telemetry.stream.redis_check import RedisRole
 
 _log = structlog.get_logger("recollect.consumer")
-# How long a stopping consumer ships what stopped replicas could not.
+# A stopping consumer ships the events of stopped replicas for this long.
 _SWEEP_S = 2.5
-# What is left after it stays in the streams and the replicas' logs, for the next start.
+# Events left after it stay in the streams and the write-ahead logs for the next start.
 _DRAIN_S = 5.0
 
 
@@ -40,22 +40,22 @@ def consume(config: Config, admin_port: int, *, claim: bool = False, supervised:
 
     Args:
         config: Every setting.
-        admin_port: For health, readiness and metrics, on 127.0.0.1.
-        claim: Take the place in Redis over if it belongs to another archive.
-        supervised: Start whatever is wrong with Redis; who started us has looked at it.
+        admin_port: The port of health, readiness and metrics, on 127.0.0.1.
+        claim: Whether to take the namespace in Redis over from another archive.
+        supervised: Whether the supervisor has checked Redis, so that the job starts whatever its state.
 
     Raises:
         UsageError: The pseudonyms' key file cannot be used.
         RunError: Redis cannot carry telemetry, the archive cannot be written, the admin port is taken, or the job died.
-        TelemetryError: The Redis URL is none or another archive's, or the archive cannot be used.
+        TelemetryError: The Redis URL is malformed or another archive's, or the archive cannot be used.
     """
     _require_writable(config.archive_dir)
     if not supervised:
         require_redis(config, RedisRole.REPLICA, RedisRole.CONSUMER, claim=claim)
     elif claim:
-        # If Redis is away now the place is claimed at the next start; until then nothing goes wrong.
+        # If Redis is unreachable, the next start claims the namespace.
         with suppress(TelemetryError):
-            claim_place(config)
+            claim_namespace(config)
     log = ApplicationLog(config.logs, "consumer", config.log)
     log.start()
     try:
@@ -65,16 +65,16 @@ def consume(config: Config, admin_port: int, *, claim: bool = False, supervised:
 
 
 def _require_writable(archive_dir: Path) -> None:
-    """Refuse an archive that this process may not write; a disk that fails later is waited for instead."""
+    """Refuse an archive that this process may not write; a disk that fails later is waited for."""
     try:
         archive_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # What another consumer removes meanwhile is no obstacle.
-        there = (path for path in (archive_dir, *archive_dir.iterdir()) if os.access(path, os.F_OK))
-        refused = next((path for path in there if not os.access(path, os.W_OK)), None)
+        # Another consumer may remove a path meanwhile.
+        present = (path for path in (archive_dir, *archive_dir.iterdir()) if os.access(path, os.F_OK))
+        refused = next((path for path in present if not os.access(path, os.W_OK)), None)
     except OSError as error:
-        raise RunError(f"the archive {archive_dir} cannot be used: {error.strerror}") from error
+        raise RunError(f"The archive {archive_dir} cannot be used: {error.strerror}.") from error
     if refused is not None:
-        raise RunError(f"the archive cannot be written: {refused} is read-only for this user")
+        raise RunError(f"The archive cannot be written: {refused} is read-only for this user.")
 
 
 async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None:
@@ -82,22 +82,22 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     archived = CountingSink()
-    settings, failpoints, seal = config.consumer, Failpoints.parse(config.failpoint), open_seal(config)
+    settings, failpoints, seal = config.consumer, Failpoints.parse(config.failpoint), load_seal(config)
     consumer = Consumer(
-        stream_of(config, seal),
+        redis_stream(config, seal),
         Archive(config.archive_dir, part_bytes=settings.part_bytes, part_s=settings.part_s, failpoints=failpoints),
         [archived],
         settings,
-        report,
+        log_note,
         user_erasers=[ModelUserEraser(config.models_dir, config.pseudonymiser(), config.security_dir)],
         failpoints=failpoints,
     )
     orphans = OrphanedSlots(
         config.spool_dir,
         config.producer,
-        lambda: stream_of(config, seal),
+        lambda: redis_stream(config, seal),
         settings.orphan_after_s,
-        report,
+        log_note,
         archive=installed_archive(config),
     )
     registry = CollectorRegistry()
@@ -106,9 +106,9 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     collect_from(registry, lambda: consumer_metrics(consumer, archived, log))
     task = asyncio.create_task(consumer.run(), name="consumer")
     adopting = asyncio.create_task(orphans.run(), name="orphans")
-    # A standby is ready too: it is there to take over.
+    # A standby is ready too, to take over.
     admin = Listener(
-        build_admin_app(registry, lambda: "the consumer task has died" if task.done() else None),
+        build_admin_app(registry, lambda: "The consumer task has died." if task.done() else None),
         "127.0.0.1",
         admin_port,
         config.server,
@@ -122,16 +122,16 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
         for part in (task, adopting):
             if part.done() and (error := part.exception()) is not None:
                 _log.error("consumer died", task=part.get_name(), exc_info=error)
-                raise RunError(f"the consumer died: {error!r}") from error
+                raise RunError(f"The consumer died: {error!r}.") from error
         adopting.cancel()
         await asyncio.gather(adopting, return_exceptions=True)
         if (left := await orphans.sweep(_SWEEP_S)) > 0:
-            _log.warning("slots that nobody holds keep events: they go out with the next start", slots=left)
-        # Replicas stop before us, so that what is in their streams now is the last of it.
+            _log.warning("orphaned slots keep events until the next start", slots=left)
+        # Replicas stop before the consumer, so their streams grow no more.
         if not task.done() and not await consumer.drain(_DRAIN_S):
-            _log.warning("events not archived yet: the streams were not empty in time", waited_s=_DRAIN_S)
+            _log.warning("streams not empty in time", waited_s=_DRAIN_S)
     finally:
-        # A commit in progress is finished and the lease given back before the cancellation arrives.
+        # The consumer finishes a commit in progress and releases the lease before it handles the cancellation.
         task.cancel()
         adopting.cancel()
         waiting.cancel()

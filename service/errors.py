@@ -1,31 +1,31 @@
-"""Every error this package raises, declared once.
+"""Every error of this package, declared once.
 
 ::
 
-    RecollectError                      one clear sentence; `exit_code` is what a command ends with
-    ├── UsageError                (2)   the command line or a setting is wrong
-    ├── DataError                 (2)   a data file is refused: says which file, and which line where there is one
-    ├── KeysRefused               (1)   the key file cannot be used, or is gone
-    ├── RunError                  (1)   the command was right, the run failed
-    │   ├── TrainingDiverged      (1)   a fit produced factors that are not finite
-    │   └── Interrupted         (130)   Ctrl-C ended a command that has something to say of what is there
+    RecollectError                      (exit code, or HTTP status)
+    ├── UsageError                (2)
+    ├── DataError                 (2)
+    ├── KeysRefused               (1)
+    ├── RunError                  (1)
+    │   ├── TrainingDiverged      (1)
+    │   └── Interrupted         (130)
     ├── ModelError                (1)
-    │   ├── ModelMissing          (1)   there is no such version, or none is active
-    │   └── ModelRefused          (1)   a published directory fails its checks; the served model stays
-    └── RequestError                    becomes problem+json in `service.serving.boundary`, nowhere else
-        ├── Malformed           400     not HTTP or not JSON as we read it
-        ├── Unauthorized        401     no key, or none that is valid
-        ├── Forbidden           403     the key's scopes or origins do not allow it
-        ├── NotFound            404     no such route or item
+    │   ├── ModelMissing          (1)
+    │   └── ModelRefused          (1)
+    └── RequestError            500     rendered as problem+json by `service.serving.boundary` alone
+        ├── Malformed           400
+        ├── Unauthorized        401
+        ├── Forbidden           403
+        ├── NotFound            404
         ├── MethodNotAllowed    405
-        ├── RequestTimedOut     408     the body did not arrive in time
+        ├── RequestTimedOut     408
         ├── TooLarge            413
-        ├── UnsupportedBody     415     encoded, or not JSON
-        ├── Invalid             422     JSON of the wrong content; one entry per bad field
-        └── Unavailable         503     draining, or no room for events; carries Retry-After
-            ├── Overloaded      503     more requests than can be answered in time
-            └── NoModel         503     nothing to make a list of
-                └── NoModelHere 504     the same, said to nginx, which asks another replica then
+        ├── UnsupportedBody     415
+        ├── Invalid             422
+        └── Unavailable         503
+            ├── Overloaded      503
+            └── NoModel         503
+                └── NoModelHere 504
 """
 
 import difflib
@@ -34,13 +34,13 @@ from typing import Any, ClassVar
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the known name that a wrong one may stand for, as a part of a sentence; nothing if none is close."""
+    """Return a clause with the closest known name, or an empty text if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
 class RecollectError(Exception):
-    """The root; its text is one sentence for the person who reads it."""
+    """The base class; the text is one sentence for the user, and a command ends with `exit_code`."""
 
     exit_code: ClassVar[int] = 1
 
@@ -52,48 +52,48 @@ class UsageError(RecollectError):
 
 
 class DataError(RecollectError):
-    """A data file is refused."""
+    """A data file is refused; the message names the file and, if there is one, the line."""
 
     exit_code = 2
 
 
 class KeysRefused(RecollectError):
-    """The key file cannot be used, or is gone."""
+    """The key file cannot be used, or is missing."""
 
 
 class RunError(RecollectError):
-    """The command was right, the run failed."""
+    """A correct command failed."""
 
 
 class TrainingDiverged(RunError):
-    """A fit produced factors that are not finite."""
+    """Training produced factors that are not finite."""
 
 
 class Interrupted(RunError):
-    """Ctrl-C ended a command that has something to say of what is there."""
+    """Ctrl-C ended a command; the message describes the partial result."""
 
     exit_code = 130
 
 
 class ModelError(RecollectError):
-    """Something about a published model."""
+    """A published model is missing or refused."""
 
 
 class ModelMissing(ModelError):
-    """There is no such version, or none is active."""
+    """The version does not exist, or none is active."""
 
 
 class ModelRefused(ModelError):
-    """A published directory fails its checks."""
+    """A published version fails its checks; the served model stays."""
 
 
 class RequestError(RecollectError):
-    """An answer that is not 2xx, as RFC 9457 describes it.
+    """A refused request (RFC 9457).
 
     Args:
-        detail: What is wrong with this request, for its sender.
+        detail: What is wrong with the request, as a sentence for the client.
         errors: One entry per bad field: `field` (a path such as `events[3].value`) and `message`.
-        retry_after_s: Seconds for the Retry-After header, if waiting may help.
+        retry_after_s: Seconds for the Retry-After header, if a later attempt may succeed.
     """
 
     status: ClassVar[int] = 500
@@ -122,17 +122,15 @@ class RequestError(RecollectError):
 
 
 class Malformed(RequestError):
-    """Not HTTP or not JSON as we read it."""
+    """The request is not HTTP, or its body is not JSON."""
 
     status, name, title = 400, "malformed", "Malformed request"
 
 
 class Unauthorized(RequestError):
-    """No key was presented, or none that is valid.
+    """The request has no valid API key.
 
-    Args:
-        detail: What is wrong with this request, for its sender.
-        challenge: The value of WWW-Authenticate (RFC 6750 section 3).
+    `challenge` is the value of WWW-Authenticate (RFC 6750 section 3).
     """
 
     status, name, title = 401, "unauthorized", "Unauthorized"
@@ -143,11 +141,9 @@ class Unauthorized(RequestError):
 
 
 class Forbidden(RequestError):
-    """The key is valid, but not for this.
+    """The API key lacks the scope, or is not for the origin.
 
-    Args:
-        detail: What is wrong with this request, for its sender.
-        challenge: The value of WWW-Authenticate (RFC 6750 section 3.1), or None.
+    `challenge` is the value of WWW-Authenticate (RFC 6750 section 3.1), or None.
     """
 
     status, name, title = 403, "forbidden", "Forbidden"
@@ -158,13 +154,13 @@ class Forbidden(RequestError):
 
 
 class NotFound(RequestError):
-    """No such route or item."""
+    """The route or item does not exist."""
 
     status, name, title = 404, "not-found", "Not found"
 
 
 class MethodNotAllowed(RequestError):
-    """The route exists, the method does not."""
+    """The route does not have the method."""
 
     status, name, title = 405, "method-not-allowed", "Method not allowed"
 
@@ -180,44 +176,44 @@ class RequestTimedOut(RequestError):
 
 
 class TooLarge(RequestError):
-    """The body is over the limit."""
+    """The body exceeds the limit."""
 
     status, name, title = 413, "too-large", "Request too large"
 
 
 class UnsupportedBody(RequestError):
-    """An encoded body, or one that is not JSON."""
+    """The body is encoded, or not JSON."""
 
     status, name, title = 415, "unsupported-body", "Unsupported body"
 
 
 class Invalid(RequestError):
-    """JSON of the wrong content."""
+    """The content of the request is wrong."""
 
     status, name, title = 422, "invalid", "Invalid request"
 
 
 class Unavailable(RequestError):
-    """Overload, draining, no model, or no room for events."""
+    """The service is overloaded, draining, without a model or without room for events."""
 
     status, name, title = 503, "unavailable", "Temporarily unavailable"
 
 
 class Overloaded(Unavailable):
-    """More requests than can be answered in time; this one was not begun."""
+    """Admission control refused the request."""
 
     def __init__(self) -> None:
         super().__init__("More requests are open than can be answered in time; try again later.", retry_after_s=1)
 
 
 class NoModel(Unavailable):
-    """Nothing to make a list of."""
+    """No model is loaded."""
 
     def __init__(self) -> None:
         super().__init__("No model is loaded yet.", retry_after_s=1)
 
 
 class NoModelHere(NoModel):
-    """The same, said to nginx, which asks another replica then; a 503 may be overload, which must not visit all."""
+    """`NoModel` as nginx gets it: it asks another replica at 504, and must not at 503, which may be overload."""
 
     status = 504

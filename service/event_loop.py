@@ -1,4 +1,4 @@
-"""Runs a coroutine on uvloop where it is installed, else on the standard loop; the one place that chooses."""
+"""Runs a coroutine on uvloop if it is installed, else on the standard loop."""
 
 import asyncio
 from collections.abc import Coroutine

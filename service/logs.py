@@ -1,8 +1,8 @@
-"""The application's own log: JSON lines through a bounded queue to one writer thread.
+"""The application log: JSON lines through a bounded queue to one writer thread.
 
-Invariant: a log call never waits. It puts a record on a queue; when that is full (the disk is slow, full or gone) the
-line is dropped and counted. Telemetry has no logger and never passes here: this module owns the `recollect` logger
-tree and files under RECOLLECT_LOGS, and nothing under RECOLLECT_HOME.
+Invariant: a log call never blocks. It queues a record; if the queue is full, because the disk is slow, full or missing,
+the line is dropped and counted. Telemetry has no logger: this module owns the `recollect` logger tree and the files
+under RECOLLECT_LOGS, and nothing under RECOLLECT_HOME.
 """
 
 import atexit
@@ -26,17 +26,17 @@ _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": loggi
 
 
 class ApplicationLog:
-    """The log of one process; `start` it once, `stop` it last.
+    """The application log of one process; `start` it once, `stop` it last.
 
     Args:
-        directory: Where the file goes; made if it is not there.
-        name: The process, such as `replica-0`; the file is `<name>.log`.
+        directory: The folder of the file; created if it is missing.
+        name: The name of the process, such as `replica-0`; the file is `<name>.log`.
         config: Level, queue and rotation.
     """
 
     def __init__(self, directory: Path, name: str, config: LogConfig) -> None:
         if config.level not in _LEVELS:
-            raise UsageError(f"RECOLLECT_LOG_LEVEL must be one of {', '.join(_LEVELS)}, not {config.level!r}")
+            raise UsageError(f"RECOLLECT_LOG_LEVEL must be one of {', '.join(_LEVELS)}, not {config.level!r}.")
         directory.mkdir(parents=True, exist_ok=True)
         self._file = _CountingFileHandler(
             directory / f"{name}.log",
@@ -47,20 +47,20 @@ class ApplicationLog:
         )
         self._file.setFormatter(_formatter(name))
         self._waiting: queue.Queue[logging.LogRecord | None] = queue.Queue(config.queue_lines)
-        self._door = _DroppingQueueHandler(self._waiting)
-        # A daemon: a writer stuck on a dead disk must not keep the process from ending.
+        self._queue_handler = _DroppingQueueHandler(self._waiting)
+        # A daemon, because a writer blocked by a dead disk must not keep the process from ending.
         self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
         self._level = _LEVELS[config.level]
 
     @property
     def dropped_lines(self) -> int:
-        """Lines that did not get written, because the queue was full or the disk refused them."""
-        return self._door.dropped + self._file.failed
+        """Lines not written, because the queue was full or the disk refused them."""
+        return self._queue_handler.dropped + self._file.failed
 
     def start(self) -> None:
-        """Route structlog and the standard library's loggers here, and start the writer thread."""
+        """Route structlog and the standard loggers to this log, and start the writer thread."""
         root = logging.getLogger()
-        root.handlers[:] = [self._door]
+        root.handlers[:] = [self._queue_handler]
         root.setLevel(logging.WARNING)
         logging.getLogger("recollect").setLevel(self._level)
         structlog.configure(
@@ -76,14 +76,13 @@ class ApplicationLog:
         self._writer.start()
 
     def stop(self) -> None:
-        """Write what is queued, for as long as the disk takes it, and close the file."""
-        logging.getLogger().removeHandler(self._door)
+        """Write the queued lines, as long as the disk accepts them, and close the file."""
+        logging.getLogger().removeHandler(self._queue_handler)
         with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=_STOP_TIMEOUT_S)
             self._writer.join(_STOP_TIMEOUT_S)
         if self._writer.is_alive():
-            # It holds the file's lock for as long as the disk, or who reads the file, makes it wait; at the end of the
-            # process logging would wait for that lock for ever.
+            # The blocked writer holds the file's lock, for which logging.shutdown would wait forever.
             atexit.unregister(logging.shutdown)
         else:
             try:
@@ -101,7 +100,7 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
     dropped = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        # The standard one formats here, in the caller; ours is formatted in the writer thread.
+        # The base class formats in the caller; here the writer thread does.
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
@@ -115,7 +114,7 @@ class _CountingFileHandler(logging.handlers.RotatingFileHandler):
     failed = 0
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the standard library's name)
-        # There is nowhere to say it but the counter: the log itself is what failed.
+        # The log itself failed, so the counter is all that can show it.
         self.failed += 1
 
 
@@ -139,7 +138,7 @@ def _formatter(name: str) -> logging.Formatter:
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             label,
             _cap_fields,
-            # ASCII only: a line stays one line whatever a caller sent, and lone surrogates cannot break it.
+            # ASCII only: no text of a caller can break a line, nor lone surrogates the encoding.
             structlog.processors.JSONRenderer(serializer=json.dumps, ensure_ascii=True, default=repr),
         ],
     )

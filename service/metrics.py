@@ -1,6 +1,6 @@
-"""Every metric that the service exports, on a registry of its own.
+"""The metrics of the service, on a registry of their own.
 
-Label children are made once, here: looking one up per request costs more than counting does.
+Label children are created once, because looking one up costs more than counting.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,20 +15,20 @@ from service.serving.admission import Admission
 
 # The levels that a replica sets itself; see `service.serving.degradation`.
 DEGRADATION_LEVELS: Final = ("stale_model", "stale")
-# Statuses that docs/operations.md has an alarm for.
+# Statuses with an alarm in docs/operations.md.
 ALARMING: Final = (401,)
 _LATENCY_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
 class RouteMetrics:
-    """What is counted for one route."""
+    """The metrics of one route."""
 
     __slots__ = ("_requests", "_route", "_statuses", "seconds")
 
     def __init__(self, route: str, requests: Counter, seconds: Histogram) -> None:
         self._route = route
         self._requests = requests
-        # There from the start: a counter that is born at 1 hides its first increase from an alarm.
+        # Created at 0: a counter that starts at 1 hides its first increase from an alarm.
         self._statuses = {status: requests.labels(route, str(status)) for status in ALARMING}
         self.seconds = seconds.labels(route)
 
@@ -52,29 +52,29 @@ class Metrics:
             "recollect_requests", "Answers by route and status.", ["route", "status"], registry=self.registry
         )
         self._seconds = Histogram(
-            "recollect_request_seconds", "Seconds from the first look at a request to its answer.", ["route"],
+            "recollect_request_seconds", "Seconds from the start of a request's handler to its answer.", ["route"],
             buckets=_LATENCY_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
         self._degraded = Counter(
             "recollect_degraded", "Degraded lists by degradation level.", ["level"], registry=self.registry
         )
         for level in DEGRADATION_LEVELS:
-            # There from the start: a counter that is born at 1 hides its first increase from an alarm.
+            # Created at 0, as above.
             self._degraded.labels(level)
         self._model = Gauge(
             "recollect_model_info", "1 for the served model.", ["version", "algorithm"], registry=self.registry
         )
         self.model_swaps = Counter("recollect_model_swaps", "Models swapped in.", registry=self.registry)
         self.model_refusals = Counter(
-            "recollect_model_refusals", "Models refused; the old one stayed.", registry=self.registry
+            "recollect_model_refusals", "Models refused; the served one stayed.", registry=self.registry
         )
         self.faults = Counter(
-            "recollect_handler_faults", "Requests answered 500: a fault of ours.", registry=self.registry
+            "recollect_handler_faults", "Requests answered 500: an internal error.", registry=self.registry
         )
         self._routes: dict[str, RouteMetrics] = {}
 
     def route(self, name: str) -> RouteMetrics:
-        """Return what is counted for a route; the same object each time."""
+        """Return the metrics of a route, the same object each time."""
         found = self._routes.get(name)
         if found is None:
             found = self._routes[name] = RouteMetrics(name, self._requests, self._seconds)
@@ -85,20 +85,20 @@ class Metrics:
         self._degraded.labels(level).inc()
 
     def count_swap(self, snapshot: ModelSnapshot) -> None:
-        """Count a swap and name the model now served."""
+        """Count a swap and record the served model."""
         self.model_swaps.inc()
         self._model.clear()
         self._model.labels(snapshot.version, snapshot.algorithm).set(1)
 
 
 def admission_metrics(admission: Admission) -> Iterator[Metric]:
-    """Yield how many requests may be open, how many are, and how many were refused, by kind, read now."""
+    """Yield the limit, the open and the refused requests by kind, read now."""
     kinds = (("list", admission.lists), ("feedback", admission.feedback))
     refused = CounterMetricFamily(
-        "recollect_refused", "Requests refused with 503: more were open than can be answered in time.", labels=["kind"]
+        "recollect_refused", "Requests refused with 503 by admission control.", labels=["kind"]
     )
-    limits = GaugeMetricFamily("recollect_open_limit", "The most requests that may be open at once.", labels=["kind"])
-    opened = GaugeMetricFamily("recollect_open", "Requests that are open.", labels=["kind"])
+    limits = GaugeMetricFamily("recollect_open_limit", "Limit of requests open at once.", labels=["kind"])
+    opened = GaugeMetricFamily("recollect_open", "Requests open now.", labels=["kind"])
     for kind, limit in kinds:
         refused.add_metric([kind], limit.refused)
         limits.add_metric([kind], limit.limit)
@@ -107,7 +107,7 @@ def admission_metrics(admission: Admission) -> Iterator[Metric]:
 
 
 def collect_from(registry: CollectorRegistry, source: Callable[[], Iterable[Metric]]) -> None:
-    """Read further figures at scrape time, at no cost between scrapes."""
+    """Register metrics that are read at scrape time."""
     registry.register(_Callback(source))
 
 

@@ -1,7 +1,7 @@
-"""What a command asks of Redis before it starts anything, so that what cannot work is refused at once.
+"""The checks of Redis before a command starts anything.
 
-Invariant: nothing of another installation is touched. The one thing that is ever written is our archive's mark: where
-there is none, so that of two who start at once one is refused, and in the place of another on purpose (`claim`).
+Invariant: nothing of another installation is changed. The only write is the mark of this installation's archive: where
+there is no mark, so that one of two concurrent starts is refused, or in place of another mark with `claim`.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import contextlib
 
 from service.config import Config
 from service.errors import RunError
-from service.redis_access import stream_of
+from service.redis_access import redis_stream
 from telemetry.catalogue.archive_identity import identify, is_copy, known_identity
 from telemetry.errors import ArchiveError, StreamError
 from telemetry.stream.namespace_owner import OwnerMark, ShipDecision, decide_shipping, foreign_redis_error
@@ -18,62 +18,59 @@ from telemetry.stream.watermark_seal import Seal
 from telemetry.wal.slot import archive_of_slot
 
 
-def require_redis(config: Config, *sides: RedisRole, claim: bool = False) -> RedisReport:
-    """Refuse a Redis that cannot carry our telemetry, or carries another archive's.
+def require_redis(config: Config, *roles: RedisRole, claim: bool = False) -> RedisReport:
+    """Refuse a Redis that cannot carry telemetry, or belongs to another archive.
 
-    One that does not answer, or is full, is not refused: events wait in the replicas' logs.
+    One that does not answer, or is full, is accepted: events wait in the replicas' write-ahead logs.
 
     Args:
         config: Every setting.
-        sides: What the command runs; with the consumer's side the archive is made if it is not there.
-        claim: Take the place over if it belongs to another archive.
-
-    Returns:
-        What was found.
+        roles: The roles of the command; for the consumer the archive is created if it is missing.
+        claim: Whether to take the namespace over from another archive.
 
     Raises:
-        UsageError: The address is none.
-        RunError: It is refused; says why.
-        TelemetryError: It is another archive's, or the archive cannot be used.
+        UsageError: The URL is malformed.
+        RunError: Redis is refused.
+        TelemetryError: The namespace belongs to another archive, or the archive cannot be used.
     """
-    place = stream_of(config, Seal()).where
+    where = redis_stream(config, Seal()).where
     found = asyncio.run(check_redis(config.stream_url, config.redis_namespace))
-    if faults := found.unfit_for(*sides):
-        raise RunError(f"RECOLLECT_REDIS_URL names {found.where}, which cannot carry telemetry: {'; '.join(faults)}")
-    if RedisRole.CONSUMER in sides:
+    if faults := found.unfit_for(*roles):
+        raise RunError(f"RECOLLECT_REDIS_URL names {found.where}, which cannot carry telemetry: {'; '.join(faults)}.")
+    if RedisRole.CONSUMER in roles:
         if not claim and is_copy(config.archive_dir):
             raise RunError(
-                f"{config.archive_dir} is a copy of an archive in another folder: if that one is not in use any more, "
-                "go on in its place with --claim; else give this one another RECOLLECT_REDIS_NAMESPACE or Redis, and "
-                "an identity of its own with --claim"
+                f"{config.archive_dir} is a copy of an archive in another folder. If the other one is no longer in"
+                " use, continue in its place with --claim; else give this one another RECOLLECT_REDIS_NAMESPACE or"
+                " Redis, and an identity of its own with --claim."
             )
-        ours = identify(config.archive_dir, claim=claim)
-        there = asyncio.run(_mark(config, ours, claim=claim)) if found.unreachable is None else None
-        if there is not None and there.archive != ours.archive:
-            raise foreign_redis_error(place, there, ours.archive)
+        own = identify(config.archive_dir, claim=claim)
+        mark = asyncio.run(_mark(config, own, claim=claim)) if found.unreachable is None else None
+        if mark is not None and mark.archive != own.archive:
+            raise foreign_redis_error(where, mark, own.archive)
     return found
 
 
-def require_place(config: Config, found: RedisReport, archive: str | None) -> None:
-    """Refuse a place in Redis to which a replica's events must not go.
+def require_namespace(config: Config, found: RedisReport, archive: str | None) -> None:
+    """Refuse a namespace to which a replica must not ship its events.
 
     Args:
         config: Every setting.
-        found: What was found there.
-        archive: The archive that the events go to; None if that is not known yet.
+        found: The report of Redis.
+        archive: The archive of the events; None if it is not known yet.
 
     Raises:
-        TelemetryError: It belongs to another archive.
+        TelemetryError: The namespace belongs to another archive.
     """
     if archive is not None and found.mark is not None and decide_shipping(archive, found.mark) is ShipDecision.REFUSE:
-        raise foreign_redis_error(stream_of(config, Seal()).where, found.mark, archive)
+        raise foreign_redis_error(redis_stream(config, Seal()).where, found.mark, archive)
 
 
-def require_slots(config: Config, found: RedisReport, replicas: int) -> None:
-    """Refuse a place in Redis to which the events of the first slots must not go; see `require_place`."""
-    here = installed_archive(config)
+def require_namespace_of_slots(config: Config, found: RedisReport, replicas: int) -> None:
+    """Apply `require_namespace` to the first slots."""
+    default = installed_archive(config)
     for slot in range(replicas):
-        require_place(config, found, archive_of_slot(config.spool_dir / str(slot)) or here)
+        require_namespace(config, found, archive_of_slot(config.spool_dir / str(slot)) or default)
 
 
 def installed_archive(config: Config) -> str | None:
@@ -84,8 +81,8 @@ def installed_archive(config: Config) -> str | None:
     return None
 
 
-def claim_place(config: Config) -> None:
-    """Put our archive's mark in the place of another; its producers follow.
+def claim_namespace(config: Config) -> None:
+    """Replace another archive's mark by this installation's; its producers follow.
 
     Raises:
         TelemetryError: Redis does not answer or refuses, or the archive cannot be used.
@@ -93,20 +90,20 @@ def claim_place(config: Config) -> None:
     asyncio.run(_mark(config, identify(config.archive_dir, claim=True), claim=True))
 
 
-async def _mark(config: Config, ours: OwnerMark, *, claim: bool) -> OwnerMark | None:
-    """Leave our mark where there is none, or take the place over; returns the mark that is there then."""
-    stream = stream_of(config, Seal())
+async def _mark(config: Config, own: OwnerMark, *, claim: bool) -> OwnerMark | None:
+    """Write the mark where there is none, or replace another with `claim`; return the mark in force."""
+    stream = redis_stream(config, Seal())
     try:
         await stream.connect()
-        there = await stream.read_mark()
-        if there is None:
-            # A Redis that cannot be written to now is no reason not to start.
+        mark = await stream.read_mark()
+        if mark is None:
+            # A Redis that cannot be written now does not prevent the start.
             with contextlib.suppress(StreamError):
-                there = await stream.mark_if_unmarked(ours)
-        if claim and there is not None and there.archive != ours.archive:
-            # In the catalogue first: a mark that Redis loses is written again from there.
-            there = identify(config.archive_dir, in_place_of=there)
-            await stream.replace_mark(there)
-        return there
+                mark = await stream.mark_if_unmarked(own)
+        if claim and mark is not None and mark.archive != own.archive:
+            # The catalogue first: a mark lost by Redis is restored from it.
+            mark = identify(config.archive_dir, in_place_of=mark)
+            await stream.replace_mark(mark)
+        return mark
     finally:
         await stream.close()

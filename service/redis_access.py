@@ -1,4 +1,4 @@
-"""The way to Redis of every part: its address, its keys' namespace, and the key that watermarks are sealed with."""
+"""The Redis stream of an installation and the key that seals its watermarks."""
 
 from functools import partial
 
@@ -10,31 +10,27 @@ from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import Seal, load_or_create_key
 
 
-def open_seal(config: Config) -> Seal:
-    """Read the installation's key for watermarks; make it if no file is named and there is none yet.
+def load_seal(config: Config) -> Seal:
+    """Read the watermark key; create it if the settings name no file and there is none yet.
 
     Raises:
-        UsageError: The file cannot be used; says why.
+        UsageError: The file cannot be used.
     """
     try:
         if config.watermark_key_file is not None:
-            origin = partial(read_key, config.watermark_key_file, "watermark key")
+            read = partial(read_key, config.watermark_key_file, "watermark key")
         else:
-            origin = partial(load_or_create_key, config.archive_dir)
-        return Seal(origin(), origin)
+            read = partial(load_or_create_key, config.archive_dir)
+        return Seal(read(), read)
     except KeyFileError as error:
         raise UsageError(f"RECOLLECT_WATERMARK_KEY_FILE: {error}") from None
 
 
-def stream_of(config: Config, seal: Seal) -> RedisStream:
-    """Return one end of the road, not connected yet.
-
-    Args:
-        config: Where it leads.
-        seal: See `open_seal`.
+def redis_stream(config: Config, seal: Seal) -> RedisStream:
+    """Return the stream, not connected yet.
 
     Raises:
-        UsageError: The address is none; says why, without its password.
+        UsageError: The URL is malformed; the message leaves out its password.
     """
     try:
         return RedisStream(config.stream_url, config.redis_namespace, seal)

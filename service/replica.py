@@ -1,4 +1,4 @@
-"""One replica from start to stop: build the context, run the background tasks, drain in order."""
+"""One replica from start to stop: build the context, start the background tasks, drain in order."""
 
 import asyncio
 import contextlib
@@ -18,8 +18,8 @@ from service.errors import RunError
 from service.event_loop import run
 from service.logs import ApplicationLog
 from service.metrics import Metrics, admission_metrics, collect_from
-from service.preflight import installed_archive, require_place, require_redis
-from service.redis_access import open_seal, stream_of
+from service.preflight import installed_archive, require_namespace, require_redis
+from service.redis_access import load_seal, redis_stream
 from service.security.exposure import insecure_warning, is_loopback, require_keys
 from service.security.gate import Gate
 from service.security.key_file import KeyFile
@@ -33,7 +33,7 @@ from service.serving.degradation import track_degradation
 from service.serving.listener import Listener, announce
 from service.serving.store import ModelStore
 from service.serving.watcher import Watcher
-from service.telemetry_metrics import producer_metrics, report
+from service.telemetry_metrics import log_note, producer_metrics
 from telemetry.errors import TelemetryError
 from telemetry.failpoints import Failpoints
 from telemetry.producer import Producer
@@ -41,9 +41,9 @@ from telemetry.pseudonym import Pseudonymiser
 from telemetry.stream.redis_check import RedisRole
 
 _log = structlog.get_logger("recollect.replica")
-# How long a stopping replica tries to ship; what it cannot, the consumer job or its next start will.
+# A stopping replica ships for this long; the consumer job or the next start ships the rest.
 _SHIP_S = 2.0
-# How long a starting replica waits for its first model before it listens without one.
+# A starting replica waits this long for its first model before it listens without one.
 _FIRST_CHECK_S = 2.0
 
 
@@ -52,18 +52,17 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
 
     Args:
         config: Every setting.
-        slot: Its telemetry slot; None takes the lowest free one.
-        insecure: Listen beyond loopback without API keys.
-        supervised: Start whatever is wrong with Redis; who started us has looked at it.
+        slot: Its telemetry slot; None for the lowest free one.
+        insecure: Whether to listen beyond loopback without API keys.
+        supervised: Whether the supervisor has checked Redis, so that the replica starts whatever its state.
 
     Raises:
-        UsageError: The pseudonyms' key file cannot be used, or API keys are needed and there are none.
-        KeysRefused: The file of the API keys cannot be used.
+        UsageError: The pseudonyms' key file cannot be used, or API keys are required and there are none.
+        KeysRefused: The key file cannot be used.
         RunError: Redis cannot carry telemetry, an address cannot be listened on, or a background task died.
-        TelemetryError: The slot is taken, its directory cannot be used, or the Redis URL is none or another
-            archive's.
+        TelemetryError: The slot is taken or cannot be used, or the Redis URL is malformed or another archive's.
     """
-    # One core a replica: BLAS threads would fight the other replicas for theirs.
+    # One core per replica: BLAS threads would compete with the other replicas.
     threadpool_limits(1)
     _keep_freed_memory()
     pseudonyms = config.pseudonymiser()
@@ -71,15 +70,15 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
     ring = require_keys(config, server.host, server.port, insecure=insecure)
     if ring is None and not is_loopback(server.host):
         sys.stderr.write(f"recollect: {insecure_warning(server.host, server.port)}\n")
-    stream = stream_of(config, open_seal(config))
+    stream = redis_stream(config, load_seal(config))
     failpoints = Failpoints.parse(config.failpoint)
     found = None if supervised else require_redis(config, RedisRole.REPLICA)
     producer = Producer.open(
-        config.spool_dir, slot, config.producer, stream, report, failpoints.hit, archive=installed_archive(config)
+        config.spool_dir, slot, config.producer, stream, log_note, failpoints.hit, archive=installed_archive(config)
     )
     if found is not None:
         try:
-            require_place(config, found, producer.archive)
+            require_namespace(config, found, producer.archive)
         except TelemetryError:
             producer.close()
             raise
@@ -93,13 +92,9 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to keep what scoring frees.
-
-    Its arrays are larger than what malloc keeps by default, and fresh pages for each batch of requests cost more than
-    the arithmetic on them.
-    """
+    """Make glibc keep the arrays that scoring frees: fresh pages per batch cost more than the arithmetic on them."""
+    # Other C libraries have no mallopt. The numbers are M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h.
     with contextlib.suppress(AttributeError):
-        # Another C library has no mallopt. The numbers are M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h.
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 64 << 20)
         mallopt(-1, 256 << 20)
@@ -143,16 +138,16 @@ class _Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._key_watcher.start()
-        # Building it imports modules from their files, which the loop must not do once it serves.
+        # Built here, because it imports modules, which the loop must not do once it serves.
         document()
         self._background(self._watcher.run(), "model watcher")
-        # The model first, if the store gives it at once: what listens is what is ready. A replica whose store is slow,
-        # hangs or is empty listens too. It takes feedback, and the balancer gives its lists to another one.
+        # The model first, so that a listening replica is usually ready. Without one it listens too: it accepts
+        # feedback, and the balancer asks another replica for lists.
         await self._watcher.wait_for_first_check(_FIRST_CHECK_S)
-        # The start's objects live as long as the process; keep the collector from walking them again and again.
+        # The objects of the start live as long as the process; the collector need not traverse them again.
         gc.collect()
         gc.freeze()
-        # The admin port second: whoever hears there that we are ready must find us listening.
+        # The admin port second: a replica that reports readiness there must be listening.
         await self._listener.start()
         await self._admin.start()
         announce(
@@ -171,7 +166,7 @@ class _Replica:
         await self._stopping.wait()
         await self._stop()
         if self._context.state.fault is not None:
-            raise RunError(f"{self._context.state.fault} died; the log has why")
+            raise RunError(f"The background task {self._context.state.fault} died; the application log has the cause.")
 
     def _not_ready_reason(self) -> str | None:
         """Return `not_ready_reason` with the model store's problem, which is for operators alone."""
@@ -187,7 +182,7 @@ class _Replica:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and not self._context.state.draining:
-            # A replica that lost a part of itself leaves the set, visibly, and is started anew rather than limps on.
+            # A replica without one of its tasks is not ready and stops, to be restarted.
             self._context.state.fault = task.get_name()
             _log.error("background task died", task=task.get_name(), exc_info=task.exception())
             self._stopping.set()
@@ -195,22 +190,22 @@ class _Replica:
     async def _stop(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.server.drain_timeout_s
-        # 1. Readiness is refused and answers close their connections.
+        # 1. Readiness is refused, and answers close their connections.
         self._context.state.draining = True
         _log.info("draining", connections=self._listener.open_connections)
-        # 2. No new connections; what is open is served until the balancer lets go of it.
+        # 2. No new connections; open ones are served until the balancer closes them.
         await self._listener.drain(deadline - loop.time())
         await self._listener.close()
-        # 3. Nothing offers events any more: ship what is left, unless the stream is away. It is all on the disk.
+        # 3. No more events arrive: ship the rest, unless Redis is unreachable. All of them are on the disk.
         left = await self._context.producer.drain(min(_SHIP_S, max(0.5, deadline - loop.time())))
         if left:
-            # They are in the slot's log: the consumer job ships them, or the next start does.
-            _log.warning("events not shipped: the stream was away", events=left)
-        # 4. The tasks that only mattered while requests came.
+            # The consumer job or the next start ships them from the write-ahead log.
+            _log.warning("events not shipped: Redis was unreachable", events=left)
+        # 4. The tasks that serve requests only.
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._key_watcher.stop()
-        # 5. The admin port last, so that the drain could be watched.
+        # 5. The admin port last, so that the drain can be observed.
         await self._admin.close()
         _log.info("replica stopped", unshipped=left)

@@ -1,7 +1,6 @@
-"""What telemetry counts and notes, as metrics and as lines of the application's log.
+"""The counters and notes of telemetry as metrics and as lines of the application log.
 
-Telemetry itself has neither: it hands typed notes and plain counters over, and only what happened to the pipeline,
-never an event, passes here.
+Telemetry has neither: it provides counters and typed notes about the pipeline, never an event.
 """
 
 import dataclasses
@@ -18,7 +17,7 @@ from telemetry.consumer.sinks import CountingSink
 from telemetry.producer import Producer
 
 _log = structlog.get_logger("recollect.telemetry")
-# Notes that somebody may have to act on; the others are the normal course of things.
+# Notes that may need an operator; the others are normal operation.
 _WARNINGS = (
     notes.Disconnected,
     notes.Rewound,
@@ -40,8 +39,8 @@ _WARNINGS = (
 _GAUGES = {"in_flight", "unarchived_events", "spooled_events", "spooled_bytes", "connected", "active", "producers"}
 
 
-def report(note: notes.ProducerNote | notes.ConsumerNote) -> None:
-    """Write a note of telemetry to the application's log; commits are too many and are only counted."""
+def log_note(note: notes.ProducerNote | notes.ConsumerNote) -> None:
+    """Write a note of telemetry to the application log; commits are too frequent and only counted."""
     if isinstance(note, notes.Committed):
         return
     write = _log.warning if isinstance(note, _WARNINGS) else _log.info
@@ -53,26 +52,26 @@ def producer_metrics(producer: Producer, log: ApplicationLog) -> Iterator[Metric
     counters = producer.counters
     for outcome in ("offered", "accepted", "refused", "dropped"):
         family = CounterMetricFamily(
-            f"recollect_telemetry_{outcome}", f"Events {outcome} at the door.", labels=["class"]
+            f"recollect_telemetry_{outcome}", f"Events {outcome} by the spool.", labels=["class"]
         )
         for name in ("served", "feedback", "system"):
             family.add_metric([name], getattr(getattr(counters, name), outcome))
         yield family
-    yield from _plain("recollect_telemetry_", counters)
+    yield from _plain_metrics("recollect_telemetry_", counters)
     yield from _log_metrics(log)
 
 
 def consumer_metrics(consumer: Consumer, archived: CountingSink, log: ApplicationLog) -> Iterator[Metric]:
-    """Yield the consumer's counters, and what it archived by kind, read now."""
+    """Yield the consumer's counters and the archived events by kind, read now."""
     family = CounterMetricFamily("recollect_consumer_events", "Events archived, by kind.", labels=["kind"])
     for kind, count in sorted(archived.counts.items()):
         family.add_metric([kind], count)
     yield family
-    yield from _plain("recollect_consumer_", consumer.counters)
+    yield from _plain_metrics("recollect_consumer_", consumer.counters)
     yield from _log_metrics(log)
 
 
-def _plain(prefix: str, counters: Any) -> Iterable[Metric]:
+def _plain_metrics(prefix: str, counters: Any) -> Iterable[Metric]:
     for spec in dataclasses.fields(counters):
         value = getattr(counters, spec.name)
         if not isinstance(value, int | float):

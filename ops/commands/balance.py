@@ -27,7 +27,7 @@ from ops.supervision import (
 from service.config import Config
 from service.errors import ModelError
 from service.models import active_model
-from service.preflight import require_slots
+from service.preflight import require_namespace_of_slots
 
 _POLL_EVERY_S = 0.05
 _RELOAD_TIMEOUT_S = 10.0
@@ -67,7 +67,7 @@ def balance(
     nginx, _ = installation.binaries(settings, redis=False)
     print_line(f"State in {config.home}, logs in {config.logs}.")
     with held_home(config, settings):
-        require_slots(config, check_redis(config, consumer=False), settings.replicas)
+        require_namespace_of_slots(config, check_redis(config, consumer=False), settings.replicas)
         spec = installation.InstallationSpec(
             settings=settings,
             home=config.home,

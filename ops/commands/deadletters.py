@@ -21,7 +21,7 @@ from ops.console.table import table
 from service.config import Config, from_env
 from service.errors import UsageError
 from service.preflight import installed_archive
-from service.redis_access import open_seal, stream_of
+from service.redis_access import load_seal, redis_stream
 from telemetry.archive.archive_reader import read
 from telemetry.archive.dead_letters import Letter, letters, settle
 from telemetry.errors import ArchiveError, BadEventError, SpoolFull
@@ -99,7 +99,7 @@ async def _retry(config: Config, chosen: Sequence[Letter]) -> tuple[list[str], d
         config.spool_dir,
         None,
         config.producer,
-        stream_of(config, open_seal(config)),
+        redis_stream(config, load_seal(config)),
         archive=installed_archive(config),
     )
     running = asyncio.create_task(producer.run())

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +16,6 @@ from hypothesis import strategies as st
 from service.config import LogConfig
 from service.errors import UsageError
 from service.logs import ApplicationLog
-
-
-@pytest.fixture
-def restored_root() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def lines(path: Path) -> list[dict[str, object]]:

@@ -1,12 +1,12 @@
 """What the admin ports show of telemetry, and what becomes of its notes in the log."""
 
 import dataclasses
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
@@ -18,7 +18,7 @@ from service.security.key_file import KeyFile
 from service.security.key_metrics import key_metrics
 from service.security.key_watch import KeyWatcher
 from service.serving.admission import Admission
-from service.telemetry_metrics import consumer_metrics, producer_metrics, report
+from service.telemetry_metrics import consumer_metrics, log_note, producer_metrics
 from telemetry import notes
 from telemetry.archive.archive import Archive
 from telemetry.consumer.consumer import Consumer
@@ -69,7 +69,7 @@ async def test_a_replicas_scrape_shows_every_counter_by_class(producer: Producer
 def test_a_consumers_scrape_shows_every_counter(tmp_path: Path, log: ApplicationLog) -> None:
     """Seconds are called seconds, states are gauges, the rest are totals."""
     archive = Archive(tmp_path / "archive")
-    consumer = Consumer(MemoryStream(MemoryServer()), archive, [], ConsumerSettings(), report)
+    consumer = Consumer(MemoryStream(MemoryServer()), archive, [], ConsumerSettings(), log_note)
     consumer.counters.archived = 7
     consumer.counters.commit_s = 0.25
     consumer.counters.active = True
@@ -87,13 +87,18 @@ def test_a_consumers_scrape_shows_every_counter(tmp_path: Path, log: Application
             assert f"\nrecollect_consumer_{spec.name}" in text
 
 
-def test_dropped_log_lines_are_counted(producer: Producer, log: ApplicationLog) -> None:
-    """A log that is not written, here because its writer never started, shows in the scrape."""
-    for _ in range(3):
-        log._door.handle(logging.makeLogRecord({"msg": "line"}))
+@pytest.mark.usefixtures("restored_root")
+def test_dropped_log_lines_are_counted(producer: Producer, log: ApplicationLog, tmp_path: Path) -> None:
+    """A line lost to a full disk shows in the scrape."""
+    (tmp_path / "logs" / "test.log").symlink_to("/dev/full")
+    log.start()
+    structlog.get_logger("recollect.test").error("lost")
+    log.stop()
     registry = CollectorRegistry()
     collect_from(registry, lambda: producer_metrics(producer, log))
-    assert registry.get_sample_value("recollect_log_lines_dropped_total") == 2
+    dropped = registry.get_sample_value("recollect_log_lines_dropped_total")
+    assert dropped is not None
+    assert dropped == log.dropped_lines >= 1
 
 
 @pytest.mark.parametrize(
@@ -114,7 +119,7 @@ def test_dropped_log_lines_are_counted(producer: Producer, log: ApplicationLog) 
 def test_notes_become_lines_of_the_log(note: Any, expected: dict[str, Any] | None) -> None:
     """What somebody may have to act on is a warning; commits are counted and not told."""
     with capture_logs() as lines:
-        report(note)
+        log_note(note)
     assert lines == ([] if expected is None else [expected])
 
 
@@ -129,7 +134,7 @@ def test_every_metric_of_an_alarm_exists_from_the_start(
     watcher = KeyWatcher(KeyFile(tmp_path / "security"), gate, lambda _: None, lambda _: None)
     collect_from(metrics.registry, lambda: key_metrics(gate, watcher))
     collect_from(metrics.registry, lambda: admission_metrics(Admission(0.1, 0.1)))
-    consumer = Consumer(MemoryStream(MemoryServer()), Archive(tmp_path / "archive"), [], ConsumerSettings(), report)
+    consumer = Consumer(MemoryStream(MemoryServer()), Archive(tmp_path / "archive"), [], ConsumerSettings(), log_note)
     registry = CollectorRegistry()
     collect_from(registry, lambda: consumer_metrics(consumer, CountingSink(), log))
     scraped = (generate_latest(metrics.registry) + generate_latest(registry)).decode()
