@@ -252,8 +252,10 @@ def commands(text: str) -> Iterator[list[str]]:
 @cache
 def programs() -> dict[str, Any]:
     """Return the commands of the console script and of the benchmarks; their class is private to typer."""
-    cli._register_late([])
-    return {"recollect": typer.main.get_command(cli.app), "ops.benchmarks": typer.main.get_command(benchmarks.app)}
+    return {
+        "recollect": typer.main.get_command(cli.application()),
+        "ops.benchmarks": typer.main.get_command(benchmarks.app),
+    }
 
 
 def check_options(program: Any, words: list[str], line: list[str]) -> None:

@@ -7,12 +7,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import typer
+
 from loadbalancer import home, installation, roster
 from loadbalancer.errors import NotRunning, ReloadFailed, RestartFailed
 from loadbalancer.fleet import RELOAD_SIGNAL, RESTART_SIGNAL
 from loadbalancer.nginx import configuration_files
 from loadbalancer.processes import group_members
 from loadbalancer.roster import Row
+from ops.options.shared_options import InsecureOption, JsonOption, PortOption, ReplicasOption
 from ops.program import PROGRAM
 from ops.supervision import (
     balancer_settings,
@@ -24,15 +27,43 @@ from ops.supervision import (
     supervise,
     warn_if_root,
 )
-from service.config import Config
+from service.config import Config, from_env
 from service.errors import ModelError
 from service.models import active_model
 from service.preflight import require_namespace_of_slots
+
+app = typer.Typer(help="nginx and its replicas.", invoke_without_command=True, rich_markup_mode=None)
 
 _POLL_EVERY_S = 0.05
 _RELOAD_TIMEOUT_S = 10.0
 # A replica drains for 9 s at most, and is ready within 60 s or is started again.
 _RESTART_TIMEOUT_PER_REPLICA_S = 90.0
+
+
+@app.callback()
+def command(
+    context: typer.Context,
+    *,
+    replicas: ReplicasOption = None,
+    port: PortOption = None,
+    insecure: InsecureOption = False,
+) -> int:
+    """Run nginx and its replicas; Redis and the consumer run elsewhere."""
+    if context.invoked_subcommand is not None:
+        return 0
+    return balance(from_env(os.environ), replicas=replicas, port=port, insecure=insecure)
+
+
+@app.command("restart")
+def restart_command(*, as_json: JsonOption = False) -> int:
+    """Restart every replica of the running installation, one at a time, without a failed request."""
+    return restart(from_env(os.environ), as_json=as_json)
+
+
+@app.command("reload")
+def reload_command() -> int:
+    """Have nginx load a new certificate, without a failed request."""
+    return reload(from_env(os.environ))
 
 
 def balance(

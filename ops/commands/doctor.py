@@ -1,12 +1,14 @@
 """`recollect doctor`: check the installation, one line per check. A check reads and never changes anything."""
 
 import json
+import os
 from collections.abc import Callable
 
 from loadbalancer.errors import BalancerError
 from ops.checks import access, software, state
 from ops.checks.finding import Finding
-from service.config import Config
+from ops.options.shared_options import JsonOption
+from service.config import Config, from_env
 from service.errors import RecollectError
 from telemetry.errors import TelemetryError
 
@@ -29,6 +31,11 @@ CHECKS: dict[str, Check] = {
     "open files": access.file_limit,
     "model": state.model,
 }
+
+
+def command(*, as_json: JsonOption = False) -> int:
+    """Check whether this installation is sound."""
+    return doctor(from_env(os.environ), as_json=as_json)
 
 
 def doctor(config: Config, *, as_json: bool) -> int:

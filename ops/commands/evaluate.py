@@ -1,24 +1,97 @@
 """`recollect evaluate`: algorithms compared on the same splits, as a table, plain lines, JSON or a page."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import typer
 
 from ops.commands.train import data_report_lines
 from ops.console.dataset_size import dataset_size
 from ops.console.progress import StageProgress
 from ops.console.table import table
 from ops.console.terminal import console
-from service.config import Config
+from ops.options.data_options import (
+    ColumnsOption,
+    DataOption,
+    DatesOption,
+    DecimalOption,
+    EncodingOption,
+    requested_data,
+)
+from ops.options.shared_options import JsonOption, ScaleOption, ThreadsOption
+from service.config import Config, from_env
 from service.training.algorithms.registry import Candidate
 from service.training.data.data_request import DataRequest
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 
 _MEBIBYTE: Final = 1 << 20
 _SIGNIFICANT: Final = 0.05
+
+
+def command(
+    *,
+    data: DataOption,
+    algorithms: Annotated[
+        str, typer.Option("--algorithms", help="Names, or label=name, comma separated; popularity is added.")
+    ] = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, as algorithm.name=value or label.name=value.")
+    ] = None,
+    scale: ScaleOption = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="folds (the default), leave-one-out, time, time-per-user, canonical or given."),
+    ] = None,
+    folds: Annotated[int | None, typer.Option("--folds", min=2, max=100, help="Random folds; 5.")] = None,
+    test_share: Annotated[
+        float | None, typer.Option("--test-share", help="The held-out share of a split by time; 0.2.")
+    ] = None,
+    test: Annotated[str | None, typer.Option("--test", help="Judge by this set; learn from --data.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds the splits, the fits and the samples.")] = 0,
+    k: Annotated[str, typer.Option("--k", help="Lengths of the lists to judge, comma separated.")] = "10,20",
+    relevant_from: Annotated[
+        float | None, typer.Option("--relevant-from", help="The least rating of a relevant item; by default all are.")
+    ] = None,
+    users: Annotated[
+        int | None, typer.Option("--users", min=1, help="Judge the lists of so many sampled users.")
+    ] = None,
+    sampled: Annotated[
+        int | None, typer.Option("--sampled", min=1, help="Also rank among so many sampled items.")
+    ] = None,
+    threads: ThreadsOption = 0,
+    report: Annotated[Path | None, typer.Option("--report", help="Write a self-contained HTML page.")] = None,
+    columns: ColumnsOption = None,
+    dates: DatesOption = None,
+    encoding: EncodingOption = None,
+    decimal: DecimalOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Compare algorithms on the same splits."""
+    config = from_env(os.environ)
+    return evaluate(
+        config,
+        data=requested_data(config, data, columns, dates, encoding, decimal),
+        algorithms=[name.strip() for name in algorithms.split(",") if name.strip()],
+        settings=settings or [],
+        scale=scale,
+        split=split,
+        folds=folds,
+        test_share=test_share,
+        test=None if test is None else requested_data(config, [test], columns, dates, encoding, decimal),
+        seed=seed,
+        ks=k,
+        relevant_from=relevant_from,
+        most_users=users,
+        n_negatives=sampled,
+        threads=threads,
+        report=report,
+        as_json=as_json,
+    )
 
 
 def evaluate(

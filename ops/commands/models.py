@@ -1,15 +1,21 @@
 """`recollect models`: list and show the published versions, and activate one."""
 
 import json
+import os
 import sys
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import typer
 
 from ops.console.table import table
-from service.config import Config
+from ops.options.shared_options import JsonOption
+from service.config import Config, from_env
 from service.errors import ModelError, ModelMissing
 from service.models import active_model, artefact, versions
 from service.models.publication import activate as activate_version
 from service.models.publication import log_activation
+
+app = typer.Typer(help="The published models.", no_args_is_help=True, rich_markup_mode=None)
 
 _COLUMNS: Final = {
     "version": "version",
@@ -19,6 +25,30 @@ _COLUMNS: Final = {
     "ndcg@10": "ndcg@10",
     "data": "source",
 }
+
+
+@app.command("list")
+def list_command(*, as_json: JsonOption = False) -> int:
+    """List the published versions, oldest first."""
+    return show_all(from_env(os.environ), as_json=as_json)
+
+
+@app.command("show")
+def show_command(
+    version: Annotated[str | None, typer.Argument(help="By default the active one.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> int:
+    """Print a version's manifest as JSON."""
+    return show(from_env(os.environ), version)
+
+
+@app.command("activate")
+def activate_command(
+    version: Annotated[str, typer.Argument(help="An older one is the rollback.")], *, as_json: JsonOption = False
+) -> int:
+    """Serve another version."""
+    return activate(from_env(os.environ), version, as_json=as_json)
 
 
 def show_all(config: Config, *, as_json: bool) -> int:

@@ -1,28 +1,83 @@
 """`recollect train`: from data to a published, active model, with what was met on the way."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from ops.console.command_runner import NOT_ACTIVATED
 from ops.console.dataset_size import dataset_size, interaction_noun
 from ops.console.progress import StageProgress
-from service.config import Config
-from service.training import pipeline
-from service.training.data.data_request import DataRequest
-from service.training.interactions import ReadReport
+from ops.options.data_options import (
+    ColumnsOption,
+    DataOption,
+    DatesOption,
+    DecimalOption,
+    EncodingOption,
+    requested_data,
+)
+from ops.options.shared_options import JsonOption, ScaleOption, ThreadsOption
+from service.config import Config, from_env
 
+# Imported when the training begins: `--help` needs no numerical library.
 if TYPE_CHECKING:
-    from service.training.interactions import Interactions
+    from service.training.data.data_request import DataRequest
+    from service.training.interactions import Interactions, ReadReport
+
+# The names in service.training.algorithms.registry.
+ALGORITHMS = (
+    "svd, svdpp, nmf, bayesian_mf, slope_one, knn_basic, knn_means, knn_baseline, baseline, ials, softmax, ease, "
+    "item_knn, popularity, or a preset: best, best_ranking"
+)
+
+
+def command(
+    *,
+    data: DataOption,
+    algorithm: Annotated[
+        str | None,
+        typer.Option("--algorithm", help=f"One of {ALGORITHMS}; by default svd, or ials without ratings."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the algorithm.")
+    ] = None,
+    scale: ScaleOption = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds the split and the fit.")] = 0,
+    activate: Annotated[
+        bool | None,
+        typer.Option("--activate/--no-activate", help="Serve it in any case, or not; else unless it is much worse."),
+    ] = None,
+    threads: ThreadsOption = 0,
+    columns: ColumnsOption = None,
+    dates: DatesOption = None,
+    encoding: EncodingOption = None,
+    decimal: DecimalOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Fit, measure on a hold-out, publish a version, activate it."""
+    config = from_env(os.environ)
+    return train(
+        config,
+        data=requested_data(config, data, columns, dates, encoding, decimal),
+        algorithm=algorithm,
+        settings=settings or [],
+        scale=scale,
+        seed=seed,
+        activate=activate,
+        threads=threads,
+        as_json=as_json,
+    )
 
 
 def train(
     config: Config,
     *,
-    data: str | DataRequest,
+    data: "str | DataRequest",
     algorithm: str | None = None,
     settings: Sequence[str] = (),
     scale: str | None = None,
@@ -51,6 +106,7 @@ def train(
         RecollectError: The input is refused, or the run failed.
     """
     from service.models.rating_scale import RatingScale
+    from service.training import pipeline
     from service.training.algorithms.kernels.threads import limit
 
     declared = None if scale is None else RatingScale.parse(scale, "--scale")
@@ -94,7 +150,7 @@ def held_back_sentence(manifest: dict[str, Any]) -> str:
     )
 
 
-def data_report_lines(report: ReadReport) -> list[str]:
+def data_report_lines(report: "ReadReport") -> list[str]:
     """Return one line for each thing about the data that a person should know of."""
     lines = list(report.columns)
     if report.n_bad_rows:

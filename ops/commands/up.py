@@ -11,6 +11,15 @@ from loadbalancer import installation, unix_sockets
 from loadbalancer.processes import spawn_attached
 from loadbalancer.settings import BalancerSettings
 from ops.console.command_runner import NOT_ACTIVATED
+from ops.options.data_options import (
+    ColumnsOption,
+    DatesOption,
+    DecimalOption,
+    EncodingOption,
+    OptionalDataOption,
+    requested_data,
+)
+from ops.options.shared_options import ClaimOption, InsecureOption, PortOption, ReplicasOption
 from ops.program import PROGRAM
 from ops.supervision import (
     balancer_settings,
@@ -22,11 +31,29 @@ from ops.supervision import (
     supervise,
     warn_if_root,
 )
-from service.config import Config
+from service.config import Config, from_env
 from service.training.data.data_request import DataRequest
 
 _TRAINING_STOP_S = 10.0
 _EXAMPLE_USER = "anybody"
+
+
+def command(
+    *,
+    data: OptionalDataOption = None,
+    columns: ColumnsOption = None,
+    dates: DatesOption = None,
+    encoding: EncodingOption = None,
+    decimal: DecimalOption = None,
+    replicas: ReplicasOption = None,
+    port: PortOption = None,
+    insecure: InsecureOption = False,
+    claim: ClaimOption = False,
+) -> int:
+    """Start everything on this machine: Redis, a model, replicas, nginx in front, the consumer."""
+    config = from_env(os.environ)
+    request = requested_data(config, data, columns, dates, encoding, decimal) if data else None
+    return up(config, data=request, replicas=replicas, port=port, insecure=insecure, claim=claim)
 
 
 def up(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ops.cli import _register_late, app
+from ops.cli import application
 from ops.console.command_runner import run
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DEAD_LETTERS
@@ -24,7 +24,6 @@ from tests.support import sample_events
 AT = "2026-11-21T01:02:03.456Z"
 Recollect = Callable[..., tuple[int, str, str]]
 Archived = Callable[[int], list[Event]]
-_register_late(["deadletters"])
 
 LIST = sample_events.served(event_id="sv-000001")
 CLICK = sample_events.feedback(event_id="ev-000002", user_id="zoë")
@@ -69,7 +68,7 @@ def home(tmp_path: Path, redis_server: Any, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def recollect(capsys: pytest.CaptureFixture[str]) -> Recollect:
     def call(*argv: str) -> tuple[int, str, str]:
-        code = run(app, ["deadletters", *argv])
+        code = run(application(["deadletters"]), ["deadletters", *argv])
         return code, *capsys.readouterr()
 
     return call

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.cli import app
+from ops.cli import application
 from ops.console.command_runner import run
 from service.config import Config
 from service.models import active_model, artefact
@@ -28,7 +28,7 @@ def recollect(config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: p
     monkeypatch.setenv("RECOLLECT_HOME", str(config.home))
 
     def call(*argv: str) -> tuple[int, str, str]:
-        code = run(app, ["models", *argv])
+        code = run(application(["models"]), ["models", *argv])
         return code, *capsys.readouterr()
 
     return call

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import cli
+from ops.commands import train
 from ops.options import environment
 from ops.options.environment import adopt, find, paths_by_name, settings_of
 from service.errors import UsageError
@@ -141,7 +141,7 @@ def test_a_file_may_be_named_or_forbidden(tmp_path: Path) -> None:
         ("[replicas]\nn = 5", "replicas must be a text, a number, true or false"),
         ("replicas = ", "cannot be read"),
         ("replicas = 0", r"RECOLLECT_REPLICAS must be from 1 to 256, not 0 \(replicas in .*recollect\.toml\)"),
-        ('hosts = "a/b"', r"RECOLLECT_HOSTS: 'a/b' is no host name.* \(hosts in .*recollect\.toml\)"),
+        ('hosts = "a/b"', r"RECOLLECT_HOSTS: 'a/b' is not a host name.* \(hosts in .*recollect\.toml\)"),
         (
             "spool_accept_timeout_s = 5\nspool_bytes = 9999999",
             r"nginx would give up first \(spool_accept_timeout_s in .*recollect\.toml\)",
@@ -211,7 +211,7 @@ def test_version_is_printed() -> None:
 def test_help_lists_every_algorithm() -> None:
     """From a list that costs no import, held to the registry here."""
     known = [*registry.names(), *registry.PRESETS]
-    assert cli.ALGORITHMS.replace("or a preset: ", "").split(", ") == known
+    assert train.ALGORITHMS.replace("or a preset: ", "").split(", ") == known
     argv = [sys.executable, "-X", "importtime", "-m", "ops", "train", "--help"]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "80"})
     assert set(known) <= set(re.findall(r"\w+", done.stdout))

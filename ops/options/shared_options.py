@@ -1,0 +1,31 @@
+"""Options that several verbs have."""
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
+ThreadsOption: TypeAlias = Annotated[int, typer.Option("--threads", min=0, help="Cores to use at most; 0 for all.")]
+ScaleOption: TypeAlias = Annotated[
+    str | None, typer.Option("--scale", help="The least and the largest rating, as 1:5; others are clipped.")
+]
+ReplicasOption: TypeAlias = Annotated[
+    int | None, typer.Option("--replicas", min=1, max=256, help="Number of replicas; RECOLLECT_REPLICAS, or 3.")
+]
+PortOption: TypeAlias = Annotated[
+    int | None, typer.Option("--port", min=1, max=65535, help="The balancer's port; RECOLLECT_PORT, or 8080.")
+]
+InsecureOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Listen beyond this machine without API keys: everyone who reaches the port may read any list, post events"
+        " for any user and erase any user.",
+    ),
+]
+ClaimOption: TypeAlias = Annotated[
+    bool, typer.Option("--claim", help="Take over the Redis namespace of another archive; its producers follow.")
+]
+SupervisedOption: TypeAlias = Annotated[
+    bool, typer.Option("--supervised", hidden=True, help="Started by up or balance, which has checked Redis.")
+]
