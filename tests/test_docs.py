@@ -178,6 +178,14 @@ def test_settings_exist(page: Path) -> None:
         assert known or name in TEST_VARIABLES, name
 
 
+def test_the_code_cites_documents_that_exist() -> None:
+    """A page that a docstring or a message names is in the repository."""
+    for folder in FOLDERS[:4]:
+        for path in (ROOT / folder).rglob("*.py"):
+            for cited in re.findall(r"\b(?:docs/)?[A-Za-z/-]*\w+\.md\b", text_of(path)):
+                assert (ROOT / cited).exists(), f"{name_of(path)}: {cited}"
+
+
 def test_classes_exist() -> None:
     """A name such as `ModelSnapshot` in backticks is a class; notes of telemetry are logged under their class names."""
     sources = "\n".join(text_of(path) for folder in FOLDERS[:4] for path in (ROOT / folder).rglob("*.py"))

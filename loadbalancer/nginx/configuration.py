@@ -1,6 +1,6 @@
 """nginx's configuration as a value: `render` is pure.
 
-Invariants of the rendered file, each measured (docs/operations.md):
+Invariants of the rendered file, measured as docs/decisions/two-nginx.md says:
 
 - A request that reached no replica, or whose replica died, is sent to another one, POST included, with the same
   Idempotency-Key. A replica's own 5xx or 429 is an answer and is never retried.

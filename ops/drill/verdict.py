@@ -22,7 +22,7 @@ class Row:
 
     Attributes:
         name: Of the fault.
-        row: Of RELIABILITY.md 2.1.
+        row: Row of docs/promises.md, such as "R7".
         title: What was done.
         stage: How the installation was run.
         promise: In words.

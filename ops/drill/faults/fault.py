@@ -50,7 +50,7 @@ class Fault:
 
     Attributes:
         name: What `--faults` calls it.
-        row: Of RELIABILITY.md 2.1.
+        row: Row of docs/promises.md, such as "R7".
         title: What is done, in words.
         promise: What is promised meanwhile.
         choices: The sets of targets that there are among some parts; a strike takes one of them.

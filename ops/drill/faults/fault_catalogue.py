@@ -1,4 +1,4 @@
-"""The catalogue: every fault of RELIABILITY.md 2.1 that a live drill can do, and the words that choose from it.
+"""The catalogue of faults: those of docs/promises.md that a live drill can do, and selection by name or row.
 
 The invariant: a fault is one line here. What the line promises is that row's promise; where a live drill can measure
 only a part of it, the text names that part and no other.

@@ -16,7 +16,7 @@ GROWTH_FLOOR_MS = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """The limits of one row of RELIABILITY.md 2.1; None is no limit.
+    """The limits of one row of docs/promises.md; None is no limit.
 
     Nothing acknowledged may ever be lost, doubled or altered, so that is no field.
 

@@ -108,7 +108,7 @@ def test_lines_table_and_object_say_the_same() -> None:
 
 
 def test_an_audit_is_read_as_it_was_told() -> None:
-    """The keys are DESIGN's; its exit status decides."""
+    """The keys are those of docs/archive.md; its exit status decides."""
     told = {"accepted": 5, "archived": 3, "missing": 1, "duplicated": 1, "ok": False, "breaches": ["one is missing"]}
     expected = Audit(ok=False, accepted=5, archived=3, missing=1, duplicated=1, breaches=("one is missing",))
     assert understand(Ended(1, json.dumps(told).encode(), b"")) == expected

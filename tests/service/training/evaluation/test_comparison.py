@@ -59,7 +59,7 @@ def test_the_result_is_what_the_contract_says(comparison: dict[str, Any]) -> Non
 
 
 def test_the_measures_are_all_there(comparison: dict[str, Any]) -> None:
-    """Under the names that DESIGN gives them, with each k; those among sampled items say so."""
+    """Under the names of docs/evaluation.md, with each k; those among sampled items say so."""
     expected = {"rmse", "mae", "mrr"}
     expected |= {
         f"{family}@{k}"
