@@ -136,9 +136,9 @@ def up(
 
 def _ensure_model(config: Config, data: DataRequest | None, program: Sequence[str], environ: Mapping[str, str]) -> int:
     """Train unless there is a model of this data; return the exit code of the training, 0 without one."""
-    from service.training.pipeline import needs_training
+    from service.training.training_need import needed_training
 
-    request = needs_training(config, data)
+    request = needed_training(config, data)
     if request is None:
         return 0
     print_line(f"Training a model on {request}.")

@@ -1,4 +1,4 @@
-"""`biased_mf` once more, slowly: one readable step at a time, in float64. Only tests use it."""
+"""Reference of `biased_mf`: one step at a time, in float64."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,18 +9,14 @@ from service.training.algorithms.kernels.factor_training import FactorTables, le
 from service.training.interactions import Interactions
 
 
-def fit_slowly(data: Interactions, config: SvdConfig, rng: np.random.Generator) -> tuple[float, FactorTables]:
-    """Return the mean and the tables that `biased_mf.fit` should end with, for data where everybody has a rating.
-
-    Args:
-        data: The ratings.
-        config: The settings.
-        rng: In the state that `biased_mf.fit` was given it.
-
-    Returns:
-        The global mean, and tables of float64 arrays rounded to float32.
-    """
-    visiting = visit_order.in_grid(data, rng)
+def fit_slowly(
+    data: Interactions,
+    config: SvdConfig,
+    rng: np.random.Generator,
+    min_grid_ratings: int = visit_order.MIN_GRID_RATINGS,
+) -> tuple[float, FactorTables]:
+    """Return the expected mean and tables, rounded to float32, of `biased_mf.fit` for data without unrated rows."""
+    visiting = visit_order.in_grid(data, rng, min_grid_ratings)
     first = first_tables(data, config, rng)
     p: NDArray[np.float64] = first.user_factors[:, : config.n_factors].astype(np.float64)
     q: NDArray[np.float64] = first.item_factors[:, : config.n_factors].astype(np.float64)

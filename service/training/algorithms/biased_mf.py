@@ -1,17 +1,16 @@
-"""Biased matrix factorisation by stochastic gradient descent, known as SVD since the Netflix Prize.
+"""Biased matrix factorisation by stochastic gradient descent, called SVD since the Netflix Prize.
 
-A rating is predicted as mu + b_u + b_i + p_u . q_i, and for each rating r in turn, with e = r - prediction,
+The prediction is mu + b_u + b_i + p_u . q_i. For each rating r in turn, with e = r - prediction,
 
     b_u += lr_bu (e - reg_bu b_u)        p_u += lr_pu (e q_i - reg_pu p_u)
     b_i += lr_bi (e - reg_bi b_i)        q_i += lr_qi (e p_u - reg_qi q_i)
 
 where both factor updates use the values before the step (S. Funk, "Netflix Update: Try This at Home", 2006; Koren, Bell
 and Volinsky, "Matrix factorization techniques for recommender systems", Computer 42(8), 2009). Names and defaults of
-the settings are those of scikit-surprise's SVD.
+the settings are those of scikit-surprise's SVD. tests/reference/biased_mf.py is the slow equivalent.
 
-Invariant: the result is a function of data, settings and generator alone. Ratings are visited in the order of a grid
-that the data alone decides (`visits.in_grid`); within one of its blocks user by user, which keeps p_u in the nearest
-cache. Sums are added in a fixed order, so that neither the width of a processor's vectors nor threads change a bit.
+Invariant: the result depends on data, settings and generator alone, not on threads or the vector width of the
+processor. Ratings are ordered in a grid (`visit_order.in_grid`), user by user within a block, which keeps p_u in cache.
 """
 
 from dataclasses import dataclass
@@ -44,27 +43,27 @@ PARTS: Final = ("bu", "bi", "pu", "qi")
 class SvdConfig(DescentSettings):
     """Settings of SVD."""
 
-    biased: Annotated[bool, {}, "Whether there are a mean and biases, or factors alone (which is known as PMF)."] = True
+    biased: Annotated[bool, {}, "Whether to learn a mean and biases too; without them it is PMF."] = True
 
 
-def fit(data: Interactions, config: SvdConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Fit SVD, on all cores where the data is large enough to share out.
+def fit(
+    data: Interactions,
+    config: SvdConfig,
+    rng: np.random.Generator,
+    progress: Progress,
+    *,
+    min_grid_ratings: int = visit_order.MIN_GRID_RATINGS,
+) -> ModelSnapshot:
+    """Fit SVD, on all cores from `min_grid_ratings` on.
 
-    Args:
-        data: At least one rating.
-        config: The settings.
-        rng: Draws the order of the ratings and the first factors.
-        progress: Told of the epochs.
-
-    Returns:
-        The model; users and items without a rating in `data` have neither bias nor factors.
+    Users and items without a rating have neither bias nor factors in the model.
 
     Raises:
         TrainingDiverged: Errors or factors are no longer finite.
     """
     unit = unit_of(data.rating_min, data.rating_max)
     learnt = in_unit(data, unit)
-    visiting = visit_order.in_grid(learnt, rng)
+    visiting = visit_order.in_grid(learnt, rng, min_grid_ratings)
     tables = first_tables(data, config, rng)
     mean = np.float32(learnt.ratings.mean(dtype=np.float64) if config.biased else 0.0)
     steps = learning_rates(config, PARTS)
@@ -83,7 +82,7 @@ ALGORITHM: Final = Algorithm(SvdConfig, fit)
 
 
 def first_tables(data: Interactions, config: SvdConfig, rng: np.random.Generator) -> FactorTables:
-    """Draw the factors to start from; biases start at zero."""
+    """Draw the initial factors; biases start at zero."""
     users, items = (
         draw_normal(len(rows), config.n_factors, config.init_mean, config.init_std_dev, rng)
         for rows in (data.users, data.items)
@@ -105,8 +104,8 @@ def _visit(
     item_bias: Float32,
     steps: Float32,
     biased: bool,  # noqa: FBT001  # numba kernels take their arguments by position
-) -> float:  # pragma: no cover  # compiled; tests hold it to the reference
-    """Visit some ratings once; return the sum of squared errors before each step. Rows are padded to whole lanes."""
+) -> float:  # pragma: no cover  # compiled; tests/reference/biased_mf.py
+    """Visit ratings start to stop; return the sum of squared errors before each step. Rows are in whole lanes."""
     lr_bu, lr_bi, lr_pu, lr_qi = steps[0], steps[1], steps[2], steps[3]
     reg_bu, reg_bi, reg_pu, reg_qi = steps[4], steps[5], steps[6], steps[7]
     width = user_factors.shape[1]

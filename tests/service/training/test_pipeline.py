@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from service.config import Config, ModelConfig
-from service.errors import DataError, ModelRefused, RunError, TrainingDiverged, UsageError
+from service.errors import DataError, RunError, TrainingDiverged, UsageError
 from service.models import active_model, artefact, versions
 from service.models.rating_scale import RatingScale
 from service.training import pipeline
 from service.training.data import datasets
-from service.training.data.data_request import as_request
 from service.training.interactions import Interactions
 from service.training.popularity_counts import decayed
 
@@ -306,70 +305,3 @@ class TestTrain:
             artefact.load(config.models_dir / version)
         popular = json.loads((config.models_dir / "popular.json").read_bytes())
         assert popular["model"] == active_model.version(config.models_dir)
-
-
-class TestNeedsTraining:
-    def test_without_a_model(self, config: Config, tmp_path: Path) -> None:
-        """The data asked for, else the demo set; data that is not there is refused."""
-        path = write(tmp_path / "t.csv", "a,b,3\n")
-        assert pipeline.needs_training(config, None) == as_request("demo")
-        assert pipeline.needs_training(config, path) == as_request(path)
-        with pytest.raises(DataError):
-            pipeline.needs_training(config, str(tmp_path / "missing.csv"))
-
-    def test_with_a_model(self, config: Config, tmp_path: Path) -> None:
-        """Nothing if the model is of that data, or if no data is named; the data if it is another's, or has changed."""
-        path = write(tmp_path / "t.csv", "a,b,3\n")
-        pipeline.train(config, data=path, algorithm="svd", settings=SMALL)
-        assert pipeline.needs_training(config, None) is None
-        assert pipeline.needs_training(config, path) is None
-        assert pipeline.needs_training(config, DEMO) == as_request(DEMO)
-        write(tmp_path / "t.csv", "a,b,4\n")
-        assert pipeline.needs_training(config, path) == as_request(path)
-        assert pipeline.needs_training(config, None) is None
-
-    @pytest.mark.parametrize("damage", ["empty", "active", "array", "manifest", "directory", "never activated"])
-    def test_a_model_that_cannot_be_served_is_never_replaced_by_the_demo(self, config: Config, damage: str) -> None:
-        """One sentence names the fault and the versions that can be served; data that is asked for is trained on."""
-        intact = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)["version"]
-        broken = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=1)["version"]
-        version, active = config.models_dir / broken, config.models_dir / "ACTIVE"
-        both = f"intact, the newest first: {', '.join(reversed(versions.published(config.models_dir)))}; serve one"
-        says, which = {
-            "empty": ("does not name a version", both),
-            "active": ("does not name a version", both),
-            "array": ("user_bias", f"intact: {intact}"),
-            "manifest": ("the manifest cannot be read", f"intact: {intact}"),
-            "directory": (f"There is no model '{broken}'", f"intact: {intact}"),
-            "never activated": ("no model is active", both),
-        }[damage]
-        if damage in {"empty", "active"}:
-            active.write_text("" if damage == "empty" else "../elsewhere")
-        elif damage == "array":
-            with (version / "user_bias.bin").open("r+b") as file:
-                file.write(b"\xff\xff")
-        elif damage == "manifest":
-            (version / "manifest.json").write_text("{")
-        elif damage == "directory":
-            version.rename(config.models_dir / "elsewhere")
-        else:
-            active.unlink()
-        with pytest.raises(ModelRefused) as refused:
-            pipeline.needs_training(config, None)
-        assert says in str(refused.value)
-        assert which in str(refused.value)
-        assert pipeline.needs_training(config, DEMO) == as_request(DEMO)
-
-    def test_a_lost_model_is_not_replaced_by_the_demo_either(self, config: Config) -> None:
-        """ACTIVE says that there was one, and no other version is there to serve."""
-        config.models_dir.mkdir(parents=True)
-        (config.models_dir / "ACTIVE").write_text("svd-20260101T000000-abcd\n")
-        with pytest.raises(ModelRefused, match=r"There is no model .* no other version is intact"):
-            pipeline.needs_training(config, None)
-
-    def test_a_models_directory_that_is_none_is_refused(self, config: Config) -> None:
-        """Before a training that could not publish."""
-        config.home.mkdir(parents=True)
-        config.models_dir.write_text("")
-        with pytest.raises(ModelRefused, match="cannot be read: Not a directory"):
-            pipeline.needs_training(config, None)

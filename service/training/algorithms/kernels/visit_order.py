@@ -15,7 +15,7 @@ from service.training.algorithms.kernels.compiled import compiled
 from service.training.interactions import Float32, Int32, Int64, Interactions
 
 # With fewer ratings, a second core does not pay.
-_MIN_GRID_RATINGS: Final = 250_000
+MIN_GRID_RATINGS: Final = 250_000
 # Groups of users, groups of items, and blocks per round. A user's factors are fetched once per block, so that more
 # groups cost time if users have few ratings: at 20 ratings per user, one core takes 63 ns per rating with one group, 73
 # with 4, 90 with 8 and 100 with 16.
@@ -65,15 +65,15 @@ def user_by_user(data: Interactions, rng: np.random.Generator) -> Visits:
     return _visits(data, order, np.array([[0, len(data)]]))
 
 
-def in_grid(data: Interactions, rng: np.random.Generator) -> Visits:
+def in_grid(data: Interactions, rng: np.random.Generator, min_ratings: int = MIN_GRID_RATINGS) -> Visits:
     """Return a grid of blocks, groups of users by groups of items, in a random order; a round is a diagonal.
 
     R. Gemulla, E. Nijkamp, P. J. Haas and Y. Sismanis, "Large-scale matrix factorization with distributed stochastic
     gradient descent", KDD 2011. Groups have nearly equal numbers of ratings, and the ratings of a block are grouped by
-    user. A small set is one block.
+    user. A set of fewer than `min_ratings` is one block.
     """
     order = visiting_order(data.user_rows, len(data.users), rng)
-    n_groups = _n_groups(data)
+    n_groups = _n_groups(data) if len(data) >= min_ratings else 1
     if n_groups == 1:
         return _visits(data, order, np.array([[0, len(data)]]))
     user_group = _balanced_groups(data.user_rows, len(data.users), n_groups)[data.user_rows[order]]
@@ -131,7 +131,7 @@ def _positions(n: int) -> Int32 | Int64:
 
 def _n_groups(data: Interactions) -> int:
     n_users, n_items, n_ratings = len(data.users), len(data.items), len(data)
-    if n_ratings < _MIN_GRID_RATINGS or min(n_users, n_items) < _MANY_GROUPS * _MIN_GROUP_ROWS:
+    if min(n_users, n_items) < _MANY_GROUPS * _MIN_GROUP_ROWS:
         return 1
     return _MANY_GROUPS if n_ratings >= _MANY_GROUPS * _MIN_BLOCK_RATINGS * n_users else _GROUPS
 

@@ -39,19 +39,18 @@ def test_the_kernel_agrees_with_the_slow_reference(config: SvdConfig) -> None:
     np.testing.assert_allclose(snapshot.item_bias, tables.item_bias, atol=2e-5)
 
 
-def test_cores_share_a_grid_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where ratings are cut into blocks, threads end at the same bytes, and at the reference's over the same order."""
-    monkeypatch.setattr(visit_order, "_LEAST_GRID_RATINGS", 9000)
+def test_threads_over_a_grid_change_no_byte() -> None:
+    """Any number of threads gives the same bytes, which agree with the reference over the same order."""
     data = datasets.read("demo:300x200x9000")
     config = SvdConfig(n_factors=5, n_epochs=2, lr_all=0.02)
-    assert visit_order.in_grid(data, np.random.default_rng(7)).bounds.shape == (4, 5)
+    assert visit_order.in_grid(data, np.random.default_rng(7), 9000).bounds.shape == (4, 5)
     snapshots = []
     for n_threads in (1, 4):
         with threads.limit(n_threads):
-            snapshots.append(fit(data, config, np.random.default_rng(7), no_progress))
+            snapshots.append(fit(data, config, np.random.default_rng(7), no_progress, min_grid_ratings=9000))
     assert snapshots[0].user_factors.tobytes() == snapshots[1].user_factors.tobytes()
     assert snapshots[0].item_factors.tobytes() == snapshots[1].item_factors.tobytes()
-    _, tables = fit_slowly(data, config, np.random.default_rng(7))
+    _, tables = fit_slowly(data, config, np.random.default_rng(7), 9000)
     np.testing.assert_allclose(snapshots[1].user_factors, tables.user_factors, atol=2e-5)
     np.testing.assert_allclose(snapshots[1].item_factors, tables.item_factors, atol=2e-5)
 
@@ -115,15 +114,15 @@ def test_a_config_made_in_code_is_checked_too() -> None:
 
 
 def test_kernels_are_not_imported_before_they_are_needed() -> None:
-    """The names of algorithms, a fingerprint and the question whether to train cost no compiler and no pyarrow."""
+    """Names of algorithms, fingerprints and `training_need` import neither a compiler nor pyarrow."""
     program = """
 import sys
 from service.training.data import datasets
-from service.training import pipeline
+from service.training import training_need
 from service.training.algorithms import registry
 assert "svd" in registry.names()
 assert datasets.fingerprint("demo").startswith("sha256:")
-assert pipeline.DEFAULT_DATA
+assert training_need.DEFAULT_DATA
 print(sorted({"numba", "pyarrow", "pydantic", "aiohttp"} & set(sys.modules)))
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

@@ -18,6 +18,7 @@ from service.training.data.data_request import as_request
 from service.training.data.formats import archived_events
 from service.training.interactions import Interactions
 from service.training.scale_detection import Settled, settle
+from service.training.training_need import needed_training
 from telemetry.archive.compaction import compact
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import ErasureRequest
@@ -250,13 +251,13 @@ def test_training_on_an_archive(tmp_path: Path) -> None:
     config = Config(home=tmp_path)
     events = [event(f"u{n % 5}", f"i{n}", "rating", value=float(n % 5 + 1)) for n in range(20)]
     spec = archive(config.archive_dir, events)
-    assert pipeline.needs_training(config, spec) == as_request(spec)
+    assert needed_training(config, spec) == as_request(spec)
     manifest = pipeline.train(config, data=spec, algorithm="popularity")
     assert manifest["data"]["source"] == "archive"
     assert manifest["data"]["n_ratings"] == 20
-    assert pipeline.needs_training(config, spec) is None
+    assert needed_training(config, spec) is None
     archive(config.archive_dir, [event("u", "new", "view")], first_seq=21)
-    assert pipeline.needs_training(config, spec) == as_request(spec)
+    assert needed_training(config, spec) == as_request(spec)
 
 
 def test_two_wild_ratings_bend_no_model(tmp_path: Path) -> None:
