@@ -6,15 +6,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ops.commands.train import data_report_lines
-from ops.console.dataset_size import dataset_size
 from ops.console.progress import StageProgress
 from ops.console.table import table
 from ops.console.terminal import console
+from ops.console.training_messages import data_report_lines, dataset_size
 from ops.options.data_options import (
     ColumnsOption,
     DataOption,
@@ -25,12 +24,15 @@ from ops.options.data_options import (
 )
 from ops.options.shared_options import JsonOption, ScaleOption, ThreadsOption
 from service.config import Config, from_env
-from service.training.algorithms.registry import Candidate
-from service.training.data.data_request import DataRequest
-from service.training.evaluation.evaluation_protocol import EvaluationProtocol
+
+# Imported when the evaluation begins: `--help` needs no numerical library.
+if TYPE_CHECKING:
+    from service.training.algorithms.registry import Candidate
+    from service.training.data.data_request import DataRequest
+    from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 
 _MEBIBYTE: Final = 1 << 20
-_SIGNIFICANT: Final = 0.05
+_SIGNIFICANCE_LEVEL: Final = 0.05
 
 
 def command(
@@ -97,14 +99,14 @@ def command(
 def evaluate(
     config: Config,
     *,
-    data: str | DataRequest,
+    data: "str | DataRequest",
     algorithms: Sequence[str] = (),
     settings: Sequence[str] = (),
     scale: str | None = None,
     split: str | None = None,
     folds: int | None = None,
     test_share: float | None = None,
-    test: str | DataRequest | None = None,
+    test: "str | DataRequest | None" = None,
     seed: int = 0,
     ks: str = "10,20",
     relevant_from: float | None = None,
@@ -114,26 +116,25 @@ def evaluate(
     report: Path | None = None,
     as_json: bool = False,
 ) -> int:
-    """Compare algorithms on the same splits, and print how they did.
+    """Compare algorithms on the same splits, and print the measures.
 
     Args:
-        config: Every setting; none matters here, it is what every verb is given.
+        config: Where the active version is, whose rating scale counts.
         data: What to read, see `service.training.data.datasets.read`.
-        algorithms: Their names, or `label=name`; none for what suits the data. The popularity baseline is added.
+        algorithms: Their names, or `label=name`; none for one that suits the data. The popularity baseline is added.
         settings: `algorithm.name=value` or `label.name=value` texts.
-        scale: The least and the largest rating, as LOW:HIGH; None for what is known or found.
-        split: A name of `evaluation_protocol.SPLIT_DESCRIPTIONS`; by default random folds, or "given" where there
-            is a `test`.
-        folds: How many, of the split "folds"; 5 by default.
-        test_share: Of the splits by time, the part to judge by; 0.2 by default.
-        test: A test set of its own, as `data` is given; `data` is the training set then.
+        scale: The least and the largest rating, as LOW:HIGH; None for the known or observed scale.
+        split: A name of `SPLIT_DESCRIPTIONS`; None for random folds, or "given" with a `test`.
+        folds: How many, of the split "folds"; None for 5.
+        test_share: The held-out share of the splits by time; None for 0.2.
+        test: A test set of its own, in any form of `data`; `data` is then the training set.
         seed: Decides everything random.
         ks: Lengths of lists, comma separated.
         relevant_from: The least rating of a relevant item; None: every held-out item is relevant.
-        most_users: Rank for at most so many users; None: all.
-        n_negatives: Measure also among so many sampled items.
+        most_users: Judge the lists of at most so many users; None: all.
+        n_negatives: Also rank among so many sampled items; None: do not.
         threads: How many at most; 0: all cores.
-        report: Where to write the page.
+        report: Where to write the page; None for none.
         as_json: Print the whole comparison as one JSON object instead of a table.
 
     Returns:
@@ -155,18 +156,27 @@ def evaluate(
         page.require_writable(report)
     declared = None if scale is None else RatingScale.parse(scale, "--scale")
     candidates = _candidates(algorithms, settings)
-    protocol = _protocol(split, folds, test_share, test, seed, ks, relevant_from, most_users, n_negatives)
+    protocol = _protocol(
+        split=split or ("folds" if test is None else "given"),
+        folds=folds,
+        test_share=test_share,
+        seed=seed,
+        ks=ks,
+        relevant_from=relevant_from,
+        most_users=most_users,
+        n_negatives=n_negatives,
+    )
     with StageProgress() as progress, training_threads.limit(threads):
-        cut, sets = split_dataset.read(
+        dataset, read = split_dataset.read(
             data,
             protocol,
             test=test,
             progress=progress,
-            prepare=lambda source, read: on_scale(config, source, read, declared)[0],
+            prepare=lambda source, interactions: on_scale(config, source, interactions, declared)[0],
         )
-        candidates = candidates or _candidates([default_algorithm(cut.data)], settings)
-        comparison = compare(cut, candidates, protocol, progress=progress)
-    for interactions in sets:
+        candidates = candidates or _candidates([default_algorithm(dataset.data)], settings)
+        comparison = compare(dataset, candidates, protocol, progress=progress)
+    for interactions in read:
         for line in data_report_lines(interactions.report):
             print(line, file=sys.stderr)
     if report is not None:
@@ -178,12 +188,11 @@ def evaluate(
     elif sys.stdout.isatty():
         _print_table(comparison)
     else:
-        for line in _lines(comparison):
-            print(line)
+        print("\n".join(_lines(comparison)))
     return int(all(result["failed"] for result in comparison["results"][: len(candidates)]))
 
 
-def _candidates(algorithms: Sequence[str], settings: Sequence[str]) -> list[Candidate]:
+def _candidates(algorithms: Sequence[str], settings: Sequence[str]) -> "list[Candidate]":
     from service.errors import UsageError
     from service.training.algorithms.registry import Candidate
 
@@ -194,16 +203,16 @@ def _candidates(algorithms: Sequence[str], settings: Sequence[str]) -> list[Cand
     labels = [label for label, _ in entries if label]
     for label in labels:
         if labels.count(label) > 1 or any(label == name for other, name in entries if not other):
-            raise UsageError(f"{label!r} is the name of two of the algorithms: give each its own, as in a=svd,b=svd")
+            raise UsageError(f"{label!r} names two of the algorithms: give each its own label, as in a=svd,b=svd.")
     assignments: list[list[str]] = [[] for _ in entries]
     for (target, setting), values in _by_target(settings).items():
         places = [place for place, (label, name) in enumerate(entries) if (label or name) == target]
         if not places and entries:
-            raise UsageError(f"{target}.{setting} sets something of {target!r}, which is not among the algorithms")
+            raise UsageError(f"{target}.{setting} is a setting of {target!r}, which is not among the algorithms.")
         if len(values) not in {1, len(places)} and entries:
             raise UsageError(
                 f"{target}.{setting} is given {len(values)} values for {len(places)} entries of {target}: give one for "
-                "all, or one for each, in their order"
+                "all, or one for each, in their order."
             )
         for index, place in enumerate(places):
             assignments[place].append(f"{setting}={values[index % len(values)]}")
@@ -214,7 +223,7 @@ def _candidates(algorithms: Sequence[str], settings: Sequence[str]) -> list[Cand
 
 
 def _by_target(settings: Sequence[str]) -> dict[tuple[str, str], list[str]]:
-    """Read `target.name=value` texts; the values of each name, in the order in which they were given."""
+    """Parse `target.name=value` texts into the values of each (target, name), in the order given."""
     from service.errors import UsageError
 
     values: dict[tuple[str, str], list[str]] = {}
@@ -222,38 +231,35 @@ def _by_target(settings: Sequence[str]) -> dict[tuple[str, str], list[str]]:
         target, dot, assignment = text.strip().partition(".")
         name, equals, value = assignment.partition("=")
         if not dot or "=" in target or not equals:
-            raise UsageError(f"a setting is given as algorithm.name=value, not as {text!r}")
+            raise UsageError(f"A setting is given as algorithm.name=value, not as {text!r}.")
         values.setdefault((target, name.strip()), []).append(value)
     return values
 
 
 def _protocol(
-    split: str | None,
+    *,
+    split: str,
     folds: int | None,
     test_share: float | None,
-    test: str | DataRequest | None,
     seed: int,
     ks: str,
     relevant_from: float | None,
     most_users: int | None,
     n_negatives: int | None,
-) -> EvaluationProtocol:
+) -> "EvaluationProtocol":
     from service.errors import UsageError
     from service.training.evaluation.evaluation_protocol import TIME_SPLITS, EvaluationProtocol
 
-    named = split or ("folds" if test is None else "given")
-    if folds is not None and named != "folds":
-        raise UsageError(f"a number of folds is given with the split 'folds', not with {named!r}")
-    if test_share is not None and named not in TIME_SPLITS:
-        raise UsageError(
-            f"a share to judge by is given with the splits {' and '.join(sorted(TIME_SPLITS))}, not {named!r}"
-        )
+    if folds is not None and split != "folds":
+        raise UsageError(f"A number of folds is given with the split 'folds', not with {split!r}.")
+    if test_share is not None and split not in TIME_SPLITS:
+        raise UsageError(f"A test share is given with the splits {' and '.join(sorted(TIME_SPLITS))}, not {split!r}.")
     try:
         lengths = tuple(sorted({int(text) for text in ks.split(",")}))
     except ValueError:
-        raise UsageError(f"lengths of lists are whole numbers separated by commas, not {ks!r}") from None
+        raise UsageError(f"Lengths of lists are whole numbers separated by commas, not {ks!r}.") from None
     return EvaluationProtocol(
-        split=named,
+        split=split,
         folds=5 if folds is None else folds,
         test_share=0.2 if test_share is None else test_share,
         seed=seed,
@@ -272,7 +278,7 @@ def _headline(comparison: dict[str, Any]) -> str:
     return f"{data['source']}: {dataset_size(data)}; {split}, seed {protocol['seed']}"
 
 
-def _shown(comparison: dict[str, Any]) -> list[str]:
+def _table_measures(comparison: dict[str, Any]) -> list[str]:
     """Return the measures that a table has room for; the JSON object has all."""
     protocol = comparison["protocol"]
     k = protocol["k"][0]
@@ -311,8 +317,8 @@ def _row(result: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
 
 
 def _verdicts(comparison: dict[str, Any], names: Sequence[str]) -> list[str]:
-    """Say of each compared measure who is best, and who cannot be told from it."""
-    said = []
+    """Return for each compared measure the best algorithm, and those that are not significantly worse."""
+    verdicts = []
     for name in names:
         pairs = [pair for pair in comparison["comparisons"] if pair["measure"] == name]
         means = {
@@ -326,31 +332,33 @@ def _verdicts(comparison: dict[str, Any], names: Sequence[str]) -> list[str]:
         equal = [
             (pair["b"] if pair["a"] == best else pair["a"])
             for pair in pairs
-            if best in {pair["a"], pair["b"]} and pair["p_holm"] >= _SIGNIFICANT
+            if best in {pair["a"], pair["b"]} and pair["p_holm"] >= _SIGNIFICANCE_LEVEL
         ]
-        others = f"not surely better than {', '.join(equal)}" if equal else "surely better than all others"
-        said.append(f"{name}: {best} is best, {others} (5 %, Holm)")
-    return said
+        others = (
+            f"not significantly better than {', '.join(equal)}" if equal else "significantly better than all others"
+        )
+        verdicts.append(f"{name}: {best} is best, {others} (5 %, Holm)")
+    return verdicts
 
 
-def _remarks(comparison: dict[str, Any], names: Sequence[str]) -> list[str]:
+def _notes(comparison: dict[str, Any], names: Sequence[str]) -> list[str]:
     return [*_verdicts(comparison, names), *(f"note: {note}" for note in comparison["notes"])]
 
 
 def _lines(comparison: dict[str, Any]) -> list[str]:
-    names = _shown(comparison)
+    names = _table_measures(comparison)
     rows = [_row(result, names) for result in comparison["results"]]
     lines = ["  ".join(f"{name} {text}" for name, text in row.items()) for row in rows]
-    return [_headline(comparison), *lines, *_remarks(comparison, names)]
+    return [_headline(comparison), *lines, *_notes(comparison, names)]
 
 
 def _print_table(comparison: dict[str, Any]) -> None:
     from rich.text import Text
 
-    names = _shown(comparison)
+    names = _table_measures(comparison)
     rows = [_row(result, names) for result in comparison["results"]]
     out = console()
     out.print(Text(_headline(comparison)))
     print(table(list(rows[0]), [list(row.values()) for row in rows], left=(0,), gap=1), flush=True)
-    for line in _remarks(comparison, names):
+    for line in _notes(comparison, names):
         out.print(Text(line))

@@ -1,4 +1,4 @@
-"""`recollect search`: hyper-parameter search, told as it goes, with a table of the best trials at its end."""
+"""`recollect search`: hyperparameter search with progress on standard error and a table of the best trials."""
 
 import json
 import os
@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ops.commands.train import data_report_lines, held_back_sentence, was_activated
 from ops.console.command_runner import NOT_ACTIVATED
-from ops.console.dataset_size import dataset_size
 from ops.console.progress import StageProgress
-from ops.console.search_watch import Watch
+from ops.console.search_watch import SearchWatch
 from ops.console.table import table
+from ops.console.training_messages import data_report_lines, dataset_size, held_back_sentence, was_activated
 from ops.options.data_options import (
     ColumnsOption,
     DataOption,
@@ -26,12 +25,15 @@ from ops.options.data_options import (
     requested_data,
 )
 from service.config import Config
-from service.training.data.data_request import DataRequest
-from service.training.search.search_request import SearchOptions, SearchSpec
-from service.training.search.study import Method
 
-_SHOWN: Final = 10
-_MEASURES: Final = {"rating": "rmse", "ranking": "ndcg@10"}
+if TYPE_CHECKING:
+    # Other commands import this file for its options; only a search loads Optuna, which the train extra installs.
+    from service.training.data.data_request import DataRequest
+    from service.training.search.search_spec import SearchOptions, SearchSpec
+    from service.training.search.study import Method
+
+_N_LISTED: Final = 10
+_DEFAULT_MEASURE: Final = {"rating": "rmse", "ranking": "ndcg@10"}
 
 
 def command(
@@ -42,39 +44,42 @@ def command(
         list[str] | None,
         typer.Option("--space", help="name=low..high[:log] or name=a,b,c; by default the algorithm's own ranges."),
     ] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting that is fixed, as name=value.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A fixed hyperparameter, as name=value.")] = None,
     scale: Annotated[
         str | None, typer.Option("--scale", help="The least and the largest rating, as 1:5; others are clipped.")
     ] = None,
     method: Annotated[str, typer.Option("--method", help="tpe, grid or random.")] = "tpe",
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Trials in all; 50, or the whole grid, or until --timeout.")
+        int | None,
+        typer.Option("--trials", min=1, help="Trials in all; by default 50, or the whole grid, or until --timeout."),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0, help="Begin no trial after so many seconds.")
+        float | None, typer.Option("--timeout", min=0, help="Begin no trial after this many seconds.")
     ] = None,
     measure: Annotated[
-        str | None, typer.Option("--measure", help="What to improve; rmse, or ndcg@10 of what only ranks.")
+        str | None,
+        typer.Option("--measure", help="What to improve; by default rmse, or ndcg@10 of an algorithm that only ranks."),
     ] = None,
     relevant_from: Annotated[
         float | None, typer.Option("--relevant-from", help="For rankings: the least rating of a relevant item.")
     ] = None,
     users: Annotated[
-        int | None, typer.Option("--users", min=1, help="For rankings: make lists for so many users at most.")
+        int | None, typer.Option("--users", min=1, help="For rankings: judge so many sampled users at most.")
     ] = None,
     split: Annotated[str, typer.Option("--split", help="folds, leave-one-out, time or time-per-user.")] = "folds",
     folds: Annotated[int, typer.Option("--folds", min=2, max=100, help="Folds of each trial.")] = 5,
     test_share: Annotated[
-        float, typer.Option("--test-share", min=0.001, max=0.999, help="The part judged, of a split by time.")
+        float, typer.Option("--test-share", min=0.001, max=0.999, help="The held-out share of a split by time.")
     ] = 0.2,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds folds, fits and trials.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", min=1, max=1024, help="Trials at a time, a process each.")] = 1,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads of each; by default the cores are shared out.")
+        int | None,
+        typer.Option("--threads", min=1, help="Threads of each process; by default the cores are divided among them."),
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune/--no-prune", help="Give hopeless trials up between folds.")] = True,
+    prune: Annotated[bool, typer.Option("--prune/--no-prune", help="Give up hopeless trials between folds.")] = True,
     study: Annotated[
-        Path | None, typer.Option("--study", help="A file to keep the trials in, and to go on from.")
+        Path | None, typer.Option("--study", help="A file that keeps the trials and continues an interrupted search.")
     ] = None,
     publish: Annotated[
         bool, typer.Option("--publish", help="Fit the winner on all the data, publish and activate it.")
@@ -86,31 +91,31 @@ def command(
     decimal: DecimalOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")] = False,
 ) -> int:
-    """Look for the settings of an algorithm that measure best."""
+    """Search for the hyperparameters of an algorithm that measure best."""
     from service.config import from_env
     from service.errors import UsageError
 
     try:
-        from service.training.search.search_request import SearchOptions, SearchSpec
+        from service.training.search.search_spec import SearchOptions, SearchSpec
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "service":
             raise
-        raise UsageError(f"a search needs the package {error.name}: install recollect[train]") from error
+        raise UsageError(f"A search needs the package {error.name}: install recollect[train].") from error
     from service.training.algorithms.registry import Candidate
     from service.training.evaluation.evaluation_protocol import EvaluationProtocol
     from service.training.search.search_space import parse
 
     fixed = tuple(settings or ())
-    question = SearchSpec(
+    spec = SearchSpec(
         algorithm=algorithm,
         fixed=fixed,
         space=parse(algorithm, space or [], fixed),
-        measure=measure or _MEASURES[Candidate.parse(algorithm).kind],
+        measure=measure or _DEFAULT_MEASURE[Candidate.parse(algorithm).kind],
         protocol=EvaluationProtocol(
             split=split, folds=folds, test_share=test_share, seed=seed, relevant_from=relevant_from, most_users=users
         ),
     )
-    effort = SearchOptions(
+    options = SearchOptions(
         method=_method(method),
         n_trials=trials,
         timeout_s=timeout,
@@ -123,8 +128,8 @@ def command(
     return search(
         config,
         data=requested_data(config, data, columns, dates, encoding, decimal),
-        question=question,
-        effort=effort,
+        spec=spec,
+        options=options,
         scale=scale,
         publish=publish,
         report=report,
@@ -135,9 +140,9 @@ def command(
 def search(
     config: Config,
     *,
-    data: str | DataRequest,
-    question: SearchSpec,
-    effort: SearchOptions,
+    data: "str | DataRequest",
+    spec: "SearchSpec",
+    options: "SearchOptions",
     scale: str | None = None,
     publish: bool = False,
     report: Path | None = None,
@@ -148,18 +153,18 @@ def search(
     Args:
         config: Where the winner is published, and where the archive is.
         data: What to read.
-        question: What is searched for.
-        effort: how.
-        scale: The least and the largest rating, as LOW:HIGH; None for what is known or found.
-        publish: Whether the winner is to be fitted on all the data, published and activated.
+        spec: What is searched for.
+        options: How, and how much.
+        scale: The least and the largest rating, as LOW:HIGH; None for the known or observed scale.
+        publish: Whether to fit the winner on all the data, publish and activate it.
         report: Where to write the page; None for none.
         as_json: Print one JSON object instead of a table.
 
     Returns:
-        0; 3 if the winner was published and not activated because it is much worse than the active model.
+        0; `NOT_ACTIVATED` if the winner was published and not activated because it is much worse than the active model.
 
     Raises:
-        Interrupted: Ctrl-C ended the search, which publishes nothing; what was found is printed.
+        Interrupted: Ctrl-C ended the search, which publishes nothing; the trials so far are printed.
         RecollectError: The input is refused, no trial succeeded, or the winner cannot be published.
     """
     from ops.pages import page, search_page
@@ -180,33 +185,33 @@ def search(
         interactions = datasets.read(data, progress)
     interactions, settled = on_scale(config, data, interactions, declared)
     if settled.origin != "data":
-        # Ratings that were put onto another scale are other data, also to a study.
+        # Ratings on another scale are other data, for a study too.
         interactions = replace(interactions, fingerprint=f"{interactions.fingerprint} on {settled.scale}")
-    if (warning := require_suitable(question.candidate(), interactions)) is not None:
+    if (warning := require_suitable(spec.candidate(), interactions)) is not None:
         interactions = noted(interactions, warning)
-    if interactions.all_equal and MeasureName.parse(question.measure).is_error:
+    if interactions.all_equal and MeasureName.parse(spec.measure).is_error:
         raise DataError(
-            f"all ratings of {interactions.report.source} are equal, so that {question.measure} says nothing: "
-            "search by --measure ndcg@10"
+            f"All ratings of {interactions.report.source} are equal, so that {spec.measure} says nothing: "
+            "search by --measure ndcg@10."
         )
     for line in data_report_lines(interactions.report):
         print(line, file=sys.stderr)
-    with Watch(question.measure) as watch:
-        found = run_search(interactions, question, effort, watch=watch)
-    # What was found is told first: publishing may fail.
+    with SearchWatch(spec.measure) as watch:
+        found = run_search(interactions, spec, options, on_progress=watch)
+    # The result is printed before publishing, which may fail.
     if report is not None:
         page.write(report, search_page.render(found))
     if not as_json:
-        print("\n".join(lines(found)), flush=True)
+        print("\n".join(_lines(found)), flush=True)
     if publish and not found["is_interrupted"]:
-        with _private(), StageProgress() as progress:
+        with _private_umask(), StageProgress() as progress:
             manifest = pipeline.train(
                 config,
                 data=data,
-                algorithm=question.algorithm,
+                algorithm=spec.algorithm,
                 settings=found["best"]["assignments"],
                 scale=declared,
-                seed=question.protocol.seed,
+                seed=spec.protocol.seed,
                 progress=progress,
             )
         found["published"] = manifest["version"]
@@ -221,40 +226,39 @@ def search(
         return NOT_ACTIVATED
     if not found["is_interrupted"]:
         return 0
-    kept = "" if effort.study is None else "; the same command goes on from there"
-    raise Interrupted(f"interrupted after {_counted(found)}{kept}")
+    kept = "" if options.study is None else "; the same command continues from there"
+    raise Interrupted(f"Interrupted after {_trial_counts(found)}{kept}.")
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """Return what a person is told of a search, as plain lines.
-
-    Args:
-        found: What `service.training.search.search_run.search` returned.
-    """
+def _lines(found: dict[str, Any]) -> list[str]:
+    """Return the result of `search_run.search` as plain lines."""
     data, protocol, best = found["data"], found["protocol"], found["best"]
     searched = list(found["space"])
     by_number = {trial["trial"]: trial for trial in found["trials"]}
-    rows = [_row(str(number), by_number[number], searched) for number in found["ranked"][:_SHOWN]]
+    rows = [_row(str(number), by_number[number], searched) for number in found["ranked"][:_N_LISTED]]
     if found["defaults"]["mean"] is not None:
         rows.append(_row("defaults", found["defaults"], searched))
     how = f"{found['algorithm']}, {protocol['split_in_words']}, seed {protocol['seed']}"
-    told = [
+    lines = [
         f"{data['source']}: {dataset_size(data)}",
-        f"{how}; {_counted(found)} in {found['seconds']:.0f} s",
+        f"{how}; {_trial_counts(found)} in {found['seconds']:.0f} s",
         *table(["trial", protocol["measure"], "seconds", *searched], rows).splitlines(),
     ]
     if found["importance"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found["importance"].items())
-        told.append(f"What decided it: {shares}.")
-    told += _failures(found["trials"])
+        lines.append(f"Importance: {shares}.")
+    failed = [trial for trial in found["trials"] if trial["state"] == "failed"]
+    lines += [f"Trial {trial['trial']} failed: {trial['why']}" for trial in failed[:3]]
+    if len(failed) > 3:
+        lines.append(f"{len(failed) - 3} more failed.")
     against = best["against_defaults"]
     if against is not None:
-        told.append(f"The best against the defaults: {_change(against)}.")
-    told.append("Its settings: " + " ".join(f"--set {text}" for text in best["assignments"]))
-    return told
+        lines.append(f"The best against the defaults: {_change(against)}.")
+    lines.append("Its settings: " + " ".join(f"--set {text}" for text in best["assignments"]))
+    return lines
 
 
-def _counted(found: dict[str, Any]) -> str:
+def _trial_counts(found: dict[str, Any]) -> str:
     states = [trial["state"] for trial in found["trials"]]
     counts = [f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed") if state in states]
     n = sum(state != "running" for state in states)
@@ -262,15 +266,12 @@ def _counted(found: dict[str, Any]) -> str:
 
 
 def _row(name: str, trial: dict[str, Any], searched: list[str]) -> list[str]:
+    measured = f"{trial['mean']:.4f}"
+    if trial["ci95"] is not None:
+        low, high = trial["ci95"]
+        measured += f" ±{(high - low) / 2:.4f}"
     values = [trial["settings"][setting] for setting in searched]
-    return [name, _reached(trial), f"{trial['seconds']:.1f}", *map(_value, values)]
-
-
-def _reached(trial: dict[str, Any]) -> str:
-    if trial["ci95"] is None:
-        return f"{trial['mean']:.4f}"
-    low, high = trial["ci95"]
-    return f"{trial['mean']:.4f} ±{(high - low) / 2:.4f}"
+    return [name, measured, f"{trial['seconds']:.1f}", *map(_value, values)]
 
 
 def _change(against: dict[str, Any]) -> str:
@@ -284,15 +285,9 @@ def _value(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value).lower()
 
 
-def _failures(trials: list[dict[str, Any]]) -> list[str]:
-    failed = [trial for trial in trials if trial["state"] == "failed"]
-    told = [f"Trial {trial['trial']} failed: {trial['why']}" for trial in failed[:3]]
-    return told if len(failed) <= 3 else [*told, f"{len(failed) - 3} more failed."]
-
-
 @contextmanager
-def _private() -> Iterator[None]:
-    """Make whatever is published its owner's alone, as `train` does; the page and the study keep the caller's umask."""
+def _private_umask() -> Iterator[None]:
+    """Make published files private, as `train` does; the page and the study keep the caller's umask."""
     before = os.umask(0o077)
     try:
         yield
@@ -300,11 +295,11 @@ def _private() -> Iterator[None]:
         os.umask(before)
 
 
-def _method(text: str) -> Method:
+def _method(text: str) -> "Method":
     from service.errors import UsageError
     from service.training.search.study import METHODS
 
     for method in METHODS:
         if text == method:
             return method
-    raise UsageError(f"there is no method {text!r}; there is {', '.join(METHODS)}")
+    raise UsageError(f"There is no method {text!r}; there is {', '.join(METHODS)}.")

@@ -1,4 +1,4 @@
-"""`recollect train`: from data to a published, active model, with what was met on the way."""
+"""`recollect train`: from data to a published, active version, with a summary."""
 
 import json
 import os
@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ops.console.command_runner import NOT_ACTIVATED
-from ops.console.dataset_size import dataset_size, interaction_noun
 from ops.console.progress import StageProgress
+from ops.console.training_messages import (
+    data_report_lines,
+    dataset_size,
+    held_back_sentence,
+    interaction_noun,
+    was_activated,
+)
 from ops.options.data_options import (
     ColumnsOption,
     DataOption,
@@ -27,7 +33,7 @@ from service.config import Config, from_env
 # Imported when the training begins: `--help` needs no numerical library.
 if TYPE_CHECKING:
     from service.training.data.data_request import DataRequest
-    from service.training.interactions import Interactions, ReadReport
+    from service.training.interactions import Interactions
 
 # The names in service.training.algorithms.registry.
 ALGORITHMS = (
@@ -86,21 +92,21 @@ def train(
     threads: int = 0,
     as_json: bool = False,
 ) -> int:
-    """Train, publish and activate a model; print a summary, or its manifest as JSON.
+    """Train, publish and activate a version; print a summary, or its manifest as JSON.
 
     Args:
-        config: Where models are published.
+        config: Where versions are published.
         data: What to read, see `service.training.data.datasets.read`.
         algorithm: Its name; None for one that suits the data.
-        settings: `key=value` texts.
-        scale: The least and the largest rating, as LOW:HIGH; None for what is known or found.
+        settings: `name=value` texts.
+        scale: The least and the largest rating, as LOW:HIGH; None for the known or observed scale.
         seed: Decides everything random.
-        activate: True to serve the new version in any case, False never to; None unless it is much worse.
+        activate: True to activate the version in any case, False never to; None unless it is much worse.
         threads: How many cores to use at most; 0 for all.
         as_json: Print the manifest instead of the summary.
 
     Returns:
-        0; `NOT_ACTIVATED`, which is 3, if the version was published and not activated because it is much worse.
+        0; `NOT_ACTIVATED` if the version was published and not activated because it is much worse.
 
     Raises:
         RecollectError: The input is refused, or the run failed.
@@ -130,10 +136,8 @@ def train(
     if as_json:
         print(json.dumps(manifest, indent=2, ensure_ascii=False))
     else:
-        for line in _summary(
-            manifest, models_dir=config.models_dir, activate=activate, took_s=time.monotonic() - started_s
-        ):
-            print(line)
+        took_s = time.monotonic() - started_s
+        print("\n".join(_summary(manifest, models_dir=config.models_dir, activate=activate, took_s=took_s)))
     if held_back is None or activate is not None:
         return 0
     sys.stdout.flush()
@@ -141,71 +145,44 @@ def train(
     return NOT_ACTIVATED
 
 
-def held_back_sentence(manifest: dict[str, Any]) -> str:
-    """Say that a version was not activated, why, and how it can be all the same."""
-    version = manifest["version"]
-    return (
-        f"{version} was published and not activated: {manifest['measures']['held_back']}. What was active stays; serve "
-        f"the new one all the same with: recollect models activate {version} (or train with --activate)"
-    )
-
-
-def data_report_lines(report: "ReadReport") -> list[str]:
-    """Return one line for each thing about the data that a person should know of."""
-    lines = list(report.columns)
-    if report.n_bad_rows:
-        are = "is bad and was" if report.n_bad_rows == 1 else "are bad and were"
-        lines.append(f"{report.n_bad_rows:,} of {report.n_rows:,} rows {are} left out, such as:")
-        lines += [f"  {example}" for example in report.bad_examples]
-    if report.n_duplicates:
-        rows = "row was" if report.n_duplicates == 1 else "rows were"
-        lines.append(f"{report.n_duplicates:,} {rows} left out for a later one of the same user and item.")
-    return [*lines, *report.notes]
-
-
-def was_activated(manifest: dict[str, Any], activate: bool | None) -> bool:  # noqa: FBT001  # what was asked for
-    """Say whether a training activated what it published, given what was asked for."""
-    return bool(activate or (activate is None and manifest["measures"]["held_back"] is None))
-
-
 def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | None, took_s: float) -> list[str]:
     from service.training.evaluation.measures.prediction_error import format_measure
 
     data, measures = manifest["data"], manifest["measures"]
-    reached = ", ".join(
+    measured = ", ".join(
         f"{name if '@' in name else name.upper()} {format_measure(value)}"
         for name, value in measures.items()
         if isinstance(value, float)
     )
-    measured = (
-        f"On {measures['holdout']['n']:,} {interaction_noun(data)} held out: {reached}.{_against_simple(measures)}"
-        if reached
+    sentence = (
+        f"On {measures['holdout']['n']:,} {interaction_noun(data)} held out: {measured}.{_against_baseline(measures)}"
+        if measured
         else f"Not measured: there are too few {interaction_noun(data)} to hold any out."
     )
     held_back = measures["held_back"]
     if was_activated(manifest, activate):
         state = "It is active; the replicas that run on it swap it in within a second."
         if held_back is not None:
-            state += f" It was activated as you asked, though {held_back}."
+            state += f" It was activated as requested, although {held_back}."
     else:
         state = f"It is not active; activate it with: recollect models activate {manifest['version']}"
     return [
         f"Read {data['source']}: {dataset_size(data)}.",
-        measured,
+        sentence,
         f"Published {manifest['version']} in {models_dir} after {took_s:.1f} s. {state}",
     ]
 
 
-def _against_simple(measures: dict[str, Any]) -> str:
-    """Say so if a model did worse than one that has learnt nothing of users."""
+def _against_baseline(measures: dict[str, Any]) -> str:
+    """Return a sentence if the model is worse than a baseline without personalisation, else nothing."""
     from service.training.evaluation.measures.prediction_error import exceeds, format_measure
 
-    simple = measures["baseline"] or {}
-    if measures["rmse"] is not None and "rmse" in simple and exceeds(measures["rmse"], simple["rmse"]):
-        return f" That is worse than the mean rating alone, whose RMSE is {format_measure(simple['rmse'])}."
+    baseline = measures["baseline"] or {}
+    if measures["rmse"] is not None and "rmse" in baseline and exceeds(measures["rmse"], baseline["rmse"]):
+        return f" That is worse than the mean rating alone, whose RMSE is {format_measure(baseline['rmse'])}."
     lists = measures["ndcg@10"]
-    if lists is not None and "ndcg@10" in simple and lists < simple["ndcg@10"]:
-        reached = f"a list by popularity, whose NDCG@10 is {format_measure(simple['ndcg@10'])}"
+    if lists is not None and "ndcg@10" in baseline and lists < baseline["ndcg@10"]:
+        reached = f"a list by popularity, whose NDCG@10 is {format_measure(baseline['ndcg@10'])}"
         if measures["rmse"] is None:
             return f" That is worse than {reached}."
         return f" Its lists are worse than {reached}: for better lists train an algorithm that ranks, such as ials."

@@ -1,4 +1,4 @@
-"""Shows a search as it goes, on standard error: what it will take, then a bar with the best value, or plain lines."""
+"""Shows the progress of a search on standard error: a bar with the best value on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -7,38 +7,38 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from ops.console.terminal import console
-from service.training.search.search_run import SearchProgress
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from service.training.search.search_run import SearchProgress
 
 _LINE_EVERY_S: Final = 5.0
 
 
-class Watch:
-    """Told of a search as it goes; a context that cleans the screen up.
+class SearchWatch:
+    """A callback for the progress of a search, and a context that removes the bar.
 
     Args:
         measure: What the search improves.
-        clock: Tells the seconds of some monotonic clock.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(self, measure: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._measure = measure
         self._bar: Progress | None = None
         self._clock = clock
-        self._said_s = clock()
+        self._printed_s = clock()
         self._has_begun = False
         self._has_estimated = False
 
     def __enter__(self) -> Self:
-        """Start the bar, if there is a terminal to draw it on."""
+        """Start the bar if standard error is a terminal."""
         if sys.stderr.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-            shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*shown, console=console(stderr=True), transient=True)
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=console(stderr=True), transient=True)
             self._task = self._bar.add_task("search", total=None)
             self._bar.start()
         return self
@@ -50,56 +50,60 @@ class Watch:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, standing: SearchProgress) -> None:
-        """Show how far it has come: what is going to be measured, what a trial takes, and then trial by trial."""
+    def __call__(self, progress: "SearchProgress") -> None:
+        """Show the plan once, an estimate after the first fold, and then each trial."""
         if not self._has_begun:
             self._has_begun = True
-            self._say(beginning(standing))
-        if not self._has_estimated and standing.fold_s is not None:
+            self._print(plan_line(progress))
+        if not self._has_estimated and progress.fold_s is not None:
             self._has_estimated = True
-            self._say(estimate(standing))
-        best = "" if standing.best is None else f", best {self._measure} {standing.best.mean:.4f}"
+            self._print(estimate_line(progress))
+        best = "" if progress.best is None else f", best {self._measure} {progress.best.mean:.4f}"
         if self._bar is not None:
-            description = f"search{best}{_under_way(standing)}"
-            self._bar.update(self._task, completed=standing.n_ended, total=standing.n_most, description=description)
-        elif (trial := standing.ended) is not None:
-            most = "" if standing.n_most is None else f" of {standing.n_most}"
-            came_to = f"{trial.state}: {trial.why}" if trial.why else f"{trial.state}, {self._measure} {trial.mean:.4f}"
-            self._say(f"trial {trial.number} {came_to}; {standing.n_ended}{most} done{best}")
-        elif self._clock() - self._said_s >= _LINE_EVERY_S and (under_way := _under_way(standing)):
-            self._say(f"search{best}{under_way}")
+            description = f"search{best}{_under_way(progress)}"
+            self._bar.update(self._task, completed=progress.n_ended, total=progress.n_trials, description=description)
+        elif (trial := progress.ended) is not None:
+            of_all = "" if progress.n_trials is None else f" of {progress.n_trials}"
+            result = (
+                f"{trial.state}: {trial.why.removesuffix('.')}"
+                if trial.why
+                else f"{trial.state}, {self._measure} {trial.mean:.4f}"
+            )
+            self._print(f"trial {trial.number} {result}; {progress.n_ended}{of_all} done{best}")
+        elif self._clock() - self._printed_s >= _LINE_EVERY_S and (under_way := _under_way(progress)):
+            self._print(f"search{best}{under_way}")
 
-    def _say(self, line: str) -> None:
-        self._said_s = self._clock()
+    def _print(self, line: str) -> None:
+        self._printed_s = self._clock()
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False)
         else:
             print(line, file=sys.stderr, flush=True)
 
 
-def beginning(standing: SearchProgress) -> str:
-    """Say what is going to be measured, before anything has been."""
-    folds = _folds(standing.folds_of_trial)
-    trials = "trials until the time is up" if standing.n_most is None else f"{standing.n_most} trials"
-    first = "" if standing.defaults_folds is None else f"first the settings as they are, in {folds}; then "
-    return f"search: {first}{trials} of {folds} each, {standing.n_at_a_time} at a time"
+def plan_line(progress: "SearchProgress") -> str:
+    """Return what is going to be measured."""
+    folds = _folds(progress.n_folds)
+    trials = "trials until the time is up" if progress.n_trials is None else f"{progress.n_trials} trials"
+    first = "" if progress.n_defaults_folds is None else f"first the defaults, in {folds}; then "
+    return f"search: {first}{trials} of {folds} each, {progress.n_workers} at a time"
 
 
-def estimate(standing: SearchProgress) -> str:
-    """Say what a trial will take, by what the folds have taken so far."""
-    trial_s = (standing.fold_s or 0.0) * standing.folds_of_trial
+def estimate_line(progress: "SearchProgress") -> str:
+    """Return how long a trial and all of them will take, by the mean time of a fold so far."""
+    trial_s = (progress.fold_s or 0.0) * progress.n_folds
     whole = ""
-    if standing.n_most is not None:
-        left = max(0, standing.n_most - standing.n_ended)
-        whole = f", and the {left} trials about {_duration(trial_s * left / standing.n_at_a_time)}"
-    took = _duration(standing.fold_s or 0.0)
+    if progress.n_trials is not None:
+        left = max(0, progress.n_trials - progress.n_ended)
+        whole = f", and the {left} trials about {_duration(trial_s * left / progress.n_workers)}"
+    took = _duration(progress.fold_s or 0.0)
     return f"search: a fold takes {took}, so that a trial takes about {_duration(trial_s)}{whole}"
 
 
-def _under_way(standing: SearchProgress) -> str:
-    if standing.defaults_folds is not None:
-        return f", {standing.defaults_folds} of {_folds(standing.folds_of_trial)} of the settings as they are"
-    return f", {_folds(standing.n_folds)} under way" if standing.n_folds else ""
+def _under_way(progress: "SearchProgress") -> str:
+    if progress.n_defaults_folds is not None:
+        return f", {progress.n_defaults_folds} of {_folds(progress.n_folds)} of the defaults"
+    return f", {_folds(progress.n_folds_under_way)} under way" if progress.n_folds_under_way else ""
 
 
 def _folds(n: int) -> str:
@@ -107,7 +111,6 @@ def _folds(n: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Return a time in words that one would plan with."""
     if seconds < 0.1:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 10:

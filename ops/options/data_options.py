@@ -1,4 +1,4 @@
-"""The options with which every verb that reads data is told which and how."""
+"""The command-line options that name a dataset and say how to read it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -15,22 +15,22 @@ DataOption: TypeAlias = Annotated[
     typer.Option(
         "--data",
         metavar="SOURCE",
-        help="A MovieLens directory, a CSV, TSV, JSONL or Parquet file, packed or not, a directory or zip archive of "
-        "such files, - for standard input, archive[:PATH], or demo[:USERSxITEMSxRATINGS]. Given several times, the "
-        "sources are merged; of a user and an item the later source counts.",
+        help="A MovieLens directory, a CSV, TSV, JSONL or Parquet file, compressed or not, a directory or zip archive "
+        "of such files, - for standard input, archive[:PATH], or demo[:USERSxITEMSxRATINGS]. Repeat it to merge "
+        "sources; a later source overrides the rating of a user and item.",
     ),
 ]
 OptionalDataOption: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--data", metavar="SOURCE", help="As for train; train on this unless the active model already is."),
+    typer.Option("--data", metavar="SOURCE", help="As for train; train on it unless the active version already is."),
 ]
 ColumnsOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--columns",
         metavar="ROLE=NAME,…",
-        help="Which columns to take, such as user=CustomerNo,item=SKU,rating=,time=; a number from 1 is a position, "
-        "an empty name takes none.",
+        help="Which columns to read, such as user=CustomerNo,item=SKU,rating=,time=; a number from 1 is a position, "
+        "an empty name reads none.",
     ),
 ]
 DatesOption: TypeAlias = Annotated[
@@ -40,12 +40,16 @@ DatesOption: TypeAlias = Annotated[
 EncodingOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--encoding", metavar="NAME", help="Of text files, such as latin-1; by default UTF-8 or their mark's."
+        "--encoding",
+        metavar="NAME",
+        help="The encoding of text files, such as latin-1; by default by the byte order mark, or UTF-8.",
     ),
 ]
 DecimalOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--decimal", metavar="SIGN", help="Before the decimals of ratings: point or comma; by default seen."),
+    typer.Option(
+        "--decimal", metavar="SIGN", help="The decimal separator of ratings: point or comma; by default detected."
+    ),
 ]
 
 
@@ -57,10 +61,10 @@ def requested_data(
     encoding: str | None = None,
     decimal: str | None = None,
 ) -> "DataRequest":
-    """Return what the options ask for; `archive` alone is this installation's.
+    """Return the request that the options make; `archive` alone is this installation's archive.
 
     Raises:
-        UsageError: An option has a value that it cannot have.
+        UsageError: An option has an invalid value.
     """
     from service.training.data import data_request
     from service.training.data.formats.archived_events import with_default_path

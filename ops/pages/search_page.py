@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, Final
 
-from ops.console.dataset_size import dataset_size
+from ops.console.training_messages import dataset_size
 from ops.pages import page, plots
 from ops.pages.axis import Axis
 from ops.pages.drawing import Key

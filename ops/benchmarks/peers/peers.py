@@ -22,12 +22,12 @@ from ops.benchmarks.peers.peer import Peer, Seconds
 from ops.benchmarks.peers.peer_program import Fold, timed
 from service.errors import RunError, UsageError
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import top_n_lists
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.evaluation.measures.prediction_error import RATING_MEASURES
 from service.training.evaluation.measures.ranking import RANKING_MEASURES
-from service.training.evaluation.measures.relevance import Relevance, relevant
+from service.training.evaluation.measures.relevance import Relevance, relevant_items
 from service.training.evaluation.split_dataset import Split, SplitDataset
+from service.training.evaluation.top_n_lists import top_n_lists
 from service.training.evaluation.warm_up import warm_up
 from service.training.interactions import no_progress
 
@@ -133,9 +133,9 @@ def _turns(
 ) -> None:
     """Give everybody a turn on one fold."""
     is_known = np.bincount(split.train.user_rows, minlength=len(split.train.users)) > 0
-    judged = relevant(split.test)
+    judged = relevant_items(split.test)
     # Not every library takes a user of whom it knows nothing.
-    judged = judged.of_users(is_known[judged.user_rows])
+    judged = judged.keep_users(is_known[judged.user_rows])
     contest.n_listed += len(judged)
     fold = _fold(plan, index, split, judged)
     started: dict[str, Peer] = {}
@@ -188,7 +188,7 @@ def _ours(
     snapshot, *fitted = timed(lambda: candidate.fit(split.train, candidate.config, rng, no_progress))
     work: dict[Ask, Callable[[], NDArray[Any]]] = {
         "predict": lambda: candidate.predict(snapshot, split.test.user_rows, split.test.item_rows),
-        "rank": lambda: top_n_lists.top_n_lists(snapshot, judged.user_rows, LENGTH),
+        "rank": lambda: top_n_lists(snapshot, judged.user_rows, LENGTH),
     }
     answers = {}
     for ask in asks:

@@ -1,1 +1,1 @@
-"""How good models are: what is held out, what is measured, and how sure that is."""
+"""Evaluation: splits of a dataset, measures, their uncertainty, and the comparison of algorithms."""

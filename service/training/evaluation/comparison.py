@@ -1,10 +1,10 @@
-"""Compares algorithms: the same splits for all, the same generator for each one's fit, the same users drawn again.
+"""Compares algorithms on the same splits, with the same seed for each fit and the same resampled users.
 
-An algorithm that fails costs its own row and not the comparison: its result says why, and has no measures.
+An algorithm that fails has a reason instead of measures, and does not end the comparison.
 
-Invariants: what is measured was not learnt from; predicted ratings are clipped to the rating scale of the whole set,
-and lists are those that would be served. The popularity baseline is always in the result. The result is a function of
-data, candidates and protocol, apart from seconds and bytes.
+Invariants: models are judged by interactions that they did not learn from; predicted ratings are clipped to the rating
+scale of the whole dataset, and lists are those that would be served. The popularity baseline is always in the result.
+The result is a function of data, candidates and protocol, apart from seconds and bytes.
 """
 
 from collections import Counter
@@ -17,22 +17,23 @@ import numpy as np
 from service.errors import RecollectError, UsageError
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import paired_comparison, resampling
-from service.training.evaluation.algorithm_result import ALL_SHOWN, Outcome, PreparedSplit, mean
+from service.training.evaluation import resampling
+from service.training.evaluation.algorithm_result import NEED_SHORT_LISTS, AlgorithmResult, PreparedSplit, mean
 from service.training.evaluation.evaluation_protocol import SPLIT_DESCRIPTIONS, TIME_SPLITS, EvaluationProtocol
 from service.training.evaluation.leakage import Leakage
 from service.training.evaluation.measures import serving_cost
 from service.training.evaluation.measures.prediction_error import exceeds, format_measure, rmse
+from service.training.evaluation.paired_comparison import paired_comparisons
 from service.training.evaluation.split_dataset import Split, SplitDataset
 from service.training.evaluation.warm_up import warm_up
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.suitability import why_not_ratings
 
-BASELINE: Final = "popularity"
+_BASELINE: Final = "popularity"
 
 
 def compare(
-    cut: SplitDataset,
+    dataset: SplitDataset,
     candidates: Sequence[Candidate],
     protocol: EvaluationProtocol,
     *,
@@ -41,82 +42,85 @@ def compare(
     """Measure algorithms on the same splits.
 
     Args:
-        cut: The data and how it is split, see `split_dataset.read` and `split_dataset.cut`.
-        candidates: What to compare, in the order of the result; the popularity baseline is added if it is not there.
-        protocol: What `cut` was made by, and what to measure.
-        progress: Told of the splits of each algorithm.
+        dataset: The data and its splits, see `split_dataset.read` and `split_dataset.split`.
+        candidates: What to compare, in the order of the result; the popularity baseline is added if it is missing.
+        protocol: What `dataset` was split by, and what to measure.
+        progress: Called for each split of each algorithm.
 
     Returns:
         `{"data", "protocol", "results", "comparisons", "leakage", "notes"}` as plain JSON values, as docs/evaluation.md
         describes them.
 
     Raises:
-        UsageError: No algorithm, a set that cannot be split so, or no relevant item.
+        UsageError: There is no algorithm or no relevant item, or the dataset cannot be split so.
     """
     if not candidates:
-        raise UsageError("no algorithm is given to evaluate")
-    outcomes = _outcomes(candidates)
-    found = Leakage(n_left_out=cut.n_left_out)
-    is_held_out = np.zeros(len(cut.data.users), dtype=bool)
+        raise UsageError("No algorithm is given to evaluate.")
+    data = dataset.data
+    results = _empty_results(candidates)
+    leakage = Leakage(n_left_out=dataset.n_left_out)
+    is_held_out = np.zeros(len(data.users), dtype=bool)
     n_judged, n_without = 0, 0
-    of_mean: list[float] = []
-    n_steps, n_done = protocol.n_splits * len(outcomes), 0
-    for index, split in enumerate(cut.splits()):
-        # Only now is it known that the set can be split, and that compiling is worth the while.
+    mean_errors: list[float] = []
+    n_steps, n_done = protocol.n_splits * len(results), 0
+    for index, split in enumerate(dataset.splits()):
+        # Only the first split shows that the dataset can be split, so that compiling is worth its time.
         if not index:
-            for outcome in outcomes:
-                # What cannot be fitted will say so when it is measured.
+            for result in results:
+                # An algorithm that cannot be fitted reports it when it is measured.
                 with suppress(Exception):
-                    warm_up(outcome.candidate, split.train)
+                    warm_up(result.candidate, split.train)
             progress("evaluate", 0, n_steps)
-        found.add(split.train, split.test)
+        leakage.add(split.train, split.test)
         is_held_out[split.test.user_rows] = True
-        bench = PreparedSplit.of(split, protocol, index, has_errors=not cut.data.all_equal)
-        n_judged, n_without = n_judged + len(bench.relevance), n_without + bench.relevance.n_without
-        of_mean.append(_rmse_of_mean(split))
-        for outcome in outcomes:
-            _measure(outcome, bench)
+        prepared = PreparedSplit.of(split, protocol, index, has_errors=not data.all_equal)
+        n_judged, n_without = n_judged + len(prepared.relevance), n_without + prepared.relevance.n_without
+        mean_errors.append(_rmse_of_mean(split))
+        for place, result in enumerate(results):
+            results[place] = _measured(result, prepared)
             n_done += 1
             progress("evaluate", n_done, n_steps)
-    units = resampling.ResamplingUnits.of(np.flatnonzero(is_held_out), is_held_out.size, protocol.seeds().resampling)
-    resampled = [resampling.bootstrap(units, outcome.by_user) for outcome in outcomes]
-    rmse_of_mean = None if cut.data.all_equal else float(np.mean(of_mean))
+    seed = protocol.seeds().resampling
+    units = resampling.ResamplingUnits.of(np.flatnonzero(is_held_out), is_held_out.size, seed)
+    resampled = [resampling.bootstrap(units, result.by_user) for result in results]
+    rmse_of_mean = None if data.all_equal else float(np.mean(mean_errors))
     return {
-        "data": describe_dataset(cut.data),
-        "protocol": _described(cut.data, protocol, n_judged, n_without) | {"rmse_of_mean": rmse_of_mean},
-        "results": [outcome.result(drawn) for outcome, drawn in zip(outcomes, resampled, strict=True)],
-        "comparisons": paired_comparison.comparisons(units, outcomes, resampled, protocol.ks),
-        "leakage": found.as_json() | {"in_history": {outcome.label: outcome.n_leaked for outcome in outcomes}},
+        "data": describe_dataset(data),
+        "protocol": _describe_protocol(data, protocol, n_judged, n_without) | {"rmse_of_mean": rmse_of_mean},
+        "results": [result.as_json(draws) for result, draws in zip(results, resampled, strict=True)],
+        "comparisons": paired_comparisons(units, results, resampled, protocol.ks),
+        "leakage": leakage.as_json() | {"in_history": {result.label: result.n_leaked for result in results}},
         "notes": [
-            *_notes(cut, found, outcomes, protocol, n_judged, n_without),
-            *_meaning(cut.data, outcomes, protocol, rmse_of_mean),
+            *_protocol_notes(dataset, leakage, results, protocol, n_judged, n_without),
+            *_data_notes(data, results, protocol, rmse_of_mean),
         ],
     }
 
 
-def _measure(outcome: Outcome, bench: PreparedSplit) -> None:
-    """Measure one algorithm on one split, unless it has failed already; a failure is the algorithm's alone."""
-    if outcome.failed is not None:
-        return
+def _measured(result: AlgorithmResult, prepared: PreparedSplit) -> AlgorithmResult:
+    """Return the result with the figures of one more split, or with a failure."""
+    if result.failure is not None:
+        return result
     try:
-        outcome.measure(bench)
+        result.measure(prepared)
     except RecollectError as error:
-        outcome.fail(str(error))
+        return result.as_failed(str(error))
     except MemoryError:
-        outcome.fail("there is not enough memory for it")
-    # Settings and data can break a solver in ways that only the solver knows.
+        return result.as_failed("There is not enough memory for it.")
+    # Hyperparameters and data can break a solver in its own way.
     except Exception as error:  # noqa: BLE001
-        outcome.fail(f"{type(error).__name__}: {error}")
+        return result.as_failed(f"{type(error).__name__}: {error}")
+    return result
 
 
 def _rmse_of_mean(split: Split) -> float:
-    """Return the error of predicting the mean training rating throughout."""
-    mean = np.full(len(split.test), split.train.ratings.mean(dtype=np.float64))
-    return rmse(mean, split.test.ratings)
+    """Return the error of predicting the mean training rating for every pair."""
+    mean_rating = np.full(len(split.test), split.train.ratings.mean(dtype=np.float64))
+    return rmse(mean_rating, split.test.ratings)
 
 
 def describe_dataset(data: Interactions) -> dict[str, Any]:
-    """Return what a data set is, as plain JSON values."""
+    """Return the source, size and rating scale of a dataset, as plain JSON values."""
     return {
         "source": data.report.source,
         "fingerprint": data.fingerprint,
@@ -131,23 +135,22 @@ def describe_dataset(data: Interactions) -> dict[str, Any]:
     }
 
 
-def _outcomes(candidates: Sequence[Candidate]) -> list[Outcome]:
-    """Begin an outcome for each candidate and for the baseline, under labels that differ."""
+def _empty_results(candidates: Sequence[Candidate]) -> list[AlgorithmResult]:
+    """Return a result without figures for each candidate and the baseline, with unique labels."""
     everyone = list(candidates)
-    if all(candidate.name != BASELINE for candidate in everyone):
-        everyone.append(Candidate.parse(BASELINE))
+    if all(candidate.name != _BASELINE for candidate in everyone):
+        everyone.append(Candidate.parse(_BASELINE))
     seen: Counter[str] = Counter()
-    outcomes = []
+    results = []
     for candidate in everyone:
-        wanted = candidate.label or _told_apart(candidate, everyone)
-        seen[wanted] += 1
-        n = seen[wanted]
-        outcomes.append(Outcome(candidate, wanted if n == 1 else f"{wanted} ({n})"))
-    return outcomes
+        label = candidate.label or _default_label(candidate, everyone)
+        seen[label] += 1
+        results.append(AlgorithmResult(candidate, label if seen[label] == 1 else f"{label} ({seen[label]})"))
+    return results
 
 
-def _told_apart(candidate: Candidate, among: Sequence[Candidate]) -> str:
-    """Return a candidate's name, with the settings in which it differs from others of that name."""
+def _default_label(candidate: Candidate, among: Sequence[Candidate]) -> str:
+    """Return a candidate's name, with the hyperparameters in which it differs from others of that name."""
     own = hyperparameters.as_json(candidate.config)
     others = [
         hyperparameters.as_json(other.config) for other in among if other.name == candidate.name and not other.label
@@ -160,8 +163,10 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
-def _described(data: Interactions, protocol: EvaluationProtocol, n_judged: int, n_without: int) -> dict[str, Any]:
-    """Say in plain JSON values how everything was measured."""
+def _describe_protocol(
+    data: Interactions, protocol: EvaluationProtocol, n_judged: int, n_without: int
+) -> dict[str, Any]:
+    """Return how everything was measured, as plain JSON values."""
     by_relevance = (
         "every held-out interaction"
         if protocol.relevant_from is None
@@ -204,19 +209,19 @@ def _described(data: Interactions, protocol: EvaluationProtocol, n_judged: int, 
     }
 
 
-def _notes(
-    cut: SplitDataset,
-    found: Leakage,
-    outcomes: Sequence[Outcome],
+def _protocol_notes(
+    dataset: SplitDataset,
+    leakage: Leakage,
+    results: Sequence[AlgorithmResult],
     protocol: EvaluationProtocol,
     n_judged: int,
     n_without: int,
 ) -> list[str]:
-    notes = [*cut.notes, *found.notes()]
+    notes = [*dataset.notes, *leakage.notes()]
     notes += [
-        f"{outcome.label} says that it has seen {outcome.n_leaked} held-out pairs: its figures cannot be trusted."
-        for outcome in outcomes
-        if outcome.n_leaked
+        f"The history of {result.label} holds {result.n_leaked} held-out pairs: its figures cannot be trusted."
+        for result in results
+        if result.n_leaked
     ]
     if n_without:
         notes.append(f"{n_without} held-out users without a relevant item are not in the ranking measures.")
@@ -232,28 +237,29 @@ def _notes(
     return notes
 
 
-def _meaning(
-    data: Interactions, outcomes: Sequence[Outcome], protocol: EvaluationProtocol, rmse_of_mean: float | None
+def _data_notes(
+    data: Interactions, results: Sequence[AlgorithmResult], protocol: EvaluationProtocol, rmse_of_mean: float | None
 ) -> list[str]:
-    """Say which measures mean nothing on this data, and which algorithms learnt nothing from it."""
-    notes = [f"{outcome.label} failed, and has no measures: {outcome.failed}" for outcome in outcomes if outcome.failed]
+    """Return which measures are meaningless on this data, and which algorithms failed or learnt nothing."""
+    notes = [f"{result.label} failed and has no measures: {result.failure}" for result in results if result.failure]
     if data.all_equal:
-        notes.append("All ratings are equal, so that errors of predicted ratings say nothing and are null.")
+        notes.append("All ratings are equal, so that errors of predicted ratings are meaningless and null.")
     why = why_not_ratings(data)
-    predicting = [outcome.label for outcome in outcomes if outcome.candidate.kind == "rating"]
+    predicting = [result.label for result in results if result.candidate.kind == "rating"]
     if why is not None and predicting:
         notes.append(
-            f"The data {why}: the lists of what learns from ratings ({', '.join(predicting)}) are little but noise."
+            f"The data {why}: the lists of algorithms that learn from ratings ({', '.join(predicting)}) are mostly "
+            "noise."
         )
     too_long = [k for k in protocol.ks if k >= len(data.items)]
     if too_long:
-        names = ", ".join(f"{family}@{k}" for k in too_long for family in ALL_SHOWN)
-        notes.append(f"A list of {too_long[0]} holds all {len(data.items)} items, so that {names} say nothing: null.")
-    for outcome in outcomes:
-        error = mean([tally.value() for tally in outcome.by_user.get("rmse", ())])
+        names = ", ".join(f"{family}@{k}" for k in too_long for family in NEED_SHORT_LISTS)
+        notes.append(f"A list of {too_long[0]} holds all {len(data.items)} items, so that {names} are null.")
+    for result in results:
+        error = mean([tally.value() for tally in result.by_user.get("rmse", ())])
         if error is not None and rmse_of_mean is not None and exceeds(error, rmse_of_mean):
             notes.append(
-                f"{outcome.label} is worse than the mean rating alone: its RMSE is {format_measure(error)}, "
+                f"{result.label} is worse than the mean rating alone: its RMSE is {format_measure(error)}, "
                 f"and that of the mean {format_measure(rmse_of_mean)}."
             )
     return notes

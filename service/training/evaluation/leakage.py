@@ -1,6 +1,6 @@
-"""Whether what models are judged by could have told them anything, and what a split leaves open (pure).
+"""Leakage checks: whether held-out interactions reached the training side, and what a split leaves open (pure).
 
-Invariant: the counts are over all splits of a protocol, and every share says of what.
+Invariant: counts are over all splits of a protocol; shares are of the held-out interactions.
 """
 
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ class Leakage:
     Attributes:
         n_test: Held-out interactions.
         n_on_both_sides: Those whose pair is on the training side of the same split, which must be none.
-        n_left_out: Those that would have been, had they not been left out.
+        n_left_out: Those that the split left out for that reason.
         n_repeated: Those whose pair is held out twice in one split.
         n_cold_user: Those of a user without training interactions.
-        n_cold_item: Those of an item without them.
-        cold_users: Such users.
-        cold_items: Such items.
+        n_cold_item: Those of an item without training interactions.
+        cold_users: Users without training interactions.
+        cold_items: Items without training interactions.
         n_before_own: Those older than the latest training interaction of the same user.
         n_before_any: Those older than the latest training interaction of all.
-        has_times: Whether there are times to say so by.
+        has_times: Whether the data has times.
     """
 
     n_left_out: int = 0
@@ -45,10 +45,10 @@ class Leakage:
 
     def add(self, train: Interactions, test: Interactions) -> None:
         """Count one split."""
-        held_out = np.sort(pairs(test))
+        keys = np.sort(pair_keys(test))
         self.n_test += len(test)
-        self.n_on_both_sides += int(np.count_nonzero(is_member(held_out, np.sort(pairs(train)))))
-        self.n_repeated += int(np.count_nonzero(held_out[1:] == held_out[:-1]))
+        self.n_on_both_sides += int(np.count_nonzero(is_member(keys, np.sort(pair_keys(train)))))
+        self.n_repeated += int(np.count_nonzero(keys[1:] == keys[:-1]))
         is_cold_user = np.bincount(train.user_rows, minlength=len(train.users))[test.user_rows] == 0
         is_cold_item = np.bincount(train.item_rows, minlength=len(train.items))[test.item_rows] == 0
         self.n_cold_user += int(np.count_nonzero(is_cold_user))
@@ -64,7 +64,7 @@ class Leakage:
         self.n_before_any += int(np.count_nonzero(test.timestamps < latest.max()))
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts, and the shares of the held-out interactions, as plain JSON values."""
+        """Return counts and shares as plain JSON values."""
         total = max(1, self.n_test)
         return {
             "test_interactions": self.n_test,
@@ -80,38 +80,40 @@ class Leakage:
         }
 
     def notes(self) -> list[str]:
-        """Return what a reader of the measures should know, one sentence each."""
-        said = []
+        """Return sentences for the reader of the measures."""
+        notes = []
         if self.n_on_both_sides:
-            said.append(f"{self.n_on_both_sides} held-out pairs are on the training side too: the measures flatter.")
+            notes.append(
+                f"{self.n_on_both_sides} held-out pairs are on the training side too: the measures are too good."
+            )
         if self.n_repeated:
-            said.append(f"{self.n_repeated} pairs are held out twice and count twice.")
+            notes.append(f"{self.n_repeated} pairs are held out twice and count twice.")
         if self.has_times and self.n_before_own:
-            said.append(
+            notes.append(
                 f"{self.n_before_own / max(1, self.n_test):.0%} of the held-out interactions are older than the newest "
-                "training interaction of the same user: the models saw the future, as they would not when they serve."
+                "training interaction of the same user: the models learnt from the future, which serving cannot do."
             )
         if self.n_cold_user or self.n_cold_item:
-            said.append(
+            notes.append(
                 f"{self.n_cold_user} held-out interactions are of users, and {self.n_cold_item} of items, without "
-                "training interactions; they count, and are predicted by what little the models know."
+                "training interactions; they count, and models predict them by their defaults."
             )
-        return said
+        return notes
 
 
-def in_history(history: csr_array, test: Interactions) -> int:
+def n_in_history(history: csr_array, test: Interactions) -> int:
     """Return how many held-out pairs a model's history holds, which must be none.
 
     Args:
-        history: CSR (n_users, n_items), indices ascending in a row: what the model says its users have seen.
+        history: CSR (n_users, n_items), indices ascending in a row: the seen items of each user.
         test: The held-out side.
     """
     users = np.repeat(np.arange(history.shape[0], dtype=np.int64), np.diff(history.indptr))
-    return int(np.count_nonzero(is_member(np.sort(pairs(test)), users * history.shape[1] + history.indices)))
+    return int(np.count_nonzero(is_member(np.sort(pair_keys(test)), users * history.shape[1] + history.indices)))
 
 
 def is_member(numbers: Int64, others: Int64) -> NDArray[np.bool_]:
-    """Say which numbers are among others; several times as fast as `np.isin`.
+    """Return which numbers are among others, bool (n,); several times as fast as `np.isin`.
 
     Args:
         numbers: Int64 (n,); fastest in ascending order.
@@ -123,6 +125,6 @@ def is_member(numbers: Int64, others: Int64) -> NDArray[np.bool_]:
     return np.asarray(others[places] == numbers)
 
 
-def pairs(data: Interactions) -> Int64:
+def pair_keys(data: Interactions) -> Int64:
     """Return each interaction's pair of user and item as one number, int64 (n,)."""
     return data.user_rows.astype(np.int64) * len(data.items) + data.item_rows

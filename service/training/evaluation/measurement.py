@@ -1,6 +1,6 @@
-"""One candidate, one split, a few measures: what a search asks again and again.
+"""A few measures of one candidate on one split, as a search and training need them.
 
-Invariant: what is not asked for is not computed. Errors need no list, and ranking measures need no predicted rating.
+Invariant: only the requested measures are computed. Errors need no list, and ranking measures no predicted rating.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from service.errors import UsageError
 from service.training.algorithms.registry import Candidate, Listing
-from service.training.evaluation import top_n_lists
 from service.training.evaluation.measures import per_user
 from service.training.evaluation.measures.beyond_accuracy import Popularity
 from service.training.evaluation.measures.per_user import MeasureName
-from service.training.evaluation.measures.relevance import relevant
+from service.training.evaluation.measures.relevance import relevant_items
+from service.training.evaluation.top_n_lists import top_n_lists
 from service.training.interactions import Interactions, Progress, no_progress
 
 
@@ -33,33 +33,32 @@ def fit_and_measure(
     """Fit a candidate on one side of a split and measure it on the other.
 
     Args:
-        candidate: An algorithm with its settings.
-        train: What it learns from.
-        test: What it is judged by, at least one interaction, over the same users and items.
-        rng: Everything random in the fit.
-        measures: Names such as "rmse" and "ndcg@10", see `service.training.evaluation.measures.per_user.MeasureName`.
+        candidate: An algorithm with its hyperparameters.
+        train: The training side.
+        test: The held-out side, at least one interaction, over the same users and items.
+        rng: Decides everything random in the fit.
+        measures: Names such as "rmse" and "ndcg@10", see `MeasureName`.
         relevant_from: The least rating of a relevant item; None: every held-out item is relevant.
-        most_users: Rank for at most so many users, the same ones for the same `test`; None: all.
-        progress: Told of the fit.
+        most_users: Judge the lists of at most so many users, the same ones for the same `test`; None: all.
+        progress: Called during the fit.
 
     Returns:
-        The value of each measure, under its name, in the order given.
+        The value of each measure by name, in the order given; NaN if it is undefined.
 
     Raises:
-        UsageError: There is no such measure, an error is asked for of an algorithm that predicts no ratings, or no
-            held-out item is relevant.
+        UsageError: A measure is unknown or does not suit the algorithm, or no held-out item is relevant.
         TrainingDiverged: The fit failed.
     """
     names = parse_measures(candidate, measures)
     of_lists = [name for name in names if not name.is_error]
-    if of_lists and not len(relevant(test, relevant_from=relevant_from)):
-        raise UsageError(f"no held-out item is relevant, so that {of_lists[0]} cannot be measured")
+    if of_lists and not len(relevant_items(test, relevant_from=relevant_from)):
+        raise UsageError(f"No held-out item is relevant, so that {of_lists[0]} cannot be measured.")
     snapshot = candidate.fit(train, candidate.config, rng, progress)
     predicted = None
     if len(of_lists) < len(names):
         predicted = candidate.predict(snapshot, test.user_rows, test.item_rows)
     return measure_fitted(
-        partial(top_n_lists.top_n_lists, snapshot),
+        partial(top_n_lists, snapshot),
         predicted,
         train,
         test,
@@ -70,7 +69,7 @@ def fit_and_measure(
 
 
 def measure_fitted(
-    listed: Listing,
+    listing: Listing,
     predicted: NDArray[np.float64] | None,
     train: Interactions,
     test: Interactions,
@@ -79,19 +78,16 @@ def measure_fitted(
     relevant_from: float | None = None,
     most_users: int | None = None,
 ) -> dict[str, float]:
-    """Measure a model that was fitted on one side of a split on the other.
+    """Measure a fitted model as `fit_and_measure` does.
 
     Args:
-        listed: Makes the model's lists.
+        listing: Makes the model's lists.
         predicted: Float64 (n,), its ratings of `test`; None if no error is among the measures.
-        train: What it learnt from.
-        test: What it is judged by.
-        measures: As for `measure`, and so are the others.
+        train: The training side.
+        test: The held-out side.
+        measures: Names of measures.
         relevant_from: The least rating of a relevant item.
-        most_users: Rank for at most so many users.
-
-    Returns:
-        The value of each measure, under its name, in the order given; NaN for one that is not defined.
+        most_users: Judge the lists of at most so many users.
     """
     names = [MeasureName.parse(text) for text in measures]
     values: dict[str, float | None] = {}
@@ -99,17 +95,17 @@ def measure_fitted(
     if predicted is not None:
         values |= {name: tally.value() for name, tally in per_user.error_tallies(predicted, test).items()}
     if of_lists:
-        # The choice of users is no part of the trial: whatever its generator, they are the same.
-        relevance = relevant(test, relevant_from=relevant_from).sample(most_users, np.random.default_rng(0))
-        ranked = listed(relevance.user_rows, max(name.k or 0 for name in of_lists))
-        by_user, together = per_user.exposure_tallies(of_lists, ranked, relevance.user_rows, Popularity.of(train))
-        by_user |= per_user.ranking_tallies(of_lists, ranked, relevance)
-        values |= {name: tally.value() for name, tally in by_user.items()} | together
+        # A fixed seed, so that every candidate is judged by the same users.
+        relevance = relevant_items(test, relevant_from=relevant_from).sample(most_users, np.random.default_rng(0))
+        lists = listing(relevance.user_rows, max(name.k or 0 for name in of_lists))
+        by_user, of_all_lists = per_user.exposure_tallies(of_lists, lists, relevance.user_rows, Popularity.of(train))
+        by_user |= per_user.ranking_tallies(of_lists, lists, relevance)
+        values |= {name: tally.value() for name, tally in by_user.items()} | of_all_lists
     return {str(name): float("nan") if (value := values[str(name)]) is None else value for name in names}
 
 
 def parse_measures(candidate: Candidate, measures: Sequence[str]) -> list[MeasureName]:
-    """Return the measures, read, before anything is computed for them.
+    """Parse names of measures, and check them against a candidate.
 
     Raises:
         UsageError: There is no such measure, or it is an error and the candidate predicts no ratings.
@@ -117,14 +113,5 @@ def parse_measures(candidate: Candidate, measures: Sequence[str]) -> list[Measur
     names = [MeasureName.parse(text) for text in measures]
     errors = [str(name) for name in names if name.is_error]
     if errors and candidate.kind == "ranking":
-        raise UsageError(f"{candidate.name} ranks and predicts no ratings, so that it has no {errors[0]}")
+        raise UsageError(f"{candidate.name} ranks and predicts no ratings, so that it has no {errors[0]}.")
     return names
-
-
-def direction(measure: str) -> str:
-    """Return "minimize" or "maximize", as what makes a measure better.
-
-    Raises:
-        UsageError: There is no such measure.
-    """
-    return "minimize" if MeasureName.parse(measure).lower_is_better else "maximize"

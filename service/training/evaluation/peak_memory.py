@@ -1,4 +1,4 @@
-"""How much memory this process had at most, between two points in time (Linux's high-water mark)."""
+"""The peak resident memory of this process between two points in time (Linux's high-water mark)."""
 
 import re
 import resource
@@ -11,7 +11,7 @@ _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
 def reset_peak() -> None:
-    """Let the high-water mark begin anew; where the system does not allow that, it stays that of the whole run."""
+    """Reset the high-water mark; without permission it stays that of the whole run."""
     try:
         _CLEAR_REFS.write_text("5")  # proc(5): resets the peak resident set size
     except OSError:

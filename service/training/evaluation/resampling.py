@@ -1,9 +1,9 @@
-"""How sure a measure is: users drawn again (the bootstrap), and labels of two models swapped by user (randomisation).
+"""The uncertainty of measures: the bootstrap over users, and randomisation tests that swap two models' labels by user.
 
 Invariants: all measures of all models are resampled with the same draws, so that a difference is one of the same
-users; a result is a function of the tallies and the seed. What is drawn is a user with all of its ratings in all folds,
-because those of one user are alike. Cost is bounded: more than `MAX_UNITS` users are put at random into that many
-parties of equal size first, and parties are drawn, which leaves the spread of a sum over users as it is.
+users; a result is a function of the tallies and the seed. A user is drawn with all ratings in all folds, because those
+of one user are correlated. Cost is bounded: more than `MAX_UNITS` users are first assigned at random to that many
+parties of equal size, and parties are drawn, which keeps the spread of a sum over users.
 
 Sources: Efron and Tibshirani, "An introduction to the bootstrap", 1993 (percentile intervals); Smucker, Allan and
 Carterette, "A comparison of statistical significance tests for information retrieval evaluation", CIKM 2007 (Fisher's
@@ -25,7 +25,7 @@ from service.training.interactions import Int64
 MAX_UNITS: Final = 10_000
 N_RESAMPLES: Final = 1_000
 N_SWAPS: Final = 10_000
-_AT_ONCE: Final = 250
+_ROWS_AT_ONCE: Final = 250
 
 Float64 = NDArray[np.float64]
 Folds = Sequence[Tally]
@@ -34,10 +34,10 @@ Folds = Sequence[Tally]
 
 @dataclass(frozen=True, eq=False)
 class ResamplingUnits:
-    """What is drawn: users, or parties of users.
+    """The units that are drawn: users, or parties of users.
 
     Attributes:
-        of_user: Int64 (n_users,), the unit of each user; -1 for those who are never judged.
+        of_user: Int64 (n_users,), the unit of each user; -1 for users who are never judged.
         n: How many there are.
         seed: Decides the draws.
     """
@@ -47,16 +47,19 @@ class ResamplingUnits:
     seed: np.random.SeedSequence
 
     @classmethod
-    def of(cls, user_rows: Int64, n_users: int, seed: np.random.SeedSequence) -> "ResamplingUnits":
-        """Make units of some users.
+    def of(
+        cls, user_rows: Int64, n_users: int, seed: np.random.SeedSequence, max_units: int = MAX_UNITS
+    ) -> "ResamplingUnits":
+        """Make units of the judged users.
 
         Args:
-            user_rows: Int64 (m,), those who are judged, each once.
-            n_users: How many users there are.
+            user_rows: Int64 (m,), the judged users, each once.
+            n_users: The size of the vocabulary.
             seed: Decides the parties and the draws.
+            max_units: The largest number of units.
         """
         units = np.arange(user_rows.size)
-        n = min(user_rows.size, MAX_UNITS)
+        n = min(user_rows.size, max_units)
         if n < user_rows.size:
             np.random.default_rng(seed).shuffle(units)
             units %= n
@@ -65,26 +68,26 @@ class ResamplingUnits:
         return cls(of_user, n, seed)
 
     def sums(self, user_rows: Int64, values: Float64) -> Float64:
-        """Add up users' values by unit, float64 (n,)."""
+        """Return the sum of users' values by unit, float64 (n,)."""
         return np.bincount(self.of_user[user_rows], weights=values, minlength=self.n).astype(np.float64)
 
     def draws(self) -> Iterator[Float64]:
-        """Yield how often each unit is drawn, with replacement: float64 (`_AT_ONCE`, n), `N_RESAMPLES` rows in all."""
-        rng = np.random.default_rng(self.seed)
-        for _ in range(0, N_RESAMPLES, _AT_ONCE):
-            drawn = rng.integers(0, self.n, size=(_AT_ONCE, self.n)) + np.arange(_AT_ONCE)[:, np.newaxis] * self.n
-            yield np.bincount(drawn.ravel(), minlength=_AT_ONCE * self.n).reshape(_AT_ONCE, -1).astype(np.float64)
+        """Yield how often each unit is drawn with replacement: float64 (rows, n), `N_RESAMPLES` rows in all."""
+        rng, rows = np.random.default_rng(self.seed), _ROWS_AT_ONCE
+        for _ in range(0, N_RESAMPLES, rows):
+            drawn = rng.integers(0, self.n, size=(rows, self.n)) + np.arange(rows)[:, np.newaxis] * self.n
+            yield np.bincount(drawn.ravel(), minlength=rows * self.n).reshape(rows, -1).astype(np.float64)
 
     def swaps(self) -> Iterator[Float64]:
-        """Yield a random sign for each unit: float64 (`_AT_ONCE`, n), `N_SWAPS` rows in all."""
-        rng = np.random.default_rng(self.seed)
-        for _ in range(0, N_SWAPS, _AT_ONCE):
-            bits = np.unpackbits(np.frombuffer(rng.bytes(-(-_AT_ONCE * self.n // 8)), dtype=np.uint8))
-            yield 1.0 - 2.0 * bits[: _AT_ONCE * self.n].reshape(_AT_ONCE, -1).astype(np.float64)
+        """Yield a random sign for each unit: float64 (rows, n), `N_SWAPS` rows in all."""
+        rng, rows = np.random.default_rng(self.seed), _ROWS_AT_ONCE
+        for _ in range(0, N_SWAPS, rows):
+            bits = np.unpackbits(np.frombuffer(rng.bytes(-(-rows * self.n // 8)), dtype=np.uint8))
+            yield 1.0 - 2.0 * bits[: rows * self.n].reshape(rows, -1).astype(np.float64)
 
 
 def bootstrap(units: ResamplingUnits, measures: Mapping[str, Folds]) -> dict[str, Float64]:
-    """Return each measure over `N_RESAMPLES` draws of the users, float64 (N_RESAMPLES,); NaN over nobody.
+    """Return each measure over `N_RESAMPLES` draws of the users, float64 (N_RESAMPLES,); NaN without a user.
 
     Args:
         units: What is drawn.
@@ -106,24 +109,24 @@ def bootstrap(units: ResamplingUnits, measures: Mapping[str, Folds]) -> dict[str
 
 
 def percentile_interval95(values: Float64) -> list[float] | None:
-    """Return the middle 95 % of resampled values; None where there are none that are defined."""
+    """Return the middle 95 % of resampled values; None if none is finite."""
     known = values[np.isfinite(values)]
     return [float(end) for end in np.quantile(known, (0.025, 0.975))] if known.size else None
 
 
 def randomise(units: ResamplingUnits, measures: Sequence[Folds]) -> tuple[Float64, Float64]:
-    """Return what randomisation tests of all pairs of models need.
+    """Return the sums that randomisation tests of all pairs of models need.
 
-    A measure is, but for its shape, a sum of what users contribute: the mean over folds of a user's sum over all
-    counts. Swapping the labels of two models for a user turns the sign of what the user contributes to their
-    difference; so for models a and b the difference under a swap is column a less column b of what is returned.
+    Apart from its shape, a measure is a sum of contributions of users: the mean over folds of a user's sum over all
+    counts. Swapping the labels of two models for a user changes the sign of the user's contribution to their
+    difference. So the difference of models a and b under a swap is column a less column b of the result.
 
     Args:
         units: Whose labels are swapped.
         measures: One measure of each model, on the same users and counts.
 
     Returns:
-        The contributions added up, float64 (n_models,), and with random signs, float64 (N_SWAPS, n_models).
+        The sums of contributions, float64 (n_models,), and those with random signs, float64 (N_SWAPS, n_models).
     """
     columns = [
         np.mean([units.sums(tally.user_rows, tally.sums) / tally.counts.sum() for tally in folds], axis=0)
@@ -134,24 +137,20 @@ def randomise(units: ResamplingUnits, measures: Sequence[Folds]) -> tuple[Float6
 
 
 def p_value(difference: float, under_swaps: Float64) -> float:
-    """Return how often a difference at least as large comes about by chance, two-sided, at least 1 / (swaps + 1).
+    """Return how often chance gives a difference at least as large, two-sided, at least 1 / (swaps + 1).
 
     Args:
-        difference: What was measured.
-        under_swaps: Float64 (n,), what random swaps of the labels gave.
+        difference: The measured one.
+        under_swaps: Float64 (n,), the differences under random swaps of the labels.
     """
-    # What is equal but for the order of summation is equal.
+    # The tolerance makes differences equal that differ by the order of summation only.
     least = abs(difference) - 1e-12 * float(np.max(np.abs(under_swaps), initial=abs(difference)))
     n_as_large = int(np.count_nonzero(np.abs(under_swaps) >= least))
     return (1 + n_as_large) / (1 + under_swaps.size)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values corrected for there being several tests, in the order given.
-
-    Args:
-        p_values: Of one family of tests.
-    """
+    """Return the p values of one family of tests, corrected for their number, in the order given."""
     corrected, largest = [math.nan] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))

@@ -1,7 +1,7 @@
-"""The lists that a model would serve, for many users at once, as one table.
+"""The lists that a model would serve, for many users at once, as one array.
 
-Invariant: they are what a replica answers with, computed by `service.models.scoring.personal` from the snapshot: the
-whole catalogue without the training items of the user. A measure of them is a measure of what is served.
+Invariant: `service.models.scoring.personal` makes them from the snapshot, as in a replica: the whole catalogue without
+the user's training items. So a measure of them is a measure of what is served.
 """
 
 from typing import Final
@@ -13,7 +13,7 @@ from service.models.scoring import TopNRequest, personal
 from service.models.snapshot import ModelSnapshot
 from service.training.interactions import Int64
 
-# The float32 scores of a batch, every item for each of its users, should not leave a large cache.
+# A batch of float32 scores, every item for each user, should fit into a large cache.
 _BATCH_BYTES: Final = 16 << 20
 NO_ITEM: Final = -1
 
@@ -24,15 +24,15 @@ def top_n_lists(snapshot: ModelSnapshot, user_rows: Int64, n: int) -> NDArray[np
     Args:
         snapshot: The model.
         user_rows: Int64 (m,).
-        n: How many items to a list.
+        n: The length of a list.
 
     Returns:
-        int32 (m, n), item rows, best first; `NO_ITEM` (-1) in the places that a list is short of.
+        int32 (m, n), item rows, best first; `NO_ITEM` (-1) at the end of a shorter list.
     """
     lists = np.full((user_rows.size, n), NO_ITEM, dtype=np.int32)
     size = max(1, _BATCH_BYTES // (4 * max(1, len(snapshot.items))))
     for start in range(0, user_rows.size, size):
-        wanted = [TopNRequest(row, n) for row in user_rows[start : start + size].tolist()]
-        for index, ranking in enumerate(personal(snapshot, wanted), start):
+        requests = [TopNRequest(row, n) for row in user_rows[start : start + size].tolist()]
+        for index, ranking in enumerate(personal(snapshot, requests), start):
             lists[index, : ranking.rows.size] = ranking.rows
     return lists

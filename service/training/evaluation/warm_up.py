@@ -1,19 +1,19 @@
-"""Compiling, or reading the compiled code, before anything is measured, so that it is in no measured time."""
+"""Compiles an algorithm's kernels, or loads them, before anything is measured, so that no measured time includes it."""
 
 import numpy as np
 
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms.registry import Candidate
-from service.training.evaluation import top_n_lists
+from service.training.evaluation.top_n_lists import top_n_lists
 from service.training.interactions import Interactions, ReadReport, no_progress
 
 
 def warm_up(candidate: Candidate, data: Interactions) -> None:
-    """Fit a handful of ratings and ask for what is measured.
+    """Fit a few ratings, make lists and predict.
 
     Args:
         candidate: What is going to be measured.
-        data: What it is going to learn from; only its scale counts, and whether it has times.
+        data: What it is going to be fitted to; only its scale counts, and whether it has times.
     """
     users, items = np.divmod(np.arange(30, dtype=np.int32), 5)
     is_kept = (users + items) % 3 > 0
@@ -32,6 +32,6 @@ def warm_up(candidate: Candidate, data: Interactions) -> None:
         report=ReadReport(source=""),
     )
     snapshot = candidate.fit(tiny, candidate.config, np.random.default_rng(0), no_progress)
-    top_n_lists.top_n_lists(snapshot, np.arange(6), 2)
+    top_n_lists(snapshot, np.arange(6), 2)
     if candidate.kind == "rating":
         candidate.predict(snapshot, tiny.user_rows, tiny.item_rows)

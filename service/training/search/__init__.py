@@ -1,1 +1,1 @@
-"""Looks for the settings of an algorithm that measure best: what to try, who tries it, and what came of it."""
+"""Hyperparameter search: the space, the choice of the next trial, the worker processes and the result."""

@@ -1,7 +1,7 @@
-"""What a search tries: for each setting a range or a list of values (pure).
+"""The search space: for each searched hyperparameter a range or a list of values (pure).
 
-Invariant: every value of a `Space` is within the bounds that the algorithm's own Config has for it, and no setting is
-both searched and fixed. Whether values go together is the Config's to say when a trial is made.
+Invariant: every value of a `Space` is within the bounds that the algorithm's Config declares, and no hyperparameter is
+both searched and fixed. The Config checks a combination of values when a trial is made.
 """
 
 import dataclasses
@@ -18,20 +18,20 @@ from service.errors import UsageError
 from service.training.algorithms import hyperparameters, registry
 
 Value: TypeAlias = bool | int | float | str | None
-Settings: TypeAlias = Mapping[str, Value]
+HyperparameterValues: TypeAlias = Mapping[str, Value]
 
-# A range on a grid is cut into so many values.
+# A grid has this many values of a range.
 GRID_POINTS: Final = 5
-MOST_GRID_POINTS: Final = 100_000
+MAX_GRID_POINTS: Final = 100_000
 
 
 @dataclass(frozen=True)
 class Range:
-    """Every number from one to another.
+    """Every number from `low` to `high`, both ints if the hyperparameter is a whole number.
 
     Attributes:
-        low: The least; an int if the setting is a whole number.
-        high: The largest, likewise.
+        low: The least.
+        high: The largest.
         log: Whether steps are even on a logarithmic scale.
     """
 
@@ -45,7 +45,7 @@ class Range:
         points = spaced(self.low, self.high, GRID_POINTS).tolist()
         if isinstance(self.low, int):
             return tuple(sorted({round(point) for point in points}))
-        # Logarithms do not bring the ends back exactly, and outside its bounds a setting is refused.
+        # Logarithms do not return the ends exactly, and a value outside its bounds is refused.
         return tuple(dict.fromkeys((self.low, *points[1:-1], self.high)))
 
     def as_json(self) -> dict[str, Any]:
@@ -58,11 +58,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choices:
-    """A few values.
-
-    Attributes:
-        values: At least one, all different.
-    """
+    """A list of values: at least one, all different."""
 
     values: tuple[Value, ...]
 
@@ -83,53 +79,53 @@ Space: TypeAlias = Mapping[str, Dimension]
 
 
 def parse(algorithm: str, texts: Sequence[str], fixed: Sequence[str]) -> Space:
-    """Build a space from what a person wrote, or from what the algorithm's settings say is worth searching.
+    """Parse the spaces given on a command line, or return the algorithm's recommended ranges.
 
     Args:
         algorithm: Its name, or a preset's.
-        texts: `name=low..high`, `name=low..high:log` or `name=a,b,c`; none for the algorithm's own ranges.
-        fixed: `name=value` texts of settings that are not searched.
+        texts: `name=low..high`, `name=low..high:log` or `name=a,b,c`; none for the recommended ranges.
+        fixed: `name=value` texts of hyperparameters that are not searched.
 
     Raises:
-        UsageError: There is no such algorithm or setting, a text is none of these, or a value is out of range.
+        UsageError: The algorithm or hyperparameter is unknown, a text has another form, or a value is out of range.
     """
     config = _config(algorithm, fixed)
-    held = {text.partition("=")[0].strip() for text in fixed}
+    fixed_names = {text.partition("=")[0].strip() for text in fixed}
     if not texts:
-        space = {name: found for name, found in _recommended(config).items() if name not in held}
+        space = {name: range_ for name, range_ in _recommended(config).items() if name not in fixed_names}
         if not space:
-            raise UsageError(f"{algorithm} has no ranges of its own to search: give one with --space name=low..high")
+            raise UsageError(f"{algorithm} has no ranges of its own to search: give one with --space name=low..high.")
         return space
     space = {}
     for text in texts:
         name, equals, values = (part.strip() for part in text.partition("="))
         if not equals or not values:
-            raise UsageError(f"a space is given as name=low..high, name=low..high:log or name=a,b,c, not as {text!r}")
-        if name in held:
-            raise UsageError(f"{name} is both fixed and searched")
+            raise UsageError(f"A space is given as name=low..high, name=low..high:log or name=a,b,c, not as {text!r}.")
+        if name in fixed_names:
+            raise UsageError(f"{name} is both fixed and searched.")
         if name in space:
-            raise UsageError(f"{name} is given two spaces")
+            raise UsageError(f"{name} is given two spaces.")
         space[name] = _range(config, name, values) if ".." in values else _choices(config, name, values)
     return space
 
 
 def grid(space: Space) -> list[dict[str, Value]]:
-    """Return every combination of values, the last setting changing first; a range is cut into `GRID_POINTS`.
+    """Return every combination of values; the last hyperparameter changes first, a range has `GRID_POINTS` values.
 
     Raises:
-        UsageError: There are more than `MOST_GRID_POINTS`.
+        UsageError: There are more than `MAX_GRID_POINTS`.
     """
     columns = [dimension.grid() for dimension in space.values()]
     n = math.prod(map(len, columns))
-    if n > MOST_GRID_POINTS:
+    if n > MAX_GRID_POINTS:
         raise UsageError(
-            f"a grid of {n:,} points is too large, {MOST_GRID_POINTS:,} are the most: search fewer settings"
+            f"A grid of {n:,} points is too large; the limit is {MAX_GRID_POINTS:,}: search fewer hyperparameters."
         )
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*columns)]
 
 
-def assignments(values: Settings) -> list[str]:
-    """Return settings as the `name=value` texts that `Candidate.parse` reads back exactly."""
+def assignments(values: HyperparameterValues) -> list[str]:
+    """Return values as the `name=value` texts that `Candidate.parse` reads back exactly."""
     return [f"{name}={text_of(value)}" for name, value in values.items()]
 
 
@@ -155,7 +151,7 @@ def _recommended(config: Any) -> dict[str, Dimension]:
 
 
 def _value(config: Any, name: str, text: str) -> Value:
-    # The Config alone knows types and bounds; each value is tried in the place that it will have.
+    # Only the Config knows types and bounds, so it parses each value.
     value: Value = getattr(hyperparameters.parse(type(config), [f"{name}={text}"]), name)
     return value
 
@@ -164,13 +160,13 @@ def _range(config: Any, name: str, text: str) -> Range:
     ends, colon, scale = text.partition(":")
     low, high = (_value(config, name, end.strip()) for end in ends.split("..", 1))
     if colon and scale.strip() != "log":
-        raise UsageError(f"{name} has an unknown scale {scale.strip()!r}: a range is low..high or low..high:log")
+        raise UsageError(f"{name} has an unknown scale {scale.strip()!r}: a range is low..high or low..high:log.")
     if isinstance(low, (bool, str, type(None))) or isinstance(high, (bool, str, type(None))):
-        raise UsageError(f"{name} has no range from {text_of(low)} to {text_of(high)}: give its values as a,b,c")
+        raise UsageError(f"{name} has no range from {text_of(low)} to {text_of(high)}: give its values as a,b,c.")
     if not low < high:
-        raise UsageError(f"the range of {name} must end above {low:g}, not at {high:g}")
+        raise UsageError(f"The range of {name} must end above {low:g}, not at {high:g}.")
     if colon and low <= 0:
-        raise UsageError(f"a logarithmic range of {name} must begin above 0, not at {low:g}")
+        raise UsageError(f"A logarithmic range of {name} must begin above 0, not at {low:g}.")
     return Range(low, high, log=bool(colon))
 
 

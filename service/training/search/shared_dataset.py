@@ -1,7 +1,7 @@
-"""A set of ratings and its splits, laid out in a folder so that several processes map one copy of it.
+"""A dataset and its splits in a folder, so that several processes map one copy.
 
-Invariant: what `read` returns has the same rows, values, ids and splits, in the same order, as what was written; the
-catalogue and the report on reading are left out, as no fit looks at them.
+Invariant: `SharedDataset` has the rows, values, ids and splits that `write` was given, in the same order. The item
+catalogue and the report on reading are left out, because no fit uses them.
 """
 
 import json
@@ -18,15 +18,11 @@ from service.training.interactions import Interactions, ReadReport
 
 _COLUMNS: Final = ("user_rows", "item_rows", "ratings", "timestamps")
 _SCALE: Final = "scale.json"
-_LEARNT, _JUDGED = 1, 2
+_TRAIN, _TEST = 1, 2
 
 
 class SharedDataset:
-    """The data of a search, as a worker sees it.
-
-    Args:
-        folder: Where `write` put it.
-    """
+    """A dataset in a folder that `write` filled, mapped into memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,13 +38,13 @@ class SharedDataset:
         )
 
     def split(self, index: int) -> tuple[Interactions, Interactions]:
-        """Return what to learn from and what to judge by."""
+        """Return (train, test) of a split."""
         sides = self._map(f"split-{index}")
-        learnt, judged = np.flatnonzero(sides == _LEARNT), np.flatnonzero(sides == _JUDGED)
-        return self.data.take(learnt), self.data.take(judged)
+        train, test = np.flatnonzero(sides == _TRAIN), np.flatnonzero(sides == _TEST)
+        return self.data.take(train), self.data.take(test)
 
     def _map(self, name: str) -> NDArray[Any]:
-        # An empty file cannot be mapped; a memmap as such would make compiled kernels anew for its type.
+        # np.asarray drops the memmap type, for which numba would compile the kernels again.
         return np.asarray(np.load(self._folder / f"{name}.npy", mmap_mode="r"))
 
     def _vocabulary(self, name: str) -> Vocabulary:
@@ -56,11 +52,11 @@ class SharedDataset:
 
 
 def write(folder: Path, data: Interactions, splits: Sequence[tuple[Positions, Positions]]) -> None:
-    """Lay out data and splits.
+    """Write a dataset and its splits into an empty folder.
 
     Args:
-        folder: An empty one.
-        data: The ratings.
+        folder: Where to write.
+        data: The dataset.
         splits: (train, test) positions in `data`, each ascending; no position is on both sides.
     """
     for name in _COLUMNS:
@@ -71,9 +67,9 @@ def write(folder: Path, data: Interactions, splits: Sequence[tuple[Positions, Po
         encoded, offsets = vocabulary.to_arrays()
         np.save(folder / f"{name}-bytes.npy", encoded)
         np.save(folder / f"{name}-offsets.npy", offsets)
-    for index, (learnt, judged) in enumerate(splits):
+    for index, (train, test) in enumerate(splits):
         sides = np.zeros(len(data), dtype=np.uint8)
-        sides[learnt], sides[judged] = _LEARNT, _JUDGED
+        sides[train], sides[test] = _TRAIN, _TEST
         np.save(folder / f"split-{index}.npy", sides)
     scale = {name: getattr(data, name) for name in ("rating_min", "rating_max", "fingerprint")}
     (folder / _SCALE).write_text(json.dumps({"n_splits": len(splits), **scale}), encoding="utf-8")

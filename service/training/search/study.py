@@ -1,10 +1,11 @@
-"""What has been tried so far, and what to try next: Optuna's study as the search needs it.
+"""The study of a search: its trials so far and the choice of the next one, by Optuna.
 
-Invariants: a study is of one question (data, algorithm, space, measure, folds, seed) and is refused for another. What
-is tried next is a function of the seed and of the trials before it, so that a search that was killed and resumed tries
-what it would have tried anyway. A trial that was under way goes on with its first fold that has no value.
+Invariants: a study belongs to one specification (data, algorithm, space, measure, folds, seed) and is refused for
+another. The next trial is a function of the seed and of the trials before it, so that a search that was killed and
+resumed makes the same trials. A resumed trial continues with its first fold without a value.
 """
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,34 +23,35 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from service.errors import UsageError
-from service.training.search.search_space import Dimension, Range, Settings, Space, Value, grid
+from service.training.search.search_space import Dimension, HyperparameterValues, Range, Space, Value, grid
 from service.training.search.study_journal import StudyJournal
 
 Method: TypeAlias = Literal["tpe", "grid", "random"]
 METHODS: Final[tuple[Method, ...]] = ("tpe", "grid", "random")
 State: TypeAlias = Literal["running", "complete", "pruned", "failed"]
 
-# With fewer complete trials the importance of a setting says nothing.
-LEAST_FOR_IMPORTANCE: Final = 8
+# The importance of a hyperparameter is meaningless with fewer complete trials.
+MIN_TRIALS_FOR_IMPORTANCE: Final = 8
 _NAME: Final = "recollect"
-_QUESTION, _DEFAULTS, _WHY, _SECONDS = "question", "defaults", "why", "seconds"
+# User attributes in the study's file.
+_SPEC, _DEFAULTS, _WHY, _SECONDS = "question", "defaults", "why", "seconds"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate and how it did.
+    """One combination of hyperparameter values and its measure.
 
     Attributes:
-        number: Its place in the study, from 0.
-        settings: Those that are searched.
+        number: Its position in the study, from 0.
+        settings: The values of the searched hyperparameters.
         folds: The measure on each fold so far.
-        seconds: What each of them took, fitting and measuring.
-        state: Whether it is under way, has all folds, was given up between two, or failed.
-        why: If it failed, the sentence.
+        seconds: The time of each of them, fitting and measuring.
+        state: Under way, measured on all folds, given up between two, or failed.
+        why: The sentence of a failure.
     """
 
     number: int
-    settings: Settings
+    settings: HyperparameterValues
     folds: tuple[float, ...] = ()
     seconds: tuple[float, ...] = ()
     state: State = "running"
@@ -61,11 +63,26 @@ class Trial:
         return float(np.mean(self.folds))
 
 
+@dataclass(frozen=True)
+class DefaultsRun:
+    """The measure of the default values, which trials are compared with; it is no trial.
+
+    Attributes:
+        folds: The measure on each fold so far.
+        seconds: The time of each of them, fitting and measuring.
+        why: The sentence of a failure.
+    """
+
+    folds: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+    why: str | None = None
+
+
 class Study:
     """All trials of a search.
 
     Args:
-        study: Optuna's, with our question in it.
+        study: Optuna's study.
         space: What is searched.
         method: How the next trial is chosen.
         seed: Decides that choice together with the trials so far.
@@ -74,36 +91,39 @@ class Study:
 
     def __init__(self, study: optuna.Study, space: Space, method: Method, *, seed: int, parallel: bool) -> None:
         self._study = study
-        self._storage = study._storage  # noqa: SLF001  # the storage that `opened` made
+        self._storage = study._storage  # noqa: SLF001  # the storage that `open_study` made
         self._id = self._storage.get_study_id_from_name(_NAME)
         self._distributions = {name: _distribution(dimension) for name, dimension in space.items()}
         self._method = method
         self._seed = seed
         self._parallel = parallel
         self._grid = _shuffled(grid(space), seed) if method == "grid" else []
-        self._abandon_half_made()
+        self._fail_incomplete_trials()
 
     def __repr__(self) -> str:
         return f"<Study {len(self.trials())} trials, {self._method}>"
 
     @property
-    def n_most(self) -> int | None:
-        """How many trials there can be; None if there is no end to them."""
+    def n_grid_points(self) -> int | None:
+        """How many points the grid has; None if the method is not "grid"."""
         return len(self._grid) if self._method == "grid" else None
 
     @property
-    def defaults(self) -> dict[str, Any] | None:
-        """What measuring the settings as they are without the search gave; None before that."""
-        found: dict[str, Any] | None = self._study.user_attrs.get(_DEFAULTS)
-        return found
+    def defaults(self) -> DefaultsRun | None:
+        """The measure of the default values; None before it is kept."""
+        kept: dict[str, Any] | None = self._study.user_attrs.get(_DEFAULTS)
+        if kept is None:
+            return None
+        return DefaultsRun(tuple(kept.get("folds", ())), tuple(kept.get("seconds", ())), kept.get("why"))
 
     @defaults.setter
-    def defaults(self, value: Mapping[str, Any]) -> None:
-        self._study.set_user_attr(_DEFAULTS, dict(value))
+    def defaults(self, run: DefaultsRun) -> None:
+        kept = {name: value for name, value in dataclasses.asdict(run).items() if value}
+        self._study.set_user_attr(_DEFAULTS, kept)
 
     def trials(self) -> list[Trial]:
         """Return every trial, in the order in which they began."""
-        return [_trial(frozen) for frozen in self._frozen()]
+        return [_trial(frozen) for frozen in self._frozen_trials()]
 
     def next(self) -> Trial | None:
         """Begin a trial; None if the grid has no other point."""
@@ -115,16 +135,12 @@ class Study:
         return Trial(asked.number, asked.params)
 
     def report(self, trial: Trial, value: float, seconds: float) -> Trial:
-        """Keep the measure of a trial's next fold.
-
-        Returns:
-            The trial with that fold.
-        """
-        row = self._row(trial)
-        folds, took = (*trial.folds, value), (*trial.seconds, seconds)
-        self._storage.set_trial_user_attr(row, _SECONDS, list(took))
-        self._storage.set_trial_intermediate_value(row, len(trial.folds), value)
-        return Trial(trial.number, trial.settings, folds, took)
+        """Keep the measure of a trial's next fold, and return the trial with that fold."""
+        trial_id = self._trial_id(trial)
+        all_seconds = (*trial.seconds, seconds)
+        self._storage.set_trial_user_attr(trial_id, _SECONDS, list(all_seconds))
+        self._storage.set_trial_intermediate_value(trial_id, len(trial.folds), value)
+        return Trial(trial.number, trial.settings, (*trial.folds, value), all_seconds)
 
     def complete(self, trial: Trial) -> None:
         """Keep that a trial has all its folds."""
@@ -136,54 +152,54 @@ class Study:
 
     def fail(self, trial: Trial, why: str) -> None:
         """Keep that a trial failed, and the sentence that says why."""
-        self._storage.set_trial_user_attr(self._row(trial), _WHY, why)
+        self._storage.set_trial_user_attr(self._trial_id(trial), _WHY, why)
         self._study.tell(trial.number, state=TrialState.FAIL)
 
     def importance(self) -> dict[str, float]:
-        """Return how much each setting decides whether a trial is among the better ones; the shares add up to 1.
+        """Return how much each hyperparameter decides whether a trial is among the better ones.
 
-        By PED-ANOVA (Watanabe, Bansal and Hutter, "PED-ANOVA: efficiently quantifying hyperparameter importance in
+        Source: PED-ANOVA (Watanabe, Bansal and Hutter, "PED-ANOVA: efficiently quantifying hyperparameter importance in
         arbitrary subspaces", IJCAI 2023), over the complete trials.
 
         Returns:
-            Settings to shares, largest first; empty if there are too few trials or they are all alike.
+            Names to shares that add up to 1, largest first; empty with too few trials or equal means.
         """
         complete = [trial for trial in self.trials() if trial.state == "complete"]
-        if len(complete) < LEAST_FOR_IMPORTANCE or len({trial.mean for trial in complete}) == 1:
+        if len(complete) < MIN_TRIALS_FOR_IMPORTANCE or len({trial.mean for trial in complete}) == 1:
             return {}
         shares = get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator())
         return {name: float(share) for name, share in shares.items()} if np.isfinite([*shares.values()]).all() else {}
 
-    def _frozen(self) -> list[FrozenTrial]:
-        # What a kill left half made has failed without a reason.
+    def _frozen_trials(self) -> list[FrozenTrial]:
+        # A trial that failed without a reason is one that a kill left incomplete.
         trials = self._study.get_trials(deepcopy=False)
         return [trial for trial in trials if trial.state is not TrialState.FAIL or _WHY in trial.user_attrs]
 
-    def _row(self, trial: Trial) -> int:
+    def _trial_id(self, trial: Trial) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
 
-    def _abandon_half_made(self) -> None:
-        """Forget a trial that a kill left without all its settings; the next one will have them."""
+    def _fail_incomplete_trials(self) -> None:
+        """Fail a trial that a kill left without all its values; the next trial has the same values."""
         for frozen in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if frozen.params.keys() != self._distributions.keys():
                 self._study.tell(frozen.number, state=TrialState.FAIL)
 
     def _sampler(self) -> BaseSampler | None:
-        frozen = self._frozen()
+        frozen = self._frozen_trials()
         seed = int(np.random.SeedSequence([self._seed, len(frozen)]).generate_state(1)[0])
         if self._method == "grid":
-            taken = {_key(trial.params) for trial in frozen}
-            point = next((point for point in self._grid if _key(point) not in taken), None)
-            return None if point is None else _Point(point)
+            tried = {_key(trial.params) for trial in frozen}
+            point = next((point for point in self._grid if _key(point) not in tried), None)
+            return None if point is None else _GridPointSampler(point)
         if self._method == "random":
             return RandomSampler(seed=seed)
         return TPESampler(seed=seed, multivariate=True, constant_liar=self._parallel)
 
 
 @contextmanager
-def opened(
+def open_study(
     path: Path | None,
-    question: Mapping[str, Any],
+    spec: Mapping[str, Any],
     space: Space,
     method: Method,
     *,
@@ -195,7 +211,7 @@ def opened(
 
     Args:
         path: Its file; None to keep nothing.
-        question: What it is a study of, as plain JSON values.
+        spec: What it is a study of, as plain JSON values.
         space: What is searched.
         method: How trials are chosen.
         seed: Decides that choice.
@@ -203,61 +219,61 @@ def opened(
         parallel: Whether trials are chosen while others are under way.
 
     Raises:
-        UsageError: The file cannot be written, is in use, is no study, or is a study of another question.
+        UsageError: The file cannot be written, is in use, is no study, or is a study of another specification.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Optuna warns of what it calls experimental, which the person who searches can do nothing about.
+    # Optuna warns of experimental features; the user of a search can do nothing about them.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if path is None:
-            yield Study(_begun(None, question, lower_is_better), space, method, seed=seed, parallel=parallel)
+            yield Study(_load_or_create(None, spec, lower_is_better), space, method, seed=seed, parallel=parallel)
             return
         with StudyJournal(path) as journal:
-            study = _begun(journal, question, lower_is_better)
-            _require_same(path, study.user_attrs.get(_QUESTION), question)
+            study = _load_or_create(journal, spec, lower_is_better)
+            _require_same_spec(path, study.user_attrs.get(_SPEC), spec)
             yield Study(study, space, method, seed=seed, parallel=parallel)
 
 
-def _begun(journal: StudyJournal | None, question: Mapping[str, Any], lower_is_better: bool) -> optuna.Study:  # noqa: FBT001
+def _load_or_create(journal: StudyJournal | None, spec: Mapping[str, Any], lower_is_better: bool) -> optuna.Study:  # noqa: FBT001
     storage = optuna.storages.InMemoryStorage() if journal is None else journal.storage()
     if _NAME in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=_NAME, storage=storage)
     else:
         direction = StudyDirection.MINIMIZE if lower_is_better else StudyDirection.MAXIMIZE
         study = optuna.create_study(storage=storage, study_name=_NAME, direction=direction)
-    if _QUESTION not in study.user_attrs:
-        study.set_user_attr(_QUESTION, _plain(question))
+    if _SPEC not in study.user_attrs:
+        study.set_user_attr(_SPEC, _plain_json(spec))
     return study
 
 
-def _require_same(path: Path, kept: Any, question: Mapping[str, Any]) -> None:
-    for name, value in _plain(question).items():
+def _require_same_spec(path: Path, kept: Any, spec: Mapping[str, Any]) -> None:
+    for name, value in _plain_json(spec).items():
         before = kept.get(name)
         if before != value:
             raise UsageError(
-                f"the study {path} is of another question: its {name.replace('_', ' ')} is {_short(before)}, not "
-                f"{_short(value)}; give another --study"
+                f"The study {path} is of another search: its {name.replace('_', ' ')} is {_abbreviated(before)}, not "
+                f"{_abbreviated(value)}; give another --study."
             )
 
 
-def _plain(question: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(question))
+def _plain_json(spec: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(spec))
     return plain
 
 
-def _short(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 
-class _Point(BaseSampler):
-    """One point of a grid."""
+class _GridPointSampler(BaseSampler):
+    """A sampler that returns one point of a grid, value by value."""
 
-    def __init__(self, point: Settings) -> None:
+    def __init__(self, point: HyperparameterValues) -> None:
         self._point = point
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return nothing: settings are given one by one."""
+        """Return nothing: all values are sampled independently."""
         return {}
 
     def sample_relative(
@@ -269,7 +285,7 @@ class _Point(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return the point's value of a setting."""
+        """Return the point's value of a hyperparameter."""
         return self._point[param_name]
 
 
@@ -282,13 +298,13 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def _shuffled(points: Sequence[dict[str, Value]], seed: int) -> list[dict[str, Value]]:
-    """Return the points in an order of which a beginning says something about all of the grid."""
+    """Return the points in random order, so that the first ones are a sample of the whole grid."""
     order = np.random.default_rng(seed).permutation(len(points))
     return [points[index] for index in order]
 
 
-def _key(settings: Settings) -> str:
-    return json.dumps(settings, sort_keys=True)
+def _key(values: HyperparameterValues) -> str:
+    return json.dumps(values, sort_keys=True)
 
 
 _STATES: Final[dict[TrialState, State]] = {

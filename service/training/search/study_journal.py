@@ -18,17 +18,17 @@ _BLOCK_BYTES: Final = 1 << 16
 
 
 class StudyJournal:
-    """The file, held for as long as the context lasts; the system lets go of it when the process dies.
+    """A context that holds the file's lock; the kernel releases it when the process dies.
 
     Args:
-        path: The file; it is made if there is none.
+        path: The file; created if it is missing.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __enter__(self) -> Self:
-        """Take hold of the file.
+        """Open and lock the file.
 
         Raises:
             UsageError: It cannot be written, another search has it, or it is no journal.
@@ -36,9 +36,9 @@ class StudyJournal:
         try:
             self._file = self._path.open("a+b")
         except OSError as error:
-            raise UsageError(f"the study {self._path} cannot be written: {error.strerror or error}") from error
+            raise UsageError(f"The study {self._path} cannot be written: {error.strerror or error}.") from error
         try:
-            self._hold()
+            self._lock_and_truncate()
         except BaseException:
             self._file.close()
             raise
@@ -47,49 +47,48 @@ class StudyJournal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of it."""
+        """Close the file, which releases the lock."""
         self._file.close()
 
     def storage(self) -> JournalStorage:
-        """Return Optuna's view of it.
+        """Return Optuna's storage on the file.
 
         Raises:
             UsageError: It is no journal.
         """
         try:
-            return JournalStorage(JournalFileBackend(str(self._path), lock_obj=_Held(str(self._path))))
+            return JournalStorage(JournalFileBackend(str(self._path), lock_obj=_NoLock(str(self._path))))
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-            raise UsageError(f"{self._path} is no study of a search") from error
+            raise UsageError(f"{self._path} is no study of a search.") from error
 
-    def _hold(self) -> None:
+    def _lock_and_truncate(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"another search is at work on the study {self._path}") from None
+            raise UsageError(f"Another search is at work on the study {self._path}.") from None
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         if size and self._file.read(1) != b"{":
-            raise UsageError(f"{self._path} is no study of a search")
-        whole = self._whole_bytes(size)
+            raise UsageError(f"{self._path} is no study of a search.")
+        whole = self._end_of_last_line(size)
         if whole < size:
             self._file.truncate(whole)
             os.fsync(self._file.fileno())
 
-    def _whole_bytes(self, size: int) -> int:
-        """Return where the last whole line ends."""
+    def _end_of_last_line(self, size: int) -> int:
         stop = size
         while stop:
             start = max(0, stop - _BLOCK_BYTES)
             self._file.seek(start)
-            found = self._file.read(stop - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
+            newline = self._file.read(stop - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
             stop = start
         return 0
 
 
-class _Held(JournalFileOpenLock):
-    """No further lock: the file is ours alone already."""
+class _NoLock(JournalFileOpenLock):
+    """No lock, because `StudyJournal` holds the file's lock already."""
 
     def acquire(self) -> bool:
         """Return True."""

@@ -1,8 +1,8 @@
-"""Processes that fit and measure, one fold of one trial at a time.
+"""Worker processes that fit and measure, one fold of one trial at a time.
 
-Invariants: a worker keeps nothing between two tasks, so that any of them may do any task; it ends when its parent does,
-however that ends, and removes the parent's folder then. A worker that dies (for want of memory, say) costs its task and
-is replaced. Ctrl-C reaches the parent alone.
+Invariants: a worker keeps no state between two tasks, so that any worker may do any task. It exits when its parent
+dies, however that happens, and then removes the parent's folder. A worker that dies (out of memory, for example) fails
+its task and is replaced. Ctrl-C reaches the parent alone.
 """
 
 import multiprocessing
@@ -25,22 +25,22 @@ import numpy as np
 from service.errors import RecollectError
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import Candidate
-from service.training.data import datasets
 from service.training.evaluation import measurement
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
-from service.training.search import shared_dataset
+from service.training.evaluation.warm_up import warm_up
+from service.training.search.shared_dataset import SharedDataset
 
 
 @dataclass(frozen=True)
-class Task:
+class FoldTask:
     """One fold of one trial.
 
     Attributes:
         algorithm: Its name, or a preset's.
         settings: `name=value` texts.
         measure: What to measure.
-        protocol: What is relevant, and for how many users lists are made.
-        fold: Which split.
+        protocol: Which items are relevant, and for how many users lists are made.
+        fold: The index of the split.
         seed: Of the fit.
     """
 
@@ -53,33 +53,28 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a task came to.
-
-    Attributes:
-        value: The measure.
-        seconds: For fitting and measuring.
-    """
+class FoldMeasured:
+    """The measure of a fold, and the seconds for fitting and measuring."""
 
     value: float
     seconds: float
 
 
 @dataclass(frozen=True)
-class Failed:
-    """Why a task came to nothing, as one sentence."""
+class FoldFailed:
+    """Why a fold has no measure, as one sentence."""
 
     why: str
 
 
-Outcome: TypeAlias = Measured | Failed
+FoldResult: TypeAlias = FoldMeasured | FoldFailed
 
 
 class Workers:
-    """So many processes over one folder of columns; a context.
+    """A context of several worker processes over one shared dataset.
 
     Args:
-        folder: What `columns.write` wrote.
+        folder: What `shared_dataset.write` wrote.
         n_workers: How many.
         n_threads: How many threads each may use; 0 for all cores.
     """
@@ -94,70 +89,65 @@ class Workers:
         return f"<Workers {len(self._processes)} of {self.n_workers} started, {self._n_threads} threads each>"
 
     def __enter__(self) -> Self:
-        """Do nothing yet: a process starts with its first task."""
+        """Start nothing yet: a process starts with its first task."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End them, whatever they are doing."""
+        """Terminate them, also in the middle of a task."""
         for process, connection in self._processes.values():
             process.terminate()
             connection.close()
         for process, _ in self._processes.values():
             process.join()
 
-    def begin(self, worker: int, task: Task) -> None:
-        """Give a worker a task.
-
-        Args:
-            worker: Its number, from 0 to n_workers - 1; it has no task.
-            task: What to do.
-        """
+    def start(self, worker: int, task: FoldTask) -> None:
+        """Give a task to an idle worker, numbered from 0 to n_workers - 1."""
         if worker not in self._processes:
-            self._processes[worker] = self._started()
+            self._processes[worker] = self._spawn()
         try:
             self._processes[worker][1].send(task)
-        except ConnectionError:  # it died while it had nothing to do
+        except ConnectionError:  # it died while it was idle
             self._replace(worker)
             self._processes[worker][1].send(task)
 
-    def outcomes(self) -> Iterator[tuple[int, Outcome]]:
-        """Wait until a task is done; yield the worker and the outcome of each that is."""
+    def results(self) -> Iterator[tuple[int, FoldResult]]:
+        """Wait until a task is done; yield (worker, result) of each that is."""
         by_connection = {connection: worker for worker, (_, connection) in self._processes.items()}
         for ready in wait(list(by_connection)):
             worker = by_connection[ready]  # type: ignore[index]  # mypy has `wait` return any waitable
             process, connection = self._processes[worker]
             try:
-                outcome: Outcome = connection.recv()
+                result: FoldResult = connection.recv()
             except (EOFError, ConnectionResetError):
                 process.join()
-                outcome = Failed(_death(process.exitcode))
+                result = FoldFailed(_death_reason(process.exitcode))
                 self._replace(worker)
-            yield worker, outcome
+            yield worker, result
 
     def _replace(self, worker: int) -> None:
         process, connection = self._processes[worker]
         connection.close()
         process.join()
-        self._processes[worker] = self._started()
+        self._processes[worker] = self._spawn()
 
-    def _started(self) -> tuple[BaseProcess, Connection]:
-        # A forked child would have the locks of our threads, and a compiler that does not outlive a fork.
+    def _spawn(self) -> tuple[BaseProcess, Connection]:
+        # A forked child would inherit the locks of this process's threads, and numba's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        parent_end, child_end = context.Pipe()
         process = context.Process(
-            target=_work, args=(theirs, self._folder, self._n_threads), name="recollect-search", daemon=True
+            target=_run_worker, args=(child_end, self._folder, self._n_threads), name="recollect-search", daemon=True
         )
         with _interrupts_blocked():
             process.start()
-        theirs.close()
-        return process, ours
+        child_end.close()
+        return process, parent_end
 
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Let a child be born deaf to Ctrl-C, from its first instruction on."""
+    """Block SIGINT, so that a child inherits the mask and ignores Ctrl-C from its first instruction."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -165,39 +155,31 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _death(exit_code: int | None) -> str:
+def _death_reason(exit_code: int | None) -> str:
     if exit_code == -signal.SIGKILL:
-        return "the process was killed, most likely for want of memory"
-    return f"the process ended with exit code {exit_code}"
+        return "The process was killed, most likely for want of memory."
+    return f"The process ended with exit code {exit_code}."
 
 
-def _work(connection: Connection, folder: Path, n_threads: int) -> None:
-    """Be a worker."""
-    ending = threading.Thread(target=_end_with_parent, args=(folder,), daemon=True)
-    ending.start()
-    data = shared_dataset.SharedDataset(folder)
+def _run_worker(connection: Connection, folder: Path, n_threads: int) -> None:
+    watch = threading.Thread(target=_exit_with_parent, args=(folder,), daemon=True)
+    watch.start()
+    data = SharedDataset(folder)
     is_warm = False
-    # The connection breaks when the parent is no more; to tidy up is the other thread's part.
+    # The connection breaks when the parent dies; the other thread then cleans up.
     with threads.limit(n_threads), suppress(EOFError, ConnectionError):
         while True:
             task = connection.recv()
             if not is_warm:
-                _warm_up(task)
+                # Compilation counts in no trial's seconds. The task itself reports what is wrong with its settings.
+                with suppress(Exception):
+                    warm_up(Candidate.parse(task.algorithm, task.settings), data.data)
                 is_warm = True
-            connection.send(_done(data, task))
-    ending.join()
+            connection.send(_measure_fold(data, task))
+    watch.join()
 
 
-def _warm_up(task: Task) -> None:
-    """Measure something tiny, so that compiling, or reading the compiled code, is in no trial's seconds."""
-    tiny = datasets.read("demo:8x8x32")
-    # What is wrong with these settings, the task itself will say.
-    with suppress(Exception):
-        candidate = Candidate.parse(task.algorithm, task.settings)
-        measurement.fit_and_measure(candidate, tiny, tiny, np.random.default_rng(0), measures=[task.measure])
-
-
-def _done(data: shared_dataset.SharedDataset, task: Task) -> Outcome:
+def _measure_fold(data: SharedDataset, task: FoldTask) -> FoldResult:
     try:
         candidate = Candidate.parse(task.algorithm, task.settings)
         train, test = data.split(task.fold)
@@ -212,17 +194,17 @@ def _done(data: shared_dataset.SharedDataset, task: Task) -> Outcome:
             most_users=task.protocol.most_users,
         )
     except RecollectError as error:
-        return Failed(str(error))
-    # Some settings exhaust memory or break a solver, in ways that only the solver knows; the search goes on.
+        return FoldFailed(str(error))
+    # Some values exhaust memory or break a solver in its own way; the search continues.
     except Exception as error:  # noqa: BLE001
-        return Failed(f"{type(error).__name__}: {error}")
+        return FoldFailed(f"{type(error).__name__}: {error}")
     value = measured[task.measure]
     if not np.isfinite(value):
-        return Failed(f"{task.measure} is {value}")
-    return Measured(value, time.perf_counter() - started_s)
+        return FoldFailed(f"{task.measure} is {value}.")
+    return FoldMeasured(value, time.perf_counter() - started_s)
 
 
-def _end_with_parent(folder: Path) -> None:
+def _exit_with_parent(folder: Path) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

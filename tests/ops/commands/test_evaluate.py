@@ -39,7 +39,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines(config: Config, caps
     assert re.match(r"algorithm svd  rmse \d\.\d{4} ±\d\.\d{4}  mae \d\.\d{4} ±\d\.\d{4}  ndcg@10 \d", first)
     assert second.startswith("algorithm svd (2)  rmse")
     assert baseline.startswith("algorithm popularity  rmse -  mae -  ndcg@10 ")
-    assert rest[0] == "rmse: svd is best, not surely better than svd (2) (5 %, Holm)"
+    assert rest[0] == "rmse: svd is best, not significantly better than svd (2) (5 %, Holm)"
     assert [line.split(":")[0] for line in rest] == ["rmse", "mae", "ndcg@10", "recall@10", "note"]
 
 
@@ -99,7 +99,7 @@ def test_all_that_was_asked_for_failed(config: Config, capsys: pytest.CaptureFix
     assert evaluate(config, data=DEMO, algorithms=["svd"], settings=wild, folds=2) == 1
     out = capsys.readouterr().out
     assert "algorithm svd  ndcg@10 -" in out
-    assert "note: svd failed, and has no measures: svd diverged" in out
+    assert "note: svd failed and has no measures: svd diverged" in out
     assert evaluate(config, data=DEMO, algorithms=["svd", "baseline"], settings=wild, folds=2) == 0
 
 
@@ -148,14 +148,14 @@ def test_a_page(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[st
         ({"settings": ["n_factors=3"]}, "as algorithm.name=value, not as 'n_factors=3'"),
         ({"settings": ["baseline.n_epochs=3"]}, "'baseline', which is not among the algorithms"),
         ({"settings": ["svd.magic=3"]}, "no setting 'magic'"),
-        ({"algorithms": ["a=svd", "a=nmf"]}, "'a' is the name of two"),
-        ({"algorithms": ["svd=nmf", "svd"]}, "'svd' is the name of two"),
+        ({"algorithms": ["a=svd", "a=nmf"]}, "'a' names two"),
+        ({"algorithms": ["svd=nmf", "svd"]}, "'svd' names two"),
         ({"settings": ["svd.n_factors=3", "svd.n_factors=4"]}, "2 values for 1 entries of svd"),
         ({"split": "magic"}, "no split 'magic'"),
         ({"split": "time", "folds": 3}, "number of folds is given with the split 'folds', not with 'time'"),
         ({"split": "leave-one-out", "test_share": 0.2}, "splits time and time-per-user, not 'leave-one-out'"),
-        ({"split": "given"}, "a test set is given with the split 'given'"),
-        ({"split": "folds", "test": DEMO}, "a test set is given with the split 'given'"),
+        ({"split": "given"}, "A test set is given with the split 'given'"),
+        ({"split": "folds", "test": DEMO}, "A test set is given with the split 'given'"),
         ({"ks": "10,twenty"}, "whole numbers separated by commas, not '10,twenty'"),
         ({"ks": "0"}, "from 1 to 500"),
     ],
@@ -178,5 +178,5 @@ def test_data_that_is_refused(config: Config) -> None:
     """It is not there, or too little."""
     with pytest.raises(DataError):
         evaluate(config, data="/nowhere", algorithms=["svd"])
-    with pytest.raises(UsageError, match="1 ratings cannot be cut into 5 folds"):
+    with pytest.raises(UsageError, match="1 ratings cannot be split into 5 folds"):
         evaluate(config, data="demo:1x1x1", algorithms=["svd"])

@@ -14,7 +14,7 @@ import typer
 
 from ops.commands.search import command
 from ops.console.command_runner import run
-from ops.console.search_watch import Watch
+from ops.console.search_watch import SearchWatch
 from service.models import active_model, artefact
 from service.training.search.search_run import SearchProgress
 
@@ -116,10 +116,10 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--method", "magic"), "there is no method 'magic'; there is tpe, grid, random"),
-        (("--measure", "magic"), "there is no measure 'magic'"),
-        (("--split", "given"), "a search cannot use the split 'given'"),
-        (("--space", "lr_all"), "a space is given as name=low..high"),
+        (("--method", "magic"), "There is no method 'magic'; there is tpe, grid, random"),
+        (("--measure", "magic"), "There is no measure 'magic'"),
+        (("--split", "given"), "A search cannot use the split 'given'"),
+        (("--space", "lr_all"), "A space is given as name=low..high"),
         (("--set", "lr_all=0.1", "--space", "lr_all=0.1,0.2"), "lr_all is both fixed and searched"),
         (("--report", "/nowhere/page.html"), "the page /nowhere/page.html cannot be written"),
         (("--data", "/nowhere"), "/nowhere"),
@@ -164,8 +164,8 @@ def test_ctrl_c_ends_with_what_is_there(tmp_path: Path, capsys: pytest.CaptureFi
     assert process.returncode == 130
     assert out.splitlines()[2].split()[:2] == ["trial", "rmse"]
     assert "Published" not in out
-    assert err.splitlines()[-1].startswith("recollect: interrupted after ")
-    assert err.splitlines()[-1].endswith("; the same command goes on from there")
+    assert err.splitlines()[-1].startswith("recollect: Interrupted after ")
+    assert err.splitlines()[-1].endswith("; the same command continues from there.")
     assert "Traceback" not in err
     assert list(home.iterdir()) == []
 
@@ -177,7 +177,7 @@ def test_what_it_will_take_is_said_before_the_first_trial_ends(
     monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
     assert search(*TWO) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("search", "trial"))]
-    assert lines[0] == "search: first the settings as they are, in 2 folds; then 2 trials of 2 folds each, 1 at a time"
+    assert lines[0] == "search: first the defaults, in 2 folds; then 2 trials of 2 folds each, 1 at a time"
     assert lines[1].startswith("search: a fold takes ")
     assert "so that a trial takes about " in lines[1]
     assert "and the 2 trials about " in lines[1]
@@ -187,20 +187,20 @@ def test_what_it_will_take_is_said_before_the_first_trial_ends(
 def test_a_long_trial_is_shown_between_its_folds(capsys: pytest.CaptureFixture[str]) -> None:
     """A line now and then, for the settings as they are and for the trials after them."""
     now_s = 0.0
-    standing = SearchProgress(0, 50, 0, None, None, folds_of_trial=5, defaults_folds=0, n_at_a_time=2)
-    with Watch("rmse", clock=lambda: now_s) as watch:
+    standing = SearchProgress(0, 50, 0, None, None, n_folds=5, n_defaults_folds=0, n_workers=2)
+    with SearchWatch("rmse", clock=lambda: now_s) as watch:
         watch(standing)
         now_s = 90.0
-        watch(replace(standing, fold_s=90.0, defaults_folds=1))
-        watch(replace(standing, fold_s=90.0, defaults_folds=2))
+        watch(replace(standing, fold_s=90.0, n_defaults_folds=1))
+        watch(replace(standing, fold_s=90.0, n_defaults_folds=2))
         now_s = 180.0
-        watch(replace(standing, fold_s=90.0, defaults_folds=2))
+        watch(replace(standing, fold_s=90.0, n_defaults_folds=2))
         now_s = 600.0
-        watch(replace(standing, fold_s=90.0, defaults_folds=None, n_folds=3))
+        watch(replace(standing, fold_s=90.0, n_defaults_folds=None, n_folds_under_way=3))
     assert capsys.readouterr().err.splitlines() == [
-        "search: first the settings as they are, in 5 folds; then 50 trials of 5 folds each, 2 at a time",
+        "search: first the defaults, in 5 folds; then 50 trials of 5 folds each, 2 at a time",
         "search: a fold takes 90 s, so that a trial takes about 8 min, and the 50 trials about 3.1 h",
-        "search, 2 of 5 folds of the settings as they are",
+        "search, 2 of 5 folds of the defaults",
         "search, 3 folds under way",
     ]
 

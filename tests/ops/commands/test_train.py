@@ -73,7 +73,7 @@ def test_a_model_that_is_held_back_has_a_status_of_its_own(config: Config, capsy
     assert active_model.version(config.models_dir) == active
     assert train(config, data=data, settings=bad, activate=False) == 0
     assert train(config, data=data, settings=bad, activate=True) == 0
-    assert "It was activated as you asked, though its RMSE is" in capsys.readouterr().out
+    assert "It was activated as requested, although its RMSE is" in capsys.readouterr().out
     assert active_model.version(config.models_dir) != active
 
 

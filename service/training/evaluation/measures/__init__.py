@@ -1,1 +1,1 @@
-"""The measures: how wrong predictions are, and how good ranked lists are."""
+"""The measures that judge predictions, rankings, recommended lists and serving cost."""

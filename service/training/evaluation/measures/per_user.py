@@ -1,12 +1,12 @@
-"""Measures taken apart by user, so that users can be drawn again, grouped and compared.
+"""Measures as sums and counts by user, so that users can be resampled, grouped and compared.
 
-Invariant: a measure of any multiset of users is `apply_shape(sum of their sums / sum of their counts)`. An error is
-weighed by ratings and a ranking measure by users, as their definitions have it, because that is what is counted.
+Invariant: a measure of any multiset of users is `apply_shape(sum of their sums / sum of their counts)`. An error counts
+ratings and a ranking measure counts users, as their definitions weigh them.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,9 @@ from service.training.interactions import Int64, Interactions
 Shape = Literal["mean", "root", "excess"]
 Float64 = NDArray[np.float64]
 
-# The longest list that the service gives.
-MAX_K = 500
-_LOWER_IS_BETTER = {"rmse", "mae", "gini", "popularity_bias"}
+# The longest list that the service answers with.
+MAX_K: Final = 500
+_LOWER_IS_BETTER: Final = {"rmse", "mae", "gini", "popularity_bias"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Tally:
         user_rows: Int64 (m,), ascending.
         sums: Float64 (m,).
         counts: Float64 (m,), above 0.
-        shape: What makes the measure of the ratio: nothing ("mean"), its root, or how far it exceeds 1.
+        shape: How the ratio becomes the measure: as it is ("mean"), its root, or its excess over 1.
     """
 
     user_rows: Int64
@@ -51,18 +51,14 @@ class Tally:
     shape: Shape = "mean"
 
     def value(self, is_kept: NDArray[np.bool_] | None = None) -> float | None:
-        """Return the measure over all users, or some of them; None over nobody.
-
-        Args:
-            is_kept: Bool (m,), the users that count.
-        """
+        """Return the measure over all users or some, bool (m,); None without a user."""
         sums, counts = (self.sums, self.counts) if is_kept is None else (self.sums[is_kept], self.counts[is_kept])
         total = float(counts.sum())
         return float(apply_shape(self.shape, np.asarray(sums.sum() / total))) if total else None
 
 
 def apply_shape(shape: Shape, ratio: Float64) -> Float64:
-    """Return a measure, given its ratio; of any shape, float64."""
+    """Return the measure of a ratio, elementwise."""
     if shape == "root":
         return np.asarray(np.sqrt(ratio))
     return ratio - 1 if shape == "excess" else ratio
@@ -70,7 +66,7 @@ def apply_shape(shape: Shape, ratio: Float64) -> Float64:
 
 @dataclass(frozen=True)
 class MeasureName:
-    """A measure's name taken apart, such as "ndcg@10".
+    """The name of a measure, such as "ndcg@10".
 
     Attributes:
         family: "ndcg".
@@ -82,7 +78,7 @@ class MeasureName:
 
     @classmethod
     def parse(cls, text: str) -> "MeasureName":
-        """Read a name.
+        """Parse a name.
 
         Raises:
             UsageError: There is no such measure, or its k is missing, too small or too large.
@@ -91,11 +87,11 @@ class MeasureName:
         if family in RATING_MEASURES and not at:
             return cls(family)
         if family not in RANKING_MEASURES and family not in EXPOSURE_MEASURES:
-            offered = ", ".join((*RATING_MEASURES, *(f"{name}@k" for name in (*RANKING_MEASURES, *EXPOSURE_MEASURES))))
-            raise UsageError(f"there is no measure {text!r}; there is {offered}")
+            known = ", ".join((*RATING_MEASURES, *(f"{name}@k" for name in (*RANKING_MEASURES, *EXPOSURE_MEASURES))))
+            raise UsageError(f"There is no measure {text!r}; there is {known}.")
         k = int(k_text) if k_text.isascii() and k_text.isdigit() else 0
         if not 1 <= k <= MAX_K:
-            raise UsageError(f"{text!r} needs the length of the lists: {family}@10, for example, and at most {MAX_K}")
+            raise UsageError(f"{text!r} needs the length of the lists: {family}@10, for example, and at most {MAX_K}.")
         return cls(family, k)
 
     def __str__(self) -> str:
@@ -108,7 +104,7 @@ class MeasureName:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether less of it is better."""
+        """Whether a smaller value is better."""
         return self.family in _LOWER_IS_BETTER
 
 
@@ -122,12 +118,7 @@ def all_measures(ks: Sequence[int]) -> list[MeasureName]:
 
 
 def error_tallies(predicted: Float64, test: Interactions) -> dict[str, Tally]:
-    """Return the errors of predicted ratings by user.
-
-    Args:
-        predicted: Float64 (n,), in the order of `test`.
-        test: What was predicted.
-    """
+    """Return the errors of predicted ratings, float64 (n,) in the order of `test`, by user."""
     difference = predicted - test.ratings.astype(np.float64)
     users, index, counts = np.unique(test.user_rows.astype(np.int64), return_inverse=True, return_counts=True)
 
@@ -141,9 +132,9 @@ def ranking_tallies(names: Iterable[MeasureName], lists: Lists, relevance: Relev
     """Return the ranking measures among `names` by user.
 
     Args:
-        names: Measures; those of other kinds are passed over.
-        lists: Int32 (m, at least the largest k), one per user of `relevance`; -1 where a list has ended.
-        relevance: What should be in them.
+        names: Measures; those of other kinds are skipped.
+        lists: Int32 (m, at least the largest k), one per user of `relevance`.
+        relevance: The judged users and their relevant items.
     """
     hits, ones = relevance.hits(lists), np.ones(len(relevance))
     return {
@@ -156,32 +147,32 @@ def ranking_tallies(names: Iterable[MeasureName], lists: Lists, relevance: Relev
 def exposure_tallies(
     names: Iterable[MeasureName], lists: Lists, user_rows: Int64, popularity: Popularity
 ) -> tuple[dict[str, Tally], dict[str, float | None]]:
-    """Return the measures among `names` of what lists show.
+    """Return the beyond-accuracy measures among `names`.
 
     Args:
-        names: Measures; those of other kinds are passed over.
-        lists: Int32 (m, at least the largest k); -1 where a list has ended.
-        user_rows: Int64 (m,), whose they are.
-        popularity: What the training data says.
+        names: Measures; those of other kinds are skipped.
+        lists: Int32 (m, at least the largest k).
+        user_rows: Int64 (m,), the users of the lists.
+        popularity: Of the training side.
 
     Returns:
-        Those that are made of users, and those that are of all lists together.
+        Those that are means over users, and those of all lists together.
     """
     by_user: dict[str, Tally] = {}
-    together: dict[str, float | None] = {}
+    of_all_lists: dict[str, float | None] = {}
     n_items = popularity.counts.size
     for name in names:
-        cut = lists[:, : name.k]
+        top_k = lists[:, : name.k]
         if name.family == "coverage":
-            together[str(name)] = coverage(cut, n_items)
+            of_all_lists[str(name)] = coverage(top_k, n_items)
         elif name.family == "gini":
-            together[str(name)] = gini(cut, n_items)
+            of_all_lists[str(name)] = gini(top_k, n_items)
         elif name.family == "novelty":
-            values = novelty(cut, popularity)
+            values = novelty(top_k, popularity)
             is_known = np.isfinite(values)
             by_user[str(name)] = Tally(user_rows[is_known], values[is_known], np.ones(int(is_known.sum())))
         elif name.family == "popularity_bias":
-            listed, own = mean_popularity(cut, popularity), popularity.of_profiles[user_rows]
+            listed, own = mean_popularity(top_k, popularity), popularity.of_profiles[user_rows]
             is_known = np.isfinite(listed) & np.isfinite(own)
             by_user[str(name)] = Tally(user_rows[is_known], listed[is_known], own[is_known], "excess")
-    return by_user, together
+    return by_user, of_all_lists

@@ -1,4 +1,8 @@
-"""How wrong predictions are (pure). A measure judges predictions; a counter, another thing, watches a process."""
+"""Errors of predicted ratings (pure), and how measures are compared and printed.
+
+rmse is sqrt(mean (predicted - actual)^2) and mae is mean |predicted - actual|, both over ratings and in units of the
+rating scale; without a rating they are undefined (ValueError).
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -7,31 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-_NO_MORE: Final = 1.0005
+# An error within this factor of another differs by rounding and chance only.
+_TOLERANCE: Final = 1.0005
 
 Values = NDArray[np.floating[Any]]
 
 
 def rmse(predicted: Values, actual: Values) -> float:
-    """Return the root of the mean squared error, in units of the rating scale.
-
-    Args:
-        predicted: Float (n,).
-        actual: Float (n,), in the same order.
+    """Return the root of the mean squared error of two float (n,) arrays.
 
     Raises:
         ValueError: The shapes differ, or n is 0.
     """
-    error = _errors(predicted, actual)
-    return float(np.sqrt(np.mean(np.square(error))))
+    return float(np.sqrt(np.mean(np.square(_errors(predicted, actual)))))
 
 
 def mae(predicted: Values, actual: Values) -> float:
-    """Return the mean absolute error, in units of the rating scale.
-
-    Args:
-        predicted: Float (n,).
-        actual: Float (n,), in the same order.
+    """Return the mean absolute error of two float (n,) arrays.
 
     Raises:
         ValueError: The shapes differ, or n is 0.
@@ -61,13 +57,13 @@ def t_interval95(values: Sequence[float]) -> tuple[float, float]:
 
 
 def format_measure(value: float) -> str:
-    """Return a measure as people read it: four decimals, or four digits where it is of another order, as errors are."""
+    """Return a measure with four decimals, or with four digits if it is of another order of magnitude."""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
 
 
 def exceeds(error: float, other: float) -> bool:
-    """Say whether an error is larger than another by more than rounding and chance of the last digit."""
-    return error > other * _NO_MORE
+    """Return whether an error is larger than another by more than rounding."""
+    return error > other * _TOLERANCE
 
 
 def _errors(predicted: Values, actual: Values) -> NDArray[np.float64]:

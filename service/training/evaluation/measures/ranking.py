@@ -1,18 +1,21 @@
-"""How good ranked lists are (pure): binary relevance, one value per judged user, the mean over users is the measure.
+"""Ranking measures of the first k places of a list (pure): one value per judged user; the measure is their mean.
 
-All are of the first k places of a list from the whole catalogue, and 0 for a user none of whose relevant items is
-there. A user without a relevant item is never judged (`relevance`). With h_j = 1 where place j holds a relevant item,
-and r the number of the user's relevant items, whether or not they could be listed:
+Relevance is binary, and lists are of the whole catalogue. A user without a relevant item is not judged (`relevance`); a
+user without a hit has 0. With h_j = 1 if place j holds a relevant item, and r the number of the user's relevant items,
+whether or not they could be listed:
 
 =============  =====================================================================================================
 precision@k    sum h_j / k, also for a list that is shorter than k
 recall@k       sum h_j / r
 map@k          sum h_j (sum of h up to j) / j, divided by min(k, r): average precision
-ndcg@k         sum h_j / log2(j + 1), divided by what it is when the first min(k, r) places are hits
+ndcg@k         sum h_j / log2(j + 1), divided by its value when the first min(k, r) places are hits
                (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", TOIS 20(4), 2002)
 mrr@k          1 / the first place with a hit
 hit_rate@k     1 if there is a hit
 =============  =====================================================================================================
+
+Each function takes hits, bool (m, k), and counts, int64 (m,), the relevant items of each user, at least 1. It returns
+float64 (m,).
 """
 
 from collections.abc import Callable
@@ -28,15 +31,7 @@ PerUser = NDArray[np.float64]
 
 
 def precision(hits: Hits, counts: Int64) -> PerUser:
-    """Return the share of places with a hit.
-
-    Args:
-        hits: Bool (m, k), which places hold a relevant item.
-        counts: Int64 (m,), relevant items of each user, at least 1.
-
-    Returns:
-        float64 (m,), as all measures here.
-    """
+    """Return the share of places with a hit."""
     result: PerUser = hits.mean(axis=1, dtype=np.float64)
     return result
 
@@ -48,7 +43,7 @@ def recall(hits: Hits, counts: Int64) -> PerUser:
 
 
 def average_precision(hits: Hits, counts: Int64) -> PerUser:
-    """Return the precision at each hit, summed, over the most hits there could be."""
+    """Return the sum of the precision at each hit over the largest possible number of hits."""
     k = hits.shape[1]
     at_hits = np.cumsum(hits, axis=1) * hits / np.arange(1, k + 1, dtype=np.float64)
     result: PerUser = at_hits.sum(axis=1) / np.minimum(counts, k)
@@ -56,7 +51,7 @@ def average_precision(hits: Hits, counts: Int64) -> PerUser:
 
 
 def ndcg(hits: Hits, counts: Int64) -> PerUser:
-    """Return the discounted gain over the best there could be."""
+    """Return the discounted gain over the ideal one."""
     k = hits.shape[1]
     discounts = 1 / np.log2(np.arange(2, k + 2, dtype=np.float64))
     ideal = np.cumsum(discounts)[np.minimum(counts, k) - 1]
@@ -65,13 +60,13 @@ def ndcg(hits: Hits, counts: Int64) -> PerUser:
 
 
 def reciprocal_rank(hits: Hits, counts: Int64) -> PerUser:
-    """Return 1 over the place of the first hit, counted from 1; 0 without one."""
+    """Return 1 over the place of the first hit, counted from 1."""
     result: PerUser = hits.any(axis=1) / (hits.argmax(axis=1) + 1)
     return result
 
 
 def hit_rate(hits: Hits, counts: Int64) -> PerUser:
-    """Return 1 where there is a hit, 0 elsewhere."""
+    """Return 1 for a list with a hit, else 0."""
     return np.asarray(hits.any(axis=1), dtype=np.float64)
 
 

@@ -1,7 +1,7 @@
-"""Which items of which users a ranking should have found: the held-out side of a split, as a ranking measure needs it.
+"""The relevant items of the judged users: the held-out side of a split in the form that ranking measures need.
 
-Invariant: only users with at least one relevant item are in it, so that no measure divides by nothing; how many were
-left out for having none is counted.
+Invariant: every judged user has at least one relevant item, so that no measure divides by zero. Users left out for
+having none are counted.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.evaluation.leakage import is_member, pairs
+from service.training.evaluation.leakage import is_member, pair_keys
 from service.training.interactions import Int64, Interactions
 
 
@@ -22,7 +22,7 @@ class Relevance:
         user_rows: Int64 (m,), the judged users, ascending.
         counts: Int64 (m,), how many relevant items each has, at least 1.
         item_rows: Int64 (sum of counts,), user after user, ascending within one.
-        n_items: How many items there are.
+        n_items: The size of the catalogue.
         n_without: Held-out users without a relevant item, who are not judged.
     """
 
@@ -36,62 +36,47 @@ class Relevance:
         return int(self.user_rows.size)
 
     def hits(self, lists: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-        """Say which places of some lists hold a relevant item.
+        """Return which places of lists hold a relevant item, bool (m, k).
 
         Args:
             lists: Int (m, k), item rows, one list per judged user; -1 where a list has ended.
-
-        Returns:
-            bool (m, k).
         """
-        width = self.n_items + 1  # so that the -1 of one user is no item of the one before
+        width = self.n_items + 1  # so that -1 of one user is no item of the user before
         relevant = np.repeat(np.arange(len(self)), self.counts) * width + self.item_rows
-        shown = np.arange(len(self))[:, np.newaxis] * width + lists
-        return is_member(shown.ravel(), relevant).reshape(lists.shape)
+        listed = np.arange(len(self))[:, np.newaxis] * width + lists
+        return is_member(listed.ravel(), relevant).reshape(lists.shape)
 
-    def of_users(self, is_kept: NDArray[np.bool_]) -> "Relevance":
-        """Return what is left when only some of the judged users are.
-
-        Args:
-            is_kept: Bool (m,).
-        """
+    def keep_users(self, is_kept: NDArray[np.bool_]) -> "Relevance":
+        """Return the relevance of some of the judged users; bool (m,), which."""
         kept = np.repeat(is_kept, self.counts)
         rows, counts = self.user_rows[is_kept], self.counts[is_kept]
         return Relevance(rows, counts, self.item_rows[kept], self.n_items, self.n_without)
 
-    def of_items(self, is_kept: NDArray[np.bool_]) -> "tuple[Relevance, NDArray[np.bool_]]":
-        """Return what is left when only some items are relevant.
-
-        Args:
-            is_kept: Bool (n_items,).
+    def keep_items(self, is_kept: NDArray[np.bool_]) -> "tuple[Relevance, NDArray[np.bool_]]":
+        """Return the relevance of some items; bool (n_items,), which.
 
         Returns:
-            The rest, and which of the judged users are in it, bool (m,).
+            The relevance, and which of the judged users it has, bool (m,).
         """
         kept = is_kept[self.item_rows]
         index = np.repeat(np.arange(len(self)), self.counts)
         counts = np.bincount(index[kept], minlength=len(self))
         has_any = counts > 0
-        rest = Relevance(
-            self.user_rows[has_any],
-            counts[has_any],
-            self.item_rows[kept],
-            self.n_items,
-            self.n_without + int(np.count_nonzero(~has_any)),
-        )
+        n_without = self.n_without + int(np.count_nonzero(~has_any))
+        rest = Relevance(self.user_rows[has_any], counts[has_any], self.item_rows[kept], self.n_items, n_without)
         return rest, has_any
 
     def sample(self, most: int | None, rng: np.random.Generator) -> "Relevance":
-        """Return a random part of at most so many users; all of them where `most` is None or not less."""
+        """Return at most so many users, at random; all of them if `most` is None."""
         if most is None or most >= len(self):
             return self
         is_kept = np.zeros(len(self), dtype=bool)
         is_kept[rng.permutation(len(self))[:most]] = True
-        return self.of_users(is_kept)
+        return self.keep_users(is_kept)
 
 
-def relevant(test: Interactions, *, relevant_from: float | None = None) -> Relevance:
-    """Return what the held-out interactions call relevant.
+def relevant_items(test: Interactions, *, relevant_from: float | None = None) -> Relevance:
+    """Return the relevance of held-out interactions.
 
     Args:
         test: The held-out side of a split.
@@ -99,9 +84,7 @@ def relevant(test: Interactions, *, relevant_from: float | None = None) -> Relev
     """
     chosen: Any = slice(None) if relevant_from is None else test.ratings >= relevant_from
     n_items = len(test.items)
-    keys = np.sort(pairs(test)[chosen])
+    keys = np.sort(pair_keys(test)[chosen])
     user_rows, counts = np.unique(keys // max(1, n_items), return_counts=True)
-    n_held_out = np.unique(test.user_rows).size
-    return Relevance(
-        user_rows, counts.astype(np.int64), keys % max(1, n_items), n_items, int(n_held_out - user_rows.size)
-    )
+    n_without = int(np.unique(test.user_rows).size - user_rows.size)
+    return Relevance(user_rows, counts.astype(np.int64), keys % max(1, n_items), n_items, n_without)

@@ -1,8 +1,8 @@
-"""Ranking held-out items among a few sampled ones, as many publications do; measured only when it is asked for.
+"""Ranking measures among sampled items, as many publications report them; computed only on request.
 
-Such measures are not those of the whole catalogue and need not even order models alike (Krichene and Rendle, "On
-sampled metrics for item recommendation", KDD 2020); they are there to be compared with published figures, and their
-names say what they are: sampled100_ndcg@10.
+They are not those of the whole catalogue and need not even order models alike (Krichene and Rendle, "On sampled metrics
+for item recommendation", KDD 2020). They serve to compare with published figures, and their names say that they are
+sampled: sampled100_ndcg@10.
 """
 
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ from service.training.interactions import Interactions
 _FAMILIES: Final = ("hit_rate", "ndcg", "mrr", "recall")
 
 
-def sampled_tallies(among: Lists, relevance: Relevance, ks: Sequence[int], n: int) -> dict[str, Tally]:
-    """Return the measures by user, under names that say that they are sampled.
+def sampled_tallies(lists: Lists, relevance: Relevance, ks: Sequence[int], n: int) -> dict[str, Tally]:
+    """Return the measures by user, by their sampled names.
 
     Args:
-        among: Int32 (m, at least the largest k), see `rank_among`.
+        lists: Int32 (m, at least the largest k), see `rank_among`.
         relevance: The judged users and their relevant items.
         ks: Lengths of lists.
-        n: How many items were drawn for each.
+        n: How many items were sampled for each user.
     """
     names = [MeasureName(family, k) for family in _FAMILIES for k in ks]
-    return {f"sampled{n}_{name}": tally for name, tally in ranking_tallies(names, among, relevance).items()}
+    return {f"sampled{n}_{name}": tally for name, tally in ranking_tallies(names, lists, relevance).items()}
 
 
 def sample_negatives(train: Interactions, relevance: Relevance, n: int, rng: np.random.Generator) -> Lists:
-    """Draw items for each judged user that it has no training interaction with and that are not relevant.
+    """Sample items that each judged user has not seen in training and that are not relevant.
 
     Args:
         train: The training side.
@@ -49,25 +49,25 @@ def sample_negatives(train: Interactions, relevance: Relevance, n: int, rng: np.
     order = np.argsort(train.user_rows, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(train.user_rows, minlength=len(train.users)))])
     ends = np.cumsum(relevance.counts)
-    drawn = np.full((len(relevance), n), NO_ITEM, dtype=np.int32)
+    sampled = np.full((len(relevance), n), NO_ITEM, dtype=np.int32)
     for index, user_row in enumerate(relevance.user_rows.tolist()):
-        own = train.item_rows[order[starts[user_row] : starts[user_row + 1]]]
-        mine = relevance.item_rows[ends[index] - relevance.counts[index] : ends[index]]
-        known = np.union1d(own, mine)
-        n_free = relevance.n_items - known.size
-        places = rng.choice(n_free, size=min(n, n_free), replace=False, shuffle=False)
-        # The j-th item that is not known has as many known ones before it as have at most j unknown ones before them.
-        drawn[index, : places.size] = places + np.searchsorted(known - np.arange(known.size), places, side="right")
-    return drawn
+        seen = train.item_rows[order[starts[user_row] : starts[user_row + 1]]]
+        relevant = relevance.item_rows[ends[index] - relevance.counts[index] : ends[index]]
+        excluded = np.union1d(seen, relevant)
+        n_free = relevance.n_items - excluded.size
+        ranks = rng.choice(n_free, size=min(n, n_free), replace=False, shuffle=False)
+        # The free item of rank r comes after every excluded item with at most r free items before it.
+        sampled[index, : ranks.size] = ranks + np.searchsorted(excluded - np.arange(excluded.size), ranks, side="right")
+    return sampled
 
 
-def rank_among(snapshot: ModelSnapshot, relevance: Relevance, drawn: Lists, n: int) -> Lists:
-    """Rank each user's relevant items among those drawn.
+def rank_among(snapshot: ModelSnapshot, relevance: Relevance, negatives: Lists, n: int) -> Lists:
+    """Rank each user's relevant items among the sampled ones.
 
     Args:
         snapshot: The model.
         relevance: The judged users and their relevant items.
-        drawn: Int32 (m, any), see `sample_negatives`.
+        negatives: Int32 (m, any), see `sample_negatives`.
         n: How many places to return.
 
     Returns:
@@ -76,8 +76,8 @@ def rank_among(snapshot: ModelSnapshot, relevance: Relevance, drawn: Lists, n: i
     lists = np.full((len(relevance), n), NO_ITEM, dtype=np.int32)
     ends = np.cumsum(relevance.counts)
     for index, user_row in enumerate(relevance.user_rows.tolist()):
-        mine = relevance.item_rows[ends[index] - relevance.counts[index] : ends[index]]
-        others = drawn[index][drawn[index] != NO_ITEM]
-        rows = personal_among(snapshot, TopNRequest(user_row, n), np.concatenate([mine, others])).rows
+        relevant = relevance.item_rows[ends[index] - relevance.counts[index] : ends[index]]
+        others = negatives[index][negatives[index] != NO_ITEM]
+        rows = personal_among(snapshot, TopNRequest(user_row, n), np.concatenate([relevant, others])).rows
         lists[index, : rows.size] = rows
     return lists

@@ -1,6 +1,6 @@
-"""What a model costs to serve from: its bytes, and a list from its tables against a list predicted pair by pair.
+"""The cost of serving a model: a list from its arrays against a list predicted pair by pair.
 
-Times are the wall clock's, of one list alone, with everything warm.
+Times are wall-clock medians of one list at a time, with everything warm.
 """
 
 import time
@@ -17,19 +17,18 @@ from service.training.algorithms.registry import Candidate
 from service.training.interactions import Int64
 
 LIST_LENGTH: Final = 10
-_MOST_USERS: Final = 100
-_MOST_PAIRS: Final = 200
-_LEAST_CALLS: Final = 3
-_ENOUGH_S: Final = 0.25
+_MAX_USERS: Final = 100
+_N_PAIRS: Final = 200
+_MIN_CALLS: Final = 3
+_TIME_LIMIT_S: Final = 0.25
 
 
 class ServingCost(NamedTuple):
-    """What lists cost.
+    """The cost of a list of `LIST_LENGTH`.
 
     Attributes:
-        list_us: Microseconds for a list of 10 as the service makes it, the median over some users.
-        pairwise_list_us: Microseconds for the same list if every unseen item were predicted on its own, extrapolated
-            from a sample of pairs.
+        list_us: Microseconds as the service makes it, the median over some users.
+        pairwise_list_us: Microseconds if every unseen item were predicted on its own, extrapolated from sampled pairs.
     """
 
     list_us: float
@@ -40,13 +39,13 @@ def measure(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) -> 
     """Measure both ways to a list.
 
     Args:
-        candidate: What the model was fitted by; it knows how a pair is predicted.
+        candidate: The algorithm that fitted the model and predicts a pair.
         snapshot: The model.
-        user_rows: Int64 (m,), whom to make lists for, at least one; a few of them are chosen, evenly.
+        user_rows: Int64 (m,), at least one; some of them are chosen evenly.
     """
-    chosen = user_rows[np.linspace(0, user_rows.size - 1, min(user_rows.size, _MOST_USERS)).astype(np.int64)]
+    chosen = user_rows[np.linspace(0, user_rows.size - 1, min(user_rows.size, _MAX_USERS)).astype(np.int64)]
     users = chosen.tolist()
-    items = np.random.default_rng(0).integers(0, len(snapshot.items), _MOST_PAIRS).tolist()
+    items = np.random.default_rng(0).integers(0, len(snapshot.items), _N_PAIRS).tolist()
     predict = _rank_pair if candidate.kind == "ranking" else partial(_predict_pair, candidate)
     lists = [partial(personal, snapshot, [TopNRequest(user, LIST_LENGTH)]) for user in users]
     pairs = [partial(predict, snapshot, user, item) for user, item in zip(cycle(users), items, strict=False)]
@@ -63,13 +62,13 @@ def _rank_pair(snapshot: ModelSnapshot, user_row: int, item_row: int) -> object:
 
 
 def _median_s(calls: Sequence[Callable[[], object]]) -> float:
-    """Return the median seconds of the calls, or of as many of them as fit into a quarter of a second."""
+    """Return the median seconds of the calls, or of as many as fit into `_TIME_LIMIT_S`."""
     calls[0]()
     seconds: list[float] = []
     for call in calls:
         started = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - started)
-        if len(seconds) >= _LEAST_CALLS and sum(seconds) > _ENOUGH_S:
+        if len(seconds) >= _MIN_CALLS and sum(seconds) > _TIME_LIMIT_S:
             break
     return float(np.median(seconds))

@@ -1,9 +1,9 @@
-"""Measures by group: users by how active they are, items by how popular (pure).
+"""Measures by subgroup: users by activity, items by popularity (pure).
 
-Invariant: every user and every item is in one group, decided by the training side of a split alone. The groups of
-users are thirds of the users who have training interactions, cut at numbers of interactions, so that who has equally
-many is in the same group; who has none is light. The groups of items each hold about a third of the training
-interactions: the head is the few most popular items, the tail the many rarest ones and those without any.
+Invariant: every user and item is in one group, which the training side of a split alone decides. User groups are thirds
+of the users with training interactions, divided at numbers of interactions, so that equally active users share a group;
+users without any are "light". Item groups hold about a third of the training interactions each: "head" the few most
+popular items, "tail" the many rarest ones and those without any.
 """
 
 from typing import Any, Final
@@ -12,14 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.training.evaluation.measures.beyond_accuracy import Lists
-from service.training.evaluation.measures.per_user import Float64, MeasureName, Tally, error_tallies, ranking_tallies
+from service.training.evaluation.measures.per_user import (
+    Float64,
+    MeasureName,
+    Tally,
+    error_tallies,
+    ranking_tallies,
+)
 from service.training.evaluation.measures.relevance import Relevance
 from service.training.evaluation.top_n_lists import NO_ITEM
 from service.training.interactions import Interactions
 
 USERS: Final = ("light", "medium", "heavy")
 ITEMS: Final = ("head", "middle", "tail")
-FAMILIES: Final = ("ndcg", "recall")
+_FAMILIES: Final = ("ndcg", "recall")
 Groups = NDArray[np.int8]
 
 
@@ -27,8 +33,8 @@ def user_groups(train: Interactions) -> Groups:
     """Return the group of each user, as an index into `USERS`: int8 (n_users,)."""
     lengths = np.bincount(train.user_rows, minlength=len(train.users))
     active = np.sort(lengths[lengths > 0])
-    cuts = active[[(active.size - 1) // 3, 2 * (active.size - 1) // 3]] if active.size else np.zeros(2)
-    return np.searchsorted(cuts, lengths, side="left").astype(np.int8)
+    bounds = active[[(active.size - 1) // 3, 2 * (active.size - 1) // 3]] if active.size else np.zeros(2)
+    return np.searchsorted(bounds, lengths, side="left").astype(np.int8)
 
 
 def item_groups(train: Interactions) -> Groups:
@@ -43,21 +49,22 @@ def item_groups(train: Interactions) -> Groups:
 
 
 def by_user_group(
-    errors_: dict[str, Tally], ranked_: dict[str, Tally], groups: Groups, k: int
+    errors: dict[str, Tally], rankings: dict[str, Tally], groups: Groups, k: int
 ) -> dict[str, dict[str, Any]]:
-    """Return the measures of each group of users.
+    """Return the measures of each user group.
 
     Args:
-        errors_: The errors of predicted ratings, by name; empty where none are predicted.
-        ranked_: The ranking measures, by name.
+        errors: The errors of predicted ratings, by name; empty for an algorithm that only ranks.
+        rankings: The ranking measures, by name.
         groups: Int8 (n_users,), see `user_groups`.
-        k: The length of the lists that count.
+        k: The length of the lists.
 
     Returns:
-        By group: "n", the judged users, "rmse" where there are errors, "ndcg@k", "recall@k"; None over nobody.
+        By group: "n", the judged users, "rmse" if there are errors, "ndcg@k", "recall@k"; None without a user.
     """
-    chosen = {name: tally for name, tally in errors_.items() if name == "rmse"}
-    chosen |= {name: ranked_[name] for name in _names(k) if name in ranked_}
+    chosen = {name: tally for name, tally in errors.items() if name == "rmse"}
+    names = [str(MeasureName(family, k)) for family in _FAMILIES]
+    chosen |= {name: rankings[name] for name in names if name in rankings}
     result = {}
     for index, group in enumerate(USERS):
         values: dict[str, Any] = {name: tally.value(groups[tally.user_rows] == index) for name, tally in chosen.items()}
@@ -69,36 +76,32 @@ def by_user_group(
 def by_item_group(
     predicted: Float64 | None, test: Interactions, lists: Lists, relevance: Relevance, groups: Groups, k: int
 ) -> dict[str, dict[str, Any]]:
-    """Return the measures of each group of items.
+    """Return the measures of each item group.
 
     Args:
-        predicted: Float64 (n,), the predicted ratings of `test`; None where none are predicted.
+        predicted: Float64 (n,), the predicted ratings of `test`; None for an algorithm that only ranks.
         test: The held-out side.
         lists: Int32 (m, at least k), one per user of `relevance`.
         relevance: The judged users and their relevant items.
         groups: Int8 (n_items,), see `item_groups`.
-        k: The length of the lists that count.
+        k: The length of the lists.
 
     Returns:
-        By group: "n", the items in it, "rmse" of their held-out ratings, and "ndcg@k" and "recall@k" as if only they
-        were relevant, over the users to whom at least one of them is, and "share_of_lists@k", the share of the places
-        of the lists that they take; None over nothing.
+        By group: "n", its items; "rmse" of their held-out ratings; "ndcg@k" and "recall@k" if only they were relevant,
+        over the users with a relevant one; "share_of_lists@k", their share of the places of the lists. None where the
+        denominator is 0.
     """
     result = {}
-    cut = lists[:, :k]
-    shown = groups[cut[cut != NO_ITEM]]
+    top_k = lists[:, :k]
+    listed = groups[top_k[top_k != NO_ITEM]]
     for index, group in enumerate(ITEMS):
         values: dict[str, Any] = {"n": int(np.count_nonzero(groups == index))}
         if predicted is not None:
             chosen = np.flatnonzero(groups[test.item_rows] == index)
             values["rmse"] = error_tallies(predicted[chosen], test.take(chosen))["rmse"].value()
-        rest, is_kept = relevance.of_items(groups == index)
-        tallies = ranking_tallies([MeasureName(family, k) for family in FAMILIES], lists[is_kept], rest)
+        rest, is_kept = relevance.keep_items(groups == index)
+        tallies = ranking_tallies([MeasureName(family, k) for family in _FAMILIES], lists[is_kept], rest)
         values |= {name: tally.value() for name, tally in tallies.items()}
-        values[f"share_of_lists@{k}"] = float(np.mean(shown == index)) if shown.size else None
+        values[f"share_of_lists@{k}"] = float(np.mean(listed == index)) if listed.size else None
         result[group] = values
     return result
-
-
-def _names(k: int) -> list[str]:
-    return [str(MeasureName(family, k)) for family in FAMILIES]

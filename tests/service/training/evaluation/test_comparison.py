@@ -168,7 +168,7 @@ def test_a_model_that_cheats_is_named() -> None:
     comparison = evaluated([cheat], EvaluationProtocol(split="leave-one-out"), data)
     n_held_out = comparison["leakage"]["test_interactions"]
     assert comparison["leakage"]["in_history"] == {"cheat": n_held_out, "popularity": 0}
-    assert any(note.startswith(f"cheat says that it has seen {n_held_out}") for note in comparison["notes"])
+    assert any(note.startswith(f"The history of cheat holds {n_held_out}") for note in comparison["notes"])
 
 
 def test_what_is_relevant_is_said() -> None:
@@ -180,7 +180,7 @@ def test_what_is_relevant_is_said() -> None:
     assert protocol["users_without_relevant"] > 0
     assert any("without a relevant item" in note for note in comparison["notes"])
     assert any("10 sampled users" in note for note in comparison["notes"])
-    with pytest.raises(UsageError, match="no held-out item is relevant"):
+    with pytest.raises(UsageError, match="No held-out item is relevant"):
         evaluated([SMALL], EvaluationProtocol(relevant_from=9))
 
 
@@ -191,7 +191,7 @@ def test_data_without_ratings() -> None:
     comparison = evaluated([SMALL], EvaluationProtocol(folds=2), rated([(user, item, 1.0) for user, item in pairs]))
     assert any(note.startswith("All ratings are equal") for note in comparison["notes"])
     assert (
-        "The data has the rating 1 throughout: the lists of what learns from ratings (svd) are little but noise."
+        "The data has the rating 1 throughout: the lists of algorithms that learn from ratings (svd) are mostly noise."
         in (comparison["notes"])
     )
     measures = comparison["results"][0]["measures"]
@@ -225,7 +225,7 @@ def test_an_algorithm_that_fails_costs_its_own_row() -> None:
         assert (result["fit_s"], result["list_us"]) == (None, None)
     assert whole["failed"] is popularity["failed"] is None
     assert {pair["a"] for pair in comparison["comparisons"]} == {whole["label"]}
-    assert sum("failed, and has no measures" in note for note in comparison["notes"]) == 2
+    assert sum("failed and has no measures" in note for note in comparison["notes"]) == 2
     json.dumps(comparison, allow_nan=False)
 
 
@@ -243,7 +243,7 @@ def test_worse_than_the_mean_is_said() -> None:
 
 def test_nothing_to_compare() -> None:
     """No algorithm at all is a mistake, and so are folds that cannot be."""
-    with pytest.raises(UsageError, match="no algorithm"):
+    with pytest.raises(UsageError, match="No algorithm"):
         evaluated([], EvaluationProtocol())
-    with pytest.raises(UsageError, match="3 ratings cannot be cut into 5 folds"):
+    with pytest.raises(UsageError, match="3 ratings cannot be split into 5 folds"):
         evaluated([SMALL], EvaluationProtocol(), rated([(0, 0, 1), (1, 1, 2), (2, 0, 3)]))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.training.assembly import history
-from service.training.evaluation.leakage import Leakage, in_history, is_member
+from service.training.evaluation.leakage import Leakage, is_member, n_in_history
 from tests.support.interactions import rated
 
 
@@ -59,8 +59,8 @@ def test_without_times_nothing_is_said_about_the_future() -> None:
 def test_a_model_that_saw_what_it_is_judged_by() -> None:
     """Its history tells."""
     train, test = rated([(0, 0, 1), (1, 2, 2)]), rated([(0, 1, 3), (1, 2, 2)])
-    assert in_history(history(train), test.take(np.array([0]))) == 0
-    assert in_history(history(train), test) == 1
+    assert n_in_history(history(train), test.take(np.array([0]))) == 0
+    assert n_in_history(history(train), test) == 1
 
 
 @given(numbers=st.lists(st.integers(-5, 5)), others=st.lists(st.integers(-5, 5)))

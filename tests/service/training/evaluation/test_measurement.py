@@ -5,9 +5,10 @@ from service.errors import UsageError
 from service.models import scoring
 from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
-from service.training.evaluation import measurement, splits, top_n_lists
+from service.training.evaluation import measurement, splits
 from service.training.evaluation.measures.per_user import MeasureName, all_measures
 from service.training.evaluation.measures.prediction_error import mae, rmse
+from service.training.evaluation.top_n_lists import top_n_lists
 from service.training.interactions import Interactions, no_progress
 
 SVD = Candidate.parse("svd", ["n_factors=4", "n_epochs=5"])
@@ -42,7 +43,7 @@ def test_lists_are_those_that_are_served(sides: tuple[Interactions, Interactions
     train, test = sides
     snapshot = SVD.fit(train, SVD.config, np.random.default_rng(1), no_progress)
     users = np.unique(test.user_rows).astype(np.int64)
-    table = top_n_lists.top_n_lists(snapshot, users, 35)
+    table = top_n_lists(snapshot, users, 35)
     recalls = []
     for user, row in zip(users.tolist(), table, strict=True):
         served = scoring.personal(snapshot, [scoring.TopNRequest(user, 35)])[0].rows
@@ -98,5 +99,5 @@ def test_what_cannot_be_measured(sides: tuple[Interactions, Interactions]) -> No
     """An error of what predicts no ratings, and lists that nothing is relevant in."""
     with pytest.raises(UsageError, match="popularity ranks and predicts no ratings, so that it has no rmse"):
         measure(sides, "ndcg@5", "rmse", candidate=Candidate.parse("popularity"))
-    with pytest.raises(UsageError, match="no held-out item is relevant"):
+    with pytest.raises(UsageError, match="No held-out item is relevant"):
         measurement.fit_and_measure(SVD, *sides, np.random.default_rng(0), measures=["ndcg@5"], relevant_from=9)

@@ -82,12 +82,11 @@ def test_draws_follow_the_seed_and_draw_as_many_users_as_there_are() -> None:
     assert abs(float(signs.mean())) < 0.02
 
 
-def test_very_many_users_are_drawn_in_parties(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of equal size, everybody in one; the interval is about the same."""
+def test_very_many_users_are_drawn_in_parties() -> None:
+    """Of equal size, every user in one; the interval is about the same."""
     values = np.random.default_rng(0).exponential(size=3000).tolist()
     whole = resampling.percentile_interval95(bootstrap(units(3000), {"m": [tally(values)]})["m"]) or [0, 0]
-    monkeypatch.setattr(resampling, "MAX_UNITS", 500)
-    parties = units(3000)
+    parties = ResamplingUnits.of(np.arange(3000), 3000, SEED, max_units=500)
     assert parties.n == 500
     assert np.bincount(parties.of_user).tolist() == [6] * 500
     in_parties = resampling.percentile_interval95(bootstrap(parties, {"m": [tally(values)]})["m"])

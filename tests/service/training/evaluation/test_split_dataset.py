@@ -68,11 +68,11 @@ def test_without_times_the_last_one_is_drawn_and_that_is_said() -> None:
 @pytest.mark.parametrize(
     ("protocol", "says"),
     [
-        (EvaluationProtocol(split="folds", folds=4), "3 ratings cannot be cut into 4 folds"),
-        (EvaluationProtocol(split="time", test_share=0.2), "too few to be cut"),
+        (EvaluationProtocol(split="folds", folds=4), "3 ratings cannot be split into 4 folds"),
+        (EvaluationProtocol(split="time", test_share=0.2), "too few for the split"),
     ],
 )
-def test_too_little_to_cut(protocol: EvaluationProtocol, says: str) -> None:
+def test_too_little_to_split(protocol: EvaluationProtocol, says: str) -> None:
     """Neither side may be empty."""
     data = rated([(0, 0, 1), (1, 1, 2), (2, 2, 3)], times=[1, 2, 3])
     with pytest.raises(UsageError, match=says):
@@ -89,7 +89,7 @@ def test_too_little_to_cut(protocol: EvaluationProtocol, says: str) -> None:
         ({"ks": (20, 10)}, "ascending"),
         ({"ks": (0,)}, "from 1"),
         ({"ks": (501,)}, "to 500"),
-        ({"most_users": 0}, "users to rank for must be at least 1"),
+        ({"most_users": 0}, "judged users must be at least 1"),
         ({"n_negatives": 0}, "sampled items must be at least 1"),
     ],
 )
@@ -112,7 +112,7 @@ def test_a_given_test_set(tmp_path: Path) -> None:
     assert train.users is test.users
     assert train.items is test.items
     assert (len(cut.data.users), len(cut.data.items), len(cut.data)) == (3, 3, 3)
-    assert "names 1 users and 1 items" in cut.notes[0]
+    assert "has 1 users and 1 items" in cut.notes[0]
     assert "1 pairs" in cut.notes[1]
     assert cut.n_left_out == 1
     assert len(sets) == 2
@@ -167,5 +167,5 @@ def test_canonical_folds_that_are_not_there(tmp_path: Path) -> None:
     for fold in range(1, 6):
         (tmp_path / f"u{fold}.base").write_text("1\t1\t3\t1\n")
         (tmp_path / f"u{fold}.test").write_text("7\t1\t3\t1\n")
-    with pytest.raises(DataError, match="names '7', which the whole set does not"):
+    with pytest.raises(DataError, match="has '7', which the whole dataset does not"):
         split_dataset.read(str(tmp_path), EvaluationProtocol(split="canonical"))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.training.evaluation.splits import hold_out, k_fold, leave_one_out, youngest, youngest_of_users
+from service.training.evaluation.splits import hold_out, k_fold, latest_share, latest_share_of_users, leave_one_out
 
 
 @given(n=st.integers(2, 200), data=st.data())
@@ -28,7 +28,7 @@ def test_folds_follow_the_generator() -> None:
 @pytest.mark.parametrize(("n", "n_folds"), [(10, 1), (10, 11), (1, 2), (0, 0)])
 def test_impossible_folds(n: int, n_folds: int) -> None:
     """Fewer than two, or more than there are ratings."""
-    with pytest.raises(ValueError, match="cannot be cut"):
+    with pytest.raises(ValueError, match="cannot be split"):
         next(k_fold(n, n_folds, np.random.default_rng(0)))
 
 
@@ -65,9 +65,9 @@ def test_splits_by_time_are_what_they_say(rows: list[tuple[int, int]], share: fl
         "each": set().union(*(last(mine, max(1, int(len(mine) * share))) for mine in own if len(mine) > 1)),
     }
     made = {
-        "all": youngest(times, share),
+        "all": latest_share(times, share),
         "one": leave_one_out(users, times),
-        "each": youngest_of_users(users, times, share),
+        "each": latest_share_of_users(users, times, share),
     }
     for name, (train, test) in made.items():
         assert set(test.tolist()) == expected[name]

@@ -1,6 +1,6 @@
 import pytest
 
-from service.training.search.pruning import LEAST_TRIALS, is_hopeless
+from service.training.search.pruning import MIN_TRIALS, is_hopeless
 
 # Whoever is measured: fold 0 is easy and fold 1 is hard.
 COMPLETE = [(0.70 + step, 0.90 + step, 0.80 + step) for step in (0.0, 0.01, 0.02, 0.03, 0.04)]
@@ -20,4 +20,4 @@ def test_larger_may_be_better() -> None:
 
 def test_the_first_trials_are_let_through() -> None:
     """A median of few says little."""
-    assert not is_hopeless((9.0,), COMPLETE[: LEAST_TRIALS - 1], lower_is_better=True)
+    assert not is_hopeless((9.0,), COMPLETE[: MIN_TRIALS - 1], lower_is_better=True)

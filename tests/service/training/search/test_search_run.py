@@ -12,9 +12,9 @@ from service.training.evaluation import measurement, split_dataset
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.interactions import Interactions
 from service.training.search import search_space, shared_dataset
-from service.training.search.search_request import SearchOptions, SearchSpec
 from service.training.search.search_run import SearchProgress, search
-from service.training.search.workers import Failed, Measured, Task, Workers
+from service.training.search.search_spec import SearchOptions, SearchSpec
+from service.training.search.workers import FoldFailed, FoldMeasured, FoldTask, Workers
 
 FIXED = ("n_epochs=2", "n_factors=4")
 
@@ -24,21 +24,21 @@ def data() -> Interactions:
     return datasets.read("demo:60x40x900")
 
 
-def question(*spaces: str, measure: str = "rmse", protocol: EvaluationProtocol | None = None) -> SearchSpec:
+def spec(*spaces: str, measure: str = "rmse", protocol: EvaluationProtocol | None = None) -> SearchSpec:
     parsed = search_space.parse("svd", spaces or ("lr_all=0.001..0.1:log",), FIXED)
     return SearchSpec("svd", FIXED, parsed, measure, protocol or EvaluationProtocol(folds=3, seed=7))
 
 
-def told(found: dict[str, Any]) -> list[Any]:
+def without_clock(found: dict[str, Any]) -> list[Any]:
     """What of the trials does not depend on the clock."""
     return [(trial["settings"], trial["folds"], trial["state"], trial["why"]) for trial in found["trials"]]
 
 
 def test_a_search_finds_better_settings_and_says_by_how_much(data: Interactions) -> None:
     """The same trials each time, with the measure that evaluating the winner on its own gives."""
-    asked = question()
-    standings: list[SearchProgress] = []
-    found = search(data, asked, SearchOptions(n_trials=12), watch=standings.append)
+    wanted = spec()
+    updates: list[SearchProgress] = []
+    found = search(data, wanted, SearchOptions(n_trials=12), on_progress=updates.append)
     best, defaults = found["best"], found["defaults"]
     assert len(found["trials"]) == 12
     assert best["mean"] == min(trial["mean"] for trial in found["trials"] if trial["state"] == "complete")
@@ -47,55 +47,55 @@ def test_a_search_finds_better_settings_and_says_by_how_much(data: Interactions)
     assert best["against_defaults"]["difference"] == pytest.approx(best["mean"] - defaults["mean"])
     assert {"complete", "pruned"} == {trial["state"] for trial in found["trials"]}
     assert all(len(trial["folds"]) < 3 for trial in found["trials"] if trial["state"] == "pruned")
-    assert (standings[0].n_ended, standings[-1].n_ended, standings[-1].n_most) == (0, 12, 12)
-    assert [standing.ended.number for standing in standings if standing.ended is not None] == list(range(12))
+    assert (updates[0].n_ended, updates[-1].n_ended, updates[-1].n_trials) == (0, 12, 12)
+    assert [update.ended.number for update in updates if update.ended is not None] == list(range(12))
 
-    winner, seeds = Candidate.parse("svd", best["assignments"]), asked.protocol.seeds().fits
-    for fold, split in enumerate(split_dataset.split(data, asked.protocol).splits()):
+    winner, seeds = Candidate.parse("svd", best["assignments"]), wanted.protocol.seeds().fits
+    for fold, split in enumerate(split_dataset.split(data, wanted.protocol).splits()):
         rng = np.random.default_rng(seeds[fold])
         measured = measurement.fit_and_measure(winner, split.train, split.test, rng, measures=["rmse"])
         assert measured["rmse"] == best["folds"][fold]
 
-    assert told(search(data, asked, SearchOptions(n_trials=12))) == told(found)
+    assert without_clock(search(data, wanted, SearchOptions(n_trials=12))) == without_clock(found)
 
 
 def test_a_search_goes_on_where_it_stopped(data: Interactions, tmp_path: Path) -> None:
-    """A study is asked for so many trials in all; done, it is only told again."""
+    """A study is wanted for so many trials in all; done, it is only told again."""
     study = tmp_path / "study"
-    whole = search(data, question(), SearchOptions(n_trials=9))
-    search(data, question(), SearchOptions(n_trials=4, study=study))
-    resumed = search(data, question(), SearchOptions(n_trials=9, study=study))
-    assert told(resumed) == told(whole)
+    whole = search(data, spec(), SearchOptions(n_trials=9))
+    search(data, spec(), SearchOptions(n_trials=4, study=study))
+    resumed = search(data, spec(), SearchOptions(n_trials=9, study=study))
+    assert without_clock(resumed) == without_clock(whole)
     assert resumed["defaults"]["folds"] == whole["defaults"]["folds"]
     before = study.read_bytes()
-    again = search(data, question(), SearchOptions(n_trials=9, study=study))
-    assert told(again) == told(whole)
+    again = search(data, spec(), SearchOptions(n_trials=9, study=study))
+    assert without_clock(again) == without_clock(whole)
     assert study.read_bytes() == before
     with pytest.raises(UsageError, match="its seed is 7, not 8"):
-        search(data, question(protocol=EvaluationProtocol(folds=3, seed=8)), SearchOptions(n_trials=9, study=study))
+        search(data, spec(protocol=EvaluationProtocol(folds=3, seed=8)), SearchOptions(n_trials=9, study=study))
 
 
 def test_settings_that_fail_end_nothing(data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are kept with their sentence, and what succeeded is the result; nothing else is left behind."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    found = search(data, question("lr_all=0.01,9.5"), SearchOptions(method="grid"))
+    found = search(data, spec("lr_all=0.01,9.5"), SearchOptions(method="grid"))
     states = {trial["settings"]["lr_all"]: (trial["state"], trial["why"]) for trial in found["trials"]}
     assert states[0.01] == ("complete", None)
     assert states[9.5][0] == "failed"
     assert states[9.5][1].startswith("svd diverged in epoch 1")
     assert found["best"]["settings"] == {"lr_all": 0.01}
     with pytest.raises(
-        RunError, match="no trial came to an end with a value; the first of 1 that failed: svd diverged"
+        RunError, match="No trial came to an end with a value; the first of 1 that failed: svd diverged"
     ):
-        search(data, question("lr_all=9.5"), SearchOptions(method="grid"))
+        search(data, spec("lr_all=9.5"), SearchOptions(method="grid"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_several_workers_measure_the_same(data: Interactions) -> None:
     """A grid has the same points with the same values, whoever measures them; points are measured once each."""
-    asked = question("lr_all=0.01,0.02", "reg_all=0.02,0.1")
-    one = search(data, asked, SearchOptions(method="grid", prune=False))
-    two = search(data, asked, SearchOptions(method="grid", prune=False, n_workers=2, n_threads=1))
+    wanted = spec("lr_all=0.01,0.02", "reg_all=0.02,0.1")
+    one = search(data, wanted, SearchOptions(method="grid", prune=False))
+    two = search(data, wanted, SearchOptions(method="grid", prune=False, n_workers=2, n_threads=1))
     by_settings = [
         sorted((str(trial["settings"]), trial["folds"]) for trial in found["trials"]) for found in (one, two)
     ]
@@ -105,7 +105,7 @@ def test_several_workers_measure_the_same(data: Interactions) -> None:
 
 def test_what_was_tried_is_not_fitted_again(data: Interactions) -> None:
     """A small space is soon tried out; more trials of it take no time."""
-    found = search(data, question("biased=true,false"), SearchOptions(n_trials=6, prune=False))
+    found = search(data, spec("biased=true,false"), SearchOptions(n_trials=6, prune=False))
     first: dict[str, dict[str, Any]] = {}
     for one in found["trials"]:
         known = first.setdefault(str(one["settings"]), one)
@@ -115,8 +115,8 @@ def test_what_was_tried_is_not_fitted_again(data: Interactions) -> None:
 
 def test_rankings_are_searched_upwards(data: Interactions) -> None:
     """The largest value is the best; a split by time is a single one."""
-    asked = question("reg_all=0.02,1.0", measure="ndcg@10", protocol=EvaluationProtocol(split="time"))
-    found = search(data, asked, SearchOptions(method="grid"))
+    wanted = spec("reg_all=0.02,1.0", measure="ndcg@10", protocol=EvaluationProtocol(split="time"))
+    found = search(data, wanted, SearchOptions(method="grid"))
     assert found["protocol"]["direction"] == "maximize"
     assert found["best"]["mean"] == max(trial["mean"] for trial in found["trials"])
     assert [len(trial["folds"]) for trial in found["trials"]] == [1, 1]
@@ -125,8 +125,8 @@ def test_rankings_are_searched_upwards(data: Interactions) -> None:
 
 def test_no_trial_begins_after_the_time_is_up(data: Interactions) -> None:
     """What was measured by then is the result; of a study that has some, all the same."""
-    with pytest.raises(RunError, match="no trial came to an end with a value"):
-        search(data, question(), SearchOptions(timeout_s=0.0))
+    with pytest.raises(RunError, match="No trial came to an end with a value"):
+        search(data, spec(), SearchOptions(timeout_s=0.0))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_no_trial_begins_after_the_time_is_up(data: Interactions) -> None:
     [
         ("magic", EvaluationProtocol(folds=3), "no measure 'magic'"),
         ("rmse", EvaluationProtocol(split="canonical"), "cannot use the split 'canonical'"),
-        ("rmse", EvaluationProtocol(folds=901), "cannot be cut into 901 folds"),
+        ("rmse", EvaluationProtocol(folds=901), "cannot be split into 901 folds"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -142,24 +142,24 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     """Before a process is started."""
     with pytest.raises(UsageError, match=sentence):
-        search(data, question(measure=measure, protocol=protocol), SearchOptions())
+        search(data, spec(measure=measure, protocol=protocol), SearchOptions())
 
 
 def test_a_worker_that_dies_is_replaced(data: Interactions, tmp_path: Path) -> None:
     """Its task has failed, with the reason; the next one is done by another process, and the folder goes with all."""
     shared_dataset.write(tmp_path, data, list(split_dataset.split_positions(data, EvaluationProtocol(folds=3))))
-    task = Task("svd", FIXED, "rmse", EvaluationProtocol(folds=3), 0, np.random.SeedSequence(1))
+    task = FoldTask("svd", FIXED, "rmse", EvaluationProtocol(folds=3), 0, np.random.SeedSequence(1))
     with Workers(tmp_path, 1, 1) as workers:
-        workers.begin(0, task)
-        assert [type(outcome) for _, outcome in workers.outcomes()] == [Measured]
+        workers.start(0, task)
+        assert [type(result) for _, result in workers.results()] == [FoldMeasured]
         ((process, _),) = workers._processes.values()
-        workers.begin(0, task)
+        workers.start(0, task)
         process.kill()
-        outcomes = list(workers.outcomes())
+        results = list(workers.results())
         # It may have been quicker than the kill; then it dies with nothing to do.
-        assert outcomes[0][1] == Failed("the process was killed, most likely for want of memory") or isinstance(
-            outcomes[0][1], Measured
+        assert results[0][1] == FoldFailed("The process was killed, most likely for want of memory.") or isinstance(
+            results[0][1], FoldMeasured
         )
         process.join()
-        workers.begin(0, task)
-        assert [type(outcome) for _, outcome in workers.outcomes()] == [Measured]
+        workers.start(0, task)
+        assert [type(result) for _, result in workers.results()] == [FoldMeasured]

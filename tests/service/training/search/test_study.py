@@ -5,10 +5,10 @@ import pytest
 
 from service.errors import UsageError
 from service.training.search.search_space import Choices, Range, Space
-from service.training.search.study import Method, Study, opened
+from service.training.search.study import DefaultsRun, Method, Study, open_study
 
 SPACE: Space = {"a": Range(0.0, 1.0), "b": Range(1, 64, log=True), "c": Choices(("x", None, True))}
-QUESTION = {"data": "sha256:1", "space": "a and b"}
+SPEC = {"data": "sha256:1", "space": "a and b"}
 
 
 def study(
@@ -16,10 +16,10 @@ def study(
     method: Method = "tpe",
     *,
     seed: int = 0,
-    question: dict[str, str] = QUESTION,
+    spec: dict[str, str] = SPEC,
     space: Space = SPACE,
 ) -> AbstractContextManager[Study]:
-    return opened(path, question, space, method, seed=seed, lower_is_better=True, parallel=False)
+    return open_study(path, spec, space, method, seed=seed, lower_is_better=True, parallel=False)
 
 
 def tried(opened_study: Study, n: int) -> list[dict[str, object]]:
@@ -70,7 +70,7 @@ def test_a_grid_is_tried_once_and_then_is_over(tmp_path: Path) -> None:
     space: Space = {"a": Choices((0.0, 0.5, 1.0)), "b": Choices((1, 2))}
     path = tmp_path / "study"
     with study(path, "grid", space=space) as first:
-        assert first.n_most == 6
+        assert first.n_grid_points == 6
         tried(first, 4)
     with study(path, "grid", space=space) as second:
         settings = tried(second, 2)
@@ -102,14 +102,14 @@ def test_how_trials_ended_is_kept(tmp_path: Path) -> None:
         first.prune(first.report(pruned, 0.9, 1.0))
         first.fail(failed, "it diverged")
         first.complete(first.report(complete, 0.5, 1.0))
-        first.defaults = {"folds": [0.7], "seconds": [1.0]}
+        first.defaults = DefaultsRun((0.7,), (1.0,))
     with study(path) as second:
         assert [(trial.state, trial.why) for trial in second.trials()] == [
             ("pruned", None),
             ("failed", "it diverged"),
             ("complete", None),
         ]
-        assert second.defaults == {"folds": [0.7], "seconds": [1.0]}
+        assert second.defaults == DefaultsRun((0.7,), (1.0,))
 
 
 @pytest.mark.parametrize("n_bytes", [1, 40, 90])
@@ -132,14 +132,14 @@ def test_a_file_that_was_cut_off_in_a_line_goes_on(n_bytes: int, tmp_path: Path)
         assert [dict(trial.settings) for trial in third_run.trials()][: n + 1] == expected[: n + 1]
 
 
-def test_a_study_of_another_question_is_refused(tmp_path: Path) -> None:
+def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
     """With one sentence that says what is different."""
     path = tmp_path / "study"
     with study(path) as first:
         tried(first, 1)
     with (
         pytest.raises(UsageError, match=r"its data is sha256:1, not sha256:2; give another --study"),
-        study(path, question={**QUESTION, "data": "sha256:2"}),
+        study(path, spec={**SPEC, "data": "sha256:2"}),
     ):
         pass
 
@@ -147,7 +147,7 @@ def test_a_study_of_another_question_is_refused(tmp_path: Path) -> None:
 def test_one_search_at_a_time_has_a_study(tmp_path: Path) -> None:
     """A second one would choose the same trials."""
     path = tmp_path / "study"
-    with study(path), pytest.raises(UsageError, match="another search is at work"), study(path):
+    with study(path), pytest.raises(UsageError, match="Another search is at work"), study(path):
         pass
     with study(path) as free:
         assert free.trials() == []

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.training.evaluation.measures.ranking import RANKING_MEASURES
-from service.training.evaluation.measures.relevance import Relevance, relevant
+from service.training.evaluation.measures.relevance import Relevance, relevant_items
 from tests.support.interactions import rated
 
 N_ITEMS = 12
@@ -44,7 +44,7 @@ def test_measures_are_their_definitions(family: str, users: list[tuple[list[int]
         [(3 * row, item, 1.0) for row, (_, wanted) in enumerate(users) for item in sorted(wanted, reverse=True)],
         n_items=N_ITEMS,
     )
-    relevance = relevant(test)
+    relevance = relevant_items(test)
     lists = np.full((len(users), 6), -1, dtype=np.int32)
     for row, (shown, _) in enumerate(users):
         lists[row, : len(shown)] = shown
@@ -72,17 +72,17 @@ def test_figures_by_hand() -> None:
 def test_what_is_relevant() -> None:
     """All of the held-out items, or those rated well; who has none is counted and not judged."""
     test = rated([(0, 2, 5), (0, 1, 3), (1, 0, 2), (2, 1, 4)], n_items=3)
-    everything, good = relevant(test), relevant(test, relevant_from=4)
+    everything, good = relevant_items(test), relevant_items(test, relevant_from=4)
     assert (everything.user_rows.tolist(), everything.counts.tolist()) == ([0, 1, 2], [2, 1, 1])
     assert everything.item_rows.tolist() == [1, 2, 0, 1]
     assert everything.n_without == 0
     assert (good.user_rows.tolist(), good.item_rows.tolist(), good.n_without) == ([0, 2], [2, 1], 1)
-    assert len(relevant(test, relevant_from=6)) == 0
+    assert len(relevant_items(test, relevant_from=6)) == 0
 
 
 def test_a_sample_of_users_is_of_those_who_are_judged() -> None:
     """With their items, in order; a sample of everybody is everybody."""
-    relevance = relevant(rated([(user, item, 1.0) for user in range(30) for item in range(1 + user % 3)]))
+    relevance = relevant_items(rated([(user, item, 1.0) for user in range(30) for item in range(1 + user % 3)]))
     rng = np.random.default_rng(0)
     some = relevance.sample(7, rng)
     assert len(some) == 7
@@ -95,8 +95,8 @@ def test_a_sample_of_users_is_of_those_who_are_judged() -> None:
 
 def test_some_items_alone() -> None:
     """Users with none of them are left out, and counted."""
-    relevance = relevant(rated([(0, 0, 1), (0, 1, 1), (1, 1, 1), (2, 2, 1)]))
-    rest, is_kept = relevance.of_items(np.array([True, False, True]))
+    relevance = relevant_items(rated([(0, 0, 1), (0, 1, 1), (1, 1, 1), (2, 2, 1)]))
+    rest, is_kept = relevance.keep_items(np.array([True, False, True]))
     assert isinstance(rest, Relevance)
     assert (rest.user_rows.tolist(), rest.item_rows.tolist(), rest.counts.tolist()) == ([0, 2], [0, 2], [1, 1])
     assert (is_kept.tolist(), rest.n_without) == ([True, False, True], 1)

@@ -5,7 +5,7 @@ from service.training.algorithms.registry import Candidate
 from service.training.data import datasets
 from service.training.evaluation import splits
 from service.training.evaluation.measures import sampled_ranking
-from service.training.evaluation.measures.relevance import relevant
+from service.training.evaluation.measures.relevance import relevant_items
 from service.training.interactions import no_progress
 from tests.support.interactions import rated
 
@@ -13,7 +13,7 @@ from tests.support.interactions import rated
 def test_drawn_items_are_neither_known_nor_relevant() -> None:
     """Each once, as many as asked for, or all there are; every free item can be drawn; a seed decides."""
     train = rated([(0, 0, 1), (0, 3, 1), (1, 1, 1), (0, 5, 1)], n_items=8)
-    relevance = relevant(rated([(0, 4, 1), (1, 7, 1), (1, 0, 1)], n_items=8))
+    relevance = relevant_items(rated([(0, 4, 1), (1, 7, 1), (1, 0, 1)], n_items=8))
     free = [{1, 2, 6, 7}, {2, 3, 4, 5, 6}]
     seen: list[set[int]] = [set(), set()]
     for seed in range(30):
@@ -34,7 +34,7 @@ def test_the_held_out_are_ranked_among_the_drawn() -> None:
     train, test = data.take(kept), data.take(held)
     candidate = Candidate.parse("popularity")
     snapshot = candidate.fit(train, candidate.config, np.random.default_rng(0), no_progress)
-    relevance = relevant(test)
+    relevance = relevant_items(test)
     drawn = sampled_ranking.sample_negatives(train, relevance, 5, np.random.default_rng(1))
     lists = sampled_ranking.rank_among(snapshot, relevance, drawn, 3)
     scores = snapshot.item_bias

@@ -3,7 +3,7 @@ import pytest
 
 from service.training.evaluation.measures import per_user, subgroups
 from service.training.evaluation.measures.per_user import MeasureName
-from service.training.evaluation.measures.relevance import relevant
+from service.training.evaluation.measures.relevance import relevant_items
 from tests.support.interactions import rated
 
 
@@ -32,7 +32,7 @@ def test_figures_of_groups_by_hand() -> None:
     """Users 0 and 1 are light and heavy; item 0 is the head, items 1 and 2 are the tail."""
     test = rated([(0, 0, 5), (0, 1, 3), (1, 2, 4)], n_items=3)
     predicted = np.array([4.0, 3.0, 2.0])
-    relevance = relevant(test)
+    relevance = relevant_items(test)
     lists = np.array([[0, 2], [0, -1]], dtype=np.int32)
     user_groups, item_groups = np.array([0, 2], dtype=np.int8), np.array([0, 2, 2], dtype=np.int8)
     found = per_user.error_tallies(predicted, test)

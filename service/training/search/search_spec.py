@@ -1,7 +1,7 @@
-"""What a person asks of a search, and what it may cost.
+"""The specification of a search, and how much work it may do.
 
-Invariant: whatever makes one trial comparable with another is in the `SearchSpec`, and nothing else is; so a study is
-bound to its question, and may be gone on with at any `SearchOptions`.
+Invariant: whatever makes two trials comparable is in `SearchSpec`, and nothing else is. So a study belongs to one
+`SearchSpec`, and can be continued with any `SearchOptions`.
 """
 
 from dataclasses import dataclass
@@ -18,22 +18,25 @@ from service.training.search.search_space import Space
 from service.training.search.study import Method
 
 DEFAULT_TRIALS: Final = 50
-# A search has one set of data, which it cuts itself.
+# A search splits a single dataset itself.
 SPLITS: Final = ("folds", "leave-one-out", "time", "time-per-user")
-_ASKED: Final = ("split", "folds", "test_share", "seed", "relevant_from", "most_users")
+_COMPARED_FIELDS: Final = ("split", "folds", "test_share", "seed", "relevant_from", "most_users")
 
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """What is searched for; two searches with the same question share a study.
+    """What is searched for; searches with equal specifications share a study.
 
     Attributes:
         algorithm: Its name, or a preset's.
-        fixed: `name=value` texts of the settings that are not searched.
+        fixed: `name=value` texts of the hyperparameters that are not searched.
         space: Those that are.
-        measure: What makes a trial better, as `service.training.evaluation.measurement` names it.
-        protocol: How the data is cut and what is relevant, with one of `SPLITS`; its seed decides the folds, the fits,
-            and with the trials before it each next trial.
+        measure: What is improved, such as "rmse" or "ndcg@10".
+        protocol: How the data is split, by one of `SPLITS`, and which items are relevant. Its seed decides the folds,
+            the fits, and with the trials so far each next trial.
+
+    Raises:
+        UsageError: A search cannot use the protocol's split.
     """
 
     algorithm: str
@@ -43,13 +46,8 @@ class SearchSpec:
     protocol: EvaluationProtocol
 
     def __post_init__(self) -> None:
-        """Check that a search can use the split.
-
-        Raises:
-            UsageError: It cannot.
-        """
         if self.protocol.split not in SPLITS:
-            raise UsageError(f"a search cannot use the split {self.protocol.split!r}; it can use {', '.join(SPLITS)}")
+            raise UsageError(f"A search cannot use the split {self.protocol.split!r}; it can use {', '.join(SPLITS)}.")
 
     @property
     def lower_is_better(self) -> bool:
@@ -57,21 +55,21 @@ class SearchSpec:
         return MeasureName.parse(self.measure).lower_is_better
 
     def candidate(self) -> Candidate:
-        """Return the algorithm with the fixed settings, and without those that are searched.
+        """Return the algorithm with the fixed hyperparameters and the defaults of the searched ones.
 
         Raises:
-            UsageError: The settings do not go together, or there is no such algorithm.
+            UsageError: The hyperparameters do not go together, or there is no such algorithm.
         """
         return Candidate.parse(self.algorithm, self.fixed)
 
     def as_json(self, data: Interactions) -> dict[str, Any]:
-        """Return what makes two searches the same, as plain JSON values."""
+        """Return the identity of a search on some data, as plain JSON values."""
         resolved = hyperparameters.as_json(self.candidate().config)
         return {
             "data": data.fingerprint,
             "algorithm": self.algorithm,
             "measure": self.measure,
-            **{name: getattr(self.protocol, name) for name in _ASKED},
+            **{name: getattr(self.protocol, name) for name in _COMPARED_FIELDS},
             "space": {name: str(dimension) for name, dimension in self.space.items()},
             "settings": {name: value for name, value in resolved.items() if name not in self.space},
         }
@@ -83,12 +81,11 @@ class SearchOptions:
 
     Attributes:
         method: How the next trial is chosen.
-        n_trials: How many trials the study is to have at most; None: the whole grid, or `DEFAULT_TRIALS` unless there
-            is a time limit.
+        n_trials: How many trials the study has at most; None: the whole grid, or `DEFAULT_TRIALS` without a time limit.
         timeout_s: No trial begins after so many seconds; None: no limit.
         n_workers: How many trials are measured at a time.
         n_threads: How many threads each may use; 0 for all cores.
-        prune: Whether a trial that does badly on its first folds is given up.
+        prune: Whether a trial that is hopeless on its first folds is given up.
         study: The file that keeps the trials; None to keep none.
     """
 
