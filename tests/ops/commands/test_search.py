@@ -121,7 +121,7 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
         (("--split", "given"), "A search cannot use the split 'given'"),
         (("--space", "lr_all"), "A space is given as name=low..high"),
         (("--set", "lr_all=0.1", "--space", "lr_all=0.1,0.2"), "lr_all is both fixed and searched"),
-        (("--report", "/nowhere/page.html"), "the page /nowhere/page.html cannot be written"),
+        (("--report", "/nowhere/page.html"), "The page /nowhere/page.html cannot be written"),
         (("--data", "/nowhere"), "/nowhere"),
     ],
 )
