@@ -15,7 +15,7 @@ from telemetry.errors import ArchiveError, StreamError
 from telemetry.stream.namespace_owner import OwnerMark, ShipDecision, decide_shipping, foreign_redis_error
 from telemetry.stream.redis_check import RedisReport, RedisRole, check_redis
 from telemetry.stream.watermark_seal import Seal
-from telemetry.wal.slot import archive_of_slot
+from telemetry.wal.slot_identity import archive_of_slot
 
 
 def require_redis(config: Config, *roles: RedisRole, claim: bool = False) -> RedisReport:

@@ -1,20 +1,18 @@
-r"""One replica's telemetry: the door that cannot wait, and everything behind it.
+r"""One replica's telemetry: accepts events without waiting, and owns the write-ahead log and the shipper.
 
 Invariants:
 
-- `offer` is synchronous and total: it never raises, never blocks and never fails a request. When it says ACCEPTED the
-  event survives `kill -9`.
-- What `accept` returns from survives a power cut; what it raises for was not taken, or the disk did not say that it
-  was.
-- offered = accepted + refused + dropped for each class; an event is numbered and encoded the moment it is
-  taken, and only then.
-- What is dropped or refused is recorded: it is counted in the ring at once, and a `gap` note of the same count follows
-  as soon as there is room.
-- Feedback is refused last: served events and notes stop at their share of the budget, feedback at all of it.
+- `offer` is synchronous and total: it never raises, blocks or fails a request. After ACCEPTED the event survives
+  `kill -9`.
+- Events that `accept` returns for survive a power cut. Events it raises for were not taken, or the disk did not confirm
+  them.
+- offered = accepted + refused + dropped for each class. An event is numbered and encoded when it is accepted.
+- A drop or refusal is counted in the ring at once, and a gap record of the same count follows once there is room.
+- Feedback is refused last: served and system events may fill a share of the budget, feedback all of it.
 
-    [RECEIVED] --> [REFUSED] feedback, no room or a bad disk: 503, counted
-        |      \-> [DROPPED] served, no room: counted
-        +--> [RINGED] --> ... (spool.py) --> [DURABLE] --> 202
+    [RECEIVED] --> [REFUSED] feedback, no room or a failing disk: 503, counted
+        |      \-> [DROPPED] served list, no room: counted
+        +--> [RINGED] --> ... (wal/spool.py) --> [DURABLE] --> 202
 """
 
 import asyncio
@@ -23,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from telemetry.batch import Position
 from telemetry.counters import ProducerCounters
@@ -33,31 +31,20 @@ from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.notes import Dropped, ProducerObserver, notify
 from telemetry.settings import ProducerSettings
 from telemetry.shipper import Shipper
-from telemetry.stream.redis_stream import EventStream
-from telemetry.wal.ring import Dropped as Unrecorded
+from telemetry.stream.event_stream import EventStream
+from telemetry.wal.drops import DISK, DROP_KINDS, NO_BUDGET, NOT_JSON, DropCount, DropKind
 from telemetry.wal.slot import Slot
 from telemetry.wal.spool import Spool
 
-_NO_BUDGET = "no budget"
-_NOT_JSON = "not json"
-_DISK = "disk"
-# What is counted in the ring: a kind is a place in this table, which therefore only grows.
-DROP_KINDS: Final = (
-    ("served", _NO_BUDGET),
-    ("served", _NOT_JSON),
-    ("feedback", _NO_BUDGET),
-    ("feedback", _NOT_JSON),
-    ("feedback", _DISK),
-)
-# A gap note waits for this much room, or an eighth of a small budget or ring: noting every single drop at the brink
-# would fill the log with notes.
+# Gap records wait for this much room, or an eighth of a small budget: a record for every single drop would fill the
+# last of it.
 _GAP_ROOM_BYTES = 64 * 1024
-# How long a replica waits for its slot while somebody looks at it or ships what it holds.
+# How long a replica waits for its slot while it is inspected, or shipped as an orphan.
 _PATIENCE_S = 2.0
 
 
 class Offered(Enum):
-    """What became of an offered event."""
+    """The result of an offer."""
 
     ACCEPTED = "accepted"
     DROPPED = "dropped"
@@ -65,17 +52,24 @@ class Offered(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """An answer to feedback: how many events were taken, and what they survive."""
+    """The answer to feedback: how many events were accepted, and where they are durable."""
 
     accepted: int
     durability: Literal["disk"] = "disk"
 
 
 class Producer:
-    """One replica's telemetry: its log of events not yet archived, and the shipper.
+    """One replica's telemetry.
 
-    Call everything from the event loop's thread. The order of stopping: end the requests, cancel `run`,
-    `drain`, `close`.
+    Call everything in the event loop's thread. To stop: end the requests, cancel `run`, `drain`, `close`.
+
+    Args:
+        slot: The slot, held.
+        settings: Limits and pauses.
+        stream: Where the events go; not connected yet, and used by this producer alone.
+        observer: Notified of outages, rewinds, drops and new identities.
+        hit: Called with the names of failpoints.
+        archive: The archive of this installation, if it is known.
     """
 
     def __init__(
@@ -96,13 +90,13 @@ class Producer:
         self._shipper = Shipper(
             self._spool, stream, settings, self._counters, observer, self._record_gaps, hit, archive
         )
-        # What no gap note tells of yet, by kind; the ring has the same.
-        self._gaps = self._spool.drops()
+        # Drops without a gap record, by index of DROP_KINDS; the ring has the same counts.
+        self._unrecorded = self._spool.unrecorded_drops()
         self._closed = False
         self._draining = False
         self._run: asyncio.Task[None] | None = None
-        # A note needs a loop, which the caller need not have yet.
-        self._unclean = not self._spool.was_clean
+        # The record of an unclean start needs an event loop, so it is written by `run`.
+        self._unclean_start = not self._spool.was_clean
 
     def __repr__(self) -> str:
         return f"<Producer slot={self.slot} {self._spool!r}>"
@@ -118,19 +112,7 @@ class Producer:
         hit: Callable[[str], None] = lambda _name: None,
         archive: str | None = None,
     ) -> "Producer":
-        """Take a slot, find what an earlier process left in it, and begin its next epoch.
-
-        Args:
-            spool: The directory of all slots.
-            slot: Which one, or None for the lowest free one.
-            settings: Limits and pauses.
-            stream: Where the events go; this producer's alone, not connected yet.
-            observer: Told of outages, rewinds, drops and new identities.
-            hit: Called with the names of failpoints.
-            archive: The archive of this installation, if it is known.
-
-        Returns:
-            The producer; events may be offered at once.
+        """Open a slot of the `spool` directory, None for the lowest free one, recover it and begin its next epoch.
 
         Raises:
             SlotTakenError: Another process holds the slot.
@@ -145,12 +127,12 @@ class Producer:
 
     @property
     def producer_id(self) -> str:
-        """The id its events carry."""
+        """The producer id of new events."""
         return self._spool.producer_id
 
     @property
     def epoch(self) -> int:
-        """The epoch its events carry."""
+        """The epoch of new events."""
         return self._spool.epoch
 
     @property
@@ -165,77 +147,68 @@ class Producer:
 
     @property
     def archived(self) -> Position:
-        """How far the archive is known to have its events."""
+        """The position up to which the archive is known to have its events."""
         return self._shipper.archived
 
     @property
     def counters(self) -> ProducerCounters:
-        """Every number of this producer, brought up to date."""
+        """The counters, up to date."""
         self._counters.unarchived_events = self._shipper.unarchived
         self._counters.spooled_events = self._spool.held
         self._counters.spooled_bytes = self._spool.held_bytes
         return self._counters
 
     def offer(self, event: Served) -> Offered:
-        """Take what was served, if there is room; total, and it never raises.
-
-        Args:
-            event: What was served.
+        """Accept a served list if there is room; never raises.
 
         Returns:
-            ACCEPTED; or DROPPED when there is no room or it cannot be written as JSON. A drop is recorded in a
-            gap note.
+            ACCEPTED; DROPPED if there is no room or it cannot be written as JSON. A gap record counts the drop.
         """
         counters, spool = self._counters.served, self._spool
         counters.offered += 1
-        if self._gaps:
+        if self._unrecorded:
             self._record_gaps()
         try:
             line = encode(event, spool.producer_id, spool.epoch, spool.next_seq)
         except BadEventError:
-            return self._drop(_NOT_JSON)
-        if self._closed or not spool.fits(len(line), reserve=False):
-            return self._drop(_NO_BUDGET)
+            return self._drop(NOT_JSON)
+        if self._closed or not spool.has_room(len(line), reserve=False):
+            return self._drop(NO_BUDGET)
         spool.append(line)
         counters.accepted += 1
         return Offered.ACCEPTED
 
     async def accept(self, events: Sequence[Event]) -> Acceptance:
-        """Take events, all of them or none; return once they are on the disk.
-
-        Args:
-            events: Checked events, in the client's order.
-
-        Returns:
-            What may be answered with 202.
+        """Accept a client's feedback, or other events, all or none; returns once they are on the disk.
 
         Raises:
-            SpoolFull: There is no room for all of them, or the disk refused a moment ago: nothing was taken. Or the
-                disk refused them, or was too slow: they may be archived nevertheless, once, and are removed if they
-                come again.
-            BadEventError: One cannot be written as JSON; nothing was taken.
+            SpoolFull: There is no room for all of them, or the disk refused a moment ago: none was taken. Or the disk
+                refused them, or was too slow: they may still be archived, once, and are deduplicated if they are sent
+                again.
+            BadEventError: One cannot be written as JSON; none was taken.
         """
         spool = self._spool
         for event in events:
             self._counters.for_class_of(event).offered += 1
-        if self._gaps:
+        if self._unrecorded:
             self._record_gaps()
         try:
             lines = [
                 encode(event, spool.producer_id, spool.epoch, seq) for seq, event in enumerate(events, spool.next_seq)
             ]
         except BadEventError:
-            self._refuse(events, _NOT_JSON)
+            self._refuse(events, NOT_JSON)
             raise
-        if self._closed or not spool.fits(sum(map(len, lines)), lines=len(lines), reserve=True):
-            self._refuse(events, _NO_BUDGET)
+        if self._closed or not spool.has_room(sum(map(len, lines)), lines=len(lines), reserve=True):
+            self._refuse(events, NO_BUDGET)
             raise self._full(f"slot {self.slot} has no room for {len(lines)} more events until older ones are archived")
-        if spool.refuses:
-            self._refuse(events, _DISK)
+        if spool.is_disk_refusing:
+            self._refuse(events, DISK)
             raise self._full(f"the disk of slot {self.slot} refused a moment ago")
         for line in lines:
             spool.append(line)
-        self._take(events)
+        for event in events:
+            self._counters.for_class_of(event).accepted += 1
         durable = spool.when_durable()
         if not (await asyncio.wait([durable], timeout=self._settings.accept_timeout_s))[0]:
             raise self._full(f"the disk of slot {self.slot} took too long")
@@ -244,105 +217,101 @@ class Producer:
         return Acceptance(len(lines))
 
     async def run(self) -> None:
-        """Commit and ship until cancelled; survives any failure of the stream. Returns at once after `drain`."""
+        """Commit and ship until cancelled, through any failure of the stream; returns at once after `drain`."""
         if self._draining:
             return
         self._run = asyncio.current_task()
-        self._begin_notes()
+        self._record_unclean_start()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._spool.run(), name="spool")
             group.create_task(self._shipper.run(), name="shipper")
 
     async def drain(self, deadline_s: float, *, archived: bool = False) -> int:
-        """Commit and ship what is left; ends `run` if that has not been done.
+        """End `run`, then commit and ship the rest.
 
         Args:
             deadline_s: How long to try.
-            archived: Whether to wait until the archive has it, too.
+            archived: Whether to wait until the rest is archived, too.
 
         Returns:
-            How many events did not get out; they are in the log, and go out with the next start.
+            How many events were not shipped; they stay in the write-ahead log until the next start.
         """
         # Two shippers on one stream would break its order; a `run` that has not had its first turn counts too.
         self._draining = True
         if self._run is not None and not self._run.done():
             self._run.cancel()
             await asyncio.wait([self._run])
-        self._begin_notes()
+        self._record_unclean_start()
         self._record_gaps()
         await self._spool.commit()
         try:
             return await self._shipper.drain(deadline_s, archived=archived)
         finally:
-            # `close` may be called in another thread, where the loop's timers may not be touched.
-            self._spool.rest()
+            # `close` may run in another thread, which must not touch the loop's timers.
+            self._spool.cancel_timer()
 
     def close(self) -> None:
-        """Give the slot back; what is offered from now on is refused or dropped."""
+        """Close the slot; later offers are refused or dropped."""
         if not self._closed:
             self._closed = True
-            self._spool.close(clean=self._shipper.pending == 0 and not self._gaps)
-
-    def _take(self, events: Sequence[Event]) -> None:
-        for event in events:
-            self._counters.for_class_of(event).accepted += 1
+            self._spool.close(clean=self._shipper.pending == 0 and not self._unrecorded)
 
     def _refuse(self, events: Sequence[Event], reason: str) -> None:
         for event in events:
             self._counters.for_class_of(event).refused += 1
-        # Our own notes and an operator's requests are not the archive's business when they were not taken.
-        self._count("feedback", reason, sum(isinstance(event, Feedback) for event in events))
+        # The archive needs no gap record of refused system events: their caller keeps or repeats them.
+        self._count_drop(DropKind("feedback", reason), sum(isinstance(event, Feedback) for event in events))
 
     def _drop(self, reason: str) -> Offered:
         self._counters.served.dropped += 1
-        self._count("served", reason, 1)
+        self._count_drop(DropKind("served", reason), 1)
         return Offered.DROPPED
 
-    def _count(self, of_class: str, reason: str, events: int) -> None:
+    def _count_drop(self, drop: DropKind, events: int) -> None:
         if self._closed or not events:
             return
-        kind = DROP_KINDS.index((of_class, reason))
-        before = self._gaps.get(kind, Unrecorded(0, self._spool.next_seq - 1))
-        self._gaps[kind] = before._replace(events=before.events + events)
-        self._spool.note_drop(kind, self._gaps[kind])
+        kind = DROP_KINDS.index(drop)
+        before = self._unrecorded.get(kind, DropCount(0, self._spool.next_seq - 1))
+        self._unrecorded[kind] = before._replace(events=before.events + events)
+        self._spool.save_drop(kind, self._unrecorded[kind])
 
     def _full(self, sentence: str) -> SpoolFull:
         return SpoolFull(sentence, self._settings.retry_after_s)
 
-    def _begin_notes(self) -> None:
-        if self._unclean and self._note("unclean_start"):
-            self._unclean = False
+    def _record_unclean_start(self) -> None:
+        if self._unclean_start and self._append_system("unclean_start"):
+            self._unclean_start = False
 
     def _record_gaps(self) -> None:
-        if not self._spool.fits(min(_GAP_ROOM_BYTES, self._spool.limit_bytes // 8), reserve=False):
+        if not self._spool.has_room(min(_GAP_ROOM_BYTES, self._spool.limit_bytes // 8), reserve=False):
             return
-        for kind, gap in list(self._gaps.items()):
-            if not self._note("gap", kind=kind, gap=gap):
+        for kind, count in list(self._unrecorded.items()):
+            if not self._append_system("gap", DROP_KINDS[kind], count):
                 return
             # In this order a kill in between counts a drop twice rather than not at all.
-            del self._gaps[kind]
-            self._spool.note_drop(kind, Unrecorded(0, 0))
-            notify(self._observer, Dropped(gap.events, *DROP_KINDS[kind]))
+            del self._unrecorded[kind]
+            self._spool.save_drop(kind, DropCount(0, 0))
+            notify(self._observer, Dropped(count.events, *DROP_KINDS[kind]))
 
-    def _note(self, note_kind: SystemKind, *, kind: int = 0, gap: Unrecorded | None = None) -> bool:
-        """Record something about ourselves, if there is room for it."""
+    def _append_system(self, kind: SystemKind, drop: DropKind | None = None, count: DropCount | None = None) -> bool:
+        """Append a system event, with a gap's drops; return False if there is no room for it."""
         spool = self._spool
-        of_class, reason = DROP_KINDS[kind] if gap else (None, None)
-        note = System(
+        last_seq = spool.next_seq - 1
+        event = System(
             event_id=uuid7(),
             tenant="default",
             client_time=None,
             received_at=rfc3339_ms(time.time()),
-            kind=note_kind,
-            of_class=of_class,
-            count=gap.events if gap else None,
-            reason=reason,
-            # A process that died counted from a number of its own epoch.
-            from_seq=min(gap.after_seq, spool.next_seq - 1) if gap else None,
-            to_seq=spool.next_seq - 1 if gap else None,
+            kind=kind,
+            of_class=drop.of_class if drop else None,
+            count=count.events if count else None,
+            reason=drop.reason if drop else None,
+            # The count of an earlier process has a number of that process's epoch.
+            from_seq=min(count.after_seq, last_seq) if count else None,
+            to_seq=last_seq if count else None,
         )
-        line = encode(note, spool.producer_id, spool.epoch, spool.next_seq)
-        if self._closed or not spool.fits(len(line), reserve=False):
+        line = encode(event, spool.producer_id, spool.epoch, spool.next_seq)
+        if self._closed or not spool.has_room(len(line), reserve=False):
             return False
         spool.append(line)
         self._counters.system.offered += 1

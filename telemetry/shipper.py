@@ -1,14 +1,14 @@
-"""From the log to the stream: strictly in order, one batch in flight, and back again when Redis forgot.
+"""The shipper: sends a write-ahead log to its stream, in order, one batch at a time, and rewinds after a loss.
 
-Invariant: batch n + 1 is not sent before batch n is confirmed, and after every connect, every doubt and every
-`check_interval_s` the stream itself is asked how far it got. So a stream never has a hole, whatever of it
-Redis loses, and what may be there already is sent again only where Redis or the archive removes it.
+Invariant: batch n + 1 is not sent before batch n is confirmed. After every connect, every doubt and every
+`check_interval_s` a handshake asks the stream how far it got. So a stream has no gap, whatever Redis loses of it, and
+batches are sent twice only where Redis or the archive removes duplicates.
 
-    [DURABLE] --append--> [SHIPPED] --watermark--> [FORGOTTEN]
+    [DURABLE] --append--> [SHIPPED] --watermark--> [RELEASED]
         ^                     |
         +------ rewind -------+   the stream's last id, or its absence, is behind the cursor
 
-Earlier epochs come first, under their own numbers. `resume` is the pure half: it alone decides where to go on.
+Earlier epochs come first, under their own numbers. `decide_resume`, which is pure, alone decides where to continue.
 """
 
 import asyncio
@@ -39,91 +39,88 @@ from telemetry.notes import (
     notify,
 )
 from telemetry.settings import ProducerSettings
+from telemetry.stream.event_stream import Appended, EventStream, StreamState
 from telemetry.stream.namespace_owner import OwnerMark, ShipDecision, decide_shipping, foreign_redis_error
-from telemetry.stream.redis_stream import Appended, EventStream, StreamState
 from telemetry.wal.spool import Spool
 
 _FIRST_BACKOFF_S = 0.05
 _ARCHIVED_POLL_S = 0.1
-# However slow the last answer was: it may have been slow because Redis was frozen.
+# The longest pause between two handshakes, however slow the last one was: Redis may only have been frozen.
 _LATEST_CHECK_S = 5.0
 _LEAST_BATCH_BYTES = 1024
-# No batch of ours is longer.
+# No batch has more lines.
 _MOST_COMPARED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class GoOn:
+class ResumeAt:
     """Send what follows `cursor`."""
 
     cursor: Position
 
 
 @dataclass(frozen=True, slots=True)
-class NewEpoch:
-    """The stream or the archive is ahead of us: an old copy of our slot came back."""
+class TakeNewEpoch:
+    """The stream or the archive is ahead of the slot, which was restored from an old copy."""
 
     above: int
 
 
 @dataclass(frozen=True, slots=True)
-class NewProducer:
-    """Somebody else wrote under our id."""
+class TakeNewProducer:
+    """Another process wrote under this producer's id."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """Something stands in the stream that no producer of ours could have put there: it is the consumer's to remove."""
+class WaitForConsumer:
+    """The stream holds something that no producer writes; the consumer removes it."""
 
     reason: str
 
 
-Decision: TypeAlias = GoOn | NewEpoch | NewProducer | Wait
+ResumeDecision: TypeAlias = ResumeAt | TakeNewEpoch | TakeNewProducer | WaitForConsumer
 
 
-def resume(generated: Position, state: StreamState, ours: bytes | None) -> Decision:
-    """Decide where to go on after a handshake.
+def decide_resume(generated: Position, state: StreamState, spooled_tail: bytes | None) -> ResumeDecision:
+    """Decide where to continue after a handshake.
 
     Args:
-        generated: The place of the last event that we numbered, in our epoch.
-        state: What Redis says.
-        ours: What we hold of the lines of the stream's last entry, from the last one backwards; None if nothing, and
-            empty if it is no batch.
-
-    Returns:
-        Where to go on, or the new identity that is needed first.
+        generated: The position of the last numbered event.
+        state: The stream's state.
+        spooled_tail: The last lines of the stream's last entry as the spool has them; None if it has none of them,
+            empty if the entry is no batch.
     """
     reached = max(state.last or Position(0, 0), state.watermark or Position(0, 0))
     if not reached.in_range:
-        return Wait(f"the stream stands at {reached}, which no producer of ours could reach")
+        return WaitForConsumer(f"the stream stands at {reached}, which no producer reaches")
     if reached > generated:
-        return NewEpoch(reached.epoch)
-    if ours is not None and state.tail is not None and state.tail.fields is not None:
+        return TakeNewEpoch(reached.epoch)
+    if spooled_tail is not None and state.tail is not None and state.tail.fields is not None:
         data = state.tail.fields.get(b"data")
-        if not ours or data is None:
-            return Wait(f"entry {state.last} of the stream is no batch of events")
-        if not data.endswith(ours):
-            return NewProducer(f"entry {state.last} is not what was sent")
-    return GoOn(reached)
+        if not spooled_tail or data is None:
+            return WaitForConsumer(f"entry {state.last} of the stream is no batch of events")
+        if not data.endswith(spooled_tail):
+            return TakeNewProducer(f"entry {state.last} is not what was sent")
+    return ResumeAt(reached)
 
 
 class Shipper:
-    """Sends one producer's log.
+    """Sends one producer's write-ahead log.
 
     Args:
-        spool: What to send, and whose it is.
-        stream: Where to; this object's alone.
+        spool: The write-ahead log.
+        stream: Where to; used by this object alone.
         settings: Limits and pauses.
         counters: Kept up to date here.
-        observer: Told of outages, rewinds and new identities.
+        observer: Notified of outages, rewinds and new identities.
         on_release: Called when the log may have room again.
         hit: Called with the names of failpoints.
-        archive: The archive of this installation, if it is known: a slot that has shipped nothing yet belongs to it.
+        archive: The archive of this installation, if it is known: events of a slot that has shipped none go there.
 
     Attributes:
-        archived: How far the archive is known to have it.
+        archived: The position up to which the archive is known to have the events.
     """
 
     def __init__(
@@ -148,13 +145,13 @@ class Shipper:
         self._hit = hit
         self._cursor = Position(0, 0)
         self.archived = Position(0, 0)
-        # The last entry that we know to be what we sent: asked again, it need not be compared.
-        self._sent: tuple[str, bytes] | None = None
+        # The id of the last confirmed entry and its last line: the stream's tail with this id need not be read back.
+        self._confirmed: tuple[str, bytes] | None = None
         self._create = False
         self._batch_bytes = settings.batch_bytes
         self._connections = 0
-        self._outage_told: type[Exception] | None = None
-        self._doubt: str | None = None
+        self._reported_outage: type[Exception] | None = None
+        self._reported_doubt: str | None = None
         self._next_check_s = 0.0
         self._last_batch_s = 0.0
         self._wake = asyncio.Event()
@@ -163,7 +160,7 @@ class Shipper:
     @property
     def archive(self) -> str | None:
         """The archive that the events go to; None if that is not known yet."""
-        return self._spool.archive or self._archive
+        return self._spool.identity.archive or self._archive
 
     @property
     def unarchived(self) -> int:
@@ -184,88 +181,86 @@ class Shipper:
                     await self._connect()
                     backoff_s = _FIRST_BACKOFF_S
                     while True:
-                        await self._ship_some()
+                        await self._ship_next()
                 except (StreamError, SpoolError) as error:
                     self._disconnected(error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, self._settings.backoff_s)
         finally:
-            self._counters.connected = False
-            self._counters.in_flight = 0
-            await self._stream.close()
+            await self._close()
 
     async def drain(self, deadline_s: float, *, archived: bool = False) -> int:
-        """Ship what is left; `run` has ended.
+        """Ship the rest after `run` has ended; return how many events were not shipped.
 
         Args:
             deadline_s: How long to try.
-            archived: Whether to wait until the archive has it, too.
-
-        Returns:
-            How many events did not get out.
+            archived: Whether to wait until the archive has them, too.
         """
         try:
-            # When the time is up, what is left is the answer.
             with suppress(TimeoutError):
                 async with asyncio.timeout(deadline_s):
-                    await self._send_rest(archived=archived)
+                    await self._ship_rest(archived=archived)
         finally:
-            self._counters.connected = False
-            self._counters.in_flight = 0
-            await self._stream.close()
+            await self._close()
         return self.pending
 
-    async def _send_rest(self, *, archived: bool) -> None:
+    async def _close(self) -> None:
+        self._counters.connected = False
+        self._counters.in_flight = 0
+        await self._stream.close()
+
+    async def _ship_rest(self, *, archived: bool) -> None:
         if archived:
-            await self._spool.seal()
-        # What is held but not archived may have been forgotten by Redis, so it is asked even if nothing is pending.
+            await self._spool.close_segment()
+        # Redis may have lost events that are held and not archived, so it is asked even if none is pending.
         while self._spool.held:
             try:
                 await self._connect()
-                while self._cursor < self._spool.durable:
-                    await self._send_batch()
+                await self._send_durable()
                 while archived and self._spool.held:
                     await asyncio.sleep(_ARCHIVED_POLL_S)
                     await self._handshake()
-                    while self._cursor < self._spool.durable:
-                        await self._send_batch()
+                    await self._send_durable()
             except (StreamError, SpoolError) as error:
                 self._disconnected(error)
                 await asyncio.sleep(_FIRST_BACKOFF_S)
             else:
                 return
 
+    async def _send_durable(self) -> None:
+        while self._cursor < self._spool.durable:
+            await self._send_batch()
+
     async def _connect(self) -> None:
         await self._stream.connect()
-        # First of all: where another archive rules, not even the producer's name may be left.
-        self._obey(await self._stream.read_mark())
-        self._sent = None
+        # Before the handshake: not even the producer's id may be left in another archive's namespace.
+        self._check_owner(await self._stream.read_mark())
+        self._confirmed = None
         await self._handshake()
         self._connections += 1
         self._counters.reconnects = self._connections - 1
         self._counters.connected = True
-        self._outage_told = None
+        self._reported_outage = None
         notify(self._observer, Connected())
 
     def _disconnected(self, error: StreamError | SpoolError) -> None:
         self._counters.in_flight = 0
         self._counters.last_error = str(error)
         self._counters.connected = False
-        # What becomes a refusal after it was an outage is another thing to do for the operator.
-        if self._outage_told is not type(error):
-            self._outage_told = type(error)
+        # An outage that becomes a refusal needs another action of the operator, so it is reported again.
+        if self._reported_outage is not type(error):
+            self._reported_outage = type(error)
             notify(self._observer, Disconnected(str(error)))
 
-    async def _ship_some(self) -> None:
-        """One turn: wait for something to do, check if it is time, send one batch."""
+    async def _ship_next(self) -> None:
+        """Wait for durable events or the next check, then check and send one batch."""
         if self._cursor >= self._spool.durable:
             self._wake.clear()
-            # Its end is the time for the check below.
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(self._next_check_s - time.monotonic(), 0)):
                     await self._wake.wait()
             if self._cursor < self._spool.durable:
-                # Feedback is committed at once, one request at a time; this gathers more events for each entry.
+                # Feedback is committed at once, one request at a time; the pause gathers more events for an entry.
                 await asyncio.sleep(max(self._last_batch_s + self._settings.linger_s - time.monotonic(), 0))
         if time.monotonic() >= self._next_check_s:
             await self._handshake()
@@ -275,12 +270,12 @@ class Shipper:
     async def _send_batch(self) -> None:
         run = await self._spool.read(self._cursor, self._settings.batch_events, self._batch_bytes)
         if run is None:
-            # Damage took what followed: there is nothing behind the cursor that could still be sent.
+            # Damage took the rest: nothing behind the cursor can be sent.
             self._cursor = self._spool.durable
             return
-        if self._mark is not None and self._mark.archive != self._spool.archive:
-            # Before the first event of the slot can get there.
-            await self._spool.belong_to(self._mark.archive)
+        if self._mark is not None and self._mark.archive != self._spool.identity.archive:
+            # Before the slot's first event reaches that archive.
+            await self._spool.bind_archive(self._mark.archive)
         batch = Batch(run.epoch, run.first_seq, run.lines, self._cursor)
         self._counters.in_flight = len(run.lines)
         self._last_batch_s = time.monotonic()
@@ -288,7 +283,7 @@ class Shipper:
         try:
             appended = await self._stream.append(self._spool.producer_id, batch, create=self._create)
         except StreamAwayError:
-            # A slow link may never carry so much within the deadline.
+            # A slow link may never carry this much within the deadline.
             self._batch_bytes = max(self._batch_bytes // 2, _LEAST_BATCH_BYTES)
             raise
         self._hit("shipper.confirmed")
@@ -296,27 +291,27 @@ class Shipper:
         if appended is Appended.ADDED:
             self._batch_bytes = min(2 * self._batch_bytes, self._settings.batch_bytes)
             self._cursor = run.last
-            self._sent = (batch.entry_id, batch.lines[-1])
+            self._confirmed = (batch.entry_id, batch.lines[-1])
             self._create = False
             self._counters.shipped += len(run.lines)
             self._counters.batches += 1
         else:
-            # The stream is not as we thought: ask it, rather than believe that ours is what is there.
-            self._sent = None
+            # The stream is not as expected: read its tail back instead of assuming that this producer wrote it.
+            self._confirmed = None
             await self._handshake()
 
     async def _handshake(self) -> None:
         while True:
             started_s = time.monotonic()
             state = await self._stream.handshake(self._spool.producer_id, time.time())
-            self._obey(state.mark)
-            decision = resume(self._spool.generated, state, await self._ours(state))
-            if isinstance(decision, GoOn):
+            self._check_owner(state.mark)
+            decision = decide_resume(self._spool.generated, state, await self._spooled_tail(state))
+            if isinstance(decision, ResumeAt):
                 break
-            if isinstance(decision, Wait):
+            if isinstance(decision, WaitForConsumer):
                 raise StreamRefusedError(f"{decision.reason}; events wait in the log until the consumer removed it")
             await self._change_identity(decision)
-        # A slow link must have time for the batches, too.
+        # On a slow link handshakes must leave time for the batches.
         took_s = time.monotonic() - started_s
         self._next_check_s = time.monotonic() + max(self._settings.check_interval_s, min(4 * took_s, _LATEST_CHECK_S))
         if decision.cursor < self._cursor:
@@ -324,21 +319,21 @@ class Shipper:
             notify(self._observer, Rewound(self._spool.producer_id, str(decision.cursor), str(self._cursor)))
         self._cursor = decision.cursor
         self._create = state.last is None
-        self._note_doubt(state.doubt)
+        self._report_doubt(state.doubt)
         if state.watermark is not None:
             self.archived = state.watermark
             self._counters.released += await self._spool.release(state.watermark)
             self._on_release()
 
-    def _note_doubt(self, doubt: str | None) -> None:
+    def _report_doubt(self, doubt: str | None) -> None:
         if doubt is not None:
             self._counters.watermarks_doubted += 1
-            if doubt != self._doubt:
+            if doubt != self._reported_doubt:
                 notify(self._observer, WatermarkDoubted(self._spool.producer_id, doubt))
-        self._doubt = doubt
+        self._reported_doubt = doubt
 
-    def _obey(self, mark: OwnerMark | None) -> None:
-        """Go on only where our events may go."""
+    def _check_owner(self, mark: OwnerMark | None) -> None:
+        """Raise unless this slot's events may go to the namespace with this mark."""
         archive = self.archive
         decision = decide_shipping(archive, mark)
         if archive is not None and mark is not None and decision is ShipDecision.REFUSE:
@@ -349,14 +344,14 @@ class Shipper:
             )
         self._mark = mark
 
-    async def _ours(self, state: StreamState) -> bytes | None:
-        """Read what we hold of the stream's last entry, unless it is known to be ours."""
+    async def _spooled_tail(self, state: StreamState) -> bytes | None:
+        """Return the lines to compare with the stream's last entry, as `decide_resume` takes them."""
         if state.tail is None or state.tail.fields is None or state.last is None:
             return None
         fields = state.tail.fields
-        if self._sent is not None and state.tail.entry_id == self._sent[0]:
-            # The last line is enough: it holds the event's own id.
-            return self._sent[1]
+        if self._confirmed is not None and state.tail.entry_id == self._confirmed[0]:
+            # The last line suffices: it holds the event's id.
+            return self._confirmed[1]
         try:
             last = Position.parse(state.tail.entry_id)
             first_seq, size_bytes = int(fields[b"first_seq"]), len(fields[b"data"])
@@ -368,24 +363,22 @@ class Shipper:
             return None
         run = await self._spool.read(Position(last.epoch, first_seq - 1), last.seq - first_seq + 1, size_bytes)
         if run is None or run.epoch != last.epoch or run.last != last:
-            # Released, or lost to damage: nothing to compare with.
+            # Released, or lost to damage.
             return None
         return b"".join(run.lines)
 
-    async def _change_identity(self, decision: NewEpoch | NewProducer) -> None:
+    async def _change_identity(self, decision: TakeNewEpoch | TakeNewProducer) -> None:
         spool = self._spool
-        async with spool.exclusive:
-            if isinstance(decision, NewEpoch):
-                # Earlier epochs lie below what the stream has reached, as they should.
-                after = max(self._cursor, Position(spool.epoch, 0))
-                left = spool.move(spool.producer_id, max(spool.epoch, decision.above) + 1, after)
-                reason = f"the stream had seen epoch {decision.above}"
-            else:
-                left = spool.move(uuid7(), spool.epoch + 1, self._cursor)
-                self._counters.identity_conflicts += 1
-                reason = decision.reason
-        self._counters.relinquished += left
+        if isinstance(decision, TakeNewEpoch):
+            # Earlier epochs lie below the stream's last id, as they should.
+            after, producer = max(self._cursor, Position(spool.epoch, 0)), spool.producer_id
+            epoch = max(spool.epoch, decision.above) + 1
+            reason = f"the stream had seen epoch {decision.above}"
+        else:
+            after, producer, epoch, reason = self._cursor, uuid7(), spool.epoch + 1, decision.reason
+        self._counters.relinquished += await spool.renumber_after(after, producer=producer, epoch=epoch)
+        self._counters.identity_conflicts += isinstance(decision, TakeNewProducer)
         self._counters.identity_changes += 1
         self._cursor = self.archived = Position(0, 0)
-        self._sent = None
+        self._confirmed = None
         notify(self._observer, IdentityChanged(spool.producer_id, spool.epoch, reason))

@@ -16,7 +16,7 @@ from telemetry.stream.redis_check import RedisRole, check_redis
 from telemetry.stream.redis_connection import RedisConnection
 from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import FIELDS, KEY_FILE, Seal
-from telemetry.wal.slot import IDENTITY, decode_identity
+from telemetry.wal.slot_identity import IDENTITY_FILE, decode_identity
 
 
 def redis_health(config: Config) -> Finding:
@@ -63,11 +63,11 @@ async def _watermark_fault(config: Config) -> str | None:
     finally:
         await connection.close()
     doubts = [
-        seal.read(name, *reply).doubt for name, reply in zip(producers, replies, strict=True) if type(reply) is list
+        seal.verify(name, *reply).doubt for name, reply in zip(producers, replies, strict=True) if type(reply) is list
     ]
     return next((doubt for doubt in doubts if doubt is not None), None)
 
 
 def _producers(spool: Path) -> list[str]:
-    identities = [decode_identity(path.read_bytes()) for path in sorted(spool.glob(f"*/{IDENTITY}"))]
+    identities = [decode_identity(path.read_bytes()) for path in sorted(spool.glob(f"*/{IDENTITY_FILE}"))]
     return [identity.producer for identity in identities if identity is not None]

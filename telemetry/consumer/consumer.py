@@ -44,7 +44,7 @@ from telemetry.notes import (
 )
 from telemetry.settings import ConsumerSettings
 from telemetry.shielding import shield_until_done
-from telemetry.stream.redis_stream import Acknowledgement, Delivered, EventStream
+from telemetry.stream.event_stream import Acknowledgement, Delivered, EventStream
 
 _FIRST_BACKOFF_S = 0.05
 # What failed with an event may be over a moment later; three tries take far less than the events behind it may wait.

@@ -34,7 +34,7 @@ from telemetry.events import Feedback, Record, System
 from telemetry.fingerprint import UNKNOWN, Fingerprints, same_user
 from telemetry.ids import uuid7
 from telemetry.notes import DeadLettered, SequenceGapFound
-from telemetry.stream.redis_stream import Delivered
+from telemetry.stream.event_stream import Delivered
 
 
 @dataclass(slots=True)

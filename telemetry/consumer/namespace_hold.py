@@ -6,8 +6,8 @@ purpose.
 """
 
 from telemetry.archive.archive import Archive
+from telemetry.stream.event_stream import EventStream
 from telemetry.stream.namespace_owner import OwnerMark, foreign_redis_error
-from telemetry.stream.redis_stream import EventStream
 
 
 class NamespaceHold:

@@ -21,9 +21,10 @@ from telemetry.notes import OrphanShipped, ProducerObserver, notify
 from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
 from telemetry.shielding import shield_until_done
+from telemetry.stream.event_stream import EventStream
 from telemetry.stream.namespace_owner import ShipDecision, decide_shipping
-from telemetry.stream.redis_stream import EventStream
-from telemetry.wal.slot import archive_of_slot, is_held
+from telemetry.wal.slot import is_held
+from telemetry.wal.slot_identity import archive_of_slot
 from telemetry.wal.slot_inspection import holds_events
 
 # How long one adoption may keep a slot from its replica.

@@ -17,7 +17,7 @@ from telemetry.counters import ConsumerCounters
 from telemetry.errors import StreamRefusedError
 from telemetry.notes import ConsumerObserver, StreamGapFound, StreamGapKept, notify
 from telemetry.settings import ConsumerSettings
-from telemetry.stream.redis_stream import EventStream
+from telemetry.stream.event_stream import EventStream, publish_watermarks
 
 # A producer announces itself a moment before its stream begins.
 IMPATIENT_S = 0.1
@@ -105,13 +105,13 @@ class Subscription:
         found = await self._stream.ensure_groups(wanted)
         self.joined |= found.ready
         self.recheck |= found.ready
-        self.bare = found.bare
-        self.found({name: watermarks.get(name, _START) for name in found.alien})
+        self.bare = found.unknown
+        self.found({name: watermarks.get(name, _START) for name in found.wrong_type})
         await self._look_at_ends(watermarks)
         waiting = any(name not in self.joined and name not in self._gaps.open for name in scores)
         self._next_look_s = time.monotonic() + (IMPATIENT_S if waiting else self._settings.discover_interval_s)
         known = {name: watermarks[name] for name in scores if name in watermarks}
-        self._full = not await self._stream.publish_watermarks(known) or bool(self.bare)
+        self._full = not await publish_watermarks(self._stream, known) or bool(self.bare)
         self._counters.producers = len(scores)
 
     def found(self, gaps: Mapping[str, Position], linked: Iterable[str] = ()) -> None:

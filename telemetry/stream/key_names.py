@@ -1,6 +1,6 @@
-"""The names of our keys in Redis: every one of them begins with the installation's namespace.
+"""The names of all keys in Redis; each begins with the installation's namespace.
 
-Invariant: two installations with different namespaces have no key in common, so that one Redis can carry both.
+Invariant: two namespaces have no key in common, so one Redis can serve two installations.
 """
 
 import re
@@ -16,15 +16,13 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Keys:
     """The keys of one installation.
 
-    Args:
-        namespace: What they begin with.
-
     Attributes:
+        namespace: The prefix of all keys.
         producers: The sorted set of producers.
-        owner: The mark of the archive whose namespace this is.
+        owner: The mark of the archive that owns the namespace.
 
     Raises:
-        StreamError: The namespace has a character that would mean something to Redis.
+        StreamError: The namespace has a character with a meaning in Redis.
     """
 
     def __init__(self, namespace: str = DEFAULT_NAMESPACE) -> None:
@@ -38,9 +36,9 @@ class Keys:
         self.owner = f"{namespace}:owner"
 
     def events(self, producer: str) -> str:
-        """Name a producer's stream."""
+        """Return the key of a producer's stream."""
         return f"{self.namespace}:events:{{{producer}}}"
 
     def watermark(self, producer: str) -> str:
-        """Name the hash that says how far a producer's events are archived."""
+        """Return the key of the hash with a producer's watermark."""
         return f"{self.namespace}:watermark:{{{producer}}}"

@@ -1,6 +1,6 @@
-"""The stream without Redis: for tests and for trying things out, held to the same contract tests.
+"""The event stream without Redis, for tests; it passes the same contract tests.
 
-Invariant: what one `MemoryStream` sees is what Redis would answer, ids, groups and trimming included.
+Invariant: a `MemoryStream` answers as Redis would, ids, groups and trimming included.
 """
 
 import asyncio
@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from telemetry.batch import Batch, Entry, Position, to_fields
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamRefusedError
+from telemetry.stream.event_stream import Acknowledgement, Appended, Delivered, GroupsEnsured, StreamEnds, StreamState
 from telemetry.stream.namespace_owner import OwnerMark
-from telemetry.stream.redis_stream import Acknowledgement, Appended, Delivered, GroupsEnsured, StreamEnds, StreamState
 from telemetry.stream.watermark_seal import Watermark
 
 
-class _Log:
+class _ProducerStream:
     def __init__(self) -> None:
         self.last = Position(0, 0)
         self.entries: dict[Position, Entry] = {}
@@ -22,19 +22,20 @@ class _Log:
 
 
 class MemoryServer:
-    """What several streams share.
+    """The server that several streams share.
 
     Attributes:
-        reachable: Its network cable.
-        full: Whether it is at its limit of memory: what needs more is refused.
-        forged: Producers with something else in their watermark's place, until the next one is published.
+        reachable: Whether connections reach it.
+        full: Whether it is out of memory and refuses what needs more.
+        streams: The stream of each producer.
+        forged: Producers whose watermark is forged, until the next one is published.
     """
 
     def __init__(self) -> None:
         self.reachable = True
         self.full = False
         self.announced: dict[str, float] = {}
-        self.logs: dict[str, _Log] = {}
+        self.streams: dict[str, _ProducerStream] = {}
         self.watermarks: dict[str, Position] = {}
         self.forged: set[str] = set()
         self.mark: OwnerMark | None = None
@@ -43,23 +44,19 @@ class MemoryServer:
     def flush_all(self) -> None:
         """Lose everything."""
         self.announced.clear()
-        self.logs.clear()
+        self.streams.clear()
         self.watermarks.clear()
         self.mark = None
         self.notify()
 
     def notify(self) -> None:
-        """Wake whoever waits for a change."""
+        """Wake the readers that wait for a change."""
         self.changed.set()
         self.changed = asyncio.Event()
 
 
 class MemoryStream:
-    """An `EventStream` on a `MemoryServer`; each method as there.
-
-    Args:
-        server: What is shared.
-    """
+    """An `EventStream` on a `MemoryServer`; each method as there."""
 
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
@@ -67,115 +64,101 @@ class MemoryStream:
 
     @property
     def where(self) -> str:
-        """See `EventStream.where`."""
         return "the memory server"
 
     async def connect(self) -> None:
-        """See `EventStream.connect`."""
         self._connected = True
         self._check()
 
     async def close(self) -> None:
-        """See `EventStream.close`."""
         self._connected = False
 
     async def read_mark(self) -> OwnerMark | None:
-        """See `EventStream.read_mark`."""
         self._check()
         return self._server.mark
 
     async def mark_if_unmarked(self, mark: OwnerMark) -> OwnerMark | None:
-        """See `EventStream.mark_if_unmarked`."""
         self._check()
         if self._server.mark is None and not self._server.full:
             self._server.mark = mark
         return self._server.mark
 
     async def replace_mark(self, mark: OwnerMark) -> None:
-        """See `EventStream.replace_mark`."""
         self._check()
         self._server.watermarks.clear()
         self._server.mark = mark
 
     async def handshake(self, producer: str, unix_s: float) -> StreamState:
-        """See `EventStream.handshake`."""
         self._check()
         if not self._server.full:
             self._server.announced[producer] = unix_s
-        log = self._server.logs.get(producer)
-        mark = Watermark(self._server.watermarks.get(producer))
+        stream = self._server.streams.get(producer)
+        watermark = Watermark(self._server.watermarks.get(producer))
         if producer in self._server.forged:
-            mark = Watermark(None, "it was forged")
-        if log is None:
-            return StreamState(None, None, *mark, self._server.mark)
-        tail = log.entries[max(log.entries)] if log.entries else None
-        return StreamState(log.last, tail, *mark, self._server.mark)
+            watermark = Watermark(None, "it was forged")
+        if stream is None:
+            return StreamState(None, None, *watermark, self._server.mark)
+        tail = stream.entries[max(stream.entries)] if stream.entries else None
+        return StreamState(stream.last, tail, *watermark, self._server.mark)
 
     async def append(self, producer: str, batch: Batch, *, create: bool) -> Appended:
-        """See `EventStream.append`."""
         self._check()
         if self._server.full:
             raise StreamRefusedError("Redis refused: command not allowed when used memory > 'maxmemory'.")
-        if producer not in self._server.logs:
+        if producer not in self._server.streams:
             if not create:
                 return Appended.NO_STREAM
-            self._server.logs[producer] = _Log()
-        log = self._server.logs[producer]
+            self._server.streams[producer] = _ProducerStream()
+        stream = self._server.streams[producer]
         position = Position(batch.epoch, batch.last_seq)
-        if position <= log.last:
+        if position <= stream.last:
             return Appended.ALREADY_THERE
-        log.last = position
-        log.entries[position] = Entry(batch.entry_id, to_fields(batch))
+        stream.last = position
+        stream.entries[position] = Entry(batch.entry_id, to_fields(batch))
         self._server.notify()
         return Appended.ADDED
 
     async def producers(self) -> dict[str, float]:
-        """See `EventStream.producers`."""
         self._check()
         return dict(self._server.announced)
 
     async def ensure_groups(self, producers: Sequence[str]) -> GroupsEnsured:
-        """See `EventStream.ensure_groups`."""
         self._check()
-        joined = GroupsEnsured.none()
+        found = GroupsEnsured(set(), set(), set())
         for name in producers:
-            log = self._server.logs.get(name)
-            if log is None:
+            stream = self._server.streams.get(name)
+            if stream is None:
                 continue
-            if log.delivered is None and not self._server.full:
-                log.delivered = Position(0, 0)
-            # It is refused even where the group is there already.
-            (joined.bare if self._server.full else joined.ready).add(name)
-        return joined
+            if stream.delivered is None and not self._server.full:
+                stream.delivered = Position(0, 0)
+            # Out of memory, Redis refuses even where the group exists.
+            (found.unknown if self._server.full else found.ready).add(name)
+        return found
 
     async def stream_ends(self, producers: Sequence[str]) -> dict[str, StreamEnds]:
-        """See `EventStream.stream_ends`."""
         self._check()
-        logs = {name: self._server.logs[name] for name in producers if name in self._server.logs}
-        return {name: StreamEnds(log.last, max(log.entries, default=None)) for name, log in logs.items()}
+        streams = {name: self._server.streams[name] for name in producers if name in self._server.streams}
+        return {name: StreamEnds(stream.last, max(stream.entries, default=None)) for name, stream in streams.items()}
 
     async def remove_streams(self, producers: Sequence[str]) -> None:
-        """See `EventStream.remove_streams`."""
         self._check()
         for name in producers:
-            self._server.logs.pop(name, None)
+            self._server.streams.pop(name, None)
         self._server.notify()
 
     async def scan(self, watermarks: Mapping[str, Position], *, max_entries: int) -> list[Delivered]:
-        """See `EventStream.scan`."""
         self._check()
         found = []
-        for name, mark in watermarks.items():
-            log = self._server.logs.get(name, _Log())
-            positions = sorted(position for position in log.entries if position > mark)[:max_entries]
+        for name, watermark in watermarks.items():
+            stream = self._server.streams.get(name, _ProducerStream())
+            positions = sorted(position for position in stream.entries if position > watermark)[:max_entries]
             if known := [position for position in positions if position.in_range]:
-                found.append(Delivered(name, [log.entries[position] for position in known]))
+                found.append(Delivered(name, [stream.entries[position] for position in known]))
         return found
 
     async def read(
         self, producers: Sequence[str], *, pending: bool, max_entries: int, block_ms: int
     ) -> list[Delivered]:
-        """See `EventStream.read`."""
         deadline_s = asyncio.get_running_loop().time() + block_ms / 1000
         while True:
             changed = self._server.changed
@@ -193,38 +176,33 @@ class MemoryStream:
         self._check()
         found = []
         for name in producers:
-            log = self._server.logs.get(name)
-            if log is None or log.delivered is None:
-                raise GroupMissingError(f"the stream of {name} is forgotten")
+            stream = self._server.streams.get(name)
+            if stream is None or stream.delivered is None:
+                raise GroupMissingError(f"the stream of {name} is lost")
             if pending:
-                positions = sorted(log.pending)[:max_entries]
+                positions = sorted(stream.pending)[:max_entries]
             else:
-                positions = sorted(position for position in log.entries if position > log.delivered)[:max_entries]
-                log.delivered = max([log.delivered, *positions])
-                log.pending.update(positions)
+                positions = sorted(one for one in stream.entries if one > stream.delivered)[:max_entries]
+                stream.delivered = max([stream.delivered, *positions])
+                stream.pending.update(positions)
             if positions:
-                entries = [log.entries.get(position, Entry(str(position), None)) for position in positions]
+                entries = [stream.entries.get(position, Entry(str(position), None)) for position in positions]
                 found.append(Delivered(name, entries))
         return found
 
-    async def acknowledge(self, settled: Sequence[Acknowledgement]) -> bool:
-        """See `EventStream.acknowledge`."""
+    async def acknowledge(self, acknowledgements: Sequence[Acknowledgement]) -> bool:
         self._check()
-        for producer, entry_ids, mark in settled:
-            log = self._server.logs.get(producer)
-            if log is not None:
-                log.pending.difference_update(map(Position.parse, entry_ids))
-            if mark is not None:
+        for producer, entry_ids, watermark in acknowledgements:
+            stream = self._server.streams.get(producer)
+            if stream is not None:
+                stream.pending.difference_update(map(Position.parse, entry_ids))
+            if watermark is not None:
                 if not self._server.full:
-                    self._server.watermarks[producer] = mark
+                    self._server.watermarks[producer] = watermark
                     self._server.forged.discard(producer)
-                if log is not None:
-                    log.entries = {at: entry for at, entry in log.entries.items() if at > mark}
-        return not (self._server.full and any(mark is not None for _, _, mark in settled))
-
-    async def publish_watermarks(self, watermarks: Mapping[str, Position]) -> bool:
-        """See `EventStream.publish_watermarks`."""
-        return await self.acknowledge([Acknowledgement(producer, (), mark) for producer, mark in watermarks.items()])
+                if stream is not None:
+                    stream.entries = {at: entry for at, entry in stream.entries.items() if at > watermark}
+        return not (self._server.full and any(watermark is not None for _, _, watermark in acknowledgements))
 
     def _check(self) -> None:
         if not self._server.reachable:

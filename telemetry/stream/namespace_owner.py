@@ -1,12 +1,12 @@
-"""Whose a namespace in Redis is: the archive's that marked it.
+"""The owner of a namespace in Redis: the archive that marked it.
 
 Invariants:
 
 - A consumer reads, acknowledges and trims only where the mark names its archive.
-- A producer ships only where the mark names the archive that its slot belongs to, or one that replaced that one. Until
-  then its events stay in its log.
-- A mark is written by the side of the archive alone: where there is none, or in the place of another on purpose. Then
-  it names those that it replaces, so that their producers follow.
+- A producer ships only where the mark names the archive of its slot, or one that replaced it. Until then its events
+  stay in its write-ahead log.
+- Only an archive's side writes a mark: where there is none, or over another one on request. It then names the archives
+  it replaces, so that their producers follow.
 """
 
 from enum import Enum
@@ -14,16 +14,16 @@ from typing import NamedTuple
 
 from telemetry.errors import ForeignRedisError
 
-# Moves on purpose are few; the oldest go first.
+# Replacements are rare; the oldest are dropped first.
 _MOST_REPLACED = 16
 
 
 class OwnerMark(NamedTuple):
-    """The mark of an archive.
+    """The mark of a namespace.
 
     Attributes:
-        archive: The archive's identity.
-        replaced: Archives in whose place it has come, the last one first.
+        archive: The identity of the archive that owns it.
+        replaced: Archives that owned it before, the last one first.
     """
 
     archive: str
@@ -34,49 +34,40 @@ class OwnerMark(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "OwnerMark | None":
-        """Read a mark as Redis or the catalogue has it; None if there is nothing in it."""
+        """Read a mark from Redis or the catalogue; None if it is blank."""
         words = text.split()
         return cls(words[0], tuple(words[1:])) if words else None
 
     def in_place_of(self, other: "OwnerMark") -> "OwnerMark":
-        """Return our mark for a place where another one is."""
+        """Return this mark for a namespace that has another one."""
         others = (other.archive, *other.replaced, *self.replaced)
         replaced = dict.fromkeys(name for name in others if name != self.archive)
         return OwnerMark(self.archive, tuple(replaced)[:_MOST_REPLACED])
 
 
 class ShipDecision(Enum):
-    """Whether a producer may ship."""
+    """Whether a producer may ship: WAIT until the mark is written; REFUSE where another archive is the owner."""
 
     SHIP = "ship"
     WAIT = "wait"
     REFUSE = "refuse"
 
 
-def decide_shipping(belongs_to: str | None, mark: OwnerMark | None) -> ShipDecision:
-    """Decide whether a producer may ship to a place.
+def decide_shipping(archive: str | None, mark: OwnerMark | None) -> ShipDecision:
+    """Decide whether a producer may ship to a namespace.
 
     Args:
-        belongs_to: The archive that its slot belongs to; None if that is not known yet.
-        mark: The mark there, None if there is none.
-
-    Returns:
-        WAIT where the mark is still to be written, as after Redis lost everything; REFUSE where another archive rules.
+        archive: The archive that its slot belongs to; None if that is not known yet.
+        mark: The mark of the namespace; None if there is none, as after Redis lost everything.
     """
     if mark is None:
-        return ShipDecision.SHIP if belongs_to is None else ShipDecision.WAIT
-    known = belongs_to is None or belongs_to == mark.archive or belongs_to in mark.replaced
+        return ShipDecision.SHIP if archive is None else ShipDecision.WAIT
+    known = archive is None or archive == mark.archive or archive in mark.replaced
     return ShipDecision.SHIP if known else ShipDecision.REFUSE
 
 
 def foreign_redis_error(where: str, mark: OwnerMark, archive: str) -> ForeignRedisError:
-    """Say that a place belongs to another archive than ours.
-
-    Args:
-        where: The place, in words.
-        mark: Whose it is.
-        archive: Ours.
-    """
+    """Return the error of an installation with one archive that meets a namespace with the mark of another."""
     return ForeignRedisError(
         f"{where} belongs to the archive {mark.archive} and not to this installation's, {archive}: give each "
         "installation its own RECOLLECT_REDIS_NAMESPACE, or take the place over on purpose with --claim"

@@ -1,12 +1,10 @@
-"""One bare connection to Redis, and everything that this project knows of the Redis client.
+"""One bare connection to Redis: the only file that imports the Redis client.
 
 Invariants:
 
-- After any `StreamError` nothing is sent again on the same connection, and no connection comes back by itself.
+- After any `StreamError` nothing is sent on the same connection, and no connection is made again by itself. Hence a
+  bare connection with the wire's own reply shapes (RESP2): a client that reconnects or retries would break this.
 - No password, and no address that may hold one, is part of any message.
-
-This is the only file that imports redis. It uses one bare connection and the wire's own reply shapes (RESP2), because a
-client that reconnects or retries on its own would break the first invariant.
 """
 
 import asyncio
@@ -24,19 +22,19 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from telemetry.errors import RedisUnfitError, StreamAwayError, StreamError
 from telemetry.stream.redis_refusals import meaning
 
-# What an address may say besides where Redis is and how TLS is to be spoken; all else is a matter of ours.
+# The options of an address besides those of TLS; everything else is set here.
 _OPTIONS: Final = frozenset({"host", "port", "path", "db", "username", "password", "client_name", "socket_keepalive"})
 _TLS_OPTIONS: Final = frozenset(name for name in signature(SSLConnection).parameters if name.startswith("ssl_"))
 _FILES: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 _READ_SIZE_BYTES = 256 * 1024
-_MOST_PATIENT = 8
+_MOST_PATIENCE = 8
 
 Argument: TypeAlias = str | bytes | int | float
 Command: TypeAlias = Sequence[Argument]
 
 
 class Refusal(NamedTuple):
-    """An error reply, as Redis worded it: a code such as OOM or NOPERM first."""
+    """The text of an error reply; it begins with a code such as OOM or NOPERM."""
 
     text: str
 
@@ -46,19 +44,19 @@ class RedisConnection:
 
     Args:
         url: `redis://`, `rediss://` or `unix://`.
-        timeout_s: How long an answer may take, blocking time aside, before the connection is dropped; after one that
-            took longer, up to eight times as long, until answers are quick again.
+        timeout_s: How long an answer may take, besides blocking time, before the connection is dropped. After a slow
+            answer it is doubled, up to eight times, until answers are quick again.
 
     Attributes:
-        address: Where that is, without credentials.
+        address: Host, port and database, or the socket's path; without credentials.
 
     Raises:
-        StreamError: The address is not one of Redis.
+        StreamError: The address is invalid.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
-        self._connection_class, self._options = _read_address(url)
-        self.address = _where(self._options)
+        self._connection_class, self._options = _parse_address(url)
+        self.address = _address_without_credentials(self._options)
         self._timeout_s = timeout_s
         self._deadline_s = timeout_s
         self._connection: AbstractConnection | None = None
@@ -72,26 +70,26 @@ class RedisConnection:
         return self._connection is not None
 
     async def open(self) -> None:
-        """Drop whatever connection there is and make a new one.
+        """Drop any connection and make a new one.
 
         Raises:
-            StreamError: It cannot be made.
+            StreamError: The connection cannot be made.
         """
         await self.close()
         connection = self._make()
         try:
             async with asyncio.timeout(self._timeout_s):
                 if isinstance(connection, SSLConnection):
-                    # It reads files, anew for each connection: a certificate may have been renewed.
+                    # It reads the files for every connection: a certificate may have been renewed.
                     await asyncio.to_thread(connection.ssl_context.get)
-                # connect() itself is not annotated; this is the part of it that has no retries.
+                # The part of `connect` that does not retry.
                 await connection.connect_check_health(check_health=False, retry_socket_connect=False)
         except TimeoutError:
             await _drop(connection)
             raise StreamAwayError(f"Redis did not answer within {self._timeout_s:g} s") from None
         except (AuthenticationError, ResponseError) as error:
             await _drop(connection)
-            raise RedisUnfitError(f"it refuses the login: {_worded(error).rstrip('.')}") from None
+            raise RedisUnfitError(f"it refuses the login: {_text_with_code(error).rstrip('.')}") from None
         except (RedisError, OSError) as error:
             await _drop(connection)
             raise StreamAwayError(f"Redis cannot be reached: {str(error).rstrip('.')}") from None
@@ -105,7 +103,7 @@ class RedisConnection:
             **self._options,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
-            # The deadline around each exchange is the only one.
+            # Each exchange has a deadline of its own.
             socket_timeout=None,
             socket_connect_timeout=self._timeout_s,
             socket_read_size=_READ_SIZE_BYTES,
@@ -122,11 +120,11 @@ class RedisConnection:
         """Send commands and read one reply for each.
 
         Args:
-            commands: What to send, at once.
-            extra_s: How long the commands themselves wait.
+            commands: Sent together.
+            extra_s: How long the commands themselves block.
 
         Returns:
-            The replies in their order; an error reply is a `Refusal`.
+            The replies in order; an error reply is a `Refusal`.
 
         Raises:
             StreamAwayError: There is no connection, it broke, or the answers took too long.
@@ -146,21 +144,21 @@ class RedisConnection:
                     try:
                         replies.append(await connection.read_response())
                     except ResponseError as error:
-                        replies.append(Refusal(_worded(error)))
+                        replies.append(Refusal(_text_with_code(error)))
         except TimeoutError:
             await self.close()
-            # Perhaps the link is only slow: one that never got the time for a large entry would never get past it.
-            self._deadline_s = min(2 * self._deadline_s, _MOST_PATIENT * self._timeout_s)
+            # The link may only be slow: with the same deadline it would never carry a large entry.
+            self._deadline_s = min(2 * self._deadline_s, _MOST_PATIENCE * self._timeout_s)
             raise StreamAwayError(f"Redis did not answer within {deadline_s:g} s") from None
         except AuthenticationError as error:
-            # The client drops the connection over this one.
+            # The client drops the connection after this error.
             await self.close()
-            raise RedisUnfitError(meaning(_worded(error)).sentence) from None
+            raise RedisUnfitError(meaning(_text_with_code(error)).sentence) from None
         except (RedisError, OSError) as error:
             await self.close()
             raise StreamAwayError(f"the connection to Redis broke: {str(error).rstrip('.')}") from None
         except BaseException:
-            # Cancelled between a command and its reply: the next caller must never read this reply.
+            # Cancelled between a command and its reply, which the next caller must not read.
             await self.close()
             raise
         if time.monotonic() - started_s - extra_s < self._timeout_s / 2:
@@ -172,12 +170,12 @@ async def _drop(connection: AbstractConnection) -> None:
     try:
         await connection.disconnect(nowait=True)
     except (RedisError, OSError):
-        # It is gone either way.
+        # The connection is gone either way.
         return
 
 
-def _read_address(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
-    """Take an address apart; what is wrong with it is said without repeating it, for it may hold a password."""
+def _parse_address(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
+    """Parse an address; errors do not repeat it, because it may hold a password."""
     try:
         options: dict[str, Any] = dict(parse_url(url))
         parts = urlsplit(url)
@@ -207,7 +205,7 @@ def _read_address(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
     return connection_class, options
 
 
-def _where(options: Mapping[str, Any]) -> str:
+def _address_without_credentials(options: Mapping[str, Any]) -> str:
     if "path" in options:
         return str(options["path"])
     host = options.get("host", "localhost")
@@ -215,7 +213,7 @@ def _where(options: Mapping[str, Any]) -> str:
     return f"{where}:{options.get('port', 6379)}/{options.get('db', 0)}"
 
 
-def _worded(error: ResponseError | AuthenticationError) -> str:
-    """Put an error's code, which the client takes off, before its text again."""
+def _text_with_code(error: ResponseError | AuthenticationError) -> str:
+    """Return an error's text with its code in front, which the client removes."""
     code, text = error.status_code, str(error)
     return text if code is None or text.startswith(code) else f"{code} {text}"

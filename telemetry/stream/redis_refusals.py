@@ -1,4 +1,4 @@
-"""What an error reply of Redis means to an operator, in a sentence.
+"""The meaning of Redis' error replies for an operator.
 
 Codes are those of Redis 7 and 8 (https://redis.io/docs/latest/develop/reference/protocol-spec/, simple errors).
 """
@@ -8,39 +8,29 @@ from typing import Final, NamedTuple
 CLUSTER: Final = "it is a node of a Redis Cluster, which is not supported; name a single Redis"
 
 
-class Meaning(NamedTuple):
-    """What a refusal means; lasting, if it stays until the configuration changes."""
+class RefusalMeaning(NamedTuple):
+    """A clause about the Redis, and whether the refusal lasts until the configuration changes."""
 
     sentence: str
     lasting: bool
 
 
 _MEANINGS: Final = {
-    "MOVED": Meaning(CLUSTER, lasting=True),
-    "ASK": Meaning(CLUSTER, lasting=True),
-    "CROSSSLOT": Meaning(CLUSTER, lasting=True),
-    "CLUSTERDOWN": Meaning(CLUSTER, lasting=True),
-    "NOAUTH": Meaning("it asks for a password, and its address has none", lasting=True),
-    "OOM": Meaning("it is full: its maxmemory is reached", lasting=False),
-    "READONLY": Meaning("it is a read-only replica of another Redis", lasting=False),
-    "MISCONF": Meaning("it cannot save to its disk and refuses writes", lasting=False),
-    "NOREPLICAS": Meaning("it has too few replicas and refuses writes", lasting=False),
-    "MASTERDOWN": Meaning("it is a replica that has lost its master", lasting=False),
+    **dict.fromkeys(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"), RefusalMeaning(CLUSTER, lasting=True)),
+    "NOAUTH": RefusalMeaning("it asks for a password, and its address has none", lasting=True),
+    "OOM": RefusalMeaning("it is full: its maxmemory is reached", lasting=False),
+    "READONLY": RefusalMeaning("it is a read-only replica of another Redis", lasting=False),
+    "MISCONF": RefusalMeaning("it cannot save to its disk and refuses writes", lasting=False),
+    "NOREPLICAS": RefusalMeaning("it has too few replicas and refuses writes", lasting=False),
+    "MASTERDOWN": RefusalMeaning("it is a replica that has lost its master", lasting=False),
 }
 
 
-def meaning(text: str) -> Meaning:
-    """Say what an error reply means.
-
-    Args:
-        text: The reply, its code first.
-
-    Returns:
-        The meaning; for a code that is not known here, the text itself.
-    """
+def meaning(text: str) -> RefusalMeaning:
+    """Return the meaning of an error reply, which begins with its code; of an unknown code, the text itself."""
     known = _MEANINGS.get(text.partition(" ")[0])
     if known is not None:
         return known
     if "unknown command" in text or "unknown subcommand" in text:
-        return Meaning(f"it does not know a command that is needed: {text}", lasting=True)
-    return Meaning(text, lasting=text.startswith("NOPERM"))
+        return RefusalMeaning(f"it does not know a command that is needed: {text}", lasting=True)
+    return RefusalMeaning(text, lasting=text.startswith("NOPERM"))

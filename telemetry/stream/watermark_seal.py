@@ -1,10 +1,10 @@
-"""The seal of a watermark: how a replica tells that the archive itself said how far it got.
+"""The seal of a watermark: proof for a replica that the archive itself wrote it.
 
-Invariant: a watermark is believed only with a seal that needs the installation's key to make. Redis never sees the
-key. A client that can write there can remove a watermark or bring an older one back, and both only delay what a replica
-may forget: an archive never gets less far than it once said.
+Invariant: a watermark is accepted only with a seal, which takes the installation's key to make. Redis never sees the
+key. A client that can write in Redis can remove a watermark or restore an older one; both only delay a release, because
+an archive never falls behind a watermark it wrote.
 
-HMAC-SHA-256 (RFC 2104), cut to 128 bits as its section 5 allows, over the producer and the place.
+HMAC-SHA-256 (RFC 2104), cut to 128 bits as its section 5 allows, over the producer and the position.
 """
 
 import hashlib
@@ -27,126 +27,110 @@ _NAME_DIGITS: Final = 8
 
 
 class Watermark(NamedTuple):
-    """What Redis says of a watermark: the place if it is believed, else why it is not; neither if there is none."""
+    """The position of a valid watermark, or why it is not valid; neither if there is none."""
 
-    place: Position | None
+    position: Position | None
     doubt: str | None = None
 
 
 class Seal:
-    """Makes and checks seals.
+    """Makes and verifies seals.
 
     Args:
-        key: The installation's.
-        origin: Reads the key again, should it have been replaced.
+        key: The installation's key.
+        load: Reads the key again, in case it was replaced.
 
     Attributes:
-        name: Tells keys apart without giving anything away.
+        name: Distinguishes keys without revealing them.
     """
 
-    def __init__(self, key: bytes = b"", origin: Callable[[], bytes] | None = None) -> None:
+    def __init__(self, key: bytes = b"", load: Callable[[], bytes] | None = None) -> None:
         self._key = key
-        self._origin = origin
+        self._load = load
         self.name: Final = hashlib.sha256(b"recollect watermark key\0" + key).hexdigest()[:_NAME_DIGITS]
 
     def __repr__(self) -> str:
         return f"<Seal {self.name}>"
 
-    def sealed(self, producer: str, place: Position) -> dict[str, str]:
+    def sealed_fields(self, producer: str, position: Position) -> dict[str, str]:
         """Return the fields of a watermark, by name."""
-        return dict(zip(FIELDS, (str(place.epoch), str(place.seq), self._mac(producer, place), self.name), strict=True))
+        values = (str(position.epoch), str(position.seq), self._mac(producer, position), self.name)
+        return dict(zip(FIELDS, values, strict=True))
 
-    def read(
+    def verify(
         self, producer: str, epoch: bytes | None, seq: bytes | None, mac: bytes | None, key: bytes | None
     ) -> Watermark:
-        """Check the fields of a watermark.
-
-        Args:
-            producer: Whose.
-            epoch: As Redis has it, like the others; None where there is none.
-            seq: The last number that is said to be archived.
-            mac: The seal.
-            key: The name of the key that it is said to be made with.
-
-        Returns:
-            The watermark, or why it is not believed.
-        """
+        """Verify the fields of a watermark as Redis has them; None for a missing one."""
         if epoch is None and seq is None:
             return Watermark(None)
         if mac is None or key is None:
             return Watermark(None, "it has no seal: the archive's consumer did not write it, or is of an older version")
-        if not self.knows(key):
+        if not self.has_key_of(key):
             return Watermark(
                 None,
                 f"it is sealed with the key {key[:16]!r} and ours is {self.name}: copy the consumer's key file here",
             )
         try:
-            place = Position(int(epoch or b""), int(seq or b""))
+            position = Position(int(epoch or b""), int(seq or b""))
         except ValueError:
-            return Watermark(None, "it is no place")
-        if min(place) < 0 or not place.in_range:
-            return Watermark(None, "it is no place")
-        if not hmac.compare_digest(mac, self._mac(producer, place).encode()):
-            return Watermark(None, f"its seal is not that of {place}: it was forged")
-        return Watermark(place)
+            return Watermark(None, "it is no position")
+        if min(position) < 0 or not position.in_range:
+            return Watermark(None, "it is no position")
+        if not hmac.compare_digest(mac, self._mac(producer, position).encode()):
+            return Watermark(None, f"its seal is not that of {position}: it was forged")
+        return Watermark(position)
 
-    def knows(self, key: bytes | None) -> bool:
-        """Whether a watermark says that it was sealed with our key, or with none at all."""
+    def has_key_of(self, key: bytes | None) -> bool:
+        """Whether a watermark names this seal's key, or none."""
         return key is None or key == self.name.encode()
 
-    def renewed(self) -> "Seal":
-        """Return the seal of the key as it is now; reads a file. If it cannot be read, ours goes on."""
-        if self._origin is None:
+    def reloaded(self) -> "Seal":
+        """Return the seal of the current key, read from its file; this seal if the file is unreadable."""
+        if self._load is None:
             return self
         try:
-            return Seal(self._origin(), self._origin)
+            return Seal(self._load(), self._load)
         except KeyFileError:
             return self
 
-    def _mac(self, producer: str, place: Position) -> str:
-        said = f"recollect watermark 1\0{producer}\0{place}".encode()
-        return hmac.digest(self._key, said, "sha256").hex()[:_MAC_DIGITS]
+    def _mac(self, producer: str, position: Position) -> str:
+        message = f"recollect watermark 1\0{producer}\0{position}".encode()
+        return hmac.digest(self._key, message, "sha256").hex()[:_MAC_DIGITS]
 
 
 def load_or_create_key(archive: Path) -> bytes:
-    """Read the key that lies in an archive, or make it; its consumers share it like the archive itself.
-
-    Args:
-        archive: Its directory; whichever part of the installation comes first makes the file in it.
-
-    Returns:
-        The key.
+    """Return the key in an archive's directory, which its consumers and replicas share; create it if there is none.
 
     Raises:
-        KeyFileError: It cannot be read or made, is open to others, or is too short.
+        KeyFileError: It cannot be read or created, is open to other users, or is too short.
     """
     path = archive / KEY_FILE
     if not path.exists():
-        _make(path)
+        _create(path)
     return read_key(path, "watermark key")
 
 
-def _make(path: Path) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+def _create(path: Path) -> None:
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside.unlink(missing_ok=True)
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        staged.unlink(missing_ok=True)
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.write(descriptor, os.urandom(_KEY_BYTES))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         try:
-            # Whole or not at all, and never in the place of one that another process has made meanwhile.
-            os.link(aside, path)
+            # Whole or not at all, and never over the key that another process created meanwhile.
+            os.link(staged, path)
         except FileExistsError:
             return
         except OSError:
             # A file system without hard links.
-            aside.rename(path)
+            staged.rename(path)
         finally:
-            aside.unlink(missing_ok=True)
+            staged.unlink(missing_ok=True)
         sync_directory(path.parent)
     except OSError as error:
         raise KeyFileError(f"the watermark key file {path} cannot be made: {error.strerror}") from None

@@ -1,7 +1,7 @@
-"""What the spool asks of a file system: a seam, so that a test can be a disk that loses what was not synced.
+"""The file operations of a spool: a seam, so that a test can supply a disk that loses what was not synced.
 
-Invariant: nothing in `Disk` decides anything. A file's bytes survive a power cut once `sync` of it returned, and its
-name once `sync_directory` of its directory did; every rule about which to call when is the caller's.
+Invariant: `Disk` decides nothing. A file's bytes survive a power cut once `sync` of it returned, and its name once
+`sync_directory` of its directory did; the caller orders the calls.
 """
 
 import errno
@@ -32,10 +32,10 @@ class File(Protocol):
         """Write all of it; raises OSError."""
 
     def sync(self) -> None:
-        """Make what was written survive a power cut; raises OSError, and is then not to be called again."""
+        """Make what was written survive a power cut; raises OSError, after which it must not be called again."""
 
     def truncate(self, size_bytes: int) -> None:
-        """Cut it off; raises OSError."""
+        """Truncate it; raises OSError."""
 
     def close(self) -> None:
         """Close it."""
@@ -45,16 +45,16 @@ class Disk(Protocol):
     """The operations of a spool; all may raise OSError."""
 
     def make_directory(self, path: Path) -> None:
-        """Make a directory and its parents, unless they are there."""
+        """Create a directory and its parents, unless they exist."""
 
     def names(self, directory: Path) -> list[str]:
-        """List what a directory holds."""
+        """List the names in a directory."""
 
     def create(self, path: Path, size_bytes: int) -> File:
-        """Make a new file with its space reserved; refuses an existing one."""
+        """Create a file with its space reserved; refuses an existing one."""
 
     def map(self, path: Path, size_bytes: int) -> Buffer:
-        """Map a file, made or brought to this size with its space reserved, so that writing cannot fail later."""
+        """Map a file, created or resized with its space reserved, so that a later write cannot fail."""
 
     def read(self, path: Path, offset: int = 0, size_bytes: int | None = None) -> bytes:
         """Read a part of a file, or all of it."""
@@ -63,20 +63,20 @@ class Disk(Protocol):
         """Make what another process wrote to a file survive a power cut."""
 
     def replace(self, path: Path, data: bytes) -> None:
-        """Replace a small file at once and durably: after a power cut it is the old or the new one.
+        """Replace a small file atomically and durably: a power cut leaves the old or the new one.
 
-        On a full disk a file of the same length is overwritten in place, which needs no room; within one sector, as
-        the files of a slot are, that is as good on disks that write sectors whole.
+        On a full disk a file of the same length is overwritten in place, which needs no room. Within one sector, as
+        the files of a slot are, that is as safe on disks that write sectors whole.
         """
 
     def unlink(self, path: Path) -> None:
         """Remove a file."""
 
     def sync_directory(self, path: Path) -> None:
-        """Make names that were added or removed survive a power cut."""
+        """Make added and removed names survive a power cut."""
 
     def free_bytes(self, path: Path) -> int:
-        """Tell how much may still be written on the disk that holds a path."""
+        """Return the free room of the disk that holds a path."""
 
 
 class _RealFile:
@@ -99,7 +99,7 @@ class _RealFile:
         os.close(self._fd)
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
@@ -113,18 +113,15 @@ def _overwrite(path: Path, data: bytes) -> None:
 
 
 class RealDisk:
-    """The operating system's files."""
+    """The operating system's files; each method as in `Disk`."""
 
     def make_directory(self, path: Path) -> None:
-        """See `Disk.make_directory`."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def names(self, directory: Path) -> list[str]:
-        """See `Disk.names`."""
         return [path.name for path in directory.iterdir()]
 
     def create(self, path: Path, size_bytes: int) -> File:
-        """See `Disk.create`."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.posix_fallocate(fd, 0, size_bytes)
@@ -136,25 +133,22 @@ class RealDisk:
         return _RealFile(fd)
 
     def map(self, path: Path, size_bytes: int) -> Buffer:
-        """See `Disk.map`."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if os.fstat(fd).st_size != size_bytes:
                 os.truncate(fd, size_bytes)
-            # A page without a block behind it would be a SIGBUS on a full disk.
+            # Writing to a page without a block behind it raises SIGBUS on a full disk.
             os.posix_fallocate(fd, 0, size_bytes)
             return mmap.mmap(fd, size_bytes)
         finally:
             os.close(fd)
 
     def read(self, path: Path, offset: int = 0, size_bytes: int | None = None) -> bytes:
-        """See `Disk.read`."""
         with path.open("rb", buffering=0) as file:
             file.seek(offset)
             return file.read(-1 if size_bytes is None else size_bytes) or b""
 
     def sync(self, path: Path) -> None:
-        """See `Disk.sync`."""
         fd = os.open(path, os.O_RDONLY)
         try:
             os.fdatasync(fd)
@@ -162,33 +156,29 @@ class RealDisk:
             os.close(fd)
 
     def replace(self, path: Path, data: bytes) -> None:
-        """See `Disk.replace`."""
-        aside = path.with_name(f"{path.name}.new")
+        staged = path.with_name(f"{path.name}.new")
         try:
-            with open(aside, "wb", opener=_private) as file:
+            with open(staged, "wb", opener=_open_private) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             with suppress(OSError):
-                aside.unlink()
+                staged.unlink()
             if error.errno not in _FULL or not path.is_file() or path.stat().st_size != len(data):
                 raise
             _overwrite(path, data)
             return
-        aside.replace(path)
-        # Without this the rename itself may be forgotten by a power cut.
+        staged.replace(path)
+        # A power cut may undo the rename itself until the directory is synced.
         self.sync_directory(path.parent)
 
     def unlink(self, path: Path) -> None:
-        """See `Disk.unlink`."""
         path.unlink()
 
     def sync_directory(self, path: Path) -> None:
-        """See `Disk.sync_directory`."""
         sync_directory(path)
 
     def free_bytes(self, path: Path) -> int:
-        """See `Disk.free_bytes`."""
         room = os.statvfs(path)
         return room.f_bavail * room.f_frsize

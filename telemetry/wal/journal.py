@@ -2,16 +2,16 @@
 
 Invariants:
 
-- `write` returns after fdatasync, and so does `recover` for what it found; a new segment's name is synced before its
-  first record is written.
-- After a failed write or sync the segment is poisoned: its file is never written or synced again, because a second
-  sync may say yes to what the first one lost. What the failed write left in it does not count, for the next segment
-  begins with the same number, and a segment's numbers end where the next one begins. If all of it does not count, it is
-  gone before anything else becomes durable.
-- Only `release` and `retire` remove a segment, whole, oldest first: by the archive's watermark, or because its events
-  have been written anew under another identity.
+- `write` returns after fdatasync, and so does `recover` for what it found. A new segment's name is synced before its
+  first frame is written.
+- After a failed write or sync the segment is poisoned: its file is never written or synced again, because a second sync
+  may succeed although the first one lost data. The next segment begins with the number that failed, and a segment's
+  numbers end where the next one begins, so what the failed write left does not count. A file of which nothing counts is
+  removed before anything else becomes durable.
+- Only `release` and `discard` remove a segment, whole: by the archive's watermark, or because its events were written
+  anew under another identity.
 
-    [WRITTEN] --fdatasync--> [DURABLE] --watermark--> [FORGOTTEN]
+    [WRITTEN] --fdatasync--> [DURABLE] --watermark--> [RELEASED]
         |
         +--error--> poisoned: the same events are written to a new segment, or refused
 
@@ -34,9 +34,9 @@ from telemetry.wal.segment import (
     SegmentHeader,
     encode_header,
     file_name,
-    of_newer_version,
+    is_of_newer_version,
     read_run,
-    read_whole,
+    read_segment,
 )
 
 _LEAST_BYTES = 64 * 1024
@@ -51,13 +51,11 @@ class Run(NamedTuple):
 
     @property
     def last(self) -> Position:
-        """The place of the last line."""
+        """The position of the last line."""
         return Position(self.epoch, self.first_seq + len(self.lines) - 1)
 
 
-class _Writing(NamedTuple):
-    """The segment that is being written, and how many bytes it may take."""
-
+class _OpenSegment(NamedTuple):
     segment: Segment
     file: File
     room_bytes: int
@@ -69,12 +67,13 @@ class Journal:
     Args:
         disk: The file system.
         directory: The slot's directory.
-        segment_bytes: The size of a segment; smaller ones are made where the disk has little room.
-        segment_age_s: A segment older than this is not written to any more, so that it can go once it is archived.
+        segment_bytes: The size of a segment, reduced where the disk has little room.
+        segment_age_s: The age at which a segment is closed, so that it can be released once it is archived.
         hit: Called with the names of failpoints.
+        clock: A monotonic clock, in seconds.
 
     Attributes:
-        segments: Those that hold something, by place.
+        segments: Those that hold events, by position.
     """
 
     def __init__(
@@ -84,73 +83,80 @@ class Journal:
         segment_bytes: int,
         segment_age_s: float,
         hit: Callable[[str], None] = lambda _name: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._disk = disk
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._segment_age_s = segment_age_s
         self._hit = hit
+        self._clock = clock
         self.segments: list[Segment] = []
-        self._writing: _Writing | None = None
-        # Files that do not count; nothing is written before they are removed.
-        self._void: list[Path] = []
+        self._open_segment: _OpenSegment | None = None
+        # Files of which nothing counts; nothing is written before they are removed.
+        self._discarded: list[Path] = []
 
     def __repr__(self) -> str:
         return f"<Journal {self._directory} {self.segments!r}>"
 
     @property
     def size_bytes(self) -> int:
-        """What the records take."""
+        """The size of all segments."""
         return sum(segment.end for segment in self.segments)
 
     @property
     def events(self) -> int:
-        """How many numbers it holds."""
-        return sum(segment.last_seq - segment.header.first_seq + 1 for segment in self.segments)
+        """How many numbers the segments cover."""
+        return sum(segment.events for segment in self.segments)
 
     @property
     def last(self) -> Position:
-        """The place of the last event held; (0, 0) if there is none."""
+        """The position of the last event held; (0, 0) if there is none."""
         return self.segments[-1].last if self.segments else Position(0, 0)
+
+    @property
+    def discarded(self) -> list[str]:
+        """The names of discarded files that are not removed yet."""
+        return [path.name for path in self._discarded]
 
     def last_seq(self, epoch: int) -> int:
         """Return the last number held of an epoch, or 0."""
         return max((one.last_seq for one in self.segments if one.header.epoch == epoch), default=0)
 
     def recover(self, replaced: Collection[str] = (), cut: Mapping[tuple[str, int], int] | None = None) -> None:
-        """Find what an earlier process left.
+        """Find the segments that an earlier process left.
 
         Args:
-            replaced: Names of files whose events have been written anew; removed now.
-            cut: By (producer, epoch): the last number that has not been written anew.
+            replaced: Names of files whose events were written anew; removed now.
+            cut: By (producer, epoch): the last number that was not written anew.
 
         Raises:
-            SpoolError: A segment was written by a newer version, or cannot be read.
+            SpoolError: A segment is of a newer version, or cannot be read.
         """
-        found: dict[tuple[str, int, int], tuple[int, Segment]] = {}
+        found: dict[SegmentHeader, tuple[int, Segment]] = {}
         try:
             for name in sorted(self._disk.names(self._directory)):
                 path = self._directory / name
                 if not name.endswith(SUFFIX):
                     continue
                 if name in replaced:
-                    self._void.append(path)
+                    self._discarded.append(path)
                     continue
-                if of_newer_version(self._disk.read(path, 0, DATA_START)):
+                if is_of_newer_version(self._disk.read(path, 0, DATA_START)):
                     raise SpoolError(f"{path} was written by a newer version of this program")
-                whole = read_whole(self._disk, path)
-                if whole is None:
-                    # Begun and never written to, or nothing of it can be read.
-                    self._void.append(path)
+                contents = read_segment(self._disk, path)
+                if contents is None:
+                    # Begun and never written to, or unreadable.
+                    self._discarded.append(path)
                     continue
-                # Its writer may have been killed before it did that.
+                # Its writer may have been killed before the sync.
                 self._disk.sync(path)
-                last_seq = min(max(whole.lines), (cut or {}).get(whole.header[:2], MAX_NUMBER))
-                segment = Segment(path, whole.header, last_seq, whole.end)
-                kept = found.get(whole.header)
-                if kept is None or kept[0] < len(whole.lines):
-                    found[whole.header] = len(whole.lines), segment
-            self.remove_void()
+                last_seq = min(max(contents.lines), (cut or {}).get(contents.header[:2], MAX_NUMBER))
+                segment = Segment(path, contents.header, last_seq, contents.end)
+                kept = found.get(contents.header)
+                if kept is None or kept[0] < len(contents.lines):
+                    found[contents.header] = len(contents.lines), segment
+            self.remove_discarded()
         except OSError as error:
             raise SpoolError(f"the segments in {self._directory} cannot be read: {error.strerror}") from None
         self.segments = sorted((segment for _, segment in found.values()), key=lambda one: one.first)
@@ -158,35 +164,15 @@ class Journal:
             if one.header.epoch == following.header.epoch:
                 one.last_seq = min(one.last_seq, following.header.first_seq - 1)
 
-    def retire(self, gone: Callable[[SegmentHeader], bool]) -> None:
-        """Remove segments whose events are held elsewhere.
-
-        Args:
-            gone: Which.
+    def write(self, producer: str, epoch: int, first_seq: int, frames: Sequence[bytes]) -> None:
+        """Write frames with dense numbers from `first_seq` on, durably: all of them or, if it raises, none.
 
         Raises:
-            OSError: A file cannot be removed.
+            OSError: The disk refused.
         """
-        self.abandon()
-        self._void += [one.path for one in self.segments if gone(one.header)]
-        self.segments = [one for one in self.segments if not gone(one.header)]
-        self.remove_void()
-
-    def write(self, producer: str, epoch: int, first_seq: int, records: Sequence[bytes]) -> None:
-        """Write records and make them survive a power cut, all of them or, as far as anybody is told, none.
-
-        Args:
-            producer: Whose they are.
-            epoch: Their epoch.
-            first_seq: The number of the first; the numbers are dense.
-            records: Framed records.
-
-        Raises:
-            OSError: The disk refused; nothing of this is held.
-        """
-        data = b"".join(records)
+        data = b"".join(frames)
         try:
-            segment, file, _ = self._place_for(SegmentHeader(producer, epoch, first_seq), len(data))
+            segment, file, _ = self._segment_for(SegmentHeader(producer, epoch, first_seq), len(data))
             file.write_at(data, segment.end)
             self._hit("spool.written")
             file.sync()
@@ -194,20 +180,20 @@ class Journal:
         except BaseException:
             self._poison()
             raise
-        place = segment.end
-        for seq, record in enumerate(records, first_seq):
-            segment.grew(seq, place)
-            place += len(record)
-        segment.end = place
-        segment.last_seq = first_seq + len(records) - 1
+        offset = segment.end
+        for seq, frame in enumerate(frames, first_seq):
+            segment.note_frame(seq, offset)
+            offset += len(frame)
+        segment.end = offset
+        segment.last_seq = first_seq + len(frames) - 1
 
     def read(self, after: Position, max_lines: int, max_bytes: int) -> Run | None:
-        """Read what follows a place.
+        """Read the lines after a position.
 
         Args:
-            after: The place.
+            after: The position.
             max_lines: The most lines.
-            max_bytes: The most bytes of lines; the first comes even if it is longer.
+            max_bytes: The most bytes of lines; the first line comes even if it is longer.
 
         Returns:
             The next lines, of one epoch; damage makes the run begin later. None if nothing readable follows.
@@ -218,19 +204,20 @@ class Journal:
         for segment in self.segments:
             if segment.last <= after:
                 continue
-            seq = max(after.seq + 1, segment.header.first_seq) if after.epoch == segment.header.epoch else 0
-            seq = max(seq, segment.header.first_seq)
+            seq = segment.header.first_seq
+            if after.epoch == segment.header.epoch:
+                seq = max(after.seq + 1, seq)
             first, lines = read_run(self._disk, segment, seq, min(max_lines, segment.last_seq - seq + 1), max_bytes)
             if lines:
                 return Run(segment.header.epoch, first, lines)
         return None
 
     def release(self, through: Position, *, rotate: bool = False) -> int:
-        """Remove segments that the archive has.
+        """Remove segments up to the archive's watermark, oldest first.
 
         Args:
-            through: The archive's watermark.
-            rotate: Whether the segment that is being written may go too, instead of when it is old.
+            through: The watermark.
+            rotate: Whether to close and remove the open segment too, even if it is young.
 
         Returns:
             How many events they held.
@@ -241,79 +228,69 @@ class Journal:
         count = 0
         while self.segments and self.segments[0].last <= through:
             segment = self.segments[0]
-            if self._writing is not None and self._writing.segment is segment:
-                if not rotate and time.monotonic() - segment.opened_s < self._segment_age_s:
+            if self._open_segment is not None and self._open_segment.segment is segment:
+                if not rotate and self._clock() - segment.opened_s < self._segment_age_s:
                     break
-                self.abandon()
+                self.close_segment()
             with suppress(FileNotFoundError):
                 self._disk.unlink(segment.path)
             self._hit("spool.released")
             del self.segments[0]
-            count += segment.last_seq - segment.header.first_seq + 1
+            count += segment.events
         return count
 
-    def forget(self, producer: str, epoch: int) -> None:
-        """Leave out what was written under an identity that is not to be after all.
+    def discard(self, applies: Callable[[SegmentHeader], bool]) -> None:
+        """Drop segments that do not count; their files go with `remove_discarded`, at the latest before any write."""
+        self.close_segment()
+        self._discarded += [one.path for one in self.segments if applies(one.header)]
+        self.segments = [one for one in self.segments if not applies(one.header)]
 
-        Args:
-            producer: The producer id.
-            epoch: The epoch.
-        """
-        self.abandon()
-        self._void += [one.path for one in self.segments if one.header[:2] == (producer, epoch)]
-        self.segments = [one for one in self.segments if one.header[:2] != (producer, epoch)]
-
-    @property
-    def void(self) -> list[str]:
-        """The names of files that do not count and could not be removed yet."""
-        return [path.name for path in self._void]
-
-    def remove_void(self) -> None:
+    def remove_discarded(self) -> None:
         """Remove the files that do not count, so that no power cut brings them back.
 
         Raises:
             OSError: The disk refused; it is tried again before anything is written.
         """
-        for path in self._void:
+        for path in self._discarded:
             with suppress(FileNotFoundError):
                 self._disk.unlink(path)
-        if self._void:
+        if self._discarded:
             self._disk.sync_directory(self._directory)
-            self._void.clear()
+            self._discarded.clear()
 
-    def abandon(self) -> None:
-        """Never write to the current segment again."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
+    def close_segment(self) -> None:
+        """Write no more to the open segment."""
+        opened, self._open_segment = self._open_segment, None
+        if opened is not None:
             with suppress(OSError):
-                writing.file.close()
-            if writing.segment.end == DATA_START:
-                # Nothing in it counts; the next one may need its name.
-                self.segments.remove(writing.segment)
-                self._void.append(writing.segment.path)
+                opened.file.close()
+            if opened.segment.end == DATA_START:
+                # It is empty, and the next one may need its name.
+                self.segments.remove(opened.segment)
+                self._discarded.append(opened.segment.path)
 
     def _poison(self) -> None:
-        if self._writing is not None:
-            # Or else, if we were killed now, the next process would find it, and its sync would say that it is there.
+        if self._open_segment is not None:
+            # Otherwise the next process, after a kill, would find the refused frames and sync them as accepted.
             with suppress(OSError):
-                self._writing.file.truncate(self._writing.segment.end)
-        self.abandon()
+                self._open_segment.file.truncate(self._open_segment.segment.end)
+        self.close_segment()
 
-    def _place_for(self, header: SegmentHeader, size_bytes: int) -> _Writing:
-        writing = self._writing
-        if writing is not None:
-            segment = writing.segment
-            goes_on = header == segment.header._replace(first_seq=segment.last_seq + 1)
-            fits = segment.end + size_bytes <= writing.room_bytes
-            if goes_on and fits and time.monotonic() - segment.opened_s < self._segment_age_s:
-                return writing
-        self.abandon()
-        return self._begin(header, size_bytes)
+    def _segment_for(self, header: SegmentHeader, size_bytes: int) -> _OpenSegment:
+        opened = self._open_segment
+        if opened is not None:
+            segment = opened.segment
+            continues = header == segment.header._replace(first_seq=segment.last_seq + 1)
+            fits = segment.end + size_bytes <= opened.room_bytes
+            if continues and fits and self._clock() - segment.opened_s < self._segment_age_s:
+                return opened
+        self.close_segment()
+        return self._begin_segment(header, size_bytes)
 
-    def _begin(self, header: SegmentHeader, size_bytes: int) -> _Writing:
+    def _begin_segment(self, header: SegmentHeader, size_bytes: int) -> _OpenSegment:
         path = self._directory / file_name(header)
-        self.remove_void()
-        # An eighth of the room at most: other replicas write there too.
+        self.remove_discarded()
+        # At most an eighth of the free room: other replicas write there too.
         wanted_bytes = min(self._segment_bytes, self._disk.free_bytes(self._directory) // 8)
         room_bytes = max(wanted_bytes, _LEAST_BYTES, DATA_START + size_bytes)
         file = self._disk.create(path, room_bytes)
@@ -323,10 +300,10 @@ class Journal:
             self._disk.sync_directory(self._directory)
         except BaseException:
             file.close()
-            self._void.append(path)
+            self._discarded.append(path)
             raise
         self._hit("spool.rotated")
-        segment = Segment(path, header, header.first_seq - 1, DATA_START, time.monotonic())
-        self._writing = _Writing(segment, file, room_bytes)
+        segment = Segment(path, header, header.first_seq - 1, DATA_START, self._clock())
+        self._open_segment = _OpenSegment(segment, file, room_bytes)
         self.segments.append(segment)
-        return self._writing
+        return self._open_segment

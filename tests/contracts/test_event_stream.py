@@ -9,17 +9,18 @@ import pytest
 
 from telemetry.batch import Batch, Position, from_entry
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamError, StreamRefusedError
-from telemetry.stream.key_names import Keys
-from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from telemetry.stream.redis_stream import (
+from telemetry.stream.event_stream import (
     Acknowledgement,
     Appended,
     EventStream,
     GroupsEnsured,
-    RedisStream,
     StreamEnds,
     StreamState,
+    publish_watermarks,
 )
+from telemetry.stream.key_names import Keys
+from telemetry.stream.memory_stream import MemoryServer, MemoryStream
+from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import Seal
 
 MakeStream = Callable[[], EventStream]
@@ -58,7 +59,7 @@ async def road(request: pytest.FixtureRequest) -> AsyncIterator[Road]:
             server.full = full
 
         road = Road(
-            lambda: MemoryStream(server), server.flush_all, fill_memory, lambda p: server.logs[p].entries.clear()
+            lambda: MemoryStream(server), server.flush_all, fill_memory, lambda p: server.streams[p].entries.clear()
         )
     else:
         redis = request.getfixturevalue("redis_server")
@@ -95,7 +96,7 @@ async def test_a_stream_that_is_not_there_is_not_made_by_append(road: Road) -> N
 async def test_the_consumer_does_not_make_a_stream(road: Road) -> None:
     """Joining waits for the producer: a stream made by the reader would hide that Redis forgot it."""
     stream = await road.stream()
-    assert await stream.ensure_groups(["p"]) == GroupsEnsured.none()
+    assert await stream.ensure_groups(["p"]) == GroupsEnsured(set(), set(), set())
     assert await stream.append("p", batch(1, 1, 1), create=False) is Appended.NO_STREAM
 
 
@@ -176,7 +177,7 @@ async def test_settling_trims_and_publishes_but_remembers_the_last_id(road: Road
 async def test_publishing_needs_no_stream(road: Road) -> None:
     """Watermarks can be published again after Redis lost everything, without making a stream."""
     stream = await road.stream()
-    await stream.publish_watermarks({"p": Position(3, 9)})
+    await publish_watermarks(stream, {"p": Position(3, 9)})
     state = await stream.handshake("p", 1.0)
     assert (state.last, state.watermark) == (None, Position(3, 9))
 
@@ -258,7 +259,7 @@ async def test_what_a_full_stream_still_allows(road: Road) -> None:
         await stream.append(producer, batch(1, 1, 3), create=True)
         await stream.append(producer, batch(1, 4, 6), create=False)
     await stream.ensure_groups(["p"])
-    await stream.publish_watermarks({"p": Position(0, 1)})
+    await publish_watermarks(stream, {"p": Position(0, 1)})
     road.fill(True)
     with pytest.raises(StreamRefusedError):
         await stream.append("p", batch(1, 7, 7), create=False)
@@ -266,7 +267,7 @@ async def test_what_a_full_stream_still_allows(road: Road) -> None:
     (delivered,) = await stream.read(["p"], pending=False, max_entries=1, block_ms=10)
     assert [from_entry(entry) for entry in delivered.entries] == [batch(1, 1, 3)]
     assert not await stream.acknowledge([Acknowledgement("p", ["1-3"], Position(1, 3))])
-    assert not await stream.publish_watermarks({"q": Position(1, 3)})
+    assert not await publish_watermarks(stream, {"q": Position(1, 3)})
     state = await stream.handshake("p", 2.0)
     assert (state.last, state.watermark) == (Position(1, 6), Position(0, 1))
     assert await stream.producers() == {"p": 1.0, "q": 1.0}
@@ -275,7 +276,7 @@ async def test_what_a_full_stream_still_allows(road: Road) -> None:
     await stream.remove_streams(["q"])
     assert await stream.scan({"q": Position(0, 0)}, max_entries=9) == []
     road.fill(False)
-    assert await stream.publish_watermarks({"p": Position(1, 3)})
+    assert await publish_watermarks(stream, {"p": Position(1, 3)})
     assert (await stream.handshake("p", 3.0)).watermark == Position(1, 3)
 
 
@@ -296,7 +297,7 @@ async def test_redis_shows_the_entry_in_plain_fields(redis_server: Any) -> None:
     await stream.connect()
     await stream.handshake("p", 12.5)
     await stream.append("p", replace(batch(2, 1, 2), after=Position(1, 9)), create=True)
-    await stream.publish_watermarks({"p": Position(1, 9)})
+    await publish_watermarks(stream, {"p": Position(1, 9)})
     await stream.close()
     with redis_server.client() as client:
         ((entry_id, fields),) = client.xrange("recollect:events:{p}")
@@ -308,7 +309,7 @@ async def test_redis_shows_the_entry_in_plain_fields(redis_server: Any) -> None:
             b"data": b'{"seq": 1}\n{"seq": 2}\n',
             b"after": b"1-9",
         }
-        fields = Seal().sealed("p", Position(1, 9))
+        fields = Seal().sealed_fields("p", Position(1, 9))
         assert client.hgetall(KEYS.watermark("p")) == {name.encode(): text.encode() for name, text in fields.items()}
         assert client.zscore("recollect:producers", "p") == 12.5
         assert client.exists(KEYS.events("p"))
@@ -321,7 +322,7 @@ async def test_a_watermark_of_a_key_that_took_the_place_of_ours_is_believed_once
     writer = RedisStream(redis_server.url, seal=Seal(b"new" * 11))
     for stream in (reader, writer):
         await stream.connect()
-    await writer.publish_watermarks({"p": Position(1, 9)})
+    await publish_watermarks(writer, {"p": Position(1, 9)})
     state = await reader.handshake("p", 1.0)
     assert state.watermark is None
     assert "copy the consumer's key file" in (state.doubt or "")
@@ -379,9 +380,9 @@ async def test_installations_with_their_own_namespaces_share_a_redis_and_nothing
         await stream.connect()
     await ours.handshake("p", 1.0)
     await ours.append("p", batch(1, 1, 3), create=True)
-    await ours.publish_watermarks({"p": Position(1, 3)})
+    await publish_watermarks(ours, {"p": Position(1, 3)})
     assert await theirs.producers() == {}
-    assert await theirs.ensure_groups(["p"]) == GroupsEnsured.none()
+    assert await theirs.ensure_groups(["p"]) == GroupsEnsured(set(), set(), set())
     assert await theirs.handshake("p", 1.0) == StreamState(None, None, None)
     with redis_server.client() as client:
         assert {key.partition(b":")[0] for key in client.keys("*")} == {b"shop", b"shop.test"}

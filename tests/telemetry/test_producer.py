@@ -64,7 +64,7 @@ async def running(producer: Producer) -> AsyncIterator[None]:
 
 
 def lines_in(server: MemoryServer, producer: str) -> list[bytes]:
-    return [line for entry in server.logs[producer].entries.values() for line in from_entry(entry).lines]
+    return [line for entry in server.streams[producer].entries.values() for line in from_entry(entry).lines]
 
 
 def assert_sums(producer: Producer) -> None:
@@ -201,7 +201,7 @@ async def test_a_disk_that_is_too_slow_is_a_refusal(
             await producer.accept([feedback()])
         gate.fails = True
         gate.open.set()
-        await await_until(lambda: producer._spool.refuses)
+        await await_until(lambda: producer._spool.is_disk_refusing)
         assert_sums(producer)
         gate.fails = False
         await await_until(lambda: producer.counters.shipped == 1)
@@ -431,7 +431,7 @@ async def _interleave(spool: Path, actions: list[str]) -> None:
     archive: dict[int, bytes] = {}
 
     def commit() -> None:
-        log = server.logs.get(producer.producer_id)
+        log = server.streams.get(producer.producer_id)
         for entry in log.entries.values() if log else ():
             batch = from_entry(entry)
             assert batch.first_seq <= len(archive) + 1, "the stream has a hole"
@@ -440,14 +440,14 @@ async def _interleave(spool: Path, actions: list[str]) -> None:
 
     async def accept(count: int) -> None:
         # What refused a moment ago is asked before the commit below, which may find the disk well again.
-        is_refusing = gate.fails or producer._spool.refuses
+        is_refusing = gate.fails or producer._spool.is_disk_refusing
         taking = asyncio.create_task(producer.accept([feedback()] * count))
         await asyncio.sleep(0)
         await producer._spool.commit()
         try:
             await taking
         except SpoolFull:
-            assert is_refusing or producer._spool.refuses or producer.counters.spooled_bytes > 30_000
+            assert is_refusing or producer._spool.is_disk_refusing or producer.counters.spooled_bytes > 30_000
 
     for action in actions:
         if action == "served":
@@ -470,7 +470,7 @@ async def _interleave(spool: Path, actions: list[str]) -> None:
         assert_sums(producer)
     server.reachable = True
     gate.fails = False
-    while producer.counters.unarchived_events or producer._gaps:
+    while producer.counters.unarchived_events or producer._unrecorded:
         assert await producer.drain(5) == 0
         commit()
         await producer.drain(5)

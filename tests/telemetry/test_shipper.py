@@ -10,9 +10,10 @@ from telemetry.events import Served, decode
 from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerNote, Rewound, WatermarkDoubted
 from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
-from telemetry.shipper import Decision, GoOn, NewEpoch, NewProducer, Wait, resume
+from telemetry.shipper import ResumeAt, ResumeDecision, TakeNewEpoch, TakeNewProducer, WaitForConsumer, decide_resume
+from telemetry.stream.event_stream import StreamState
 from telemetry.stream.key_names import Keys
-from telemetry.stream.redis_stream import RedisStream, StreamState
+from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import Seal
 from tests.support import sample_events
 
@@ -28,8 +29,8 @@ QUICK = ProducerSettings(
 KEYS = Keys()
 LINES = [b"one\n", b"two\n", b"three\n", b"four\n", b"five\n"]
 OURS = b"three\nfour\n"
-NO_BATCH = Wait("entry 3-4 of the stream is no batch of events")
-FAR = "the stream stands at {}-{}, which no producer of ours could reach"
+NO_BATCH = WaitForConsumer("entry 3-4 of the stream is no batch of events")
+FAR = "the stream stands at {}-{}, which no producer reaches"
 
 
 def event(number: int) -> Served:
@@ -44,30 +45,30 @@ def tail(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
 @pytest.mark.parametrize(
     ("state", "ours", "expected"),
     [
-        (StreamState(None, None, None), None, GoOn(Position(0, 0))),
-        (StreamState(Position(3, 4), tail(3, 3, LINES[2:4]), None), OURS, GoOn(Position(3, 4))),
-        (StreamState(Position(3, 4), tail(3, 1, LINES[:4]), None), OURS, GoOn(Position(3, 4))),
-        (StreamState(Position(3, 4), tail(3, 1, LINES[:4]), None), None, GoOn(Position(3, 4))),
-        (StreamState(Position(3, 4), None, Position(3, 2)), None, GoOn(Position(3, 4))),
-        (StreamState(None, None, Position(3, 5)), None, GoOn(Position(3, 5))),
-        (StreamState(Position(3, 2), None, Position(3, 5)), None, GoOn(Position(3, 5))),
-        (StreamState(Position(2, 900), tail(2, 900, [b"old\n"]), Position(2, 800)), None, GoOn(Position(2, 900))),
-        (StreamState(Position(3, 6), None, None), None, NewEpoch(3)),
-        (StreamState(None, None, Position(4, 1)), None, NewEpoch(4)),
+        (StreamState(None, None, None), None, ResumeAt(Position(0, 0))),
+        (StreamState(Position(3, 4), tail(3, 3, LINES[2:4]), None), OURS, ResumeAt(Position(3, 4))),
+        (StreamState(Position(3, 4), tail(3, 1, LINES[:4]), None), OURS, ResumeAt(Position(3, 4))),
+        (StreamState(Position(3, 4), tail(3, 1, LINES[:4]), None), None, ResumeAt(Position(3, 4))),
+        (StreamState(Position(3, 4), None, Position(3, 2)), None, ResumeAt(Position(3, 4))),
+        (StreamState(None, None, Position(3, 5)), None, ResumeAt(Position(3, 5))),
+        (StreamState(Position(3, 2), None, Position(3, 5)), None, ResumeAt(Position(3, 5))),
+        (StreamState(Position(2, 900), tail(2, 900, [b"old\n"]), Position(2, 800)), None, ResumeAt(Position(2, 900))),
+        (StreamState(Position(3, 6), None, None), None, TakeNewEpoch(3)),
+        (StreamState(None, None, Position(4, 1)), None, TakeNewEpoch(4)),
         (
             StreamState(Position(3, 4), tail(3, 3, [b"not\n", b"ours\n"]), None),
             OURS,
-            NewProducer("entry 3-4 is not what was sent"),
+            TakeNewProducer("entry 3-4 is not what was sent"),
         ),
         (StreamState(Position(3, 4), Entry("3-4", {}), None), OURS, NO_BATCH),
         (StreamState(Position(3, 4), Entry("3-4", {}), None), b"", NO_BATCH),
-        (StreamState(Position(2**60, 0), None, None), None, Wait(FAR.format(2**60, 0))),
-        (StreamState(Position(3, 2**63), None, None), None, Wait(FAR.format(3, 2**63))),
+        (StreamState(Position(2**60, 0), None, None), None, WaitForConsumer(FAR.format(2**60, 0))),
+        (StreamState(Position(3, 2**63), None, None), None, WaitForConsumer(FAR.format(3, 2**63))),
     ],
 )
-def test_where_to_go_on_after_a_handshake(state: StreamState, ours: bytes | None, expected: Decision) -> None:
+def test_where_to_go_on_after_a_handshake(state: StreamState, ours: bytes | None, expected: ResumeDecision) -> None:
     """We are in epoch 3 and made numbers 1 to 5; the stream or the archive says the rest."""
-    assert resume(Position(3, 5), state, ours) == expected
+    assert decide_resume(Position(3, 5), state, ours) == expected
 
 
 class Line:
@@ -105,7 +106,7 @@ class Line:
     def archive_says(self, seq: int) -> None:
         with self.redis.client() as client:
             key = KEYS.watermark(self.producer.producer_id)
-            said = Seal().sealed(self.producer.producer_id, Position(self.producer.epoch, seq))
+            said = Seal().sealed_fields(self.producer.producer_id, Position(self.producer.epoch, seq))
             client.hset(key, mapping=dict(said.items()))
 
     async def end(self) -> None:

@@ -14,6 +14,7 @@ from ops.benchmarks.telemetry.cpu_clock import until
 from telemetry.batch import Position
 from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
+from telemetry.stream.event_stream import publish_watermarks
 from telemetry.stream.redis_stream import RedisStream
 
 _SHIPPED_WITHIN_S: Final = 60.0
@@ -64,7 +65,7 @@ class Rig:
         """Wait until Redis has everything, and say that it is archived."""
         await self.shipped()
         reached = Position(self.producer.epoch, self._accepted)
-        await self._archive.publish_watermarks({self.producer.producer_id: reached})
+        await publish_watermarks(self._archive, {self.producer.producer_id: reached})
 
     @property
     def _accepted(self) -> int:

@@ -23,9 +23,10 @@ from service.security.api_key import new_key
 from service.security.key_file import KeyFile
 from telemetry.batch import Position
 from telemetry.catalogue.archive_identity import identify
+from telemetry.stream.event_stream import publish_watermarks
 from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import Seal, load_or_create_key
-from telemetry.wal.slot import IDENTITY, Identity, encode_identity
+from telemetry.wal.slot_identity import IDENTITY_FILE, SlotIdentity, encode_identity
 from tests.support.certificates import make_certificate
 
 
@@ -234,7 +235,7 @@ def test_a_redis_that_loses_events_or_is_another_archives_is_a_fault(config: Con
 async def _publish(url: str, seal: Seal) -> None:
     stream = RedisStream(url, seal=seal)
     await stream.connect()
-    await stream.publish_watermarks({"01a1": Position(1, 9)})
+    await publish_watermarks(stream, {"01a1": Position(1, 9)})
     await stream.close()
 
 
@@ -243,7 +244,7 @@ def test_a_watermark_with_another_machines_seal_is_a_fault(config: Config, redis
     config = dataclasses.replace(config, redis_url=redis_server.url)
     slot = config.spool_dir / "0"
     slot.mkdir(parents=True)
-    (slot / IDENTITY).write_bytes(encode_identity(Identity("01a1", 1)))
+    (slot / IDENTITY_FILE).write_bytes(encode_identity(SlotIdentity("01a1", 1)))
     asyncio.run(_publish(redis_server.url, Seal(load_or_create_key(config.archive_dir))))
     status, sentence = _finding(config, "redis")
     assert status != "fail", sentence

@@ -20,9 +20,10 @@ from telemetry.events import Feedback, Record, Served, decode, encode
 from telemetry.notes import ConsumerNote, LeaseTaken, SinkFailed, StandingBy
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
+from telemetry.stream.event_stream import EventStream
 from telemetry.stream.key_names import Keys
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from telemetry.stream.redis_stream import EventStream, RedisStream
+from telemetry.stream.redis_stream import RedisStream
 from tests.support import sample_events
 
 AwaitUntil = Callable[..., Awaitable[None]]

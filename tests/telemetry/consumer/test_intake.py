@@ -14,7 +14,7 @@ from telemetry.erasure.erasure import LateEventFilter
 from telemetry.events import Feedback, Record, System, decode, encode
 from telemetry.fingerprint import UNKNOWN, Fingerprints
 from telemetry.notes import SequenceGapFound
-from telemetry.stream.redis_stream import Delivered
+from telemetry.stream.event_stream import Delivered
 from tests.support import sample_events
 
 NOW = "2026-11-21T12:00:00.000Z"

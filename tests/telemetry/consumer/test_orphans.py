@@ -90,7 +90,7 @@ async def test_a_slot_that_is_held_is_left_alone(tmp_path: Path, server: MemoryS
     producer.offer(sample_events.served())
     orphans = OrphanedSlots(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
     assert await orphans.sweep(0.1) == 0
-    assert not server.logs
+    assert not server.streams
     producer.close()
 
 
@@ -123,7 +123,7 @@ async def test_a_slot_is_left_alone_where_its_events_must_not_go(
     notes: list[ProducerNote] = []
     orphans = OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append, archive="our-archive")
     assert await orphans.sweep(0.2) == 1
-    assert (notes, server.announced, server.logs) == ([], {}, {})
+    assert (notes, server.announced, server.streams) == ([], {}, {})
     server.mark = OwnerMark("our-archive")
     await orphans.sweep(0.2)
-    assert server.logs != {}
+    assert server.streams != {}

@@ -108,17 +108,17 @@ async def test_without_the_right_to_remove_a_stream_it_is_kept_and_the_others_go
     await subscription.look({})
     assert (subscription.joined, subscription.recheck) == ({"p", "q"}, {"p", "q"})
     subscription.recheck.clear()
-    server.logs["p"].entries.clear()
+    server.streams["p"].entries.clear()
     await subscription.look({})
     assert (subscription.joined, counters.gaps) == ({"q"}, 1)
     await stream.handshake("p", 2.0)
     for _ in range(3):
         await subscription.look({})
     assert [type(note) for note in notes] == [StreamGapFound, StreamGapKept]
-    assert set(server.logs) == {"p", "q"}
+    assert set(server.streams) == {"p", "q"}
     stream.allowed = True
     await subscription.look({})
-    assert (set(server.logs), subscription.joined) == ({"q"}, {"q"})
+    assert (set(server.streams), subscription.joined) == ({"q"}, {"q"})
     await stream.append("p", Batch(1, 1, [b"{}\n"]), create=True)
     await subscription.look({})
     assert subscription.joined == {"p", "q"}
@@ -132,7 +132,7 @@ async def test_what_was_written_off_at_the_end_of_a_stream_is_not_found_again() 
     await stream.connect()
     await stream.handshake("p", 1.0)
     await stream.append("p", Batch(1, 1, [b"{}\n"]), create=True)
-    server.logs["p"].entries.clear()
+    server.streams["p"].entries.clear()
     await subscription.look({})
     subscription.recheck.clear()
     await subscription.look({})

@@ -18,7 +18,7 @@ from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream.namespace_owner import OwnerMark, ShipDecision, decide_shipping
 from telemetry.stream.redis_stream import RedisStream
-from telemetry.wal.slot import archive_of_slot
+from telemetry.wal.slot_identity import archive_of_slot
 from tests.support import sample_events
 
 AwaitUntil = Callable[..., Awaitable[None]]

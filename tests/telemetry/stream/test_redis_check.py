@@ -128,7 +128,7 @@ def granted(user: str) -> set[str]:
 def test_the_users_that_we_ship_have_the_rights_that_are_needed_and_no_others() -> None:
     """The file, the probes and the page say the same."""
     names = {
-        side: {trial.name.lower().replace(" ", "|") for trial in TRIALS if trial.side is side} for side in RedisRole
+        role: {probe.name.lower().replace(" ", "|") for probe in TRIALS if probe.role is role} for role in RedisRole
     }
     assert granted("recollect-replica") == names[RedisRole.REPLICA]
     assert granted("recollect-consumer") == names[RedisRole.REPLICA] | names[RedisRole.CONSUMER]

@@ -15,12 +15,12 @@ PLACE = Position(3, 9)
 def read(seal: Seal, producer: str, fields: dict[str, str]) -> Watermark:
     """Read fields as they come from Redis."""
     given = [fields.get(name) for name in FIELDS]
-    return seal.read(producer, *(None if value is None else value.encode() for value in given))
+    return seal.verify(producer, *(None if value is None else value.encode() for value in given))
 
 
 def test_a_watermark_is_read_as_it_was_sealed() -> None:
     """With the same key, and by the same producer."""
-    fields = SEAL.sealed("p", PLACE)
+    fields = SEAL.sealed_fields("p", PLACE)
     assert (fields["epoch"], fields["seq"]) == ("3", "9")
     assert read(Seal(b"k" * 32), "p", fields) == (PLACE, None)
     assert read(SEAL, "p", {}) == (None, None)
@@ -33,18 +33,18 @@ def test_a_watermark_is_read_as_it_was_sealed() -> None:
         ({"epoch": "4"}, "forged"),
         ({"mac": "0" * 32}, "forged"),
         ({"mac": ""}, "forged"),
-        ({"seq": "09", "epoch": "x"}, "no place"),
-        ({"seq": "-1"}, "no place"),
-        ({"seq": str(2**64)}, "no place"),
+        ({"seq": "09", "epoch": "x"}, "no position"),
+        ({"seq": "-1"}, "no position"),
+        ({"seq": str(2**64)}, "no position"),
         ({"key": "00000000"}, "copy the consumer's key file here"),
         ({"key": None}, "no seal"),
         ({"mac": None}, "no seal"),
-        ({"epoch": None}, "no place"),
+        ({"epoch": None}, "no position"),
     ],
 )
 def test_what_was_changed_is_not_believed(change: dict[str, str | None], reason: str) -> None:
     """The doubt says what to do about it."""
-    fields = {name: value for name, value in {**SEAL.sealed("p", PLACE), **change}.items() if value is not None}
+    fields = {name: value for name, value in {**SEAL.sealed_fields("p", PLACE), **change}.items() if value is not None}
     place, doubt = read(SEAL, "p", fields)
     assert place is None
     assert reason in (doubt or "")
@@ -52,12 +52,12 @@ def test_what_was_changed_is_not_believed(change: dict[str, str | None], reason:
 
 def test_a_seal_holds_for_one_producer_and_one_key() -> None:
     """Neither another producer's watermark nor another installation's is one of ours."""
-    assert "forged" in (read(SEAL, "q", SEAL.sealed("p", PLACE)).doubt or "")
+    assert "forged" in (read(SEAL, "q", SEAL.sealed_fields("p", PLACE)).doubt or "")
     other = Seal(b"o" * 32)
     assert other.name != SEAL.name
-    assert "copy" in (read(other, "p", SEAL.sealed("p", PLACE)).doubt or "")
+    assert "copy" in (read(other, "p", SEAL.sealed_fields("p", PLACE)).doubt or "")
     # Also one that only claims to be made with our key.
-    assert "forged" in (read(other, "p", {**SEAL.sealed("p", PLACE), "key": other.name}).doubt or "")
+    assert "forged" in (read(other, "p", {**SEAL.sealed_fields("p", PLACE), "key": other.name}).doubt or "")
 
 
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
@@ -95,11 +95,11 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
 def test_a_key_that_was_replaced_is_read_again(tmp_path: Path) -> None:
     """As with an archive that was begun anew; one that cannot be read leaves the seal as it is."""
     seal = Seal(load_or_create_key(tmp_path), lambda: load_or_create_key(tmp_path))
-    assert seal.renewed().name == seal.name
+    assert seal.reloaded().name == seal.name
     (tmp_path / KEY_FILE).unlink()
     newer = Seal(load_or_create_key(tmp_path))
-    assert not seal.knows(newer.name.encode())
-    assert seal.renewed().name == newer.name
+    assert not seal.has_key_of(newer.name.encode())
+    assert seal.reloaded().name == newer.name
     (tmp_path / KEY_FILE).chmod(0o644)
-    assert seal.renewed().name == seal.name
-    assert Seal(b"k" * 32).renewed().name == SEAL.name
+    assert seal.reloaded().name == seal.name
+    assert Seal(b"k" * 32).reloaded().name == SEAL.name

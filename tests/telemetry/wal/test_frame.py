@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry.events import encode
-from telemetry.wal.frame import FEEDBACK, HEADER_BYTES, SERVED, SYSTEM, at, frame, line_of, scan, seq_of
+from telemetry.wal.frame import FEEDBACK, HEADER_BYTES, SERVED, SYSTEM, encode_frame, frame_at, line_of, scan, seq_of
 from tests.support import sample_events
 
 LINE = encode(sample_events.served(), "p", 1, 7)
@@ -28,35 +28,35 @@ def seqs(data: bytes, start: int = 0) -> list[int]:
 )
 def test_a_record_is_read_as_it_was_framed(line: bytes, kind: int) -> None:
     """Number, kind and line come back; the place behind it is where the next one begins."""
-    framed = frame(7, line)
+    framed = encode_frame(7, line)
     data = b"xx" + framed + b"yy"
-    record = at(data, 2, len(data))
+    record = frame_at(data, 2, len(data))
     assert record is not None
     assert (record.seq, record.kind, record.end) == (7, kind, 2 + len(framed))
     assert data[record.line_start : record.end] == line == line_of(framed)
     assert seq_of(framed) == 7
 
 
-@given(bit=st.integers(0, 8 * len(frame(7, LINE)) - 1))
+@given(bit=st.integers(0, 8 * len(encode_frame(7, LINE)) - 1))
 def test_no_damaged_record_is_taken_for_one(bit: int) -> None:
     """Wherever one bit changes, there is no record."""
-    data = bytearray(frame(7, LINE))
+    data = bytearray(encode_frame(7, LINE))
     data[bit // 8] ^= 1 << bit % 8
-    assert at(bytes(data), 0, len(data)) is None
+    assert frame_at(bytes(data), 0, len(data)) is None
 
 
 @pytest.mark.parametrize("start", [-1, 0, 5, HEADER_BYTES])
 def test_there_is_no_record_in_zeros_or_beyond_the_end(start: int) -> None:
     """Space that is only reserved holds nothing, nor do the bytes behind what counts."""
-    assert at(bytes(100), start, 100) is None
-    framed = frame(7, LINE)
-    assert at(framed, 0, len(framed) - 1) is None
+    assert frame_at(bytes(100), start, 100) is None
+    framed = encode_frame(7, LINE)
+    assert frame_at(framed, 0, len(framed) - 1) is None
     assert seqs(bytes(1000)) == []
 
 
 def test_scanning_goes_on_behind_damage() -> None:
     """A damaged record costs itself, and zeros between records cost nothing."""
-    framed = [frame(seq, line) for seq, line in enumerate(lines(5), 1)]
+    framed = [encode_frame(seq, line) for seq, line in enumerate(lines(5), 1)]
     data = bytearray(b"".join(framed[:2]) + bytes(700) + b"".join(framed[2:]) + bytes(50))
     assert seqs(bytes(data)) == [1, 2, 3, 4, 5]
     data[len(framed[0]) + 3] ^= 1
@@ -74,5 +74,5 @@ def test_scanning_ends_whatever_the_bytes_are(data: bytes, start: int, insert: b
 
 def test_a_text_in_a_line_is_not_the_beginning_of_one() -> None:
     """What a user sent cannot look like a record's line, for JSON escapes its quotes."""
-    framed = frame(1, encode(sample_events.feedback(user_id='{"schema":1'), "p", 1, 1))
+    framed = encode_frame(1, encode(sample_events.feedback(user_id='{"schema":1'), "p", 1, 1))
     assert framed.count(b'{"schema":') == 1

@@ -8,7 +8,7 @@ from telemetry.batch import Position
 from telemetry.errors import SpoolError
 from telemetry.events import encode
 from telemetry.wal.disk import RealDisk
-from telemetry.wal.frame import frame
+from telemetry.wal.frame import encode_frame
 from telemetry.wal.journal import Journal
 from telemetry.wal.segment import SegmentHeader, encode_header, file_name
 from tests.support import sample_events
@@ -23,7 +23,7 @@ def line(epoch: int, seq: int) -> bytes:
 
 
 def records(epoch: int, first: int, last: int) -> list[bytes]:
-    return [frame(seq, line(epoch, seq)) for seq in range(first, last + 1)]
+    return [encode_frame(seq, line(epoch, seq)) for seq in range(first, last + 1)]
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_what_a_killed_writer_left_is_synced_before_it_counts(disk: ShadowDisk) 
     one.write(PRODUCER, 1, 1, records(1, 1, 2))
     disk.refusals = {"sync": errno.EIO}
     segment = one.segments[0]
-    assert one._writing is not None
-    one._writing.file.write_at(b"".join(records(1, 3, 4)), segment.end)
+    assert one._open_segment is not None
+    one._open_segment.file.write_at(b"".join(records(1, 3, 4)), segment.end)
     disk = disk.after_kill(Random(1))
     assert numbers(recovered(disk)) == [(1, 1), (1, 2), (1, 3), (1, 4)]
     for seed in range(20):
@@ -90,7 +90,7 @@ def test_a_refused_write_poisons_the_segment(disk: ShadowDisk, refusal: str) -> 
     one = journal(disk, segment_bytes=10)
     one.write(PRODUCER, 1, 1, records(1, 1, 3))
     if refusal in ("create", "directory"):
-        one.abandon()
+        one.close_segment()
     disk.refusals = {refusal: errno.EIO}
     with pytest.raises(OSError, match="Input/output"):
         one.write(PRODUCER, 1, 4, records(1, 4, 9))
@@ -151,17 +151,15 @@ def test_a_segment_that_was_begun_and_then_refused_is_begun_again_by_the_same_pr
     assert numbers(one) == numbers(recovered(disk)) == [(1, 1), (1, 2), (1, 3)]
 
 
-def test_a_segment_ends_by_size_and_by_age(disk: ShadowDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_ends_by_size_and_by_age(disk: ShadowDisk) -> None:
     """A full or an old one is not written to any more; one write is never divided."""
-    one = journal(disk)
+    now_s = [10_000_000.0]
+    one = Journal(disk, HOME, 64 * 1024, 60.0, clock=lambda: now_s[0])
     one.write(PRODUCER, 1, 1, records(1, 1, 140))
     assert one.size_bytes > 50_000
     one.write(PRODUCER, 1, 141, records(1, 141, 200))
     assert [segment.header.first_seq for segment in one.segments] == [1, 141]
     one.write(PRODUCER, 1, 201, records(1, 201, 201))
-    now_s = [10_000_000.0]
-    monkeypatch.setattr("telemetry.wal.journal.time.monotonic", lambda: now_s[0])
-    one.segments[-1].opened_s = now_s[0]
     one.write(PRODUCER, 1, 202, records(1, 202, 202))
     now_s[0] += 60
     one.write(PRODUCER, 1, 203, records(1, 203, 203))
@@ -175,7 +173,7 @@ def test_only_whole_segments_are_released_and_the_current_one_when_it_is_old(dis
     one = journal(disk)
     for first in (1, 4, 7):
         one.write(PRODUCER, 1, first, records(1, first, first + 2))
-        one.abandon()
+        one.close_segment()
     one.write(PRODUCER, 1, 10, records(1, 10, 12))
     assert one.release(Position(1, 2)) == 0
     assert one.release(Position(1, 8)) == 6
@@ -193,7 +191,7 @@ def test_a_file_that_cannot_be_removed_is_tried_again(disk: ShadowDisk) -> None:
     """It stays in the account until it is gone."""
     one = journal(disk)
     one.write(PRODUCER, 1, 1, records(1, 1, 3))
-    one.abandon()
+    one.close_segment()
     disk.refusals = {"unlink": errno.EIO}
     with pytest.raises(OSError, match="Input/output"):
         one.release(Position(1, 3))
@@ -221,7 +219,7 @@ def test_recovery_removes_what_holds_nothing_and_what_was_replaced(disk: ShadowD
     """A segment that was begun and not written to, and those whose events were written anew."""
     one = journal(disk)
     one.write(PRODUCER, 1, 1, records(1, 1, 3))
-    one.abandon()
+    one.close_segment()
     one.write(PRODUCER, 1, 4, records(1, 4, 5))
     disk.create(HOME / file_name(SegmentHeader(PRODUCER, 1, 6)), 65536)
     again = recovered(disk, replaced=(file_name(SegmentHeader(PRODUCER, 1, 1)),))
@@ -252,9 +250,10 @@ def test_a_retired_or_forgotten_identity_is_gone(disk: ShadowDisk) -> None:
     one = journal(disk)
     for epoch in (1, 2, 3):
         one.write(PRODUCER, epoch, 1, records(epoch, 1, 2))
-    one.retire(lambda header: header.epoch == 1)
+    one.discard(lambda header: header.epoch == 1)
+    one.remove_discarded()
     assert numbers(one) == [(2, 1), (2, 2), (3, 1), (3, 2)]
-    one.forget(PRODUCER, 3)
+    one.discard(lambda header: header.epoch == 3)
     assert (len(wals(disk)), numbers(one)) == (2, [(2, 1), (2, 2)])
     one.write(PRODUCER, 3, 1, records(3, 1, 1))
     assert numbers(recovered(disk)) == [(2, 1), (2, 2), (3, 1)]

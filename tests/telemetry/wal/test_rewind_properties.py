@@ -29,11 +29,12 @@ from telemetry.events import encode
 from telemetry.fingerprint import Fingerprints
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.shipper import Shipper
+from telemetry.stream.event_stream import Acknowledgement, Appended, Delivered
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from telemetry.stream.redis_stream import Acknowledgement, Appended, Delivered
 from telemetry.wal.slot import Slot
 from telemetry.wal.spool import Spool
 from tests.support import sample_events
+from tests.support.killed_spool import kill
 from tests.support.shadow_disk import ShadowDisk
 
 LONG = bool(os.environ.get("RECOLLECT_TEST_LONG"))
@@ -57,12 +58,12 @@ class ForgetfulServer(MemoryServer):
     def forget_last(self, count: int) -> None:
         """Go over to a copy that lacks the newest entries."""
         self.process += 1
-        for name, log in list(self.logs.items()):
+        for name, log in list(self.streams.items()):
             kept = sorted(log.entries)[: max(len(log.entries) - count, 0)]
             # What was trimmed had been there, so the copy has that as well.
             last = kept[-1] if kept else self.watermarks.get(name, Position(0, 0))
             if last == Position(0, 0):
-                del self.logs[name]
+                del self.streams[name]
                 continue
             log.entries = {at: log.entries[at] for at in kept}
             log.last = min(log.last, last)
@@ -71,12 +72,12 @@ class ForgetfulServer(MemoryServer):
 
     def lose(self, rng: Random, share: float) -> None:
         """Lose entries anywhere, and keep what was said of them: XTRIM and XDEL."""
-        for log in self.logs.values():
+        for log in self.streams.values():
             log.entries = {at: entry for at, entry in log.entries.items() if rng.random() >= share}
 
     def save(self) -> None:
         """Make a copy of everything."""
-        names = ("announced", "logs", "watermarks")
+        names = ("announced", "streams", "watermarks")
         self.copies.append({name: copy.deepcopy(getattr(self, name)) for name in names})
 
     def restore(self, which: int) -> None:
@@ -276,7 +277,7 @@ class Machine(RuleBasedStateMachine):
     def spoil(self, seed: int) -> None:
         """Put something else behind what the streams have, within what the producer numbered or out of this world."""
         rng = Random(seed)
-        for log in self.server.logs.values():
+        for log in self.server.streams.values():
             at = rng.choice([Position(log.last.epoch, log.last.seq + rng.randint(1, 4)), Position(2**60, 1)])
             if at > log.last and (at <= self.spool.generated or not at.in_range):
                 log.last = at
@@ -285,7 +286,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def claim(self) -> None:
         """Have the streams say that they got as far as the producer, which they did not."""
-        for log in self.server.logs.values():
+        for log in self.server.streams.values():
             log.last = max(log.last, self.spool.generated)
 
     @rule(full=st.booleans())
@@ -316,7 +317,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def rename(self) -> None:
-        self.server.logs.clear()
+        self.server.streams.clear()
 
     @rule(fault=st.sampled_from(["refused", "broken", "reply lost"]))
     def break_next(self, fault: str) -> None:
@@ -338,10 +339,7 @@ class Machine(RuleBasedStateMachine):
             assert self.counters.identity_changes == 0
 
     def end_process(self) -> None:
-        if self.spool._timer is not None:
-            self.spool._timer.cancel()
-        self.spool._thread.shutdown()
-        self.spool._slot.close()
+        kill(self.spool)
 
     def teardown(self) -> None:
         """Let everything work again: then everything gets there, once."""

@@ -7,15 +7,16 @@ from telemetry.batch import Position
 from telemetry.errors import SpoolError
 from telemetry.events import encode
 from telemetry.wal.disk import RealDisk
-from telemetry.wal.frame import frame
-from telemetry.wal.ring import FILE_NAME, Dropped, Ring, peek
+from telemetry.wal.drops import DropCount, read_drops, write_drop
+from telemetry.wal.frame import encode_frame
+from telemetry.wal.ring import FILE_NAME, Ring, read_ring
 from tests.support import sample_events
 
 PAGE = 4096
 
 
 def record(seq: int, epoch: int = 1, size_bytes: int = 10) -> bytes:
-    return frame(seq, encode(sample_events.served(user_id="u" * size_bytes), "p", epoch, seq))
+    return encode_frame(seq, encode(sample_events.served(user_id="u" * size_bytes), "p", epoch, seq))
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_what_was_appended_is_there_without_closing(ring: Ring, tmp_path: Path) 
     again = reopened(tmp_path)
     assert (again.epoch, again.durable_seq) == (1, 0)
     assert again.left == {seq: record(seq) for seq in range(1, 4)}
-    assert repr(ring) == f"<Ring epoch=1 {ring.used_bytes} of {15 * PAGE} B>"
+    assert repr(ring) == f"<Ring epoch=1 {ring.head - ring.tail} of {15 * PAGE} B>"
 
 
 def test_a_new_ring_has_its_space_reserved(ring: Ring, tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_it_takes_until_it_is_full_and_again_after_a_release(ring: Ring, tmp_pat
         while ring.append(record(seq + 1, size_bytes=(seq * 37) % 900)):
             seq += 1
             ends.append(ring.head)
-            assert ring.used_bytes <= ring.capacity
+            assert ring.head - ring.tail <= ring.capacity
         assert list(reopened(tmp_path).left) == list(range(released + 1, seq + 1))
         released = rng.randint(released + 1, seq)
         ring.release(ends[released - 1], released)
@@ -63,7 +64,7 @@ def test_it_takes_until_it_is_full_and_again_after_a_release(ring: Ring, tmp_pat
         assert (list(left.left), left.durable_seq) == (list(range(released + 1, seq + 1)), released)
     ring.release(ring.head, seq)
     assert (tmp_path / FILE_NAME).read_bytes()[PAGE:] == bytes(15 * PAGE)
-    assert ring.used_bytes == 0
+    assert ring.head - ring.tail == 0
 
 
 def test_a_full_round_is_released_whole(ring: Ring, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_full_round_is_released_whole(ring: Ring, tmp_path: Path) -> None:
     ring.release(ring.head, 1)
     while ring.append(record(2)):
         pass
-    assert ring.used_bytes > ring.capacity - 2 * size_bytes
+    assert ring.head - ring.tail > ring.capacity - 2 * size_bytes
     ring.release(ring.head, 2)
     assert (tmp_path / FILE_NAME).read_bytes()[PAGE:] == bytes(15 * PAGE)
 
@@ -143,45 +144,49 @@ def test_what_is_no_ring_becomes_an_empty_one(tmp_path: Path) -> None:
     """Foreign bytes are no records."""
     (tmp_path / FILE_NAME).write_bytes(b"\x07" * 20 * PAGE)
     again = reopened(tmp_path)
-    assert (again.epoch, again.left, again.drops()) == (0, {}, {})
+    assert (again.epoch, again.left, read_drops(again.buffer)) == (0, {}, {})
     (tmp_path / FILE_NAME).write_bytes(b"")
     assert reopened(tmp_path).capacity == 15 * PAGE
 
 
 def test_drops_are_counted_in_the_ring(ring: Ring, tmp_path: Path) -> None:
     """They outlive the process and the epoch, each kind for itself, until they are recorded; damage is no count."""
-    ring.note_drop(0, Dropped(5, 2))
-    ring.note_drop(3, Dropped(1, 9))
+    write_drop(ring.buffer, 0, DropCount(5, 2))
+    write_drop(ring.buffer, 3, DropCount(1, 9))
     ring.reset(2)
-    assert reopened(tmp_path).drops() == {0: Dropped(5, 2), 3: Dropped(1, 9)}
-    ring.note_drop(0, Dropped(0, 0))
-    assert reopened(tmp_path).drops() == {3: Dropped(1, 9)}
+    assert read_drops(reopened(tmp_path).buffer) == {0: DropCount(5, 2), 3: DropCount(1, 9)}
+    write_drop(ring.buffer, 0, DropCount(0, 0))
+    assert read_drops(reopened(tmp_path).buffer) == {3: DropCount(1, 9)}
     with (tmp_path / FILE_NAME).open("r+b") as file:
         file.seek(256 + 3 * 20 + 7)
         file.write(b"\x40")
-    assert reopened(tmp_path).drops() == {}
+    assert read_drops(reopened(tmp_path).buffer) == {}
 
 
 def test_peeking_changes_nothing_and_stops_at_a_break(ring: Ring, tmp_path: Path) -> None:
     """Whoever looks in from outside sees what its owner has, as far as it is whole."""
     for seq in range(1, 6):
         ring.append(record(seq))
-    ring.note_drop(1, Dropped(2, 3))
+    write_drop(ring.buffer, 1, DropCount(2, 3))
     before = (tmp_path / FILE_NAME).read_bytes()
-    assert peek(RealDisk(), tmp_path) == (Position(1, 0), [record(seq) for seq in range(1, 6)], {1: Dropped(2, 3)})
+    assert read_ring(RealDisk(), tmp_path) == (
+        Position(1, 0),
+        [record(seq) for seq in range(1, 6)],
+        {1: DropCount(2, 3)},
+    )
     assert (tmp_path / FILE_NAME).read_bytes() == before
     with (tmp_path / FILE_NAME).open("r+b") as file:
         file.seek(PAGE + 2 * len(record(1)) + 30)
         file.write(b"\xff")
-    assert peek(RealDisk(), tmp_path)[1] == [record(1), record(2)]
+    assert read_ring(RealDisk(), tmp_path).frames == [record(1), record(2)]
 
 
 def test_peeking_where_there_is_no_ring(tmp_path: Path) -> None:
     """A slot without a ring, or with something else in its place, has nothing; one that cannot be read is said so."""
-    assert peek(RealDisk(), tmp_path) == (Position(0, 0), [], {})
+    assert read_ring(RealDisk(), tmp_path) == (Position(0, 0), [], {})
     (tmp_path / FILE_NAME).write_bytes(b"\x07" * 20 * PAGE)
-    assert peek(RealDisk(), tmp_path) == (Position(0, 0), [], {})
+    assert read_ring(RealDisk(), tmp_path) == (Position(0, 0), [], {})
     (tmp_path / FILE_NAME).unlink()
     (tmp_path / FILE_NAME).mkdir()
     with pytest.raises(SpoolError, match="cannot be read"):
-        peek(RealDisk(), tmp_path)
+        read_ring(RealDisk(), tmp_path)

@@ -5,7 +5,7 @@ import pytest
 from telemetry.batch import Position
 from telemetry.events import encode
 from telemetry.wal.disk import RealDisk
-from telemetry.wal.frame import frame
+from telemetry.wal.frame import encode_frame
 from telemetry.wal.segment import (
     DATA_START,
     INDEX_EVERY_BYTES,
@@ -14,9 +14,9 @@ from telemetry.wal.segment import (
     decode_header,
     encode_header,
     file_name,
-    of_newer_version,
+    is_of_newer_version,
     read_run,
-    read_whole,
+    read_segment,
 )
 from tests.support import sample_events
 
@@ -29,7 +29,7 @@ def line(seq: int, header: SegmentHeader = HEADER, size_bytes: int = 5) -> bytes
 
 
 def records(first: int, last: int, size_bytes: int = 5) -> list[bytes]:
-    return [frame(seq, line(seq, size_bytes=size_bytes)) for seq in range(first, last + 1)]
+    return [encode_frame(seq, line(seq, size_bytes=size_bytes)) for seq in range(first, last + 1)]
 
 
 def write(directory: Path, data: bytes, header: SegmentHeader = HEADER) -> Path:
@@ -39,7 +39,7 @@ def write(directory: Path, data: bytes, header: SegmentHeader = HEADER) -> Path:
 
 
 def segment(path: Path, last_seq: int) -> Segment:
-    found = read_whole(DISK, path)
+    found = read_segment(DISK, path)
     assert found is not None
     return Segment(path, found.header, last_seq, found.end)
 
@@ -69,19 +69,19 @@ def test_only_a_newer_version_is_one() -> None:
 
     newer = bytearray(encode_header(HEADER))
     struct.pack_into("<I", newer, 8, 2)
-    assert not of_newer_version(bytes(newer))
+    assert not is_of_newer_version(bytes(newer))
     newer[92:96] = zlib.crc32(newer[:92]).to_bytes(4, "little")
-    assert of_newer_version(bytes(newer))
+    assert is_of_newer_version(bytes(newer))
     assert decode_header(bytes(newer)) is None
-    assert not of_newer_version(encode_header(HEADER))
-    assert not of_newer_version(b"")
+    assert not is_of_newer_version(encode_header(HEADER))
+    assert not is_of_newer_version(b"")
 
 
 def test_a_whole_segment_is_read_with_the_zeros_behind_it(tmp_path: Path) -> None:
     """Space that is reserved and not used holds nothing."""
     body = b"".join(records(11, 20))
     path = write(tmp_path, encode_header(HEADER) + body + bytes(5000))
-    found = read_whole(DISK, path)
+    found = read_segment(DISK, path)
     assert found is not None
     assert (found.header, found.end) == (HEADER, DATA_START + len(body))
     assert found.lines == {seq: line(seq) for seq in range(11, 21)}
@@ -90,29 +90,29 @@ def test_a_whole_segment_is_read_with_the_zeros_behind_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize("data", [b"", b"\0" * 4096, encode_header(HEADER), b"?" * 300])
 def test_a_segment_without_a_record_is_none(tmp_path: Path, data: bytes) -> None:
     """Nothing of it can be read, whatever it is."""
-    assert read_whole(DISK, write(tmp_path, data)) is None
+    assert read_segment(DISK, write(tmp_path, data)) is None
 
 
 def test_a_damaged_header_is_replaced_by_name_and_events(tmp_path: Path) -> None:
     """The events say whose they are, and the name where the segment began."""
     path = write(tmp_path, bytes(DATA_START) + b"".join(records(12, 20)))
-    found = read_whole(DISK, path)
+    found = read_segment(DISK, path)
     assert found is not None
     assert found.header == HEADER
     assert list(found.lines) == list(range(12, 21))
     elsewhere = path.rename(tmp_path / "nothing.wal")
-    assert read_whole(DISK, elsewhere) is None
+    assert read_segment(DISK, elsewhere) is None
 
 
 def test_what_was_copied_from_elsewhere_does_not_count(tmp_path: Path) -> None:
     """A record of another epoch, another producer or an earlier segment is no event of this one."""
     foreign = [
-        frame(13, line(13, HEADER._replace(epoch=2))),
-        frame(14, line(14, HEADER._replace(producer="another"))),
-        frame(10, line(10)),
+        encode_frame(13, line(13, HEADER._replace(epoch=2))),
+        encode_frame(14, line(14, HEADER._replace(producer="another"))),
+        encode_frame(10, line(10)),
     ]
     path = write(tmp_path, encode_header(HEADER) + b"".join([*records(11, 14), *foreign, *records(15, 15)]))
-    found = read_whole(DISK, path)
+    found = read_segment(DISK, path)
     assert found is not None
     assert found.lines == {seq: line(seq) for seq in range(11, 16)}
     assert read_run(DISK, segment(path, 15), 11, 100, 10**6) == (11, [line(seq) for seq in range(11, 16)])
@@ -165,5 +165,5 @@ def test_a_large_segment_is_read_from_near_the_place(tmp_path: Path, monkeypatch
 def test_a_segment_knows_its_places() -> None:
     """For sorting, and for whoever reads a log of ours."""
     one = Segment(Path("x"), HEADER, 10, DATA_START)
-    assert (one.first, one.last, one.indexed) == (Position(3, 11), Position(3, 10), True)
+    assert (one.first, one.last, one.events) == (Position(3, 11), Position(3, 10), 0)
     assert repr(one) == "<Segment 3-11..10 128 B>"

@@ -11,30 +11,32 @@ import pytest
 from telemetry.batch import Position
 from telemetry.errors import SlotTakenError, SpoolError
 from telemetry.wal.disk import RealDisk
-from telemetry.wal.slot import IDENTITY, Identity, Slot, decode_identity, encode_identity, is_held
+from telemetry.wal.slot import Slot, is_held
+from telemetry.wal.slot_identity import IDENTITY_FILE, SlotIdentity, decode_identity, encode_identity
 
 # Run as root of a namespace of its own, so that a small disk can be mounted and filled.
 FULL_DISK = """
 import errno, pathlib, subprocess, sys
-from telemetry.wal.slot import IDENTITY, Identity, Slot
+from telemetry.wal.slot import Slot
+from telemetry.wal.slot_identity import IDENTITY_FILE, SlotIdentity
 
 root = pathlib.Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(root)], check=True)
 slot = Slot.open(root, 0)
-slot.remember(Identity("p", 1))
-inode = (root / "0" / IDENTITY).stat().st_ino
+slot.save(SlotIdentity("p", 1))
+inode = (root / "0" / IDENTITY_FILE).stat().st_ino
 try:
     with (root / "filler").open("wb", buffering=0) as file:
         while file.write(bytes(4096)):
             pass
 except OSError as error:
     assert error.errno == errno.ENOSPC
-slot.remember(Identity("p", 2, True, {("p", 1): 7}))
-assert (root / "0" / IDENTITY).stat().st_ino == inode
+slot.save(SlotIdentity("p", 2, True, {("p", 1): 7}))
+assert (root / "0" / IDENTITY_FILE).stat().st_ino == inode
 slot.close()
 slot = Slot.open(root, 0)
-assert slot.identity == Identity("p", 2, True, {("p", 1): 7})
-assert sorted(path.name for path in (root / "0").iterdir()) == ["lock", IDENTITY]
+assert slot.identity == SlotIdentity("p", 2, True, {("p", 1): 7})
+assert sorted(path.name for path in (root / "0").iterdir()) == ["lock", IDENTITY_FILE]
 print("done")
 """
 
@@ -43,14 +45,14 @@ def test_what_a_slot_remembers_is_there_for_the_next_holder(tmp_path: Path) -> N
     """A new slot remembers nothing; what it was told survives without closing it."""
     first = Slot.open(tmp_path, 0)
     assert (first.identity, first.is_new) == (None, True)
-    known = Identity("p", 3, True, {("p", 1): 5, ("q", 2): 7}, ("q", 4), ("a.wal", "b.wal"))
-    first.remember(known)
+    known = SlotIdentity("p", 3, True, {("p", 1): 5, ("q", 2): 7}, ("q", 4), ("a.wal", "b.wal"))
+    first.save(known)
     assert first.identity == known
     first.close()
     second = Slot.open(tmp_path, 0)
     assert (second.identity, second.is_new) == (known, False)
     second.close()
-    assert repr(second).startswith("<Slot 0 closed Identity(producer='p', epoch=3")
+    assert repr(second).startswith("<Slot 0 closed SlotIdentity(producer='p', epoch=3")
 
 
 def test_two_openings_get_two_slots_and_the_same_one_is_refused(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_patience_waits_for_who_looks_in(tmp_path: Path, wait_until: Callable[..
 def test_a_damaged_identity_is_unknown(tmp_path: Path, content: bytes) -> None:
     """What cannot be read is not guessed, and the slot is not a new one either."""
     (tmp_path / "0").mkdir()
-    (tmp_path / "0" / IDENTITY).write_bytes(content)
+    (tmp_path / "0" / IDENTITY_FILE).write_bytes(content)
     slot = Slot.open(tmp_path, 0)
     assert (slot.identity, slot.is_new) == (None, False)
     slot.close()
@@ -123,29 +125,29 @@ def test_a_damaged_identity_is_unknown(tmp_path: Path, content: bytes) -> None:
 
 def test_the_released_versions_identity_is_read() -> None:
     """It knew no ended epochs."""
-    assert decode_identity(b'{"producer":"p","epoch":4,"clean":true}') == Identity("p", 4, True)
+    assert decode_identity(b'{"producer":"p","epoch":4,"clean":true}') == SlotIdentity("p", 4, True)
 
 
 def test_an_identity_takes_one_block_however_much_it_remembers() -> None:
     """So it can be overwritten where it is; the oldest epochs are forgotten first."""
-    known = Identity("0" * 36, 1)
+    known = SlotIdentity("0" * 36, 1)
     for epoch in range(1, 200):
         known = known.with_ended("0" * 36, 10**6 + epoch, 10**10)
     assert list(known.ended)[-1] == ("0" * 36, 10**6 + 199)
-    known = Identity("0" * 36, 10**6, False, known.ended, ("1" * 36, 10**6), ("0000000001-000000000001.wal",) * 20)
-    assert len(encode_identity(known)) == len(encode_identity(Identity("p", 1))) == 4096
+    known = SlotIdentity("0" * 36, 10**6, False, known.ended, ("1" * 36, 10**6), ("0000000001-000000000001.wal",) * 20)
+    assert len(encode_identity(known)) == len(encode_identity(SlotIdentity("p", 1))) == 4096
     assert decode_identity(encode_identity(known)) == known
 
 
 def test_how_far_an_epoch_got_only_grows_unless_its_events_moved() -> None:
     """An epoch without events is not remembered; a move takes what lay beyond a place away."""
-    known = Identity("p", 9).with_ended("p", 1, 5).with_ended("p", 1, 3).with_ended("p", 2, 0).with_ended("q", 8, 4)
+    known = SlotIdentity("p", 9).with_ended("p", 1, 5).with_ended("p", 1, 3).with_ended("p", 2, 0).with_ended("q", 8, 4)
     assert known.ended == {("p", 1): 5, ("q", 8): 4}
     known = known.with_ended("p", 3, 9).with_ended("p", 4, 2)
-    assert known.with_moved(Position(3, 6)).ended == {("p", 1): 5, ("q", 8): 4, ("p", 3): 6}
-    assert known.with_moved(Position(3, 0)).ended == {("p", 1): 5, ("q", 8): 4}
+    assert known.with_renumbered(Position(3, 6)).ended == {("p", 1): 5, ("q", 8): 4, ("p", 3): 6}
+    assert known.with_renumbered(Position(3, 0)).ended == {("p", 1): 5, ("q", 8): 4}
     # What lies in an epoch that we never had is somebody else's.
-    assert known.with_moved(Position(7, 9)).ended == known.ended
+    assert known.with_renumbered(Position(7, 9)).ended == known.ended
 
 
 def test_on_a_full_disk_the_identity_is_overwritten_in_place(tmp_path: Path) -> None:
@@ -170,14 +172,14 @@ def test_a_refused_change_is_none(tmp_path: Path) -> None:
 
     disk = Refusing()
     slot = Slot.open(tmp_path, 0, disk)
-    slot.remember(Identity("p", 1))
+    slot.save(SlotIdentity("p", 1))
     disk.refuses = True
     with pytest.raises(OSError, match="Input/output"):
-        slot.remember(Identity("p", 2))
-    assert slot.identity == Identity("p", 1)
+        slot.save(SlotIdentity("p", 2))
+    assert slot.identity == SlotIdentity("p", 1)
     slot.close()
     slot = Slot.open(tmp_path, 0)
-    assert slot.identity == Identity("p", 1)
+    assert slot.identity == SlotIdentity("p", 1)
     slot.close()
 
 
@@ -186,7 +188,7 @@ def test_an_unusable_directory_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "spool").write_text("")
     with pytest.raises(SpoolError, match="cannot be used"):
         Slot.open(tmp_path / "spool", 0)
-    (tmp_path / "0" / IDENTITY).mkdir(parents=True)
+    (tmp_path / "0" / IDENTITY_FILE).mkdir(parents=True)
     with pytest.raises(SpoolError, match="cannot be used"):
         Slot.open(tmp_path, 0)
     assert not is_held(tmp_path / "0")

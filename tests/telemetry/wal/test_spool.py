@@ -12,12 +12,15 @@ from telemetry.errors import SpoolError
 from telemetry.events import decode, encode
 from telemetry.settings import ProducerSettings
 from telemetry.wal.disk import File, RealDisk
-from telemetry.wal.frame import frame
-from telemetry.wal.ring import Dropped
+from telemetry.wal.drops import DropCount
+from telemetry.wal.frame import encode_frame
+from telemetry.wal.recent_frames import RECENT_BYTES
 from telemetry.wal.segment import SegmentHeader, encode_header, file_name
-from telemetry.wal.slot import IDENTITY, Slot
+from telemetry.wal.slot import Slot
+from telemetry.wal.slot_identity import IDENTITY_FILE
 from telemetry.wal.spool import Spool
 from tests.support import sample_events
+from tests.support.killed_spool import kill
 
 AwaitUntil = Callable[..., Awaitable[None]]
 SETTINGS = ProducerSettings(spool_bytes=1024 * 1024, ring_bytes=128 * 1024, commit_interval_s=3600.0)
@@ -84,10 +87,10 @@ class Log:
     def directory(self) -> Path:
         return self.root / "0"
 
-    def open(self, settings: ProducerSettings = SETTINGS) -> Spool:
+    def open(self, settings: ProducerSettings = SETTINGS, recent_bytes: int = RECENT_BYTES) -> Spool:
         slot = Slot.open(self.root, 0, self.disk)
         try:
-            self.spools.append(Spool(slot, settings, self.disk))
+            self.spools.append(Spool(slot, settings, self.disk, recent_bytes=recent_bytes))
         except BaseException:
             slot.close()
             raise
@@ -95,10 +98,7 @@ class Log:
 
     def kill(self) -> None:
         """Let go of the slot as a process that dies does."""
-        if self.spool._timer is not None:
-            self.spool._timer.cancel()
-        self.spool._thread.shutdown()
-        self.spool._slot.close()
+        kill(self.spool)
 
     def append(self, count: int, size_bytes: int = 5) -> None:
         spool = self.spool
@@ -157,7 +157,8 @@ async def test_much_is_committed_before_its_time(tmp_path: Path, await_until: Aw
     log = Log(tmp_path)
     spool = log.open(ProducerSettings(commit_interval_s=3600.0))
     run = asyncio.create_task(spool.run())
-    await await_until(lambda: not spool._wake.is_set())
+    log.append(1)
+    assert await spool.when_durable()
     log.append(300, size_bytes=1000)
     await await_until(lambda: spool.durable.seq >= 250)
     run.cancel()
@@ -206,18 +207,18 @@ async def test_after_a_refusal_the_same_is_committed_under_the_same_numbers(log:
     log.append(2)
     await log.spool.commit()
     if refusal == "create":
-        await log.spool.seal()
+        await log.spool.close_segment()
     log.disk.refused = {refusal}
     log.append(2)
     done = log.spool.when_durable()
     await log.spool.commit()
     assert await done is False
-    assert (log.spool.refuses, log.spool.durable, log.spool.held) == (True, Position(1, 2), 4)
+    assert (log.spool.is_disk_refusing, log.spool.durable, log.spool.held) == (True, Position(1, 2), 4)
     log.append(1)
     await log.spool.commit()
     log.disk.refused.clear()
     await log.spool.commit()
-    assert (log.spool.refuses, log.spool.durable) == (False, Position(1, 5))
+    assert (log.spool.is_disk_refusing, log.spool.durable) == (False, Position(1, 5))
     assert await log.held() == log.expected(1, 1, 5)
 
 
@@ -244,7 +245,7 @@ async def test_what_a_killed_process_left_keeps_its_numbers(log: Log) -> None:
     again = log.open()
     assert (again.recovered, again.was_clean, again.generated) == (5, False, Position(2, 0))
     assert await log.held() == log.expected(1, 1, 5)
-    assert again._identity.ended == {(again.producer_id, 1): 5}
+    assert again.identity.ended == {(again.producer_id, 1): 5}
     log.append(1)
     await again.commit()
     assert await log.held() == [*log.expected(1, 1, 5), *log.expected(2, 6, 6)]
@@ -264,7 +265,7 @@ async def test_a_clean_end_is_remembered(log: Log) -> None:
     log.spool.close(clean=True)
     again = log.open()
     assert (again.was_clean, again.epoch) == (True, 2)
-    assert again._identity.ended == {(again.producer_id, 1): 2}
+    assert again.identity.ended == {(again.producer_id, 1): 2}
 
 
 async def test_a_start_on_a_full_disk_loses_nothing(log: Log) -> None:
@@ -302,7 +303,7 @@ async def test_a_lost_identity_is_read_in_the_log(log: Log, committed: bool) -> 
     if committed:
         await log.spool.commit()
     log.kill()
-    (log.directory / IDENTITY).write_bytes(b"{")
+    (log.directory / IDENTITY_FILE).write_bytes(b"{")
     again = log.open()
     assert (again.producer_id, again.epoch, again.was_clean) == (producer, 2, False)
     assert await log.held() == log.expected(1, 1, 3)
@@ -312,7 +313,7 @@ async def test_without_a_past_a_new_producer_is_born(log: Log) -> None:
     """Its epoch is above the one before all the same, which the ring knows."""
     producer = log.spool.producer_id
     log.kill()
-    (log.directory / IDENTITY).unlink()
+    (log.directory / IDENTITY_FILE).unlink()
     again = log.open()
     assert again.producer_id != producer
     assert (again.epoch, again.was_clean) == (2, True)
@@ -325,7 +326,7 @@ async def test_somebody_elses_segment_is_neither_shipped_nor_removed(log: Log) -
     log.kill()
     header = SegmentHeader("somebody", 7, 1)
     path = log.directory / file_name(header)
-    path.write_bytes(encode_header(header) + frame(1, encode(sample_events.served(), "somebody", 7, 1)))
+    path.write_bytes(encode_header(header) + encode_frame(1, encode(sample_events.served(), "somebody", 7, 1)))
     again = log.open()
     assert await log.held() == log.expected(1, 1, 1)
     assert (again.epoch, again.held) == (2, 1)
@@ -337,15 +338,15 @@ async def test_the_budget_keeps_a_share_for_feedback(tmp_path: Path) -> None:
     log = Log(tmp_path)
     spool = log.open(ProducerSettings(spool_bytes=200_000, ring_bytes=10**6))
     for reserve, limit_bytes in ((False, 160_000), (True, 200_000)):
-        while spool.fits(1000, reserve=reserve):
+        while spool.has_room(1000, reserve=reserve):
             log.append(1, size_bytes=600)
             await spool.commit()
         assert limit_bytes - 1100 < spool.held_bytes <= limit_bytes
-    assert not spool.fits(400, lines=10, reserve=True)
+    assert not spool.has_room(400, lines=10, reserve=True)
     spool.close(clean=False)
     spool = Log(tmp_path / "other").open(ProducerSettings(spool_bytes=10**9, ring_bytes=64 * 1024))
-    assert spool.fits(24_000, reserve=False)
-    assert not spool.fits(28_000, reserve=False)
+    assert spool.has_room(24_000, reserve=False)
+    assert not spool.has_room(28_000, reserve=False)
     spool.close(clean=True)
 
 
@@ -362,7 +363,7 @@ async def test_only_the_archive_releases(tmp_path: Path) -> None:
     spool = log.open(ProducerSettings(spool_bytes=200_000, ring_bytes=128 * 1024, segment_age_s=3600.0))
     log.append(4)
     await spool.commit()
-    await spool.seal()
+    await spool.close_segment()
     log.append(4)
     await spool.commit()
     assert await spool.release(Position(1, 3)) == 0
@@ -375,7 +376,7 @@ async def test_only_the_archive_releases(tmp_path: Path) -> None:
     assert (spool.held, spool.held_bytes) == (0, 0)
     log.append(1)
     await spool.commit()
-    await spool.seal()
+    await spool.close_segment()
     log.disk.refused = {"unlink"}
     assert await spool.release(Position(1, 89)) == 0
     log.disk.refused.clear()
@@ -383,17 +384,14 @@ async def test_only_the_archive_releases(tmp_path: Path) -> None:
     spool.close(clean=True)
 
 
-async def test_what_is_not_in_memory_any_more_is_read_from_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_not_in_memory_any_more_is_read_from_the_file(tmp_path: Path) -> None:
     """The shipper gets the same from either."""
-    monkeypatch.setattr("telemetry.wal.spool._RECENT_BYTES", 5_000)
     log = Log(tmp_path)
-    spool = log.open()
+    spool = log.open(recent_bytes=5_000)
     for _ in range(20):
         log.append(3)
         await spool.commit()
-    assert 1 < spool._records_first <= 55
+    assert 1 < spool._frames.first_seq <= 55
     assert await log.held() == log.expected(1, 1, 60)
     run = await spool.read(Position(1, 57), 10, 1)
     assert run is not None
@@ -414,14 +412,13 @@ async def test_a_segment_that_is_gone_is_said_so(log: Log) -> None:
 
 async def test_drops_survive_the_process(log: Log) -> None:
     """Until they are recorded."""
-    log.spool.note_drop(2, Dropped(4, 1))
+    log.spool.save_drop(2, DropCount(4, 1))
     log.kill()
-    assert log.open().drops() == {2: Dropped(4, 1)}
+    assert log.open().unrecorded_drops() == {2: DropCount(4, 1)}
 
 
 async def move(log: Log, producer: str, epoch: int, after: Position) -> int:
-    async with log.spool.exclusive:
-        return log.spool.move(producer, epoch, after)
+    return await log.spool.renumber_after(after, producer=producer, epoch=epoch)
 
 
 async def test_a_new_epoch_numbers_anew_what_the_stream_does_not_have(log: Log) -> None:
@@ -438,7 +435,7 @@ async def test_a_new_epoch_numbers_anew_what_the_stream_does_not_have(log: Log) 
     expected = [*log.expected(1, 1, 3), *log.expected(2, 4, 4), *log.expected(9, 5, 9)]
     assert await log.held() == expected
     assert (log.spool.generated, log.spool.held) == (Position(9, 5), 9)
-    assert log.spool._identity.ended == {(producer, 1): 3, (producer, 2): 1}
+    assert log.spool.identity.ended == {(producer, 1): 3, (producer, 2): 1}
     log.append(1)
     await log.spool.commit()
     log.kill()
@@ -458,7 +455,7 @@ async def test_a_new_producer_takes_everything_that_no_stream_has(log: Log) -> N
     assert await move(log, "another", 3, Position(1, 1)) == 1
     assert await log.held() == log.expected(3, 2, 5)
     assert (log.spool.producer_id, log.spool.held) == ("another", 4)
-    assert log.spool._identity.ended == {(old, 1): 1}
+    assert log.spool.identity.ended == {(old, 1): 1}
     assert len(list(log.directory.glob("*.wal"))) == 1
     log.kill()
     assert (log.open().producer_id, log.spool.epoch) == ("another", 4)
@@ -473,7 +470,7 @@ async def test_a_refused_move_has_not_happened(log: Log, refusal: str, sealed: b
     log.append(3)
     if sealed:
         await log.spool.commit()
-        await log.spool.seal()
+        await log.spool.close_segment()
     log.disk.refused = {refusal}
     with pytest.raises(SpoolError, match="cannot take another identity"):
         await move(log, "another", 2, Position(1, 1))

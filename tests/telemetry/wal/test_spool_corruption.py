@@ -18,10 +18,11 @@ import pytest
 from telemetry.batch import Position
 from telemetry.events import encode, position_of
 from telemetry.settings import ProducerSettings
-from telemetry.wal.frame import frame
+from telemetry.wal.frame import encode_frame
 from telemetry.wal.slot import Slot
 from telemetry.wal.spool import Spool
 from tests.support import sample_events
+from tests.support.killed_spool import kill
 from tests.support.shadow_disk import ShadowDisk
 
 TRIALS = 1200 if os.environ.get("RECOLLECT_TEST_LONG") else 23
@@ -36,19 +37,11 @@ def open_spool(disk: ShadowDisk) -> Spool:
     return Spool(Slot(0, DIRECTORY, os.open(os.devnull, os.O_RDONLY), disk), SETTINGS, disk)
 
 
-def end(spool: Spool) -> None:
-    """Let go of a process that was killed."""
-    if spool._timer is not None:
-        spool._timer.cancel()
-    spool._thread.shutdown()
-    spool._slot.close()
-
-
 async def append(spool: Spool, records: dict[Place, bytes], count: int, rng: Random) -> None:
     for _ in range(count):
         event = sample_events.served(event_id=f"ev-{rng.getrandbits(64):016x}", user_id="u" * rng.choice([1, 90, 900]))
         line = encode(event, spool.producer_id, spool.epoch, spool.next_seq)
-        records[spool.producer_id, spool.epoch, spool.next_seq] = frame(spool.next_seq, line)
+        records[spool.producer_id, spool.epoch, spool.next_seq] = encode_frame(spool.next_seq, line)
         spool.append(line)
 
 
@@ -61,9 +54,9 @@ async def build(disk: ShadowDisk, records: dict[Place, bytes], rng: Random) -> S
             for _ in range(4):
                 await append(spool, records, rng.randint(1, 9), rng)
                 await spool.commit()
-            await spool.seal()
+            await spool.close_segment()
         await append(spool, records, 20, rng)
-        end(spool)
+        kill(spool)
         disk = disk.after_kill(rng)
     return disk
 
@@ -111,7 +104,7 @@ async def read_all(spool: Spool) -> dict[Place, bytes]:
     while (run := await spool.read(place, 10, 4000)) is not None:
         for seq, line in enumerate(run.lines, run.first_seq):
             assert (spool.producer_id, run.epoch, seq) == position_of(line)
-            found[spool.producer_id, run.epoch, seq] = frame(seq, line)
+            found[spool.producer_id, run.epoch, seq] = encode_frame(seq, line)
         assert run.last > place
         place = run.last
     return found
@@ -138,7 +131,7 @@ def test_damage_costs_what_it_hit_and_shows(damage: Callable[[list[bytearray], R
         found = asyncio.run(read_all(spool))
         assert time.monotonic() - started_s < RECOVERY_S, f"trial {trial}"
         assert found == {place: records[place] for place in whole}, f"trial {trial}: {chosen}"
-        ended = spool._identity.ended
+        ended = spool.identity.ended
         last = {key: max((seq for *one, seq in found if tuple(one) == key), default=0) for key in ended}
         holes = {
             (*key, seq) for key in ended for seq in range(1, max(ended[key], last[key]) + 1) if (*key, seq) not in found
@@ -147,4 +140,4 @@ def test_damage_costs_what_it_hit_and_shows(damage: Callable[[list[bytearray], R
         lost = {place for place in records.keys() - whole if place[2] <= max(ended[place[:2]], last[place[:2]])}
         assert holes == lost, f"trial {trial}: {chosen}"
         assert len(records) - len(whole) - len(lost) <= 20
-        end(spool)
+        kill(spool)

@@ -26,6 +26,7 @@ from telemetry.wal.frame import line_of
 from telemetry.wal.slot import Slot
 from telemetry.wal.spool import Spool
 from tests.support import sample_events
+from tests.support.killed_spool import kill
 from tests.support.shadow_disk import Crash, ShadowDisk
 
 LONG = bool(os.environ.get("RECOLLECT_TEST_LONG"))
@@ -79,7 +80,7 @@ class World:
                 event_id = self._next_id()
                 event = sample_events.served(event_id=event_id, user_id="u" * size_bytes)
                 line = encode(event, self.open.producer_id, self.open.epoch, self.open.next_seq)
-                if self.open.fits(len(line), reserve=False):
+                if self.open.has_room(len(line), reserve=False):
                     self.appended.add(event_id)
                     self.open.append(line)
                     self.accepted.add(event_id)
@@ -99,7 +100,7 @@ class World:
                 )
                 for seq, name in enumerate(ids, first)
             ]
-            if not spool.fits(sum(map(len, lines)), lines=count, reserve=True):
+            if not spool.has_room(sum(map(len, lines)), lines=count, reserve=True):
                 return
             self.appended.update(ids)
             for line in lines:
@@ -165,13 +166,13 @@ class World:
             reached = self.reached.get(spool.producer_id, Position(0, 0))
             if new_producer:
                 self.left |= {decode(line).event.event_id for line in self.stream.values()}
-            async with spool.exclusive:
-                if new_producer:
-                    spool.move(uuid7(), spool.epoch + 1, reached)
-                else:
-                    above = spool.epoch + self.rng.randint(0, 2)
-                    spool.move(spool.producer_id, above + 1, max(reached, Position(spool.epoch, 0)))
-                    self.reached[spool.producer_id] = Position(above, 10**6)
+            if new_producer:
+                await spool.renumber_after(reached, producer=uuid7(), epoch=spool.epoch + 1)
+            else:
+                above = spool.epoch + self.rng.randint(0, 2)
+                after = max(reached, Position(spool.epoch, 0))
+                await spool.renumber_after(after, producer=spool.producer_id, epoch=above + 1)
+                self.reached[spool.producer_id] = Position(above, 10**6)
             self.last_epoch = spool.epoch
 
         self._do(act)
@@ -256,10 +257,7 @@ class World:
 
     def _end_process(self) -> None:
         spool, self.spool = self.open, None
-        if spool._timer is not None:
-            spool._timer.cancel()
-        spool._thread.shutdown()
-        spool._slot.close()
+        kill(spool)
 
     def _next_process(self, *, power_cut: bool) -> None:
         self._change_disk(power_cut=power_cut)
@@ -298,9 +296,8 @@ class World:
         spool = self.open
         self.durable.update(decode(line).event.event_id for line in found.values())
         self.durable_places.update((spool.producer_id, *place) for place in found)
-        pending = spool._records[spool._durable_seq + 1 - spool._records_first :]
-        for seq, record in enumerate(pending, spool._durable_seq + 1):
-            found[spool.epoch, seq] = line_of(record)
+        for seq, frame in enumerate(spool._frames.pending(), spool._frames.durable_seq + 1):
+            found[spool.epoch, seq] = line_of(frame)
         for epoch, seq in found:
             key = spool.producer_id, epoch
             self.given[key] = max(self.given.get(key, 0), seq)
@@ -336,7 +333,7 @@ class World:
                 # What was not durable when the power failed may be missing, and then it must show.
                 holes = {seq for seq in holes if (spool.producer_id, epoch, seq) in self.durable_places}
             assert not holes, f"epoch {epoch} lacks {sorted(holes)}"
-        for (producer, epoch), last in spool._identity.ended.items():
+        for (producer, epoch), last in spool.identity.ended.items():
             assert last <= self.given.get((producer, epoch), 0), f"{producer} had no event {epoch}-{last}"
         assert spool.held_bytes <= SETTINGS.spool_bytes + SLACK_BYTES
 

@@ -1,0 +1,89 @@
+"""When the next group commit is due, and whether the disk accepts commits.
+
+    IDLE ----append----> TIMED ---interval, or many bytes, or late---> DUE --commit--> IDLE
+                           |                                            ^
+                           +---------- a caller waits ------------------+
+    A failed commit holds DUE back for `RETRY_S`.
+
+Called in the event loop's thread.
+"""
+
+import asyncio
+import time
+
+# Appended bytes that are committed before the interval ends: about two hundred served lists. A commit and a batch cost
+# the same processor time however many events are in them.
+COMMIT_BYTES = 256 * 1024
+# From this share of the interval on an append makes the commit due at once: the loop is awake, so no timer has to
+# wake it.
+_LATE = 0.8
+# The pause after the disk refused.
+RETRY_S = 0.25
+
+
+class CommitSchedule:
+    """The schedule of one spool.
+
+    Args:
+        interval_s: How long an appended event waits for its commit at most.
+
+    Attributes:
+        retry_at_s: By `time.monotonic`: the earliest time of the next attempt after a failed commit; None after a
+            successful one.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._late_at_s = 0.0
+        self.retry_at_s: float | None = None
+
+    @property
+    def is_holding_back(self) -> bool:
+        """Whether the disk refused a moment ago."""
+        return self.retry_at_s is not None and time.monotonic() < self.retry_at_s
+
+    def appended(self, uncommitted_bytes: int) -> None:
+        """Schedule the commit of an appended event."""
+        if self._timer is None:
+            self.start_timer()
+        elif uncommitted_bytes >= COMMIT_BYTES or time.monotonic() >= self._late_at_s:
+            self._due.set()
+
+    def start_timer(self) -> None:
+        """Make the next commit due in an interval, unless it is scheduled already."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._due.set)
+            self._late_at_s = time.monotonic() + _LATE * self._interval_s
+
+    def make_due(self) -> None:
+        """Make a commit due now."""
+        self._due.set()
+
+    def begin(self) -> None:
+        """Note that a commit begins."""
+        self._due.clear()
+        self.cancel_timer()
+
+    def succeeded(self) -> bool:
+        """Note that a commit succeeded; return whether the one before it had failed."""
+        had_failed, self.retry_at_s = self.retry_at_s is not None, None
+        return had_failed
+
+    def failed(self) -> bool:
+        """Note that a commit failed; return whether it is the first to fail."""
+        is_first, self.retry_at_s = self.retry_at_s is None, time.monotonic() + RETRY_S
+        return is_first
+
+    async def wait(self) -> None:
+        """Wait until a commit is due and the disk may be tried."""
+        await self._due.wait()
+        if self.retry_at_s is not None:
+            await asyncio.sleep(max(0.0, self.retry_at_s - time.monotonic()))
+
+    def cancel_timer(self) -> None:
+        """Cancel the timer of the next commit."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
