@@ -98,17 +98,17 @@ class ModelConfig:
 
     @property
     def declared_scale(self) -> RatingScale | None:
-        """The rating scale that was declared; None where none was.
+        """The declared rating scale, or None.
 
         Raises:
-            UsageError: It is no scale; `from_env` finds that out.
+            UsageError: The text is no scale; `from_env` checks it.
         """
         return None if self.rating_scale is None else RatingScale.parse(self.rating_scale, "RECOLLECT_RATING_SCALE")
 
 
 @dataclass(frozen=True)
 class EventsConfig:
-    """What the edge notes about the events it takes."""
+    """The marks of events on receipt."""
 
     clock_skew_ahead_s: Annotated[
         float,
@@ -124,7 +124,7 @@ class EventsConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """The application's own log; telemetry never passes through it."""
+    """The application log."""
 
     level: Annotated[
         str,
@@ -148,7 +148,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole tree."""
+    """All settings of the service."""
 
     home: Annotated[
         Path,
@@ -208,34 +208,34 @@ class Config:
 
     @property
     def stream_url(self) -> str:
-        """The Redis of producers and consumers."""
+        """The URL of the Redis that carries telemetry."""
         return self.redis_url or "redis://127.0.0.1:6379/0"
 
     @property
     def models_dir(self) -> Path:
-        """Where models are published."""
+        """The published models."""
         return self.home / "models"
 
     @property
     def spool_dir(self) -> Path:
-        """Where replicas keep their telemetry slots."""
+        """The telemetry slots of the replicas."""
         return self.home / "spool"
 
     @property
     def archive_dir(self) -> Path:
-        """Where the consumer archives events."""
+        """The archive."""
         return self.home / "archive"
 
     @property
     def security_dir(self) -> Path:
-        """Where API keys and the security log are."""
+        """The API keys and the security log."""
         return self.home / "security"
 
     def pseudonymiser(self) -> Pseudonymiser:
-        """Read the key of the pseudonyms; without a key file, user ids are their own.
+        """Read the key of the pseudonyms; without a key file, a user id is its own pseudonym.
 
         Raises:
-            UsageError: The file cannot be used; says why.
+            UsageError: The file cannot be used.
         """
         try:
             return Pseudonymiser.from_file(self.pseudonym_key_file)
@@ -244,10 +244,10 @@ class Config:
 
 
 def from_env(environ: Mapping[str, str]) -> Config:
-    """Read the whole tree from the environment; paths become absolute.
+    """Read all settings from the environment; paths become absolute.
 
     Raises:
-        UsageError: A variable has a value of the wrong type, or a number that cannot be one of its unit.
+        UsageError: A value is of the wrong kind or out of bounds.
     """
     config = read(Config, environ)
     try:
@@ -260,7 +260,7 @@ def from_env(environ: Mapping[str, str]) -> Config:
     except StreamError as error:
         raise UsageError(f"RECOLLECT_REDIS_NAMESPACE: {error}") from None
     key_file, sealing_file = config.pseudonym_key_file, config.watermark_key_file
-    home = config.home.absolute() if environ.get("RECOLLECT_HOME") else _fixed_home(environ)
+    home = config.home.absolute() if environ.get("RECOLLECT_HOME") else _default_home(environ)
     return dataclasses.replace(
         config,
         home=home,
@@ -270,16 +270,16 @@ def from_env(environ: Mapping[str, str]) -> Config:
     )
 
 
-def _fixed_home(environ: Mapping[str, str]) -> Path:
-    """Return where state lives if nothing else is said: the user's folder for state (XDG Base Directory, version 0.8).
+def _default_home(environ: Mapping[str, str]) -> Path:
+    """Return the user's folder for state (XDG Base Directory, version 0.8).
 
     Raises:
-        UsageError: There is none.
+        UsageError: The user has none.
     """
     for name, below in (("XDG_STATE_HOME", "recollect"), ("HOME", ".local/state/recollect")):
-        # The specification has relative paths ignored.
+        # The specification ignores relative paths.
         if (base := environ.get(name, "")).startswith("/"):
             return Path(base, below)
     raise UsageError(
-        "there is no place for state: name a directory in RECOLLECT_HOME (this user has no home directory in HOME)"
+        "There is no folder for state: name one in RECOLLECT_HOME (this user has no home directory in HOME)."
     )

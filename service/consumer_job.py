@@ -38,11 +38,8 @@ _DRAIN_S = 5.0
 def consume(config: Config, admin_port: int, *, claim: bool = False, supervised: bool = False) -> None:
     """Run the consumer job until SIGTERM or SIGINT.
 
-    Args:
-        config: Every setting.
-        admin_port: The port of health, readiness and metrics, on 127.0.0.1.
-        claim: Whether to take the namespace in Redis over from another archive.
-        supervised: Whether the supervisor has checked Redis, so that the job starts whatever its state.
+    `claim` takes the namespace in Redis over from another archive. A `supervised` job starts whatever the state of
+    Redis, which its supervisor has checked.
 
     Raises:
         UsageError: The pseudonyms' key file cannot be used.

@@ -18,25 +18,15 @@ from typing import Any, Final
 import structlog
 
 from service.config import LogConfig
-from service.errors import UsageError
 
 _FIELD_LIMIT: Final = 1024
 _STOP_TIMEOUT_S: Final = 2.0
-_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class ApplicationLog:
-    """The application log of one process; `start` it once, `stop` it last.
-
-    Args:
-        directory: The folder of the file; created if it is missing.
-        name: The name of the process, such as `replica-0`; the file is `<name>.log`.
-        config: Level, queue and rotation.
-    """
+    """The application log of one process in `<name>.log`; `start` it once, `stop` it last."""
 
     def __init__(self, directory: Path, name: str, config: LogConfig) -> None:
-        if config.level not in _LEVELS:
-            raise UsageError(f"RECOLLECT_LOG_LEVEL must be one of {', '.join(_LEVELS)}, not {config.level!r}.")
         directory.mkdir(parents=True, exist_ok=True)
         self._file = _CountingFileHandler(
             directory / f"{name}.log",
@@ -50,7 +40,7 @@ class ApplicationLog:
         self._queue_handler = _DroppingQueueHandler(self._waiting)
         # A daemon, because a writer blocked by a dead disk must not keep the process from ending.
         self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
-        self._level = _LEVELS[config.level]
+        self._level = config.level.upper()
 
     @property
     def dropped_lines(self) -> int:

@@ -21,12 +21,8 @@ from telemetry.wal.slot_identity import archive_of_slot
 def require_redis(config: Config, *roles: RedisRole, claim: bool = False) -> RedisReport:
     """Refuse a Redis that cannot carry telemetry, or belongs to another archive.
 
-    One that does not answer, or is full, is accepted: events wait in the replicas' write-ahead logs.
-
-    Args:
-        config: Every setting.
-        roles: The roles of the command; for the consumer the archive is created if it is missing.
-        claim: Whether to take the namespace over from another archive.
+    One that does not answer, or is full, is accepted: events wait in the replicas' write-ahead logs. The consumer's
+    role creates the archive if it is missing; `claim` takes the namespace over from another archive.
 
     Raises:
         UsageError: The URL is malformed.
@@ -52,12 +48,7 @@ def require_redis(config: Config, *roles: RedisRole, claim: bool = False) -> Red
 
 
 def require_namespace(config: Config, found: RedisReport, archive: str | None) -> None:
-    """Refuse a namespace to which a replica must not ship its events.
-
-    Args:
-        config: Every setting.
-        found: The report of Redis.
-        archive: The archive of the events; None if it is not known yet.
+    """Refuse a namespace to which a replica must not ship the events of an archive, if that is known.
 
     Raises:
         TelemetryError: The namespace belongs to another archive.

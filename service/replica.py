@@ -50,11 +50,8 @@ _FIRST_CHECK_S = 2.0
 def serve(config: Config, slot: int | None, *, insecure: bool = False, supervised: bool = False) -> None:
     """Run one replica until SIGTERM or SIGINT.
 
-    Args:
-        config: Every setting.
-        slot: Its telemetry slot; None for the lowest free one.
-        insecure: Whether to listen beyond loopback without API keys.
-        supervised: Whether the supervisor has checked Redis, so that the replica starts whatever its state.
+    A slot of None is the lowest free one. An `insecure` replica listens beyond loopback without API keys. A
+    `supervised` one starts whatever the state of Redis, which its supervisor has checked.
 
     Raises:
         UsageError: The pseudonyms' key file cannot be used, or API keys are required and there are none.

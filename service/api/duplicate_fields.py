@@ -13,12 +13,7 @@ _PATH_LIMIT: Final = 256
 
 
 def has_duplicates(raw: bytes, n_fields: int) -> bool:
-    """Whether an object has a field twice.
-
-    Args:
-        raw: Valid JSON.
-        n_fields: The number of fields of all objects in the parsed value.
-    """
+    """Whether an object in valid JSON has a field twice; `n_fields` counts the fields in the parsed value."""
     if raw.count(b":") == n_fields:
         return False
     # Without escapes, every other piece between quotation marks lies outside of strings.

@@ -11,46 +11,19 @@ import orjson
 
 from service.api import wire
 from service.api.schemas import ref, schemas
-from service.errors import (
-    Forbidden,
-    Invalid,
-    Malformed,
-    MethodNotAllowed,
-    NotFound,
-    RequestError,
-    RequestTimedOut,
-    TooLarge,
-    Unauthorized,
-    Unavailable,
-    UnsupportedBody,
-)
+from service.errors import Invalid, NotFound, RequestError, RequestTimedOut
 from service.security.api_key import Scope
 
 _RETRY: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 _CHALLENGE: Final = {"WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}}}
 _ALLOW: Final = {"Allow": {"description": "The allowed methods.", "schema": {"type": "string"}}}
 _HEADERS_OF: Final[dict[int, dict[str, Any]]] = {
-    401: _CHALLENGE,
-    403: _CHALLENGE,
+    **dict.fromkeys((401, 403), _CHALLENGE),
     405: _ALLOW,
-    429: _RETRY,
-    502: _RETRY,
-    503: _RETRY,
-    504: _RETRY,
+    **dict.fromkeys((429, 502, 503, 504), _RETRY),
 }
-_ERRORS: Final[tuple[type[RequestError], ...]] = (
-    Malformed,
-    Unauthorized,
-    Forbidden,
-    NotFound,
-    MethodNotAllowed,
-    RequestTimedOut,
-    TooLarge,
-    UnsupportedBody,
-    Invalid,
-    RequestError,
-    Unavailable,
-)
+# Their own subclasses have statuses that are listed already, or that nginx alone gets.
+_ERRORS: Final[tuple[type[RequestError], ...]] = (RequestError, *RequestError.__subclasses__())
 # Answers of nginx alone.
 _BALANCER: Final = {
     414: ("UriTooLong", "The request line is over 8 KiB."),
@@ -95,11 +68,7 @@ _TEXT: Final = {"description": "OK", "content": {"text/plain": {"schema": {"type
 
 @cache
 def document(*, keyed: bool = False) -> bytes:
-    """Return /openapi.json.
-
-    Args:
-        keyed: Whether requests need an API key; if not, they may carry one.
-    """
+    """Return /openapi.json; unless `keyed`, an API key is optional."""
     return orjson.dumps(build(keyed=keyed), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 

@@ -21,12 +21,7 @@ _HEAD: Final = (
 
 
 class Reply(web.Response):
-    """An answer with status 200.
-
-    Args:
-        body: The bytes of the body.
-        content_type: The value of Content-Type, charset included.
-    """
+    """An answer with status 200; `content_type` is the value of the header, charset included."""
 
     def __init__(self, body: bytes, content_type: str = "application/json") -> None:
         super().__init__(body=body, headers={"Content-Type": content_type})

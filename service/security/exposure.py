@@ -21,12 +21,6 @@ def is_loopback(host: str) -> bool:
 def require_keys(config: Config, host: str, port: int, *, insecure: bool) -> Keyring | None:
     """Return the keys that a listener checks, and refuse a listener beyond loopback without keys.
 
-    Args:
-        config: Every setting.
-        host: The address of the listener.
-        port: The port of the listener.
-        insecure: Whether the listener may do without keys.
-
     Returns:
         The keys; None if none was ever made, in which case every request is admitted.
 

@@ -23,32 +23,20 @@ _REALM: Final = 'Bearer realm="recollect"'
 
 
 class Gate:
-    """The check of one replica.
-
-    Args:
-        ring: The keys; None if none was ever made, in which case nothing is checked.
-        clock_s: Seconds since 1970.
-    """
+    """The check of one replica; `clock_s` returns seconds since 1970."""
 
     __slots__ = ("_clock_s", "ring")
 
     def __init__(self, ring: Keyring | None = None, clock_s: Callable[[], float] = time.time) -> None:
         self.ring = ring
-        """Replaced by one assignment of `service.security.key_watch`; never set back to None."""
+        """The keys; None if none was ever made. Replaced by `service.security.key_watch`, and never by None."""
         self._clock_s = clock_s
 
     def __repr__(self) -> str:
         return f"<Gate {'open' if self.ring is None else self.ring}>"
 
     def admit(self, headers: Mapping[str, str], scope: Scope) -> str | None:
-        """Check a request.
-
-        Args:
-            headers: The request's headers, a case-insensitive mapping.
-            scope: The scope of the route.
-
-        Returns:
-            The id of its key; None without keys.
+        """Check the headers of a request, a case-insensitive mapping; return the id of its key, or None without keys.
 
         Raises:
             Unauthorized: It has no valid key.

@@ -30,11 +30,7 @@ Signature = tuple[int, int, int]
 
 
 class KeyFile:
-    """The key file of one installation.
-
-    Args:
-        directory: The folder `security` of its home directory.
-    """
+    """The key file in the folder `security` of a home directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

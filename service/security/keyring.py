@@ -14,11 +14,7 @@ _NO_DIGEST: Final = bytes(32)
 
 
 class Keyring:
-    """Keys by id; immutable.
-
-    Args:
-        keys: Every key, expired and revoked ones included.
-    """
+    """Keys by id, expired and revoked ones included; immutable."""
 
     __slots__ = ("_by_id",)
 

@@ -28,21 +28,14 @@ _MAX_WAITING: Final = 1_000
 def new_entry(what: str, *, by: str, key: str | None, **details: Any) -> dict[str, Any]:
     """Return an entry with the time of now.
 
-    Args:
-        what: The action: `erase`, `activate`, `key_create` or `key_revoke`.
-        by: The process or command.
-        key: The id of the caller's API key, or None.
-        details: The object of the action.
+    `what` is `erase`, `activate`, `key_create` or `key_revoke`, `by` the process or command, `key` the id of the
+    caller's API key.
     """
     return {"at": rfc3339_ms(time.time()), "what": what, "by": by, "uid": os.getuid(), "key": key, **details}
 
 
 def append(directory: Path, entries: Sequence[dict[str, Any]]) -> None:
-    """Append entries durably.
-
-    Args:
-        directory: The folder `security`; created if it is missing.
-        entries: Entries of `new_entry`.
+    """Append entries of `new_entry` durably; create the folder `security` if it is missing.
 
     Raises:
         OSError: The log cannot be written.
@@ -72,11 +65,7 @@ def _write(descriptor: int, line: bytes) -> None:
 
 
 class SecurityLog:
-    """The security log of one replica, written by a thread so that no disk blocks the event loop.
-
-    Args:
-        directory: The folder `security`.
-    """
+    """The security log of one replica, written by a thread so that no disk blocks the event loop."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -8,12 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 
 def build_admin_app(registry: CollectorRegistry, not_ready_reason: Callable[[], str | None]) -> web.Application:
-    """Return the application.
-
-    Args:
-        registry: The metrics.
-        not_ready_reason: Returns why the process is not ready, or None if it is.
-    """
+    """Return the application; `not_ready_reason` returns None if the process is ready."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")

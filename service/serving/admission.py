@@ -13,7 +13,6 @@ computer networks", 1989; the gradient is that of Netflix's concurrency-limits).
 """
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final
 
 _WINDOW_S: Final = 0.1
@@ -23,23 +22,6 @@ _LATE_SHARE: Final = 0.05
 _SMALLEST_FACTOR: Final = 0.5
 _LARGEST_FACTOR: Final = 0.9
 _INCREASE: Final = 4
-
-
-class Kind(Enum):
-    """The kind of a request, which decides its limit."""
-
-    LIST = "list"
-    FEEDBACK = "feedback"
-    HEALTH = "health"
-
-
-def kind_of(target: str) -> Kind:
-    """Return the kind of a request by its target as sent."""
-    if target.startswith(("/v1/events", "/v1/users")):
-        return Kind.FEEDBACK
-    if target.startswith(("/healthz", "/readyz")):
-        return Kind.HEALTH
-    return Kind.LIST
 
 
 @dataclass
@@ -86,12 +68,7 @@ class Limit:
         self.refused += 1
 
     def leave(self, arrived_s: float, now_s: float) -> None:
-        """End an accepted request.
-
-        Args:
-            arrived_s: Its arrival, in seconds on any clock.
-            now_s: The time on the same clock.
-        """
+        """End an accepted request; both times are seconds of one clock."""
         self.open -= 1
         self._answered += 1
         took_s = now_s - arrived_s
@@ -119,21 +96,17 @@ class Limit:
 
 
 class Admission:
-    """The limits of one replica.
-
-    Args:
-        list_target_s: Target time of a list.
-        feedback_target_s: Target time of feedback, the disk included; above that of lists, which are refused first.
-    """
+    """The limits of one replica; the target of feedback includes the disk and is above that of lists."""
 
     def __init__(self, list_target_s: float, feedback_target_s: float) -> None:
         self.lists = Limit(list_target_s, least=16, most=1024, limit=256)
         self.feedback = Limit(feedback_target_s, least=64, most=1024, limit=512)
-        self._limits = {Kind.LIST: self.lists, Kind.FEEDBACK: self.feedback}
 
     def __repr__(self) -> str:
         return f"<Admission {self.lists.limit} lists, {self.feedback.limit} feedback>"
 
-    def limit_of(self, kind: Kind) -> Limit | None:
-        """Return the limit of a kind; None for health checks."""
-        return self._limits.get(kind)
+    def limit_of(self, target: str) -> Limit | None:
+        """Return the limit of a request by its target as sent; None for health checks."""
+        if target.startswith(("/v1/events", "/v1/users")):
+            return self.feedback
+        return None if target.startswith(("/healthz", "/readyz")) else self.lists

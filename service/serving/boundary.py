@@ -35,11 +35,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def with_boundary(context: ReplicaContext, route: str, handler: Handler, scope: Scope | None = None) -> Handler:
     """Wrap a handler in the boundary.
 
-    Args:
-        context: The replica.
-        route: The route's label in the metrics; a pattern without ids, so that there are few.
-        handler: The handler.
-        scope: The scope that a caller's key needs, if there are keys; None for an open route.
+    `route` labels the metrics: a pattern without ids, so that there are few. A route without a scope is open.
     """
     gate = context.gate
     route_metrics = context.metrics.route(route)

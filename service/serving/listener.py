@@ -36,15 +36,7 @@ def announce(sentence: str) -> None:
 
 
 class Listener:
-    """One application on one port.
-
-    Args:
-        app: The application.
-        host: The address to bind.
-        port: The port to bind.
-        config: Timeouts and backlog.
-        admission: The limits of open requests; None for no limit.
-    """
+    """One application on one port, without a limit of open requests unless `admission` is given."""
 
     def __init__(
         self, app: web.Application, host: str, port: int, config: ServerConfig, admission: Admission | None = None

@@ -20,10 +20,7 @@ FileVersion = tuple[int, int]
 class ModelCheck:
     """One check, in a thread of its own that may be abandoned at any time.
 
-    Args:
-        models_dir: The published models.
-        serving: The served version.
-        handled: ACTIVE as it was when it was last handled; None to handle it in any case.
+    It compares ACTIVE with the served version and with the file as it was last handled, if that is given.
 
     Attributes:
         found: ACTIVE as it is now, once it has been read.

@@ -7,7 +7,7 @@ without a traceback in the log, and the connection is closed; the next bytes on 
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final
 
 import structlog
@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import InvalidURLError
 from service.api import wire
 from service.api.reply import COMMON_HEADERS
 from service.errors import Malformed, Overloaded
-from service.serving.admission import Admission, kind_of
+from service.serving.admission import Admission
 from service.serving.boundary import internal_error, problem_response, traceback_of, translated
 
 _log = structlog.get_logger("recollect.protocol")
@@ -40,9 +40,6 @@ class Protocol(web.RequestHandler):
 
     Under overload most requests are refused, so a refusal must cost far less than an answer. A GET of a list that
     arrives whole, by itself and on an idle connection is refused before it is parsed; every other one in `guarded`.
-
-    Args:
-        admission: The limits of open requests; None for no limit.
     """
 
     __slots__ = ("_admission", "_arrived_s", "_at_request_end", "_clock_s")
@@ -131,12 +128,7 @@ class Protocol(web.RequestHandler):
 
 
 def guarded(handler: RequestHandler, admission: Admission | None = None) -> RequestHandler:
-    """Wrap an application's handling, routing included, in admission control and the translation of errors.
-
-    Args:
-        handler: Aiohttp's entry into the application.
-        admission: The limits of open requests; None for no limit.
-    """
+    """Wrap an application's handling, routing included, in admission control and the translation of errors."""
     clock = asyncio.get_running_loop().time
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -151,7 +143,7 @@ def guarded(handler: RequestHandler, admission: Admission | None = None) -> Requ
             accepted_s = protocol.pop_arrival() if isinstance(protocol, Protocol) else None
             if accepted_s is not None:
                 limit, arrived_s = admission.lists, accepted_s
-            elif (limit := admission.limit_of(kind_of(request.raw_path))) is not None:
+            elif (limit := admission.limit_of(request.raw_path)) is not None:
                 if not limit.enter():
                     return problem_response(Overloaded())
                 arrived_s = clock()
@@ -171,23 +163,18 @@ def _is_one_request(data: bytes) -> bool:
     return data.find(b"\r\n\r\n") == len(data) - 4 and b" HTTP/1.1\r\n" in data and not _SPECIAL_HEADER(data)
 
 
-@cache
-def _refusal_head() -> tuple[bytes, bytes]:
+@lru_cache(maxsize=1)
+def _refusal(date: str) -> bytes:
+    """Return a whole refusal, rendered once per second."""
     error = Overloaded()
     body = wire.encode(error.problem())
     common = "".join(f"{name}: {value}\r\n" for name, value in COMMON_HEADERS.items())
     head = (
         f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n{common}"
-        f"Retry-After: {error.retry_after_s}\r\nContent-Length: {len(body)}\r\nDate: "
+        f"Retry-After: {error.retry_after_s}\r\nContent-Length: {len(body)}\r\nDate: {date}\r\n"
+        f"Server: {SERVER_SOFTWARE}\r\n\r\n"
     )
-    return head.encode("ascii"), f"\r\nServer: {SERVER_SOFTWARE}\r\n\r\n".encode("ascii") + body
-
-
-@lru_cache(maxsize=1)
-def _refusal(date: str) -> bytes:
-    """Return a whole refusal, rendered once per second."""
-    head, rest = _refusal_head()
-    return head + date.encode("ascii") + rest
+    return head.encode("ascii") + body
 
 
 async def handle_expect(request: web.Request) -> None:

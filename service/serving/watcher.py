@@ -37,13 +37,7 @@ _FIRST_PAUSE_S: Final = 0.5
 class Watcher:
     """Keeps one store at the active version.
 
-    Args:
-        models_dir: The published models.
-        store: The store to keep current.
-        interval_s: Seconds between two checks.
-        metrics: Counts swaps and refusals.
-        timeout_s: The longest time of one check, loading included.
-        max_pause_s: The longest pause before a refused model is tried again.
+    `timeout_s` bounds one check, loading included, and `max_pause_s` the pause before a refused model is tried again.
     """
 
     def __init__(

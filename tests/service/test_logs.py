@@ -13,7 +13,7 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.config import LogConfig
+from service.config import LogConfig, from_env
 from service.errors import UsageError
 from service.logs import ApplicationLog
 
@@ -104,7 +104,7 @@ def test_files_are_rotated_and_old_ones_go(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3 * 2300
 
 
-def test_an_unknown_level_is_refused(tmp_path: Path) -> None:
-    """The sentence names the variable and what it may be."""
-    with pytest.raises(UsageError, match="RECOLLECT_LOG_LEVEL must be one of debug, info"):
-        ApplicationLog(tmp_path, "p", replace(LogConfig(), level="loud"))
+def test_an_unknown_level_is_refused() -> None:
+    """The sentence names the variable and its values."""
+    with pytest.raises(UsageError, match="RECOLLECT_LOG_LEVEL must be debug, info, warning or error"):
+        from_env({"RECOLLECT_HOME": "var", "RECOLLECT_LOG_LEVEL": "loud"})
