@@ -1,15 +1,15 @@
-"""The operators' load test: `recollect loadtest`, and the same program as `python ops/loadtest.py`.
+"""The load test: `recollect loadtest`, and the same program as `python ops/loadtest.py`.
 
-The invariant: the options exist once, here. What they start is made of nouns beside this file: `pacing` says when,
-`population` and `traffic` what, `attack` sends it over `connection`, an `outcome` each is folded into a `summary`, and
-`report` renders that. The events it reports are real ones: they reach the archive and change what users get.
+`ops/load/` has its parts: `pacing` gives the send times, `population` and `traffic` the requests, `attack` sends them
+over `http_connection`, outcomes are folded into a `summary`, and `load_report` renders it. The events are real: they
+reach the archive and change lists.
 """
 
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Run by path, Python puts this folder first, where our modules would hide others of the same name.
+    # Run by path, Python puts this folder first on the path, where our modules would hide others of the same name.
     _here = Path(__file__).resolve().parent
     sys.path[:] = [str(_here.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _here)]
 
@@ -30,7 +30,7 @@ from ops.load.pacing import Arrivals
 from ops.load.population import Target
 from ops.load.summary import Objectives, Summary
 from ops.load.traffic import Mix
-from ops.options.presented_key import KeyFileOption, key_in
+from ops.options.presented_key import KeyFileOption, read_api_key
 from service.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,56 +43,52 @@ _PROGRESS_LINE_EVERY_S = 10.0
 def command(
     *,
     url: Annotated[
-        str | None, typer.Option(help="Where the service answers; by default the installation that runs here.")
+        str | None, typer.Option(help="The address of the service; by default the installation that runs here.")
     ] = None,
     rate: Annotated[float, typer.Option(help="Requests per second, whether or not earlier ones are answered.")] = 100.0,
-    duration: Annotated[float, typer.Option(help="Seconds to go on for.")] = 30.0,
+    duration: Annotated[float, typer.Option(help="Seconds of load.")] = 30.0,
     arrivals: Annotated[
-        str, typer.Option(help="constant (even distances) or poisson (independent users).")
+        str, typer.Option(help="constant (evenly spaced) or poisson (independent users).")
     ] = "constant",
-    connections: Annotated[
-        int, typer.Option(help="The most connections open at once; more requests wait for one.")
-    ] = 64,
+    connections: Annotated[int, typer.Option(help="The most open connections; further requests wait for one.")] = 64,
     users: Annotated[
-        str, typer.Option(help="Shares of the sorts of users; hot ones come up again and again.")
+        str, typer.Option(help="Shares of the classes of users; hot ones recur often.")
     ] = "known=0.6,unknown=0.1,hot=0.3",
-    feedback: Annotated[float, typer.Option(help="Share of requests that report events; these are real ones.")] = 0.15,
+    feedback: Annotated[float, typer.Option(help="Share of requests that report events, which are real.")] = 0.15,
     ids: Annotated[
         Path | None, typer.Option(help="File of user[,item] lines; else ids are read from the running service.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same schedule, users and events.")] = 1,
     key_file: KeyFileOption = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Never retry; else once after a broken connection, 502, 503 or 504.")
+        bool, typer.Option("--raw", help="Never retry; otherwise once after a broken connection, 502, 503 or 504.")
     ] = False,
     p99_ms: Annotated[float | None, typer.Option(help="Objective: 99 % of requests answered within this time.")] = None,
     max_failures: Annotated[int | None, typer.Option(help="Objective: the most requests that may fail.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> int:
     """Send requests at a given rate and report latencies, from the intended send times, and failures by cause."""
-    from ops.load.summary import Objectives
-
-    plan = Plan(
-        target=parse_url(running() if url is None else url, key_in(key_file)),
-        rate_rps=_within("--rate", rate, above=0),
-        duration_s=_within("--duration", duration, above=0),
+    plan = LoadTestPlan(
+        target=parse_url(running_url() if url is None else url, read_api_key(key_file)),
+        rate_rps=_checked("--rate", rate, above=0),
+        duration_s=_checked("--duration", duration, above=0),
         arrivals=parse_arrivals(arrivals),
-        connections=int(_within("--connections", connections, above=0)),
+        connections=int(_checked("--connections", connections, above=0)),
         mix=parse_mix(users, feedback),
         ids_file=ids,
         seed=seed,
         retries=0 if raw else 1,
         objectives=Objectives(
-            p99_ms=None if p99_ms is None else _within("--p99-ms", p99_ms, above=0),
-            max_failures=None if max_failures is None else int(_within("--max-failures", max_failures, above=-1)),
+            p99_ms=None if p99_ms is None else _checked("--p99-ms", p99_ms, above=0),
+            max_failures=None if max_failures is None else int(_checked("--max-failures", max_failures, above=-1)),
         ),
     )
     return loadtest(plan, as_json=as_json)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One load test, its options checked."""
+class LoadTestPlan:
+    """The checked options of a load test."""
 
     target: Target
     rate_rps: float
@@ -106,11 +102,11 @@ class Plan:
     objectives: Objectives
 
 
-def loadtest(plan: Plan, *, as_json: bool) -> int:
-    """Carry a plan out and print the report.
+def loadtest(plan: LoadTestPlan, *, as_json: bool) -> int:
+    """Run a load test and print its report.
 
     Returns:
-        The exit status: 1 if an objective was missed or nothing was answered at all.
+        The exit code: 1 if an objective was missed or no request had a good answer.
 
     Raises:
         DataError: The ids file cannot be used.
@@ -121,7 +117,7 @@ def loadtest(plan: Plan, *, as_json: bool) -> int:
     from ops.load import load_report
 
     if plan.target.host not in {"localhost", "::1"} and not plan.target.host.startswith("127."):
-        _say(f"warning: {plan.target} is not this machine; its real users will notice, and the events stay.")
+        _note(f"warning: {plan.target} is not this machine; its users will notice, and its archive keeps the events.")
     try:
         import uvloop
 
@@ -133,19 +129,17 @@ def loadtest(plan: Plan, *, as_json: bool) -> int:
     if as_json:
         print(orjson.dumps(load_report.as_json(run, summary), option=orjson.OPT_INDENT_2).decode())
     elif sys.stdout.isatty():
-        from ops.console.terminal import console
-
-        console().print(load_report.as_table(run, summary))
+        print(load_report.as_table(run, summary))
     else:
         print("\n".join(load_report.as_lines(run, summary)))
     for sentence in run.missed:
-        _say(sentence)
+        _note(sentence)
     if run.missed and (warning := load_report.lag_warning(summary)) is not None:
-        _say(warning)
+        _note(warning)
     return 1 if run.missed else 0
 
 
-async def _run(plan: Plan) -> tuple[Run, Summary]:
+async def _run(plan: LoadTestPlan) -> tuple[Run, Summary]:
     from ops.load.attack import Attack, ClientRules
     from ops.load.http_connection import Client
     from ops.load.load_report import Run
@@ -155,7 +149,7 @@ async def _run(plan: Plan) -> tuple[Run, Summary]:
     from ops.load.traffic import Traffic
     from service.config import from_env
 
-    # Separate generators: a retry's jitter must not change who is asked about next.
+    # Separate generators: the jitter of a retry must not change the next user.
     pacing_rng, traffic_rng, jitter_rng = (
         random.Random(f"{plan.seed}/{use}")  # noqa: S311  # chance that can be repeated, not secrets
         for use in ("pacing", "traffic", "jitter")
@@ -169,8 +163,8 @@ async def _run(plan: Plan) -> tuple[Run, Summary]:
             "items": f"{len(population.items)} from {population.items_from}",
         }
         for name, source in sources.items():
-            _say(f"{name}: {source}")
-        # Idempotency keys must differ between runs, or the service would take a second run's events for copies.
+            _note(f"{name}: {source}")
+        # Idempotency keys differ between runs, or the service would drop a second run's events as duplicates.
         run_id = f"loadtest-{secrets.token_hex(6)}"
         traffic = Traffic(
             population,
@@ -202,7 +196,7 @@ async def _run(plan: Plan) -> tuple[Run, Summary]:
     missed = plan.objectives.missed(summary)
     total = summary.total()
     if total.failed == total.requests and not missed:
-        missed.append(f"None of the {total.requests} requests was answered as it should be.")
+        missed.append(f"None of the {total.requests} requests had a good answer.")
     settings: dict[str, Any] = {
         "arrivals": plan.arrivals,
         "connections": plan.connections,
@@ -212,13 +206,13 @@ async def _run(plan: Plan) -> tuple[Run, Summary]:
         "mix": asdict(plan.mix),
         "objectives": asdict(plan.objectives),
     }
-    # The last request leaves one gap before the end; without that gap the rate would look higher than it was.
+    # The last request is sent one gap before the end; without that gap the rate would be too high.
     duration_s = took_s if interrupted else max(took_s, plan.duration_s)
     return Run(str(plan.target), plan.rate_rps, duration_s, settings, sources, missed, interrupted), summary
 
 
-async def _show_progress(plan: Plan, summary: Summary) -> None:
-    """Draw a bar on a terminal, and say a line now and then elsewhere, until cancelled."""
+async def _show_progress(plan: LoadTestPlan, summary: Summary) -> None:
+    """Draw a bar on a terminal, and print a line every few seconds elsewhere, until cancelled."""
     start_s = time.monotonic()
 
     def text() -> str:
@@ -228,13 +222,13 @@ async def _show_progress(plan: Plan, summary: Summary) -> None:
     if not sys.stderr.isatty():
         while True:
             await asyncio.sleep(_PROGRESS_LINE_EVERY_S)
-            _say(f"{time.monotonic() - start_s:.0f} s of {plan.duration_s:g} s: {text()}")
+            _note(f"{time.monotonic() - start_s:.0f} s of {plan.duration_s:g} s: {text()}")
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ops.console.terminal import console
 
     columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    # Drawn from this loop: a drawing thread would take the interpreter lock at times of its own choice.
+    # Drawn from this loop: a drawing thread would hold the interpreter lock and delay requests.
     with Progress(*columns, console=console(stderr=True), auto_refresh=False, transient=True) as bar:
         task = bar.add_task(text(), total=plan.duration_s)
         while True:
@@ -242,11 +236,11 @@ async def _show_progress(plan: Plan, summary: Summary) -> None:
             bar.update(task, completed=time.monotonic() - start_s, description=text(), refresh=True)
 
 
-def running() -> str:
-    """Return the URL of the running installation, else the one that the settings give it.
+def running_url() -> str:
+    """Return the URL of the running installation, or the one of the settings.
 
     Raises:
-        UsageError: It speaks TLS, which the load generator does not.
+        UsageError: It serves TLS.
     """
     from loadbalancer import roster
     from loadbalancer.settings import BalancerSettings
@@ -263,27 +257,23 @@ def running() -> str:
 
 
 def require_plain_http() -> None:
-    """Refuse an installation that the load generator cannot talk to, before its answers are taken for failures.
+    """Refuse an installation with TLS, which the load generator has not.
 
     Raises:
-        UsageError: Its balancer speaks TLS.
+        UsageError: Its balancer serves TLS.
     """
     from loadbalancer.settings import BalancerSettings
     from service.declared_settings import read
 
     if read(BalancerSettings, os.environ).tls_cert is not None:
         raise UsageError(
-            "This installation's balancer speaks TLS, and the load generator plain HTTP: name an address that takes it"
+            "This installation's balancer serves TLS, and the load generator has plain HTTP only: name a plain address"
             " with --url, such as a replica's."
         )
 
 
 def parse_url(url: str, key: str | None = None) -> Target:
-    """Read --url.
-
-    Args:
-        url: What was given.
-        key: The API key to present there, or None.
+    """Parse --url, for requests with an API key or None.
 
     Raises:
         UsageError: It is not of the form http://HOST[:PORT][/BASE].
@@ -301,7 +291,7 @@ def parse_url(url: str, key: str | None = None) -> Target:
 
 
 def parse_arrivals(name: str) -> Arrivals:
-    """Read --arrivals.
+    """Parse --arrivals.
 
     Raises:
         UsageError: There is no such process.
@@ -314,14 +304,12 @@ def parse_arrivals(name: str) -> Arrivals:
 
 
 def parse_mix(users: str, feedback: float) -> Mix:
-    """Read --users, such as `known=0.6,unknown=0.1,hot=0.3`, and --feedback.
+    """Parse --users, such as `known=0.6,unknown=0.1,hot=0.3`, and --feedback.
 
-    Args:
-        users: Shares; one that is not named is 0; any positive sum is scaled to 1.
-        feedback: Share of all requests, 0 to 1.
+    A share that is not named is 0; the sum is scaled to 1.
 
     Raises:
-        UsageError: An unknown name, a share that is no number of 0 or more, or a sum of 0.
+        UsageError: An unknown name, a share that is not a number of 0 or more, or a sum of 0.
     """
     from ops.load.traffic import Mix
 
@@ -337,25 +325,25 @@ def parse_mix(users: str, feedback: float) -> Mix:
         shares[name] = share
     total = sum(shares.values())
     if total <= 0:
-        raise UsageError("--users must give at least one sort of users a share above 0.")
+        raise UsageError("--users must give at least one class of users a share above 0.")
     if not 0 <= feedback <= 1:
         raise UsageError(f"--feedback must be a share from 0 to 1, not {feedback:g}.")
     return Mix(feedback=feedback, **{name: share / total for name, share in shares.items()})
 
 
-def _within(option: str, value: float, *, above: float) -> float:
+def _checked(option: str, value: float, *, above: float) -> float:
     if not above < value < float("inf"):
         bound = "above 0" if above == 0 else "0 or more"
         raise UsageError(f"{option} must be a number {bound}, not {value:g}.")
     return value
 
 
-def _say(sentence: str) -> None:
+def _note(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
 def main(argv: list[str]) -> int:
-    """Run the command with these arguments; what `python ops/loadtest.py` does."""
+    """Run the command with these arguments, as `python ops/loadtest.py` does."""
     from ops.console.command_runner import run
     from ops.options.environment import adopt, working_directory
 

@@ -26,7 +26,7 @@ from ops.drill.frozen_redis import Comparison
 from ops.drill.stage import Plan, Stage
 from ops.drill.system import System
 from ops.load.population import Target
-from ops.options.presented_key import KeyFileOption, key_in
+from ops.options.presented_key import KeyFileOption, read_api_key
 from service.config import Config
 from service.errors import UsageError
 
@@ -92,7 +92,7 @@ def command(
         config=config,
         running=running,
         url=url,
-        key=key_in(key_file),
+        key=read_api_key(key_file),
         keep=keep,
     )
     if compare_telemetry:

@@ -37,7 +37,7 @@ class Sample:
         latency_s: From then until its answer was complete, or it was given up.
         kind: A list or feedback.
         attempts: How often it was tried.
-        healed: Why the last but one attempt was not enough, None if there was one attempt.
+        retry_cause: The failure before the last retry; None without a retry.
         failure: The cause, None for a good answer; `refused` for feedback refused with Retry-After.
     """
 
@@ -45,7 +45,7 @@ class Sample:
     latency_s: float
     kind: Kind
     attempts: int
-    healed: str | None
+    retry_cause: str | None
     failure: str | None
 
 
@@ -117,5 +117,5 @@ class Load:
         self.lag.add(outcome.lag_s)
         sent_s = self._now_s() - outcome.latency_s
         self.samples.append(
-            Sample(sent_s, outcome.latency_s, outcome.kind, outcome.attempts, outcome.healed, outcome.failure)
+            Sample(sent_s, outcome.latency_s, outcome.kind, outcome.attempts, outcome.retry_cause, outcome.failure)
         )

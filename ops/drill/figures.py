@@ -40,7 +40,7 @@ def answers(samples: Iterable[Sample], promise: Promise) -> Answers:
         requests += 1
         raw_failed += sample.failure is not None or sample.attempts > 1
         # A client with fewer retries would have ended with what made the one too many necessary.
-        failure = sample.healed if sample.attempts > promise.retries + 1 else sample.failure
+        failure = sample.retry_cause if sample.attempts > promise.retries + 1 else sample.failure
         if failure == REFUSED and promise.refusals:
             refused += 1
             last_refused_s = max(last_refused_s or 0.0, sample.at_s)

@@ -14,7 +14,7 @@ import orjson
 
 from ops.drill.ledger import Ledger
 from ops.load.http_connection import Answer
-from ops.load.traffic import Request, Traffic, Verdict
+from ops.load.traffic import AnswerCheck, Request, Traffic
 
 REFUSED = "refused"
 _REFUSING = frozenset({502, 503, 504})
@@ -55,13 +55,13 @@ class Witness(Traffic):
         wire = "\r\n".join([*kept, f"Content-Length: {len(body)}", "", ""]).encode() + body
         return dataclasses.replace(request, wire=wire)
 
-    def judge(self, request: Request, answer: Answer) -> Verdict:
+    def check_answer(self, request: Request, answer: Answer) -> AnswerCheck:
         """Say what an answer is worth, and remember what it acknowledged."""
-        verdict = super().judge(request, answer)
+        check = super().check_answer(request, answer)
         if request.kind == "feedback" and answer.status in _REFUSING and "retry-after" in answer.headers:
-            return dataclasses.replace(verdict, failure=REFUSED)
-        if verdict.failure is not None:
-            return verdict
+            return dataclasses.replace(check, failure=REFUSED)
+        if check.failure is not None:
+            return check
         now_s = self._clock()
         if request.kind == "feedback":
             head, events = _split(request.wire)
@@ -69,7 +69,7 @@ class Witness(Traffic):
                 self._ledger.took(event.get("event_id", f"{_key(head)}-{index}"), event, now_s)
         elif (recommendation_id := orjson.loads(answer.body).get("recommendation_id")) is not None:
             self._ledger.served(recommendation_id, now_s)
-        return verdict
+        return check
 
 
 def _split(wire: bytes) -> tuple[str, list[dict[str, Any]]]:

@@ -1,7 +1,7 @@
-"""The open loop: every request leaves at its time, whether or not earlier ones were answered.
+"""The open loop: every request is sent at its time, whether or not earlier ones are answered.
 
-The invariant: the loop never waits for an answer, and each request sent gives exactly one `Outcome`. At most
-rate x deadline requests are under way, because every one ends at its deadline.
+Invariant: the loop never waits for an answer, and each request has exactly one `Outcome`. At most rate x deadline
+requests are open, because each ends at its deadline.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from ops.load.http_connection import Broken, Client
 from ops.load.outcome import Outcome
-from ops.load.traffic import Request, Traffic, Verdict
+from ops.load.traffic import AnswerCheck, Request, Traffic
 
 _RETRIED_STATUSES = frozenset({502, 503, 504})
 _RETRIED_BREAKS = frozenset({"connect", "reset", "eof"})
 _RETRY_JITTER_S = (0.010, 0.050)
-# Event loops keep time in whole milliseconds: a shorter sleep would spin.
+# Event loops round to whole milliseconds: a shorter sleep would spin.
 _SHORTEST_SLEEP_S = 0.001
 _LONGEST_SLEEP_S = 0.2
 _BURST = 16
@@ -25,10 +25,10 @@ _BURST = 16
 
 @dataclass(frozen=True)
 class ClientRules:
-    """How the simulated client behaves; the defaults are those of the reference client.
+    """The behaviour of the simulated client; the defaults are those of the reference client.
 
     Attributes:
-        retries: How often a request is sent again after a broken connection, 502, 503 or 504.
+        retries: The most retries of a request, after a broken connection, 502, 503 or 504.
         deadline_s: From the intended send time to the end of the answer, retries included.
     """
 
@@ -40,11 +40,11 @@ class Attack:
     """One run of the open loop.
 
     Args:
-        client: Where requests go.
-        traffic: What they are.
-        rules: What the client does about failures.
-        rng: The source of the jitter before a retry.
-        on_outcome: Called once per request, in the order in which they end.
+        client: The connections to the service.
+        traffic: The requests.
+        rules: Retries and deadline.
+        rng: Draws the jitter before a retry.
+        on_outcome: Called once per request, in the order of their ends.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class Attack:
         self._stopping = False
 
     def stop(self) -> None:
-        """Send no more; what is under way is finished."""
+        """Send no further request; open ones are finished."""
         self._stopping = True
 
     async def run(self, send_times_s: Iterable[float]) -> float:
-        """Send one request at each time, and wait until all are answered or given up.
+        """Send one request at each time, and wait until all are answered or abandoned.
 
         Args:
             send_times_s: Seconds since the start, ascending.
@@ -85,7 +85,7 @@ class Attack:
                     await asyncio.sleep(min(max(wait_s, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S))
                 if self._stopping:
                     break
-                # A loop that is behind its schedule must still let answers in, or it would never catch up.
+                # A loop behind its schedule must still read answers, or it never catches up.
                 unyielded += 1
                 if unyielded == _BURST:
                     unyielded = 0
@@ -100,7 +100,9 @@ class Attack:
             async with asyncio.timeout(intended_s + self._rules.deadline_s - time.monotonic()):
                 await self._try(request, attempt)
         except TimeoutError:
-            attempt.verdict = Verdict("timeout", f"{request.kind} was not answered within {self._rules.deadline_s:g} s")
+            attempt.check = AnswerCheck(
+                "timeout", f"{request.kind} was not answered within {self._rules.deadline_s:g} s"
+            )
         self._on_outcome(
             Outcome(
                 kind=request.kind,
@@ -109,12 +111,12 @@ class Attack:
                 lag_s=lag_s,
                 attempts=attempt.count,
                 status=attempt.status,
-                failure=attempt.verdict.failure,
-                detail=attempt.verdict.detail,
-                healed=attempt.retried_after,
-                degraded=attempt.verdict.degraded,
-                shortfall=attempt.verdict.shortfall,
-                events=attempt.verdict.events,
+                failure=attempt.check.failure,
+                detail=attempt.check.detail,
+                retry_cause=attempt.retry_cause,
+                degraded=attempt.check.degraded,
+                shortfall=attempt.check.shortfall,
+                events=attempt.check.events,
             )
         )
 
@@ -124,24 +126,24 @@ class Attack:
             result = await self._client.exchange(request.wire)
             if isinstance(result, Broken):
                 attempt.status = None
-                attempt.verdict = Verdict(result.cause, result.detail)
-                worth_retrying = result.cause in _RETRIED_BREAKS
+                attempt.check = AnswerCheck(result.cause, result.detail)
+                is_retryable = result.cause in _RETRIED_BREAKS
             else:
                 attempt.status = result.status
-                attempt.verdict = self._traffic.judge(request, result)
-                worth_retrying = result.status in _RETRIED_STATUSES
-            if not worth_retrying or attempt.count > self._rules.retries:
+                attempt.check = self._traffic.check_answer(request, result)
+                is_retryable = result.status in _RETRIED_STATUSES
+            if not is_retryable or attempt.count > self._rules.retries:
                 return
-            attempt.retried_after = attempt.verdict.failure
-            # The same bytes again, so the same Idempotency-Key: a request whose answer was lost must not count twice.
+            attempt.retry_cause = attempt.check.failure
+            # The same bytes have the same Idempotency-Key: a request whose answer was lost must not count twice.
             await asyncio.sleep(self._rng.uniform(*_RETRY_JITTER_S))
 
 
 @dataclass
 class _Attempts:
-    """What is known of a request so far; read when its deadline cuts it short."""
+    """The state of a request; read when its deadline ends it early."""
 
     count: int = 0
     status: int | None = None
-    verdict: Verdict = field(default_factory=Verdict)
-    retried_after: str | None = None
+    check: AnswerCheck = field(default_factory=AnswerCheck)
+    retry_cause: str | None = None

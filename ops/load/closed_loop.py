@@ -1,8 +1,8 @@
-"""A lean closed-loop generator: each connection sends its next request when its last one was answered.
+"""A lean closed-loop generator: each connection sends its next request when the last one is answered.
 
-The invariant: it does as little as it can per request, so that on a core of its own it is never what limits a Python
-server; every answer is counted as good or bad by its status, none is parsed further. What it measures is throughput:
-latencies of a closed loop hide waiting, and `recollect loadtest` is there for those.
+Invariant: it does little enough per request that on a core of its own it never limits a Python server; an answer counts
+as good or failed by its status. It measures throughput: a closed loop hides waiting, so `recollect loadtest` measures
+latencies. It parses only Content-Length, which keeps it faster than `http_connection`, and that than aiohttp and h11.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from service.errors import RunError
 
 @dataclass(frozen=True)
 class Throughput:
-    """What one server did in one round.
+    """The result of one round.
 
     Attributes:
         requests_per_s: Good answers per second.
         failed: Answers with a status other than 200.
-        generator_share: Of a core's time that the generator itself took, 0 to 1; near 1 it is what limits.
+        generator_share: The generator's share of a core's time, 0 to 1; near 1 the generator is the limit.
     """
 
     requests_per_s: float
@@ -31,7 +31,7 @@ class Throughput:
 
 
 class _Counts:
-    """What all lanes have seen so far."""
+    """The answers on all connections."""
 
     __slots__ = ("failed", "good")
 
@@ -40,8 +40,8 @@ class _Counts:
         self.failed = 0
 
 
-class _Lane(asyncio.Protocol):
-    """One connection that always has one request under way."""
+class _Connection(asyncio.Protocol):
+    """One connection that always has one open request."""
 
     def __init__(self, requests: Iterator[bytes], counts: _Counts, lost: asyncio.Future[None]) -> None:
         self._requests = requests
@@ -73,14 +73,14 @@ class _Lane(asyncio.Protocol):
 
 
 def content_length(data: bytes, head_end: int) -> int:
-    """Return the length of an answer's body, by its head.
+    """Return the length of a body from the head that ends at `head_end`.
 
     Raises:
-        RunError: The head does not say.
+        RunError: The head has no Content-Length.
     """
     start = data.find(b"\nContent-Length: ", 0, head_end)
     if start < 0:
-        # Names of header fields may be written in any case; servers seldom change theirs.
+        # Header names are case-insensitive, but most servers write this one alike.
         start = data[:head_end].lower().find(b"\ncontent-length: ")
         if start < 0:
             raise RunError("An answer without Content-Length cannot be counted.")
@@ -92,28 +92,28 @@ def content_length(data: bytes, head_end: int) -> int:
 async def drive(
     host: str, port: int, requests: Sequence[bytes], *, connections: int, warmup_s: float, duration_s: float
 ) -> Throughput:
-    """Keep a server busy and count.
+    """Keep a server busy and count its answers.
 
     Args:
         host: Name or address of the server.
         port: Its TCP port.
         requests: Whole requests, sent in this order again and again over all connections.
-        connections: Kept-alive connections, each with one request under way.
-        warmup_s: How long to drive before counting.
-        duration_s: How long to count.
+        connections: The number of kept-alive connections.
+        warmup_s: The time before counting.
+        duration_s: The time of counting.
 
     Raises:
-        RunError: The server cannot be reached, closes a connection, or sends what cannot be counted.
+        RunError: The server is unreachable, closes a connection, or sends an answer without Content-Length.
     """
     loop = asyncio.get_running_loop()
     counts = _Counts()
     lost: asyncio.Future[None] = loop.create_future()
     stream = itertools.cycle(requests)
-    lanes: list[_Lane] = []
+    opened: list[_Connection] = []
     try:
         for _ in range(connections):
-            _, lane = await loop.create_connection(lambda: _Lane(stream, counts, lost), host, port)
-            lanes.append(lane)
+            _, connection = await loop.create_connection(lambda: _Connection(stream, counts, lost), host, port)
+            opened.append(connection)
         await asyncio.wait([lost], timeout=warmup_s)
         begin_s, busy_s, good, failed = time.perf_counter(), time.process_time(), counts.good, counts.failed
         await asyncio.wait([lost], timeout=duration_s)
@@ -126,8 +126,8 @@ async def drive(
     finally:
         if not lost.done():
             lost.cancel()
-        for lane in lanes:
-            lane.transport.abort()
-        # Transports close their sockets in the loop's next round, not at abort().
+        for connection in opened:
+            connection.transport.abort()
+        # Transports close their sockets in the loop's next iteration, not in abort().
         await asyncio.sleep(0)
     return Throughput(good / took_s, failed, busy_s / took_s)

@@ -1,31 +1,30 @@
-"""A summary rendered to a value: a JSON object, plain lines, or a table for a terminal; pure.
+"""A summary as a JSON object, as plain lines, and as a table for a terminal; pure.
 
-The invariant: the three say the same, and this file prints nothing. The keys of the JSON object are a contract.
+Invariant: the three have the same content. The keys of the JSON object are a contract.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import RenderableType
-
+from ops.console.table import table
 from ops.load.summary import Histogram, Summary, Tally
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999}
-# An event loop keeps time in whole milliseconds and a shared machine adds some; beyond this the schedule is not kept.
+# Event loops round to milliseconds and a shared machine adds some; beyond this the generator is late.
 LAG_LIMIT_MS = 25.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is said about a run beside its summary.
+    """The facts of a run besides its summary.
 
     Attributes:
-        rate_rps: What was asked for.
-        duration_s: How long requests were sent.
+        rate_rps: The requested rate.
+        duration_s: The time in which requests were sent.
         settings: The options, as plain values.
-        sources: What the ids are and where they came from.
+        sources: The numbers and sources of ids.
         missed: One sentence per missed objective.
-        interrupted: Whether it was stopped before its time.
+        interrupted: Whether Ctrl-C ended it.
     """
 
     target: str
@@ -38,13 +37,13 @@ class Run:
 
 
 def lag_warning(summary: Summary) -> str | None:
-    """Say so in one sentence if the generator was late itself; None if it kept its schedule."""
+    """Return a sentence if the generator itself was late; None if it kept its schedule."""
     p99_s = summary.lag.percentile_s(0.99)
     if p99_s is None or p99_s * 1e3 <= LAG_LIMIT_MS:
         return None
     return (
-        f"This generator did not keep its own schedule: 1 % of the requests left more than {p99_s * 1e3:.0f} ms late, "
-        "and the latencies contain that; give it more processor time or a lower --rate."
+        f"The generator was late: 1 % of the requests left more than {p99_s * 1e3:.0f} ms after their time, and the "
+        "latencies include that; give it more processor time or a lower --rate."
     )
 
 
@@ -72,29 +71,23 @@ def as_lines(run: Run, summary: Summary) -> list[str]:
     """Return the report as plain lines, for logs and pipes."""
     figures = as_json(run, summary)
     head = f"{figures['requests']} requests in {figures['duration_s']:g} s to {run.target}"
-    lines = [f"{head}, {figures['achieved_rps']:g}/s of {run.rate_rps:g}/s asked for"]
+    lines = [f"{head}, {figures['achieved_rps']:g}/s of {run.rate_rps:g}/s requested"]
     lines += [f"{name}: {_row_text(figures_of)}" for name, figures_of in _rows(figures)]
     lines += _notes(summary)
     return lines
 
 
-def as_table(run: Run, summary: Summary) -> RenderableType:
+def as_table(run: Run, summary: Summary) -> str:
     """Return the report for a terminal."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     figures = as_json(run, summary)
-    title = f"{figures['achieved_rps']:g} requests/s of {run.rate_rps:g} asked for, {figures['duration_s']:g} s"
-    # Without lines between columns it fits a terminal of 80.
-    table = Table(title=f"{title}; latencies in ms", box=None, padding=(0, 1, 0, 0), title_justify="left")
-    table.add_column("")
-    for heading in ("requests", "failed", "retried", "degraded", *PERCENTILES, "max"):
-        table.add_column(heading.replace("_", "."), justify="right")
-    for name, row in _rows(figures):
-        counts = (str(row[key]) for key in ("requests", "failed", "retried", "degraded"))
-        table.add_row(name, *counts, *(_ms_text(value) for value in row["latency_ms"].values()))
-    return Group(table, *(Text(note) for note in _notes(summary)))
+    counts = ("requests", "failed", "retried", "degraded")
+    heading = ("", *counts, *(name.replace("_", ".") for name in PERCENTILES), "max")
+    rows = [
+        (name, *(str(row[key]) for key in counts), *map(_ms_text, row["latency_ms"].values()))
+        for name, row in _rows(figures)
+    ]
+    title = f"{figures['achieved_rps']:g} requests/s of {run.rate_rps:g} requested, {figures['duration_s']:g} s"
+    return "\n".join([f"{title}; latencies in ms", table(heading, rows, left=(0,), gap=1), *_notes(summary)])
 
 
 def _rows(figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -108,7 +101,7 @@ def _row_text(row: dict[str, Any]) -> str:
 
 
 def _notes(summary: Summary) -> list[str]:
-    """Return what a row has no room for: causes with an example each, retries, degradation levels, events, lag."""
+    """Return the lines after the rows: causes with an example each, retries, degradation levels, events, lag."""
     total = summary.total()
     notes = [
         f"failed by {cause}: {count}, for example: {total.examples[cause]}"

@@ -1,7 +1,7 @@
-"""What became of one request; frozen.
+"""The outcome of one request.
 
-The invariant: a request has exactly one outcome, whatever number of attempts it took, and its latency counts from the
-time it was meant to be sent.
+Invariant: a request has exactly one outcome, whatever its number of attempts, and its latency counts from its intended
+send time.
 """
 
 from dataclasses import dataclass
@@ -16,19 +16,17 @@ class Outcome:
     """One request, answered or failed.
 
     Attributes:
-        kind: What was asked.
-        user_class: What sort of user it was about.
-        latency_s: From the intended send time to the end of the answer, or to giving up.
-        lag_s: From the intended send time until the generator turned to the request: its own lateness, not the
-            service's.
-        attempts: How often it was tried, 1 or more.
-        status: Of the last answer; None if there was none.
-        failure: The cause, None for a good answer: `connect`, `reset`, `eof`, `timeout`, `protocol`, `body` or
-            `status_NNN`.
+        kind: List or feedback.
+        user_class: The class of its user.
+        latency_s: From the intended send time to the end of the answer, or to the deadline.
+        lag_s: From the intended send time to the send: the generator's lateness, not the service's.
+        attempts: 1 or more.
+        status: The status of the last answer; None without one.
+        failure: `connect`, `reset`, `eof`, `timeout`, `protocol`, `body` or `status_NNN`; None for a good answer.
         detail: A failure in words, for the first example in the report.
-        healed: The cause that made a retry necessary, None if the first attempt was final.
-        degraded: The degradation level of a good answer, None for a full answer.
-        shortfall: Whether a good list was shorter than asked for, and said so.
+        retry_cause: The failure before the last retry; None without a retry.
+        degraded: The degradation level of a good answer; None for full service.
+        shortfall: Whether a good list stated a shortfall.
         events: Feedback events accepted by a good answer.
     """
 
@@ -40,7 +38,7 @@ class Outcome:
     status: int | None = None
     failure: str | None = None
     detail: str | None = None
-    healed: str | None = None
+    retry_cause: str | None = None
     degraded: str | None = None
     shortfall: bool = False
     events: int = 0

@@ -1,6 +1,6 @@
-"""Which users and items a load test is about: from a file, the model that is served, or the running service itself.
+"""The users and items of a load test: from a file, the served model, or the running service.
 
-The invariant: every id comes from one named source, and the report names it; ids are never invented as known ones.
+Invariant: every id comes from one named source, which the report shows.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _DISCOVERY_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Population:
-    """The ids a test draws from, and where they were read; `users` may be empty, `items` never."""
+    """The ids a test draws from, and their sources; `users` may be empty, `items` never."""
 
     users: tuple[str, ...]
     items: tuple[str, ...]
@@ -31,12 +31,7 @@ class Population:
 
 @dataclass(frozen=True)
 class Target:
-    """The service under test, as its URL names it.
-
-    Attributes:
-        base_path: What comes before the routes of the API, without a slash at its end.
-        key: The API key to present, or None.
-    """
+    """The service under test; `base_path` precedes the routes and has no slash at its end."""
 
     host: str
     port: int
@@ -45,7 +40,7 @@ class Target:
 
     @property
     def headers(self) -> str:
-        """The lines of a request's head that say whom it is for and with which key (RFC 9110 section 7.2)."""
+        """The header lines Host (RFC 9110 section 7.2) and, with a key, Authorization."""
         key = "" if self.key is None else f"Authorization: Bearer {self.key}\r\n"
         return f"Host: {_bracketed(self.host)}:{self.port}\r\n{key}"
 
@@ -54,13 +49,13 @@ class Target:
 
 
 async def discover(client: Client, target: Target, ids_file: Path | None, models_dir: Path) -> Population:
-    """Find ids to ask about; also finds out whether anything answers at all.
+    """Find the ids to request.
 
     Args:
         client: Connections to the target.
         target: The service under test.
-        ids_file: Lines of `user[,item]`, which win over everything else.
-        models_dir: Where models are published on this machine; used if the served version is one of them.
+        ids_file: Lines of `user[,item]`; it wins over the other sources.
+        models_dir: The models of this machine, used if the served version is among them.
 
     Raises:
         DataError: The file cannot be read or names no user.
@@ -77,7 +72,7 @@ async def discover(client: Client, target: Target, ids_file: Path | None, models
                 users_from = items_from = f"the served model {model['version']} in {models_dir}"
             else:
                 users, items = await _probed_users(client, target), ()
-                users_from = f"probing the ids 1 to {_PROBED_USERS}" if users else "nowhere: none is known"
+                users_from = f"probing the ids 1 to {_PROBED_USERS}" if users else "no source: none is known"
                 items_from = ""
             if not items:
                 items, items_from = await _popular_items(client, target), "GET /v1/popular of the service"
@@ -111,12 +106,12 @@ def read_ids(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if item_id.strip():
             items[item_id.strip()] = None
     if not users:
-        raise DataError(f"The ids file {path} names no user; its lines are to be user[,item].")
+        raise DataError(f"The ids file {path} names no user; its lines have the form user[,item].")
     return tuple(users), tuple(items)
 
 
 def _published(models_dir: Path, version: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Return the users and items of a version published here, or None if it is not here or not sound."""
+    """Return the users and items of a version in `models_dir`; None if it is missing or damaged."""
     from service.models import artefact, versions
 
     if version not in versions.published(models_dir):
@@ -129,7 +124,7 @@ def _published(models_dir: Path, version: str) -> tuple[tuple[str, ...], tuple[s
 
 
 async def _probed_users(client: Client, target: Target) -> tuple[str, ...]:
-    """Return those of the first numeric ids that get personal recommendations."""
+    """Return the ids from 1 to 200 that get personal recommendations."""
     gate = asyncio.Semaphore(_PROBES_AT_ONCE)
 
     async def is_known(user_id: str) -> bool:
@@ -146,7 +141,7 @@ async def _popular_items(client: Client, target: Target) -> tuple[str, ...]:
     body = await _get(client, target, f"/v1/popular?n={_POPULAR_ITEMS}")
     items = tuple(str(item["item_id"]) for item in body.get("items", ()))
     if not items:
-        raise RunError(f"{target} names no popular items, so there is nothing to report events about.")
+        raise RunError(f"{target} names no popular items, and events need items.")
     return items
 
 
@@ -156,7 +151,7 @@ async def _get(client: Client, target: Target, path: str) -> dict[str, Any]:
     if isinstance(answer, Broken):
         raise RunError(f"Nothing answers at {target}: {answer.detail}.")
     if answer.status in {401, 403}:
-        raise RunError(f"{target} asks for an API key with the scope recommend (GET {path}): give one with --key-file.")
+        raise RunError(f"{target} requires an API key with the scope recommend (GET {path}): pass one with --key-file.")
     if answer.status != 200:
         raise RunError(f"{target} answered GET {path} with status {answer.status}; is it Recollect, and is it ready?")
     try:
@@ -164,7 +159,7 @@ async def _get(client: Client, target: Target, path: str) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         body = None
     if not isinstance(body, dict):
-        raise RunError(f"{target} answered GET {path} with something that is not a JSON object; is it Recollect?")
+        raise RunError(f"{target} answered GET {path} with a body that is not a JSON object; is it Recollect?")
     return body
 
 

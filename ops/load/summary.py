@@ -1,7 +1,7 @@
 """Outcomes folded into figures; pure.
 
-The invariant: requests = answered + failed, in the whole and in every kind, and folding in any order or merging parts
-gives the same figures. A percentile is never below the true one and above it by less than 1/1024.
+Invariant: requests = answered + failed, in total and in every kind; the order of outcomes and the merging of parts do
+not change the figures. A percentile exceeds the true one by less than 1/1024, and is never below it.
 """
 
 import math
@@ -15,7 +15,7 @@ _SUB_BITS = 11  # 2048 buckets per doubling's start; relative width below 1/1024
 
 
 class Histogram:
-    """Counts of durations in buckets of constant relative width, as HdrHistogram has them, in whole microseconds."""
+    """Counts of durations in buckets of constant relative width, as in HdrHistogram, in whole microseconds."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
@@ -35,15 +35,12 @@ class Histogram:
         self.max_s = max(self.max_s, other.max_s)
 
     def percentile_s(self, share: float) -> float | None:
-        """Return the least duration that at least this share of the counted ones does not exceed.
-
-        Args:
-            share: Above 0, at most 1.
+        """Return the percentile of a share, above 0 and at most 1.
 
         Returns:
-            Seconds, rounded up to the bucket's upper edge but never above the greatest; None if nothing was counted.
+            Seconds, rounded up to the bucket's upper edge but not above the maximum; None if nothing was counted.
         """
-        # Rounding guards against 0.999 * 1000 being 999.0000000000001.
+        # 0.999 * 1000 is 999.0000000000001.
         rank = math.ceil(round(share * self.count, 6))
         seen = 0
         for bucket in sorted(self._counts):
@@ -53,12 +50,12 @@ class Histogram:
         return None
 
     def count_within(self, limit_s: float) -> int:
-        """Return how many durations lie in buckets that end at or below limit_s."""
+        """Return the number of durations in buckets that end at or below `limit_s`."""
         return sum(n for bucket, n in self._counts.items() if min(_upper_edge(bucket) / 1e6, self.max_s) <= limit_s)
 
 
 def _bucket(value_us: int) -> int:
-    """Number the buckets so that their order is the order of values."""
+    """Return the number of a value's bucket; buckets are in the order of their values."""
     shift = max(value_us.bit_length() - _SUB_BITS, 0)
     return (shift << _SUB_BITS) + (value_us >> shift)
 
@@ -74,13 +71,13 @@ class Tally:
     """The figures of one kind of request.
 
     Attributes:
-        requests: Finished, answered or failed.
-        latency: Of the answered ones only: a refused connection is quick, and must not look like a quick answer.
+        requests: Answered or failed.
+        latency: Of good answers only: a refused connection is quick and must not count as a quick answer.
         failures: Failed requests by cause.
         examples: The first failure of each cause, in words.
-        retries: Requests that were sent again, by the cause of the first failure.
-        degradation_levels: Degraded but good answers, by degradation level.
-        shortfalls: Good lists that were shorter than asked for and said so.
+        retries: Retried requests by cause.
+        degradation_levels: Degraded but good answers by degradation level.
+        shortfalls: Good lists with a stated shortfall.
         events: Feedback events accepted.
     """
 
@@ -101,8 +98,8 @@ class Tally:
     def add(self, outcome: Outcome) -> None:
         """Fold one outcome in."""
         self.requests += 1
-        if outcome.healed is not None:
-            self.retries[outcome.healed] += 1
+        if outcome.retry_cause is not None:
+            self.retries[outcome.retry_cause] += 1
         if outcome.failure is not None:
             self.failures[outcome.failure] += 1
             self.examples.setdefault(outcome.failure, outcome.detail or outcome.failure)
@@ -126,7 +123,7 @@ class Tally:
 
 
 class Summary:
-    """One attack's figures so far."""
+    """The figures of an attack."""
 
     def __init__(self) -> None:
         self.kinds: dict[Kind, Tally] = {}
@@ -140,7 +137,7 @@ class Summary:
         self.lag.add(outcome.lag_s)
 
     def merge(self, other: "Summary") -> None:
-        """Fold another summary in, as if its outcomes had been added here."""
+        """Fold another summary in."""
         for kind, tally in other.kinds.items():
             self.kinds.setdefault(kind, Tally()).merge(tally)
         self.users.update(other.users)
@@ -156,10 +153,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Objectives:
-    """What a run must reach; None is no objective.
+    """The objectives of a run; None for none.
 
     Attributes:
-        p99_ms: At least 99 % of all requests must be answered, well, within this time; a failed request was not.
+        p99_ms: At least 99 % of all requests must have a good answer within this time.
         max_failures: The most requests that may fail.
     """
 
@@ -175,7 +172,7 @@ class Objectives:
             if total.requests == 0 or in_time < math.ceil(round(0.99 * total.requests, 6)):
                 sentences.append(
                     f"The objective --p99-ms {self.p99_ms:g} was missed: {in_time} of {total.requests} requests were "
-                    "answered in that time, 99 % were asked for."
+                    "answered in that time; the objective is 99 %."
                 )
         if self.max_failures is not None and total.failed > self.max_failures:
             sentences.append(

@@ -1,7 +1,7 @@
-"""Who asks for what: the requests of a load test and what a good answer to each is; pure.
+"""The requests of a load test, and the checks of their answers; pure.
 
-The invariant: nothing here waits or looks at a clock; all chance comes from one generator, so a seed gives the same
-users, kinds and events. Only the lists that feedback refers to depend on what the service answered before.
+Invariant: a seed gives the same users, kinds and events. Only the lists that feedback refers to depend on earlier
+answers.
 """
 
 import itertools
@@ -22,19 +22,19 @@ MAX_EVENTS = 20
 _ZIPF_EXPONENT = 1.1
 _UNKNOWN_USERS = 10_000
 _REMEMBERED_LISTS = 512
-# What people do with a list, per hundred: mostly see it, seldom rate it.
+# Frequencies of event types, per hundred.
 _EVENT_TYPES = {"impression": 40, "view": 25, "click": 20, "rating": 10, "purchase": 3, "dismiss": 2}
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the requests, each from 0 to 1; the three of users sum to 1.
+    """Shares of the requests, each from 0 to 1; those of the three classes of users sum to 1.
 
     Attributes:
-        feedback: Of requests that report events; the others ask for a list.
-        known: Of requests about a user of the training data, drawn evenly.
-        unknown: About users nobody has heard of.
-        hot: About users of the training data drawn by a Zipf law, so that a few come up again and again.
+        feedback: Requests that report events; the others ask for a list.
+        known: Users of the training data, drawn evenly.
+        unknown: Users without data.
+        hot: Users of the training data drawn by a Zipf law, so that a few recur often.
     """
 
     feedback: float = 0.15
@@ -45,11 +45,7 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it goes over the wire, and what a good answer to it holds.
-
-    Attributes:
-        expected: The items of a list, or the events to be accepted.
-    """
+    """One request in its wire format; `expected` is the number of items, or of events to be accepted."""
 
     kind: Kind
     user_class: UserClass
@@ -59,8 +55,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What an answer is worth; `failure` is None for a good one."""
+class AnswerCheck:
+    """The check of an answer; `failure` is None for a good one."""
 
     failure: str | None = None
     detail: str | None = None
@@ -71,7 +67,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """A list that feedback may refer to."""
+    """A served list for feedback to refer to."""
 
     user_class: UserClass
     user_id: str
@@ -83,9 +79,9 @@ class Traffic:
     """The stream of requests of one test.
 
     Args:
-        headers: Lines of every request's head, each with its line break: Host, and a key where one is needed.
-        base_path: What comes before the routes of the API, without a slash at its end.
-        run_id: Makes idempotency keys and unknown users of this run its own, `[A-Za-z0-9_-]{1,40}`.
+        headers: Header lines of every request, each with its line break; see `Target.headers`.
+        base_path: See `Target`.
+        run_id: Prefix of idempotency keys and unknown users, unique to a run, `[A-Za-z0-9_-]{1,40}`.
     """
 
     def __init__(
@@ -99,7 +95,7 @@ class Traffic:
         self._run_id = run_id
         self._keys = itertools.count()
         self._served: deque[_Served] = deque(maxlen=_REMEMBERED_LISTS)
-        # The hot users must not be those that the file or the model happens to name first.
+        # Shuffled, so that the hot users are not the first of the file or model.
         self._ranked = rng.sample(population.users, len(population.users))
         ranks = range(1, len(self._ranked) + 1)
         self._rank_weights = list(itertools.accumulate(rank**-_ZIPF_EXPONENT for rank in ranks))
@@ -114,30 +110,29 @@ class Traffic:
             "recommend", user_class, user_id, f"GET {path} HTTP/1.1\r\n{self._head}\r\n".encode(), LIST_LENGTH
         )
 
-    def judge(self, request: Request, answer: Answer) -> Verdict:
-        """Say what an answer is worth, and remember a served list for feedback to come."""
-        wanted_status = 200 if request.kind == "recommend" else 202
-        if answer.status != wanted_status:
+    def check_answer(self, request: Request, answer: Answer) -> AnswerCheck:
+        """Check an answer, and keep a served list for later feedback."""
+        expected_status = 200 if request.kind == "recommend" else 202
+        if answer.status != expected_status:
             excerpt = answer.body[:200].decode("utf-8", "replace")
-            return Verdict(f"status_{answer.status}", f"{request.kind} was answered {answer.status}: {excerpt}")
+            return AnswerCheck(f"status_{answer.status}", f"{request.kind} was answered {answer.status}: {excerpt}")
         try:
             body = orjson.loads(answer.body)
         except orjson.JSONDecodeError as error:
-            return Verdict("body", f"{request.kind} was answered with something that is not JSON: {error}")
+            return AnswerCheck("body", f"{request.kind} was answered with a body that is not JSON: {error}")
         if not isinstance(body, dict):
-            return Verdict("body", f"{request.kind} was answered with JSON that is no object")
+            return AnswerCheck("body", f"{request.kind} was answered with JSON that is not an object")
         if request.kind == "feedback":
             if body.get("accepted") != request.expected:
-                return Verdict("body", f"{request.expected} events were sent, {body.get('accepted')!r} accepted")
-            return Verdict(events=request.expected)
-        wrong = _fault_of_list(request, body)
-        if wrong is not None:
-            return Verdict("body", wrong)
+                return AnswerCheck("body", f"{request.expected} events were sent, {body.get('accepted')!r} accepted")
+            return AnswerCheck(events=request.expected)
+        if (fault := _list_fault(request, body)) is not None:
+            return AnswerCheck("body", fault)
         degraded = body.get("degraded") or answer.headers.get("x-degraded")
         if body["recommendation_id"] is not None and body["items"]:
             item_ids = tuple(item["item_id"] for item in body["items"])
             self._served.append(_Served(request.user_class, request.user_id, body["recommendation_id"], item_ids))
-        return Verdict(degraded=degraded, shortfall=body.get("shortfall") is not None)
+        return AnswerCheck(degraded=degraded, shortfall=body.get("shortfall") is not None)
 
     def _user(self) -> tuple[UserClass, str]:
         draw = self._rng.random()
@@ -174,8 +169,8 @@ class Traffic:
         return event | {"value": float(self._rng.randint(1, 5))} if type_ == "rating" else event
 
 
-def _fault_of_list(request: Request, body: dict[str, Any]) -> str | None:
-    """Return what is wrong with a list answered with 200, or None."""
+def _list_fault(request: Request, body: dict[str, Any]) -> str | None:
+    """Return the first fault of a list answered with 200, or None."""
     items = body.get("items")
     if not isinstance(items, list) or not all(
         isinstance(item, dict) and isinstance(item.get("item_id"), str) for item in items

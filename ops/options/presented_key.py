@@ -1,4 +1,4 @@
-"""The API key that a command presents to a running service, from a file: on a command line every local user sees it."""
+"""The API key that a command presents to a service; from a file, since local users can read command lines."""
 
 import re
 from pathlib import Path
@@ -14,18 +14,18 @@ KeyFileOption = Annotated[
 ]
 
 
-def key_in(path: Path | None) -> str | None:
-    """Return the key in a file; None without one.
+def read_api_key(path: Path | None) -> str | None:
+    """Return the key in a file; None without a file.
 
     Raises:
-        UsageError: There is no key in it.
+        UsageError: The file holds no key.
     """
     if path is None:
         return None
     try:
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--key-file {path} cannot be read: {error}") from None
+        raise UsageError(f"--key-file {path} cannot be read: {error}.") from None
     if not re.fullmatch(KEY_PATTERN, text):
-        raise UsageError(f"--key-file {path} holds no API key; recollect keys create prints one")
+        raise UsageError(f"--key-file {path} holds no API key; recollect keys create prints one.")
     return text

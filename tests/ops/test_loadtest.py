@@ -235,5 +235,5 @@ def test_an_installation_that_speaks_tls_is_refused_and_not_called_broken(monkey
     """nginx answers plain HTTP there with 400, which would be counted as failures of the service."""
     monkeypatch.setenv("RECOLLECT_TLS_CERT", "/tls/cert.pem")
     monkeypatch.setenv("RECOLLECT_TLS_KEY", "/tls/key.pem")
-    with pytest.raises(UsageError, match="speaks TLS"):
-        loadtest.running()
+    with pytest.raises(UsageError, match="serves TLS"):
+        loadtest.running_url()

@@ -352,9 +352,9 @@ def test_a_running_installation_is_found_on_whatever_port_it_was_started(
     roster.write(config.home, [roster.Row("nginx-0", os.getpid(), "127.0.0.1", port, None, "ready", 0, "")])
     assert f"127.0.0.1:{port} is served by this installation's nginx-0" in _finding(config, "port")[1]
     monkeypatch.setenv("RECOLLECT_HOME", str(config.home))
-    assert loadtest.running() == f"http://127.0.0.1:{port}"
+    assert loadtest.running_url() == f"http://127.0.0.1:{port}"
     roster.remove(config.home)
-    assert loadtest.running() == f"http://127.0.0.1:{os.environ['RECOLLECT_PORT']}"
+    assert loadtest.running_url() == f"http://127.0.0.1:{os.environ['RECOLLECT_PORT']}"
 
 
 def test_the_file_of_settings_in_force_is_named(

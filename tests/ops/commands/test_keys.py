@@ -10,7 +10,7 @@ import pytest
 from ops.commands.keys import app
 from ops.console.command_runner import run
 from ops.load.population import Target
-from ops.options.presented_key import key_in
+from ops.options.presented_key import read_api_key
 from service.errors import UsageError
 from service.security.api_key import digest_of
 from service.security.key_file import KeyFile
@@ -122,17 +122,17 @@ def test_a_command_presents_a_key_from_a_file(recollect: Recollect, tmp_path: Pa
     """As `create` printed it; what is no key is refused, and a target does not show it."""
     path = tmp_path / "key"
     path.write_text(recollect("create", "--scope", "recommend")[1])
-    key = key_in(path)
+    key = read_api_key(path)
     assert key == path.read_text().strip()
     target = Target("::1", 8080, "", key)
     assert target.headers == f"Host: [::1]:8080\r\nAuthorization: Bearer {key}\r\n"
     assert str(key) not in repr(target) + str(target)
-    assert key_in(None) is None
+    assert read_api_key(None) is None
     path.write_text("secret")
     with pytest.raises(UsageError, match="holds no API key"):
-        key_in(path)
+        read_api_key(path)
     with pytest.raises(UsageError, match="cannot be read"):
-        key_in(tmp_path / "absent")
+        read_api_key(tmp_path / "absent")
 
 
 def test_what_cannot_be_logged_is_not_done(recollect: Recollect, tmp_path: Path) -> None:

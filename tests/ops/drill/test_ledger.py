@@ -114,7 +114,7 @@ def test_what_a_202_acknowledged_is_owed_as_it_was_sent() -> None:
         request = witness.next()
         headers, events = _sent(request)
         assert len(events) == request.expected
-        verdict = witness.judge(request, _answer(202, {"accepted": len(events)}))
+        verdict = witness.check_answer(request, _answer(202, {"accepted": len(events)}))
         assert verdict.failure is None
         named = "event_id" in events[0]
         kinds.add(named)
@@ -130,9 +130,9 @@ def test_nothing_is_owed_for_a_refusal() -> None:
     """A 503 with Retry-After is a refusal, one without is a failure; neither acknowledges anything."""
     witness, ledger = _witness(1.0)
     request = witness.next()
-    assert witness.judge(request, _answer(503, {}, **{"retry-after": "1"})).failure == REFUSED
-    assert witness.judge(request, _answer(503, {})).failure == "status_503"
-    assert witness.judge(request, _answer(202, {"accepted": 0})).failure == "body"
+    assert witness.check_answer(request, _answer(503, {}, **{"retry-after": "1"})).failure == REFUSED
+    assert witness.check_answer(request, _answer(503, {})).failure == "status_503"
+    assert witness.check_answer(request, _answer(202, {"accepted": 0})).failure == "body"
     assert len(ledger) == 0
 
 
@@ -142,9 +142,9 @@ def test_a_list_is_owed_unless_it_was_the_static_one() -> None:
     request = witness.next()
     items = [{"item_id": str(n)} for n in range(10)]
     full = {"recommendation_id": "r-1", "user_id": request.user_id, "items": items}
-    assert witness.judge(request, _answer(200, full)).failure is None
+    assert witness.check_answer(request, _answer(200, full)).failure is None
     assert ledger.compare([]).lost == [7.0]
     assert ledger.compare([_served("r-1")]).clean
     static = {"recommendation_id": None, "user_id": None, "items": items, "degraded": "static"}
-    assert witness.judge(request, _answer(200, static)).failure is None
+    assert witness.check_answer(request, _answer(200, static)).failure is None
     assert len(ledger) == 1

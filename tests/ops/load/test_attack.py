@@ -143,7 +143,7 @@ async def test_the_reference_client_retries_once_with_the_same_key(service: _Ser
 
     service.before = refuse_first
     outcomes, _ = await _attack(service.port, rate_rps=50, duration_s=0.1, feedback=1.0)
-    assert [(o.failure, o.attempts, o.healed) for o in outcomes] == [(None, 2, f"status_{status}")] * 5
+    assert [(o.failure, o.attempts, o.retry_cause) for o in outcomes] == [(None, 2, f"status_{status}")] * 5
     assert list(seen.values()) == [2] * 5
     assert all(outcome.latency_s >= 0.010 for outcome in outcomes)
 
@@ -157,7 +157,12 @@ async def test_the_second_failure_is_final(service: _Service) -> None:
     service.before = refuse
     outcomes, _ = await _attack(service.port, rate_rps=10, duration_s=0.1)
     (outcome,) = outcomes
-    assert (outcome.failure, outcome.status, outcome.attempts, outcome.healed) == ("status_503", 503, 2, "status_503")
+    assert (outcome.failure, outcome.status, outcome.attempts, outcome.retry_cause) == (
+        "status_503",
+        503,
+        2,
+        "status_503",
+    )
     assert "busy" in (outcome.detail or "")
 
 
@@ -174,7 +179,7 @@ async def test_other_refusals_are_not_sent_again(service: _Service, status: int,
 
 
 async def test_the_raw_client_never_retries(service: _Service) -> None:
-    """What a retry would have healed is a failure."""
+    """What a retry would have retry_cause is a failure."""
 
     async def refuse_first(_: web.Request) -> web.StreamResponse | None:
         return web.Response(status=503) if len(service.requests) == 1 else None
@@ -197,7 +202,7 @@ async def test_a_connection_cut_in_mid_request_is_retried_on_another(service: _S
     service.before = cut_first
     outcomes, _ = await _attack(service.port, rate_rps=10, duration_s=0.1, rules=ClientRules(retries=retries))
     (outcome,) = outcomes
-    assert (outcome.failure, outcome.healed) == ((None, "eof") if retries else ("eof", None))
+    assert (outcome.failure, outcome.retry_cause) == ((None, "eof") if retries else ("eof", None))
 
 
 async def test_nobody_listening_fails_by_connect(free_port: Callable[[], int]) -> None:

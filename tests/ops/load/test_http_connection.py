@@ -169,14 +169,14 @@ async def test_an_unseen_end_of_file_is_asked_of_the_socket() -> None:
     server_side, _ = await asyncio.to_thread(listener.accept)
     server_side.sendall(_OK)
     assert isinstance(await first, Answer)
-    assert client._take_idle() is not None
+    assert client._reusable_connection() is not None
     second = asyncio.create_task(client.exchange(_GET))
     other_side, _ = await asyncio.to_thread(listener.accept)
     other_side.sendall(_OK)
     assert isinstance(await second, Answer)
     # From here on the loop does not run: only the kernel knows of the end of file.
     other_side.close()
-    assert client._take_idle() is None
+    assert client._reusable_connection() is None
     server_side.close()
     listener.close()
     await client.aclose()

@@ -92,7 +92,7 @@ def test_merged_parts_equal_the_whole() -> None:
             rng.random(),
             kind=rng.choice(["recommend", "feedback"]),
             failure=rng.choice([None, None, "eof", "status_503"]),
-            healed=rng.choice([None, "reset"]),
+            retry_cause=rng.choice([None, "reset"]),
             degraded=rng.choice([None, "static"]),
             shortfall=rng.random() < 0.5,
             events=rng.randrange(20),

@@ -105,7 +105,7 @@ def test_feedback_refers_to_a_list_that_was_served() -> None:
     traffic = _traffic(Mix(feedback=0.5))
     served = _first(traffic, "recommend")
     items = [{"item_id": f"i{n}"} for n in range(served.expected)]
-    assert traffic.judge(served, _list(served, items=items)).failure is None
+    assert traffic.check_answer(served, _list(served, items=items)).failure is None
     request = _first(traffic, "feedback")
     assert (request.user_id, request.user_class) == (served.user_id, served.user_class)
     for event in _body(request)["events"]:
@@ -131,10 +131,10 @@ def test_a_list_is_held_to_what_the_api_promises(changes: dict[str, Any], failur
     """Fewer items without a word, another user's list and the like are failures, though the status is 200."""
     traffic = _traffic(Mix(feedback=0))
     request = traffic.next()
-    verdict = traffic.judge(request, _list(request, **changes))
-    assert verdict.failure == failure
-    assert words in (verdict.detail or "")
-    assert verdict.shortfall == (changes.get("shortfall") is not None)
+    check = traffic.check_answer(request, _list(request, **changes))
+    assert check.failure == failure
+    assert words in (check.detail or "")
+    assert check.shortfall == (changes.get("shortfall") is not None)
 
 
 def test_degraded_answers_are_good_and_counted_by_rung() -> None:
@@ -142,11 +142,14 @@ def test_degraded_answers_are_good_and_counted_by_rung() -> None:
     traffic = _traffic(Mix(feedback=0.5))
     request = _first(traffic, "recommend")
     static = _list(request, degraded="static", recommendation_id=None, user_id=None, items=[{"item_id": "1"}])
-    assert (traffic.judge(request, static).failure, traffic.judge(request, static).degraded) == (None, "static")
+    assert (traffic.check_answer(request, static).failure, traffic.check_answer(request, static).degraded) == (
+        None,
+        "static",
+    )
     named = Answer(200, {"x-degraded": "popular"}, _list(request).body)
-    assert traffic.judge(request, named).degraded == "popular"
+    assert traffic.check_answer(request, named).degraded == "popular"
     empty = _list(request, degraded="static", recommendation_id=None, items=[])
-    assert traffic.judge(request, empty).failure == "body"
+    assert traffic.check_answer(request, empty).failure == "body"
 
 
 def test_feedback_counts_as_accepted_only_in_full() -> None:
@@ -154,10 +157,13 @@ def test_feedback_counts_as_accepted_only_in_full() -> None:
     traffic = _traffic(Mix(feedback=1))
     request = traffic.next()
     good = Answer(202, {}, orjson.dumps({"accepted": request.expected, "durability": "disk"}))
-    assert (traffic.judge(request, good).failure, traffic.judge(request, good).events) == (None, request.expected)
-    assert traffic.judge(request, Answer(202, {}, b'{"accepted": 0}')).failure == "body"
-    assert traffic.judge(request, Answer(200, {}, good.body)).failure == "status_200"
-    refused = traffic.judge(request, Answer(429, {}, b'{"title": "too fast"}'))
+    assert (traffic.check_answer(request, good).failure, traffic.check_answer(request, good).events) == (
+        None,
+        request.expected,
+    )
+    assert traffic.check_answer(request, Answer(202, {}, b'{"accepted": 0}')).failure == "body"
+    assert traffic.check_answer(request, Answer(200, {}, good.body)).failure == "status_200"
+    refused = traffic.check_answer(request, Answer(429, {}, b'{"title": "too fast"}'))
     assert refused.failure == "status_429"
     assert "too fast" in (refused.detail or "")
 
@@ -166,4 +172,4 @@ def test_feedback_counts_as_accepted_only_in_full() -> None:
 def test_a_body_that_is_not_a_json_object_is_a_failure(body: bytes) -> None:
     """Status 200 alone is not an answer."""
     traffic = _traffic(Mix(feedback=0))
-    assert traffic.judge(traffic.next(), Answer(200, {}, body)).failure == "body"
+    assert traffic.check_answer(traffic.next(), Answer(200, {}, body)).failure == "body"
