@@ -1,4 +1,4 @@
-"""What `bayesian_mf` draws, once more, slowly: with matrices as in the papers, in float64. Only tests use it."""
+"""Reference of the draws of `bayesian_mf`: with matrices as in the papers, in float64."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,16 @@ def draw_rows_slowly(
     noise_precision: float,
     noise: Float64,
 ) -> Float64:
-    """Draw every row of a side.
+    """Draw every row of a side: float64 (n, k + 1).
 
     Args:
-        stored: Bool (n, m), which ratings there are.
+        stored: Bool (n, m), the rated pairs.
         ratings: Float64 (n, m), centred.
-        other: Float64 (m, k + 1), the other side's factors and, last, bias.
+        other: Float64 (m, k + 1), factors and bias of the other side.
         prior_mean: Float64 (n, k + 1).
-        precision: Float64 (k + 1, k + 1), of the prior.
-        noise_precision: Of a rating.
+        precision: Float64 (k + 1, k + 1), that of the prior.
+        noise_precision: That of a rating.
         noise: Float64 (n, k + 1), standard normal.
-
-    Returns:
-        float64 (n, k + 1).
     """
     rows = np.empty_like(prior_mean)
     for row in range(len(rows)):
@@ -41,12 +38,6 @@ def draw_rows_slowly(
 
 
 def link_slowly(stored: NDArray[np.bool_], right: Float64, precision: float) -> Float64:
-    """Solve (F'F + l) beta = right, where F[u, i] = |N(u)|^-1/2 for what u has rated.
-
-    Args:
-        stored: Bool (n_users, n_items).
-        right: Float64 (n_items, w).
-        precision: l.
-    """
+    """Solve (F'F + precision) beta = right, where F[u, i] = |N(u)|^-1/2 for rated pairs."""
     link = stored / np.sqrt(np.maximum(stored.sum(axis=1, keepdims=True), 1))
     return np.linalg.solve(link.T @ link + precision * np.eye(stored.shape[1]), right)

@@ -1,4 +1,4 @@
-"""`ials` and `ridge` once more, slowly: dense, in float64, without rotations. Only tests use it."""
+"""Reference of `ials` and `kernels.ridge`: dense, in float64, without rotations."""
 
 from typing import Any
 
@@ -10,13 +10,7 @@ from service.training.interactions import Float64, Interactions
 
 
 def fit_slowly(data: Interactions, config: IalsConfig, rng: np.random.Generator) -> tuple[Float64, Float64]:
-    """Return the factors of users and items, float64, that exact turns end with.
-
-    Args:
-        data: The interactions.
-        config: The settings; `block_size` does not count.
-        rng: In the state that `ials.fit` was given it.
-    """
+    """Return the expected factors of users and items, float64, after exact turns; `block_size` is ignored."""
     weight = unobserved_weight(data, config)
     users, items = (first_table(side, config, rng).astype(np.float64) for side in sides(data, weight, config))
     confidences = _confidences(data, config)
@@ -27,7 +21,7 @@ def fit_slowly(data: Interactions, config: IalsConfig, rng: np.random.Generator)
 
 
 def loss(data: Interactions, config: IalsConfig, users: NDArray[Any], items: NDArray[Any]) -> float:
-    """Return what implicit ALS makes small, as the docstring of `ials` has it."""
+    """Return the loss of the docstring of `ials`."""
     weight = unobserved_weight(data, config)
     confidences = _confidences(data, config)
     users, items = users.astype(np.float64), items.astype(np.float64)
@@ -42,15 +36,15 @@ def loss(data: Interactions, config: IalsConfig, users: NDArray[Any], items: NDA
 def sweep_slowly(
     table: Float64, scales: Float64, spectrum: Float64, penalty: float, start: Float64, block_size: int
 ) -> Float64:
-    """Return a row's factors after one Newton step for each block of them, float64 (k,).
+    """Return a row's factors after one Newton step per block, float64 (k,).
 
     Args:
-        table: Float64 (n, k), the factors of what the row interacted with.
+        table: Float64 (n, k), the factors of the row's partners.
         scales: Float64 (n,), square roots of confidences.
         spectrum: Float64 (k,), added to the diagonal.
-        penalty: likewise.
-        start: Float64 (k,), the row's factors before.
-        block_size: How many factors a step is for.
+        penalty: Added to the diagonal.
+        start: Float64 (k,), the previous factors.
+        block_size: Factors per step.
     """
     factors = start.copy()
     weighted = table * scales[:, np.newaxis] ** 2

@@ -56,8 +56,6 @@ def fit(
 ) -> ModelSnapshot:
     """Fit SVD, on all cores from `min_grid_ratings` on.
 
-    Users and items without a rating have neither bias nor factors in the model.
-
     Raises:
         TrainingDiverged: Errors or factors are no longer finite.
     """

@@ -1,21 +1,21 @@
-"""Implicit ALS: factors of who interacted with what, in which everything that did not happen counts a little.
+"""Implicit ALS: factors of interactions, in which every unobserved pair has a small weight.
 
-With users' factors w, items' factors h, the set S of interactions, and confidences c of them, the loss is
+With user factors w, item factors h, the set S of interactions and their confidences c, the loss is
 
     sum over (u, i) in S of c_ui (w_u . h_i - 1)^2  +  unobserved_weight * sum over all pairs of (w_u . h_i)^2
     + reg * sum over u of (|S_u| + unobserved_weight * n_items)^reg_exp |w_u|^2
     + reg * sum over i of (|S_i| + unobserved_weight * n_users)^reg_exp |h_i|^2
 
-and is minimised by turns: all users given the items, all items given the users (Hu, Koren and Volinsky, "Collaborative
-filtering for implicit feedback datasets", ICDM 2008; Rendle, Krichene, Zhang and Koren, "Revisiting the performance of
-iALS on item recommendation benchmarks", RecSys 2022, whose conventions the settings follow). Several blocks of factors
-are those of iALS++, see `ridge`.
+and is minimised alternately, over users and over items (Hu, Koren and Volinsky, "Collaborative filtering for implicit
+feedback datasets", ICDM 2008; Rendle, Krichene, Zhang and Koren, "Revisiting the performance of iALS on item
+recommendation benchmarks", RecSys 2022, whose conventions the settings follow). Blocks of factors are those of iALS++,
+see `kernels.ridge`. tests/reference/ials.py is the slow equivalent.
 
-Before each turn both tables are rotated so that the Gramian of the fixed one is diagonal. That changes no product of
-factors and no norm, and leaves to each row a regression with a diagonal penalty.
+Before each turn both tables are rotated so that the Gramian of the fixed one is diagonal. The rotation preserves
+products and norms, and gives each row a regression with a diagonal penalty.
 
-Invariant: the result is a function of data, settings and generator alone: a row is computed by itself, and sums over
-rows are added in an order that the number of rows decides.
+Invariant: the result depends on data, settings and generator alone: each row is computed independently, and sums over
+rows are added in an order that depends on the number of rows.
 """
 
 from dataclasses import dataclass
@@ -36,10 +36,10 @@ from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Float64, Interactions, Progress
 
 NAME: Final = "ials"
-_UNOBSERVED: Final = 10.0  # what all pairs weigh together, where the interactions weigh 1
-_SOLVED_ROWS: Final = 256  # rows that a thread solves before it takes more
-_TABLE_ROWS: Final = 4096  # rows of a table that are multiplied at a time
-_SHARES: Final = 16  # sums over a table are added up in so many parts at most
+_UNOBSERVED: Final = 10.0  # weight of all pairs together, relative to that of the interactions
+_SOLVED_ROWS: Final = 256  # rows solved per block of a thread
+_TABLE_ROWS: Final = 4096  # rows of a table multiplied at a time
+_MAX_PARTS: Final = 16  # partial sums over a table
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ class IalsConfig(Settings):
     ] = "ones"
 
 
-class Side(NamedTuple):
-    """Who interacted with what, seen from users or from items.
+class RowInteractions(NamedTuple):
+    """Interactions grouped by the rows of one side, users or items.
 
     Attributes:
-        pairs: The interactions of each row with rows of the other side; their values are square roots of confidences.
-        penalties: Float64 (n_rows,), what regularisation adds to the diagonal of a row.
+        pairs: Rows of the other side; the values are square roots of confidences.
+        penalties: Float64 (n_rows,), regularisation on the diagonal of each row.
     """
 
     pairs: SparseRows
@@ -98,19 +98,10 @@ class Side(NamedTuple):
 
 
 def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Fit implicit ALS. It cannot diverge: no turn makes the loss larger.
-
-    Args:
-        data: At least one interaction; ratings count only where `confidence` says so.
-        config: The settings.
-        rng: Draws the first factors.
-        progress: Told of the epochs.
-
-    Returns:
-        The model; users and items without an interaction in `data` have no factors, and nobody has a bias.
+    """Fit implicit ALS, without biases. It cannot diverge: no turn increases the loss.
 
     Raises:
-        DataError: A rating that is to be a confidence is negative.
+        DataError: A rating that is used as a confidence is negative.
     """
     weight = unobserved_weight(data, config)
     by_user, by_item = sides(data, weight, config)
@@ -134,39 +125,36 @@ ALGORITHM: Final = Algorithm(IalsConfig, fit, kind="ranking")
 
 
 def unobserved_weight(data: Interactions, config: IalsConfig) -> float:
-    """Return what every pair weighs: as set, or in proportion to the share of pairs that are interactions.
+    """Return the weight of a pair: the setting, or one in proportion to the density of the data.
 
-    No one number would do: published tunings go from 0.007 to 0.3, and roughly follow that share.
+    A constant does not suit all data: published tunings range from 0.007 to 0.3, and roughly follow the density.
     """
     if config.unobserved_weight is not None:
         return config.unobserved_weight
     return _UNOBSERVED * len(data) / (len(data.users) * len(data.items))
 
 
-def sides(data: Interactions, weight: float, config: IalsConfig) -> tuple[Side, Side]:
-    """Arrange interactions by user and by item.
-
-    Args:
-        data: The interactions.
-        weight: What every pair weighs.
-        config: The settings.
+def sides(data: Interactions, weight: float, config: IalsConfig) -> tuple[RowInteractions, RowInteractions]:
+    """Group interactions by user and by item; `weight` is that of every pair.
 
     Raises:
-        DataError: A rating that is to be a confidence is negative.
+        DataError: A rating that is used as a confidence is negative.
     """
     by_user = history(data)
     by_user.data = _scales(by_user.data, config)
     by_item = by_user.T.tocsr()
     by_item.sort_indices()
     users, items = (
-        Side(sparse_rows(matrix), config.reg * (np.diff(matrix.indptr) + weight * matrix.shape[1]) ** config.reg_exp)
+        RowInteractions(
+            sparse_rows(matrix), config.reg * (np.diff(matrix.indptr) + weight * matrix.shape[1]) ** config.reg_exp
+        )
         for matrix in (by_user, by_item)
     )
     return users, items
 
 
-def first_table(side: Side, config: IalsConfig, rng: np.random.Generator) -> Float32:
-    """Draw the factors to start from, float32 (n_rows, k); a row without interactions has none."""
+def first_table(side: RowInteractions, config: IalsConfig, rng: np.random.Generator) -> Float32:
+    """Draw the initial factors, float32 (n_rows, k); rows without interactions are 0."""
     counts = np.diff(side.pairs.indptr)
     table = rng.standard_normal((counts.size, config.n_factors), dtype=np.float32)
     table *= np.float32(config.init_std_dev / config.n_factors**0.5)
@@ -174,19 +162,19 @@ def first_table(side: Side, config: IalsConfig, rng: np.random.Generator) -> Flo
     return table
 
 
-def turn(side: Side, fixed: Float32, solved: Float32, weight: float, config: IalsConfig) -> None:
+def turn(side: RowInteractions, fixed: Float32, solved: Float32, weight: float, config: IalsConfig) -> None:
     """Solve all rows of one table given the other.
 
     Args:
-        side: The interactions, seen from the table that is solved.
+        side: The interactions by row of the solved table.
         fixed: Float32 (n_others, k), rotated in place.
         solved: Float32 (n_rows, k), rotated and solved in place.
-        weight: What every pair weighs.
+        weight: The weight of every pair.
         config: The settings.
     """
     eigenvalues, eigenvectors = scipy.linalg.eigh(_gramian(fixed))
     rotation = eigenvectors.astype(np.float32)
-    # Rounding may leave an eigenvalue of a Gramian just below 0.
+    # Rounding may put an eigenvalue of a Gramian just below 0.
     spectrum = weight * np.maximum(eigenvalues, 0)
     block_size = min(config.block_size, config.n_factors)
     _rotate(fixed, rotation)
@@ -205,7 +193,7 @@ def _scales(ratings: Float32, config: IalsConfig) -> Float32:
         return np.ones_like(ratings)
     mean = float(ratings.mean(dtype=np.float64))
     if ratings.min() < 0 or mean == 0:
-        raise DataError(f"{NAME} cannot take ratings for confidences when one is below 0, or all are 0")
+        raise DataError(f"{NAME} cannot use ratings as confidences when one is below 0, or all are 0.")
     scales: Float32 = np.sqrt(ratings / np.float32(mean))
     return scales
 
@@ -213,15 +201,15 @@ def _scales(ratings: Float32, config: IalsConfig) -> Float32:
 def _gramian(table: Float32) -> Float64:
     """Return table' table, float64 (k, k)."""
     n, k = table.shape
-    share = max(_TABLE_ROWS, -(-n // _SHARES))
-    parts = np.zeros((-(-n // share), k, k))
+    part = max(_TABLE_ROWS, -(-n // _MAX_PARTS))
+    parts = np.zeros((-(-n // part), k, k))
 
     def add(start: int, stop: int) -> None:
         for begin in range(start, stop, _TABLE_ROWS):
             rows = table[begin : min(begin + _TABLE_ROWS, stop)]
-            parts[start // share] += rows.T @ rows
+            parts[start // part] += rows.T @ rows
 
-    threads.run_in_blocks(add, n, share)
+    threads.run_in_blocks(add, n, part)
     gramian: Float64 = parts.sum(axis=0)
     return gramian
 

@@ -1,25 +1,25 @@
-"""Non-negative matrix factorisation: a rating is predicted as q_i . p_u, and no factor is ever below zero.
+"""Non-negative matrix factorisation: a rating is predicted as q_i . p_u with factors of at least 0.
 
-With s = prediction, an epoch multiplies every factor by
+With s = prediction, an epoch multiplies every factor:
 
     p_uf <- p_uf (sum of q_if r) / (sum of q_if s + n_u reg_pu p_uf)   over the n_u ratings of user u
     q_if <- q_if (sum of p_uf r) / (sum of p_uf s + n_i reg_qi q_if)   over the n_i ratings of item i
 
-where both sides use the factors and predictions from before the epoch (X. Luo, M. Zhou, Y. Xia and Q. Zhu, "An
-efficient non-negative matrix-factorization-based approach to collaborative filtering for recommender systems", IEEE
-Transactions on Industrial Informatics 10(2), 2014; without regularisation D. Lee and H. S. Seung, "Algorithms for
-non-negative matrix factorization", NIPS 2000). With `biased`, mu + b_u + b_i is added to the prediction, and while the
-sums are taken each rating in turn moves b_u and b_i as in SVD. Names and defaults of the settings are those of
-scikit-surprise's NMF.
+where both sides use the factors and predictions before the epoch (X. Luo, M. Zhou, Y. Xia and Q. Zhu, "An efficient
+non-negative matrix-factorization-based approach to collaborative filtering for recommender systems", IEEE Transactions
+on Industrial Informatics 10(2), 2014; without regularisation D. Lee and H. S. Seung, "Algorithms for non-negative
+matrix factorization", NIPS 2000). With `biased`, the prediction includes mu + b_u + b_i, and each rating in turn
+updates b_u and b_i as in SVD. Names and defaults of the settings are those of scikit-surprise's NMF.
+tests/reference/nmf.py is the slow equivalent.
 
-As both sides move at once, they overshoot: predictions that were too low by some factor are then too high by it. What
-damps that is the regularisation, so that without it a fit does not settle. And where it ends depends on where it
-starts: on one fold of MovieLens 1M, an RMSE between .9115 and .9157. So there are several starts, of which that with
-the least error on the training ratings is kept, which went along with the error on the others (r = .89 on that fold).
+Both sides move at once and overshoot: predictions that were too low by some factor become too high by it.
+Regularisation damps this; without it a fit does not converge. The result depends on the start: on one fold of MovieLens
+1M, the RMSE is between .9115 and .9157. A fit therefore makes several starts and keeps the one with the least training
+error, which correlates with the test error (r = .89 on that fold).
 
-Invariants: factors that start from zero or above stay there, as no rating is learnt below zero; a factor whose
-denominator is not above zero stays what it is. The result is a function of data, settings and generator alone: each
-row's sums are added up in one order by one core, and the biases, which follow upon one another, by one core in all.
+Invariants: factors stay at least 0, because no rating is learnt below 0; a factor whose denominator is not above 0
+keeps its value. The result depends on data, settings and generator alone: one core sums each row in a fixed order, and
+one core updates all biases.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ from service.training.algorithms.registry import Algorithm
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
 NAME: Final = "nmf"
-# What a core takes at a time: enough to make its start not count, and few enough for all cores to end together.
+# Block sizes: large enough to hide the start of a block, small enough that all cores end together.
 _BLOCK_RATINGS: Final = 1 << 16
 _BLOCK_ROWS: Final = 256
 
@@ -95,16 +95,7 @@ class NmfConfig(Settings):
 
 
 def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Fit NMF, on all cores.
-
-    Args:
-        data: At least one rating; a scale that begins below zero is moved to begin there while it is learnt.
-        config: The settings.
-        rng: Draws the order in which biases are changed, and the first factors.
-        progress: Told of the epochs.
-
-    Returns:
-        The model; users and items without a rating in `data` have neither bias nor factors.
+    """Fit NMF, on all cores. A scale that begins below 0 is moved to begin there during the fit.
 
     Raises:
         TrainingDiverged: Predictions or factors are no longer finite.
@@ -115,11 +106,11 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
     descent = _Descent(visit_order.user_by_user(learnt, rng), len(data.users), len(data.items), mean, config)
 
     def start(number: int) -> tuple[float, FactorTables]:
-        def of_all(stage: str, done: int, total: int) -> None:
+        def overall(stage: str, done: int, total: int) -> None:
             progress(stage, number * total + done, config.n_starts * total)
 
         tables = first_tables(data, config, rng)
-        run_epochs(NAME, data, config, lambda: descent.epoch(tables), of_all)
+        run_epochs(NAME, data, config, lambda: descent.epoch(tables), overall)
         return descent.squared_error(tables), tables
 
     _, tables = min(map(start, range(config.n_starts)), key=itemgetter(0))
@@ -130,7 +121,7 @@ ALGORITHM: Final = Algorithm(NmfConfig, fit)
 
 
 def first_tables(data: Interactions, config: NmfConfig, rng: np.random.Generator) -> FactorTables:
-    """Draw the factors to start from; biases start at zero."""
+    """Draw the initial factors; biases start at zero."""
     users, items = (
         draw_uniform(len(rows), config.n_factors, config.init_low, config.init_high, rng)
         for rows in (data.users, data.items)
@@ -138,12 +129,12 @@ def first_tables(data: Interactions, config: NmfConfig, rng: np.random.Generator
     return zero_bias_tables(users, items)
 
 
-class _Side(NamedTuple):
-    """Ratings as the rows of one side see them.
+class _RowRatings(NamedTuple):
+    """Ratings grouped by the rows of one side, users or items.
 
     Attributes:
-        starts: Int64 (n_rows + 1,), where each row's ratings begin in what follows.
-        positions: Int32 or int64 (n,), where each rating's estimate is.
+        starts: Int64 (n_rows + 1,), start of each row's ratings.
+        positions: Int32 or int64 (n,), position of each rating's estimate.
         partners: Int32 (n,), rows of the other side.
         ratings: Float32 (n,).
     """
@@ -154,9 +145,9 @@ class _Side(NamedTuple):
     ratings: Float32
 
 
-def _side(rows: Int32, partners: Int32, ratings: Float32, n_rows: int) -> _Side:
+def _by_row(rows: Int32, partners: Int32, ratings: Float32, n_rows: int) -> _RowRatings:
     order, starts = visit_order.group_by_key(rows, n_rows)
-    return _Side(starts, order, partners[order], ratings[order])
+    return _RowRatings(starts, order, partners[order], ratings[order])
 
 
 class _Descent:
@@ -164,12 +155,12 @@ class _Descent:
 
     def __init__(self, visiting: Visits, n_users: int, n_items: int, mean: np.float32, config: NmfConfig) -> None:
         self._visiting, self._mean, self._config = visiting, mean, config
-        self._user_side = _side(visiting.users, visiting.items, visiting.ratings, n_users)
-        self._item_side = _side(visiting.items, visiting.users, visiting.ratings, n_items)
+        self._user_side = _by_row(visiting.users, visiting.items, visiting.ratings, n_users)
+        self._item_side = _by_row(visiting.items, visiting.users, visiting.ratings, n_items)
         self._estimates = np.empty(visiting.ratings.size, dtype=np.float32)
 
     def epoch(self, tables: FactorTables) -> float:
-        """Do one epoch; return the sum of all predictions, which is finite as long as each is."""
+        """Run one epoch; return the sum of all predictions."""
         config, seen = self._config, self._visiting
         self._multiply(tables)
         if config.biased:
@@ -193,7 +184,7 @@ class _Descent:
         return float(errors.sum(dtype=np.float64))
 
     def _multiply(self, tables: FactorTables) -> None:
-        """Set the estimates to products of factors."""
+        """Set the estimates to the products of factors."""
         seen = self._visiting
 
         def multiply(start: int, stop: int) -> None:
@@ -201,7 +192,7 @@ class _Descent:
 
         threads.run_in_blocks(multiply, seen.ratings.size, _BLOCK_RATINGS)
 
-    def _scaled(self, side: _Side, own: Float32, other: Float32, regularisation: float) -> Float32:
+    def _scaled(self, side: _RowRatings, own: Float32, other: Float32, regularisation: float) -> Float32:
         """Return one side's factors after the epoch."""
         scaled = np.empty_like(own)
 
@@ -221,8 +212,8 @@ def _multiply(
     user_factors: Float32,
     item_factors: Float32,
     estimates: Float32,
-) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
-    """Set the estimates of the ratings from start to stop to products of factors. Rows are in whole lanes."""
+) -> None:  # pragma: no cover  # compiled; tests/reference/nmf.py
+    """Set the estimates of ratings start to stop to the products of factors. Rows are in whole lanes."""
     for n in range(start, stop):
         if n + AHEAD < stop:
             prefetch(item_factors, items[n + AHEAD])
@@ -239,8 +230,8 @@ def _move_biases(
     item_bias: Float32,
     rates: Float32,
     estimates: Float32,
-) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
-    """Move the biases by each rating in turn, and add to each estimate the mean and the biases from before it."""
+) -> None:  # pragma: no cover  # compiled; tests/reference/nmf.py
+    """Update the biases by each rating in turn, and add the mean and the previous biases to each estimate."""
     lr_bu, lr_bi, reg_bu, reg_bi = rates[0], rates[1], rates[2], rates[3]
     for n in range(ratings.size):
         u, i = users[n], items[n]
@@ -263,8 +254,8 @@ def _scale(
     other: Float32,
     scaled: Float32,
     regularisation: np.float32,
-) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
-    """Set the rows of `scaled` from start to stop to those of `own` after an epoch. Rows are in whole lanes."""
+) -> None:  # pragma: no cover  # compiled; tests/reference/nmf.py
+    """Set rows start to stop of `scaled` to those of `own` after an epoch. Rows are in whole lanes."""
     width = own.shape[1]
     sums = np.empty((2, width), dtype=np.float32)
     for row in range(start, stop):

@@ -1,4 +1,4 @@
-"""Everybody's list is the same: items by how often they were interacted with, older interactions for less.
+"""Ranks items by their number of interactions, with an optional decay; the list is the same for all users.
 
 The baseline that every other ranking has to beat (Cremonesi, Koren and Turrin, "Performance of recommender algorithms
 on top-N recommendation tasks", RecSys 2010).
@@ -32,18 +32,7 @@ class PopularityConfig(Settings):
 
 
 def fit(data: Interactions, config: PopularityConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Count.
-
-    Args:
-        data: At least one interaction.
-        config: The settings.
-        _rng: Not needed.
-        progress: Told of the one step.
-
-    Returns:
-        The model: an item's bias is the logarithm of 1 + its decayed count, which keeps the order and differences
-        of rare items apart from rounding.
-    """
+    """Set the bias of an item to log(1 + decayed count), which keeps rare items distinct in float32."""
     progress("fit", 0, 1)
     half_life_days = float("inf") if config.half_life_days is None else config.half_life_days
     counts = decayed(data, half_life_days)

@@ -1,21 +1,21 @@
-"""Factorisation by a sampled softmax: each interaction is to stand out from items that are drawn at random.
+"""Factorisation by a sampled softmax: interactions compete with items drawn at random.
 
-A user's factors w and an item's h have the score s(u, i) = cos(w_u, h_i) / temperature. In a batch B of interactions,
-all of which share the drawn items N, the loss is
+User factors w and item factors h give the score s(u, i) = cos(w_u, h_i) / temperature. The loss of a batch B of
+interactions, which share the drawn items N, is
 
     sum over (u, i) in B of  -log( exp s(u, i) / (exp s(u, i) + sum over j in N of exp s(u, j)) )
 
-where j leaves out what u is known to have interacted with (Wu, Wang, Gao, Chen, Fu and Qiu, "On the effectiveness of
+where j leaves out the items of u's interactions (Wu, Wang, Gao, Chen, Fu and Qiu, "On the effectiveness of
 sampled softmax loss for item recommendation", ACM Transactions on Information Systems 42(4), 2024; with one drawn item
 and a product for the cosine it would be BPR: Rendle, Freudenthaler, Gantner and Schmidt-Thieme, "BPR: Bayesian
-personalized ranking from implicit feedback", UAI 2009). Every step is one of Adam (Kingma and Ba, ICLR 2015) for those
-rows alone that the batch names, at a rate that falls to zero in a straight line.
+personalized ranking from implicit feedback", UAI 2009). Each step is one of Adam (Kingma and Ba, ICLR 2015) for the
+rows of the batch, at a rate that falls linearly to 0. tests/reference/softmax.py is the slow equivalent.
 
-The length of factors has no say in a cosine. So there is no weight decay, which could but shorten them; and what is
-published has length 1, so that its product is the cosine.
+A cosine does not depend on lengths. Weight decay would only shorten factors and is absent; published factors have
+length 1, so that their product is the cosine.
 
-Invariant: the result is a function of data, settings and generator alone. A batch is cut into shards of a fixed size,
-and what shards say about an item is added in their order.
+Invariant: the result depends on data, settings and generator alone. A batch is cut into shards of a fixed size, and the
+gradients of shards are added in their order.
 """
 
 from dataclasses import dataclass
@@ -34,11 +34,11 @@ from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
 NAME: Final = "softmax"
-# Of Adam, as its authors recommend.
+# The constants of Adam, as its authors recommend.
 BETA_1: Final = 0.9
 BETA_2: Final = 0.999
 EPSILON: Final = 1e-8
-_SHARD: Final = 256  # interactions of a batch that a thread takes at a time
+SHARD: Final = 256  # interactions per shard of a batch
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class SoftmaxConfig(Settings):
     init_std_dev: Annotated[float, {"least": 1e-4, "most": 100}, "Standard deviation of the first factors."] = 0.1
 
 
-class Table:
-    """The factors of all users, or of all items, of any length, and what Adam remembers of them."""
+class AdamTable:
+    """Factors of all users or of all items, not normalised, with the moments of Adam."""
 
     def __init__(self, n: int, config: SoftmaxConfig, rng: np.random.Generator) -> None:
         self.factors = first_factors(n, config, rng)
@@ -89,17 +89,17 @@ class Table:
         """Take one step of Adam.
 
         Args:
-            rows: Int32 (m,); a row that is there more than once has the sum of its gradients.
-            gradients: Float32 (m, k), by the direction of a row's factors; used up.
+            rows: Int32 (m,); the gradients of a repeated row are summed.
+            gradients: Float32 (m, k), by the direction of a row's factors; overwritten.
             rate: The learning rate.
-            n_steps: How many steps there have been, this one included.
+            n_steps: Number of this step, from 1.
         """
         rate *= (1 - BETA_2**n_steps) ** 0.5 / (1 - BETA_1**n_steps)
         _step(rows, gradients, self.factors, self._means, self._squares, self._places, np.float32(rate))
 
 
 class Batch(NamedTuple):
-    """One step's interactions, and the items that were drawn for it.
+    """The interactions of one step, and the items drawn for it.
 
     Attributes:
         users: Int32 (b,), user rows.
@@ -113,26 +113,18 @@ class Batch(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What a batch's loss says of each direction in it: float32 (b, k), (b, k) and (m, k), in the batch's order."""
+    """Gradients of a batch by direction: float32 (b, k), (b, k) and (m, k), in the order of the batch."""
 
     users: Float32
     items: Float32
     drawn: Float32
 
 
-def fit(data: Interactions, config: SoftmaxConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Fit the softmax factorisation. It cannot diverge: Adam's steps are bounded by its rate.
-
-    Args:
-        data: At least one interaction; ratings do not count.
-        config: The settings.
-        rng: Draws the first factors, the order of interactions, and the items of each batch.
-        progress: Told of the epochs.
-
-    Returns:
-        The model; users and items without an interaction in `data` have no factors, and nobody has a bias.
-    """
-    users, items = Table(len(data.users), config, rng), Table(len(data.items), config, rng)
+def fit(
+    data: Interactions, config: SoftmaxConfig, rng: np.random.Generator, progress: Progress, *, shard: int = SHARD
+) -> ModelSnapshot:
+    """Fit the softmax factorisation, without biases. It cannot diverge: the rate bounds Adam's steps."""
+    users, items = AdamTable(len(data.users), config, rng), AdamTable(len(data.items), config, rng)
     is_user = np.bincount(data.user_rows, minlength=len(data.users)) > 0
     is_item = np.bincount(data.item_rows, minlength=len(data.items)) > 0
     catalogue = np.flatnonzero(is_item).astype(np.int32)
@@ -149,7 +141,7 @@ def fit(data: Interactions, config: SoftmaxConfig, rng: np.random.Generator, pro
                 batch = Batch(data.user_rows[visited], data.item_rows[visited], drawn)
                 rate = config.lr * (1 - n_steps / n_all)
                 n_steps += 1
-                gradients = gradients_of(batch, users.factors, items.factors, seen, config.temperature)
+                gradients = gradients_of(batch, users.factors, items.factors, seen, config.temperature, shard)
                 users.step(batch.users, gradients.users, rate, n_steps)
                 rows = np.concatenate([batch.items, batch.drawn])
                 items.step(rows, np.concatenate([gradients.items, gradients.drawn]), rate, n_steps)
@@ -170,21 +162,21 @@ ALGORITHM: Final = Algorithm(SoftmaxConfig, fit, kind="ranking")
 
 
 def first_factors(n: int, config: SoftmaxConfig, rng: np.random.Generator) -> Float32:
-    """Draw the factors to start from, float32 (n, k)."""
+    """Draw the initial factors, float32 (n, k)."""
     factors = rng.standard_normal((n, config.n_factors), dtype=np.float32)
     factors *= np.float32(config.init_std_dev)
     return factors
 
 
 def draw(catalogue: Int32, n: int, rng: np.random.Generator) -> Int32:
-    """Return n items, each at most once, or all where there are no more."""
+    """Draw at most n items without replacement."""
     if n >= catalogue.size:
         return catalogue
     return catalogue[rng.choice(catalogue.size, n, replace=False, shuffle=False)]
 
 
 def directions(factors: Float32) -> Float32:
-    """Return rows of length 1, float32 like `factors`; zeros stay zeros."""
+    """Return rows normalised to length 1, float32; zeros stay zeros."""
     lengths = np.sqrt(np.einsum("ij,ij->i", factors, factors))
     lengths[lengths == 0] = 1
     unit: Float32 = factors / lengths[:, np.newaxis]
@@ -192,20 +184,26 @@ def directions(factors: Float32) -> Float32:
 
 
 def gradients_of(
-    batch: Batch, user_factors: Float32, item_factors: Float32, seen: SparseRows, temperature: float
+    batch: Batch,
+    user_factors: Float32,
+    item_factors: Float32,
+    seen: SparseRows,
+    temperature: float,
+    shard: int = SHARD,
 ) -> Gradients:
-    """Differentiate the loss of a batch by the directions of its users, its items and the drawn ones.
+    """Differentiate the loss of a batch by the directions of its users, its items and the drawn items.
 
     Args:
         batch: The interactions and the drawn items.
-        user_factors: Float32 (n_users, k), of any length.
-        item_factors: Float32 (n_items, k), likewise.
-        seen: The items of each user, from which none of them has to stand out.
-        temperature: What cosines are divided by.
+        user_factors: Float32 (n_users, k), not normalised.
+        item_factors: Float32 (n_items, k), not normalised.
+        seen: The items of each user, which do not compete.
+        temperature: The divisor of cosines.
+        shard: Interactions per shard.
     """
     n, k = batch.users.size, user_factors.shape[1]
     for_users, for_items = np.empty((n, k), np.float32), np.empty((n, k), np.float32)
-    for_drawn = np.empty((-(-n // _SHARD), batch.drawn.size, k), np.float32)
+    for_drawn = np.empty((-(-n // shard), batch.drawn.size, k), np.float32)
     drawn = directions(item_factors[batch.drawn])
     columns = np.full(item_factors.shape[0], -1, dtype=np.int32)
     columns[batch.drawn] = np.arange(batch.drawn.size, dtype=np.int32)
@@ -214,7 +212,7 @@ def gradients_of(
     def add(start: int, stop: int) -> None:
         rows = batch.users[start:stop]
         users, items = directions(user_factors[rows]), directions(item_factors[batch.items[start:stop]])
-        # Divided by the largest that there can be, exp(1 / temperature), no exponential is too large.
+        # Divided by exp(1 / temperature), the largest possible value, no exponential overflows.
         odds = users @ drawn.T
         odds -= 1
         odds *= sharpness
@@ -229,9 +227,9 @@ def gradients_of(
         np.multiply(items, own[:, np.newaxis], out=for_users[start:stop])
         for_users[start:stop] += odds @ drawn
         np.multiply(users, own[:, np.newaxis], out=for_items[start:stop])
-        np.matmul(odds.T, users, out=for_drawn[start // _SHARD])
+        np.matmul(odds.T, users, out=for_drawn[start // shard])
 
-    threads.run_in_blocks(add, n, _SHARD)
+    threads.run_in_blocks(add, n, shard)
     return Gradients(for_users, for_items, for_drawn.sum(axis=0))
 
 
@@ -239,7 +237,7 @@ def gradients_of(
 def _leave_out(
     odds: Float32, users: Int32, indptr: Int64, indices: Int32, columns: Int32
 ) -> None:  # pragma: no cover  # compiled
-    """Zero the odds, float32 (b, m), of what a user has seen; `columns` says where an item is, or -1."""
+    """Zero the odds, float32 (b, m), of seen items; `columns` holds the column of each item, or -1."""
     for row in range(users.size):
         for place in range(indptr[users[row]], indptr[users[row] + 1]):
             column = columns[indices[place]]
@@ -256,8 +254,8 @@ def _step(
     squares: Float32,
     places: Int32,
     rate: np.float32,
-) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
-    """Take a step of Adam for some rows; `places`, -1 for every row, is lent."""
+) -> None:  # pragma: no cover  # compiled; tests/reference/softmax.py
+    """Take a step of Adam for some rows; `places` is a buffer that holds -1 before and after."""
     k = factors.shape[1]
     new_mean, new_square, epsilon = np.float32(1 - BETA_1), np.float32(1 - BETA_2), np.float32(EPSILON)
     for m in range(rows.size):
@@ -278,7 +276,7 @@ def _step(
         inverse = np.float32(1) / np.sqrt(square) if square > 0 else np.float32(1)
         along *= inverse * inverse
         for f in range(k):
-            # By factors instead of their direction: what lies along them turns nothing.
+            # The gradient by factors instead of their direction: without the part along them.
             gradient = (gradients[m, f] - along * factors[row, f]) * inverse
             means[row, f] += new_mean * (gradient - means[row, f])
             squares[row, f] += new_square * (gradient * gradient - squares[row, f])

@@ -1,23 +1,22 @@
-"""SVD++: biased matrix factorisation in which what a user has rated tells about the user too, whatever the rating was.
+"""SVD++: biased matrix factorisation that also uses which items a user rated, whatever the ratings.
 
-A rating is predicted as mu + b_u + b_i + q_i . (p_u + z_u) with z_u = |N(u)|^-1/2 times the sum of y_j over the items j
-in N(u), those that u rated. For each rating r in turn, with e = r - prediction,
+The prediction is mu + b_u + b_i + q_i . (p_u + z_u), where z_u is |N(u)|^-1/2 times the sum of y_j over N(u), the items
+rated by u. For each rating r in turn, with e = r - prediction,
 
     b_u += lr_bu (e - reg_bu b_u)        p_u += lr_pu (e q_i - reg_pu p_u)
     b_i += lr_bi (e - reg_bi b_i)        q_i += lr_qi (e (p_u + z_u) - reg_qi q_i)
     y_j += lr_yj (e |N(u)|^-1/2 q_i - reg_yj y_j)  for every j in N(u)
 
 where all updates use the values before the step (Y. Koren, "Factorization meets the neighborhood", KDD 2008). Names and
-defaults of the settings are those of scikit-surprise's SVDpp.
+defaults of the settings are those of scikit-surprise's SVDpp. tests/reference/svdpp.py is the slow equivalent.
 
-Written like that, a rating costs |N(u)| times k operations. But all y_j of a user take the same step, apart from the
-decay: as |N(u)|^-1/2 |N(u)|^-1/2 summed over N(u) is 1, a rating takes z_u to (1 - lr_yj reg_yj) z_u + lr_yj e q_i.
-With d = (1 - lr_yj reg_yj)^|N(u)|, after all of a user's ratings z_u has gained g = z_u - d z_u(before), and each y_j
-is d y_j(before) + |N(u)|^-1/2 g. So a rating costs k operations, and the result is the same but for rounding.
+Direct updates of y_j cost |N(u)| k operations per rating. But all y_j of a user take the same step apart from the
+decay: since |N(u)|^-1/2 |N(u)|^-1/2 summed over N(u) is 1, a rating takes z_u to (1 - lr_yj reg_yj) z_u + lr_yj e q_i.
+With d = (1 - lr_yj reg_yj)^|N(u)|, after all ratings of a user z_u has gained g = z_u - d z_u(before), and each y_j
+becomes d y_j(before) + |N(u)|^-1/2 g. A rating therefore costs k operations, with the same result up to rounding.
 
-Invariant: the result is a function of data, settings and generator alone. Ratings are visited user by user, by one core
-whatever the number of threads: the step above needs all of a user's ratings in one go, and any two users have items in
-common.
+Invariant: the result depends on data, settings and generator alone. One core visits the ratings user by user: the step
+above needs all ratings of a user at once, and users share items.
 """
 
 from dataclasses import dataclass
@@ -69,17 +68,7 @@ class SvdppConfig(DescentSettings):
 
 
 def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Fit SVD++.
-
-    Args:
-        data: At least one rating.
-        config: The settings.
-        rng: Draws the order of the ratings and the first factors.
-        progress: Told of the epochs.
-
-    Returns:
-        The model, with p_u + z_u as a user's factors; users and items without a rating in `data` have neither bias nor
-        factors.
+    """Fit SVD++, with p_u + z_u as the factors of users.
 
     Raises:
         TrainingDiverged: Errors or factors are no longer finite.
@@ -106,7 +95,7 @@ ALGORITHM: Final = Algorithm(SvdppConfig, fit)
 
 
 def first_tables(data: Interactions, config: SvdppConfig, rng: np.random.Generator) -> tuple[FactorTables, Float32]:
-    """Draw the factors to start from, and the items' implicit ones; biases start at zero."""
+    """Draw the initial factors and implicit item factors; biases start at zero."""
     users, items, implicit = (
         draw_normal(len(rows), config.n_factors, config.init_mean, config.init_std_dev, rng)
         for rows in (data.users, data.items, data.items)
@@ -116,7 +105,7 @@ def first_tables(data: Interactions, config: SvdppConfig, rng: np.random.Generat
 
 @compiled
 def _stop_of_user(users: Int32, start: int, stop: int) -> int:  # pragma: no cover  # compiled
-    """Return where the ratings of the user at `start` end."""
+    """Return the end of the ratings of the user at `start`."""
     end = start + 1
     while end < stop and users[end] == users[start]:
         end += 1
@@ -127,7 +116,7 @@ def _stop_of_user(users: Int32, start: int, stop: int) -> int:  # pragma: no cov
 def _sum_implicit(
     items: Int32, start: int, stop: int, implicit_factors: Float32, sums: Float32
 ) -> None:  # pragma: no cover  # compiled
-    """Set row 0 of sums (n, w) to z_u, for a user whose items are those from start to stop."""
+    """Set row 0 of sums (n, w) to z_u of the user whose items are start to stop."""
     width = sums.shape[1]
     share = np.float32(1 / np.sqrt(stop - start))
     for f in range(width):
@@ -171,12 +160,12 @@ def _visit(
     user_bias: Float32,
     item_bias: Float32,
     steps: Float32,
-) -> float:  # pragma: no cover  # compiled; tests hold it to the reference
-    """Visit some users' ratings once; return the sum of squared errors before each step. Rows are in whole lanes."""
+) -> float:  # pragma: no cover  # compiled; tests/reference/svdpp.py
+    """Visit the ratings of some users; return the sum of squared errors before each step. Rows are in whole lanes."""
     lr_bu, lr_bi, lr_pu, lr_qi, lr_yj = steps[0], steps[1], steps[2], steps[3], steps[4]
     reg_bu, reg_bi, reg_pu, reg_qi, reg_yj = steps[5], steps[6], steps[7], steps[8], steps[9]
     width = user_factors.shape[1]
-    # Row 0: z_u. Row 1: what it was before the user's first rating.
+    # Row 0: z_u. Row 1: z_u before the first rating, then the gain of each y_j.
     implicit = np.empty((2, width), dtype=np.float32)
     one = np.float32(1)
     squared_error = 0.0
@@ -203,7 +192,7 @@ def _visit(
                 implicit[0, f] = z + lr_yj * (error * q - reg_yj * z)
         decay = (one - lr_yj * reg_yj) ** np.float32(user_stop - user_start)
         share = np.float32(1 / np.sqrt(user_stop - user_start))
-        for f in range(width):  # what each y_j is to gain
+        for f in range(width):
             implicit[1, f] = share * (implicit[0, f] - decay * implicit[1, f])
         for n in range(user_start, user_stop):
             if n + AHEAD < user_stop:

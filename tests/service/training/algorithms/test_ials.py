@@ -106,8 +106,8 @@ def test_what_did_not_happen_weighs_ten_times_what_did() -> None:
     assert unobserved_weight(data, IalsConfig(unobserved_weight=0.25)) == 0.25
 
 
-def test_ratings_for_confidences_have_no_unit() -> None:
-    """Half stars or points of ten are the same, but not ones; below 0 there is no confidence."""
+def test_confidences_do_not_depend_on_the_unit_of_ratings() -> None:
+    """Scaling all ratings changes nothing; a negative rating is refused."""
     rows = [(0, 0, 1.0), (0, 1, 4.0), (1, 1, 3.0), (1, 2, 2.0)]
     config = IalsConfig(n_factors=2, n_epochs=3, confidence="ratings")
     plain = IalsConfig(n_factors=2, n_epochs=3)
@@ -119,7 +119,7 @@ def test_ratings_for_confidences_have_no_unit() -> None:
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
     assert scores[0][0, 1] > scores[2][0, 1] + 1e-4
     for bad in ([(0, 0, -1.0), (0, 1, 4.0)], [(0, 0, 0.0)]):
-        with pytest.raises(DataError, match="cannot take ratings for confidences"):
+        with pytest.raises(DataError, match="cannot use ratings as confidences"):
             fit(rated(bad), config, np.random.default_rng(0), no_progress)
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.training.algorithms import softmax
 from service.training.algorithms.kernels.sparse_rows import sparse_rows
 from service.training.algorithms.softmax import Batch, SoftmaxConfig, draw, fit, gradients_of
 from service.training.assembly import history
@@ -13,18 +12,11 @@ from service.training.interactions import no_progress
 from tests.reference.softmax import fit_slowly, loss
 
 
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches of a few interactions have several shards."""
-    monkeypatch.setattr(softmax, "_SHARD", 8)
-
-
 def unit(table: NDArray[np.float64]) -> NDArray[np.float64]:
     lengths: NDArray[np.float64] = np.linalg.norm(table, axis=1, keepdims=True)
     return table / lengths
 
 
-@pytest.mark.usefixtures("small_shards")
 def test_gradients_are_slopes_of_the_loss() -> None:
     """By finite differences along the sphere, on which directions are."""
     data = datasets.read("demo:12x15x60")
@@ -34,7 +26,9 @@ def test_gradients_are_slopes_of_the_loss() -> None:
     seen = np.zeros((12, 15), dtype=bool)
     seen[data.user_rows, data.item_rows] = True
     gradients = gradients_of(
-        batch, users.astype(np.float32), items.astype(np.float32), sparse_rows(history(data)), temperature=0.3
+        *(batch, users.astype(np.float32), items.astype(np.float32), sparse_rows(history(data))),
+        temperature=0.3,
+        shard=8,
     )
     of_users, of_items = np.zeros((12, 3)), np.zeros((15, 3))
     np.add.at(of_users, batch.users, gradients.users)
@@ -53,7 +47,6 @@ def test_gradients_are_slopes_of_the_loss() -> None:
             assert tangent[place] == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=2e-5)
 
 
-@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize(
     "config",
     [
@@ -65,7 +58,7 @@ def test_gradients_are_slopes_of_the_loss() -> None:
 def test_it_agrees_with_the_slow_reference(config: SoftmaxConfig) -> None:
     """Float32 in shards and float64 one interaction at a time end at the same directions."""
     data = datasets.read("demo:30x20x220")
-    snapshot = fit(data, config, np.random.default_rng(7), no_progress)
+    snapshot = fit(data, config, np.random.default_rng(7), no_progress, shard=8)
     users, items = fit_slowly(data, config, np.random.default_rng(7))
     np.testing.assert_allclose(snapshot.user_factors, unit(users), atol=2e-3)
     np.testing.assert_allclose(snapshot.item_factors, unit(items), atol=2e-3)
