@@ -13,6 +13,7 @@ _ANSWERS: Final = {
     "Accepted": wire.Accepted,
     "Erasure": wire.Erasure,
     "Model": wire.Model,
+    "Problem": wire.Problem,
 }
 
 
@@ -31,7 +32,7 @@ def schemas() -> dict[str, Any]:
         schema = TypeAdapter(answer).json_schema(mode="serialization", ref_template=_REF)
         found.update(schema.pop("$defs", {}))
         found[name] = schema
-    return {**{name: _plain(schema) for name, schema in found.items()}, "Problem": _PROBLEM}
+    return {name: _plain(schema) for name, schema in found.items()}
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
@@ -53,37 +54,3 @@ def _field(field: dict[str, Any]) -> dict[str, Any]:
             nullable["enum"] = [*nullable["enum"], None]
         return {**nullable, **plain}
     return {**plain, "anyOf": choices} if choices else plain
-
-
-_PROBLEM: Final[dict[str, Any]] = {
-    "type": "object",
-    "description": "RFC 9457; `errors` has one entry per bad field, for 422.",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {
-            "type": "string",
-            "description": "The kind of error, stable for programs.",
-            "examples": ["/problems/invalid"],
-        },
-        "title": {"type": "string", "description": "The kind of error as text."},
-        "status": {"type": "integer", "description": "The HTTP status."},
-        "detail": {"type": "string", "description": "What is wrong with this request."},
-        "errors": {
-            "type": "array",
-            "description": "One entry per bad field.",
-            "items": {
-                "type": "object",
-                "required": ["field", "message"],
-                "properties": {
-                    "field": {
-                        "type": "string",
-                        "description": "A field of the body, query or path, or a header.",
-                        "examples": ["events[3].value", "n"],
-                    },
-                    "message": {"type": "string", "description": "What is wrong with it."},
-                    "row": {"type": "integer", "description": "The index in `events`, from 0."},
-                },
-            },
-        },
-    },
-}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, NotRequired, Self, TypeVar
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -78,8 +78,8 @@ Integer = Annotated[int, BeforeValidator(_integral_as_int)]
 Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_checked_time)]
 
 
-def _described(sentence: str) -> Any:
-    return Field(description=sentence)
+def _described(sentence: str, *examples: str) -> Any:
+    return Field(description=sentence, examples=list(examples) or None)
 
 
 class _Body(BaseModel):
@@ -220,6 +220,24 @@ class Model(TypedDict):
     n_users: Annotated[int, _described("Number of users.")]
     n_items: Annotated[int, _described("Number of items.")]
     n_factors: Annotated[int, _described("Number of factors; 0 for a model without factors.")]
+
+
+class FieldError(TypedDict):
+    """A bad field."""
+
+    field: Annotated[str, _described("A field of the body, query or path, or a header.", "events[3].value", "n")]
+    message: Annotated[str, _described("What is wrong with it.")]
+    row: NotRequired[Annotated[int, _described("The index in `events`, from 0.")]]
+
+
+class Problem(TypedDict):
+    """RFC 9457; `errors` has one entry per bad field, for 422."""
+
+    type: Annotated[str, _described("The kind of error, stable for programs.", "/problems/invalid")]
+    title: Annotated[str, _described("The kind of error as text.")]
+    status: Annotated[int, _described("The HTTP status.")]
+    detail: Annotated[str, _described("What is wrong with this request.")]
+    errors: NotRequired[Annotated[list[FieldError], _described("One entry per bad field.")]]
 
 
 # With a final line feed, so that a terminal's next prompt begins a line.

@@ -6,7 +6,7 @@ Invariant: a handler calls `store.current()` once, and never waits for telemetry
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import numpy as np
@@ -34,7 +34,6 @@ _REVALIDATE: Final = {"Cache-Control": "no-cache"}
 
 async def recommend_plain(request: web.Request) -> web.Response:
     """GET /recommend/{user_id}, or /recommend?user_id=…: up to 20 item ids as one line of text."""
-    request_inputs.require_query_fields(request, _query_fields_of_id(request, "user_id"))
     user_id = request_inputs.read_id(request, "user_id")
     answer = await _recommend(request, ListRequest(wire.PLAIN_LIMIT, user_id))
     body = wire.plain_list([item["item_id"] for item in answer["items"]])
@@ -46,9 +45,8 @@ async def recommend_plain(request: web.Request) -> web.Response:
 
 async def recommend_get(request: web.Request) -> web.Response:
     """GET /v1/recommendations/{user_id}?n=10, or /v1/recommendations?user_id=…: the same list as JSON."""
-    n = request_inputs.read_n(request, _query_fields_of_id(request, "user_id"))
-    user_id = request_inputs.read_id(request, "user_id")
-    return _list_reply(await _recommend(request, ListRequest(n, user_id)))
+    user_id = request_inputs.read_id(request, "user_id", ("n",))
+    return _list_reply(await _recommend(request, ListRequest(request_inputs.read_n(request), user_id)))
 
 
 async def recommend_post(request: web.Request) -> web.Response:
@@ -61,21 +59,22 @@ async def recommend_post(request: web.Request) -> web.Response:
 
 async def popular(request: web.Request) -> web.Response:
     """GET /v1/popular?n=10: the most popular items; recent interactions weigh more."""
+    request_inputs.require_query_fields(request, ("n",))
     return _list_reply(await _recommend(request, ListRequest(request_inputs.read_n(request))))
 
 
 async def similar(request: web.Request) -> web.Response:
     """GET /v1/items/{item_id}/similar?n=10, or /v1/items/similar?item_id=…: the nearest items."""
     started_s = time.perf_counter()
-    n = request_inputs.read_n(request, _query_fields_of_id(request, "item_id"))
-    item_id = request_inputs.read_id(request, "item_id")
+    item_id = request_inputs.read_id(request, "item_id", ("n",))
+    n = request_inputs.read_n(request)
     snapshot = request.app[CONTEXT].store.current()
     row = snapshot.items.row_of.get(item_id)
     if row is None:
         raise NotFound(f"The served model has no item {item_id!r}.")
-    ranking = scoring.similar(snapshot, row, n)
-    ranked = RankedList(ListRequest(n), snapshot, ranking, "similar", f"similar:{item_id}")
-    return _list_reply(_serve(request, None, ranked, started_s))
+    asked = ListRequest(n, similar_to=item_id)
+    ranked = RankedList(asked, snapshot, scoring.similar(snapshot, row, n), "similar")
+    return _list_reply(_serve(request, ranked, started_s))
 
 
 async def events(request: web.Request) -> web.Response:
@@ -97,14 +96,12 @@ async def events(request: web.Request) -> web.Response:
     client_key = None if request_inputs.is_balancer_key(request, key) else key
     with context.idempotency_keys.attempt(client_key, raw), _translated_telemetry_errors():
         acceptance = await context.producer.accept(feedback)
-    answer: wire.Accepted = {"accepted": acceptance.accepted, "durability": acceptance.durability}
-    return web.Response(body=wire.encode(answer), status=202, content_type=request_inputs.JSON)
+    return _accepted({"accepted": acceptance.accepted, "durability": acceptance.durability})
 
 
 async def erase_user(request: web.Request) -> web.Response:
     """DELETE /v1/users/{user_id}, or /v1/users?user_id=…: erase a user, on this replica at once, elsewhere soon."""
     context = request.app[CONTEXT]
-    request_inputs.require_query_fields(request, _query_fields_of_id(request, "user_id"))
     user_id = request_inputs.read_id(request, "user_id")
     erase = System(
         event_id=uuid7(),
@@ -120,13 +117,14 @@ async def erase_user(request: web.Request) -> web.Response:
         acceptance = await context.producer.accept([erase])
     if context.store.version is not None:
         context.store.erase_user(_model_user_id(context, context.store.current(), user_id))
-    answer: wire.Erasure = {
-        "erase_id": erase.event_id,
-        "user_id": user_id,
-        "requested_at": erase.received_at,
-        "durability": acceptance.durability,
-    }
-    return web.Response(body=wire.encode(answer), status=202, content_type=request_inputs.JSON)
+    return _accepted(
+        {
+            "erase_id": erase.event_id,
+            "user_id": user_id,
+            "requested_at": erase.received_at,
+            "durability": acceptance.durability,
+        }
+    )
 
 
 async def _log_erase(request: web.Request, erase: System) -> None:
@@ -153,7 +151,7 @@ async def model(request: web.Request) -> web.Response:
     """GET /v1/model: the served model."""
     request_inputs.require_query_fields(request, ())
     manifest = request.app[CONTEXT].store.current().manifest
-    return _json({name: manifest.get(name) for name in wire.Model.__annotations__})
+    return Reply(wire.encode({name: manifest.get(name) for name in wire.Model.__annotations__}))
 
 
 async def healthz(_request: web.Request) -> web.Response:
@@ -199,11 +197,10 @@ async def _recommend(request: web.Request, asked: ListRequest) -> wire.Recommend
             ranking = await context.batcher.personal(snapshot, top_n)
         else:
             ranking = scoring.personal_among(snapshot, top_n, include)
-    ranked = RankedList(asked, snapshot, ranking, source, asked.candidate_set)
-    return _serve(request, asked.user_id, ranked, started_s)
+    return _serve(request, RankedList(asked, snapshot, ranking, source), started_s)
 
 
-def _serve(request: web.Request, user_id: str | None, ranked: RankedList, started_s: float) -> wire.Recommendations:
+def _serve(request: web.Request, ranked: RankedList, started_s: float) -> wire.Recommendations:
     """Return the answer of a list and offer its event to telemetry; every list passes here."""
     context = request.app[CONTEXT]
     degraded = context.state.degraded
@@ -217,7 +214,7 @@ def _serve(request: web.Request, user_id: str | None, ranked: RankedList, starte
             recommendation_id,
             degraded,
             request_id=request_inputs.request_id(request) or recommendation_id,
-            user_id=context.pseudonyms.pseudonym(user_id),
+            pseudonym=context.pseudonyms.pseudonym(ranked.asked.user_id),
             served_at_s=time.time(),
             latency_ms=round((time.perf_counter() - started_s) * 1000, 3),
         )
@@ -225,11 +222,6 @@ def _serve(request: web.Request, user_id: str | None, ranked: RankedList, starte
     if degraded is not None:
         context.metrics.count_degraded(degraded)
     return answer
-
-
-def _query_fields_of_id(request: web.Request, name: str) -> tuple[str, ...]:
-    """Return the query fields that hold an id: none if the path holds it."""
-    return () if name in request.match_info else (name,)
 
 
 def _user_row(context: ReplicaContext, snapshot: ModelSnapshot, user_id: str) -> int | None:
@@ -263,12 +255,12 @@ def _translated_telemetry_errors() -> Iterator[None]:
         ) from None
 
 
-def _json(value: Any) -> web.Response:
-    return Reply(wire.encode(value))
+def _accepted(value: wire.Accepted | wire.Erasure) -> web.Response:
+    return web.Response(body=wire.encode(value), status=202, content_type=request_inputs.JSON)
 
 
 def _list_reply(answer: wire.Recommendations) -> web.Response:
-    return _mark_degraded(_json(answer), answer)
+    return _mark_degraded(Reply(wire.encode(answer)), answer)
 
 
 def _mark_degraded(response: web.Response, answer: wire.Recommendations) -> web.Response:

@@ -14,7 +14,7 @@ from telemetry.served_items import Items, one_or_each
 
 
 class ListRequest(NamedTuple):
-    """What a caller asks for, in ids; `scoring.TopNRequest` is its counterpart in rows of a model.
+    """A list as a caller asks for it, in ids; `scoring.TopNRequest` is its counterpart in rows of a model.
 
     Attributes:
         n: How many items to return.
@@ -22,6 +22,7 @@ class ListRequest(NamedTuple):
         offset: How many of the best items to skip.
         exclude: Items never to return.
         include: The only candidates; None for the whole catalogue.
+        similar_to: The item whose nearest items are asked for, or None.
     """
 
     n: int
@@ -29,33 +30,25 @@ class ListRequest(NamedTuple):
     offset: int = 0
     exclude: Sequence[str] = ()
     include: Sequence[str] | None = None
+    similar_to: str | None = None
 
     @property
     def candidate_set(self) -> str:
-        """The candidates by name: the catalogue or `include`, and `exclude`, each by its count and CRC-32."""
+        """The candidates by name; `include` and `exclude` are given by count and CRC-32."""
+        if self.similar_to is not None:
+            return f"similar:{self.similar_to}"
         name = "catalogue" if self.include is None else f"include:{_digest(self.include)}"
         return f"{name};exclude:{_digest(self.exclude)}" if self.exclude else name
 
 
 class RankedList:
-    """The ranking of one model for one request.
+    """The ranking of a model for a request; an item of a personal list without a personal score is `popular`."""
 
-    Args:
-        asked: The request.
-        snapshot: The model.
-        ranking: Its ranking.
-        source: Where the items come from; an item of a personal list that has no personal score is `popular`.
-        candidate_set: What was ranked, by name.
-    """
+    __slots__ = ("_item_ids", "_scores", "_snapshot", "_sources", "asked")
 
-    __slots__ = ("_asked", "_candidate_set", "_item_ids", "_scores", "_snapshot", "_sources")
-
-    def __init__(
-        self, asked: ListRequest, snapshot: ModelSnapshot, ranking: Ranking, source: wire.Source, candidate_set: str
-    ) -> None:
-        self._asked = asked
+    def __init__(self, asked: ListRequest, snapshot: ModelSnapshot, ranking: Ranking, source: wire.Source) -> None:
+        self.asked = asked
         self._snapshot = snapshot
-        self._candidate_set = candidate_set
         id_of = snapshot.items.id_of
         self._item_ids = [id_of[row] for row in ranking.rows.tolist()]
         self._scores: list[float] = ranking.scores.round(6).tolist()
@@ -70,12 +63,12 @@ class RankedList:
         columns = zip(self._item_ids, self._scores, self._sources, strict=True)
         return {
             "recommendation_id": recommendation_id,
-            "user_id": self._asked.user_id,
+            "user_id": self.asked.user_id,
             "model": self._snapshot.version,
             "items": [{"item_id": item_id, "score": score, "source": source} for item_id, score, source in columns],
             "freshness": {"as_of": self._snapshot.data_as_of},
             "degraded": degraded,
-            "shortfall": wire.shortfall(self._asked.n, len(self._item_ids)),
+            "shortfall": wire.shortfall(self.asked.n, len(self._item_ids)),
         }
 
     def event(
@@ -84,20 +77,11 @@ class RankedList:
         degraded: wire.DegradationLevel | None,
         *,
         request_id: str,
-        user_id: str | None,
+        pseudonym: str | None,
         served_at_s: float,
         latency_ms: float,
     ) -> Served:
-        """Return the event that records the list as served.
-
-        Args:
-            recommendation_id: The list's id, which is also the event's.
-            degraded: The degradation level, or None.
-            request_id: The balancer's id of the request, or the list's own.
-            user_id: The user as telemetry knows them; None for a list of no user.
-            served_at_s: Seconds since 1970.
-            latency_ms: Milliseconds from the first look at the request to the list.
-        """
+        """Return the event that records the list as served to the user with this pseudonym."""
         return Served(
             event_id=recommendation_id,
             tenant=TENANT,
@@ -105,13 +89,13 @@ class RankedList:
             received_at=rfc3339_ms(served_at_s),
             request_id=request_id,
             recommendation_id=recommendation_id,
-            user_id=user_id,
+            user_id=pseudonym,
             model=self._snapshot.version,
-            candidate_set=self._candidate_set,
+            candidate_set=self.asked.candidate_set,
             latency_ms=latency_ms,
             degraded=degraded,
             # No policy randomises lists, so each item was certain to be shown in its place.
-            items=Items(self._item_ids, self._scores, self._asked.offset, one_or_each(self._sources), 1.0),
+            items=Items(self._item_ids, self._scores, self.asked.offset, one_or_each(self._sources), 1.0),
         )
 
 

@@ -16,15 +16,17 @@ from service.serving.context import CONTEXT
 JSON: Final = "application/json"
 
 
-def read_id(request: web.Request, name: str) -> str:
+def read_id(request: web.Request, name: str, other_fields: tuple[str, ...] = ()) -> str:
     """Return a user or item id of the path, or of the query if the route's path has none.
 
     Raises:
-        Invalid: The id is malformed, or is not given exactly once.
+        Invalid: The id is malformed or not given exactly once, or the query has a field beside it and the other ones.
     """
     if name in request.match_info:
+        require_query_fields(request, other_fields)
         value, raw = request.match_info[name], request.rel_url.raw_path
     else:
+        require_query_fields(request, (name, *other_fields))
         given = request.query.getall(name, [])
         if len(given) != 1:
             raise wire.bad(name, f"was given {len(given)} times, and is needed once")
@@ -59,15 +61,14 @@ def require_query_fields(request: web.Request, known: tuple[str, ...]) -> None:
                 raise wire.bad(shown, "is not a field of this query")
 
 
-def read_n(request: web.Request, other_fields: tuple[str, ...] = ()) -> int:
+def read_n(request: web.Request) -> int:
     """Return the length of a list from the query field `n`, 1 to `wire.N_LIMIT`.
 
     Raises:
-        Invalid: It is no such number, or the query has a field beside `n` and the other ones.
+        Invalid: It is no such number, or is given more than once.
     """
     if not request.query_string:
         return wire.N_DEFAULT
-    require_query_fields(request, ("n", *other_fields))
     given = request.query.getall("n", [])
     if not given:
         return wire.N_DEFAULT
