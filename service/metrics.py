@@ -3,6 +3,7 @@
 Label children are created once, because looking one up costs more than counting.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -11,6 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from service.models.snapshot import ModelSnapshot
+from service.security.gate import Gate
+from service.security.key_watch import KeyWatcher
 from service.serving.admission import Admission
 
 # The levels that a replica sets itself; see `service.serving.degradation`.
@@ -104,6 +107,24 @@ def admission_metrics(admission: Admission) -> Iterator[Metric]:
         limits.add_metric([kind], limit.limit)
         opened.add_metric([kind], limit.open)
     yield from (refused, limits, opened)
+
+
+def key_metrics(gate: Gate, watcher: KeyWatcher) -> Iterable[Metric]:
+    """Yield the gauges of the keys in force at a gate and its watcher."""
+    ring = gate.ring
+    yield GaugeMetricFamily(
+        "recollect_api_keys_enforced", "1 where requests need an API key.", value=float(ring is not None)
+    )
+    yield GaugeMetricFamily(
+        "recollect_api_keys_valid",
+        "API keys that are valid now.",
+        value=0.0 if ring is None else ring.count_valid(time.time()),
+    )
+    yield GaugeMetricFamily(
+        "recollect_api_keys_age_seconds",
+        "Seconds since the keys in force were last found equal to the key file.",
+        value=watcher.age_s,
+    )
 
 
 def collect_from(registry: CollectorRegistry, source: Callable[[], Iterable[Metric]]) -> None:

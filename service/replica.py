@@ -17,13 +17,12 @@ from service.config import Config
 from service.errors import RunError
 from service.event_loop import run
 from service.logs import ApplicationLog
-from service.metrics import Metrics, admission_metrics, collect_from
+from service.metrics import Metrics, admission_metrics, collect_from, key_metrics
 from service.preflight import installed_archive, require_namespace, require_redis
 from service.redis_access import load_seal, redis_stream
 from service.security.exposure import insecure_warning, is_loopback, require_keys
 from service.security.gate import Gate
 from service.security.key_file import KeyFile
-from service.security.key_metrics import key_metrics
 from service.security.key_watch import KeyWatcher
 from service.serving.admin import build_admin_app
 from service.serving.admission import Admission

@@ -9,8 +9,9 @@ import math
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -49,8 +50,6 @@ class ApiKey:
         origins: The only browser origins that may use it; empty for any.
         note: A note of the operator.
         tenant: The tenant whose data it opens.
-        granted: `scopes` and those implied by `admin`.
-        ends_s: The end of its validity in seconds since 1970, or infinity.
     """
 
     id: str
@@ -62,14 +61,18 @@ class ApiKey:
     origins: tuple[str, ...] = ()
     note: str | None = None
     tenant: str = TENANT
-    granted: frozenset[str] = field(init=False, repr=False, compare=False)
-    ends_s: float = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        granted = frozenset(SCOPES) if "admin" in self.scopes else frozenset(self.scopes)
-        object.__setattr__(self, "granted", granted)
-        ends_s = math.inf if self.expires_at is None else datetime.fromisoformat(self.expires_at).timestamp()
-        object.__setattr__(self, "ends_s", -math.inf if self.revoked_at is not None else ends_s)
+    @cached_property
+    def granted(self) -> frozenset[str]:
+        """The scopes and those implied by `admin`."""
+        return frozenset(SCOPES if "admin" in self.scopes else self.scopes)
+
+    @cached_property
+    def ends_s(self) -> float:
+        """The end of the validity in seconds since 1970, or an infinity."""
+        if self.revoked_at is not None:
+            return -math.inf
+        return math.inf if self.expires_at is None else datetime.fromisoformat(self.expires_at).timestamp()
 
     def state(self, now_s: float) -> State:
         """Return the state at a time in seconds since 1970."""
@@ -124,15 +127,9 @@ class ApiKey:
 
 
 _FIELDS: Final[dict[str, Any]] = {
-    "id": str,
-    "digest": str,
-    "tenant": str,
-    "scopes": list,
-    "created_at": str,
-    "expires_at": str | None,
-    "revoked_at": str | None,
-    "origins": list,
-    "note": str | None,
+    **dict.fromkeys(("id", "digest", "tenant", "created_at"), str),
+    **dict.fromkeys(("expires_at", "revoked_at", "note"), str | None),
+    **dict.fromkeys(("scopes", "origins"), list),
 }
 
 
@@ -145,18 +142,10 @@ def new_key(
     origins: Sequence[str] = (),
     note: str | None = None,
 ) -> tuple[str, ApiKey]:
-    """Generate a key.
+    """Generate a key; return its text, which is stored nowhere, and its record.
 
-    Args:
-        scopes: Its scopes.
-        now_s: Seconds since 1970.
-        taken: Ids of other keys.
-        expires_in_s: Seconds that it is valid; None for a key that never expires.
-        origins: The only browser origins that may use it, as `parse_origin` returns them.
-        note: A note of the operator.
-
-    Returns:
-        Its text, which is stored nowhere, and its record.
+    `now_s` is in seconds since 1970, `taken` holds the ids of other keys, and `origins` are as `parse_origin` returns
+    them.
     """
     known = set(taken)
     while (key_id := secrets.token_hex(4)) in known:

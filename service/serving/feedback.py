@@ -7,18 +7,16 @@ replica's own clock or model may be the wrong one.
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 import numpy as np
 
 from service.api import wire
 from service.config import EventsConfig
 from service.models.rating_scale import RatingScale
+from service.security.api_key import TENANT
 from telemetry.events import Feedback, Mark
 from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.pseudonym import Pseudonymiser
-
-TENANT: Final = "default"
 
 
 @dataclass(frozen=True)

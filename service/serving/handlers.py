@@ -20,9 +20,10 @@ from service.errors import NotFound, Unavailable
 from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 from service.security import security_log
+from service.security.api_key import TENANT
 from service.serving import request_inputs
 from service.serving.context import CONTEXT, ReplicaContext, not_ready_reason
-from service.serving.feedback import TENANT, Reception, feedback_events
+from service.serving.feedback import Reception, feedback_events
 from service.serving.ranked_list import ListRequest, RankedList
 from telemetry.errors import BadEventError, SpoolFull
 from telemetry.events import System

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from service.api import wire
 from service.models.scoring import Ranking
 from service.models.snapshot import ModelSnapshot
-from service.serving.feedback import TENANT
+from service.security.api_key import TENANT
 from telemetry.events import Served
 from telemetry.ids import rfc3339_ms
 from telemetry.served_items import Items, one_or_each

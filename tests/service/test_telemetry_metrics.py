@@ -12,10 +12,9 @@ from structlog.testing import capture_logs
 
 from service.config import LogConfig
 from service.logs import ApplicationLog
-from service.metrics import Metrics, admission_metrics, collect_from
+from service.metrics import Metrics, admission_metrics, collect_from, key_metrics
 from service.security.gate import Gate
 from service.security.key_file import KeyFile
-from service.security.key_metrics import key_metrics
 from service.security.key_watch import KeyWatcher
 from service.serving.admission import Admission
 from service.telemetry_metrics import consumer_metrics, log_note, producer_metrics
