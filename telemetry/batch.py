@@ -45,7 +45,7 @@ class Position(NamedTuple):
         """
         epoch, dash, seq = text.partition("-")
         if not (dash and epoch.isascii() and epoch.isdecimal() and seq.isascii() and seq.isdecimal()):
-            raise BadBatchError(f"{text!r} is not a stream id")
+            raise BadBatchError(f"{text!r} is not a stream id.")
         return cls(int(epoch), int(seq))
 
     @property
@@ -116,10 +116,10 @@ def from_entry(entry: Entry) -> Batch:
     """
     position = Position.parse(entry.entry_id)
     if not position.in_range:
-        raise BadBatchError(f"entry {entry.entry_id} has an id that no producer of ours would use")
+        raise BadBatchError(f"Entry {entry.entry_id} has an id that no producer uses.")
     fields = entry.fields
     if fields is None:
-        raise BadBatchError(f"entry {entry.entry_id} was trimmed before it was read")
+        raise BadBatchError(f"Entry {entry.entry_id} was trimmed before it was read.")
     try:
         first_seq, n, crc32, data = (
             int(fields[b"first_seq"]),
@@ -129,14 +129,14 @@ def from_entry(entry: Entry) -> Batch:
         )
         after = Position.parse(fields[b"after"].decode("ascii", "replace")) if b"after" in fields else None
     except KeyError as error:
-        raise BadBatchError(f"entry {entry.entry_id} has no field {error}") from None
+        raise BadBatchError(f"Entry {entry.entry_id} has no field {error}.") from None
     except ValueError:
-        raise BadBatchError(f"entry {entry.entry_id} has a field that is not a number") from None
+        raise BadBatchError(f"Entry {entry.entry_id} has a field that is not a number.") from None
     if zlib.crc32(data) != crc32:
-        raise BadBatchError(f"the data of entry {entry.entry_id} does not have its checksum")
+        raise BadBatchError(f"The data of entry {entry.entry_id} does not have its checksum.")
     lines = data.splitlines(keepends=True)
     if len(lines) != n or n < 1 or not data.endswith(b"\n"):
-        raise BadBatchError(f"entry {entry.entry_id} holds {len(lines)} whole lines and says {n}")
+        raise BadBatchError(f"Entry {entry.entry_id} holds {len(lines)} whole lines instead of {n}.")
     if first_seq < 1 or first_seq + n - 1 != position.seq:
-        raise BadBatchError(f"entry {entry.entry_id} says it starts at {first_seq} with {n} lines")
+        raise BadBatchError(f"Entry {entry.entry_id} cannot start at {first_seq} with {n} lines.")
     return Batch(position.epoch, first_seq, lines, after)

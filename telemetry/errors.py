@@ -70,7 +70,15 @@ class GroupMissingError(StreamError):
 
 
 class RedisUnfitError(StreamError):
-    """Redis refuses us, and will as long as it or its address is configured as it is: a login, a certificate file."""
+    """Redis refuses every command until it or its address is configured otherwise.
+
+    Args:
+        reason: A clause about the Redis.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Redis cannot be used as it is configured: {reason}.")
+        self.reason = reason
 
 
 class UnmarkedRedisError(StreamError):

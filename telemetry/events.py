@@ -208,7 +208,7 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
     elif type(event) is Feedback:
         # orjson writes a number that is not finite as null, and the event read back would be another one.
         if event.value is not None and not isfinite(event.value):
-            raise BadEventError(f"the feedback event's value is {event.value}, which JSON cannot hold")
+            raise BadEventError(f"The feedback event's value is {event.value}, which JSON cannot hold.")
         fields = {
             "schema": SCHEMA,
             "class": "feedback",
@@ -248,11 +248,11 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
             "user_id": event.user_id,
         }
     else:
-        raise BadEventError(f"{type(event).__name__} is not a class of event")
+        raise BadEventError(f"{type(event).__name__} is not a class of event.")
     try:
         return orjson.dumps(fields, option=_OPTIONS)
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadEventError(f"the {fields['class']} event cannot be written as JSON: {error}") from None
+        raise BadEventError(f"The {fields['class']} event cannot be written as JSON: {error}.") from None
 
 
 def decode(line: bytes) -> Record:
@@ -273,18 +273,18 @@ def decode(line: bytes) -> Record:
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise BadEventError(f"the line is not JSON: {error}") from None
+        raise BadEventError(f"The line is not JSON: {error}.") from None
     if type(fields) is not dict:
-        raise BadEventError("the line is not a JSON object")
+        raise BadEventError("The line is not a JSON object.")
     name = fields.get("class")
     schema = fields.get("schema")
     kind, table = _TABLES.get(name, (None, _PLACE)) if isinstance(name, str) else (None, _PLACE)
     if schema != SCHEMA and (schema not in (2, SERVED_SCHEMA) or kind in {Feedback, System}):
         raise BadEventError(
-            f"the line is of schema {schema!r}; this version reads {SCHEMA}, and up to {SERVED_SCHEMA} of served lists"
+            f"The line is of schema {schema!r}. This version reads {SCHEMA}, and up to {SERVED_SCHEMA} of served lists."
         )
     if kind is None:
-        raise BadEventError(f"{name!r} is not a class of event")
+        raise BadEventError(f"{name!r} is not a class of event.")
     if kind is Feedback:
         fields.setdefault("marks", [])
     values = {}
@@ -292,21 +292,23 @@ def decode(line: bytes) -> Record:
         for field, types in table.items():
             value = fields[field]
             if type(value) not in types:
-                raise BadEventError(f"field {field!r} of the {name} event is of the wrong type")
+                raise BadEventError(f"Field {field!r} of the {name} event is of the wrong type.")
             values[field] = value
         for field, types in _PLACE.items():
             if type(fields[field]) not in types:
-                raise BadEventError(f"field {field!r} of the {name} event is of the wrong type")
+                raise BadEventError(f"Field {field!r} of the {name} event is of the wrong type.")
         if kind is Served:
             values["items"] = _items(values["items"], schema)
     except KeyError as error:
-        raise BadEventError(f"the {name} event has no field {error}") from None
+        raise BadEventError(f"The {name} event has no field {error}.") from None
     if kind is Feedback and not all(type(mark) is str for mark in values["marks"]):
-        raise BadEventError("field 'marks' of the feedback event is of the wrong type")
+        raise BadEventError("Field 'marks' of the feedback event is of the wrong type.")
     if kind is System and values["kind"] not in _SYSTEM_KINDS:
-        raise BadEventError(f"{values['kind']!r} is not a kind of system event")
+        raise BadEventError(f"{values['kind']!r} is not a kind of system event.")
     if not _is_time(values["received_at"]):
-        raise BadEventError(f"received_at of the {name} event is not an RFC 3339 time in UTC with milliseconds")
+        raise BadEventError(
+            f"Field 'received_at' of the {name} event is not an RFC 3339 time in UTC with milliseconds."
+        )
     return Record(kind(**values), fields["producer"], fields["epoch"], fields["seq"])
 
 
@@ -326,9 +328,9 @@ def position_of(line: bytes) -> tuple[str, int, int]:
         fields = orjson.loads(line)
         producer, epoch, seq = fields["producer"], fields["epoch"], fields["seq"]
     except (orjson.JSONDecodeError, TypeError, KeyError):
-        raise BadEventError("the line does not say whose event it is") from None
+        raise BadEventError("The line has no producer, epoch and seq.") from None
     if not (type(producer) is str and type(epoch) is int and type(seq) is int):
-        raise BadEventError("the line does not say whose event it is")
+        raise BadEventError("The line has no producer, epoch and seq.")
     return producer, epoch, seq
 
 
@@ -353,7 +355,7 @@ def _items(value: Any, schema: object) -> Items:
     if schema != SCHEMA:
         return Items.from_fields(value)
     if type(value) is not list:
-        raise BadEventError("field 'items' of the served event is of the wrong type")
+        raise BadEventError("Field 'items' of the served event is of the wrong type.")
     check_rows(value)
     return Items.from_rows(value)
 

@@ -33,7 +33,7 @@ FAILPOINTS: Final[Mapping[str, str]] = {
 
 
 def _fail(name: str) -> None:
-    raise FailpointError(f"failpoint {name} was asked to fail here")
+    raise FailpointError(f"Failpoint {name} was asked to fail here.")
 
 
 _ACTIONS: Final[Mapping[str, Callable[[str], None]]] = {
@@ -73,11 +73,11 @@ class Failpoints:
             name, _, rest = part.strip().partition(":")
             action, _, nth = rest.partition(":")
             if name not in FAILPOINTS:
-                raise FailpointError(f"{name!r} is not a failpoint; there are {', '.join(FAILPOINTS)}")
+                raise FailpointError(f"{name!r} is not a failpoint. The failpoints are {', '.join(FAILPOINTS)}.")
             if action not in _ACTIONS:
-                raise FailpointError(f"failpoint {name} can {', '.join(_ACTIONS)}, not {action!r}")
+                raise FailpointError(f"Failpoint {name} can {', '.join(_ACTIONS)}, not {action!r}.")
             if nth and not (nth.isascii() and nth.isdecimal() and int(nth) >= 1):
-                raise FailpointError(f"the hit of failpoint {name} must be a number from 1, not {nth!r}")
+                raise FailpointError(f"The hit of failpoint {name} must be a number from 1, not {nth!r}.")
             wanted[name] = (action, int(nth or 1))
         return cls(wanted)
 

@@ -201,19 +201,21 @@ class Producer:
             raise
         if self._closed or not spool.has_room(sum(map(len, lines)), lines=len(lines), reserve=True):
             self._refuse(events, NO_BUDGET)
-            raise self._full(f"slot {self.slot} has no room for {len(lines)} more events until older ones are archived")
+            raise self._full(
+                f"Slot {self.slot} has no room for {len(lines)} more events until older ones are archived."
+            )
         if spool.is_disk_refusing:
             self._refuse(events, DISK)
-            raise self._full(f"the disk of slot {self.slot} refused a moment ago")
+            raise self._full(f"The disk of slot {self.slot} refused a moment ago.")
         for line in lines:
             spool.append(line)
         for event in events:
             self._counters.for_class_of(event).accepted += 1
         durable = spool.when_durable()
         if not (await asyncio.wait([durable], timeout=self._settings.accept_timeout_s))[0]:
-            raise self._full(f"the disk of slot {self.slot} took too long")
+            raise self._full(f"The disk of slot {self.slot} took too long.")
         if not durable.result():
-            raise self._full(f"the disk of slot {self.slot} refused")
+            raise self._full(f"The disk of slot {self.slot} refused.")
         return Acceptance(len(lines))
 
     async def run(self) -> None:

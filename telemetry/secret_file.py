@@ -29,17 +29,19 @@ def read_key(path: Path, name: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise KeyFileError(f"the {name} file {path} cannot be read: {reason}") from None
+        raise KeyFileError(f"The {name} file {path} cannot be read: {reason}.") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise KeyFileError(f"the {name} file {path} is not a regular file")
+            raise KeyFileError(f"The {name} file {path} is not a regular file.")
         mode = stat.S_IMODE(status.st_mode)
         if mode & 0o077:
-            raise KeyFileError(f"the {name} file {path} has mode {mode:04o}; only its owner may have access: chmod 600")
+            raise KeyFileError(
+                f"The {name} file {path} has mode {mode:04o}. Only its owner may have access: chmod 600."
+            )
         if not KEY_LEAST_BYTES <= status.st_size <= _KEY_MOST_BYTES:
             raise KeyFileError(
-                f"the {name} file {path} has {status.st_size} bytes; a key has {KEY_LEAST_BYTES} to {_KEY_MOST_BYTES}"
+                f"The {name} file {path} has {status.st_size} bytes. A key has {KEY_LEAST_BYTES} to {_KEY_MOST_BYTES}."
             )
         return os.read(descriptor, status.st_size)
     finally:

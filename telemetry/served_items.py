@@ -93,11 +93,11 @@ class Items:
             BadEventError: It is not as schema 2 has it; the message names the column.
         """
         if type(fields) is not dict:
-            raise BadEventError("field 'items' of the served event is of the wrong type")
+            raise BadEventError("Field 'items' of the served event is of the wrong type.")
         try:
             columns = [fields[name] for name in COLUMNS]
         except KeyError as error:
-            raise BadEventError(f"the items of the served event have no column {error}") from None
+            raise BadEventError(f"The items of the served event have no column {error}.") from None
         n = len(columns[0]) if type(columns[0]) is list else 0
         for name, column in zip(COLUMNS, columns, strict=True):
             if type(column) is list:
@@ -105,7 +105,7 @@ class Items:
             else:
                 good = name not in ("item_id", "score") and type(column) in _TYPES[name]
             if not good:
-                raise BadEventError(f"column {name!r} of the items of the served event is of the wrong type or length")
+                raise BadEventError(f"Column {name!r} of the items of the served event is of the wrong type or length.")
         return cls(*columns)
 
     def as_fields(self) -> dict[str, object]:
@@ -137,10 +137,10 @@ def check_rows(rows: Sequence[Any]) -> None:
     """
     for row in rows:
         if type(row) is not dict:
-            raise BadEventError("an item of the served event is not a JSON object")
+            raise BadEventError("An item of the served event is not a JSON object.")
         for name in _ROW:
             if type(row[name]) not in _TYPES[name]:
-                raise BadEventError(f"field {name!r} of an item of the served event is of the wrong type")
+                raise BadEventError(f"Field {name!r} of an item of the served event is of the wrong type.")
 
 
 def one_or_each(values: Sequence[_T]) -> _T | Sequence[_T]:

@@ -94,13 +94,13 @@ def decide_resume(generated: Position, state: StreamState, spooled_tail: bytes |
     """
     reached = max(state.last or Position(0, 0), state.watermark or Position(0, 0))
     if not reached.in_range:
-        return WaitForConsumer(f"the stream stands at {reached}, which no producer reaches")
+        return WaitForConsumer(f"The stream's last id is {reached}, which no producer reaches.")
     if reached > generated:
         return TakeNewEpoch(reached.epoch)
     if spooled_tail is not None and state.tail is not None and state.tail.fields is not None:
         data = state.tail.fields.get(b"data")
         if not spooled_tail or data is None:
-            return WaitForConsumer(f"entry {state.last} of the stream is no batch of events")
+            return WaitForConsumer(f"Entry {state.last} of the stream is no batch of events.")
         if not data.endswith(spooled_tail):
             return TakeNewProducer(f"entry {state.last} is not what was sent")
     return ResumeAt(reached)
@@ -309,7 +309,9 @@ class Shipper:
             if isinstance(decision, ResumeAt):
                 break
             if isinstance(decision, WaitForConsumer):
-                raise StreamRefusedError(f"{decision.reason}; events wait in the log until the consumer removed it")
+                raise StreamRefusedError(
+                    f"{decision.reason} Events stay in the write-ahead log until the consumer removes it."
+                )
             await self._change_identity(decision)
         # On a slow link handshakes must leave time for the batches.
         took_s = time.monotonic() - started_s
@@ -340,7 +342,7 @@ class Shipper:
             raise foreign_redis_error(self._stream.where, mark, archive)
         if decision is ShipDecision.WAIT:
             raise UnmarkedRedisError(
-                f"{self._stream.where} does not have the mark of the archive {archive} (yet); its consumer writes it"
+                f"The mark of the archive {archive} is not in {self._stream.where} yet. Its consumer writes it."
             )
         self._mark = mark
 

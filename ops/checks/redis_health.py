@@ -35,7 +35,7 @@ def redis_health(config: Config) -> Finding:
     here = installed_archive(config)
     if found.mark is not None and here is not None and decide_shipping(here, found.mark) is ShipDecision.REFUSE:
         place = RedisStream(config.stream_url, config.redis_namespace).where
-        return "fail", f"T{str(foreign_redis_error(place, found.mark, here))[1:]}."
+        return "fail", str(foreign_redis_error(place, found.mark, here))
     if faults := [*found.unfit_for(RedisRole.REPLICA), *found.failing]:
         return "fail", f"{where} cannot carry telemetry: {'; '.join(faults)}."
     if reason := asyncio.run(_watermark_fault(config)):

@@ -50,7 +50,7 @@ def key_files(config: Config) -> Finding:
         try:
             read_key(config.watermark_key_file, "watermark key")
         except KeyFileError as error:
-            return "fail", f"RECOLLECT_WATERMARK_KEY_FILE: {error}."
+            return "fail", f"RECOLLECT_WATERMARK_KEY_FILE: {error}"
     ids = "as they are" if config.pseudonym_key_file is None else f"as pseudonyms, by {config.pseudonym_key_file}"
     return "ok", f"Telemetry keeps user ids {ids}."
 

@@ -72,7 +72,7 @@ def retry(ids: Ids = None, every: All = False, as_json: Json = False) -> int:  #
     else:
         print(f"{len(retried)} of {len(chosen)} letters retried.")
         for letter_id, reason in left.items():
-            print(f"{letter_id} stays: {reason}.")
+            print(f"{letter_id} stays: {reason}")
         if waiting:
             print(f"{waiting} events wait in the spool for Redis; the consumer job ships them.")
     return 1 if left else 0

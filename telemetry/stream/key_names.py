@@ -28,8 +28,8 @@ class Keys:
     def __init__(self, namespace: str = DEFAULT_NAMESPACE) -> None:
         if _NAMESPACE.fullmatch(namespace) is None:
             raise StreamError(
-                f"the Redis namespace {namespace!r} is none: 1 to 64 letters, digits, '.', '_' or '-', "
-                "the first a letter or digit"
+                f"The Redis namespace {namespace!r} is invalid. It has 1 to 64 letters, digits, '.', '_' or '-', "
+                "the first a letter or digit."
             )
         self.namespace = namespace
         self.producers = f"{namespace}:producers"

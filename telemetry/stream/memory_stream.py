@@ -178,7 +178,7 @@ class MemoryStream:
         for name in producers:
             stream = self._server.streams.get(name)
             if stream is None or stream.delivered is None:
-                raise GroupMissingError(f"the stream of {name} is lost")
+                raise GroupMissingError(f"The stream of {name} is lost.")
             if pending:
                 positions = sorted(stream.pending)[:max_entries]
             else:
@@ -208,4 +208,4 @@ class MemoryStream:
         if not self._server.reachable:
             self._connected = False
         if not self._connected:
-            raise StreamAwayError("there is no connection to the memory server")
+            raise StreamAwayError("There is no connection to the memory server.")

@@ -69,6 +69,6 @@ def decide_shipping(archive: str | None, mark: OwnerMark | None) -> ShipDecision
 def foreign_redis_error(where: str, mark: OwnerMark, archive: str) -> ForeignRedisError:
     """Return the error of an installation with one archive that meets a namespace with the mark of another."""
     return ForeignRedisError(
-        f"{where} belongs to the archive {mark.archive} and not to this installation's, {archive}: give each "
-        "installation its own RECOLLECT_REDIS_NAMESPACE, or take the place over on purpose with --claim"
+        f"The archive {mark.archive} owns {where}, not this installation's archive, {archive}. Give each "
+        "installation its own RECOLLECT_REDIS_NAMESPACE, or take the namespace over with --claim."
     )

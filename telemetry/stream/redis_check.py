@@ -133,9 +133,9 @@ async def check_redis(url: str, namespace: str, *, timeout_s: float = 2.0) -> Re
             ]
         )
     except RedisUnfitError as error:
-        return RedisReport(connection.address, unfit={role: [str(error)] for role in RedisRole})
+        return RedisReport(connection.address, unfit={role: [error.reason] for role in RedisRole})
     except StreamError as error:
-        return RedisReport(connection.address, unreachable=str(error))
+        return RedisReport(connection.address, unreachable=str(error).removesuffix("."))
     finally:
         await connection.close()
     return assess(connection.address, hello, replies[:4], list(zip(tried, replies[4:], strict=True)))

@@ -86,13 +86,13 @@ class RedisConnection:
                 await connection.connect_check_health(check_health=False, retry_socket_connect=False)
         except TimeoutError:
             await _drop(connection)
-            raise StreamAwayError(f"Redis did not answer within {self._timeout_s:g} s") from None
+            raise StreamAwayError(f"Redis did not answer within {self._timeout_s:g} s.") from None
         except (AuthenticationError, ResponseError) as error:
             await _drop(connection)
             raise RedisUnfitError(f"it refuses the login: {_text_with_code(error).rstrip('.')}") from None
         except (RedisError, OSError) as error:
             await _drop(connection)
-            raise StreamAwayError(f"Redis cannot be reached: {str(error).rstrip('.')}") from None
+            raise StreamAwayError(f"Redis cannot be reached: {str(error).rstrip('.')}.") from None
         except BaseException:
             await _drop(connection)
             raise
@@ -132,7 +132,7 @@ class RedisConnection:
         """
         connection = self._connection
         if connection is None or not connection.is_connected:
-            raise StreamAwayError("there is no connection to Redis")
+            raise StreamAwayError("There is no connection to Redis.")
         packed = [chunk for command in commands for chunk in connection.pack_command(*command)]
         replies: list[Any] = []
         deadline_s = self._deadline_s + extra_s
@@ -149,14 +149,14 @@ class RedisConnection:
             await self.close()
             # The link may only be slow: with the same deadline it would never carry a large entry.
             self._deadline_s = min(2 * self._deadline_s, _MOST_PATIENCE * self._timeout_s)
-            raise StreamAwayError(f"Redis did not answer within {deadline_s:g} s") from None
+            raise StreamAwayError(f"Redis did not answer within {deadline_s:g} s.") from None
         except AuthenticationError as error:
             # The client drops the connection after this error.
             await self.close()
-            raise RedisUnfitError(meaning(_text_with_code(error)).sentence) from None
+            raise RedisUnfitError(meaning(_text_with_code(error)).clause) from None
         except (RedisError, OSError) as error:
             await self.close()
-            raise StreamAwayError(f"the connection to Redis broke: {str(error).rstrip('.')}") from None
+            raise StreamAwayError(f"The connection to Redis broke: {str(error).rstrip('.')}.") from None
         except BaseException:
             # Cancelled between a command and its reply, which the next caller must not read.
             await self.close()
@@ -181,19 +181,21 @@ def _parse_address(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
         parts = urlsplit(url)
     except ValueError:
         raise StreamError(
-            "the Redis address is not a redis://, rediss:// or unix:// URL (Sentinel and Cluster are not supported)"
+            "The Redis address is not a redis://, rediss:// or unix:// URL. Sentinel and Cluster are not supported."
         ) from None
     connection_class: type[AbstractConnection] = options.pop("connection_class", Connection)
     if parts.scheme == "unix" and not options.get("path"):
-        raise StreamError("the Redis address unix:// names no socket")
+        raise StreamError("The Redis address unix:// names no socket.")
     if parts.scheme != "unix" and not parts.path.removeprefix("/").isdecimal() and parts.path not in {"", "/"}:
-        raise StreamError("the Redis address ends in something that is not the number of a database")
+        raise StreamError("The path of the Redis address is not the number of a database.")
     for name in options:
         if name in _TLS_OPTIONS:
             if parts.scheme != "rediss":
-                raise StreamError(f"the Redis address has {name}, which only rediss:// takes")
+                raise StreamError(f"The Redis address has {name}, which only rediss:// takes.")
         elif name not in _OPTIONS:
-            raise StreamError(f"the Redis address has {name}, which Recollect decides itself or does not know")
+            raise StreamError(
+                f"The Redis address has {name}, an option that Recollect sets itself or does not support."
+            )
     try:
         made = connection_class(**options)
         if isinstance(made, SSLConnection):
@@ -201,7 +203,7 @@ def _parse_address(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
     except (TypeError, ValueError, RedisError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         files = "".join(f", {name} is {options[name]}" for name in _FILES if name in options)
-        raise StreamError(f"the TLS options of the Redis address cannot be used: {reason}{files}") from None
+        raise StreamError(f"The TLS options of the Redis address cannot be used: {reason}{files}.") from None
     return connection_class, options
 
 

@@ -11,7 +11,7 @@ CLUSTER: Final = "it is a node of a Redis Cluster, which is not supported; name 
 class RefusalMeaning(NamedTuple):
     """A clause about the Redis, and whether the refusal lasts until the configuration changes."""
 
-    sentence: str
+    clause: str
     lasting: bool
 
 

@@ -244,5 +244,5 @@ def _raise_if_refused(reply: Any) -> None:
         return
     text = reply.text
     if text.startswith(("NOGROUP", "UNBLOCKED")) or _NO_KEY_FOR_GROUP in text:
-        raise GroupMissingError(f"Redis lost a stream: {text}")
-    raise StreamRefusedError(f"Redis refused: {meaning(text).sentence}")
+        raise GroupMissingError(f"Redis lost a stream: {text.rstrip('.')}.")
+    raise StreamRefusedError(f"Redis refused: {meaning(text).clause.rstrip('.')}.")

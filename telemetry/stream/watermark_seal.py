@@ -133,4 +133,4 @@ def _create(path: Path) -> None:
             staged.unlink(missing_ok=True)
         sync_directory(path.parent)
     except OSError as error:
-        raise KeyFileError(f"the watermark key file {path} cannot be made: {error.strerror}") from None
+        raise KeyFileError(f"The watermark key file {path} cannot be made: {error.strerror}.") from None

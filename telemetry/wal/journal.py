@@ -143,7 +143,7 @@ class Journal:
                     self._discarded.append(path)
                     continue
                 if is_of_newer_version(self._disk.read(path, 0, DATA_START)):
-                    raise SpoolError(f"{path} was written by a newer version of this program")
+                    raise SpoolError(f"{path} was written by a newer version of this program.")
                 contents = read_segment(self._disk, path)
                 if contents is None:
                     # Begun and never written to, or unreadable.
@@ -158,7 +158,7 @@ class Journal:
                     found[contents.header] = len(contents.lines), segment
             self.remove_discarded()
         except OSError as error:
-            raise SpoolError(f"the segments in {self._directory} cannot be read: {error.strerror}") from None
+            raise SpoolError(f"The segments in {self._directory} cannot be read: {error.strerror}.") from None
         self.segments = sorted((segment for _, segment in found.values()), key=lambda one: one.first)
         for one, following in zip(self.segments, self.segments[1:], strict=False):
             if one.header.epoch == following.header.epoch:

@@ -64,7 +64,7 @@ class Slot:
                 disk.make_directory(directory)
                 lock_fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
             except OSError as error:
-                raise SpoolError(f"slot {candidate} in {spool} cannot be used: {error.strerror}") from None
+                raise SpoolError(f"Slot {candidate} in {spool} cannot be used: {error.strerror}.") from None
             if not _lock(lock_fd, patience_s if number is not None else 0.0):
                 os.close(lock_fd)
                 continue
@@ -72,10 +72,10 @@ class Slot:
                 return cls(candidate, directory, lock_fd, disk)
             except OSError as error:
                 os.close(lock_fd)
-                raise SpoolError(f"slot {candidate} in {spool} cannot be used: {error.strerror}") from None
+                raise SpoolError(f"Slot {candidate} in {spool} cannot be used: {error.strerror}.") from None
         if number is not None:
-            raise SlotTakenError(f"slot {number} in {spool} is held by another process")
-        raise SlotTakenError(f"all {_MOST_SLOTS} slots in {spool} are held by other processes")
+            raise SlotTakenError(f"Slot {number} in {spool} is held by another process.")
+        raise SlotTakenError(f"All {_MOST_SLOTS} slots in {spool} are held by other processes.")
 
     def save(self, identity: SlotIdentity) -> None:
         """Replace the identity durably.

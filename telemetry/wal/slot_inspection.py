@@ -74,7 +74,7 @@ def inspect_slots(spool: Path) -> list[SlotAccount]:
     try:
         return [_account(int(path.name), path) for path in _directories(spool)]
     except OSError as error:
-        raise SpoolError(f"the spool {spool} cannot be read: {error.strerror}") from None
+        raise SpoolError(f"The spool {spool} cannot be read: {error.strerror}.") from None
 
 
 def spooled_lines(spool: Path) -> Iterator[tuple[int, bytes]]:
@@ -90,7 +90,7 @@ def spooled_lines(spool: Path) -> Iterator[tuple[int, bytes]]:
             for _, contents in _segments(directory):
                 yield from ((int(directory.name), line) for line in contents.lines.values())
     except OSError as error:
-        raise SpoolError(f"the spool {spool} cannot be read: {error.strerror}") from None
+        raise SpoolError(f"The spool {spool} cannot be read: {error.strerror}.") from None
 
 
 def holds_events(directory: Path) -> bool:

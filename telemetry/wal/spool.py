@@ -107,7 +107,7 @@ class Spool:
         try:
             recovered = recover(slot, self._journal, settings, disk, hit)
         except OSError as error:
-            raise SpoolError(f"slot {slot.number} cannot be used: {error.strerror}") from None
+            raise SpoolError(f"Slot {slot.number} cannot be used: {error.strerror}.") from None
         self._ring = recovered.ring
         # In bytes of the log and of the ring: for feedback, and the share of them for other events.
         self._limits = settings.spool_bytes, self._ring.capacity
@@ -134,7 +134,7 @@ class Spool:
     def identity(self) -> SlotIdentity:
         """The slot's identity."""
         if self._slot.identity is None:
-            raise SpoolError(f"slot {self._slot.number} has no identity")
+            raise SpoolError(f"Slot {self._slot.number} has no identity.")
         return self._slot.identity
 
     @property
@@ -177,7 +177,7 @@ class Spool:
             try:
                 await self._run_in_thread(self._slot.save, replace(self.identity, archive=archive))
             except OSError as error:
-                raise SpoolError(f"slot {self._slot.number} cannot be written: {error.strerror}") from None
+                raise SpoolError(f"Slot {self._slot.number} cannot be written: {error.strerror}.") from None
 
     def on_durable(self, call: Callable[[], None]) -> None:
         """Set the function that is called after every successful commit."""
@@ -216,7 +216,7 @@ class Spool:
         """
         frame = encode_frame(self.next_seq, line)
         if not self._ring.append(frame):
-            raise SpoolError(f"the ring of slot {self._slot.number} was given more than it has room for")
+            raise SpoolError(f"The ring of slot {self._slot.number} has no room for the event.")
         self._hit("spool.ringed")
         frames = self._frames
         frames.append(frame)
@@ -319,7 +319,7 @@ class Spool:
             try:
                 return await self._run_in_thread(self._journal.read, after, max_lines, max_bytes)
             except OSError as error:
-                raise SpoolError(f"the spool cannot be read: {error.strerror}") from None
+                raise SpoolError(f"The spool cannot be read: {error.strerror}.") from None
 
     async def release(self, through: Position) -> int:
         """Remove whole segments up to the archive's watermark; return how many events they held."""
@@ -363,7 +363,7 @@ class Spool:
                 renumbered = renumber_after(self._slot, self._journal, identity, after, producer=producer, epoch=epoch)
             except OSError as error:
                 self._schedule_pending()
-                raise SpoolError(f"slot {self._slot.number} cannot take another identity: {error.strerror}") from None
+                raise SpoolError(f"Slot {self._slot.number} cannot take another identity: {error.strerror}.") from None
             self._ring.reset(epoch, renumbered.last_seq)
             self._begin_epoch(producer, epoch, renumbered.last_seq)
             return renumbered.left_behind

@@ -195,7 +195,7 @@ def test_a_key_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, key_file
     ended = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert ended.stderr == (
-        f"recollect: RECOLLECT_PSEUDONYM_KEY_FILE: the pseudonym key file {key_file} has mode 0644; "
-        "only its owner may have access: chmod 600\n"
+        f"recollect: RECOLLECT_PSEUDONYM_KEY_FILE: The pseudonym key file {key_file} has mode 0644. "
+        "Only its owner may have access: chmod 600.\n"
     )
     assert not (tmp_path / "var").exists()

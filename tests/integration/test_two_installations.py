@@ -145,8 +145,8 @@ async def test_with_the_same_namespace_the_second_is_refused(
             refused = recollect(second.environ, *verb)
             assert refused.returncode == 1, refused
             sentence = refused.stderr.strip()
-            assert sentence.startswith("recollect: the namespace recollect of the Redis at 127.0.0.1:"), sentence
-            assert f"belongs to the archive {ours.archive}" in sentence
+            owned = f"recollect: The archive {ours.archive} owns the namespace recollect of the Redis at 127.0.0.1:"
+            assert sentence.startswith(owned), sentence
             assert "\n" not in sentence
         known = client.zrange("recollect:producers", 0, -1)
         assert len(known) == 1

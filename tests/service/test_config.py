@@ -75,7 +75,7 @@ def test_a_number_that_its_unit_does_not_allow_is_refused_by_name(name: str, tex
 def test_a_namespace_that_redis_would_misread_is_refused_by_name() -> None:
     """It is part of every key, and of the patterns in Redis' list of users."""
     assert from_env({"HOME": "/h", "RECOLLECT_REDIS_NAMESPACE": "shop-2"}).redis_namespace == "shop-2"
-    with pytest.raises(UsageError, match="RECOLLECT_REDIS_NAMESPACE: the Redis namespace 'a:b' is none"):
+    with pytest.raises(UsageError, match="RECOLLECT_REDIS_NAMESPACE: The Redis namespace 'a:b' is invalid"):
         from_env({"RECOLLECT_REDIS_NAMESPACE": "a:b"})
 
 

@@ -39,7 +39,7 @@ def test_it_acts_once_at_its_hit() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("consumer.red:kill", "'consumer.red' is not a failpoint; there are spool.ringed, "),
+        ("consumer.red:kill", "'consumer.red' is not a failpoint. The failpoints are spool.ringed, "),
         ("consumer.read", "can kill, pause, raise, not ''"),
         ("consumer.read:explode", "can kill, pause, raise, not 'explode'"),
         ("consumer.read:kill:0", "must be a number from 1, not '0'"),

@@ -99,7 +99,7 @@ async def test_served_events_are_dropped_before_feedback_is_refused(producer: Pr
 
     async with running(producer):
         assert (await producer.accept([feedback()] * 3)) == Acceptance(3, "disk")
-        with pytest.raises(SpoolFull, match="slot 0") as caught:
+        with pytest.raises(SpoolFull, match="Slot 0") as caught:
             await fill()
         assert caught.value.retry_after_s == 1.0
         assert producer.offer(served()) is Offered.DROPPED

@@ -56,14 +56,14 @@ def test_the_bytes_of_the_file_are_the_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
 def test_a_key_that_others_can_get_at_is_refused(tmp_path: Path, mode: int) -> None:
     """The sentence has the mode and what to do about it."""
-    with pytest.raises(KeyFileError, match=rf"has mode {mode:04o}; .*chmod 600"):
+    with pytest.raises(KeyFileError, match=rf"has mode {mode:04o}\. .*chmod 600"):
         Pseudonymiser.from_file(key_file(tmp_path / "key", mode=mode))
 
 
 @pytest.mark.parametrize("size", [0, 31, 4097])
 def test_a_key_of_the_wrong_size_is_refused(tmp_path: Path, size: int) -> None:
     """Short ones can be guessed; large ones are some other file."""
-    with pytest.raises(KeyFileError, match=f"has {size} bytes; a key has 32 to 4096"):
+    with pytest.raises(KeyFileError, match=f"has {size} bytes. A key has 32 to 4096"):
         Pseudonymiser.from_file(key_file(tmp_path / "key", b"k" * size))
 
 

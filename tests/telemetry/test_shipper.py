@@ -29,8 +29,8 @@ QUICK = ProducerSettings(
 KEYS = Keys()
 LINES = [b"one\n", b"two\n", b"three\n", b"four\n", b"five\n"]
 OURS = b"three\nfour\n"
-NO_BATCH = WaitForConsumer("entry 3-4 of the stream is no batch of events")
-FAR = "the stream stands at {}-{}, which no producer reaches"
+NO_BATCH = WaitForConsumer("Entry 3-4 of the stream is no batch of events.")
+FAR = "The stream's last id is {}-{}, which no producer reaches."
 
 
 def event(number: int) -> Served:
@@ -281,7 +281,7 @@ async def test_nonsense_in_our_stream_is_waited_for(line: Line, await_until: Awa
         client.delete(key)
         client.xadd(key, {b"anything": b"else"}, id=place)
     line.offer(5)
-    await await_until(lambda: "until the consumer removed it" in (line.producer.counters.last_error or ""))
+    await await_until(lambda: "until the consumer removes it" in (line.producer.counters.last_error or ""))
     counters = line.producer.counters
     assert (counters.identity_changes, counters.relinquished, counters.spooled_events) == (0, 0, 10)
     with line.redis.client() as client:

@@ -127,7 +127,7 @@ def test_retried_letters_become_events_once(home: Path, recollect: Recollect, ar
     code, out, _ = recollect("retry", "bad", "worse")
     assert code == 1
     assert out.splitlines()[0] == "0 of 2 letters retried."
-    assert out.splitlines()[1].startswith("bad stays: the line is not JSON")
+    assert out.splitlines()[1].startswith("bad stays: The line is not JSON")
     assert len(archived(3)) == 3
 
 

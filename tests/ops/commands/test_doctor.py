@@ -229,7 +229,7 @@ def test_a_redis_that_loses_events_or_is_another_archives_is_a_fault(config: Con
         assert _finding(configured, "redis")[0] == "ok"
         client.set("recollect:owner", "another-archive")
         status, sentence = _finding(configured, "redis")
-        assert (status, "belongs to the archive another-archive" in sentence) == ("fail", True)
+        assert (status, "The archive another-archive owns" in sentence) == ("fail", True)
 
 
 async def _publish(url: str, seal: Seal) -> None:

@@ -59,7 +59,7 @@ def test_two_openings_get_two_slots_and_the_same_one_is_refused(tmp_path: Path) 
     """A slot has one holder; who does not care which gets the lowest free one."""
     first, second = Slot.open(tmp_path, None), Slot.open(tmp_path, None)
     assert (first.number, second.number) == (0, 1)
-    with pytest.raises(SlotTakenError, match="slot 1"):
+    with pytest.raises(SlotTakenError, match="Slot 1"):
         Slot.open(tmp_path, 1)
     first.close()
     third = Slot.open(tmp_path, None)
