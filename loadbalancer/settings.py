@@ -29,7 +29,7 @@ class BalancerSettings:
     balancers: Annotated[
         int,
         {"env": "RECOLLECT_BALANCERS", "unit": "processes", "least": 1, "most": 16},
-        "How many nginx share the port, so that any one of them may die; with 1, clients wait for its restart.",
+        "How many nginx share the port, so that any one of them may be killed; with 1, clients wait for its restart.",
     ] = 2
     nginx: Annotated[
         Path | None,
@@ -59,17 +59,19 @@ class BalancerSettings:
     spares: Annotated[
         int,
         {"env": "RECOLLECT_SPARES", "unit": "processes", "least": 0, "most": 64},
-        "How many loaded processes wait to take a dead part's place, about 75 MB each; 0 for none.",
+        "How many spare processes wait to take the place of a part that exits, about 75 MB each; 0 for none.",
     ] = 2
     list_concurrency: Annotated[
         int,
         {"env": "RECOLLECT_LIST_CONCURRENCY", "unit": "requests", "least": 2, "most": 100_000},
-        "Lists that each nginx has open at one replica; when all have so many, one more is answered 503 at once.",
+        "Lists that each nginx has open at one replica; when all replicas are at the bound, one more is "
+        "refused with 503 at once.",
     ] = 16
     feedback_concurrency: Annotated[
         int,
         {"env": "RECOLLECT_FEEDBACK_CONCURRENCY", "unit": "requests", "least": 2, "most": 100_000},
-        "Requests that are no lists, above all events, that each nginx has open at one replica; as for lists.",
+        "Requests other than lists, mostly events, that each nginx has open at one replica; refused beyond "
+        "it, as lists are.",
     ] = 32
     events_timeout_ms: Annotated[
         int,
@@ -109,7 +111,7 @@ class BalancerSettings:
     client_burst: Annotated[
         int,
         {"env": "RECOLLECT_CLIENT_BURST", "unit": "requests", "least": 0, "most": 1_000_000},
-        "Requests one client address or API key may be ahead of its rate at each nginx.",
+        "Requests that one client address or API key may be ahead of its rate at each nginx.",
     ] = 500
     client_timeout_s: Annotated[
         int,
@@ -142,7 +144,7 @@ class BalancerSettings:
     nginx_log_bytes: Annotated[
         int,
         {"env": "RECOLLECT_NGINX_LOG_BYTES", "unit": "bytes"},
-        "Size at which a log of nginx is set aside; one older one is kept.",
+        "Size at which a log of nginx is rotated; one older log is kept.",
     ] = 64 * 1024 * 1024
     start_timeout_s: Annotated[
         float,

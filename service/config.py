@@ -58,7 +58,8 @@ class ServerConfig:
     list_target_s: Annotated[
         float,
         {"env": "RECOLLECT_LIST_TARGET_S", "unit": "s"},
-        "How long a list may take at a replica under load before fewer are taken on and more are refused with 503.",
+        "How long a list may take at a replica under load; beyond it, fewer lists are admitted and more are "
+        "refused with 503.",
     ] = 0.05
     feedback_target_s: Annotated[
         float,
@@ -82,7 +83,7 @@ class ModelConfig:
     load_timeout_s: Annotated[
         float,
         {"env": "RECOLLECT_MODEL_LOAD_TIMEOUT_S", "unit": "s"},
-        "How long reading and checking an activated model may take before it is given up and tried again later.",
+        "How long reading and checking an activated model may take; then the load is abandoned and tried again later.",
     ] = 60.0
     popularity_half_life_days: Annotated[
         float,
@@ -92,8 +93,7 @@ class ModelConfig:
     rating_scale: Annotated[
         str | None,
         {"env": "RECOLLECT_RATING_SCALE", "unit": "LOW:HIGH"},
-        "The least and the largest rating, such as `1:5`; training clips to it what lies outside, and such "
-        "events are marked.",
+        "The least and the largest rating, such as `1:5`; training clips ratings outside, and such events are marked.",
     ] = None
 
     @property
@@ -113,12 +113,12 @@ class EventsConfig:
     clock_skew_ahead_s: Annotated[
         float,
         {"env": "RECOLLECT_CLOCK_SKEW_AHEAD_S", "unit": "s"},
-        "How far a client's time may be ahead of ours before its event is marked `clock_skew`.",
+        "How far a client's time may be ahead of the replica's clock before its event is marked `clock_skew`.",
     ] = 300.0
     clock_skew_behind_s: Annotated[
         float,
         {"env": "RECOLLECT_CLOCK_SKEW_BEHIND_S", "unit": "s"},
-        "How far a client's time may be behind ours before its event is marked `clock_skew`.",
+        "How far a client's time may be behind the replica's clock before its event is marked `clock_skew`.",
     ] = 2592000.0
 
 
@@ -174,30 +174,32 @@ class Config:
     redis_namespace: Annotated[
         str,
         {"env": "RECOLLECT_REDIS_NAMESPACE", "unit": "name"},
-        "What every key in Redis begins with; installations that share a Redis need one each.",
+        "The beginning of every key in Redis; installations that share a Redis need one each.",
     ] = DEFAULT_NAMESPACE
     pseudonym_key_file: Annotated[
         Path | None,
         {"env": "RECOLLECT_PSEUDONYM_KEY_FILE", "unit": "path"},
-        "A file of at least 32 bytes, its owner's alone; with it, telemetry keeps pseudonyms instead of user ids.",
+        "A file of at least 32 bytes that only its owner can access; with it, telemetry keeps pseudonyms "
+        "instead of user ids.",
     ] = None
     watermark_key_file: Annotated[
         Path | None,
         {"env": "RECOLLECT_WATERMARK_KEY_FILE", "unit": "path"},
-        "The key that the consumer seals watermarks with, 32 bytes or more, its owner's alone; every replica "
-        "needs the same one. Without it, `archive/watermark.key` in the home directory, which is made if need "
-        "be.",
+        "The key that seals watermarks, a file of 32 bytes or more that only its owner can access; the "
+        "consumer and every replica need the same one. Without it, `archive/watermark.key` in the home "
+        "directory, which is made at first use.",
     ] = None
     keys_required: Annotated[
         bool,
         {"env": "RECOLLECT_KEYS_REQUIRED", "unit": "true or false"},
-        "Whether a replica refuses to start without API keys; `up` and `balance` set it for theirs once there are any.",
+        "Whether a replica refuses to start without API keys; `up` and `balance` set it for their replicas "
+        "once there are keys.",
     ] = False
     failpoint: Annotated[
         str | None,
         {"env": "RECOLLECT_FAILPOINT", "unit": "failpoints"},
-        "For drills: where a process is to die, freeze or fail, as `name:kill`, `name:pause` or `name:raise`, "
-        "with `:n` at the nth time only, separated by commas; the names are in `telemetry/failpoints.py`.",
+        "For drills: a failpoint of `telemetry/failpoints.py` and what the process does there, as "
+        "`name:kill`, `name:pause` or `name:raise`; `:n` selects the nth time, commas separate several.",
     ] = None
     server: ServerConfig = field(default_factory=ServerConfig)
     events: EventsConfig = field(default_factory=EventsConfig)

@@ -32,24 +32,24 @@ class ProducerSettings:
     segment_bytes: Annotated[
         int,
         {"env": "RECOLLECT_SPOOL_SEGMENT_BYTES", "unit": "bytes", "least": 64 * 1024},
-        "The size of a file of the log, at least 64 KiB; at most an eighth of the budget and of the disk's "
-        "free room is taken.",
+        "The size of a segment, at least 64 KiB; at most an eighth of the budget and of the disk's free space "
+        "is taken.",
     ] = 16 * 1024 * 1024
     segment_age_s: Annotated[
         float,
         {"env": "RECOLLECT_SPOOL_SEGMENT_AGE_S", "unit": "s"},
-        "When a file of the log is closed, full or not, so that it goes once the archive has its events.",
+        "The age at which a segment is closed, full or not, so that it is released once the archive has its events.",
     ] = 15.0
     ring_bytes: Annotated[
         int,
         {"env": "RECOLLECT_SPOOL_RING_BYTES", "unit": "bytes", "least": 64 * 1024},
-        "The size of a new slot's ring, at least 64 KiB, which holds what the disk has not synced yet.",
+        "The size of a new slot's ring buffer, at least 64 KiB, which holds what the disk has not synced yet.",
     ] = 8 * 1024 * 1024
     commit_interval_s: Annotated[
         float,
         {"env": "RECOLLECT_SPOOL_COMMIT_INTERVAL_S", "unit": "s"},
-        "How long a served event, which is safe from a kill, may wait to be safe from a power cut, too; "
-        "feedback waits for nothing but the disk.",
+        "How long a served event may wait for fdatasync; until then it survives a kill and not a power cut. "
+        "Feedback is committed at once.",
     ] = 0.1
     accept_timeout_s: Annotated[
         float,
@@ -75,7 +75,7 @@ class ProducerSettings:
     retry_after_s: Annotated[
         float,
         {"env": "RECOLLECT_TELEMETRY_RETRY_AFTER_S", "unit": "s"},
-        "When a client whose feedback found no room should try again.",
+        "The `Retry-After` of feedback that is refused for lack of room.",
     ] = 1.0
 
 
@@ -101,17 +101,18 @@ class ConsumerSettings:
     commit_interval_s: Annotated[
         float,
         {"env": "RECOLLECT_CONSUMER_COMMIT_INTERVAL_S", "unit": "s"},
-        "The shortest time between two commits; a longer one costs freshness and saves CPU and disk.",
+        "The shortest time between two commits; a longer one saves CPU and disk and delays events.",
     ] = 0.025
     heartbeat_s: Annotated[
         float,
         {"env": "RECOLLECT_CONSUMER_HEARTBEAT_S", "unit": "s"},
-        "How often the holder of the archive's lease shows that it lives.",
+        "How often the holder of the archive's lease renews its heartbeat.",
     ] = 1.0
     takeover_s: Annotated[
         float,
         {"env": "RECOLLECT_CONSUMER_TAKEOVER_S", "unit": "s"},
-        "How long a lease must stand still before a standby takes it; at least twice RECOLLECT_CONSUMER_HEARTBEAT_S.",
+        "How long a lease may be without a heartbeat before a standby takes over; at least twice "
+        "RECOLLECT_CONSUMER_HEARTBEAT_S.",
     ] = 4.0
     part_bytes: Annotated[
         int,
@@ -141,18 +142,18 @@ class ConsumerSettings:
     gap_patience_s: Annotated[
         float,
         {"env": "RECOLLECT_CONSUMER_GAP_PATIENCE_S", "unit": "s"},
-        "How long events wait behind others that Redis lost and a producer that is not heard of may still "
-        "hold, before those are written off as missing.",
+        "How long events behind a stream gap wait for a handshake of their producer, before the lost ones are "
+        "written off as missing.",
     ] = 604_800.0
     seen_days: Annotated[
         int,
         {"env": "RECOLLECT_CONSUMER_SEEN_DAYS", "unit": "days"},
-        "How long an event id is remembered to remove duplicated feedback.",
+        "How long event ids are kept to remove duplicates of feedback.",
     ] = 7
     erase_interval_s: Annotated[
         float,
         {"env": "RECOLLECT_CONSUMER_ERASE_INTERVAL_S", "unit": "s"},
-        "The least pause between two rounds of erasing; what is asked for meanwhile is done together.",
+        "The least pause between two rounds of erasing; requests that arrive meanwhile are handled together.",
     ] = 10.0
     backoff_s: Annotated[
         float,

@@ -28,7 +28,16 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"
 SETTINGS: Final = {setting.env or "" for table in TABLES.values() for setting in declared(table)}
 # Read by tests alone.
 TEST_VARIABLES: Final = {"RECOLLECT_TEST_DATA", "RECOLLECT_TEST_LONG"}
-BANNED: Final = (r"forgotten user", r"\brungs?\b", r"\bdoubles\b", r"\bwhoever\b", r"\bsomebody\b")
+BANNED: Final = (
+    r"forgotten user",
+    r"\brungs?\b",
+    r"\bdoubles\b",
+    r"\bwhoever\b",
+    r"\bsomebody\b",
+    r"\bnobody\b",
+    r"\bours\b",
+    r"\btheirs\b",
+)
 FOLDERS: Final = ("service/", "telemetry/", "loadbalancer/", "ops/", "tests/", "docs/")
 
 
