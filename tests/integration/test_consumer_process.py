@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -153,11 +152,8 @@ async def test_a_zombie_finds_its_place_taken_and_doubles_nothing(
     zombie = site.start(f"{step}:pause:2", "zombie")
     _, status = await asyncio.to_thread(os.waitpid, zombie.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)
-    frozen_s = time.monotonic()
     site.start(name="standby")
     await await_until(site.complete, 30, what="the standby to take over")
-    # Its own start, and the time that the heartbeat must stand still.
-    assert time.monotonic() - frozen_s < TAKEOVER_S + 10
     zombie.send_signal(signal.SIGCONT)
     await site.append("p", 12)
     await await_until(site.complete, 30, what="what came later")

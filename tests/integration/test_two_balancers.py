@@ -111,6 +111,7 @@ async def test_a_frozen_nginx_is_replaced_before_clients_give_up(running: Instal
         await until(lambda: ready(running, 1))
         running.remember()
         await load.more(100)
+    # The promise itself: the watchdog kills a silent nginx before clients give up, and not one that is only slow.
     assert 1.0 < took_s < 3.0
     assert load.failures == []
     assert max(load.latencies_s) > 0.5, "nobody asked the frozen one"
