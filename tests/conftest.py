@@ -28,16 +28,23 @@ from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from tests.support.replica_app import client, context  # noqa: F401 - fixtures of several files
 
-INTEGRATION = Path(__file__).parent / "integration"
+# Whole installations under faults, which must answer every request in time: other tests would take their cores.
+ALONE = frozenset(
+    f"tests/integration/test_{name}.py" for name in ("balancer", "chaos", "drills", "isolation", "two_balancers", "up")
+)
+
+
+def _file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whole installations `alone` and put them last; a test elsewhere that needs the machine has its own mark."""
+    """Begin with the installations, which mostly wait, and end with the files that need the machine alone."""
     for item in items:
-        if INTEGRATION in item.path.parents:
+        if _file_of(item.nodeid) in ALONE:
             item.add_marker(pytest.mark.alone)
-    items.sort(key=lambda item: INTEGRATION in item.path.parents)
+    items.sort(key=lambda item: (_file_of(item.nodeid) in ALONE, not item.nodeid.startswith("tests/integration/")))
 
 
 @pytest.fixture
@@ -51,11 +58,11 @@ def restored_root() -> Iterator[None]:
 
 
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
-    """Gives each file to one worker, since its tests share fixtures, and all files of installations to the same."""
+    """Gives each file to one worker, since its tests share fixtures, and all files of `ALONE` to the same worker."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        return "tests/integration" if file.startswith("tests/integration/") else file
+        file = _file_of(nodeid)
+        return "alone" if file in ALONE else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -26,7 +26,7 @@ def test_a_quick_drill_holds(tmp_path: Path) -> None:
     """The main faults, half a minute: no request fails, nothing is lost, and nothing of it is left behind."""
     before = _leftovers()
     page = tmp_path / "drill.html"
-    options = ["--quick", "--replicas", "2", "--data", DATA, "--json", "--report", str(page)]
+    options = ["--quick", "--duration", "3", "--replicas", "2", "--data", DATA, "--json", "--report", str(page)]
     done = subprocess.run([*_CHAOS, *options], capture_output=True, text=True, timeout=110)
     told = json.loads(done.stdout)
     assert told["ok"], (told["breaches"], [row for row in told["faults"] if row["verdict"] == "BREACH"])
@@ -37,7 +37,7 @@ def test_a_quick_drill_holds(tmp_path: Path) -> None:
     assert {row["verdict"] for row in told["faults"]} == {"PASS"}
     assert all(row["figures"]["requests"] > 200 for row in told["faults"])
     (stage,) = told["stages"]
-    assert stage["owed"] > 2000
+    assert stage["owed"] > 1000
     assert stage["audit"]["accepted"] >= stage["owed"]
     assert stage["audit"]["archived"] + stage["audit"]["missing"] <= stage["audit"]["accepted"]
     assert "<svg" in page.read_text()
@@ -97,7 +97,7 @@ def test_a_drill_that_is_broken_off_undoes_its_fault(up: Up, wait_until: Callabl
 
 def test_a_prepared_system_leaves_no_disk_mounted(tmp_path: Path) -> None:
     """Small disks, a proxy and clocks are there for the drill and gone after it."""
-    options = ["--faults", "redis-lossy,spool-full,clock-ahead", "--duration", "4", "--rate", "50", "--replicas", "2"]
+    options = ["--faults", "redis-lossy,spool-full,clock-ahead", "--duration", "2", "--rate", "50", "--replicas", "2"]
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [*_CHAOS, *options, "--data", DATA, "--json"], env=environ, capture_output=True, text=True, timeout=110

@@ -85,7 +85,7 @@ async def test_replicas_without_a_model(
     damaged.unlink()
     damaged.write_bytes(content[:-4])
     os.kill(running.pid("replica-0"), signal.SIGKILL)
-    why = f"/readyz answers 503 (No model is loaded: {version}: item_bias has 1596 bytes, and the manifest says 1600)"
+    why = f"/readyz answers 503 (No model is loaded. {version}: item_bias has 1596 bytes, and the manifest says 1600.)"
     await await_until(lambda: running.rows()["replica-0"].waits_for == why, 30, what="the replica's word")
     waiting = running.pid("replica-0")
     assert set(asked(running, 10)) == {(path, 200, None) for _, path, _ in LISTS}
