@@ -1,4 +1,4 @@
-"""Turns the tables that a fit ended with, and the data it saw, into a `ModelSnapshot`; the same for every algorithm."""
+"""Builds the `ModelSnapshot` of any algorithm from its fitted tables and the training data."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,15 +8,16 @@ from scipy.sparse import coo_array, csr_array
 
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import hyperparameters
 from service.training.interactions import Float32, Interactions
 from service.training.popularity_counts import decayed
 
 
 def assemble(
     data: Interactions,
-    *,
     algorithm: str,
-    settings: dict[str, Any],
+    config: Any,
+    *,
     user_factors: Float32 | None = None,
     item_factors: Float32 | None = None,
     user_bias: Float32 | None = None,
@@ -24,25 +25,25 @@ def assemble(
     global_mean: float = 0.0,
     neighbourhood: Neighbourhood | None = None,
 ) -> ModelSnapshot:
-    """Build the snapshot of a model; what it lacks is a factor table of rank 0, or zeros.
+    """Build the snapshot of a model; missing factors have rank 0, missing biases are zeros.
 
-    Popularity is counted without decay, which is the pipeline's to add.
+    Popularity is counted without decay, which the pipeline applies later.
 
     Args:
-        data: What the model was fitted on.
+        data: The training data.
         algorithm: Its name.
-        settings: Its settings, as plain JSON values.
+        config: Its hyperparameters.
         user_factors: Float32 (n_users, k).
         item_factors: Float32 (n_items, k).
         user_bias: Float32 (n_users,).
         item_bias: Float32 (n_items,).
         global_mean: In units of the rating scale.
-        neighbourhood: Lists of neighbours, instead of factors.
+        neighbourhood: Neighbour weights, instead of factors.
     """
     n_users, n_items = len(data.users), len(data.items)
     return ModelSnapshot(
         algorithm=algorithm,
-        settings=settings,
+        settings=hyperparameters.as_json(config),
         users=data.users,
         items=data.items,
         user_factors=np.zeros((n_users, 0), np.float32) if user_factors is None else user_factors,
@@ -69,7 +70,7 @@ def history(data: Interactions) -> csr_array:
 
 
 def as_of(data: Interactions) -> str:
-    """Return the RFC 3339 time of the youngest interaction, or of now where the data has no times."""
+    """Return the RFC 3339 time of the latest interaction; the current time if the data has no times."""
     if data.timestamps is None or not len(data):
         moment = datetime.now(UTC)
     else:

@@ -1,19 +1,14 @@
-"""`baseline` once more, slowly: one readable step at a time, on a dense table. Only tests use it."""
+"""Reference of `baseline`: one step at a time, on a dense table."""
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from service.training.algorithms.baseline import BaselineConfig, Levels, visits
+from service.training.algorithms.baseline import Baseline, BaselineConfig, visits
 from service.training.interactions import Float64
 
 
-def estimate_slowly(table: Float64, config: BaselineConfig) -> Levels:
-    """Return the mean and biases that `baseline.estimate` should end with.
-
-    Args:
-        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
-        config: The settings.
-    """
+def estimate_slowly(table: Float64, config: BaselineConfig) -> Baseline:
+    """Return the expected result of `baseline.estimate` for ratings, float64 (n_users, n_items) with NaN for none."""
     is_rated = ~np.isnan(table)
     mean = float(table[is_rated].mean())
     b_user, b_item = np.zeros(len(table)), np.zeros(table.shape[1])
@@ -32,4 +27,4 @@ def estimate_slowly(table: Float64, config: BaselineConfig) -> Levels:
                 error = table[u, i] - (mean + b_user[u] + b_item[i])
                 b_user[u] += config.learning_rate * (error - config.reg * b_user[u])
                 b_item[i] += config.learning_rate * (error - config.reg * b_item[i])
-    return Levels(mean, b_user, b_item)
+    return Baseline(mean, b_user, b_item)

@@ -1,4 +1,4 @@
-"""`ease` and `item_knn` once more, slowly and densely: one readable step at a time. Only tests use it."""
+"""Reference of `ease` and `item_knn`: dense, one step at a time."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ def seen(data: Interactions) -> Weights:
 
 
 def ease_weights(data: Interactions, config: EaseConfig) -> Weights:
-    """Return all of B, float64 (n_items, n_items): in row j what j says for others."""
+    """Return B, float64 (n_items, n_items), with the weights of neighbour j in row j."""
     x = seen(data)
     p = np.linalg.inv(x.T @ x + config.reg * np.eye(x.shape[1]))
     b: Weights = -p / np.diag(p)
@@ -28,7 +28,7 @@ def ease_weights(data: Interactions, config: EaseConfig) -> Weights:
 
 
 def item_knn_weights(data: Interactions, config: ItemKnnConfig) -> Weights:
-    """Return what `item_knn` keeps, float64 (n_items, n_items): in row j what j says for others."""
+    """Return the kept weights of `item_knn`, float64 (n_items, n_items), with those of neighbour j in row j."""
     user_weights, item_scales, norms = importance(history(data), config.weighting)
     x = seen(data) * user_weights[:, np.newaxis] * item_scales
     n_items = x.shape[1]

@@ -1,38 +1,31 @@
-"""`knn` and its similarities once more, slowly: dense, in float64, straight from the definitions. Only tests use it."""
+"""Reference of `knn` and its similarities: dense, in float64, from the definitions.
+
+Tables of ratings are float64 (n_users, n_items), with NaN for no rating; names are knn_basic, knn_means or
+knn_baseline.
+"""
 
 import numpy as np
 
-from service.training.algorithms.baseline import BaselineConfig, Levels
+from service.training.algorithms.baseline import Baseline, BaselineConfig
 from service.training.algorithms.knn import KnnConfig
 from service.training.interactions import Float64
 from tests.reference.baseline import estimate_slowly
 
 
-def levels_slowly(name: str, table: Float64, config: KnnConfig) -> Levels:
-    """Return the levels of one of the three models.
-
-    Args:
-        name: knn_basic, knn_means or knn_baseline.
-        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
-        config: The settings.
-    """
+def baseline_slowly(name: str, table: Float64, config: KnnConfig) -> Baseline:
+    """Return the baseline of one of the three models."""
     mean, n_users, n_items = float(np.nanmean(table)), *table.shape
     if name == "knn_baseline":
         return estimate_slowly(table, _baseline_config(config))
     if name == "knn_basic":
-        return Levels(mean, np.zeros(n_users), np.zeros(n_items))
+        return Baseline(mean, np.zeros(n_users), np.zeros(n_items))
     if config.user_based:
-        return Levels(mean, _means(table, mean) - mean, np.zeros(n_items))
-    return Levels(mean, np.zeros(n_users), _means(table.T, mean) - mean)
+        return Baseline(mean, _means(table, mean) - mean, np.zeros(n_items))
+    return Baseline(mean, np.zeros(n_users), _means(table.T, mean) - mean)
 
 
 def similarities_slowly(table: Float64, config: KnnConfig) -> Float64:
-    """Return the similarity of every two users, or of every two items: float64, zeros on the diagonal.
-
-    Args:
-        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
-        config: The settings.
-    """
+    """Return the similarity of every two users, or of every two items: float64, zeros on the diagonal."""
     compared = table
     if config.similarity == "pearson_baseline":
         mean, b_user, b_item = estimate_slowly(table, _baseline_config(config))
@@ -47,31 +40,20 @@ def similarities_slowly(table: Float64, config: KnnConfig) -> Float64:
 
 
 def shared_slowly(table: Float64, config: KnnConfig) -> Float64:
-    """Return how many ratings every two users, or every two items, have in common: float64.
-
-    Args:
-        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
-        config: The settings.
-    """
+    """Return the number of common ratings of every two users, or of every two items: float64."""
     has = (~np.isnan(table if config.user_based else table.T)).astype(np.float64)
     return np.asarray(has @ has.T)
 
 
 def predict_slowly(name: str, table: Float64, config: KnnConfig) -> Float64:
-    """Return the predicted rating of every pair, not clipped: float64 (n_users, n_items).
-
-    Args:
-        name: knn_basic, knn_means or knn_baseline.
-        table: Float64 (n_users, n_items), the ratings; NaN where there is none.
-        config: The settings.
-    """
-    mean, b_user, b_item = levels_slowly(name, table, config)
-    level = mean + b_user[:, np.newaxis] + b_item
+    """Return the predicted rating of every pair, not clipped: float64 (n_users, n_items)."""
+    mean, b_user, b_item = baseline_slowly(name, table, config)
+    baseline = mean + b_user[:, np.newaxis] + b_item
     similarity = similarities_slowly(table, config)
     shared = shared_slowly(table, config)
-    above, predicted = table - level, level.copy()
+    above, predicted = table - baseline, baseline.copy()
     if not config.user_based:
-        above, predicted = above.T, predicted.T  # a view: what is written below is written into the level's copy
+        above, predicted = above.T, predicted.T  # a view: writes go to the copy of the baseline
     for x, y in np.ndindex(*above.shape):
         having = [v for v in range(len(above)) if not np.isnan(above[v, y]) and similarity[x, v] > 0]
         chosen = sorted(having, key=lambda v: (-similarity[x, v], -shared[x, v], v))[: config.k]

@@ -1,4 +1,4 @@
-"""`nmf` once more, slowly: the formulas of its docstring over whole tables, in float64. Only tests use it."""
+"""Reference of `nmf`: the formulas of its docstring over whole tables, in float64."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +10,7 @@ from service.training.interactions import Interactions
 
 
 def fit_slowly(data: Interactions, config: NmfConfig, rng: np.random.Generator) -> tuple[float, FactorTables]:
-    """Return the mean and the tables that `nmf.fit` should end with, for data where everybody has a rating above 0.
-
-    Args:
-        data: The ratings.
-        config: The settings.
-        rng: In the state that `nmf.fit` was given it.
-
-    Returns:
-        The global mean, and tables of float64 arrays rounded to float32.
-    """
+    """Return the expected mean and tables, rounded to float32, of `nmf.fit` for positive ratings in all rows."""
     visiting = visit_order.user_by_user(data, rng)
     first = first_tables(data, config, rng)
     p: NDArray[np.float64] = first.user_factors[:, : config.n_factors].astype(np.float64)

@@ -1,4 +1,4 @@
-"""`softmax` once more, slowly: one interaction at a time, in float64. Only tests use it."""
+"""Reference of `softmax`: one interaction at a time, in float64."""
 
 from collections import defaultdict
 
@@ -10,15 +10,7 @@ from service.training.interactions import Float64, Interactions
 
 
 def loss(batch: Batch, seen: NDArray[np.bool_], users: Float64, items: Float64, temperature: float) -> float:
-    """Return the loss of a batch.
-
-    Args:
-        batch: The interactions and the drawn items.
-        seen: Bool (n_users, n_items), who is known to have interacted with what.
-        users: Float64 (n_users, k).
-        items: Float64 (n_items, k).
-        temperature: What cosines are divided by.
-    """
+    """Return the loss of a batch, given seen, bool (n_users, n_items), and factors (n_users, k) and (n_items, k)."""
     total = 0.0
     for user, item in zip(batch.users, batch.items, strict=True):
         rivals = [item, *(j for j in batch.drawn if not seen[user, j])]
@@ -28,13 +20,7 @@ def loss(batch: Batch, seen: NDArray[np.bool_], users: Float64, items: Float64, 
 
 
 def fit_slowly(data: Interactions, config: SoftmaxConfig, rng: np.random.Generator) -> tuple[Float64, Float64]:
-    """Return the factors of users and items, float64 and of any length, that `softmax.fit` should end with.
-
-    Args:
-        data: The interactions.
-        config: The settings.
-        rng: In the state that `softmax.fit` was given it.
-    """
+    """Return the expected factors of users and items of `softmax.fit`, float64, not normalised."""
     tables = [first_factors(n, config, rng).astype(np.float64) for n in (len(data.users), len(data.items))]
     means, squares = ([np.zeros_like(table) for table in tables] for _ in range(2))
     seen = np.zeros((len(data.users), len(data.items)), dtype=bool)
@@ -61,7 +47,7 @@ def fit_slowly(data: Interactions, config: SoftmaxConfig, rng: np.random.Generat
 def _gradients(
     batch: Batch, seen: NDArray[np.bool_], users: Float64, items: Float64, temperature: float
 ) -> tuple[dict[int, Float64], dict[int, Float64]]:
-    """Differentiate the loss by the factors of each user and each item that the batch names."""
+    """Differentiate the loss by the factors of each user and each item of the batch."""
     k = users.shape[1]
     of_users, of_items = (defaultdict[int, Float64](lambda: np.zeros(k)) for _ in range(2))
     for item in batch.drawn:

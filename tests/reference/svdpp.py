@@ -1,4 +1,4 @@
-"""`svdpp` once more, slowly: every y_j of a user changed at every rating, in float64. Only tests use it."""
+"""Reference of `svdpp`: every y_j of a user changes at every rating, in float64."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +10,7 @@ from service.training.interactions import Interactions
 
 
 def fit_slowly(data: Interactions, config: SvdppConfig, rng: np.random.Generator) -> tuple[float, FactorTables]:
-    """Return the mean and the tables that `svdpp.fit` should end with, for data where everybody has a rating.
-
-    Args:
-        data: The ratings.
-        config: The settings.
-        rng: In the state that `svdpp.fit` was given it.
-
-    Returns:
-        The global mean, and tables of float64 arrays rounded to float32, with p_u + z_u as a user's factors.
-    """
+    """Return the expected mean and tables, rounded to float32, of `svdpp.fit` for data without unrated rows."""
     visiting = visit_order.user_by_user(data, rng)
     first, first_implicit = first_tables(data, config, rng)
     k = config.n_factors

@@ -1,15 +1,15 @@
-"""What a rating is before taste comes in: the mean of all, how generous a user is, and how well liked an item is.
+"""Baseline: a rating is predicted as mu + b_u + b_i, the mean plus the biases of user and item.
 
-A rating is predicted as mu + b_u + b_i. The biases minimise the squared error with a penalty on their size, found in
-one of two ways (Koren, "Factor in the neighbors: scalable and accurate collaborative filtering", ACM TKDD 4(1), 2010,
-section 2.1); names and defaults are those of scikit-surprise's BaselineOnly:
+The biases minimise the squared error with a penalty on their size (Koren, "Factor in the neighbors: scalable and
+accurate collaborative filtering", ACM TKDD 4(1), 2010, section 2.1). Names and defaults are those of scikit-surprise's
+BaselineOnly; tests/reference/baseline.py is the slow equivalent.
 
-- als: alternately b_i = sum over i's raters of (r - mu - b_u) / (reg_i + how many), then b_u likewise with reg_u.
+- als: alternately b_i = sum over the n_i raters of i of (r - mu - b_u) / (reg_i + n_i), and b_u likewise with reg_u.
 - sgd: for each rating, with e = r - prediction, b += learning_rate (e - reg b) for both biases.
 
-Invariant: the result is a function of the ratings and the settings alone. sgd visits user by user, in order of their
-rows, and each one's ratings in an order that is shuffled, always in the same way: if the same items always came first,
-the biases would be worse (RMSE .875 instead of .867 on a fold of MovieLens latest-small).
+Invariant: the result depends on the ratings and the settings alone. sgd visits users in order of their rows, and the
+ratings of a user in a shuffled but fixed order: with a common order of items the biases are worse (RMSE .875 instead of
+.867 on a fold of MovieLens latest-small).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ from scipy.sparse import csr_array
 
 from service.errors import TrainingDiverged
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
@@ -62,11 +61,11 @@ class BaselineConfig(Settings):
     ] = 0.005
 
 
-class Levels(NamedTuple):
-    """What ratings are made of before taste comes in.
+class Baseline(NamedTuple):
+    """The baseline of ratings.
 
     Attributes:
-        mean: Of all ratings.
+        mean: Mean of all ratings.
         user_bias: Float64 (n_users,), 0 for users without ratings.
         item_bias: Float64 (n_items,), 0 for items without ratings.
     """
@@ -77,29 +76,20 @@ class Levels(NamedTuple):
 
 
 def fit(data: Interactions, config: BaselineConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Fit the baseline.
-
-    Args:
-        data: At least one rating.
-        config: The settings.
-        _rng: Not needed.
-        progress: Told of the epochs.
-
-    Returns:
-        The model: a mean and biases, no factors. Everybody's list is the same.
+    """Fit the baseline, a model without factors, whose list is the same for all users.
 
     Raises:
         TrainingDiverged: Biases are no longer finite.
     """
     ratings = history(data)
-    levels = estimate(ratings, config, progress)
+    baseline = estimate(ratings, config, progress)
     return assemble(
         data,
-        algorithm=NAME,
-        settings=hyperparameters.as_json(config),
-        user_bias=levels.user_bias.astype(np.float32),
-        item_bias=levels.item_bias.astype(np.float32),
-        global_mean=levels.mean,
+        NAME,
+        config,
+        user_bias=baseline.user_bias.astype(np.float32),
+        item_bias=baseline.item_bias.astype(np.float32),
+        global_mean=baseline.mean,
     )
 
 
@@ -108,17 +98,17 @@ ALGORITHM: Final = Algorithm(BaselineConfig, fit)
 
 def estimate(
     ratings: csr_array, config: BaselineConfig, progress: Progress = no_progress, *, prefix: str = ""
-) -> Levels:
+) -> Baseline:
     """Estimate mean and biases.
 
     Args:
-        ratings: Float32 CSR (n_users, n_items), at least one.
-        config: how.
-        progress: Told of the epochs.
-        prefix: What the names of these settings begin with where they are part of another model's.
+        ratings: Float32 CSR (n_users, n_items), at least one rating.
+        config: The settings.
+        progress: Reports epochs.
+        prefix: Prefix of the names of settings in error messages, if another algorithm embeds them.
 
     Raises:
-        TrainingDiverged: Biases are no longer finite, or not as float32.
+        TrainingDiverged: Biases are no longer finite as float32.
     """
     by_user = sparse_rows(ratings)
     by_item = sparse_rows(ratings.T.tocsr()) if config.method == "als" else by_user
@@ -134,17 +124,17 @@ def estimate(
         else:
             _descend(by_user, order, mean, user_bias, item_bias, float(config.learning_rate), float(config.reg))
         largest = max(np.abs(user_bias).max(), np.abs(item_bias).max())
-        if not largest < np.finfo(np.float32).max:  # a NaN is not either
+        if not largest < np.finfo(np.float32).max:  # false for NaN too
             raise TrainingDiverged(
                 f"{NAME} diverged in epoch {epoch + 1} of {n_epochs} with "
-                f"{prefix}learning_rate={config.learning_rate}: lower it"
+                f"{prefix}learning_rate={config.learning_rate}; lower it."
             )
         progress("fit", epoch + 1, n_epochs)
-    return Levels(mean, user_bias, item_bias)
+    return Baseline(mean, user_bias, item_bias)
 
 
 def visits(ratings: csr_array) -> Int64:
-    """Return the order in which sgd visits ratings: int64 (nnz,), positions in CSR order; each user's stay together."""
+    """Return the order of ratings in sgd: int64 (nnz,), positions in CSR order, grouped by user."""
     shuffled = np.random.default_rng(_SHUFFLE).permutation(ratings.nnz)
     user_of = np.repeat(np.arange(ratings.shape[0], dtype=np.int32), np.diff(ratings.indptr))
     return shuffled[np.argsort(user_of[shuffled], kind="stable")]
@@ -153,8 +143,8 @@ def visits(ratings: csr_array) -> Int64:
 @compiled
 def _solve(
     rows: SparseRows, mean: float, others: Float64, regularisation: float, bias: Float64
-) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
-    """Set the biases of all rows to the best there are for the others' biases."""
+) -> None:  # pragma: no cover  # compiled; tests/reference/baseline.py
+    """Set the biases of all rows to the optimum given the biases of the other side."""
     for row in range(bias.size):
         start, stop = rows.indptr[row], rows.indptr[row + 1]
         total = 0.0
@@ -173,7 +163,7 @@ def _descend(
     item_bias: Float64,
     learning_rate: float,
     regularisation: float,
-) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
+) -> None:  # pragma: no cover  # compiled; tests/reference/baseline.py
     """Visit every rating once."""
     for u in range(user_bias.size):
         for place in range(by_user.indptr[u], by_user.indptr[u + 1]):

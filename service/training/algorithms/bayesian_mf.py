@@ -20,7 +20,6 @@ from typing import Annotated, Final
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import hyperparameters
 from service.training.algorithms.bayesian_draws import (
     BLOCK_ROWS,
     PRIOR_ROWS,
@@ -59,7 +58,7 @@ class BayesianMfConfig(Settings):
         {"unit": "samples", "least": 0, "most": 100_000},
         "How many samples are drawn before those, to forget the start.",
     ] = 20
-    implicit: Annotated[bool, {}, "Whether what a user rated tells about the user, whatever the rating."] = True
+    implicit: Annotated[bool, {}, "Whether to learn from which items a user rated, whatever the ratings."] = True
     init_std_dev: Annotated[
         float,
         {"least": 1e-6, "most": 10},
@@ -94,8 +93,8 @@ def fit(data: Interactions, config: BayesianMfConfig, rng: np.random.Generator, 
     user_factors, item_factors, user_bias, item_bias = (tables[0], *(table * scale for table in tables[1:]))
     return assemble(
         data,
-        algorithm=NAME,
-        settings=hyperparameters.as_json(config),
+        NAME,
+        config,
         user_factors=np.ascontiguousarray(user_factors, dtype=np.float32),
         item_factors=np.ascontiguousarray(item_factors, dtype=np.float32),
         user_bias=user_bias.astype(np.float32),

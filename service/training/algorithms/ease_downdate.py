@@ -1,17 +1,16 @@
-"""What EASE would list for a user, had it not learnt some of that user's interactions, without another fit.
+"""Lists of EASE for users without some of their interactions, without another fit.
 
-The model is P = (X'X + reg I)^-1. Without the interactions h of a user, whose row of X is x, the row is y = x - h, and
-X'X loses x x' and gains y y': a change of rank two, for which P changes by the Woodbury identity,
+The model is P = (X'X + reg I)^-1. Removing interactions h of a user changes the row x of X to y = x - h, and X'X by
+y y' - x x', of rank two. By the Woodbury identity, P becomes
 
     P - [a b] ([[-1, 0], [0, 1]] + [x y]' [a b])^-1 [a b]'        a = P x, b = P y
 
-(W. W. Hager, "Updating the inverse of a matrix", SIAM Review 31(2), 1989). It costs a sum of as many rows of P as the
-user has interactions, where a fit costs as much as inverting: at 9,724 items, 20 s.
+(W. W. Hager, "Updating the inverse of a matrix", SIAM Review 31(2), 1989). It costs a sum over one row of P per
+interaction of the user; a fit at 9,724 items takes 20 s.
 
-Invariant: a list is that of a model which was fitted without those interactions of that one user; other users'
-interactions are learnt. Of its weights those count that are at least as large as the least weight that the model of
-everything keeps. (To let the same pairs count that are kept there would tell what was left out: on MovieLens 1M it
-turns an NDCG@10 of .33 into one of .39.)
+Invariant: a list is that of a model fitted without those interactions of that user. Its weights count if they are at
+least as large as the least weight of the full model. (Using the pairs that the full model keeps would leak the hidden
+interactions: on MovieLens 1M it raises NDCG@10 from .33 to .39.)
 """
 
 from typing import Any, Final
@@ -28,12 +27,12 @@ from service.training.interactions import Float64, Int32, Int64, Interactions
 _USERS_AT_ONCE: Final = 8
 
 
-class LeftOut:
+class DowndatedLists:
     """Lists of users without some of their interactions.
 
     Args:
-        data: Everything that was learnt.
-        hidden: Int64 (m,), positions in `data`, what is to be left out.
+        data: The training data.
+        hidden: Int64 (m,), positions in `data` to leave out.
         inverse: (n_items, n_items), P.
         least: The least |weight| that counts.
     """
@@ -49,15 +48,7 @@ class LeftOut:
         self._ranks[np.argsort(-counts, kind="stable")] = np.arange(counts.size)
 
     def lists(self, user_rows: Int64, n: int) -> NDArray[np.int32]:
-        """Rank the catalogue for some users, each without what is left out of theirs.
-
-        Args:
-            user_rows: Int64 (m,).
-            n: How many items to a list.
-
-        Returns:
-            int32 (m, n), item rows, best first; -1 in the places that a list is short of.
-        """
+        """Rank the catalogue for users, int64 (m,), without their hidden interactions; see `registry.Listing`."""
         lists = np.full((user_rows.size, n), -1, dtype=np.int32)
         whole, kept = self._whole, self._kept
 
@@ -88,7 +79,7 @@ def _score(
     least: float,
     scores: Float64,
 ) -> None:  # pragma: no cover  # compiled; a test holds it to fits without the interactions
-    """Add to `scores`, zeros of (n_users, n_items), what the kept items of each user say."""
+    """Add the weights of each user's kept items to `scores`, zeros (n_users, n_items)."""
     n_items = inverse.shape[0]
     a, b = np.empty(n_items), np.empty(n_items)
     of_a, of_b, scales = np.empty(n_items), np.empty(n_items), np.empty(n_items)

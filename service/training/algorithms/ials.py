@@ -26,7 +26,6 @@ import scipy.linalg
 
 from service.errors import DataError
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.ridge import solve_rows
@@ -114,8 +113,8 @@ def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progre
             progress("fit", epoch + 1, config.n_epochs)
     return assemble(
         data,
-        algorithm=NAME,
-        settings=hyperparameters.as_json(config),
+        NAME,
+        config,
         user_factors=user_factors,
         item_factors=item_factors,
     )

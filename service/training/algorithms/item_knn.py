@@ -1,23 +1,23 @@
-"""Item k-NN for ranking: what has been seen speaks for the items that the same users have seen.
+"""Item k-NN for ranking: the seen items are neighbours of the items that the same users have seen.
 
-With w_u what a user counts for and s_i an item's scale, the users U(i) who have seen i and a shrink term h,
+With user weights w_u, item scales s_i, the users U(i) that have seen i, and a shrink term h,
 
     dot(i, j) = s_i s_j sum over U(i) and U(j) of w_u^2         |i|^2 = dot(i, i), or |U(i)| with walk
     cosine    = dot(i, j) / (|i|^(2 a) |j|^(2 (1 - a)) + h)
     jaccard   = dot(i, j) / (|i|^2 + |j|^2 - dot(i, j) + h)
     product   = dot(i, j)
 
-for i that is spoken for by j. An a of 0.5 is the cosine, and less of it favours popular items (B. Sarwar et al.,
-"Item-based collaborative filtering recommendation algorithms", WWW 2001; F. Aiolli, "Efficient top-N recommendation
-for very large scale binary rated datasets", RecSys 2013). Well tuned it is hard to beat, which is why its settings are
-those of M. Ferrari Dacrema, P. Cremonesi and D. Jannach, "Are we really making much progress?", RecSys 2019.
+for item i with neighbour j. With a = 0.5 it is the cosine; a smaller a favours popular items (B. Sarwar et al.,
+"Item-based collaborative filtering recommendation algorithms", WWW 2001; F. Aiolli, "Efficient top-N recommendation for
+very large scale binary rated datasets", RecSys 2013). The settings are those of M. Ferrari Dacrema, P. Cremonesi and
+D. Jannach, "Are we really making much progress?", RecSys 2019. tests/reference/item_to_item.py is the slow equivalent.
 
-With `walk` a user's one voice is shared by all they have seen, w_u^2 = 1 / |seen|, so that a product is the chance to
-come from an item to a user and on to another item (B. Paudel et al., "Updatable, accurate, diverse, and scalable
-recommendations for interactive applications", TiiS 7(1), 2017). It suits sparse data.
+With `walk`, w_u^2 = 1 / |seen|, and a product is the probability of a random walk from an item to a user and to another
+item (B. Paudel et al., "Updatable, accurate, diverse, and scalable recommendations for interactive applications", TiiS
+7(1), 2017). It suits sparse data.
 
-Invariants: the weights are a function of data and settings alone; each list is found by one thread in one order, and of
-equally similar items the one of the lower row stays. Memory is the lists and a row of sums for each thread.
+Invariant: the weights depend on data and settings alone; one thread computes each list in a fixed order, and ties keep
+the lower row. Memory is the lists and one row of sums per thread.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,6 @@ from scipy.sparse import csr_array
 
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
@@ -40,13 +39,13 @@ from service.training.interactions import Float32, Float64, Int32, Interactions,
 NAME: Final = "item_knn"
 SIMILARITIES: Final = ("cosine", "jaccard", "product")
 WEIGHTINGS: Final = ("none", "tf_idf", "bm25", "walk")
-# BM25's constants, as Robertson and Zaragoza recommend them ("The probabilistic relevance framework", 2009).
+# The constants of BM25 as Robertson and Zaragoza recommend them ("The probabilistic relevance framework", 2009).
 _BM25_SATURATION: Final = 1.2
 _BM25_LENGTH: Final = 0.75
 _BLOCK_ITEMS: Final = 64
-# How many items are done between two reports.
+# Items between two reports of progress.
 _REPORTED_ITEMS: Final = 32 * _BLOCK_ITEMS
-_NOBODY: Final = -1
+_EMPTY: Final = -1
 
 
 @dataclass(frozen=True)
@@ -56,44 +55,41 @@ class ItemKnnConfig(Settings):
     n_neighbours: Annotated[
         int,
         {"unit": "items", "least": 1, "most": 1_000_000, "search": (5, 1000, "log")},
-        "How many other items speak for an item at most: the most similar.",
+        "Neighbours per item: the most similar.",
     ] = 100
     similarity: Annotated[str, {"choices": SIMILARITIES}, "How alike two items are."] = "cosine"
     shrink: Annotated[
         float,
         {"least": 0, "most": 1e6, "search": (1, 1000, "log")},
-        "Added to what a similarity is divided by, so that few users in common count for little.",
+        "Added to the divisor of a similarity, so that few common users count little.",
     ] = 10.0
     asymmetry: Annotated[
         float,
         {"least": 0, "most": 1, "search": (0, 1)},
-        "Of a cosine, the share of the norm that is the item's which is spoken for; less favours popular items.",
+        "Of the cosine: exponent of the item's own norm; a smaller one favours popular items.",
     ] = 0.4
     weighting: Annotated[
         str,
         {"choices": WEIGHTINGS},
-        "Whether users with long histories count for less, with walk most of all, and with bm25 popular items, too.",
+        "Reduces the weight of long histories, most with walk, and with bm25 that of popular items.",
     ] = "tf_idf"
 
 
-def fit(data: Interactions, config: ItemKnnConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Find every item's most similar ones.
-
-    Args:
-        data: At least one interaction; how it was rated does not matter.
-        config: The settings.
-        _rng: Not needed, nothing is drawn.
-        progress: Told of the items.
-
-    Returns:
-        The model; an item that the data's rows do not name has no neighbours.
-    """
+def fit(
+    data: Interactions,
+    config: ItemKnnConfig,
+    _rng: np.random.Generator,
+    progress: Progress,
+    *,
+    report_every: int = _REPORTED_ITEMS,
+) -> ModelSnapshot:
+    """Find the most similar items of every item; ratings do not count. `report_every` is in items."""
     by_user = history(data)
     by_item = by_user.T.tocsr()
     user_weights, item_scales, norms = importance(by_user, config.weighting)
     n_items = by_item.shape[0]
     k = min(config.n_neighbours, n_items)
-    speakers, weights = np.full((n_items, k), _NOBODY, dtype=np.int32), np.zeros((n_items, k), dtype=np.float32)
+    neighbours, weights = np.full((n_items, k), _EMPTY, dtype=np.int32), np.zeros((n_items, k), dtype=np.float32)
     squares = user_weights**2
     kind = SIMILARITIES.index(config.similarity)
     own_norms, other_norms = norms, norms
@@ -101,19 +97,19 @@ def fit(data: Interactions, config: ItemKnnConfig, _rng: np.random.Generator, pr
         own_norms, other_norms = norms**config.asymmetry, norms ** (1 - config.asymmetry)
     pairs = (by_item.indptr, by_item.indices, by_user.indptr, by_user.indices)
     terms = (squares, item_scales, own_norms, other_norms)
-    for first in range(0, n_items, _REPORTED_ITEMS):
+    for first in range(0, n_items, report_every):
         progress("fit", first, n_items)
 
         def find(start: int, stop: int, first: int = first) -> None:
-            _find(first + start, first + stop, *pairs, *terms, kind, config.shrink, speakers, weights)
+            _find(first + start, first + stop, *pairs, *terms, kind, config.shrink, neighbours, weights)
 
-        threads.run_in_blocks(find, min(_REPORTED_ITEMS, n_items - first), _BLOCK_ITEMS)
+        threads.run_in_blocks(find, min(report_every, n_items - first), _BLOCK_ITEMS)
     progress("fit", n_items, n_items)
     return assemble(
         data,
-        algorithm=NAME,
-        settings=hyperparameters.as_json(config),
-        neighbourhood=_by_speaker(speakers, weights),
+        NAME,
+        config,
+        neighbourhood=_by_neighbour(neighbours, weights),
     )
 
 
@@ -121,12 +117,12 @@ ALGORITHM: Final = Algorithm(ItemKnnConfig, fit, kind="ranking")
 
 
 def importance(by_user: csr_array, weighting: str) -> tuple[Float64, Float64, Float64]:
-    """Return what users and items count for, w and s, and |i|^2: float64 (n_users,), (n_items,) and (n_items,).
+    """Return w, s and |i|^2: float64 (n_users,), (n_items,) and (n_items,).
 
-    An item is a document and its users are the words in it, as Ferrari Dacrema et al. have it.
+    As in Ferrari Dacrema et al., an item is a document and its users are its words.
 
     Args:
-        by_user: CSR (n_users, n_items), who has seen what.
+        by_user: CSR (n_users, n_items), the seen items.
         weighting: One of `WEIGHTINGS`.
     """
     n_users, n_items = by_user.shape
@@ -136,7 +132,7 @@ def importance(by_user: csr_array, weighting: str) -> tuple[Float64, Float64, Fl
         return seen**-0.5, np.ones(n_items), lengths
     weights, scales = np.ones(n_users), np.ones(n_items)
     if weighting != "none":
-        # Never negative: a user who has seen everything tells nothing.
+        # At least 0: a user who has seen everything has no weight.
         weights = np.log(n_items / seen)
     if weighting == "bm25":
         relative = 1 - _BM25_LENGTH + _BM25_LENGTH * lengths / lengths.mean()
@@ -159,9 +155,9 @@ def _find(
     other_norms: Float64,
     kind: int,
     shrink: float,
-    speakers: Int32,
+    neighbours: Int32,
     weights: Float32,
-) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
+) -> None:  # pragma: no cover  # compiled; tests/reference/item_to_item.py
     """Fill the lists of items start to stop."""
     n_items = item_starts.size - 1
     sums = np.zeros(n_items)
@@ -183,14 +179,14 @@ def _find(
                 similarity = dot / (own_norms[i] + other_norms[j] - dot + shrink)
             else:
                 similarity = dot
-            n_kept = push_bounded(weights[i], speakers[i], n_kept, np.float32(similarity), j)
+            n_kept = push_bounded(weights[i], neighbours[i], n_kept, np.float32(similarity), j)
 
 
-def _by_speaker(speakers: Int32, weights: Float32) -> Neighbourhood:
-    """Turn lists by who is spoken for into lists by who speaks."""
-    taken = speakers != _NOBODY
-    rows = speakers[taken]
-    # Taken by item, and sorted stably by speaker, items come in ascending order.
+def _by_neighbour(neighbours: Int32, weights: Float32) -> Neighbourhood:
+    """Transpose lists of neighbours by item into lists of items by neighbour."""
+    is_used = neighbours != _EMPTY
+    rows = neighbours[is_used]
+    # Selected by item and sorted stably by neighbour, items ascend.
     order = np.argsort(rows, kind="stable")
-    items = np.repeat(np.arange(len(speakers), dtype=np.int32), np.count_nonzero(taken, axis=1))
-    return item_neighbourhood(weights[taken][order], items[order], np.bincount(rows, minlength=len(speakers)))
+    items = np.repeat(np.arange(len(neighbours), dtype=np.int32), np.count_nonzero(is_used, axis=1))
+    return item_neighbourhood(weights[is_used][order], items[order], np.bincount(rows, minlength=len(neighbours)))

@@ -1,17 +1,17 @@
-"""k nearest neighbours: what those who resemble u most gave i, or what u gave those that resemble i most.
+"""k nearest neighbours: the weighted mean of the ratings of similar users for i, or of u's ratings of similar items.
 
-With a level b(u, i) that `knn_basic`, `knn_means` and `knn_baseline` choose, and the k most similar users v (or items)
-among those who rated i (whom u rated), a rating is predicted as
+With a baseline b(u, i), which `knn_basic`, `knn_means` and `knn_baseline` define, and the k users v most similar to u
+that rated i, the prediction is
 
     b(u, i) + sum of sim(u, v) (r_vi - b(v, i)) / sum of sim(u, v)
 
-and as b(u, i) alone for fewer than min_k neighbours, an unknown user or an unknown item (Herlocker, Konstan, Borchers
-and Riedl, "An algorithmic framework for performing collaborative filtering", SIGIR 1999; `neighbours` defines the
-similarities). Names and defaults of the settings are scikit-surprise's, which predicts the mean of all ratings for
-whatever is unknown.
+and b(u, i) for fewer than min_k neighbours, an unknown user or an unknown item; item neighbours are symmetrical
+(Herlocker, Konstan, Borchers and Riedl, "An algorithmic framework for performing collaborative filtering", SIGIR 1999;
+`kernels.neighbour_search` defines the similarities). Names and defaults of the settings are those of scikit-surprise,
+which predicts the mean of all ratings for unknown users and items. tests/reference/knn.py is the slow equivalent.
 
-Invariant: `predict` is exact, from the history and the levels. What is served keeps n_neighbours users of each user
-(items of each item), and all of them who rated the item speak, without k and min_k.
+Invariant: `predict` is exact, from the history and the baseline. The served model keeps n_neighbours neighbours per
+row, and all of them count, without k and min_k.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ from scipy.sparse import csr_array
 
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import baseline, hyperparameters
-from service.training.algorithms.baseline import BaselineConfig, Levels
+from service.training.algorithms import baseline
+from service.training.algorithms.baseline import Baseline, BaselineConfig
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import neighbour_search
 from service.training.algorithms.kernels.neighbour_lists import sorted_rows
@@ -83,36 +83,31 @@ class KnnConfig(Settings):
     bsl_learning_rate: Annotated[float, {"least": 0, "most": 10}, "Of the baseline by sgd: learning rate."] = 0.005
 
 
-LevelsOf = Callable[[csr_array, KnnConfig], Levels]
-"""(ratings, config) -> the levels of a model; ratings are float32 CSR (n_users, n_items)."""
+EstimateBaseline = Callable[[csr_array, KnnConfig], Baseline]
+"""(ratings, config) -> the baseline; ratings are float32 CSR (n_users, n_items)."""
 
 
-def algorithm(name: str, levels_of: LevelsOf) -> Algorithm:
-    """Return k nearest neighbours above some level.
-
-    Args:
-        name: On the command line.
-        levels_of: Estimates the level.
-    """
+def algorithm(name: str, estimate_baseline: EstimateBaseline) -> Algorithm:
+    """Return k nearest neighbours with a baseline, under a name on the command line."""
 
     def fit(data: Interactions, config: KnnConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
         ratings = history(data)
-        levels = levels_of(ratings, config)
+        base = estimate_baseline(ratings, config)
         scale = (data.rating_min, data.rating_max)
         compared = _compared(ratings, ratings.T.tocsr(), config, scale)
         similar = neighbour_search.nearest(compared, config.n_neighbours, float(config.serving_shrinkage), progress)
         return assemble(
             data,
-            algorithm=name,
-            settings=hyperparameters.as_json(config),
-            user_bias=levels.user_bias.astype(np.float32),
-            item_bias=levels.item_bias.astype(np.float32),
-            global_mean=levels.mean,
+            name,
+            config,
+            user_bias=base.user_bias.astype(np.float32),
+            item_bias=base.item_bias.astype(np.float32),
+            global_mean=base.mean,
             neighbourhood=Neighbourhood(
                 "users" if config.user_based else "items",
                 "weighted_mean",
                 "residual",
-                # A row of item weights holds those that it speaks for, and `similar` those that speak for it.
+                # A row of item weights holds the items whose neighbour it is, a row of `similar` its neighbours.
                 similar if config.user_based else sorted_rows(similar.T.tocsr()),
             ),
         )
@@ -121,25 +116,16 @@ def algorithm(name: str, levels_of: LevelsOf) -> Algorithm:
 
 
 def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Predict the rating of each pair, exactly, from the history of a model of this family.
-
-    Args:
-        snapshot: The model, fitted or loaded.
-        user_rows: Int32 (n,).
-        item_rows: Int32 (n,), in the same order.
-
-    Returns:
-        float64 (n,), between rating_min and rating_max.
-    """
+    """Predict the rating of each pair exactly, from the history of the model; see `Algorithm.predict`."""
     config = KnnConfig(**snapshot.settings)
     by_user, by_item = snapshot.history, snapshot.seen_by
     compared = _compared(by_user, by_item, config, (snapshot.rating_min, snapshot.rating_max))
     biases = (snapshot.user_bias, snapshot.item_bias)
     if config.user_based:
-        residuals = _above(by_item, snapshot.global_mean, *biases[::-1])
+        residuals = _residuals(by_item, snapshot.global_mean, *biases[::-1])
         x_rows, y_rows = user_rows, item_rows
     else:
-        residuals = _above(by_user, snapshot.global_mean, *biases)
+        residuals = _residuals(by_user, snapshot.global_mean, *biases)
         x_rows, y_rows = item_rows, user_rows
     predicted = neighbour_search.predict_pairs(compared, residuals, group_pairs(x_rows), y_rows, config.k, config.min_k)
     predicted += snapshot.user_bias[user_rows]
@@ -148,12 +134,8 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     return np.clip(predicted, snapshot.rating_min, snapshot.rating_max, out=predicted)
 
 
-def estimated_baseline(ratings: csr_array, config: KnnConfig) -> Levels:
-    """Return mean and biases of both users and items, by the baseline's own settings.
-
-    Args:
-        ratings: Float32 CSR (n_users, n_items), at least one.
-        config: With the settings that begin with bsl_.
+def estimated_baseline(ratings: csr_array, config: KnnConfig) -> Baseline:
+    """Estimate the baseline with the settings that begin with bsl_.
 
     Raises:
         TrainingDiverged: Biases are no longer finite.
@@ -164,31 +146,31 @@ def estimated_baseline(ratings: csr_array, config: KnnConfig) -> Levels:
 
 
 def _compared(by_user: csr_array, by_item: csr_array, config: KnnConfig, scale: tuple[float, float]) -> ComparedRows:
-    """Return what the similarities are taken over, for ratings of some scale."""
+    """Return the rows whose similarities are taken, for ratings of a scale (low, high)."""
     sides = (by_user, by_item)
     values: tuple[Float32 | None, Float32 | None] = (None, None)
     if config.similarity == "pearson_baseline":
         mean, user_bias, item_bias = estimated_baseline(by_user, config)
-        values = (_above(by_user, mean, user_bias, item_bias), _above(by_item, mean, item_bias, user_bias))
+        values = (_residuals(by_user, mean, user_bias, item_bias), _residuals(by_item, mean, item_bias, user_bias))
     elif config.similarity == "pearson":
-        # The same for any zero of the scale, and most exact for one in its midst.
+        # A correlation does not depend on the zero of the scale, and is most exact near the mean.
         middle = np.rint(by_user.data.mean())
         values = (by_user.data - middle, by_item.data - middle)
     elif config.similarity == "msd" and (factor := unit_of(*scale).factor) != 1:
-        # Of the four it is the one that another unit of ratings would change.
-        mine_learnt, others_learnt = ((side.data.astype(np.float64) * factor).astype(np.float32) for side in sides)
-        values = (mine_learnt, others_learnt)
-    mine, others = (sparse_rows(matrix, column) for matrix, column in zip(sides, values, strict=True))
-    by_x, by_y = (mine, others) if config.user_based else (others, mine)
+        # The only one of the four that depends on the unit of ratings.
+        by_user_values, by_item_values = ((side.data.astype(np.float64) * factor).astype(np.float32) for side in sides)
+        values = (by_user_values, by_item_values)
+    user_rows, item_rows = (sparse_rows(matrix, column) for matrix, column in zip(sides, values, strict=True))
+    by_x, by_y = (user_rows, item_rows) if config.user_based else (item_rows, user_rows)
     return ComparedRows(by_x, by_y, SIMILARITIES.index(config.similarity), config.min_support, float(config.shrinkage))
 
 
-def _above(matrix: csr_array, mean: float, row_bias: NDArray[Any], column_bias: NDArray[Any]) -> Float32:
-    """Return what ratings are above mean and biases: float32 (nnz,), in the order of the matrix."""
-    above = matrix.data - np.repeat(row_bias.astype(np.float64), np.diff(matrix.indptr))
-    above -= column_bias[matrix.indices]
-    above -= mean
-    # What does not fit becomes infinite, as what is predicted from it does.
+def _residuals(matrix: csr_array, mean: float, row_bias: NDArray[Any], column_bias: NDArray[Any]) -> Float32:
+    """Return the residuals of ratings above mean and biases: float32 (nnz,), in the order of the matrix."""
+    residuals = matrix.data - np.repeat(row_bias.astype(np.float64), np.diff(matrix.indptr))
+    residuals -= column_bias[matrix.indices]
+    residuals -= mean
+    # An overflow becomes infinity, as do predictions from it.
     with np.errstate(over="ignore"):
-        rounded: Float32 = above.astype(np.float32)
+        rounded: Float32 = residuals.astype(np.float32)
     return rounded

@@ -1,4 +1,4 @@
-"""k nearest neighbours above the baseline of users and items.
+"""k nearest neighbours with the mean and the biases of users and items as the baseline.
 
 Koren, "Factor in the neighbors: scalable and accurate collaborative filtering", ACM TKDD 4(1), 2010, section 2.2.
 """

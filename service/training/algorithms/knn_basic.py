@@ -1,6 +1,6 @@
-"""k nearest neighbours above nothing but the mean of all ratings: the mean of what neighbours gave.
+"""k nearest neighbours with the mean of all ratings as the baseline: the weighted mean of the neighbours' ratings.
 
-The mean cancels out wherever somebody speaks; it is what remains where nobody does.
+The baseline cancels out with neighbours, and is the prediction without.
 """
 
 from typing import Final
@@ -9,15 +9,15 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from service.training.algorithms import knn
-from service.training.algorithms.baseline import Levels
+from service.training.algorithms.baseline import Baseline
 from service.training.algorithms.knn import KnnConfig
 
 NAME: Final = "knn_basic"
 
 
-def _levels(ratings: csr_array, _config: KnnConfig) -> Levels:
+def _baseline(ratings: csr_array, _config: KnnConfig) -> Baseline:
     n_users, n_items = ratings.shape
-    return Levels(float(ratings.data.mean(dtype=np.float64)), np.zeros(n_users), np.zeros(n_items))
+    return Baseline(float(ratings.data.mean(dtype=np.float64)), np.zeros(n_users), np.zeros(n_items))
 
 
-ALGORITHM: Final = knn.algorithm(NAME, _levels)
+ALGORITHM: Final = knn.algorithm(NAME, _baseline)

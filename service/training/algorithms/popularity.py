@@ -10,7 +10,6 @@ from typing import Annotated, Final
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble
@@ -37,7 +36,7 @@ def fit(data: Interactions, config: PopularityConfig, _rng: np.random.Generator,
     half_life_days = float("inf") if config.half_life_days is None else config.half_life_days
     counts = decayed(data, half_life_days)
     progress("fit", 1, 1)
-    return assemble(data, algorithm=NAME, settings=hyperparameters.as_json(config), item_bias=np.log1p(counts))
+    return assemble(data, NAME, config, item_bias=np.log1p(counts))
 
 
 ALGORITHM: Final = Algorithm(PopularityConfig, fit, kind="ranking")

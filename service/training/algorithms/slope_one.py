@@ -1,21 +1,20 @@
-"""Slope One: how much better than each other item do people like this one?
+"""Slope One: mean differences between the ratings of pairs of items.
 
-With dev(i, j) the mean of r_vi - r_vj over all users v who rated both, a rating is predicted as
+With dev(i, j) the mean of r_vi - r_vj over all users v that rated both, the prediction is
 
     mean of u's ratings + mean of dev(i, j) over the items j that u rated and that share a user with i
 
 (Lemire and Maclachlan, "Slope one predictors for online rating-based collaborative filtering", SIAM Data Mining 2005;
-their equation for dense data, which scikit-surprise implements). Without such j it is u's mean, and for an unknown user
-the mean of all ratings. scikit-surprise predicts that for an unknown item too, and where a pair of the training set is
-predicted counts the item itself among the j; here j differs from i.
+the equation for dense data, which scikit-surprise implements). Without such j it is u's mean, and for an unknown user
+the mean of all ratings. scikit-surprise also predicts that mean for an unknown item, and includes j = i for pairs of
+its training set; here j differs from i. tests/reference/slope_one.py is the slow equivalent.
 
-Invariant: `predict` is exact, from the history alone. What is served keeps for each item the n_neighbours items that it
-was rated together with most often, of equally frequent ones those with the smaller row. So that those left out are not
-missed, a deviation is served as d(i) - d(j) + the rest, where d(i) is how far i's ratings lie above the means of its
-raters: d(i) and the mean of d(j) over all that u rated become biases, and the mean over neighbours is one of the rests.
-If nothing is left out, that is the definition again.
+Invariant: `predict` is exact, from the history alone. The served model keeps for each item the n_neighbours items with
+the most common users; ties keep the smaller row. To approximate the others, dev(i, j) is split into d(i) - d(j) + rest,
+where d(i) is the mean of i's ratings above the means of its raters: d(i) and the mean of d(j) over u's items become
+biases, and neighbours average the rests. With all neighbours kept, this is the definition.
 
-All items cost the sum over users of their squared numbers of ratings, whatever the number of items.
+All items cost the sum over users of their squared numbers of ratings.
 """
 
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from numpy.typing import NDArray
 
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import neighbour_lists
 from service.training.algorithms.kernels.compiled import compiled
@@ -45,59 +43,40 @@ class SlopeOneConfig(Settings):
     """Settings of Slope One."""
 
     n_neighbours: Annotated[
-        int, {"unit": "items", "least": 1, "most": 100_000}, "How many items are served that speak for an item."
+        int, {"unit": "items", "least": 1, "most": 100_000}, "Neighbours per item in the served model."
     ] = 100
 
 
 def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Fit Slope One.
-
-    Args:
-        data: At least one rating.
-        config: The settings.
-        _rng: Not needed.
-        progress: Told of the items.
-
-    Returns:
-        The model: levels of users and items, and the rests of deviations between items.
-    """
+    """Fit Slope One: biases, and the rests of deviations between items."""
     ratings = history(data)
     ratings_by_item = ratings.T.tocsr()
     by_user, by_item = sparse_rows(ratings), sparse_rows(ratings_by_item)
 
-    def fill(start: int, stop: int, names: Int32, weights: Float32, counts: Int64) -> None:
-        _most_often_together(by_item, by_user, start, stop, names, weights, counts)
+    def write(start: int, stop: int, neighbours: Int32, weights: Float32, counts: Int64) -> None:
+        _most_often_together(by_item, by_user, start, stop, neighbours, weights, counts)
 
-    rests = neighbour_lists.neighbour_lists(fill, len(data.items), config.n_neighbours, progress)
+    rests = neighbour_lists.neighbour_lists(write, len(data.items), config.n_neighbours, progress)
     mean = ratings.data.mean(dtype=np.float64)
-    user_level = row_means(ratings, ratings.data - mean)
-    item_level = row_means(ratings_by_item, by_item.values - mean - user_level[by_item.indices])
-    rests.data = (rests.data - np.repeat(item_level, np.diff(rests.indptr)) + item_level[rests.indices]).astype(
+    user_bias = row_means(ratings, ratings.data - mean)
+    item_bias = row_means(ratings_by_item, by_item.values - mean - user_bias[by_item.indices])
+    rests.data = (rests.data - np.repeat(item_bias, np.diff(rests.indptr)) + item_bias[rests.indices]).astype(
         np.float32
     )
     return assemble(
         data,
-        algorithm=NAME,
-        settings=hyperparameters.as_json(config),
-        user_bias=(user_level - row_means(ratings, item_level[by_user.indices])).astype(np.float32),
-        item_bias=item_level.astype(np.float32),
+        NAME,
+        config,
+        user_bias=(user_bias - row_means(ratings, item_bias[by_user.indices])).astype(np.float32),
+        item_bias=item_bias.astype(np.float32),
         global_mean=float(mean),
-        # A row of weights holds those that an item speaks for, a row of `rests` those that speak for it.
+        # A row of weights holds the items whose neighbour it is, a row of `rests` its neighbours.
         neighbourhood=Neighbourhood("items", "mean", "seen", sorted_rows(rests.T.tocsr())),
     )
 
 
 def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Predict the rating of each pair, exactly, from the history of a model.
-
-    Args:
-        snapshot: The model, fitted or loaded.
-        user_rows: Int32 (n,).
-        item_rows: Int32 (n,), in the same order.
-
-    Returns:
-        float64 (n,), between rating_min and rating_max.
-    """
+    """Predict the rating of each pair exactly, from the history of the model; see `Algorithm.predict`."""
     by_user, by_item = sparse_rows(snapshot.history), sparse_rows(snapshot.seen_by)
     pairs = group_pairs(item_rows)
     predicted = np.zeros(item_rows.size)
@@ -118,25 +97,25 @@ ALGORITHM: Final = Algorithm(SlopeOneConfig, fit, predict=predict)
 @compiled
 def _compare(
     by_item: SparseRows, by_user: SparseRows, i: int, sums: Float64, touched: Int32
-) -> int:  # pragma: no cover  # compiled; tests hold it to the reference
-    """Compare one item with all that share a user with it.
+) -> int:  # pragma: no cover  # compiled; tests/reference/slope_one.py
+    """Compare one item with all items that share a user with it.
 
     Args:
         by_item: The ratings, (n_items, n_users).
-        by_user: The same, (n_users, n_items).
+        by_user: The ratings, (n_users, n_items).
         i: The item.
-        sums: Float64 (n_items, 2), zeros before; how many users are shared, and the sum of differences, after.
-        touched: Int32 (n_items + 1,), for the items that share a user, i itself among them.
+        sums: Output, float64 (n_items, 2), zeros before: the number of common users, and the sum of differences.
+        touched: Output, int32 (n_items + 1,): the items that share a user, i included.
 
     Returns:
-        How many were touched.
+        The number of touched items.
     """
     n_touched = 0
     for p in range(by_item.indptr[i], by_item.indptr[i + 1]):
         u, rating = by_item.indices[p], np.float64(by_item.values[p])
         for q in range(by_user.indptr[u], by_user.indptr[u + 1]):
             j = by_user.indices[q]
-            # Whatever meets i for the first time stays; written without a branch, this is nearly free.
+            # Keeps j in `touched` on its first common user; a branch would be slower.
             touched[n_touched] = j
             n_touched += sums[j, 0] == 0
             sums[j, 0] += 1
@@ -146,12 +125,12 @@ def _compare(
 
 @compiled
 def _most_often_together(
-    by_item: SparseRows, by_user: SparseRows, start: int, stop: int, names: Int32, weights: Float32, counts: Int64
-) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
+    by_item: SparseRows, by_user: SparseRows, start: int, stop: int, neighbours: Int32, weights: Float32, counts: Int64
+) -> None:  # pragma: no cover  # compiled; tests/reference/slope_one.py
     """Write the lists of items start to stop; see `neighbour_lists.WriteLists`."""
     n_items = by_item.indptr.size - 1
     sums, touched = np.zeros((n_items, 2)), np.empty(n_items + 1, np.int32)
-    keys, best = np.empty(names.shape[1]), np.empty(names.shape[1], np.int64)
+    keys, best = np.empty(neighbours.shape[1]), np.empty(neighbours.shape[1], np.int64)
     for i in range(start, stop):
         size = 0
         n_touched = _compare(by_item, by_user, i, sums, touched)
@@ -161,7 +140,7 @@ def _most_often_together(
                 size = push_bounded(keys, best, size, sums[j, 0], j)
         for n in range(size):
             j = best[n]
-            names[i - start, n] = j
+            neighbours[i - start, n] = j
             weights[i - start, n] = sums[j, 1] / sums[j, 0]
         counts[i - start] = size
         for t in range(n_touched):
@@ -171,8 +150,8 @@ def _most_often_together(
 @compiled
 def _mean_deviations(
     by_item: SparseRows, by_user: SparseRows, pairs: PairGroups, start: int, stop: int, user_rows: Int32, means: Float64
-) -> None:  # pragma: no cover  # compiled; tests hold it to the reference
-    """Write the means of the pairs of `pairs.rows[start:stop]`; 0 where no item of the user shares a user."""
+) -> None:  # pragma: no cover  # compiled; tests/reference/slope_one.py
+    """Write the mean deviations of the pairs of `pairs.rows[start:stop]`; 0 if no item of the user shares a user."""
     n_items = by_item.indptr.size - 1
     sums, touched = np.zeros((n_items, 2)), np.empty(n_items + 1, np.int32)
     for m in range(start, stop):

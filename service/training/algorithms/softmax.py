@@ -24,7 +24,6 @@ from typing import Annotated, Final, NamedTuple
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
@@ -151,8 +150,8 @@ def fit(
     item_factors[~is_item] = 0
     return assemble(
         data,
-        algorithm=NAME,
-        settings=hyperparameters.as_json(config),
+        NAME,
+        config,
         user_factors=user_factors,
         item_factors=item_factors,
     )

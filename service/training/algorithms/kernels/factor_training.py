@@ -148,8 +148,8 @@ def build_snapshot(
         raise _diverged(name, data, config, config.n_epochs)
     return assemble(
         data,
-        algorithm=name,
-        settings=hyperparameters.as_json(config),
+        name,
+        config,
         user_factors=unit.of_factors(np.ascontiguousarray(tables.user_factors[:, : config.n_factors])),
         item_factors=unit.of_factors(np.ascontiguousarray(tables.item_factors[:, : config.n_factors])),
         user_bias=unit.of_biases(tables.user_bias),

@@ -43,7 +43,7 @@ def test_the_epochs_are_those_of_the_method() -> None:
         assert seen == [("fit", done, n_epochs) for done in range(n_epochs + 1)]
 
 
-def test_divergence_is_told() -> None:
-    """The sentence names the epoch and the learning rate."""
-    with pytest.raises(TrainingDiverged, match=r"in epoch \d+ of 20 with learning_rate=5: lower it"):
+def test_divergence_names_the_epoch_and_the_learning_rate() -> None:
+    """The person can lower it."""
+    with pytest.raises(TrainingDiverged, match=r"in epoch \d+ of 20 with learning_rate=5; lower it"):
         fit(ratings(), BaselineConfig(method="sgd", learning_rate=5), np.random.default_rng(0), no_progress)

@@ -1,6 +1,5 @@
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -84,20 +83,17 @@ def test_a_list_without_some_interactions_is_that_of_another_fit(data: Interacti
         assert not set(got.tolist()) & set(own.tolist())
 
 
-def test_a_training_inverts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model that is measured is the one that is published; it is measured on what was taken out."""
-    n_inverted = 0
-    invert = ease._invert
-
-    def counted(*given: Any) -> None:
-        nonlocal n_inverted
-        n_inverted += 1
-        invert(*given)
-
-    monkeypatch.setattr(ease, "_invert", counted)
-    config = Config(home=tmp_path)
-    manifest = pipeline.train(config, data="demo:90x150x2500", algorithm="ease", settings=["reg=7.5"])
-    assert n_inverted == 1
+def test_a_training_fits_once(tmp_path: Path) -> None:
+    """The published model is the measured one; the hidden interactions are left out without a second fit."""
+    steps: list[tuple[str, int]] = []
+    manifest = pipeline.train(
+        Config(home=tmp_path),
+        data="demo:90x150x2500",
+        algorithm="ease",
+        settings=["reg=7.5"],
+        progress=lambda stage, done, _total: steps.append((stage, done)),
+    )
+    assert [done for stage, done in steps if stage == "fit"] == [0, 1, 2, 3, 4]
     assert manifest["measures"]["holdout"]["note"].startswith("each user's list is that of a model without")
     protocol = EvaluationProtocol(folds=10)
     cut = split_dataset.split(datasets.read("demo:90x150x2500"), protocol)
@@ -106,26 +102,27 @@ def test_a_training_inverts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert manifest["measures"]["ndcg@10"] == pytest.approx(by_fits, abs=0.1)
 
 
-def test_of_equal_weights_those_of_lower_rows_stay() -> None:
+def test_ties_keep_the_lower_rows() -> None:
     """All six weights between three items are the same, and two of them fit."""
-    weights = ease._largest(np.full((3, 3), 0.5) + 0.5 * np.eye(3), 2).weights.tocoo()
+    weights = ease.largest_weights(np.full((3, 3), 0.5) + 0.5 * np.eye(3), 2).weights.tocoo()
     assert list(zip(*(axis.tolist() for axis in weights.coords), strict=True)) == [(0, 1), (0, 2)]
     assert weights.data.tolist() == [-0.5, -0.5]
 
 
 def test_an_item_that_nobody_has_seen_has_no_neighbours(data: Interactions) -> None:
-    """Neither speaks it for others nor others for it."""
+    """It is no neighbour, and has none."""
     left = data.take(np.flatnonzero(data.item_rows != 11))
     weights = served(left, EaseConfig(n_neighbours=1000)).weights.toarray()
     assert not weights[11].any()
     assert not weights[:, 11].any()
 
 
-def test_single_precision_is_close(data: Interactions, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where double precision has no room, single precision gives nearly the same weights."""
+def test_single_precision_is_close(data: Interactions) -> None:
+    """Above the limit of double precision, single precision gives nearly the same weights."""
     config = EaseConfig(reg=50, n_neighbours=1000)
-    monkeypatch.setattr(ease, "_DOUBLE_BYTES", 0)
-    np.testing.assert_allclose(served(data, config).weights.toarray(), ease_weights(data, config), atol=2e-5)
+    snapshot, _ = ease.solve(data, config, no_progress, double_limit_bytes=0)
+    assert snapshot.neighbourhood is not None
+    np.testing.assert_allclose(snapshot.neighbourhood.weights.toarray(), ease_weights(data, config), atol=2e-5)
 
 
 def test_too_many_items_for_the_memory_are_refused_before_the_work(
@@ -143,4 +140,4 @@ def test_a_matrix_without_an_inverse_is_an_error() -> None:
     """It names the setting that helps."""
     matrix = -np.eye(3)
     with pytest.raises(TrainingDiverged, match="raise reg"):
-        ease._invert(matrix, EaseConfig(), no_progress)
+        ease.invert(matrix, EaseConfig(), no_progress)

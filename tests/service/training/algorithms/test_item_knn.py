@@ -92,7 +92,7 @@ def test_rows_in_a_list_survive_any_order_of_strengths() -> None:
 
 
 def test_an_item_that_nobody_has_seen_has_no_neighbours(data: Interactions) -> None:
-    """Neither speaks it for others nor others for it; nor does a rating of 0 count as not seen."""
+    """It is no neighbour, and has none; a rating of 0 counts as seen."""
     left = data.take(np.flatnonzero(data.item_rows != 11))
     left.ratings[:] = 0
     weights = served(left, ItemKnnConfig(n_neighbours=1000)).weights.toarray()
@@ -101,13 +101,15 @@ def test_an_item_that_nobody_has_seen_has_no_neighbours(data: Interactions) -> N
     assert weights.any(axis=1).sum() > 140
 
 
-def test_many_items_are_done_in_parts(data: Interactions, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports on the way change nothing, and reach the end."""
+def test_reports_of_progress_change_nothing(data: Interactions) -> None:
+    """They reach the number of items."""
     whole = served(data, ItemKnnConfig()).weights
-    monkeypatch.setattr(item_knn, "_BLOCK_ITEMS", 16)
-    monkeypatch.setattr(item_knn, "_REPORTED_ITEMS", 32)
-    told: list[tuple[int, int]] = []
-    model = item_knn.fit(data, ItemKnnConfig(), NOT_NEEDED, lambda _, done, total: told.append((done, total)))
+    reports: list[tuple[int, int]] = []
+
+    def report(_: str, done: int, total: int) -> None:
+        reports.append((done, total))
+
+    model = item_knn.fit(data, ItemKnnConfig(), NOT_NEEDED, report, report_every=32)
     assert model.neighbourhood is not None
     assert model.neighbourhood.weights.toarray().tobytes() == whole.toarray().tobytes()
-    assert told == [(n, 150) for n in (0, 32, 64, 96, 128, 150)]
+    assert reports == [(n, 150) for n in (0, 32, 64, 96, 128, 150)]

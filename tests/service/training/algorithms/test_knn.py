@@ -11,7 +11,7 @@ from service.training.algorithms.kernels import threads
 from service.training.algorithms.knn import KnnConfig
 from service.training.data import datasets
 from service.training.interactions import Interactions, ReadReport, no_progress
-from tests.reference.knn import levels_slowly, predict_slowly, shared_slowly, similarities_slowly
+from tests.reference.knn import baseline_slowly, predict_slowly, shared_slowly, similarities_slowly
 from tests.support.dense_tables import dense, every_pair, ratings
 
 NAMES = ("knn_basic", "knn_means", "knn_baseline")
@@ -95,7 +95,7 @@ def test_what_is_served_keeps_who_resembles_in_much(name: str, user_based: bool,
     snapshot = fitted(name, data, config)
     table = dense(data)
     similarity = similarities_slowly(table, config)
-    mean, b_user, b_item = levels_slowly(name, table, config)
+    mean, b_user, b_item = baseline_slowly(name, table, config)
     level = mean + b_user[:, np.newaxis] + b_item
     above = np.where(np.isnan(table), 0, table - level)
     shared = shared_slowly(table, config)
