@@ -37,11 +37,11 @@ $(READY): requirements.lock pyproject.toml
 up: setup ## Start everything on this machine (DATA=PATH REPLICAS=3 PORT=8080)
 	@exec $(BIN)/recollect up $(if $(DATA),--data '$(DATA)') $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(PORT),--port $(PORT))
 
-check: setup ## Lint, types and the layout test
+check: setup ## Lint, types, layout and documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy service telemetry loadbalancer ops tests
-	$(BIN)/pytest --quiet tests/test_layout.py
+	$(BIN)/pytest --quiet tests/test_layout.py tests/test_docs.py
 
 test: check ## Everything in check, then the whole test suite with coverage, a core for each worker
 	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --cov --cov-report=term
