@@ -1,95 +1,92 @@
-"""`python -m ops.benchmarks recommend`: the recommend route against an aiohttp hello world, in the same run.
+"""`python -m ops.benchmarks NAME`: every benchmark holds Recollect against a yardstick in the same run.
 
-The invariant: both servers get the same core, the same generator on another core and the same number of connections, in
-rounds that alternate, and only their ratio is a result: throughput alone says more about the machine than about us.
-Everything it starts lives in a temporary directory and is gone afterwards.
-
-Telemetry is on, all of it: the replica sends every list to a real Redis, a consumer archives it, and both share the
-generator's core. A run in which an event was dropped is no result. No round of the yardstick begins before the archive
-has all of the round before, so that the consumer takes no time from the generator there.
+Invariant: only ratios within a run, and processor times, are results; a rate alone says more about the machine.
+Everything a benchmark starts lives in a temporary directory and is removed at its end.
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import platform
-import signal
 import sys
-import tempfile
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ops.benchmarks.recommend_route import compare, get, list_requests, show
-from ops.benchmarks.workbench import HOST, Workbench, on_core, scrape, two_cores
+from ops.benchmarks import recommend_route
+from ops.benchmarks.workbench import (
+    HOST,
+    Workbench,
+    pinned,
+    replica_admin_ports,
+    scrape,
+    two_cores,
+    wait_until_archived,
+)
 from ops.console.table import table
-from ops.console.terminal import console
 from service.errors import RunError
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Data = Annotated[str, typer.Option(help="The data to train on, as for recollect train.")]
+Seed = Annotated[int, typer.Option(help="Chooses users and events.")]
+
 app = typer.Typer(
-    help="Benchmarks that hold Recollect against a yardstick in the same run.",
+    help="Benchmarks that compare Recollect with a yardstick in the same run.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
+# A generator busier than this share of its core may be the limit of the faster server.
 _GENERATOR_LIMIT = 0.9
-_ARCHIVED_WITHIN_S = 60.0
 _PEERS_PYTHON = Path(".venv-peers/bin/python")
 
 
 @app.command()
 def recommend(
     *,
-    data: Annotated[str, typer.Option(help="What to train on, as for recollect train.")] = "demo",
+    data: Data = "demo",
     rounds: Annotated[int, typer.Option(min=1, help="Pairs of rounds.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of a round.")] = 8.0,
     connections: Annotated[int, typer.Option(min=1, max=512, help="Kept-alive connections.")] = 64,
-    seed: Annotated[int, typer.Option(help="Chooses the users asked about.")] = 1,
+    seed: Seed = 1,
     min_ratio: Annotated[float | None, typer.Option(help="Objective: exit 1 if the ratio is lower.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: Json = False,
 ) -> int:
-    """Compare the recommend route with an aiohttp hello world on one core."""
+    """Compare the recommend route, with all its telemetry, with an aiohttp hello world on one core."""
     server_core, generator_core = two_cores()
-    # A killed benchmark must still take its processes and files away.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recollect-bench-")))
-        stack.enter_context(on_core(generator_core))
-        bench = stack.enter_context(Workbench(scratch, os.environ))
-        _say(f"training on {data}")
+    with Workbench.temporary({generator_core}) as bench:
+        _note(f"training on {data}")
         users, model = bench.train(data)
         redis_url = bench.start_redis()
         consumer_admin_port = bench.start_consumer(redis_url)
-        with on_core(server_core):
+        with pinned({server_core}):
             replica_port, replica_admin_port = bench.start_replica(redis_url)
             hello_port = bench.start_hello()
-        comparison = compare(
-            hello=(hello_port, [get("/")]),
-            recommend=(replica_port, list_requests(users, seed)),
+        comparison = recommend_route.compare(
+            hello=(hello_port, [recommend_route.get("/")]),
+            recommend=(replica_port, recommend_route.list_requests(users, seed)),
             rounds=rounds,
             seconds=seconds,
             connections=connections,
-            settle=lambda: _await_archived(replica_admin_port),
-            say=_say,
+            settle=lambda: wait_until_archived([replica_admin_port]),
+            on_progress=_note,
         )
         telemetry = _telemetry(replica_admin_port, consumer_admin_port)
     settings = {"data": data, "rounds": rounds, "seconds": seconds, "connections": connections, "seed": seed}
-    context = {"model": model, "telemetry": telemetry, "settings": settings, "machine": machine()}
-    show(comparison, context, as_json=as_json)
+    figures = comparison.as_json() | {"model": model, "telemetry": telemetry, "settings": settings}
+    title = f"{data}: {model['users']} users, {model['items']} items, {model['factors']} factors"
+    _report(figures, title, recommend_route.HEADINGS, recommend_route.rows(figures), as_json=as_json)
     failed = sum(one.failed for one in (*comparison.hello, *comparison.recommend))
     if failed:
         raise RunError(f"{failed} answers had a status other than 200, so the rates mean nothing.")
     if telemetry["dropped"] or telemetry["archived"] != telemetry["accepted"]:
-        raise RunError(f"Telemetry was not all there, so the rates mean nothing: {telemetry}.")
+        raise RunError(f"Telemetry was incomplete, so the rates mean nothing: {telemetry}.")
     if max(one.generator_share for one in comparison.hello) > _GENERATOR_LIMIT:
-        _say("warning: the generator was busy all the time, so hello world may be quicker than measured.")
-    if min_ratio is not None and comparison.ratio < min_ratio:
-        raise RunError(f"The objective --min-ratio {min_ratio:g} was missed: the ratio is {comparison.ratio:.3f}.")
+        _note("warning: the generator was busy all the time, so hello world may be faster than measured.")
+    _require_ratio(comparison.ratio, min_ratio)
     return 0
 
 
@@ -97,75 +94,59 @@ def recommend(
 def telemetry(
     *,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; a figure is the median over them.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each rate is kept up.")] = 1.0,
-    events: Annotated[int, typer.Option(min=200, help="Events of the loops without a pace.")] = 10_000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds at each rate.")] = 1.0,
+    events: Annotated[int, typer.Option(min=200, help="Events of the unpaced loops.")] = 10_000,
     max_offer_us: Annotated[float | None, typer.Option(help="Objective: CPU per event on the request path.")] = None,
     max_total_us: Annotated[float | None, typer.Option(help="Objective: CPU per event in all, at 3,000/s.")] = None,
     min_archived: Annotated[float | None, typer.Option(help="Objective: events archived per second of a core.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: Json = False,
 ) -> int:
-    """Measure what telemetry costs an event, against redis-py alone."""
+    """Measure the processor time of an event, against redis-py alone."""
     from ops.benchmarks.telemetry import telemetry_cost as cost
 
     measured_core, redis_core = two_cores()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recollect-bench-")))
-        stack.enter_context(on_core(redis_core))
-        bench = stack.enter_context(Workbench(scratch, os.environ))
-        plan = cost.Plan(rounds=rounds, seconds=seconds, events=events)
-        figures = cost.measure(plan, bench.start_redis(), scratch, measured_core, _say).figures()
-    if as_json:
-        print(json.dumps(figures | {"machine": machine(), "load_1m": os.getloadavg()[0]}, indent=2))
-    else:
-        _print_table("processor time of one event", ("what", "median", "to redis-py"), cost.rows(figures))
+    with Workbench.temporary({redis_core}) as bench:
+        plan = cost.CostPlan(rounds=rounds, seconds=seconds, events=events)
+        figures = cost.measure(plan, bench.start_redis(), bench.scratch, measured_core, _note).figures()
+    headings = ("processor time of one event", "median", "to redis-py")
+    _report(figures, "", headings, cost.rows(figures), as_json=as_json)
     if figures["dropped"] or figures["refused"]:
-        _say(
-            f"warning: {figures['dropped']} events were dropped and {figures['refused']} refused: the disk stood still."
-        )
+        _note(f"warning: {figures['dropped']} events were dropped and {figures['refused']} refused: the disk stalled.")
     objectives = cost.Objectives(offer_us=max_offer_us, total_us=max_total_us, archived_per_s=min_archived)
-    if complaints := list(cost.missed(figures, objectives)):
-        raise RunError(f"Objectives were missed: {'; '.join(complaints)}.")
+    if missed := list(cost.missed(figures, objectives)):
+        raise RunError(f"Objectives were missed: {'; '.join(missed)}.")
     return 0
 
 
 @app.command()
 def outage(
     *,
-    data: Annotated[str, typer.Option(help="What to train on, as for recollect train.")] = "demo",
+    data: Data = "demo",
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of halves.")] = 7,
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of a half.")] = 30.0,
     rate: Annotated[float, typer.Option(min=1, help="Requests per second.")] = 500.0,
     replicas: Annotated[int, typer.Option(min=1, max=64, help="Replicas behind the balancer.")] = 3,
     connections: Annotated[int, typer.Option(min=1, max=512, help="Kept-alive connections.")] = 64,
-    seed: Annotated[int, typer.Option(help="Chooses users and events.")] = 1,
+    seed: Seed = 1,
     max_p50: Annotated[float | None, typer.Option(help="Objective: the median's ratio.")] = None,
     max_p99: Annotated[float | None, typer.Option(help="Objective: the ratio of the 99th percentiles.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: Json = False,
 ) -> int:
-    """Compare recommendations while Redis is stopped with normal ones, through the balancer."""
+    """Compare lists while Redis is stopped with normal ones, through the balancer."""
     import uvloop
 
-    from ops.benchmarks import outage as halves
+    from ops.benchmarks import outage as outages
     from ops.load.population import Target
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    plan = halves.Plan(pairs=pairs, seconds=seconds, rate=rate, connections=connections, seed=seed)
-    with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recollect-bench-")))
-        bench = stack.enter_context(Workbench(scratch, os.environ))
-        _say(f"training on {data}")
+    plan = outages.OutagePlan(pairs=pairs, seconds=seconds, rate=rate, connections=connections, seed=seed)
+    with Workbench.temporary() as bench:
+        _note(f"training on {data}")
         bench.train(data)
         target = Target(HOST, bench.start_all(bench.start_redis(), replicas), "")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            comparison = runner.run(halves.compare(plan, bench.home, target, bench.without_redis, _say))
-    figures = comparison.figures()
-    if as_json:
-        print(json.dumps(figures | {"machine": machine(), "load_1m": os.getloadavg()[0]}, indent=2))
-    else:
-        _print_table(
-            f"lists at {rate:g} requests/s", ("half", "p50", "p99", "replicas' CPU", "failed"), halves.rows(figures)
-        )
+            figures = runner.run(outages.compare(plan, bench.home, target, bench.without_redis, _note)).figures()
+    headings = ("half", "p50", "p99", "replicas' CPU", "failed")
+    _report(figures, f"lists at {rate:g} requests/s", headings, outages.rows(figures), as_json=as_json)
     if failed := figures["normal"]["failed"] + figures["away"]["failed"]:
         raise RunError(f"{failed} requests failed.")
     for name, limit in (("p50", max_p50), ("p99", max_p99)):
@@ -177,69 +158,47 @@ def outage(
 @app.command()
 def overload(
     *,
-    data: Annotated[str, typer.Option(help="What to train on, as for recollect train.")] = "demo",
+    data: Data = "demo",
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of a round at the peak and one of overload.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of a round.")] = 10.0,
-    factor: Annotated[float, typer.Option(min=1, help="How many times the peak is offered.")] = 5.0,
+    factor: Annotated[float, typer.Option(min=1, help="The overload, as a multiple of the peak.")] = 5.0,
     replicas: Annotated[int, typer.Option(min=1, max=64, help="Replicas behind the balancer.")] = 2,
     peak_connections: Annotated[int, typer.Option(min=1, max=512, help="Connections that find the peak.")] = 64,
     connections: Annotated[int, typer.Option(min=1, max=4096, help="Connections of the overload.")] = 1000,
     min_ratio: Annotated[float | None, typer.Option(help="Objective: goodput under overload to the peak.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: Json = False,
 ) -> int:
-    """Offer an installation several times its peak, through the balancer, and say what became of it."""
+    """Offer an installation a multiple of its peak, through the balancer, and compare its goodput with the peak."""
     import uvloop
 
-    from loadbalancer import roster
-    from ops.benchmarks import overload as drill
+    from ops.benchmarks import overload as overloads
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    plan = drill.Plan(
+    plan = overloads.OverloadPlan(
         pairs=pairs, seconds=seconds, factor=factor, peak_connections=peak_connections, connections=connections
     )
-    with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recollect-bench-")))
-        bench = stack.enter_context(Workbench(scratch, os.environ))
-        _say(f"training on {data}")
+    with Workbench.temporary() as bench:
+        _note(f"training on {data}")
         users, _ = bench.train(data)
         port = bench.start_all(bench.start_redis(), replicas)
-        admin_ports = [row.admin_port for row in roster.read(bench.home) if row.name.startswith("replica-")]
-
-        def settle() -> None:
-            for admin_port in admin_ports:
-                if admin_port is not None:
-                    _await_archived(admin_port)
-
+        admin_ports = replica_admin_ports(bench.home)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            result = runner.run(drill.measure(plan, port, drill.requests(users), settle, _say))
+            requests = overloads.requests(users)
+            settle = lambda: wait_until_archived(admin_ports)  # noqa: E731
+            result = runner.run(overloads.measure(plan, port, requests, settle, _note))
     figures = result.figures()
-    if as_json:
-        print(json.dumps(figures | {"machine": machine(), "load_1m": os.getloadavg()[0]}, indent=2))
-    else:
-        headings = (
-            "kind",
-            "due",
-            "unsent",
-            "good",
-            "static",
-            "refused",
-            "failed",
-            "p99 ms",
-            "refused in",
-        )
-        _print_table(f"goodput to peak: {figures['goodput_ratio']:.3f}", headings, drill.rows(figures))
-    if broken := list(drill.broken_promises(result.overloads)):
+    title = f"goodput to peak: {figures['goodput_ratio']:.3f}"
+    _report(figures, title, overloads.HEADINGS, overloads.rows(figures), as_json=as_json)
+    if broken := list(overloads.broken_promises(result.overloads)):
         raise RunError(f"Promises were broken: {'; '.join(broken)}.")
-    if min_ratio is not None and result.goodput_ratio < min_ratio:
-        raise RunError(f"The objective --min-ratio {min_ratio:g} was missed: the ratio is {result.goodput_ratio:.3f}.")
+    _require_ratio(result.goodput_ratio, min_ratio)
     return 0
 
 
 @app.command()
 def models(
     *,
-    data: Annotated[str, typer.Option(help="What to learn from, as for recollect train.")],
-    algorithms: Annotated[str | None, typer.Option(help="Ours, comma separated; by default all with a peer.")] = None,
+    data: Data,
+    algorithms: Annotated[str | None, typer.Option(help="Comma separated; by default all with a peer.")] = None,
     split: Annotated[str, typer.Option(help="folds, canonical, leave-one-out, time or time-per-user.")] = "folds",
     folds: Annotated[int, typer.Option(min=2, max=100, help="Random folds.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seeds the folds and the fits.")] = 0,
@@ -249,21 +208,20 @@ def models(
         list[str] | None, typer.Option("--peer-set", help="A setting of a peer, such as ALS.alpha=10.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads and cores of each side.")] = 1,
-    peer_folds: Annotated[int | None, typer.Option(min=1, help="Run peers on so many folds only.")] = None,
-    svdpp_folds: Annotated[int, typer.Option(min=0, help="Run scikit-surprise's SVDpp on so many folds.")] = 1,
-    quick: Annotated[bool, typer.Option(help="Run peers on one fold, and not SVDpp of scikit-surprise.")] = False,
+    peer_folds: Annotated[int | None, typer.Option(min=1, help="The folds that peers run on; by default all.")] = None,
+    svdpp_folds: Annotated[int, typer.Option(min=0, help="The folds that SVDpp of scikit-surprise runs on.")] = 1,
+    quick: Annotated[bool, typer.Option(help="Run peers on one fold, without SVDpp of scikit-surprise.")] = False,
     check: Annotated[bool, typer.Option(help="Exit 1 if a bound is missed.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: Json = False,
 ) -> int:
-    """Compare our models with those of scikit-surprise, implicit and LensKit on the same folds."""
-    from ops.benchmarks.peers import pairs, peer_comparison
-    from ops.benchmarks.peers import peers as contests
+    """Compare the models with those of scikit-surprise, implicit and LensKit on the same folds."""
+    from ops.benchmarks.peers import contest, pairs, peer_comparison
     from service.training.algorithms.registry import parse_list
     from service.training.evaluation import split_dataset
     from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 
     names = pairs.algorithms() if algorithms is None else algorithms.split(",")
-    plan = contests.Plan(
+    plan = contest.ContestPlan(
         candidates=list(parse_list(names)),
         protocol=EvaluationProtocol(split=split, folds=folds, seed=seed),
         python=peers_python,
@@ -273,20 +231,19 @@ def models(
         slow_folds=0 if quick else svdpp_folds,
         peer_settings=pairs.peer_settings(peer_settings or []),
     )
-    cut, _ = split_dataset.read(data, plan.protocol)
-    contest = contests.run(plan, cut, _say)
-    asked = list(peer_comparison.bounds(contest, cut.data, plan.protocol))
+    dataset, _ = split_dataset.read(data, plan.protocol)
+    measured = contest.run(plan, dataset, _note)
+    bounds = list(peer_comparison.bounds(measured, dataset.data, plan.protocol))
     if as_json:
-        figures = peer_comparison.figures(contest, plan, cut.data)
-        print(json.dumps(figures | {"machine": machine(), "load_1m": os.getloadavg()[0]}, indent=2))
+        _print_json(peer_comparison.figures(measured, plan, dataset.data))
     else:
-        for title, headings, rows in peer_comparison.tables(contest, cut.data):
+        for title, headings, rows in peer_comparison.tables(measured, dataset.data):
             print(f"{title}\n{table(headings, rows, left={0, 1})}\n")
-        for sentence in peer_comparison.verdicts(asked):
+        for sentence in peer_comparison.verdicts(bounds):
             print(sentence)
-    missed = [bound.what for bound in asked if not bound.holds]
+    missed = [bound.name for bound in bounds if not bound.holds]
     if check and missed:
-        raise RunError(f"{len(missed)} of {len(asked)} bounds were missed: {', '.join(missed)}.")
+        raise RunError(f"{len(missed)} of {len(bounds)} bounds were missed: {', '.join(missed)}.")
     return 0
 
 
@@ -294,33 +251,30 @@ def models(
 def scale(
     *,
     users: Annotated[int, typer.Option(min=1, help="Users of the largest set.")] = 1_000_000,
-    items: Annotated[int, typer.Option(min=1, help="Items of it.")] = 100_000,
-    ratings: Annotated[int, typer.Option(min=1, help="Ratings of it.")] = 20_000_000,
+    items: Annotated[int, typer.Option(min=1, help="Items of the largest set.")] = 100_000,
+    ratings: Annotated[int, typer.Option(min=1, help="Ratings of the largest set.")] = 20_000_000,
     algorithms: Annotated[str, typer.Option(help="Names, comma separated; each must have n_factors.")] = "svd,ials",
     factors: Annotated[int, typer.Option(min=1, help="Factors of a user or an item.")] = 64,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs to train; the median one counts.")] = 3,
-    threads: Annotated[int, typer.Option(min=0, help="At most so many; 0 for all cores.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="The most threads; 0 for all cores.")] = 0,
     max_growth: Annotated[float | None, typer.Option(help="Objective: time of a rating, largest to smallest.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: Json = False,
 ) -> int:
-    """Train on synthetic sets of a 16th, a quarter and the whole of a size."""
-    from ops.benchmarks import training_scale as growth
+    """Train on synthetic sets of a 16th, a quarter and the whole of a size, and compare the time of a rating."""
+    from ops.benchmarks import training_scale
     from service.training.data.demo import DemoSize
 
-    plan = growth.Plan(algorithms=tuple(algorithms.split(",")), n_factors=factors, n_epochs=epochs, threads=threads)
-    figures = growth.run(plan, DemoSize(users, items, ratings), _say)
-    if as_json:
-        print(json.dumps({"results": figures, "machine": machine(), "load_1m": os.getloadavg()[0]}, indent=2))
-    else:
-        print(table(growth.HEADINGS, growth.rows(figures), left={0}))
-    if max_growth is not None and (grown := list(growth.grown(figures, max_growth))):
+    plan = training_scale.ScalePlan(tuple(algorithms.split(",")), n_factors=factors, n_epochs=epochs, threads=threads)
+    results = training_scale.run(plan, DemoSize(users, items, ratings), _note)
+    _report({"results": results}, "", training_scale.HEADINGS, training_scale.rows(results), as_json=as_json)
+    if max_growth is not None and (grown := list(training_scale.exceeding(results, max_growth))):
         raise RunError(f"The objective --max-growth {max_growth:g} was missed: {'; '.join(grown)}.")
     return 0
 
 
 @app.command()
-def hello(port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")]) -> int:
-    """Run the yardstick alone: aiohttp's web.json_response on uvloop, without an access log."""
+def hello(port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]) -> int:
+    """Run the yardstick: aiohttp's web.json_response on uvloop, without an access log."""
     import uvloop
     from aiohttp import web
 
@@ -333,17 +287,8 @@ def hello(port: Annotated[int, typer.Option(min=1, max=65535, help="The port to 
     return 0
 
 
-def _await_archived(replica_admin_port: int) -> None:
-    """Wait until the replica holds no event any more, which it does until the archive has it."""
-    deadline_s = time.monotonic() + _ARCHIVED_WITHIN_S
-    while (held := scrape(replica_admin_port)["recollect_telemetry_unarchived_events"]) > 0:
-        if time.monotonic() > deadline_s:
-            raise RunError(f"After {_ARCHIVED_WITHIN_S:g} s {held:.0f} events were not in the archive yet.")
-        time.sleep(0.1)
-
-
 def _telemetry(replica_admin_port: int, consumer_admin_port: int) -> dict[str, int]:
-    """Return what became of the events of all rounds; nothing is under way any more."""
+    """Return the fate of all events, once all are archived."""
     replica, consumer = scrape(replica_admin_port), scrape(consumer_admin_port)
     return {
         "accepted": int(replica["recollect_telemetry_accepted_total"]),
@@ -352,34 +297,44 @@ def _telemetry(replica_admin_port: int, consumer_admin_port: int) -> dict[str, i
     }
 
 
-def machine() -> dict[str, str]:
-    """Return what a reader needs to judge the figures: processor, system, Python."""
+def _require_ratio(ratio: float, least: float | None) -> None:
+    if least is not None and ratio < least:
+        raise RunError(f"The objective --min-ratio {least:g} was missed: the ratio is {ratio:.3f}.")
+
+
+def _report(
+    figures: dict[str, Any], title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, as_json: bool
+) -> None:
+    """Print a result and the machine it was measured on, as one JSON object or as a table."""
+    if as_json:
+        _print_json(figures)
+        return
+    if title:
+        print(title)
+    print(table(headings, rows, left={0}))
+    print(", ".join(_machine().values()))
+
+
+def _print_json(figures: dict[str, Any]) -> None:
+    print(json.dumps(figures | {"machine": _machine(), "load_1m": os.getloadavg()[0]}, indent=2))
+
+
+def _machine() -> dict[str, str]:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-    return {"processor": model, "system": platform.platform(), "python": platform.python_version()}
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return {
+        "processor": next(names, platform.machine()),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
 
 
-def _print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    table = Table(title=title)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*row)
-    out = console(soft_wrap=True)
-    out.print(table)
-    out.print(", ".join(machine().values()))
-
-
-def _say(sentence: str) -> None:
+def _note(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
 def main(argv: list[str]) -> int:
-    """Run one benchmark; what `python -m ops.benchmarks` does."""
+    """Run one benchmark."""
     from ops.console.command_runner import run
 
     return run(app, argv, name="python -m ops.benchmarks")

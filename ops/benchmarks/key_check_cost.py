@@ -1,7 +1,7 @@
-"""What checking an API key costs a request: `python -m ops.benchmarks.key_check_cost --max-us 3`.
+"""The processor time of an API key check: `python -m ops.benchmarks.key_check_cost --max-us 3`.
 
-Processor time of `Gate.admit` alone, on headers as nginx sends them, among a thousand keys; the loop that does nothing
-is taken off. The median of several rounds.
+It is that of `Gate.admit`, with the headers that nginx sends and a thousand keys; the time of an empty loop is
+subtracted. A figure is the median of several rounds.
 """
 
 import argparse
@@ -26,12 +26,7 @@ _NS_PER_US: Final = 1_000
 
 
 def measure(calls: int, rounds: int) -> dict[str, float]:
-    """Return microseconds of processor time per request, by what it presents.
-
-    Args:
-        calls: How many in a round.
-        rounds: How many; the median counts.
-    """
+    """Return microseconds of processor time per request, by the kind of key; the median of the rounds."""
     now_s = time.time()
     made = [new_key(("recommend", "events"), now_s=now_s, expires_in_s=86_400) for _ in range(_KEYS)]
     text = made[_KEYS // 2][0]
@@ -78,11 +73,11 @@ def _us(call: Callable[[], None], calls: int) -> float:
 
 
 def main() -> int:
-    """Measure, print, and judge."""
+    """Measure, print, and compare with the objective."""
     parser = argparse.ArgumentParser(prog="python -m ops.benchmarks.key_check_cost", description=__doc__)
     parser.add_argument("--calls", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--max-us", type=float, help="exit 1 if a key that is let in costs more")
+    parser.add_argument("--max-us", type=float, help="exit 1 if an accepted key costs more")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found = measure(options.calls, options.rounds)

@@ -1,6 +1,6 @@
-"""A measured process: a module that is told its task on standard input and prints what it measured, both as JSON.
+"""Measured processes: a module reads a task from standard input and prints its result, both as JSON.
 
-The invariant: a process measures once, so nothing of one round is left in the next.
+Invariant: a process measures once, so that no round affects the next.
 """
 
 import dataclasses
@@ -20,34 +20,21 @@ Task = TypeVar("Task", bound="DataclassInstance")
 Result = TypeVar("Result", bound="DataclassInstance")
 
 
-def ask(module: str, task: "DataclassInstance", result: type[Result]) -> Result:
-    """Run a measuring module in a process of its own, on the cores that this one may use.
-
-    Args:
-        module: Its name.
-        task: What it is told.
-        result: The class of what it answers.
-
-    Returns:
-        Its answer.
+def run_measured(module: str, task: "DataclassInstance", result: type[Result]) -> Result:
+    """Run a measuring module in a process of its own, on the cores of this one.
 
     Raises:
-        RunError: It failed; tells the last line it said.
+        RunError: It failed; the message has its last line of output.
     """
-    told = json.dumps(dataclasses.asdict(task))
-    done = subprocess.run([sys.executable, "-m", module], input=told, capture_output=True, text=True, check=False)
+    text = json.dumps(dataclasses.asdict(task))
+    done = subprocess.run([sys.executable, "-m", module], input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        raise RunError(f"{module} failed: {said[-1] if said else 'it said nothing'}")
+        lines = done.stderr.strip().splitlines()
+        raise RunError(f"{module} failed: {lines[-1] if lines else 'it printed nothing'}.")
     return result(**json.loads(done.stdout))
 
 
-def answer(task: type[Task], measure: Callable[[Task], Coroutine[Any, Any, Result]]) -> None:
-    """Be such a process: read the task, measure, print.
-
-    Args:
-        task: The class of the task.
-        measure: measures.
-    """
+def measured_main(task: type[Task], measure: Callable[[Task], Coroutine[Any, Any, Result]]) -> None:
+    """Read a task, measure, and print the result: the program of a measured process."""
     result = run(measure(task(**json.loads(sys.stdin.read()))))
     json.dump(dataclasses.asdict(result), sys.stdout)

@@ -1,8 +1,8 @@
 """A lean open-loop generator: requests are sent when they are due, whether or not earlier ones are answered.
 
-The invariant: every request that was due ends in exactly one way: an answer with its status, a broken connection, no
-answer within the client's patience, or never sent because every connection was still waiting for an answer. It does as
-little as it can per request, for it has to offer several times what the service can do.
+Invariant: every due request ends in exactly one way: an answer with its status, a broken connection, no answer within
+the client's patience, or unsent because every connection had an open request. It does little per request, for it has to
+offer several times what the service can do.
 """
 
 import asyncio
@@ -18,29 +18,33 @@ from ops.load.closed_loop import content_length
 
 Kind = Literal["list", "event", "health"]
 _TICK_S: Final = 0.001
+_PATIENCE_S: Final = 2.0
+# The most connections opened in one tick.
+_MAX_CONNECTS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A request and what it is about."""
+class RawRequest:
+    """A request in its wire format, with its kind."""
 
     kind: Kind
     raw: bytes
 
 
 @dataclass
-class Tally:
-    """What became of the requests of one kind.
+class KindTally:
+    """The ends of the requests of one kind.
 
     Attributes:
-        due: How many were to be sent.
-        statuses: Answers, by status.
-        static: Of them, lists that nginx gave (`X-Degraded: static`).
+        due: The number of requests to send.
+        statuses: Answers by status.
+        static: Lists that nginx answered (`X-Degraded: static`).
         unexplained: Refusals without Retry-After.
-        broken: Connections that ended instead of an answer.
-        late: No answer within the client's patience.
-        unsent: Never sent, for want of a connection.
-        served_s: How long each 2xx took; refused_s: each 429 and 503.
+        broken: Connections that ended before an answer.
+        late: Requests without an answer within the client's patience.
+        unsent: Requests without a free connection.
+        served_s: The latency of each 2xx.
+        refused_s: The latency of each 429 and 503.
     """
 
     due: int = 0
@@ -55,69 +59,65 @@ class Tally:
 
     @property
     def good(self) -> int:
-        """Answers that are what was asked for."""
+        """Answers with 2xx in full service."""
         return sum(count for status, count in self.statuses.items() if 200 <= status < 300) - self.static
 
     @property
     def refused(self) -> int:
-        """Answers that say to come back later."""
+        """Answers with 429 or 503."""
         return self.statuses[429] + self.statuses[503]
 
     @property
     def failed(self) -> int:
-        """All other ends."""
+        """All other ends of sent requests."""
         return sum(self.statuses.values()) - self.good - self.static - self.refused + self.broken + self.late
 
 
 @dataclass
-class Round:
-    """One round.
+class LoadRound:
+    """The tallies of one round, by kind, and its length."""
 
-    Attributes:
-        tallies: By kind.
-        took_s: How long it went on.
-    """
-
-    tallies: dict[Kind, Tally] = field(default_factory=lambda: {"list": Tally(), "event": Tally(), "health": Tally()})
+    tallies: dict[Kind, KindTally] = field(
+        default_factory=lambda: {"list": KindTally(), "event": KindTally(), "health": KindTally()}
+    )
     took_s: float = 0.0
 
     def goodput_rps(self) -> float:
-        """Lists and events that were answered as asked, each second."""
+        """Return the good lists and events per second."""
         return (self.tallies["list"].good + self.tallies["event"].good) / self.took_s
 
     def offered_rps(self) -> float:
-        """Lists and events that were due, each second."""
+        """Return the due lists and events per second."""
         return (self.tallies["list"].due + self.tallies["event"].due) / self.took_s
 
 
-class _Lane(asyncio.Protocol):
-    """One connection with one request under way at most."""
+class _Connection(asyncio.Protocol):
+    """A connection with at most one open request; it keeps itself in the sets of free or waiting ones."""
 
-    def __init__(self, free: "list[_Lane]", waiting: "set[_Lane]") -> None:
+    def __init__(self, free: "list[_Connection]", waiting: "set[_Connection]") -> None:
         self._free, self._waiting = free, waiting
         self._transport: asyncio.Transport | None = None
         self._pending = b""
-        self._tally: Tally | None = None
+        self._tally: KindTally | None = None
         self.sent_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._free.append(self)
 
-    def send(self, request: Request, tally: Tally, now_s: float) -> None:
+    def send(self, request: RawRequest, tally: KindTally, now_s: float) -> None:
         self._tally, self.sent_s = tally, now_s
         self._waiting.add(self)
         if self._transport is not None:
             self._transport.write(request.raw)
 
-    def give_up(self) -> None:
-        """End a request whose client has lost patience; its connection goes with it."""
+    def abandon(self) -> None:
+        """End an open request as late, and close the connection."""
         if self._tally is not None:
             self._tally.late += 1
             self._tally = None
         self._waiting.discard(self)
-        if self._transport is not None:
-            self._transport.abort()
+        self.close()
 
     def data_received(self, data: bytes) -> None:
         if self._pending:
@@ -129,11 +129,10 @@ class _Lane(asyncio.Protocol):
         self._pending = b""
         tally, self._tally = self._tally, None
         self._waiting.discard(self)
-        closing = b"\r\nConnection: close" in data[: head_end + 2]
         if tally is not None:
             _count(tally, data[: head_end + 2], time.perf_counter() - self.sent_s)
-        if closing and self._transport is not None:
-            self._transport.abort()
+        if b"\r\nConnection: close" in data[: head_end + 2]:
+            self.close()
         else:
             self._free.append(self)
 
@@ -151,7 +150,7 @@ class _Lane(asyncio.Protocol):
             self._transport.abort()
 
 
-def _count(tally: Tally, head: bytes, took_s: float) -> None:
+def _count(tally: KindTally, head: bytes, took_s: float) -> None:
     status = int(head[9:12])
     tally.statuses[status] += 1
     if b"\r\nX-Degraded: static\r\n" in head:
@@ -163,31 +162,33 @@ def _count(tally: Tally, head: bytes, took_s: float) -> None:
         tally.unexplained += b"\r\nRetry-After: " not in head
 
 
-async def closed(host: str, port: int, requests: Sequence[Request], *, connections: int, duration_s: float) -> Round:
-    """Keep so many connections busy, each with its next request once the last one was answered."""
-    return await _drive(host, port, requests, connections=connections, duration_s=duration_s, rate_rps=None)
+async def run_closed_loop(
+    host: str, port: int, requests: Sequence[RawRequest], *, connections: int, duration_s: float
+) -> LoadRound:
+    """Keep connections busy, each with its next request once the last one is answered."""
+    return await _drive(host, port, requests, connections=connections, duration_s=duration_s)
 
 
-async def offer(
+async def run_open_loop(
     host: str,
     port: int,
-    requests: Sequence[Request],
+    requests: Sequence[RawRequest],
     *,
     rate_rps: float,
     connections: int,
     duration_s: float,
-    patience_s: float = 2.0,
-) -> Round:
-    """Send requests at a rate, whatever becomes of them.
+    patience_s: float = _PATIENCE_S,
+) -> LoadRound:
+    """Send requests at a rate.
 
     Args:
         host: Name or address of the server.
         port: Its TCP port.
         requests: Sent in this order again and again.
         rate_rps: Requests per second.
-        connections: The most that are open; a request that is due while all wait for an answer is never sent.
-        duration_s: How long to go on.
-        patience_s: How long a request may take; its connection is given up then.
+        connections: The most open ones; a due request without a free one is never sent.
+        duration_s: The length of the round.
+        patience_s: The most time of a request; its connection is closed then.
     """
     return await _drive(
         host,
@@ -203,37 +204,34 @@ async def offer(
 async def _drive(
     host: str,
     port: int,
-    requests: Sequence[Request],
+    requests: Sequence[RawRequest],
     *,
     connections: int,
     duration_s: float,
-    rate_rps: float | None,
-    patience_s: float = 2.0,
-) -> Round:
+    rate_rps: float | None = None,
+    patience_s: float = _PATIENCE_S,
+) -> LoadRound:
     loop = asyncio.get_running_loop()
-    result = Round()
+    result = LoadRound(took_s=duration_s)
     stream = itertools.cycle(requests)
-    free: list[_Lane] = []
-    waiting: set[_Lane] = set()
-    lanes: list[_Lane] = []
+    free: list[_Connection] = []
+    waiting: set[_Connection] = set()
+    opened: list[_Connection] = []
     opening: set[asyncio.Task[None]] = set()
 
     async def connect() -> None:
-        try:
-            _, lane = await loop.create_connection(lambda: _Lane(free, waiting), host, port)
-        except OSError:
-            return
-        lanes.append(lane)
+        with contextlib.suppress(OSError):
+            _, connection = await loop.create_connection(lambda: _Connection(free, waiting), host, port)
+            opened.append(connection)
 
     for _ in range(connections):
         await connect()
     begin_s = time.perf_counter()
     due = 0
     while (elapsed_s := time.perf_counter() - begin_s) < duration_s:
-        wanted = len(free) if rate_rps is None else int(rate_rps * elapsed_s) - due
+        count = len(free) if rate_rps is None else int(rate_rps * elapsed_s) - due
         now_s = time.perf_counter()
-        for _ in range(wanted):
-            request = next(stream)
+        for request in itertools.islice(stream, count):
             tally = result.tallies[request.kind]
             tally.due += 1
             due += 1
@@ -241,25 +239,24 @@ async def _drive(
                 free.pop(0).send(request, tally, now_s)
             else:
                 tally.unsent += 1
-        for lane in [lane for lane in waiting if now_s - lane.sent_s > patience_s]:
-            lane.give_up()
+        for connection in [one for one in waiting if now_s - one.sent_s > patience_s]:
+            connection.abandon()
         missing = connections - len(free) - len(waiting) - len(opening)
-        for _ in range(min(missing, 20)):
+        for _ in range(min(missing, _MAX_CONNECTS)):
             task = loop.create_task(connect())
             opening.add(task)
             task.add_done_callback(opening.discard)
         await asyncio.sleep(_TICK_S)
-    # What is under way has its time; it was due within the round.
+    # Open requests were due within the round, so they keep their time.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(patience_s):
-            while waiting:  # noqa: ASYNC110 (nothing tells when the last of many is answered)
+            while waiting:  # noqa: ASYNC110 (there is no event for the last of many answers)
                 await asyncio.sleep(_TICK_S)
-    for lane in list(waiting):
-        lane.give_up()
-    result.took_s = duration_s
-    for lane in lanes:
-        lane.close()
+    for connection in list(waiting):
+        connection.abandon()
+    for connection in opened:
+        connection.close()
     await asyncio.gather(*opening, return_exceptions=True)
-    # Transports close their sockets in the loop's next round, not at abort().
+    # Transports close their sockets in the loop's next iteration, not in abort().
     await asyncio.sleep(0)
     return result

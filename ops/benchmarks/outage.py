@@ -1,7 +1,7 @@
-"""Recommendations with Redis stopped against normal, on a whole installation through its balancer.
+"""Lists with Redis stopped against normal ones, on an installation through its balancer.
 
-The invariant: an open loop at one rate, halves in pairs whose order alternates; a half begins when the archive has
-everything of the half before, so that neither pays for the other. Only the ratios of neighbouring halves are a result.
+Invariant: an open loop at one rate, in pairs of halves whose order alternates. A half begins when the events of the
+half before are archived, so that neither pays for the other. Only the ratios of neighbouring halves are a result.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ import random
 import secrets
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from loadbalancer import roster
-from ops.benchmarks.workbench import scrape
-from ops.drill.waiting import until
+from ops.benchmarks.workbench import replica_admin_ports, wait_until_archived
 from ops.load.attack import Attack, ClientRules
 from ops.load.http_connection import Client
 from ops.load.pacing import schedule
@@ -27,18 +27,16 @@ from ops.load.traffic import Mix, Traffic
 from service.errors import RunError
 
 _WARMUP_S: Final = 2.0
-_ARCHIVED_WITHIN_S: Final = 120.0
-_LOOK_EVERY_S: Final = 0.5
 _MS_PER_S: Final = 1e3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to do.
+class OutagePlan:
+    """The options of a run.
 
     Attributes:
-        pairs: Of halves.
-        seconds: Length of a half, its warm-up aside.
+        pairs: The number of pairs of halves.
+        seconds: Length of a half, without its warm-up.
         rate: Requests per second, of which 15 of 100 report events.
         connections: Kept-alive connections.
         seed: Chooses users and events.
@@ -53,13 +51,13 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Half:
-    """One half.
+    """The figures of one half.
 
     Attributes:
-        p50_ms: Of the answered lists, as p99_ms.
-        replica_ms: Processor time that the replicas took for a request.
-        requests: Of every kind; one that failed was sent again once.
-        failures: Those that failed nevertheless, by cause.
+        p50_ms: Of good lists, like p99_ms.
+        replica_ms: The replicas' processor time per request.
+        requests: Lists and feedback; a failed one is retried once.
+        failures: Requests that failed after the retry, by cause.
     """
 
     p50_ms: float
@@ -77,11 +75,13 @@ class Pairs:
     away: list[Half] = field(default_factory=list)
 
     def ratios(self, name: str) -> list[float]:
-        """Return one ratio a pair, away to normal, of `p50_ms`, `p99_ms` or `replica_ms`."""
-        return [getattr(ours, name) / getattr(base, name) for ours, base in zip(self.away, self.normal, strict=True)]
+        """Return the ratio of each pair, without Redis to normal, of `p50_ms`, `p99_ms` or `replica_ms`."""
+        return [
+            getattr(away, name) / getattr(normal, name) for away, normal in zip(self.away, self.normal, strict=True)
+        ]
 
     def figures(self) -> dict[str, Any]:
-        """Return medians, ratios and failures as plain values."""
+        """Return ratios, medians and failures as plain values."""
         figures: dict[str, Any] = {
             "p50_ratio": round(statistics.median(self.ratios("p50_ms")), 3),
             "p99_ratio": round(statistics.median(self.ratios("p99_ms")), 3),
@@ -102,22 +102,23 @@ class Pairs:
 
 
 async def compare(
-    plan: Plan, home: Path, target: Target, without_redis: Callable[[], Any], say: Callable[[str], None]
+    plan: OutagePlan,
+    home: Path,
+    target: Target,
+    without_redis: Callable[[], AbstractContextManager[None]],
+    on_progress: Callable[[str], None],
 ) -> Pairs:
     """Drive every half.
 
     Args:
-        plan: how.
-        home: The installation's.
+        plan: The options.
+        home: RECOLLECT_HOME of the installation.
         target: Its balancer.
-        without_redis: Makes a context in which Redis is stopped; it runs again when that is left.
-        say: Told how far it got.
-
-    Returns:
-        The pairs.
+        without_redis: Returns a context in which Redis is stopped.
+        on_progress: Called with a sentence after each pair.
 
     Raises:
-        RunError: The archive did not get everything between two halves.
+        RunError: Events of a half were not archived in time.
     """
     pairs = Pairs()
     client = Client(target.host, target.port, plan.connections)
@@ -142,9 +143,9 @@ async def compare(
             for away in (False, True) if index % 2 == 0 else (True, False):
                 with without_redis() if away else contextlib.nullcontext():
                     (pairs.away if away else pairs.normal).append(await half())
-                await _settled(home)
+                await asyncio.to_thread(wait_until_archived, replica_admin_ports(home))
             normal, gone = pairs.normal[-1], pairs.away[-1]
-            say(
+            on_progress(
                 f"pair {index + 1} of {plan.pairs}: p50 {normal.p50_ms:.2f} and {gone.p50_ms:.2f} ms without Redis,"
                 f" p99 {normal.p99_ms:.1f} and {gone.p99_ms:.1f} ms"
             )
@@ -154,7 +155,7 @@ async def compare(
 
 
 def rows(figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield the table: which half, p50, p99, the replicas' processor time of a request, failed."""
+    """Yield the rows of a table: half, p50, p99, the replicas' processor time per request, failed."""
     for name, title in (("normal", "normal"), ("away", "Redis stopped")):
         half = figures[name]
         times = (f"{half[field]:.2f} ms" for field in ("p50_ms", "p99_ms", "replica_ms"))
@@ -163,7 +164,7 @@ def rows(figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     yield "median of the pairs' ratios", *ratios, ""
 
 
-async def _drive(plan: Plan, client: Client, traffic: Traffic, duration_s: float) -> Summary:
+async def _drive(plan: OutagePlan, client: Client, traffic: Traffic, duration_s: float) -> Summary:
     summary = Summary()
     attack = Attack(client, traffic, ClientRules(), _rng(plan, "jitter"), summary.add)
     await attack.run(schedule("poisson", plan.rate, duration_s, _rng(plan, "pacing")))
@@ -174,7 +175,7 @@ def _half(summary: Summary, replicas_s: float) -> Half:
     lists = summary.kinds["recommend"].latency
     p50_s, p99_s = lists.percentile_s(0.5), lists.percentile_s(0.99)
     if p50_s is None or p99_s is None:
-        raise RunError("Not one list was answered.")
+        raise RunError("No list had a good answer.")
     total = summary.total()
     return Half(
         p50_ms=p50_s * _MS_PER_S,
@@ -186,26 +187,15 @@ def _half(summary: Summary, replicas_s: float) -> Half:
 
 
 def _replicas_s(home: Path) -> float:
-    """Return the processor time that the replicas have taken so far, in seconds."""
+    """Return the processor time of the replicas since their start, in seconds."""
     ticks = 0
     for row in roster.read(home):
         if row.name.startswith("replica-") and row.pid is not None:
-            # Fields 14 and 15 of proc(5); the second one, the name, is in parentheses and may hold anything.
+            # Fields 14 and 15 of proc(5), counted after the name, which is in parentheses and may hold spaces.
             fields = Path(f"/proc/{row.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-async def _settled(home: Path) -> None:
-    """Wait until the archive has what the replicas accepted."""
-
-    def archived() -> bool:
-        admin_ports = [row.admin_port for row in roster.read(home) if row.name.startswith("replica-")]
-        return not any(scrape(port)["recollect_telemetry_unarchived_events"] for port in admin_ports if port)
-
-    if not await until(lambda: asyncio.to_thread(archived), _ARCHIVED_WITHIN_S, _LOOK_EVERY_S):
-        raise RunError(f"The archive did not get everything within {_ARCHIVED_WITHIN_S:g} s.")
-
-
-def _rng(plan: Plan, use: str) -> random.Random:
+def _rng(plan: OutagePlan, use: str) -> random.Random:
     return random.Random(f"{plan.seed}/{use}")  # noqa: S311  # chance that can be repeated, not secrets

@@ -1,7 +1,7 @@
-"""Several times more than a whole installation can do, through its balancer: what is answered, and what refused.
+"""Several times the peak of an installation, through its balancer: goodput and refusals.
 
-The invariant: peak and overload are measured in one run with the same generator, in turns, so that only their ratio is
-a result; between rounds the archive catches up. What must hold is judged in `broken_promises`, which is pure.
+Invariant: the same generator measures peak and overload in turns, so that only their ratio is a result; between rounds
+the archive catches up. `broken_promises`, which is pure, checks the promises under overload.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from ops.benchmarks.open_loop import Kind, Request, Round, Tally, closed, offer
+from ops.benchmarks.open_loop import Kind, KindTally, LoadRound, RawRequest, run_closed_loop, run_open_loop
 from ops.benchmarks.workbench import HOST
 
-# One request in so many reports an event, and one in so many asks for health.
+# One request in 7 reports an event, and one in 97 is a liveness probe.
 _EVENT_EACH: Final = 7
 _HEALTH_EACH: Final = 97
 _MS_PER_S: Final = 1e3
@@ -22,15 +22,15 @@ _EVENT: Final = b'{"events":[{"type":"click","user_id":"%s","item_id":"1"}]}'
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to do.
+class OverloadPlan:
+    """The options of a run.
 
     Attributes:
-        pairs: Of a round at the peak and one of overload.
+        pairs: The number of pairs of a round at the peak and one of overload.
         seconds: Length of a round.
-        factor: How many times the peak is offered.
-        peak_connections: Of the closed loop that finds the peak.
-        connections: Of the overload.
+        factor: The overload, as a multiple of the peak.
+        peak_connections: Connections of the closed loop that finds the peak.
+        connections: Connections of the overload.
     """
 
     pairs: int
@@ -41,11 +41,11 @@ class Plan:
 
 
 @dataclass
-class Result:
+class OverloadResult:
     """All rounds, in pairs."""
 
-    peaks: list[Round] = field(default_factory=list)
-    overloads: list[Round] = field(default_factory=list)
+    peaks: list[LoadRound] = field(default_factory=list)
+    overloads: list[LoadRound] = field(default_factory=list)
 
     @property
     def goodput_ratio(self) -> float:
@@ -55,49 +55,54 @@ class Result:
         )
 
     def figures(self) -> dict[str, Any]:
-        """Return everything as plain values."""
+        """Return the ratio, the rates and the tallies as plain values."""
         return {
             "goodput_ratio": round(self.goodput_ratio, 3),
             "peak_rps": [round(one.goodput_rps(), 1) for one in self.peaks],
             "offered_rps": [round(one.offered_rps(), 1) for one in self.overloads],
             "goodput_rps": [round(one.goodput_rps(), 1) for one in self.overloads],
-            "kinds": {kind: _kind([one.tallies[kind] for one in self.overloads]) for kind in KINDS},
+            "kinds": {kind: _kind_json([one.tallies[kind] for one in self.overloads]) for kind in KINDS},
         }
 
 
 KINDS: Final[tuple[Kind, ...]] = ("list", "event", "health")
+HEADINGS: Final = ("kind", "due", "unsent", "good", "static", "refused", "failed", "p99 ms", "refused in")
 
 
-def requests(users: Sequence[str]) -> list[Request]:
-    """Return the requests of a round: lists of these users, and between them events and questions about health."""
-    found: list[Request] = []
+def requests(users: Sequence[str]) -> list[RawRequest]:
+    """Return the requests of a round: lists of these users, with events and liveness probes between them."""
+    found: list[RawRequest] = []
     for number, user in enumerate(users, 1):
         if number % _HEALTH_EACH == 0:
-            found.append(Request("health", f"GET /healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()))
+            found.append(RawRequest("health", f"GET /healthz HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()))
         elif number % _EVENT_EACH == 0:
             body = _EVENT % user.encode()
             head = f"POST /v1/events HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
-            found.append(Request("event", f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body))
+            found.append(RawRequest("event", f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body))
         else:
             path = f"/v1/recommendations/{quote(user, safe='')}?n=10"
-            found.append(Request("list", f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()))
+            found.append(RawRequest("list", f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()))
     return found
 
 
 async def measure(
-    plan: Plan, port: int, asked: Sequence[Request], settle: Callable[[], None], say: Callable[[str], None]
-) -> Result:
+    plan: OverloadPlan,
+    port: int,
+    requests: Sequence[RawRequest],
+    settle: Callable[[], None],
+    on_progress: Callable[[str], None],
+) -> OverloadResult:
     """Drive an installation at its peak and beyond it, in turns."""
-    result = Result()
-    # The first round warms everything up and counts for nothing.
-    await closed(HOST, port, asked, connections=plan.peak_connections, duration_s=min(2.0, plan.seconds))
+    result = OverloadResult()
+    # The first round is a warm-up.
+    await run_closed_loop(HOST, port, requests, connections=plan.peak_connections, duration_s=min(2.0, plan.seconds))
     for number in range(1, plan.pairs + 1):
-        peak = await closed(HOST, port, asked, connections=plan.peak_connections, duration_s=plan.seconds)
+        peak = await run_closed_loop(HOST, port, requests, connections=plan.peak_connections, duration_s=plan.seconds)
         await asyncio.to_thread(settle)
-        over = await offer(
+        over = await run_open_loop(
             HOST,
             port,
-            asked,
+            requests,
             rate_rps=plan.factor * peak.goodput_rps(),
             connections=plan.connections,
             duration_s=plan.seconds,
@@ -105,42 +110,42 @@ async def measure(
         await asyncio.to_thread(settle)
         result.peaks.append(peak)
         result.overloads.append(over)
-        say(
+        on_progress(
             f"pair {number} of {plan.pairs}: peak {peak.goodput_rps():,.0f}/s; of {over.offered_rps():,.0f}/s offered"
             f" {over.goodput_rps():,.0f}/s were answered"
         )
     return result
 
 
-def broken_promises(rounds: Sequence[Round]) -> Iterator[str]:
-    """Say which promises did not hold under overload, whatever the machine: all of them are decisions, not times."""
+def broken_promises(rounds: Sequence[LoadRound]) -> Iterator[str]:
+    """Yield a sentence for each promise that did not hold; none depends on the speed of the machine."""
     tallies = {kind: [one.tallies[kind] for one in rounds] for kind in KINDS}
     lists, events, health = (_sum(tallies[kind]) for kind in KINDS)
     for kind, tally in (("lists", lists), ("events", events)):
-        if others := {status: count for status, count in tally.statuses.items() if status not in _MEANT}:
+        if others := {status: count for status, count in tally.statuses.items() if status not in _EXPECTED}:
             yield f"{kind} were answered with other statuses than 2xx, 429 and 503: {dict(sorted(others.items()))}"
         if tally.unexplained:
-            yield f"{tally.unexplained} refusals of {kind} did not say when to come back"
+            yield f"{tally.unexplained} refusals of {kind} had no Retry-After"
         if tally.broken:
             yield f"{tally.broken} connections of {kind} were cut instead of an answer"
     if lists.static:
-        yield f"{lists.static} lists were static though replicas were there"
+        yield f"{lists.static} lists were static although replicas were ready"
     if health.statuses.keys() - {200}:
         yield f"health was answered {dict(sorted(health.statuses.items()))}"
     if _refused_share(events) > _refused_share(lists):
         yield f"{_refused_share(events):.1%} of the events were refused, and {_refused_share(lists):.1%} of the lists"
 
 
-_MEANT: Final = frozenset({200, 202, 429, 503})
+_EXPECTED: Final = frozenset({200, 202, 429, 503})
 
 
-def _refused_share(tally: Tally) -> float:
+def _refused_share(tally: KindTally) -> float:
     answered = tally.good + tally.refused
     return tally.refused / answered if answered else 0.0
 
 
-def _sum(tallies: Sequence[Tally]) -> Tally:
-    total = Tally()
+def _sum(tallies: Sequence[KindTally]) -> KindTally:
+    total = KindTally()
     for one in tallies:
         total.due += one.due
         total.statuses += one.statuses
@@ -154,7 +159,7 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
     return total
 
 
-def _kind(tallies: Sequence[Tally]) -> dict[str, Any]:
+def _kind_json(tallies: Sequence[KindTally]) -> dict[str, Any]:
     total = _sum(tallies)
     return {
         "due": total.due,
@@ -174,7 +179,7 @@ def _p99_ms(times_s: Sequence[float]) -> float | None:
 
 
 def rows(figures: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return the table of what became of each kind."""
+    """Return the rows of a table of the kinds, under `HEADINGS`."""
     names = ("due", "unsent", "good", "static", "refused", "failed")
     return [
         (

@@ -1,24 +1,25 @@
-"""The recommend route and its yardstick, driven in turns: the rounds, their ratio and how they are shown.
+"""The recommend route against an aiohttp hello world.
 
-The invariant: both servers are driven by the same generator with the same number of connections, in rounds that
-alternate, so that a drift of the machine cancels out; only the ratio of neighbouring rounds is a result.
+Invariant: the same generator drives both servers with the same number of connections, in alternating rounds, so that a
+drift of the machine cancels out. Only the ratio of neighbouring rounds is a result. Telemetry is on: the replica ships
+every list to a real Redis and a consumer archives it, both on the generator's core. No round of hello world begins
+before the events of the round before are archived.
 """
 
 import asyncio
-import json
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
 from ops.benchmarks.workbench import HOST
-from ops.console.terminal import console
 from ops.load.closed_loop import Throughput, drive
 
+HEADINGS: Final = ("server on one core", "requests/s, median", "least", "most")
 _WARMUP_S: Final = 1.0
-_ASKED_USERS: Final = 20_000
+_MAX_USERS: Final = 20_000
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Comparison:
     def pair_ratios(self) -> list[float]:
         """One ratio per pair of rounds."""
         pairs = zip(self.recommend, self.hello, strict=True)
-        return [ours.requests_per_s / theirs.requests_per_s for ours, theirs in pairs]
+        return [recommend.requests_per_s / hello.requests_per_s for recommend, hello in pairs]
 
     def as_json(self) -> dict[str, Any]:
-        """Return medians, rounds and the ratio as plain values."""
+        """Return the ratio, medians and rounds as plain values."""
         return {
             "ratio": round(self.ratio, 4),
             "pair_ratios": [round(ratio, 4) for ratio in self.pair_ratios],
@@ -69,18 +70,18 @@ def compare(
     seconds: float,
     connections: int,
     settle: Callable[[], None] = lambda: None,
-    say: Callable[[str], None] = lambda _sentence: None,
+    on_progress: Callable[[str], None] = lambda _sentence: None,
 ) -> Comparison:
     """Drive two servers in turns.
 
     Args:
-        hello: The yardstick's port and the requests to it.
-        recommend: The other server's port and the requests to it.
-        rounds: Pairs of rounds; which server begins alternates, so that a drift of the machine cancels out.
+        hello: The yardstick's port and requests.
+        recommend: The replica's port and requests.
+        rounds: Pairs of rounds; the first server of a pair alternates.
         seconds: Length of a round.
         connections: Kept-alive connections.
-        settle: Called after each round of the other server; waits until what that set going is done.
-        say: Told of each pair.
+        settle: Called after each round of the replica, to wait for its events.
+        on_progress: Called with a sentence after each pair.
     """
     import uvloop
 
@@ -94,15 +95,15 @@ def compare(
                 results[port].append(figures)
                 if port == recommend[0]:
                     settle()
-            ours, theirs = results[recommend[0]][-1].requests_per_s, results[hello[0]][-1].requests_per_s
-            say(f"pair {index + 1} of {rounds}: recommend {ours:,.0f}/s, hello {theirs:,.0f}/s")
+            rates = [results[port][-1].requests_per_s for port in (recommend[0], hello[0])]
+            on_progress(f"pair {index + 1} of {rounds}: recommend {rates[0]:,.0f}/s, hello {rates[1]:,.0f}/s")
     return Comparison(hello=results[hello[0]], recommend=results[recommend[0]])
 
 
 def list_requests(users: Sequence[str], seed: int) -> list[bytes]:
     """Return one GET of the recommend route per user, for at most 20,000 users in a random order."""
     rng = random.Random(seed)  # noqa: S311  # chance that can be repeated, not secrets
-    chosen = rng.sample(users, min(len(users), _ASKED_USERS))
+    chosen = rng.sample(users, min(len(users), _MAX_USERS))
     return [get(f"/v1/recommendations/{quote(user_id, safe='')}?n=10") for user_id in chosen]
 
 
@@ -111,25 +112,12 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nAccept: */*\r\n\r\n".encode()
 
 
-def show(comparison: Comparison, context: dict[str, Any], *, as_json: bool) -> None:
-    """Print a comparison with what a reader needs to judge it, as tables or as one JSON object."""
-    figures = comparison.as_json()
-    if as_json:
-        print(json.dumps(figures | context, indent=2))
-        return
-    from rich.table import Table
-
-    model, settings = context["model"], context["settings"]
-    title = f"{settings['data']}: {model['users']} users, {model['items']} items, {model['factors']} factors"
-    table = Table(title=title)
-    for heading in ("server on one core", "requests/s, median", "least", "most"):
-        table.add_column(heading, justify="left" if heading.startswith("server") else "right")
+def rows(figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of a table under `HEADINGS`, and those of the ratio and of telemetry."""
     for name in ("hello", "recommend"):
         rates = figures[name]["rounds"]
-        table.add_row(name, *(f"{rate:,.0f}" for rate in (figures[name]["requests_per_s"], min(rates), max(rates))))
-    out = console(soft_wrap=True)
-    out.print(table)
-    least, most = min(figures["pair_ratios"]), max(figures["pair_ratios"])
-    out.print(f"recommend / hello: {figures['ratio']:.3f} (pairs {least:.3f} to {most:.3f})")
-    out.print("events: " + ", ".join(f"{count:,} {name}" for name, count in context["telemetry"].items()))
-    out.print(", ".join(context["machine"].values()))
+        yield name, *(f"{rate:,.0f}" for rate in (figures[name]["requests_per_s"], min(rates), max(rates)))
+    ratios = figures["pair_ratios"]
+    yield "recommend / hello", *(f"{ratio:.3f}" for ratio in (figures["ratio"], min(ratios), max(ratios)))
+    for name, count in figures["telemetry"].items():
+        yield f"events {name}", f"{count:,}", "", ""

@@ -1,10 +1,7 @@
-"""How training grows with the data: the program of a measured process, and what its figures come to.
+"""The growth of training time and memory with the data; also a measured process.
 
-The invariants: each size of each algorithm is trained in a process of its own, so that nothing of one is in the memory
-of the next; what is made to train on is there before its peak is watched; and users, items and ratings grow together,
-so that a user and an item have as many ratings at every size.
-
-Run as `python -m ops.benchmarks.training_scale`; see `ops.benchmarks.measured_process`.
+Invariants: each size of each algorithm is trained in a process of its own, so that memory is not shared; the data
+exists before the peak is watched; users, items and ratings grow together, so that ratings per user are constant.
 """
 
 import itertools
@@ -16,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ops.benchmarks.measured_process import answer, ask
+from ops.benchmarks.measured_process import measured_main, run_measured
 from service.models import artefact
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import Candidate
@@ -36,15 +33,15 @@ HEADINGS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleTask:
-    """What to train.
+    """One training on a synthetic set.
 
     Attributes:
-        algorithm: Its name; it tells of its epochs as it goes.
+        algorithm: An algorithm that reports its epochs.
         settings: `key=value` texts.
-        n_users: Size of the synthetic set.
-        n_items: likewise.
-        n_ratings: likewise.
-        threads: At most so many; 0 for all cores.
+        n_users: Users of the set.
+        n_items: Items of the set.
+        n_ratings: Ratings of the set.
+        threads: The most threads; 0 for all cores.
     """
 
     algorithm: str
@@ -57,17 +54,17 @@ class ScaleTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled:
-    """What one training took.
+    """The figures of one training.
 
     Attributes:
-        make_s: Seconds for making the data.
-        data_bytes: Its columns; ids and titles apart.
-        before_bytes: Resident before the training, the data and its ids included.
-        peak_bytes: Most resident while training.
+        make_s: Seconds of making the data.
+        data_bytes: Its columns, without ids and titles.
+        before_bytes: Resident memory before the training, data and ids included.
+        peak_bytes: Most resident memory while training.
         model_bytes: Factors, biases, neighbours and history, as a replica maps them.
         fit_s: Seconds of the whole fit.
-        epoch_s: Seconds of an epoch, the median.
-        epoch_cpu_s: Processor time of an epoch, all threads, the median.
+        epoch_s: Median seconds of an epoch.
+        epoch_cpu_s: Median processor time of an epoch, in all threads.
     """
 
     make_s: float
@@ -80,15 +77,15 @@ class Scaled:
     epoch_cpu_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to train.
+@dataclass(frozen=True)
+class ScalePlan:
+    """The trainings of each size.
 
     Attributes:
         algorithms: Names; each needs the settings n_factors and n_epochs.
-        n_factors: Of each.
-        n_epochs: Of each, at least 1.
-        threads: At most so many; 0 for all cores.
+        n_factors: The factors of each.
+        n_epochs: The epochs of each, at least 1.
+        threads: The most threads; 0 for all cores.
     """
 
     algorithms: Sequence[str]
@@ -97,10 +94,10 @@ class Plan:
     threads: int
 
     def tasks(self, most: DemoSize) -> Iterator[ScaleTask]:
-        """Yield what to measure: a 16th, a quarter and the whole of a size, for one algorithm after the other.
+        """Yield a 16th, a quarter and the whole of a size, for each algorithm.
 
         Raises:
-            UsageError: An algorithm is not there, or cannot be set so.
+            UsageError: An algorithm is unknown, or has not these settings.
             DataError: A size is too small or too large, or has more ratings than pairs.
         """
         settings = (f"n_factors={self.n_factors}", f"n_epochs={self.n_epochs}")
@@ -112,27 +109,24 @@ class Plan:
                 yield ScaleTask(algorithm=name, settings=settings, threads=self.threads, **asdict(size))
 
 
-def run(plan: Plan, most: DemoSize, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Measure one after the other.
-
-    Args:
-        plan: what.
-        most: The largest size.
-        say: Told a sentence after each.
+def run(plan: ScalePlan, most: DemoSize, on_progress: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Measure every task up to the largest size.
 
     Returns:
-        Tasks and their figures as plain JSON values, in the order of the plan.
+        Tasks with their figures as plain JSON values, in the order of the plan.
 
     Raises:
-        UsageError: An algorithm is not there, or cannot be set so.
-        RunError: One failed.
+        UsageError: An algorithm is unknown, or has not these settings.
+        RunError: A training failed.
     """
     figures: list[dict[str, Any]] = []
-    # All of them are looked at before the first takes its minutes.
+    # All tasks are checked before the first one takes minutes.
     for task in list(plan.tasks(most)):
-        scaled = ask("ops.benchmarks.training_scale", task, Scaled)
+        scaled = run_measured("ops.benchmarks.training_scale", task, Scaled)
         ns = 1e9 * scaled.epoch_s / task.n_ratings
-        say(f"{task.algorithm}, {task.n_ratings:,} ratings: {scaled.epoch_s:.2f} s an epoch, {ns:,.0f} ns a rating")
+        on_progress(
+            f"{task.algorithm}, {task.n_ratings:,} ratings: {scaled.epoch_s:.2f} s an epoch, {ns:,.0f} ns a rating"
+        )
         cpu_ns = 1e9 * scaled.epoch_cpu_s / task.n_ratings
         smallest = next((one for one in figures if one["algorithm"] == task.algorithm), None)
         figures.append(
@@ -148,20 +142,15 @@ def run(plan: Plan, most: DemoSize, say: Callable[[str], None]) -> list[dict[str
     return figures
 
 
-def grown(figures: Sequence[dict[str, Any]], most: float) -> Iterator[str]:
-    """Yield a sentence for each algorithm to which a rating of the largest size costs too much more than of the least.
-
-    Args:
-        figures: What `run` returned.
-        most: How many times as much it may be, in processor time.
-    """
+def exceeding(figures: Sequence[dict[str, Any]], max_growth: float) -> Iterator[str]:
+    """Yield a sentence for each algorithm whose processor time per rating grows more, from the least size on."""
     for name, one in {figure["algorithm"]: figure for figure in figures}.items():
-        if (growth := one["growth"]) > most:
+        if (growth := one["growth"]) > max_growth:
             yield f"a rating costs {name} {growth:.2f} times as much"
 
 
 def rows(figures: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
-    """Yield the rows of a table for people, under `HEADINGS`."""
+    """Yield the rows of a table under `HEADINGS`."""
     for one in figures:
         yield [
             one["algorithm"],
@@ -179,14 +168,10 @@ def rows(figures: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
 
 
 async def measure(task: ScaleTask) -> Scaled:
-    """Make the data, train once.
-
-    Args:
-        task: what.
-    """
+    """Make the data and train once."""
     candidate = Candidate.parse(task.algorithm, task.settings)
     with threads.limit(task.threads):
-        # Compiles, or reads what is compiled.
+        # Compiles the kernels, or loads them.
         candidate.fit(demo.generate(_TINY, no_progress), candidate.config, np.random.default_rng(0), no_progress)
         started_s = time.perf_counter()
         data = demo.generate(DemoSize(task.n_users, task.n_items, task.n_ratings), no_progress)
@@ -220,4 +205,4 @@ def _data_bytes(data: Interactions) -> int:
 
 
 if __name__ == "__main__":
-    answer(ScaleTask, measure)
+    measured_main(ScaleTask, measure)

@@ -1,18 +1,20 @@
-"""What a benchmark stands on: a model, Redis, a replica, a consumer and the yardstick, in a directory of their own.
+"""The processes of a benchmark: Redis, replicas, a consumer and the yardstick, with a model, in a scratch directory.
 
-The invariant: everything started here is stopped, in reverse order, when the workbench is left, however it is left; and
-no setting of the operator's own installation reaches it, save which Redis program to use.
+Invariant: everything started here is stopped, in reverse order, at the end of the context; no setting of the operator's
+installation reaches it, except RECOLLECT_REDIS_SERVER.
 """
 
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ from telemetry.stream.redis_check import check_redis
 HOST = "127.0.0.1"
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 40.0
-# One thread per library: a round must measure one core, not what a thread pool finds beside it.
+_ARCHIVE_TIMEOUT_S = 120.0
+# One thread per library: a round measures one core, without thread pools on others.
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -37,11 +40,23 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
 
     Args:
         scratch: An empty directory for state, logs and output.
-        environ: The environment that the parts inherit, without its settings.
+        environ: The environment of the parts; its settings are left out.
     """
 
+    @classmethod
+    @contextlib.contextmanager
+    def temporary(cls, cores: Iterable[int] | None = None) -> "Iterator[Workbench]":
+        """Open a workbench in a temporary directory, on some cores, that is removed also after SIGTERM."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        with (
+            tempfile.TemporaryDirectory(prefix="recollect-bench-") as scratch,
+            contextlib.nullcontext() if cores is None else pinned(cores),
+            cls(Path(scratch), os.environ) as workbench,
+        ):
+            yield workbench
+
     def __init__(self, scratch: Path, environ: Mapping[str, str]) -> None:
-        self._scratch = scratch
+        self.scratch = scratch
         inherited = {name: value for name, value in environ.items() if not name.startswith("RECOLLECT_")}
         kept = {name: environ[name] for name in ("RECOLLECT_REDIS_SERVER",) if name in environ}
         ours = {
@@ -57,10 +72,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         self._stack.close()
 
     def train(self, data: str) -> tuple[list[str], dict[str, Any]]:
-        """Publish and activate an SVD model with 100 factors.
-
-        Args:
-            data: As for `recollect train`.
+        """Publish and activate an SVD model with 100 factors, of `data` as for `recollect train`.
 
         Returns:
             Its users, and its numbers of users, items and factors.
@@ -71,13 +83,13 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         from service.models import active_model, artefact
 
         argv = [sys.executable, "-m", "ops", "train", "--data", data, "--algorithm", "svd", "--set", "n_factors=100"]
-        # All output to standard error: standard output is for the benchmark's result.
+        # Standard output is for the benchmark's result.
         if (code := subprocess.run(argv, env=self._environ, stdout=sys.stderr, check=False).returncode) != 0:
             raise RunError(f"Training on {data} failed with status {code}.")
         models_dir = self.home / "models"
         version = active_model.version(models_dir)
         if version is None:
-            raise RunError("Training ended well but activated no model.")
+            raise RunError("Training succeeded but activated no model.")
         snapshot = artefact.load(models_dir / version)
         shape = {"users": len(snapshot.users), "items": len(snapshot.items), "factors": snapshot.n_factors}
         return list(snapshot.users.id_of), shape
@@ -85,7 +97,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
     def start_redis(self) -> str:
         """Start a Redis with an append-only file and return its URL."""
         (port,) = ports.choose(1)
-        directory = self._scratch / "redis"
+        directory = self.scratch / "redis"
         directory.mkdir()
         binary = find_redis(read(BalancerSettings, self._environ).redis_server)
         argv = [str(binary.path), "--port", str(port), "--bind", HOST, "--dir", str(directory), "--daemonize", "no"]
@@ -102,7 +114,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
 
     @contextlib.contextmanager
     def without_redis(self) -> Iterator[None]:
-        """Stop the Redis of `start_redis`, and start it again with what it holds when the context is left."""
+        """Stop the Redis of `start_redis` during the context; it keeps its data."""
         running, start = self._redis
         _stop(running)
         try:
@@ -111,7 +123,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
             self._redis = start(), start
 
     def start_consumer(self, redis_url: str) -> int:
-        """Start the job that archives what that Redis carries, and return its admin port."""
+        """Start the consumer of that Redis, and return its admin port."""
         (admin_port,) = ports.choose(1)
         argv = [sys.executable, "-m", "ops", "consume", "--admin-port", str(admin_port)]
         self._environ["RECOLLECT_REDIS_URL"] = redis_url
@@ -119,7 +131,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         return admin_port
 
     def start_replica(self, redis_url: str) -> tuple[int, int]:
-        """Start one replica of the active model, its telemetry to that Redis; return its port and admin port."""
+        """Start a replica that ships to that Redis; return its port and admin port."""
         port, admin_port = ports.choose(2)
         argv = [sys.executable, "-m", "ops", "serve", "--slot", "0", "--host", HOST, "--port", str(port)]
         argv += ["--admin-port", str(admin_port)]
@@ -128,7 +140,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         return port, admin_port
 
     def start_all(self, redis_url: str, replicas: int) -> int:
-        """Start a whole installation of the active model, but for its Redis, and return the balancer's port."""
+        """Start an installation with that Redis, and return the balancer's port."""
         (port,) = ports.choose(1)
         argv = [sys.executable, "-m", "ops", "up", "--replicas", str(replicas), "--port", str(port)]
         self._environ["RECOLLECT_REDIS_URL"] = redis_url
@@ -137,8 +149,8 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
 
     @property
     def home(self) -> Path:
-        """The parts' RECOLLECT_HOME."""
-        return self._scratch / "home"
+        """RECOLLECT_HOME of the parts."""
+        return self.scratch / "home"
 
     def _all_ready(self) -> bool:
         rows = roster.read(self.home)
@@ -155,30 +167,29 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         """Start a process, wait until it is ready, and return it.
 
         Raises:
-            RunError: It ended, or was not ready in time; tells the last line it said.
+            RunError: It ended, or was not ready in time; the message has its last line of output.
         """
-        output = self._scratch / f"{name}.out"
+        output = self.scratch / f"{name}.out"
         with output.open("wb") as sink:
             process = subprocess.Popen(
                 argv,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 env=self._environ,
-                # After Ctrl-C there may be no time to stop it.
-                preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock of another thread
+                preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock
             )
         self._stack.callback(_stop, process)
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         while not ready():
             if process.poll() is not None or time.monotonic() > deadline_s:
-                said = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                raise RunError(f"{name} did not come up: {said[-1] if said else 'it said nothing'}")
+                lines = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                raise RunError(f"{name} did not become ready: {lines[-1] if lines else 'it printed nothing'}.")
             time.sleep(0.02)
         return process
 
 
 def answers(port: int, path: str) -> bool:
-    """Say whether a GET of 127.0.0.1 is answered with 200."""
+    """Return whether a GET of 127.0.0.1 is answered with 200."""
     try:
         with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=2) as answer:
             return bool(answer.status == 200)
@@ -187,7 +198,7 @@ def answers(port: int, path: str) -> bool:
 
 
 def scrape(admin_port: int) -> defaultdict[str, float]:
-    """Return a part's metrics, by name, summed over their labels; 0 for what it does not have.
+    """Return a part's metrics by name, summed over their labels; 0 for an unknown name.
 
     Raises:
         RunError: The part does not answer.
@@ -198,7 +209,7 @@ def scrape(admin_port: int) -> defaultdict[str, float]:
         with urllib.request.urlopen(f"http://{HOST}:{admin_port}/metrics", timeout=5) as answer:
             text = answer.read().decode()
     except OSError as error:
-        raise RunError(f"The metrics at {HOST}:{admin_port} cannot be read: {error}") from error
+        raise RunError(f"The metrics at {HOST}:{admin_port} cannot be read: {error}.") from error
     values: defaultdict[str, float] = defaultdict(float)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -215,8 +226,28 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def replica_admin_ports(home: Path) -> list[int]:
+    """Return the admin ports of an installation's replicas."""
+    rows = (row for row in roster.read(home) if row.name.startswith("replica-"))
+    return [row.admin_port for row in rows if row.admin_port is not None]
+
+
+def wait_until_archived(admin_ports: Iterable[int]) -> None:
+    """Wait until the archive has every event that these replicas accepted.
+
+    Raises:
+        RunError: It has not within two minutes.
+    """
+    deadline_s = time.monotonic() + _ARCHIVE_TIMEOUT_S
+    for port in admin_ports:
+        while (held := scrape(port)["recollect_telemetry_unarchived_events"]) > 0:
+            if time.monotonic() > deadline_s:
+                raise RunError(f"After {_ARCHIVE_TIMEOUT_S:g} s {held:.0f} events were not archived.")
+            time.sleep(0.1)
+
+
 def two_cores() -> tuple[int, int]:
-    """Return the server's core and the generator's.
+    """Return the core of the server and that of the generator.
 
     Raises:
         UsageError: This process may run on one core only.
@@ -228,10 +259,10 @@ def two_cores() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Pin this process, and so all children started inside, to one core."""
+def pinned(cores: Iterable[int]) -> Iterator[None]:
+    """Pin this process, and so all children started inside, to some cores."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
-"""Which model of a public library each of ours is held against, and what is asked of the difference.
+"""The pairs of our models and peers, models of public libraries, and the bounds on their differences.
 
-A peer has the defaults of its own library, which for scikit-surprise are the settings of the published tables and ours
-too. One that ranks is as large as ours and learns as long (`SHARED`); its other settings stay the defaults unless
-somebody tunes them, so that it shows what its users get and not the best that could be had of it.
+A peer has the defaults of its library, which for scikit-surprise are the settings of the published tables and of our
+models. One that ranks has our size and number of epochs (`SHARED`); its other settings are defaults unless
+`--peer-set` changes them, so that it shows what its users get.
 """
 
 import json
@@ -22,13 +22,13 @@ LIBRARIES: Final = ("surprise", "implicit", "lenskit")
 
 
 class Pair(NamedTuple):
-    """One of ours and the model that it is held against.
+    """One of our algorithms and the peer it is compared with.
 
     Attributes:
         ours: The name of our algorithm.
         library: One of `LIBRARIES`.
-        theirs: The model's name there.
-        ask: What both are asked for, which decides the measures too.
+        theirs: The name of the peer in its library.
+        ask: The task of both, which decides the measures.
     """
 
     ours: str
@@ -54,7 +54,7 @@ PAIRS: Final = (
     Pair("item_knn", "implicit", "Cosine", "rank"),
     Pair("item_knn", "lenskit", "ItemKNN", "rank"),
 )
-# By a peer's model and what is asked: its settings that take the value of one of ours.
+# By peer and task: the peer's settings that take the value of one of ours.
 SHARED: Final[dict[tuple[str, Ask], dict[str, str]]] = {
     ("ALS", "rank"): {"factors": "n_factors", "iterations": "n_epochs"},
     ("BPR", "rank"): {"factors": "n_factors"},
@@ -62,13 +62,13 @@ SHARED: Final[dict[tuple[str, Ask], dict[str, str]]] = {
     ("BiasedMF", "rank"): {"embedding_size": "n_factors"},
     ("ImplicitMF", "rank"): {"embedding_size": "n_factors", "epochs": "n_epochs"},
 }
-# Seven minutes a fold on a million ratings; no other takes a quarter of that.
+# Seven minutes a fold on a million ratings, four times as long as any other.
 SLOW: Final = "SVDpp"
 
-# How far an error may lie above scikit-surprise's own on the same folds.
+# The most by which an error may exceed that of scikit-surprise on the same folds.
 MARGINS: Final = {"rmse": 0.001, "mae": 0.002}
-# What five folds of MovieLens 1M may take in all, fitting and predicting, on two cores.
-MOST_S: Final = {
+# The most seconds of five folds of MovieLens 1M, fitting and predicting, on two cores.
+MAX_S: Final = {
     "svd": 15.0,
     "svdpp": 15.0,
     "nmf": 30.0,
@@ -79,7 +79,7 @@ MOST_S: Final = {
 }
 MOVIELENS_1M: Final = (6040, 3706, 1_000_209)
 MOVIELENS_100K: Final = (943, 1682, 100_000)
-# RMSE and MAE on MovieLens 100K, five random folds, as scikit-surprise's documentation has them.
+# RMSE and MAE on MovieLens 100K, five random folds, from the documentation of scikit-surprise.
 PUBLISHED_100K: Final = {
     "svd": (0.934, 0.737),
     "svdpp": (0.920, 0.722),
@@ -93,7 +93,7 @@ PUBLISHED_100K: Final = {
 
 
 def libraries(names: str) -> list[str]:
-    """Read a comma-separated list of libraries; "none" is the empty one.
+    """Parse a comma-separated list of libraries, or "none".
 
     Raises:
         UsageError: There is no such library.
@@ -101,27 +101,27 @@ def libraries(names: str) -> list[str]:
     wanted = [] if names.strip() == "none" else [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in LIBRARIES:
-            raise UsageError(f"there is no peer {name!r}; there is {', '.join(LIBRARIES)}, or none")
+            raise UsageError(f"There is no peer {name!r}; there are {', '.join(LIBRARIES)}, or none.")
     return wanted
 
 
 def peer_settings(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Read settings of peers, such as "ALS.alpha=10", by the model's name; what is no JSON value is a text.
+    """Parse settings of peers, such as "ALS.alpha=10", by model; a value that is not JSON is a text.
 
     Raises:
-        UsageError: A text is no such setting, or there is no such model.
+        UsageError: A text is not of this form, or there is no such model.
     """
-    read: dict[str, dict[str, Any]] = {}
+    parsed: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         model, dot, setting = (part.strip() for part in name.partition("."))
         if not equals or not dot or model not in {pair.theirs for pair in PAIRS}:
-            raise UsageError(f"a setting of a peer is given as ALS.alpha=10, not as {text!r}")
+            raise UsageError(f"A setting of a peer has the form ALS.alpha=10, not {text!r}.")
         try:
-            read.setdefault(model, {})[setting] = json.loads(value)
+            parsed.setdefault(model, {})[setting] = json.loads(value)
         except ValueError:
-            read.setdefault(model, {})[setting] = value.strip()
-    return read
+            parsed.setdefault(model, {})[setting] = value.strip()
+    return parsed
 
 
 def algorithms() -> list[str]:

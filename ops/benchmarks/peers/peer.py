@@ -1,7 +1,7 @@
-"""A peer's process, seen from our side: started with a fold, asked for one model after another.
+"""A peer's process: started with a fold, it fits and runs one model per request.
 
-The invariant: it runs on the cores of this process, with as many threads as we have, and nothing of our packages is in
-its way: its own environment comes first on its path.
+Invariant: it runs on the cores of this process, with as many threads; its own environment precedes our packages on its
+path.
 """
 
 import json
@@ -32,13 +32,13 @@ _POOLS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "
 
 @dataclass(frozen=True)
 class Seconds:
-    """What one model took on one fold.
+    """The times of one model on one fold; processor times are those of all threads.
 
     Attributes:
-        fit_s: fitting.
-        fit_cpu_s: Processor time of it, all threads.
+        fit_s: Fitting.
+        fit_cpu_s: Processor time of fitting.
         answer_s: Predicting all ratings, or ranking all lists.
-        answer_cpu_s: Processor time of it.
+        answer_cpu_s: Processor time of answering.
     """
 
     fit_s: float
@@ -53,19 +53,19 @@ class Seconds:
 
     @property
     def total_cpu_s(self) -> float:
-        """Processor time of both."""
+        """Processor time of fitting and answering."""
         return self.fit_cpu_s + self.answer_cpu_s
 
 
 @dataclass(eq=False)
 class Peer:
-    """One library, holding one fold.
+    """One library with one fold.
 
     Attributes:
         library: Its name.
-        version: Of the library.
-        import_s: What importing it took.
-        prepare_s: What turning the fold into its kind of data took.
+        version: Its version.
+        import_s: Seconds of importing it.
+        prepare_s: Seconds of converting the fold to its data structures.
     """
 
     library: str
@@ -76,48 +76,45 @@ class Peer:
     _errors: IO[str]
     _result: Path
 
-    def ask(self, model: str, what: str, *, seed: int, settings: Mapping[str, Any]) -> tuple[NDArray[Any], Seconds]:
-        """Have a model fitted and asked.
+    def answer(self, model: str, task: str, *, seed: int, settings: Mapping[str, Any]) -> tuple[NDArray[Any], Seconds]:
+        """Fit a model and let it answer.
 
         Args:
             model: Its name in the library.
-            what: "predict" or "rank", see `peer_program.Model`.
-            seed: Decides what it draws.
-            settings: Those that are not to be the library's defaults.
-
-        Returns:
-            What it answered, and what that took.
+            task: "predict" or "rank", see `peer_program.Model`.
+            seed: Seeds the model.
+            settings: Its settings that differ from the library's defaults.
 
         Raises:
-            RunError: It failed; tells the last line it said.
+            RunError: It failed; the message has its last line of output.
         """
-        request = {"model": model, "ask": what, "seed": seed, "settings": dict(settings), "path": str(self._result)}
+        request = {"model": model, "ask": task, "seed": seed, "settings": dict(settings), "path": str(self._result)}
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)
         except BrokenPipeError:
             raise _failed(self.library, self._errors) from None
-        seconds = Seconds(**_answer(self.library, self._process, self._errors))
+        seconds = Seconds(**_read_answer(self.library, self._process, self._errors))
         return np.load(self._result, allow_pickle=False), seconds
 
 
 @contextmanager
 def started(python: Path, library: str, fold: Fold) -> Iterator[Peer]:
-    """Start a peer's process and give it a fold; end it afterwards.
+    """Run a peer's process with a fold during the context.
 
     Args:
         python: The interpreter of the peers' environment.
         library: "surprise", "implicit" or "lenskit".
-        fold: What it is given.
+        fold: The fold.
 
     Raises:
         RunError: There is no such interpreter, or the library cannot be used there.
     """
     environment = {**os.environ, **dict.fromkeys(_POOLS, str(fold.threads))}
-    # Ours would come before its own.
+    # It would precede the peers' environment.
     environment.pop("PYTHONPATH", None)
     with (
         tempfile.TemporaryDirectory(prefix="recollect-peer-") as scratch,
-        (Path(scratch) / "stderr").open("w+", encoding="utf-8", errors="replace") as said,
+        (Path(scratch) / "stderr").open("w+", encoding="utf-8", errors="replace") as errors,
     ):
         fold_path = str(Path(scratch) / "fold.npz")
         fold.save(fold_path)
@@ -128,24 +125,24 @@ def started(python: Path, library: str, fold: Fold) -> Iterator[Peer]:
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=said,
+                stderr=errors,
                 text=True,
                 cwd=scratch,
-                preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock of another thread
+                preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock
             )
         except OSError as error:
             raise RunError(
                 f"The peers' interpreter {python} cannot be started ({error.strerror}); `make peers` makes one."
             ) from error
         try:
-            ready = _answer(library, process, said)
-            yield Peer(library, **ready, _process=process, _errors=said, _result=Path(scratch) / "result.npy")
+            ready = _read_answer(library, process, errors)
+            yield Peer(library, **ready, _process=process, _errors=errors, _result=Path(scratch) / "result.npy")
         finally:
             process.kill()
             process.communicate()
 
 
-def _answer(library: str, process: subprocess.Popen[str], errors: IO[str]) -> dict[str, Any]:
+def _read_answer(library: str, process: subprocess.Popen[str], errors: IO[str]) -> dict[str, Any]:
     line = process.stdout.readline() if process.stdout else ""
     if not line:
         process.wait()
@@ -156,5 +153,5 @@ def _answer(library: str, process: subprocess.Popen[str], errors: IO[str]) -> di
 
 def _failed(library: str, errors: IO[str]) -> RunError:
     errors.seek(0)
-    said = errors.read().strip().splitlines()
-    return RunError(f"{library} failed: {said[-1] if said else 'it said nothing'}")
+    lines = errors.read().strip().splitlines()
+    return RunError(f"{library} failed: {lines[-1] if lines else 'it printed nothing'}.")

@@ -1,7 +1,6 @@
-"""What a contest of models comes to: figures, a table of them, and whether what was asked for holds (pure).
+"""The result of a contest: figures, tables, and bounds (pure).
 
-A difference is the mean over the folds that both sides have done, ours less theirs. A ratio is theirs to ours: how
-many times less we take.
+A difference is the mean over the folds of both sides, ours less theirs. A ratio of times is theirs to ours.
 """
 
 import statistics
@@ -9,17 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ops.benchmarks.peers.contest import Contest, ContestPlan, Side
 from ops.benchmarks.peers.pairs import (
     MARGINS,
+    MAX_S,
     MEASURES,
-    MOST_S,
     MOVIELENS_1M,
     MOVIELENS_100K,
     PUBLISHED_100K,
     Ask,
     Pair,
 )
-from ops.benchmarks.peers.peers import Contest, Plan, Side
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.registry import Candidate
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
@@ -30,37 +29,25 @@ _TABLES: dict[Ask, str] = {"predict": "errors of predicted ratings", "rank": "li
 
 @dataclass(frozen=True)
 class Bound:
-    """Something asked for.
+    """An upper bound on a figure."""
 
-    Attributes:
-        what: Which figure.
-        value: What it is.
-        most: What it may be.
-    """
-
-    what: str
+    name: str
     value: float
-    most: float
+    limit: float
 
     @property
     def holds(self) -> bool:
-        """Whether it does."""
-        return self.value <= self.most
+        """Whether the value is within the limit."""
+        return self.value <= self.limit
 
 
 def shape(data: Interactions) -> tuple[int, int, int]:
-    """Return how many users, items and ratings there are."""
+    """Return the numbers of users, items and ratings."""
     return len(data.users), len(data.items), len(data)
 
 
 def bounds(contest: Contest, data: Interactions, protocol: EvaluationProtocol) -> Iterator[Bound]:
-    """Yield what is asked of this contest.
-
-    Args:
-        contest: What was measured.
-        data: What it was measured on.
-        protocol: How it was cut; only MovieLens 1M in five folds has bounds of time.
-    """
+    """Yield the bounds of a contest; only five folds of MovieLens 1M have bounds on time."""
     for pair, theirs in contest.theirs.items():
         if pair.library != "surprise":
             continue
@@ -70,18 +57,12 @@ def bounds(contest: Contest, data: Interactions, protocol: EvaluationProtocol) -
             yield Bound(f"{pair.ours} {name} against {pair.theirs}", value, reference + margin)
     if shape(data) == MOVIELENS_1M and (protocol.split, protocol.folds) == ("folds", 5):
         for (name, ask), ours in contest.ours.items():
-            if ask == "predict" and name in MOST_S:
-                yield Bound(f"{name} seconds of five folds", sum(one.total_s for one in ours.seconds), MOST_S[name])
+            if ask == "predict" and name in MAX_S:
+                yield Bound(f"{name} seconds of five folds", sum(one.total_s for one in ours.seconds), MAX_S[name])
 
 
-def figures(contest: Contest, plan: Plan, data: Interactions) -> dict[str, Any]:
-    """Return everything as plain JSON values.
-
-    Args:
-        contest: What was measured.
-        plan: how.
-        data: What on.
-    """
+def figures(contest: Contest, plan: ContestPlan, data: Interactions) -> dict[str, Any]:
+    """Return all results as plain JSON values."""
     n_users, n_items, n_ratings = shape(data)
     return {
         "data": {"source": data.report.source, "n_users": n_users, "n_items": n_items, "n_ratings": n_ratings},
@@ -93,7 +74,7 @@ def figures(contest: Contest, plan: Plan, data: Interactions) -> dict[str, Any]:
             "clipped_to": [data.rating_min, data.rating_max],
             "relevant": "every held-out interaction of a user with a training rating",
             "listed_users": contest.n_listed,
-            "fit_s": "seconds of each fold; compilation, imports and conversion apart",
+            "fit_s": "seconds of each fold, without compilation, imports and conversion",
             "difference": "ours less theirs, mean over the folds of both",
             "times_less": "theirs to ours, of the seconds of fitting and answering over the folds of both",
         },
@@ -129,17 +110,15 @@ def figures(contest: Contest, plan: Plan, data: Interactions) -> dict[str, Any]:
             }
             for (name, ask), ours in contest.ours.items()
         ],
-        "bounds": [asdict(one) | {"holds": one.holds} for one in bounds(contest, data, plan.protocol)],
+        "bounds": [
+            {"what": one.name, "value": one.value, "most": one.limit, "holds": one.holds}
+            for one in bounds(contest, data, plan.protocol)
+        ],
     }
 
 
 def tables(contest: Contest, data: Interactions) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-    """Yield a title, headings and rows for what was predicted and for what was ranked.
-
-    Args:
-        contest: What was measured.
-        data: What on; beside MovieLens 100K stand published figures.
-    """
+    """Yield a title, headings and rows for each task; MovieLens 100K has a column of published figures."""
     is_published = shape(data) == MOVIELENS_100K
     for ask, title in _TABLES.items():
         rows = [
@@ -155,19 +134,19 @@ def tables(contest: Contest, data: Interactions) -> Iterator[tuple[str, list[str
             yield title, headings, rows
 
 
-def verdicts(asked: Iterable[Bound]) -> Iterator[str]:
+def verdicts(bounds_found: Iterable[Bound]) -> Iterator[str]:
     """Yield a sentence for each bound."""
-    for one in asked:
-        yield f"{'holds' if one.holds else 'MISSED'}: {one.what} is {one.value:.4f}, at most {one.most:.4f}"
+    for one in bounds_found:
+        yield f"{'holds' if one.holds else 'MISSED'}: {one.name} is {one.value:.4f}, at most {one.limit:.4f}"
 
 
 def _rows(contest: Contest, name: str, ask: Ask, ours: Side) -> Iterator[list[str]]:
     against = _against(contest, name, ask)
     if not against:
-        alone = [
+        without_peer = [
             text for measure in MEASURES[ask] for text in (f"{statistics.mean(ours.measures[measure]):.4f}", "", "")
         ]
-        yield [name, "", str(len(ours.seconds)), *alone, _seconds(ours, len(ours.seconds)), "", "", ""]
+        yield [name, "", str(len(ours.seconds)), *without_peer, _seconds(ours, len(ours.seconds)), "", "", ""]
     for pair, theirs in against:
         compared = []
         for measure in MEASURES[ask]:
@@ -188,7 +167,7 @@ def _against(contest: Contest, name: str, ask: Ask) -> list[tuple[Pair, Side]]:
 
 
 def _shared(ours: Side, theirs: Side, measure: str) -> tuple[float, float]:
-    """Return the means of a measure over the folds that both have done."""
+    """Return the means of a measure over the folds of both."""
     n = len(theirs.seconds)
     return statistics.mean(ours.measures[measure][:n]), statistics.mean(theirs.measures[measure])
 
@@ -211,7 +190,7 @@ def _side(side: Side) -> dict[str, Any]:
     }
 
 
-def _candidate(plan: Plan, name: str) -> Candidate:
+def _candidate(plan: ContestPlan, name: str) -> Candidate:
     return next(candidate for candidate in plan.candidates if candidate.name == name)
 
 

@@ -1,9 +1,9 @@
-"""implicit, as its documentation uses it; runs in the peers' environment only."""
+"""implicit, used as in its documentation; runs in the peers' environment."""
 
 from dataclasses import dataclass
 from typing import Any
 
-import implicit  # type: ignore[import-not-found]  # it lives in the peers' environment
+import implicit  # type: ignore[import-not-found]  # of the peers' environment
 import numpy as np
 from implicit.nearest_neighbours import CosineRecommender  # type: ignore[import-not-found]
 from numpy.typing import NDArray
@@ -41,6 +41,6 @@ class _Model:
 
 
 def start(fold: Fold) -> _Library:
-    """Make its matrix: 1 for whatever was rated."""
+    """Return the library with a matrix that has 1 for each rating."""
     ones = np.ones(fold.users.size, dtype=np.float32)
     return _Library(fold, csr_matrix((ones, (fold.users, fold.items)), shape=(fold.n_users, fold.n_items)))

@@ -1,9 +1,9 @@
-"""LensKit, as its documentation uses it; runs in the peers' environment only."""
+"""LensKit, used as in its documentation; runs in the peers' environment."""
 
 from dataclasses import dataclass
 from typing import Any
 
-import lenskit  # type: ignore[import-not-found]  # it lives in the peers' environment
+import lenskit  # type: ignore[import-not-found]  # of the peers' environment
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 from lenskit.als import BiasedMFScorer, ImplicitMFScorer  # type: ignore[import-not-found]
@@ -63,7 +63,7 @@ class _Model:
 
 
 def start(fold: Fold) -> _Library:
-    """Make its data set, with all users and items known by name; it is told how many threads it may use."""
+    """Return the library with a data set of all users and items, limited to the fold's threads."""
     initialize(processes=1, threads=fold.threads, backend_threads=fold.threads)
     frame = pd.DataFrame({"user_id": fold.users, "item_id": fold.items, "rating": fold.ratings})
     return _Library(fold, from_interactions_df(frame, users=np.arange(fold.n_users), items=np.arange(fold.n_items)))

@@ -1,11 +1,10 @@
-"""The program of a peer's process: reads one fold, then fits and asks models of one public library, one after another.
+"""The program of a peer's process: it loads one fold, then fits and runs models of one public library.
 
-The invariant: what is measured is the library's own work. Importing it and turning the fold into its kind of data are
-timed apart, and so is nothing of ours: files are written after the clocks have stopped.
+Invariant: only the library's work is timed. Importing it and converting the fold are timed separately; files are
+written after the clocks have stopped.
 
-It runs in the interpreter of the peers' environment, which has none of our packages, so it imports numpy, the standard
-library and its own neighbours here, and nothing else. It is told one request per line on standard input and answers
-each with a line of JSON.
+It runs in the interpreter of the peers' environment, without our packages, so it imports only numpy, the standard
+library and the modules beside it. It reads one JSON request per line and answers each with a line of JSON.
 """
 
 import importlib
@@ -23,21 +22,21 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """What a library is given.
+    """The training ratings and the task of a library.
 
     Attributes:
-        users: Int64 (n,), rows of the training ratings, in random order as scikit-surprise's own folds have them.
+        users: Int64 (n,), rows of the training ratings, in random order like the folds of scikit-surprise.
         items: Int64 (n,).
         ratings: Float64 (n,).
-        test_users: Int64 (m,), the pairs whose ratings are to be predicted.
-        test_items: Int64 (m,).
-        listed_users: Int64 (l,), whom to rank for; each has a training rating.
-        n_users: Rows of users, whether they have ratings or not.
-        n_items: likewise.
+        test_users: Int64 (m,), users of the pairs to predict.
+        test_items: Int64 (m,), their items.
+        listed_users: Int64 (l,), the users to rank for; each has a training rating.
+        n_users: The number of user rows, with or without ratings.
+        n_items: The number of item rows, likewise.
         rating_min: The least rating of the whole set.
-        rating_max: The largest one.
-        threads: How many the library may use.
-        length: Items to a list.
+        rating_max: The largest rating of the whole set.
+        threads: The threads of the library.
+        length: Items per list.
     """
 
     users: NDArray[np.int64]
@@ -54,21 +53,21 @@ class Fold:
     length: int
 
     def save(self, path: str) -> None:
-        """Write it as a .npz file."""
+        """Write a .npz file."""
         np.savez(path, **vars(self))
 
     @classmethod
     def load(cls, path: str) -> "Fold":
-        """Undo `save`."""
+        """Read a file of `save`."""
         with np.load(path, allow_pickle=False) as arrays:
             return cls(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
 
 
 class Model(Protocol):
-    """A model of a peer; one that cannot predict ratings or cannot rank lacks the method and is not asked to."""
+    """A model of a peer; one that cannot predict or cannot rank lacks that method."""
 
     def fit(self) -> None:
-        """Learn from the fold's training ratings."""
+        """Learn from the training ratings."""
 
     def predict(self) -> NDArray[np.float64]:
         """Return a rating for each test pair, float64 (m,)."""
@@ -78,36 +77,31 @@ class Model(Protocol):
 
 
 class Library(Protocol):
-    """A peer that holds a fold in the form it wants."""
+    """A library with the fold in its data structures."""
 
     version: str
 
     def model(self, name: str, seed: int, settings: dict[str, Any]) -> Model:
-        """Make a model with the library's defaults but for some settings, by the library's names for them."""
+        """Return a model with the library's defaults except for these settings."""
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Do something; return its result, its seconds, and its seconds of processor time in all threads."""
+    """Return the result of some work, its seconds, and its seconds of processor time in all threads."""
     started, cpu_started = time.perf_counter(), time.process_time()
     result = work()
     return result, time.perf_counter() - started, time.process_time() - cpu_started
 
 
 def main(library_name: str, fold_path: str) -> None:
-    """Serve requests until standard input ends.
-
-    Args:
-        library_name: "surprise", "implicit" or "lenskit".
-        fold_path: What `Fold.save` wrote.
-    """
-    # Libraries print as they like; only this may speak on standard output.
+    """Answer requests until standard input ends, with a library and a file of `Fold.save`."""
+    # Libraries print on standard output, so it is redirected to standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
     def answer(**values: object) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    module, import_s, _ = timed(lambda: importlib.import_module(f"ops.benchmarks.peer_{library_name}"))
+    module, import_s, _ = timed(lambda: importlib.import_module(f"ops.benchmarks.peers.peer_{library_name}"))
     fold = Fold.load(fold_path)
     library, prepare_s, _ = timed(lambda: module.start(fold))
     answer(version=library.version, import_s=import_s, prepare_s=prepare_s)

@@ -1,18 +1,18 @@
-"""scikit-surprise, as its documentation uses it; runs in the peers' environment only."""
+"""scikit-surprise, used as in its documentation; runs in the peers' environment."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
-import surprise  # type: ignore[import-not-found]  # it lives in the peers' environment
+import surprise  # type: ignore[import-not-found]  # of the peers' environment
 from numpy.typing import NDArray
 
 from ops.benchmarks.peers.peer_program import Fold
 
-# The others draw nothing.
+# The others are deterministic.
 _SEEDED = {"SVD", "SVDpp", "NMF"}
-# The others say nothing.
+# The others print nothing.
 _VERBOSE = {"KNNBasic", "KNNWithMeans", "KNNBaseline", "BaselineOnly"}
 
 
@@ -43,10 +43,10 @@ class _Model:
 
 
 def start(fold: Fold) -> _Library:
-    """Make its training set, which keeps the order of the ratings, and its list of pairs."""
+    """Return the library with a training set, in the order of the ratings, and its list of pairs."""
     frame = pd.DataFrame({"user": fold.users, "item": fold.items, "rating": fold.ratings})
     reader = surprise.Reader(rating_scale=(fold.rating_min, fold.rating_max))
     trainset = surprise.Dataset.load_from_df(frame, reader).build_full_trainset()
     users, items = fold.test_users.tolist(), fold.test_items.tolist()
-    # The third is the true rating, which predicting does not look at.
+    # The third value is the true rating, which does not affect predictions.
     return _Library(trainset, [(user, item, 0.0) for user, item in zip(users, items, strict=True)])

@@ -1,9 +1,6 @@
-"""How long feedback waits for its 202: the program of the measured process.
+"""A measured process: the time of `Producer.accept`, from the call until the event is on the disk.
 
-The invariant: an open loop, one event a request; the time is that of `Producer.accept`, from the call until the event
-is on the disk.
-
-Run as `python -m ops.benchmarks.telemetry.acceptance`; see `ops.benchmarks.measured_process`.
+Invariant: an open loop with one event per request.
 """
 
 import asyncio
@@ -11,7 +8,7 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from ops.benchmarks.measured_process import answer
+from ops.benchmarks.measured_process import measured_main
 from ops.benchmarks.telemetry.cpu_clock import MS_PER_S, paced
 from ops.benchmarks.telemetry.rig import Rig
 from ops.benchmarks.telemetry.sample import click
@@ -20,7 +17,7 @@ from telemetry.errors import SpoolFull
 
 @dataclass(frozen=True, kw_only=True)
 class AcceptanceTask:
-    """What to measure: these requests per second, for `seconds` each."""
+    """Requests per second, each rate for `seconds`."""
 
     redis_url: str
     directory: str
@@ -30,7 +27,7 @@ class AcceptanceTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Acceptance:
-    """Milliseconds by rate, of what was accepted; and how many requests were refused."""
+    """Milliseconds of accepted requests by rate, and the number of refused ones."""
 
     p50_ms: dict[str, float]
     p99_ms: dict[str, float]
@@ -38,14 +35,7 @@ class Acceptance:
 
 
 async def measure(task: AcceptanceTask) -> Acceptance:
-    """Measure every rate once.
-
-    Args:
-        task: what.
-
-    Returns:
-        The times.
-    """
+    """Measure every rate once."""
     p50_ms, p99_ms, refused = {}, {}, 0
     async with Rig.open(task.redis_url, task.directory) as rig:
         for rate in task.rates:
@@ -59,7 +49,7 @@ async def measure(task: AcceptanceTask) -> Acceptance:
 
 
 async def _accept(rig: Rig, rate: float, seconds: float) -> list[float | None]:
-    """Return how long each request took, or None for one that was refused."""
+    """Return the seconds of each request; None for a refused one."""
 
     async def one(index: int) -> float | None:
         event = click(index)
@@ -76,4 +66,4 @@ async def _accept(rig: Rig, rate: float, seconds: float) -> list[float | None]:
 
 
 if __name__ == "__main__":
-    answer(AcceptanceTask, measure)
+    measured_main(AcceptanceTask, measure)

@@ -1,10 +1,7 @@
-"""How fast the consumer archives: the program of the measured process.
+"""A measured process: the rate at which the consumer archives, in events per second of its processor time.
 
-The invariant: the stream is full before the clock starts and holds batches as long as a busy producer's, and the clock
-stops when the archive's catalogue has all of them, on the disk. What is measured is this process's processor time, so
-the rate is that of one core that does nothing else.
-
-Run as `python -m ops.benchmarks.telemetry.archiving`; see `ops.benchmarks.measured_process`.
+Invariant: the stream is full before the clock starts, with batches as long as a busy producer's; the clock stops when
+the catalogue on the disk has all of them.
 """
 
 import asyncio
@@ -12,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ops.benchmarks.measured_process import answer
+from ops.benchmarks.measured_process import measured_main
 from ops.benchmarks.telemetry import yardstick
 from ops.benchmarks.telemetry.cpu_clock import spent, until
 from ops.benchmarks.telemetry.sample import served
@@ -31,7 +28,7 @@ _ARCHIVED_WITHIN_S: Final = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivingTask:
-    """What to measure: so many events from this Redis into a new archive."""
+    """The number of events to archive from a Redis into a new archive."""
 
     redis_url: str
     directory: str
@@ -40,11 +37,11 @@ class ArchivingTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Archiving:
-    """Events per second of one core's time.
+    """Events per second of processor time.
 
     Attributes:
         archived_per_s: The consumer, into an archive.
-        counted_per_s: Redis-py's XREADGROUP and XACK, one event an entry, which are counted and not kept.
+        counted_per_s: XREADGROUP and XACK of redis-py, one event per entry, counted only.
     """
 
     archived_per_s: float
@@ -52,20 +49,13 @@ class Archiving:
 
 
 async def measure(task: ArchivingTask) -> Archiving:
-    """Fill a stream twice and empty it twice.
-
-    Args:
-        task: what.
-
-    Returns:
-        Both rates.
-    """
+    """Fill and drain one stream with redis-py, and one with the consumer."""
     producer = uuid7()
     lines = [encode(served(seq), producer, 1, seq) for seq in range(1, task.events + 1)]
     await yardstick.pipeline(task.redis_url, lines.__getitem__, task.events)
     counting_s = await spent(lambda: yardstick.count(task.redis_url))
     await yardstick.clear(task.redis_url)
-    # A place of its own: the one of a round before belongs to that round's archive.
+    # The namespace of an earlier round belongs to that round's archive.
     namespace = f"benchmark-{producer}"
     await _fill(RedisStream(task.redis_url, namespace), producer, lines)
     consumer = Consumer(
@@ -85,7 +75,7 @@ async def measure(task: ArchivingTask) -> Archiving:
 async def _fill(stream: RedisStream, producer: str, lines: list[bytes]) -> None:
     await stream.connect()
     try:
-        # The consumer knows the producers that announced themselves.
+        # The consumer reads the streams of producers that did a handshake.
         await stream.handshake(producer, 0.0)
         for first in range(0, len(lines), _BATCH_EVENTS):
             await stream.append(producer, Batch(1, first + 1, lines[first : first + _BATCH_EVENTS]), create=True)
@@ -94,4 +84,4 @@ async def _fill(stream: RedisStream, producer: str, lines: list[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    answer(ArchivingTask, measure)
+    measured_main(ArchivingTask, measure)

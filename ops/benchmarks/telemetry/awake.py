@@ -1,8 +1,7 @@
-"""Keeps a core from sleeping.
+"""Keeps a core awake.
 
-On an idle machine a process that wakes often is charged for the waking of the core, several times what its own work
-costs. A machine that serves is not idle; something of the lowest priority, which gives way to everything, makes this
-one so.
+On an idle machine a process that wakes often is charged for waking the core, several times the cost of its work. A
+machine that serves is not idle; a process of the lowest priority reproduces that.
 """
 
 import contextlib
@@ -16,14 +15,10 @@ from ops.console.foreground import dies_with
 
 @contextlib.contextmanager
 def awake(core: int) -> Iterator[None]:
-    """Keep a core busy with what gives way to everything.
-
-    Args:
-        core: Its number.
-    """
+    """Keep a core busy with a process of the lowest priority."""
     process = subprocess.Popen(
         [sys.executable, "-c", "while True: pass"],
-        preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock of another thread
+        preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock
     )
     try:
         os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))

@@ -1,9 +1,6 @@
-"""What a served event costs a replica: the program of the measured process.
+"""A measured process: the processor time of a served event in a replica, in all threads.
 
-The invariant: what is measured is the processor time of this process, all of its threads, and of it only what the
-events added: the same loop with the same events, made and thrown away, is measured beside it and taken off.
-
-Run as `python -m ops.benchmarks.telemetry.event_cost`; see `ops.benchmarks.measured_process`.
+Invariant: the time of the same loop that makes the same events and drops them is measured too, and subtracted.
 """
 
 import asyncio
@@ -11,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from ops.benchmarks.measured_process import answer
+from ops.benchmarks.measured_process import measured_main
 from ops.benchmarks.telemetry import yardstick
 from ops.benchmarks.telemetry.cpu_clock import US_PER_S, paced, spent, until
 from ops.benchmarks.telemetry.rig import Rig
@@ -19,7 +16,7 @@ from ops.benchmarks.telemetry.sample import served
 from telemetry.events import encode
 from telemetry.ids import uuid7
 
-# The ring has room for them; more might be dropped while the disk is slow.
+# The ring buffer has room for these; a slow disk might drop more.
 _OUTSTANDING: Final = 2_000
 _TURN_EVENTS: Final = 50
 _STUCK_S: Final = 60.0
@@ -27,13 +24,13 @@ _STUCK_S: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class CostTask:
-    """What to measure.
+    """The task.
 
     Attributes:
-        redis_url: Where batches go.
-        directory: On a real disk, for the log.
-        rates: Events per second, each kept up for `seconds`.
-        events: How many the loops without a pace take.
+        redis_url: The Redis for the batches.
+        directory: A directory on a real disk, for the write-ahead log.
+        rates: Events per second, each for `seconds`.
+        events: The events of an unpaced loop.
     """
 
     redis_url: str
@@ -49,14 +46,14 @@ class Cost:
 
     Attributes:
         line_bytes: The length of an event's line.
-        encode_us: Writing the line alone; it is part of every other figure.
+        encode_us: Encoding the line; part of every other figure.
         pipeline_us: Redis-py, one XADD for each event, 500 in a pipeline.
         batches_us: Redis-py, one XADD for 100 events.
-        offer_us: `Producer.offer` alone: the request path.
-        total_us: By rate: from `offer` to Redis' reply.
-        peak_us: The same without a pace, never more than 2,000 events on their way.
+        offer_us: `Producer.offer`: the request path.
+        total_us: By rate: from `offer` to the reply of Redis.
+        peak_us: The same unpaced, with at most 2,000 unconfirmed events.
         peak_per_s: Events per second then.
-        dropped: There should be none.
+        dropped: Should be 0.
     """
 
     line_bytes: int
@@ -71,14 +68,7 @@ class Cost:
 
 
 async def measure(task: CostTask) -> Cost:
-    """Measure everything once.
-
-    Args:
-        task: what.
-
-    Returns:
-        The costs.
-    """
+    """Measure every figure once."""
     producer_id, events, url = uuid7(), task.events, task.redis_url
 
     def make_line(index: int) -> bytes:
@@ -119,7 +109,7 @@ async def measure(task: CostTask) -> Cost:
 
 
 async def _offer_s(rig: Rig, events: int) -> float:
-    """Processor time of the calls alone; commits and batches fall between them."""
+    """Return the processor time of the calls; commits and batches happen between them."""
     took_s = 0.0
     for first in range(0, events, _OUTSTANDING):
         made = [served(index) for index in range(first, min(first + _OUTSTANDING, events))]
@@ -145,9 +135,9 @@ async def _total_us(rig: Rig, rate: float, seconds: float) -> float:
 
 
 async def _unpaced(rig: Rig, events: int) -> None:
-    """Offer as fast as the loop goes, yielding between turns, and wait for the last reply."""
+    """Offer without pauses, yielding between turns, and wait for the last reply."""
     for first in range(0, events, _TURN_EVENTS):
-        # A new look for each turn, not for each event: a request would not look at all.
+        # Checked once a turn, not once an event: a request does not check at all.
         if rig.pending > _OUTSTANDING - _TURN_EVENTS:
             await until(lambda: rig.pending <= _OUTSTANDING - _TURN_EVENTS, _STUCK_S)
         for index in range(first, min(first + _TURN_EVENTS, events)):
@@ -157,4 +147,4 @@ async def _unpaced(rig: Rig, events: int) -> None:
 
 
 if __name__ == "__main__":
-    answer(CostTask, measure)
+    measured_main(CostTask, measure)

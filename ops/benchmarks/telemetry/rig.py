@@ -1,7 +1,7 @@
-"""A producer at work in this process, on a real disk and a real Redis, with the archive left out.
+"""A producer in this process, on a real disk and a real Redis, without a consumer.
 
-The invariant: `settle` ends with every event confirmed by Redis and called archived, so that what is measured next
-begins with an empty log.
+Invariant: after `settle` Redis has confirmed every event and the watermark covers it, so that the next measurement
+begins with an empty write-ahead log.
 """
 
 import asyncio
@@ -21,11 +21,7 @@ _SHIPPED_WITHIN_S: Final = 60.0
 
 
 class Rig:
-    """A producer with the settings that an installation begins with.
-
-    Attributes:
-        producer: The producer.
-    """
+    """A producer with the default settings."""
 
     def __init__(self, producer: Producer, archive: RedisStream) -> None:
         self.producer = producer
@@ -34,12 +30,7 @@ class Rig:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, redis_url: str, spool: str) -> "AsyncIterator[Rig]":
-        """Run a producer in a context.
-
-        Args:
-            redis_url: Where batches go.
-            spool: A directory that may be made.
-        """
+        """Run a producer, with a spool in a directory that need not exist, during the context."""
         producer = Producer.open(Path(spool), 0, ProducerSettings(), RedisStream(redis_url))
         archive = RedisStream(redis_url)
         await archive.connect()
@@ -54,15 +45,15 @@ class Rig:
 
     @property
     def pending(self) -> int:
-        """Accepted events that Redis has not confirmed."""
+        """The accepted events that Redis has not confirmed."""
         return self._accepted - self.producer.counters.shipped
 
     async def shipped(self) -> None:
-        """Wait until Redis has everything."""
+        """Wait until Redis has every event."""
         await until(lambda: not self.pending, _SHIPPED_WITHIN_S)
 
     async def settle(self) -> None:
-        """Wait until Redis has everything, and say that it is archived."""
+        """Wait until Redis has every event, and publish the watermark that covers them."""
         await self.shipped()
         reached = Position(self.producer.epoch, self._accepted)
         await publish_watermarks(self._archive, {self.producer.producer_id: reached})

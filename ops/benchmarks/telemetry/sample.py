@@ -1,4 +1,4 @@
-"""The events that benchmarks send: of a usual size, each with ids and a time of its own."""
+"""The events of benchmarks, of usual size, each with its own ids and time."""
 
 import time
 from typing import Final
@@ -12,7 +12,7 @@ _MODEL: Final = "svd-20261121T010203-9f3c"
 
 
 def served(index: int) -> Served:
-    """Make the event of a list of ten items, as the handler makes it."""
+    """Return the event of a list of ten items, as the handler makes it."""
     event_id = uuid7()
     return Served(
         event_id=event_id,
@@ -36,7 +36,7 @@ def served(index: int) -> Served:
 
 
 def click(index: int) -> Feedback:
-    """Make the event of a click."""
+    """Return the event of a click."""
     return Feedback(
         event_id=uuid7(),
         tenant="default",

@@ -1,8 +1,7 @@
-"""What telemetry costs, against redis-py alone in the same run: rounds, medians, objectives.
+"""The processor time of telemetry, against redis-py alone in the same run: rounds, medians, objectives.
 
-The invariant: every round is processes of its own on the same core, with Redis on the other, and measures each figure
-once, yardstick and ours in turns; a figure is the median over the rounds. Rates of a machine are not results, ratios
-and microseconds are.
+Invariant: every round has processes of its own on one core, with Redis on the other, and measures each figure once; a
+figure is the median over the rounds. Ratios and microseconds are results, rates are not.
 """
 
 import statistics
@@ -11,25 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ops.benchmarks.measured_process import ask
+from ops.benchmarks.measured_process import run_measured
 from ops.benchmarks.telemetry.acceptance import Acceptance, AcceptanceTask
 from ops.benchmarks.telemetry.archiving import Archiving, ArchivingTask
 from ops.benchmarks.telemetry.awake import awake
 from ops.benchmarks.telemetry.event_cost import Cost, CostTask
-from ops.benchmarks.workbench import on_core
+from ops.benchmarks.workbench import pinned
 
 RATES: Final = (500.0, 1_000.0, 3_000.0, 10_000.0)
 ACCEPT_RATES: Final = (200.0, 3_000.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How long to measure.
+class CostPlan:
+    """The lengths of a measurement.
 
     Attributes:
-        rounds: How often.
-        seconds: At each rate in each round.
-        events: That the loops without a pace take; the consumer gets three times as many.
+        rounds: The number of rounds.
+        seconds: The time at each rate in each round.
+        events: The events of an unpaced loop; the consumer gets three times as many.
     """
 
     rounds: int
@@ -39,12 +38,12 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Objectives:
-    """What is to be held; None is not judged.
+    """Bounds; None for none.
 
     Attributes:
-        offer_us: The most that `offer` may cost.
-        total_us: The most that an event may cost from `offer` to Redis' reply, at 3,000 a second.
-        archived_per_s: The least that a core may archive.
+        offer_us: The most time of `offer`.
+        total_us: The most time of an event from `offer` to the reply of Redis, at 3,000/s.
+        archived_per_s: The fewest events that a core archives.
     """
 
     offer_us: float | None = None
@@ -56,15 +55,15 @@ JUDGED_RATE: Final = "3000"
 
 
 @dataclass
-class Rounds:
-    """What was measured."""
+class CostRounds:
+    """The results of all rounds."""
 
     costs: list[Cost] = field(default_factory=list)
     acceptances: list[Acceptance] = field(default_factory=list)
     archivings: list[Archiving] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
-        """Return the medians over the rounds, ratios to the yardstick included, as plain values."""
+        """Return the medians over the rounds and their ratios to the yardstick, as plain values."""
         cost = {name: _median(self.costs, name) for name in ("encode_us", "pipeline_us", "batches_us", "offer_us")}
         total_us = _medians([one.total_us for one in self.costs])
         peak_us = _median(self.costs, "peak_us")
@@ -93,39 +92,36 @@ class Rounds:
         }
 
 
-def measure(plan: Plan, redis_url: str, scratch: Path, core: int, say: Callable[[str], None]) -> Rounds:
+def measure(plan: CostPlan, redis_url: str, scratch: Path, core: int, on_progress: Callable[[str], None]) -> CostRounds:
     """Measure every round.
 
     Args:
-        plan: How long.
+        plan: The lengths.
         redis_url: A Redis on another core.
         scratch: A directory on a real disk.
-        core: Where the measured processes run.
-        say: Told how far it got.
-
-    Returns:
-        The rounds.
+        core: The core of the measured processes.
+        on_progress: Called with a sentence after each round.
 
     Raises:
         RunError: A measured process failed.
     """
-    rounds = Rounds()
+    rounds = CostRounds()
     for index in range(plan.rounds):
         spool, feedback, archive = (str(scratch / f"{name}-{index}") for name in ("spool", "feedback", "archive"))
-        with on_core(core):
+        with pinned({core}):
             with awake(core):
                 cost = CostTask(
                     redis_url=redis_url, directory=spool, rates=RATES, seconds=plan.seconds, events=plan.events
                 )
-                rounds.costs.append(ask("ops.benchmarks.telemetry.event_cost", cost, Cost))
+                rounds.costs.append(run_measured("ops.benchmarks.telemetry.event_cost", cost, Cost))
                 archiving = ArchivingTask(redis_url=redis_url, directory=archive, events=3 * plan.events)
-                rounds.archivings.append(ask("ops.benchmarks.telemetry.archiving", archiving, Archiving))
-            # Times are measured on a core that nothing keeps busy: they are those of the disk.
+                rounds.archivings.append(run_measured("ops.benchmarks.telemetry.archiving", archiving, Archiving))
+            # On a core that may sleep: these times are the disk's.
             acceptance = AcceptanceTask(
                 redis_url=redis_url, directory=feedback, rates=ACCEPT_RATES, seconds=plan.seconds
             )
-            rounds.acceptances.append(ask("ops.benchmarks.telemetry.acceptance", acceptance, Acceptance))
-        say(
+            rounds.acceptances.append(run_measured("ops.benchmarks.telemetry.acceptance", acceptance, Acceptance))
+        on_progress(
             f"round {index + 1} of {plan.rounds}: {rounds.costs[-1].total_us[JUDGED_RATE]:.1f} us an event at"
             f" {JUDGED_RATE}/s, {rounds.archivings[-1].archived_per_s:,.0f} events/s archived"
         )
@@ -144,23 +140,23 @@ def missed(figures: Mapping[str, Any], objectives: Objectives) -> Iterator[str]:
 
 
 def rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield the table: what, how much, and that against redis-py."""
+    """Yield the rows of a table: name, value, ratio to redis-py."""
     pipeline_us = figures["pipeline_us"]
 
-    def cost(what: str, value_us: float) -> tuple[str, str, str]:
-        return what, f"{value_us:.1f} us", f"{value_us / pipeline_us:.2f}"
+    def cost(name: str, value_us: float) -> tuple[str, str, str]:
+        return name, f"{value_us:.1f} us", f"{value_us / pipeline_us:.2f}"
 
     yield cost("redis-py: an XADD for each event, 500 in a pipeline", pipeline_us)
     yield cost("redis-py: an XADD for 100 events", figures["batches_us"])
-    yield cost("writing the line, part of all of these", figures["encode_us"])
+    yield cost("encoding the line, part of all of these", figures["encode_us"])
     yield cost("offer alone", figures["offer_us"])
     for rate, value_us in figures["total_us"].items():
-        yield cost(f"offer to Redis' reply, {int(rate):,}/s", value_us)
-    yield cost(f"offer to Redis' reply, as fast as it goes ({figures['peak_per_s']:,}/s)", figures["peak_us"])
+        yield cost(f"offer to the reply of Redis, {int(rate):,}/s", value_us)
+    yield cost(f"offer to the reply of Redis, unpaced ({figures['peak_per_s']:,}/s)", figures["peak_us"])
     for rate, p50_ms in figures["accept_p50_ms"].items():
         times = f"p50 {p50_ms:.1f} ms, p99 {figures['accept_p99_ms'][rate]:.1f} ms"
         yield f"feedback until it is on the disk, {int(rate):,}/s", times, ""
-    yield "redis-py: XREADGROUP and XACK, counting alone", f"{figures['counted_per_s']:,}/s", "1.00"
+    yield "redis-py: XREADGROUP and XACK, counting only", f"{figures['counted_per_s']:,}/s", "1.00"
     yield "consumer, into the archive", f"{figures['archived_per_s']:,}/s", f"{figures['ratio_to_counting']:.2f}"
 
 

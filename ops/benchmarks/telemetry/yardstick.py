@@ -1,7 +1,7 @@
-"""The yardstick of telemetry: the least that a Python team would write, with redis-py as it comes.
+"""The yardstick of telemetry: the least code with plain redis-py.
 
-The invariant: it does nothing of what ours does on top: no log, no numbers, no check of what arrived. It is the one
-file beside `redis_connection` that imports redis, because it stands for those who use the client directly.
+Invariant: no write-ahead log, no sequence numbers, no check of what arrived. It is the one file beside
+`redis_connection` that imports redis, because it stands for direct use of the client.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,7 @@ _BATCH_LINES: Final = 100
 
 
 async def pipeline(url: str, make_line: Callable[[int], bytes], events: int) -> None:
-    """Send events one XADD each, 500 in a pipeline.
-
-    Args:
-        url: The Redis.
-        make_line: Makes the line of an event, by its number.
-        events: How many.
-    """
+    """Send the lines of so many events, one XADD each, 500 in a pipeline."""
     async with Redis.from_url(url) as redis:
         for first in range(0, events, _PIPELINE_EVENTS):
             batch = redis.pipeline(transaction=False)
@@ -32,7 +26,7 @@ async def pipeline(url: str, make_line: Callable[[int], bytes], events: int) -> 
 
 
 async def batches(url: str, make_line: Callable[[int], bytes], events: int) -> None:
-    """Send events 100 lines in each XADD; arguments as for `pipeline`."""
+    """Send the lines of so many events, 100 in each XADD."""
     async with Redis.from_url(url) as redis:
         for first in range(0, events, _BATCH_LINES):
             lines = [make_line(index) for index in range(first, min(first + _BATCH_LINES, events))]
@@ -40,9 +34,9 @@ async def batches(url: str, make_line: Callable[[int], bytes], events: int) -> N
 
 
 async def count(url: str) -> int:
-    """Read what `pipeline` sent, acknowledge it, and count it; nothing of it is kept anywhere."""
+    """Read the entries of `pipeline`, acknowledge and count them."""
     entries = 0
-    # The older protocol: its replies have one shape in every version of the client.
+    # Replies of RESP2 have the same shape in every version of the client.
     async with Redis.from_url(url, protocol=2) as redis:
         await redis.xgroup_create(_KEY, _GROUP, id="0")
         while reply := await redis.xreadgroup(_GROUP, "bench", {_KEY: ">"}, count=_PIPELINE_EVENTS):
@@ -54,6 +48,6 @@ async def count(url: str) -> int:
 
 
 async def clear(url: str) -> None:
-    """Forget what was sent."""
+    """Delete the stream."""
     async with Redis.from_url(url) as redis:
         await redis.delete(_KEY)

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from ops.benchmarks import cli
-from ops.benchmarks.workbench import Workbench, answers, on_core, scrape, two_cores
+from ops.benchmarks.workbench import Workbench, answers, pinned, scrape, two_cores, wait_until_archived
 from ops.console.command_runner import run
 from service.errors import RunError, UsageError
 from service.models.snapshot import ModelSnapshot
@@ -20,7 +20,7 @@ def test_a_pinned_block_pins_its_children_and_nothing_after_it() -> None:
     """What is started inside runs on that core alone; afterwards all is as before."""
     before = os.sched_getaffinity(0)
     core = max(before)
-    with on_core(core):
+    with pinned({core}):
         inside = subprocess.check_output([sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], text=True)
     assert inside.strip() == str({core})
     assert os.sched_getaffinity(0) == before
@@ -28,7 +28,7 @@ def test_a_pinned_block_pins_its_children_and_nothing_after_it() -> None:
 
 def test_one_core_is_not_enough(capsys: pytest.CaptureFixture[str]) -> None:
     """Server and generator on one core would measure each other."""
-    with on_core(min(os.sched_getaffinity(0))):
+    with pinned({min(os.sched_getaffinity(0))}):
         with pytest.raises(UsageError, match="two cores"):
             two_cores()
         assert run(cli.app, ["recommend"]) == 2
@@ -39,7 +39,7 @@ def test_a_part_that_does_not_come_up_is_named_with_its_last_words(tmp_path: Pat
     """The operator sees which part and why."""
     with (
         Workbench(tmp_path, os.environ) as workbench,
-        pytest.raises(RunError, match="replica did not come up: no such"),
+        pytest.raises(RunError, match="replica did not become ready: no such"),
     ):
         workbench.start("replica", [sys.executable, "-c", "raise SystemExit('no such luck')"], lambda: False)
 
@@ -83,7 +83,7 @@ def test_telemetry_of_a_workbench_is_the_whole_of_it(
         port, replica_admin_port = workbench.start_replica(redis_url)
         for _ in range(3):
             assert answers(port, "/v1/recommendations/u1")
-        cli._await_archived(replica_admin_port)
+        wait_until_archived([replica_admin_port])
         assert cli._telemetry(replica_admin_port, consumer_admin_port) == {
             "accepted": 3,
             "dropped": 0,

@@ -7,7 +7,7 @@ import pytest
 
 from ops.benchmarks import outage, recommend_route
 from ops.benchmarks.key_check_cost import measure as measure_keys
-from ops.benchmarks.measured_process import ask
+from ops.benchmarks.measured_process import run_measured
 from ops.benchmarks.telemetry import telemetry_cost
 from ops.benchmarks.telemetry.archiving import Archiving, ArchivingTask
 from ops.benchmarks.workbench import Workbench
@@ -64,7 +64,7 @@ def test_what_telemetry_costs_is_measured_beside_the_yardstick(tmp_path: Path, r
     Of three, as a median is what keeps one disturbed round from being the result.
     """
     said: list[str] = []
-    plan = telemetry_cost.Plan(rounds=3, seconds=0.2, events=1000)
+    plan = telemetry_cost.CostPlan(rounds=3, seconds=0.2, events=1000)
     core = min(os.sched_getaffinity(0))
     rounds = telemetry_cost.measure(plan, redis_server.url, tmp_path, core, said.append)
     figures = json.loads(json.dumps(rounds.figures()))
@@ -118,7 +118,7 @@ def test_a_measured_process_that_fails_is_one_sentence(tmp_path: Path) -> None:
     """With the last thing it said."""
     task = ArchivingTask(redis_url="redis://127.0.0.1:1/0", directory=str(tmp_path), events=1)
     with pytest.raises(RunError, match=r"ops\.benchmarks\.telemetry\.archiving failed: .*Connect"):
-        ask("ops.benchmarks.telemetry.archiving", task, Archiving)
+        run_measured("ops.benchmarks.telemetry.archiving", task, Archiving)
 
 
 def test_what_a_key_costs_is_measured_in_every_case() -> None:

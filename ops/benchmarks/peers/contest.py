@@ -1,13 +1,13 @@
-"""Runs our models beside those of the public libraries, on the same folds in the same run.
+"""Runs our models and those of public libraries, the peers, on the same folds in the same run.
 
-The invariants: both sides learn from the same training ratings and are asked for the same pairs or the same users; what
-both answer is judged by the same measures, ours; they take turns, fold by fold and model by model, on the same cores,
-so that a drift of the machine meets both. A peer's process is new with each fold.
+Invariants: both sides learn from the same training ratings, predict the same pairs or rank for the same users, and are
+judged by our measures. They take turns, fold by fold and model by model, on the same cores, so that a drift of the
+machine affects both. A peer has a new process for each fold.
 """
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ops.benchmarks.peers import peer
 from ops.benchmarks.peers.pairs import LENGTH, LIBRARIES, MEASURES, PAIRS, SHARED, SLOW, Ask, Pair
 from ops.benchmarks.peers.peer import Peer, Seconds
 from ops.benchmarks.peers.peer_program import Fold, timed
+from ops.benchmarks.workbench import pinned
 from service.errors import RunError, UsageError
 from service.training.algorithms.registry import Candidate
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
@@ -33,18 +34,18 @@ from service.training.interactions import no_progress
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to run.
+class ContestPlan:
+    """The models, folds and resources of a contest.
 
     Attributes:
-        candidates: Ours, in the order of the result.
-        protocol: How the data was cut; its seed decides what the peers draw, too.
+        candidates: Our models, in the order of the result.
+        protocol: The split; its seed also seeds the peers.
         python: The interpreter of the peers' environment.
-        libraries: Which peers; without any, ours run alone.
-        threads: How many threads, and cores, each side may use.
-        peer_folds: A peer has a turn on so many folds at most; None: on all.
-        slow_folds: Likewise the peer that takes minutes a fold.
-        peer_settings: Of peers, by the model's name there.
+        libraries: The peers; may be empty.
+        threads: The threads and cores of each side.
+        peer_folds: The most folds of a peer; None for all.
+        slow_folds: The most folds of the peer that takes minutes a fold.
+        peer_settings: Settings of peers, by model.
     """
 
     candidates: Sequence[Candidate]
@@ -61,22 +62,22 @@ class Plan:
         return [pair for pair in PAIRS if pair.ours == name and pair.library in self.libraries]
 
     def settings(self, pair: Pair, config: Any) -> dict[str, Any]:
-        """Return the settings of a peer that are not its library's defaults, given those of ours."""
+        """Return the settings of a peer that differ from its library's defaults, given our config."""
         shared = {theirs: getattr(config, ours) for theirs, ours in SHARED.get((pair.theirs, pair.ask), {}).items()}
         return shared | self.peer_settings.get(pair.theirs, {})
 
     def has_turn(self, pair: Pair, fold: int) -> bool:
-        """Say whether a peer is run on a fold."""
+        """Return whether a peer is run on a fold."""
         limits = (self.peer_folds, self.slow_folds if pair.theirs == SLOW else None)
         return all(limit is None or fold < limit for limit in limits)
 
 
 @dataclass
 class Side:
-    """One model, asked for one thing, over the folds that it had a turn on, which begin with the first.
+    """The results of one model in one task, over the first folds.
 
     Attributes:
-        measures: By name, a value per fold.
+        measures: One value per fold, by name.
         seconds: One entry per fold.
     """
 
@@ -84,7 +85,7 @@ class Side:
     seconds: list[Seconds] = field(default_factory=list)
 
     def add(self, values: dict[str, float], seconds: Seconds) -> None:
-        """Take in what one fold gave."""
+        """Add the results of a fold."""
         for name, value in values.items():
             self.measures.setdefault(name, []).append(value)
         self.seconds.append(seconds)
@@ -92,13 +93,13 @@ class Side:
 
 @dataclass
 class Contest:
-    """Everything that was measured.
+    """All results.
 
     Attributes:
-        ours: By our algorithm's name and what was asked.
+        ours: By algorithm and task.
         theirs: By pair.
-        peers: By library, each process in turn; none of them runs any more.
-        n_listed: Users ranked for, all folds together.
+        peers: The ended processes, by library.
+        n_listed: The users ranked for, in all folds.
     """
 
     ours: dict[tuple[str, Ask], Side] = field(default_factory=dict)
@@ -107,34 +108,37 @@ class Contest:
     n_listed: int = 0
 
 
-def run(plan: Plan, cut: SplitDataset, say: Callable[[str], None]) -> Contest:
-    """Run everybody.
-
-    Args:
-        plan: Who, and how.
-        cut: The folds.
-        say: Told a sentence after each turn.
+def run(plan: ContestPlan, dataset: SplitDataset, on_progress: Callable[[str], None]) -> Contest:
+    """Run every model on every fold; `on_progress` gets a sentence after each turn.
 
     Raises:
         UsageError: There are fewer cores than threads.
         RunError: A peer failed, or predicted no number.
-        TrainingDiverged: One of ours did.
+        TrainingDiverged: One of our models did.
     """
     contest = Contest()
-    with _on_cores(plan.threads), threadpool_limits(limits=plan.threads):
-        for index, split in enumerate(cut.splits()):
+    cores = sorted(os.sched_getaffinity(0))
+    if plan.threads > len(cores):
+        raise UsageError(f"There are {len(cores)} cores, so at most as many threads.")
+    with pinned(cores[: plan.threads]), threadpool_limits(limits=plan.threads):
+        for index, split in enumerate(dataset.splits()):
             with contextlib.ExitStack() as stack:
-                _turns(contest, plan, index, split, stack, say)
+                _run_fold(contest, plan, index, split, stack, on_progress)
     return contest
 
 
-def _turns(
-    contest: Contest, plan: Plan, index: int, split: Split, stack: contextlib.ExitStack, say: Callable[[str], None]
+def _run_fold(
+    contest: Contest,
+    plan: ContestPlan,
+    index: int,
+    split: Split,
+    stack: contextlib.ExitStack,
+    on_progress: Callable[[str], None],
 ) -> None:
-    """Give everybody a turn on one fold."""
+    """Give every model a turn on one fold."""
     is_known = np.bincount(split.train.user_rows, minlength=len(split.train.users)) > 0
     judged = relevant_items(split.test)
-    # Not every library takes a user of whom it knows nothing.
+    # Some libraries refuse users without training ratings.
     judged = judged.keep_users(is_known[judged.user_rows])
     contest.n_listed += len(judged)
     fold = _fold(plan, index, split, judged)
@@ -145,23 +149,23 @@ def _turns(
         if not index:
             warm_up(candidate, split.train)
         for ask, (answer, seconds) in _ours(plan, index, candidate, split, judged, sorted(asks)).items():
-            values = _judge(candidate.name, ask, answer, split, judged)
+            values = _measure(candidate.name, ask, answer, split, judged)
             contest.ours.setdefault((candidate.name, ask), Side()).add(values, seconds)
-            say(_turn(index, "recollect", candidate.name, values, seconds))
+            on_progress(_turn_line(index, "recollect", candidate.name, values, seconds))
         for pair in (pair for pair in pairs if plan.has_turn(pair, index)):
             if pair.library not in started:
                 started[pair.library] = stack.enter_context(peer.started(plan.python, pair.library, fold))
                 contest.peers.setdefault(pair.library, []).append(started[pair.library])
-            answer, seconds = started[pair.library].ask(
+            answer, seconds = started[pair.library].answer(
                 pair.theirs, pair.ask, seed=plan.protocol.seed + index, settings=plan.settings(pair, candidate.config)
             )
-            values = _judge(pair.theirs, pair.ask, answer, split, judged)
+            values = _measure(pair.theirs, pair.ask, answer, split, judged)
             contest.theirs.setdefault(pair, Side()).add(values, seconds)
-            say(_turn(index, pair.library, pair.theirs, values, seconds))
+            on_progress(_turn_line(index, pair.library, pair.theirs, values, seconds))
 
 
-def _fold(plan: Plan, index: int, split: Split, judged: Relevance) -> Fold:
-    """Return what the peers are given; scikit-surprise's own folds are shuffled, and it learns in their order."""
+def _fold(plan: ContestPlan, index: int, split: Split, judged: Relevance) -> Fold:
+    """Return the fold of the peers, shuffled like the folds of scikit-surprise, which learns in their order."""
     train, test = split
     order = np.random.default_rng([plan.protocol.seed, index]).permutation(len(train))
     return Fold(
@@ -181,9 +185,9 @@ def _fold(plan: Plan, index: int, split: Split, judged: Relevance) -> Fold:
 
 
 def _ours(
-    plan: Plan, index: int, candidate: Candidate, split: Split, judged: Relevance, asks: Sequence[Ask]
+    plan: ContestPlan, index: int, candidate: Candidate, split: Split, judged: Relevance, asks: Sequence[Ask]
 ) -> dict[Ask, tuple[NDArray[Any], Seconds]]:
-    """Fit one of ours, once, and ask it; fitting counts in each answer."""
+    """Fit one of our models once, and let it answer each task; fitting counts in each."""
     rng = np.random.default_rng(plan.protocol.seeds().fits[index])
     snapshot, *fitted = timed(lambda: candidate.fit(split.train, candidate.config, rng, no_progress))
     work: dict[Ask, Callable[[], NDArray[Any]]] = {
@@ -197,8 +201,8 @@ def _ours(
     return answers
 
 
-def _judge(name: str, ask: Ask, answer: NDArray[Any], split: Split, judged: Relevance) -> dict[str, float]:
-    """Return the measures of an answer, in which ratings count as if clipped to the scale."""
+def _measure(name: str, ask: Ask, answer: NDArray[Any], split: Split, judged: Relevance) -> dict[str, float]:
+    """Return the measures of an answer; predicted ratings are clipped to the scale."""
     if ask == "predict":
         if not np.isfinite(answer).all():
             raise RunError(f"{name} predicted no number for {np.count_nonzero(~np.isfinite(answer))} pairs.")
@@ -211,19 +215,6 @@ def _judge(name: str, ask: Ask, answer: NDArray[Any], split: Split, judged: Rele
     }
 
 
-def _turn(index: int, side: str, name: str, values: dict[str, float], seconds: Seconds) -> str:
+def _turn_line(index: int, side: str, name: str, values: dict[str, float], seconds: Seconds) -> str:
     reached = ", ".join(f"{measure} {value:.4f}" for measure, value in values.items())
     return f"fold {index + 1}: {side} {name}: {reached}, {seconds.total_s:.2f} s"
-
-
-@contextlib.contextmanager
-def _on_cores(n: int) -> Iterator[None]:
-    """Keep this process, and so all that it starts inside, on n cores."""
-    before = os.sched_getaffinity(0)
-    if n > len(before):
-        raise UsageError(f"There are {len(before)} cores, and so no more threads than that.")
-    os.sched_setaffinity(0, sorted(before)[:n])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
