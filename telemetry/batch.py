@@ -1,11 +1,11 @@
-"""One stream entry is one batch, and one batch is a dense run of lines of one producer and epoch.
+"""A batch: a dense run of lines of one producer and epoch, and one stream entry.
 
-Invariant: an entry's id is ``<epoch>-<last_seq>``; its fields are `first_seq`, `n`, `crc32` (of `data`, as
-eight hexadecimal digits), `data` (`n` lines, each ending in a line feed, numbered first_seq to last_seq) and `after`.
-`from_entry` lets nothing else through. Pure.
+Invariant: an entry's id is ``<epoch>-<last_seq>``; its fields are `first_seq`, `n`, `crc32` (of `data`, as eight
+hexadecimal digits), `data` (`n` lines, each ending in a line feed, numbered first_seq to last_seq) and `after`.
+`from_entry` accepts nothing else. Pure.
 
-`after` is the producer's word that it holds nothing between that place and the batch. So a reader that has got to
-`after` knows that nothing before the batch is missing which could still come. Older versions did not write it.
+The producer holds nothing between `after` and the batch. A reader that has reached `after` misses nothing that could
+still come. Older versions did not write it.
 """
 
 import zlib
@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 from telemetry.errors import BadBatchError
 
-# Beyond this SQLite could not store a number, and no producer of ours gets there.
+# SQLite cannot store a larger number, and no producer reaches it.
 MAX_NUMBER = 2**63 - 1
-# Nor to this epoch; beyond it one could not be raised for ever.
+# No producer reaches this epoch. The limit leaves room to raise an epoch for ever.
 MAX_EPOCH = 2**53
 
 
 class Position(NamedTuple):
-    """A place in a producer's sequence; compares as Redis compares stream ids."""
+    """A position in a producer's sequence; compares as Redis compares stream ids."""
 
     epoch: int
     seq: int
@@ -32,13 +32,7 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Position":
-        """Read ``<epoch>-<seq>``.
-
-        Args:
-            text: A stream id.
-
-        Returns:
-            Its two numbers.
+        """Parse a stream id, ``<epoch>-<seq>``.
 
         Raises:
             BadBatchError: The text is not a stream id.
@@ -50,12 +44,12 @@ class Position(NamedTuple):
 
     @property
     def in_range(self) -> bool:
-        """Whether a producer of ours could have got here."""
+        """Whether a producer can reach this position."""
         return self.epoch < MAX_EPOCH and self.seq <= MAX_NUMBER
 
 
 class Entry(NamedTuple):
-    """A stream entry as Redis gave it; `fields` is None when it was trimmed while it was pending."""
+    """A stream entry as Redis returns it; `fields` is None if it was trimmed while it was pending."""
 
     entry_id: str
     fields: Mapping[bytes, bytes] | None
@@ -77,19 +71,12 @@ class Batch:
 
     @property
     def entry_id(self) -> str:
-        """The stream id this batch gets."""
+        """The stream id of its entry."""
         return f"{self.epoch}-{self.last_seq}"
 
 
 def to_fields(batch: Batch) -> dict[bytes, bytes]:
-    """Write a batch as the fields of its entry.
-
-    Args:
-        batch: At least one line.
-
-    Returns:
-        The fields, in their order.
-    """
+    """Return the fields of the entry of a batch with at least one line."""
     data = b"".join(batch.lines)
     fields = {
         b"first_seq": b"%d" % batch.first_seq,
@@ -103,16 +90,10 @@ def to_fields(batch: Batch) -> dict[bytes, bytes]:
 
 
 def from_entry(entry: Entry) -> Batch:
-    """Read and check an entry.
-
-    Args:
-        entry: As it came from the stream.
-
-    Returns:
-        The batch; its lines end in their line feeds.
+    """Return the batch of an entry; its lines end in line feeds.
 
     Raises:
-        BadBatchError: The entry is not a whole batch of ours; the message says what is wrong.
+        BadBatchError: The entry is not a valid batch.
     """
     position = Position.parse(entry.entry_id)
     if not position.in_range:

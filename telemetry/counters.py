@@ -1,8 +1,8 @@
-"""Every operational number of telemetry, with its unit in its name.
+"""The counters of telemetry, each with its unit in its name.
 
-Counters watch a process; they prove nothing about the archive, whose own receipt is in its catalogue.
-The sums: offered = accepted + refused + dropped for each class, and
-recovered + accepted (all classes) = released + relinquished + spooled_events.
+Counters watch a process; they prove nothing about the archive, whose receipt is in its catalogue. Invariants: offered =
+accepted + refused + dropped for each class, and recovered + accepted (all classes) = released + relinquished +
+spooled_events.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from telemetry.events import Event, Feedback, Served
 
 @dataclass(slots=True)
 class ClassCounters:
-    """Events of one class at the door: offered = accepted + refused + dropped."""
+    """Events of one class."""
 
     offered: int = 0
     accepted: int = 0
@@ -25,23 +25,23 @@ class ProducerCounters:
     """One replica's telemetry.
 
     Attributes:
-        served: Served events at the door.
-        feedback: Feedback at the door.
-        system: The producer's own notes, which are offered by nobody but itself.
-        recovered: Events that earlier processes had left in the slot.
+        served: Served lists.
+        feedback: Feedback.
+        system: System events.
+        recovered: Events that earlier processes left in the slot.
         shipped: Events that Redis confirmed; an event counts again when a rewind sends it again.
         batches: Stream entries that Redis confirmed.
-        in_flight: Events in the batch that awaits its answer.
-        released: Events that the archive has and the log does not any more; they go by whole segments.
-        relinquished: Events left to an old stream when the identity changed.
+        in_flight: Events in the batch that is not confirmed yet.
+        released: Archived events that were removed from the write-ahead log, by whole segments.
+        relinquished: Events that stayed behind with an old stream when the identity changed.
         unarchived_events: Events held that the archive is not known to have.
-        spooled_events: Events held, until their segment goes.
-        spooled_bytes: What they cost of the budget.
-        rewinds: Times that Redis had forgotten something and it was sent again.
+        spooled_events: Events held.
+        spooled_bytes: Their bytes of the budget.
+        rewinds: How often events that Redis lost were sent again.
         reconnects: Connections made after the first.
-        watermarks_doubted: Times that a watermark was not believed, because its seal is not the archive's.
-        identity_changes: New epochs or producer ids taken while running.
-        identity_conflicts: Those of them because somebody else wrote under our id: an alarm.
+        watermarks_doubted: How often a watermark was rejected, because its seal is not valid.
+        identity_changes: New epochs or producer ids while running.
+        identity_conflicts: Those of them because another process wrote under the same id: an alarm.
         connected: Whether the stream answers now.
         last_error: The last failure of the stream, or None.
     """
@@ -80,21 +80,21 @@ class ConsumerCounters:
     Attributes:
         archived: Events committed to the archive.
         archived_bytes: Their bytes.
-        deduplicated: Feedback removed because the same event was seen within the window.
+        deduplicated: Feedback removed as a duplicate within the window.
         conflicts: Feedback archived with a mark, because its user used its id for another event within the window.
         dead_lettered: Events committed to the dead letters.
-        erased: Lines that were erased, and events that were not archived, because their user was erased.
+        erased: Lines removed, and events not archived, because their user is erased.
         users_erased: Users erased.
         retired: Archived events that retention removed.
         redelivered: Events delivered again after their commit, and skipped.
-        sequence_holes: Gaps in a producer's numbers; `missing` counts the events in them.
-        missing: Events that such a gap says existed.
+        sequence_holes: Gaps in a producer's numbers.
+        missing: The numbers in them.
         trimmed_pending: Entries that Redis trimmed before they were read: an alarm.
-        gaps: Times that Redis had lost entries of a stream, so that it was begun anew from its producer's log.
+        gaps: How often Redis lost entries of a stream, which its producer then began anew.
         commits: Transactions.
         commit_s: Time spent in them.
         reconnects: Connections made after the first.
-        sink_failures: Times that a sink raised.
+        sink_failures: How often a sink raised.
         producers: Producers known now.
         active: Whether this consumer holds the lease.
         connected: Whether the stream answers now.

@@ -1,8 +1,7 @@
-"""Blocking calls beside the event loop, in threads that hold up nothing: neither the next call nor the process's end.
+"""Blocking calls in daemon threads, which delay neither the next call nor the process's end.
 
-Invariant: the caller may give up at any time. The call then runs on by itself, what it returns is dropped, and the
-interpreter ends without it: the threads are daemons, which those of `concurrent.futures` and `asyncio.to_thread` are
-not.
+Invariant: the caller may be cancelled at any time. The call then runs on, its result is dropped, and the interpreter
+ends without it, because the threads are daemons; those of `concurrent.futures` and `asyncio.to_thread` are not.
 """
 
 import asyncio
@@ -15,19 +14,7 @@ _T = TypeVar("_T")
 
 
 async def run_in_daemon_thread(call: Callable[[], _T], name: str) -> _T:
-    """Run a call in a thread of its own, and wait for it.
-
-    Args:
-        call: What may block, for ever if it comes to that.
-        name: The thread's, for debuggers.
-
-    Returns:
-        What the call returns.
-
-    Raises:
-        Exception: What the call raises.
-        CancelledError: The caller gave up; the call goes on.
-    """
+    """Return the result of a call that may block, even for ever, in a thread with a name."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[_T] = loop.create_future()
 
@@ -37,15 +24,15 @@ async def run_in_daemon_thread(call: Callable[[], _T], name: str) -> _T:
         if error is not None:
             ended.set_exception(error)
         else:
-            ended.set_result(result)  # type: ignore[arg-type]  # without an error it is what the call returned
+            ended.set_result(result)  # type: ignore[arg-type]  # without an error it is the result
 
     def work() -> None:
         result, error = None, None
         try:
             result = call()
-        except BaseException as raised:  # noqa: BLE001 - it belongs to the caller
+        except BaseException as raised:  # noqa: BLE001 - raised in the caller
             error = raised
-        # The loop may have ended; nothing waits for the result then.
+        # A loop that has ended has no caller that waits.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, error)
 

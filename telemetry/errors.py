@@ -2,21 +2,21 @@
 
 TelemetryError
 ├── BadEventError          an event cannot be written as, or read from, a line
-├── BadBatchError          a stream entry is not one of our batches
+├── BadBatchError          a stream entry is not a valid batch
 ├── SpoolError             a slot's directory cannot be used
 │   └── SlotTakenError     another process holds the slot
 ├── SpoolFull              no room for feedback now; says when to try again
 ├── StreamError            the event stream cannot be used now; connect again
 │   ├── StreamAwayError    no connection, or no answer in time: what was sent may or may not have arrived
 │   ├── StreamRefusedError Redis answered with an error: what was sent was not applied
-│   ├── GroupMissingError  Redis no longer has the consumer group: it forgot the stream
-│   ├── RedisUnfitError    Redis refuses us as it or its address is configured
-│   ├── UnmarkedRedisError our archive's mark is not in Redis (yet)
-│   └── ForeignRedisError  another archive's mark is in Redis: nothing of ours may go there
+│   ├── GroupMissingError  Redis lost the consumer group with its stream
+│   ├── RedisUnfitError    Redis refuses every command, as it or its address is configured
+│   ├── UnmarkedRedisError the archive's mark is not in Redis (yet)
+│   └── ForeignRedisError  another archive's mark is in Redis: no event may go there
 ├── KeyFileError           the file with the pseudonyms' key cannot be used
 ├── ArchiveError           the archive cannot be read or written now
 │   └── LeaseLostError     another consumer holds the archive's lease
-└── FailpointError         a failpoint failed as it was asked to, or what was asked for is none
+└── FailpointError         a failpoint fails on request, or a request names none
 """
 
 
@@ -29,7 +29,7 @@ class BadEventError(TelemetryError):
 
 
 class BadBatchError(TelemetryError):
-    """A stream entry that is not one of our batches, or was damaged on its way."""
+    """A stream entry that is not a batch, or is damaged."""
 
 
 class SpoolError(TelemetryError):
@@ -44,8 +44,8 @@ class SpoolFull(TelemetryError):
     """There is no room for feedback now.
 
     Args:
-        message: One sentence for the log and the client.
-        retry_after_s: When it is worth trying again, in seconds.
+        message: One sentence.
+        retry_after_s: The pause before the next attempt.
     """
 
     def __init__(self, message: str, retry_after_s: float) -> None:
@@ -66,7 +66,7 @@ class StreamRefusedError(StreamError):
 
 
 class GroupMissingError(StreamError):
-    """Redis no longer has the consumer group of a stream: it forgot the stream."""
+    """Redis lost the consumer group of a stream with the stream."""
 
 
 class RedisUnfitError(StreamError):
@@ -82,15 +82,15 @@ class RedisUnfitError(StreamError):
 
 
 class UnmarkedRedisError(StreamError):
-    """The mark of our archive is not in Redis, or not yet: its consumer writes it."""
+    """The archive's mark is not in Redis, or not yet: its consumer writes it."""
 
 
 class ForeignRedisError(StreamError):
-    """The place in Redis belongs to another archive: nothing of ours may go there, and nothing there is ours."""
+    """Another archive owns the namespace in Redis: no event may go there, or be read there."""
 
 
 class KeyFileError(TelemetryError):
-    """The file with the pseudonyms' key cannot be read, is too short, or is open to others."""
+    """The file with the pseudonyms' key cannot be read, is too short, or is open to other users."""
 
 
 class ArchiveError(TelemetryError):
@@ -102,4 +102,4 @@ class LeaseLostError(ArchiveError):
 
 
 class FailpointError(TelemetryError):
-    """A failpoint was asked to fail here, or what was asked for is not one."""
+    """A failpoint fails on request, or a request names no failpoint."""

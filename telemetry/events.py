@@ -30,7 +30,7 @@ Mark: TypeAlias = Literal["id_conflict", "unknown_item", "clock_skew", "out_of_s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """A list that one attempt of a request answered with; times are RFC 3339 UTC with milliseconds."""
+    """A served list of one attempt of a request; times are RFC 3339 in UTC with milliseconds."""
 
     event_id: str
     tenant: str
@@ -48,11 +48,11 @@ class Served:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """Something a user did, as a client reported it.
+    """An action of a user, as a client reported it.
 
-    `marks` says what was odd about it and yet no reason to refuse it: `unknown_item`, the model that was served
-    did not know the item; `clock_skew`, `client_time` was far from the clock of the replica;
-    `out_of_scale`, the value of a rating lies outside of the scale.
+    `marks` names oddities that do not lead to a refusal: `unknown_item`, an item outside of the served model;
+    `clock_skew`, a `client_time` far from the replica's clock; `out_of_scale`, a rating outside of the scale;
+    `id_conflict`, an id that its user used for another event.
     """
 
     event_id: str
@@ -71,12 +71,11 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """A note of the pipeline about itself; fields that a kind does not use are null.
+    """An event of the pipeline itself; fields that a kind does not use are null.
 
-    A `gap` says that `count` events of class `of_class` were dropped for `reason`, after the event
-    `from_seq` and not later than `to_seq`, the last one recorded before this note. (Dropped events
-    have no number of their own: numbers are dense over what was recorded.) `unclean_start` says that
-    the slot's previous process did not finish shipping. `erase` names a `user_id` to forget.
+    `gap`: `count` events of class `of_class` were dropped for `reason` after the event `from_seq` and not later than
+    `to_seq`, the last one before this record. Dropped events have no number: numbers are dense over accepted events.
+    `unclean_start`: the slot's previous process did not ship everything. `erase`: the user `user_id` is to be erased.
     """
 
     event_id: str
@@ -96,7 +95,7 @@ Event: TypeAlias = Served | Feedback | System
 
 
 class Record(NamedTuple):
-    """An event with its place: dense `seq` from 1 in each `epoch` of its `producer`."""
+    """An event with its producer, epoch and number; numbers are dense from 1 in each epoch."""
 
     event: Event
     producer: str
@@ -122,7 +121,7 @@ _HEAD = {
     "client_time": _TEXT_OR_NULL,
     "received_at": _TEXT,
 }
-_PLACE = {"producer": _TEXT, "epoch": _INT, "seq": _INT}
+_POSITION = {"producer": _TEXT, "epoch": _INT, "seq": _INT}
 _TABLES: Final[dict[str, tuple[type[Event], dict[str, _Types]]]] = {
     "served": (
         Served,
@@ -170,19 +169,10 @@ _SYSTEM_KINDS = frozenset({"gap", "unclean_start", "erase"})
 
 
 def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
-    """Write an event as its line.
-
-    Args:
-        event: What happened.
-        producer: The id of the producer that records it.
-        epoch: The producer's epoch, from 1.
-        seq: The event's number in that epoch, from 1 without holes.
-
-    Returns:
-        UTF-8 JSON ending in one line feed.
+    """Return the line of an event with its producer, epoch and number: UTF-8 JSON ending in one line feed.
 
     Raises:
-        BadEventError: A field holds something that JSON cannot (a lone surrogate, a foreign type, a NaN).
+        BadEventError: A field holds a value that JSON cannot: a lone surrogate, a foreign type, a NaN.
     """
     # Three literal dicts: a generic loop over the fields costs twice as much, on the request path.
     if type(event) is Served:
@@ -206,7 +196,7 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
             "items": event.items.as_fields(),
         }
     elif type(event) is Feedback:
-        # orjson writes a number that is not finite as null, and the event read back would be another one.
+        # orjson writes a number that is not finite as null, which decodes to another event.
         if event.value is not None and not isfinite(event.value):
             raise BadEventError(f"The feedback event's value is {event.value}, which JSON cannot hold.")
         fields = {
@@ -256,19 +246,11 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
 
 
 def decode(line: bytes) -> Record:
-    """Read a line back.
-
-    Fields that this version does not know are left alone; the archive keeps the line's own bytes.
-
-    Args:
-        line: One line, with or without its line feed.
-
-    Returns:
-        The event and its place.
+    """Return the record of a line, with or without its line feed; unknown fields are ignored.
 
     Raises:
-        BadEventError: The line is not JSON, of another schema, of an unknown class, or a field is
-            missing or of the wrong type; the message names it.
+        BadEventError: The line is not JSON, of another schema or of an unknown class, or a field is missing or of the
+            wrong type; the message names it.
     """
     try:
         fields = orjson.loads(line)
@@ -278,7 +260,7 @@ def decode(line: bytes) -> Record:
         raise BadEventError("The line is not a JSON object.")
     name = fields.get("class")
     schema = fields.get("schema")
-    kind, table = _TABLES.get(name, (None, _PLACE)) if isinstance(name, str) else (None, _PLACE)
+    kind, table = _TABLES.get(name, (None, _POSITION)) if isinstance(name, str) else (None, _POSITION)
     if schema != SCHEMA and (schema not in (2, SERVED_SCHEMA) or kind in {Feedback, System}):
         raise BadEventError(
             f"The line is of schema {schema!r}. This version reads {SCHEMA}, and up to {SERVED_SCHEMA} of served lists."
@@ -294,7 +276,7 @@ def decode(line: bytes) -> Record:
             if type(value) not in types:
                 raise BadEventError(f"Field {field!r} of the {name} event is of the wrong type.")
             values[field] = value
-        for field, types in _PLACE.items():
+        for field, types in _POSITION.items():
             if type(fields[field]) not in types:
                 raise BadEventError(f"Field {field!r} of the {name} event is of the wrong type.")
         if kind is Served:
@@ -313,16 +295,10 @@ def decode(line: bytes) -> Record:
 
 
 def position_of(line: bytes) -> tuple[str, int, int]:
-    """Read only whose event a line is.
-
-    Args:
-        line: One line.
-
-    Returns:
-        (producer, epoch, seq).
+    """Return (producer, epoch, seq) of a line.
 
     Raises:
-        BadEventError: The line is not JSON or does not say.
+        BadEventError: The line is not JSON or lacks them.
     """
     try:
         fields = orjson.loads(line)
@@ -335,17 +311,7 @@ def position_of(line: bytes) -> tuple[str, int, int]:
 
 
 def renumber(line: bytes, producer: str, epoch: int, seq: int) -> bytes:
-    """Give a line of ours another place, and leave everything else as it is.
-
-    Args:
-        line: A line that `encode` made.
-        producer: The new producer id.
-        epoch: The new epoch.
-        seq: The new number.
-
-    Returns:
-        The line as `encode` would have made it at that place.
-    """
+    """Return a line of `encode` with another producer, epoch and number."""
     fields: dict[str, Any] = orjson.loads(line)
     fields["producer"], fields["epoch"], fields["seq"] = producer, epoch, seq
     return orjson.dumps(fields, option=_OPTIONS)
@@ -360,7 +326,7 @@ def _items(value: Any, schema: object) -> Items:
     return Items.from_rows(value)
 
 
-# "2026-11-21T01:02:03.456Z": where its separators stand.
+# The separators of "2026-11-21T01:02:03.456Z" and their indices.
 _TIME_LENGTH = 24
 _SEPARATORS = ((10, "T"), (13, ":"), (16, ":"), (19, "."), (23, "Z"))
 
@@ -374,7 +340,7 @@ def _is_time(text: str) -> bool:
     )
 
 
-# Events of one batch share their second, so that this is a look-up.
+# Events of one batch share their second, so this is mostly a look-up.
 @lru_cache(maxsize=256)
 def _is_second(text: str) -> bool:
     if not text.isascii() or not (text[11:13] + text[14:16] + text[17:19]).isdecimal():

@@ -1,7 +1,7 @@
-"""Failpoints: named moments at which a drill may kill, freeze or fail the process.
+"""Failpoints: named moments at which a drill kills, freezes or fails the process.
 
-Invariant: none is active unless somebody asked for it by name, and a name that is not in the table is refused.
-A failpoint acts once, at its nth hit. For drills and tests; production has no use for it.
+Invariant: a failpoint is active only if it was requested by name, and an unknown name is refused. It acts once, at its
+nth hit. For drills and tests; production has no use for it.
 """
 
 import os
@@ -14,21 +14,21 @@ from telemetry.errors import FailpointError
 FAILPOINTS: Final[Mapping[str, str]] = {
     "spool.ringed": "A served event is in the memory-mapped ring.",
     "spool.written": "A group of events is written to its segment and not yet synced.",
-    "spool.synced": "A group of events is synced and nobody has been told.",
-    "spool.rotated": "A new segment is there and holds nothing.",
+    "spool.synced": "A group of events is synced and no caller is answered yet.",
+    "spool.rotated": "A new segment exists and is empty.",
     "shipper.sending": "A batch is about to be sent to Redis.",
-    "shipper.confirmed": "Redis has confirmed a batch and the cursor has not moved.",
+    "shipper.confirmed": "Redis has confirmed a batch and the cursor has not moved yet.",
     "spool.released": "A segment that the archive covers is deleted.",
     "gap.due": "A stream with a gap is about to be removed.",
     "gap.removed": "A stream with a gap is removed, and its producer has not begun it anew.",
     "consumer.read": "Entries are delivered and nothing has been done with them.",
-    "consumer.judged": "It is decided what becomes of each event and nothing is written.",
-    "consumer.appended": "Lines are written and synced and the catalogue does not know of them.",
-    "consumer.committed": "The catalogue's transaction is done and nobody has been told.",
-    "consumer.acknowledged": "Redis has been told and the sinks have not.",
-    "consumer.informed": "The sinks have been told and the round is over.",
-    "retention.read": "The numbers of a date that is to go are read and nothing has changed.",
-    "retention.committed": "A date's files do not count any more and are still there.",
+    "consumer.judged": "The commit of each event is planned and nothing is written.",
+    "consumer.appended": "Lines are written and synced and the catalogue does not have them.",
+    "consumer.committed": "The catalogue's transaction is done and Redis is not notified yet.",
+    "consumer.acknowledged": "Redis is notified and the sinks are not.",
+    "consumer.informed": "The sinks are notified and the round is over.",
+    "retention.read": "The numbers of a date to remove are read and nothing has changed.",
+    "retention.committed": "A date's files do not count any more and still exist.",
 }
 
 
@@ -44,29 +44,23 @@ _ACTIONS: Final[Mapping[str, Callable[[str], None]]] = {
 
 
 class Failpoints:
-    """What a process was asked to suffer; without arguments, nothing.
+    """The active failpoints of a process.
 
     Args:
-        wanted: By name: the action, and the hit at which it happens, from 1.
+        requested: By name: the action, and the hit at which it happens, from 1.
     """
 
-    def __init__(self, wanted: Mapping[str, tuple[str, int]] | None = None) -> None:
-        self._left = {name: (_ACTIONS[action], nth) for name, (action, nth) in (wanted or {}).items()}
+    def __init__(self, requested: Mapping[str, tuple[str, int]] | None = None) -> None:
+        self._left = {name: (_ACTIONS[action], nth) for name, (action, nth) in (requested or {}).items()}
 
     @classmethod
     def parse(cls, text: str | None) -> "Failpoints":
-        """Read `name:kill|pause|raise[:nth]`, several separated by commas.
-
-        Args:
-            text: What was asked for; None or blank for nothing.
-
-        Returns:
-            The failpoints.
+        """Parse `name:kill|pause|raise[:nth]`, several separated by commas; None or blank for none.
 
         Raises:
-            FailpointError: The text names no failpoint or action of ours, or nth is not a number from 1.
+            FailpointError: The text names an unknown failpoint or action, or nth is not a number from 1.
         """
-        wanted = {}
+        requested = {}
         for part in (text or "").split(","):
             if not part.strip():
                 continue
@@ -78,19 +72,16 @@ class Failpoints:
                 raise FailpointError(f"Failpoint {name} can {', '.join(_ACTIONS)}, not {action!r}.")
             if nth and not (nth.isascii() and nth.isdecimal() and int(nth) >= 1):
                 raise FailpointError(f"The hit of failpoint {name} must be a number from 1, not {nth!r}.")
-            wanted[name] = (action, int(nth or 1))
-        return cls(wanted)
+            requested[name] = (action, int(nth or 1))
+        return cls(requested)
 
     def hit(self, name: str) -> None:
-        """Say that the process is at a failpoint.
-
-        Args:
-            name: Which one.
+        """Act if the failpoint with this name is active.
 
         Raises:
-            FailpointError: That is what was asked for.
+            FailpointError: The action is to raise.
         """
-        # The usual case costs one look into an empty table.
+        # In production this is one look-up in an empty table.
         if name not in self._left:
             return
         act, left = self._left.pop(name)

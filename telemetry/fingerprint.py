@@ -1,8 +1,8 @@
-"""Fingerprints of feedback: whether an event that comes under a known id is the same one.
+"""Fingerprints of feedback, which show whether two events with one id are duplicates.
 
-Invariant: two events have the same fingerprint exactly if one user said the same thing in both; what a replica adds to
-it (when and how it was received, its marks, its number) does not count. A fingerprint tells nothing to who has not the
-archive's own key: it is a keyed BLAKE2b (RFC 7693, section 2.9), eight bytes for the user and eight for the content.
+Invariant: two events have the same fingerprint exactly if user and content are the same. Fields that a replica adds
+(times, marks, numbers) do not count. Without the archive's key a fingerprint reveals nothing: it is a keyed BLAKE2b
+(RFC 7693, section 2.9), eight bytes for the user and eight for the content.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from telemetry.events import Feedback
 
 _HALF_BYTES: Final = 8
 _CONTENT: Final = ("type", "item_id", "value", "recommendation_id", "position", "client_time")
-# Of an event that an older version archived and that cannot be read any more: it stands for whatever has its id.
+# The fingerprint of an unreadable event of an older version: it matches any event with its id.
 UNKNOWN: Final = b""
 
 
@@ -27,7 +27,7 @@ class Fingerprints:
     """
 
     def __init__(self, key: bytes = b"") -> None:
-        # The key is a block of its own, hashed here once.
+        # The key is a block of its own, hashed once.
         self._user = hashlib.blake2b(key=key, digest_size=_HALF_BYTES, person=b"user")
         self._content = hashlib.blake2b(key=key, digest_size=_HALF_BYTES, person=b"content")
 
@@ -39,17 +39,17 @@ class Fingerprints:
         )
 
     def of_fields(self, fields: Mapping[str, Any]) -> bytes:
-        """Return the fingerprint of an archived line, by its fields."""
+        """Return the fingerprint of the fields of an archived line."""
         return self._of(fields["user_id"], [fields[name] for name in _CONTENT])
 
     def _of(self, user_id: str, content: list[Any]) -> bytes:
         if content[2] is not None:
             # 4 and 4.0 are the same rating.
             content[2] = float(content[2])
-        user, told = self._user.copy(), self._content.copy()
+        user, rest = self._user.copy(), self._content.copy()
         user.update(user_id.encode())
-        told.update(orjson.dumps(content))
-        return user.digest() + told.digest()
+        rest.update(orjson.dumps(content))
+        return user.digest() + rest.digest()
 
 
 def same_user(one: bytes, other: bytes) -> bool:

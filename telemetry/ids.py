@@ -1,4 +1,4 @@
-"""Ids and times for the request path: both are called per request and cost well under a microsecond.
+"""Ids and times for the request path; each call takes well under a microsecond.
 
 Invariant: two calls of `uuid7` never use the same random bits, across threads and forks.
 """
@@ -6,18 +6,18 @@ Invariant: two calls of `uuid7` never use the same random bits, across threads a
 import os
 import time
 
-# The hexadecimal digit that carries the variant (10xx in binary) for each random digit.
+# The hexadecimal digit with the variant bits (10xx in binary), by random digit.
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _REFILL = 256
 _BYTES_PER_TAIL = 10
 _MS_PER_S = 1000
 
-# Formatted random tails. list.pop is atomic, so no two threads can get the same one.
+# Formatted random tails. list.pop is atomic, so no two threads get the same one.
 _tails: list[str] = []
-# A forked child would otherwise hand out its parent's tails.
+# A forked child must not use its parent's tails.
 os.register_at_fork(after_in_child=_tails.clear)
 
-# (second, its text): replaced as one value, so that a reader in another thread never sees half of it.
+# (second, its text): replaced as one value, so that another thread never reads half of it.
 _second: tuple[int, str] = (0, "1970-01-01T00:00:00")
 
 
@@ -30,10 +30,7 @@ def _refill() -> None:
 
 
 def uuid7() -> str:
-    """Make a UUID of version 7: 48 bits of Unix milliseconds, then 74 random bits.
-
-    Returns:
-        The 36-character form, for example ``0193…-…-7…``.
+    """Return a UUID of version 7 in its 36-character form: 48 bits of Unix milliseconds, then 74 random bits.
 
     Source: RFC 9562, section 5.7 (method without a counter: ids of one millisecond are not ordered).
     """
@@ -48,7 +45,7 @@ def uuid7() -> str:
 
 
 def rfc3339_ms(unix_s: float) -> str:
-    """Write a time as RFC 3339 in UTC with milliseconds, rounded down.
+    """Return a time as RFC 3339 in UTC with milliseconds, rounded down.
 
     Args:
         unix_s: Seconds since 1970-01-01 UTC, finite; a float holds its milliseconds exactly until the year 2200.

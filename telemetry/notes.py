@@ -1,6 +1,6 @@
-"""What telemetry tells whoever observes it: typed notes, because it has no logger of its own.
+"""Typed notes to observers of telemetry, which has no logger of its own.
 
-Invariant: an observer cannot break the work it watches; what it raises is swallowed here.
+Invariant: an observer cannot break the work it watches; what it raises is suppressed.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from typing import TypeAlias, TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The stream answers (again)."""
+    """The stream answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The stream does not answer; told once per outage."""
+    """The stream does not answer; sent once for each outage."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class Rewound:
-    """Redis had forgotten events beyond `after`, up to `reached`; they are sent again."""
+    """Redis lost the events beyond `after`, up to `reached`; they are sent again."""
 
     producer: str
     after: str
@@ -32,7 +32,7 @@ class Rewound:
 
 @dataclass(frozen=True, slots=True)
 class WatermarkDoubted:
-    """What stands in the place of the archive's word is not believed, and releases nothing; told once per reason."""
+    """A watermark is not valid and releases nothing; sent once for each reason."""
 
     producer: str
     reason: str
@@ -40,7 +40,7 @@ class WatermarkDoubted:
 
 @dataclass(frozen=True, slots=True)
 class IdentityChanged:
-    """The producer took a new epoch or a new id while running."""
+    """The producer took a new epoch or id while running."""
 
     producer: str
     epoch: int
@@ -49,7 +49,7 @@ class IdentityChanged:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Served events were dropped, or feedback was refused; a gap record of the same content has been written."""
+    """Served lists were dropped or feedback was refused; a gap record counts them."""
 
     count: int
     of_class: str
@@ -58,7 +58,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class DiskFailed:
-    """The write-ahead log cannot be written; told once until it can. Feedback is refused meanwhile."""
+    """The write-ahead log cannot be written and feedback is refused; sent once until it can."""
 
     error: str
 
@@ -70,7 +70,7 @@ class DiskRecovered:
 
 @dataclass(frozen=True, slots=True)
 class OrphanShipped:
-    """A slot that nobody held was shipped: `recovered` events were in it, `left` of them did not get out."""
+    """An orphaned slot was shipped: it held `recovered` events, and `left` of them were not shipped."""
 
     slot: int
     recovered: int
@@ -86,19 +86,19 @@ class StandingBy:
 
 @dataclass(frozen=True, slots=True)
 class LeaseTaken:
-    """This consumer is the active one."""
+    """This consumer holds the lease."""
 
     epoch: int
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """Another consumer took over."""
+    """Another consumer took the lease over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A commit: what it added, and what it took in seconds."""
+    """A commit was made."""
 
     archived: int
     deduplicated: int
@@ -108,7 +108,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class SequenceGapFound:
-    """A producer's numbers jump: `missing` events after `after_seq` never came."""
+    """A producer's numbers jump: `missing` events after `after_seq` are missing."""
 
     producer: str
     epoch: int
@@ -118,7 +118,7 @@ class SequenceGapFound:
 
 @dataclass(frozen=True, slots=True)
 class StreamGapFound:
-    """Redis lost entries of a producer's stream after `after`; the producer is to send them again."""
+    """Redis lost entries of a producer's stream after `after`; the producer sends them again."""
 
     producer: str
     after: str
@@ -126,7 +126,7 @@ class StreamGapFound:
 
 @dataclass(frozen=True, slots=True)
 class StreamGapKept:
-    """Redis refuses to remove a stream with a gap, so that it cannot be sent again; told once per reason."""
+    """Redis refuses to remove a stream with a gap, so it cannot be sent again; sent once for each reason."""
 
     error: str
 
@@ -142,7 +142,7 @@ class DeadLettered:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFailed:
-    """The archive could not be written; the consumer tries again."""
+    """The archive cannot be written; the consumer tries again."""
 
     error: str
 
@@ -165,7 +165,7 @@ class UserErased:
 
 @dataclass(frozen=True, slots=True)
 class EraseFailed:
-    """A user could not be erased in one place, `archive` or a `UserEraser`; it is tried again."""
+    """A user cannot be erased in one place, `archive` or a `UserEraser`; it is tried again."""
 
     where: str
     error: str
@@ -182,7 +182,7 @@ class DateRetired:
 
 @dataclass(frozen=True, slots=True)
 class RetentionBehind:
-    """The archive keeps more than it is allowed to, because of something that an operator can change."""
+    """The archive exceeds its retention for a reason that an operator can change."""
 
     why: str
 
@@ -223,12 +223,7 @@ _Note = TypeVar("_Note")
 
 
 def notify(observer: Callable[[_Note], None] | None, note: _Note) -> None:
-    """Pass a note on.
-
-    Args:
-        observer: Who wants to know, or None.
-        note: What happened.
-    """
+    """Pass a note to an observer, if there is one."""
     if observer is not None:
         with suppress(Exception):
             observer(note)

@@ -1,4 +1,4 @@
-"""A file whose bytes, all of them, are a key."""
+"""A key in a file: all bytes of the file are the key."""
 
 import os
 import stat
@@ -12,20 +12,13 @@ _KEY_MOST_BYTES: Final = 4096
 
 
 def read_key(path: Path, name: str) -> bytes:
-    """Read a key.
-
-    Args:
-        path: The file.
-        name: What to call the key in a message.
-
-    Returns:
-        Its bytes.
+    """Return the key in a file; messages call it `name`.
 
     Raises:
-        KeyFileError: It cannot be read, others than its owner may read it, or it is too short or too long.
+        KeyFileError: The file cannot be read, is open to other users, or is too short or too long.
     """
     try:
-        # Not blocking: a pipe in its place must not hang a start.
+        # Non-blocking: a pipe in its place must not block a start.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -1,12 +1,12 @@
-"""The items of a served list, each id once: how they lie in an event and in its line.
+"""The items of a served list, in an event and in its line.
 
-Schema 2 holds them as columns:
+Since schema 2 a line holds them as columns:
 
     {"item_id": ["318", ...], "score": [4.71, ...], "position": 0, "source": "personal", "propensity": 1.0}
 
-Ids and scores are arrays of one length; `position` is that of the first item, those behind it follow it one by one;
-`source` and `propensity` are the same for all items. Where they are not, an array of that length stands in the place of
-the one value. Schema 1 holds an object for each item, five times as long.
+Ids and scores are arrays of one length. `position` is that of the first item, and positions are consecutive; `source`
+and `propensity` are the same for all items. Otherwise an array of that length replaces the one value. Schema 1 holds an
+object for each item, five times as long.
 
 Invariant: `Items.from_rows(rows).rows() == rows` for any rows of schema 1. Pure.
 """
@@ -43,7 +43,7 @@ class ServedItem(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """What was shown, best first.
+    """The items of a list, best first.
 
     Attributes:
         item_id: The ids.
@@ -64,11 +64,7 @@ class Items:
 
     @classmethod
     def from_rows(cls, rows: Sequence[ServedItem]) -> "Items":
-        """Put the items of schema 1 into columns.
-
-        Args:
-            rows: An object for each.
-        """
+        """Return the columns of items as schema 1 has them."""
         if not rows:
             return cls()
         positions = [row["position"] for row in rows]
@@ -84,13 +80,10 @@ class Items:
 
     @classmethod
     def from_fields(cls, fields: Any) -> "Items":
-        """Check what stands in a line of schema 2.
-
-        Args:
-            fields: The value of `items`.
+        """Return the items of the field `items` of a line, checked.
 
         Raises:
-            BadEventError: It is not as schema 2 has it; the message names the column.
+            BadEventError: A column is missing or malformed; the message names it.
         """
         if type(fields) is not dict:
             raise BadEventError("Field 'items' of the served event is of the wrong type.")
@@ -109,7 +102,7 @@ class Items:
         return cls(*columns)
 
     def as_fields(self) -> dict[str, object]:
-        """Return what stands in a line of schema 2."""
+        """Return the field `items` of a line."""
         return {
             "item_id": self.item_id,
             "score": self.score,
@@ -129,10 +122,10 @@ class Items:
 
 
 def check_rows(rows: Sequence[Any]) -> None:
-    """Check what stands in a line of schema 1.
+    """Check the items of a line of schema 1.
 
     Raises:
-        BadEventError: It is not as schema 1 has it.
+        BadEventError: An item is malformed.
         KeyError: An item lacks a field.
     """
     for row in rows:
@@ -144,13 +137,9 @@ def check_rows(rows: Sequence[Any]) -> None:
 
 
 def one_or_each(values: Sequence[_T]) -> _T | Sequence[_T]:
-    """Return what all items share, or what each of them has.
-
-    Args:
-        values: One for each item.
-    """
+    """Return the value that all items share, or the values of each."""
     if not values:
         return values
-    # 1 and 1.0 are one value and two texts in a line.
+    # 1 and 1.0 are equal, but differ as text in a line.
     same = values.count(values[0]) == len(values) and len(set(map(type, values))) == 1
     return values[0] if same else values

@@ -1,7 +1,4 @@
-"""Work that is not to be left half done.
-
-Invariant: `finish` ends only after the work has ended; a cancellation that arrives meanwhile is delivered then.
-"""
+"""Work that must not be left half done when its caller is cancelled."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -12,17 +9,7 @@ _T = TypeVar("_T")
 
 
 async def shield_until_done(work: Awaitable[_T]) -> _T:
-    """Finish a piece of work even if we are cancelled, and be cancelled then.
-
-    Args:
-        work: The work.
-
-    Returns:
-        What it returns.
-
-    Raises:
-        Exception: What it raises.
-    """
+    """Return the result of some work; a cancellation that arrives meanwhile is raised once the work has ended."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
@@ -30,7 +17,7 @@ async def shield_until_done(work: Awaitable[_T]) -> _T:
         while not task.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
-        # Retrieved, so that it is not reported as forgotten; the cancellation wins.
+        # Retrieved, so that asyncio does not report it as lost; the cancellation wins.
         if not task.cancelled():
             task.exception()
         raise

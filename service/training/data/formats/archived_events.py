@@ -138,7 +138,7 @@ def _read_file(file: OpenFile, collector: "RowCollector", counts: Counter[str]) 
     for number, line in enumerate(file.read(), 1):
         if number % _REPORTED_LINES == 0:
             yield number
-        # Nine of ten lines of an archive are lists that were served, and options them whole takes most of the time.
+        # Nine of ten lines of an archive are lists that were served, and reading them whole takes most of the time.
         if line.startswith(SERVED_STARTS):
             continue
         try:

@@ -158,7 +158,7 @@ class TestWhatIsRead:
         name = path.relative_to(tmp_path)
         assert (report.n_rows, report.n_bad_rows) == (4, 2)
         assert report.bad_examples[0].startswith(f"{name}:1: The line is not JSON")
-        assert report.bad_examples[1] == f"{name}:2: field 'item_id' of the feedback event is of the wrong type"
+        assert report.bad_examples[1] == f"{name}:2: Field 'item_id' of the feedback event is of the wrong type."
 
     def test_a_compacted_date_reads_the_same(self, tmp_path: Path) -> None:
         """And the fingerprint, which is of events and not of files, stays."""
