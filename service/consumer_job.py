@@ -122,7 +122,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
                 raise RunError(f"The consumer died: {error!r}.") from error
         adopting.cancel()
         await asyncio.gather(adopting, return_exceptions=True)
-        if (left := await orphans.sweep(_SWEEP_S)) > 0:
+        if (left := await orphans.ship_all(_SWEEP_S)) > 0:
             _log.warning("orphaned slots keep events until the next start", slots=left)
         # Replicas stop before the consumer, so their streams grow no more.
         if not task.done() and not await consumer.drain(_DRAIN_S):

@@ -1,4 +1,4 @@
-"""`recollect archive`: what is archived, out of it, smaller, and questions about it."""
+"""`recollect archive`: list, export, compact and query the archive."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from service.config import Config, from_env
 from service.errors import UsageError
 from telemetry.ids import rfc3339_ms
 
-app = typer.Typer(help="The archive of what was served and done.", no_args_is_help=False, rich_markup_mode=None)
+app = typer.Typer(help="List, export, compact and query archived events.", no_args_is_help=False, rich_markup_mode=None)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
 
@@ -28,11 +28,11 @@ _DATE_LENGTH: Final = len("2026-11-21")
 
 @app.command("list")
 def list_(as_json: Json = False) -> int:  # noqa: FBT002 - typer reads it
-    """List what is archived, date by date."""
-    from ops.commands.archive_list import as_text, folders
+    """List the archive date by date."""
+    from ops.commands.archive_list import as_text, list_folders
 
     with StageProgress() as stages:
-        found = folders(_config().archive_dir, stages)
+        found = list_folders(_config().archive_dir, stages)
     print(json.dumps([folder.as_json() for folder in found]) if as_json else as_text(found))
     return 0
 
@@ -46,15 +46,15 @@ def export(
     of_class: Annotated[str | None, typer.Option("--class", help="Only served, feedback or system.")] = None,
     letters: Annotated[bool, typer.Option("--dead-letters", help="Dead letters instead of events.")] = False,  # noqa: FBT002 - typer reads it
     stored: Annotated[bool, typer.Option("--as-stored", help="As JSONL, byte for byte as archived.")] = False,  # noqa: FBT002 - typer reads it
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")] = False,  # noqa: FBT002 - typer reads it
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,  # noqa: FBT002 - typer reads it
 ) -> int:
     """Write events to a file."""
     from ops.commands.archive_export import STDOUT, Format
     from ops.commands.archive_export import export as run_export
 
-    _one_of("--format", form, _EXPORTS)
+    _require_one_of("--format", form, _EXPORTS)
     if of_class is not None:
-        _one_of("--class", of_class, _CLASSES)
+        _require_one_of("--class", of_class, _CLASSES)
     period = Period.parse(start, end)
     count = run_export(
         _config().archive_dir, out, cast("Format", form), period, of_class, letters=letters, stored=stored, force=force
@@ -77,21 +77,22 @@ def compact(
     today = rfc3339_ms(time.time())[:_DATE_LENGTH]
     day = moment("--before", before)[:_DATE_LENGTH] if before else today
     if day > today:
-        raise UsageError(f"--before {day} is not past: events of today still come in")
-    done = []
+        raise UsageError(f"--before {day} is not past: events of today still arrive.")
+    compacted = []
     with StageProgress() as stages:
-        for one in run_compaction(_config().archive_dir, day, stages):
-            done.append(one)
-            if not as_json and one.files:
-                print(
-                    f"{one.day}: {one.lines} lines of {one.files} files, {one.before_bytes} bytes, "
-                    f"are now {one.after_bytes} bytes of Parquet."
-                )
-            if one.open_files:
-                print(f"{one.day}: {one.open_files} files may still grow and were left.", file=sys.stderr)
+        for result in run_compaction(_config().archive_dir, day, stages):
+            if result.files:
+                compacted.append(result)
+                if not as_json:
+                    print(
+                        f"{result.day}: {result.lines} lines of {result.files} files, {result.before_bytes} bytes, "
+                        f"are now {result.after_bytes} bytes of Parquet."
+                    )
+            if result.open_files:
+                print(f"{result.day}: {result.open_files} files may still grow and were left.", file=sys.stderr)
     if as_json:
-        print(json.dumps([one._asdict() for one in done if one.files]))
-    elif not any(one.files for one in done):
+        print(json.dumps([result._asdict() for result in compacted]))
+    elif not compacted:
         print(f"There is nothing to compact before {day}.")
     return 0
 
@@ -101,17 +102,17 @@ def query(
     sql: Annotated[str, typer.Argument(help="One SELECT over events, served, feedback, items, system, dead_letters.")],
     form: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
 ) -> int:
-    """Answer SQL over the archive; needs the extra recollect[query]."""
+    """Run an SQL query on the archive; needs the extra recollect[query]."""
     from ops.commands.archive_query import Format
     from ops.commands.archive_query import query as run_query
 
-    _one_of("--format", form, _ANSWERS)
+    _require_one_of("--format", form, _ANSWERS)
     return run_query(_config().archive_dir, sql, cast("Format", form))
 
 
-def _one_of(option: str, value: str, known: Sequence[str]) -> None:
+def _require_one_of(option: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        raise UsageError(f"{option} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}")
+        raise UsageError(f"{option} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}.")
 
 
 def _config() -> Config:

@@ -1,8 +1,8 @@
-"""`recollect archive export`: the archive's lines, or columns made of them, in a file or on standard output.
+"""`recollect archive export`: the archive's lines, or their fields as columns, to a file or standard output.
 
-Invariant: as JSONL the lines are those that were committed, in schema 1 or byte for byte as they are stored; the
-columns of CSV and Parquet are the fields of the lines under their own names. A file appears under its name only when
-it is complete, and takes the place of no other unless that was asked for.
+Invariant: JSONL holds the committed lines, in schema 1 or byte for byte as stored; the columns of CSV and Parquet are
+the fields of the lines under their own names. A file appears under its name only when it is complete, and replaces
+another one only with `--force`.
 """
 
 import csv
@@ -44,37 +44,36 @@ def export(
     stored: bool = False,
     force: bool = False,
 ) -> int:
-    """Write what is asked for.
+    """Export events or dead letters.
 
     Args:
         root: The archive's directory.
         out: A path, or "-" for standard output.
-        form: What to write.
+        form: The format.
         period: By `received_at`; for dead letters, by when they were written.
         of_class: Only this class, or None for all.
         letters: Dead letters instead of events.
-        stored: As JSONL, the bytes as they are stored; otherwise the items of a served list are an object each.
-        force: Whether a file that is there may be replaced.
+        stored: In JSONL, the bytes as stored; otherwise the items of a served list are an object each.
+        force: Whether an existing file may be replaced.
 
     Returns:
-        How many lines or rows.
+        The number of lines or rows.
 
     Raises:
-        UsageError: Parquet was asked for on standard output, or a class of dead letters, or stored bytes as another
-            format; or the file is there.
+        UsageError: The options contradict each other, or the file exists.
         RunError: The file cannot be written.
         ArchiveError: The archive cannot be read, or DuckDB is missing.
     """
     if form == "parquet" and out == STDOUT:
-        raise UsageError("Parquet needs a file: name one with --out")
+        raise UsageError("Parquet needs a file: name one with --out.")
     if letters and of_class is not None:
-        raise UsageError("dead letters have no class")
+        raise UsageError("Dead letters have no class.")
     if stored and form != "jsonl":
-        raise UsageError("--as-stored goes with --format jsonl alone")
+        raise UsageError("--as-stored requires --format jsonl.")
     if out != STDOUT:
         _require_free(Path(out), force=force)
     with StageProgress() as stages, open_files(root, DEAD_LETTERS if letters else None) as files:
-        lines = _chosen([file for file in files if file.is_letters == letters], period, of_class, stages)
+        lines = _selected([file for file in files if file.is_dead_letters == letters], period, of_class, stages)
         if not stored and form != "parquet":
             lines = expanded(lines)
         if out == STDOUT:
@@ -86,10 +85,10 @@ def export(
 def _require_free(path: Path, *, force: bool) -> None:
     """Refuse before anything is read."""
     if path.exists() and not path.is_file():
-        kind = "is a directory" if path.is_dir() else "is no regular file"
-        raise UsageError(f"{path} {kind}; name a file with --out, or - for standard output")
+        kind = "a directory" if path.is_dir() else "no regular file"
+        raise UsageError(f"{path} is {kind}; name a file with --out, or - for standard output.")
     if path.exists() and not force:
-        raise UsageError(f"{path} is there already; name another file, or replace it with --force")
+        raise UsageError(f"{path} exists; name another file, or replace it with --force.")
 
 
 def _columns(of_class: str | None, *, letters: bool) -> Sequence[str]:
@@ -98,29 +97,29 @@ def _columns(of_class: str | None, *, letters: bool) -> Sequence[str]:
     return ALL_COLUMNS if of_class is None else COLUMNS[of_class]
 
 
-def _chosen(files: list[OpenFile], period: Period, of_class: str | None, stages: StageProgress) -> Iterator[bytes]:
+def _selected(files: list[OpenFile], period: Period, of_class: str | None, stages: StageProgress) -> Iterator[bytes]:
     total = sum(file.lines for file in files)
     done = 0
     for file in files:
-        if not file.is_letters and not period.may_hold(file.folder.removeprefix("date=")):
+        if not file.is_dead_letters and not period.overlaps(file.day):
             done += file.lines
             continue
         for line in file.read():
             done += 1
             if done % _REPORT_EVERY_LINES == 0:
                 stages("exporting", done, total)
-            if (period or of_class) and not _wanted(line, period, of_class):
+            if (period or of_class) and not _is_selected(line, period, of_class):
                 continue
             yield line
 
 
-def _wanted(line: bytes, period: Period, of_class: str | None) -> bool:
+def _is_selected(line: bytes, period: Period, of_class: str | None) -> bool:
     try:
         fields = orjson.loads(line)
         at = fields["at"] if fields["class"] == "dead_letter" else fields["received_at"]
         return at in period and of_class in {None, fields["class"]}
     except (ValueError, TypeError, KeyError) as error:
-        raise ArchiveError(f"a line of the archive cannot be read: {error}") from None
+        raise ArchiveError(f"A line of the archive cannot be read: {error}.") from None
 
 
 def _write_file(
@@ -135,20 +134,21 @@ def _write_file(
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 count = _write(file, lines, form, _columns(of_class, letters=letters))
-        _put_in_place(unfinished, path, force=force)
+        rename_into_place(unfinished, path, force=force)
     except FileExistsError:
-        raise UsageError(f"{path} was made by another process meanwhile; replace it with --force") from None
+        raise UsageError(f"Another process made {path} meanwhile; replace it with --force.") from None
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+        raise RunError(f"{path} cannot be written: {error.strerror}.") from None
     finally:
         with suppress(OSError):
             unfinished.unlink()
     return count
 
 
-def _put_in_place(unfinished: Path, path: Path, *, force: bool) -> None:
+def rename_into_place(unfinished: Path, path: Path, *, force: bool) -> None:
+    """Rename a complete file; raises FileExistsError if there is one and `force` is False."""
     if not force:
-        # A link takes no other file's place, not even one that was made since; some file systems have none.
+        # A link replaces no file, not even one made since; some file systems have no links.
         try:
             os.link(unfinished, path)
         except FileExistsError:
@@ -183,7 +183,7 @@ def _cell(value: Any) -> Any:
 
 
 class _Encoded:
-    """What `csv` writes to: text in, UTF-8 out."""
+    """The file that `csv` writes text to, encoded as UTF-8."""
 
     def __init__(self, file: IO[bytes] | EscapingBytes) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""`recollect archive list`: what is archived, date by date."""
+"""`recollect archive list`: the archive date by date."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from ops.console.progress import StageProgress
 from ops.console.table import table
 from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.retention import retired_days
-from telemetry.audit.event_outline import parse
+from telemetry.audit.event_outline import parse_outline
 from telemetry.errors import ArchiveError
 
 _CLASSES: Final = ("served", "feedback", "system")
@@ -20,8 +20,8 @@ _TIME: Final = slice(len("2026-11-21T"), len("2026-11-21T01:02:03"))
 
 
 @dataclass(slots=True)
-class Folder:
-    """What lies in one folder.
+class ArchiveFolder:
+    """One folder of the archive.
 
     Attributes:
         name: The UTC date, YYYY-MM-DD, or `deadletters`.
@@ -29,9 +29,9 @@ class Folder:
         open_files: How many of them may still grow.
         formats: `jsonl`, `parquet`, or both.
         size_bytes: Committed bytes.
-        events: By class: how many lines; dead letters count as `letters`.
+        events: Lines by class; dead letters count as `letters`.
         retired: How many of its events retention has removed.
-        first: The first and `last` the last `received_at`; None for dead letters.
+        first: The first `received_at`, and `last` the last; None for dead letters.
     """
 
     name: str
@@ -59,56 +59,52 @@ class Folder:
         }
 
 
-def folders(root: Path, stages: StageProgress) -> list[Folder]:
-    """Look through the archive.
+def list_folders(root: Path, stages: StageProgress) -> list[ArchiveFolder]:
+    """Read every date, oldest first, also those that retention has removed, and then the dead letters.
 
     Args:
         root: The archive's directory.
-        stages: Told how far it has come.
-
-    Returns:
-        Every date, oldest first, also those that retention has removed, and then the dead letters.
+        stages: Told the progress.
 
     Raises:
         ArchiveError: The archive cannot be read.
     """
-    found: dict[str, Folder] = {}
+    found: dict[str, ArchiveFolder] = {}
     with open_files(root) as files:
         total = sum(file.lines for file in files)
         done = 0
         for file in files:
-            name = file.folder.removeprefix("date=")
-            folder = found.setdefault(name, Folder(name))
+            folder = found.setdefault(file.day, ArchiveFolder(file.day))
             folder.files += 1
             folder.open_files += not file.sealed
             folder.formats.add("parquet" if file.is_parquet else "jsonl")
             folder.size_bytes += file.size_bytes
-            if file.is_letters:
+            if file.is_dead_letters:
                 folder.events["letters"] += file.lines
             else:
                 _count(folder, file)
             done += file.lines
             stages("reading the archive", done, total)
     for day, events in retired_days(root).items():
-        found.setdefault(day, Folder(day)).retired = events
+        found.setdefault(day, ArchiveFolder(day)).retired = events
     return [found[name] for name in sorted(found)]
 
 
-def _count(folder: Folder, file: OpenFile) -> None:
-    for number, text in enumerate(file.read(), 1):
+def _count(folder: ArchiveFolder, file: OpenFile) -> None:
+    for number, line in enumerate(file.read(), 1):
         try:
-            line = parse(text)
+            event = parse_outline(line)
         except ValueError as error:
-            raise ArchiveError(f"{file.full_path}, line {number}: {error}") from None
-        folder.events[line.of_class] += 1
-        if folder.first is None or line.received_at < folder.first:
-            folder.first = line.received_at
-        if folder.last is None or line.received_at > folder.last:
-            folder.last = line.received_at
+            raise ArchiveError(f"{file.full_path}, line {number}: {error}.") from None
+        folder.events[event.of_class] += 1
+        if folder.first is None or event.received_at < folder.first:
+            folder.first = event.received_at
+        if folder.last is None or event.received_at > folder.last:
+            folder.last = event.received_at
 
 
-def as_text(found: Sequence[Folder]) -> str:
-    """Return the table, and what retention has removed."""
+def as_text(found: Sequence[ArchiveFolder]) -> str:
+    """Return the table, and how much retention has removed."""
     rows = [
         (
             folder.name,

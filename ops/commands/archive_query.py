@@ -1,8 +1,7 @@
-"""`recollect archive query`: SQL over the archive, as it stands at one moment.
+"""`recollect archive query`: SQL over the archive at one moment.
 
-Invariant: a query sees committed lines only, and can neither change anything nor reach anything but them. The engine is
-given the archive's files, already open; every other file, the network and its own settings are locked, and one SELECT
-is all it takes.
+Invariant: a query sees committed lines only, and can neither change anything nor reach anything else. The engine gets
+the archive's open files; every other file, the network and its own settings are locked, and it accepts one SELECT.
 """
 
 import csv
@@ -29,7 +28,7 @@ from telemetry.errors import ArchiveError
 Format: TypeAlias = Literal["table", "json", "csv"]
 
 _COMMON: Final = ("event_id", "tenant", "client_time", "received_at", "producer", "epoch", "seq")
-# The columns of each class, which are also those of the view with its name.
+# The columns of each class and of the view with its name.
 COLUMNS: Final = {
     "served": (
         *(*_COMMON, "request_id", "recommendation_id", "user_id", "model", "candidate_set"),
@@ -51,28 +50,25 @@ _COPY_BYTES: Final = 1024 * 1024
 
 
 def query(root: Path, sql: str, form: Format) -> int:
-    """Answer a query on standard output.
+    """Print the result of a query; returns the exit code.
 
     Args:
         root: The archive's directory.
         sql: One SELECT over the views events, served, feedback, items, system and dead_letters.
         form: A table of at most a thousand rows, a JSON array of objects, or CSV.
 
-    Returns:
-        The exit code.
-
     Raises:
-        UsageError: The SQL is not one SELECT, or is wrong.
-        RunError: It needs more memory than there is.
+        UsageError: The SQL is not one SELECT, or is invalid.
+        RunError: It needs too much memory.
         ArchiveError: DuckDB is missing, or the archive cannot be read.
     """
-    with over(root) as engine, _translated(root):
-        # Everything as text of the engine's own making: it knows types that Python does not.
-        asked = engine.sql(_only_select(engine, sql))
+    with open_engine(root) as engine, _errors_translated(root):
+        # The engine converts everything to text: it has types that Python has not.
+        relation = engine.sql(_only_select(engine, sql))
         if form == "json":
-            _print_objects(text for (text,) in _rows(asked.query("r", "SELECT CAST(to_json(r) AS VARCHAR) FROM r")))
+            _print_objects(text for (text,) in _rows(relation.query("r", "SELECT CAST(to_json(r) AS VARCHAR) FROM r")))
             return 0
-        result = asked.project("CAST(COLUMNS(*) AS VARCHAR)")
+        result = relation.project("CAST(COLUMNS(*) AS VARCHAR)")
         if form == "csv":
             writer = csv.writer(data_stream(), lineterminator="\n")
             writer.writerow(map(csv_cell, result.columns))
@@ -87,14 +83,8 @@ def query(root: Path, sql: str, form: Format) -> int:
 
 
 @contextmanager
-def over(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an engine that has the archive's views and is locked.
-
-    Args:
-        root: The archive's directory.
-
-    Yields:
-        The engine, of use until the end.
+def open_engine(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a locked engine that has the archive's views.
 
     Raises:
         ArchiveError: DuckDB is missing, or the archive cannot be read.
@@ -102,7 +92,7 @@ def over(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with ExitStack() as stack:
         archive = stack.enter_context(open_snapshot(root))
         if archive.gone:
-            raise ArchiveError(f"{root / archive.gone[0]} is in the catalogue, but not on the disk")
+            raise ArchiveError(f"{root / archive.gone[0]} is in the catalogue, but not on the disk.")
         engine = connect(threads=os.cpu_count() or 1)
         stack.callback(engine.close)
         paths = {file.path: fd_path(_exactly_committed(file, stack)) for file in archive.files}
@@ -114,7 +104,7 @@ def over(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _make_views(engine: duckdb.DuckDBPyConnection, archive: ArchiveSnapshot, paths: dict[str, str]) -> None:
-    events = [file for file in archive.files if not file.is_letters]
+    events = [file for file in archive.files if not file.is_dead_letters]
     sources = [
         _from_parquet([paths[file.path] for file in events if file.is_parquet]),
         _from_json([paths[file.path] for file in events if not file.is_parquet], FIELDS),
@@ -128,7 +118,7 @@ def _make_views(engine: duckdb.DuckDBPyConnection, archive: ArchiveSnapshot, pat
     engine.execute("CREATE TABLE settled (letter_id VARCHAR, settled VARCHAR)")
     if archive.settled:
         engine.executemany("INSERT INTO settled VALUES (?, ?)", list(archive.settled.items()))
-    letters = [_from_json([paths[file.path] for file in archive.files if file.is_letters], LETTER_FIELDS)]
+    letters = [_from_json([paths[file.path] for file in archive.files if file.is_dead_letters], LETTER_FIELDS)]
     engine.execute(
         f"CREATE VIEW dead_letters AS SELECT l.*, s.settled FROM ({_union(letters, LETTER_FIELDS)}) AS l"  # noqa: S608
         " LEFT JOIN settled AS s USING (letter_id)"
@@ -166,7 +156,7 @@ def _names(columns: Iterable[str]) -> str:
 
 
 def _exactly_committed(file: OpenFile, stack: ExitStack) -> int:
-    """Return a file that ends where the commit does: the engine reads files to their end."""
+    """Return a file that ends at its committed length: the engine reads files to their end."""
     if file.is_parquet or (file.sealed and os.fstat(file.descriptor).st_size == file.size_bytes):
         return file.descriptor
     copy = os.memfd_create("committed")
@@ -175,7 +165,7 @@ def _exactly_committed(file: OpenFile, stack: ExitStack) -> int:
     while offset < file.size_bytes:
         data = os.pread(file.descriptor, min(_COPY_BYTES, file.size_bytes - offset), offset)
         if not data:
-            raise ArchiveError(f"{file.full_path} is damaged before its committed length of {file.size_bytes} bytes")
+            raise file.damage()
         os.write(copy, data)
         offset += len(data)
     return copy
@@ -186,7 +176,7 @@ def _only_select(engine: duckdb.DuckDBPyConnection, sql: str) -> str:
 
     statements = engine.extract_statements(sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise UsageError("archive query takes one SELECT, and nothing else")
+        raise UsageError("archive query accepts one SELECT and nothing else.")
     return str(statements[0].query)
 
 
@@ -204,34 +194,34 @@ def _print_objects(texts: Iterable[str]) -> None:
 
 
 def _finite(text: str) -> str:
-    """Write what is no number in JSON as null."""
+    """Replace NaN and infinities, which JSON has not, with null."""
     if "NaN" not in text and "Infinity" not in text:
         return text
-    return json.dumps(_without(json.loads(text)), ensure_ascii=False)
+    return json.dumps(_with_nulls(json.loads(text)), ensure_ascii=False)
 
 
-def _without(value: Any) -> Any:
+def _with_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without(inner) for name, inner in value.items()}
+        return {name: _with_nulls(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_without(inner) for inner in value]
+        return [_with_nulls(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
-def _translated(root: Path) -> Iterator[None]:
+def _errors_translated(root: Path) -> Iterator[None]:
     import duckdb
 
     try:
         yield
     except duckdb.OutOfMemoryException:
-        raise RunError("the query needs more memory than there is; select less, or aggregate") from None
+        raise RunError("The query needs too much memory; select less, or aggregate.") from None
     except duckdb.IOException as error:
-        raise ArchiveError(f"the archive in {root} cannot be read: {_sentence(error)}") from None
+        raise ArchiveError(f"The archive in {root} cannot be read: {_sentence(error)}") from None
     except duckdb.Error as error:
         raise UsageError(_sentence(error)) from None
 
 
 def _sentence(error: Exception) -> str:
-    # What follows an empty line repeats the query, and what follows a tab lists every function there is.
-    return str(error).partition("\n\n")[0].partition("\n\t")[0].rstrip(".")
+    # After an empty line DuckDB repeats the query, and after a tab it lists every function.
+    return str(error).partition("\n\n")[0].partition("\n\t")[0].rstrip(".") + "."

@@ -1,7 +1,7 @@
-"""A stretch of time by which events are chosen: from one moment to another, by when the service received them.
+"""A period of time that selects events by when they were received.
 
-Invariant: a period is half open, so that periods that touch share no event; a date as its end takes in that whole day.
-Times are compared as text, which is right because every `received_at` is UTC with milliseconds.
+Invariant: a period is half open, so adjacent periods share no event; a date as its end includes that whole day. Times
+are compared as text, which is correct because every `received_at` is UTC with milliseconds.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ _MIDNIGHT: Final = "T00:00:00.000Z"
 
 @dataclass(frozen=True)
 class Period:
-    """What is asked for.
+    """The options `--from` and `--to`.
 
     Attributes:
         start: The first moment, RFC 3339 in UTC; None for no start.
-        end: The first moment that does not belong to it; None for no end.
+        end: The first moment after it; None for no end.
     """
 
     start: str | None = None
@@ -29,11 +29,7 @@ class Period:
 
     @classmethod
     def parse(cls, start: str | None, end: str | None) -> "Period":
-        """Read what was typed.
-
-        Args:
-            start: A date or an RFC 3339 time, or None.
-            end: The same; a date is the last day, a time the first moment after.
+        """Parse two dates or RFC 3339 times; a date as the end is the last day.
 
         Raises:
             UsageError: One of them is neither, or the period is empty.
@@ -42,7 +38,7 @@ class Period:
             None if start is None else moment("--from", start), None if end is None else moment("--to", end, days=1)
         )
         if period.start is not None and period.end is not None and period.start >= period.end:
-            raise UsageError(f"nothing lies between --from {start} and --to {end}")
+            raise UsageError(f"Nothing lies between --from {start} and --to {end}.")
         return period
 
     def __bool__(self) -> bool:
@@ -51,22 +47,19 @@ class Period:
     def __contains__(self, received_at: str) -> bool:
         return (self.start is None or self.start <= received_at) and (self.end is None or received_at < self.end)
 
-    def may_hold(self, day: str) -> bool:
-        """Tell whether a UTC date, as YYYY-MM-DD, has moments in it."""
+    def overlaps(self, day: str) -> bool:
+        """Whether a UTC date, as YYYY-MM-DD, has moments in it."""
         begins = f"{day}{_MIDNIGHT}"
         return (self.start is None or self.start[:_DATE_LENGTH] <= day) and (self.end is None or begins < self.end)
 
 
 def moment(option: str, text: str, days: int = 0) -> str:
-    """Read a date or a time.
+    """Parse a date or a time to RFC 3339 in UTC.
 
     Args:
-        option: What it was typed for, for the sentence.
-        text: What was typed.
+        option: The option, for the error message.
+        text: A date or an RFC 3339 time.
         days: Added to a date.
-
-    Returns:
-        RFC 3339 in UTC.
 
     Raises:
         UsageError: It is neither.
@@ -77,7 +70,7 @@ def moment(option: str, text: str, days: int = 0) -> str:
             return f"{day.isoformat()}{_MIDNIGHT}"
         at = datetime.fromisoformat(text)
         if at.tzinfo is None:
-            raise UsageError(f"{option} {text} names no time zone; end it with Z or an offset such as +02:00")
+            raise UsageError(f"{option} {text} names no time zone; end it with Z or an offset such as +02:00.")
         return rfc3339_ms(at.astimezone(UTC).timestamp())
     except (ValueError, OverflowError):
-        raise UsageError(f"{option} must be a date such as 2026-11-21, or an RFC 3339 time, not {text!r}") from None
+        raise UsageError(f"{option} must be a date such as 2026-11-21, or an RFC 3339 time, not {text!r}.") from None

@@ -2,13 +2,13 @@
 
 Invariants:
 
-- A user is on the list before any version is searched for them, and a publisher reads the list as the only
-  writer. So whichever comes first, a model that was being trained while its user was forgotten does not hold them.
-- Users whom a published version or a training's data held stay on the list. The others are passing: they are there for
-  `PASSING_DAYS`, and the newest `MOST_PASSING` of them, so that ids of no user do not make the list grow for ever.
+- A user is listed before any version is searched, and a publisher reads the list as the only writer. So a model that
+  was being trained while its user was erased does not hold the user, whichever comes first.
+- Users held by a published version or by training data stay listed. The others are temporary: they are listed for
+  `TEMPORARY_DAYS`, and the newest `MAX_TEMPORARY` of them, so that unknown ids do not make the list grow for ever.
 
-A digest is the pseudonym of what telemetry calls the user, under a salt that stands in the same file: it keeps ids from
-being read in passing, and from nobody who can guess one.
+A digest is the pseudonym of a user's telemetry id, under a salt in the same file: it hides ids from a casual reader,
+but not from one who can guess them. The file keeps the name that installations and backups have.
 """
 
 import json
@@ -29,15 +29,37 @@ from telemetry.ids import rfc3339_ms
 from telemetry.pseudonym import Pseudonymiser
 
 FILE: Final = "forgotten.json"
-# For as long as the archive refuses an erased user's late events, and trainings that began before may run.
-PASSING_DAYS: Final = 7
+# As long as the archive discards an erased user's late events, and a training that began before may run.
+TEMPORARY_DAYS: Final = 7
 # 7 MB of the file.
-MOST_PASSING: Final = 100_000
+MAX_TEMPORARY: Final = 100_000
 _FORMAT: Final = 2
-# The first format had no passing users.
-_READ: Final = (1, _FORMAT)
+# Format 1 had no temporary users.
+_READABLE: Final = (1, _FORMAT)
 _SALT_BYTES: Final = 32
 _DAY_S: Final = 86_400
+
+
+def user_keys(user_id: str, pseudonyms: Pseudonymiser) -> tuple[str, ...]:
+    """Return the ids by which models and telemetry may know a user: models trained on events have pseudonyms."""
+    return (user_id, pseudonyms.pseudonym(user_id)) if pseudonyms.active else (user_id,)
+
+
+def rows_of(users: Vocabulary, names: Collection[str], pseudonyms: Pseudonymiser) -> dict[int, str]:
+    """Find users of telemetry in the vocabulary of a model.
+
+    Args:
+        users: User ids of callers, or of telemetry where a model was trained on archived events.
+        names: User ids of telemetry, as a set.
+        pseudonyms: Maps ids of callers to those of telemetry.
+
+    Returns:
+        By row: the name found there.
+    """
+    if not pseudonyms.active:
+        return {users.row_of[name]: name for name in names if name in users.row_of}
+    keys = ((row, key) for row, user_id in enumerate(users.id_of) for key in user_keys(user_id, pseudonyms))
+    return {row: key for row, key in keys if key in names}
 
 
 @dataclass(frozen=True)
@@ -45,121 +67,111 @@ class ErasedUsers:
     """The list, as it was read.
 
     Attributes:
-        salt: What the digests are made with.
-        known_s: By digest: when a user who stays on the list was forgotten, in seconds since 1970.
-        passing_s: The same of users whom no model and no training's data held so far.
+        salt: The key of the digests.
+        permanent_s: By digest of users who stay listed: when they were erased, in seconds since 1970.
+        temporary_s: The same of the others.
     """
 
     salt: bytes = field(repr=False)
-    known_s: Mapping[str, int]
-    passing_s: Mapping[str, int] = field(default_factory=dict)
+    permanent_s: Mapping[str, int]
+    temporary_s: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, models_dir: Path) -> "ErasedUsers":
-        """Read the list; an empty one, with a salt of its own, where there is none.
+        """Read the list; if it is missing, an empty one with a new salt.
 
         Raises:
-            ModelRefused: It is there and cannot be read; taken for empty, it would bring users back.
+            ModelRefused: It cannot be read; treated as empty, it would bring users back.
         """
         path = models_dir / FILE
         try:
             content = json.loads(path.read_bytes())
-            if content["format"] not in _READ:
-                raise ModelRefused(f"{path} is of format {content['format']!r}; this version reads {_FORMAT}")
-            passing = content["passing"] if content["format"] == _FORMAT else {}
-            return cls(bytes.fromhex(content["salt"]), _times_s(content["users"]), _times_s(passing))
+            if content["format"] not in _READABLE:
+                raise ModelRefused(f"{path} is of format {content['format']!r}; this version reads {_FORMAT}.")
+            temporary = content["passing"] if content["format"] == _FORMAT else {}
+            return cls(bytes.fromhex(content["salt"]), _times_s(content["users"]), _times_s(temporary))
         except FileNotFoundError:
             return cls(secrets.token_bytes(_SALT_BYTES), {})
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ModelRefused(f"{path} cannot be read: {error}") from error
+            raise ModelRefused(f"{path} cannot be read: {error}.") from error
 
     def write(self, models_dir: Path) -> None:
-        """Replace the list on disk; for `files.exclusive` use."""
+        """Replace the list on disk; for `published_files.exclusive` use."""
         content = {
             "format": _FORMAT,
             "salt": self.salt.hex(),
-            "users": {digest: rfc3339_ms(time_s) for digest, time_s in self.known_s.items()},
-            "passing": {digest: rfc3339_ms(time_s) for digest, time_s in self.passing_s.items()},
+            "users": {digest: rfc3339_ms(time_s) for digest, time_s in self.permanent_s.items()},
+            "passing": {digest: rfc3339_ms(time_s) for digest, time_s in self.temporary_s.items()},
         }
         published_files.replace(models_dir / FILE, json.dumps(content, indent=1).encode() + b"\n")
 
-    def adding(self, telemetry_ids: Collection[str], time_s: int) -> "ErasedUsers":
-        """Return the list with more users, or users' later times; passing ones whose time is over are left out.
+    def adding(self, names: Collection[str], time_s: int, max_temporary: int = MAX_TEMPORARY) -> "ErasedUsers":
+        """Return the list with more users, or later times of users; expired temporary ones are left out.
 
         Args:
-            telemetry_ids: The users, as telemetry knows them.
-            time_s: When they were forgotten, in seconds since 1970.
+            names: User ids of telemetry.
+            time_s: When they were erased, in seconds since 1970.
+            max_temporary: How many temporary users stay listed.
         """
-        added = dict.fromkeys(map(self._digester(), telemetry_ids), time_s)
-        known_s = {digest: added.pop(digest, before_s) for digest, before_s in self.known_s.items()}
-        passing = {**self.passing_s, **added}
-        recent = [item for item in passing.items() if item[1] > time_s - PASSING_DAYS * _DAY_S]
+        added = dict.fromkeys(map(self._digest(), names), time_s)
+        permanent_s = {digest: added.pop(digest, before_s) for digest, before_s in self.permanent_s.items()}
+        temporary = {**self.temporary_s, **added}
+        recent = [item for item in temporary.items() if item[1] > time_s - TEMPORARY_DAYS * _DAY_S]
         recent.sort(key=lambda item: item[1])
-        return replace(self, known_s=known_s, passing_s=dict(recent[-MOST_PASSING:]))
+        return replace(self, permanent_s=permanent_s, temporary_s=dict(recent[-max_temporary:]))
 
-    def keeping(self, telemetry_ids: Collection[str]) -> "ErasedUsers":
-        """Return the list with passing users as ones who stay, because a model or a training's data holds them.
+    def keeping(self, names: Collection[str]) -> "ErasedUsers":
+        """Return the list with temporary users made permanent; other user ids of telemetry change nothing."""
+        kept = set(map(self._digest(), names)) & self.temporary_s.keys()
+        kept_s = {digest: time_s for digest, time_s in self.temporary_s.items() if digest in kept}
+        temporary_s = {digest: time_s for digest, time_s in self.temporary_s.items() if digest not in kept}
+        return replace(self, permanent_s={**self.permanent_s, **kept_s}, temporary_s=temporary_s)
 
-        Args:
-            telemetry_ids: The users, as telemetry knows them; others than passing ones change nothing.
-        """
-        wanted = set(map(self._digester(), telemetry_ids)) & self.passing_s.keys()
-        kept_s = {digest: self.passing_s[digest] for digest in self.passing_s if digest in wanted}
-        passing_s = {digest: time_s for digest, time_s in self.passing_s.items() if digest not in wanted}
-        return replace(self, known_s={**self.known_s, **kept_s}, passing_s=passing_s)
-
-    def rows(self, users: Vocabulary, pseudonyms: Pseudonymiser) -> dict[int, int]:
-        """Find the listed users of a vocabulary.
-
-        Args:
-            users: User ids as callers know them, or as telemetry does where a model learns from archived events.
-            pseudonyms: What telemetry calls them.
+    def erased_rows(self, users: Vocabulary, pseudonyms: Pseudonymiser) -> dict[int, int]:
+        """Find the listed users in a vocabulary, as `rows_of` does.
 
         Returns:
-            By row: when that user was forgotten, in seconds since 1970.
+            By row: when that user was erased, in seconds since 1970.
         """
-        times_s = {**self.known_s, **self.passing_s}
+        times_s = {**self.permanent_s, **self.temporary_s}
         if not times_s:
             return {}
-        digest_of = self._digester()
+        digest_of = self._digest()
         found: dict[int, int] = {}
-        for row, id_ in enumerate(users.id_of):
-            names = (pseudonyms.pseudonym(id_), id_) if pseudonyms.active else (id_,)
-            known = [time_s for name in names if (time_s := times_s.get(digest_of(name))) is not None]
+        for row, user_id in enumerate(users.id_of):
+            digests = map(digest_of, user_keys(user_id, pseudonyms))
+            known = [time_s for digest in digests if (time_s := times_s.get(digest)) is not None]
             if known:
                 found[row] = max(known)
         return found
 
-    def _digester(self) -> Callable[[str], str]:
+    def _digest(self) -> Callable[[str], str]:
         return Pseudonymiser(self.salt).pseudonym
 
 
-def keep(models_dir: Path, users: Vocabulary, rows: Collection[int], pseudonyms: Pseudonymiser) -> None:
-    """Let listed users stay on the list whom the data of a training holds: the next training reads it, too.
+def keep_permanently(models_dir: Path, names: Collection[str]) -> None:
+    """Let listed users stay listed: a model or training data holds them.
 
     Args:
         models_dir: The directory of all versions.
-        users: The user ids of the data.
-        rows: Those who are on the list, see `ErasedUsers.rows`.
-        pseudonyms: What telemetry calls them.
+        names: User ids of telemetry.
 
     Raises:
         ModelRefused: The list cannot be read.
         OSError: It cannot be written.
     """
-    ids = [users.id_of[row] for row in rows]
-    names = {*ids, *map(pseudonyms.pseudonym, ids)}
-    with published_files.exclusive(models_dir):
-        before = ErasedUsers.read(models_dir)
-        after = before.keeping(names)
-        if after != before:
-            after.write(models_dir)
+    if names:
+        with published_files.exclusive(models_dir):
+            before = ErasedUsers.read(models_dir)
+            after = before.keeping(names)
+            if after != before:
+                after.write(models_dir)
 
 
 def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot:
-    """Return a model without some users: their ids, factors, biases, histories and what they said as neighbours (pure).
+    """Return a model without some users: their ids, factors, biases, histories and weights as neighbours (pure).
 
-    Popularity stays: it counts how many, not who. So do the item factors, which were fitted on everybody's ratings.
+    Popularity stays, because it only counts users, and so do the item factors, which were fitted on all ratings.
 
     Args:
         snapshot: The model.

@@ -1,22 +1,20 @@
-"""Removes a user from the published models: the consumer's part of `DELETE /v1/users/{user_id}` outside of the archive.
+"""Erases users from the published models: the part of `DELETE /v1/users/{user_id}` outside of the archive.
 
-Invariant: when `forget` returns, no version under `models/` holds the users, and none that is published later will, but
-for what they did since. It may be killed anywhere and called again, and leaves all other users as they were. A version
-is read and published anew once, for however many users; none is written for users whom no version holds.
+Invariant: when `erase` returns, no version under `models/` holds the users, and none that is published later will, but
+for later interactions. It may be killed anywhere and called again, and keeps all other users. A version is read and
+published anew once, for however many users, and only if it holds one of them.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from service.errors import ModelError, ModelMissing, RunError
 from service.models import artefact, publication, published_files, versions
-from service.models.erased_users import ErasedUsers, without_users
+from service.models.erased_users import ErasedUsers, keep_permanently, rows_of, without_users
 from service.models.snapshot import ModelSnapshot
-from service.models.vocabulary import Vocabulary
 from service.security import security_log
 from telemetry.daemon_thread import run_in_daemon_thread
 from telemetry.pseudonym import Pseudonymiser
@@ -25,12 +23,12 @@ _WHY: Final = "users were erased"
 
 
 class ModelUserEraser:
-    """Forgets users in a directory of models.
+    """Erases users from a directory of models.
 
     Args:
-        models_dir: The directory of all versions; made if it is not there.
-        pseudonyms: What telemetry calls the users of the models.
-        security_dir: Where the security log is; None for an installation without one.
+        models_dir: The directory of all versions; made if it is missing.
+        pseudonyms: Maps user ids of the models to those of telemetry.
+        security_dir: The directory of the security log; None for an installation without one.
     """
 
     name = "models"
@@ -44,77 +42,69 @@ class ModelUserEraser:
         """Remove users from every version, off the event loop.
 
         Args:
-            user_ids: The users, as telemetry knows them.
+            user_ids: The users' ids in telemetry.
 
         Returns:
             By user: how many versions were published anew without them.
 
         Raises:
-            ModelError: The list of forgotten users cannot be read.
+            ModelError: The list of erased users cannot be read.
             RunError: A version that holds one cannot be published anew, or the directory cannot be written.
         """
-        # A model store that hangs must not keep the consumer from ending; what is cut short goes on when called again.
-        return await run_in_daemon_thread(lambda: self._erase(user_ids), "model-eraser")
+        # A hanging model store must not keep the consumer from ending; the next call completes an interrupted one.
+        return await run_in_daemon_thread(lambda: self.erase_now(user_ids), "model-eraser")
 
-    def _erase(self, user_ids: Collection[str]) -> Mapping[str, int]:
-        wanted = frozenset(user_ids)
+    def erase_now(self, user_ids: Collection[str]) -> Mapping[str, int]:
+        """Remove users as `erase` does, and block."""
+        names = frozenset(user_ids)
         rewritten: Counter[str] = Counter()
-        refused: list[str] = []
+        unreadable: list[str] = []
         try:
             self._models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             with published_files.exclusive(self._models_dir):
-                ErasedUsers.read(self._models_dir).adding(wanted, int(time.time())).write(self._models_dir)
-            # From the end, those first whose copies a killed attempt left: a copy of such a copy would be one too many.
+                ErasedUsers.read(self._models_dir).adding(names, int(time.time())).write(self._models_dir)
+            # Versions whose copies a killed attempt left come first: a copy of such a copy would be one too many.
             copied = publication.copies(self._models_dir)
             waiting = sorted(versions.published(self._models_dir), key=copied.__contains__)
-            self._keep_on_the_list(waiting, wanted)
+            # Written before the first version is replaced, which is the evidence.
+            keep_permanently(self._models_dir, {name for version in waiting for name in self._held_by(version, names)})
             while waiting:
                 version = waiting.pop()
                 try:
-                    found = self._found(artefact.load_users(self._models_dir / version), wanted)
-                    if found:
-                        # Its copy too, which may be one that a killed attempt left and was for other users.
-                        copy = publication.supersede(
-                            self._models_dir, version, self._without(wanted), _WHY, self._enter
-                        )
-                        waiting.append(copy)
+                    users = artefact.load_users(self._models_dir / version)
+                    if found := rows_of(users, names, self._pseudonyms):
+                        # The copy is searched too: a killed attempt may have made it for other users.
+                        waiting.append(self._supersede(version, names))
                         rewritten.update(set(found.values()))
                 except ModelMissing:
-                    # Somebody else removed it.
+                    # Another process removed it.
                     continue
                 except ModelError as error:
-                    refused.append(str(error))
+                    unreadable.append(str(error))
         except OSError as error:
-            raise RunError(f"users cannot be forgotten in {self._models_dir}: {error.strerror or error}") from error
-        if refused:
-            # Never deleted for being damaged: what is left of it may be dear to somebody, who has to decide.
-            raise RunError(f"these models may hold a forgotten user and must be removed: {'; '.join(refused)}")
+            raise RunError(f"Users cannot be erased from {self._models_dir}: {error.strerror or error}.") from error
+        if unreadable:
+            # A damaged version is never deleted here: its owner decides about the rest of its content.
+            raise RunError(f"These models may hold an erased user and must be removed: {' '.join(unreadable)}")
         return rewritten
 
-    def _enter(self, copy: str) -> None:
+    def _held_by(self, version: str, names: frozenset[str]) -> Iterator[str]:
+        """Yield which users a version holds; an unreadable version is reported when it is to be published anew."""
+        try:
+            yield from rows_of(artefact.load_users(self._models_dir / version), names, self._pseudonyms).values()
+        except ModelError:
+            return
+
+    def _supersede(self, version: str, names: frozenset[str]) -> str:
+        """Publish a version anew without some users; returns the new version."""
+
+        def without(snapshot: ModelSnapshot) -> ModelSnapshot:
+            return without_users(snapshot, sorted(rows_of(snapshot.users, names, self._pseudonyms)))
+
+        return publication.supersede(self._models_dir, version, without, _WHY, self._log_activation)
+
+    def _log_activation(self, copy: str) -> None:
         if self._security_dir is not None:
             security_log.append(
                 self._security_dir, [security_log.new_entry("activate", by="consumer", key=None, model=copy, why=_WHY)]
             )
-
-    def _keep_on_the_list(self, versions: Collection[str], wanted: frozenset[str]) -> None:
-        """Write down for good whom a version holds, before the first one that shows it is gone."""
-        held: set[str] = set()
-        for version in versions:
-            # What cannot be read is told when it is to be published anew.
-            with suppress(ModelError):
-                held.update(self._found(artefact.load_users(self._models_dir / version), wanted).values())
-        if held:
-            with published_files.exclusive(self._models_dir):
-                ErasedUsers.read(self._models_dir).keeping(held).write(self._models_dir)
-
-    def _found(self, users: Vocabulary, wanted: frozenset[str]) -> dict[int, str]:
-        """Return which of the wanted users are in a vocabulary, by row."""
-        if not self._pseudonyms.active:
-            return {users.row_of[user_id]: user_id for user_id in wanted if user_id in users.row_of}
-        # A model trained on archived events knows its users by their pseudonyms.
-        names = ((row, name) for row, id_ in enumerate(users.id_of) for name in (id_, self._pseudonyms.pseudonym(id_)))
-        return {row: name for row, name in names if name in wanted}
-
-    def _without(self, wanted: frozenset[str]) -> Callable[[ModelSnapshot], ModelSnapshot]:
-        return lambda snapshot: without_users(snapshot, sorted(self._found(snapshot.users, wanted)))

@@ -17,7 +17,7 @@ import numpy as np
 from service.config import Config
 from service.errors import RunError, UsageError
 from service.models import artefact, publication
-from service.models.erased_users import ErasedUsers, keep, without_users
+from service.models.erased_users import ErasedUsers, keep_permanently, user_keys, without_users
 from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.training import hold_out_measures, incumbent, memory_budget
@@ -80,7 +80,7 @@ def train(
     interactions = datasets.read(data, progress)
     _require_writable(config.models_dir)
     erased_users = ErasedUsers.read(config.models_dir)
-    listed = erased_users.rows(interactions.users, pseudonyms)
+    listed = erased_users.erased_rows(interactions.users, pseudonyms)
     _keep_listed(config.models_dir, interactions, listed, pseudonyms)
     interactions = without_erased(interactions, listed)
     interactions, settled = incumbent.on_scale(config, data, interactions, scale)
@@ -102,15 +102,15 @@ def train(
         described["source"] = as_request(data).label
     described |= {"scale_from": settled.origin, "seed": seed}
 
-    def without_those_forgotten_since(snapshot: ModelSnapshot) -> ModelSnapshot:
-        listed = ErasedUsers.read(config.models_dir).rows(snapshot.users, pseudonyms)
-        known = erased_users.rows(snapshot.users, pseudonyms)
+    def without_erased_since(snapshot: ModelSnapshot) -> ModelSnapshot:
+        listed = ErasedUsers.read(config.models_dir).erased_rows(snapshot.users, pseudonyms)
+        known = erased_users.erased_rows(snapshot.users, pseudonyms)
         rows = [row for row, time_s in listed.items() if known.get(row) != time_s]
         return without_users(snapshot, rows) if rows else snapshot
 
     try:
         version = publication.publish(
-            config.models_dir, snapshot, data=described, measures=measures, prepare=without_those_forgotten_since
+            config.models_dir, snapshot, data=described, measures=measures, prepare=without_erased_since
         )
     except OSError as error:
         raise _unpublishable(config.models_dir, error) from error
@@ -123,7 +123,9 @@ def train(
 def _keep_listed(models_dir: Path, data: Interactions, listed: Collection[int], pseudonyms: Pseudonymiser) -> None:
     if listed:
         try:
-            keep(models_dir, data.users, listed, pseudonyms)
+            keep_permanently(
+                models_dir, {key for row in listed for key in user_keys(data.users.id_of[row], pseudonyms)}
+            )
         except OSError as error:
             raise _unpublishable(models_dir, error) from error
 

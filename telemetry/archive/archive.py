@@ -1,56 +1,57 @@
 """The archive: dated JSON lines that hold every event once.
 
-Invariant, the order of a commit: append and fdatasync the lines, then one catalogue transaction that makes
-them true, and only then may anybody be told. A crash between the two leaves a tail that the next holder of
-the lease cuts off; the events come again from the stream.
+Invariant, the order of a commit: append and fdatasync the lines, then one catalogue transaction that makes them count,
+and only then is anything acknowledged. A crash between the two leaves a tail that the next lease holder cuts off; the
+events come again from the stream.
 
-Commits and seals take turns; what is sealed is never appended to again, so that it may be read, rewritten or
-compacted beside us. Files are written through aiofiles in one thread, one call for each commit; the catalogue
-has another thread.
+Commits and seals exclude each other; a sealed file is never appended to again, so it may be read, rewritten or
+compacted concurrently. Files are written in one thread, the catalogue in another.
 """
 
 import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
-
-from aiofiles.os import wrap
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from telemetry.archive.archive_files import ArchiveFiles, cut_to_committed
-from telemetry.archive.retention import RetiredRun, Retirements
 from telemetry.batch import Position
 from telemetry.catalogue.archive_clock import ArchiveClock
 from telemetry.catalogue.catalogue import Catalogue
-from telemetry.catalogue.commit import CatalogueChange, CommitContent, ErasureRequest, FileLength, SeenKey
-from telemetry.catalogue.delivery_attempts import Attempt, Attempts
+from telemetry.catalogue.catalogue_file import Database
+from telemetry.catalogue.commit import CatalogueChange, CommitContent, FileLength, SeenKey
 from telemetry.catalogue.lease import HolderLock, LeaseWatch, this_machine
-from telemetry.erasure.erasure import LateEventFilter
-from telemetry.erasure.erasure_requests import Erasures, Replacement
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.failpoints import Failpoints
 from telemetry.fingerprint import Fingerprints
-from telemetry.ids import rfc3339_ms, uuid7
+from telemetry.ids import rfc3339_ms
 from telemetry.stream.namespace_owner import OwnerMark
 
-_POLL_S = 0.2
-_DATE_LENGTH = len("2026-11-21")
+_POLL_S: Final = 0.2
+_DATE_LENGTH: Final = len("2026-11-21")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 class Archive:
-    """One consumer's hold on an archive.
+    """One consumer's access to an archive.
 
     Args:
-        root: The archive's directory; made if it is not there.
-        part_bytes: A part this long is sealed and others begun.
-        part_s: So are parts this old.
-        failpoints: Where a drill may strike.
+        root: The archive's directory; made if it is missing.
+        part_bytes: Files are rotated once one is this long.
+        part_s: Files are rotated once they are this old.
+        failpoints: The failpoints of a drill.
+        wall_clock: Returns seconds since 1970.
+
+    Attributes:
+        watermarks: How far each producer is archived.
+        damaged: Paths of files that were shorter than their committed length when the lease was acquired.
+        fingerprints: Computes those of this archive.
+        namespace: The Redis namespace that was marked last.
     """
 
     def __init__(
@@ -60,285 +61,227 @@ class Archive:
         part_bytes: int = 64 * 1024 * 1024,
         part_s: float = 900.0,
         failpoints: Failpoints | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.root = root
         self._part_bytes = part_bytes
         self._part_s = part_s
         self._failpoints = failpoints or Failpoints()
+        self._wall_clock = wall_clock
         self._writing = asyncio.Lock()
-        # Names this object to its successors, which judge by it who died.
-        self._run = uuid7()
-        self._files = ThreadPoolExecutor(1, thread_name_prefix="archive-files")
-        self._sql = ThreadPoolExecutor(1, thread_name_prefix="archive-catalogue")
-        self._append = wrap(self._append_now)
+        self._file_thread = ThreadPoolExecutor(1, thread_name_prefix="archive-files")
+        self._sql_thread = ThreadPoolExecutor(1, thread_name_prefix="archive-catalogue")
         self._catalogue: Catalogue | None = None
-        self._attempts: Attempts | None = None
-        self._erasures: Erasures | None = None
-        self._retirements: Retirements | None = None
-        self._parts: ArchiveFiles | None = None
+        self._files: ArchiveFiles | None = None
         self._lock: HolderLock | None = None
         self._lease_epoch: int | None = None
         self._identity: OwnerMark | None = None
         self._clock = ArchiveClock(0)
         self.fingerprints = Fingerprints()
-        # Where its mark was left last, in words.
-        self.place: str | None = None
+        self.namespace: str | None = None
         self.watermarks: dict[str, Position] = {}
         self.damaged: list[str] = []
 
     def __repr__(self) -> str:
         return f"<Archive {self.root} lease={self._lease_epoch}>"
 
-    @property
-    def lease_epoch(self) -> int | None:
-        """Our lease, or None while we stand by."""
-        return self._lease_epoch
-
     def held_lease(self) -> int:
-        """Return our lease.
-
-        Raises:
-            LeaseLostError: Another consumer holds the archive, or none does.
-        """
-        return self._of(self._lease_epoch)
+        """Return the epoch of this consumer's lease; raises LeaseLostError if it holds none."""
+        return _held(self._lease_epoch)
 
     @property
     def identity(self) -> OwnerMark:
-        """The archive's identity, and those in whose place it has come."""
-        return self._of(self._identity)
+        """The archive's identity and those it replaces."""
+        return _held(self._identity)
 
     @property
     def part(self) -> str:
-        """What the parts are called that may be appended to now."""
-        return self._of(self._parts).name
+        """The name of the parts that may be appended to now."""
+        return _held(self._files).name
 
     async def acquire(self, takeover_s: float, on_standby: Callable[[str], None] | None = None) -> int:
-        """Wait for the lease, take it, and bring the files to what the catalogue says.
+        """Wait for the lease, acquire it, and bring the files to their committed lengths.
 
         Args:
             takeover_s: How long another holder's heartbeat must stand still.
-            on_standby: Called once with the holder's name if there is somebody to wait for.
+            on_standby: Called once with the holder's name if there is a wait.
 
         Returns:
-            The epoch of our lease.
+            The epoch of the lease.
 
         Raises:
             ArchiveError: The archive cannot be opened.
         """
-        machine = this_machine()
-        watch = LeaseWatch(takeover_s, machine)
-        name = f"{socket.gethostname()}:{os.getpid()}"
         if self._catalogue is None:
             await self._in_sql(self._open)
         if self._catalogue is None or self._lock is None:
-            raise ArchiveError(f"the archive in {self.root} is closed")
-        catalogue, lock = self._catalogue, self._lock
-        told = False
-        while True:
-            seen = await self._in_sql(catalogue.lease)
-            locked = await self._in_sql(lock.acquire)
-            if watch.may_take(seen, time.monotonic(), locked=locked):
-                lease = await self._in_sql(catalogue.take_lease, seen, name, machine, locked=locked)
-                if lease is not None:
-                    break
-            elif not told and on_standby is not None:
-                told = True
-                on_standby(seen.holder)
-            # A standby that kept the lock would look like a living holder.
-            await self._in_sql(lock.release)
-            await asyncio.sleep(_POLL_S)
-        self._lease_epoch = lease.epoch
-        self._parts = ArchiveFiles(self.root, lease.epoch, self._part_bytes, self._part_s)
+            raise ArchiveError(f"The archive in {self.root} is closed.")
+        catalogue = self._catalogue
+        epoch = await self._wait_for_lease(catalogue, self._lock, takeover_s, on_standby)
+        self._lease_epoch = epoch
+        self._files = ArchiveFiles(self.root, epoch, self._part_bytes, self._part_s)
         lengths = await self._in_sql(catalogue.files)
         try:
-            short = await self._in_files(cut_to_committed, self.root, lengths, lease.epoch)
+            short = await self._in_files(cut_to_committed, self.root, lengths, epoch)
         except OSError as error:
             raise ArchiveError(
-                f"the archive in {self.root} cannot be brought to its committed lengths: {error}"
+                f"The archive cannot be cut to its committed lengths: {error.filename}: {error.strerror}."
             ) from None
         # A file may have been compacted into another one since the lengths were read.
         lengths = await self._in_sql(catalogue.files)
         self.damaged = [path for path in short if path in lengths]
         self.watermarks = await self._in_sql(catalogue.watermarks)
-        self.fingerprints = Fingerprints(bytes.fromhex(await self._in_sql(self._of(self._erasures).salt)))
-        kept_s = await self._in_sql(catalogue.clock_s)
-        self._clock = ArchiveClock(int(time.time()) if kept_s is None else kept_s)
-        return lease.epoch
+        salt = await self._in_sql(catalogue.setting, "salt")
+        self.fingerprints = Fingerprints(bytes.fromhex(salt or ""))
+        stored_s = await self._in_sql(catalogue.clock_s)
+        self._clock = ArchiveClock(int(self._wall_clock()) if stored_s is None else stored_s)
+        return epoch
+
+    async def _wait_for_lease(
+        self, catalogue: Catalogue, lock: HolderLock, takeover_s: float, on_standby: Callable[[str], None] | None
+    ) -> int:
+        machine = this_machine()
+        watch = LeaseWatch(takeover_s, machine)
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        while True:
+            seen = await self._in_sql(catalogue.lease.read)
+            locked = await self._in_sql(lock.acquire)
+            if watch.may_acquire(seen, time.monotonic(), locked=locked):
+                lease = await self._in_sql(catalogue.lease.acquire, seen, name, machine, locked=locked)
+                if lease is not None:
+                    return lease.epoch
+            elif on_standby is not None:
+                on_standby(seen.holder)
+                on_standby = None
+            # A standby that kept the lock would look like a living holder.
+            await self._in_sql(lock.release)
+            await asyncio.sleep(_POLL_S)
 
     async def beat(self) -> None:
-        """Show that we live.
+        """Move the lease's heartbeat.
 
         Raises:
-            LeaseLostError: Another consumer took over.
+            LeaseLostError: Another consumer holds the lease.
             ArchiveError: The catalogue cannot be written.
         """
-        catalogue, lease_epoch = self._held()
+        catalogue, lease_epoch = _held(self._catalogue), self.held_lease()
         locked = self._lock is not None and await self._in_sql(self._lock.acquire)
-        await self._in_sql(catalogue.beat, lease_epoch, locked=locked)
+        await self._in_sql(catalogue.lease.beat, lease_epoch, locked=locked)
 
     async def seen(self, keys: Sequence[SeenKey]) -> dict[SeenKey, set[bytes]]:
-        """Tell which (tenant, event_id) pairs were archived within the window, and with what content.
-
-        Args:
-            keys: What to look up.
-
-        Returns:
-            The fingerprints of those that were.
-        """
-        catalogue, _ = self._held()
-        return await self._in_sql(catalogue.seen, keys) if keys else {}
+        """Look up which events were archived within the window; returns their fingerprints."""
+        return await self._in_sql(_held(self._catalogue).seen, keys) if keys else {}
 
     async def commit(self, added: CommitContent) -> None:
         """Add to the archive, all of it or nothing. Must not be cancelled half way.
 
-        Args:
-            added: Lines by folder (`parts.date_folder` or `parts.DEAD_LETTERS`), and what they mean.
-
         Raises:
-            LeaseLostError: Another consumer took over; nothing was added.
+            LeaseLostError: Another consumer holds the lease; nothing was added.
             ArchiveError: The disk or the catalogue refused; nothing is known to have been added.
         """
         data = {folder: (b"".join(lines), len(lines)) for folder, lines in added.folders.items() if lines}
         async with self._writing:
-            (catalogue, lease_epoch), parts = self._held(), self._of(self._parts)
-            if parts.due:
-                await self._in_files(parts.turn)
+            catalogue, lease_epoch, files = _held(self._catalogue), self.held_lease(), _held(self._files)
+            if files.rotation_due:
+                await self._in_files(files.rotate)
             try:
-                lengths = await self._append(data, executor=self._files)
+                lengths = await self._in_files(files.append, data)
             except OSError as error:
-                raise ArchiveError(f"the archive in {self.root} cannot be appended to: {error.strerror}") from None
+                raise ArchiveError(f"The archive in {self.root} cannot be appended to: {error.strerror}.") from None
             self._failpoints.hit("consumer.appended")
-            change = CatalogueChange(lengths, parts.fresh, added, self._clock.now_s())
+            change = CatalogueChange(lengths, files.is_fresh, added, self._clock.now_s())
             await self._in_sql(catalogue.commit, lease_epoch, change)
             self._failpoints.hit("consumer.committed")
-            parts.committed(lengths)
-        for (producer, epoch), one in added.progress.items():
-            reached = Position(epoch, one.seq)
+            files.committed(lengths)
+        for (producer, epoch), progress in added.progress.items():
+            reached = Position(epoch, progress.seq)
             self.watermarks[producer] = max(self.watermarks.get(producer, reached), reached)
 
     async def seal(self, *, if_due: bool = False) -> None:
-        """Let no file that holds something be appended to any more. Must not be cancelled half way.
+        """Seal every file that has lines, so that nothing is appended to it again. Must not be cancelled half way.
 
         Args:
-            if_due: Only if the parts are long or old enough.
+            if_due: Only if the files are long or old enough.
 
         Raises:
-            LeaseLostError: Another consumer took over, and has sealed them.
+            LeaseLostError: Another consumer holds the lease, and has sealed them.
             ArchiveError: The catalogue refused.
         """
         async with self._writing:
-            (catalogue, lease_epoch), parts = self._held(), self._of(self._parts)
-            if if_due and not parts.due:
+            catalogue, lease_epoch, files = _held(self._catalogue), self.held_lease(), _held(self._files)
+            if if_due and not files.rotation_due:
                 return
-            await self._in_files(parts.turn)
+            await self._in_files(files.rotate)
             await self._in_sql(catalogue.commit, lease_epoch, CatalogueChange(seal=True))
 
     async def sealed_files(self) -> dict[str, FileLength]:
-        """List the files that never grow again.
-
-        Returns:
-            Their lengths by path.
-        """
-        catalogue, _ = self._held()
-        return await self._in_sql(catalogue.files, sealed=True)
+        """List the files that never grow again, by path."""
+        return await self._in_sql(_held(self._catalogue).files, sealed=True)
 
     async def growing_files(self) -> dict[str, FileLength]:
-        """List the files that may still grow.
-
-        Returns:
-            Their lengths by path, as far as they are committed.
-        """
-        catalogue, _ = self._held()
-        lengths = await self._in_sql(catalogue.files)
+        """List the files that may still grow, by path, with their committed lengths."""
+        lengths = await self._in_sql(_held(self._catalogue).files)
         return dict(lengths.items() - (await self.sealed_files()).items())
 
-    def today(self) -> str:
-        """Return the UTC date by which retention counts."""
-        return self._days_ago(0)[:_DATE_LENGTH]
+    async def read_catalogue(
+        self, call: Callable[Concatenate[Database, _P], _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Run a read of the catalogue in its thread: `call(database, *args)`."""
+        return await self._in_sql(call, _held(self._catalogue).database, *args, **kwargs)
 
-    async def retire(self, files: Mapping[str, FileLength], runs: Sequence[RetiredRun]) -> bool:
-        """See `Retirements.retire`."""
-        return await self._in_sql(self._of(self._retirements).retire, self._held()[1], files, runs)
-
-    async def attempt(self, producer: str, first: Position, last: Position) -> Attempt:
-        """See `Attempts.begin`."""
-        return await self._in_sql(self._of(self._attempts).begin, self._held()[1], producer, first, last)
-
-    async def mark(self, producer: str, event: Position, *, begun: bool) -> None:
-        """See `Attempts.mark`."""
-        await self._in_sql(self._of(self._attempts).mark, self._held()[1], producer, event, begun=begun)
-
-    async def remember_place(self, where: str) -> None:
-        """Remember where our mark is.
-
-        Args:
-            where: The place, in words.
+    async def write_catalogue(
+        self, call: Callable[Concatenate[Database, int, _P], _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Run a write of the catalogue in its thread: `call(database, lease_epoch, *args)`.
 
         Raises:
-            ArchiveError: The catalogue cannot be written.
+            LeaseLostError: Another consumer holds the lease.
         """
-        if where != self.place:
-            await self._in_sql(self._held()[0].remember, "place", where)
-            self.place = where
+        return await self._in_sql(call, _held(self._catalogue).database, self.held_lease(), *args, **kwargs)
 
-    async def open_erasures(self, after: ErasureRequest | None = None) -> list[ErasureRequest]:
-        """See `Erasures.open`."""
-        return await self._in_sql(self._of(self._erasures).open, after)
-
-    async def forgotten(self, days: int, user_ids: Collection[str]) -> LateEventFilter:
-        """Read which of some users' late events are not to be archived.
-
-        Args:
-            days: For how long after an erasure is done.
-            user_ids: Whose events came.
-
-        Returns:
-            The erased users among them.
-        """
-        return await self._in_sql(self._of(self._erasures).forgotten, user_ids, self._days_ago(days))
-
-    async def replace(self, replacement: Replacement) -> bool:
-        """See `Erasures.replace`."""
-        return await self._in_sql(self._of(self._erasures).replace, self._held()[1], replacement)
-
-    async def finish_erasures(self, models: Mapping[str, int]) -> None:
-        """See `Erasures.finish`."""
-        await self._in_sql(self._of(self._erasures).finish, self._held()[1], models, rfc3339_ms(time.time()))
-
-    async def expire_erasures(self, days: int) -> int:
-        """See `Erasures.expire`."""
-        return await self._in_sql(self._of(self._erasures).expire, self._held()[1], self._days_ago(days))
+    async def set_namespace(self, where: str) -> None:
+        """Store which Redis namespace has this archive's mark."""
+        if where != self.namespace:
+            await self._in_sql(_held(self._catalogue).set_setting, "place", where)
+            self.namespace = where
 
     async def expire_seen(self, days: int, limit: int) -> tuple[int, float]:
-        """Forget some event ids that are older than the window.
+        """Delete some seen events that are older than the window.
 
         Args:
             days: The window.
-            limit: The most to forget now.
+            limit: The most to delete now.
 
         Returns:
-            How many were forgotten, and for how many seconds no commit could go on.
+            How many were deleted, and for how many seconds no commit could go on.
         """
-        catalogue, lease_epoch = self._held()
-        now_s = self._clock.now_s()
-        before_s = now_s - days * 86_400
+        catalogue, lease_epoch, now_s = _held(self._catalogue), self.held_lease(), self._clock.now_s()
 
         def expire() -> tuple[int, float]:
             started_s = time.monotonic()
-            catalogue.keep_clock(lease_epoch, now_s)
-            return catalogue.expire_seen(lease_epoch, before_s, limit), time.monotonic() - started_s
+            catalogue.store_clock(lease_epoch, now_s)
+            expired = catalogue.expire_seen(lease_epoch, now_s - days * 86_400, limit)
+            return expired, time.monotonic() - started_s
 
         return await self._in_sql(expire)
 
+    def days_ago(self, days: int) -> str:
+        """Return the time some days ago, RFC 3339, by the clock that is behind: a window is never too short."""
+        return rfc3339_ms(min(self._wall_clock(), self._clock.now_s()) - days * 86_400)
+
+    def today(self) -> str:
+        """Return the UTC date by which retention counts."""
+        return self.days_ago(0)[:_DATE_LENGTH]
+
     async def release(self) -> None:
-        """Stop writing; a successor may start at once. Does nothing while we stand by."""
+        """Release the lease, so that a successor may start at once; does nothing without a lease."""
         lease_epoch, self._lease_epoch = self._lease_epoch, None
-        if self._parts is not None:
-            await self._in_files(self._parts.close)
-            self._parts = None
+        if self._files is not None:
+            await self._in_files(self._files.close)
+            self._files = None
         try:
             if lease_epoch is not None and self._catalogue is not None:
-                await self._in_sql(self._catalogue.release_lease, lease_epoch)
+                await self._in_sql(self._catalogue.lease.release, lease_epoch)
         finally:
             if self._lock is not None:
                 await self._in_sql(self._lock.release)
@@ -349,42 +292,29 @@ class Archive:
             await self.release()
         finally:
             catalogue, self._catalogue = self._catalogue, None
-            self._attempts = self._erasures = self._retirements = None
             if catalogue is not None:
                 await self._in_sql(catalogue.close)
-            self._files.shutdown()
-            self._sql.shutdown()
-
-    def _days_ago(self, days: int) -> str:
-        # Whichever clock is behind: a window may be too long, never too short.
-        return rfc3339_ms(min(time.time(), self._clock.now_s()) - days * 86_400)
+            self._file_thread.shutdown()
+            self._sql_thread.shutdown()
 
     def _open(self) -> None:
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise ArchiveError(f"the archive {self.root} cannot be made: {error.strerror}") from None
+            raise ArchiveError(f"The archive {self.root} cannot be made: {error.strerror}.") from None
         self._catalogue = Catalogue(self.root)
         self._identity = self._catalogue.mark()
-        self.place = self._catalogue.setting("place")
-        self._attempts = Attempts(self._catalogue.database, self._run)
-        self._erasures = Erasures(self._catalogue.database)
-        self._retirements = Retirements(self._catalogue.database)
+        self.namespace = self._catalogue.setting("place")
         self._lock = HolderLock(self.root)
 
-    def _append_now(self, data: Mapping[str, tuple[bytes, int]]) -> dict[str, FileLength]:
-        return self._of(self._parts).append(data)
-
-    def _of(self, thing: _T | None) -> _T:
-        if thing is None:
-            raise LeaseLostError("this consumer does not hold the archive's lease")
-        return thing
-
-    def _held(self) -> tuple[Catalogue, int]:
-        return self._of(self._catalogue), self.held_lease()
-
     async def _in_sql(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._sql, lambda: call(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._sql_thread, lambda: call(*args, **kwargs))
 
     async def _in_files(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._files, lambda: call(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._file_thread, lambda: call(*args, **kwargs))
+
+
+def _held(thing: _T | None) -> _T:
+    if thing is None:
+        raise LeaseLostError("This consumer does not hold the archive's lease.")
+    return thing

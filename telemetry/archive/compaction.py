@@ -1,27 +1,25 @@
-"""Compacting: the complete files of a past date become one Parquet file.
+"""Compaction: the complete files of a past date become one Parquet file.
 
 Invariants:
 
-- The old files are only read. The new one is written beside them, synced and read back, line by line, and means
-  nothing until one transaction puts its row in the place of theirs, which happens only while those rows are as they
-  were read and sealed. Then the old files go. A crash anywhere leaves one valid archive, and what it leaves beside it
-  the next compaction removes.
-- One compaction at a time; a consumer, an erase or a reader may be at work meanwhile. Whoever replaced a file
-  first wins.
+- The old files are only read. The new one is written beside them, synced and read back, line by line, and counts only
+  once one transaction replaces their rows with its own, which requires that those rows are unchanged and sealed. Then
+  the old files are removed. A crash at any point leaves a valid archive; the next compaction removes what remains.
+- One compaction at a time; a consumer, an erasure or a reader may run concurrently. The first to replace a file wins.
 
     read -> written, synced -> compared -> [catalogue] -> old files removed
 """
 
-import fcntl
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
-from telemetry.archive.archive_files import REWRITTEN
+from telemetry.archive.archive_files import DATE_PREFIX, REWRITTEN, date_of
+from telemetry.archive.archive_lock import COMPACTION_LOCK, try_lock
 from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.parquet_file import SUFFIX, read_lines, write_lines
 from telemetry.catalogue.catalogue import Catalogue
@@ -31,23 +29,24 @@ from telemetry.errors import ArchiveError
 from telemetry.ids import uuid7
 from telemetry.wal.disk import sync_directory
 
-_LOCK: Final = "compact.lock"
 _PREFIX: Final = "compact-"
 _PART: Final = re.compile(r"part-(\d+)-(\d+)\.jsonl")
-_DATE: Final = "date="
 _EXTRA_BYTES: Final = 64 * 1024 * 1024
 _REPORT_EVERY_LINES: Final = 50_000
 
+Report: TypeAlias = Callable[[str, int, int], None]
+"""Called with (stage, lines done, lines in total)."""
+
 
 class Compacted(NamedTuple):
-    """What became of a date's files.
+    """The compaction of a date.
 
     Attributes:
         day: The UTC date, YYYY-MM-DD.
-        files: How many files were put together; 0 if there was nothing to do.
+        files: How many files were joined; 0 if there was nothing to do.
         lines: How many lines they hold.
-        before_bytes: What they took.
-        after_bytes: What the Parquet file takes.
+        before_bytes: Their size.
+        after_bytes: The size of the Parquet file.
         open_files: Files that may still grow and were left alone.
     """
 
@@ -59,37 +58,37 @@ class Compacted(NamedTuple):
     open_files: int
 
 
-class _Fingerprint(NamedTuple):
-    lines: int
-    digest: bytes
-
-
-def compact(root: Path, before: str, report: Callable[[str, int, int], None] | None = None) -> Iterator[Compacted]:
+def compact(root: Path, before: str, report: Report | None = None) -> Iterator[Compacted]:
     """Compact every date before another one.
 
     Args:
         root: The archive's directory.
-        before: A UTC date, YYYY-MM-DD, that is not compacted any more.
-        report: Told `(stage, done, total)` in lines.
+        before: The first UTC date, YYYY-MM-DD, that is not compacted.
+        report: Told the progress of each stage.
 
     Yields:
-        What became of each date, oldest first.
+        One result per date, oldest first.
 
     Raises:
-        ArchiveError: Another compaction runs, DuckDB is missing, or a file cannot be read or written; the date that
-            it happened at is as it was.
+        ArchiveError: Another compaction runs, DuckDB is missing, or a file cannot be read or written; the date at
+            which it happened is unchanged.
     """
     if not (root / FILE_NAME).is_file():
         return
-    with _alone(root), closing(Catalogue(root)) as catalogue:
-        _clean(root, catalogue)
-        days = {path[len(_DATE) :].partition("/")[0] for path in catalogue.files() if path.startswith(_DATE)}
-        for day in sorted(day for day in days if day < before):
-            yield _compact_day(root, catalogue, day, report or (lambda _stage, _done, _total: None))
+    try:
+        with try_lock(root / COMPACTION_LOCK) as locked, closing(Catalogue(root)) as catalogue:
+            if not locked:
+                raise ArchiveError(f"Another compaction of {root} is running.")
+            _remove_remains(root, catalogue)
+            days = {date_of(path) for path in catalogue.files() if path.startswith(DATE_PREFIX)}
+            for day in sorted(day for day in days if day < before):
+                yield _compact_day(root, catalogue, day, report or (lambda _stage, _done, _total: None))
+    except OSError as error:
+        raise ArchiveError(f"The archive {root} cannot be written: {error.strerror}.") from None
 
 
-def _compact_day(root: Path, catalogue: Catalogue, day: str, report: Callable[[str, int, int], None]) -> Compacted:
-    folder = f"{_DATE}{day}"
+def _compact_day(root: Path, catalogue: Catalogue, day: str, report: Report) -> Compacted:
+    folder = f"{DATE_PREFIX}{day}"
     with open_files(root, folder) as files:
         sealed = [file for file in files if file.sealed]
         growing = len(files) - len(sealed)
@@ -101,12 +100,12 @@ def _compact_day(root: Path, catalogue: Catalogue, day: str, report: Callable[[s
         full = root / path
         try:
             size_bytes = _write_and_compare(full, sealed, lambda stage, done: report(f"{stage} {day}", done, total))
-            _replace(catalogue, sealed, path, FileLength(size_bytes, total))
+            _replace_rows(catalogue, sealed, path, FileLength(size_bytes, total))
         except BaseException as error:
             with suppress(OSError):
                 full.unlink()
             if isinstance(error, OSError):
-                raise ArchiveError(f"{day} cannot be compacted in {root}: {error.strerror}") from None
+                raise ArchiveError(f"{day} cannot be compacted in {root}: {error.strerror}.") from None
             raise
         for file in sealed:
             file.full_path.unlink(missing_ok=True)
@@ -118,94 +117,74 @@ def _write_and_compare(path: Path, files: list[OpenFile], report: Callable[[str,
     """Write the lines of several files into a new one, and read it back; returns its size in bytes."""
     _require_room(path.parent, files)
     source, copy = _Digest(), _Digest()
-    write_lines(path, source.watch(_all_lines(files), lambda done: report("compacting", done)))
+    lines = (line for file in files for line in file.read())
+    write_lines(path, source.watch(lines, lambda done: report("compacting", done)))
     sync_directory(path.parent)
     for _ in copy.watch(read_lines(path), lambda done: report("comparing", done)):
         pass
-    if copy.result() != source.result() or source.result().lines != sum(file.lines for file in files):
-        raise ArchiveError(f"{path} does not read back as it was written; nothing was changed")
+    if copy.result() != source.result() or source.lines != sum(file.lines for file in files):
+        raise ArchiveError(f"{path} does not read back as it was written; nothing was changed.")
     return path.stat().st_size
 
 
 class _Digest:
-    """How many lines went by, and which, in order."""
+    """The number and the hash of the lines that pass through, in order."""
 
     def __init__(self) -> None:
-        self._lines = 0
+        self.lines = 0
         self._hash = hashlib.sha256()
 
     def watch(self, lines: Iterable[bytes], report: Callable[[int], None]) -> Iterator[bytes]:
         for line in lines:
             self._hash.update(line)
-            self._lines += 1
-            if self._lines % _REPORT_EVERY_LINES == 0:
-                report(self._lines)
+            self.lines += 1
+            if self.lines % _REPORT_EVERY_LINES == 0:
+                report(self.lines)
             yield line
 
-    def result(self) -> _Fingerprint:
-        return _Fingerprint(self._lines, self._hash.digest())
-
-
-def _all_lines(files: Iterable[OpenFile]) -> Iterator[bytes]:
-    for file in files:
-        yield from file.read()
+    def result(self) -> tuple[int, bytes]:
+        return self.lines, self._hash.digest()
 
 
 def _require_room(directory: Path, files: Iterable[OpenFile]) -> None:
-    """Refuse early: a disk that is full stops the consumer, too."""
+    """Refuse early: a full disk stops the consumer as well."""
     status = os.statvfs(directory)
     free_bytes = status.f_bavail * status.f_frsize
     # The lines in plain text, and the new file, which is smaller.
-    wanted_bytes = 2 * sum(file.size_bytes * (10 if file.is_parquet else 1) for file in files) + _EXTRA_BYTES
-    if free_bytes < wanted_bytes:
+    needed_bytes = 2 * sum(file.size_bytes * (10 if file.is_parquet else 1) for file in files) + _EXTRA_BYTES
+    if free_bytes < needed_bytes:
         raise ArchiveError(
-            f"compacting in {directory} needs {wanted_bytes >> 20} MiB for a while, and {free_bytes >> 20} MiB are free"
+            f"Compacting in {directory} needs {needed_bytes >> 20} MiB for a while; {free_bytes >> 20} MiB are free."
         )
 
 
-def _replace(catalogue: Catalogue, old: list[OpenFile], path: str, length: FileLength) -> None:
-    """Put one row in the place of others, if they are as they were read."""
+def _replace_rows(catalogue: Catalogue, old: list[OpenFile], path: str, length: FileLength) -> None:
+    """Replace the rows of some files with one, if they are unchanged since they were read."""
     database = catalogue.database
     with database.transaction():
         rows = database.sql.execute("SELECT path, bytes, lines FROM files WHERE sealed = 1").fetchall()
         if not {(file.path, file.size_bytes, file.lines) for file in old} <= set(rows):
-            raise ArchiveError(f"files beside {path} were replaced by somebody else meanwhile; compact again")
+            raise ArchiveError(f"Another process replaced files beside {path} meanwhile; compact again.")
         database.sql.executemany("DELETE FROM files WHERE path = ?", [(file.path,) for file in old])
         database.sql.execute("INSERT INTO files (path, bytes, lines, sealed) VALUES (?, ?, ?, 1)", (path, *length))
 
 
-def _clean(root: Path, catalogue: Catalogue) -> None:
-    """Remove what compactions that did not end left: new files that never counted, old ones that count no more."""
+def _remove_remains(root: Path, catalogue: Catalogue) -> None:
+    """Remove the remains of interrupted compactions: new files that never counted, old ones that no longer do."""
     known = catalogue.files()
-    newest = (catalogue.lease().epoch, 0)
+    newest = (catalogue.lease.read().epoch, 0)
     for path in known:
-        newest = max(newest, _turn(Path(path).name) or newest)
-    for file in root.glob(f"{_DATE}*/*"):
+        newest = max(newest, _lease_and_rotation(Path(path).name) or newest)
+    for file in root.glob(f"{DATE_PREFIX}*/*"):
         if str(file.relative_to(root)) in known:
             continue
-        turn = _turn(file.name)
-        ours = file.name.startswith(_PREFIX) and REWRITTEN not in file.name
-        # A part of the present turn may be about to count.
-        if ours or (turn is not None and turn < newest):
+        written = _lease_and_rotation(file.name)
+        is_compacted = file.name.startswith(_PREFIX) and REWRITTEN not in file.name
+        # A part of the present rotation may be about to count.
+        if is_compacted or (written is not None and written < newest):
             file.unlink(missing_ok=True)
 
 
-def _turn(name: str) -> tuple[int, int] | None:
+def _lease_and_rotation(name: str) -> tuple[int, int] | None:
     match = _PART.fullmatch(name)
     return None if match is None else (int(match[1]), int(match[2]))
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    try:
-        descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ArchiveError(f"the archive {root} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ArchiveError(f"another compaction of {root} is running") from None
-    else:
-        yield
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,7 @@
-"""Dead letters: what could not be archived as an event, kept with the reason until an operator decides.
+"""Dead letters: input that could not be archived as an event, kept with the reason until an operator decides.
 
-Invariant: a letter's line is written once and never edited (only an erase removes it); whether it is settled is
-a row beside it. A letter is open, `retrying` (taken by a retry that has not ended), `retried` or `dropped`.
+Invariant: a letter's line is written once and never edited (only an erasure removes it); its state is a row in the
+catalogue. A letter is open, `retrying` (by a retry that has not ended), `retried` or `dropped`.
 """
 
 import base64
@@ -17,28 +17,28 @@ import orjson
 from telemetry.archive.archive_reader import read
 from telemetry.batch import Position
 from telemetry.catalogue.catalogue import Catalogue
-from telemetry.catalogue.catalogue_file import ask
+from telemetry.catalogue.catalogue_file import query_catalogue
 from telemetry.errors import ArchiveError, BadBatchError
 
-Settled: TypeAlias = Literal["retrying", "retried", "dropped"]
+State: TypeAlias = Literal["retrying", "retried", "dropped"]
 _ID_DIGITS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """One dead letter.
 
     Attributes:
-        letter_id: Its name.
+        letter_id: Its id.
         at: When it was written, RFC 3339.
-        producer: Whose stream it came from.
+        producer: The producer of the entry.
         entry_id: The stream entry, `<epoch>-<last_seq>`.
-        first_seq: The first number in it; None if it has no place in the sequence.
-        seq: The number of its event; None for a whole entry.
-        reason: RemovalReason it could not be archived.
+        first_seq: The first sequence number in it; None if it has no place in the sequence.
+        seq: The sequence number of its event; None for a whole entry.
+        reason: Why it could not be archived.
         tries: How often that was tried.
-        data: What came.
-        settled: What was done about it, or None while it is open.
+        data: The input.
+        state: None while it is open.
     """
 
     letter_id: str
@@ -50,16 +50,16 @@ class Letter:
     reason: str
     tries: int
     data: bytes
-    settled: Settled | None = None
+    state: State | None = None
 
     @property
     def lines(self) -> list[bytes]:
-        """Its events, if they are any."""
+        """Its data as lines."""
         return self.data.splitlines(keepends=True)
 
     @property
-    def numbers(self) -> tuple[int, range]:
-        """Its epoch and the numbers it accounts for."""
+    def seqs(self) -> tuple[int, range]:
+        """Its epoch and the sequence numbers it accounts for."""
         try:
             epoch, last_seq = Position.parse(self.entry_id)
         except BadBatchError:
@@ -69,8 +69,8 @@ class Letter:
         return epoch, range(self.first_seq, (self.seq or last_seq) + 1)
 
 
-def compose(letter: Letter) -> bytes:
-    """Write a letter as its line: `data` as text if it is UTF-8, else as `data_base64`."""
+def encode_letter(letter: DeadLetter) -> bytes:
+    """Return a letter's line: `data` as text if it is UTF-8, else as `data_base64`."""
     try:
         text, encoded = letter.data.decode(), None
     except UnicodeDecodeError:
@@ -92,14 +92,8 @@ def compose(letter: Letter) -> bytes:
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def parse(line: bytes) -> Letter:
-    """Read a letter's line; one of an older version has no id of its own and gets one from its bytes.
-
-    Args:
-        line: As `compose` wrote it.
-
-    Returns:
-        The letter, not settled.
+def decode_letter(line: bytes) -> DeadLetter:
+    """Read a letter's line, as an open letter; one of an older version has no id and gets one from its bytes.
 
     Raises:
         ArchiveError: The line is not a letter.
@@ -108,7 +102,7 @@ def parse(line: bytes) -> Letter:
         fields: dict[str, Any] = orjson.loads(line)
         seq = fields["seq"]
         data = fields["data"]
-        return Letter(
+        return DeadLetter(
             fields.get("letter_id") or hashlib.sha256(line).hexdigest()[:_ID_DIGITS],
             fields["at"],
             fields["producer"],
@@ -120,38 +114,31 @@ def parse(line: bytes) -> Letter:
             base64.b64decode(fields["data_base64"]) if data is None else data.encode(),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ArchiveError(f"a line of the dead letters is not a letter: {error!r}") from None
+        raise ArchiveError(f"A line of the dead letters is not a letter: {error!r}.") from None
 
 
-def letters(root: Path, *, settled: bool = False) -> Iterator[Letter]:
-    """Read the dead letters of an archive.
-
-    Args:
-        root: The archive's directory.
-        settled: Also those that were retried or dropped.
-
-    Yields:
-        The oldest first.
+def read_letters(root: Path, *, settled: bool = False) -> Iterator[DeadLetter]:
+    """Read the open dead letters of an archive, oldest first; on request also those that were retried or dropped.
 
     Raises:
         ArchiveError: The catalogue or a file cannot be read.
     """
-    known: dict[str, Settled] = dict(ask(root, "SELECT letter_id, settled FROM letters", since=2))
+    states: dict[str, State] = dict(query_catalogue(root, "SELECT letter_id, settled FROM letters", since=2))
     for line in read(root, dead_letters=True):
-        letter = parse(line)
-        state = known.get(letter.letter_id)
+        letter = decode_letter(line)
+        state = states.get(letter.letter_id)
         if settled or state in {None, "retrying"}:
-            yield replace(letter, settled=state)
+            yield replace(letter, state=state)
 
 
-def settle(root: Path, letter_ids: Sequence[str], how: Settled, at: str) -> None:
-    """Say what was done about letters; the consumer may run meanwhile.
+def set_state(root: Path, letter_ids: Sequence[str], state: State, at: str) -> None:
+    """Store the state of letters; a consumer may run concurrently.
 
     Args:
         root: The archive's directory.
-        letter_ids: Which.
-        how: What.
-        at: When, RFC 3339.
+        letter_ids: Their ids.
+        state: The new state.
+        at: The time, RFC 3339.
 
     Raises:
         ArchiveError: The catalogue cannot be written.
@@ -160,5 +147,5 @@ def settle(root: Path, letter_ids: Sequence[str], how: Settled, at: str) -> None
         catalogue.database.sql.executemany(
             "INSERT INTO letters VALUES (?, ?, ?)"
             " ON CONFLICT (letter_id) DO UPDATE SET settled = excluded.settled, at = excluded.at",
-            [(letter_id, how, at) for letter_id in letter_ids],
+            [(letter_id, state, at) for letter_id in letter_ids],
         )

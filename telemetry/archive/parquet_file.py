@@ -1,9 +1,9 @@
 """Parquet files of the archive: lines that can also be read as columns.
 
-Invariant: the column `line` holds the bytes of each line but for its line feed, in order, so that `read_lines` gives
-back exactly what `write_lines` took. The other columns are read out of the line and can be made again from it.
+Invariant: the column `line` holds the bytes of each line without its line feed, in order, so that `read_lines` returns
+exactly what `write_lines` was given. The other columns are derived from the line and can be made again from it.
 
-Written and read with DuckDB, which is imported here and in no other file of this package, and only when it is needed.
+DuckDB is imported here and in no other file of this package, and only when it is needed.
 """
 
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SUFFIX: Final = ".parquet"
 EXTRA: Final = "recollect[query]"
 
-# The fields of all classes as they stand in a line; those that a class does not have are null.
+# The fields of the lines of all classes; those that a class does not have are null.
 FIELDS: Final[Mapping[str, str]] = {
     "schema": "INTEGER",
     "class": "VARCHAR",
@@ -53,7 +53,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "from_seq": "BIGINT",
     "to_seq": "BIGINT",
 }
-# Those of a dead letter.
+# The fields of a dead letter.
 LETTER_FIELDS: Final[Mapping[str, str]] = {
     "letter_id": "VARCHAR",
     "at": "VARCHAR",
@@ -70,17 +70,17 @@ _ITEM: Final = "STRUCT(item_id VARCHAR, position INTEGER, score DOUBLE, source V
 _ROWS: Final = (
     '[{"item_id": "VARCHAR", "position": "INTEGER", "score": "DOUBLE", "source": "VARCHAR", "propensity": "DOUBLE"}]'
 )
-# Read once for each line, in a query of its own: within a CASE the engine would read it again for each mention.
+# Parsed once for each line, in a query of its own: within a CASE the engine would parse it for each mention.
 _COLUMNS: Final = (
     '{"item_id": ["VARCHAR"], "score": ["DOUBLE"], "position": "JSON", "source": "JSON", "propensity": "JSON"}'
 )
-# Plain timestamps in UTC: every reader of Parquet has them, time zones only some. A leap second, or a time that a
-# client made up, is no timestamp and becomes null; the line has it as it was. The service's own times always end in Z.
+# Plain timestamps in UTC: every reader of Parquet has them, time zones only some. A leap second or an invalid client
+# time becomes null; the line keeps it. The service's own times always end in Z.
 _CASTS: Final[Mapping[str, str]] = {
     "client_time": "TRY_CAST({} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'",
     "received_at": "TRY_CAST({} AS TIMESTAMP)",
     "at": "TRY_CAST({} AS TIMESTAMP)",
-    # A list of structures, whether a line has them as rows (schema 1) or as columns (schema 2, `items.py`).
+    # A list of structures, whether a line has them as rows (schema 1) or as columns (schema 2, `served_items.py`).
     "items": (
         f"CASE json_type({{}}) WHEN 'ARRAY' THEN from_json({{}}, '{_ROWS}') WHEN 'OBJECT' THEN CAST(list_zip("
         "item_columns.item_id,"
@@ -98,19 +98,13 @@ _CASTS: Final[Mapping[str, str]] = {
     ),
 }
 
-# So many lines of a kilobyte or two are what is in memory at once.
+# As many lines, of a kilobyte or two, are in memory at once.
 _ROW_GROUP_LINES: Final = 20_480
 _FETCH_LINES: Final = 2_000
 
 
 def connect(*, threads: int = 1) -> "duckdb.DuckDBPyConnection":
-    """Open an engine in memory that loads nothing from anywhere and keeps nothing on the disk.
-
-    Args:
-        threads: How many it may use.
-
-    Returns:
-        The engine, in UTC; close it.
+    """Open an in-memory engine in UTC that loads no extension and writes nothing to disk; the caller closes it.
 
     Raises:
         ArchiveError: DuckDB is not installed.
@@ -118,7 +112,7 @@ def connect(*, threads: int = 1) -> "duckdb.DuckDBPyConnection":
     try:
         import duckdb
     except ImportError:
-        raise ArchiveError(f"this needs DuckDB; install it with: pip install '{EXTRA}'") from None
+        raise ArchiveError(f"This needs DuckDB; install it with: pip install '{EXTRA}'.") from None
     engine = duckdb.connect(
         config={
             "threads": threads,
@@ -126,7 +120,7 @@ def connect(*, threads: int = 1) -> "duckdb.DuckDBPyConnection":
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "allow_community_extensions": False,
-            # What does not fit into memory is refused: it must not be left in a file that no erasure knows of.
+            # A query that exceeds memory is refused: its data must not end up in a file that no erasure searches.
             "temp_directory": "",
         }
     )
@@ -135,28 +129,22 @@ def connect(*, threads: int = 1) -> "duckdb.DuckDBPyConnection":
 
 
 def select_list(row: str, fields: Iterable[str] = FIELDS) -> str:
-    """Write the SQL that turns the fields of lines, as they stand there, into the columns.
+    """Return the SELECT list that casts the fields of lines to the columns.
 
     Args:
-        row: The name of what has the fields; `with_items` has been there before.
+        row: The name of a relation made by `with_items`.
         fields: Their names.
-
-    Returns:
-        A list for SELECT.
     """
     return ", ".join(_CASTS.get(name, "{}").replace("{}", f'{row}."{name}"') + f' AS "{name}"' for name in fields)
 
 
 def with_items(source: str, fields: Iterable[str] = FIELDS, items: str = "items") -> str:
-    """Write the SQL that reads a list's columns beside its fields, for `select_list`.
+    """Return the FROM clause that parses a served list's columns beside its fields, for `select_list`.
 
     Args:
-        source: What has the fields, as it stands behind FROM.
+        source: The FROM clause of the relation that has the fields.
         fields: Their names.
-        items: How the field `items` is named there.
-
-    Returns:
-        What stands behind FROM instead.
+        items: The name of the field `items` there.
     """
     if "items" not in fields:
         return source
@@ -164,15 +152,15 @@ def with_items(source: str, fields: Iterable[str] = FIELDS, items: str = "items"
 
 
 def write_lines(path: Path, lines: Iterable[bytes], fields: Mapping[str, str] = FIELDS) -> int:
-    """Write a file and make its content survive a power cut; its name is the caller's to sync.
+    """Write and sync a file; the caller syncs its directory.
 
     Args:
-        path: The file, made anew; meanwhile the lines lie beside it in a file without a name.
+        path: The file, made anew. The plain lines are written beside it first, in a file without a name.
         lines: JSON lines, each with its line feed.
-        fields: What to read out of them, with the types.
+        fields: The fields to make columns of, with their types.
 
     Returns:
-        How many lines.
+        The number of lines.
 
     Raises:
         ArchiveError: DuckDB is missing, or the file cannot be written.
@@ -203,14 +191,11 @@ def write_lines(path: Path, lines: Iterable[bytes], fields: Mapping[str, str] = 
 
 
 def read_lines(path: Path, descriptor: int | None = None) -> Iterator[bytes]:
-    """Read the lines back.
+    """Read the lines of a file of `write_lines`, line feeds included.
 
     Args:
-        path: A file that `write_lines` wrote.
+        path: The file.
         descriptor: The same file, opened before its name was removed.
-
-    Yields:
-        One line, line feed included.
 
     Raises:
         ArchiveError: DuckDB is missing, or the file cannot be read.
@@ -223,14 +208,8 @@ def read_lines(path: Path, descriptor: int | None = None) -> Iterator[bytes]:
                 yield line.encode() + b"\n"
 
 
-def read_places(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Read whose lines they are, by the columns alone.
-
-    Args:
-        path: A file that `write_lines` wrote.
-
-    Yields:
-        (producer, epoch, seq) of each line.
+def read_positions(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Read the (producer, epoch, seq) of each line from the columns.
 
     Raises:
         ArchiveError: DuckDB is missing, or the file cannot be read.
@@ -241,18 +220,18 @@ def read_places(path: Path) -> Iterator[tuple[str, int, int]]:
             yield from rows
 
 
-def holds_any(path: Path, requested: Mapping[str, str]) -> bool:
-    """Tell whether a file has a line of some users from before a time, by its columns alone.
+def contains_any(path: Path, requested: Mapping[str, str]) -> bool:
+    """Decide from the columns whether a file may have a line to be erased (the rule of `erasure.is_erased`).
 
     Args:
-        path: A file that `write_lines` wrote.
-        requested: By user: up to which RFC 3339 time their lines count.
+        path: A file of `write_lines`.
+        requested: By user id: when the erasure was requested, RFC 3339.
 
     Raises:
         ArchiveError: DuckDB is missing, or the file cannot be read.
     """
     with _translated(path), closing(connect()) as engine:
-        # A time that is no timestamp decides nothing; then the lines themselves are looked at.
+        # A time that is no timestamp decides nothing; then the caller looks at the lines.
         found = engine.execute(
             "SELECT 1 FROM read_parquet($source) AS p"
             " JOIN (SELECT unnest($users) AS user_id, unnest($times) AS at) AS e USING (user_id)"
@@ -263,27 +242,23 @@ def holds_any(path: Path, requested: Mapping[str, str]) -> bool:
 
 
 def fd_path(descriptor: int) -> str:
-    """Name an open file, so that it can be read even if it has no name any more."""
+    """Return a path of an open file, valid even if the file was removed."""
     return f"/proc/self/fd/{descriptor}"
 
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Say in one sentence what DuckDB or the disk has against a file.
-
-    Raises:
-        ArchiveError: Instead of any error of theirs.
-    """
+    """Raise `ArchiveError` for errors of DuckDB or the disk."""
     try:
         yield
     except OSError as error:
-        raise ArchiveError(f"{path} cannot be read or written: {error.strerror}") from None
+        raise ArchiveError(f"{path} cannot be read or written: {error.strerror}.") from None
     except Exception as error:
         if type(error).__module__.split(".")[0] not in {"duckdb", "_duckdb"}:
             raise
-        raise ArchiveError(f"{path} cannot be read or written: {str(error).splitlines()[0]}") from None
+        raise ArchiveError(f"{path} cannot be read or written: {str(error).splitlines()[0].rstrip('.')}.") from None
 
 
 def quoted(text: str) -> str:
-    """Write a text as an SQL literal."""
+    """Return a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"

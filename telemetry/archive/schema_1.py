@@ -1,4 +1,4 @@
-"""Served lists as schema 1 has them, an object for each item, for readers that know no other schema.
+"""Served lists in schema 1, an object for each item, for readers that know no other schema.
 
 Invariant: a line of schema 2 or 3 and its expansion read back as the same event (`events.decode`). Pure.
 """
@@ -16,13 +16,7 @@ _NULL_AFTER: Final = {"model": "variant", "candidate_set": "state_watermark"}
 
 
 def expand(line: bytes) -> bytes:
-    """Write a served list as schema 1 has it, with an object for each item; return other lines unchanged.
-
-    Args:
-        line: A line that `encode` made, of this version or an older one.
-
-    Returns:
-        The line of schema 1.
+    """Convert a served list's line of any schema to schema 1; other lines are returned unchanged.
 
     Raises:
         BadEventError: The items are not columns.
@@ -37,5 +31,5 @@ def expand(line: bytes) -> bytes:
                 fields[_NULL_AFTER[name]] = None
         fields["schema"], fields["items"] = SCHEMA, Items.from_fields(fields["items"]).rows()
     except (orjson.JSONDecodeError, KeyError) as error:
-        raise BadEventError(f"a served list cannot be read: {error}") from None
+        raise BadEventError(f"A served list cannot be read: {error}.") from None
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)

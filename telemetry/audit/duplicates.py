@@ -1,7 +1,7 @@
-"""Ids that were archived more than once.
+"""Finds ids that were archived more than once.
 
-Invariant: no double is overlooked. `Ids` remembers eight bytes for each id, so it may suspect one that is alone;
-`Doubles` looks at the suspects again, by their whole ids, and accuses nobody who is alone. Pure.
+Invariant: no duplicate is missed. `IdHashes` keeps eight bytes for each id, so it may suspect unique ids;
+`DuplicateFinder` compares the whole ids of the suspects. Pure.
 """
 
 from array import array
@@ -9,23 +9,23 @@ from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from telemetry.audit.event_outline import Id, Line
+from telemetry.audit.event_outline import EventId, EventOutline
 
 
-class Ids:
-    """Which ids may have been archived more than once; sure only that all others were not."""
+class IdHashes:
+    """The hashes of all archived ids."""
 
     def __init__(self) -> None:
         self._hashes = array("q")
 
-    def add(self, line: Line) -> None:
-        """Take note of an archived line's ids."""
-        for key in line.ids:
+    def add(self, event: EventOutline) -> None:
+        """Add an archived event's ids."""
+        for key in event.ids:
             self._hashes.append(hash(key))
 
-    def suspects(self) -> set[int]:
+    def repeated(self) -> set[int]:
         """Return the hashes that occur more than once."""
-        # Here, because only the audit needs it, and a consumer starts faster without.
+        # Only the audit needs numpy; a consumer starts faster without it.
         import numpy as np
 
         hashes = np.frombuffer(self._hashes, dtype=np.int64).copy()
@@ -33,40 +33,36 @@ class Ids:
         return set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
 
 
-class Doubles:
-    """Ids that were archived more than once, looked at closely.
+class DuplicateFinder:
+    """Compares the ids that `IdHashes` suspects.
 
     Args:
-        suspects: What `Ids` found.
+        suspects: Hashes that occur more than once.
         window_days: Feedback that comes again later than this is another event.
     """
 
     def __init__(self, suspects: Collection[int], window_days: int) -> None:
         self._suspects = suspects
         self._window = timedelta(days=window_days)
-        self._found: dict[Id, list[tuple[Line, bool]]] = {}
+        self._found: dict[EventId, list[tuple[EventOutline, bool]]] = {}
 
-    def add(self, line: Line, *, inside: bool) -> None:
-        """Take note of an archived line, if it may be one too many."""
-        for key in line.ids:
+    def add(self, event: EventOutline, *, inside: bool) -> None:
+        """Add an archived event, if its id is suspect; `inside` is whether it belongs to the audited period."""
+        for key in event.ids:
             if hash(key) in self._suspects:
-                self._found.setdefault(key, []).append((line, inside))
+                self._found.setdefault(key, []).append((event, inside))
 
-    def surplus(self) -> Iterator[tuple[str, Line]]:
-        """Tell what is too much.
-
-        Yields:
-            An id and a line that should not be there: not the first one, and not one of the same number as another.
-        """
+    def duplicates(self) -> Iterator[tuple[str, EventOutline]]:
+        """Yield each id and event inside the period that follows another one of that id and another number."""
         for (of_class, _, name, _), found in self._found.items():
-            # The same number twice is counted as such already.
-            distinct = {(line.producer, line.epoch, line.seq): (line, inside) for line, inside in found}
+            # A number that occurs twice is counted by the reconciliation.
+            distinct = {(event.producer, event.epoch, event.seq): (event, inside) for event, inside in found}
             in_order = sorted(distinct.values(), key=lambda one: one[0].received_at)
-            for (before, _), (line, inside) in pairwise(in_order):
-                late = of_class == "feedback" and _time(line) - _time(before) > self._window
+            for (before, _), (event, inside) in pairwise(in_order):
+                late = of_class == "feedback" and _time(event) - _time(before) > self._window
                 if inside and not late:
-                    yield name, line
+                    yield name, event
 
 
-def _time(line: Line) -> datetime:
-    return datetime.fromisoformat(line.received_at)
+def _time(event: EventOutline) -> datetime:
+    return datetime.fromisoformat(event.received_at)

@@ -1,7 +1,6 @@
-"""An event's line in outline: what an account needs of it.
+"""The outline of an archived line: the fields that an audit needs.
 
-Invariant: a line that is parsed was whole, JSON from its first byte to its last; what stands in it beside the outline
-is not looked at. Pure.
+Invariant: a parsed line was whole, JSON from its first byte to its last; its other fields are not checked. Pure.
 """
 
 from operator import itemgetter
@@ -13,23 +12,23 @@ _TEXTS = (str,) * 5
 _PLAIN = frozenset({str, float, int, type(None)})
 
 
-class Gap(NamedTuple):
-    """What a gap record tells: so many events of a class (None for accepted ones) that will never come, and why."""
+class GapCount(NamedTuple):
+    """What a gap record counts: events of a class (None for accepted ones) that will never come, and why."""
 
     of_class: str | None
     reason: str
     events: int
 
 
-Said: TypeAlias = tuple[str | float | None, ...]
-"""Which user reported what, as it stands in a line of feedback."""
-Id: TypeAlias = tuple[str, str, str, Said | None]
-"""A class or `list`, the tenant, the id, and what it stands for."""
-_SAID = itemgetter("user_id", "type", "item_id", "value", "recommendation_id", "position", "client_time")
+Content: TypeAlias = tuple[str | float | None, ...]
+"""The user and content of feedback, as in its line."""
+EventId: TypeAlias = tuple[str, str, str, Content | None]
+"""A class or `list`, the tenant, the id, and the content that it stands for."""
+_content_fields = itemgetter("user_id", "type", "item_id", "value", "recommendation_id", "position", "client_time")
 
 
-class Line(NamedTuple):
-    """What the account needs of an event's line."""
+class EventOutline(NamedTuple):
+    """The fields of a line that an audit needs; `list_id` is set for served lists, `content` for feedback."""
 
     of_class: str
     tenant: str
@@ -39,27 +38,21 @@ class Line(NamedTuple):
     producer: str
     epoch: int
     seq: int
-    gap: Gap | None
-    said: Said | None = None
+    gap: GapCount | None
+    content: Content | None = None
 
     @property
-    def ids(self) -> tuple[Id, ...]:
-        """What no other line may have; feedback may share its id with an event of another user or content."""
-        event = (self.of_class, self.tenant, self.event_id, self.said)
-        # A served event goes by its list's id, unless somebody changes that.
+    def ids(self) -> tuple[EventId, ...]:
+        """The ids that no other event may have; feedback may share its id with other content."""
+        event = (self.of_class, self.tenant, self.event_id, self.content)
+        # A served event has its list's id, unless it was changed.
         if self.list_id is None or self.list_id == self.event_id:
             return (event,)
         return event, ("list", self.tenant, self.list_id, None)
 
 
-def parse(line: bytes) -> Line:
-    """Read what the account needs.
-
-    Args:
-        line: An event's line, which has to be JSON from its first byte to its last.
-
-    Returns:
-        What it says.
+def parse_outline(line: bytes) -> EventOutline:
+    """Read the outline of an event's line.
 
     Raises:
         ValueError: It is not an event's line.
@@ -67,7 +60,7 @@ def parse(line: bytes) -> Line:
     try:
         fields = orjson.loads(line)
         of_class = fields["class"]
-        told = Line(
+        event = EventOutline(
             of_class,
             fields["tenant"],
             fields["event_id"],
@@ -77,24 +70,24 @@ def parse(line: bytes) -> Line:
             fields["epoch"],
             fields["seq"],
             _gap(fields) if of_class == "system" else None,
-            _said(fields) if of_class == "feedback" else None,
+            _content(fields) if of_class == "feedback" else None,
         )
     except (TypeError, KeyError) as error:
         raise ValueError(f"it is not an event: {error!r}") from None
     # All texts but the gap's, in the order of the fields; a loop would cost as much as the rest of this.
-    texts = (type(told[0]), type(told[1]), type(told[2]), type(told[4]), type(told[5]))
-    if texts != _TEXTS or type(told.epoch) is not int or type(told.seq) is not int or told.seq < 1:
-        raise ValueError("it does not say whose event it is")
-    return told
+    texts = (type(event[0]), type(event[1]), type(event[2]), type(event[4]), type(event[5]))
+    if texts != _TEXTS or type(event.epoch) is not int or type(event.seq) is not int or event.seq < 1:
+        raise ValueError("it does not name the position of an event")
+    return event
 
 
-def _said(fields: dict[str, Any]) -> Said:
-    said: Said = _SAID(fields)
-    # What is none of these could not be told from another.
-    return said if all(type(one) in _PLAIN for one in said) else ()
+def _content(fields: dict[str, Any]) -> Content:
+    content: Content = _content_fields(fields)
+    # Values of other types are not hashable.
+    return content if all(type(one) in _PLAIN for one in content) else ()
 
 
-def _gap(fields: dict[str, Any]) -> Gap | None:
+def _gap(fields: dict[str, Any]) -> GapCount | None:
     if fields["kind"] != "gap" or type(fields["count"]) is not int:
         return None
-    return Gap(fields["of_class"], str(fields["reason"]), fields["count"])
+    return GapCount(fields["of_class"], str(fields["reason"]), fields["count"])

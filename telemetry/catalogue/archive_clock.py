@@ -1,8 +1,8 @@
-"""The archive's time: what windows of days are measured with.
+"""The archive's time, which measures windows of days.
 
-Invariant: it moves on only while a consumer holds the archive, by that process's monotonic clock, and is kept in the
-catalogue. So a machine's clock that jumps ahead ends no window early, and a consumer that was away makes windows
-longer, never shorter.
+Invariant: it advances only while a consumer holds the archive, by that process's monotonic clock, and is kept in the
+catalogue. So a wall clock that jumps ahead ends no window early, and a consumer that was away makes windows longer,
+never shorter.
 """
 
 import time
@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 
 class ArchiveClock:
-    """A clock that goes on from where the catalogue says it was.
+    """A clock that continues from a stored time.
 
     Args:
         start_s: Seconds since 1970, as the catalogue has them.
-        monotonic_s: What moves it on.
+        monotonic_s: Returns monotonic seconds.
     """
 
     def __init__(self, start_s: int, monotonic_s: Callable[[], float] = time.monotonic) -> None:

@@ -1,14 +1,14 @@
-"""The archive's catalogue: what of the archive is true, how far each producer is archived, and who may write.
+"""The archive's catalogue: committed lengths, how far each producer is archived, and which events were seen.
 
 Invariants:
 
-- `commit` is one transaction of {committed lengths, each producer's progress, removed numbers, seen event ids,
-  users to forget}, and it happens only while the caller's lease epoch is the one in the file.
+- `commit` is one transaction of {committed lengths, each producer's progress, removed seqs, seen event ids, users to
+  erase}, and it happens only while the caller's lease epoch is the one in the file.
 - For every (producer, epoch): seq = archived + deduplicated + dead_lettered + erased + missing, and `removed` names
-  the numbers of all but the first.
+  the seqs of all but the first.
 - A sealed file never grows again.
 
-A `Catalogue` is used by one thread.
+Used by one thread.
 """
 
 from collections.abc import Sequence
@@ -16,29 +16,18 @@ from dataclasses import astuple
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final
 
 from telemetry.batch import Position
-from telemetry.catalogue.catalogue_file import ADD_REMOVED, Database
+from telemetry.catalogue.catalogue_file import ADD_REMOVED, KEYS_PER_QUERY, Database
 from telemetry.catalogue.commit import CatalogueChange, FileLength, Progress, RemovedRun, SeenKey
-from telemetry.errors import ArchiveError, LeaseLostError
+from telemetry.catalogue.lease import LeaseTable
+from telemetry.errors import ArchiveError
 from telemetry.ids import uuid7
 from telemetry.stream.namespace_owner import OwnerMark
 
-# SQLite takes at least 250 variables in one statement.
-_KEYS_PER_QUERY = 200
-# So much of the archive's time may be lost when a consumer dies.
-_CLOCK_STEP_S = 60
-
-
-class Lease(NamedTuple):
-    """Who may write: its epoch, holder ('' when nobody), heartbeat count, machine, and whether it has the file lock."""
-
-    epoch: int
-    holder: str
-    beat: int
-    machine: str
-    locked: bool
+# The most of the archive's time that is lost when a consumer dies.
+_CLOCK_STEP_S: Final = 60
 
 
 class Catalogue:
@@ -51,141 +40,51 @@ class Catalogue:
         ArchiveError: The file cannot be opened or is of another version.
 
     Attributes:
-        database: The open file, for what else is kept in it.
+        database: The open file.
+        lease: Its lease row.
     """
 
     def __init__(self, root: Path) -> None:
         self.database = self._db = Database(root)
+        self.lease = LeaseTable(self._db)
         self._sql = self._db.sql
 
     def close(self) -> None:
         """Close the file."""
         self._sql.close()
 
-    def lease(self) -> Lease:
-        """Read the lease row.
-
-        Returns:
-            What it says now.
-        """
-        with self._db.reading():
-            row = self._sql.execute("SELECT epoch, holder, beat, machine, locked FROM lease").fetchone()
-        return Lease(row[0], row[1], row[2], row[3], bool(row[4]))
-
-    def take_lease(self, last: Lease, holder: str, machine: str, *, locked: bool) -> Lease | None:
-        """Become the holder, unless the row has changed since it was read; what earlier holders wrote is sealed.
-
-        Args:
-            last: The row as it was read.
-            holder: Our name.
-            machine: Where we run.
-            locked: Whether we have the file lock.
-
-        Returns:
-            Our lease, or None if somebody moved first.
-        """
-        with self._db.transaction():
-            changed = self._sql.execute(
-                "UPDATE lease SET epoch = epoch + 1, holder = ?, beat = beat + 1, machine = ?, locked = ?"
-                " WHERE epoch = ? AND beat = ?",
-                (holder, machine, locked, last.epoch, last.beat),
-            ).rowcount
-            if changed:
-                self._sql.execute("UPDATE files SET sealed = 1 WHERE sealed = 0")
-        return Lease(last.epoch + 1, holder, last.beat + 1, machine, locked) if changed else None
-
-    def beat(self, lease_epoch: int, *, locked: bool) -> None:
-        """Show that the holder lives.
-
-        Args:
-            lease_epoch: Our lease.
-            locked: Whether we have the file lock by now.
-
-        Raises:
-            LeaseLostError: It is not ours any more.
-        """
-        with self._db.transaction():
-            changed = self._sql.execute(
-                "UPDATE lease SET beat = beat + 1, locked = ? WHERE epoch = ? AND holder <> ''", (locked, lease_epoch)
-            ).rowcount
-        if not changed:
-            raise LeaseLostError("another consumer took the archive's lease")
-
-    def release_lease(self, lease_epoch: int) -> None:
-        """Let a successor start at once; does nothing if the lease is not ours.
-
-        Args:
-            lease_epoch: Our lease.
-        """
-        with self._db.transaction():
-            self._sql.execute("UPDATE lease SET holder = '', beat = beat + 1 WHERE epoch = ?", (lease_epoch,))
-
     def mark(self) -> OwnerMark:
-        """Read the archive's identity, and those in whose place it has come; the first call makes the identity.
-
-        Returns:
-            Its mark.
-        """
-        with self._db.reading():
-            query = "SELECT value FROM settings WHERE name = 'mark'"
-            found = self._sql.execute(query).fetchone()
-            if found is None:
+        """Read the archive's identity and those it replaces; the first call makes the identity."""
+        found = self.setting("mark")
+        if found is None:
+            with self._db.errors_translated():
                 self._sql.execute("INSERT OR IGNORE INTO settings VALUES ('mark', ?)", (uuid7(),))
-                found = self._sql.execute(query).fetchone()
-        mark = OwnerMark.parse(found[0])
+            found = self.setting("mark")
+        mark = OwnerMark.parse(found or "")
         if mark is None:
-            raise ArchiveError("the archive's catalogue has an empty mark")
+            raise ArchiveError("The archive's catalogue has an empty mark.")
         return mark
 
-    def remember_mark(self, mark: OwnerMark) -> None:
-        """Replace the mark: the archive comes in the place of others.
-
-        Args:
-            mark: Of the same archive.
-        """
-        with self._db.transaction():
-            self._sql.execute("UPDATE settings SET value = ? WHERE name = 'mark'", (str(mark),))
-
     def setting(self, name: str) -> str | None:
-        """Read one of the catalogue's settings.
-
-        Args:
-            name: Which one.
-
-        Returns:
-            Its value; None if it has none yet.
-        """
-        with self._db.reading():
+        """Read a row of the settings table; None if it has no value yet."""
+        with self._db.errors_translated():
             found = self._sql.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return None if found is None else str(found[0])
 
-    def remember(self, name: str, value: str) -> None:
-        """Replace one of the catalogue's settings.
-
-        Args:
-            name: Which one.
-            value: From now on.
-        """
+    def set_setting(self, name: str, value: str) -> None:
+        """Write a row of the settings table."""
         with self._db.transaction():
             self._sql.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
     def watermarks(self) -> dict[str, Position]:
-        """Read how far each producer is archived.
-
-        Returns:
-            The highest (epoch, seq) of each.
-        """
-        with self._db.reading():
+        """Read how far each producer is archived."""
+        with self._db.errors_translated():
             rows = self._sql.execute("SELECT producer, epoch, seq FROM progress ORDER BY producer, epoch").fetchall()
         return {producer: Position(epoch, seq) for producer, epoch, seq in rows}
 
     def progress(self) -> dict[tuple[str, int], Progress]:
-        """Read the whole account.
-
-        Returns:
-            The totals of each (producer, epoch).
-        """
-        with self._db.reading():
+        """Read the counts of each (producer, epoch)."""
+        with self._db.errors_translated():
             rows = self._sql.execute(
                 "SELECT producer, epoch, seq, archived, deduplicated, dead_lettered, erased, missing, holes"
                 " FROM progress"
@@ -193,12 +92,8 @@ class Catalogue:
         return {(row[0], row[1]): Progress(*row[2:]) for row in rows}
 
     def removed(self) -> list[RemovedRun]:
-        """Read which numbers are not archived lines.
-
-        Returns:
-            Runs, by producer and epoch.
-        """
-        with self._db.reading():
+        """Read which sequence numbers are not archived lines, by producer and epoch."""
+        with self._db.errors_translated():
             rows = self._sql.execute(
                 "SELECT producer, epoch, first_seq, last_seq, why, received_at FROM removed"
                 " ORDER BY producer, epoch, first_seq"
@@ -206,36 +101,22 @@ class Catalogue:
         return [RemovedRun(*row) for row in rows]
 
     def files(self, *, sealed: bool = False) -> dict[str, FileLength]:
-        """Read the committed lengths.
-
-        Args:
-            sealed: Only of files that never grow again.
-
-        Returns:
-            By path relative to the archive.
-        """
-        with self._db.reading():
+        """Read the committed lengths, by path relative to the archive; on request only of sealed files."""
+        with self._db.errors_translated():
             rows = self._sql.execute(
                 "SELECT path, bytes, lines FROM files WHERE sealed >= ? ORDER BY path", (int(sealed),)
             ).fetchall()
         return {path: FileLength(size_bytes, lines) for path, size_bytes, lines in rows}
 
     def seen(self, keys: Sequence[SeenKey]) -> dict[SeenKey, set[bytes]]:
-        """Tell which events are remembered.
-
-        Args:
-            keys: (tenant, event_id) pairs.
-
-        Returns:
-            The fingerprints of those that are there.
-        """
+        """Look up seen events; returns the fingerprints of those that are known."""
         found: dict[SeenKey, set[bytes]] = {}
-        with self._db.reading():
+        with self._db.errors_translated():
             # One tenant at a time: SQLite answers a list of pairs by reading the whole table.
             for tenant, pairs in groupby(sorted(keys), key=itemgetter(0)):
                 ids = [event_id for _, event_id in pairs]
-                for start in range(0, len(ids), _KEYS_PER_QUERY):
-                    some = ids[start : start + _KEYS_PER_QUERY]
+                for start in range(0, len(ids), KEYS_PER_QUERY):
+                    some = ids[start : start + KEYS_PER_QUERY]
                     marks = ",".join("?" * len(some))
                     rows = self._sql.execute(
                         f"SELECT event_id, fingerprint FROM seen WHERE tenant = ? AND event_id IN ({marks})",  # noqa: S608 - marks only
@@ -248,16 +129,12 @@ class Catalogue:
     def commit(self, lease_epoch: int, change: CatalogueChange) -> None:
         """Make appended lines part of the archive, all of them or nothing.
 
-        Args:
-            lease_epoch: Our lease.
-            change: What is added.
-
         Raises:
-            LeaseLostError: The lease is not ours any more; nothing was changed.
+            LeaseLostError: Another consumer holds the lease; nothing was changed.
             ArchiveError: The file cannot be written.
         """
         added = change.added
-        with self._db.held(lease_epoch):
+        with self._db.lease_transaction(lease_epoch):
             if change.seal:
                 self._sql.execute("UPDATE files SET sealed = 1 WHERE sealed = 0")
             self._sql.executemany(
@@ -277,7 +154,7 @@ class Catalogue:
             self._sql.executemany(ADD_REMOVED, added.removed)
             self._sql.executemany(
                 "INSERT INTO seen VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                # In their order in the table, so that neighbours share a page.
+                # In the order of the table, so that neighbours share a page.
                 [(*one, change.now_s) for one in sorted(added.seen)],
             )
             self._sql.executemany(
@@ -291,23 +168,13 @@ class Catalogue:
             )
 
     def clock_s(self) -> int | None:
-        """Read the archive's time.
-
-        Returns:
-            Seconds since 1970, as they were last kept; None for an archive that remembers nothing.
-        """
-        with self._db.reading():
-            kept = self._sql.execute("SELECT value FROM settings WHERE name = 'clock'").fetchone()
+        """Read the archive's time as last stored, in seconds since 1970; None for a new archive."""
+        with self._db.errors_translated():
             (newest,) = self._sql.execute("SELECT max(at_s) FROM seen").fetchone()
-        return max((int(at_s) for at_s in (kept[0] if kept else None, newest) if at_s is not None), default=None)
+        return max((int(at_s) for at_s in (self.setting("clock"), newest) if at_s is not None), default=None)
 
-    def keep_clock(self, lease_epoch: int, now_s: int) -> None:
-        """Keep the archive's time, once a minute.
-
-        Args:
-            lease_epoch: Our lease.
-            now_s: What it is now.
-        """
+    def store_clock(self, lease_epoch: int, now_s: int) -> None:
+        """Store the archive's time, at most once a minute; does nothing without the lease."""
         with self._db.transaction():
             self._sql.execute(
                 "INSERT INTO settings SELECT 'clock', ? FROM lease WHERE epoch = ?"
@@ -317,15 +184,15 @@ class Catalogue:
             )
 
     def expire_seen(self, lease_epoch: int, before_s: int, limit: int) -> int:
-        """Forget old event ids, a few at a time so that no commit waits for it.
+        """Delete old seen events, a few at a time so that no commit waits for it.
 
         Args:
-            lease_epoch: Our lease.
-            before_s: By the archive's time; what was seen earlier goes.
-            limit: The most to forget now.
+            lease_epoch: The caller's lease.
+            before_s: By the archive's time; events seen earlier are deleted.
+            limit: The most to delete now.
 
         Returns:
-            How many were forgotten.
+            How many were deleted; 0 without the lease.
         """
         with self._db.transaction():
             return self._sql.execute(

@@ -1,10 +1,10 @@
-"""The catalogue's file, open: its journal, its transactions, and whose they are.
+"""The SQLite file of the catalogue: connection, transactions and the fencing of writes.
 
 Invariants:
 
-- A transaction under `held` happens only while the caller's lease epoch is the one in the file, checked within
-  it. So a zombie changes nothing.
-- Write-ahead journal, `synchronous=FULL`: a finished transaction survives a power cut, unless it is `quick`.
+- `lease_transaction` checks within the transaction that the caller's lease epoch is the one in the file, so a process
+  that lost its lease changes nothing.
+- Write-ahead journal, `synchronous=FULL`: a finished transaction survives a power cut, unless it is `unsynced`.
 
 Used by one thread.
 """
@@ -19,12 +19,14 @@ from telemetry.catalogue.catalogue_schema import prepare
 from telemetry.errors import ArchiveError, LeaseLostError
 
 FILE_NAME: Final = "catalogue.sqlite3"
-# No number is removed twice; if one were, that is for the audit to tell and must not stop the archive.
+# A number removed twice is for the audit to report and must not stop the archive.
 ADD_REMOVED: Final = "INSERT OR REPLACE INTO removed VALUES (?, ?, ?, ?, ?, ?)"
-# A writer of ours holds the lock for milliseconds; a frozen one must not hold us for ever.
-_BUSY_S = 2.0
-# The event ids of a busy day do not fit SQLite's default of 2 MB, and each commit looks among them.
-_CACHE_KIB = 32 * 1024
+# SQLite takes at least 250 variables in one statement.
+KEYS_PER_QUERY: Final = 200
+# Writers hold the lock for milliseconds; a frozen writer must not block this one for ever.
+_BUSY_S: Final = 2.0
+# The event ids of a busy day exceed SQLite's default of 2 MB, and each commit looks them up.
+_CACHE_KIB: Final = 32 * 1024
 
 
 class Database:
@@ -41,12 +43,12 @@ class Database:
         try:
             self.sql = sqlite3.connect(root / FILE_NAME, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
-            raise ArchiveError(f"the catalogue in {root} cannot be opened: {error}") from None
+            raise ArchiveError(f"The catalogue in {root} cannot be opened: {error}.") from None
         try:
-            with self.reading():
+            with self.errors_translated():
                 self.sql.execute("PRAGMA journal_mode=WAL")
                 self.sql.execute("PRAGMA synchronous=FULL")
-                # A user's id must not linger in freed space once it has been forgotten.
+                # An erased user's id must not linger in freed pages.
                 self.sql.execute("PRAGMA secure_delete=ON")
                 self.sql.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
                 prepare(self.sql, root)
@@ -55,17 +57,17 @@ class Database:
             raise
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Single statements; what SQLite raises becomes ours."""
+    def errors_translated(self) -> Iterator[None]:
+        """Raise `ArchiveError` for what SQLite raises."""
         try:
             yield
         except sqlite3.Error as error:
-            raise ArchiveError(f"the archive's catalogue failed: {error}") from None
+            raise ArchiveError(f"The archive's catalogue failed: {error}.") from None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of it or nothing, for anybody."""
-        with self.reading():
+        """All of it or nothing, without a lease."""
+        with self.errors_translated():
             self.sql.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -76,40 +78,64 @@ class Database:
                 raise
 
     @contextmanager
-    def held(self, lease_epoch: int) -> Iterator[None]:
-        """All of it or nothing, for the holder of the lease; it counts as a sign of life.
-
-        Args:
-            lease_epoch: Our lease.
+    def lease_transaction(self, lease_epoch: int) -> Iterator[None]:
+        """All of it or nothing, for the lease holder; it counts as a heartbeat.
 
         Raises:
-            LeaseLostError: The lease is not ours any more; nothing was changed.
+            LeaseLostError: Another consumer holds the lease; nothing was changed.
         """
         with self.transaction():
             changed = self.sql.execute(
                 "UPDATE lease SET beat = beat + 1 WHERE epoch = ? AND holder <> ''", (lease_epoch,)
             ).rowcount
             if not changed:
-                raise LeaseLostError("another consumer took the archive's lease")
+                raise LeaseLostError("Another consumer acquired the archive's lease.")
             yield
 
     @contextmanager
-    def quick(self) -> Iterator[None]:
-        """What is written within survives the process, though perhaps not a power cut, and waits for no disk."""
+    def unsynced(self) -> Iterator[None]:
+        """Transactions within wait for no disk: they survive the process, though perhaps not a power cut."""
         self.sql.execute("PRAGMA synchronous=NORMAL")
         try:
             yield
         finally:
             self.sql.execute("PRAGMA synchronous=FULL")
 
-    def empty_journal(self) -> None:
-        """Bring everything into the file itself, unless a reader is busy: then a later one does it."""
-        with self.reading():
+    def truncate_journal(self) -> None:
+        """Move the journal's content into the file, unless a reader is busy: then a later call does it."""
+        with self.errors_translated():
             self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def ask(root: Path, query: str, since: int = 1) -> list[tuple[Any, ...]]:
-    """Ask an archive's catalogue without changing anything, while others write.
+@contextmanager
+def read_only(root: Path) -> Iterator[tuple[sqlite3.Connection, int] | None]:
+    """Open an archive's catalogue in one read transaction, while a consumer may write.
+
+    Args:
+        root: The archive's directory.
+
+    Yields:
+        The connection and the catalogue's version; None if there is no catalogue yet.
+
+    Raises:
+        ArchiveError: The catalogue cannot be read.
+    """
+    catalogue = root / FILE_NAME
+    if not catalogue.is_file():
+        yield None
+        return
+    try:
+        with closing(sqlite3.connect(f"{catalogue.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
+            db.execute("BEGIN")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            # A consumer that is making the file has not set its version.
+            yield (db, int(version)) if version else None
+    except sqlite3.Error as error:
+        raise ArchiveError(f"The catalogue in {root} cannot be read: {error}.") from None
+
+
+def query_catalogue(root: Path, query: str, since: int = 1) -> list[tuple[Any, ...]]:
+    """Run one SELECT on an archive's catalogue.
 
     Args:
         root: The archive's directory.
@@ -117,18 +143,10 @@ def ask(root: Path, query: str, since: int = 1) -> list[tuple[Any, ...]]:
         since: The first version of the catalogue that has an answer.
 
     Returns:
-        The rows; none if the catalogue is older, or not there yet.
+        The rows; none if the catalogue is older or missing.
 
     Raises:
         ArchiveError: The catalogue cannot be read.
     """
-    catalogue = root / FILE_NAME
-    if not catalogue.is_file():
-        return []
-    try:
-        with closing(sqlite3.connect(f"{catalogue.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            # A consumer that is just making it has not set its version.
-            return db.execute(query).fetchall() if version >= since else []
-    except sqlite3.Error as error:
-        raise ArchiveError(f"the catalogue in {root} cannot be read: {error}") from None
+    with read_only(root) as opened:
+        return opened[0].execute(query).fetchall() if opened is not None and opened[1] >= since else []

@@ -1,20 +1,21 @@
-"""What a commit adds to the archive, as values: the account of each producer's numbers, and who is forgotten.
+"""What one commit adds to the archive, as values.
 
-Invariant, kept by whoever makes them: for every (producer, epoch)
-seq = archived + deduplicated + dead_lettered + erased + missing, and the numbers that are not archived
-lines are exactly those of the `RemovedRun` runs.
+Invariant of these values: for every (producer, epoch)
+seq = archived + deduplicated + dead_lettered + erased + missing, and the sequence numbers that are not archived lines
+are exactly those of the `RemovedRun`s.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 SeenKey: TypeAlias = tuple[str, str]
+"""(tenant, event_id)."""
 RemovalReason: TypeAlias = Literal["deduplicated", "dead_lettered", "erased", "missing"]
 
 
 class Seen(NamedTuple):
-    """An event to remember: its tenant and id, and its fingerprint."""
+    """An archived feedback event, kept to recognise its duplicates."""
 
     tenant: str
     event_id: str
@@ -22,7 +23,7 @@ class Seen(NamedTuple):
 
 
 class FileLength(NamedTuple):
-    """A file's committed length, and how many lines that is."""
+    """A file's committed length."""
 
     size_bytes: int
     lines: int
@@ -30,7 +31,7 @@ class FileLength(NamedTuple):
 
 @dataclass(slots=True)
 class Progress:
-    """What a commit adds to one (producer, epoch), and the number it then reaches."""
+    """The counts of one (producer, epoch), and the sequence number that they reach."""
 
     seq: int
     archived: int = 0
@@ -42,7 +43,7 @@ class Progress:
 
 
 class RemovedRun(NamedTuple):
-    """A run of numbers that are not archived lines; `received_at` is that of the last, or None if unknown."""
+    """A run of sequence numbers that are not archived lines; `received_at` is that of the last, None if unknown."""
 
     producer: str
     epoch: int
@@ -51,9 +52,14 @@ class RemovedRun(NamedTuple):
     why: RemovalReason
     received_at: str | None
 
+    @property
+    def size(self) -> int:
+        """How many sequence numbers it covers."""
+        return self.last_seq - self.first_seq + 1
+
 
 class ErasureRequest(NamedTuple):
-    """A user to forget; `user_id` is kept in the clear only until that is done."""
+    """A user to erase; `user_id` is stored in the clear only until that is done."""
 
     erase_id: str
     user_id: str
@@ -79,8 +85,8 @@ class CatalogueChange:
     Attributes:
         files: Committed lengths by path relative to the archive.
         seal: Whether every file that is not among them is complete now.
-        added: What the lines in them mean; its `folders` are not looked at.
-        now_s: The archive's time in seconds, for the events to remember.
+        added: What the lines in them mean; its `folders` are ignored.
+        now_s: The archive's time in seconds, stored with the seen events.
     """
 
     files: Mapping[str, FileLength] = field(default_factory=dict)
@@ -90,35 +96,32 @@ class CatalogueChange:
 
 
 def add_run(
-    runs: list[RemovedRun], producer: str, epoch: int, numbers: range, why: RemovalReason, received_at: str | None
+    runs: list[RemovedRun], producer: str, epoch: int, seqs: range, why: RemovalReason, received_at: str | None
 ) -> None:
-    """Add a run of removed numbers, joined to the last one if it continues it.
+    """Append a run of removed sequence numbers, joined to the last one if it continues it.
 
     Args:
         runs: Changed in place.
-        producer: Whose numbers.
-        epoch: Of which epoch.
-        numbers: Which, without holes and not empty.
-        why: What became of them.
+        producer: Their producer.
+        epoch: Their epoch.
+        seqs: Not empty, step 1.
+        why: Why they are not archived lines.
         received_at: When the last of them was received, if known.
     """
-    first_seq = numbers.start
+    first_seq = seqs.start
     if runs and runs[-1][:2] == (producer, epoch) and runs[-1].why == why and runs[-1].last_seq + 1 == first_seq:
         first_seq = runs.pop().first_seq
-    runs.append(RemovedRun(producer, epoch, first_seq, numbers.stop - 1, why, received_at))
+    runs.append(RemovedRun(producer, epoch, first_seq, seqs.stop - 1, why, received_at))
 
 
-def runs_of(places: Sequence[tuple[str, int, int, str | None]], why: RemovalReason) -> list[RemovedRun]:
-    """Gather single numbers into runs.
+def runs_of(events: Iterable[tuple[str, int, int, str | None]], why: RemovalReason) -> list[RemovedRun]:
+    """Join single sequence numbers into as few runs as cover them.
 
     Args:
-        places: (producer, epoch, seq, received_at), in any order, each number once.
-        why: What became of them.
-
-    Returns:
-        As few runs as cover them.
+        events: (producer, epoch, seq, received_at), in any order, each seq once.
+        why: Why they are not archived lines.
     """
     runs: list[RemovedRun] = []
-    for producer, epoch, seq, received_at in sorted(places, key=lambda place: place[:3]):
+    for producer, epoch, seq, received_at in sorted(events, key=lambda event: event[:3]):
         add_run(runs, producer, epoch, range(seq, seq + 1), why, received_at)
     return runs

@@ -1,21 +1,21 @@
-"""When a standby may take the archive's lease.
+"""The lease of an archive: its row in the catalogue, the holder's file lock, and when a standby may take over.
 
-Invariant: a lease is taken only if its holder gave it back, or died on this machine (its file lock is free),
-or did not move its heartbeat for `takeover_s` of our own monotonic clock. No wall clock decides anything,
-so no clock jump can.
+Invariant: a lease is acquired only if its holder released it, or died on this machine (its file lock is free), or did
+not move its heartbeat for `takeover_s` of the standby's monotonic clock. No wall clock decides, so no clock jump can.
 
-Taking it wrongly would still lose nothing: every commit checks the lease (`catalogue.py`).
+A wrong takeover would still lose nothing: every commit checks the lease (`catalogue_file.py`).
 """
 
 import fcntl
 import os
 import platform
 from pathlib import Path
+from typing import Final, NamedTuple
 
-from telemetry.catalogue.catalogue import Lease
+from telemetry.catalogue.catalogue_file import Database
 
-_LOCK = "holder.lock"
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LOCK: Final = "holder.lock"
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def this_machine() -> str:
@@ -24,6 +24,70 @@ def this_machine() -> str:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         return platform.node()
+
+
+class Lease(NamedTuple):
+    """The lease row: holder is '' while there is none; `locked` is whether the holder has the file lock."""
+
+    epoch: int
+    holder: str
+    beat: int
+    machine: str
+    locked: bool
+
+
+class LeaseTable:
+    """The lease row of a catalogue."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._sql = database.sql
+
+    def read(self) -> Lease:
+        """Read the row."""
+        with self._db.errors_translated():
+            row = self._sql.execute("SELECT epoch, holder, beat, machine, locked FROM lease").fetchone()
+        return Lease(row[0], row[1], row[2], row[3], bool(row[4]))
+
+    def acquire(self, last: Lease, holder: str, machine: str, *, locked: bool) -> Lease | None:
+        """Become the holder, unless the row has changed since it was read; files of earlier holders are sealed.
+
+        Args:
+            last: The row as it was read.
+            holder: The new holder's name.
+            machine: See `this_machine`.
+            locked: Whether the new holder has the file lock.
+
+        Returns:
+            The new lease, or None if another process was first.
+        """
+        with self._db.transaction():
+            changed = self._sql.execute(
+                "UPDATE lease SET epoch = epoch + 1, holder = ?, beat = beat + 1, machine = ?, locked = ?"
+                " WHERE epoch = ? AND beat = ?",
+                (holder, machine, locked, last.epoch, last.beat),
+            ).rowcount
+            if changed:
+                self._sql.execute("UPDATE files SET sealed = 1 WHERE sealed = 0")
+        return Lease(last.epoch + 1, holder, last.beat + 1, machine, locked) if changed else None
+
+    def beat(self, lease_epoch: int, *, locked: bool) -> None:
+        """Move the heartbeat.
+
+        Args:
+            lease_epoch: The holder's lease.
+            locked: Whether it has the file lock by now.
+
+        Raises:
+            LeaseLostError: Another consumer holds the lease.
+        """
+        with self._db.lease_transaction(lease_epoch):
+            self._sql.execute("UPDATE lease SET locked = ?", (locked,))
+
+    def release(self, lease_epoch: int) -> None:
+        """Let a successor start at once; does nothing if another consumer holds the lease."""
+        with self._db.transaction():
+            self._sql.execute("UPDATE lease SET holder = '', beat = beat + 1 WHERE epoch = ?", (lease_epoch,))
 
 
 class HolderLock:
@@ -38,11 +102,7 @@ class HolderLock:
         self._fd: int | None = None
 
     def acquire(self) -> bool:
-        """Try to get the lock, or keep it.
-
-        Returns:
-            Whether we have it.
-        """
+        """Try to get the lock, or keep it; returns whether it is held."""
         if self._fd is None:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
@@ -54,7 +114,7 @@ class HolderLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock, if it is held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -65,7 +125,7 @@ class LeaseWatch:
 
     Args:
         takeover_s: How long the heartbeat must stand still.
-        machine: Where we run.
+        machine: See `this_machine`.
     """
 
     def __init__(self, takeover_s: float, machine: str) -> None:
@@ -74,16 +134,13 @@ class LeaseWatch:
         self._last: tuple[int, int] | None = None
         self._since_s = 0.0
 
-    def may_take(self, lease: Lease, now_s: float, *, locked: bool) -> bool:
-        """Look at the lease.
+    def may_acquire(self, lease: Lease, now_s: float, *, locked: bool) -> bool:
+        """Decide whether a lease may be acquired.
 
         Args:
             lease: The row as it is now.
-            now_s: Our monotonic clock.
-            locked: Whether we have the holder's file lock.
-
-        Returns:
-            Whether it may be taken.
+            now_s: Monotonic seconds.
+            locked: Whether this standby has the holder's file lock.
         """
         if not lease.holder:
             return True

@@ -1,8 +1,8 @@
-"""Reading one event, and what becomes of it when that fails.
+"""Reads one event, and decides what happens when that fails.
 
-Invariant: an event fails alone. A line that is no event fails at once, because trying again changes nothing; what
-else goes wrong with an event is tried in three rounds; an event that killed three consumers is not touched
-again. Then it is a dead letter.
+Invariant: an event fails alone. A line that is no event fails at once, because another try changes nothing; any other
+failure of an event is tried in three rounds; an event that killed three consumers is not read again. Then it is a dead
+letter.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,13 +16,14 @@ from telemetry.events import Record, decode
 MAX_TRIES: Final = 3
 
 EventPosition: TypeAlias = tuple[str, int, int]
+"""(producer, epoch, seq)."""
 Check: TypeAlias = Callable[[Record], None]
-"""What an installation demands of an event beyond its form; what it raises is that event's failure."""
+"""A demand of the installation on an event beyond its form; an error that it raises is the event's failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """RemovalReason an event could not be read, how often that was tried, and whether that is enough."""
+    """Why an event could not be read, how often that was tried, and whether no further try follows."""
 
     reason: str
     tries: int
@@ -30,10 +31,10 @@ class Failure:
 
 
 class EventReader:
-    """Reads events, and remembers which of them failed.
+    """Reads events, and counts the failed tries of each.
 
     Args:
-        check: Asked about each event that could be decoded.
+        check: Called with each event that could be decoded.
     """
 
     def __init__(self, check: Check | None = None) -> None:
@@ -46,53 +47,39 @@ class EventReader:
         """Whether some event has failed and will be tried again."""
         return bool(self._tries)
 
-    def mark_fatal(self, places: Iterable[EventPosition]) -> None:
-        """Touch these events no more.
+    def mark_fatal(self, positions: Iterable[EventPosition]) -> None:
+        """Never read these events again: they killed their consumers."""
+        self._fatal.update(positions)
 
-        Args:
-            places: What killed its consumers.
-        """
-        self._fatal.update(places)
-
-    def read(self, line: bytes, place: EventPosition) -> Record | Failure:
-        """Try an event.
+    def read(self, line: bytes, position: EventPosition) -> Record | Failure:
+        """Try to read an event.
 
         Args:
             line: Its line.
-            place: The producer, epoch and number that it must have.
-
-        Returns:
-            The event, or its failure.
+            position: The position that the line must name.
         """
-        if self._fatal and place in self._fatal:
-            return Failure("each of the consumers that handled it died", MAX_TRIES, final=True)
+        if self._fatal and position in self._fatal:
+            return Failure("Each of the consumers that handled it died.", MAX_TRIES, final=True)
         try:
             record = decode(line)
-            if record[1:] != place:
-                return Failure(
-                    f"the line says that it is event {record.epoch}-{record.seq} of {record.producer}", 1, final=True
-                )
+            if record[1:] != position:
+                return Failure(f"The line names event {record.epoch}-{record.seq} of {record.producer}.", 1, final=True)
             if self._check is not None:
                 self._check(record)
         except BadEventError as error:
             return Failure(str(error), 1, final=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this event and no other
-            tries = self._tries.pop(place, 0) + 1
+            tries = self._tries.pop(position, 0) + 1
             if tries < MAX_TRIES:
-                self._tries[place] = tries
+                self._tries[position] = tries
             return Failure(f"{type(error).__name__}: {error}", tries, final=tries == MAX_TRIES)
         if self._tries:
-            self._tries.pop(place, None)
+            self._tries.pop(position, None)
         return record
 
-    def probe(self, line: bytes, place: EventPosition) -> None:
-        """Handle an event as `read` does, for the sake of surviving it; its failure is for `read` to find.
-
-        Args:
-            line: Its line.
-            place: Where it belongs.
-        """
-        if place in self._fatal:
+    def probe(self, line: bytes, position: EventPosition) -> None:
+        """Handle an event as `read` does, only to see whether the process survives; failures are ignored."""
+        if position in self._fatal:
             return
         with suppress(Exception):
             record = decode(line)

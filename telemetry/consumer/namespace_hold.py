@@ -1,8 +1,8 @@
-"""A consumer's hold on its place in Redis.
+"""A consumer's hold on its namespace in Redis.
 
-Invariants: it goes on only where our archive's mark is, or where a full Redis has no room for any. A mark of another
-archive that Redis then lost is for that one to write again, unless we had the place before and were not replaced on
-purpose.
+Invariants: the consumer works only where its archive's mark is, or where a full Redis has no room for a mark. If Redis
+lost the mark of another archive, that archive writes it again; this one does so only if it held the namespace before
+and was not replaced on purpose.
 """
 
 from telemetry.archive.archive import Archive
@@ -11,39 +11,39 @@ from telemetry.stream.namespace_owner import OwnerMark, foreign_redis_error
 
 
 class NamespaceHold:
-    """One consumer's tenure.
+    """One consumer's hold.
 
     Args:
         stream: The reading end.
-        archive: Whose place it is; its lease is held when `hold` is called.
+        archive: Its lease is held when `ensure` is called.
     """
 
     def __init__(self, stream: EventStream, archive: Archive) -> None:
         self._stream = stream
         self._archive = archive
-        # The mark that was there when it was last seen, if it was another archive's.
+        # The mark that was read last, if it was another archive's.
         self._foreign: OwnerMark | None = None
 
-    async def hold(self) -> None:
-        """See to it that the place is marked as ours.
+    async def ensure(self) -> None:
+        """Ensure that the namespace has this archive's mark.
 
         Raises:
-            ForeignRedisError: It is another archive's.
+            ForeignRedisError: It has another archive's.
             StreamError: Redis does not answer, or refuses.
             ArchiveError: The catalogue cannot be written.
         """
-        ours, where = self._archive.identity, self._stream.where
-        there = await self._stream.read_mark()
-        if there is None and (self._foreign is None or self._was_ours(self._foreign)):
-            there = await self._stream.mark_if_unmarked(ours)
-        elif there is None:
-            there = self._foreign
-        self._foreign = None if there is None or there.archive == ours.archive else there
+        own, where = self._archive.identity, self._stream.where
+        found = await self._stream.read_mark()
+        if found is None and (self._foreign is None or self._held_before(self._foreign)):
+            found = await self._stream.mark_if_unmarked(own)
+        elif found is None:
+            found = self._foreign
+        self._foreign = None if found is None or found.archive == own.archive else found
         if self._foreign is not None:
-            raise foreign_redis_error(where, self._foreign, ours.archive)
-        if there is not None:
-            await self._archive.remember_place(where)
+            raise foreign_redis_error(where, self._foreign, own.archive)
+        if found is not None:
+            await self._archive.set_namespace(where)
 
-    def _was_ours(self, foreign_mark: OwnerMark) -> bool:
-        replaced = self._archive.identity.archive in foreign_mark.replaced
-        return self._archive.place == self._stream.where and not replaced
+    def _held_before(self, foreign: OwnerMark) -> bool:
+        was_replaced = self._archive.identity.archive in foreign.replaced
+        return self._archive.namespace == self._stream.where and not was_replaced

@@ -1,12 +1,11 @@
-"""Slots that nobody holds and that hold events: somebody has to ship them.
+"""Ships orphaned slots: slots with events that no process holds.
 
 Invariants:
 
-- A slot is adopted only with its lock, so never while its replica lives; and only after it was free for a while, so
-  that a replica that restarts finds its slot free.
-- Nothing is taken while the stream does not answer, or is another archive's: a replica may come back any moment and
-  wants its slot then.
-- Adopting is what a start of the replica would be, a new epoch without requests. There is one road to the archive.
+- A slot is opened only with its lock, so never while its replica lives, and only after it was free for a while, so that
+  a restarting replica finds it free.
+- No slot is opened while the stream does not answer, or is another archive's: its replica may restart at any moment.
+- Shipping does what a start of the replica would do, in a new epoch and without requests.
 """
 
 import asyncio
@@ -14,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from telemetry.daemon_thread import run_in_daemon_thread
 from telemetry.errors import SlotTakenError, SpoolError, StreamError
@@ -27,19 +27,20 @@ from telemetry.wal.slot import is_held
 from telemetry.wal.slot_identity import archive_of_slot
 from telemetry.wal.slot_inspection import holds_events
 
-# How long one adoption may keep a slot from its replica.
-_HOLD_S = 1.5
+# The longest that shipping keeps a slot from its replica.
+_HOLD_S: Final = 1.5
+_THREAD: Final = "orphans"
 
 
 class OrphanedSlots:
-    """Ships what dead replicas left.
+    """Ships the events of dead replicas.
 
     Args:
         spool: The directory that holds all slots.
         settings: As for a replica.
-        connect: Makes a stream for one adoption.
+        connect: Makes a stream for one slot.
         after_s: How long a slot must have been free.
-        observer: Told of adoptions.
+        observer: Told of shipped slots.
         archive: The archive of this installation, if it is known.
     """
 
@@ -61,14 +62,14 @@ class OrphanedSlots:
         self._free_since_s: dict[Path, float] = {}
 
     async def run(self) -> None:
-        """Look, and ship what has been left for long enough, until cancelled."""
+        """Ship slots that were free for long enough, until cancelled."""
         while True:
-            for directory in await self._look():
+            for directory in await self._find():
                 await self._ship(directory, _HOLD_S)
             await asyncio.sleep(min(1.0, self._after_s))
 
-    async def sweep(self, deadline_s: float) -> int:
-        """Ship what is left now, because everything is being stopped; `run` has ended.
+    async def ship_all(self, deadline_s: float) -> int:
+        """Ship every free slot now, because everything is being stopped; `run` has ended.
 
         Args:
             deadline_s: How long to try.
@@ -78,14 +79,14 @@ class OrphanedSlots:
         """
         until_s = time.monotonic() + deadline_s
         self._after_s = 0.0
-        # A replica that stops at this moment may need a while to let go.
-        while (left := await self._look()) and (rest_s := until_s - time.monotonic()) > 0:
+        # A replica that stops at this moment may need a while to free its slot.
+        while (left := await self._find()) and (rest_s := until_s - time.monotonic()) > 0:
             for directory in left:
                 await self._ship(directory, rest_s)
         return len(left)
 
-    async def _look(self) -> list[Path]:
-        return await run_in_daemon_thread(self._orphaned, "orphans")
+    async def _find(self) -> list[Path]:
+        return await run_in_daemon_thread(self._orphaned, _THREAD)
 
     def _orphaned(self) -> list[Path]:
         now_s = time.monotonic()
@@ -95,7 +96,7 @@ class OrphanedSlots:
         except OSError:
             return []
         for directory in directories:
-            # What cannot be looked into now is looked at again the next time.
+            # An unreadable slot is looked at again the next time.
             with suppress(OSError, SpoolError):
                 if is_held(directory) or not holds_events(directory):
                     self._free_since_s.pop(directory, None)
@@ -107,38 +108,36 @@ class OrphanedSlots:
         stream = self._connect()
         try:
             await stream.connect()
-            # Where its events must not go, the slot is left to the replica that may come back.
-            belongs = await run_in_daemon_thread(lambda: archive_of_slot(directory), "orphans") or self._archive
-            if decide_shipping(belongs, await stream.read_mark()) is not ShipDecision.SHIP:
+            # A slot whose events must not go here is left to its replica.
+            archive = await run_in_daemon_thread(lambda: archive_of_slot(directory), _THREAD) or self._archive
+            if decide_shipping(archive, await stream.read_mark()) is not ShipDecision.SHIP:
                 return
         except StreamError:
             return
         finally:
             await stream.close()
-        opening = asyncio.ensure_future(
-            run_in_daemon_thread(
-                lambda: Producer.open(
-                    self._spool, int(directory.name), self._settings, stream, self._observer, archive=self._archive
-                ),
-                "orphans",
-            )
-        )
+        slot = int(directory.name)
+
+        def open_slot() -> Producer:
+            return Producer.open(self._spool, slot, self._settings, stream, self._observer, archive=self._archive)
+
+        opening = asyncio.ensure_future(run_in_daemon_thread(open_slot, _THREAD))
         try:
             producer = await asyncio.shield(opening)
         except (SlotTakenError, SpoolError):
             return
         except asyncio.CancelledError:
-            # What is opened after all is given back at once.
-            opening.add_done_callback(_give_back)
+            # If it is opened after all, it is closed at once.
+            opening.add_done_callback(_close_opened)
             raise
         try:
             recovered = producer.counters.recovered
             left = await producer.drain(deadline_s, archived=True)
         finally:
-            await shield_until_done(run_in_daemon_thread(producer.close, "orphans"))
-        notify(self._observer, OrphanShipped(int(directory.name), recovered, left))
+            await shield_until_done(run_in_daemon_thread(producer.close, _THREAD))
+        notify(self._observer, OrphanShipped(slot, recovered, left))
 
 
-def _give_back(opening: "asyncio.Future[Producer]") -> None:
+def _close_opened(opening: "asyncio.Future[Producer]") -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

@@ -1,22 +1,25 @@
-"""The background step that removes the dates that retention no longer keeps, beside the commits.
+"""The background job that removes the dates that retention no longer keeps, beside the commits.
 
-Invariant, the order for each date: read the numbers of its lines, one catalogue transaction that retires them, then
-remove the files. Killed before the transaction nothing has changed; killed after it, files are left that do not
-count, and the next pass removes them.
+Invariant, the order for each date: read the sequence numbers of its lines, retire them in one catalogue transaction,
+then remove the files. If the process dies before the transaction, nothing has changed; if it dies after it, the next
+pass removes the files, which no longer count.
 
     read -> [catalogue] -> files removed
 """
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
 
 from telemetry.archive.archive import Archive
-from telemetry.archive.retention import due, numbers_in
+from telemetry.archive.archive_files import DATE_PREFIX
+from telemetry.archive.retention import due_dates, retire_files, retired_runs
 from telemetry.catalogue.commit import FileLength
 from telemetry.counters import ConsumerCounters
-from telemetry.erasure.rewriting import sweep
+from telemetry.erasure.rewriting import remove_uncommitted
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.failpoints import Failpoints
 from telemetry.notes import ConsumerObserver, DateRetired, RetentionBehind, notify
@@ -24,18 +27,21 @@ from telemetry.settings import ConsumerSettings
 from telemetry.shielding import shield_until_done
 from telemetry.wal.disk import sync_directory
 
-_EVERY_S = 60.0
+_EVERY_S: Final = 60.0
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class RetentionJob:
-    """Keeps an archive within its limits of age and size while we hold its lease.
+    """Keeps an archive within its limits of age and size while its lease is held.
 
     Args:
-        archive: Held by us.
+        archive: Its lease is held.
         settings: The limits.
-        counters: Kept up to date here.
-        observer: Told what was removed, and what keeps the archive too large.
-        failpoints: Where a drill may strike.
+        counters: Updated here.
+        observer: Told of removed dates, and why the archive stays too large.
+        failpoints: The failpoints of a drill.
     """
 
     def __init__(
@@ -51,100 +57,100 @@ class RetentionJob:
         self._counters = counters
         self._observer = observer
         self._failpoints = failpoints
-        # What was told last, so that it is told once.
-        self._told = ""
+        self._thread: ThreadPoolExecutor | None = None
+        self._last_report = ""
 
     async def run(self) -> None:
-        """Remove what is due, once a minute, until cancelled.
+        """Remove due dates, once a minute, until cancelled.
 
         Raises:
             LeaseLostError: Another consumer holds the archive.
         """
         if not (self._settings.retention_days or self._settings.retention_bytes):
             await asyncio.Event().wait()
-        with ThreadPoolExecutor(1, thread_name_prefix="archive-retention") as thread:
+        with ThreadPoolExecutor(1, thread_name_prefix="archive-retention") as self._thread:
             while True:
                 try:
-                    await self.step(thread)
+                    await self.remove_due()
                 except LeaseLostError:
                     raise
                 except ArchiveError as error:
-                    self._behind(str(error))
+                    self._report_behind(str(error))
                 await asyncio.sleep(_EVERY_S)
 
-    async def step(self, thread: ThreadPoolExecutor) -> None:
-        """Remove what is due now.
-
-        Args:
-            thread: Where files are read.
+    async def remove_due(self) -> None:
+        """Remove the dates that are due now.
 
         Raises:
             LeaseLostError: Another consumer holds the archive.
             ArchiveError: A date that is due cannot be read, or the catalogue not be written.
         """
         archive, settings = self._archive, self._settings
-        loop = asyncio.get_running_loop()
-        await shield_until_done(loop.run_in_executor(thread, sweep, archive.root, archive.held_lease(), archive.part))
-        await shield_until_done(loop.run_in_executor(thread, _remove_empty, archive.root, archive.today()))
+        await shield_until_done(self._in_thread(remove_uncommitted, archive.root, archive.held_lease(), archive.part))
+        await shield_until_done(self._in_thread(_remove_empty, archive.root, archive.today()))
         growing = await archive.growing_files()
         lengths = {**await archive.sealed_files(), **growing}
-        plan = due(lengths, growing.keys(), archive.today(), settings.retention_days, settings.retention_bytes)
+        due = due_dates(lengths, growing.keys(), archive.today(), settings.retention_days, settings.retention_bytes)
         failed: ArchiveError | None = None
-        for day in plan.days:
-            files = {path: length for path, length in lengths.items() if path.startswith(f"date={day}/")}
+        for day in due.days:
+            folder = f"{DATE_PREFIX}{day}/"
+            files = {path: length for path, length in lengths.items() if path.startswith(folder)}
             try:
-                await shield_until_done(self._retire(day, files, thread))
+                await shield_until_done(self._retire(day, files))
             except LeaseLostError:
                 raise
             except ArchiveError as error:
-                # A damaged date stays, and keeps no other one.
+                # A damaged date stays, and does not keep the others.
                 failed = failed or error
         if failed is not None:
             raise failed
-        if plan.excess_bytes:
-            self._behind(
-                f"the archive is {plan.excess_bytes} bytes over RECOLLECT_ARCHIVE_RETENTION_BYTES, and only compacted "
-                "dates go by size: run `recollect archive compact`"
+        if due.excess_bytes:
+            self._report_behind(
+                f"The archive is {due.excess_bytes} bytes over RECOLLECT_ARCHIVE_RETENTION_BYTES, and only compacted "
+                "dates are removed by size: run `recollect archive compact`."
             )
         else:
-            self._told = ""
+            self._last_report = ""
 
-    async def _retire(self, day: str, files: dict[str, FileLength], thread: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
-        runs = await loop.run_in_executor(thread, numbers_in, self._archive.root, files, day)
+    async def _retire(self, day: str, files: dict[str, FileLength]) -> None:
+        archive = self._archive
+        runs = await self._in_thread(retired_runs, archive.root, files, day)
         self._failpoints.hit("retention.read")
-        if not await self._archive.retire(files, runs):
-            # It was compacted or rewritten meanwhile; the next pass sees what took its place.
+        if not await archive.write_catalogue(retire_files, files, runs):
+            # It was compacted or rewritten meanwhile; the next pass sees the new files.
             return
         self._failpoints.hit("retention.committed")
-        await loop.run_in_executor(thread, _remove, self._archive.root, list(files))
+        await self._in_thread(_remove, archive.root, list(files))
         events = sum(run.size for run in runs)
         self._counters.retired += events
         notify(self._observer, DateRetired(day, events, sum(length.size_bytes for length in files.values())))
 
-    def _behind(self, why: str) -> None:
+    async def _in_thread(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*args, **kwargs))
+
+    def _report_behind(self, why: str) -> None:
         self._counters.last_error = why
-        if why != self._told:
-            self._told = why
+        if why != self._last_report:
+            self._last_report = why
             notify(self._observer, RetentionBehind(why))
 
 
 def _remove(root: Path, paths: list[str]) -> None:
-    """Remove files that do not count any more; what cannot be removed the next sweep takes."""
+    """Remove files that no longer count; the next pass removes those that cannot be removed now."""
     for path in paths:
         with suppress(OSError):
             (root / path).unlink()
     for folder in {(root / path).parent for path in paths}:
         with suppress(OSError):
             sync_directory(folder)
-            # Only if nothing else is in it.
+            # Only if it is empty.
             folder.rmdir()
             sync_directory(root)
 
 
 def _remove_empty(root: Path, today: str) -> None:
-    """Remove the folders of past dates whose files a sweep has taken."""
-    for folder in root.glob("date=*"):
-        if folder.name < f"date={today}":
+    """Remove the empty folders of past dates."""
+    for folder in root.glob(f"{DATE_PREFIX}*"):
+        if folder.name < f"{DATE_PREFIX}{today}":
             with suppress(OSError):
                 folder.rmdir()

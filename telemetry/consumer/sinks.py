@@ -1,8 +1,7 @@
-"""What happens to events once they are in the archive.
+"""Sinks: consumers of committed events.
 
-Invariant: a sink sees committed events only, in each producer's order, and at most once in a process. If the
-consumer dies between commit and sink, the sink misses them: what a sink builds must be rebuildable from the
-archive.
+Invariant: a sink sees committed events only, in each producer's order, and at most once in a process. If the process
+dies between commit and sink, the sink misses them, so its state must be rebuildable from the archive.
 """
 
 from collections import Counter
@@ -13,14 +12,14 @@ from telemetry.events import Record
 
 
 class Sink(Protocol):
-    """Something that wants committed events; what it raises is counted and stops nothing."""
+    """Receives committed events; an error that it raises is counted and stops nothing."""
 
     @property
     def name(self) -> str:
-        """What to call it in notes."""
+        """Its name in notes."""
 
-    async def take(self, records: Sequence[Record]) -> None:
-        """Take the events of one commit; the consumer waits for it."""
+    async def write(self, records: Sequence[Record]) -> None:
+        """Handle the events of one commit; the consumer waits for it."""
 
 
 class CountingSink:
@@ -31,8 +30,8 @@ class CountingSink:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
-    async def take(self, records: Sequence[Record]) -> None:
-        """See `Sink.take`."""
+    async def write(self, records: Sequence[Record]) -> None:
+        """See `Sink.write`."""
         self.counts.update(
             getattr(record.event, "type", None) or getattr(record.event, "kind", None) or "served" for record in records
         )

@@ -1,22 +1,22 @@
-r"""StreamGaps: what Redis lost of a stream while the producer's log still holds it, and what is done about it.
+r"""Stream gaps: entries that Redis lost while the producer's write-ahead log still holds them.
 
 Invariants:
 
-- The watermark passes a break in a producer's entries only on the producer's own word that it holds nothing there (a
-  batch's `after`), never because an entry beyond it is what came.
-- A stream with a gap is not read on. It is removed, because Redis takes no smaller ids than it has seen, and the
-  producer, which then finds no stream, sends everything beyond the watermark again under the same numbers. So nothing
-  can double.
-- It is removed only after its producer shook hands since the gap was found, so that its log is there to send from. The
-  one exception is a full Redis: handshakes leave no trace there, and the stream is what fills it.
-- What does not tell what it follows, a batch of an older version or an entry that is no batch, is may_pass_gap after it
-  came again, and never from a producer that tells it otherwise; and every gap of a producer that is not heard of for
-  `patience_s` is written off.
+- The watermark passes a break in a producer's entries only if the producer states that it holds nothing there (a
+  batch's `after`), never merely because a later entry arrived.
+- A stream with a gap is not read on. It is removed, because Redis accepts no smaller ids than it has seen; the
+  producer, which then finds no stream, sends everything beyond the watermark again under the same numbers. So a gap
+  causes no duplicate.
+- It is removed only after its producer made a handshake since the gap was found, so that its log is there to send
+  from. One exception is a full Redis: handshakes leave no trace there, and the stream is what fills it.
+- A batch of an older version, which does not name its predecessor, and an entry that is no batch are accepted once they
+  arrived again, unless the producer names predecessors elsewhere. Any gap is written off if its producer makes no
+  handshake for `patience_s`.
 
     [JOINED] -- break --> [GAP] -- handshake seen, or Redis is full --> stream removed --> [JOINED] when it is back
-                            \--- nothing heard for patience_s ---------------------------> [JOINED], the gap is passed
+                            \--- no handshake for patience_s -----------------------------> [JOINED], gap passed
 
-Pure: told what Redis says and what time it is.
+Pure: the state of Redis and the time are arguments.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ from typing import Final
 
 from telemetry.batch import Position
 
-# So often a batch that does not say what it follows is asked for again, and so often an entry that is no batch.
+# How often the producer has to send again a batch without predecessor, and an entry that is no batch.
 UNLINKED_RESENDS: Final = 1
 BROKEN_RESENDS: Final = 3
 _WRITTEN_OFF: Final = 1_000_000
@@ -34,7 +34,7 @@ _WRITTEN_OFF: Final = 1_000_000
 @dataclass(slots=True)
 class _Gap:
     at: Position
-    score: float | None
+    handshake_s: float | None
     since_s: float
 
 
@@ -42,14 +42,14 @@ class StreamGaps:
     """The gaps in the streams of all producers.
 
     Args:
-        patience_s: How long a producer that is not heard of may leave a gap open.
+        patience_s: How long a gap may wait for a handshake of its producer.
     """
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
         self._open: dict[str, _Gap] = {}
-        # By producer: where it was asked to send again, and how often at that place.
-        self._asked: dict[str, tuple[Position, int]] = {}
+        # By producer: the watermark from which it was asked to send again, and how often.
+        self._resends: dict[str, tuple[Position, int]] = {}
         self._linked: set[str] = set()
 
     @property
@@ -57,80 +57,70 @@ class StreamGaps:
         """The producers with a gap."""
         return frozenset(self._open)
 
-    def found(self, producer: str, at: Position, score: float | None, now_s: float) -> bool:
-        """Note a gap.
+    def add(self, producer: str, at: Position, handshake_s: float | None, now_s: float) -> bool:
+        """Add a gap.
 
         Args:
-            producer: In whose stream.
-            at: The archive's watermark, before it.
-            score: When the producer last shook hands, as Redis says; None if it does not say.
-            now_s: Our monotonic clock.
+            producer: The producer of the stream.
+            at: The archive's watermark before the gap.
+            handshake_s: When the producer last made a handshake, as Redis has it; None if unknown.
+            now_s: Monotonic seconds.
 
         Returns:
-            Whether it is the first one at this place.
+            Whether it is the first one at this watermark.
         """
-        self._open.setdefault(producer, _Gap(at, score, now_s))
-        return self.asked(producer, at) == 0
+        self._open.setdefault(producer, _Gap(at, handshake_s, now_s))
+        return self.resends(producer, at) == 0
 
-    def asked(self, producer: str, at: Position) -> int:
-        """Tell how often a producer was asked to send again what follows a place, if that is to count."""
-        place, times = self._asked.get(producer, (at, 0))
-        if place != at or (producer in self._linked and times < _WRITTEN_OFF):
+    def resends(self, producer: str, at: Position) -> int:
+        """Return how often a producer was asked to send again from a watermark; 0 if that does not count."""
+        position, times = self._resends.get(producer, (at, 0))
+        if position != at or (producer in self._linked and times < _WRITTEN_OFF):
             return 0
         return times
 
-    def linked(self, producers: Iterable[str]) -> None:
-        """Note that these producers tell what each of their batches follows: what does not is not theirs."""
+    def mark_linked(self, producers: Iterable[str]) -> None:
+        """Note that batches of these producers name their predecessor: other entries are not theirs."""
         self._linked.update(producers)
 
     def is_written_off(self, producer: str, at: Position) -> bool:
-        """Tell whether what follows a place was written off."""
-        return self.asked(producer, at) >= _WRITTEN_OFF
+        """Whether the gap behind a watermark was written off."""
+        return self.resends(producer, at) >= _WRITTEN_OFF
 
-    def due(self, scores: Mapping[str, float], *, full: bool, now_s: float) -> list[str]:
-        """Tell whose streams are to be removed now; gaps that will never be filled are closed.
+    def streams_to_remove(self, handshakes: Mapping[str, float], *, full: bool, now_s: float) -> list[str]:
+        """Return the producers whose streams are to be removed now, and write off gaps that will never be filled.
 
         Args:
-            scores: When each producer last shook hands.
+            handshakes: When each producer last made a handshake.
             full: Whether Redis has no room for handshakes.
-            now_s: Our monotonic clock.
-
-        Returns:
-            The producers.
+            now_s: Monotonic seconds.
         """
         due = []
         for producer, gap in list(self._open.items()):
-            if full or scores.get(producer, gap.score) != gap.score:
+            if full or handshakes.get(producer, gap.handshake_s) != gap.handshake_s:
                 due.append(producer)
             elif now_s - gap.since_s >= self._patience_s:
                 self._close(producer, _WRITTEN_OFF)
         return due
 
-    def removed(self, producers: Iterable[str]) -> None:
-        """Note that these streams were removed.
-
-        Args:
-            producers: What `due` told.
-        """
+    def streams_removed(self, producers: Iterable[str]) -> None:
+        """Note that the streams of `streams_to_remove` were removed."""
         for producer in producers:
-            self._close(producer, self.asked(producer, self._open[producer].at) + 1)
+            self._close(producer, self.resends(producer, self._open[producer].at) + 1)
 
-    def _close(self, producer: str, asked: int) -> None:
-        self._asked[producer] = (self._open.pop(producer).at, asked)
+    def _close(self, producer: str, resends: int) -> None:
+        self._resends[producer] = (self._open.pop(producer).at, resends)
 
 
-def may_pass_gap(asked: int, at: Position, after: Position | None, *, whole: bool) -> bool:
-    """Tell whether what comes behind a break may be taken.
+def may_pass_gap(resends: int, at: Position, after: Position | None, *, is_batch: bool) -> bool:
+    """Decide whether an entry behind a break may be read: nothing before it can still come.
 
     Args:
-        asked: How often the producer was asked to send again what follows the watermark.
+        resends: How often the producer was asked to send again from the watermark.
         at: The watermark.
-        after: What the batch says that it follows; None if it does not say.
-        whole: Whether it is a batch.
-
-    Returns:
-        True if nothing before it can still come.
+        after: The predecessor that the batch names; None if it names none.
+        is_batch: Whether the entry is a batch.
     """
     if after is not None:
-        return after <= at or asked >= _WRITTEN_OFF
-    return asked >= (UNLINKED_RESENDS if whole else BROKEN_RESENDS)
+        return after <= at or resends >= _WRITTEN_OFF
+    return resends >= (UNLINKED_RESENDS if is_batch else BROKEN_RESENDS)

@@ -1,11 +1,11 @@
-"""Forgetting a user: whose lines these are, who else has to forget, and the receipt that is left.
+"""Erasing a user: which lines are erased, which late events are discarded, and the receipt that remains.
 
 Invariants:
 
-- A line belongs to a user if the `user_id` in it is theirs, and is erased if it was received no later than the
-  erase was requested. What comes after is archived: the user may come back.
-- What remains of a user is a digest, keyed with the archive's own salt, so that a receipt can be found by who
-  knows the id and tells nothing to who does not.
+- A line is erased if its `user_id` is the user's and it was received no later than the erasure was requested
+  (`is_erased`). Later events are archived: the user may come back.
+- A digest keyed with the archive's salt is all that remains of a user. Only a caller who knows the id can find the
+  receipt.
 """
 
 import hmac
@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import orjson
 
-from telemetry.catalogue.catalogue_file import ask
+from telemetry.catalogue.catalogue_file import query_catalogue
 from telemetry.catalogue.commit import ErasureRequest
 from telemetry.errors import ArchiveError
 from telemetry.events import Record, System
@@ -25,29 +25,25 @@ DIGEST_MARK: Final = "digest:"
 
 
 class UserEraser(Protocol):
-    """Something besides the archive that holds users; what it raises is noted, and it is asked again."""
+    """Erases users from a place other than the archive; an error is reported, and the call repeated."""
 
     @property
     def name(self) -> str:
-        """What to call it in notes."""
+        """Its name in notes."""
 
     async def erase(self, user_ids: Collection[str]) -> Mapping[str, int]:
-        """Remove users for good, all in one go; may be asked several times.
-
-        Args:
-            user_ids: Each user once.
+        """Erase users for good, all in one pass; may be called again for the same users.
 
         Returns:
-            By user: from how many models it was removed; a user that is not in it, from none.
+            By user: from how many models it was removed; users in no model may be left out.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """What is known of an erase; `done_at` is None while it is under way.
+class ErasureReceipt:
+    """The state of an erasure: lines erased, files they were in, published models rewritten.
 
-    `events`, `files` and `models` say how many lines were erased from how many files, and from how many
-    published models the user was removed.
+    `done_at` is None while it is under way.
     """
 
     erase_id: str
@@ -59,109 +55,92 @@ class Receipt:
     models: int
 
 
+def is_erased(received_at: str, requested_at: str) -> bool:
+    """Decide whether an event of an erased user falls under the erasure; both times are RFC 3339 in UTC."""
+    return received_at <= requested_at
+
+
+def digest_of(salt: str, user_id: str) -> str:
+    """Return the HMAC-SHA-256 (RFC 2104) of a user id under the archive's salt; both are hexadecimal."""
+    return hmac.digest(bytes.fromhex(salt), user_id.encode(), "sha256").hex()
+
+
+def is_erase(record: Record) -> bool:
+    """Whether an event requests an erasure."""
+    event = record.event
+    return isinstance(event, System) and event.kind == "erase" and event.user_id is not None
+
+
 class LateEventFilter:
-    """Whose events are not archived any more.
+    """Finds events of erased users that arrive after the erasure was requested.
 
     Args:
         salt: The archive's key for digests, hexadecimal.
-        requested: By the digests of those whom it is about: when the last erase was requested.
+        requested: By digest of the users concerned: when the last erasure was requested.
     """
 
     def __init__(self, salt: str, requested: Mapping[str, str]) -> None:
-        self._key = bytes.fromhex(salt)
+        self._salt = salt
         self._requested = dict(requested)
 
     def __bool__(self) -> bool:
         return bool(self._requested)
 
-    def digest(self, user_id: str) -> str:
-        """Compute what stands for a user.
-
-        Args:
-            user_id: Who.
-
-        Returns:
-            HMAC-SHA-256 (RFC 2104) of the id with the salt, hexadecimal.
-        """
-        return hmac.digest(self._key, user_id.encode(), "sha256").hex()
-
     def is_late(self, record: Record) -> bool:
-        """Tell whether an event came too late to be archived.
-
-        Args:
-            record: Any event.
-
-        Returns:
-            Whether its user was forgotten after it was received.
-        """
+        """Decide whether an event is discarded because its user was erased after it was received."""
         event = record.event
         if isinstance(event, System) or event.user_id is None:
             return False
-        requested_at = self._requested.get(self.digest(event.user_id))
-        return requested_at is not None and event.received_at <= requested_at
+        requested_at = self._requested.get(digest_of(self._salt, event.user_id))
+        return requested_at is not None and is_erased(event.received_at, requested_at)
 
     def redact(self, record: Record, line: bytes) -> tuple[Record, bytes, ErasureRequest]:
-        """Take the user's id out of an erase event.
+        """Replace the user id in an erase event with its digest.
 
         Args:
-            record: The event; its `user_id` is not None.
+            record: The event (`is_erase`).
             line: Its line.
 
         Returns:
-            Both as they may be archived, and the order to forget the user.
+            Both as they are archived, and the request to erase the user.
         """
         fields = orjson.loads(line)
-        digest = self.digest(fields["user_id"])
-        erasure = ErasureRequest(fields["event_id"], fields["user_id"], digest, fields["received_at"])
+        digest = digest_of(self._salt, fields["user_id"])
+        request = ErasureRequest(fields["event_id"], fields["user_id"], digest, fields["received_at"])
         fields["user_id"] = f"{DIGEST_MARK}{digest}"
-        hidden = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+        redacted = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
         event = record.event
         if isinstance(event, System):
             record = record._replace(event=replace(event, user_id=fields["user_id"]))
-        return record, hidden, erasure
+        return record, redacted, request
 
 
-def is_erase(record: Record) -> bool:
-    """Tell whether an event asks to forget somebody."""
-    event = record.event
-    return isinstance(event, System) and event.kind == "erase" and event.user_id is not None
-
-
-def digest(root: Path, user_id: str) -> str:
-    """Compute what stands for a user in the receipts of an archive.
+def user_digest(root: Path, user_id: str) -> str:
+    """Compute the digest of a user in the receipts of an archive.
 
     Args:
         root: The archive's directory.
-        user_id: Who; with pseudonyms, the pseudonym.
-
-    Returns:
-        The digest, hexadecimal.
+        user_id: The id; with pseudonyms, the pseudonym.
 
     Raises:
-        ArchiveError: The catalogue cannot be read, or is not there yet.
+        ArchiveError: The catalogue cannot be read, or is missing.
     """
-    rows = ask(root, "SELECT value FROM settings WHERE name = 'salt'", since=2)
+    rows = query_catalogue(root, "SELECT value FROM settings WHERE name = 'salt'", since=2)
     if not rows:
-        raise ArchiveError(f"the archive in {root} has no catalogue yet")
-    return LateEventFilter(rows[0][0], {}).digest(user_id)
+        raise ArchiveError(f"The archive in {root} has no catalogue yet.")
+    return digest_of(rows[0][0], user_id)
 
 
-def receipts(root: Path) -> list[Receipt]:
-    """Read what was forgotten.
-
-    Args:
-        root: The archive's directory.
-
-    Returns:
-        Every receipt, the oldest first; empty for an archive without a commit.
+def read_receipts(root: Path) -> list[ErasureReceipt]:
+    """Read every receipt of an archive, the oldest first.
 
     Raises:
         ArchiveError: The catalogue cannot be read.
     """
-    rows = ask(
+    rows = query_catalogue(
         root,
         "SELECT erase_id, user_digest, requested_at, done_at, events, files, models FROM erasures"
         " ORDER BY requested_at, erase_id",
         since=2,
     )
-    return [Receipt(*row) for row in rows]
+    return [ErasureReceipt(*row) for row in rows]

@@ -1,55 +1,68 @@
-"""The background step that erases users, in rounds: all whose erasure was requested by then, together.
+"""The background job that erases users, in rounds: all requests open when the round begins, together.
 
 Invariants:
 
-- An erasure is done only when no file holds a line of the user from before it and every other holder of users (a
-  `UserEraser`) has forgotten this one. Whatever dies on the way, the erasure is still open in the catalogue, and the
-  next holder of the lease begins again; nothing in it is wrong to do twice.
+- An erasure is done only when no file holds a line that falls under it and every `UserEraser` has erased the user. If
+  the process dies, the request is still open in the catalogue, and the next lease holder starts over; every step may be
+  repeated.
 - A round reads each file once, and rewrites each file and each model that holds one of its users once, however many
-  users it is about. LineMatcher whom nothing holds cause no file to be sealed or written.
-- Rounds take a fifth of the time at most, and those that erase a user keep an interval: erase requests
-  cannot be turned into more work than that.
+  users there are. Users who are in no file cause no file to be sealed or written.
+- Rounds take a fifth of the time at most, and rounds that erased a user keep an interval, so erase requests cannot
+  cause more work than that.
 
 Files are read and written in a thread of their own; a commit waits for one short transaction per file at most.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
 
 from telemetry.archive.archive import Archive
 from telemetry.catalogue.commit import ErasureRequest, FileLength
 from telemetry.counters import ConsumerCounters
 from telemetry.erasure.erasure import UserEraser
-from telemetry.erasure.erasure_requests import AT_ONCE, EXPIRED_AT_ONCE
-from telemetry.erasure.rewriting import LineMatcher, holds, rewrite, sweep
+from telemetry.erasure.erasure_requests import (
+    EXPIRED_PER_CALL,
+    REQUESTS_PER_READ,
+    expire_requests,
+    finish_requests,
+    open_requests,
+    replace_file,
+)
+from telemetry.erasure.line_matcher import LineMatcher
+from telemetry.erasure.rewriting import contains_users, remove_uncommitted, rewrite
 from telemetry.errors import ArchiveError, LeaseLostError
+from telemetry.ids import rfc3339_ms
 from telemetry.notes import ConsumerObserver, EraseFailed, UserErased, notify
 from telemetry.settings import ConsumerSettings
 from telemetry.shielding import shield_until_done
 from telemetry.wal.disk import sync_directory
 
-_FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 30.0
-# After a round of so many seconds, as many times that without one.
-_REST = 4
-# Receipts that are of no use any more go even without a request to erase.
-_IDLE_S = 3600.0
-_BETWEEN_STEPS_S = 0.05
+_FIRST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 30.0
+# The rest after a round, as a multiple of its duration.
+_REST_PER_ROUND: Final = 4
+# Receipts expire even without a request to erase.
+_IDLE_S: Final = 3600.0
+_BETWEEN_STEPS_S: Final = 0.05
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class ErasureJob:
-    """Works off the open erasures of an archive while we hold its lease.
+    """Works off the open erasure requests of an archive while its lease is held.
 
     Args:
-        archive: Held by us.
-        user_erasers: Who else holds users.
+        archive: Its lease is held.
+        user_erasers: Erase users elsewhere.
         settings: Pauses, and for how long late events are expected.
-        counters: Kept up to date here.
-        observer: Told what was forgotten, and what failed.
+        counters: Updated here.
+        observer: Told of erased users and failures.
     """
 
     def __init__(
@@ -66,58 +79,66 @@ class ErasureJob:
         self._counters = counters
         self._observer = observer
         self._wake = asyncio.Event()
-        # By user_eraser that is through: from how many models, by erase_id.
-        self._told: dict[str, dict[str, int]] = {}
+        # By name of the `UserEraser` and erase_id: from how many models it removed the user.
+        self._models: dict[str, dict[str, int]] = {user_eraser.name: {} for user_eraser in user_erasers}
+        self._thread: ThreadPoolExecutor | None = None
 
     def wake(self) -> None:
-        """Say that somebody is to be forgotten."""
+        """Start a round soon: a request was committed."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Forget until cancelled.
+        """Erase until cancelled.
 
         Raises:
-            LeaseLostError: Another consumer holds the archive, and goes on with it.
+            LeaseLostError: Another consumer holds the archive, and continues.
         """
         pause_s = _FIRST_PAUSE_S
-        with ThreadPoolExecutor(1, thread_name_prefix="archive-eraser") as thread:
+        with ThreadPoolExecutor(1, thread_name_prefix="archive-eraser") as self._thread:
             while True:
                 self._wake.clear()
                 started_s = time.monotonic()
                 before = self._counters.users_erased
                 try:
-                    left = await self._work_off(thread)
-                    expired = EXPIRED_AT_ONCE
-                    while expired == EXPIRED_AT_ONCE:
-                        expired = await shield_until_done(self._archive.expire_erasures(self._settings.seen_days))
-                        # Commits take their turn.
-                        await asyncio.sleep(_BETWEEN_STEPS_S)
+                    left = await self._round()
+                    await self._expire_receipts()
                 except LeaseLostError:
                     raise
                 except ArchiveError as error:
                     left = True
                     self._failed("archive", str(error))
-                rest_s = _REST * (time.monotonic() - started_s)
+                rest_s = _REST_PER_ROUND * (time.monotonic() - started_s)
                 if self._counters.users_erased > before:
                     rest_s = max(rest_s, self._settings.erase_interval_s)
                 await asyncio.sleep(rest_s)
-                # What failed is tried again, soon at first; a new request is not kept waiting for it.
+                # Failures are retried, soon at first; a new request does not wait for the pause.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s if left else _IDLE_S):
                         await self._wake.wait()
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if left else _FIRST_PAUSE_S
 
-    async def _work_off(self, thread: ThreadPoolExecutor) -> bool:
-        """Erase all users who are to be erased by now; returns whether any are left."""
+    async def _expire_receipts(self) -> None:
+        archive = self._archive
+        expired = EXPIRED_PER_CALL
+        while expired == EXPIRED_PER_CALL:
+            done_before = archive.days_ago(self._settings.seen_days)
+            expired = await shield_until_done(archive.write_catalogue(expire_requests, done_before))
+            # Commits take their turn.
+            await asyncio.sleep(_BETWEEN_STEPS_S)
+
+    async def _round(self) -> bool:
+        """Erase the users of all open requests; returns whether any are left."""
         left = False
         failed: ArchiveError | None = None
-        erasures: list[ErasureRequest] = []
-        # What is asked for meanwhile is the next round's: else one request after the other could keep this one going.
+        requests: list[ErasureRequest] = []
+        # Requests that come meanwhile belong to the next round: else this one might never end.
         more = True
-        while more and (erasures := await self._archive.open_erasures(erasures[-1] if erasures else None)):
-            more = len(erasures) == AT_ONCE
+        while more:
+            requests = await self._archive.read_catalogue(open_requests, requests[-1] if requests else None)
+            more = len(requests) == REQUESTS_PER_READ
             try:
-                left = await self._erase(erasures, thread) or left
+                if requests:
+                    left = await self._erase(requests) or left
             except LeaseLostError:
                 raise
             except ArchiveError as error:
@@ -126,103 +147,100 @@ class ErasureJob:
             raise failed
         return left
 
-    async def _erase(self, erasures: Sequence[ErasureRequest], thread: ThreadPoolExecutor) -> bool:
+    async def _erase(self, requests: Sequence[ErasureRequest]) -> bool:
         """Erase some users; returns whether any are left."""
         archive = self._archive
-        await self._rewrite_all(LineMatcher(erasures), thread)
-        # Nothing is done while a line of theirs lies in a file that merely does not count.
-        loop = asyncio.get_running_loop()
+        await self._rewrite_all(LineMatcher(requests))
+        # An erasure is not done while a line is in a file that merely does not count.
         if not await shield_until_done(
-            loop.run_in_executor(thread, sweep, archive.root, archive.held_lease(), archive.part)
+            self._in_thread(remove_uncommitted, archive.root, archive.held_lease(), archive.part)
         ):
             return True
         for user_eraser in self._user_erasers:
-            await self._tell(user_eraser, erasures)
-        done = [erasure for erasure in erasures if all(erasure.erase_id in told for told in self._told_by_forgetter())]
-        models = {one.erase_id: sum(told[one.erase_id] for told in self._told_by_forgetter()) for one in done}
+            await self._erase_elsewhere(user_eraser, requests)
+        models = {
+            request.erase_id: sum(counts[request.erase_id] for counts in self._models.values())
+            for request in requests
+            if all(request.erase_id in counts for counts in self._models.values())
+        }
         if models:
-            await shield_until_done(archive.finish_erasures(models))
+            await shield_until_done(archive.write_catalogue(finish_requests, models, rfc3339_ms(time.time())))
         for erase_id, count in models.items():
-            for told in self._told.values():
-                told.pop(erase_id, None)
+            for counts in self._models.values():
+                counts.pop(erase_id, None)
             self._counters.users_erased += 1
             notify(self._observer, UserErased(erase_id, count))
-        return len(models) < len(erasures)
+        return len(models) < len(requests)
 
-    def _told_by_forgetter(self) -> list[dict[str, int]]:
-        return [self._told.setdefault(user_eraser.name, {}) for user_eraser in self._user_erasers]
+    async def _erase_elsewhere(self, user_eraser: UserEraser, requests: Sequence[ErasureRequest]) -> None:
+        counts = self._models[user_eraser.name]
+        waiting = [request for request in requests if request.erase_id not in counts]
+        if not waiting:
+            return
+        try:
+            # Cancelled if the consumer stops: it may wait for its own disk for ever, and is called again.
+            models = await user_eraser.erase({request.user_id for request in waiting})
+        except Exception as error:  # noqa: BLE001 - a `UserEraser` may raise anything; it is called again
+            self._failed(user_eraser.name, f"{type(error).__name__}: {error}")
+        else:
+            counts.update((request.erase_id, models.get(request.user_id, 0)) for request in waiting)
 
-    async def _seal(self, users: LineMatcher, thread: ThreadPoolExecutor) -> None:
-        """Seal the files that still grow if one of them holds something of the users; what comes later is refused."""
-        loop = asyncio.get_running_loop()
+    async def _seal(self, users: LineMatcher) -> None:
+        """Seal the files that still grow if one of them holds a line of the users; later lines are discarded."""
         for path, length in (await self._archive.growing_files()).items():
             try:
                 found = await shield_until_done(
-                    loop.run_in_executor(thread, holds, self._archive.root, path, length, users)
+                    self._in_thread(contains_users, self._archive.root, path, length, users)
                 )
             except ArchiveError:
-                # It was sealed and replaced meanwhile, or is damaged, which the rewriting tells.
+                # It was sealed and replaced meanwhile, or is damaged, which the rewriting reports.
                 found = True
             if found:
                 await shield_until_done(self._archive.seal())
                 return
 
-    async def _rewrite_all(self, users: LineMatcher, thread: ThreadPoolExecutor) -> None:
-        await self._seal(users, thread)
-        looked_at: dict[str, FileLength] = {}
+    async def _rewrite_all(self, users: LineMatcher) -> None:
+        await self._seal(users)
+        clean: dict[str, FileLength] = {}
         failed: ArchiveError | None = None
-        # Files may take the place of others while we are at it; those are looked at too.
-        while todo := (await self._archive.sealed_files()).items() - looked_at.items():
+        # Files may be replaced meanwhile; the new ones are searched as well.
+        while todo := (await self._archive.sealed_files()).items() - clean.items():
             for path, length in sorted(todo):
                 try:
-                    clean = await shield_until_done(self._rewrite(path, length, users, thread))
+                    result = await shield_until_done(self._rewrite(path, length, users))
                 except LeaseLostError:
                     raise
                 except ArchiveError as error:
-                    # One damaged file keeps the erasure open, and the lines in the others go all the same.
+                    # A damaged file keeps the request open; lines in the others are erased all the same.
                     failed = failed or error
-                    clean = path, length
-                if clean is not None:
-                    looked_at[clean[0]] = clean[1]
+                    result = path, length
+                if result is not None:
+                    clean[result[0]] = result[1]
         if failed is not None:
             raise failed
 
-    async def _rewrite(
-        self, path: str, length: FileLength, users: LineMatcher, thread: ThreadPoolExecutor
-    ) -> tuple[str, FileLength] | None:
-        """Rewrite one file if need be; returns the clean one, or None if somebody else replaced it."""
+    async def _rewrite(self, path: str, length: FileLength, users: LineMatcher) -> tuple[str, FileLength] | None:
+        """Rewrite one file if need be; returns the clean one, or None if another process replaced it."""
         root, lease_epoch = self._archive.root, self._archive.held_lease()
-        loop = asyncio.get_running_loop()
         try:
-            replacement = await loop.run_in_executor(thread, rewrite, root, lease_epoch, path, length, users)
+            replacement = await self._in_thread(rewrite, root, lease_epoch, path, length, users)
         except ArchiveError:
             if path in await self._archive.sealed_files():
                 raise
-            # Somebody compacted it while it was read; what took its place comes next.
+            # It was compacted while it was read; the new file comes next.
             return None
         if replacement is None:
             return path, length
-        done = await self._archive.replace(replacement)
-        # Which of the two does not count is only known here: after a failure the next holder of the lease removes it.
-        await loop.run_in_executor(thread, _remove, root / (path if done else replacement.new[0]))
+        done = await self._archive.write_catalogue(replace_file, replacement)
+        # Only here is known which of the two does not count: after a failure the next lease holder removes it.
+        await self._in_thread(_remove, root / (path if done else replacement.new[0]))
         if not done:
             return None
         self._counters.erased += sum(replacement.erased.values())
         return replacement.new
 
-    async def _tell(self, user_eraser: UserEraser, erasures: Sequence[ErasureRequest]) -> None:
-        """Ask a user_eraser to forget those users of whom it has not been told."""
-        told = self._told.setdefault(user_eraser.name, {})
-        waiting = [erasure for erasure in erasures if erasure.erase_id not in told]
-        if not waiting:
-            return
-        try:
-            # Cut short if we stop: it may wait for a disk of its own for ever, and is asked again.
-            models = await user_eraser.erase({erasure.user_id for erasure in waiting})
-        except Exception as error:  # noqa: BLE001 - a user_eraser may raise anything; it is asked again
-            self._failed(user_eraser.name, f"{type(error).__name__}: {error}")
-        else:
-            told.update((erasure.erase_id, models.get(erasure.user_id, 0)) for erasure in waiting)
+    async def _in_thread(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*args, **kwargs))
 
     def _failed(self, where: str, error: str) -> None:
         self._counters.last_error = error

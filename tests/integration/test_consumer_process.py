@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from telemetry.archive.archive_reader import committed_files, read
-from telemetry.archive.dead_letters import letters
+from telemetry.archive.dead_letters import read_letters
 from telemetry.batch import Batch, Position
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import Progress
@@ -260,7 +260,7 @@ async def test_events_that_kill_their_consumer_end_in_the_dead_letters(
     await dead
     # Three for the first one and one more for its neighbour; the third one's entry was delivered with theirs before.
     assert deaths == 6
-    buried = list(letters(site.archive))
+    buried = list(read_letters(site.archive))
     assert [decode(letter.data).event.event_id for letter in buried] == deadly
     assert {letter.tries for letter in buried} == {3}
     assert site.account()["p", 1] == Progress(50, archived=47, dead_lettered=3)

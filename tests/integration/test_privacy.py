@@ -18,7 +18,7 @@ from service.models import active_model
 from service.models.snapshot import ModelSnapshot
 from service.models.user_erasure import ModelUserEraser
 from service.models.vocabulary import Vocabulary
-from telemetry.erasure.erasure import receipts
+from telemetry.erasure.erasure import read_receipts
 from telemetry.pseudonym import Pseudonymiser
 from tests.integration.test_replica import Process, archived, get
 
@@ -140,7 +140,7 @@ def test_a_forgotten_user_is_unknown_here_at_once_and_elsewhere_within_a_second_
     assert sources(here, "u1") == {"popular"}
     assert sources(elsewhere, "u1") == {"personal"}
     eraser = ModelUserEraser(models_dir, Pseudonymiser())
-    assert eraser._erase(["u1"]) == {"u1": 1}
+    assert eraser.erase_now(["u1"]) == {"u1": 1}
     wait_until(lambda: sources(elsewhere, "u1") == {"popular"}, what="the other replica's new model")
     copy = active_model.version(models_dir)
     wait_until(lambda: json.loads(get(here, "/v1/model")[1])["version"] == copy, what="the new model here")
@@ -175,9 +175,9 @@ def test_an_erase_reaches_archive_and_models_of_a_running_installation(
     erase_id = json.loads(delete(here, f"/v1/users/{CANARY}")[1])["erase_id"]
 
     archive = tmp_path / "var/archive"
-    wait_until(lambda: any(told.done_at for told in receipts(archive)), 20, what="the receipt")
+    wait_until(lambda: any(told.done_at for told in read_receipts(archive)), 20, what="the receipt")
     wait_until(lambda: sources(elsewhere, CANARY) == {"popular"}, 2, what="the other replica's new model")
-    (receipt,) = receipts(archive)
+    (receipt,) = read_receipts(archive)
     assert (receipt.erase_id, receipt.events, receipt.models) == (erase_id, 4, 1)
     assert {line["user_id"] for line in archived(tmp_path) if line["class"] == "feedback"} == {"u1"}
     assert CANARY.encode() not in written(tmp_path / "var/models")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DEAD_LETTERS, date_folder
-from telemetry.archive.dead_letters import Letter, compose
+from telemetry.archive.dead_letters import DeadLetter, encode_letter
 from telemetry.catalogue.commit import CommitContent, Progress, RemovalReason, RemovedRun
 from telemetry.events import Event, encode
 
@@ -20,8 +20,8 @@ def line(event: Event, seq: int, *, producer: str = PRODUCER, epoch: int = 1) ->
 
 def letter(seq: int, *, producer: str = PRODUCER, epoch: int = 1, data: bytes = b"{torn") -> bytes:
     """Write the dead letter of one number."""
-    return compose(
-        Letter(
+    return encode_letter(
+        DeadLetter(
             f"letter-{producer}-{epoch}-{seq}",
             "2026-11-21T01:02:04.000Z",
             producer,

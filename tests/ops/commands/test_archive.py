@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops.commands.archive import app
-from ops.commands.archive_export import _put_in_place
+from ops.commands.archive_export import rename_into_place
 from ops.console.command_runner import run
 from service.config import Config
 from telemetry.archive.archive_reader import read
@@ -145,7 +145,7 @@ class TestExport:
         assert archive("export", "--out", str(out)) == (
             2,
             "",
-            f"recollect: {out} is there already; name another file, or replace it with --force\n",
+            f"recollect: {out} exists; name another file, or replace it with --force.\n",
         )
         assert out.read_text() == "mine"
         assert archive("export", "--out", str(out), "--force")[0] == 0
@@ -156,7 +156,7 @@ class TestExport:
         assert pipe.is_fifo()
         (tmp_path / "new").write_text("x")
         with pytest.raises(FileExistsError):
-            _put_in_place(tmp_path / "new", out, force=False)
+            rename_into_place(tmp_path / "new", out, force=False)
 
     @pytest.mark.parametrize(
         ("options", "ids"),
@@ -196,12 +196,12 @@ class TestExport:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            (["--format", "xml"], "--format must be jsonl, csv or parquet, not 'xml'"),
-            (["--class", "x"], "--class must be served, feedback or system, not 'x'"),
-            (["--format", "parquet"], "Parquet needs a file: name one with --out"),
-            (["--class", "served", "--dead-letters"], "dead letters have no class"),
-            (["--format", "csv", "--as-stored"], "--as-stored goes with --format jsonl alone"),
-            (["--from", "then"], "--from must be a date such as 2026-11-21, or an RFC 3339 time, not 'then'"),
+            (["--format", "xml"], "--format must be jsonl, csv or parquet, not 'xml'."),
+            (["--class", "x"], "--class must be served, feedback or system, not 'x'."),
+            (["--format", "parquet"], "Parquet needs a file: name one with --out."),
+            (["--class", "served", "--dead-letters"], "Dead letters have no class."),
+            (["--format", "csv", "--as-stored"], "--as-stored requires --format jsonl."),
+            (["--from", "then"], "--from must be a date such as 2026-11-21, or an RFC 3339 time, not 'then'."),
         ],
     )
     def test_bad_usage(self, archive: Archive, options: list[str], sentence: str) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from ops.commands import audit as audit_module
 from ops.commands.audit import audit, command
-from ops.console.receipt import Receipt
+from ops.console.receipt import AuditReceipt
 from ops.options.period import Period
 from service.config import Config
 from telemetry.archive.archive import Archive
 from telemetry.archive.compaction import compact
-from telemetry.audit.event_outline import Gap
-from telemetry.audit.reconciliation import NEVER_CAME, STATES, Account, Hole
+from telemetry.audit.event_outline import GapCount
+from telemetry.audit.reconciliation import EpochAccount
+from telemetry.audit.seq_runs import NEVER_CAME, STATES, Hole
 from telemetry.catalogue.commit import CommitContent
 from telemetry.consumer.consumer import Consumer
 from telemetry.events import System
@@ -54,7 +54,7 @@ def sql(config: Config, statement: str) -> None:
     catalogue.close()
 
 
-def counts(receipt: Receipt) -> dict[str, int]:
+def counts(receipt: AuditReceipt) -> dict[str, int]:
     names = (*STATES, "duplicated", "refused", "dropped")
     return {name: receipt.total(name) for name in names if receipt.total(name)}
 
@@ -62,30 +62,30 @@ def counts(receipt: Receipt) -> dict[str, int]:
 class TestReceipt:
     """The table, the object and the verdict."""
 
-    ACCOUNT = Account(
+    ACCOUNT = EpochAccount(
         producer=PRODUCER,
         epoch=3,
         last_seq=1_204_113,
         watermark=1_204_100,
         counts={**dict.fromkeys(STATES, 0), "archived": 1_204_090, "in_flight": 13, "deduplicated": 10},
-        doubles=(),
+        duplicates=(),
         duplicated=0,
         refused=2,
         dropped=40,
         holes=(),
-        gaps=(Gap("feedback", "disk", 2), Gap("served", "no budget", 40)),
+        gaps=(GapCount("feedback", "disk", 2), GapCount("served", "no budget", 40)),
         breaches=(),
     )
 
     def test_the_table(self) -> None:
         """Every number of a sound system, and one sentence; a hundred columns are enough."""
-        text = Receipt(Period(), [self.ACCOUNT], {PRODUCER: 0}).as_text()
-        ok = "OK: each of 1204113 accepted events is accounted for, none missing, none doubled"
+        text = AuditReceipt(Period(), [self.ACCOUNT], {PRODUCER: 0}).as_text()
+        ok = "OK: each of 1204113 accepted events is accounted for, none missing, none duplicated"
         assert text == "\n".join(
             [
-                "slot producer epoch accepted archived flight dedup dead erased missing doubled refused dropped",
-                "0    0000aaaa     3  1204113  1204090     13    10    .      .       .       .       2      40",
-                "all                  1204113  1204090     13    10    .      .       .       .       2      40",
+                "slot producer epoch accepted archived flight dedup dead erased missing duplicate refused dropped",
+                "0    0000aaaa     3  1204113  1204090     13    10    .      .       .         .       2      40",
+                "all                  1204113  1204090     13    10    .      .       .         .       2      40",
                 f"{PRODUCER} epoch 3: 2 feedback events refused: disk",
                 f"{PRODUCER} epoch 3: 40 served events dropped: no budget",
                 f"{ok}; 13 are still in flight.",
@@ -95,7 +95,7 @@ class TestReceipt:
 
     def test_the_object(self) -> None:
         """Promise 4 of the design, by name; offered is what was accepted, refused and dropped."""
-        told = Receipt(Period.parse("2026-11-21", None), [self.ACCOUNT], {PRODUCER: 0}).as_json()
+        told = AuditReceipt(Period.parse("2026-11-21", None), [self.ACCOUNT], {PRODUCER: 0}).as_json()
         assert {name: value for name, value in told.items() if type(value) is int} == {
             "offered": 1_204_155,
             "accepted": 1_204_113,
@@ -125,23 +125,23 @@ class TestReceipt:
         assert producer["gaps"][0] == {"class": "feedback", "reason": "disk", "count": 2}
 
     def test_a_breach(self) -> None:
-        """What is missing is named, but no more than one can read; the object has all of it."""
+        """The table names the first holes, the object all of them."""
         holes = tuple(Hole(seq, seq, NEVER_CAME) for seq in range(1, 24, 2))
         broken = replace(
             self.ACCOUNT,
             counts={**self.ACCOUNT.counts, "missing": 12},
             holes=holes,
             gaps=(),
-            breaches=("the catalogue counts 1 archived, and 0 are to be found",),
+            breaches=("the catalogue counts 1 archived, but 0 were found",),
         )
-        receipt = Receipt(Period(), [broken])
+        receipt = AuditReceipt(Period(), [broken])
         name = f"{PRODUCER} epoch 3"
         assert not receipt.ok
         assert receipt.as_text().splitlines()[3:] == [
             *(f"{name}: missing {seq} to {seq}: {NEVER_CAME}" for seq in range(1, 20, 2)),
             f"{name}: and 2 more, all of them in --json",
-            f"{name}: the catalogue counts 1 archived, and 0 are to be found",
-            "BREACH: of 1204125 accepted events 12 are missing and 0 doubled, and 1 thing does not agree.",
+            f"{name}: the catalogue counts 1 archived, but 0 were found",
+            "BREACH: of 1204125 accepted events 12 are missing and 0 duplicated; 1 disagreement of the sources.",
         ]
         assert len(receipt.as_json()["producers"][0]["holes"]) == 12
 
@@ -190,9 +190,9 @@ class TestArchive:
     @pytest.mark.parametrize(
         ("statement", "found"),
         [
-            ("UPDATE progress SET archived = archived + 1", "the catalogue counts 9 archived, and 8 are to be found"),
-            ("UPDATE progress SET seq = seq + 1", "the catalogue has dealt with 9 numbers, but accounts for 8"),
-            ("UPDATE progress SET seq = 7", "number 8 is archived, but the catalogue has got no further than 7"),
+            ("UPDATE progress SET archived = archived + 1", "the catalogue counts 9 archived, but 8 were found"),
+            ("UPDATE progress SET seq = seq + 1", "the catalogue has handled 9 numbers, but accounts for 8"),
+            ("UPDATE progress SET seq = 7", "number 8 is archived, but the catalogue's watermark is 7"),
             (
                 f"INSERT INTO removed VALUES ('{PRODUCER}', 1, 3, 3, 'erased', NULL)",
                 "number 3 is archived and erased at once",
@@ -201,12 +201,12 @@ class TestArchive:
         ],
     )
     def test_a_catalogue_that_does_not_agree(self, config: Config, statement: str, found: str) -> None:
-        """Whatever it counts is compared with what there is."""
+        """Every count is compared with what was found."""
         commit(config.archive_dir, addition(EVENTS))
         sql(config, statement)
         receipt = audit(config, Period())
         assert not receipt.ok
-        assert found in "\n".join(receipt.all_breaches)
+        assert found in "\n".join(receipt.breaches)
 
     def path(self, config: Config) -> Path:
         (path,) = config.archive_dir.glob("date=*/*")
@@ -219,7 +219,7 @@ class TestArchive:
         min(config.archive_dir.glob("date=*/*")).unlink()
         receipt = audit(config, Period())
         assert counts(receipt) == {"archived": 3, "missing": 5}
-        assert "is in the catalogue, but not on the disk" in receipt.all_breaches[-1]
+        assert "is in the catalogue, but not on the disk" in receipt.breaches[-1]
 
     def test_a_file_that_was_cut(self, config: Config) -> None:
         """What was in front of the damage counts."""
@@ -228,7 +228,7 @@ class TestArchive:
         self.path(config).write_bytes(data[: data.index(b"event-6")])
         receipt = audit(config, Period())
         assert counts(receipt) == {"archived": 5, "missing": 3}
-        assert any("damaged" in breach for breach in receipt.all_breaches)
+        assert any("damaged" in breach for breach in receipt.breaches)
 
     def test_a_line_that_cannot_be_read(self, config: Config) -> None:
         """It is named by file and number, and its event is missing."""
@@ -238,7 +238,7 @@ class TestArchive:
         self.path(config).write_bytes(b"".join(lines))
         receipt = audit(config, Period())
         assert counts(receipt) == {"archived": 7, "missing": 1}
-        assert any(", line 3: " in breach for breach in receipt.all_breaches)
+        assert any(", line 3: " in breach for breach in receipt.breaches)
 
     def test_a_line_in_the_wrong_folder(self, config: Config) -> None:
         """A date's folder holds what was received on it."""
@@ -246,29 +246,29 @@ class TestArchive:
         added.folders = {"date=2026-11-20": added.folders.popitem()[1]}
         commit(config.archive_dir, added)
         receipt = audit(config, Period())
-        assert len(receipt.all_breaches) == 8
-        assert "it was received at 2026-11-21" in receipt.all_breaches[0]
+        assert len(receipt.breaches) == 8
+        assert "it was received at 2026-11-21" in receipt.breaches[0]
 
-    def test_a_doubled_number(self, config: Config) -> None:
+    def test_a_duplicated_number(self, config: Config) -> None:
         """A line that was written twice."""
         commit(config.archive_dir, addition(EVENTS))
         added = CommitContent(folders={"date=2026-11-21": [line(EVENTS[3][1], 4)]})
         commit(config.archive_dir, added)
         receipt = audit(config, Period())
-        assert (counts(receipt), receipt.accounts[0].doubles) == (
+        assert (counts(receipt), receipt.accounts[0].duplicates) == (
             {"archived": 8, "duplicated": 1},
             ("number 4 is archived twice",),
         )
         assert not receipt.ok
 
-    def test_a_doubled_id(self, config: Config, run: Callable[..., Any]) -> None:
+    def test_a_duplicated_id(self, config: Config, run: Callable[..., Any]) -> None:
         """The same feedback under two numbers, and the same list; both are told by their id."""
         lists = [(seq, served(event_id="list-1", recommendation_id="list-1")) for seq in (9, 10)]
         again = feedback(event_id="event-2", received_at="2026-11-21T05:00:00.000Z")
         commit(config.archive_dir, addition([*EVENTS, *lists]), addition([(1, again)], epoch=2))
         code, out = run()
         assert code == 1
-        assert "of 11 accepted events 0 are missing and 2 doubled" in out
+        assert "of 11 accepted events 0 are missing and 2 duplicated" in out
         for name in ("event-2", "list-1"):
             assert f"the id {name} is archived under another number, too" in out
 
@@ -287,7 +287,7 @@ class TestArchive:
         for path in config.archive_dir.glob("deadletters/*"):
             path.write_bytes(b"")
         sql(config, "UPDATE files SET bytes = 0, lines = 0 WHERE path LIKE 'dead%'")
-        (breach,) = audit(config, Period()).all_breaches
+        (breach,) = audit(config, Period()).breaches
         assert "number 9 is dead-lettered, but there is no letter" in breach
 
     def test_an_older_archive_is_refused(self, config: Config) -> None:
@@ -375,12 +375,7 @@ async def consuming(config: Config, server: MemoryServer) -> AsyncIterator[Consu
 
 
 class TestSpool:
-    """What is accepted and not archived."""
-
-    @pytest.fixture(autouse=True)
-    def looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A second look need not wait for anything here."""
-        monkeypatch.setattr(audit_module, "_BETWEEN_LOOKS_S", 0.0)
+    """Events that are accepted and not archived."""
 
     async def test_in_flight_and_then_archived(self, config: Config, run: Callable[..., Any]) -> None:
         """Without a consumer everything is in flight, live and stopped, which is a breach only if one waited."""
@@ -399,8 +394,8 @@ class TestSpool:
         assert (receipt.ok, receipt.total("in_flight")) == (True, 0)
         assert receipt.accounts[0].counts["archived"] == 20
 
-    async def test_a_log_that_somebody_removed(self, config: Config) -> None:
-        """What was accepted and is nowhere is missing, and named."""
+    async def test_a_removed_log(self, config: Config) -> None:
+        """Accepted events that are nowhere are missing, by number."""
         server = MemoryServer()
         async with producing(config, server) as producer:
             await producer.accept([feedback(event_id=f"event-{number}") for number in range(20)])
@@ -408,7 +403,7 @@ class TestSpool:
         assert segments
         for path in segments:
             path.unlink()
-        receipt = audit(config, Period())
+        receipt = audit(config, Period(), retry_pause_s=0)
         assert counts(receipt) == {"missing": 20}
         assert receipt.accounts[0].holes[0][:2] == (1, 20)
 
@@ -421,7 +416,7 @@ class TestSpool:
         (segment,) = config.spool_dir.glob("0/*.wal")
         data = segment.read_bytes()
         segment.write_bytes(data.replace(b"event-2", b"event-X"))
-        receipt = audit(config, Period())
+        receipt = audit(config, Period(), retry_pause_s=0)
         assert counts(receipt) == {"in_flight": 4, "missing": 1}
         assert receipt.accounts[0].holes[0][:2] == (3, 3)
 

@@ -18,7 +18,7 @@ from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DEAD_LETTERS
 from telemetry.archive.compaction import compact
 from telemetry.consumer.consumer import Consumer
-from telemetry.erasure.erasure import receipts
+from telemetry.erasure.erasure import read_receipts
 from telemetry.events import Event, System
 from telemetry.ids import uuid7
 from telemetry.producer import Producer
@@ -71,7 +71,7 @@ async def through(config: Config, await_until: Await, *events: Any) -> None:
     expected = sum(isinstance(event, System) for event in events)
 
     def done() -> bool:
-        found = receipts(config.archive_dir) if config.archive_dir.is_dir() else []
+        found = read_receipts(config.archive_dir) if config.archive_dir.is_dir() else []
         return producer.counters.released + consumer.counters.archived >= len(events) and (
             sum(receipt.done_at is not None for receipt in found) >= expected
         )
@@ -86,7 +86,7 @@ async def through(config: Config, await_until: Await, *events: Any) -> None:
 
 def test_nobody_knows_the_user(config: Config, audit_erased: Callable[..., tuple[int, str]]) -> None:
     """Neither lines nor a receipt, in a home that was used or not."""
-    expected = 'Nothing is known of user "nobody", and no erasure of this user was requested.\n'
+    expected = 'Nothing was found of user "nobody", and no erasure of this user was requested.\n'
     assert audit_erased("nobody") == (0, expected)
     commit(config.archive_dir, addition([(1, feedback())]))
     assert audit_erased("nobody") == (0, expected)
@@ -147,8 +147,8 @@ async def test_after_an_erase_nothing_is_left(
     list(compact(config.archive_dir, "2027-01-01"))
     await through(config, await_until, erase("u1"))
     code, out = audit_erased("u1")
-    assert (code, out.splitlines()[-1]) == (0, 'Nothing is left of user "u1" from before the erase.')
-    assert "asked for 2026-11-21T12:00:00.000Z, done" in out
+    assert (code, out.splitlines()[-1]) == (0, 'Nothing is left of user "u1" from before the erase request.')
+    assert "requested 2026-11-21T12:00:00.000Z, done" in out
     assert "3 lines erased from 1 files, 1 models published anew" in out
     receipt = audit(config, Period(), 5.0)
     assert (receipt.ok, receipt.total("erased")) == (True, 3), receipt.as_text()

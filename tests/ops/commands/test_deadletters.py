@@ -11,7 +11,7 @@ from ops.console.command_runner import run
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DEAD_LETTERS
 from telemetry.archive.archive_reader import read
-from telemetry.archive.dead_letters import Letter, compose, letters, settle
+from telemetry.archive.dead_letters import DeadLetter, encode_letter, read_letters, set_state
 from telemetry.catalogue.commit import CommitContent, Progress
 from telemetry.consumer.consumer import Consumer
 from telemetry.events import Event, decode, encode
@@ -29,9 +29,9 @@ LIST = sample_events.served(event_id="sv-000001")
 CLICK = sample_events.feedback(event_id="ev-000002", user_id="zoë")
 
 
-def letter(name: str, data: bytes, **changes: Any) -> Letter:
+def letter(name: str, data: bytes, **changes: Any) -> DeadLetter:
     fields: dict[str, Any] = {"entry_id": "1-9", "first_seq": 9, "seq": 9, "reason": "oops", "tries": 3} | changes
-    return Letter(letter_id=name, at=AT, producer="p", data=data, **fields)
+    return DeadLetter(letter_id=name, at=AT, producer="p", data=data, **fields)
 
 
 LETTERS = [
@@ -51,7 +51,7 @@ def home(tmp_path: Path, redis_server: Any, monkeypatch: pytest.MonkeyPatch) -> 
         archive = Archive(tmp_path / "archive")
         await archive.acquire(1.0)
         added = CommitContent(
-            {DEAD_LETTERS: [compose(one) for one in LETTERS]}, {("p", 1): Progress(9, dead_lettered=9)}
+            {DEAD_LETTERS: [encode_letter(one) for one in LETTERS]}, {("p", 1): Progress(9, dead_lettered=9)}
         )
         await archive.commit(added)
         # Its consumer has been there.
@@ -96,7 +96,7 @@ def archived(home: Path, redis_server: Any, await_until: Callable[..., Awaitable
 
 def test_letters_are_listed_with_their_reasons(home: Path, recollect: Recollect) -> None:
     """As a table for people, whole for machines; settled ones only when asked for."""
-    settle(home / "archive", ["worse"], "dropped", AT)
+    set_state(home / "archive", ["worse"], "dropped", AT)
     code, table, _ = recollect("list")
     assert code == 0
     rows = [line.split() for line in table.splitlines()]
@@ -121,7 +121,7 @@ def test_retried_letters_become_events_once(home: Path, recollect: Recollect, ar
     assert (code, told["retried"], told["not_shipped"]) == (1, ["good", "entry"], 0)
     assert "not JSON" in told["left"]["bad"]
     assert archived(3) == [LIST, CLICK, LIST]
-    assert [one.letter_id for one in letters(home / "archive")] == ["bad", "worse"]
+    assert [one.letter_id for one in read_letters(home / "archive")] == ["bad", "worse"]
     code, _, said = recollect("retry", "good")
     assert (code, "no open dead letter good" in said) == (2, True)
     code, out, _ = recollect("retry", "bad", "worse")
@@ -157,7 +157,7 @@ def test_an_interrupted_retry_is_not_repeated(
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(accept())
-    settle(home / "archive", ["good", "entry"], "retrying", AT)
+    set_state(home / "archive", ["good", "entry"], "retrying", AT)
     code, out, _ = recollect("list")
     assert [line.split()[6] for line in out.splitlines()[1:3]] == ["retrying", "retrying"]
     code, out, _ = recollect("retry", "good", "entry", "--json")
@@ -171,7 +171,7 @@ def test_dropped_letters_are_kept_and_not_listed(home: Path, recollect: Recollec
     assert recollect("drop", "--all") == (0, "3 letters dropped.\n", "")
     assert recollect("list") == (0, "No open dead letters.\n", "")
     assert recollect("retry", "--all") == (0, "0 of 0 letters retried.\n", "")
-    assert len(list(letters(home / "archive", settled=True))) == 4
+    assert len(list(read_letters(home / "archive", settled=True))) == 4
     assert not (home / "spool").exists()
 
 
@@ -181,7 +181,7 @@ def test_letters_must_be_named(home: Path, recollect: Recollect, argv: tuple[str
     code, out, said = recollect(*argv)
     assert (code, out) == (2, "")
     assert said.startswith("recollect: ")
-    assert len(list(letters(home / "archive"))) == 4
+    assert len(list(read_letters(home / "archive"))) == 4
 
 
 def test_without_an_archive_there_are_no_letters(
@@ -192,4 +192,4 @@ def test_without_an_archive_there_are_no_letters(
     assert recollect("list") == (0, "No open dead letters.\n", "")
     assert recollect("list", "--all", "--json") == (0, "[]\n", "")
     code, _, said = recollect("drop", "--all")
-    assert (code, "there is no archive" in said) == (1, True)
+    assert (code, "There is no archive" in said) == (1, True)

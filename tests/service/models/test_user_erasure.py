@@ -16,7 +16,7 @@ import pytest
 from service.config import Config
 from service.errors import DataError, ModelRefused, RunError
 from service.models import active_model, artefact, publication, scoring, versions
-from service.models.erased_users import PASSING_DAYS, ErasedUsers, without_users
+from service.models.erased_users import TEMPORARY_DAYS, ErasedUsers, without_users
 from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
 from service.models.user_erasure import ModelUserEraser
@@ -214,7 +214,7 @@ def kill_at_change(number: int, eraser: ModelUserEraser, user_id: str) -> int:
 
     try:
         sys.addaudithook(hook)
-        eraser._erase([user_id])
+        eraser.erase_now([user_id])
     except BaseException:  # noqa: BLE001 (a forked child must not return into pytest)
         os._exit(1)
     os._exit(0)
@@ -237,7 +237,7 @@ def test_killed_at_any_change_it_leaves_whole_models_and_goes_on(tmp_path: Path,
         assert "u4" in artefact.load(models_dir / active).users.row_of
         assert active in users(models_dir)
         for user in ("u4", "u5"):
-            eraser._erase([user])
+            eraser.erase_now([user])
         assert list(users(models_dir).values()) == [["u0", "u1", "u2", "u3", "u6"]] * 2
         active = active_model.version(models_dir)
         assert json.loads((models_dir / "popular.json").read_bytes())["model"] == active
@@ -264,7 +264,7 @@ async def test_training_on_the_same_data_does_not_bring_a_user_back(tmp_path: Pa
     manifest = pipeline.train(config, data=str(data), algorithm="svd", on_read=read.append)
     assert {tuple(ids) for ids in users(config.models_dir).values()} == {("ann", "eve")}
     assert (manifest["data"]["n_users"], manifest["data"]["n_ratings"]) == (2, 16)
-    assert read[0].report.notes == ("8 ratings of users erased since (1 of them) were left out.",)
+    assert read[0].report.notes == ("8 ratings of 1 erased users were left out.",)
     # What the user does after that is another matter.
     data.write_text(f"{RATINGS}bob,c,5,{2**31}\n")
     version = pipeline.train(config, data=str(data), algorithm="svd")["version"]
@@ -272,7 +272,7 @@ async def test_training_on_the_same_data_does_not_bring_a_user_back(tmp_path: Pa
     assert snapshot.users.id_of == ["ann", "bob", "eve"]
     assert [snapshot.items.id_of[row] for row in snapshot.seen_rows(1)] == ["c"]
     data.write_text("bob,a,1\nbob,b,2\n")
-    with pytest.raises(DataError, match=r"ratings\.csv holds nothing but what erased users did"):
+    with pytest.raises(DataError, match=r"ratings\.csv holds no interactions but those of erased users"):
         pipeline.train(config, data=str(data), algorithm="svd")
 
 
@@ -295,7 +295,7 @@ def test_a_user_forgotten_during_a_training_is_not_published_by_it(tmp_path: Pat
         if stage == "fit" and not done:
             done = True
             eraser = ModelUserEraser(config.models_dir, pseudonyms)
-            thread = threading.Thread(target=eraser._erase, args=[[pseudonyms.pseudonym("bob")]])
+            thread = threading.Thread(target=eraser.erase_now, args=[[pseudonyms.pseudonym("bob")]])
             thread.start()
             thread.join()
 
@@ -308,7 +308,7 @@ def test_the_list_reads_back_and_keeps_a_users_latest_time(tmp_path: Path) -> No
     """With the salt that its digests were made with."""
     ErasedUsers.read(tmp_path).adding(["ann", "bob"], NOW_S).adding(["ann"], NOW_S + 9).write(tmp_path)
     read = ErasedUsers.read(tmp_path)
-    assert read.rows(Vocabulary(["eve", "ann", "bob"]), PLAIN) == {1: NOW_S + 9, 2: NOW_S}
+    assert read.erased_rows(Vocabulary(["eve", "ann", "bob"]), PLAIN) == {1: NOW_S + 9, 2: NOW_S}
     assert b"ann" not in (tmp_path / "forgotten.json").read_bytes()
 
 
@@ -318,27 +318,26 @@ def test_a_list_of_the_first_format_is_read_and_everybody_on_it_stays(tmp_path: 
     digest = Pseudonymiser(salt).pseudonym("ann")
     old = {"format": 1, "salt": salt.hex(), "users": {digest: "2023-11-14T22:13:20.000Z"}}
     (tmp_path / "forgotten.json").write_text(json.dumps(old))
-    ErasedUsers.read(tmp_path).adding(["bob"], NOW_S + 100 * PASSING_DAYS * 86_400).write(tmp_path)
+    ErasedUsers.read(tmp_path).adding(["bob"], NOW_S + 100 * TEMPORARY_DAYS * 86_400).write(tmp_path)
     written = json.loads((tmp_path / "forgotten.json").read_bytes())
     assert written["format"] == 2
     assert written["users"] == old["users"]
     assert len(written["passing"]) == 1
 
 
-def test_users_of_no_model_pass_and_those_of_one_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By time and by number; asked for again, a user who stays has one entry with the later time."""
-    monkeypatch.setattr("service.models.erased_users.MOST_PASSING", 3)
+def test_users_of_no_model_are_temporary_and_those_of_one_stay() -> None:
+    """They expire by time and by number; a permanent user erased again has one entry with the later time."""
     everybody = Vocabulary(["a", "b", "c", "d", "e"])
     listed = ErasedUsers(b"s" * 32, {}).adding(["a", "b"], NOW_S).keeping(["a", "z"])
-    assert listed.rows(everybody, PLAIN) == {0: NOW_S, 1: NOW_S}
-    week_later_s = NOW_S + PASSING_DAYS * 86_400
+    assert listed.erased_rows(everybody, PLAIN) == {0: NOW_S, 1: NOW_S}
+    week_later_s = NOW_S + TEMPORARY_DAYS * 86_400
     listed = listed.adding(["c"], week_later_s - 1)
-    assert listed.rows(everybody, PLAIN) == {0: NOW_S, 1: NOW_S, 2: week_later_s - 1}
+    assert listed.erased_rows(everybody, PLAIN) == {0: NOW_S, 1: NOW_S, 2: week_later_s - 1}
     listed = listed.adding(["a"], week_later_s)
-    assert listed.rows(everybody, PLAIN) == {0: week_later_s, 2: week_later_s - 1}
-    assert (len(listed.known_s), len(listed.passing_s)) == (1, 1)
-    listed = listed.adding(["d"], week_later_s + 1).adding(["e", "x", "y"], week_later_s + 2)
-    assert listed.rows(everybody, PLAIN) == {0: week_later_s, 4: week_later_s + 2}
+    assert listed.erased_rows(everybody, PLAIN) == {0: week_later_s, 2: week_later_s - 1}
+    assert (len(listed.permanent_s), len(listed.temporary_s)) == (1, 1)
+    listed = listed.adding(["d"], week_later_s + 1, 3).adding(["e", "x", "y"], week_later_s + 2, 3)
+    assert listed.erased_rows(everybody, PLAIN) == {0: week_later_s, 4: week_later_s + 2}
 
 
 async def test_many_users_are_forgotten_with_one_copy_of_each_version(tmp_path: Path, make_snapshot: Make) -> None:

@@ -10,9 +10,9 @@ from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DEAD_LETTERS, ArchiveFiles, cut_to_committed
 from telemetry.archive.archive_reader import committed_files, read
 from telemetry.batch import Position
-from telemetry.catalogue.catalogue import Catalogue, Lease
+from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import CatalogueChange, CommitContent, FileLength, Progress, Seen
-from telemetry.catalogue.lease import HolderLock, LeaseWatch
+from telemetry.catalogue.lease import HolderLock, Lease, LeaseWatch
 from telemetry.errors import ArchiveError, LeaseLostError
 
 DAY = "date=2026-11-21"
@@ -118,7 +118,7 @@ async def test_a_zombie_cannot_commit(tmp_path: Path, archive: Archive) -> None:
     """Who lost the lease fails at the catalogue, and its lines never count."""
     await put(archive, 1, b"one\n")
     other = Catalogue(tmp_path)
-    lease = other.take_lease(other.lease(), "other", "elsewhere", locked=False)
+    lease = other.lease.acquire(other.lease.read(), "other", "elsewhere", locked=False)
     assert lease is not None
     assert lease.epoch == 2
     with pytest.raises(LeaseLostError):
@@ -128,7 +128,7 @@ async def test_a_zombie_cannot_commit(tmp_path: Path, archive: Archive) -> None:
     assert other.watermarks() == {"p": Position(1, 1)}
     assert other.files() == {f"{DAY}/part-00000001-000000.jsonl": FileLength(4, 1)}
     await archive.release()
-    assert other.lease().holder == "other"
+    assert other.lease.read().holder == "other"
     other.close()
 
 
@@ -172,14 +172,14 @@ def test_no_rule_but_the_three_lets_a_standby_take_over() -> None:
     """Given back, dead on this machine, or still for long enough; a moving beat starts the wait again."""
     held = Lease(3, "somebody", 10, "here", locked=True)
     watch = LeaseWatch(4.0, "here")
-    assert watch.may_take(held._replace(holder=""), 0.0, locked=False)
-    assert watch.may_take(held, 0.0, locked=True)
-    assert not watch.may_take(held, 0.0, locked=False)
-    assert not watch.may_take(held._replace(machine="there"), 1.0, locked=True)
-    assert not watch.may_take(held._replace(locked=False), 3.9, locked=True)
-    assert not watch.may_take(held._replace(beat=11), 4.1, locked=False)
-    assert not watch.may_take(held._replace(beat=11), 8.0, locked=False)
-    assert watch.may_take(held._replace(beat=11), 8.1, locked=False)
+    assert watch.may_acquire(held._replace(holder=""), 0.0, locked=False)
+    assert watch.may_acquire(held, 0.0, locked=True)
+    assert not watch.may_acquire(held, 0.0, locked=False)
+    assert not watch.may_acquire(held._replace(machine="there"), 1.0, locked=True)
+    assert not watch.may_acquire(held._replace(locked=False), 3.9, locked=True)
+    assert not watch.may_acquire(held._replace(beat=11), 4.1, locked=False)
+    assert not watch.may_acquire(held._replace(beat=11), 8.0, locked=False)
+    assert watch.may_acquire(held._replace(beat=11), 8.1, locked=False)
 
 
 def test_the_holders_lock_is_exclusive(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_the_holders_lock_is_exclusive(tmp_path: Path) -> None:
 def test_old_event_ids_are_forgotten_in_small_steps(tmp_path: Path) -> None:
     """The window is kept by deleting a bounded number at a time, and only by the holder."""
     catalogue = Catalogue(tmp_path)
-    lease = catalogue.take_lease(catalogue.lease(), "me", "here", locked=True)
+    lease = catalogue.lease.acquire(catalogue.lease.read(), "me", "here", locked=True)
     assert lease is not None
     catalogue.commit(
         lease.epoch,
@@ -221,7 +221,7 @@ def test_a_catalogue_of_another_version_is_refused(tmp_path: Path) -> None:
 def test_event_ids_are_found_by_tenant(tmp_path: Path) -> None:
     """Several tenants and more ids than one query takes: exactly those that were committed."""
     catalogue = Catalogue(tmp_path)
-    lease = catalogue.take_lease(catalogue.lease(), "me", "here", locked=True)
+    lease = catalogue.lease.acquire(catalogue.lease.read(), "me", "here", locked=True)
     assert lease is not None
     known = [(tenant, f"id-{number}") for tenant in ("a", "b") for number in range(0, 1000, 2)]
     seen = [Seen(*key, fingerprint) for key in known for fingerprint in (b"1", b"2")]
@@ -266,19 +266,19 @@ async def test_a_turn_ends_by_size_or_age_and_what_it_wrote_is_sealed(tmp_path: 
     await successor.close()
 
 
-def test_a_turn_grows_old_from_its_first_commit(tmp_path: Path) -> None:
-    """Time without events does not count, and neither does a turn that holds nothing."""
+def test_a_rotation_grows_old_from_its_first_commit(tmp_path: Path) -> None:
+    """Time without events does not count, and neither does a rotation without lines."""
     now_s = 0.0
     parts = ArchiveFiles(tmp_path, 1, 1 << 20, 900.0, clock=lambda: now_s)
     now_s = 1000.0
-    assert (parts.due, parts.fresh) == (False, True)
+    assert (parts.rotation_due, parts.is_fresh) == (False, True)
     parts.committed(parts.append({DAY: (b"one\n", 1)}))
     now_s = 1899.0
-    assert (parts.due, parts.fresh) == (False, False)
+    assert (parts.rotation_due, parts.is_fresh) == (False, False)
     now_s = 1900.0
-    assert parts.due
-    parts.turn()
-    assert (parts.due, parts.fresh) == (False, True)
+    assert parts.rotation_due
+    parts.rotate()
+    assert (parts.rotation_due, parts.is_fresh) == (False, True)
     parts.close()
 
 

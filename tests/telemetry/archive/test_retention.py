@@ -2,22 +2,22 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from ops.commands.archive_list import as_text, folders
+from ops.commands.archive_list import as_text, list_folders
 from ops.commands.audit import audit
 from ops.console.progress import StageProgress
-from ops.console.receipt import Receipt
+from ops.console.receipt import AuditReceipt
 from ops.options.period import Period
 from service.config import Config
 from service.training.data.formats.archived_events import fingerprint
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_reader import read
 from telemetry.archive.compaction import compact
-from telemetry.archive.retention import due
+from telemetry.archive.retention import due_dates
 from telemetry.catalogue.commit import FileLength
 from telemetry.consumer.retention_job import RetentionJob
 from telemetry.counters import ConsumerCounters
@@ -29,6 +29,7 @@ from tests.support.archive_commits import addition, commit, line, seal
 from tests.support.sample_events import feedback, served
 
 TODAY = "2026-11-25"
+NOON_S = datetime.fromisoformat(f"{TODAY}T12:00:00Z").timestamp()
 # The numbers of one producer run over the dates, with a duplicate in between.
 EVENTS = [
     (
@@ -52,22 +53,18 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def retain(config: Config, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[ConsumerNote]]:
-    monkeypatch.setattr(Archive, "today", lambda _self: TODAY)
+def retain(config: Config) -> Callable[..., list[ConsumerNote]]:
 
     def call(failpoint: str = "", **limits: int) -> list[ConsumerNote]:
         notes: list[ConsumerNote] = []
 
         async def work() -> None:
-            archive = Archive(config.archive_dir)
+            archive = Archive(config.archive_dir, wall_clock=lambda: NOON_S)
             try:
                 await archive.acquire(1.0)
                 settings = ConsumerSettings(**limits)
-                retainer = RetentionJob(
-                    archive, settings, ConsumerCounters(), notes.append, Failpoints.parse(failpoint)
-                )
-                with ThreadPoolExecutor(1) as thread:
-                    await retainer.step(thread)
+                job = RetentionJob(archive, settings, ConsumerCounters(), notes.append, Failpoints.parse(failpoint))
+                await job.remove_due()
             finally:
                 await archive.close()
 
@@ -82,7 +79,7 @@ def seqs(config: Config) -> list[int]:
     return [seq for seq, event in EVENTS if line(event, seq) in stored]
 
 
-def receipt(config: Config, period: Period = Period()) -> Receipt:  # noqa: B008 - it cannot be changed
+def receipt(config: Config, period: Period = Period()) -> AuditReceipt:  # noqa: B008 - it cannot be changed
     return audit(config, period)
 
 
@@ -116,7 +113,7 @@ LENGTHS = {
 )
 def test_what_is_due(days: int, size_bytes: int, gone: list[str], excess_bytes: int) -> None:
     """By age all complete dates, by size the oldest compacted ones and no more than needed."""
-    plan = due(LENGTHS, {"date=2026-11-24/part-2.jsonl"}, TODAY, days, size_bytes)
+    plan = due_dates(LENGTHS, {"date=2026-11-24/part-2.jsonl"}, TODAY, days, size_bytes)
     assert ([day[-2:] for day in plan.days], plan.excess_bytes) == (gone, excess_bytes)
 
 
@@ -131,11 +128,11 @@ def test_old_dates_go_and_the_account_stays_true(config: Config, retain: Callabl
     assert after.ok
     assert (after.total("archived"), after.total("retired")) == (before.total("archived"), 5)
     assert after.as_json()["retired"] == 5
-    assert "Of the archived events retention has removed 5 since" in after.as_text()
+    assert "Retention has removed 5 of the archived events" in after.as_text()
     of_a_day = receipt(config, Period.parse("2026-11-22", "2026-11-22"))
     assert (of_a_day.ok, of_a_day.total("archived"), of_a_day.total("retired")) == (True, 2, 2)
     with StageProgress() as stages:
-        found = folders(config.archive_dir, stages)
+        found = list_folders(config.archive_dir, stages)
     assert [(folder.name[-2:], folder.files, folder.retired) for folder in found[:3]] == [
         ("21", 0, 3),
         ("22", 0, 2),

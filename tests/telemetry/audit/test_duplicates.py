@@ -4,25 +4,25 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.audit.duplicates import Doubles, Ids
-from telemetry.audit.event_outline import Line
+from telemetry.audit.duplicates import DuplicateFinder, IdHashes
+from telemetry.audit.event_outline import EventOutline
 
 AT = "2026-11-21T01:02:03.456Z"
 
 
-def line(seq: int, **changes: Any) -> Line:
-    return Line("feedback", "default", f"event-{seq}", None, AT, "p", 1, seq, None)._replace(**changes)
+def line(seq: int, **changes: Any) -> EventOutline:
+    return EventOutline("feedback", "default", f"event-{seq}", None, AT, "p", 1, seq, None)._replace(**changes)
 
 
-def found(*lines: Line, days: int = 7) -> list[str]:
-    ids = Ids()
+def found(*lines: EventOutline, days: int = 7) -> list[str]:
+    ids = IdHashes()
     for one in lines:
         ids.add(one)
-    suspects = ids.suspects()
-    doubles = Doubles(suspects, days)
+    suspects = ids.repeated()
+    doubles = DuplicateFinder(suspects, days)
     for one in lines:
         doubles.add(one, inside=True)
-    return [name for name, _ in doubles.surplus()]
+    return [name for name, _ in doubles.duplicates()]
 
 
 def test_an_id_under_two_numbers_is_doubled() -> None:
@@ -37,7 +37,7 @@ def test_an_id_under_two_numbers_is_doubled() -> None:
 def test_an_id_may_stand_for_several_events() -> None:
     """Of other users or other contents; each of them is archived once."""
     ones = [
-        line(seq, event_id="event-1", said=said)
+        line(seq, event_id="event-1", content=said)
         for seq, said in enumerate([("u1", "click", "a"), ("u2", "click", "a"), ("u1", "click", "b")], 1)
     ]
     assert found(*ones) == []

@@ -4,22 +4,24 @@ from typing import Any
 import orjson
 import pytest
 
-from telemetry.audit.event_outline import Gap, Line, parse
+from telemetry.audit.event_outline import EventOutline, GapCount, parse_outline
 from telemetry.events import System, encode
 from tests.support.sample_events import feedback, served
 
 AT = "2026-11-21T01:02:03.456Z"
 
 
-def line(seq: int, **changes: Any) -> Line:
-    return Line("feedback", "default", f"event-{seq}", None, AT, "p", 1, seq, None)._replace(**changes)
+def line(seq: int, **changes: Any) -> EventOutline:
+    return EventOutline("feedback", "default", f"event-{seq}", None, AT, "p", 1, seq, None)._replace(**changes)
 
 
 def test_a_line_of_ours() -> None:
     """What the account needs, and of a gap record what it tells."""
     one = served(event_id="rec-1", recommendation_id="rec-2")
-    assert parse(encode(one, "p", 2, 3)) == Line("served", "default", "rec-1", "rec-2", AT, "p", 2, 3, None)
-    assert parse(encode(feedback(), "p", 2, 3)).gap is None
+    assert parse_outline(encode(one, "p", 2, 3)) == EventOutline(
+        "served", "default", "rec-1", "rec-2", AT, "p", 2, 3, None
+    )
+    assert parse_outline(encode(feedback(), "p", 2, 3)).gap is None
     gap = System(
         event_id="e",
         tenant="default",
@@ -30,8 +32,8 @@ def test_a_line_of_ours() -> None:
         count=5,
         reason="no budget",
     )
-    assert parse(encode(gap, "p", 2, 3)).gap == Gap("served", "no budget", 5)
-    assert parse(encode(replace(gap, kind="unclean_start", count=None), "p", 2, 3)).gap is None
+    assert parse_outline(encode(gap, "p", 2, 3)).gap == GapCount("served", "no budget", 5)
+    assert parse_outline(encode(replace(gap, kind="unclean_start", count=None), "p", 2, 3)).gap is None
 
 
 @pytest.mark.parametrize(
@@ -48,18 +50,18 @@ def test_a_line_of_ours() -> None:
         line(1, received_at=None),
     ],
 )
-def test_what_is_not_an_event_is_refused(text: bytes | Line) -> None:
+def test_what_is_not_an_event_is_refused(text: bytes | EventOutline) -> None:
     """As is one that does not say whose it is."""
-    if isinstance(text, Line):
+    if isinstance(text, EventOutline):
         fields = text._asdict()
         text = orjson.dumps({**fields, "class": fields.pop("of_class"), "kind": "x"})
     with pytest.raises(ValueError):  # noqa: PT011 - any sentence will do
-        parse(text)
+        parse_outline(text)
 
 
 def test_a_torn_tail_is_noticed() -> None:
     """A line has to be whole, though what the account needs stands at its beginning."""
     whole = encode(served(), "p", 1, 1)
-    parse(whole)
+    parse_outline(whole)
     with pytest.raises(ValueError):  # noqa: PT011 - any sentence will do
-        parse(whole[:-40])
+        parse_outline(whole[:-40])

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.audit.event_outline import Gap, Line
-from telemetry.audit.reconciliation import NOT_IN_FILES, NOT_IN_SPOOL, Account, Hole, Ledger, State
+from telemetry.audit.event_outline import EventOutline, GapCount
+from telemetry.audit.reconciliation import EpochAccount, Reconciliation
+from telemetry.audit.seq_runs import NOT_IN_FILES, NOT_IN_SPOOL, Hole, State
 from telemetry.catalogue.commit import Progress, RemovalReason, RemovedRun
 
 PRODUCER = "p"
@@ -16,17 +17,17 @@ AT = "2026-11-21T01:02:03.456Z"
 WHYS = get_args(RemovalReason)
 
 
-def line(seq: int, **changes: Any) -> Line:
-    return Line("feedback", "default", f"event-{seq}", None, AT, PRODUCER, 1, seq, None)._replace(**changes)
+def line(seq: int, **changes: Any) -> EventOutline:
+    return EventOutline("feedback", "default", f"event-{seq}", None, AT, PRODUCER, 1, seq, None)._replace(**changes)
 
 
 @dataclass
 class History:
-    """What became of the numbers of one producer, a word for each from number 1 on; the last may be in flight."""
+    """The fate of each number of one producer, from 1 on; the last ones may be in flight."""
 
     fates: list[str]
     lines: list[int] = field(default_factory=list)
-    held: list[int] = field(default_factory=list)
+    spooled: list[int] = field(default_factory=list)
     removed: list[tuple[int, Any]] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     watermark: int = 0
@@ -34,7 +35,7 @@ class History:
     def __post_init__(self) -> None:
         for seq, fate in enumerate(self.fates, 1):
             if fate == "in_flight":
-                self.held.append(seq)
+                self.spooled.append(seq)
                 continue
             self.watermark = seq
             self.counted[fate] += 1
@@ -43,19 +44,19 @@ class History:
             else:
                 self.removed.append((seq, fate))
 
-    def settle(self) -> Account:
-        ledger = Ledger()
-        ledger.accepted(PRODUCER, 1, len(self.fates))
-        for seq in self.held:
-            ledger.held(line(seq))
-        ledger.progress(PRODUCER, 1, Progress(self.watermark, **self.counted))
+    def account(self) -> EpochAccount:
+        reconciliation = Reconciliation()
+        reconciliation.set_accepted(PRODUCER, 1, len(self.fates))
+        for seq in self.spooled:
+            reconciliation.add_spooled(line(seq))
+        reconciliation.set_progress(PRODUCER, 1, Progress(self.watermark, **self.counted))
         for seq, why in self.removed:
-            ledger.removed(RemovedRun(PRODUCER, 1, seq, seq, why, AT))
+            reconciliation.add_removed(RemovedRun(PRODUCER, 1, seq, seq, why, AT))
             if why == "dead_lettered":
-                ledger.letter(PRODUCER, 1, range(seq, seq + 1))
+                reconciliation.add_dead_letter(PRODUCER, 1, range(seq, seq + 1))
         for seq in self.lines:
-            ledger.archived(line(seq))
-        (account,) = ledger.settle()
+            reconciliation.add_archived(line(seq))
+        (account,) = reconciliation.accounts()
         return account
 
 
@@ -70,7 +71,7 @@ SOUND = fates("archived", "archived", "archived", "deduplicated", "dead_lettered
 @given(fates("archived", *WHYS))
 def test_every_number_has_one_fate(history: list[str]) -> None:
     """The counts are those of the history, they add up, and what the consumer missed is named number by number."""
-    account = History(history).settle()
+    account = History(history).account()
     assert {state: count for state, count in account.counts.items() if count} == Counter(history)
     assert account.accepted == account.last_seq == len(history)
     assert account.breaches == ()
@@ -79,150 +80,150 @@ def test_every_number_has_one_fate(history: list[str]) -> None:
 
 
 @given(SOUND, st.randoms(use_true_random=False))
-def test_a_sound_history_is_never_accused(history: list[str], random: Any) -> None:
+def test_a_sound_history_has_no_breach(history: list[str], random: Any) -> None:
     """In whatever order lines are read, and though the spool still holds what is archived."""
-    told = History(history)
-    random.shuffle(told.lines)
-    told.held = list(range(1, len(history) + 1))
-    account = told.settle()
+    recorded = History(history)
+    random.shuffle(recorded.lines)
+    recorded.spooled = list(range(1, len(history) + 1))
+    account = recorded.account()
     assert (account.counts["missing"], account.duplicated, account.breaches) == (0, 0, ())
 
 
 @given(SOUND, st.data())
 def test_a_lost_line_is_found(history: list[str], data: st.DataObject) -> None:
     """An archived line that is gone, and one that the spool lost before it was archived, are missing by number."""
-    told = History(history)
-    lost = data.draw(st.sampled_from([*told.lines, *told.held] or [0]))
+    recorded = History(history)
+    lost = data.draw(st.sampled_from([*recorded.lines, *recorded.spooled] or [0]))
     if not lost:
         return
-    told.lines = [seq for seq in told.lines if seq != lost]
-    told.held = [seq for seq in told.held if seq != lost]
-    account = told.settle()
-    why = NOT_IN_SPOOL if lost > told.watermark else NOT_IN_FILES
+    recorded.lines = [seq for seq in recorded.lines if seq != lost]
+    recorded.spooled = [seq for seq in recorded.spooled if seq != lost]
+    account = recorded.account()
+    why = NOT_IN_SPOOL if lost > recorded.watermark else NOT_IN_FILES
     assert account.holes == (Hole(lost, lost, why),)
     assert account.counts["missing"] == 1
-    assert bool(account.breaches) == (lost <= told.watermark)
+    assert bool(account.breaches) == (lost <= recorded.watermark)
 
 
 @given(SOUND, st.data())
-def test_a_doubled_line_is_found(history: list[str], data: st.DataObject) -> None:
+def test_a_duplicated_line_is_found(history: list[str], data: st.DataObject) -> None:
     """A number that is archived twice is counted once, and once too often."""
-    told = History(history)
-    if not told.lines:
+    recorded = History(history)
+    if not recorded.lines:
         return
-    twice = data.draw(st.sampled_from(told.lines))
-    told.lines.insert(data.draw(st.integers(0, len(told.lines))), twice)
-    account = told.settle()
+    twice = data.draw(st.sampled_from(recorded.lines))
+    recorded.lines.insert(data.draw(st.integers(0, len(recorded.lines))), twice)
+    account = recorded.account()
     assert account.duplicated == 1
-    assert account.doubles == (f"number {twice} is archived twice",)
-    assert account.counts["archived"] == len(told.lines) - 1
+    assert account.duplicates == (f"number {twice} is archived twice",)
+    assert account.counts["archived"] == len(recorded.lines) - 1
 
 
 @given(SOUND, st.sampled_from(["archived", "deduplicated", "dead_lettered", "erased", "missing"]), st.integers(-3, 3))
 def test_a_wrong_count_is_found(history: list[str], state: str, by: int) -> None:
     """What the catalogue counts must be what is there."""
-    told = History(history)
-    told.counted[state] += by
-    assert bool(told.settle().breaches) == bool(by)
+    recorded = History(history)
+    recorded.counted[state] += by
+    assert bool(recorded.account().breaches) == bool(by)
 
 
 @given(SOUND, st.data())
 def test_a_number_with_two_fates_is_found(history: list[str], data: st.DataObject) -> None:
     """An archived line that is listed as removed, too."""
-    told = History(history)
-    if not told.lines:
+    recorded = History(history)
+    if not recorded.lines:
         return
-    seq = data.draw(st.sampled_from(told.lines))
-    told.removed.append((seq, data.draw(st.sampled_from(["deduplicated", "erased"]))))
-    assert any(f"number {seq} is" in breach and "at once" in breach for breach in told.settle().breaches)
+    seq = data.draw(st.sampled_from(recorded.lines))
+    recorded.removed.append((seq, data.draw(st.sampled_from(["deduplicated", "erased"]))))
+    assert any(f"number {seq} is" in breach and "at once" in breach for breach in recorded.account().breaches)
 
 
 @given(SOUND)
 def test_a_dead_letter_that_is_gone_is_found(history: list[str]) -> None:
     """A number that is said to lie in the dead letters has to."""
     settled = [fate for fate in history if fate != "in_flight"]
-    told = History([*settled, "dead_lettered"])
-    ledger = Ledger()
-    ledger.progress(PRODUCER, 1, Progress(told.watermark, **told.counted))
-    for seq, why in told.removed:
-        ledger.removed(RemovedRun(PRODUCER, 1, seq, seq, why, AT))
-        if why == "dead_lettered" and seq != told.watermark:
-            ledger.letter(PRODUCER, 1, range(seq, seq + 1))
-    for seq in told.lines:
-        ledger.archived(line(seq))
-    (account,) = ledger.settle()
-    assert account.breaches == (f"number {told.watermark} is dead-lettered, but there is no letter",)
+    recorded = History([*settled, "dead_lettered"])
+    reconciliation = Reconciliation()
+    reconciliation.set_progress(PRODUCER, 1, Progress(recorded.watermark, **recorded.counted))
+    for seq, why in recorded.removed:
+        reconciliation.add_removed(RemovedRun(PRODUCER, 1, seq, seq, why, AT))
+        if why == "dead_lettered" and seq != recorded.watermark:
+            reconciliation.add_dead_letter(PRODUCER, 1, range(seq, seq + 1))
+    for seq in recorded.lines:
+        reconciliation.add_archived(line(seq))
+    (account,) = reconciliation.accounts()
+    assert account.breaches == (f"number {recorded.watermark} is dead-lettered, but there is no letter",)
 
 
 def test_a_line_beyond_the_watermark_is_a_breach() -> None:
     """It was never committed, or the catalogue is an old copy."""
-    told = History(["archived", "archived", "archived"])
-    told.watermark, told.counted = 2, Counter(archived=2)
-    assert told.settle().breaches == ("number 3 is archived, but the catalogue has got no further than 2",)
+    recorded = History(["archived", "archived", "archived"])
+    recorded.watermark, recorded.counted = 2, Counter(archived=2)
+    assert recorded.account().breaches == ("number 3 is archived, but the catalogue's watermark is 2",)
 
 
 def test_what_is_accepted_later_is_not_looked_at() -> None:
-    """A line that entered the spool after its accounts were read is nobody's loss."""
-    ledger = Ledger()
-    ledger.accepted(PRODUCER, 1, 2)
+    """A line that entered the spool after the slots were inspected is not lost."""
+    reconciliation = Reconciliation()
+    reconciliation.set_accepted(PRODUCER, 1, 2)
     for seq in (1, 2, 3):
-        ledger.held(line(seq))
-    (account,) = ledger.settle()
+        reconciliation.add_spooled(line(seq))
+    (account,) = reconciliation.accounts()
     assert account.counts["in_flight"] == account.accepted == 2
 
 
 def test_lost_names_what_the_spool_should_hold() -> None:
     """Numbers above the watermark that were accepted and are not held; nothing below it."""
-    ledger = Ledger()
-    ledger.accepted(PRODUCER, 1, 6)
-    ledger.progress(PRODUCER, 1, Progress(2))
-    ledger.held(line(4))
-    assert ledger.lost() == [Hole(3, 3, NOT_IN_SPOOL), Hole(5, 6, NOT_IN_SPOOL)]
+    reconciliation = Reconciliation()
+    reconciliation.set_accepted(PRODUCER, 1, 6)
+    reconciliation.set_progress(PRODUCER, 1, Progress(2))
+    reconciliation.add_spooled(line(4))
+    assert reconciliation.lost() == [Hole(3, 3, NOT_IN_SPOOL), Hole(5, 6, NOT_IN_SPOOL)]
     for seq in (3, 5, 6):
-        ledger.held(line(seq))
-    assert ledger.lost() == []
+        reconciliation.add_spooled(line(seq))
+    assert reconciliation.lost() == []
 
 
-def test_a_number_beyond_all_reason_costs_nothing() -> None:
-    """Somebody who can write to Redis can make a hole of any size; counting it takes no memory."""
-    ledger = Ledger()
+def test_a_huge_hole_costs_no_memory() -> None:
+    """A writer to Redis can make a hole of any size; counting it takes no memory."""
+    reconciliation = Reconciliation()
     top = 2**62
-    ledger.progress(PRODUCER, 1, Progress(top, archived=1, missing=top - 1))
-    ledger.removed(RemovedRun(PRODUCER, 1, 1, top - 1, "missing", None))
-    ledger.archived(line(top))
-    (account,) = ledger.settle()
+    reconciliation.set_progress(PRODUCER, 1, Progress(top, archived=1, missing=top - 1))
+    reconciliation.add_removed(RemovedRun(PRODUCER, 1, 1, top - 1, "missing", None))
+    reconciliation.add_archived(line(top))
+    (account,) = reconciliation.accounts()
     assert (account.counts["missing"], account.counts["archived"], account.breaches) == (top - 1, 1, ())
 
 
 class TestRange:
     def test_only_what_is_inside_is_counted_and_everything_is_balanced(self) -> None:
         """Of ten lines three are asked about; the rest still has to be there."""
-        ledger = Ledger()
-        ledger.progress(PRODUCER, 1, Progress(10, archived=10))
+        reconciliation = Reconciliation()
+        reconciliation.set_progress(PRODUCER, 1, Progress(10, archived=10))
         for seq in range(1, 11):
-            ledger.archived(line(seq), inside=4 <= seq <= 6)
-        (account,) = ledger.settle()
+            reconciliation.add_archived(line(seq), inside=4 <= seq <= 6)
+        (account,) = reconciliation.accounts()
         assert (account.accepted, account.counts["archived"], account.breaches) == (3, 3, ())
 
     @pytest.mark.parametrize(("lost", "missing"), [(5, 1), (7, 1), (4, 0), (8, 0)])
     def test_a_hole_belongs_where_the_number_before_it_does(self, lost: int, missing: int) -> None:
         """It has no time of its own."""
-        ledger = Ledger()
-        ledger.progress(PRODUCER, 1, Progress(10, archived=9, missing=1))
-        ledger.removed(RemovedRun(PRODUCER, 1, lost, lost, "missing", None), inside=None)
+        reconciliation = Reconciliation()
+        reconciliation.set_progress(PRODUCER, 1, Progress(10, archived=9, missing=1))
+        reconciliation.add_removed(RemovedRun(PRODUCER, 1, lost, lost, "missing", None), inside=None)
         for seq in range(1, 11):
             if seq != lost:
-                ledger.archived(line(seq), inside=4 <= seq <= 6)
-        (account,) = ledger.settle()
+                reconciliation.add_archived(line(seq), inside=4 <= seq <= 6)
+        (account,) = reconciliation.accounts()
         assert (account.counts["missing"], account.breaches) == (missing, ())
 
     def test_a_hole_at_the_beginning_goes_with_what_follows(self) -> None:
         """There is nothing before it."""
-        ledger = Ledger()
-        ledger.progress(PRODUCER, 1, Progress(2, archived=1, missing=1))
-        ledger.removed(RemovedRun(PRODUCER, 1, 1, 1, "missing", None), inside=None)
-        ledger.archived(line(2), inside=False)
-        assert ledger.settle()[0].accepted == 0
+        reconciliation = Reconciliation()
+        reconciliation.set_progress(PRODUCER, 1, Progress(2, archived=1, missing=1))
+        reconciliation.add_removed(RemovedRun(PRODUCER, 1, 1, 1, "missing", None), inside=None)
+        reconciliation.add_archived(line(2), inside=False)
+        assert reconciliation.accounts()[0].accepted == 0
 
     @given(SOUND, st.data())
     def test_two_halves_make_the_whole(self, history: list[str], data: st.DataObject) -> None:
@@ -230,54 +231,54 @@ class TestRange:
         cut = data.draw(st.integers(0, len(history)))
         halves: list[Mapping[State, int]] = []
         for first_half in (True, False):
-            told = History(history)
-            ledger = Ledger()
-            ledger.accepted(PRODUCER, 1, len(history))
-            ledger.progress(PRODUCER, 1, Progress(told.watermark, **told.counted))
-            for seq, why in told.removed:
+            recorded = History(history)
+            reconciliation = Reconciliation()
+            reconciliation.set_accepted(PRODUCER, 1, len(history))
+            reconciliation.set_progress(PRODUCER, 1, Progress(recorded.watermark, **recorded.counted))
+            for seq, why in recorded.removed:
                 inside = (seq <= cut) == first_half
-                ledger.removed(RemovedRun(PRODUCER, 1, seq, seq, why, AT), inside=inside)
-            for seq in told.lines:
-                ledger.archived(line(seq), inside=(seq <= cut) == first_half)
-            for seq in told.held:
-                ledger.held(line(seq), inside=(seq <= cut) == first_half)
-            halves.append(ledger.settle()[0].counts)
-        assert {state: halves[0][state] + halves[1][state] for state in halves[0]} == History(history).settle().counts
+                reconciliation.add_removed(RemovedRun(PRODUCER, 1, seq, seq, why, AT), inside=inside)
+            for seq in recorded.lines:
+                reconciliation.add_archived(line(seq), inside=(seq <= cut) == first_half)
+            for seq in recorded.spooled:
+                reconciliation.add_spooled(line(seq), inside=(seq <= cut) == first_half)
+            halves.append(reconciliation.accounts()[0].counts)
+        assert {state: halves[0][state] + halves[1][state] for state in halves[0]} == History(history).account().counts
 
 
 class TestGaps:
     def test_drops_and_refusals_are_summed_with_what_is_not_recorded_yet(self) -> None:
         """Records from the archive and from the spool count once each, by number."""
-        ledger = Ledger()
-        ledger.accepted(PRODUCER, 1, 4)
-        ledger.progress(PRODUCER, 1, Progress(2, archived=2))
-        drop, refusal = Gap("served", "no budget", 7), Gap("feedback", "disk", 2)
+        reconciliation = Reconciliation()
+        reconciliation.set_accepted(PRODUCER, 1, 4)
+        reconciliation.set_progress(PRODUCER, 1, Progress(2, archived=2))
+        drop, refusal = GapCount("served", "no budget", 7), GapCount("feedback", "disk", 2)
         for seq, gap in ((1, drop), (2, refusal)):
-            ledger.archived(line(seq, of_class="system", gap=gap))
+            reconciliation.add_archived(line(seq, of_class="system", gap=gap))
         for seq, gap in ((2, refusal), (3, drop), (4, drop)):
-            ledger.held(line(seq, of_class="system", gap=gap))
-        ledger.unrecorded(PRODUCER, 1, {"served": 5, "feedback": 1})
-        (account,) = ledger.settle()
+            reconciliation.add_spooled(line(seq, of_class="system", gap=gap))
+        reconciliation.add_unrecorded(PRODUCER, 1, {"served": 5, "feedback": 1})
+        (account,) = reconciliation.accounts()
         assert (account.dropped, account.refused) == (26, 3)
-        assert account.gaps == (Gap("feedback", "disk", 2), Gap("served", "no budget", 21))
+        assert account.gaps == (GapCount("feedback", "disk", 2), GapCount("served", "no budget", 21))
 
     def test_damage_counts_as_missing_once(self) -> None:
         """Whether or not it left a hole in the numbers: the record and the hole tell of the same events."""
-        ledger = Ledger()
-        damage = Gap(None, "damage in a segment", 3)
-        ledger.progress(PRODUCER, 1, Progress(4, archived=2, missing=2))
-        ledger.removed(RemovedRun(PRODUCER, 1, 2, 3, "missing", AT))
-        ledger.archived(line(1))
-        ledger.archived(line(4, of_class="system", gap=damage))
-        (account,) = ledger.settle()
+        reconciliation = Reconciliation()
+        damage = GapCount(None, "damage in a segment", 3)
+        reconciliation.set_progress(PRODUCER, 1, Progress(4, archived=2, missing=2))
+        reconciliation.add_removed(RemovedRun(PRODUCER, 1, 2, 3, "missing", AT))
+        reconciliation.add_archived(line(1))
+        reconciliation.add_archived(line(4, of_class="system", gap=damage))
+        (account,) = reconciliation.accounts()
         assert (account.counts["missing"], account.accepted, account.breaches) == (3, 5, ())
 
-    def test_damage_is_told_of_in_a_later_epoch(self) -> None:
+    def test_damage_is_recorded_in_a_later_epoch(self) -> None:
         """The hole is in the epoch that was damaged, the record in the one that found it."""
-        ledger = Ledger()
-        ledger.progress(PRODUCER, 1, Progress(3, archived=1, missing=2))
-        ledger.removed(RemovedRun(PRODUCER, 1, 2, 3, "missing", AT))
-        ledger.archived(line(1))
-        ledger.progress(PRODUCER, 2, Progress(1, archived=1))
-        ledger.archived(line(1, epoch=2, of_class="system", gap=Gap(None, "damage in a segment", 2)))
-        assert [account.counts["missing"] for account in ledger.settle()] == [2, 0]
+        reconciliation = Reconciliation()
+        reconciliation.set_progress(PRODUCER, 1, Progress(3, archived=1, missing=2))
+        reconciliation.add_removed(RemovedRun(PRODUCER, 1, 2, 3, "missing", AT))
+        reconciliation.add_archived(line(1))
+        reconciliation.set_progress(PRODUCER, 2, Progress(1, archived=1))
+        reconciliation.add_archived(line(1, epoch=2, of_class="system", gap=GapCount(None, "damage in a segment", 2)))
+        assert [account.counts["missing"] for account in reconciliation.accounts()] == [2, 0]

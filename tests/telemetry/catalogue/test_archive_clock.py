@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.archive import archive as archives
 from telemetry.archive.archive import Archive
 from telemetry.catalogue.archive_clock import ArchiveClock
 from telemetry.catalogue.catalogue import Catalogue
@@ -13,8 +12,8 @@ from telemetry.catalogue.commit import CommitContent, Progress, Seen
 KEY = ("default", "event-0001")
 
 
-def test_it_goes_on_from_where_it_was_by_the_monotonic_clock() -> None:
-    """Whatever the machine says what time it is."""
+def test_it_advances_by_the_monotonic_clock() -> None:
+    """From the time it was given."""
     moments = [50.0]
     clock = ArchiveClock(1000, lambda: moments[0])
     assert clock.now_s() == 1000
@@ -22,53 +21,43 @@ def test_it_goes_on_from_where_it_was_by_the_monotonic_clock() -> None:
     assert clock.now_s() == 1061
 
 
-class Jumped:
-    """The `time` module on a machine whose clock is off."""
-
-    def __init__(self, days: float) -> None:
-        self._off_s = days * 86_400
-
-    def time(self) -> float:
-        return time.time() + self._off_s
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-
 @pytest.mark.parametrize("days", [9, 4000, -9])
-async def test_a_clock_that_jumps_makes_the_archive_forget_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: float
-) -> None:
-    """Neither while it is held, nor by a consumer that starts meanwhile, nor when the clock is right again."""
-    archive = Archive(tmp_path)
+async def test_a_clock_that_jumps_expires_no_seen_event(tmp_path: Path, days: float) -> None:
+    """Neither while the archive is held, nor by a consumer that starts meanwhile, nor when the clock is right again."""
+    off_s = 0.0
+
+    def wall_clock() -> float:
+        return time.time() + off_s
+
+    archive = Archive(tmp_path, wall_clock=wall_clock)
     await archive.acquire(1.0)
     await archive.commit(CommitContent({}, {("p", 1): Progress(1, archived=1)}, [Seen(*KEY, b"1")]))
-    monkeypatch.setattr(archives, "time", Jumped(days))
+    off_s = days * 86_400
     assert (await archive.expire_seen(7, 100))[0] == 0
     await archive.close()
-    again = Archive(tmp_path)
+    again = Archive(tmp_path, wall_clock=wall_clock)
     await again.acquire(1.0)
     assert (await again.expire_seen(7, 100))[0] == 0
     await again.commit(CommitContent({}, {("p", 1): Progress(2, archived=1)}, [Seen("default", "event-0002", b"2")]))
     await again.close()
-    monkeypatch.setattr(archives, "time", time)
-    last = Archive(tmp_path)
+    off_s = 0.0
+    last = Archive(tmp_path, wall_clock=wall_clock)
     await last.acquire(1.0)
     assert (await last.expire_seen(7, 100))[0] == 0
     assert await last.seen([KEY, ("default", "event-0002")]) == {KEY: {b"1"}, ("default", "event-0002"): {b"2"}}
     await last.close()
 
 
-def test_the_catalogue_keeps_it_by_the_minute_and_never_sets_it_back(tmp_path: Path) -> None:
-    """Only for the holder of the lease; an older catalogue goes by the newest event that it remembers."""
+def test_the_catalogue_stores_it_by_the_minute_and_never_sets_it_back(tmp_path: Path) -> None:
+    """Only for the holder of the lease; an older catalogue has the time of its newest seen event."""
     with closing(Catalogue(tmp_path)) as catalogue:
         assert catalogue.clock_s() is None
-        lease = catalogue.take_lease(catalogue.lease(), "me", "here", locked=False)
+        lease = catalogue.lease.acquire(catalogue.lease.read(), "me", "here", locked=False)
         assert lease is not None
-        catalogue.keep_clock(lease.epoch - 1, 5000)
+        catalogue.store_clock(lease.epoch - 1, 5000)
         assert catalogue.clock_s() is None
         for now_s, kept_s in ((1000, 1000), (1059, 1000), (1060, 1060), (900, 1060)):
-            catalogue.keep_clock(lease.epoch, now_s)
+            catalogue.store_clock(lease.epoch, now_s)
             assert catalogue.clock_s() == kept_s
         catalogue.database.sql.execute("INSERT INTO seen VALUES ('t', 'id', x'', 2000)")
         assert catalogue.clock_s() == 2000

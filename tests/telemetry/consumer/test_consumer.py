@@ -9,7 +9,7 @@ import pytest
 
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_reader import read
-from telemetry.archive.dead_letters import letters
+from telemetry.archive.dead_letters import read_letters
 from telemetry.batch import Batch, Position, to_fields
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import CatalogueChange, CommitContent, Progress, Seen
@@ -303,7 +303,7 @@ async def test_what_a_zombie_takes_while_we_run_is_found_again(site: Site, await
 class BrokenSink:
     name = "broken"
 
-    async def take(self, records: Sequence[Record]) -> None:
+    async def write(self, records: Sequence[Record]) -> None:
         raise RuntimeError("no")
 
 
@@ -371,7 +371,7 @@ async def test_a_broken_event_is_buried_after_three_tries_and_the_others_are_arc
     site.consumer(check=check)
     await await_until(lambda: producer.archived.seq == 5)
     assert site.archived_ids() == [feedback(number).event_id for number in (0, 1, 3, 4)]
-    (letter,) = letters(site.archive)
+    (letter,) = read_letters(site.archive)
     assert (letter.reason, letter.tries, letter.seq) == ("ZeroDivisionError: oops", 3, 3)
     assert asked.count(feedback(2).event_id) == 3
     assert site.account() == {(producer.producer_id, 1): Progress(5, archived=4, dead_lettered=1)}
@@ -464,14 +464,14 @@ async def test_a_slow_link_is_asked_for_less_until_it_answers(tmp_path: Path, aw
 async def test_old_event_ids_are_forgotten_while_events_are_archived(tmp_path: Path, await_until: AwaitUntil) -> None:
     """As many as there are, and no younger ones; an id that was forgotten may come again."""
     with closing(Catalogue(tmp_path)) as catalogue:
-        lease = catalogue.take_lease(catalogue.lease(), "before", "here", locked=False)
+        lease = catalogue.lease.acquire(catalogue.lease.read(), "before", "here", locked=False)
         assert lease is not None
         old = [("default", f"old-{number}") for number in range(12_000)]
         catalogue.commit(
             lease.epoch, CatalogueChange(added=CommitContent(seen=[Seen(*key, b"") for key in old]), now_s=100)
         )
-        catalogue.keep_clock(lease.epoch, 100 + 8 * 86_400)
-        catalogue.release_lease(lease.epoch)
+        catalogue.store_clock(lease.epoch, 100 + 8 * 86_400)
+        catalogue.lease.release(lease.epoch)
         server = MemoryServer()
         writer = MemoryStream(server)
         await writer.connect()

@@ -30,7 +30,7 @@ class Seen:
     def __init__(self) -> None:
         self.ids: list[str] = []
 
-    async def take(self, records: Sequence[Record]) -> None:
+    async def write(self, records: Sequence[Record]) -> None:
         self.ids += [record.event.event_id for record in records if isinstance(record.event, Feedback)]
 
 
@@ -89,7 +89,7 @@ async def test_a_slot_that_is_held_is_left_alone(tmp_path: Path, server: MemoryS
     producer = Producer.open(tmp_path, 0, _SETTINGS, MemoryStream(server))
     producer.offer(sample_events.served())
     orphans = OrphanedSlots(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
-    assert await orphans.sweep(0.1) == 0
+    assert await orphans.ship_all(0.1) == 0
     assert not server.streams
     producer.close()
 
@@ -100,7 +100,7 @@ async def test_without_a_stream_a_slot_stays_free_for_its_replica(tmp_path: Path
     server.reachable = False
     orphans = OrphanedSlots(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
     before = inspect_slots(tmp_path)[0].epoch
-    assert await orphans.sweep(0.1) == 1
+    assert await orphans.ship_all(0.1) == 1
     assert inspect_slots(tmp_path)[0].epoch == before
 
 
@@ -108,7 +108,7 @@ async def test_a_sweep_does_not_wait_for_the_time_to_pass(tmp_path: Path, server
     """Everything is being stopped: what is left goes out now."""
     spool = tmp_path / "spool"
     ids = await _leave(spool, server, 3)
-    assert await OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 3600.0).sweep(10) == 0
+    assert await OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 3600.0).ship_all(10) == 0
     assert archived.ids == ids
 
 
@@ -122,8 +122,8 @@ async def test_a_slot_is_left_alone_where_its_events_must_not_go(
     server.mark = mark
     notes: list[ProducerNote] = []
     orphans = OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append, archive="our-archive")
-    assert await orphans.sweep(0.2) == 1
+    assert await orphans.ship_all(0.2) == 1
     assert (notes, server.announced, server.streams) == ([], {}, {})
     server.mark = OwnerMark("our-archive")
-    await orphans.sweep(0.2)
+    await orphans.ship_all(0.2)
     assert server.streams != {}

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from telemetry.batch import Batch, Entry, Position
+from telemetry.consumer.commit_plan import plan_commit
+from telemetry.consumer.delivery_sorter import sort_deliveries
 from telemetry.consumer.event_reader import EventReader
-from telemetry.consumer.intake import plan_commit, sort_deliveries
 from telemetry.consumer.subscription import Subscription
 from telemetry.counters import ConsumerCounters, ProducerCounters
 from telemetry.erasure.erasure import LateEventFilter
@@ -126,7 +127,7 @@ class UnreliableConnection(Connection):
 
 
 class Archive:
-    """The consumer's judgement, with a dictionary for an archive that forgets nothing."""
+    """The consumer's judgement, with a dictionary for an archive that loses nothing."""
 
     def __init__(self, server: ForgetfulServer) -> None:
         self._stream = Connection(server)
@@ -147,9 +148,9 @@ class Archive:
                 self._streams.reconnected()
                 self._connected = True
             streams = self._streams
-            await streams.look(self.watermarks)
-            if streams.bare:
-                wanted = {name: self.watermarks.get(name, Position(0, 0)) for name in streams.bare}
+            await streams.refresh(self.watermarks)
+            if streams.groupless:
+                wanted = {name: self.watermarks.get(name, Position(0, 0)) for name in streams.groupless}
                 await self._take(await self._stream.scan(wanted, max_entries=max_entries), pending=True, dies=dies)
             pending = bool(streams.recheck)
             names = sorted(streams.recheck or streams.joined)
@@ -170,23 +171,23 @@ class Archive:
             self.restart()
             return
         streams = self._streams
-        intake = sort_deliveries(read, self.watermarks, EventReader(), pending=pending, now=NOW, asked=streams.asked)
-        streams.recheck |= intake.recheck & streams.joined
-        streams.found(intake.gaps, intake.linked)
-        agreed = plan_commit(intake, {}, LateEventFilter("00", {}), Fingerprints())
-        assert not intake.dead, f"something was buried: {intake.notes}"
-        assert not intake.notes, f"something was missing: {intake.notes}"
-        for record in agreed.records:
+        found = sort_deliveries(read, self.watermarks, EventReader(), pending=pending, now=NOW, resends=streams.resends)
+        streams.recheck |= found.recheck & streams.joined
+        streams.add_gaps(found.gaps, found.linked)
+        plan = plan_commit(found, {}, LateEventFilter("00", {}), Fingerprints())
+        assert not found.dead_letters, f"an event became a dead letter: {found.notes}"
+        assert not found.notes, f"an event is missing: {found.notes}"
+        for record in plan.records:
             event_id = record.event.event_id
             assert event_id not in self.ids, f"{event_id} is archived as {self.ids[event_id]} and as {record[1:]}"
             self.ids[event_id] = record[1:]
-        for (producer, epoch), progress in intake.progress.items():
+        for (producer, epoch), progress in found.progress.items():
             mark = Position(epoch, progress.seq)
             self.watermarks[producer] = max(self.watermarks.get(producer, mark), mark)
         if dies == "after":
             self.restart()
             return
-        settled = [Acknowledgement(name, ids, self.watermarks.get(name)) for name, ids in intake.settled.items() if ids]
+        settled = [Acknowledgement(name, ids, self.watermarks.get(name)) for name, ids in found.settled.items() if ids]
         await self._stream.acknowledge(settled)
 
 

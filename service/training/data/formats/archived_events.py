@@ -105,7 +105,7 @@ def read_archive(root: Path, progress: Progress) -> "tuple[SourceRows, str, tupl
             identity = _fingerprint(root, taken)
             if taken.gone:
                 raise DataError(f"{root / taken.gone[0]} is in the archive's catalogue, but not on the disk")
-            files = [file for file in taken.files if not file.is_letters]
+            files = [file for file in taken.files if not file.is_dead_letters]
             n_lines, n_read = sum(file.lines for file in files), 0
             for file in files:
                 for n_of_file in _read_file(file, collector, counts):

@@ -22,8 +22,9 @@ from service.training.training_need import needed_training
 from telemetry.archive.compaction import compact
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import ErasureRequest
-from telemetry.erasure.erasure_requests import Erasures
-from telemetry.erasure.rewriting import LineMatcher, rewrite
+from telemetry.erasure.erasure_requests import replace_file
+from telemetry.erasure.line_matcher import LineMatcher
+from telemetry.erasure.rewriting import rewrite
 from telemetry.events import Event
 from tests.support.archive_commits import addition, commit, seal
 from tests.support.sample_events import feedback, served
@@ -55,13 +56,13 @@ def triples(data: Interactions) -> list[tuple[str, str, float]]:
 
 def erase(root: Path, user_id: str) -> None:
     catalogue = Catalogue(root)
-    lease = catalogue.take_lease(catalogue.lease(), "eraser", "here", locked=False)
+    lease = catalogue.lease.acquire(catalogue.lease.read(), "eraser", "here", locked=False)
     assert lease is not None
     users = LineMatcher([ErasureRequest("e", user_id, "digest", "2026-12-01T00:00:00.000Z")])
     for path, length in catalogue.files(sealed=True).items():
         replacement = rewrite(root, lease.epoch, path, length, users)
         if replacement is not None:
-            assert Erasures(catalogue.database).replace(lease.epoch, replacement)
+            assert replace_file(catalogue.database, lease.epoch, replacement)
             (root / path).unlink()
     catalogue.close()
 
