@@ -1,4 +1,4 @@
-"""The application's log never blocks, never breaks a line, and never meets telemetry."""
+"""The application log never blocks and never breaks a line."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 @pytest.mark.usefixtures("restored_root")
 def test_lines_are_json_with_time_level_logger_and_process(tmp_path: Path) -> None:
-    """structlog's lines and the standard library's come out alike."""
+    """Lines of structlog and of the standard library have one format."""
     log = ApplicationLog(tmp_path, "replica-7", LogConfig())
     log.start()
     structlog.get_logger("recollect.test").info("swapped", version="v1")
@@ -43,8 +43,8 @@ def test_lines_are_json_with_time_level_logger_and_process(tmp_path: Path) -> No
     text=st.text(st.characters(), max_size=50)
     | st.sampled_from(["\r\n{}", "\x1b[31m", "\u2028", "\x00", "\ud800", "x" * 9999])
 )
-def test_hostile_text_stays_one_valid_line(tmp_path: Path, text: str) -> None:
-    """Line breaks, escapes, lone surrogates and megabytes from callers cannot forge or break a line."""
+def test_any_text_stays_one_valid_line(tmp_path: Path, text: str) -> None:
+    """Line breaks, escapes, lone surrogates and long texts cannot forge or break a line."""
     path = tmp_path / "p.log"
     path.unlink(missing_ok=True)
     log = ApplicationLog(tmp_path, "p", LogConfig())
@@ -59,8 +59,8 @@ def test_hostile_text_stays_one_valid_line(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.usefixtures("restored_root")
-def test_a_stuck_disk_drops_lines_and_blocks_nobody(tmp_path: Path, wait_until: Callable[..., None]) -> None:
-    """With nobody reading the pipe behind the log file, callers go on and the drops are counted."""
+def test_a_hanging_disk_drops_lines_and_blocks_no_caller(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+    """If the log file is a pipe without a reader, callers run on and the dropped lines are counted."""
     os.mkfifo(tmp_path / "p.log")
     log = ApplicationLog(tmp_path, "p", replace(LogConfig(), queue_lines=10))
     log.start()
@@ -83,7 +83,7 @@ def test_a_stuck_disk_drops_lines_and_blocks_nobody(tmp_path: Path, wait_until: 
 
 @pytest.mark.usefixtures("restored_root")
 def test_a_full_disk_is_counted_and_not_raised(tmp_path: Path) -> None:
-    """A write that fails loses its line and nothing else."""
+    """A failed write loses its line only."""
     (tmp_path / "p.log").symlink_to("/dev/full")
     log = ApplicationLog(tmp_path, "p", LogConfig())
     log.start()
@@ -93,8 +93,8 @@ def test_a_full_disk_is_counted_and_not_raised(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("restored_root")
-def test_files_are_rotated_and_old_ones_go(tmp_path: Path) -> None:
-    """The log takes a bounded amount of disk."""
+def test_files_are_rotated_and_bounded(tmp_path: Path) -> None:
+    """The oldest file is removed."""
     log = ApplicationLog(tmp_path, "p", replace(LogConfig(), file_bytes=2000, file_count=2))
     log.start()
     for _ in range(200):

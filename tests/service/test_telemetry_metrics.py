@@ -1,4 +1,4 @@
-"""What the admin ports show of telemetry, and what becomes of its notes in the log."""
+"""Metrics of telemetry, and its notes in the application log."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def feedback(event_id: str, user_id: str = "u") -> Feedback:
 
 
 async def test_a_replicas_scrape_shows_every_counter_by_class(producer: Producer, log: ApplicationLog) -> None:
-    """Accepted and dropped events under their class, and every plain counter under a name with its unit."""
+    """Events by class, and every other counter under a name with its unit."""
     producer.offer(sample_events.served(event_id="event-0001"))
     producer.offer(sample_events.served(event_id="event-0002", user_id="\ud800"))
     registry = CollectorRegistry()
@@ -66,7 +66,7 @@ async def test_a_replicas_scrape_shows_every_counter_by_class(producer: Producer
 
 
 def test_a_consumers_scrape_shows_every_counter(tmp_path: Path, log: ApplicationLog) -> None:
-    """Seconds are called seconds, states are gauges, the rest are totals."""
+    """Names of times end in seconds, states are gauges, and the rest are totals."""
     archive = Archive(tmp_path / "archive")
     consumer = Consumer(MemoryStream(MemoryServer()), archive, [], ConsumerSettings(), log_note)
     consumer.counters.archived = 7
@@ -116,7 +116,7 @@ def test_dropped_log_lines_are_counted(producer: Producer, log: ApplicationLog, 
     ],
 )
 def test_notes_become_lines_of_the_log(note: Any, expected: dict[str, Any] | None) -> None:
-    """What somebody may have to act on is a warning; commits are counted and not told."""
+    """A note that may need an operator is a warning; commits are counted and not logged."""
     with capture_logs() as lines:
         log_note(note)
     assert lines == ([] if expected is None else [expected])
@@ -125,7 +125,7 @@ def test_notes_become_lines_of_the_log(note: Any, expected: dict[str, Any] | Non
 def test_every_metric_of_an_alarm_exists_from_the_start(
     producer: Producer, log: ApplicationLog, tmp_path: Path
 ) -> None:
-    """docs/operations.md names no metric that a scrape lacks, also before anything happened."""
+    """Every metric named in docs/operations.md is in the first scrape."""
     metrics = Metrics()
     collect_from(metrics.registry, lambda: producer_metrics(producer, log))
     metrics.route("/recommend/{user_id}")

@@ -1,4 +1,4 @@
-"""A field that came twice is found, whatever else is in the text, and never where none did."""
+"""Duplicate fields are found exactly where they are."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ texts = st.text(st.sampled_from('ab:"\\{}[], \n/é'), max_size=6)
 
 
 class Pairs(list[tuple[str, Any]]):
-    """An object as its pairs, so that one may come twice."""
+    """An object as pairs, which may hold a name twice."""
 
 
 values = st.recursive(
@@ -47,8 +47,8 @@ def count(value: Any) -> int:
 
 
 @given(value=values, space=st.sampled_from(["", " ", "\n\t "]))
-def test_counting_finds_what_a_reader_of_pairs_finds(value: Any, space: str) -> None:
-    """Colons, quotation marks and backslashes in strings and names change no result."""
+def test_counting_agrees_with_a_parser_of_pairs(value: Any, space: str) -> None:
+    """Also with colons, quotation marks and backslashes in strings and names."""
     raw = written(value, space).encode()
     found = has_duplicates(raw, count(orjson.loads(raw)))
     assert found is repeats(value)
@@ -65,6 +65,6 @@ def test_counting_finds_what_a_reader_of_pairs_finds(value: Any, space: str) -> 
         (b'{"' + b"x" * 999 + b'": 1, "' + b"x" * 999 + b'": 1}', "x" * 256),
     ],
 )
-def test_the_first_one_is_named(raw: bytes, where: str) -> None:
-    """By its path, cut where it is very long."""
+def test_the_first_duplicate_is_named(raw: bytes, where: str) -> None:
+    """By its path, shortened if it is very long."""
     assert first_duplicate(raw) == where

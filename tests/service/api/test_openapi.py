@@ -1,4 +1,4 @@
-"""The API's description is valid, and describes exactly the routes, the scopes and the errors there are."""
+"""The OpenAPI document is valid and describes exactly the existing routes, scopes and errors."""
 
 import re
 from pathlib import Path
@@ -28,14 +28,14 @@ def operations(found: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
 
 @pytest.mark.parametrize("keyed", [False, True])
 def test_the_document_is_valid_openapi_3_1(keyed: bool) -> None:
-    """Any generator of clients can read it."""
+    """A validator accepts it."""
     found = described(keyed=keyed)
     validate(found)
     assert found["openapi"] == "3.1.0"
 
 
-def test_every_route_is_described_and_nothing_else() -> None:
-    """The document and its page aside, paths and methods are the application's own."""
+def test_exactly_the_routes_are_described() -> None:
+    """Except the document and its page, paths and methods equal the application's."""
     served = {(route.method, route.path) for route in ROUTES}
     found = set(operations(described()))
     assert served - found == {("GET", "/openapi.json"), ("GET", "/docs")}
@@ -43,7 +43,7 @@ def test_every_route_is_described_and_nothing_else() -> None:
 
 
 def test_scopes_are_those_of_the_application() -> None:
-    """A key is asked for by every route that has a scope, in either header, once there are keys."""
+    """With keys, every route with a scope requires one in either header."""
     scopes = {(route.method, route.path): route.scope for route in ROUTES}
     for keyed in (False, True):
         for where, operation in operations(described(keyed=keyed)).items():
@@ -53,8 +53,8 @@ def test_scopes_are_those_of_the_application() -> None:
             assert {"401", "403"} & set(operation["responses"]) == (set() if scope is None else {"401", "403"})
 
 
-def test_every_error_that_can_be_is_described() -> None:
-    """Those of the service somewhere, those of nginx everywhere, and all of them in docs/api.md."""
+def test_every_error_is_described() -> None:
+    """Errors of the service somewhere, errors of nginx everywhere, and all of them in docs/api.md."""
     found = operations(described())
     everywhere = set.intersection(*(set(one["responses"]) for where, one in found.items() if where[1] != "/healthz"))
     for problem in PROBLEMS:
@@ -69,8 +69,8 @@ def test_every_error_that_can_be_is_described() -> None:
     assert {str(status) for status, _ in documented} <= somewhere
 
 
-def test_a_client_sends_only_what_it_has_to() -> None:
-    """Generators take a field with a default for one that must be sent; an event needs a type, a user and an item."""
+def test_only_needed_fields_are_required() -> None:
+    """No field has a default, which generators would make required; an event needs a type, a user and an item."""
     schemas = described()["components"]["schemas"]
     assert schemas["EventIn"]["required"] == ["type", "user_id", "item_id"]
     assert "required" not in schemas["RecommendationsRequest"]
@@ -78,8 +78,8 @@ def test_a_client_sends_only_what_it_has_to() -> None:
         assert [field for field, schema in schemas[name]["properties"].items() if "default" in schema] == []
 
 
-def test_what_a_client_gets_is_typed() -> None:
-    """Every field has a type or a choice of them, and a sentence; what is one of a few words lists them."""
+def test_every_field_is_typed_and_described() -> None:
+    """Enumerations list their values, and numbers their bounds."""
     schemas = described()["components"]["schemas"]
     for name, schema in schemas.items():
         for field, one in schema["properties"].items():
@@ -109,7 +109,7 @@ def test_what_a_client_gets_is_typed() -> None:
     ],
 )
 def test_ids_have_a_pattern(text: str, is_id: bool) -> None:
-    """The same in bodies and paths, and it is the rule."""
+    """The same in bodies and paths, and the one that is enforced."""
     found = described()
     pattern = found["components"]["schemas"]["EventIn"]["properties"]["user_id"]["pattern"]
     (parameter,) = found["paths"]["/recommend/{user_id}"]["get"]["parameters"]
@@ -117,8 +117,8 @@ def test_ids_have_a_pattern(text: str, is_id: bool) -> None:
     assert bool(re.search(pattern, text)) is is_id
 
 
-def test_what_a_call_leaves_behind_is_said() -> None:
-    """The page warns before it sends one that changes something, and says of lists that they are recorded as shown."""
+def test_the_effect_of_a_call_is_described() -> None:
+    """The page warns before a call that changes data, and notes that lists are recorded as shown."""
     found = operations(described())
     writing = {where for where, one in found.items() if one.get("x-writes")}
     assert writing == {(route.method, route.path) for route in ROUTES if route.scope in {"events", "erase"}}
@@ -129,8 +129,8 @@ def test_what_a_call_leaves_behind_is_said() -> None:
     }
 
 
-def test_the_page_knows_every_status_and_breaks_no_word() -> None:
-    """HTTP/2 sends no phrases, so the page has its own; names in tables stay whole."""
+def test_the_page_has_a_phrase_for_every_status() -> None:
+    """HTTP/2 sends no phrases; and names in tables do not wrap."""
     text = page().decode()
     phrases = dict(re.findall(r"(\d{3}): \"([A-Za-z -]+)\"", text))
     assert phrases["202"] == "Accepted"
@@ -138,8 +138,8 @@ def test_the_page_knows_every_status_and_breaks_no_word() -> None:
     assert not re.search(r"word-break|overflow-wrap: anywhere", text)
 
 
-def test_the_page_needs_no_other_site() -> None:
-    """No address of elsewhere: it works on a machine without a way out."""
+def test_the_page_loads_nothing_from_other_sites() -> None:
+    """It works on a machine without internet access."""
     text = page().decode()
     assert not re.findall(r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}", text)
     assert "openapi.json" in text

@@ -1,4 +1,4 @@
-"""The fast way out gives the bytes that aiohttp's own way would have given."""
+"""`Reply` sends the bytes that aiohttp's own response would send."""
 
 import asyncio
 import re
@@ -46,7 +46,7 @@ def usual(body: bytes, kind: str) -> web.Response:
 
 
 async def sent(app: web.Application, port: int, raw: bytes) -> bytes:
-    """Return what comes back for these bytes, until the connection closes or nothing more comes; without the date."""
+    """Send bytes and return the answer until the connection closes, without the date."""
     listener = Listener(app, "127.0.0.1", port, ServerConfig(keepalive_timeout_s=0.2))
     await listener.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -60,18 +60,18 @@ async def sent(app: web.Application, port: int, raw: bytes) -> bytes:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("raw", REQUESTS.values(), ids=REQUESTS.keys())
 @pytest.mark.parametrize(("body", "kind"), BODIES.values(), ids=BODIES.keys())
-async def test_the_bytes_are_those_of_the_usual_response(
+async def test_the_bytes_equal_those_of_a_web_response(
     raw: bytes, body: bytes, kind: str, variant: str, free_port: Callable[[], int]
 ) -> None:
-    """Head and body, for every kind of request, and whether the connection is kept (both close when idle)."""
+    """Head and body for every kind of request, and whether the connection stays open (both close when idle)."""
     raw = raw.replace(b"%s", b"x")
     ours = await sent(answering(Reply, body, kind, variant), free_port(), raw)
     assert ours == await sent(answering(usual, body, kind, variant), free_port(), raw)
     assert ours.startswith(b"HTTP/1.")
 
 
-async def test_a_client_that_does_not_read_still_gets_every_byte(free_port: Callable[[], int]) -> None:
-    """Where the socket is full, the answer waits for the client as aiohttp lets it, and nothing is cut."""
+async def test_a_slow_reader_gets_every_byte(free_port: Callable[[], int]) -> None:
+    """If the socket is full, the answer waits for the client, and no byte is lost."""
     body = b"x" * (1 << 20)
     port = free_port()
     listener = Listener(answering(Reply, body, "text/plain", "plain"), "127.0.0.1", port, ServerConfig())

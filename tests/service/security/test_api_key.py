@@ -1,4 +1,4 @@
-"""API keys: their text and record, the file they are kept in, and the look-up."""
+"""API keys: text and record, the key file, and the keyring."""
 
 import math
 import os
@@ -38,8 +38,8 @@ def made(**more: object) -> tuple[str, ApiKey]:
     return new_key(("recommend", "events"), now_s=NOW_S, **more)  # type: ignore[arg-type]
 
 
-def test_a_key_is_long_random_and_named() -> None:
-    """Two keys have nothing in common; the record knows the text by its digest alone."""
+def test_a_key_is_random_and_its_record_holds_only_the_digest() -> None:
+    """Two keys share no secret, and the id is part of the text."""
     (first, record), (second, _) = made(), made()
     assert re.fullmatch(KEY_PATTERN, first)
     assert len(first) == KEY_LENGTH
@@ -49,8 +49,8 @@ def test_a_key_is_long_random_and_named() -> None:
     assert first.split("_", 2)[2] not in orjson.dumps(record.record()).decode()
 
 
-def test_a_record_survives_the_file() -> None:
-    """Every field, also what is derived from it."""
+def test_a_record_round_trips_through_json() -> None:
+    """Every field, derived ones included."""
     _, key = made(expires_in_s=60, origins=("https://shop.example",), note="the shop")
     revoked = replace(key, revoked_at="2027-01-15T08:00:00.000Z")
     for one in (key, revoked, made()[1]):
@@ -58,8 +58,8 @@ def test_a_record_survives_the_file() -> None:
         assert (again, again.granted, again.ends_s) == (one, one.granted, one.ends_s)
 
 
-def test_a_key_ends_at_its_time_and_when_it_is_revoked() -> None:
-    """At its last millisecond it is valid, at its end it is not."""
+def test_a_key_ends_at_its_expiry_or_revocation() -> None:
+    """It is valid one millisecond before its expiry."""
     _, key = made(expires_in_s=60)
     assert [key.state(NOW_S + after_s) for after_s in (0, 59.999, 60)] == ["valid", "valid", "expired"]
     assert replace(key, revoked_at=key.created_at).state(NOW_S) == "revoked"
@@ -67,7 +67,7 @@ def test_a_key_ends_at_its_time_and_when_it_is_revoked() -> None:
 
 
 def test_admin_grants_every_scope() -> None:
-    """Others grant what they are called."""
+    """Other scopes grant themselves."""
     assert new_key(("admin",), now_s=NOW_S)[1].granted == set(SCOPES)
     assert made()[1].granted == {"recommend", "events"}
 
@@ -81,8 +81,8 @@ def test_admin_grants_every_scope() -> None:
         ("http://[::1]:80", "http://[::1]"),
     ],
 )
-def test_origins_are_written_as_browsers_send_them(text: str, origin: str) -> None:
-    """Lower case, without a default port and without a slash."""
+def test_origins_are_normalised_as_browsers_send_them(text: str, origin: str) -> None:
+    """Lower case, without a default port and a slash."""
     assert parse_origin(text) == origin
 
 
@@ -102,14 +102,14 @@ def test_origins_are_written_as_browsers_send_them(text: str, origin: str) -> No
         "https://a b",
     ],
 )
-def test_what_is_no_origin_is_refused(text: str) -> None:
-    """In a sentence that shows one."""
+def test_an_invalid_origin_is_refused(text: str) -> None:
+    """The message shows a valid one."""
     with pytest.raises(UsageError, match=r"is no origin; write it as browsers send it"):
         parse_origin(text)
 
 
 def test_scopes_durations_and_notes_are_checked() -> None:
-    """Scopes come back in one order, each once; a duration needs its unit."""
+    """Scopes are ordered and unique; a duration needs a unit."""
     assert parse_scopes(["events", "recommend", "events"]) == ("recommend", "events")
     assert [parse_duration_s(text) for text in ("90d", "36h", "2w", "5m", "7s")] == [7776000, 129600, 1209600, 300, 7]
     for text in ("90", "0d", "-1d", "1.5h", "d", "9999999d", "999999w", "٣d"):
@@ -123,8 +123,8 @@ def test_scopes_durations_and_notes_are_checked() -> None:
         parse_note("\x1b[31m")
 
 
-def test_a_keyring_finds_a_key_by_its_text_alone() -> None:
-    """Valid or not; what differs in one character is no key."""
+def test_a_keyring_finds_a_key_by_its_whole_text() -> None:
+    """One different character is no key."""
     keys = [made() for _ in range(3)]
     ring = Keyring(record for _, record in keys)
     for text, record in keys:
@@ -136,13 +136,13 @@ def test_a_keyring_finds_a_key_by_its_text_alone() -> None:
 
 
 @given(st.text(max_size=80) | st.text(min_size=KEY_LENGTH, max_size=KEY_LENGTH))
-def test_anything_may_be_presented(text: str) -> None:
-    """No text is an error, and none but a key's own is a key."""
+def test_any_other_text_is_no_key(text: str) -> None:
+    """And no text is an error."""
     assert Keyring([made()[1]]).find(text) is None
 
 
-def test_the_file_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
-    """And so is the folder; what was written is what is read, and it gets another signature."""
+def test_the_key_file_is_private_under_any_umask(tmp_path: Path) -> None:
+    """The folder too; a change gives the file another signature."""
     file = KeyFile(tmp_path / "var" / "security")
     assert (file.read(), file.signature()) == (None, None)
     assert not file.directory.exists()
@@ -161,8 +161,8 @@ def test_the_file_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None
     assert len(file.read() or []) == 2
 
 
-def test_what_root_makes_belongs_to_the_owner_of_the_home(tmp_path: Path) -> None:
-    """So that the service's own user can read the keys and add to the log; who is not root makes files of their own."""
+def test_files_made_by_root_belong_to_the_owner_of_the_home(tmp_path: Path) -> None:
+    """The service's user can read the keys and append to the log. Run as another user, the files are that user's."""
     home = tmp_path / "var"
     home.mkdir()
     owner = (65534, 65534) if os.geteuid() == 0 else (os.geteuid(), home.stat().st_gid)
@@ -176,7 +176,7 @@ def test_what_root_makes_belongs_to_the_owner_of_the_home(tmp_path: Path) -> Non
 
 
 def test_writers_take_turns(tmp_path: Path) -> None:
-    """No key is lost when several commands run at once."""
+    """No key is lost by concurrent commands."""
     file = KeyFile(tmp_path)
 
     def add() -> None:
@@ -193,8 +193,8 @@ def test_writers_take_turns(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.json", "keys.lock"]
 
 
-def test_a_change_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    """Nothing of it, and nothing beside it."""
+def test_a_failed_change_leaves_the_file_unchanged(tmp_path: Path) -> None:
+    """And leaves no other file."""
     file = KeyFile(tmp_path)
     with file.edit() as keys:
         keys.append(made()[1])
@@ -233,8 +233,8 @@ def _record(**changes: object) -> bytes:
         (b" " * ((4 << 20) + 1), "is over 4 MiB"),
     ],
 )
-def test_a_damaged_file_is_refused_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
-    """No part of it is taken, and a change does not write over it."""
+def test_a_damaged_file_is_refused_with_its_fault(tmp_path: Path, content: bytes, reason: str) -> None:
+    """No key of it is used, and a change does not overwrite it."""
     file = KeyFile(tmp_path)
     file.path.touch(0o600)
     file.path.write_bytes(content)
@@ -245,8 +245,8 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, content: bytes, reaso
     assert file.path.read_bytes() == content
 
 
-def test_one_id_twice_is_refused(tmp_path: Path) -> None:
-    """It would be a matter of luck which of the two counts."""
+def test_a_duplicate_id_is_refused(tmp_path: Path) -> None:
+    """Which of the two keys counts would be undefined."""
     record = made()[1].record()
     file = KeyFile(tmp_path)
     file.path.touch(0o600)
@@ -255,8 +255,8 @@ def test_one_id_twice_is_refused(tmp_path: Path) -> None:
         file.read()
 
 
-def test_what_others_may_change_or_is_no_file_is_refused(tmp_path: Path) -> None:
-    """A user who can write it can make keys; a pipe hangs no reader."""
+def test_a_writable_or_irregular_file_is_refused(tmp_path: Path) -> None:
+    """A user with write access could make keys; a pipe must not hang the reader."""
     file = KeyFile(tmp_path)
     with file.edit() as keys:
         keys.append(made()[1])
@@ -269,8 +269,8 @@ def test_what_others_may_change_or_is_no_file_is_refused(tmp_path: Path) -> None
         file.read()
 
 
-def test_a_lost_file_is_told_from_one_that_never_was(tmp_path: Path) -> None:
-    """Keys that were made once are not forgotten by removing them; making one is the way back."""
+def test_a_lost_file_is_distinguished_from_one_that_never_existed(tmp_path: Path) -> None:
+    """Removing the key file does not open the service; making a key repairs it."""
     file = KeyFile(tmp_path)
     with file.edit() as keys:
         keys.append(made()[1])

@@ -1,4 +1,4 @@
-"""Who is let in: by key, scope, time and origin; and how a change of the key file gets into force."""
+"""The gate by key, scope, time and origin, and the watcher that puts a changed key file in force."""
 
 import os
 from dataclasses import replace
@@ -28,14 +28,14 @@ def gate(*records: ApiKey, now_s: float = NOW_S) -> Gate:
     return Gate(Keyring(records), clock_s=lambda: now_s)
 
 
-def test_without_keys_everybody_is_let_in() -> None:
-    """Whatever is presented, as before there were keys."""
+def test_without_keys_every_request_is_admitted() -> None:
+    """With any credentials."""
     assert Gate().admit(headers(), "erase") is None
     assert Gate().admit(headers(Authorization="Bearer nonsense"), "erase") is None
 
 
-def test_a_key_is_let_in_by_either_header() -> None:
-    """The scheme's case does not matter (RFC 9110 section 11.1); X-API-Key counts where both are there."""
+def test_a_key_is_accepted_in_either_header() -> None:
+    """The scheme is case-insensitive (RFC 9110 section 11.1); X-API-Key has precedence."""
     text, record = new_key(("recommend",), now_s=NOW_S)
     asked = gate(record)
     for presented in (
@@ -51,8 +51,8 @@ def test_a_key_is_let_in_by_either_header() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic abc", "KEY", "Bearer rk_00000000_" + "A" * 43])
-def test_what_is_no_key_is_401(value: str) -> None:
-    """With a challenge that says how to ask (RFC 6750 section 3)."""
+def test_other_credentials_are_401(value: str) -> None:
+    """With a challenge (RFC 6750 section 3)."""
     with pytest.raises(Unauthorized) as refused:
         gate(new_key(("admin",), now_s=NOW_S)[1]).admit(headers(Authorization=value), "recommend")
     assert refused.value.challenge.startswith('Bearer realm="recollect"')
@@ -60,8 +60,8 @@ def test_what_is_no_key_is_401(value: str) -> None:
         gate().admit(headers(), "recommend")
 
 
-def test_an_ended_key_is_401_and_says_when_it_ended() -> None:
-    """Only to who has its secret."""
+def test_an_ended_key_is_401_with_its_end() -> None:
+    """Only a client with its secret learns the end."""
     text, record = new_key(("recommend",), now_s=NOW_S, expires_in_s=60)
     presented = headers(Authorization=f"Bearer {text}")
     assert gate(record, now_s=NOW_S + 59.9).admit(presented, "recommend") == record.id
@@ -76,8 +76,8 @@ def test_an_ended_key_is_401_and_says_when_it_ended() -> None:
 
 @pytest.mark.parametrize("held", SCOPES)
 @pytest.mark.parametrize("wanted", SCOPES)
-def test_a_scope_opens_its_own_routes_and_admin_all(held: Scope, wanted: Scope) -> None:
-    """403 names the scope that is missing."""
+def test_a_scope_grants_itself_and_admin_grants_all(held: Scope, wanted: Scope) -> None:
+    """403 names the missing scope."""
     text, record = new_key((held,), now_s=NOW_S)
     presented = headers(X_API_Key=text)
     if held in {wanted, "admin"}:
@@ -88,8 +88,8 @@ def test_a_scope_opens_its_own_routes_and_admin_all(held: Scope, wanted: Scope) 
     assert f'error="insufficient_scope", scope="{wanted}"' in str(refused.value.challenge)
 
 
-def test_a_key_of_a_page_is_for_that_page() -> None:
-    """A browser says where a request comes from; a server says nothing and is let in."""
+def test_a_key_with_origins_is_limited_to_them() -> None:
+    """A request without an origin comes from no browser and is admitted."""
     text, record = new_key(("recommend",), now_s=NOW_S, origins=("https://shop.example", "https://m.shop.example"))
     asked = gate(record)
     assert asked.admit(headers(X_API_Key=text), "recommend") == record.id
@@ -100,8 +100,8 @@ def test_a_key_of_a_page_is_for_that_page() -> None:
             asked.admit(headers(X_API_Key=text, Origin=origin), "recommend")
 
 
-def test_every_route_says_who_may_call_it() -> None:
-    """Nothing that tells of users or changes anything is open; what health checks and people read is."""
+def test_only_health_and_documents_are_open() -> None:
+    """Every other route has the scope of its effect."""
     assert {route.path for route in ROUTES if route.scope is None} == {"/healthz", "/readyz", "/openapi.json", "/docs"}
     scopes = {(route.method, route.path): route.scope for route in ROUTES}
     assert scopes["POST", "/v1/events"] == "events"
@@ -110,7 +110,7 @@ def test_every_route_says_who_may_call_it() -> None:
 
 
 class Watched:
-    """A key file, a gate, and what their watcher told."""
+    """A key file, a gate, and the calls of their watcher."""
 
     def __init__(self, directory: Path, gate: Gate | None = None) -> None:
         self.file = KeyFile(directory)
@@ -129,8 +129,8 @@ class Watched:
         return self.gate.ring is not None and self.gate.ring.find(text) is not None
 
 
-def test_a_change_is_in_force_after_one_look(tmp_path: Path) -> None:
-    """The first key closes the gate; nothing is read while nothing changes."""
+def test_a_change_is_in_force_after_one_check(tmp_path: Path) -> None:
+    """The first key closes the gate; an unchanged file is not read."""
     watched = Watched(tmp_path)
     watched.watcher.check()
     assert watched.gate.ring is None
@@ -146,7 +146,7 @@ def test_a_change_is_in_force_after_one_look(tmp_path: Path) -> None:
 
 
 def test_a_gate_with_keys_never_opens(tmp_path: Path) -> None:
-    """Damaged, unreadable, gone without a trace: the last good keys stay, each reason is told once, and it heals."""
+    """If the file is damaged, unreadable or missing, the last good keys stay and each reason is reported once."""
     watched = Watched(tmp_path)
     text = watched.add()
     watched.watcher.check()
@@ -176,8 +176,8 @@ def test_a_gate_with_keys_never_opens(tmp_path: Path) -> None:
     assert watched.watcher.age_s < 60
 
 
-def test_a_look_that_hangs_holds_up_nothing(tmp_path: Path) -> None:
-    """It runs on a thread that the process does not wait for; what is in force stays so, and grows old."""
+def test_a_hanging_check_delays_nothing(tmp_path: Path) -> None:
+    """It runs in a daemon thread; the keys stay in force and their age grows."""
     watched = Watched(tmp_path)
     text = watched.add()
     watched.watcher.check()
@@ -212,8 +212,8 @@ def test_a_look_that_hangs_holds_up_nothing(tmp_path: Path) -> None:
         ("", False),
     ],
 )
-def test_what_other_machines_reach_needs_keys(tmp_path: Path, host: str, only_here: bool) -> None:
-    """Or who starts it says that it needs none; once there are keys, they count on every address."""
+def test_a_listener_beyond_loopback_needs_keys(tmp_path: Path, host: str, only_here: bool) -> None:
+    """Or --insecure; keys count on every address once there are any."""
     config = Config(home=tmp_path)
     assert is_loopback(host) is only_here
     assert require_keys(config, host, 8080, insecure=True) is None
@@ -233,8 +233,8 @@ def test_what_other_machines_reach_needs_keys(tmp_path: Path, host: str, only_he
         assert len(require_keys(config, host, 8080, insecure=insecure) or ()) == 1
 
 
-def test_keys_that_must_be_there_must_be_there(tmp_path: Path) -> None:
-    """As `up` asks of its replicas, so that lost keys open nothing."""
+def test_required_keys_must_exist(tmp_path: Path) -> None:
+    """`up` requires them of its replicas, so that lost keys open nothing."""
     config = Config(home=tmp_path, keys_required=True)
     with pytest.raises(UsageError, match="RECOLLECT_KEYS_REQUIRED is set and there are no API keys"):
         require_keys(config, "127.0.0.1", 8080, insecure=False)

@@ -1,4 +1,4 @@
-"""The security log: whole lines on the disk, from several processes, and a slow disk that holds up no request."""
+"""The security log: whole lines of several processes, and a slow disk that blocks no request."""
 
 import os
 import stat
@@ -21,8 +21,8 @@ def lines(directory: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_an_entry_says_what_was_done_by_what_and_when(tmp_path: Path) -> None:
-    """In a file of this month that is its owner's alone."""
+def test_an_entry_has_action_process_and_time(tmp_path: Path) -> None:
+    """In a private file of this month."""
     append(tmp_path / "security", [new_entry("erase", by="replica-0", key="0123abcd", erase_id="e1")])
     (path,) = (tmp_path / "security").iterdir()
     assert path.name == time.strftime("log-%Y-%m.jsonl", time.gmtime())
@@ -33,8 +33,8 @@ def test_an_entry_says_what_was_done_by_what_and_when(tmp_path: Path) -> None:
     assert line == {"what": "erase", "by": "replica-0", "uid": os.getuid(), "key": "0123abcd", "erase_id": "e1"}
 
 
-def test_what_was_cut_off_spoils_no_other_entry(tmp_path: Path) -> None:
-    """A full disk leaves half a line; the next entry begins a line of its own."""
+def test_a_cut_entry_does_not_damage_the_next(tmp_path: Path) -> None:
+    """A full disk leaves half a line; the next entry begins a new line."""
     append(tmp_path, [new_entry("activate", by="a", key=None)])
     (path,) = tmp_path.iterdir()
     with path.open("ab") as file:
@@ -45,7 +45,7 @@ def test_what_was_cut_off_spoils_no_other_entry(tmp_path: Path) -> None:
 
 
 def test_entries_of_several_processes_do_not_mix(tmp_path: Path) -> None:
-    """Each line is one new_entry, whole."""
+    """Each line is one whole entry."""
     program = (
         "import sys; from pathlib import Path; from service.security.security_log import append, new_entry\n"
         "for n in range(25):\n"
@@ -57,8 +57,8 @@ def test_entries_of_several_processes_do_not_mix(tmp_path: Path) -> None:
     assert sorted(found) == [(str(name), n) for name in range(3) for n in range(25)]
 
 
-async def test_recording_returns_when_it_is_on_the_disk(tmp_path: Path) -> None:
-    """And raises where it cannot be."""
+async def test_record_returns_once_the_entry_is_on_the_disk(tmp_path: Path) -> None:
+    """And raises if the log cannot be written."""
     security = SecurityLog(tmp_path / "security")
     await security.record(new_entry("erase", by="replica-0", key=None), deadline_s=10)
     assert len(lines(tmp_path / "security")) == 1
@@ -67,8 +67,8 @@ async def test_recording_returns_when_it_is_on_the_disk(tmp_path: Path) -> None:
         await SecurityLog(tmp_path / "file" / "security").record(new_entry("erase", by="x", key=None), deadline_s=10)
 
 
-async def test_a_disk_that_hangs_is_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop goes on meanwhile, and what is written after all changes no answer."""
+async def test_a_hanging_disk_is_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop runs on, and a late write changes no answer."""
     reading, writing = os.pipe()
     written: list[int] = []
 

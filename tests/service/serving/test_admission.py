@@ -1,4 +1,4 @@
-"""How many requests may be open follows from how long they take; a clock that the tests turn."""
+"""Admission control: the limit of open requests follows from response times."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ def limit(now: int = 100) -> Limit:
 
 
 class Server:
-    """Serves so many at once in turns, as an event loop does: the more are open, the longer each takes."""
+    """A simulated event loop: the more requests are open, the longer each takes."""
 
     def __init__(self, limit: Limit, rate_per_s: float) -> None:
         self.limit = limit
@@ -20,7 +20,7 @@ class Server:
         self.now_s = 0.0
 
     def turn(self, offered: int) -> int:
-        """Take on what is offered, and answer it at the end of the turn; returns how many were answered."""
+        """Offer requests and answer the accepted ones at the end of the turn; return their number."""
         arrived_s = self.now_s
         taken = sum(self.limit.enter() for _ in range(offered))
         self.now_s += max(taken, 1) / self.rate_per_s
@@ -29,8 +29,8 @@ class Server:
         return taken
 
 
-def test_one_more_than_the_limit_is_refused_until_one_leaves() -> None:
-    """And counted."""
+def test_requests_beyond_the_limit_are_refused_and_counted() -> None:
+    """A request that ends makes room for the next one."""
     limits = limit(3)
     assert [limits.enter() for _ in range(4)] == [True, True, True, False]
     assert (limits.open, limits.refused, limits.full) == (3, 1, True)
@@ -39,8 +39,8 @@ def test_one_more_than_the_limit_is_refused_until_one_leaves() -> None:
 
 
 @pytest.mark.parametrize("rate_per_s", [500.0, 2000.0])
-def test_the_limit_settles_where_requests_take_their_time(rate_per_s: float) -> None:
-    """From above and from below: about as many as are answered within the target."""
+def test_the_limit_converges_to_the_target_time(rate_per_s: float) -> None:
+    """From above and below, to about the number that is answered within the target."""
     for start in (16, 256):
         server = Server(limit(start), rate_per_s)
         for _ in range(400):
@@ -48,8 +48,8 @@ def test_the_limit_settles_where_requests_take_their_time(rate_per_s: float) -> 
         assert 0.7 * rate_per_s * 0.1 <= server.limit.limit <= 1.2 * rate_per_s * 0.1
 
 
-def test_a_slow_server_keeps_a_few_and_a_quick_one_stays_in_bounds() -> None:
-    """However slow, some are taken on, or it would never be known that it is quick again."""
+def test_the_limit_has_a_lower_and_an_upper_bound() -> None:
+    """A slow server still accepts some requests, so that a recovery is noticed."""
     slow = Server(limit(), 10.0)
     quick = Server(limit(), 1e6)
     for _ in range(300):
@@ -63,16 +63,16 @@ def test_a_slow_server_keeps_a_few_and_a_quick_one_stays_in_bounds() -> None:
     assert slow.limit.limit > 100
 
 
-def test_a_quiet_server_does_not_raise_its_limit() -> None:
-    """A limit that was never reached says nothing about what lies beyond it."""
+def test_a_limit_that_is_not_reached_does_not_rise() -> None:
+    """Only a reached limit is evidence that a higher one is needed."""
     server = Server(limit(50), 1000.0)
     for _ in range(300):
         server.turn(5)
     assert server.limit.limit == 50
 
 
-def test_what_left_before_it_was_begun_is_no_quick_answer() -> None:
-    """Its place is free, and its time counts for nothing."""
+def test_a_dropped_request_is_no_sample() -> None:
+    """It makes room, and its time is not counted."""
     limits = limit(1)
     assert limits.enter()
     limits.drop()
@@ -80,8 +80,8 @@ def test_what_left_before_it_was_begun_is_no_quick_answer() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 600), st.floats(1e-5, 2.0)), max_size=60))
-def test_the_limit_stays_in_its_bounds_and_places_are_given_back(turns: list[tuple[int, float]]) -> None:
-    """Whatever comes, and however long it takes."""
+def test_the_limit_stays_in_its_bounds_and_every_request_ends(turns: list[tuple[int, float]]) -> None:
+    """For any load and any response times."""
     limits, now_s = limit(), 0.0
     for offered, took_s in turns:
         taken = sum(limits.enter() for _ in range(offered))

@@ -1,4 +1,4 @@
-"""Requests of one turn of the event loop are ranked together, and do not get in each other's way."""
+"""Requests of one turn of the event loop are ranked together without affecting each other."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Make = Callable[..., ModelSnapshot]
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ModelSnapshot, int]]:
-    """What is ranked together, in order: the model and how many lists."""
+    """The batches in order, as (model, number of lists)."""
     seen: list[tuple[ModelSnapshot, int]] = []
     real = scoring.personal
 
@@ -32,10 +32,10 @@ def same(ours: Ranking, theirs: Ranking) -> bool:
     return np.array_equal(ours.rows, theirs.rows) and np.array_equal(ours.scores, theirs.scores)
 
 
-async def test_one_turn_is_one_batch_with_the_lists_of_each_alone(
+async def test_one_turn_is_one_batch_with_unchanged_lists(
     make_snapshot: Make, batches: list[tuple[ModelSnapshot, int]]
 ) -> None:
-    """Bit for bit."""
+    """Each list equals the one ranked by itself, bit for bit."""
     snapshot = make_snapshot()
     batcher = Batcher()
     wanted = [TopNRequest(user, 5 + user) for user in range(7)]
@@ -45,10 +45,10 @@ async def test_one_turn_is_one_batch_with_the_lists_of_each_alone(
         assert same(ranking, scoring.personal(snapshot, [want])[0])
 
 
-async def test_a_swap_between_two_requests_of_one_turn_gives_each_its_own_model(
+async def test_a_swap_within_a_turn_splits_the_batch(
     make_snapshot: Make, batches: list[tuple[ModelSnapshot, int]]
 ) -> None:
-    """Those before the swap get the old model's list, those behind it the new one's, also with other sizes."""
+    """Requests before the swap use the old model, later ones the new model, of another size."""
     old, new = make_snapshot(seed=1), make_snapshot(n_items=90, seed=2)
     batcher = Batcher()
     asked = [(old, 0), (old, 1), (new, 1), (new, 2)]
@@ -58,8 +58,8 @@ async def test_a_swap_between_two_requests_of_one_turn_gives_each_its_own_model(
         assert same(ranking, scoring.personal(snapshot, [TopNRequest(user, 10)])[0])
 
 
-async def test_an_error_reaches_those_of_its_batch_and_nobody_else(make_snapshot: Make) -> None:
-    """Ranking that fails, here for want of a user, fails its batch; that of another model, and later ones, go on."""
+async def test_an_error_reaches_the_requests_of_its_batch_only(make_snapshot: Make) -> None:
+    """An unknown user row fails its batch; the batch of another model and later batches succeed."""
     good, other = make_snapshot(seed=1), make_snapshot(seed=2)
     batcher = Batcher()
     results = await asyncio.gather(
@@ -73,8 +73,8 @@ async def test_an_error_reaches_those_of_its_batch_and_nobody_else(make_snapshot
     assert len((await batcher.personal(good, TopNRequest(4, 5))).rows) == 5
 
 
-async def test_a_request_that_was_given_up_does_not_hurt_the_others(make_snapshot: Make) -> None:
-    """Its place in the batch is ranked and thrown away."""
+async def test_a_cancelled_request_does_not_affect_the_others(make_snapshot: Make) -> None:
+    """Its list is ranked and discarded."""
     snapshot = make_snapshot()
     batcher = Batcher()
     given_up = asyncio.create_task(batcher.personal(snapshot, TopNRequest(0, 5)))
@@ -85,10 +85,10 @@ async def test_a_request_that_was_given_up_does_not_hurt_the_others(make_snapsho
         await given_up
 
 
-async def test_many_requests_are_cut_into_batches_that_fit_the_cache(
+async def test_many_requests_are_split_into_batches(
     make_snapshot: Make, batches: list[tuple[ModelSnapshot, int]]
 ) -> None:
-    """At most 32 lists are scored at a time."""
+    """A batch has at most 32 lists."""
     snapshot = make_snapshot()
     batcher = Batcher()
     await asyncio.gather(*(batcher.personal(snapshot, TopNRequest(user % 7, 3)) for user in range(70)))

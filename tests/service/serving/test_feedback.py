@@ -1,4 +1,4 @@
-"""What is odd about an event is marked, and the event is kept."""
+"""Odd feedback is marked and kept."""
 
 from typing import Any
 
@@ -40,21 +40,21 @@ def one(
         (400 * 365 * DAY_S, ["clock_skew"]),
     ],
 )
-def test_a_time_far_from_ours_is_marked_and_kept_as_it_is(ahead_s: float, marks: list[str]) -> None:
-    """More than five minutes ahead or thirty days behind."""
+def test_a_skewed_client_time_is_marked_and_unchanged(ahead_s: float, marks: list[str]) -> None:
+    """More than five minutes ahead of the replica's clock, or thirty days behind it."""
     event = one({"ts": rfc3339_ms(NOW_S + ahead_s)})
     assert event.marks == marks
     assert event.client_time == rfc3339_ms(NOW_S + ahead_s)
     assert event.received_at == rfc3339_ms(NOW_S)
 
 
-def test_the_first_time_there_is_is_a_skewed_one() -> None:
-    """No arithmetic overflows on it."""
+def test_the_earliest_time_is_marked_without_overflow() -> None:
+    """The year 1 is a valid time."""
     assert one({"ts": "0001-01-01T00:00:00Z"}).marks == ["clock_skew"]
 
 
-def test_an_item_the_model_does_not_know_is_marked() -> None:
-    """Where there is no model, nothing is known to be unknown."""
+def test_an_unknown_item_is_marked() -> None:
+    """Without a model no item is marked."""
     assert one({}, {"i1"}).marks == []
     assert one({}, {"i2"}).marks == ["unknown_item"]
     assert one({}, None).marks == []
@@ -74,17 +74,17 @@ def test_an_item_the_model_does_not_know_is_marked() -> None:
         (99.0, None, []),
     ],
 )
-def test_a_rating_outside_of_the_scale_is_marked_and_kept_as_it_is(
+def test_a_rating_outside_of_the_scale_is_marked_and_unchanged(
     value: float, scale: RatingScale | None, marks: list[str]
 ) -> None:
-    """Both ends belong to it; values of other events are on no scale."""
+    """Both ends belong to the scale; values of other event types have no scale."""
     event = one({"type": "rating", "value": value}, scale=scale)
     assert (event.marks, event.value) == (marks, value)
     assert one({"type": "purchase", "value": value}, scale=scale).marks == []
 
 
-def test_the_user_is_recorded_under_their_pseudonym() -> None:
-    """And nothing else of the event changes."""
+def test_the_user_is_recorded_under_a_pseudonym() -> None:
+    """The rest of the event is unchanged."""
     key = b"k" * 32
     plain, hidden = one({}), one({}, key=key)
     assert (plain.user_id, hidden.user_id) == ("u1", Pseudonymiser(key).pseudonym("u1"))

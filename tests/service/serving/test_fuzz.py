@@ -64,7 +64,7 @@ class Answer(NamedTuple):
 
 
 class Replica:
-    """The application behind its listener, on an event loop that runs while an answer is waited for."""
+    """The application behind its listener, on an event loop that runs only while a test waits for an answer."""
 
     def __init__(self, context: ReplicaContext) -> None:
         self._runner = asyncio.Runner()
@@ -101,7 +101,7 @@ class Replica:
 
     @contextmanager
     def asking_for_keys(self) -> Iterator[None]:
-        """Ask for a key that does not exist."""
+        """Require an API key that no test has."""
         self._context.gate.ring = Keyring([new_key(("admin",), now_s=time.time())[1]])
         yield
         self._context.gate.ring = None
@@ -134,7 +134,7 @@ def replica(
 
 
 def judge(replica: Replica, answer: Answer, operation: dict[str, Any] | None) -> None:
-    """Hold an answer against the description; an operation of None is a request for no route."""
+    """Check an answer against the OpenAPI document; the operation is None if the request matches no route."""
     assert answer.status < 500 or answer.status == 503, answer
     assert replica.faults == 0
     assert b"\r\nX-Content-Type-Options: nosniff\r\n" in answer.headers, answer
@@ -194,7 +194,7 @@ def test_gets(replica: Replica, path: str, fill: str, query: list[tuple[str, str
 @seeded
 @given(path=st.sampled_from(GETS), fill=ids, n=st.none() | values)
 def test_heads(replica: Replica, path: str, fill: str, n: str | None) -> None:
-    """HEAD is answered as GET is, without a body and without anything served."""
+    """HEAD is answered like GET, without a body and without a served event."""
     target = re.sub(r"\{\w+\}", lambda _: quote(fill, safe="", errors="surrogatepass"), path)
     if n is not None:
         target += f"?n={quote(n, safe='', errors='surrogatepass')}"
@@ -214,7 +214,7 @@ def test_heads(replica: Replica, path: str, fill: str, n: str | None) -> None:
     | st.from_regex(r"\A(Bearer |bearer  |Basic )?rk_[0-9a-f]{8}_[A-Za-z0-9_-]{43}\Z"),
 )
 def test_any_credentials(replica: Replica, where: tuple[str, str], name: str, value: str) -> None:
-    """With keys, whatever is presented that is none of them is 401 on every route with a scope, and records nothing."""
+    """With keys, any other text is answered 401 on every route with a scope, and records nothing."""
     method, path = where
     operation = DOCUMENT["paths"][path][method]
     line = f"{name}: {value}\r\n".encode("latin-1")
@@ -229,7 +229,7 @@ def test_any_credentials(replica: Replica, where: tuple[str, str], name: str, va
 
 @seeded
 @given(user_id=ids)
-def test_forgetting(replica: Replica, user_id: str) -> None:
+def test_erasures(replica: Replica, user_id: str) -> None:
     """Any id: a receipt as described, or a problem as described."""
     target = f"/v1/users/{quote(user_id, safe='', errors='surrogatepass')}"
     judge(replica, replica.send(request("DELETE", target)), DOCUMENT["paths"]["/v1/users/{user_id}"]["delete"])
@@ -243,8 +243,8 @@ path_like = st.lists(pieces, min_size=1, max_size=12).map("".join)
 
 @seeded
 @given(user_id=good_id | path_like, safe=st.sampled_from(["", "{}", "!$&'()*+,;=:@{}|^"]))
-def test_any_valid_id_can_be_asked_for_and_forgotten(replica: Replica, user_id: str, safe: str) -> None:
-    """Percent-encoded, it is that id on every route, whatever else it looks like."""
+def test_any_valid_id_works_on_every_route(replica: Replica, user_id: str, safe: str) -> None:
+    """A percent-encoded id arrives unchanged, whatever it looks like."""
     encoded = quote(user_id, safe=safe)
     queried = quote(user_id, safe="")
     for target in (f"/recommend/{encoded}", f"/recommend?user_id={queried}"):
@@ -358,7 +358,7 @@ def with_repeats(draw: st.DrawFn, strategy: st.SearchStrategy[Any]) -> bytes:
 @seeded
 @given(data=st.data(), path=st.sampled_from(sorted(bodies)))
 def test_repeated_fields(replica: Replica, data: st.DataObject, path: str) -> None:
-    """A body that names a field twice is never taken, wherever it does so and however it is written."""
+    """A body with a duplicate field is refused, at any depth and in any spelling."""
     body = data.draw(with_repeats(mutated(bodies[path])))
     answer = replica.send(request("POST", path, body))
     judge(replica, answer, DOCUMENT["paths"][path]["post"])
@@ -370,7 +370,7 @@ def test_repeated_fields(replica: Replica, data: st.DataObject, path: str) -> No
 @seeded
 @given(body=st.binary(max_size=200), path=st.sampled_from(sorted(bodies)))
 def test_bytes_as_bodies(replica: Replica, body: bytes, path: str) -> None:
-    """Bytes that are no JSON are the caller's mistake."""
+    """Bytes that are no JSON are answered 4xx."""
     judge(replica, replica.send(request("POST", path, body)), DOCUMENT["paths"][path]["post"])
 
 
@@ -385,7 +385,7 @@ def test_bytes_as_bodies(replica: Replica, body: bytes, path: str) -> None:
     ).map("/".join),
 )
 def test_any_target(replica: Replica, method: str, target: str) -> None:
-    """Whatever the method and path, an answer comes, and an error is a problem."""
+    """Any method and path are answered, and errors are problems."""
     answer = replica.send(request(method, "/" + target))
     if answer.status >= 400:
         judge(replica, answer, None)
@@ -396,5 +396,5 @@ def test_any_target(replica: Replica, method: str, target: str) -> None:
 @seeded
 @given(raw=st.binary(min_size=1, max_size=300))
 def test_bytes_as_requests(replica: Replica, raw: bytes) -> None:
-    """What is no HTTP is told so; the end of the head is always there, so that the answer need not wait for it."""
+    """Bytes that are no HTTP are answered 400; each has the end of a head, so that the answer need not wait for it."""
     judge(replica, replica.send(b"\x00" + raw + b"\r\n\r\n"), None)

@@ -1,4 +1,4 @@
-"""A key stands for one body; what was not recorded leaves no entry; the table is bounded."""
+"""A key stands for one body, a request that is not recorded leaves no entry, and the table is bounded."""
 
 from contextlib import ExitStack
 
@@ -21,8 +21,8 @@ def record(table: IdempotencyTable, key: str | None, body: bytes) -> None:
         pass
 
 
-def test_the_same_body_may_come_again_and_another_may_not() -> None:
-    """Also after a refusal of the other one."""
+def test_a_key_accepts_the_same_body_and_refuses_another() -> None:
+    """Also after another body was refused."""
     table = IdempotencyTable()
     record(table, "key-0001", b"a")
     record(table, "key-0001", b"a")
@@ -33,15 +33,15 @@ def test_the_same_body_may_come_again_and_another_may_not() -> None:
     assert len(table) == 2
 
 
-def test_requests_without_a_key_are_not_held() -> None:
-    """They have nothing in common."""
+def test_requests_without_a_key_leave_no_entry() -> None:
+    """Any number of bodies is accepted without a key."""
     table = IdempotencyTable()
     record(table, None, b"a")
     record(table, None, b"b")
     assert len(table) == 0
 
 
-def test_what_was_refused_leaves_no_entry() -> None:
+def test_a_request_that_is_not_recorded_leaves_no_entry() -> None:
     """The client may correct its request under the same key."""
     table = IdempotencyTable()
     with pytest.raises(ZeroDivisionError), table.attempt("key-0001", b"a"):
@@ -50,8 +50,8 @@ def test_what_was_refused_leaves_no_entry() -> None:
     record(table, "key-0001", b"b")
 
 
-def test_a_refusal_forgets_nothing_that_another_attempt_relies_on() -> None:
-    """Of two attempts with one body, one refused and one still under way or recorded, the key stays."""
+def test_a_failed_attempt_keeps_the_entry_of_another_attempt() -> None:
+    """The key stays if another attempt with its body is under way or recorded."""
     table = IdempotencyTable()
     with ExitStack() as first:
         first.enter_context(table.attempt("key-0001", b"a"))
@@ -65,7 +65,7 @@ def test_a_refusal_forgets_nothing_that_another_attempt_relies_on() -> None:
         record(table, "key-0001", b"b")
 
 
-def test_the_oldest_gives_way_at_the_limit() -> None:
+def test_the_oldest_entry_is_evicted_at_the_limit() -> None:
     """Memory is bounded whatever clients send."""
     table = IdempotencyTable(limit_keys=3)
     for number in range(5):
@@ -76,8 +76,8 @@ def test_the_oldest_gives_way_at_the_limit() -> None:
         record(table, "key-0004", b"b")
 
 
-def test_an_evicted_attempt_does_not_take_a_newer_entry_with_it() -> None:
-    """An attempt that fails after its entry gave way leaves its successor alone."""
+def test_an_evicted_attempt_does_not_remove_a_newer_entry() -> None:
+    """An attempt that fails after its entry was evicted leaves the new entry of its key in place."""
     table = IdempotencyTable(limit_keys=1)
     failing = table.attempt("key-0001", b"a")
     failing.__enter__()
@@ -88,8 +88,8 @@ def test_an_evicted_attempt_does_not_take_a_newer_entry_with_it() -> None:
         record(table, "key-0001", b"a")
 
 
-def test_a_key_is_held_for_its_age_from_its_first_use() -> None:
-    """Repeating does not renew it."""
+def test_an_entry_expires_after_its_age_from_the_first_use() -> None:
+    """A repetition does not renew it."""
     clock = Clock()
     table = IdempotencyTable(age_s=10, clock_s=clock)
     record(table, "key-0001", b"a")

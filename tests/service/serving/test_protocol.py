@@ -1,4 +1,4 @@
-"""What a replica's listener does with bytes that are no request, or an odd one: sent raw over a real socket."""
+"""Malformed and unusual requests, and overload, at a replica's listener over a real socket."""
 
 import asyncio
 import contextlib
@@ -40,8 +40,8 @@ class Replica(NamedTuple):
     port: int
     admission: Admission
 
-    async def say(self, raw: bytes, answers: int = 1) -> tuple[list[Answer], bool]:
-        """Send bytes; return so many answers, and whether the connection was closed right behind them."""
+    async def send(self, raw: bytes, answers: int = 1) -> tuple[list[Answer], bool]:
+        """Send bytes; return that many answers, and whether the connection was closed after them."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             async with asyncio.timeout(5):
@@ -55,13 +55,13 @@ class Replica(NamedTuple):
         finally:
             writer.close()
 
-    async def say_one_by_one(self, *requests: bytes) -> tuple[list[Answer], bool]:
-        """Send requests on one connection, each once the one before is answered; then as `say`."""
+    async def send_in_turn(self, *requests: bytes) -> tuple[list[Answer], bool]:
+        """Send requests on one connection, each after the previous answer; return as `send`."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         found = []
         async with asyncio.timeout(5):
             for raw in requests:
-                # The server has time to wait for it, as it does for most.
+                # The server waits for the request, as it does for most.
                 await asyncio.sleep(0.01)
                 writer.write(raw)
                 found.append(await read_answer(reader, head_only=False))
@@ -104,14 +104,14 @@ async def replica(
     listener = Listener(build_app(context), "127.0.0.1", port, config.server, admission)
     await listener.start()
     yield Replica(context, port, admission)
-    # Whatever was sent, everything that was taken on is let go of again.
+    # Every accepted request has ended, whatever was sent.
     await listener.close()
     assert (admission.lists.open, admission.feedback.open) == (0, 0)
     await listener.close()
     producer.close()
 
 
-NO_REQUESTS = {
+MALFORMED = {
     "lengths of two kinds": POST + b"Content-Length: 8\r\n" + CHUNKED + b"8\r\n" + BODY + b"\r\n0\r\n\r\n",
     "two different lengths": POST + b"Content-Length: 8\r\nContent-Length: 9\r\n\r\n" + BODY,
     "the same length twice": POST + b"Content-Length: 8\r\nContent-Length: 8\r\n\r\n" + BODY,
@@ -141,10 +141,10 @@ NO_REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("raw", NO_REQUESTS.values(), ids=NO_REQUESTS.keys())
-async def test_what_is_no_request_is_one_problem_and_a_closed_connection(replica: Replica, raw: bytes) -> None:
-    """400 as problem+json that quotes nothing of what was sent, and what follows on the connection is not read."""
-    (answer,), closed = await replica.say(raw + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+@pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_malformed_bytes_are_one_problem_and_a_closed_connection(replica: Replica, raw: bytes) -> None:
+    """400 as problem+json without a quotation of the bytes; later bytes on the connection are not read."""
+    (answer,), closed = await replica.send(raw + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.status == 400
     assert closed
     assert answer.headers["content-type"] == "application/problem+json"
@@ -154,7 +154,7 @@ async def test_what_is_no_request_is_one_problem_and_a_closed_connection(replica
     assert replica.faults == 0
 
 
-ODD_REQUESTS: dict[str, tuple[bytes, int]] = {
+UNUSUAL: dict[str, tuple[bytes, int]] = {
     "absolute form": (b"GET http://x/v1/popular?n=1 HTTP/1.1\r\n" + HOST + b"\r\n", 200),
     "HTTP/1.0": (b"GET /v1/popular?n=1 HTTP/1.0\r\n\r\n", 200),
     "Connection: close": (GET + b"Connection: close\r\n\r\n", 200),
@@ -183,29 +183,29 @@ ODD_REQUESTS: dict[str, tuple[bytes, int]] = {
 }
 
 
-@pytest.mark.parametrize(("raw", "status"), ODD_REQUESTS.values(), ids=ODD_REQUESTS.keys())
-async def test_odd_requests_are_answered_as_they_should_be(replica: Replica, raw: bytes, status: int) -> None:
-    """Correctly or with a problem of the caller's, and never with a fault of ours."""
-    (answer,), _closed = await replica.say(raw)
+@pytest.mark.parametrize(("raw", "status"), UNUSUAL.values(), ids=UNUSUAL.keys())
+async def test_unusual_requests_get_their_status(replica: Replica, raw: bytes, status: int) -> None:
+    """Success or a 4xx, and never an internal error."""
+    (answer,), _closed = await replica.send(raw)
     assert answer.status == status
     kind = "application/problem+json" if status >= 400 else ("application/json", "text/plain; charset=utf-8")
     assert answer.headers["content-type"] in kind
     assert replica.faults == 0
 
 
-async def test_pipelined_requests_are_answered_in_their_order(replica: Replica) -> None:
-    """Also when they arrive in one packet, where all of them are ranked in one turn."""
+async def test_pipelined_requests_are_answered_in_order(replica: Replica) -> None:
+    """Also if they arrive in one packet and are ranked in one turn."""
     raw = b"".join(b"GET /v1/recommendations/u%d?n=1 HTTP/1.1\r\n" % user + HOST + b"\r\n" for user in range(5))
-    answers, closed = await replica.say(raw, answers=5)
+    answers, closed = await replica.send(raw, answers=5)
     assert [orjson.loads(answer.body)["user_id"] for answer in answers] == [f"u{user}" for user in range(5)]
     assert not closed
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 50\r\n\r\n{", CHUNKED + b"8\r\n{"], ids=["length", "chunks"])
-async def test_a_client_that_leaves_within_its_body_is_no_fault_of_ours(
+async def test_a_client_that_disconnects_within_its_body_is_no_internal_error(
     replica: Replica, framing: bytes, await_until: Callable[..., Any]
 ) -> None:
-    """It is counted as its own mistake, so that the alarm for faults stays quiet."""
+    """It is counted as 400, so that the alarm for internal errors stays quiet."""
     _reader, writer = await asyncio.open_connection("127.0.0.1", replica.port)
     writer.write(POST + framing)
     await writer.drain()
@@ -216,7 +216,7 @@ async def test_a_client_that_leaves_within_its_body_is_no_fault_of_ours(
     assert replica.faults == 0
 
 
-# --- overload: what is beyond the limits
+# --- overload
 
 
 LIST = b"GET /v1/recommendations/u1?n=1 HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -229,7 +229,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
 
 @contextlib.contextmanager
 def full(*limits: Limit) -> Iterator[None]:
-    """Have as many requests open as there may be."""
+    """Fill the limits with open requests."""
     taken = [(limit, limit.limit - limit.open) for limit in limits]
     for limit, count in taken:
         limit.open += count
@@ -240,7 +240,7 @@ def full(*limits: Limit) -> Iterator[None]:
             limit.open -= count
 
 
-def said(answer: Answer) -> tuple[int, dict[str, str], Any]:
+def without_date(answer: Answer) -> tuple[int, dict[str, str], Any]:
     return (
         answer.status,
         {name: value for name, value in answer.headers.items() if name != "date"},
@@ -248,44 +248,44 @@ def said(answer: Answer) -> tuple[int, dict[str, str], Any]:
     )
 
 
-async def test_lists_beyond_their_limit_are_refused_and_say_when_to_come_back(replica: Replica) -> None:
-    """The same words whether a request was refused as it arrived or after it was parsed; the connection stays."""
+async def test_lists_beyond_their_limit_are_refused_with_retry_after(replica: Replica) -> None:
+    """The answer is the same before and after parsing, and the connection stays open."""
     with full(replica.admission.lists):
-        # Whole and alone: refused as it arrives, from the second one on; two at once: refused when they are parsed.
-        first, second = (await replica.say(LIST + LIST, 2))[0]
-        answers, closed = await replica.say_one_by_one(LIST, PLAIN, LIST)
+        # Two at once are refused after parsing; a single one as it arrives, from the second request on.
+        first, second = (await replica.send(LIST + LIST, 2))[0]
+        answers, closed = await replica.send_in_turn(LIST, PLAIN, LIST)
         assert not closed
         for answer in (first, second, *answers):
-            assert said(answer) == said(first)
+            assert without_date(answer) == without_date(first)
         assert (first.status, first.headers["retry-after"]) == (503, "1")
         assert orjson.loads(first.body)["type"] == "/problems/unavailable"
         refused = replica.admission.lists.refused
         assert refused == 5
         assert replica.context.producer.counters.served.offered == 0
-        # The rest of the API that needs a model goes with the lists, whatever its method.
+        # Every other route with a model has the limit of lists.
         for raw in (b"GET /v1/model HTTP/1.1\r\n" + HOST + b"\r\n", GET + b"Connection: close\r\n\r\n", GET + b"\r\n"):
-            assert (await replica.say(raw))[0][0].status == 503
-    assert [answer.status for answer in (await replica.say_one_by_one(LIST, PLAIN))[0]] == [200, 200]
+            assert (await replica.send(raw))[0][0].status == 503
+    assert [answer.status for answer in (await replica.send_in_turn(LIST, PLAIN))[0]] == [200, 200]
 
 
-async def test_a_refusal_comes_before_the_body(replica: Replica) -> None:
-    """Nothing is read, let alone parsed, for a request that will not be answered."""
+async def test_a_refusal_precedes_the_body(replica: Replica) -> None:
+    """The body of a refused request is not read."""
     with full(replica.admission.lists, replica.admission.feedback):
         for head in (POST + b"Content-Length: 60000\r\n\r\n", EVENTS % 60000):
-            assert [answer.status for answer in (await replica.say(head))[0]] == [503]
+            assert [answer.status for answer in (await replica.send(head))[0]] == [503]
 
 
 async def test_lists_are_refused_before_feedback_and_health_never(replica: Replica) -> None:
-    """Feedback has a limit of its own, and at that limit health still answers."""
+    """Feedback has its own limit, and health checks answer even at that limit."""
     committing = asyncio.create_task(replica.context.producer.run())
     with full(replica.admission.lists):
-        assert [answer.status for answer in (await replica.say(EVENTS % len(EVENT) + EVENT))[0]] == [202]
-        assert [answer.status for answer in (await replica.say(DELETE))[0]] == [202]
+        assert [answer.status for answer in (await replica.send(EVENTS % len(EVENT) + EVENT))[0]] == [202]
+        assert [answer.status for answer in (await replica.send(DELETE))[0]] == [202]
         with full(replica.admission.feedback):
-            assert [answer.status for answer in (await replica.say(EVENTS % len(EVENT) + EVENT))[0]] == [503]
-            assert [answer.status for answer in (await replica.say(DELETE))[0]] == [503]
-            assert [answer.status for answer in (await replica.say(HEALTH))[0]] == [200]
-            assert [answer.status for answer in (await replica.say(HEALTH.replace(b"health", b"ready")))[0]] == [200]
+            assert [answer.status for answer in (await replica.send(EVENTS % len(EVENT) + EVENT))[0]] == [503]
+            assert [answer.status for answer in (await replica.send(DELETE))[0]] == [503]
+            assert [answer.status for answer in (await replica.send(HEALTH))[0]] == [200]
+            assert [answer.status for answer in (await replica.send(HEALTH.replace(b"health", b"ready")))[0]] == [200]
     committing.cancel()
     await asyncio.gather(committing, return_exceptions=True)
 
@@ -303,10 +303,10 @@ async def test_lists_are_refused_before_feedback_and_health_never(replica: Repli
         b"\r\n\r\n" + LIST,
     ],
 )
-async def test_a_client_that_leaves_takes_no_place_with_it(
+async def test_a_disconnected_client_releases_its_request(
     replica: Replica, raw: bytes, await_until: Callable[..., Any]
 ) -> None:
-    """Whatever was sent, and wherever it broke off: no place is taken that is not given back."""
+    """For any bytes, broken off anywhere, no request stays open."""
     for _ in range(3):
         _, writer = await asyncio.open_connection("127.0.0.1", replica.port)
         writer.write(LIST)
@@ -314,15 +314,15 @@ async def test_a_client_that_leaves_takes_no_place_with_it(
         writer.write(raw)
         await writer.drain()
         writer.transport.abort()
-    await await_until(lambda: replica.admission.lists.open == 0, what="the places")
-    assert [answer.status for answer in (await replica.say(LIST))[0]] == [200]
+    await await_until(lambda: replica.admission.lists.open == 0, what="the end of the requests")
+    assert [answer.status for answer in (await replica.send(LIST))[0]] == [200]
 
 
-async def test_refusals_that_nobody_reads_are_not_heaped_up(replica: Replica) -> None:
-    """A client that asks and never reads waits for itself; what it may have waiting is bounded."""
+async def test_unread_refusals_are_bounded(replica: Replica) -> None:
+    """A client that sends and never reads is not refused any faster than its socket drains."""
     with full(replica.admission.lists):
         reader, writer = await asyncio.open_connection("127.0.0.1", replica.port, limit=1)
-        # Small buffers of the kernel, so that few answers fill them.
+        # A small buffer of the kernel, so that few answers fill it.
         client = writer.get_extra_info("socket")
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         before, sent = replica.admission.lists.refused, 0

@@ -1,4 +1,4 @@
-"""What the HTTP API refuses, and how it says so, on the real application with an in-memory event stream."""
+"""Refusals of the HTTP API, on the real application with an in-memory stream."""
 
 import asyncio
 from collections.abc import Callable
@@ -40,10 +40,10 @@ from tests.support.replica_app import Client, body, held
         ({"type": "click", "user_id": "u", "item_id": "i", "event_id": "short"}, "events[1].event_id"),
     ],
 )
-async def test_one_bad_row_refuses_the_whole_batch_and_is_named(
+async def test_one_bad_event_refuses_the_request_and_is_named(
     client: Client, context: ReplicaContext, row: dict[str, Any], field: str
 ) -> None:
-    """422 names the row and the field, and the good row beside it was not taken."""
+    """422 names the row and the field, and the valid event beside it is not accepted."""
     good = {"type": "click", "user_id": "u", "item_id": "i"}
     problem = await body(client, "POST", "/v1/events", 422, json={"events": [good, row]})
     assert problem["errors"][0]["field"] == field
@@ -51,10 +51,8 @@ async def test_one_bad_row_refuses_the_whole_batch_and_is_named(
     assert held(context) == []
 
 
-async def test_a_whole_number_may_have_a_point_and_a_minute_a_leap_second(
-    client: Client, context: ReplicaContext
-) -> None:
-    """10.0 is an integer to JSON Schema and to clients that know one kind of number; 23:59:60 is a time to RFC 3339."""
+async def test_integral_floats_and_leap_seconds_are_accepted(client: Client, context: ReplicaContext) -> None:
+    """10.0 is an integer in JSON Schema and JavaScript, and 23:59:60 is a time in RFC 3339."""
     answer = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u1", "n": 3.0, "offset": 2e0})
     assert len(answer["items"]) == 3
     event = {"type": "click", "user_id": "u1", "item_id": "i1", "position": 3.0, "ts": "2016-12-31t23:59:60.5z"}
@@ -75,17 +73,17 @@ async def test_a_whole_number_may_have_a_point_and_a_minute_a_leap_second(
         ("/v1/events", '{"events": [{"type": "view"}, {"item_id": "i:", "value": 1, "value": 5}]}', "events[1].value"),
     ],
 )
-async def test_a_repeated_field_is_refused_and_named(
+async def test_a_duplicate_field_is_refused_and_named(
     client: Client, context: ReplicaContext, path: str, raw: str, field: str
 ) -> None:
-    """A parser takes either the first or the last; which one a caller meant is not ours to guess."""
+    """Parsers differ in whether the first or the last one counts."""
     problem = await body(client, "POST", path, 422, data=raw, headers={"Content-Type": "application/json"})
     assert problem["errors"] == [{"field": field, "message": "is given more than once"}]
     assert held(context) == []
 
 
-async def test_every_bad_field_is_named_wherever_it_is(client: Client) -> None:
-    """In a query, a path or a header as in a body; a row is one of the events and of no other list."""
+async def test_every_bad_field_is_named(client: Client) -> None:
+    """In a query, path or header as in a body; only events have a row."""
     cases: list[tuple[str, str, dict[str, Any], str]] = [
         ("GET", "/v1/popular?n=0", {}, "n"),
         ("GET", "/v1/popular?n=1&n=2", {}, "n"),
@@ -137,8 +135,8 @@ BAD_BODIES: dict[str, tuple[bytes, int]] = {
 
 
 @pytest.mark.parametrize(("raw", "status"), BAD_BODIES.values(), ids=BAD_BODIES.keys())
-async def test_bad_bodies_are_problems_of_the_caller(client: Client, raw: bytes, status: int) -> None:
-    """Never a 5xx, always problem+json with a stable type."""
+async def test_bad_bodies_are_4xx(client: Client, raw: bytes, status: int) -> None:
+    """Always problem+json with a stable type."""
     headers = {"Content-Type": "application/json"}
     async with client.post("/v1/recommendations", data=raw, headers=headers) as response:
         assert response.status == status
@@ -174,10 +172,10 @@ async def test_bad_bodies_are_problems_of_the_caller(client: Client, raw: bytes,
         ("GET", "/recommend/u1?n=5", 422, "invalid"),
     ],
 )
-async def test_bad_paths_are_problems_of_the_caller(
+async def test_bad_paths_are_4xx(
     client: Client, context: ReplicaContext, method: str, path: str, status: int, name: str | None
 ) -> None:
-    """Routes, methods, query fields and path ids are checked like bodies, and nothing is recorded."""
+    """Routes, methods, query fields and ids are checked, and nothing is recorded."""
     problem = await body(client, method, path, status)
     assert problem is None if name is None else problem["type"] == f"/problems/{name}"
     assert held(context) == []
@@ -192,13 +190,13 @@ async def test_bad_paths_are_problems_of_the_caller(
     ],
 )
 async def test_encoded_or_other_bodies_are_415(client: Client, headers: dict[str, str]) -> None:
-    """Nothing is inflated, so there is no bomb to defuse."""
+    """No body is inflated, so a compression bomb is harmless."""
     problem = await body(client, "POST", "/v1/events", 415, data=b"x", headers=headers)
     assert problem["type"] == "/problems/unsupported-body"
 
 
-async def test_a_body_that_never_ends_is_cut_off(context: ReplicaContext, free_port: Callable[[], int]) -> None:
-    """408 within the limit, and the connection is closed."""
+async def test_a_body_that_never_ends_times_out(context: ReplicaContext, free_port: Callable[[], int]) -> None:
+    """408, and the connection is closed."""
     quick = replace(context, config=replace(context.config, server=replace(context.config.server, body_timeout_s=0.1)))
     port = free_port()
     listener = Listener(build_app(quick), "127.0.0.1", port, quick.config.server)
@@ -215,8 +213,8 @@ async def test_a_body_that_never_ends_is_cut_off(context: ReplicaContext, free_p
     context.producer.close()
 
 
-async def test_no_room_for_events_is_503_with_retry_after(client: Client, context: ReplicaContext) -> None:
-    """Lists go on; events are refused, none of them taken, with a time to try again."""
+async def test_a_full_spool_refuses_events_with_retry_after(client: Client, context: ReplicaContext) -> None:
+    """Lists are still answered; events are refused, all of them."""
     context.producer.close()
     rows = {"events": [{"type": "click", "user_id": "u", "item_id": "i"}]}
     async with client.post("/v1/events", json=rows) as response:
@@ -226,8 +224,8 @@ async def test_no_room_for_events_is_503_with_retry_after(client: Client, contex
     await body(client, "GET", "/v1/recommendations/u1", 200)
 
 
-async def test_without_a_model_everything_says_so(context: ReplicaContext) -> None:
-    """503 rather than a traceback, and not ready."""
+async def test_without_a_model_lists_are_503(context: ReplicaContext) -> None:
+    """And the replica is not ready."""
     empty = replace(context, store=ModelStore())
     async with TestClient(TestServer(build_app(empty))) as client:
         for path in ("/v1/recommendations/u1", "/v1/model", "/readyz", "/v1/popular"):

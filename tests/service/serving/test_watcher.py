@@ -1,4 +1,4 @@
-"""Replicas follow what is activated, and only that."""
+"""Replicas follow the active version."""
 
 import asyncio
 import os
@@ -30,10 +30,10 @@ def watcher(tmp_path: Path, store: ModelStore) -> Watcher:
     return Watcher(tmp_path, store, 0.01, Metrics())
 
 
-async def test_an_activated_model_is_swapped_in_and_a_rollback_too(
+async def test_an_activated_version_is_swapped_in(
     tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
 ) -> None:
-    """Whatever ACTIVE names is served, newer or older."""
+    """An older one too: the rollback."""
     first = publish_snapshot(tmp_path, make_snapshot(seed=1))
     await watcher.check()
     assert store.version == first
@@ -45,20 +45,20 @@ async def test_an_activated_model_is_swapped_in_and_a_rollback_too(
     assert store.version == first
 
 
-async def test_a_published_but_not_activated_model_is_not_served(
+async def test_a_published_version_is_not_served_before_its_activation(
     tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
 ) -> None:
-    """Publishing alone changes nothing."""
+    """Publication alone changes nothing."""
     first = publish_snapshot(tmp_path, make_snapshot(seed=1))
     publication.publish(tmp_path, make_snapshot(seed=2), data={}, measures={})
     await watcher.check()
     assert store.version == first
 
 
-async def test_a_damaged_model_leaves_the_old_one_and_the_next_good_one_is_taken(
+async def test_a_damaged_model_leaves_the_served_one_until_the_next_good_one(
     tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
 ) -> None:
-    """A refusal is no dead end."""
+    """A refusal does not stop the watcher."""
     first = publish_snapshot(tmp_path, make_snapshot(seed=1))
     await watcher.check()
     bad = publish_snapshot(tmp_path, make_snapshot(seed=2))
@@ -70,7 +70,7 @@ async def test_a_damaged_model_leaves_the_old_one_and_the_next_good_one_is_taken
     assert store.version == third
 
 
-async def test_a_store_that_cannot_be_read_is_noticed_and_the_model_stays(
+async def test_an_unreadable_store_is_noticed_and_the_model_stays(
     tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
 ) -> None:
     """The degradation level is `stale_model` until the store is back."""
@@ -88,7 +88,7 @@ async def test_requests_see_one_model_while_models_are_swapped(
     tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish,
     await_until: Callable[..., Awaitable[None]],
 ) -> None:  # fmt: skip
-    """The loop goes on turning while a model is loaded, and what a request holds stays whole."""
+    """The event loop is not blocked by loading, and the snapshot of a request stays unchanged."""
     publish_snapshot(tmp_path, make_snapshot(seed=0))
     await watcher.check()
     task = asyncio.create_task(watcher.run())
@@ -102,11 +102,11 @@ async def test_requests_see_one_model_while_models_are_swapped(
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_refusal_is_tried_again_while_nothing_is_served(
+async def test_a_refused_model_is_retried_while_nothing_is_served(
     tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish,
     await_until: Callable[..., Awaitable[None]],
 ) -> None:  # fmt: skip
-    """A version that is repaired in place is found without another activation; until then it is said what is wrong."""
+    """A version repaired in place is found without another activation; until then the problem is reported."""
     version = publish_snapshot(tmp_path, make_snapshot(seed=1))
     path = tmp_path / version / "item_bias.bin"
     content = path.read_bytes()
@@ -124,11 +124,11 @@ async def test_a_refusal_is_tried_again_while_nothing_is_served(
     assert watcher.problem == ""
 
 
-async def test_a_store_that_hangs_is_given_up_and_looked_at_again(
+async def test_a_hanging_store_is_abandoned_and_checked_again(
     tmp_path: Path, store: ModelStore, make_snapshot: Make, publish_snapshot: Publish, monkeypatch: pytest.MonkeyPatch,
     await_until: Callable[..., Awaitable[None]],
 ) -> None:  # fmt: skip
-    """Each look ends in its time, few threads wait, none that the end of the process waits for, and it heals."""
+    """Each check ends within its time limit, few daemon threads wait, and the watcher recovers."""
     watcher = Watcher(tmp_path, store, 0.01, Metrics(), timeout_s=0.3, max_pause_s=0.01)
     version = publish_snapshot(tmp_path, make_snapshot(seed=1))
     healed = threading.Event()
@@ -162,10 +162,10 @@ async def test_a_store_that_hangs_is_given_up_and_looked_at_again(
     await await_until(served, what="the model")
 
 
-async def test_a_pipe_instead_of_an_array_is_refused_and_the_next_model_is_taken(
+async def test_a_pipe_in_place_of_an_array_is_refused(
     tmp_path: Path, store: ModelStore, watcher: Watcher, make_snapshot: Make, publish_snapshot: Publish
 ) -> None:
-    """Opening it would wait for a writer for ever."""
+    """Opening it would wait forever for a writer; the next model is served."""
     first = publish_snapshot(tmp_path, make_snapshot(seed=1))
     await watcher.check()
     second = publish_snapshot(tmp_path, make_snapshot(seed=2))

@@ -1,0 +1,164 @@
+"""The routes of lists and of the model, on the real application with an in-memory stream."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from service.models.snapshot import ModelSnapshot
+from service.serving.app import ROUTES
+from service.serving.context import ReplicaContext
+from tests.support.replica_app import Client, body, held
+
+
+async def test_a_known_user_gets_n_unseen_items(client: Client, context: ReplicaContext) -> None:
+    """Exactly n items, best first, without seen ones, with every field of the API."""
+    answer = await body(client, "GET", "/v1/recommendations/u1?n=7", 200)
+    snapshot = context.store.current()
+    ids = [item["item_id"] for item in answer["items"]]
+    seen = {snapshot.items.id_of[row] for row in snapshot.seen_rows(1)}
+    assert len(ids) == len(set(ids)) == 7
+    assert not seen & set(ids)
+    assert [item["score"] for item in answer["items"]] == sorted(
+        (item["score"] for item in answer["items"]), reverse=True
+    )
+    assert {item["source"] for item in answer["items"]} == {"personal"}
+    assert answer["model"] == snapshot.version
+    assert answer["user_id"] == "u1"
+    assert answer["degraded"] is None
+    assert answer["shortfall"] is None
+    assert answer["freshness"] == {"as_of": "2026-01-01T00:00:00.000Z"}
+
+
+async def test_the_plain_route_is_the_same_list_on_one_line(client: Client) -> None:
+    """Up to 20 comma-separated ids, with the id of the list in a header."""
+    async with client.get("/recommend/u1") as response:
+        text = await response.text()
+        assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert re.fullmatch(r"[0-9a-f-]{36}", response.headers["X-Recommendation-Id"])
+    answer = await body(client, "GET", "/v1/recommendations/u1?n=20", 200)
+    assert text == ",".join(item["item_id"] for item in answer["items"]) + "\n"
+
+
+async def test_an_unknown_user_gets_the_popular_items(client: Client) -> None:
+    """The source of each item is `popular`."""
+    unknown = await body(client, "GET", "/v1/recommendations/nobody%2Fknows%20%E2%9C%93?n=5", 200)
+    popular = await body(client, "GET", "/v1/popular?n=5", 200)
+    assert unknown["user_id"] == "nobody/knows ✓"
+    assert unknown["items"] == popular["items"]
+    assert {item["source"] for item in unknown["items"]} == {"popular"}
+
+
+async def test_offset_continues_after_the_first_page(client: Client) -> None:
+    """Two pages make one list."""
+    whole = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 12})
+    second = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 5, "offset": 7})
+    assert second["items"] == whole["items"][7:]
+
+
+async def test_exclude_and_include_apply_before_the_top_n(client: Client) -> None:
+    """The next best replace excluded items; included items are the only candidates."""
+    whole = (await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 12}))["items"]
+    exclude = [whole[0]["item_id"], whole[3]["item_id"], "never heard of"]
+    rest = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 10, "exclude": exclude})
+    assert rest["items"] == [item for item in whole if item["item_id"] not in exclude]
+    include = [whole[5]["item_id"], whole[2]["item_id"], whole[2]["item_id"], "never heard of"]
+    only = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 10, "include": include})
+    assert only["items"] == [whole[2], whole[5]]
+    assert only["shortfall"] == {
+        "requested": 10,
+        "returned": 2,
+        "reason": "The catalogue holds no more items for this request.",
+    }
+
+
+async def test_too_few_items_are_a_shortfall(client: Client, context: ReplicaContext) -> None:
+    """The list has all unseen items, and the reason as a sentence."""
+    answer = await body(client, "GET", "/v1/recommendations/u1?n=500", 200)
+    unseen = 60 - context.store.current().seen_rows(1).size
+    assert (answer["shortfall"]["requested"], answer["shortfall"]["returned"]) == (500, unseen)
+    assert len(answer["items"]) == unseen
+
+
+async def test_similar_items_exclude_the_item(client: Client) -> None:
+    """Their source is `similar`; an unknown item is 404."""
+    answer = await body(client, "GET", "/v1/items/i4/similar?n=3", 200)
+    assert [item["source"] for item in answer["items"]] == ["similar"] * 3
+    assert "i4" not in {item["item_id"] for item in answer["items"]}
+    problem = await body(client, "GET", "/v1/items/none/similar", 404)
+    assert problem["type"] == "/problems/not-found"
+
+
+async def test_every_list_becomes_a_served_event(client: Client, context: ReplicaContext) -> None:
+    """The event holds the list as answered, under the balancer's request id."""
+    headers = {"X-Request-Id": "0123456789abcdef0123456789abcdef"}
+    answer = await body(client, "GET", "/v1/recommendations/u1?n=3", 200, headers=headers)
+    await body(client, "POST", "/v1/recommendations", 200, json={"include": ["i1", "i2"], "exclude": ["i1"], "n": 1})
+    await body(client, "GET", "/v1/items/i4/similar?n=2", 200)
+    first, second, third = held(context)
+    assert first["class"] == "served"
+    assert first["request_id"] == headers["X-Request-Id"]
+    assert first["recommendation_id"] == answer["recommendation_id"]
+    assert (first["user_id"], first["model"], first["candidate_set"]) == ("u1", answer["model"], "catalogue")
+    assert [(i["item_id"], i["score"], i["position"], i["propensity"]) for i in first["items"]] == [
+        (item["item_id"], item["score"], position, 1.0) for position, item in enumerate(answer["items"])
+    ]
+    assert re.fullmatch(r"include:2:[0-9a-f]{8};exclude:1:[0-9a-f]{8}", second["candidate_set"])
+    assert second["user_id"] is None
+    assert third["candidate_set"] == "similar:i4"
+    assert [first["seq"], second["seq"], third["seq"]] == [1, 2, 3]
+
+
+async def test_items_without_a_personal_score_are_popular(
+    client: Client, context: ReplicaContext, make_snapshot: Callable[..., ModelSnapshot]
+) -> None:
+    """A user with zero factors gets the most popular items first."""
+    model = make_snapshot(n_items=60)
+    factors = model.user_factors.copy()
+    factors[1] = 0
+    context.store.swap(replace(model, user_factors=factors, item_bias=np.zeros_like(model.item_bias)))
+    for path in ("/v1/recommendations/u1", "/v1/recommendations/u2"):
+        answer = await body(client, "GET", path, 200)
+        sources = {item["source"] for item in answer["items"]}
+        assert sources == ({"popular"} if path.endswith("u1") else {"personal"})
+    answer = await body(client, "GET", "/v1/recommendations/u1", 200)
+    seen = set(model.seen_rows(1).tolist())
+    best = [model.items.id_of[row] for row in model.popular_rows.tolist() if row not in seen]
+    assert [item["item_id"] for item in answer["items"]] == best[:10]
+
+
+async def test_the_degradation_level_is_in_header_body_and_event(client: Client, context: ReplicaContext) -> None:
+    """It is the same in all three."""
+    context.state.degraded = "stale"
+    async with client.get("/v1/recommendations/u1") as response:
+        assert response.headers["X-Degraded"] == "stale"
+        assert (await response.json())["degraded"] == "stale"
+    assert held(context)[0]["degraded"] == "stale"
+
+
+@pytest.mark.parametrize("path", sorted(route.path for route in ROUTES if route.method == "GET"))
+async def test_head_is_get_without_a_body(client: Client, context: ReplicaContext, path: str) -> None:
+    """And without a served event: no list is shown, so none has an id."""
+    path = path.replace("{user_id}", "u1").replace("{item_id}", "i1")
+    queried = {"/v1/items/similar": "?item_id=i1", "/recommend": "?user_id=u1", "/v1/recommendations": "?user_id=u1"}
+    path += queried.get(path, "")
+    async with client.head(path) as head:
+        assert (head.status, await head.read()) == (200, b"")
+    assert held(context) == []
+    async with client.get(path) as got:
+        wanted = {name for name in got.headers if name != "X-Recommendation-Id"}
+        assert {name: head.headers[name] for name in wanted - {"Date"}} == {
+            name: got.headers[name] for name in wanted - {"Date"}
+        }
+    assert "X-Recommendation-Id" not in head.headers
+    async with client.head("/v1/popular?n=0") as refused:
+        assert refused.status == 422
+
+
+async def test_the_model_route_shows_the_served_version(client: Client, context: ReplicaContext) -> None:
+    """With algorithm, measures and the fingerprint of the data."""
+    shown = await body(client, "GET", "/v1/model", 200)
+    assert shown["version"] == context.store.version
+    assert (shown["algorithm"], shown["measures"], shown["data"]) == ("svd", {"rmse": 0.9}, {"fingerprint": "sha256:0"})
