@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
         url = f"redis://{HOST}:{port}/0"
 
         def start() -> subprocess.Popen[bytes]:
-            return self.start(
-                "redis", argv, lambda: asyncio.run(check_redis(url, DEFAULT_NAMESPACE)).unreachable is None
-            )
+            return self.start("redis", argv, lambda: _redis_answers(url))
 
         self._redis = start(), start
         return url
@@ -195,6 +194,12 @@ def answers(port: int, path: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+def _redis_answers(url: str) -> bool:
+    # In a thread of its own, because the caller may have an event loop.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, check_redis(url, DEFAULT_NAMESPACE)).result().unreachable is None
 
 
 def scrape(admin_port: int) -> defaultdict[str, float]:

@@ -17,7 +17,7 @@ from telemetry.stream.redis_check import check_redis
 
 
 def test_a_pinned_block_pins_its_children_and_nothing_after_it() -> None:
-    """What is started inside runs on that core alone; afterwards all is as before."""
+    """The cores of before are restored."""
     before = os.sched_getaffinity(0)
     core = max(before)
     with pinned({core}):
@@ -27,7 +27,7 @@ def test_a_pinned_block_pins_its_children_and_nothing_after_it() -> None:
 
 
 def test_one_core_is_not_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    """Server and generator on one core would measure each other."""
+    """Server and generator need one each."""
     with pinned({min(os.sched_getaffinity(0))}):
         with pytest.raises(UsageError, match="two cores"):
             two_cores()
@@ -35,8 +35,8 @@ def test_one_core_is_not_enough(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_part_that_does_not_come_up_is_named_with_its_last_words(tmp_path: Path) -> None:
-    """The operator sees which part and why."""
+def test_a_part_that_does_not_become_ready_is_named(tmp_path: Path) -> None:
+    """With its last line of output."""
     with (
         Workbench(tmp_path, os.environ) as workbench,
         pytest.raises(RunError, match="replica did not become ready: no such"),
@@ -44,8 +44,8 @@ def test_a_part_that_does_not_come_up_is_named_with_its_last_words(tmp_path: Pat
         workbench.start("replica", [sys.executable, "-c", "raise SystemExit('no such luck')"], lambda: False)
 
 
-def test_what_was_started_is_gone_afterwards(tmp_path: Path) -> None:
-    """A real Redis answers inside and not after, even if the benchmark failed."""
+def test_every_started_process_is_stopped(tmp_path: Path) -> None:
+    """Even if the benchmark fails."""
     urls: list[str] = []
 
     def fail() -> None:
@@ -59,7 +59,7 @@ def test_what_was_started_is_gone_afterwards(tmp_path: Path) -> None:
     assert asyncio.run(check_redis(urls[0], "recollect")).unreachable is not None
 
 
-def test_the_operator_s_settings_do_not_reach_it(tmp_path: Path) -> None:
+def test_settings_of_the_operator_do_not_apply(tmp_path: Path) -> None:
     """State and logs go to the scratch directory, and libraries run one thread."""
     environ = {**os.environ, "RECOLLECT_HOME": "/elsewhere", "RECOLLECT_PORT": "1"}
     show = "import os; [print(k, v) for k, v in sorted(os.environ.items()) if 'RECOLLECT' in k or 'THREADS' in k]"
@@ -72,10 +72,10 @@ def test_the_operator_s_settings_do_not_reach_it(tmp_path: Path) -> None:
     assert not any("RECOLLECT_PORT" in line for line in lines)
 
 
-def test_telemetry_of_a_workbench_is_the_whole_of_it(
+def test_a_list_of_a_workbench_is_archived(
     tmp_path: Path, make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Callable[..., str]
 ) -> None:
-    """A list asked of its replica is archived by its consumer, and the metrics of both say so."""
+    """By its consumer; the metrics of replica and consumer agree."""
     publish_snapshot(tmp_path / "home" / "models", make_snapshot())
     with Workbench(tmp_path, os.environ) as workbench:
         redis_url = workbench.start_redis()
@@ -93,8 +93,8 @@ def test_telemetry_of_a_workbench_is_the_whole_of_it(
         scrape(replica_admin_port)
 
 
-def test_a_redis_that_was_stopped_still_has_what_it_held(tmp_path: Path) -> None:
-    """Stopped means that nobody listens; started again, it has read its file."""
+async def test_a_stopped_redis_keeps_its_data(tmp_path: Path) -> None:
+    """It does not listen while stopped, and loads its file when started; also beside a running event loop."""
     with Workbench(tmp_path, os.environ) as workbench:
         url = workbench.start_redis()
         with redis.Redis.from_url(url) as client:
