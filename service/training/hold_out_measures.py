@@ -14,7 +14,7 @@ from service.training.evaluation import measurement, splits, top_n_lists
 from service.training.evaluation.measures.prediction_error import rmse
 from service.training.incumbent import Incumbent
 from service.training.interactions import Float64, Interactions, Progress
-from service.training.promotion import Reached, much_worse
+from service.training.promotion import HoldOutResult, much_worse
 
 SHARE: Final = 0.1
 ERRORS: Final = ("rmse", "mae")
@@ -96,7 +96,7 @@ def _held_back(
         return None
     return much_worse(
         candidate.kind,
-        Reached(measures[name], simple[name]),
+        HoldOutResult(measures[name], simple[name]),
         len(hidden),
         active=incumbent.snapshot.version,
         recorded=incumbent.recorded(candidate.kind),

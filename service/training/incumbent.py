@@ -1,4 +1,4 @@
-"""The models that were published before: on which scale they learnt, and what the active one reaches on new ratings."""
+"""The active model as a competitor of a new one, and the rating scale of earlier models."""
 
 import math
 from dataclasses import dataclass
@@ -21,25 +21,21 @@ from service.training.data.formats import archived_events
 from service.training.evaluation.leakage import is_member
 from service.training.evaluation.measures.prediction_error import rmse
 from service.training.interactions import Float64, Interactions
-from service.training.promotion import Direct, Reached
-from service.training.scale_detection import Settled, settle
+from service.training.promotion import DirectComparison, HoldOutResult
+from service.training.scale_detection import SettledScale, settle
 
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The active model.
-
-    Attributes:
-        snapshot: The model, with its manifest.
-    """
+    """The active model, with its manifest."""
 
     snapshot: ModelSnapshot
 
-    def recorded(self, kind: Literal["rating", "ranking"]) -> Reached | None:
-        """Return what it reached on its own hold-out; None if it is of another kind or does not say."""
+    def recorded(self, kind: Literal["rating", "ranking"]) -> HoldOutResult | None:
+        """Return its measure on its own hold-out; None if it is of another kind or did not record one."""
         try:
             own_kind = registry.get(self.snapshot.algorithm).kind
-        except RecollectError:  # of another release, say
+        except RecollectError:  # an algorithm of another release
             return None
         measures = self.snapshot.manifest.get("measures")
         if own_kind != kind or not isinstance(measures, dict):
@@ -48,17 +44,17 @@ class Incumbent:
         value, simple = measures.get(name), (measures.get("baseline") or {}).get(name)
         if not isinstance(value, float) or not math.isfinite(value):
             return None
-        return Reached(value, simple if isinstance(simple, float) else None)
+        return HoldOutResult(value, simple if isinstance(simple, float) else None)
 
-    def direct(self, hidden: Interactions, predicted: Float64) -> Direct | None:
-        """Compare it with a new model on held-out ratings that it has not learnt from.
+    def direct(self, hidden: Interactions, predicted: Float64) -> DirectComparison | None:
+        """Compare it with a new model on held-out ratings that neither has learnt.
 
         Args:
-            hidden: What was held out from the new model.
-            predicted: Float64 (n,), what that predicts.
+            hidden: The hold-out of the new model.
+            predicted: Float64 (n,), the predictions of the new model.
 
         Returns:
-            The two errors; None if it predicts no ratings, or knows none of those ratings' users and items.
+            Both errors; None if it predicts no ratings, or knows no user and item of such a rating.
         """
         snapshot = self.snapshot
         try:
@@ -78,11 +74,11 @@ class Incumbent:
             return None
         own = algorithm.predict(snapshot, users[places], items[places])
         ratings = hidden.ratings[places]
-        return Direct(rmse(predicted[places], ratings), rmse(own, ratings), int(places.size))
+        return DirectComparison(rmse(predicted[places], ratings), rmse(own, ratings), int(places.size))
 
 
 def active(models_dir: Path) -> Incumbent | None:
-    """Return the active model; None where there is none, it fails its checks, or it is of the demo data."""
+    """Return the active model; None if there is none, it fails its checks, or it is of the demo data."""
     try:
         version = active_model.version(models_dir)
         snapshot = None if version is None else artefact.load(models_dir / version)
@@ -93,25 +89,18 @@ def active(models_dir: Path) -> Incumbent | None:
 
 def on_scale(
     config: Config, source: str | DataRequest, data: Interactions, declared: RatingScale | None = None
-) -> tuple[Interactions, Settled]:
-    """Put a set on the declared scale, that of an earlier model, or its own; see `service.training.scale_detection`.
-
-    Args:
-        config: The declared scale, and where models are published.
-        source: What the set was read from, as `datasets.read` takes it.
-        data: The set.
-        declared: A scale that counts more than the declared one.
-    """
+) -> tuple[Interactions, SettledScale]:
+    """Put data on the scale of `declared`, of the settings, of an earlier model, or its own, see `scale_detection`."""
     scale = declared or config.models.declared_scale
-    known = learnt_scale(config.models_dir) if scale is None else Settled(scale, "declared")
+    known = learnt_scale(config.models_dir) if scale is None else SettledScale(scale, "declared")
     is_archive = any(archived_events.parse_spec(each) is not None for each in as_request(source).sources)
     return settle(data, known, is_archive=is_archive)
 
 
-def learnt_scale(models_dir: Path) -> Settled | None:
-    """Return the rating scale of the active model, or of the newest one that has one that can be relied on.
+def learnt_scale(models_dir: Path) -> SettledScale | None:
+    """Return the rating scale of the active model, or of the newest model with a reliable one.
 
-    A model of the demo data says nothing of other ratings, nor does one of an archive that had to guess.
+    The scale of a model of the demo data, or of an archive whose scale was estimated, is not reliable.
     """
     try:
         newest = versions.published(models_dir)[::-1]
@@ -125,7 +114,7 @@ def learnt_scale(models_dir: Path) -> Settled | None:
             continue
         scale = None if _is_demo(manifest) else _scale_of(manifest.get("data"))
         if scale is not None:
-            return Settled(scale, "model")
+            return SettledScale(scale, "model")
     return None
 
 
@@ -137,7 +126,7 @@ def _scale_of(described: Any) -> RatingScale | None:
         return None
     if described.get("rated_share", 1) == 0:
         return None
-    # Before scales were recorded, what an archive held was taken as it was.
+    # Older manifests do not record the origin; archives were then taken as they were.
     origin = described.get("scale_from", "bulk" if described.get("source") == archived_events.NAME else "data")
     return None if origin == "bulk" else RatingScale(float(low), float(high))
 
@@ -152,5 +141,5 @@ def _is_demo(manifest: dict[str, Any]) -> bool:
 
 
 def _rows_in(known: Vocabulary, ids: Vocabulary) -> NDArray[np.int32]:
-    """Return the row that each id has in another vocabulary, int32 (len(ids),); -1 for none."""
+    """Return the row of each id in another vocabulary, int32 (len(ids),); -1 for none."""
     return np.fromiter((known.row_of.get(id_, -1) for id_ in ids.id_of), np.int32, count=len(ids))

@@ -1,7 +1,7 @@
-"""What an algorithm is trained on: who rated what, how much and when, with ids turned into rows.
+"""Training data: interactions of users with items, with ids as rows.
 
-Invariant: a pair (user, item) occurs once, every row of `users` and `items` occurs at least once in the set as it was
-read, and all arrays have one length. Vocabularies are in order of first appearance in the source.
+Invariant: a pair (user, item) occurs once, every row of `users` and `items` occurs in the set as read, and all arrays
+have one length. Vocabularies are in order of first appearance in the source.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.models.vocabulary import Vocabulary
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is (in one unit, whichever it is)."""
+"""Called with the stage, the amount done and the total, in any one unit."""
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -22,16 +22,16 @@ Float64 = NDArray[np.float64]
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Show nothing."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What is known about items besides ratings; items may be missing from it, and it may know items nobody rated.
+    """Titles and genres of items; not all rated items need be in it, nor all of its items rated.
 
     Attributes:
         titles: Item id to title.
-        genres: Item id to genres, without those that are empty.
+        genres: Item id to genres, without empty ones.
     """
 
     titles: dict[str, str] = field(default_factory=dict)
@@ -40,17 +40,17 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class ReadReport:
-    """What reading a source met.
+    """The report on a source that was read.
 
     Attributes:
-        source: The path or the specification, as it was given.
+        source: The path or the specification as given.
         files: Names of the files that were read.
-        n_rows: Rows met, good or bad; blank lines and a header are not rows.
+        n_rows: All rows, good or bad, without blank lines and a header.
         n_bad_rows: Rows that were left out.
-        bad_examples: The first of them, as "file:line: reason".
+        bad_examples: The first bad rows, as "file:line: reason".
         n_duplicates: Good rows left out because a later one has the same user and item.
-        columns: Which columns were taken for what, and which were ignored, one sentence each.
-        notes: What else the reader should know, one sentence each, such as a catalogue that cannot be read.
+        columns: The meaning of each column, and the ignored columns, one sentence each.
+        notes: Other remarks, one sentence each, such as a catalogue that cannot be read.
     """
 
     source: str
@@ -68,19 +68,19 @@ class Interactions:
     """A set of ratings, or a part of one.
 
     Attributes:
-        users: User ids; n_users of them.
-        items: Item ids; n_items of them.
+        users: The n_users user ids.
+        items: The n_items item ids.
         user_rows: Int32 (n,).
         item_rows: Int32 (n,).
-        ratings: Float32 (n,), finite; 1.0 throughout where the source has no ratings.
-        timestamps: Int64 (n,), unix seconds; None where the source has no times.
+        ratings: Float32 (n,), finite; all 1.0 if the source has no ratings.
+        timestamps: Int64 (n,), unix seconds; None if the source has no times.
         rating_min: The least rating of the whole set.
         rating_max: The largest rating of the whole set.
-        rated: Whether values are ratings that users gave, True or False for all of them, or bool (n,); elsewhere a
-            value is what a type of event counts, or the 1.0 of a source without ratings.
+        rated: Whether values are ratings by users: True or False for all, or bool (n,). Other values are the weight of
+            an event type, or the 1.0 of a source without ratings.
         fingerprint: "sha256:…" over the source, see `datasets.fingerprint`.
         report: How reading went.
-        catalogue: Titles and genres, where the source has them.
+        catalogue: Titles and genres, if the source has them.
     """
 
     users: Vocabulary
@@ -100,13 +100,13 @@ class Interactions:
         """Check that the arrays fit each other.
 
         Raises:
-            ValueError: They do not; a mistake in the code that built them.
+            ValueError: They do not, which is a bug.
         """
         lengths = {self.user_rows.shape, self.item_rows.shape, self.ratings.shape}
         if self.timestamps is not None:
             lengths.add(self.timestamps.shape)
         if len(lengths) != 1 or len(self.user_rows.shape) != 1:
-            raise ValueError(f"the columns of a set of ratings have different shapes: {sorted(lengths)}")
+            raise ValueError(f"The columns of a set of ratings have different shapes: {sorted(lengths)}.")
 
     def __len__(self) -> int:
         return int(self.user_rows.size)
@@ -115,11 +115,7 @@ class Interactions:
         return f"<Interactions {len(self)} ratings, {len(self.users)} users, {len(self.items)} items>"
 
     def take(self, index: Int64) -> "Interactions":
-        """Return the ratings at some positions, in that order; vocabularies, scale and report stay those of the whole.
-
-        Args:
-            index: Int64 (m,), positions.
-        """
+        """Return the ratings at positions, int64 (m,), with the vocabularies, scale and report of the whole set."""
         return replace(
             self,
             user_rows=self.user_rows[index],
@@ -131,12 +127,12 @@ class Interactions:
 
     @property
     def rated_share(self) -> float:
-        """The share of interactions whose value is a rating that a user gave."""
+        """The share of interactions whose value is a rating by a user."""
         if isinstance(self.rated, bool):
             return float(self.rated)
         return float(self.rated.mean()) if self.rated.size else 0.0
 
     @property
     def all_equal(self) -> bool:
-        """Whether all values are the same, so that errors of predicted ratings say nothing."""
+        """Whether all values are equal, so that errors of predicted ratings have no meaning."""
         return not len(self) or bool(self.ratings.min() == self.ratings.max())

@@ -1,8 +1,8 @@
-"""How much memory this process may still take, and whether a fit will do with that.
+"""The memory available to this process, and the check that a fit has enough.
 
-The least counts of what the machine has left, what every control group above this process has left (cgroups, version 1
-and 2: the limits of containers), and what `ulimit -v` has left. A fit that exceeds the second is killed by the kernel
-without a word, so it is refused before it begins.
+The available memory is the minimum of what remains on the machine, in every control group of this process (cgroups 1
+and 2, the limits of containers), and under `ulimit -v`. The kernel kills a fit that exceeds a control group without a
+message, so such a fit is refused before it begins.
 """
 
 import re
@@ -15,26 +15,19 @@ from service.errors import RunError
 
 _PROC: Final = Path("/proc")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
-# Version 1 writes "no limit" as the largest number of whole pages.
+# cgroups 1 writes "no limit" as the largest number of whole pages.
 _NO_LIMIT: Final = 1 << 60
-# Factors are float32, and there is a second copy while they are averaged, solved for or assembled.
+# A float32 factor, and its copy while factors are averaged, solved for or assembled.
 _FACTOR_BYTES: Final = 8
-# An interaction's user, item, rating and order, as a fit holds them.
+# User, item, rating and order of an interaction during a fit.
 _ROW_BYTES: Final = 24
 
 
 def require(name: str, config: Any, n_rows: int, n_users: int, n_items: int) -> None:
-    """Refuse a fit of factors for which there is not enough memory.
-
-    Args:
-        name: The algorithm, for the sentence.
-        config: Its settings; without `n_factors` among them nothing is estimated.
-        n_rows: interactions.
-        n_users: Users, each of which gets factors.
-        n_items: Items, likewise.
+    """Refuse a fit of factors for lack of memory; an algorithm whose config has no `n_factors` is not checked.
 
     Raises:
-        RunError: What the factors and the rows take at least is more than this process may have.
+        RunError: Factors and interactions need more memory than is available.
     """
     n_factors = getattr(config, "n_factors", 0)
     needed_bytes = _FACTOR_BYTES * n_factors * (n_users + n_items) + _ROW_BYTES * n_rows
@@ -44,17 +37,12 @@ def require(name: str, config: Any, n_rows: int, n_users: int, n_items: int) -> 
             f"{name} with {n_factors} factors for {n_users:,} users and {n_items:,} items needs at least "
             f"{needed_bytes / 2**30:.1f} GiB of memory, and this process may have {free_bytes / 2**30:.1f} GiB: "
             f"take fewer factors (--set n_factors={max(1, n_factors * free_bytes // (2 * needed_bytes))}), "
-            "or give it more"
+            "or give it more."
         )
 
 
 def available_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
-    """Return how many bytes this process may still take.
-
-    Args:
-        proc: Where the kernel tells of the machine and of this process (proc(5)).
-        cgroups: Where control groups are mounted (cgroups(7)).
-    """
+    """Return the memory that this process may still allocate, from proc(5) and cgroups(7)."""
     machine = re.search(r"^MemAvailable:\s+(\d+) kB$", _text(proc / "meminfo"), re.MULTILINE)
     left = [_NO_LIMIT if machine is None else int(machine[1]) * 1024]
     left.extend(_left_in_groups(_text(proc / "self" / "cgroup"), cgroups))
@@ -66,7 +54,7 @@ def available_bytes(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
 
 
 def _left_in_groups(memberships: str, cgroups: Path) -> Iterator[int]:
-    """Yield what each control group of this process, and each above it, has left."""
+    """Yield the remaining memory of each control group of this process and of its parents."""
     for line in memberships.splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -77,14 +65,14 @@ def _left_in_groups(memberships: str, cgroups: Path) -> Iterator[int]:
         else:
             continue
         group = base / path.lstrip("/")
-        # Inside a container the path may be the host's, and only the root of the mount is there.
+        # In a container the path may be that of the host, of which only the root is mounted.
         for folder in (group, *group.parents):
             if folder == base.parent:
                 break
             most, used = _number(folder / limit), _number(folder / usage)
             if most is not None and used is not None and most < _NO_LIMIT:
                 stat = re.search(rf"^{cache} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
-                # Pages of files go when they are needed.
+                # The kernel reclaims cached pages of files.
                 yield most - used + (0 if stat is None else int(stat[1]))
 
 

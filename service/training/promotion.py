@@ -1,18 +1,17 @@
-"""Whether a new model may take the place of the active one, by what both reach on the same hold-out (pure).
+"""Whether a new model may replace the active one.
 
-A new model is much worse, and is published but not activated, where one of these holds:
+A new model is much worse, and is published but not activated, if one of these holds:
 
-1. It errs much more than the active model on held-out ratings that neither has learnt from, of users and items that
-   both know, if there are at least `ENOUGH` of them.
-2. Without so many, its measure is much worse than what the active model's manifest recorded, and also in relation to
-   what a simple model reached on either hold-out (a different set of ratings may be harder to predict); or it is
-   very much worse, whatever a simple model does.
-3. Its measure is much worse than a simple model's on the same hold-out.
+1. Its error is much larger than that of the active model on at least `ENOUGH` held-out ratings that neither has learnt,
+   of users and items that both know.
+2. With fewer such ratings: its measure is much worse than the recorded one of the active model, also in relation to a
+   simple model on either hold-out (other ratings may be harder to predict); or it is very much worse.
+3. Its measure is much worse than that of a simple model on the same hold-out.
 
-The measure is RMSE for a model that predicts ratings, against the mean rating as the simple model, and NDCG@10 for a
-model that ranks, against popularity. Models of different kinds are compared with simple models alone, and a model of
-the demo data is no model to defend. Much is a factor of `MUCH`, very much one of `VERY_MUCH`, which is also what it
-takes where less than `ENOUGH` was held out; of NDCG, the inverse of `VERY_MUCH` in each case.
+The measure is RMSE for a model that predicts ratings, with the mean rating as the simple model, and NDCG@10 for a model
+that ranks, with popularity as the simple model. Models of different kinds are compared with simple models alone, and a
+model of the demo data is not defended. "Much" is a factor of `MUCH`, "very much" of `VERY_MUCH`, which also applies if
+fewer than `ENOUGH` ratings are held out; for NDCG it is the inverse of `VERY_MUCH` in each case.
 """
 
 from dataclasses import dataclass
@@ -28,21 +27,16 @@ _HARDER: Final = 1.1
 
 
 @dataclass(frozen=True)
-class Reached:
-    """What a model reached on a hold-out.
-
-    Attributes:
-        value: Its RMSE or NDCG@10.
-        simple: That of the simple model on the same hold-out; None where it is not known.
-    """
+class HoldOutResult:
+    """Measures on a hold-out: RMSE or NDCG@10 of a model, and of the simple model if known."""
 
     value: float
     simple: float | None
 
 
 @dataclass(frozen=True)
-class Direct:
-    """Both models on held-out ratings that neither has learnt from: their RMSE, and of how many ratings."""
+class DirectComparison:
+    """RMSE of both models on n held-out ratings that neither has learnt."""
 
     new: float
     active: float
@@ -51,21 +45,21 @@ class Direct:
 
 def much_worse(
     kind: Literal["rating", "ranking"],
-    new: Reached,
+    new: HoldOutResult,
     n: int,
     *,
     active: str,
-    recorded: Reached | None,
-    direct: Direct | None,
+    recorded: HoldOutResult | None,
+    direct: DirectComparison | None,
 ) -> str | None:
-    """Return why a new model must not take the active one's place; None if it may.
+    """Return the reason why a new model must not replace the active one; None if it may.
 
     Args:
-        kind: Of the new model.
-        new: What it reached.
-        n: How many interactions were held out.
+        kind: That of the new model.
+        new: Its result.
+        n: Number of held-out interactions.
         active: The active version.
-        recorded: What the active model reached on its own hold-out; None if it is of another kind or not known.
+        recorded: The result of the active model on its own hold-out; None if unknown or of another kind.
         direct: Both models on the same ratings; None if there are none.
     """
     if kind == "rating":
@@ -73,11 +67,13 @@ def much_worse(
     return _of_lists(new, n, active, recorded)
 
 
-def _of_errors(new: Reached, n: int, active: str, recorded: Reached | None, direct: Direct | None) -> str | None:
+def _of_errors(
+    new: HoldOutResult, n: int, active: str, recorded: HoldOutResult | None, direct: DirectComparison | None
+) -> str | None:
     if direct is not None and direct.n >= ENOUGH:
         if direct.new > MUCH * direct.active:
             return (
-                f"on {direct.n:,} held-out ratings that neither model has learnt from, its RMSE is "
+                f"on {direct.n:,} held-out ratings that neither model has learnt, its RMSE is "
                 f"{format_measure(direct.new)}, and that of {active}, the active model, {format_measure(direct.active)}"
             )
     elif recorded is not None and n >= LEAST and _is_far_above(new, recorded, n):
@@ -93,7 +89,7 @@ def _of_errors(new: Reached, n: int, active: str, recorded: Reached | None, dire
     return None
 
 
-def _is_far_above(new: Reached, recorded: Reached, n: int) -> bool:
+def _is_far_above(new: HoldOutResult, recorded: HoldOutResult, n: int) -> bool:
     if new.value > VERY_MUCH * recorded.value:
         return True
     if n < ENOUGH or new.value <= MUCH * recorded.value or not new.simple or not recorded.simple:
@@ -101,7 +97,7 @@ def _is_far_above(new: Reached, recorded: Reached, n: int) -> bool:
     return new.value / new.simple > _HARDER * recorded.value / recorded.simple
 
 
-def _of_lists(new: Reached, n: int, active: str, recorded: Reached | None) -> str | None:
+def _of_lists(new: HoldOutResult, n: int, active: str, recorded: HoldOutResult | None) -> str | None:
     if n < ENOUGH or not new.simple:
         return None
     if new.value * VERY_MUCH < new.simple:

@@ -1,10 +1,8 @@
-"""On which scale ratings are, and what is done with those that lie outside of it (pure).
+"""The rating scale of a set, and ratings outside of it.
 
-Invariant: what a model learns from lies within the scale that its manifest names, and every rating that was changed for
-that is counted, and the first are named.
-
-The scale is the declared one; else, of an archive, that of an earlier model of the same installation, as events can say
-anything; else, of an archive, what the bulk of its ratings has; else, of a file, what the file has.
+Invariant: ratings lie within the scale that the manifest names; every rating that was clipped is counted, and the first
+are named. The scale is the declared one; else, for an archive, whose events may hold any number, that of an earlier
+model of the installation, or that of the bulk of the ratings; else, for a file, that of the file.
 """
 
 from dataclasses import replace
@@ -24,47 +22,46 @@ _WORDS: Final[dict[Origin, str]] = {
     "bulk": "that of nearly all of them",
     "data": "that of the data",
 }
-# What events that are no ratings count, on a scale of their own (`archived_events.VALUES`).
+# The scale of the weights of events that are no ratings (`archived_events.VALUES`).
 _EVENTS: Final = RatingScale(1.0, 5.0)
 _TAIL: Final = 0.05
-# With fewer ratings nothing says which of them are the strange ones.
-_LEAST: Final = 20
-# So few are worth a hint; where there are more, the tail belongs to the data, as with counts of plays.
+# With fewer ratings, outliers cannot be identified.
+_MIN_RATINGS: Final = 20
+# At most this many outliers cause a hint; a longer tail belongs to the data, as with counts of plays.
 _FEW: Final = 3
 _FEW_SHARE: Final = 0.001
 _NAMED: Final = 3
 
 
-class Settled(NamedTuple):
-    """A scale, and where it is known from."""
+class SettledScale(NamedTuple):
+    """A scale and its origin."""
 
     scale: RatingScale
     origin: Origin
 
 
-def settle(data: Interactions, known: Settled | None, *, is_archive: bool) -> tuple[Interactions, Settled]:
+def settle(data: Interactions, known: SettledScale | None, *, is_archive: bool) -> tuple[Interactions, SettledScale]:
     """Put a set on its scale.
 
     Args:
         data: The interactions.
-        known: A scale that was declared or that an earlier model had; None for neither. Of an earlier model it counts
-            for an archive alone: a file may well be of another scale.
+        known: The declared scale or that of an earlier model, which applies to an archive alone.
         is_archive: Whether the set was read from an archive.
 
     Returns:
-        The set with `rating_min` and `rating_max` those of the scale, and notes on what was changed; and the scale.
+        The set with the ends of the scale and notes on clipped ratings, and the scale.
     """
     given = data.ratings[_is_rating(data)]
     if not given.size:
-        return data, Settled(RatingScale(data.rating_min, data.rating_max), "data")
+        return data, SettledScale(RatingScale(data.rating_min, data.rating_max), "data")
     own, bulk = RatingScale(float(given.min()), float(given.max())), bulk_of(given)
     if known is not None and (known.origin == "declared" or is_archive):
         settled = known
     elif is_archive:
-        # Too early to say that nothing else will come: the next training looks again.
-        settled = Settled(_with_room_for_events(data, bulk), "bulk")
+        # Estimated again by the next training, because later events may widen it.
+        settled = SettledScale(_with_room_for_events(data, bulk), "bulk")
     else:
-        settled = Settled(own, "data")
+        settled = SettledScale(own, "data")
     on_scale = _clipped(_with_events_on(data, settled.scale), settled)
     if settled.origin == "data" and (hint := _hint(given, bulk)) is not None:
         on_scale = noted(on_scale, hint)
@@ -72,15 +69,12 @@ def settle(data: Interactions, known: Settled | None, *, is_archive: bool) -> tu
 
 
 def bulk_of(ratings: NDArray[np.floating[Any]]) -> RatingScale:
-    """Return the least and the largest of the ratings that do not stand far apart from nearly all others.
+    """Return the range of ratings, float (n,), without outliers.
 
-    Far apart is beyond the middle nine tenths by more than what those span (in the manner of Tukey's fences,
-    "Exploratory data analysis", 1977). Of few ratings it is the least and the largest of all.
-
-    Args:
-        ratings: Float (n,), at least one.
+    An outlier lies beyond the middle nine tenths by more than their range (after Tukey's fences, "Exploratory data
+    analysis", 1977). A few ratings have no outliers.
     """
-    if ratings.size < _LEAST:
+    if ratings.size < _MIN_RATINGS:
         return RatingScale(float(ratings.min()), float(ratings.max()))
     ratings = ratings.astype(np.float64)
     low = float(np.quantile(ratings, _TAIL, method="higher"))
@@ -91,7 +85,7 @@ def bulk_of(ratings: NDArray[np.floating[Any]]) -> RatingScale:
 
 
 def noted(data: Interactions, note: str) -> Interactions:
-    """Return a set with one more note in its report."""
+    """Return a set with another note in its report."""
     return replace(data, report=replace(data.report, notes=(*data.report.notes, note)))
 
 
@@ -102,14 +96,14 @@ def _is_rating(data: Interactions) -> slice | np.ndarray[tuple[int], np.dtype[np
 
 
 def _with_room_for_events(data: Interactions, bulk: RatingScale) -> RatingScale:
-    """Return the scale of what events count, where there are any and the ratings lie within it; else the ratings'."""
+    """Return the bulk, widened to the scale of events if there are such values and the ratings lie within it."""
     if isinstance(data.rated, bool) or data.rated.all() or not 0 <= bulk.low <= bulk.high <= _EVENTS.high:
         return bulk
     return RatingScale(min(bulk.low, _EVENTS.low), _EVENTS.high)
 
 
 def _with_events_on(data: Interactions, scale: RatingScale) -> Interactions:
-    """Put what events count onto the scale of the ratings; a scale up to 5 that begins between 0 and 1 is theirs."""
+    """Map the values of events to the scale of the ratings, unless it ends at 5 and begins between 0 and 1."""
     if isinstance(data.rated, bool) or data.rated.all():
         return data
     if scale.high == _EVENTS.high and 0 <= scale.low <= _EVENTS.low:
@@ -119,7 +113,7 @@ def _with_events_on(data: Interactions, scale: RatingScale) -> Interactions:
     return replace(data, ratings=np.where(data.rated, data.ratings, mapped))
 
 
-def _clipped(data: Interactions, settled: Settled) -> Interactions:
+def _clipped(data: Interactions, settled: SettledScale) -> Interactions:
     low, high = settled.scale
     clipped = np.clip(data.ratings, np.float32(low), np.float32(high))
     places = np.flatnonzero(clipped != data.ratings)

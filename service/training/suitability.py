@@ -1,7 +1,6 @@
-"""Which kind of model data can teach: without ratings a model that predicts ratings learns noise (pure).
+"""Which kind of model suits data: without ratings, a model that predicts ratings learns noise.
 
-On five random folds of MovieLens 1M without its ratings svd lists with an NDCG@10 of .001, popularity with one of .20,
-and ials with one of .43.
+On five random folds of MovieLens 1M without its ratings, NDCG@10 is .001 for svd, .20 for popularity and .43 for ials.
 """
 
 from typing import Final
@@ -11,22 +10,19 @@ from service.training.algorithms.registry import Candidate
 from service.training.interactions import Interactions
 
 FOR_RATINGS: Final = "svd"
-# Of those that rank it has neither a limit of items nor of users, and is fitted in seconds; docs/evaluation.md.
+# The ranking algorithm without a limit of items or users, fitted in seconds; see docs/evaluation.md.
 FOR_LISTS: Final = "ials"
 _MOSTLY: Final = 0.5
 _RANKING: Final = "ials, softmax, ease, item_knn, popularity"
 
 
 def default_algorithm(data: Interactions) -> str:
-    """Return the algorithm to fit where none is named: one that predicts ratings, if there are ratings to learn from.
-
-    There are if at least half of the interactions have one, and these are not all the same.
-    """
+    """Return the default: it predicts ratings if at least half of the interactions have one and these differ."""
     return FOR_RATINGS if why_not_ratings(data) is None else FOR_LISTS
 
 
 def why_not_ratings(data: Interactions) -> str | None:
-    """Return what keeps ratings from being learnt, as the end of a sentence about the data; None if nothing does."""
+    """Return why ratings cannot be learnt, as the end of a sentence about the data; None if they can."""
     share = data.rated_share
     if not share:
         return "has no ratings"
@@ -38,17 +34,10 @@ def why_not_ratings(data: Interactions) -> str | None:
 
 
 def require_suitable(candidate: Candidate, data: Interactions) -> str | None:
-    """Check that an algorithm can learn something from data.
-
-    Args:
-        candidate: What a person named.
-        data: What it is to learn from.
-
-    Returns:
-        What to warn of, as a sentence; None if all is well.
+    """Check that an algorithm suits data; return a warning as a sentence, or None.
 
     Raises:
-        DataError: It predicts ratings, and there are none at all.
+        DataError: The algorithm predicts ratings, and the data has none.
     """
     why = why_not_ratings(data) if candidate.kind == "rating" else None
     if why is None:
@@ -56,7 +45,7 @@ def require_suitable(candidate: Candidate, data: Interactions) -> str | None:
     if not data.rated_share:
         raise DataError(
             f"{data.report.source} {why}, and {candidate.name} predicts ratings, so that its lists would be noise: "
-            f"use {FOR_LISTS}, which train and up choose by themselves, or another that ranks: {_RANKING}"
+            f"use {FOR_LISTS}, the default of train and up, or another that ranks: {_RANKING}."
         )
     return (
         f"{data.report.source} {why}, so that {candidate.name}, which predicts ratings, learns little from it; "

@@ -1,7 +1,6 @@
-"""Every algorithm by its name on the command line: one file and one line each.
+"""Algorithms by their name on the command line.
 
-A module of the table has `ALGORITHM`, an `Algorithm`. It is imported only when it is asked for: compiled kernels are
-heavy to import, and a list of names must not cost that.
+Each module of the table has `ALGORITHM`, and is imported on first use, because compiled kernels are slow to import.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,7 @@ from service.training.interactions import Interactions, Progress
 Fit = Callable[[Interactions, Any, np.random.Generator, Progress], ModelSnapshot]
 Predict = Callable[[ModelSnapshot, NDArray[np.int32], NDArray[np.int32]], NDArray[np.float64]]
 Listing = Callable[[NDArray[np.int64], int], NDArray[np.int32]]
-"""(user_rows, n) -> lists of n items for those users: int32 (m, n), -1 in the places that a list is short of."""
+"""(user_rows, n) -> lists of n item rows for users, best first: int32 (m, n), padded with -1."""
 FitMeasured = Callable[
     [Interactions, NDArray[np.int64], Any, np.random.Generator, Progress], tuple[ModelSnapshot, Listing]
 ]
@@ -33,16 +32,15 @@ class Algorithm:
     """A Config and a fit.
 
     Attributes:
-        config: A frozen dataclass whose fields come from `settings.setting`.
-        fit: (data, config, rng, progress) -> snapshot; the same data, config and generator give the same bytes, on any
-            number of threads. Users and items that the data's rows do not name have no bias, no factors and no
-            neighbours in it.
-        kind: "rating" if scores are predicted ratings; "ranking" if only their order means something.
-        predict: (snapshot, user_rows, item_rows) -> predicted ratings, float64 (n,), on the rating scale. By default
-            the served score; where that keeps only the top neighbours, the exact predictor of the definition.
-        fit_measured: (data, hidden, config, rng, progress) -> the snapshot of all data, and the lists that it would
-            give if the hidden positions, int64 (m,), of the user in question had not been learnt; of an algorithm that
-            can tell without a second fit. None of all others.
+        config: The class of its hyperparameters.
+        fit: (data, config, rng, progress) -> snapshot. `data` has at least one row. The same data, config and generator
+            give the same bytes on any number of threads. Users and items without a row have no bias, no factors and no
+            neighbours. `progress` reports epochs, samples or items.
+        kind: "rating" if scores are predicted ratings; "ranking" if only their order has a meaning.
+        predict: (snapshot, user_rows, item_rows) -> predicted ratings, float64 (n,), clipped to the rating scale. By
+            default the served score; the exact definition if the served model keeps only some neighbours.
+        fit_measured: (data, hidden, config, rng, progress) -> the snapshot of all data, and lists that leave out the
+            hidden positions, int64 (m,), of the listed user. None unless that needs no second fit.
     """
 
     config: type[Any]
@@ -69,7 +67,7 @@ _MODULES: Final = {
     "popularity": "popularity",
 }
 
-# Settings worth a name of their own; docs/benchmarks.md says how each was chosen.
+# Named settings; docs/benchmarks.md explains the choice.
 PRESETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "best": ("bayesian_mf", ("n_factors=24", "n_samples=80")),
     "best_ranking": ("ials", ("n_factors=1024", "n_epochs=12", "reg=0.006")),
@@ -85,33 +83,30 @@ def get(name: str) -> Algorithm:
     """Return an algorithm.
 
     Raises:
-        UsageError: There is none of that name, or what it needs is not installed.
+        UsageError: The name is unknown, or a required package is not installed.
     """
     if name not in _MODULES:
         known = (*_MODULES, *PRESETS)
-        raise UsageError(f"there is no algorithm {name!r}{did_you_mean(name, known)}; there is {', '.join(known)}")
+        raise UsageError(
+            f"There is no algorithm {name!r}{did_you_mean(name, known)}; the algorithms are {', '.join(known)}."
+        )
     try:
         module = import_module(f"service.training.algorithms.{_MODULES[name]}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "service":
             raise
-        raise UsageError(f"{name} needs the package {error.name}: install recollect[train]") from error
+        raise UsageError(f"{name} needs the package {error.name}; install recollect[train].") from error
     algorithm: Algorithm = module.ALGORITHM
     return algorithm
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An algorithm with its settings, ready to be fitted.
+    """An algorithm with its hyperparameters; see `Algorithm` for the other fields.
 
     Attributes:
-        name: As it was asked for: an algorithm's, or a preset's.
-        config: The settings.
-        fit: As `Algorithm` has it.
-        kind: likewise.
-        predict: likewise.
-        label: What to call it beside others; empty for its name, and what tells it from others of that name.
-        fit_measured: As `Algorithm` has it.
+        name: The name of the algorithm or of a preset.
+        label: A name that is unique in a comparison; empty for `name`.
     """
 
     name: str
@@ -124,14 +119,10 @@ class Candidate:
 
     @classmethod
     def parse(cls, name: str, assignments: Iterable[str] = ()) -> "Candidate":
-        """Build a candidate from what a person wrote.
-
-        Args:
-            name: The algorithm, or a preset.
-            assignments: `key=value` texts; they count more than a preset's.
+        """Build a candidate from a name and `name=value` texts, which override a preset's.
 
         Raises:
-            UsageError: There is no such algorithm or setting, or a value is out of range.
+            UsageError: There is no such algorithm or setting, or a value is out of bounds.
         """
         algorithm_name, preset = PRESETS.get(name, (name, ()))
         algorithm = get(algorithm_name)

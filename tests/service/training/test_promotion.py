@@ -1,40 +1,47 @@
 import pytest
 
-from service.training.promotion import Direct, Reached, much_worse
+from service.training.promotion import DirectComparison, HoldOutResult, much_worse
 
 
 def errors(
-    new: float, n: int = 1000, *, simple: float = 1.1, recorded: Reached | None = None, direct: Direct | None = None
+    new: float,
+    n: int = 1000,
+    *,
+    simple: float = 1.1,
+    recorded: HoldOutResult | None = None,
+    direct: DirectComparison | None = None,
 ) -> str | None:
-    return much_worse("rating", Reached(new, simple), n, active="svd-1", recorded=recorded, direct=direct)
+    return much_worse("rating", HoldOutResult(new, simple), n, active="svd-1", recorded=recorded, direct=direct)
 
 
 class TestErrors:
     def test_the_same_ratings_decide(self) -> None:
         """With enough of them; what was recorded on others then counts for nothing."""
-        assert errors(0.9, direct=Direct(0.9, 0.85, 500)) is None
-        assert errors(0.9, recorded=Reached(0.3, 1.1), direct=Direct(0.9, 0.85, 500)) is None
-        why = errors(0.9, recorded=Reached(0.9, 1.1), direct=Direct(1.2, 0.85, 500))
+        assert errors(0.9, direct=DirectComparison(0.9, 0.85, 500)) is None
+        assert errors(0.9, recorded=HoldOutResult(0.3, 1.1), direct=DirectComparison(0.9, 0.85, 500)) is None
+        why = errors(0.9, recorded=HoldOutResult(0.9, 1.1), direct=DirectComparison(1.2, 0.85, 500))
         assert why is not None
-        assert "on 500 held-out ratings that neither model has learnt from, its RMSE is 1.2000" in why
+        assert "on 500 held-out ratings that neither model has learnt, its RMSE is 1.2000" in why
 
     @pytest.mark.parametrize(
         ("new", "n", "simple", "recorded", "is_worse"),
         [
-            (7.4, 1000, 8.0, Reached(0.9, 1.1), True),  # wild ratings are hard for the mean, too
-            (1.4, 1000, 1.5, Reached(0.9, 1.0), False),  # a harder set: as good against the mean as before
-            (1.2, 1000, 1.1, Reached(0.9, 1.1), True),
-            (1.2, 50, 1.1, Reached(0.9, 1.1), False),  # too few to say so
-            (1.9, 50, 1.1, Reached(0.9, 1.1), True),
-            (9.0, 5, 1.1, Reached(0.9, 1.1), False),
-            (1.2, 1000, 1.1, Reached(0.9, None), False),
+            (7.4, 1000, 8.0, HoldOutResult(0.9, 1.1), True),  # wild ratings are hard for the mean, too
+            (1.4, 1000, 1.5, HoldOutResult(0.9, 1.0), False),  # a harder set: as good against the mean as before
+            (1.2, 1000, 1.1, HoldOutResult(0.9, 1.1), True),
+            (1.2, 50, 1.1, HoldOutResult(0.9, 1.1), False),  # too few to say so
+            (1.9, 50, 1.1, HoldOutResult(0.9, 1.1), True),
+            (9.0, 5, 1.1, HoldOutResult(0.9, 1.1), False),
+            (1.2, 1000, 1.1, HoldOutResult(0.9, None), False),
         ],
     )
     def test_what_was_recorded_counts_where_the_same_ratings_are_few(
-        self, new: float, n: int, simple: float, recorded: Reached, *, is_worse: bool
+        self, new: float, n: int, simple: float, recorded: HoldOutResult, *, is_worse: bool
     ) -> None:
         """In relation to the mean rating on either hold-out, unless it is out of all proportion."""
-        assert (errors(new, n, simple=simple, recorded=recorded, direct=Direct(1, 9, 20)) is not None) == is_worse
+        assert (
+            errors(new, n, simple=simple, recorded=recorded, direct=DirectComparison(1, 9, 20)) is not None
+        ) == is_worse
 
     def test_the_mean_alone_is_the_last_resort(self) -> None:
         """Also against a model of another kind, which has no error."""
@@ -47,14 +54,14 @@ class TestErrors:
 @pytest.mark.parametrize(
     ("new", "n", "simple", "recorded", "is_worse"),
     [
-        (0.2, 1000, 0.1, Reached(0.3, 0.2), False),
+        (0.2, 1000, 0.1, HoldOutResult(0.3, 0.2), False),
         (0.04, 1000, 0.1, None, True),
         (0.04, 50, 0.1, None, False),
-        (0.1, 1000, 0.1, Reached(0.3, 0.12), True),
-        (0.1, 1000, 0.04, Reached(0.3, 0.12), False),  # another set: as good against popularity as before
+        (0.1, 1000, 0.1, HoldOutResult(0.3, 0.12), True),
+        (0.1, 1000, 0.04, HoldOutResult(0.3, 0.12), False),  # another set: as good against popularity as before
     ],
 )
-def test_lists(new: float, n: int, simple: float, recorded: Reached | None, *, is_worse: bool) -> None:
+def test_lists(new: float, n: int, simple: float, recorded: HoldOutResult | None, *, is_worse: bool) -> None:
     """Half of what was recorded, in itself and against popularity; or half of popularity."""
-    why = much_worse("ranking", Reached(new, simple), n, active="ials-1", recorded=recorded, direct=None)
+    why = much_worse("ranking", HoldOutResult(new, simple), n, active="ials-1", recorded=recorded, direct=None)
     assert (why is not None) == is_worse

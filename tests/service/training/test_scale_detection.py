@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.models.rating_scale import RatingScale
-from service.training.scale_detection import Settled, bulk_of, settle
+from service.training.scale_detection import SettledScale, bulk_of, settle
 from tests.support.interactions import rated
 
 
@@ -28,8 +28,8 @@ def test_the_bulk_of_ratings(ratings: list[float], low: float, high: float) -> N
 def test_a_file_is_of_its_own_scale_and_hints_at_wild_ratings() -> None:
     """Its ratings stay as they are, whatever an earlier model learnt from; a tail that belongs to it is no mistake."""
     data = rated([(n % 20, n // 20, float(n % 5 + 1)) for n in range(200)] + [(0, 11, 99.0)])
-    put, settled = settle(data, Settled(RatingScale(1, 5), "model"), is_archive=False)
-    assert settled == Settled(RatingScale(1, 99), "data")
+    put, settled = settle(data, SettledScale(RatingScale(1, 5), "model"), is_archive=False)
+    assert settled == SettledScale(RatingScale(1, 99), "data")
     assert put.ratings.tolist() == data.ratings.tolist()
     (note,) = put.report.notes
     assert note == (

@@ -17,7 +17,7 @@ from service.training.data import datasets
 from service.training.data.data_request import as_request
 from service.training.data.formats import archived_events
 from service.training.interactions import Interactions
-from service.training.scale_detection import Settled, settle
+from service.training.scale_detection import SettledScale, settle
 from service.training.training_need import needed_training
 from telemetry.archive.compaction import compact
 from telemetry.catalogue.catalogue import Catalogue
@@ -305,13 +305,13 @@ def test_what_events_count_is_put_on_the_scale_of_the_ratings(tmp_path: Path) ->
     ratings = [event(f"u{n}", f"i{n}", "rating", value=float(n % 3)) for n in range(8)]
     data = datasets.read(archive(tmp_path, [*ratings, *events]))
     assert data.rated_share == pytest.approx(8 / 12)
-    put, settled = settle(data, Settled(RatingScale(-10, 10), "model"), is_archive=True)
-    assert settled == Settled(RatingScale(-10, 10), "model")
+    put, settled = settle(data, SettledScale(RatingScale(-10, 10), "model"), is_archive=True)
+    assert settled == SettledScale(RatingScale(-10, 10), "model")
     assert put.ratings.tolist() == [*[float(n % 3) for n in range(8)], 10.0, 5.0, 0.0, -10.0]
-    same, _ = settle(data, Settled(RatingScale(0.5, 5), "model"), is_archive=True)
+    same, _ = settle(data, SettledScale(RatingScale(0.5, 5), "model"), is_archive=True)
     assert same.ratings[8:].tolist() == [5.0, 4.0, 3.0, 1.0]
-    file, settled = settle(data, Settled(RatingScale(0.5, 5), "model"), is_archive=False)
-    assert settled == Settled(RatingScale(0, 2), "data")
+    file, settled = settle(data, SettledScale(RatingScale(0.5, 5), "model"), is_archive=False)
+    assert settled == SettledScale(RatingScale(0, 2), "data")
     assert (file.rating_min, file.rating_max) == (0.0, 2.0)
 
 
@@ -321,7 +321,7 @@ def test_few_ratings_do_not_make_a_scale(tmp_path: Path) -> None:
     events = [event(f"u{n}", f"i{n % 3}", ("purchase", "dismiss")[n % 2]) for n in range(8)]
     spec = archive(config.archive_dir, [event("u", "i", "rating", value=4.0), *events])
     put, settled = settle(datasets.read(spec), None, is_archive=True)
-    assert settled == Settled(RatingScale(1, 5), "bulk")
+    assert settled == SettledScale(RatingScale(1, 5), "bulk")
     assert put.ratings.tolist() == [4.0, *[5.0, 1.0] * 4]
     manifest = pipeline.train(config, data=spec, algorithm="baseline")
     assert manifest["data"]["scale_from"] == "bulk"
