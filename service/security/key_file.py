@@ -52,7 +52,7 @@ class KeyFile:
         """Return every key of the file; None if no key was ever made here.
 
         Raises:
-            KeysRefused: The file cannot be used, or is gone; says why.
+            KeysRefused: The file cannot be used, or is missing.
         """
         try:
             raw = self._read_bytes()

@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -67,8 +67,9 @@ def _write(descriptor: int, line: bytes) -> None:
 class SecurityLog:
     """The security log of one replica, written by a thread so that no disk blocks the event loop."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, write: Callable[[Path, Sequence[dict[str, Any]]], None] = append) -> None:
         self._directory = directory
+        self._append = write
         self._waiting: queue.SimpleQueue[tuple[dict[str, Any], asyncio.Future[None]]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -97,7 +98,7 @@ class SecurityLog:
                     batch.append(self._waiting.get_nowait())
             error: OSError | None = None
             try:
-                append(self._directory, [entry for entry, _ in batch])
+                self._append(self._directory, [entry for entry, _ in batch])
             except OSError as refused:
                 error = refused
             for _, written in batch:

@@ -5,13 +5,13 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from service.security import security_log
 from service.security.security_log import SecurityLog, append, new_entry
 
 
@@ -67,17 +67,16 @@ async def test_record_returns_once_the_entry_is_on_the_disk(tmp_path: Path) -> N
         await SecurityLog(tmp_path / "file" / "security").record(new_entry("erase", by="x", key=None), deadline_s=10)
 
 
-async def test_a_hanging_disk_is_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_disk_is_a_timeout(tmp_path: Path) -> None:
     """The event loop runs on, and a late write changes no answer."""
     reading, writing = os.pipe()
     written: list[int] = []
 
-    def hang(_directory: Path, entries: list[dict[str, Any]]) -> None:
+    def hang(_directory: Path, entries: Sequence[dict[str, Any]]) -> None:
         os.read(reading, 1)
         written.append(len(entries))
 
-    monkeypatch.setattr(security_log, "append", hang)
-    security = SecurityLog(tmp_path)
+    security = SecurityLog(tmp_path, hang)
     for _ in range(2):
         with pytest.raises(TimeoutError):
             await security.record(new_entry("erase", by="x", key=None), deadline_s=0.01)
