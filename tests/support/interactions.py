@@ -29,3 +29,17 @@ def rated(
         fingerprint="sha256:0",
         report=ReadReport(source="test"),
     )
+
+
+def triples(data: Interactions) -> list[tuple[str, str, float]]:
+    """Return user id, item id and rating of every row."""
+    users = [data.users.id_of[row] for row in data.user_rows]
+    items = [data.items.id_of[row] for row in data.item_rows]
+    return list(zip(users, items, data.ratings.tolist(), strict=True))
+
+
+def times(data: Interactions) -> list[int]:
+    """Return the time of every row."""
+    assert data.timestamps is not None
+    values: list[int] = data.timestamps.tolist()
+    return values

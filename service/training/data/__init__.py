@@ -1,1 +1,1 @@
-"""From a PATH to interactions: one file a format, and what they share."""
+"""Reading interactions: requests, sources, files, formats and the merged dataset."""

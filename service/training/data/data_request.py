@@ -1,7 +1,7 @@
-"""What a person asks to read: one or more sources, and how their fields are to be understood.
+"""A request for data: one or more sources, and the options for reading their fields.
 
-Several sources are one set: of a pair of user and item the row of the later source stays. The options hold for every
-text, JSON and Parquet source of the request; an archive and the demo set have a form of their own and ignore them.
+Several sources are one dataset: of a pair of user and item the row of the later source stays. The options apply to
+every text, JSON and Parquet source; an archive and the demo set have a form of their own and ignore them.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,14 @@ from service.errors import UsageError
 from service.training.data.field_values import Dates, printable
 
 STDIN: Final = "-"
-ROLES: Final = ("user", "item", "rating", "timestamp")
-_ROLE_NAMES: Final = {**{role: role for role in ROLES}, "time": "timestamp"}
-_COLUMNS_FORM: Final = "give --columns as user=NAME,item=NAME,rating=NAME,time=NAME; an empty name leaves a column out"
+_ROLE_OF_NAME: Final = {
+    "user": "user",
+    "item": "item",
+    "rating": "rating",
+    "timestamp": "timestamp",
+    "time": "timestamp",
+}
+_COLUMNS_FORM: Final = "give --columns as user=NAME,item=NAME,rating=NAME,time=NAME; an empty name leaves a column out."
 
 Decimal: TypeAlias = Literal["auto", "point", "comma"]
 _DATES: Final = ("iso", "day-first", "month-first")
@@ -24,14 +29,14 @@ _DECIMALS: Final = ("auto", "point", "comma")
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How the fields of a source are understood.
+    """How the fields of a source are read.
 
     Attributes:
-        columns: By role ("user", "item", "rating", "timestamp"): the column to take, by its name or by its number from
-            1; empty for none. Roles that are not named here are found by the usual names.
+        columns: (role, column): the column of "user", "item", "rating" or "timestamp", by its name or its number from
+            1; empty for none. Other roles are found by the usual names.
         dates: The order of day and month in dates such as 01/02/2021; "iso" reads no such dates.
-        encoding: The encoding of text files; None for UTF-8, or UTF-16 where a byte order mark says so.
-        decimal: What separates the decimals of ratings; "auto" decides by the first lines.
+        encoding: The encoding of text files; None for UTF-8, or for that of a byte order mark.
+        decimal: The decimal separator of ratings; "auto" detects it by the first lines.
     """
 
     columns: tuple[tuple[str, str], ...] = ()
@@ -41,21 +46,20 @@ class ReadOptions:
 
     @property
     def column_of(self) -> dict[str, str]:
-        """By role, the column that was asked for."""
+        """By role, the column that is asked for."""
         return dict(self.columns)
 
 
 DEFAULT_OPTIONS: Final = ReadOptions()
-"""No option is given."""
 
 
 @dataclass(frozen=True)
 class DataRequest:
-    """The sources of a set, in order, and how to read them.
+    """The sources of a dataset, in order, and how to read them.
 
     Attributes:
         sources: At least one path or specification, see `datasets.read`.
-        options: How their fields are understood.
+        options: How their fields are read.
     """
 
     sources: tuple[str, ...]
@@ -66,16 +70,16 @@ class DataRequest:
 
     @property
     def label(self) -> str:
-        """The sources by their names without directories: a path of one machine says nothing on another."""
+        """The sources by their names without directories, which differ between machines."""
         return " + ".join(printable(_name(source)) for source in self.sources)
 
     @property
     def is_read_once(self) -> bool:
-        """Whether one of the sources can be read once only: standard input, or a named pipe."""
+        """Whether a source can be read only once: standard input, or a named pipe."""
         return any(source == STDIN or _is_pipe(source) for source in self.sources)
 
     def argv(self) -> list[str]:
-        """Return the options of a command line that ask for the same."""
+        """Return the command-line options of this request."""
         options = self.options
         words = [word for source in self.sources for word in ("--data", source)]
         if options.columns:
@@ -90,7 +94,7 @@ class DataRequest:
 
 
 def as_request(data: str | DataRequest) -> DataRequest:
-    """Return a request for what may be a single path or specification."""
+    """Return a request; a text is a single path or specification."""
     return data if isinstance(data, DataRequest) else DataRequest((data,))
 
 
@@ -107,17 +111,17 @@ def parse(
     Args:
         sources: The values of `--data`, in order.
         columns: `role=name,…`, see `ReadOptions.columns`.
-        dates: One of "iso", "day-first" and "month-first".
-        encoding: The name of an encoding that Python knows.
-        decimal: One of "auto", "point" and "comma".
+        dates: "iso", "day-first" or "month-first".
+        encoding: The name of an encoding of Python's.
+        decimal: "auto", "point" or "comma".
 
     Raises:
-        UsageError: An option has another value than these.
+        UsageError: An option has another value.
     """
     if not sources:
-        raise UsageError("no data is named: give --data")
+        raise UsageError("No data is named: give --data.")
     if sum(source == STDIN for source in sources) > 1:
-        raise UsageError("standard input can be read once: give --data - only once")
+        raise UsageError("Standard input can be read once: give --data - only once.")
     if encoding is not None:
         _require_text_encoding(encoding)
     options = ReadOptions(
@@ -130,22 +134,22 @@ def parse(
 
 
 def _parse_columns(text: str) -> tuple[tuple[str, str], ...]:
-    found: dict[str, str] = {}
+    column_of: dict[str, str] = {}
     for pair in text.split(","):
         name, equals, column = pair.partition("=")
-        role = _ROLE_NAMES.get(name.strip().lower())
+        role = _ROLE_OF_NAME.get(name.strip().lower())
         if not equals or role is None:
             raise UsageError(f"--columns has {pair.strip()!r}: {_COLUMNS_FORM}")
-        if role in found:
-            raise UsageError(f"--columns names {name.strip()} twice")
+        if role in column_of:
+            raise UsageError(f"--columns names {name.strip()} twice.")
         if role in {"user", "item"} and not column.strip():
-            raise UsageError(f"--columns leaves out the {role}, which every row needs")
-        found[role] = column.strip()
-    taken = [column for column in found.values() if column]
-    for column in taken:
-        if taken.count(column) > 1:
-            raise UsageError(f"--columns takes the column {column!r} for two things")
-    return tuple(found.items())
+            raise UsageError(f"--columns leaves out the {role}, which every row needs.")
+        column_of[role] = column.strip()
+    columns = [column for column in column_of.values() if column]
+    for column in columns:
+        if columns.count(column) > 1:
+            raise UsageError(f"--columns gives the column {column!r} two roles.")
+    return tuple(column_of.items())
 
 
 def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> str:
@@ -153,30 +157,30 @@ def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> str:
         return choices[0]
     if value not in choices:
         *most, last = choices
-        raise UsageError(f"{option} must be {', '.join(most)} or {last}, not {value!r}")
+        raise UsageError(f"{option} must be {', '.join(most)} or {last}, not {value!r}.")
     return value
 
 
 def _require_text_encoding(name: str) -> None:
     try:
-        # Unlike codecs.lookup, this refuses codecs such as base64, which do not turn bytes into text.
+        # Unlike codecs.lookup, this refuses codecs such as base64, which do not encode text.
         "".encode(name)
     except (LookupError, ValueError):
         raise UsageError(
-            f"--encoding names no encoding of text: {name!r}; for example latin-1, cp1252 or utf-16"
+            f"--encoding names no encoding of text: {name!r}; for example latin-1, cp1252 or utf-16."
         ) from None
 
 
 def _is_pipe(source: str) -> bool:
     try:
         return Path(source).expanduser().is_fifo()
-    except (OSError, ValueError):  # the reader says what is wrong with such a path
+    except (OSError, ValueError):  # reading reports what is wrong with such a path
         return False
 
 
 def _name(source: str) -> str:
     if source == STDIN:
         return "standard input"
-    if _is_pipe(source):  # a shell's has no name of its own
+    if _is_pipe(source):  # resolve() would follow a shell's pipe to a name without meaning
         return f"pipe {Path(source).name}"
     return Path(source).expanduser().resolve().name or source

@@ -1,4 +1,4 @@
-"""What looks wrong about rows that could be read (pure)."""
+"""Sentences about columns and rows that could be read: which columns have which role, and what looks wrong (pure)."""
 
 import re
 import unicodedata
@@ -8,11 +8,20 @@ from typing import Final
 import numpy as np
 
 from service.training.data.field_values import printable
-from service.training.data.formats.lines import NOT_UTF8
-from service.training.data.rows import SourceRows
+from service.training.data.formats.column_roles import ColumnPositions
+from service.training.data.formats.table_lines import NOT_UTF8
+from service.training.data.row_collector import SourceRows
 from service.training.interactions import Float32, Int32
 
-# 1971-01-01: a real interaction of 1970 is unlikely, a number of days or minutes read as seconds is not.
+_MAX_COLUMNS: Final = 12
+# Columns for the type of an event, by the names in exports of web shops and trackers.
+# fmt: off
+_EVENT_TYPE_NAMES: Final = frozenset((
+    "event", "eventtype", "eventname", "action", "actiontype", "activity", "behavior", "behaviour", "behaviortype",
+    "behaviourtype", "interaction", "interactiontype", "feedbacktype",
+))
+# fmt: on
+# Before 1971 a time is more likely a number of days or minutes that is read as seconds.
 _PLAUSIBLE_S: Final = 31_536_000
 # How languages and databases write a missing value.
 _MISSING: Final = frozenset(
@@ -20,123 +29,171 @@ _MISSING: Final = frozenset(
     for word in ("nan", "none", "null", "(null)", "na", "n/a", "#n/a", "<na>", "nil", "undefined")
     for written in (word, word.upper(), word.capitalize())
 ) | {"NaN"}
-# How a spreadsheet shows, and saves, a long number: the digits that are not there are lost.
+# A spreadsheet shows, and saves, a long number so, and loses its last digits.
 _SCIENTIFIC: Final = re.compile(r"[0-9](?:[.,][0-9]+)?[Ee]\+[0-9]+")
 _QUOTES: Final = ("'", '"')
-# Of so many rows it is no accident that no two have the same user.
+# With so many rows it is no accident that no two have the same user.
 _MANY_ROWS: Final = 20
-_MANY_ZEROS: Final = 0.2
+_MANY_ZEROS_SHARE: Final = 0.2
 
 
-def suspicions(rows: SourceRows) -> list[str]:
-    """Say what looks wrong about rows that could be read.
+def describe_columns(name: str, columns: ColumnPositions, names: Sequence[str] | None, n_columns: int) -> list[str]:
+    """Return which column has which role, and which are ignored.
 
     Args:
-        rows: The good rows of all files.
+        name: The file, printable.
+        columns: The positions of the columns that are read.
+        names: The names of all columns; None if the file has none.
+        n_columns: How many columns there are.
 
     Returns:
-        One sentence each.
+        Sentences "name: text".
     """
-    found = doubtful_ids(rows)
+    position_of = {role: position for role, position in columns._asdict().items() if position is not None}
+
+    def label(position: int) -> str:
+        column = "" if names is None or position >= len(names) else printable(names[position].strip())
+        return column or f"column {position + 1}"
+
+    missing = [role for role in ("rating", "timestamp") if role not in position_of]
+    clauses = [f"{name}: {', '.join(f'{role} = {label(position)}' for role, position in position_of.items())}"]
+    if missing:
+        clauses.append(f"no {' and no '.join(missing)}")
+    ignored = [position for position in range(n_columns) if position not in position_of.values()]
+    if ignored:
+        listed = ", ".join(map(label, ignored[:_MAX_COLUMNS]))
+        more = f" and {len(ignored) - _MAX_COLUMNS} more" if len(ignored) > _MAX_COLUMNS else ""
+        clauses.append(f"ignored: {listed}{more}")
+    sentences = [f"{'; '.join(clauses)}."]
+    if names is not None:
+        sentences += [
+            f"{name}: the column {label(position)} looks like a type of event and is ignored, so rows of every type "
+            "count alike; keep the rows that are meant, or give each type a value in a rating column."
+            for position in ignored
+            if position < len(names) and "".join(c for c in names[position].lower() if c.isalnum()) in _EVENT_TYPE_NAMES
+        ]
+    return sentences
+
+
+def advice_for_bad_rows(examples: Sequence[str]) -> str:
+    """Return the option that would read a file with mostly bad rows, if the examples have one common reason.
+
+    Args:
+        examples: The first bad rows, "file:number: reason".
+
+    Returns:
+        A clause that begins with its separator; empty if there is no advice.
+    """
+    reasons = [example.split(": ", 1)[-1] for example in examples]
+    if all(reason == NOT_UTF8 for reason in reasons):
+        return "; if it is in another encoding, name that, as in --encoding latin-1"
+    if "--" in reasons[0]:
+        return ""
+    if all(reason.startswith("the timestamp ") for reason in reasons):
+        return ", such as 1609556645 or 2021-01-02T03:04:05Z; --columns time= reads the rows without times"
+    if all(reason.startswith("the rating ") for reason in reasons):
+        return "; --columns rating= reads the rows without ratings"
+    return ""
+
+
+def row_warnings(rows: SourceRows) -> list[str]:
+    """Return what looks wrong about the rows of all files, one sentence each."""
+    warnings = id_warnings(rows)
     if any(example.endswith(NOT_UTF8) for example in rows.bad_examples):
-        found.append("Some rows are not UTF-8: if the file is in another encoding, name it, as in --encoding latin-1.")
+        warnings.append(
+            "Some rows are not UTF-8: if the file is in another encoding, name it, as in --encoding latin-1."
+        )
     if rows.ratings.size < 2:
-        return found
+        return warnings
     advice = "--columns rating= reads the rows as interactions without ratings"
     if rows.has_ratings:
         least, most = float(rows.ratings.min()), float(rows.ratings.max())
         if least == most:
-            found.append(f"All ratings are {least:g}, so there is nothing to tell apart: {advice}.")
+            warnings.append(f"All ratings are {least:g}, so they distinguish nothing: {advice}.")
         elif (least, most) == (0.0, 1.0) and bool(np.isin(rows.ratings, (0.0, 1.0)).all()):
-            found.append(
-                "All ratings are 0 or 1, as in a column of yes and no: they are taken as a scale from 0 to 1. If 0 "
-                f"means only that nothing happened, leave those rows out; {advice}."
+            warnings.append(
+                "All ratings are 0 or 1, as in a column of yes and no: they are a scale from 0 to 1. If 0 means only "
+                f"that nothing happened, leave those rows out; {advice}."
             )
         elif least == 0 and _zeros_stand_apart(rows.ratings):
-            found.append(
+            warnings.append(
                 f"{np.count_nonzero(rows.ratings == 0):,} of {rows.ratings.size:,} ratings are 0 and none lies between "
-                f"0 and 1, as where 0 means 'not rated': leave those rows out if it does; {advice}."
+                f"0 and 1, as if 0 meant 'not rated': leave those rows out if it does; {advice}."
             )
     if rows.timestamps is not None:
         first_s, last_s = int(rows.timestamps.min()), int(rows.timestamps.max())
         if first_s >= 0 and last_s < _PLAUSIBLE_S:
-            found.append(
+            warnings.append(
                 "All times lie in 1970, so the time column probably holds something else than unix time; a date such "
                 "as 20210102 has to be written 2021-01-02. --columns time= leaves the times out."
             )
         elif first_s == last_s:
-            found.append("All times are the same, so nothing is known about the order of the rows.")
-    return found
+            warnings.append("All times are the same, so they give no order of the rows.")
+    return warnings
 
 
-def doubtful_ids(rows: SourceRows) -> list[str]:
-    """Say what looks wrong about the ids of rows that could be read.
-
-    Args:
-        rows: The good rows.
-
-    Returns:
-        One sentence each.
-    """
+def id_warnings(rows: SourceRows) -> list[str]:
+    """Return what looks wrong about the ids, one sentence each."""
     columns = (("user", rows.user_codes, rows.user_ids), ("item", rows.item_codes, rows.item_ids))
-    found = [sentence for what, codes, ids in columns for sentence in _of_column(what, codes, ids)]
+    warnings = [sentence for role, codes, ids in columns for sentence in _column_warnings(role, codes, ids)]
     if rows.user_codes.size >= _MANY_ROWS:
-        found += [
-            f"All rows are of one {what}, so there is nothing to compare it with: --columns {what}=NAME takes another "
+        warnings += [
+            f"All rows are of one {role}, so there is nothing to compare it with: --columns {role}=NAME names another "
             "column."
-            for what, codes, _ in columns
+            for role, codes, _ in columns
             if int(codes.min()) == int(codes.max())
         ]
-        for (what, codes, _), (_, others, _) in (columns, columns[::-1]):
+        for (role, codes, _), (_, others, _) in (columns, columns[::-1]):
             if int(np.bincount(codes).max()) == 1 and int(others.min()) != int(others.max()):
-                found.append(
-                    f"Every row has its own {what}, so nothing can be learnt about any of them: the {what} column "
-                    f"probably holds a number of the row or of an order. --columns {what}=NAME takes another."
+                warnings.append(
+                    f"Every row has its own {role}, so nothing can be learnt about any of them: the {role} column "
+                    f"probably holds a number of the row or of an order. --columns {role}=NAME names another."
                 )
-    return found
+    return warnings
 
 
-def _of_column(what: str, codes: Int32, ids: Sequence[str]) -> list[str]:
-    found = []
+def _column_warnings(role: str, codes: Int32, ids: Sequence[str]) -> list[str]:
+    warnings = []
     for id_ in sorted(_MISSING.intersection(ids)):
         n_rows = int(np.count_nonzero(codes == ids.index(id_)))
         if n_rows:
-            found.append(
-                f"{n_rows:,} of the rows have the {what} id {id_!r}, which looks like a missing value and counts as "
-                f"one {what}: leave those rows out if it is one."
+            warnings.append(
+                f"{n_rows:,} of the rows have the {role} id {id_!r}, which looks like a missing value and counts as "
+                f"one {role}: leave those rows out if it is one."
             )
-    if any(id_.endswith(".0") for id_ in ids):
+    decimal = [id_ for id_ in ids if id_.endswith(".0")]
+    if decimal:
         known = set(ids)
-        twice = [id_ for id_ in ids if id_.endswith(".0") and id_[:-2] in known]
+        twice = [id_ for id_ in decimal if id_[:-2] in known]
         if twice:
-            found.append(
-                f"{len(twice):,} {what} ids are written in two ways, such as {printable(twice[0][:-2])} and "
-                f"{printable(twice[0])}, and count as two {what}s each: write them in one way."
+            warnings.append(
+                f"{len(twice):,} {role} ids are written in two ways, such as {printable(twice[0][:-2])} and "
+                f"{printable(twice[0])}, and count as two {role}s each: write them in one way."
             )
     scientific = [id_ for id_ in ids if "+" in id_ and _SCIENTIFIC.fullmatch(id_)]
     if scientific:
-        found.append(
-            f"{len(scientific):,} {what} ids look like {scientific[0]}, as spreadsheets write long numbers: different "
+        warnings.append(
+            f"{len(scientific):,} {role} ids look like {scientific[0]}, as spreadsheets write long numbers: different "
             "ids may have become one. Export that column as text."
         )
     quoted = [id_ for id_ in ids if id_[0] == id_[-1] and id_[0] in _QUOTES and len(id_) > 2]
     if quoted:
-        found.append(
-            f"{len(quoted):,} {what} ids stand in quotes, such as {printable(quoted[0])}, which count as part of them: "
+        warnings.append(
+            f"{len(quoted):,} {role} ids stand in quotes, such as {printable(quoted[0])}, which count as part of them: "
             'in a table quotes are double ones, ", next to the separators without blanks between.'
         )
-    composed: dict[str, str] = {}
+    first_of: dict[str, str] = {}
     for id_ in ids:
-        if not id_.isascii() and composed.setdefault(unicodedata.normalize("NFC", id_), id_) != id_:
-            found.append(
-                f"The {what} id {printable(id_)!r} is there in two forms of Unicode, which look alike and count as two "
-                f"{what}s: normalise the ids, to NFC for example."
+        if not id_.isascii() and first_of.setdefault(unicodedata.normalize("NFC", id_), id_) != id_:
+            warnings.append(
+                f"The {role} id {printable(id_)!r} occurs in two forms of Unicode, which look alike and count as two "
+                f"{role}s: normalise the ids, to NFC for example."
             )
             break
-    return found
+    return warnings
 
 
 def _zeros_stand_apart(ratings: Float32) -> bool:
-    """Tell whether many ratings are 0 and all others at least 1."""
+    """Return whether many ratings are 0 and all others at least 1."""
     is_zero = ratings == 0
-    return bool(is_zero.mean() >= _MANY_ZEROS and ratings[~is_zero].min() >= 1)
+    return bool(is_zero.mean() >= _MANY_ZEROS_SHARE and ratings[~is_zero].min() >= 1)

@@ -1,7 +1,7 @@
-"""The demo set: made up, deterministic, and worth learning from.
+"""The demo set: generated ratings with structure that models can learn.
 
-Invariant: the same size gives the same set, and exactly that many ratings. Items are popular by a power law (a long
-tail); every user and every item belongs to one of `_GENRES`, and users rate mostly and best what is to their taste.
+Invariant: the same size gives the same set, with exactly that many ratings. The popularity of items follows a power
+law; every user and item belongs to one of `_GENRES`, and users rate items of their own genre more often and higher.
 With at least USERS + ITEMS ratings every user and every item has one.
 """
 
@@ -17,12 +17,12 @@ from service.errors import DataError
 from service.models.vocabulary import Vocabulary
 from service.training.interactions import Catalogue, Interactions, Progress, ReadReport
 
-FORM: Final = "demo[:USERSxITEMSxRATINGS]"
+SPEC_FORM: Final = "demo[:USERSxITEMSxRATINGS]"
 _GENERATOR_VERSION: Final = 2
 _SEED: Final = 20_260_101
 _SPEC = re.compile(r"demo(?::([0-9]+)x([0-9]+)x([0-9]+))?")
-# What fits into the memory of one machine: a set takes some 100 bytes per rating while it is made.
-_MOST: Final = (10_000_000, 10_000_000, 100_000_000)
+# Users, items and ratings that fit into one machine: generating takes about 100 bytes per rating.
+_LIMITS: Final = (10_000_000, 10_000_000, 100_000_000)
 _GENRES: Final = ("Adventure", "Comedy", "Crime", "Documentary", "Drama", "Fantasy", "Mystery", "Science Fiction")
 # fmt: off
 _ADJECTIVES: Final = (
@@ -45,7 +45,7 @@ _DRAWS_AT_ONCE: Final = 1 << 23
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How large a demo set is: at least 1 of each, and no more ratings than pairs."""
+    """The size of a demo set: at least 1 of each, and no more ratings than pairs."""
 
     n_users: int = 2000
     n_items: int = 1000
@@ -56,26 +56,28 @@ class DemoSize:
 
 
 def parse_spec(spec: str) -> DemoSize | None:
-    """Return the size that a specification asks for; None if it is a path.
+    """Return the size of a specification; None if the text is a path.
 
     Raises:
-        DataError: It starts as a specification and is none, or asks for what cannot be.
+        DataError: It begins with "demo:" and is no specification, or its size is impossible or too large.
     """
     match = _SPEC.fullmatch(spec)
     if match is None:
         if spec.startswith("demo:"):
-            raise DataError(f"{spec!r} is not of the form {FORM}")
+            raise DataError(f"{spec!r} is not of the form {SPEC_FORM}.")
         return None
     if match[1] is None:
         return DemoSize()
-    if any(len(group) > 9 or int(group) > most for group, most in zip(match.groups(), _MOST, strict=True)):
-        users, items, ratings = (f"{most:,}" for most in _MOST)
-        raise DataError(f"{spec!r} asks for more than {users} users, {items} items or {ratings} ratings")
+    if any(len(group) > 9 or int(group) > most for group, most in zip(match.groups(), _LIMITS, strict=True)):
+        users, items, ratings = (f"{most:,}" for most in _LIMITS)
+        raise DataError(f"{spec!r} asks for more than {users} users, {items} items or {ratings} ratings.")
     size = DemoSize(*(int(group) for group in match.groups()))
     if not min(size.n_users, size.n_items, size.n_ratings):
-        raise DataError(f"{spec!r} asks for a set without users, items or ratings")
+        raise DataError(f"{spec!r} asks for a set without users, items or ratings.")
     if size.n_ratings > size.n_users * size.n_items:
-        raise DataError(f"{spec!r} asks for more ratings than the {size.n_users * size.n_items} pairs of user and item")
+        raise DataError(
+            f"{spec!r} asks for more ratings than the {size.n_users * size.n_items} pairs of user and item."
+        )
     return size
 
 
@@ -85,11 +87,11 @@ def fingerprint(size: DemoSize) -> str:
 
 
 def generate(size: DemoSize, progress: Progress) -> Interactions:
-    """Make the set: rows by user, then by time.
+    """Generate a set, with rows by user, then by time.
 
     Args:
-        size: How much of everything.
-        progress: Told of the ratings drawn.
+        size: Its size.
+        progress: Called with the ratings drawn.
     """
     rng = np.random.default_rng(_SEED)
     user_genre = rng.integers(len(_GENRES), size=size.n_users)
@@ -111,8 +113,8 @@ def generate(size: DemoSize, progress: Progress) -> Interactions:
 
     # One key sorts several times faster than two; the sort is stable.
     order = np.argsort(user_rows * (_SPAN_S + 1) + (timestamps - _START_S), kind="stable")
-    user_rows, users = _rows_in_use(user_rows[order], size.n_users)
-    item_rows, items = _rows_in_use(item_rows[order], size.n_items)
+    user_rows, users = rows_in_use(user_rows[order], size.n_users)
+    item_rows, items = rows_in_use(item_rows[order], size.n_items)
     return Interactions(
         users=users,
         items=items,
@@ -138,7 +140,7 @@ def _draw_pairs(
     rng: np.random.Generator,
     progress: Progress,
 ) -> NDArray[np.int64]:
-    """Draw different pairs, as user row * n_items + item row, ascending."""
+    """Draw distinct pairs, as user row * n_items + item row, ascending."""
     # Active users and popular items: power laws over a random order.
     activity = np.cumsum((1.0 + rng.permutation(size.n_users)) ** -0.5)
     by_genre = np.argsort(item_genre, kind="stable")
@@ -159,23 +161,23 @@ def _draw_pairs(
         everyone, everything = np.arange(size.n_users), np.arange(size.n_items)
         own = everyone * size.n_items + draw_items(everyone, _OWN_TASTE_SHARE)
         of_everything = rng.integers(size.n_users, size=size.n_items) * size.n_items + everything
-        pairs = _different(np.concatenate([own, of_everything]))
+        pairs = distinct(np.concatenate([own, of_everything]))
     n_pairs, n_rounds = size.n_users * size.n_items, 0
     while pairs.size < size.n_ratings:
         missing, n_free = size.n_ratings - pairs.size, n_pairs - pairs.size
         n_draws = min(int(1.2 * missing / (n_free / n_pairs)) + 64, _DRAWS_AT_ONCE)
         if 1.2 * missing > n_free:
-            # Of a dense set so few pairs are free that listing them is cheaper than meeting them by chance.
+            # So few pairs of a dense set are free that listing them is cheaper than drawing them.
             is_free = np.ones(n_pairs, dtype=bool)
             is_free[pairs] = False
             new = np.flatnonzero(is_free)
         elif n_rounds < 8:
             users = np.searchsorted(activity, rng.random(n_draws) * activity[-1], side="right")
             users = np.minimum(users, size.n_users - 1)
-            new = _others(users * size.n_items + draw_items(users, _OWN_TASTE_SHARE), pairs)
+            new = distinct_except(users * size.n_items + draw_items(users, _OWN_TASTE_SHARE), pairs)
         else:
-            # What the favourites leave free is found sooner by drawing evenly.
-            new = _others(rng.integers(n_pairs, size=n_draws), pairs)
+            # Uniform draws find the remaining free pairs sooner.
+            new = distinct_except(rng.integers(n_pairs, size=n_draws), pairs)
         if new.size > missing:
             new = rng.choice(new, missing, replace=False)
         pairs = np.sort(np.concatenate([pairs, new]))
@@ -184,27 +186,27 @@ def _draw_pairs(
     return pairs
 
 
-def _different(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the different ones, ascending; numpy's own unique hashes them, which is slow where there are millions."""
+def distinct(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the distinct pairs, ascending; np.unique hashes them, which is slower for millions."""
     in_order = np.sort(pairs)
-    different: NDArray[np.int64] = in_order[np.append(True, in_order[1:] != in_order[:-1])]
-    return different
+    unique: NDArray[np.int64] = in_order[np.append(True, in_order[1:] != in_order[:-1])]
+    return unique
 
 
-def _others(drawn: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the different ones of `drawn`, at least one, that are not in `pairs`, which is ascending; ascending."""
-    new = _different(drawn)
+def distinct_except(drawn: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the distinct ones of `drawn`, at least one, that are not in the ascending `pairs`, ascending."""
+    new = distinct(drawn)
     if not pairs.size:
         return new
     place = np.minimum(np.searchsorted(pairs, new), pairs.size - 1)
-    others: NDArray[np.int64] = new[pairs[place] != new]
-    return others
+    new_pairs: NDArray[np.int64] = new[pairs[place] != new]
+    return new_pairs
 
 
-def _rows_in_use(rows: NDArray[np.int64], n: int) -> tuple[NDArray[np.int32], Vocabulary]:
-    """Number the rows that occur by first appearance; ids are the numbers from 1."""
+def rows_in_use(rows: NDArray[np.int64], n: int) -> tuple[NDArray[np.int32], Vocabulary]:
+    """Renumber the rows in use by first appearance; an id is the old row counted from 1."""
     first = np.full(n, rows.size)
-    # Of several values for one place numpy keeps the last, so backwards the first appearance stays.
+    # Of several values for one place numpy keeps the last, so the first appearance is assigned last.
     first[rows[::-1]] = np.arange(rows.size - 1, -1, -1)
     used = np.flatnonzero(first < rows.size)
     by_appearance = used[np.argsort(first[used], kind="stable")]
@@ -214,7 +216,7 @@ def _rows_in_use(rows: NDArray[np.int64], n: int) -> tuple[NDArray[np.int32], Vo
 
 
 def _title(number: int) -> str:
-    # Steps that share no factor with the lists' lengths meet every pair once before any comes again.
+    # Steps coprime to the lists' lengths reach every pair once before any repeats.
     adjective = _ADJECTIVES[number % len(_ADJECTIVES)]
     noun = _NOUNS[(number // len(_ADJECTIVES) + 7 * number) % len(_NOUNS)]
     year = 1950 + number * 37 % 75

@@ -1,28 +1,32 @@
-"""What the fields of a row may hold: ids, ratings and times (pure).
+"""The values of fields: ids, ratings and times, from text or from typed values (pure).
 
-Each `parse_` function takes a field as written and returns its value, or None where the row is bad.
+A `parse_` function returns the value of a text, or None if the text is invalid.
 """
 
 import math
 import re
 import unicodedata
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 ID_LIMIT: Final = 128
-# How PostgreSQL's COPY writes a null.
+# PostgreSQL's COPY writes a null so.
 NULL: Final = "\\N"
 _FLOAT32_LIMIT: Final = float(np.finfo(np.float32).max)
-# 0001-01-01 to 9999-12-31, what datetime can hold.
+# Larger floats do not represent every whole number, so that two ids could become one.
+_EXACT_FLOATS: Final = 1 << 53
+# 0001-01-01 to 9999-12-31, the range of datetime.
 FIRST_S: Final = -62_135_596_800
 LAST_S: Final = 253_402_300_799
 NO_TIME: Final = np.iinfo(np.int64).min
-# A number of this size or more counts in milliseconds, microseconds or nanoseconds: in seconds that is the year 5138.
+# Numbers of at least this size are nanoseconds, microseconds or milliseconds: in seconds they are after the year 5138.
 _UNITS: Final = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))
-# A headerless third column of such numbers holds times: nobody rates with 100 million (1973 as a time).
+# A third column of such numbers without a header holds times, because no rating is 100 million (1973 as a time).
 _LEAST_OBVIOUS_TIME_S: Final = 10**8
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
 _SLASHED: Final = re.compile(
@@ -30,9 +34,9 @@ _SLASHED: Final = re.compile(
     r"(?:,?[ T](?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<s>[0-9]{2})(?:[.,][0-9]+)?)?"
     r"(?: ?(?P<half>[AaPp])[Mm])?)?"
 )
-# How BigQuery ("… UTC"), Go ("… +0000 UTC") and several logs write the offset from UTC behind a time.
+# BigQuery ("… UTC"), Go ("… +0000 UTC") and several logs write the offset from UTC after a time.
 _UTC_WORD: Final = re.compile(r" ?(?:UTC|GMT)")
-# A date that begins with the year has one order only, whatever stands between.
+# A date that begins with the year has one order only, with any separator.
 _YEAR_FIRST: Final = re.compile(r"([0-9]{4})([/.])([0-9]{1,2})\2([0-9]{1,2})(?=[ T]|$)")
 _OFFSET_APART: Final = re.compile(r" (?=[+-][0-9]{2}:?[0-9]{2}$)")
 Dates: TypeAlias = Literal["iso", "day-first", "month-first"]
@@ -50,7 +54,7 @@ def parse_id(text: str) -> str | None:
 
 def parse_number(text: str) -> float | None:
     """Return a rating, finite as float32."""
-    if "_" in text:  # Python's own notation, nobody's data
+    if "_" in text:  # Python's own notation, which data does not use
         return None
     try:
         number = float(text)
@@ -60,18 +64,18 @@ def parse_number(text: str) -> float | None:
 
 
 def has_decimal_comma(text: str) -> bool:
-    """Tell whether a text is a number with a comma before its decimals."""
+    """Return whether a text is a number with a comma before its decimals."""
     return _DECIMAL_COMMA.fullmatch(text.strip()) is not None
 
 
 def parse_time(text: str, dates: Dates = "iso") -> int | None:
-    """Return unix seconds, rounded down, for a number (seconds, or ms, µs, ns by its size) or a time as text.
+    """Return unix seconds, rounded down, of a number (seconds, or ms, µs, ns by its size) or of a time as text.
 
-    A time without an offset is taken as UTC.
+    A time without an offset is UTC.
 
     Args:
         text: The field.
-        dates: "iso" reads ISO 8601 alone; the others also dates such as 01/02/2021 10:30, in the order that they name.
+        dates: "iso" reads ISO 8601 alone; the others also dates such as 01/02/2021 10:30, in their order.
     """
     number = parse_number(text)
     if number is not None:
@@ -90,22 +94,22 @@ def parse_time(text: str, dates: Dates = "iso") -> int | None:
 
 
 def is_slashed_date(text: str) -> bool:
-    """Tell whether a text is a date such as 01/02/2021, whose order of day and month cannot be known from it."""
+    """Return whether a text is a date such as 01/02/2021, whose order of day and month is ambiguous."""
     return _SLASHED.fullmatch(text.strip()) is not None
 
 
 def _moment(text: str, dates: Dates) -> datetime:
-    found = None if dates == "iso" else _SLASHED.fullmatch(text)
-    if found is None:
+    match = None if dates == "iso" else _SLASHED.fullmatch(text)
+    if match is None:
         return _iso_moment(text)
-    first, second, year = (int(found[name]) for name in ("first", "second", "year"))
+    first, second, year = (int(match[name]) for name in ("first", "second", "year"))
     day, month = (first, second) if dates == "day-first" else (second, first)
-    hour = int(found["hour"] or 0)
-    if found["half"]:
+    hour = int(match["hour"] or 0)
+    if match["half"]:
         if not 1 <= hour <= 12:
             raise ValueError(text)
-        hour = hour % 12 + (12 if found["half"].lower() == "p" else 0)
-    return datetime(year, month, day, hour, int(found["minute"] or 0), int(found["s"] or 0), tzinfo=UTC)
+        hour = hour % 12 + (12 if match["half"].lower() == "p" else 0)
+    return datetime(year, month, day, hour, int(match["minute"] or 0), int(match["s"] or 0), tzinfo=UTC)
 
 
 def _iso_moment(text: str) -> datetime:
@@ -123,17 +127,10 @@ def _iso_moment(text: str) -> datetime:
 
 
 def to_seconds(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Do as `parse_time` for many whole numbers at once.
-
-    Args:
-        numbers: Int64 (n,); not changed.
-
-    Returns:
-        int64 (n,), unix seconds; NO_TIME where `parse_time` would return None.
-    """
+    """Return what `parse_time` returns for whole numbers, unix seconds: int64 (n,); `NO_TIME` for None."""
     seconds = numbers.copy()
     for least, unit in reversed(_UNITS):
-        # Compared on both sides: the absolute value of the least int64 is not an int64.
+        # Compared on both sides, because the absolute value of the least int64 is not an int64.
         large = (numbers >= least) | (numbers <= -least)
         if large.any():
             seconds[large] = numbers[large] // unit
@@ -141,14 +138,54 @@ def to_seconds(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     return seconds
 
 
-def printable(text: str) -> str:
-    """Return a text from outside as it may be printed and stored: what is not printable is escaped."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def looks_like_time(text: str) -> bool:
-    """Tell whether a field can only be a time, not a rating."""
+    """Return whether a field can only be a time, not a rating."""
     number = parse_number(text)
     if number is None:
         return parse_time(text) is not None
     return number >= _LEAST_OBVIOUS_TIME_S
+
+
+def id_text(value: object) -> str | None:
+    """Return the text of an id from JSON or Parquet: 42, 42.0 and "42" are the same id.
+
+    Returns:
+        The text, empty for None; None if the value is neither a text nor a whole number.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_FLOATS:
+        return str(int(value))
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        return str(int(value))
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return None
+    return None
+
+
+def number_text(value: object) -> str:
+    """Return the text of a rating or time from JSON; other values as JSON."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(value)
+    return orjson.dumps(value).decode()
+
+
+def printable(text: str) -> str:
+    """Return an external text with everything that is not printable escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def quoted(text: str) -> str:
+    """Return an external text in quotes, abbreviated, for a sentence."""
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")

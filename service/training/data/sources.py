@@ -1,7 +1,7 @@
-"""Which files a path stands for, in which format, and their fingerprint.
+"""Finds the files of a path, their formats and their fingerprint.
 
 Invariant: the files of a directory are read in order of their paths, and the fingerprint is the sha256 of their bytes
-in that order; of a single file, packed or not, it is the file's own.
+in that order; of a single file, compressed or not, it is the file's own.
 """
 
 import hashlib
@@ -19,18 +19,22 @@ from service.training.data import demo
 from service.training.data.data_request import STDIN, ReadOptions
 from service.training.data.field_values import printable
 from service.training.data.files import piped_input, zip_archive
-from service.training.data.files.text_file import COMPRESSED_SUFFIXES, detect_compression, open_text
-from service.training.data.formats.blocks import BYTE_ORDER_MARK
+from service.training.data.files.text_file import (
+    BYTE_ORDER_MARK,
+    COMPRESSED_SUFFIXES,
+    detect_compression,
+    open_text,
+)
 
 Format: TypeAlias = Literal["table", "jsonl", "parquet"]
 
-# 100K, 1M and 10M, and everything since.
+# MovieLens 100K, 1M, and 10M and later.
 MOVIELENS_FILES: Final = ("u.data", "ratings.dat", "ratings.csv")
-_FORMS: Final = (
+_ADVICE: Final = (
     "give a CSV, TSV, JSONL or Parquet file, a MovieLens directory, - for standard input, archive[:PATH] or "
-    f"{demo.FORM}"
+    f"{demo.SPEC_FORM}."
 )
-_SUFFIXES: Final[dict[str, Format]] = {
+_FORMAT_OF_SUFFIX: Final[dict[str, Format]] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -38,24 +42,24 @@ _SUFFIXES: Final[dict[str, Format]] = {
     ".csv": "table",
     ".tsv": "table",
 }
-_PLURAL: Final[dict[Format, str]] = {"table": "CSV or TSV", "jsonl": "JSONL", "parquet": "Parquet"}
+_FORMAT_NAMES: Final[dict[Format, str]] = {"table": "CSV or TSV", "jsonl": "JSONL", "parquet": "Parquet"}
 _SPREADSHEETS: Final = (".xlsx", ".xls", ".ods")
 _PARQUET: Final = b"PAR1"
 _JSON_OBJECT: Final = re.compile(rb"\s*\{\s*[\"}]")
 _NEVER_JSON: Final = ("u.data", "ratings.dat")
 _HEAD_BYTES: Final = 4096
-# What Hive writes for a null.
+# Hive writes a null so.
 _NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file of a set.
+    """One file of a source.
 
     Attributes:
-        path: Where it is.
-        name: What messages call it.
-        partitions: Columns that every row of it has the same value of, as (name, value), by Hive's directories.
+        path: The file.
+        name: Its name in messages.
+        partitions: (name, value) of the columns that Hive's directories give all its rows.
     """
 
     path: Path
@@ -64,41 +68,41 @@ class DataFile:
 
     @property
     def short_name(self) -> str:
-        """The name without directories, as it may be printed."""
+        """The name without directories, printable."""
         return printable(Path(self.name).name)
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files of a set.
+    """The files of a source.
 
     Attributes:
         files: At least one, in the order in which they are read.
-        hashed: The files whose bytes are the fingerprint; those of `files`, or what they were unpacked from.
-        notes: What the reader should know about the choice, one sentence each.
+        hashed_files: The files whose bytes are the fingerprint: `files`, or the archive they were unpacked from.
+        notes: Sentences about the choice of files.
     """
 
     files: tuple[DataFile, ...]
-    hashed: tuple[Path, ...]
+    hashed_files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
 
 
 @contextmanager
 def open_source(path_text: str) -> Iterator[Source]:
-    """Find the files of a path; what a zip archive holds is there until the block ends.
+    """Find the files of a path; those of a zip archive exist until the block ends.
 
     Args:
         path_text: A file, a MovieLens directory, a directory of part files, a zip archive of any of these, or "-".
 
     Raises:
-        DataError: There is nothing there, or nothing that can be read.
+        DataError: There is no such file, or it cannot be read.
     """
-    path, name = _located(path_text)
+    path, name = _locate(path_text)
     if path.is_dir():
-        yield _in_directory(path, name)
+        yield _source_in_directory(path, name)
     elif zipfile.is_zipfile(path):
         with zip_archive.unpacked(path, name) as folder:
-            yield _unpacked(folder, path, name)
+            yield _source_in_archive(folder, path, name)
     else:
         yield Source((DataFile(path, name),), (path,))
 
@@ -107,10 +111,10 @@ def fingerprint(path_text: str) -> str:
     """Return "sha256:…" over the bytes of the files of a path, without unpacking anything.
 
     Raises:
-        DataError: There is nothing there, or it cannot be read.
+        DataError: There is no such file, or it cannot be read.
     """
-    path, name = _located(path_text)
-    return sha256_of(_in_directory(path, name).hashed if path.is_dir() else (path,))
+    path, name = _locate(path_text)
+    return sha256_of(_source_in_directory(path, name).hashed_files if path.is_dir() else (path,))
 
 
 def sha256_of(paths: tuple[Path, ...]) -> str:
@@ -126,64 +130,64 @@ def sha256_of(paths: tuple[Path, ...]) -> str:
                 while block := file.read(1 << 20):
                     digest.update(block)
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     return f"sha256:{digest.hexdigest()}"
 
 
 def detect_format(file: DataFile, options: ReadOptions) -> Format:
-    """Tell a file's format by how it begins, else by its name.
+    """Return a file's format by its first bytes, else by its name.
 
     Raises:
-        DataError: It is packed and broken, or a compressed Parquet file.
+        DataError: It is a broken compressed file, or a compressed Parquet file.
         OSError: It cannot be read.
     """
     with open_text(file.path, options.encoding) as text:
         head = text.read(_HEAD_BYTES)
     if head.startswith(_PARQUET):
         with file.path.open("rb") as raw:
-            packed = detect_compression(raw.read(_HEAD_BYTES))
-        if packed is not None:
-            raise DataError(f"{file.name} is a Parquet file that is compressed with {packed}: decompress it")
+            compression = detect_compression(raw.read(_HEAD_BYTES))
+        if compression is not None:
+            raise DataError(f"{file.name} is a Parquet file that is compressed with {compression}: decompress it.")
         return "parquet"
-    # A GUID in braces is an id of a table.
+    # A brace without a key is not JSON: ids of a table may be GUIDs in braces.
     if _JSON_OBJECT.match(head.removeprefix(BYTE_ORDER_MARK)) and not file.short_name.startswith(_NEVER_JSON):
         return "jsonl"
-    return _suffix_format(file.path) or "table"
+    return _format_by_suffix(file.path) or "table"
 
 
-def _located(path_text: str) -> tuple[Path, str]:
-    """Return the path that a text stands for, and what messages call it."""
+def _locate(path_text: str) -> tuple[Path, str]:
+    """Return a path, and its name in messages."""
     if path_text == STDIN:
         return piped_input.copy_of_standard_input(), "standard input"
     if not path_text.strip():
-        raise DataError(f"no data is named: {_FORMS}")
+        raise DataError(f"No data is named: {_ADVICE}")
     path = Path(path_text).expanduser()
     try:
         if not path.exists():
-            raise DataError(f"there is no {path_text!r}: {_FORMS}")
+            raise DataError(f"There is no {path_text!r}: {_ADVICE}")
         if path.is_fifo():
             return piped_input.copy_of_pipe(path), f"pipe {path.name}"
         if not (path.is_dir() or path.is_file()):
-            raise DataError(f"{path} is neither a file, a directory nor a pipe")
+            raise DataError(f"{path} is neither a file, a directory nor a pipe.")
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:  # a NUL within the name
-        raise DataError(f"{path_text!r} cannot be a path: {error}") from error
+        raise DataError(f"{path_text!r} cannot be a path: {error}.") from error
     if path.suffix.lower() in _SPREADSHEETS:
-        raise DataError(f"{path} is a spreadsheet, which is not supported: save it as CSV")
+        raise DataError(f"{path} is a spreadsheet, which is not supported: save it as CSV.")
     return path, str(path)
 
 
-def _suffix_format(path: Path) -> Format | None:
-    """Return the format that a name promises; the suffix of a compression does not count."""
+def _format_by_suffix(path: Path) -> Format | None:
+    """Return the format by the suffix; one of a compression does not count."""
     suffixes = path.suffixes
     if suffixes and suffixes[-1].lower() in COMPRESSED_SUFFIXES:
         suffixes = suffixes[:-1]
-    return _SUFFIXES.get(suffixes[-1].lower()) if suffixes else None
+    return _FORMAT_OF_SUFFIX.get(suffixes[-1].lower()) if suffixes else None
 
 
-def _unpacked(folder: Path, archive: Path, name: str) -> Source:
-    """Return what a zip archive holds, which was unpacked into a folder."""
+def _source_in_archive(folder: Path, archive: Path, name: str) -> Source:
+    """Return the files of a zip archive, which was unpacked into a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     if len(files) == 1:
         return Source((DataFile(files[0], f"{name}/{files[0].name}"),), (archive,))
@@ -191,15 +195,15 @@ def _unpacked(folder: Path, archive: Path, name: str) -> Source:
     inside = list(folder.iterdir())
     while len(inside) == 1 and inside[0].is_dir():
         folder, inside = inside[0], list(inside[0].iterdir())
-    source = _in_directory(folder, name)
+    source = _source_in_directory(folder, name)
     return Source(source.files, (archive,), source.notes)
 
 
-def _in_directory(folder: Path, name: str) -> Source:
+def _source_in_directory(folder: Path, name: str) -> Source:
     try:
-        return _movielens(folder, name) or _parts(folder, name)
+        return _movielens(folder, name) or _part_file_source(folder, name)
     except OSError as error:
-        raise DataError(f"{name} cannot be read: {error.strerror}") from error
+        raise DataError(f"{name} cannot be read: {error.strerror}.") from error
 
 
 def _movielens(folder: Path, name: str) -> Source | None:
@@ -208,23 +212,23 @@ def _movielens(folder: Path, name: str) -> Source | None:
     if not ratings:
         return None
     first, *others = ratings
-    notes = (f"{printable(name)} holds {' and '.join(others)} too; {first} alone was read.",) if others else ()
+    notes = (f"{printable(name)} holds {' and '.join(others)} too; only {first} was read.",) if others else ()
     return Source((DataFile(folder / first, str(Path(name) / first)),), (folder / first,), notes)
 
 
-def _parts(folder: Path, name: str) -> Source:
+def _part_file_source(folder: Path, name: str) -> Source:
     files = sorted(_part_files(folder))
     if not files:
-        within = any(path.is_dir() for path in folder.iterdir())
+        has_folders = any(path.is_dir() for path in folder.iterdir())
         raise DataError(
             f"{name} holds none of {', '.join(MOVIELENS_FILES)} and no CSV, TSV, JSONL or Parquet files, so it is no "
             "MovieLens directory and no set of part files"
-            + ("; directories within it count only if they are called NAME=VALUE" if within else "")
+            + ("; directories within it count only if they are called NAME=VALUE." if has_folders else ".")
         )
-    formats = {format_ for path in files if (format_ := _suffix_format(path)) is not None}
+    formats = {format_ for path in files if (format_ := _format_by_suffix(path)) is not None}
     if len(formats) > 1:
-        both = " and ".join(sorted(_PLURAL[format_] for format_ in formats))
-        raise DataError(f"{name} holds both {both} files: give one of them, or a directory of one kind")
+        both = " and ".join(sorted(_FORMAT_NAMES[format_] for format_ in formats))
+        raise DataError(f"{name} holds both {both} files: give one of them, or a directory of one kind.")
     parts = tuple(
         DataFile(path, str(Path(name) / path.relative_to(folder)), _partitions(path.relative_to(folder)))
         for path in files
@@ -234,18 +238,18 @@ def _parts(folder: Path, name: str) -> Source:
 
 
 def _part_files(folder: Path) -> Iterator[Path]:
-    """Yield the part files of a directory, and those of directories that Hive would call partitions."""
+    """Yield the part files of a directory, and of directories that Hive calls partitions."""
     for path in folder.iterdir():
-        # What writes a file per worker leaves notes of its own beside them, with such names.
+        # Writers of part files put notes of their own, with such names, beside them.
         if path.name.startswith(("_", ".")):
             continue
-        if path.is_file() and _suffix_format(path) is not None:
+        if path.is_file() and _format_by_suffix(path) is not None:
             yield path
         elif "=" in path.name and path.is_dir():
             yield from _part_files(path)
 
 
 def _partitions(path: Path) -> tuple[tuple[str, str], ...]:
-    """Return the names and values of the directories of a part file."""
+    """Return (name, value) of the directories of a part file."""
     pairs = (unquote(part).partition("=") for part in path.parts[:-1])
     return tuple((name, "" if value == _NULL_PARTITION else value) for name, _, value in pairs)

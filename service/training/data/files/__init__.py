@@ -1,1 +1,1 @@
-"""Opens what data comes in: compressed files, archives, pipes."""
+"""Opens compressed text files, zip archives, standard input and named pipes."""

@@ -1,10 +1,10 @@
-"""Opens a file of text as UTF-8, whatever it is compressed with and encoded in.
+"""Opens a text file as UTF-8, whatever its compression and encoding, and reads it in blocks of whole lines.
 
 Invariants:
 
-1. A compressed file is known by how it begins, not by its name. Memory does not grow with what it holds.
-2. The raw bytes are read once, in order, and each of them is told to `on_raw`; so they can be hashed on the way.
-3. What is broken ends in a `DataError` that names the file.
+1. Compression is detected by the first bytes, not by the name. Memory does not grow with the file.
+2. The raw bytes are read once, in order, and all of them are passed to `on_raw`, which can hash them.
+3. A broken file ends in a `DataError` that names it.
 """
 
 import bz2
@@ -25,6 +25,7 @@ _BZIP2: Final = b"BZh"
 _XZ: Final = b"\xfd7zXZ\0"
 _ZSTD: Final = b"(\xb5/\xfd"
 _MAGICS: Final = {_GZIP: "gzip", _BZIP2: "bzip2", _XZ: "xz", _ZSTD: "Zstandard"}
+BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
 # The longest first: the mark of UTF-32 begins with that of UTF-16.
 _BYTE_ORDER_MARKS: Final = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -33,24 +34,21 @@ _BYTE_ORDER_MARKS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _MARK_BYTES: Final = 4
-_PIECE_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 20
+_LINE_LIMIT_BYTES: Final = 256 << 20
 COMPRESSED_SUFFIXES: Final = (".gz", ".bz2", ".xz", ".zst")
 
 
 class Readable(Protocol):
-    """Something that bytes can be read from, in order."""
+    """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes; nothing at the end."""
+        """Return up to `size` bytes; none at the end."""
         ...
 
 
 def detect_compression(head: bytes) -> str | None:
-    """Return what a file is compressed with, or None.
-
-    Args:
-        head: Its first bytes.
-    """
+    """Return the compression of a file by its first bytes; None if it is not compressed."""
     return next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
 
 
@@ -60,42 +58,69 @@ def open_text(path: Path, encoding: str | None, on_raw: Callable[[bytes], None] 
 
     Args:
         path: The file.
-        encoding: Its encoding; None for UTF-8, or for what its byte order mark says.
-        on_raw: Called with the file's own bytes, in order. All of them have been told when the block ends.
+        encoding: Its encoding; None for UTF-8. A byte order mark takes precedence.
+        on_raw: Called with the raw bytes of the file, in order, all of them before the block ends.
 
     Yields:
-        The text. A byte order mark of UTF-8 is left in it.
+        The text, with a byte order mark of UTF-8 if it has one.
 
     Raises:
-        DataError: It is broken, or not in this encoding.
+        DataError: The file is broken, or not in this encoding.
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(max(map(len, _MAGICS)))
         file.seek(0)
-        raw = _Told(file, on_raw)
-        with _broken(path, detect_compression(head)):
+        raw = _ObservedFile(file, on_raw)
+        with _broken_file_errors(path, detect_compression(head)):
             text = _decompressed(raw, head)
             yield _decoded(text, encoding, path)
-            while raw.read(_PIECE_BYTES):
+            while raw.read(_CHUNK_BYTES):
                 pass
 
 
+def line_blocks(file: Readable, name: str, size_bytes: int) -> Iterator[bytes]:
+    """Read a file in blocks that end with a newline, except perhaps the last.
+
+    Args:
+        file: The text.
+        name: The file, for messages.
+        size_bytes: The approximate size of a block; a file of this size is one block.
+
+    Raises:
+        DataError: A line is longer than 256 MiB.
+        OSError: The file cannot be read.
+    """
+    rest, following = b"", file.read(size_bytes)
+    while following:
+        block, following = following, file.read(size_bytes)
+        end = block.rfind(b"\n") + 1 if following else len(block)
+        if end:
+            yield rest + block[:end]
+            rest = block[end:]
+        else:
+            rest += block
+            if len(rest) > _LINE_LIMIT_BYTES:
+                raise DataError(f"{name} is no text of rows: it has a line of over {_LINE_LIMIT_BYTES >> 20} MiB.")
+    if rest:
+        yield rest
+
+
 @contextmanager
-def _broken(path: Path, what: str | None) -> Iterator[None]:
+def _broken_file_errors(path: Path, compression: str | None) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        raise DataError(f"{path} is not whole: what {what} packed cannot be unpacked ({error})") from error
+        raise DataError(f"{path} is broken: {compression} cannot decompress it ({error}).") from error
     except OSError as error:
-        # bzip2 and pyarrow's Zstandard report a broken file so; an error of the system has a number.
-        if what is None or error.errno is not None:
+        # bzip2 and pyarrow's Zstandard raise OSError without a number for a broken file.
+        if compression is None or error.errno is not None:
             raise
-        raise DataError(f"{path} is not whole: what {what} packed cannot be unpacked ({error})") from error
+        raise DataError(f"{path} is broken: {compression} cannot decompress it ({error}).") from error
 
 
-class _Told:
-    """A file that tells of every byte read from it. Decompressors ask for its other methods, too."""
+class _ObservedFile:
+    """A file that passes every byte read to a callback, with the other methods that decompressors call."""
 
     def __init__(self, file: io.BufferedReader, on_raw: Callable[[bytes], None] | None) -> None:
         self._file = file
@@ -103,10 +128,10 @@ class _Told:
         self.closed = False
 
     def read(self, size: int = -1, /) -> bytes:
-        piece = self._file.read(size)
-        if piece and self._on_raw is not None:
-            self._on_raw(piece)
-        return piece
+        chunk = self._file.read(size)
+        if chunk and self._on_raw is not None:
+            self._on_raw(chunk)
+        return chunk
 
     def readable(self) -> bool:
         return True
@@ -121,10 +146,10 @@ class _Told:
         self.closed = True
 
     def flush(self) -> None:
-        """Do nothing; a decompressor may ask for it."""
+        """Do nothing."""
 
 
-def _decompressed(raw: _Told, head: bytes) -> Readable:
+def _decompressed(raw: _ObservedFile, head: bytes) -> Readable:
     file = cast("io.BufferedReader", raw)
     match detect_compression(head):
         case "gzip":
@@ -134,7 +159,7 @@ def _decompressed(raw: _Told, head: bytes) -> Readable:
         case "xz":
             return lzma.LZMAFile(file)
         case "Zstandard":
-            # Only here: what is not compressed so has no use for pyarrow.
+            # Imported here, because only Zstandard needs pyarrow.
             import pyarrow as pa
 
             return cast("Readable", pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
@@ -144,36 +169,35 @@ def _decompressed(raw: _Told, head: bytes) -> Readable:
 
 def _decoded(text: Readable, encoding: str | None, path: Path) -> Readable:
     head = b""
-    while len(head) < _MARK_BYTES and (piece := text.read(_MARK_BYTES - len(head))):
-        head += piece
-    found = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), None)
-    # A byte order mark says more than an option does.
-    encoding = found or encoding
-    whole = _Whole(head, text)
+    while len(head) < _MARK_BYTES and (chunk := text.read(_MARK_BYTES - len(head))):
+        head += chunk
+    marked = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), None)
+    encoding = marked or encoding
+    whole = _PrefixedStream(head, text)
     if encoding is None or codecs.lookup(encoding).name == "utf-8":
         return whole
-    return _Whole(b"", _Transcoded(whole, encoding, path))
+    return _PrefixedStream(b"", _Utf8Stream(whole, encoding, path))
 
 
-class _Whole:
-    """Bytes that were read already, then the rest of a stream; what is read is short at the end only."""
+class _PrefixedStream:
+    """Bytes that were read already, then the rest of a stream; a read is short only at the end."""
 
     def __init__(self, head: bytes, rest: Readable) -> None:
         self._pending = head
         self._rest = rest
 
     def read(self, size: int, /) -> bytes:
-        pieces = [self._pending]
+        chunks = [self._pending]
         n_bytes = len(self._pending)
-        while n_bytes < size and (piece := self._rest.read(size - n_bytes)):
-            pieces.append(piece)
-            n_bytes += len(piece)
-        text = b"".join(pieces)
+        while n_bytes < size and (chunk := self._rest.read(size - n_bytes)):
+            chunks.append(chunk)
+            n_bytes += len(chunk)
+        text = b"".join(chunks)
         self._pending = text[size:]
         return text[:size]
 
 
-class _Transcoded:
+class _Utf8Stream:
     """A stream in another encoding, as UTF-8."""
 
     def __init__(self, text: Readable, encoding: str, path: Path) -> None:
@@ -183,14 +207,14 @@ class _Transcoded:
         self._path = path
 
     def read(self, size: int, /) -> bytes:
-        while piece := self._text.read(size):
-            if decoded := self._decode(piece, final=False):
+        while chunk := self._text.read(size):
+            if decoded := self._decode(chunk, final=False):
                 return decoded
         return self._decode(b"", final=True)
 
-    def _decode(self, piece: bytes, *, final: bool) -> bytes:
+    def _decode(self, chunk: bytes, *, final: bool) -> bytes:
         try:
-            # A lone surrogate decodes from UTF-16 with some codecs; it is no character.
-            return self._decoder.decode(piece, final).encode("utf-8", "replace")
+            # Some codecs decode a lone surrogate from UTF-16, which is no character.
+            return self._decoder.decode(chunk, final).encode("utf-8", "replace")
         except UnicodeError as error:
-            raise DataError(f"{self._path} is not encoded in {self._encoding}: {error}") from error
+            raise DataError(f"{self._path} is not encoded in {self._encoding}: {error}.") from error

@@ -1,1 +1,1 @@
-"""Readers of the formats that data comes in, one file a format."""
+"""The readers of data formats, one file per format."""

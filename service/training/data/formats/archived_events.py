@@ -11,21 +11,20 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import numpy as np
 
 from service.errors import DataError
-from service.training.data.field_values import parse_number, parse_time, printable
-from service.training.data.formats.typed_values import number_text
+from service.training.data.field_values import number_text, parse_number, parse_time, printable
+from service.training.data.row_collector import RowBatch, RowCollector, SourceRows
 from service.training.interactions import Progress
 from telemetry.archive.archive_snapshot import ArchiveSnapshot, OpenFile, open_snapshot
 from telemetry.errors import ArchiveError, BadEventError
 from telemetry.events import SERVED_STARTS, Feedback, decode
 
-if TYPE_CHECKING:
-    from service.training.data.rows import RowCollector, SourceRows
-
 NAME: Final = "archive"
-# What an event is worth; a rating is worth what it says.
+# The rating that each type of event counts as; None for the event's own value.
 EVENT_VALUES: Final[Mapping[str, float | None]] = {
     "rating": None,
     "purchase": 5.0,
@@ -33,20 +32,15 @@ EVENT_VALUES: Final[Mapping[str, float | None]] = {
     "view": 3.0,
     "dismiss": 1.0,
 }
-# What somebody said outlives what they did on purpose, and that what they looked at.
+# Of several events of a pair the one with the highest rank stays.
 RATING_RANK: Final = 2
 _RANKS: Final[Mapping[str, int]] = {"rating": RATING_RANK, "purchase": 1, "dismiss": 1, "click": 0, "view": 0}
 _BATCH_EVENTS: Final = 1 << 16
-_REPORTED_LINES: Final = 10_000
+_PROGRESS_LINES: Final = 10_000
 
 
 def with_default_path(spec: str, default: Path) -> str:
-    """Return a specification that says which archive it means; others as they are.
-
-    Args:
-        spec: What a person wrote.
-        default: What `archive` alone stands for.
-    """
+    """Return `archive:DEFAULT` for `archive` alone, and other specifications as they are."""
     return f"{NAME}:{default}" if spec == NAME else spec
 
 
@@ -54,26 +48,23 @@ def parse_spec(spec: str) -> Path | None:
     """Return the archive that a specification names; None if it is a path.
 
     Raises:
-        DataError: It names none.
+        DataError: It begins with `archive:` and names no path.
     """
     name, _, path = spec.partition(":")
     if name != NAME:
         return None
     if not path.strip():
-        raise DataError(f"{spec!r} names no archive: give {NAME}:PATH")
+        raise DataError(f"{spec!r} names no archive: give {NAME}:PATH.")
     return Path(path).expanduser()
 
 
 def fingerprint(root: Path) -> str:
-    """Return "sha256:…" over how many events of each producer are archived and how many were erased.
+    """Return "sha256:…" over the numbers of archived and erased events of each producer.
 
-    Any event that is archived, erased or removed by retention changes it; compaction does not.
-
-    Args:
-        root: The archive's directory.
+    It changes with any event that is archived, erased or removed by retention, and not with compaction.
 
     Raises:
-        DataError: There is no archive, or it cannot be read.
+        DataError: There is no archive in the directory, or it cannot be read.
     """
     try:
         with open_snapshot(root) as taken:
@@ -82,46 +73,52 @@ def fingerprint(root: Path) -> str:
         raise DataError(str(error)) from error
 
 
-def read_archive(root: Path, progress: Progress) -> "tuple[SourceRows, str, tuple[str, ...]]":
-    """Read what users did.
+def read_archive(
+    root: Path,
+    progress: Progress,
+    *,
+    batch_events: int = _BATCH_EVENTS,
+    progress_lines: int = _PROGRESS_LINES,
+) -> tuple[SourceRows, str, tuple[str, ...]]:
+    """Read the interactions of an archive.
 
     Args:
         root: The archive's directory.
-        progress: Told of the lines read.
+        progress: Called with the lines read.
+        batch_events: How many events to collect at once.
+        progress_lines: How many lines to read between two calls of `progress`.
 
     Returns:
-        The rows, with all events of a pair; the fingerprint; and what was counted and what was not, one sentence each.
+        The rows, with all events of a pair; the fingerprint; and which events count and which do not, one sentence
+        each.
 
     Raises:
-        DataError: There is no archive, it cannot be read, or nothing in it can be learnt from.
+        DataError: There is no archive, it cannot be read, or it holds no event that counts.
     """
-    # Only here, because what asks for a fingerprint alone has no use for pyarrow.
-    from service.training.data.rows import RowCollector
-
     collector, counts = RowCollector(), Counter[str]()
     collector.begin_file(NAME, has_ratings=True, has_times=True)
     try:
         with open_snapshot(root) as taken:
             identity = _fingerprint(root, taken)
             if taken.gone:
-                raise DataError(f"{root / taken.gone[0]} is in the archive's catalogue, but not on the disk")
+                raise DataError(f"{root / taken.gone[0]} is in the archive's catalogue, but not on the disk.")
             files = [file for file in taken.files if not file.is_dead_letters]
             n_lines, n_read = sum(file.lines for file in files), 0
             for file in files:
-                for n_of_file in _read_file(file, collector, counts):
+                for n_of_file in _read_file(file, collector, counts, batch_events, progress_lines):
                     progress("read", n_read + n_of_file, n_lines)
                 n_read += file.lines
     except ArchiveError as error:
         raise DataError(str(error)) from error
     if not any(counts[type_] for type_ in EVENT_VALUES):
         *most, last = EVENT_VALUES
-        raise DataError(f"the archive in {root} holds no {', '.join(most)} or {last} event to learn from yet")
+        raise DataError(f"The archive in {root} holds no {', '.join(most)} or {last} event to learn from yet.")
     return collector.rows(), identity, _notes(counts)
 
 
 def _fingerprint(root: Path, taken: ArchiveSnapshot) -> str:
     if not taken.progress:
-        raise DataError(f"there is no archive in {root}, or nothing in it yet")
+        raise DataError(f"There is no archive in {root}, or nothing in it yet.")
     retired = Counter[tuple[str, int]]()
     for run in taken.retired:
         retired[run.producer, run.epoch] += run.size
@@ -131,14 +128,16 @@ def _fingerprint(root: Path, taken: ArchiveSnapshot) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _read_file(file: OpenFile, collector: "RowCollector", counts: Counter[str]) -> Iterator[int]:
-    """Read one file's events; yields now and then how many lines are done."""
+def _read_file(
+    file: OpenFile, collector: RowCollector, counts: Counter[str], batch_events: int, progress_lines: int
+) -> Iterator[int]:
+    """Read one file's events; yield how many lines are read, every `progress_lines` lines and at the end."""
     events: list[tuple[int, Feedback]] = []
     bad: dict[int, str] = {}
     for number, line in enumerate(file.read(), 1):
-        if number % _REPORTED_LINES == 0:
+        if number % progress_lines == 0:
             yield number
-        # Nine of ten lines of an archive are lists that were served, and reading them whole takes most of the time.
+        # Nine of ten lines of an archive are served lists, and decoding them would take most of the time.
         if line.startswith(SERVED_STARTS):
             continue
         try:
@@ -152,20 +151,16 @@ def _read_file(file: OpenFile, collector: "RowCollector", counts: Counter[str]) 
         if event.type not in EVENT_VALUES:
             continue
         events.append((number, event))
-        if len(events) == _BATCH_EVENTS:
-            bad |= _take(events, collector)
+        if len(events) == batch_events:
+            bad |= _collect(events, collector)
             events.clear()
-    bad |= _take(events, collector)
+    bad |= _collect(events, collector)
     collector.reject(printable(file.path), bad)
     yield file.lines
 
 
-def _take(events: list[tuple[int, Feedback]], collector: "RowCollector") -> dict[int, str]:
-    """Take up events; return by line what is wrong with those that cannot be."""
-    import numpy as np
-
-    from service.training.data.rows import Batch
-
+def _collect(events: list[tuple[int, Feedback]], collector: RowCollector) -> dict[int, str]:
+    """Add the valid events; return the reason of each other one by line number."""
     good: list[tuple[str, str, float, int, int]] = []
     bad: dict[int, str] = {}
     for number, event in events:
@@ -179,7 +174,7 @@ def _take(events: list[tuple[int, Feedback]], collector: "RowCollector") -> dict
         else:
             good.append((event.user_id, event.item_id, value, time_s, _RANKS[event.type]))
     users, items, values, times_s, ranks = zip(*good, strict=True) if good else ((), (), (), (), ())
-    batch = Batch(
+    batch = RowBatch(
         users=np.fromiter((collector.users.setdefault(id_, len(collector.users)) for id_ in users), np.int32),
         items=np.fromiter((collector.items.setdefault(id_, len(collector.items)) for id_ in items), np.int32),
         ratings=np.array(values, dtype=np.float32),
@@ -197,14 +192,14 @@ def _time_s(event: Feedback) -> int | None:
 
 
 def _notes(counts: Counter[str]) -> tuple[str, ...]:
-    """Say how many events of each type there were, and which were left out."""
+    """Return how many events of each type count, and how many were left out."""
     used = ", ".join(f"{counts[type_]:,} {_plural(type_, counts[type_])}" for type_ in EVENT_VALUES if counts[type_])
-    left = [
-        f"{n:,} {_plural(type_, n)} of the archive {'was' if n == 1 else 'were'} left out: they say nothing of liking."
+    left_out = [
+        f"{n:,} {_plural(type_, n)} of the archive {'was' if n == 1 else 'were'} left out: the type has no rating."
         for type_, n in sorted(counts.items())
         if type_ not in EVENT_VALUES
     ]
-    return (f"The archive holds {used}.", *left)
+    return (f"The archive holds {used}.", *left_out)
 
 
 def _plural(type_: str, n: int) -> str:

@@ -1,7 +1,6 @@
-"""Reads what MovieLens tells about items: `u.item`, `movies.dat` or `movies.csv`, next to the ratings.
+"""Reads the titles and genres of MovieLens items: `u.item`, `movies.dat` or `movies.csv` beside the ratings.
 
-Invariant: nothing here ends a run. Titles are an ornament; a file that cannot be read, or lines that cannot, become
-notes.
+Invariant: nothing here ends a run. A file or line that cannot be read becomes a note.
 """
 
 import csv
@@ -14,7 +13,7 @@ from service.training.data.field_values import parse_id
 from service.training.data.files.text_file import COMPRESSED_SUFFIXES
 from service.training.interactions import Catalogue
 
-# Of u.item: the genres of its columns 5 to 23, in order (MovieLens 100K, README); a line each would say no more.
+# The genres of columns 5 to 23 of u.item, in order (MovieLens 100K, README).
 # fmt: off
 _100K_GENRES: Final = (
     "", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
@@ -22,7 +21,7 @@ _100K_GENRES: Final = (
 )
 # fmt: on
 _100K_FIRST_GENRE: Final = 5
-# Not what str.splitlines takes for one besides: some of that occurs within titles.
+# str.splitlines splits at other characters too, and titles contain some of them.
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _NO_GENRES: Final = "(no genres listed)"
 
@@ -33,10 +32,10 @@ def read_catalogue(ratings: Path) -> tuple[Catalogue, list[str]]:
     """Read the titles and genres that belong to a MovieLens file of ratings.
 
     Args:
-        ratings: The file of ratings; titles are looked for beside it, by its name.
+        ratings: The file of ratings; its name decides which file beside it is read.
 
     Returns:
-        What was found, and one sentence for each thing that was not in order.
+        The titles and genres, and one sentence for each problem.
     """
     plain_name = ratings.stem if ratings.suffix in COMPRESSED_SUFFIXES else ratings.name
     name, read = _FORMATS.get(plain_name, ("", _read_csv))
@@ -46,7 +45,7 @@ def read_catalogue(ratings: Path) -> tuple[Catalogue, list[str]]:
     try:
         text = _decode(path.read_bytes())
     except OSError as error:
-        return Catalogue(), [f"{path} cannot be read, so there are no titles: {error.strerror}"]
+        return Catalogue(), [f"{path} cannot be read, so there are no titles: {error.strerror}."]
     titles: dict[str, str] = {}
     genres: dict[str, tuple[str, ...]] = {}
     n_broken = 0
@@ -58,12 +57,12 @@ def read_catalogue(ratings: Path) -> tuple[Catalogue, list[str]]:
         titles[item_id] = title
         if item_genres:
             genres[item_id] = item_genres
-    notes = [f"{path}: {n_broken} lines are no titles and were left out"] if n_broken else []
+    notes = [f"{path}: {n_broken} lines are no titles and were left out."] if n_broken else []
     return Catalogue(titles, genres), notes
 
 
 def _decode(content: bytes) -> str:
-    """Return the text: the older sets are in Latin-1, the newer in UTF-8, and nearly no Latin-1 text is valid UTF-8."""
+    """Return the text: old sets are in Latin-1, new ones in UTF-8, and Latin-1 text is almost never valid UTF-8."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

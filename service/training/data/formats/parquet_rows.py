@@ -2,8 +2,8 @@
 
 Invariants:
 
-1. Every row is good or bad; a bad row is named by its number in the file, from 1.
-2. A column of a type that cannot hold what it is for is refused, never converted at a guess.
+1. Every row is good or bad; a bad row is located by its number in the file, from 1.
+2. A column whose type does not suit its role is refused, never converted by a guess.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,30 +16,28 @@ import pyarrow.parquet as pq
 
 from service.errors import DataError
 from service.training.data.data_request import ReadOptions
+from service.training.data.data_warnings import describe_columns
 from service.training.data.field_values import (
     FIRST_S,
     LAST_S,
     NO_TIME,
     Dates,
+    id_text,
     parse_id,
     parse_time,
     printable,
+    quoted,
     to_seconds,
 )
-from service.training.data.formats import table_layout
-from service.training.data.formats.typed_values import id_text
-from service.training.data.messages import describe_columns
-from service.training.data.rows import (
-    MAX_EXAMPLES,
-    Batch,
-    RowCollector,
+from service.training.data.formats import column_roles
+from service.training.data.formats.field_columns import (
     bad_row_reason,
-    decimal_points,
     encode_ids,
-    quoted,
     to_ratings,
     to_times,
+    with_decimal_points,
 )
+from service.training.data.row_collector import MAX_EXAMPLES, RowBatch, RowCollector
 from service.training.data.sources import DataFile
 from service.training.interactions import Float32, Int64
 
@@ -47,79 +45,83 @@ _BATCH_ROWS: Final = 1 << 18
 _FLOAT32_LIMIT: Final = float(np.finfo(np.float32).max)
 _UNITS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY_S: Final = 86_400
-# Beyond it a float is no int64.
+# Larger floats are no int64.
 _INT64_LIMIT: Final = 2.0**63
 
 
 def read_parquet(
-    file: DataFile, options: ReadOptions, collector: RowCollector, on_raw: Callable[[bytes], None]
+    file: DataFile,
+    options: ReadOptions,
+    collector: RowCollector,
+    on_raw: Callable[[bytes], None],
+    *,
+    batch_rows: int = _BATCH_ROWS,
 ) -> None:
     """Read a Parquet file.
 
     Args:
         file: The file; the columns of its partitions count as its own.
-        options: How its fields are to be understood.
-        collector: Takes up the rows.
-        on_raw: Called with the file's own bytes, in order, as options gets on.
+        options: How its fields are read.
+        collector: Receives the rows.
+        on_raw: Called with the raw bytes of the file, in order, as reading progresses.
+        batch_rows: How many rows to read at once.
 
     Raises:
-        DataError: It is no whole Parquet file, lacks a column, or has one of a type that does not fit.
+        DataError: It is no whole Parquet file, or lacks a column, or the type of a column does not suit its role.
         OSError: It cannot be read.
     """
     size_bytes = file.path.stat().st_size
-    with file.path.open("rb") as plain, file.path.open("rb") as opened:
+    with file.path.open("rb") as raw, file.path.open("rb") as parsed:
         try:
-            source = pq.ParquetFile(opened, pre_buffer=False)
+            source = pq.ParquetFile(parsed, pre_buffer=False)
             schema = source.schema_arrow
             own = set(schema.names)
             partitions = [(name, value) for name, value in file.partitions if name not in own]
             names = [*schema.names, *(name for name, _ in partitions)]
-            columns = table_layout.named_columns(file.name, names, options)
-            # Columns are read by their names, so that a number does not tell two of one name apart.
-            table_layout.refuse_repeated(file.name, names, columns, options.column_of)
-            fields = tuple(None if place is None else _field(schema, partitions, place) for place in columns)
+            columns = column_roles.named_columns(file.name, names, options)
+            # pyarrow selects columns by name, so that a number does not distinguish two of the same name.
+            column_roles.refuse_ambiguous(file.name, names, columns, options.column_of)
+            fields = tuple(None if position is None else _field(schema, partitions, position) for position in columns)
             _refuse_types(file.name, fields)
-            collector.begin_file(
-                file.name, has_ratings=columns.rating is not None, has_times=columns.timestamp is not None
-            )
+            has_times = columns.timestamp is not None
+            collector.begin_file(file.name, has_ratings=columns.rating is not None, has_times=has_times)
             collector.add_column_notes(describe_columns(file.short_name, columns, names, len(names)))
             wanted = [field.name for field in fields if isinstance(field, pa.Field)]
             n_rows, n_done = source.metadata.num_rows, 0
-            for batch in source.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False):
-                _take(batch, fields, collector, file.short_name, n_done, options)
+            for batch in source.iter_batches(batch_rows, columns=wanted, use_threads=False):
+                _collect(batch, fields, collector, file.short_name, n_done, options)
                 n_done += batch.num_rows
-                on_raw(plain.read(max(0, size_bytes * n_done // max(1, n_rows) - plain.tell())))
+                on_raw(raw.read(max(0, size_bytes * n_done // max(1, n_rows) - raw.tell())))
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise DataError(
-                f"{file.name} is no whole Parquet file: {printable(str(error).splitlines()[0][:200])}"
-            ) from error
-        while rest := plain.read(1 << 20):
+            reason = printable(str(error).splitlines()[0][:200])
+            raise DataError(f"{file.name} is no whole Parquet file: {reason}.") from error
+        while rest := raw.read(1 << 20):
             on_raw(rest)
 
 
-def _field(schema: Any, partitions: Sequence[tuple[str, str]], place: int) -> Any:
+def _field(schema: Any, partitions: Sequence[tuple[str, str]], position: int) -> Any:
     """Return a column's field, or the (name, value) that all rows of a partition share."""
-    return schema.field(place) if place < len(schema.names) else partitions[place - len(schema.names)]
+    return schema.field(position) if position < len(schema.names) else partitions[position - len(schema.names)]
 
 
 def _refuse_types(name: str, fields: tuple[Any, ...]) -> None:
     checks = (("user id", _is_id), ("item id", _is_id), ("rating", _is_rating), ("timestamp", _is_time))
     for field, (what, fits) in zip(fields, checks, strict=True):
-        if isinstance(field, pa.Field) and not fits(_plain(field.type)):
+        if isinstance(field, pa.Field) and not fits(_value_type(field.type)):
             role = what.removesuffix(" id").replace("timestamp", "time")
-            other = (
+            advice = (
                 f"--columns {role}= leaves it out"
                 if role in {"rating", "time"}
-                else f"take another by --columns {role}=NAME"
+                else f"name another by --columns {role}=NAME"
             )
             raise DataError(
-                f"{name}: the column {printable(field.name)!r} is of type {field.type}, which is no {what}: {other}"
+                f"{name}: the column {printable(field.name)!r} is of type {field.type}, which is no {what}: {advice}."
             )
 
 
-def _plain(kind: Any) -> Any:
+def _value_type(kind: Any) -> Any:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
@@ -139,7 +141,7 @@ def _is_number(kind: Any) -> bool:
 
 
 def _is_rating(kind: Any) -> bool:
-    # What is liked or not is rated 1 or 0.
+    # A boolean is a rating of 1 or 0.
     return _is_number(kind) or bool(pa.types.is_boolean(kind))
 
 
@@ -151,7 +153,7 @@ def _is_time(kind: Any) -> bool:
     return _is_number(kind) or bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
-def _take(
+def _collect(
     batch: pa.RecordBatch,
     fields: tuple[Any, ...],
     collector: RowCollector,
@@ -160,17 +162,17 @@ def _take(
     options: ReadOptions,
 ) -> None:
     user, item, rating, timestamp = (None if field is None else _column(batch, field) for field in fields)
-    rating, timestamp = (_replaced(column) for column in (rating, timestamp))
+    rating, timestamp = (_bytes_as_text(column) for column in (rating, timestamp))
     if rating is not None and _is_text(rating.type) and options.decimal == "comma":
-        rating = decimal_points(rating)
-    found = Batch(
+        rating = with_decimal_points(rating)
+    rows = RowBatch(
         users=encode_ids(user, collector.users, _id),
         items=encode_ids(item, collector.items, _id),
         ratings=None if rating is None else _ratings(rating),
         timestamps=None if timestamp is None else _seconds(timestamp, options.dates),
     )
-    good = found.good()
-    collector.add(found, good)
+    good = rows.good()
+    collector.add(rows, good)
     bad: dict[int, str] = {}
     for rank, row in enumerate(np.flatnonzero(~good).tolist()):
         scalars = [None if column is None else column[row] for column in (user, item, rating, timestamp)]
@@ -180,18 +182,18 @@ def _take(
 
 def _column(batch: pa.RecordBatch, field: Any) -> pa.Array:
     if isinstance(field, pa.Field):
-        return _readable(batch.column(field.name))
+        return _simplified(batch.column(field.name))
     return pa.array([field[1]] * batch.num_rows, pa.large_string())
 
 
-def _readable(column: pa.Array) -> pa.Array:
-    """Return a column without a dictionary and without views, which not all of pyarrow's functions take."""
-    kind = _plain(column.type)
+def _simplified(column: pa.Array) -> pa.Array:
+    """Return a column without dictionaries and views, which some of pyarrow's functions refuse."""
+    kind = _value_type(column.type)
     if _is_text(kind):
         text = column.cast(pa.large_string())
         try:
             text.validate(full=True)
-        except pa.ArrowInvalid:  # what calls itself text is not in UTF-8
+        except pa.ArrowInvalid:  # the text is not UTF-8
             return text.view(pa.large_binary())
         return text
     if _is_bytes(kind):
@@ -199,8 +201,8 @@ def _readable(column: pa.Array) -> pa.Array:
     return column.cast(kind)
 
 
-def _replaced(column: pa.Array | None) -> pa.Array | None:
-    """Return texts that are not all UTF-8 as texts; those are neither numbers nor times, and their rows are bad."""
+def _bytes_as_text(column: pa.Array | None) -> pa.Array | None:
+    """Return bytes as text; bytes that are not UTF-8 become neither a number nor a time, so that their rows are bad."""
     if column is None or not _is_bytes(column.type):
         return column
     texts = [None if value is None else value.decode("utf-8", "replace") for value in column.to_pylist()]
@@ -213,10 +215,10 @@ def _id(value: object) -> str | None:
 
 
 def _reason(scalars: Sequence[pa.Scalar | None], dates: Dates) -> str:
-    """Say what is wrong with a row; None stands for a column that there is not."""
-    for what, scalar in zip(("user", "item"), scalars, strict=False):
+    """Return why a row is bad; None stands for a column that the file lacks."""
+    for role, scalar in zip(("user", "item"), scalars, strict=False):
         if scalar is not None and id_text(scalar.as_py()) is None:
-            return f"the {what} id {quoted(str(scalar.as_py()))} is neither a text nor a whole number"
+            return f"the {role} id {quoted(str(scalar.as_py()))} is neither a text nor a whole number"
     return bad_row_reason(tuple(map(_text, scalars)), dates)
 
 
@@ -224,7 +226,7 @@ def _text(scalar: pa.Scalar | None) -> str | None:
     if scalar is None or not scalar.is_valid:
         return None if scalar is None else ""
     if pa.types.is_timestamp(scalar.type):
-        # As a number: it may be beyond the years that have a name.
+        # As a number, because datetime may not reach its year.
         return f"{scalar.value} {scalar.type.unit}"
     value = scalar.as_py()
     return id_text(value) or str(value)
@@ -237,19 +239,19 @@ def _ratings(column: pa.Array) -> Float32:
         column = column.cast(pa.uint8())
     wide = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     wide = np.where(np.abs(wide) <= _FLOAT32_LIMIT, wide, np.nan)
-    found: Float32 = wide.astype(np.float32)
-    return found
+    ratings: Float32 = wide.astype(np.float32)
+    return ratings
 
 
 def _seconds(column: pa.Array, dates: Dates) -> Int64:
-    """Return unix seconds, rounded down, int64 (n,); `NO_TIME` where there is no time."""
+    """Return unix seconds, rounded down, int64 (n,); `NO_TIME` if invalid."""
     kind = column.type
     if _is_text(kind):
         return to_times(pc.fill_null(column, ""), dates)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         per_second = 1
         if pa.types.is_timestamp(kind):
-            # Of a time without a zone UTC is taken for granted, as of a text without an offset.
+            # A time without a zone is UTC, as a text without an offset is.
             whole, per_second = column.cast(pa.int64()), _UNITS[kind.unit]
         elif pa.types.is_date64(kind):
             whole, per_second = column.cast(pa.int64()), _UNITS["ms"]
@@ -265,9 +267,9 @@ def _seconds(column: pa.Array, dates: Dates) -> Int64:
         wide = np.floor(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
         is_whole = np.abs(wide) < _INT64_LIMIT
         seconds = to_seconds(np.where(is_whole, wide, 0).astype(np.int64))
-        for place in np.flatnonzero(~is_whole).tolist():
-            seconds[place] = NO_TIME if (moment := parse_time(str(wide[place]))) is None else moment
+        for row in np.flatnonzero(~is_whole).tolist():
+            seconds[row] = NO_TIME if (time_s := parse_time(str(wide[row]))) is None else time_s
     if column.null_count:
         seconds[column.is_null().to_numpy(zero_copy_only=False)] = NO_TIME
-    found: Int64 = seconds
-    return found
+    times: Int64 = seconds
+    return times

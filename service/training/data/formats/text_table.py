@@ -1,10 +1,10 @@
-"""Reads the rows of one text table, by whole blocks, with pyarrow.
+"""Reads the rows of a text table in large blocks, with pyarrow.
 
 Invariants:
 
-1. Every line but the header, and remarks before the first row, is a blank line, a good row or a bad row. A bad row is
-   named by the number of its line in the file.
-2. pyarrow sees only what `lines.blank_out` let through, and the number of a line never changes on the way.
+1. Every line but the header, and comments before the first row, is a blank line, a good row or a bad row. A bad row is
+   located by its line number in the file.
+2. pyarrow parses only what `blank_unparsable_lines` leaves, and no step changes the number of a line.
 """
 
 from collections.abc import Callable
@@ -17,117 +17,128 @@ from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
 from service.training.data.data_request import ReadOptions
-from service.training.data.files.text_file import open_text
-from service.training.data.formats import table_layout as layouts
-from service.training.data.formats.blocks import BYTE_ORDER_MARK, blocks
-from service.training.data.formats.lines import Lines, blank_out
-from service.training.data.formats.multiline import joined
-from service.training.data.formats.table_layout import Layout
-from service.training.data.messages import describe_columns
-from service.training.data.rows import (
-    MAX_EXAMPLES,
-    Batch,
-    RowCollector,
+from service.training.data.data_warnings import describe_columns
+from service.training.data.files.text_file import BYTE_ORDER_MARK, line_blocks, open_text
+from service.training.data.formats import table_layout
+from service.training.data.formats.field_columns import (
     bad_row_reason,
-    decimal_points,
     encode_ids,
     to_ratings,
     to_times,
+    with_decimal_points,
 )
+from service.training.data.formats.table_layout import TableLayout
+from service.training.data.formats.table_lines import LineIndex, blank_unparsable_lines, join_multiline_fields
+from service.training.data.row_collector import MAX_EXAMPLES, RowBatch, RowCollector
 from service.training.data.sources import DataFile
 
 _BLOCK_BYTES: Final = 32 << 20
-# Stands for '::', which pyarrow does not take as a delimiter; in a line of data it makes one field too many.
+# Replaces '::', which pyarrow does not accept as a delimiter; in a line of data it makes one field too many.
 _UNIT_SEPARATOR: Final = "\x1f"
-_HEADER_AGAIN: Final = "the header once more"
+_REPEATED_HEADER: Final = "the header once more"
 _QUOTE, _NEWLINE, _RETURN = b'"', b"\n", b"\r"
 
 
-def read_table(file: DataFile, options: ReadOptions, collector: RowCollector, on_raw: Callable[[bytes], None]) -> None:
+def read_table(
+    file: DataFile,
+    options: ReadOptions,
+    collector: RowCollector,
+    on_raw: Callable[[bytes], None],
+    *,
+    block_bytes: int = _BLOCK_BYTES,
+    head_bytes: int = table_layout.HEAD_BYTES,
+) -> None:
     """Read a text table.
 
     Args:
         file: The file.
-        options: How its fields are to be understood.
-        collector: Takes up the rows.
-        on_raw: Called with the file's own bytes, in order.
+        options: How its fields are read.
+        collector: Receives the rows.
+        on_raw: Called with the raw bytes of the file, in order.
+        block_bytes: How much to parse at once.
+        head_bytes: How much to detect the layout by.
 
     Raises:
-        DataError: The file is not a table with a user and an item column, or is packed and broken.
+        DataError: The file is not a table with a user and an item column, or is broken.
         OSError: It cannot be read.
     """
     reader: _Reader | None = None
     with open_text(file.path, options.encoding, on_raw) as text_file:
-        following = blocks(text_file, file.name, _BLOCK_BYTES)
+        following = line_blocks(text_file, file.name, block_bytes)
         block = next(following, b"")
         while block:
             text, block = block, next(following, b"")
             if reader is None:
                 text = text.removeprefix(BYTE_ORDER_MARK)
-                layout = layouts.detect(file.name, _head(text), options)
-                collector.begin_file(
-                    file.name, has_ratings=layout.rating is not None, has_times=layout.timestamp is not None
-                )
-                collector.add_column_notes(
-                    describe_columns(file.short_name, layout.columns, layout.names, layout.n_fields)
-                )
+                layout = table_layout.detect(file.name, _head(text, head_bytes), options)
+                has_times = layout.timestamp is not None
+                collector.begin_file(file.name, has_ratings=layout.rating is not None, has_times=has_times)
+                notes = describe_columns(file.short_name, layout.columns, layout.names, layout.n_fields)
+                collector.add_column_notes(notes)
                 reader = _Reader(file.short_name, layout, collector)
-                text = reader.skip(text)
+                text = reader.skip_to_rows(text)
             reader.read(text, is_last=not block)
 
 
-def _head(text: bytes) -> bytes:
-    """Return the first lines, whole; a first line of any length is among them, and others after it."""
-    head = text[: max(layouts.HEAD_BYTES, text.find(_NEWLINE) + layouts.HEAD_BYTES)]
+def _head(text: bytes, head_bytes: int) -> bytes:
+    """Return the first lines, whole: a first line of any length, and `head_bytes` beyond it."""
+    head = text[: max(head_bytes, text.find(_NEWLINE) + head_bytes)]
     return head if len(text) == len(head) else head[: head.rfind(_NEWLINE) + 1] or head
 
 
 @dataclass(eq=False)
 class _Reader:
-    """Takes blocks in order; `n_lines` is how many lines came before the next one."""
+    """Reads the blocks of a file in order.
+
+    Attributes:
+        name: The file, printable.
+        layout: Its layout.
+        collector: Receives the rows.
+        n_lines: How many lines were read.
+        rest: The end of the last block, whose last field may continue in the next one.
+    """
 
     name: str
-    layout: Layout
+    layout: TableLayout
     collector: RowCollector
     n_lines: int = 0
     rest: bytes = b""
 
-    def skip(self, text: bytes) -> bytes:
-        """Return the file's first block without what is before the first row."""
+    def skip_to_rows(self, text: bytes) -> bytes:
+        """Return the file's first block from the first row on."""
         for _ in range(self.layout.n_skipped_lines):
             text = text.partition(_NEWLINE)[2]
-        self._note(dict.fromkeys(self.layout.unread_lines, "not the header, and not a row as there are after it"))
+        self._reject(dict.fromkeys(self.layout.unread_lines, "not the header, and not a row as there are after it"))
         self.n_lines = self.layout.n_skipped_lines
         return text
 
     def read(self, block: bytes, *, is_last: bool) -> None:
-        """Read a block; what of it may go on in the next one waits for it."""
         text = block.replace(b"\r\n", _NEWLINE).removesuffix(_RETURN) if _RETURN in block else block
         if BYTE_ORDER_MARK in text:
-            # Where files with such marks were put behind one another; an id is stripped of blanks.
+            # Concatenated files have marks at the beginning of lines. Blanks keep the length, and ids are stripped.
             blanks = b" " * len(BYTE_ORDER_MARK)
             text = text.replace(_NEWLINE + BYTE_ORDER_MARK, _NEWLINE + blanks)
             text = blanks + text.removeprefix(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else text
-        text, ends, self.rest = joined(self.rest + text, self.layout, is_last=is_last)
+        text, joined, self.rest = join_multiline_fields(self.rest + text, self.layout, is_last=is_last)
         if not text:
             return
-        text, bad = blank_out(text, self.layout)
+        text, bad = blank_unparsable_lines(text, self.layout)
         table, skipped = self._parse(text, bad)
         n_rows = text.count(_NEWLINE) + (not text.endswith(_NEWLINE))
         lines = np.delete(np.arange(n_rows), skipped) if skipped else np.arange(n_rows)
-        self._take(table, lines, text, bad)
-        if ends.size:
-            # SourceRows are counted; the file's lines are more, for some rows have several.
-            starts = np.delete(np.arange(n_rows + ends.size), ends)
+        self._collect(table, lines, text, bad)
+        if joined.size:
+            # From rows to lines of the file: a row of a multi-line field has several lines.
+            starts = np.delete(np.arange(n_rows + joined.size), joined)
             bad = {int(starts[row]): reason for row, reason in bad.items()}
-        self._note(bad)
-        self.n_lines += n_rows + ends.size
+        self._reject(bad)
+        self.n_lines += n_rows + joined.size
 
-    def _note(self, bad: dict[int, str]) -> None:
+    def _reject(self, bad: dict[int, str]) -> None:
         self.collector.reject(self.name, {self.n_lines + line + 1: reason for line, reason in bad.items()})
 
     def _parse(self, text: bytes, bad: dict[int, str]) -> tuple[pa.Table, list[int]]:
-        """Return the rows with the right number of fields, as strings, and the lines (0-based) not among them."""
+        """Return the rows with the right number of fields, as strings, and the other lines (0-based)."""
         layout = self.layout
         separator = layout.separator
         if len(separator) > 1:
@@ -137,16 +148,17 @@ class _Reader:
         def on_invalid_row(row: Any) -> str:
             line = row.number - 1
             skipped.append(line)
-            # A line of nothing but blanks is one that we made so, for a reason that is known, or a blank line.
+            # A line of blanks alone was blanked for a known reason, or is a blank line.
             if line not in bad and not row.text.isspace():
-                bad[line] = f"{_count(row.actual_columns, 'field')} instead of {row.expected_columns}"
+                n_fields = f"{row.actual_columns} field{'' if row.actual_columns == 1 else 's'}"
+                bad[line] = f"{n_fields} instead of {row.expected_columns}"
             return "skip"
 
         names = [str(i) for i in range(layout.n_fields)]
-        wanted = [str(i) for i in (layout.user, layout.item, layout.rating, layout.timestamp) if i is not None]
+        wanted = [str(i) for i in layout.columns if i is not None]
         table = arrow_csv.read_csv(
             pa.BufferReader(text),
-            # One block and one thread: only then does pyarrow number the rows it skips.
+            # One block and one thread, because pyarrow numbers skipped rows only then.
             read_options=arrow_csv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=names),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=separator,
@@ -155,7 +167,7 @@ class _Reader:
                 invalid_row_handler=on_invalid_row,
             ),
             convert_options=arrow_csv.ConvertOptions(
-                # What is not UTF-8 was taken out above.
+                # `blank_unparsable_lines` has checked it.
                 check_utf8=False,
                 column_types=dict.fromkeys(wanted, pa.string()),
                 include_columns=wanted,
@@ -164,16 +176,15 @@ class _Reader:
         )
         return table, skipped
 
-    def _take(self, table: pa.Table, lines: NDArray[np.int64], text: bytes, bad: dict[int, str]) -> None:
-        """Turn strings into codes and numbers, keep the good rows, and note the reason of the first bad ones."""
+    def _collect(self, table: pa.Table, lines: NDArray[np.int64], text: bytes, bad: dict[int, str]) -> None:
+        """Add the good rows to the collector, and the reasons of the bad ones to `bad`."""
         layout = self.layout
         user, item, rating, timestamp = (
-            None if position is None else table[str(position)].combine_chunks()
-            for position in (layout.user, layout.item, layout.rating, layout.timestamp)
+            None if position is None else table[str(position)].combine_chunks() for position in layout.columns
         )
         if rating is not None and layout.decimal_comma:
-            rating = decimal_points(rating)
-        batch = Batch(
+            rating = with_decimal_points(rating)
+        batch = RowBatch(
             users=encode_ids(user, self.collector.users),
             items=encode_ids(item, self.collector.items),
             ratings=None if rating is None else to_ratings(rating),
@@ -185,21 +196,18 @@ class _Reader:
         wrong = np.flatnonzero(~good)
         if wrong.size:
             # pyarrow makes a row of empty fields of an empty line.
-            wrong = wrong[Lines(text).lengths()[lines[wrong]] > 0]
+            wrong = wrong[LineIndex(text).lengths()[lines[wrong]] > 0]
         for rank, row in enumerate(wrong.tolist()):
-            # Only the first can become examples, and finding a reason takes microseconds.
-            fields = (None if column is None else column[row].as_py() for column in (user, item, rating, timestamp))
-            reason = (
-                _HEADER_AGAIN
-                if is_header[row]
-                else bad_row_reason(tuple(fields), layout.dates)
-                if rank < MAX_EXAMPLES
-                else ""
-            )
+            reason = ""
+            if is_header[row]:
+                reason = _REPEATED_HEADER
+            elif rank < MAX_EXAMPLES:  # a reason takes microseconds
+                fields = (None if column is None else column[row].as_py() for column in (user, item, rating, timestamp))
+                reason = bad_row_reason(tuple(fields), layout.dates)
             bad[int(lines[row])] = reason
 
-    def _repeats_header(self, batch: Batch) -> NDArray[np.bool_]:
-        """Tell which rows are the header once more, as where files were put behind one another; bool (n,)."""
+    def _repeats_header(self, batch: RowBatch) -> NDArray[np.bool_]:
+        """Return which rows repeat the header, as in concatenated files; bool (n,)."""
         layout = self.layout
         user = item = None
         if layout.names is not None and max(layout.user, layout.item) < len(layout.names):
@@ -207,9 +215,5 @@ class _Reader:
             item = self.collector.items.get(layout.names[layout.item].strip())
         if user is None or item is None:
             return np.zeros(batch.users.size, np.bool_)
-        found: NDArray[np.bool_] = (batch.users == user) & (batch.items == item)
-        return found
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+        is_header: NDArray[np.bool_] = (batch.users == user) & (batch.items == item)
+        return is_header

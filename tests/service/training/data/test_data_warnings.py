@@ -44,7 +44,7 @@ class TestDoubts:
             (lambda n: f"u{n % 5},{'NULL' if n % 4 else n},3,{n + 10**9}", "30 of the rows have the item id 'NULL'"),
             (lambda n: f"{n % 5}{'.0' * (n % 2)},i{n},3,{n + 10**9}", "5 user ids are written in two ways, such as"),
             (lambda n: f"u{n % 5},{n % 3}.23457E+12,3,{n + 10**9}", "3 item ids look like 0.23457E+12"),
-            (lambda n: f"{RENE[n % 2]},i{n},3,{n + 10**9}", "is there in two forms of Unicode"),
+            (lambda n: f"{RENE[n % 2]},i{n},3,{n + 10**9}", "occurs in two forms of Unicode"),
             (lambda n: f"{n},i{n % 7},{n % 5},{n + 10**9}", "Every row has its own user"),
             (lambda n: f"u{n % 7},{n},{n % 5},{n + 10**9}", "Every row has its own item"),
             (lambda n: f"'u{n % 5}',i{n % 7},{n % 5},{n + 10**9}", "5 user ids stand in quotes, such as 'u0'"),

@@ -20,8 +20,10 @@ from service.errors import DataError, UsageError
 from service.training.data import data_request, datasets
 from service.training.data.data_request import DataRequest
 from service.training.data.files import piped_input
-from service.training.data.formats import text_table
+from service.training.data.formats.text_table import read_table
 from service.training.interactions import Interactions
+from tests.support.interactions import times, triples
+from tests.support.source_rows import read_rows, row_triples
 
 HEADER = "user_id,item_id,rating,timestamp\n"
 ROWS = "ann,p-1,4.5,1609556645\nbob,p-2,2,1609556700\n"
@@ -34,20 +36,8 @@ def write(path: Path, content: str | bytes) -> str:
     return str(path)
 
 
-def triples(data: Interactions) -> list[tuple[str, str, float]]:
-    users = [data.users.id_of[row] for row in data.user_rows]
-    items = [data.items.id_of[row] for row in data.item_rows]
-    return list(zip(users, items, data.ratings.tolist(), strict=True))
-
-
 def asked(*sources: str, **options: str) -> Interactions:
     return datasets.read(data_request.parse(sources, **options))
-
-
-def times(data: Interactions) -> list[int]:
-    assert data.timestamps is not None
-    values: list[int] = data.timestamps.tolist()
-    return values
 
 
 def zstd(content: bytes) -> bytes:
@@ -88,7 +78,7 @@ class TestPacked:
         """What is missing is not left out in silence."""
         packed = PACKERS[suffix]((HEADER + "".join(f"u{i},i{i * 7919 % 997},3,7\n" for i in range(5000))).encode())
         path = write(tmp_path / f"t.csv.{suffix}", packed[: len(packed) // 2])
-        with pytest.raises(DataError, match=r"t\.csv\.\w+ is not whole: what \w+ packed cannot be unpacked"):
+        with pytest.raises(DataError, match=r"t\.csv\.\w+ is broken: \w+ cannot decompress it"):
             datasets.read(path)
 
     def test_a_compressed_parquet_file_is_refused(self, tmp_path: Path) -> None:
@@ -266,11 +256,8 @@ class TestDatabaseExports:
         assert data.report.bad_examples == ("t.tsv:3: the user id is empty", "t.tsv:5: the rating is empty")
 
     @pytest.mark.parametrize("block_bytes", [1 << 20, 90, 7])
-    def test_quoted_fields_of_several_lines(
-        self, tmp_path: Path, block_bytes: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_quoted_fields_of_several_lines(self, tmp_path: Path, block_bytes: int) -> None:
         """They are one row, wherever blocks end, and lines keep their numbers."""
-        monkeypatch.setattr(text_table, "_BLOCK_BYTES", block_bytes)
         text = (
             "user,item,rating,text\n"
             'ann,p-1,4.5,"lovely,\n\nreally ""lovely""\n"\n'
@@ -278,21 +265,18 @@ class TestDatabaseExports:
             'bob,p-3,x,"one\ntwo"\r\n'
             "bob,p-4,y,\n"
         )
-        data = datasets.read(write(tmp_path / "t.csv", text))
-        assert triples(data) == TRIPLES
-        assert [example.partition(" ")[0] for example in data.report.bad_examples] == ["t.csv:7:", "t.csv:9:"]
-        assert data.report.n_rows == 4
+        rows = read_rows(read_table, write(tmp_path / "t.csv", text), block_bytes=block_bytes)
+        assert row_triples(rows) == TRIPLES
+        assert [example.partition(" ")[0] for example in rows.bad_examples] == ["t.csv:7:", "t.csv:9:"]
+        assert rows.n_rows == 4
 
     @pytest.mark.parametrize("block_bytes", [1 << 20, 20])
-    def test_stray_quotes_cost_their_own_lines(
-        self, tmp_path: Path, block_bytes: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """SourceRows between two of them are not taken for a field of several lines."""
-        monkeypatch.setattr(text_table, "_BLOCK_BYTES", block_bytes)
+    def test_stray_quotes_cost_their_own_lines(self, tmp_path: Path, block_bytes: int) -> None:
+        """Rows between two of them are not read as a field of several lines."""
         text = 'user,item,rating\nann,"p,3\nann,p-1,4.5\nbob,p-2,2\n"bob,p,3\ncy,p-3,1\n'
-        data = datasets.read(write(tmp_path / "t.csv", text))
-        assert triples(data) == [*TRIPLES, ("cy", "p-3", 1.0)]
-        assert data.report.n_bad_rows == 2
+        rows = read_rows(read_table, write(tmp_path / "t.csv", text), block_bytes=block_bytes)
+        assert row_triples(rows) == [*TRIPLES, ("cy", "p-3", 1.0)]
+        assert rows.n_bad_rows == 2
 
     def test_an_id_of_two_lines_is_bad(self, tmp_path: Path) -> None:
         """A newline is a control character, which no id may hold."""
@@ -416,7 +400,7 @@ class TestColumns:
             ("who=x", "--columns has 'who=x'"),
             ("user=,item=x", "--columns leaves out the user"),
             ("user=x,user=y", "--columns names user twice"),
-            ("user=x,item=x", "--columns takes the column 'x' for two things"),
+            ("user=x,item=x", "--columns gives the column 'x' two roles"),
         ],
     )
     def test_options_that_cannot_be_meant(self, columns: str, sentence: str) -> None:

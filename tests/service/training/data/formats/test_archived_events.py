@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.config import Config
@@ -16,7 +17,7 @@ from service.training import pipeline
 from service.training.data import datasets
 from service.training.data.data_request import as_request
 from service.training.data.formats import archived_events
-from service.training.interactions import Interactions
+from service.training.interactions import Interactions, no_progress
 from service.training.scale_detection import SettledScale, settle
 from service.training.training_need import needed_training
 from telemetry.archive.compaction import compact
@@ -27,7 +28,9 @@ from telemetry.erasure.line_matcher import LineMatcher
 from telemetry.erasure.rewriting import rewrite
 from telemetry.events import Event
 from tests.support.archive_commits import addition, commit, seal
+from tests.support.interactions import triples
 from tests.support.sample_events import feedback, served
+from tests.support.source_rows import row_triples
 
 AT = "2026-11-21T01:02:03.456Z"
 AT_S = 1795222923
@@ -46,12 +49,6 @@ def archive(root: Path, events: Sequence[Event], first_seq: int = 1) -> str:
     named = (replace(event, event_id=f"event-{seq:06d}") for seq, event in enumerate(events, first_seq))
     commit(root, addition(list(enumerate(named, first_seq))))
     return f"archive:{root}"
-
-
-def triples(data: Interactions) -> list[tuple[str, str, float]]:
-    users = [data.users.id_of[row] for row in data.user_rows]
-    items = [data.items.id_of[row] for row in data.item_rows]
-    return list(zip(users, items, data.ratings.tolist(), strict=True))
 
 
 def erase(root: Path, user_id: str) -> None:
@@ -95,7 +92,7 @@ class TestValues:
         assert (data.report.source, data.report.files, data.report.n_rows) == ("archive", (), 5)
         assert data.report.notes == (
             "The archive holds 1 rating, 1 purchase, 1 click, 1 view, 1 dismissal.",
-            "1 impression of the archive was left out: they say nothing of liking.",
+            "1 impression of the archive was left out: the type has no rating.",
         )
 
     @pytest.mark.parametrize(
@@ -191,24 +188,27 @@ class TestWhatIsRead:
         archive(tmp_path, [event("u", "j", "view")], first_seq=2)
         assert datasets.fingerprint(spec) != first
 
-    def test_many_events_are_taken_in_parts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The result is the same, and progress is told in lines."""
+    def test_many_events_are_read_in_batches(self, tmp_path: Path) -> None:
+        """The result is the same, and progress counts lines."""
         events = [event(f"u{n % 7}", f"i{n % 11}", "rating", n % 60, value=float(n % 5)) for n in range(300)]
         spec = archive(tmp_path, events)
-        whole = datasets.read(spec)
-        monkeypatch.setattr(archived_events, "_BATCH_EVENTS", 16)
-        monkeypatch.setattr(archived_events, "_REPORTED_LINES", 100)
-        told: list[tuple[int, int]] = []
-        pieces = datasets.read(spec, lambda _stage, done, total: told.append((done, total)))
-        assert triples(pieces) == triples(whole)
-        assert told == [(100, 300), (200, 300), (300, 300), (300, 300)]
+        updates: list[tuple[int, int]] = []
+        whole, fingerprint, _ = archived_events.read_archive(tmp_path, no_progress)
+        pieces, _, _ = archived_events.read_archive(
+            tmp_path, lambda _stage, done, total: updates.append((done, total)), batch_events=16, progress_lines=100
+        )
+        assert row_triples(pieces) == row_triples(whole)
+        for name in ("timestamps", "ranks"):
+            np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name))
+        assert fingerprint == datasets.fingerprint(spec)
+        assert updates == [(100, 300), (200, 300), (300, 300), (300, 300)]
 
 
 class TestRefusals:
     def test_nothing_there(self, tmp_path: Path) -> None:
-        """ReadOptions and fingerprinting refuse alike."""
+        """Reading and fingerprinting refuse alike."""
         for attempt in (datasets.read, datasets.fingerprint):
-            with pytest.raises(DataError, match=r"there is no archive in .*, or nothing in it yet"):
+            with pytest.raises(DataError, match=r"There is no archive in .*, or nothing in it yet"):
                 attempt(f"archive:{tmp_path}")
             for spec in ("archive", "archive:", "archive: "):
                 with pytest.raises(DataError, match="names no archive: give archive:PATH"):
@@ -348,4 +348,4 @@ def test_the_command_means_its_own_archive(tmp_path: Path) -> None:
         text=True,
     )
     assert result.returncode == 2
-    assert result.stderr.strip() == f"recollect: there is no archive in {tmp_path}/archive, or nothing in it yet"
+    assert result.stderr.strip() == f"recollect: There is no archive in {tmp_path}/archive, or nothing in it yet."

@@ -11,25 +11,18 @@ import pytest
 
 from service.errors import DataError
 from service.training.data import datasets
-from service.training.data.formats import parquet_rows
-from service.training.interactions import Interactions, no_progress
+from service.training.data.data_request import DEFAULT_OPTIONS
+from service.training.data.formats.parquet_rows import read_parquet
+from service.training.data.row_collector import RowCollector
+from service.training.data.sources import DataFile
+from service.training.interactions import no_progress
+from tests.support.interactions import times, triples
+from tests.support.source_rows import read_rows
 
 
 def write(path: Path, columns: dict[str, Any], **options: Any) -> str:
     pq.write_table(pa.table(columns), path, **options)
     return str(path)
-
-
-def triples(data: Interactions) -> list[tuple[str, str, float]]:
-    users = [data.users.id_of[row] for row in data.user_rows]
-    items = [data.items.id_of[row] for row in data.item_rows]
-    return list(zip(users, items, data.ratings.tolist(), strict=True))
-
-
-def times(data: Interactions) -> list[int]:
-    assert data.timestamps is not None
-    values: list[int] = data.timestamps.tolist()
-    return values
 
 
 IDS = ["7", "42", "7"]
@@ -128,9 +121,8 @@ class TestTypes:
 
 
 class TestRows:
-    def test_bad_rows_are_named_by_their_numbers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_bad_rows_are_named_by_their_numbers(self, tmp_path: Path) -> None:
         """Whatever is wrong with them, over batches and row groups."""
-        monkeypatch.setattr(parquet_rows, "_BATCH_ROWS", 3)
         n = 24
         columns: dict[str, list[Any]] = {
             "user": [f"u{i}" for i in range(n)],
@@ -151,9 +143,9 @@ class TestRows:
         }
         for number, (name, value, _) in bad.items():
             columns[name][number - 1] = value
-        report = datasets.read(write(tmp_path / "t.parquet", columns, row_group_size=7)).report
-        assert report.bad_examples == tuple(f"t.parquet:{number}: {reason}" for number, (_, _, reason) in bad.items())
-        assert (report.n_rows, report.n_bad_rows) == (n, len(bad))
+        rows = read_rows(read_parquet, write(tmp_path / "t.parquet", columns, row_group_size=7), batch_rows=3)
+        assert rows.bad_examples == [f"t.parquet:{number}: {reason}" for number, (_, _, reason) in bad.items()]
+        assert (rows.n_rows, rows.n_bad_rows) == (n, len(bad))
 
     @pytest.mark.parametrize(
         "stamps",
@@ -193,15 +185,16 @@ class TestRows:
         assert data.report.files == tuple(f"part-{n}.snappy.parquet" for n in (0, 1, 2))
         assert data.fingerprint == datasets.fingerprint(str(tmp_path))
 
-    def test_progress_and_fingerprint_are_of_the_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The bar ends with the file, and the fingerprint is that of any other file."""
-        monkeypatch.setattr(parquet_rows, "_BATCH_ROWS", 10)
+    def test_progress_and_fingerprint_are_of_the_bytes(self, tmp_path: Path) -> None:
+        """The bar moves with every batch and ends with the file; the fingerprint is that of any other file."""
         path = write(tmp_path / "data.bin", {"user": list(range(95)), "item": [1] * 95})
         told: list[int] = []
         data = datasets.read(path, lambda _stage, done, _total: told.append(done))
         content = Path(path).read_bytes()
         assert told[-1] == len(content)
-        assert len(told) > 9
+        collector, chunks = RowCollector(), list[bytes]()
+        read_parquet(DataFile(Path(path), path), DEFAULT_OPTIONS, collector, chunks.append, batch_rows=10)
+        assert len(chunks) > 9
         assert data.fingerprint == datasets.fingerprint(path) == f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
