@@ -1,37 +1,31 @@
-"""The failure drill: `recollect chaos`.
-
-The invariant: the options exist once, here. What a drill is made of is in `ops/drill/`: a catalogue of faults, a
-schedule, a load whose acknowledgements a ledger keeps, a watch, and a verdict. A drill against a system that it did not
-start needs --yes, and whatever ends a drill undoes its faults.
-"""
+"""`recollect chaos`: the failure drill. A drill of a system that it did not start needs --yes."""
 
 import asyncio
-import contextlib
 import os
+import platform
 import shlex
-import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops.drill.faults.fault import Fault
-from ops.drill.frozen_redis import Comparison
-from ops.drill.stage import Plan, Stage
-from ops.drill.system import System
-from ops.load.population import Target
 from ops.options.presented_key import KeyFileOption, read_api_key
-from service.config import Config
+from ops.options.shared_options import JsonOption
 from service.errors import UsageError
 
+# Imported when the drill begins: `--help` needs none of it.
+if TYPE_CHECKING:
+    from ops.drill.drill import Drill
+    from ops.drill.faults.fault import Fault
+    from ops.drill.frozen_redis import FrozenRedisComparison
+    from ops.drill.stage import Stage
+
 _DEMO = "demo"
-# A model of this many users is trained in a second or two, and its lists cost what those of a bigger one cost.
+# Trains in a second or two; its lists cost as much as those of a larger model.
 _DEMO_SIZE = "demo:2000x1000x100000"
 _DURATION_S = 30.0
 _QUICK_DURATION_S, _QUICK_RATE_RPS, _QUICK_QUIET_S = 4.0, 100.0, 3.0
@@ -42,14 +36,14 @@ def command(
     *,
     faults: Annotated[
         str | None,
-        typer.Option(help="What to do, with commas between: names, rows such as R7, all, main (the default) or quick."),
+        typer.Option(help="Names of faults, rows such as R7, all, main (the default) or quick, comma separated."),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="What the system that is started is trained on; as for up.")] = None,
+    data: Annotated[str | None, typer.Option(help="Training data of the system that is started; as for up.")] = None,
     replicas: Annotated[int, typer.Option(min=1, help="Replicas of the system that is started.")] = 3,
-    rate: Annotated[float | None, typer.Option(help="Requests per second all the while; 500.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second throughout; 500.")] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds for each fault; 30.")] = None,
     every: Annotated[
-        float | None, typer.Option(help="Seconds from one blow to the next, for faults that are blows.")
+        float | None, typer.Option(help="Seconds from one strike to the next, for instant faults.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same schedule, users and events.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Half a minute of the main faults at 100 requests/s.")] = False,
@@ -57,19 +51,20 @@ def command(
     home: Annotated[
         Path | None, typer.Option(help="Drill the system that runs in this RECOLLECT_HOME; needs --yes.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="Where that system answers, if not where its balancer says.")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of that system; by default its balancer's.")] = None,
     key_file: KeyFileOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Yes, drill a system that is running.")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the folder of the system that was started.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm the drill of a running system.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder of the system that was started.")] = False,
     compare_telemetry: Annotated[
         bool, typer.Option("--compare-telemetry", help="Only compare lists with Redis frozen and running.")
     ] = False,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of runs for --compare-telemetry.")] = 7,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: JsonOption = False,
 ) -> int:
-    """Kill, freeze and starve parts under load, and see whether anything was lost."""
+    """Kill, freeze and starve parts under load, and check that nothing was lost."""
+    from ops.drill.drill import Drill
     from ops.drill.faults.fault_catalogue import select
-    from ops.drill.stage import Plan
+    from ops.drill.stage import DrillSpec
     from service.config import from_env
 
     running = home is not None or url is not None or key_file is not None or yes
@@ -79,7 +74,7 @@ def command(
         raise UsageError("--data and --keep are about a system that is started here, not about one that is running.")
     config = from_env({**os.environ, **({} if home is None else {"RECOLLECT_HOME": str(home)})})
     drill = Drill(
-        plan=Plan(
+        spec=DrillSpec(
             rate_rps=_above_0("--rate", rate, _QUICK_RATE_RPS if quick else 500.0),
             duration_s=_above_0("--duration", duration, _QUICK_DURATION_S if quick else _DURATION_S),
             quiet_s=_QUICK_QUIET_S if quick else _QUIET_S,
@@ -94,135 +89,15 @@ def command(
         url=url,
         key=read_api_key(key_file),
         keep=keep,
+        notify=_notify,
     )
     if compare_telemetry:
-        return _print_comparison(_with_loop(drill.compare(pairs)), as_json=as_json)
-    return _print_verdict(drill, _with_loop(drill.run()), report=report, as_json=as_json)
+        return _print_comparison(_run_interruptible(drill.compare(pairs)), as_json=as_json)
+    return _print_verdict(drill, _run_interruptible(drill.run()), report=report, as_json=as_json)
 
 
-@dataclass(frozen=True)
-class Drill:
-    """One drill, its options checked.
-
-    Attributes:
-        plan: Rates and times.
-        faults: What is done.
-        data: What the system that is started is trained on.
-        replicas: Of that system.
-        config: Every setting of the service.
-        running: Whether the system that runs in the configured home is drilled, rather than one of the drill's own.
-        url: Where that one answers, None to ask its topology.
-        key: The API key that it asks for, or None.
-        keep: Whether the folder of what was started stays.
-    """
-
-    plan: Plan
-    faults: tuple[Fault, ...]
-    data: str
-    replicas: int
-    config: Config
-    running: bool
-    url: str | None
-    key: str | None
-    keep: bool
-
-    async def run(self) -> tuple[list[Stage], list[tuple[Fault, str]]]:
-        """Drill, in one installation for each setting that the faults need.
-
-        Returns:
-            The stages, and the faults for which there was no installation, with the reason.
-        """
-        from ops.drill.faults.fault import Setting
-
-        stages: list[Stage] = []
-        skipped: list[tuple[Fault, str]] = []
-        for setting in Setting:
-            faults = [fault for fault in self.faults if fault.setting is setting]
-            if not faults:
-                continue
-            if setting is Setting.PREPARED and self.running:
-                skipped += [(fault, "it needs a system that the drill starts itself") for fault in faults]
-                continue
-            stages.append(await self._stage(setting, faults))
-        return stages, skipped
-
-    async def compare(self, pairs: int) -> Comparison:
-        """Compare lists with Redis frozen and running."""
-        from ops.drill.faults.fault import Setting
-        from ops.drill.frozen_redis import compare
-        from ops.drill.needs import Need
-
-        async with self._system(Setting.ANY) as (system, target):
-            lack = system.lacks(Need.REDIS)
-            if lack is not None:
-                raise UsageError(f"Nothing can be compared: {lack}.")
-            return await compare(
-                system,
-                target,
-                pairs=pairs,
-                run_s=self.plan.duration_s,
-                rate_rps=self.plan.rate_rps,
-                seed=self.plan.seed,
-                say=_say,
-            )
-
-    async def _stage(self, setting: Any, faults: Sequence[Fault]) -> Stage:
-        from ops.drill import stage
-        from ops.drill.ledger import Ledger
-
-        # A clock an hour behind must not put events before the first day that is looked at.
-        since = (datetime.now(UTC) - timedelta(hours=2)).date()
-        ledger = Ledger(self.config.pseudonymiser().pseudonym)
-        async with self._system(setting) as (system, target):
-            title = "as it was running" if self.running else setting.value
-            return await stage.run(title, system, target, faults, self.plan, ledger, since, _say)
-
-    @contextlib.asynccontextmanager
-    async def _system(self, setting: Any) -> AsyncIterator[tuple[System, Target]]:
-        from ops.drill import drill_installation
-        from ops.drill.faults.fault import Setting
-
-        if self.running:
-            yield _running_system(self.config, self.url, self.key)
-            return
-        # Short: nginx and Redis have limits for paths.
-        folder = Path(tempfile.mkdtemp(prefix="recollect-chaos-"))
-        start = drill_installation.as_shipped if setting is Setting.ANY else drill_installation.prepared
-        try:
-            _say(f"starting a system in {folder}, {setting.value}")
-            async with start(folder, self.data, self.replicas) as (system, target):
-                yield system, target
-        finally:
-            if self.keep:
-                _say(f"{folder} is kept")
-            else:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _running_system(config: Config, url: str | None, key: str | None) -> tuple[System, Target]:
-    from loadbalancer import roster
-    from loadbalancer.topology import reachable
-    from ops.drill.system import System
-    from ops.load.population import Target
-    from ops.loadtest import parse_url, require_plain_http
-
-    rows = [row for row in roster.read(config.home) if row.name.startswith("nginx-")]
-    if not rows:
-        raise UsageError(f"Nothing runs in {config.home}: there is no run/topology.json with a balancer.")
-    # The settings here may name the logs of another installation.
-    logs = Path(rows[0].output).parent
-    system = System(config.home, logs, {**os.environ, "RECOLLECT_HOME": str(config.home), "RECOLLECT_LOGS": str(logs)})
-    host, port = rows[0].host, rows[0].port
-    if url is not None:
-        return system, parse_url(url, key)
-    require_plain_http()
-    if host is None or port is None:
-        raise UsageError(f"The topology in {config.home} does not say where the balancer listens; name it with --url.")
-    return system, Target(reachable(host), port, "", key)
-
-
-def _with_loop(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run to the end; SIGTERM ends it as Ctrl-C does, so that what was begun is undone."""
+def _run_interruptible(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run to the end; a stop signal cancels, so that faults are undone, and raises KeyboardInterrupt."""
     from service.event_loop import run
 
     async def interruptible() -> Any:
@@ -230,9 +105,9 @@ def _with_loop(work: Coroutine[Any, Any, Any]) -> Any:
         loop = asyncio.get_running_loop()
 
         def interrupt() -> None:
-            # Once: a second one would cut the undoing short.
+            # Once: a second cancellation would interrupt the undoing.
             if not task.cancelling():
-                _say("undoing what was done")
+                _notify("undoing the faults")
                 task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -246,7 +121,7 @@ def _with_loop(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _print_verdict(
-    drill: Drill, done: tuple[list[Stage], list[tuple[Fault, str]]], *, report: Path | None, as_json: bool
+    drill: "Drill", done: "tuple[list[Stage], list[tuple[Fault, str]]]", *, report: Path | None, as_json: bool
 ) -> int:
     import orjson
 
@@ -260,7 +135,7 @@ def _print_verdict(
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(drill_page.render(concluded, stages, {"title": "Recollect: the failure drill", **about}))
-        _say(f"the page is {report}")
+        _notify(f"the page is {report}")
     if as_json:
         print(orjson.dumps(verdict.as_json(concluded, stages, about), option=orjson.OPT_INDENT_2).decode())
     elif sys.stdout.isatty():
@@ -270,11 +145,11 @@ def _print_verdict(
     else:
         print("\n".join(drill_text.as_lines(concluded)))
     if not as_json:
-        _say(f"to repeat it: {about['command']}")
+        _notify(f"to repeat it: {about['command']}")
     return 0 if concluded.ok else 1
 
 
-def _print_comparison(comparison: Comparison, *, as_json: bool) -> int:
+def _print_comparison(comparison: "FrozenRedisComparison", *, as_json: bool) -> int:
     import orjson
 
     if as_json:
@@ -284,26 +159,26 @@ def _print_comparison(comparison: Comparison, *, as_json: bool) -> int:
     return 0 if comparison.ok else 1
 
 
-def _about(drill: Drill, cores: int) -> dict[str, Any]:
-    import platform
+def _about(drill: "Drill", cores: int) -> dict[str, Any]:
+    """Return how the drill was run, and the command that repeats it."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
         recollect = version("recollect")
     except PackageNotFoundError:
         recollect = "unknown"
-    plan = drill.plan
+    spec = drill.spec
     options = ["recollect", "chaos", "--faults", ",".join(fault.name for fault in drill.faults)]
-    options += ["--rate", f"{plan.rate_rps:g}", "--duration", f"{plan.duration_s:g}", "--seed", str(plan.seed)]
-    options += [] if plan.every_s is None else ["--every", f"{plan.every_s:g}"]
+    options += ["--rate", f"{spec.rate_rps:g}", "--duration", f"{spec.duration_s:g}", "--seed", str(spec.seed)]
+    options += [] if spec.every_s is None else ["--every", f"{spec.every_s:g}"]
     if not drill.running:
         options += ["--data", drill.data, "--replicas", str(drill.replicas)]
     else:
         options += ["--home", str(drill.config.home), "--yes"]
     return {
-        "seed": plan.seed,
-        "rate_rps": plan.rate_rps,
-        "duration_s": plan.duration_s,
+        "seed": spec.seed,
+        "rate_rps": spec.rate_rps,
+        "duration_s": spec.duration_s,
         "replicas": None if drill.running else drill.replicas,
         "cores": cores,
         "versions": {"recollect": recollect, "python": platform.python_version(), "system": platform.release()},
@@ -319,5 +194,5 @@ def _above_0(option: str, value: float | None, default: float) -> float:
     return number
 
 
-def _say(sentence: str) -> None:
+def _notify(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)

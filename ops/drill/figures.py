@@ -1,6 +1,6 @@
 """The figures of a round, from samples; pure.
 
-The invariant: under a promise of so many retries, a request that needed more of them failed, even if it was answered.
+Invariant: under a promise of N retries, a request that needed more of them failed, even if it was answered.
 """
 
 import math
@@ -8,15 +8,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ops.drill.drill_load import Sample
+from ops.drill.drill_load import RequestSample
 from ops.drill.faults.promise import Promise
-from ops.drill.witness import REFUSED
+from ops.drill.observed_traffic import REFUSED
 from ops.load.summary import Histogram
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What became of a round's requests; see `Figures` for the names."""
+@dataclass(frozen=True, kw_only=True)
+class AnswerFigures:
+    """The outcomes of a round's requests; the fields are those of `Figures`."""
 
     requests: int
     failures: dict[str, int]
@@ -30,16 +30,16 @@ class Answers:
     last_refused_s: float | None
 
 
-def answers(samples: Iterable[Sample], promise: Promise) -> Answers:
-    """Fold samples up under a promise."""
+def answer_figures(samples: Iterable[RequestSample], promise: Promise) -> AnswerFigures:
+    """Summarise samples under a promise."""
     failures: Counter[str] = Counter()
-    everything, lists = Histogram(), Histogram()
+    answers, lists = Histogram(), Histogram()
     requests = raw_failed = refused = 0
     last_refused_s: float | None = None
     for sample in samples:
         requests += 1
         raw_failed += sample.failure is not None or sample.attempts > 1
-        # A client with fewer retries would have ended with what made the one too many necessary.
+        # A client with fewer retries would have failed with the cause of the first retry too many.
         failure = sample.retry_cause if sample.attempts > promise.retries + 1 else sample.failure
         if failure == REFUSED and promise.refusals:
             refused += 1
@@ -47,20 +47,20 @@ def answers(samples: Iterable[Sample], promise: Promise) -> Answers:
         elif failure is not None:
             failures[failure] += 1
         else:
-            everything.add(sample.latency_s)
+            answers.add(sample.latency_s)
             if sample.kind == "recommend":
                 lists.add(sample.latency_s)
-    return Answers(
-        requests,
-        dict(failures),
-        raw_failed,
-        refused,
-        _ms(everything.percentile_s(0.5)),
-        _ms(everything.percentile_s(0.99)),
-        _ms(everything.max_s if everything.count else None),
-        _ms(lists.percentile_s(0.99)),
-        _ms(lists.max_s if lists.count else None),
-        last_refused_s,
+    return AnswerFigures(
+        requests=requests,
+        failures=dict(failures),
+        raw_failed=raw_failed,
+        refused=refused,
+        p50_ms=_ms(answers.percentile_s(0.5)),
+        p99_ms=_ms(answers.percentile_s(0.99)),
+        max_ms=_ms(answers.max_s if answers.count else None),
+        list_p99_ms=_ms(lists.percentile_s(0.99)),
+        list_max_ms=_ms(lists.max_s if lists.count else None),
+        last_refused_s=last_refused_s,
     )
 
 
@@ -76,9 +76,9 @@ class Bin:
     p99_ms: float
 
 
-def bins(samples: Iterable[Sample], width_s: float) -> list[Bin]:
-    """Cut samples into spans of equal width, in order of time; a span without a request gives none."""
-    spans: dict[int, list[Sample]] = defaultdict(list)
+def bins(samples: Iterable[RequestSample], width_s: float) -> list[Bin]:
+    """Divide samples into spans of equal width, in order of time; a span without a request is left out."""
+    spans: dict[int, list[RequestSample]] = defaultdict(list)
     for sample in samples:
         spans[int(sample.at_s // width_s)].append(sample)
     found = []

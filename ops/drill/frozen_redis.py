@@ -1,7 +1,7 @@
-"""Does a Redis that stands still slow recommendations down? Pairs of runs, one with it frozen and one without (R20).
+"""Compares the latencies of lists with Redis frozen and running, in pairs of runs (R20).
 
-The invariant: both runs of a pair follow each other at once, in an order that changes from pair to pair, so that what
-the machine does meanwhile falls on both; what is judged is the median of the pairs' ratios.
+Invariant: both runs of a pair follow each other at once, in alternating order, so that other work of the machine
+affects both. The median of the pairs' ratios is compared with the limits.
 """
 
 import asyncio
@@ -11,25 +11,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ops.drill.drill_load import Load, Sample
+from ops.drill.drill_load import DrillLoad, RequestSample
+from ops.drill.drilled_system import REDIS, DrilledSystem
 from ops.drill.faults.fault import Strike
 from ops.drill.faults.promise import Promise
 from ops.drill.faults.signal_faults import freeze
-from ops.drill.figures import answers
-from ops.drill.ledger import Ledger
-from ops.drill.system import REDIS, System
+from ops.drill.figures import answer_figures
+from ops.drill.oracle import Oracle
 from ops.load.population import Target
 from service.errors import RunError
 
 P50_LIMIT, P99_LIMIT = 1.05, 1.25
-# Both runs of a pair begin after the system has got used to the change.
+# Both runs of a pair begin after the system has adapted to the change.
 _SETTLE_S = 3.0
 _PROMISE = Promise(text="no request fails")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Latencies of lists in milliseconds, with Redis running and frozen, and the requests that failed in both."""
+class RunPair:
+    """Latencies of lists in milliseconds, with Redis running and frozen, and the failed requests of both runs."""
 
     running_p50_ms: float
     running_p99_ms: float
@@ -39,10 +39,10 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FrozenRedisComparison:
     """All pairs."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[RunPair, ...]
 
     @property
     def p50_ratio(self) -> float:
@@ -56,7 +56,7 @@ class Comparison:
 
     @property
     def ok(self) -> bool:
-        """Whether both ratios are within their limits, and nothing failed."""
+        """Whether both ratios are within their limits, and no request failed."""
         within = self.p50_ratio <= P50_LIMIT and self.p99_ratio <= P99_LIMIT
         return within and not any(pair.failed for pair in self.pairs)
 
@@ -70,56 +70,54 @@ class Comparison:
         }
 
     def as_lines(self) -> list[str]:
-        """Return the comparison as plain lines."""
+        """Return a line for each pair, and one for their medians."""
         lines = [
             f"pair {number}: p50 {pair.running_p50_ms:.2f} ms running, {pair.frozen_p50_ms:.2f} ms frozen; "
             f"p99 {pair.running_p99_ms:.2f} ms running, {pair.frozen_p99_ms:.2f} ms frozen; {pair.failed} failed"
             for number, pair in enumerate(self.pairs, 1)
         ]
-        return [
-            *lines,
-            (
-                f"frozen to running, median: p50 {self.p50_ratio:.3f} (at most {P50_LIMIT}), "
-                f"p99 {self.p99_ratio:.3f} (at most {P99_LIMIT}): {'PASS' if self.ok else 'BREACH'}"
-            ),
-        ]
+        medians = (
+            f"frozen to running, median: p50 {self.p50_ratio:.3f} (at most {P50_LIMIT}), "
+            f"p99 {self.p99_ratio:.3f} (at most {P99_LIMIT}): {'PASS' if self.ok else 'BREACH'}"
+        )
+        return [*lines, medians]
 
 
-async def compare(
-    system: System,
+async def compare_frozen_redis(
+    system: DrilledSystem,
     target: Target,
     *,
     pairs: int,
     run_s: float,
     rate_rps: float,
     seed: int,
-    say: Callable[[str], None],
-) -> Comparison:
-    """Measure.
+    notify: Callable[[str], None],
+) -> FrozenRedisComparison:
+    """Run the pairs.
 
     Args:
-        system: The installation, with a Redis of its own.
-        target: Where it answers.
+        system: An installation with a Redis of its own.
+        target: Its address.
         pairs: How many.
         run_s: Of one run; a pair takes two and a little.
         rate_rps: Requests per second.
         seed: Of the load.
-        say: Told of every pair.
+        notify: Called with the line of each pair.
 
     Raises:
-        RunError: Nothing answers, or a run had no list.
+        RunError: The system does not answer, or a run had no list.
     """
     start_s = time.monotonic()
-    found: list[Pair] = []
+    found: list[RunPair] = []
     strike = Strike(0.0, (REDIS,), run_s, 0.0)
-    async with Load(target, system.home / "models", rate_rps, seed, start_s, Ledger()) as load:
+    async with DrillLoad(target, system.home / "models", rate_rps, seed, start_s, Oracle()) as load:
 
-        async def running() -> list[Sample]:
-            return await _samples(load, start_s, run_s)
+        async def running() -> list[RequestSample]:
+            return await _lists_of_run(load, start_s, run_s)
 
-        async def frozen() -> list[Sample]:
+        async def frozen() -> list[RequestSample]:
             async with freeze(system, strike):
-                return await _samples(load, start_s, run_s)
+                return await _lists_of_run(load, start_s, run_s)
 
         for index in range(pairs):
             if index % 2:
@@ -127,12 +125,12 @@ async def compare(
             else:
                 without, with_redis = await frozen(), await running()
             found.append(_pair(with_redis, without))
-            say(Comparison(tuple(found)).as_lines()[index])
-    return Comparison(tuple(found))
+            notify(FrozenRedisComparison(tuple(found)).as_lines()[index])
+    return FrozenRedisComparison(tuple(found))
 
 
-async def _samples(load: Load, start_s: float, run_s: float) -> list[Sample]:
-    """Return the requests for lists of one run, as far as they were answered by its end."""
+async def _lists_of_run(load: DrillLoad, start_s: float, run_s: float) -> list[RequestSample]:
+    """Return the requests for lists of one run that had ended by then."""
     await asyncio.sleep(_SETTLE_S)
     from_s = time.monotonic() - start_s
     await asyncio.sleep(run_s)
@@ -140,10 +138,10 @@ async def _samples(load: Load, start_s: float, run_s: float) -> list[Sample]:
     return [sample for sample in load.samples if from_s <= sample.at_s < to_s and sample.kind == "recommend"]
 
 
-def _pair(running: Sequence[Sample], frozen: Sequence[Sample]) -> Pair:
-    both = [answers(samples, _PROMISE) for samples in (running, frozen)]
+def _pair(running: Sequence[RequestSample], frozen: Sequence[RequestSample]) -> RunPair:
+    both = [answer_figures(samples, _PROMISE) for samples in (running, frozen)]
     p50s, p99s = [one.p50_ms for one in both], [one.p99_ms for one in both]
     if p50s[0] is None or p50s[1] is None or p99s[0] is None or p99s[1] is None:
         raise RunError("A run of the comparison had no answered list.")
     failed = sum(sum(one.failures.values()) for one in both)
-    return Pair(p50s[0], p99s[0], p50s[1], p99s[1], failed)
+    return RunPair(p50s[0], p99s[0], p50s[1], p99s[1], failed)

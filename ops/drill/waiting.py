@@ -1,4 +1,4 @@
-"""Waits for a condition of the system under drill, which tells nobody when it changes."""
+"""Polls conditions of the drilled system, which sends no notifications."""
 
 import asyncio
 import inspect
@@ -7,36 +7,27 @@ from collections.abc import Awaitable, Callable
 
 from loadbalancer.processes import Child
 
-_LOOK_EVERY_S = 0.05
+_POLL_EVERY_S = 0.05
 
 
-async def until(
-    condition: Callable[[], object | Awaitable[object]], limit_s: float, every_s: float = _LOOK_EVERY_S
+async def poll_until(
+    condition: Callable[[], object | Awaitable[object]], limit_s: float, every_s: float = _POLL_EVERY_S
 ) -> bool:
-    """Ask again and again until the answer is true.
-
-    Args:
-        condition: The question; may be a coroutine function.
-        limit_s: How long to go on.
-        every_s: The pause between two questions.
-
-    Returns:
-        Whether it came true in time.
-    """
+    """Evaluate a condition, which may be a coroutine function, until it is true; return whether it was in time."""
     deadline_s = time.monotonic() + limit_s
     while True:
-        answer = condition()
-        if inspect.isawaitable(answer):
-            answer = await answer
-        if answer:
+        result = condition()
+        if inspect.isawaitable(result):
+            result = await result
+        if result:
             return True
         if time.monotonic() >= deadline_s:
             return False
         await asyncio.sleep(every_s)
 
 
-async def end(child: Child, limit_s: float) -> None:
+async def stop_child(child: Child, limit_s: float) -> None:
     """Stop a process that the drill started, kill it if that takes longer than `limit_s`, and reap it."""
     child.stop()
-    await until(child.exited, limit_s)
+    await poll_until(child.exited, limit_s)
     child.reap()

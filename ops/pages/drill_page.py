@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ops.drill.stage import Stage
-from ops.drill.verdict import HEADINGS, Row, Verdict, cells, receipt
+from ops.drill.verdict import HEADINGS, DrillVerdict, VerdictRow, cells, receipt
 from ops.pages import page
 from ops.pages.timeline import LEGEND, timeline
 
 
-def render(verdict: Verdict, stages: Sequence[Stage], about: dict[str, Any]) -> str:
+def render(verdict: DrillVerdict, stages: Sequence[Stage], about: dict[str, Any]) -> str:
     """Return the page of a drill of some installations; `about` has `title`, `command` and further facts to list."""
     facts = {name.replace("_", " "): value for name, value in about.items() if name not in {"command", "title"}}
     return page.render(
@@ -31,7 +31,7 @@ def _fact(name: str, value: object) -> str:
     return f"{name} {value}"
 
 
-def _details(row: Row) -> list[tuple[str, str]]:
+def _details(row: VerdictRow) -> list[tuple[str, str]]:
     """Return the small lines under a row's name, each with its class."""
     lines = [("", f"{row.title}; promised: {row.promise}")]
     return lines + [(row.verdict, sentence) for sentence in row.why] + [("", note) for note in row.notes]

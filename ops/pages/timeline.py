@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Final
 
 from ops.drill.figures import bins
-from ops.drill.stage import Round, Stage
+from ops.drill.stage import DrillRound, Stage
 from ops.pages.drawing import Drawing, Key, Shape, label, line, path, polyline, rect
 
 _WIDTH, _LEFT, _RIGHT = 1180.0, 96.0, 12.0
@@ -39,7 +39,7 @@ def timeline(stage: Stage) -> Drawing:
     """Return the timeline of one installation."""
     x = _TimeScale(max((done.to_s for done in stage.rounds), default=1.0))
     struck = {_part_of(target) for done in stage.rounds for band in done.bands for target in band.targets}
-    parts = sorted({change.name for change in stage.seen} | struck)
+    parts = sorted({change.name for change in stage.changes} | struck)
     height = _PARTS_TOP + _PART_HEIGHT * len(parts) + 26
     shapes = [shape for done in stage.rounds for shape in _round(done, x)]
     shapes += [*_grid(x, height), *_latencies(stage, x), *_failures(stage, x), *_waiting(stage, x)]
@@ -58,7 +58,7 @@ class _TimeScale:
         return _LEFT + min(max(at_s, 0.0), self.end_s) * self._px_per_s
 
 
-def _round(done: Round, x: _TimeScale) -> Iterator[Shape]:
+def _round(done: DrillRound, x: _TimeScale) -> Iterator[Shape]:
     left, right = x(done.from_s), x(done.to_s)
     title = "no fault" if done.fault is None else done.fault.title
     tip = f"{done.name}: {title}, {done.from_s:.0f} to {done.to_s:.0f} s"
@@ -119,10 +119,10 @@ def _failures(stage: Stage, x: _TimeScale) -> Iterator[Shape]:
 
 
 def _waiting(stage: Stage, x: _TimeScale) -> Iterator[Shape]:
-    highest = max((m.waiting for m in stage.measures if m.waiting is not None), default=0)
+    highest = max((m.waiting for m in stage.backlog if m.waiting is not None), default=0)
     # The line breaks where a replica did not answer.
     runs: list[list[tuple[float, float]]] = [[]]
-    for m in stage.measures:
+    for m in stage.backlog:
         if m.waiting is None:
             runs.append([])
         else:
@@ -139,7 +139,7 @@ def _lanes(stage: Stage, parts: Sequence[str], x: _TimeScale) -> Iterator[Shape]
     for index, part in enumerate(parts):
         top = _PARTS_TOP + index * _PART_HEIGHT
         yield _side_label(part, top + 10)
-        changes = [change for change in stage.seen if change.name == part]
+        changes = [change for change in stage.changes if change.name == part]
         ends_s = [*(change.at_s for change in changes[1:]), x.end_s]
         for change, end_s in zip(changes, ends_s, strict=False):
             left = x(change.at_s)

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from ops.drill.audit_call import Audit
-from ops.drill.drill_load import Sample
+from ops.drill.drill_load import RequestSample
 from ops.drill.faults.fault_catalogue import select
 from ops.drill.faults.promise import Figures, Promise
-from ops.drill.ledger import Findings
 from ops.drill.needs import RunningParts
-from ops.drill.stage import QUIET, Band, Round, Stage
-from ops.drill.system_watch import Measure, Seen
+from ops.drill.oracle import Findings
+from ops.drill.recollect_commands import AuditReceipt
+from ops.drill.stage import QUIET, Band, DrillRound, Stage
+from ops.drill.system_watch import BacklogSample, StateChange
 
 _PARTS = RunningParts(("replica-0",), ("nginx-0",), redis=True, consumer=True)
 
@@ -19,31 +19,31 @@ def _figures(**changes: Any) -> Figures:
     return Figures(**{**kept, "caught_up_s": 0.5, "ready_s": 0.7, **changes})
 
 
-def drilled_round(name: str, from_s: float, **changes: Any) -> Round:
+def drilled_round(name: str, from_s: float, **changes: Any) -> DrillRound:
     (fault,) = select(name)
     bands = (Band(from_s + 1, from_s + 1, ("nginx-0/worker",)), Band(from_s + 3, from_s + 6, ("redis",)))
-    return Round(name, fault, fault.promise, from_s, from_s + 10, bands, _figures(**changes))
+    return DrillRound(name, fault, fault.promise, from_s, from_s + 10, bands, _figures(**changes))
 
 
 def drilled_stage(**changes: Any) -> Stage:
-    quiet = Round(QUIET, None, Promise(text="no request fails"), 0, 10, (), _figures(strikes=0))
+    quiet = DrillRound(QUIET, None, Promise(text="no request fails"), 0, 10, (), _figures(strikes=0))
     stage = Stage(
-        title="as shipped <",
+        title="default settings <",
         parts=_PARTS,
         rounds=[quiet, drilled_round("kill-any", 10), drilled_round("redis-frozen", 20)],
         samples=[
-            Sample(n / 10, 0.002 + n / 1e5, "recommend", 1 + (n % 50 == 0), None, "reset" if n == 42 else None)
+            RequestSample(n / 10, 0.002 + n / 1e5, "recommend", 1 + (n % 50 == 0), None, "reset" if n == 42 else None)
             for n in range(300)
         ],
-        seen=[
-            Seen(0, "redis", "ready", 1, 0),
-            Seen(11, "redis", "starting", 2, 1),
-            Seen(11.4, "redis", "ready", 2, 1),
-            Seen(20.0, "redis", "ready", 3, 2),
+        changes=[
+            StateChange(0, "redis", "ready", 1, 0),
+            StateChange(11, "redis", "starting", 2, 1),
+            StateChange(11.4, "redis", "ready", 2, 1),
+            StateChange(20.0, "redis", "ready", 3, 2),
         ],
-        measures=[Measure(n / 2, None if n == 20 else n, 1.0) for n in range(60)],
-        findings=Findings(owed=1234),
-        audit=Audit(ok=True, accepted=1300, archived=1300, missing=0, duplicated=0),
+        backlog=[BacklogSample(n / 2, None if n == 20 else n, 1.0) for n in range(60)],
+        findings=Findings(expected=1234),
+        receipt=AuditReceipt(ok=True, accepted=1300, archived=1300, missing=0, duplicated=0),
         late_p99_s=0.001,
     )
     for name, value in changes.items():

@@ -1,6 +1,6 @@
-"""Wall clocks that can be set, one for each part: compiles `clock.c` and writes the files that it maps.
+"""Settable wall clocks, one for each part: compiles `clock.c` and writes the files that it maps.
 
-The invariant: a clock file always holds one whole C long, written in place, so a reader never sees half a number.
+Invariant: a clock file always holds one whole C long, written in place, so that a reader never sees half a number.
 """
 
 import shutil
@@ -18,8 +18,11 @@ class Clocks:
     """The clocks of one installation.
 
     Args:
-        folder: For the library and the files; it exists.
+        folder: An existing folder for the library and the files.
         names: Of the parts.
+
+    Attributes:
+        environ: Environment that makes a part read its clock.
 
     Raises:
         RunError: There is no C compiler, or it fails.
@@ -33,16 +36,16 @@ class Clocks:
         library = folder / "clock.so"
         argv = [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-o", str(library), str(_SOURCE)]
         try:
-            status, said = run_to_end(argv, _COMPILE_TIMEOUT_S)
+            status, output = run_to_end(argv, _COMPILE_TIMEOUT_S)
         except (OSError, TimeoutError) as error:
             raise RunError(f"{compiler} does not run: {error}.") from None
         if status != 0:
-            raise RunError(f"{compiler} cannot compile the clock: {said.strip()[-200:]}.")
+            raise RunError(f"{compiler} cannot compile the clock: {output.strip()[-200:]}.")
         for name in names:
             (folder / name).write_bytes(struct.pack("@l", 0))
         self.environ = {"LD_PRELOAD": str(library), "RECOLLECT_DRILL_CLOCKS": str(folder)}
 
     def shift(self, name: str, seconds: int) -> None:
-        """Let a part's wall clock be so far ahead of the true one, at once; negative is behind."""
+        """Set a part's wall clock ahead of the true time, at once; a negative number sets it behind."""
         with (self._folder / name).open("r+b") as file:
             file.write(struct.pack("@l", seconds))

@@ -1,6 +1,6 @@
 """Faults of disks and clocks: full, failing, slow; ahead and behind.
 
-The invariant: what fills a disk is removed, what traces a process lets go, and a moved clock is put back.
+Invariant: undoing removes what fills a disk, detaches the tracer from its process, and resets the clock.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from ops.drill.faults.fault import Do, Strike
-from ops.drill.system import Prepared, System, have
-from ops.drill.waiting import until
+from ops.drill.drilled_system import DrilledSystem, Instruments, required
+from ops.drill.faults.fault import Inject, Strike
+from ops.drill.waiting import poll_until
 from service.errors import RunError
 
 _BALLAST = "drill-ballast"
@@ -22,18 +22,18 @@ _REFILL_EVERY_S = 0.1
 _ATTACH_LIMIT_S = 5.0
 
 
-def full(disk: Callable[[Prepared], Path | None]) -> Do:
+def full(disk: Callable[[Instruments], Path | None]) -> Inject:
     """Return the fault that keeps a small disk full."""
 
     @contextlib.asynccontextmanager
-    async def fill(system: System, _strike: Strike) -> AsyncIterator[None]:
-        ballast = have(disk(have(system.prepared))) / _BALLAST
+    async def fill(system: DrilledSystem, _strike: Strike) -> AsyncIterator[None]:
+        ballast = required(disk(required(system.instruments))) / _BALLAST
         over = asyncio.Event()
         filling = asyncio.create_task(_keep_full(ballast, over))
         try:
             yield
         finally:
-            # Waited for, not cancelled: a thread that was left behind might make the file again.
+            # Waited for, not cancelled: its thread might create the file again.
             over.set()
             await filling
             ballast.unlink(missing_ok=True)
@@ -49,40 +49,26 @@ async def _keep_full(ballast: Path, over: asyncio.Event) -> None:
 
 
 def _fill(ballast: Path) -> None:
-    """Append until there is no room for another byte."""
-    with contextlib.closing(_Raw(ballast)) as file:
+    """Append until there is no room for another byte; without a buffer, so that each write meets the disk."""
+    descriptor = os.open(ballast, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
         size_bytes = _PIECE_BYTES
         while size_bytes:
             try:
-                file.append(b"\0" * size_bytes)
+                os.write(descriptor, b"\0" * size_bytes)
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
                 size_bytes //= 2
+    finally:
+        os.close(descriptor)
 
 
-class _Raw:
-    """A file written without a buffer, so that each write meets the disk."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-
-    def append(self, data: bytes) -> None:
-        os.write(self._fd, data)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def traced(injection: str) -> Do:
-    """Return the fault that has strace(1) tamper with a target's calls.
-
-    Args:
-        injection: What follows `-e inject=`.
-    """
+def traced(injection: str) -> Inject:
+    """Return the fault in which strace(1) tampers with a target's system calls, by `-e inject=INJECTION`."""
 
     @contextlib.asynccontextmanager
-    async def tamper(system: System, strike: Strike) -> AsyncIterator[None]:
+    async def tamper(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             for target in strike.targets:
                 row = system.row(target)
@@ -101,18 +87,19 @@ async def _strace(pid: int, injection: str) -> AsyncIterator[None]:
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        await until(lambda: _is_traced(pid) or tracer.returncode is not None, _ATTACH_LIMIT_S)
-        if not _is_traced(pid):
+        await poll_until(lambda: is_traced(pid) or tracer.returncode is not None, _ATTACH_LIMIT_S)
+        if not is_traced(pid):
             raise RunError(f"strace cannot attach to process {pid}.")
         yield
     finally:
         if tracer.returncode is None:
-            # It lets go of the process before it ends; killed, it might leave it stopped.
+            # SIGTERM makes it detach; killed, it might leave the process stopped.
             tracer.send_signal(signal.SIGTERM)
             await tracer.wait()
 
 
-def _is_traced(pid: int) -> bool:
+def is_traced(pid: int) -> bool:
+    """Whether a tracer is attached to a process."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("TracerPid:"):
@@ -120,12 +107,12 @@ def _is_traced(pid: int) -> bool:
     return False
 
 
-def clock(seconds: int) -> Do:
-    """Return the fault that moves the targets' wall clocks, and back."""
+def clock(seconds: int) -> Inject:
+    """Return the fault that sets the targets' wall clocks ahead, or behind if `seconds` is negative."""
 
     @contextlib.asynccontextmanager
-    async def move(system: System, strike: Strike) -> AsyncIterator[None]:
-        clocks = have(have(system.prepared).clocks)
+    async def move(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+        clocks = required(required(system.instruments).clocks)
         for target in strike.targets:
             clocks.shift(target, seconds)
         try:

@@ -1,6 +1,6 @@
 """A fault: what is done to the system, what that needs, and what is promised meanwhile.
 
-The invariant: a fault is done by entering a context and undone by leaving it, so whatever ends the drill undoes it.
+Invariant: entering a context injects a fault and leaving it undoes the fault, so however a drill ends, it is undone.
 """
 
 from collections.abc import Callable
@@ -8,31 +8,30 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
 
+from ops.drill.drilled_system import DrilledSystem
 from ops.drill.faults.promise import Promise
 from ops.drill.needs import Need, RunningParts
-from ops.drill.system import System
 
 
-class Setting(Enum):
-    """Where a fault can be done.
+class SystemKind(Enum):
+    """The system that a fault needs.
 
-    ANY: any installation, as it is. PREPARED: only one that the drill started between parts of its own: a proxy, small
-    disks, clocks that can be set.
+    DEFAULT: any installation. INSTRUMENTED: one that the drill started with a proxy, small disks and clocks of its own.
     """
 
-    ANY = "as shipped"
-    PREPARED = "prepared"
+    DEFAULT = "default settings"
+    INSTRUMENTED = "instrumented"
 
 
 @dataclass(frozen=True)
 class Strike:
-    """One time that a fault is done.
+    """One time that a fault is injected.
 
     Attributes:
-        at_s: Seconds since its round began.
-        targets: Parts' names; `NAME/worker` is one process of a part.
-        hold_s: How long it stays; 0 for a blow.
-        draw: From 0 to 1, for a choice that only the moment offers.
+        at_s: Seconds since the round began.
+        targets: Names of parts; `NAME/worker` is one process of a part.
+        hold_s: How long it lasts; 0 for an instant one.
+        draw: From 0 to 1, for a choice that depends on the moment.
     """
 
     at_s: float
@@ -41,7 +40,7 @@ class Strike:
     draw: float
 
 
-Do = Callable[[System, Strike], AbstractAsyncContextManager[None]]
+Inject = Callable[[DrilledSystem, Strike], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -49,25 +48,25 @@ class Fault:
     """One line of the catalogue.
 
     Attributes:
-        name: What `--faults` calls it.
-        row: Row of docs/promises.md, such as "R7".
+        name: Its name in `--faults`.
+        row: Of docs/promises.md.
         title: What is done, in words.
         promise: What is promised meanwhile.
-        choices: The sets of targets that there are among some parts; a strike takes one of them.
-        do: Does it and undoes it.
+        targets: The sets of targets among some parts; a strike takes one of them.
+        inject: Injects and undoes it.
         every_s: From one strike to the next.
-        hold_s: How long one stays; 0 for a blow.
-        setting: Where it can be done.
-        needs: What it cannot be done without.
+        hold_s: How long a strike lasts; 0 for an instant one.
+        kind: The system that it needs.
+        needs: What else it needs.
     """
 
     name: str
     row: str
     title: str
     promise: Promise
-    choices: Callable[[RunningParts], list[tuple[str, ...]]]
-    do: Do
+    targets: Callable[[RunningParts], list[tuple[str, ...]]]
+    inject: Inject
     every_s: float
     hold_s: float = 0.0
-    setting: Setting = Setting.ANY
+    kind: SystemKind = SystemKind.DEFAULT
     needs: tuple[Need, ...] = ()

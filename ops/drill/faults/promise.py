@@ -1,16 +1,16 @@
-"""What is promised while a fault is on, and whether the figures keep it; pure.
+"""What is promised during a fault, and whether the figures of a round keep it; pure.
 
-The invariant: a figure that was not taken is never a kept promise; it is named in the notes. Times are not judged on a
-machine whose load average says that they belong to somebody else, and then the notes say so.
+Invariant: a figure that was not measured never counts as kept; the notes name it. Times are not assessed while the load
+average shows that the machine is busy with other work, and the notes say so.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Fewer requests than this have no 99th percentile to speak of.
-LEAST_FOR_P99 = 1000
-# On a shared machine the 99th percentile of a few thousand answers moves by more than a tenth by itself.
+# With fewer requests the 99th percentile is too uncertain.
+MIN_REQUESTS_FOR_P99 = 1000
+# On a shared machine the 99th percentile of a few thousand answers varies by more than a tenth.
 GROWTH_FLOOR_MS = 10.0
 
 
@@ -18,21 +18,21 @@ GROWTH_FLOOR_MS = 10.0
 class Promise:
     """The limits of one row of docs/promises.md; None is no limit.
 
-    Nothing acknowledged may ever be lost, doubled or altered, so that is no field.
+    Nothing acknowledged may ever be lost, duplicated or altered, so that is no field.
 
     Attributes:
-        text: The row's promise, in words.
-        retries: How often the client may send a request again; with so many none may fail.
-        raw_share: The largest share of requests that a client without retries may lose.
-        refusals: Whether feedback may be refused, with Retry-After.
+        text: The promise in words.
+        retries: Number of retries with which no request may fail.
+        raw_share: The largest share of raw failures.
+        refusals: Whether feedback may be refused with Retry-After.
         p99_ms: Of all answers.
         list_max_ms: Of lists.
         p99_growth: Of lists, as a share of the quiet round's.
-        ready_s: How soon a killed part is ready again.
-        caught_up_s: How soon after the fault's end no more events wait than three seconds bring.
-        drain_times: With a fault that stays, how many times faster than they arrive the events that waited go out; the
+        ready_s: From a kill until the part is ready again.
+        caught_up_s: From the fault's end until the backlog is at most what arrives in three seconds.
+        drain_times: After a lasting fault, the rate at which the backlog drains, as a multiple of the arrival rate; the
             time that this takes is added to caught_up_s.
-        taken_again_s: How soon after the fault's end feedback is no longer refused.
+        taken_again_s: From the fault's end until feedback is no longer refused.
     """
 
     text: str
@@ -50,24 +50,24 @@ class Promise:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What was measured in one round; a time that could not be taken is None.
+    """What was measured in one round; a time that was not measured is None.
 
     Attributes:
-        strikes: How often the fault was really done.
-        held_s: The longest time that it stayed.
-        requests: Sent while the round lasted.
-        failures: Of those, by cause, under the promise's number of retries.
-        raw_failed: Requests whose first attempt was not enough.
-        refused: Feedback that was refused as promised.
+        strikes: Strikes that reached a target.
+        held_s: The longest duration of a strike.
+        requests: Sent during the round.
+        failures: Of those, by cause, with the promise's number of retries.
+        raw_failed: Raw failures.
+        refused: Feedback refused as promised.
         lost: Acknowledged events and answered lists that the archive lacks.
-        doubled: Those that it has twice.
-        altered: Those whose content is not what was sent.
+        duplicated: Those that it has more than once.
+        altered: Those with other content.
         p50_ms: Of all good answers, as p99_ms and max_ms.
         list_p99_ms: Of good lists only, as list_max_ms.
         ready_s: The longest time from a kill until the part was ready again.
-        caught_up_s: From the fault's end until no more events waited than three seconds bring.
+        caught_up_s: From the fault's end until the backlog was at most what arrives in three seconds.
         taken_again_s: From the fault's end to the last refusal; 0 if there was none after it.
-        load: The highest load average over one minute that was seen.
+        load: The highest load average over one minute.
         complaints: What the fault itself found wrong, one sentence each.
     """
 
@@ -78,7 +78,7 @@ class Figures:
     raw_failed: int = 0
     refused: int = 0
     lost: int = 0
-    doubled: int = 0
+    duplicated: int = 0
     altered: int = 0
     p50_ms: float | None = None
     p99_ms: float | None = None
@@ -98,27 +98,27 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """One sentence per broken promise, and per thing that could not be judged."""
+class Assessment:
+    """One sentence for each broken promise, and for each that could not be assessed."""
 
     breaches: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def judge(promise: Promise, figures: Figures, quiet_p99_ms: float | None, cores: int) -> Judgement:
-    """Compare what was measured with what was promised.
+def assess(promise: Promise, figures: Figures, quiet_p99_ms: float | None, cores: int) -> Assessment:
+    """Compare the figures of a round with a promise.
 
     Args:
         promise: The limits.
         figures: The round's.
-        quiet_p99_ms: The 99th percentile of lists in the round without a fault, None if it was not taken.
-        cores: Of the machine; times are judged up to a load average of one more.
+        quiet_p99_ms: The 99th percentile of lists in the quiet round, None if it was not measured.
+        cores: Of the machine; times are assessed up to a load average of one more.
     """
     breaches = list(figures.complaints)
     notes: list[str] = []
     for count, what in (
         (figures.lost, "acknowledged events or answered lists are not in the archive"),
-        (figures.doubled, "are in the archive more than once"),
+        (figures.duplicated, "are in the archive more than once"),
         (figures.altered, "are in the archive with other content than was sent"),
     ):
         if count:
@@ -126,37 +126,37 @@ def judge(promise: Promise, figures: Figures, quiet_p99_ms: float | None, cores:
     if figures.failed:
         causes = ", ".join(f"{cause} {count}" for cause, count in sorted(figures.failures.items()))
         breaches.append(f"{figures.failed} of {figures.requests} requests failed ({causes})")
-    # A whole request: of fewer than the share's denominator one may still be lost.
+    # Rounded up to a whole request.
     if promise.raw_share is not None and figures.raw_failed > math.ceil(promise.raw_share * figures.requests):
         breaches.append(
             f"{figures.raw_failed} of {figures.requests} requests would have failed without a retry, "
             f"{promise.raw_share:.2%} are allowed"
         )
     if promise.refusals and figures.strikes and not figures.refused:
-        notes.append("no feedback was refused: the fault was not felt, or one retry was enough")
+        notes.append("no feedback was refused: the fault had no effect, or one retry was enough")
     times = _late(promise, figures, quiet_p99_ms, notes)
     if figures.load > cores + 1:
-        why = f"not judged at a load average of {figures.load:.1f} on {cores} cores"
+        why = f"not assessed at a load average of {figures.load:.1f} on {cores} cores"
         notes += [f"{why}: {sentence}" for sentence in times]
     else:
         breaches += times
-    return Judgement(tuple(breaches), tuple(notes))
+    return Assessment(tuple(breaches), tuple(notes))
 
 
 def _late(promise: Promise, figures: Figures, quiet_p99_ms: float | None, notes: list[str]) -> list[str]:
-    """Return one sentence per time over its limit, and note the times that are missing."""
+    """Return one sentence for each time over its limit, and note the missing times."""
     growth_limit_ms: float | None = None
     if promise.p99_growth is not None and quiet_p99_ms is not None:
         growth_limit_ms = quiet_p99_ms + max(promise.p99_growth * quiet_p99_ms, GROWTH_FLOOR_MS)
     elif promise.p99_growth is not None:
-        notes.append("the 99th percentile has no quiet round to be compared with")
+        notes.append("the 99th percentile cannot be compared with that of a quiet round")
     p99_limit_ms = promise.p99_ms
-    if figures.requests < LEAST_FOR_P99 and (p99_limit_ms is not None or growth_limit_ms is not None):
-        notes.append(f"{figures.requests} requests are too few for their 99th percentile to be judged")
+    if figures.requests < MIN_REQUESTS_FOR_P99 and (p99_limit_ms is not None or growth_limit_ms is not None):
+        notes.append(f"{figures.requests} requests are too few to assess their 99th percentile")
         p99_limit_ms = growth_limit_ms = None
     caught_up_s = promise.caught_up_s
     if caught_up_s is not None:
-        # Events go on arriving while those that waited go out.
+        # Events arrive while the backlog drains.
         caught_up_s += figures.held_s / (promise.drain_times - 1)
     checks = (
         ("the 99th percentile", figures.p99_ms, p99_limit_ms, "ms"),
@@ -164,7 +164,7 @@ def _late(promise: Promise, figures: Figures, quiet_p99_ms: float | None, notes:
         ("the lists' 99th percentile", figures.list_p99_ms, growth_limit_ms, "ms"),
         ("the slowest restart", figures.ready_s, promise.ready_s, "s"),
         ("catching up", figures.caught_up_s, caught_up_s, "s"),
-        ("taking feedback again", figures.taken_again_s, promise.taken_again_s, "s"),
+        ("accepting feedback again", figures.taken_again_s, promise.taken_again_s, "s"),
     )
     late: list[str] = []
     for what, measured, limit, unit in checks:

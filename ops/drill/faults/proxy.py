@@ -1,7 +1,7 @@
-"""A TCP proxy that behaves badly on request, between the system and its Redis.
+"""A TCP proxy between the system and its Redis that injects faults of the link.
 
-The invariant: bytes that pass, pass unchanged and in order; what a mode withholds is either passed on when the mode
-ends, or its connection is broken. So a fault of the link is all that the system ever sees.
+Invariant: bytes pass unchanged and in order. Bytes that a mode withholds pass when the mode ends, or their connection
+is broken.
 """
 
 import asyncio
@@ -11,22 +11,20 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ops.drill import redis_commands
-
 _CHUNK_BYTES = 65536
 _SLOW_BYTES_PER_S = 64 * 1024
 _SLOW_CHUNK_BYTES = 2048
-# A slice is a system call here and in the other process; slicing megabytes would only measure that.
+# Each sliced byte costs a system call on both sides.
 _SLICED_BYTES = 48
-_LOSE_EVERY = 2
+_LOSE_REPLY_EVERY = 2
 
 
-class Mode(Enum):
-    """What the link does.
+class LinkMode(Enum):
+    """The fault of the link.
 
-    OPEN: passes everything at once. REFUSED: nobody listens, and open connections are reset. SILENT: takes everything
-    and passes nothing until the mode ends. SLOW: 64 KiB/s each way. LOSSY: every second XADD is passed on and applied,
-    and its connection reset before the reply. SLICED: the first 48 bytes of every piece come one by one.
+    OPEN: none. REFUSED: connections are refused, and open ones reset. SILENT: bytes are accepted and held until the
+    mode ends. SLOW: 64 KiB/s each way. LOSSY: every second XADD is applied, and its connection reset before the reply.
+    SLICED: the first 48 bytes of every piece arrive one by one.
     """
 
     OPEN = "open"
@@ -41,18 +39,21 @@ class Proxy:
     """One listening port of 127.0.0.1 in front of a server.
 
     Args:
-        port: Where it listens.
-        upstream: Where it passes everything on to: a port of 127.0.0.1, or a socket.
+        port: The port.
+        upstream: The server: a port of 127.0.0.1, or a socket.
+
+    Attributes:
+        replies_lost: Replies that LOSSY has dropped.
     """
 
     def __init__(self, port: int, upstream: int | Path) -> None:
         self.port = port
         self._upstream = upstream
         self._server: asyncio.Server | None = None
-        self._mode = Mode.OPEN
+        self._mode = LinkMode.OPEN
         self._passing = asyncio.Event()
         self._passing.set()
-        self._links: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self._free_at_s = {"request": 0.0, "reply": 0.0}
         self._appends = 0
         self.replies_lost = 0
@@ -67,58 +68,65 @@ class Proxy:
         if self._server is not None:
             self._server.close()
             self._server = None
-        links = list(self._links)
-        for link in links:
-            link.cancel()
-        await asyncio.gather(*links, return_exceptions=True)
+        connections = list(self._connections)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
-    async def set(self, mode: Mode) -> None:
-        """Behave like this from now on."""
+    async def set_mode(self, mode: LinkMode) -> None:
+        """Switch to another mode."""
         self._mode = mode
-        if mode is Mode.SILENT:
+        if mode is LinkMode.SILENT:
             self._passing.clear()
         else:
             self._passing.set()
-        if mode is Mode.REFUSED:
+        if mode is LinkMode.REFUSED:
             await self.close()
         else:
             await self.start()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A task of our own: the server's would complain of being cancelled.
-        task = asyncio.create_task(self._connect(reader, writer))
-        self._links.add(task)
-        task.add_done_callback(self._links.discard)
+        # In a task of its own: the server's logs an error when it is cancelled.
+        task = asyncio.create_task(self._relay(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: asyncio.StreamWriter | None = None
         try:
-            # Connecting is part of what a silent network does not do.
+            # A silent network does not connect either.
             await self._passing.wait()
-            replies, upstream = await redis_commands.connect(self._upstream)
-            link = _Link()
+            replies, upstream = await self._connect_upstream()
+            link = _LinkState()
             await _first_of(self._pump(reader, upstream, "request", link), self._pump(replies, writer, "reply", link))
         except OSError:
-            # The other side is away or broke the connection: so do we, below.
+            # Upstream is away or broke the connection: both ends are closed below.
             pass
         finally:
             for end in (writer, upstream):
                 if end is not None:
                     end.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: str, link: "_Link") -> None:
-        while data := await source.read(_SLOW_CHUNK_BYTES if self._mode is Mode.SLOW else _CHUNK_BYTES):
+    async def _connect_upstream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._upstream, int):
+            return await asyncio.open_connection("127.0.0.1", self._upstream)
+        return await asyncio.open_unix_connection(self._upstream)
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: str, link: "_LinkState"
+    ) -> None:
+        while data := await source.read(_SLOW_CHUNK_BYTES if self._mode is LinkMode.SLOW else _CHUNK_BYTES):
             await self._passing.wait()
-            if self._mode is Mode.SLOW:
-                await self._take_time(way, len(data))
-            elif self._mode is Mode.LOSSY:
+            if self._mode is LinkMode.SLOW:
+                await self._wait_for_bandwidth(way, len(data))
+            elif self._mode is LinkMode.LOSSY:
                 if way == "reply" and link.reply_is_lost:
                     self.replies_lost += 1
                     return
                 if way == "request" and b"XADD" in data:
                     self._appends += 1
-                    link.reply_is_lost = self._appends % _LOSE_EVERY == 0
-            elif self._mode is Mode.SLICED:
+                    link.reply_is_lost = self._appends % _LOSE_REPLY_EVERY == 0
+            elif self._mode is LinkMode.SLICED:
                 for index in range(min(_SLICED_BYTES, len(data))):
                     sink.write(data[index : index + 1])
                     await asyncio.sleep(0)
@@ -126,23 +134,23 @@ class Proxy:
             sink.write(data)
             await sink.drain()
 
-    async def _take_time(self, way: str, size_bytes: int) -> None:
-        """Wait as long as all connections' bytes of one way take together."""
+    async def _wait_for_bandwidth(self, way: str, size_bytes: int) -> None:
+        """Wait for the bandwidth that all connections share in one direction."""
         loop = asyncio.get_running_loop()
         begins_s = max(self._free_at_s[way], loop.time())
         self._free_at_s[way] = begins_s + size_bytes / _SLOW_BYTES_PER_S
         await asyncio.sleep(self._free_at_s[way] - loop.time())
 
 
-class _Link:
-    """What is known of one connection."""
+class _LinkState:
+    """The state of one connection."""
 
     def __init__(self) -> None:
         self.reply_is_lost = False
 
 
 async def _first_of(*pumps: Coroutine[Any, Any, None]) -> None:
-    """Run both ways until one has ended, and end the other."""
+    """Run both directions until one ends, and cancel the other."""
     tasks = [asyncio.ensure_future(pump) for pump in pumps]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

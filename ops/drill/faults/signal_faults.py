@@ -1,6 +1,6 @@
-"""Faults made of signals: kill, freeze, reload, restart, hold down.
+"""Faults made of signals: kill, freeze, reload, restart, keep down.
 
-The invariant: whatever was frozen is thawed, and whatever was started is stopped, when the fault's context is left.
+Invariant: undoing thaws whatever was frozen and stops whatever was started.
 """
 
 import asyncio
@@ -10,17 +10,19 @@ import signal
 import time
 from collections.abc import AsyncIterator
 
-from loadbalancer import ports, redis_conf
+from loadbalancer import ports
 from loadbalancer.probes import HttpProbe
 from loadbalancer.processes import Command, spawn
+from ops.drill import redis_commands
+from ops.drill.drilled_system import DrilledSystem, required
 from ops.drill.faults.fault import Strike
-from ops.drill.recollect_program import recollect
-from ops.drill.system import System, have
-from ops.drill.waiting import end, until
+from ops.drill.recollect_commands import run_recollect
+from ops.drill.waiting import poll_until, stop_child
 from ops.program import PROGRAM
 from telemetry.archive.archive_reader import committed_files
 
-_HELD_EVERY_S = 0.02
+_KEEP_DOWN_EVERY_S = 0.02
+_KILL_WHILE_STUCK_EVERY_S = 2.0
 _RESTART_LIMIT_S = 90.0
 _STANDBY_LIMIT_S = 30.0
 _TAKEOVER_LIMIT_S = 5.0
@@ -28,133 +30,129 @@ _STOP_LIMIT_S = 12.0
 
 
 @contextlib.asynccontextmanager
-async def kill(system: System, strike: Strike) -> AsyncIterator[None]:
-    """SIGKILL each target at once; `up` brings it back."""
-    # All are reached, even if the first one does not run at the moment.
-    reached = [system.send(target, signal.SIGKILL, strike.draw) for target in strike.targets]
+async def kill(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+    """SIGKILL each target; `up` restarts it."""
+    # Every target gets it, even if the first one does not run.
+    reached = [system.send_signal(target, signal.SIGKILL, strike.draw) for target in strike.targets]
     system.missed += not any(reached)
     yield
 
 
 @contextlib.asynccontextmanager
-async def freeze(system: System, strike: Strike) -> AsyncIterator[None]:
+async def freeze(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
     """SIGSTOP each target; its sockets stay open, and nothing answers."""
-    frozen = {target: system.send(target, signal.SIGSTOP, strike.draw) for target in strike.targets}
+    frozen = {target: system.send_signal(target, signal.SIGSTOP, strike.draw) for target in strike.targets}
     system.missed += not any(frozen.values())
     try:
         yield
     finally:
         for target, pids in frozen.items():
-            thawed = set(system.send(target, signal.SIGCONT, strike.draw))
+            thawed = set(system.send_signal(target, signal.SIGCONT, strike.draw))
             for pid in set(pids) - thawed:
-                # The supervisor may have replaced it meanwhile; then there is nobody to thaw.
+                # The supervisor may have replaced the process.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
 
 @contextlib.asynccontextmanager
-async def reload(system: System, strike: Strike) -> AsyncIterator[None]:
+async def reload(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
     """SIGHUP to the master of each target: nginx reads its configuration again and replaces its workers."""
-    reached = [system.lead(target, signal.SIGHUP) for target in strike.targets]
+    reached = [system.signal_leader(target, signal.SIGHUP) for target in strike.targets]
     system.missed += not any(reached)
     yield
 
 
 @contextlib.asynccontextmanager
-async def hold_down(system: System, strike: Strike) -> AsyncIterator[None]:
-    """SIGKILL the targets again and again, as soon as the topology shows a process."""
-
-    async def hold() -> None:
-        while True:
-            for target in strike.targets:
-                system.send(target, signal.SIGKILL)
-            await asyncio.sleep(_HELD_EVERY_S)
-
-    holding = asyncio.create_task(hold())
-    try:
+async def keep_down(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+    """SIGKILL the targets again as soon as the topology shows a process."""
+    async with _killing_every(_KEEP_DOWN_EVERY_S, system, strike):
         yield
-    finally:
-        holding.cancel()
-        await asyncio.gather(holding, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
-async def restart_in_turn(system: System, _strike: Strike) -> AsyncIterator[None]:
-    """`recollect balance restart`: every replica drains and comes back, one after the other."""
+async def kill_while_stuck(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+    """Stop reading the system's output, and kill a part so often that its output exceeds the pipe."""
+    output = required(system.instruments).output
+    output.pause()
     try:
-        ended = await recollect("balance", "restart", "--json", environ=system.environ, limit_s=_RESTART_LIMIT_S)
+        async with _killing_every(_KILL_WHILE_STUCK_EVERY_S, system, strike):
+            yield
+    finally:
+        output.resume()
+
+
+@contextlib.asynccontextmanager
+async def _killing_every(interval_s: float, system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+    async def kill_again() -> None:
+        while True:
+            for target in strike.targets:
+                system.send_signal(target, signal.SIGKILL)
+            await asyncio.sleep(interval_s)
+
+    killing = asyncio.create_task(kill_again())
+    try:
+        yield
+    finally:
+        killing.cancel()
+        await asyncio.gather(killing, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def rolling_restart(system: DrilledSystem, _strike: Strike) -> AsyncIterator[None]:
+    """`recollect balance restart`: every replica drains and restarts, one after the other."""
+    arguments = ("balance", "restart", "--json")
+    try:
+        result = await run_recollect(*arguments, environ=system.environ, limit_s=_RESTART_LIMIT_S)
     except TimeoutError:
-        system.complain(f"the rolling restart was not over within {_RESTART_LIMIT_S:g} s")
+        system.complaints.append(f"the rolling restart took longer than {_RESTART_LIMIT_S:g} s")
     else:
-        if ended.status != 0:
-            system.complain(f"the rolling restart failed: {ended.said.decode(errors='replace').strip()[-200:]}")
+        if result.status != 0:
+            reason = result.stderr.decode(errors="replace").strip()[-200:]
+            system.complaints.append(f"the rolling restart failed: {reason}")
     yield
 
 
 @contextlib.asynccontextmanager
-async def kill_while_stuck(system: System, strike: Strike) -> AsyncIterator[None]:
-    """Stop reading what the system prints, and kill a part so often that it has more to say than a pipe holds."""
-    output = have(system.prepared).output
-    output.rest()
-    blows = asyncio.create_task(_blows(system, strike))
-    try:
-        yield
-    finally:
-        blows.cancel()
-        await asyncio.gather(blows, return_exceptions=True)
-        output.go_on()
-
-
-async def _blows(system: System, strike: Strike) -> None:
-    for _ in range(max(int(strike.hold_s / 2), 1)):
-        for target in strike.targets:
-            system.send(target, signal.SIGKILL)
-        await asyncio.sleep(2)
-
-
-@contextlib.asynccontextmanager
-async def zombie(system: System, strike: Strike) -> AsyncIterator[None]:
-    """Freeze the consumer while a second one stands by, and thaw it when that has taken over."""
+async def freeze_until_takeover(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+    """Freeze the consumer while a standby waits, and thaw it when the standby has taken over."""
     (admin_port,) = ports.choose(1)
-    # A log of its own: two writers would rotate one file.
+    # Separate logs: two writers would rotate one file.
     logs = system.logs / "standby"
     logs.mkdir(exist_ok=True)
     environ = {**system.environ, "RECOLLECT_LOGS": str(logs)}
     redis = system.redis()
     if redis is not None:
-        environ["RECOLLECT_REDIS_URL"] = (
-            f"redis://127.0.0.1:{redis}/0" if isinstance(redis, int) else redis_conf.url(redis)
-        )
+        environ["RECOLLECT_REDIS_URL"] = redis_commands.url_of(redis)
     standby = spawn(Command((*PROGRAM, "consume", "--admin-port", str(admin_port)), environ, logs / "standby.out"))
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(end, standby, _STOP_LIMIT_S)
-        if await until(lambda: _answers(admin_port), _STANDBY_LIMIT_S):
-            # Thawed, the first consumer must find by itself that it has lost the lease.
+        stack.push_async_callback(stop_child, standby, _STOP_LIMIT_S)
+        if await poll_until(lambda: _is_alive(admin_port), _STANDBY_LIMIT_S):
+            # Thawed, the first consumer must notice by itself that it has lost the lease.
             stack.push_async_callback(asyncio.sleep, 1)
             await stack.enter_async_context(freeze(system, strike))
-            await _see_takeover(system)
+            await _check_takeover(system)
         else:
-            system.complain("a second consumer did not get ready to stand by")
+            system.complaints.append("a second consumer did not become a standby")
         yield
 
 
-async def _see_takeover(system: System) -> None:
-    """Wait until the archive grows again."""
-    before = await asyncio.to_thread(_archived, system)
+async def _check_takeover(system: DrilledSystem) -> None:
+    """Wait until the archive grows again; a late takeover is a complaint."""
+    before = await asyncio.to_thread(_archived_lines, system)
     frozen_s = time.monotonic()
 
     async def has_grown() -> bool:
-        return await asyncio.to_thread(_archived, system) > before
+        return await asyncio.to_thread(_archived_lines, system) > before
 
-    await until(has_grown, 2 * _TAKEOVER_LIMIT_S)
+    await poll_until(has_grown, 2 * _TAKEOVER_LIMIT_S)
     took_s = time.monotonic() - frozen_s
     if took_s > _TAKEOVER_LIMIT_S:
-        system.complain(f"a standby took {took_s:.1f} s to take over, {_TAKEOVER_LIMIT_S:g} s are promised")
+        system.complaints.append(f"a standby took over after {took_s:.1f} s, {_TAKEOVER_LIMIT_S:g} s are promised")
 
 
-async def _answers(admin_port: int) -> bool:
+async def _is_alive(admin_port: int) -> bool:
     return await HttpProbe("127.0.0.1", admin_port, "/healthz").complaint() is None
 
 
-def _archived(system: System) -> int:
+def _archived_lines(system: DrilledSystem) -> int:
     return sum(file.lines for file in committed_files(system.archive))

@@ -5,8 +5,8 @@ import typer
 
 from ops.commands.chaos import command
 from ops.console.command_runner import run
-from ops.drill.drill_installation import _environ, _Paths
-from ops.drill.frozen_redis import Comparison, Pair
+from ops.drill.frozen_redis import FrozenRedisComparison, RunPair
+from ops.drill.own_system import OwnPaths, child_environ
 
 
 def _chaos(*options: str) -> int:
@@ -22,7 +22,7 @@ def _chaos(*options: str) -> int:
         (["--url", "http://127.0.0.1:1"], "say --yes"),
         (["--home", "{home}", "--yes"], "Nothing runs in"),
         (["--home", "{home}", "--yes", "--data", "demo"], "--data and --keep"),
-        (["--faults", "meteor"], "knows no 'meteor'"),
+        (["--faults", "meteor"], "has no 'meteor'"),
         (["--faults", "R12"], "property tests"),
         (["--rate", "0"], "--rate must be a number above 0"),
         (["--duration", "nan"], "--duration must be a number above 0"),
@@ -30,22 +30,22 @@ def _chaos(*options: str) -> int:
         (["--replicas", "0"], "--replicas"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_a_sentence(
+def test_unusable_options_are_refused_in_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
 ) -> None:
-    """Before anything is started, with exit status 2."""
+    """Before anything starts, with exit status 2."""
     assert _chaos(*(option.format(home=tmp_path) for option in options)) == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert len(said.strip().splitlines()) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.strip().splitlines()) == 1
 
 
-def _pairs(*ratios: float) -> Comparison:
-    return Comparison(tuple(Pair(2.0, 8.0, 2.0 * ratio, 8.0 * ratio, 0) for ratio in ratios))
+def _pairs(*ratios: float) -> FrozenRedisComparison:
+    return FrozenRedisComparison(tuple(RunPair(2.0, 8.0, 2.0 * ratio, 8.0 * ratio, 0) for ratio in ratios))
 
 
 def test_the_median_pair_decides() -> None:
-    """One bad run is the machine's; half of them are ours."""
+    """One slow run may be due to the machine, half of them may not."""
     assert _pairs(1.0, 1.04, 3.0).ok
     assert not _pairs(1.0, 1.06, 1.06).ok
     assert _pairs(1.0, 1.04, 3.0).as_json()["p50_ratio"] == 1.04
@@ -53,23 +53,21 @@ def test_the_median_pair_decides() -> None:
 
 
 def test_a_failed_request_fails_the_comparison() -> None:
-    """Fast answers to those who got one prove nothing."""
-    assert not Comparison((Pair(2.0, 8.0, 2.0, 8.0, 1),)).ok
+    """Fast answers to the other requests do not count."""
+    assert not FrozenRedisComparison((RunPair(2.0, 8.0, 2.0, 8.0, 1),)).ok
 
 
-def test_a_system_of_the_drills_own_meets_its_clients_here_whatever_the_operators_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_own_system_listens_on_this_machine_without_keys_and_tls(
+    tmp_path: Path,
 ) -> None:
-    """It listens on this machine, without keys and without TLS; other settings are the operator's."""
-    theirs = {
+    """Other settings are inherited."""
+    operators = {
         "RECOLLECT_BALANCER_HOST": "0.0.0.0",
         "RECOLLECT_KEYS_REQUIRED": "true",
         "RECOLLECT_TLS_CERT": "/etc/cert.pem",
         "RECOLLECT_TLS_KEY": "/etc/key.pem",
         "RECOLLECT_SPARES": "1",
     }
-    for name, value in theirs.items():
-        monkeypatch.setenv(name, value)
-    told = _environ(_Paths(tmp_path))
-    assert {name for name in theirs if name in told} == {"RECOLLECT_SPARES"}
-    assert told["RECOLLECT_HOME"] == str(tmp_path / "var")
+    environ = child_environ(OwnPaths(tmp_path), operators)
+    assert {name for name in operators if name in environ} == {"RECOLLECT_SPARES"}
+    assert environ["RECOLLECT_HOME"] == str(tmp_path / "var")

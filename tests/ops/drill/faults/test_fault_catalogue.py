@@ -15,12 +15,12 @@ from loadbalancer import roster
 from loadbalancer.binaries import find_redis
 from loadbalancer.processes import Child, Command, spawn
 from ops.drill import redis_commands
+from ops.drill.drilled_system import DrilledSystem, Instruments
 from ops.drill.faults import disk_faults, redis_faults, signal_faults
 from ops.drill.faults.clocks import Clocks
 from ops.drill.faults.fault import Strike
 from ops.drill.needs import Need
-from ops.drill.output import Output
-from ops.drill.system import Prepared, System
+from ops.drill.output_pipe import OutputPipe
 from service.errors import RunError
 from tests.conftest import RedisServer
 
@@ -44,7 +44,7 @@ class _Parts:
         (self.home / "run").mkdir(parents=True)
         self._folder = folder
         self.children: dict[str, Child] = {}
-        self.system = System(self.home, folder, os.environ)
+        self.system = DrilledSystem(self.home, folder, os.environ)
 
     def start(self, name: str, program: str) -> int:
         """Start a Python program as a part; return its process."""
@@ -79,7 +79,7 @@ def family(parts: _Parts, wait_until: Callable[..., None]) -> list[int]:
     """A part of three processes; its first one comes first."""
     leader = parts.start("nginx-0", _FAMILY)
     wait_until(lambda: parts.printed("nginx-0").count("up") == 3, what="three processes to be up")
-    pids = parts.system.send("nginx-0", signal.SIGCONT)
+    pids = parts.system.send_signal("nginx-0", signal.SIGCONT)
     assert leader in pids
     assert len(pids) == 3
     return [leader, *(pid for pid in pids if pid != leader)]
@@ -88,11 +88,11 @@ def family(parts: _Parts, wait_until: Callable[..., None]) -> list[int]:
 async def test_a_kill_reaches_the_whole_group(
     parts: _Parts, family: list[int], await_until: Callable[..., Awaitable[None]]
 ) -> None:
-    """And is remembered, with the process that died."""
+    """It is recorded with its process."""
     async with signal_faults.kill(parts.system, _strike("nginx-0", "redis")):
         pass
-    await await_until(lambda: parts.system.send("nginx-0", signal.SIGCONT) == [], what="all of them to be gone")
-    assert [(death.name, death.pid) for death in parts.system.deaths] == [("nginx-0", family[0])]
+    await await_until(lambda: parts.system.send_signal("nginx-0", signal.SIGCONT) == [], what="all of them to be gone")
+    assert [(death.name, death.pid) for death in parts.system.kills] == [("nginx-0", family[0])]
     assert parts.system.missed == 0
     async with signal_faults.kill(parts.system, _strike("nginx-0")):
         pass
@@ -102,19 +102,19 @@ async def test_a_kill_reaches_the_whole_group(
 async def test_a_worker_is_one_process_and_never_the_first(
     parts: _Parts, family: list[int], await_until: Callable[..., Awaitable[None]]
 ) -> None:
-    """The draw says which."""
+    """The draw chooses it."""
     for draw in (0.99, 0.0):
         async with signal_faults.kill(parts.system, _strike("nginx-0/worker", draw=draw)):
             pass
-    await await_until(lambda: parts.system.send("nginx-0", signal.SIGCONT) == [family[0]], what="both to be gone")
-    assert parts.system.deaths == []
+    await await_until(lambda: parts.system.send_signal("nginx-0", signal.SIGCONT) == [family[0]], what="both gone")
+    assert parts.system.kills == []
 
 
 @pytest.mark.parametrize("end", ["in order", "error", "cancelled"])
-async def test_what_was_frozen_is_thawed_however_it_ends(
+async def test_frozen_processes_are_thawed_however_the_fault_ends(
     parts: _Parts, family: list[int], end: str, await_until: Callable[..., Awaitable[None]]
 ) -> None:
-    """By its time, by an error of ours, by Ctrl-C."""
+    """In time, by an error, by Ctrl-C."""
     frozen = asyncio.Event()
 
     async def drill() -> None:
@@ -135,51 +135,53 @@ async def test_what_was_frozen_is_thawed_however_it_ends(
     await await_until(lambda: "T" not in {_state(pid) for pid in family}, what="all to be thawed")
 
 
-def test_a_stranger_with_a_part_s_number_is_left_alone(parts: _Parts) -> None:
-    """Numbers are used again: a process whose output is not the part's file is not the part."""
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+def test_a_foreign_process_with_a_part_s_pid_gets_no_signal(parts: _Parts) -> None:
+    """Pids are reused: a process whose output is not the part's file is not the part."""
+    foreign = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     try:
-        row = roster.Row("replica-0", stranger.pid, None, None, None, "ready", 0, "/elsewhere.out")
+        row = roster.Row("replica-0", foreign.pid, None, None, None, "ready", 0, "/elsewhere.out")
         roster.write(parts.home, [row])
-        assert parts.system.send("replica-0", signal.SIGKILL) == []
-        assert not parts.system.lead("replica-0", signal.SIGKILL)
-        assert stranger.poll() is None
+        assert parts.system.send_signal("replica-0", signal.SIGKILL) == []
+        assert not parts.system.signal_leader("replica-0", signal.SIGKILL)
+        assert foreign.poll() is None
     finally:
-        stranger.kill()
-        stranger.wait()
+        foreign.kill()
+        foreign.wait()
 
 
-async def test_a_part_that_is_held_down_dies_as_often_as_it_comes(
+async def test_a_part_that_is_kept_down_is_killed_as_often_as_it_starts(
     parts: _Parts, await_until: Callable[..., Awaitable[None]]
 ) -> None:
-    """Until the fault is over."""
+    """Until the fault ends."""
     program = "import time; time.sleep(600)"
     parts.start("replica-0", program)
-    async with signal_faults.hold_down(parts.system, _strike("replica-0")):
+    async with signal_faults.keep_down(parts.system, _strike("replica-0")):
         for times in (1, 2):
-            await await_until(lambda times=times: len(parts.system.deaths) == times, what="a death")
+            await await_until(lambda times=times: len(parts.system.kills) == times, what="a death")
             parts.children["replica-0"].reap()
             if times == 1:
                 parts.start("replica-0", program)
     pid = parts.start("replica-0", program)
     assert _state(pid) != "Z"
-    assert len(parts.system.deaths) == 2
+    assert len(parts.system.kills) == 2
 
 
 @pytest.fixture
-async def with_redis(redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[System]:
+async def with_redis(redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[DrilledSystem]:
     """A system whose Redis is a real one."""
-    with Output(tmp_path / "pipe", tmp_path / "said") as output:
-        prepared = Prepared(output, redis=redis_server.port)
-        yield System(tmp_path / "var", tmp_path, os.environ, prepared)
+    with OutputPipe(tmp_path / "pipe", tmp_path / "said") as output:
+        prepared = Instruments(output, redis=redis_server.port)
+        yield DrilledSystem(tmp_path / "var", tmp_path, os.environ, prepared)
 
 
 @pytest.mark.parametrize(("fault", "word"), [(redis_faults.out_of_memory, "OOM"), (redis_faults.read_only, "READONLY")])
-async def test_a_redis_that_refuses_writes_takes_them_again(
-    with_redis: System, redis_server: RedisServer, fault: Callable[..., contextlib.AbstractAsyncContextManager[None]],
+async def test_a_redis_that_refuses_writes_accepts_them_again(
+    with_redis: DrilledSystem,
+    redis_server: RedisServer,
+    fault: Callable[..., contextlib.AbstractAsyncContextManager[None]],
     word: str,
-) -> None:  # fmt: skip
-    """Even when the drill is broken off; what it held before is still there."""
+) -> None:
+    """Even if the drill is interrupted; its data is still there."""
     port = redis_server.port
     await redis_commands.call(port, "SET", "before", "1")
 
@@ -196,13 +198,13 @@ async def test_a_redis_that_refuses_writes_takes_them_again(
 
 
 async def test_misconf_needs_no_full_disk(tmp_path: Path, free_port: Callable[[], int], parts: _Parts) -> None:
-    """Snapshots fail, so writes are refused; afterwards both work, with the settings there were."""
+    """Snapshots fail, so writes are refused; afterwards both work, with the old settings."""
     port = free_port()
     options = ["--port", str(port), "--dir", str(tmp_path), "--save", "", "--enable-protected-configs", "local"]
     parts.run("redis", [str(find_redis(None).path), *options])
-    with Output(tmp_path / "pipe", tmp_path / "said") as output:
-        system = System(tmp_path / "var", tmp_path, os.environ, Prepared(output, redis=port))
-        await redis_faults._until_done(port, "PING")
+    with OutputPipe(tmp_path / "pipe", tmp_path / "said") as output:
+        system = DrilledSystem(tmp_path / "var", tmp_path, os.environ, Instruments(output, redis=port))
+        await redis_faults.call_until_done(port, "PING")
         async with redis_faults.misconf(system, _strike("redis")):
             with pytest.raises(RunError, match="MISCONF"):
                 await redis_commands.call(port, "SET", "k", "v")
@@ -211,10 +213,8 @@ async def test_misconf_needs_no_full_disk(tmp_path: Path, free_port: Callable[[]
         assert await redis_commands.call(port, "CONFIG", "GET", "dir") == ["dir", str(tmp_path)]
 
 
-async def test_a_renamed_stream_is_gone_and_leaves_nothing_behind(
-    with_redis: System, redis_server: RedisServer
-) -> None:
-    """The draw says which; what it was renamed to is removed in the end."""
+async def test_a_renamed_stream_is_removed_in_the_end(with_redis: DrilledSystem, redis_server: RedisServer) -> None:
+    """The draw chooses the stream."""
     port = redis_server.port
     for name in ("recollect:events:{a}", "recollect:events:{b}"):
         await redis_commands.call(port, "XADD", name, "1-1", "k", "v")
@@ -231,14 +231,14 @@ async def test_a_renamed_stream_is_gone_and_leaves_nothing_behind(
 async def test_redis_loses_its_files_while_it_is_down(
     parts: _Parts, free_port: Callable[[], int], await_until: Callable[..., Awaitable[None]], old: bool
 ) -> None:
-    """Started again it holds nothing, or what an old copy held."""
+    """Restarted it is empty, or holds an old copy."""
     port = free_port()
     folder = parts.home / "redis"
     folder.mkdir()
     options = ["--port", str(port), "--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always"]
     argv = [str(find_redis(None).path), *options, "--save", ""]
     parts.run("redis", argv)
-    await redis_faults._until_done(port, "SET", "early", "1")
+    await redis_faults.call_until_done(port, "SET", "early", "1")
     fault = redis_faults.restore_old if old else redis_faults.wipe
     async with contextlib.AsyncExitStack() as stack:
         striking = asyncio.create_task(stack.enter_async_context(fault(parts.system, _strike("redis", hold_s=0.5))))
@@ -249,7 +249,7 @@ async def test_redis_loses_its_files_while_it_is_down(
         await striking
         parts.children["redis"].reap()
         parts.run("redis", argv)
-        await redis_faults._until_done(port, "PING")
+        await redis_faults.call_until_done(port, "PING")
         assert await redis_commands.call(port, "MGET", "early", "late") == (["1", None] if old else [None, None])
     assert not (folder / "drill-copy").exists()
 
@@ -266,18 +266,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-async def test_a_disk_is_full_as_long_as_the_fault_lasts(
+async def test_a_disk_stays_full_while_the_fault_lasts(
     small_disk: Path, tmp_path: Path, await_until: Callable[..., Awaitable[None]]
 ) -> None:
-    """Room that somebody makes meanwhile is taken too."""
+    """Freed space is filled again."""
     spare = small_disk / "spare"
     spare.write_bytes(b"x" * 100_000)
 
     def is_full() -> bool:
         return os.statvfs(small_disk).f_bavail == 0
 
-    with Output(tmp_path / "pipe", tmp_path / "said") as output:
-        system = System(tmp_path / "var", tmp_path, os.environ, Prepared(output, spool_disk=small_disk))
+    with OutputPipe(tmp_path / "pipe", tmp_path / "said") as output:
+        system = DrilledSystem(tmp_path / "var", tmp_path, os.environ, Instruments(output, spool_disk=small_disk))
         assert system.lacks(Need.SPOOL_DISK) is None
         async with disk_faults.full(lambda prepared: prepared.spool_disk)(system, _strike()):
             await await_until(is_full, what="the disk to be full")
@@ -298,10 +298,10 @@ while True:
 """
 
 
-async def test_one_sync_fails_and_the_process_goes_on(
+async def test_one_sync_fails_and_the_process_continues(
     parts: _Parts, tmp_path: Path, await_until: Callable[..., Awaitable[None]]
 ) -> None:
-    """strace lets go of it afterwards."""
+    """strace detaches afterwards."""
     if shutil.which("strace") is None:
         pytest.skip("there is no strace")
     pid = parts.run("replica-0", [sys.executable, "-c", _SYNCING, str(tmp_path / "file")])
@@ -315,10 +315,10 @@ async def test_one_sync_fails_and_the_process_goes_on(
     seen = len(parts.printed("replica-0"))
     await await_until(lambda: len(parts.printed("replica-0")) > seen + 2, what="more syncs")
     assert parts.printed("replica-0").count("5") == 1
-    assert not disk_faults._is_traced(pid)
+    assert not disk_faults.is_traced(pid)
 
 
-_TELLING = """
+_CLOCK_PROGRAM = """
 import os, time
 while True:
     os.write(1, b"%d %d\\n" % (time.time(), time.monotonic()))
@@ -329,12 +329,14 @@ while True:
 async def test_one_part_s_wall_clock_moves_and_no_other(
     tmp_path: Path, await_until: Callable[..., Awaitable[None]]
 ) -> None:
-    """At once, back again, and never the monotonic one."""
+    """At once and back again; the monotonic clock never moves."""
     if shutil.which("cc") is None and shutil.which("gcc") is None:
         pytest.skip("there is no C compiler")
     clocks = Clocks(tmp_path, ["replica-0", "replica-1"])
     children = [
-        spawn(Command((sys.executable, "-c", _TELLING), {**os.environ, **clocks.environ}, tmp_path / f"{name}.out"))
+        spawn(
+            Command((sys.executable, "-c", _CLOCK_PROGRAM), {**os.environ, **clocks.environ}, tmp_path / f"{name}.out")
+        )
         for name in ("replica-0", "replica-1", "other")
     ]
 
@@ -358,21 +360,19 @@ async def test_one_part_s_wall_clock_moves_and_no_other(
             child.reap()
 
 
-async def test_a_reader_that_rests_leaves_the_writer_before_a_full_pipe(
-    tmp_path: Path, await_until: Callable[..., Awaitable[None]]
-) -> None:
-    """And gets every line once it reads again."""
-    with Output(tmp_path / "up.pipe", tmp_path / "up.out") as output:
+async def test_a_paused_reader_blocks_the_writer(tmp_path: Path, await_until: Callable[..., Awaitable[None]]) -> None:
+    """Resumed, it reads every line."""
+    with OutputPipe(tmp_path / "up.pipe", tmp_path / "up.out") as output:
         program = "for n in range(4000): print(n, flush=True)"
-        output.rest()
+        output.pause()
         child = spawn(Command((sys.executable, "-c", program), os.environ, output.pipe))
         try:
             await await_until(lambda: _state(child.pid) == "S", what="the writer to be stuck")
             assert not child.exited()
-            output.go_on()
+            output.resume()
             await await_until(child.exited, what="the writer to end")
         finally:
             child.reap()
     assert (tmp_path / "up.out").read_text().splitlines() == [str(n) for n in range(4000)]
-    assert output.last_words() == "3999"
+    assert output.last_line() == "3999"
     assert not (tmp_path / "up.pipe").exists()

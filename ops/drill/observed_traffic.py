@@ -1,6 +1,6 @@
-"""The drill's requests: those of the load test, and every acknowledgement of them goes into the ledger.
+"""The drill's requests: those of the load test, with every acknowledgement recorded by the oracle.
 
-The invariant: the ledger is told exactly what the client was told, when it was told, and nothing else.
+Invariant: the oracle records exactly what the client was answered, at that time.
 """
 
 import dataclasses
@@ -12,43 +12,43 @@ from typing import Any
 
 import orjson
 
-from ops.drill.ledger import Ledger
+from ops.drill.oracle import Oracle
 from ops.load.http_connection import Answer
 from ops.load.traffic import AnswerCheck, Request, Traffic
 
 REFUSED = "refused"
-_REFUSING = frozenset({502, 503, 504})
+_REFUSAL_STATUSES = frozenset({502, 503, 504})
 
 
-class Witness(Traffic):
-    """The load test's traffic with event ids and client times, watched.
+class ObservedTraffic(Traffic):
+    """The load test's traffic with event ids and client times.
 
     Args:
-        ledger: Told of every acknowledgement.
-        clock: Seconds, as the ledger's times are to be.
+        oracle: Records every acknowledgement.
+        clock: The oracle's clock, in seconds.
         options: Those of `Traffic`.
     """
 
-    def __init__(self, *args: Any, ledger: Ledger, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:
+    def __init__(self, *args: Any, oracle: Oracle, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._ledger = ledger
+        self._oracle = oracle
         self._clock = clock
-        self._turn = itertools.count()
+        self._count = itertools.count()
 
     def next(self) -> Request:
-        """Return the next request; events carry the time, and every second request ids of its own.
+        """Return the next request; events carry the time, and those of every second request carry ids.
 
-        The others leave it to the service to derive ids from the Idempotency-Key, as its contract says.
+        The service derives the ids of the others from the Idempotency-Key.
         """
         request = super().next()
         if request.kind != "feedback":
             return request
         head, events = _split(request.wire)
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        named = next(self._turn) % 2 == 0
+        has_ids = next(self._count) % 2 == 0
         for index, event in enumerate(events):
             event["ts"] = now
-            if named:
+            if has_ids:
                 event["event_id"] = f"{_key(head)}-own-{index}"
         body = orjson.dumps({"events": events})
         kept = [line for line in head.split("\r\n") if not line.lower().startswith("content-length:")]
@@ -56,9 +56,9 @@ class Witness(Traffic):
         return dataclasses.replace(request, wire=wire)
 
     def check_answer(self, request: Request, answer: Answer) -> AnswerCheck:
-        """Say what an answer is worth, and remember what it acknowledged."""
+        """Check an answer, and record what it acknowledges."""
         check = super().check_answer(request, answer)
-        if request.kind == "feedback" and answer.status in _REFUSING and "retry-after" in answer.headers:
+        if request.kind == "feedback" and answer.status in _REFUSAL_STATUSES and "retry-after" in answer.headers:
             return dataclasses.replace(check, failure=REFUSED)
         if check.failure is not None:
             return check
@@ -66,9 +66,9 @@ class Witness(Traffic):
         if request.kind == "feedback":
             head, events = _split(request.wire)
             for index, event in enumerate(events):
-                self._ledger.took(event.get("event_id", f"{_key(head)}-{index}"), event, now_s)
+                self._oracle.record_event(event.get("event_id", f"{_key(head)}-{index}"), event, now_s)
         elif (recommendation_id := orjson.loads(answer.body).get("recommendation_id")) is not None:
-            self._ledger.served(recommendation_id, now_s)
+            self._oracle.record_list(recommendation_id, now_s)
         return check
 
 

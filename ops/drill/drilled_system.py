@@ -1,7 +1,7 @@
-"""The system under drill as its operators see it: rows of run/topology.json, processes, ports.
+"""The system under drill: rows of run/topology.json, processes, ports.
 
-The invariant: a signal goes only to a process that is a part's own at that moment (its group and its output file say
-so), and never to the drill. What a fault finds wrong by itself is kept here, in words.
+Invariant: a signal reaches only processes that belong to a part at that moment, by group and output file, and never the
+drill itself.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from loadbalancer.roster import Row
 from ops.drill.faults.clocks import Clocks
 from ops.drill.faults.proxy import Proxy
 from ops.drill.needs import Need, RunningParts
-from ops.drill.output import Output
+from ops.drill.output_pipe import OutputPipe
 
 T = TypeVar("T")
 
@@ -28,16 +28,16 @@ REDIS, CONSUMER = "redis", "consumer"
 _WORKER = "/worker"
 
 
-def have(thing: T | None) -> T:
-    """Return what a fault's needs promised to be there."""
+def required(thing: T | None) -> T:
+    """Return an instrument that a fault needs, which `DrilledSystem.lacks` has checked."""
     if thing is None:
-        raise AssertionError("a fault is done only where its needs are met")
+        raise AssertionError("a fault is injected only where its needs are met")
     return thing
 
 
 @dataclass(frozen=True)
-class Death:
-    """A part that was killed: when (monotonic seconds), and which process it was."""
+class KilledPart:
+    """A part that was killed: when (monotonic seconds), and its process."""
 
     at_s: float
     name: str
@@ -45,14 +45,14 @@ class Death:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What the drill put round an installation of its own; None is what could not be had here.
+class Instruments:
+    """What the drill put around a system of its own; None is what could not be set up here.
 
     Attributes:
-        lacking: Why it could not be had.
+        lacking: The reasons.
     """
 
-    output: Output
+    output: OutputPipe
     redis: int | Path | None = None
     proxy: Proxy | None = None
     clocks: Clocks | None = None
@@ -61,46 +61,52 @@ class Prepared:
     lacking: Mapping[Need, str] = field(default_factory=dict)
 
 
-class System:
-    """One installation.
+class DrilledSystem:
+    """One installation under drill.
 
     Args:
         home: Its RECOLLECT_HOME.
         logs: Its RECOLLECT_LOGS.
-        environ: The environment of commands that are about it.
-        prepared: What the drill put round it; None for an installation that somebody else started.
+        environ: The environment of commands about it.
+        instruments: What the drill put around it; None for an installation that ran before the drill.
+
+    Attributes:
+        kills: The parts that were killed, in order.
+        complaints: What faults found wrong by themselves.
+        missed: Strikes whose targets did not run.
     """
 
-    def __init__(self, home: Path, logs: Path, environ: Mapping[str, str], prepared: Prepared | None = None) -> None:
+    def __init__(
+        self, home: Path, logs: Path, environ: Mapping[str, str], instruments: Instruments | None = None
+    ) -> None:
         self.home = home
         self.logs = logs
         self.environ = dict(environ)
-        self.prepared = prepared
-        self.deaths: list[Death] = []
+        self.instruments = instruments
+        self.kills: list[KilledPart] = []
         self.complaints: list[str] = []
-        # Strikes whose targets were all away.
         self.missed = 0
 
     @property
     def archive(self) -> Path:
-        """Where its events end up."""
+        """The archive of its events."""
         return self.home / "archive"
 
     @property
     def redis_files(self) -> Path:
-        """Where the Redis that `up` started keeps its append-only file."""
+        """The folder of the append-only file of the Redis that `up` starts."""
         return self.home / "redis"
 
     def rows(self) -> list[Row]:
-        """Return what run/topology.json says now."""
+        """Return the current rows of run/topology.json."""
         return roster.read(self.home)
 
     def row(self, name: str) -> Row | None:
-        """Return one part's row, None if there is none now."""
+        """Return the current row of a part, or None."""
         return next((row for row in self.rows() if row.name == name), None)
 
     def parts(self) -> RunningParts:
-        """Return the names of what runs."""
+        """Return the names of the parts."""
         names = [row.name for row in self.rows()]
         return RunningParts(
             replicas=tuple(name for name in names if name.startswith("replica-")),
@@ -110,9 +116,9 @@ class System:
         )
 
     def redis(self) -> int | Path | None:
-        """Return the port or socket of Redis itself, behind any proxy of ours; None without one of its own."""
-        if self.prepared is not None and self.prepared.redis is not None:
-            return self.prepared.redis
+        """Return the port or socket of Redis itself, behind any proxy; None if it belongs to no part."""
+        if self.instruments is not None and self.instruments.redis is not None:
+            return self.instruments.redis
         row = self.row(REDIS)
         return None if row is None or row.host is None else Path(row.host)
 
@@ -122,34 +128,29 @@ class System:
         return bool(rows) and all(row.state == "ready" for row in rows)
 
     def lacks(self, need: Need) -> str | None:
-        """Say why a fault with this need cannot be done here; None if it can."""
-        if self.prepared is not None and need in self.prepared.lacking:
-            return self.prepared.lacking[need]
-        parts, prepared = self.parts(), self.prepared
-        have = {
+        """Return why a need is not met, or None if it is."""
+        parts, instruments = self.parts(), self.instruments
+        if instruments is not None and need in instruments.lacking:
+            return instruments.lacking[need]
+        met = {
             Need.REDIS: self.redis() is not None,
             Need.REDIS_FILES: parts.redis and self.redis_files.is_dir(),
             Need.THREE_REPLICAS: len(parts.replicas) >= 3,
             Need.STRACE: shutil.which("strace") is not None,
-            Need.LINK: prepared is not None and prepared.proxy is not None,
-            Need.OWN_REDIS: prepared is not None and prepared.redis is not None,
-            Need.SPOOL_DISK: prepared is not None and prepared.spool_disk is not None,
-            Need.LOG_DISK: prepared is not None and prepared.log_disk is not None,
-            Need.OUTPUT: prepared is not None,
-            Need.CLOCKS: prepared is not None and prepared.clocks is not None,
+            Need.LINK: instruments is not None and instruments.proxy is not None,
+            Need.OWN_REDIS: instruments is not None and instruments.redis is not None,
+            Need.SPOOL_DISK: instruments is not None and instruments.spool_disk is not None,
+            Need.LOG_DISK: instruments is not None and instruments.log_disk is not None,
+            Need.OUTPUT: instruments is not None,
+            Need.CLOCKS: instruments is not None and instruments.clocks is not None,
         }
-        return None if have[need] else f"it needs {need.value}"
+        return None if met[need] else f"it needs {need.value}"
 
-    def send(self, target: str, number: signal.Signals, draw: float = 0.0) -> list[int]:
-        """Send a signal to every process of a part, or, for `NAME/worker`, to one of its workers.
-
-        Args:
-            target: The part.
-            number: The signal.
-            draw: Chooses the worker, 0 to 1.
+    def send_signal(self, target: str, number: signal.Signals, draw: float = 0.0) -> list[int]:
+        """Send a signal to every process of a part, or, for `NAME/worker`, to the worker that `draw` (0 to 1) chooses.
 
         Returns:
-            The processes that got it; none if the part does not run at the moment.
+            The pids that got it; none if the part does not run.
         """
         row = self.row(target.removesuffix(_WORKER))
         if row is None or row.pid is None:
@@ -164,17 +165,13 @@ class System:
                 os.kill(pid, number)
                 reached.append(pid)
         if reached and number is signal.SIGKILL and not target.endswith(_WORKER):
-            self.deaths.append(Death(time.monotonic(), row.name, row.pid))
+            self.kills.append(KilledPart(time.monotonic(), row.name, row.pid))
         return reached
 
-    def lead(self, target: str, number: signal.Signals) -> bool:
+    def signal_leader(self, target: str, number: signal.Signals) -> bool:
         """Send a signal to a part's first process alone; return whether it runs."""
         row = self.row(target)
         if row is None or row.pid is None or row.pid not in group_members(row.pid, row.output):
             return False
         os.kill(row.pid, number)
         return True
-
-    def complain(self, sentence: str) -> None:
-        """Keep what a fault found wrong."""
-        self.complaints.append(sentence)

@@ -1,6 +1,6 @@
-"""A system of the drill's own: `recollect up` in a folder that is thrown away, on free ports, as a child.
+"""Starts a system of the drill's own: `recollect up` in a temporary folder, on free ports, as a child.
 
-The invariant: when the context is left, no process, mount or port of it remains; the folder remains if it is asked for.
+Invariant: when a context is left, none of its processes, mounts and ports remain; the caller owns the folder.
 """
 
 import asyncio
@@ -13,12 +13,13 @@ from loadbalancer import ports, redis_conf, unix_sockets
 from loadbalancer.binaries import find_redis
 from loadbalancer.probes import HttpProbe, RedisProbe
 from loadbalancer.processes import Command, run_to_end, spawn
+from ops.drill import redis_commands
+from ops.drill.drilled_system import CONSUMER, REDIS, DrilledSystem, Instruments
 from ops.drill.faults.clocks import Clocks
 from ops.drill.faults.proxy import Proxy
 from ops.drill.needs import Need
-from ops.drill.output import Output
-from ops.drill.system import CONSUMER, REDIS, Prepared, System
-from ops.drill.waiting import end, until
+from ops.drill.output_pipe import OutputPipe
+from ops.drill.waiting import poll_until, stop_child
 from ops.load.population import Target
 from ops.program import PROGRAM
 from service.errors import RunError
@@ -28,10 +29,10 @@ _STOP_LIMIT_S = 40.0
 _MOUNT_TIMEOUT_S = 10.0
 _SPOOL_DISK_BYTES = 512 * 1024 * 1024
 _LOG_DISK_BYTES = 16 * 1024 * 1024
-# The log takes room by whole segments: with those of a usual size a full disk would be felt only minutes later.
+# The write-ahead log reserves whole segments: with the default size a full disk would be noticed minutes later.
 _SEGMENT_BYTES = 128 * 1024
-# These would point a system of the drill's own at another one, or let it listen otherwise than where the drill asks: on
-# this machine, without keys and without TLS.
+# These would point the system at another one, or change where and how it listens: the drill needs this machine, without
+# keys and without TLS.
 _NOT_INHERITED = frozenset(
     {
         "RECOLLECT_HOME",
@@ -49,114 +50,104 @@ _NOT_INHERITED = frozenset(
 
 
 @contextlib.asynccontextmanager
-async def as_shipped(folder: Path, data: str | None, replicas: int) -> AsyncIterator[tuple[System, Target]]:
-    """Run an installation as everybody runs it.
+async def default_system(folder: Path, data: str | None, replicas: int) -> AsyncIterator[tuple[DrilledSystem, Target]]:
+    """Run an installation with default settings.
 
     Args:
         folder: An empty one.
-        data: What `up --data` gets; None for its default.
+        data: The option `--data` of `up`, or None.
         replicas: How many.
 
     Raises:
         RunError: It did not come up.
     """
     async with contextlib.AsyncExitStack() as stack:
-        paths = _Paths(folder)
-        yield await _run(stack, paths, data, replicas, _environ(paths), Prepared(_output(stack, paths)))
+        paths = OwnPaths(folder)
+        environ = child_environ(paths, os.environ)
+        yield await _start(stack, paths, data, replicas, environ, Instruments(_output(stack, paths)))
 
 
 @contextlib.asynccontextmanager
-async def prepared(folder: Path, data: str | None, replicas: int) -> AsyncIterator[tuple[System, Target]]:
-    """Run an installation between parts of the drill: a proxy to a Redis of its own, small disks, clocks to be set.
+async def instrumented_system(
+    folder: Path, data: str | None, replicas: int
+) -> AsyncIterator[tuple[DrilledSystem, Target]]:
+    """Run an installation with a proxy before a Redis of the drill, small disks, and clocks that can be set.
 
     Args:
         folder: An empty one.
-        data: What `up --data` gets; None for its default.
+        data: The option `--data` of `up`, or None.
         replicas: How many.
 
     Raises:
-        RunError: It did not come up, or there is no Redis to run.
+        RunError: It did not come up, or there is no Redis.
     """
     async with contextlib.AsyncExitStack() as stack:
-        paths = _Paths(folder)
+        paths = OwnPaths(folder)
         lacking: dict[Need, str] = {}
-        environ = _environ(paths) | {"RECOLLECT_SPOOL_SEGMENT_BYTES": str(_SEGMENT_BYTES)}
-        disks = {
-            need: _mounted(stack, path, size_bytes, need, lacking)
-            for need, path, size_bytes in (
-                (Need.SPOOL_DISK, paths.home / "spool", _SPOOL_DISK_BYTES),
-                (Need.LOG_DISK, paths.logs, _LOG_DISK_BYTES),
-            )
-        }
+        environ = child_environ(paths, os.environ) | {"RECOLLECT_SPOOL_SEGMENT_BYTES": str(_SEGMENT_BYTES)}
+        spool_disk = _mount(stack, paths.home / "spool", _SPOOL_DISK_BYTES, Need.SPOOL_DISK, lacking)
+        log_disk = _mount(stack, paths.logs, _LOG_DISK_BYTES, Need.LOG_DISK, lacking)
         clocks: Clocks | None = None
         try:
-            names = [REDIS, CONSUMER, *(f"replica-{slot}" for slot in range(replicas))]
-            clocks = Clocks(paths.clocks, names)
+            clocks = Clocks(paths.clocks, [REDIS, CONSUMER, *(f"replica-{slot}" for slot in range(replicas))])
             environ |= clocks.environ
         except RunError as error:
             lacking[Need.CLOCKS] = str(error).rstrip(".")
         (proxy_port,) = ports.choose(1)
-        socket = await _run_redis(stack, paths, environ)
+        socket = await _start_redis(stack, paths, environ)
         proxy = Proxy(proxy_port, socket)
         stack.push_async_callback(proxy.close)
         await proxy.start()
-        environ["RECOLLECT_REDIS_URL"] = f"redis://127.0.0.1:{proxy_port}/0"
-        round_it = Prepared(
-            _output(stack, paths),
-            socket,
-            proxy,
-            clocks,
-            disks[Need.SPOOL_DISK],
-            disks[Need.LOG_DISK],
-            lacking,
-        )
-        yield await _run(stack, paths, data, replicas, environ, round_it)
+        environ["RECOLLECT_REDIS_URL"] = redis_commands.url_of(proxy_port)
+        instruments = Instruments(_output(stack, paths), socket, proxy, clocks, spool_disk, log_disk, lacking)
+        yield await _start(stack, paths, data, replicas, environ, instruments)
 
 
-class _Paths:
-    """The folders of one installation; made here."""
+class OwnPaths:
+    """The folders of one system, created here."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "var"
         self.logs = folder / "logs"
-        # Outside the folder of logs, whose disk may be full.
-        self.said = folder / "up.out"
+        # Outside of the logs, whose disk may be full.
+        self.output = folder / "up.out"
         self.pipe = folder / "up.pipe"
         self.clocks = folder / "clocks"
-        # Not in the home, whose run/ belongs to `up`.
+        # Outside of the home, whose run/ belongs to `up`.
         self.redis = folder / "redis"
         for path in (self.home, self.logs, self.clocks, self.home / "spool", self.home / "redis"):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def _environ(paths: _Paths) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+def child_environ(paths: OwnPaths, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the system: the given one without settings that would misdirect it."""
+    kept = {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
     return {**kept, "RECOLLECT_HOME": str(paths.home), "RECOLLECT_LOGS": str(paths.logs)}
 
 
-def _output(stack: contextlib.AsyncExitStack, paths: _Paths) -> Output:
-    return stack.enter_context(Output(paths.pipe, paths.said))
+def _output(stack: contextlib.AsyncExitStack, paths: OwnPaths) -> OutputPipe:
+    return stack.enter_context(OutputPipe(paths.pipe, paths.output))
 
 
-def _mounted(
+def _mount(
     stack: contextlib.AsyncExitStack, path: Path, size_bytes: int, need: Need, lacking: dict[Need, str]
 ) -> Path | None:
-    """Mount a small disk in memory, or say why there is none."""
+    """Mount a small disk in memory, or add the reason to `lacking`."""
     argv = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0700", "recollect-drill", str(path)]
     try:
-        status, said = run_to_end(argv, _MOUNT_TIMEOUT_S)
+        status, output = run_to_end(argv, _MOUNT_TIMEOUT_S)
     except (OSError, TimeoutError) as error:
-        status, said = 1, str(error)
+        status, output = 1, str(error)
     if status != 0:
-        lacking[need] = f"a small disk cannot be mounted here: {said.strip()[-120:]}"
+        lacking[need] = f"a small disk cannot be mounted here: {output.strip()[-120:]}"
         return None
-    # Lazily: a process that dies slowly must not leave the mount behind.
+    # Lazily: a process that exits slowly must not keep the mount.
     stack.callback(run_to_end, ["umount", "-l", str(path)], _MOUNT_TIMEOUT_S)
     return path
 
 
-async def _run_redis(stack: contextlib.AsyncExitStack, paths: _Paths, environ: Mapping[str, str]) -> Path:
-    """Start a Redis as `up` would, that lets its folder be changed; returns its socket."""
+async def _start_redis(stack: contextlib.AsyncExitStack, paths: OwnPaths, environ: Mapping[str, str]) -> Path:
+    """Start a Redis as `up` would, but one whose folder can be changed; return its socket."""
     config = paths.home / "redis" / "redis.conf"
     stack.callback(unix_sockets.remove, paths.redis)
     socket = unix_sockets.place(paths.redis, "redis.sock")
@@ -165,38 +156,38 @@ async def _run_redis(stack: contextlib.AsyncExitStack, paths: _Paths, environ: M
     binary = await asyncio.to_thread(find_redis, None if configured is None else Path(configured))
     output = config.parent / f"{REDIS}.out"
     child = spawn(Command((str(binary.path), str(config)), environ, output))
-    stack.push_async_callback(end, child, _STOP_LIMIT_S)
+    stack.push_async_callback(stop_child, child, _STOP_LIMIT_S)
     probe = RedisProbe(socket)
 
     async def answers() -> bool:
         return child.exited() or await probe.complaint() is None
 
-    if not await until(answers, _START_LIMIT_S) or child.exited():
+    if not await poll_until(answers, _START_LIMIT_S) or child.exited():
         raise RunError(f"Redis did not start; see {output}.")
     return socket
 
 
-async def _run(
+async def _start(
     stack: contextlib.AsyncExitStack,
-    paths: _Paths,
+    paths: OwnPaths,
     data: str | None,
     replicas: int,
     environ: dict[str, str],
-    round_it: Prepared,
-) -> tuple[System, Target]:
+    instruments: Instruments,
+) -> tuple[DrilledSystem, Target]:
     (port,) = ports.choose(1)
     argv = [*PROGRAM, "up", "--replicas", str(replicas), "--port", str(port)]
     argv += [] if data is None else ["--data", data]
-    child = spawn(Command(tuple(argv), environ, round_it.output.pipe))
-    stack.push_async_callback(end, child, _STOP_LIMIT_S)
-    # Commands about this installation need no clock of their own.
+    child = spawn(Command(tuple(argv), environ, instruments.output.pipe))
+    stack.push_async_callback(stop_child, child, _STOP_LIMIT_S)
+    # Commands about this system need no clock of their own.
     without_clocks = {name: value for name, value in environ.items() if name != "LD_PRELOAD"}
-    system = System(paths.home, paths.logs, without_clocks, round_it)
+    system = DrilledSystem(paths.home, paths.logs, without_clocks, instruments)
     probe = HttpProbe("127.0.0.1", port, "/readyz")
 
     async def came_up() -> bool:
         return child.exited() or (system.ready() and await probe.complaint() is None)
 
-    if not await until(came_up, _START_LIMIT_S) or child.exited():
-        raise RunError(f"`recollect up` did not come up; the last it said was: {round_it.output.last_words()}.")
+    if not await poll_until(came_up, _START_LIMIT_S) or child.exited():
+        raise RunError(f"`recollect up` did not come up; its last output: {instruments.output.last_line()}.")
     return system, Target("127.0.0.1", port, "")
