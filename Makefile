@@ -55,7 +55,7 @@ long: setup ## The long forms of the property tests, then the whole failure dril
 bench: setup ## Recommend route against bare aiohttp (DATA=PATH), telemetry against bare redis-py, and an API key
 	$(BIN)/python -m ops.benchmarks recommend --min-ratio 0.25 $(if $(DATA),--data '$(DATA)')
 	$(BIN)/python -m ops.benchmarks telemetry --rounds 3 --max-offer-us 10 --max-total-us 15 --min-archived 20000
-	$(BIN)/python -m ops.benchmarks.key_check_cost --max-us 3
+	$(BIN)/python -m ops.benchmarks keys --max-us 3
 
 peers: $(PEERS)/.ready ## Make .venv-peers with the public libraries that compare runs (6 GB, most of it for LensKit)
 

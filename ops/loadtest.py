@@ -20,22 +20,28 @@ import secrets
 import signal
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
+import orjson
 import typer
 
+from loadbalancer import roster
+from loadbalancer.settings import BalancerSettings
+from loadbalancer.topology import address, reachable
+from ops.load import load_report
+from ops.load.attack import Attack, ClientRules
+from ops.load.http_connection import Client
 from ops.load.load_report import Run
-from ops.load.pacing import Arrivals
-from ops.load.population import Target
+from ops.load.pacing import Arrivals, schedule
+from ops.load.population import Target, discover
 from ops.load.summary import Objectives, Summary
-from ops.load.traffic import Mix
+from ops.load.traffic import Mix, Traffic
 from ops.options.presented_key import KeyFileOption, read_api_key
+from service.config import from_env
+from service.declared_settings import read
 from service.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
+from service.event_loop import run as run_loop
 
 _PROGRESS_LINE_EVERY_S = 10.0
 
@@ -47,9 +53,7 @@ def command(
     ] = None,
     rate: Annotated[float, typer.Option(help="Requests per second, whether or not earlier ones are answered.")] = 100.0,
     duration: Annotated[float, typer.Option(help="Seconds of load.")] = 30.0,
-    arrivals: Annotated[
-        str, typer.Option(help="constant (evenly spaced) or poisson (independent users).")
-    ] = "constant",
+    arrivals: Annotated[Arrivals, typer.Option(help="Evenly spaced, or of independent users.")] = "constant",
     connections: Annotated[int, typer.Option(help="The most open connections; further requests wait for one.")] = 64,
     users: Annotated[
         str, typer.Option(help="Shares of the classes of users; hot ones recur often.")
@@ -72,7 +76,7 @@ def command(
         target=parse_url(running_url() if url is None else url, read_api_key(key_file)),
         rate_rps=_checked("--rate", rate, above=0),
         duration_s=_checked("--duration", duration, above=0),
-        arrivals=parse_arrivals(arrivals),
+        arrivals=arrivals,
         connections=int(_checked("--connections", connections, above=0)),
         mix=parse_mix(users, feedback),
         ids_file=ids,
@@ -112,20 +116,9 @@ def loadtest(plan: LoadTestPlan, *, as_json: bool) -> int:
         DataError: The ids file cannot be used.
         RunError: Nothing answers at the target.
     """
-    import orjson
-
-    from ops.load import load_report
-
     if plan.target.host not in {"localhost", "::1"} and not plan.target.host.startswith("127."):
         _note(f"warning: {plan.target} is not this machine; its users will notice, and its archive keeps the events.")
-    try:
-        import uvloop
-
-        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
-    except ImportError:
-        loop_factory = None
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        run, summary = runner.run(_run(plan))
+    run, summary = run_loop(_run(plan))
     if as_json:
         print(orjson.dumps(load_report.as_json(run, summary), option=orjson.OPT_INDENT_2).decode())
     elif sys.stdout.isatty():
@@ -140,15 +133,6 @@ def loadtest(plan: LoadTestPlan, *, as_json: bool) -> int:
 
 
 async def _run(plan: LoadTestPlan) -> tuple[Run, Summary]:
-    from ops.load.attack import Attack, ClientRules
-    from ops.load.http_connection import Client
-    from ops.load.load_report import Run
-    from ops.load.pacing import schedule
-    from ops.load.population import discover
-    from ops.load.summary import Summary
-    from ops.load.traffic import Traffic
-    from service.config import from_env
-
     # Separate generators: the jitter of a retry must not change the next user.
     pacing_rng, traffic_rng, jitter_rng = (
         random.Random(f"{plan.seed}/{use}")  # noqa: S311  # chance that can be repeated, not secrets
@@ -197,11 +181,8 @@ async def _run(plan: LoadTestPlan) -> tuple[Run, Summary]:
     total = summary.total()
     if total.failed == total.requests and not missed:
         missed.append(f"None of the {total.requests} requests had a good answer.")
-    settings: dict[str, Any] = {
-        "arrivals": plan.arrivals,
-        "connections": plan.connections,
-        "seed": plan.seed,
-        "retries": plan.retries,
+    names = ("arrivals", "connections", "seed", "retries")
+    settings = {name: getattr(plan, name) for name in names} | {
         "run_id": run_id,
         "mix": asdict(plan.mix),
         "objectives": asdict(plan.objectives),
@@ -242,12 +223,6 @@ def running_url() -> str:
     Raises:
         UsageError: It serves TLS.
     """
-    from loadbalancer import roster
-    from loadbalancer.settings import BalancerSettings
-    from loadbalancer.topology import address, reachable
-    from service.config import from_env
-    from service.declared_settings import read
-
     require_plain_http()
     for row in roster.running_balancers(from_env(os.environ).home):
         if row.host is not None and row.port is not None:
@@ -262,9 +237,6 @@ def require_plain_http() -> None:
     Raises:
         UsageError: Its balancer serves TLS.
     """
-    from loadbalancer.settings import BalancerSettings
-    from service.declared_settings import read
-
     if read(BalancerSettings, os.environ).tls_cert is not None:
         raise UsageError(
             "This installation's balancer serves TLS, and the load generator has plain HTTP only: name a plain address"
@@ -278,8 +250,6 @@ def parse_url(url: str, key: str | None = None) -> Target:
     Raises:
         UsageError: It is not of the form http://HOST[:PORT][/BASE].
     """
-    from ops.load.population import Target
-
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -290,19 +260,6 @@ def parse_url(url: str, key: str | None = None) -> Target:
     return Target(parts.hostname, port or 80, parts.path.rstrip("/"), key)
 
 
-def parse_arrivals(name: str) -> Arrivals:
-    """Parse --arrivals.
-
-    Raises:
-        UsageError: There is no such process.
-    """
-    if name == "constant":
-        return "constant"
-    if name == "poisson":
-        return "poisson"
-    raise UsageError(f"--arrivals must be constant or poisson, not {name!r}.")
-
-
 def parse_mix(users: str, feedback: float) -> Mix:
     """Parse --users, such as `known=0.6,unknown=0.1,hot=0.3`, and --feedback.
 
@@ -311,8 +268,6 @@ def parse_mix(users: str, feedback: float) -> Mix:
     Raises:
         UsageError: An unknown name, a share that is not a number of 0 or more, or a sum of 0.
     """
-    from ops.load.traffic import Mix
-
     shares = {"known": 0.0, "unknown": 0.0, "hot": 0.0}
     for part in users.split(","):
         name, _, text = part.strip().partition("=")

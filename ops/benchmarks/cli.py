@@ -119,6 +119,27 @@ def telemetry(
 
 
 @app.command()
+def keys(
+    *,
+    calls: Annotated[int, typer.Option(min=1, help="Checks in a round.")] = 100_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; a figure is the median over them.")] = 5,
+    max_us: Annotated[float | None, typer.Option(help="Objective: microseconds of an accepted key.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure the processor time of an API key check."""
+    from ops.benchmarks import key_check_cost
+
+    found_us = key_check_cost.measure(calls, rounds)
+    _report(
+        {"us": found_us}, "", ("key", "µs"), ((name, f"{us:.2f}") for name, us in found_us.items()), as_json=as_json
+    )
+    worst_us = max(found_us["bearer"], found_us["x-api-key"])
+    if max_us is not None and worst_us > max_us:
+        raise RunError(f"The objective --max-us {max_us:g} was missed: a key costs {worst_us:.2f} µs.")
+    return 0
+
+
+@app.command()
 def outage(
     *,
     data: Data = "demo",

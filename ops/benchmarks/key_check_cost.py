@@ -1,13 +1,9 @@
-"""The processor time of an API key check: `python -m ops.benchmarks.key_check_cost --max-us 3`.
+"""The processor time of an API key check: of `Gate.admit`, with a thousand keys and the headers that nginx sends.
 
-It is that of `Gate.admit`, with the headers that nginx sends and a thousand keys; the time of an empty loop is
-subtracted. A figure is the median of several rounds.
+The time of an empty loop is subtracted.
 """
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -70,28 +66,3 @@ def _us(call: Callable[[], None], calls: int) -> float:
         return time.process_time_ns() - began
 
     return (spent(call) - spent(lambda: None)) / calls / _NS_PER_US
-
-
-def main() -> int:
-    """Measure, print, and compare with the objective."""
-    parser = argparse.ArgumentParser(prog="python -m ops.benchmarks.key_check_cost", description=__doc__)
-    parser.add_argument("--calls", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--max-us", type=float, help="exit 1 if an accepted key costs more")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    found = measure(options.calls, options.rounds)
-    if options.json:
-        print(json.dumps({"us": found}))
-    else:
-        for name, us in found.items():
-            print(f"{name:<10} {us:6.2f} us")
-    worst = max(found["bearer"], found["x-api-key"])
-    if options.max_us is not None and worst > options.max_us:
-        print(f"a key costs {worst:.2f} us, over {options.max_us:g}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

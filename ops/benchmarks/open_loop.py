@@ -179,12 +179,12 @@ async def run_open_loop(
     duration_s: float,
     patience_s: float = _PATIENCE_S,
 ) -> LoadRound:
-    """Send requests at a rate.
+    """Send requests again and again at a rate.
 
     Args:
         host: Name or address of the server.
         port: Its TCP port.
-        requests: Sent in this order again and again.
+        requests: Sent in this order.
         rate_rps: Requests per second.
         connections: The most open ones; a due request without a free one is never sent.
         duration_s: The length of the round.

@@ -32,15 +32,7 @@ _MS_PER_S: Final = 1e3
 
 @dataclass(frozen=True, kw_only=True)
 class OutagePlan:
-    """The options of a run.
-
-    Attributes:
-        pairs: The number of pairs of halves.
-        seconds: Length of a half, without its warm-up.
-        rate: Requests per second, of which 15 of 100 report events.
-        connections: Kept-alive connections.
-        seed: Chooses users and events.
-    """
+    """The options of a run; 15 of 100 requests report events."""
 
     pairs: int
     seconds: float
@@ -51,14 +43,7 @@ class OutagePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Half:
-    """The figures of one half.
-
-    Attributes:
-        p50_ms: Of good lists, like p99_ms.
-        replica_ms: The replicas' processor time per request.
-        requests: Lists and feedback; a failed one is retried once.
-        failures: Requests that failed after the retry, by cause.
-    """
+    """The latencies of good lists, the replicas' processor time per request, and the failures after one retry."""
 
     p50_ms: float
     p99_ms: float
@@ -108,14 +93,7 @@ async def compare(
     without_redis: Callable[[], AbstractContextManager[None]],
     on_progress: Callable[[str], None],
 ) -> Pairs:
-    """Drive every half.
-
-    Args:
-        plan: The options.
-        home: RECOLLECT_HOME of the installation.
-        target: Its balancer.
-        without_redis: Returns a context in which Redis is stopped.
-        on_progress: Called with a sentence after each pair.
+    """Drive every half at the balancer of an installation; `without_redis` returns a context without Redis.
 
     Raises:
         RunError: Events of a half were not archived in time.

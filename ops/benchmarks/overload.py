@@ -23,15 +23,7 @@ _EVENT: Final = b'{"events":[{"type":"click","user_id":"%s","item_id":"1"}]}'
 
 @dataclass(frozen=True, kw_only=True)
 class OverloadPlan:
-    """The options of a run.
-
-    Attributes:
-        pairs: The number of pairs of a round at the peak and one of overload.
-        seconds: Length of a round.
-        factor: The overload, as a multiple of the peak.
-        peak_connections: Connections of the closed loop that finds the peak.
-        connections: Connections of the overload.
-    """
+    """The options of a run; `factor` is the overload as a multiple of the peak."""
 
     pairs: int
     seconds: float

@@ -72,17 +72,7 @@ def compare(
     settle: Callable[[], None] = lambda: None,
     on_progress: Callable[[str], None] = lambda _sentence: None,
 ) -> Comparison:
-    """Drive two servers in turns.
-
-    Args:
-        hello: The yardstick's port and requests.
-        recommend: The replica's port and requests.
-        rounds: Pairs of rounds; the first server of a pair alternates.
-        seconds: Length of a round.
-        connections: Kept-alive connections.
-        settle: Called after each round of the replica, to wait for its events.
-        on_progress: Called with a sentence after each pair.
-    """
+    """Drive two servers, given by port and requests, in turns; `settle` is called after each round of the replica."""
     import uvloop
 
     results: dict[int, list[Throughput]] = {hello[0]: [], recommend[0]: []}

@@ -33,16 +33,7 @@ HEADINGS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleTask:
-    """One training on a synthetic set.
-
-    Attributes:
-        algorithm: An algorithm that reports its epochs.
-        settings: `key=value` texts.
-        n_users: Users of the set.
-        n_items: Items of the set.
-        n_ratings: Ratings of the set.
-        threads: The most threads; 0 for all cores.
-    """
+    """One training on a synthetic set, by an algorithm that reports its epochs; settings are `key=value` texts."""
 
     algorithm: str
     settings: Sequence[str]
@@ -79,14 +70,7 @@ class Scaled:
 
 @dataclass(frozen=True)
 class ScalePlan:
-    """The trainings of each size.
-
-    Attributes:
-        algorithms: Names; each needs the settings n_factors and n_epochs.
-        n_factors: The factors of each.
-        n_epochs: The epochs of each, at least 1.
-        threads: The most threads; 0 for all cores.
-    """
+    """The trainings of each size; each algorithm has the settings n_factors and n_epochs."""
 
     algorithms: Sequence[str]
     n_factors: int

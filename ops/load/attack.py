@@ -25,27 +25,14 @@ _BURST = 16
 
 @dataclass(frozen=True)
 class ClientRules:
-    """The behaviour of the simulated client; the defaults are those of the reference client.
-
-    Attributes:
-        retries: The most retries of a request, after a broken connection, 502, 503 or 504.
-        deadline_s: From the intended send time to the end of the answer, retries included.
-    """
+    """The simulated client: retries after a broken connection, 502, 503 or 504, until a deadline per request."""
 
     retries: int = 1
     deadline_s: float = 2.0
 
 
 class Attack:
-    """One run of the open loop.
-
-    Args:
-        client: The connections to the service.
-        traffic: The requests.
-        rules: Retries and deadline.
-        rng: Draws the jitter before a retry.
-        on_outcome: Called once per request, in the order of their ends.
-    """
+    """One run of the open loop; `rng` draws the jitter before a retry."""
 
     def __init__(
         self,
@@ -67,10 +54,7 @@ class Attack:
         self._stopping = True
 
     async def run(self, send_times_s: Iterable[float]) -> float:
-        """Send one request at each time, and wait until all are answered or abandoned.
-
-        Args:
-            send_times_s: Seconds since the start, ascending.
+        """Send one request at each of ascending seconds since the start, and wait for their outcomes.
 
         Returns:
             Seconds from the start until the last request was sent.

@@ -17,13 +17,7 @@ from service.errors import RunError
 
 @dataclass(frozen=True)
 class Throughput:
-    """The result of one round.
-
-    Attributes:
-        requests_per_s: Good answers per second.
-        failed: Answers with a status other than 200.
-        generator_share: The generator's share of a core's time, 0 to 1; near 1 the generator is the limit.
-    """
+    """Good answers per second, failed ones, and the generator's share of a core's time, near 1 if it is the limit."""
 
     requests_per_s: float
     failed: int
@@ -92,15 +86,7 @@ def content_length(data: bytes, head_end: int) -> int:
 async def drive(
     host: str, port: int, requests: Sequence[bytes], *, connections: int, warmup_s: float, duration_s: float
 ) -> Throughput:
-    """Keep a server busy and count its answers.
-
-    Args:
-        host: Name or address of the server.
-        port: Its TCP port.
-        requests: Whole requests, sent in this order again and again over all connections.
-        connections: The number of kept-alive connections.
-        warmup_s: The time before counting.
-        duration_s: The time of counting.
+    """Send requests again and again over kept-alive connections, and count answers after a warm-up.
 
     Raises:
         RunError: The server is unreachable, closes a connection, or sends an answer without Content-Length.

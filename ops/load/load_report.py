@@ -16,16 +16,7 @@ LAG_LIMIT_MS = 25.0
 
 @dataclass(frozen=True)
 class Run:
-    """The facts of a run besides its summary.
-
-    Attributes:
-        rate_rps: The requested rate.
-        duration_s: The time in which requests were sent.
-        settings: The options, as plain values.
-        sources: The numbers and sources of ids.
-        missed: One sentence per missed objective.
-        interrupted: Whether Ctrl-C ended it.
-    """
+    """The facts of a run besides its summary; `rate_rps` is the requested rate, `sources` those of the ids."""
 
     target: str
     rate_rps: float

@@ -38,14 +38,11 @@ class ContestPlan:
     """The models, folds and resources of a contest.
 
     Attributes:
-        candidates: Our models, in the order of the result.
         protocol: The split; its seed also seeds the peers.
         python: The interpreter of the peers' environment.
-        libraries: The peers; may be empty.
         threads: The threads and cores of each side.
         peer_folds: The most folds of a peer; None for all.
         slow_folds: The most folds of the peer that takes minutes a fold.
-        peer_settings: Settings of peers, by model.
     """
 
     candidates: Sequence[Candidate]
@@ -74,12 +71,7 @@ class ContestPlan:
 
 @dataclass
 class Side:
-    """The results of one model in one task, over the first folds.
-
-    Attributes:
-        measures: One value per fold, by name.
-        seconds: One entry per fold.
-    """
+    """The results of one model in one task, one entry per fold from the first one on."""
 
     measures: dict[str, list[float]] = field(default_factory=dict)
     seconds: list[Seconds] = field(default_factory=list)

@@ -22,14 +22,7 @@ LIBRARIES: Final = ("surprise", "implicit", "lenskit")
 
 
 class Pair(NamedTuple):
-    """One of our algorithms and the peer it is compared with.
-
-    Attributes:
-        ours: The name of our algorithm.
-        library: One of `LIBRARIES`.
-        theirs: The name of the peer in its library.
-        ask: The task of both, which decides the measures.
-    """
+    """One of our algorithms, the peer it is compared with, and the task of both, which decides the measures."""
 
     ours: str
     library: str

@@ -32,14 +32,7 @@ _POOLS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "
 
 @dataclass(frozen=True)
 class Seconds:
-    """The times of one model on one fold; processor times are those of all threads.
-
-    Attributes:
-        fit_s: Fitting.
-        fit_cpu_s: Processor time of fitting.
-        answer_s: Predicting all ratings, or ranking all lists.
-        answer_cpu_s: Processor time of answering.
-    """
+    """The times of fitting and answering on one fold; processor times are those of all threads."""
 
     fit_s: float
     fit_cpu_s: float
@@ -59,14 +52,7 @@ class Seconds:
 
 @dataclass(eq=False)
 class Peer:
-    """One library with one fold.
-
-    Attributes:
-        library: Its name.
-        version: Its version.
-        import_s: Seconds of importing it.
-        prepare_s: Seconds of converting the fold to its data structures.
-    """
+    """One library with one fold; `prepare_s` are the seconds of converting the fold to its data structures."""
 
     library: str
     version: str
@@ -77,13 +63,7 @@ class Peer:
     _result: Path
 
     def answer(self, model: str, task: str, *, seed: int, settings: Mapping[str, Any]) -> tuple[NDArray[Any], Seconds]:
-        """Fit a model and let it answer.
-
-        Args:
-            model: Its name in the library.
-            task: "predict" or "rank", see `peer_program.Model`.
-            seed: Seeds the model.
-            settings: Its settings that differ from the library's defaults.
+        """Fit a model of the library and let it answer "predict" or "rank", see `peer_program.Model`.
 
         Raises:
             RunError: It failed; the message has its last line of output.
@@ -99,12 +79,7 @@ class Peer:
 
 @contextmanager
 def started(python: Path, library: str, fold: Fold) -> Iterator[Peer]:
-    """Run a peer's process with a fold during the context.
-
-    Args:
-        python: The interpreter of the peers' environment.
-        library: "surprise", "implicit" or "lenskit".
-        fold: The fold.
+    """Run a library's process with a fold during the context, by the interpreter of the peers' environment.
 
     Raises:
         RunError: There is no such interpreter, or the library cannot be used there.

@@ -37,12 +37,7 @@ class ArchivingTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Archiving:
-    """Events per second of processor time.
-
-    Attributes:
-        archived_per_s: The consumer, into an archive.
-        counted_per_s: XREADGROUP and XACK of redis-py, one event per entry, counted only.
-    """
+    """Events per second of processor time: archived by the consumer, and only counted by redis-py."""
 
     archived_per_s: float
     counted_per_s: float

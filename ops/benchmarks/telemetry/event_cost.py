@@ -24,14 +24,7 @@ _STUCK_S: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class CostTask:
-    """The task.
-
-    Attributes:
-        redis_url: The Redis for the batches.
-        directory: A directory on a real disk, for the write-ahead log.
-        rates: Events per second, each for `seconds`.
-        events: The events of an unpaced loop.
-    """
+    """Rates in events per second, each for `seconds`; the events of an unpaced loop; a directory on a real disk."""
 
     redis_url: str
     directory: str

@@ -23,13 +23,7 @@ ACCEPT_RATES: Final = (200.0, 3_000.0)
 
 @dataclass(frozen=True, kw_only=True)
 class CostPlan:
-    """The lengths of a measurement.
-
-    Attributes:
-        rounds: The number of rounds.
-        seconds: The time at each rate in each round.
-        events: The events of an unpaced loop; the consumer gets three times as many.
-    """
+    """The rounds, the seconds at each rate, and the events of an unpaced loop."""
 
     rounds: int
     seconds: float
@@ -38,13 +32,7 @@ class CostPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Objectives:
-    """Bounds; None for none.
-
-    Attributes:
-        offer_us: The most time of `offer`.
-        total_us: The most time of an event from `offer` to the reply of Redis, at 3,000/s.
-        archived_per_s: The fewest events that a core archives.
-    """
+    """Two upper bounds on microseconds per event, and a lower one on events archived per second; None for none."""
 
     offer_us: float | None = None
     total_us: float | None = None
@@ -93,14 +81,7 @@ class CostRounds:
 
 
 def measure(plan: CostPlan, redis_url: str, scratch: Path, core: int, on_progress: Callable[[str], None]) -> CostRounds:
-    """Measure every round.
-
-    Args:
-        plan: The lengths.
-        redis_url: A Redis on another core.
-        scratch: A directory on a real disk.
-        core: The core of the measured processes.
-        on_progress: Called with a sentence after each round.
+    """Measure every round on one core, with a Redis on another core and a directory on a real disk.
 
     Raises:
         RunError: A measured process failed.

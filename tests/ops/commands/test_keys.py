@@ -35,7 +35,7 @@ def logged(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_key_is_shown_once_and_kept_as_a_digest(recollect: Recollect, tmp_path: Path) -> None:
-    """Alone on standard output, for scripts; everything that is kept knows its id and not its secret."""
+    """Standard output has only the key; no file has its secret."""
     code, out, err = recollect(
         "create",
         "--scope",
@@ -50,8 +50,8 @@ def test_a_key_is_shown_once_and_kept_as_a_digest(recollect: Recollect, tmp_path
     text = out.strip()
     assert (code, out.count("\n")) == (0, 1)
     assert text not in err
-    assert f"Key {text[3:11]} opens recommend, events, erase and is valid until" in err
-    assert "It is the first one: from now on every request needs a key." in err
+    assert f"Key {text[3:11]} permits recommend, events, erase and expires at" in err
+    assert "It is the first key: from now on every request needs one." in err
     assert "first" not in recollect("create", "--scope", "items")[2]
     secret = text.split("_", 2)[2]
     assert [path for path in (tmp_path / "var").rglob("*") if path.is_file() and secret in path.read_text()] == []
@@ -67,7 +67,7 @@ def test_a_key_is_shown_once_and_kept_as_a_digest(recollect: Recollect, tmp_path
 
 def test_a_list_shows_the_state_of_each(recollect: Recollect) -> None:
     """As a table and as JSON, without digests."""
-    assert "No keys in" in recollect("list")[1]
+    assert "There are no keys in" in recollect("list")[1]
     assert recollect("list", "--json")[1] == "[]\n"
     made = json.loads(recollect("create", "--scope", "admin", "--note", "laptop", "--json")[1])
     other = json.loads(recollect("create", "--scope", "items", "--expires", "1h", "--json")[1])
@@ -81,17 +81,17 @@ def test_a_list_shows_the_state_of_each(recollect: Recollect) -> None:
     assert lines[1].endswith("laptop")
 
 
-def test_revoking_is_for_good_and_for_all_or_none(recollect: Recollect, tmp_path: Path) -> None:
-    """By id or by the whole key; again is no error; an unknown one changes nothing."""
+def test_revoking_is_permanent_and_all_or_nothing(recollect: Recollect, tmp_path: Path) -> None:
+    """By id or by the whole key; revoking again is no error; an unknown key changes nothing."""
     first = recollect("create", "--scope", "recommend")[1].strip()
     second = json.loads(recollect("create", "--scope", "recommend", "--json")[1])
     code, _, err = recollect("revoke", second["id"], "00000000")
     assert (code, err.count("\n")) == (2, 1)
-    assert "there is no key '00000000'" in err
+    assert "There is no key '00000000'" in err
     mistyped = f"rk_0a1b2c3d_{'s' * 42}"
     code, _, err = recollect("revoke", mistyped)
     assert code == 2
-    assert "there is no key 'rk_0a1b2c3d'" in err
+    assert "There is no key 'rk_0a1b2c3d'" in err
     assert "sss" not in err
     assert json.loads(recollect("revoke", first, second["id"], "--json")[1]) == {"revoked": [first[3:11], second["id"]]}
     assert json.loads(recollect("revoke", first, "--json")[1]) == {"revoked": []}
@@ -119,7 +119,7 @@ def test_bad_usage_makes_nothing(recollect: Recollect, tmp_path: Path, argv: lis
 
 
 def test_a_command_presents_a_key_from_a_file(recollect: Recollect, tmp_path: Path) -> None:
-    """As `create` printed it; what is no key is refused, and a target does not show it."""
+    """As `create` printed it; other content is refused, and a target does not show it."""
     path = tmp_path / "key"
     path.write_text(recollect("create", "--scope", "recommend")[1])
     key = read_api_key(path)
@@ -135,8 +135,8 @@ def test_a_command_presents_a_key_from_a_file(recollect: Recollect, tmp_path: Pa
         read_api_key(tmp_path / "absent")
 
 
-def test_what_cannot_be_logged_is_not_done(recollect: Recollect, tmp_path: Path) -> None:
-    """Otherwise there could be a key that no entry tells of."""
+def test_a_change_that_cannot_be_logged_is_not_made(recollect: Recollect, tmp_path: Path) -> None:
+    """Every key has an entry."""
     made = json.loads(recollect("create", "--scope", "admin", "--json")[1])
     (path,) = (tmp_path / "var" / "security").glob("log-*.jsonl")
     path.unlink()
@@ -144,6 +144,6 @@ def test_what_cannot_be_logged_is_not_done(recollect: Recollect, tmp_path: Path)
     for argv in (["create", "--scope", "admin"], ["revoke", made["id"]]):
         code, out, err = recollect(*argv)
         assert (code, out) == (1, "")
-        assert "the security log" in err
+        assert "The security log" in err
         assert "so no key was changed" in err
     assert [one["state"] for one in json.loads(recollect("list", "--json")[1])] == ["valid"]
