@@ -62,7 +62,7 @@ _LIST: Final = {
     "headers": _DEGRADED,
     "content": {"application/json": {"schema": ref("Recommendations")}},
 }
-_QUERIED: Final = "The same for an id that no path can carry, such as ../.."
+_QUERIED: Final = "The same with the id in the query, for ids that no path can carry, such as ../.."
 _TEXT: Final = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 

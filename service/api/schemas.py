@@ -46,7 +46,9 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _field(field: dict[str, Any]) -> dict[str, Any]:
-    plain = {name: value for name, value in field.items() if name not in {"default", "title", "anyOf"}}
+    plain = {name: value for name, value in field.items() if name not in {"default", "title", "anyOf", "const"}}
+    if "const" in field:
+        plain["enum"] = [field["const"]]
     choices: list[dict[str, Any]] = field.get("anyOf", [])
     if len(choices) == 2 and choices[1] == {"type": "null"} and "type" in choices[0]:
         nullable = {**choices[0], "type": [choices[0]["type"], "null"]}

@@ -40,7 +40,7 @@ _EVENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{8,72}$"
 
 Source = Literal["personal", "similar", "popular"]
 DegradationLevel = Literal["stale", "stale_model", "static"]
-Durability = Literal["memory", "disk"]
+Durability = Literal["disk"]
 
 
 def _checked_id(value: str) -> str:
@@ -181,7 +181,7 @@ class Accepted(TypedDict):
     """The receipt of accepted events."""
 
     accepted: Annotated[int, _described("How many events were accepted: all.")]
-    durability: Annotated[Durability, _described("Where the events are; on the disk they survive the process.")]
+    durability: Annotated[Durability, _described("Where the events are: synced to the disk.")]
 
 
 class Erasure(TypedDict):
@@ -190,7 +190,7 @@ class Erasure(TypedDict):
     erase_id: Annotated[str, _described("The id of the request in the archive and in the security log.")]
     user_id: Annotated[str, _described("The user.")]
     requested_at: Annotated[str, _described("The time of the request, RFC 3339.")]
-    durability: Annotated[Durability, _described("Where the request is; on the disk it survives the process.")]
+    durability: Annotated[Durability, _described("Where the request is: synced to the disk.")]
 
 
 class DataSet(TypedDict, total=False):

@@ -90,7 +90,7 @@ def test_every_field_is_typed_and_described() -> None:
         assert fields[name][field]["maximum"] == most
     assert fields["Item"]["source"]["enum"] == ["personal", "similar", "popular"]
     assert fields["Recommendations"]["degraded"]["enum"] == ["stale", "stale_model", "static", None]
-    assert fields["Accepted"]["durability"]["enum"] == ["memory", "disk"]
+    assert fields["Accepted"]["durability"]["enum"] == ["disk"]
     assert fields["Model"]["n_users"]["type"] == "integer"
     assert fields["Model"]["data"]["$ref"] == "#/components/schemas/DataSet"
 
