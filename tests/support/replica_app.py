@@ -1,4 +1,4 @@
-"""A replica's real application with an in-memory event stream, as the tests of the HTTP API use it."""
+"""A replica's real application with an in-memory stream, for the tests of the HTTP API."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -45,11 +45,11 @@ async def client(context: ReplicaContext) -> AsyncIterator[Client]:
     context.producer.close()
 
 
-def held(context: ReplicaContext) -> list[dict[str, Any]]:
-    """Return the events that the producer holds, as readers of the archive will get them."""
-    # Ring and segments hold many of them both.
-    held_lines = [expand(line) for _slot, line in spooled_lines(context.config.spool_dir)]
-    found = {event["seq"]: event for event in map(orjson.loads, held_lines)}
+def recorded_events(context: ReplicaContext) -> list[dict[str, Any]]:
+    """Return the events in the producer's spool, as an archive reader gets them."""
+    # An event may be in the ring buffer and in a segment.
+    spooled = [expand(line) for _slot, line in spooled_lines(context.config.spool_dir)]
+    found = {event["seq"]: event for event in map(orjson.loads, spooled)}
     return [found[seq] for seq in sorted(found)]
 
 

@@ -116,8 +116,8 @@ class Watched:
         self.file = KeyFile(directory)
         self.gate = Gate() if gate is None else gate
         self.counts: list[int] = []
-        self.complaints: list[str] = []
-        self.watcher = KeyWatcher(self.file, self.gate, self.counts.append, self.complaints.append, interval_s=0.01)
+        self.problems: list[str] = []
+        self.watcher = KeyWatcher(self.file, self.gate, self.counts.append, self.problems.append, interval_s=0.01)
 
     def add(self) -> str:
         with self.file.edit() as keys:
@@ -125,7 +125,7 @@ class Watched:
             keys.append(record)
         return text
 
-    def knows(self, text: str) -> bool:
+    def accepts(self, text: str) -> bool:
         return self.gate.ring is not None and self.gate.ring.find(text) is not None
 
 
@@ -137,12 +137,12 @@ def test_a_change_is_in_force_after_one_check(tmp_path: Path) -> None:
     first = watched.add()
     watched.watcher.check()
     second = watched.add()
-    assert watched.knows(first)
-    assert not watched.knows(second)
+    assert watched.accepts(first)
+    assert not watched.accepts(second)
     for _ in range(3):
         watched.watcher.check()
-    assert watched.knows(second)
-    assert (watched.counts, watched.complaints) == ([1, 2], [])
+    assert watched.accepts(second)
+    assert (watched.counts, watched.problems) == ([1, 2], [])
 
 
 def test_a_gate_with_keys_never_opens(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_gate_with_keys_never_opens(tmp_path: Path) -> None:
         spoil()
         for _ in range(2):
             watched.watcher.check()
-        assert watched.knows(text)
+        assert watched.accepts(text)
     watched.file.path.unlink()
     watched.watcher.check()
     (tmp_path / "keys.lock").unlink()
@@ -163,16 +163,16 @@ def test_a_gate_with_keys_never_opens(tmp_path: Path) -> None:
         watched.watcher.check()
     tmp_path.rename(tmp_path.with_name("elsewhere"))
     watched.watcher.check()
-    assert watched.knows(text)
-    told = " ".join(watched.complaints)
-    assert [reason in told for reason in ("not JSON", "mode 0666", "is missing", "is gone")] == [True] * 4
-    assert len(watched.complaints) == 4
-    assert all("The last good keys stay in force." in complaint for complaint in watched.complaints)
+    assert watched.accepts(text)
+    reported = " ".join(watched.problems)
+    assert [reason in reported for reason in ("not JSON", "mode 0666", "is missing", "is gone")] == [True] * 4
+    assert len(watched.problems) == 4
+    assert all("The last good keys stay in force." in problem for problem in watched.problems)
     tmp_path.with_name("elsewhere").rename(tmp_path)
     watched.file.path.touch(0o600)
     watched.file.path.write_bytes(good)
     watched.watcher.check()
-    assert watched.knows(text)
+    assert watched.accepts(text)
     assert watched.watcher.age_s < 60
 
 
@@ -188,7 +188,7 @@ def test_a_hanging_check_delays_nothing(tmp_path: Path) -> None:
 
     watched.file.signature = hang  # type: ignore[method-assign]
     watched.watcher.start()
-    assert watched.knows(text)
+    assert watched.accepts(text)
     before_s = watched.watcher.age_s
     assert watched.watcher.age_s > before_s
     watched.watcher.stop()

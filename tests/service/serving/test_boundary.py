@@ -17,7 +17,7 @@ from service.security.gate import Gate
 from service.security.keyring import Keyring
 from service.serving.app import ROUTES, build_app
 from service.serving.context import ReplicaContext
-from tests.support.replica_app import Client, body, held
+from tests.support.replica_app import Client, body, recorded_events
 
 
 async def test_with_keys_every_route_requires_its_scope(client: Client, context: ReplicaContext) -> None:
@@ -38,7 +38,7 @@ async def test_with_keys_every_route_requires_its_scope(client: Client, context:
                 if response.status == 403:
                     assert 'error="insufficient_scope"' in response.headers["WWW-Authenticate"]
                     assert (await response.json(content_type=None))["type"] == "/problems/forbidden"
-        assert {event["class"] for event in held(context)} == {"served"}
+        assert {event["class"] for event in recorded_events(context)} == {"served"}
         await body(other, "GET", "/v1/recommendations/u1", 200, headers={"Authorization": f"Bearer {text}"})
 
 
@@ -62,11 +62,11 @@ async def test_an_internal_error_is_a_500_without_detail(
         raise ZeroDivisionError(quoting)
 
     monkeypatch.setattr(context.store, "current", broken)
-    with capture_logs() as told:
+    with capture_logs() as lines:
         problem = await body(client, "GET", "/v1/recommendations/u1", 500)
     assert problem["type"] == "/problems/internal"
     assert "secret" not in str(problem)
-    (line,) = told
+    (line,) = lines
     assert line["route"] == "/v1/recommendations/{user_id}"
     assert "in broken" in line["exception"]
     assert line["exception"].endswith("ZeroDivisionError")

@@ -12,7 +12,7 @@ from service.models.vocabulary import Vocabulary
 from service.serving.app import build_app
 from service.serving.context import ReplicaContext
 from telemetry.pseudonym import Pseudonymiser
-from tests.support.replica_app import Client, body, held
+from tests.support.replica_app import Client, body, recorded_events
 
 
 async def test_an_erase_is_recorded_and_effective_at_once(client: Client, context: ReplicaContext) -> None:
@@ -21,13 +21,13 @@ async def test_an_erase_is_recorded_and_effective_at_once(client: Client, contex
     receipt = await body(client, "DELETE", "/v1/users/u1", 202)
     assert set(receipt) == {"erase_id", "user_id", "requested_at", "durability"}
     assert (receipt["user_id"], receipt["durability"]) == ("u1", "disk")
-    order = held(context)[1]
+    order = recorded_events(context)[1]
     assert (order["class"], order["kind"], order["user_id"]) == ("system", "erase", "u1")
     assert (order["event_id"], order["received_at"]) == (receipt["erase_id"], receipt["requested_at"])
     popular = (await body(client, "GET", "/v1/popular", 200))["items"]
     assert (await body(client, "GET", "/v1/recommendations/u1", 200))["items"] == popular
     await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u1", "include": ["i1", "i2"]})
-    assert {item["source"] for item in held(context)[-1]["items"]} == {"popular"}
+    assert {item["source"] for item in recorded_events(context)[-1]["items"]} == {"popular"}
     assert (await body(client, "GET", "/v1/recommendations/u2", 200))["items"] != popular
     again = await body(client, "DELETE", "/v1/users/u1", 202)
     assert again["erase_id"] != receipt["erase_id"]
@@ -52,7 +52,7 @@ async def test_an_erase_is_logged_before_it_is_recorded(client: Client, context:
     path.mkdir()
     problem = await body(client, "DELETE", "/v1/users/u2", 503)
     assert problem["detail"] == "The security log cannot be written at the moment."
-    assert [event["kind"] for event in held(context)] == ["erase"]
+    assert [event["kind"] for event in recorded_events(context)] == ["erase"]
 
 
 async def test_an_erase_that_cannot_be_recorded_is_refused_and_changes_nothing(
@@ -60,7 +60,7 @@ async def test_an_erase_that_cannot_be_recorded_is_refused_and_changes_nothing(
 ) -> None:
     """503 with Retry-After, as for events; an unknown user is erased like any other."""
     await body(client, "DELETE", "/v1/users/nobody%2Fknows%20%E2%9C%93", 202)
-    assert held(context)[-1]["user_id"] == "nobody/knows ✓"
+    assert recorded_events(context)[-1]["user_id"] == "nobody/knows ✓"
     assert not context.store.erased
     context.producer.close()
     async with client.delete("/v1/users/u1") as response:
@@ -80,7 +80,7 @@ async def test_telemetry_gets_pseudonyms_and_callers_their_own_ids(client: Clien
         await body(other, "POST", "/v1/events", 202, json={"events": rows})
         assert (await body(other, "DELETE", "/v1/users/u1", 202))["user_id"] == "u1"
         await body(other, "GET", "/v1/popular", 200)
-    assert [event["user_id"] for event in held(context)] == ["u1", *[pseudonyms.pseudonym("u1")] * 3, None]
+    assert [event["user_id"] for event in recorded_events(context)] == ["u1", *[pseudonyms.pseudonym("u1")] * 3, None]
 
 
 async def test_a_model_of_pseudonyms_is_asked_with_callers_ids(

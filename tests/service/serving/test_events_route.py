@@ -10,7 +10,7 @@ from service.serving.app import build_app
 from service.serving.context import ReplicaContext
 from service.serving.store import ModelStore
 from telemetry.ids import rfc3339_ms
-from tests.support.replica_app import Client, body, held
+from tests.support.replica_app import Client, body, recorded_events
 
 
 async def test_events_are_accepted_with_ids_and_times(client: Client, context: ReplicaContext) -> None:
@@ -23,7 +23,7 @@ async def test_events_are_accepted_with_ids_and_times(client: Client, context: R
     headers = {"Idempotency-Key": "key_0123456789"}
     answer = await body(client, "POST", "/v1/events", 202, json={"events": rows}, headers=headers)
     assert answer == {"accepted": 3, "durability": "disk"}
-    first, second, third = held(context)
+    first, second, third = recorded_events(context)
     assert (first["event_id"], second["event_id"]) == ("key_0123456789-0", "mine-0001")
     assert first["client_time"] == "2026-11-21T01:02:03.456Z"
     assert (first["type"], first["value"], second["position"], second["value"]) == ("rating", 4.0, 3, None)
@@ -38,7 +38,7 @@ async def test_a_skewed_clock_is_marked_and_accepted(client: Client, context: Re
         for text in (rfc3339_ms(time.time()), "2001-01-01T00:00:00Z", "2101-01-01T00:00:00Z")
     ]
     await body(client, "POST", "/v1/events", 202, json={"events": rows})
-    assert [event["marks"] for event in held(context)] == [[], ["clock_skew"], ["clock_skew"]]
+    assert [event["marks"] for event in recorded_events(context)] == [[], ["clock_skew"], ["clock_skew"]]
     patient = replace(
         context,
         config=replace(context.config, events=EventsConfig(clock_skew_ahead_s=1e12, clock_skew_behind_s=1e12)),
@@ -47,7 +47,7 @@ async def test_a_skewed_clock_is_marked_and_accepted(client: Client, context: Re
     async with TestClient(TestServer(build_app(patient))) as other:
         rows[0]["item_id"] = "unheard"
         await body(other, "POST", "/v1/events", 202, json={"events": rows})
-    assert [event["marks"] for event in held(context)][3:] == [[], [], []]
+    assert [event["marks"] for event in recorded_events(context)][3:] == [[], [], []]
 
 
 async def test_an_idempotency_key_stands_for_one_body(client: Client, context: ReplicaContext) -> None:
@@ -60,7 +60,7 @@ async def test_an_idempotency_key_stands_for_one_body(client: Client, context: R
         await body(client, "POST", "/v1/events", 202, json=first, headers=headers)
     problem = await body(client, "POST", "/v1/events", 422, json=other, headers=headers)
     assert problem["detail"].startswith("Idempotency-Key: was sent with another body")
-    assert [event["event_id"] for event in held(context)] == ["key_0123456789-0"] * 2
+    assert [event["event_id"] for event in recorded_events(context)] == ["key_0123456789-0"] * 2
     # Only what the balancer made of its own id of the request is not a client's: another one is never sent again.
     for status, events in ((202, first), (422, other)):
         await body(client, "POST", "/v1/events", status, json=events, headers={"Idempotency-Key": "ngx-0123456789"})

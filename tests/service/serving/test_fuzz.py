@@ -146,7 +146,7 @@ def judge(replica: Replica, answer: Answer, operation: dict[str, Any] | None) ->
         PROBLEM.validate(problem)
         assert problem["status"] == answer.status
         assert (answer.status == 422) is ("errors" in problem), answer
-        # 400 and 404 also answer what cannot be told to be a request of any route.
+        # 400 and 404 also answer requests that match no route.
         assert operation is None or answer.status in {400, 404} or str(answer.status) in operation["responses"], answer
         return
     assert operation is not None, answer

@@ -10,7 +10,7 @@ import pytest
 from service.models.snapshot import ModelSnapshot
 from service.serving.app import ROUTES
 from service.serving.context import ReplicaContext
-from tests.support.replica_app import Client, body, held
+from tests.support.replica_app import Client, body, recorded_events
 
 
 async def test_a_known_user_gets_n_unseen_items(client: Client, context: ReplicaContext) -> None:
@@ -97,7 +97,7 @@ async def test_every_list_becomes_a_served_event(client: Client, context: Replic
     answer = await body(client, "GET", "/v1/recommendations/u1?n=3", 200, headers=headers)
     await body(client, "POST", "/v1/recommendations", 200, json={"include": ["i1", "i2"], "exclude": ["i1"], "n": 1})
     await body(client, "GET", "/v1/items/i4/similar?n=2", 200)
-    first, second, third = held(context)
+    first, second, third = recorded_events(context)
     assert first["class"] == "served"
     assert first["request_id"] == headers["X-Request-Id"]
     assert first["recommendation_id"] == answer["recommendation_id"]
@@ -135,7 +135,7 @@ async def test_the_degradation_level_is_in_header_body_and_event(client: Client,
     async with client.get("/v1/recommendations/u1") as response:
         assert response.headers["X-Degraded"] == "stale"
         assert (await response.json())["degraded"] == "stale"
-    assert held(context)[0]["degraded"] == "stale"
+    assert recorded_events(context)[0]["degraded"] == "stale"
 
 
 @pytest.mark.parametrize("path", sorted(route.path for route in ROUTES if route.method == "GET"))
@@ -146,7 +146,7 @@ async def test_head_is_get_without_a_body(client: Client, context: ReplicaContex
     path += queried.get(path, "")
     async with client.head(path) as head:
         assert (head.status, await head.read()) == (200, b"")
-    assert held(context) == []
+    assert recorded_events(context) == []
     async with client.get(path) as got:
         wanted = {name for name in got.headers if name != "X-Recommendation-Id"}
         assert {name: head.headers[name] for name in wanted - {"Date"}} == {

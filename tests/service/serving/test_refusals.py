@@ -15,7 +15,7 @@ from service.serving.app import build_app
 from service.serving.context import ReplicaContext
 from service.serving.listener import Listener
 from service.serving.store import ModelStore
-from tests.support.replica_app import Client, body, held
+from tests.support.replica_app import Client, body, recorded_events
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ async def test_one_bad_event_refuses_the_request_and_is_named(
     problem = await body(client, "POST", "/v1/events", 422, json={"events": [good, row]})
     assert problem["errors"][0]["field"] == field
     assert problem["errors"][0]["row"] == 1
-    assert held(context) == []
+    assert recorded_events(context) == []
 
 
 async def test_integral_floats_and_leap_seconds_are_accepted(client: Client, context: ReplicaContext) -> None:
@@ -57,7 +57,7 @@ async def test_integral_floats_and_leap_seconds_are_accepted(client: Client, con
     assert len(answer["items"]) == 3
     event = {"type": "click", "user_id": "u1", "item_id": "i1", "position": 3.0, "ts": "2016-12-31t23:59:60.5z"}
     await body(client, "POST", "/v1/events", 202, json={"events": [event]})
-    recorded = held(context)[-1]
+    recorded = recorded_events(context)[-1]
     assert (recorded["position"], recorded["client_time"]) == (3, "2016-12-31T23:59:59.500Z")
     headers = CIMultiDict([("Idempotency-Key", "key_0123456789"), ("Idempotency-Key", "key_0123456789")])
     problem = await body(client, "POST", "/v1/events", 422, json={"events": [event]}, headers=headers)
@@ -79,7 +79,7 @@ async def test_a_duplicate_field_is_refused_and_named(
     """Parsers differ in whether the first or the last one counts."""
     problem = await body(client, "POST", path, 422, data=raw, headers={"Content-Type": "application/json"})
     assert problem["errors"] == [{"field": field, "message": "is given more than once"}]
-    assert held(context) == []
+    assert recorded_events(context) == []
 
 
 async def test_every_bad_field_is_named(client: Client) -> None:
@@ -178,7 +178,7 @@ async def test_bad_paths_are_4xx(
     """Routes, methods, query fields and ids are checked, and nothing is recorded."""
     problem = await body(client, method, path, status)
     assert problem is None if name is None else problem["type"] == f"/problems/{name}"
-    assert held(context) == []
+    assert recorded_events(context) == []
 
 
 @pytest.mark.parametrize(
