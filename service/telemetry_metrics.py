@@ -39,7 +39,7 @@ _WARNINGS = (
 _GAUGES = {"in_flight", "unarchived_events", "spooled_events", "spooled_bytes", "connected", "active", "producers"}
 
 
-def log_note(note: notes.ProducerNote | notes.ConsumerNote) -> None:
+def log_note(note: notes.Note) -> None:
     """Write a note of telemetry to the application log; commits are too frequent and only counted."""
     if isinstance(note, notes.Committed):
         return

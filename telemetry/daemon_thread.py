@@ -7,7 +7,7 @@ ends without it, because the threads are daemons; those of `concurrent.futures` 
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import Future
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -15,26 +15,15 @@ _T = TypeVar("_T")
 
 async def run_in_daemon_thread(call: Callable[[], _T], name: str) -> _T:
     """Return the result of a call that may block, even for ever, in a thread with a name."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[_T] = loop.create_future()
-
-    def settle(result: _T | None, error: BaseException | None) -> None:
-        if ended.cancelled():
-            return
-        if error is not None:
-            ended.set_exception(error)
-        else:
-            ended.set_result(result)  # type: ignore[arg-type]  # without an error it is the result
+    done: Future[_T] = Future()
+    # A running future cannot be cancelled: after a cancelled `await` the thread sets a result that nothing reads.
+    done.set_running_or_notify_cancel()
 
     def work() -> None:
-        result, error = None, None
         try:
-            result = call()
-        except BaseException as raised:  # noqa: BLE001 - raised in the caller
-            error = raised
-        # A loop that has ended has no caller that waits.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result, error)
+            done.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised in the caller
+            done.set_exception(error)
 
     threading.Thread(target=work, name=name, daemon=True).start()
-    return await ended
+    return await asyncio.wrap_future(done)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from math import isfinite
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from types import UnionType
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
 import orjson
 
@@ -103,69 +104,28 @@ class Record(NamedTuple):
     seq: int
 
 
-_Types: TypeAlias = frozenset[type]
+_CLASSES: Final[dict[str, type[Event]]] = {"served": Served, "feedback": Feedback, "system": System}
+_SYSTEM_KINDS: Final = frozenset(get_args(SystemKind))
 
-_TEXT: _Types = frozenset({str})
-_TEXT_OR_NULL: _Types = frozenset({str, type(None)})
-_INT: _Types = frozenset({int})
-_INT_OR_NULL: _Types = frozenset({int, type(None)})
-_NUMBER: _Types = frozenset({int, float})
-_NUMBER_OR_NULL: _Types = frozenset({int, float, type(None)})
-_LIST: _Types = frozenset({list})
-# Columns since schema 2, rows in schema 1.
-_ITEMS: _Types = frozenset({dict, list})
 
-_HEAD = {
-    "event_id": _TEXT,
-    "tenant": _TEXT,
-    "client_time": _TEXT_OR_NULL,
-    "received_at": _TEXT,
+def _json_types(hint: Any) -> frozenset[type]:
+    """Return the types that the JSON value of a field with this annotation may have."""
+    if hint is float:
+        return frozenset({int, float})
+    if hint is Items:
+        # Columns since schema 2, rows in schema 1.
+        return frozenset({dict, list})
+    if isinstance(hint, UnionType):
+        return frozenset().union(*map(_json_types, get_args(hint)))
+    return frozenset({str if get_origin(hint) is Literal else get_origin(hint) or hint})
+
+
+_POSITION: Final = {"producer": frozenset({str}), "epoch": frozenset({int}), "seq": frozenset({int})}
+_FIELDS: Final = {
+    kind: {name: _json_types(hint) for name, hint in get_type_hints(kind).items()} for kind in _CLASSES.values()
 }
-_POSITION = {"producer": _TEXT, "epoch": _INT, "seq": _INT}
-_TABLES: Final[dict[str, tuple[type[Event], dict[str, _Types]]]] = {
-    "served": (
-        Served,
-        {
-            **_HEAD,
-            "request_id": _TEXT,
-            "recommendation_id": _TEXT,
-            "user_id": _TEXT_OR_NULL,
-            "model": _TEXT,
-            "candidate_set": _TEXT,
-            "latency_ms": _NUMBER,
-            "degraded": _TEXT_OR_NULL,
-            "items": _ITEMS,
-        },
-    ),
-    "feedback": (
-        Feedback,
-        {
-            **_HEAD,
-            "request_id": _TEXT,
-            "type": _TEXT,
-            "user_id": _TEXT,
-            "item_id": _TEXT,
-            "value": _NUMBER_OR_NULL,
-            "recommendation_id": _TEXT_OR_NULL,
-            "position": _INT_OR_NULL,
-            "marks": _LIST,
-        },
-    ),
-    "system": (
-        System,
-        {
-            **_HEAD,
-            "kind": _TEXT,
-            "of_class": _TEXT_OR_NULL,
-            "count": _INT_OR_NULL,
-            "reason": _TEXT_OR_NULL,
-            "from_seq": _INT_OR_NULL,
-            "to_seq": _INT_OR_NULL,
-            "user_id": _TEXT_OR_NULL,
-        },
-    ),
-}
-_SYSTEM_KINDS = frozenset({"gap", "unclean_start", "erase"})
+# The fields behind the position in a line.
+_TAILS: Final = {kind: tuple(fields)[4:] for kind, fields in _FIELDS.items()}
 
 
 def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
@@ -174,8 +134,8 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
     Raises:
         BadEventError: A field holds a value that JSON cannot: a lone surrogate, a foreign type, a NaN.
     """
-    # Three literal dicts: a generic loop over the fields costs twice as much, on the request path.
     if type(event) is Served:
+        # On the request path: one literal takes half the time of a loop over the fields.
         fields: dict[str, object] = {
             "schema": SERVED_SCHEMA,
             "class": "served",
@@ -195,13 +155,13 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
             "degraded": event.degraded,
             "items": event.items.as_fields(),
         }
-    elif type(event) is Feedback:
+    elif type(event) is Feedback or type(event) is System:
         # orjson writes a number that is not finite as null, which decodes to another event.
-        if event.value is not None and not isfinite(event.value):
+        if type(event) is Feedback and event.value is not None and not isfinite(event.value):
             raise BadEventError(f"The feedback event's value is {event.value}, which JSON cannot hold.")
         fields = {
             "schema": SCHEMA,
-            "class": "feedback",
+            "class": "feedback" if type(event) is Feedback else "system",
             "event_id": event.event_id,
             "tenant": event.tenant,
             "client_time": event.client_time,
@@ -209,34 +169,9 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
             "producer": producer,
             "epoch": epoch,
             "seq": seq,
-            "request_id": event.request_id,
-            "type": event.type,
-            "user_id": event.user_id,
-            "item_id": event.item_id,
-            "value": event.value,
-            "recommendation_id": event.recommendation_id,
-            "position": event.position,
-            "marks": event.marks,
         }
-    elif type(event) is System:
-        fields = {
-            "schema": SCHEMA,
-            "class": "system",
-            "event_id": event.event_id,
-            "tenant": event.tenant,
-            "client_time": event.client_time,
-            "received_at": event.received_at,
-            "producer": producer,
-            "epoch": epoch,
-            "seq": seq,
-            "kind": event.kind,
-            "of_class": event.of_class,
-            "count": event.count,
-            "reason": event.reason,
-            "from_seq": event.from_seq,
-            "to_seq": event.to_seq,
-            "user_id": event.user_id,
-        }
+        for name in _TAILS[type(event)]:
+            fields[name] = getattr(event, name)
     else:
         raise BadEventError(f"{type(event).__name__} is not a class of event.")
     try:
@@ -260,7 +195,7 @@ def decode(line: bytes) -> Record:
         raise BadEventError("The line is not a JSON object.")
     name = fields.get("class")
     schema = fields.get("schema")
-    kind, table = _TABLES.get(name, (None, _POSITION)) if isinstance(name, str) else (None, _POSITION)
+    kind = _CLASSES.get(name) if isinstance(name, str) else None
     if schema != SCHEMA and (schema not in (2, SERVED_SCHEMA) or kind in {Feedback, System}):
         raise BadEventError(
             f"The line is of schema {schema!r}. This version reads {SCHEMA}, and up to {SERVED_SCHEMA} of served lists."
@@ -271,11 +206,10 @@ def decode(line: bytes) -> Record:
         fields.setdefault("marks", [])
     values = {}
     try:
-        for field, types in table.items():
-            value = fields[field]
+        for field, types in _FIELDS[kind].items():
+            values[field] = value = fields[field]
             if type(value) not in types:
                 raise BadEventError(f"Field {field!r} of the {name} event is of the wrong type.")
-            values[field] = value
         for field, types in _POSITION.items():
             if type(fields[field]) not in types:
                 raise BadEventError(f"Field {field!r} of the {name} event is of the wrong type.")

@@ -6,23 +6,28 @@ Invariant: an observer cannot break the work it watches; what it raises is suppr
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class Note:
+    """Base of all notes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected(Note):
     """The stream answers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(Note):
     """The stream does not answer; sent once for each outage."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
-class Rewound:
+class Rewound(Note):
     """Redis lost the events beyond `after`, up to `reached`; they are sent again."""
 
     producer: str
@@ -31,7 +36,7 @@ class Rewound:
 
 
 @dataclass(frozen=True, slots=True)
-class WatermarkDoubted:
+class WatermarkDoubted(Note):
     """A watermark is not valid and releases nothing; sent once for each reason."""
 
     producer: str
@@ -39,7 +44,7 @@ class WatermarkDoubted:
 
 
 @dataclass(frozen=True, slots=True)
-class IdentityChanged:
+class IdentityChanged(Note):
     """The producer took a new epoch or id while running."""
 
     producer: str
@@ -48,7 +53,7 @@ class IdentityChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(Note):
     """Served lists were dropped or feedback was refused; a gap record counts them."""
 
     count: int
@@ -57,19 +62,19 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
-class DiskFailed:
+class DiskFailed(Note):
     """The write-ahead log cannot be written and feedback is refused; sent once until it can."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
-class DiskRecovered:
+class DiskRecovered(Note):
     """The write-ahead log can be written again."""
 
 
 @dataclass(frozen=True, slots=True)
-class OrphanShipped:
+class OrphanShipped(Note):
     """An orphaned slot was shipped: it held `recovered` events, and `left` of them were not shipped."""
 
     slot: int
@@ -78,26 +83,26 @@ class OrphanShipped:
 
 
 @dataclass(frozen=True, slots=True)
-class StandingBy:
+class StandingBy(Note):
     """Another consumer holds the lease."""
 
     holder: str
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseTaken:
+class LeaseTaken(Note):
     """This consumer holds the lease."""
 
     epoch: int
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseLost:
+class LeaseLost(Note):
     """Another consumer took the lease over."""
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Note):
     """A commit was made."""
 
     archived: int
@@ -107,7 +112,7 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class SequenceGapFound:
+class SequenceGapFound(Note):
     """A producer's numbers jump: `missing` events after `after_seq` are missing."""
 
     producer: str
@@ -117,7 +122,7 @@ class SequenceGapFound:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamGapFound:
+class StreamGapFound(Note):
     """Redis lost entries of a producer's stream after `after`; the producer sends them again."""
 
     producer: str
@@ -125,14 +130,14 @@ class StreamGapFound:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamGapKept:
+class StreamGapKept(Note):
     """Redis refuses to remove a stream with a gap, so it cannot be sent again; sent once for each reason."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLettered:
+class DeadLettered(Note):
     """An event or entry went to the dead letters."""
 
     producer: str
@@ -141,14 +146,14 @@ class DeadLettered:
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveFailed:
+class ArchiveFailed(Note):
     """The archive cannot be written; the consumer tries again."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
-class SinkFailed:
+class SinkFailed(Note):
     """A sink raised; the archive is not affected."""
 
     sink: str
@@ -156,7 +161,7 @@ class SinkFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class UserErased:
+class UserErased(Note):
     """A user is erased from the archive and from `models` published models."""
 
     erase_id: str
@@ -164,7 +169,7 @@ class UserErased:
 
 
 @dataclass(frozen=True, slots=True)
-class EraseFailed:
+class EraseFailed(Note):
     """A user cannot be erased in one place, `archive` or a `UserEraser`; it is tried again."""
 
     where: str
@@ -172,7 +177,7 @@ class EraseFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class DateRetired:
+class DateRetired(Note):
     """The events of a UTC date are not kept any more."""
 
     day: str
@@ -181,48 +186,16 @@ class DateRetired:
 
 
 @dataclass(frozen=True, slots=True)
-class RetentionBehind:
+class RetentionBehind(Note):
     """The archive exceeds its retention for a reason that an operator can change."""
 
     why: str
 
 
-ProducerNote: TypeAlias = (
-    Connected
-    | Disconnected
-    | Rewound
-    | WatermarkDoubted
-    | IdentityChanged
-    | Dropped
-    | DiskFailed
-    | DiskRecovered
-    | OrphanShipped
-)
-ConsumerNote: TypeAlias = (
-    Connected
-    | Disconnected
-    | StandingBy
-    | LeaseTaken
-    | LeaseLost
-    | Committed
-    | SequenceGapFound
-    | StreamGapFound
-    | StreamGapKept
-    | DeadLettered
-    | ArchiveFailed
-    | SinkFailed
-    | UserErased
-    | EraseFailed
-    | DateRetired
-    | RetentionBehind
-)
-ProducerObserver: TypeAlias = Callable[[ProducerNote], None]
-ConsumerObserver: TypeAlias = Callable[[ConsumerNote], None]
-
-_Note = TypeVar("_Note")
+Observer: TypeAlias = Callable[[Note], None]
 
 
-def notify(observer: Callable[[_Note], None] | None, note: _Note) -> None:
+def notify(observer: Observer | None, note: Note) -> None:
     """Pass a note to an observer, if there is one."""
     if observer is not None:
         with suppress(Exception):

@@ -28,7 +28,7 @@ from telemetry.counters import ProducerCounters
 from telemetry.errors import BadEventError, SpoolFull
 from telemetry.events import Event, Feedback, Served, System, SystemKind, encode
 from telemetry.ids import rfc3339_ms, uuid7
-from telemetry.notes import Dropped, ProducerObserver, notify
+from telemetry.notes import Dropped, Observer, notify
 from telemetry.settings import ProducerSettings
 from telemetry.shipper import Shipper
 from telemetry.stream.event_stream import EventStream
@@ -77,7 +77,7 @@ class Producer:
         slot: Slot,
         settings: ProducerSettings,
         stream: EventStream,
-        observer: ProducerObserver | None,
+        observer: Observer | None,
         hit: Callable[[str], None] = lambda _name: None,
         archive: str | None = None,
     ) -> None:
@@ -90,8 +90,7 @@ class Producer:
         self._shipper = Shipper(
             self._spool, stream, settings, self._counters, observer, self._record_gaps, hit, archive
         )
-        # Drops without a gap record, by index of DROP_KINDS; the ring has the same counts.
-        self._unrecorded = self._spool.unrecorded_drops()
+        self._drops = self._spool.drops
         self._closed = False
         self._draining = False
         self._run: asyncio.Task[None] | None = None
@@ -108,7 +107,7 @@ class Producer:
         slot: int | None,
         settings: ProducerSettings,
         stream: EventStream,
-        observer: ProducerObserver | None = None,
+        observer: Observer | None = None,
         hit: Callable[[str], None] = lambda _name: None,
         archive: str | None = None,
     ) -> "Producer":
@@ -166,7 +165,7 @@ class Producer:
         """
         counters, spool = self._counters.served, self._spool
         counters.offered += 1
-        if self._unrecorded:
+        if self._drops.counts:
             self._record_gaps()
         try:
             line = encode(event, spool.producer_id, spool.epoch, spool.next_seq)
@@ -190,7 +189,7 @@ class Producer:
         spool = self._spool
         for event in events:
             self._counters.for_class_of(event).offered += 1
-        if self._unrecorded:
+        if self._drops.counts:
             self._record_gaps()
         try:
             lines = [
@@ -256,7 +255,7 @@ class Producer:
         """Close the slot; later offers are refused or dropped."""
         if not self._closed:
             self._closed = True
-            self._spool.close(clean=self._shipper.pending == 0 and not self._unrecorded)
+            self._spool.close(clean=self._shipper.pending == 0 and not self._drops.counts)
 
     def _refuse(self, events: Sequence[Event], reason: str) -> None:
         for event in events:
@@ -270,12 +269,8 @@ class Producer:
         return Offered.DROPPED
 
     def _count_drop(self, drop: DropKind, events: int) -> None:
-        if self._closed or not events:
-            return
-        kind = DROP_KINDS.index(drop)
-        before = self._unrecorded.get(kind, DropCount(0, self._spool.next_seq - 1))
-        self._unrecorded[kind] = before._replace(events=before.events + events)
-        self._spool.save_drop(kind, self._unrecorded[kind])
+        if events and not self._closed:
+            self._drops.add(drop, events, self._spool.next_seq - 1)
 
     def _full(self, sentence: str) -> SpoolFull:
         return SpoolFull(sentence, self._settings.retry_after_s)
@@ -287,12 +282,11 @@ class Producer:
     def _record_gaps(self) -> None:
         if not self._spool.has_room(min(_GAP_ROOM_BYTES, self._spool.limit_bytes // 8), reserve=False):
             return
-        for kind, count in list(self._unrecorded.items()):
+        for kind, count in list(self._drops.counts.items()):
             if not self._append_system("gap", DROP_KINDS[kind], count):
                 return
             # In this order a kill in between counts a drop twice rather than not at all.
-            del self._unrecorded[kind]
-            self._spool.save_drop(kind, DropCount(0, 0))
+            self._drops.remove(kind)
             notify(self._observer, Dropped(count.events, *DROP_KINDS[kind]))
 
     def _append_system(self, kind: SystemKind, drop: DropKind | None = None, count: DropCount | None = None) -> bool:

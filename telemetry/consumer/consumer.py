@@ -28,10 +28,10 @@ from telemetry.failpoints import Failpoints
 from telemetry.notes import (
     ArchiveFailed,
     Connected,
-    ConsumerObserver,
     Disconnected,
     LeaseLost,
     LeaseTaken,
+    Observer,
     StandingBy,
     notify,
 )
@@ -65,7 +65,7 @@ class Consumer:
         archive: Archive,
         sinks: Sequence[Sink],
         settings: ConsumerSettings,
-        observer: ConsumerObserver | None = None,
+        observer: Observer | None = None,
         *,
         user_erasers: Sequence[UserEraser] = (),
         check: Check | None = None,

@@ -23,7 +23,7 @@ from telemetry.errors import BadBatchError
 from telemetry.events import Record
 from telemetry.failpoints import Failpoints
 from telemetry.ids import rfc3339_ms, uuid7
-from telemetry.notes import Committed, ConsumerObserver, SinkFailed, notify
+from telemetry.notes import Committed, Observer, SinkFailed, notify
 from telemetry.settings import ConsumerSettings
 from telemetry.stream.event_stream import Acknowledgement, Delivered, EventStream
 
@@ -56,7 +56,7 @@ class EntryArchiver:
         erasure_job: ErasureJob,
         settings: ConsumerSettings,
         counters: ConsumerCounters,
-        observer: ConsumerObserver | None,
+        observer: Observer | None,
         *,
         check: Check | None,
         failpoints: Failpoints,

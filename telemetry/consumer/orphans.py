@@ -17,7 +17,7 @@ from typing import Final
 
 from telemetry.daemon_thread import run_in_daemon_thread
 from telemetry.errors import SlotTakenError, SpoolError, StreamError
-from telemetry.notes import OrphanShipped, ProducerObserver, notify
+from telemetry.notes import Observer, OrphanShipped, notify
 from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
 from telemetry.shielding import shield_until_done
@@ -50,7 +50,7 @@ class OrphanedSlots:
         settings: ProducerSettings,
         connect: Callable[[], EventStream],
         after_s: float,
-        observer: ProducerObserver | None = None,
+        observer: Observer | None = None,
         archive: str | None = None,
     ) -> None:
         self._archive = archive

@@ -22,7 +22,7 @@ from telemetry.counters import ConsumerCounters
 from telemetry.erasure.rewriting import remove_uncommitted
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.failpoints import Failpoints
-from telemetry.notes import ConsumerObserver, DateRetired, RetentionBehind, notify
+from telemetry.notes import DateRetired, Observer, RetentionBehind, notify
 from telemetry.settings import ConsumerSettings
 from telemetry.shielding import shield_until_done
 from telemetry.wal.disk import sync_directory
@@ -49,7 +49,7 @@ class RetentionJob:
         archive: Archive,
         settings: ConsumerSettings,
         counters: ConsumerCounters,
-        observer: ConsumerObserver | None,
+        observer: Observer | None,
         failpoints: Failpoints,
     ) -> None:
         self._archive = archive

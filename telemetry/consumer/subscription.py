@@ -16,7 +16,7 @@ from telemetry.batch import Position
 from telemetry.consumer.stream_gaps import StreamGaps
 from telemetry.counters import ConsumerCounters
 from telemetry.errors import StreamRefusedError
-from telemetry.notes import ConsumerObserver, StreamGapFound, StreamGapKept, notify
+from telemetry.notes import Observer, StreamGapFound, StreamGapKept, notify
 from telemetry.settings import ConsumerSettings
 from telemetry.stream.event_stream import EventStream, publish_watermarks
 
@@ -48,7 +48,7 @@ class Subscription:
         stream: EventStream,
         settings: ConsumerSettings,
         counters: ConsumerCounters,
-        observer: ConsumerObserver | None,
+        observer: Observer | None,
         hit: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._stream = stream

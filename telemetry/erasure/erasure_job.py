@@ -37,7 +37,7 @@ from telemetry.erasure.line_matcher import LineMatcher
 from telemetry.erasure.rewriting import contains_users, remove_uncommitted, rewrite
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.ids import rfc3339_ms
-from telemetry.notes import ConsumerObserver, EraseFailed, UserErased, notify
+from telemetry.notes import EraseFailed, Observer, UserErased, notify
 from telemetry.settings import ConsumerSettings
 from telemetry.shielding import shield_until_done
 from telemetry.wal.disk import sync_directory
@@ -71,7 +71,7 @@ class ErasureJob:
         user_erasers: Sequence[UserEraser],
         settings: ConsumerSettings,
         counters: ConsumerCounters,
-        observer: ConsumerObserver | None,
+        observer: Observer | None,
     ) -> None:
         self._archive = archive
         self._user_erasers = user_erasers

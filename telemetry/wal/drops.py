@@ -52,8 +52,30 @@ def read_drops(buffer: Buffer) -> dict[int, DropCount]:
     return found
 
 
-def write_drop(buffer: Buffer, kind: int, count: DropCount) -> None:
-    """Replace the count of a kind; (0, 0) removes it."""
-    start = _START + kind * _COUNT.size
-    checked = _COUNT.pack(*count, 0)[:_CHECKED_BYTES]
-    buffer[start : start + _COUNT.size] = checked + zlib.crc32(checked).to_bytes(4, "little")
+class UnrecordedDrops:
+    """The counts in an open ring.
+
+    Attributes:
+        counts: By index of `DROP_KINDS`.
+    """
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+        self.counts = read_drops(buffer)
+
+    def add(self, drop: DropKind, events: int, after_seq: int) -> None:
+        """Count dropped events; `after_seq` counts only for the first of a kind."""
+        kind = DROP_KINDS.index(drop)
+        before = self.counts.get(kind, DropCount(0, after_seq))
+        self.counts[kind] = before._replace(events=before.events + events)
+        self._write(kind, self.counts[kind])
+
+    def remove(self, kind: int) -> None:
+        """Remove the count of a kind, which a gap record has now."""
+        del self.counts[kind]
+        self._write(kind, DropCount(0, 0))
+
+    def _write(self, kind: int, count: DropCount) -> None:
+        start = _START + kind * _COUNT.size
+        checked = _COUNT.pack(*count, 0)[:_CHECKED_BYTES]
+        self._buffer[start : start + _COUNT.size] = checked + zlib.crc32(checked).to_bytes(4, "little")

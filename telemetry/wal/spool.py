@@ -27,12 +27,12 @@ from typing import NamedTuple, TypeVar
 
 from telemetry.batch import Position
 from telemetry.errors import SpoolError
-from telemetry.notes import DiskFailed, DiskRecovered, ProducerObserver, notify
+from telemetry.notes import DiskFailed, DiskRecovered, Observer, notify
 from telemetry.settings import ProducerSettings
 from telemetry.shielding import shield_until_done
 from telemetry.wal.commit_schedule import CommitSchedule
 from telemetry.wal.disk import Disk, RealDisk
-from telemetry.wal.drops import DropCount, read_drops, write_drop
+from telemetry.wal.drops import UnrecordedDrops
 from telemetry.wal.frame import encode_frame
 from telemetry.wal.journal import Journal, Run
 from telemetry.wal.recent_frames import RECENT_BYTES, RecentFrames
@@ -76,6 +76,7 @@ class Spool:
         durable: The position of the last durable event of any epoch; (0, 0) if none is held.
         recovered: How many events earlier processes left.
         was_clean: Whether the last process had shipped everything.
+        drops: The drops that no gap record counts yet.
 
     Raises:
         SpoolError: The slot's files cannot be used.
@@ -87,7 +88,7 @@ class Spool:
         settings: ProducerSettings,
         disk: Disk | None = None,
         hit: Callable[[str], None] = lambda _name: None,
-        observer: ProducerObserver | None = None,
+        observer: Observer | None = None,
         recent_bytes: int = RECENT_BYTES,
     ) -> None:
         self._slot = slot
@@ -109,6 +110,7 @@ class Spool:
         except OSError as error:
             raise SpoolError(f"Slot {slot.number} cannot be used: {error.strerror}.") from None
         self._ring = recovered.ring
+        self.drops = UnrecordedDrops(self._ring.buffer)
         # In bytes of the log and of the ring: for feedback, and the share of them for other events.
         self._limits = settings.spool_bytes, self._ring.capacity
         self._served_limits = tuple(int(settings.served_share * limit) for limit in self._limits)
@@ -379,14 +381,6 @@ class Spool:
     def cancel_timer(self) -> None:
         """Cancel the timer of the next commit; in the loop's thread."""
         self._schedule.cancel_timer()
-
-    def unrecorded_drops(self) -> dict[int, DropCount]:
-        """Return the drops that no gap record counts yet, by index of `DROP_KINDS`."""
-        return read_drops(self._ring.buffer)
-
-    def save_drop(self, kind: int, count: DropCount) -> None:
-        """Save a count of drops so that it survives the process; (0, 0) once a gap record has it."""
-        write_drop(self._ring.buffer, kind, count)
 
     def close(self, *, clean: bool) -> None:
         """Stop writing and close the slot; `clean` if everything was shipped."""

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from telemetry.batch import Position, from_entry
 from telemetry.errors import BadEventError, SlotTakenError, SpoolFull
 from telemetry.events import Feedback, Served, System, decode
-from telemetry.notes import Dropped, ProducerNote
+from telemetry.notes import Dropped, Note
 from telemetry.producer import Acceptance, Offered, Producer
 from telemetry.settings import ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
@@ -213,7 +213,7 @@ async def test_drops_become_one_gap_record_as_soon_as_there_is_room(
     tmp_path: Path, server: MemoryServer, await_until: AwaitUntil
 ) -> None:
     """The archive will know how many events it lacks, why, and between which numbers."""
-    notes: list[ProducerNote] = []
+    notes: list[Note] = []
     producer = Producer.open(tmp_path / "spool", 0, SMALL, MemoryStream(server), notes.append)
     while producer.offer(served()) is Offered.ACCEPTED:
         pass
@@ -470,7 +470,7 @@ async def _interleave(spool: Path, actions: list[str]) -> None:
         assert_sums(producer)
     server.reachable = True
     gate.fails = False
-    while producer.counters.unarchived_events or producer._unrecorded:
+    while producer.counters.unarchived_events or producer._drops.counts:
         assert await producer.drain(5) == 0
         commit()
         await producer.drain(5)

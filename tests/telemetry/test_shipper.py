@@ -7,7 +7,7 @@ import pytest
 
 from telemetry.batch import Batch, Entry, Position, from_entry, to_fields
 from telemetry.events import Served, decode
-from telemetry.notes import Connected, Disconnected, IdentityChanged, ProducerNote, Rewound, WatermarkDoubted
+from telemetry.notes import Connected, Disconnected, IdentityChanged, Note, Rewound, WatermarkDoubted
 from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
 from telemetry.shipper import ResumeAt, ResumeDecision, TakeNewEpoch, TakeNewProducer, WaitForConsumer, decide_resume
@@ -76,7 +76,7 @@ class Line:
 
     def __init__(self, spool: Path, redis: Any, url: str | None = None, settings: ProducerSettings = QUICK) -> None:
         self.redis = redis
-        self.notes: list[ProducerNote] = []
+        self.notes: list[Note] = []
         stream = RedisStream(url or redis.url, timeout_s=0.5)
         self.producer = Producer.open(spool, None, settings, stream, self.notes.append)
         self.run = asyncio.create_task(self.producer.run())
@@ -87,7 +87,7 @@ class Line:
             self.offered += 1
             self.producer.offer(event(self.offered))
 
-    def told(self, kind: type[ProducerNote]) -> list[ProducerNote]:
+    def told(self, kind: type[Note]) -> list[Note]:
         return [note for note in self.notes if isinstance(note, kind)]
 
     def in_redis(self) -> list[str]:

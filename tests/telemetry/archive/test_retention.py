@@ -23,7 +23,7 @@ from telemetry.consumer.retention_job import RetentionJob
 from telemetry.counters import ConsumerCounters
 from telemetry.errors import FailpointError
 from telemetry.failpoints import Failpoints
-from telemetry.notes import ConsumerNote, DateRetired, RetentionBehind
+from telemetry.notes import DateRetired, Note, RetentionBehind
 from telemetry.settings import ConsumerSettings
 from tests.support.archive_commits import addition, commit, line, seal
 from tests.support.sample_events import feedback, served
@@ -53,10 +53,10 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def retain(config: Config) -> Callable[..., list[ConsumerNote]]:
+def retain(config: Config) -> Callable[..., list[Note]]:
 
-    def call(failpoint: str = "", **limits: int) -> list[ConsumerNote]:
-        notes: list[ConsumerNote] = []
+    def call(failpoint: str = "", **limits: int) -> list[Note]:
+        notes: list[Note] = []
 
         async def work() -> None:
             archive = Archive(config.archive_dir, wall_clock=lambda: NOON_S)
@@ -117,7 +117,7 @@ def test_what_is_due(days: int, size_bytes: int, gone: list[str], excess_bytes: 
     assert ([day[-2:] for day in plan.days], plan.excess_bytes) == (gone, excess_bytes)
 
 
-def test_old_dates_go_and_the_account_stays_true(config: Config, retain: Callable[..., list[ConsumerNote]]) -> None:
+def test_old_dates_go_and_the_account_stays_true(config: Config, retain: Callable[..., list[Note]]) -> None:
     """Compacted or not; the receipt says so, also for a period, and so does the list."""
     before, identity = receipt(config), fingerprint(config.archive_dir)
     size_bytes = sum(path.stat().st_size for path in config.archive_dir.glob("date=2026-11-21/*"))
@@ -146,7 +146,7 @@ def test_old_dates_go_and_the_account_stays_true(config: Config, retain: Callabl
     assert (seqs(config), receipt(config).ok, receipt(config).total("retired")) == ([8, 9], True, 6)
 
 
-def test_only_compacted_dates_go_by_size(config: Config, retain: Callable[..., list[ConsumerNote]]) -> None:
+def test_only_compacted_dates_go_by_size(config: Config, retain: Callable[..., list[Note]]) -> None:
     """What then keeps the archive too large is said, with what helps."""
     notes = retain(retention_bytes=1)
     assert seqs(config) == [7, 8, 9]
@@ -156,7 +156,7 @@ def test_only_compacted_dates_go_by_size(config: Config, retain: Callable[..., l
 
 @pytest.mark.parametrize("step", ["retention.read", "retention.committed"])
 def test_an_end_anywhere_leaves_an_archive_that_adds_up(
-    config: Config, retain: Callable[..., list[ConsumerNote]], step: str
+    config: Config, retain: Callable[..., list[Note]], step: str
 ) -> None:
     """Before the transaction all is there; after it files are left that do not count, and the next pass takes them."""
     with pytest.raises(FailpointError):
@@ -169,7 +169,7 @@ def test_an_end_anywhere_leaves_an_archive_that_adds_up(
     assert not list(config.archive_dir.glob("date=2026-11-2[12]"))
 
 
-def test_a_damaged_date_stays_and_keeps_no_other_one(config: Config, retain: Callable[..., list[ConsumerNote]]) -> None:
+def test_a_damaged_date_stays_and_keeps_no_other_one(config: Config, retain: Callable[..., list[Note]]) -> None:
     """Its loss must not disappear from the account by being retired."""
     (damaged,) = config.archive_dir.glob("date=2026-11-21/*")
     damaged.write_bytes(b"x" * damaged.stat().st_size)
@@ -179,7 +179,7 @@ def test_a_damaged_date_stays_and_keeps_no_other_one(config: Config, retain: Cal
     assert not list(config.archive_dir.glob("date=2026-11-22/*"))
 
 
-def test_what_comes_late_for_a_date_that_is_gone(config: Config, retain: Callable[..., list[ConsumerNote]]) -> None:
+def test_what_comes_late_for_a_date_that_is_gone(config: Config, retain: Callable[..., list[Note]]) -> None:
     """It is archived, and goes with the next pass."""
     retain(retention_days=2)
     late = (11, feedback(event_id="event-11", received_at="2026-11-21T09:00:00.000Z"))

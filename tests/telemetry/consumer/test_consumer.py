@@ -17,7 +17,7 @@ from telemetry.consumer.consumer import Consumer
 from telemetry.consumer.sinks import CountingSink
 from telemetry.errors import StreamAwayError
 from telemetry.events import Feedback, Record, Served, decode, encode
-from telemetry.notes import ConsumerNote, LeaseTaken, SinkFailed, StandingBy
+from telemetry.notes import LeaseTaken, Note, SinkFailed, StandingBy
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream.event_stream import EventStream
@@ -46,12 +46,12 @@ class Job:
     """A consumer in this process, running, with what it told and a counting sink."""
 
     def __init__(self, stream: EventStream, root: Path, *more_sinks: Any, **more: Any) -> None:
-        self.notes: list[ConsumerNote] = []
+        self.notes: list[Note] = []
         self.sink = CountingSink()
         self.consumer = Consumer(stream, Archive(root), [*more_sinks, self.sink], QUICK, self.notes.append, **more)
         self.task = asyncio.create_task(self.consumer.run())
 
-    def told(self, kind: type[ConsumerNote]) -> list[ConsumerNote]:
+    def told(self, kind: type[Note]) -> list[Note]:
         return [note for note in self.notes if isinstance(note, kind)]
 
     async def stop(self) -> None:

@@ -11,7 +11,7 @@ from telemetry.archive.archive import Archive
 from telemetry.consumer.consumer import Consumer
 from telemetry.consumer.orphans import OrphanedSlots
 from telemetry.events import Feedback, Record
-from telemetry.notes import OrphanShipped, ProducerNote
+from telemetry.notes import Note, OrphanShipped
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
@@ -72,7 +72,7 @@ async def test_what_nobody_ships_is_shipped_and_archived(
     """The slot is empty afterwards, and free."""
     spool = tmp_path / "spool"
     ids = await _leave(spool, server, 5)
-    notes: list[ProducerNote] = []
+    notes: list[Note] = []
     run = asyncio.create_task(OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append).run())
     await await_until(lambda: archived.ids == ids, what="the archive")
     await await_until(lambda: any(isinstance(note, OrphanShipped) for note in notes), what="the adoption to end")
@@ -120,7 +120,7 @@ async def test_a_slot_is_left_alone_where_its_events_must_not_go(
     spool = tmp_path / "spool"
     await _leave(spool, server, 5)
     server.mark = mark
-    notes: list[ProducerNote] = []
+    notes: list[Note] = []
     orphans = OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 0.05, notes.append, archive="our-archive")
     assert await orphans.ship_all(0.2) == 1
     assert (notes, server.announced, server.streams) == ([], {}, {})

@@ -8,7 +8,7 @@ from telemetry.consumer.stream_gaps import BROKEN_RESENDS, UNLINKED_RESENDS, Str
 from telemetry.consumer.subscription import Subscription
 from telemetry.counters import ConsumerCounters
 from telemetry.errors import StreamRefusedError
-from telemetry.notes import ConsumerNote, StreamGapFound, StreamGapKept
+from telemetry.notes import Note, StreamGapFound, StreamGapKept
 from telemetry.settings import ConsumerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 
@@ -98,7 +98,7 @@ async def test_without_the_right_to_remove_a_stream_it_is_kept_and_the_others_go
     """It is reported once; as soon as the right is there, the stream is begun anew."""
     server = MemoryServer()
     stream = Guarded(server)
-    notes: list[ConsumerNote] = []
+    notes: list[Note] = []
     counters = ConsumerCounters()
     subscription = Subscription(stream, ConsumerSettings(), counters, notes.append)
     await stream.connect()

@@ -13,7 +13,7 @@ from telemetry.catalogue.commit import Progress, RemovedRun
 from telemetry.consumer.consumer import Consumer
 from telemetry.erasure.erasure import ErasureReceipt, read_receipts, user_digest
 from telemetry.events import decode
-from telemetry.notes import ConsumerNote, EraseFailed, UserErased
+from telemetry.notes import EraseFailed, Note, UserErased
 from telemetry.settings import ConsumerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from tests.support.erasures import AFTER, BEFORE, REQUESTED, WHO, erase, line
@@ -59,7 +59,7 @@ class Site:
         self.root = root
         self.server = MemoryServer()
         self.models = Models()
-        self.notes: list[ConsumerNote] = []
+        self.notes: list[Note] = []
         self.task: asyncio.Task[None] | None = None
         self._writer = MemoryStream(self.server)
 

@@ -13,7 +13,7 @@ from telemetry.archive.archive_reader import read
 from telemetry.catalogue.archive_identity import identify, is_copy, known_identity
 from telemetry.consumer.consumer import Consumer
 from telemetry.events import Served, decode
-from telemetry.notes import ConsumerNote, Disconnected, ProducerNote
+from telemetry.notes import Disconnected, Note
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream.namespace_owner import OwnerMark, ShipDecision, decide_shipping
@@ -96,7 +96,7 @@ class Installation:
     def __init__(self, folder: Path, url: str) -> None:
         self.archive, self.spool, self._url = folder / "archive", folder / "spool", url
         self.identity = identify(self.archive)
-        self.notes: list[ConsumerNote | ProducerNote] = []
+        self.notes: list[Note] = []
         self._producers: list[Producer] = []
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -7,7 +7,7 @@ from telemetry.batch import Position
 from telemetry.errors import SpoolError
 from telemetry.events import encode
 from telemetry.wal.disk import RealDisk
-from telemetry.wal.drops import DropCount, read_drops, write_drop
+from telemetry.wal.drops import DROP_KINDS, DropCount, UnrecordedDrops, read_drops
 from telemetry.wal.frame import encode_frame
 from telemetry.wal.ring import FILE_NAME, Ring, read_ring
 from tests.support import sample_events
@@ -151,11 +151,12 @@ def test_what_is_no_ring_becomes_an_empty_one(tmp_path: Path) -> None:
 
 def test_drops_are_counted_in_the_ring(ring: Ring, tmp_path: Path) -> None:
     """They outlive the process and the epoch, each kind for itself, until they are recorded; damage is no count."""
-    write_drop(ring.buffer, 0, DropCount(5, 2))
-    write_drop(ring.buffer, 3, DropCount(1, 9))
+    drops = UnrecordedDrops(ring.buffer)
+    drops.add(DROP_KINDS[0], 5, 2)
+    drops.add(DROP_KINDS[3], 1, 9)
     ring.reset(2)
     assert read_drops(reopened(tmp_path).buffer) == {0: DropCount(5, 2), 3: DropCount(1, 9)}
-    write_drop(ring.buffer, 0, DropCount(0, 0))
+    drops.remove(0)
     assert read_drops(reopened(tmp_path).buffer) == {3: DropCount(1, 9)}
     with (tmp_path / FILE_NAME).open("r+b") as file:
         file.seek(256 + 3 * 20 + 7)
@@ -167,7 +168,7 @@ def test_peeking_changes_nothing_and_stops_at_a_break(ring: Ring, tmp_path: Path
     """Whoever looks in from outside sees what its owner has, as far as it is whole."""
     for seq in range(1, 6):
         ring.append(record(seq))
-    write_drop(ring.buffer, 1, DropCount(2, 3))
+    UnrecordedDrops(ring.buffer).add(DROP_KINDS[1], 2, 3)
     before = (tmp_path / FILE_NAME).read_bytes()
     assert read_ring(RealDisk(), tmp_path) == (
         Position(1, 0),

@@ -12,7 +12,7 @@ from telemetry.errors import SpoolError
 from telemetry.events import decode, encode
 from telemetry.settings import ProducerSettings
 from telemetry.wal.disk import File, RealDisk
-from telemetry.wal.drops import DropCount
+from telemetry.wal.drops import DROP_KINDS, DropCount
 from telemetry.wal.frame import encode_frame
 from telemetry.wal.recent_frames import RECENT_BYTES
 from telemetry.wal.segment import SegmentHeader, encode_header, file_name
@@ -412,9 +412,10 @@ async def test_a_segment_that_is_gone_is_said_so(log: Log) -> None:
 
 async def test_drops_survive_the_process(log: Log) -> None:
     """Until they are recorded."""
-    log.spool.save_drop(2, DropCount(4, 1))
+    log.spool.drops.add(DROP_KINDS[2], 3, 1)
+    log.spool.drops.add(DROP_KINDS[2], 1, 5)
     log.kill()
-    assert log.open().unrecorded_drops() == {2: DropCount(4, 1)}
+    assert log.open().drops.counts == {2: DropCount(4, 1)}
 
 
 async def move(log: Log, producer: str, epoch: int, after: Position) -> int:
