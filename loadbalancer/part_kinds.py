@@ -1,14 +1,13 @@
 """How each kind of part is started, probed and stopped, and where its time limits come from."""
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadbalancer.binaries import Binary
+from loadbalancer.installation_spec import InstallationSpec
 from loadbalancer.probes import HttpProbe, Probe, RedisProbe
 from loadbalancer.processes import Command
-from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import Balancer, Replica
 
 # Parts start in the order of their tiers and stop in the reverse order.
@@ -62,12 +61,12 @@ class Part:
     admin_port: int | None = None
 
 
-def redis_part(binary: Binary, config: Path, socket: Path, logs: Path, environ: Mapping[str, str]) -> Part:
+def redis_part(spec: InstallationSpec, argv: Sequence[str], socket: Path) -> Part:
     """Return the installation's own Redis."""
     return Part(
         name="redis",
         tier=REDIS_TIER,
-        command=Command((str(binary.path), str(config)), environ, logs / "redis.out"),
+        command=Command(tuple(argv), spec.environ, spec.logs / "redis.out"),
         probe=RedisProbe(socket),
         ready_within_s=_REDIS_START_S,
         stop_within_s=_REDIS_STOP_S,
@@ -75,61 +74,36 @@ def redis_part(binary: Binary, config: Path, socket: Path, logs: Path, environ: 
     )
 
 
-def consumer_part(
-    program: Sequence[str],
-    admin_port: int,
-    logs: Path,
-    environ: Mapping[str, str],
-    *,
-    settings: BalancerSettings,
-    redis: bool,
-) -> Part:
+def consumer_part(spec: InstallationSpec, admin_port: int) -> Part:
     """Return the consumer: ready once alive, since a standby without the lease is healthy."""
     # The installation's own Redis has no other user, whatever archive it served before.
-    claim = ("--claim",) if redis else ()
+    claim = () if spec.redis is None else ("--claim",)
     return Part(
         name="consumer",
         tier=CONSUMER_TIER,
         command=_python_command(
-            program,
-            ("consume", "--admin-port", str(admin_port), _SUPERVISED, *claim),
-            environ,
-            logs / "consumer.out",
+            spec, ("consume", "--admin-port", str(admin_port), _SUPERVISED, *claim), "consumer.out"
         ),
         probe=HttpProbe("127.0.0.1", admin_port, "/healthz"),
-        ready_within_s=settings.start_timeout_s,
+        ready_within_s=spec.settings.start_timeout_s,
         stop_within_s=_CONSUMER_STOP_S,
-        needs_all=("redis",) if redis else (),
+        needs_all=() if spec.redis is None else ("redis",),
         admin_port=admin_port,
     )
 
 
-def replica_part(
-    program: Sequence[str],
-    replica: Replica,
-    slot: int,
-    logs: Path,
-    environ: Mapping[str, str],
-    *,
-    settings: BalancerSettings,
-    redis: bool,
-    drain_s: float,
-) -> Part:
-    """Return one replica: ready when its model is loaded and warm; `drain_s` is its longest drain."""
+def replica_part(spec: InstallationSpec, replica: Replica, slot: int) -> Part:
+    """Return one replica: ready when its model is loaded and warm."""
     options = ("--slot", str(slot), "--host", replica.host, "--port", str(replica.port))
+    arguments = ("serve", *options, "--admin-port", str(replica.admin_port), _SUPERVISED)
     return Part(
         name=replica.name,
         tier=REPLICA_TIER,
-        command=_python_command(
-            program,
-            ("serve", *options, "--admin-port", str(replica.admin_port), _SUPERVISED),
-            environ,
-            logs / f"{replica.name}.out",
-        ),
+        command=_python_command(spec, arguments, f"{replica.name}.out"),
         probe=HttpProbe("127.0.0.1", replica.admin_port, "/readyz"),
-        ready_within_s=settings.start_timeout_s,
-        stop_within_s=drain_s + _EXIT_S,
-        needs_all=("redis",) if redis else (),
+        ready_within_s=spec.settings.start_timeout_s,
+        stop_within_s=spec.drain_s + _EXIT_S,
+        needs_all=() if spec.redis is None else ("redis",),
         rolling=True,
         host=replica.host,
         port=replica.port,
@@ -137,15 +111,7 @@ def replica_part(
     )
 
 
-def balancer_part(
-    argv: Sequence[str],
-    balancer: Balancer,
-    replicas: Sequence[Replica],
-    logs: Path,
-    environ: Mapping[str, str],
-    *,
-    settings: BalancerSettings,
-) -> Part:
+def balancer_part(spec: InstallationSpec, argv: Sequence[str], balancer: Balancer, replicas: Sequence[Replica]) -> Part:
     """Return one nginx; it may start when one replica is ready.
 
     It is watched, because the kernel queue of a frozen nginx goes on taking connections that no other nginx can serve.
@@ -153,6 +119,7 @@ def balancer_part(
     of the master (new workers, reloads, new logs) wait until it is thawed, or until the worker dies too and the watch
     ends both.
     """
+    settings = spec.settings
     # On the shared port the kernel would choose which nginx is asked.
     probe = HttpProbe("127.0.0.1", balancer.admin_port, "/healthz")
     return Part(
@@ -160,14 +127,14 @@ def balancer_part(
         tier=BALANCER_TIER,
         command=Command(
             tuple(argv),
-            environ,
-            logs / f"{balancer.name}.out",
+            spec.environ,
+            spec.logs / f"{balancer.name}.out",
             # SIGQUIT is nginx's graceful stop; SIGTERM would cut its clients off.
             stop_signal=signal.SIGQUIT,
             # New workers use the new certificates; the old ones finish their connections.
             reload_signal=signal.SIGHUP,
             reload_files=tuple(path for path in (settings.tls_cert, settings.tls_key) if path is not None),
-            logs=tuple(logs / f"{balancer.name}.{kind}.log" for kind in ("access", "error")),
+            logs=tuple(spec.logs / f"{balancer.name}.{kind}.log" for kind in ("access", "error")),
             log_limit_bytes=settings.nginx_log_bytes,
         ),
         probe=probe,
@@ -181,7 +148,5 @@ def balancer_part(
     )
 
 
-def _python_command(
-    program: Sequence[str], arguments: tuple[str, ...], environ: Mapping[str, str], output: Path
-) -> Command:
-    return Command((*program, *arguments), environ, output, arguments=arguments)
+def _python_command(spec: InstallationSpec, arguments: tuple[str, ...], output: str) -> Command:
+    return Command((*spec.program, *arguments), spec.environ, spec.logs / output, arguments=arguments)

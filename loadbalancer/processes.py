@@ -114,17 +114,7 @@ def spawn(command: Command) -> Child:
         OSError: The program cannot be started.
     """
     rotate(command.output, _OUTPUT_LIMIT_BYTES)
-    with command.output.open("ab") as output:
-        process = subprocess.Popen(
-            command.argv,
-            env=command.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # it takes no lock of another thread
-        )
-    return Child(process, command)
+    return Child(_popen(command.argv, command.environ, command.output, stdin=subprocess.DEVNULL), command)
 
 
 class Spare:
@@ -145,16 +135,7 @@ class Spare:
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str], output: Path) -> None:
         self._environ = environ
         rotate(output, _OUTPUT_LIMIT_BYTES)
-        with output.open("ab") as file:
-            self._process = subprocess.Popen(
-                argv,
-                env=environ,
-                stdin=subprocess.PIPE,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # it takes no lock of others
-            )
+        self._process = _popen(argv, environ, output, stdin=subprocess.PIPE)
 
     def __repr__(self) -> str:
         return f"<Spare {self._process.pid}>"
@@ -285,6 +266,19 @@ def reap_orphans(children: Collection[int]) -> None:
             state, parent = Path(entry.path, "stat").read_text().rpartition(")")[2].split()[:2]
             if state == "Z" and int(parent) == os.getpid():
                 os.waitpid(int(entry.name), os.WNOHANG)
+
+
+def _popen(argv: Sequence[str], environ: Mapping[str, str], output: Path, *, stdin: int) -> subprocess.Popen[bytes]:
+    with output.open("ab") as file:
+        return subprocess.Popen(
+            argv,
+            env=environ,
+            stdin=stdin,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # it takes no lock of another thread
+        )
 
 
 def _dies_with(parent_pid: int, number: signal.Signals) -> Callable[[], None]:

@@ -10,12 +10,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 
-from loadbalancer import home, ports
+from loadbalancer import home, installation, ports, unix_sockets
+from loadbalancer.binaries import Binary
 from loadbalancer.fleet import RELOAD_SIGNAL, RESTART_SIGNAL, STOP_SIGNALS, Fleet
-from loadbalancer.part_kinds import Part
+from loadbalancer.installation_spec import InstallationSpec
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.spare_pool import SparePool
 from ops.checks import open_files
@@ -89,12 +89,6 @@ def key_environ(config: Config, settings: BalancerSettings, *, insecure: bool) -
     return {}
 
 
-def warn_if_root() -> None:
-    """Print a warning if this process, and hence the nginx workers, run as root."""
-    if os.geteuid() == 0:
-        print_line("Running as root, as do nginx's workers: use a dedicated user before clients can reach Recollect.")
-
-
 @contextlib.contextmanager
 def held_home(config: Config, settings: BalancerSettings) -> Iterator[None]:
     """Hold the home directory, end what a killed run left in it, and check that nginx's port is free.
@@ -110,29 +104,54 @@ def held_home(config: Config, settings: BalancerSettings) -> Iterator[None]:
         yield
 
 
-def supervise(
-    home_dir: Path,
-    parts: Sequence[Part],
-    *,
+def run_installation(
+    config: Config,
     settings: BalancerSettings,
+    environ: Mapping[str, str],
+    *,
     program: Sequence[str],
+    nginx: Binary,
+    redis: Binary | None,
+    consumer: bool,
     came_up: Callable[[], None],
 ) -> None:
-    """Run parts until a stop signal.
+    """Run an installation until a stop signal, in a held home directory.
 
     Args:
-        home_dir: The home directory, held by the caller.
-        parts: What to run.
-        settings: Give the number of spares.
+        config: Every setting of the service.
+        settings: The balancer's.
+        environ: The environment of every part.
         program: How Python parts start; spares can become parts of the default program only.
+        nginx: The nginx to run.
+        redis: The redis-server to run, or None.
+        consumer: Whether to run the consumer.
         came_up: Called when all parts are ready.
 
     Raises:
-        PartFailed: A part did not come up.
+        BalancerError: No ports are free, nginx rejects its configuration, or a part did not come up.
     """
+    if os.geteuid() == 0:
+        print_line("Running as root, as do nginx's workers: use a dedicated user before clients can reach Recollect.")
+    names = ["Redis"] * (redis is not None) + ["the consumer"] * consumer + [f"{settings.replicas} replicas"]
+    print_line(f"Starting {', '.join(names)} and {settings.balancers} nginx.")
+    spec = InstallationSpec(
+        settings=settings,
+        home=config.home,
+        logs=config.logs,
+        models=config.models_dir,
+        program=program,
+        environ=environ,
+        nginx=nginx,
+        redis=redis,
+        consumer=consumer,
+        drain_s=config.server.drain_timeout_s,
+    )
+    parts = installation.prepare(spec)
+    if redis is not None and (directory := unix_sockets.outside(config.home)) is not None:
+        print_line(f"{config.home / 'run'} cannot hold a socket: Redis listens in {directory} until it stops.")
     spares = SparePool(SPARE, settings.spares if tuple(program) == PROGRAM else 0, print_line)
     try:
-        asyncio.run(_run(Fleet(home_dir, parts, came_up=came_up, notify=print_line, spares=spares)))
+        asyncio.run(_run(Fleet(config.home, parts, came_up=came_up, notify=print_line, spares=spares)))
     finally:
         # Everything has stopped; the short rest must not be interrupted.
         for number in STOP_SIGNALS:

