@@ -90,10 +90,8 @@ class ModelRefused(ModelError):
 class RequestError(RecollectError):
     """A refused request (RFC 9457).
 
-    Args:
-        detail: What is wrong with the request, as a sentence for the client.
-        errors: One entry per bad field: `field` (a path such as `events[3].value`) and `message`.
-        retry_after_s: Seconds for the Retry-After header, if a later attempt may succeed.
+    `detail` is a sentence for the client, `errors` has a `field` and a `message` per bad field, and `retry_after_s` is
+    given if a later attempt may succeed.
     """
 
     status: ClassVar[int] = 500

@@ -18,14 +18,10 @@ INTERVAL_S: Final = 0.25
 
 
 class KeyWatcher:
-    """Keeps one gate at the key file.
+    """Keeps one gate current with the key file.
 
-    Args:
-        file: The key file.
-        gate: The gate to keep current, with the keys read at the start.
-        on_change: Called from the thread with the number of keys now in force.
-        on_problem: Called from the thread with a sentence, once per reason why the file is not in force.
-        interval_s: Seconds between two checks.
+    The thread calls `on_change` with the number of keys now in force, and `on_problem` with a sentence, once per reason
+    why the file is not in force.
     """
 
     def __init__(

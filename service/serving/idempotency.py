@@ -32,13 +32,7 @@ class _Entry:
 
 
 class IdempotencyTable:
-    """The keys of one replica.
-
-    Args:
-        limit_keys: The most keys held; beyond it the least recently used one is evicted.
-        age_s: Seconds that a key is held from its first use.
-        clock_s: Monotonic seconds.
-    """
+    """The keys of one replica, each for `age_s` from its first use; beyond the limit the least recently used goes."""
 
     def __init__(
         self, limit_keys: int = LIMIT_KEYS, age_s: float = AGE_S, clock_s: Callable[[], float] = time.monotonic
@@ -52,10 +46,6 @@ class IdempotencyTable:
     @contextmanager
     def attempt(self, key: str | None, body: bytes) -> Iterator[None]:
         """Hold a key while its request is recorded; an error in the context means that it was not recorded.
-
-        Args:
-            key: The client's Idempotency-Key; None without one.
-            body: The request's body.
 
         Raises:
             Invalid: The key stands for another body.
