@@ -46,8 +46,7 @@ def command(
     *,
     data: DataOption,
     algorithm: Annotated[
-        str | None,
-        typer.Option("--algorithm", help=f"One of {ALGORITHMS}; by default svd, or ials without ratings."),
+        str | None, typer.Option("--algorithm", help=f"One of {ALGORITHMS}; by default svd, or ials without ratings.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the algorithm.")

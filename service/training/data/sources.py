@@ -19,12 +19,7 @@ from service.training.data import demo
 from service.training.data.data_request import STDIN, ReadOptions
 from service.training.data.field_values import printable
 from service.training.data.files import piped_input, zip_archive
-from service.training.data.files.text_file import (
-    BYTE_ORDER_MARK,
-    COMPRESSED_SUFFIXES,
-    detect_compression,
-    open_text,
-)
+from service.training.data.files.text_file import BYTE_ORDER_MARK, COMPRESSED_SUFFIXES, detect_compression, open_text
 
 Format: TypeAlias = Literal["table", "jsonl", "parquet"]
 

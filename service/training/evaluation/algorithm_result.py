@@ -16,13 +16,7 @@ from service.training.algorithms import hyperparameters
 from service.training.algorithms.registry import Candidate
 from service.training.evaluation import leakage, peak_memory, resampling
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
-from service.training.evaluation.measures import (
-    per_user,
-    prediction_error,
-    sampled_ranking,
-    serving_cost,
-    subgroups,
-)
+from service.training.evaluation.measures import per_user, prediction_error, sampled_ranking, serving_cost, subgroups
 from service.training.evaluation.measures.beyond_accuracy import Lists, Popularity
 from service.training.evaluation.measures.per_user import Float64, MeasureName, Tally
 from service.training.evaluation.measures.relevance import Relevance, relevant_items

@@ -74,11 +74,7 @@ def fingerprint(root: Path) -> str:
 
 
 def read_archive(
-    root: Path,
-    progress: Progress,
-    *,
-    batch_events: int = _BATCH_EVENTS,
-    progress_lines: int = _PROGRESS_LINES,
+    root: Path, progress: Progress, *, batch_events: int = _BATCH_EVENTS, progress_lines: int = _PROGRESS_LINES
 ) -> tuple[SourceRows, str, tuple[str, ...]]:
     """Read the interactions of an archive.
 
