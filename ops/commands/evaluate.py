@@ -23,13 +23,11 @@ from ops.options.data_options import (
     requested_data,
 )
 from ops.options.shared_options import JsonOption, ScaleOption, ThreadsOption
-from service.config import Config, from_env
+from service.config import from_env
 
 # Imported when the evaluation begins: `--help` needs no numerical library.
 if TYPE_CHECKING:
     from service.training.algorithms.registry import Candidate
-    from service.training.data.data_request import DataRequest
-    from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 
 _MEBIBYTE: Final = 1 << 20
 _SIGNIFICANCE_LEVEL: Final = 0.05
@@ -73,80 +71,13 @@ def command(
     decimal: DecimalOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Compare algorithms on the same splits."""
-    config = from_env(os.environ)
-    return evaluate(
-        config,
-        data=requested_data(config, data, columns, dates, encoding, decimal),
-        algorithms=[name.strip() for name in algorithms.split(",") if name.strip()],
-        settings=settings or [],
-        scale=scale,
-        split=split,
-        folds=folds,
-        test_share=test_share,
-        test=None if test is None else requested_data(config, [test], columns, dates, encoding, decimal),
-        seed=seed,
-        ks=k,
-        relevant_from=relevant_from,
-        most_users=users,
-        n_negatives=sampled,
-        threads=threads,
-        report=report,
-        as_json=as_json,
-    )
-
-
-def evaluate(
-    config: Config,
-    *,
-    data: "str | DataRequest",
-    algorithms: Sequence[str] = (),
-    settings: Sequence[str] = (),
-    scale: str | None = None,
-    split: str | None = None,
-    folds: int | None = None,
-    test_share: float | None = None,
-    test: "str | DataRequest | None" = None,
-    seed: int = 0,
-    ks: str = "10,20",
-    relevant_from: float | None = None,
-    most_users: int | None = None,
-    n_negatives: int | None = None,
-    threads: int = 0,
-    report: Path | None = None,
-    as_json: bool = False,
-) -> int:
-    """Compare algorithms on the same splits, and print the measures.
-
-    Args:
-        config: Where the active version is, whose rating scale counts.
-        data: What to read, see `service.training.data.datasets.read`.
-        algorithms: Their names, or `label=name`; none for one that suits the data. The popularity baseline is added.
-        settings: `algorithm.name=value` or `label.name=value` texts.
-        scale: The least and the largest rating, as LOW:HIGH; None for the known or observed scale.
-        split: A name of `SPLIT_DESCRIPTIONS`; None for random folds, or "given" with a `test`.
-        folds: How many, of the split "folds"; None for 5.
-        test_share: The held-out share of the splits by time; None for 0.2.
-        test: A test set of its own, in any form of `data`; `data` is then the training set.
-        seed: Decides everything random.
-        ks: Lengths of lists, comma separated.
-        relevant_from: The least rating of a relevant item; None: every held-out item is relevant.
-        most_users: Judge the lists of at most so many users; None: all.
-        n_negatives: Also rank among so many sampled items; None: do not.
-        threads: How many at most; 0: all cores.
-        report: Where to write the page; None for none.
-        as_json: Print the whole comparison as one JSON object instead of a table.
-
-    Returns:
-        0; 1 if every algorithm that was asked for failed.
-
-    Raises:
-        RecollectError: The input is refused.
-    """
+    """Compare algorithms on the same splits; the status is 1 if every algorithm that was asked for failed."""
+    from service.errors import UsageError
     from service.models.rating_scale import RatingScale
     from service.training.algorithms.kernels import threads as training_threads
     from service.training.evaluation import split_dataset
     from service.training.evaluation.comparison import compare
+    from service.training.evaluation.evaluation_protocol import TIME_SPLITS, EvaluationProtocol
     from service.training.incumbent import on_scale
     from service.training.suitability import default_algorithm
 
@@ -155,26 +86,35 @@ def evaluate(
 
         page.require_writable(report)
     declared = None if scale is None else RatingScale.parse(scale, "--scale")
-    candidates = _candidates(algorithms, settings)
-    protocol = _protocol(
-        split=split or ("folds" if test is None else "given"),
-        folds=folds,
-        test_share=test_share,
+    candidates = _candidates([name.strip() for name in algorithms.split(",") if name.strip()], settings or [])
+    if split is None:
+        split = "folds" if test is None else "given"
+    if folds is not None and split != "folds":
+        raise UsageError(f"A number of folds is given with the split 'folds', not with {split!r}.")
+    if test_share is not None and split not in TIME_SPLITS:
+        raise UsageError(f"A test share is given with the splits {' and '.join(sorted(TIME_SPLITS))}, not {split!r}.")
+    protocol = EvaluationProtocol(
+        split=split,
+        folds=5 if folds is None else folds,
+        test_share=0.2 if test_share is None else test_share,
         seed=seed,
-        ks=ks,
+        ks=_list_lengths(k),
         relevant_from=relevant_from,
-        most_users=most_users,
-        n_negatives=n_negatives,
+        most_users=users,
+        n_negatives=sampled,
     )
+    config = from_env(os.environ)
+    request = requested_data(config, data, columns, dates, encoding, decimal)
+    held_out = None if test is None else requested_data(config, [test], columns, dates, encoding, decimal)
     with StageProgress() as progress, training_threads.limit(threads):
         dataset, read = split_dataset.read(
-            data,
+            request,
             protocol,
-            test=test,
+            test=held_out,
             progress=progress,
             prepare=lambda source, interactions: on_scale(config, source, interactions, declared)[0],
         )
-        candidates = candidates or _candidates([default_algorithm(dataset.data)], settings)
+        candidates = candidates or _candidates([default_algorithm(dataset.data)], settings or [])
         comparison = compare(dataset, candidates, protocol, progress=progress)
     for interactions in read:
         for line in data_report_lines(interactions.report):
@@ -236,38 +176,13 @@ def _by_target(settings: Sequence[str]) -> dict[tuple[str, str], list[str]]:
     return values
 
 
-def _protocol(
-    *,
-    split: str,
-    folds: int | None,
-    test_share: float | None,
-    seed: int,
-    ks: str,
-    relevant_from: float | None,
-    most_users: int | None,
-    n_negatives: int | None,
-) -> "EvaluationProtocol":
+def _list_lengths(text: str) -> tuple[int, ...]:
     from service.errors import UsageError
-    from service.training.evaluation.evaluation_protocol import TIME_SPLITS, EvaluationProtocol
 
-    if folds is not None and split != "folds":
-        raise UsageError(f"A number of folds is given with the split 'folds', not with {split!r}.")
-    if test_share is not None and split not in TIME_SPLITS:
-        raise UsageError(f"A test share is given with the splits {' and '.join(sorted(TIME_SPLITS))}, not {split!r}.")
     try:
-        lengths = tuple(sorted({int(text) for text in ks.split(",")}))
+        return tuple(sorted({int(length) for length in text.split(",")}))
     except ValueError:
-        raise UsageError(f"Lengths of lists are whole numbers separated by commas, not {ks!r}.") from None
-    return EvaluationProtocol(
-        split=split,
-        folds=5 if folds is None else folds,
-        test_share=0.2 if test_share is None else test_share,
-        seed=seed,
-        ks=lengths,
-        relevant_from=relevant_from,
-        most_users=most_users,
-        n_negatives=n_negatives,
-    )
+        raise UsageError(f"Lengths of lists are whole numbers separated by commas, not {text!r}.") from None
 
 
 def _headline(comparison: dict[str, Any]) -> str:

@@ -29,20 +29,14 @@ _DECIMALS: Final = ("auto", "point", "comma")
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How the fields of a source are read.
+    """How the fields of a source are read."""
 
-    Attributes:
-        columns: (role, column): the column of "user", "item", "rating" or "timestamp", by its name or its number from
-            1; empty for none. Other roles are found by the usual names.
-        dates: The order of day and month in dates such as 01/02/2021; "iso" reads no such dates.
-        encoding: The encoding of text files; None for UTF-8, or for that of a byte order mark.
-        decimal: The decimal separator of ratings; "auto" detects it by the first lines.
-    """
-
+    # (role, column) of "user", "item", "rating" or "timestamp", where a column is a name, a number from 1, or empty for
+    # none. Other roles are found by the usual names.
     columns: tuple[tuple[str, str], ...] = ()
-    dates: Dates = "iso"
-    encoding: str | None = None
-    decimal: Decimal = "auto"
+    dates: Dates = "iso"  # the order of day and month in dates such as 01/02/2021; "iso" reads no such dates
+    encoding: str | None = None  # of text files; None for UTF-8, or for that of a byte order mark
+    decimal: Decimal = "auto"  # the decimal separator of ratings; "auto" detects it by the first lines
 
     @property
     def column_of(self) -> dict[str, str]:
@@ -55,15 +49,10 @@ DEFAULT_OPTIONS: Final = ReadOptions()
 
 @dataclass(frozen=True)
 class DataRequest:
-    """The sources of a dataset, in order, and how to read them.
+    """The sources of a dataset, in order, and how to read them."""
 
-    Attributes:
-        sources: At least one path or specification, see `datasets.read`.
-        options: How their fields are read.
-    """
-
-    sources: tuple[str, ...]
-    options: ReadOptions = DEFAULT_OPTIONS
+    sources: tuple[str, ...]  # at least one path or specification, see `datasets.read`
+    options: ReadOptions = DEFAULT_OPTIONS  # how their fields are read
 
     def __str__(self) -> str:
         return " + ".join(map(printable, self.sources))

@@ -25,33 +25,19 @@ MAX_EXAMPLES: Final = 10
 
 @dataclass(eq=False)
 class SourceRows:
-    """The good rows of a source, and what was left out.
+    """The good rows of a source, and what was left out."""
 
-    Attributes:
-        user_codes: Int32 (n,), positions in `user_ids`.
-        item_codes: Int32 (n,), positions in `item_ids`.
-        ratings: Float32 (n,).
-        timestamps: Int64 (n,), unix seconds; None if the source has no times.
-        user_ids: Ids in order of first appearance, among them ids of bad rows only.
-        item_ids: Likewise.
-        n_rows: Good and bad rows.
-        n_bad_rows: Bad rows.
-        bad_examples: The first of them, "file:number: reason".
-        ranks: Int8 or int32 (n,); of duplicates a row of a higher rank stays. None if all are equal.
-        has_ratings: Whether the source has ratings; without them every rating is 1.
-    """
-
-    user_codes: Int32
-    item_codes: Int32
-    ratings: Float32
-    timestamps: Int64 | None
-    user_ids: list[str]
-    item_ids: list[str]
-    n_rows: int
-    n_bad_rows: int
-    bad_examples: list[str]
-    ranks: NDArray[np.int8] | NDArray[np.int32] | None = None
-    has_ratings: bool = True
+    user_codes: Int32  # int32 (n,), positions in `user_ids`
+    item_codes: Int32  # int32 (n,), positions in `item_ids`
+    ratings: Float32  # float32 (n,)
+    timestamps: Int64 | None  # int64 (n,), unix seconds; None if the source has no times
+    user_ids: list[str]  # in order of first appearance; some are of bad rows only
+    item_ids: list[str]  # likewise
+    n_rows: int  # good and bad rows
+    n_bad_rows: int  # bad rows
+    bad_examples: list[str]  # the first of them, "file:number: reason"
+    ranks: NDArray[np.int8] | NDArray[np.int32] | None = None  # of duplicates the highest stays
+    has_ratings: bool = True  # whether the source has ratings; without them every rating is 1
 
     def keep(self, positions: Int64) -> None:
         """Keep some of the good rows; in place, so that the memory of the others is released."""
@@ -62,21 +48,13 @@ class SourceRows:
 
 
 class RowBatch(NamedTuple):
-    """Parsed rows; a value of their own marks invalid fields.
+    """Parsed rows; a value of their own marks invalid fields."""
 
-    Attributes:
-        users: Int32 (n,), codes; -1 if invalid.
-        items: Int32 (n,), codes; -1 if invalid.
-        ratings: Float32 (n,), NaN if invalid; None if the source has no ratings.
-        timestamps: Int64 (n,), unix seconds, `NO_TIME` if invalid; None if the source has no times.
-        ranks: Int8 (n,); None if all are equal.
-    """
-
-    users: Int32
-    items: Int32
-    ratings: Float32 | None
-    timestamps: Int64 | None
-    ranks: NDArray[np.int8] | None = None
+    users: Int32  # int32 (n,), codes; -1 if invalid
+    items: Int32  # int32 (n,), codes; -1 if invalid
+    ratings: Float32 | None  # float32 (n,), NaN if invalid; None if the source has no ratings
+    timestamps: Int64 | None  # int64 (n,), unix seconds, `NO_TIME` if invalid; None if the source has no times
+    ranks: NDArray[np.int8] | None = None  # int8 (n,); None if all are equal
 
     def good(self) -> NDArray[np.bool_]:
         """Return which rows are valid, bool (n,)."""
@@ -100,15 +78,10 @@ class RowBatch(NamedTuple):
 
 @dataclass(eq=False)
 class RowCollector:
-    """Collects the rows of a source, file by file and in order.
+    """Collects the rows of a source, file by file and in order."""
 
-    Attributes:
-        users: The code of each user id so far.
-        items: The code of each item id so far.
-    """
-
-    users: dict[str, int] = field(default_factory=dict)
-    items: dict[str, int] = field(default_factory=dict)
+    users: dict[str, int] = field(default_factory=dict)  # the code of each user id so far
+    items: dict[str, int] = field(default_factory=dict)  # the code of each item id so far
     _batches: list[RowBatch] = field(default_factory=list)
     _n_rows: int = 0
     _n_bad_rows: int = 0

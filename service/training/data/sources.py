@@ -49,17 +49,11 @@ _NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file of a source.
+    """One file of a source."""
 
-    Attributes:
-        path: The file.
-        name: Its name in messages.
-        partitions: (name, value) of the columns that Hive's directories give all its rows.
-    """
-
-    path: Path
-    name: str
-    partitions: tuple[tuple[str, str], ...] = ()
+    path: Path  # the file
+    name: str  # its name in messages
+    partitions: tuple[tuple[str, str], ...] = ()  # (name, value) of columns by Hive's directories
 
     @property
     def short_name(self) -> str:
@@ -69,17 +63,11 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Source:
-    """The files of a source.
+    """The files of a source."""
 
-    Attributes:
-        files: At least one, in the order in which they are read.
-        hashed_files: The files whose bytes are the fingerprint: `files`, or the archive they were unpacked from.
-        notes: Sentences about the choice of files.
-    """
-
-    files: tuple[DataFile, ...]
-    hashed_files: tuple[Path, ...]
-    notes: tuple[str, ...] = ()
+    files: tuple[DataFile, ...]  # at least one, in the order in which they are read
+    hashed_files: tuple[Path, ...]  # the fingerprint is of their bytes: `files`, or the archive that holds them
+    notes: tuple[str, ...] = ()  # sentences about the choice of files
 
 
 @contextmanager

@@ -30,29 +30,17 @@ NEED_SHORT_LISTS: Final = ("precision", "recall", "hit_rate", "coverage", "gini"
 
 @dataclass(frozen=True, eq=False)
 class PreparedSplit:
-    """One split, and what all algorithms share of it.
+    """One split, and what all algorithms share of it."""
 
-    Attributes:
-        split: The two sides.
-        fit_seed: Seeds each fit.
-        ks: Lengths of lists, ascending.
-        relevance: The judged users and their relevant items.
-        popularity: Of the training side.
-        user_groups: Int8 (n_users,).
-        item_groups: Int8 (n_items,).
-        negatives: Int32 (judged users, n), the items to rank among; None without sampled measures.
-        has_errors: Whether errors of predicted ratings are meaningful.
-    """
-
-    split: Split
-    fit_seed: np.random.SeedSequence
-    ks: tuple[int, ...]
-    relevance: Relevance
-    popularity: Popularity
-    user_groups: subgroups.Groups
-    item_groups: subgroups.Groups
-    negatives: Lists | None
-    has_errors: bool = True
+    split: Split  # the two sides
+    fit_seed: np.random.SeedSequence  # seeds each fit
+    ks: tuple[int, ...]  # lengths of lists, ascending
+    relevance: Relevance  # the judged users and their relevant items
+    popularity: Popularity  # of the training side
+    user_groups: subgroups.Groups  # int8 (n_users,)
+    item_groups: subgroups.Groups  # int8 (n_items,)
+    negatives: Lists | None  # int32 (judged users, n), the items to rank among; None without sampled measures
+    has_errors: bool = True  # whether errors of predicted ratings are meaningful
 
     @classmethod
     def of(cls, split: Split, protocol: EvaluationProtocol, index: int, *, has_errors: bool = True) -> "PreparedSplit":
@@ -92,7 +80,7 @@ class AlgorithmResult:
         label: Its name, unique in the comparison.
         by_user: Measures that are means over users.
         of_all_lists: Measures of all lists together.
-        groups: Of "users" and "items", by group and figure.
+        groups: By "users" and "items", group and figure.
         fit_s: Seconds.
         predict_s: Seconds; empty for an algorithm that only ranks.
         rank_s: Seconds for the lists of all judged users and their measures.

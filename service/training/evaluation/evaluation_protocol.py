@@ -28,28 +28,18 @@ TIME_SPLITS: Final = {"time", "time-per-user"}
 class EvaluationProtocol:
     """How models are judged.
 
-    Attributes:
-        split: A name of `SPLIT_DESCRIPTIONS`.
-        folds: Of the split "folds".
-        test_share: The held-out share of the splits by time, between 0 and 1.
-        seed: Decides everything random: the folds, the fits, the samples and the resampling.
-        ks: Lengths of the lists that ranking measures judge, ascending.
-        relevant_from: The least rating of a relevant item; None: every held-out item is relevant.
-        most_users: Judge the lists of at most so many users, chosen at random; None: all.
-        n_negatives: Also rank among so many unseen items sampled for each user; None: do not.
-
     Raises:
         UsageError: A value is out of range.
     """
 
-    split: str = "folds"
-    folds: int = 5
-    test_share: float = 0.2
-    seed: int = 0
-    ks: tuple[int, ...] = (10, 20)
-    relevant_from: float | None = None
-    most_users: int | None = None
-    n_negatives: int | None = None
+    split: str = "folds"  # A name of `SPLIT_DESCRIPTIONS`
+    folds: int = 5  # of the split "folds"
+    test_share: float = 0.2  # the held-out share of the splits by time, between 0 and 1
+    seed: int = 0  # decides everything random: the folds, the fits, the samples and the resampling
+    ks: tuple[int, ...] = (10, 20)  # lengths of the lists that ranking measures judge, ascending
+    relevant_from: float | None = None  # the least rating of a relevant item; None: every held-out item is relevant
+    most_users: int | None = None  # judge the lists of at most so many users, chosen at random; None: all
+    n_negatives: int | None = None  # also rank among so many unseen items sampled for each user; None: do not
 
     def __post_init__(self) -> None:
         if self.split not in SPLIT_DESCRIPTIONS:

@@ -15,33 +15,19 @@ from service.training.interactions import Int64, Interactions
 
 @dataclass
 class Leakage:
-    """Counts, added up split by split.
+    """Counts, added up split by split."""
 
-    Attributes:
-        n_test: Held-out interactions.
-        n_on_both_sides: Those whose pair is on the training side of the same split, which must be none.
-        n_left_out: Those that the split left out for that reason.
-        n_repeated: Those whose pair is held out twice in one split.
-        n_cold_user: Those of a user without training interactions.
-        n_cold_item: Those of an item without training interactions.
-        cold_users: Users without training interactions.
-        cold_items: Items without training interactions.
-        n_before_own: Those older than the latest training interaction of the same user.
-        n_before_any: Those older than the latest training interaction of all.
-        has_times: Whether the data has times.
-    """
-
-    n_left_out: int = 0
-    n_test: int = 0
-    n_on_both_sides: int = 0
-    n_repeated: int = 0
-    n_cold_user: int = 0
-    n_cold_item: int = 0
-    cold_users: int = 0
-    cold_items: int = 0
-    n_before_own: int = 0
-    n_before_any: int = 0
-    has_times: bool = True
+    n_left_out: int = 0  # those that the split left out for that reason
+    n_test: int = 0  # held-out interactions
+    n_on_both_sides: int = 0  # those whose pair is on the training side of the same split, which must be none
+    n_repeated: int = 0  # those whose pair is held out twice in one split
+    n_cold_user: int = 0  # those of a user without training interactions
+    n_cold_item: int = 0  # those of an item without training interactions
+    cold_users: int = 0  # users without training interactions
+    cold_items: int = 0  # items without training interactions
+    n_before_own: int = 0  # those older than the latest training interaction of the same user
+    n_before_any: int = 0  # those older than the latest training interaction of all
+    has_times: bool = True  # whether the data has times
 
     def add(self, train: Interactions, test: Interactions) -> None:
         """Count one split."""

@@ -34,17 +34,11 @@ Folds = Sequence[Tally]
 
 @dataclass(frozen=True, eq=False)
 class ResamplingUnits:
-    """The units that are drawn: users, or parties of users.
+    """The units that are drawn: users, or parties of users."""
 
-    Attributes:
-        of_user: Int64 (n_users,), the unit of each user; -1 for users who are never judged.
-        n: How many there are.
-        seed: Decides the draws.
-    """
-
-    of_user: Int64
-    n: int
-    seed: np.random.SeedSequence
+    of_user: Int64  # int64 (n_users,), the unit of each user; -1 for users who are never judged
+    n: int  # how many there are
+    seed: np.random.SeedSequence  # decides the draws
 
     @classmethod
     def of(

@@ -33,19 +33,12 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SplitDataset:
-    """A dataset and its splits.
+    """A dataset and its splits."""
 
-    Attributes:
-        data: The whole set; with a test set of its own, the training side.
-        splits: Makes the splits, one after the other, the same each time.
-        notes: Sentences for the reader of the result.
-        n_left_out: Held-out interactions left out because their pair is on the training side too.
-    """
-
-    data: Interactions
-    splits: Callable[[], Iterator[Split]]
-    notes: tuple[str, ...] = ()
-    n_left_out: int = 0
+    data: Interactions  # the whole set; with a test set of its own, the training side
+    splits: Callable[[], Iterator[Split]]  # makes the splits, one after the other, the same each time
+    notes: tuple[str, ...] = ()  # sentences for the reader of the result
+    n_left_out: int = 0  # held-out interactions left out because their pair is on the training side too
 
 
 def read(

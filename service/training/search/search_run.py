@@ -29,29 +29,17 @@ _Run: TypeAlias = Trial | DefaultsRun
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """How far a search has come.
+    """How far a search has come."""
 
-    Attributes:
-        n_ended: Trials that are complete, pruned or failed.
-        n_trials: How many there will be; None if only the time limit ends the search.
-        n_folds_under_way: Folds measured of the trials under way.
-        best: The best complete trial; None before the first.
-        ended: The trial that has just ended; None if none has.
-        n_folds: How many folds a whole trial has.
-        fold_s: Mean seconds of the folds measured in this run; None before the first.
-        n_defaults_folds: Folds measured of the defaults, which are measured first; None once they are all measured.
-        n_workers: Trials that are measured at the same time.
-    """
-
-    n_ended: int
-    n_trials: int | None
-    n_folds_under_way: int
-    best: Trial | None
-    ended: Trial | None
-    n_folds: int = 1
-    fold_s: float | None = None
-    n_defaults_folds: int | None = None
-    n_workers: int = 1
+    n_ended: int  # trials that are complete, pruned or failed
+    n_trials: int | None  # how many there will be; None if only the time limit ends the search
+    n_folds_under_way: int  # folds measured of the trials under way
+    best: Trial | None  # the best complete trial; None before the first
+    ended: Trial | None  # the trial that has just ended; None if none has
+    n_folds: int = 1  # how many folds a whole trial has
+    fold_s: float | None = None  # mean seconds of the folds measured in this run; None before the first
+    n_defaults_folds: int | None = None  # folds measured of the defaults, which come first; None at their end
+    n_workers: int = 1  # trials that are measured at the same time
 
 
 def search(

@@ -27,17 +27,11 @@ MAX_GRID_POINTS: Final = 100_000
 
 @dataclass(frozen=True)
 class Range:
-    """Every number from `low` to `high`, both ints if the hyperparameter is a whole number.
+    """Every number from `low` to `high`, both ints if the hyperparameter is a whole number."""
 
-    Attributes:
-        low: The least.
-        high: The largest.
-        log: Whether steps are even on a logarithmic scale.
-    """
-
-    low: float
-    high: float
-    log: bool = False
+    low: float  # the least
+    high: float  # the largest
+    log: bool = False  # whether steps are even on a logarithmic scale
 
     def grid(self) -> tuple[Value, ...]:
         """Return at most `GRID_POINTS` numbers, evenly spaced, both ends among them, ascending."""

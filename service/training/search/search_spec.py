@@ -27,23 +27,15 @@ _COMPARED_FIELDS: Final = ("split", "folds", "test_share", "seed", "relevant_fro
 class SearchSpec:
     """What is searched for; searches with equal specifications share a study.
 
-    Attributes:
-        algorithm: Its name, or a preset's.
-        fixed: `name=value` texts of the hyperparameters that are not searched.
-        space: Those that are.
-        measure: What is improved, such as "rmse" or "ndcg@10".
-        protocol: How the data is split, by one of `SPLITS`, and which items are relevant. Its seed decides the folds,
-            the fits, and with the trials so far each next trial.
-
     Raises:
         UsageError: A search cannot use the protocol's split.
     """
 
-    algorithm: str
-    fixed: tuple[str, ...]
-    space: Space
-    measure: str
-    protocol: EvaluationProtocol
+    algorithm: str  # its name, or a preset's
+    fixed: tuple[str, ...]  # `name=value` texts of the hyperparameters that are not searched
+    space: Space  # those that are
+    measure: str  # what is improved, such as "rmse" or "ndcg@10"
+    protocol: EvaluationProtocol  # one of `SPLITS`, and which items are relevant; its seed decides trials too
 
     def __post_init__(self) -> None:
         if self.protocol.split not in SPLITS:
@@ -77,22 +69,12 @@ class SearchSpec:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How a search is done, which does not change what it searches for.
+    """How a search is done, which does not change what it searches for."""
 
-    Attributes:
-        method: How the next trial is chosen.
-        n_trials: How many trials the study has at most; None: the whole grid, or `DEFAULT_TRIALS` without a time limit.
-        timeout_s: No trial begins after so many seconds; None: no limit.
-        n_workers: How many trials are measured at a time.
-        n_threads: How many threads each may use; 0 for all cores.
-        prune: Whether a trial that is hopeless on its first folds is given up.
-        study: The file that keeps the trials; None to keep none.
-    """
-
-    method: Method = "tpe"
-    n_trials: int | None = None
-    timeout_s: float | None = None
-    n_workers: int = 1
-    n_threads: int = 0
-    prune: bool = True
-    study: Path | None = None
+    method: Method = "tpe"  # how the next trial is chosen
+    n_trials: int | None = None  # at most; None: the whole grid, or `DEFAULT_TRIALS` without a time limit
+    timeout_s: float | None = None  # no trial begins after so many seconds; None: no limit
+    n_workers: int = 1  # how many trials are measured at a time
+    n_threads: int = 0  # how many threads each may use; 0 for all cores
+    prune: bool = True  # whether a trial that is hopeless on its first folds is given up
+    study: Path | None = None  # the file that keeps the trials; None to keep none

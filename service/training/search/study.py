@@ -39,23 +39,14 @@ _SPEC, _DEFAULTS, _WHY, _SECONDS = "question", "defaults", "why", "seconds"
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination of hyperparameter values and its measure.
+    """One combination of hyperparameter values and its measure."""
 
-    Attributes:
-        number: Its position in the study, from 0.
-        settings: The values of the searched hyperparameters.
-        folds: The measure on each fold so far.
-        seconds: The time of each of them, fitting and measuring.
-        state: Under way, measured on all folds, given up between two, or failed.
-        why: The sentence of a failure.
-    """
-
-    number: int
-    settings: HyperparameterValues
-    folds: tuple[float, ...] = ()
-    seconds: tuple[float, ...] = ()
-    state: State = "running"
-    why: str | None = None
+    number: int  # its position in the study, from 0
+    settings: HyperparameterValues  # the values of the searched hyperparameters
+    folds: tuple[float, ...] = ()  # the measure on each fold so far
+    seconds: tuple[float, ...] = ()  # the time of each of them, fitting and measuring
+    state: State = "running"  # under way, measured on all folds, given up between two, or failed
+    why: str | None = None  # the sentence of a failure
 
     @property
     def mean(self) -> float:
@@ -65,17 +56,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class DefaultsRun:
-    """The measure of the default values, which trials are compared with; it is no trial.
+    """The measure of the default values, which trials are compared with; it is no trial."""
 
-    Attributes:
-        folds: The measure on each fold so far.
-        seconds: The time of each of them, fitting and measuring.
-        why: The sentence of a failure.
-    """
-
-    folds: tuple[float, ...] = ()
-    seconds: tuple[float, ...] = ()
-    why: str | None = None
+    folds: tuple[float, ...] = ()  # the measure on each fold so far
+    seconds: tuple[float, ...] = ()  # the time of each of them, fitting and measuring
+    why: str | None = None  # the sentence of a failure
 
 
 class Study:

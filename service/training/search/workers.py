@@ -33,23 +33,14 @@ from service.training.search.shared_dataset import SharedDataset
 
 @dataclass(frozen=True)
 class FoldTask:
-    """One fold of one trial.
+    """One fold of one trial."""
 
-    Attributes:
-        algorithm: Its name, or a preset's.
-        settings: `name=value` texts.
-        measure: What to measure.
-        protocol: Which items are relevant, and for how many users lists are made.
-        fold: The index of the split.
-        seed: Of the fit.
-    """
-
-    algorithm: str
-    settings: tuple[str, ...]
-    measure: str
-    protocol: EvaluationProtocol
-    fold: int
-    seed: np.random.SeedSequence
+    algorithm: str  # its name, or a preset's
+    settings: tuple[str, ...]  # `name=value` texts
+    measure: str  # what to measure
+    protocol: EvaluationProtocol  # which items are relevant, and for how many users lists are made
+    fold: int  # the index of the split
+    seed: np.random.SeedSequence  # of the fit
 
 
 @dataclass(frozen=True)

@@ -30,33 +30,19 @@ _EXCEL_SEPARATOR: Final = re.compile(r'"?sep=(.)"?')
 
 @dataclass(frozen=True)
 class TableLayout:
-    """The layout of a text table.
+    """The layout of a text table."""
 
-    Attributes:
-        separator: Between two fields.
-        n_fields: How many fields a line has.
-        n_skipped_lines: Lines before the first row: blank lines, comments and the header.
-        user: Position of the user id.
-        item: Position of the item id.
-        rating: Position of the rating; None if every rating is 1.
-        timestamp: Position of the time; None if there is none.
-        unread_lines: Skipped lines (0-based) that are no blank line, comment or header.
-        names: The names in the header; None without a header.
-        dates: The order of day and month, see `ReadOptions.dates`.
-        decimal_comma: Whether ratings have a comma before their decimals.
-    """
-
-    separator: str
-    n_fields: int
-    n_skipped_lines: int
-    user: int
-    item: int
-    rating: int | None
-    timestamp: int | None
-    unread_lines: tuple[int, ...] = ()
-    names: tuple[str, ...] | None = None
-    dates: Dates = "iso"
-    decimal_comma: bool = False
+    separator: str  # between two fields
+    n_fields: int  # how many fields a line has
+    n_skipped_lines: int  # lines before the first row: blank lines, comments and the header
+    user: int  # position of the user id
+    item: int  # position of the item id
+    rating: int | None  # position of the rating; None if every rating is 1
+    timestamp: int | None  # position of the time; None if there is none
+    unread_lines: tuple[int, ...] = ()  # skipped lines (0-based) that are no blank line, comment or header
+    names: tuple[str, ...] | None = None  # the names in the header; None without a header
+    dates: Dates = "iso"  # the order of day and month, see `ReadOptions.dates`
+    decimal_comma: bool = False  # whether ratings have a comma before their decimals
 
     @property
     def columns(self) -> ColumnPositions:

@@ -88,21 +88,13 @@ def _head(text: bytes, head_bytes: int) -> bytes:
 
 @dataclass(eq=False)
 class _Reader:
-    """Reads the blocks of a file in order.
+    """Reads the blocks of a file in order."""
 
-    Attributes:
-        name: The file, printable.
-        layout: Its layout.
-        collector: Receives the rows.
-        n_lines: How many lines were read.
-        rest: The end of the last block, whose last field may continue in the next one.
-    """
-
-    name: str
-    layout: TableLayout
-    collector: RowCollector
-    n_lines: int = 0
-    rest: bytes = b""
+    name: str  # the file, printable
+    layout: TableLayout  # its layout
+    collector: RowCollector  # receives the rows
+    n_lines: int = 0  # how many lines were read
+    rest: bytes = b""  # the end of the last block, whose last field may continue in the next one
 
     def skip_to_rows(self, text: bytes) -> bytes:
         """Return the file's first block from the first row on."""

@@ -36,17 +36,11 @@ EXPOSURE_MEASURES: Final = ("coverage", "gini", "novelty", "popularity_bias")
 
 
 class Popularity(NamedTuple):
-    """The popularity of items and profiles on the training side.
+    """The popularity of items and profiles on the training side."""
 
-    Attributes:
-        counts: Int64 (n_items,), training interactions of each item.
-        n_users: Users with training interactions.
-        of_profiles: Float64 (n_users of the vocabulary,), the mean count of a user's training items; NaN without any.
-    """
-
-    counts: Int64
-    n_users: int
-    of_profiles: NDArray[np.float64]
+    counts: Int64  # int64 (n_items,), training interactions of each item
+    n_users: int  # users with training interactions
+    of_profiles: NDArray[np.float64]  # float64 (users,), the mean count of a user's training items, or NaN
 
     @classmethod
     def of(cls, train: Interactions) -> "Popularity":

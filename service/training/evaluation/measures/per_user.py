@@ -36,19 +36,12 @@ _LOWER_IS_BETTER: Final = {"rmse", "mae", "gini", "popularity_bias"}
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """One measure by user.
+    """One measure by user."""
 
-    Attributes:
-        user_rows: Int64 (m,), ascending.
-        sums: Float64 (m,).
-        counts: Float64 (m,), above 0.
-        shape: How the ratio becomes the measure: as it is ("mean"), its root, or its excess over 1.
-    """
-
-    user_rows: Int64
-    sums: Float64
-    counts: Float64
-    shape: Shape = "mean"
+    user_rows: Int64  # int64 (m,), ascending
+    sums: Float64  # float64 (m,)
+    counts: Float64  # float64 (m,), above 0
+    shape: Shape = "mean"  # how the ratio becomes the measure: as it is ("mean"), its root, or its excess over 1
 
     def value(self, is_kept: NDArray[np.bool_] | None = None) -> float | None:
         """Return the measure over all users or some, bool (m,); None without a user."""
@@ -66,15 +59,10 @@ def apply_shape(shape: Shape, ratio: Float64) -> Float64:
 
 @dataclass(frozen=True)
 class MeasureName:
-    """The name of a measure, such as "ndcg@10".
+    """The name of a measure, such as "ndcg@10"."""
 
-    Attributes:
-        family: "ndcg".
-        k: 10; None for an error of predicted ratings.
-    """
-
-    family: str
-    k: int | None = None
+    family: str  # "ndcg"
+    k: int | None = None  # 10; None for an error of predicted ratings
 
     @classmethod
     def parse(cls, text: str) -> "MeasureName":

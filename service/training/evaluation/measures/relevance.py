@@ -16,21 +16,13 @@ from service.training.interactions import Int64, Interactions
 
 @dataclass(frozen=True, eq=False)
 class Relevance:
-    """The judged users and their relevant items.
+    """The judged users and their relevant items."""
 
-    Attributes:
-        user_rows: Int64 (m,), the judged users, ascending.
-        counts: Int64 (m,), how many relevant items each has, at least 1.
-        item_rows: Int64 (sum of counts,), user after user, ascending within one.
-        n_items: The size of the catalogue.
-        n_without: Held-out users without a relevant item, who are not judged.
-    """
-
-    user_rows: Int64
-    counts: Int64
-    item_rows: Int64
-    n_items: int
-    n_without: int
+    user_rows: Int64  # int64 (m,), the judged users, ascending
+    counts: Int64  # int64 (m,), how many relevant items each has, at least 1
+    item_rows: Int64  # int64 (sum of counts,), user after user, ascending within one
+    n_items: int  # the size of the catalogue
+    n_without: int  # held-out users without a relevant item, who are not judged
 
     def __len__(self) -> int:
         return int(self.user_rows.size)

@@ -24,15 +24,10 @@ _TIME_LIMIT_S: Final = 0.25
 
 
 class ServingCost(NamedTuple):
-    """The cost of a list of `LIST_LENGTH`.
+    """The cost of a list of `LIST_LENGTH`."""
 
-    Attributes:
-        list_us: Microseconds as the service makes it, the median over some users.
-        pairwise_list_us: Microseconds if every unseen item were predicted on its own, extrapolated from sampled pairs.
-    """
-
-    list_us: float
-    pairwise_list_us: float
+    list_us: float  # microseconds as the service makes it, the median over some users
+    pairwise_list_us: float  # microseconds if unseen items were predicted one by one, extrapolated from sampled pairs
 
 
 def measure(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) -> ServingCost:
