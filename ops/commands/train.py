@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,11 +27,10 @@ from ops.options.data_options import (
     requested_data,
 )
 from ops.options.shared_options import JsonOption, ScaleOption, ThreadsOption
-from service.config import Config, from_env
+from service.config import from_env
 
 # Imported when the training begins: `--help` needs no numerical library.
 if TYPE_CHECKING:
-    from service.training.data.data_request import DataRequest
     from service.training.interactions import Interactions
 
 # The names in service.training.algorithms.registry.
@@ -64,52 +62,7 @@ def command(
     decimal: DecimalOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Fit, measure on a hold-out, publish a version, activate it."""
-    config = from_env(os.environ)
-    return train(
-        config,
-        data=requested_data(config, data, columns, dates, encoding, decimal),
-        algorithm=algorithm,
-        settings=settings or [],
-        scale=scale,
-        seed=seed,
-        activate=activate,
-        threads=threads,
-        as_json=as_json,
-    )
-
-
-def train(
-    config: Config,
-    *,
-    data: "str | DataRequest",
-    algorithm: str | None = None,
-    settings: Sequence[str] = (),
-    scale: str | None = None,
-    seed: int = 0,
-    activate: bool | None = None,
-    threads: int = 0,
-    as_json: bool = False,
-) -> int:
-    """Train, publish and activate a version; print a summary, or its manifest as JSON.
-
-    Args:
-        config: Where versions are published.
-        data: What to read, see `service.training.data.datasets.read`.
-        algorithm: Its name; None for one that suits the data.
-        settings: `name=value` texts.
-        scale: The least and the largest rating, as LOW:HIGH; None for the known or observed scale.
-        seed: Decides everything random.
-        activate: True to activate the version in any case, False never to; None unless it is much worse.
-        threads: How many cores to use at most; 0 for all.
-        as_json: Print the manifest instead of the summary.
-
-    Returns:
-        0; `NOT_ACTIVATED` if the version was published and not activated because it is much worse.
-
-    Raises:
-        RecollectError: The input is refused, or the run failed.
-    """
+    """Fit, measure on a hold-out, publish a version, activate it; the status is 3 if it is held back as much worse."""
     from service.models.rating_scale import RatingScale
     from service.training import pipeline
     from service.training.algorithms.kernels.threads import limit
@@ -117,12 +70,13 @@ def train(
     declared = None if scale is None else RatingScale.parse(scale, "--scale")
     started_s = time.monotonic()
     read: list[Interactions] = []
+    config = from_env(os.environ)
     with StageProgress() as progress, limit(threads):
         manifest = pipeline.train(
             config,
-            data=data,
+            data=requested_data(config, data, columns, dates, encoding, decimal),
             algorithm=algorithm,
-            settings=settings,
+            settings=settings or [],
             scale=declared,
             seed=seed,
             activate=activate,

@@ -4,11 +4,13 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ops.commands.train import train
+from ops.commands.train import command
 from service.config import Config
 from service.errors import DataError
 from service.models import active_model, artefact, versions
@@ -18,15 +20,22 @@ SMALL = ("n_factors=4", "n_epochs=3")
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return Config(home=tmp_path / "var")
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    config = Config(home=tmp_path / "var")
+    monkeypatch.setenv("RECOLLECT_HOME", str(config.home))
+    return config
+
+
+def train(data: str, *, settings: Sequence[str] = (), **options: Any) -> int:
+    """Call the command as its parsed options do."""
+    return command(data=[data], settings=list(settings), **options)
 
 
 def test_the_summary_says_what_was_read_reached_and_published(
     config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On standard output; how far it is goes to standard error, in plain lines where there is no terminal."""
-    assert train(config, data="demo:60x40x900", settings=SMALL) == 0
+    assert train("demo:60x40x900", settings=SMALL) == 0
     out, err = capsys.readouterr()
     version = active_model.version(config.models_dir)
     lines = out.splitlines()
@@ -42,7 +51,7 @@ def test_bad_rows_are_shown(config: Config, tmp_path: Path, capsys: pytest.Captu
     """How many, the first with file and line, and what was left out for a later row: on standard error."""
     path = tmp_path / "t.csv"
     path.write_text("user,item,rating\na,b,1\na,b,2\na,c,x\n")
-    assert train(config, data=str(path), algorithm="svd", settings=SMALL, activate=False) == 0
+    assert train(str(path), algorithm="svd", settings=SMALL, activate=False) == 0
     out, err = capsys.readouterr()
     assert "1 of 3 rows is bad and was left out, such as:\n  t.csv:4: the rating 'x' is not a finite number\n" in err
     assert "1 row was left out for a later one of the same user and item." in err
@@ -52,7 +61,7 @@ def test_bad_rows_are_shown(config: Config, tmp_path: Path, capsys: pytest.Captu
 
 def test_json_is_the_manifest_and_nothing_else(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """Exactly one object on standard output."""
-    assert train(config, data="demo:60x40x900", settings=SMALL, as_json=True) == 0
+    assert train("demo:60x40x900", settings=SMALL, as_json=True) == 0
     manifest = json.loads(capsys.readouterr().out)
     assert manifest == artefact.read_manifest(config.models_dir / manifest["version"])
 
@@ -63,26 +72,26 @@ def test_a_model_that_is_held_back_has_a_status_of_its_own(config: Config, capsy
     data = str(config.home / "ratings.csv")
     Path(data).write_text("".join(f"u{n // 50},i{n % 50},{1 + (n // 50 + n % 50) % 5}\n" for n in range(2000)))
     bad = ("n_factors=4", "init_std_dev=3", "lr_all=0", "n_epochs=1")
-    assert train(config, data=data, settings=SMALL) == 0
+    assert train(data, settings=SMALL) == 0
     active = active_model.version(config.models_dir)
-    assert train(config, data=data, settings=bad) == 3
+    assert train(data, settings=bad) == 3
     out, err = capsys.readouterr()
     assert "It is not active" in out
     assert "worse than the mean rating alone" in out
     assert "was published and not activated: its RMSE is" in err
     assert active_model.version(config.models_dir) == active
-    assert train(config, data=data, settings=bad, activate=False) == 0
-    assert train(config, data=data, settings=bad, activate=True) == 0
+    assert train(data, settings=bad, activate=False) == 0
+    assert train(data, settings=bad, activate=True) == 0
     assert "It was activated as requested, although its RMSE is" in capsys.readouterr().out
     assert active_model.version(config.models_dir) != active
 
 
 def test_a_rating_model_with_poor_lists_says_so(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """The best errors do not make the best lists, and the list by popularity is the least that lists should reach."""
-    assert train(config, data="demo:300x200x9000", algorithm="svd", as_json=True) == 0
+    assert train("demo:300x200x9000", algorithm="svd", as_json=True) == 0
     measures = json.loads(capsys.readouterr().out)["measures"]
     assert measures["ndcg@10"] < measures["baseline"]["ndcg@10"]
-    assert train(config, data="demo:300x200x9000", algorithm="svd") == 0
+    assert train("demo:300x200x9000", algorithm="svd") == 0
     out = capsys.readouterr().out
     assert "Its lists are worse than a list by popularity" in out
     assert "train an algorithm that ranks, such as ials" in out
@@ -91,7 +100,7 @@ def test_a_rating_model_with_poor_lists_says_so(config: Config, capsys: pytest.C
 def test_what_is_refused_prints_no_result(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """The error is the command's; standard output stays empty."""
     with pytest.raises(DataError):
-        train(config, data="/nowhere")
+        train("/nowhere")
     assert capsys.readouterr().out == ""
 
 
@@ -129,13 +138,12 @@ def test_on_a_terminal_there_is_a_bar(config: Config, tmp_path: Path) -> None:
     """It is drawn, and gone at the end."""
     ours, theirs = pty.openpty()
     program = (
-        "import sys; from pathlib import Path; from ops.commands.train import train\n"
-        "from service.config import Config\n"
-        f"sys.exit(train(Config(home=Path(sys.argv[1])), data='demo:60x40x900', settings={SMALL!r}))"
+        "import sys; from ops.commands.train import command\n"
+        f"sys.exit(command(data=['demo:60x40x900'], settings={SMALL!r}))"
     )
     try:
         process = subprocess.Popen(
-            [sys.executable, "-c", program, str(config.home)],
+            [sys.executable, "-c", program],
             cwd=ROOT,
             env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
             stdout=subprocess.PIPE,

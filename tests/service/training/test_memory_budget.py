@@ -1,5 +1,6 @@
 """How much memory there is for a fit."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,15 +78,16 @@ def test_a_fit_without_room_is_refused_with_a_number_that_fits(monkeypatch: pyte
 def test_a_limit_of_address_space_is_a_sentence_before_the_fit(tmp_path: Path) -> None:
     """`ulimit -v` of a user, and a model that is larger: exit status 1 and no traceback."""
     program = (
-        "import resource, sys; from pathlib import Path; from ops.console.command_runner import exit_code_of\n"
-        "from ops.commands.train import train\n"
-        "from service.config import Config; import service.training.algorithms.biased_mf\n"
+        "import resource, sys; from ops.console.command_runner import exit_code_of\n"
+        "from ops.commands.train import command\n"
+        "import service.training.algorithms.biased_mf\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1536 << 20, 1536 << 20))\n"
-        "config = Config(home=Path(sys.argv[1]))\n"
-        "sys.exit(exit_code_of(lambda: train(config, data='demo:40000x500x80000', settings=['n_factors=4096'])))"
+        "sys.exit(exit_code_of(lambda: command(data=['demo:40000x500x80000'], settings=['n_factors=4096'])))"
     )
-    argv = [sys.executable, "-c", program, str(tmp_path)]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(
+        argv, cwd=ROOT, env={**os.environ, "RECOLLECT_HOME": str(tmp_path)}, capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "needs at least" in done.stderr.splitlines()[-1]
