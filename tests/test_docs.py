@@ -18,6 +18,7 @@ import typer
 
 from ops import cli
 from ops.benchmarks import cli as benchmarks
+from ops.console import receipt
 from ops.drill.faults.fault_catalogue import FAULTS
 from ops.options.environment import TABLES
 from service.declared_settings import declared
@@ -338,3 +339,12 @@ def test_commands_in_prose_exist(page: Path) -> None:
         if re.match(r"(recollect|make|python -m|curl) ", span) and "VERB" not in span and "…`" not in span:
             for words in commands(re.sub(r"[\[\]…]", "", span)):
                 check_command(words)
+
+
+def test_the_transcript_of_the_audit_has_its_columns() -> None:
+    """And the table below explains each of them."""
+    page = text_of(DOCS / "archive.md")
+    heading = page.partition("$ recollect audit\n")[2].partition("\n")[0].split()
+    assert heading == list(receipt._HEADING)
+    explained = re.findall(r"^\| ([a-z]+) \|", page.partition("| column |")[2], re.MULTILINE)
+    assert explained[: len(heading) - 3] == heading[3:]
