@@ -19,9 +19,9 @@ from ops.benchmarks import recommend_route
 from ops.benchmarks.workbench import (
     HOST,
     Workbench,
+    event_counts,
     pinned,
     replica_admin_ports,
-    scrape,
     two_cores,
     wait_until_archived,
 )
@@ -74,7 +74,7 @@ def recommend(
             settle=lambda: wait_until_archived([replica_admin_port]),
             on_progress=_note,
         )
-        telemetry = _telemetry(replica_admin_port, consumer_admin_port)
+        telemetry = event_counts(replica_admin_port, consumer_admin_port)
     settings = {"data": data, "rounds": rounds, "seconds": seconds, "connections": connections, "seed": seed}
     figures = comparison.as_json() | {"model": model, "telemetry": telemetry, "settings": settings}
     title = f"{data}: {model['users']} users, {model['items']} items, {model['factors']} factors"
@@ -306,16 +306,6 @@ def hello(port: Annotated[int, typer.Option(min=1, max=65535, help="Port to list
     application.router.add_get("/", greet)
     web.run_app(application, host=HOST, port=port, access_log=None, print=None, loop=uvloop.new_event_loop())
     return 0
-
-
-def _telemetry(replica_admin_port: int, consumer_admin_port: int) -> dict[str, int]:
-    """Return the fate of all events, once all are archived."""
-    replica, consumer = scrape(replica_admin_port), scrape(consumer_admin_port)
-    return {
-        "accepted": int(replica["recollect_telemetry_accepted_total"]),
-        "dropped": int(replica["recollect_telemetry_dropped_total"] + replica["recollect_telemetry_refused_total"]),
-        "archived": int(consumer["recollect_consumer_archived_total"]),
-    }
 
 
 def _require_ratio(ratio: float, least: float | None) -> None:

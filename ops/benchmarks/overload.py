@@ -7,7 +7,7 @@ the archive catches up. `broken_promises`, which is pure, checks the promises un
 import asyncio
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -139,15 +139,8 @@ def _refused_share(tally: KindTally) -> float:
 def _sum(tallies: Sequence[KindTally]) -> KindTally:
     total = KindTally()
     for one in tallies:
-        total.due += one.due
-        total.statuses += one.statuses
-        total.static += one.static
-        total.unexplained += one.unexplained
-        total.broken += one.broken
-        total.late += one.late
-        total.unsent += one.unsent
-        total.served_s += one.served_s
-        total.refused_s += one.refused_s
+        for name in (each.name for each in fields(KindTally)):
+            setattr(total, name, getattr(total, name) + getattr(one, name))
     return total
 
 

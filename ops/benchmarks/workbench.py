@@ -124,27 +124,27 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
     def start_consumer(self, redis_url: str) -> int:
         """Start the consumer of that Redis, and return its admin port."""
         (admin_port,) = ports.choose(1)
-        argv = [sys.executable, "-m", "ops", "consume", "--admin-port", str(admin_port)]
-        self._environ["RECOLLECT_REDIS_URL"] = redis_url
-        self.start("consumer", argv, lambda: answers(admin_port, "/readyz"))
+        argv = ["consume", "--admin-port", str(admin_port)]
+        self._start_command("consumer", argv, redis_url, lambda: answers(admin_port, "/readyz"))
         return admin_port
 
     def start_replica(self, redis_url: str) -> tuple[int, int]:
         """Start a replica that ships to that Redis; return its port and admin port."""
         port, admin_port = ports.choose(2)
-        argv = [sys.executable, "-m", "ops", "serve", "--slot", "0", "--host", HOST, "--port", str(port)]
-        argv += ["--admin-port", str(admin_port)]
-        self._environ["RECOLLECT_REDIS_URL"] = redis_url
-        self.start("replica", argv, lambda: answers(admin_port, "/readyz"))
+        argv = ["serve", "--slot", "0", "--host", HOST, "--port", str(port), "--admin-port", str(admin_port)]
+        self._start_command("replica", argv, redis_url, lambda: answers(admin_port, "/readyz"))
         return port, admin_port
 
     def start_all(self, redis_url: str, replicas: int) -> int:
         """Start an installation with that Redis, and return the balancer's port."""
         (port,) = ports.choose(1)
-        argv = [sys.executable, "-m", "ops", "up", "--replicas", str(replicas), "--port", str(port)]
-        self._environ["RECOLLECT_REDIS_URL"] = redis_url
-        self.start("up", argv, lambda: answers(port, "/readyz") and self._all_ready())
+        argv = ["up", "--replicas", str(replicas), "--port", str(port)]
+        self._start_command("up", argv, redis_url, lambda: answers(port, "/readyz") and self._all_ready())
         return port
+
+    def _start_command(self, name: str, argv: list[str], redis_url: str, ready: Callable[[], bool]) -> None:
+        self._environ["RECOLLECT_REDIS_URL"] = redis_url
+        self.start(name, [sys.executable, "-m", "ops", *argv], ready)
 
     @property
     def home(self) -> Path:
@@ -235,6 +235,16 @@ def replica_admin_ports(home: Path) -> list[int]:
     """Return the admin ports of an installation's replicas."""
     rows = (row for row in roster.read(home) if row.name.startswith("replica-"))
     return [row.admin_port for row in rows if row.admin_port is not None]
+
+
+def event_counts(replica_admin_port: int, consumer_admin_port: int) -> dict[str, int]:
+    """Return the numbers of accepted, dropped and archived events."""
+    replica, consumer = scrape(replica_admin_port), scrape(consumer_admin_port)
+    return {
+        "accepted": int(replica["recollect_telemetry_accepted_total"]),
+        "dropped": int(replica["recollect_telemetry_dropped_total"] + replica["recollect_telemetry_refused_total"]),
+        "archived": int(consumer["recollect_consumer_archived_total"]),
+    }
 
 
 def wait_until_archived(admin_ports: Iterable[int]) -> None:

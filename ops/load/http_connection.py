@@ -211,7 +211,7 @@ class Client:
     async def exchange(self, request: bytes) -> Answer | Broken:
         """Send one request on a free or new connection, and return its answer."""
         async with self._slots:
-            connection = self._reusable_connection()
+            connection = self.reusable_connection()
             if connection is None:
                 try:
                     loop = asyncio.get_running_loop()
@@ -225,7 +225,8 @@ class Client:
                 connection.close()
             return result
 
-    def _reusable_connection(self) -> Connection | None:
+    def reusable_connection(self) -> Connection | None:
+        """Take an idle connection that is still open; None if there is none."""
         # Last in, first out, as in common clients: surplus connections grow old and the server closes them.
         while self._idle:
             connection = self._idle.pop()

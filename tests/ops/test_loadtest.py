@@ -83,7 +83,7 @@ def _loadtest(tmp_path: Path, *arguments: str, command: list[str] | None = None)
 
 
 @pytest.mark.parametrize("command", [_BY_PATH, [sys.executable, "-m", "ops", "loadtest"]])
-def test_both_ways_to_start_it_run_the_same_program(service: _Service, tmp_path: Path, command: list[str]) -> None:
+def test_the_verb_and_the_path_run_the_same_program(service: _Service, tmp_path: Path, command: list[str]) -> None:
     """By path, from another directory, and as a verb: one JSON object on standard output, and the rate was kept."""
     arguments = [
         "--url",
@@ -124,7 +124,7 @@ def test_plain_lines_are_printed_where_there_is_no_terminal(service: _Service, t
         (["--p99-ms", "1000"], "The objective --p99-ms 1000 was missed"),
     ],
 )
-def test_a_missed_objective_ends_in_1_and_says_which(
+def test_a_missed_objective_exits_1_and_is_named(
     service: _Service, tmp_path: Path, objective: list[str], sentence: str
 ) -> None:
     """Quick refusals miss the latency objective as well as the one about failures."""
@@ -135,16 +135,16 @@ def test_a_missed_objective_ends_in_1_and_says_which(
     assert "failed by status_500: " in done.stdout
 
 
-def test_a_service_that_answers_nothing_well_is_a_failed_run(service: _Service, tmp_path: Path) -> None:
-    """Even without objectives, nothing but failures is not a success."""
+def test_a_service_without_good_answers_is_a_failed_run(service: _Service, tmp_path: Path) -> None:
+    """Even without objectives."""
     service.list_status = 404
     done = _loadtest(tmp_path, "--url", service.url, "--rate", "20", "--duration", "0.2", "--feedback", "0")
     assert done.returncode == 1
     assert "None of the 4 requests" in done.stderr
 
 
-def test_nobody_listening_is_one_sentence_and_1(tmp_path: Path, free_port: Callable[[], int]) -> None:
-    """No traceback for a service that is not up."""
+def test_a_dead_service_is_one_sentence_and_1(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """No traceback."""
     url = f"http://127.0.0.1:{free_port()}"
     done = _loadtest(tmp_path, "--url", url)
     assert (done.returncode, done.stdout) == (1, "")
@@ -187,8 +187,8 @@ def test_bad_usage_is_one_sentence_and_2(
     assert len(captured.err.splitlines()) == 1
 
 
-def test_ctrl_c_reports_what_has_been(service: _Service, tmp_path: Path) -> None:
-    """An interrupted run still prints its figures, marked as interrupted."""
+def test_an_interrupted_run_prints_its_figures(service: _Service, tmp_path: Path) -> None:
+    """Marked as interrupted."""
     arguments = ["--url", service.url, "--rate", "50", "--duration", "600", "--json"]
     environ = {**os.environ, "RECOLLECT_HOME": str(tmp_path)}
     process = subprocess.Popen(
@@ -219,20 +219,20 @@ def test_ctrl_c_reports_what_has_been(service: _Service, tmp_path: Path) -> None
     ],
 )
 def test_shares_of_users_are_scaled_to_one(users: str, mix: Mix) -> None:
-    """What is not named has no share."""
+    """A class without a share has none."""
     parsed = loadtest.parse_mix(users, 0.2)
     assert (parsed.known, parsed.unknown, parsed.hot) == pytest.approx((mix.known, mix.unknown, mix.hot))
 
 
 def test_a_url_may_have_a_base_path_and_lack_a_port() -> None:
-    """As one behind another proxy has."""
+    """As behind another proxy."""
     assert str(loadtest.parse_url("http://example.org/api/")) == "http://example.org:80/api"
     with pytest.raises(UsageError, match="--url"):
         loadtest.parse_url("http://user:secret@example.org")
 
 
-def test_an_installation_that_speaks_tls_is_refused_and_not_called_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """nginx answers plain HTTP there with 400, which would be counted as failures of the service."""
+def test_an_installation_with_tls_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nginx answers plain HTTP there with 400, which would count as failures of the service."""
     monkeypatch.setenv("RECOLLECT_TLS_CERT", "/tls/cert.pem")
     monkeypatch.setenv("RECOLLECT_TLS_KEY", "/tls/key.pem")
     with pytest.raises(UsageError, match="serves TLS"):

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from ops.benchmarks.measured_process import measured_main
-from ops.benchmarks.telemetry.cpu_clock import MS_PER_S, paced
+from ops.benchmarks.telemetry.processor import MS_PER_S, paced
 from ops.benchmarks.telemetry.rig import Rig
 from ops.benchmarks.telemetry.sample import click
 from telemetry.errors import SpoolFull

@@ -11,7 +11,7 @@ from typing import Final
 
 from ops.benchmarks.measured_process import measured_main
 from ops.benchmarks.telemetry import yardstick
-from ops.benchmarks.telemetry.cpu_clock import spent, until
+from ops.benchmarks.telemetry.processor import spent, until
 from ops.benchmarks.telemetry.sample import served
 from telemetry.archive.archive import Archive
 from telemetry.batch import Batch

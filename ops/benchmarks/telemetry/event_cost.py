@@ -10,7 +10,7 @@ from typing import Final
 
 from ops.benchmarks.measured_process import measured_main
 from ops.benchmarks.telemetry import yardstick
-from ops.benchmarks.telemetry.cpu_clock import US_PER_S, paced, spent, until
+from ops.benchmarks.telemetry.processor import US_PER_S, paced, spent, until
 from ops.benchmarks.telemetry.rig import Rig
 from ops.benchmarks.telemetry.sample import served
 from telemetry.events import encode

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from ops.benchmarks.telemetry.cpu_clock import until
+from ops.benchmarks.telemetry.processor import until
 from telemetry.batch import Position
 from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings

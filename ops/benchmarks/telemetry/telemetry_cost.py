@@ -13,8 +13,8 @@ from typing import Any, Final
 from ops.benchmarks.measured_process import run_measured
 from ops.benchmarks.telemetry.acceptance import Acceptance, AcceptanceTask
 from ops.benchmarks.telemetry.archiving import Archiving, ArchivingTask
-from ops.benchmarks.telemetry.awake import awake
 from ops.benchmarks.telemetry.event_cost import Cost, CostTask
+from ops.benchmarks.telemetry.processor import awake
 from ops.benchmarks.workbench import pinned
 
 RATES: Final = (500.0, 1_000.0, 3_000.0, 10_000.0)

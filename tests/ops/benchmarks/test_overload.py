@@ -43,14 +43,14 @@ def judged(**changes: dict[str, Any]) -> list[str]:
         ({"event": {"statuses": {202: 1, 503: 9}}}, "90.0% of the events were refused, and 75.0% of the lists"),
     ],
 )
-def test_each_promise_is_judged_by_itself(changes: dict[str, dict[str, Any]], words: str | None) -> None:
+def test_each_promise_is_checked_separately(changes: dict[str, dict[str, Any]], words: str | None) -> None:
     """A round that holds them all breaks none."""
     said = judged(**changes)
     assert (said == []) if words is None else any(words in sentence for sentence in said)
 
 
-def test_goodput_is_what_was_answered_as_asked() -> None:
-    """Static lists and refusals do not count, and only pairs are compared."""
+def test_goodput_is_the_rate_of_good_answers() -> None:
+    """Static lists and refusals do not count."""
     peak, over = LoadRound(took_s=2.0), LoadRound(took_s=2.0)
     peak.tallies["list"].statuses[200] = 200
     over.tallies["list"].statuses.update({200: 200, 503: 900})
@@ -61,13 +61,13 @@ def test_goodput_is_what_was_answered_as_asked() -> None:
 
 
 def test_most_requests_are_lists_and_some_are_not() -> None:
-    """In one order, so that every round has the same."""
+    """Every round has the same order."""
     kinds = [request.kind for request in requests([f"u{number}" for number in range(1000)])]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"list": 849, "event": 141, "health": 10}
 
 
 async def test_every_request_ends_in_one_way() -> None:
-    """Answered, cut, given up, or never sent for want of a connection."""
+    """Answered, broken, late, or unsent for want of a connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with_body = b"HTTP/1.1 %b\r\nContent-Length: 2\r\n%b\r\n{}"
@@ -104,7 +104,7 @@ async def test_an_overloaded_installation_refuses_and_breaks_no_promise(
     make_snapshot: Callable[..., ModelSnapshot],
     publish_snapshot: Callable[[Path, ModelSnapshot], str],
 ) -> None:
-    """Far more than one replica can do: what it has no time for is refused, lists before events, health never."""
+    """Excess requests are refused, lists before events, liveness never."""
     made = new_installation(tmp_path)
     made.program = (sys.executable, "-m", "ops")
     # Patient, so that however slow the machine is now, a replica that answers late is waited for.

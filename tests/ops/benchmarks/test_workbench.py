@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from ops.benchmarks import cli
-from ops.benchmarks.workbench import Workbench, answers, pinned, scrape, two_cores, wait_until_archived
+from ops.benchmarks.workbench import Workbench, answers, event_counts, pinned, scrape, two_cores, wait_until_archived
 from ops.console.command_runner import run
 from service.errors import RunError, UsageError
 from service.models.snapshot import ModelSnapshot
@@ -84,7 +84,7 @@ def test_a_list_of_a_workbench_is_archived(
         for _ in range(3):
             assert answers(port, "/v1/recommendations/u1")
         wait_until_archived([replica_admin_port])
-        assert cli._telemetry(replica_admin_port, consumer_admin_port) == {
+        assert event_counts(replica_admin_port, consumer_admin_port) == {
             "accepted": 3,
             "dropped": 0,
             "archived": 3,

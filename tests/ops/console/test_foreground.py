@@ -67,15 +67,15 @@ def running(request: pytest.FixtureRequest) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("running", [HEARS], indirect=True)
-def test_what_hears_ends_by_itself(running: Running) -> None:
-    """With its own words and its own status."""
+def test_a_child_that_handles_the_signal_ends_by_itself(running: Running) -> None:
+    """With its own output and exit code."""
     running.process.send_signal(signal.SIGINT)
     assert running.ended() == (7, "I am done\n")
 
 
 @pytest.mark.parametrize("running", [HEARS], indirect=True)
 def test_a_terminal_signals_both(running: Running) -> None:
-    """The child is interrupted once, and tidies up undisturbed."""
+    """The child is interrupted once, and its clean-up is not."""
     os.kill(running.child, signal.SIGINT)
     running.process.send_signal(signal.SIGINT)
     assert running.ended() == (7, "I am done\n")
@@ -89,23 +89,25 @@ def test_a_terminal_signals_both(running: Running) -> None:
         (signal.SIGTERM, 143, "recollect: Stopped by SIGTERM.\n"),
     ],
 )
-def test_what_is_deaf_is_killed(running: Running, number: signal.Signals, status: int, says: str) -> None:
-    """And the parent says so."""
+def test_a_child_that_ignores_the_signal_is_killed(
+    running: Running, number: signal.Signals, status: int, says: str
+) -> None:
+    """The parent prints why."""
     running.process.send_signal(number)
     assert running.ended() == (status, says)
     assert running.child_has_ended()
 
 
 @pytest.mark.parametrize("running", [IS_DEAF], indirect=True)
-def test_a_child_that_something_else_kills(running: Running) -> None:
-    """Is a failed run, most likely for want of memory."""
+def test_a_child_killed_by_something_else_is_a_failed_run(running: Running) -> None:
+    """Most likely for want of memory."""
     os.kill(running.child, signal.SIGKILL)
     assert running.ended() == (1, "recollect: The process was killed, most likely for want of memory.\n")
 
 
 @pytest.mark.parametrize("running", [IS_DEAF], indirect=True)
 def test_the_child_dies_with_the_parent(running: Running) -> None:
-    """However that ends."""
+    """Whatever ends the parent."""
     running.process.kill()
     assert running.child_has_ended()
 
@@ -113,6 +115,6 @@ def test_the_child_dies_with_the_parent(running: Running) -> None:
 @pytest.mark.parametrize(
     "running", [f"    print(os.getpid(), flush=True)\n    return {n}" for n in (0, 3)], indirect=True
 )
-def test_a_status_is_passed_on(running: Running, request: pytest.FixtureRequest) -> None:
-    """Whatever it means."""
+def test_the_exit_code_is_passed_on(running: Running, request: pytest.FixtureRequest) -> None:
+    """Whatever it is."""
     assert running.ended() == (int(request.node.callspec.params["running"][-1]), "")

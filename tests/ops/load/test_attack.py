@@ -1,3 +1,5 @@
+"""The open loop. These tests compare times because the send times are its promise; bounds are lower bounds or wide."""
+
 import asyncio
 import random
 import time
@@ -118,7 +120,7 @@ async def test_a_stall_shows_in_every_request_that_waited_for_it(service: _Servi
 
 
 async def test_waiting_for_a_connection_counts(service: _Service) -> None:
-    """With one connection and answers of 50 ms, a request sent 10 ms later waits, and its latency says so."""
+    """With one connection and answers of 50 ms, a request sent 10 ms later waits, and its latency includes that."""
 
     async def slowly(_: web.Request) -> None:
         await asyncio.sleep(0.05)
@@ -149,7 +151,7 @@ async def test_the_reference_client_retries_once_with_the_same_key(service: _Ser
 
 
 async def test_the_second_failure_is_final(service: _Service) -> None:
-    """One retry, not more; both the cause that led to it and the final one are told."""
+    """There is one retry; the outcome has its cause and the final failure."""
 
     async def refuse(_: web.Request) -> web.StreamResponse:
         return web.Response(status=503, text="busy")
@@ -167,8 +169,8 @@ async def test_the_second_failure_is_final(service: _Service) -> None:
 
 
 @pytest.mark.parametrize(("status", "cause"), [(500, "status_500"), (404, "status_404"), (429, "status_429")])
-async def test_other_refusals_are_not_sent_again(service: _Service, status: int, cause: str) -> None:
-    """Only 502, 503 and 504 say that another attempt may help."""
+async def test_other_statuses_are_not_retried(service: _Service, status: int, cause: str) -> None:
+    """Only 502, 503 and 504 are."""
 
     async def refuse(_: web.Request) -> web.StreamResponse:
         return web.Response(status=status)
@@ -179,7 +181,7 @@ async def test_other_refusals_are_not_sent_again(service: _Service, status: int,
 
 
 async def test_the_raw_client_never_retries(service: _Service) -> None:
-    """What a retry would have retry_cause is a failure."""
+    """A failure that a retry could cure stays a failure."""
 
     async def refuse_first(_: web.Request) -> web.StreamResponse | None:
         return web.Response(status=503) if len(service.requests) == 1 else None
@@ -205,8 +207,8 @@ async def test_a_connection_cut_in_mid_request_is_retried_on_another(service: _S
     assert (outcome.failure, outcome.retry_cause) == ((None, "eof") if retries else ("eof", None))
 
 
-async def test_nobody_listening_fails_by_connect(free_port: Callable[[], int]) -> None:
-    """A dead service gives failures with a cause, not an exception."""
+async def test_a_dead_service_fails_by_connect(free_port: Callable[[], int]) -> None:
+    """Outcomes have the cause; nothing is raised."""
     outcomes, _ = await _attack(free_port(), rate_rps=50, duration_s=0.1)
     assert Counter(outcome.failure for outcome in outcomes) == {"connect": 5}
 
@@ -228,7 +230,7 @@ async def test_the_deadline_holds_over_all_attempts(service: _Service) -> None:
     assert all(outcome.latency_s >= 0.149 for outcome in outcomes)
 
 
-async def test_a_stopped_attack_sends_no_more_and_finishes_what_is_under_way(service: _Service) -> None:
+async def test_a_stopped_attack_sends_no_more_and_finishes_open_requests(service: _Service) -> None:
     """Ctrl-C ends a run early with the figures so far."""
     outcomes: list[Outcome] = []
     client = Client("127.0.0.1", service.port, 8)

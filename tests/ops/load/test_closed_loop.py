@@ -39,8 +39,8 @@ async def _serving(answer: Callable[[bytes, asyncio.StreamWriter], Awaitable[Non
         yield server
 
 
-async def test_answers_are_counted_and_requests_go_round() -> None:
-    """Every connection is kept busy, all requests come up, and the rate is what the server counted."""
+async def test_answers_are_counted_and_requests_repeat() -> None:
+    """Every connection is busy, every request is sent, and the rate is the server's count."""
 
     async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.01)
@@ -56,8 +56,8 @@ async def test_answers_are_counted_and_requests_go_round() -> None:
         assert 0 < figures.generator_share < 1.5
 
 
-async def test_answers_in_pieces_and_failures_are_told_apart() -> None:
-    """A head without its body is no answer yet, and a status other than 200 is not a good one."""
+async def test_an_answer_in_pieces_counts_once() -> None:
+    """A status other than 200 counts as failed."""
 
     async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
         status = b"200 OK" if request.startswith(b"GET /a") else b"500 Oops"
@@ -73,7 +73,7 @@ async def test_answers_in_pieces_and_failures_are_told_apart() -> None:
 
 
 async def test_a_lost_connection_ends_the_round() -> None:
-    """A rate from fewer connections than asked for would be a wrong figure."""
+    """The rate of fewer connections would be a wrong figure."""
 
     async def hang_up(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.close()
@@ -83,7 +83,7 @@ async def test_a_lost_connection_ends_the_round() -> None:
             await drive("127.0.0.1", server.port, _REQUESTS, connections=2, warmup_s=5, duration_s=5)
 
 
-async def test_nobody_listening_is_one_sentence(free_port: Callable[[], int]) -> None:
+async def test_a_dead_server_is_one_sentence(free_port: Callable[[], int]) -> None:
     """The sentence names the address."""
     port = free_port()
     with pytest.raises(RunError, match=f"127.0.0.1:{port} cannot be driven"):

@@ -14,7 +14,7 @@ Script = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[N
 
 
 class _Server:
-    """A real server on loopback whose every connection is played by a script; counts connections."""
+    """A real server on loopback that runs a script on each connection, and counts connections."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -70,8 +70,8 @@ async def _forever(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamW
         (b"HTTP/1.1 503\r\nCONTENT-LENGTH:0\r\n\r\n", 503, b""),
     ],
 )
-async def test_a_body_ends_where_http_says(reply: bytes, status: int, body: bytes) -> None:
-    """Length, chunks, end of connection and no body at all are told apart."""
+async def test_the_end_of_a_body_follows_the_head(reply: bytes, status: int, body: bytes) -> None:
+    """Content-Length, chunks, end of connection, and no body."""
     async with _serving(_replying(reply)) as server:
         client = Client("127.0.0.1", server.port, 1)
         answer = await client.exchange(_GET)
@@ -80,8 +80,8 @@ async def test_a_body_ends_where_http_says(reply: bytes, status: int, body: byte
     assert (answer.status, answer.body) == (status, body)
 
 
-async def test_an_answer_in_pieces_is_put_together() -> None:
-    """Every way of cutting the bytes gives the same answer."""
+async def test_an_answer_in_pieces_is_assembled() -> None:
+    """Byte by byte."""
     reply = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
 
     async def script(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,8 +115,8 @@ async def test_an_answer_in_pieces_is_put_together() -> None:
         (b"x" * 70_000, "protocol"),
     ],
 )
-async def test_what_is_no_whole_answer_is_broken(reply: bytes, cause: str) -> None:
-    """A connection that ends early is told from one that speaks something else."""
+async def test_an_incomplete_or_invalid_answer_is_broken(reply: bytes, cause: str) -> None:
+    """With different causes."""
     async with _serving(_replying(reply)) as server:
         client = Client("127.0.0.1", server.port, 1)
         result = await client.exchange(_GET)
@@ -125,8 +125,8 @@ async def test_what_is_no_whole_answer_is_broken(reply: bytes, cause: str) -> No
     assert result.cause == cause
 
 
-async def test_a_reset_is_told_from_an_end_of_file() -> None:
-    """RST means the server lost the connection, not that it closed it."""
+async def test_a_reset_and_an_end_of_file_are_different_causes() -> None:
+    """RST means that the server lost the connection."""
 
     async def script(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -142,8 +142,8 @@ async def test_a_reset_is_told_from_an_end_of_file() -> None:
     assert result.cause == "reset"
 
 
-async def test_nobody_listening_is_a_connect_failure(free_port: Callable[[], int]) -> None:
-    """A refused connection names the address."""
+async def test_a_refused_connection_is_a_connect_failure(free_port: Callable[[], int]) -> None:
+    """It names the address."""
     port = free_port()
     result = await Client("127.0.0.1", port, 1).exchange(_GET)
     assert isinstance(result, Broken)
@@ -152,7 +152,7 @@ async def test_nobody_listening_is_a_connect_failure(free_port: Callable[[], int
 
 
 async def test_a_connection_is_used_again_unless_the_server_closed_it() -> None:
-    """An end of file that came while a connection lay idle costs no request, even unseen by the event loop."""
+    """An end of file on an idle connection costs no request."""
     async with _serving(_replying(_OK, _OK)) as server:
         client = Client("127.0.0.1", server.port, 1)
         for _ in range(6):
@@ -161,29 +161,29 @@ async def test_a_connection_is_used_again_unless_the_server_closed_it() -> None:
         assert server.accepted == 3
 
 
-async def test_an_unseen_end_of_file_is_asked_of_the_socket() -> None:
-    """The check before reuse does not rely on the loop having run: the server here closes in the same breath."""
+async def test_an_end_of_file_is_polled_before_reuse() -> None:
+    """The loop has not run since the server closed the connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     client = Client("127.0.0.1", listener.getsockname()[1], 1)
     first = asyncio.create_task(client.exchange(_GET))
     server_side, _ = await asyncio.to_thread(listener.accept)
     server_side.sendall(_OK)
     assert isinstance(await first, Answer)
-    assert client._reusable_connection() is not None
+    assert client.reusable_connection() is not None
     second = asyncio.create_task(client.exchange(_GET))
     other_side, _ = await asyncio.to_thread(listener.accept)
     other_side.sendall(_OK)
     assert isinstance(await second, Answer)
     # From here on the loop does not run: only the kernel knows of the end of file.
     other_side.close()
-    assert client._reusable_connection() is None
+    assert client.reusable_connection() is None
     server_side.close()
     listener.close()
     await client.aclose()
 
 
 async def test_connection_close_is_honoured() -> None:
-    """A server that says it will close is believed."""
+    """The connection is not reused."""
     closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with _serving(_replying(closing, closing)) as server:
         client = Client("127.0.0.1", server.port, 1)
@@ -193,8 +193,8 @@ async def test_connection_close_is_honoured() -> None:
         assert server.accepted == 2
 
 
-async def test_a_request_given_up_takes_its_connection_with_it() -> None:
-    """A late answer is never given to the next request."""
+async def test_an_abandoned_request_closes_its_connection() -> None:
+    """A late answer is never returned for the next request."""
     release = asyncio.Event()
 
     async def script(connection: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -33,8 +33,8 @@ def _summary() -> Summary:
     return summary
 
 
-def test_the_json_object_has_the_contract_s_keys() -> None:
-    """Other programs read these names."""
+def test_the_json_object_has_the_keys_of_the_contract() -> None:
+    """Other programs read them."""
     figures = json.loads(json.dumps(as_json(_RUN, _summary())))
     assert figures["rate_rps"] == 100.0
     assert (figures["requests"], figures["failed"], figures["failures"]) == (4, 1, {"status_500": 1})

@@ -44,7 +44,7 @@ def test_poisson_arrivals_are_repeatable_and_ascending() -> None:
 
 
 def test_poisson_gaps_are_exponential_around_the_rate() -> None:
-    """The mean gap is 1/rate, and gaps spread as widely as their mean: users do not queue up to be even."""
+    """The mean gap is 1/rate, and the standard deviation is as large."""
     times = list(poisson(200.0, 100.0, random.Random(3)))
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert statistics.mean(gaps) == pytest.approx(1 / 200, rel=0.05)
@@ -52,6 +52,6 @@ def test_poisson_gaps_are_exponential_around_the_rate() -> None:
 
 
 def test_a_schedule_is_chosen_by_name() -> None:
-    """The names on the command line mean the two processes."""
+    """By the names of the command line."""
     assert list(schedule("constant", 10.0, 1.0, random.Random(1))) == list(constant(10.0, 1.0))
     assert list(schedule("poisson", 10.0, 1.0, random.Random(1))) == list(poisson(10.0, 1.0, random.Random(1)))

@@ -84,7 +84,7 @@ async def test_without_file_and_model_users_are_probed_and_items_are_the_popular
 
 
 async def test_the_served_model_names_ids_if_it_was_published_here(tmp_path: Path) -> None:
-    """A version of the service that lies in the local models is read; another one is not."""
+    """A served version in the local models is read; another one is not."""
     ids = Vocabulary(["ann", "bob"]), Vocabulary(["x", "y", "z"])
     snapshot = ModelSnapshot(
         algorithm="svd",
@@ -118,15 +118,15 @@ async def test_a_file_wins_and_lacking_items_come_from_the_service(tmp_path: Pat
     assert str(path) in population.users_from
 
 
-async def test_something_else_than_recollect_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    """A service without JSON objects or items is not one to test."""
+async def test_another_service_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """One without JSON objects or without items."""
     with pytest.raises(RunError, match="not a JSON object"):
         await _discover(tmp_path, model=[1])
     with pytest.raises(RunError, match="no popular items"):
         await _discover(tmp_path, popular=0)
 
 
-async def test_nothing_listening_is_said_in_a_sentence(tmp_path: Path, free_port: Callable[[], int]) -> None:
+async def test_a_dead_target_is_a_sentence(tmp_path: Path, free_port: Callable[[], int]) -> None:
     """The sentence names the address."""
     port = free_port()
     with pytest.raises(RunError, match=rf"Nothing answers at http://127\.0\.0\.1:{port}"):
@@ -134,5 +134,5 @@ async def test_nothing_listening_is_said_in_a_sentence(tmp_path: Path, free_port
 
 
 def test_a_target_writes_ipv6_addresses_in_brackets() -> None:
-    """As RFC 3986 wants them in URLs and Host headers."""
+    """In URLs and Host headers (RFC 3986)."""
     assert str(Target("::1", 8080, "/api")) == "http://[::1]:8080/api"

@@ -28,7 +28,7 @@ def _summary(*outcomes: Outcome) -> Summary:
 
 
 def test_percentiles_are_those_of_the_sorted_values_within_a_thousandth() -> None:
-    """The histogram agrees with sorting, from below a microsecond to minutes, and never reports too little."""
+    """From below a microsecond to minutes, and never below the true value."""
     rng = random.Random(1)
     values = [10 ** rng.uniform(-7, 2) for _ in range(5000)]
     histogram = Histogram()
@@ -63,7 +63,7 @@ def test_percentile_is_the_nearest_rank(values: list[float], share: float, expec
 
 
 def test_an_empty_histogram_has_no_percentiles() -> None:
-    """Nothing counted is told from quick."""
+    """Unknown is not 0."""
     assert Histogram().percentile_s(0.5) is None
 
 
@@ -85,7 +85,7 @@ def test_failures_are_counted_by_cause_and_leave_latency_alone() -> None:
 
 
 def test_merged_parts_equal_the_whole() -> None:
-    """Two generators' figures add up to what one would have counted."""
+    """The figures of two generators add up."""
     rng = random.Random(2)
     outcomes = [
         _answered(
@@ -143,5 +143,5 @@ def test_objectives_are_missed_in_words(
 
 
 def test_no_requests_at_all_miss_a_latency_objective() -> None:
-    """Silence proves nothing about speed."""
+    """Nothing was fast."""
     assert Objectives(p99_ms=1000.0).missed(Summary())

@@ -34,8 +34,8 @@ def _body(request: Request) -> Any:
     return orjson.loads(request.wire.partition(b"\r\n\r\n")[2])
 
 
-def test_the_shares_of_kinds_and_users_are_those_asked_for() -> None:
-    """Over many requests each sort comes up as often as its share."""
+def test_the_shares_of_kinds_and_users_are_as_requested() -> None:
+    """Over many requests."""
     traffic = _traffic(Mix(feedback=0.2, known=0.5, unknown=0.2, hot=0.3))
     requests = [traffic.next() for _ in range(20_000)]
     kinds = Counter(request.kind for request in requests)
@@ -45,7 +45,7 @@ def test_the_shares_of_kinds_and_users_are_those_asked_for() -> None:
     assert users["unknown"] / 20_000 == pytest.approx(0.2, abs=0.02)
 
 
-def test_hot_users_come_up_again_and_again_and_known_ones_evenly() -> None:
+def test_hot_users_recur_and_known_ones_are_drawn_evenly() -> None:
     """The most frequent hot user has far more than an even share; the most frequent known one has not."""
     for mix, least, most in (
         (Mix(feedback=0, known=0, unknown=0, hot=1), 0.1, 1.0),
@@ -58,7 +58,7 @@ def test_hot_users_come_up_again_and_again_and_known_ones_evenly() -> None:
 
 
 def test_without_known_users_every_user_is_unknown() -> None:
-    """Nobody is called known who was not found to be."""
+    """None is drawn as known."""
     traffic = _traffic(users=())
     assert {traffic.next().user_class for _ in range(200)} == {"unknown"}
 
@@ -127,8 +127,8 @@ def test_feedback_refers_to_a_list_that_was_served() -> None:
         ({"recommendation_id": None}, "body", "recommendation_id"),
     ],
 )
-def test_a_list_is_held_to_what_the_api_promises(changes: dict[str, Any], failure: str | None, words: str) -> None:
-    """Fewer items without a word, another user's list and the like are failures, though the status is 200."""
+def test_a_list_is_checked_against_the_api(changes: dict[str, Any], failure: str | None, words: str) -> None:
+    """An unstated shortfall, another user's list and the like are failures with status 200."""
     traffic = _traffic(Mix(feedback=0))
     request = traffic.next()
     check = traffic.check_answer(request, _list(request, **changes))
@@ -137,8 +137,8 @@ def test_a_list_is_held_to_what_the_api_promises(changes: dict[str, Any], failur
     assert check.shortfall == (changes.get("shortfall") is not None)
 
 
-def test_degraded_answers_are_good_and_counted_by_rung() -> None:
-    """The static list is of no user and of its own length; feedback never refers to it."""
+def test_degraded_answers_are_good_and_counted_by_level() -> None:
+    """The static list has no user and its own length; feedback never refers to it."""
     traffic = _traffic(Mix(feedback=0.5))
     request = _first(traffic, "recommend")
     static = _list(request, degraded="static", recommendation_id=None, user_id=None, items=[{"item_id": "1"}])
@@ -153,7 +153,7 @@ def test_degraded_answers_are_good_and_counted_by_rung() -> None:
 
 
 def test_feedback_counts_as_accepted_only_in_full() -> None:
-    """202 for all events is good; anything else names what came."""
+    """Any other number is a failure."""
     traffic = _traffic(Mix(feedback=1))
     request = traffic.next()
     good = Answer(202, {}, orjson.dumps({"accepted": request.expected, "durability": "disk"}))
@@ -170,6 +170,6 @@ def test_feedback_counts_as_accepted_only_in_full() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"no json", b"[1]", b"\xff"])
 def test_a_body_that_is_not_a_json_object_is_a_failure(body: bytes) -> None:
-    """Status 200 alone is not an answer."""
+    """Also with status 200."""
     traffic = _traffic(Mix(feedback=0))
     assert traffic.check_answer(traffic.next(), Answer(200, {}, body)).failure == "body"

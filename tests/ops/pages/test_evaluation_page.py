@@ -16,7 +16,7 @@ from tests.support.tidy_process import standing_alone
 
 @pytest.fixture(scope="module")
 def comparison() -> dict[str, Any]:
-    """A real one: two models that predict ratings, one of them twice, and one that ranks only."""
+    """Of one model that predicts ratings, twice, and one that ranks only."""
     protocol = EvaluationProtocol(folds=2, ks=(5, 10), n_negatives=10)
     data = datasets.read("demo:60x40x900")
     candidates = list(parse_list(["svd", "svd", "popularity"]))

@@ -57,15 +57,15 @@ def _of_shape(n_users: int, n_items: int, n_ratings: int) -> Interactions:
     )
 
 
-def test_every_pair_names_an_algorithm_that_there_is() -> None:
-    """And no pair is there twice."""
+def test_every_pair_has_a_known_algorithm() -> None:
+    """Pairs are unique."""
     assert set(pairs.algorithms()) <= set(registry.names())
     assert len(set(PAIRS)) == len(PAIRS)
     assert {pair.library for pair in PAIRS} == set(pairs.LIBRARIES)
 
 
-def test_ours_are_measured_as_elsewhere() -> None:
-    """The same folds, fits and measures as a trial's: one value per fold and measure, equal to the last bit."""
+def test_our_models_are_measured_as_in_a_trial() -> None:
+    """The same folds, fits and measures: one value per fold and measure."""
     svd, popularity = Candidate.parse("svd", ["n_epochs=3", "n_factors=8"]), Candidate.parse("popularity")
     plan = _plan(svd, popularity)
     contest, said = _run(plan)
@@ -84,8 +84,8 @@ def test_ours_are_measured_as_elsewhere() -> None:
     assert contest.n_listed == sum(np.unique(test.user_rows).size for _, test in splits)
 
 
-def test_what_is_measured_is_plain_json() -> None:
-    """With the settings, the seconds of each fold, and a row for people."""
+def test_results_are_plain_json() -> None:
+    """With the settings and the seconds of each fold; a table has one row."""
     plan = _plan(Candidate.parse("svd", ["n_epochs=2", "n_factors=4"]))
     contest, _ = _run(plan)
     data = datasets.read(DATA)
@@ -101,8 +101,8 @@ def test_what_is_measured_is_plain_json() -> None:
     assert rows[0][:3] == ["svd", "", "2"]
 
 
-def test_only_folds_that_both_have_done_are_compared() -> None:
-    """A peer that had one turn is held against our first fold, in errors and in seconds."""
+def test_only_folds_of_both_sides_are_compared() -> None:
+    """A peer with one turn is compared with our first fold, in errors and in seconds."""
     contest = Contest()
     contest.ours["svd", "predict"] = _side([1, 9], rmse=[0.9, 0.5], mae=[0.7, 0.4])
     contest.theirs[SVD] = _side([7], rmse=[0.8], mae=[0.75])
@@ -123,7 +123,7 @@ def test_only_folds_that_both_have_done_are_compared() -> None:
 
 
 def test_a_bound_is_the_peers_error_and_a_margin() -> None:
-    """Of scikit-surprise alone; one that is missed by little is missed."""
+    """Of scikit-surprise only."""
     contest = Contest()
     contest.ours["svd", "predict"] = _side([1], rmse=[0.8749], mae=[0.6881])
     contest.theirs[SVD] = _side([1], rmse=[0.874], mae=[0.686])
@@ -133,8 +133,8 @@ def test_a_bound_is_the_peers_error_and_a_margin() -> None:
     assert [sentence.split(":")[0] for sentence in peer_comparison.verdicts(asked)] == ["holds", "MISSED"]
 
 
-def test_seconds_are_asked_of_movielens_1m_in_five_folds_only() -> None:
-    """There they are those of all folds, fitting and predicting."""
+def test_only_five_folds_of_movielens_1m_have_bounds_on_time() -> None:
+    """On the sum over all folds, fitting and predicting."""
     contest = Contest()
     contest.ours["svd", "predict"] = _side([2, 2, 2, 2, 2.5], rmse=[0.9] * 5, mae=[0.7] * 5)
     contest.ours["svd", "rank"] = _side([99] * 5)
@@ -147,7 +147,7 @@ def test_seconds_are_asked_of_movielens_1m_in_five_folds_only() -> None:
 
 
 def test_published_figures_stand_beside_movielens_100k() -> None:
-    """Only beside what predicts, and only there."""
+    """In the table of predictions only."""
     contest = Contest()
     contest.ours["svd", "predict"] = _side([1], rmse=[0.93], mae=[0.73])
     contest.ours["ials", "rank"] = _side([1], **{"recall@20": [0.2], "ndcg@20": [0.3]})
@@ -159,7 +159,7 @@ def test_published_figures_stand_beside_movielens_100k() -> None:
 
 
 def test_the_slow_peer_has_fewer_turns() -> None:
-    """And a peer of a library that was not asked for has none."""
+    """A peer of another library has none."""
     slow = Pair("svdpp", "surprise", "SVDpp", "predict")
     plan = ContestPlan((), EvaluationProtocol(), PEERS_PYTHON, ("surprise",), peer_folds=2, slow_folds=1)
     assert [plan.has_turn(SVD, fold) for fold in range(3)] == [True, True, False]
@@ -171,7 +171,7 @@ def test_the_slow_peer_has_fewer_turns() -> None:
 
 
 def test_a_peer_that_ranks_is_as_large_as_ours() -> None:
-    """One that predicts has its defaults, which are ours; what somebody sets counts more than both."""
+    """One that predicts has its defaults; explicit settings win over both."""
     ials = Candidate.parse("ials", ["n_factors=24", "n_epochs=7"])
     als = Pair("ials", "implicit", "ALS", "rank")
     plan = ContestPlan(
@@ -210,7 +210,7 @@ def _fold() -> Fold:
 
 
 def test_a_fold_survives_its_file(tmp_path: Path) -> None:
-    """Arrays as arrays, numbers as numbers."""
+    """With the same types."""
     fold = _fold()
     fold.save(str(tmp_path / "fold.npz"))
     read = vars(Fold.load(str(tmp_path / "fold.npz")))
@@ -220,8 +220,8 @@ def test_a_fold_survives_its_file(tmp_path: Path) -> None:
         assert np.array_equal(read[name], value)
 
 
-def test_a_library_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    """As is an interpreter that is not: each says what to do or what is missing."""
+def test_a_missing_library_or_interpreter_is_one_sentence(tmp_path: Path) -> None:
+    """It names what is missing, or what to do."""
     with (
         pytest.raises(RunError, match=r"surprise failed: ModuleNotFoundError: No module named '(pandas|surprise)'"),
         peer.started(Path(sys.executable), "surprise", _fold()),
@@ -235,8 +235,8 @@ def test_a_library_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not PEERS_PYTHON.exists(), reason="`make peers` has not been run")
-def test_peers_have_their_turns_and_agree_where_the_definition_is_one() -> None:
-    """Baselines are the same alternating sums on both sides; what ranks finds more than chance would."""
+def test_peers_agree_where_definitions_are_equal() -> None:
+    """Baselines are the same alternating sums on both sides; rankings are better than random ones."""
     names, libraries = ("baseline", "item_knn"), ("surprise", "implicit")
     contest, said = _run(_plan(*registry.parse_list(names), libraries=libraries))
     assert [line.split(": ")[1] for line in said[:4]] == [
@@ -254,8 +254,8 @@ def test_peers_have_their_turns_and_agree_where_the_definition_is_one() -> None:
     assert all(seconds.fit_s > 0 and seconds.answer_s > 0 for seconds in cosine.seconds)
 
 
-def test_the_command_runs_ours_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where no peers are asked for; what nothing was asked of holds."""
+def test_the_command_runs_without_peers(capsys: pytest.CaptureFixture[str]) -> None:
+    """No bound applies then."""
     argv = ["models", "--data", DATA, "--algorithms", "popularity", "--folds", "2", "--peers", "none", "--check"]
     assert cli.main([*argv, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -266,7 +266,7 @@ def test_the_command_runs_ours_alone(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_scale_is_measured_in_processes_of_their_own() -> None:
-    """A 16th, a quarter and the whole; the memory is that of one size and not of those before."""
+    """A 16th, a quarter and the whole; memory is that of one size only."""
     said: list[str] = []
     plan = training_scale.ScalePlan(algorithms=("svd",), n_factors=8, n_epochs=3, threads=1)
     figures = json.loads(json.dumps(training_scale.run(plan, DemoSize(1600, 320, 32_000), said.append)))
@@ -285,8 +285,8 @@ def test_scale_is_measured_in_processes_of_their_own() -> None:
     assert {len(row) for row in training_scale.rows(figures)} == {len(training_scale.HEADINGS)}
 
 
-def test_growth_is_judged_at_the_largest_size() -> None:
-    """Of each algorithm."""
+def test_the_growth_of_the_largest_size_counts() -> None:
+    """For each algorithm."""
     figures = [
         {"algorithm": "svd", "growth": 1.0},
         {"algorithm": "svd", "growth": 1.6},
@@ -297,7 +297,7 @@ def test_growth_is_judged_at_the_largest_size() -> None:
     assert list(training_scale.exceeding(figures, 1.6)) == []
 
 
-def test_a_scale_that_cannot_be_is_refused_before_anything_runs() -> None:
+def test_an_impossible_scale_is_refused_before_any_training() -> None:
     """An algorithm without factors, and more ratings than pairs in the smallest size."""
     with pytest.raises(UsageError, match="n_factors"):
         list(training_scale.ScalePlan(algorithms=("popularity",), n_factors=8, n_epochs=1, threads=0).tasks(DemoSize()))

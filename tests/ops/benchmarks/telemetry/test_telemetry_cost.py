@@ -20,7 +20,7 @@ def _rounds(*rates: float) -> list[Throughput]:
 
 
 def test_the_result_is_the_median_of_the_pairs_ratios() -> None:
-    """One slow round of either side does not move it."""
+    """One slow round does not change it."""
     comparison = recommend_route.Comparison(hello=_rounds(1000, 2000, 100), recommend=_rounds(400, 1000, 90))
     assert comparison.pair_ratios == pytest.approx([0.4, 0.5, 0.9])
     assert comparison.ratio == pytest.approx(0.5)
@@ -32,7 +32,7 @@ def test_the_result_is_the_median_of_the_pairs_ratios() -> None:
 
 @pytest.mark.alone
 def test_hello_against_itself_gives_one(tmp_path: Path) -> None:
-    """Two real yardsticks, driven in turns, are about equally quick, and both answer well."""
+    """Two real servers of the same kind, driven in turns; the bounds are wide."""
     settled = []
     with Workbench(tmp_path, os.environ) as workbench:
         comparison = recommend_route.compare(
@@ -48,7 +48,7 @@ def test_hello_against_itself_gives_one(tmp_path: Path) -> None:
     assert all(one.requests_per_s > 100 and one.failed == 0 for one in (*comparison.hello, *comparison.recommend))
 
 
-def test_each_known_user_is_asked_about_in_a_repeatable_order() -> None:
+def test_each_known_user_is_requested_in_a_repeatable_order() -> None:
     """Percent-encoded, every user once, in the order of the seed."""
     users = ["a b", "c/d", *map(str, range(50))]
     requests = recommend_route.list_requests(users, seed=3)
@@ -58,8 +58,8 @@ def test_each_known_user_is_asked_about_in_a_repeatable_order() -> None:
 
 
 @pytest.mark.alone
-def test_what_telemetry_costs_is_measured_beside_the_yardstick(tmp_path: Path, redis_server: Any) -> None:
-    """Short rounds of everything, with real processes, Redis and disk: figures that belong together.
+def test_the_cost_of_telemetry_is_measured_beside_the_yardstick(tmp_path: Path, redis_server: Any) -> None:
+    """Short rounds with real processes, Redis and disk give consistent figures.
 
     Of three, as a median is what keeps one disturbed round from being the result.
     """
@@ -81,8 +81,8 @@ def test_what_telemetry_costs_is_measured_beside_the_yardstick(tmp_path: Path, r
     assert len(titles) == len(set(titles)) == 13
 
 
-def test_an_objective_of_telemetry_is_judged_by_its_own_figure() -> None:
-    """A sentence for each that is missed, none for what is held or not asked for."""
+def test_a_missed_objective_of_telemetry_is_a_sentence() -> None:
+    """One that holds or is not set gives none."""
     figures = {"offer_us": 8.0, "total_us": {"500": 40.0, "3000": 16.0}, "archived_per_s": 25_000}
     held = telemetry_cost.Objectives(offer_us=8, total_us=16, archived_per_s=25_000)
     assert list(telemetry_cost.missed(figures, held)) == []
@@ -115,12 +115,12 @@ def test_halves_are_compared_with_their_neighbours() -> None:
 
 
 def test_a_measured_process_that_fails_is_one_sentence(tmp_path: Path) -> None:
-    """With the last thing it said."""
+    """With its last line of output."""
     task = ArchivingTask(redis_url="redis://127.0.0.1:1/0", directory=str(tmp_path), events=1)
     with pytest.raises(RunError, match=r"ops\.benchmarks\.telemetry\.archiving failed: .*Connect"):
         run_measured("ops.benchmarks.telemetry.archiving", task, Archiving)
 
 
-def test_what_a_key_costs_is_measured_in_every_case() -> None:
+def test_the_cost_of_a_key_is_measured_in_every_case() -> None:
     """Without keys, by either header, and refused."""
     assert set(measure_keys(calls=20, rounds=1)) == {"no keys", "bearer", "x-api-key", "refused"}

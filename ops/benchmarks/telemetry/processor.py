@@ -1,11 +1,16 @@
-"""Processor time and paced calls for the measured processes."""
+"""Processor time and paced calls of the measured processes, and a core that does not sleep."""
 
 import asyncio
+import contextlib
+import os
 import resource
+import subprocess
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
+from ops.console.foreground import dies_with
 from ops.load.pacing import constant
 
 US_PER_S: Final = 1e6
@@ -45,3 +50,22 @@ async def until(condition: Callable[[], bool], limit_s: float) -> None:
 def _processor_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
+
+
+@contextlib.contextmanager
+def awake(core: int) -> Iterator[None]:
+    """Keep a core busy with a process of the lowest priority.
+
+    On an idle core a process that wakes often is charged for waking the core, several times the cost of its work.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", "while True: pass"],
+        preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock
+    )
+    try:
+        os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+        os.sched_setaffinity(process.pid, {core})
+        yield
+    finally:
+        process.kill()
+        process.wait()
