@@ -47,9 +47,7 @@ def export(
     """Export events or dead letters.
 
     Args:
-        root: The archive's directory.
         out: A path, or "-" for standard output.
-        form: The format.
         period: By `received_at`; for dead letters, by when they were written.
         of_class: Only this class, or None for all.
         letters: Dead letters instead of events.

@@ -60,15 +60,7 @@ class ArchiveFolder:
 
 
 def list_folders(root: Path, stages: StageProgress) -> list[ArchiveFolder]:
-    """Read every date, oldest first, also those that retention has removed, and then the dead letters.
-
-    Args:
-        root: The archive's directory.
-        stages: Told the progress.
-
-    Raises:
-        ArchiveError: The archive cannot be read.
-    """
+    """Read every date, oldest first, also those that retention has removed, and then the dead letters."""
     found: dict[str, ArchiveFolder] = {}
     with open_files(root) as files:
         total = sum(file.lines for file in files)

@@ -53,7 +53,6 @@ def query(root: Path, sql: str, form: Format) -> int:
     """Print the result of a query; returns the exit code.
 
     Args:
-        root: The archive's directory.
         sql: One SELECT over the views events, served, feedback, items, system and dead_letters.
         form: A table of at most a thousand rows, a JSON array of objects, or CSV.
 
@@ -84,11 +83,7 @@ def query(root: Path, sql: str, form: Format) -> int:
 
 @contextmanager
 def open_engine(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a locked engine that has the archive's views.
-
-    Raises:
-        ArchiveError: DuckDB is missing, or the archive cannot be read.
-    """
+    """Open a locked engine that has the archive's views."""
     with ExitStack() as stack:
         archive = stack.enter_context(open_snapshot(root))
         if archive.gone:

@@ -86,14 +86,9 @@ def audit(
     """Account for every event.
 
     Args:
-        config: The spool and the archive.
         period: The events to count; accounts are balanced over everything.
         wait_s: How long to wait until the events accepted now are archived.
-        stages: Told the progress.
         retry_pause_s: The pause before the spool is inspected again after an apparent loss.
-
-    Raises:
-        TelemetryError: The spool or the catalogue cannot be read.
     """
     spool = _inspect_spool(config, retry_pause_s)
     if wait_s is not None:

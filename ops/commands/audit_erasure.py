@@ -52,16 +52,7 @@ class ErasureSearch:
 
 
 def search(config: Config, user_id: str) -> ErasureSearch:
-    """Search for a user.
-
-    Args:
-        config: The directories, and the key of the pseudonyms if there is one.
-        user_id: The caller's id of the user.
-
-    Raises:
-        UsageError: The pseudonyms' key cannot be used.
-        TelemetryError: The catalogue or the spool cannot be read.
-    """
+    """Search for a user."""
     pseudonyms = config.pseudonymiser()
     # Lines from before there was a key have the id itself.
     keys = frozenset(user_keys(user_id, pseudonyms))

@@ -56,11 +56,6 @@ class Period:
 def moment(option: str, text: str, days: int = 0) -> str:
     """Parse a date or a time to RFC 3339 in UTC.
 
-    Args:
-        option: The option, for the error message.
-        text: A date or an RFC 3339 time.
-        days: Added to a date.
-
     Raises:
         UsageError: It is neither.
     """

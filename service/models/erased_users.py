@@ -51,7 +51,6 @@ def rows_of(users: Vocabulary, names: Collection[str], pseudonyms: Pseudonymiser
     Args:
         users: User ids of callers, or of telemetry where a model was trained on archived events.
         names: User ids of telemetry, as a set.
-        pseudonyms: Maps ids of callers to those of telemetry.
 
     Returns:
         By row: the name found there.
@@ -106,13 +105,7 @@ class ErasedUsers:
         published_files.replace(models_dir / FILE, json.dumps(content, indent=1).encode() + b"\n")
 
     def adding(self, names: Collection[str], time_s: int, max_temporary: int = MAX_TEMPORARY) -> "ErasedUsers":
-        """Return the list with more users, or later times of users; expired temporary ones are left out.
-
-        Args:
-            names: User ids of telemetry.
-            time_s: When they were erased, in seconds since 1970.
-            max_temporary: How many temporary users stay listed.
-        """
+        """Return the list with more user ids of telemetry, or later times; expired temporary ones are left out."""
         added = dict.fromkeys(map(self._digest(), names), time_s)
         permanent_s = {digest: added.pop(digest, before_s) for digest, before_s in self.permanent_s.items()}
         temporary = {**self.temporary_s, **added}
@@ -150,16 +143,7 @@ class ErasedUsers:
 
 
 def keep_permanently(models_dir: Path, names: Collection[str]) -> None:
-    """Let listed users stay listed: a model or training data holds them.
-
-    Args:
-        models_dir: The directory of all versions.
-        names: User ids of telemetry.
-
-    Raises:
-        ModelRefused: The list cannot be read.
-        OSError: It cannot be written.
-    """
+    """Let listed users stay listed: a model or training data holds them."""
     if names:
         with published_files.exclusive(models_dir):
             before = ErasedUsers.read(models_dir)
@@ -172,10 +156,6 @@ def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot
     """Return a model without some users: their ids, factors, biases, histories and weights as neighbours (pure).
 
     Popularity stays, because it only counts users, and so do the item factors, which were fitted on all ratings.
-
-    Args:
-        snapshot: The model.
-        rows: User rows to leave out.
     """
     keep = np.ones(len(snapshot.users), dtype=bool)
     keep[list(rows)] = False

@@ -26,7 +26,6 @@ class ModelUserEraser:
     """Erases users from a directory of models.
 
     Args:
-        models_dir: The directory of all versions; made if it is missing.
         pseudonyms: Maps user ids of the models to those of telemetry.
         security_dir: The directory of the security log; None for an installation without one.
     """
@@ -39,10 +38,7 @@ class ModelUserEraser:
         self._pseudonyms = pseudonyms
 
     async def erase(self, user_ids: Collection[str]) -> Mapping[str, int]:
-        """Remove users from every version, off the event loop.
-
-        Args:
-            user_ids: The users' ids in telemetry.
+        """Remove users, by their ids in telemetry, from every version, off the event loop.
 
         Returns:
             By user: how many versions were published anew without them.

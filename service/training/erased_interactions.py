@@ -18,7 +18,6 @@ def without_erased(data: Interactions, erased_s: Mapping[int, int]) -> Interacti
     """Return the interactions without those of erased users, with a note in the report; `data` if there are none.
 
     Args:
-        data: All interactions.
         erased_s: By user row: when that user was erased, in seconds since 1970.
 
     Raises:

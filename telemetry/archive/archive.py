@@ -41,10 +41,8 @@ class Archive:
     """One consumer's access to an archive.
 
     Args:
-        root: The archive's directory; made if it is missing.
         part_bytes: Files are rotated once one is this long.
         part_s: Files are rotated once they are this old.
-        failpoints: The failpoints of a drill.
         wall_clock: Returns seconds since 1970.
 
     Attributes:
@@ -108,9 +106,6 @@ class Archive:
 
         Returns:
             The epoch of the lease.
-
-        Raises:
-            ArchiveError: The archive cannot be opened.
         """
         if self._catalogue is None:
             await self._in_sql(self._open)
@@ -158,12 +153,7 @@ class Archive:
             await asyncio.sleep(_POLL_S)
 
     async def beat(self) -> None:
-        """Move the lease's heartbeat.
-
-        Raises:
-            LeaseLostError: Another consumer holds the lease.
-            ArchiveError: The catalogue cannot be written.
-        """
+        """Move the lease's heartbeat."""
         catalogue, lease_epoch = _held(self._catalogue), self.held_lease()
         locked = self._lock is not None and await self._in_sql(self._lock.acquire)
         await self._in_sql(catalogue.lease.beat, lease_epoch, locked=locked)
@@ -198,15 +188,7 @@ class Archive:
             self.watermarks[producer] = max(self.watermarks.get(producer, reached), reached)
 
     async def seal(self, *, if_due: bool = False) -> None:
-        """Seal every file that has lines, so that nothing is appended to it again. Must not be cancelled half way.
-
-        Args:
-            if_due: Only if the files are long or old enough.
-
-        Raises:
-            LeaseLostError: Another consumer holds the lease, and has sealed them.
-            ArchiveError: The catalogue refused.
-        """
+        """Seal every file that has lines, or only if rotation is due. Must not be cancelled half way."""
         async with self._writing:
             catalogue, lease_epoch, files = _held(self._catalogue), self.held_lease(), _held(self._files)
             if if_due and not files.rotation_due:
@@ -232,11 +214,7 @@ class Archive:
     async def write_catalogue(
         self, call: Callable[Concatenate[Database, int, _P], _T], *args: _P.args, **kwargs: _P.kwargs
     ) -> _T:
-        """Run a write of the catalogue in its thread: `call(database, lease_epoch, *args)`.
-
-        Raises:
-            LeaseLostError: Another consumer holds the lease.
-        """
+        """Run a write of the catalogue in its thread: `call(database, lease_epoch, *args)`."""
         return await self._in_sql(call, _held(self._catalogue).database, self.held_lease(), *args, **kwargs)
 
     async def set_namespace(self, where: str) -> None:
@@ -247,10 +225,6 @@ class Archive:
 
     async def expire_seen(self, days: int, limit: int) -> tuple[int, float]:
         """Delete some seen events that are older than the window.
-
-        Args:
-            days: The window.
-            limit: The most to delete now.
 
         Returns:
             How many were deleted, and for how many seconds no commit could go on.

@@ -16,10 +16,11 @@ Used by one thread.
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from telemetry.archive.parquet_file import SUFFIX, read_lines
 from telemetry.catalogue.commit import FileLength
 from telemetry.wal.disk import sync_directory
 
@@ -46,8 +47,6 @@ class ArchiveFiles:
     """The parts that one lease writes, rotation after rotation.
 
     Args:
-        root: The archive's directory.
-        lease_epoch: The lease.
         max_bytes: Rotation is due once a part is this long.
         max_age_s: Rotation is due once the first commit of this rotation is this old.
         clock: Monotonic seconds.
@@ -153,6 +152,25 @@ class ArchiveFiles:
         return fd
 
 
+def committed_lines(path: Path, size_bytes: int) -> Iterator[bytes]:
+    """Read a JSONL file up to its committed length, or a whole Parquet file.
+
+    Yields:
+        One line, line feed included; a damaged file may end early or with half a line.
+
+    Raises:
+        OSError: A JSONL file cannot be read.
+        ArchiveError: A Parquet file cannot be read, or DuckDB is missing.
+    """
+    if path.suffix == SUFFIX:
+        yield from read_lines(path)
+        return
+    with path.open("rb") as file:
+        while size_bytes > 0 and (line := file.readline()):
+            size_bytes -= len(line)
+            yield line
+
+
 def written_by(name: str) -> int | None:
     """Return the lease under which a part was begun or a file rewritten; None for other files."""
     match = _WRITTEN_BY.search(name)
@@ -163,11 +181,6 @@ def cut_to_committed(root: Path, lengths: Mapping[str, FileLength], lease_epoch:
     """Remove uncommitted files and bytes, right after the lease was acquired.
 
     Only parts and rewritten files are touched, and none of a later lease: this one may be lost again by now.
-
-    Args:
-        root: The archive's directory.
-        lengths: The committed lengths.
-        lease_epoch: The caller's lease.
 
     Returns:
         Paths that are shorter than their committed length: damage from outside, left as it is.

@@ -25,11 +25,7 @@ class CommittedFile(NamedTuple):
 
 
 def committed_files(root: Path, *, dead_letters: bool = False) -> list[CommittedFile]:
-    """List the files of events, or on request those of dead letters, by date and then in the order they were begun.
-
-    Raises:
-        ArchiveError: The catalogue cannot be read.
-    """
+    """List the files of events, or on request those of dead letters, by date and then in the order they were begun."""
     rows = query_catalogue(root, "SELECT path, bytes, lines FROM files ORDER BY path")
     return [
         CommittedFile(root / path, size_bytes, lines)
@@ -39,17 +35,11 @@ def committed_files(root: Path, *, dead_letters: bool = False) -> list[Committed
 
 
 def read(
-    root: Path,
-    *,
-    first: date | None = None,
-    last: date | None = None,
-    dead_letters: bool = False,
-    stored: bool = False,
+    root: Path, *, first: date | None = None, last: date | None = None, dead_letters: bool = False, stored: bool = False
 ) -> Iterator[bytes]:
     """Read archived lines.
 
     Args:
-        root: The archive's directory.
         first: The first UTC date of `received_at`, or None for the oldest.
         last: The last one, or None for the newest.
         dead_letters: Read the dead letters instead; they have no date.
@@ -57,9 +47,6 @@ def read(
 
     Yields:
         One line, line feed included.
-
-    Raises:
-        ArchiveError: The catalogue or a file cannot be read, or a file is shorter than committed.
     """
     folders = {file.path.parent.name for file in committed_files(root, dead_letters=dead_letters)}
     for folder in sorted(folders):
@@ -72,11 +59,7 @@ def read(
 
 
 def expanded(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Convert stored lines to schema 1.
-
-    Raises:
-        ArchiveError: A served list is damaged.
-    """
+    """Convert stored lines to schema 1."""
     for line in lines:
         try:
             yield expand(line)

@@ -8,11 +8,11 @@ committed length is read.
 import errno
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias
 
 from telemetry.archive.archive_files import DEAD_LETTERS, date_of
 from telemetry.archive.parquet_file import SUFFIX, fd_path, read_lines
@@ -25,7 +25,6 @@ from telemetry.errors import ArchiveError
 _ATTEMPTS: Final = 5
 
 _Row: TypeAlias = tuple[str, int, int, int]
-_T = TypeVar("_T")
 
 
 class OpenFile(NamedTuple):
@@ -63,11 +62,7 @@ class OpenFile(NamedTuple):
         return self.path.endswith(SUFFIX)
 
     def read(self) -> Iterator[bytes]:
-        """Read its lines, line feeds included.
-
-        Raises:
-            ArchiveError: It cannot be read, or differs from what was committed.
-        """
+        """Read its lines, line feeds included."""
         if self.is_parquet:
             yield from self._read_parquet()
             return
@@ -124,19 +119,15 @@ def open_files(root: Path, folder: str | None = None) -> Iterator[list[OpenFile]
     """Open the files of an archive.
 
     Args:
-        root: The archive's directory.
         folder: Only those of `date=YYYY-MM-DD`, or of `deadletters`; None for all.
 
     Yields:
         The files, in the order in which lines are read.
-
-    Raises:
-        ArchiveError: The catalogue cannot be read, or a file that it names is missing.
     """
-    with _opened(root, f"{folder}/" if folder else "", _no_rows) as (files, gone, _):
-        if gone:
-            raise ArchiveError(f"{root / gone[0]} is in the catalogue, but not on the disk.")
-        yield files
+    with _opened(root, f"{folder}/" if folder else "", files_only=True) as snapshot:
+        if snapshot.gone:
+            raise ArchiveError(f"{root / snapshot.gone[0]} is in the catalogue, but not on the disk.")
+        yield list(snapshot.files)
 
 
 @contextmanager
@@ -145,19 +136,39 @@ def open_snapshot(root: Path) -> Iterator[ArchiveSnapshot]:
 
     Yields:
         The snapshot; its files are closed at the end. It is empty for an archive without a commit.
-
-    Raises:
-        ArchiveError: The catalogue cannot be read or is of an older version.
     """
-    with _opened(root, "", _all_rows) as (files, gone, rows):
-        yield replace(rows or ArchiveSnapshot(), files=tuple(files), gone=tuple(gone))
+    with _opened(root, "", files_only=False) as snapshot:
+        yield snapshot
 
 
-def _no_rows(_db: sqlite3.Connection) -> None:
-    return None
+@contextmanager
+def _opened(root: Path, prefix: str, *, files_only: bool) -> Iterator[ArchiveSnapshot]:
+    files: list[OpenFile] = []
+    try:
+        for _ in range(_ATTEMPTS):
+            _close(files)
+            file_rows, snapshot = _read_rows(root, files_only=files_only)
+            gone = _open(root, [row for row in file_rows if row[0].startswith(prefix)], files)
+            if not gone:
+                break
+        yield replace(snapshot, files=tuple(files), gone=tuple(gone))
+    finally:
+        _close(files)
 
 
-def _all_rows(db: sqlite3.Connection) -> ArchiveSnapshot:
+def _read_rows(root: Path, *, files_only: bool) -> tuple[list[_Row], ArchiveSnapshot]:
+    with read_only(root) as opened:
+        if opened is None:
+            return [], ArchiveSnapshot()
+        db, version = opened
+        if version == 1 and not files_only:
+            raise ArchiveError(f"The archive in {root} is of an older version; a consumer that starts upgrades it.")
+        sealed = "sealed" if version > 1 else "0"
+        rows = db.execute(f"SELECT path, bytes, lines, {sealed} FROM files ORDER BY path").fetchall()  # noqa: S608 - one of two
+        return rows, ArchiveSnapshot() if files_only else _other_rows(db)
+
+
+def _other_rows(db: sqlite3.Connection) -> ArchiveSnapshot:
     progress = db.execute(
         "SELECT producer, epoch, seq, archived, deduplicated, dead_lettered, erased, missing, holes FROM progress"
     ).fetchall()
@@ -172,35 +183,6 @@ def _all_rows(db: sqlite3.Connection) -> ArchiveSnapshot:
         settled=dict(settled),
         retired=tuple(map(RetiredRun._make, retired)),
     )
-
-
-@contextmanager
-def _opened(
-    root: Path, prefix: str, other_rows: Callable[[sqlite3.Connection], _T]
-) -> Iterator[tuple[list[OpenFile], list[str], _T | None]]:
-    files: list[OpenFile] = []
-    try:
-        for _ in range(_ATTEMPTS):
-            _close(files)
-            file_rows, others = _read_rows(root, other_rows)
-            gone = _open(root, [row for row in file_rows if row[0].startswith(prefix)], files)
-            if not gone:
-                break
-        yield files, gone, others
-    finally:
-        _close(files)
-
-
-def _read_rows(root: Path, other_rows: Callable[[sqlite3.Connection], _T]) -> tuple[list[_Row], _T | None]:
-    with read_only(root) as opened:
-        if opened is None:
-            return [], None
-        db, version = opened
-        if version == 1 and other_rows is not _no_rows:
-            raise ArchiveError(f"The archive in {root} is of an older version; a consumer that starts upgrades it.")
-        sealed = "sealed" if version > 1 else "0"
-        rows = db.execute(f"SELECT path, bytes, lines, {sealed} FROM files ORDER BY path").fetchall()  # noqa: S608 - one of two
-        return rows, other_rows(db)
 
 
 def _open(root: Path, rows: list[_Row], files: list[OpenFile]) -> list[str]:

@@ -62,9 +62,7 @@ def compact(root: Path, before: str, report: Report | None = None) -> Iterator[C
     """Compact every date before another one.
 
     Args:
-        root: The archive's directory.
         before: The first UTC date, YYYY-MM-DD, that is not compacted.
-        report: Told the progress of each stage.
 
     Yields:
         One result per date, oldest first.

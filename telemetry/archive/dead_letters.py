@@ -93,11 +93,7 @@ def encode_letter(letter: DeadLetter) -> bytes:
 
 
 def decode_letter(line: bytes) -> DeadLetter:
-    """Read a letter's line, as an open letter; one of an older version has no id and gets one from its bytes.
-
-    Raises:
-        ArchiveError: The line is not a letter.
-    """
+    """Read a letter's line, as an open letter; one of an older version has no id and gets one from its bytes."""
     try:
         fields: dict[str, Any] = orjson.loads(line)
         seq = fields["seq"]
@@ -118,11 +114,7 @@ def decode_letter(line: bytes) -> DeadLetter:
 
 
 def read_letters(root: Path, *, settled: bool = False) -> Iterator[DeadLetter]:
-    """Read the open dead letters of an archive, oldest first; on request also those that were retried or dropped.
-
-    Raises:
-        ArchiveError: The catalogue or a file cannot be read.
-    """
+    """Read the open dead letters of an archive, oldest first; on request also those that were retried or dropped."""
     states: dict[str, State] = dict(query_catalogue(root, "SELECT letter_id, settled FROM letters", since=2))
     for line in read(root, dead_letters=True):
         letter = decode_letter(line)
@@ -132,17 +124,7 @@ def read_letters(root: Path, *, settled: bool = False) -> Iterator[DeadLetter]:
 
 
 def set_state(root: Path, letter_ids: Sequence[str], state: State, at: str) -> None:
-    """Store the state of letters; a consumer may run concurrently.
-
-    Args:
-        root: The archive's directory.
-        letter_ids: Their ids.
-        state: The new state.
-        at: The time, RFC 3339.
-
-    Raises:
-        ArchiveError: The catalogue cannot be written.
-    """
+    """Store the state of letters; a consumer may run concurrently."""
     with closing(Catalogue(root)) as catalogue, catalogue.database.transaction():
         catalogue.database.sql.executemany(
             "INSERT INTO letters VALUES (?, ?, ?)"

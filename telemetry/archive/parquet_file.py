@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from telemetry.errors import ArchiveError
 
@@ -104,11 +104,7 @@ _FETCH_LINES: Final = 2_000
 
 
 def connect(*, threads: int = 1) -> "duckdb.DuckDBPyConnection":
-    """Open an in-memory engine in UTC that loads no extension and writes nothing to disk; the caller closes it.
-
-    Raises:
-        ArchiveError: DuckDB is not installed.
-    """
+    """Open an in-memory engine in UTC that loads no extension and writes nothing to disk; the caller closes it."""
     try:
         import duckdb
     except ImportError:
@@ -133,7 +129,6 @@ def select_list(row: str, fields: Iterable[str] = FIELDS) -> str:
 
     Args:
         row: The name of a relation made by `with_items`.
-        fields: Their names.
     """
     return ", ".join(_CASTS.get(name, "{}").replace("{}", f'{row}."{name}"') + f' AS "{name}"' for name in fields)
 
@@ -143,7 +138,6 @@ def with_items(source: str, fields: Iterable[str] = FIELDS, items: str = "items"
 
     Args:
         source: The FROM clause of the relation that has the fields.
-        fields: Their names.
         items: The name of the field `items` there.
     """
     if "items" not in fields:
@@ -156,16 +150,12 @@ def write_lines(path: Path, lines: Iterable[bytes], fields: Mapping[str, str] = 
 
     Args:
         path: The file, made anew. The plain lines are written beside it first, in a file without a name.
-        lines: JSON lines, each with its line feed.
         fields: The fields to make columns of, with their types.
 
     Returns:
         The number of lines.
-
-    Raises:
-        ArchiveError: DuckDB is missing, or the file cannot be written.
     """
-    with _translated(path), closing(connect()) as engine, tempfile.TemporaryFile(dir=path.parent) as plain:
+    with _errors_translated(path), closing(connect()) as engine, tempfile.TemporaryFile(dir=path.parent) as plain:
         count = 0
         for line in lines:
             plain.write(line)
@@ -194,28 +184,20 @@ def read_lines(path: Path, descriptor: int | None = None) -> Iterator[bytes]:
     """Read the lines of a file of `write_lines`, line feeds included.
 
     Args:
-        path: The file.
         descriptor: The same file, opened before its name was removed.
-
-    Raises:
-        ArchiveError: DuckDB is missing, or the file cannot be read.
     """
-    source = str(path) if descriptor is None else fd_path(descriptor)
-    with _translated(path), closing(connect()) as engine:
-        result = engine.execute("SELECT line FROM read_parquet($source)", {"source": source})
-        while rows := result.fetchmany(_FETCH_LINES):
-            for (line,) in rows:
-                yield line.encode() + b"\n"
+    for (line,) in _rows(path, "line", str(path) if descriptor is None else fd_path(descriptor)):
+        yield line.encode() + b"\n"
 
 
 def read_positions(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Read the (producer, epoch, seq) of each line from the columns.
+    """Read the (producer, epoch, seq) of each line from the columns."""
+    return _rows(path, "producer, epoch, seq", str(path))
 
-    Raises:
-        ArchiveError: DuckDB is missing, or the file cannot be read.
-    """
-    with _translated(path), closing(connect()) as engine:
-        result = engine.execute("SELECT producer, epoch, seq FROM read_parquet($source)", {"source": str(path)})
+
+def _rows(path: Path, columns: str, source: str) -> Iterator[Any]:
+    with _errors_translated(path), closing(connect()) as engine:
+        result = engine.execute(f"SELECT {columns} FROM read_parquet($source)", {"source": source})  # noqa: S608 - constants
         while rows := result.fetchmany(_FETCH_LINES):
             yield from rows
 
@@ -224,13 +206,9 @@ def contains_any(path: Path, requested: Mapping[str, str]) -> bool:
     """Decide from the columns whether a file may have a line to be erased (the rule of `erasure.is_erased`).
 
     Args:
-        path: A file of `write_lines`.
         requested: By user id: when the erasure was requested, RFC 3339.
-
-    Raises:
-        ArchiveError: DuckDB is missing, or the file cannot be read.
     """
-    with _translated(path), closing(connect()) as engine:
+    with _errors_translated(path), closing(connect()) as engine:
         # A time that is no timestamp decides nothing; then the caller looks at the lines.
         found = engine.execute(
             "SELECT 1 FROM read_parquet($source) AS p"
@@ -247,7 +225,7 @@ def fd_path(descriptor: int) -> str:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def _errors_translated(path: Path) -> Iterator[None]:
     """Raise `ArchiveError` for errors of DuckDB or the disk."""
     try:
         yield

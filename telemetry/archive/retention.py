@@ -14,8 +14,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from telemetry.archive.archive_files import DATE_PREFIX, date_of
-from telemetry.archive.committed_lines import committed_lines
+from telemetry.archive.archive_files import DATE_PREFIX, committed_lines, date_of
 from telemetry.archive.parquet_file import SUFFIX, read_positions
 from telemetry.catalogue.catalogue_file import Database, query_catalogue
 from telemetry.catalogue.commit import FileLength
@@ -79,11 +78,6 @@ def due_dates(
 def retired_runs(root: Path, files: Mapping[str, FileLength], day: str) -> list[RetiredRun]:
     """Read the sequence numbers of the lines of a date, as few runs as cover them.
 
-    Args:
-        root: The archive's directory.
-        files: The date's files.
-        day: The UTC date.
-
     Raises:
         ArchiveError: A file cannot be read, or differs from the catalogue.
     """
@@ -112,17 +106,8 @@ def retire_files(
 ) -> bool:
     """Remove files from the catalogue and add the runs of their lines, in one transaction.
 
-    Args:
-        database: The catalogue's file.
-        lease_epoch: The caller's lease.
-        files: The files, with the lengths that were read.
-        runs: The sequence numbers of their lines.
-
     Returns:
         Whether it was done; a file may have been replaced since it was read.
-
-    Raises:
-        LeaseLostError: Another consumer holds the lease; nothing was changed.
     """
     sql = database.sql
     with database.lease_transaction(lease_epoch):
@@ -135,11 +120,7 @@ def retire_files(
 
 
 def retired_days(root: Path) -> dict[str, int]:
-    """Read how many events of which UTC dates were removed, the oldest date first.
-
-    Raises:
-        ArchiveError: The catalogue cannot be read.
-    """
+    """Read how many events of which UTC dates were removed, the oldest date first."""
     if not query_catalogue(root, "SELECT 1 FROM sqlite_master WHERE name = 'retired'"):
         return {}
     query = "SELECT day, sum(last_seq - first_seq + 1) FROM retired GROUP BY day ORDER BY day"

@@ -60,9 +60,6 @@ def partition(found: Iterable[SeqRun], after: int, last_seq: int, watermark: int
     """Give each sequence number in (after, last_seq] one state; numbers in no run are missing.
 
     Args:
-        found: From all sources, in any order.
-        after: The number before the first.
-        last_seq: The last number.
         watermark: Up to here a missing number was lost by the archive, beyond it by the spool.
     """
     result = Partition([], [], [])

@@ -18,12 +18,8 @@ def identify(root: Path, *, in_place_of: OwnerMark | None = None, claim: bool = 
     """Read an archive's identity; the archive is made if it is missing.
 
     Args:
-        root: The archive's directory.
         in_place_of: The mark of an archive that this one replaces, to be stored.
         claim: Give a copy an identity of its own, which replaces that of the original.
-
-    Raises:
-        ArchiveError: It cannot be made or opened.
     """
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -48,11 +44,7 @@ def identify(root: Path, *, in_place_of: OwnerMark | None = None, claim: bool = 
 
 
 def is_copy(root: Path) -> bool:
-    """Decide whether an archive is a copy, in another folder, of the one that got its identity.
-
-    Raises:
-        ArchiveError: Its catalogue cannot be read.
-    """
+    """Decide whether an archive is a copy, in another folder, of the one that got its identity."""
     rows = query_catalogue(root, "SELECT value FROM settings WHERE name = 'home'", since=2)
     return bool(rows) and _is_elsewhere(rows[0][0], _home(root))
 
@@ -62,9 +54,6 @@ def known_identity(root: Path) -> OwnerMark | None:
 
     Returns:
         Its mark; None if there is no archive, or none that a consumer of this version has held.
-
-    Raises:
-        ArchiveError: Its catalogue cannot be read.
     """
     rows = query_catalogue(root, "SELECT value FROM settings WHERE name = 'mark'", since=2)
     return OwnerMark.parse(rows[0][0]) if rows else None

@@ -20,7 +20,7 @@ from typing import Final
 
 from telemetry.batch import Position
 from telemetry.catalogue.catalogue_file import ADD_REMOVED, KEYS_PER_QUERY, Database
-from telemetry.catalogue.commit import CatalogueChange, FileLength, Progress, RemovedRun, SeenKey
+from telemetry.catalogue.commit import CatalogueChange, FileLength, SeenKey
 from telemetry.catalogue.lease import LeaseTable
 from telemetry.errors import ArchiveError
 from telemetry.ids import uuid7
@@ -32,12 +32,6 @@ _CLOCK_STEP_S: Final = 60
 
 class Catalogue:
     """The open catalogue.
-
-    Args:
-        root: The archive's directory; it exists.
-
-    Raises:
-        ArchiveError: The file cannot be opened or is of another version.
 
     Attributes:
         database: The open file.
@@ -82,24 +76,6 @@ class Catalogue:
             rows = self._sql.execute("SELECT producer, epoch, seq FROM progress ORDER BY producer, epoch").fetchall()
         return {producer: Position(epoch, seq) for producer, epoch, seq in rows}
 
-    def progress(self) -> dict[tuple[str, int], Progress]:
-        """Read the counts of each (producer, epoch)."""
-        with self._db.errors_translated():
-            rows = self._sql.execute(
-                "SELECT producer, epoch, seq, archived, deduplicated, dead_lettered, erased, missing, holes"
-                " FROM progress"
-            ).fetchall()
-        return {(row[0], row[1]): Progress(*row[2:]) for row in rows}
-
-    def removed(self) -> list[RemovedRun]:
-        """Read which sequence numbers are not archived lines, by producer and epoch."""
-        with self._db.errors_translated():
-            rows = self._sql.execute(
-                "SELECT producer, epoch, first_seq, last_seq, why, received_at FROM removed"
-                " ORDER BY producer, epoch, first_seq"
-            ).fetchall()
-        return [RemovedRun(*row) for row in rows]
-
     def files(self, *, sealed: bool = False) -> dict[str, FileLength]:
         """Read the committed lengths, by path relative to the archive; on request only of sealed files."""
         with self._db.errors_translated():
@@ -127,12 +103,7 @@ class Catalogue:
         return found
 
     def commit(self, lease_epoch: int, change: CatalogueChange) -> None:
-        """Make appended lines part of the archive, all of them or nothing.
-
-        Raises:
-            LeaseLostError: Another consumer holds the lease; nothing was changed.
-            ArchiveError: The file cannot be written.
-        """
+        """Make appended lines part of the archive, all of them or nothing."""
         added = change.added
         with self._db.lease_transaction(lease_epoch):
             if change.seal:
@@ -187,9 +158,7 @@ class Catalogue:
         """Delete old seen events, a few at a time so that no commit waits for it.
 
         Args:
-            lease_epoch: The caller's lease.
             before_s: By the archive's time; events seen earlier are deleted.
-            limit: The most to delete now.
 
         Returns:
             How many were deleted; 0 without the lease.

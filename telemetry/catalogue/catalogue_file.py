@@ -30,14 +30,7 @@ _CACHE_KIB: Final = 32 * 1024
 
 
 class Database:
-    """The open file, made or upgraded if need be.
-
-    Args:
-        root: The archive's directory; it exists.
-
-    Raises:
-        ArchiveError: The file cannot be opened or is of another version.
-    """
+    """The open file, made or upgraded if need be."""
 
     def __init__(self, root: Path) -> None:
         try:
@@ -111,14 +104,8 @@ class Database:
 def read_only(root: Path) -> Iterator[tuple[sqlite3.Connection, int] | None]:
     """Open an archive's catalogue in one read transaction, while a consumer may write.
 
-    Args:
-        root: The archive's directory.
-
     Yields:
         The connection and the catalogue's version; None if there is no catalogue yet.
-
-    Raises:
-        ArchiveError: The catalogue cannot be read.
     """
     catalogue = root / FILE_NAME
     if not catalogue.is_file():
@@ -138,15 +125,10 @@ def query_catalogue(root: Path, query: str, since: int = 1) -> list[tuple[Any, .
     """Run one SELECT on an archive's catalogue.
 
     Args:
-        root: The archive's directory.
-        query: One SELECT.
         since: The first version of the catalogue that has an answer.
 
     Returns:
         The rows; none if the catalogue is older or missing.
-
-    Raises:
-        ArchiveError: The catalogue cannot be read.
     """
     with read_only(root) as opened:
         return opened[0].execute(query).fetchall() if opened is not None and opened[1] >= since else []

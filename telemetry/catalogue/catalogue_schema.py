@@ -73,7 +73,6 @@ def prepare(db: sqlite3.Connection, root: Path) -> None:
 
     Args:
         db: The open catalogue, in autocommit mode.
-        root: The archive's directory.
 
     Raises:
         ArchiveError: The catalogue is of a newer version.

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from telemetry.archive.committed_lines import committed_lines
+from telemetry.archive.archive_files import committed_lines
 from telemetry.catalogue.commit import RemovalReason, RemovedRun, runs_of
 from telemetry.errors import ArchiveError
 from telemetry.fingerprint import Fingerprints

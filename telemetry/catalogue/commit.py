@@ -98,16 +98,7 @@ class CatalogueChange:
 def add_run(
     runs: list[RemovedRun], producer: str, epoch: int, seqs: range, why: RemovalReason, received_at: str | None
 ) -> None:
-    """Append a run of removed sequence numbers, joined to the last one if it continues it.
-
-    Args:
-        runs: Changed in place.
-        producer: Their producer.
-        epoch: Their epoch.
-        seqs: Not empty, step 1.
-        why: Why they are not archived lines.
-        received_at: When the last of them was received, if known.
-    """
+    """Append a run of removed sequence numbers to `runs`, joined to the last one if it continues it."""
     first_seq = seqs.start
     if runs and runs[-1][:2] == (producer, epoch) and runs[-1].why == why and runs[-1].last_seq + 1 == first_seq:
         first_seq = runs.pop().first_seq
@@ -119,7 +110,6 @@ def runs_of(events: Iterable[tuple[str, int, int, str | None]], why: RemovalReas
 
     Args:
         events: (producer, epoch, seq, received_at), in any order, each seq once.
-        why: Why they are not archived lines.
     """
     runs: list[RemovedRun] = []
     for producer, epoch, seq, received_at in sorted(events, key=lambda event: event[:3]):

@@ -26,15 +26,9 @@ def begin_attempt(
     """Count that a consumer begins to handle an entry that may have killed another one.
 
     Args:
-        database: The catalogue's file.
-        lease_epoch: The caller's lease.
         run_id: Names the calling process: its own earlier attempts did not kill it.
-        producer: The entry's producer.
         first: The first event that is not archived yet.
         last: The entry's id.
-
-    Raises:
-        LeaseLostError: Another consumer holds the lease.
     """
     sql = database.sql
     with database.unsynced(), database.lease_transaction(lease_epoch):

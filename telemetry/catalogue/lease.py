@@ -50,13 +50,7 @@ class LeaseTable:
         return Lease(row[0], row[1], row[2], row[3], bool(row[4]))
 
     def acquire(self, last: Lease, holder: str, machine: str, *, locked: bool) -> Lease | None:
-        """Become the holder, unless the row has changed since it was read; files of earlier holders are sealed.
-
-        Args:
-            last: The row as it was read.
-            holder: The new holder's name.
-            machine: See `this_machine`.
-            locked: Whether the new holder has the file lock.
+        """Become the holder, unless the row has changed since `last` was read; files of earlier holders are sealed.
 
         Returns:
             The new lease, or None if another process was first.
@@ -72,15 +66,7 @@ class LeaseTable:
         return Lease(last.epoch + 1, holder, last.beat + 1, machine, locked) if changed else None
 
     def beat(self, lease_epoch: int, *, locked: bool) -> None:
-        """Move the heartbeat.
-
-        Args:
-            lease_epoch: The holder's lease.
-            locked: Whether it has the file lock by now.
-
-        Raises:
-            LeaseLostError: Another consumer holds the lease.
-        """
+        """Move the heartbeat."""
         with self._db.lease_transaction(lease_epoch):
             self._sql.execute("UPDATE lease SET locked = ?", (locked,))
 
@@ -91,11 +77,7 @@ class LeaseTable:
 
 
 class HolderLock:
-    """The file lock of a living holder; the kernel frees it with the process.
-
-    Args:
-        root: The archive's directory.
-    """
+    """The file lock of a living holder; the kernel frees it with the process."""
 
     def __init__(self, root: Path) -> None:
         self._path = root / _LOCK
@@ -125,7 +107,6 @@ class LeaseWatch:
 
     Args:
         takeover_s: How long the heartbeat must stand still.
-        machine: See `this_machine`.
     """
 
     def __init__(self, takeover_s: float, machine: str) -> None:
@@ -135,13 +116,7 @@ class LeaseWatch:
         self._since_s = 0.0
 
     def may_acquire(self, lease: Lease, now_s: float, *, locked: bool) -> bool:
-        """Decide whether a lease may be acquired.
-
-        Args:
-            lease: The row as it is now.
-            now_s: Monotonic seconds.
-            locked: Whether this standby has the holder's file lock.
-        """
+        """Decide whether a lease may be acquired at a monotonic time; `locked`: this standby has the file lock."""
         if not lease.holder:
             return True
         if locked and lease.locked and lease.machine == self._machine:

@@ -34,8 +34,6 @@ def plan_commit(
     Args:
         deliveries: Its progress is completed here.
         seen: The fingerprints of archived events under the ids in the read.
-        late_events: Finds events of erased users.
-        fingerprints: Those of the archive.
     """
     content = CommitContent(progress=deliveries.progress, removed=deliveries.removed)
     result = CommitPlan(content)

@@ -13,6 +13,7 @@ from typing import Final
 
 from telemetry.archive.archive import Archive
 from telemetry.batch import Position
+from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.entry_archiver import EntryArchiver
 from telemetry.consumer.event_reader import Check
 from telemetry.consumer.namespace_hold import NamespaceHold
@@ -20,21 +21,11 @@ from telemetry.consumer.retention_job import RetentionJob
 from telemetry.consumer.seen_expiry_job import SeenExpiryJob
 from telemetry.consumer.sinks import Sink
 from telemetry.consumer.subscription import NEW_STREAM_POLL_S, Subscription
-from telemetry.counters import ConsumerCounters
 from telemetry.erasure.erasure import UserEraser
 from telemetry.erasure.erasure_job import ErasureJob
 from telemetry.errors import ArchiveError, LeaseLostError, StreamAwayError, StreamError
 from telemetry.failpoints import Failpoints
-from telemetry.notes import (
-    ArchiveFailed,
-    Connected,
-    Disconnected,
-    LeaseLost,
-    LeaseTaken,
-    Observer,
-    StandingBy,
-    notify,
-)
+from telemetry.notes import Connected, Disconnected, LeaseLost, LeaseTaken, Observer, StandingBy
 from telemetry.settings import ConsumerSettings
 from telemetry.shielding import shield_until_done
 from telemetry.stream.event_stream import Delivered, EventStream
@@ -49,14 +40,10 @@ class Consumer:
     """One consumer process.
 
     Args:
-        stream: The reading end; used by this object alone.
         archive: Closed when `run` ends.
         sinks: Given the events of each commit, in this order.
-        settings: Limits and intervals.
-        observer: Told of commits, outages and failures.
         user_erasers: Erase users from places other than the archive.
         check: Called with each event before it is archived; an error that it raises is the event's failure.
-        failpoints: The failpoints of a drill.
     """
 
     def __init__(
@@ -74,26 +61,14 @@ class Consumer:
         self._stream = stream
         self._archive = archive
         self._settings = settings
-        self._observer = observer
-        self._failpoints = failpoints = failpoints or Failpoints()
-        self.counters = counters = ConsumerCounters()
+        self._context = context = ConsumerContext(settings, observer, failpoints or Failpoints())
+        self.counters = context.counters
         self._namespace = NamespaceHold(stream, archive)
-        self._subscription = Subscription(stream, settings, counters, observer, failpoints.hit)
-        self._erasure_job = ErasureJob(archive, user_erasers, settings, counters, observer)
-        self._retention_job = RetentionJob(archive, settings, counters, observer, failpoints)
-        self._seen_expiry_job = SeenExpiryJob(archive, settings, self._archive_failed)
-        self._archiver = EntryArchiver(
-            stream,
-            archive,
-            self._subscription,
-            sinks,
-            self._erasure_job,
-            settings,
-            counters,
-            observer,
-            check=check,
-            failpoints=failpoints,
-        )
+        self._subscription = Subscription(stream, context)
+        self._erasure_job = ErasureJob(archive, user_erasers, context)
+        self._retention_job = RetentionJob(archive, context)
+        self._seen_expiry_job = SeenExpiryJob(archive, context)
+        self._archiver = EntryArchiver(stream, archive, self._subscription, sinks, self._erasure_job, context, check)
         self._read_entries = settings.read_entries
         self._emptied: asyncio.Event | None = None
         self._connections = 0
@@ -106,10 +81,10 @@ class Consumer:
                 try:
                     await self._hold_lease()
                 except LeaseLostError:
-                    notify(self._observer, LeaseLost())
+                    self._context.notify(LeaseLost())
                 except ArchiveError as error:
                     # The state of the disk is uncertain, so it is read again from the start.
-                    self._archive_failed(error)
+                    self._context.archive_failed(error)
                 self.counters.active = False
                 with suppress(ArchiveError):
                     await self._archive.release()
@@ -124,9 +99,6 @@ class Consumer:
 
     async def drain(self, deadline_s: float) -> bool:
         """Wait until the present content of the streams is archived, while `run` goes on.
-
-        Args:
-            deadline_s: How long to wait.
 
         Returns:
             Whether nothing was left; True for a standby.
@@ -147,13 +119,13 @@ class Consumer:
 
     async def _hold_lease(self) -> None:
         epoch = await self._archive.acquire(
-            self._settings.takeover_s, lambda holder: notify(self._observer, StandingBy(holder))
+            self._settings.takeover_s, lambda holder: self._context.notify(StandingBy(holder))
         )
         self._subscription.own_pending.clear()
         self.counters.active = True
-        notify(self._observer, LeaseTaken(epoch))
+        self._context.notify(LeaseTaken(epoch))
         for path in self._archive.damaged:
-            self._archive_failed(ArchiveError(f"{path} in the archive is shorter than its committed length."))
+            self._context.archive_failed(ArchiveError(f"{path} in the archive is shorter than its committed length."))
         jobs = (
             self._keep_lease(),
             self._read_streams(),
@@ -182,7 +154,7 @@ class Consumer:
                 raise
             except ArchiveError as error:
                 # A commit decides what to do about it; a heartbeat alone may be late.
-                self._archive_failed(error)
+                self._context.archive_failed(error)
 
     async def _read_streams(self) -> None:
         backoff_s = _FIRST_BACKOFF_S
@@ -233,7 +205,7 @@ class Consumer:
         if not self.counters.connected:
             self.counters.connected = True
             self._outage_reported = False
-            notify(self._observer, Connected())
+            self._context.notify(Connected())
 
     async def _read_pending(self) -> None:
         if self._archiver.failing:
@@ -278,7 +250,7 @@ class Consumer:
             raise
         if deliveries:
             self._read_entries = min(2 * max_entries, self._settings.read_entries)
-            self._failpoints.hit("consumer.read")
+            self._context.failpoints.hit("consumer.read")
             self._subscription.busy.update(delivery.producer for delivery in deliveries)
         return deliveries
 
@@ -287,8 +259,4 @@ class Consumer:
         self.counters.last_error = str(error)
         if not self._outage_reported:
             self._outage_reported = True
-            notify(self._observer, Disconnected(str(error)))
-
-    def _archive_failed(self, error: ArchiveError) -> None:
-        self.counters.last_error = str(error)
-        notify(self._observer, ArchiveFailed(str(error)))
+            self._context.notify(Disconnected(str(error)))

@@ -87,65 +87,53 @@ def sort_deliveries(
 
     Args:
         deliveries: As read, in the stream's order for each producer.
-        watermarks: How far each producer is archived.
-        reader: Reads the events.
         pending: Whether they come from the pending list, read from its start.
         now: The time for dead letters, RFC 3339.
         resends: Returns how often a producer was asked to send again from a watermark on.
     """
     result = SortedDeliveries()
     for producer, entries in deliveries:
-        sorter = _ProducerSorter(result, producer, reader, now, pending=pending, resends=resends)
-        sorter.sort(entries, watermarks.get(producer, _START))
+        _ProducerSorter(result, producer, reader, now, pending, resends).sort(entries, watermarks.get(producer, _START))
     return result
 
 
+@dataclass(slots=True)
 class _ProducerSorter:
-    """Sorts the entries of one producer."""
+    """Sorts the entries of one producer into a result."""
 
-    def __init__(
-        self,
-        result: SortedDeliveries,
-        producer: str,
-        reader: EventReader,
-        now: str,
-        *,
-        pending: bool,
-        resends: Callable[[str, Position], int],
-    ) -> None:
-        self._result = result
-        self._producer = producer
-        self._reader = reader
-        self._now = now
-        self._pending = pending
-        self._resends = resends
+    result: SortedDeliveries
+    producer: str
+    reader: EventReader
+    now: str
+    pending: bool
+    resends: Callable[[str, Position], int]
 
     def sort(self, entries: Sequence[Entry], at: Position) -> None:
         """Sort entries from a watermark on, as long as the watermark can move."""
-        settled = self._result.settled.setdefault(self._producer, [])
+        settled = self.result.settled.setdefault(self.producer, [])
         for index, entry in enumerate(entries):
             position = Position.parse(entry.entry_id)
             if entry.fields is None:
                 # Only a consumer trims, and only archived entries; a hole, if any, shows at the next entry.
-                self._result.trimmed += 1
+                self.result.trimmed += 1
             elif position <= at:
-                self._result.redelivered += 1
+                self.result.redelivered += 1
             else:
                 start = at.seq + 1 if position.epoch == at.epoch else 1
                 batch, problem = _decode_batch(entry)
                 if batch is not None and batch.after is not None:
-                    self._result.linked.add(self._producer)
+                    self.result.linked.add(self.producer)
                 in_order = batch is not None and position.epoch == at.epoch and batch.first_seq <= start
-                if not (in_order or self._pending):
-                    self._result.recheck.add(self._producer)
+                if not (in_order or self.pending):
+                    self.result.recheck.add(self.producer)
                     return
                 if not (in_order or self._may_pass(batch, position, at)):
-                    self._result.gaps[self._producer] = at
+                    self.result.gaps[self.producer] = at
                     return
                 if batch is None:
                     self._dead_letter_entry(entry, position, start, problem)
                 elif self._read_batch(batch, entry, start) < batch.last_seq:
-                    self._result.recheck.add(self._producer)
+                    self.result.recheck.add(self.producer)
                     self._read_ahead(entries[index + 1 :])
                     return
                 at = position
@@ -159,11 +147,11 @@ class _ProducerSorter:
             # The beginning: no sequence number is smaller.
             return True
         after = None if batch is None else batch.after
-        return may_pass_gap(self._resends(self._producer, at), at, after, is_batch=batch is not None)
+        return may_pass_gap(self.resends(self.producer, at), at, after, is_batch=batch is not None)
 
     def _read_batch(self, batch: Batch, entry: Entry, start: int) -> int:
         """Read the events of a batch, up to one that is to be tried again; returns the last seq reached."""
-        result, producer, epoch, reader = self._result, self._producer, batch.epoch, self._reader
+        result, producer, epoch, reader = self.result, self.producer, batch.epoch, self.reader
         reached = start - 1
         if batch.first_seq > start:
             reached = batch.first_seq - 1
@@ -199,7 +187,7 @@ class _ProducerSorter:
             batch, _ = _decode_batch(entry)
             if batch is not None:
                 for seq, line in enumerate(batch.lines, batch.first_seq):
-                    self._reader.read(line, (self._producer, batch.epoch, seq))
+                    self.reader.read(line, (self.producer, batch.epoch, seq))
 
     def _dead_letter_entry(self, entry: Entry, position: Position, start: int, problem: str) -> None:
         """Make one dead letter of an entry that is not a batch."""
@@ -209,12 +197,12 @@ class _ProducerSorter:
         self._dead_letter(entry, seqs, None, data, Failure(problem, 1, final=True))
 
     def _dead_letter(self, entry: Entry, seqs: range, seq: int | None, data: bytes, failure: Failure) -> None:
-        result, producer = self._result, self._producer
+        result, producer = self.result, self.producer
         result.dead_letters.append(
             encode_letter(
                 DeadLetter(
                     letter_id=uuid7(),
-                    at=self._now,
+                    at=self.now,
                     producer=producer,
                     entry_id=entry.entry_id,
                     first_seq=seqs.start if seqs else None,
@@ -232,7 +220,7 @@ class _ProducerSorter:
         result.notes.append(DeadLettered(producer, entry.entry_id, failure.reason))
 
     def _progress(self, epoch: int, seq: int) -> Progress:
-        progress = self._result.progress.setdefault((self._producer, epoch), Progress(seq))
+        progress = self.result.progress.setdefault((self.producer, epoch), Progress(seq))
         progress.seq = max(progress.seq, seq)
         return progress
 

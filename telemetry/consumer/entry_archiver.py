@@ -12,36 +12,22 @@ from telemetry.archive.archive import Archive
 from telemetry.batch import Entry, Position, from_entry
 from telemetry.catalogue.delivery_attempts import begin_attempt, mark_event, unmark_event
 from telemetry.consumer.commit_plan import CommitPlan, plan_commit
+from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.delivery_sorter import SortedDeliveries, sort_deliveries
 from telemetry.consumer.event_reader import MAX_TRIES, Check, EventPosition, EventReader
 from telemetry.consumer.sinks import Sink
 from telemetry.consumer.subscription import Subscription
-from telemetry.counters import ConsumerCounters
 from telemetry.erasure.erasure_job import ErasureJob
 from telemetry.erasure.erasure_requests import late_event_filter
 from telemetry.errors import BadBatchError
 from telemetry.events import Record
-from telemetry.failpoints import Failpoints
 from telemetry.ids import rfc3339_ms, uuid7
-from telemetry.notes import Committed, Observer, SinkFailed, notify
-from telemetry.settings import ConsumerSettings
+from telemetry.notes import Committed, SinkFailed
 from telemetry.stream.event_stream import Acknowledgement, Delivered, EventStream
 
 
 class EntryArchiver:
     """Archives what the consumer reads.
-
-    Args:
-        stream: The reading end.
-        archive: Its lease is held.
-        subscription: Told of gaps and of producers to read again.
-        sinks: Given the events of each commit, in this order.
-        erasure_job: Woken by erase requests.
-        settings: The duplicate window and the commit interval.
-        counters: Updated here.
-        observer: Told of commits and failures.
-        check: Called with each event before it is archived; an error that it raises is the event's failure.
-        failpoints: The failpoints of a drill.
 
     Attributes:
         next_commit_s: Monotonic time of the next commit under light load: waiting gathers more events for each fsync.
@@ -54,23 +40,16 @@ class EntryArchiver:
         subscription: Subscription,
         sinks: Sequence[Sink],
         erasure_job: ErasureJob,
-        settings: ConsumerSettings,
-        counters: ConsumerCounters,
-        observer: Observer | None,
-        *,
+        context: ConsumerContext,
         check: Check | None,
-        failpoints: Failpoints,
     ) -> None:
         self._stream = stream
         self._archive = archive
         self._subscription = subscription
         self._sinks = sinks
         self._erasure_job = erasure_job
-        self._settings = settings
-        self._counters = counters
-        self._observer = observer
+        self._context = context
         self._reader = EventReader(check)
-        self._failpoints = failpoints
         # Names this process to its successors, which conclude from it which attempts were fatal.
         self._run_id = uuid7()
         self.next_commit_s = 0.0
@@ -98,7 +77,6 @@ class EntryArchiver:
         """Archive entries as far as possible. Must not be cancelled half way.
 
         Args:
-            deliveries: As read.
             pending: Whether they come from the pending list, read from its start.
 
         Returns:
@@ -111,29 +89,29 @@ class EntryArchiver:
         subscription.recheck |= found.recheck & subscription.joined
         subscription.add_gaps(found.gaps, found.linked)
         # Read each time: a request in the last commit applies to the events of this one.
-        done_since = archive.days_ago(self._settings.seen_days)
+        done_since = archive.days_ago(self._context.settings.seen_days)
         late_events = await archive.read_catalogue(late_event_filter, found.user_ids(), done_since)
         plan = plan_commit(found, await archive.seen(found.seen_keys()), late_events, archive.fingerprints)
-        self._failpoints.hit("consumer.judged")
+        self._context.failpoints.hit("consumer.judged")
         if found.progress or found.dead_letters:
             started_s = time.monotonic()
             await archive.commit(plan.content)
-            self.next_commit_s = started_s + self._settings.commit_interval_s
+            self.next_commit_s = started_s + self._context.settings.commit_interval_s
             self._report_commit(found, plan, time.monotonic() - started_s)
             if plan.content.erasures:
                 self._erasure_job.wake()
-        self._counters.redelivered += found.redelivered
-        self._counters.trimmed_pending += found.trimmed
+        self._context.counters.redelivered += found.redelivered
+        self._context.counters.trimmed_pending += found.trimmed
         try:
             has_room = await self._stream.acknowledge(
                 [Acknowledgement(name, ids, archive.watermarks.get(name)) for name, ids in found.settled.items() if ids]
             )
             subscription.set_full(full=not has_room)
-            self._failpoints.hit("consumer.acknowledged")
+            self._context.failpoints.hit("consumer.acknowledged")
         finally:
             # Committed events go to the sinks, acknowledged or not.
             await self._write_to_sinks(plan.records)
-        self._failpoints.hit("consumer.informed")
+        self._context.failpoints.hit("consumer.informed")
         return found.gaps
 
     async def _probe_events(self, producer: str, entry: Entry, first: Position) -> None:
@@ -151,11 +129,11 @@ class EntryArchiver:
             try:
                 await sink.write(records)
             except Exception as error:  # noqa: BLE001 - no error of a sink may stop the archive
-                self._counters.sink_failures += 1
-                notify(self._observer, SinkFailed(sink.name, f"{type(error).__name__}: {error}"))
+                self._context.counters.sink_failures += 1
+                self._context.notify(SinkFailed(sink.name, f"{type(error).__name__}: {error}"))
 
     def _report_commit(self, found: SortedDeliveries, plan: CommitPlan, duration_s: float) -> None:
-        counters, progress = self._counters, found.progress.values()
+        counters, progress = self._context.counters, found.progress.values()
         dead_lettered = sum(one.dead_lettered for one in progress)
         deduplicated = sum(one.deduplicated for one in progress)
         counters.archived += len(plan.records)
@@ -169,8 +147,8 @@ class EntryArchiver:
         counters.commits += 1
         counters.commit_s += duration_s
         for note in found.notes:
-            notify(self._observer, note)
-        notify(self._observer, Committed(len(plan.records), deduplicated, dead_lettered, duration_s))
+            self._context.notify(note)
+        self._context.notify(Committed(len(plan.records), deduplicated, dead_lettered, duration_s))
 
 
 def _events(producer: str, entry: Entry, first_seq: int) -> Iterator[tuple[EventPosition, bytes]]:

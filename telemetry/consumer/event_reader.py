@@ -31,11 +31,7 @@ class Failure:
 
 
 class EventReader:
-    """Reads events, and counts the failed tries of each.
-
-    Args:
-        check: Called with each event that could be decoded.
-    """
+    """Reads events, and counts the failed tries of each."""
 
     def __init__(self, check: Check | None = None) -> None:
         self._check = check
@@ -52,12 +48,7 @@ class EventReader:
         self._fatal.update(positions)
 
     def read(self, line: bytes, position: EventPosition) -> Record | Failure:
-        """Try to read an event.
-
-        Args:
-            line: Its line.
-            position: The position that the line must name.
-        """
+        """Try to read an event."""
         if self._fatal and position in self._fatal:
             return Failure("Each of the consumers that handled it died.", MAX_TRIES, final=True)
         try:

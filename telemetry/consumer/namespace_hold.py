@@ -11,12 +11,7 @@ from telemetry.stream.namespace_owner import OwnerMark, foreign_redis_error
 
 
 class NamespaceHold:
-    """One consumer's hold.
-
-    Args:
-        stream: The reading end.
-        archive: Its lease is held when `ensure` is called.
-    """
+    """One consumer's hold."""
 
     def __init__(self, stream: EventStream, archive: Archive) -> None:
         self._stream = stream

@@ -37,10 +37,8 @@ class OrphanedSlots:
 
     Args:
         spool: The directory that holds all slots.
-        settings: As for a replica.
         connect: Makes a stream for one slot.
         after_s: How long a slot must have been free.
-        observer: Told of shipped slots.
         archive: The archive of this installation, if it is known.
     """
 
@@ -70,9 +68,6 @@ class OrphanedSlots:
 
     async def ship_all(self, deadline_s: float) -> int:
         """Ship every free slot now, because everything is being stopped; `run` has ended.
-
-        Args:
-            deadline_s: How long to try.
 
         Returns:
             How many slots still hold events.

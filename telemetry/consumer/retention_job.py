@@ -18,12 +18,10 @@ from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DATE_PREFIX
 from telemetry.archive.retention import due_dates, retire_files, retired_runs
 from telemetry.catalogue.commit import FileLength
-from telemetry.counters import ConsumerCounters
+from telemetry.consumer.context import ConsumerContext
 from telemetry.erasure.rewriting import remove_uncommitted
 from telemetry.errors import ArchiveError, LeaseLostError
-from telemetry.failpoints import Failpoints
-from telemetry.notes import DateRetired, Observer, RetentionBehind, notify
-from telemetry.settings import ConsumerSettings
+from telemetry.notes import DateRetired, RetentionBehind
 from telemetry.shielding import shield_until_done
 from telemetry.wal.disk import sync_directory
 
@@ -34,39 +32,18 @@ _T = TypeVar("_T")
 
 
 class RetentionJob:
-    """Keeps an archive within its limits of age and size while its lease is held.
+    """Keeps an archive within its limits of age and size while its lease is held."""
 
-    Args:
-        archive: Its lease is held.
-        settings: The limits.
-        counters: Updated here.
-        observer: Told of removed dates, and why the archive stays too large.
-        failpoints: The failpoints of a drill.
-    """
-
-    def __init__(
-        self,
-        archive: Archive,
-        settings: ConsumerSettings,
-        counters: ConsumerCounters,
-        observer: Observer | None,
-        failpoints: Failpoints,
-    ) -> None:
+    def __init__(self, archive: Archive, context: ConsumerContext) -> None:
         self._archive = archive
-        self._settings = settings
-        self._counters = counters
-        self._observer = observer
-        self._failpoints = failpoints
+        self._context = context
         self._thread: ThreadPoolExecutor | None = None
         self._last_report = ""
 
     async def run(self) -> None:
-        """Remove due dates, once a minute, until cancelled.
-
-        Raises:
-            LeaseLostError: Another consumer holds the archive.
-        """
-        if not (self._settings.retention_days or self._settings.retention_bytes):
+        """Remove due dates, once a minute, until cancelled."""
+        settings = self._context.settings
+        if not (settings.retention_days or settings.retention_bytes):
             await asyncio.Event().wait()
         with ThreadPoolExecutor(1, thread_name_prefix="archive-retention") as self._thread:
             while True:
@@ -85,7 +62,7 @@ class RetentionJob:
             LeaseLostError: Another consumer holds the archive.
             ArchiveError: A date that is due cannot be read, or the catalogue not be written.
         """
-        archive, settings = self._archive, self._settings
+        archive, settings = self._archive, self._context.settings
         await shield_until_done(self._in_thread(remove_uncommitted, archive.root, archive.held_lease(), archive.part))
         await shield_until_done(self._in_thread(_remove_empty, archive.root, archive.today()))
         growing = await archive.growing_files()
@@ -115,24 +92,24 @@ class RetentionJob:
     async def _retire(self, day: str, files: dict[str, FileLength]) -> None:
         archive = self._archive
         runs = await self._in_thread(retired_runs, archive.root, files, day)
-        self._failpoints.hit("retention.read")
+        self._context.failpoints.hit("retention.read")
         if not await archive.write_catalogue(retire_files, files, runs):
             # It was compacted or rewritten meanwhile; the next pass sees the new files.
             return
-        self._failpoints.hit("retention.committed")
+        self._context.failpoints.hit("retention.committed")
         await self._in_thread(_remove, archive.root, list(files))
         events = sum(run.size for run in runs)
-        self._counters.retired += events
-        notify(self._observer, DateRetired(day, events, sum(length.size_bytes for length in files.values())))
+        self._context.counters.retired += events
+        self._context.notify(DateRetired(day, events, sum(length.size_bytes for length in files.values())))
 
     async def _in_thread(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*args, **kwargs))
 
     def _report_behind(self, why: str) -> None:
-        self._counters.last_error = why
+        self._context.counters.last_error = why
         if why != self._last_report:
             self._last_report = why
-            notify(self._observer, RetentionBehind(why))
+            self._context.notify(RetentionBehind(why))
 
 
 def _remove(root: Path, paths: list[str]) -> None:

@@ -61,10 +61,8 @@ class StreamGaps:
         """Add a gap.
 
         Args:
-            producer: The producer of the stream.
             at: The archive's watermark before the gap.
             handshake_s: When the producer last made a handshake, as Redis has it; None if unknown.
-            now_s: Monotonic seconds.
 
         Returns:
             Whether it is the first one at this watermark.
@@ -93,7 +91,6 @@ class StreamGaps:
         Args:
             handshakes: When each producer last made a handshake.
             full: Whether Redis has no room for handshakes.
-            now_s: Monotonic seconds.
         """
         due = []
         for producer, gap in list(self._open.items()):

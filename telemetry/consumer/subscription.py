@@ -9,15 +9,14 @@ Invariants:
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from telemetry.batch import Position
+from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.stream_gaps import StreamGaps
-from telemetry.counters import ConsumerCounters
 from telemetry.errors import StreamRefusedError
-from telemetry.notes import Observer, StreamGapFound, StreamGapKept, notify
-from telemetry.settings import ConsumerSettings
+from telemetry.notes import StreamGapFound, StreamGapKept
 from telemetry.stream.event_stream import EventStream, publish_watermarks
 
 # A producer registers a moment before its stream begins.
@@ -28,13 +27,6 @@ _START: Final = Position(0, 0)
 class Subscription:
     """The streams of all producers, as one consumer reads them.
 
-    Args:
-        stream: The reading end.
-        settings: Intervals.
-        counters: Updated here.
-        observer: Told of gaps.
-        hit: Called with the names of failpoints.
-
     Attributes:
         joined: Producers that are read through their group.
         groupless: Producers that are read without one.
@@ -43,20 +35,10 @@ class Subscription:
         busy: Producers that delivered something since the last refresh.
     """
 
-    def __init__(
-        self,
-        stream: EventStream,
-        settings: ConsumerSettings,
-        counters: ConsumerCounters,
-        observer: Observer | None,
-        hit: Callable[[str], None] = lambda _name: None,
-    ) -> None:
+    def __init__(self, stream: EventStream, context: ConsumerContext) -> None:
         self._stream = stream
-        self._settings = settings
-        self._counters = counters
-        self._observer = observer
-        self._hit = hit
-        self._gaps = StreamGaps(settings.gap_patience_s)
+        self._context = context
+        self._gaps = StreamGaps(context.settings.gap_patience_s)
         self._handshakes: Mapping[str, float] = {}
         self._next_refresh_s = 0.0
         self._full = False
@@ -92,14 +74,7 @@ class Subscription:
         self._full = full
 
     async def refresh(self, watermarks: Mapping[str, Position]) -> None:
-        """Find new streams, have those with a gap begun anew, and publish the watermarks.
-
-        Args:
-            watermarks: How far each producer is archived.
-
-        Raises:
-            StreamError: Redis does not answer, or refuses.
-        """
+        """Find new streams, have those with a gap begun anew, and publish the watermarks."""
         self._handshakes = handshakes = await self._stream.producers()
         await self._remove_streams_with_gaps()
         unread = [name for name in handshakes if name not in self.joined and name not in self._gaps.open]
@@ -110,18 +85,17 @@ class Subscription:
         self.add_gaps({name: watermarks.get(name, _START) for name in groups.wrong_type})
         await self._check_ends(watermarks)
         waiting = any(name not in self.joined and name not in self._gaps.open for name in handshakes)
-        pause_s = NEW_STREAM_POLL_S if waiting else self._settings.discover_interval_s
+        pause_s = NEW_STREAM_POLL_S if waiting else self._context.settings.discover_interval_s
         self._next_refresh_s = time.monotonic() + pause_s
         known = {name: watermarks[name] for name in handshakes if name in watermarks}
         self._full = not await publish_watermarks(self._stream, known) or bool(self.groupless)
-        self._counters.producers = len(handshakes)
+        self._context.counters.producers = len(handshakes)
 
     def add_gaps(self, gaps: Mapping[str, Position], linked: Iterable[str] = ()) -> None:
         """Stop reading streams with a gap.
 
         Args:
             gaps: By producer: the watermark before the gap.
-            linked: Producers whose batches name their predecessor.
         """
         self._gaps.mark_linked(linked)
         for producer, at in gaps.items():
@@ -129,23 +103,23 @@ class Subscription:
             self.groupless.discard(producer)
             self.recheck.discard(producer)
             if self._gaps.add(producer, at, self._handshakes.get(producer), time.monotonic()):
-                self._counters.gaps += 1
-                notify(self._observer, StreamGapFound(producer, str(at)))
+                self._context.counters.gaps += 1
+                self._context.notify(StreamGapFound(producer, str(at)))
 
     async def _remove_streams_with_gaps(self) -> None:
         due = self._gaps.streams_to_remove(self._handshakes, full=self._full, now_s=time.monotonic())
         if not due:
             return
-        self._hit("gap.due")
+        self._context.failpoints.hit("gap.due")
         try:
             await self._stream.remove_streams(due)
         except StreamRefusedError as error:
             # Other streams are read on; without this right the lost entries cannot be sent again.
             if str(error) != self._last_refusal:
                 self._last_refusal = str(error)
-                notify(self._observer, StreamGapKept(str(error)))
+                self._context.notify(StreamGapKept(str(error)))
             return
-        self._hit("gap.removed")
+        self._context.failpoints.hit("gap.removed")
         self._last_refusal = ""
         self._gaps.streams_removed(due)
 

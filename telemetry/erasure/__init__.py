@@ -1,1 +1,1 @@
-"""Erases users from an archive."""
+"""Erases users from an archive. Errors are those of `telemetry.archive` and `telemetry.catalogue`."""

@@ -97,10 +97,6 @@ class LateEventFilter:
     def redact(self, record: Record, line: bytes) -> tuple[Record, bytes, ErasureRequest]:
         """Replace the user id in an erase event with its digest.
 
-        Args:
-            record: The event (`is_erase`).
-            line: Its line.
-
         Returns:
             Both as they are archived, and the request to erase the user.
         """
@@ -119,11 +115,7 @@ def user_digest(root: Path, user_id: str) -> str:
     """Compute the digest of a user in the receipts of an archive.
 
     Args:
-        root: The archive's directory.
         user_id: The id; with pseudonyms, the pseudonym.
-
-    Raises:
-        ArchiveError: The catalogue cannot be read, or is missing.
     """
     rows = query_catalogue(root, "SELECT value FROM settings WHERE name = 'salt'", since=2)
     if not rows:
@@ -132,11 +124,7 @@ def user_digest(root: Path, user_id: str) -> str:
 
 
 def read_receipts(root: Path) -> list[ErasureReceipt]:
-    """Read every receipt of an archive, the oldest first.
-
-    Raises:
-        ArchiveError: The catalogue cannot be read.
-    """
+    """Read every receipt of an archive, the oldest first."""
     rows = query_catalogue(
         root,
         "SELECT erase_id, user_digest, requested_at, done_at, events, files, models FROM erasures"

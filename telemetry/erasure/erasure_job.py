@@ -23,7 +23,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from telemetry.archive.archive import Archive
 from telemetry.catalogue.commit import ErasureRequest, FileLength
-from telemetry.counters import ConsumerCounters
+from telemetry.consumer.context import ConsumerContext
 from telemetry.erasure.erasure import UserEraser
 from telemetry.erasure.erasure_requests import (
     EXPIRED_PER_CALL,
@@ -37,8 +37,7 @@ from telemetry.erasure.line_matcher import LineMatcher
 from telemetry.erasure.rewriting import contains_users, remove_uncommitted, rewrite
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.ids import rfc3339_ms
-from telemetry.notes import EraseFailed, Observer, UserErased, notify
-from telemetry.settings import ConsumerSettings
+from telemetry.notes import EraseFailed, UserErased
 from telemetry.shielding import shield_until_done
 from telemetry.wal.disk import sync_directory
 
@@ -55,29 +54,12 @@ _T = TypeVar("_T")
 
 
 class ErasureJob:
-    """Works off the open erasure requests of an archive while its lease is held.
+    """Works off the open erasure requests of an archive while its lease is held."""
 
-    Args:
-        archive: Its lease is held.
-        user_erasers: Erase users elsewhere.
-        settings: Pauses, and for how long late events are expected.
-        counters: Updated here.
-        observer: Told of erased users and failures.
-    """
-
-    def __init__(
-        self,
-        archive: Archive,
-        user_erasers: Sequence[UserEraser],
-        settings: ConsumerSettings,
-        counters: ConsumerCounters,
-        observer: Observer | None,
-    ) -> None:
+    def __init__(self, archive: Archive, user_erasers: Sequence[UserEraser], context: ConsumerContext) -> None:
         self._archive = archive
         self._user_erasers = user_erasers
-        self._settings = settings
-        self._counters = counters
-        self._observer = observer
+        self._context = context
         self._wake = asyncio.Event()
         # By name of the `UserEraser` and erase_id: from how many models it removed the user.
         self._models: dict[str, dict[str, int]] = {user_eraser.name: {} for user_eraser in user_erasers}
@@ -88,17 +70,13 @@ class ErasureJob:
         self._wake.set()
 
     async def run(self) -> None:
-        """Erase until cancelled.
-
-        Raises:
-            LeaseLostError: Another consumer holds the archive, and continues.
-        """
+        """Erase until cancelled."""
         pause_s = _FIRST_PAUSE_S
         with ThreadPoolExecutor(1, thread_name_prefix="archive-eraser") as self._thread:
             while True:
                 self._wake.clear()
                 started_s = time.monotonic()
-                before = self._counters.users_erased
+                before = self._context.counters.users_erased
                 try:
                     left = await self._round()
                     await self._expire_receipts()
@@ -108,8 +86,8 @@ class ErasureJob:
                     left = True
                     self._failed("archive", str(error))
                 rest_s = _REST_PER_ROUND * (time.monotonic() - started_s)
-                if self._counters.users_erased > before:
-                    rest_s = max(rest_s, self._settings.erase_interval_s)
+                if self._context.counters.users_erased > before:
+                    rest_s = max(rest_s, self._context.settings.erase_interval_s)
                 await asyncio.sleep(rest_s)
                 # Failures are retried, soon at first; a new request does not wait for the pause.
                 with suppress(TimeoutError):
@@ -121,7 +99,7 @@ class ErasureJob:
         archive = self._archive
         expired = EXPIRED_PER_CALL
         while expired == EXPIRED_PER_CALL:
-            done_before = archive.days_ago(self._settings.seen_days)
+            done_before = archive.days_ago(self._context.settings.seen_days)
             expired = await shield_until_done(archive.write_catalogue(expire_requests, done_before))
             # Commits take their turn.
             await asyncio.sleep(_BETWEEN_STEPS_S)
@@ -168,8 +146,8 @@ class ErasureJob:
         for erase_id, count in models.items():
             for counts in self._models.values():
                 counts.pop(erase_id, None)
-            self._counters.users_erased += 1
-            notify(self._observer, UserErased(erase_id, count))
+            self._context.counters.users_erased += 1
+            self._context.notify(UserErased(erase_id, count))
         return len(models) < len(requests)
 
     async def _erase_elsewhere(self, user_eraser: UserEraser, requests: Sequence[ErasureRequest]) -> None:
@@ -236,15 +214,15 @@ class ErasureJob:
         await self._in_thread(_remove, root / (path if done else replacement.new[0]))
         if not done:
             return None
-        self._counters.erased += sum(replacement.erased.values())
+        self._context.counters.erased += sum(replacement.erased.values())
         return replacement.new
 
     async def _in_thread(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*args, **kwargs))
 
     def _failed(self, where: str, error: str) -> None:
-        self._counters.last_error = error
-        notify(self._observer, EraseFailed(where, error))
+        self._context.counters.last_error = error
+        self._context.notify(EraseFailed(where, error))
 
 
 def _remove(path: Path) -> None:

@@ -46,7 +46,6 @@ def open_requests(database: Database, after: ErasureRequest | None = None) -> li
     """Read which users are still to be erased, the oldest request first, `REQUESTS_PER_READ` at most.
 
     Args:
-        database: The catalogue's file.
         after: The last request of the previous read, to continue behind it.
     """
     key = ("", "") if after is None else (after.requested_at, after.erase_id)
@@ -63,7 +62,6 @@ def late_event_filter(database: Database, user_ids: Iterable[str], done_since: s
     """Read which of some users were erased.
 
     Args:
-        database: The catalogue's file.
         user_ids: The users of events that are about to be archived.
         done_since: Erasures done earlier, RFC 3339, do not count any more.
     """
@@ -95,9 +93,6 @@ def replace_file(database: Database, lease_epoch: int, replacement: Replacement)
 
     Returns:
         Whether it was done; another process may have replaced the old file since it was read.
-
-    Raises:
-        LeaseLostError: Another consumer holds the lease; nothing was changed.
     """
     sql = database.sql
     old_path, old = replacement.old
@@ -129,13 +124,7 @@ def finish_requests(database: Database, lease_epoch: int, models: Mapping[str, i
     """Store that users are erased, and delete their ids.
 
     Args:
-        database: The catalogue's file.
-        lease_epoch: The caller's lease.
         models: By erase_id: from how many published models the user was removed.
-        done_at: The time, RFC 3339.
-
-    Raises:
-        LeaseLostError: Another consumer holds the lease; nothing was changed.
     """
     with database.lease_transaction(lease_epoch):
         database.sql.executemany(
@@ -150,16 +139,11 @@ def expire_requests(database: Database, lease_epoch: int, done_before: str, max_
     """Delete the receipts of erasures that found nothing and that no late event can need any more.
 
     Args:
-        database: The catalogue's file.
-        lease_epoch: The caller's lease.
         done_before: Those done earlier, RFC 3339, are deleted.
         max_empty: How many of the others are kept, the newest first.
 
     Returns:
         How many were deleted, `EXPIRED_PER_CALL` at most: then there may be more.
-
-    Raises:
-        LeaseLostError: Another consumer holds the lease; nothing was changed.
     """
     sql = database.sql
     with database.errors_translated():

@@ -19,9 +19,8 @@ from typing import Final
 
 import orjson
 
-from telemetry.archive.archive_files import DATE_PREFIX, DEAD_LETTERS, REWRITTEN, written_by
+from telemetry.archive.archive_files import DATE_PREFIX, DEAD_LETTERS, REWRITTEN, committed_lines, written_by
 from telemetry.archive.archive_lock import COMPACTION_LOCK, try_lock
-from telemetry.archive.committed_lines import committed_lines
 from telemetry.archive.dead_letters import decode_letter
 from telemetry.archive.parquet_file import SUFFIX, contains_any, write_lines
 from telemetry.catalogue.catalogue_file import query_catalogue
@@ -47,18 +46,8 @@ class _LeftOut:
 def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, users: LineMatcher) -> Replacement | None:
     """Write a sealed file anew without some users' lines.
 
-    Args:
-        root: The archive's directory.
-        lease_epoch: The caller's lease.
-        path: The file, relative to it.
-        length: Its committed length.
-        users: The users to erase.
-
     Returns:
         The files to exchange, or None if no line matches.
-
-    Raises:
-        ArchiveError: A file cannot be read or written.
     """
     dead_letters = path.startswith(f"{DEAD_LETTERS}/")
     left_out = _LeftOut()
@@ -80,17 +69,7 @@ def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, users: 
 
 
 def contains_users(root: Path, path: str, length: FileLength, users: LineMatcher) -> bool:
-    """Decide whether a file has a line to erase.
-
-    Args:
-        root: The archive's directory.
-        path: The file, relative to it; it may be one that still grows.
-        length: Its committed length.
-        users: The users to erase.
-
-    Raises:
-        ArchiveError: The file cannot be read.
-    """
+    """Decide whether a file has a line to erase."""
     full = root / path
     try:
         if path.endswith(SUFFIX):
@@ -110,15 +89,11 @@ def remove_uncommitted(root: Path, lease_epoch: int, part: str) -> bool:
     """Remove files that the catalogue does not name: the remains of an interrupted rewriting or compaction.
 
     Args:
-        root: The archive's directory.
         lease_epoch: The caller's lease; files of a later lease are kept.
         part: The name of the parts that are appended to now; those and later ones are kept.
 
     Returns:
         Whether it was done; not while a compaction runs, whose file does not count yet.
-
-    Raises:
-        ArchiveError: The catalogue or a directory cannot be read, or a file not be removed.
     """
     try:
         with try_lock(root / COMPACTION_LOCK) as locked:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from telemetry.archive.archive_reader import committed_files, read
+from telemetry.archive.archive_snapshot import open_snapshot
 from telemetry.archive.dead_letters import read_letters
 from telemetry.batch import Batch, Position
 from telemetry.catalogue.catalogue import Catalogue
@@ -99,11 +100,8 @@ class Site:
         )
 
     def account(self) -> dict[tuple[str, int], Progress]:
-        catalogue = Catalogue(self.archive)
-        try:
-            return catalogue.progress()
-        finally:
-            catalogue.close()
+        with open_snapshot(self.archive) as archive:
+            return dict(archive.progress)
 
     def check(self) -> None:
         assert self.archived() == self.appended()

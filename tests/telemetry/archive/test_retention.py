@@ -19,8 +19,8 @@ from telemetry.archive.archive_reader import read
 from telemetry.archive.compaction import compact
 from telemetry.archive.retention import due_dates
 from telemetry.catalogue.commit import FileLength
+from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.retention_job import RetentionJob
-from telemetry.counters import ConsumerCounters
 from telemetry.errors import FailpointError
 from telemetry.failpoints import Failpoints
 from telemetry.notes import DateRetired, Note, RetentionBehind
@@ -63,7 +63,7 @@ def retain(config: Config) -> Callable[..., list[Note]]:
             try:
                 await archive.acquire(1.0)
                 settings = ConsumerSettings(**limits)
-                job = RetentionJob(archive, settings, ConsumerCounters(), notes.append, Failpoints.parse(failpoint))
+                job = RetentionJob(archive, ConsumerContext(settings, notes.append, Failpoints.parse(failpoint)))
                 await job.remove_due()
             finally:
                 await archive.close()

@@ -9,11 +9,12 @@ import pytest
 
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_reader import read
+from telemetry.archive.archive_snapshot import open_snapshot
 from telemetry.archive.dead_letters import read_letters
 from telemetry.batch import Position
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.catalogue_file import FILE_NAME
-from telemetry.catalogue.commit import FileLength, Progress, RemovedRun
+from telemetry.catalogue.commit import Progress, RemovedRun
 from telemetry.erasure.erasure_requests import late_event_filter
 from telemetry.errors import ArchiveError
 from telemetry.events import Feedback, decode, encode
@@ -118,19 +119,21 @@ async def test_an_older_archive_opens_and_goes_on(version: str, request: pytest.
 
 def test_numbers_that_were_only_counted_get_their_places(released: Path) -> None:
     """From the archive itself: what is neither a line nor a letter was a duplicate or never came."""
-    with closing(Catalogue(released)) as catalogue:
-        assert catalogue.progress() == {
+    Catalogue(released).close()
+    with open_snapshot(released) as archive:
+        assert archive.progress == {
             ("p", 1): Progress(14, archived=4, deduplicated=2, dead_lettered=4, missing=4, holes=1),
             ("q", 1): Progress(2, archived=2),
             ("r", 1): Progress(4, archived=1, missing=3, holes=1),
         }
-        assert catalogue.removed() == [
+        assert list(archive.removed) == [
             RemovedRun("p", 1, 4, 7, "dead_lettered", None),
             RemovedRun("p", 1, 8, 9, "deduplicated", None),
             RemovedRun("p", 1, 11, 14, "missing", None),
             RemovedRun("r", 1, 2, 4, "missing", None),
         ]
-        assert catalogue.files()[EVENTS] == FileLength((released / EVENTS).stat().st_size - 4, 7)
+        lengths = {file.path: (file.size_bytes, file.lines) for file in archive.files}
+        assert lengths[EVENTS] == ((released / EVENTS).stat().st_size - 4, 7)
 
 
 def test_an_upgraded_catalogue_has_the_tables_of_a_new_one(released: Path) -> None:
@@ -169,4 +172,4 @@ def test_a_damaged_file_does_not_keep_the_archive_shut(released: Path) -> None:
     (released / LETTERS).unlink()
     (released / EVENTS).write_bytes(b"\x00" * 100)
     with closing(Catalogue(released)) as catalogue:
-        assert catalogue.progress()["p", 1].seq == 14
+        assert catalogue.watermarks()["p"] == Position(1, 14)

@@ -9,6 +9,7 @@ import pytest
 
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_reader import read
+from telemetry.archive.archive_snapshot import open_snapshot
 from telemetry.archive.dead_letters import read_letters
 from telemetry.batch import Batch, Position, to_fields
 from telemetry.catalogue.catalogue import Catalogue
@@ -87,11 +88,8 @@ class Site:
         return [record.event.event_id for record in self.archived()]
 
     def account(self) -> dict[tuple[str, int], Progress]:
-        catalogue = Catalogue(self.archive)
-        try:
-            return catalogue.progress()
-        finally:
-            catalogue.close()
+        with open_snapshot(self.archive) as archive:
+            return dict(archive.progress)
 
     def add(self, producer: str, entry_id: str, fields: dict[bytes, bytes]) -> None:
         with self.redis.client() as client:

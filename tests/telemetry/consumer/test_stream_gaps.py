@@ -4,9 +4,9 @@ from collections.abc import Sequence
 import pytest
 
 from telemetry.batch import Batch, Position
+from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.stream_gaps import BROKEN_RESENDS, UNLINKED_RESENDS, StreamGaps, may_pass_gap
 from telemetry.consumer.subscription import Subscription
-from telemetry.counters import ConsumerCounters
 from telemetry.errors import StreamRefusedError
 from telemetry.notes import Note, StreamGapFound, StreamGapKept
 from telemetry.settings import ConsumerSettings
@@ -99,8 +99,8 @@ async def test_without_the_right_to_remove_a_stream_it_is_kept_and_the_others_go
     server = MemoryServer()
     stream = Guarded(server)
     notes: list[Note] = []
-    counters = ConsumerCounters()
-    subscription = Subscription(stream, ConsumerSettings(), counters, notes.append)
+    context = ConsumerContext(ConsumerSettings(), notes.append)
+    subscription = Subscription(stream, context)
     await stream.connect()
     for producer in ("p", "q"):
         await stream.handshake(producer, 1.0)
@@ -110,7 +110,7 @@ async def test_without_the_right_to_remove_a_stream_it_is_kept_and_the_others_go
     subscription.recheck.clear()
     server.streams["p"].entries.clear()
     await subscription.refresh({})
-    assert (subscription.joined, counters.gaps) == ({"q"}, 1)
+    assert (subscription.joined, context.counters.gaps) == ({"q"}, 1)
     await stream.handshake("p", 2.0)
     for _ in range(3):
         await subscription.refresh({})
@@ -128,7 +128,7 @@ async def test_a_gap_written_off_at_the_end_of_a_stream_is_not_found_again() -> 
     """The stream is read on: its producer may come back with other numbers."""
     server = MemoryServer()
     stream = MemoryStream(server)
-    subscription = Subscription(stream, ConsumerSettings(gap_patience_s=0.01), ConsumerCounters(), None)
+    subscription = Subscription(stream, ConsumerContext(ConsumerSettings(gap_patience_s=0.01)))
     await stream.connect()
     await stream.handshake("p", 1.0)
     await stream.append("p", Batch(1, 1, [b"{}\n"]), create=True)

@@ -6,6 +6,7 @@ import pytest
 
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_reader import committed_files, read
+from telemetry.archive.archive_snapshot import open_snapshot
 from telemetry.archive.dead_letters import read_letters
 from telemetry.batch import Batch
 from telemetry.catalogue.catalogue import Catalogue
@@ -87,11 +88,8 @@ class Site:
         return bool(self.receipts()) and all(receipt.done_at for receipt in self.receipts())
 
     def account(self) -> tuple[dict[tuple[str, int], Progress], list[RemovedRun]]:
-        catalogue = Catalogue(self.root)
-        try:
-            return catalogue.progress(), catalogue.removed()
-        finally:
-            catalogue.close()
+        with open_snapshot(self.root) as archive:
+            return dict(archive.progress), list(archive.removed)
 
 
 @pytest.fixture

@@ -20,10 +20,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from telemetry.batch import Batch, Entry, Position
 from telemetry.consumer.commit_plan import plan_commit
+from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.delivery_sorter import sort_deliveries
 from telemetry.consumer.event_reader import EventReader
 from telemetry.consumer.subscription import Subscription
-from telemetry.counters import ConsumerCounters, ProducerCounters
+from telemetry.counters import ProducerCounters
 from telemetry.erasure.erasure import LateEventFilter
 from telemetry.errors import SpoolError, StreamAwayError, StreamError, StreamRefusedError
 from telemetry.events import encode
@@ -138,7 +139,7 @@ class Archive:
     def restart(self) -> None:
         """Have another process go on."""
         self._connected = False
-        self._streams = Subscription(self._stream, ConsumerSettings(), ConsumerCounters(), None)
+        self._streams = Subscription(self._stream, ConsumerContext(ConsumerSettings()))
 
     async def turn(self, *, max_entries: int, dies: str | None = None) -> bool:
         """Read once and commit; returns whether there was something. A consumer may die before or after the commit."""
