@@ -91,7 +91,7 @@ def test_as_pid_1_it_serves_reaps_and_stops(contained: Contained, wait_until: Ca
     os.kill(contained.init(), signal.SIGTERM)
     out, _ = contained.process.communicate(timeout=40)
     assert contained.process.returncode == 0
-    assert out.endswith("stopped\n")
+    assert out.endswith("Stopped.\n")
     assert not (contained.home / "run").exists()
 
 
