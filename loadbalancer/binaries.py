@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from loadbalancer.errors import BinaryMissing
-from loadbalancer.processes import run_to_end
+from loadbalancer.supervision.processes import run_to_end
 
 Origin = Literal["configured", "path", "wheel"]
 

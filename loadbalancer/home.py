@@ -15,7 +15,7 @@ from pathlib import Path
 
 from loadbalancer import roster, unix_sockets
 from loadbalancer.errors import AlreadyRunning, LeftoverAlive, NotRunning
-from loadbalancer.processes import group_members, signal_group
+from loadbalancer.supervision.processes import group_members, signal_group
 
 _KILL_TIMEOUT_S = 10.0
 # Longer than `holder_pid` keeps its shared lock.

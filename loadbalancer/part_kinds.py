@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadbalancer.installation_spec import InstallationSpec
-from loadbalancer.probes import HttpProbe, Probe, RedisProbe
-from loadbalancer.processes import Command
+from loadbalancer.supervision.probes import HttpProbe, Probe, RedisProbe
+from loadbalancer.supervision.processes import Command
 from loadbalancer.topology import Balancer, Replica
 
 # Parts start in the order of their tiers and stop in the reverse order.

@@ -21,7 +21,7 @@ class Row:
         host: The address or the path of the Unix socket that it listens on, or None.
         port: The port that it listens on, or None.
         admin_port: The port of /healthz and, except for nginx, of /readyz and /metrics; or None.
-        state: A phase of `loadbalancer.supervisor`.
+        state: A phase of `loadbalancer.supervision.supervisor`.
         restarts: How often it was restarted.
         waits_for: The reason that it gives for not being ready; else empty.
         output: The file of its standard output, by which its processes are recognised.

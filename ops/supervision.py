@@ -14,10 +14,10 @@ from types import FrameType
 
 from loadbalancer import home, installation, ports, unix_sockets
 from loadbalancer.binaries import Binary
-from loadbalancer.fleet import RELOAD_SIGNAL, RESTART_SIGNAL, STOP_SIGNALS, Fleet
 from loadbalancer.installation_spec import InstallationSpec
 from loadbalancer.settings import BalancerSettings
-from loadbalancer.spare_pool import SparePool
+from loadbalancer.supervision.fleet import RELOAD_SIGNAL, RESTART_SIGNAL, STOP_SIGNALS, Fleet
+from loadbalancer.supervision.spare_pool import SparePool
 from ops.checks import open_files
 from ops.program import PROGRAM, SPARE
 from service.config import Config

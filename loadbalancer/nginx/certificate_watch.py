@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from loadbalancer.disk_worker import DiskWorker
 from loadbalancer.nginx.configuration_files import complaint_of
-from loadbalancer.processes import Command
+from loadbalancer.supervision.disk_worker import DiskWorker
+from loadbalancer.supervision.processes import Command
 
 _POLL_EVERY_S = 2.0
 

@@ -112,7 +112,7 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "LISTEN": address(balancer.host, balancer.port),
         "ADMIN_LISTEN": address("127.0.0.1", balancer.admin_port),
         # Only with several masters: with it, any process of the same user may listen too and gets a share of the
-        # clients. The kernel cannot forbid that; loadbalancer/foreign_listeners.py detects it.
+        # clients. The kernel cannot forbid that; loadbalancer/supervision/foreign_listeners.py detects it.
         "REUSEPORT": " reuseport" if len(topology.balancers) > 1 else "",
         "TRIES": str(max(5, len(topology.replicas) + 2)),
         "EVENTS_TIMEOUT_MS": str(settings.events_timeout_ms),

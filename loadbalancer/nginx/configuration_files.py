@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loadbalancer.errors import ConfigurationRefused
 from loadbalancer.nginx.configuration import OPTIONAL_DIRECTIVES, OUTSIDE_HTTP, NginxHost
-from loadbalancer.processes import run_to_end
+from loadbalancer.supervision.processes import run_to_end
 
 _CHECK_TIMEOUT_S = 30.0
 

@@ -6,9 +6,10 @@ import ssl
 import stat
 import time
 
-from loadbalancer import foreign_listeners, ports, roster
+from loadbalancer import ports, roster
 from loadbalancer.errors import PortTaken
 from loadbalancer.settings import BalancerSettings
+from loadbalancer.supervision import foreign_listeners
 from loadbalancer.topology import address
 from ops.checks import open_files
 from ops.checks.finding import Finding

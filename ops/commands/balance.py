@@ -11,10 +11,10 @@ import typer
 
 from loadbalancer import home, installation, roster
 from loadbalancer.errors import NotRunning, ReloadFailed, RestartFailed
-from loadbalancer.fleet import RELOAD_SIGNAL, RESTART_SIGNAL
 from loadbalancer.nginx import configuration_files
-from loadbalancer.processes import group_members
 from loadbalancer.roster import Row
+from loadbalancer.supervision.fleet import RELOAD_SIGNAL, RESTART_SIGNAL
+from loadbalancer.supervision.processes import group_members
 from ops.options.shared_options import InsecureOption, JsonOption, PortOption, ReplicasOption
 from ops.program import PROGRAM
 from ops.supervision import (

@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from loadbalancer import installation
-from loadbalancer.processes import spawn_attached
 from loadbalancer.settings import BalancerSettings
+from loadbalancer.supervision.processes import spawn_attached
 from ops.console.command_runner import NOT_ACTIVATED
 from ops.options.data_options import (
     ColumnsOption,

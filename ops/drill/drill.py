@@ -14,13 +14,13 @@ from pathlib import Path
 
 from loadbalancer import roster
 from loadbalancer.topology import reachable
-from ops.drill.drilled_system import DrilledSystem
 from ops.drill.faults.fault import Fault, SystemKind
 from ops.drill.frozen_redis import FrozenRedisComparison, compare_frozen_redis
-from ops.drill.needs import Need
 from ops.drill.oracle import Oracle
-from ops.drill.own_system import default_system, instrumented_system
 from ops.drill.stage import DrillSpec, Stage, run_stage
+from ops.drill.system.drilled_system import DrilledSystem
+from ops.drill.system.needs import Need
+from ops.drill.system.own_system import default_system, instrumented_system
 from ops.load.population import Target
 from ops.loadtest import parse_url, require_plain_http
 from service.config import Config

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ops.drill.drill_load import DrillLoad, RequestSample
-from ops.drill.drilled_system import REDIS, DrilledSystem
 from ops.drill.faults.fault import Strike
 from ops.drill.faults.promise import Promise
 from ops.drill.faults.signal_faults import freeze
 from ops.drill.figures import answer_figures
 from ops.drill.oracle import Oracle
+from ops.drill.system.drilled_system import REDIS, DrilledSystem
 from ops.load.population import Target
 from service.errors import RunError
 

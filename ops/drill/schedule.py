@@ -7,7 +7,7 @@ same schedule, whichever other faults are chosen.
 import random
 
 from ops.drill.faults.fault import Fault, Strike
-from ops.drill.needs import RunningParts
+from ops.drill.system.needs import RunningParts
 
 # A lasting fault leaves at least half of its round for the recovery.
 _MAX_HOLD_SHARE = 0.5

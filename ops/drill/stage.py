@@ -14,16 +14,16 @@ from datetime import date
 from pathlib import Path
 
 from ops.drill.drill_load import DrillLoad, RequestSample
-from ops.drill.drilled_system import DrilledSystem
 from ops.drill.faults.fault import Fault, Strike
 from ops.drill.faults.promise import Figures, Promise
 from ops.drill.figures import answer_figures
-from ops.drill.needs import RunningParts
 from ops.drill.oracle import Findings, Oracle
-from ops.drill.recollect_commands import AuditReceipt, run_audit
 from ops.drill.schedule import strikes
-from ops.drill.system_watch import BacklogSample, StateChange, SystemWatch, catch_up_s, slowest_return_s
-from ops.drill.waiting import poll_until
+from ops.drill.system.drilled_system import DrilledSystem
+from ops.drill.system.needs import RunningParts
+from ops.drill.system.recollect_commands import AuditReceipt, run_audit
+from ops.drill.system.system_watch import BacklogSample, StateChange, SystemWatch, catch_up_s, slowest_return_s
+from ops.drill.system.waiting import poll_until
 from ops.load.population import Target
 from service.errors import RunError
 from telemetry.archive.archive_reader import read

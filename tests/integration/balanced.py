@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from loadbalancer import roster
-from loadbalancer.processes import group_members
 from loadbalancer.roster import Row
+from loadbalancer.supervision.processes import group_members
 
 STANDIN = Path(__file__).with_name("standin.py")
 # As the console script does it, but with the stand-in's program.

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from loadbalancer import roster
-from loadbalancer.processes import group_members
+from loadbalancer.supervision.processes import group_members
 
 DATA = "demo:300x120x6000"
 

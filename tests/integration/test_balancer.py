@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from loadbalancer.processes import group_members
+from loadbalancer.supervision.processes import group_members
 from ops.commands.balance import restart
 from service.config import Config
 from service.models.snapshot import ModelSnapshot

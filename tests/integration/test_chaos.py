@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from loadbalancer.processes import group_members
+from loadbalancer.supervision.processes import group_members
 from tests.integration.installation import DATA, Up
 
 _CHAOS = [sys.executable, "-m", "ops", "chaos"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loadbalancer.processes import group_members
+from loadbalancer.supervision.processes import group_members
 from tests.integration.balanced import Installation, new_installation
 from tests.integration.load import Load, until
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from loadbalancer.processes import Command, Spare, group_members
+from loadbalancer.supervision.processes import Command, Spare, group_members
 from ops.program import SPARE
 
 WaitUntil = Callable[..., None]

@@ -5,11 +5,11 @@ from typing import Any
 from ops.drill.drill_load import RequestSample
 from ops.drill.faults.fault_catalogue import select
 from ops.drill.faults.promise import Figures, Promise
-from ops.drill.needs import RunningParts
 from ops.drill.oracle import Findings
-from ops.drill.recollect_commands import AuditReceipt
 from ops.drill.stage import QUIET, Band, DrillRound, Stage
-from ops.drill.system_watch import BacklogSample, StateChange
+from ops.drill.system.needs import RunningParts
+from ops.drill.system.recollect_commands import AuditReceipt
+from ops.drill.system.system_watch import BacklogSample, StateChange
 
 _PARTS = RunningParts(("replica-0",), ("nginx-0",), redis=True, consumer=True)
 

@@ -7,7 +7,7 @@ import shutil
 import struct
 from pathlib import Path
 
-from loadbalancer.processes import run_to_end
+from loadbalancer.supervision.processes import run_to_end
 from service.errors import RunError
 
 _SOURCE = Path(__file__).with_name("clock.c")

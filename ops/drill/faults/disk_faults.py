@@ -11,9 +11,9 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from ops.drill.drilled_system import DrilledSystem, Instruments, required
 from ops.drill.faults.fault import Inject, Strike
-from ops.drill.waiting import poll_until
+from ops.drill.system.drilled_system import DrilledSystem, Instruments, required
+from ops.drill.system.waiting import poll_until
 from service.errors import RunError
 
 _BALLAST = "drill-ballast"

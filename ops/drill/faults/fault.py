@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
 
-from ops.drill.drilled_system import DrilledSystem
 from ops.drill.faults.promise import Promise
-from ops.drill.needs import Need, RunningParts
+from ops.drill.system.drilled_system import DrilledSystem
+from ops.drill.system.needs import Need, RunningParts
 
 
 class SystemKind(Enum):

@@ -7,12 +7,12 @@ that part and no other.
 from collections.abc import Sequence
 from itertools import combinations
 
-from ops.drill.drilled_system import CONSUMER, REDIS
 from ops.drill.faults import disk_faults, redis_faults, signal_faults
 from ops.drill.faults.fault import Fault, SystemKind
 from ops.drill.faults.promise import Promise
 from ops.drill.faults.proxy import LinkMode
-from ops.drill.needs import Need, RunningParts
+from ops.drill.system.drilled_system import CONSUMER, REDIS
+from ops.drill.system.needs import Need, RunningParts
 from service.errors import UsageError
 
 Targets = list[tuple[str, ...]]

@@ -10,11 +10,11 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from ops.drill import redis_commands
-from ops.drill.drilled_system import REDIS, DrilledSystem, required
 from ops.drill.faults.fault import Inject, Strike
 from ops.drill.faults.proxy import LinkMode
-from ops.drill.waiting import poll_until
+from ops.drill.system import redis_commands
+from ops.drill.system.drilled_system import REDIS, DrilledSystem, required
+from ops.drill.system.waiting import poll_until
 from service.config import from_env
 from service.errors import RunError
 from telemetry.stream.key_names import Keys

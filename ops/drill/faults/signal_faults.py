@@ -11,13 +11,13 @@ import time
 from collections.abc import AsyncIterator
 
 from loadbalancer import ports
-from loadbalancer.probes import HttpProbe
-from loadbalancer.processes import Command, spawn
-from ops.drill import redis_commands
-from ops.drill.drilled_system import DrilledSystem, required
+from loadbalancer.supervision.probes import HttpProbe
+from loadbalancer.supervision.processes import Command, spawn
 from ops.drill.faults.fault import Strike
-from ops.drill.recollect_commands import run_recollect
-from ops.drill.waiting import poll_until, stop_child
+from ops.drill.system import redis_commands
+from ops.drill.system.drilled_system import DrilledSystem, required
+from ops.drill.system.recollect_commands import run_recollect
+from ops.drill.system.waiting import poll_until, stop_child
 from ops.program import PROGRAM
 from telemetry.archive.archive_reader import committed_files
 

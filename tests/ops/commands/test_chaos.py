@@ -6,7 +6,7 @@ import typer
 from ops.commands.chaos import command
 from ops.console.command_runner import run
 from ops.drill.frozen_redis import FrozenRedisComparison, RunPair
-from ops.drill.own_system import OwnPaths, child_environ
+from ops.drill.system.own_system import OwnPaths, child_environ
 
 
 def _chaos(*options: str) -> int:

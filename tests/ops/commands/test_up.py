@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from loadbalancer.fleet import RESTART_SIGNAL
 from loadbalancer.settings import BalancerSettings
+from loadbalancer.supervision.fleet import RESTART_SIGNAL
 from ops.commands import up
 from ops.supervision import balancer_settings, children_environ, interruptible, key_environ
 from service.config import Config

@@ -1,8 +1,8 @@
 from ops.drill.drill_load import RequestSample
-from ops.drill.drilled_system import KilledPart
 from ops.drill.faults.promise import Promise
 from ops.drill.figures import answer_figures, bins
-from ops.drill.system_watch import BacklogSample, StateChange, catch_up_s, slowest_return_s
+from ops.drill.system.drilled_system import KilledPart
+from ops.drill.system.system_watch import BacklogSample, StateChange, catch_up_s, slowest_return_s
 
 _SAMPLES = [
     RequestSample(0.1, 0.010, "recommend", 1, None, None),

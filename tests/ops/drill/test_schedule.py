@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ops.drill.faults.fault import SystemKind
 from ops.drill.faults.fault_catalogue import ELSEWHERE, FAULTS, MAIN, QUICK, select
-from ops.drill.needs import RunningParts
 from ops.drill.schedule import strikes
+from ops.drill.system.needs import RunningParts
 from service.errors import UsageError
 
 _PARTS = RunningParts(("replica-0", "replica-1", "replica-2"), ("nginx-0", "nginx-1"), redis=True, consumer=True)

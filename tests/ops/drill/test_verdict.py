@@ -8,7 +8,7 @@ from rich.console import Console
 from ops.drill import drill_text, verdict
 from ops.drill.faults.fault_catalogue import select
 from ops.drill.oracle import Findings
-from ops.drill.recollect_commands import AuditReceipt, CommandResult, parse_receipt
+from ops.drill.system.recollect_commands import AuditReceipt, CommandResult, parse_receipt
 from tests.support.drilled_stage import drilled_round, drilled_stage
 
 

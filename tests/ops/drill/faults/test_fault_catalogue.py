@@ -13,14 +13,14 @@ import pytest
 
 from loadbalancer import roster
 from loadbalancer.binaries import find_redis
-from loadbalancer.processes import Child, Command, spawn
-from ops.drill import redis_commands
-from ops.drill.drilled_system import DrilledSystem, Instruments
+from loadbalancer.supervision.processes import Child, Command, spawn
 from ops.drill.faults import disk_faults, redis_faults, signal_faults
 from ops.drill.faults.clocks import Clocks
 from ops.drill.faults.fault import Strike
-from ops.drill.needs import Need
-from ops.drill.output_pipe import OutputPipe
+from ops.drill.system import redis_commands
+from ops.drill.system.drilled_system import DrilledSystem, Instruments
+from ops.drill.system.needs import Need
+from ops.drill.system.output_pipe import OutputPipe
 from service.errors import RunError
 from tests.conftest import RedisServer
 

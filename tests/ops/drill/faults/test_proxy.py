@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from ops.drill import redis_commands
 from ops.drill.faults.proxy import LinkMode, Proxy
+from ops.drill.system import redis_commands
 from service.errors import RunError
 from tests.conftest import RedisServer
 

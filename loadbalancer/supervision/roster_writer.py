@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from loadbalancer import roster
-from loadbalancer.disk_worker import DiskWorker
+from loadbalancer.supervision.disk_worker import DiskWorker
 
 
 class RosterWriter:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from loadbalancer import roster
-from loadbalancer.processes import group_members
 from loadbalancer.roster import Row
+from loadbalancer.supervision.processes import group_members
 from ops.drill.faults.clocks import Clocks
 from ops.drill.faults.proxy import Proxy
-from ops.drill.needs import Need, RunningParts
-from ops.drill.output_pipe import OutputPipe
+from ops.drill.system.needs import Need, RunningParts
+from ops.drill.system.output_pipe import OutputPipe
 
 T = TypeVar("T")
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from loadbalancer import ports, redis_conf, unix_sockets
 from loadbalancer.binaries import find_redis
-from loadbalancer.probes import HttpProbe, RedisProbe
-from loadbalancer.processes import Command, run_to_end, spawn
-from ops.drill import redis_commands
-from ops.drill.drilled_system import CONSUMER, REDIS, DrilledSystem, Instruments
+from loadbalancer.supervision.probes import HttpProbe, RedisProbe
+from loadbalancer.supervision.processes import Command, run_to_end, spawn
 from ops.drill.faults.clocks import Clocks
 from ops.drill.faults.proxy import Proxy
-from ops.drill.needs import Need
-from ops.drill.output_pipe import OutputPipe
-from ops.drill.waiting import poll_until, stop_child
+from ops.drill.system import redis_commands
+from ops.drill.system.drilled_system import CONSUMER, REDIS, DrilledSystem, Instruments
+from ops.drill.system.needs import Need
+from ops.drill.system.output_pipe import OutputPipe
+from ops.drill.system.waiting import poll_until, stop_child
 from ops.load.population import Target
 from ops.program import PROGRAM
 from service.errors import RunError

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from loadbalancer.roster import Row
-from ops.drill.drilled_system import DrilledSystem, KilledPart
+from ops.drill.system.drilled_system import DrilledSystem, KilledPart
 
 _ROWS_EVERY_S = 0.05
 _METRICS_EVERY_S = 0.5

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from loadbalancer.processes import Child, Command, Spare
+from loadbalancer.supervision.processes import Child, Command, Spare
 
 # Loading takes a core, so spares start one at a time.
 _START_EVERY_S = 2.0

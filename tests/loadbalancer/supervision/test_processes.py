@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loadbalancer.processes import Child, Command, group_members, run_to_end, spawn
+from loadbalancer.supervision.processes import Child, Command, group_members, run_to_end, spawn
 
 # A leader with a worker that ignores SIGTERM, like an nginx worker whose master was killed; prints both pids.
 LEADER = """
@@ -163,7 +163,8 @@ def test_children_die_with_their_parent(tmp_path: Path, wait_until: Callable[...
             sys.executable,
             "-c",
             (
-                "import os, sys, time; from pathlib import Path; from loadbalancer.processes import Command, spawn\n"
+                "import os, sys, time; from pathlib import Path\n"
+                "from loadbalancer.supervision.processes import Command, spawn\n"
                 f"child = spawn(Command((sys.executable, '-c', 'import time; time.sleep(600)'), dict(os.environ), "
                 f"Path({str(tmp_path / 'part.out')!r})))\nprint(child.pid, flush=True)\ntime.sleep(600)"
             ),
@@ -213,7 +214,7 @@ def test_orphans_are_reaped_and_own_children_are_not() -> None:
     program = """
 import ctypes, os, subprocess, time
 from pathlib import Path
-from loadbalancer.processes import reap_orphans
+from loadbalancer.supervision.processes import reap_orphans
 assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
 def zombies():
     stats = [path.read_text().rpartition(")") for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
@@ -231,6 +232,6 @@ assert zombies() == {ours.pid}
 assert ours.wait() == 7
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True, text=True
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[3], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr

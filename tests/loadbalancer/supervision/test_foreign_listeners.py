@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from loadbalancer.foreign_listeners import find
+from loadbalancer.supervision.foreign_listeners import find
 
 
 @contextlib.contextmanager

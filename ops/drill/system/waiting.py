@@ -5,7 +5,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable
 
-from loadbalancer.processes import Child
+from loadbalancer.supervision.processes import Child
 
 _POLL_EVERY_S = 0.05
 

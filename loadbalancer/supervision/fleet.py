@@ -16,17 +16,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from loadbalancer import foreign_listeners, supervisor
-from loadbalancer.disk_worker import DiskWorker
 from loadbalancer.errors import PartFailed
 from loadbalancer.nginx.certificate_watch import CertificateWatch
 from loadbalancer.part_kinds import Part
-from loadbalancer.probes import HttpProbe, until_ready
-from loadbalancer.processes import Child, reap_orphans, spawn
 from loadbalancer.roster import Row
-from loadbalancer.roster_writer import RosterWriter
-from loadbalancer.spare_pool import SparePool
-from loadbalancer.supervisor import (
+from loadbalancer.supervision import foreign_listeners, supervisor
+from loadbalancer.supervision.disk_worker import DiskWorker
+from loadbalancer.supervision.probes import HttpProbe, until_ready
+from loadbalancer.supervision.processes import Child, reap_orphans, spawn
+from loadbalancer.supervision.roster_writer import RosterWriter
+from loadbalancer.supervision.spare_pool import SparePool
+from loadbalancer.supervision.supervisor import (
     Action,
     Exited,
     FleetState,

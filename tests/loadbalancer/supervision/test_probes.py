@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loadbalancer.probes import HttpProbe, RedisProbe, until_ready
+from loadbalancer.supervision.probes import HttpProbe, RedisProbe, until_ready
 
 
 async def answering(answer: bytes) -> tuple[asyncio.Server, int]:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from loadbalancer.part_kinds import BALANCER_TIER, CONSUMER_TIER, REDIS_TIER, REPLICA_TIER, Part
-from loadbalancer.probes import HttpProbe
-from loadbalancer.processes import Command
-from loadbalancer.supervisor import (
+from loadbalancer.supervision.probes import HttpProbe
+from loadbalancer.supervision.processes import Command
+from loadbalancer.supervision.supervisor import (
     Action,
     Exited,
     FleetState,

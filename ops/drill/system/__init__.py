@@ -1,0 +1,1 @@
+"""The system under drill: how it is started, addressed and watched."""
