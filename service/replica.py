@@ -69,7 +69,7 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
     stream = redis_stream(config, load_seal(config))
     failpoints = Failpoints.parse(config.failpoint)
     found = None if supervised else require_redis(config, RedisRole.REPLICA)
-    producer = Producer.open(
+    producer = Producer(
         config.spool_dir, slot, config.producer, stream, log_note, failpoints.hit, archive=installed_archive(config)
     )
     if found is not None:

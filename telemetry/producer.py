@@ -59,50 +59,29 @@ class Acceptance:
 
 
 class Producer:
-    """One replica's telemetry.
+    """One replica's telemetry: opens a slot, recovers it and begins its next epoch.
 
     Call everything in the event loop's thread. To stop: end the requests, cancel `run`, `drain`, `close`.
 
     Args:
-        slot: The slot, held.
+        spool: The directory of all slots.
+        slot: The slot's number; None for the lowest free one.
         settings: Limits and pauses.
         stream: Where the events go; not connected yet, and used by this producer alone.
         observer: Notified of outages, rewinds, drops and new identities.
         hit: Called with the names of failpoints.
         archive: The archive of this installation, if it is known.
+
+    Attributes:
+        slot: The slot's number.
+
+    Raises:
+        SlotTakenError: Another process holds the slot.
+        SpoolError: The slot's directory cannot be used.
     """
 
     def __init__(
         self,
-        slot: Slot,
-        settings: ProducerSettings,
-        stream: EventStream,
-        observer: Observer | None,
-        hit: Callable[[str], None] = lambda _name: None,
-        archive: str | None = None,
-    ) -> None:
-        self._slot = slot
-        self._settings = settings
-        self._observer = observer
-        self._counters = ProducerCounters()
-        self._spool = Spool(slot, settings, hit=hit, observer=observer)
-        self._counters.recovered = self._spool.recovered
-        self._shipper = Shipper(
-            self._spool, stream, settings, self._counters, observer, self._record_gaps, hit, archive
-        )
-        self._drops = self._spool.drops
-        self._closed = False
-        self._draining = False
-        self._run: asyncio.Task[None] | None = None
-        # The record of an unclean start needs an event loop, so it is written by `run`.
-        self._unclean_start = not self._spool.was_clean
-
-    def __repr__(self) -> str:
-        return f"<Producer slot={self.slot} {self._spool!r}>"
-
-    @classmethod
-    def open(
-        cls,
         spool: Path,
         slot: int | None,
         settings: ProducerSettings,
@@ -110,19 +89,29 @@ class Producer:
         observer: Observer | None = None,
         hit: Callable[[str], None] = lambda _name: None,
         archive: str | None = None,
-    ) -> "Producer":
-        """Open a slot of the `spool` directory, None for the lowest free one, recover it and begin its next epoch.
-
-        Raises:
-            SlotTakenError: Another process holds the slot.
-            SpoolError: The slot's directory cannot be used.
-        """
+    ) -> None:
         held = Slot.open(spool, slot, patience_s=_PATIENCE_S)
         try:
-            return cls(held, settings, stream, observer, hit, archive)
+            self._spool = Spool(held, settings, hit=hit, observer=observer)
         except BaseException:
             held.close()
             raise
+        self.slot = held.number
+        self._settings = settings
+        self._observer = observer
+        self._counters = ProducerCounters(recovered=self._spool.recovered)
+        self._shipper = Shipper(
+            self._spool, stream, settings, self._counters, observer, self._record_gaps, hit, archive
+        )
+        self._drops = self._spool.drops
+        self._closed = False
+        self._draining = False
+        self._run: asyncio.Task[None] | None = None
+        # The record of an unclean start needs an event loop, so `run` writes it.
+        self._unclean_start = not self._spool.was_clean
+
+    def __repr__(self) -> str:
+        return f"<Producer slot={self.slot} {self._spool!r}>"
 
     @property
     def producer_id(self) -> str:
@@ -133,11 +122,6 @@ class Producer:
     def epoch(self) -> int:
         """The epoch of new events."""
         return self._spool.epoch
-
-    @property
-    def slot(self) -> int:
-        """The slot's number."""
-        return self._slot.number
 
     @property
     def archive(self) -> str | None:

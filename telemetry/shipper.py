@@ -111,11 +111,11 @@ class Shipper:
 
     Args:
         spool: The write-ahead log.
-        stream: Where to; used by this object alone.
+        stream: Used by this object alone.
         settings: Limits and pauses.
-        counters: Kept up to date here.
+        counters: Updated here.
         observer: Notified of outages, rewinds and new identities.
-        on_release: Called when the log may have room again.
+        on_release: Called when the write-ahead log may have room again.
         hit: Called with the names of failpoints.
         archive: The archive of this installation, if it is known: events of a slot that has shipped none go there.
 

@@ -95,7 +95,7 @@ async def _retry(config: Config, letters: Sequence[DeadLetter]) -> tuple[list[st
     root, retried, left = config.archive_dir, list[str](), dict[str, str]()
     interrupted = [letter for letter in letters if letter.state == "retrying"]
     accepted_before = _accepted_before(config, interrupted) if interrupted else set()
-    producer = Producer.open(
+    producer = Producer(
         config.spool_dir,
         None,
         config.producer,

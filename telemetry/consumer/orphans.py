@@ -114,7 +114,7 @@ class OrphanedSlots:
         slot = int(directory.name)
 
         def open_slot() -> Producer:
-            return Producer.open(self._spool, slot, self._settings, stream, self._observer, archive=self._archive)
+            return Producer(self._spool, slot, self._settings, stream, self._observer, archive=self._archive)
 
         opening = asyncio.ensure_future(run_in_daemon_thread(open_slot, _THREAD))
         try:

@@ -25,35 +25,21 @@ class Appended(Enum):
 
 
 class StreamState(NamedTuple):
-    """What the stream holds of a producer.
+    """What the stream holds of a producer."""
 
-    Attributes:
-        last: The last id of the stream; None if there is no stream.
-        tail: The entry of that id, if it is kept.
-        watermark: The position up to which the archive has the events; None without a valid watermark.
-        doubt: Why the watermark is not valid; None if it is valid, or if there is none.
-        mark: The owner of the namespace; None if it is unmarked.
-    """
-
-    last: Position | None
-    tail: Entry | None
-    watermark: Position | None
-    doubt: str | None = None
-    mark: OwnerMark | None = None
+    last: Position | None  # The last id of the stream; None if there is no stream.
+    tail: Entry | None  # The entry of that id, if it is kept.
+    watermark: Position | None  # The position up to which the archive has the events; None without a valid watermark.
+    doubt: str | None = None  # Why the watermark is not valid; None if it is valid, or if there is none.
+    mark: OwnerMark | None = None  # The owner of the namespace; None if it is unmarked.
 
 
 class GroupsEnsured(NamedTuple):
-    """Producers that have a stream, by the state of its consumer group.
+    """Producers that have a stream, by the state of its consumer group."""
 
-    Attributes:
-        ready: The group exists.
-        unknown: Redis is out of memory and does not tell.
-        wrong_type: The stream's key holds something else.
-    """
-
-    ready: set[str]
-    unknown: set[str]
-    wrong_type: set[str]
+    ready: set[str]  # The group exists.
+    unknown: set[str]  # Redis is out of memory and does not tell.
+    wrong_type: set[str]  # The stream's key holds something else.
 
 
 class StreamEnds(NamedTuple):

@@ -19,15 +19,10 @@ _MOST_REPLACED = 16
 
 
 class OwnerMark(NamedTuple):
-    """The mark of a namespace.
+    """The mark of a namespace."""
 
-    Attributes:
-        archive: The identity of the archive that owns it.
-        replaced: Archives that owned it before, the last one first.
-    """
-
-    archive: str
-    replaced: tuple[str, ...] = ()
+    archive: str  # The identity of the archive that owns it.
+    replaced: tuple[str, ...] = ()  # Archives that owned it before, the last one first.
 
     def __str__(self) -> str:
         return " ".join((self.archive, *self.replaced))

@@ -44,27 +44,16 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RedisReport:
-    """The result of a check; all texts are clauses about the Redis.
+    """The result of a check; all texts are clauses about the Redis."""
 
-    Attributes:
-        where: Its address, without credentials.
-        version: Such as `redis 7.0.15`; None if it is not known.
-        unreachable: Why it does not answer; None if it does.
-        unfit: By role: what makes it unfit until its configuration changes.
-        failing: What makes it unfit at the moment.
-        risks: What puts telemetry at a risk.
-        unreadable: The settings that its user may not read.
-        mark: The owner of the namespace; None if it is unmarked.
-    """
-
-    where: str
-    version: str | None = None
-    unreachable: str | None = None
-    unfit: Mapping[RedisRole, Sequence[str]] | None = None
-    failing: Sequence[str] = ()
-    risks: Sequence[str] = ()
-    unreadable: Sequence[str] = ()
-    mark: OwnerMark | None = None
+    where: str  # Its address, without credentials.
+    version: str | None = None  # Such as `redis 7.0.15`; None if it is not known.
+    unreachable: str | None = None  # Why it does not answer; None if it does.
+    unfit: Mapping[RedisRole, Sequence[str]] | None = None  # By role: the lasting faults.
+    failing: Sequence[str] = ()  # The faults that may pass.
+    risks: Sequence[str] = ()  # What puts events at a risk.
+    unreadable: Sequence[str] = ()  # The settings that its user may not read.
+    mark: OwnerMark | None = None  # The owner of the namespace; None if it is unmarked.
 
     @property
     def warnings(self) -> list[str]:

@@ -24,21 +24,13 @@ from telemetry.wal.slot_identity import SlotIdentity
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A slot that is ready for its new epoch.
+    """A slot that is ready for its new epoch."""
 
-    Attributes:
-        identity: The slot's identity, already saved, with the new epoch.
-        ring: The ring of the new epoch, with `frames` in it.
-        frames: Events carried over into the new epoch, numbered from 1.
-        events: How many events earlier processes left, the carried ones included.
-        was_clean: Whether the last process had shipped everything.
-    """
-
-    identity: SlotIdentity
-    ring: Ring
-    frames: list[bytes]
-    events: int
-    was_clean: bool
+    identity: SlotIdentity  # The slot's identity, already saved, with the new epoch.
+    ring: Ring  # The ring of the new epoch, with `frames` in it.
+    frames: list[bytes]  # Events carried over into the new epoch, numbered from 1.
+    events: int  # How many events earlier processes left, the carried ones included.
+    was_clean: bool  # Whether the last process had shipped everything.
 
 
 def recover(

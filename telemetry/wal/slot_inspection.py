@@ -23,46 +23,27 @@ _DISK = RealDisk()
 
 @dataclass(frozen=True, slots=True)
 class EpochHeld:
-    """How far an epoch got, and what the slot holds of it.
-
-    Attributes:
-        producer: The producer id.
-        epoch: The epoch.
-        first_seq: The first number held; `last_seq` + 1 if nothing is held any more.
-        last_seq: The last number that was accepted.
-        events: How many undamaged events are held.
-        damaged: How many numbers between the first and the last are unreadable.
-    """
+    """How far an epoch got, and what the slot holds of it."""
 
     producer: str
     epoch: int
-    first_seq: int
-    last_seq: int
-    events: int
-    damaged: int
+    first_seq: int  # The first number held; `last_seq` + 1 if nothing is held any more.
+    last_seq: int  # The last number that was accepted.
+    events: int  # How many undamaged events are held.
+    damaged: int  # How many numbers between the first and the last are unreadable.
 
 
 @dataclass(frozen=True, slots=True)
 class SlotAccount:
-    """One slot.
-
-    Attributes:
-        slot: Its number.
-        directory: `spool/<slot>/`.
-        producer: Its producer id; empty if it is unreadable.
-        epoch: The last epoch that began; 0 if it is unreadable.
-        held: Whether a living process holds it.
-        epochs: Every epoch that is known to have events, oldest first.
-        unrecorded: By class: events dropped or refused that no gap record counts yet.
-    """
+    """One slot."""
 
     slot: int
     directory: Path
-    producer: str
-    epoch: int
-    held: bool
-    epochs: tuple[EpochHeld, ...]
-    unrecorded: Mapping[str, int]
+    producer: str  # Empty if it is unreadable.
+    epoch: int  # The last that began; 0 if it is unreadable.
+    held: bool  # Whether a living process holds it.
+    epochs: tuple[EpochHeld, ...]  # Every epoch that is known to have events, oldest first.
+    unrecorded: Mapping[str, int]  # By class: events dropped or refused that no gap record counts yet.
 
 
 def inspect_slots(spool: Path) -> list[SlotAccount]:

@@ -62,7 +62,7 @@ class Spool:
     """The write-ahead log of one open slot.
 
     Args:
-        slot: The slot, held by the caller.
+        slot: The slot; `close` closes it too.
         settings: Sizes and times.
         disk: The file system.
         hit: Called with the names of failpoints.

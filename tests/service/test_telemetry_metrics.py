@@ -37,7 +37,7 @@ def log(tmp_path: Path) -> ApplicationLog:
 
 @pytest.fixture
 def producer(tmp_path: Path) -> Iterator[Producer]:
-    producer = Producer.open(tmp_path / "spool", 0, ProducerSettings(), MemoryStream(MemoryServer()))
+    producer = Producer(tmp_path / "spool", 0, ProducerSettings(), MemoryStream(MemoryServer()))
     yield producer
     producer.close()
 

@@ -31,7 +31,7 @@ def context(
 ) -> ReplicaContext:
     config = Config(home=tmp_path)
     version = publish_snapshot(config.models_dir, make_snapshot(n_items=60))
-    producer = Producer.open(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
+    producer = Producer(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
     return ReplicaContext(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
 
 

@@ -48,7 +48,7 @@ def server() -> MemoryServer:
 
 @pytest.fixture
 async def producer(tmp_path: Path, server: MemoryServer) -> AsyncIterator[Producer]:
-    producer = Producer.open(tmp_path / "spool", 0, SMALL, MemoryStream(server))
+    producer = Producer(tmp_path / "spool", 0, SMALL, MemoryStream(server))
     yield producer
     producer.close()
 
@@ -145,7 +145,7 @@ async def test_feedback_is_answered_after_fdatasync(
 ) -> None:
     """Not when it was written, and together with what else waits for the same one."""
     gate = Gate()
-    producer = Producer.open(tmp_path, 0, SMALL, MemoryStream(server), hit=gate)
+    producer = Producer(tmp_path, 0, SMALL, MemoryStream(server), hit=gate)
     async with running(producer):
         gate.open.clear()
         first = asyncio.create_task(producer.accept([feedback()]))
@@ -165,7 +165,7 @@ async def test_feedback_is_answered_after_fdatasync(
 async def test_a_refusing_disk_is_a_refusal_and_no_loss(tmp_path: Path, server: MemoryServer) -> None:
     """The client is told 503; served events stay, and everything goes on as soon as the disk is well again."""
     gate = Gate()
-    producer = Producer.open(tmp_path, 0, SMALL, MemoryStream(server), hit=gate)
+    producer = Producer(tmp_path, 0, SMALL, MemoryStream(server), hit=gate)
     async with running(producer):
         gate.fails = True
         producer.offer(served())
@@ -194,7 +194,7 @@ async def test_a_disk_that_is_too_slow_is_a_refusal(
     """What the client was not promised is archived all the same, once, even if the disk fails after all."""
     gate = Gate()
     hasty = ProducerSettings(ring_bytes=64 * 1024, accept_timeout_s=0.05, commit_interval_s=0.001, linger_s=0.0)
-    producer = Producer.open(tmp_path, 0, hasty, MemoryStream(server), hit=gate)
+    producer = Producer(tmp_path, 0, hasty, MemoryStream(server), hit=gate)
     async with running(producer):
         gate.open.clear()
         with pytest.raises(SpoolFull, match="too long"):
@@ -214,7 +214,7 @@ async def test_drops_become_one_gap_record_as_soon_as_there_is_room(
 ) -> None:
     """The archive will know how many events it lacks, why, and between which numbers."""
     notes: list[Note] = []
-    producer = Producer.open(tmp_path / "spool", 0, SMALL, MemoryStream(server), notes.append)
+    producer = Producer(tmp_path / "spool", 0, SMALL, MemoryStream(server), notes.append)
     while producer.offer(served()) is Offered.ACCEPTED:
         pass
     for _ in range(4):
@@ -247,7 +247,7 @@ from tests.support import sample_events
 
 async def main():
     settings = ProducerSettings(spool_bytes=60_000)
-    producer = Producer.open(pathlib.Path(sys.argv[1]), 0, settings, MemoryStream(MemoryServer()))
+    producer = Producer(pathlib.Path(sys.argv[1]), 0, settings, MemoryStream(MemoryServer()))
     while producer.offer(sample_events.served()) is Offered.ACCEPTED:
         pass
     producer.offer(sample_events.served())
@@ -257,7 +257,7 @@ asyncio.run(main())
 """
     argv = [sys.executable, "-c", code, str(tmp_path)]
     await asyncio.to_thread(subprocess.run, argv, cwd=Path(__file__).parents[2], timeout=60)
-    producer = Producer.open(tmp_path, 0, ProducerSettings(), MemoryStream(server))
+    producer = Producer(tmp_path, 0, ProducerSettings(), MemoryStream(server))
     assert await producer.drain(5) == 0
     events = [decode(line).event for line in lines_in(server, producer.producer_id)]
     gaps = [event for event in events if isinstance(event, System) and event.kind == "gap"]
@@ -282,14 +282,14 @@ async def test_an_unclean_end_is_noted_by_the_next_start(tmp_path: Path, server:
     """If events were left behind they go first, under their own numbers; then a record says so. After a clean end none
     does."""
     server.reachable = False
-    first = Producer.open(tmp_path, 0, SMALL, MemoryStream(server))
+    first = Producer(tmp_path, 0, SMALL, MemoryStream(server))
     for number in range(3):
         first.offer(served(str(number)))
     assert await first.drain(0.1) == 3
     assert_sums(first)
     first.close()
     server.reachable = True
-    second = Producer.open(tmp_path, 0, SMALL, MemoryStream(server))
+    second = Producer(tmp_path, 0, SMALL, MemoryStream(server))
     assert (second.counters.recovered, second.epoch) == (3, 2)
     second.offer(served("3"))
     assert await second.drain(5) == 0
@@ -302,7 +302,7 @@ async def test_an_unclean_end_is_noted_by_the_next_start(tmp_path: Path, server:
     note = records[4].event
     assert isinstance(note, System)
     assert note.kind == "unclean_start"
-    third = Producer.open(tmp_path, 0, SMALL, MemoryStream(server))
+    third = Producer(tmp_path, 0, SMALL, MemoryStream(server))
     assert await third.drain(5) == 0
     assert (third.counters.system.offered, third.counters.recovered, third.counters.released) == (0, 5, 5)
     assert_sums(third)
@@ -311,7 +311,7 @@ async def test_an_unclean_end_is_noted_by_the_next_start(tmp_path: Path, server:
 
 async def test_draining_until_it_is_archived(tmp_path: Path, server: MemoryServer, await_until: AwaitUntil) -> None:
     """Whoever ships a dead replica's events stays until the archive has them and the log holds nothing."""
-    producer = Producer.open(tmp_path, 0, SMALL, MemoryStream(server))
+    producer = Producer(tmp_path, 0, SMALL, MemoryStream(server))
     for _ in range(5):
         producer.offer(served())
     drain = asyncio.create_task(producer.drain(30, archived=True))
@@ -330,8 +330,8 @@ async def test_two_producers_of_one_spool_have_two_slots(tmp_path: Path, produce
     """The second gets the next slot, and may not have the first one's."""
     spool = tmp_path / "spool"
     with pytest.raises(SlotTakenError):
-        Producer.open(spool, 0, SMALL, MemoryStream(MemoryServer()))
-    other = Producer.open(spool, None, SMALL, MemoryStream(MemoryServer()))
+        Producer(spool, 0, SMALL, MemoryStream(MemoryServer()))
+    other = Producer(spool, None, SMALL, MemoryStream(MemoryServer()))
     assert other.slot == 1
     assert other.producer_id != producer.producer_id
     other.close()
@@ -348,7 +348,7 @@ async def main():
     server = MemoryServer()
     server.reachable = False
     settings = ProducerSettings(ring_bytes=256 * 1024, commit_interval_s=0.002)
-    producer = Producer.open(pathlib.Path(sys.argv[1]), 0, settings, MemoryStream(server))
+    producer = Producer(pathlib.Path(sys.argv[1]), 0, settings, MemoryStream(server))
     asyncio.create_task(producer.run())
     number = 0
     while True:
@@ -427,7 +427,7 @@ async def _interleave(spool: Path, actions: list[str]) -> None:
     server = MemoryServer()
     stream = ForgetfulStream(server)
     gate = Gate()
-    producer = Producer.open(spool, 0, SMALL, stream, hit=gate)
+    producer = Producer(spool, 0, SMALL, stream, hit=gate)
     archive: dict[int, bytes] = {}
 
     def commit() -> None:

@@ -78,7 +78,7 @@ class Line:
         self.redis = redis
         self.notes: list[Note] = []
         stream = RedisStream(url or redis.url, timeout_s=0.5)
-        self.producer = Producer.open(spool, None, settings, stream, self.notes.append)
+        self.producer = Producer(spool, None, settings, stream, self.notes.append)
         self.run = asyncio.create_task(self.producer.run())
         self.offered = 0
 

@@ -31,7 +31,7 @@ class Rig:
     @contextlib.asynccontextmanager
     async def open(cls, redis_url: str, spool: str) -> "AsyncIterator[Rig]":
         """Run a producer, with a spool in a directory that need not exist, during the context."""
-        producer = Producer.open(Path(spool), 0, ProducerSettings(), RedisStream(redis_url))
+        producer = Producer(Path(spool), 0, ProducerSettings(), RedisStream(redis_url))
         archive = RedisStream(redis_url)
         await archive.connect()
         work = asyncio.create_task(producer.run())

@@ -353,7 +353,7 @@ class TestRange:
 @asynccontextmanager
 async def producing(config: Config, server: MemoryServer, slot: int = 0) -> AsyncIterator[Producer]:
     settings = ProducerSettings(check_interval_s=0.05, linger_s=0.0)
-    producer = Producer.open(config.spool_dir, slot, settings, MemoryStream(server))
+    producer = Producer(config.spool_dir, slot, settings, MemoryStream(server))
     task = asyncio.create_task(producer.run())
     try:
         yield producer
@@ -424,7 +424,7 @@ class TestSpool:
         """What was offered is what was accepted, refused and dropped."""
         server = MemoryServer()
         small = ProducerSettings(spool_bytes=262_144, ring_bytes=131_072, check_interval_s=0.05)
-        producer = Producer.open(config.spool_dir, 0, small, MemoryStream(server))
+        producer = Producer(config.spool_dir, 0, small, MemoryStream(server))
         offered = 600
         for number in range(offered):
             producer.offer(served(event_id=f"event-{number}", recommendation_id=f"event-{number}"))

@@ -63,7 +63,7 @@ def erase(user_id: str) -> System:
 async def through(config: Config, await_until: Await, *events: Any) -> None:
     """Send events from a replica through the consumer, and wait until every erase among them is done."""
     server = MemoryServer()
-    producer = Producer.open(config.spool_dir, 0, ProducerSettings(check_interval_s=0.05), MemoryStream(server))
+    producer = Producer(config.spool_dir, 0, ProducerSettings(check_interval_s=0.05), MemoryStream(server))
     eraser = ModelUserEraser(config.models_dir, config.pseudonymiser())
     consumer = Consumer(MemoryStream(server), Archive(config.archive_dir), [], FAST, user_erasers=[eraser])
     tasks = [asyncio.create_task(producer.run()), asyncio.create_task(consumer.run())]
@@ -114,7 +114,7 @@ async def test_every_place_is_searched(
 
     await asyncio.to_thread(fill)
     version = publish_snapshot(config.models_dir, make_snapshot())
-    producer = Producer.open(config.spool_dir, 0, ProducerSettings(), MemoryStream(MemoryServer()))
+    producer = Producer(config.spool_dir, 0, ProducerSettings(), MemoryStream(MemoryServer()))
     producer.offer(served(user_id="u1"))
     producer.close()
     code, out = audit_erased("u1", as_json=True)

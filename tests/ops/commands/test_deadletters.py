@@ -149,7 +149,7 @@ def test_an_interrupted_retry_is_not_repeated(
     """Killed after the events were accepted: they are found; killed before: they are accepted now."""
 
     async def accept() -> None:
-        producer = Producer.open(home / "spool", None, ProducerSettings(), RedisStream(redis_server.url))
+        producer = Producer(home / "spool", None, ProducerSettings(), RedisStream(redis_server.url))
         task = asyncio.create_task(producer.run())
         await producer.accept([LIST])
         await producer.drain(2)

@@ -125,7 +125,7 @@ def replica(
 ) -> Iterator[Replica]:
     config = Config(home=tmp_path_factory.mktemp("fuzz"))
     version = publish_snapshot(config.models_dir, make_snapshot(n_items=60))
-    producer = Producer.open(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
+    producer = Producer(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
     replica = Replica(
         ReplicaContext(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
     )

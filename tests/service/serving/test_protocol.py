@@ -97,7 +97,7 @@ async def replica(
 ) -> AsyncIterator[Replica]:
     config = Config(home=tmp_path)
     version = publish_snapshot(config.models_dir, make_snapshot(n_items=60))
-    producer = Producer.open(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
+    producer = Producer(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
     context = ReplicaContext(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
     port = free_port()
     admission = Admission(config.server.list_target_s, config.server.feedback_target_s)

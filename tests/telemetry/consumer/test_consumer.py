@@ -72,7 +72,7 @@ class Site:
         self.jobs: list[Job] = []
 
     def producer(self) -> Producer:
-        producer = Producer.open(self.home / "spool", None, SHIP, RedisStream(self.redis.url, timeout_s=0.5))
+        producer = Producer(self.home / "spool", None, SHIP, RedisStream(self.redis.url, timeout_s=0.5))
         self._running.append((producer, asyncio.create_task(producer.run())))
         return producer
 

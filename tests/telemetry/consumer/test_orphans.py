@@ -54,7 +54,7 @@ async def archived(tmp_path: Path, server: MemoryServer) -> AsyncIterator[Seen]:
 async def _leave(spool: Path, server: MemoryServer, count: int) -> list[str]:
     """Have a replica take feedback while the stream is away, and die."""
     server.reachable = False
-    producer = Producer.open(spool, 0, _SETTINGS, MemoryStream(server))
+    producer = Producer(spool, 0, _SETTINGS, MemoryStream(server))
     run = asyncio.create_task(producer.run())
     ids = [f"ev-{number:08d}" for number in range(count)]
     await producer.accept([sample_events.feedback(event_id=one) for one in ids])
@@ -86,7 +86,7 @@ async def test_what_nobody_ships_is_shipped_and_archived(
 
 async def test_a_slot_that_is_held_is_left_alone(tmp_path: Path, server: MemoryServer) -> None:
     """Its replica ships for itself."""
-    producer = Producer.open(tmp_path, 0, _SETTINGS, MemoryStream(server))
+    producer = Producer(tmp_path, 0, _SETTINGS, MemoryStream(server))
     producer.offer(sample_events.served())
     orphans = OrphanedSlots(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
     assert await orphans.ship_all(0.1) == 0

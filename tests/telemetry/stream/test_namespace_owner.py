@@ -105,7 +105,7 @@ class Installation:
         self._tasks.append(asyncio.create_task(consumer.run()))
 
     def produce(self) -> Producer:
-        producer = Producer.open(
+        producer = Producer(
             self.spool, None, SHIP, RedisStream(self._url), self.notes.append, archive=self.identity.archive
         )
         self._producers.append(producer)

@@ -165,7 +165,7 @@ async def test_telemetry_works_with_the_users_that_we_ship(
     settings = ConsumerSettings(discover_interval_s=0.05, block_ms=50, heartbeat_s=0.1, backoff_s=0.1)
     shipping = ProducerSettings(check_interval_s=0.05, linger_s=0.001, backoff_s=0.1)
     consumer = Consumer(RedisStream(address(guarded, "consumer")), Archive(tmp_path / "archive"), [], settings)
-    producer = Producer.open(tmp_path / "spool", 0, shipping, RedisStream(address(guarded, "replica")))
+    producer = Producer(tmp_path / "spool", 0, shipping, RedisStream(address(guarded, "replica")))
     tasks = [asyncio.create_task(consumer.run()), asyncio.create_task(producer.run())]
 
     def archived() -> set[str]:

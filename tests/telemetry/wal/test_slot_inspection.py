@@ -15,7 +15,7 @@ _SETTINGS = ProducerSettings(ring_bytes=65536, spool_bytes=1024 * 1024)
 
 
 def _open(spool: Path) -> Producer:
-    return Producer.open(spool, 0, _SETTINGS, MemoryStream(MemoryServer()))
+    return Producer(spool, 0, _SETTINGS, MemoryStream(MemoryServer()))
 
 
 def test_a_spool_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ from tests.support import sample_events
 
 async def main():
     settings = ProducerSettings(ring_bytes=65536, spool_bytes=1024 * 1024)
-    producer = Producer.open(pathlib.Path(sys.argv[1]), 0, settings, MemoryStream(MemoryServer()))
+    producer = Producer(pathlib.Path(sys.argv[1]), 0, settings, MemoryStream(MemoryServer()))
     while producer.offer(sample_events.served()) is Offered.ACCEPTED:
         pass
     producer.offer(sample_events.served())
