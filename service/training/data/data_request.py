@@ -95,17 +95,10 @@ def parse(
     encoding: str | None = None,
     decimal: str | None = None,
 ) -> DataRequest:
-    """Build a request from the options of a command line.
-
-    Args:
-        sources: The values of `--data`, in order.
-        columns: `role=name,…`, see `ReadOptions.columns`.
-        dates: "iso", "day-first" or "month-first".
-        encoding: The name of an encoding of Python's.
-        decimal: "auto", "point" or "comma".
+    """Build a request from the values of --data, --columns (`role=name,…`), --dates, --encoding and --decimal.
 
     Raises:
-        UsageError: An option has another value.
+        UsageError: An option has an invalid value.
     """
     if not sources:
         raise UsageError("No data is named: give --data.")

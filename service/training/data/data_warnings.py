@@ -78,11 +78,7 @@ def describe_columns(name: str, columns: ColumnPositions, names: Sequence[str] |
 def advice_for_bad_rows(examples: Sequence[str]) -> str:
     """Return the option that would read a file with mostly bad rows, if the examples have one common reason.
 
-    Args:
-        examples: The first bad rows, "file:number: reason".
-
-    Returns:
-        A clause that begins with its separator; empty if there is no advice.
+    An example is "file:number: reason"; the advice begins with its separator, and is empty if there is none.
     """
     reasons = [example.split(": ", 1)[-1] for example in examples]
     if all(reason == NOT_UTF8 for reason in reasons):

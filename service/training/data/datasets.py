@@ -24,7 +24,8 @@ from service.training.data.row_collector import RowCollector, SourceRows
 from service.training.data.sources import DataFile, Format
 from service.training.interactions import Catalogue, Int64, Interactions, Progress, ReadReport, no_progress
 
-_Reader: TypeAlias = Callable[[DataFile, ReadOptions, RowCollector, Callable[[bytes], None]], None]
+Reader: TypeAlias = Callable[[DataFile, ReadOptions, RowCollector, Callable[[bytes], None]], None]
+"""Parses a file by the options, gives the collector its rows, and passes all raw bytes to the callback, in order."""
 
 # A rank outweighs every time: more seconds than a time can have.
 _RANK_S: Final = 1 << 40
@@ -131,7 +132,7 @@ def _read_files(path_text: str, options: ReadOptions, progress: Progress) -> _So
     from service.training.data.formats.parquet_rows import read_parquet
     from service.training.data.formats.text_table import read_table
 
-    readers: dict[Format, _Reader] = {"table": read_table, "jsonl": read_jsonl, "parquet": read_parquet}
+    readers: dict[Format, Reader] = {"table": read_table, "jsonl": read_jsonl, "parquet": read_parquet}
     collector, digest = RowCollector(), hashlib.sha256()
     n_bytes, n_read = 0, 0
 
@@ -279,11 +280,7 @@ def latest_of_pairs(
 ) -> Int64:
     """Return the positions, ascending, of the latest row of each (user, item) pair; of equal times the last position.
 
-    Args:
-        users: Int32 (n,).
-        items: Int32 (n,), below n_items.
-        n_items: How many items there are.
-        timestamps: Int64 (n,); None if only the position counts.
+    Without timestamps only the position counts. All arrays are of shape (n,).
     """
     pairs = users.astype(np.int64) * n_items + items
     in_order = np.sort(pairs)

@@ -87,12 +87,7 @@ def fingerprint(size: DemoSize) -> str:
 
 
 def generate(size: DemoSize, progress: Progress) -> Interactions:
-    """Generate a set, with rows by user, then by time.
-
-    Args:
-        size: Its size.
-        progress: Called with the ratings drawn.
-    """
+    """Generate a set, with rows by user, then by time; report the ratings drawn as progress."""
     rng = np.random.default_rng(_SEED)
     user_genre = rng.integers(len(_GENRES), size=size.n_users)
     item_genre = rng.integers(len(_GENRES), size=size.n_items)

@@ -102,12 +102,7 @@ class RowCollector:
                 self._column_notes[sentence] = None
 
     def begin_file(self, name: str, *, has_ratings: bool, has_times: bool) -> None:
-        """Begin a file.
-
-        Args:
-            name: The file, for messages.
-            has_ratings: Whether its rows have ratings.
-            has_times: Whether its rows have times.
+        """Begin a file, which messages call `name`.
 
         Raises:
             DataError: The first file differs in one of these.

@@ -54,15 +54,12 @@ def detect_compression(head: bytes) -> str | None:
 
 @contextmanager
 def open_text(path: Path, encoding: str | None, on_raw: Callable[[bytes], None] | None = None) -> Iterator[Readable]:
-    """Open a file as UTF-8 text.
+    """Open a file as UTF-8 text, with a byte order mark of UTF-8 if it has one.
 
     Args:
         path: The file.
         encoding: Its encoding; None for UTF-8. A byte order mark takes precedence.
         on_raw: Called with the raw bytes of the file, in order, all of them before the block ends.
-
-    Yields:
-        The text, with a byte order mark of UTF-8 if it has one.
 
     Raises:
         DataError: The file is broken, or not in this encoding.
@@ -82,10 +79,7 @@ def open_text(path: Path, encoding: str | None, on_raw: Callable[[bytes], None] 
 def line_blocks(file: Readable, name: str, size_bytes: int) -> Iterator[bytes]:
     """Read a file in blocks that end with a newline, except perhaps the last.
 
-    Args:
-        file: The text.
-        name: The file, for messages.
-        size_bytes: The approximate size of a block; a file of this size is one block.
+    Blocks are of about `size_bytes`, and messages call the file `name`.
 
     Raises:
         DataError: A line is longer than 256 MiB.
@@ -119,13 +113,12 @@ def _broken_file_errors(path: Path, compression: str | None) -> Iterator[None]:
         raise DataError(f"{path} is broken: {compression} cannot decompress it ({error}).") from error
 
 
-class _ObservedFile:
-    """A file that passes every byte read to a callback, with the other methods that decompressors call."""
+class _ObservedFile(io.RawIOBase):
+    """A file that passes every byte read to a callback."""
 
     def __init__(self, file: io.BufferedReader, on_raw: Callable[[bytes], None] | None) -> None:
         self._file = file
         self._on_raw = on_raw
-        self.closed = False
 
     def read(self, size: int = -1, /) -> bytes:
         chunk = self._file.read(size)
@@ -135,18 +128,6 @@ class _ObservedFile:
 
     def readable(self) -> bool:
         return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self.closed = True
-
-    def flush(self) -> None:
-        """Do nothing."""
 
 
 def _decompressed(raw: _ObservedFile, head: bytes) -> Readable:

@@ -22,14 +22,7 @@ _OFFICE_MEMBER: Final = "[Content_Types].xml"
 
 @contextmanager
 def unpacked(path: Path, name: str) -> Iterator[Path]:
-    """Unpack a zip archive into a temporary directory for as long as the block runs.
-
-    Args:
-        path: The archive.
-        name: The archive, for messages.
-
-    Yields:
-        The directory.
+    """Unpack a zip archive, which messages call `name`, into a temporary directory for as long as the block runs.
 
     Raises:
         DataError: The archive is broken, encrypted, empty, an office document, or too large for the disk.

@@ -46,12 +46,7 @@ class ColumnPositions(NamedTuple):
 
 
 def named_columns(name: str, names: Sequence[str], options: ReadOptions = DEFAULT_OPTIONS) -> ColumnPositions:
-    """Find the columns by their names, in any order.
-
-    Args:
-        name: The file, for messages.
-        names: The names of all columns.
-        options: Which columns are asked for.
+    """Return the positions by all columns' names, in any order; messages call the file `name`.
 
     Raises:
         DataError: There is no user or item column, or a column asked for is missing or ambiguous.

@@ -23,11 +23,34 @@ from service.training.data.field_values import (
     quoted,
     to_seconds,
 )
+from service.training.data.row_collector import RowBatch, RowCollector
 from service.training.interactions import Float32, Int32, Int64
 
 _INVALID_ID: Final = f"is not of 1 to {ID_LIMIT} characters without control characters"
 _INVALID_NUMBER: Final = "is not a finite number"
 _INVALID_TIME: Final = "is neither unix time nor ISO 8601"
+
+
+def parse_texts(
+    texts: tuple[pa.Array | None, ...], collector: RowCollector, *, decimal_comma: bool, dates: Dates
+) -> RowBatch:
+    """Parse columns of texts without nulls.
+
+    Args:
+        texts: User ids, item ids, ratings and times; None for a column that the source lacks.
+        collector: Has the codes of ids.
+        decimal_comma: Whether ratings have a comma before their decimals.
+        dates: The order of day and month, see `parse_time`.
+    """
+    user, item, rating, timestamp = texts
+    if rating is not None and decimal_comma:
+        rating = with_decimal_points(rating)
+    return RowBatch(
+        users=encode_ids(user, collector.users),
+        items=encode_ids(item, collector.items),
+        ratings=None if rating is None else to_ratings(rating),
+        timestamps=None if timestamp is None else to_times(timestamp, dates),
+    )
 
 
 def encode_ids(column: pa.Array, ids: dict[str, int], to_id: Callable[[Any], str | None] = parse_id) -> Int32:

@@ -49,11 +49,7 @@ _JSON_ARRAY: Final = re.compile(rb"\s*\[\s*\{")
 
 
 def refuse(name: str, head: bytes) -> None:
-    """Refuse a file of an unsupported format.
-
-    Args:
-        name: The file, for messages.
-        head: Its first bytes.
+    """Refuse a file of an unsupported format by its first bytes.
 
     Raises:
         DataError: It is of such a format, which the sentence names.

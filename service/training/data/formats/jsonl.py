@@ -20,14 +20,8 @@ from service.training.data.data_warnings import describe_columns
 from service.training.data.field_values import id_text, number_text, quoted
 from service.training.data.files.text_file import BYTE_ORDER_MARK, line_blocks, open_text
 from service.training.data.formats import column_roles, foreign_files
-from service.training.data.formats.field_columns import (
-    bad_row_reason,
-    encode_ids,
-    to_ratings,
-    to_times,
-    with_decimal_points,
-)
-from service.training.data.row_collector import MAX_EXAMPLES, RowBatch, RowCollector
+from service.training.data.formats.field_columns import bad_row_reason, parse_texts
+from service.training.data.row_collector import MAX_EXAMPLES, RowCollector
 from service.training.data.sources import DataFile
 
 # Parsed objects take about ten times the memory of their text.
@@ -45,14 +39,7 @@ def read_jsonl(
     *,
     block_bytes: int = _BLOCK_BYTES,
 ) -> None:
-    """Read a file of JSON lines.
-
-    Args:
-        file: The file; an empty one has no rows.
-        options: How its fields are read.
-        collector: Receives the rows.
-        on_raw: Called with the raw bytes of the file, in order.
-        block_bytes: How much to parse at once.
+    """Read a file of JSON lines in blocks, as a `datasets.Reader` does; an empty file has no rows.
 
     Raises:
         DataError: The first lines hold no object with a user and an item, or the file is broken.
@@ -140,19 +127,13 @@ class _Reader:
 
     def _collect(self, texts: tuple[list[str], ...], numbers: list[int]) -> dict[int, str]:
         """Add the good rows; return the reason of each bad one by line number."""
-        user, item, rating, timestamp = (
+        arrays = (
             None if name is None else pa.array(column, pa.string())
             for name, column in zip(self._fields, texts, strict=True)
         )
         dates = self._options.dates
-        if rating is not None and self._options.decimal == "comma":
-            rating = with_decimal_points(rating)
-        batch = RowBatch(
-            users=encode_ids(user, self._collector.users),
-            items=encode_ids(item, self._collector.items),
-            ratings=None if rating is None else to_ratings(rating),
-            timestamps=None if timestamp is None else to_times(timestamp, dates),
-        )
+        decimal_comma = self._options.decimal == "comma"
+        batch = parse_texts(tuple(arrays), self._collector, decimal_comma=decimal_comma, dates=dates)
         good = batch.good()
         self._collector.add(batch, good)
         bad: dict[int, str] = {}

@@ -29,14 +29,7 @@ _Entry = tuple[str, str, tuple[str, ...]]
 
 
 def read_catalogue(ratings: Path) -> tuple[Catalogue, list[str]]:
-    """Read the titles and genres that belong to a MovieLens file of ratings.
-
-    Args:
-        ratings: The file of ratings; its name decides which file beside it is read.
-
-    Returns:
-        The titles and genres, and one sentence for each problem.
-    """
+    """Read the titles and genres beside a MovieLens file of ratings, and return one sentence for each problem."""
     plain_name = ratings.stem if ratings.suffix in COMPRESSED_SUFFIXES else ratings.name
     name, read = _FORMATS.get(plain_name, ("", _read_csv))
     path = ratings.with_name(name) if name else None

@@ -57,14 +57,7 @@ def read_parquet(
     *,
     batch_rows: int = _BATCH_ROWS,
 ) -> None:
-    """Read a Parquet file.
-
-    Args:
-        file: The file; the columns of its partitions count as its own.
-        options: How its fields are read.
-        collector: Receives the rows.
-        on_raw: Called with the raw bytes of the file, in order, as reading progresses.
-        batch_rows: How many rows to read at once.
+    """Read a Parquet file in batches, as a `datasets.Reader` does; the columns of its partitions count as its own.
 
     Raises:
         DataError: It is no whole Parquet file, or lacks a column, or the type of a column does not suit its role.

@@ -195,13 +195,7 @@ def _has_decimal_commas(ratings: list[str], options: ReadOptions) -> bool:
 
 
 def _separator(name: str, lines: list[str], declared: str | None) -> tuple[str, int]:
-    """Return the separator, and how many fields it makes.
-
-    Args:
-        name: The file, for messages.
-        lines: Its first lines.
-        declared: The separator that the file itself declares; None if it does not.
-    """
+    """Return the separator, the declared one if the file declares it, and how many fields it makes."""
     best = (0, 0, "")
     for separator in _SEPARATORS if declared is None else (declared,):
         counts = Counter(len(split_fields(line, separator)) for line in lines)

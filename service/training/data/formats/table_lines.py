@@ -64,7 +64,7 @@ def join_multiline_fields(text: bytes, layout: TableLayout, *, is_last: bool) ->
 
     Args:
         text: Whole lines, without carriage returns at their ends.
-        layout: How they are laid out.
+        layout: Their layout.
         is_last: Whether no text follows.
 
     Returns:
@@ -106,11 +106,7 @@ def join_multiline_fields(text: bytes, layout: TableLayout, *, is_last: bool) ->
 
 
 def blank_unparsable_lines(text: bytes, layout: TableLayout) -> tuple[bytes, dict[int, str]]:
-    """Overwrite with blanks the lines that pyarrow cannot take; a text without any costs one scan.
-
-    Args:
-        text: Whole lines; the last may lack its newline.
-        layout: How they are laid out.
+    """Overwrite with blanks the lines that pyarrow cannot parse; a text without any costs one scan.
 
     Returns:
         The text, and the reason for each blanked line (0-based).

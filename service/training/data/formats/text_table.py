@@ -20,13 +20,7 @@ from service.training.data.data_request import ReadOptions
 from service.training.data.data_warnings import describe_columns
 from service.training.data.files.text_file import BYTE_ORDER_MARK, line_blocks, open_text
 from service.training.data.formats import table_layout
-from service.training.data.formats.field_columns import (
-    bad_row_reason,
-    encode_ids,
-    to_ratings,
-    to_times,
-    with_decimal_points,
-)
+from service.training.data.formats.field_columns import bad_row_reason, parse_texts
 from service.training.data.formats.table_layout import TableLayout
 from service.training.data.formats.table_lines import LineIndex, blank_unparsable_lines, join_multiline_fields
 from service.training.data.row_collector import MAX_EXAMPLES, RowBatch, RowCollector
@@ -48,15 +42,7 @@ def read_table(
     block_bytes: int = _BLOCK_BYTES,
     head_bytes: int = table_layout.HEAD_BYTES,
 ) -> None:
-    """Read a text table.
-
-    Args:
-        file: The file.
-        options: How its fields are read.
-        collector: Receives the rows.
-        on_raw: Called with the raw bytes of the file, in order.
-        block_bytes: How much to parse at once.
-        head_bytes: How much to detect the layout by.
+    """Read a text table in blocks, as a `datasets.Reader` does; detect its layout by about `head_bytes`.
 
     Raises:
         DataError: The file is not a table with a user and an item column, or is broken.
@@ -171,17 +157,10 @@ class _Reader:
     def _collect(self, table: pa.Table, lines: NDArray[np.int64], text: bytes, bad: dict[int, str]) -> None:
         """Add the good rows to the collector, and the reasons of the bad ones to `bad`."""
         layout = self.layout
-        user, item, rating, timestamp = (
+        texts = tuple(
             None if position is None else table[str(position)].combine_chunks() for position in layout.columns
         )
-        if rating is not None and layout.decimal_comma:
-            rating = with_decimal_points(rating)
-        batch = RowBatch(
-            users=encode_ids(user, self.collector.users),
-            items=encode_ids(item, self.collector.items),
-            ratings=None if rating is None else to_ratings(rating),
-            timestamps=None if timestamp is None else to_times(timestamp, layout.dates),
-        )
+        batch = parse_texts(texts, self.collector, decimal_comma=layout.decimal_comma, dates=layout.dates)
         is_header = self._repeats_header(batch)
         good = batch.good() & ~is_header
         self.collector.add(batch, good)
@@ -194,8 +173,8 @@ class _Reader:
             if is_header[row]:
                 reason = _REPEATED_HEADER
             elif rank < MAX_EXAMPLES:  # a reason takes microseconds
-                fields = (None if column is None else column[row].as_py() for column in (user, item, rating, timestamp))
-                reason = bad_row_reason(tuple(fields), layout.dates)
+                fields = tuple(None if column is None else column[row].as_py() for column in texts)
+                reason = bad_row_reason(fields, layout.dates)
             bad[int(lines[row])] = reason
 
     def _repeats_header(self, batch: RowBatch) -> NDArray[np.bool_]:
