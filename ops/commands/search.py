@@ -125,7 +125,7 @@ def command(
         study=study,
     )
     config = from_env(os.environ)
-    return search(
+    return _search(
         config,
         data=requested_data(config, data, columns, dates, encoding, decimal),
         spec=spec,
@@ -137,7 +137,7 @@ def command(
     )
 
 
-def search(
+def _search(
     config: Config,
     *,
     data: "str | DataRequest",
@@ -149,19 +149,6 @@ def search(
     as_json: bool = False,
 ) -> int:
     """Search, print the best trials, and publish the winner if that is asked for.
-
-    Args:
-        config: Where the winner is published, and where the archive is.
-        data: What to read.
-        spec: What is searched for.
-        options: How, and how much.
-        scale: The least and the largest rating, as LOW:HIGH; None for the known or observed scale.
-        publish: Whether to fit the winner on all the data, publish and activate it.
-        report: Where to write the page; None for none.
-        as_json: Print one JSON object instead of a table.
-
-    Returns:
-        0; `NOT_ACTIVATED` if the winner was published and not activated because it is much worse than the active model.
 
     Raises:
         Interrupted: Ctrl-C ended the search, which publishes nothing; the trials so far are printed.

@@ -167,11 +167,7 @@ class AlgorithmResult:
             self.of_all_lists.setdefault(name, []).append(value)
 
     def as_json(self, resampled: Mapping[str, Float64]) -> dict[str, Any]:
-        """Return the summary as plain JSON values.
-
-        Args:
-            resampled: Its measures over draws of the users, see `resampling.bootstrap`.
-        """
+        """Return the summary as plain JSON values, with intervals from `resampling.bootstrap`."""
         return {
             "algorithm": self.candidate.name,
             "label": self.label,

@@ -88,23 +88,13 @@ class Leakage:
 
 
 def n_in_history(history: csr_array, test: Interactions) -> int:
-    """Return how many held-out pairs a model's history holds, which must be none.
-
-    Args:
-        history: CSR (n_users, n_items), indices ascending in a row: the seen items of each user.
-        test: The held-out side.
-    """
+    """Return how many held-out pairs are in a model's history, CSR (n_users, n_items), ascending; must be none."""
     users = np.repeat(np.arange(history.shape[0], dtype=np.int64), np.diff(history.indptr))
     return int(np.count_nonzero(is_member(np.sort(pair_keys(test)), users * history.shape[1] + history.indices)))
 
 
 def is_member(numbers: Int64, others: Int64) -> NDArray[np.bool_]:
-    """Return which numbers are among others, bool (n,); several times as fast as `np.isin`.
-
-    Args:
-        numbers: Int64 (n,); fastest in ascending order.
-        others: Int64 (m,), ascending.
-    """
+    """Return which numbers are among the ascending others, bool (n,); several times as fast as `np.isin`."""
     if not others.size:
         return np.zeros(numbers.size, dtype=bool)
     places = np.minimum(np.searchsorted(others, numbers), others.size - 1)

@@ -78,16 +78,9 @@ def measure_fitted(
     relevant_from: float | None = None,
     most_users: int | None = None,
 ) -> dict[str, float]:
-    """Measure a fitted model as `fit_and_measure` does.
+    """Measure a fitted model as `fit_and_measure` does, by its lists and its ratings of `test`, float64 (n,).
 
-    Args:
-        listing: Makes the model's lists.
-        predicted: Float64 (n,), its ratings of `test`; None if no error is among the measures.
-        train: The training side.
-        test: The held-out side.
-        measures: Names of measures.
-        relevant_from: The least rating of a relevant item.
-        most_users: Judge the lists of at most so many users.
+    The ratings may be None if no error is among the measures.
     """
     names = [MeasureName.parse(text) for text in measures]
     values: dict[str, float | None] = {}

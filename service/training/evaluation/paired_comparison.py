@@ -26,9 +26,9 @@ def paired_comparisons(
     """Compare every two models by every measure that both have, of the errors, NDCG and recall.
 
     Args:
-        units: Whom the bootstrap draws.
+        units: What the bootstrap draws.
         results: The models.
-        resampled: Each model's measures over the draws, see `resampling.bootstrap`.
+        resampled: The measures of each model over the draws.
         ks: Lengths of lists.
 
     Returns:

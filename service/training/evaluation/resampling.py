@@ -44,14 +44,7 @@ class ResamplingUnits:
     def of(
         cls, user_rows: Int64, n_users: int, seed: np.random.SeedSequence, max_units: int = MAX_UNITS
     ) -> "ResamplingUnits":
-        """Make units of the judged users.
-
-        Args:
-            user_rows: Int64 (m,), the judged users, each once.
-            n_users: The size of the vocabulary.
-            seed: Decides the parties and the draws.
-            max_units: The largest number of units.
-        """
+        """Make at most `max_units` units of the judged users, int64 (m,), each once, of a vocabulary of `n_users`."""
         units = np.arange(user_rows.size)
         n = min(user_rows.size, max_units)
         if n < user_rows.size:
@@ -81,12 +74,7 @@ class ResamplingUnits:
 
 
 def bootstrap(units: ResamplingUnits, measures: Mapping[str, Folds]) -> dict[str, Float64]:
-    """Return each measure over `N_RESAMPLES` draws of the users, float64 (N_RESAMPLES,); NaN without a user.
-
-    Args:
-        units: What is drawn.
-        measures: Of one model, by name.
-    """
+    """Return each measure of one model over draws of the users, float64 (N_RESAMPLES,); NaN without a user."""
     tallies = [tally for folds in measures.values() for tally in folds]
     if not units.n or not tallies:
         return {name: np.full(N_RESAMPLES, np.nan) for name in measures}

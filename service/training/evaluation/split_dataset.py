@@ -85,14 +85,7 @@ def read(
 
 
 def split_positions(data: Interactions, protocol: EvaluationProtocol) -> Iterator[tuple[Positions, Positions]]:
-    """Split a dataset by position.
-
-    Args:
-        data: The interactions.
-        protocol: With a split other than "canonical" and "given".
-
-    Yields:
-        (train, test) of each split, int64, ascending.
+    """Yield the (train, test) positions, int64, ascending, of each split but "canonical" and "given".
 
     Raises:
         UsageError: The dataset cannot be split so.
@@ -155,11 +148,7 @@ def with_test_set(train: Interactions, test: Interactions) -> SplitDataset:
 
 
 def with_canonical_folds(whole: Interactions, parts: dict[str, Interactions]) -> SplitDataset:
-    """Split MovieLens 100K by the files of its publishers.
-
-    Args:
-        whole: `u.data`.
-        parts: `u1.base`, `u1.test` and so on, by name.
+    """Split MovieLens 100K, whose whole is `u.data`, by the parts `u1.base`, `u1.test` and so on of its publishers.
 
     Raises:
         DataError: A part has an id that the whole does not have, or nothing is left to judge by.

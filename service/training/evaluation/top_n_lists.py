@@ -19,12 +19,7 @@ NO_ITEM: Final = -1
 
 
 def top_n_lists(snapshot: ModelSnapshot, user_rows: Int64, n: int) -> NDArray[np.int32]:
-    """Rank the catalogue for some users.
-
-    Args:
-        snapshot: The model.
-        user_rows: Int64 (m,).
-        n: The length of a list.
+    """Rank the catalogue for some users, int64 (m,).
 
     Returns:
         int32 (m, n), item rows, best first; `NO_ITEM` (-1) at the end of a shorter list.

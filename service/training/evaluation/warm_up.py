@@ -9,12 +9,7 @@ from service.training.interactions import Interactions, ReadReport, no_progress
 
 
 def warm_up(candidate: Candidate, data: Interactions) -> None:
-    """Fit a few ratings, make lists and predict.
-
-    Args:
-        candidate: What is going to be measured.
-        data: What it is going to be fitted to; only its scale counts, and whether it has times.
-    """
+    """Fit a few ratings on the scale of `data`, with times if it has any, make lists and predict."""
     users, items = np.divmod(np.arange(30, dtype=np.int32), 5)
     is_kept = (users + items) % 3 > 0
     n = int(is_kept.sum())

@@ -52,13 +52,7 @@ class SharedDataset:
 
 
 def write(folder: Path, data: Interactions, splits: Sequence[tuple[Positions, Positions]]) -> None:
-    """Write a dataset and its splits into an empty folder.
-
-    Args:
-        folder: Where to write.
-        data: The dataset.
-        splits: (train, test) positions in `data`, each ascending; no position is on both sides.
-    """
+    """Write a dataset and its splits, disjoint (train, test) positions, each ascending, into an empty folder."""
     for name in _COLUMNS:
         column: NDArray[Any] | None = getattr(data, name)
         if column is not None:

@@ -194,14 +194,7 @@ def open_study(
 ) -> Iterator[Study]:
     """Open a study, or begin one.
 
-    Args:
-        path: Its file; None to keep nothing.
-        spec: What it is a study of, as plain JSON values.
-        space: What is searched.
-        method: How trials are chosen.
-        seed: Decides that choice.
-        lower_is_better: Whether the measure is an error.
-        parallel: Whether trials are chosen while others are under way.
+    A path of None keeps nothing. The specification is plain JSON values; the other arguments are those of `Study`.
 
     Raises:
         UsageError: The file cannot be written, is in use, is no study, or is a study of another specification.

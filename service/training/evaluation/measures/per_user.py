@@ -117,13 +117,7 @@ def error_tallies(predicted: Float64, test: Interactions) -> dict[str, Tally]:
 
 
 def ranking_tallies(names: Iterable[MeasureName], lists: Lists, relevance: Relevance) -> dict[str, Tally]:
-    """Return the ranking measures among `names` by user.
-
-    Args:
-        names: Measures; those of other kinds are skipped.
-        lists: Int32 (m, at least the largest k), one per user of `relevance`.
-        relevance: The judged users and their relevant items.
-    """
+    """Return the ranking measures among `names` by user of `relevance`; lists are of at least the largest k."""
     hits, ones = relevance.hits(lists), np.ones(len(relevance))
     return {
         str(name): Tally(relevance.user_rows, RANKING_MEASURES[name.family](hits[:, : name.k], relevance.counts), ones)
@@ -135,13 +129,7 @@ def ranking_tallies(names: Iterable[MeasureName], lists: Lists, relevance: Relev
 def exposure_tallies(
     names: Iterable[MeasureName], lists: Lists, user_rows: Int64, popularity: Popularity
 ) -> tuple[dict[str, Tally], dict[str, float | None]]:
-    """Return the beyond-accuracy measures among `names`.
-
-    Args:
-        names: Measures; those of other kinds are skipped.
-        lists: Int32 (m, at least the largest k).
-        user_rows: Int64 (m,), the users of the lists.
-        popularity: Of the training side.
+    """Return the beyond-accuracy measures among `names`; lists are of at least the largest k.
 
     Returns:
         Those that are means over users, and those of all lists together.

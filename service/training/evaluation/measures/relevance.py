@@ -28,11 +28,7 @@ class Relevance:
         return int(self.user_rows.size)
 
     def hits(self, lists: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-        """Return which places of lists hold a relevant item, bool (m, k).
-
-        Args:
-            lists: Int (m, k), item rows, one list per judged user; -1 where a list has ended.
-        """
+        """Return which places of the judged users' lists, int (m, k), hold a relevant item: bool (m, k)."""
         width = self.n_items + 1  # so that -1 of one user is no item of the user before
         relevant = np.repeat(np.arange(len(self)), self.counts) * width + self.item_rows
         listed = np.arange(len(self))[:, np.newaxis] * width + lists
@@ -68,12 +64,7 @@ class Relevance:
 
 
 def relevant_items(test: Interactions, *, relevant_from: float | None = None) -> Relevance:
-    """Return the relevance of held-out interactions.
-
-    Args:
-        test: The held-out side of a split.
-        relevant_from: The least rating that makes an item relevant; None: every held-out item is.
-    """
+    """Return the relevance of held-out interactions: those rated at least `relevant_from`, or all if it is None."""
     chosen: Any = slice(None) if relevant_from is None else test.ratings >= relevant_from
     n_items = len(test.items)
     keys = np.sort(pair_keys(test)[chosen])

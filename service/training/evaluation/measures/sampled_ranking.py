@@ -22,29 +22,16 @@ _FAMILIES: Final = ("hit_rate", "ndcg", "mrr", "recall")
 
 
 def sampled_tallies(lists: Lists, relevance: Relevance, ks: Sequence[int], n: int) -> dict[str, Tally]:
-    """Return the measures by user, by their sampled names.
-
-    Args:
-        lists: Int32 (m, at least the largest k), see `rank_among`.
-        relevance: The judged users and their relevant items.
-        ks: Lengths of lists.
-        n: How many items were sampled for each user.
-    """
+    """Return the measures by user of lists, int32 (m, at least the largest k), ranked among n sampled items."""
     names = [MeasureName(family, k) for family in _FAMILIES for k in ks]
     return {f"sampled{n}_{name}": tally for name, tally in ranking_tallies(names, lists, relevance).items()}
 
 
 def sample_negatives(train: Interactions, relevance: Relevance, n: int, rng: np.random.Generator) -> Lists:
-    """Sample items that each judged user has not seen in training and that are not relevant.
-
-    Args:
-        train: The training side.
-        relevance: The judged users and their relevant items.
-        n: How many, uniformly without replacement.
-        rng: Decides which.
+    """Sample n items that each judged user has not seen in training and that are not relevant.
 
     Returns:
-        int32 (m, n), item rows; -1 at the end where a user has fewer.
+        int32 (m, n), item rows, uniformly without replacement; -1 at the end where a user has fewer.
     """
     order = np.argsort(train.user_rows, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(train.user_rows, minlength=len(train.users)))])
@@ -62,13 +49,7 @@ def sample_negatives(train: Interactions, relevance: Relevance, n: int, rng: np.
 
 
 def rank_among(snapshot: ModelSnapshot, relevance: Relevance, negatives: Lists, n: int) -> Lists:
-    """Rank each user's relevant items among the sampled ones.
-
-    Args:
-        snapshot: The model.
-        relevance: The judged users and their relevant items.
-        negatives: Int32 (m, any), see `sample_negatives`.
-        n: How many places to return.
+    """Rank each user's relevant items among those of `sample_negatives`.
 
     Returns:
         int32 (m, n), item rows, best first; -1 where a list has ended.

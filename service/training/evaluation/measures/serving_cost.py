@@ -31,13 +31,7 @@ class ServingCost(NamedTuple):
 
 
 def measure(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) -> ServingCost:
-    """Measure both ways to a list.
-
-    Args:
-        candidate: The algorithm that fitted the model and predicts a pair.
-        snapshot: The model.
-        user_rows: Int64 (m,), at least one; some of them are chosen evenly.
-    """
+    """Measure both ways to a list, for some users chosen evenly from `user_rows`, int64 (m,), at least one."""
     chosen = user_rows[np.linspace(0, user_rows.size - 1, min(user_rows.size, _MAX_USERS)).astype(np.int64)]
     users = chosen.tolist()
     items = np.random.default_rng(0).integers(0, len(snapshot.items), _N_PAIRS).tolist()

@@ -45,13 +45,7 @@ def item_groups(train: Interactions) -> Groups:
 def by_user_group(
     errors: dict[str, Tally], rankings: dict[str, Tally], groups: Groups, k: int
 ) -> dict[str, dict[str, Any]]:
-    """Return the measures of each user group.
-
-    Args:
-        errors: The errors of predicted ratings, by name; empty for an algorithm that only ranks.
-        rankings: The ranking measures, by name.
-        groups: Int8 (n_users,), see `user_groups`.
-        k: The length of the lists.
+    """Return the measures of each user group, from the errors of predicted ratings, if any, and the ranking measures.
 
     Returns:
         By group: "n", the judged users, "rmse" if there are errors, "ndcg@k", "recall@k"; None without a user.
@@ -70,15 +64,7 @@ def by_user_group(
 def by_item_group(
     predicted: Float64 | None, test: Interactions, lists: Lists, relevance: Relevance, groups: Groups, k: int
 ) -> dict[str, dict[str, Any]]:
-    """Return the measures of each item group.
-
-    Args:
-        predicted: Float64 (n,), the predicted ratings of `test`; None for an algorithm that only ranks.
-        test: The held-out side.
-        lists: Int32 (m, at least k), one per user of `relevance`.
-        relevance: The judged users and their relevant items.
-        groups: Int8 (n_items,), see `item_groups`.
-        k: The length of the lists.
+    """Return the measures of each item group: of predicted ratings of `test`, if any, and of lists.
 
     Returns:
         By group: "n", its items; "rmse" of their held-out ratings; "ndcg@k" and "recall@k" if only they were relevant,
