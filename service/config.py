@@ -1,6 +1,6 @@
 """Every setting of the service, as one tree of frozen dataclasses; only this module reads them from the environment.
 
-docs/settings.md is this table; a test holds the two together. `service.declared_settings` says how a field is declared.
+docs/settings.md is this table; a test holds the two together. `service.declared_settings` defines the form of a declaration.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from telemetry.stream.key_names import DEFAULT_NAMESPACE, Keys
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """One replica's HTTP side."""
+    """The HTTP server of a replica."""
 
     host: Annotated[str, {"env": "RECOLLECT_HOST", "unit": "address"}, "Where a replica listens for requests."] = (
         "127.0.0.1"
@@ -64,7 +64,7 @@ class ServerConfig:
     feedback_target_s: Annotated[
         float,
         {"env": "RECOLLECT_FEEDBACK_TARGET_S", "unit": "s"},
-        "The same for events, the disk included; longer, so that lists are refused first.",
+        "The same for feedback, the disk included; higher, so that lists are refused first.",
     ] = 0.3
     backlog: Annotated[
         int, {"env": "RECOLLECT_BACKLOG", "unit": "connections"}, "Connections that may wait to be accepted."
@@ -73,12 +73,12 @@ class ServerConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """How replicas follow the published models."""
+    """The models of a replica and of training."""
 
     watch_interval_s: Annotated[
         float,
         {"env": "RECOLLECT_MODEL_WATCH_INTERVAL_S", "unit": "s"},
-        "How often a replica looks whether another model was activated.",
+        "How often a replica checks for another active version.",
     ] = 0.5
     load_timeout_s: Annotated[
         float,
