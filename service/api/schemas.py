@@ -12,7 +12,7 @@ _ANSWERS: Final = {
     "Recommendations": wire.Recommendations,
     "Accepted": wire.Accepted,
     "Erasure": wire.Erasure,
-    "Model": wire.Model,
+    "Model": wire.ServedModel,
     "Problem": wire.Problem,
 }
 

@@ -207,7 +207,7 @@ class DataSet(TypedDict, total=False):
     rating_max: Annotated[float, _described("The highest rating.")]
 
 
-class Model(TypedDict):
+class ServedModel(TypedDict):
     """The served model as published."""
 
     version: Annotated[str, _described("The version, which every list names.")]

@@ -19,7 +19,7 @@ from service.errors import UsageError
 from telemetry.ids import rfc3339_ms
 
 Scope = Literal["recommend", "events", "items", "erase", "admin"]
-State = Literal["valid", "expired", "revoked"]
+KeyState = Literal["valid", "expired", "revoked"]
 
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 TENANT: Final = "default"
@@ -74,7 +74,7 @@ class ApiKey:
             return -math.inf
         return math.inf if self.expires_at is None else datetime.fromisoformat(self.expires_at).timestamp()
 
-    def state(self, now_s: float) -> State:
+    def state(self, now_s: float) -> KeyState:
         """Return the state at a time in seconds since 1970."""
         if self.revoked_at is not None:
             return "revoked"

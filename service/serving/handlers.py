@@ -152,7 +152,7 @@ async def model(request: web.Request) -> web.Response:
     """GET /v1/model: the served model."""
     request_inputs.require_query_fields(request, ())
     manifest = request.app[CONTEXT].store.current().manifest
-    return Reply(wire.encode({name: manifest.get(name) for name in wire.Model.__annotations__}))
+    return Reply(wire.encode({name: manifest.get(name) for name in wire.ServedModel.__annotations__}))
 
 
 async def healthz(_request: web.Request) -> web.Response:
