@@ -1,6 +1,6 @@
 """Every setting of the service, as one tree of frozen dataclasses; only this module reads them from the environment.
 
-docs/settings.md is this table; a test holds the two together. `service.declared_settings` defines the form of a declaration.
+docs/settings.md is this table; a test holds the two together. `service.declared_settings` defines the declarations.
 """
 
 import dataclasses
