@@ -154,27 +154,27 @@ class BalancerSettings:
 
     def __post_init__(self) -> None:
         if not self.host or any(character in _NOT_IN_AN_ADDRESS for character in self.host):
-            raise BadSetting(f"RECOLLECT_BALANCER_HOST is not an address to listen on: {self.host!r}")
+            raise BadSetting(f"RECOLLECT_BALANCER_HOST is not an address to listen on: {self.host!r}.")
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise BadSetting("RECOLLECT_TLS_CERT and RECOLLECT_TLS_KEY are set together or not at all")
+            raise BadSetting("RECOLLECT_TLS_CERT and RECOLLECT_TLS_KEY are set together or not at all.")
         setting_lists.proxies(self.trusted_proxies)
         setting_lists.hosts(self.hosts)
         setting_lists.origins(self.cors_origins)
 
     @property
     def tells_clients_apart(self) -> bool:
-        """Whether clients have addresses of their own, so that limits per client make sense without being asked for."""
+        """Whether clients have addresses of their own, so that limits per client apply by default."""
         return not self.loopback_only or self.trusted_proxies is not None
 
     @property
     def loopback_only(self) -> bool:
-        """Whether clients of other machines cannot reach nginx."""
+        """Whether only this machine can reach nginx; as `service.security.exposure.is_loopback`."""
         if self.host == "localhost":
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            # Another name might be anything, 127.0.0.1.example included.
+            # Another name may resolve to any address, 127.0.0.1.example too.
             return False
 
 

@@ -12,13 +12,13 @@ import typer
 from ops.commands.audit import allow_open_files
 from ops.console.progress import StageProgress
 from ops.options.period import Period, moment
+from ops.options.shared_options import JsonOption
 from service.config import Config, from_env
 from service.errors import UsageError
 from telemetry.ids import rfc3339_ms
 
 app = typer.Typer(help="List, export, compact and query archived events.", no_args_is_help=False, rich_markup_mode=None)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
 
 _EXPORTS: Final = ("jsonl", "csv", "parquet")
 _ANSWERS: Final = ("table", "json", "csv")
@@ -27,7 +27,7 @@ _DATE_LENGTH: Final = len("2026-11-21")
 
 
 @app.command("list")
-def list_(as_json: Json = False) -> int:  # noqa: FBT002 - typer reads it
+def list_(as_json: JsonOption = False) -> int:  # noqa: FBT002 - typer reads it
     """List the archive date by date."""
     from ops.commands.archive_list import as_text, list_folders
 
@@ -69,7 +69,7 @@ def compact(
     before: Annotated[
         str | None, typer.Option("--before", help="Dates before this one; today in UTC by default.")
     ] = None,
-    as_json: Json = False,  # noqa: FBT002 - typer reads it
+    as_json: JsonOption = False,  # noqa: FBT002 - typer reads it
 ) -> int:
     """Make one Parquet file of each past date."""
     from telemetry.archive.compaction import compact as run_compaction

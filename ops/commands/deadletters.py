@@ -17,6 +17,7 @@ import orjson
 import typer
 
 from ops.console.table import table
+from ops.options.shared_options import JsonOption
 from service.config import Config, from_env
 from service.errors import UsageError
 from service.preflight import installed_archive
@@ -34,7 +35,6 @@ app = typer.Typer(
     help="List, retry and drop input that could not be archived.", no_args_is_help=False, rich_markup_mode=None
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
 LetterIds = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As `list` shows them.")]
 All = Annotated[bool, typer.Option("--all", help="Every open letter.")]
 
@@ -46,7 +46,7 @@ _REASON_LENGTH: Final = 60
 @app.command("list")
 def list_(
     every: Annotated[bool, typer.Option("--all", help="Also those that were retried or dropped.")] = False,  # noqa: FBT002 - typer reads it
-    as_json: Json = False,  # noqa: FBT002 - typer reads it
+    as_json: JsonOption = False,  # noqa: FBT002 - typer reads it
 ) -> int:
     """List the open dead letters, oldest first."""
     found = list(read_letters(_config().archive_dir, settled=every))
@@ -61,7 +61,7 @@ def list_(
 
 
 @app.command()
-def retry(ids: LetterIds = None, every: All = False, as_json: Json = False) -> int:  # noqa: FBT002 - typer reads it
+def retry(ids: LetterIds = None, every: All = False, as_json: JsonOption = False) -> int:  # noqa: FBT002 - typer reads it
     """Read letters again, and accept their events as new events where they can be read."""
     config = _config()
     with _locked(config.archive_dir):
@@ -79,7 +79,7 @@ def retry(ids: LetterIds = None, every: All = False, as_json: Json = False) -> i
 
 
 @app.command()
-def drop(ids: LetterIds = None, every: All = False, as_json: Json = False) -> int:  # noqa: FBT002 - typer reads it
+def drop(ids: LetterIds = None, every: All = False, as_json: JsonOption = False) -> int:  # noqa: FBT002 - typer reads it
     """Mark letters as dropped; they are no longer listed, and not deleted."""
     root = _config().archive_dir
     with _locked(root):

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from ops.console.table import table
+from ops.options.shared_options import JsonOption
 from service.config import Config, from_env
 from service.errors import RunError, UsageError
 from service.security import api_key as keys
@@ -23,7 +24,6 @@ from telemetry.ids import rfc3339_ms
 
 app = typer.Typer(help="API keys and what they permit.", no_args_is_help=True, rich_markup_mode=None)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
 _DATE: Final = 10
 
 
@@ -43,7 +43,7 @@ def create(
         typer.Option("--origin", help="An origin of web pages that may use it, instead of all; repeatable."),
     ] = None,
     note: Annotated[str | None, typer.Option("--note", help="Its purpose, shown by list.")] = None,
-    as_json: Json = False,  # noqa: FBT002 - typer reads it
+    as_json: JsonOption = False,  # noqa: FBT002 - typer reads it
 ) -> int:
     """Make a key and print it once; replicas accept it within a second."""
     config = _config()
@@ -79,7 +79,7 @@ def create(
 
 
 @app.command("list")
-def list_(as_json: Json = False) -> int:  # noqa: FBT002 - typer reads it
+def list_(as_json: JsonOption = False) -> int:  # noqa: FBT002 - typer reads it
     """List every key, also revoked ones, without its secret."""
     config = _config()
     present = KeyFile(config.security_dir).read()
@@ -99,7 +99,7 @@ def list_(as_json: Json = False) -> int:  # noqa: FBT002 - typer reads it
 @app.command()
 def revoke(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids shown by list.")],
-    as_json: Json = False,  # noqa: FBT002 - typer reads it
+    as_json: JsonOption = False,  # noqa: FBT002 - typer reads it
 ) -> int:
     """Invalidate keys for good; replicas refuse them within a second."""
     config = _config()

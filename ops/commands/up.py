@@ -101,7 +101,7 @@ def up(
         if redis is None:
             check_redis(config, consumer=True, claim=claim)
         children = {**children_environ(config, environ), **keys}
-        status = _ensure_model(config, data, program, children)
+        status = ensure_model(config, data, program, children)
         if status != 0:
             return status
         run_installation(
@@ -118,7 +118,7 @@ def up(
     return 0
 
 
-def _ensure_model(config: Config, data: DataRequest | None, program: Sequence[str], environ: Mapping[str, str]) -> int:
+def ensure_model(config: Config, data: DataRequest | None, program: Sequence[str], environ: Mapping[str, str]) -> int:
     """Train unless there is a model of this data; return the exit code of the training, 0 without one."""
     from service.training.training_need import needed_training
 

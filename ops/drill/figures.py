@@ -9,29 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ops.drill.drill_load import RequestSample
-from ops.drill.faults.promise import Promise
+from ops.drill.faults.promise import Figures, Promise
 from ops.drill.observed_traffic import REFUSED
 from ops.load.summary import Histogram
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnswerFigures:
-    """The outcomes of a round's requests; the fields are those of `Figures`."""
-
-    requests: int
-    failures: dict[str, int]
-    raw_failed: int
-    refused: int
-    p50_ms: float | None
-    p99_ms: float | None
-    max_ms: float | None
-    list_p99_ms: float | None
-    list_max_ms: float | None
-    last_refused_s: float | None
-
-
-def answer_figures(samples: Iterable[RequestSample], promise: Promise) -> AnswerFigures:
-    """Summarise samples under a promise."""
+def answer_figures(samples: Iterable[RequestSample], promise: Promise, ended_s: float = 0.0) -> Figures:
+    """Return the figures that follow from requests alone, under a promise; `ended_s` is the end of the fault."""
     failures: Counter[str] = Counter()
     answers, lists = Histogram(), Histogram()
     requests = raw_failed = refused = 0
@@ -50,7 +34,7 @@ def answer_figures(samples: Iterable[RequestSample], promise: Promise) -> Answer
             answers.add(sample.latency_s)
             if sample.kind == "recommend":
                 lists.add(sample.latency_s)
-    return AnswerFigures(
+    return Figures(
         requests=requests,
         failures=dict(failures),
         raw_failed=raw_failed,
@@ -60,7 +44,7 @@ def answer_figures(samples: Iterable[RequestSample], promise: Promise) -> Answer
         max_ms=_ms(answers.max_s if answers.count else None),
         list_p99_ms=_ms(lists.percentile_s(0.99)),
         list_max_ms=_ms(lists.max_s if lists.count else None),
-        last_refused_s=last_refused_s,
+        taken_again_s=0.0 if last_refused_s is None else max(0.0, last_refused_s - ended_s),
     )
 
 

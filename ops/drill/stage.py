@@ -9,7 +9,7 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -229,27 +229,18 @@ async def _wait_for_recovery(system: DrilledSystem, watch: SystemWatch, ended_s:
 def _round_of(
     record: _RoundRecord, stage: Stage, system: DrilledSystem, start_s: float, backlog_limit: int
 ) -> DrillRound:
-    found = answer_figures((sample for sample in stage.samples if record.contains(sample.at_s)), record.promise)
     ended_s = record.bands[-1].to_s if record.bands else record.from_s
+    samples = (sample for sample in stage.samples if record.contains(sample.at_s))
     kills = [kill for kill in system.kills if record.contains(kill.at_s - start_s)]
-    figures = Figures(
+    figures = replace(
+        answer_figures(samples, record.promise, ended_s),
         strikes=len(record.bands) - record.missed,
         held_s=max((band.to_s - band.from_s for band in record.bands), default=0.0),
-        requests=found.requests,
-        failures=found.failures,
-        raw_failed=found.raw_failed,
-        refused=found.refused,
         lost=record.count(stage.findings.lost),
         duplicated=record.count(stage.findings.duplicated),
         altered=record.count(stage.findings.altered),
-        p50_ms=found.p50_ms,
-        p99_ms=found.p99_ms,
-        max_ms=found.max_ms,
-        list_p99_ms=found.list_p99_ms,
-        list_max_ms=found.list_max_ms,
         ready_s=slowest_return_s(kills, stage.changes, start_s),
         caught_up_s=catch_up_s(stage.backlog, ended_s, backlog_limit) if record.bands else None,
-        taken_again_s=0.0 if found.last_refused_s is None else max(0.0, found.last_refused_s - ended_s),
         load=max((sample.load for sample in stage.backlog if record.contains(sample.at_s)), default=0.0),
         complaints=tuple(record.complaints),
     )

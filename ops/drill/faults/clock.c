@@ -1,10 +1,9 @@
 /*
- * Moves the wall clock of one part: preloaded into every part, it adds the seconds that a mapped file holds.
+ * Shifts the wall clock of one part: preloaded into every part, it adds the seconds in a mapped file.
  *
- * The invariant: only CLOCK_REALTIME moves, and only in the part whose file says so; a part is known by the file that is
- * its standard output, NAME.out. The file is mapped, so the clock jumps the moment that it is written. Time comes from
- * the system call itself: looking the C library's function up would allocate memory, which hangs programs that bring an
- * allocator of their own.
+ * Invariant: only CLOCK_REALTIME is shifted, and only in the part that the file is for, which is known by its standard
+ * output, NAME.out. The file is mapped, so a write shifts the clock at once. Time comes from the system call itself:
+ * looking up the C library's function would allocate memory, which hangs programs with an allocator of their own.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

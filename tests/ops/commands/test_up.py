@@ -9,7 +9,7 @@ import pytest
 
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.supervision.fleet import RESTART_SIGNAL
-from ops.commands import up
+from ops.commands.up import ensure_model
 from ops.supervision import balancer_settings, children_environ, interruptible, key_environ
 from service.config import Config
 from service.errors import UsageError
@@ -95,4 +95,4 @@ def test_an_inherited_ignored_signal_still_stops_except_sighup(number: signal.Si
 def test_a_model_that_is_held_back_leaves_the_previous_one_serving(tmp_path: Path, status: int, expected: int) -> None:
     """Status 3 of the training: published, not activated. Every other failure ends `up`."""
     program = (sys.executable, "-c", f"import sys; sys.exit({status})")
-    assert up._ensure_model(Config(home=tmp_path), as_request("demo:20x20x100"), program, os.environ) == expected
+    assert ensure_model(Config(home=tmp_path), as_request("demo:20x20x100"), program, os.environ) == expected
