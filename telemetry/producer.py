@@ -187,7 +187,7 @@ class Producer:
             raise self._full(
                 f"Slot {self.slot} has no room for {len(lines)} more events until older ones are archived."
             )
-        if spool.is_disk_refusing:
+        if spool.schedule.is_holding_back:
             self._refuse(events, DISK)
             raise self._full(f"The disk of slot {self.slot} refused a moment ago.")
         for line in lines:
@@ -233,7 +233,7 @@ class Producer:
             return await self._shipper.drain(deadline_s, archived=archived)
         finally:
             # `close` may run in another thread, which must not touch the loop's timers.
-            self._spool.cancel_timer()
+            self._spool.schedule.cancel_timer()
 
     def close(self) -> None:
         """Close the slot; later offers are refused or dropped."""

@@ -46,11 +46,6 @@ _T = TypeVar("_T")
 _FRAME_BYTES = 32
 
 
-class _Waiter(NamedTuple):
-    last_seq: int
-    done: "asyncio.Future[bool]"
-
-
 class _Commit(NamedTuple):
     first_seq: int
     frames: list[bytes]
@@ -77,6 +72,7 @@ class Spool:
         recovered: How many events earlier processes left.
         was_clean: Whether the last process had shipped everything.
         drops: The drops that no gap record counts yet.
+        schedule: When commits are due, and whether the disk accepts them.
 
     Raises:
         SpoolError: The slot's files cannot be used.
@@ -102,8 +98,7 @@ class Spool:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
         # Held during a commit, a read or release of segments, a renumbering.
         self._disk_lock = asyncio.Lock()
-        self._schedule = CommitSchedule(settings.commit_interval_s)
-        self._waiters: list[_Waiter] = []
+        self.schedule = CommitSchedule(settings.commit_interval_s)
         self._on_durable: Callable[[], None] = lambda: None
         try:
             recovered = recover(slot, self._journal, settings, disk, hit)
@@ -153,11 +148,6 @@ class Spool:
     def held_bytes(self) -> int:
         """The bytes of the budget that they use."""
         return self._journal_bytes + self._frames.pending_bytes
-
-    @property
-    def is_disk_refusing(self) -> bool:
-        """Whether the disk refused a commit a moment ago."""
-        return self._schedule.is_holding_back
 
     def count_after(self, position: Position) -> int:
         """Count the events held beyond a position; numbers lost to damage count too."""
@@ -223,7 +213,7 @@ class Spool:
         frames = self._frames
         frames.append(frame)
         self.next_seq += 1
-        self._schedule.appended(frames.uncommitted_bytes)
+        self.schedule.appended(frames.uncommitted_bytes)
 
     def when_durable(self) -> "asyncio.Future[bool]":
         """Request a commit of everything appended so far.
@@ -231,17 +221,14 @@ class Spool:
         Returns:
             A future: True once it is durable; False if the disk refused. The commit is then tried again later.
         """
-        waiter = _Waiter(self.next_seq - 1, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
-        self._schedule.make_due()
-        return waiter.done
+        return self.schedule.when_durable(self.next_seq - 1)
 
     async def run(self) -> None:
         """Commit whenever a commit is due, until cancelled."""
         # Events carried over from an earlier process have no timer.
-        self._schedule.make_due()
+        self.schedule.make_due()
         while True:
-            await self._schedule.wait()
+            await self.schedule.wait()
             await shield_until_done(self.commit())
 
     async def commit(self) -> None:
@@ -254,12 +241,14 @@ class Spool:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, write)
             except Exception as error:  # noqa: BLE001 - after any failure nothing of the write counts
-                self._commit_failed(error)
+                if self.schedule.failed():
+                    notify(self._observer, DiskFailed(f"{type(error).__name__}: {error}"))
+                self.schedule.schedule_rest()
             else:
                 self._committed(commit)
 
     def _begin_commit(self) -> _Commit | None:
-        self._schedule.begin()
+        self.schedule.begin()
         frames = self._frames.begin_commit()
         if not frames:
             return None
@@ -270,29 +259,13 @@ class Spool:
         durable_seq = self._frames.durable_seq
         self.durable = Position(self.epoch, durable_seq)
         self._note_journal_size()
-        if self._schedule.succeeded():
-            notify(self._observer, DiskRecovered())
         self._ring.release(commit.ring_offset, durable_seq)
-        while self._waiters and self._waiters[0].last_seq <= durable_seq:
-            _resolve(self._waiters.pop(0), durable=True)
+        if self.schedule.succeeded(durable_seq):
+            notify(self._observer, DiskRecovered())
         if self.next_seq - 1 > durable_seq:
-            # Events appended during the write; feedback among them waits already.
-            self._schedule_pending()
+            # Appended during the write.
+            self.schedule.schedule_rest()
         self._on_durable()
-
-    def _schedule_pending(self) -> None:
-        if self._waiters:
-            self._schedule.make_due()
-        else:
-            self._schedule.start_timer()
-
-    def _commit_failed(self, error: Exception) -> None:
-        if self._schedule.failed():
-            notify(self._observer, DiskFailed(f"{type(error).__name__}: {error}"))
-        refused, self._waiters = self._waiters, []
-        for waiter in refused:
-            _resolve(waiter, durable=False)
-        self._schedule_pending()
 
     def _note_journal_size(self) -> None:
         """Copy the journal's totals in the loop's thread, so that all sums change at once."""
@@ -364,7 +337,7 @@ class Spool:
                 identity = self.identity.with_ended(self.producer_id, self.epoch, self._frames.durable_seq)
                 renumbered = renumber_after(self._slot, self._journal, identity, after, producer=producer, epoch=epoch)
             except OSError as error:
-                self._schedule_pending()
+                self.schedule.schedule_rest()
                 raise SpoolError(f"Slot {self._slot.number} cannot take another identity: {error.strerror}.") from None
             self._ring.reset(epoch, renumbered.last_seq)
             self._begin_epoch(producer, epoch, renumbered.last_seq)
@@ -378,13 +351,9 @@ class Spool:
     async def _run_in_thread(self, call: Callable[..., _T], *args: object) -> _T:
         return await shield_until_done(asyncio.get_running_loop().run_in_executor(self._thread, call, *args))
 
-    def cancel_timer(self) -> None:
-        """Cancel the timer of the next commit; in the loop's thread."""
-        self._schedule.cancel_timer()
-
     def close(self, *, clean: bool) -> None:
         """Stop writing and close the slot; `clean` if everything was shipped."""
-        self.cancel_timer()
+        self.schedule.cancel_timer()
         self._thread.shutdown()
         self._journal.close_segment()
         try:
@@ -396,8 +365,3 @@ class Spool:
         finally:
             self._ring.close()
             self._slot.close()
-
-
-def _resolve(waiter: _Waiter, *, durable: bool) -> None:
-    if not waiter.done.done():
-        waiter.done.set_result(durable)

@@ -5,6 +5,6 @@ from telemetry.wal.spool import Spool
 
 def kill(spool: Spool) -> None:
     """End what a test's process shares with the spool, as the kernel does."""
-    spool.cancel_timer()
+    spool.schedule.cancel_timer()
     spool._thread.shutdown()
     spool._slot.close()

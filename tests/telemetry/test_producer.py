@@ -201,7 +201,7 @@ async def test_a_disk_that_is_too_slow_is_a_refusal(
             await producer.accept([feedback()])
         gate.fails = True
         gate.open.set()
-        await await_until(lambda: producer._spool.is_disk_refusing)
+        await await_until(lambda: producer._spool.schedule.is_holding_back)
         assert_sums(producer)
         gate.fails = False
         await await_until(lambda: producer.counters.shipped == 1)
@@ -440,14 +440,14 @@ async def _interleave(spool: Path, actions: list[str]) -> None:
 
     async def accept(count: int) -> None:
         # What refused a moment ago is asked before the commit below, which may find the disk well again.
-        is_refusing = gate.fails or producer._spool.is_disk_refusing
+        is_refusing = gate.fails or producer._spool.schedule.is_holding_back
         taking = asyncio.create_task(producer.accept([feedback()] * count))
         await asyncio.sleep(0)
         await producer._spool.commit()
         try:
             await taking
         except SpoolFull:
-            assert is_refusing or producer._spool.is_disk_refusing or producer.counters.spooled_bytes > 30_000
+            assert is_refusing or producer._spool.schedule.is_holding_back or producer.counters.spooled_bytes > 30_000
 
     for action in actions:
         if action == "served":

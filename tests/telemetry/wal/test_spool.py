@@ -213,12 +213,12 @@ async def test_after_a_refusal_the_same_is_committed_under_the_same_numbers(log:
     done = log.spool.when_durable()
     await log.spool.commit()
     assert await done is False
-    assert (log.spool.is_disk_refusing, log.spool.durable, log.spool.held) == (True, Position(1, 2), 4)
+    assert (log.spool.schedule.is_holding_back, log.spool.durable, log.spool.held) == (True, Position(1, 2), 4)
     log.append(1)
     await log.spool.commit()
     log.disk.refused.clear()
     await log.spool.commit()
-    assert (log.spool.is_disk_refusing, log.spool.durable) == (False, Position(1, 5))
+    assert (log.spool.schedule.is_holding_back, log.spool.durable) == (False, Position(1, 5))
     assert await log.held() == log.expected(1, 1, 5)
 
 
