@@ -1,14 +1,10 @@
 """Users whom no published model may hold: `models/forgotten.json`, a digest and a time for each.
 
-Invariants:
-
-- A user is listed before any version is searched, and a publisher reads the list as the only writer. So a model that
-  was being trained while its user was erased does not hold the user, whichever comes first.
-- Users held by a published version or by training data stay listed. The others are temporary: they are listed for
-  `TEMPORARY_DAYS`, and the newest `MAX_TEMPORARY` of them, so that unknown ids do not make the list grow for ever.
-
-A digest is the pseudonym of a user's telemetry id, under a salt in the same file: it hides ids from a casual reader,
-but not from one who can guess them. The file keeps the name that installations and backups have.
+Invariants: a user is listed before any version is searched, and a publisher reads the list as the only writer, so a
+model that was being trained meanwhile does not hold the user. Users held by a version or by training data stay listed;
+others are temporary, by `TEMPORARY_DAYS` and `MAX_TEMPORARY`. A digest is the pseudonym of a user's telemetry id, under
+a salt in the same file: it hides ids only from a casual reader. The file keeps the name that installations and backups
+have.
 """
 
 import json

@@ -2,9 +2,7 @@
 
 Invariant, the order of a commit: append and fdatasync the lines, then one catalogue transaction that makes them count,
 and only then is anything acknowledged. A crash between the two leaves a tail that the next lease holder cuts off; the
-events come again from the stream.
-
-Commits and seals exclude each other; a sealed file is never appended to again, so it may be read, rewritten or
+events come again from the stream. Commits and seals exclude each other; a sealed file may be read, rewritten or
 compacted concurrently. Files are written in one thread, the catalogue in another.
 """
 

@@ -1,14 +1,9 @@
 """The archive's files: `date=YYYY-MM-DD/part-<lease>-<rotation>.jsonl`, and the same under `deadletters/`.
 
-Invariants:
-
-- A part belongs to one lease and one rotation, so no two consumers write to the same file, and once the catalogue has
-  sealed the older rotations nothing is written to them.
-- Bytes count once the catalogue has their length; `ArchiveFiles` writes from the committed length on, so a failed or
-  abandoned append is overwritten or cut, and never becomes part of the archive.
-- `append` returns after fdatasync, and a new file's directory is synced before its first line counts.
-- After a failed write or sync the file is abandoned and a new part begun: a second fsync of the same file may succeed
-  although the first one lost data.
+Invariants: one lease and one rotation write a part, and none once the catalogue has sealed it. Bytes count once the
+catalogue has their length; a failed or abandoned append is overwritten or cut. `append` returns after fdatasync, and a
+new file's directory is synced before its first line counts. After a failed write or sync a new part is begun: a second
+fsync of the same file may succeed although the first one lost data.
 
 Used by one thread.
 """

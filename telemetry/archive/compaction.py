@@ -1,13 +1,9 @@
 """Compaction: the complete files of a past date become one Parquet file.
 
-Invariants:
-
-- The old files are only read. The new one is written beside them, synced and read back, line by line, and counts only
-  once one transaction replaces their rows with its own, which requires that those rows are unchanged and sealed. Then
-  the old files are removed. A crash at any point leaves a valid archive; the next compaction removes what remains.
-- One compaction at a time; a consumer, an erasure or a reader may run concurrently. The first to replace a file wins.
-
-    read -> written, synced -> compared -> [catalogue] -> old files removed
+Invariant: the new file is written beside the old ones, synced and read back, and counts only once one transaction
+replaces their rows with its own, which requires that those rows are unchanged and sealed; then the old files are
+removed. A crash leaves a valid archive, and remains that the next compaction removes. One compaction runs at a time; of
+a consumer, an erasure and a compaction the first to replace a file wins.
 """
 
 import hashlib

@@ -1,12 +1,8 @@
-"""Retention: which dates of an archive are removed, and what remains known of their events.
+"""Retention: which dates of an archive are removed, and what is kept about their events.
 
-Invariants:
-
-- Only whole past dates go, and only those of which no file grows any more: by age every such date, by size only
-  compacted ones, the oldest first. An event that is not archived yet is never touched.
-- A date's files leave the catalogue in one transaction with the sequence numbers of their lines, which are `retired`
-  from then on, so an audit of the archive still adds up.
-- A file that differs from the catalogue is not retired: damage stays for the audit to report.
+Invariants: only whole past dates of which no file grows are removed, by age every such date, by size only compacted
+ones, the oldest first. Their files leave the catalogue in one transaction with the sequence numbers of their lines,
+which are `retired` from then on, so an audit still adds up. A file that differs from the catalogue stays for the audit.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping

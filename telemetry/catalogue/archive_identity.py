@@ -1,7 +1,8 @@
 """The identity of an archive, read without its lease.
 
-Invariant: a copy of an archive in another folder is told from the original, so that both cannot use one namespace in
-Redis. A copy is another file (inode) in another folder; a moved archive, or one restored in place, is not a copy.
+Invariant: a copy of an archive in another folder is distinguished from the original, so that both cannot use one
+namespace in Redis. A copy is another file (inode) in another folder; a moved archive, or one restored in place, is not
+a copy.
 """
 
 import os

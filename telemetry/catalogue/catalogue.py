@@ -1,12 +1,8 @@
 """The archive's catalogue: committed lengths, how far each producer is archived, and which events were seen.
 
-Invariants:
-
-- `commit` is one transaction of {committed lengths, each producer's progress, removed seqs, seen event ids, users to
-  erase}, and it happens only while the caller's lease epoch is the one in the file.
-- For every (producer, epoch): seq = archived + deduplicated + dead_lettered + erased + missing, and `removed` names
-  the seqs of all but the first.
-- A sealed file never grows again.
+Invariants: `commit` is one transaction, and happens only under the caller's lease. For every (producer, epoch)
+seq = archived + deduplicated + dead_lettered + erased + missing, and `removed` names the seqs of all but the first. A
+sealed file never grows again.
 
 Used by one thread.
 """

@@ -7,13 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from telemetry.catalogue.catalogue_upgrade import (
-    copy_version_1,
-    copy_version_2,
-    rename_version_1,
-    rename_version_2,
-    run_script,
-)
+from telemetry.catalogue.catalogue_upgrade import RENAME_1, RENAME_2, copy_version_1, copy_version_2, run_script
 from telemetry.errors import ArchiveError
 
 VERSION: Final = 3
@@ -90,14 +84,12 @@ def prepare(db: sqlite3.Connection, root: Path) -> None:
         # Two consumers may start at once: the second one finds everything made.
         version = _version(db)
         if version == 1:
-            rename_version_1(db)
-            run_script(db, _TABLES)
+            run_script(db, RENAME_1 + _TABLES)
             copy_version_1(db, root)
         elif version == 0:
             run_script(db, _TABLES + _SEEN)
         if version in {1, 2}:
-            rename_version_2(db)
-            run_script(db, _SEEN)
+            run_script(db, RENAME_2 + _SEEN)
             copy_version_2(db, root)
         run_script(db, _ADDITIONS)
         db.execute(f"PRAGMA user_version = {VERSION}")

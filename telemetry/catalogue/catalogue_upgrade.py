@@ -29,7 +29,8 @@ _LATE_DAYS: Final = 30
 _FEEDBACK: Final = b'"class":"feedback"'
 _HEAD_BYTES: Final = 64
 
-_RENAME_1: Final = """
+# Run before the tables of the next version are made.
+RENAME_1: Final = """
 ALTER TABLE files RENAME TO files_1;
 ALTER TABLE progress RENAME TO progress_1;
 """
@@ -40,7 +41,7 @@ INSERT INTO progress SELECT producer, epoch, seq, archived, deduplicated, dead_l
 DROP TABLE files_1;
 DROP TABLE progress_1;
 """
-_RENAME_2: Final = """
+RENAME_2: Final = """
 ALTER TABLE seen RENAME TO seen_2;
 DROP INDEX seen_at;
 """
@@ -58,20 +59,10 @@ def run_script(db: sqlite3.Connection, script: str) -> None:
             db.execute(statement)
 
 
-def rename_version_1(db: sqlite3.Connection) -> None:
-    """Move the tables that version 2 defines anew out of the way."""
-    run_script(db, _RENAME_1)
-
-
 def copy_version_1(db: sqlite3.Connection, root: Path) -> None:
     """Copy the rows of version 1 into the new tables, and derive `removed` from the files."""
     run_script(db, _COPY_1)
     db.executemany("INSERT INTO removed VALUES (?, ?, ?, ?, ?, ?)", _removed_runs(db, root))
-
-
-def rename_version_2(db: sqlite3.Connection) -> None:
-    """Move the table that version 3 defines anew out of the way."""
-    run_script(db, _RENAME_2)
 
 
 def copy_version_2(db: sqlite3.Connection, root: Path) -> None:

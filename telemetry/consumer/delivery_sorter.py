@@ -1,17 +1,9 @@
 """Sorts delivered entries into new events, dead letters, gaps, and entries that wait.
 
-Invariants:
-
-- An event is new only if its (epoch, seq) lies above the producer's watermark. Each of these is archived, deduplicated,
-  dead-lettered, erased or counted as missing, exactly one of them, and the watermark then covers it. Runs name the seqs
-  that are not archived, and why.
-- No event blocks others: unreadable input becomes a dead letter. Unexpected failures are tried in three rounds
-  (`event_reader.py`); meanwhile the watermark of that producer, and only of it, stays before the event.
-- The watermark passes a break in the numbers (a hole, a new epoch, an unreadable entry) only when the entries come from
-  the pending list, which is in order from its start. Elsewhere a break may mean that a dead consumer read entries and
-  never committed them; then the producer's pending list is read.
-- Even then it passes only if nothing of the break can still come (`stream_gaps.py`). Otherwise the producer's further
-  entries are not read.
+Invariants: each (epoch, seq) above the producer's watermark is archived, deduplicated, dead-lettered, erased or counted
+as missing, exactly one of them; the watermark then covers it. It passes a break in the numbers only in the pending
+list, which is in order from its start, and only if nothing of the break can still come (`stream_gaps.py`); elsewhere a
+break may mean that a dead consumer read entries and never committed them. No event blocks another producer's.
 
 Pure but for the failed tries that the reader counts: no clock, no file, no socket.
 """

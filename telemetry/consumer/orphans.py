@@ -1,11 +1,8 @@
 """Ships orphaned slots: slots with events that no process holds.
 
-Invariants:
-
-- A slot is opened only with its lock, so never while its replica lives, and only after it was free for a while, so that
-  a restarting replica finds it free.
-- No slot is opened while the stream does not answer, or is another archive's: its replica may restart at any moment.
-- Shipping does what a start of the replica would do, in a new epoch and without requests.
+Invariant: a slot is opened only with its lock, after it was free for a while, and while the stream answers and is this
+archive's; otherwise it stays free for its replica, which may restart at any moment. Shipping does what a start of the
+replica would do, in a new epoch and without requests.
 """
 
 import asyncio
@@ -91,7 +88,7 @@ class OrphanedSlots:
         except OSError:
             return []
         for directory in directories:
-            # An unreadable slot is looked at again the next time.
+            # An unreadable slot is tried again the next time.
             with suppress(OSError, SpoolError):
                 if is_held(directory) or not holds_events(directory):
                     self._free_since_s.pop(directory, None)

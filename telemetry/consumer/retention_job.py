@@ -1,10 +1,7 @@
 """The background job that removes the dates that retention no longer keeps, beside the commits.
 
 Invariant, the order for each date: read the sequence numbers of its lines, retire them in one catalogue transaction,
-then remove the files. If the process dies before the transaction, nothing has changed; if it dies after it, the next
-pass removes the files, which no longer count.
-
-    read -> [catalogue] -> files removed
+then remove the files. If the process dies after the transaction, the next pass removes the files.
 """
 
 import asyncio

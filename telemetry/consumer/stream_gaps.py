@@ -1,22 +1,10 @@
-r"""Stream gaps: entries that Redis lost while the producer's write-ahead log still holds them.
+"""Stream gaps: entries that Redis lost while the producer's write-ahead log still holds them.
 
-Invariants:
-
-- The watermark passes a break in a producer's entries only if the producer states that it holds nothing there (a
-  batch's `after`), never merely because a later entry arrived.
-- A stream with a gap is not read on. It is removed, because Redis accepts no smaller ids than it has seen; the
-  producer, which then finds no stream, sends everything beyond the watermark again under the same numbers. So a gap
-  causes no duplicate.
-- It is removed only after its producer made a handshake since the gap was found, so that its log is there to send
-  from. One exception is a full Redis: handshakes leave no trace there, and the stream is what fills it.
-- A batch of an older version, which does not name its predecessor, and an entry that is no batch are accepted once they
-  arrived again, unless the producer names predecessors elsewhere. Any gap is written off if its producer makes no
-  handshake for `patience_s`.
-
-    [JOINED] -- break --> [GAP] -- handshake seen, or Redis is full --> stream removed --> [JOINED] when it is back
-                            \--- no handshake for patience_s -----------------------------> [JOINED], gap passed
-
-Pure: the state of Redis and the time are arguments.
+Invariants: the watermark passes a break only if the producer states that it holds nothing there (a batch's `after`).
+A stream with a gap is removed, because Redis accepts no smaller ids than it has seen; the producer then sends again
+from the watermark, under the same numbers, so nothing is duplicated. It is removed only after a handshake of its
+producer, or if Redis is full, where handshakes leave no trace. Entries that name no predecessor, of older versions or
+no batches, are accepted after they came again. A gap without a handshake for `patience_s` is written off. Pure.
 """
 
 from collections.abc import Iterable, Mapping
@@ -78,7 +66,7 @@ class StreamGaps:
         return times
 
     def mark_linked(self, producers: Iterable[str]) -> None:
-        """Note that batches of these producers name their predecessor: other entries are not theirs."""
+        """Note that batches of these producers name their predecessor: entries without one are foreign."""
         self._linked.update(producers)
 
     def is_written_off(self, producer: str, at: Position) -> bool:

@@ -1,11 +1,9 @@
 """The subscription: which streams the consumer reads, how, and which wait for their producers.
 
-Invariants:
-
-- A stream is read only through its group, whose pending list comes first; or, where a full Redis has no room for the
-  group, directly from the watermark on. Either way the entries are in order and complete from there, or there is a gap.
-- A stream with a gap is not read until it was removed and begun anew (`stream_gaps.py`).
-- A stream that delivers nothing is asked for its ends: entries lost at its end show nowhere else.
+Invariant: a stream is read through its group, pending list first, or, where a full Redis has no room for the group,
+from the watermark on; entries are then in order and complete, or there is a gap. A stream with a gap is not read until
+it was removed and begun anew. A stream that delivers nothing is asked for its ends: entries lost there show nowhere
+else.
 """
 
 import time

@@ -1,16 +1,10 @@
 """The background job that erases users, in rounds: all requests open when the round begins, together.
 
-Invariants:
-
-- An erasure is done only when no file holds a line that falls under it and every `UserEraser` has erased the user. If
-  the process dies, the request is still open in the catalogue, and the next lease holder starts over; every step may be
-  repeated.
-- A round reads each file once, and rewrites each file and each model that holds one of its users once, however many
-  users there are. Users who are in no file cause no file to be sealed or written.
-- Rounds take a fifth of the time at most, and rounds that erased a user keep an interval, so erase requests cannot
-  cause more work than that.
-
-Files are read and written in a thread of their own; a commit waits for one short transaction per file at most.
+Invariants: an erasure is done only when no file holds a line that falls under it and every `UserEraser` has erased the
+user; until then the request is open in the catalogue, and every step may be repeated by the next lease holder. A round
+reads each file once and rewrites each file or model that holds one of its users once, however many users there are.
+Rounds take a fifth of the time at most, and those that erased a user keep an interval, so requests cannot cause more
+work. Files are handled in a thread of their own; a commit waits for one short transaction per file at most.
 """
 
 import asyncio

@@ -1,12 +1,8 @@
 """Erasure requests in the catalogue, from the commit of the erase event until every line is erased.
 
-Invariants:
-
-- A file is replaced in one transaction of {its row, the counts of the lines left out, the receipt's counts}, by the
-  lease holder, and only while the row is sealed and unchanged.
-- The user's id is in the clear only until the erasure is done; then only its digest remains.
-- An erasure that found nothing is kept for the window of late events only, and of those `MAX_EMPTY` at most: ids that
-  the archive has never seen cannot make it grow for ever.
+Invariants: a file is replaced in one transaction of {its row, the counts of the lines left out, the receipt's counts},
+only while the row is sealed and unchanged. The user's id is in the clear only until the erasure is done. An erasure
+that found nothing is kept for the window of late events, and of those `MAX_EMPTY` at most: unknown ids fill no disk.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

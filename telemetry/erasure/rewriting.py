@@ -1,12 +1,8 @@
 """Rewrites a sealed file without some users' lines.
 
-Invariants:
-
-- The old file is only read. The new one is written beside it, synced, and counts only once the catalogue has it; until
-  then a crash leaves a file that the next lease holder removes.
-- The new file's name holds the lease and is used once, so a holder that lost its lease writes to no file of its
-  successor.
-- Every other line is copied unchanged, in its order.
+Invariants: the new file is written beside the old one, synced, and counts only once the catalogue has it; until then a
+crash leaves a file that the next lease holder removes. Its name holds the lease and is used once, so a holder that lost
+its lease writes to no file of its successor. Every other line is copied unchanged, in its order.
 """
 
 import os
