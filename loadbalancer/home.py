@@ -65,12 +65,9 @@ def holder_pid(home: Path) -> int:
 
 
 def end_leftovers(home: Path, notify: Callable[[str], None], *, grace_s: float) -> None:
-    """End the processes that a killed supervisor left behind, and wait until they are gone.
+    """End the processes that a killed supervisor left behind in a held home, and wait until they are gone.
 
-    Args:
-        home: The home directory, held by the caller.
-        notify: Called with a sentence that names them.
-        grace_s: The time for a graceful stop, which the kernel requested when their supervisor died.
+    `grace_s` is the time for a graceful stop, which the kernel requested when their supervisor died.
 
     Raises:
         LeftoverAlive: One of them cannot be ended.

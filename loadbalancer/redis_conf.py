@@ -10,11 +10,8 @@ def render(directory: Path, socket: Path) -> str:
     """Return redis.conf.
 
     Redis listens on a Unix socket alone, whose directory decides who may connect. It keeps everything in an append-only
-    file, synced every second, and refuses writes when memory is short: entries of a stream are not archived yet.
-
-    Args:
-        directory: The directory of the append-only file.
-        socket: The socket's path.
+    file in `directory`, synced every second, and refuses writes when memory is short: entries of a stream are not
+    archived yet.
 
     Raises:
         BadSetting: A path has a control character, which the format cannot express.

@@ -25,12 +25,7 @@ _MODE = 0o700
 
 
 def place(home: Path, name: str, *, limit_bytes: int = PATH_LIMIT_BYTES) -> Path:
-    """Choose the path of a socket, and make its directory private.
-
-    Args:
-        home: The home directory, absolute, held by the caller.
-        name: The socket's file name.
-        limit_bytes: The longest path.
+    """Choose the path of a socket of an absolute, held home, and make its directory private.
 
     Returns:
         A path in run/; or in a new temporary directory if that path is too long, run/ belongs to another user, or its

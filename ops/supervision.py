@@ -49,12 +49,7 @@ def children_environ(config: Config, environ: Mapping[str, str]) -> dict[str, st
 
 
 def check_redis(config: Config, *, consumer: bool, claim: bool = False) -> RedisReport:
-    """Refuse a Redis that cannot carry telemetry, and print what is wrong with one that can.
-
-    Args:
-        config: Every setting.
-        consumer: Whether a consumer starts, besides replicas.
-        claim: Take over the namespace of another archive.
+    """Refuse a Redis that cannot carry telemetry of replicas and, where one starts, the consumer; print its warnings.
 
     Raises:
         RecollectError: Redis is refused.
@@ -115,17 +110,9 @@ def run_installation(
     consumer: bool,
     came_up: Callable[[], None],
 ) -> None:
-    """Run an installation until a stop signal, in a held home directory.
+    """Run an installation until a stop signal, in a held home directory; `came_up` is called when all parts are ready.
 
-    Args:
-        config: Every setting of the service.
-        settings: The balancer's.
-        environ: The environment of every part.
-        program: How Python parts start; spares can become parts of the default program only.
-        nginx: The nginx to run.
-        redis: The redis-server to run, or None.
-        consumer: Whether to run the consumer.
-        came_up: Called when all parts are ready.
+    Spares can become parts of the default program only.
 
     Raises:
         BalancerError: No ports are free, nginx rejects its configuration, or a part did not come up.

@@ -62,13 +62,7 @@ def listening(settings: BalancerSettings, *, http2_directive: bool) -> str:
 
 
 def tls(settings: BalancerSettings, quoted: Callable[[Path], str], *, http2_directive: bool) -> str:
-    """Return the directives of TLS.
-
-    Args:
-        settings: The balancer's.
-        quoted: Quotes a path for nginx.
-        http2_directive: Whether this nginx has the directive http2.
-    """
+    """Return the directives of TLS; `quoted` quotes a path for nginx."""
     if settings.tls_cert is None or settings.tls_key is None:
         return ""
     lines = ["http2 on;"] if http2_directive else []

@@ -70,13 +70,7 @@ _ENTRIES_PER_REPLICA = 2
 
 
 def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, host: NginxHost) -> str:
-    """Return the whole configuration of one nginx master.
-
-    Args:
-        topology: Every replica, and every balancer: two or more share the port.
-        balancer: The one to render.
-        settings: Timeouts and limits.
-        host: Folders, features and limits of this machine.
+    """Return the whole configuration of one nginx master; two or more balancers in the topology share the port.
 
     Raises:
         BadSetting: A path has a character that the file cannot express.

@@ -46,11 +46,9 @@ def inspect_host(nginx: Path, *, run_dir: Path, logs: Path, models: Path) -> Ngi
 
 
 def supported_directives(nginx: Path, scratch: Path) -> frozenset[str]:
-    """Return those of `OPTIONAL_DIRECTIVES` that this nginx has.
+    """Return those of `OPTIONAL_DIRECTIVES` that this nginx has, probed in a folder of this installation.
 
-    Args:
-        nginx: The program.
-        scratch: A writable folder; a container may have no other.
+    A container may have no other writable folder.
 
     Raises:
         ConfigurationRefused: Nginx rejects the probing configuration for another reason.

@@ -20,15 +20,9 @@ _TABLES = {socket.AF_INET: Path("/proc/net/tcp"), socket.AF_INET6: Path("/proc/n
 
 
 def find(host: str, port: int, leaders: Collection[int]) -> set[str]:
-    """Find foreign processes that listen on an address.
+    """Return a description, such as "process 4711 (nginx)", of each foreign process that listens on an address.
 
-    Args:
-        host: The address that the nginx listen on.
-        port: Their port.
-        leaders: The session leaders of the installation: every part is one.
-
-    Returns:
-        A description of each, such as "process 4711 (nginx)".
+    `leaders` are the session leaders of the installation: every part is one.
 
     Raises:
         OSError: /proc cannot be read.

@@ -146,11 +146,7 @@ class Spare:
         return self._process.pid
 
     def become(self, command: Command) -> Child | None:
-        """Turn it into a part.
-
-        Returns:
-            The part, or None if this spare cannot become it and was discarded.
-        """
+        """Turn it into a part; return None if it cannot become that part and was discarded."""
         rotate(command.output, _OUTPUT_LIMIT_BYTES)
         order = json.dumps({"arguments": command.arguments, "output": str(command.output)}) + "\n"
         if command.environ == self._environ and self._process.poll() is None and self._process.stdin is not None:
@@ -230,13 +226,6 @@ def group_members(leader_pid: int, output: str) -> list[int]:
 
     Pids are reused, so a pid alone proves nothing: a process belongs to the part if it is in the session and group of
     the leader, and its standard output is the part's own file. That also finds nginx workers whose master is dead.
-
-    Args:
-        leader_pid: The part's process when it was started.
-        output: The path of the part's output file.
-
-    Returns:
-        The pids, in no order.
     """
     found = []
     for entry in os.scandir("/proc"):
@@ -254,11 +243,7 @@ def group_members(leader_pid: int, output: str) -> list[int]:
 
 
 def reap_orphans(children: Collection[int]) -> None:
-    """Reap the dead processes that this one inherited as PID 1 of a container.
-
-    Args:
-        children: The pids that this process started; they are reaped where their status is used.
-    """
+    """Reap the dead processes that this one inherited as PID 1 of a container, but not its own children."""
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) in children:
             continue

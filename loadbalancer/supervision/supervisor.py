@@ -204,17 +204,7 @@ def initial(parts: Sequence[Part], now_s: float) -> FleetState:
 def step(
     parts: Sequence[Part], state: FleetState, observation: Observation, now_s: float
 ) -> tuple[FleetState, tuple[Action, ...]]:
-    """Process one observation.
-
-    Args:
-        parts: The same parts as in `initial`.
-        state: The current state.
-        observation: What happened.
-        now_s: The monotonic time.
-
-    Returns:
-        The new state, and the actions to perform, in order.
-    """
+    """Process one observation at a monotonic time; return the new state and the actions to perform, in order."""
     match observation:
         case LivenessTimeout(waited_s=waited_s) if waited_s >= _LATE_TIMEOUT_S:
             pass

@@ -76,16 +76,7 @@ def balance(
 ) -> int:
     """Run nginx and its replicas until SIGINT, SIGTERM or SIGHUP; Redis and the consumer run elsewhere.
 
-    Args:
-        config: Every setting of the service.
-        replicas: Overrides the setting.
-        port: Overrides the setting; nginx's.
-        insecure: Listen beyond this machine without API keys.
-        environ: The environment of the children and of the balancer's settings.
-        program: How Python parts start.
-
-    Returns:
-        The exit code.
+    `environ` holds the balancer's settings and is inherited by the children.
 
     Raises:
         BalancerError: A part, a port or a program is missing; nothing is left behind.
@@ -115,13 +106,7 @@ def balance(
 def restart(config: Config, *, as_json: bool = False, timeout_s: float | None = None) -> int:
     """Restart every replica of the running installation, one at a time, and wait until all are ready again.
 
-    Args:
-        config: Every setting of the service.
-        as_json: Print one JSON object instead of lines.
-        timeout_s: How long to wait; None for 90 s per replica.
-
-    Returns:
-        The exit code.
+    The default timeout is 90 s per replica.
 
     Raises:
         NotRunning: Nothing runs, or it has no replicas.
@@ -183,13 +168,6 @@ def reload(config: Config, *, environ: Mapping[str, str] = os.environ) -> int:
     """Have every nginx of the running installation read its certificate again, and wait for its new workers.
 
     Old workers finish their open connections and accept no new ones.
-
-    Args:
-        config: Every setting of the service.
-        environ: The environment of the balancer's settings.
-
-    Returns:
-        The exit code.
 
     Raises:
         NotRunning: Nothing runs, or it has no nginx.

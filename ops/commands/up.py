@@ -68,18 +68,8 @@ def up(
 ) -> int:
     """Start everything, and run until SIGINT, SIGTERM or SIGHUP; SIGUSR1 restarts the replicas, SIGUSR2 reloads nginx.
 
-    Args:
-        config: Every setting of the service.
-        data: Train on this unless the active model already is.
-        replicas: Overrides the setting.
-        port: Overrides the setting; nginx's.
-        insecure: Listen beyond this machine without API keys.
-        claim: Take over the Redis namespace of another archive.
-        environ: The environment of the children and of the balancer's settings.
-        program: How Python parts start.
-
-    Returns:
-        The exit code.
+    It trains on `data` unless the active model already is. `environ` holds the balancer's settings and is inherited by
+    the children.
 
     Raises:
         BalancerError: A part, a port or a program is missing; nothing is left behind.

@@ -93,16 +93,9 @@ async def compare_frozen_redis(
     seed: int,
     notify: Callable[[str], None],
 ) -> FrozenRedisComparison:
-    """Run the pairs.
+    """Run pairs of runs of `run_s` each, and call `notify` with the line of each pair.
 
-    Args:
-        system: An installation with a Redis of its own.
-        target: Its address.
-        pairs: How many.
-        run_s: Of one run; a pair takes two and a little.
-        rate_rps: Requests per second.
-        seed: Of the load.
-        notify: Called with the line of each pair.
+    The system needs a Redis of its own.
 
     Raises:
         RunError: The system does not answer, or a run had no list.

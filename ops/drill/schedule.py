@@ -16,17 +16,9 @@ _JITTER = (0.1, 0.7)
 
 
 def strikes(fault: Fault, parts: RunningParts, duration_s: float, every_s: float | None, seed: int) -> list[Strike]:
-    """Return the strikes of one round.
+    """Return the strikes of a round of `duration_s`, in order of time, without overlap; none without targets.
 
-    Args:
-        fault: The fault.
-        parts: The parts that run.
-        duration_s: Of the round.
-        every_s: From one instant strike to the next; None for the fault's own interval. A lasting fault keeps its own.
-        seed: Of the whole drill.
-
-    Returns:
-        In order of time, without overlap; none if there are no targets.
+    `every_s` replaces the interval between instant strikes; a lasting fault keeps its own.
     """
     choices = fault.targets(parts)
     if not choices:

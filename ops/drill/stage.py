@@ -122,17 +122,9 @@ async def run_stage(
     since: date,
     notify: Callable[[str], None],
 ) -> Stage:
-    """Drill one system.
+    """Drill one system with some faults, in order.
 
-    Args:
-        title: The kind of system.
-        system: The system.
-        target: Its address.
-        faults: In order.
-        spec: Rates and times.
-        oracle: An empty one.
-        since: The first UTC date of the archive that can hold events of this drill.
-        notify: Called with a line about each step.
+    The oracle must be empty. `since` is the first UTC date of the archive that can hold events of this drill.
 
     Raises:
         RunError: The system does not answer, or its archive cannot be read.

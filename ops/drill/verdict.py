@@ -66,13 +66,7 @@ class DrillVerdict:
 
 
 def conclude(stages: Sequence[Stage], cores: int, skipped: Sequence[tuple[Fault, str]] = ()) -> DrillVerdict:
-    """Assess every round.
-
-    Args:
-        stages: The drilled systems.
-        cores: Of the machine.
-        skipped: Faults for which no system was drilled, and why.
-    """
+    """Assess every round; `skipped` are faults for which no system was drilled, with the reason."""
     rows: list[VerdictRow] = []
     breaches: list[str] = []
     notes: list[str] = []
@@ -150,13 +144,7 @@ def receipt(stage: Stage) -> str:
 
 
 def as_json(verdict: DrillVerdict, stages: Sequence[Stage], about: dict[str, Any]) -> dict[str, Any]:
-    """Return the object that `chaos --json` prints; null where a time was not measured.
-
-    Args:
-        verdict: Of `conclude`.
-        stages: The drilled systems.
-        about: Seed, rate and the like.
-    """
+    """Return the object that `chaos --json` prints; null where a time was not measured, `about` with seed and rates."""
     return {
         **about,
         "ok": verdict.ok,

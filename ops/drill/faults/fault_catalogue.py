@@ -163,10 +163,7 @@ ELSEWHERE = {
 
 
 def select(words: str) -> list[Fault]:
-    """Return the faults that `--faults` names, in the catalogue's order.
-
-    Args:
-        words: Names, rows such as R7, `all`, `main` or `quick`, comma separated.
+    """Return the faults that `--faults` names, in the catalogue's order: names, rows, `all`, `main` or `quick`.
 
     Raises:
         UsageError: A word is none of these.

@@ -108,11 +108,8 @@ class Assessment:
 def assess(promise: Promise, figures: Figures, quiet_p99_ms: float | None, cores: int) -> Assessment:
     """Compare the figures of a round with a promise.
 
-    Args:
-        promise: The limits.
-        figures: The round's.
-        quiet_p99_ms: The 99th percentile of lists in the quiet round, None if it was not measured.
-        cores: Of the machine; times are assessed up to a load average of one more.
+    `quiet_p99_ms` is the 99th percentile of lists in the quiet round, or None. Times are assessed up to a load average
+    of one more than the machine's cores.
     """
     breaches = list(figures.complaints)
     notes: list[str] = []

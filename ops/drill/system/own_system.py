@@ -51,12 +51,7 @@ _NOT_INHERITED = frozenset(
 
 @contextlib.asynccontextmanager
 async def default_system(folder: Path, data: str | None, replicas: int) -> AsyncIterator[tuple[DrilledSystem, Target]]:
-    """Run an installation with default settings.
-
-    Args:
-        folder: An empty one.
-        data: The option `--data` of `up`, or None.
-        replicas: How many.
+    """Run an installation with default settings in an empty folder; `data` is the option `--data` of `up`.
 
     Raises:
         RunError: It did not come up.
@@ -73,10 +68,7 @@ async def instrumented_system(
 ) -> AsyncIterator[tuple[DrilledSystem, Target]]:
     """Run an installation with a proxy before a Redis of the drill, small disks, and clocks that can be set.
 
-    Args:
-        folder: An empty one.
-        data: The option `--data` of `up`, or None.
-        replicas: How many.
+    The folder must be empty; `data` is the option `--data` of `up`.
 
     Raises:
         RunError: It did not come up, or there is no Redis.

@@ -109,15 +109,8 @@ async def _unarchived_events(admin_port: int | None) -> int | None:
 def slowest_return_s(kills: Sequence[KilledPart], changes: Sequence[StateChange], start_s: float) -> float | None:
     """Return the longest time from a kill until the part was ready again.
 
-    A part that was killed again before it was ready counts from its last kill.
-
-    Args:
-        kills: The killed parts, in order.
-        changes: The changes of rows, in order.
-        start_s: The zero of `changes`, on the clock of `kills`.
-
-    Returns:
-        Seconds; None if no part was killed, or none came back.
+    A part that was killed again before it was ready counts from its last kill. None if no part was killed, or none came
+    back; `start_s` is the zero of `changes` on the clock of `kills`.
     """
     slowest_s: float | None = None
     for index, kill in enumerate(kills):
