@@ -42,6 +42,8 @@ class Reply(web.Response):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Choose between one buffer and aiohttp's way; called by aiohttp."""
+        if self._transport is not None:
+            return None
         transport = request.transport
         if (
             self.keep_alive is None
