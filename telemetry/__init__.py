@@ -1,1 +1,1 @@
-"""Knows events, never recommendations: how they are taken in, shipped, archived and counted."""
+"""Events: how they are accepted, shipped, archived and counted; independent of recommendations."""

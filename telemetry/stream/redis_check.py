@@ -94,15 +94,7 @@ def probes(keys: Keys) -> list[Probe]:
 
 
 async def check_redis(url: str, namespace: str, *, timeout_s: float = 2.0) -> RedisReport:
-    """Connect as the service does, and try all its commands.
-
-    Args:
-        url: `redis://`, `rediss://` or `unix://`.
-        namespace: The prefix of all keys.
-        timeout_s: How long each answer may take.
-
-    Returns:
-        The report; nothing is raised for a Redis that cannot be used.
+    """Connect as the service does, try all its commands and report, also on a Redis that cannot be used.
 
     Raises:
         StreamError: The address or the namespace is invalid.
@@ -131,14 +123,7 @@ async def check_redis(url: str, namespace: str, *, timeout_s: float = 2.0) -> Re
 
 
 def assess(where: str, hello: Any, settings: Sequence[Any], tried: Sequence[tuple[Probe, Any]]) -> RedisReport:
-    """Judge a Redis by its replies.
-
-    Args:
-        where: Its address.
-        hello: The reply to HELLO, which any user may send.
-        settings: The replies to CONFIG GET and INFO.
-        tried: Each probe with its reply.
-    """
+    """Judge a Redis by its replies to HELLO, to CONFIG GET and INFO in the order of `check_redis`, and to probes."""
     server = {} if isinstance(hello, Refusal) else dict(zip(hello[::2], hello[1::2], strict=True))
     version = server.get(b"version", b"").decode()
     faults = _kind_faults(server.get(b"mode", b""), version)
@@ -168,7 +153,7 @@ def assess(where: str, hello: Any, settings: Sequence[Any], tried: Sequence[tupl
         for clauses in unfit.values():
             clauses.append(f"its maxmemory-policy {policy} evicts events that are not archived; noeviction is needed")
     elif policy is not None and policy != "noeviction":
-        risks.append(f"its maxmemory-policy is {policy}, which evicts none of our keys; noeviction says what is meant")
+        risks.append(f"its maxmemory-policy is {policy}, which evicts none of its keys; noeviction is clearer")
     if append in {"no", "0"}:
         risks.append("appendonly is off, so a restart loses what replicas then have to send again")
     mark = next((reply for probe, reply in tried if probe.name == "GET" and isinstance(reply, bytes)), None)

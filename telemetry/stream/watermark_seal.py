@@ -68,7 +68,7 @@ class Seal:
         if not self.has_key_of(key):
             return Watermark(
                 None,
-                f"it is sealed with the key {key[:16]!r} and ours is {self.name}: copy the consumer's key file here",
+                f"it is sealed with the key {key[:16]!r} and not with {self.name}: copy the consumer's key file here",
             )
         try:
             position = Position(int(epoch or b""), int(seq or b""))

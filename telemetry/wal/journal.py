@@ -70,7 +70,7 @@ class Journal:
         segment_bytes: The size of a segment, reduced where the disk has little room.
         segment_age_s: The age at which a segment is closed, so that it can be released once it is archived.
         hit: Called with the names of failpoints.
-        clock: A monotonic clock, in seconds.
+        clock: A monotonic clock.
 
     Attributes:
         segments: Those that hold events, by position.
@@ -188,12 +188,7 @@ class Journal:
         segment.last_seq = first_seq + len(frames) - 1
 
     def read(self, after: Position, max_lines: int, max_bytes: int) -> Run | None:
-        """Read the lines after a position.
-
-        Args:
-            after: The position.
-            max_lines: The most lines.
-            max_bytes: The most bytes of lines; the first line comes even if it is longer.
+        """Read the lines after a position; the first line comes even if it is longer than `max_bytes`.
 
         Returns:
             The next lines, of one epoch; damage makes the run begin later. None if nothing readable follows.
@@ -213,14 +208,11 @@ class Journal:
         return None
 
     def release(self, through: Position, *, rotate: bool = False) -> int:
-        """Remove segments up to the archive's watermark, oldest first.
+        """Remove segments up to the archive's watermark, oldest first; return how many events they held.
 
         Args:
             through: The watermark.
             rotate: Whether to close and remove the open segment too, even if it is young.
-
-        Returns:
-            How many events they held.
 
         Raises:
             OSError: A file cannot be removed; the segments before it are.

@@ -17,7 +17,7 @@ class RecentFrames:
 
     Args:
         next_seq: The number of the first frame; those before it are durable elsewhere.
-        keep_bytes: How much of the durable frames to keep; twice as much before the oldest go.
+        keep_bytes: How much of the durable frames stays; twice as much before the oldest are dropped.
 
     Attributes:
         first_seq: The number of the oldest frame here.

@@ -36,14 +36,7 @@ class Recovered:
 def recover(
     slot: Slot, journal: Journal, settings: ProducerSettings, disk: Disk, hit: Callable[[str], None]
 ) -> Recovered:
-    """Recover a slot and begin its next epoch.
-
-    Args:
-        slot: The slot, held.
-        journal: Its segments; filled here.
-        settings: The sizes.
-        disk: The file system.
-        hit: Called with the names of failpoints.
+    """Recover a slot, fill its journal and begin its next epoch.
 
     Raises:
         OSError: The disk refused, or has no room for a ring.

@@ -48,9 +48,6 @@ class _Cell(NamedTuple):
 class Ring:
     """An open ring buffer. Read `left` first, then `reset` it, then append.
 
-    Args:
-        buffer: The mapped file.
-
     Attributes:
         buffer: The mapped file.
         capacity: Room for frames, in bytes.
@@ -81,12 +78,9 @@ class Ring:
 
     @classmethod
     def open(cls, disk: Disk, directory: Path, size_bytes: int) -> "Ring":
-        """Open a slot's ring, or create it.
+        """Open the ring in a slot's directory, or create it.
 
-        Args:
-            disk: The file system.
-            directory: The slot's directory.
-            size_bytes: The size of a new ring, reduced where the disk has little room. An existing one keeps its size.
+        A new one has `size_bytes`, or less where the disk has little room; an existing one keeps its size.
 
         Raises:
             OSError: The disk has no room for the smallest ring.

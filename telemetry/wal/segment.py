@@ -140,14 +140,7 @@ class SegmentContents(NamedTuple):
 
 
 def read_segment(disk: Disk, path: Path) -> SegmentContents | None:
-    """Read everything in a segment, however damaged.
-
-    Args:
-        disk: The file system.
-        path: The file; its name counts only if the header is damaged.
-
-    Returns:
-        Its contents; None if it holds no undamaged frame.
+    """Read everything in a segment, however damaged; None if it holds no undamaged frame.
 
     Raises:
         OSError: The file cannot be read.
@@ -183,14 +176,7 @@ def _belongs(data: bytes, frame: Frame, header: SegmentHeader) -> bool:
 
 
 def read_run(disk: Disk, segment: Segment, seq: int, max_lines: int, max_bytes: int) -> tuple[int, list[bytes]]:
-    """Read a dense run of lines.
-
-    Args:
-        disk: The file system.
-        segment: The segment.
-        seq: The first number wanted.
-        max_lines: The most lines.
-        max_bytes: The most bytes of lines; the first line comes even if it is longer.
+    """Read a dense run of lines from a number on; the first line comes even if it is longer than `max_bytes`.
 
     Returns:
         The number of the first line and the lines. Damage may make the run begin later, or end early; no lines if

@@ -181,13 +181,7 @@ class Spool:
         return min(self._limits)
 
     def has_room(self, size_bytes: int, *, lines: int = 1, reserve: bool) -> bool:
-        """Return whether lines could be appended now.
-
-        Args:
-            size_bytes: The bytes of all lines together.
-            lines: How many they are.
-            reserve: Whether they may use the share that is reserved for feedback.
-        """
+        """Whether lines of `size_bytes` together could be appended now; `reserve` allows the share for feedback."""
         log_bytes, ring_bytes = self._limits if reserve else self._served_limits
         size_bytes += _FRAME_BYTES * lines
         ring = self._ring
@@ -272,12 +266,7 @@ class Spool:
         self._journal_bytes, self._journal_events = self._journal.size_bytes, self._journal.events
 
     async def read(self, after: Position, max_lines: int, max_bytes: int) -> Run | None:
-        """Read the durable events after a position.
-
-        Args:
-            after: The position.
-            max_lines: The most lines.
-            max_bytes: The most bytes; the first line comes even if it is longer.
+        """Read the durable events after a position; the first line comes even if it is longer than `max_bytes`.
 
         Returns:
             A dense run of lines of one epoch, which begins later than `after` + 1 only where damage lost events; None
@@ -313,14 +302,7 @@ class Spool:
             return count
 
     async def renumber_after(self, after: Position, *, producer: str, epoch: int) -> int:
-        """Give every event after a position a new number under another identity; blocks until that is durable.
-
-        Events up to the position are in a stream that this producer must not write to any more, and stay there.
-
-        Args:
-            after: The last position that the old stream is known to have.
-            producer: The new producer id, or the old one.
-            epoch: The new epoch, above any of the same producer.
+        """Renumber the events after a position, as `renumber_after` does; blocks until that is durable.
 
         Returns:
             How many events stay behind with the old stream.
