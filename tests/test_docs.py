@@ -198,6 +198,13 @@ def test_the_code_cites_documents_that_exist() -> None:
                 assert (ROOT / cited).exists(), f"{name_of(path)}: {cited}"
 
 
+def test_the_architecture_names_every_folder() -> None:
+    """A folder without a sentence is a drawer."""
+    named = set(code_spans(DOCS / "architecture.md"))
+    folders = {path.parent for folder in FOLDERS[:4] for path in (ROOT / folder).rglob("*.py")}
+    assert {f"{name_of(folder)}/" for folder in folders} - named == set()
+
+
 def test_classes_exist() -> None:
     """A name such as `ModelSnapshot` in backticks is a class; notes of telemetry are logged under their class names."""
     sources = "\n".join(text_of(path) for folder in FOLDERS[:4] for path in (ROOT / folder).rglob("*.py"))
