@@ -121,7 +121,7 @@ class BalancerSettings:
     tls_cert: Annotated[
         Path | None,
         {"env": "RECOLLECT_TLS_CERT", "unit": "path"},
-        "A PEM file of the certificate and its chain; with it and its key, nginx speaks TLS and HTTP/2 alone.",
+        "A PEM file of the certificate and its chain; with it and its key, nginx accepts TLS only, with HTTP/2.",
     ] = None
     tls_key: Annotated[
         Path | None, {"env": "RECOLLECT_TLS_KEY", "unit": "path"}, "The PEM file of the certificate's private key."

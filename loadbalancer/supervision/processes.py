@@ -49,7 +49,7 @@ class Command:
 
 
 class Child:
-    """A started part. Start it from a thread that lives on: the death signal follows that thread, not the process."""
+    """A started part. Its starting thread must outlive it: the death signal follows that thread, not the process."""
 
     def __init__(self, process: subprocess.Popen[bytes], command: Command) -> None:
         self._process = process

@@ -69,9 +69,9 @@ def command(
 
     running = home is not None or url is not None or key_file is not None or yes
     if running and not yes:
-        raise UsageError("This would kill parts of a running system; say --yes if that is what you want.")
+        raise UsageError("This would kill parts of a running system; confirm it with --yes.")
     if running and (data is not None or keep):
-        raise UsageError("--data and --keep are about a system that is started here, not about one that is running.")
+        raise UsageError("--data and --keep apply to a system that the drill starts, not to a running one.")
     config = from_env({**os.environ, **({} if home is None else {"RECOLLECT_HOME": str(home)})})
     drill = Drill(
         spec=DrillSpec(

@@ -1,1 +1,1 @@
-"""What the failure drill, `recollect chaos`, is made of; `ops/commands/chaos.py` says what is done with it."""
+"""The failure drill of `recollect chaos`: stages, schedule, load, oracle and verdict."""

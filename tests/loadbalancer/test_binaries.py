@@ -9,10 +9,10 @@ from loadbalancer.binaries import Binary, alternative, find_nginx, find_redis
 from loadbalancer.errors import BinaryMissing
 
 
-def program(folder: Path, name: str, says: str) -> Path:
+def program(folder: Path, name: str, output: str) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / name
-    path.write_text(f"#!/bin/sh\necho '{says}'\n")
+    path.write_text(f"#!/bin/sh\necho '{output}'\n")
     path.chmod(0o755)
     return path
 
@@ -75,10 +75,10 @@ def test_valkey_comes_before_redis_on_path(bin_dir: Path) -> None:
     assert find_redis(None) == Binary(path, (8, 1, 0), "path")
 
 
-@pytest.mark.parametrize("says", ["Redis server v=6.2.14 sha=0", "no version at all"])
-def test_one_on_path_below_the_floor_is_skipped(bin_dir: Path, says: str) -> None:
+@pytest.mark.parametrize("output", ["Redis server v=6.2.14 sha=0", "no version at all"])
+def test_one_on_path_below_the_floor_is_skipped(bin_dir: Path, output: str) -> None:
     """In favour of the wheel."""
-    program(bin_dir, "redis-server", says)
+    program(bin_dir, "redis-server", output)
     assert find_redis(None, system_folders="").origin == "wheel"
 
 

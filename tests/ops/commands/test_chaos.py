@@ -18,8 +18,8 @@ def _chaos(*options: str) -> int:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--home", "{home}"], "say --yes"),
-        (["--url", "http://127.0.0.1:1"], "say --yes"),
+        (["--home", "{home}"], "confirm it with --yes"),
+        (["--url", "http://127.0.0.1:1"], "confirm it with --yes"),
         (["--home", "{home}", "--yes"], "Nothing runs in"),
         (["--home", "{home}", "--yes", "--data", "demo"], "--data and --keep"),
         (["--faults", "meteor"], "has no 'meteor'"),

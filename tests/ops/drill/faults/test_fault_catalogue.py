@@ -169,7 +169,7 @@ async def test_a_part_that_is_kept_down_is_killed_as_often_as_it_starts(
 @pytest.fixture
 async def with_redis(redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[DrilledSystem]:
     """A system whose Redis is a real one."""
-    with OutputPipe(tmp_path / "pipe", tmp_path / "said") as output:
+    with OutputPipe(tmp_path / "pipe", tmp_path / "output") as output:
         prepared = Instruments(output, redis=redis_server.port)
         yield DrilledSystem(tmp_path / "var", tmp_path, os.environ, prepared)
 
@@ -202,7 +202,7 @@ async def test_misconf_needs_no_full_disk(tmp_path: Path, free_port: Callable[[]
     port = free_port()
     options = ["--port", str(port), "--dir", str(tmp_path), "--save", "", "--enable-protected-configs", "local"]
     parts.run("redis", [str(find_redis(None).path), *options])
-    with OutputPipe(tmp_path / "pipe", tmp_path / "said") as output:
+    with OutputPipe(tmp_path / "pipe", tmp_path / "output") as output:
         system = DrilledSystem(tmp_path / "var", tmp_path, os.environ, Instruments(output, redis=port))
         await redis_faults.call_until_done(port, "PING")
         async with redis_faults.misconf(system, _strike("redis")):
@@ -276,7 +276,7 @@ async def test_a_disk_stays_full_while_the_fault_lasts(
     def is_full() -> bool:
         return os.statvfs(small_disk).f_bavail == 0
 
-    with OutputPipe(tmp_path / "pipe", tmp_path / "said") as output:
+    with OutputPipe(tmp_path / "pipe", tmp_path / "output") as output:
         system = DrilledSystem(tmp_path / "var", tmp_path, os.environ, Instruments(output, spool_disk=small_disk))
         assert system.lacks(Need.SPOOL_DISK) is None
         async with disk_faults.full(lambda prepared: prepared.spool_disk)(system, _strike()):
@@ -352,9 +352,9 @@ async def test_one_part_s_wall_clock_moves_and_no_other(
         for hours in (1, -1, 0):
             clocks.shift("replica-0", hours * 3600)
             await await_until(lambda hours=hours: shifts_s() == [hours, 0, 0], what="one clock to move")
-        told = [int(line.split()[1]) for line in (tmp_path / "replica-0.out").read_text().splitlines()]
-        assert told == sorted(told)
-        assert told[-1] - told[0] < 60
+        monotonic_s = [int(line.split()[1]) for line in (tmp_path / "replica-0.out").read_text().splitlines()]
+        assert monotonic_s == sorted(monotonic_s)
+        assert monotonic_s[-1] - monotonic_s[0] < 60
     finally:
         for child in children:
             child.reap()
