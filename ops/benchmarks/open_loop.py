@@ -12,9 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
-from ops.load.closed_loop import content_length
+from ops.load.lean_connection import LeanConnection
 
 Kind = Literal["list", "event", "health"]
 _TICK_S: Final = 0.001
@@ -91,25 +91,23 @@ class LoadRound:
         return (self.tallies["list"].due + self.tallies["event"].due) / self.took_s
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(LeanConnection):
     """A connection with at most one open request; it keeps itself in the sets of free or waiting ones."""
 
     def __init__(self, free: "list[_Connection]", waiting: "set[_Connection]") -> None:
         self._free, self._waiting = free, waiting
-        self._transport: asyncio.Transport | None = None
-        self._pending = b""
         self._tally: KindTally | None = None
         self.sent_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        super().connection_made(transport)
         self._free.append(self)
 
     def send(self, request: RawRequest, tally: KindTally, now_s: float) -> None:
         self._tally, self.sent_s = tally, now_s
         self._waiting.add(self)
-        if self._transport is not None:
-            self._transport.write(request.raw)
+        if self.transport is not None:
+            self.transport.write(request.raw)
 
     def abandon(self) -> None:
         """End an open request as late, and close the connection."""
@@ -119,35 +117,24 @@ class _Connection(asyncio.Protocol):
         self._waiting.discard(self)
         self.close()
 
-    def data_received(self, data: bytes) -> None:
-        if self._pending:
-            data = self._pending + data
-        head_end = data.find(b"\r\n\r\n")
-        if head_end < 0 or len(data) < head_end + 4 + content_length(data, head_end):
-            self._pending = data
-            return
-        self._pending = b""
+    def answered(self, head: bytes) -> None:
         tally, self._tally = self._tally, None
         self._waiting.discard(self)
         if tally is not None:
-            _count(tally, data[: head_end + 2], time.perf_counter() - self.sent_s)
-        if b"\r\nConnection: close" in data[: head_end + 2]:
+            _count(tally, head, time.perf_counter() - self.sent_s)
+        if b"\r\nConnection: close" in head:
             self.close()
         else:
             self._free.append(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self.transport = None
         if self in self._free:
             self._free.remove(self)
         self._waiting.discard(self)
         if self._tally is not None:
             self._tally.broken += 1
             self._tally = None
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
 
 
 def _count(tally: KindTally, head: bytes, took_s: float) -> None:

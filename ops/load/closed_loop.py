@@ -2,16 +2,17 @@
 
 Invariant: it does little enough per request that on a core of its own it never limits a Python server; an answer counts
 as good or failed by its status. It measures throughput: a closed loop hides waiting, so `recollect loadtest` measures
-latencies. It parses only Content-Length, which keeps it faster than `http_connection`, and that than aiohttp and h11.
+latencies.
 """
 
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
+from ops.load.lean_connection import LeanConnection
 from service.errors import RunError
 
 
@@ -24,63 +25,29 @@ class Throughput:
     generator_share: float
 
 
-class _Counts:
-    """The answers on all connections."""
+class _Connection(LeanConnection):
+    """One connection that always has one open request; `counts` are those of all connections."""
 
-    __slots__ = ("failed", "good")
-
-    def __init__(self) -> None:
-        self.good = 0
-        self.failed = 0
-
-
-class _Connection(asyncio.Protocol):
-    """One connection that always has one open request."""
-
-    def __init__(self, requests: Iterator[bytes], counts: _Counts, lost: asyncio.Future[None]) -> None:
+    def __init__(self, requests: Iterator[bytes], counts: Counter[str], lost: asyncio.Future[None]) -> None:
         self._requests = requests
         self._counts = counts
         self._lost = lost
-        self._pending = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(next(self._requests))
+        super().connection_made(transport)
+        self._send()
 
-    def data_received(self, data: bytes) -> None:
-        if self._pending:
-            data = self._pending + data
-            self._pending = b""
-        head_end = data.find(b"\r\n\r\n")
-        if head_end < 0 or len(data) < head_end + 4 + content_length(data, head_end):
-            self._pending = data
-            return
-        if data[9:12] == b"200":
-            self._counts.good += 1
-        else:
-            self._counts.failed += 1
-        self.transport.write(next(self._requests))
+    def answered(self, head: bytes) -> None:
+        self._counts["good" if head[9:12] == b"200" else "failed"] += 1
+        self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._lost.done():
             self._lost.set_exception(RunError(f"The server closed a connection under load: {exc or 'end of file'}."))
 
-
-def content_length(data: bytes, head_end: int) -> int:
-    """Return the length of a body from the head that ends at `head_end`.
-
-    Raises:
-        RunError: The head has no Content-Length.
-    """
-    start = data.find(b"\nContent-Length: ", 0, head_end)
-    if start < 0:
-        # Header names are case-insensitive, but most servers write this one alike.
-        start = data[:head_end].lower().find(b"\ncontent-length: ")
-        if start < 0:
-            raise RunError("An answer without Content-Length cannot be counted.")
-    start += 17
-    end = data.find(b"\r", start)
-    return int(data[start:end])
+    def _send(self) -> None:
+        if self.transport is not None:
+            self.transport.write(next(self._requests))
 
 
 async def drive(
@@ -92,7 +59,7 @@ async def drive(
         RunError: The server is unreachable, closes a connection, or sends an answer without Content-Length.
     """
     loop = asyncio.get_running_loop()
-    counts = _Counts()
+    counts = Counter(good=0, failed=0)
     lost: asyncio.Future[None] = loop.create_future()
     stream = itertools.cycle(requests)
     opened: list[_Connection] = []
@@ -101,10 +68,10 @@ async def drive(
             _, connection = await loop.create_connection(lambda: _Connection(stream, counts, lost), host, port)
             opened.append(connection)
         await asyncio.wait([lost], timeout=warmup_s)
-        begin_s, busy_s, good, failed = time.perf_counter(), time.process_time(), counts.good, counts.failed
+        begin_s, busy_s, before = time.perf_counter(), time.process_time(), counts.copy()
         await asyncio.wait([lost], timeout=duration_s)
         took_s, busy_s = time.perf_counter() - begin_s, time.process_time() - busy_s
-        good, failed = counts.good - good, counts.failed - failed
+        counts.subtract(before)
         if lost.done():
             lost.result()
     except OSError as error:
@@ -113,7 +80,7 @@ async def drive(
         if not lost.done():
             lost.cancel()
         for connection in opened:
-            connection.transport.abort()
+            connection.close()
         # Transports close their sockets in the loop's next iteration, not in abort().
         await asyncio.sleep(0)
-    return Throughput(good / took_s, failed, busy_s / took_s)
+    return Throughput(counts["good"] / took_s, counts["failed"], busy_s / took_s)

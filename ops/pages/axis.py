@@ -4,12 +4,13 @@ Invariant: every value that an axis was made over lies on it, and so does every 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 _MARGIN: Final = 0.05
 _ROUND_STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
+Scale = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class Axis:
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
+
+    def scale(self, begin: float, end: float) -> Scale:
+        """Return a function from values, clipped to the axis, to pixels between its two ends."""
+        return lambda value: begin + self.fraction(self.clip(value)) * (end - begin)
 
     def clip(self, value: float) -> float:
         """Return the value, or the end of the axis it lies beyond."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ops.pages.axis import Axis
+from ops.pages.axis import Axis, Scale
 from ops.pages.drawing import Drawing, Key, Shape, circle, label, line, path, polyline, rect
 
 N_SERIES: Final = 8
@@ -71,7 +71,7 @@ def scatter_plot(
     bottom = top + 240.0
     ticks = y.ticks()
     left = 24 + _LETTER_PX * max((len(text) for _, text in ticks), default=1)
-    across, down = _Scale(x, left, _RIGHT), _Scale(y, bottom, top)
+    across, down = x.scale(left, _RIGHT), y.scale(bottom, top)
     points = [(across(mark.x), down(mark.y)) for mark in marks]
     shapes = [
         *_vertical_axis(y.label, ticks, down, left),
@@ -89,7 +89,7 @@ def scatter_plot(
 def dot_plot(name: str, axis: Axis, rows: Sequence[tuple[str, Sequence[Estimate]]], *, better: str = "") -> Drawing:
     """Return one row for each name, from the top, with its values as marks and their intervals as whiskers."""
     left, top, bottom = _row_frame([row_name for row_name, _ in rows], better)
-    across = _Scale(axis, left, _RIGHT)
+    across = axis.scale(left, _RIGHT)
     shapes = list(_horizontal_axis(axis, across, top, bottom, better))
     for index, (row_name, estimates) in enumerate(rows):
         middle = top + _ROW_PX * (index + 0.5)
@@ -106,7 +106,7 @@ def dot_plot(name: str, axis: Axis, rows: Sequence[tuple[str, Sequence[Estimate]
 def bar_chart(name: str, axis: Axis, bars: Sequence[tuple[str, float, str]], *, better: str = "") -> Drawing:
     """Return one bar for each (name, value, text of the value), from the top; the axis includes 0."""
     left, top, bottom = _row_frame([row_name for row_name, _, _ in bars], better)
-    across = _Scale(axis, left, _WIDTH - 10 - _LETTER_PX * max((len(text) for _, _, text in bars), default=0))
+    across = axis.scale(left, _WIDTH - 10 - _LETTER_PX * max((len(text) for _, _, text in bars), default=0))
     shapes = list(_horizontal_axis(axis, across, top, bottom, better))
     for index, (row_name, value, text) in enumerate(bars):
         middle = top + _ROW_PX * (index + 0.5)
@@ -119,17 +119,7 @@ def bar_chart(name: str, axis: Axis, bars: Sequence[tuple[str, float, str]], *, 
     return Drawing(name, _WIDTH, bottom + _axis_height(axis), shapes)
 
 
-class _Scale:
-    """Maps the values of an axis to pixels."""
-
-    def __init__(self, axis: Axis, begin: float, end: float) -> None:
-        self._axis, self._begin, self._end = axis, begin, end
-
-    def __call__(self, value: float) -> float:
-        return self._begin + self._axis.fraction(value) * (self._end - self._begin)
-
-
-def _vertical_axis(text: str, ticks: Sequence[tuple[float, str]], down: _Scale, left: float) -> Iterable[Shape]:
+def _vertical_axis(text: str, ticks: Sequence[tuple[float, str]], down: Scale, left: float) -> Iterable[Shape]:
     for value, tick in ticks:
         yield line("grid", left, down(value), _RIGHT, down(value))
         yield label(tick, left - 6, down(value) + 4, "end")
@@ -138,7 +128,7 @@ def _vertical_axis(text: str, ticks: Sequence[tuple[float, str]], down: _Scale, 
     yield Shape("text", turned, text)
 
 
-def _horizontal_axis(axis: Axis, across: _Scale, top: float, bottom: float, better: str) -> Iterable[Shape]:
+def _horizontal_axis(axis: Axis, across: Scale, top: float, bottom: float, better: str) -> Iterable[Shape]:
     free = -math.inf
     for value, text in axis.ticks():
         x, half = across(value), _LETTER_PX * len(text) / 2

@@ -7,6 +7,7 @@ from typing import Final
 
 from ops.drill.figures import bins
 from ops.drill.stage import DrillRound, Stage
+from ops.pages.axis import Axis, Scale
 from ops.pages.drawing import Drawing, Key, Shape, label, line, path, polyline, rect
 
 _WIDTH, _LEFT, _RIGHT = 1180.0, 96.0, 12.0
@@ -16,8 +17,8 @@ _FAILED_TOP, _FAILED_HEIGHT = 270.0, 34.0
 _WAITING_TOP, _WAITING_BOTTOM = 318.0, 398.0
 _PARTS_TOP, _PART_HEIGHT = 412.0, 16.0
 _BIN_S = 0.25
-_MIN_MS, _MAX_MS = 0.5, 2500.0
 _MS_TICKS = (1, 10, 100, 1000)
+_LATENCY_Y: Final = Axis("latency, ms", 0.5, 2500.0, log=True).scale(_LATENCY_TOP + _LATENCY_HEIGHT, _LATENCY_TOP)
 _LETTER_PX = 6.2
 # A strike that lasts less is drawn as a line only.
 _MIN_BAND_PX = 2.0
@@ -37,28 +38,18 @@ LEGEND: Final = [
 
 def timeline(stage: Stage) -> Drawing:
     """Return the timeline of one installation."""
-    x = _TimeScale(max((done.to_s for done in stage.rounds), default=1.0))
+    end_s = max((done.to_s for done in stage.rounds), default=1.0)
+    x = Axis("time, s", 0.0, end_s).scale(_LEFT, _WIDTH - _RIGHT)
     struck = {_part_of(target) for done in stage.rounds for band in done.bands for target in band.targets}
     parts = sorted({change.name for change in stage.changes} | struck)
     height = _PARTS_TOP + _PART_HEIGHT * len(parts) + 26
     shapes = [shape for done in stage.rounds for shape in _round(done, x)]
-    shapes += [*_grid(x, height), *_latencies(stage, x), *_failures(stage, x), *_waiting(stage, x)]
-    shapes += [*_lanes(stage, parts, x), *_strikes(stage, parts, x)]
+    shapes += [*_grid(x, end_s, height), *_latencies(stage, x), *_failures(stage, x), *_waiting(stage, x)]
+    shapes += [*_lanes(stage, parts, x, end_s), *_strikes(stage, parts, x)]
     return Drawing(f"timeline of {stage.title}", _WIDTH, height, shapes)
 
 
-class _TimeScale:
-    """Maps seconds to pixels."""
-
-    def __init__(self, end_s: float) -> None:
-        self.end_s = end_s
-        self._px_per_s = (_WIDTH - _LEFT - _RIGHT) / end_s
-
-    def __call__(self, at_s: float) -> float:
-        return _LEFT + min(max(at_s, 0.0), self.end_s) * self._px_per_s
-
-
-def _round(done: DrillRound, x: _TimeScale) -> Iterator[Shape]:
+def _round(done: DrillRound, x: Scale) -> Iterator[Shape]:
     left, right = x(done.from_s), x(done.to_s)
     title = "no fault" if done.fault is None else done.fault.title
     tip = f"{done.name}: {title}, {done.from_s:.0f} to {done.to_s:.0f} s"
@@ -77,13 +68,13 @@ def _round(done: DrillRound, x: _TimeScale) -> Iterator[Shape]:
         yield rect("strike", begin - 0.8, top, 1.6, _BANDS_HEIGHT - 24, tip)
 
 
-def _grid(x: _TimeScale, height: float) -> Iterator[Shape]:
+def _grid(x: Scale, end_s: float, height: float) -> Iterator[Shape]:
     for ms in _MS_TICKS:
-        y = _latency_y(ms)
+        y = _LATENCY_Y(ms)
         yield line("grid", _LEFT, y, _WIDTH - _RIGHT, y)
         yield _side_label(f"{ms} ms", y + 4)
-    step_s = next((s for s in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600) if x.end_s / s <= 16), 1800)
-    for at_s in range(0, int(x.end_s) + 1, step_s):
+    step_s = next((s for s in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600) if end_s / s <= 16), 1800)
+    for at_s in range(0, int(end_s) + 1, step_s):
         yield label(f"{at_s} s", x(at_s), height - 6, "middle")
 
 
@@ -91,18 +82,13 @@ def _side_label(text: str, y: float) -> Shape:
     return label(text, _LEFT - 6, y, "end")
 
 
-def _latency_y(ms: float) -> float:
-    share = math.log(max(ms, _MIN_MS) / _MIN_MS) / math.log(_MAX_MS / _MIN_MS)
-    return _LATENCY_TOP + _LATENCY_HEIGHT * (1 - min(share, 1.0))
-
-
-def _latencies(stage: Stage, x: _TimeScale) -> Iterator[Shape]:
+def _latencies(stage: Stage, x: Scale) -> Iterator[Shape]:
     answered = [b for b in bins(stage.samples, _BIN_S) if b.answered]
-    yield polyline("line p99", [(x(b.at_s + _BIN_S / 2), _latency_y(b.p99_ms)) for b in answered])
-    yield polyline("line p50", [(x(b.at_s + _BIN_S / 2), _latency_y(b.p50_ms)) for b in answered])
+    yield polyline("line p99", [(x(b.at_s + _BIN_S / 2), _LATENCY_Y(b.p99_ms)) for b in answered])
+    yield polyline("line p50", [(x(b.at_s + _BIN_S / 2), _LATENCY_Y(b.p50_ms)) for b in answered])
 
 
-def _failures(stage: Stage, x: _TimeScale) -> Iterator[Shape]:
+def _failures(stage: Stage, x: Scale) -> Iterator[Shape]:
     """Yield a bar for each bin with failures or second attempts."""
     found = bins(stage.samples, _BIN_S)
     highest = max((max(b.failed, b.retried) for b in found), default=0)
@@ -118,7 +104,7 @@ def _failures(stage: Stage, x: _TimeScale) -> Iterator[Shape]:
                 yield rect(kind, x(b.at_s), top, width, tall, f"{b.at_s:.1f} s: {count} {kind}")
 
 
-def _waiting(stage: Stage, x: _TimeScale) -> Iterator[Shape]:
+def _waiting(stage: Stage, x: Scale) -> Iterator[Shape]:
     highest = max((m.waiting for m in stage.backlog if m.waiting is not None), default=0)
     # The line breaks where a replica did not answer.
     runs: list[list[tuple[float, float]]] = [[]]
@@ -134,25 +120,25 @@ def _waiting(stage: Stage, x: _TimeScale) -> Iterator[Shape]:
     yield _side_label("archived", _WAITING_BOTTOM - 3)
 
 
-def _lanes(stage: Stage, parts: Sequence[str], x: _TimeScale) -> Iterator[Shape]:
+def _lanes(stage: Stage, parts: Sequence[str], x: Scale, end_s: float) -> Iterator[Shape]:
     """Yield one lane for each part: when it was ready, when not, and its starts."""
     for index, part in enumerate(parts):
         top = _PARTS_TOP + index * _PART_HEIGHT
         yield _side_label(part, top + 10)
         changes = [change for change in stage.changes if change.name == part]
-        ends_s = [*(change.at_s for change in changes[1:]), x.end_s]
-        for change, end_s in zip(changes, ends_s, strict=False):
+        ends_s = [*(change.at_s for change in changes[1:]), end_s]
+        for change, until_s in zip(changes, ends_s, strict=False):
             left = x(change.at_s)
             tip = f"{part} {change.state} from {change.at_s:.1f} s, started again {change.restarts} times"
             kind = "up" if change.state == "ready" else "away"
-            yield rect(kind, left, top + 1, max(x(end_s) - left, 1.0), _PART_HEIGHT - 5, tip)
+            yield rect(kind, left, top + 1, max(x(until_s) - left, 1.0), _PART_HEIGHT - 5, tip)
         for before, after in pairwise(changes):
             # A part may be ready again before it is seen as not ready.
             if after.restarts > before.restarts:
                 yield line("start", x(after.at_s), top, x(after.at_s), top + 13)
 
 
-def _strikes(stage: Stage, parts: Sequence[str], x: _TimeScale) -> Iterator[Shape]:
+def _strikes(stage: Stage, parts: Sequence[str], x: Scale) -> Iterator[Shape]:
     """Yield the strikes in the lane of each struck part, and how long each held."""
     for done in stage.rounds:
         for band in done.bands:
