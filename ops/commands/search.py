@@ -24,6 +24,7 @@ from ops.options.data_options import (
     EncodingOption,
     requested_data,
 )
+from ops.options.shared_options import JsonOption, ScaleOption
 from service.config import Config
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ def command(
         typer.Option("--space", help="name=low..high[:log] or name=a,b,c; by default the algorithm's own ranges."),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A fixed hyperparameter, as name=value.")] = None,
-    scale: Annotated[
-        str | None, typer.Option("--scale", help="The least and the largest rating, as 1:5; others are clipped.")
-    ] = None,
+    scale: ScaleOption = None,
     method: Annotated[str, typer.Option("--method", help="tpe, grid or random.")] = "tpe",
     trials: Annotated[
         int | None,
@@ -89,7 +88,7 @@ def command(
     dates: DatesOption = None,
     encoding: EncodingOption = None,
     decimal: DecimalOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Search for the hyperparameters of an algorithm that measure best."""
     from service.config import from_env
@@ -178,7 +177,7 @@ def _search(
         interactions = noted(interactions, warning)
     if interactions.all_equal and MeasureName.parse(spec.measure).is_error:
         raise DataError(
-            f"All ratings of {interactions.report.source} are equal, so that {spec.measure} says nothing: "
+            f"All ratings of {interactions.report.source} are equal, so that {spec.measure} is meaningless: "
             "search by --measure ndcg@10."
         )
     for line in data_report_lines(interactions.report):

@@ -27,10 +27,10 @@ MAX_EXAMPLES: Final = 10
 class SourceRows:
     """The good rows of a source, and what was left out."""
 
-    user_codes: Int32  # int32 (n,), positions in `user_ids`
-    item_codes: Int32  # int32 (n,), positions in `item_ids`
-    ratings: Float32  # float32 (n,)
-    timestamps: Int64 | None  # int64 (n,), unix seconds; None if the source has no times
+    user_codes: Int32  # (n,), positions in `user_ids`
+    item_codes: Int32  # (n,), positions in `item_ids`
+    ratings: Float32  # (n,)
+    timestamps: Int64 | None  # (n,), unix seconds; None if the source has no times
     user_ids: list[str]  # in order of first appearance; some are of bad rows only
     item_ids: list[str]  # likewise
     n_rows: int  # good and bad rows
@@ -50,10 +50,10 @@ class SourceRows:
 class RowBatch(NamedTuple):
     """Parsed rows; a value of their own marks invalid fields."""
 
-    users: Int32  # int32 (n,), codes; -1 if invalid
-    items: Int32  # int32 (n,), codes; -1 if invalid
-    ratings: Float32 | None  # float32 (n,), NaN if invalid; None if the source has no ratings
-    timestamps: Int64 | None  # int64 (n,), unix seconds, `NO_TIME` if invalid; None if the source has no times
+    users: Int32  # (n,), codes; -1 if invalid
+    items: Int32  # (n,), codes; -1 if invalid
+    ratings: Float32 | None  # (n,), NaN if invalid; None if the source has no ratings
+    timestamps: Int64 | None  # (n,), unix seconds, `NO_TIME` if invalid; None if the source has no times
     ranks: NDArray[np.int8] | None = None  # int8 (n,); None if all are equal
 
     def good(self) -> NDArray[np.bool_]:

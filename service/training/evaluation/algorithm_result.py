@@ -37,8 +37,8 @@ class PreparedSplit:
     ks: tuple[int, ...]  # lengths of lists, ascending
     relevance: Relevance  # the judged users and their relevant items
     popularity: Popularity  # of the training side
-    user_groups: subgroups.Groups  # int8 (n_users,)
-    item_groups: subgroups.Groups  # int8 (n_items,)
+    user_groups: subgroups.Groups  # (n_users,)
+    item_groups: subgroups.Groups  # (n_items,)
     negatives: Lists | None  # int32 (judged users, n), the items to rank among; None without sampled measures
     has_errors: bool = True  # whether errors of predicted ratings are meaningful
 

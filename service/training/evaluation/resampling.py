@@ -36,7 +36,7 @@ Folds = Sequence[Tally]
 class ResamplingUnits:
     """The units that are drawn: users, or parties of users."""
 
-    of_user: Int64  # int64 (n_users,), the unit of each user; -1 for users who are never judged
+    of_user: Int64  # (n_users,), the unit of each user; -1 for users who are never judged
     n: int  # how many there are
     seed: np.random.SeedSequence  # decides the draws
 

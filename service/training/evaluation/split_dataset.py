@@ -140,7 +140,7 @@ def with_test_set(train: Interactions, test: Interactions) -> SplitDataset:
     if n_new_users or n_new_items:
         notes.append(
             f"The test set has {n_new_users} users and {n_new_items} items that the training set does not have; "
-            "they count, and the models know nothing of them."
+            "they count, and the models have not learnt them."
         )
     if n_left_out:
         notes.append(f"{n_left_out} pairs of the test set are in the training set too and are not judged.")

@@ -7,7 +7,6 @@ Optuna reads a journal whose last line was cut off by a kill, but appends to tha
 import fcntl
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
@@ -44,9 +43,7 @@ class StudyJournal:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Close the file, which releases the lock."""
         self._file.close()
 
@@ -91,8 +88,7 @@ class _NoLock(JournalFileOpenLock):
     """No lock, because `StudyJournal` holds the file's lock already."""
 
     def acquire(self) -> bool:
-        """Return True."""
         return True
 
     def release(self) -> None:
-        """Do nothing."""
+        pass

@@ -12,12 +12,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 import numpy as np
@@ -83,9 +82,7 @@ class Workers:
         """Start nothing yet: a process starts with its first task."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Terminate them, also in the middle of a task."""
         for process, connection in self._processes.values():
             process.terminate()
@@ -130,20 +127,14 @@ class Workers:
         process = context.Process(
             target=_run_worker, args=(child_end, self._folder, self._n_threads), name="recollect-search", daemon=True
         )
-        with _interrupts_blocked():
+        # The child inherits the mask, and ignores Ctrl-C from its first instruction.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
             process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         child_end.close()
         return process, parent_end
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT, so that a child inherits the mask and ignores Ctrl-C from its first instruction."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _death_reason(exit_code: int | None) -> str:

@@ -216,7 +216,7 @@ def test_data_without_ratings_is_not_searched_for_a_model_of_ratings(
     assert "has no ratings, and svd predicts ratings" in capsys.readouterr().err
     path.write_text("".join(f"u{n % 20},i{n * 7 % 30},4\n" for n in range(200)))
     assert search(*TWO, "--data", str(path)) == 2
-    assert "are equal, so that rmse says nothing: search by --measure ndcg@10" in capsys.readouterr().err
+    assert "are equal, so that rmse is meaningless: search by --measure ndcg@10" in capsys.readouterr().err
 
 
 def test_on_a_terminal_there_is_a_bar(tmp_path: Path) -> None:

@@ -58,11 +58,11 @@ class _Pipe:
 @functools.cache
 def _standard_input_copy() -> IO[bytes]:
     if sys.stdin is None or sys.stdin.isatty():
-        raise DataError("standard input is a terminal: pipe the data in, as in: zcat ratings.csv.gz | … --data -")
+        raise DataError("Standard input is a terminal: pipe the data in, as in: zcat ratings.csv.gz | … --data -")
     try:
         return _copy_of(sys.stdin.buffer, "recollect-stdin-")
     except OSError as error:
-        raise DataError(f"standard input cannot be read: {error.strerror or error}") from error
+        raise DataError(f"Standard input cannot be read: {error.strerror or error}.") from error
 
 
 @functools.cache
@@ -75,7 +75,7 @@ def _pipe_copy(pipe: _Pipe) -> IO[bytes]:
             os.set_blocking(descriptor, True)
             return _copy_of(source, "recollect-pipe-", head)
     except OSError as error:
-        raise DataError(f"{pipe.path} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{pipe.path} cannot be read: {error.strerror or error}.") from error
 
 
 def _copy_of(source: IO[bytes], prefix: str, head: bytes = b"") -> IO[bytes]:
@@ -100,6 +100,6 @@ def _first_bytes(pipe: _Pipe, descriptor: int) -> bytes:
         if head or has_event:
             return head
     raise DataError(
-        f"{pipe.path} is a pipe, and no process wrote to it within {pipe.no_writer_s:g} seconds: start what writes the "
-        "data, or give a file"
+        f"{pipe.path} is a pipe, and no process wrote to it within {pipe.no_writer_s:g} seconds: start its "
+        "writer, or give a file."
     )

@@ -104,11 +104,9 @@ def line_blocks(file: Readable, name: str, size_bytes: int) -> Iterator[bytes]:
 def _broken_file_errors(path: Path, compression: str | None) -> Iterator[None]:
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        raise DataError(f"{path} is broken: {compression} cannot decompress it ({error}).") from error
-    except OSError as error:
-        # bzip2 and pyarrow's Zstandard raise OSError without a number for a broken file.
-        if compression is None or error.errno is not None:
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        # gzip, bzip2 and pyarrow's Zstandard raise OSError for a broken file, too, but without a number.
+        if compression is None or getattr(error, "errno", None) is not None:
             raise
         raise DataError(f"{path} is broken: {compression} cannot decompress it ({error}).") from error
 

@@ -33,22 +33,22 @@ def unpacked(path: Path, name: str) -> Iterator[Path]:
             with zipfile.ZipFile(path) as archive:
                 members = [info for info in archive.infolist() if _is_data(info)]
                 if any(info.filename == _OFFICE_MEMBER for info in archive.infolist()):
-                    raise DataError(f"{name} is a spreadsheet or another office document: save it as CSV")
+                    raise DataError(f"{name} is a spreadsheet or another office document: save it as CSV.")
                 if not members:
-                    raise DataError(f"{name} is a zip archive without files in it")
+                    raise DataError(f"{name} is a zip archive without files in it.")
                 n_bytes = sum(info.file_size for info in members)
                 usable_bytes = int(shutil.disk_usage(folder).free * _USABLE_DISK_SHARE)
                 if n_bytes > usable_bytes:
                     raise DataError(
                         f"{name} unpacks to {n_bytes:,} bytes, and {folder} has room for {usable_bytes:,}: "
-                        "unpack it elsewhere and give the directory, or set TMPDIR"
+                        "unpack it elsewhere and give the directory, or set TMPDIR."
                     )
                 for info in members:
                     archive.extract(info, folder)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise DataError(f"{name} is a zip archive that cannot be unpacked: {error}") from error
+            raise DataError(f"{name} is a zip archive that cannot be unpacked: {error}.") from error
         except RuntimeError as error:  # zipfile's error for a member with a password
-            raise DataError(f"{name} is encrypted: unpack it and give what it holds") from error
+            raise DataError(f"{name} is encrypted: unpack it and give its files.") from error
         yield Path(folder)
 
 

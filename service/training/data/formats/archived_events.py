@@ -67,8 +67,8 @@ def fingerprint(root: Path) -> str:
         DataError: There is no archive in the directory, or it cannot be read.
     """
     try:
-        with open_snapshot(root) as taken:
-            return _fingerprint(root, taken)
+        with open_snapshot(root) as snapshot:
+            return _fingerprint(root, snapshot)
     except ArchiveError as error:
         raise DataError(str(error)) from error
 
@@ -94,11 +94,11 @@ def read_archive(
     collector, counts = RowCollector(), Counter[str]()
     collector.begin_file(NAME, has_ratings=True, has_times=True)
     try:
-        with open_snapshot(root) as taken:
-            identity = _fingerprint(root, taken)
-            if taken.gone:
-                raise DataError(f"{root / taken.gone[0]} is in the archive's catalogue, but not on the disk.")
-            files = [file for file in taken.files if not file.is_dead_letters]
+        with open_snapshot(root) as snapshot:
+            identity = _fingerprint(root, snapshot)
+            if snapshot.gone:
+                raise DataError(f"{root / snapshot.gone[0]} is in the archive's catalogue, but not on the disk.")
+            files = [file for file in snapshot.files if not file.is_dead_letters]
             n_lines, n_read = sum(file.lines for file in files), 0
             for file in files:
                 for n_of_file in _read_file(file, collector, counts, batch_events, progress_lines):
@@ -112,14 +112,14 @@ def read_archive(
     return collector.rows(), identity, _notes(counts)
 
 
-def _fingerprint(root: Path, taken: ArchiveSnapshot) -> str:
-    if not taken.progress:
+def _fingerprint(root: Path, snapshot: ArchiveSnapshot) -> str:
+    if not snapshot.progress:
         raise DataError(f"There is no archive in {root}, or nothing in it yet.")
     retired = Counter[tuple[str, int]]()
-    for run in taken.retired:
+    for run in snapshot.retired:
         retired[run.producer, run.epoch] += run.size
     digest = hashlib.sha256(b"archive 1")
-    for key, account in sorted(taken.progress.items()):
+    for key, account in sorted(snapshot.progress.items()):
         digest.update(f"\n{key[0]} {key[1]} {account.archived - retired[key]} {account.erased}".encode())
     return f"sha256:{digest.hexdigest()}"
 
@@ -166,7 +166,7 @@ def _collect(events: list[tuple[int, Feedback]], collector: RowCollector) -> dic
         time_s = _time_s(event)
         if value is None or time_s is None:
             what = f"the rating {event.value!r}" if value is None else f"received_at {event.received_at!r}"
-            bad[number] = f"{what} is out of all bounds"
+            bad[number] = f"{what} is out of bounds"
         else:
             good.append((event.user_id, event.item_id, value, time_s, _RANKS[event.type]))
     users, items, values, times_s, ranks = zip(*good, strict=True) if good else ((), (), (), (), ())

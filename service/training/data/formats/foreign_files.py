@@ -7,7 +7,7 @@ from service.errors import DataError
 
 _SUPPORTED: Final = "give a CSV, TSV, JSONL or Parquet file or a MovieLens directory"
 _EXPORT: Final = "export a CSV or Parquet file from it"
-_UNPACK: Final = "unpack it and give what it holds"
+_UNPACK: Final = "unpack it and give its files"
 _AS_PARQUET: Final = "write it as Parquet"
 _SQL: Final = (
     "a file of SQL statements",

@@ -38,7 +38,7 @@ EXPOSURE_MEASURES: Final = ("coverage", "gini", "novelty", "popularity_bias")
 class Popularity(NamedTuple):
     """The popularity of items and profiles on the training side."""
 
-    counts: Int64  # int64 (n_items,), training interactions of each item
+    counts: Int64  # (n_items,), training interactions of each item
     n_users: int  # users with training interactions
     of_profiles: NDArray[np.float64]  # float64 (users,), the mean count of a user's training items, or NaN
 

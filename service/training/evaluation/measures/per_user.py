@@ -38,9 +38,9 @@ _LOWER_IS_BETTER: Final = {"rmse", "mae", "gini", "popularity_bias"}
 class Tally:
     """One measure by user."""
 
-    user_rows: Int64  # int64 (m,), ascending
-    sums: Float64  # float64 (m,)
-    counts: Float64  # float64 (m,), above 0
+    user_rows: Int64  # (m,), ascending
+    sums: Float64  # (m,)
+    counts: Float64  # (m,), above 0
     shape: Shape = "mean"  # how the ratio becomes the measure: as it is ("mean"), its root, or its excess over 1
 
     def value(self, is_kept: NDArray[np.bool_] | None = None) -> float | None:

@@ -18,9 +18,9 @@ from service.training.interactions import Int64, Interactions
 class Relevance:
     """The judged users and their relevant items."""
 
-    user_rows: Int64  # int64 (m,), the judged users, ascending
-    counts: Int64  # int64 (m,), how many relevant items each has, at least 1
-    item_rows: Int64  # int64 (sum of counts,), user after user, ascending within one
+    user_rows: Int64  # (m,), the judged users, ascending
+    counts: Int64  # (m,), how many relevant items each has, at least 1
+    item_rows: Int64  # (sum of counts,), user after user, ascending within one
     n_items: int  # the size of the catalogue
     n_without: int  # held-out users without a relevant item, who are not judged
 
