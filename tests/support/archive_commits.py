@@ -1,4 +1,4 @@
-"""Archives for tests, written by the real archive: events with their places, and what became of the others."""
+"""Archives for tests, written by the real archive."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ PRODUCER = "0193aaaa-bbbb-7ccc-8ddd-00000000aaaa"
 
 
 def line(event: Event, seq: int, *, producer: str = PRODUCER, epoch: int = 1) -> bytes:
-    """Encode an event at a place."""
+    """Encode an event at a position."""
     return encode(event, producer, epoch, seq)
 
 
 def letter(seq: int, *, producer: str = PRODUCER, epoch: int = 1, data: bytes = b"{torn") -> bytes:
-    """Write the dead letter of one number."""
+    """Return the line of the dead letter of one number."""
     return encode_letter(
         DeadLetter(
             f"letter-{producer}-{epoch}-{seq}",
@@ -42,7 +42,7 @@ def addition(
     producer: str = PRODUCER,
     epoch: int = 1,
 ) -> CommitContent:
-    """Say what a consumer would commit of events by number, and of numbers that are not archived."""
+    """Return what a consumer would commit of events by number, and of numbers that are not archived."""
     added = CommitContent()
     progress = added.progress[producer, epoch] = Progress(0)
     for seq, event in events:
@@ -61,7 +61,7 @@ def addition(
 
 
 def commit(root: Path, *additions: CommitContent) -> None:
-    """Take the lease, commit, and give it back, so that every file is sealed by the next one."""
+    """Acquire the lease, commit and release it; the next commit seals every file."""
 
     async def work() -> None:
         archive = Archive(root)
@@ -76,7 +76,7 @@ def commit(root: Path, *additions: CommitContent) -> None:
 
 
 def seal(root: Path) -> None:
-    """Take the lease once more: nothing that is there grows again."""
+    """Seal every file, by acquiring the lease once more."""
     commit(root)
 
 

@@ -88,7 +88,7 @@ def filled(request: pytest.FixtureRequest, config: Config) -> Config:
 
 class TestList:
     def test_nothing(self, archive: Archive, config: Config) -> None:
-        """It says so, and as JSON it is an empty list."""
+        """A sentence, and in JSON an empty list."""
         assert archive("list")[:2] == (0, "Nothing is archived yet.\n")
         assert archive("list", "--json")[:2] == (0, "[]\n")
         assert not config.home.exists()
@@ -96,16 +96,16 @@ class TestList:
     def test_by_date(self, archive: Archive, filled: Config) -> None:
         """Files, bytes, events by class and times of each date; the dead letters come last."""
         code, out, _ = archive("list", "--json")
-        told = json.loads(out)
+        result = json.loads(out)
         assert code == 0
-        assert [(one["date"], one["events"]) for one in told] == [
+        assert [(one["date"], one["events"]) for one in result] == [
             ("2026-11-20", {"served": 1}),
             ("2026-11-21", {"feedback": 2}),
             ("2026-11-22", {"system": 1}),
             ("deadletters", {"letters": 1}),
         ]
-        assert (told[1]["first"], told[1]["last"]) == ("2026-11-21T01:02:03.456Z", "2026-11-21T08:00:00.000Z")
-        assert sum(one["open_files"] for one in told[:3]) in {0, 2}
+        assert (result[1]["first"], result[1]["last"]) == ("2026-11-21T01:02:03.456Z", "2026-11-21T08:00:00.000Z")
+        assert sum(one["open_files"] for one in result[:3]) in {0, 2}
 
     def test_the_table(self, archive: Archive, config: Config) -> None:
         """One row for each date."""
@@ -136,10 +136,10 @@ class TestExport:
         stored = archive("export", "--out", "-", "--as-stored")[1].encode()
         assert stored == b"".join(read(filled.archive_dir, stored=True)) != lines
 
-    def test_a_file_that_is_there_stays_unless_asked_for(
+    def test_an_existing_file_is_replaced_only_with_force(
         self, archive: Archive, filled: Config, tmp_path: Path
     ) -> None:
-        """Refused before anything is read, and at the end, too; what is no file is never replaced."""
+        """Refused before anything is read, and at the end again; only a regular file is ever replaced."""
         out = tmp_path / "out.jsonl"
         out.write_text("mine")
         assert archive("export", "--out", str(out)) == (
@@ -221,7 +221,7 @@ class TestExport:
 
 class TestCompact:
     def test_past_dates(self, archive: Archive, config: Config) -> None:
-        """What it did, date by date, and then that there is nothing to do."""
+        """One sentence for each date, and then that there is nothing to do."""
         commit(config.archive_dir, addition(FIRST))
         seal(config.archive_dir)
         code, out, _ = archive("compact", "--before", "2026-11-21")
@@ -231,7 +231,7 @@ class TestCompact:
         assert json.loads(archive("compact", "--json", "--before", "2026-11-21")[1]) == []
 
     def test_today_is_not_past(self, archive: Archive) -> None:
-        """More comes in all the time."""
+        """More events arrive."""
         code, _, err = archive("compact", "--before", "2999-01-01")
         assert (code, "is not past" in err) == (2, True)
 
@@ -244,7 +244,7 @@ class TestQuery:
         return rows
 
     def test_over_files_of_every_kind(self, archive: Archive, filled: Config) -> None:
-        """The views have the same rows, whatever files they are in; what nobody committed is not among them."""
+        """The views have the same rows, whatever files they are in; uncommitted lines are not among them."""
         assert self.rows(archive, "SELECT class, count(*) AS n FROM events GROUP BY class ORDER BY class") == [
             {"class": "feedback", "n": 2},
             {"class": "served", "n": 1},
@@ -291,7 +291,7 @@ class TestQuery:
         assert archive("query", "DESCRIBE feedback")[1].splitlines()[1].startswith("event_id")
 
     def test_a_long_table_ends(self, archive: Archive, config: Config) -> None:
-        """And says so; the other forms do not end."""
+        """With a sentence; the other formats have all rows."""
         commit(config.archive_dir, addition(FIRST))
         code, out, err = archive("query", "SELECT range AS n FROM range(1500)")
         assert (code, len(out.splitlines()), "ends after 1000 rows" in err) == (0, 1001, True)
@@ -332,7 +332,7 @@ class TestQuery:
         ],
     )
     def test_nothing_else_is_possible(self, archive: Archive, config: Config, sql: str) -> None:
-        """No change, no other file, no network, no setting, no variable of ours: one sentence, exit 2."""
+        """No change, no other file, no network, no setting, no variable of this process: one sentence, exit 2."""
         commit(config.archive_dir, addition(FIRST))
         before = list(read(config.archive_dir))
         code, out, err = archive("query", sql.replace("{home}", str(config.home)))
@@ -349,14 +349,14 @@ class TestQuery:
         assert {path: path.read_bytes() for path in filled.archive_dir.glob("*/*")} == before
 
     def test_without_the_extra(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-        """One sentence that says what to install."""
+        """One sentence names what to install."""
         monkeypatch.setitem(sys.modules, "duckdb", None)
         code, out, err = archive("query", "SELECT 1")
         assert (code, out, err.count("\n")) == (1, "", 1)
         assert "pip install 'recollect[query]'" in err
 
-    def test_what_is_gone_is_not_left_out_silently(self, archive: Archive, config: Config) -> None:
-        """An answer over half an archive would be a wrong one."""
+    def test_a_missing_file_is_an_error(self, archive: Archive, config: Config) -> None:
+        """An answer from half an archive would be wrong."""
         commit(config.archive_dir, addition(FIRST))
         min(config.archive_dir.glob("date=*/*")).unlink()
         code, out, err = archive("query", "SELECT count(*) FROM events")

@@ -14,9 +14,7 @@ from ops.options.period import Period
 from service.config import Config
 from telemetry.archive.archive import Archive
 from telemetry.archive.compaction import compact
-from telemetry.audit.event_outline import GapCount
-from telemetry.audit.reconciliation import EpochAccount
-from telemetry.audit.seq_runs import NEVER_CAME, STATES, Hole
+from telemetry.audit.seq_runs import NEVER_CAME, STATES
 from telemetry.catalogue.commit import CommitContent
 from telemetry.consumer.consumer import Consumer
 from telemetry.events import System
@@ -59,93 +57,6 @@ def counts(receipt: AuditReceipt) -> dict[str, int]:
     return {name: receipt.total(name) for name in names if receipt.total(name)}
 
 
-class TestReceipt:
-    """The table, the object and the verdict."""
-
-    ACCOUNT = EpochAccount(
-        producer=PRODUCER,
-        epoch=3,
-        last_seq=1_204_113,
-        watermark=1_204_100,
-        counts={**dict.fromkeys(STATES, 0), "archived": 1_204_090, "in_flight": 13, "deduplicated": 10},
-        duplicates=(),
-        duplicated=0,
-        refused=2,
-        dropped=40,
-        holes=(),
-        gaps=(GapCount("feedback", "disk", 2), GapCount("served", "no budget", 40)),
-        breaches=(),
-    )
-
-    def test_the_table(self) -> None:
-        """Every number of a sound system, and one sentence; a hundred columns are enough."""
-        text = AuditReceipt(Period(), [self.ACCOUNT], {PRODUCER: 0}).as_text()
-        ok = "OK: each of 1204113 accepted events is accounted for, none missing, none duplicated"
-        assert text == "\n".join(
-            [
-                "slot producer epoch accepted archived flight dedup dead erased missing duplicate refused dropped",
-                "0    0000aaaa     3  1204113  1204090     13    10    .      .       .         .       2      40",
-                "all                  1204113  1204090     13    10    .      .       .         .       2      40",
-                f"{PRODUCER} epoch 3: 2 feedback events refused: disk",
-                f"{PRODUCER} epoch 3: 40 served events dropped: no budget",
-                f"{ok}; 13 are still in flight.",
-            ]
-        )
-        assert max(map(len, text.splitlines()[:3])) <= 100
-
-    def test_the_object(self) -> None:
-        """Promise 4 of the design, by name; offered is what was accepted, refused and dropped."""
-        told = AuditReceipt(Period.parse("2026-11-21", None), [self.ACCOUNT], {PRODUCER: 0}).as_json()
-        assert {name: value for name, value in told.items() if type(value) is int} == {
-            "offered": 1_204_155,
-            "accepted": 1_204_113,
-            "refused": 2,
-            "dropped": 40,
-            "archived": 1_204_090,
-            "in_flight": 13,
-            "deduplicated": 10,
-            "dead_lettered": 0,
-            "erased": 0,
-            "missing": 0,
-            "retired": 0,
-            "duplicated": 0,
-        }
-        assert (told["ok"], told["breaches"], told["range"]) == (
-            True,
-            [],
-            {"from": "2026-11-21T00:00:00.000Z", "to": None},
-        )
-        (producer,) = told["producers"]
-        assert (producer["producer"], producer["epoch"], producer["slot"], producer["last_seq"]) == (
-            PRODUCER,
-            3,
-            0,
-            1_204_113,
-        )
-        assert producer["gaps"][0] == {"class": "feedback", "reason": "disk", "count": 2}
-
-    def test_a_breach(self) -> None:
-        """The table names the first holes, the object all of them."""
-        holes = tuple(Hole(seq, seq, NEVER_CAME) for seq in range(1, 24, 2))
-        broken = replace(
-            self.ACCOUNT,
-            counts={**self.ACCOUNT.counts, "missing": 12},
-            holes=holes,
-            gaps=(),
-            breaches=("the catalogue counts 1 archived, but 0 were found",),
-        )
-        receipt = AuditReceipt(Period(), [broken])
-        name = f"{PRODUCER} epoch 3"
-        assert not receipt.ok
-        assert receipt.as_text().splitlines()[3:] == [
-            *(f"{name}: missing {seq} to {seq}: {NEVER_CAME}" for seq in range(1, 20, 2)),
-            f"{name}: and 2 more, all of them in --json",
-            f"{name}: the catalogue counts 1 archived, but 0 were found",
-            "BREACH: of 1204125 accepted events 12 are missing and 0 duplicated; 1 disagreement of the sources.",
-        ]
-        assert len(receipt.as_json()["producers"][0]["holes"]) == 12
-
-
 class TestArchive:
     """Archives with something wrong, or nothing."""
 
@@ -180,9 +91,9 @@ class TestArchive:
         """The consumer saw the hole; the receipt names it and the exit is 1."""
         commit(config.archive_dir, addition(EVENTS[:3], [(4, "missing"), (5, "missing")]))
         code, out = run(as_json=True)
-        told = json.loads(out)
-        assert (code, told["missing"], told["accepted"], told["ok"], told["breaches"]) == (1, 2, 5, False, [])
-        assert told["producers"][0]["holes"] == [
+        result = json.loads(out)
+        assert (code, result["missing"], result["accepted"], result["ok"], result["breaches"]) == (1, 2, 5, False, [])
+        assert result["producers"][0]["holes"] == [
             {"first_seq": 4, "last_seq": 4, "why": NEVER_CAME},
             {"first_seq": 5, "last_seq": 5, "why": NEVER_CAME},
         ]
@@ -222,7 +133,7 @@ class TestArchive:
         assert "is in the catalogue, but not on the disk" in receipt.breaches[-1]
 
     def test_a_file_that_was_cut(self, config: Config) -> None:
-        """What was in front of the damage counts."""
+        """Lines before the damage count."""
         commit(config.archive_dir, addition(EVENTS))
         data = self.path(config).read_bytes()
         self.path(config).write_bytes(data[: data.index(b"event-6")])
@@ -262,7 +173,7 @@ class TestArchive:
         assert not receipt.ok
 
     def test_a_duplicated_id(self, config: Config, run: Callable[..., Any]) -> None:
-        """The same feedback under two numbers, and the same list; both are told by their id."""
+        """The same feedback under two numbers, and the same list; both are reported by id."""
         lists = [(seq, served(event_id="list-1", recommendation_id="list-1")) for seq in (9, 10)]
         again = feedback(event_id="event-2", received_at="2026-11-21T05:00:00.000Z")
         commit(config.archive_dir, addition([*EVENTS, *lists]), addition([(1, again)], epoch=2))
@@ -280,8 +191,8 @@ class TestArchive:
         longer = replace(config, consumer=replace(config.consumer, seen_days=30))
         assert counts(audit(longer, Period()))["duplicated"] == 1
 
-    def test_a_dead_letter_that_somebody_removed(self, config: Config) -> None:
-        """Dead-lettered is accounted for only as long as there is a letter."""
+    def test_a_removed_dead_letter(self, config: Config) -> None:
+        """A dead-lettered number is accounted for only with its letter."""
         commit(config.archive_dir, addition(EVENTS, [(9, "dead_lettered")]))
         assert audit(config, Period()).ok
         for path in config.archive_dir.glob("deadletters/*"):
@@ -291,7 +202,7 @@ class TestArchive:
         assert "number 9 is dead-lettered, but there is no letter" in breach
 
     def test_an_older_archive_is_refused(self, config: Config) -> None:
-        """In a sentence that says what to do."""
+        """With a sentence that names the remedy."""
         from telemetry.errors import ArchiveError
 
         commit(config.archive_dir, addition(EVENTS))
@@ -345,7 +256,7 @@ class TestRange:
         assert receipt.ok == ("missing" not in found)
 
     def test_the_account_is_balanced_over_everything(self, archived: Config) -> None:
-        """A wrong count is a breach, whatever is asked about."""
+        """A wrong count is a breach, whatever the period."""
         sql(archived, "UPDATE progress SET archived = archived + 1")
         assert not audit(archived, Period.parse("2026-11-22", None)).ok
 
@@ -378,7 +289,7 @@ class TestSpool:
     """Events that are accepted and not archived."""
 
     async def test_in_flight_and_then_archived(self, config: Config, run: Callable[..., Any]) -> None:
-        """Without a consumer everything is in flight, live and stopped, which is a breach only if one waited."""
+        """Without a consumer everything is in flight, live and stopped, which is a breach only after --wait."""
         server = MemoryServer()
         async with producing(config, server) as producer:
             await producer.accept([feedback(event_id=f"event-{number}") for number in range(20)])
@@ -431,8 +342,8 @@ class TestSpool:
         dropped = producer.counters.served.dropped
         assert dropped
         receipt = audit(config, Period())
-        told = receipt.as_json()
-        assert (told["dropped"], told["offered"]) == (dropped, offered)
+        result = receipt.as_json()
+        assert (result["dropped"], result["offered"]) == (dropped, offered)
         task = asyncio.create_task(producer.run())
         async with consuming(config, server):
             await asyncio.to_thread(audit, config, Period(), 10.0)
@@ -441,14 +352,14 @@ class TestSpool:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         producer.close()
-        told = receipt.as_json()
+        result = receipt.as_json()
         assert receipt.ok, receipt.as_text()
-        assert (told["dropped"], told["producers"][0]["gaps"]) == (
+        assert (result["dropped"], result["producers"][0]["gaps"]) == (
             dropped,
             [{"class": "served", "reason": "no budget", "count": dropped}],
         )
         # The record of the drops is an event, too.
-        assert told["accepted"] == offered - dropped + 2
+        assert result["accepted"] == offered - dropped + 2
 
     async def test_while_everything_runs(self, config: Config, await_until: Await) -> None:
         """Two producers, one restarted again and again, a consumer and compactions: never a false alarm."""
@@ -467,7 +378,7 @@ class TestSpool:
                         if over.is_set():
                             break
                     if over.is_set():
-                        # Nobody would start it again to ship what is left.
+                        # It is not started again to ship the rest.
                         await producer.drain(20)
 
         async with consuming(config, server) as consumer:

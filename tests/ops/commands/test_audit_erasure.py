@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from ops.cli import application
 from ops.commands.audit import audit, command
 from ops.commands.audit_erasure import search
+from ops.console.command_runner import run
 from ops.options.period import Period
 from service.config import Config
 from service.models.snapshot import ModelSnapshot
@@ -84,7 +86,7 @@ async def through(config: Config, await_until: Await, *events: Any) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_nobody_knows_the_user(config: Config, audit_erased: Callable[..., tuple[int, str]]) -> None:
+def test_an_unknown_user(config: Config, audit_erased: Callable[..., tuple[int, str]]) -> None:
     """Neither lines nor a receipt, in a home that was used or not."""
     expected = 'Nothing was found of user "nobody", and no erasure of this user was requested.\n'
     assert audit_erased("nobody") == (0, expected)
@@ -118,27 +120,27 @@ async def test_every_place_is_searched(
     producer.offer(served(user_id="u1"))
     producer.close()
     code, out = audit_erased("u1", as_json=True)
-    told = json.loads(out)
-    assert (code, told["ok"], told["receipts"]) == (1, False, [])
-    assert {place.rpartition("/")[0] or place: count for place, count in told["left"].items()} == {
+    result = json.loads(out)
+    assert (code, result["ok"], result["receipts"]) == (1, False, [])
+    assert {place.rpartition("/")[0] or place: count for place, count in result["left"].items()} == {
         "archive/date=2026-11-21": 1,
         "archive/deadletters": 1,
         "models": 1,
         "spool": 1,
     }
-    assert sorted(told["left"].values()) == [1, 1, 1, 1, 2]
-    assert f"models/{version}" in told["left"]
+    assert sorted(result["left"].values()) == [1, 1, 1, 1, 2]
+    assert f"models/{version}" in result["left"]
     assert audit_erased("u1")[1].endswith('User "u1" is in 5 places; no erasure of this user was requested.\n')
 
 
-async def test_after_an_erase_nothing_is_left(
+async def test_after_an_erasure_nothing_is_left(
     config: Config,
     audit_erased: Callable[..., tuple[int, str]],
     await_until: Await,
     make_snapshot: Callable[..., ModelSnapshot],
     publish_snapshot: Publish,
 ) -> None:
-    """The receipt is found by who knows the id; the account still balances; and the user may come back."""
+    """The id finds the receipt; the audit still balances; and the user may come back."""
     publish_snapshot(config.models_dir, make_snapshot())
     mine = [feedback(user_id="u1", event_id=f"event-{number}") for number in range(3)]
     await through(config, await_until, *mine, feedback(user_id="u2", event_id="event-9"))
@@ -156,12 +158,12 @@ async def test_after_an_erase_nothing_is_left(
     back = feedback(user_id="u1", event_id="event-back", received_at="2026-11-21T13:00:00.000Z")
     await through(config, await_until, back)
     code, out = audit_erased("u1", as_json=True)
-    told = json.loads(out)
-    assert (code, told["left"], list(told["since"].values())) == (0, {}, [1])
+    result = json.loads(out)
+    assert (code, result["left"], list(result["since"].values())) == (0, {}, [1])
 
 
 async def test_pseudonyms(config: Config, await_until: Await, tmp_path: Path) -> None:
-    """One asks by the caller's id; telemetry knows another one."""
+    """The caller's id is given; telemetry has the pseudonym."""
     key_file = tmp_path / "key"
     key_file.write_bytes(secrets.token_bytes(32))
     key_file.chmod(0o600)
@@ -183,3 +185,9 @@ def test_what_cannot_be_searched_is_no_proof(config: Config, audit_erased: Calla
     code, out = audit_erased("u1")
     assert code == 1
     assert out.endswith("but not every place could be searched.\n")
+
+
+def test_the_former_option_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--forgotten` was renamed: one word for one thing."""
+    assert run(application(["audit"]), ["audit", "--forgotten", "42"]) == 2
+    assert "No such option" in capsys.readouterr().err

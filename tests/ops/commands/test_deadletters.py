@@ -95,7 +95,7 @@ def archived(home: Path, redis_server: Any, await_until: Callable[..., Awaitable
 
 
 def test_letters_are_listed_with_their_reasons(home: Path, recollect: Recollect) -> None:
-    """As a table for people, whole for machines; settled ones only when asked for."""
+    """As a table, and whole as JSON; settled ones only with --all."""
     set_state(home / "archive", ["worse"], "dropped", AT)
     code, table, _ = recollect("list")
     assert code == 0
@@ -108,22 +108,22 @@ def test_letters_are_listed_with_their_reasons(home: Path, recollect: Recollect)
     ]
     assert max(map(len, table.splitlines())) < 150
     code, text, _ = recollect("list", "--all", "--json")
-    told = json.loads(text)
-    assert (code, [row["state"] for row in told]) == (0, ["open", "open", "open", "dropped"])
-    assert told[0]["data"] == LETTERS[0].data.decode()
-    assert told[2]["reason"] == LETTERS[2].reason
+    result = json.loads(text)
+    assert (code, [row["state"] for row in result]) == (0, ["open", "open", "open", "dropped"])
+    assert result[0]["data"] == LETTERS[0].data.decode()
+    assert result[2]["reason"] == LETTERS[2].reason
 
 
 def test_retried_letters_become_events_once(home: Path, recollect: Recollect, archived: Archived) -> None:
-    """What can be read goes the way of every event, with its id and time; what cannot stays, with a sentence."""
+    """Readable events keep their id and time; an unreadable letter stays, with the reason."""
     code, out, _ = recollect("retry", "--all", "--json")
-    told = json.loads(out)
-    assert (code, told["retried"], told["not_shipped"]) == (1, ["good", "entry"], 0)
-    assert "not JSON" in told["left"]["bad"]
+    result = json.loads(out)
+    assert (code, result["retried"], result["not_shipped"]) == (1, ["good", "entry"], 0)
+    assert "not JSON" in result["left"]["bad"]
     assert archived(3) == [LIST, CLICK, LIST]
     assert [one.letter_id for one in read_letters(home / "archive")] == ["bad", "worse"]
-    code, _, said = recollect("retry", "good")
-    assert (code, "no open dead letter good" in said) == (2, True)
+    code, _, error = recollect("retry", "good")
+    assert (code, "no open dead letter good" in error) == (2, True)
     code, out, _ = recollect("retry", "bad", "worse")
     assert code == 1
     assert out.splitlines()[0] == "0 of 2 letters retried."
@@ -134,7 +134,7 @@ def test_retried_letters_become_events_once(home: Path, recollect: Recollect, ar
 def test_without_redis_the_events_wait_in_the_spool(
     home: Path, recollect: Recollect, redis_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Retried means on the disk; the consumer job ships what nobody holds."""
+    """Retried means on the disk; the consumer job ships the orphaned slot."""
     monkeypatch.setattr("ops.commands.deadletters._SHIP_S", 0.1)
     redis_server.stop()
     code, out, _ = recollect("retry", "good")
@@ -166,7 +166,7 @@ def test_an_interrupted_retry_is_not_repeated(
 
 
 def test_dropped_letters_are_kept_and_not_listed(home: Path, recollect: Recollect) -> None:
-    """Nothing is deleted; an operator has only said that it is settled."""
+    """Nothing is deleted; the letter is only marked."""
     assert recollect("drop", "bad", "--json") == (0, '{"dropped": ["bad"]}\n', "")
     assert recollect("drop", "--all") == (0, "3 letters dropped.\n", "")
     assert recollect("list") == (0, "No open dead letters.\n", "")
@@ -178,18 +178,18 @@ def test_dropped_letters_are_kept_and_not_listed(home: Path, recollect: Recollec
 @pytest.mark.parametrize("argv", [("retry",), ("drop",), ("retry", "good", "--all"), ("drop", "nobody")])
 def test_letters_must_be_named(home: Path, recollect: Recollect, argv: tuple[str, ...]) -> None:
     """Neither nothing nor everything by accident."""
-    code, out, said = recollect(*argv)
+    code, out, error = recollect(*argv)
     assert (code, out) == (2, "")
-    assert said.startswith("recollect: ")
+    assert error.startswith("recollect: ")
     assert len(list(read_letters(home / "archive"))) == 4
 
 
 def test_without_an_archive_there_are_no_letters(
     tmp_path: Path, recollect: Recollect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Looking is fine; deciding about nothing is not."""
+    """Listing works; retrying or dropping is refused."""
     monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path))
     assert recollect("list") == (0, "No open dead letters.\n", "")
     assert recollect("list", "--all", "--json") == (0, "[]\n", "")
-    code, _, said = recollect("drop", "--all")
-    assert (code, "There is no archive" in said) == (1, True)
+    code, _, error = recollect("drop", "--all")
+    assert (code, "There is no archive" in error) == (1, True)

@@ -1,4 +1,4 @@
-"""A forgotten user is in no published model, whatever is killed on the way and whatever is being trained meanwhile."""
+"""An erased user is in no published model, whatever is killed on the way and whatever is being trained meanwhile."""
 
 import json
 import os
@@ -87,10 +87,10 @@ async def test_every_version_is_published_anew_without_the_user(tmp_path: Path, 
     assert {"forgotten.json", "ACTIVE"} < set(os.listdir(tmp_path))  # noqa: PTH208 (a name is all that is asked)
 
 
-async def test_forgetting_again_changes_nothing_and_another_user_goes_on_from_there(
+async def test_erasing_again_changes_nothing_and_another_user_continues_from_there(
     tmp_path: Path, make_snapshot: Make
 ) -> None:
-    """A copy of a copy knows the training that it comes from."""
+    """A copy of a copy names the training that it comes from."""
     version = publish(tmp_path, make_snapshot())
     eraser = ModelUserEraser(tmp_path, PLAIN)
     assert [await eraser.erase([user]) for user in ("u5", "u5", "nobody", "u6")] == [{"u5": 1}, {}, {}, {"u6": 1}]
@@ -101,7 +101,7 @@ async def test_forgetting_again_changes_nothing_and_another_user_goes_on_from_th
     assert active_model.version(tmp_path) is None
 
 
-async def test_the_last_user_can_be_forgotten(tmp_path: Path, make_snapshot: Make) -> None:
+async def test_the_last_user_can_be_erased(tmp_path: Path, make_snapshot: Make) -> None:
     """What is left is a model of items."""
     activate(tmp_path, publish(tmp_path, make_snapshot(n_users=1)))
     assert await ModelUserEraser(tmp_path, PLAIN).erase(["u0"]) == {"u0": 1}
@@ -109,7 +109,7 @@ async def test_the_last_user_can_be_forgotten(tmp_path: Path, make_snapshot: Mak
 
 
 async def test_a_user_is_found_by_their_pseudonym(tmp_path: Path, make_snapshot: Make) -> None:
-    """Models know callers' ids, telemetry knows pseudonyms; neither is written to the list of the forgotten."""
+    """Models have callers' ids, telemetry has pseudonyms; neither is written to the list of erased users."""
     publish(tmp_path, make_snapshot())
     pseudonyms = Pseudonymiser(KEY)
     name = pseudonyms.pseudonym("u5")
@@ -120,8 +120,8 @@ async def test_a_user_is_found_by_their_pseudonym(tmp_path: Path, make_snapshot:
     assert b"u5" not in written
 
 
-async def test_a_model_of_pseudonyms_forgets_too(tmp_path: Path) -> None:
-    """Trained on archived events it knows users by what telemetry calls them: found published, and left out later."""
+async def test_a_user_is_erased_from_a_model_of_pseudonyms(tmp_path: Path) -> None:
+    """A model trained on archived events has pseudonyms: found in published versions, and left out later."""
     pseudonyms = Pseudonymiser(KEY)
     ids = [pseudonyms.pseudonym(name) for name in ("ada", "bob", "eve")]
     path = tmp_path / "events.csv"
@@ -143,7 +143,7 @@ async def test_a_model_of_pseudonyms_forgets_too(tmp_path: Path) -> None:
     assert list(users(config.models_dir).values()) == [[ids[0], ids[2]]] * 2
 
 
-async def test_nothing_of_a_telling_id_is_left_in_any_file(tmp_path: Path, make_snapshot: Make) -> None:
+async def test_no_file_has_the_id_afterwards(tmp_path: Path, make_snapshot: Make) -> None:
     """The bytes of the directory are searched, links to deleted files aside."""
     snapshot = make_snapshot()
     canary = "canary-7f3a@example.org"
@@ -155,7 +155,7 @@ async def test_nothing_of_a_telling_id_is_left_in_any_file(tmp_path: Path, make_
 
 
 async def test_a_replica_keeps_what_it_mapped(tmp_path: Path, make_snapshot: Make) -> None:
-    """Removing a version takes nothing from under who serves it."""
+    """Removing a version does not affect a process that serves it."""
     version = publish(tmp_path, make_snapshot())
     held = artefact.load(tmp_path / version)
     expected = held.item_factors.copy()
@@ -164,7 +164,7 @@ async def test_a_replica_keeps_what_it_mapped(tmp_path: Path, make_snapshot: Mak
 
 
 async def test_a_damaged_version_is_named_and_the_others_are_done(tmp_path: Path, make_snapshot: Make) -> None:
-    """It is not deleted, and the erase is not called done, until somebody has removed it."""
+    """It is not deleted, and the erasure is not done until it is removed."""
     damaged, sound = (publish(tmp_path, make_snapshot(seed=seed)) for seed in (1, 2))
     (tmp_path / damaged / "item_bias.bin").write_bytes(b"")
     eraser = ModelUserEraser(tmp_path, PLAIN)
@@ -178,7 +178,7 @@ async def test_a_damaged_version_is_named_and_the_others_are_done(tmp_path: Path
     assert await eraser.erase(["u1"]) == {}
 
 
-async def test_a_list_that_cannot_be_read_is_never_taken_for_an_empty_one(tmp_path: Path, make_snapshot: Make) -> None:
+async def test_an_unreadable_list_is_never_taken_for_an_empty_one(tmp_path: Path, make_snapshot: Make) -> None:
     """Neither by an erase nor by a training."""
     await ModelUserEraser(tmp_path / "models", PLAIN).erase(["u1"])
     path = tmp_path / "models/forgotten.json"
@@ -198,7 +198,7 @@ async def test_a_list_that_cannot_be_read_is_never_taken_for_an_empty_one(tmp_pa
 
 
 def kill_at_change(number: int, eraser: ModelUserEraser, user_id: str) -> int:
-    """Forget a user in a process of its own that dies at its n-th change of the file system; return its status."""
+    """Erase a user in a process of its own that dies at its n-th change of the file system; return its status."""
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1]
@@ -221,7 +221,7 @@ def kill_at_change(number: int, eraser: ModelUserEraser, user_id: str) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of later Pythons: the child only computes
-def test_killed_at_any_change_it_leaves_whole_models_and_goes_on(tmp_path: Path, make_snapshot: Make) -> None:
+def test_killed_at_any_change_it_leaves_whole_models_and_continues(tmp_path: Path, make_snapshot: Make) -> None:
     """Every rename, removal and new file is a place to die; another user's erase in between changes nothing."""
     number, status = 0, signal.SIGKILL.value
     while status:
@@ -277,7 +277,7 @@ async def test_training_on_the_same_data_does_not_bring_a_user_back(tmp_path: Pa
 
 
 @pytest.mark.parametrize("key", [None, KEY])
-def test_a_user_forgotten_during_a_training_is_not_published_by_it(tmp_path: Path, key: bytes | None) -> None:
+def test_a_user_erased_during_a_training_is_not_published_by_it(tmp_path: Path, key: bytes | None) -> None:
     """The training read its data before; the version it publishes does not hold them."""
     key_file = None
     if key is not None:
@@ -312,7 +312,7 @@ def test_the_list_reads_back_and_keeps_a_users_latest_time(tmp_path: Path) -> No
     assert b"ann" not in (tmp_path / "forgotten.json").read_bytes()
 
 
-def test_a_list_of_the_first_format_is_read_and_everybody_on_it_stays(tmp_path: Path) -> None:
+def test_a_list_of_the_first_format_is_read_and_all_its_users_stay(tmp_path: Path) -> None:
     """It is written in the present format with the next erase."""
     salt = b"s" * 32
     digest = Pseudonymiser(salt).pseudonym("ann")
@@ -327,28 +327,28 @@ def test_a_list_of_the_first_format_is_read_and_everybody_on_it_stays(tmp_path: 
 
 def test_users_of_no_model_are_temporary_and_those_of_one_stay() -> None:
     """They expire by time and by number; a permanent user erased again has one entry with the later time."""
-    everybody = Vocabulary(["a", "b", "c", "d", "e"])
+    vocabulary = Vocabulary(["a", "b", "c", "d", "e"])
     listed = ErasedUsers(b"s" * 32, {}).adding(["a", "b"], NOW_S).keeping(["a", "z"])
-    assert listed.erased_rows(everybody, PLAIN) == {0: NOW_S, 1: NOW_S}
+    assert listed.erased_rows(vocabulary, PLAIN) == {0: NOW_S, 1: NOW_S}
     week_later_s = NOW_S + TEMPORARY_DAYS * 86_400
     listed = listed.adding(["c"], week_later_s - 1)
-    assert listed.erased_rows(everybody, PLAIN) == {0: NOW_S, 1: NOW_S, 2: week_later_s - 1}
+    assert listed.erased_rows(vocabulary, PLAIN) == {0: NOW_S, 1: NOW_S, 2: week_later_s - 1}
     listed = listed.adding(["a"], week_later_s)
-    assert listed.erased_rows(everybody, PLAIN) == {0: week_later_s, 2: week_later_s - 1}
+    assert listed.erased_rows(vocabulary, PLAIN) == {0: week_later_s, 2: week_later_s - 1}
     assert (len(listed.permanent_s), len(listed.temporary_s)) == (1, 1)
     listed = listed.adding(["d"], week_later_s + 1, 3).adding(["e", "x", "y"], week_later_s + 2, 3)
-    assert listed.erased_rows(everybody, PLAIN) == {0: week_later_s, 4: week_later_s + 2}
+    assert listed.erased_rows(vocabulary, PLAIN) == {0: week_later_s, 4: week_later_s + 2}
 
 
-async def test_many_users_are_forgotten_with_one_copy_of_each_version(tmp_path: Path, make_snapshot: Make) -> None:
+async def test_many_users_are_erased_with_one_copy_of_each_version(tmp_path: Path, make_snapshot: Make) -> None:
     """And ids that no version holds cost none, and do not stay on the list."""
     old, active = (publish(tmp_path, make_snapshot(seed=seed)) for seed in (1, 2))
     activate(tmp_path, active)
     eraser = ModelUserEraser(tmp_path, PLAIN)
-    strangers = [f"stranger-{number}" for number in range(50)]
-    assert await eraser.erase(strangers) == {}
+    unknown = [f"unknown-{number}" for number in range(50)]
+    assert await eraser.erase(unknown) == {}
     assert set(users(tmp_path)) == {old, active}
-    assert await eraser.erase(["u1", "u3", "u5", *strangers]) == {"u1": 2, "u3": 2, "u5": 2}
+    assert await eraser.erase(["u1", "u3", "u5", *unknown]) == {"u1": 2, "u3": 2, "u5": 2}
     after = users(tmp_path)
     assert list(after.values()) == [["u0", "u2", "u4", "u6"]] * 2
     assert [artefact.read_manifest(tmp_path / name)["derived"]["from"] for name in after] == [
@@ -359,7 +359,7 @@ async def test_many_users_are_forgotten_with_one_copy_of_each_version(tmp_path: 
 
 
 async def test_a_user_whom_a_trainings_data_holds_stays_on_the_list(tmp_path: Path) -> None:
-    """No model had them, but the file has: next year's training must leave them out, too."""
+    """No model holds the user, but the file does: a later training must leave the user out, too."""
     config = Config(home=tmp_path / "var")
     await ModelUserEraser(config.models_dir, PLAIN).erase(["bob", "nobody"])
     data = tmp_path / "ratings.csv"

@@ -52,7 +52,7 @@ async def test_committed_lines_are_read_back_and_only_they(tmp_path: Path, archi
 
 
 def test_an_archive_without_a_commit_is_empty(tmp_path: Path) -> None:
-    """A reader that comes early finds nothing, rather than an error."""
+    """An early reader finds nothing, and no error."""
     assert list(read(tmp_path)) == []
 
 
@@ -95,7 +95,7 @@ async def test_a_file_shorter_than_committed_is_reported(tmp_path: Path) -> None
 async def test_a_full_disk_adds_nothing_and_the_next_commit_begins_a_new_part(
     tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a failed sync the file is given up; what it held uncommitted never counts."""
+    """After a failed sync the file is abandoned; its uncommitted lines never count."""
     await put(archive, 1, b"one\n")
 
     def fail(_fd: int) -> None:
@@ -115,7 +115,7 @@ async def test_a_full_disk_adds_nothing_and_the_next_commit_begins_a_new_part(
 
 
 async def test_a_zombie_cannot_commit(tmp_path: Path, archive: Archive) -> None:
-    """Who lost the lease fails at the catalogue, and its lines never count."""
+    """A consumer that lost the lease fails at the catalogue, and its lines never count."""
     await put(archive, 1, b"one\n")
     other = Catalogue(tmp_path)
     lease = other.lease.acquire(other.lease.read(), "other", "elsewhere", locked=False)
@@ -132,7 +132,7 @@ async def test_a_zombie_cannot_commit(tmp_path: Path, archive: Archive) -> None:
     other.close()
 
 
-async def test_a_released_lease_is_taken_at_once_and_a_dead_holders_too(tmp_path: Path) -> None:
+async def test_a_released_lease_is_acquired_at_once_and_a_dead_holders_too(tmp_path: Path) -> None:
     """Neither a clean stop nor a death on this machine costs the takeover time."""
     first, second, third = Archive(tmp_path), Archive(tmp_path), Archive(tmp_path)
     await first.acquire(3600)
@@ -168,9 +168,9 @@ async def test_a_living_holder_keeps_the_lease_and_a_frozen_one_loses_it(tmp_pat
     await standby.close()
 
 
-def test_no_rule_but_the_three_lets_a_standby_take_over() -> None:
-    """Given back, dead on this machine, or still for long enough; a moving beat starts the wait again."""
-    held = Lease(3, "somebody", 10, "here", locked=True)
+def test_three_rules_let_a_standby_take_over() -> None:
+    """Released, dead on this machine, or still for long enough; a moving heartbeat starts the wait again."""
+    held = Lease(3, "holder", 10, "here", locked=True)
     watch = LeaseWatch(4.0, "here")
     assert watch.may_acquire(held._replace(holder=""), 0.0, locked=False)
     assert watch.may_acquire(held, 0.0, locked=True)
@@ -193,7 +193,7 @@ def test_the_holders_lock_is_exclusive(tmp_path: Path) -> None:
     two.release()
 
 
-def test_old_event_ids_are_forgotten_in_small_steps(tmp_path: Path) -> None:
+def test_old_event_ids_expire_in_small_steps(tmp_path: Path) -> None:
     """The window is kept by deleting a bounded number at a time, and only by the holder."""
     catalogue = Catalogue(tmp_path)
     lease = catalogue.lease.acquire(catalogue.lease.read(), "me", "here", locked=True)
@@ -238,8 +238,8 @@ def test_event_ids_are_found_by_tenant(tmp_path: Path) -> None:
     catalogue.close()
 
 
-async def test_a_turn_ends_by_size_or_age_and_what_it_wrote_is_sealed(tmp_path: Path) -> None:
-    """The commit that begins a new turn seals the older parts, of every folder; the new ones are open."""
+async def test_rotation_is_due_by_size_or_age_and_seals_the_older_parts(tmp_path: Path) -> None:
+    """The first commit of a rotation seals the older parts, of every folder; the new ones are open."""
     archive = Archive(tmp_path, part_bytes=8)
     await archive.acquire(TAKEOVER_S)
     await put(archive, 1, b"one\n")
@@ -282,10 +282,10 @@ def test_a_rotation_grows_old_from_its_first_commit(tmp_path: Path) -> None:
     parts.close()
 
 
-async def test_after_a_full_disk_what_was_given_up_is_sealed_by_the_next_commit(
+async def test_after_a_full_disk_the_abandoned_part_is_sealed_by_the_next_commit(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A part that was abandoned after a failed sync never grows again, and the catalogue says so."""
+    """A part that was abandoned after a failed sync never grows again, and is sealed."""
     await put(archive, 1, b"one\n")
     with monkeypatch.context() as broken:
         broken.setattr(os, "fdatasync", lambda _fd: (_ for _ in ()).throw(OSError(5, "Input/output error")))

@@ -28,7 +28,7 @@ def test_an_archive_without_a_commit_is_empty(tmp_path: Path) -> None:
 
 
 def test_what_the_catalogue_says_and_what_lies_in_the_files_belong_together(tmp_path: Path) -> None:
-    """What is committed later, and what nobody committed, is not in it."""
+    """Later commits and uncommitted lines are not in it."""
     commit(tmp_path, addition(EVENTS[:3], [(4, "missing")]))
     with open_snapshot(tmp_path) as taken:
         commit(tmp_path, addition([(5, EVENTS[4][1])]))
@@ -53,7 +53,7 @@ def test_files_that_go_are_still_read(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """It does not keep the rest from being read by who asks for what is gone, and from nobody else."""
+    """Other folders can be read; reading its folder is an error."""
     commit(tmp_path, addition(EVENTS[:2]))
     commit(tmp_path, addition(EVENTS[2:]))
     gone = min(tmp_path.glob(f"{DAY}/*"))
@@ -100,7 +100,7 @@ def test_a_compacted_file_that_was_cut_is_damaged(tmp_path: Path, length: int) -
 
 
 def test_a_compacted_file_with_other_lines_than_committed_is_damaged(tmp_path: Path) -> None:
-    """Somebody put another file there."""
+    """Another file is there."""
     commit(tmp_path, addition(EVENTS))
     seal(tmp_path)
     list(compact(tmp_path, "2027-01-01"))

@@ -141,7 +141,7 @@ def test_a_crash_anywhere_leaves_one_archive(
 
 
 def test_parts_that_may_be_about_to_count_are_not_cleaned(root: Path) -> None:
-    """A part of the present lease's present rotation belongs to the consumer, whatever the catalogue says."""
+    """A part of the present lease's present rotation belongs to the consumer, whatever the catalogue has."""
     lease = Catalogue(root).lease.read().epoch
     old = root / "date=2026-11-21" / f"part-{lease - 1:08d}-000009.jsonl"
     present = root / "date=2026-11-21" / f"part-{lease:08d}-000000.jsonl"
@@ -222,7 +222,7 @@ class TestWithAnErase:
         list(compact(tmp_path, BEFORE))
 
     def test_in_the_middle_of_a_compaction(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who replaced a file first wins, and the user does not come back."""
+        """The first to replace a file wins, and the user does not come back."""
         done: list[Path] = []
 
         def read_while_erasing(path: Path) -> Iterator[bytes]:

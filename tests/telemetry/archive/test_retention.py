@@ -118,7 +118,7 @@ def test_what_is_due(days: int, size_bytes: int, gone: list[str], excess_bytes: 
 
 
 def test_old_dates_go_and_the_account_stays_true(config: Config, retain: Callable[..., list[Note]]) -> None:
-    """Compacted or not; the receipt says so, also for a period, and so does the list."""
+    """Compacted or not; the receipt and the list report it, also for a period."""
     before, identity = receipt(config), fingerprint(config.archive_dir)
     size_bytes = sum(path.stat().st_size for path in config.archive_dir.glob("date=2026-11-21/*"))
     assert retain(retention_days=2)[0] == DateRetired("2026-11-21", 3, size_bytes)
@@ -147,7 +147,7 @@ def test_old_dates_go_and_the_account_stays_true(config: Config, retain: Callabl
 
 
 def test_only_compacted_dates_go_by_size(config: Config, retain: Callable[..., list[Note]]) -> None:
-    """What then keeps the archive too large is said, with what helps."""
+    """The reason why the archive stays too large is reported, with the remedy."""
     notes = retain(retention_bytes=1)
     assert seqs(config) == [7, 8, 9]
     assert isinstance(notes[-1], RetentionBehind)

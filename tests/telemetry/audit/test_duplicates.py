@@ -37,15 +37,15 @@ def test_an_id_under_two_numbers_is_doubled() -> None:
 def test_an_id_may_stand_for_several_events() -> None:
     """Of other users or other contents; each of them is archived once."""
     ones = [
-        line(seq, event_id="event-1", content=said)
-        for seq, said in enumerate([("u1", "click", "a"), ("u2", "click", "a"), ("u1", "click", "b")], 1)
+        line(seq, event_id="event-1", content=content)
+        for seq, content in enumerate([("u1", "click", "a"), ("u2", "click", "a"), ("u1", "click", "b")], 1)
     ]
     assert found(*ones) == []
     assert found(*ones, ones[2]._replace(seq=9)) == ["event-1"]
 
 
 def test_the_same_number_twice_is_counted_elsewhere() -> None:
-    """A line that was copied is one double, not two."""
+    """A copied line is one duplicate, not two."""
     assert found(line(1), line(1)) == []
 
 

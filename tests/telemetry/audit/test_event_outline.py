@@ -16,7 +16,7 @@ def line(seq: int, **changes: Any) -> EventOutline:
 
 
 def test_a_line_of_ours() -> None:
-    """What the account needs, and of a gap record what it tells."""
+    """The fields of an outline, and the counts of a gap record."""
     one = served(event_id="rec-1", recommendation_id="rec-2")
     assert parse_outline(encode(one, "p", 2, 3)) == EventOutline(
         "served", "default", "rec-1", "rec-2", AT, "p", 2, 3, None

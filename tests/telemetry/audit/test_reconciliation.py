@@ -140,7 +140,7 @@ def test_a_number_with_two_fates_is_found(history: list[str], data: st.DataObjec
 
 @given(SOUND)
 def test_a_dead_letter_that_is_gone_is_found(history: list[str]) -> None:
-    """A number that is said to lie in the dead letters has to."""
+    """A dead-lettered number needs a letter."""
     settled = [fate for fate in history if fate != "in_flight"]
     recorded = History([*settled, "dead_lettered"])
     reconciliation = Reconciliation()
@@ -162,7 +162,7 @@ def test_a_line_beyond_the_watermark_is_a_breach() -> None:
     assert recorded.account().breaches == ("number 3 is archived, but the catalogue's watermark is 2",)
 
 
-def test_what_is_accepted_later_is_not_looked_at() -> None:
+def test_events_accepted_later_do_not_count() -> None:
     """A line that entered the spool after the slots were inspected is not lost."""
     reconciliation = Reconciliation()
     reconciliation.set_accepted(PRODUCER, 1, 2)
@@ -172,7 +172,7 @@ def test_what_is_accepted_later_is_not_looked_at() -> None:
     assert account.counts["in_flight"] == account.accepted == 2
 
 
-def test_lost_names_what_the_spool_should_hold() -> None:
+def test_lost_returns_the_numbers_that_the_spool_should_hold() -> None:
     """Numbers above the watermark that were accepted and are not held; nothing below it."""
     reconciliation = Reconciliation()
     reconciliation.set_accepted(PRODUCER, 1, 6)
@@ -197,7 +197,7 @@ def test_a_huge_hole_costs_no_memory() -> None:
 
 class TestRange:
     def test_only_what_is_inside_is_counted_and_everything_is_balanced(self) -> None:
-        """Of ten lines three are asked about; the rest still has to be there."""
+        """Three of ten lines are in the period; the others must exist all the same."""
         reconciliation = Reconciliation()
         reconciliation.set_progress(PRODUCER, 1, Progress(10, archived=10))
         for seq in range(1, 11):
@@ -263,7 +263,7 @@ class TestGaps:
         assert account.gaps == (GapCount("feedback", "disk", 2), GapCount("served", "no budget", 21))
 
     def test_damage_counts_as_missing_once(self) -> None:
-        """Whether or not it left a hole in the numbers: the record and the hole tell of the same events."""
+        """Whether or not it left a hole: the record and the hole stand for the same events."""
         reconciliation = Reconciliation()
         damage = GapCount(None, "damage in a segment", 3)
         reconciliation.set_progress(PRODUCER, 1, Progress(4, archived=2, missing=2))

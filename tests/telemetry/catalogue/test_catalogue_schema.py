@@ -96,7 +96,7 @@ def second(released: Path) -> Path:
 
 
 @pytest.mark.parametrize("version", ["released", "second"])
-async def test_an_older_archive_opens_and_goes_on(version: str, request: pytest.FixtureRequest) -> None:
+async def test_an_older_archive_opens_and_is_appended_to(version: str, request: pytest.FixtureRequest) -> None:
     """Its lines, letters, lease and event ids are there, its files are sealed, and it is appended to."""
     released: Path = request.getfixturevalue(version)
     assert len(list(read(released))) == 7
@@ -117,8 +117,8 @@ async def test_an_older_archive_opens_and_goes_on(version: str, request: pytest.
     assert len({one.letter_id for one in read_letters(released)}) == 2
 
 
-def test_numbers_that_were_only_counted_get_their_places(released: Path) -> None:
-    """From the archive itself: what is neither a line nor a letter was a duplicate or never came."""
+def test_numbers_that_were_only_counted_get_their_runs(released: Path) -> None:
+    """From the files: a number in neither a line nor a letter was a duplicate or never came."""
     Catalogue(released).close()
     with open_snapshot(released) as archive:
         assert archive.progress == {
@@ -157,7 +157,7 @@ def test_an_upgraded_catalogue_has_the_tables_of_a_new_one(released: Path) -> No
 
 
 def test_an_upgrade_that_fails_leaves_the_old_catalogue(released: Path) -> None:
-    """All of it or nothing: a catalogue that cannot be brought over is still one of version 1."""
+    """All of it or nothing: the catalogue is still of version 1."""
     with closing(sqlite3.connect(released / FILE_NAME)) as db, db:
         db.execute("CREATE TABLE removed (surprise)")
     with pytest.raises(ArchiveError, match="already exists"):
@@ -167,8 +167,8 @@ def test_an_upgrade_that_fails_leaves_the_old_catalogue(released: Path) -> None:
         assert db.execute("SELECT count(*) FROM progress").fetchone() == (3,)
 
 
-def test_a_damaged_file_does_not_keep_the_archive_shut(released: Path) -> None:
-    """What cannot be found out is for the audit to tell; the consumer goes on."""
+def test_a_damaged_file_does_not_prevent_the_upgrade(released: Path) -> None:
+    """The audit reports the damage; the consumer continues."""
     (released / LETTERS).unlink()
     (released / EVENTS).write_bytes(b"\x00" * 100)
     with closing(Catalogue(released)) as catalogue:

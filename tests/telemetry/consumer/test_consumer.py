@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -7,118 +7,19 @@ from typing import Any
 import orjson
 import pytest
 
-from telemetry.archive.archive import Archive
 from telemetry.archive.archive_reader import read
-from telemetry.archive.archive_snapshot import open_snapshot
 from telemetry.archive.dead_letters import read_letters
 from telemetry.batch import Batch, Position, to_fields
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import CatalogueChange, CommitContent, Progress, Seen
-from telemetry.consumer.consumer import Consumer
-from telemetry.consumer.sinks import CountingSink
 from telemetry.errors import StreamAwayError
-from telemetry.events import Feedback, Record, Served, decode, encode
-from telemetry.notes import LeaseTaken, Note, SinkFailed, StandingBy
-from telemetry.producer import Producer
-from telemetry.settings import ConsumerSettings, ProducerSettings
-from telemetry.stream.event_stream import EventStream
-from telemetry.stream.key_names import Keys
+from telemetry.events import Record, decode, encode
+from telemetry.notes import LeaseTaken, SinkFailed, StandingBy
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from telemetry.stream.redis_stream import RedisStream
-from tests.support import sample_events
+from tests.support.consumer_site import KEYS, Job, Site, feedback, served
 
 AwaitUntil = Callable[..., Awaitable[None]]
-QUICK = ConsumerSettings(
-    discover_interval_s=0.05, block_ms=50, commit_interval_s=0.0, heartbeat_s=0.1, takeover_s=0.6, backoff_s=0.1
-)
-KEYS = Keys()
-SHIP = ProducerSettings(check_interval_s=0.05, linger_s=0.001, batch_events=20)
-
-
-def feedback(number: int, producer: str = "p") -> Feedback:
-    return sample_events.feedback(event_id=f"ev-{producer[:4]}-{number:08d}")
-
-
-def served(number: int) -> Served:
-    return sample_events.served(event_id=f"sv-{number:08d}")
-
-
-class Job:
-    """A consumer in this process, running, with what it told and a counting sink."""
-
-    def __init__(self, stream: EventStream, root: Path, *more_sinks: Any, **more: Any) -> None:
-        self.notes: list[Note] = []
-        self.sink = CountingSink()
-        self.consumer = Consumer(stream, Archive(root), [*more_sinks, self.sink], QUICK, self.notes.append, **more)
-        self.task = asyncio.create_task(self.consumer.run())
-
-    def told(self, kind: type[Note]) -> list[Note]:
-        return [note for note in self.notes if isinstance(note, kind)]
-
-    async def stop(self) -> None:
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
-        assert self.task.cancelled()
-
-
-class Site:
-    """Producers, and consumers of one archive, on one Redis."""
-
-    def __init__(self, home: Path, redis: Any) -> None:
-        self.home = home
-        self.archive = home / "archive"
-        self.redis = redis
-        self._running: list[tuple[Producer, asyncio.Task[None]]] = []
-        self.jobs: list[Job] = []
-
-    def producer(self) -> Producer:
-        producer = Producer(self.home / "spool", None, SHIP, RedisStream(self.redis.url, timeout_s=0.5))
-        self._running.append((producer, asyncio.create_task(producer.run())))
-        return producer
-
-    def consumer(self, *more_sinks: Any, **more: Any) -> Job:
-        job = Job(RedisStream(self.redis.url, timeout_s=0.5), self.archive, *more_sinks, **more)
-        self.jobs.append(job)
-        return job
-
-    def archived(self) -> list[Record]:
-        return [decode(line) for line in read(self.archive)]
-
-    def archived_ids(self) -> list[str]:
-        return [record.event.event_id for record in self.archived()]
-
-    def account(self) -> dict[tuple[str, int], Progress]:
-        with open_snapshot(self.archive) as archive:
-            return dict(archive.progress)
-
-    def add(self, producer: str, entry_id: str, fields: dict[bytes, bytes]) -> None:
-        with self.redis.client() as client:
-            client.zadd("recollect:producers", {producer: 1.0})
-            client.xadd(KEYS.events(producer), fields, id=entry_id)
-
-    async def resend(self, producer: str, entries: Mapping[str, dict[bytes, bytes]], until: Callable[[], bool]) -> None:
-        """Do what a shipper does: shake hands, and begin the stream anew whenever it is gone."""
-        shakes = 1.0
-        async with asyncio.timeout(20):
-            while not until():
-                with self.redis.client() as client:
-                    shakes += 1
-                    client.zadd("recollect:producers", {producer: shakes})
-                    if not client.exists(KEYS.events(producer)):
-                        with client.pipeline(transaction=True) as all_of_it:
-                            for entry_id, fields in entries.items():
-                                all_of_it.xadd(KEYS.events(producer), fields, id=entry_id)
-                            all_of_it.execute()
-                await asyncio.sleep(0.02)
-
-    async def end(self) -> None:
-        for job in self.jobs:
-            if not job.task.done():
-                await job.stop()
-        for producer, task in self._running:
-            await producer.drain(2)
-            producer.close()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture
@@ -129,7 +30,7 @@ async def site(tmp_path: Path, redis_server: Any) -> AsyncIterator[Site]:
 
 
 async def test_events_of_several_producers_are_archived_once_and_released(site: Site, await_until: AwaitUntil) -> None:
-    """The whole road: every event is in the archive, each producer's in order, and its buffer is free again."""
+    """Every event is in the archive, each producer's in order, and its buffer is free again."""
     producers = [site.producer(), site.producer()]
     job = site.consumer()
     for number in range(300):
@@ -155,7 +56,7 @@ async def test_the_archive_keeps_the_producers_bytes(site: Site, await_until: Aw
     await await_until(lambda: list(read(site.archive, stored=True)) == [line])
 
 
-async def test_redis_loses_everything_and_nothing_is_lost_or_doubled(site: Site, await_until: AwaitUntil) -> None:
+async def test_redis_loses_everything_and_nothing_is_lost_or_duplicated(site: Site, await_until: AwaitUntil) -> None:
     """FLUSHALL in the middle of traffic, again and again, with both ends running."""
     producer = site.producer()
     site.consumer()
@@ -190,7 +91,7 @@ async def test_redis_is_killed_under_traffic(site: Site, await_until: AwaitUntil
 
 
 async def test_feedback_that_came_twice_is_archived_once(site: Site, await_until: AwaitUntil) -> None:
-    """A client that retried at another replica leaves one event, and the account says so."""
+    """A client that retried at another replica leaves one event, and the counts show it."""
     one, two = site.producer(), site.producer()
     job = site.consumer()
     await one.accept([feedback(1), feedback(2)])
@@ -205,7 +106,7 @@ async def test_feedback_that_came_twice_is_archived_once(site: Site, await_until
 
 
 async def test_a_bad_entry_goes_to_the_dead_letters_and_blocks_nothing(site: Site, await_until: AwaitUntil) -> None:
-    """Nonsense that comes again and again is kept aside with its reason, and what follows is archived."""
+    """Repeated nonsense is kept with its reason, and later events are archived."""
     lines = [encode(feedback(seq), "p", 1, seq) for seq in range(1, 4)]
     entries = {
         "1-1": to_fields(Batch(1, 1, lines[:1])),
@@ -219,8 +120,8 @@ async def test_a_bad_entry_goes_to_the_dead_letters_and_blocks_nothing(site: Sit
     assert site.account() == {("p", 1): Progress(3, archived=2, dead_lettered=1)}
 
 
-async def test_nonsense_in_the_place_of_events_costs_none_of_them(site: Site, await_until: AwaitUntil) -> None:
-    """Whatever else stands in a stream, what a producer holds is sent again and archived."""
+async def test_nonsense_in_a_stream_loses_no_event(site: Site, await_until: AwaitUntil) -> None:
+    """A producer sends its events again, and they are archived."""
     producer = site.producer()
     job = site.consumer()
     producer.offer(served(1))
@@ -237,7 +138,7 @@ async def test_nonsense_in_the_place_of_events_costs_none_of_them(site: Site, aw
 
 @pytest.mark.parametrize("says_so", [True, False])
 async def test_a_hole_is_archived_around_and_counted(site: Site, await_until: AwaitUntil, says_so: bool) -> None:
-    """Numbers that never come do not stop the others; the account names them as missing."""
+    """Numbers that never come do not stop the others; they are counted as missing."""
     entries = {
         f"1-{first_seq}": to_fields(
             Batch(1, first_seq, [encode(feedback(first_seq), "p", 1, first_seq)], Position(1, 0) if says_so else None)
@@ -253,7 +154,7 @@ async def test_a_hole_is_archived_around_and_counted(site: Site, await_until: Aw
 
 
 async def test_the_watermark_is_published_again_after_redis_lost_it(site: Site, await_until: AwaitUntil) -> None:
-    """The catalogue knows; a producer that holds events gets them released after all."""
+    """The catalogue has it; a producer that holds events releases them after all."""
     producer = site.producer()
     site.consumer()
     producer.offer(served(1))
@@ -268,7 +169,9 @@ def _watermark(site: Site, producer: str) -> Any:
         return client.hmget(KEYS.watermark(producer), "epoch", "seq")
 
 
-async def test_what_a_dead_consumer_had_taken_is_archived_by_the_next_one(site: Site, await_until: AwaitUntil) -> None:
+async def test_entries_read_by_a_dead_consumer_are_archived_by_the_next_one(
+    site: Site, await_until: AwaitUntil
+) -> None:
     """Entries delivered and not committed are pending; the successor reads them before anything new."""
     lines = [encode(feedback(seq), "p", 1, seq) for seq in range(1, 4)]
     site.add("p", "1-2", to_fields(Batch(1, 1, lines[:2])))
@@ -282,8 +185,8 @@ async def test_what_a_dead_consumer_had_taken_is_archived_by_the_next_one(site: 
     await zombie.close()
 
 
-async def test_what_a_zombie_takes_while_we_run_is_found_again(site: Site, await_until: AwaitUntil) -> None:
-    """A frozen predecessor wakes up and takes entries it can never commit: the jump in the numbers gives it away."""
+async def test_entries_read_by_a_zombie_are_found_again(site: Site, await_until: AwaitUntil) -> None:
+    """A frozen consumer wakes up and reads entries that it cannot commit: the jump in the numbers shows it."""
     lines = [encode(served(seq), "p", epoch, seq) for epoch, seq in ((1, 1), (1, 2), (2, 1))]
     site.add("p", "1-1", to_fields(Batch(1, 1, lines[:1])))
     job = site.consumer()
@@ -306,28 +209,28 @@ class BrokenSink:
 
 
 async def test_a_broken_sink_stops_nothing(site: Site, await_until: AwaitUntil) -> None:
-    """It is told and counted; the archive and the other sinks go on."""
+    """It is reported and counted; the archive and the other sinks continue."""
     producer = site.producer()
     job = site.consumer(BrokenSink())
     await producer.accept([feedback(1)])
     await await_until(lambda: job.sink.counts == {"click": 1})
-    assert job.told(SinkFailed) == [SinkFailed("broken", "RuntimeError: no")]
+    assert job.noted(SinkFailed) == [SinkFailed("broken", "RuntimeError: no")]
     assert job.consumer.counters.sink_failures == 1
 
 
 async def test_a_stopped_consumer_hands_over_at_once(site: Site, await_until: AwaitUntil) -> None:
-    """The standby does not wait for the lease to run out, and goes on where the first one ended."""
+    """The standby does not wait for the lease to expire, and continues where the first one ended."""
     producer = site.producer()
     first = site.consumer()
-    await await_until(lambda: first.told(LeaseTaken))
+    await await_until(lambda: first.noted(LeaseTaken))
     second = site.consumer()
-    await await_until(lambda: second.told(StandingBy))
+    await await_until(lambda: second.noted(StandingBy))
     await producer.accept([feedback(1)])
     await await_until(lambda: producer.archived.seq == 1)
     await first.stop()
     await producer.accept([feedback(2)])
     await await_until(lambda: producer.archived.seq == 2)
-    assert second.told(LeaseTaken) == [LeaseTaken(2)]
+    assert second.noted(LeaseTaken) == [LeaseTaken(2)]
     assert site.archived_ids() == [feedback(1).event_id, feedback(2).event_id]
 
 
@@ -353,10 +256,10 @@ async def test_a_failing_disk_delays_and_loses_nothing(
     await job.stop()
 
 
-async def test_a_broken_event_is_buried_after_three_tries_and_the_others_are_archived(
+async def test_a_failing_event_is_dead_lettered_after_three_tries_and_the_others_are_archived(
     site: Site, await_until: AwaitUntil
 ) -> None:
-    """Whatever goes wrong with one event concerns that event; the account names it."""
+    """A failure of one event concerns that event alone."""
     asked = []
 
     def check(record: Record) -> None:
@@ -375,8 +278,8 @@ async def test_a_broken_event_is_buried_after_three_tries_and_the_others_are_arc
     assert site.account() == {(producer.producer_id, 1): Progress(5, archived=4, dead_lettered=1)}
 
 
-async def test_a_broken_event_among_inherited_ones_makes_no_hole(site: Site, await_until: AwaitUntil) -> None:
-    """Entries that a dead predecessor had taken wait behind the one whose event fails, and are all archived."""
+async def test_a_failing_event_among_inherited_ones_makes_no_hole(site: Site, await_until: AwaitUntil) -> None:
+    """Entries read by a dead consumer wait behind the one whose event fails, and are all archived."""
     lines = [encode(served(seq), "p", 1, seq) for seq in range(1, 7)]
     for first_seq in (1, 3, 5):
         site.add("p", f"1-{first_seq + 1}", to_fields(Batch(1, first_seq, lines[first_seq - 1 : first_seq + 1])))
@@ -397,9 +300,9 @@ async def test_a_broken_event_among_inherited_ones_makes_no_hole(site: Site, awa
 
 
 async def test_drain_waits_for_everything_that_the_streams_hold(site: Site, await_until: AwaitUntil) -> None:
-    """Streams that were begun a moment ago count; what is in no stream is not waited for."""
+    """Streams that were begun a moment ago count; events in no stream do not."""
     job = site.consumer()
-    await await_until(lambda: job.told(LeaseTaken))
+    await await_until(lambda: job.noted(LeaseTaken))
     assert await job.consumer.drain(5)
     lines = [encode(served(seq), "p", 1, seq) for seq in range(1, 2001)]
     for first_seq in range(1, 2001, 100):
@@ -412,11 +315,11 @@ async def test_drain_waits_for_everything_that_the_streams_hold(site: Site, awai
 
 
 async def test_drain_ends_in_time_and_a_standby_has_nothing_to_drain(site: Site, await_until: AwaitUntil) -> None:
-    """A frozen Redis is no reason to wait for longer than was said."""
+    """A frozen Redis does not extend the deadline."""
     job = site.consumer()
     standby = site.consumer()
-    await await_until(lambda: job.told(LeaseTaken) or standby.told(LeaseTaken))
-    active, idle = (job, standby) if job.told(LeaseTaken) else (standby, job)
+    await await_until(lambda: job.noted(LeaseTaken) or standby.noted(LeaseTaken))
+    active, idle = (job, standby) if job.noted(LeaseTaken) else (standby, job)
     assert await idle.consumer.drain(0)
     site.redis.pause()
     try:
@@ -459,8 +362,8 @@ async def test_a_slow_link_is_asked_for_less_until_it_answers(tmp_path: Path, aw
     await job.stop()
 
 
-async def test_old_event_ids_are_forgotten_while_events_are_archived(tmp_path: Path, await_until: AwaitUntil) -> None:
-    """As many as there are, and no younger ones; an id that was forgotten may come again."""
+async def test_old_event_ids_expire_while_events_are_archived(tmp_path: Path, await_until: AwaitUntil) -> None:
+    """All of them, and no younger ones; an expired id may come again."""
     with closing(Catalogue(tmp_path)) as catalogue:
         lease = catalogue.lease.acquire(catalogue.lease.read(), "before", "here", locked=False)
         assert lease is not None

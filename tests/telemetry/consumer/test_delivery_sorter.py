@@ -27,7 +27,7 @@ from tests.support.deliveries import (
 
 
 def test_events_above_the_watermark_are_new_and_only_they() -> None:
-    """Dedupe is per event: an entry that overlaps the watermark is read from there on."""
+    """Deduplication is per event: an entry that overlaps the watermark is read from there on."""
     found = sort(Position(1, 4), entry(1, 1, 3), entry(1, 2, 6), entry(1, 7, 8))
     assert numbers(found) == [(1, 5), (1, 6), (1, 7), (1, 8)]
     assert found.settled == {"p": ["1-3", "1-6", "1-8"]}
@@ -66,7 +66,7 @@ def test_a_gap_in_entries_that_the_producer_holds_is_never_passed_as_a_hole() ->
 
 
 def test_the_first_entry_of_all_follows_nothing() -> None:
-    """Older versions did not say so, and there is nothing that could be missing."""
+    """Older versions name no predecessor, and nothing can be missing."""
     assert numbers(sort(Position(0, 0), entry(1, 1, 2), pending=True)) == [(1, 1), (1, 2)]
     assert sort(Position(0, 0), entry(2, 1, 2), pending=True).gaps == {"p": Position(0, 0)}
 

@@ -1,4 +1,4 @@
-"""Slots whose replica is gone: what they hold is shipped and archived, and their replica finds them free."""
+"""Orphaned slots are shipped and archived, and their replica finds them free."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,7 +23,7 @@ _SETTINGS = ProducerSettings(check_interval_s=0.02, linger_s=0.0, ring_bytes=655
 
 
 class Seen:
-    """A sink that keeps what it is given."""
+    """A sink that keeps its events."""
 
     name = "seen"
 
@@ -52,7 +52,7 @@ async def archived(tmp_path: Path, server: MemoryServer) -> AsyncIterator[Seen]:
 
 
 async def _leave(spool: Path, server: MemoryServer, count: int) -> list[str]:
-    """Have a replica take feedback while the stream is away, and die."""
+    """Accept feedback in a replica without a stream, and let it die."""
     server.reachable = False
     producer = Producer(spool, 0, _SETTINGS, MemoryStream(server))
     run = asyncio.create_task(producer.run())
@@ -66,7 +66,7 @@ async def _leave(spool: Path, server: MemoryServer, count: int) -> list[str]:
     return ids
 
 
-async def test_what_nobody_ships_is_shipped_and_archived(
+async def test_events_of_a_dead_replica_are_shipped_and_archived(
     tmp_path: Path, server: MemoryServer, archived: Seen, await_until: Callable[..., Awaitable[None]]
 ) -> None:
     """The slot is empty afterwards, and free."""
@@ -84,7 +84,7 @@ async def test_what_nobody_ships_is_shipped_and_archived(
     assert not inspect_slots(spool)[0].held
 
 
-async def test_a_slot_that_is_held_is_left_alone(tmp_path: Path, server: MemoryServer) -> None:
+async def test_a_held_slot_is_not_opened(tmp_path: Path, server: MemoryServer) -> None:
     """Its replica ships for itself."""
     producer = Producer(tmp_path, 0, _SETTINGS, MemoryStream(server))
     producer.offer(sample_events.served())
@@ -95,7 +95,7 @@ async def test_a_slot_that_is_held_is_left_alone(tmp_path: Path, server: MemoryS
 
 
 async def test_without_a_stream_a_slot_stays_free_for_its_replica(tmp_path: Path, server: MemoryServer) -> None:
-    """There is nothing to be gained by holding it; what is left is told."""
+    """Holding it has no use; the events left are reported."""
     await _leave(tmp_path, server, 2)
     server.reachable = False
     orphans = OrphanedSlots(tmp_path, _SETTINGS, lambda: MemoryStream(server), 0.0)
@@ -104,8 +104,10 @@ async def test_without_a_stream_a_slot_stays_free_for_its_replica(tmp_path: Path
     assert inspect_slots(tmp_path)[0].epoch == before
 
 
-async def test_a_sweep_does_not_wait_for_the_time_to_pass(tmp_path: Path, server: MemoryServer, archived: Seen) -> None:
-    """Everything is being stopped: what is left goes out now."""
+async def test_ship_all_does_not_wait_for_the_time_to_pass(
+    tmp_path: Path, server: MemoryServer, archived: Seen
+) -> None:
+    """Everything is being stopped: the slot is shipped now."""
     spool = tmp_path / "spool"
     ids = await _leave(spool, server, 3)
     assert await OrphanedSlots(spool, _SETTINGS, lambda: MemoryStream(server), 3600.0).ship_all(10) == 0
@@ -113,10 +115,10 @@ async def test_a_sweep_does_not_wait_for_the_time_to_pass(tmp_path: Path, server
 
 
 @pytest.mark.parametrize("mark", [None, OwnerMark("another-archive")])
-async def test_a_slot_is_left_alone_where_its_events_must_not_go(
+async def test_a_slot_is_not_opened_where_its_events_must_not_go(
     tmp_path: Path, server: MemoryServer, mark: OwnerMark | None
 ) -> None:
-    """It is not even taken, for its replica may come back any moment; nothing of it is left there."""
+    """Its replica may restart at any moment; no event of it reaches that Redis."""
     spool = tmp_path / "spool"
     await _leave(spool, server, 5)
     server.mark = mark
