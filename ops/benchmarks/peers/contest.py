@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ops.benchmarks.peers import peer
-from ops.benchmarks.peers.pairs import LENGTH, LIBRARIES, MEASURES, PAIRS, SHARED, SLOW, Ask, Pair
+from ops.benchmarks.peers.pairs import LENGTH, LIBRARIES, MEASURES, PAIRS, SHARED, SLOW, Pair, Task
 from ops.benchmarks.peers.peer import Peer, Seconds
 from ops.benchmarks.peers.peer_program import Fold, timed
 from ops.benchmarks.workbench import pinned
@@ -56,16 +56,16 @@ class ContestPlan:
 
     def pairs(self, name: str) -> list[Pair]:
         """Return the pairs of one of our algorithms."""
-        return [pair for pair in PAIRS if pair.ours == name and pair.library in self.libraries]
+        return [pair for pair in PAIRS if pair.algorithm == name and pair.library in self.libraries]
 
     def settings(self, pair: Pair, config: Any) -> dict[str, Any]:
         """Return the settings of a peer that differ from its library's defaults, given our config."""
-        shared = {theirs: getattr(config, ours) for theirs, ours in SHARED.get((pair.theirs, pair.ask), {}).items()}
-        return shared | self.peer_settings.get(pair.theirs, {})
+        shared = {name: getattr(config, own_name) for name, own_name in SHARED.get((pair.model, pair.task), {}).items()}
+        return shared | self.peer_settings.get(pair.model, {})
 
     def has_turn(self, pair: Pair, fold: int) -> bool:
         """Return whether a peer is run on a fold."""
-        limits = (self.peer_folds, self.slow_folds if pair.theirs == SLOW else None)
+        limits = (self.peer_folds, self.slow_folds if pair.model == SLOW else None)
         return all(limit is None or fold < limit for limit in limits)
 
 
@@ -88,14 +88,14 @@ class Contest:
     """All results.
 
     Attributes:
-        ours: By algorithm and task.
-        theirs: By pair.
+        own: Our models, by algorithm and task.
+        by_pair: The peers.
         peers: The ended processes, by library.
         n_listed: The users ranked for, in all folds.
     """
 
-    ours: dict[tuple[str, Ask], Side] = field(default_factory=dict)
-    theirs: dict[Pair, Side] = field(default_factory=dict)
+    own: dict[tuple[str, Task], Side] = field(default_factory=dict)
+    by_pair: dict[Pair, Side] = field(default_factory=dict)
     peers: dict[str, list[Peer]] = field(default_factory=dict)
     n_listed: int = 0
 
@@ -137,23 +137,23 @@ def _run_fold(
     started: dict[str, Peer] = {}
     for candidate in plan.candidates:
         pairs = plan.pairs(candidate.name)
-        asks: set[Ask] = {"predict" if candidate.kind == "rating" else "rank", *(pair.ask for pair in pairs)}
+        tasks: set[Task] = {"predict" if candidate.kind == "rating" else "rank", *(pair.task for pair in pairs)}
         if not index:
             warm_up(candidate, split.train)
-        for ask, (answer, seconds) in _ours(plan, index, candidate, split, judged, sorted(asks)).items():
-            values = _measure(candidate.name, ask, answer, split, judged)
-            contest.ours.setdefault((candidate.name, ask), Side()).add(values, seconds)
+        for task, (answer, seconds) in _run_own(plan, index, candidate, split, judged, sorted(tasks)).items():
+            values = _measure(candidate.name, task, answer, split, judged)
+            contest.own.setdefault((candidate.name, task), Side()).add(values, seconds)
             on_progress(_turn_line(index, "recollect", candidate.name, values, seconds))
         for pair in (pair for pair in pairs if plan.has_turn(pair, index)):
             if pair.library not in started:
                 started[pair.library] = stack.enter_context(peer.started(plan.python, pair.library, fold))
                 contest.peers.setdefault(pair.library, []).append(started[pair.library])
             answer, seconds = started[pair.library].answer(
-                pair.theirs, pair.ask, seed=plan.protocol.seed + index, settings=plan.settings(pair, candidate.config)
+                pair.model, pair.task, seed=plan.protocol.seed + index, settings=plan.settings(pair, candidate.config)
             )
-            values = _measure(pair.theirs, pair.ask, answer, split, judged)
-            contest.theirs.setdefault(pair, Side()).add(values, seconds)
-            on_progress(_turn_line(index, pair.library, pair.theirs, values, seconds))
+            values = _measure(pair.model, pair.task, answer, split, judged)
+            contest.by_pair.setdefault(pair, Side()).add(values, seconds)
+            on_progress(_turn_line(index, pair.library, pair.model, values, seconds))
 
 
 def _fold(plan: ContestPlan, index: int, split: Split, judged: Relevance) -> Fold:
@@ -176,34 +176,34 @@ def _fold(plan: ContestPlan, index: int, split: Split, judged: Relevance) -> Fol
     )
 
 
-def _ours(
-    plan: ContestPlan, index: int, candidate: Candidate, split: Split, judged: Relevance, asks: Sequence[Ask]
-) -> dict[Ask, tuple[NDArray[Any], Seconds]]:
+def _run_own(
+    plan: ContestPlan, index: int, candidate: Candidate, split: Split, judged: Relevance, tasks: Sequence[Task]
+) -> dict[Task, tuple[NDArray[Any], Seconds]]:
     """Fit one of our models once, and let it answer each task; fitting counts in each."""
     rng = np.random.default_rng(plan.protocol.seeds().fits[index])
     snapshot, *fitted = timed(lambda: candidate.fit(split.train, candidate.config, rng, no_progress))
-    work: dict[Ask, Callable[[], NDArray[Any]]] = {
+    work: dict[Task, Callable[[], NDArray[Any]]] = {
         "predict": lambda: candidate.predict(snapshot, split.test.user_rows, split.test.item_rows),
         "rank": lambda: top_n_lists(snapshot, judged.user_rows, LENGTH),
     }
     answers = {}
-    for ask in asks:
-        answer, *answered = timed(work[ask])
-        answers[ask] = (answer, Seconds(*fitted, *answered))
+    for task in tasks:
+        answer, *answered = timed(work[task])
+        answers[task] = (answer, Seconds(*fitted, *answered))
     return answers
 
 
-def _measure(name: str, ask: Ask, answer: NDArray[Any], split: Split, judged: Relevance) -> dict[str, float]:
+def _measure(name: str, task: Task, answer: NDArray[Any], split: Split, judged: Relevance) -> dict[str, float]:
     """Return the measures of an answer; predicted ratings are clipped to the scale."""
-    if ask == "predict":
+    if task == "predict":
         if not np.isfinite(answer).all():
             raise RunError(f"{name} predicted no number for {np.count_nonzero(~np.isfinite(answer))} pairs.")
         clipped = np.clip(answer, split.test.rating_min, split.test.rating_max)
-        return {measure: RATING_MEASURES[measure](clipped, split.test.ratings) for measure in MEASURES[ask]}
+        return {measure: RATING_MEASURES[measure](clipped, split.test.ratings) for measure in MEASURES[task]}
     hits = judged.hits(answer)
     return {
         measure: float(RANKING_MEASURES[measure.partition("@")[0]](hits, judged.counts).mean())
-        for measure in MEASURES[ask]
+        for measure in MEASURES[task]
     }
 
 

@@ -11,10 +11,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 from service.errors import UsageError
 
-Ask = Literal["predict", "rank"]
+Task = Literal["predict", "rank"]
 
 LENGTH: Final = 20
-MEASURES: Final[dict[Ask, tuple[str, str]]] = {
+MEASURES: Final[dict[Task, tuple[str, str]]] = {
     "predict": ("rmse", "mae"),
     "rank": (f"recall@{LENGTH}", f"ndcg@{LENGTH}"),
 }
@@ -24,10 +24,10 @@ LIBRARIES: Final = ("surprise", "implicit", "lenskit")
 class Pair(NamedTuple):
     """One of our algorithms, the peer it is compared with, and the task of both, which decides the measures."""
 
-    ours: str
+    algorithm: str
     library: str
-    theirs: str
-    ask: Ask
+    model: str
+    task: Task
 
 
 PAIRS: Final = (
@@ -48,7 +48,7 @@ PAIRS: Final = (
     Pair("item_knn", "lenskit", "ItemKNN", "rank"),
 )
 # By peer and task: the peer's settings that take the value of one of ours.
-SHARED: Final[dict[tuple[str, Ask], dict[str, str]]] = {
+SHARED: Final[dict[tuple[str, Task], dict[str, str]]] = {
     ("ALS", "rank"): {"factors": "n_factors", "iterations": "n_epochs"},
     ("BPR", "rank"): {"factors": "n_factors"},
     ("Cosine", "rank"): {"K": "n_neighbours"},
@@ -108,7 +108,7 @@ def peer_settings(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     for text in texts:
         name, equals, value = text.partition("=")
         model, dot, setting = (part.strip() for part in name.partition("."))
-        if not equals or not dot or model not in {pair.theirs for pair in PAIRS}:
+        if not equals or not dot or model not in {pair.model for pair in PAIRS}:
             raise UsageError(f"A setting of a peer has the form ALS.alpha=10, not {text!r}.")
         try:
             parsed.setdefault(model, {})[setting] = json.loads(value)
@@ -119,4 +119,4 @@ def peer_settings(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def algorithms() -> list[str]:
     """Return our algorithms that have a peer, in the order of the table."""
-    return list(dict.fromkeys(pair.ours for pair in PAIRS))
+    return list(dict.fromkeys(pair.algorithm for pair in PAIRS))

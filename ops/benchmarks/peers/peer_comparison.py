@@ -1,6 +1,6 @@
 """The result of a contest: figures, tables, and bounds (pure).
 
-A difference is the mean over the folds of both sides, ours less theirs. A ratio of times is theirs to ours.
+A difference is the mean over the folds of both sides, Recollect less the peer; a ratio of times, the peer to Recollect.
 """
 
 import statistics
@@ -16,15 +16,15 @@ from ops.benchmarks.peers.pairs import (
     MOVIELENS_1M,
     MOVIELENS_100K,
     PUBLISHED_100K,
-    Ask,
     Pair,
+    Task,
 )
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.registry import Candidate
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.interactions import Interactions
 
-_TABLES: dict[Ask, str] = {"predict": "errors of predicted ratings", "rank": "lists of the full catalogue"}
+_TABLES: dict[Task, str] = {"predict": "errors of predicted ratings", "rank": "lists of the full catalogue"}
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ def shape(data: Interactions) -> tuple[int, int, int]:
 
 def bounds(contest: Contest, data: Interactions, protocol: EvaluationProtocol) -> Iterator[Bound]:
     """Yield the bounds of a contest; only five folds of MovieLens 1M have bounds on time."""
-    for pair, theirs in contest.theirs.items():
+    for pair, peer_side in contest.by_pair.items():
         if pair.library != "surprise":
             continue
-        ours = contest.ours[pair.ours, pair.ask]
+        own = contest.own[pair.algorithm, pair.task]
         for name, margin in MARGINS.items():
-            value, reference = _shared(ours, theirs, name)
-            yield Bound(f"{pair.ours} {name} against {pair.theirs}", value, reference + margin)
+            value, reference = _shared(own, peer_side, name)
+            yield Bound(f"{pair.algorithm} {name} against {pair.model}", value, reference + margin)
     if shape(data) == MOVIELENS_1M and (protocol.split, protocol.folds) == ("folds", 5):
-        for (name, ask), ours in contest.ours.items():
-            if ask == "predict" and name in MAX_S:
-                yield Bound(f"{name} seconds of five folds", sum(one.total_s for one in ours.seconds), MAX_S[name])
+        for (name, task), own in contest.own.items():
+            if task == "predict" and name in MAX_S:
+                yield Bound(f"{name} seconds of five folds", sum(one.total_s for one in own.seconds), MAX_S[name])
 
 
 def figures(contest: Contest, plan: ContestPlan, data: Interactions) -> dict[str, Any]:
@@ -75,8 +75,8 @@ def figures(contest: Contest, plan: ContestPlan, data: Interactions) -> dict[str
             "relevant": "every held-out interaction of a user with a training rating",
             "listed_users": contest.n_listed,
             "fit_s": "seconds of each fold, without compilation, imports and conversion",
-            "difference": "ours less theirs, mean over the folds of both",
-            "times_less": "theirs to ours, of the seconds of fitting and answering over the folds of both",
+            "difference": "Recollect less the peer, mean over the folds of both",
+            "times_less": "the peer to Recollect, of the seconds of fitting and answering over the folds of both",
         },
         "peers": {
             library: {
@@ -89,26 +89,26 @@ def figures(contest: Contest, plan: ContestPlan, data: Interactions) -> dict[str
         "results": [
             {
                 "algorithm": name,
-                "ask": ask,
+                "ask": task,
                 "settings": hyperparameters.as_json(_candidate(plan, name).config),
-                **_side(ours),
+                **_side(own),
                 "peers": [
                     {
                         "library": pair.library,
-                        "model": pair.theirs,
+                        "model": pair.model,
                         "settings": plan.settings(pair, _candidate(plan, name).config),
-                        **_side(theirs),
+                        **_side(peer_side),
                         "difference": {
                             measure: value - reference
-                            for measure in MEASURES[ask]
-                            for value, reference in (_shared(ours, theirs, measure),)
+                            for measure in MEASURES[task]
+                            for value, reference in (_shared(own, peer_side, measure),)
                         },
-                        **_times_less(ours, theirs),
+                        **_times_less(own, peer_side),
                     }
-                    for pair, theirs in _against(contest, name, ask)
+                    for pair, peer_side in _against(contest, name, task)
                 ],
             }
-            for (name, ask), ours in contest.ours.items()
+            for (name, task), own in contest.own.items()
         ],
         "bounds": [
             {"what": one.name, "value": one.value, "most": one.limit, "holds": one.holds}
@@ -120,17 +120,17 @@ def figures(contest: Contest, plan: ContestPlan, data: Interactions) -> dict[str
 def tables(contest: Contest, data: Interactions) -> Iterator[tuple[str, list[str], list[list[str]]]]:
     """Yield a title, headings and rows for each task; MovieLens 100K has a column of published figures."""
     is_published = shape(data) == MOVIELENS_100K
-    for ask, title in _TABLES.items():
+    for task, title in _TABLES.items():
         rows = [
-            row + (_published(name) if is_published and ask == "predict" else [])
-            for (name, asked), ours in contest.ours.items()
-            if asked == ask
-            for row in _rows(contest, name, ask, ours)
+            row + (_published(name) if is_published and task == "predict" else [])
+            for (name, asked), own in contest.own.items()
+            if asked == task
+            for row in _rows(contest, name, task, own)
         ]
         if rows:
-            compared = [text for name in MEASURES[ask] for text in (name, "theirs", "diff")]
-            published = ["published"] if is_published and ask == "predict" else []
-            headings = ["ours", "peer", "folds", *compared, "s", "theirs", "times", "of CPU", *published]
+            compared = [text for name in MEASURES[task] for text in (name, "peer's", "diff")]
+            published = ["published"] if is_published and task == "predict" else []
+            headings = ["algorithm", "peer", "folds", *compared, "s", "peer's", "times", "of CPU", *published]
             yield title, headings, rows
 
 
@@ -140,44 +140,45 @@ def verdicts(bounds_found: Iterable[Bound]) -> Iterator[str]:
         yield f"{'holds' if one.holds else 'MISSED'}: {one.name} is {one.value:.4f}, at most {one.limit:.4f}"
 
 
-def _rows(contest: Contest, name: str, ask: Ask, ours: Side) -> Iterator[list[str]]:
-    against = _against(contest, name, ask)
+def _rows(contest: Contest, name: str, task: Task, own: Side) -> Iterator[list[str]]:
+    against = _against(contest, name, task)
     if not against:
         without_peer = [
-            text for measure in MEASURES[ask] for text in (f"{statistics.mean(ours.measures[measure]):.4f}", "", "")
+            text for measure in MEASURES[task] for text in (f"{statistics.mean(own.measures[measure]):.4f}", "", "")
         ]
-        yield [name, "", str(len(ours.seconds)), *without_peer, _seconds(ours, len(ours.seconds)), "", "", ""]
-    for pair, theirs in against:
+        yield [name, "", str(len(own.seconds)), *without_peer, _seconds(own, len(own.seconds)), "", "", ""]
+    for pair, peer_side in against:
         compared = []
-        for measure in MEASURES[ask]:
-            value, reference = _shared(ours, theirs, measure)
+        for measure in MEASURES[task]:
+            value, reference = _shared(own, peer_side, measure)
             compared += [f"{value:.4f}", f"{reference:.4f}", f"{value - reference:+.4f}"]
-        n, ratios = len(theirs.seconds), _times_less(ours, theirs)
-        seconds = [_seconds(side, n) for side in (ours, theirs)]
+        n, ratios = len(peer_side.seconds), _times_less(own, peer_side)
+        seconds = [_seconds(side, n) for side in (own, peer_side)]
         times = [f"{ratios['times_less']:.1f}", f"{ratios['times_less_cpu']:.1f}"]
-        yield [name, f"{pair.library} {pair.theirs}", str(n), *compared, *seconds, *times]
+        yield [name, f"{pair.library} {pair.model}", str(n), *compared, *seconds, *times]
 
 
 def _seconds(side: Side, n_folds: int) -> str:
     return f"{statistics.mean(one.total_s for one in side.seconds[:n_folds]):.2f}"
 
 
-def _against(contest: Contest, name: str, ask: Ask) -> list[tuple[Pair, Side]]:
-    return [(pair, side) for pair, side in contest.theirs.items() if (pair.ours, pair.ask) == (name, ask)]
+def _against(contest: Contest, name: str, task: Task) -> list[tuple[Pair, Side]]:
+    return [(pair, side) for pair, side in contest.by_pair.items() if (pair.algorithm, pair.task) == (name, task)]
 
 
-def _shared(ours: Side, theirs: Side, measure: str) -> tuple[float, float]:
+def _shared(own: Side, peer_side: Side, measure: str) -> tuple[float, float]:
     """Return the means of a measure over the folds of both."""
-    n = len(theirs.seconds)
-    return statistics.mean(ours.measures[measure][:n]), statistics.mean(theirs.measures[measure])
+    n = len(peer_side.seconds)
+    return statistics.mean(own.measures[measure][:n]), statistics.mean(peer_side.measures[measure])
 
 
-def _times_less(ours: Side, theirs: Side) -> dict[str, float]:
-    n = len(theirs.seconds)
-    mine = ours.seconds[:n]
+def _times_less(own: Side, peer_side: Side) -> dict[str, float]:
+    n = len(peer_side.seconds)
+    own_seconds = own.seconds[:n]
     return {
-        "times_less": sum(one.total_s for one in theirs.seconds) / sum(one.total_s for one in mine),
-        "times_less_cpu": sum(one.total_cpu_s for one in theirs.seconds) / sum(one.total_cpu_s for one in mine),
+        "times_less": sum(one.total_s for one in peer_side.seconds) / sum(one.total_s for one in own_seconds),
+        "times_less_cpu": sum(one.total_cpu_s for one in peer_side.seconds)
+        / sum(one.total_cpu_s for one in own_seconds),
     }
 
 

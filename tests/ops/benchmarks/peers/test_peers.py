@@ -69,13 +69,13 @@ def test_our_models_are_measured_as_in_a_trial() -> None:
     svd, popularity = Candidate.parse("svd", ["n_epochs=3", "n_factors=8"]), Candidate.parse("popularity")
     plan = _plan(svd, popularity)
     contest, said = _run(plan)
-    assert not contest.theirs
+    assert not contest.by_pair
     assert len(said) == 4
     assert said[0].startswith("fold 1: recollect svd: rmse ")
     splits = list(split_dataset.split(datasets.read(DATA), plan.protocol).splits())
-    asked: tuple[tuple[Candidate, pairs.Ask], ...] = ((svd, "predict"), (popularity, "rank"))
+    asked: tuple[tuple[Candidate, pairs.Task], ...] = ((svd, "predict"), (popularity, "rank"))
     for candidate, ask in asked:
-        measured = contest.ours[candidate.name, ask].measures
+        measured = contest.own[candidate.name, ask].measures
         assert tuple(measured) == pairs.MEASURES[ask]
         for fold, (train, test) in enumerate(splits):
             rng = np.random.default_rng(plan.protocol.seeds().fits[fold])
@@ -104,8 +104,8 @@ def test_results_are_plain_json() -> None:
 def test_only_folds_of_both_sides_are_compared() -> None:
     """A peer with one turn is compared with our first fold, in errors and in seconds."""
     contest = Contest()
-    contest.ours["svd", "predict"] = _side([1, 9], rmse=[0.9, 0.5], mae=[0.7, 0.4])
-    contest.theirs[SVD] = _side([7], rmse=[0.8], mae=[0.75])
+    contest.own["svd", "predict"] = _side([1, 9], rmse=[0.9, 0.5], mae=[0.7, 0.4])
+    contest.by_pair[SVD] = _side([7], rmse=[0.8], mae=[0.75])
     data = _of_shape(3, 4, 5)
     figures = peer_comparison.figures(contest, _plan(Candidate.parse("svd"), libraries=("surprise",)), data)
     (against,) = figures["results"][0]["peers"]
@@ -114,20 +114,20 @@ def test_only_folds_of_both_sides_are_compared() -> None:
     assert against["times_less_cpu"] == pytest.approx((3.5 + 1) / (0.5 + 1))
     ((_, headings, rows),) = peer_comparison.tables(contest, data)
     assert dict(zip(headings[:5], rows[0], strict=False)) == {
-        "ours": "svd",
+        "algorithm": "svd",
         "peer": "surprise SVD",
         "folds": "1",
         "rmse": "0.9000",
-        "theirs": "0.8000",
+        "peer's": "0.8000",
     }
 
 
 def test_a_bound_is_the_peers_error_and_a_margin() -> None:
     """Of scikit-surprise only."""
     contest = Contest()
-    contest.ours["svd", "predict"] = _side([1], rmse=[0.8749], mae=[0.6881])
-    contest.theirs[SVD] = _side([1], rmse=[0.874], mae=[0.686])
-    contest.theirs[Pair("svd", "lenskit", "BiasedMF", "predict")] = _side([1], rmse=[0.1], mae=[0.1])
+    contest.own["svd", "predict"] = _side([1], rmse=[0.8749], mae=[0.6881])
+    contest.by_pair[SVD] = _side([1], rmse=[0.874], mae=[0.686])
+    contest.by_pair[Pair("svd", "lenskit", "BiasedMF", "predict")] = _side([1], rmse=[0.1], mae=[0.1])
     asked = list(peer_comparison.bounds(contest, _of_shape(3, 4, 5), EvaluationProtocol()))
     assert [(one.name, one.holds) for one in asked] == [("svd rmse against SVD", True), ("svd mae against SVD", False)]
     assert [sentence.split(":")[0] for sentence in peer_comparison.verdicts(asked)] == ["holds", "MISSED"]
@@ -136,8 +136,8 @@ def test_a_bound_is_the_peers_error_and_a_margin() -> None:
 def test_only_five_folds_of_movielens_1m_have_bounds_on_time() -> None:
     """On the sum over all folds, fitting and predicting."""
     contest = Contest()
-    contest.ours["svd", "predict"] = _side([2, 2, 2, 2, 2.5], rmse=[0.9] * 5, mae=[0.7] * 5)
-    contest.ours["svd", "rank"] = _side([99] * 5)
+    contest.own["svd", "predict"] = _side([2, 2, 2, 2, 2.5], rmse=[0.9] * 5, mae=[0.7] * 5)
+    contest.own["svd", "rank"] = _side([99] * 5)
     whole = _of_shape(*pairs.MOVIELENS_1M)
     (asked,) = peer_comparison.bounds(contest, whole, EvaluationProtocol())
     assert (asked.value, asked.limit, asked.holds) == (15.5, 15.0, False)
@@ -149,8 +149,8 @@ def test_only_five_folds_of_movielens_1m_have_bounds_on_time() -> None:
 def test_published_figures_stand_beside_movielens_100k() -> None:
     """In the table of predictions only."""
     contest = Contest()
-    contest.ours["svd", "predict"] = _side([1], rmse=[0.93], mae=[0.73])
-    contest.ours["ials", "rank"] = _side([1], **{"recall@20": [0.2], "ndcg@20": [0.3]})
+    contest.own["svd", "predict"] = _side([1], rmse=[0.93], mae=[0.73])
+    contest.own["ials", "rank"] = _side([1], **{"recall@20": [0.2], "ndcg@20": [0.3]})
     predicted, ranked = peer_comparison.tables(contest, _of_shape(*pairs.MOVIELENS_100K))
     assert (predicted[1][-1], predicted[2][0][-1]) == ("published", "0.934 / 0.737")
     assert len(ranked[2][0]) == len(ranked[1])
@@ -183,8 +183,8 @@ def test_a_peer_that_ranks_is_as_large_as_ours() -> None:
     assert plan.settings(als, ials.config) == {"factors": 9, "iterations": 7, "alpha": 2.5}
     assert plan.settings(SVD, Candidate.parse("svd").config) == {}
     for (model, ask), shared in pairs.SHARED.items():
-        for pair in (pair for pair in PAIRS if (pair.theirs, pair.ask) == (model, ask)):
-            assert all(hasattr(Candidate.parse(pair.ours).config, name) for name in shared.values())
+        for pair in (pair for pair in PAIRS if (pair.model, pair.task) == (model, ask)):
+            assert all(hasattr(Candidate.parse(pair.algorithm).config, name) for name in shared.values())
     assert pairs.peer_settings(["ItemKNN.feedback=explicit"]) == {"ItemKNN": {"feedback": "explicit"}}
     for wrong in ("ALS.alpha", "alpha=3", "Other.alpha=3"):
         with pytest.raises(UsageError, match="has the form ALS"):
@@ -245,9 +245,9 @@ def test_peers_agree_where_definitions_are_equal() -> None:
         "recollect item_knn",
         "implicit Cosine",
     ]
-    ours, theirs = contest.ours["baseline", "predict"], contest.theirs[PAIRS[7]]
-    assert ours.measures["rmse"] == pytest.approx(theirs.measures["rmse"], abs=1e-4)
-    cosine = contest.theirs[Pair("item_knn", "implicit", "Cosine", "rank")]
+    own, peer_side = contest.own["baseline", "predict"], contest.by_pair[PAIRS[7]]
+    assert own.measures["rmse"] == pytest.approx(peer_side.measures["rmse"], abs=1e-4)
+    cosine = contest.by_pair[Pair("item_knn", "implicit", "Cosine", "rank")]
     # A list of 20 drawn from the 60 items would hold a third of what there is to find.
     assert all(recall > 0.4 for recall in cosine.measures["recall@20"])
     assert [one.version for one in contest.peers["surprise"]] == ["1.1.5", "1.1.5"]
