@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from ops.console.progress import StageProgress
-from ops.console.receipt import AuditReceipt
+from ops.console.receipt import Receipt
 from ops.options.period import Period
 from service.config import Config, from_env
 from telemetry.archive.archive_snapshot import ArchiveSnapshot, OpenFile, open_snapshot
@@ -82,7 +82,7 @@ def audit(
     stages: StageProgress | None = None,
     *,
     retry_pause_s: float = _RETRY_PAUSE_S,
-) -> AuditReceipt:
+) -> Receipt:
     """Account for every event.
 
     Args:
@@ -97,7 +97,7 @@ def audit(
     spool.add_to(reconciliation, period)
     with open_snapshot(config.archive_dir) as archive:
         breaches = _add_archive(archive, reconciliation, period, config.consumer.seen_days, stages)
-    return AuditReceipt(period, reconciliation.accounts(), spool.slots, breaches, wait_s)
+    return Receipt(period, reconciliation.accounts(), spool.slots, breaches, wait_s)
 
 
 @dataclass(frozen=True)
