@@ -26,7 +26,7 @@ def no_progress(stage: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class ItemCatalogue:
     """Titles and genres of items; not all rated items need be in it, nor all of its items rated.
 
     Attributes:
@@ -93,7 +93,7 @@ class Interactions:
     rating_max: float
     fingerprint: str
     report: ReadReport
-    catalogue: Catalogue = field(default_factory=Catalogue)
+    catalogue: ItemCatalogue = field(default_factory=ItemCatalogue)
     rated: NDArray[np.bool_] | bool = True
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from service.training.data.field_values import printable
 from service.training.data.formats import archived_events
 from service.training.data.row_collector import RowCollector, SourceRows
 from service.training.data.sources import DataFile, Format
-from service.training.interactions import Catalogue, Int64, Interactions, Progress, ReadReport, no_progress
+from service.training.interactions import Int64, Interactions, ItemCatalogue, Progress, ReadReport, no_progress
 
 Reader: TypeAlias = Callable[[DataFile, ReadOptions, RowCollector, Callable[[bytes], None]], None]
 """Parses a file by the options, gives the collector its rows, and passes all raw bytes to the callback, in order."""
@@ -94,7 +94,7 @@ class _SourceData:
     rows: SourceRows
     fingerprint: str
     report: ReadReport
-    catalogue: Catalogue
+    catalogue: ItemCatalogue
 
 
 def _read_source(source: str, options: ReadOptions, progress: Progress) -> _SourceData:
@@ -105,7 +105,7 @@ def _read_source(source: str, options: ReadOptions, progress: Progress) -> _Sour
     if root is not None:
         rows, fingerprint, notes = archived_events.read_archive(root, progress)
         _refuse_unusable(str(root), rows)
-        return _SourceData(rows, fingerprint, ReadReport(source=archived_events.NAME, notes=notes), Catalogue())
+        return _SourceData(rows, fingerprint, ReadReport(source=archived_events.NAME, notes=notes), ItemCatalogue())
     return _read_files(source, options, progress)
 
 
@@ -208,7 +208,7 @@ def _merged(parts: list[_SourceData], request: DataRequest) -> _SourceData:
     titles = {id_: title for part in parts for id_, title in part.catalogue.titles.items()}
     genres = {id_: names for part in parts for id_, names in part.catalogue.genres.items()}
     fingerprints = [_fingerprint(source) for source in request.sources]
-    return _SourceData(merged, _combined(fingerprints, request.options), report, Catalogue(titles, genres))
+    return _SourceData(merged, _combined(fingerprints, request.options), report, ItemCatalogue(titles, genres))
 
 
 def _require_same_columns(parts: list[_SourceData], request: DataRequest) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from service.errors import DataError
 from service.models.vocabulary import Vocabulary
-from service.training.interactions import Catalogue, Interactions, Progress, ReadReport
+from service.training.interactions import Interactions, ItemCatalogue, Progress, ReadReport
 
 SPEC_FORM: Final = "demo[:USERSxITEMSxRATINGS]"
 _GENERATOR_VERSION: Final = 2
@@ -121,7 +121,7 @@ def generate(size: DemoSize, progress: Progress) -> Interactions:
         rating_max=float(ratings.max()),
         fingerprint=fingerprint(size),
         report=ReadReport(source=str(size), n_rows=size.n_ratings),
-        catalogue=Catalogue(
+        catalogue=ItemCatalogue(
             titles={id_: _title(int(id_) - 1) for id_ in items.id_of},
             genres={id_: (_GENRES[item_genre[int(id_) - 1]],) for id_ in items.id_of},
         ),

@@ -11,7 +11,7 @@ from typing import Final
 
 from service.training.data.field_values import parse_id
 from service.training.data.files.text_file import COMPRESSED_SUFFIXES
-from service.training.interactions import Catalogue
+from service.training.interactions import ItemCatalogue
 
 # The genres of columns 5 to 23 of u.item, in order (MovieLens 100K, README).
 # fmt: off
@@ -28,17 +28,17 @@ _NO_GENRES: Final = "(no genres listed)"
 _Entry = tuple[str, str, tuple[str, ...]]
 
 
-def read_catalogue(ratings: Path) -> tuple[Catalogue, list[str]]:
+def read_catalogue(ratings: Path) -> tuple[ItemCatalogue, list[str]]:
     """Read the titles and genres beside a MovieLens file of ratings, and return one sentence for each problem."""
     plain_name = ratings.stem if ratings.suffix in COMPRESSED_SUFFIXES else ratings.name
     name, read = _FORMATS.get(plain_name, ("", _read_csv))
     path = ratings.with_name(name) if name else None
     if path is None or not path.is_file():
-        return Catalogue(), []
+        return ItemCatalogue(), []
     try:
         text = _decode(path.read_bytes())
     except OSError as error:
-        return Catalogue(), [f"{path} cannot be read, so there are no titles: {error.strerror}."]
+        return ItemCatalogue(), [f"{path} cannot be read, so there are no titles: {error.strerror}."]
     titles: dict[str, str] = {}
     genres: dict[str, tuple[str, ...]] = {}
     n_broken = 0
@@ -51,7 +51,7 @@ def read_catalogue(ratings: Path) -> tuple[Catalogue, list[str]]:
         if item_genres:
             genres[item_id] = item_genres
     notes = [f"{path}: {n_broken} lines are no titles and were left out."] if n_broken else []
-    return Catalogue(titles, genres), notes
+    return ItemCatalogue(titles, genres), notes
 
 
 def _decode(content: bytes) -> str:
