@@ -31,11 +31,11 @@ from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import address, reachable
 from ops.load import load_report
 from ops.load.attack import Attack, ClientRules
-from ops.load.http_connection import Client
-from ops.load.load_report import Run
+from ops.load.http_connection import HttpClient
+from ops.load.load_report import LoadTestRun
 from ops.load.pacing import Arrivals, schedule
 from ops.load.population import Target, discover
-from ops.load.summary import Objectives, Summary
+from ops.load.summary import LoadObjectives, Summary
 from ops.load.traffic import Mix, Traffic
 from ops.options.presented_key import KeyFileOption, read_api_key
 from service.config import from_env
@@ -82,7 +82,7 @@ def command(
         ids_file=ids,
         seed=seed,
         retries=0 if raw else 1,
-        objectives=Objectives(
+        objectives=LoadObjectives(
             p99_ms=None if p99_ms is None else _checked("--p99-ms", p99_ms, above=0),
             max_failures=None if max_failures is None else int(_checked("--max-failures", max_failures, above=-1)),
         ),
@@ -103,7 +103,7 @@ class LoadTestPlan:
     ids_file: Path | None
     seed: int
     retries: int
-    objectives: Objectives
+    objectives: LoadObjectives
 
 
 def loadtest(plan: LoadTestPlan, *, as_json: bool) -> int:
@@ -132,13 +132,13 @@ def loadtest(plan: LoadTestPlan, *, as_json: bool) -> int:
     return 1 if run.missed else 0
 
 
-async def _run(plan: LoadTestPlan) -> tuple[Run, Summary]:
+async def _run(plan: LoadTestPlan) -> tuple[LoadTestRun, Summary]:
     # Separate generators: the jitter of a retry must not change the next user.
     pacing_rng, traffic_rng, jitter_rng = (
         random.Random(f"{plan.seed}/{use}")  # noqa: S311  # chance that can be repeated, not secrets
         for use in ("pacing", "traffic", "jitter")
     )
-    client = Client(plan.target.host, plan.target.port, plan.connections)
+    client = HttpClient(plan.target.host, plan.target.port, plan.connections)
     summary = Summary()
     try:
         population = await discover(client, plan.target, plan.ids_file, from_env(os.environ).models_dir)
@@ -189,7 +189,7 @@ async def _run(plan: LoadTestPlan) -> tuple[Run, Summary]:
     }
     # The last request is sent one gap before the end; without that gap the rate would be too high.
     duration_s = took_s if interrupted else max(took_s, plan.duration_s)
-    return Run(str(plan.target), plan.rate_rps, duration_s, settings, sources, missed, interrupted), summary
+    return LoadTestRun(str(plan.target), plan.rate_rps, duration_s, settings, sources, missed, interrupted), summary
 
 
 async def _show_progress(plan: LoadTestPlan, summary: Summary) -> None:

@@ -112,7 +112,7 @@ def telemetry(
     _report(figures, "", headings, cost.rows(figures), as_json=as_json)
     if figures["dropped"] or figures["refused"]:
         _note(f"warning: {figures['dropped']} events were dropped and {figures['refused']} refused: the disk stalled.")
-    objectives = cost.Objectives(offer_us=max_offer_us, total_us=max_total_us, archived_per_s=min_archived)
+    objectives = cost.CostObjectives(offer_us=max_offer_us, total_us=max_total_us, archived_per_s=min_archived)
     if missed := list(cost.missed(figures, objectives)):
         raise RunError(f"Objectives were missed: {'; '.join(missed)}.")
     return 0

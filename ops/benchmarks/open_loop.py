@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from ops.load.lean_connection import LeanConnection
 
-Kind = Literal["list", "event", "health"]
+RawKind = Literal["list", "event", "health"]
 _TICK_S: Final = 0.001
 _PATIENCE_S: Final = 2.0
 # The most connections opened in one tick.
@@ -27,7 +27,7 @@ _MAX_CONNECTS: Final = 20
 class RawRequest:
     """A request in its wire format, with its kind."""
 
-    kind: Kind
+    kind: RawKind
     raw: bytes
 
 
@@ -77,7 +77,7 @@ class KindTally:
 class LoadRound:
     """The tallies of one round, by kind, and its length."""
 
-    tallies: dict[Kind, KindTally] = field(
+    tallies: dict[RawKind, KindTally] = field(
         default_factory=lambda: {"list": KindTally(), "event": KindTally(), "health": KindTally()}
     )
     took_s: float = 0.0

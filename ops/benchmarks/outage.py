@@ -6,7 +6,6 @@ half before are archived, so that neither pays for the other. Only the ratios of
 
 import asyncio
 import contextlib
-import os
 import random
 import secrets
 import statistics
@@ -16,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from loadbalancer import roster
 from ops.benchmarks.workbench import replica_admin_ports, wait_until_archived
 from ops.load.attack import Attack, ClientRules
-from ops.load.http_connection import Client
+from ops.load.http_connection import HttpClient
 from ops.load.pacing import schedule
 from ops.load.population import Target, discover
 from ops.load.summary import Summary
@@ -99,7 +100,7 @@ async def compare(
         RunError: Events of a half were not archived in time.
     """
     pairs = Pairs()
-    client = Client(target.host, target.port, plan.connections)
+    client = HttpClient(target.host, target.port, plan.connections)
     try:
         population = await discover(client, target, None, home / "models")
         traffic = Traffic(
@@ -142,7 +143,7 @@ def rows(figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     yield "median of the pairs' ratios", *ratios, ""
 
 
-async def _drive(plan: OutagePlan, client: Client, traffic: Traffic, duration_s: float) -> Summary:
+async def _drive(plan: OutagePlan, client: HttpClient, traffic: Traffic, duration_s: float) -> Summary:
     summary = Summary()
     attack = Attack(client, traffic, ClientRules(), _rng(plan, "jitter"), summary.add)
     await attack.run(schedule("poisson", plan.rate, duration_s, _rng(plan, "pacing")))
@@ -166,13 +167,8 @@ def _half(summary: Summary, replicas_s: float) -> Half:
 
 def _replicas_s(home: Path) -> float:
     """Return the processor time of the replicas since their start, in seconds."""
-    ticks = 0
-    for row in roster.read(home):
-        if row.name.startswith("replica-") and row.pid is not None:
-            # Fields 14 and 15 of proc(5), counted after the name, which is in parentheses and may hold spaces.
-            fields = Path(f"/proc/{row.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    pids = (row.pid for row in roster.read(home) if row.name.startswith("replica-") and row.pid is not None)
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
 
 def _rng(plan: OutagePlan, use: str) -> random.Random:

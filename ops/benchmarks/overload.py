@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 from urllib.parse import quote
 
-from ops.benchmarks.open_loop import Kind, KindTally, LoadRound, RawRequest, run_closed_loop, run_open_loop
+from ops.benchmarks.open_loop import KindTally, LoadRound, RawKind, RawRequest, run_closed_loop, run_open_loop
 from ops.benchmarks.workbench import HOST
 
 # One request in 7 reports an event, and one in 97 is a liveness probe.
@@ -57,7 +57,7 @@ class OverloadResult:
         }
 
 
-KINDS: Final[tuple[Kind, ...]] = ("list", "event", "health")
+KINDS: Final[tuple[RawKind, ...]] = ("list", "event", "health")
 HEADINGS: Final = ("kind", "due", "unsent", "good", "static", "refused", "failed", "p99 ms", "refused in")
 
 

@@ -16,7 +16,7 @@ from typing import Self
 from ops.drill.observed_traffic import ObservedTraffic
 from ops.drill.oracle import Oracle
 from ops.load.attack import Attack, ClientRules
-from ops.load.http_connection import Client
+from ops.load.http_connection import HttpClient
 from ops.load.outcome import Kind, Outcome
 from ops.load.pacing import constant
 from ops.load.population import Target, discover
@@ -70,7 +70,7 @@ class DrillLoad:
         self._seed = seed
         self._start_s = start_s
         self._oracle = oracle
-        self._client = Client(target.host, target.port, _CONNECTIONS)
+        self._client = HttpClient(target.host, target.port, _CONNECTIONS)
         self._attack: Attack | None = None
         self._sending: asyncio.Task[float] | None = None
         self.samples: list[RequestSample] = []

@@ -14,7 +14,7 @@ import orjson
 
 from ops.drill.oracle import Oracle
 from ops.load.http_connection import Answer
-from ops.load.traffic import AnswerCheck, Request, Traffic
+from ops.load.traffic import AnswerCheck, LoadRequest, Traffic
 
 REFUSED = "refused"
 _REFUSAL_STATUSES = frozenset({502, 503, 504})
@@ -35,7 +35,7 @@ class ObservedTraffic(Traffic):
         self._clock = clock
         self._count = itertools.count()
 
-    def next(self) -> Request:
+    def next(self) -> LoadRequest:
         """Return the next request; events carry the time, and those of every second request carry ids.
 
         The service derives the ids of the others from the Idempotency-Key.
@@ -55,7 +55,7 @@ class ObservedTraffic(Traffic):
         wire = "\r\n".join([*kept, f"Content-Length: {len(body)}", "", ""]).encode() + body
         return dataclasses.replace(request, wire=wire)
 
-    def check_answer(self, request: Request, answer: Answer) -> AnswerCheck:
+    def check_answer(self, request: LoadRequest, answer: Answer) -> AnswerCheck:
         """Check an answer, and record what it acknowledges."""
         check = super().check_answer(request, answer)
         if request.kind == "feedback" and answer.status in _REFUSAL_STATUSES and "retry-after" in answer.headers:

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ops.load.http_connection import Broken, Client
+from ops.load.http_connection import Broken, HttpClient
 from ops.load.outcome import Outcome
-from ops.load.traffic import AnswerCheck, Request, Traffic
+from ops.load.traffic import AnswerCheck, LoadRequest, Traffic
 
 _RETRIED_STATUSES = frozenset({502, 503, 504})
 _RETRIED_BREAKS = frozenset({"connect", "reset", "eof"})
@@ -36,7 +36,7 @@ class Attack:
 
     def __init__(
         self,
-        client: Client,
+        client: HttpClient,
         traffic: Traffic,
         rules: ClientRules,
         rng: random.Random,
@@ -77,7 +77,7 @@ class Attack:
                 group.create_task(self._send(self._traffic.next(), intended_s))
             return time.monotonic() - start_s
 
-    async def _send(self, request: Request, intended_s: float) -> None:
+    async def _send(self, request: LoadRequest, intended_s: float) -> None:
         lag_s = max(time.monotonic() - intended_s, 0.0)
         attempt = _Attempts()
         try:
@@ -104,7 +104,7 @@ class Attack:
             )
         )
 
-    async def _try(self, request: Request, attempt: "_Attempts") -> None:
+    async def _try(self, request: LoadRequest, attempt: "_Attempts") -> None:
         while True:
             attempt.count += 1
             result = await self._client.exchange(request.wire)

@@ -35,7 +35,7 @@ class Broken:
     detail: str
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection; `exchange` may be called again while `reusable()`."""
 
     def __init__(self) -> None:
@@ -199,14 +199,14 @@ def _parse_chunks(buffer: bytearray, start: int) -> tuple[bytes, int] | None:
         start += size_bytes + 2
 
 
-class Client:
+class HttpClient:
     """A pool of at most `connections` connections to one server; further requests wait for a free one."""
 
     def __init__(self, host: str, port: int, connections: int) -> None:
         self._host = host
         self._port = port
         self._slots = asyncio.Semaphore(connections)
-        self._idle: list[Connection] = []
+        self._idle: list[HttpConnection] = []
 
     async def exchange(self, request: bytes) -> Answer | Broken:
         """Send one request on a free or new connection, and return its answer."""
@@ -215,7 +215,7 @@ class Client:
             if connection is None:
                 try:
                     loop = asyncio.get_running_loop()
-                    _, connection = await loop.create_connection(Connection, self._host, self._port)
+                    _, connection = await loop.create_connection(HttpConnection, self._host, self._port)
                 except OSError as error:
                     return Broken("connect", f"cannot connect to {self._host}:{self._port}: {error.strerror or error}")
             result = await connection.exchange(request)
@@ -225,7 +225,7 @@ class Client:
                 connection.close()
             return result
 
-    def reusable_connection(self) -> Connection | None:
+    def reusable_connection(self) -> HttpConnection | None:
         """Take an idle connection that is still open; None if there is none."""
         # Last in, first out, as in common clients: surplus connections grow old and the server closes them.
         while self._idle:

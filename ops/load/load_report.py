@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ops.console.table import table
-from ops.load.summary import Histogram, Summary, Tally
+from ops.load.summary import Histogram, KindSummary, Summary
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999}
 # Event loops round to milliseconds and a shared machine adds some; beyond this the generator is late.
@@ -15,7 +15,7 @@ LAG_LIMIT_MS = 25.0
 
 
 @dataclass(frozen=True)
-class Run:
+class LoadTestRun:
     """The facts of a run besides its summary; `rate_rps` is the requested rate, `sources` those of the ids."""
 
     target: str
@@ -38,7 +38,7 @@ def lag_warning(summary: Summary) -> str | None:
     )
 
 
-def as_json(run: Run, summary: Summary) -> dict[str, Any]:
+def as_json(run: LoadTestRun, summary: Summary) -> dict[str, Any]:
     """Return the object that `loadtest --json` prints; times in ms, null where nothing was counted."""
     total = summary.total()
     return {
@@ -58,7 +58,7 @@ def as_json(run: Run, summary: Summary) -> dict[str, Any]:
     }
 
 
-def as_lines(run: Run, summary: Summary) -> list[str]:
+def as_lines(run: LoadTestRun, summary: Summary) -> list[str]:
     """Return the report as plain lines, for logs and pipes."""
     figures = as_json(run, summary)
     head = f"{figures['requests']} requests in {figures['duration_s']:g} s to {run.target}"
@@ -68,7 +68,7 @@ def as_lines(run: Run, summary: Summary) -> list[str]:
     return lines
 
 
-def as_table(run: Run, summary: Summary) -> str:
+def as_table(run: LoadTestRun, summary: Summary) -> str:
     """Return the report for a terminal."""
     figures = as_json(run, summary)
     counts = ("requests", "failed", "retried", "degraded")
@@ -108,7 +108,7 @@ def _notes(summary: Summary) -> list[str]:
     return notes if warning is None else [*notes, warning]
 
 
-def _tally_json(tally: Tally) -> dict[str, Any]:
+def _tally_json(tally: KindSummary) -> dict[str, Any]:
     return {
         "requests": tally.requests,
         "failed": tally.failed,

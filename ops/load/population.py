@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ops.load.http_connection import Broken, Client
+from ops.load.http_connection import Broken, HttpClient
 from service.errors import DataError, ModelError, RunError
 
 _PROBED_USERS = 200
@@ -48,7 +48,7 @@ class Target:
         return f"http://{_bracketed(self.host)}:{self.port}{self.base_path}"
 
 
-async def discover(client: Client, target: Target, ids_file: Path | None, models_dir: Path) -> Population:
+async def discover(client: HttpClient, target: Target, ids_file: Path | None, models_dir: Path) -> Population:
     """Find the ids to request.
 
     Args:
@@ -123,7 +123,7 @@ def _published(models_dir: Path, version: str) -> tuple[tuple[str, ...], tuple[s
     return tuple(snapshot.users.id_of), tuple(snapshot.items.id_of)
 
 
-async def _probed_users(client: Client, target: Target) -> tuple[str, ...]:
+async def _probed_users(client: HttpClient, target: Target) -> tuple[str, ...]:
     """Return the ids from 1 to 200 that get personal recommendations."""
     gate = asyncio.Semaphore(_PROBES_AT_ONCE)
 
@@ -137,7 +137,7 @@ async def _probed_users(client: Client, target: Target) -> tuple[str, ...]:
     return tuple(user_id for user_id, yes in zip(candidates, known, strict=True) if yes)
 
 
-async def _popular_items(client: Client, target: Target) -> tuple[str, ...]:
+async def _popular_items(client: HttpClient, target: Target) -> tuple[str, ...]:
     body = await _get(client, target, f"/v1/popular?n={_POPULAR_ITEMS}")
     items = tuple(str(item["item_id"]) for item in body.get("items", ()))
     if not items:
@@ -145,7 +145,7 @@ async def _popular_items(client: Client, target: Target) -> tuple[str, ...]:
     return items
 
 
-async def _get(client: Client, target: Target, path: str) -> dict[str, Any]:
+async def _get(client: HttpClient, target: Target, path: str) -> dict[str, Any]:
     wire = f"GET {target.base_path}{path} HTTP/1.1\r\n{target.headers}Accept: application/json\r\n\r\n"
     answer = await client.exchange(wire.encode())
     if isinstance(answer, Broken):

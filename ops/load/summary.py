@@ -67,7 +67,7 @@ def _upper_edge(bucket: int) -> int:
 
 
 @dataclass
-class Tally:
+class KindSummary:
     """The figures of one kind of request.
 
     Attributes:
@@ -110,7 +110,7 @@ class Tally:
         if outcome.degraded is not None:
             self.degradation_levels[outcome.degraded] += 1
 
-    def merge(self, other: "Tally") -> None:
+    def merge(self, other: "KindSummary") -> None:
         """Fold another tally in."""
         self.requests += other.requests
         self.latency.merge(other.latency)
@@ -126,33 +126,33 @@ class Summary:
     """The figures of an attack."""
 
     def __init__(self) -> None:
-        self.kinds: dict[Kind, Tally] = {}
+        self.kinds: dict[Kind, KindSummary] = {}
         self.users: Counter[str] = Counter()
         self.lag = Histogram()
 
     def add(self, outcome: Outcome) -> None:
         """Fold one outcome in."""
-        self.kinds.setdefault(outcome.kind, Tally()).add(outcome)
+        self.kinds.setdefault(outcome.kind, KindSummary()).add(outcome)
         self.users[outcome.user_class] += 1
         self.lag.add(outcome.lag_s)
 
     def merge(self, other: "Summary") -> None:
         """Fold another summary in."""
         for kind, tally in other.kinds.items():
-            self.kinds.setdefault(kind, Tally()).merge(tally)
+            self.kinds.setdefault(kind, KindSummary()).merge(tally)
         self.users.update(other.users)
         self.lag.merge(other.lag)
 
-    def total(self) -> Tally:
+    def total(self) -> KindSummary:
         """Return the figures over all kinds."""
-        total = Tally()
+        total = KindSummary()
         for kind in sorted(self.kinds):
             total.merge(self.kinds[kind])
         return total
 
 
 @dataclass(frozen=True)
-class Objectives:
+class LoadObjectives:
     """The objectives of a run; None for none.
 
     Attributes:

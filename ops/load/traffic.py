@@ -44,7 +44,7 @@ class Mix:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LoadRequest:
     """One request in its wire format; `expected` is the number of items, or of events to be accepted."""
 
     kind: Kind
@@ -100,17 +100,17 @@ class Traffic:
         ranks = range(1, len(self._ranked) + 1)
         self._rank_weights = list(itertools.accumulate(rank**-_ZIPF_EXPONENT for rank in ranks))
 
-    def next(self) -> Request:
+    def next(self) -> LoadRequest:
         """Return the next request."""
         if self._rng.random() < self._mix.feedback:
             return self._feedback()
         user_class, user_id = self._user()
         path = f"{self._base_path}/v1/recommendations/{quote(user_id, safe='')}?n={LIST_LENGTH}"
-        return Request(
+        return LoadRequest(
             "recommend", user_class, user_id, f"GET {path} HTTP/1.1\r\n{self._head}\r\n".encode(), LIST_LENGTH
         )
 
-    def check_answer(self, request: Request, answer: Answer) -> AnswerCheck:
+    def check_answer(self, request: LoadRequest, answer: Answer) -> AnswerCheck:
         """Check an answer, and keep a served list for later feedback."""
         expected_status = 200 if request.kind == "recommend" else 202
         if answer.status != expected_status:
@@ -142,7 +142,7 @@ class Traffic:
             return "hot", self._rng.choices(self._ranked, cum_weights=self._rank_weights)[0]
         return "known", self._rng.choice(self._population.users)
 
-    def _feedback(self) -> Request:
+    def _feedback(self) -> LoadRequest:
         count = self._rng.randint(1, MAX_EVENTS)
         if self._served:
             served = self._served[self._rng.randrange(len(self._served))]
@@ -156,7 +156,7 @@ class Traffic:
             f"POST {self._base_path}/v1/events HTTP/1.1\r\n{self._head}Content-Type: application/json\r\n"
             f"Idempotency-Key: {self._run_id}-{next(self._keys):08d}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        return Request("feedback", user_class, user_id, head.encode() + body, count)
+        return LoadRequest("feedback", user_class, user_id, head.encode() + body, count)
 
     def _event_about(self, served: _Served) -> dict[str, Any]:
         position = self._rng.randrange(len(served.item_ids))
@@ -169,7 +169,7 @@ class Traffic:
         return event | {"value": float(self._rng.randint(1, 5))} if type_ == "rating" else event
 
 
-def _list_fault(request: Request, body: dict[str, Any]) -> str | None:
+def _list_fault(request: LoadRequest, body: dict[str, Any]) -> str | None:
     """Return the first fault of a list answered with 200, or None."""
     items = body.get("items")
     if not isinstance(items, list) or not all(

@@ -26,7 +26,7 @@ class AcceptanceTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Acceptance:
+class AcceptanceTimes:
     """Milliseconds of accepted requests by rate, and the number of refused ones."""
 
     p50_ms: dict[str, float]
@@ -34,7 +34,7 @@ class Acceptance:
     refused: int
 
 
-async def measure(task: AcceptanceTask) -> Acceptance:
+async def measure(task: AcceptanceTask) -> AcceptanceTimes:
     """Measure every rate once."""
     p50_ms, p99_ms, refused = {}, {}, 0
     async with Rig.open(task.redis_url, task.directory) as rig:
@@ -45,7 +45,7 @@ async def measure(task: AcceptanceTask) -> Acceptance:
             p50_ms[f"{rate:g}"] = cuts[49] * MS_PER_S
             p99_ms[f"{rate:g}"] = cuts[98] * MS_PER_S
             await rig.settle()
-    return Acceptance(p50_ms=p50_ms, p99_ms=p99_ms, refused=refused)
+    return AcceptanceTimes(p50_ms=p50_ms, p99_ms=p99_ms, refused=refused)
 
 
 async def _accept(rig: Rig, rate: float, seconds: float) -> list[float | None]:

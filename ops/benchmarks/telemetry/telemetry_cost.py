@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ops.benchmarks.measured_process import run_measured
-from ops.benchmarks.telemetry.acceptance import Acceptance, AcceptanceTask
+from ops.benchmarks.telemetry.acceptance import AcceptanceTask, AcceptanceTimes
 from ops.benchmarks.telemetry.archiving import Archiving, ArchivingTask
 from ops.benchmarks.telemetry.event_cost import Cost, CostTask
 from ops.benchmarks.telemetry.processor import awake
@@ -31,7 +31,7 @@ class CostPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objectives:
+class CostObjectives:
     """Two upper bounds on microseconds per event, and a lower one on events archived per second; None for none."""
 
     offer_us: float | None = None
@@ -47,7 +47,7 @@ class CostRounds:
     """The results of all rounds."""
 
     costs: list[Cost] = field(default_factory=list)
-    acceptances: list[Acceptance] = field(default_factory=list)
+    acceptances: list[AcceptanceTimes] = field(default_factory=list)
     archivings: list[Archiving] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def measure(plan: CostPlan, redis_url: str, scratch: Path, core: int, on_progres
             acceptance = AcceptanceTask(
                 redis_url=redis_url, directory=feedback, rates=ACCEPT_RATES, seconds=plan.seconds
             )
-            rounds.acceptances.append(run_measured("ops.benchmarks.telemetry.acceptance", acceptance, Acceptance))
+            rounds.acceptances.append(run_measured("ops.benchmarks.telemetry.acceptance", acceptance, AcceptanceTimes))
         on_progress(
             f"round {index + 1} of {plan.rounds}: {rounds.costs[-1].total_us[JUDGED_RATE]:.1f} us an event at"
             f" {JUDGED_RATE}/s, {rounds.archivings[-1].archived_per_s:,.0f} events/s archived"
@@ -109,7 +109,7 @@ def measure(plan: CostPlan, redis_url: str, scratch: Path, core: int, on_progres
     return rounds
 
 
-def missed(figures: Mapping[str, Any], objectives: Objectives) -> Iterator[str]:
+def missed(figures: Mapping[str, Any], objectives: CostObjectives) -> Iterator[str]:
     """Yield a sentence for each objective that the figures miss."""
     if objectives.offer_us is not None and figures["offer_us"] > objectives.offer_us:
         yield f"offering an event costs {figures['offer_us']:g} us, more than {objectives.offer_us:g}"

@@ -9,7 +9,7 @@ from ops.drill.observed_traffic import REFUSED, ObservedTraffic
 from ops.drill.oracle import Oracle
 from ops.load.http_connection import Answer
 from ops.load.population import Population
-from ops.load.traffic import Mix, Request
+from ops.load.traffic import LoadRequest, Mix
 
 _EVENT = {"type": "rating", "user_id": "u1", "item_id": "i1", "value": 4.0, "ts": "2026-01-01T00:00:00.000Z"}
 
@@ -94,7 +94,7 @@ def _traffic(feedback: float) -> tuple[ObservedTraffic, Oracle]:
     return traffic, oracle
 
 
-def _sent(request: Request) -> tuple[dict[str, str], list[dict[str, Any]]]:
+def _sent(request: LoadRequest) -> tuple[dict[str, str], list[dict[str, Any]]]:
     head, _, body = request.wire.partition(b"\r\n\r\n")
     headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
     assert headers["Content-Length"] == str(len(body))

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from ops.load.attack import Attack, ClientRules
-from ops.load.http_connection import Client
+from ops.load.http_connection import HttpClient
 from ops.load.outcome import Outcome
 from ops.load.pacing import constant
 from ops.load.population import Population
@@ -63,7 +63,7 @@ async def _attack(
     connections: int = 64,
 ) -> tuple[list[Outcome], float]:
     outcomes: list[Outcome] = []
-    client = Client("127.0.0.1", port, connections)
+    client = HttpClient("127.0.0.1", port, connections)
     population = Population(("1", "2", "3"), ("10", "11"), "a test", "a test")
     traffic = Traffic(
         population, Mix(feedback=feedback), random.Random(1), headers="Host: h\r\n", base_path="", run_id="test-run"
@@ -233,7 +233,7 @@ async def test_the_deadline_holds_over_all_attempts(service: _Service) -> None:
 async def test_a_stopped_attack_sends_no_more_and_finishes_open_requests(service: _Service) -> None:
     """Ctrl-C ends a run early with the figures so far."""
     outcomes: list[Outcome] = []
-    client = Client("127.0.0.1", service.port, 8)
+    client = HttpClient("127.0.0.1", service.port, 8)
     population = Population(("1",), ("10",), "a test", "a test")
     traffic = Traffic(
         population, Mix(feedback=0), random.Random(1), headers="Host: h\r\n", base_path="", run_id="test-run"

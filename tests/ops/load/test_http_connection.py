@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ops.load.http_connection import Answer, Broken, Client
+from ops.load.http_connection import Answer, Broken, HttpClient
 
 _GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -73,7 +73,7 @@ async def _forever(_: int, reader: asyncio.StreamReader, writer: asyncio.StreamW
 async def test_the_end_of_a_body_follows_the_head(reply: bytes, status: int, body: bytes) -> None:
     """Content-Length, chunks, end of connection, and no body."""
     async with _serving(_replying(reply)) as server:
-        client = Client("127.0.0.1", server.port, 1)
+        client = HttpClient("127.0.0.1", server.port, 1)
         answer = await client.exchange(_GET)
         await client.aclose()
     assert isinstance(answer, Answer)
@@ -93,7 +93,7 @@ async def test_an_answer_in_pieces_is_assembled() -> None:
                 await asyncio.sleep(0)
 
     async with _serving(script) as server:
-        client = Client("127.0.0.1", server.port, 1)
+        client = HttpClient("127.0.0.1", server.port, 1)
         for _ in range(3):
             answer = await client.exchange(_GET)
             assert isinstance(answer, Answer)
@@ -118,7 +118,7 @@ async def test_an_answer_in_pieces_is_assembled() -> None:
 async def test_an_incomplete_or_invalid_answer_is_broken(reply: bytes, cause: str) -> None:
     """With different causes."""
     async with _serving(_replying(reply)) as server:
-        client = Client("127.0.0.1", server.port, 1)
+        client = HttpClient("127.0.0.1", server.port, 1)
         result = await client.exchange(_GET)
         await client.aclose()
     assert isinstance(result, Broken)
@@ -135,7 +135,7 @@ async def test_a_reset_and_an_end_of_file_are_different_causes() -> None:
         writer.transport.abort()
 
     async with _serving(script) as server:
-        client = Client("127.0.0.1", server.port, 1)
+        client = HttpClient("127.0.0.1", server.port, 1)
         result = await client.exchange(_GET)
         await client.aclose()
     assert isinstance(result, Broken)
@@ -145,7 +145,7 @@ async def test_a_reset_and_an_end_of_file_are_different_causes() -> None:
 async def test_a_refused_connection_is_a_connect_failure(free_port: Callable[[], int]) -> None:
     """It names the address."""
     port = free_port()
-    result = await Client("127.0.0.1", port, 1).exchange(_GET)
+    result = await HttpClient("127.0.0.1", port, 1).exchange(_GET)
     assert isinstance(result, Broken)
     assert result.cause == "connect"
     assert str(port) in result.detail
@@ -154,7 +154,7 @@ async def test_a_refused_connection_is_a_connect_failure(free_port: Callable[[],
 async def test_a_connection_is_used_again_unless_the_server_closed_it() -> None:
     """An end of file on an idle connection costs no request."""
     async with _serving(_replying(_OK, _OK)) as server:
-        client = Client("127.0.0.1", server.port, 1)
+        client = HttpClient("127.0.0.1", server.port, 1)
         for _ in range(6):
             assert isinstance(await client.exchange(_GET), Answer)
         await client.aclose()
@@ -164,7 +164,7 @@ async def test_a_connection_is_used_again_unless_the_server_closed_it() -> None:
 async def test_an_end_of_file_is_polled_before_reuse() -> None:
     """The loop has not run since the server closed the connection."""
     listener = socket.create_server(("127.0.0.1", 0))
-    client = Client("127.0.0.1", listener.getsockname()[1], 1)
+    client = HttpClient("127.0.0.1", listener.getsockname()[1], 1)
     first = asyncio.create_task(client.exchange(_GET))
     server_side, _ = await asyncio.to_thread(listener.accept)
     server_side.sendall(_OK)
@@ -186,7 +186,7 @@ async def test_connection_close_is_honoured() -> None:
     """The connection is not reused."""
     closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with _serving(_replying(closing, closing)) as server:
-        client = Client("127.0.0.1", server.port, 1)
+        client = HttpClient("127.0.0.1", server.port, 1)
         for _ in range(2):
             assert isinstance(await client.exchange(_GET), Answer)
         await client.aclose()
@@ -206,7 +206,7 @@ async def test_an_abandoned_request_closes_its_connection() -> None:
             writer.write(_OK)
 
     async with _serving(script) as server:
-        client = Client("127.0.0.1", server.port, 1)
+        client = HttpClient("127.0.0.1", server.port, 1)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await client.exchange(_GET)
@@ -220,7 +220,7 @@ async def test_an_abandoned_request_closes_its_connection() -> None:
 async def test_no_more_connections_than_allowed_are_open() -> None:
     """Requests beyond the bound wait for a connection instead of opening one."""
     async with _serving(_forever) as server:
-        client = Client("127.0.0.1", server.port, 3)
+        client = HttpClient("127.0.0.1", server.port, 3)
         answers = await asyncio.gather(*(client.exchange(_GET) for _ in range(30)))
         await client.aclose()
         assert all(isinstance(answer, Answer) for answer in answers)

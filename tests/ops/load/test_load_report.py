@@ -3,11 +3,13 @@ from typing import Any
 
 import pytest
 
-from ops.load.load_report import Run, as_json, as_lines, as_table, lag_warning
+from ops.load.load_report import LoadTestRun, as_json, as_lines, as_table, lag_warning
 from ops.load.outcome import Outcome
 from ops.load.summary import Summary
 
-_RUN = Run("http://127.0.0.1:8080", 100.0, 2.0, {"seed": 1}, {"users": "3 from a file", "items": "3 from a file"})
+_RUN = LoadTestRun(
+    "http://127.0.0.1:8080", 100.0, 2.0, {"seed": 1}, {"users": "3 from a file", "items": "3 from a file"}
+)
 
 
 def _outcome(**fields: Any) -> Outcome:
@@ -51,7 +53,7 @@ def test_the_json_object_has_the_keys_of_the_contract() -> None:
 
 def test_an_empty_run_is_reported_without_figures() -> None:
     """Unknown figures are null, not zero."""
-    run = Run("http://127.0.0.1:8080", 100.0, 0.0, {}, {})
+    run = LoadTestRun("http://127.0.0.1:8080", 100.0, 0.0, {}, {})
     figures = as_json(run, Summary())
     assert figures["latency_ms"] == {"p50": None, "p90": None, "p99": None, "p99_9": None, "max": None}
     assert (figures["requests"], figures["achieved_rps"], figures["on_schedule"]) == (0, 0.0, True)

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from scipy.sparse import csr_array
 
-from ops.load.http_connection import Client
+from ops.load.http_connection import HttpClient
 from ops.load.population import Population, Target, discover, read_ids
 from service.errors import DataError, RunError
 from service.models import publication
@@ -66,7 +66,7 @@ async def _discover(
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
-    client = Client("127.0.0.1", port, 8)
+    client = HttpClient("127.0.0.1", port, 8)
     try:
         return await discover(client, Target("127.0.0.1", port, ""), ids_file, tmp_path / "models")
     finally:
@@ -130,7 +130,7 @@ async def test_a_dead_target_is_a_sentence(tmp_path: Path, free_port: Callable[[
     """The sentence names the address."""
     port = free_port()
     with pytest.raises(RunError, match=rf"Nothing answers at http://127\.0\.0\.1:{port}"):
-        await discover(Client("127.0.0.1", port, 1), Target("127.0.0.1", port, ""), None, tmp_path)
+        await discover(HttpClient("127.0.0.1", port, 1), Target("127.0.0.1", port, ""), None, tmp_path)
 
 
 def test_a_target_writes_ipv6_addresses_in_brackets() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ops.load.outcome import Outcome
-from ops.load.summary import Histogram, Objectives, Summary
+from ops.load.summary import Histogram, LoadObjectives, Summary
 
 
 def _answered(latency_s: float, **more: Any) -> Outcome:
@@ -136,7 +136,7 @@ def test_objectives_are_missed_in_words(
     """Of a hundred requests one may be late; a failed one was not in time, however quickly it failed."""
     outcomes = [_answered(0.2)] * slow + [_answered(0.001, failure="connect")] * failed
     outcomes += [_answered(0.001)] * (100 - len(outcomes))
-    sentences = Objectives(p99_ms, max_failures).missed(_summary(*outcomes))
+    sentences = LoadObjectives(p99_ms, max_failures).missed(_summary(*outcomes))
     assert len(sentences) == len(missed)
     for sentence, option in zip(sentences, missed, strict=True):
         assert option in sentence
@@ -144,4 +144,4 @@ def test_objectives_are_missed_in_words(
 
 def test_no_requests_at_all_miss_a_latency_objective() -> None:
     """Nothing was fast."""
-    assert Objectives(p99_ms=1000.0).missed(Summary())
+    assert LoadObjectives(p99_ms=1000.0).missed(Summary())

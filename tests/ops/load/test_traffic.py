@@ -7,7 +7,7 @@ import pytest
 
 from ops.load.http_connection import Answer
 from ops.load.population import Population
-from ops.load.traffic import MAX_EVENTS, Mix, Request, Traffic
+from ops.load.traffic import MAX_EVENTS, LoadRequest, Mix, Traffic
 
 _USERS = tuple(f"user {number}" for number in range(200))
 _ITEMS = tuple(str(number) for number in range(50))
@@ -20,17 +20,17 @@ def _traffic(mix: Mix | None = None, *, users: tuple[str, ...] = _USERS, seed: i
     )
 
 
-def _list(request: Request, **changes: Any) -> Answer:
+def _list(request: LoadRequest, **changes: Any) -> Answer:
     items = [{"item_id": str(n), "score": 1.0, "source": "personal"} for n in range(request.expected)]
     body = {"recommendation_id": "r-1", "user_id": request.user_id, "items": items, "degraded": None, "shortfall": None}
     return Answer(200, {}, orjson.dumps(body | changes))
 
 
-def _first(traffic: Traffic, kind: str) -> Request:
+def _first(traffic: Traffic, kind: str) -> LoadRequest:
     return next(request for request in iter(traffic.next, None) if request.kind == kind)
 
 
-def _body(request: Request) -> Any:
+def _body(request: LoadRequest) -> Any:
     return orjson.loads(request.wire.partition(b"\r\n\r\n")[2])
 
 

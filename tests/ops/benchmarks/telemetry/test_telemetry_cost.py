@@ -84,11 +84,13 @@ def test_the_cost_of_telemetry_is_measured_beside_the_yardstick(tmp_path: Path, 
 def test_a_missed_objective_of_telemetry_is_a_sentence() -> None:
     """One that holds or is not set gives none."""
     figures = {"offer_us": 8.0, "total_us": {"500": 40.0, "3000": 16.0}, "archived_per_s": 25_000}
-    held = telemetry_cost.Objectives(offer_us=8, total_us=16, archived_per_s=25_000)
+    held = telemetry_cost.CostObjectives(offer_us=8, total_us=16, archived_per_s=25_000)
     assert list(telemetry_cost.missed(figures, held)) == []
-    assert list(telemetry_cost.missed(figures, telemetry_cost.Objectives())) == []
+    assert list(telemetry_cost.missed(figures, telemetry_cost.CostObjectives())) == []
     missed = list(
-        telemetry_cost.missed(figures, telemetry_cost.Objectives(offer_us=7.9, total_us=15.9, archived_per_s=25_001))
+        telemetry_cost.missed(
+            figures, telemetry_cost.CostObjectives(offer_us=7.9, total_us=15.9, archived_per_s=25_001)
+        )
     )
     assert [sentence.split(" costs ")[0].split(" archives ")[0] for sentence in missed] == [
         "offering an event",
