@@ -1,4 +1,4 @@
-"""What every algorithm promises. One line in `ENROLLED` enrols another."""
+"""The contract of every algorithm. One case in `ENROLLED` adds another."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -28,13 +28,13 @@ class Case:
     """One algorithm under the contract.
 
     Attributes:
-        name: On the command line.
-        learning: Settings that learn the checkerboard; of an algorithm that cannot, settings that are quick.
-        refused: Settings to refuse, each because of the value.
-        diverging: Settings that diverge, the first by name in the error; empty where no setting can.
-        personal: Whether it can tell users apart by the pattern of their ratings, so that it learns the checkerboard.
-        seeded: Whether anything in it is drawn at random.
-        unknown: What it predicts for a user without ratings: the item's level, or the mean of everything.
+        name: The name on the command line.
+        learning: Settings that learn the checkerboard, or quick ones if the algorithm cannot.
+        refused: Settings with a value to refuse.
+        diverging: Settings that diverge, beginning with the one that the error names; empty if none can.
+        personal: Whether it distinguishes users by their ratings, so that it learns the checkerboard.
+        seeded: Whether it draws random numbers.
+        unknown: Its prediction for a user without ratings: the item's baseline, or the mean of all ratings.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Case:
     diverging: tuple[str, ...] = ()
     personal: bool = True
     seeded: bool = True
-    unknown: Literal["levels", "mean"] = "levels"
+    unknown: Literal["baseline", "mean"] = "baseline"
 
 
 ENROLLED = [
@@ -130,9 +130,9 @@ def interactions(users: NDArray[np.int64], items: NDArray[np.int64], ratings: ND
 
 
 def checkerboard(n: int = 40) -> tuple[Interactions, Interactions]:
-    """Even users love even items and hate odd ones, odd users the other way round; 3 of 10 squares are hidden.
+    """Return known and hidden squares (3 of 10) of a checkerboard: 5 if user and item are both even or odd, else 1.
 
-    No bias can tell: everybody's and everything's mean is the same. (Known squares, hidden squares.)
+    Biases cannot learn it, because all means are equal.
     """
     users, items = (axis.ravel() for axis in np.mgrid[0:n, 0:n])
     ratings = np.where((users + items) % 2 == 0, 5.0, 1.0)
@@ -156,13 +156,13 @@ def every_bit(snapshot: ModelSnapshot) -> dict[str, bytes]:
 
 
 def test_every_algorithm_is_enrolled() -> None:
-    """None escapes this contract."""
+    """The contract covers all algorithms."""
     assert [case.name for case in ENROLLED] == registry.names()
 
 
 @of(case for case in RATING if case.personal)
 def test_a_checkerboard_is_learnt(case: Case) -> None:
-    """Where the right answer is plain, it is found: hidden squares, and the order of everybody's unseen items."""
+    """The hidden squares are predicted, and the unseen items of every user are in order."""
     known, hidden = checkerboard()
     snapshot = fitted(case, known)
     assert rmse(predicted(case, snapshot, hidden.user_rows, hidden.item_rows), hidden.ratings) < 0.25
@@ -175,7 +175,7 @@ def test_a_checkerboard_is_learnt(case: Case) -> None:
 
 @of(case for case in RANKING if case.personal)
 def test_a_checkerboard_is_ranked(case: Case) -> None:
-    """Of users who met only what they love, everything lovable comes before everything else."""
+    """From the squares of 5 alone, the hidden squares of 5 rank before those of 1."""
     known, hidden = checkerboard()
     snapshot = fitted(case, known.take(np.flatnonzero(known.ratings == 5)))
     for user_row in range(len(known.users)):
@@ -186,8 +186,8 @@ def test_a_checkerboard_is_ranked(case: Case) -> None:
         assert scores[: loved.size].min() > scores[loved.size :].max()
 
 
-def test_the_model_says_what_it_is(case: Case) -> None:
-    """Its name, all settings as JSON values, the scale, what users have seen, and how often items were."""
+def test_the_snapshot_describes_the_model(case: Case) -> None:
+    """Its name, all settings as JSON values, the scale, seen items, and popularity."""
     known, _ = checkerboard()
     snapshot = fitted(case, known)
     assert snapshot.algorithm == case.name
@@ -201,7 +201,7 @@ def test_the_model_says_what_it_is(case: Case) -> None:
 
 
 def test_publishing_changes_no_score(case: Case, tmp_path: Path) -> None:
-    """Every score of the mapped model is the fitted model's, bit for bit."""
+    """Every score of the mapped model has the bits of the fitted model."""
     snapshot = fitted(case, datasets.read("demo:60x40x900"))
     version = publication.publish(tmp_path, snapshot, data={}, measures={})
     mapped = artefact.load(tmp_path / version)
@@ -215,16 +215,16 @@ def test_publishing_changes_no_score(case: Case, tmp_path: Path) -> None:
     assert before.tobytes() == after.tobytes()
 
 
-def test_a_seed_decides_everything(case: Case) -> None:
-    """The same data, settings and seed give the same bytes; another seed another model, if anything is drawn."""
+def test_the_same_seed_gives_the_same_bytes(case: Case) -> None:
+    """Another seed gives another model, unless nothing is random."""
     data = datasets.read("demo:60x40x900")
     first, same, other = (every_bit(fitted(case, data, seed=seed)) for seed in (0, 0, 1))
     assert first == same
     assert (first != other) == case.seeded
 
 
-def test_threads_decide_nothing(case: Case) -> None:
-    """One core and several give the same bytes, of the model and of its predictions."""
+def test_threads_change_no_byte(case: Case) -> None:
+    """Neither of the model nor of its predictions."""
     data = datasets.read("demo:300x200x9000")
     outcomes = []
     for n_threads in (1, 4):
@@ -235,8 +235,8 @@ def test_threads_decide_nothing(case: Case) -> None:
     assert outcomes[0] == outcomes[1]
 
 
-def test_a_list_is_what_the_scores_say(case: Case) -> None:
-    """What is served is the unseen catalogue by score, then popularity, then row; similar items leave itself out."""
+def test_a_list_is_sorted_by_score(case: Case) -> None:
+    """Unseen items by score, then popularity, then row; similar items exclude the item itself."""
     snapshot = fitted(case, datasets.read("demo:60x40x900"))
     rows = np.arange(len(snapshot.items))
     for user_row in (0, 7, 59):
@@ -250,8 +250,8 @@ def test_a_list_is_what_the_scores_say(case: Case) -> None:
     assert 3 not in scoring.similar(snapshot, 3, 20).rows
 
 
-def test_forgetting_a_user_changes_nobody_elses_factors(case: Case) -> None:
-    """Without one user the others keep their histories and, of a table, their scores."""
+def test_erasing_a_user_changes_no_other_user(case: Case) -> None:
+    """Others keep their histories and, unless users are neighbours, their scores."""
     snapshot = fitted(case, datasets.read("demo:60x40x900"))
     without = erased_users.without_users(snapshot, [5])
     rows = np.arange(len(snapshot.items))
@@ -263,8 +263,8 @@ def test_forgetting_a_user_changes_nobody_elses_factors(case: Case) -> None:
         assert after.tobytes() == scoring.exact_scores(snapshot, 6, rows).tobytes()
 
 
-def test_the_data_is_not_touched(case: Case) -> None:
-    """A fit leaves the arrays it was given as they were."""
+def test_a_fit_does_not_change_its_data(case: Case) -> None:
+    """The arrays have the same bytes before and after."""
     data = datasets.read("demo:60x40x900")
     before = [array.copy() for array in (data.user_rows, data.item_rows, data.ratings)]
     fitted(case, data)
@@ -272,21 +272,35 @@ def test_the_data_is_not_touched(case: Case) -> None:
         assert array.tobytes() == copy.tobytes()
 
 
+def test_progress_counts_from_nothing_to_all(case: Case) -> None:
+    """Epochs one by one, other units in any steps."""
+    steps: list[tuple[str, int, int]] = []
+    config = Candidate.parse(case.name, case.learning).config
+    data = datasets.read("demo:60x40x900")
+    registry.get(case.name).fit(data, config, np.random.default_rng(0), lambda *step: steps.append(step))
+    stages, counts, totals = zip(*steps, strict=True)
+    assert (set(stages), set(totals)) == ({"fit"}, {counts[-1]})
+    assert counts[0] == 0
+    assert list(counts) == sorted(counts)
+    if case.name in {"svd", "svdpp", "ials", "softmax"}:
+        assert list(counts) == list(range(config.n_epochs + 1))
+
+
 @of(RATING)
-def test_the_unknown_is_predicted_by_what_is_known(case: Case) -> None:
-    """A user without ratings gets the item's level where the model has one, both unknown the mean."""
+def test_unknown_users_and_items_get_the_known_baseline(case: Case) -> None:
+    """A user without ratings gets the item's baseline if there is one; both unknown get the mean."""
     users = np.array([0, 0, 0, 1, 1, 1, 2])
     items = np.array([0, 1, 2, 0, 1, 2, 3])
     data = interactions(users, items, np.array([5.0, 3.0, 1.0, 5.0, 3.0, 1.0, 3.0]))
-    # The last rating alone names user 2 and item 3.
+    # Only the last rating, left out here, names user 2 and item 3.
     snapshot = fitted(case, data.take(np.arange(6)))
     pairs = np.array([[2, 0], [2, 1], [2, 2], [2, 3], [0, 3]])
-    loved, fair, hated, nothing_known, unknown_item = predicted(case, snapshot, *pairs.T)
-    if case.unknown == "levels":
-        assert loved > fair > hated
+    liked, fair, disliked, both_unknown, unknown_item = predicted(case, snapshot, *pairs.T)
+    if case.unknown == "baseline":
+        assert liked > fair > disliked
     else:
-        assert (loved, fair, hated) == pytest.approx((3.0, 3.0, 3.0), abs=0.01)
-    assert nothing_known == pytest.approx(3.0, abs=0.01)
+        assert (liked, fair, disliked) == pytest.approx((3.0, 3.0, 3.0), abs=0.01)
+    assert both_unknown == pytest.approx(3.0, abs=0.01)
     assert unknown_item == pytest.approx(3.0, abs=0.5)
     assert not snapshot.user_factors[2].any()
     assert not snapshot.item_factors[3].any()
@@ -299,7 +313,7 @@ def on_another_scale(data: Interactions, factor: float, shift: float = 0.0) -> I
 
 
 def error_on(case: Case, data: Interactions, factor: float, shift: float = 0.0) -> float:
-    """Return the error on a hold-out of the same data on another scale, in the unit of the first."""
+    """Return the error on a hold-out of scaled data, in the original unit."""
     scaled = on_another_scale(data, factor, shift)
     learnt, judged = splits.hold_out(len(data), 0.2, np.random.default_rng(0)) or pytest.fail("too little data")
     candidate = Candidate.parse(case.name, ["n_samples=20"] if case.name == "bayesian_mf" else [])
@@ -312,13 +326,13 @@ def error_on(case: Case, data: Interactions, factor: float, shift: float = 0.0) 
 
 
 @of(RATING)
-def test_any_scale_will_do(case: Case) -> None:
-    """Ratings times a number have errors times that number: from 0 to 1, stars, to 100, negative, huge or tiny."""
+def test_errors_scale_with_the_ratings(case: Case) -> None:
+    """From 0 to 1, to 100, negative, huge or tiny."""
     data = datasets.read("demo:150x80x3000")
     error = error_on(case, data, 1)
     for factor in (20, 0.2, 1e30, 1e-20):
         assert error_on(case, data, factor) == pytest.approx(error, rel=2e-3), factor
-    # A scale that begins elsewhere is another problem only for what compares ratings with nothing.
+    # A shifted scale changes results slightly, for algorithms that compare ratings with 0.
     for factor, shift in ((4, -10.5), (1, 90)):
         assert error_on(case, data, factor, shift) == pytest.approx(error, rel=0.1), (factor, shift)
 
@@ -326,7 +340,7 @@ def test_any_scale_will_do(case: Case) -> None:
 @of(RATING)
 @pytest.mark.parametrize("rating", [1.0, 0.0, -3.0, 1e30])
 def test_equal_ratings_are_predicted(case: Case, rating: float) -> None:
-    """Whatever they are; there is nothing to learn, and nothing goes wrong."""
+    """A constant is learnt, whatever it is."""
     data = datasets.read("demo:60x40x900")
     scaled = on_another_scale(data, 0, rating)
     snapshot = fitted(case, scaled)
@@ -336,7 +350,7 @@ def test_equal_ratings_are_predicted(case: Case, rating: float) -> None:
 
 @of(RANKING)
 def test_lists_do_not_depend_on_the_scale(case: Case) -> None:
-    """What ranks alone does not look at ratings."""
+    """Ranking algorithms ignore ratings."""
     data = datasets.read("demo:60x40x900")
     first, other = (fitted(case, on_another_scale(data, factor)) for factor in (1, 20))
     rows = np.arange(len(data.items))
@@ -354,7 +368,7 @@ def test_a_single_interaction_is_enough(case: Case) -> None:
 
 @of(RATING)
 def test_predictions_stay_on_the_scale(case: Case) -> None:
-    """Clipped to the least and the largest rating."""
+    """They are clipped to the rating scale."""
     known, hidden = checkerboard()
     guesses = predicted(case, fitted(case, known), hidden.user_rows, hidden.item_rows)
     assert guesses.min() >= 1.0
@@ -363,7 +377,7 @@ def test_predictions_stay_on_the_scale(case: Case) -> None:
 
 @of(case for case in ENROLLED if case.diverging)
 def test_divergence_is_an_error_that_names_the_settings(case: Case) -> None:
-    """Factors that are not finite are never returned."""
+    """No model with infinite factors is returned."""
     known, _ = checkerboard()
     with pytest.raises(TrainingDiverged, match=case.diverging[0]):
         fitted(case, known, more=case.diverging)
@@ -377,14 +391,14 @@ def test_bad_settings_are_refused(case: Case) -> None:
 
 
 def test_an_unknown_algorithm_is_refused() -> None:
-    """The sentence names those that there are."""
-    with pytest.raises(UsageError, match=r"no algorithm 'svdd' \(did you mean svd\?\); there is svd, "):
+    """The message names the known ones."""
+    with pytest.raises(UsageError, match=r"no algorithm 'svdd' \(did you mean svd\?\); the algorithms are svd, "):
         Candidate.parse("svdd")
 
 
 @pytest.mark.parametrize("name", registry.PRESETS)
 def test_a_preset_is_an_algorithm_with_settings(name: str) -> None:
-    """It parses, differs from the defaults, gives way to what a person sets, and hides no algorithm."""
+    """It parses, differs from the defaults, is overridden by settings, and hides no algorithm."""
     algorithm, preset = registry.PRESETS[name]
     candidate = Candidate.parse(name)
     assert candidate.name == name

@@ -66,14 +66,6 @@ def test_without_biases_the_unknown_is_the_mean() -> None:
     assert predicted == pytest.approx([known.ratings.mean()] * 3, rel=1e-6)
 
 
-def test_the_progress_counts_epochs() -> None:
-    """From none to all."""
-    seen: list[tuple[str, int, int]] = []
-    data = datasets.read("demo:5x5x10")
-    fit(data, SvdConfig(n_factors=2, n_epochs=3), np.random.default_rng(0), lambda *step: seen.append(step))
-    assert seen == [("fit", done, 3) for done in range(4)]
-
-
 def test_settings_are_parsed_by_type() -> None:
     """Whole numbers, numbers, truths and none; the last of a repeated one counts; the rest are Surprise's defaults."""
     texts = ["n_factors=50", "biased=no", "lr_all=1e-2", " reg_bu = 0.1 ", "lr_pu=none", "n_factors=60"]

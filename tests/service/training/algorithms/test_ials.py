@@ -128,11 +128,3 @@ def test_a_gramian_of_many_rows() -> None:
     table = np.random.default_rng(0).standard_normal((70_001, 3)).astype(np.float32)
     whole = table.astype(np.float64)
     np.testing.assert_allclose(ials._gramian(table), whole.T @ whole, rtol=1e-5, atol=0.01)
-
-
-def test_the_progress_counts_epochs() -> None:
-    """From none to all."""
-    seen: list[tuple[str, int, int]] = []
-    config = IalsConfig(n_factors=2, n_epochs=3)
-    fit(datasets.read("demo:5x5x10"), config, np.random.default_rng(0), lambda *step: seen.append(step))
-    assert seen == [("fit", done, 3) for done in range(4)]

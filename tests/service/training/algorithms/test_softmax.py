@@ -85,11 +85,3 @@ def test_items_are_drawn_once_each() -> None:
     assert np.isin(drawn, catalogue).all()
     assert draw(catalogue, 60, rng).tolist() != drawn.tolist()
     assert draw(catalogue, 100, rng).tolist() == catalogue.tolist()
-
-
-def test_the_progress_counts_epochs() -> None:
-    """From none to all."""
-    seen: list[tuple[str, int, int]] = []
-    config = SoftmaxConfig(n_factors=2, n_epochs=3)
-    fit(datasets.read("demo:5x5x10"), config, np.random.default_rng(0), lambda *step: seen.append(step))
-    assert seen == [("fit", done, 3) for done in range(4)]
