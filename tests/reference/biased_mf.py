@@ -24,7 +24,7 @@ def fit_slowly(
     mean = float(data.ratings.mean()) if config.biased else 0.0
     lr_bu, lr_bi, lr_pu, lr_qi, reg_bu, reg_bi, reg_pu, reg_qi = learning_rates(config, PARTS).astype(np.float64)
     for _ in range(config.n_epochs):
-        for u, i, rating in zip(visiting.users, visiting.items, visiting.ratings, strict=True):
+        for u, i, rating in zip(*visiting.ratings, strict=True):
             error = rating - (mean + b_user[u] + b_item[i] + p[u] @ q[i])
             if config.biased:
                 b_user[u] += lr_bu * (error - reg_bu * b_user[u])

@@ -22,7 +22,7 @@ def fit_slowly(data: Interactions, config: NmfConfig, rng: np.random.Generator) 
     has_rated[data.user_rows, data.item_rows] = 1
     rated[data.user_rows, data.item_rows] = data.ratings
     for _ in range(config.n_epochs):
-        for u, i, rating in zip(visiting.users, visiting.items, visiting.ratings, strict=True):
+        for u, i, rating in zip(*visiting.ratings, strict=True):
             predicted[u, i] = mean + b_user[u] + b_item[i] + p[u] @ q[i]
             error = rating - predicted[u, i]
             if config.biased:

@@ -24,7 +24,7 @@ def fit_slowly(data: Interactions, config: SvdppConfig, rng: np.random.Generator
         np.float64
     )
     for _ in range(config.n_epochs):
-        for u, i, rating in zip(visiting.users, visiting.items, visiting.ratings, strict=True):
+        for u, i, rating in zip(*visiting.ratings, strict=True):
             z = y[rated[u]].sum(axis=0) / np.sqrt(rated[u].size)
             error = rating - (mean + b_user[u] + b_item[i] + q[i] @ (p[u] + z))
             b_user[u] += lr_bu * (error - reg_bu * b_user[u])

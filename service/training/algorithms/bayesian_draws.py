@@ -64,9 +64,7 @@ def draw_prior(table: NDArray[np.floating[Any]], rng: np.random.Generator) -> Ro
 def draw_rows(
     start: int,
     stop: int,
-    indptr: Int64,
-    others: Int32,
-    ratings: Float32,
+    side: SideRatings,
     features: Float32,
     offsets: Float32,
     prior: Float32,
@@ -76,6 +74,7 @@ def draw_rows(
     table: Float32,
 ) -> None:  # pragma: no cover  # compiled; tests/reference/bayesian_mf.py
     """Draw rows start to stop of a table given the ratings and the other side."""
+    indptr, others, ratings = side
     width = table.shape[1]
     products = np.empty((width, width), np.float32)
     upper = np.empty((width, width), np.float64)
@@ -121,14 +120,13 @@ def draw_rows(
 def squared_errors(
     start: int,
     stop: int,
-    indptr: Int64,
-    others: Int32,
-    ratings: Float32,
+    side: SideRatings,
     table: Float32,
     other_table: Float32,
     errors: Float64,
 ) -> None:  # pragma: no cover  # compiled; tests/reference/bayesian_mf.py
     """Write the sum of squared errors of each of rows start to stop."""
+    indptr, others, ratings = side
     k = table.shape[1] - 1
     for row in range(start, stop):
         total = 0.0

@@ -12,7 +12,7 @@ import numpy as np
 from service.training.algorithms.bayesian_draws import BLOCK_ROWS, PRIOR_ROWS, RowPrior, SideRatings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.interactions import Float32, Int32, Int64
+from service.training.interactions import Float32
 
 # Enough, because a draw starts from the previous one: twice as many improve no prediction.
 _N_STEPS: Final = 5
@@ -88,7 +88,7 @@ def _scaled_sums(side: SideRatings, own: Float32, others: Float32, table: Float3
     sums = np.empty((own.size, table.shape[1]), np.float32)
 
     def rows(start: int, stop: int) -> None:
-        _sum_rows(start, stop, side.indptr, side.others, own, others, table, sums)
+        _sum_rows(start, stop, side, own, others, table, sums)
 
     threads.run_in_blocks(rows, own.size, BLOCK_ROWS)
     return sums
@@ -96,21 +96,14 @@ def _scaled_sums(side: SideRatings, own: Float32, others: Float32, table: Float3
 
 @compiled
 def _sum_rows(
-    start: int,
-    stop: int,
-    indptr: Int64,
-    others: Int32,
-    own: Float32,
-    scales: Float32,
-    table: Float32,
-    sums: Float32,
+    start: int, stop: int, side: SideRatings, own: Float32, scales: Float32, table: Float32, sums: Float32
 ) -> None:  # pragma: no cover  # compiled; tests/reference/bayesian_mf.py
     """Write own[row] times the sum of scales[other] table[other] for rows start to stop."""
     width = table.shape[1]
     for row in range(start, stop):
         sums[row] = 0
-        for n in range(indptr[row], indptr[row + 1]):
-            other = others[n]
+        for n in range(side.indptr[row], side.indptr[row + 1]):
+            other = side.others[n]
             scale = scales[other]
             for f in range(width):
                 sums[row, f] += scale * table[other, f]

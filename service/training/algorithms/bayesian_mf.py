@@ -143,7 +143,7 @@ class _Chain:
 
         def rows(start: int, stop: int) -> None:
             draw_rows(
-                *(start, stop, *side, features, offsets, right_side),
+                *(start, stop, side, features, offsets, right_side),
                 *(prior.precision, self._noise_precision, noise, table),
             )
 
@@ -153,7 +153,7 @@ class _Chain:
         errors = np.zeros(self.user_table.shape[0])
 
         def rows(start: int, stop: int) -> None:
-            squared_errors(start, stop, *self._users, self.user_table, self.item_table, errors)
+            squared_errors(start, stop, self._users, self.user_table, self.item_table, errors)
 
         threads.run_in_blocks(rows, errors.size, BLOCK_ROWS)
         return float(errors.sum())

@@ -32,8 +32,9 @@ from service.training.algorithms.kernels.factor_training import (
 )
 from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
 from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
+from service.training.algorithms.kernels.visit_order import VisitedRatings
 from service.training.algorithms.registry import Algorithm
-from service.training.interactions import Float32, Int32, Interactions, Progress
+from service.training.interactions import Float32, Interactions, Progress
 
 NAME: Final = "svd"
 PARTS: Final = ("bu", "bi", "pu", "qi")
@@ -67,10 +68,7 @@ def fit(
     steps = learning_rates(config, PARTS)
 
     def visit(start: int, stop: int) -> float:
-        return _visit(
-            *(start, stop, visiting.users, visiting.items, visiting.ratings, mean),
-            *(tables.user_factors, tables.item_factors, tables.user_bias, tables.item_bias, steps, config.biased),
-        )
+        return _visit(start, stop, visiting.ratings, tables, mean, steps, config.biased)
 
     run_epochs(NAME, data, config, lambda: visiting.epoch(visit), progress)
     return build_snapshot(NAME, data, config, tables, float(mean), unit)
@@ -92,20 +90,17 @@ def first_tables(data: Interactions, config: SvdConfig, rng: np.random.Generator
 def _visit(
     start: int,
     stop: int,
-    users: Int32,
-    items: Int32,
-    ratings: Float32,
+    ratings: VisitedRatings,
+    tables: FactorTables,
     mean: np.float32,
-    user_factors: Float32,
-    item_factors: Float32,
-    user_bias: Float32,
-    item_bias: Float32,
     steps: Float32,
     biased: bool,  # noqa: FBT001  # numba kernels take their arguments by position
 ) -> float:  # pragma: no cover  # compiled; tests/reference/biased_mf.py
     """Visit ratings start to stop; return the sum of squared errors before each step. Rows are in whole lanes."""
     lr_bu, lr_bi, lr_pu, lr_qi = steps[0], steps[1], steps[2], steps[3]
     reg_bu, reg_bi, reg_pu, reg_qi = steps[4], steps[5], steps[6], steps[7]
+    users, items, values = ratings
+    user_factors, item_factors, user_bias, item_bias = tables
     width = user_factors.shape[1]
     squared_error = 0.0
     for n in range(start, stop):
@@ -115,7 +110,7 @@ def _visit(
             if users[n + AHEAD] != users[n + AHEAD - 1]:
                 prefetch(user_factors, users[n + AHEAD])
         affinity = product(user_factors, u, item_factors, i)
-        error = ratings[n] - (mean + user_bias[u] + item_bias[i] + affinity)
+        error = values[n] - (mean + user_bias[u] + item_bias[i] + affinity)
         squared_error += error * error
         if biased:
             user_bias[u] += lr_bu * (error - reg_bu * user_bias[u])

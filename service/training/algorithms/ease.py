@@ -29,6 +29,7 @@ from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.neighbour_lists import item_neighbourhood
+from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm, Listing
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
@@ -121,8 +122,10 @@ def _pair_counts(data: Interactions, dtype: type[np.floating[Any]]) -> NDArray[A
     n_items = by_item.shape[0]
     matrix = np.zeros((n_items, n_items), dtype=dtype)
 
+    items, users = sparse_rows(by_item), sparse_rows(by_user)
+
     def count(start: int, stop: int) -> None:
-        _count_pairs(start, stop, by_item.indptr, by_item.indices, by_user.indptr, by_user.indices, matrix)
+        _count_pairs(start, stop, items, users, matrix)
 
     threads.run_in_blocks(count, n_items, _BLOCK_ITEMS)
     return matrix
@@ -130,21 +133,15 @@ def _pair_counts(data: Interactions, dtype: type[np.floating[Any]]) -> NDArray[A
 
 @compiled
 def _count_pairs(
-    start: int,
-    stop: int,
-    item_starts: Int32,
-    item_users: Int32,
-    user_starts: Int32,
-    user_items: Int32,
-    matrix: NDArray[Any],
+    start: int, stop: int, by_item: SparseRows, by_user: SparseRows, matrix: NDArray[Any]
 ) -> None:  # pragma: no cover  # compiled; tests/reference/item_to_item.py
     """Count the users that have seen item i and item j, for i from start to stop and j up to i."""
     for i in range(start, stop):
         counts = matrix[i]
-        for place in range(item_starts[i], item_starts[i + 1]):
-            u = item_users[place]
-            for other in range(user_starts[u], user_starts[u + 1]):
-                j = user_items[other]
+        for place in range(by_item.indptr[i], by_item.indptr[i + 1]):
+            u = by_item.indices[place]
+            for other in range(by_user.indptr[u], by_user.indptr[u + 1]):
+                j = by_user.indices[other]
                 if j > i:
                     break
                 counts[j] += 1

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from service.models import scoring
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
+from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.assembly import history
-from service.training.interactions import Float64, Int32, Int64, Interactions
+from service.training.interactions import Float64, Int64, Interactions
 
 _USERS_AT_ONCE: Final = 8
 
@@ -41,7 +42,7 @@ class DowndatedLists:
         is_kept = np.ones(len(data), dtype=bool)
         is_kept[hidden] = False
         kept = data.take(np.flatnonzero(is_kept))
-        self._whole, self._kept = history(data), history(kept)
+        self._whole, self._kept = sparse_rows(history(data)), sparse_rows(history(kept))
         self._inverse, self._least = inverse, least
         counts = np.bincount(kept.item_rows, minlength=len(data.items))
         self._ranks = np.empty(counts.size, dtype=np.int64)
@@ -50,14 +51,11 @@ class DowndatedLists:
     def lists(self, user_rows: Int64, n: int) -> NDArray[np.int32]:
         """Rank the catalogue for users, int64 (m,), without their hidden interactions; see `registry.Listing`."""
         lists = np.full((user_rows.size, n), -1, dtype=np.int32)
-        whole, kept = self._whole, self._kept
+        kept = self._kept
 
         def rank(start: int, stop: int) -> None:
             scores = np.zeros((stop - start, self._ranks.size))
-            _score(
-                *(user_rows[start:stop], whole.indptr, whole.indices, kept.indptr, kept.indices),
-                *(self._inverse, self._least, scores),
-            )
+            _score(user_rows[start:stop], self._whole, kept, self._inverse, self._least, scores)
             for index, own in enumerate(scores, start):
                 user = user_rows[index]
                 own[kept.indices[kept.indptr[user] : kept.indptr[user + 1]]] = -np.inf
@@ -71,10 +69,8 @@ class DowndatedLists:
 @compiled
 def _score(
     users: Int64,
-    whole_starts: Int32,
-    whole_items: Int32,
-    kept_starts: Int32,
-    kept_items: Int32,
+    whole: SparseRows,
+    kept: SparseRows,
     inverse: NDArray[Any],
     least: float,
     scores: Float64,
@@ -87,10 +83,10 @@ def _score(
         u = users[k]
         a[:] = 0
         b[:] = 0
-        place, end = kept_starts[u], kept_starts[u + 1]
-        for at in range(whole_starts[u], whole_starts[u + 1]):
-            j = whole_items[at]
-            if place < end and kept_items[place] == j:
+        place, end = kept.indptr[u], kept.indptr[u + 1]
+        for at in range(whole.indptr[u], whole.indptr[u + 1]):
+            j = whole.indices[at]
+            if place < end and kept.indices[place] == j:
                 place += 1
                 for i in range(n_items):
                     b[i] += inverse[j, i]
@@ -100,18 +96,18 @@ def _score(
         for i in range(n_items):
             a[i] += b[i]
         xa, ya, yb = -1.0, 0.0, 1.0
-        for at in range(whole_starts[u], whole_starts[u + 1]):
-            xa += a[whole_items[at]]
-        for at in range(kept_starts[u], end):
-            ya += a[kept_items[at]]
-            yb += b[kept_items[at]]
+        for at in range(whole.indptr[u], whole.indptr[u + 1]):
+            xa += a[whole.indices[at]]
+        for at in range(kept.indptr[u], end):
+            ya += a[kept.indices[at]]
+            yb += b[kept.indices[at]]
         determinant = xa * yb - ya * ya
         for i in range(n_items):
             of_a[i] = (yb * a[i] - ya * b[i]) / determinant
             of_b[i] = (xa * b[i] - ya * a[i]) / determinant
             scales[i] = -1 / (inverse[i, i] - (a[i] * of_a[i] + b[i] * of_b[i]))
-        for at in range(kept_starts[u], end):
-            j = kept_items[at]
+        for at in range(kept.indptr[u], end):
+            j = kept.indices[at]
             for i in range(n_items):
                 weight = (inverse[j, i] - (a[j] * of_a[i] + b[j] * of_b[i])) * scales[i]
                 if abs(weight) >= least:

@@ -181,7 +181,7 @@ def turn(side: RowInteractions, fixed: Float32, solved: Float32, weight: float, 
         _rotate(solved, rotation)
 
     def solve(start: int, stop: int) -> None:
-        solve_rows(start, stop, *side.pairs, fixed, spectrum, side.penalties, solved, block_size)
+        solve_rows(start, stop, side.pairs, fixed, spectrum, side.penalties, solved, block_size)
 
     threads.run_in_blocks(solve, solved.shape[0], _SOLVED_ROWS)
 

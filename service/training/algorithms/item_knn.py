@@ -21,7 +21,7 @@ the lower row. Memory is the lists and one row of sums per thread.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -32,6 +32,7 @@ from service.training.algorithms.hyperparameters import Settings
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.neighbour_lists import item_neighbourhood, push_bounded
+from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Float64, Int32, Interactions, Progress
@@ -95,13 +96,13 @@ def fit(
     own_norms, other_norms = norms, norms
     if config.similarity == "cosine":
         own_norms, other_norms = norms**config.asymmetry, norms ** (1 - config.asymmetry)
-    pairs = (by_item.indptr, by_item.indices, by_user.indptr, by_user.indices)
-    terms = (squares, item_scales, own_norms, other_norms)
+    users_of, items_of = sparse_rows(by_item), sparse_rows(by_user)
+    similarity = _Similarity(kind, config.shrink, squares, item_scales, own_norms, other_norms)
     for first in range(0, n_items, report_every):
         progress("fit", first, n_items)
 
         def find(start: int, stop: int, first: int = first) -> None:
-            _find(first + start, first + stop, *pairs, *terms, kind, config.shrink, neighbours, weights)
+            _find(first + start, first + stop, users_of, items_of, similarity, neighbours, weights)
 
         threads.run_in_blocks(find, min(report_every, n_items - first), _BLOCK_ITEMS)
     progress("fit", n_items, n_items)
@@ -141,45 +142,50 @@ def importance(by_user: csr_array, weighting: str) -> tuple[Float64, Float64, Fl
     return weights, scales, np.bincount(by_user.indices, squares, n_items) * scales**2
 
 
+class _Similarity(NamedTuple):
+    """An index of `SIMILARITIES`, h, w^2, s, and norms, with exponents, of an item and of its neighbour."""
+
+    kind: int
+    shrink: float
+    squares: Float64
+    item_scales: Float64
+    own_norms: Float64
+    other_norms: Float64
+
+
 @compiled
 def _find(
     start: int,
     stop: int,
-    item_starts: Int32,
-    item_users: Int32,
-    user_starts: Int32,
-    user_items: Int32,
-    squares: Float64,
-    item_scales: Float64,
-    own_norms: Float64,
-    other_norms: Float64,
-    kind: int,
-    shrink: float,
+    by_item: SparseRows,
+    by_user: SparseRows,
+    similarity: _Similarity,
     neighbours: Int32,
     weights: Float32,
 ) -> None:  # pragma: no cover  # compiled; tests/reference/item_to_item.py
     """Fill the lists of items start to stop."""
-    n_items = item_starts.size - 1
+    kind, shrink, squares, item_scales, own_norms, other_norms = similarity
+    n_items = by_item.indptr.size - 1
     sums = np.zeros(n_items)
     for i in range(start, stop):
         sums[:] = 0
-        for place in range(item_starts[i], item_starts[i + 1]):
-            u = item_users[place]
+        for place in range(by_item.indptr[i], by_item.indptr[i + 1]):
+            u = by_item.indices[place]
             square = squares[u]
-            for other in range(user_starts[u], user_starts[u + 1]):
-                sums[user_items[other]] += square
+            for other in range(by_user.indptr[u], by_user.indptr[u + 1]):
+                sums[by_user.indices[other]] += square
         n_kept = 0
         for j in range(n_items):
             if sums[j] <= 0 or j == i:
                 continue
             dot = item_scales[i] * item_scales[j] * sums[j]
             if kind == 0:
-                similarity = dot / (own_norms[i] * other_norms[j] + shrink)
+                value = dot / (own_norms[i] * other_norms[j] + shrink)
             elif kind == 1:
-                similarity = dot / (own_norms[i] + other_norms[j] - dot + shrink)
+                value = dot / (own_norms[i] + other_norms[j] - dot + shrink)
             else:
-                similarity = dot
-            n_kept = push_bounded(weights[i], neighbours[i], n_kept, np.float32(similarity), j)
+                value = dot
+            n_kept = push_bounded(weights[i], neighbours[i], n_kept, np.float32(value), j)
 
 
 def _by_neighbour(neighbours: Int32, weights: Float32) -> Neighbourhood:

@@ -42,7 +42,7 @@ from service.training.algorithms.kernels.factor_training import (
 )
 from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
 from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
-from service.training.algorithms.kernels.visit_order import Visits
+from service.training.algorithms.kernels.visit_order import VisitedRatings
 from service.training.algorithms.registry import Algorithm
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
@@ -103,7 +103,7 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
     unit = unit_of(min(data.rating_min, float(data.ratings.min())), data.rating_max, from_zero=True)
     learnt = in_unit(data, unit)
     mean = np.float32(learnt.ratings.mean(dtype=np.float64) if config.biased else 0.0)
-    descent = _Descent(visit_order.user_by_user(learnt, rng), len(data.users), len(data.items), mean, config)
+    descent = _Descent(visit_order.user_by_user(learnt, rng).ratings, len(data.users), len(data.items), mean, config)
 
     def start(number: int) -> tuple[float, FactorTables]:
         def overall(stage: str, done: int, total: int) -> None:
@@ -153,51 +153,50 @@ def _by_row(rows: Int32, partners: Int32, ratings: Float32, n_rows: int) -> _Row
 class _Descent:
     """Epochs over the same ratings, for one start after the other."""
 
-    def __init__(self, visiting: Visits, n_users: int, n_items: int, mean: np.float32, config: NmfConfig) -> None:
-        self._visiting, self._mean, self._config = visiting, mean, config
-        self._user_side = _by_row(visiting.users, visiting.items, visiting.ratings, n_users)
-        self._item_side = _by_row(visiting.items, visiting.users, visiting.ratings, n_items)
-        self._estimates = np.empty(visiting.ratings.size, dtype=np.float32)
+    def __init__(self, visits: VisitedRatings, n_users: int, n_items: int, mean: np.float32, config: NmfConfig) -> None:
+        self._visits, self._mean, self._config = visits, mean, config
+        self._user_side = _by_row(visits.users, visits.items, visits.values, n_users)
+        self._item_side = _by_row(visits.items, visits.users, visits.values, n_items)
+        self._estimates = np.empty(visits.values.size, dtype=np.float32)
 
     def epoch(self, tables: FactorTables) -> float:
         """Run one epoch; return the sum of all predictions."""
-        config, seen = self._config, self._visiting
+        config = self._config
         self._multiply(tables)
         if config.biased:
             rates = np.array((config.lr_bu, config.lr_bi, config.reg_bu, config.reg_bi), np.float32)
-            biases = tables.user_bias, tables.item_bias
-            _move_biases(seen.users, seen.items, seen.ratings, self._mean, *biases, rates, self._estimates)
+            _move_biases(self._visits, tables, self._mean, rates, self._estimates)
         users, items = tables.user_factors, tables.item_factors
-        tables.user_factors = self._scaled(self._user_side, users, items, config.reg_pu)
-        tables.item_factors = self._scaled(self._item_side, items, users, config.reg_qi)
+        scaled_users = self._scaled(self._user_side, users, items, config.reg_pu)
+        items[:] = self._scaled(self._item_side, items, users, config.reg_qi)
+        users[:] = scaled_users
         return float(self._estimates.sum(dtype=np.float64))
 
     def squared_error(self, tables: FactorTables) -> float:
         """Return the sum of squared errors of the training ratings."""
-        seen, errors = self._visiting, self._estimates
+        visits, errors = self._visits, self._estimates
         self._multiply(tables)
         errors += self._mean
-        errors += tables.user_bias[seen.users]
-        errors += tables.item_bias[seen.items]
-        errors -= seen.ratings
+        errors += tables.user_bias[visits.users]
+        errors += tables.item_bias[visits.items]
+        errors -= visits.values
         np.square(errors, out=errors)
         return float(errors.sum(dtype=np.float64))
 
     def _multiply(self, tables: FactorTables) -> None:
         """Set the estimates to the products of factors."""
-        seen = self._visiting
 
         def multiply(start: int, stop: int) -> None:
-            _multiply(start, stop, seen.users, seen.items, tables.user_factors, tables.item_factors, self._estimates)
+            _multiply(start, stop, self._visits, tables, self._estimates)
 
-        threads.run_in_blocks(multiply, seen.ratings.size, _BLOCK_RATINGS)
+        threads.run_in_blocks(multiply, self._estimates.size, _BLOCK_RATINGS)
 
     def _scaled(self, side: _RowRatings, own: Float32, other: Float32, regularisation: float) -> Float32:
         """Return one side's factors after the epoch."""
         scaled = np.empty_like(own)
 
         def scale(start: int, stop: int) -> None:
-            _scale(start, stop, *side, self._estimates, own, other, scaled, np.float32(regularisation))
+            _scale(start, stop, side, self._estimates, own, other, scaled, np.float32(regularisation))
 
         threads.run_in_blocks(scale, len(own), _BLOCK_ROWS)
         return scaled
@@ -205,38 +204,26 @@ class _Descent:
 
 @compiled
 def _multiply(
-    start: int,
-    stop: int,
-    users: Int32,
-    items: Int32,
-    user_factors: Float32,
-    item_factors: Float32,
-    estimates: Float32,
+    start: int, stop: int, ratings: VisitedRatings, tables: FactorTables, estimates: Float32
 ) -> None:  # pragma: no cover  # compiled; tests/reference/nmf.py
     """Set the estimates of ratings start to stop to the products of factors. Rows are in whole lanes."""
     for n in range(start, stop):
         if n + AHEAD < stop:
-            prefetch(item_factors, items[n + AHEAD])
-        estimates[n] = product(user_factors, users[n], item_factors, items[n])
+            prefetch(tables.item_factors, ratings.items[n + AHEAD])
+        estimates[n] = product(tables.user_factors, ratings.users[n], tables.item_factors, ratings.items[n])
 
 
 @compiled
 def _move_biases(
-    users: Int32,
-    items: Int32,
-    ratings: Float32,
-    mean: np.float32,
-    user_bias: Float32,
-    item_bias: Float32,
-    rates: Float32,
-    estimates: Float32,
+    ratings: VisitedRatings, tables: FactorTables, mean: np.float32, rates: Float32, estimates: Float32
 ) -> None:  # pragma: no cover  # compiled; tests/reference/nmf.py
     """Update the biases by each rating in turn, and add the mean and the previous biases to each estimate."""
     lr_bu, lr_bi, reg_bu, reg_bi = rates[0], rates[1], rates[2], rates[3]
-    for n in range(ratings.size):
-        u, i = users[n], items[n]
+    user_bias, item_bias = tables.user_bias, tables.item_bias
+    for n in range(ratings.values.size):
+        u, i = ratings.users[n], ratings.items[n]
         estimates[n] += mean + user_bias[u] + item_bias[i]
-        error = ratings[n] - estimates[n]
+        error = ratings.values[n] - estimates[n]
         user_bias[u] += lr_bu * (error - reg_bu * user_bias[u])
         item_bias[i] += lr_bi * (error - reg_bi * item_bias[i])
 
@@ -245,10 +232,7 @@ def _move_biases(
 def _scale(
     start: int,
     stop: int,
-    starts: Int64,
-    positions: Int32 | Int64,
-    partners: Int32,
-    ratings: Float32,
+    side: _RowRatings,
     estimates: Float32,
     own: Float32,
     other: Float32,
@@ -256,6 +240,7 @@ def _scale(
     regularisation: np.float32,
 ) -> None:  # pragma: no cover  # compiled; tests/reference/nmf.py
     """Set rows start to stop of `scaled` to those of `own` after an epoch. Rows are in whole lanes."""
+    starts, positions, partners, ratings = side
     width = own.shape[1]
     sums = np.empty((2, width), dtype=np.float32)
     for row in range(start, stop):

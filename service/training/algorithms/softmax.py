@@ -30,7 +30,7 @@ from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
-from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
+from service.training.interactions import Float32, Int32, Interactions, Progress
 
 NAME: Final = "softmax"
 # The constants of Adam, as its authors recommend.
@@ -216,7 +216,7 @@ def gradients_of(
         odds -= 1
         odds *= sharpness
         np.exp(odds, out=odds)
-        _leave_out(odds, rows, seen.indptr, seen.indices, columns)
+        _leave_out(odds, rows, seen, columns)
         own = np.exp((np.einsum("ij,ij->i", users, items) - 1) * sharpness)
         total = odds.sum(axis=1) + own
         odds *= (sharpness / total)[:, np.newaxis]
@@ -233,13 +233,11 @@ def gradients_of(
 
 
 @compiled
-def _leave_out(
-    odds: Float32, users: Int32, indptr: Int64, indices: Int32, columns: Int32
-) -> None:  # pragma: no cover  # compiled
+def _leave_out(odds: Float32, users: Int32, seen: SparseRows, columns: Int32) -> None:  # pragma: no cover  # compiled
     """Zero the odds, float32 (b, m), of seen items; `columns` holds the column of each item, or -1."""
     for row in range(users.size):
-        for place in range(indptr[users[row]], indptr[users[row] + 1]):
-            column = columns[indices[place]]
+        for place in range(seen.indptr[users[row]], seen.indptr[users[row] + 1]):
+            column = columns[seen.indices[place]]
             if column >= 0:
                 odds[row, column] = 0
 

@@ -38,6 +38,7 @@ from service.training.algorithms.kernels.factor_training import (
 )
 from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
 from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
+from service.training.algorithms.kernels.visit_order import VisitedRatings
 from service.training.algorithms.registry import Algorithm
 from service.training.interactions import Float32, Int32, Interactions, Progress
 
@@ -81,13 +82,10 @@ def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progr
     steps = learning_rates(config, PARTS)
 
     def visit(start: int, stop: int) -> float:
-        return _visit(
-            *(start, stop, visiting.users, visiting.items, visiting.ratings, mean),
-            *(tables.user_factors, tables.item_factors, implicit_factors, tables.user_bias, tables.item_bias, steps),
-        )
+        return _visit(start, stop, visiting.ratings, tables, implicit_factors, mean, steps)
 
     run_epochs(NAME, data, config, lambda: visiting.epoch(visit), progress)
-    _add_implicit(visiting.users, visiting.items, tables.user_factors, implicit_factors)
+    _add_implicit(visiting.ratings.users, visiting.ratings.items, tables.user_factors, implicit_factors)
     return build_snapshot(NAME, data, config, tables, float(mean), unit)
 
 
@@ -150,20 +148,17 @@ def _add_implicit(
 def _visit(
     start: int,
     stop: int,
-    users: Int32,
-    items: Int32,
-    ratings: Float32,
-    mean: np.float32,
-    user_factors: Float32,
-    item_factors: Float32,
+    ratings: VisitedRatings,
+    tables: FactorTables,
     implicit_factors: Float32,
-    user_bias: Float32,
-    item_bias: Float32,
+    mean: np.float32,
     steps: Float32,
 ) -> float:  # pragma: no cover  # compiled; tests/reference/svdpp.py
     """Visit the ratings of some users; return the sum of squared errors before each step. Rows are in whole lanes."""
     lr_bu, lr_bi, lr_pu, lr_qi, lr_yj = steps[0], steps[1], steps[2], steps[3], steps[4]
     reg_bu, reg_bi, reg_pu, reg_qi, reg_yj = steps[5], steps[6], steps[7], steps[8], steps[9]
+    users, items, values = ratings
+    user_factors, item_factors, user_bias, item_bias = tables
     width = user_factors.shape[1]
     # Row 0: z_u. Row 1: z_u before the first rating, then the gain of each y_j.
     implicit = np.empty((2, width), dtype=np.float32)
@@ -181,7 +176,7 @@ def _visit(
             if n + AHEAD < user_stop:
                 prefetch(item_factors, items[n + AHEAD])
             affinity = product(user_factors, u, item_factors, i) + product(implicit, 0, item_factors, i)
-            error = ratings[n] - (mean + user_bias[u] + item_bias[i] + affinity)
+            error = values[n] - (mean + user_bias[u] + item_bias[i] + affinity)
             squared_error += error * error
             user_bias[u] += lr_bu * (error - reg_bu * user_bias[u])
             item_bias[i] += lr_bi * (error - reg_bi * item_bias[i])

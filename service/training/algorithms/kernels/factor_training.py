@@ -6,7 +6,7 @@ zeros to whole lanes; updates keep the padding zero.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -68,8 +68,7 @@ class DescentSettings(Settings):
     )
 
 
-@dataclass(eq=False)
-class FactorTables:
+class FactorTables(NamedTuple):
     """Factors, float32 (n_users, w) and (n_items, w), and biases, float32 (n_users,) and (n_items,)."""
 
     user_factors: Float32
@@ -143,8 +142,7 @@ def build_snapshot(
     _zero_unrated(tables.user_factors, data.user_rows)
     _zero_unrated(tables.item_factors, data.item_rows)
     # No prediction of an epoch contains its last step, so `run_epochs` may have missed a divergence.
-    arrays = (tables.user_factors, tables.item_factors, tables.user_bias, tables.item_bias)
-    if not all(np.isfinite(array.min()) and np.isfinite(array.max()) for array in arrays):
+    if not all(np.isfinite(array.min()) and np.isfinite(array.max()) for array in tables):
         raise _diverged(name, data, config, config.n_epochs)
     return assemble(
         data,

@@ -22,7 +22,8 @@ import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401
 
 from service.training.algorithms.kernels.compiled import compiled
-from service.training.interactions import Float32, Float64, Int32, Int64
+from service.training.algorithms.kernels.sparse_rows import SparseRows
+from service.training.interactions import Float32, Float64, Int32
 
 # Scaled table rows held at a time; their float32 products are summed in float64.
 CHUNK: Final = 256
@@ -47,9 +48,7 @@ class _Work(NamedTuple):
 def solve_rows(
     start: int,
     stop: int,
-    indptr: Int64,
-    indices: Int32,
-    scales: Float32,
+    pairs: SparseRows,
     table: Float32,
     spectrum: Float64,
     penalties: Float64,
@@ -61,15 +60,14 @@ def solve_rows(
     Args:
         start: The first row.
         stop: The row after the last one.
-        indptr: Int64 (n_rows + 1,), start of each row's interactions.
-        indices: Int32 (n,), rows of the table.
-        scales: Float32 (n,), square roots of weights.
+        pairs: Rows of the table for each row; values are square roots of weights.
         table: Float32 (n_table, k).
         spectrum: Float64 (k,), at least 0.
         penalties: Float64 (n_rows,), above 0.
         solved: Output, float32 (n_rows, k); also the start of a sweep over several blocks.
         block_size: 1 to k.
     """
+    indptr, indices, scales = pairs
     k, b = table.shape[1], block_size
     longest = 0
     for row in range(start, stop):

@@ -37,21 +37,25 @@ class KeyGroups(NamedTuple):
     starts: Int64
 
 
+class VisitedRatings(NamedTuple):
+    """Ratings in the order of visits: user rows and item rows, int32 (n,), and values, float32 (n,)."""
+
+    users: Int32
+    items: Int32
+    values: Float32
+
+
 @dataclass(frozen=True, eq=False)
 class Visits:
-    """Ratings in the order of an epoch's visits.
+    """The visits of an epoch.
 
     Attributes:
-        users: Int32 (n,), user rows.
-        items: Int32 (n,), item rows.
-        ratings: Float32 (n,).
+        ratings: The ratings in order.
         bounds: Int64 (n_rounds, n_blocks + 1): block b of round r covers positions bounds[r, b] to bounds[r, b + 1].
             Rounds run in sequence, the blocks of a round in parallel.
     """
 
-    users: Int32
-    items: Int32
-    ratings: Float32
+    ratings: VisitedRatings
     bounds: Int64
 
     def epoch(self, visit: Callable[[int, int], float]) -> float:
@@ -156,4 +160,4 @@ def _visit_round(visit: Callable[[int, int], float], bounds: list[int]) -> float
 
 
 def _visits(data: Interactions, order: Int32 | Int64, bounds: Int64) -> Visits:
-    return Visits(data.user_rows[order], data.item_rows[order], data.ratings[order], bounds)
+    return Visits(VisitedRatings(data.user_rows[order], data.item_rows[order], data.ratings[order]), bounds)

@@ -47,7 +47,7 @@ def test_drawn_rows_agree_with_the_reference(stored: NDArray[np.bool_]) -> None:
     table = np.empty((N_USERS, WIDTH), np.float32)
     prior = (prior_mean @ precision).astype(np.float32)
     for start, stop in ((0, 5), (5, N_USERS)):
-        draw_rows(start, stop, *users, features, other[:, -1].copy(), prior, precision, 1.7, noise, table)
+        draw_rows(start, stop, users, features, other[:, -1].copy(), prior, precision, 1.7, noise, table)
     slowly = draw_rows_slowly(stored, ratings, other.astype(float), prior_mean, precision, 1.7, noise.astype(float))
     np.testing.assert_allclose(table, slowly, atol=2e-5)
 

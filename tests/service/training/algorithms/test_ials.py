@@ -9,6 +9,7 @@ from service.errors import DataError
 from service.training.algorithms import ials
 from service.training.algorithms.ials import IalsConfig, first_table, fit, sides, turn, unobserved_weight
 from service.training.algorithms.kernels import ridge
+from service.training.algorithms.kernels.sparse_rows import SparseRows
 from service.training.data import datasets
 from service.training.interactions import no_progress
 from tests.reference.ials import fit_slowly, loss, sweep_slowly
@@ -53,7 +54,7 @@ def test_a_sweep_agrees_with_the_slow_reference(block_size: int) -> None:
     scales = (0.5 + rng.random(indices.size)).astype(np.float32)
     start = rng.standard_normal((4, k)).astype(np.float32)
     solved = start.copy()
-    ridge.solve_rows(0, 4, indptr, indices, scales, table, spectrum, penalties, solved, block_size)
+    ridge.solve_rows(0, 4, SparseRows(indptr, indices, scales), table, spectrum, penalties, solved, block_size)
     for row in (0, 1, 3):
         own = slice(indptr[row], indptr[row + 1])
         expected = sweep_slowly(

@@ -48,20 +48,18 @@ def test_a_small_set_is_one_block() -> None:
     data = datasets.read("demo:60x40x900")
     whole, cut = (make(data, np.random.default_rng(0)) for make in (visit_order.user_by_user, visit_order.in_grid))
     assert cut.bounds.tolist() == whole.bounds.tolist() == [[0, len(data)]]
-    assert cut.items.tobytes() == whole.items.tobytes()
+    assert cut.ratings.items.tobytes() == whole.ratings.items.tobytes()
 
 
 def test_a_large_set_is_a_grid_whose_rounds_share_nothing(large: Interactions) -> None:
     """Every rating once; blocks of a round have no user and no item in common; all blocks are of about one size."""
     visiting = visit_order.in_grid(large, np.random.default_rng(0))
     assert visiting.bounds.shape == (8, 9)
-    assert ratings_of(visiting.users, visiting.items, visiting.ratings) == ratings_of(
-        large.user_rows, large.item_rows, large.ratings
-    )
+    assert ratings_of(*visiting.ratings) == ratings_of(large.user_rows, large.item_rows, large.ratings)
     ends = visiting.bounds.ravel().tolist()
     assert (ends[0], ends[-1]) == (0, len(large))
     for together in blocks(visiting):
-        for rows in (visiting.users, visiting.items):
+        for rows in visiting.ratings[:2]:
             sets = [set(rows[block].tolist()) for block in together]
             assert len(set().union(*sets)) == sum(map(len, sets))
         sizes = [block.stop - block.start for block in together]
