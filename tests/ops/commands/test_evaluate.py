@@ -37,7 +37,7 @@ def test_json_is_one_object(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert not home.exists()
 
 
-def test_elsewhere_than_on_a_terminal_there_are_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """One for the data, one per algorithm, one per compared measure, and the notes; without escape sequences."""
     assert evaluate(algorithms="svd,svd", folds=3) == 0
     headline, first, second, baseline, *rest = capsys.readouterr().out.splitlines()
@@ -56,7 +56,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines(capsys: pytest.Captu
         ("10", 100, ["rmse", "ndcg@10", "recall@10", "sampled100_hit_rate@10"]),
     ],
 )
-def test_on_a_terminal_there_is_a_table(
+def test_a_table_on_a_terminal(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     ks: str,
@@ -89,7 +89,7 @@ def test_an_algorithm_may_be_compared_with_itself(
     labels: list[str],
     factors: list[int],
 ) -> None:
-    """By labels of one's own, or with a value for each in their order; labels say what differs."""
+    """By labels, or with one value for each in their order; default labels name the difference."""
     settings = [*settings, *(f"{name.partition('=')[0]}.n_epochs=2" for name in dict.fromkeys(algorithms))]
     assert evaluate(algorithms=",".join(algorithms), settings=settings, folds=2, as_json=True) == 0
     results = json.loads(capsys.readouterr().out)["results"][:2]
@@ -97,8 +97,8 @@ def test_an_algorithm_may_be_compared_with_itself(
     assert [result["settings"]["n_factors"] for result in results] == factors
 
 
-def test_all_that_was_asked_for_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Then the status is 1; with one that did not, it is 0. The table has both."""
+def test_the_status_is_1_if_every_algorithm_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    """With one that did not fail it is 0. The table has both."""
     wild = ["svd.lr_all=9"]
     assert evaluate(settings=wild, folds=2) == 1
     out = capsys.readouterr().out
@@ -125,7 +125,7 @@ def test_a_declared_scale_and_an_algorithm_that_suits_the_data(
 
 
 def test_a_test_set_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Learnt from one file, judged by another; bad rows of both are told."""
+    """Trained on one file, judged by another; bad rows of both are reported."""
     rows = [f"u{user},i{item},{1 + (user + item) % 5}" for user in range(8) for item in range(6)]
     (tmp_path / "train.csv").write_text("user,item,rating\n" + "\n".join(rows[::2]) + "\nbad,row,x\n")
     (tmp_path / "test.csv").write_text("user,item,rating\n" + "\n".join(rows[1::2]) + "\nworse,row,x\n")
@@ -138,7 +138,7 @@ def test_a_test_set_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Written beside what is printed."""
+    """It is written in addition to the table."""
     page = tmp_path / "page.html"
     assert evaluate(folds=2, report=page) == 0
     assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
@@ -178,7 +178,7 @@ def test_the_documents_name_every_split_and_measure() -> None:
 
 
 def test_data_that_is_refused() -> None:
-    """It is not there, or too little."""
+    """It is missing, or too small."""
     with pytest.raises(DataError):
         evaluate(data="/nowhere")
     with pytest.raises(UsageError, match="1 ratings cannot be split into 5 folds"):

@@ -26,15 +26,15 @@ WIDE = ("--space", "lr_all=0.001..0.1:log", "--space", "reg_all=0.01..0.5:log")
 
 
 def search(*arguments: str) -> int:
-    """Run the verb as `recollect search` does."""
+    """Run the command as `recollect search` does."""
     application = typer.Typer()
     application.command()(command)
     data = () if "--data" in arguments else DATA
     return run(application, [*data, *DEMO, *arguments])
 
 
-def started(*arguments: str, home: Path) -> subprocess.Popen[str]:
-    """Start the verb as a process of its own."""
+def start_search(*arguments: str, home: Path) -> subprocess.Popen[str]:
+    """Start the command as a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "ops", "search", *DATA, *DEMO, *arguments],
         cwd=ROOT,
@@ -57,10 +57,10 @@ def settings_and_folds(found: dict[str, Any]) -> list[tuple[object, object]]:
     return [(trial["settings"], trial["folds"]) for trial in found["trials"]]
 
 
-def test_the_best_trials_are_told_and_the_winner_published(
+def test_the_best_trials_are_printed_and_the_winner_is_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table on standard output, a line for each trial on standard error, a page, and an active model of our own."""
+    """A table on standard output, a line for each trial on standard error, a page, and an active version."""
     monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
     page = tmp_path / "page.html"
     before = os.umask(0o022)
@@ -90,8 +90,8 @@ def test_the_best_trials_are_told_and_the_winner_published(
     assert "0.02" in page.read_text(encoding="utf-8")
 
 
-def test_what_only_ranks_is_searched_by_its_lists(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a measure of its own it is ndcg@10, and more is better."""
+def test_an_algorithm_that_only_ranks_is_searched_by_ndcg(capsys: pytest.CaptureFixture[str]) -> None:
+    """The default measure is ndcg@10, and larger is better."""
     application = typer.Typer()
     application.command()(command)
     arguments = ["--data", "demo:60x40x900", "--algorithm", "item_knn", "--space", "n_neighbours=1,30"]
@@ -126,19 +126,19 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_refusals_are_one_sentence(arguments: Sequence[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """On standard error, with exit code 2, before a process is started."""
+    """On standard error, with exit code 2, before any process starts."""
     assert search(*arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert sentence in err.splitlines()[-1]
 
 
-def test_a_search_that_was_killed_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """After kill -9 the same command ends as an undisturbed search does; nothing outlives the killed one."""
+def test_a_killed_search_is_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After kill -9 the same command ends as an undisturbed search does; no process of the killed one survives it."""
     home, study = tmp_path / "tmp", tmp_path / "study"
     home.mkdir()
     arguments = (*WIDE, "--trials", "25")
-    process = started(*arguments, "--study", str(study), home=home)
+    process = start_search(*arguments, "--study", str(study), home=home)
     wait_for_line(process, "trial 2 ")
     process.kill()
     # The workers hold standard error open; it ends when the last of them has.
@@ -152,12 +152,12 @@ def test_a_search_that_was_killed_goes_on(tmp_path: Path, capsys: pytest.Capture
     assert resumed["best"]["mean"] == undisturbed["best"]["mean"]
 
 
-def test_ctrl_c_ends_with_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_prints_the_trials_so_far(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table of the trials so far, exit code 130, and no traceback of any process."""
     home, study = tmp_path / "tmp", tmp_path / "study"
     home.mkdir()
     arguments = (*WIDE, "--trials", "500", "--study", str(study))
-    process = started(*arguments, "--publish", home=home)
+    process = start_search(*arguments, "--publish", home=home)
     wait_for_line(process, "trial 2 ")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -170,10 +170,10 @@ def test_ctrl_c_ends_with_what_is_there(tmp_path: Path, capsys: pytest.CaptureFi
     assert list(home.iterdir()) == []
 
 
-def test_what_it_will_take_is_said_before_the_first_trial_ends(
+def test_an_estimate_is_printed_before_the_first_trial_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is going to be measured at once, and what a trial takes after the first fold of it."""
+    """The plan first, and the time of a trial after its first fold."""
     monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
     assert search(*TWO) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("search", "trial"))]
@@ -184,8 +184,8 @@ def test_what_it_will_take_is_said_before_the_first_trial_ends(
     assert lines[2].startswith("trial 0 ")
 
 
-def test_a_long_trial_is_shown_between_its_folds(capsys: pytest.CaptureFixture[str]) -> None:
-    """A line now and then, for the settings as they are and for the trials after them."""
+def test_progress_is_printed_within_a_trial(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line every few seconds, for the defaults and for the trials after them."""
     now_s = 0.0
     standing = SearchProgress(0, 50, 0, None, None, n_folds=5, n_defaults_folds=0, n_workers=2)
     with SearchWatch("rmse", clock=lambda: now_s) as watch:
@@ -205,10 +205,10 @@ def test_a_long_trial_is_shown_between_its_folds(capsys: pytest.CaptureFixture[s
     ]
 
 
-def test_data_without_ratings_is_not_searched_for_a_model_of_ratings(
+def test_data_without_ratings_is_refused_for_a_rating_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nor are equal ratings searched by an error."""
+    """Equal ratings are refused for an error measure."""
     monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
     path = tmp_path / "t.csv"
     path.write_text("".join(f"u{n % 20},i{n * 7 % 30}\n" for n in range(200)))
@@ -219,8 +219,8 @@ def test_data_without_ratings_is_not_searched_for_a_model_of_ratings(
     assert "are equal, so that rmse is meaningless: search by --measure ndcg@10" in capsys.readouterr().err
 
 
-def test_on_a_terminal_there_is_a_bar(tmp_path: Path) -> None:
-    """With the best value so far; it is gone at the end."""
+def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    """It shows the best value so far, and is removed at the end."""
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(

@@ -31,10 +31,8 @@ def train(data: str, *, settings: Sequence[str] = (), **options: Any) -> int:
     return command(data=[data], settings=list(settings), **options)
 
 
-def test_the_summary_says_what_was_read_reached_and_published(
-    config: Config, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """On standard output; how far it is goes to standard error, in plain lines where there is no terminal."""
+def test_the_summary_names_data_measures_and_version(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is on standard output; progress is on standard error, in plain lines without a terminal."""
     assert train("demo:60x40x900", settings=SMALL) == 0
     out, err = capsys.readouterr()
     version = active_model.version(config.models_dir)
@@ -48,7 +46,7 @@ def test_the_summary_says_what_was_read_reached_and_published(
 
 
 def test_bad_rows_are_shown(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """How many, the first with file and line, and what was left out for a later row: on standard error."""
+    """Their number, the first with file and line, and duplicates: on standard error."""
     path = tmp_path / "t.csv"
     path.write_text("user,item,rating\na,b,1\na,b,2\na,c,x\n")
     assert train(str(path), algorithm="svd", settings=SMALL, activate=False) == 0
@@ -66,8 +64,8 @@ def test_json_is_the_manifest_and_nothing_else(config: Config, capsys: pytest.Ca
     assert manifest == artefact.read_manifest(config.models_dir / manifest["version"])
 
 
-def test_a_model_that_is_held_back_has_a_status_of_its_own(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    """Scripts see 3, people why, and both how to activate it all the same; forced, or never asked for, it is 0."""
+def test_a_held_back_version_has_its_own_status(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """The status is 3, and the message has the reason and the command to activate it. By option it is 0."""
     config.home.mkdir()
     data = str(config.home / "ratings.csv")
     Path(data).write_text("".join(f"u{n // 50},i{n % 50},{1 + (n // 50 + n % 50) % 5}\n" for n in range(2000)))
@@ -87,7 +85,7 @@ def test_a_model_that_is_held_back_has_a_status_of_its_own(config: Config, capsy
 
 
 def test_a_rating_model_with_poor_lists_says_so(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    """The best errors do not make the best lists, and the list by popularity is the least that lists should reach."""
+    """A model with good errors can have lists worse than popularity."""
     assert train("demo:300x200x9000", algorithm="svd", as_json=True) == 0
     measures = json.loads(capsys.readouterr().out)["measures"]
     assert measures["ndcg@10"] < measures["baseline"]["ndcg@10"]
@@ -105,8 +103,8 @@ def test_what_is_refused_prints_no_result(config: Config, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate"])
-def test_ctrl_c_ends_it_and_says_so(config: Config, verb: str) -> None:
-    """With the status of an interruption, no traceback, and nothing half published."""
+def test_ctrl_c_interrupts_training(config: Config, verb: str) -> None:
+    """The status is 130, without a traceback or a partial version."""
     name = "algorithm" if verb == "train" else "algorithms"
     setting = "n_epochs=100000" if verb == "train" else "svd.n_epochs=100000"
     process = subprocess.Popen(
@@ -134,8 +132,8 @@ def test_ctrl_c_ends_it_and_says_so(config: Config, verb: str) -> None:
     assert not list(config.home.rglob("*.tmp"))
 
 
-def test_on_a_terminal_there_is_a_bar(config: Config, tmp_path: Path) -> None:
-    """It is drawn, and gone at the end."""
+def test_a_bar_on_a_terminal(config: Config, tmp_path: Path) -> None:
+    """It is drawn, and removed at the end."""
     ours, theirs = pty.openpty()
     program = (
         "import sys; from ops.commands.train import command\n"

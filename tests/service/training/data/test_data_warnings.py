@@ -1,4 +1,4 @@
-"""What users of recommenders bring: data that can be misread in silence, and files that are something else."""
+"""Warnings about data that is probably misread, and files of other formats."""
 
 import gzip
 import io
@@ -33,8 +33,8 @@ def notes(path: str) -> str:
     return "\n".join(datasets.read(path).report.notes)
 
 
-class TestDoubts:
-    """Each is one sentence, and the rows are read all the same."""
+class TestWarnings:
+    """Each is one sentence, and the rows are read."""
 
     @pytest.mark.parametrize(
         ("row", "sentence"),
@@ -53,7 +53,7 @@ class TestDoubts:
             (lambda n: f"u{n},shop,{n % 5},{n + 10**9}", "All rows are of one item"),
         ],
     )
-    def test_what_looks_wrong_is_said(self, tmp_path: Path, row: Callable[[int], str], sentence: str) -> None:
+    def test_each_warning(self, tmp_path: Path, row: Callable[[int], str], sentence: str) -> None:
         """Missing values, numbers as spreadsheets and data frames write them, row numbers, zeros for nothing."""
         assert sentence in notes(write(tmp_path / "t.csv", table(row)))
 
@@ -66,12 +66,12 @@ class TestDoubts:
             lambda n: f"Ren\u00e9{n % 3},None such {n % 7},{n % 4 + 1},{n + 10**9}",
         ],
     )
-    def test_good_data_is_not_doubted(self, tmp_path: Path, row: Callable[[int], str]) -> None:
+    def test_good_data_has_no_warning(self, tmp_path: Path, row: Callable[[int], str]) -> None:
         """A scale from 0, ids that all end in .0, and names are fine."""
         assert notes(write(tmp_path / "t.csv", table(row))) == ""
 
-    def test_ids_of_two_sources_in_two_ways(self, tmp_path: Path) -> None:
-        """Each source is fine by itself."""
+    def test_ids_written_differently_in_two_sources(self, tmp_path: Path) -> None:
+        """Each source alone has no warning."""
         first = write(tmp_path / "a.csv", table(lambda n: f"{n % 5},{n % 7},{n % 4},{n + 10**9}"))
         second = write(tmp_path / "b.csv", table(lambda n: f"{n % 5}.0,{n % 7},{n % 4},{n + 10**9}"))
         report = datasets.read(parse([first, second])).report
@@ -89,7 +89,7 @@ class TestConcatenated:
     @pytest.mark.parametrize("header", ["user_id,item_id\n", HEADER])
     @pytest.mark.parametrize("mark", ["", "\ufeff"])
     def test_a_header_in_the_middle_is_no_row(self, tmp_path: Path, header: str, mark: str) -> None:
-        """It is a bad row by name, also where no rating or time gives it away."""
+        """It is a bad row, also without a rating or time column."""
         ends = ",3,1600000000" if "rating" in header else ""
         text = f"{mark}{header}1,2{ends}\n{mark}{header}3,4{ends}\n"
         data = datasets.read(write(tmp_path / "t.csv", text))
@@ -97,33 +97,33 @@ class TestConcatenated:
         assert data.report.bad_examples == ("t.csv:3: the header once more",)
 
     def test_a_byte_order_mark_before_a_later_row(self, tmp_path: Path) -> None:
-        """It is no part of the user id."""
+        """It is not part of the user id."""
         data = datasets.read(write(tmp_path / "t.csv", "\ufeffann,b,3\n\ufeffann,c,4\n"))
         assert list(data.users.id_of) == ["ann"]
 
 
 class TestHeaders:
     def test_separators_behind_every_row_alone(self, tmp_path: Path) -> None:
-        """As spreadsheets leave them for columns that were emptied."""
+        """Spreadsheets write them for emptied columns."""
         path = write(tmp_path / "t.csv", table(lambda n: f"u{n % 5},i{n % 7},{n % 4},{n + 10**9},,,"))
         assert datasets.read(path).report.n_bad_rows == 0
 
     def test_fields_that_span_lines(self, tmp_path: Path) -> None:
-        """Their lines do not decide how many fields a row has, be they most of a file's, with any number of commas."""
+        """Their lines do not decide the number of fields, even if they are most of the file."""
         for review in ('"nice\nreally\ngood"', '"so, so, so, good\nand, so, so, so, so, on"', '"x ""y""\n"'):
             rows = "".join(f"u{n},i{n},{review},{n + 1}\n" for n in range(2))
             data = datasets.read(write(tmp_path / "t.csv", f"user,item,review,rating\n{rows}"))
             assert (data.ratings.tolist(), data.report.n_bad_rows) == ([1.0, 2.0], 0)
 
-    def test_a_stray_quote_where_columns_are_taken_by_number(self, tmp_path: Path) -> None:
-        """The columns are then those of the header, and a number beyond is refused in a sentence."""
+    def test_a_stray_quote_with_columns_by_number(self, tmp_path: Path) -> None:
+        """The header gives the number of columns, and a larger number is refused."""
         rows = "".join(f"{n},u{n},i{n}{chr(34) * (n == 3)},{n + 1}\n" for n in range(9))
         path = write(tmp_path / "t.csv", f"user,item,rating\n{rows}")
         with pytest.raises(DataError, match="has columns 1 to 3, and --columns asks for rating=4"):
             datasets.read(parse([path], columns="user=2,item=3,rating=4"))
 
     def test_row_names_without_a_name(self, tmp_path: Path) -> None:
-        """R's write.table gives the column of row names none; taken by number they are read."""
+        """R's write.table does not name the column of row names; by number the others are read."""
         path = write(
             tmp_path / "t.csv", table(lambda n: f'"{n}",u{n % 5},i{n % 7},{n % 4}', header="user,item,rating\n")
         )
@@ -132,8 +132,8 @@ class TestHeaders:
         data = datasets.read(parse([path], columns="user=2,item=3,rating=4"))
         assert sorted(data.users.id_of) == [f"u{n}" for n in range(5)]
 
-    def test_names_that_differ_in_signs_only(self, tmp_path: Path) -> None:
-        """Which of them is meant cannot be known; asked for by name it is."""
+    def test_names_that_differ_by_signs(self, tmp_path: Path) -> None:
+        """They are ambiguous unless asked for by name."""
         text = table(lambda n: f"u{n % 5},v{n % 3},i{n % 7}", header="User_ID,user_id,item_id\n")
         path = write(tmp_path / "t.csv", text)
         with pytest.raises(DataError, match="several columns called 'User_ID'"):
@@ -142,13 +142,13 @@ class TestHeaders:
         assert sorted(data.users.id_of) == ["v0", "v1", "v2"]
 
     def test_a_header_of_unknown_names_is_no_row(self, tmp_path: Path) -> None:
-        """Wherever its numbers are: the names are shown, for --columns to choose from."""
+        """The sentence lists the names, for --columns to choose from."""
         path = write(tmp_path / "t.csv", table(lambda n: f"#{n},a@b.c,paid,{n}", header="Name,Email,Status,Quantity\n"))
         with pytest.raises(DataError, match="names no user and no item column, only Name, Email, Status, Quantity"):
             datasets.read(path)
 
     def test_recbole_s_atomic_files(self, tmp_path: Path) -> None:
-        """Names have types behind them."""
+        """Types follow the names."""
         header = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
         path = write(tmp_path / "x.inter", table(lambda n: f"u{n % 5}\ti{n % 7}\t{n % 4}\t{n + 10**9}", header=header))
         data = datasets.read(path)
@@ -156,7 +156,7 @@ class TestHeaders:
         assert data.rating_max == 3
 
     def test_columns_without_a_name_are_called_by_number(self, tmp_path: Path) -> None:
-        """Data frames write their index so."""
+        """Data frames write their index without a name."""
         path = write(
             tmp_path / "t.csv", table(lambda n: f"{n},u{n % 5},i{n % 7},{n % 4}", header=",user,item,rating\n")
         )
@@ -183,11 +183,11 @@ class TestHeaders:
     ],
 )
 def test_times_with_their_offset_apart(text: str, seconds: int | None) -> None:
-    """As BigQuery, Go and shops write them; a zone by name may be two offsets and is refused."""
+    """As BigQuery and Go write them; a named zone is ambiguous and refused."""
     assert parse_time(text) == seconds
 
 
-class TestRemedies:
+class TestAdvice:
     @pytest.mark.parametrize(
         ("row", "sentence"),
         [
@@ -205,7 +205,7 @@ class TestRemedies:
     def test_a_column_that_cannot_be_read_can_be_left_out(
         self, tmp_path: Path, row: Callable[[int], str], sentence: str
     ) -> None:
-        """The refusal says how."""
+        """The refusal names the option."""
         with pytest.raises(DataError, match=sentence):
             datasets.read(write(tmp_path / "t.csv", table(row)))
 
@@ -216,7 +216,7 @@ class TestRemedies:
             datasets.read(write(tmp_path / "t.csv", text.encode("latin-1")))
 
     def test_a_parquet_column_of_another_type(self, tmp_path: Path) -> None:
-        """What can be left out can be left out."""
+        """An optional column can be left out."""
         path = str(tmp_path / "t.parquet")
         pq.write_table(pa.table({"user": ["a"], "item": ["b"], "rating": pa.nulls(1)}), path)
         with pytest.raises(DataError, match="--columns rating= leaves it out"):
@@ -224,7 +224,7 @@ class TestRemedies:
         assert len(datasets.read(parse([path], columns="rating="))) == 1
 
     def test_parquet_texts_that_are_not_utf8(self, tmp_path: Path) -> None:
-        """Some writers do not look; such rows are bad, whatever the column, and the others are read."""
+        """Such rows are bad, in any column, and the others are read."""
         texts = pa.array([b"1", b"2", b"\xe93", b"4", b"5"], pa.binary()).view(pa.string())
         path = str(tmp_path / "t.parquet")
         for column in ("user", "item", "rating", "time"):
@@ -235,7 +235,7 @@ class TestRemedies:
             assert (report.n_bad_rows, report.bad_examples[0][:11]) == (1, "t.parquet:3")
 
     def test_a_parquet_file_with_a_damaged_name(self, tmp_path: Path) -> None:
-        """It is refused in a sentence."""
+        """It is refused with a sentence."""
         path = tmp_path / "t.parquet"
         pq.write_table(pa.table({"user": ["a"], "item": ["b"], "ratingx": [1]}), str(path), store_schema=False)
         path.write_bytes(path.read_bytes().replace(b"ratingx", b"rating\xe9"))
@@ -243,7 +243,7 @@ class TestRemedies:
             datasets.read(str(path))
 
     def test_directories_within(self, tmp_path: Path) -> None:
-        """Those of years and months are not looked collector, and the refusal says so."""
+        """Directories of years and months are not read, and the refusal says why."""
         (tmp_path / "2021").mkdir()
         with pytest.raises(DataError, match="directories within it count only if they are called NAME=VALUE"):
             datasets.read(str(tmp_path))
@@ -257,7 +257,7 @@ def test_a_table_that_begins_with_a_guid_in_braces(tmp_path: Path) -> None:
 
 
 def test_fields_between_blanks(tmp_path: Path) -> None:
-    """The refusal says what makes a table of them."""
+    """The refusal has the command that makes a table of them."""
     path = write(tmp_path / "t.txt", "1   2 3\n4 5   6\n")
     with pytest.raises(DataError, match=r"tr -s ' ' '\\t' makes them tabs"):
         datasets.read(path)
@@ -291,8 +291,8 @@ def tar() -> bytes:
         (gzip.compress(gzip.compress(HEADER.encode() * 200, mtime=0), mtime=0), "packed with gzip a second time"),
     ],
 )
-def test_what_is_something_else_is_called_by_its_name(tmp_path: Path, content: bytes, sentence: str) -> None:
-    """With advice, and not that of another encoding."""
+def test_a_foreign_format_is_named(tmp_path: Path, content: bytes, sentence: str) -> None:
+    """With advice for that format."""
     path = write(tmp_path / "data.csv", content)
     with pytest.raises(DataError, match=f"is {sentence}.*: ") as refusal:
         datasets.read(path)
@@ -300,5 +300,5 @@ def test_what_is_something_else_is_called_by_its_name(tmp_path: Path, content: b
 
 
 def test_a_text_that_begins_like_another_format(tmp_path: Path) -> None:
-    """It is a text all the same."""
+    """It is read as a text."""
     assert len(datasets.read(write(tmp_path / "t.csv", "orc-1,b,3\norc-2,c,4\n"))) == 2

@@ -54,14 +54,14 @@ class TestMovieLens:
         assert data.catalogue.titles == {"1": "Heat, The (1995)"}
         assert data.catalogue.genres == {}
 
-    def test_a_catalogue_that_cannot_be_read_ends_nothing(self, tmp_path: Path) -> None:
-        """Titles are an ornament: bytes of any kind in their place leave the ratings as they are."""
+    def test_a_broken_catalogue_does_not_end_the_run(self, tmp_path: Path) -> None:
+        """With any bytes in place of titles the ratings are read."""
         write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n1,1,4.5,964982703\n")
         write(tmp_path / "movies.csv", os.urandom(500))
         assert len(datasets.read(str(tmp_path))) == 1
 
     def test_a_directory_without_any_is_refused(self, tmp_path: Path) -> None:
-        """The sentence names the files that were looked for."""
+        """The sentence names the expected files."""
         with pytest.raises(DataError, match=r"none of u\.data, ratings\.dat, ratings\.csv"):
             datasets.read(str(tmp_path))
 
@@ -90,14 +90,14 @@ class TestTables:
     def test_without_a_header_columns_are_taken_by_position(
         self, tmp_path: Path, text: str, expected: list[tuple[str, str, float]], expected_times: list[int] | None
     ) -> None:
-        """user,item[,rating][,timestamp]; without ratings every one is 1; blank lines are nothing."""
+        """user,item[,rating][,timestamp]; without ratings every one is 1; blank lines are skipped."""
         data = datasets.read(write(tmp_path / "table.csv", text))
         assert triples(data) == expected
         assert (None if data.timestamps is None else times(data)) == expected_times
         assert data.report.n_bad_rows == 0
         assert data.report.n_rows == len(expected)
 
-    def test_a_header_that_is_all_there_is(self, tmp_path: Path) -> None:
+    def test_a_header_without_rows(self, tmp_path: Path) -> None:
         """A table without rows is refused."""
         with pytest.raises(DataError, match="holds no rows"):
             datasets.read(write(tmp_path / "table.csv", HEADER))
@@ -118,20 +118,20 @@ class TestTables:
         data = datasets.read(write(tmp_path / "t.csv", text))
         assert triples(data) == [("a,b", 'say "hi"', 3.0), ("plain", '5" disc', 4.0), ("x", "y", 2.0)]
 
-    def test_ids_stay_as_written_but_for_blanks_around(self, tmp_path: Path) -> None:
+    def test_ids_keep_their_spelling_without_blanks_around(self, tmp_path: Path) -> None:
         """Leading zeros, signs, points and other scripts stay; the same id with blanks around is the same."""
         data = datasets.read(write(tmp_path / "t.csv", "007,1.0,3\n 007 ,+1,3\nžluť, 日本 ,2\n7,1e3,1\n"))
         assert data.users.id_of == ["007", "žluť", "7"]
         assert data.items.id_of == ["1.0", "+1", "日本", "1e3"]
 
-    def test_ids_that_only_bad_rows_name_are_nobody(self, tmp_path: Path) -> None:
+    def test_ids_of_bad_rows_only_are_left_out(self, tmp_path: Path) -> None:
         """Every row of the vocabularies has a rating."""
         data = datasets.read(write(tmp_path / "t.csv", HEADER + "ghost,a,oops,1\nu,b,1,1\nv,c,2,1\n"))
         assert data.users.id_of == ["u", "v"]
         assert data.items.id_of == ["b", "c"]
         assert data.item_rows.tolist() == [0, 1]
 
-    def test_of_doubled_pairs_the_latest_stays(self, tmp_path: Path) -> None:
+    def test_the_latest_of_duplicates_stays(self, tmp_path: Path) -> None:
         """By time; of equal times, and without times, by line."""
         timed = HEADER + "u,i,1,300\nu,i,2,100\nv,i,3,5\nu,i,4,300\nv,i,5,4\n"
         data = datasets.read(write(tmp_path / "t.csv", timed))
@@ -154,8 +154,8 @@ class TestTables:
 
 class TestBeforeTheHeader:
     @pytest.mark.parametrize("remark", ["# made by hand", "% 3 columns, sorted", "#\n\n# twice"])
-    def test_remarks_are_no_rows(self, tmp_path: Path, remark: str) -> None:
-        """The header under them still says which column is which, and lines keep their numbers."""
+    def test_comments_are_no_rows(self, tmp_path: Path, remark: str) -> None:
+        """The header below them gives the columns, and lines keep their numbers."""
         data = datasets.read(write(tmp_path / "t.csv", f"{remark}\nitem,user,rating\ni,u,3\ni,v,x\n"))
         assert triples(data) == [("u", "i", 3.0)]
         assert data.report.n_rows == 2
@@ -163,14 +163,14 @@ class TestBeforeTheHeader:
         headerless = datasets.read(write(tmp_path / "n.csv", f"{remark}\nu,i,3,7\nv,i,4,8\n"))
         assert triples(headerless) == [("u", "i", 3.0), ("v", "i", 4.0)]
 
-    def test_a_header_behind_a_remark_sign(self, tmp_path: Path) -> None:
-        """As numpy.savetxt writes it; ids that begin with such a sign are ids."""
+    def test_a_header_after_a_comment_sign(self, tmp_path: Path) -> None:
+        """As numpy.savetxt writes it; an id may begin with such a sign."""
         data = datasets.read(write(tmp_path / "t.csv", "# item,user,rating\n#1,%u,3\n#2,%v,4\n"))
         assert triples(data) == [("%u", "#1", 3.0), ("%v", "#2", 4.0)]
         assert len(datasets.read(write(tmp_path / "n.csv", "#1,a,3\n#2,b,4\n"))) == 2
 
     def test_anything_else_is_a_bad_row(self, tmp_path: Path) -> None:
-        """The header is found below it, so that no column is taken for another."""
+        """The header below it is found."""
         data = datasets.read(write(tmp_path / "t.csv", "exported today\n\nitem,user,rating\ni,u,3\ni,v,4\n"))
         assert triples(data) == [("u", "i", 3.0), ("v", "i", 4.0)]
         assert (data.report.n_rows, data.report.n_bad_rows) == (3, 1)
@@ -199,7 +199,7 @@ class TestBeforeTheHeader:
 class TestNames:
     @pytest.mark.parametrize("name", [b"lat\xe9.csv", b"a\nb.csv", b"\x1b[2J.csv"])
     def test_a_file_of_any_name(self, tmp_path: Path, name: bytes) -> None:
-        """What the report says of it can be printed and stored."""
+        """The report has it in a printable form."""
         path = tmp_path / os.fsdecode(name)
         data = datasets.read(write(path, HEADER + "a,b,3,1\nc,d,x,1\n"))
         for text in (data.report.source, *data.report.files, *data.report.bad_examples):
@@ -207,7 +207,7 @@ class TestNames:
             assert text.encode()
 
     def test_one_of_several_files_in_a_directory(self, tmp_path: Path) -> None:
-        """The report says which counts."""
+        """The report names the one that was read."""
         write(tmp_path / "ratings.csv", HEADER + "a,b,3,1\n")
         write(tmp_path / "u.data", "1\t2\t3\t4\n")
         data = datasets.read(str(tmp_path))
@@ -217,8 +217,8 @@ class TestNames:
 
 
 class TestBadRows:
-    def test_each_is_named_by_its_line_and_reason(self, tmp_path: Path) -> None:
-        """Whatever is wrong with a row, the report says where it is and what."""
+    def test_each_is_located_with_its_reason(self, tmp_path: Path) -> None:
+        """The report has the line and the reason of every kind of error."""
         bad = {
             3: (b"only,two", "2 fields instead of 4"),
             5: (b"a,b,3,1,extra", "5 fields instead of 4"),
@@ -251,19 +251,19 @@ class TestBadRows:
             "t.csv:4: the rating 'x' is not a finite number",
         )
 
-    def test_an_unclosed_quote_costs_its_own_line_only(self, tmp_path: Path) -> None:
-        """Two stray quotes, lines apart, do not swallow what is between them."""
+    def test_an_unclosed_quote_affects_its_own_line_only(self, tmp_path: Path) -> None:
+        """Two stray quotes, lines apart, do not join the lines between them."""
         data = datasets.read(write(tmp_path / "t.csv", 'a,"b,1\nc,d,2\ne,f,3\ng,"h,4\ni,j,5\n'))
         assert triples(data) == [("c", "d", 2.0), ("e", "f", 3.0), ("i", "j", 5.0)]
         assert data.report.n_bad_rows == 2
 
-    def test_a_broken_first_line_does_not_sway_the_layout(self, tmp_path: Path) -> None:
+    def test_a_broken_first_line_does_not_change_the_layout(self, tmp_path: Path) -> None:
         """The majority of the first lines decides."""
         data = datasets.read(write(tmp_path / "t.csv", "br0ken;line\n1,2,3,4\n1,3,3,4\n"))
         assert len(data) == 2
         assert data.report.bad_examples == ("t.csv:1: 1 field instead of 4",)
 
-    def test_half_bad_is_read_more_is_refused(self, tmp_path: Path) -> None:
+    def test_more_than_half_bad_is_refused(self, tmp_path: Path) -> None:
         """More than half of the rows being bad, the file is probably something else."""
         assert len(datasets.read(write(tmp_path / "t.csv", HEADER + "a,b,1,1\na,b,x,1\n"))) == 1
         with pytest.raises(DataError, match=r"2 of 3 rows are bad.*t\.csv:3: the rating 'x' is not a finite number"):
@@ -292,10 +292,10 @@ class TestRefusals:
             (np.random.default_rng(1).bytes(4096), ""),
         ],
     )
-    def test_what_is_no_table_is_refused_with_a_sentence(
+    def test_other_files_are_refused_with_a_sentence(
         self, tmp_path: Path, content: bytes, sentence: str | None
     ) -> None:
-        """The sentence says what is wrong and with which file; two columns of any names are users and items."""
+        """The sentence names the file and the problem; two columns of any names are users and items."""
         path = write(tmp_path / "table.csv", content)
         if sentence is None:
             assert len(datasets.read(path)) == 2
@@ -315,15 +315,15 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "path", ["/nowhere/at/all", "x" * 5000, "a\0b", "", " ", "demo:", "demo:1x2", "demo:0x1x1"]
     )
-    def test_what_is_not_there(self, path: str) -> None:
-        """ReadOptions and fingerprinting refuse alike."""
+    def test_a_missing_file(self, path: str) -> None:
+        """Reading and fingerprinting refuse alike."""
         with pytest.raises(DataError):
             datasets.read(path)
         with pytest.raises(DataError):
             datasets.fingerprint(path)
 
-    def test_what_is_no_file(self) -> None:
-        """A device is refused, and a pipe is not; see the tests of exported files."""
+    def test_a_device_is_refused(self) -> None:
+        """A pipe is read; see the tests of piped input."""
         with pytest.raises(DataError, match="neither a file, a directory nor a pipe"):
             datasets.read("/dev/null")
 

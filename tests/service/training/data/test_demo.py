@@ -41,8 +41,8 @@ def test_the_same_size_gives_the_same_set() -> None:
     drawn=st.lists(st.integers(0, 40), min_size=1, max_size=60).map(np.array),
     taken=st.sets(st.integers(0, 40)).map(lambda taken: np.array(sorted(taken), dtype=np.int64)),
 )
-def test_what_is_drawn_again_is_left_out(drawn: NDArray[np.int64], taken: NDArray[np.int64]) -> None:
-    """The fast ways of the generator are numpy's own sets, in the same order: the bytes of a set hang on it."""
+def test_drawn_pairs_are_distinct_and_new(drawn: NDArray[np.int64], taken: NDArray[np.int64]) -> None:
+    """The generator's fast set operations equal numpy's, in the same order, which the bytes of a set depend on."""
     assert demo.distinct(drawn).tolist() == np.unique(drawn).tolist()
     assert demo.distinct_except(drawn, taken).tolist() == np.setdiff1d(drawn, taken).tolist()
 
@@ -55,7 +55,7 @@ def test_rows_are_numbered_by_first_appearance(rows: list[int]) -> None:
     assert [vocabulary.id_of[row] for row in numbered] == [str(row + 1) for row in rows]
 
 
-def test_it_has_a_long_tail_and_tastes() -> None:
+def test_popularity_has_a_long_tail_and_users_prefer_a_genre() -> None:
     """A few items have a large share of the ratings, and users rate items of their own genre more and higher."""
     data = datasets.read("demo")
     counts = np.sort(np.bincount(data.item_rows))[::-1]
@@ -81,8 +81,8 @@ def test_titles_are_readable_and_all_different() -> None:
 @pytest.mark.parametrize(
     "spec", ["demo:", "demo:10", "demo:10x10", "demo:-1x2x3", "demo:2x2x5", "demo:1x1x0", "demo:axbxc"]
 )
-def test_what_cannot_be_is_refused(spec: str) -> None:
-    """A specification that is none, or asks for nothing, or for more ratings than pairs."""
+def test_impossible_specifications_are_refused(spec: str) -> None:
+    """Malformed, empty, or with more ratings than pairs."""
     with pytest.raises(DataError, match="demo"):
         datasets.read(spec)
 
@@ -98,13 +98,13 @@ def test_a_dense_set_takes_few_rounds() -> None:
 @pytest.mark.parametrize(
     "spec", ["demo:10000001x1x1", "demo:999999999x999999999x9999999999", f"demo:1x1x1{5000 * '0'}"]
 )
-def test_what_no_machine_holds_is_refused_at_once(spec: str) -> None:
+def test_too_large_a_set_is_refused(spec: str) -> None:
     """With the limits in the sentence."""
     with pytest.raises(DataError, match="more than 10,000,000 users, 10,000,000 items or 100,000,000 ratings"):
         datasets.read(spec)
 
 
 def test_digits_are_plain() -> None:
-    """Those of other scripts make no specification."""
+    """Digits of other scripts are refused."""
     with pytest.raises(DataError, match="not of the form"):
         datasets.read("demo:\uff15x5x5")

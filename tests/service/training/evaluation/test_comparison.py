@@ -35,7 +35,7 @@ def comparison() -> dict[str, Any]:
     return evaluated([SMALL, LARGE], EvaluationProtocol(folds=4, seed=1, ks=(5, 10), n_negatives=7))
 
 
-def test_the_result_is_what_the_contract_says(comparison: dict[str, Any]) -> None:
+def test_the_keys_of_the_result(comparison: dict[str, Any]) -> None:
     """Per algorithm settings, measures with interval, groups, seconds, bytes; plain JSON throughout."""
     assert list(comparison) == ["data", "protocol", "results", "comparisons", "leakage", "notes"]
     assert comparison["data"]["n_ratings"] == 900
@@ -58,8 +58,8 @@ def test_the_result_is_what_the_contract_says(comparison: dict[str, Any]) -> Non
     assert json.loads(json.dumps(comparison, allow_nan=False)) == comparison
 
 
-def test_the_measures_are_all_there(comparison: dict[str, Any]) -> None:
-    """Under the names of docs/evaluation.md, with each k; those among sampled items say so."""
+def test_the_names_of_the_measures(comparison: dict[str, Any]) -> None:
+    """Under the names of docs/evaluation.md, with each k; those among sampled items have their own names."""
     expected = {"rmse", "mae", "mrr"}
     expected |= {
         f"{family}@{k}"
@@ -76,7 +76,7 @@ def test_the_measures_are_all_there(comparison: dict[str, Any]) -> None:
     assert any(note.startswith("Measures named sampled7_") for note in comparison["notes"])
 
 
-def test_the_popularity_baseline_is_always_there(comparison: dict[str, Any]) -> None:
+def test_the_popularity_baseline_is_always_compared(comparison: dict[str, Any]) -> None:
     """Last if it was not asked for, once if it was; it predicts no ratings."""
     assert [result["label"] for result in comparison["results"]] == [*LABELS, "popularity"]
     baseline = comparison["results"][-1]
@@ -88,7 +88,7 @@ def test_the_popularity_baseline_is_always_there(comparison: dict[str, Any]) -> 
     assert [result["algorithm"] for result in asked_for["results"]] == ["popularity", "svd"]
 
 
-def test_every_pair_is_compared_where_both_are_measured(comparison: dict[str, Any]) -> None:
+def test_every_pair_with_a_common_measure_is_compared(comparison: dict[str, Any]) -> None:
     """Errors for the two that predict ratings, lists for all three; differences are those of the means."""
     pairs = comparison["comparisons"]
     means = {result["label"]: result["measures"] for result in comparison["results"]}
@@ -102,8 +102,8 @@ def test_every_pair_is_compared_where_both_are_measured(comparison: dict[str, An
         assert 0 < pair["p"] <= pair["p_holm"] <= 1
 
 
-def test_a_trial_measures_the_same(comparison: dict[str, Any]) -> None:
-    """What a search finds on a split is what an evaluation says of it."""
+def test_a_single_measurement_is_the_same(comparison: dict[str, Any]) -> None:
+    """A search measures a split as an evaluation does."""
     protocol = EvaluationProtocol(folds=4, seed=1, ks=(5, 10))
     (train, test), *_ = split_dataset.split(datasets.read(DEMO), protocol).splits()
     measures = comparison["results"][0]["measures"]
@@ -127,8 +127,8 @@ def test_the_same_seed_gives_the_same_measures() -> None:
     assert alone["groups"] == both["groups"]
 
 
-def test_it_learns_and_is_told_from_biases() -> None:
-    """On data with tastes it beats predicting the mean by far, and biases alone by much, which the test sees."""
+def test_a_factor_model_beats_the_baselines() -> None:
+    """On data with genres it beats the mean and the biases significantly."""
     data = datasets.read("demo")
     biases_only = Candidate.parse("svd", ["n_factors=1", "init_std_dev=0"])
     comparison = evaluated([Candidate.parse("svd"), biases_only], EvaluationProtocol(), data)
@@ -142,7 +142,7 @@ def test_it_learns_and_is_told_from_biases() -> None:
 
 @pytest.mark.parametrize("split", ["leave-one-out", "time", "time-per-user"])
 def test_a_single_split(split: str) -> None:
-    """Errors have the bootstrap's interval; what is of all lists together has none; all cuts are of the same users."""
+    """Errors have the bootstrap's interval; measures of all lists together have none."""
     told: list[tuple[int, int]] = []
     comparison = evaluated(
         [SMALL], EvaluationProtocol(split=split), progress=lambda stage, done, total: told.append((done, total))
@@ -157,8 +157,8 @@ def test_a_single_split(split: str) -> None:
     assert comparison["leakage"]["in_history"] == {"svd": 0, "popularity": 0}
 
 
-def test_a_model_that_cheats_is_named() -> None:
-    """One whose history holds what it is judged by; the others are not."""
+def test_a_model_with_leakage_is_named() -> None:
+    """Its history holds held-out pairs."""
     data = datasets.read(DEMO)
 
     def fit(_: Interactions, config: Any, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
@@ -171,7 +171,7 @@ def test_a_model_that_cheats_is_named() -> None:
     assert any(note.startswith(f"The history of cheat holds {n_held_out}") for note in comparison["notes"])
 
 
-def test_what_is_relevant_is_said() -> None:
+def test_the_result_describes_relevance() -> None:
     """Users without a relevant item are counted, in the protocol and in a note; likewise a sample of users."""
     comparison = evaluated([SMALL], EvaluationProtocol(split="leave-one-out", relevant_from=4, most_users=10))
     protocol = comparison["protocol"]
@@ -185,7 +185,7 @@ def test_what_is_relevant_is_said() -> None:
 
 
 def test_data_without_ratings() -> None:
-    """Errors of equal ratings say nothing, and that is said; lists are judged as ever."""
+    """Errors of equal ratings are null, with a note; lists are judged as usual."""
     rng = np.random.default_rng(0)
     pairs = sorted({(int(user), int(item)) for user, item in rng.integers(0, 15, size=(120, 2))})
     comparison = evaluated([SMALL], EvaluationProtocol(folds=2), rated([(user, item, 1.0) for user, item in pairs]))
@@ -203,8 +203,8 @@ def test_data_without_ratings() -> None:
     assert any(note.startswith("A list of 20 holds all 15 items, so that precision@20") for note in comparison["notes"])
 
 
-def test_an_algorithm_that_fails_costs_its_own_row() -> None:
-    """Whatever broke it, and on whichever split; the others are compared as if it were not there."""
+def test_a_failure_affects_its_own_algorithm_only() -> None:
+    """With any error, on any split; the others are compared without it."""
     calls = 0
 
     def breaks(data: Interactions, config: Any, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
@@ -229,7 +229,7 @@ def test_an_algorithm_that_fails_costs_its_own_row() -> None:
     json.dumps(comparison, allow_nan=False)
 
 
-def test_worse_than_the_mean_is_said() -> None:
+def test_a_model_worse_than_the_mean_is_named() -> None:
     """With both errors."""
     wild = Candidate.parse("svd", ["n_factors=4", "n_epochs=1", "init_std_dev=3", "lr_all=0"])
     comparison = evaluated([wild, Candidate.parse("baseline")], EvaluationProtocol(folds=2))
@@ -242,7 +242,7 @@ def test_worse_than_the_mean_is_said() -> None:
 
 
 def test_nothing_to_compare() -> None:
-    """No algorithm at all is a mistake, and so are folds that cannot be."""
+    """No algorithm, or too few ratings for the folds, is refused."""
     with pytest.raises(UsageError, match="No algorithm"):
         evaluated([], EvaluationProtocol())
     with pytest.raises(UsageError, match="3 ratings cannot be split into 5 folds"):

@@ -8,7 +8,7 @@ from service.training.evaluation.leakage import Leakage, is_member, n_in_history
 from tests.support.interactions import rated
 
 
-def test_what_a_split_leaves_open_is_counted() -> None:
+def test_leakage_is_counted() -> None:
     """Of five held-out interactions: one is in both, one of a cold user, one of a cold item; times by hand."""
     train = rated([(0, 0, 1), (0, 1, 2), (1, 0, 3)], times=[10, 20, 30], n_users=3, n_items=3)
     test = rated(
@@ -35,7 +35,7 @@ def test_what_a_split_leaves_open_is_counted() -> None:
     assert "held out twice" in said
 
 
-def test_splits_add_up_and_a_clean_one_says_nothing() -> None:
+def test_splits_add_up_and_a_clean_one_has_no_notes() -> None:
     """Later interactions of known users and items, apart."""
     train, test = rated([(0, 0, 1), (0, 1, 2)], times=[1, 2]), rated([(0, 1, 5)], times=[3])
     found = Leakage()
@@ -48,24 +48,24 @@ def test_splits_add_up_and_a_clean_one_says_nothing() -> None:
     assert (found.as_json()["test_interactions"], found.as_json()["on_both_sides"]) == (2, 2)
 
 
-def test_without_times_nothing_is_said_about_the_future() -> None:
-    """Unknown is not 0."""
+def test_without_times_the_age_is_unknown() -> None:
+    """It is None, not 0."""
     found = Leakage()
     found.add(rated([(0, 0, 1)], n_items=2), rated([(0, 1, 1)]))
     assert found.as_json()["older_than_own_training"] is None
     assert not found.notes()[1:]
 
 
-def test_a_model_that_saw_what_it_is_judged_by() -> None:
-    """Its history tells."""
+def test_held_out_pairs_in_a_history() -> None:
+    """They are counted."""
     train, test = rated([(0, 0, 1), (1, 2, 2)]), rated([(0, 1, 3), (1, 2, 2)])
     assert n_in_history(history(train), test.take(np.array([0]))) == 0
     assert n_in_history(history(train), test) == 1
 
 
 @given(numbers=st.lists(st.integers(-5, 5)), others=st.lists(st.integers(-5, 5)))
-def test_are_among(numbers: list[int], others: list[int]) -> None:
-    """As sets have it."""
+def test_is_member(numbers: list[int], others: list[int]) -> None:
+    """As for sets."""
     found = is_member(np.array(numbers, dtype=np.int64), np.array(sorted(others), dtype=np.int64))
     assert found.tolist() == [number in others for number in numbers]
     assert found.dtype == np.bool_

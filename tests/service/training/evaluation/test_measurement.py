@@ -38,7 +38,7 @@ def test_errors_are_those_of_the_predictions(sides: tuple[Interactions, Interact
     assert values == measure(sides, "mae", "rmse")
 
 
-def test_lists_are_those_that_are_served(sides: tuple[Interactions, Interactions]) -> None:
+def test_lists_are_those_of_a_replica(sides: tuple[Interactions, Interactions]) -> None:
     """One by one or many at a time, and without training items; recall counted by hand."""
     train, test = sides
     snapshot = SVD.fit(train, SVD.config, np.random.default_rng(1), no_progress)
@@ -56,7 +56,7 @@ def test_lists_are_those_that_are_served(sides: tuple[Interactions, Interactions
 
 
 def test_every_measure_has_a_value_and_a_direction(sides: tuple[Interactions, Interactions]) -> None:
-    """By the names that an evaluation prints."""
+    """By the names of an evaluation."""
     names = [str(name) for name in all_measures((5, 10))]
     values = measure(sides, *names)
     assert list(values) == names
@@ -66,7 +66,7 @@ def test_every_measure_has_a_value_and_a_direction(sides: tuple[Interactions, In
 
 
 def test_fewer_users_are_the_same_ones_for_every_candidate(sides: tuple[Interactions, Interactions]) -> None:
-    """A sample is no part of what is compared."""
+    """The sample does not depend on the candidate."""
     few = [
         measurement.fit_and_measure(SVD, *sides, np.random.default_rng(seed), measures=["novelty@5"], most_users=3)[
             "novelty@5"
@@ -89,14 +89,14 @@ def test_fewer_users_are_the_same_ones_for_every_candidate(sides: tuple[Interact
         ("ndcg@1.5", "needs the length"),
     ],
 )
-def test_measures_that_are_not_there(sides: tuple[Interactions, Interactions], name: str, says: str) -> None:
+def test_unknown_measures(sides: tuple[Interactions, Interactions], name: str, says: str) -> None:
     """Refused before anything is fitted."""
     with pytest.raises(UsageError, match=says):
         measure(sides, name)
 
 
-def test_what_cannot_be_measured(sides: tuple[Interactions, Interactions]) -> None:
-    """An error of what predicts no ratings, and lists that nothing is relevant in."""
+def test_undefined_measures_are_refused(sides: tuple[Interactions, Interactions]) -> None:
+    """An error of an algorithm without predictions, and lists without a relevant item."""
     with pytest.raises(UsageError, match="popularity ranks and predicts no ratings, so that it has no rmse"):
         measure(sides, "ndcg@5", "rmse", candidate=Candidate.parse("popularity"))
     with pytest.raises(UsageError, match="No held-out item is relevant"):

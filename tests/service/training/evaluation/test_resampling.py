@@ -35,8 +35,8 @@ def test_the_bootstrap_of_a_mean_is_students_interval() -> None:
     assert [low, high] == pytest.approx(expected, abs=0.1 * width)
 
 
-def test_an_error_is_weighed_by_ratings() -> None:
-    """A draw of users takes all of their ratings: each resampled value is the root of some users' squared errors."""
+def test_an_error_is_weighted_by_ratings() -> None:
+    """A draw of users has all of their ratings: each resampled value is the root of some users' squared errors."""
     test = rated([(0, 0, 1), (0, 1, 2), (0, 2, 3), (1, 0, 4)])
     predicted = np.array([2.0, 2.0, 2.0, 1.0])
     found = error_tallies(predicted, test)["rmse"]
@@ -56,8 +56,8 @@ def test_a_measure_of_several_folds_is_their_mean() -> None:
     assert resampling.percentile_interval95(both["both"]) is not None
 
 
-def test_nobody_to_draw() -> None:
-    """A measure of nobody has no interval."""
+def test_no_user_to_draw() -> None:
+    """A measure without users has no interval."""
     empty = Tally(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
     assert empty.value() is None
     assert resampling.percentile_interval95(bootstrap(units(3), {"m": [empty]})["m"]) is None
@@ -107,8 +107,8 @@ def test_the_randomisation_test_is_its_definition(difference: float) -> None:
     assert p == pytest.approx(float(np.mean(np.abs(means) >= abs(np.mean(a - b)) - 1e-12)), abs=0.02)
 
 
-def test_equal_models_are_never_told_apart() -> None:
-    """And a p value is never 0."""
+def test_equal_models_do_not_differ() -> None:
+    """A p value is never 0."""
     same = tally([0.1, 0.7, 0.2])
     totals, swaps = randomise(units(3), [[same], [same]])
     assert p_value(float(totals[0] - totals[1]), swaps[:, 0] - swaps[:, 1]) == 1.0

@@ -29,8 +29,8 @@ def only(cut: SplitDataset) -> tuple[Interactions, Interactions]:
 
 
 @pytest.mark.parametrize("split", ["folds", "leave-one-out", "time", "time-per-user"])
-def test_a_cut_leaves_nothing_out_and_is_the_same_again(split: str) -> None:
-    """Both sides are not empty and together the whole; a seed decides it."""
+def test_a_split_is_a_partition_and_deterministic(split: str) -> None:
+    """Both sides are non-empty and together the whole; the seed decides."""
     data = datasets.read(DEMO)
     cut = split_dataset.split(data, EvaluationProtocol(split=split, folds=3, seed=4))
     sides = list(cut.splits())
@@ -50,8 +50,8 @@ def test_the_last_interaction_of_each_user() -> None:
     assert ids(train) == [("u0", "i1", 2), ("u1", "i0", 3), ("u2", "i2", 4)]
 
 
-def test_without_times_the_last_one_is_drawn_and_that_is_said() -> None:
-    """A function of the seed; splits by time are refused."""
+def test_without_times_a_random_interaction_is_held_out() -> None:
+    """The seed decides, and a note says so; splits by time are refused."""
     data = rated([(user, item, 3.0) for user in range(20) for item in range(5)])
     cut, same, other = (
         split_dataset.split(data, EvaluationProtocol(split="leave-one-out", seed=seed)) for seed in (0, 0, 1)
@@ -100,7 +100,7 @@ def test_impossible_protocols(wrong: dict[str, object], says: str) -> None:
 
 
 def test_a_given_test_set(tmp_path: Path) -> None:
-    """Ids meet, whatever their order; new ones get rows; a pair of the training set is not judged; all is said."""
+    """Equal ids match; new ones get rows; a pair of the training set is not judged; notes say so."""
     (tmp_path / "train.csv").write_text("user,item,rating\na,x,5\nb,y,1\nb,x,2\n")
     (tmp_path / "test.tsv").write_text("user\titem\trating\nb\tz\t4\na\ty\t3\nb\ty\t1\nc\tx\t5\n")
     cut, sets = split_dataset.read(
@@ -135,7 +135,7 @@ def test_a_test_set_and_the_split_given_belong_together() -> None:
 
 
 def test_movielens_own_folds(tmp_path: Path) -> None:
-    """Five pairs of files beside u.data, whatever the order of their rows; all are over the whole's users and items."""
+    """Five pairs of files beside u.data, in any order of rows; all are over the users and items of the whole."""
     rng = np.random.default_rng(0)
     lines = [
         f"{user}\t{item}\t{1 + (user * item) % 5}\t{880000000 + user}" for user in range(1, 9) for item in range(1, 6)
@@ -159,8 +159,8 @@ def test_movielens_own_folds(tmp_path: Path) -> None:
     assert not cut.notes
 
 
-def test_canonical_folds_that_are_not_there(tmp_path: Path) -> None:
-    """The first missing file is named; a fold that names somebody else is refused."""
+def test_missing_canonical_folds(tmp_path: Path) -> None:
+    """The first missing file is named; a fold with an unknown id is refused."""
     (tmp_path / "u.data").write_text("1\t1\t3\t1\n2\t1\t4\t1\n")
     with pytest.raises(DataError, match=r"holds no u1\.base"):
         split_dataset.read(str(tmp_path), EvaluationProtocol(split="canonical"))

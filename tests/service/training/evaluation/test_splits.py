@@ -7,7 +7,7 @@ from service.training.evaluation.splits import hold_out, k_fold, latest_share, l
 
 
 @given(n=st.integers(2, 200), data=st.data())
-def test_folds_judge_every_rating_once(n: int, data: st.DataObject) -> None:
+def test_every_rating_is_held_out_once(n: int, data: st.DataObject) -> None:
     """Test sides are a partition into near-equal parts, and a train side is all the rest."""
     n_folds = data.draw(st.integers(2, n))
     folds = list(k_fold(n, n_folds, np.random.default_rng(data.draw(st.integers(0, 5)))))
@@ -34,7 +34,7 @@ def test_impossible_folds(n: int, n_folds: int) -> None:
 
 @given(n=st.integers(0, 300), share=st.floats(0.01, 0.99))
 def test_a_hold_out_is_a_share_of_the_whole(n: int, share: float) -> None:
-    """Both sides together are all; where one would be empty there is none."""
+    """Both sides together are all; if one would be empty there is none."""
     split = hold_out(n, share, np.random.default_rng(0))
     if split is None:
         assert int(n * share) == 0
@@ -49,7 +49,7 @@ Rated = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=40)
 
 
 @given(rows=Rated, share=st.floats(0.01, 0.99))
-def test_splits_by_time_are_what_they_say(rows: list[tuple[int, int]], share: float) -> None:
+def test_splits_by_time_equal_their_definition(rows: list[tuple[int, int]], share: float) -> None:
     """Against the slow definition: sort the positions by time, later positions last, and cut from the end."""
     users = np.array([user for user, _ in rows], dtype=np.int32)
     times = np.array([time for _, time in rows], dtype=np.int64)

@@ -30,11 +30,11 @@ def spec(*spaces: str, measure: str = "rmse", protocol: EvaluationProtocol | Non
 
 
 def without_clock(found: dict[str, Any]) -> list[Any]:
-    """What of the trials does not depend on the clock."""
+    """The parts of trials that do not depend on the clock."""
     return [(trial["settings"], trial["folds"], trial["state"], trial["why"]) for trial in found["trials"]]
 
 
-def test_a_search_finds_better_settings_and_says_by_how_much(data: Interactions) -> None:
+def test_a_search_finds_better_hyperparameters(data: Interactions) -> None:
     """The same trials each time, with the measure that evaluating the winner on its own gives."""
     wanted = spec()
     updates: list[SearchProgress] = []
@@ -59,8 +59,8 @@ def test_a_search_finds_better_settings_and_says_by_how_much(data: Interactions)
     assert without_clock(search(data, wanted, SearchOptions(n_trials=12))) == without_clock(found)
 
 
-def test_a_search_goes_on_where_it_stopped(data: Interactions, tmp_path: Path) -> None:
-    """A study is wanted for so many trials in all; done, it is only told again."""
+def test_a_search_continues_its_study(data: Interactions, tmp_path: Path) -> None:
+    """The number of trials is that of the whole study; a finished study only gives its result again."""
     study = tmp_path / "study"
     whole = search(data, spec(), SearchOptions(n_trials=9))
     search(data, spec(), SearchOptions(n_trials=4, study=study))
@@ -75,8 +75,10 @@ def test_a_search_goes_on_where_it_stopped(data: Interactions, tmp_path: Path) -
         search(data, spec(protocol=EvaluationProtocol(folds=3, seed=8)), SearchOptions(n_trials=9, study=study))
 
 
-def test_settings_that_fail_end_nothing(data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are kept with their sentence, and what succeeded is the result; nothing else is left behind."""
+def test_failing_trials_do_not_end_the_search(
+    data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept with their reason, and no temporary file is left."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = search(data, spec("lr_all=0.01,9.5"), SearchOptions(method="grid"))
     states = {trial["settings"]["lr_all"]: (trial["state"], trial["why"]) for trial in found["trials"]}
@@ -92,7 +94,7 @@ def test_settings_that_fail_end_nothing(data: Interactions, tmp_path: Path, monk
 
 
 def test_several_workers_measure_the_same(data: Interactions) -> None:
-    """A grid has the same points with the same values, whoever measures them; points are measured once each."""
+    """A grid has the same points with the same values, and each is measured once."""
     wanted = spec("lr_all=0.01,0.02", "reg_all=0.02,0.1")
     one = search(data, wanted, SearchOptions(method="grid", prune=False))
     two = search(data, wanted, SearchOptions(method="grid", prune=False, n_workers=2, n_threads=1))
@@ -103,8 +105,8 @@ def test_several_workers_measure_the_same(data: Interactions) -> None:
     assert len({settings for settings, _ in by_settings[0]}) == 4
 
 
-def test_what_was_tried_is_not_fitted_again(data: Interactions) -> None:
-    """A small space is soon tried out; more trials of it take no time."""
+def test_repeated_values_are_not_fitted_again(data: Interactions) -> None:
+    """A trial with values of an earlier one copies its result."""
     found = search(data, spec("biased=true,false"), SearchOptions(n_trials=6, prune=False))
     first: dict[str, dict[str, Any]] = {}
     for one in found["trials"]:
@@ -113,7 +115,7 @@ def test_what_was_tried_is_not_fitted_again(data: Interactions) -> None:
         assert (one["seconds"] == 0) == (one is not known)
 
 
-def test_rankings_are_searched_upwards(data: Interactions) -> None:
+def test_a_ranking_measure_is_maximised(data: Interactions) -> None:
     """The largest value is the best; a split by time is a single one."""
     wanted = spec("reg_all=0.02,1.0", measure="ndcg@10", protocol=EvaluationProtocol(split="time"))
     found = search(data, wanted, SearchOptions(method="grid"))
@@ -124,7 +126,7 @@ def test_rankings_are_searched_upwards(data: Interactions) -> None:
 
 
 def test_no_trial_begins_after_the_time_is_up(data: Interactions) -> None:
-    """What was measured by then is the result; of a study that has some, all the same."""
+    """Without a complete trial that is an error."""
     with pytest.raises(RunError, match="No trial came to an end with a value"):
         search(data, spec(), SearchOptions(timeout_s=0.0))
 
@@ -137,16 +139,16 @@ def test_no_trial_begins_after_the_time_is_up(data: Interactions) -> None:
         ("rmse", EvaluationProtocol(folds=901), "cannot be split into 901 folds"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(
+def test_undefined_searches_are_refused(
     data: Interactions, measure: str, protocol: EvaluationProtocol, sentence: str
 ) -> None:
-    """Before a process is started."""
+    """Before any process starts."""
     with pytest.raises(UsageError, match=sentence):
         search(data, spec(measure=measure, protocol=protocol), SearchOptions())
 
 
 def test_a_worker_that_dies_is_replaced(data: Interactions, tmp_path: Path) -> None:
-    """Its task has failed, with the reason; the next one is done by another process, and the folder goes with all."""
+    """Its task fails with the reason, and another process does the next one."""
     shared_dataset.write(tmp_path, data, list(split_dataset.split_positions(data, EvaluationProtocol(folds=3))))
     task = FoldTask("svd", FIXED, "rmse", EvaluationProtocol(folds=3), 0, np.random.SeedSequence(1))
     with Workers(tmp_path, 1, 1) as workers:

@@ -9,7 +9,7 @@ from service.training.algorithms.registry import Candidate
 from service.training.search.search_space import Choices, Range, assignments, grid, parse
 
 
-def test_what_a_person_writes_becomes_ranges_and_choices_of_the_settings_own_type() -> None:
+def test_texts_become_ranges_and_choices_of_the_declared_type() -> None:
     """Whole numbers stay whole, a scale is kept, and a value that is written twice counts once."""
     space = parse("svd", ["n_factors=10..50", "lr_all=1e-3..0.1:log", "biased=true,false,true", "reg_bu=none,0.1"], [])
     assert space == {
@@ -36,14 +36,14 @@ def test_what_a_person_writes_becomes_ranges_and_choices_of_the_settings_own_typ
         ("n_epochs=5,6", "n_epochs is both fixed and searched"),
     ],
 )
-def test_a_space_that_cannot_be_is_refused(text: str, sentence: str) -> None:
+def test_an_invalid_space_is_refused(text: str, sentence: str) -> None:
     """With one sentence that names what is wrong, before anything is fitted."""
     with pytest.raises(UsageError, match=sentence):
         parse("svd", [text], ["n_epochs=3"])
 
 
-def test_a_setting_has_one_space() -> None:
-    """Two would contradict each other."""
+def test_a_hyperparameter_has_one_space() -> None:
+    """Two are refused."""
     with pytest.raises(UsageError, match="n_factors is given two spaces"):
         parse("svd", ["n_factors=1,2", "n_factors=3,4"], [])
 
@@ -72,7 +72,7 @@ def test_an_algorithms_own_ranges_are_within_its_bounds(algorithm: str) -> None:
 
 
 def test_a_grid_is_every_combination_in_order() -> None:
-    """A range is cut into five values, ends included exactly; of a short one there are only so many."""
+    """A range is cut into five values, ends included exactly; a short one has fewer."""
     points = grid({"n_factors": Range(1, 3), "biased": Choices((True, False))})
     assert points == [{"n_factors": n, "biased": b} for n in (1, 2, 3) for b in (True, False)]
     values = Range(0.001, 0.1, log=True).grid()
@@ -81,8 +81,8 @@ def test_a_grid_is_every_combination_in_order() -> None:
     assert Range(10, 100).grid() == (10, 32, 55, 78, 100)
 
 
-def test_a_grid_without_end_is_refused() -> None:
-    """Rather than filling the memory."""
+def test_too_large_a_grid_is_refused() -> None:
+    """It would fill the memory."""
     with pytest.raises(UsageError, match="too large"):
         grid({f"s{n}": Range(0.0, 1.0) for n in range(8)})
 

@@ -22,7 +22,7 @@ def study(
     return open_study(path, spec, space, method, seed=seed, lower_is_better=True, parallel=False)
 
 
-def tried(opened_study: Study, n: int) -> list[dict[str, object]]:
+def run_trials(opened_study: Study, n: int) -> list[dict[str, object]]:
     """Make and complete n trials of a bowl; return their settings."""
     for _ in range(n):
         trial = opened_study.next()
@@ -34,23 +34,23 @@ def tried(opened_study: Study, n: int) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("method", ["tpe", "random"])
-def test_a_study_that_is_closed_and_opened_goes_on_as_if_it_had_not_been(method: Method, tmp_path: Path) -> None:
+def test_a_reopened_study_makes_the_same_trials(method: Method, tmp_path: Path) -> None:
     """The same trials in the same order, past the random beginning of the model too."""
     with study(None, method) as whole:
-        expected = tried(whole, 14)
+        expected = run_trials(whole, 14)
     path = tmp_path / "study"
     for n in (3, 8, 3):
         with study(path, method) as part:
-            reached = tried(part, n)
+            reached = run_trials(part, n)
     assert reached == expected
     with study(None, method, seed=1) as other:
-        assert tried(other, 3) != expected[:3]
+        assert run_trials(other, 3) != expected[:3]
 
 
 def test_the_model_finds_the_bowls_bottom(tmp_path: Path) -> None:
-    """Better than what it began with, and it knows which setting mattered."""
+    """It improves, and ranks the importance of hyperparameters."""
     with study(None) as bowl:
-        settings = tried(bowl, 30)
+        settings = run_trials(bowl, 30)
         importance = bowl.importance()
     distances = [abs(float(str(point["a"])) - 0.3) for point in settings]
     assert min(distances[10:]) < 0.02
@@ -58,10 +58,10 @@ def test_the_model_finds_the_bowls_bottom(tmp_path: Path) -> None:
     assert sum(importance.values()) == pytest.approx(1)
 
 
-def test_importance_of_few_trials_is_not_told() -> None:
+def test_few_trials_have_no_importance() -> None:
     """It would be chance."""
     with study(None) as few:
-        tried(few, 7)
+        run_trials(few, 7)
         assert few.importance() == {}
 
 
@@ -71,9 +71,9 @@ def test_a_grid_is_tried_once_and_then_is_over(tmp_path: Path) -> None:
     path = tmp_path / "study"
     with study(path, "grid", space=space) as first:
         assert first.n_grid_points == 6
-        tried(first, 4)
+        run_trials(first, 4)
     with study(path, "grid", space=space) as second:
-        settings = tried(second, 2)
+        settings = run_trials(second, 2)
         assert second.next() is None
     assert sorted((str(point["a"]), point["b"]) for point in settings) == [
         (a, b) for a in ("0.0", "0.5", "1.0") for b in (1, 2)
@@ -82,7 +82,7 @@ def test_a_grid_is_tried_once_and_then_is_over(tmp_path: Path) -> None:
 
 
 def test_a_trial_under_way_keeps_its_folds(tmp_path: Path) -> None:
-    """What has been measured is not measured again."""
+    """Its measured folds are kept."""
     path = tmp_path / "study"
     with study(path) as first:
         begun = first.next()
@@ -94,7 +94,7 @@ def test_a_trial_under_way_keeps_its_folds(tmp_path: Path) -> None:
 
 
 def test_how_trials_ended_is_kept(tmp_path: Path) -> None:
-    """With the reason of a failure, and what the settings without the search reached."""
+    """With the reason of a failure, and the measure of the defaults."""
     path = tmp_path / "study"
     with study(path) as first:
         trials = [first.next() for _ in range(3)]
@@ -113,11 +113,11 @@ def test_how_trials_ended_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n_bytes", [1, 40, 90])
-def test_a_file_that_was_cut_off_in_a_line_goes_on(n_bytes: int, tmp_path: Path) -> None:
-    """As a kill in the middle of writing leaves it; a trial without all its settings is made anew, the same."""
+def test_a_truncated_file_is_continued(n_bytes: int, tmp_path: Path) -> None:
+    """As after a kill while writing; a trial without all its values is made again, the same."""
     path = tmp_path / "study"
     with study(path) as first:
-        expected = tried(first, 3)
+        expected = run_trials(first, 3)
     whole = path.read_bytes()
     third = whole.index(b'"op_code":4', sum(map(len, whole.splitlines(keepends=True)[:14])))
     path.write_bytes(whole[: third + n_bytes])
@@ -127,16 +127,16 @@ def test_a_file_that_was_cut_off_in_a_line_goes_on(n_bytes: int, tmp_path: Path)
         left = [trial for trial in second.trials() if trial.state == "running"]
         for trial in left:
             second.complete(second.report(trial, 0.1, 1.0))
-        tried(second, 1)
+        run_trials(second, 1)
     with study(path) as third_run:
         assert [dict(trial.settings) for trial in third_run.trials()][: n + 1] == expected[: n + 1]
 
 
 def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
-    """With one sentence that says what is different."""
+    """The sentence names the difference."""
     path = tmp_path / "study"
     with study(path) as first:
-        tried(first, 1)
+        run_trials(first, 1)
     with (
         pytest.raises(UsageError, match=r"its data is sha256:1, not sha256:2; give another --study"),
         study(path, spec={**SPEC, "data": "sha256:2"}),
@@ -144,8 +144,8 @@ def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_one_search_at_a_time_has_a_study(tmp_path: Path) -> None:
-    """A second one would choose the same trials."""
+def test_a_study_is_locked(tmp_path: Path) -> None:
+    """A second search would make the same trials."""
     path = tmp_path / "study"
     with study(path), pytest.raises(UsageError, match="Another search is at work"), study(path):
         pass
@@ -154,8 +154,8 @@ def test_one_search_at_a_time_has_a_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"user,item\n", b'{"a": 1}\n'])
-def test_another_file_is_left_alone(content: bytes, tmp_path: Path) -> None:
-    """Rather than being appended to."""
+def test_another_file_is_not_changed(content: bytes, tmp_path: Path) -> None:
+    """It is refused."""
     path = tmp_path / "ratings.csv"
     path.write_bytes(content)
     with pytest.raises(UsageError, match="is no study of a search"), study(path):
@@ -163,7 +163,7 @@ def test_another_file_is_left_alone(content: bytes, tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     """Before anything is measured."""
     with pytest.raises(UsageError, match="cannot be written"), study(tmp_path / "nowhere" / "study"):
         pass

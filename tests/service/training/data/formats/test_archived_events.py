@@ -45,7 +45,7 @@ def event(user: str, item: str, type_: str, second: int = 3, **changes: Any) -> 
 
 
 def archive(root: Path, events: Sequence[Event], first_seq: int = 1) -> str:
-    """Commit events, and return what to read them by."""
+    """Commit events, and return the specification of their archive."""
     named = (replace(event, event_id=f"event-{seq:06d}") for seq, event in enumerate(events, first_seq))
     commit(root, addition(list(enumerate(named, first_seq))))
     return f"archive:{root}"
@@ -65,8 +65,8 @@ def erase(root: Path, user_id: str) -> None:
 
 
 class TestValues:
-    def test_each_type_counts_as_the_design_says(self, tmp_path: Path) -> None:
-        """A rating is worth what it says; lists that were served and impressions nothing."""
+    def test_the_rating_of_each_event_type(self, tmp_path: Path) -> None:
+        """A rating counts as its value; served lists and impressions do not count."""
         spec = archive(
             tmp_path,
             [
@@ -108,7 +108,7 @@ class TestValues:
     def test_of_a_pair_one_event_stays(
         self, tmp_path: Path, events: list[tuple[str, int]], left: tuple[str, int]
     ) -> None:
-        """A rating before a purchase or a dismissal, these before a look, and then the latest."""
+        """A rating before a purchase or a dismissal, these before a view, and then the latest."""
         made = [event("u", "i", t, s, value=float(s) if t == "rating" else None) for t, s in events]
         data = datasets.read(archive(tmp_path, made))
         assert data.ratings.tolist() == [archived_events.EVENT_VALUES[left[0]] or float(left[1])]
@@ -116,8 +116,8 @@ class TestValues:
         assert data.timestamps.tolist() == [AT_S - 3 + left[1]]
         assert data.report.n_duplicates == len(events) - 1
 
-    def test_the_clients_time_counts_where_it_can_be_true(self, tmp_path: Path) -> None:
-        """An event that was sent later happened earlier; none happened after it was received, or when marked as off."""
+    def test_the_clients_time_counts_if_it_is_plausible(self, tmp_path: Path) -> None:
+        """It is ignored if it is after the receipt, or marked as skewed."""
         clocks: list[tuple[str | None, list[str]]] = [
             ("2026-11-21T02:01:53+01:00", []),
             ("2026-11-21T01:03:03Z", []),
@@ -130,14 +130,14 @@ class TestValues:
         assert data.timestamps.tolist() == [AT_S - 10, AT_S, AT_S, AT_S]
 
     def test_ids_are_those_of_the_archive(self, tmp_path: Path) -> None:
-        """Blanks around an id are part of it here: the service told them apart."""
+        """Blanks around an id are part of it, because the service distinguishes them."""
         data = datasets.read(archive(tmp_path, [event(" u", "i", "view"), event("u", "i ", "view")]))
         assert (data.users.id_of, data.items.id_of) == ([" u", "u"], ["i", "i "])
 
 
-class TestWhatIsRead:
+class TestReadEvents:
     def test_committed_lines_alone(self, tmp_path: Path) -> None:
-        """What a consumer has written and not committed is not there yet."""
+        """Uncommitted lines of a consumer are not read."""
         spec = archive(tmp_path, [event("u", "i", "view")])
         (path,) = tmp_path.glob("date=*/*.jsonl")
         with path.open("ab") as file:
@@ -145,7 +145,7 @@ class TestWhatIsRead:
         assert datasets.read(spec).users.id_of == ["u"]
 
     def test_lines_that_are_no_events_are_bad_rows(self, tmp_path: Path) -> None:
-        """They are named by file and line; the rest is learnt from."""
+        """They are located by file and line; the other lines count."""
         spec = archive(tmp_path, [event("u", f"i{n}", "rating", value=3.0) for n in range(4)])
         (path,) = tmp_path.glob("date=*/*.jsonl")
         content = path.read_bytes()
@@ -159,7 +159,7 @@ class TestWhatIsRead:
         assert report.bad_examples[1] == f"{name}:2: Field 'item_id' of the feedback event is of the wrong type."
 
     def test_a_compacted_date_reads_the_same(self, tmp_path: Path) -> None:
-        """And the fingerprint, which is of events and not of files, stays."""
+        """The fingerprint, which is of events and not of files, stays."""
         spec = archive(
             tmp_path, [served(), *(event("u", f"i{n}", "view") for n in range(50)), event("v", "i", "click")]
         )
@@ -172,7 +172,7 @@ class TestWhatIsRead:
         assert after.fingerprint == before.fingerprint == datasets.fingerprint(spec)
 
     def test_erased_users_are_gone(self, tmp_path: Path) -> None:
-        """From what is read; and the fingerprint tells that something changed."""
+        """They are not read, and the fingerprint changes."""
         spec = archive(tmp_path, [event(user, "i", "view") for user in ("u", "v", "u")])
         seal(tmp_path)
         before = datasets.fingerprint(spec)
@@ -181,7 +181,7 @@ class TestWhatIsRead:
         assert datasets.fingerprint(spec) != before
 
     def test_every_event_changes_the_fingerprint(self, tmp_path: Path) -> None:
-        """So `up --data archive` trains when there is something new, and not otherwise."""
+        """So `up --data archive` trains again only for new events."""
         spec = archive(tmp_path, [event("u", "i", "view")])
         first = datasets.fingerprint(spec)
         assert datasets.fingerprint(spec) == first == datasets.read(spec).fingerprint
@@ -215,7 +215,7 @@ class TestRefusals:
                     attempt(spec)
 
     def test_nothing_to_learn_from(self, tmp_path: Path) -> None:
-        """Lists that were served and impressions are no interactions."""
+        """Served lists and impressions are no interactions."""
         spec = archive(tmp_path, [served(), event("u", "i", "impression")])
         with pytest.raises(
             DataError, match="holds no rating, purchase, click, view or dismiss event to learn from yet"
@@ -223,7 +223,7 @@ class TestRefusals:
             datasets.read(spec)
 
     def test_a_damaged_archive(self, tmp_path: Path) -> None:
-        """A file that is shorter than committed, or gone, ends the run."""
+        """A file that is shorter than its committed length, or missing, ends the run."""
         spec = archive(tmp_path, [event("u", "i", "view")])
         (path,) = tmp_path.glob("date=*/*.jsonl")
         path.write_bytes(path.read_bytes()[:-10])
@@ -241,14 +241,14 @@ class TestRefusals:
 
 
 def test_the_installations_own_archive() -> None:
-    """`archive` alone stands for it, and nothing else is touched."""
+    """`archive` alone names it; other specifications stay."""
     assert archived_events.with_default_path("archive", Path("/home/archive")) == "archive:/home/archive"
     for spec in ("archive:elsewhere", "archives", "demo", "x.csv"):
         assert archived_events.with_default_path(spec, Path("/home/archive")) == spec
 
 
 def test_training_on_an_archive(tmp_path: Path) -> None:
-    """The model says what it was trained on, without a path of this machine, and will do until the next event."""
+    """The manifest names the archive without a path, and the version is current until the next event."""
     config = Config(home=tmp_path)
     events = [event(f"u{n % 5}", f"i{n}", "rating", value=float(n % 5 + 1)) for n in range(20)]
     spec = archive(config.archive_dir, events)
@@ -261,8 +261,8 @@ def test_training_on_an_archive(tmp_path: Path) -> None:
     assert needed_training(config, spec) == as_request(spec)
 
 
-def test_two_wild_ratings_bend_no_model(tmp_path: Path) -> None:
-    """Values far outside of the scale, whether an earlier model knows it or only the other ratings do, are clipped."""
+def test_two_outlying_ratings_are_clipped(tmp_path: Path) -> None:
+    """The scale is that of an earlier model or of the other ratings."""
     wild = [event("eve", "i1", "rating", value=99.0), event("eve", "i2", "rating", value=-40.0)]
     events = [event(f"u{n % 25}", f"i{n * 7 % 40}", "rating", value=float(n % 5 + 1)) for n in range(200)]
     read: list[Interactions] = []
@@ -288,8 +288,8 @@ def test_two_wild_ratings_bend_no_model(tmp_path: Path) -> None:
     assert trained(after, spec) == (0.5, 5.0, "model")
 
 
-def test_a_model_of_the_demo_data_says_nothing_of_the_scale(tmp_path: Path) -> None:
-    """Ratings from 1 to 10 are not cut to the demo's stars, nor held against a model of them."""
+def test_a_model_of_the_demo_data_does_not_set_the_scale(tmp_path: Path) -> None:
+    """Ratings from 1 to 10 are not clipped to the demo's stars, and not compared with a model of them."""
     config = Config(home=tmp_path)
     pipeline.train(config, data="demo:60x40x900", algorithm="baseline")
     events = [event(f"u{n % 25}", f"i{n * 7 % 40}", "rating", value=float(n % 10 + 1)) for n in range(200)]
@@ -298,8 +298,8 @@ def test_a_model_of_the_demo_data_says_nothing_of_the_scale(tmp_path: Path) -> N
     assert active_model.version(config.models_dir) == manifest["version"]
 
 
-def test_what_events_count_is_put_on_the_scale_of_the_ratings(tmp_path: Path) -> None:
-    """A purchase is the best there is on any scale; of a scale up to 5 the counts are left as they are."""
+def test_event_values_are_put_on_the_scale_of_the_ratings(tmp_path: Path) -> None:
+    """A purchase is the largest rating of any scale; on a scale up to 5 the values stay."""
     kinds = ("purchase", "click", "view", "dismiss")
     events = [event("u", f"{kind}ed", kind) for kind in kinds]
     ratings = [event(f"u{n}", f"i{n}", "rating", value=float(n % 3)) for n in range(8)]
@@ -316,7 +316,7 @@ def test_what_events_count_is_put_on_the_scale_of_the_ratings(tmp_path: Path) ->
 
 
 def test_few_ratings_do_not_make_a_scale(tmp_path: Path) -> None:
-    """What events count needs room beside them, and what the next ratings are is not decided by the first."""
+    """Event values may exceed them, and later ratings may too."""
     config = Config(home=tmp_path)
     events = [event(f"u{n}", f"i{n % 3}", ("purchase", "dismiss")[n % 2]) for n in range(8)]
     spec = archive(config.archive_dir, [event("u", "i", "rating", value=4.0), *events])
@@ -330,8 +330,8 @@ def test_few_ratings_do_not_make_a_scale(tmp_path: Path) -> None:
     assert (after["rating_min"], after["rating_max"]) == (0.0, 10.0)
 
 
-def test_an_archive_without_ratings_is_no_data_of_a_rating_model(tmp_path: Path) -> None:
-    """What clicks count is no rating."""
+def test_an_archive_without_ratings_is_refused_for_a_rating_model(tmp_path: Path) -> None:
+    """The value of a click is no rating."""
     config = Config(home=tmp_path)
     spec = archive(config.archive_dir, [event(f"u{n % 5}", f"i{n}", "click") for n in range(20)])
     with pytest.raises(DataError, match="archive has no ratings, and svd predicts ratings"):
@@ -339,7 +339,7 @@ def test_an_archive_without_ratings_is_no_data_of_a_rating_model(tmp_path: Path)
     assert pipeline.train(config, data=spec, settings=["n_factors=4"])["algorithm"] == "ials"
 
 
-def test_the_command_means_its_own_archive(tmp_path: Path) -> None:
+def test_the_command_reads_the_archive_of_its_home(tmp_path: Path) -> None:
     """`--data archive` is the archive under RECOLLECT_HOME, which the refusal names."""
     result = subprocess.run(
         [sys.executable, "-m", "ops", "train", "--data", "archive"],

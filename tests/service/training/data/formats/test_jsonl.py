@@ -55,8 +55,8 @@ class TestFields:
     @pytest.mark.parametrize(
         ("name", "before"), [("t.ndjson", b""), ("t.json", b""), ("t.txt", b""), ("t.csv", b"\xef\xbb\xbf\r\n ")]
     )
-    def test_the_format_is_told_by_the_first_byte(self, tmp_path: Path, name: str, before: bytes) -> None:
-        """Whatever the name, after a byte order mark and blank lines; lines may end as on Windows."""
+    def test_the_format_is_detected_by_the_first_byte(self, tmp_path: Path, name: str, before: bytes) -> None:
+        """With any name, after a byte order mark and blank lines; lines may end as on Windows."""
         path = tmp_path / name
         path.write_bytes(before + json.dumps(GOOD).encode() + b"\r\n\r\n")
         assert triples(datasets.read(str(path))) == [("u", "i", 3.0)]
@@ -70,8 +70,8 @@ class TestFields:
 
 
 class TestBadRows:
-    def test_each_is_named_by_its_line_and_reason(self, tmp_path: Path) -> None:
-        """Whatever is wrong with a line, the report says where it is and what."""
+    def test_each_is_located_with_its_reason(self, tmp_path: Path) -> None:
+        """The report has the line and the reason of every kind of error."""
         bad: dict[int, tuple[object, str]] = {
             2: ('{"user_id": "u", ', "not JSON, unexpected end of data at character 18"),
             3: ("[1, 2]", "not a JSON object"),
@@ -101,7 +101,7 @@ class TestBadRows:
         assert report.n_rows == 39
 
     def test_a_rating_that_the_first_lines_lack(self, tmp_path: Path) -> None:
-        """It is never passed over: the line is a bad row, and too many of them end the run."""
+        """It is not ignored: the line is a bad row, and too many of them end the run."""
         plain = [{"user": "u", "item": n} for n in range(300)]
         path = write(tmp_path / "t.jsonl", *plain, {"user": "v", "item": 1, "stars": 4}, {"user": "v", "item": 2})
         data = datasets.read(path)
@@ -133,8 +133,8 @@ class TestRefusals:
             (['[{"user": 1}]'], "a JSON array, which is not supported: write one object a line"),
         ],
     )
-    def test_what_is_no_file_of_rows(self, tmp_path: Path, lines: list[object], sentence: str | None) -> None:
-        """The sentence says what is wrong and with which file."""
+    def test_other_files_are_refused(self, tmp_path: Path, lines: list[object], sentence: str | None) -> None:
+        """The sentence names the file and the problem."""
         path = write(tmp_path / "t.jsonl", *lines)
         with pytest.raises(DataError, match=r"t\.jsonl") as refusal:
             datasets.read(path)
@@ -144,7 +144,7 @@ class TestRefusals:
 
 class TestDirectories:
     def test_part_files_are_one_set(self, tmp_path: Path) -> None:
-        """In order of their names, without what their writer notes beside them; bad rows name their file."""
+        """In order of their names, without their writer's notes; bad rows name their file."""
         write(tmp_path / "part-00001.json", GOOD | {"user_id": "b"}, "{")
         write(tmp_path / "part-00000.json", {"item": "i", "user": "a", "stars": 1, "ts": 1609556645})
         (tmp_path / "part-00002.json").write_bytes(b"")
@@ -167,7 +167,7 @@ class TestDirectories:
             datasets.read(str(tmp_path))
 
     def test_two_formats_are_refused(self, tmp_path: Path) -> None:
-        """Nobody can tell which of them is meant."""
+        """It is unclear which of them is meant."""
         write(tmp_path / "a.jsonl", GOOD)
         write(tmp_path / "b.parquet", "")
         with pytest.raises(DataError, match="both JSONL and Parquet"):

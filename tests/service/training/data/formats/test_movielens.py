@@ -1,4 +1,4 @@
-"""MovieLens as its publishers describe it, and the figures that we promise on it; skipped without the data."""
+"""MovieLens as its publishers describe it, and the promised figures on it; skipped without the data."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 
 
 def test_movielens_1m_is_read_whole(ml_1m: Path) -> None:
-    """Every rating, user, item and title of its README, none bad and none doubled."""
+    """Every rating, user, item and title of its README, none bad and none a duplicate."""
     data = datasets.read(str(ml_1m))
     assert (len(data.ratings), len(data.users), len(data.items)) == (1_000_209, 6_040, 3_706)
     assert (data.rating_min, data.rating_max) == (1.0, 5.0)

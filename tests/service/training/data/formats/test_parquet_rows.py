@@ -87,7 +87,7 @@ class TestTypes:
         ids=lambda column: str(column.type),
     )
     def test_times(self, tmp_path: Path, stamps: pa.Array) -> None:
-        """Timestamps of any unit and zone, and whatever a table may have; all are unix seconds, rounded down."""
+        """Timestamps of any unit and zone, and every form of a table; all are unix seconds, rounded down."""
         path = write(tmp_path / "t.parquet", {"user": ["u"], "item": ["i"], "timestamp": stamps})
         assert times(datasets.read(path)) == [1609556645]
 
@@ -113,16 +113,16 @@ class TestTypes:
             ("timestamp", pa.array([b"1"]), "timestamp"),
         ],
     )
-    def test_a_type_that_cannot_be(self, tmp_path: Path, name: str, column: pa.Array, what: str) -> None:
-        """It is refused by its name, never converted at a guess."""
+    def test_an_unsuitable_type_is_refused(self, tmp_path: Path, name: str, column: pa.Array, what: str) -> None:
+        """The sentence names it; nothing is converted by a guess."""
         columns = {"user": ["u"], "item": ["i"], "rating": [1.0], "timestamp": [1]} | {name: column}
         with pytest.raises(DataError, match=rf"t\.parquet: the column '{name}' is of type .* which is no {what}"):
             datasets.read(write(tmp_path / "t.parquet", columns))
 
 
 class TestRows:
-    def test_bad_rows_are_named_by_their_numbers(self, tmp_path: Path) -> None:
-        """Whatever is wrong with them, over batches and row groups."""
+    def test_bad_rows_are_located_by_their_numbers(self, tmp_path: Path) -> None:
+        """Every kind of error, over batches and row groups."""
         n = 24
         columns: dict[str, list[Any]] = {
             "user": [f"u{i}" for i in range(n)],
@@ -157,7 +157,7 @@ class TestRows:
         ],
         ids=lambda column: str(column.type),
     )
-    def test_times_beyond_all_bounds(self, tmp_path: Path, stamps: pa.Array) -> None:
+    def test_times_out_of_bounds(self, tmp_path: Path, stamps: pa.Array) -> None:
         """Years from 1 to 9999 are times; 2^62, as nanoseconds, is the year 2116."""
         path = write(tmp_path / "t.parquet", {"user": [1, 2, 3], "item": ["i"] * 3, "time": stamps})
         data = datasets.read(path)
@@ -168,12 +168,12 @@ class TestRows:
             assert data.report.bad_examples[0].startswith("t.parquet:2: the timestamp ")
 
     def test_unused_columns_are_not_read(self, tmp_path: Path) -> None:
-        """Nor does a column of another type, or a broken name, matter."""
+        """A column of another type, or with a broken name, does not matter."""
         path = write(tmp_path / "t.parquet", {"notes": [["a"]], "user": [1], "": [None], "item": [2]})
         assert triples(datasets.read(path)) == [("1", "2", 1.0)]
 
     def test_a_file_of_part_files(self, tmp_path: Path) -> None:
-        """As Spark leaves them; types may differ from file to file, and one may be empty."""
+        """As Spark writes them; types may differ from file to file, and one may be empty."""
         write(tmp_path / "part-1.snappy.parquet", {"user": pa.array([7], pa.int32()), "item": ["a"]})
         write(
             tmp_path / "part-0.snappy.parquet", {"user": pa.array([], pa.string()), "item": pa.array([], pa.string())}
@@ -199,8 +199,8 @@ class TestRows:
 
 
 class TestRefusals:
-    def test_columns_are_asked_for_by_name(self, tmp_path: Path) -> None:
-        """The sentence says which there are."""
+    def test_missing_columns(self, tmp_path: Path) -> None:
+        """The sentence names those of the file."""
         with pytest.raises(DataError, match=r"t\.parquet has no user column, only who, item; call the columns"):
             datasets.read(write(tmp_path / "t.parquet", {"who": [1], "item": [2]}))
 
@@ -211,7 +211,7 @@ class TestRefusals:
             datasets.read(write(tmp_path / "t.parquet", {"user": empty, "item": empty}))
 
     def test_a_damaged_file_is_refused_in_one_sentence(self, tmp_path: Path) -> None:
-        """Wherever the damage is."""
+        """At any place of the damage."""
         rng = np.random.default_rng(0)
         users, items = rng.integers(1000, size=(2, 3000))
         whole = Path(write(tmp_path / "whole.parquet", {"user": users, "item": items})).read_bytes()

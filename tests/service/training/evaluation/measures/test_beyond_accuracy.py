@@ -15,8 +15,8 @@ POPULARITY = Popularity.of(TRAIN)
 LISTS = np.array([[0, 3], [1, -1], [-1, -1]], dtype=np.int32)
 
 
-def test_what_the_training_data_says() -> None:
-    """Counts of items, users with interactions, and how popular each one's own items are."""
+def test_popularity_by_hand() -> None:
+    """Counts of items, users with interactions, and the mean count of each profile."""
     assert POPULARITY.counts.tolist() == [3, 2, 1, 0]
     assert POPULARITY.n_users == 3
     assert POPULARITY.of_profiles[:3].tolist() == [2.5, 2.5, 2.0]
@@ -37,7 +37,7 @@ def test_figures_by_hand() -> None:
     assert set(by_user) == {"popularity_bias@2", "novelty@2"}
 
 
-def test_gini_at_its_ends() -> None:
+def test_gini_at_its_bounds() -> None:
     """All items equally often, one item always, no item, and a catalogue of one."""
     assert gini(np.array([[0, 1], [2, 3]], dtype=np.int32), 4) == pytest.approx(0)
     assert gini(np.array([[2], [2]], dtype=np.int32), 4) == pytest.approx(1)

@@ -18,7 +18,7 @@ def test_errors_by_hand() -> None:
 
 @pytest.mark.parametrize("measure", [rmse, mae])
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (2, 3), (1, 2)])
-def test_what_has_no_error(measure: Callable[[Float64, Float64], float], n: int, m: int) -> None:
+def test_undefined_errors(measure: Callable[[Float64, Float64], float], n: int, m: int) -> None:
     """No rating at all, or predictions for other ones (numpy would broadcast a single one)."""
     with pytest.raises(ValueError, match="rating"):
         measure(np.zeros(n), np.zeros(m))
@@ -49,8 +49,8 @@ def test_one_fold_has_no_interval() -> None:
         (-1, "-1.0000"),
     ],
 )
-def test_a_measure_is_shown_in_the_order_that_it_has(value: float, text: str) -> None:
-    """Errors are in the unit of the ratings, whichever that is."""
+def test_a_measure_is_formatted_by_its_magnitude(value: float, text: str) -> None:
+    """Errors are in the unit of the ratings."""
     assert format_measure(value) == text
 
 

@@ -69,8 +69,8 @@ def test_figures_by_hand() -> None:
     )
 
 
-def test_what_is_relevant() -> None:
-    """All of the held-out items, or those rated well; who has none is counted and not judged."""
+def test_relevant_items() -> None:
+    """All held-out items, or those rated well; users without any are counted and not judged."""
     test = rated([(0, 2, 5), (0, 1, 3), (1, 0, 2), (2, 1, 4)], n_items=3)
     everything, good = relevant_items(test), relevant_items(test, relevant_from=4)
     assert (everything.user_rows.tolist(), everything.counts.tolist()) == ([0, 1, 2], [2, 1, 1])
@@ -80,8 +80,8 @@ def test_what_is_relevant() -> None:
     assert len(relevant_items(test, relevant_from=6)) == 0
 
 
-def test_a_sample_of_users_is_of_those_who_are_judged() -> None:
-    """With their items, in order; a sample of everybody is everybody."""
+def test_a_sample_of_judged_users() -> None:
+    """It has their items, in order; a sample of all users is all users."""
     relevance = relevant_items(rated([(user, item, 1.0) for user in range(30) for item in range(1 + user % 3)]))
     rng = np.random.default_rng(0)
     some = relevance.sample(7, rng)
@@ -93,8 +93,8 @@ def test_a_sample_of_users_is_of_those_who_are_judged() -> None:
     assert relevance.sample(None, rng) is relevance
 
 
-def test_some_items_alone() -> None:
-    """Users with none of them are left out, and counted."""
+def test_keeping_some_items() -> None:
+    """Users without any of them are left out, and counted."""
     relevance = relevant_items(rated([(0, 0, 1), (0, 1, 1), (1, 1, 1), (2, 2, 1)]))
     rest, is_kept = relevance.keep_items(np.array([True, False, True]))
     assert isinstance(rest, Relevance)

@@ -10,7 +10,7 @@ from service.training.interactions import no_progress
 from tests.support.interactions import rated
 
 
-def test_drawn_items_are_neither_known_nor_relevant() -> None:
+def test_negatives_are_neither_seen_nor_relevant() -> None:
     """Each once, as many as asked for, or all there are; every free item can be drawn; a seed decides."""
     train = rated([(0, 0, 1), (0, 3, 1), (1, 1, 1), (0, 5, 1)], n_items=8)
     relevance = relevant_items(rated([(0, 4, 1), (1, 7, 1), (1, 0, 1)], n_items=8))
@@ -27,8 +27,8 @@ def test_drawn_items_are_neither_known_nor_relevant() -> None:
     assert (set(first[:4]), first[4:], set(second[:5]), second[5:]) == (free[0], [-1, -1], free[1], [-1])
 
 
-def test_the_held_out_are_ranked_among_the_drawn() -> None:
-    """By the model's scores: here popularity, so that counts of the training side tell the order."""
+def test_relevant_items_are_ranked_among_negatives() -> None:
+    """By the model's scores: here popularity, so that training counts give the order."""
     data = datasets.read("demo:60x40x900")
     kept, held = splits.leave_one_out(data.user_rows, np.arange(len(data)))
     train, test = data.take(kept), data.take(held)

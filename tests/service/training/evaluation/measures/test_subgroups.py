@@ -7,21 +7,21 @@ from service.training.evaluation.measures.relevance import relevant_items
 from tests.support.interactions import rated
 
 
-def test_users_are_cut_into_thirds_at_numbers_of_interactions() -> None:
-    """Who has equally many is in the same group; who has none is light."""
+def test_user_groups_are_thirds_by_activity() -> None:
+    """Equally active users share a group; users without interactions are light."""
     lengths = [1, 1, 2, 5, 5, 9, 0]
     train = rated([(user, item, 3.0) for user, n in enumerate(lengths) for item in range(n)], n_users=7)
     assert subgroups.user_groups(train).tolist() == [0, 0, 1, 1, 1, 2, 0]
 
 
 def test_all_equally_active() -> None:
-    """Nobody can be told apart, so there is one group."""
+    """Equal activity makes one group."""
     train = rated([(user, item, 3.0) for user in range(6) for item in range(2)])
     assert set(subgroups.user_groups(train).tolist()) == {0}
     assert set(subgroups.user_groups(rated([], n_users=2, n_items=2)).tolist()) == {0}
 
 
-def test_items_share_the_interactions() -> None:
+def test_item_groups_share_the_interactions() -> None:
     """A third of 12 to the most popular one, a third to the next two, the rest and the unknown one to the tail."""
     counts = [1, 4, 2, 2, 1, 2, 0]
     train = rated([(user, item, 3.0) for item, n in enumerate(counts) for user in range(n)], n_items=7)
