@@ -1,4 +1,4 @@
-"""One suite for every EventStream: what holds on Redis holds in memory."""
+"""One suite for every EventStream: Redis and memory behave alike."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,39 +27,39 @@ MakeStream = Callable[[], EventStream]
 KEYS = Keys()
 
 
-class Road:
-    """A fresh place for streams, with its FLUSHALL, its limit of memory, and the loss of all entries of a stream."""
+class StreamServer:
+    """A fresh server of streams, with its FLUSHALL, its limit of memory, and the loss of all entries of a stream."""
 
     def __init__(
         self,
-        make: MakeStream,
-        forget: Callable[[], object],
+        connect: MakeStream,
+        flush_all: Callable[[], object],
         fill: Callable[[bool], object],
         lose: Callable[[str], object],
     ) -> None:
-        self._make = make
-        self.forget = forget
+        self._connect = connect
+        self.flush_all = flush_all
         self.fill = fill
         self.lose = lose
-        self.made: list[EventStream] = []
+        self.streams: list[EventStream] = []
 
     async def stream(self) -> EventStream:
-        stream = self._make()
-        self.made.append(stream)
+        stream = self._connect()
+        self.streams.append(stream)
         await stream.connect()
         return stream
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def road(request: pytest.FixtureRequest) -> AsyncIterator[Road]:
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[StreamServer]:
     if request.param == "memory":
-        server = MemoryServer()
+        memory = MemoryServer()
 
         def fill_memory(full: bool) -> None:
-            server.full = full
+            memory.full = full
 
-        road = Road(
-            lambda: MemoryStream(server), server.flush_all, fill_memory, lambda p: server.streams[p].entries.clear()
+        server = StreamServer(
+            lambda: MemoryStream(memory), memory.flush_all, fill_memory, lambda p: memory.streams[p].entries.clear()
         )
     else:
         redis = request.getfixturevalue("redis_server")
@@ -76,9 +76,9 @@ async def road(request: pytest.FixtureRequest) -> AsyncIterator[Road]:
             with redis.client() as client:
                 client.xtrim(KEYS.events(producer), maxlen=0, approximate=False)
 
-        road = Road(lambda: RedisStream(redis.url), flush, fill, lose)
-    yield road
-    for stream in road.made:
+        server = StreamServer(lambda: RedisStream(redis.url), flush, fill, lose)
+    yield server
+    for stream in server.streams:
         await stream.close()
 
 
@@ -86,23 +86,23 @@ def batch(epoch: int, first_seq: int, last_seq: int) -> Batch:
     return Batch(epoch, first_seq, [b'{"seq": %d}\n' % seq for seq in range(first_seq, last_seq + 1)])
 
 
-async def test_a_stream_that_is_not_there_is_not_made_by_append(road: Road) -> None:
+async def test_append_does_not_create_a_stream(server: StreamServer) -> None:
     """Without `create` a missing stream is reported, and stays missing."""
-    stream = await road.stream()
+    stream = await server.stream()
     assert await stream.append("p", batch(1, 1, 3), create=False) is Appended.NO_STREAM
     assert (await stream.handshake("p", 1.0)).last is None
 
 
-async def test_the_consumer_does_not_make_a_stream(road: Road) -> None:
-    """Joining waits for the producer: a stream made by the reader would hide that Redis forgot it."""
-    stream = await road.stream()
+async def test_the_consumer_does_not_create_a_stream(server: StreamServer) -> None:
+    """The producer creates the stream: one created by the reader would hide a data loss of Redis."""
+    stream = await server.stream()
     assert await stream.ensure_groups(["p"]) == GroupsEnsured(set(), set(), set())
     assert await stream.append("p", batch(1, 1, 1), create=False) is Appended.NO_STREAM
 
 
-async def test_ids_only_grow(road: Road) -> None:
+async def test_ids_only_grow(server: StreamServer) -> None:
     """The same id and a smaller one count as already there; the stream keeps one entry of each."""
-    stream = await road.stream()
+    stream = await server.stream()
     assert await stream.append("p", batch(1, 1, 3), create=True) is Appended.ADDED
     assert await stream.append("p", batch(1, 1, 3), create=False) is Appended.ALREADY_THERE
     assert await stream.append("p", batch(1, 1, 2), create=False) is Appended.ALREADY_THERE
@@ -114,17 +114,17 @@ async def test_ids_only_grow(road: Road) -> None:
     assert from_entry(state.tail) == batch(2, 1, 1)
 
 
-async def test_inspect_announces_the_producer(road: Road) -> None:
-    """The handshake makes a producer known to the consumer before it has a stream."""
-    stream = await road.stream()
+async def test_a_handshake_announces_the_producer(server: StreamServer) -> None:
+    """A handshake announces a producer to the consumer before it has a stream."""
+    stream = await server.stream()
     await stream.handshake("b", 2.0)
     await stream.handshake("a", 1.0)
     assert await stream.producers() == {"a": 1.0, "b": 2.0}
 
 
-async def test_what_was_there_before_the_group_is_read_too(road: Road) -> None:
+async def test_entries_from_before_the_group_are_read_too(server: StreamServer) -> None:
     """The group begins at the stream's start."""
-    stream = await road.stream()
+    stream = await server.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
     assert await stream.ensure_groups(["p", "q"]) == GroupsEnsured({"p"}, set(), set())
     (delivered,) = await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
@@ -132,9 +132,9 @@ async def test_what_was_there_before_the_group_is_read_too(road: Road) -> None:
     assert [from_entry(entry) for entry in delivered.entries] == [batch(1, 1, 3)]
 
 
-async def test_joining_again_keeps_the_place(road: Road) -> None:
-    """A second join neither fails nor delivers again."""
-    stream = await road.stream()
+async def test_ensuring_a_group_again_keeps_its_position(server: StreamServer) -> None:
+    """The second call neither fails nor delivers again."""
+    stream = await server.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
     await stream.ensure_groups(["p"])
     await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
@@ -142,9 +142,9 @@ async def test_joining_again_keeps_the_place(road: Road) -> None:
     assert await stream.read(["p"], pending=False, max_entries=10, block_ms=10) == []
 
 
-async def test_unsettled_entries_stay_pending_for_the_successor(road: Road) -> None:
-    """What one consumer took and did not settle, the next one finds in the pending list, in order."""
-    first, second = await road.stream(), await road.stream()
+async def test_unacknowledged_entries_stay_pending_for_the_successor(server: StreamServer) -> None:
+    """Entries that one consumer read and did not acknowledge are pending for the next one, in order."""
+    first, second = await server.stream(), await server.stream()
     await first.append("p", batch(1, 1, 3), create=True)
     await first.append("p", batch(1, 4, 6), create=False)
     await first.ensure_groups(["p"])
@@ -158,9 +158,9 @@ async def test_unsettled_entries_stay_pending_for_the_successor(road: Road) -> N
     assert await second.read(["p"], pending=True, max_entries=10, block_ms=0) == []
 
 
-async def test_settling_trims_and_publishes_but_remembers_the_last_id(road: Road) -> None:
-    """After everything is trimmed the stream still says how far it got."""
-    stream = await road.stream()
+async def test_acknowledging_trims_and_publishes_and_keeps_the_last_id(server: StreamServer) -> None:
+    """After everything is trimmed the stream still has its last id."""
+    stream = await server.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
     await stream.append("p", batch(1, 4, 6), create=False)
     await stream.ensure_groups(["p"])
@@ -174,28 +174,28 @@ async def test_settling_trims_and_publishes_but_remembers_the_last_id(road: Road
     assert (state.last, state.tail, state.watermark) == (Position(1, 6), None, Position(1, 6))
 
 
-async def test_publishing_needs_no_stream(road: Road) -> None:
+async def test_publishing_needs_no_stream(server: StreamServer) -> None:
     """Watermarks can be published again after Redis lost everything, without making a stream."""
-    stream = await road.stream()
+    stream = await server.stream()
     await publish_watermarks(stream, {"p": Position(3, 9)})
     state = await stream.handshake("p", 1.0)
     assert (state.last, state.watermark) == (None, Position(3, 9))
 
 
-async def test_a_forgotten_stream_is_noticed_by_both_ends(road: Road) -> None:
-    """After FLUSHALL the producer is told that there is no stream, and the reader that there is no group."""
-    stream = await road.stream()
+async def test_a_lost_stream_is_noticed_by_both_ends(server: StreamServer) -> None:
+    """After FLUSHALL the producer finds no stream, and the reader no group."""
+    stream = await server.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
     await stream.ensure_groups(["p"])
-    road.forget()
+    server.flush_all()
     assert await stream.append("p", batch(1, 4, 6), create=False) is Appended.NO_STREAM
     with pytest.raises(GroupMissingError):
         await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
 
 
-async def test_a_waiting_reader_gets_what_arrives(road: Road) -> None:
+async def test_a_waiting_reader_gets_what_arrives(server: StreamServer) -> None:
     """A blocking read returns as soon as there is something."""
-    reader, writer = await road.stream(), await road.stream()
+    reader, writer = await server.stream(), await server.stream()
     await writer.append("p", batch(1, 1, 1), create=True)
     await reader.ensure_groups(["p"])
     await reader.read(["p"], pending=False, max_entries=10, block_ms=10)
@@ -206,9 +206,9 @@ async def test_a_waiting_reader_gets_what_arrives(road: Road) -> None:
     assert [entry.entry_id for entry in delivered.entries] == ["1-2"]
 
 
-async def test_at_most_so_many_entries_of_each_producer(road: Road) -> None:
+async def test_a_read_is_bounded_for_each_producer(server: StreamServer) -> None:
     """`max_entries` bounds a read for each producer on its own."""
-    stream = await road.stream()
+    stream = await server.stream()
     for producer in ("p", "q"):
         await stream.append(producer, batch(1, 1, 1), create=True)
         await stream.append(producer, batch(1, 2, 2), create=False)
@@ -220,28 +220,28 @@ async def test_at_most_so_many_entries_of_each_producer(road: Road) -> None:
     }
 
 
-async def test_nothing_is_sent_without_a_connection(road: Road) -> None:
-    """A closed stream says so instead of connecting by itself."""
-    stream = await road.stream()
+async def test_nothing_is_sent_without_a_connection(server: StreamServer) -> None:
+    """A closed stream raises instead of connecting by itself."""
+    stream = await server.stream()
     await stream.close()
     with pytest.raises(StreamAwayError):
         await stream.handshake("p", 1.0)
 
 
-async def test_a_stream_says_how_far_it_reaches_and_what_it_kept(road: Road) -> None:
+async def test_the_ends_of_a_stream(server: StreamServer) -> None:
     """After a loss the two differ; a producer without a stream is left out."""
-    stream = await road.stream()
+    stream = await server.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
     await stream.append("p", batch(1, 4, 6), create=False)
     assert await stream.stream_ends(["p", "q"]) == {"p": StreamEnds(Position(1, 6), Position(1, 6))}
-    road.lose("p")
+    server.lose("p")
     assert await stream.stream_ends(["p"]) == {"p": StreamEnds(Position(1, 6), None)}
     assert await stream.stream_ends([]) == {}
 
 
-async def test_a_stream_that_was_removed_may_begin_anew(road: Road) -> None:
+async def test_a_stream_that_was_removed_may_begin_anew(server: StreamServer) -> None:
     """With the same ids; its group went with it."""
-    stream = await road.stream()
+    stream = await server.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
     await stream.ensure_groups(["p"])
     await stream.remove_streams(["p", "q"])
@@ -251,16 +251,16 @@ async def test_a_stream_that_was_removed_may_begin_anew(road: Road) -> None:
         await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
 
 
-async def test_what_a_full_stream_still_allows(road: Road) -> None:
+async def test_what_redis_allows_without_memory(server: StreamServer) -> None:
     """To read, with a group or without, to acknowledge, trim and remove, and to shake hands."""
-    stream = await road.stream()
+    stream = await server.stream()
     for producer in ("p", "q"):
         await stream.handshake(producer, 1.0)
         await stream.append(producer, batch(1, 1, 3), create=True)
         await stream.append(producer, batch(1, 4, 6), create=False)
     await stream.ensure_groups(["p"])
     await publish_watermarks(stream, {"p": Position(0, 1)})
-    road.fill(True)
+    server.fill(True)
     with pytest.raises(StreamRefusedError):
         await stream.append("p", batch(1, 7, 7), create=False)
     assert await stream.ensure_groups(["p", "q"]) == GroupsEnsured(set(), {"p", "q"}, set())
@@ -275,14 +275,14 @@ async def test_what_a_full_stream_still_allows(road: Road) -> None:
     assert [[from_entry(entry) for entry in one.entries] for one in (first, second)] == [[batch(1, 4, 6)]] * 2
     await stream.remove_streams(["q"])
     assert await stream.scan({"q": Position(0, 0)}, max_entries=9) == []
-    road.fill(False)
+    server.fill(False)
     assert await publish_watermarks(stream, {"p": Position(1, 3)})
     assert (await stream.handshake("p", 3.0)).watermark == Position(1, 3)
 
 
-async def test_a_scan_begins_behind_a_place_and_leaves_out_ids_that_nobody_gives(road: Road) -> None:
+async def test_a_scan_begins_behind_a_position_and_omits_ids_out_of_range(server: StreamServer) -> None:
     """Such an entry could be neither acknowledged nor trimmed, and would come again for ever."""
-    stream = await road.stream()
+    stream = await server.stream()
     await stream.append("p", batch(1, 1, 3), create=True)
     await stream.append("p", batch(1, 4, 6), create=False)
     await stream.append("p", Batch(2**63, 1, [b"{}\n"]), create=False)
@@ -315,7 +315,7 @@ async def test_redis_shows_the_entry_in_plain_fields(redis_server: Any) -> None:
         assert client.exists(KEYS.events("p"))
 
 
-async def test_a_watermark_of_a_key_that_took_the_place_of_ours_is_believed_once_we_have_it(redis_server: Any) -> None:
+async def test_a_watermark_of_a_replaced_key_is_accepted_once_the_key_is_reloaded(redis_server: Any) -> None:
     """The archive may have been begun anew while the replica runs."""
     keys = [b"old" * 11]
     reader = RedisStream(redis_server.url, seal=Seal(keys[0], lambda: keys[0]))
@@ -366,7 +366,7 @@ async def test_a_cancelled_call_never_leaves_its_reply_to_the_next_one(redis_ser
     await stream.close()
 
 
-def test_an_address_that_is_none_is_refused_without_repeating_it() -> None:
+def test_an_invalid_address_is_refused_without_repeating_it() -> None:
     """The message does not show an address, which may hold a password."""
     with pytest.raises(StreamError) as caught:
         RedisStream("ftp://:secret@host")
@@ -391,7 +391,7 @@ async def test_installations_with_their_own_namespaces_share_a_redis_and_nothing
 
 
 @pytest.mark.parametrize("namespace", ["", "a b", "a*", "a{b}", "a:b", "-a", "ä", "a" * 65])
-def test_a_namespace_that_means_something_to_redis_is_refused(namespace: str) -> None:
+def test_a_namespace_with_a_meaning_in_redis_is_refused(namespace: str) -> None:
     """It is part of patterns, hash tags and command lines."""
     with pytest.raises(StreamError, match="namespace"):
         Keys(namespace)

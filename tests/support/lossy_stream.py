@@ -19,20 +19,20 @@ from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 NOW = "2026-11-21T01:02:03.456Z"
 
 
-class ForgetfulServer(MemoryServer):
-    """What a Redis may do to its streams; going back in time takes another process, which no connection survives."""
+class LossyServer(MemoryServer):
+    """A server that loses data; restoring an older state takes another process, which no connection survives."""
 
     def __init__(self) -> None:
         super().__init__()
         self.process = 0
         self.copies: list[dict[str, object]] = []
 
-    def forget_last(self, count: int) -> None:
+    def lose_last(self, count: int) -> None:
         """Go over to a copy that lacks the newest entries."""
         self.process += 1
         for name, log in list(self.streams.items()):
             kept = sorted(log.entries)[: max(len(log.entries) - count, 0)]
-            # What was trimmed had been there, so the copy has that as well.
+            # Trimmed entries existed, so the copy had them as well.
             last = kept[-1] if kept else self.watermarks.get(name, Position(0, 0))
             if last == Position(0, 0):
                 del self.streams[name]
@@ -43,7 +43,7 @@ class ForgetfulServer(MemoryServer):
             log.pending = {at for at in log.pending if at <= log.last}
 
     def lose(self, rng: Random, share: float) -> None:
-        """Lose entries anywhere, and keep what was said of them: XTRIM and XDEL."""
+        """Lose entries anywhere and keep the last id, as XTRIM and XDEL do."""
         for log in self.streams.values():
             log.entries = {at: entry for at, entry in log.entries.items() if rng.random() >= share}
 
@@ -61,25 +61,25 @@ class ForgetfulServer(MemoryServer):
 
 
 class Connection(MemoryStream):
-    """A connection that ends with the process it was made to."""
+    """A connection that ends with the server's process."""
 
-    def __init__(self, server: ForgetfulServer) -> None:
+    def __init__(self, server: LossyServer) -> None:
         super().__init__(server)
-        self._forgetful = server
+        self._lossy = server
         self._process = -1
 
     async def connect(self) -> None:
-        self._process = self._forgetful.process
+        self._process = self._lossy.process
         await super().connect()
 
     def _check(self) -> None:
-        if self._process != self._forgetful.process:
+        if self._process != self._lossy.process:
             self._connected = False
         super()._check()
 
 
 class UnreliableConnection(Connection):
-    """One on which the next thing may go wrong."""
+    """A connection whose next append may fail."""
 
     fault: str | None = None
 
@@ -98,16 +98,16 @@ class UnreliableConnection(Connection):
 
 
 class Archive:
-    """The consumer's judgement, with a dictionary for an archive that loses nothing."""
+    """The consumer's decisions, with a dictionary as an archive that loses nothing."""
 
-    def __init__(self, server: ForgetfulServer) -> None:
+    def __init__(self, server: LossyServer) -> None:
         self._stream = Connection(server)
         self.restart()
         self.watermarks: dict[str, Position] = {}
         self.ids: dict[str, tuple[str, int, int]] = {}
 
     def restart(self) -> None:
-        """Have another process go on."""
+        """Continue in another process."""
         self._connected = False
         self._streams = Subscription(self._stream, ConsumerContext(ConsumerSettings()))
 
@@ -122,7 +122,9 @@ class Archive:
             await streams.refresh(self.watermarks)
             if streams.groupless:
                 wanted = {name: self.watermarks.get(name, Position(0, 0)) for name in streams.groupless}
-                await self._take(await self._stream.scan(wanted, max_entries=max_entries), pending=True, dies=dies)
+                await self._archive_read(
+                    await self._stream.scan(wanted, max_entries=max_entries), pending=True, dies=dies
+                )
             pending = bool(streams.recheck)
             names = sorted(streams.recheck or streams.joined)
             if not names:
@@ -131,13 +133,13 @@ class Archive:
             streams.busy.update(name for name, _ in read)
             if pending:
                 streams.recheck.intersection_update(name for name, _ in read)
-            await self._take(read, pending=pending, dies=dies)
+            await self._archive_read(read, pending=pending, dies=dies)
         except StreamError:
             self._connected = False
             return True
         return pending or bool(read)
 
-    async def _take(self, read: list[Delivered], *, pending: bool, dies: str | None) -> None:
+    async def _archive_read(self, read: list[Delivered], *, pending: bool, dies: str | None) -> None:
         if dies == "before":
             self.restart()
             return

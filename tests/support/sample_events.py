@@ -1,4 +1,4 @@
-"""Events as tests need them: one of each class with every field set, to be changed by name."""
+"""Sample events: one of each class with every field set, to be changed by name."""
 
 from dataclasses import replace
 from typing import Any

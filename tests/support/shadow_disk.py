@@ -1,4 +1,4 @@
-"""A disk in memory that remembers what was synced, can refuse, and can stop the process or the power anywhere.
+"""A disk in memory that keeps what was synced, can refuse, and can stop the process or the power anywhere.
 
 What it may do after a power cut is more than any real file system does: each unsynced 512-byte sector is there or not,
 each unsynced name is as it was at any moment since its directory was synced, each 4 KiB page of a mapped file is old or
@@ -47,7 +47,7 @@ class _Inode:
         self.resized = True
 
     def keep(self, grains: set[int]) -> None:
-        """Have these parts written back."""
+        """Write these parts back."""
         if self.resized:
             # What lies beyond a length that is not synced yet reads as zeros or not at all; it is decided at the cut.
             self.durable.extend(bytes(max(0, len(self.live) - len(self.durable))))
@@ -143,7 +143,7 @@ class ShadowDisk:
         self._mapped: list[_Mapped] = []
 
     def moment(self, kind: str) -> None:
-        """Pass a place where the process may be stopped, or the disk may refuse."""
+        """Pass a moment at which the process may be stopped, or the disk may refuse."""
         self.stopped_before = self._stopped
         if self._stopped:
             raise Crash
@@ -156,7 +156,7 @@ class ShadowDisk:
             raise OSError(number, os.strerror(number))
 
     def stop(self) -> None:
-        """Let the process do nothing any more."""
+        """End the process: every later operation raises."""
         self._stopped = True
 
     def after_kill(self, rng: Random) -> "ShadowDisk":
@@ -191,7 +191,7 @@ class ShadowDisk:
         return other
 
     def write_back(self, rng: Random) -> None:
-        """Have some of what is not synced written all the same, as a kernel does whenever it likes."""
+        """Write some unsynced parts back, as a kernel may at any time."""
         self._settle_mapped()
         for directory in self._entries.values():
             for inode in directory.values():
@@ -291,5 +291,5 @@ class ShadowDisk:
         for mapped in self._mapped:
             if len(mapped.inode.live) == len(mapped) and mapped.inode.live != mapped:
                 mapped.inode.live[:] = mapped
-                # Also what was packed in place, which no assignment told of.
+                # Also bytes packed in place, without an assignment.
                 mapped.inode.touched(0, _PAGE)

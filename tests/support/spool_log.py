@@ -63,7 +63,7 @@ class _FaultyFile:
 
 
 class Log:
-    """A spool in a directory, and the events that were put into it."""
+    """A spool in a directory, and the events that were appended to it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -89,7 +89,7 @@ class Log:
         return self.spool
 
     def kill(self) -> None:
-        """Let go of the slot as a process that dies does."""
+        """End the process without closing the spool."""
         kill(self.spool)
 
     def append(self, count: int, size_bytes: int = 5) -> None:

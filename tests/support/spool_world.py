@@ -23,11 +23,11 @@ SETTINGS = ProducerSettings(spool_bytes=160 * 1024, ring_bytes=64 * 1024, segmen
 # What carrying over, headers and one commit may add to the budget.
 SLACK_BYTES = 64 * 1024
 
-Place = tuple[str, int, int]
+EventPosition = tuple[str, int, int]
 
 
 class World:
-    """A slot on a shadow disk, what its callers were promised, and a stream and an archive behind it."""
+    """A slot on a shadow disk, what its callers were acknowledged, and a stream and an archive behind it."""
 
     def __init__(self, seed: int) -> None:
         self.rng = Random(seed)
@@ -39,15 +39,15 @@ class World:
         # What must be there after a kill, and after a power cut.
         self.accepted: set[str] = set()
         self.durable: set[str] = set()
-        self.durable_places: set[Place] = set()
+        self.durable_positions: set[EventPosition] = set()
         self.last_epoch = self.cut_epoch = 0
         # The last number that was given in each epoch.
         self.given: dict[tuple[str, int], int] = {}
         # What the stream has, what it ever had, and what the archive has.
-        self.stream: dict[Place, bytes] = {}
-        self.shipped: dict[Place, bytes] = {}
-        self.archived: dict[str, Place] = {}
-        # What was left to a stream that somebody else writes to as well.
+        self.stream: dict[EventPosition, bytes] = {}
+        self.shipped: dict[EventPosition, bytes] = {}
+        self.archived: dict[str, EventPosition] = {}
+        # Events left behind with a stream that another process writes to as well.
         self.left: set[str] = set()
         self.watermarks: dict[str, Position] = {}
         self.reached: dict[str, Position] = {}
@@ -101,7 +101,7 @@ class World:
         self._do(act)
 
     def commit(self) -> None:
-        """The group writer's time has come."""
+        """A commit is due."""
         self._do(self.open.commit)
 
     def rotate(self) -> None:
@@ -118,12 +118,12 @@ class World:
                 run = await self.open.read(self.reached.get(producer, Position(0, 0)), self.rng.randint(1, 9), 4096)
                 if run is None:
                     return
-                self._take(producer, run.epoch, run.first_seq, list(run.lines))
+                self._receive(producer, run.epoch, run.first_seq, list(run.lines))
 
         self._do(act)
 
     def archive(self) -> None:
-        """The archive gets some way, and says so."""
+        """The archive commits some events and publishes its watermark."""
 
         async def act() -> None:
             producer = self.open.producer_id
@@ -136,13 +136,13 @@ class World:
 
         self._do(act)
 
-    def forget(self) -> None:
+    def lose_stream(self) -> None:
         """The stream loses everything."""
         producer = self.open.producer_id
         self.stream = {place: line for place, line in self.stream.items() if place[0] != producer}
         self.reached[producer] = self.watermarks.get(producer, Position(0, 0))
 
-    def move(self, *, new_producer: bool) -> None:
+    def renumber(self, *, new_producer: bool) -> None:
         """Something in the stream demands another identity."""
 
         async def act() -> None:
@@ -150,7 +150,7 @@ class World:
             while (run := await spool.read(self.reached.get(spool.producer_id, Position(0, 0)), 100, 65536)) and (
                 run.epoch < spool.epoch
             ):
-                self._take(spool.producer_id, run.epoch, run.first_seq, list(run.lines))
+                self._receive(spool.producer_id, run.epoch, run.first_seq, list(run.lines))
             reached = self.reached.get(spool.producer_id, Position(0, 0))
             if new_producer:
                 self.left |= {decode(line).event.event_id for line in self.stream.values()}
@@ -165,16 +165,16 @@ class World:
 
         self._do(act)
 
-    def refuse(self, kinds: list[str], number: int) -> None:
+    def fail(self, kinds: list[str], number: int) -> None:
         """The disk begins to refuse."""
         self.disk.refusals = dict.fromkeys(kinds, number)
 
-    def heal(self) -> None:
-        """The disk is well again."""
+    def recover(self) -> None:
+        """The disk recovers."""
         self.disk.refusals = {}
 
     def write_back(self) -> None:
-        """The kernel writes back what it likes."""
+        """The kernel writes some parts back."""
         self.disk.write_back(self.rng)
 
     def crash_in(self, moments: int) -> None:
@@ -208,7 +208,7 @@ class World:
             except SpoolError:
                 os.close(lock_fd)
                 assert self.disk.refusals, "a slot on a healthy disk can always be opened"
-                self.heal()
+                self.recover()
             else:
                 producer = self.spool.producer_id
                 self.reached.setdefault(producer, Position(0, 0))
@@ -222,7 +222,7 @@ class World:
         self.number += 1
         return f"ev-{self.number:08d}"
 
-    def _take(self, producer: str, epoch: int, first_seq: int, lines: list[bytes]) -> None:
+    def _receive(self, producer: str, epoch: int, first_seq: int, lines: list[bytes]) -> None:
         for seq, line in enumerate(lines, first_seq):
             place = (producer, epoch, seq)
             assert decode(line)[1:] == place, "a line says that it belongs elsewhere"
@@ -267,7 +267,7 @@ class World:
             self.crash_in(self.rng.randint(1, 15))
 
     def held(self) -> dict[tuple[int, int], bytes]:
-        """Return everything that the log holds, durable or not."""
+        """Return everything that the spool holds, durable or not."""
 
         async def read() -> dict[tuple[int, int], bytes]:
             found: dict[tuple[int, int], bytes] = {}
@@ -283,7 +283,7 @@ class World:
         found = self.loop.run_until_complete(read())
         spool = self.open
         self.durable.update(decode(line).event.event_id for line in found.values())
-        self.durable_places.update((spool.producer_id, *place) for place in found)
+        self.durable_positions.update((spool.producer_id, *place) for place in found)
         for seq, frame in enumerate(spool._frames.pending(), spool._frames.durable_seq + 1):
             found[spool.epoch, seq] = line_of(frame)
         for epoch, seq in found:
@@ -294,7 +294,7 @@ class World:
         return found
 
     def check(self) -> None:
-        """See that every promise is kept."""
+        """Assert that every invariant holds."""
         spool = self.open
         held = self.held()
         places: dict[str, tuple[int, int]] = {}
@@ -319,7 +319,7 @@ class World:
             holes = set(range(first, max(numbers))) - numbers
             if epoch <= self.cut_epoch:
                 # What was not durable when the power failed may be missing, and then it must show.
-                holes = {seq for seq in holes if (spool.producer_id, epoch, seq) in self.durable_places}
+                holes = {seq for seq in holes if (spool.producer_id, epoch, seq) in self.durable_positions}
             assert not holes, f"epoch {epoch} lacks {sorted(holes)}"
         for (producer, epoch), last in spool.identity.ended.items():
             assert last <= self.given.get((producer, epoch), 0), f"{producer} had no event {epoch}-{last}"
@@ -328,7 +328,7 @@ class World:
     def finish(self) -> None:
         """Ship and archive everything: each promised event is archived once."""
         self.disk.crash_at = None
-        self.heal()
+        self.recover()
         self.commit()
         self.check()
         before = self.held()

@@ -38,7 +38,7 @@ def test_an_entry_reads_back_as_its_batch() -> None:
         (Entry("2-7", to_fields(Batch(2, 5, [b"a\n", b"b\n", b"c"]))), "whole lines"),
     ],
 )
-def test_anything_else_is_refused(damaged: Entry, says: str) -> None:
+def test_an_invalid_entry_is_refused(damaged: Entry, says: str) -> None:
     """A batch that is damaged, incomplete or misnumbered is not one."""
     with pytest.raises(BadBatchError, match=says):
         from_entry(damaged)

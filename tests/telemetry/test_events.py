@@ -91,7 +91,7 @@ def test_the_bytes_of_a_line_are_fixed(name: str) -> None:
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_line_reads_back_as_the_event(name: str) -> None:
-    """Decoding gives the event and its place."""
+    """Decoding gives the event and its position."""
     event, line = GOLDEN[name]
     assert decode(line) == (event, "p", 1, 7)
     assert decode(line.rstrip()) == (event, "p", 1, 7)
@@ -231,12 +231,12 @@ def test_lists_of_older_schemas_decode_to_the_same_event_and_expand_to_schema_1(
         expand(line.replace(b"[4.71]", b"[]"))
 
 
-def test_a_field_of_a_later_version_does_no_harm() -> None:
+def test_an_unknown_field_is_ignored() -> None:
     """A line with an additional field is read; the archive keeps its bytes."""
     assert decode(damaged(later="x")).event == SERVED
 
 
-def test_marks_are_kept_and_absent_in_lines_of_before_there_were_any() -> None:
+def test_lines_from_before_marks_have_none() -> None:
     """Both an archive of today and one of the first release read back."""
     marked = replace(FEEDBACK, marks=["unknown_item", "clock_skew"])
     assert decode(encode(marked, "p", 1, 7)).event == marked
@@ -244,7 +244,7 @@ def test_marks_are_kept_and_absent_in_lines_of_before_there_were_any() -> None:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_renumbering_changes_the_place_only(name: str) -> None:
-    """A renumbered line is the line that would have been written there."""
+def test_renumbering_changes_only_the_position(name: str) -> None:
+    """A renumbered line equals the line encoded at that position."""
     event, _ = GOLDEN[name]
     assert renumber(encode(event, "p", 1, 7), "q", 3, 1) == encode(event, "q", 3, 1)

@@ -12,8 +12,8 @@ from telemetry.failpoints import FAILPOINTS, Failpoints
 ROOT = Path(__file__).parents[2]
 
 
-def test_nothing_happens_unless_it_was_asked_for() -> None:
-    """Without a wish every failpoint is passed, and so are those that were not named."""
+def test_a_failpoint_acts_only_on_request() -> None:
+    """Without a request no failpoint acts, and neither do those that were not named."""
     for failpoints in (
         Failpoints(),
         Failpoints.parse(None),
@@ -46,7 +46,7 @@ def test_it_acts_once_at_its_hit() -> None:
         ("consumer.read:kill:x", "must be a number from 1, not 'x'"),
     ],
 )
-def test_a_wish_that_cannot_be_met_is_refused(text: str, sentence: str) -> None:
+def test_an_invalid_request_is_refused(text: str, sentence: str) -> None:
     """A misspelt failpoint must not look like a drill that was survived."""
     with pytest.raises(FailpointError) as refused:
         Failpoints.parse(text)

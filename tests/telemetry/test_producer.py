@@ -30,7 +30,7 @@ async def producer(tmp_path: Path, server: MemoryServer) -> AsyncIterator[Produc
     producer.close()
 
 
-async def test_offered_events_get_out_in_order_with_dense_numbers(producer: Producer, server: MemoryServer) -> None:
+async def test_offered_events_are_shipped_in_order_with_dense_numbers(producer: Producer, server: MemoryServer) -> None:
     """What is accepted is in the stream after a drain, numbered from 1 without holes."""
     for number in range(30):
         assert producer.offer(served(str(number))) is Offered.ACCEPTED
@@ -62,7 +62,7 @@ async def test_served_events_are_dropped_before_feedback_is_refused(producer: Pr
     assert_sums(producer)
 
 
-async def test_a_clients_feedback_is_taken_whole_or_not_at_all(producer: Producer) -> None:
+async def test_feedback_of_one_request_is_accepted_whole_or_not_at_all(producer: Producer) -> None:
     """If not all of it fits, or one event cannot be written, nothing is taken."""
     with pytest.raises(SpoolFull):
         await producer.accept([feedback()] * 1000)
@@ -78,7 +78,7 @@ async def test_a_clients_feedback_is_taken_whole_or_not_at_all(producer: Produce
 async def test_feedback_is_answered_after_fdatasync(
     tmp_path: Path, server: MemoryServer, await_until: AwaitUntil
 ) -> None:
-    """Not when it was written, and together with what else waits for the same one."""
+    """After the fdatasync and not after the write, together with all others that wait for it."""
     gate = Gate()
     producer = Producer(tmp_path, 0, SMALL, MemoryStream(server), hit=gate)
     async with running(producer):
@@ -97,8 +97,8 @@ async def test_feedback_is_answered_after_fdatasync(
     producer.close()
 
 
-async def test_a_refusing_disk_is_a_refusal_and_no_loss(tmp_path: Path, server: MemoryServer) -> None:
-    """The client is told 503; served events stay, and everything goes on as soon as the disk is well again."""
+async def test_a_failing_disk_refuses_feedback_and_loses_nothing(tmp_path: Path, server: MemoryServer) -> None:
+    """Feedback gets 503, served events stay, and all continue once the disk recovers."""
     gate = Gate()
     producer = Producer(tmp_path, 0, SMALL, MemoryStream(server), hit=gate)
     async with running(producer):
@@ -123,10 +123,8 @@ async def test_a_refusing_disk_is_a_refusal_and_no_loss(tmp_path: Path, server: 
     producer.close()
 
 
-async def test_a_disk_that_is_too_slow_is_a_refusal(
-    tmp_path: Path, server: MemoryServer, await_until: AwaitUntil
-) -> None:
-    """What the client was not promised is archived all the same, once, even if the disk fails after all."""
+async def test_a_slow_disk_refuses_feedback(tmp_path: Path, server: MemoryServer, await_until: AwaitUntil) -> None:
+    """The refused feedback is still archived, once, even if the disk then fails."""
     gate = Gate()
     hasty = ProducerSettings(ring_bytes=64 * 1024, accept_timeout_s=0.05, commit_interval_s=0.001, linger_s=0.0)
     producer = Producer(tmp_path, 0, hasty, MemoryStream(server), hit=gate)
@@ -147,7 +145,7 @@ async def test_a_disk_that_is_too_slow_is_a_refusal(
 async def test_drops_become_one_gap_record_as_soon_as_there_is_room(
     tmp_path: Path, server: MemoryServer, await_until: AwaitUntil
 ) -> None:
-    """The archive will know how many events it lacks, why, and between which numbers."""
+    """The archive learns how many events it lacks, why, and between which numbers."""
     notes: list[Note] = []
     producer = Producer(tmp_path / "spool", 0, SMALL, MemoryStream(server), notes.append)
     while producer.offer(served()) is Offered.ACCEPTED:
@@ -172,7 +170,7 @@ async def test_drops_become_one_gap_record_as_soon_as_there_is_room(
 
 
 async def test_offer_never_raises(producer: Producer) -> None:
-    """Whatever is handed in, the request goes on; what cannot be written is turned away and counted."""
+    """With any argument the request continues; an event that cannot be encoded is dropped and counted."""
     nonsense: Any = object()
     assert producer.offer(served("\ud800")) is Offered.DROPPED
     assert producer.offer(nonsense) is Offered.DROPPED
@@ -184,7 +182,7 @@ async def test_offer_never_raises(producer: Producer) -> None:
     producer.close()
 
 
-async def test_an_unclean_end_is_noted_by_the_next_start(tmp_path: Path, server: MemoryServer) -> None:
+async def test_the_start_after_an_unclean_end_records_it(tmp_path: Path, server: MemoryServer) -> None:
     """If events were left behind they go first, under their own numbers; then a record says so. After a clean end none
     does."""
     server.reachable = False
@@ -216,7 +214,7 @@ async def test_an_unclean_end_is_noted_by_the_next_start(tmp_path: Path, server:
 
 
 async def test_draining_until_it_is_archived(tmp_path: Path, server: MemoryServer, await_until: AwaitUntil) -> None:
-    """Whoever ships a dead replica's events stays until the archive has them and the log holds nothing."""
+    """The drain of an orphaned slot lasts until the archive has its events and the write-ahead log is empty."""
     producer = Producer(tmp_path, 0, SMALL, MemoryStream(server))
     for _ in range(5):
         producer.offer(served())

@@ -26,7 +26,7 @@ def server() -> MemoryServer:
 
 
 async def test_drops_of_a_killed_process_are_recorded_by_the_next(tmp_path: Path, server: MemoryServer) -> None:
-    """They are counted where the kill cannot reach them."""
+    """They are counted in the ring, which survives the kill."""
     code = """
 import asyncio, os, pathlib, sys
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream

@@ -15,7 +15,7 @@ from tests.support.producers import SMALL, Gate, assert_sums, feedback, served
 
 ACTIONS = st.lists(
     st.sampled_from(
-        ["served", "feedback", "batch", "ship", "archive", "forget", "away", "back", "lose reply", "fail", "heal"]
+        ["served", "feedback", "batch", "ship", "archive", "flush", "away", "back", "lose reply", "fail", "heal"]
     ),
     max_size=50,
 )
@@ -29,8 +29,8 @@ def test_the_sums_balance_and_nothing_is_lost_under_any_interleaving(tmp_path_fa
     asyncio.run(_interleave(tmp_path_factory.mktemp("spool"), actions))
 
 
-class ForgetfulStream(MemoryStream):
-    """Loses one reply after the command was applied, when told to."""
+class ReplyLosingStream(MemoryStream):
+    """Loses one reply on request, after the command was applied."""
 
     lose_reply = False
 
@@ -45,7 +45,7 @@ class ForgetfulStream(MemoryStream):
 
 async def _interleave(spool: Path, actions: list[str]) -> None:
     server = MemoryServer()
-    stream = ForgetfulStream(server)
+    stream = ReplyLosingStream(server)
     gate = Gate()
     producer = Producer(spool, 0, SMALL, stream, hit=gate)
     archive: dict[int, bytes] = {}
@@ -59,13 +59,13 @@ async def _interleave(spool: Path, actions: list[str]) -> None:
         server.watermarks[producer.producer_id] = Position(1, len(archive))
 
     async def accept(count: int) -> None:
-        # What refused a moment ago is asked before the commit below, which may find the disk well again.
+        # Read before the commit below, after which the disk may have recovered.
         is_refusing = gate.fails or producer._spool.schedule.is_holding_back
-        taking = asyncio.create_task(producer.accept([feedback()] * count))
+        accepting = asyncio.create_task(producer.accept([feedback()] * count))
         await asyncio.sleep(0)
         await producer._spool.commit()
         try:
-            await taking
+            await accepting
         except SpoolFull:
             assert is_refusing or producer._spool.schedule.is_holding_back or producer.counters.spooled_bytes > 30_000
 
@@ -79,7 +79,7 @@ async def _interleave(spool: Path, actions: list[str]) -> None:
             await producer.drain(0.02)
         elif action == "archive" and server.reachable:
             commit()
-        elif action == "forget":
+        elif action == "flush":
             server.flush_all()
         elif action in ("away", "back"):
             server.reachable = action == "back"

@@ -22,7 +22,7 @@ def key_file(path: Path, content: bytes = KEY, mode: int = 0o600) -> Path:
 
 
 @given(key=st.binary(min_size=1, max_size=200), user_id=st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_pseudonym_is_the_hmac_that_anybody_can_recompute(key: bytes, user_id: str) -> None:
+def test_a_pseudonym_is_an_hmac(key: bytes, user_id: str) -> None:
     """For keys of any length, those above SHA-256's block too."""
     expected = "p-" + hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()[:32]
     pseudonyms = Pseudonymiser(key)
@@ -31,19 +31,19 @@ def test_a_pseudonym_is_the_hmac_that_anybody_can_recompute(key: bytes, user_id:
 
 
 def test_without_a_key_an_id_is_its_own_pseudonym() -> None:
-    """And nobody stays nobody, with a key or without."""
+    """None stays None, with a key or without."""
     assert Pseudonymiser().pseudonym("42") == "42"
     assert Pseudonymiser.from_file(None).active is False
     assert Pseudonymiser(KEY).pseudonym(None) is None
 
 
-def test_an_id_that_nothing_can_hold_is_no_traceback() -> None:
+def test_an_id_with_a_lone_surrogate_has_a_pseudonym() -> None:
     """An operator's terminal can produce a lone surrogate."""
     assert Pseudonymiser(KEY).pseudonym("\udcff") != Pseudonymiser(KEY).pseudonym("\udcfe")
 
 
 def test_the_key_is_not_shown(tmp_path: Path) -> None:
-    """Neither whole nor as what is made of it."""
+    """Neither the key nor its digests."""
     assert repr(Pseudonymiser.from_file(key_file(tmp_path / "key"))) == "<Pseudonymiser active=True>"
 
 
@@ -54,8 +54,8 @@ def test_the_bytes_of_the_file_are_the_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
-def test_a_key_that_others_can_get_at_is_refused(tmp_path: Path, mode: int) -> None:
-    """The sentence has the mode and what to do about it."""
+def test_a_key_file_open_to_other_users_is_refused(tmp_path: Path, mode: int) -> None:
+    """The error holds the mode and the remedy."""
     with pytest.raises(KeyFileError, match=rf"has mode {mode:04o}\. .*chmod 600"):
         Pseudonymiser.from_file(key_file(tmp_path / "key", mode=mode))
 
@@ -67,8 +67,8 @@ def test_a_key_of_the_wrong_size_is_refused(tmp_path: Path, size: int) -> None:
         Pseudonymiser.from_file(key_file(tmp_path / "key", b"k" * size))
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    """Missing, a directory, or a pipe that nobody writes to, which must not hang the start."""
+def test_a_key_that_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    """Missing, a directory, or a pipe without a writer, which must not block the start."""
     with pytest.raises(KeyFileError, match="cannot be read: No such file"):
         Pseudonymiser.from_file(tmp_path / "missing")
     with pytest.raises(KeyFileError, match="cannot be read: "):

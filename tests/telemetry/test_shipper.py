@@ -66,13 +66,13 @@ def tail(epoch: int, first_seq: int, lines: list[bytes]) -> Entry:
         (StreamState(Position(3, 2**63), None, None), None, WaitForConsumer(FAR.format(3, 2**63))),
     ],
 )
-def test_where_to_go_on_after_a_handshake(state: StreamState, ours: bytes | None, expected: ResumeDecision) -> None:
-    """We are in epoch 3 and made numbers 1 to 5; the stream or the archive says the rest."""
+def test_where_to_resume_after_a_handshake(state: StreamState, ours: bytes | None, expected: ResumeDecision) -> None:
+    """The spool is in epoch 3 and numbered events 1 to 5."""
     assert decide_resume(Position(3, 5), state, ours) == expected
 
 
 class Line:
-    """A producer on a real Redis, running, and what it told."""
+    """A running producer on a real Redis, with its notes."""
 
     def __init__(self, spool: Path, redis: Any, url: str | None = None, settings: ProducerSettings = QUICK) -> None:
         self.redis = redis
@@ -148,8 +148,8 @@ async def test_redis_is_killed_and_comes_back(line: Line, await_until: AwaitUnti
     assert len(line.told(Connected)) == 2
 
 
-async def test_redis_forgets_everything_while_events_flow(line: Line, await_until: AwaitUntil) -> None:
-    """After each FLUSHALL whatever is not archived is sent again from the watermark on; no hole ever shows."""
+async def test_redis_loses_everything_while_events_flow(line: Line, await_until: AwaitUntil) -> None:
+    """After each FLUSHALL all unarchived events are sent again from the watermark on; no gap ever shows."""
     for _ in range(5):
         line.offer(40)
         await await_until(lambda: line.producer.counters.shipped >= line.offered)
@@ -161,7 +161,7 @@ async def test_redis_forgets_everything_while_events_flow(line: Line, await_unti
     assert len(line.told(Rewound)) == 5
 
 
-async def test_an_idle_producer_notices_that_redis_forgot(line: Line, await_until: AwaitUntil) -> None:
+async def test_an_idle_producer_notices_a_data_loss_of_redis(line: Line, await_until: AwaitUntil) -> None:
     """Without any new event the check finds out, and announces the producer again."""
     line.offer(40)
     await await_until(lambda: line.producer.counters.shipped == 40)
@@ -172,7 +172,7 @@ async def test_an_idle_producer_notices_that_redis_forgot(line: Line, await_unti
         assert client.zrange("recollect:producers", 0, -1) == [line.producer.producer_id.encode()]
 
 
-async def test_a_frozen_redis_neither_loses_nor_doubles(line: Line, await_until: AwaitUntil) -> None:
+async def test_a_frozen_redis_causes_no_loss_and_no_duplicate(line: Line, await_until: AwaitUntil) -> None:
     """Commands that arrive late, after their connection was given up, do no harm."""
     line.offer(20)
     await await_until(lambda: line.producer.counters.shipped == 20)
@@ -221,7 +221,7 @@ class ReplyEater:
         up_writer.close()
 
 
-async def test_a_lost_reply_doubles_nothing(tmp_path: Path, redis_server: Any, await_until: AwaitUntil) -> None:
+async def test_a_lost_reply_causes_no_duplicate(tmp_path: Path, redis_server: Any, await_until: AwaitUntil) -> None:
     """Redis applied the batch and the answer never came: the next handshake finds it there."""
     proxy = ReplyEater(redis_server.port)
     await proxy.start()
@@ -237,8 +237,8 @@ async def test_a_lost_reply_doubles_nothing(tmp_path: Path, redis_server: Any, a
     await proxy.stop()
 
 
-async def test_a_stream_that_is_ahead_of_us_makes_a_new_epoch(tmp_path: Path, redis_server: Any) -> None:
-    """An old copy of the slot came back: our numbers are used already, so we begin beyond them."""
+async def test_a_stream_ahead_of_the_slot_makes_a_new_epoch(tmp_path: Path, redis_server: Any) -> None:
+    """An old copy of the slot was restored: its numbers are used already, so the new epoch begins beyond them."""
     line = Line(tmp_path, redis_server)
     with redis_server.client() as client:
         batch = Batch(1, 499, [b'{"seq": 499}\n', b'{"seq": 500}\n'])
@@ -255,8 +255,8 @@ async def test_a_stream_that_is_ahead_of_us_makes_a_new_epoch(tmp_path: Path, re
     await line.end()
 
 
-async def test_somebody_else_under_our_id_makes_a_new_producer(tmp_path: Path, redis_server: Any) -> None:
-    """The last entry is not what we sent: an alarm, and everything goes out under a new id."""
+async def test_a_foreign_writer_under_the_same_id_makes_a_new_producer(tmp_path: Path, redis_server: Any) -> None:
+    """The last entry is not what was sent: an alarm, and everything is shipped under a new id."""
     line = Line(tmp_path, redis_server)
     old = line.producer.producer_id
     with redis_server.client() as client:
@@ -272,8 +272,8 @@ async def test_somebody_else_under_our_id_makes_a_new_producer(tmp_path: Path, r
 
 
 @pytest.mark.parametrize("place", [f"{2**60}-1", f"{2**64 - 1}-{2**64 - 1}"])
-async def test_nonsense_in_our_stream_is_waited_for(line: Line, await_until: AwaitUntil, place: str) -> None:
-    """Nothing is given up over it, and no identity is taken: it is the consumer who removes the stream."""
+async def test_a_foreign_entry_is_left_to_the_consumer(line: Line, await_until: AwaitUntil, place: str) -> None:
+    """No event is abandoned and no identity changes: the consumer removes the stream."""
     line.offer(5)
     await await_until(lambda: len(line.in_redis()) == 5)
     key = KEYS.events(line.producer.producer_id)
@@ -289,7 +289,7 @@ async def test_nonsense_in_our_stream_is_waited_for(line: Line, await_until: Awa
     await await_until(lambda: line.in_redis() == line.expected())
 
 
-async def test_drain_says_how_many_did_not_get_out(line: Line, await_until: AwaitUntil) -> None:
+async def test_drain_returns_how_many_events_were_not_shipped(line: Line, await_until: AwaitUntil) -> None:
     """With Redis away until the deadline the number of events left is the answer."""
     line.offer(5)
     await await_until(lambda: line.producer.counters.shipped == 5)
@@ -302,7 +302,7 @@ async def test_drain_says_how_many_did_not_get_out(line: Line, await_until: Awai
 async def test_a_watermark_without_the_archives_seal_is_reported_once_and_changes_nothing(
     line: Line, await_until: AwaitUntil
 ) -> None:
-    """Not what is released, and not where we stand; the archive's own word is believed as before."""
+    """Neither releases nor the cursor; the archive's own watermark is accepted as before."""
     line.offer(10)
     await await_until(lambda: len(line.in_redis()) == 10)
     with line.redis.client() as client:
@@ -317,7 +317,7 @@ async def test_a_watermark_without_the_archives_seal_is_reported_once_and_change
     await await_until(lambda: line.producer.archived == Position(1, 10))
 
 
-async def test_what_an_earlier_process_left_goes_first_and_is_released(
+async def test_events_of_an_earlier_process_are_shipped_first_and_released(
     tmp_path: Path, redis_server: Any, await_until: AwaitUntil
 ) -> None:
     """Its events keep their numbers, and the archive's watermark in a later epoch covers them."""

@@ -43,12 +43,12 @@ SHIP = ProducerSettings(check_interval_s=0.05, linger_s=0.001, backoff_s=0.1)
 def test_a_slot_ships_to_its_archive_and_to_those_that_replaced_it(
     belongs: str | None, mark: OwnerMark | None, decision: ShipDecision
 ) -> None:
-    """Without a mark a slot of a known archive waits for it; one that has shipped nothing goes anywhere."""
+    """Without a mark a slot of a known archive waits; a slot that has shipped nothing may ship anywhere."""
     assert decide_shipping(belongs, mark) is decision
 
 
-def test_a_mark_names_those_in_whose_place_it_comes() -> None:
-    """The last one first, each once, never itself, and not for ever."""
+def test_a_mark_names_the_archives_it_replaces() -> None:
+    """The last one first, each once, never itself, and a limited number."""
     assert str(OwnerMark("b").in_place_of(OwnerMark("a"))) == "b a"
     assert OwnerMark("a").in_place_of(OwnerMark("b", ("a",))) == OwnerMark("a", ("b",))
     assert OwnerMark.parse("c b a") == OwnerMark("c", ("b", "a"))
@@ -59,8 +59,8 @@ def test_a_mark_names_those_in_whose_place_it_comes() -> None:
     assert len(mark.replaced) == 16
 
 
-def test_an_archive_keeps_the_identity_that_it_was_given(tmp_path: Path) -> None:
-    """Looking makes nothing; what it replaced is remembered, too."""
+def test_an_archive_keeps_its_identity(tmp_path: Path) -> None:
+    """Reading creates nothing; the replaced archives are kept, too."""
     assert known_identity(tmp_path / "archive") is None
     assert not (tmp_path / "archive").exists()
     mark = identify(tmp_path / "archive")
@@ -69,7 +69,7 @@ def test_an_archive_keeps_the_identity_that_it_was_given(tmp_path: Path) -> None
     assert known_identity(tmp_path / "archive") == OwnerMark(mark.archive, ("x",))
 
 
-def test_a_copy_of_an_archive_is_told_from_the_archive(tmp_path: Path) -> None:
+def test_a_copy_of_an_archive_is_detected(tmp_path: Path) -> None:
     """Another file in another folder; renamed, or restored where it was, it is the archive itself."""
     root, copy = tmp_path / "archive", tmp_path / "copy"
     mark = identify(root)
@@ -145,7 +145,7 @@ def offer(producer: Producer, *event_ids: str) -> None:
 async def test_two_installations_on_one_redis_do_not_mix(
     two: tuple[Installation, Installation], redis_server: Any, await_until: AwaitUntil
 ) -> None:
-    """The second is told whose the place is and leaves nothing there, neither before nor after a FLUSHALL."""
+    """The second gets an error that names the owner, and leaves nothing there, before and after a FLUSHALL."""
     first, second = two
     first.consume()
     ours = first.produce()
@@ -171,10 +171,10 @@ async def test_two_installations_on_one_redis_do_not_mix(
     assert archive_of_slot(second.spool / "0") is None
 
 
-async def test_a_place_that_is_taken_over_on_purpose_takes_its_producers_along(
+async def test_producers_follow_when_a_namespace_is_claimed(
     two: tuple[Installation, Installation], redis_server: Any, await_until: AwaitUntil
 ) -> None:
-    """The archive that was there stops reading at once; its slots follow the one in its place, also after FLUSHALL."""
+    """The previous archive stops reading at once; its slots follow the new one, also after FLUSHALL."""
     first, second = two
     first.consume()
     ours = first.produce()
@@ -198,7 +198,7 @@ async def test_a_place_that_is_taken_over_on_purpose_takes_its_producers_along(
     assert "first-event-2" not in first.archived()
 
 
-async def test_who_had_the_place_before_takes_it_again_when_the_other_mark_is_gone(
+async def test_a_previous_owner_marks_the_namespace_again_when_the_other_mark_is_gone(
     two: tuple[Installation, Installation], redis_server: Any, await_until: AwaitUntil
 ) -> None:
     """A mark that was written by mistake and removed again stops no consumer for good; the events kept are archived."""
@@ -216,7 +216,7 @@ async def test_who_had_the_place_before_takes_it_again_when_the_other_mark_is_go
 
 
 async def test_a_full_redis_has_no_room_for_a_mark(redis_server: Any) -> None:
-    """That is no error: what is there has to be read and trimmed before there is room again."""
+    """That is no error: entries have to be read and trimmed before there is room again."""
     stream = RedisStream(redis_server.url)
     await stream.connect()
     with redis_server.client() as client:

@@ -44,8 +44,8 @@ def judged(*, hello: Any = HELLO, looks: Any = SEEN, all_say: str | None = None)
     return assess("r:6379/0", hello, looks, replies)
 
 
-def test_a_good_redis_has_neither_faults_nor_doubts() -> None:
-    """What a trial is refused for last of all is no fault."""
+def test_a_good_redis_has_neither_faults_nor_risks() -> None:
+    """The refusal that a probe provokes is no fault."""
     found = judged()
     assert (found.version, found.unfit_for(*RedisRole), found.failing, found.warnings) == ("redis 7.2.4", [], [], [])
 
@@ -59,7 +59,7 @@ def test_a_good_redis_has_neither_faults_nor_doubts() -> None:
     ],
 )
 def test_what_is_not_supported_is_named(mode: bytes, version: bytes, words: str) -> None:
-    """Once, whatever every single command is refused with then."""
+    """It is reported once, whatever each command is refused with."""
     hello = [b"server", b"redis", b"version", version, b"mode", mode]
     (fault,) = judged(hello=hello, all_say="MOVED 866 10.0.0.7:6379").unfit_for(*RedisRole)
     assert words in fault
@@ -78,7 +78,7 @@ def test_what_is_not_supported_is_named(mode: bytes, version: bytes, words: str)
     ],
 )
 def test_refusals_become_sentences(text: str, lasting: bool, words: str) -> None:
-    """What lasts is refused at the start; what passes is not, for events wait in the logs."""
+    """A lasting fault is refused at the start; a passing one is not, because events wait in the write-ahead logs."""
     found = judged(all_say=text)
     sentences = found.unfit_for(*RedisRole) if lasting else found.failing
     assert len(sentences) == 1
@@ -90,8 +90,8 @@ def test_refusals_become_sentences(text: str, lasting: bool, words: str) -> None
     ("policy", "fault", "doubt"),
     [(b"noeviction", False, False), (b"volatile-lru", False, True), (b"allkeys-lru", True, False)],
 )
-def test_a_policy_that_evicts_our_keys_is_a_fault(policy: bytes, fault: bool, doubt: bool) -> None:
-    """Ours never expire, so volatile policies leave them alone. INFO is read where CONFIG GET is denied."""
+def test_a_policy_that_evicts_streams_is_a_fault(policy: bytes, fault: bool, doubt: bool) -> None:
+    """No key expires, so volatile policies evict none. INFO is read where CONFIG GET is denied."""
     denied = Refusal("NOPERM User u has no permissions to run the 'config|get' command")
     info = b"# Memory\r\nmaxmemory_policy:" + policy + b"\r\n"
     for looks in ([[b"maxmemory-policy", policy], *SEEN[1:]], [denied, SEEN[1], info, b""]):
@@ -99,8 +99,8 @@ def test_a_policy_that_evicts_our_keys_is_a_fault(policy: bytes, fault: bool, do
         assert (bool(found.unfit_for(RedisRole.REPLICA)), bool(found.risks)) == (fault, doubt)
 
 
-def test_what_could_not_be_looked_at_is_said_and_is_no_fault() -> None:
-    """A user with no more rights than are needed sees no settings."""
+def test_unreadable_settings_are_reported_and_no_fault() -> None:
+    """A user with exactly the necessary rights cannot read settings."""
     denied = Refusal("NOPERM this user has no permissions to run the 'config|get' command")
     found = judged(looks=[denied] * 4)
     assert (found.unfit_for(*RedisRole), found.risks) == ([], [])
@@ -125,8 +125,8 @@ def granted(user: str) -> set[str]:
     return {word[1:] for word in line.split() if word.startswith("+")}
 
 
-def test_the_users_that_we_ship_have_the_rights_that_are_needed_and_no_others() -> None:
-    """The file, the probes and the page say the same."""
+def test_the_shipped_redis_users_have_exactly_the_rights_that_are_needed() -> None:
+    """The file, the probes and the page agree."""
     names = {
         role: {probe.name.lower().replace(" ", "|") for probe in TRIALS if probe.role is role} for role in RedisRole
     }
@@ -138,7 +138,7 @@ def test_the_users_that_we_ship_have_the_rights_that_are_needed_and_no_others() 
 
 @pytest.fixture
 def guarded(redis_server: RedisServer) -> RedisServer:
-    """A Redis with the users that we ship."""
+    """A Redis with the users of `redis.acl`."""
     redis_server.stop()
     text = ACL.read_text()
     for name in ("ADMIN", "REPLICA", "CONSUMER"):
@@ -158,7 +158,7 @@ def client(server: RedisServer, user: str | None = None) -> redis.Redis:
     return redis.Redis(port=server.port, username=name, password="ADMIN" if user is None else user.upper())
 
 
-async def test_telemetry_works_with_the_users_that_we_ship(
+async def test_telemetry_works_with_the_shipped_redis_users(
     guarded: RedisServer, tmp_path: Path, await_until: AwaitUntil
 ) -> None:
     """End to end, through a loss of everything, with no command that is granted in vain, and none that is missing."""
@@ -210,7 +210,7 @@ DENIED_TO_REPLICAS = (
 
 
 def test_everything_else_is_denied(guarded: RedisServer) -> None:
-    """A replica's user cannot say what is archived; neither one reads or removes what is not ours."""
+    """A replica's user cannot write watermarks; neither user reads or removes foreign keys."""
     for user, commands in (("replica", DENIED + DENIED_TO_REPLICAS), ("consumer", DENIED)):
         with client(guarded, user) as asked:
             for command in commands:
@@ -218,7 +218,7 @@ def test_everything_else_is_denied(guarded: RedisServer) -> None:
                     asked.execute_command(*command.split())
 
 
-async def test_a_rehearsal_changes_nothing_and_tells_the_sides_apart(guarded: RedisServer) -> None:
+async def test_a_check_changes_nothing_and_distinguishes_the_roles(guarded: RedisServer) -> None:
     """A replica's user is good for replicas alone; a wrong password and a missing one are named, and not repeated."""
     with client(guarded) as admin:
         changes = admin.info("persistence")["rdb_changes_since_last_save"]
@@ -284,8 +284,8 @@ def special(tmp_path: Path, free_port: Callable[[], int], wait_until: Callable[.
 
 
 @pytest.mark.parametrize("kind", ["cluster", "sentinel"])
-async def test_a_cluster_and_a_sentinel_are_told_by_what_they_say_of_themselves(special: Any, kind: str) -> None:
-    """Real ones; the log has a sentence, too, instead of a bare MOVED or CLUSTERDOWN."""
+async def test_a_cluster_and_a_sentinel_are_recognised(special: Any, kind: str) -> None:
+    """Real servers; errors are sentences instead of a bare MOVED or CLUSTERDOWN."""
     url = special(kind)
     (fault,) = (await check_redis(url, "recollect")).unfit_for(*RedisRole)
     assert f"a Redis {kind.capitalize()}" in fault

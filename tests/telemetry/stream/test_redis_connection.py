@@ -69,7 +69,7 @@ async def asked(url: str) -> list[str]:
         await stream.close()
 
 
-async def test_tls_with_an_authority_of_ones_own(front: TlsFront, redis_server: Any, tmp_path: Path) -> None:
+async def test_tls_with_a_private_authority(front: TlsFront, redis_server: Any, tmp_path: Path) -> None:
     """Without it the certificate is not trusted; with it, and for the hosts that it names, it is."""
     authority = quote(str(tmp_path / "tls.crt"))
     with pytest.raises(StreamAwayError, match=r"(?i)certificate"):
@@ -85,13 +85,13 @@ async def test_tls_with_an_authority_of_ones_own(front: TlsFront, redis_server: 
     await other.stop()
 
 
-async def test_tls_of_a_version_at_least(front: TlsFront) -> None:
+async def test_tls_with_a_minimum_version(front: TlsFront) -> None:
     """772 is TLS 1.3, as in the standard library."""
     assert await asked(f"rediss://localhost:{front.port}/0?ssl_cert_reqs=none&ssl_min_version=772") == ["p"]
     assert front.versions == {"TLSv1.3"}
 
 
-async def test_tls_with_a_certificate_of_ours(front: TlsFront, tmp_path: Path) -> None:
+async def test_tls_with_a_client_certificate(front: TlsFront, tmp_path: Path) -> None:
     """A server that asks for one, as Redis does with tls-auth-clients, gets it; a renewed file is read again."""
     folders = tmp_path / "client", tmp_path / "renewed"
     for folder in folders:
@@ -117,7 +117,7 @@ async def test_tls_with_a_certificate_of_ours(front: TlsFront, tmp_path: Path) -
     await stream.close()
 
 
-async def test_a_socket_and_a_database_of_its_own(redis_server: Any) -> None:
+async def test_a_unix_socket_and_a_database_number(redis_server: Any) -> None:
     """Names with characters that a URL has for itself are written in percent."""
     assert await asked(f"unix://{quote(str(redis_server.socket))}?db=3") == ["p"]
     with redis_server.client() as client:

@@ -42,8 +42,8 @@ def test_a_watermark_is_read_as_it_was_sealed() -> None:
         ({"epoch": None}, "no position"),
     ],
 )
-def test_what_was_changed_is_not_believed(change: dict[str, str | None], reason: str) -> None:
-    """The doubt says what to do about it."""
+def test_a_changed_watermark_is_rejected(change: dict[str, str | None], reason: str) -> None:
+    """The doubt names the reason."""
     fields = {name: value for name, value in {**SEAL.sealed_fields("p", PLACE), **change}.items() if value is not None}
     place, doubt = read(SEAL, "p", fields)
     assert place is None
@@ -51,17 +51,17 @@ def test_what_was_changed_is_not_believed(change: dict[str, str | None], reason:
 
 
 def test_a_seal_holds_for_one_producer_and_one_key() -> None:
-    """Neither another producer's watermark nor another installation's is one of ours."""
+    """A watermark of another producer or of another installation is rejected."""
     assert "forged" in (read(SEAL, "q", SEAL.sealed_fields("p", PLACE)).doubt or "")
     other = Seal(b"o" * 32)
     assert other.name != SEAL.name
     assert "copy" in (read(other, "p", SEAL.sealed_fields("p", PLACE)).doubt or "")
-    # Also one that only claims to be made with our key.
+    # Also one that only names this installation's key.
     assert "forged" in (read(other, "p", {**SEAL.sealed_fields("p", PLACE), "key": other.name}).doubt or "")
 
 
-def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
-    """Whatever the umask, and whichever of several processes comes first."""
+def test_the_key_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
+    """With any umask, and with several processes at once."""
     path = tmp_path / "archive" / KEY_FILE
     code = "import os, sys, pathlib; os.umask(0); from telemetry.stream.watermark_seal import load_or_create_key\n"
     code += "sys.stdin.read(); print(load_or_create_key(pathlib.Path(sys.argv[1])).hex())"
@@ -82,8 +82,8 @@ def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
     assert [made.name for made in path.parent.iterdir()] == ["watermark.key"]
 
 
-def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    """The sentence says which file and what to do; one that cannot be made says so, too."""
+def test_a_key_that_other_users_may_read_is_refused(tmp_path: Path) -> None:
+    """The error names the file and the remedy; so does one of a file that cannot be created."""
     load_or_create_key(tmp_path)
     (tmp_path / KEY_FILE).chmod(0o644)
     with pytest.raises(KeyFileError, match=r"watermark key file .* chmod 600"):
@@ -92,8 +92,8 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
         load_or_create_key(tmp_path / KEY_FILE / "below")
 
 
-def test_a_key_that_was_replaced_is_read_again(tmp_path: Path) -> None:
-    """As with an archive that was begun anew; one that cannot be read leaves the seal as it is."""
+def test_a_replaced_key_is_read_again(tmp_path: Path) -> None:
+    """As for an archive that was begun anew; an unreadable key leaves the seal as it is."""
     seal = Seal(load_or_create_key(tmp_path), lambda: load_or_create_key(tmp_path))
     assert seal.reloaded().name == seal.name
     (tmp_path / KEY_FILE).unlink()

@@ -26,8 +26,8 @@ def seqs(data: bytes, start: int = 0) -> list[int]:
         (b"?\n", 0),
     ],
 )
-def test_a_record_is_read_as_it_was_framed(line: bytes, kind: int) -> None:
-    """Number, kind and line come back; the place behind it is where the next one begins."""
+def test_a_frame_decodes_to_what_was_framed(line: bytes, kind: int) -> None:
+    """Number, kind and line come back; its end is the offset of the next frame."""
     framed = encode_frame(7, line)
     data = b"xx" + framed + b"yy"
     record = frame_at(data, 2, len(data))
@@ -38,15 +38,15 @@ def test_a_record_is_read_as_it_was_framed(line: bytes, kind: int) -> None:
 
 
 @given(bit=st.integers(0, 8 * len(encode_frame(7, LINE)) - 1))
-def test_no_damaged_record_is_taken_for_one(bit: int) -> None:
-    """Wherever one bit changes, there is no record."""
+def test_a_damaged_frame_is_no_frame(bit: int) -> None:
+    """With any bit changed there is no frame."""
     data = bytearray(encode_frame(7, LINE))
     data[bit // 8] ^= 1 << bit % 8
     assert frame_at(bytes(data), 0, len(data)) is None
 
 
 @pytest.mark.parametrize("start", [-1, 0, 5, HEADER_BYTES])
-def test_there_is_no_record_in_zeros_or_beyond_the_end(start: int) -> None:
+def test_there_is_no_frame_in_zeros_or_beyond_the_end(start: int) -> None:
     """Space that is only reserved holds nothing, nor do the bytes behind what counts."""
     assert frame_at(bytes(100), start, 100) is None
     framed = encode_frame(7, LINE)
@@ -54,8 +54,8 @@ def test_there_is_no_record_in_zeros_or_beyond_the_end(start: int) -> None:
     assert seqs(bytes(1000)) == []
 
 
-def test_scanning_goes_on_behind_damage() -> None:
-    """A damaged record costs itself, and zeros between records cost nothing."""
+def test_scanning_continues_behind_damage() -> None:
+    """A damaged frame costs itself, and zeros between frames cost nothing."""
     framed = [encode_frame(seq, line) for seq, line in enumerate(lines(5), 1)]
     data = bytearray(b"".join(framed[:2]) + bytes(700) + b"".join(framed[2:]) + bytes(50))
     assert seqs(bytes(data)) == [1, 2, 3, 4, 5]
@@ -66,13 +66,13 @@ def test_scanning_goes_on_behind_damage() -> None:
 
 @given(data=st.binary(max_size=300), start=st.integers(-20, 320), insert=st.booleans())
 def test_scanning_ends_whatever_the_bytes_are(data: bytes, start: int, insert: bool) -> None:
-    """Random bytes hold no record, and neither do the beginnings of lines among them."""
+    """Random bytes hold no frame, and neither do the beginnings of lines among them."""
     if insert:
         data = data[:100] + b'{"schema":' * 3 + data[100:]
     assert list(scan(data, start, len(data))) == []
 
 
 def test_a_text_in_a_line_is_not_the_beginning_of_one() -> None:
-    """What a user sent cannot look like a record's line, for JSON escapes its quotes."""
+    """A user's text cannot look like the start of a line, because JSON escapes its quotes."""
     framed = encode_frame(1, encode(sample_events.feedback(user_id='{"schema":1'), "p", 1, 1))
     assert framed.count(b'{"schema":') == 1

@@ -57,7 +57,7 @@ def wals(disk: ShadowDisk) -> list[str]:
     return [name for name in disk.names(HOME) if name.endswith(".wal")]
 
 
-def test_what_was_written_survives_a_power_cut(disk: ShadowDisk) -> None:
+def test_written_frames_survive_a_power_cut(disk: ShadowDisk) -> None:
     """All of it, in order, once `write` returned."""
     one = journal(disk)
     one.write(PRODUCER, 1, 1, records(1, 1, 4))
@@ -70,8 +70,8 @@ def test_what_was_written_survives_a_power_cut(disk: ShadowDisk) -> None:
         assert (after.last, after.last_seq(1), after.last_seq(9), after.events) == (Position(2, 2), 6, 0, 8)
 
 
-def test_what_a_killed_writer_left_is_synced_before_it_counts(disk: ShadowDisk) -> None:
-    """It was written and not synced; whoever finds it may ship it, so it must not go after that."""
+def test_frames_of_a_killed_writer_are_synced_before_they_count(disk: ShadowDisk) -> None:
+    """They were written and not synced. The next process may ship them, so a later power cut must not lose them."""
     one = journal(disk)
     one.write(PRODUCER, 1, 1, records(1, 1, 2))
     disk.refusals = {"sync": errno.EIO}
@@ -86,7 +86,7 @@ def test_what_a_killed_writer_left_is_synced_before_it_counts(disk: ShadowDisk) 
 
 @pytest.mark.parametrize("refusal", ["write", "sync", "create", "directory"])
 def test_a_refused_write_poisons_the_segment(disk: ShadowDisk, refusal: str) -> None:
-    """Its file is not touched again; the same records go to another one, and count once."""
+    """Its file is not touched again; the same frames go to another one, and count once."""
     one = journal(disk, segment_bytes=10)
     one.write(PRODUCER, 1, 1, records(1, 1, 3))
     if refusal in ("create", "directory"):
@@ -103,8 +103,8 @@ def test_a_refused_write_poisons_the_segment(disk: ShadowDisk, refusal: str) -> 
         assert numbers(recovered(disk.after_power_cut(Random(seed)))) == numbers(one)
 
 
-def test_a_poisoned_segment_that_holds_nothing_is_gone_before_the_next_counts(disk: ShadowDisk) -> None:
-    """Otherwise a power cut could bring back what has got other numbers since."""
+def test_an_empty_poisoned_segment_is_removed_before_the_next_counts(disk: ShadowDisk) -> None:
+    """Otherwise a power cut could bring back events that have other numbers now."""
     one = journal(disk)
     disk.refusals = {"sync": errno.EIO}
     with pytest.raises(OSError, match="Input/output"):
@@ -117,7 +117,9 @@ def test_a_poisoned_segment_that_holds_nothing_is_gone_before_the_next_counts(di
 
 
 @pytest.mark.parametrize("refusal", ["write", "sync"])
-def test_a_segment_that_was_begun_and_then_refused_is_begun_again(disk: ShadowDisk, refusal: str) -> None:
+def test_a_segment_whose_first_write_is_refused_is_begun_again_by_the_next_process(
+    disk: ShadowDisk, refusal: str
+) -> None:
     """Its name is needed for the same records."""
 
     def hit(name: str) -> None:
@@ -135,8 +137,8 @@ def test_a_segment_that_was_begun_and_then_refused_is_begun_again(disk: ShadowDi
     assert numbers(one) == [(1, 1), (1, 2), (1, 3)]
 
 
-def test_a_segment_that_was_begun_and_then_refused_is_begun_again_by_the_same_process(disk: ShadowDisk) -> None:
-    """The file that does not count makes way first."""
+def test_a_segment_whose_first_write_is_refused_is_begun_again_by_the_same_process(disk: ShadowDisk) -> None:
+    """The discarded file is removed first."""
     refuse = True
 
     def hit(name: str) -> None:
@@ -188,7 +190,7 @@ def test_only_whole_segments_are_released_and_the_current_one_when_it_is_old(dis
 
 
 def test_a_file_that_cannot_be_removed_is_tried_again(disk: ShadowDisk) -> None:
-    """It stays in the account until it is gone."""
+    """Its events count until it is removed."""
     one = journal(disk)
     one.write(PRODUCER, 1, 1, records(1, 1, 3))
     one.close_segment()
@@ -201,7 +203,7 @@ def test_a_file_that_cannot_be_removed_is_tried_again(disk: ShadowDisk) -> None:
 
 
 def test_a_newer_versions_segment_is_left_alone(tmp_path: Path) -> None:
-    """The slot is not opened by a program that would not understand what it holds."""
+    """A program that cannot read a segment does not open the slot."""
     import struct
     import zlib
 
@@ -215,7 +217,7 @@ def test_a_newer_versions_segment_is_left_alone(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_recovery_removes_what_holds_nothing_and_what_was_replaced(disk: ShadowDisk) -> None:
+def test_recovery_removes_empty_and_replaced_segments(disk: ShadowDisk) -> None:
     """A segment that was begun and not written to, and those whose events were written anew."""
     one = journal(disk)
     one.write(PRODUCER, 1, 1, records(1, 1, 3))
@@ -229,7 +231,7 @@ def test_recovery_removes_what_holds_nothing_and_what_was_replaced(disk: ShadowD
         assert len(wals(disk.after_power_cut(Random(seed)))) == 1
 
 
-def test_of_a_segment_and_its_copy_the_fuller_one_counts(disk: ShadowDisk) -> None:
+def test_the_fuller_one_of_a_segment_and_its_copy_counts(disk: ShadowDisk) -> None:
     """Two files that say the same are one segment."""
     one = journal(disk)
     one.write(PRODUCER, 1, 1, records(1, 1, 3))
@@ -239,13 +241,13 @@ def test_of_a_segment_and_its_copy_the_fuller_one_counts(disk: ShadowDisk) -> No
     assert numbers(recovered(disk)) == [(1, 1), (1, 2), (1, 3)]
 
 
-def test_what_cannot_be_listed_is_one_sentence() -> None:
-    """A directory that is not there ends in our error."""
+def test_an_unreadable_directory_is_a_spool_error() -> None:
+    """A missing directory raises SpoolError."""
     with pytest.raises(SpoolError, match="cannot be read"):
         Journal(RealDisk(), Path("/nonexistent"), 65536, 60.0).recover()
 
 
-def test_a_retired_or_forgotten_identity_is_gone(disk: ShadowDisk) -> None:
+def test_discarded_segments_are_removed(disk: ShadowDisk) -> None:
     """Its files are removed now, or before anything else is written."""
     one = journal(disk)
     for epoch in (1, 2, 3):

@@ -10,8 +10,8 @@ from tests.support import sample_events
 from tests.support.spool_log import Log
 
 
-async def test_what_a_killed_process_left_keeps_its_numbers(log: Log) -> None:
-    """The durable part and the rest are one run; the new process begins the next epoch."""
+async def test_events_of_a_killed_process_keep_their_numbers(log: Log) -> None:
+    """The durable events and the rest are one run; the new process begins the next epoch."""
     log.append(3)
     await log.spool.commit()
     log.append(2)
@@ -32,8 +32,8 @@ async def test_what_a_killed_process_left_keeps_its_numbers(log: Log) -> None:
     ]
 
 
-async def test_a_clean_end_is_remembered(log: Log) -> None:
-    """The next process learns that everything had got out, and how far the epoch got."""
+async def test_a_clean_end_is_saved(log: Log) -> None:
+    """The next process finds that everything was shipped, and the last number of the epoch."""
     log.append(2)
     await log.spool.commit()
     log.spool.close(clean=True)
@@ -43,7 +43,7 @@ async def test_a_clean_end_is_remembered(log: Log) -> None:
 
 
 async def test_a_start_on_a_full_disk_loses_nothing(log: Log) -> None:
-    """What was only in the ring is carried there into the new epoch, for nobody knows its numbers yet."""
+    """Events only in the ring are carried into the new epoch, because their numbers were never shipped."""
     log.append(2)
     await log.spool.commit()
     log.append(2)
@@ -59,7 +59,7 @@ async def test_a_start_on_a_full_disk_loses_nothing(log: Log) -> None:
     assert await log.held() == [*log.expected(1, 1, 2), *log.expected(3, 3, 4)]
 
 
-async def test_a_disk_that_refuses_everything_is_one_sentence(log: Log) -> None:
+async def test_a_disk_that_refuses_everything_is_a_spool_error(log: Log) -> None:
     """Without an epoch of its own nothing can be numbered."""
     log.kill()
     log.disk.refused = {"replace"}
@@ -70,8 +70,8 @@ async def test_a_disk_that_refuses_everything_is_one_sentence(log: Log) -> None:
 
 
 @pytest.mark.parametrize("committed", [True, False])
-async def test_a_lost_identity_is_read_in_the_log(log: Log, committed: bool) -> None:
-    """The events say whose they are, and the epoch goes on above theirs."""
+async def test_a_lost_identity_is_restored_from_the_events(log: Log, committed: bool) -> None:
+    """The producer id comes from the events, and the new epoch is above theirs."""
     producer = log.spool.producer_id
     log.append(3)
     if committed:
@@ -83,7 +83,7 @@ async def test_a_lost_identity_is_read_in_the_log(log: Log, committed: bool) -> 
     assert await log.held() == log.expected(1, 1, 3)
 
 
-async def test_without_a_past_a_new_producer_is_born(log: Log) -> None:
+async def test_an_empty_slot_gets_a_new_producer(log: Log) -> None:
     """Its epoch is above the one before all the same, which the ring knows."""
     producer = log.spool.producer_id
     log.kill()
@@ -93,8 +93,8 @@ async def test_without_a_past_a_new_producer_is_born(log: Log) -> None:
     assert (again.epoch, again.was_clean) == (2, True)
 
 
-async def test_somebody_elses_segment_is_neither_shipped_nor_removed(log: Log) -> None:
-    """It was put there by hand, and by hand it has to go."""
+async def test_a_foreign_segment_is_neither_shipped_nor_removed(log: Log) -> None:
+    """It was copied there by hand, so only an operator removes it."""
     log.append(1)
     await log.spool.commit()
     log.kill()

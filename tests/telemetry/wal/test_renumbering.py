@@ -9,7 +9,7 @@ async def move(log: Log, producer: str, epoch: int, after: Position) -> int:
     return await log.spool.renumber_after(after, producer=producer, epoch=epoch)
 
 
-async def test_a_new_epoch_numbers_anew_what_the_stream_does_not_have(log: Log) -> None:
+async def test_a_new_epoch_renumbers_what_the_stream_does_not_have(log: Log) -> None:
     """What it has stays under its old numbers, held; pending events move too, and everything is durable."""
     producer = log.spool.producer_id
     log.append(3)
@@ -32,7 +32,7 @@ async def test_a_new_epoch_numbers_anew_what_the_stream_does_not_have(log: Log) 
     assert await log.held() == [*expected, (9, 6, "ev-00000010")]
 
 
-async def test_a_new_producer_takes_everything_that_no_stream_has(log: Log) -> None:
+async def test_a_new_producer_renumbers_everything_that_no_stream_has(log: Log) -> None:
     """Also of earlier epochs; what the old stream has is left to it, and nothing of it stays here."""
     old = log.spool.producer_id
     log.append(3)
@@ -52,8 +52,8 @@ async def test_a_new_producer_takes_everything_that_no_stream_has(log: Log) -> N
 
 @pytest.mark.parametrize("refusal", ["create", "write", "sync", "replace"])
 @pytest.mark.parametrize("sealed", [True, False])
-async def test_a_refused_move_has_not_happened(log: Log, refusal: str, sealed: bool) -> None:
-    """The identity is as it was, and the events too; the next attempt may succeed."""
+async def test_a_refused_renumbering_changes_nothing(log: Log, refusal: str, sealed: bool) -> None:
+    """Identity and events are as before; the next attempt may succeed."""
     producer = log.spool.producer_id
     log.append(3)
     if sealed:
@@ -72,7 +72,7 @@ async def test_a_refused_move_has_not_happened(log: Log, refusal: str, sealed: b
 
 
 async def test_old_segments_that_cannot_be_removed_do_not_come_back(log: Log) -> None:
-    """Once the new identity is remembered the old numbers are void, whatever the disk still holds."""
+    """Once the new identity is saved the old numbers do not count, whatever the disk still holds."""
     log.append(3)
     await log.spool.commit()
     log.disk.refused = {"unlink"}
@@ -86,8 +86,8 @@ async def test_old_segments_that_cannot_be_removed_do_not_come_back(log: Log) ->
     assert len(list(log.directory.glob("*.wal"))) == 1
 
 
-async def test_what_is_damaged_does_not_move(log: Log) -> None:
-    """It counts as left behind, and the rest gets dense numbers."""
+async def test_damaged_events_are_not_renumbered(log: Log) -> None:
+    """They count as left behind, and the rest gets dense numbers."""
     log.append(5)
     await log.spool.commit()
     path = next(log.directory.glob("*.wal"))

@@ -1,4 +1,4 @@
-"""The way from the log to the archive, over a Redis that forgets whatever it likes.
+"""Shipping from the write-ahead log to the archive, through a Redis that loses data at random.
 
 The short version takes some seconds; the long one runs thousands of histories:
 
@@ -27,7 +27,7 @@ from telemetry.wal.slot import Slot
 from telemetry.wal.spool import Spool
 from tests.support import sample_events
 from tests.support.killed_spool import kill
-from tests.support.lossy_stream import Archive, ForgetfulServer, UnreliableConnection
+from tests.support.lossy_stream import Archive, LossyServer, UnreliableConnection
 from tests.support.shadow_disk import ShadowDisk
 
 LONG = bool(os.environ.get("RECOLLECT_TEST_LONG"))
@@ -45,7 +45,7 @@ class Machine(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:
         self.loop = asyncio.new_event_loop()
-        self.server = ForgetfulServer()
+        self.server = LossyServer()
         self.archive = Archive(self.server)
         self.disk = ShadowDisk(Random(seed))
         self.disk.make_directory(DIRECTORY)
@@ -111,20 +111,20 @@ class Machine(RuleBasedStateMachine):
         self.start()
 
     @rule()
-    def forget_everything(self) -> None:
+    def flush_all(self) -> None:
         self.server.flush_all()
 
     @rule(count=st.integers(1, 5))
-    def forget_last(self, count: int) -> None:
-        self.server.forget_last(count)
+    def lose_last(self, count: int) -> None:
+        self.server.lose_last(count)
 
     @rule(seed=st.integers(0, 2**32), share=st.sampled_from([0.2, 0.5, 1.0]))
     def lose(self, seed: int, share: float) -> None:
         self.server.lose(Random(seed), share)
 
     @rule(seed=st.integers(0, 2**32))
-    def spoil(self, seed: int) -> None:
-        """Put something else behind what the streams have, within what the producer numbered or out of this world."""
+    def append_foreign(self, seed: int) -> None:
+        """Append foreign entries, within the producer's numbers or out of range."""
         rng = Random(seed)
         for log in self.server.streams.values():
             at = rng.choice([Position(log.last.epoch, log.last.seq + rng.randint(1, 4)), Position(2**60, 1)])
@@ -133,8 +133,8 @@ class Machine(RuleBasedStateMachine):
                 log.entries[at] = Entry(str(at), {b"anything": b"else"})
 
     @rule()
-    def claim(self) -> None:
-        """Have the streams say that they got as far as the producer, which they did not."""
+    def raise_last_ids(self) -> None:
+        """Raise the last id of each stream to the producer's position, without the entries."""
         for log in self.server.streams.values():
             log.last = max(log.last, self.spool.generated)
 
@@ -160,7 +160,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(share=st.floats(0, 1))
     def set_back(self, share: float) -> None:
-        """Put watermarks of earlier in the place of the present ones."""
+        """Replace watermarks by older ones."""
         for name, mark in self.server.watermarks.items():
             self.server.watermarks[name] = Position(mark.epoch, int(share * mark.seq))
 
@@ -183,7 +183,7 @@ class Machine(RuleBasedStateMachine):
         self.server.reachable = True
 
     @invariant()
-    def nobody_thought_that_somebody_else_had_written(self) -> None:
+    def no_identity_conflict_was_seen(self) -> None:
         if hasattr(self, "counters"):
             assert self.counters.identity_changes == 0
 
@@ -191,7 +191,7 @@ class Machine(RuleBasedStateMachine):
         kill(self.spool)
 
     def teardown(self) -> None:
-        """Let everything work again: then everything gets there, once."""
+        """Let everything work again: then each event is archived once."""
         if not hasattr(self, "loop"):
             return
         self.server.reachable = True
@@ -210,18 +210,18 @@ class Machine(RuleBasedStateMachine):
         self.loop.close()
 
 
-# Drawn at random they reach further than what a search for small examples tries; that one explains better.
+# Random histories reach further than the search for small examples below, which explains a failure better.
 STEPS: list[tuple[int, Callable[[Machine, Random], None]]] = [
     (5, lambda one, rng: one.append(rng.randint(1, 8), rng.random() < 0.7)),
     (6, lambda one, rng: one.ship(rng.randint(1, 6), rng.random() < 0.3)),
     (6, lambda one, rng: one.consume(rng.randint(1, 4), rng.choice([None, None, None, "before", "after"]))),
     (1, lambda one, _: one.restart_consumer()),
     (1, lambda one, _: one.kill_producer()),
-    (1, lambda one, _: one.forget_everything()),
-    (1, lambda one, rng: one.forget_last(rng.randint(1, 5))),
+    (1, lambda one, _: one.flush_all()),
+    (1, lambda one, rng: one.lose_last(rng.randint(1, 5))),
     (3, lambda one, rng: one.lose(rng.randint(0, 2**32), rng.choice([0.2, 0.5, 1.0]))),
-    (1, lambda one, _: one.claim()),
-    (1, lambda one, rng: one.spoil(rng.randint(0, 2**32))),
+    (1, lambda one, _: one.raise_last_ids()),
+    (1, lambda one, rng: one.append_foreign(rng.randint(0, 2**32))),
     (1, lambda one, rng: one.fill(rng.random() < 0.4)),
     (1, lambda one, _: one.save()),
     (1, lambda one, rng: one.restore(rng.randint(0, 3))),
@@ -236,8 +236,8 @@ STEPS: list[tuple[int, Callable[[Machine, Random], None]]] = [
 
 
 @pytest.mark.timeout(3000)
-def test_no_history_loses_or_doubles_an_event() -> None:
-    """Whatever happens in whatever order, in the end everything is archived once."""
+def test_no_history_loses_or_duplicates_an_event() -> None:
+    """At the end of random histories every event is archived once."""
     weights, steps = zip(*STEPS, strict=True)
     for seed in range(20_000 if LONG else 300):
         rng = Random(seed)
@@ -245,7 +245,7 @@ def test_no_history_loses_or_doubles_an_event() -> None:
         one.begin(seed)
         for step in rng.choices(steps, weights, k=40):
             step(one, rng)
-            one.nobody_thought_that_somebody_else_had_written()
+            one.no_identity_conflict_was_seen()
         one.teardown()
 
 

@@ -31,7 +31,7 @@ def reopened(directory: Path) -> Ring:
     return Ring.open(RealDisk(), directory, 16 * PAGE)
 
 
-def test_what_was_appended_is_there_without_closing(ring: Ring, tmp_path: Path) -> None:
+def test_an_appended_frame_is_in_the_file_without_closing(ring: Ring, tmp_path: Path) -> None:
     """The bytes are in the file as soon as `append` returns."""
     assert all(ring.append(record(seq)) for seq in range(1, 4))
     again = reopened(tmp_path)
@@ -47,7 +47,7 @@ def test_a_new_ring_has_its_space_reserved(ring: Ring, tmp_path: Path) -> None:
     assert ring.left == {}
 
 
-def test_it_takes_until_it_is_full_and_again_after_a_release(ring: Ring, tmp_path: Path) -> None:
+def test_a_ring_fills_and_has_room_again_after_a_release(ring: Ring, tmp_path: Path) -> None:
     """Round and round: never more than its capacity, never across its end, and what was released is zeros."""
     rng = Random(1)
     seq = released = 0
@@ -89,8 +89,8 @@ def test_a_new_epoch_begins_empty(ring: Ring, tmp_path: Path) -> None:
     assert (again.epoch, again.left) == (2, {1: record(1, epoch=2)})
 
 
-def test_records_of_an_older_epoch_do_not_count(ring: Ring, tmp_path: Path) -> None:
-    """A page that a power cut brought back holds what has been settled since."""
+def test_frames_of_an_older_epoch_do_not_count(ring: Ring, tmp_path: Path) -> None:
+    """A page that a power cut restored holds events that are settled."""
     ring.append(record(1))
     page = (tmp_path / FILE_NAME).read_bytes()[PAGE : 2 * PAGE]
     ring.reset(2)
@@ -102,8 +102,8 @@ def test_records_of_an_older_epoch_do_not_count(ring: Ring, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("place", [0, 8, 64, 128, 300])
-def test_damage_to_the_first_page_costs_no_record(ring: Ring, tmp_path: Path, place: int) -> None:
-    """The records say themselves what they are."""
+def test_damage_to_the_first_page_costs_no_frame(ring: Ring, tmp_path: Path, place: int) -> None:
+    """Frames are found by their own marks."""
     for seq in range(1, 9):
         ring.append(record(seq))
         if seq in (3, 4):
@@ -140,8 +140,8 @@ def test_a_file_that_was_cut_off_gets_its_length_back(ring: Ring, tmp_path: Path
     assert (tmp_path / FILE_NAME).stat().st_size == 16 * PAGE
 
 
-def test_what_is_no_ring_becomes_an_empty_one(tmp_path: Path) -> None:
-    """Foreign bytes are no records."""
+def test_a_file_that_is_no_ring_becomes_an_empty_one(tmp_path: Path) -> None:
+    """Foreign bytes are no frames."""
     (tmp_path / FILE_NAME).write_bytes(b"\x07" * 20 * PAGE)
     again = reopened(tmp_path)
     assert (again.epoch, again.left, read_drops(again.buffer)) == (0, {}, {})
@@ -164,8 +164,8 @@ def test_drops_are_counted_in_the_ring(ring: Ring, tmp_path: Path) -> None:
     assert read_drops(reopened(tmp_path).buffer) == {}
 
 
-def test_peeking_changes_nothing_and_stops_at_a_break(ring: Ring, tmp_path: Path) -> None:
-    """Whoever looks in from outside sees what its owner has, as far as it is whole."""
+def test_reading_a_ring_changes_nothing_and_stops_at_a_missing_frame(ring: Ring, tmp_path: Path) -> None:
+    """A reader gets the frames of the holder up to the first missing one."""
     for seq in range(1, 6):
         ring.append(record(seq))
     UnrecordedDrops(ring.buffer).add(DROP_KINDS[1], 2, 3)
@@ -182,8 +182,8 @@ def test_peeking_changes_nothing_and_stops_at_a_break(ring: Ring, tmp_path: Path
     assert read_ring(RealDisk(), tmp_path).frames == [record(1), record(2)]
 
 
-def test_peeking_where_there_is_no_ring(tmp_path: Path) -> None:
-    """A slot without a ring, or with something else in its place, has nothing; one that cannot be read is said so."""
+def test_reading_where_there_is_no_ring(tmp_path: Path) -> None:
+    """A slot without a ring, or with another file in its place, has no frames; an unreadable one raises."""
     assert read_ring(RealDisk(), tmp_path) == (Position(0, 0), [], {})
     (tmp_path / FILE_NAME).write_bytes(b"\x07" * 20 * PAGE)
     assert read_ring(RealDisk(), tmp_path) == (Position(0, 0), [], {})

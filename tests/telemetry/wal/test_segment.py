@@ -44,8 +44,8 @@ def segment(path: Path, last_seq: int) -> Segment:
     return Segment(path, found.header, last_seq, found.end)
 
 
-def test_a_header_is_read_as_it_was_written() -> None:
-    """It takes the bytes before the first record; names sort as places do."""
+def test_a_header_decodes_to_what_was_encoded() -> None:
+    """It takes the bytes before the first frame; names sort as positions do."""
     data = encode_header(HEADER)
     assert len(data) == DATA_START
     assert decode_header(data) == HEADER
@@ -88,13 +88,13 @@ def test_a_whole_segment_is_read_with_the_zeros_behind_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 4096, encode_header(HEADER), b"?" * 300])
-def test_a_segment_without_a_record_is_none(tmp_path: Path, data: bytes) -> None:
+def test_a_segment_without_a_frame_has_no_contents(tmp_path: Path, data: bytes) -> None:
     """Nothing of it can be read, whatever it is."""
     assert read_segment(DISK, write(tmp_path, data)) is None
 
 
 def test_a_damaged_header_is_replaced_by_name_and_events(tmp_path: Path) -> None:
-    """The events say whose they are, and the name where the segment began."""
+    """The producer id comes from the events, and the first number from the name."""
     path = write(tmp_path, bytes(DATA_START) + b"".join(records(12, 20)))
     found = read_segment(DISK, path)
     assert found is not None
@@ -104,8 +104,8 @@ def test_a_damaged_header_is_replaced_by_name_and_events(tmp_path: Path) -> None
     assert read_segment(DISK, elsewhere) is None
 
 
-def test_what_was_copied_from_elsewhere_does_not_count(tmp_path: Path) -> None:
-    """A record of another epoch, another producer or an earlier segment is no event of this one."""
+def test_copied_frames_do_not_count(tmp_path: Path) -> None:
+    """A frame of another epoch, another producer or an earlier segment does not belong to this one."""
     foreign = [
         encode_frame(13, line(13, HEADER._replace(epoch=2))),
         encode_frame(14, line(14, HEADER._replace(producer="another"))),
@@ -130,7 +130,7 @@ def test_a_run_begins_and_ends_where_it_should(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_round_damage(tmp_path: Path) -> None:
-    """It ends before a damaged record, and the next one begins behind it."""
+    """It ends before a damaged frame, and the next one begins behind it."""
     data = bytearray(encode_header(HEADER) + b"".join(records(11, 20)))
     data[data.index(line(14))] ^= 1
     path = write(tmp_path, bytes(data))
@@ -142,7 +142,7 @@ def test_a_run_goes_round_damage(tmp_path: Path) -> None:
     assert read_run(DISK, segment(path, 16), 14, 100, 10**6) == (15, [line(15), line(16)])
 
 
-def test_a_large_segment_is_read_from_near_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_segment_is_read_from_near_the_position(tmp_path: Path) -> None:
     """A read of a late number does not read what comes before it."""
     path = write(tmp_path, encode_header(HEADER) + b"".join(records(11, 1010, size_bytes=900)))
     whole = segment(path, 1010)
@@ -162,8 +162,8 @@ def test_a_large_segment_is_read_from_near_the_place(tmp_path: Path, monkeypatch
     assert read_run(Watched(), whole, 1010, 5, 10**6) == (1010, [line(1010, size_bytes=900)])
 
 
-def test_a_segment_knows_its_places() -> None:
-    """For sorting, and for whoever reads a log of ours."""
+def test_a_segment_has_its_first_and_last_position() -> None:
+    """They are used for sorting."""
     one = Segment(Path("x"), HEADER, 10, DATA_START)
     assert (one.first, one.last, one.events) == (Position(3, 11), Position(3, 10), 0)
     assert repr(one) == "<Segment 3-11..10 128 B>"

@@ -41,8 +41,8 @@ print("done")
 """
 
 
-def test_what_a_slot_remembers_is_there_for_the_next_holder(tmp_path: Path) -> None:
-    """A new slot remembers nothing; what it was told survives without closing it."""
+def test_the_next_holder_finds_the_identity(tmp_path: Path) -> None:
+    """A new slot has none; a saved one survives without closing the slot."""
     first = Slot.open(tmp_path, 0)
     assert (first.identity, first.is_new) == (None, True)
     known = SlotIdentity("p", 3, True, {("p", 1): 5, ("q", 2): 7}, ("q", 4), ("a.wal", "b.wal"))
@@ -56,7 +56,7 @@ def test_what_a_slot_remembers_is_there_for_the_next_holder(tmp_path: Path) -> N
 
 
 def test_two_openings_get_two_slots_and_the_same_one_is_refused(tmp_path: Path) -> None:
-    """A slot has one holder; who does not care which gets the lowest free one."""
+    """A slot has one holder; without a number the lowest free one is opened."""
     first, second = Slot.open(tmp_path, None), Slot.open(tmp_path, None)
     assert (first.number, second.number) == (0, 1)
     with pytest.raises(SlotTakenError, match="Slot 1"):
@@ -78,7 +78,7 @@ def test_a_process_that_died_leaves_the_slot_free(tmp_path: Path) -> None:
 
 
 def test_whether_a_slot_is_held_can_be_seen_from_outside(tmp_path: Path) -> None:
-    """Looking takes nothing from anybody."""
+    """The look does not disturb the holder."""
     assert not is_held(tmp_path / "0")
     slot = Slot.open(tmp_path, 0)
     assert is_held(tmp_path / "0")
@@ -87,8 +87,8 @@ def test_whether_a_slot_is_held_can_be_seen_from_outside(tmp_path: Path) -> None
     assert not is_held(tmp_path / "0")
 
 
-def test_patience_waits_for_who_looks_in(tmp_path: Path, wait_until: Callable[..., None]) -> None:
-    """A slot that is held for a moment is waited for; without patience, or in vain, it is taken."""
+def test_patience_waits_for_a_short_holder(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+    """Opening waits for a slot that is held for a moment; without success it raises SlotTakenError."""
     held = Slot.open(tmp_path, 0)
     with pytest.raises(SlotTakenError):
         Slot.open(tmp_path, 0, patience_s=0.1)
@@ -115,7 +115,7 @@ def test_patience_waits_for_who_looks_in(tmp_path: Path, wait_until: Callable[..
     ],
 )
 def test_a_damaged_identity_is_unknown(tmp_path: Path, content: bytes) -> None:
-    """What cannot be read is not guessed, and the slot is not a new one either."""
+    """An unreadable identity is None, and the slot does not count as new."""
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / IDENTITY_FILE).write_bytes(content)
     slot = Slot.open(tmp_path, 0)
@@ -123,13 +123,13 @@ def test_a_damaged_identity_is_unknown(tmp_path: Path, content: bytes) -> None:
     slot.close()
 
 
-def test_the_released_versions_identity_is_read() -> None:
-    """It knew no ended epochs."""
+def test_an_identity_of_an_older_version_is_read() -> None:
+    """It has no ended epochs."""
     assert decode_identity(b'{"producer":"p","epoch":4,"clean":true}') == SlotIdentity("p", 4, True)
 
 
-def test_an_identity_takes_one_block_however_much_it_remembers() -> None:
-    """So it can be overwritten where it is; the oldest epochs are forgotten first."""
+def test_an_identity_takes_one_block() -> None:
+    """So it can be overwritten in place; the oldest epochs are dropped first."""
     known = SlotIdentity("0" * 36, 1)
     for epoch in range(1, 200):
         known = known.with_ended("0" * 36, 10**6 + epoch, 10**10)
@@ -139,19 +139,19 @@ def test_an_identity_takes_one_block_however_much_it_remembers() -> None:
     assert decode_identity(encode_identity(known)) == known
 
 
-def test_how_far_an_epoch_got_only_grows_unless_its_events_moved() -> None:
-    """An epoch without events is not remembered; a move takes what lay beyond a place away."""
+def test_the_last_number_of_an_epoch_only_grows_unless_its_events_are_renumbered() -> None:
+    """An epoch without events is not kept; a renumbering cuts what lies beyond its position."""
     known = SlotIdentity("p", 9).with_ended("p", 1, 5).with_ended("p", 1, 3).with_ended("p", 2, 0).with_ended("q", 8, 4)
     assert known.ended == {("p", 1): 5, ("q", 8): 4}
     known = known.with_ended("p", 3, 9).with_ended("p", 4, 2)
     assert known.with_renumbered(Position(3, 6)).ended == {("p", 1): 5, ("q", 8): 4, ("p", 3): 6}
     assert known.with_renumbered(Position(3, 0)).ended == {("p", 1): 5, ("q", 8): 4}
-    # What lies in an epoch that we never had is somebody else's.
+    # An epoch that the slot never had belongs to another writer.
     assert known.with_renumbered(Position(7, 9)).ended == known.ended
 
 
 def test_on_a_full_disk_the_identity_is_overwritten_in_place(tmp_path: Path) -> None:
-    """No room for a second file is no reason to forget, nor to leave half a one behind."""
+    """Without room for a second file the identity is saved, and no half file is left behind."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("no disk can be mounted here")
     argv = ["unshare", "-rm", sys.executable, "-c", FULL_DISK, str(tmp_path)]
@@ -159,8 +159,8 @@ def test_on_a_full_disk_the_identity_is_overwritten_in_place(tmp_path: Path) -> 
     assert done.stdout == "done\n", done.stderr
 
 
-def test_a_refused_change_is_none(tmp_path: Path) -> None:
-    """If the disk refuses after the file was replaced, the old memory is put back."""
+def test_a_refused_save_keeps_the_old_identity(tmp_path: Path) -> None:
+    """If the disk refuses after the file was replaced, the old identity is restored."""
 
     class Refusing(RealDisk):
         refuses = False
@@ -183,8 +183,8 @@ def test_a_refused_change_is_none(tmp_path: Path) -> None:
     slot.close()
 
 
-def test_an_unusable_directory_is_one_sentence(tmp_path: Path) -> None:
-    """A file where the spool should be, or a directory where the memory should be, ends in our error."""
+def test_an_unusable_directory_is_a_spool_error(tmp_path: Path) -> None:
+    """A file instead of the spool, or a directory instead of the identity, raises SpoolError."""
     (tmp_path / "spool").write_text("")
     with pytest.raises(SpoolError, match="cannot be used"):
         Slot.open(tmp_path / "spool", 0)

@@ -1,4 +1,4 @@
-"""What is seen of the slots from outside, while they are held and afterwards."""
+"""Inspection of slots from outside, while they are held and afterwards."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def _open(spool: Path) -> Producer:
     return Producer(spool, 0, _SETTINGS, MemoryStream(MemoryServer()))
 
 
-def test_a_spool_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+def test_a_missing_spool_holds_nothing(tmp_path: Path) -> None:
     """Before the first start there is nothing to account for."""
     assert inspect_slots(tmp_path / "spool") == []
     assert list(spooled_lines(tmp_path / "spool")) == []
@@ -43,8 +43,8 @@ async def test_a_held_slot_shows_what_is_ringed_and_what_is_durable(tmp_path: Pa
     assert not inspect_slots(tmp_path)[0].held
 
 
-async def test_epochs_that_are_over_are_remembered_when_their_events_are_gone(tmp_path: Path) -> None:
-    """How far an epoch got is known although the archive has all of it and the log nothing."""
+async def test_ended_epochs_stay_in_the_account_when_their_events_are_released(tmp_path: Path) -> None:
+    """The last number of an epoch is known although the archive has all of it and the slot nothing."""
     producer = _open(tmp_path)
     producer.offer(sample_events.served())
     await producer.drain(1)
@@ -74,7 +74,7 @@ async def test_a_lost_middle_and_a_lost_tail_are_damage(tmp_path: Path) -> None:
     assert (epoch.first_seq, epoch.last_seq, epoch.events, epoch.damaged) == (1, 10, 8, 2)
 
 
-def test_drops_that_no_record_tells_of_survive_the_process(tmp_path: Path) -> None:
+def test_unrecorded_drops_survive_the_process(tmp_path: Path) -> None:
     """A killed process leaves the count of what it had dropped."""
     code = """
 import asyncio, os, sys, pathlib

@@ -13,8 +13,8 @@ from tests.support.spool_log import Log
 AwaitUntil = Callable[..., Awaitable[None]]
 
 
-async def test_what_was_appended_is_committed_when_its_time_has_come(tmp_path: Path, await_until: AwaitUntil) -> None:
-    """Without anybody asking, and only then may it be shipped."""
+async def test_appended_events_are_committed_after_the_interval(tmp_path: Path, await_until: AwaitUntil) -> None:
+    """Without a waiter, and only then may they be shipped."""
     log = Log(tmp_path)
     spool = log.open(ProducerSettings(ring_bytes=64 * 1024, commit_interval_s=0.001))
     told: list[Position] = []
@@ -31,7 +31,7 @@ async def test_what_was_appended_is_committed_when_its_time_has_come(tmp_path: P
     spool.close(clean=True)
 
 
-async def test_much_is_committed_before_its_time(tmp_path: Path, await_until: AwaitUntil) -> None:
+async def test_many_bytes_are_committed_before_the_interval_ends(tmp_path: Path, await_until: AwaitUntil) -> None:
     """A quarter of a megabyte does not wait for the timer."""
     log = Log(tmp_path)
     spool = log.open(ProducerSettings(commit_interval_s=3600.0))
@@ -46,7 +46,7 @@ async def test_much_is_committed_before_its_time(tmp_path: Path, await_until: Aw
 
 
 async def test_an_answer_waits_for_the_disk(log: Log, await_until: AwaitUntil) -> None:
-    """Nobody is told before fdatasync returned; what comes meanwhile waits for the next one."""
+    """No waiter is resolved before fdatasync returned; later events wait for the next one."""
     log.disk.gate.clear()
     run = asyncio.create_task(log.spool.run())
     log.append(2)
@@ -81,8 +81,8 @@ async def test_a_cancelled_run_does_not_leave_a_commit_half_done(log: Log, await
 
 
 @pytest.mark.parametrize("refusal", ["create", "write", "sync"])
-async def test_after_a_refusal_the_same_is_committed_under_the_same_numbers(log: Log, refusal: str) -> None:
-    """Who waited is refused at once; nothing is lost or numbered anew, and the refusal is remembered for a moment."""
+async def test_refused_events_are_committed_later_under_the_same_numbers(log: Log, refusal: str) -> None:
+    """Waiters are refused at once; nothing is lost or renumbered, and the spool reports the refusal for a moment."""
     log.append(2)
     await log.spool.commit()
     if refusal == "create":
@@ -101,8 +101,8 @@ async def test_after_a_refusal_the_same_is_committed_under_the_same_numbers(log:
     assert await log.held() == log.expected(1, 1, 5)
 
 
-async def test_a_disk_that_is_well_again_is_found_out(log: Log, await_until: AwaitUntil) -> None:
-    """What is pending is tried again by itself."""
+async def test_a_recovered_disk_is_noticed(log: Log, await_until: AwaitUntil) -> None:
+    """Pending events are committed again without a caller."""
     log.disk.refused = {"create"}
     run = asyncio.create_task(log.spool.run())
     log.append(1)
@@ -132,8 +132,8 @@ async def test_the_budget_keeps_a_share_for_feedback(tmp_path: Path) -> None:
     spool.close(clean=True)
 
 
-async def test_more_than_fits_is_a_mistake_of_the_caller(log: Log) -> None:
-    """It is said, and nothing is numbered."""
+async def test_appending_without_room_raises(log: Log) -> None:
+    """The error names the ring, and nothing is numbered."""
     with pytest.raises(SpoolError, match="has no room for the event"):
         log.append(1, size_bytes=200_000)
     assert log.spool.generated == Position(1, 0)
@@ -166,7 +166,7 @@ async def test_only_the_archive_releases(tmp_path: Path) -> None:
     spool.close(clean=True)
 
 
-async def test_what_is_not_in_memory_any_more_is_read_from_the_file(tmp_path: Path) -> None:
+async def test_events_no_longer_in_memory_are_read_from_the_file(tmp_path: Path) -> None:
     """The shipper gets the same from either."""
     log = Log(tmp_path)
     spool = log.open(recent_bytes=5_000)
@@ -181,7 +181,7 @@ async def test_what_is_not_in_memory_any_more_is_read_from_the_file(tmp_path: Pa
     spool.close(clean=True)
 
 
-async def test_a_segment_that_is_gone_is_said_so(log: Log) -> None:
+async def test_a_missing_segment_is_a_spool_error(log: Log) -> None:
     """A file that cannot be read is an error for the shipper, which tries again."""
     log.append(3)
     await log.spool.commit()

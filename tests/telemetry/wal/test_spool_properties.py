@@ -1,4 +1,4 @@
-"""The log on a disk that loses what was not synced, with the process and the power failing anywhere.
+"""The write-ahead log on a disk that loses what was not synced, with the process and the power failing anywhere.
 
 The short version takes some seconds. The long one stops the process at more than ten thousand places:
 
@@ -66,20 +66,20 @@ class Machine(RuleBasedStateMachine):
         self.world.archive()
 
     @rule()
-    def forget(self) -> None:
-        self.world.forget()
+    def lose_stream(self) -> None:
+        self.world.lose_stream()
 
     @rule(new_producer=st.booleans())
-    def move(self, new_producer: bool) -> None:
-        self.world.move(new_producer=new_producer)
+    def renumber(self, new_producer: bool) -> None:
+        self.world.renumber(new_producer=new_producer)
 
     @rule(kinds=st.sampled_from(REFUSED), number=st.sampled_from([errno.EIO, errno.ENOSPC]))
-    def refuse(self, kinds: list[str], number: int) -> None:
-        self.world.refuse(kinds, number)
+    def fail(self, kinds: list[str], number: int) -> None:
+        self.world.fail(kinds, number)
 
     @rule()
-    def heal(self) -> None:
-        self.world.heal()
+    def recover(self) -> None:
+        self.world.recover()
 
     @rule()
     def write_back(self) -> None:
@@ -103,16 +103,16 @@ class Machine(RuleBasedStateMachine):
             self.world.finish()
 
 
-def test_what_a_failed_sync_left_is_not_taken_for_durable() -> None:
-    """A process is killed after its disk refused; what the next one finds it writes again before the power fails."""
+def test_frames_of_a_failed_sync_are_not_taken_for_durable() -> None:
+    """A process is killed after its disk refused; the next one writes the frames again before the power fails."""
     for seed in range(20):
         world = World(seed)
         world.append(4, 200)
         world.commit()
         world.append(4, 200)
-        world.refuse(["sync"], errno.EIO)
+        world.fail(["sync"], errno.EIO)
         world.commit()
-        world.heal()
+        world.recover()
         world.stop(power_cut=False)
         world.check()
         world.stop(power_cut=True)
@@ -120,8 +120,8 @@ def test_what_a_failed_sync_left_is_not_taken_for_durable() -> None:
         world.finish()
 
 
-def test_what_was_carried_into_a_new_epoch_does_not_come_back_in_the_old_one() -> None:
-    """A start on a bad disk gives other numbers to what the ring held; then the power fails."""
+def test_events_carried_into_a_new_epoch_do_not_come_back_in_the_old_one() -> None:
+    """A start on a failing disk gives other numbers to the ring's events; then the power fails."""
     for seed in range(20):
         world = World(seed)
         world.stops_recovery = 0.0
@@ -129,12 +129,12 @@ def test_what_was_carried_into_a_new_epoch_does_not_come_back_in_the_old_one() -
 
         def hit(name: str, world: World = world) -> None:
             if name == "spool.written":
-                world.refuse(["sync"], errno.EIO)
+                world.fail(["sync"], errno.EIO)
 
         world.hit = hit
         world.stop(power_cut=False)
         world.hit = lambda _name: None
-        world.heal()
+        world.recover()
         assert world.open.generated == Position(2, 6)
         world.write_back()
         world.stop(power_cut=True)
@@ -142,22 +142,22 @@ def test_what_was_carried_into_a_new_epoch_does_not_come_back_in_the_old_one() -
         world.finish()
 
 
-def test_what_a_move_could_not_remove_does_not_come_back_after_the_next() -> None:
+def test_segments_that_a_renumbering_could_not_remove_do_not_come_back_after_the_next() -> None:
     """Two changes of identity while the disk refuses to remove anything."""
     world = World(0)
     world.append(1, 1)
-    world.refuse(["unlink"], errno.EIO)
-    world.move(new_producer=False)
+    world.fail(["unlink"], errno.EIO)
+    world.renumber(new_producer=False)
     world.check()
     world.ship(1)
-    world.move(new_producer=True)
-    world.heal()
+    world.renumber(new_producer=True)
+    world.recover()
     world.stop(power_cut=False)
     world.check()
     world.finish()
 
 
-# Drawn at random they reach further than what a search for small examples tries; that one explains better.
+# Random histories reach further than the search for small examples below, which explains a failure better.
 STEPS: list[tuple[int, Callable[[World, Random], None]]] = [
     (5, lambda world, rng: world.append(rng.randint(1, 12), rng.choice([1, 200, 3000]))),
     (3, lambda world, rng: world.accept(rng.randint(1, 5), rng.choice([1, 700]), commit=rng.random() < 0.5)),
@@ -165,10 +165,10 @@ STEPS: list[tuple[int, Callable[[World, Random], None]]] = [
     (1, lambda world, _: world.rotate()),
     (2, lambda world, rng: world.ship(rng.randint(1, 8))),
     (2, lambda world, _: world.archive()),
-    (1, lambda world, _: world.forget()),
-    (1, lambda world, rng: world.move(new_producer=rng.random() < 0.5)),
-    (1, lambda world, rng: world.refuse(rng.choice(REFUSED), rng.choice([errno.EIO, errno.ENOSPC]))),
-    (2, lambda world, _: world.heal()),
+    (1, lambda world, _: world.lose_stream()),
+    (1, lambda world, rng: world.renumber(new_producer=rng.random() < 0.5)),
+    (1, lambda world, rng: world.fail(rng.choice(REFUSED), rng.choice([errno.EIO, errno.ENOSPC]))),
+    (2, lambda world, _: world.recover()),
     (1, lambda world, _: world.write_back()),
     (2, lambda world, rng: world.crash_in(rng.randint(1, 30))),
     (1, lambda world, rng: world.stop(power_cut=rng.random() < 0.5)),
@@ -176,8 +176,8 @@ STEPS: list[tuple[int, Callable[[World, Random], None]]] = [
 
 
 @pytest.mark.timeout(3000)
-def test_no_history_loses_what_was_promised() -> None:
-    """Whatever happens in whatever order, every promise is kept after every step."""
+def test_no_history_loses_an_acknowledged_event() -> None:
+    """After every step of random histories every invariant holds."""
     weights, steps = zip(*STEPS, strict=True)
     for seed in range(10_000 if LONG else 200):
         rng = Random(seed)
@@ -188,7 +188,7 @@ def test_no_history_loses_what_was_promised() -> None:
         world.finish()
 
 
-# A bit of everything.
+# Every action once or more.
 LIFE: list[Callable[[World], None]] = [
     lambda world: world.append(5, 200),
     lambda world: world.accept(2, 1, commit=True),
@@ -202,17 +202,17 @@ LIFE: list[Callable[[World], None]] = [
     lambda world: world.append(2, 1),
     World.commit,
     lambda world: world.ship(2),
-    lambda world: world.move(new_producer=False),
+    lambda world: world.renumber(new_producer=False),
     lambda world: world.append(4, 200),
     lambda world: world.accept(3, 1, commit=False),
-    lambda world: world.refuse(["sync"], errno.EIO),
+    lambda world: world.fail(["sync"], errno.EIO),
     World.commit,
     lambda world: world.append(1, 1),
-    World.heal,
+    World.recover,
     World.commit,
     lambda world: world.stop(power_cut=True),
     lambda world: world.append(3, 200),
-    lambda world: world.move(new_producer=True),
+    lambda world: world.renumber(new_producer=True),
     lambda world: world.accept(1, 700, commit=True),
     lambda world: world.ship(9),
     World.archive,
@@ -227,8 +227,8 @@ def live(world: World) -> None:
 
 
 @pytest.mark.timeout(3000)
-def test_every_moment_of_a_life_is_a_good_one_to_crash() -> None:
-    """The process or the power stops at one disk operation after another; nothing that was promised is lost."""
+def test_a_crash_at_any_disk_operation_loses_nothing() -> None:
+    """The process or the power stops at one disk operation after another; no acknowledged event is lost."""
     world = World(0)
     live(world)
     moments = world.moments
