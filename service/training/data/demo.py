@@ -153,9 +153,9 @@ def _draw_pairs(
 
     pairs = np.empty(0, dtype=np.int64)
     if size.n_ratings >= size.n_users + size.n_items:
-        everyone, everything = np.arange(size.n_users), np.arange(size.n_items)
-        own = everyone * size.n_items + draw_items(everyone, _OWN_TASTE_SHARE)
-        of_everything = rng.integers(size.n_users, size=size.n_items) * size.n_items + everything
+        all_users, all_items = np.arange(size.n_users), np.arange(size.n_items)
+        own = all_users * size.n_items + draw_items(all_users, _OWN_TASTE_SHARE)
+        of_everything = rng.integers(size.n_users, size=size.n_items) * size.n_items + all_items
         pairs = distinct(np.concatenate([own, of_everything]))
     n_pairs, n_rounds = size.n_users * size.n_items, 0
     while pairs.size < size.n_ratings:

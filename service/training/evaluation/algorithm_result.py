@@ -6,7 +6,7 @@ Invariant: whatever all algorithms share of a split, users and items to judge by
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,10 @@ from service.training.interactions import no_progress
 
 # With lists of the whole catalogue each of these is equal for all models.
 NEED_SHORT_LISTS: Final = ("precision", "recall", "hit_rate", "coverage", "gini", "novelty", "popularity_bias")
+
+
+GroupFigures: TypeAlias = dict[str, dict[str, Any]]
+"""By group, then by figure, such as "rmse"."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,37 +77,21 @@ class PreparedSplit:
 
 @dataclass
 class AlgorithmResult:
-    """The figures of one algorithm, one entry per split.
+    """The figures of one algorithm, one entry per split."""
 
-    Attributes:
-        candidate: The algorithm with its hyperparameters.
-        label: Its name, unique in the comparison.
-        by_user: Measures that are means over users.
-        of_all_lists: Measures of all lists together.
-        groups: By "users" and "items", group and figure.
-        fit_s: Seconds.
-        predict_s: Seconds; empty for an algorithm that only ranks.
-        rank_s: Seconds for the lists of all judged users and their measures.
-        model_bytes: What a replica would map.
-        peak_bytes: Most resident memory while fitting and predicting.
-        n_leaked: Held-out pairs in the model's history, over all splits.
-        cost: The serving cost on the first split; None before it.
-        failure: Why there are no figures; None while there are.
-    """
-
-    candidate: Candidate
-    label: str
-    by_user: dict[str, list[Tally]] = field(default_factory=dict)
-    of_all_lists: dict[str, list[float | None]] = field(default_factory=dict)
-    groups: list[dict[str, dict[str, dict[str, Any]]]] = field(default_factory=list)
+    candidate: Candidate  # the algorithm with its hyperparameters
+    label: str  # its name, unique in the comparison
+    by_user: dict[str, list[Tally]] = field(default_factory=dict)  # measures that are means over users
+    of_all_lists: dict[str, list[float | None]] = field(default_factory=dict)  # measures of all lists together
+    groups: list[dict[str, GroupFigures]] = field(default_factory=list)  # of "users" and "items"
     fit_s: list[float] = field(default_factory=list)
-    predict_s: list[float] = field(default_factory=list)
-    rank_s: list[float] = field(default_factory=list)
-    model_bytes: list[int] = field(default_factory=list)
-    peak_bytes: list[int] = field(default_factory=list)
-    n_leaked: int = 0
-    cost: serving_cost.ServingCost | None = None
-    failure: str | None = None
+    predict_s: list[float] = field(default_factory=list)  # empty for an algorithm that only ranks
+    rank_s: list[float] = field(default_factory=list)  # for the lists of all judged users and their measures
+    model_bytes: list[int] = field(default_factory=list)  # what a replica would map
+    peak_bytes: list[int] = field(default_factory=list)  # most resident memory while fitting and predicting
+    n_leaked: int = 0  # held-out pairs in the model's history, over all splits
+    cost: serving_cost.ServingCost | None = None  # on the first split; None before it
+    failure: str | None = None  # why there are no figures; None while there are
     _names: list[str] = field(default_factory=list)
 
     def as_failed(self, why: str) -> "AlgorithmResult":
@@ -217,7 +205,7 @@ def _over_folds(values: Sequence[float | None]) -> list[float] | None:
     return list(prediction_error.t_interval95(known)) if len(known) > 1 else None
 
 
-def _over_splits(splits: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def _over_splits(splits: Sequence[GroupFigures]) -> GroupFigures:
     """Return the mean over splits of every figure of every group; "n" is rounded."""
     if not splits:
         return {}

@@ -137,13 +137,13 @@ def describe_dataset(data: Interactions) -> dict[str, Any]:
 
 def _empty_results(candidates: Sequence[Candidate]) -> list[AlgorithmResult]:
     """Return a result without figures for each candidate and the baseline, with unique labels."""
-    everyone = list(candidates)
-    if all(candidate.name != _BASELINE for candidate in everyone):
-        everyone.append(Candidate.parse(_BASELINE))
+    compared = list(candidates)
+    if all(candidate.name != _BASELINE for candidate in compared):
+        compared.append(Candidate.parse(_BASELINE))
     seen: Counter[str] = Counter()
     results = []
-    for candidate in everyone:
-        label = candidate.label or _default_label(candidate, everyone)
+    for candidate in compared:
+        label = candidate.label or _default_label(candidate, compared)
         seen[label] += 1
         results.append(AlgorithmResult(candidate, label if seen[label] == 1 else f"{label} ({seen[label]})"))
     return results

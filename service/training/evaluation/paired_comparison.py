@@ -25,11 +25,7 @@ def paired_comparisons(
 ) -> list[dict[str, Any]]:
     """Compare every two models by every measure that both have, of the errors, NDCG and recall.
 
-    Args:
-        units: What the bootstrap draws.
-        results: The models.
-        resampled: The measures of each model over the draws.
-        ks: Lengths of lists.
+    Each model has its measures over draws of the units from `resampling.bootstrap`.
 
     Returns:
         `{"measure", "a", "b", "difference", "ci95", "p", "p_holm"}` for each pair, as plain JSON values.

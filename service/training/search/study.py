@@ -9,7 +9,7 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -203,10 +203,7 @@ def open_study(
     # Optuna warns of experimental features; the user of a search can do nothing about them.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if path is None:
-            yield Study(_load_or_create(None, spec, lower_is_better), space, method, seed=seed, parallel=parallel)
-            return
-        with StudyJournal(path) as journal:
+        with nullcontext() if path is None else StudyJournal(path) as journal:
             study = _load_or_create(journal, spec, lower_is_better)
             _require_same_spec(path, study.user_attrs.get(_SPEC), spec)
             yield Study(study, space, method, seed=seed, parallel=parallel)
@@ -224,7 +221,7 @@ def _load_or_create(journal: StudyJournal | None, spec: Mapping[str, Any], lower
     return study
 
 
-def _require_same_spec(path: Path, kept: Any, spec: Mapping[str, Any]) -> None:
+def _require_same_spec(path: Path | None, kept: Any, spec: Mapping[str, Any]) -> None:
     for name, value in _plain_json(spec).items():
         before = kept.get(name)
         if before != value:

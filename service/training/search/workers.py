@@ -61,13 +61,7 @@ FoldResult: TypeAlias = FoldMeasured | FoldFailed
 
 
 class Workers:
-    """A context of several worker processes over one shared dataset.
-
-    Args:
-        folder: What `shared_dataset.write` wrote.
-        n_workers: How many.
-        n_threads: How many threads each may use; 0 for all cores.
-    """
+    """A context of worker processes, of `n_threads` each (0 for all cores), over a folder of `shared_dataset.write`."""
 
     def __init__(self, folder: Path, n_workers: int, n_threads: int) -> None:
         self.n_workers: Final = n_workers

@@ -33,11 +33,7 @@ def copy_of_standard_input() -> Path:
 
 
 def copy_of_pipe(path: Path, no_writer_s: float = _NO_WRITER_S) -> Path:
-    """Return the copy of a named pipe; the same one whenever, and by whatever path, the pipe is asked for again.
-
-    Args:
-        path: The pipe.
-        no_writer_s: How long to wait for a writer, in seconds.
+    """Return the copy of a named pipe, the same one for every path of the pipe; wait `no_writer_s` for a writer.
 
     Raises:
         DataError: No process writes to it, or it cannot be read.

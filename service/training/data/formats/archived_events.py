@@ -76,17 +76,11 @@ def fingerprint(root: Path) -> str:
 def read_archive(
     root: Path, progress: Progress, *, batch_events: int = _BATCH_EVENTS, progress_lines: int = _PROGRESS_LINES
 ) -> tuple[SourceRows, str, tuple[str, ...]]:
-    """Read the interactions of an archive.
-
-    Args:
-        root: The archive's directory.
-        progress: Called with the lines read.
-        batch_events: How many events to collect at once.
-        progress_lines: How many lines to read between two calls of `progress`.
+    """Read the interactions of an archive; report the lines read as progress.
 
     Returns:
-        The rows, with all events of a pair; the fingerprint; and which events count and which do not, one sentence
-        each.
+        The rows, with all events of a pair; the fingerprint; and one sentence each on the events that count and those
+        that do not.
 
     Raises:
         DataError: There is no archive, it cannot be read, or it holds no event that counts.

@@ -100,9 +100,7 @@ def are_numbers(row: Sequence[str], options: ReadOptions) -> bool:
 def find_roles(row: Sequence[str], wanted: Mapping[str, str] | None = None) -> dict[str, int | None]:
     """Return the position of each role's column in a header; None if there is none.
 
-    Args:
-        row: The names.
-        wanted: By role, the name that is asked for, empty for none. Other roles are found by the usual names.
+    `wanted` has the names asked for by role, empty for none; other roles are found by the usual names.
     """
     wanted = wanted or {}
     position_of = {role: _position(row, name) for role, name in wanted.items()}

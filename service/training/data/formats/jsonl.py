@@ -93,25 +93,25 @@ class _Reader:
     def _parse_line(self, line: bytes) -> tuple[str, str, str, str] | str:
         """Return a line's fields as texts, or why it is a bad row."""
         try:
-            found = orjson.loads(line)
+            parsed = orjson.loads(line)
         except orjson.JSONDecodeError as error:
             return f"not JSON, {error.msg} at character {error.colno}"
-        if type(found) is not dict:
+        if type(parsed) is not dict:
             return "not a JSON object"
-        if refusal := self._refusal(found):
+        if refusal := self._refusal(parsed):
             return refusal
         user_field, item_field, rating_field, time_field = self._fields
-        user, item = found.get(user_field), found.get(item_field)
+        user, item = parsed.get(user_field), parsed.get(item_field)
         user_id, item_id = id_text(user), id_text(item)
         if user_id is None or item_id is None:
             role, value = ("user", user) if user_id is None else ("item", item)
             return f"the {role} id {quoted(number_text(value))} is neither a text nor a whole number"
-        rating = "" if rating_field is None else number_text(found.get(rating_field))
-        return user_id, item_id, rating, "" if time_field is None else number_text(found.get(time_field))
+        rating = "" if rating_field is None else number_text(parsed.get(rating_field))
+        return user_id, item_id, rating, "" if time_field is None else number_text(parsed.get(time_field))
 
-    def _refusal(self, found: dict[str, Any]) -> str:
+    def _refusal(self, parsed: dict[str, Any]) -> str:
         """Return which role an object has and the first lines lack; empty if there is none."""
-        keys = tuple(found)
+        keys = tuple(parsed)
         refusal = self._refusal_of_keys.get(keys)
         if refusal is None:
             if len(self._refusal_of_keys) == _MAX_KEY_TUPLES:
@@ -150,12 +150,12 @@ def _field_names(name: str, text: bytes) -> list[str]:
     n_objects = 0
     for line in text.split(b"\n", _HEAD_LINES)[:_HEAD_LINES]:
         try:
-            found = orjson.loads(line)
+            parsed = orjson.loads(line)
         except orjson.JSONDecodeError:
             continue
-        if type(found) is dict:
+        if type(parsed) is dict:
             n_objects += 1
-            names |= dict.fromkeys(found)
+            names |= dict.fromkeys(parsed)
     if not n_objects:
         if not text.strip():
             raise DataError(f"{name} holds no rows.")

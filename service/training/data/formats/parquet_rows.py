@@ -7,7 +7,7 @@ Invariants:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +47,17 @@ _UNITS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY_S: Final = 86_400
 # Larger floats are no int64.
 _INT64_LIMIT: Final = 2.0**63
+
+_Kinds: TypeAlias = tuple[Callable[[Any], bool], ...]
+_TEXT: Final[_Kinds] = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_BYTES: Final[_Kinds] = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+_NUMBER: Final[_Kinds] = (*_TEXT, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+_KINDS_OF_ROLES: Final[tuple[tuple[str, _Kinds], ...]] = (
+    ("user id", (*_NUMBER, *_BYTES)),
+    ("item id", (*_NUMBER, *_BYTES)),
+    ("rating", (*_NUMBER, pa.types.is_boolean)),
+    ("timestamp", (*_NUMBER, pa.types.is_timestamp, pa.types.is_date)),
+)
 
 
 def read_parquet(
@@ -100,9 +111,8 @@ def _field(schema: Any, partitions: Sequence[tuple[str, str]], position: int) ->
 
 
 def _refuse_types(name: str, fields: tuple[Any, ...]) -> None:
-    checks = (("user id", _is_id), ("item id", _is_id), ("rating", _is_rating), ("timestamp", _is_time))
-    for field, (what, fits) in zip(fields, checks, strict=True):
-        if isinstance(field, pa.Field) and not fits(_value_type(field.type)):
+    for field, (what, kinds) in zip(fields, _KINDS_OF_ROLES, strict=True):
+        if isinstance(field, pa.Field) and not _is_any(_value_type(field.type), kinds):
             role = what.removesuffix(" id").replace("timestamp", "time")
             advice = (
                 f"--columns {role}= leaves it out"
@@ -118,32 +128,8 @@ def _value_type(kind: Any) -> Any:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _is_text(kind: Any) -> bool:
-    types = pa.types
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
-
-
-def _is_bytes(kind: Any) -> bool:
-    types = pa.types
-    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
-
-
-def _is_number(kind: Any) -> bool:
-    types = pa.types
-    return _is_text(kind) or bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
-
-
-def _is_rating(kind: Any) -> bool:
-    # A boolean is a rating of 1 or 0.
-    return _is_number(kind) or bool(pa.types.is_boolean(kind))
-
-
-def _is_id(kind: Any) -> bool:
-    return _is_number(kind) or _is_bytes(kind)
-
-
-def _is_time(kind: Any) -> bool:
-    return _is_number(kind) or bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+def _is_any(kind: Any, predicates: _Kinds) -> bool:
+    return any(predicate(kind) for predicate in predicates)
 
 
 def _collect(
@@ -156,7 +142,7 @@ def _collect(
 ) -> None:
     user, item, rating, timestamp = (None if field is None else _column(batch, field) for field in fields)
     rating, timestamp = (_bytes_as_text(column) for column in (rating, timestamp))
-    if rating is not None and _is_text(rating.type) and options.decimal == "comma":
+    if rating is not None and _is_any(rating.type, _TEXT) and options.decimal == "comma":
         rating = with_decimal_points(rating)
     rows = RowBatch(
         users=encode_ids(user, collector.users, _id),
@@ -182,21 +168,21 @@ def _column(batch: pa.RecordBatch, field: Any) -> pa.Array:
 def _simplified(column: pa.Array) -> pa.Array:
     """Return a column without dictionaries and views, which some of pyarrow's functions refuse."""
     kind = _value_type(column.type)
-    if _is_text(kind):
+    if _is_any(kind, _TEXT):
         text = column.cast(pa.large_string())
         try:
             text.validate(full=True)
         except pa.ArrowInvalid:  # the text is not UTF-8
             return text.view(pa.large_binary())
         return text
-    if _is_bytes(kind):
+    if _is_any(kind, _BYTES):
         return column.cast(pa.large_binary())
     return column.cast(kind)
 
 
 def _bytes_as_text(column: pa.Array | None) -> pa.Array | None:
     """Return bytes as text; bytes that are not UTF-8 become neither a number nor a time, so that their rows are bad."""
-    if column is None or not _is_bytes(column.type):
+    if column is None or not _is_any(column.type, _BYTES):
         return column
     texts = [None if value is None else value.decode("utf-8", "replace") for value in column.to_pylist()]
     return pa.array(texts, pa.large_string())
@@ -226,7 +212,7 @@ def _text(scalar: pa.Scalar | None) -> str | None:
 
 
 def _ratings(column: pa.Array) -> Float32:
-    if _is_text(column.type):
+    if _is_any(column.type, _TEXT):
         return to_ratings(pc.fill_null(column, ""))
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())
@@ -239,7 +225,7 @@ def _ratings(column: pa.Array) -> Float32:
 def _seconds(column: pa.Array, dates: Dates) -> Int64:
     """Return unix seconds, rounded down, int64 (n,); `NO_TIME` if invalid."""
     kind = column.type
-    if _is_text(kind):
+    if _is_any(kind, _TEXT):
         return to_times(pc.fill_null(column, ""), dates)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         per_second = 1
