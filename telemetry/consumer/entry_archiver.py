@@ -23,7 +23,7 @@ from telemetry.errors import BadBatchError
 from telemetry.events import Record
 from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.notes import Committed, SinkFailed
-from telemetry.stream.event_stream import Acknowledgement, Delivered, EventStream
+from telemetry.stream.event_stream import CommittedEntries, Delivered, EventStream
 
 
 class EntryArchiver:
@@ -104,7 +104,11 @@ class EntryArchiver:
         self._context.counters.trimmed_pending += found.trimmed
         try:
             has_room = await self._stream.acknowledge(
-                [Acknowledgement(name, ids, archive.watermarks.get(name)) for name, ids in found.settled.items() if ids]
+                [
+                    CommittedEntries(name, ids, archive.watermarks.get(name))
+                    for name, ids in found.settled.items()
+                    if ids
+                ]
             )
             subscription.set_full(full=not has_room)
             self._context.failpoints.hit("consumer.acknowledged")

@@ -56,7 +56,7 @@ class Delivered(NamedTuple):
     entries: Sequence[Entry]
 
 
-class Acknowledgement(NamedTuple):
+class CommittedEntries(NamedTuple):
     """Committed entries of one producer, and its watermark; None publishes none."""
 
     producer: str
@@ -116,10 +116,10 @@ class EventStream(Protocol):
         `block_ms`. Raises GroupMissingError when Redis lost a stream.
         """
 
-    async def acknowledge(self, acknowledgements: Sequence[Acknowledgement]) -> bool:
+    async def acknowledge(self, acknowledgements: Sequence[CommittedEntries]) -> bool:
         """Acknowledge entries, trim streams up to the watermarks and publish these; False if there is no room."""
 
 
 async def publish_watermarks(stream: EventStream, watermarks: Mapping[str, Position]) -> bool:
     """Publish watermarks again, because Redis may have lost them; return False if it has no room for them."""
-    return await stream.acknowledge([Acknowledgement(name, (), position) for name, position in watermarks.items()])
+    return await stream.acknowledge([CommittedEntries(name, (), position) for name, position in watermarks.items()])

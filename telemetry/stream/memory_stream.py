@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from telemetry.batch import Batch, Entry, Position, to_fields
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamRefusedError
-from telemetry.stream.event_stream import Acknowledgement, Appended, Delivered, GroupsEnsured, StreamEnds, StreamState
+from telemetry.stream.event_stream import Appended, CommittedEntries, Delivered, GroupsEnsured, StreamEnds, StreamState
 from telemetry.stream.namespace_owner import OwnerMark
 from telemetry.stream.watermark_seal import Watermark
 
@@ -190,7 +190,7 @@ class MemoryStream:
                 found.append(Delivered(name, entries))
         return found
 
-    async def acknowledge(self, acknowledgements: Sequence[Acknowledgement]) -> bool:
+    async def acknowledge(self, acknowledgements: Sequence[CommittedEntries]) -> bool:
         self._check()
         for producer, entry_ids, watermark in acknowledgements:
             stream = self._server.streams.get(producer)

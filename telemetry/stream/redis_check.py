@@ -28,7 +28,7 @@ class RedisRole(Enum):
     CONSUMER = "consumer"
 
 
-class Probe(NamedTuple):
+class CommandCheck(NamedTuple):
     """A command that changes nothing, and the error text that shows it is permitted and possible; None for success."""
 
     role: RedisRole
@@ -69,27 +69,27 @@ class RedisReport:
         return list(dict.fromkeys(clause for role in roles for clause in unfit.get(role, ())))
 
 
-def probes(keys: Keys) -> list[Probe]:
-    """Return a probe for every command that the service sends."""
+def command_checks(keys: Keys) -> list[CommandCheck]:
+    """Return a check for every command that the service sends."""
     events, watermark = keys.events(_NO_PRODUCER), keys.watermark(_NO_PRODUCER)
     replica, consumer = RedisRole.REPLICA, RedisRole.CONSUMER
     return [
-        Probe(replica, ("GET", keys.owner)),
-        Probe(replica, ("ZADD", keys.producers, "XX", 0, _NO_PRODUCER)),
-        Probe(replica, ("XINFO", "STREAM", events), "no such key"),
-        Probe(replica, ("HMGET", watermark, "epoch", "seq")),
-        Probe(replica, ("XADD", events, "NOMKSTREAM", "1-1", "first_seq", "1")),
+        CommandCheck(replica, ("GET", keys.owner)),
+        CommandCheck(replica, ("ZADD", keys.producers, "XX", 0, _NO_PRODUCER)),
+        CommandCheck(replica, ("XINFO", "STREAM", events), "no such key"),
+        CommandCheck(replica, ("HMGET", watermark, "epoch", "seq")),
+        CommandCheck(replica, ("XADD", events, "NOMKSTREAM", "1-1", "first_seq", "1")),
         # Both conditions at once are a syntax error, which Redis finds last.
-        Probe(consumer, ("SET", keys.owner, "", "NX", "XX", "GET"), "syntax error"),
-        Probe(consumer, ("ZRANGE", keys.producers, 0, 0)),
-        Probe(consumer, ("XGROUP", "CREATE", events, GROUP, "0"), "requires the key to exist"),
-        Probe(consumer, ("XREADGROUP", "GROUP", GROUP, GROUP, "COUNT", 1, "STREAMS", events, ">"), "NOGROUP"),
-        Probe(consumer, ("XACK", events, GROUP, "1-1")),
+        CommandCheck(consumer, ("SET", keys.owner, "", "NX", "XX", "GET"), "syntax error"),
+        CommandCheck(consumer, ("ZRANGE", keys.producers, 0, 0)),
+        CommandCheck(consumer, ("XGROUP", "CREATE", events, GROUP, "0"), "requires the key to exist"),
+        CommandCheck(consumer, ("XREADGROUP", "GROUP", GROUP, GROUP, "COUNT", 1, "STREAMS", events, ">"), "NOGROUP"),
+        CommandCheck(consumer, ("XACK", events, GROUP, "1-1")),
         # The command itself refuses an odd number of fields and values.
-        Probe(consumer, ("HSET", watermark, "epoch", "1", "seq"), "wrong number of arguments"),
-        Probe(consumer, ("XTRIM", events, "MINID", "=", "1-1")),
-        Probe(consumer, ("XRANGE", events, "-", "+", "COUNT", 1)),
-        Probe(consumer, ("UNLINK", events)),
+        CommandCheck(consumer, ("HSET", watermark, "epoch", "1", "seq"), "wrong number of arguments"),
+        CommandCheck(consumer, ("XTRIM", events, "MINID", "=", "1-1")),
+        CommandCheck(consumer, ("XRANGE", events, "-", "+", "COUNT", 1)),
+        CommandCheck(consumer, ("UNLINK", events)),
     ]
 
 
@@ -100,7 +100,7 @@ async def check_redis(url: str, namespace: str, *, timeout_s: float = 2.0) -> Re
         StreamError: The address or the namespace is invalid.
     """
     connection = RedisConnection(url, timeout_s=timeout_s)
-    tried = probes(Keys(namespace))
+    tried = command_checks(Keys(namespace))
     try:
         await connection.open()
         hello, *replies = await connection.exchange(
@@ -110,7 +110,7 @@ async def check_redis(url: str, namespace: str, *, timeout_s: float = 2.0) -> Re
                 ("CONFIG", "GET", "appendonly"),
                 ("INFO", "memory"),
                 ("INFO", "persistence"),
-                *(probe.command for probe in tried),
+                *(check.command for check in tried),
             ]
         )
     except RedisUnfitError as error:
@@ -122,7 +122,7 @@ async def check_redis(url: str, namespace: str, *, timeout_s: float = 2.0) -> Re
     return assess(connection.address, hello, replies[:4], list(zip(tried, replies[4:], strict=True)))
 
 
-def assess(where: str, hello: Any, settings: Sequence[Any], tried: Sequence[tuple[Probe, Any]]) -> RedisReport:
+def assess(where: str, hello: Any, settings: Sequence[Any], tried: Sequence[tuple[CommandCheck, Any]]) -> RedisReport:
     """Judge a Redis by its replies to HELLO, to CONFIG GET and INFO in the order of `check_redis`, and to probes."""
     server = {} if isinstance(hello, Refusal) else dict(zip(hello[::2], hello[1::2], strict=True))
     version = server.get(b"version", b"").decode()
@@ -131,14 +131,14 @@ def assess(where: str, hello: Any, settings: Sequence[Any], tried: Sequence[tupl
     failing: dict[str, None] = {}
     denied: dict[RedisRole, list[str]] = {role: [] for role in RedisRole}
     # A Redis of the wrong kind also refuses commands for that reason; its kind is the only fault to report.
-    for probe, reply in () if faults else tried:
-        if not isinstance(reply, Refusal) or (probe.harmless is not None and probe.harmless in reply.text):
+    for check, reply in () if faults else tried:
+        if not isinstance(reply, Refusal) or (check.harmless is not None and check.harmless in reply.text):
             continue
         clause, lasting = meaning(reply.text)
         if reply.text.startswith("NOPERM"):
-            denied[probe.role].append(probe.name)
+            denied[check.role].append(check.name)
         elif lasting:
-            for role in RedisRole if probe.role is RedisRole.REPLICA else (RedisRole.CONSUMER,):
+            for role in RedisRole if check.role is RedisRole.REPLICA else (RedisRole.CONSUMER,):
                 unfit[role].append(clause)
         else:
             failing[clause] = None
@@ -156,7 +156,7 @@ def assess(where: str, hello: Any, settings: Sequence[Any], tried: Sequence[tupl
         risks.append(f"its maxmemory-policy is {policy}, which evicts none of its keys; noeviction is clearer")
     if append in {"no", "0"}:
         risks.append("appendonly is off, so a restart loses what replicas then have to send again")
-    mark = next((reply for probe, reply in tried if probe.name == "GET" and isinstance(reply, bytes)), None)
+    mark = next((reply for check, reply in tried if check.name == "GET" and isinstance(reply, bytes)), None)
     return RedisReport(
         where,
         f"{server.get(b'server', b'redis').decode()} {version}" if version else None,

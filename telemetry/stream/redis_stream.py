@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from telemetry.batch import Batch, Entry, Position, to_fields
 from telemetry.errors import GroupMissingError, StreamRefusedError
-from telemetry.stream.event_stream import Acknowledgement, Appended, Delivered, GroupsEnsured, StreamEnds, StreamState
+from telemetry.stream.event_stream import Appended, CommittedEntries, Delivered, GroupsEnsured, StreamEnds, StreamState
 from telemetry.stream.key_names import DEFAULT_NAMESPACE, Keys
 from telemetry.stream.namespace_owner import OwnerMark
 from telemetry.stream.redis_connection import Argument, Command, RedisConnection, Refusal
@@ -187,7 +187,7 @@ class RedisStream:
             return []
         return [Delivered(names[key], [_entry(item) for item in items]) for key, items in reply if items]
 
-    async def acknowledge(self, acknowledgements: Sequence[Acknowledgement]) -> bool:
+    async def acknowledge(self, acknowledgements: Sequence[CommittedEntries]) -> bool:
         commands: list[Command] = []
         publications: list[Command] = []
         for producer, entry_ids, watermark in acknowledgements:

@@ -10,8 +10,8 @@ import pytest
 from telemetry.batch import Batch, Position, from_entry
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamError, StreamRefusedError
 from telemetry.stream.event_stream import (
-    Acknowledgement,
     Appended,
+    CommittedEntries,
     EventStream,
     GroupsEnsured,
     StreamEnds,
@@ -151,10 +151,10 @@ async def test_unacknowledged_entries_stay_pending_for_the_successor(server: Str
     await first.read(["p"], pending=False, max_entries=10, block_ms=10)
     (delivered,) = await second.read(["p"], pending=True, max_entries=1, block_ms=0)
     assert [entry.entry_id for entry in delivered.entries] == ["1-3"]
-    await second.acknowledge([Acknowledgement("p", ["1-3"], Position(1, 3))])
+    await second.acknowledge([CommittedEntries("p", ["1-3"], Position(1, 3))])
     (delivered,) = await second.read(["p"], pending=True, max_entries=10, block_ms=0)
     assert [entry.entry_id for entry in delivered.entries] == ["1-6"]
-    await second.acknowledge([Acknowledgement("p", ["1-6"], Position(1, 6))])
+    await second.acknowledge([CommittedEntries("p", ["1-6"], Position(1, 6))])
     assert await second.read(["p"], pending=True, max_entries=10, block_ms=0) == []
 
 
@@ -165,11 +165,11 @@ async def test_acknowledging_trims_and_publishes_and_keeps_the_last_id(server: S
     await stream.append("p", batch(1, 4, 6), create=False)
     await stream.ensure_groups(["p"])
     await stream.read(["p"], pending=False, max_entries=10, block_ms=10)
-    await stream.acknowledge([Acknowledgement("p", ["1-3"], Position(1, 3))])
+    await stream.acknowledge([CommittedEntries("p", ["1-3"], Position(1, 3))])
     state = await stream.handshake("p", 1.0)
     assert state.watermark == Position(1, 3)
     assert state.tail is not None
-    await stream.acknowledge([Acknowledgement("p", ["1-6"], Position(1, 6))])
+    await stream.acknowledge([CommittedEntries("p", ["1-6"], Position(1, 6))])
     state = await stream.handshake("p", 1.0)
     assert (state.last, state.tail, state.watermark) == (Position(1, 6), None, Position(1, 6))
 
@@ -266,7 +266,7 @@ async def test_what_redis_allows_without_memory(server: StreamServer) -> None:
     assert await stream.ensure_groups(["p", "q"]) == GroupsEnsured(set(), {"p", "q"}, set())
     (delivered,) = await stream.read(["p"], pending=False, max_entries=1, block_ms=10)
     assert [from_entry(entry) for entry in delivered.entries] == [batch(1, 1, 3)]
-    assert not await stream.acknowledge([Acknowledgement("p", ["1-3"], Position(1, 3))])
+    assert not await stream.acknowledge([CommittedEntries("p", ["1-3"], Position(1, 3))])
     assert not await publish_watermarks(stream, {"q": Position(1, 3)})
     state = await stream.handshake("p", 2.0)
     assert (state.last, state.watermark) == (Position(1, 6), Position(0, 1))

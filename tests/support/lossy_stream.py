@@ -13,7 +13,7 @@ from telemetry.erasure.erasure import LateEventFilter
 from telemetry.errors import StreamAwayError, StreamError, StreamRefusedError
 from telemetry.fingerprint import Fingerprints
 from telemetry.settings import ConsumerSettings
-from telemetry.stream.event_stream import Acknowledgement, Appended, Delivered
+from telemetry.stream.event_stream import Appended, CommittedEntries, Delivered
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 
 NOW = "2026-11-21T01:02:03.456Z"
@@ -160,5 +160,5 @@ class Archive:
         if dies == "after":
             self.restart()
             return
-        settled = [Acknowledgement(name, ids, self.watermarks.get(name)) for name, ids in found.settled.items() if ids]
+        settled = [CommittedEntries(name, ids, self.watermarks.get(name)) for name, ids in found.settled.items() if ids]
         await self._stream.acknowledge(settled)

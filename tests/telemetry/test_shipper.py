@@ -71,7 +71,7 @@ def test_where_to_resume_after_a_handshake(state: StreamState, ours: bytes | Non
     assert decide_resume(Position(3, 5), state, ours) == expected
 
 
-class Line:
+class ShippingRig:
     """A running producer on a real Redis, with its notes."""
 
     def __init__(self, spool: Path, redis: Any, url: str | None = None, settings: ProducerSettings = QUICK) -> None:
@@ -87,7 +87,7 @@ class Line:
             self.offered += 1
             self.producer.offer(event(self.offered))
 
-    def told(self, kind: type[Note]) -> list[Note]:
+    def notes_of(self, kind: type[Note]) -> list[Note]:
         return [note for note in self.notes if isinstance(note, kind)]
 
     def in_redis(self) -> list[str]:
@@ -116,72 +116,72 @@ class Line:
 
 
 @pytest.fixture
-async def line(tmp_path: Path, redis_server: Any) -> AsyncIterator[Line]:
-    line = Line(tmp_path, redis_server)
-    yield line
-    await line.end()
+async def rig(tmp_path: Path, redis_server: Any) -> AsyncIterator[ShippingRig]:
+    rig = ShippingRig(tmp_path, redis_server)
+    yield rig
+    await rig.end()
 
 
-async def test_events_reach_redis_in_batches_and_in_order(line: Line, await_until: AwaitUntil) -> None:
+async def test_events_reach_redis_in_batches_and_in_order(rig: ShippingRig, await_until: AwaitUntil) -> None:
     """The plain case: many events per entry, none missing, none twice; only the archive's watermark releases."""
-    line.offer(100)
-    await await_until(lambda: line.producer.counters.shipped == 100)
-    assert line.in_redis() == line.expected()
-    assert line.producer.counters.batches == 15
-    assert line.producer.counters.spooled_events == 100
-    line.archive_says(100)
-    await await_until(lambda: line.producer.counters.released == 100)
-    assert line.producer.counters.spooled_events == 0
+    rig.offer(100)
+    await await_until(lambda: rig.producer.counters.shipped == 100)
+    assert rig.in_redis() == rig.expected()
+    assert rig.producer.counters.batches == 15
+    assert rig.producer.counters.spooled_events == 100
+    rig.archive_says(100)
+    await await_until(lambda: rig.producer.counters.released == 100)
+    assert rig.producer.counters.spooled_events == 0
 
 
-async def test_redis_is_killed_and_comes_back(line: Line, await_until: AwaitUntil) -> None:
+async def test_redis_is_killed_and_comes_back(rig: ShippingRig, await_until: AwaitUntil) -> None:
     """Events offered during the outage follow; those that Redis kept are not sent again, the rest are."""
-    line.offer(50)
-    await await_until(lambda: line.producer.counters.shipped == 50)
-    line.redis.kill()
-    line.offer(50)
-    await await_until(lambda: line.told(Disconnected))
-    line.redis.start()
-    await await_until(lambda: line.producer.counters.connected and len(line.in_redis()) == 100)
-    assert line.in_redis() == line.expected()
-    assert len(line.told(Disconnected)) == 1
-    assert len(line.told(Connected)) == 2
+    rig.offer(50)
+    await await_until(lambda: rig.producer.counters.shipped == 50)
+    rig.redis.kill()
+    rig.offer(50)
+    await await_until(lambda: rig.notes_of(Disconnected))
+    rig.redis.start()
+    await await_until(lambda: rig.producer.counters.connected and len(rig.in_redis()) == 100)
+    assert rig.in_redis() == rig.expected()
+    assert len(rig.notes_of(Disconnected)) == 1
+    assert len(rig.notes_of(Connected)) == 2
 
 
-async def test_redis_loses_everything_while_events_flow(line: Line, await_until: AwaitUntil) -> None:
+async def test_redis_loses_everything_while_events_flow(rig: ShippingRig, await_until: AwaitUntil) -> None:
     """After each FLUSHALL all unarchived events are sent again from the watermark on; no gap ever shows."""
     for _ in range(5):
-        line.offer(40)
-        await await_until(lambda: line.producer.counters.shipped >= line.offered)
-        with line.redis.client() as client:
+        rig.offer(40)
+        await await_until(lambda: rig.producer.counters.shipped >= rig.offered)
+        with rig.redis.client() as client:
             client.flushall()
-        line.offer(40)
-        await await_until(lambda: line.in_redis() == line.expected())
-    assert line.producer.counters.rewinds == 5
-    assert len(line.told(Rewound)) == 5
+        rig.offer(40)
+        await await_until(lambda: rig.in_redis() == rig.expected())
+    assert rig.producer.counters.rewinds == 5
+    assert len(rig.notes_of(Rewound)) == 5
 
 
-async def test_an_idle_producer_notices_a_data_loss_of_redis(line: Line, await_until: AwaitUntil) -> None:
+async def test_an_idle_producer_notices_a_data_loss_of_redis(rig: ShippingRig, await_until: AwaitUntil) -> None:
     """Without any new event the check finds out, and announces the producer again."""
-    line.offer(40)
-    await await_until(lambda: line.producer.counters.shipped == 40)
-    with line.redis.client() as client:
+    rig.offer(40)
+    await await_until(lambda: rig.producer.counters.shipped == 40)
+    with rig.redis.client() as client:
         client.flushall()
-    await await_until(lambda: line.in_redis() == line.expected())
-    with line.redis.client() as client:
-        assert client.zrange("recollect:producers", 0, -1) == [line.producer.producer_id.encode()]
+    await await_until(lambda: rig.in_redis() == rig.expected())
+    with rig.redis.client() as client:
+        assert client.zrange("recollect:producers", 0, -1) == [rig.producer.producer_id.encode()]
 
 
-async def test_a_frozen_redis_causes_no_loss_and_no_duplicate(line: Line, await_until: AwaitUntil) -> None:
+async def test_a_frozen_redis_causes_no_loss_and_no_duplicate(rig: ShippingRig, await_until: AwaitUntil) -> None:
     """Commands that arrive late, after their connection was given up, do no harm."""
-    line.offer(20)
-    await await_until(lambda: line.producer.counters.shipped == 20)
-    line.redis.pause()
-    line.offer(20)
-    await await_until(lambda: line.told(Disconnected))
-    line.offer(20)
-    line.redis.resume()
-    await await_until(lambda: line.in_redis() == line.expected())
+    rig.offer(20)
+    await await_until(lambda: rig.producer.counters.shipped == 20)
+    rig.redis.pause()
+    rig.offer(20)
+    await await_until(lambda: rig.notes_of(Disconnected))
+    rig.offer(20)
+    rig.redis.resume()
+    await await_until(lambda: rig.in_redis() == rig.expected())
 
 
 class ReplyEater:
@@ -226,108 +226,110 @@ async def test_a_lost_reply_causes_no_duplicate(tmp_path: Path, redis_server: An
     proxy = ReplyEater(redis_server.port)
     await proxy.start()
     proxy.eat = 3
-    line = Line(tmp_path, redis_server, proxy.url)
-    line.offer(60)
-    await await_until(lambda: proxy.eaten == 3 and len(line.in_redis()) == 60)
+    rig = ShippingRig(tmp_path, redis_server, proxy.url)
+    rig.offer(60)
+    await await_until(lambda: proxy.eaten == 3 and len(rig.in_redis()) == 60)
     with redis_server.client() as client:
-        entries = client.xrange(KEYS.events(line.producer.producer_id))
+        entries = client.xrange(KEYS.events(rig.producer.producer_id))
     assert sum(int(fields[b"n"]) for _, fields in entries) == 60
-    assert line.in_redis() == line.expected()
-    await line.end()
+    assert rig.in_redis() == rig.expected()
+    await rig.end()
     await proxy.stop()
 
 
 async def test_a_stream_ahead_of_the_slot_makes_a_new_epoch(tmp_path: Path, redis_server: Any) -> None:
     """An old copy of the slot was restored: its numbers are used already, so the new epoch begins beyond them."""
-    line = Line(tmp_path, redis_server)
+    rig = ShippingRig(tmp_path, redis_server)
     with redis_server.client() as client:
         batch = Batch(1, 499, [b'{"seq": 499}\n', b'{"seq": 500}\n'])
-        client.xadd(KEYS.events(line.producer.producer_id), dict(to_fields(batch).items()), id="1-500")
-    line.offer(10)
-    assert await line.producer.drain(5) == 0
+        client.xadd(KEYS.events(rig.producer.producer_id), dict(to_fields(batch).items()), id="1-500")
+    rig.offer(10)
+    assert await rig.producer.drain(5) == 0
     with redis_server.client() as client:
-        entries = client.xrange(KEYS.events(line.producer.producer_id))
+        entries = client.xrange(KEYS.events(rig.producer.producer_id))
     batches = [from_entry(Entry(entry_id.decode(), fields)) for entry_id, fields in entries[1:]]
     lines = [decode(text) for batch in batches for text in batch.lines]
     assert [(record.epoch, record.seq) for record in lines] == [(2, seq) for seq in range(1, 11)]
-    assert [record.event.event_id for record in lines] == line.expected()
-    assert line.told(IdentityChanged) == [IdentityChanged(line.producer.producer_id, 2, "the stream had seen epoch 1")]
-    await line.end()
+    assert [record.event.event_id for record in lines] == rig.expected()
+    assert rig.notes_of(IdentityChanged) == [
+        IdentityChanged(rig.producer.producer_id, 2, "the stream had seen epoch 1")
+    ]
+    await rig.end()
 
 
 async def test_a_foreign_writer_under_the_same_id_makes_a_new_producer(tmp_path: Path, redis_server: Any) -> None:
     """The last entry is not what was sent: an alarm, and everything is shipped under a new id."""
-    line = Line(tmp_path, redis_server)
-    old = line.producer.producer_id
+    rig = ShippingRig(tmp_path, redis_server)
+    old = rig.producer.producer_id
     with redis_server.client() as client:
         batch = Batch(1, 1, [b'{"foreign": 1}\n'])
         client.xadd(KEYS.events(old), dict(to_fields(batch).items()), id="1-1")
-    line.offer(10)
-    assert await line.producer.drain(5) == 0
-    assert line.producer.producer_id != old
-    assert line.producer.epoch == 2
-    assert line.producer.counters.identity_conflicts == 1
-    assert line.in_redis() == line.expected()
-    await line.end()
+    rig.offer(10)
+    assert await rig.producer.drain(5) == 0
+    assert rig.producer.producer_id != old
+    assert rig.producer.epoch == 2
+    assert rig.producer.counters.identity_conflicts == 1
+    assert rig.in_redis() == rig.expected()
+    await rig.end()
 
 
 @pytest.mark.parametrize("place", [f"{2**60}-1", f"{2**64 - 1}-{2**64 - 1}"])
-async def test_a_foreign_entry_is_left_to_the_consumer(line: Line, await_until: AwaitUntil, place: str) -> None:
+async def test_a_foreign_entry_is_left_to_the_consumer(rig: ShippingRig, await_until: AwaitUntil, place: str) -> None:
     """No event is abandoned and no identity changes: the consumer removes the stream."""
-    line.offer(5)
-    await await_until(lambda: len(line.in_redis()) == 5)
-    key = KEYS.events(line.producer.producer_id)
-    with line.redis.client() as client:
+    rig.offer(5)
+    await await_until(lambda: len(rig.in_redis()) == 5)
+    key = KEYS.events(rig.producer.producer_id)
+    with rig.redis.client() as client:
         client.delete(key)
         client.xadd(key, {b"anything": b"else"}, id=place)
-    line.offer(5)
-    await await_until(lambda: "until the consumer removes it" in (line.producer.counters.last_error or ""))
-    counters = line.producer.counters
+    rig.offer(5)
+    await await_until(lambda: "until the consumer removes it" in (rig.producer.counters.last_error or ""))
+    counters = rig.producer.counters
     assert (counters.identity_changes, counters.relinquished, counters.spooled_events) == (0, 0, 10)
-    with line.redis.client() as client:
+    with rig.redis.client() as client:
         client.delete(key)
-    await await_until(lambda: line.in_redis() == line.expected())
+    await await_until(lambda: rig.in_redis() == rig.expected())
 
 
-async def test_drain_returns_how_many_events_were_not_shipped(line: Line, await_until: AwaitUntil) -> None:
+async def test_drain_returns_how_many_events_were_not_shipped(rig: ShippingRig, await_until: AwaitUntil) -> None:
     """With Redis away until the deadline the number of events left is the answer."""
-    line.offer(5)
-    await await_until(lambda: line.producer.counters.shipped == 5)
-    line.redis.kill()
-    line.offer(9)
-    assert await line.producer.drain(0.3) == 9
-    line.redis.start()
+    rig.offer(5)
+    await await_until(lambda: rig.producer.counters.shipped == 5)
+    rig.redis.kill()
+    rig.offer(9)
+    assert await rig.producer.drain(0.3) == 9
+    rig.redis.start()
 
 
 async def test_a_watermark_without_the_archives_seal_is_reported_once_and_changes_nothing(
-    line: Line, await_until: AwaitUntil
+    rig: ShippingRig, await_until: AwaitUntil
 ) -> None:
     """Neither releases nor the cursor; the archive's own watermark is accepted as before."""
-    line.offer(10)
-    await await_until(lambda: len(line.in_redis()) == 10)
-    with line.redis.client() as client:
-        client.hset(KEYS.watermark(line.producer.producer_id), mapping={"epoch": 7, "seq": 10})
-    await await_until(lambda: line.producer.counters.watermarks_doubted > 2)
-    (told,) = line.told(WatermarkDoubted)
+    rig.offer(10)
+    await await_until(lambda: len(rig.in_redis()) == 10)
+    with rig.redis.client() as client:
+        client.hset(KEYS.watermark(rig.producer.producer_id), mapping={"epoch": 7, "seq": 10})
+    await await_until(lambda: rig.producer.counters.watermarks_doubted > 2)
+    (told,) = rig.notes_of(WatermarkDoubted)
     assert isinstance(told, WatermarkDoubted)
     assert "no seal" in told.reason
-    counters = line.producer.counters
+    counters = rig.producer.counters
     assert (counters.released, counters.identity_changes, counters.unarchived_events) == (0, 0, 10)
-    line.archive_says(10)
-    await await_until(lambda: line.producer.archived == Position(1, 10))
+    rig.archive_says(10)
+    await await_until(lambda: rig.producer.archived == Position(1, 10))
 
 
 async def test_events_of_an_earlier_process_are_shipped_first_and_released(
     tmp_path: Path, redis_server: Any, await_until: AwaitUntil
 ) -> None:
     """Its events keep their numbers, and the archive's watermark in a later epoch covers them."""
-    line = Line(tmp_path, redis_server)
+    rig = ShippingRig(tmp_path, redis_server)
     redis_server.pause()
-    line.offer(10)
-    assert await line.producer.drain(0.2) == 10
-    line.producer.close()
+    rig.offer(10)
+    assert await rig.producer.drain(0.2) == 10
+    rig.producer.close()
     redis_server.resume()
-    again = Line(tmp_path, redis_server)
+    again = ShippingRig(tmp_path, redis_server)
     again.offered = 10
     again.offer(10)
     await await_until(lambda: again.producer.counters.shipped >= 20)

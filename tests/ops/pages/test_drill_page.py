@@ -2,7 +2,7 @@ from ops.drill import verdict
 from ops.pages import drill_page
 from ops.pages.timeline import timeline
 from tests.support.drilled_stage import drilled_round, drilled_stage
-from tests.support.tidy_process import standing_alone
+from tests.support.standalone_page import assert_standalone
 
 _ABOUT = {"title": "The drill", "seed": 7, "command": "recollect chaos --data '<b>'", "versions": {"python": "3.11"}}
 
@@ -12,7 +12,7 @@ def test_the_page_stands_alone() -> None:
     complaint = "<script>alert(1)</script>"
     rounds = [*drilled_stage().rounds, drilled_round("reload", 30, complaints=(complaint,))]
     stage = drilled_stage(rounds=rounds, title='a "quoted" <b>')
-    structure = standing_alone(drill_page.render(verdict.conclude([stage], 2), [stage], _ABOUT))
+    structure = assert_standalone(drill_page.render(verdict.conclude([stage], 2), [stage], _ABOUT))
     assert structure.tags.count("b") == len(rounds)
     assert ("aria-label", 'timeline of a "quoted" <b>') in structure.attributes
     for text in (complaint, "recollect chaos --data '<b>'", 'a "quoted" <b>', "seed 7; python 3.11"):

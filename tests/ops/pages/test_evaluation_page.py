@@ -11,7 +11,7 @@ from service.training.data import datasets
 from service.training.evaluation import split_dataset
 from service.training.evaluation.comparison import compare
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
-from tests.support.tidy_process import standing_alone
+from tests.support.standalone_page import assert_standalone
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def comparison() -> dict[str, Any]:
 
 def test_the_page_has_the_whole_comparison(comparison: dict[str, Any]) -> None:
     """Every mean in a table, every interval, every setting and note, without a network or a script."""
-    structure = standing_alone(evaluation_page.render(comparison))
+    structure = assert_standalone(evaluation_page.render(comparison))
     for result in comparison["results"]:
         assert result["label"] in structure.text
         for measure in result["measures"].values():
@@ -62,7 +62,7 @@ def test_unknown_values_are_left_out(comparison: dict[str, Any]) -> None:
         for measure in result["measures"].values():
             measure["ci95"] = None
     bare["results"][0]["measures"]["rmse"]["mean"] = None
-    structure = standing_alone(evaluation_page.render(bare))
+    structure = assert_standalone(evaluation_page.render(bare))
     assert "By group" not in structure.text
     assert "Pairwise comparisons" not in structure.text
     assert "Look-up against prediction pair by pair" not in structure.text
@@ -74,7 +74,7 @@ def test_a_comparison_of_rankers_has_no_errors(comparison: dict[str, Any]) -> No
     rankers = copy.deepcopy(comparison)
     rankers["results"] = [result for result in rankers["results"] if result["kind"] == "ranking"]
     rankers["comparisons"] = []
-    structure = standing_alone(evaluation_page.render(rankers))
+    structure = assert_standalone(evaluation_page.render(rankers))
     assert "The lowest rmse" not in structure.text
     assert "The highest ndcg@5" in structure.text
 
@@ -90,7 +90,7 @@ def test_every_plot_and_measure_shows_the_better_direction(comparison: dict[str,
     assert ">rmse ↓</th>" in text
     assert ">mrr@10 ↑</th>" in text
     assert "mrr ↑" not in text
-    structure = standing_alone(text)
+    structure = assert_standalone(text)
     assert "Comparison of 3 models on ml-1m" in structure.text
     assert "/home/ann" not in structure.text
 
@@ -100,11 +100,11 @@ def test_a_failed_model_is_listed_with_the_reason(comparison: dict[str, Any]) ->
     changed = copy.deepcopy(comparison)
     nothing = dict.fromkeys(("fit_s", "predict_s", "rank_s", "list_us", "pairwise_list_us"))
     changed["results"][0] |= nothing | {"failed": "it diverged", "measures": {}, "groups": {"users": {}, "items": {}}}
-    structure = standing_alone(evaluation_page.render(changed))
+    structure = assert_standalone(evaluation_page.render(changed))
     assert "it diverged" in structure.text
     assert "Comparison of 3 models" in structure.text
     changed["results"] = [changed["results"][0]] * 3
-    assert "it diverged" in standing_alone(evaluation_page.render(changed)).text
+    assert "it diverged" in assert_standalone(evaluation_page.render(changed)).text
 
 
 def test_texts_from_data_are_escaped(comparison: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ def test_texts_from_data_are_escaped(comparison: dict[str, Any]) -> None:
     changed["notes"] = [nasty]
     changed["results"][0]["settings"] = {nasty: nasty}
     changed["results"][0]["label"] = nasty
-    structure = standing_alone(evaluation_page.render(changed))
+    structure = assert_standalone(evaluation_page.render(changed))
     assert structure.text.count(nasty) >= 4
 
 

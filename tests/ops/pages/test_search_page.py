@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from ops.pages import search_page
-from tests.support.tidy_process import standing_alone
+from tests.support.standalone_page import assert_standalone
 
 
 def trial(number: int, state: str, folds: list[float], why: str | None = None, **settings: Any) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def found() -> dict[str, Any]:
 
 def test_the_page_has_the_whole_search(found: dict[str, Any]) -> None:
     """The best first, each trial as a mark in order and against each hyperparameter, and the failures."""
-    structure = standing_alone(search_page.render(found))
+    structure = assert_standalone(search_page.render(found))
     text, titles = structure.text, structure.titles
     assert "The best rmse is 0.8800, of trial 3; the default settings reach 0.9300." in text
     assert "-0.0400 (95 % interval -0.0500 to -0.0300)" in text
@@ -85,7 +85,7 @@ def test_a_search_of_one_trial_has_a_page(found: dict[str, Any]) -> None:
     little |= {"trials": [only], "ranked": [0], "importance": {}, "is_interrupted": True}
     little["defaults"] = {**little["defaults"], "mean": None, "ci95": None, "why": "it diverged"}
     little["best"] = {**only, "assignments": [], "against_defaults": None}
-    structure = standing_alone(search_page.render(little))
+    structure = assert_standalone(search_page.render(little))
     assert "The best rmse is 0.9000, of trial 0." in structure.text
     assert "until it was interrupted" in structure.text
     assert "Importance" not in structure.text
@@ -98,5 +98,5 @@ def test_a_measure_may_be_maximised(found: dict[str, Any]) -> None:
     ranked["protocol"] |= {"measure": "ndcg@10", "direction": "maximize"}
     ranked["ranked"] = [0, 3]
     ranked["best"] = {**ranked["trials"][0], "assignments": [], "against_defaults": None}
-    structure = standing_alone(search_page.render(ranked))
+    structure = assert_standalone(search_page.render(ranked))
     assert "The best ndcg@10 is 0.9200, of trial 0." in structure.text

@@ -21,7 +21,7 @@ from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream import redis_stream as stream_module
 from telemetry.stream.key_names import Keys
-from telemetry.stream.redis_check import RedisReport, RedisRole, assess, check_redis, probes
+from telemetry.stream.redis_check import RedisReport, RedisRole, assess, check_redis, command_checks
 from telemetry.stream.redis_connection import Refusal
 from telemetry.stream.redis_stream import RedisStream
 from tests.conftest import RedisServer
@@ -30,7 +30,7 @@ from tests.support import sample_events
 AwaitUntil = Callable[..., Awaitable[None]]
 ROOT = Path(__file__).parents[3]
 ACL = ROOT / "telemetry" / "stream" / "redis.acl"
-TRIALS = probes(Keys())
+TRIALS = command_checks(Keys())
 HELLO = [b"server", b"redis", b"version", b"7.2.4", b"mode", b"standalone", b"role", b"master"]
 SEEN = [[b"maxmemory-policy", b"noeviction"], [b"appendonly", b"yes"], b"", b""]
 
@@ -45,7 +45,7 @@ def judged(*, hello: Any = HELLO, looks: Any = SEEN, all_say: str | None = None)
 
 
 def test_a_good_redis_has_neither_faults_nor_risks() -> None:
-    """The refusal that a probe provokes is no fault."""
+    """The refusal that a check provokes is no fault."""
     found = judged()
     assert (found.version, found.unfit_for(*RedisRole), found.failing, found.warnings) == ("redis 7.2.4", [], [], [])
 
@@ -128,7 +128,7 @@ def granted(user: str) -> set[str]:
 def test_the_shipped_redis_users_have_exactly_the_rights_that_are_needed() -> None:
     """The file, the probes and the page agree."""
     names = {
-        role: {probe.name.lower().replace(" ", "|") for probe in TRIALS if probe.role is role} for role in RedisRole
+        role: {check.name.lower().replace(" ", "|") for check in TRIALS if check.role is role} for role in RedisRole
     }
     assert granted("recollect-replica") == names[RedisRole.REPLICA]
     assert granted("recollect-consumer") == names[RedisRole.REPLICA] | names[RedisRole.CONSUMER]

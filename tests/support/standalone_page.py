@@ -1,4 +1,4 @@
-"""What every page that stands alone must be, held against the text of one."""
+"""An assertion that a page is well formed and needs no other file."""
 
 import re
 from html.parser import HTMLParser
@@ -37,12 +37,8 @@ class _Structure(HTMLParser):
             self.titles.append(data)
 
 
-def standing_alone(page: str) -> _Structure:
-    """Assert that a page is well formed, loads nothing, runs nothing and draws nothing outside its plots.
-
-    Returns:
-        Its structure.
-    """
+def assert_standalone(page: str) -> _Structure:
+    """Assert that a page is well formed and loads, runs and overdraws nothing; return its structure."""
     structure = _Structure()
     structure.feed(page)
     structure.close()
@@ -51,7 +47,7 @@ def standing_alone(page: str) -> _Structure:
     for name, value in structure.attributes:
         assert not name.startswith("on"), f"{name} runs something"
         assert name not in {"href", "src", "xlink:href", "style"}, f"{name} may load something"
-        assert not {"nan", "inf", "-inf"} & set(re.split(r"[ ,MHhvl()]", value)), f"{name}={value!r} is no place"
+        assert not {"nan", "inf", "-inf"} & set(re.split(r"[ ,MHhvl()]", value)), f"{name}={value!r} is no coordinate"
     assert not re.search(r"https?:|url\(|@import", page)
     assert "prefers-color-scheme:dark" in page
     assert 'name="viewport"' in page
