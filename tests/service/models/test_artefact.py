@@ -1,4 +1,4 @@
-"""A published model reads back as it was; a damaged one is refused and leaves what was active."""
+"""A published model reads back unchanged; a damaged one is refused, and the active version stays."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def test_a_model_reads_back_as_it_was(tmp_path: Path, snapshot: ModelSnapshot) -
 
 
 def test_the_first_user_is_found_without_loading(tmp_path: Path, snapshot: ModelSnapshot) -> None:
-    """An example for a person needs no million ids."""
+    """From two small reads."""
     directory = tmp_path / published(tmp_path, snapshot)
     assert artefact.first_user_id(directory) == "ann"
     (directory / "user_ids.bin").unlink()
@@ -72,8 +72,8 @@ def test_the_first_user_is_found_without_loading(tmp_path: Path, snapshot: Model
         artefact.first_user_id(directory)
 
 
-def test_what_is_loaded_is_mapped_and_cannot_be_written(tmp_path: Path, snapshot: ModelSnapshot) -> None:
-    """Replicas share the pages of a model, so nobody may edit them."""
+def test_loaded_arrays_are_read_only(tmp_path: Path, snapshot: ModelSnapshot) -> None:
+    """Replicas share the pages of a model."""
     loaded = artefact.load(tmp_path / published(tmp_path, snapshot))
     with pytest.raises(ValueError, match="read-only"):
         loaded.item_factors[0, 0] = 1.0
@@ -125,7 +125,7 @@ def _edit(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
 
 
 def _array(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
-    """Change an array, and let the manifest describe what is there now: a writer at fault, not a disk."""
+    """Change an array and its description in the manifest: a faulty writer, not a faulty disk."""
 
     def damage(directory: Path) -> None:
         path = directory / f"{name}.bin"
@@ -182,7 +182,7 @@ def _endless_manifest(directory: Path) -> None:
 
 
 def _endless_array(directory: Path) -> None:
-    """The same, and the manifest says so."""
+    """The same, with a matching shape in the manifest."""
     with (directory / "item_bias.bin").open("ab") as file:
         file.truncate(1 << 40)
     _edit(lambda m: m["arrays"]["item_bias"].update(shape=[1 << 38]))(directory)
@@ -274,10 +274,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 def test_a_damaged_model_is_refused_and_the_active_one_stays(
     tmp_path: Path, snapshot: ModelSnapshot, damage: Callable[[Path], None]
 ) -> None:
-    """Whatever is wrong with a version, it is refused with its name, and ACTIVE still names the good one.
-
-    In time and memory that its files cannot make larger: none of these is a test that waits or swells.
-    """
+    """The error names the version; neither time nor memory depends on the claimed sizes."""
     good, bad = published(tmp_path, snapshot), published(tmp_path, snapshot)
     activate(tmp_path, good)
     damage(tmp_path / bad)
@@ -297,13 +294,13 @@ def test_factors_that_are_not_finite_are_refused(snapshot: ModelSnapshot, name: 
 
 
 def test_shapes_that_do_not_fit_the_ids_are_refused(snapshot: ModelSnapshot) -> None:
-    """A model of other users than it names is no model."""
+    """Arrays must match the vocabularies."""
     with pytest.raises(ModelRefused, match=r"user_factors has shape \(3, 4\)"):
         replace(snapshot, user_factors=snapshot.user_factors[:3])
 
 
-def test_loading_can_be_ended_between_two_pieces(tmp_path: Path, snapshot: ModelSnapshot) -> None:
-    """Who has waited long enough need not wait for the end of a large file."""
+def test_loading_can_be_ended_at_a_checkpoint(tmp_path: Path, snapshot: ModelSnapshot) -> None:
+    """Between two pieces of a large file."""
     directory = tmp_path / published(tmp_path, snapshot)
 
     def given_up() -> None:

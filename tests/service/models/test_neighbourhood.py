@@ -1,4 +1,4 @@
-"""What neighbours say is what the definition says, one speaker after the other."""
+"""Neighbour scores agree with the definition, one neighbour at a time."""
 
 import dataclasses
 import json
@@ -59,24 +59,24 @@ def stored(matrix: csr_array, row: int) -> dict[int, float]:
 
 
 def by_definition(snapshot: ModelSnapshot, user: int, item: int) -> float:
-    """The readable reference: look for every speaker, listen, put together."""
+    """Return the score of a pair, summed neighbour by neighbour."""
     lists = snapshot.neighbourhood
     assert lists is not None
-    level, b_user, b_item = snapshot.global_mean, snapshot.user_bias.tolist(), snapshot.item_bias.tolist()
-    voices: list[tuple[float, float]] = []
+    mean, b_user, b_item = snapshot.global_mean, snapshot.user_bias.tolist(), snapshot.item_bias.tolist()
+    terms: list[tuple[float, float]] = []
     if lists.over == "items":
         for seen, rating in stored(snapshot.history, user).items():
-            if item in (spoken_for := stored(lists.weights, seen)):
-                voices.append((spoken_for[item], rating - (level + b_user[user] + b_item[seen])))
+            if item in (weights := stored(lists.weights, seen)):
+                terms.append((weights[item], rating - (mean + b_user[user] + b_item[seen])))
     else:
-        for speaker, weight in stored(lists.weights, user).items():
-            if item in (ratings := stored(snapshot.history, speaker)):
-                voices.append((weight, ratings[item] - (level + b_user[speaker] + b_item[item])))
-    said: float = sum(weight * (1.0 if lists.signal == "seen" else residual) for weight, residual in voices)
+        for neighbour, weight in stored(lists.weights, user).items():
+            if item in (ratings := stored(snapshot.history, neighbour)):
+                terms.append((weight, ratings[item] - (mean + b_user[neighbour] + b_item[item])))
+    term: float = sum(weight * (1.0 if lists.signal == "seen" else residual) for weight, residual in terms)
     if lists.combine != "sum":
-        loudness = sum(abs(weight) for weight, _ in voices) if lists.combine == "weighted_mean" else len(voices)
-        said = said / loudness if loudness else 0.0
-    return float(level + b_user[user] + b_item[item] + said)
+        divisor = sum(abs(weight) for weight, _ in terms) if lists.combine == "weighted_mean" else len(terms)
+        term = term / divisor if divisor else 0.0
+    return float(mean + b_user[user] + b_item[item] + term)
 
 
 @settings(deadline=None, max_examples=80)
@@ -86,8 +86,8 @@ def by_definition(snapshot: ModelSnapshot, user: int, item: int) -> float:
     signal=st.sampled_from(["seen", "residual"]),
     seed=st.integers(0, 1000),
 )
-def test_a_score_is_what_the_speakers_say(over: Over, combine: Combine, signal: Signal, seed: int) -> None:
-    """Over items and over users, however voices are combined, zero weights and silence included."""
+def test_scores_agree_with_the_definition(over: Over, combine: Combine, signal: Signal, seed: int) -> None:
+    """Over items and users, for all combinations, with zero weights and without neighbours."""
     snapshot = made(over, combine, signal, seed)
     rows = np.arange(N_ITEMS)
     for user in range(N_USERS):
@@ -96,7 +96,7 @@ def test_a_score_is_what_the_speakers_say(over: Over, combine: Combine, signal: 
 
 
 @pytest.mark.parametrize("over", ["items", "users"])
-def test_a_score_is_the_same_alone_and_among_others(over: Over) -> None:
+def test_a_score_is_the_same_alone_and_in_a_batch(over: Over) -> None:
     """To the last bit, in any order."""
     snapshot = made(over, "weighted_mean", "residual", 1)
     together = scoring.exact_scores(snapshot, 3, np.arange(N_ITEMS))
@@ -104,7 +104,7 @@ def test_a_score_is_the_same_alone_and_among_others(over: Over) -> None:
     assert scoring.exact_scores(snapshot, 3, np.arange(N_ITEMS)[::-1]).tolist() == together[::-1].tolist()
 
 
-def test_lists_leave_out_what_was_seen_and_excluded() -> None:
+def test_lists_exclude_seen_and_excluded_items() -> None:
     """Alone and among others."""
     snapshot = made("items", "sum", "seen", 2)
     requests = [scoring.TopNRequest(user, 5, exclude=np.array([4])) for user in range(N_USERS)]
@@ -117,21 +117,21 @@ def test_lists_leave_out_what_was_seen_and_excluded() -> None:
 
 
 @pytest.mark.parametrize("over", ["items", "users"])
-def test_what_no_neighbour_speaks_of_is_filled_by_popularity(over: Over) -> None:
-    """And said not to be personal, alone and among chosen items; without any neighbour that is the whole list."""
+def test_popularity_fills_lists_behind_the_neighbours_items(over: Over) -> None:
+    """These items are flagged as not personal; without neighbours they are the whole list."""
     popularity = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5], np.float32)
     snapshot = dataclasses.replace(made(over, "sum", "seen", 4), popularity=popularity)
     lists = snapshot.neighbourhood
     assert lists is not None
-    mute = sparse(np.zeros(lists.weights.shape, np.float32), np.zeros(lists.weights.shape, dtype=bool))
-    silent = dataclasses.replace(
+    no_weights = sparse(np.zeros(lists.weights.shape, np.float32), np.zeros(lists.weights.shape, dtype=bool))
+    without_neighbours = dataclasses.replace(
         snapshot,
-        neighbourhood=dataclasses.replace(lists, weights=mute),
+        neighbourhood=dataclasses.replace(lists, weights=no_weights),
         item_bias=np.zeros(N_ITEMS, np.float32),
     )
     for user in range(N_USERS):
         unseen = [row for row in snapshot.popular_rows.tolist() if row not in snapshot.seen_rows(user)]
-        (ranking,) = scoring.personal(silent, [scoring.TopNRequest(user, N_ITEMS)])
+        (ranking,) = scoring.personal(without_neighbours, [scoring.TopNRequest(user, N_ITEMS)])
         assert ranking.rows.tolist() == unseen
         assert ranking.is_personal is not None
         assert not ranking.is_personal.any()
@@ -141,15 +141,17 @@ def test_what_no_neighbour_speaks_of_is_filled_by_popularity(over: Over) -> None
         assert among.is_personal is not None
         assert among.is_personal.tolist() == ranking.is_personal.tolist()
         if over == "items":
-            spoken_of = {item for seen in snapshot.seen_rows(user).tolist() for item in stored(lists.weights, seen)}
+            with_neighbour = {
+                item for seen in snapshot.seen_rows(user).tolist() for item in stored(lists.weights, seen)
+            }
         else:
-            speakers = stored(lists.weights, user)
-            spoken_of = {item for speaker in speakers for item in snapshot.seen_rows(speaker).tolist()}
-        assert [row in spoken_of for row in ranking.rows.tolist()] == ranking.is_personal.tolist()
+            neighbours = stored(lists.weights, user)
+            with_neighbour = {item for neighbour in neighbours for item in snapshot.seen_rows(neighbour).tolist()}
+        assert [row in with_neighbour for row in ranking.rows.tolist()] == ranking.is_personal.tolist()
 
 
 def test_similar_items_of_a_model_without_factors_share_users() -> None:
-    """The cosine of who has seen them; items that share nobody are left out."""
+    """The cosine of the sets of users; items that share no user are left out."""
     snapshot = made("users", "sum", "seen", 3)
     seen = np.zeros((N_USERS, N_ITEMS))
     for user in range(N_USERS):
@@ -163,24 +165,24 @@ def test_similar_items_of_a_model_without_factors_share_users() -> None:
 
 
 @pytest.mark.parametrize("over", ["items", "users"])
-def test_forgetting_a_user_takes_their_voice_away(over: Over) -> None:
-    """Rows move up, and what the others say stays."""
+def test_erasing_a_user_removes_their_weights(over: Over) -> None:
+    """Rows move up, and the weights of others stay."""
     snapshot = made(over, "sum", "residual", 4)
     without = erased_users.without_users(snapshot, [3])
     assert without.neighbourhood is not None
-    silent = made(over, "sum", "residual", 4)
-    assert silent.neighbourhood is not None
+    without_neighbours = made(over, "sum", "residual", 4)
+    assert without_neighbours.neighbourhood is not None
     if over == "users":
-        weights = silent.neighbourhood.weights
+        weights = without_neighbours.neighbourhood.weights
         weights.data[weights.indices == 3] = 0
     rows = np.arange(N_ITEMS)
     for before, after in ((2, 2), (5, 4), (11, 10)):
-        expected = scoring.exact_scores(silent, before, rows)
+        expected = scoring.exact_scores(without_neighbours, before, rows)
         np.testing.assert_allclose(scoring.exact_scores(without, after, rows), expected, atol=1e-12)
 
 
-def test_a_published_neighbourhood_is_the_same_again(tmp_path: Path) -> None:
-    """Weights, zeros included, and the three words; a manifest with another word is refused."""
+def test_a_published_neighbourhood_reads_back_unchanged(tmp_path: Path) -> None:
+    """Weights, zeros included, and the three fields; an unknown field value is refused."""
     snapshot = made("users", "mean", "residual", 5)
     directory = tmp_path / publication.publish(tmp_path, snapshot, data={}, measures={})
     mapped = artefact.load(directory)
@@ -215,7 +217,7 @@ def test_damaged_neighbours_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_neighbourhood_of_the_wrong_shape_or_without_numbers_is_refused() -> None:
-    """Before anybody is served from it."""
+    """When it is built."""
     snapshot = made("items", "sum", "seen", 7)
     assert snapshot.neighbourhood is not None
     with pytest.raises(ModelRefused, match="neighbours have shape"):

@@ -1,4 +1,4 @@
-"""Lists are what the plain definition says, whatever path computed them."""
+"""Lists agree with the plain definition on every code path."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Make = Callable[..., ModelSnapshot]
 
 
 def by_definition(snapshot: ModelSnapshot, user_row: int, exclude: set[int], include: set[int] | None) -> list[int]:
-    """The readable reference: score everything exactly, sort, take out."""
+    """Score all items exactly, sort and exclude."""
     rows = np.arange(len(snapshot.items), dtype=np.int64)
     scores = scoring.exact_scores(snapshot, user_row, rows)
     out = set(snapshot.seen_rows(user_row).tolist()) | exclude
@@ -33,7 +33,7 @@ def by_definition(snapshot: ModelSnapshot, user_row: int, exclude: set[int], inc
     include=st.none() | st.sets(st.integers(0, 299), max_size=40),
     duplicate_items=st.booleans(),
 )
-def test_a_personal_list_is_the_sorted_catalogue_less_what_is_taken_out(
+def test_a_personal_list_is_the_sorted_catalogue_without_exclusions(
     make_snapshot: Make,
     seed: int,
     n_items: int,
@@ -43,21 +43,21 @@ def test_a_personal_list_is_the_sorted_catalogue_less_what_is_taken_out(
     include: set[int] | None,
     duplicate_items: bool,
 ) -> None:
-    """Candidates, margins and ties make no difference to the list that the definition gives."""
+    """Independent of candidates, margins and ties."""
     snapshot = make_snapshot(n_items=n_items, seed=seed, duplicate_items=duplicate_items)
     exclude = {row for row in exclude if row < n_items}
     include = None if include is None else {row for row in include if row < n_items}
-    requests = scoring.TopNRequest(3, n, offset, np.array(sorted(exclude), dtype=np.int64))
+    request = scoring.TopNRequest(3, n, offset, np.array(sorted(exclude), dtype=np.int64))
     if include is None:
-        (ranking,) = scoring.personal(snapshot, [requests])
+        (ranking,) = scoring.personal(snapshot, [request])
     else:
-        ranking = scoring.personal_among(snapshot, requests, np.array(sorted(include), dtype=np.int64))
+        ranking = scoring.personal_among(snapshot, request, np.array(sorted(include), dtype=np.int64))
     assert ranking.rows.tolist() == by_definition(snapshot, 3, exclude, include)[offset : offset + n]
 
 
 @pytest.mark.parametrize("n_users", [1, 5])
-def test_a_user_of_whom_nothing_is_known_gets_what_is_popular(make_snapshot: Make, n_users: int) -> None:
-    """Alone and among others: by popularity where all scores are equal, and said not to be personal."""
+def test_a_user_without_factors_gets_popular_items(make_snapshot: Make, n_users: int) -> None:
+    """Alone and in a batch, and flagged as not personal."""
     made = make_snapshot(n_items=300)
     factors = made.user_factors.copy()
     factors[2] = 0
@@ -76,8 +76,8 @@ def test_a_user_of_whom_nothing_is_known_gets_what_is_popular(make_snapshot: Mak
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 100, 129])
-def test_an_exact_score_does_not_depend_on_its_neighbours(make_snapshot: Make, k: int) -> None:
-    """Scoring one item alone, or among any others, gives the same bits."""
+def test_an_exact_score_does_not_depend_on_other_items(make_snapshot: Make, k: int) -> None:
+    """One item alone and among others has the same bits."""
     snapshot = make_snapshot(n_items=257, k=k)
     rows = np.arange(257, dtype=np.int64)
     together = scoring.exact_scores(snapshot, 2, rows)
@@ -93,10 +93,10 @@ def test_an_exact_score_does_not_depend_on_its_neighbours(make_snapshot: Make, k
     lists=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 40), st.integers(0, 20)), min_size=1, max_size=12),
     duplicate_items=st.booleans(),
 )
-def test_a_list_is_the_same_alone_and_among_others(
+def test_a_list_is_the_same_alone_and_in_a_batch(
     make_snapshot: Make, seed: int, n_items: int, k: int, lists: list[tuple[int, int, int]], duplicate_items: bool
 ) -> None:
-    """Rows and scores, to the last bit, whoever else is ranked in the same turn."""
+    """Rows and scores, to the last bit."""
     snapshot = make_snapshot(n_items=n_items, k=k, seed=seed, duplicate_items=duplicate_items)
     requests = [scoring.TopNRequest(user_row, n, offset) for user_row, n, offset in lists]
     together = scoring.personal(snapshot, requests)
@@ -120,7 +120,7 @@ def test_an_exact_score_is_the_model_formula(make_snapshot: Make) -> None:
 
 
 def test_a_user_who_has_seen_everything_gets_an_empty_list(make_snapshot: Make) -> None:
-    """No item is left, so none is returned, rather than one already seen."""
+    """No seen item is returned."""
     snapshot = make_snapshot(n_items=40)
     everything = np.arange(40, dtype=np.int64)
     (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(0, 10, exclude=everything)])

@@ -34,7 +34,7 @@ def write(path: Path, text: str) -> str:
 
 class TestTrain:
     def test_publishes_activates_and_measures(self, config: Config) -> None:
-        """The manifest names the data and what was reached on a tenth of it; the model loads and is active."""
+        """The manifest describes the data and the measures on a tenth of it; the model loads and is active."""
         manifest = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=3)
         assert manifest["data"] == {
             "source": DEMO,
@@ -62,7 +62,7 @@ class TestTrain:
         assert popular["model"] == manifest["version"]
 
     def test_popularity_decays(self, config: Config, tmp_path: Path) -> None:
-        """An interaction of one half-life before the youngest counts half."""
+        """An interaction of one half-life before the latest counts half."""
         day_s = 86400
         text = f"user,item,rating,timestamp\na,old,5,0\nb,old,5,0\na,new,1,{10 * day_s}\n"
         config = Config(home=config.home, models=ModelConfig(popularity_half_life_days=10))
@@ -77,8 +77,8 @@ class TestTrain:
         untimed = datasets.read(write(tmp_path / "u.csv", "a,old\nb,old\na,new\n"))
         assert decayed(untimed, 10).tolist() == [2.0, 1.0]
 
-    def test_stages_are_told(self, config: Config) -> None:
-        """Generating, measuring and fitting, each from its start to its end."""
+    def test_stages_are_reported(self, config: Config) -> None:
+        """Generating, measuring and fitting, each from start to end."""
         steps: list[tuple[str, int, int]] = []
         read: list[object] = []
         pipeline.train(
@@ -105,7 +105,7 @@ class TestTrain:
 
     @pytest.mark.parametrize("text", ["a,b,3\n", "a,b,3\na,c,4\nd,b,1\n", "a,b\n"])
     def test_too_little_to_measure_still_trains(self, config: Config, tmp_path: Path, text: str) -> None:
-        """One user, one item, one rating: published, with measures that say why they are missing."""
+        """One user, one item, one rating: published, with a note on the missing measures."""
         manifest = pipeline.train(config, data=write(tmp_path / "t.csv", text))
         assert manifest["measures"] == {
             "rmse": None,
@@ -138,7 +138,7 @@ class TestTrain:
         assert any("has no ratings" in note for note in read[0].report.notes) == (algorithm is None)
 
     def test_equal_ratings_warn(self, config: Config, tmp_path: Path) -> None:
-        """An algorithm that was named is fitted; its errors have no meaning, and are null."""
+        """The named algorithm is fitted; its errors have no meaning and are null."""
         path = write(tmp_path / "t.csv", "".join(f"u{n % 30},i{n * 7 % 20},1\n" for n in range(300)))
         read: list[Interactions] = []
         manifest = pipeline.train(config, data=path, algorithm="svd", settings=SMALL, on_read=read.append)
@@ -147,13 +147,13 @@ class TestTrain:
         assert pipeline.train(config, data=path)["algorithm"] == "ials"
 
     def test_a_setting_of_neither_default_is_refused_before_reading(self, config: Config) -> None:
-        """One of either may be the chosen algorithm's."""
+        """A setting of either default algorithm is accepted."""
         with pytest.raises(UsageError, match="no setting 'depth'"):
             pipeline.train(config, data="/nowhere", settings=["depth=3"])
         assert pipeline.train(config, data=DEMO, settings=SMALL)["algorithm"] == "svd"
 
     def test_a_declared_scale_clips(self, config: Config, tmp_path: Path) -> None:
-        """What lies outside counts as the nearest end, is counted, and named; the model has the declared scale."""
+        """Ratings outside are clipped, counted and named; the model has the declared scale."""
         rows = [f"u{n % 20},i{n * 7 % 30},{n % 4 + 1}" for n in range(200)]
         path = write(tmp_path / "t.csv", "\n".join([*rows, "eve,i1,99", "eve,i2,-7"]))
         read: list[Interactions] = []
@@ -170,7 +170,7 @@ class TestTrain:
         assert snapshot.history.data.max() == 5.0
 
     def test_a_model_that_is_much_worse_is_not_activated(self, config: Config, tmp_path: Path) -> None:
-        """It is published and says why; who asks for it gets it; of the demo data there is nothing to defend."""
+        """It is published with the reason; `activate` overrides; a model of the demo data is not defended."""
         rng = np.random.default_rng(0)
         pairs = rng.choice(60 * 40, 1500, replace=False)
         stars = 3 + 2 * np.sin(pairs // 40) * np.cos(pairs % 40 * 2)
@@ -190,10 +190,8 @@ class TestTrain:
         assert forced["measures"]["held_back"] is not None
         assert active_model.version(config.models_dir) == forced["version"]
 
-    def test_the_active_model_is_asked_about_ratings_that_neither_has_learnt_from(
-        self, config: Config, tmp_path: Path
-    ) -> None:
-        """Where there are enough of them they decide, whatever was recorded on easier ones."""
+    def test_both_models_are_compared_on_ratings_that_neither_has_learnt(self, config: Config, tmp_path: Path) -> None:
+        """If there are enough, they decide, and not the recorded measures."""
         rng = np.random.default_rng(0)
         pairs = rng.choice(80 * 60, 3600, replace=False)
         stars = 3 + 2 * np.sin(pairs // 60) * np.cos(pairs % 60 * 2)
@@ -202,16 +200,16 @@ class TestTrain:
         good, bad = ("n_factors=4", "lr_all=0.02"), ("n_factors=4", "init_std_dev=3", "lr_all=0", "n_epochs=1")
         first = pipeline.train(config, data=half, algorithm="svd", settings=good)
         worse = pipeline.train(config, data=whole, algorithm="svd", settings=bad)
-        said = worse["measures"]["held_back"]
-        assert said.endswith(f"and that of {first['version']}, the active model, {said.split()[-1]}")
-        n_fresh = int(said.split()[1])
-        assert said.startswith(f"on {n_fresh} held-out ratings that neither model has learnt, its RMSE is ")
+        reason = worse["measures"]["held_back"]
+        assert reason.endswith(f"and that of {first['version']}, the active model, {reason.split()[-1]}")
+        n_fresh = int(reason.split()[1])
+        assert reason.startswith(f"on {n_fresh} held-out ratings that neither model has learnt, its RMSE is ")
         assert 100 <= n_fresh < 360
         better = pipeline.train(config, data=whole, algorithm="svd", settings=good)
         assert active_model.version(config.models_dir) == better["version"]
 
     def test_not_activated_it_is_only_published(self, config: Config) -> None:
-        """What was active stays."""
+        """The active version stays."""
         active = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
         other = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, activate=False)
         assert active_model.version(config.models_dir) == active["version"]
@@ -235,14 +233,14 @@ class TestTrain:
         assert not config.models_dir.exists() or not list(config.models_dir.iterdir())
 
     def test_a_place_that_cannot_be_written_is_one_sentence(self, config: Config) -> None:
-        """The run failed, and the sentence says where."""
+        """The message names the directory."""
         config.home.mkdir()
         config.models_dir.write_text("in the way")
         with pytest.raises(RunError, match=r"cannot be published in .*models: File exists"):
             pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)
 
     def test_that_it_cannot_be_written_is_known_before_the_fit(self, config: Config) -> None:
-        """Nobody waits for a training whose model cannot be kept."""
+        """A training whose model cannot be kept ends early."""
         config.home.mkdir()
         config.models_dir.write_text("in the way")
         stages: set[str] = set()
@@ -251,7 +249,7 @@ class TestTrain:
         assert stages == {"generate"}
 
     def test_a_killed_training_leaves_no_version(self, config: Config) -> None:
-        """Killed while it writes, it leaves nothing that counts, and the next training removes what it left."""
+        """The next training removes the temporary of one killed while writing."""
         program = (
             "import os, signal, sys; from pathlib import Path; from service.config import Config; "
             "from service.models import published_files as files; from service.training import pipeline\n"
@@ -271,7 +269,7 @@ class TestTrain:
         assert versions.published(config.models_dir) == [manifest["version"]]
 
     def test_threads_change_nothing(self, config: Config) -> None:
-        """The same seed gives the same bytes, whatever number of threads numba and BLAS may use."""
+        """The same seed gives the same bytes with any number of threads of numba and BLAS."""
         program = (
             "import json, sys; from pathlib import Path; from service.config import Config; "
             "from service.training import pipeline; "
@@ -291,7 +289,7 @@ class TestTrain:
         assert len(results) == 1
 
     def test_two_trainings_at_once(self, config: Config) -> None:
-        """Both versions are whole, one is active, and the static lists are of that one."""
+        """All versions are complete, and the static lists are those of the active one."""
         program = (
             "import sys; from pathlib import Path; from service.config import Config; "
             "from service.training import pipeline; "

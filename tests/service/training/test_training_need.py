@@ -53,7 +53,7 @@ def test_a_model_that_cannot_be_served_is_never_replaced_by_the_demo(config: Con
     broken = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=1)["version"]
     version, active = config.models_dir / broken, config.models_dir / "ACTIVE"
     both = f"intact, the newest first: {', '.join(reversed(versions.published(config.models_dir)))}; serve one"
-    says, which = {
+    fault, which = {
         "empty": ("does not name a version", both),
         "active": ("does not name a version", both),
         "array": ("user_bias", f"intact: {intact}"),
@@ -74,7 +74,7 @@ def test_a_model_that_cannot_be_served_is_never_replaced_by_the_demo(config: Con
         active.unlink()
     with pytest.raises(ModelRefused) as refused:
         needed_training(config, None)
-    assert says in str(refused.value)
+    assert fault in str(refused.value)
     assert which in str(refused.value)
     assert needed_training(config, DEMO) == as_request(DEMO)
 

@@ -18,7 +18,7 @@ from tests.support.dense_tables import dense, every_pair, ratings
     ],
 )
 def test_the_kernel_agrees_with_the_slow_reference(config: BaselineConfig) -> None:
-    """Mean and biases, and predictions from them, also of users and items without ratings."""
+    """Mean, biases and predictions, also for users and items without ratings."""
     data = ratings()
     snapshot = fit(data, config, np.random.default_rng(0), no_progress)
     mean, b_user, b_item = estimate_slowly(dense(data), config)
@@ -32,7 +32,7 @@ def test_the_kernel_agrees_with_the_slow_reference(config: BaselineConfig) -> No
 
 
 def test_the_epochs_are_those_of_the_method() -> None:
-    """10 of least squares, 20 of descent, or as many as are asked for."""
+    """10 by als, 20 by sgd, or the number that is set."""
     for config, n_epochs in (
         (BaselineConfig(), 10),
         (BaselineConfig(method="sgd"), 20),

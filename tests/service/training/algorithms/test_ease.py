@@ -33,7 +33,7 @@ def served(data: Interactions, config: EaseConfig) -> Neighbourhood:
 
 
 def test_all_weights_are_those_of_the_closed_form(data: Interactions) -> None:
-    """With room for all of them, what is served is the whole solution, in float32."""
+    """Without a limit, the served weights are the whole solution, in float32."""
     config = EaseConfig(reg=7.5, n_neighbours=1000)
     neighbourhood = served(data, config)
     assert (neighbourhood.over, neighbourhood.combine, neighbourhood.signal) == ("items", "sum", "seen")
@@ -46,7 +46,7 @@ def test_all_weights_are_those_of_the_closed_form(data: Interactions) -> None:
 
 @pytest.mark.parametrize("n_neighbours", [1, 3, 20, 149])
 def test_the_largest_weights_are_kept(data: Interactions, n_neighbours: int) -> None:
-    """So many that every item has `n_neighbours` on average, whichever sign they have, and none larger is left out."""
+    """`n_neighbours` per item on average, of either sign."""
     everything = served(data, EaseConfig(reg=7.5, n_neighbours=1000)).weights.toarray()
     kept = served(data, EaseConfig(reg=7.5, n_neighbours=n_neighbours)).weights
     assert kept.nnz == n_neighbours * len(data.items)
@@ -58,7 +58,7 @@ def test_the_largest_weights_are_kept(data: Interactions, n_neighbours: int) -> 
 
 @pytest.mark.parametrize("n_neighbours", [1000, 40])
 def test_a_list_without_some_interactions_is_that_of_another_fit(data: Interactions, n_neighbours: int) -> None:
-    """Of the user's own alone, others' stay; with weights as large as those that the model of everything keeps."""
+    """Only those of the listed user are left out; weights count from the least one of the full model on."""
     config = EaseConfig(reg=7.5, n_neighbours=n_neighbours)
     rng = np.random.default_rng(0)
     hidden = np.sort(rng.choice(len(data), 300, replace=False))
@@ -128,12 +128,12 @@ def test_single_precision_is_close(data: Interactions) -> None:
 def test_too_many_items_for_the_memory_are_refused_before_the_work(
     data: Interactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one sentence that says how much there is."""
+    """The message names the available memory."""
     monkeypatch.setattr(memory_budget, "available_bytes", lambda: 100_000)
-    told: list[str] = []
+    stages: list[str] = []
     with pytest.raises(RunError, match=re.escape("for 150 items, and there are 0.0 GiB")):
-        ease.fit(data, EaseConfig(), NOT_NEEDED, lambda stage, _done, _total: told.append(stage))
-    assert not told
+        ease.fit(data, EaseConfig(), NOT_NEEDED, lambda stage, _done, _total: stages.append(stage))
+    assert not stages
 
 
 def test_a_matrix_without_an_inverse_is_an_error() -> None:

@@ -28,7 +28,7 @@ from tests.support.interactions import rated
     ],
 )
 def test_exact_turns_agree_with_the_slow_reference(config: IalsConfig) -> None:
-    """Rotated, in float32 and in whichever space is smaller, it is the dense solution in float64."""
+    """Rotated and in float32, in either space, the solution is the dense one in float64."""
     data = datasets.read("demo:40x30x450")
     snapshot = fit(data, config, np.random.default_rng(7), no_progress)
     users, items = fit_slowly(data, config, np.random.default_rng(7))
@@ -43,7 +43,7 @@ def test_exact_turns_agree_with_the_slow_reference(config: IalsConfig) -> None:
 
 @pytest.mark.parametrize("block_size", [1, 3, 4, 9])
 def test_a_sweep_agrees_with_the_slow_reference(block_size: int) -> None:
-    """Long rows, of several chunks too, take a step per block; short ones are solved; empty ones stay."""
+    """Long rows, also of several chunks, take a step per block; short rows are solved; empty rows stay."""
     rng = np.random.default_rng(0)
     k, n_table = 9, 700
     table = rng.standard_normal((n_table, k)).astype(np.float32)
@@ -65,8 +65,8 @@ def test_a_sweep_agrees_with_the_slow_reference(block_size: int) -> None:
     assert solved[2].tobytes() == start[2].tobytes()
 
 
-def test_no_turn_makes_the_loss_larger() -> None:
-    """Neither exact ones nor sweeps, and sweeps end where exact turns do."""
+def test_no_turn_increases_the_loss() -> None:
+    """Exact turns and sweeps, which converge to the same loss."""
     data = datasets.read("demo:60x50x1200")
     ends = []
     for block_size in (8, 3):
@@ -88,8 +88,8 @@ def test_no_turn_makes_the_loss_larger() -> None:
     assert ends[1] == pytest.approx(ends[0], rel=0.01)
 
 
-def test_who_has_no_interactions_has_no_factors() -> None:
-    """Whatever they were drawn to be, and whether turns are exact or not."""
+def test_rows_without_interactions_have_no_factors() -> None:
+    """With exact turns and with sweeps."""
     data = datasets.read("demo:40x30x450")
     known = data.take(np.flatnonzero((data.user_rows != 3) & (data.item_rows != 5)))
     for block_size in (8, 2):
@@ -100,8 +100,8 @@ def test_who_has_no_interactions_has_no_factors() -> None:
         assert np.flatnonzero(~snapshot.item_factors.any(axis=1)).tolist() == [5]
 
 
-def test_what_did_not_happen_weighs_ten_times_what_did() -> None:
-    """Unless it is said what a pair weighs."""
+def test_unobserved_pairs_weigh_ten_times_the_interactions() -> None:
+    """Unless the weight is set."""
     data = datasets.read("demo:40x30x450")
     assert unobserved_weight(data, IalsConfig()) * 40 * 30 == pytest.approx(10 * len(data))
     assert unobserved_weight(data, IalsConfig(unobserved_weight=0.25)) == 0.25
@@ -125,7 +125,7 @@ def test_confidences_do_not_depend_on_the_unit_of_ratings() -> None:
 
 
 def test_a_gramian_of_many_rows() -> None:
-    """Its parts, one thread's each, add up to the whole."""
+    """The sum over parts is the Gramian."""
     table = np.random.default_rng(0).standard_normal((70_001, 3)).astype(np.float32)
     whole = table.astype(np.float64)
     np.testing.assert_allclose(ials._gramian(table), whole.T @ whole, rtol=1e-5, atol=0.01)

@@ -34,8 +34,8 @@ def served(data: Interactions, config: ItemKnnConfig) -> Neighbourhood:
 
 
 @pytest.mark.parametrize("config", SETTINGS, ids=str)
-def test_lists_are_those_of_the_reference(data: Interactions, config: ItemKnnConfig) -> None:
-    """The same neighbours with the same weights, whatever the similarity, the weighting and the length."""
+def test_lists_agree_with_the_reference(data: Interactions, config: ItemKnnConfig) -> None:
+    """Neighbours and weights, for all similarities, weightings and lengths."""
     neighbourhood = served(data, config)
     assert (neighbourhood.over, neighbourhood.combine, neighbourhood.signal) == ("items", "sum", "seen")
     weights = neighbourhood.weights
@@ -67,8 +67,8 @@ def test_norms_are_those_of_the_weighted_columns(data: Interactions) -> None:
     np.testing.assert_allclose(norms, x.sum(axis=0))
 
 
-def test_of_equally_similar_items_those_of_lower_rows_stay() -> None:
-    """Every item is like every other, and two fit into a list."""
+def test_ties_keep_the_lower_rows() -> None:
+    """All items are equally similar, and a list has two."""
     n_users, n_items = 3, 6
     whole = datasets.read(f"demo:{n_users}x{n_items}x{n_users * n_items}")
     weights = served(whole, ItemKnnConfig(n_neighbours=2, weighting="none")).weights
@@ -78,8 +78,8 @@ def test_of_equally_similar_items_those_of_lower_rows_stay() -> None:
     assert weights.nnz == 2 * n_items
 
 
-def test_rows_in_a_list_survive_any_order_of_strengths() -> None:
-    """The heap keeps what a stable sort would, for lists of many ties."""
+def test_the_heap_keeps_what_a_stable_sort_keeps() -> None:
+    """For lists with many ties."""
     rng = np.random.default_rng(5)
     for n, k in [(1, 1), (5, 5), (60, 7), (300, 64)]:
         strengths = rng.integers(1, 6, n).astype(np.float32)

@@ -7,9 +7,7 @@ from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import hyperparameters, registry
-from service.training.algorithms.kernels import threads
 from service.training.algorithms.knn import KnnConfig
-from service.training.data import datasets
 from service.training.interactions import Interactions, ReadReport, no_progress
 from tests.reference.knn import baseline_slowly, predict_slowly, shared_slowly, similarities_slowly
 from tests.support.dense_tables import dense, every_pair, ratings
@@ -76,8 +74,8 @@ def test_similarities_agree_with_the_slow_reference(config: KnnConfig) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("user_based", [True, False])
-def test_with_room_for_all_what_is_served_is_exact(name: str, user_based: bool) -> None:
-    """Nothing but the limits n_neighbours, k and min_k keeps scores from predictions."""
+def test_scores_without_limits_are_the_predictions(name: str, user_based: bool) -> None:
+    """They differ only by the limits n_neighbours, k and min_k."""
     data = ratings()
     config = KnnConfig(k=ALL, n_neighbours=ALL, user_based=user_based)
     snapshot = fitted(name, data, config)
@@ -88,31 +86,31 @@ def test_with_room_for_all_what_is_served_is_exact(name: str, user_based: bool) 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("user_based", [True, False])
 @pytest.mark.parametrize("shrinkage", [0, 7])
-def test_what_is_served_keeps_who_resembles_in_much(name: str, user_based: bool, shrinkage: float) -> None:
-    """Of each user, or of each item that is spoken for: by similarity, and by how much it rests on."""
+def test_the_served_model_keeps_the_best_shrunk_similarities(name: str, user_based: bool, shrinkage: float) -> None:
+    """Of each user or item, with ties broken by common ratings."""
     data = ratings()
     config = KnnConfig(n_neighbours=4, user_based=user_based, min_support=2, serving_shrinkage=shrinkage)
     snapshot = fitted(name, data, config)
     table = dense(data)
     similarity = similarities_slowly(table, config)
     mean, b_user, b_item = baseline_slowly(name, table, config)
-    level = mean + b_user[:, np.newaxis] + b_item
-    above = np.where(np.isnan(table), 0, table - level)
+    base = mean + b_user[:, np.newaxis] + b_item
+    above = np.where(np.isnan(table), 0, table - base)
     shared = shared_slowly(table, config)
     order = np.lexsort((-shared, -similarity * shared / np.maximum(shared + shrinkage, 1)))
     np.put_along_axis(similarity, order[:, 4:], 0, axis=1)
-    weights, said = (similarity, above) if user_based else (similarity, above.T)
-    voices = weights @ ((said != 0) if name == "knn_baseline" else (~np.isnan(table if user_based else table.T)))
-    term = np.divide(weights @ said, voices, out=np.zeros_like(said), where=voices > 0)
-    np.testing.assert_allclose(scores(snapshot), level + (term if user_based else term.T), atol=1e-5)
+    weights, residuals = (similarity, above) if user_based else (similarity, above.T)
+    divisors = weights @ ((residuals != 0) if name == "knn_baseline" else (~np.isnan(table if user_based else table.T)))
+    term = np.divide(weights @ residuals, divisors, out=np.zeros_like(residuals), where=divisors > 0)
+    np.testing.assert_allclose(scores(snapshot), base + (term if user_based else term.T), atol=1e-5)
 
 
-def test_of_equally_similar_ones_those_who_share_more_come_first() -> None:
-    """Everybody agrees with user 0; user 3 on two items. Next come the smaller rows, whoever rated the item."""
+def test_ties_prefer_more_common_ratings() -> None:
+    """All users agree with user 0, user 3 on two items; then the smaller rows come first."""
     data = made(
         users=[0, 0, 1, 1, 2, 2, 3, 3, 3, 4, 4],
         items=[0, 1, 0, 2, 0, 3, 0, 1, 2, 0, 3],
-        levels=[3, 4, 3, 1, 3, 2, 3, 4, 5, 3, 5],
+        values=[3, 4, 3, 1, 3, 2, 3, 4, 5, 3, 5],
     )
     snapshot = fitted("knn_basic", data, KnnConfig(k=1, n_neighbours=2))
     assert guesses("knn_basic", snapshot, data)[0, 2:] == pytest.approx([5, 2], abs=1e-6)
@@ -121,52 +119,27 @@ def test_of_equally_similar_ones_those_who_share_more_come_first() -> None:
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "pearson", "pearson_baseline"])
-def test_what_does_not_vary_resembles_nothing(similarity: str) -> None:
-    """Zeros have no direction and equal ratings no correlation, whatever rounding leaves; the mean remains."""
-    for level in (0.0, 0.1):
-        if similarity == "cosine" and level:
+def test_rows_without_variance_have_no_neighbours(similarity: str) -> None:
+    """Zeros have no direction and equal ratings no correlation, up to rounding; the mean is predicted."""
+    for rating in (0.0, 0.1):
+        if similarity == "cosine" and rating:
             continue
-        data = made(users=[0, 0, 0, 1, 1, 1, 2, 2], items=[0, 1, 2, 0, 1, 2, 0, 1], levels=[level] * 8, least=level)
+        data = made(users=[0, 0, 0, 1, 1, 1, 2, 2], items=[0, 1, 2, 0, 1, 2, 0, 1], values=[rating] * 8, least=rating)
         snapshot = fitted("knn_basic", data, KnnConfig(similarity=similarity))
         assert snapshot.neighbourhood is not None
         assert snapshot.neighbourhood.weights.nnz == 0
-        np.testing.assert_allclose(guesses("knn_basic", snapshot, data), level, atol=1e-6)
+        np.testing.assert_allclose(guesses("knn_basic", snapshot, data), rating, atol=1e-6)
 
 
-def test_neither_blocks_nor_threads_change_a_bit() -> None:
-    """More users than fit a block, on one thread and on two."""
-    data = datasets.read("demo:400x60x6000")
-    outcomes = []
-    for n_threads in (1, 2):
-        with threads.limit(n_threads):
-            snapshot = fitted("knn_baseline", data, KnnConfig(n_neighbours=10))
-            assert snapshot.neighbourhood is not None
-            weights = snapshot.neighbourhood.weights
-            outcomes.append(
-                [array.tobytes() for array in (weights.indices, weights.data, guesses("knn_baseline", snapshot, data))]
-            )
-    assert outcomes[0] == outcomes[1]
-
-
-def test_the_progress_counts_rows() -> None:
-    """From none to all."""
-    seen: list[tuple[str, int, int]] = []
-    data = datasets.read("demo:400x60x6000")
-    with threads.limit(1):
-        registry.get("knn_basic").fit(data, KnnConfig(), np.random.default_rng(0), lambda *step: seen.append(step))
-    assert [done for _, done, _ in seen] == [0, 128, 256, 384, 400]
-    assert {(stage, total) for stage, _, total in seen} == {("fit", 400)}
-
-
-def test_divergence_of_the_baseline_is_told_by_its_settings_name() -> None:
-    """Also where only the similarity needs a baseline."""
+def test_divergence_of_the_baseline_names_the_setting() -> None:
+    """Also if only the similarity needs a baseline."""
     config = KnnConfig(similarity="pearson_baseline", bsl_method="sgd", bsl_learning_rate=5)
     with pytest.raises(TrainingDiverged, match="bsl_learning_rate=5"):
         fitted("knn_means", ratings(), config)
 
 
 def test_an_unknown_similarity_is_refused() -> None:
-    """The sentence names those that there are."""
+    """The message names the known ones."""
     with pytest.raises(UsageError, match="similarity must be cosine, msd, pearson or pearson_baseline"):
         KnnConfig(similarity="jaccard")
 
@@ -175,13 +148,13 @@ def as_texts(config: KnnConfig, **changes: object) -> list[str]:
     return [f"{name}={value}" for name, value in (vars(config) | changes).items()]
 
 
-def made(*, users: list[int], items: list[int], levels: list[float], least: float = 1.0) -> Interactions:
+def made(*, users: list[int], items: list[int], values: list[float], least: float = 1.0) -> Interactions:
     return Interactions(
         users=Vocabulary([f"u{row}" for row in range(max(users) + 1)]),
         items=Vocabulary([f"i{row}" for row in range(max(items) + 1)]),
         user_rows=np.array(users, dtype=np.int32),
         item_rows=np.array(items, dtype=np.int32),
-        ratings=np.array(levels, dtype=np.float32),
+        ratings=np.array(values, dtype=np.float32),
         timestamps=None,
         rating_min=least,
         rating_max=5.0,

@@ -14,7 +14,7 @@ from tests.reference.nmf import fit_slowly
 
 
 def scores_of(snapshot: ModelSnapshot, users: Int32, items: Int32) -> Float32:
-    """Return predictions that are not clipped."""
+    """Return unclipped predictions."""
     products = np.einsum("ij,ij->i", snapshot.user_factors[users], snapshot.item_factors[items])
     scores: Float32 = products + snapshot.user_bias[users] + snapshot.item_bias[items] + snapshot.global_mean
     return scores
@@ -30,7 +30,7 @@ def scores_of(snapshot: ModelSnapshot, users: Int32, items: Int32) -> Float32:
     ],
 )
 def test_the_kernels_agree_with_the_slow_reference(config: NmfConfig) -> None:
-    """Float32, row by row, and float64 over whole tables end at the same tables."""
+    """Float32 row by row and float64 over whole tables give the same tables."""
     data = datasets.read("demo:30x20x300")
     snapshot = fit(data, config, np.random.default_rng(7), no_progress)
     mean, tables = fit_slowly(data, config, np.random.default_rng(7))
@@ -43,7 +43,7 @@ def test_the_kernels_agree_with_the_slow_reference(config: NmfConfig) -> None:
 
 @pytest.mark.parametrize("biased", [False, True])
 def test_the_best_start_is_kept(*, biased: bool) -> None:
-    """Of several starts, the first of which is that of a single one, that with the least error on what was learnt."""
+    """The start with the least training error; the first start is that of a single one."""
     data = datasets.read("demo:60x40x900")
     errors = {}
     for n_starts in (1, 5):
@@ -68,7 +68,7 @@ def test_the_progress_counts_the_epochs_of_all_starts() -> None:
 
 @pytest.mark.parametrize("biased", [False, True])
 def test_no_factor_is_below_zero(*, biased: bool) -> None:
-    """Whatever the ratings are, zeros among them; a user who rated nothing above zero is predicted zero."""
+    """With zeros among the ratings; a user with ratings of 0 alone is predicted 0."""
     data = datasets.read("demo:60x40x900")
     ratings = np.where(data.user_rows == 3, 0, data.ratings - data.rating_min).astype(np.float32)
     data = replace(data, ratings=ratings, rating_min=0.0)
@@ -80,7 +80,7 @@ def test_no_factor_is_below_zero(*, biased: bool) -> None:
 
 
 def test_a_scale_below_zero_is_moved() -> None:
-    """It is learnt from its least rating on, without a factor below zero, and predicted as it is."""
+    """Factors stay at least 0, and predictions are on the original scale."""
     data = datasets.read("demo:60x40x900")
     shifted = replace(data, ratings=data.ratings - 5, rating_min=data.rating_min - 5, rating_max=data.rating_max - 5)
     snapshot = fit(shifted, NmfConfig(), np.random.default_rng(0), no_progress)
@@ -91,14 +91,14 @@ def test_a_scale_below_zero_is_moved() -> None:
     assert abs(guesses.mean() - shifted.ratings.mean()) < 0.1
 
 
-def test_factors_cannot_start_from_nothing() -> None:
-    """What is zero stays zero."""
+def test_initial_factors_must_be_above_zero() -> None:
+    """A zero stays zero."""
     with pytest.raises(UsageError, match="init_high must be above init_low, which is 0, not 0"):
         NmfConfig(init_high=0.0)
 
 
-def test_without_biases_the_unknown_is_the_mean() -> None:
-    """An item that nobody rated is predicted the mean rating."""
+def test_unknown_pairs_get_the_mean_without_biases() -> None:
+    """An unrated item is predicted the mean rating."""
     data = datasets.read("demo:30x20x300")
     known = data.take(np.flatnonzero(data.item_rows != 0))
     snapshot = fit(known, NmfConfig(), np.random.default_rng(0), no_progress)
@@ -107,7 +107,7 @@ def test_without_biases_the_unknown_is_the_mean() -> None:
 
 
 def test_the_defaults_are_those_of_scikit_surprise() -> None:
-    """Names and values, apart from the number of starts, which there is one."""
+    """Names and values; n_starts is 1 there."""
     assert NmfConfig() == NmfConfig(
         n_factors=15, n_epochs=50, biased=False, reg_pu=0.06, reg_qi=0.06, reg_bu=0.02, reg_bi=0.02, lr_bu=0.005,
         lr_bi=0.005, init_low=0.0, init_high=1.0, n_starts=3,

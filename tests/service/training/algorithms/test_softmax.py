@@ -18,7 +18,7 @@ def unit(table: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def test_gradients_are_slopes_of_the_loss() -> None:
-    """By finite differences along the sphere, on which directions are."""
+    """By finite differences along the unit sphere."""
     data = datasets.read("demo:12x15x60")
     rng = np.random.default_rng(0)
     users, items = (unit(rng.standard_normal((n, 3))) for n in (12, 15))
@@ -56,7 +56,7 @@ def test_gradients_are_slopes_of_the_loss() -> None:
     ],
 )
 def test_it_agrees_with_the_slow_reference(config: SoftmaxConfig) -> None:
-    """Float32 in shards and float64 one interaction at a time end at the same directions."""
+    """Float32 in shards and float64 one interaction at a time give the same directions."""
     data = datasets.read("demo:30x20x220")
     snapshot = fit(data, config, np.random.default_rng(7), no_progress, shard=8)
     users, items = fit_slowly(data, config, np.random.default_rng(7))
@@ -65,7 +65,7 @@ def test_it_agrees_with_the_slow_reference(config: SoftmaxConfig) -> None:
 
 
 def test_factors_have_length_1_or_none() -> None:
-    """A score is a cosine; who and what has no interactions has no factors."""
+    """A score is a cosine; rows without interactions have no factors."""
     data = datasets.read("demo:40x30x450")
     known = data.take(np.flatnonzero((data.user_rows != 3) & (data.item_rows != 5)))
     snapshot = fit(known, SoftmaxConfig(n_factors=8, n_epochs=2), np.random.default_rng(0), no_progress)
@@ -76,7 +76,7 @@ def test_factors_have_length_1_or_none() -> None:
 
 
 def test_items_are_drawn_once_each() -> None:
-    """From those that somebody interacted with; where there are no more than wanted, all of them."""
+    """Among items with interactions; all of them if there are no more."""
     catalogue = np.arange(5, 105, dtype=np.int32)
     rng = np.random.default_rng(0)
     drawn = draw(catalogue, 60, rng)

@@ -19,8 +19,8 @@ from tests.reference.svdpp import fit_slowly
         SvdppConfig(n_factors=1, n_epochs=3, reg_pu=0.3, lr_all=0.02),
     ],
 )
-def test_one_step_for_all_is_a_step_for_each(config: SvdppConfig) -> None:
-    """Changing what a user's items have in common ends where changing each of them at every rating does."""
+def test_the_kernel_agrees_with_the_slow_reference(config: SvdppConfig) -> None:
+    """One update per user of the implicit factors equals one per rating."""
     data = datasets.read("demo:30x20x300")
     snapshot = fit(data, config, np.random.default_rng(7), no_progress)
     mean, tables = fit_slowly(data, config, np.random.default_rng(7))
@@ -31,8 +31,8 @@ def test_one_step_for_all_is_a_step_for_each(config: SvdppConfig) -> None:
     np.testing.assert_allclose(snapshot.item_bias, tables.item_bias, atol=2e-5)
 
 
-def test_what_was_rated_says_something_whatever_the_rating() -> None:
-    """Nothing is learnt here, and yet a user's factors are their own and those of what they rated."""
+def test_user_factors_include_the_implicit_ones() -> None:
+    """Without learning, they are the initial factors plus those of the rated items."""
     data = datasets.read("demo:30x20x300")
     frozen = SvdppConfig(n_factors=4, n_epochs=1, lr_all=0.0, init_std_dev=0.5)
     snapshot = fit(data, frozen, np.random.default_rng(0), no_progress)
@@ -40,12 +40,12 @@ def test_what_was_rated_says_something_whatever_the_rating() -> None:
     visit_order.user_by_user(data, rng)
     tables, implicit_factors = first_tables(data, frozen, rng)
     rated = data.item_rows[data.user_rows == 5]
-    said = implicit_factors[rated].sum(axis=0) / np.sqrt(rated.size)
-    assert snapshot.user_factors[5] == pytest.approx((tables.user_factors[5] + said)[:4], abs=1e-6)
+    implicit = implicit_factors[rated].sum(axis=0) / np.sqrt(rated.size)
+    assert snapshot.user_factors[5] == pytest.approx((tables.user_factors[5] + implicit)[:4], abs=1e-6)
 
 
-def test_a_user_without_ratings_is_predicted_the_items_level() -> None:
-    """Factors of items alone say nothing."""
+def test_a_user_without_ratings_gets_the_baseline_of_items() -> None:
+    """Item factors alone contribute nothing."""
     data = datasets.read("demo:30x20x300")
     known = data.take(np.flatnonzero(data.user_rows != 0))
     snapshot = fit(known, SvdppConfig(n_factors=4), np.random.default_rng(0), no_progress)

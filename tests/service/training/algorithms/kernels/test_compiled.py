@@ -23,8 +23,8 @@ def _tripled(number: int) -> int:
     return 3 * number
 
 
-def test_without_any_place_to_keep_it_a_function_is_compiled_all_the_same() -> None:
-    """A function of no file has no place for numba's cache, as one of a file that nobody may write beside."""
+def test_a_function_without_a_cache_directory_is_compiled() -> None:
+    """A function without a file has none, as one in a read-only directory."""
     namespace: dict[str, Callable[[int], int]] = {}
     exec("def tripled(number):\n    return 3 * number", namespace)  # a function that no file holds
     with pytest.raises(RuntimeError, match="no locator available"):
@@ -32,8 +32,8 @@ def test_without_any_place_to_keep_it_a_function_is_compiled_all_the_same() -> N
     assert compiled(namespace["tripled"])(14) == 42
 
 
-def test_what_is_compiled_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next process reads it back instead of compiling."""
+def test_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache directory has an index."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     assert compiled(_doubled)(4) == 8
     assert list(tmp_path.rglob("*.nbi"))
@@ -87,7 +87,7 @@ print(kernel_module.first(arguments.Pair(4, 5)))
 
 
 def test_processes_that_compile_at_once_take_turns(tmp_path: Path) -> None:
-    """Each of eight signatures has a file of its own, and every process its own result."""
+    """Each of eight signatures has its own file, and every process its own result."""
     program = """
 import sys, numpy as np, numba
 numba.config.CACHE_DIR = sys.argv[1]
@@ -111,8 +111,8 @@ for kind in sys.argv[3].split(","):
     assert len(list(cache.rglob("*.nbc"))) == 8
 
 
-def test_reading_and_writing_what_is_kept_hold_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While another process holds it, neither goes on."""
+def test_reads_and_writes_lock_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read waits for the lock of another process."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     kernel: Any = compiled(_tripled)
     assert kernel(1) == 3

@@ -12,7 +12,7 @@ from service.training.interactions import Interactions
 
 @pytest.fixture(scope="module")
 def large() -> Interactions:
-    """Just large enough to be cut."""
+    """Just large enough for a grid."""
     return datasets.read("demo:2000x400x260000")
 
 
@@ -26,7 +26,7 @@ def blocks(visiting: Visits) -> Iterator[list[slice]]:
 
 
 def test_ratings_are_visited_user_by_user() -> None:
-    """Every rating once, each user's together, users in no order of rows."""
+    """Every rating once, grouped by user, users in random order."""
     user_rows = np.random.default_rng(0).integers(0, 50, 1000).astype(np.int32)
     order = visit_order.visiting_order(user_rows, 60, np.random.default_rng(1))
     assert sorted(order.tolist()) == list(range(1000))
@@ -36,7 +36,7 @@ def test_ratings_are_visited_user_by_user() -> None:
 
 
 def test_positions_are_grouped_in_their_order() -> None:
-    """A stable sort by key, and where each key begins; a key may have no position."""
+    """A stable sort by key, and the start of each key; a key may have no position."""
     keys = np.array([2, 0, 2, 4, 0], dtype=np.int32)
     order, starts = visit_order.group_by_key(keys, 6)
     assert order.tolist() == [1, 4, 0, 2, 3]
@@ -44,7 +44,7 @@ def test_positions_are_grouped_in_their_order() -> None:
 
 
 def test_a_small_set_is_one_block() -> None:
-    """The grid's order then is the order user by user."""
+    """The order of the grid is the order user by user."""
     data = datasets.read("demo:60x40x900")
     whole, cut = (make(data, np.random.default_rng(0)) for make in (visit_order.user_by_user, visit_order.in_grid))
     assert cut.bounds.tolist() == whole.bounds.tolist() == [[0, len(data)]]
@@ -52,7 +52,7 @@ def test_a_small_set_is_one_block() -> None:
 
 
 def test_a_large_set_is_a_grid_whose_rounds_share_nothing(large: Interactions) -> None:
-    """Every rating once; blocks of a round have no user and no item in common; all blocks are of about one size."""
+    """Every rating once; blocks of a round share no user and no item, and have similar sizes."""
     visiting = visit_order.in_grid(large, np.random.default_rng(0))
     assert visiting.bounds.shape == (8, 9)
     assert ratings_of(*visiting.ratings) == ratings_of(large.user_rows, large.item_rows, large.ratings)
@@ -67,7 +67,7 @@ def test_a_large_set_is_a_grid_whose_rounds_share_nothing(large: Interactions) -
 
 
 def test_rounds_follow_one_another_on_any_number_of_threads(large: Interactions) -> None:
-    """Each block is visited once, none before the rounds before it are over, and what they return is added up."""
+    """Each block is visited once, after all earlier rounds, and the returned errors are summed."""
     visiting = visit_order.in_grid(large, np.random.default_rng(0))
     visited: list[tuple[int, int]] = []
 
