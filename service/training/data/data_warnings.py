@@ -1,4 +1,4 @@
-"""Sentences about columns and rows that could be read: which columns have which role, and what looks wrong (pure)."""
+"""Warnings about rows that were read but look wrong, and advice for rows that could not be read (pure)."""
 
 import re
 import unicodedata
@@ -8,19 +8,10 @@ from typing import Final
 import numpy as np
 
 from service.training.data.field_values import printable
-from service.training.data.formats.column_roles import ColumnPositions
 from service.training.data.formats.table_lines import NOT_UTF8
 from service.training.data.row_collector import SourceRows
 from service.training.interactions import Float32, Int32
 
-_MAX_COLUMNS: Final = 12
-# Columns for the type of an event, by the names in exports of web shops and trackers.
-# fmt: off
-_EVENT_TYPE_NAMES: Final = frozenset((
-    "event", "eventtype", "eventname", "action", "actiontype", "activity", "behavior", "behaviour", "behaviortype",
-    "behaviourtype", "interaction", "interactiontype", "feedbacktype",
-))
-# fmt: on
 # Before 1971 a time is more likely a number of days or minutes that is read as seconds.
 _PLAUSIBLE_S: Final = 31_536_000
 # How languages and databases write a missing value.
@@ -35,44 +26,6 @@ _QUOTES: Final = ("'", '"')
 # With so many rows it is no accident that no two have the same user.
 _MANY_ROWS: Final = 20
 _MANY_ZEROS_SHARE: Final = 0.2
-
-
-def describe_columns(name: str, columns: ColumnPositions, names: Sequence[str] | None, n_columns: int) -> list[str]:
-    """Return which column has which role, and which are ignored.
-
-    Args:
-        name: The file, printable.
-        columns: The positions of the columns that are read.
-        names: The names of all columns; None if the file has none.
-        n_columns: How many columns there are.
-
-    Returns:
-        Sentences "name: text".
-    """
-    position_of = {role: position for role, position in columns._asdict().items() if position is not None}
-
-    def label(position: int) -> str:
-        column = "" if names is None or position >= len(names) else printable(names[position].strip())
-        return column or f"column {position + 1}"
-
-    missing = [role for role in ("rating", "timestamp") if role not in position_of]
-    clauses = [f"{name}: {', '.join(f'{role} = {label(position)}' for role, position in position_of.items())}"]
-    if missing:
-        clauses.append(f"no {' and no '.join(missing)}")
-    ignored = [position for position in range(n_columns) if position not in position_of.values()]
-    if ignored:
-        listed = ", ".join(map(label, ignored[:_MAX_COLUMNS]))
-        more = f" and {len(ignored) - _MAX_COLUMNS} more" if len(ignored) > _MAX_COLUMNS else ""
-        clauses.append(f"ignored: {listed}{more}")
-    sentences = [f"{'; '.join(clauses)}."]
-    if names is not None:
-        sentences += [
-            f"{name}: the column {label(position)} looks like a type of event and is ignored, so rows of every type "
-            "count alike; keep the rows that are meant, or give each type a value in a rating column."
-            for position in ignored
-            if position < len(names) and "".join(c for c in names[position].lower() if c.isalnum()) in _EVENT_TYPE_NAMES
-        ]
-    return sentences
 
 
 def advice_for_bad_rows(examples: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ class SourceRows:
     user_ids: list[str]  # in order of first appearance; some are of bad rows only
     item_ids: list[str]  # likewise
     n_rows: int  # good and bad rows
-    n_bad_rows: int  # bad rows
+    n_bad_rows: int
     bad_examples: list[str]  # the first of them, "file:number: reason"
     ranks: NDArray[np.int8] | NDArray[np.int32] | None = None  # of duplicates the highest stays
     has_ratings: bool = True  # whether the source has ratings; without them every rating is 1

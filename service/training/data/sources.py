@@ -51,7 +51,7 @@ _NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 class DataFile:
     """One file of a source."""
 
-    path: Path  # the file
+    path: Path
     name: str  # its name in messages
     partitions: tuple[tuple[str, str], ...] = ()  # (name, value) of columns by Hive's directories
 

@@ -36,7 +36,7 @@ GroupFigures: TypeAlias = dict[str, dict[str, Any]]
 class PreparedSplit:
     """One split, and what all algorithms share of it."""
 
-    split: Split  # the two sides
+    split: Split
     fit_seed: np.random.SeedSequence  # seeds each fit
     ks: tuple[int, ...]  # lengths of lists, ascending
     relevance: Relevance  # the judged users and their relevant items
@@ -79,7 +79,7 @@ class PreparedSplit:
 class AlgorithmResult:
     """The figures of one algorithm, one entry per split."""
 
-    candidate: Candidate  # the algorithm with its hyperparameters
+    candidate: Candidate
     label: str  # its name, unique in the comparison
     by_user: dict[str, list[Tally]] = field(default_factory=dict)  # measures that are means over users
     of_all_lists: dict[str, list[float | None]] = field(default_factory=dict)  # measures of all lists together

@@ -32,7 +32,7 @@ class EvaluationProtocol:
         UsageError: A value is out of range.
     """
 
-    split: str = "folds"  # A name of `SPLIT_DESCRIPTIONS`
+    split: str = "folds"  # a name of `SPLIT_DESCRIPTIONS`
     folds: int = 5  # of the split "folds"
     test_share: float = 0.2  # the held-out share of the splits by time, between 0 and 1
     seed: int = 0  # decides everything random: the folds, the fits, the samples and the resampling

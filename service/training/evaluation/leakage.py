@@ -17,7 +17,7 @@ from service.training.interactions import Int64, Interactions
 class Leakage:
     """Counts, added up split by split."""
 
-    n_left_out: int = 0  # those that the split left out for that reason
+    n_left_out: int = 0  # those that the split left out because their pair is on the training side too
     n_test: int = 0  # held-out interactions
     n_on_both_sides: int = 0  # those whose pair is on the training side of the same split, which must be none
     n_repeated: int = 0  # those whose pair is held out twice in one split
@@ -27,7 +27,7 @@ class Leakage:
     cold_items: int = 0  # items without training interactions
     n_before_own: int = 0  # those older than the latest training interaction of the same user
     n_before_any: int = 0  # those older than the latest training interaction of all
-    has_times: bool = True  # whether the data has times
+    has_times: bool = True
 
     def add(self, train: Interactions, test: Interactions) -> None:
         """Count one split."""

@@ -33,7 +33,7 @@ class SearchSpec:
 
     algorithm: str  # its name, or a preset's
     fixed: tuple[str, ...]  # `name=value` texts of the hyperparameters that are not searched
-    space: Space  # those that are
+    space: Space  # of the searched ones
     measure: str  # what is improved, such as "rmse" or "ndcg@10"
     protocol: EvaluationProtocol  # one of `SPLITS`, and which items are relevant; its seed decides trials too
 

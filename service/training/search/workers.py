@@ -36,7 +36,7 @@ class FoldTask:
 
     algorithm: str  # its name, or a preset's
     settings: tuple[str, ...]  # `name=value` texts
-    measure: str  # what to measure
+    measure: str
     protocol: EvaluationProtocol  # which items are relevant, and for how many users lists are made
     fold: int  # the index of the split
     seed: np.random.SeedSequence  # of the fit

@@ -1,4 +1,4 @@
-"""Finds the columns of users, items, ratings and times by name or number (pure)."""
+"""Finds the columns of users, items, ratings and times by name or number, and describes the choice (pure)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,6 +31,14 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
         "ratedat", "reviewtime",
     ),
 }
+# fmt: on
+_MAX_COLUMNS: Final = 12
+# Columns for the type of an event, by the names in exports of web shops and trackers.
+# fmt: off
+_EVENT_TYPE_NAMES: Final = frozenset((
+    "event", "eventtype", "eventname", "action", "actiontype", "activity", "behavior", "behaviour", "behaviortype",
+    "behaviourtype", "interaction", "interactiontype", "feedbacktype",
+))
 # fmt: on
 # RecBole's atomic files append the type of a column to its name.
 _RECBOLE_TYPE: Final = re.compile(r":(?:token|float)(?:_seq)?$")
@@ -147,6 +155,44 @@ def missing_roles(names: Sequence[str], wanted: Mapping[str, str] | None = None)
 def listed(names: Sequence[str]) -> str:
     """Return names for a sentence, abbreviated."""
     return printable(", ".join(name.strip() for name in names)[:200])
+
+
+def describe_columns(name: str, columns: ColumnPositions, names: Sequence[str] | None, n_columns: int) -> list[str]:
+    """Return which column has which role, and which are ignored.
+
+    Args:
+        name: The file, printable.
+        columns: The positions of the columns that are read.
+        names: The names of all columns; None if the file has none.
+        n_columns: How many columns there are.
+
+    Returns:
+        Sentences "name: text".
+    """
+    position_of = {role: position for role, position in columns._asdict().items() if position is not None}
+
+    def label(position: int) -> str:
+        column = "" if names is None or position >= len(names) else printable(names[position].strip())
+        return column or f"column {position + 1}"
+
+    missing = [role for role in ("rating", "timestamp") if role not in position_of]
+    clauses = [f"{name}: {', '.join(f'{role} = {label(position)}' for role, position in position_of.items())}"]
+    if missing:
+        clauses.append(f"no {' and no '.join(missing)}")
+    ignored = [position for position in range(n_columns) if position not in position_of.values()]
+    if ignored:
+        listed = ", ".join(map(label, ignored[:_MAX_COLUMNS]))
+        more = f" and {len(ignored) - _MAX_COLUMNS} more" if len(ignored) > _MAX_COLUMNS else ""
+        clauses.append(f"ignored: {listed}{more}")
+    sentences = [f"{'; '.join(clauses)}."]
+    if names is not None:
+        sentences += [
+            f"{name}: the column {label(position)} looks like a type of event and is ignored, so rows of every type "
+            "count alike; keep the rows that are meant, or give each type a value in a rating column."
+            for position in ignored
+            if position < len(names) and "".join(c for c in names[position].lower() if c.isalnum()) in _EVENT_TYPE_NAMES
+        ]
+    return sentences
 
 
 def _position(row: Sequence[str], name: str) -> int | None:

@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from service.errors import DataError
 from service.training.data.data_request import ReadOptions
-from service.training.data.data_warnings import describe_columns
 from service.training.data.field_values import id_text, number_text, quoted
 from service.training.data.files.text_file import BYTE_ORDER_MARK, line_blocks, open_text
 from service.training.data.formats import column_roles, foreign_files
@@ -65,7 +64,7 @@ class _Reader:
         self._n_lines = 0
         names = _field_names(file.name, first_block)
         columns = column_roles.named_columns(file.name, names, options)
-        collector.add_column_notes(describe_columns(self._name, columns, names, len(names)))
+        collector.add_column_notes(column_roles.describe_columns(self._name, columns, names, len(names)))
         self._fields = tuple(None if position is None else names[position] for position in columns)
         self._refusal_of_keys: dict[tuple[str, ...], str] = {}
         collector.begin_file(file.name, has_ratings=columns.rating is not None, has_times=columns.timestamp is not None)

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from service.errors import DataError
 from service.training.data.data_request import ReadOptions
-from service.training.data.data_warnings import describe_columns
 from service.training.data.field_values import (
     FIRST_S,
     LAST_S,
@@ -89,7 +88,7 @@ def read_parquet(
             _refuse_types(file.name, fields)
             has_times = columns.timestamp is not None
             collector.begin_file(file.name, has_ratings=columns.rating is not None, has_times=has_times)
-            collector.add_column_notes(describe_columns(file.short_name, columns, names, len(names)))
+            collector.add_column_notes(column_roles.describe_columns(file.short_name, columns, names, len(names)))
             wanted = [field.name for field in fields if isinstance(field, pa.Field)]
             n_rows, n_done = source.metadata.num_rows, 0
             for batch in source.iter_batches(batch_rows, columns=wanted, use_threads=False):

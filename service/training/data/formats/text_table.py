@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
 from service.training.data.data_request import ReadOptions
-from service.training.data.data_warnings import describe_columns
 from service.training.data.files.text_file import BYTE_ORDER_MARK, line_blocks, open_text
-from service.training.data.formats import table_layout
+from service.training.data.formats import column_roles, table_layout
 from service.training.data.formats.field_columns import bad_row_reason, parse_texts
 from service.training.data.formats.table_layout import TableLayout
 from service.training.data.formats.table_lines import LineIndex, blank_unparsable_lines, join_multiline_fields
@@ -59,7 +58,7 @@ def read_table(
                 layout = table_layout.detect(file.name, _head(text, head_bytes), options)
                 has_times = layout.timestamp is not None
                 collector.begin_file(file.name, has_ratings=layout.rating is not None, has_times=has_times)
-                notes = describe_columns(file.short_name, layout.columns, layout.names, layout.n_fields)
+                notes = column_roles.describe_columns(file.short_name, layout.columns, layout.names, layout.n_fields)
                 collector.add_column_notes(notes)
                 reader = _Reader(file.short_name, layout, collector)
                 text = reader.skip_to_rows(text)
@@ -77,7 +76,7 @@ class _Reader:
     """Reads the blocks of a file in order."""
 
     name: str  # the file, printable
-    layout: TableLayout  # its layout
+    layout: TableLayout
     collector: RowCollector  # receives the rows
     n_lines: int = 0  # how many lines were read
     rest: bytes = b""  # the end of the last block, whose last field may continue in the next one
