@@ -44,11 +44,7 @@ _ACTIONS: Final[Mapping[str, Callable[[str], None]]] = {
 
 
 class Failpoints:
-    """The active failpoints of a process.
-
-    Args:
-        requested: By name: the action, and the hit at which it happens, from 1.
-    """
+    """The active failpoints of a process: by name the action, and the hit at which it happens, from 1."""
 
     def __init__(self, requested: Mapping[str, tuple[str, int]] | None = None) -> None:
         self._left = {name: (_ACTIONS[action], nth) for name, (action, nth) in (requested or {}).items()}

@@ -20,11 +20,7 @@ UNKNOWN: Final = b""
 
 
 class Fingerprints:
-    """Makes fingerprints.
-
-    Args:
-        key: The archive's.
-    """
+    """Makes fingerprints with the archive's key."""
 
     def __init__(self, key: bytes = b"") -> None:
         # The key is a block of its own, hashed once.

@@ -45,13 +45,9 @@ def uuid7() -> str:
 
 
 def rfc3339_ms(unix_s: float) -> str:
-    """Return a time as RFC 3339 in UTC with milliseconds, rounded down.
+    """Return a Unix time as RFC 3339 with milliseconds, rounded down, such as ``2026-11-21T01:02:03.456Z``.
 
-    Args:
-        unix_s: Seconds since 1970-01-01 UTC, finite; a float holds its milliseconds exactly until the year 2200.
-
-    Returns:
-        For example ``2026-11-21T01:02:03.456Z``.
+    A float holds the milliseconds of a Unix time exactly until the year 2200.
     """
     global _second
     # Rounding to microseconds first keeps 0.007 from becoming 6 ms by its binary fraction.

@@ -212,11 +212,7 @@ class Producer:
             group.create_task(self._shipper.run(), name="shipper")
 
     async def drain(self, deadline_s: float, *, archived: bool = False) -> int:
-        """End `run`, then commit and ship the rest.
-
-        Args:
-            deadline_s: How long to try.
-            archived: Whether to wait until the rest is archived, too.
+        """End `run`, then commit and ship the rest until a deadline; with `archived` wait until it is archived, too.
 
         Returns:
             How many events were not shipped; they stay in the write-ahead log until the next start.

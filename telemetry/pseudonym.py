@@ -21,11 +21,7 @@ _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class Pseudonymiser:
-    """Makes pseudonyms of user ids.
-
-    Args:
-        key: The secret, or None to leave ids as they are.
-    """
+    """Makes pseudonyms of user ids with a key; without one it leaves ids as they are."""
 
     __slots__ = ("_inner", "_outer", "active")
 

@@ -190,12 +190,7 @@ class Shipper:
             await self._close()
 
     async def drain(self, deadline_s: float, *, archived: bool = False) -> int:
-        """Ship the rest after `run` has ended; return how many events were not shipped.
-
-        Args:
-            deadline_s: How long to try.
-            archived: Whether to wait until the archive has them, too.
-        """
+        """Ship the rest after `run` has ended, as `Producer.drain`; return how many events were not shipped."""
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(deadline_s):

@@ -17,7 +17,6 @@ class Keys:
     """The keys of one installation.
 
     Attributes:
-        namespace: The prefix of all keys.
         producers: The sorted set of producers.
         owner: The mark of the archive that owns the namespace.
 

@@ -49,11 +49,9 @@ class ShipDecision(Enum):
 
 
 def decide_shipping(archive: str | None, mark: OwnerMark | None) -> ShipDecision:
-    """Decide whether a producer may ship to a namespace.
+    """Decide whether a producer may ship to a namespace with this mark; there is none after Redis lost everything.
 
-    Args:
-        archive: The archive that its slot belongs to; None if that is not known yet.
-        mark: The mark of the namespace; None if there is none, as after Redis lost everything.
+    `archive` is that of the producer's slot; None if it is not known yet.
     """
     if mark is None:
         return ShipDecision.SHIP if archive is None else ShipDecision.WAIT

@@ -117,14 +117,9 @@ class RedisConnection:
             await _drop(connection)
 
     async def exchange(self, commands: Sequence[Command], *, extra_s: float = 0.0) -> list[Any]:
-        """Send commands and read one reply for each.
+        """Send commands together and return their replies in order; an error reply is a `Refusal`.
 
-        Args:
-            commands: Sent together.
-            extra_s: How long the commands themselves block.
-
-        Returns:
-            The replies in order; an error reply is a `Refusal`.
+        The commands themselves may block for `extra_s`.
 
         Raises:
             StreamAwayError: There is no connection, it broke, or the answers took too long.

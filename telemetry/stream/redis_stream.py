@@ -26,11 +26,7 @@ _NO_KEY_FOR_GROUP = "requires the key to exist"
 class RedisStream:
     """An `EventStream` in Redis; each method as there.
 
-    Args:
-        url: `redis://`, `rediss://` or `unix://`.
-        namespace: The prefix of all keys.
-        seal: The installation's; watermarks are written and accepted with it alone.
-        timeout_s: See `RedisConnection`.
+    It writes and accepts watermarks with the installation's seal alone; `url` and `timeout_s` as in `RedisConnection`.
 
     Raises:
         StreamError: The address or the namespace is invalid.

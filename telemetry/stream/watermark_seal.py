@@ -34,11 +34,7 @@ class Watermark(NamedTuple):
 
 
 class Seal:
-    """Makes and verifies seals.
-
-    Args:
-        key: The installation's key.
-        load: Reads the key again, in case it was replaced.
+    """Makes and verifies seals with a key; `load` reads it again, in case it was replaced.
 
     Attributes:
         name: Distinguishes keys without revealing them.

@@ -32,15 +32,7 @@ class _Waiter(NamedTuple):
 
 
 class CommitSchedule:
-    """The schedule of one spool.
-
-    Args:
-        interval_s: How long an appended event waits for its commit at most.
-
-    Attributes:
-        retry_at_s: By `time.monotonic`: the earliest time of the next attempt after a failed commit; None after a
-            successful one.
-    """
+    """The schedule of one spool, whose events wait `interval_s` for their commit at most."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -48,12 +40,13 @@ class CommitSchedule:
         self._timer: asyncio.TimerHandle | None = None
         self._late_at_s = 0.0
         self._waiters: list[_Waiter] = []
-        self.retry_at_s: float | None = None
+        # The earliest time of the next attempt after a failed commit; None after a successful one.
+        self._retry_at_s: float | None = None
 
     @property
     def is_holding_back(self) -> bool:
         """Whether the disk refused a moment ago."""
-        return self.retry_at_s is not None and time.monotonic() < self.retry_at_s
+        return self._retry_at_s is not None and time.monotonic() < self._retry_at_s
 
     def appended(self, uncommitted_bytes: int) -> None:
         """Schedule the commit of an appended event."""
@@ -84,14 +77,14 @@ class CommitSchedule:
 
     def succeeded(self, durable_seq: int) -> bool:
         """Resolve the waiters up to a number; return whether the commit before had failed."""
-        had_failed, self.retry_at_s = self.retry_at_s is not None, None
+        had_failed, self._retry_at_s = self._retry_at_s is not None, None
         while self._waiters and self._waiters[0].last_seq <= durable_seq:
             self._waiters.pop(0).resolve(durable=True)
         return had_failed
 
     def failed(self) -> bool:
         """Refuse all waiters and hold the next commit back; return whether the commit before had succeeded."""
-        is_first, self.retry_at_s = self.retry_at_s is None, time.monotonic() + RETRY_S
+        is_first, self._retry_at_s = self._retry_at_s is None, time.monotonic() + RETRY_S
         refused, self._waiters = self._waiters, []
         for waiter in refused:
             waiter.resolve(durable=False)
@@ -107,8 +100,8 @@ class CommitSchedule:
     async def wait(self) -> None:
         """Wait until a commit is due and the disk may be tried."""
         await self._due.wait()
-        if self.retry_at_s is not None:
-            await asyncio.sleep(max(0.0, self.retry_at_s - time.monotonic()))
+        if self._retry_at_s is not None:
+            await asyncio.sleep(max(0.0, self._retry_at_s - time.monotonic()))
 
     def cancel_timer(self) -> None:
         """Cancel the timer of the next commit."""

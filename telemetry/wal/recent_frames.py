@@ -13,11 +13,9 @@ RECENT_BYTES = 4 * 1024 * 1024
 
 
 class RecentFrames:
-    """Frames of one epoch.
+    """Frames of one epoch from `next_seq` on; those before are durable elsewhere.
 
-    Args:
-        next_seq: The number of the first frame; those before it are durable elsewhere.
-        keep_bytes: How much of the durable frames stays; twice as much before the oldest are dropped.
+    Of the durable frames `keep_bytes` stay, and twice as much before the oldest are dropped.
 
     Attributes:
         first_seq: The number of the oldest frame here.

@@ -34,7 +34,7 @@ def renumber_after(
 
     Args:
         slot: The slot.
-        journal: Its segments, which hold everything durable.
+        journal: Its segments.
         identity: The slot's identity, with the last number of the current epoch in `ended`.
         after: The last position that the old stream is known to have. Events up to it stay behind.
         producer: The new producer id, or the old one.

@@ -49,7 +49,6 @@ class Ring:
     """An open ring buffer. Read `left` first, then `reset` it, then append.
 
     Attributes:
-        buffer: The mapped file.
         capacity: Room for frames, in bytes.
         epoch: The epoch of its frames.
         durable_seq: The last number of that epoch that a segment holds, as the ring has it.

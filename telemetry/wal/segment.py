@@ -41,8 +41,6 @@ class Segment:
     """A segment and an index of its frames.
 
     Attributes:
-        path: The file.
-        header: Its header.
         last_seq: The last number in it; `first_seq - 1` for an empty one.
         end: The offset behind its last frame.
         opened_s: The time it was begun, by the journal's clock; 0 for one of an earlier process.

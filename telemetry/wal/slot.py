@@ -24,8 +24,6 @@ class Slot:
     """One open slot.
 
     Attributes:
-        number: The slot's number.
-        directory: `spool/<slot>/`.
         identity: Its durable facts; None for a new slot, or one whose file is unreadable.
         is_new: Whether there was no such file.
     """
@@ -44,14 +42,13 @@ class Slot:
 
     @classmethod
     def open(cls, spool: Path, number: int | None, disk: Disk | None = None, *, patience_s: float = 0.0) -> "Slot":
-        """Open a slot and hold it until `close` or the end of the process.
+        """Open a slot of the directory of all slots and hold it until `close` or the end of the process.
 
         Args:
-            spool: The directory of all slots; created if it is missing.
+            spool: The directory; created if it is missing.
             number: Which slot, or None for the lowest free one.
             disk: The file system; the lock is always on the real one.
-            patience_s: How long to wait for a numbered slot. Inspecting a slot, or shipping an orphaned one, holds it
-                for a moment.
+            patience_s: How long to wait for a numbered slot, which an inspection holds for a moment.
 
         Raises:
             SlotTakenError: Another process holds it.
