@@ -146,7 +146,7 @@ def test_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "sentence"),
     [
         ({"algorithms": "svd,magic"}, "no algorithm 'magic'"),
         ({"settings": ["n_factors=3"]}, "as algorithm.name=value, not as 'n_factors=3'"),
@@ -164,9 +164,9 @@ def test_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ({"k": "0"}, "from 1 to 500"),
     ],
 )
-def test_refusals(options: dict[str, Any], says: str) -> None:
+def test_refusals(options: dict[str, Any], sentence: str) -> None:
     """Each in one sentence, before the data is read."""
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=sentence):
         evaluate(**({"data": "/nowhere"} | options))
 
 

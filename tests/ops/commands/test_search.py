@@ -50,7 +50,7 @@ def wait_for_line(process: subprocess.Popen[str], beginning: str) -> None:
     for line in process.stderr:
         if line.startswith(beginning):
             return
-    pytest.fail(f"the process ended before it said {beginning!r}")
+    pytest.fail(f"the process ended before it printed {beginning!r}")
 
 
 def settings_and_folds(found: dict[str, Any]) -> list[tuple[object, object]]:
@@ -221,30 +221,37 @@ def test_data_without_ratings_is_refused_for_a_rating_model(
 
 def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     """It shows the best value so far, and is removed at the end."""
-    ours, theirs = pty.openpty()
+    controller, terminal = pty.openpty()
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "ops", "search", *DATA, *DEMO, *TWO],
             cwd=ROOT,
             env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
             stdout=subprocess.PIPE,
-            stderr=theirs,
+            stderr=terminal,
         )
-        os.close(theirs)
+        os.close(terminal)
         drawn = b""
         while True:
             try:
-                piece = os.read(ours, 65536)
-            except OSError:  # Linux says EIO once nobody holds the other end
+                piece = os.read(controller, 65536)
+            except OSError:  # Linux raises EIO when the other end is closed
                 break
             if not piece:
                 break
             drawn += piece
         out, _ = process.communicate(timeout=60)
     finally:
-        os.close(ours)
+        os.close(controller)
     assert process.returncode == 0
     assert out.startswith(b"demo:60x40x900")
     assert b"best rmse " in drawn
     assert "━".encode() in drawn
     assert b"trial 0 complete" not in drawn
+
+
+def test_the_options_load_no_numerical_library() -> None:
+    """Other commands import this file, too; only a search needs Optuna."""
+    program = "import ops.commands.search, sys; print({'optuna', 'numpy'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -134,7 +134,7 @@ def test_ctrl_c_interrupts_training(config: Config, verb: str) -> None:
 
 def test_a_bar_on_a_terminal(config: Config, tmp_path: Path) -> None:
     """It is drawn, and removed at the end."""
-    ours, theirs = pty.openpty()
+    controller, terminal = pty.openpty()
     program = (
         "import sys; from ops.commands.train import command\n"
         f"sys.exit(command(data=['demo:60x40x900'], settings={SMALL!r}))"
@@ -145,21 +145,21 @@ def test_a_bar_on_a_terminal(config: Config, tmp_path: Path) -> None:
             cwd=ROOT,
             env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
             stdout=subprocess.PIPE,
-            stderr=theirs,
+            stderr=terminal,
         )
-        os.close(theirs)
+        os.close(terminal)
         drawn = b""
         while True:
             try:
-                piece = os.read(ours, 65536)
-            except OSError:  # Linux says EIO once nobody holds the other end
+                piece = os.read(controller, 65536)
+            except OSError:  # Linux raises EIO when the other end is closed
                 break
             if not piece:
                 break
             drawn += piece
         out, _ = process.communicate(timeout=60)
     finally:
-        os.close(ours)
+        os.close(controller)
     assert process.returncode == 0
     assert out.startswith(b"Read demo:60x40x900")
     assert "━".encode() in drawn

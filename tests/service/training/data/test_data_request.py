@@ -154,12 +154,12 @@ class TestColumns:
 
     def test_a_request_becomes_options_again(self) -> None:
         """A child process parses the same request."""
-        asked_for = data_request.parse(
+        request = data_request.parse(
             ["a", "b"], columns="user=x,time=", dates="day-first", encoding="latin-1", decimal="comma"
         )
-        words = asked_for.argv()
+        words = request.argv()
         given = {name[2:]: value for name, value in zip(words[::2], words[1::2], strict=True) if name != "--data"}
-        assert data_request.parse(["a", "b"], **given) == asked_for
+        assert data_request.parse(["a", "b"], **given) == request
         assert words[:4] == ["--data", "a", "--data", "b"]
         assert data_request.as_request("a") == DataRequest(("a",))
 

@@ -13,7 +13,7 @@ from service.training.interactions import no_progress
     "size", [(1, 1, 1), (2, 1, 2), (10, 10, 100), (3, 500, 1500), (500, 3, 700), (40, 30, 20), (200, 100, 5000)]
 )
 def test_there_are_exactly_so_many_ratings_of_different_pairs(size: tuple[int, int, int]) -> None:
-    """However dense or small; with enough ratings everybody and everything has one."""
+    """Of any density and size; with enough ratings every user and item has one."""
     data = demo.generate(demo.DemoSize(*size), no_progress)
     n_users, n_items, n_ratings = size
     assert len(data) == n_ratings

@@ -84,8 +84,8 @@ def test_the_popularity_baseline_is_always_compared(comparison: dict[str, Any]) 
     assert baseline["predict_s"] is None
     assert not {"rmse", "mae"} & set(baseline["measures"])
     assert "rmse" not in baseline["groups"]["users"]["light"]
-    asked_for = evaluated([Candidate.parse("popularity"), SMALL], EvaluationProtocol(folds=2))
-    assert [result["algorithm"] for result in asked_for["results"]] == ["popularity", "svd"]
+    request = evaluated([Candidate.parse("popularity"), SMALL], EvaluationProtocol(folds=2))
+    assert [result["algorithm"] for result in request["results"]] == ["popularity", "svd"]
 
 
 def test_every_pair_with_a_common_measure_is_compared(comparison: dict[str, Any]) -> None:
@@ -143,15 +143,15 @@ def test_a_factor_model_beats_the_baselines() -> None:
 @pytest.mark.parametrize("split", ["leave-one-out", "time", "time-per-user"])
 def test_a_single_split(split: str) -> None:
     """Errors have the bootstrap's interval; measures of all lists together have none."""
-    told: list[tuple[int, int]] = []
+    updates: list[tuple[int, int]] = []
     comparison = evaluated(
-        [SMALL], EvaluationProtocol(split=split), progress=lambda stage, done, total: told.append((done, total))
+        [SMALL], EvaluationProtocol(split=split), progress=lambda stage, done, total: updates.append((done, total))
     )
     measures = comparison["results"][0]["measures"]
     assert comparison["protocol"]["folds"] == len(measures["rmse"]["folds"]) == 1
     assert measures["rmse"]["ci95"][0] < measures["rmse"]["mean"] < measures["rmse"]["ci95"][1]
     assert measures["coverage@10"]["ci95"] is None
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert updates == [(0, 2), (1, 2), (2, 2)]
     older = comparison["leakage"]["older_than_own_training"]
     assert older == 0 or split == "time-per-user"
     assert comparison["leakage"]["in_history"] == {"svd": 0, "popularity": 0}
@@ -235,10 +235,10 @@ def test_a_model_worse_than_the_mean_is_named() -> None:
     comparison = evaluated([wild, Candidate.parse("baseline")], EvaluationProtocol(folds=2))
     mean = comparison["protocol"]["rmse_of_mean"]
     assert comparison["results"][0]["measures"]["rmse"]["mean"] > mean
-    said = [note for note in comparison["notes"] if "worse than the mean rating alone" in note]
-    assert len(said) == 1
-    assert said[0].startswith("svd is worse than")
-    assert said[0].endswith(f"{mean:.4f}.")
+    notes = [note for note in comparison["notes"] if "worse than the mean rating alone" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith("svd is worse than")
+    assert notes[0].endswith(f"{mean:.4f}.")
 
 
 def test_nothing_to_compare() -> None:

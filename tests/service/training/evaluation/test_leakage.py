@@ -28,11 +28,11 @@ def test_leakage_is_counted() -> None:
         "older_than_own_training": 0.2,
         "older_than_newest_training": 0.6,
     }
-    said = " ".join(found.notes())
-    assert "1 held-out pairs are on the training side too" in said
-    assert "20% of the held-out" in said
-    assert "1 held-out interactions are of users, and 1 of items" in said
-    assert "held out twice" in said
+    notes = " ".join(found.notes())
+    assert "1 held-out pairs are on the training side too" in notes
+    assert "20% of the held-out" in notes
+    assert "1 held-out interactions are of users, and 1 of items" in notes
+    assert "held out twice" in notes
 
 
 def test_splits_add_up_and_a_clean_one_has_no_notes() -> None:

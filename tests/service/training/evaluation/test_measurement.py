@@ -78,7 +78,7 @@ def test_fewer_users_are_the_same_ones_for_every_candidate(sides: tuple[Interact
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "sentence"),
     [
         ("magic", "no measure 'magic'; there is rmse, mae, precision@k"),
         ("magic@10", "no measure 'magic@10'"),
@@ -89,9 +89,9 @@ def test_fewer_users_are_the_same_ones_for_every_candidate(sides: tuple[Interact
         ("ndcg@1.5", "needs the length"),
     ],
 )
-def test_unknown_measures(sides: tuple[Interactions, Interactions], name: str, says: str) -> None:
+def test_unknown_measures(sides: tuple[Interactions, Interactions], name: str, sentence: str) -> None:
     """Refused before anything is fitted."""
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=sentence):
         measure(sides, name)
 
 

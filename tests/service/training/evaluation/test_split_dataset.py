@@ -66,21 +66,21 @@ def test_without_times_a_random_interaction_is_held_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "says"),
+    ("protocol", "sentence"),
     [
         (EvaluationProtocol(split="folds", folds=4), "3 ratings cannot be split into 4 folds"),
         (EvaluationProtocol(split="time", test_share=0.2), "too few for the split"),
     ],
 )
-def test_too_little_to_split(protocol: EvaluationProtocol, says: str) -> None:
+def test_too_little_to_split(protocol: EvaluationProtocol, sentence: str) -> None:
     """Neither side may be empty."""
     data = rated([(0, 0, 1), (1, 1, 2), (2, 2, 3)], times=[1, 2, 3])
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=sentence):
         list(split_dataset.split(data, protocol).splits())
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "sentence"),
     [
         ({"split": "magic"}, "no split 'magic'; there is folds,"),
         ({"folds": 1}, "2 or more"),
@@ -93,9 +93,9 @@ def test_too_little_to_split(protocol: EvaluationProtocol, says: str) -> None:
         ({"n_negatives": 0}, "sampled items must be at least 1"),
     ],
 )
-def test_impossible_protocols(wrong: dict[str, object], says: str) -> None:
+def test_impossible_protocols(wrong: dict[str, object], sentence: str) -> None:
     """Each is refused by its name before any data is read."""
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=sentence):
         EvaluationProtocol(**wrong)  # type: ignore[arg-type]  # what is wrong about them is the test
 
 

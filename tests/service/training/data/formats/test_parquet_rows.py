@@ -188,10 +188,10 @@ class TestRows:
     def test_progress_and_fingerprint_are_of_the_bytes(self, tmp_path: Path) -> None:
         """The bar moves with every batch and ends with the file; the fingerprint is that of any other file."""
         path = write(tmp_path / "data.bin", {"user": list(range(95)), "item": [1] * 95})
-        told: list[int] = []
-        data = datasets.read(path, lambda _stage, done, _total: told.append(done))
+        updates: list[int] = []
+        data = datasets.read(path, lambda _stage, done, _total: updates.append(done))
         content = Path(path).read_bytes()
-        assert told[-1] == len(content)
+        assert updates[-1] == len(content)
         collector, chunks = RowCollector(), list[bytes]()
         read_parquet(DataFile(Path(path), path), DEFAULT_OPTIONS, collector, chunks.append, batch_rows=10)
         assert len(chunks) > 9
