@@ -37,24 +37,18 @@ _N_EPOCHS: Final = {"als": 10, "sgd": 20}
 class BaselineConfig(Settings):
     """Settings of the baseline."""
 
-    method: Annotated[
-        str, {"choices": METHODS}, "Alternating least squares (als) or stochastic gradient descent (sgd)."
-    ] = "als"
+    method: Annotated[str, {"choices": METHODS}, "Alternating least squares or stochastic gradient descent."] = "als"
     n_epochs: Annotated[
         int | None,
         {"unit": "epochs", "least": 1, "most": 100_000},
-        "How often every rating is visited; 10 times by als and 20 by sgd if none.",
+        "Passes over the ratings; if none, 10 by als and 20 by sgd.",
     ] = None
-    reg_u: Annotated[
-        float,
-        {"least": 0, "most": 1e6, "search": (1, 50)},
-        "Of als: how many ratings of average level a user is credited with.",
-    ] = 15.0
-    reg_i: Annotated[
-        float,
-        {"least": 0, "most": 1e6, "search": (1, 50)},
-        "Of als: how many ratings of average level an item is credited with.",
-    ] = 10.0
+    reg_u: Annotated[float, {"least": 0, "most": 1e6, "search": (1, 50)}, "Of als: regularisation of user biases."] = (
+        15.0
+    )
+    reg_i: Annotated[float, {"least": 0, "most": 1e6, "search": (1, 50)}, "Of als: regularisation of item biases."] = (
+        10.0
+    )
     reg: Annotated[float, {"least": 0, "most": 1000, "search": (0.001, 0.2, "log")}, "Of sgd: regularisation."] = 0.02
     learning_rate: Annotated[
         float, {"least": 0, "most": 10, "search": (0.001, 0.05, "log")}, "Of sgd: learning rate."

@@ -46,23 +46,17 @@ class BayesianMfConfig(Settings):
     """Settings of Bayesian matrix factorisation."""
 
     n_factors: Annotated[
-        int,
-        {"unit": "factors", "least": 1, "most": 512, "search": (8, 48)},
-        "How many factors describe a user or an item.",
+        int, {"unit": "factors", "least": 1, "most": 512, "search": (8, 48)}, "Factors per user and item."
     ] = 16
     n_samples: Annotated[
-        int, {"unit": "samples", "least": 1, "most": 100_000}, "How many samples are averaged; more are never worse."
+        int, {"unit": "samples", "least": 1, "most": 100_000}, "Samples to average; more are never worse."
     ] = 80
-    n_burn_in: Annotated[
-        int,
-        {"unit": "samples", "least": 0, "most": 100_000},
-        "How many samples are drawn before those, to forget the start.",
-    ] = 20
+    n_burn_in: Annotated[int, {"unit": "samples", "least": 0, "most": 100_000}, "Samples to discard first."] = 20
     implicit: Annotated[bool, {}, "Whether to learn from which items a user rated, whatever the ratings."] = True
     init_std_dev: Annotated[
         float,
         {"least": 1e-6, "most": 10},
-        "Standard deviation of the first factors, in standard deviations of the ratings.",
+        "Standard deviation of the initial factors, relative to that of the ratings.",
     ] = 0.1
 
 

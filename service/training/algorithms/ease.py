@@ -56,7 +56,7 @@ class EaseConfig(Settings):
     n_neighbours: Annotated[
         int,
         {"unit": "items", "least": 1, "most": 1_000_000},
-        "Neighbours per item on average; the largest weights of all are kept, positive or negative.",
+        "Mean number of neighbours per item; the largest weights of all are kept.",
     ] = 500
 
 

@@ -46,41 +46,32 @@ class IalsConfig(Settings):
     """Settings of implicit ALS."""
 
     n_factors: Annotated[
-        int,
-        {"unit": "factors", "least": 1, "most": 8192, "search": (32, 512, "log")},
-        "How many factors describe a user or an item.",
+        int, {"unit": "factors", "least": 1, "most": 8192, "search": (32, 512, "log")}, "Factors per user and item."
     ] = 128
     n_epochs: Annotated[
-        int,
-        {"unit": "epochs", "least": 1, "most": 10_000, "search": (4, 32)},
-        "How often all users and all items are solved.",
+        int, {"unit": "epochs", "least": 1, "most": 10_000, "search": (4, 32)}, "Passes over users and items."
     ] = 16
     unobserved_weight: Annotated[
         float | None,
         {"least": 0, "most": 1000, "search": (0.001, 1, "log")},
-        "What every pair weighs where an interaction weighs 1 more; if none, so much that all pairs together "
-        "weigh ten times what the interactions do.",
+        "Weight of every pair; an interaction adds 1. If none, all pairs together weigh ten times the interactions.",
     ] = None
     reg: Annotated[float, {"least": 1e-9, "most": 1e6, "search": (0.0005, 0.05, "log")}, "Regularisation."] = 0.006
     reg_exp: Annotated[
         float,
         {"least": 0, "most": 2, "search": (0, 1)},
-        "How regularisation grows with interactions: 0 not at all, 1 in proportion.",
+        "Growth of regularisation with interactions: 0 none, 1 linear.",
     ] = 1.0
     init_std_dev: Annotated[
         float,
         {"least": 1e-6, "most": 100},
-        "Standard deviation of the first factors, times the square root of n_factors.",
+        "Standard deviation of the initial factors, times the square root of n_factors.",
     ] = 0.1
     block_size: Annotated[
-        int,
-        {"unit": "factors", "least": 1, "most": 8192},
-        "How many factors are solved at once; n_factors or more for exact turns.",
+        int, {"unit": "factors", "least": 1, "most": 8192}, "Factors solved at once; exact from n_factors on."
     ] = 64
     confidence: Annotated[
-        str,
-        {"choices": ("ones", "ratings")},
-        "What an interaction weighs: the same for all, or by rating, where the mean rating weighs 1.",
+        str, {"choices": ("ones", "ratings")}, "Weight of an interaction: 1, or its rating over the mean rating."
     ] = "ones"
 
 

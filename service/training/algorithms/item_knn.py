@@ -54,25 +54,21 @@ class ItemKnnConfig(Settings):
     """Settings of item k-NN."""
 
     n_neighbours: Annotated[
-        int,
-        {"unit": "items", "least": 1, "most": 1_000_000, "search": (5, 1000, "log")},
-        "Neighbours per item: the most similar.",
+        int, {"unit": "items", "least": 1, "most": 1_000_000, "search": (5, 1000, "log")}, "Neighbours per item."
     ] = 100
-    similarity: Annotated[str, {"choices": SIMILARITIES}, "How alike two items are."] = "cosine"
+    similarity: Annotated[str, {"choices": SIMILARITIES}, "Similarity of two items."] = "cosine"
     shrink: Annotated[
         float,
         {"least": 0, "most": 1e6, "search": (1, 1000, "log")},
-        "Added to the divisor of a similarity, so that few common users count little.",
+        "Added to the divisor of a similarity; damps few common users.",
     ] = 10.0
     asymmetry: Annotated[
         float,
         {"least": 0, "most": 1, "search": (0, 1)},
-        "Of the cosine: exponent of the item's own norm; a smaller one favours popular items.",
+        "Of cosine: exponent of the item's own norm; less favours popular items.",
     ] = 0.4
     weighting: Annotated[
-        str,
-        {"choices": WEIGHTINGS},
-        "Reduces the weight of long histories, most with walk, and with bm25 that of popular items.",
+        str, {"choices": WEIGHTINGS}, "Damps long histories, most with walk, and with bm25 popular items."
     ] = "tf_idf"
 
 

@@ -44,38 +44,38 @@ class KnnConfig(Settings):
     k: Annotated[
         int,
         {"unit": "neighbours", "least": 1, "most": 1_000_000, "search": (10, 200, "log")},
-        "How many neighbours count at most.",
+        "Maximum number of neighbours.",
     ] = 40
     min_k: Annotated[
         int,
         {"unit": "neighbours", "least": 1, "most": 1_000_000, "search": (1, 10)},
-        "How many it takes to depart from the level.",
+        "Minimum number of neighbours; with fewer, the baseline is predicted.",
     ] = 1
-    similarity: Annotated[str, {"choices": SIMILARITIES}, "What resemblance is."] = "msd"
-    user_based: Annotated[bool, {}, "Whether users have neighbours, or items."] = True
+    similarity: Annotated[str, {"choices": SIMILARITIES}, "Similarity of two rows."] = "msd"
+    user_based: Annotated[bool, {}, "Whether neighbours are users; else items."] = True
     min_support: Annotated[
         int,
         {"unit": "ratings", "least": 1, "most": 1_000_000, "search": (1, 20)},
-        "How many ratings two have in common at least, or they do not resemble each other.",
+        "Minimum number of common ratings of neighbours.",
     ] = 1
     shrinkage: Annotated[
         float,
         {"unit": "ratings", "least": 0, "most": 1e6, "search": (1, 1000, "log")},
-        "Of pearson_baseline: how many ratings in common halve the doubt in a resemblance.",
+        "Of pearson_baseline: common ratings at which a similarity counts half.",
     ] = 100.0
     n_neighbours: Annotated[
-        int, {"unit": "neighbours", "least": 1, "most": 100_000}, "How many neighbours are served of each user or item."
+        int, {"unit": "neighbours", "least": 1, "most": 100_000}, "Neighbours per row in the served model."
     ] = 100
     serving_shrinkage: Annotated[
         float,
         {"unit": "ratings", "least": 0, "most": 1e6},
-        "Of the choice of those: how many ratings in common make a resemblance count half.",
+        "Of the served neighbours: common ratings at which a similarity counts half.",
     ] = 50.0
     bsl_method: Annotated[str, {"choices": baseline.METHODS}, "Of the baseline: als or sgd."] = "als"
     bsl_n_epochs: Annotated[
         int | None,
         {"unit": "epochs", "least": 1, "most": 100_000},
-        "Of the baseline: epochs; 10 by als and 20 by sgd if none.",
+        "Of the baseline: epochs; if none, 10 by als and 20 by sgd.",
     ] = None
     bsl_reg_u: Annotated[float, {"least": 0, "most": 1e6}, "Of the baseline by als: regularisation of users."] = 15.0
     bsl_reg_i: Annotated[float, {"least": 0, "most": 1e6}, "Of the baseline by als: regularisation of items."] = 10.0

@@ -57,16 +57,12 @@ class NmfConfig(Settings):
     """Settings of NMF."""
 
     n_factors: Annotated[
-        int,
-        {"unit": "factors", "least": 1, "most": 4096, "search": (5, 50, "log")},
-        "How many factors describe a user or an item.",
+        int, {"unit": "factors", "least": 1, "most": 4096, "search": (5, 50, "log")}, "Factors per user and item."
     ] = 15
     n_epochs: Annotated[
-        int,
-        {"unit": "epochs", "least": 1, "most": 100_000, "search": (20, 200, "log")},
-        "How often every factor is changed.",
+        int, {"unit": "epochs", "least": 1, "most": 100_000, "search": (20, 200, "log")}, "Updates of all factors."
     ] = 50
-    biased: Annotated[bool, {}, "Whether there are a mean and biases beside the factors."] = False
+    biased: Annotated[bool, {}, "Whether to learn a mean and biases too."] = False
     reg_pu: Annotated[
         float, {"least": 0, "most": 1000, "search": (0.01, 0.5, "log")}, "Regularisation of user factors, per rating."
     ] = 0.06
@@ -77,10 +73,10 @@ class NmfConfig(Settings):
     reg_bi: Annotated[float, {"least": 0, "most": 1000}, "Regularisation of item biases."] = 0.02
     lr_bu: Annotated[float, {"least": 0, "most": 10}, "Learning rate of user biases."] = 0.005
     lr_bi: Annotated[float, {"least": 0, "most": 10}, "Learning rate of item biases."] = 0.005
-    init_low: Annotated[float, {"least": 0, "most": 100}, "The least that a factor may start from."] = 0.0
-    init_high: Annotated[float, {"least": 0, "most": 100}, "The most that a factor may start from."] = 1.0
+    init_low: Annotated[float, {"least": 0, "most": 100}, "Lower bound of the initial factors."] = 0.0
+    init_high: Annotated[float, {"least": 0, "most": 100}, "Upper bound of the initial factors."] = 1.0
     n_starts: Annotated[
-        int, {"least": 1, "most": 1000}, "How many fits are made, of which that with the least training error is kept."
+        int, {"least": 1, "most": 1000}, "Number of fits; that with the least training error is kept."
     ] = 3
 
     def __post_init__(self) -> None:

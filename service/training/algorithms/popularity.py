@@ -26,7 +26,7 @@ class PopularityConfig(Settings):
     half_life_days: Annotated[
         float | None,
         {"unit": "days", "least": 0.001, "most": 1e6, "search": (1, 3650, "log")},
-        "Age at which an interaction counts half; none if all count the same.",
+        "Half-life of an interaction's weight; if none, no decay.",
     ] = None
 
 

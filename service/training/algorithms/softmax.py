@@ -45,34 +45,30 @@ class SoftmaxConfig(Settings):
     """Settings of the softmax factorisation."""
 
     n_factors: Annotated[
-        int,
-        {"unit": "factors", "least": 1, "most": 4096, "search": (32, 256, "log")},
-        "How many factors describe a user or an item.",
+        int, {"unit": "factors", "least": 1, "most": 4096, "search": (32, 256, "log")}, "Factors per user and item."
     ] = 64
     n_epochs: Annotated[
-        int,
-        {"unit": "epochs", "least": 1, "most": 10_000, "search": (5, 60, "log")},
-        "How often every interaction is visited.",
+        int, {"unit": "epochs", "least": 1, "most": 10_000, "search": (5, 60, "log")}, "Passes over the interactions."
     ] = 12
     batch_size: Annotated[
         int,
         {"unit": "interactions", "least": 1, "most": 1 << 20},
-        "How many interactions share a step and what is drawn for it.",
+        "Interactions per step, which share the drawn items.",
     ] = 512
     n_negatives: Annotated[
         int,
         {"unit": "items", "least": 1, "most": 1 << 20, "search": (256, 4096, "log")},
-        "How many items are drawn for each batch; all items where there are no more.",
+        "Items drawn per batch, at most all.",
     ] = 1024
     temperature: Annotated[
         float,
         {"least": 0.03, "most": 100, "search": (0.05, 0.3, "log")},
-        "What cosines are divided by: the lower, the more the items count that score nearly as high.",
+        "Divisor of cosines; a lower one emphasises close competitors.",
     ] = 0.15
     lr: Annotated[float, {"least": 0, "most": 10, "search": (0.002, 0.05, "log")}, "Adam's learning rate at first."] = (
         0.02
     )
-    init_std_dev: Annotated[float, {"least": 1e-4, "most": 100}, "Standard deviation of the first factors."] = 0.1
+    init_std_dev: Annotated[float, {"least": 1e-4, "most": 100}, "Standard deviation of the initial factors."] = 0.1
 
 
 class AdamTable:

@@ -51,21 +51,17 @@ class SvdppConfig(DescentSettings):
     """Settings of SVD++."""
 
     n_factors: Annotated[
-        int,
-        {"unit": "factors", "least": 1, "most": 4096, "search": (10, 200, "log")},
-        "How many factors describe a user or an item.",
+        int, {"unit": "factors", "least": 1, "most": 4096, "search": (10, 200, "log")}, "Factors per user and item."
     ] = 20
     lr_all: Annotated[
-        float,
-        {"least": 0, "most": 10, "search": (0.001, 0.02, "log")},
-        "Learning rate of everything that has none of its own.",
+        float, {"least": 0, "most": 10, "search": (0.001, 0.02, "log")}, "Learning rate, unless set per part."
     ] = 0.007
-    lr_yj: Annotated[
-        float | None, {"least": 0, "most": 10}, "Learning rate of implicit item factors; lr_all if none."
-    ] = None
-    reg_yj: Annotated[
-        float | None, {"least": 0, "most": 1000}, "Regularisation of implicit factors; reg_all if none."
-    ] = None
+    lr_yj: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of implicit item factors; else lr_all."] = (
+        None
+    )
+    reg_yj: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of implicit factors; else reg_all."] = (
+        None
+    )
 
 
 def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:

@@ -25,47 +25,29 @@ class DescentSettings(Settings):
     """Settings of stochastic gradient descent for factors and biases."""
 
     n_factors: Annotated[
-        int,
-        {"unit": "factors", "least": 1, "most": 4096, "search": (10, 200, "log")},
-        "How many factors describe a user or an item.",
+        int, {"unit": "factors", "least": 1, "most": 4096, "search": (10, 200, "log")}, "Factors per user and item."
     ] = 100
     n_epochs: Annotated[
-        int,
-        {"unit": "epochs", "least": 1, "most": 100_000, "search": (10, 100, "log")},
-        "How often every rating is visited.",
+        int, {"unit": "epochs", "least": 1, "most": 100_000, "search": (10, 100, "log")}, "Passes over the ratings."
     ] = 20
-    init_mean: Annotated[
-        float, {"least": -100, "most": 100}, "Mean of the normal distribution that factors start from."
-    ] = 0.0
+    init_mean: Annotated[float, {"least": -100, "most": 100}, "Mean of the initial factors."] = 0.0
     init_std_dev: Annotated[
-        float, {"least": 0, "most": 100, "search": (0.01, 0.2, "log")}, "Standard deviation of that distribution."
+        float, {"least": 0, "most": 100, "search": (0.01, 0.2, "log")}, "Standard deviation of the initial factors."
     ] = 0.1
     lr_all: Annotated[
-        float,
-        {"least": 0, "most": 10, "search": (0.001, 0.02, "log")},
-        "Learning rate of everything that has none of its own.",
+        float, {"least": 0, "most": 10, "search": (0.001, 0.02, "log")}, "Learning rate, unless set per part."
     ] = 0.005
     reg_all: Annotated[
-        float,
-        {"least": 0, "most": 1000, "search": (0.01, 0.2, "log")},
-        "Regularisation of everything that has none of its own.",
+        float, {"least": 0, "most": 1000, "search": (0.01, 0.2, "log")}, "Regularisation, unless set per part."
     ] = 0.02
-    lr_bu: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of user biases; lr_all if none."] = None
-    lr_bi: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of item biases; lr_all if none."] = None
-    lr_pu: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of user factors; lr_all if none."] = None
-    lr_qi: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of item factors; lr_all if none."] = None
-    reg_bu: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of user biases; reg_all if none."] = (
-        None
-    )
-    reg_bi: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of item biases; reg_all if none."] = (
-        None
-    )
-    reg_pu: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of user factors; reg_all if none."] = (
-        None
-    )
-    reg_qi: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of item factors; reg_all if none."] = (
-        None
-    )
+    lr_bu: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of user biases; else lr_all."] = None
+    lr_bi: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of item biases; else lr_all."] = None
+    lr_pu: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of user factors; else lr_all."] = None
+    lr_qi: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of item factors; else lr_all."] = None
+    reg_bu: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of user biases; else reg_all."] = None
+    reg_bi: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of item biases; else reg_all."] = None
+    reg_pu: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of user factors; else reg_all."] = None
+    reg_qi: Annotated[float | None, {"least": 0, "most": 1000}, "Regularisation of item factors; else reg_all."] = None
 
 
 class FactorTables(NamedTuple):
