@@ -59,7 +59,6 @@ def read(directory: Path, described: dict[str, Any], names: Iterable[str], check
     """Check arrays of a version and map them read-only, shared between processes.
 
     Args:
-        directory: The version.
         described: The manifest's `arrays`.
         names: The arrays to read.
         checkpoint: Called between pieces of a file; an exception from it ends the reading.
@@ -99,9 +98,7 @@ def sparse(arrays: Arrays, name: str, values_name: str, shape: tuple[int, int]) 
 
     Args:
         arrays: Contains `<name>_indptr`, `<name>_indices` and `<name>_<values_name>`.
-        name: The matrix.
         values_name: The suffix of its values.
-        shape: Rows and columns.
 
     Raises:
         ModelRefused: The arrays do not fit the shape or each other, a row does not ascend, or a value is not finite.

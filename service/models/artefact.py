@@ -37,7 +37,6 @@ def write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> N
 
     Args:
         directory: `models/<version>`, which does not exist yet.
-        snapshot: The model.
         origin: The manifest's `measures`, `data`, `created`, `code_version` and, of a copy, `derived`.
     """
     with published_files.new_directory(directory) as temporary:

@@ -121,9 +121,7 @@ def neighbour_terms(
     """Return the neighbour term of every item for one user.
 
     Args:
-        neighbourhood: The weights.
         history: Float32 CSR (n_users, n_items).
-        user_row: The user.
         global_mean: That of the model.
         user_bias: Float32 (n_users,).
         item_bias: Float32 (n_items,).

@@ -31,8 +31,6 @@ def publish(
     """Write a snapshot as a new version, atomically, without activating it.
 
     Args:
-        models_dir: The directory of all versions; created if missing.
-        snapshot: The model.
         data: The training data: counts and `fingerprint`.
         measures: Results on the hold-out, as plain JSON values.
         prepare: A last change to the model, applied while no other process can publish.
@@ -76,8 +74,6 @@ def log_activation(security_dir: Path, version: str, *, by: str) -> None:
     """Enter an activation in the security log.
 
     Args:
-        security_dir: The directory of the log.
-        version: The active version.
         by: The process or command that activated it.
 
     Raises:
@@ -104,8 +100,6 @@ def supersede(
     until it loads the copy.
 
     Args:
-        models_dir: The directory of all versions.
-        version: The version to replace.
         change: Makes the copy from the version, which has its manifest.
         why: The reason, recorded in the manifest.
         before_activation: Called with the copy's name before it becomes active; an exception stops the activation.

@@ -67,8 +67,6 @@ def exact_scores(snapshot: ModelSnapshot, user_row: int, rows: Rows) -> Scores:
     """Score items for a user by the routine that decides the order of lists.
 
     Args:
-        snapshot: The model.
-        user_row: The user.
         rows: Int64 (m,), item rows in any order.
 
     Returns:
@@ -179,7 +177,6 @@ def popular(
     """Rank items by popularity.
 
     Args:
-        snapshot: The model.
         n: Maximum length of the list.
         offset: Number of best items to skip.
         exclude: Int64, rows to leave out.
@@ -293,7 +290,6 @@ def _largest_per_row(approximate: Float32, size: int, each: NDArray[np.int64]) -
 
     Args:
         approximate: Float32 (m, n), n larger than size.
-        size: How many.
         each: Int64 (m, 1), 0 to m - 1.
 
     Returns:

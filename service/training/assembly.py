@@ -30,9 +30,6 @@ def assemble(
     Popularity is counted without decay, which the pipeline applies later.
 
     Args:
-        data: The training data.
-        algorithm: Its name.
-        config: Its hyperparameters.
         user_factors: Float32 (n_users, k).
         item_factors: Float32 (n_items, k).
         user_bias: Float32 (n_users,).

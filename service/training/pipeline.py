@@ -62,7 +62,6 @@ def train(
         seed: The seed of the generators; the same seed and data give the same model.
         activate: True to activate the new version, False not to; None to activate it unless it is much worse than the
             active one, see `promotion`.
-        progress: Reports the stages "read", "measure" and "fit".
         on_read: Called with the data on its scale, before the fit.
 
     Returns:

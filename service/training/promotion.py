@@ -55,10 +55,7 @@ def much_worse(
     """Return the reason why a new model must not replace the active one; None if it may.
 
     Args:
-        kind: That of the new model.
-        new: Its result.
         n: Number of held-out interactions.
-        active: The active version.
         recorded: The result of the active model on its own hold-out; None if unknown or of another kind.
         direct: Both models on the same ratings; None if there are none.
     """

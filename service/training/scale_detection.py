@@ -44,7 +44,6 @@ def settle(data: Interactions, known: SettledScale | None, *, is_archive: bool) 
     """Put a set on its scale.
 
     Args:
-        data: The interactions.
         known: The declared scale or that of an earlier model, which applies to an archive alone.
         is_archive: Whether the set was read from an archive.
 

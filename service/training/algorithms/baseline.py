@@ -97,8 +97,6 @@ def estimate(
 
     Args:
         ratings: Float32 CSR (n_users, n_items), at least one rating.
-        config: The settings.
-        progress: Reports epochs.
         prefix: Prefix of the names of settings in error messages, if another algorithm embeds them.
 
     Raises:

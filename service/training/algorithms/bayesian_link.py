@@ -22,8 +22,6 @@ class ImplicitLink:
     """Shift of the users' prior means by the items they rated: shifts = F beta, F[u, i] = |N(u)|^-1/2 for i in N(u).
 
     Args:
-        users: Ratings by user.
-        items: Ratings by item.
         width: Columns of beta and of the shifts.
     """
 

@@ -32,7 +32,6 @@ class DowndatedLists:
     """Lists of users without some of their interactions.
 
     Args:
-        data: The training data.
         hidden: Int64 (m,), positions in `data` to leave out.
         inverse: (n_items, n_items), P.
         least: The least |weight| that counts.

@@ -160,7 +160,6 @@ def turn(side: RowInteractions, fixed: Float32, solved: Float32, weight: float, 
         fixed: Float32 (n_others, k), rotated in place.
         solved: Float32 (n_rows, k), rotated and solved in place.
         weight: The weight of every pair.
-        config: The settings.
     """
     eigenvalues, eigenvectors = scipy.linalg.eigh(_gramian(fixed))
     rotation = eigenvectors.astype(np.float32)

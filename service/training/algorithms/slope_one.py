@@ -103,7 +103,6 @@ def _compare(
     Args:
         by_item: The ratings, (n_items, n_users).
         by_user: The ratings, (n_users, n_items).
-        i: The item.
         sums: Output, float64 (n_items, 2), zeros before: the number of common users, and the sum of differences.
         touched: Output, int32 (n_items + 1,): the items that share a user, i included.
 

@@ -86,7 +86,6 @@ class AdamTable:
         Args:
             rows: Int32 (m,); the gradients of a repeated row are summed.
             gradients: Float32 (m, k), by the direction of a row's factors; overwritten.
-            rate: The learning rate.
             n_steps: Number of this step, from 1.
         """
         rate *= (1 - BETA_2**n_steps) ** 0.5 / (1 - BETA_1**n_steps)
@@ -189,7 +188,6 @@ def gradients_of(
     """Differentiate the loss of a batch by the directions of its users, its items and the drawn items.
 
     Args:
-        batch: The interactions and the drawn items.
         user_factors: Float32 (n_users, k), not normalised.
         item_factors: Float32 (n_items, k), not normalised.
         seen: The items of each user, which do not compete.

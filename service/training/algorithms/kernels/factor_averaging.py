@@ -13,13 +13,7 @@ from service.training.interactions import Float64
 
 
 class MeanProduct:
-    """Accumulates (user table, item table) pairs, and returns the leading factors of the mean of their products.
-
-    Args:
-        n_users: Rows of a user table.
-        n_items: Rows of an item table.
-        k: Columns of a table.
-    """
+    """Accumulates (user table, item table) pairs, and returns the leading factors of the mean of their products."""
 
     def __init__(self, n_users: int, n_items: int, k: int) -> None:
         self._k = k

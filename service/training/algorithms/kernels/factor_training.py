@@ -111,7 +111,6 @@ def build_snapshot(
     """Build the snapshot of learnt tables.
 
     Args:
-        name: The algorithm.
         data: The training data, in its original unit.
         config: Settings with `n_factors`.
         tables: The learnt tables; modified.

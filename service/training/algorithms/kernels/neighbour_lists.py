@@ -35,7 +35,6 @@ def neighbour_lists(write: WriteLists, n: int, n_kept: int, progress: Progress) 
         write: Computes the lists of a block of rows.
         n: Number of rows, which are each other's possible neighbours.
         n_kept: Maximum length of a list.
-        progress: Reports rows.
 
     Returns:
         float32 CSR (n, n) with int32 indices, ascending in a row.
@@ -99,9 +98,6 @@ def push_bounded(
     Args:
         keys: Float32 or float64 (capacity,), a binary heap with the worst candidate at its root.
         ids: Int32 or int64 (capacity,), in the same order.
-        size: Number of candidates in the heap.
-        key: Key of the candidate.
-        id_: Id of the candidate.
 
     Returns:
         The new size.

@@ -62,11 +62,8 @@ def nearest(compared: ComparedRows, n_kept: int, shrinkage: float, progress: Pro
     """Return the similarities of the best neighbours of each row: float32 CSR (n_x, n_x).
 
     Args:
-        compared: The rows.
         n_kept: Number of neighbours per row: those with the largest similarity times n / (n + shrinkage) for n common
             columns (Koren, section 2.2). Without the factor, rows with one common column would come first.
-        shrinkage: See `n_kept`.
-        progress: Reports rows.
     """
 
     def write(start: int, stop: int, neighbours: Int32, weights: Float32, counts: Int64) -> None:
@@ -81,7 +78,6 @@ def predict_pairs(
     """Return, for pairs (x, y), the mean of the neighbours' values for y, weighted by similarity.
 
     Args:
-        compared: The rows.
         values: Float32 (nnz,), in the order of `compared.by_y`.
         pairs: The pairs grouped by x.
         y_rows: Int32 (n,), the column of each pair.
@@ -113,8 +109,6 @@ def _similarities(
     """Compare one row with all rows that share a column with it.
 
     Args:
-        compared: The rows.
-        x: The row.
         sums: Float64 (n_x, `_n_sums`), zeros before and after.
         touched: Output, int32 (n_x + 1,): the rows that share a column, x included.
         row: Output, float64 (n_x,): their similarities; 0 for x.

@@ -58,8 +58,6 @@ def solve_rows(
     """Solve rows start to stop; rows without interactions keep their values.
 
     Args:
-        start: The first row.
-        stop: The row after the last one.
         pairs: Rows of the table for each row; values are square roots of weights.
         table: Float32 (n_table, k).
         spectrum: Float64 (k,), at least 0.

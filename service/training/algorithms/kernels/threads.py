@@ -38,7 +38,6 @@ def run_in_blocks(work: Callable[[int, int], None], n: int, size: int) -> None:
 
     Args:
         work: Writes the rows of its block alone; compiled kernels release the interpreter lock.
-        n: Number of rows.
         size: Rows per block; the last block may be shorter.
 
     Raises:
