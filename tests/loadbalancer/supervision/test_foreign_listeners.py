@@ -53,12 +53,12 @@ def test_listeners_on_other_addresses_are_not_named(free_port: Callable[[], int]
     """The kernel prefers the socket that names the address."""
     port = free_port()
     elsewhere = sharing("127.0.0.2", port), sharing("0.0.0.0", port), sharing("127.0.0.1", free_port())
-    with sharing("127.0.0.1", port) as ours, elsewhere[0], elsewhere[1], elsewhere[2]:
-        assert find("127.0.0.1", port, {ours}) == set()
+    with sharing("127.0.0.1", port) as own, elsewhere[0], elsewhere[1], elsewhere[2]:
+        assert find("127.0.0.1", port, {own}) == set()
 
 
 def test_connections_are_not_listeners(free_port: Callable[[], int]) -> None:
     """Client connections have the same local port."""
     port = free_port()
-    with sharing("127.0.0.1", port) as ours, socket.create_connection(("127.0.0.1", port)):
-        assert find("127.0.0.1", port, {ours}) == set()
+    with sharing("127.0.0.1", port) as own, socket.create_connection(("127.0.0.1", port)):
+        assert find("127.0.0.1", port, {own}) == set()

@@ -217,19 +217,26 @@ from pathlib import Path
 from loadbalancer.supervision.processes import reap_orphans
 assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
 def zombies():
-    stats = [path.read_text().rpartition(")") for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
-    return {int(name.split()[0]) for name, _, rest in stats if rest.split()[:2] == ["Z", str(os.getpid())]}
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = path.read_text().rpartition(")")
+        except OSError:
+            continue
+        if rest.split()[:2] == ["Z", str(os.getpid())]:
+            found.add(int(name.split()[0]))
+    return found
 def wait_for(count):
     deadline = time.monotonic() + 20
     while len(zombies()) != count:
         assert time.monotonic() < deadline, zombies()
         time.sleep(0.01)
-ours = subprocess.Popen(["sh", "-c", "exit 7"])
+child = subprocess.Popen(["sh", "-c", "exit 7"])
 subprocess.run(["sh", "-c", "sh -c 'exit 3' & :"])
 wait_for(2)
-reap_orphans({ours.pid})
-assert zombies() == {ours.pid}
-assert ours.wait() == 7
+reap_orphans({child.pid})
+assert zombies() == {child.pid}
+assert child.wait() == 7
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=Path(__file__).parents[3], capture_output=True, text=True
