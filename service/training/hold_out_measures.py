@@ -99,6 +99,6 @@ def _held_back(
         HoldOutResult(measures[name], simple[name]),
         len(hidden),
         active=incumbent.snapshot.version,
-        recorded=incumbent.recorded(candidate.kind),
-        direct=None if predicted is None else incumbent.direct(hidden, predicted),
+        recorded=incumbent.recorded_result(candidate.kind),
+        direct=None if predicted is None else incumbent.compare(hidden, predicted),
     )

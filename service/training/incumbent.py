@@ -31,7 +31,7 @@ class Incumbent:
 
     snapshot: ModelSnapshot
 
-    def recorded(self, kind: Literal["rating", "ranking"]) -> HoldOutResult | None:
+    def recorded_result(self, kind: Literal["rating", "ranking"]) -> HoldOutResult | None:
         """Return its measure on its own hold-out; None if it is of another kind or did not record one."""
         try:
             own_kind = registry.get(self.snapshot.algorithm).kind
@@ -46,7 +46,7 @@ class Incumbent:
             return None
         return HoldOutResult(value, simple if isinstance(simple, float) else None)
 
-    def direct(self, hidden: Interactions, predicted: Float64) -> DirectComparison | None:
+    def compare(self, hidden: Interactions, predicted: Float64) -> DirectComparison | None:
         """Compare it with a new model on held-out ratings that neither has learnt.
 
         Args:
