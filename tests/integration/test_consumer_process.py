@@ -126,7 +126,7 @@ async def site(tmp_path: Path, redis_server: Any, free_port: Callable[[], int]) 
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_consumer_killed_at_any_step_loses_and_doubles_nothing(
+async def test_a_consumer_killed_at_any_step_loses_and_duplicates_nothing(
     site: Site, await_until: AwaitUntil, step: str
 ) -> None:
     """Killed in the middle of its work and then, as its own successor, at its very first round."""
@@ -142,7 +142,7 @@ async def test_a_consumer_killed_at_any_step_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("step", ["consumer.read", "consumer.appended", "consumer.committed"])
-async def test_a_zombie_finds_its_place_taken_and_doubles_nothing(
+async def test_a_zombie_finds_its_lease_lost_and_duplicates_nothing(
     site: Site, await_until: AwaitUntil, step: str
 ) -> None:
     """Frozen within a round, replaced by the standby within the time it may take, and woken up again."""
@@ -160,7 +160,7 @@ async def test_a_zombie_finds_its_place_taken_and_doubles_nothing(
     site.check()
 
 
-async def test_kills_at_random_moments_lose_and_double_nothing(site: Site, await_until: AwaitUntil) -> None:
+async def test_kills_at_random_moments_lose_and_duplicate_nothing(site: Site, await_until: AwaitUntil) -> None:
     """Six kills while events come."""
     chance = random.Random(7)
     going = True
@@ -258,9 +258,9 @@ async def test_events_that_kill_their_consumer_end_in_the_dead_letters(
     await dead
     # Three for the first one and one more for its neighbour; the third one's entry was delivered with theirs before.
     assert deaths == 6
-    buried = list(read_letters(site.archive))
-    assert [decode(letter.data).event.event_id for letter in buried] == deadly
-    assert {letter.tries for letter in buried} == {3}
+    letters = list(read_letters(site.archive))
+    assert [decode(letter.data).event.event_id for letter in letters] == deadly
+    assert {letter.tries for letter in letters} == {3}
     assert site.account()["p", 1] == Progress(50, archived=47, dead_lettered=3)
     left = [line for line in site.appended() if decode(line).event.event_id not in deadly]
     assert site.archived() == left
