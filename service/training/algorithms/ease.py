@@ -121,7 +121,6 @@ def _pair_counts(data: Interactions, dtype: type[np.floating[Any]]) -> NDArray[A
     by_item = by_user.T.tocsr()
     n_items = by_item.shape[0]
     matrix = np.zeros((n_items, n_items), dtype=dtype)
-
     items, users = sparse_rows(by_item), sparse_rows(by_user)
 
     def count(start: int, stop: int) -> None:
@@ -150,13 +149,13 @@ def _count_pairs(
 def invert(matrix: NDArray[Any], config: EaseConfig, progress: Progress) -> None:
     """Replace the lower triangle of a symmetric matrix by the full inverse, in place."""
     routines: Any = get_lapack_funcs(("potrf", "potri"), dtype=matrix.dtype)
-    factorise, invert = routines
+    factorise, invert_factor = routines
     with threads.one_blas_thread():
         # LAPACK is column-major: our lower triangle is its upper one.
         inverse, fault = factorise(matrix.T, lower=0, overwrite_a=1, clean=0)
         progress("fit", 2, _STEPS)
         if not fault:
-            inverse, fault = invert(inverse, lower=0, overwrite_c=1)
+            inverse, fault = invert_factor(inverse, lower=0, overwrite_c=1)
     diagonal = matrix.diagonal()
     # A sum propagates NaN and infinity.
     if fault or not np.isfinite(matrix.sum(dtype=np.float64)) or diagonal.min() <= 0:
