@@ -171,7 +171,7 @@ def _only_select(engine: duckdb.DuckDBPyConnection, sql: str) -> str:
 
     statements = engine.extract_statements(sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise UsageError("archive query accepts one SELECT and nothing else.")
+        raise UsageError("`archive query` accepts one SELECT and nothing else.")
     return str(statements[0].query)
 
 
