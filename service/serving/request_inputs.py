@@ -31,20 +31,15 @@ def read_id(request: web.Request, name: str, other_fields: tuple[str, ...] = ())
         if len(given) != 1:
             raise wire.bad(name, f"was given {len(given)} times, and is needed once")
         value, raw = given[0], request.rel_url.raw_query_string
-    if "%" in value and not _is_utf8(raw):
+    if "%" in value:
         # aiohttp leaves bytes that are no UTF-8 percent-encoded, and the text would be a valid but different id.
-        raise wire.bad(name, "must be UTF-8 behind its percent-encoding")
+        try:
+            unquote(raw, errors="strict")
+        except UnicodeDecodeError:
+            raise wire.bad(name, "must be UTF-8 behind its percent-encoding") from None
     if not wire.valid_id(value):
         raise wire.bad(name, wire.ID_RULE)
     return value
-
-
-def _is_utf8(raw: str) -> bool:
-    try:
-        unquote(raw, errors="strict")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def require_query_fields(request: web.Request, known: tuple[str, ...]) -> None:
