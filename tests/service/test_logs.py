@@ -77,8 +77,16 @@ def test_a_hanging_disk_drops_lines_and_blocks_no_caller(tmp_path: Path, wait_un
     assert not caller.is_alive()
     wait_until(lambda: log.dropped_lines >= 980, what="the drops to be counted")
     log.stop()
-    # Let the writer thread, still in open(2), come to its end.
-    os.close(os.open(tmp_path / "p.log", os.O_RDONLY | os.O_NONBLOCK))
+    # Read what is queued, so that the writer thread, still in open(2), ends with no broken pipe.
+    received = b""
+    with open(os.open(tmp_path / "p.log", os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as reader:  # noqa: PTH123
+
+        def drained() -> bool:
+            nonlocal received
+            received += reader.read() or b""
+            return received.count(b"\n") == 1000 - log.dropped_lines
+
+        wait_until(drained, what="the queued lines")
 
 
 @pytest.mark.usefixtures("restored_root")
