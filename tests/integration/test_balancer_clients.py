@@ -141,7 +141,7 @@ async def test_a_new_certificate_fails_no_request(secure: Installation) -> None:
     assert secure.process is not None
     assert secure.process.stdout is not None
     async with asyncio.timeout(30):
-        while "does not take" not in (line := await asyncio.to_thread(secure.process.stdout.readline)):
+        while "rejects the new certificate" not in (line := await asyncio.to_thread(secure.process.stdout.readline)):
             assert line
     assert presented(secure) == der(cert)
 
