@@ -3,7 +3,7 @@
 Each module of the table has `ALGORITHM`, and is imported on first use, because compiled kernels are slow to import.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final, Literal, TypeAlias
@@ -128,13 +128,3 @@ class Candidate:
         algorithm = get(algorithm_name)
         config = hyperparameters.parse(algorithm.config, (*preset, *assignments))
         return cls(name, config, algorithm.fit, algorithm.kind, algorithm.predict, fit_measured=algorithm.fit_measured)
-
-
-def parse_list(names_text: Iterable[str]) -> Iterator[Candidate]:
-    """Yield a candidate with default settings for each of several names.
-
-    Raises:
-        UsageError: There is no such algorithm.
-    """
-    for name in names_text:
-        yield Candidate.parse(name.strip())
