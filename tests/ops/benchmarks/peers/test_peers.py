@@ -238,7 +238,7 @@ def test_a_missing_library_or_interpreter_is_one_sentence(tmp_path: Path) -> Non
 def test_peers_agree_where_definitions_are_equal() -> None:
     """Baselines are the same alternating sums on both sides; rankings are better than random ones."""
     names, libraries = ("baseline", "item_knn"), ("surprise", "implicit")
-    contest, said = _run(_plan(*registry.parse_list(names), libraries=libraries))
+    contest, said = _run(_plan(*map(registry.Candidate.parse, names), libraries=libraries))
     assert [line.split(": ")[1] for line in said[:4]] == [
         "recollect baseline",
         "surprise BaselineOnly",
