@@ -216,7 +216,7 @@ def test_a_redis_that_loses_events_or_is_another_archives_is_a_fault(config: Con
     with redis_server.client() as client:
         for setting, value, before, status, words in (
             ("maxmemory-policy", "allkeys-lru", "noeviction", "fail", "evicts events that are not archived"),
-            ("maxmemory-policy", "volatile-ttl", "noeviction", "warn", "evicts none of our keys"),
+            ("maxmemory-policy", "volatile-ttl", "noeviction", "warn", "evicts none of its keys"),
             ("appendonly", "no", "yes", "warn", "appendonly is off"),
             ("maxmemory", "1", "0", "fail", "it is full"),
         ):
