@@ -32,13 +32,8 @@ def renumber_after(
 ) -> Renumbered:
     """Write every durable event after a position anew, and save the new identity.
 
-    Args:
-        slot: The slot.
-        journal: Its segments.
-        identity: The slot's identity, with the last number of the current epoch in `ended`.
-        after: The last position that the old stream is known to have. Events up to it stay behind.
-        producer: The new producer id, or the old one.
-        epoch: The new epoch, above any of the same producer.
+    Events up to `after`, the last position that the old stream is known to have, stay behind. `identity` has the last
+    number of the current epoch in `ended`; `epoch` is above any of the same producer.
 
     Raises:
         OSError: The disk refused; the identity is as before.
