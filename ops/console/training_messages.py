@@ -8,11 +8,7 @@ if TYPE_CHECKING:
 
 
 def dataset_size(data: dict[str, Any]) -> str:
-    """Return "N ratings by N users of N items".
-
-    Args:
-        data: What `service.training.evaluation.comparison.describe_dataset` returned, or a manifest's `data`.
-    """
+    """Return "N ratings by N users of N items", from a manifest's `data` or from `comparison.describe_dataset`."""
     return f"{data['n_ratings']:,} {interaction_noun(data)} by {data['n_users']:,} users of {data['n_items']:,} items"
 
 
@@ -35,12 +31,7 @@ def data_report_lines(report: "ReadReport") -> list[str]:
 
 
 def was_activated(manifest: dict[str, Any], activate: bool | None) -> bool:  # noqa: FBT001  # the caller's option
-    """Return whether training activated the version that it published.
-
-    Args:
-        manifest: Of the version.
-        activate: True or False if the caller asked for it; None to activate unless the version is held back.
-    """
+    """Return whether training activated the version; None activates it unless it is held back."""
     return bool(activate or (activate is None and manifest["measures"]["held_back"] is None))
 
 
