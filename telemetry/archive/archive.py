@@ -3,7 +3,7 @@
 Invariant, the order of a commit: append and fdatasync the lines, then one catalogue transaction that makes them count,
 and only then is anything acknowledged. A crash between the two leaves a tail that the next lease holder cuts off; the
 events come again from the stream. Commits and seals exclude each other; a sealed file may be read, rewritten or
-compacted concurrently. Files are written in one thread, the catalogue in another.
+compacted concurrently. Files are written through aiofiles in one thread, the catalogue in another.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
+
+from aiofiles.os import wrap
 
 from telemetry.archive.archive_files import ArchiveFiles, cut_to_committed
 from telemetry.batch import Position
@@ -283,7 +285,7 @@ class Archive:
         return await asyncio.get_running_loop().run_in_executor(self._sql_thread, lambda: call(*args, **kwargs))
 
     async def _in_files(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._file_thread, lambda: call(*args, **kwargs))
+        return await wrap(call)(*args, executor=self._file_thread, **kwargs)
 
 
 def _held(thing: _T | None) -> _T:

@@ -15,7 +15,8 @@ Invariants:
                                    |
                                    +--error--> ringed still; callers that wait are refused (503)
 
-Called in the event loop's thread. Disk operations run in one thread of the spool, one call for each commit.
+Called in the event loop's thread. Disk operations go through aiofiles in one thread of the spool, one call for each
+commit.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
+
+from aiofiles.os import wrap
 
 from telemetry.batch import Position
 from telemetry.errors import SpoolError
@@ -233,7 +236,7 @@ class Spool:
                 return
             write = partial(self._journal.write, self.producer_id, self.epoch, commit.first_seq, commit.frames)
             try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, write)
+                await wrap(write)(executor=self._thread)
             except Exception as error:  # noqa: BLE001 - after any failure nothing of the write counts
                 if self.schedule.failed():
                     notify(self._observer, DiskFailed(f"{type(error).__name__}: {error}"))
@@ -331,7 +334,7 @@ class Spool:
             await self._run_in_thread(self._journal.close_segment)
 
     async def _run_in_thread(self, call: Callable[..., _T], *args: object) -> _T:
-        return await shield_until_done(asyncio.get_running_loop().run_in_executor(self._thread, call, *args))
+        return await shield_until_done(wrap(call)(*args, executor=self._thread))
 
     def close(self, *, clean: bool) -> None:
         """Stop writing and close the slot; `clean` if everything was shipped."""
