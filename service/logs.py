@@ -74,16 +74,16 @@ class ApplicationLog:
         if self._writer.is_alive():
             # The blocked writer holds the file's lock, for which logging.shutdown would wait forever.
             atexit.unregister(logging.shutdown)
-        else:
-            try:
-                self._file.close()
-            except OSError:
-                self._file.failed += 1
         structlog.reset_defaults()
 
     def _write(self) -> None:
         while (record := self._waiting.get()) is not None:
             self._file.handle(record)
+        # In this thread, also after a stop that did not wait for it any longer.
+        try:
+            self._file.close()
+        except OSError:
+            self._file.failed += 1
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
