@@ -48,6 +48,14 @@ class Position(NamedTuple):
         return self.epoch < MAX_EPOCH and self.seq <= MAX_NUMBER
 
 
+class EventPosition(NamedTuple):
+    """The position of an event, with its producer."""
+
+    producer: str
+    epoch: int
+    seq: int
+
+
 class Entry(NamedTuple):
     """A stream entry as Redis returns it; `fields` is None if it was trimmed while it was pending."""
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args, get_ori
 
 import orjson
 
+from telemetry.batch import EventPosition
 from telemetry.errors import BadEventError
 from telemetry.served_items import Items, check_rows
 
@@ -228,11 +229,11 @@ def decode(line: bytes) -> Record:
     return Record(kind(**values), fields["producer"], fields["epoch"], fields["seq"])
 
 
-def position_of(line: bytes) -> tuple[str, int, int]:
-    """Return (producer, epoch, seq) of a line.
+def position_of(line: bytes) -> EventPosition:
+    """Return the position of a line's event.
 
     Raises:
-        BadEventError: The line is not JSON or lacks them.
+        BadEventError: The line is not JSON, or lacks its producer, epoch or seq.
     """
     try:
         fields = orjson.loads(line)
@@ -241,7 +242,7 @@ def position_of(line: bytes) -> tuple[str, int, int]:
         raise BadEventError("The line has no producer, epoch and seq.") from None
     if not (type(producer) is str and type(epoch) is int and type(seq) is int):
         raise BadEventError("The line has no producer, epoch and seq.")
-    return producer, epoch, seq
+    return EventPosition(producer, epoch, seq)
 
 
 def renumber(line: bytes, producer: str, epoch: int, seq: int) -> bytes:

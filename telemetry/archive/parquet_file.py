@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from telemetry.batch import EventPosition
 from telemetry.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -190,9 +191,9 @@ def read_lines(path: Path, descriptor: int | None = None) -> Iterator[bytes]:
         yield line.encode() + b"\n"
 
 
-def read_positions(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Read the (producer, epoch, seq) of each line from the columns."""
-    return _rows(path, "producer, epoch, seq", str(path))
+def read_positions(path: Path) -> Iterator[EventPosition]:
+    """Read the position of each line from the columns."""
+    yield from map(EventPosition._make, _rows(path, "producer, epoch, seq", str(path)))
 
 
 def _rows(path: Path, columns: str, source: str) -> Iterator[Any]:

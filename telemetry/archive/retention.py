@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from telemetry.archive.archive_files import DATE_PREFIX, committed_lines, date_of
 from telemetry.archive.parquet_file import SUFFIX, read_positions
+from telemetry.batch import EventPosition
 from telemetry.catalogue.catalogue_file import Database, query_catalogue
 from telemetry.catalogue.commit import FileLength
 from telemetry.errors import ArchiveError, BadEventError
@@ -123,7 +124,7 @@ def retired_days(root: Path) -> dict[str, int]:
     return dict(query_catalogue(root, query))
 
 
-def _positions(path: Path, size_bytes: int) -> Iterator[tuple[str, int, int]]:
+def _positions(path: Path, size_bytes: int) -> Iterator[EventPosition]:
     if path.suffix == SUFFIX:
         yield from read_positions(path)
         return

@@ -50,7 +50,7 @@ def begin_attempt(
 
 
 def mark_event(database: Database, lease_epoch: int, run_id: str, producer: str, event: Position) -> None:
-    """OwnerMark the event that is handled now; raises LeaseLostError."""
+    """Store that an event is handled now; raises LeaseLostError."""
     with database.unsynced(), database.lease_transaction(lease_epoch):
         database.sql.execute(
             "INSERT INTO attempts VALUES (?, ?, ?, 0, 1, ?) ON CONFLICT DO NOTHING", (producer, *event, run_id)
@@ -58,7 +58,7 @@ def mark_event(database: Database, lease_epoch: int, run_id: str, producer: str,
 
 
 def unmark_event(database: Database, lease_epoch: int, run_id: str, producer: str, event: Position) -> None:
-    """Remove the mark of an event that was survived; raises LeaseLostError."""
+    """Store that the process survived an event; raises LeaseLostError."""
     with database.unsynced(), database.lease_transaction(lease_epoch):
         database.sql.execute(
             "DELETE FROM attempts WHERE producer = ? AND epoch = ? AND seq = ? AND of_entry = 0 AND run = ?",

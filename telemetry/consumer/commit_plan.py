@@ -69,7 +69,7 @@ def plan_commit(
 
 
 def _marked(record: Record, event: Feedback, line: bytes) -> tuple[Record, bytes]:
-    """OwnerMark an event whose id stands for another one; fields unknown to this version stay."""
+    """Mark an event whose id stands for another one, too; fields unknown to this version stay."""
     fields = orjson.loads(line)
     fields["marks"] = marks = [*event.marks, "id_conflict"]
     return record._replace(event=replace(event, marks=marks)), orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)

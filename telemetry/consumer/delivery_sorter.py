@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from telemetry.archive.dead_letters import DeadLetter, encode_letter
-from telemetry.batch import Batch, Entry, Position, from_entry
+from telemetry.batch import Batch, Entry, EventPosition, Position, from_entry
 from telemetry.catalogue.commit import Progress, RemovedRun, SeenKey, add_run
 from telemetry.consumer.event_reader import EventReader, Failure
 from telemetry.consumer.stream_gaps import may_pass_gap
@@ -157,7 +157,7 @@ class _ProducerSorter:
             if seq < start:
                 result.redelivered += 1
                 continue
-            outcome = reader.read(line, (producer, epoch, seq))
+            outcome = reader.read(line, EventPosition(producer, epoch, seq))
             if held_up:
                 # Tried all the same, so that many failing events take no longer than one.
                 continue
@@ -179,7 +179,7 @@ class _ProducerSorter:
             batch, _ = _decode_batch(entry)
             if batch is not None:
                 for seq, line in enumerate(batch.lines, batch.first_seq):
-                    self.reader.read(line, (self.producer, batch.epoch, seq))
+                    self.reader.read(line, EventPosition(self.producer, batch.epoch, seq))
 
     def _dead_letter_entry(self, entry: Entry, position: Position, start: int, problem: str) -> None:
         """Make one dead letter of an entry that is not a batch."""

@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 
 from telemetry.archive.archive import Archive
-from telemetry.batch import Entry, Position, from_entry
+from telemetry.batch import Entry, EventPosition, Position, from_entry
 from telemetry.catalogue.delivery_attempts import begin_attempt, mark_event, unmark_event
 from telemetry.consumer.commit_plan import CommitPlan, plan_commit
 from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.delivery_sorter import SortedDeliveries, sort_deliveries
-from telemetry.consumer.event_reader import MAX_TRIES, Check, EventPosition, EventReader
+from telemetry.consumer.event_reader import MAX_TRIES, Check, EventReader
 from telemetry.consumer.sinks import Sink
 from telemetry.consumer.subscription import Subscription
 from telemetry.erasure.erasure_job import ErasureJob
@@ -66,7 +66,7 @@ class EntryArchiver:
         if entry.fields is not None and at < position and position.in_range:
             first = Position(position.epoch, at.seq + 1 if at.epoch == position.epoch else 1)
             attempt = await self._archive.write_catalogue(begin_attempt, self._run_id, producer, first, position)
-            self._reader.mark_fatal((producer, position.epoch, seq) for seq in attempt.fatal)
+            self._reader.mark_fatal(EventPosition(producer, position.epoch, seq) for seq in attempt.fatal)
             # The first delivery that is counted here was the second one.
             if attempt.times >= MAX_TRIES - 1:
                 await self._probe_events(producer, entry, first)
@@ -121,7 +121,7 @@ class EntryArchiver:
     async def _probe_events(self, producer: str, entry: Entry, first: Position) -> None:
         """Handle each event of an entry on its own, so that a fatal one is known by its mark."""
         for position, line in _events(producer, entry, first.seq):
-            event = Position(*position[1:])
+            event = Position(position.epoch, position.seq)
             await self._archive.write_catalogue(mark_event, self._run_id, producer, event)
             self._reader.probe(line, position)
             await self._archive.write_catalogue(unmark_event, self._run_id, producer, event)
@@ -161,4 +161,4 @@ def _events(producer: str, entry: Entry, first_seq: int) -> Iterator[tuple[Event
         batch = from_entry(entry)
         for seq, line in enumerate(batch.lines, batch.first_seq):
             if seq >= first_seq:
-                yield (producer, batch.epoch, seq), line
+                yield EventPosition(producer, batch.epoch, seq), line

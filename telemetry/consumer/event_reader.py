@@ -10,15 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from telemetry.batch import EventPosition
 from telemetry.errors import BadEventError
 from telemetry.events import Record, decode
 
 MAX_TRIES: Final = 3
 
-EventPosition: TypeAlias = tuple[str, int, int]
-"""(producer, epoch, seq)."""
 Check: TypeAlias = Callable[[Record], None]
-"""A demand of the installation on an event beyond its form; an error that it raises is the event's failure."""
+"""A further check of a decoded event, by the installation; an error that it raises is the event's failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class EventReader:
             return Failure("Each of the consumers that handled it died.", MAX_TRIES, final=True)
         try:
             record = decode(line)
-            if record[1:] != position:
+            if (record.producer, record.epoch, record.seq) != position:
                 return Failure(f"The line names event {record.epoch}-{record.seq} of {record.producer}.", 1, final=True)
             if self._check is not None:
                 self._check(record)

@@ -73,7 +73,7 @@ def _find_producer(journal: Journal, ring: Ring) -> str | None:
     """Return the producer named by the events themselves."""
     if journal.segments:
         return journal.segments[-1].header.producer
-    return next((position_of(line_of(frame))[0] for frame in ring.left.values()), None)
+    return next((position_of(line_of(frame)).producer for frame in ring.left.values()), None)
 
 
 def _write_ring(producer: str, ring: Ring, journal: Journal) -> tuple[int, list[bytes]]:

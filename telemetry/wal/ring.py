@@ -186,7 +186,7 @@ def _frames_by_epoch(data: bytes) -> dict[int, dict[int, bytes]]:
     found: dict[int, dict[int, bytes]] = {}
     for frame in scan(data, 0, len(data)):
         try:
-            _, epoch, _ = position_of(data[frame.line_start : frame.end])
+            epoch = position_of(data[frame.line_start : frame.end]).epoch
         except BadEventError:
             continue
         found.setdefault(epoch, {})[frame.seq] = data[frame.start : frame.end]

@@ -161,9 +161,9 @@ def _header_from_name(path: Path, line: bytes) -> SegmentHeader | None:
     """Restore a damaged header from the file's name and an event; None if they do not agree."""
     epoch, _, first_seq = path.name.removesuffix(SUFFIX).partition("-")
     with suppress(ValueError, BadEventError):
-        header = SegmentHeader(position_of(line)[0], int(epoch), int(first_seq))
-        if position_of(line)[1] == header.epoch:
-            return header
+        position = position_of(line)
+        if position.epoch == int(epoch):
+            return SegmentHeader(position.producer, position.epoch, int(first_seq))
     return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
 
-from telemetry.batch import Position
+from telemetry.batch import EventPosition, Position
 from telemetry.errors import SpoolError
 from telemetry.events import decode, encode
 from telemetry.ids import uuid7
@@ -22,8 +22,6 @@ DIRECTORY = Path("/spool/0")
 SETTINGS = ProducerSettings(spool_bytes=160 * 1024, ring_bytes=64 * 1024, segment_bytes=64 * 1024)
 # What carrying over, headers and one commit may add to the budget.
 SLACK_BYTES = 64 * 1024
-
-EventPosition = tuple[str, int, int]
 
 
 class World:
@@ -127,11 +125,13 @@ class World:
 
         async def act() -> None:
             producer = self.open.producer_id
-            places = sorted(place for place in self.stream if place[0] == producer)
-            for place in places[: self.rng.randint(1, len(places))] if places else []:
-                event_id = decode(self.stream.pop(place)).event.event_id
-                assert self.archived.setdefault(event_id, place) == place, f"{event_id} is archived twice"
-                self.watermarks[producer] = max(self.watermarks.get(producer, Position(0, 0)), Position(*place[1:]))
+            positions = sorted(position for position in self.stream if position.producer == producer)
+            for position in positions[: self.rng.randint(1, len(positions))] if positions else []:
+                event_id = decode(self.stream.pop(position)).event.event_id
+                assert self.archived.setdefault(event_id, position) == position, f"{event_id} is archived twice"
+                self.watermarks[producer] = max(
+                    self.watermarks.get(producer, Position(0, 0)), Position(position.epoch, position.seq)
+                )
             await self.open.release(self.watermarks.get(producer, Position(0, 0)))
 
         self._do(act)
@@ -139,7 +139,7 @@ class World:
     def lose_stream(self) -> None:
         """The stream loses everything."""
         producer = self.open.producer_id
-        self.stream = {place: line for place, line in self.stream.items() if place[0] != producer}
+        self.stream = {position: line for position, line in self.stream.items() if position.producer != producer}
         self.reached[producer] = self.watermarks.get(producer, Position(0, 0))
 
     def renumber(self, *, new_producer: bool) -> None:
@@ -224,10 +224,10 @@ class World:
 
     def _receive(self, producer: str, epoch: int, first_seq: int, lines: list[bytes]) -> None:
         for seq, line in enumerate(lines, first_seq):
-            place = (producer, epoch, seq)
-            assert decode(line)[1:] == place, "a line says that it belongs elsewhere"
-            assert self.shipped.setdefault(place, line) == line, f"{place} was shipped with two contents"
-            self.stream[place] = line
+            position = EventPosition(producer, epoch, seq)
+            assert decode(line)[1:] == position, "a line has the position of another event"
+            assert self.shipped.setdefault(position, line) == line, f"{position} was shipped with two contents"
+            self.stream[position] = line
         self.reached[producer] = Position(epoch, first_seq + len(lines) - 1)
 
     def _do(self, act: Callable[[], Awaitable[None]]) -> None:
@@ -271,19 +271,19 @@ class World:
 
         async def read() -> dict[tuple[int, int], bytes]:
             found: dict[tuple[int, int], bytes] = {}
-            place = Position(0, 0)
-            while (run := await self.open.read(place, 1000, 1 << 20)) is not None:
+            position = Position(0, 0)
+            while (run := await self.open.read(position, 1000, 1 << 20)) is not None:
                 for seq, line in enumerate(run.lines, run.first_seq):
                     assert (run.epoch, seq) not in found
                     found[run.epoch, seq] = line
-                assert run.last > place
-                place = run.last
+                assert run.last > position
+                position = run.last
             return found
 
         found = self.loop.run_until_complete(read())
         spool = self.open
         self.durable.update(decode(line).event.event_id for line in found.values())
-        self.durable_positions.update((spool.producer_id, *place) for place in found)
+        self.durable_positions.update(EventPosition(spool.producer_id, *position) for position in found)
         for seq, frame in enumerate(spool._frames.pending(), spool._frames.durable_seq + 1):
             found[spool.epoch, seq] = line_of(frame)
         for epoch, seq in found:
@@ -297,19 +297,19 @@ class World:
         """Assert that every invariant holds."""
         spool = self.open
         held = self.held()
-        places: dict[str, tuple[int, int]] = {}
+        positions: dict[str, tuple[int, int]] = {}
         for (epoch, seq), line in held.items():
             record = decode(line)
-            assert record[1:] == (spool.producer_id, epoch, seq), "a line says that it belongs elsewhere"
+            assert record[1:] == (spool.producer_id, epoch, seq), "a line has the position of another event"
             event_id = record.event.event_id
-            assert event_id in self.appended, f"nobody appended {event_id}"
-            assert event_id not in places, f"{event_id} is held as {places[event_id]} and as {(epoch, seq)}"
-            places[event_id] = (epoch, seq)
-            known = self.shipped.get((spool.producer_id, epoch, seq))
+            assert event_id in self.appended, f"{event_id} was never appended"
+            assert event_id not in positions, f"{event_id} is held as {positions[event_id]} and as {(epoch, seq)}"
+            positions[event_id] = (epoch, seq)
+            known = self.shipped.get(EventPosition(spool.producer_id, epoch, seq))
             assert known is None or known == line, f"{(epoch, seq)} was shipped with another content"
             elsewhere = self.archived.get(event_id)
             assert elsewhere in (None, (spool.producer_id, epoch, seq)), f"{event_id} is archived as {elsewhere} too"
-        lost = (self.accepted | self.durable) - places.keys() - self.archived.keys() - self.left
+        lost = (self.accepted | self.durable) - positions.keys() - self.archived.keys() - self.left
         assert not lost, f"{sorted(lost)} are lost"
         watermark = self.watermarks.get(spool.producer_id, Position(0, 0))
         for epoch in {epoch for epoch, _ in held}:
@@ -337,7 +337,7 @@ class World:
         assert {key: line for key, line in self.held().items() if key in before} == before
         while self.reached[self.open.producer_id] < self.open.durable:
             self.ship(50)
-        while any(place[0] == self.open.producer_id for place in self.stream):
+        while any(position.producer == self.open.producer_id for position in self.stream):
             self.archive()
         self.check()
         self._end_process()

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from telemetry.archive.archive_files import DEAD_LETTERS
-from telemetry.batch import Batch, Entry, Position, to_fields
+from telemetry.batch import Batch, Entry, EventPosition, Position, to_fields
 from telemetry.catalogue.commit import Progress, RemovedRun
 from telemetry.consumer.commit_plan import plan_commit
 from telemetry.consumer.delivery_sorter import sort_deliveries
@@ -190,7 +190,7 @@ def test_an_event_that_killed_its_consumers_is_not_touched() -> None:
     """It becomes a dead letter unread, and its neighbours are archived."""
     touched = []
     reader = EventReader(lambda record: touched.append(record.seq))
-    reader.mark_fatal([("p", 1, 2)])
+    reader.mark_fatal([EventPosition("p", 1, 2)])
     found = sort(Position(0, 0), entry(1, 1, 3), pending=True, reader=reader)
     assert (numbers(found), touched) == ([(1, 1), (1, 3)], [1, 3])
     (letter,) = [orjson.loads(text) for text in found.dead_letters]

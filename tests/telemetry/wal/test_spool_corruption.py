@@ -15,7 +15,7 @@ from random import Random
 
 import pytest
 
-from telemetry.batch import Position
+from telemetry.batch import EventPosition, Position
 from telemetry.events import encode, position_of
 from telemetry.settings import ProducerSettings
 from telemetry.wal.frame import encode_frame
@@ -31,8 +31,6 @@ SETTINGS = ProducerSettings(spool_bytes=4 * 1024 * 1024, ring_bytes=64 * 1024, s
 # A damaged slot must recover in bounded time: that is the promise, so the time is asserted.
 RECOVERY_S = 5.0
 
-EventPosition = tuple[str, int, int]
-
 
 def open_spool(disk: ShadowDisk) -> Spool:
     return Spool(Slot(0, DIRECTORY, os.open(os.devnull, os.O_RDONLY), disk), SETTINGS, disk)
@@ -42,7 +40,7 @@ async def append(spool: Spool, records: dict[EventPosition, bytes], count: int, 
     for _ in range(count):
         event = sample_events.served(event_id=f"ev-{rng.getrandbits(64):016x}", user_id="u" * rng.choice([1, 90, 900]))
         line = encode(event, spool.producer_id, spool.epoch, spool.next_seq)
-        records[spool.producer_id, spool.epoch, spool.next_seq] = encode_frame(spool.next_seq, line)
+        records[EventPosition(spool.producer_id, spool.epoch, spool.next_seq)] = encode_frame(spool.next_seq, line)
         spool.append(line)
 
 
@@ -105,7 +103,7 @@ async def read_all(spool: Spool) -> dict[EventPosition, bytes]:
     while (run := await spool.read(place, 10, 4000)) is not None:
         for seq, line in enumerate(run.lines, run.first_seq):
             assert (spool.producer_id, run.epoch, seq) == position_of(line)
-            found[spool.producer_id, run.epoch, seq] = encode_frame(seq, line)
+            found[EventPosition(spool.producer_id, run.epoch, seq)] = encode_frame(seq, line)
         assert run.last > place
         place = run.last
     return found
