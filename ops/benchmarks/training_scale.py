@@ -156,7 +156,8 @@ async def measure(task: ScaleTask) -> Scaled:
     candidate = Candidate.parse(task.algorithm, task.settings)
     with threads.limit(task.threads):
         # Compiles the kernels, or loads them.
-        candidate.fit(demo.generate(_TINY, no_progress), candidate.config, np.random.default_rng(0), no_progress)
+        tiny = demo.generate(_TINY, no_progress)
+        candidate.algorithm.fit(tiny, candidate.config, np.random.default_rng(0), no_progress)
         started_s = time.perf_counter()
         data = demo.generate(DemoSize(task.n_users, task.n_items, task.n_ratings), no_progress)
         make_s = time.perf_counter() - started_s
@@ -168,7 +169,7 @@ async def measure(task: ScaleTask) -> Scaled:
         peak_memory.reset_peak()
         before_bytes = peak_memory.peak_bytes()
         started_s = time.perf_counter()
-        snapshot = candidate.fit(data, candidate.config, np.random.default_rng(0), on_epoch)
+        snapshot = candidate.algorithm.fit(data, candidate.config, np.random.default_rng(0), on_epoch)
         fit_s = time.perf_counter() - started_s
     epochs = [(end[0] - begin[0], end[1] - begin[1]) for begin, end in itertools.pairwise(ticks)]
     return Scaled(

@@ -109,7 +109,7 @@ def command(
         algorithm=algorithm,
         fixed=fixed,
         space=parse(algorithm, space or [], fixed),
-        measure=measure or _DEFAULT_MEASURE[Candidate.parse(algorithm).kind],
+        measure=measure or _DEFAULT_MEASURE[Candidate.parse(algorithm).algorithm.kind],
         protocol=EvaluationProtocol(
             split=split, folds=folds, test_share=test_share, seed=seed, relevant_from=relevant_from, most_users=users
         ),

@@ -51,16 +51,16 @@ def measure(
     holdout = {"share": SHARE, "n": len(hidden)}
     rng = np.random.default_rng(fit_seed)
     whole, predicted = None, None
-    if candidate.fit_measured is not None:
-        whole, listed = candidate.fit_measured(data, split[1], candidate.config, rng, progress)
+    if candidate.algorithm.fit_measured is not None:
+        whole, listed = candidate.algorithm.fit_measured(data, split[1], candidate.config, rng, progress)
         progress("measure", 0, 1)
         holdout["note"] = "each user's list is that of a model without that user's held-out interactions"
     else:
-        snapshot = candidate.fit(train, candidate.config, rng, measuring)
+        snapshot = candidate.algorithm.fit(train, candidate.config, rng, measuring)
         listed = partial(top_n_lists.top_n_lists, snapshot)
         # If all ratings are equal, errors of predictions have no meaning.
-        if candidate.kind == "rating" and not data.all_equal:
-            predicted = candidate.predict(snapshot, hidden.user_rows, hidden.item_rows)
+        if candidate.algorithm.kind == "rating" and not data.all_equal:
+            predicted = candidate.algorithm.predict(snapshot, hidden.user_rows, hidden.item_rows)
     names = LIST_MEASURES if predicted is None else (*ERRORS, *LIST_MEASURES)
     results = measurement.measure_fitted(listed, predicted, train, hidden, measures=names, most_users=_MAX_USERS)
     measures |= {name: value if np.isfinite(value) else None for name, value in results.items()}
@@ -77,7 +77,7 @@ def _simple_model(candidate: Candidate, train: Interactions, hidden: Interaction
     simple = measurement.fit_and_measure(
         popularity, train, hidden, np.random.default_rng(0), measures=("ndcg@10",), most_users=_MAX_USERS
     )
-    if candidate.kind == "rating":
+    if candidate.algorithm.kind == "rating":
         mean = np.full(len(hidden), train.ratings.mean(dtype=np.float64))
         simple["rmse"] = float(rmse(mean, hidden.ratings))
     return simple
@@ -91,14 +91,14 @@ def _held_back(
     hidden: Interactions,
     predicted: Float64 | None,
 ) -> str | None:
-    name = "rmse" if candidate.kind == "rating" else "ndcg@10"
+    name = "rmse" if candidate.algorithm.kind == "rating" else "ndcg@10"
     if measures[name] is None:
         return None
     return much_worse(
-        candidate.kind,
+        candidate.algorithm.kind,
         HoldOutResult(measures[name], simple[name]),
         len(hidden),
         active=incumbent.snapshot.version,
-        recorded=incumbent.recorded_result(candidate.kind),
+        recorded=incumbent.recorded_result(candidate.algorithm.kind),
         direct=None if predicted is None else incumbent.compare(hidden, predicted),
     )

@@ -92,7 +92,9 @@ def train(
     split_seed, measure_seed, fit_seed = np.random.SeedSequence(seed).spawn(3)
     active = incumbent.active(config.models_dir)
     measures, fitted = hold_out_measures.measure(interactions, candidate, active, split_seed, measure_seed, progress)
-    snapshot = fitted or candidate.fit(interactions, candidate.config, np.random.default_rng(fit_seed), progress)
+    snapshot = fitted or candidate.algorithm.fit(
+        interactions, candidate.config, np.random.default_rng(fit_seed), progress
+    )
     popularity = decayed(interactions, config.models.popularity_half_life_days)
     snapshot = dataclasses.replace(snapshot, popularity=popularity)
     described = describe_dataset(interactions)

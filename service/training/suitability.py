@@ -39,7 +39,7 @@ def require_suitable(candidate: Candidate, data: Interactions) -> str | None:
     Raises:
         DataError: The algorithm predicts ratings, and the data has none.
     """
-    why = why_not_ratings(data) if candidate.kind == "rating" else None
+    why = why_not_ratings(data) if candidate.algorithm.kind == "rating" else None
     if why is None:
         return None
     if not data.rated_share:

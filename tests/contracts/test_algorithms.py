@@ -143,7 +143,7 @@ def checkerboard(n: int = 40) -> tuple[Interactions, Interactions]:
 
 def fitted(case: Case, data: Interactions, *, seed: int = 0, more: tuple[str, ...] = ()) -> ModelSnapshot:
     candidate = Candidate.parse(case.name, (*case.learning, *more))
-    return candidate.fit(data, candidate.config, np.random.default_rng(seed), no_progress)
+    return candidate.algorithm.fit(data, candidate.config, np.random.default_rng(seed), no_progress)
 
 
 def predicted(case: Case, snapshot: ModelSnapshot, users: Any, items: Any) -> NDArray[np.float64]:
@@ -317,7 +317,7 @@ def error_on(case: Case, data: Interactions, factor: float, shift: float = 0.0) 
     scaled = on_another_scale(data, factor, shift)
     learnt, judged = splits.hold_out(len(data), 0.2, np.random.default_rng(0)) or pytest.fail("too little data")
     candidate = Candidate.parse(case.name, ["n_samples=20"] if case.name == "bayesian_mf" else [])
-    snapshot = candidate.fit(scaled.take(learnt), candidate.config, np.random.default_rng(0), no_progress)
+    snapshot = candidate.algorithm.fit(scaled.take(learnt), candidate.config, np.random.default_rng(0), no_progress)
     hidden = scaled.take(judged)
     assert (snapshot.rating_min, snapshot.rating_max) == (scaled.rating_min, scaled.rating_max)
     scores = scoring.exact_scores(snapshot, 0, np.arange(len(data.items)))

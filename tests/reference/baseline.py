@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse import csr_array
 
-from service.training.algorithms.baseline import Baseline, BaselineConfig, visits
+from service.training.algorithms.baseline import Baseline, BaselineConfig, shuffled_by_user
 from service.training.interactions import Float64
 
 
@@ -21,7 +21,7 @@ def estimate_slowly(table: Float64, config: BaselineConfig) -> Baseline:
                 rated = np.flatnonzero(is_rated[u])
                 b_user[u] = np.sum(table[u, rated] - mean - b_item[rated]) / (config.reg_u + rated.size)
     else:
-        order = visits(csr_array(is_rated))
+        order = shuffled_by_user(csr_array(is_rated))
         for _ in range(config.n_epochs or 20):
             for u, i in np.argwhere(is_rated)[order]:
                 error = table[u, i] - (mean + b_user[u] + b_item[i])

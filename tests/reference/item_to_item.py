@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.training.algorithms.ease import EaseConfig
-from service.training.algorithms.item_knn import ItemKnnConfig, importance
+from service.training.algorithms.item_knn import ItemKnnConfig, weights_and_norms
 from service.training.assembly import history
 from service.training.interactions import Interactions
 
@@ -29,7 +29,7 @@ def ease_weights(data: Interactions, config: EaseConfig) -> Weights:
 
 def item_knn_weights(data: Interactions, config: ItemKnnConfig) -> Weights:
     """Return the kept weights of `item_knn`, float64 (n_items, n_items), with those of neighbour j in row j."""
-    user_weights, item_scales, norms = importance(history(data), config.weighting)
+    user_weights, item_scales, norms = weights_and_norms(history(data), config.weighting)
     x = seen(data) * user_weights[:, np.newaxis] * item_scales
     n_items = x.shape[1]
     kept = np.zeros((n_items, n_items))

@@ -5,11 +5,11 @@ from collections import defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
-from service.training.algorithms.softmax import BETA_1, BETA_2, EPSILON, Batch, SoftmaxConfig, draw, first_factors
+from service.training.algorithms.softmax import BETA_1, BETA_2, EPSILON, MiniBatch, SoftmaxConfig, draw, first_factors
 from service.training.interactions import Float64, Interactions
 
 
-def loss(batch: Batch, seen: NDArray[np.bool_], users: Float64, items: Float64, temperature: float) -> float:
+def loss(batch: MiniBatch, seen: NDArray[np.bool_], users: Float64, items: Float64, temperature: float) -> float:
     """Return the loss of a batch, given seen, bool (n_users, n_items), and factors (n_users, k) and (n_items, k)."""
     total = 0.0
     for user, item in zip(batch.users, batch.items, strict=True):
@@ -31,7 +31,8 @@ def fit_slowly(data: Interactions, config: SoftmaxConfig, rng: np.random.Generat
     for _ in range(config.n_epochs):
         order = rng.permutation(len(data))
         for visited in np.split(order, range(config.batch_size, len(data), config.batch_size)):
-            batch = Batch(data.user_rows[visited], data.item_rows[visited], draw(catalogue, config.n_negatives, rng))
+            drawn = draw(catalogue, config.n_negatives, rng)
+            batch = MiniBatch(data.user_rows[visited], data.item_rows[visited], drawn)
             rate = config.lr * (1 - n_steps / (config.n_epochs * n_batches))
             n_steps += 1
             gradients = _gradients(batch, seen, tables[0], tables[1], config.temperature)
@@ -45,7 +46,7 @@ def fit_slowly(data: Interactions, config: SoftmaxConfig, rng: np.random.Generat
 
 
 def _gradients(
-    batch: Batch, seen: NDArray[np.bool_], users: Float64, items: Float64, temperature: float
+    batch: MiniBatch, seen: NDArray[np.bool_], users: Float64, items: Float64, temperature: float
 ) -> tuple[dict[int, Float64], dict[int, Float64]]:
     """Differentiate the loss by the factors of each user and each item of the batch."""
     k = users.shape[1]

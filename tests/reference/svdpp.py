@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from service.training.algorithms.kernels import visit_order
 from service.training.algorithms.kernels.factor_training import FactorTables, learning_rates
-from service.training.algorithms.svdpp import PARTS, SvdppConfig, first_tables
+from service.training.algorithms.svdpp import PARAMETERS, SvdppConfig, first_tables
 from service.training.interactions import Interactions
 
 
@@ -20,9 +20,8 @@ def fit_slowly(data: Interactions, config: SvdppConfig, rng: np.random.Generator
     b_user, b_item = np.zeros(len(p)), np.zeros(len(q))
     mean = float(data.ratings.mean())
     rated = [data.item_rows[data.user_rows == user] for user in range(len(p))]
-    lr_bu, lr_bi, lr_pu, lr_qi, lr_yj, reg_bu, reg_bi, reg_pu, reg_qi, reg_yj = learning_rates(config, PARTS).astype(
-        np.float64
-    )
+    steps = learning_rates(config, PARAMETERS).astype(np.float64)
+    lr_bu, lr_bi, lr_pu, lr_qi, lr_yj, reg_bu, reg_bi, reg_pu, reg_qi, reg_yj = steps
     for _ in range(config.n_epochs):
         for u, i, rating in zip(*visiting.ratings, strict=True):
             z = y[rated[u]].sum(axis=0) / np.sqrt(rated[u].size)

@@ -137,7 +137,10 @@ def _run_fold(
     started: dict[str, Peer] = {}
     for candidate in plan.candidates:
         pairs = plan.pairs(candidate.name)
-        tasks: set[Task] = {"predict" if candidate.kind == "rating" else "rank", *(pair.task for pair in pairs)}
+        tasks: set[Task] = {
+            "predict" if candidate.algorithm.kind == "rating" else "rank",
+            *(pair.task for pair in pairs),
+        }
         if not index:
             warm_up(candidate, split.train)
         for task, (answer, seconds) in _run_own(plan, index, candidate, split, judged, sorted(tasks)).items():
@@ -181,9 +184,9 @@ def _run_own(
 ) -> dict[Task, tuple[NDArray[Any], Seconds]]:
     """Fit one of our models once, and let it answer each task; fitting counts in each."""
     rng = np.random.default_rng(plan.protocol.seeds().fits[index])
-    snapshot, *fitted = timed(lambda: candidate.fit(split.train, candidate.config, rng, no_progress))
+    snapshot, *fitted = timed(lambda: candidate.algorithm.fit(split.train, candidate.config, rng, no_progress))
     work: dict[Task, Callable[[], NDArray[Any]]] = {
-        "predict": lambda: candidate.predict(snapshot, split.test.user_rows, split.test.item_rows),
+        "predict": lambda: candidate.algorithm.predict(snapshot, split.test.user_rows, split.test.item_rows),
         "rank": lambda: top_n_lists(snapshot, judged.user_rows, LENGTH),
     }
     answers = {}

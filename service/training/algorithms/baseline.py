@@ -29,7 +29,7 @@ from service.training.interactions import Float64, Int64, Interactions, Progress
 
 NAME: Final = "baseline"
 METHODS: Final = ("als", "sgd")
-_SHUFFLE: Final = 0
+_SHUFFLE_SEED: Final = 0
 _N_EPOCHS: Final = {"als": 10, "sgd": 20}
 
 
@@ -87,7 +87,7 @@ def fit(data: Interactions, config: BaselineConfig, _rng: np.random.Generator, p
     )
 
 
-ALGORITHM: Final = Algorithm(BaselineConfig, fit)
+ALGORITHMS: Final = {NAME: Algorithm(BaselineConfig, fit)}
 
 
 def estimate(
@@ -104,7 +104,7 @@ def estimate(
     """
     by_user = sparse_rows(ratings)
     by_item = sparse_rows(ratings.T.tocsr()) if config.method == "als" else by_user
-    order = visits(ratings) if config.method == "sgd" else by_user.indptr
+    order = shuffled_by_user(ratings) if config.method == "sgd" else by_user.indptr
     mean = float(ratings.data.mean(dtype=np.float64))
     user_bias, item_bias = (np.zeros(n) for n in ratings.shape)
     n_epochs = config.n_epochs or _N_EPOCHS[config.method]
@@ -125,9 +125,9 @@ def estimate(
     return Baseline(mean, user_bias, item_bias)
 
 
-def visits(ratings: csr_array) -> Int64:
+def shuffled_by_user(ratings: csr_array) -> Int64:
     """Return the order of ratings in sgd: int64 (nnz,), positions in CSR order, grouped by user."""
-    shuffled = np.random.default_rng(_SHUFFLE).permutation(ratings.nnz)
+    shuffled = np.random.default_rng(_SHUFFLE_SEED).permutation(ratings.nnz)
     user_of = np.repeat(np.arange(ratings.shape[0], dtype=np.int32), np.diff(ratings.indptr))
     return shuffled[np.argsort(user_of[shuffled], kind="stable")]
 

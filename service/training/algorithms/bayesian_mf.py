@@ -97,7 +97,7 @@ def fit(data: Interactions, config: BayesianMfConfig, rng: np.random.Generator, 
     )
 
 
-ALGORITHM: Final = Algorithm(BayesianMfConfig, fit)
+ALGORITHMS: Final = {NAME: Algorithm(BayesianMfConfig, fit)}
 
 
 class _Chain:

@@ -83,7 +83,7 @@ def fit_measured(
     return snapshot, DowndatedLists(data, hidden, inverse, 0.0 if is_all else float(kept.min())).lists
 
 
-ALGORITHM: Final = Algorithm(EaseConfig, fit, kind="ranking", fit_measured=fit_measured)
+ALGORITHMS: Final = {NAME: Algorithm(EaseConfig, fit, kind="ranking", fit_measured=fit_measured)}
 
 
 def solve(

@@ -11,7 +11,7 @@ feedback datasets", ICDM 2008; Rendle, Krichene, Zhang and Koren, "Revisiting th
 recommendation benchmarks", RecSys 2022, whose conventions the settings follow). Blocks of factors are those of iALS++,
 see `kernels.ridge`. tests/reference/ials.py is the slow equivalent.
 
-Before each turn both tables are rotated so that the Gramian of the fixed one is diagonal. The rotation preserves
+Before each half epoch both tables are rotated so that the Gramian of the fixed one is diagonal. The rotation preserves
 products and norms, and gives each row a regression with a diagonal penalty.
 
 Invariant: the result depends on data, settings and generator alone: each row is computed independently, and sums over
@@ -88,7 +88,7 @@ class RowInteractions(NamedTuple):
 
 
 def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Fit implicit ALS, without biases. It cannot diverge: no turn increases the loss.
+    """Fit implicit ALS, without biases. It cannot diverge: no half epoch increases the loss.
 
     Raises:
         DataError: A rating that is used as a confidence is negative.
@@ -99,8 +99,8 @@ def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progre
     progress("fit", 0, config.n_epochs)
     with threads.one_blas_thread():
         for epoch in range(config.n_epochs):
-            turn(by_user, item_factors, user_factors, weight, config)
-            turn(by_item, user_factors, item_factors, weight, config)
+            half_epoch(by_user, item_factors, user_factors, weight, config)
+            half_epoch(by_item, user_factors, item_factors, weight, config)
             progress("fit", epoch + 1, config.n_epochs)
     return assemble(
         data,
@@ -111,7 +111,7 @@ def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progre
     )
 
 
-ALGORITHM: Final = Algorithm(IalsConfig, fit, kind="ranking")
+ALGORITHMS: Final = {NAME: Algorithm(IalsConfig, fit, kind="ranking")}
 
 
 def unobserved_weight(data: Interactions, config: IalsConfig) -> float:
@@ -152,7 +152,7 @@ def first_table(side: RowInteractions, config: IalsConfig, rng: np.random.Genera
     return table
 
 
-def turn(side: RowInteractions, fixed: Float32, solved: Float32, weight: float, config: IalsConfig) -> None:
+def half_epoch(side: RowInteractions, fixed: Float32, solved: Float32, weight: float, config: IalsConfig) -> None:
     """Solve all rows of one table given the other.
 
     Args:

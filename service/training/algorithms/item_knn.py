@@ -83,7 +83,7 @@ def fit(
     """Find the most similar items of every item; ratings do not count. `report_every` is in items."""
     by_user = history(data)
     by_item = by_user.T.tocsr()
-    user_weights, item_scales, norms = importance(by_user, config.weighting)
+    user_weights, item_scales, norms = weights_and_norms(by_user, config.weighting)
     n_items = by_item.shape[0]
     k = min(config.n_neighbours, n_items)
     neighbours, weights = np.full((n_items, k), _EMPTY, dtype=np.int32), np.zeros((n_items, k), dtype=np.float32)
@@ -110,10 +110,10 @@ def fit(
     )
 
 
-ALGORITHM: Final = Algorithm(ItemKnnConfig, fit, kind="ranking")
+ALGORITHMS: Final = {NAME: Algorithm(ItemKnnConfig, fit, kind="ranking")}
 
 
-def importance(by_user: csr_array, weighting: str) -> tuple[Float64, Float64, Float64]:
+def weights_and_norms(by_user: csr_array, weighting: str) -> tuple[Float64, Float64, Float64]:
     """Return w, s and |i|^2: float64 (n_users,), (n_items,) and (n_items,).
 
     As in Ferrari Dacrema et al., an item is a document and its users are its words.

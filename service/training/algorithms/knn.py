@@ -1,14 +1,20 @@
 """k nearest neighbours: the weighted mean of the ratings of similar users for i, or of u's ratings of similar items.
 
-With a baseline b(u, i), which `knn_basic`, `knn_means` and `knn_baseline` define, and the k users v most similar to u
-that rated i, the prediction is
+With a baseline b(u, i) and the k users v most similar to u that rated i, the prediction is
 
     b(u, i) + sum of sim(u, v) (r_vi - b(v, i)) / sum of sim(u, v)
 
 and b(u, i) for fewer than min_k neighbours, an unknown user or an unknown item; item neighbours are symmetrical
 (Herlocker, Konstan, Borchers and Riedl, "An algorithmic framework for performing collaborative filtering", SIGIR 1999;
-`kernels.neighbour_search` defines the similarities). Names and defaults of the settings are those of scikit-surprise,
-which predicts the mean of all ratings for unknown users and items. tests/reference/knn.py is the slow equivalent.
+`kernels.neighbour_search` defines the similarities). There is one algorithm for each baseline:
+
+    knn_basic       the mean of all ratings, which cancels out with neighbours
+    knn_means       the mean rating of each user, or of each item if items are neighbours
+    knn_baseline    the mean and the biases of users and items (Koren, "Factor in the neighbors: scalable and accurate
+                    collaborative filtering", ACM TKDD 4(1), 2010, section 2.2)
+
+Names and defaults of the settings are those of scikit-surprise, which predicts the mean of all ratings for unknown
+users and items. tests/reference/knn.py is the slow equivalent.
 
 Invariant: `predict` is exact, from the history and the baseline. The served model keeps n_neighbours neighbours per
 row, and all of them count, without k and min_k.
@@ -31,7 +37,7 @@ from service.training.algorithms.kernels import neighbour_search
 from service.training.algorithms.kernels.neighbour_lists import sorted_rows
 from service.training.algorithms.kernels.neighbour_search import SIMILARITIES, ComparedRows
 from service.training.algorithms.kernels.rating_unit import unit_of
-from service.training.algorithms.kernels.sparse_rows import group_pairs, sparse_rows
+from service.training.algorithms.kernels.sparse_rows import group_pairs, row_means, sparse_rows
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Interactions, Progress
@@ -87,8 +93,8 @@ EstimateBaseline = Callable[[csr_array, KnnConfig], Baseline]
 """(ratings, config) -> the baseline; ratings are float32 CSR (n_users, n_items)."""
 
 
-def algorithm(name: str, estimate_baseline: EstimateBaseline) -> Algorithm:
-    """Return k nearest neighbours with a baseline, under a name on the command line."""
+def _algorithm(name: str, estimate_baseline: EstimateBaseline) -> Algorithm:
+    """Return k nearest neighbours with a baseline."""
 
     def fit(data: Interactions, config: KnnConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
         ratings = history(data)
@@ -134,7 +140,21 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     return np.clip(predicted, snapshot.rating_min, snapshot.rating_max, out=predicted)
 
 
-def estimated_baseline(ratings: csr_array, config: KnnConfig) -> Baseline:
+def _mean_baseline(ratings: csr_array, _config: KnnConfig) -> Baseline:
+    n_users, n_items = ratings.shape
+    return Baseline(float(ratings.data.mean(dtype=np.float64)), np.zeros(n_users), np.zeros(n_items))
+
+
+def _row_mean_baseline(ratings: csr_array, config: KnnConfig) -> Baseline:
+    n_users, n_items = ratings.shape
+    mean = ratings.data.mean(dtype=np.float64)
+    if config.user_based:
+        return Baseline(float(mean), row_means(ratings, ratings.data - mean), np.zeros(n_items))
+    by_item = ratings.T.tocsr()
+    return Baseline(float(mean), np.zeros(n_users), row_means(by_item, by_item.data - mean))
+
+
+def _estimated_baseline(ratings: csr_array, config: KnnConfig) -> Baseline:
     """Estimate the baseline with the settings that begin with bsl_.
 
     Raises:
@@ -145,12 +165,19 @@ def estimated_baseline(ratings: csr_array, config: KnnConfig) -> Baseline:
     return baseline.estimate(ratings, BaselineConfig(**values), prefix=prefix)
 
 
+ALGORITHMS: Final = {
+    "knn_basic": _algorithm("knn_basic", _mean_baseline),
+    "knn_means": _algorithm("knn_means", _row_mean_baseline),
+    "knn_baseline": _algorithm("knn_baseline", _estimated_baseline),
+}
+
+
 def _compared(by_user: csr_array, by_item: csr_array, config: KnnConfig, scale: tuple[float, float]) -> ComparedRows:
     """Return the rows whose similarities are taken, for ratings of a scale (low, high)."""
     sides = (by_user, by_item)
     values: tuple[Float32 | None, Float32 | None] = (None, None)
     if config.similarity == "pearson_baseline":
-        mean, user_bias, item_bias = estimated_baseline(by_user, config)
+        mean, user_bias, item_bias = _estimated_baseline(by_user, config)
         values = (_residuals(by_user, mean, user_bias, item_bias), _residuals(by_item, mean, item_bias, user_bias))
     elif config.similarity == "pearson":
         # A correlation does not depend on the zero of the scale, and is most exact near the mean.

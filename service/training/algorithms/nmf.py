@@ -87,7 +87,7 @@ class NmfConfig(Settings):
         """
         super().__post_init__()
         if self.init_high <= self.init_low:
-            raise UsageError(f"init_high must be above init_low, which is {self.init_low:g}, not {self.init_high:g}")
+            raise UsageError(f"init_high must be above init_low, which is {self.init_low:g}, not {self.init_high:g}.")
 
 
 def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
@@ -97,9 +97,9 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
         TrainingDiverged: Predictions or factors are no longer finite.
     """
     unit = unit_of(min(data.rating_min, float(data.ratings.min())), data.rating_max, from_zero=True)
-    learnt = in_unit(data, unit)
-    mean = np.float32(learnt.ratings.mean(dtype=np.float64) if config.biased else 0.0)
-    descent = _Descent(visit_order.user_by_user(learnt, rng).ratings, len(data.users), len(data.items), mean, config)
+    rescaled = in_unit(data, unit)
+    mean = np.float32(rescaled.ratings.mean(dtype=np.float64) if config.biased else 0.0)
+    descent = _Descent(visit_order.user_by_user(rescaled, rng).ratings, len(data.users), len(data.items), mean, config)
 
     def start(number: int) -> tuple[float, FactorTables]:
         def overall(stage: str, done: int, total: int) -> None:
@@ -113,7 +113,7 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
     return build_snapshot(NAME, data, config, tables, float(mean), unit)
 
 
-ALGORITHM: Final = Algorithm(NmfConfig, fit)
+ALGORITHMS: Final = {NAME: Algorithm(NmfConfig, fit)}
 
 
 def first_tables(data: Interactions, config: NmfConfig, rng: np.random.Generator) -> FactorTables:

@@ -39,4 +39,4 @@ def fit(data: Interactions, config: PopularityConfig, _rng: np.random.Generator,
     return assemble(data, NAME, config, item_bias=np.log1p(counts))
 
 
-ALGORITHM: Final = Algorithm(PopularityConfig, fit, kind="ranking")
+ALGORITHMS: Final = {NAME: Algorithm(PopularityConfig, fit, kind="ranking")}

@@ -1,6 +1,6 @@
 """Algorithms by their name on the command line.
 
-Each module of the table has `ALGORITHM`, and is imported on first use, because compiled kernels are slow to import.
+A module is imported when one of its algorithms is first used, because compiled kernels are slow to import.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,15 +50,16 @@ class Algorithm:
     fit_measured: FitMeasured | None = None
 
 
+# The module of each algorithm, which holds it in its table `ALGORITHMS`.
 _MODULES: Final = {
-    "svd": "biased_mf",
+    "svd": "svd",
     "svdpp": "svdpp",
     "nmf": "nmf",
     "bayesian_mf": "bayesian_mf",
     "slope_one": "slope_one",
-    "knn_basic": "knn_basic",
-    "knn_means": "knn_means",
-    "knn_baseline": "knn_baseline",
+    "knn_basic": "knn",
+    "knn_means": "knn",
+    "knn_baseline": "knn",
     "baseline": "baseline",
     "ials": "ials",
     "softmax": "softmax",
@@ -96,26 +97,24 @@ def get(name: str) -> Algorithm:
         if (error.name or "").partition(".")[0] == "service":
             raise
         raise UsageError(f"{name} needs the package {error.name}; install recollect[train].") from error
-    algorithm: Algorithm = module.ALGORITHM
+    algorithm: Algorithm = module.ALGORITHMS[name]
     return algorithm
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An algorithm with its hyperparameters; see `Algorithm` for the other fields.
+    """An algorithm with its hyperparameters.
 
     Attributes:
         name: The name of the algorithm or of a preset.
+        config: The hyperparameters, of the class `algorithm.config`.
         label: A name that is unique in a comparison; empty for `name`.
     """
 
     name: str
     config: Any
-    fit: Fit
-    kind: Kind = "rating"
-    predict: Predict = predictions.predict
+    algorithm: Algorithm
     label: str = ""
-    fit_measured: FitMeasured | None = None
 
     @classmethod
     def parse(cls, name: str, assignments: Iterable[str] = ()) -> "Candidate":
@@ -127,4 +126,4 @@ class Candidate:
         algorithm_name, preset = PRESETS.get(name, (name, ()))
         algorithm = get(algorithm_name)
         config = hyperparameters.parse(algorithm.config, (*preset, *assignments))
-        return cls(name, config, algorithm.fit, algorithm.kind, algorithm.predict, fit_measured=algorithm.fit_measured)
+        return cls(name, config, algorithm)

@@ -91,7 +91,7 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     return np.clip(predicted, snapshot.rating_min, snapshot.rating_max, out=predicted)
 
 
-ALGORITHM: Final = Algorithm(SlopeOneConfig, fit, predict=predict)
+ALGORITHMS: Final = {NAME: Algorithm(SlopeOneConfig, fit, predict=predict)}
 
 
 @compiled

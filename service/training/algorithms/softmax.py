@@ -1,21 +1,21 @@
 """Factorisation by a sampled softmax: interactions compete with items drawn at random.
 
-User factors w and item factors h give the score s(u, i) = cos(w_u, h_i) / temperature. The loss of a batch B of
-interactions, which share the drawn items N, is
+User factors w and item factors h give the score s(u, i) = cos(w_u, h_i) / temperature. The loss of a mini-batch B
+of interactions, which share the drawn items N, is
 
     sum over (u, i) in B of  -log( exp s(u, i) / (exp s(u, i) + sum over j in N of exp s(u, j)) )
 
-where j leaves out the items of u's interactions (Wu, Wang, Gao, Chen, Fu and Qiu, "On the effectiveness of
+where j skips the items of u's interactions (Wu, Wang, Gao, Chen, Fu and Qiu, "On the effectiveness of
 sampled softmax loss for item recommendation", ACM Transactions on Information Systems 42(4), 2024; with one drawn item
 and a product for the cosine it would be BPR: Rendle, Freudenthaler, Gantner and Schmidt-Thieme, "BPR: Bayesian
 personalized ranking from implicit feedback", UAI 2009). Each step is one of Adam (Kingma and Ba, ICLR 2015) for the
-rows of the batch, at a rate that falls linearly to 0. tests/reference/softmax.py is the slow equivalent.
+rows of the mini-batch, at a rate that falls linearly to 0. tests/reference/softmax.py is the slow equivalent.
 
 A cosine does not depend on lengths. Weight decay would only shorten factors and is absent; published factors have
 length 1, so that their product is the cosine.
 
-Invariant: the result depends on data, settings and generator alone. A batch is cut into shards of a fixed size, and the
-gradients of shards are added in their order.
+Invariant: the result depends on data, settings and generator alone. A mini-batch is cut into shards of a fixed size,
+and the gradients of the shards are added in order.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ NAME: Final = "softmax"
 BETA_1: Final = 0.9
 BETA_2: Final = 0.999
 EPSILON: Final = 1e-8
-SHARD: Final = 256  # interactions per shard of a batch
+SHARD: Final = 256  # interactions per shard of a mini-batch
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SoftmaxConfig(Settings):
     n_negatives: Annotated[
         int,
         {"unit": "items", "least": 1, "most": 1 << 20, "search": (256, 4096, "log")},
-        "Items drawn per batch, at most all.",
+        "Items drawn per step, at most all.",
     ] = 1024
     temperature: Annotated[
         float,
@@ -92,7 +92,7 @@ class AdamTable:
         _step(rows, gradients, self.factors, self._means, self._squares, self._places, np.float32(rate))
 
 
-class Batch(NamedTuple):
+class MiniBatch(NamedTuple):
     """The interactions of one step, and the items drawn for it.
 
     Attributes:
@@ -107,7 +107,7 @@ class Batch(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of a batch by direction: float32 (b, k), (b, k) and (m, k), in the order of the batch."""
+    """Gradients of a mini-batch by direction: float32 (b, k), (b, k) and (m, k), in its order."""
 
     users: Float32
     items: Float32
@@ -132,7 +132,7 @@ def fit(
             for start in range(0, n, config.batch_size):
                 visited = order[start : start + config.batch_size]
                 drawn = draw(catalogue, config.n_negatives, rng)
-                batch = Batch(data.user_rows[visited], data.item_rows[visited], drawn)
+                batch = MiniBatch(data.user_rows[visited], data.item_rows[visited], drawn)
                 rate = config.lr * (1 - n_steps / n_all)
                 n_steps += 1
                 gradients = gradients_of(batch, users.factors, items.factors, seen, config.temperature, shard)
@@ -152,7 +152,7 @@ def fit(
     )
 
 
-ALGORITHM: Final = Algorithm(SoftmaxConfig, fit, kind="ranking")
+ALGORITHMS: Final = {NAME: Algorithm(SoftmaxConfig, fit, kind="ranking")}
 
 
 def first_factors(n: int, config: SoftmaxConfig, rng: np.random.Generator) -> Float32:
@@ -178,14 +178,14 @@ def directions(factors: Float32) -> Float32:
 
 
 def gradients_of(
-    batch: Batch,
+    batch: MiniBatch,
     user_factors: Float32,
     item_factors: Float32,
     seen: SparseRows,
     temperature: float,
     shard: int = SHARD,
 ) -> Gradients:
-    """Differentiate the loss of a batch by the directions of its users, its items and the drawn items.
+    """Differentiate the loss of a mini-batch by the directions of its users, its items and the drawn items.
 
     Args:
         user_factors: Float32 (n_users, k), not normalised.

@@ -43,7 +43,7 @@ from service.training.algorithms.registry import Algorithm
 from service.training.interactions import Float32, Int32, Interactions, Progress
 
 NAME: Final = "svdpp"
-PARTS: Final = ("bu", "bi", "pu", "qi", "yj")
+PARAMETERS: Final = ("bu", "bi", "pu", "qi", "yj")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class SvdppConfig(DescentSettings):
         int, {"unit": "factors", "least": 1, "most": 4096, "search": (10, 200, "log")}, "Factors per user and item."
     ] = 20
     lr_all: Annotated[
-        float, {"least": 0, "most": 10, "search": (0.001, 0.02, "log")}, "Learning rate, unless set per part."
+        float,
+        {"least": 0, "most": 10, "search": (0.001, 0.02, "log")},
+        "Learning rate of parameters without one of their own.",
     ] = 0.007
     lr_yj: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of implicit item factors; else lr_all."] = (
         None
@@ -71,11 +73,11 @@ def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progr
         TrainingDiverged: Errors or factors are no longer finite.
     """
     unit = unit_of(data.rating_min, data.rating_max)
-    learnt = in_unit(data, unit)
-    visiting = visit_order.user_by_user(learnt, rng)
+    rescaled = in_unit(data, unit)
+    visiting = visit_order.user_by_user(rescaled, rng)
     tables, implicit_factors = first_tables(data, config, rng)
-    mean = np.float32(learnt.ratings.mean(dtype=np.float64))
-    steps = learning_rates(config, PARTS)
+    mean = np.float32(rescaled.ratings.mean(dtype=np.float64))
+    steps = learning_rates(config, PARAMETERS)
 
     def visit(start: int, stop: int) -> float:
         return _visit(start, stop, visiting.ratings, tables, implicit_factors, mean, steps)
@@ -85,7 +87,7 @@ def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progr
     return build_snapshot(NAME, data, config, tables, float(mean), unit)
 
 
-ALGORITHM: Final = Algorithm(SvdppConfig, fit)
+ALGORITHMS: Final = {NAME: Algorithm(SvdppConfig, fit)}
 
 
 def first_tables(data: Interactions, config: SvdppConfig, rng: np.random.Generator) -> tuple[FactorTables, Float32]:

@@ -107,12 +107,14 @@ class AlgorithmResult:
         candidate, (train, test), relevance, ks = self.candidate, prepared.split, prepared.relevance, prepared.ks
         peak_memory.reset_peak()
         started = time.perf_counter()
-        snapshot = candidate.fit(train, candidate.config, np.random.default_rng(prepared.fit_seed), no_progress)
+        snapshot = candidate.algorithm.fit(
+            train, candidate.config, np.random.default_rng(prepared.fit_seed), no_progress
+        )
         self.fit_s.append(time.perf_counter() - started)
         predicted = None
-        if candidate.kind == "rating":
+        if candidate.algorithm.kind == "rating":
             started = time.perf_counter()
-            predicted = candidate.predict(snapshot, test.user_rows, test.item_rows)
+            predicted = candidate.algorithm.predict(snapshot, test.user_rows, test.item_rows)
             if not np.isfinite(predicted).all():
                 raise TrainingDiverged(f"{candidate.name} predicts ratings that are not finite.")
             self.predict_s.append(time.perf_counter() - started)
@@ -143,7 +145,7 @@ class AlgorithmResult:
                 "items": subgroups.by_item_group(predicted, test, lists, relevance, prepared.item_groups, ks[0]),
             }
         )
-        has_errors = candidate.kind == "rating"
+        has_errors = candidate.algorithm.kind == "rating"
         self._names = [str(name) for name in per_user.all_measures(ks) if has_errors or not name.is_error]
         if self.cost is None:
             self.cost = serving_cost.measure(candidate, snapshot, relevance.user_rows)
@@ -159,7 +161,7 @@ class AlgorithmResult:
         return {
             "algorithm": self.candidate.name,
             "label": self.label,
-            "kind": self.candidate.kind,
+            "kind": self.candidate.algorithm.kind,
             "settings": hyperparameters.as_json(self.candidate.config),
             "measures": self._measures(resampled),
             "groups": {side: _over_splits([split[side] for split in self.groups]) for side in ("users", "items")},

@@ -245,7 +245,7 @@ def _data_notes(
     if data.all_equal:
         notes.append("All ratings are equal, so that errors of predicted ratings are meaningless and null.")
     why = why_not_ratings(data)
-    predicting = [result.label for result in results if result.candidate.kind == "rating"]
+    predicting = [result.label for result in results if result.candidate.algorithm.kind == "rating"]
     if why is not None and predicting:
         notes.append(
             f"The data {why}: the lists of algorithms that learn from ratings ({', '.join(predicting)}) are mostly "

@@ -53,10 +53,10 @@ def fit_and_measure(
     of_lists = [name for name in names if not name.is_error]
     if of_lists and not len(relevant_items(test, relevant_from=relevant_from)):
         raise UsageError(f"No held-out item is relevant, so that {of_lists[0]} cannot be measured.")
-    snapshot = candidate.fit(train, candidate.config, rng, progress)
+    snapshot = candidate.algorithm.fit(train, candidate.config, rng, progress)
     predicted = None
     if len(of_lists) < len(names):
-        predicted = candidate.predict(snapshot, test.user_rows, test.item_rows)
+        predicted = candidate.algorithm.predict(snapshot, test.user_rows, test.item_rows)
     return measure_fitted(
         partial(top_n_lists, snapshot),
         predicted,
@@ -105,6 +105,6 @@ def parse_measures(candidate: Candidate, measures: Sequence[str]) -> list[Measur
     """
     names = [MeasureName.parse(text) for text in measures]
     errors = [str(name) for name in names if name.is_error]
-    if errors and candidate.kind == "ranking":
+    if errors and candidate.algorithm.kind == "ranking":
         raise UsageError(f"{candidate.name} ranks and predicts no ratings, so that it has no {errors[0]}.")
     return names

@@ -26,7 +26,7 @@ def warm_up(candidate: Candidate, data: Interactions) -> None:
         fingerprint="",
         report=ReadReport(source=""),
     )
-    snapshot = candidate.fit(tiny, candidate.config, np.random.default_rng(0), no_progress)
+    snapshot = candidate.algorithm.fit(tiny, candidate.config, np.random.default_rng(0), no_progress)
     top_n_lists(snapshot, np.arange(6), 2)
-    if candidate.kind == "rating":
-        candidate.predict(snapshot, tiny.user_rows, tiny.item_rows)
+    if candidate.algorithm.kind == "rating":
+        candidate.algorithm.predict(snapshot, tiny.user_rows, tiny.item_rows)

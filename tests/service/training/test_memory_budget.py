@@ -80,7 +80,7 @@ def test_a_limit_of_address_space_is_a_sentence_before_the_fit(tmp_path: Path) -
     program = (
         "import resource, sys; from ops.console.command_runner import exit_code_of\n"
         "from ops.commands.train import command\n"
-        "import service.training.algorithms.biased_mf\n"
+        "import service.training.algorithms.svd\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1536 << 20, 1536 << 20))\n"
         "sys.exit(exit_code_of(lambda: command(data=['demo:40000x500x80000'], settings=['n_factors=4096'])))"
     )

@@ -35,10 +35,14 @@ class DescentSettings(Settings):
         float, {"least": 0, "most": 100, "search": (0.01, 0.2, "log")}, "Standard deviation of the initial factors."
     ] = 0.1
     lr_all: Annotated[
-        float, {"least": 0, "most": 10, "search": (0.001, 0.02, "log")}, "Learning rate, unless set per part."
+        float,
+        {"least": 0, "most": 10, "search": (0.001, 0.02, "log")},
+        "Learning rate of parameters without one of their own.",
     ] = 0.005
     reg_all: Annotated[
-        float, {"least": 0, "most": 1000, "search": (0.01, 0.2, "log")}, "Regularisation, unless set per part."
+        float,
+        {"least": 0, "most": 1000, "search": (0.01, 0.2, "log")},
+        "Regularisation of parameters without one of their own.",
     ] = 0.02
     lr_bu: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of user biases; else lr_all."] = None
     lr_bi: Annotated[float | None, {"least": 0, "most": 10}, "Learning rate of item biases; else lr_all."] = None
@@ -83,12 +87,12 @@ def draw_uniform(n: int, k: int, low: float, high: float, rng: np.random.Generat
     return factors
 
 
-def learning_rates(config: Any, parts: Sequence[str]) -> Float32:
-    """Return the learning rate of each part, then the regularisation of each: float32 (2 len(parts),).
+def learning_rates(config: Any, parameters: Sequence[str]) -> Float32:
+    """Return the learning rate of each parameter, then the regularisation of each: float32 (2 len(parameters),).
 
-    `config` has lr_PART and reg_PART for each part; lr_all and reg_all replace those that are None.
+    `config` has lr_NAME and reg_NAME for the name of each parameter; lr_all and reg_all replace those that are None.
     """
-    own = [(kind, getattr(config, f"{kind}_{part}")) for kind in ("lr", "reg") for part in parts]
+    own = [(kind, getattr(config, f"{kind}_{name}")) for kind in ("lr", "reg") for name in parameters]
     return np.array([getattr(config, f"{kind}_all") if value is None else value for kind, value in own], np.float32)
 
 
@@ -149,8 +153,8 @@ def _zero_unrated(factors: Float32, rows: Int32) -> None:
 
 def _diverged(name: str, data: Interactions, config: Any, epoch: int) -> TrainingDiverged:
     named = {key: value for key, value in hyperparameters.as_json(config).items() if key.startswith(("lr_", "init_"))}
-    culprits = ", ".join(f"{key}={value}" for key, value in named.items() if value is not None)
+    rates = ", ".join(f"{key}={value}" for key, value in named.items() if value is not None)
     return TrainingDiverged(
         f"{name} diverged in epoch {epoch} of {config.n_epochs} on ratings from {data.rating_min:g} to "
-        f"{data.rating_max:g} with {culprits}; lower the learning rates."
+        f"{data.rating_max:g} with {rates}; lower the learning rates."
     )

@@ -92,7 +92,7 @@ def item_neighbourhood(weights: Float32, items: Int32, counts: Int64) -> Neighbo
 @compiled
 def push_bounded(
     keys: Float32 | Float64, ids: Int32 | Int64, size: int, key: float | np.floating[Any], id_: int
-) -> int:  # pragma: no cover  # compiled; tests/reference of the models covers it
+) -> int:  # pragma: no cover  # compiled; tests/reference
     """Offer a candidate to a bounded heap, which keeps the largest keys and, of equal keys, the smallest ids.
 
     Args:

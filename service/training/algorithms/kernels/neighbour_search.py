@@ -105,7 +105,7 @@ def _n_sums(compared: ComparedRows) -> int:  # pragma: no cover  # compiled
 @compiled
 def _similarities(
     compared: ComparedRows, x: int, sums: Float64, touched: Int32, row: Float64, shared: Int64
-) -> int:  # pragma: no cover  # compiled; tests tests/reference/knn.py
+) -> int:  # pragma: no cover  # compiled; tests/reference/knn.py
     """Compare one row with all rows that share a column with it.
 
     Args:
@@ -163,7 +163,7 @@ def _similarities(
 @compiled
 def _nearest(
     compared: ComparedRows, shrinkage: float, start: int, stop: int, neighbours: Int32, weights: Float32, counts: Int64
-) -> None:  # pragma: no cover  # compiled; tests tests/reference/knn.py
+) -> None:  # pragma: no cover  # compiled; tests/reference/knn.py
     """Write the neighbours of rows start to stop; see `neighbour_lists.WriteLists`."""
     n_x = compared.by_x.indptr.size - 1
     sums = np.zeros((n_x, _n_sums(compared)))
@@ -194,7 +194,7 @@ def _predict_pairs(
     k: int,
     min_k: int,
     means: Float64,
-) -> None:  # pragma: no cover  # compiled; tests tests/reference/knn.py
+) -> None:  # pragma: no cover  # compiled; tests/reference/knn.py
     """Write the means for the pairs of `pairs.rows[start:stop]`."""
     by_y = compared.by_y
     n_x = compared.by_x.indptr.size - 1

@@ -141,10 +141,11 @@ def _n_groups(data: Interactions) -> int:
 
 
 def _balanced_groups(rows: Int32, n_rows: int, n_groups: int) -> Int32:
-    """Return each row's group, int32 (n_rows,), assigned to and fro by descending frequency."""
-    turn = np.arange(n_rows, dtype=np.int32) % (2 * n_groups)
+    """Return each row's group, int32 (n_rows,), assigned by descending frequency, forwards and backwards by turns."""
+    by_frequency = np.argsort(-np.bincount(rows, minlength=n_rows), kind="stable")
+    position = np.arange(n_rows, dtype=np.int32) % (2 * n_groups)
     groups = np.empty(n_rows, dtype=np.int32)
-    groups[np.argsort(-np.bincount(rows, minlength=n_rows), kind="stable")] = np.minimum(turn, 2 * n_groups - 1 - turn)
+    groups[by_frequency] = np.minimum(position, 2 * n_groups - 1 - position)
     return groups
 
 

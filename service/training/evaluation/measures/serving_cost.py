@@ -35,7 +35,7 @@ def measure(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) -> 
     chosen = user_rows[np.linspace(0, user_rows.size - 1, min(user_rows.size, _MAX_USERS)).astype(np.int64)]
     users = chosen.tolist()
     items = np.random.default_rng(0).integers(0, len(snapshot.items), _N_PAIRS).tolist()
-    predict = _rank_pair if candidate.kind == "ranking" else partial(_predict_pair, candidate)
+    predict = _rank_pair if candidate.algorithm.kind == "ranking" else partial(_predict_pair, candidate)
     lists = [partial(personal, snapshot, [TopNRequest(user, LIST_LENGTH)]) for user in users]
     pairs = [partial(predict, snapshot, user, item) for user, item in zip(cycle(users), items, strict=False)]
     unseen = len(snapshot.items) - np.diff(snapshot.history.indptr)[chosen]
@@ -43,7 +43,9 @@ def measure(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) -> 
 
 
 def _predict_pair(candidate: Candidate, snapshot: ModelSnapshot, user_row: int, item_row: int) -> object:
-    return candidate.predict(snapshot, np.array([user_row], dtype=np.int32), np.array([item_row], dtype=np.int32))
+    return candidate.algorithm.predict(
+        snapshot, np.array([user_row], dtype=np.int32), np.array([item_row], dtype=np.int32)
+    )
 
 
 def _rank_pair(snapshot: ModelSnapshot, user_row: int, item_row: int) -> object:

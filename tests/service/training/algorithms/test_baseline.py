@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.errors import TrainingDiverged
-from service.training.algorithms.baseline import ALGORITHM, BaselineConfig, fit
+from service.training.algorithms.baseline import ALGORITHMS, NAME, BaselineConfig, fit
 from service.training.interactions import no_progress
 from tests.reference.baseline import estimate_slowly
 from tests.support.dense_tables import dense, every_pair, ratings
@@ -28,7 +28,7 @@ def test_the_kernel_agrees_with_the_slow_reference(config: BaselineConfig) -> No
     assert not b_user[:2].any()
     assert not b_item[:2].any()
     expected = np.clip(mean + b_user[:, np.newaxis] + b_item, data.rating_min, data.rating_max)
-    np.testing.assert_allclose(ALGORITHM.predict(snapshot, *every_pair(data)), expected.ravel(), atol=1e-6)
+    np.testing.assert_allclose(ALGORITHMS[NAME].predict(snapshot, *every_pair(data)), expected.ravel(), atol=1e-6)
 
 
 def test_the_epochs_are_those_of_the_method() -> None:

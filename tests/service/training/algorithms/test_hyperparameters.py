@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import UsageError
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.biased_mf import SvdConfig
+from service.training.algorithms.svd import SvdConfig
 
 ROOT = Path(__file__).resolve().parents[4]
 

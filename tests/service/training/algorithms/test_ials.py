@@ -7,7 +7,7 @@ import pytest
 
 from service.errors import DataError
 from service.training.algorithms import ials
-from service.training.algorithms.ials import IalsConfig, first_table, fit, sides, turn, unobserved_weight
+from service.training.algorithms.ials import IalsConfig, first_table, fit, half_epoch, sides, unobserved_weight
 from service.training.algorithms.kernels import ridge
 from service.training.algorithms.kernels.sparse_rows import SparseRows
 from service.training.data import datasets
@@ -78,9 +78,9 @@ def test_no_turn_increases_the_loss() -> None:
         users, items = first_table(by_user, config, rng), first_table(by_item, config, rng)
         losses = [now(users, items)]
         for _ in range(30):
-            turn(by_user, items, users, weight, config)
+            half_epoch(by_user, items, users, weight, config)
             losses.append(now(users, items))
-            turn(by_item, users, items, weight, config)
+            half_epoch(by_item, users, items, weight, config)
             losses.append(now(users, items))
         assert (np.diff(losses) <= 1e-5 * losses[0]).all()
         assert losses[-1] < 0.7 * losses[0]

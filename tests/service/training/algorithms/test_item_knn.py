@@ -60,9 +60,9 @@ def test_norms_are_those_of_the_weighted_columns(data: Interactions) -> None:
     """But for walk, where they count users."""
     x = seen(data)
     for weighting in ("none", "tf_idf", "bm25"):
-        user_weights, item_scales, norms = item_knn.importance(history(data), weighting)
+        user_weights, item_scales, norms = item_knn.weights_and_norms(history(data), weighting)
         np.testing.assert_allclose(norms, np.square(x * user_weights[:, np.newaxis] * item_scales).sum(axis=0))
-    user_weights, _, norms = item_knn.importance(history(data), "walk")
+    user_weights, _, norms = item_knn.weights_and_norms(history(data), "walk")
     np.testing.assert_allclose(user_weights**2 * x.sum(axis=1), 1)
     np.testing.assert_allclose(norms, x.sum(axis=0))
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.training.algorithms.kernels.sparse_rows import sparse_rows
-from service.training.algorithms.softmax import Batch, SoftmaxConfig, draw, fit, gradients_of
+from service.training.algorithms.softmax import MiniBatch, SoftmaxConfig, draw, fit, gradients_of
 from service.training.assembly import history
 from service.training.data import datasets
 from service.training.interactions import no_progress
@@ -22,7 +22,7 @@ def test_gradients_are_slopes_of_the_loss() -> None:
     data = datasets.read("demo:12x15x60")
     rng = np.random.default_rng(0)
     users, items = (unit(rng.standard_normal((n, 3))) for n in (12, 15))
-    batch = Batch(data.user_rows[:20], data.item_rows[:20], rng.permutation(15)[:9].astype(np.int32))
+    batch = MiniBatch(data.user_rows[:20], data.item_rows[:20], rng.permutation(15)[:9].astype(np.int32))
     seen = np.zeros((12, 15), dtype=bool)
     seen[data.user_rows, data.item_rows] = True
     gradients = gradients_of(

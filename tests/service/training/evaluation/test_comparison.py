@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -162,9 +163,9 @@ def test_a_model_with_leakage_is_named() -> None:
     data = datasets.read(DEMO)
 
     def fit(_: Interactions, config: Any, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-        return SMALL.fit(data, config, rng, progress)
+        return SMALL.algorithm.fit(data, config, rng, progress)
 
-    cheat = Candidate("cheat", SMALL.config, fit)
+    cheat = Candidate("cheat", SMALL.config, replace(SMALL.algorithm, fit=fit))
     comparison = evaluated([cheat], EvaluationProtocol(split="leave-one-out"), data)
     n_held_out = comparison["leakage"]["test_interactions"]
     assert comparison["leakage"]["in_history"] == {"cheat": n_held_out, "popularity": 0}
@@ -212,10 +213,10 @@ def test_a_failure_affects_its_own_algorithm_only() -> None:
         calls += 1
         if calls == 3:  # after the warm-up and the first split
             raise np.linalg.LinAlgError("Singular matrix")
-        return SMALL.fit(data, config, rng, progress)
+        return SMALL.algorithm.fit(data, config, rng, progress)
 
     diverging = Candidate.parse("svd", ["lr_all=9", "n_factors=4"])
-    broken = Candidate("broken", SMALL.config, breaks)
+    broken = Candidate("broken", SMALL.config, replace(SMALL.algorithm, fit=breaks))
     comparison = evaluated([diverging, broken, SMALL], EvaluationProtocol(folds=3))
     diverged, broke, whole, popularity = comparison["results"]
     assert "diverged in epoch" in diverged["failed"]

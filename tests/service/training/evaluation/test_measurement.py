@@ -30,8 +30,8 @@ def measure(sides: tuple[Interactions, Interactions], *names: str, candidate: Ca
 def test_errors_are_those_of_the_predictions(sides: tuple[Interactions, Interactions]) -> None:
     """In the order asked for; the same generator gives the same values."""
     train, test = sides
-    snapshot = SVD.fit(train, SVD.config, np.random.default_rng(1), no_progress)
-    predicted = SVD.predict(snapshot, test.user_rows, test.item_rows)
+    snapshot = SVD.algorithm.fit(train, SVD.config, np.random.default_rng(1), no_progress)
+    predicted = SVD.algorithm.predict(snapshot, test.user_rows, test.item_rows)
     values = measure(sides, "mae", "rmse")
     assert list(values) == ["mae", "rmse"]
     assert values == pytest.approx({"mae": mae(predicted, test.ratings), "rmse": rmse(predicted, test.ratings)})
@@ -41,7 +41,7 @@ def test_errors_are_those_of_the_predictions(sides: tuple[Interactions, Interact
 def test_lists_are_those_of_a_replica(sides: tuple[Interactions, Interactions]) -> None:
     """One by one or many at a time, and without training items; recall counted by hand."""
     train, test = sides
-    snapshot = SVD.fit(train, SVD.config, np.random.default_rng(1), no_progress)
+    snapshot = SVD.algorithm.fit(train, SVD.config, np.random.default_rng(1), no_progress)
     users = np.unique(test.user_rows).astype(np.int64)
     table = top_n_lists(snapshot, users, 35)
     recalls = []

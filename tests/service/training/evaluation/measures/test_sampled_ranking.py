@@ -33,7 +33,7 @@ def test_relevant_items_are_ranked_among_negatives() -> None:
     kept, held = splits.leave_one_out(data.user_rows, np.arange(len(data)))
     train, test = data.take(kept), data.take(held)
     candidate = Candidate.parse("popularity")
-    snapshot = candidate.fit(train, candidate.config, np.random.default_rng(0), no_progress)
+    snapshot = candidate.algorithm.fit(train, candidate.config, np.random.default_rng(0), no_progress)
     relevance = relevant_items(test)
     drawn = sampled_ranking.sample_negatives(train, relevance, 5, np.random.default_rng(1))
     lists = sampled_ranking.rank_among(snapshot, relevance, drawn, 3)

@@ -7,7 +7,7 @@ The prediction is mu + b_u + b_i + p_u . q_i. For each rating r in turn, with e 
 
 where both factor updates use the values before the step (S. Funk, "Netflix Update: Try This at Home", 2006; Koren, Bell
 and Volinsky, "Matrix factorization techniques for recommender systems", Computer 42(8), 2009). Names and defaults of
-the settings are those of scikit-surprise's SVD. tests/reference/biased_mf.py is the slow equivalent.
+the settings are those of scikit-surprise's SVD. tests/reference/svd.py is the slow equivalent.
 
 Invariant: the result depends on data, settings and generator alone, not on threads or the vector width of the
 processor. Ratings are ordered in a grid (`visit_order.in_grid`), user by user within a block, which keeps p_u in cache.
@@ -37,7 +37,7 @@ from service.training.algorithms.registry import Algorithm
 from service.training.interactions import Float32, Interactions, Progress
 
 NAME: Final = "svd"
-PARTS: Final = ("bu", "bi", "pu", "qi")
+PARAMETERS: Final = ("bu", "bi", "pu", "qi")
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ def fit(
         TrainingDiverged: Errors or factors are no longer finite.
     """
     unit = unit_of(data.rating_min, data.rating_max)
-    learnt = in_unit(data, unit)
-    visiting = visit_order.in_grid(learnt, rng, min_grid_ratings)
+    rescaled = in_unit(data, unit)
+    visiting = visit_order.in_grid(rescaled, rng, min_grid_ratings)
     tables = first_tables(data, config, rng)
-    mean = np.float32(learnt.ratings.mean(dtype=np.float64) if config.biased else 0.0)
-    steps = learning_rates(config, PARTS)
+    mean = np.float32(rescaled.ratings.mean(dtype=np.float64) if config.biased else 0.0)
+    steps = learning_rates(config, PARAMETERS)
 
     def visit(start: int, stop: int) -> float:
         return _visit(start, stop, visiting.ratings, tables, mean, steps, config.biased)
@@ -74,7 +74,7 @@ def fit(
     return build_snapshot(NAME, data, config, tables, float(mean), unit)
 
 
-ALGORITHM: Final = Algorithm(SvdConfig, fit)
+ALGORITHMS: Final = {NAME: Algorithm(SvdConfig, fit)}
 
 
 def first_tables(data: Interactions, config: SvdConfig, rng: np.random.Generator) -> FactorTables:
@@ -95,7 +95,7 @@ def _visit(
     mean: np.float32,
     steps: Float32,
     biased: bool,  # noqa: FBT001  # numba kernels take their arguments by position
-) -> float:  # pragma: no cover  # compiled; tests/reference/biased_mf.py
+) -> float:  # pragma: no cover  # compiled; tests/reference/svd.py
     """Visit ratings start to stop; return the sum of squared errors before each step. Rows are in whole lanes."""
     lr_bu, lr_bi, lr_pu, lr_qi = steps[0], steps[1], steps[2], steps[3]
     reg_bu, reg_bi, reg_pu, reg_qi = steps[4], steps[5], steps[6], steps[7]
