@@ -16,7 +16,7 @@ from telemetry.errors import FailpointError, KeyFileError, StreamError
 from telemetry.failpoints import Failpoints
 from telemetry.pseudonym import Pseudonymiser
 from telemetry.settings import ConsumerSettings, ProducerSettings
-from telemetry.stream.key_names import DEFAULT_NAMESPACE, Keys
+from telemetry.stream.key_names import DEFAULT_NAMESPACE, KeyNames
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def from_env(environ: Mapping[str, str]) -> Config:
         raise UsageError(f"RECOLLECT_FAILPOINT: {error}") from None
     _ = config.models.declared_scale
     try:
-        Keys(config.redis_namespace)
+        KeyNames(config.redis_namespace)
     except StreamError as error:
         raise UsageError(f"RECOLLECT_REDIS_NAMESPACE: {error}") from None
     key_file, sealing_file = config.pseudonym_key_file, config.watermark_key_file

@@ -5,7 +5,7 @@ TelemetryError
 ├── BadBatchError          a stream entry is not a valid batch
 ├── SpoolError             a slot's directory cannot be used
 │   └── SlotTakenError     another process holds the slot
-├── SpoolFull              no room for feedback now; holds the pause before the next attempt
+├── EventsRefusedError     events cannot be accepted now; holds the pause before the next attempt
 ├── StreamError            the event stream cannot be used now; connect again
 │   ├── StreamAwayError    no connection, or no answer in time: what was sent may or may not have arrived
 │   ├── StreamRefusedError Redis answered with an error: what was sent was not applied
@@ -40,8 +40,8 @@ class SlotTakenError(SpoolError):
     """Another process holds the slot."""
 
 
-class SpoolFull(TelemetryError):
-    """There is no room for feedback now.
+class EventsRefusedError(TelemetryError):
+    """Events cannot be accepted now: there is no room, or the disk refuses or is too slow.
 
     Args:
         message: One sentence.

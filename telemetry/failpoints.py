@@ -22,11 +22,11 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "gap.due": "A stream with a gap is about to be removed.",
     "gap.removed": "A stream with a gap is removed, and its producer has not begun it anew.",
     "consumer.read": "Entries are delivered and nothing has been done with them.",
-    "consumer.judged": "The commit of each event is planned and nothing is written.",
+    "consumer.planned": "The commit of each event is planned and nothing is written.",
     "consumer.appended": "Lines are written and synced and the catalogue does not have them.",
     "consumer.committed": "The catalogue's transaction is done and Redis is not notified yet.",
     "consumer.acknowledged": "Redis is notified and the sinks are not.",
-    "consumer.informed": "The sinks are notified and the round is over.",
+    "consumer.finished": "The sinks are notified and the round is over.",
     "retention.read": "The numbers of a date to remove are read and nothing has changed.",
     "retention.committed": "A date's files do not count any more and still exist.",
 }

@@ -4,8 +4,8 @@ Invariants:
 
 - `offer` is synchronous and total: it never raises, blocks or fails a request. After ACCEPTED the event survives
   `kill -9`.
-- Events that `accept` returns for survive a power cut. Events it raises for were not taken, or the disk did not confirm
-  them.
+- Events that `accept` returns for survive a power cut. Events it raises for were not accepted, or the disk did not
+  confirm them.
 - offered = accepted + refused + dropped for each class. An event is numbered and encoded when it is accepted.
 - A drop or refusal is counted in the ring at once, and a gap record of the same count follows once there is room.
 - Feedback is refused last: served and system events may fill a share of the budget, feedback all of it.
@@ -25,7 +25,7 @@ from typing import Literal
 
 from telemetry.batch import Position
 from telemetry.counters import ProducerCounters
-from telemetry.errors import BadEventError, SpoolFull
+from telemetry.errors import BadEventError, EventsRefusedError
 from telemetry.events import Event, Feedback, Served, System, SystemKind, encode
 from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.notes import Dropped, Observer, notify
@@ -39,7 +39,7 @@ from telemetry.wal.spool import Spool
 # Gap records wait for this much room, or an eighth of a small budget: a record for every single drop would fill the
 # last of it.
 _GAP_ROOM_BYTES = 64 * 1024
-# How long a replica waits for its slot while it is inspected, or shipped as an orphan.
+# How long a replica waits for its slot, which an inspection or the shipping of orphans holds for a moment.
 _PATIENCE_S = 2.0
 
 
@@ -165,10 +165,10 @@ class Producer:
         """Accept a client's feedback, or other events, all or none; returns once they are on the disk.
 
         Raises:
-            SpoolFull: There is no room for all of them, or the disk refused a moment ago: none was taken. Or the disk
-                refused them, or was too slow: they may still be archived, once, and are deduplicated if they are sent
-                again.
-            BadEventError: One cannot be written as JSON; none was taken.
+            EventsRefusedError: There is no room for all of them, or the disk refused a moment ago: none was accepted.
+                Or the disk refused them, or was too slow: they may still be archived, once, and are deduplicated if
+                they are sent again.
+            BadEventError: One cannot be written as JSON; none was accepted.
         """
         spool = self._spool
         for event in events:
@@ -184,21 +184,21 @@ class Producer:
             raise
         if self._closed or not spool.has_room(sum(map(len, lines)), lines=len(lines), reserve=True):
             self._refuse(events, NO_BUDGET)
-            raise self._full(
+            raise self._refusal(
                 f"Slot {self.slot} has no room for {len(lines)} more events until older ones are archived."
             )
         if spool.schedule.is_holding_back:
             self._refuse(events, DISK)
-            raise self._full(f"The disk of slot {self.slot} refused a moment ago.")
+            raise self._refusal(f"The disk of slot {self.slot} refused a moment ago.")
         for line in lines:
             spool.append(line)
         for event in events:
             self._counters.for_class_of(event).accepted += 1
         durable = spool.when_durable()
         if not (await asyncio.wait([durable], timeout=self._settings.accept_timeout_s))[0]:
-            raise self._full(f"The disk of slot {self.slot} took too long.")
+            raise self._refusal(f"The disk of slot {self.slot} took too long.")
         if not durable.result():
-            raise self._full(f"The disk of slot {self.slot} refused.")
+            raise self._refusal(f"The disk of slot {self.slot} refused.")
         return Acceptance(len(lines))
 
     async def run(self) -> None:
@@ -252,8 +252,8 @@ class Producer:
         if events and not self._closed:
             self._drops.add(drop, events, self._spool.next_seq - 1)
 
-    def _full(self, sentence: str) -> SpoolFull:
-        return SpoolFull(sentence, self._settings.retry_after_s)
+    def _refusal(self, sentence: str) -> EventsRefusedError:
+        return EventsRefusedError(sentence, self._settings.retry_after_s)
 
     def _record_unclean_start(self) -> None:
         if self._unclean_start and self._append_system("unclean_start"):

@@ -1,6 +1,6 @@
 """The shipper: sends a write-ahead log to its stream, in order, one batch at a time, and rewinds after a loss.
 
-Invariant: batch n + 1 is not sent before batch n is confirmed. After every connect, every doubt and every
+Invariant: batch n + 1 is not sent before batch n is confirmed. After every connect, every unexpected reply and every
 `check_interval_s` a handshake asks the stream how far it got. So a stream has no gap, whatever Redis loses of it, and
 batches are sent twice only where Redis or the archive removes duplicates.
 
@@ -83,11 +83,11 @@ class WaitForConsumer:
 ResumeDecision: TypeAlias = ResumeAt | TakeNewEpoch | TakeNewProducer | WaitForConsumer
 
 
-def decide_resume(generated: Position, state: StreamState, spooled_tail: bytes | None) -> ResumeDecision:
+def decide_resume(last_appended: Position, state: StreamState, spooled_tail: bytes | None) -> ResumeDecision:
     """Decide where to continue after a handshake.
 
     Args:
-        generated: The position of the last numbered event.
+        last_appended: The position of the last event in the write-ahead log.
         state: The stream's state.
         spooled_tail: The last lines of the stream's last entry as the spool has them; None if it has none of them,
             empty if the entry is no batch.
@@ -95,7 +95,7 @@ def decide_resume(generated: Position, state: StreamState, spooled_tail: bytes |
     reached = max(state.last or Position(0, 0), state.watermark or Position(0, 0))
     if not reached.in_range:
         return WaitForConsumer(f"The stream's last id is {reached}, which no producer reaches.")
-    if reached > generated:
+    if reached > last_appended:
         return TakeNewEpoch(reached.epoch)
     if spooled_tail is not None and state.tail is not None and state.tail.fields is not None:
         data = state.tail.fields.get(b"data")
@@ -300,7 +300,7 @@ class Shipper:
             started_s = time.monotonic()
             state = await self._stream.handshake(self._spool.producer_id, time.time())
             self._check_owner(state.mark)
-            decision = decide_resume(self._spool.generated, state, await self._spooled_tail(state))
+            decision = decide_resume(self._spool.last_appended, state, await self._spooled_tail(state))
             if isinstance(decision, ResumeAt):
                 break
             if isinstance(decision, WaitForConsumer):
@@ -356,7 +356,7 @@ class Shipper:
             return b""
         if not 1 <= first_seq <= last.seq or last.seq - first_seq >= _MOST_COMPARED:
             return b""
-        if last > self._spool.generated:
+        if last > self._spool.last_appended:
             return None
         run = await self._spool.read(Position(last.epoch, first_seq - 1), last.seq - first_seq + 1, size_bytes)
         if run is None or run.epoch != last.epoch or run.last != last:

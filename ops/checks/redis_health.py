@@ -10,7 +10,7 @@ from ops.checks.finding import Finding
 from service.config import Config
 from service.preflight import installed_archive
 from telemetry.secret_file import read_key
-from telemetry.stream.key_names import Keys
+from telemetry.stream.key_names import KeyNames
 from telemetry.stream.namespace_owner import ShipDecision, decide_shipping, foreign_redis_error
 from telemetry.stream.redis_check import RedisRole, check_redis
 from telemetry.stream.redis_connection import RedisConnection
@@ -55,7 +55,7 @@ async def _watermark_fault(config: Config) -> str | None:
     producers = _producers(config.spool_dir)
     if not producers or not path.exists():
         return None
-    seal, keys = Seal(read_key(path, "watermark key")), Keys(config.redis_namespace)
+    seal, keys = Seal(read_key(path, "watermark key")), KeyNames(config.redis_namespace)
     connection = RedisConnection(config.stream_url)
     try:
         await connection.open()

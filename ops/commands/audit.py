@@ -17,7 +17,7 @@ from typing import Annotated, Final
 import typer
 
 from ops.console.progress import StageProgress
-from ops.console.receipt import Receipt
+from ops.console.receipt import AuditReceipt
 from ops.options.period import Period
 from service.config import Config, from_env
 from telemetry.archive.archive_snapshot import ArchiveSnapshot, OpenFile, open_snapshot
@@ -82,7 +82,7 @@ def audit(
     stages: StageProgress | None = None,
     *,
     retry_pause_s: float = _RETRY_PAUSE_S,
-) -> Receipt:
+) -> AuditReceipt:
     """Account for every event.
 
     Args:
@@ -97,11 +97,11 @@ def audit(
     spool.add_to(reconciliation, period)
     with open_snapshot(config.archive_dir) as archive:
         breaches = _add_archive(archive, reconciliation, period, config.consumer.seen_days, stages)
-    return Receipt(period, reconciliation.accounts(), spool.slots, breaches, wait_s)
+    return AuditReceipt(period, reconciliation.accounts(), spool.slots, breaches, wait_s)
 
 
 @dataclass(frozen=True)
-class _Spool:
+class _SpoolContents:
     """The slots, and the lines in their write-ahead logs."""
 
     accounts: list[SlotAccount]
@@ -134,11 +134,11 @@ class _Spool:
                     reconciliation.add_unrecorded(producer, account.epoch, account.unrecorded)
 
 
-def _inspect_spool(config: Config, retry_pause_s: float) -> _Spool:
+def _inspect_spool(config: Config, retry_pause_s: float) -> _SpoolContents:
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(retry_pause_s)
-        spool = _Spool(inspect_slots(config.spool_dir), list(_spooled(config.spool_dir)))
+        spool = _SpoolContents(inspect_slots(config.spool_dir), list(_spooled(config.spool_dir)))
         reconciliation = Reconciliation()
         spool.add_to(reconciliation, Period())
         for (producer, epoch), seq in _watermarks(config.archive_dir).items():
@@ -161,7 +161,7 @@ def _watermarks(archive: Path) -> dict[tuple[str, int], int]:
     return {(row[0], row[1]): row[2] for row in query_catalogue(archive, "SELECT producer, epoch, seq FROM progress")}
 
 
-def _await_archived(archive: Path, spool: _Spool, wait_s: float) -> None:
+def _await_archived(archive: Path, spool: _SpoolContents, wait_s: float) -> None:
     deadline_s = time.monotonic() + wait_s
     while True:
         watermarks = _watermarks(archive)

@@ -59,7 +59,7 @@ def search(config: Config, user_id: str) -> ErasureSearch:
     digests = {user_digest(config.archive_dir, key) for key in keys} if config.archive_dir.is_dir() else set()
     receipts = [receipt for receipt in read_receipts(config.archive_dir) if receipt.user_digest in digests]
     requested_at = max((receipt.requested_at for receipt in receipts), default=_EVER)
-    users = LineMatcher(ErasureRequest("", key, "", _EVER) for key in keys)
+    matcher = LineMatcher(ErasureRequest("", key, "", _EVER) for key in keys)
     left: Counter[str] = Counter()
     since: Counter[str] = Counter()
     unread: list[str] = []
@@ -68,12 +68,12 @@ def search(config: Config, user_id: str) -> ErasureSearch:
         (left if is_erased(received_at, requested_at) else since)[place] += 1
 
     for slot, line in spooled_lines(config.spool_dir):
-        if users.match(line) is not None:
+        if matcher.match(line) is not None:
             count(f"spool/{slot}", orjson.loads(line)["received_at"])
     with open_files(config.archive_dir) as files:
         for file in files:
             try:
-                for received_at in _times_in(file, users):
+                for received_at in _times_in(file, matcher):
                     count(f"archive/{file.path}", received_at)
             except ArchiveError as error:
                 unread.append(str(error))
@@ -90,14 +90,14 @@ def search(config: Config, user_id: str) -> ErasureSearch:
     return ErasureSearch(user_id, receipts, dict(left), dict(since), unread)
 
 
-def _times_in(file: OpenFile, users: LineMatcher) -> Iterator[str]:
+def _times_in(file: OpenFile, matcher: LineMatcher) -> Iterator[str]:
     """Yield when each of the users' lines in a file was received."""
     for line in file.read():
         if file.is_dead_letters:
             letter = decode_letter(line)
-            if users.match_letter(line) is not None:
+            if matcher.match_letter(line) is not None:
                 yield letter.at
-        elif users.match(line) is not None:
+        elif matcher.match(line) is not None:
             yield orjson.loads(line)["received_at"]
 
 

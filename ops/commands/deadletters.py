@@ -25,7 +25,7 @@ from service.redis_access import load_seal, redis_stream
 from telemetry.archive.archive_lock import try_lock
 from telemetry.archive.archive_reader import read
 from telemetry.archive.dead_letters import DeadLetter, read_letters, set_state
-from telemetry.errors import ArchiveError, BadEventError, SpoolFull
+from telemetry.errors import ArchiveError, BadEventError, EventsRefusedError
 from telemetry.events import Event, decode
 from telemetry.ids import rfc3339_ms
 from telemetry.producer import Producer
@@ -111,7 +111,7 @@ async def _retry(config: Config, letters: Sequence[DeadLetter]) -> tuple[list[st
                     events = _events(letter)
                     set_state(root, [letter.letter_id], "retrying", now)
                     await producer.accept(events)
-                except (BadEventError, SpoolFull) as error:
+                except (BadEventError, EventsRefusedError) as error:
                     left[letter.letter_id] = str(error)
                     continue
             set_state(root, [letter.letter_id], "retried", now)

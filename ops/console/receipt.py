@@ -24,7 +24,7 @@ _MAX_SHOWN: Final = 10
 
 
 @dataclass(frozen=True)
-class Receipt:
+class AuditReceipt:
     """The result of an audit.
 
     Attributes:

@@ -25,7 +25,7 @@ from service.serving import request_inputs
 from service.serving.context import CONTEXT, ReplicaContext, not_ready_reason
 from service.serving.feedback import Reception, feedback_events
 from service.serving.ranked_list import ListRequest, RankedList
-from telemetry.errors import BadEventError, SpoolFull
+from telemetry.errors import BadEventError, EventsRefusedError
 from telemetry.events import System
 from telemetry.ids import rfc3339_ms, uuid7
 
@@ -249,10 +249,10 @@ def _translated_telemetry_errors() -> Iterator[None]:
         yield
     except BadEventError as error:
         raise wire.bad("events", f"cannot be recorded: {str(error).removesuffix('.')}") from None
-    except SpoolFull as full:
+    except EventsRefusedError as refusal:
         raise Unavailable(
             "This cannot be recorded at the moment; it is safe to try again.",
-            retry_after_s=max(1, round(full.retry_after_s)),
+            retry_after_s=max(1, round(refusal.retry_after_s)),
         ) from None
 
 

@@ -31,6 +31,8 @@ from telemetry.ids import rfc3339_ms
 from telemetry.stream.namespace_owner import OwnerMark
 
 _POLL_S: Final = 0.2
+# The setting with the Redis namespace, under its name in existing catalogues.
+_NAMESPACE: Final = "place"
 _DATE_LENGTH: Final = len("2026-11-21")
 
 _P = ParamSpec("_P")
@@ -68,7 +70,7 @@ class Archive:
         self._wall_clock = wall_clock
         self._writing = asyncio.Lock()
         self._file_thread = ThreadPoolExecutor(1, thread_name_prefix="archive-files")
-        self._sql_thread = ThreadPoolExecutor(1, thread_name_prefix="archive-catalogue")
+        self._catalogue_thread = ThreadPoolExecutor(1, thread_name_prefix="archive-catalogue")
         self._catalogue: Catalogue | None = None
         self._files: ArchiveFiles | None = None
         self._lock: HolderLock | None = None
@@ -85,17 +87,17 @@ class Archive:
 
     def held_lease(self) -> int:
         """Return the epoch of this consumer's lease; raises LeaseLostError if it holds none."""
-        return _held(self._lease_epoch)
+        return _require_held(self._lease_epoch)
 
     @property
     def identity(self) -> OwnerMark:
         """The archive's identity and those it replaces."""
-        return _held(self._identity)
+        return _require_held(self._identity)
 
     @property
     def part(self) -> str:
         """The name of the parts that may be appended to now."""
-        return _held(self._files).name
+        return _require_held(self._files).name
 
     async def acquire(self, takeover_s: float, on_standby: Callable[[str], None] | None = None) -> int:
         """Wait for the lease, acquire it, and bring the files to their committed lengths.
@@ -108,27 +110,27 @@ class Archive:
             The epoch of the lease.
         """
         if self._catalogue is None:
-            await self._in_sql(self._open)
+            await self._in_catalogue_thread(self._open)
         if self._catalogue is None or self._lock is None:
             raise ArchiveError(f"The archive in {self.root} is closed.")
         catalogue = self._catalogue
         epoch = await self._wait_for_lease(catalogue, self._lock, takeover_s, on_standby)
         self._lease_epoch = epoch
         self._files = ArchiveFiles(self.root, epoch, self._part_bytes, self._part_s)
-        lengths = await self._in_sql(catalogue.files)
+        lengths = await self._in_catalogue_thread(catalogue.files)
         try:
-            short = await self._in_files(cut_to_committed, self.root, lengths, epoch)
+            short = await self._in_file_thread(cut_to_committed, self.root, lengths, epoch)
         except OSError as error:
             raise ArchiveError(
                 f"The archive cannot be cut to its committed lengths: {error.filename}: {error.strerror}."
             ) from None
         # A file may have been compacted into another one since the lengths were read.
-        lengths = await self._in_sql(catalogue.files)
+        lengths = await self._in_catalogue_thread(catalogue.files)
         self.damaged = [path for path in short if path in lengths]
-        self.watermarks = await self._in_sql(catalogue.watermarks)
-        salt = await self._in_sql(catalogue.setting, "salt")
+        self.watermarks = await self._in_catalogue_thread(catalogue.watermarks)
+        salt = await self._in_catalogue_thread(catalogue.setting, "salt")
         self.fingerprints = Fingerprints(bytes.fromhex(salt or ""))
-        stored_s = await self._in_sql(catalogue.clock_s)
+        stored_s = await self._in_catalogue_thread(catalogue.clock_s)
         self._clock = ArchiveClock(int(self._wall_clock()) if stored_s is None else stored_s)
         return epoch
 
@@ -139,28 +141,28 @@ class Archive:
         watch = LeaseWatch(takeover_s, machine)
         name = f"{socket.gethostname()}:{os.getpid()}"
         while True:
-            seen = await self._in_sql(catalogue.lease.read)
-            locked = await self._in_sql(lock.acquire)
+            seen = await self._in_catalogue_thread(catalogue.lease.read)
+            locked = await self._in_catalogue_thread(lock.acquire)
             if watch.may_acquire(seen, time.monotonic(), locked=locked):
-                lease = await self._in_sql(catalogue.lease.acquire, seen, name, machine, locked=locked)
+                lease = await self._in_catalogue_thread(catalogue.lease.acquire, seen, name, machine, locked=locked)
                 if lease is not None:
                     return lease.epoch
             elif on_standby is not None:
                 on_standby(seen.holder)
                 on_standby = None
             # A standby that kept the lock would look like a living holder.
-            await self._in_sql(lock.release)
+            await self._in_catalogue_thread(lock.release)
             await asyncio.sleep(_POLL_S)
 
     async def beat(self) -> None:
-        """Move the lease's heartbeat."""
-        catalogue, lease_epoch = _held(self._catalogue), self.held_lease()
-        locked = self._lock is not None and await self._in_sql(self._lock.acquire)
-        await self._in_sql(catalogue.lease.beat, lease_epoch, locked=locked)
+        """Renew the lease's heartbeat."""
+        catalogue, lease_epoch = _require_held(self._catalogue), self.held_lease()
+        locked = self._lock is not None and await self._in_catalogue_thread(self._lock.acquire)
+        await self._in_catalogue_thread(catalogue.lease.beat, lease_epoch, locked=locked)
 
     async def seen(self, keys: Sequence[SeenKey]) -> dict[SeenKey, set[bytes]]:
         """Look up which events were archived within the window; returns their fingerprints."""
-        return await self._in_sql(_held(self._catalogue).seen, keys) if keys else {}
+        return await self._in_catalogue_thread(_require_held(self._catalogue).seen, keys) if keys else {}
 
     async def commit(self, added: CommitContent) -> None:
         """Add to the archive, all of it or nothing. Must not be cancelled half way.
@@ -171,16 +173,17 @@ class Archive:
         """
         data = {folder: (b"".join(lines), len(lines)) for folder, lines in added.folders.items() if lines}
         async with self._writing:
-            catalogue, lease_epoch, files = _held(self._catalogue), self.held_lease(), _held(self._files)
+            catalogue, files = _require_held(self._catalogue), _require_held(self._files)
+            lease_epoch = self.held_lease()
             if files.rotation_due:
-                await self._in_files(files.rotate)
+                await self._in_file_thread(files.rotate)
             try:
-                lengths = await self._in_files(files.append, data)
+                lengths = await self._in_file_thread(files.append, data)
             except OSError as error:
                 raise ArchiveError(f"The archive in {self.root} cannot be appended to: {error.strerror}.") from None
             self._failpoints.hit("consumer.appended")
             change = CatalogueChange(lengths, files.is_fresh, added, self._clock.now_s())
-            await self._in_sql(catalogue.commit, lease_epoch, change)
+            await self._in_catalogue_thread(catalogue.commit, lease_epoch, change)
             self._failpoints.hit("consumer.committed")
             files.committed(lengths)
         for (producer, epoch), progress in added.progress.items():
@@ -190,37 +193,39 @@ class Archive:
     async def seal(self, *, if_due: bool = False) -> None:
         """Seal every file that has lines, or only if rotation is due. Must not be cancelled half way."""
         async with self._writing:
-            catalogue, lease_epoch, files = _held(self._catalogue), self.held_lease(), _held(self._files)
+            catalogue, files = _require_held(self._catalogue), _require_held(self._files)
+            lease_epoch = self.held_lease()
             if if_due and not files.rotation_due:
                 return
-            await self._in_files(files.rotate)
-            await self._in_sql(catalogue.commit, lease_epoch, CatalogueChange(seal=True))
+            await self._in_file_thread(files.rotate)
+            await self._in_catalogue_thread(catalogue.commit, lease_epoch, CatalogueChange(seal=True))
 
     async def sealed_files(self) -> dict[str, FileLength]:
         """List the files that never grow again, by path."""
-        return await self._in_sql(_held(self._catalogue).files, sealed=True)
+        return await self._in_catalogue_thread(_require_held(self._catalogue).files, sealed=True)
 
     async def growing_files(self) -> dict[str, FileLength]:
         """List the files that may still grow, by path, with their committed lengths."""
-        lengths = await self._in_sql(_held(self._catalogue).files)
+        lengths = await self._in_catalogue_thread(_require_held(self._catalogue).files)
         return dict(lengths.items() - (await self.sealed_files()).items())
 
     async def read_catalogue(
         self, call: Callable[Concatenate[Database, _P], _T], *args: _P.args, **kwargs: _P.kwargs
     ) -> _T:
         """Run a read of the catalogue in its thread: `call(database, *args)`."""
-        return await self._in_sql(call, _held(self._catalogue).database, *args, **kwargs)
+        return await self._in_catalogue_thread(call, _require_held(self._catalogue).database, *args, **kwargs)
 
     async def write_catalogue(
         self, call: Callable[Concatenate[Database, int, _P], _T], *args: _P.args, **kwargs: _P.kwargs
     ) -> _T:
         """Run a write of the catalogue in its thread: `call(database, lease_epoch, *args)`."""
-        return await self._in_sql(call, _held(self._catalogue).database, self.held_lease(), *args, **kwargs)
+        database = _require_held(self._catalogue).database
+        return await self._in_catalogue_thread(call, database, self.held_lease(), *args, **kwargs)
 
     async def set_namespace(self, where: str) -> None:
         """Store which Redis namespace has this archive's mark."""
         if where != self.namespace:
-            await self._in_sql(_held(self._catalogue).set_setting, "place", where)
+            await self._in_catalogue_thread(_require_held(self._catalogue).set_setting, _NAMESPACE, where)
             self.namespace = where
 
     async def expire_seen(self, days: int, limit: int) -> tuple[int, float]:
@@ -229,7 +234,7 @@ class Archive:
         Returns:
             How many were deleted, and for how many seconds no commit could go on.
         """
-        catalogue, lease_epoch, now_s = _held(self._catalogue), self.held_lease(), self._clock.now_s()
+        catalogue, lease_epoch, now_s = _require_held(self._catalogue), self.held_lease(), self._clock.now_s()
 
         def expire() -> tuple[int, float]:
             started_s = time.monotonic()
@@ -237,10 +242,10 @@ class Archive:
             expired = catalogue.expire_seen(lease_epoch, now_s - days * 86_400, limit)
             return expired, time.monotonic() - started_s
 
-        return await self._in_sql(expire)
+        return await self._in_catalogue_thread(expire)
 
     def days_ago(self, days: int) -> str:
-        """Return the time some days ago, RFC 3339, by the clock that is behind: a window is never too short."""
+        """Return the time some days ago, RFC 3339, by the slower clock, so that a window is never too short."""
         return rfc3339_ms(min(self._wall_clock(), self._clock.now_s()) - days * 86_400)
 
     def today(self) -> str:
@@ -251,14 +256,14 @@ class Archive:
         """Release the lease, so that a successor may start at once; does nothing without a lease."""
         lease_epoch, self._lease_epoch = self._lease_epoch, None
         if self._files is not None:
-            await self._in_files(self._files.close)
+            await self._in_file_thread(self._files.close)
             self._files = None
         try:
             if lease_epoch is not None and self._catalogue is not None:
-                await self._in_sql(self._catalogue.lease.release, lease_epoch)
+                await self._in_catalogue_thread(self._catalogue.lease.release, lease_epoch)
         finally:
             if self._lock is not None:
-                await self._in_sql(self._lock.release)
+                await self._in_catalogue_thread(self._lock.release)
 
     async def close(self) -> None:
         """Release the lease, close the catalogue and end the threads."""
@@ -267,9 +272,9 @@ class Archive:
         finally:
             catalogue, self._catalogue = self._catalogue, None
             if catalogue is not None:
-                await self._in_sql(catalogue.close)
+                await self._in_catalogue_thread(catalogue.close)
             self._file_thread.shutdown()
-            self._sql_thread.shutdown()
+            self._catalogue_thread.shutdown()
 
     def _open(self) -> None:
         try:
@@ -277,18 +282,19 @@ class Archive:
         except OSError as error:
             raise ArchiveError(f"The archive {self.root} cannot be made: {error.strerror}.") from None
         self._catalogue = Catalogue(self.root)
-        self._identity = self._catalogue.mark()
-        self.namespace = self._catalogue.setting("place")
+        self._identity = self._catalogue.load_or_create_mark()
+        self.namespace = self._catalogue.setting(_NAMESPACE)
         self._lock = HolderLock(self.root)
 
-    async def _in_sql(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._sql_thread, lambda: call(*args, **kwargs))
+    async def _in_catalogue_thread(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._catalogue_thread, lambda: call(*args, **kwargs))
 
-    async def _in_files(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def _in_file_thread(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await wrap(call)(*args, executor=self._file_thread, **kwargs)
 
 
-def _held(thing: _T | None) -> _T:
+def _require_held(thing: _T | None) -> _T:
+    """Return what exists only while the lease is held."""
     if thing is None:
         raise LeaseLostError("This consumer does not hold the archive's lease.")
     return thing

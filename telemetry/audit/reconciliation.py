@@ -23,7 +23,7 @@ from telemetry.audit.seq_runs import (
     State,
     count_differences,
     holes,
-    letterless,
+    missing_letters,
     partition,
     with_periods,
 )
@@ -111,7 +111,7 @@ class Reconciliation:
     def __init__(self) -> None:
         self._findings: dict[tuple[str, int], _Findings] = {}
 
-    def _of(self, producer: str, epoch: int) -> _Findings:
+    def _findings_of(self, producer: str, epoch: int) -> _Findings:
         found = self._findings.get((producer, epoch))
         if found is None:
             found = self._findings[producer, epoch] = _Findings()
@@ -119,7 +119,7 @@ class Reconciliation:
 
     def add_archived(self, event: EventOutline, *, inside: bool = True) -> None:
         """Add a line of the archive."""
-        found = self._of(event.producer, event.epoch)
+        found = self._findings_of(event.producer, event.epoch)
         seq = event.seq
         if seq == found.last + 1 and inside is found.inside:
             found.last = seq
@@ -132,18 +132,18 @@ class Reconciliation:
 
     def add_retired(self, run: RetiredRun, *, inside: bool = True) -> None:
         """Add archived lines that retention removed."""
-        found = self._of(run.producer, run.epoch)
+        found = self._findings_of(run.producer, run.epoch)
         found.lines.append(SeqRun(run.first_seq, run.last_seq, "archived", inside))
         found.retired += run.size if inside else 0
 
     def set_accepted(self, producer: str, epoch: int, last_seq: int) -> None:
         """Set the highest number that the spool gave, before its lines are added."""
-        found = self._of(producer, epoch)
+        found = self._findings_of(producer, epoch)
         found.last_seq = max(found.last_seq, last_seq)
 
     def add_spooled(self, event: EventOutline, *, inside: bool = True) -> None:
         """Add a line of the spool; the archive may have it too."""
-        found = self._of(event.producer, event.epoch)
+        found = self._findings_of(event.producer, event.epoch)
         # Higher numbers were given after the spool was inspected.
         if event.seq <= found.last_seq:
             found.spooled.append(SeqRun(event.seq, event.seq, "in_flight", inside))
@@ -152,26 +152,27 @@ class Reconciliation:
 
     def add_unrecorded(self, producer: str, epoch: int, counts: Mapping[str, int]) -> None:
         """Add drops and refusals, by class, that no gap record counts yet."""
-        found = self._of(producer, epoch)
+        found = self._findings_of(producer, epoch)
         for of_class, count in counts.items():
             found.unrecorded[of_class] = found.unrecorded.get(of_class, 0) + count
 
     def set_progress(self, producer: str, epoch: int, progress: Progress) -> None:
         """Set the catalogue's counts."""
-        self._of(producer, epoch).progress = progress
+        self._findings_of(producer, epoch).progress = progress
 
     def add_removed(self, run: RemovedRun, *, inside: bool | None = True) -> None:
         """Add numbers that the catalogue lists as not archived; `inside` None is inherited from the preceding run."""
         why = NEVER_CAME if run.why == "missing" else ""
-        self._of(run.producer, run.epoch).removed.append(SeqRun(run.first_seq, run.last_seq, run.why, inside, why))
+        found = self._findings_of(run.producer, run.epoch)
+        found.removed.append(SeqRun(run.first_seq, run.last_seq, run.why, inside, why))
 
     def add_dead_letter(self, producer: str, epoch: int, seqs: range) -> None:
         """Add a dead letter, whatever its state, with the numbers it accounts for."""
-        self._of(producer, epoch).letters.append(seqs)
+        self._findings_of(producer, epoch).letters.append(seqs)
 
     def add_duplicate_id(self, event: EventOutline, name: str) -> None:
         """Add a line whose id another line has, too."""
-        self._of(event.producer, event.epoch).duplicate_ids.append(
+        self._findings_of(event.producer, event.epoch).duplicate_ids.append(
             f"the id {name} is archived under another number, too"
         )
 
@@ -199,7 +200,7 @@ def _account(producer: str, epoch: int, found: _Findings) -> EpochAccount:
     last_seq = max(watermark, beyond, found.last_seq)
     runs, duplicates, conflicts = partition([*found.lines, *found.removed, *found.in_flight], 0, last_seq, watermark)
     runs = with_periods(runs)
-    breaches += [*conflicts, *count_differences(runs, found.progress), *letterless(runs, found.letters)]
+    breaches += [*conflicts, *count_differences(runs, found.progress), *missing_letters(runs, found.letters)]
     counts = dict.fromkeys(STATES, 0)
     for run in runs:
         if run.inside:
@@ -208,7 +209,7 @@ def _account(producer: str, epoch: int, found: _Findings) -> EpochAccount:
     for of_class, reason, count in found.gaps.values():
         gaps[of_class, reason] = gaps.get((of_class, reason), 0) + count
 
-    def turned_away(of_class: str) -> int:
+    def gap_total(of_class: str) -> int:
         recorded = sum(count for (one, _), count in gaps.items() if one == of_class)
         return recorded + found.unrecorded.get(of_class, 0)
 
@@ -220,8 +221,8 @@ def _account(producer: str, epoch: int, found: _Findings) -> EpochAccount:
         counts,
         duplicates=(*(f"{run} archived twice" for run in duplicates), *found.duplicate_ids),
         duplicated=sum(run.size for run in duplicates) + len(found.duplicate_ids),
-        refused=turned_away("feedback"),
-        dropped=turned_away("served"),
+        refused=gap_total("feedback"),
+        dropped=gap_total("served"),
         holes=tuple(holes(run for run in runs if run.inside)),
         gaps=tuple(GapCount(*key, count) for key, count in sorted(gaps.items(), key=str)),
         breaches=tuple(breaches),
@@ -230,9 +231,9 @@ def _account(producer: str, epoch: int, found: _Findings) -> EpochAccount:
 
 
 def _with_damage(accounts: list[EpochAccount]) -> list[EpochAccount]:
-    """Count, once, the events in a producer's records of damage: of any of its epochs, with a hole or without.
+    """Add the events that a producer's damage records count beyond its missing numbers, once for all epochs.
 
-    Numbers that were given again leave no hole where events were lost; then the record is the only trace.
+    Lost events whose numbers were given again leave no hole; then the damage record is the only trace.
     """
     recorded = [
         sum(gap.events for gap in one.gaps if gap.of_class is None and gap.reason.startswith(_DAMAGE))

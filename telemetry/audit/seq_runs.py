@@ -124,7 +124,7 @@ def count_differences(runs: Iterable[SeqRun], progress: Progress) -> list[str]:
     return sentences
 
 
-def letterless(runs: Iterable[SeqRun], letters: Iterable[range]) -> list[str]:
+def missing_letters(runs: Iterable[SeqRun], letters: Iterable[range]) -> list[str]:
     """Return a sentence for each dead-lettered run that no dead letter covers."""
     covered: list[range] = []
     for seqs in sorted(letters, key=lambda seqs: seqs.start):

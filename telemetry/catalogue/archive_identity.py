@@ -28,7 +28,7 @@ def identify(root: Path, *, in_place_of: OwnerMark | None = None, claim: bool = 
         raise ArchiveError(f"The archive {root} cannot be made: {error.strerror}.") from None
     catalogue = Catalogue(root)
     try:
-        known = mark = catalogue.mark()
+        known = mark = catalogue.load_or_create_mark()
         home, here = catalogue.setting("home"), _home(root)
         copied = _is_elsewhere(home, here)
         if claim and copied:

@@ -35,19 +35,19 @@ class Catalogue:
     """
 
     def __init__(self, root: Path) -> None:
-        self.database = self._db = Database(root)
-        self.lease = LeaseTable(self._db)
-        self._sql = self._db.sql
+        self.database = Database(root)
+        self.lease = LeaseTable(self.database)
+        self._sql = self.database.sql
 
     def close(self) -> None:
         """Close the file."""
         self._sql.close()
 
-    def mark(self) -> OwnerMark:
+    def load_or_create_mark(self) -> OwnerMark:
         """Read the archive's identity and those it replaces; the first call makes the identity."""
         found = self.setting("mark")
         if found is None:
-            with self._db.errors_translated():
+            with self.database.errors_translated():
                 self._sql.execute("INSERT OR IGNORE INTO settings VALUES ('mark', ?)", (uuid7(),))
             found = self.setting("mark")
         mark = OwnerMark.parse(found or "")
@@ -57,24 +57,24 @@ class Catalogue:
 
     def setting(self, name: str) -> str | None:
         """Read a row of the settings table; None if it has no value yet."""
-        with self._db.errors_translated():
+        with self.database.errors_translated():
             found = self._sql.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return None if found is None else str(found[0])
 
     def set_setting(self, name: str, value: str) -> None:
         """Write a row of the settings table."""
-        with self._db.transaction():
+        with self.database.transaction():
             self._sql.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
     def watermarks(self) -> dict[str, Position]:
         """Read how far each producer is archived."""
-        with self._db.errors_translated():
+        with self.database.errors_translated():
             rows = self._sql.execute("SELECT producer, epoch, seq FROM progress ORDER BY producer, epoch").fetchall()
         return {producer: Position(epoch, seq) for producer, epoch, seq in rows}
 
     def files(self, *, sealed: bool = False) -> dict[str, FileLength]:
         """Read the committed lengths, by path relative to the archive; on request only of sealed files."""
-        with self._db.errors_translated():
+        with self.database.errors_translated():
             rows = self._sql.execute(
                 "SELECT path, bytes, lines FROM files WHERE sealed >= ? ORDER BY path", (int(sealed),)
             ).fetchall()
@@ -83,7 +83,7 @@ class Catalogue:
     def seen(self, keys: Sequence[SeenKey]) -> dict[SeenKey, set[bytes]]:
         """Look up seen events; returns the fingerprints of those that are known."""
         found: dict[SeenKey, set[bytes]] = {}
-        with self._db.errors_translated():
+        with self.database.errors_translated():
             # One tenant at a time: SQLite answers a list of pairs by reading the whole table.
             for tenant, pairs in groupby(sorted(keys), key=itemgetter(0)):
                 ids = [event_id for _, event_id in pairs]
@@ -101,7 +101,7 @@ class Catalogue:
     def commit(self, lease_epoch: int, change: CatalogueChange) -> None:
         """Make appended lines part of the archive, all of them or nothing."""
         added = change.added
-        with self._db.lease_transaction(lease_epoch):
+        with self.database.lease_transaction(lease_epoch):
             if change.seal:
                 self._sql.execute("UPDATE files SET sealed = 1 WHERE sealed = 0")
             self._sql.executemany(
@@ -136,13 +136,13 @@ class Catalogue:
 
     def clock_s(self) -> int | None:
         """Read the archive's time as last stored, in seconds since 1970; None for a new archive."""
-        with self._db.errors_translated():
+        with self.database.errors_translated():
             (newest,) = self._sql.execute("SELECT max(at_s) FROM seen").fetchone()
         return max((int(at_s) for at_s in (self.setting("clock"), newest) if at_s is not None), default=None)
 
     def store_clock(self, lease_epoch: int, now_s: int) -> None:
         """Store the archive's time, at most once a minute; does nothing without the lease."""
-        with self._db.transaction():
+        with self.database.transaction():
             self._sql.execute(
                 "INSERT INTO settings SELECT 'clock', ? FROM lease WHERE epoch = ?"
                 " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -159,7 +159,7 @@ class Catalogue:
         Returns:
             How many were deleted; 0 without the lease.
         """
-        with self._db.transaction():
+        with self.database.transaction():
             return self._sql.execute(
                 "DELETE FROM seen WHERE (tenant, event_id, fingerprint) IN"
                 " (SELECT tenant, event_id, fingerprint FROM seen WHERE at_s < ? LIMIT ?)"

@@ -49,7 +49,7 @@ def begin_attempt(
     return DeliveryAttempt(times, frozenset(seq for (seq,) in fatal))
 
 
-def mark_event(database: Database, lease_epoch: int, run_id: str, producer: str, event: Position) -> None:
+def begin_event(database: Database, lease_epoch: int, run_id: str, producer: str, event: Position) -> None:
     """Store that an event is handled now; raises LeaseLostError."""
     with database.unsynced(), database.lease_transaction(lease_epoch):
         database.sql.execute(
@@ -57,7 +57,7 @@ def mark_event(database: Database, lease_epoch: int, run_id: str, producer: str,
         )
 
 
-def unmark_event(database: Database, lease_epoch: int, run_id: str, producer: str, event: Position) -> None:
+def end_event(database: Database, lease_epoch: int, run_id: str, producer: str, event: Position) -> None:
     """Store that the process survived an event; raises LeaseLostError."""
     with database.unsynced(), database.lease_transaction(lease_epoch):
         database.sql.execute(

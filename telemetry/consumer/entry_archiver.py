@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from telemetry.archive.archive import Archive
 from telemetry.batch import Entry, EventPosition, Position, from_entry
-from telemetry.catalogue.delivery_attempts import begin_attempt, mark_event, unmark_event
+from telemetry.catalogue.delivery_attempts import begin_attempt, begin_event, end_event
 from telemetry.consumer.commit_plan import CommitPlan, plan_commit
 from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.delivery_sorter import SortedDeliveries, sort_deliveries
@@ -92,7 +92,7 @@ class EntryArchiver:
         done_since = archive.days_ago(self._context.settings.seen_days)
         late_events = await archive.read_catalogue(late_event_filter, found.user_ids(), done_since)
         plan = plan_commit(found, await archive.seen(found.seen_keys()), late_events, archive.fingerprints)
-        self._context.failpoints.hit("consumer.judged")
+        self._context.failpoints.hit("consumer.planned")
         if found.progress or found.dead_letters:
             started_s = time.monotonic()
             await archive.commit(plan.content)
@@ -115,16 +115,16 @@ class EntryArchiver:
         finally:
             # Committed events go to the sinks, acknowledged or not.
             await self._write_to_sinks(plan.records)
-        self._context.failpoints.hit("consumer.informed")
+        self._context.failpoints.hit("consumer.finished")
         return found.gaps
 
     async def _probe_events(self, producer: str, entry: Entry, first: Position) -> None:
         """Handle each event of an entry on its own, so that a fatal one is known by its mark."""
         for position, line in _events(producer, entry, first.seq):
             event = Position(position.epoch, position.seq)
-            await self._archive.write_catalogue(mark_event, self._run_id, producer, event)
+            await self._archive.write_catalogue(begin_event, self._run_id, producer, event)
             self._reader.probe(line, position)
-            await self._archive.write_catalogue(unmark_event, self._run_id, producer, event)
+            await self._archive.write_catalogue(end_event, self._run_id, producer, event)
 
     async def _write_to_sinks(self, records: Sequence[Record]) -> None:
         if not records:

@@ -157,12 +157,12 @@ class ErasureJob:
         else:
             counts.update((request.erase_id, models.get(request.user_id, 0)) for request in waiting)
 
-    async def _seal(self, users: LineMatcher) -> None:
-        """Seal the files that still grow if one of them holds a line of the users; later lines are discarded."""
+    async def _seal_files_of(self, matcher: LineMatcher) -> None:
+        """Seal the files that still grow if one of them has a line to erase; late events go into no new file."""
         for path, length in (await self._archive.growing_files()).items():
             try:
                 found = await shield_until_done(
-                    self._in_thread(contains_users, self._archive.root, path, length, users)
+                    self._in_thread(contains_users, self._archive.root, path, length, matcher)
                 )
             except ArchiveError:
                 # It was sealed and replaced meanwhile, or is damaged, which the rewriting reports.
@@ -171,15 +171,15 @@ class ErasureJob:
                 await shield_until_done(self._archive.seal())
                 return
 
-    async def _rewrite_all(self, users: LineMatcher) -> None:
-        await self._seal(users)
+    async def _rewrite_all(self, matcher: LineMatcher) -> None:
+        await self._seal_files_of(matcher)
         clean: dict[str, FileLength] = {}
         failed: ArchiveError | None = None
         # Files may be replaced meanwhile; the new ones are searched as well.
         while todo := (await self._archive.sealed_files()).items() - clean.items():
             for path, length in sorted(todo):
                 try:
-                    result = await shield_until_done(self._rewrite(path, length, users))
+                    result = await shield_until_done(self._rewrite(path, length, matcher))
                 except LeaseLostError:
                     raise
                 except ArchiveError as error:
@@ -191,11 +191,11 @@ class ErasureJob:
         if failed is not None:
             raise failed
 
-    async def _rewrite(self, path: str, length: FileLength, users: LineMatcher) -> tuple[str, FileLength] | None:
+    async def _rewrite(self, path: str, length: FileLength, matcher: LineMatcher) -> tuple[str, FileLength] | None:
         """Rewrite one file if need be; returns the clean one, or None if another process replaced it."""
         root, lease_epoch = self._archive.root, self._archive.held_lease()
         try:
-            replacement = await self._in_thread(rewrite, root, lease_epoch, path, length, users)
+            replacement = await self._in_thread(rewrite, root, lease_epoch, path, length, matcher)
         except ArchiveError:
             if path in await self._archive.sealed_files():
                 raise

@@ -39,7 +39,7 @@ class _LeftOut:
     erased: Counter[str] = field(default_factory=Counter)
 
 
-def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, users: LineMatcher) -> Replacement | None:
+def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, matcher: LineMatcher) -> Replacement | None:
     """Write a sealed file anew without some users' lines.
 
     Returns:
@@ -49,10 +49,10 @@ def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, users: 
     left_out = _LeftOut()
     try:
         # Searched first, so that nothing is written for users who are not in it.
-        if not contains_users(root, path, length, users):
+        if not contains_users(root, path, length, matcher):
             return None
         choose = _kept_letters if dead_letters else _kept_events
-        kept = choose(committed_lines(root / path, length.size_bytes), users, left_out)
+        kept = choose(committed_lines(root / path, length.size_bytes), matcher, left_out)
         new_path = _next_name(path, lease_epoch)
         new = _write(root / new_path, kept)
     except OSError as error:
@@ -64,17 +64,17 @@ def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, users: 
     return Replacement((path, length), (new_path, new), removed, dead_letters, dict(left_out.erased))
 
 
-def contains_users(root: Path, path: str, length: FileLength, users: LineMatcher) -> bool:
+def contains_users(root: Path, path: str, length: FileLength, matcher: LineMatcher) -> bool:
     """Decide whether a file has a line to erase."""
     full = root / path
     try:
         if path.endswith(SUFFIX):
-            return contains_any(full, users.requested)
+            return contains_any(full, matcher.requested)
         if path.startswith(f"{DEAD_LETTERS}/"):
             # They hold lines within a string or in base64, and are few: each one is decoded.
-            return any(users.match_letter(line) is not None for line in committed_lines(full, length.size_bytes))
+            return any(matcher.match_letter(line) is not None for line in committed_lines(full, length.size_bytes))
         return any(
-            users.may_match(block) and any(users.match(line) is not None for line in block.splitlines())
+            matcher.may_match(block) and any(matcher.match(line) is not None for line in block.splitlines())
             for block in _blocks(full, length.size_bytes)
         )
     except OSError as error:
@@ -107,9 +107,9 @@ def remove_uncommitted(root: Path, lease_epoch: int, part: str) -> bool:
         raise ArchiveError(f"Uncommitted files in {root} cannot be removed: {error.strerror}.") from None
 
 
-def _kept_events(lines: Iterable[bytes], users: LineMatcher, left_out: _LeftOut) -> Iterator[bytes]:
+def _kept_events(lines: Iterable[bytes], matcher: LineMatcher, left_out: _LeftOut) -> Iterator[bytes]:
     for line in lines:
-        request = users.match(line)
+        request = matcher.match(line)
         if request is None:
             yield line
             continue
@@ -118,9 +118,9 @@ def _kept_events(lines: Iterable[bytes], users: LineMatcher, left_out: _LeftOut)
         left_out.events.append((fields["producer"], fields["epoch"], fields["seq"], fields["received_at"]))
 
 
-def _kept_letters(lines: Iterable[bytes], users: LineMatcher, left_out: _LeftOut) -> Iterator[bytes]:
+def _kept_letters(lines: Iterable[bytes], matcher: LineMatcher, left_out: _LeftOut) -> Iterator[bytes]:
     for line in lines:
-        request = users.match_letter(line)
+        request = matcher.match_letter(line)
         if request is None:
             yield line
             continue

@@ -13,7 +13,7 @@ DEFAULT_NAMESPACE: Final = "recollect"
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class Keys:
+class KeyNames:
     """The keys of one installation.
 
     Attributes:

@@ -10,10 +10,10 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from telemetry.errors import RedisUnfitError, StreamError
-from telemetry.stream.key_names import Keys
+from telemetry.stream.key_names import KeyNames
 from telemetry.stream.namespace_owner import OwnerMark
 from telemetry.stream.redis_connection import Command, RedisConnection, Refusal
-from telemetry.stream.redis_refusals import CLUSTER, meaning
+from telemetry.stream.redis_refusals import CLUSTER, refusal_meaning
 from telemetry.stream.redis_stream import GROUP
 
 FLOOR: Final = (7, 0)
@@ -69,7 +69,7 @@ class RedisReport:
         return list(dict.fromkeys(clause for role in roles for clause in unfit.get(role, ())))
 
 
-def command_checks(keys: Keys) -> list[CommandCheck]:
+def command_checks(keys: KeyNames) -> list[CommandCheck]:
     """Return a check for every command that the service sends."""
     events, watermark = keys.events(_NO_PRODUCER), keys.watermark(_NO_PRODUCER)
     replica, consumer = RedisRole.REPLICA, RedisRole.CONSUMER
@@ -100,7 +100,7 @@ async def check_redis(url: str, namespace: str, *, timeout_s: float = 2.0) -> Re
         StreamError: The address or the namespace is invalid.
     """
     connection = RedisConnection(url, timeout_s=timeout_s)
-    tried = command_checks(Keys(namespace))
+    tried = command_checks(KeyNames(namespace))
     try:
         await connection.open()
         hello, *replies = await connection.exchange(
@@ -134,7 +134,7 @@ def assess(where: str, hello: Any, settings: Sequence[Any], tried: Sequence[tupl
     for check, reply in () if faults else tried:
         if not isinstance(reply, Refusal) or (check.harmless is not None and check.harmless in reply.text):
             continue
-        clause, lasting = meaning(reply.text)
+        clause, lasting = refusal_meaning(reply.text)
         if reply.text.startswith("NOPERM"):
             denied[check.role].append(check.name)
         elif lasting:

@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from telemetry.errors import RedisUnfitError, StreamAwayError, StreamError
-from telemetry.stream.redis_refusals import meaning
+from telemetry.stream.redis_refusals import refusal_meaning
 
 # The options of an address besides those of TLS; everything else is set here.
 _OPTIONS: Final = frozenset({"host", "port", "path", "db", "username", "password", "client_name", "socket_keepalive"})
@@ -148,7 +148,7 @@ class RedisConnection:
         except AuthenticationError as error:
             # The client drops the connection after this error.
             await self.close()
-            raise RedisUnfitError(meaning(_text_with_code(error)).clause) from None
+            raise RedisUnfitError(refusal_meaning(_text_with_code(error)).clause) from None
         except (RedisError, OSError) as error:
             await self.close()
             raise StreamAwayError(f"The connection to Redis broke: {str(error).rstrip('.')}.") from None

@@ -26,7 +26,7 @@ _MEANINGS: Final = {
 }
 
 
-def meaning(text: str) -> RefusalMeaning:
+def refusal_meaning(text: str) -> RefusalMeaning:
     """Return the meaning of an error reply, which begins with its code; of an unknown code, the text itself."""
     known = _MEANINGS.get(text.partition(" ")[0])
     if known is not None:

@@ -8,10 +8,10 @@ from typing import Any, Final
 from telemetry.batch import Batch, Entry, Position, to_fields
 from telemetry.errors import GroupMissingError, StreamRefusedError
 from telemetry.stream.event_stream import Appended, CommittedEntries, Delivered, GroupsEnsured, StreamEnds, StreamState
-from telemetry.stream.key_names import DEFAULT_NAMESPACE, Keys
+from telemetry.stream.key_names import DEFAULT_NAMESPACE, KeyNames
 from telemetry.stream.namespace_owner import OwnerMark
 from telemetry.stream.redis_connection import Argument, Command, RedisConnection, Refusal
-from telemetry.stream.redis_refusals import meaning
+from telemetry.stream.redis_refusals import refusal_meaning
 from telemetry.stream.watermark_seal import FIELDS, Seal
 
 GROUP: Final = "archive"
@@ -36,7 +36,7 @@ class RedisStream:
         self, url: str, namespace: str = DEFAULT_NAMESPACE, seal: Seal | None = None, *, timeout_s: float = 2.0
     ) -> None:
         self._seal = seal or Seal()
-        self._keys = Keys(namespace)
+        self._keys = KeyNames(namespace)
         self._connection = RedisConnection(url, timeout_s=timeout_s)
 
     def __repr__(self) -> str:
@@ -241,4 +241,4 @@ def _raise_if_refused(reply: Any) -> None:
     text = reply.text
     if text.startswith(("NOGROUP", "UNBLOCKED")) or _NO_KEY_FOR_GROUP in text:
         raise GroupMissingError(f"Redis lost a stream: {text.rstrip('.')}.")
-    raise StreamRefusedError(f"Redis refused: {meaning(text).clause.rstrip('.')}.")
+    raise StreamRefusedError(f"Redis refused: {refusal_meaning(text).clause.rstrip('.')}.")

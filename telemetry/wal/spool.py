@@ -128,7 +128,7 @@ class Spool:
         self._note_journal_size()
 
     def __repr__(self) -> str:
-        return f"<Spool {self.producer_id} {self.generated} durable={self.durable} {self.held_bytes} B>"
+        return f"<Spool {self.producer_id} {self.last_appended} durable={self.durable} {self.held_bytes} B>"
 
     @property
     def identity(self) -> SlotIdentity:
@@ -138,7 +138,7 @@ class Spool:
         return self._slot.identity
 
     @property
-    def generated(self) -> Position:
+    def last_appended(self) -> Position:
         """The position of the last event appended, in this epoch."""
         return Position(self.epoch, self.next_seq - 1)
 

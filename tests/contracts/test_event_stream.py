@@ -18,13 +18,13 @@ from telemetry.stream.event_stream import (
     StreamState,
     publish_watermarks,
 )
-from telemetry.stream.key_names import Keys
+from telemetry.stream.key_names import KeyNames
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
 from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import Seal
 
 MakeStream = Callable[[], EventStream]
-KEYS = Keys()
+KEYS = KeyNames()
 
 
 class StreamServer:
@@ -394,4 +394,4 @@ async def test_installations_with_their_own_namespaces_share_a_redis_and_nothing
 def test_a_namespace_with_a_meaning_in_redis_is_refused(namespace: str) -> None:
     """It is part of patterns, hash tags and command lines."""
     with pytest.raises(StreamError, match="namespace"):
-        Keys(namespace)
+        KeyNames(namespace)

@@ -205,10 +205,10 @@ async def test_a_stopped_consumer_first_archives_what_is_in_the_streams(site: Si
 async def test_a_failure_of_the_job_itself_ends_it_with_a_sentence(site: Site) -> None:
     """`raise` is a bug on order: exit 1, and the next consumer goes on."""
     await site.append("p", 3)
-    process = site.start("consumer.judged:raise")
+    process = site.start("consumer.planned:raise")
     _, said = await asyncio.to_thread(process.communicate, None, 60)
     assert process.returncode == 1
-    assert b"consumer.judged was asked to fail here" in said
+    assert b"consumer.planned was asked to fail here" in said
 
 
 async def test_an_unknown_failpoint_is_refused(site: Site) -> None:

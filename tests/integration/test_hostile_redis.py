@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from telemetry.stream.key_names import Keys
+from telemetry.stream.key_names import KeyNames
 from telemetry.stream.redis_stream import GROUP
 from tests.integration.lone_replica import Site
 
@@ -91,7 +91,7 @@ class Struck(Site):
 
     @property
     def key(self) -> str:
-        return Keys().events(self.producer)
+        return KeyNames().events(self.producer)
 
     @property
     def epoch(self) -> int:
@@ -216,7 +216,7 @@ def test_keys_of_another_kind_stop_nothing_for_good(struck: Struck, wait_until: 
     """Whatever took the place of ours gives way, and no event is lost over it."""
     struck.post(2)
     wait_until(struck.all_archived, 20, what="the first events")
-    keys = Keys()
+    keys = KeyNames()
     for key in (struck.key, keys.watermark(struck.producer), keys.producers):
         struck.freeze_consumer()
         try:
@@ -258,7 +258,7 @@ def test_a_watermark_that_the_archive_did_not_give_releases_nothing(struck: Stru
     struck.post(3)
     wait_until(struck.all_archived, 20, what="the first events")
     with struck.redis.client() as client:
-        watermark = Keys().watermark(struck.producer)
+        watermark = KeyNames().watermark(struck.producer)
         wait_until(lambda: client.hget(watermark, "seq") == b"3", 10, what="its watermark")
         genuine = client.hgetall(watermark)
         forgeries: list[dict[Any, Any]] = [

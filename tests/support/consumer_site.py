@@ -16,14 +16,14 @@ from telemetry.notes import Note
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream.event_stream import EventStream
-from telemetry.stream.key_names import Keys
+from telemetry.stream.key_names import KeyNames
 from telemetry.stream.redis_stream import RedisStream
 from tests.support import sample_events
 
 QUICK = ConsumerSettings(
     discover_interval_s=0.05, block_ms=50, commit_interval_s=0.0, heartbeat_s=0.1, takeover_s=0.6, backoff_s=0.1
 )
-KEYS = Keys()
+KEYS = KeyNames()
 SHIP = ProducerSettings(check_interval_s=0.05, linger_s=0.001, batch_events=20)
 
 

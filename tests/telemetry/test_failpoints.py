@@ -26,14 +26,14 @@ def test_a_failpoint_acts_only_on_request() -> None:
 
 def test_it_acts_once_at_its_hit() -> None:
     """The third hit fails, those before and after do not."""
-    failpoints = Failpoints.parse("consumer.read:raise:3,consumer.judged:raise")
+    failpoints = Failpoints.parse("consumer.read:raise:3,consumer.planned:raise")
     failpoints.hit("consumer.read")
     failpoints.hit("consumer.read")
     with pytest.raises(FailpointError, match=r"consumer\.read was asked to fail"):
         failpoints.hit("consumer.read")
     failpoints.hit("consumer.read")
     with pytest.raises(FailpointError):
-        failpoints.hit("consumer.judged")
+        failpoints.hit("consumer.planned")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from telemetry.batch import Position
-from telemetry.errors import BadEventError, SlotTakenError, SpoolFull
+from telemetry.errors import BadEventError, EventsRefusedError, SlotTakenError
 from telemetry.events import Feedback, Served, System, decode
 from telemetry.notes import Dropped, Note
 from telemetry.producer import Acceptance, Offered, Producer
@@ -53,7 +53,7 @@ async def test_served_events_are_dropped_before_feedback_is_refused(producer: Pr
 
     async with running(producer):
         assert (await producer.accept([feedback()] * 3)) == Acceptance(3, "disk")
-        with pytest.raises(SpoolFull, match="Slot 0") as caught:
+        with pytest.raises(EventsRefusedError, match="Slot 0") as caught:
             await fill()
         assert caught.value.retry_after_s == 1.0
         assert producer.offer(served()) is Offered.DROPPED
@@ -64,7 +64,7 @@ async def test_served_events_are_dropped_before_feedback_is_refused(producer: Pr
 
 async def test_feedback_of_one_request_is_accepted_whole_or_not_at_all(producer: Producer) -> None:
     """If not all of it fits, or one event cannot be written, nothing is taken."""
-    with pytest.raises(SpoolFull):
+    with pytest.raises(EventsRefusedError):
         await producer.accept([feedback()] * 1000)
     with pytest.raises(BadEventError):
         await producer.accept([feedback(), feedback("\ud800")])
@@ -104,10 +104,10 @@ async def test_a_failing_disk_refuses_feedback_and_loses_nothing(tmp_path: Path,
     async with running(producer):
         gate.fails = True
         producer.offer(served())
-        with pytest.raises(SpoolFull, match="refused") as caught:
+        with pytest.raises(EventsRefusedError, match="refused") as caught:
             await producer.accept([feedback()])
         assert caught.value.retry_after_s == 1.0
-        with pytest.raises(SpoolFull, match="refused a moment ago"):
+        with pytest.raises(EventsRefusedError, match="refused a moment ago"):
             await producer.accept([feedback()] * 2)
         assert_sums(producer)
         gate.fails = False
@@ -130,7 +130,7 @@ async def test_a_slow_disk_refuses_feedback(tmp_path: Path, server: MemoryServer
     producer = Producer(tmp_path, 0, hasty, MemoryStream(server), hit=gate)
     async with running(producer):
         gate.open.clear()
-        with pytest.raises(SpoolFull, match="too long"):
+        with pytest.raises(EventsRefusedError, match="too long"):
             await producer.accept([feedback()])
         gate.fails = True
         gate.open.set()
@@ -177,7 +177,7 @@ async def test_offer_never_raises(producer: Producer) -> None:
     assert_sums(producer)
     producer.close()
     assert producer.offer(served()) is Offered.DROPPED
-    with pytest.raises(SpoolFull):
+    with pytest.raises(EventsRefusedError):
         await producer.accept([feedback()])
     producer.close()
 

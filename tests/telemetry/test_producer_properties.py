@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from telemetry.batch import Position, from_entry
-from telemetry.errors import SpoolFull
+from telemetry.errors import EventsRefusedError
 from telemetry.events import System, decode
 from telemetry.producer import Producer
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
@@ -66,7 +66,7 @@ async def _interleave(spool: Path, actions: list[str]) -> None:
         await producer._spool.commit()
         try:
             await accepting
-        except SpoolFull:
+        except EventsRefusedError:
             assert is_refusing or producer._spool.schedule.is_holding_back or producer.counters.spooled_bytes > 30_000
 
     for action in actions:

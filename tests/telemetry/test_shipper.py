@@ -12,7 +12,7 @@ from telemetry.producer import Producer
 from telemetry.settings import ProducerSettings
 from telemetry.shipper import ResumeAt, ResumeDecision, TakeNewEpoch, TakeNewProducer, WaitForConsumer, decide_resume
 from telemetry.stream.event_stream import StreamState
-from telemetry.stream.key_names import Keys
+from telemetry.stream.key_names import KeyNames
 from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import Seal
 from tests.support import sample_events
@@ -26,7 +26,7 @@ QUICK = ProducerSettings(
     commit_interval_s=0.001,
     segment_age_s=0.0,
 )
-KEYS = Keys()
+KEYS = KeyNames()
 LINES = [b"one\n", b"two\n", b"three\n", b"four\n", b"five\n"]
 OURS = b"three\nfour\n"
 NO_BATCH = WaitForConsumer("Entry 3-4 of the stream is no batch of events.")
@@ -342,7 +342,7 @@ async def test_events_of_an_earlier_process_are_shipped_first_and_released(
     assert [record.event.event_id for record in served] == again.expected()
     assert [(record.epoch, record.seq) for record in records[:10]] == [(1, seq) for seq in range(1, 11)]
     assert [record.epoch for record in records[10:]] == [2] * (len(records) - 10)
-    again.archive_says(again.producer._spool.generated.seq)
+    again.archive_says(again.producer._spool.last_appended.seq)
     await await_until(lambda: again.producer.counters.spooled_events == 0)
     counters = again.producer.counters
     assert (counters.recovered, counters.released) == (10, 10 + counters.served.accepted + counters.system.accepted)

@@ -12,7 +12,7 @@ from ops.benchmarks.measured_process import measured_main
 from ops.benchmarks.telemetry.processor import MS_PER_S, paced
 from ops.benchmarks.telemetry.rig import Rig
 from ops.benchmarks.telemetry.sample import click
-from telemetry.errors import SpoolFull
+from telemetry.errors import EventsRefusedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ async def _accept(rig: Rig, rate: float, seconds: float) -> list[float | None]:
         begin_s = time.perf_counter()
         try:
             await rig.producer.accept([event])
-        except SpoolFull:
+        except EventsRefusedError:
             return None
         return time.perf_counter() - begin_s
 

@@ -17,7 +17,7 @@ from ops.drill.system.drilled_system import REDIS, DrilledSystem, required
 from ops.drill.system.waiting import poll_until
 from service.config import from_env
 from service.errors import RunError
-from telemetry.stream.key_names import Keys
+from telemetry.stream.key_names import KeyNames
 
 _FILES = "appendonlydir"
 # Nothing listens there: a replica of it accepts no writes and gets none.
@@ -83,7 +83,7 @@ async def flush(system: DrilledSystem, _strike: Strike) -> AsyncIterator[None]:
 async def rename_stream(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
     """One producer's stream is renamed while in use, with its consumer group."""
     where = _redis(system)
-    streams = await redis_commands.call(where, "KEYS", Keys(from_env(system.environ).redis_namespace).events("*"))
+    streams = await redis_commands.call(where, "KEYS", KeyNames(from_env(system.environ).redis_namespace).events("*"))
     if not isinstance(streams, list) or not streams:
         system.complaints.append("Redis holds no stream to rename")
         yield

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ops.commands.audit import audit, command
-from ops.console.receipt import Receipt
+from ops.console.receipt import AuditReceipt
 from ops.options.period import Period
 from service.config import Config
 from telemetry.archive.archive import Archive
@@ -52,7 +52,7 @@ def sql(config: Config, statement: str) -> None:
     catalogue.close()
 
 
-def counts(receipt: Receipt) -> dict[str, int]:
+def counts(receipt: AuditReceipt) -> dict[str, int]:
     names = (*STATES, "duplicated", "refused", "dropped")
     return {name: receipt.total(name) for name in names if receipt.total(name)}
 

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from ops.console.receipt import Receipt
+from ops.console.receipt import AuditReceipt
 from ops.options.period import Period
 from telemetry.audit.event_outline import GapCount
 from telemetry.audit.reconciliation import EpochAccount
@@ -28,7 +28,7 @@ class TestReceipt:
 
     def test_the_table(self) -> None:
         """Every number of a sound system, and one sentence; a hundred columns are enough."""
-        text = Receipt(Period(), [self.ACCOUNT], {PRODUCER: 0}).as_text()
+        text = AuditReceipt(Period(), [self.ACCOUNT], {PRODUCER: 0}).as_text()
         ok = "OK: each of 1204113 accepted events is accounted for, none missing, none duplicated"
         assert text == "\n".join(
             [
@@ -44,7 +44,7 @@ class TestReceipt:
 
     def test_the_object(self) -> None:
         """Promise 4 of the design, by name; offered is what was accepted, refused and dropped."""
-        result = Receipt(Period.parse("2026-11-21", None), [self.ACCOUNT], {PRODUCER: 0}).as_json()
+        result = AuditReceipt(Period.parse("2026-11-21", None), [self.ACCOUNT], {PRODUCER: 0}).as_json()
         assert {name: value for name, value in result.items() if type(value) is int} == {
             "offered": 1_204_155,
             "accepted": 1_204_113,
@@ -83,7 +83,7 @@ class TestReceipt:
             gaps=(),
             breaches=("the catalogue counts 1 archived, but 0 were found",),
         )
-        receipt = Receipt(Period(), [broken])
+        receipt = AuditReceipt(Period(), [broken])
         name = f"{PRODUCER} epoch 3"
         assert not receipt.ok
         assert receipt.as_text().splitlines()[3:] == [

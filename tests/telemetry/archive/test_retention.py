@@ -10,7 +10,7 @@ import pytest
 from ops.commands.archive_list import as_text, list_folders
 from ops.commands.audit import audit
 from ops.console.progress import StageProgress
-from ops.console.receipt import Receipt
+from ops.console.receipt import AuditReceipt
 from ops.options.period import Period
 from service.config import Config
 from service.training.data.formats.archived_events import fingerprint
@@ -79,7 +79,7 @@ def seqs(config: Config) -> list[int]:
     return [seq for seq, event in EVENTS if line(event, seq) in stored]
 
 
-def receipt(config: Config, period: Period = Period()) -> Receipt:  # noqa: B008 - it cannot be changed
+def receipt(config: Config, period: Period = Period()) -> AuditReceipt:  # noqa: B008 - it cannot be changed
     return audit(config, period)
 
 

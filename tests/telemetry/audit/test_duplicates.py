@@ -19,13 +19,13 @@ def found(*lines: EventOutline, days: int = 7) -> list[str]:
     for one in lines:
         ids.add(one)
     suspects = ids.repeated()
-    doubles = DuplicateFinder(suspects, days)
+    finder = DuplicateFinder(suspects, days)
     for one in lines:
-        doubles.add(one, inside=True)
-    return [name for name, _ in doubles.duplicates()]
+        finder.add(one, inside=True)
+    return [name for name, _ in finder.duplicates()]
 
 
-def test_an_id_under_two_numbers_is_doubled() -> None:
+def test_an_id_under_two_numbers_is_a_duplicate() -> None:
     """Feedback by (tenant, event_id), a served list by its id; another tenant or class is something else."""
     assert found(line(1), line(2), line(3, event_id="event-1")) == ["event-1"]
     assert found(line(1), line(2, event_id="event-1", tenant="other")) == []

@@ -7,13 +7,13 @@ from tests.support.erasures import REQUESTED, line
 
 def test_a_user_is_recognised_however_the_id_is_written() -> None:
     """By the decoded id; other users do not match."""
-    users = LineMatcher([ErasureRequest("e", "42", "-", REQUESTED)])
+    matcher = LineMatcher([ErasureRequest("e", "42", "-", REQUESTED)])
     plain = line(1, "42", served=True)
-    assert users.match(plain) is not None
-    assert users.match(plain.replace(b'"user_id":"42"', b'"user_id": "\\u0034\\u0032"')) is not None
+    assert matcher.match(plain) is not None
+    assert matcher.match(plain.replace(b'"user_id":"42"', b'"user_id": "\\u0034\\u0032"')) is not None
     for other in ("421", "142", "4", "recommendation 42"):
-        assert users.match(line(1, other, served=True)) is None
+        assert matcher.match(line(1, other, served=True)) is None
     # The item is 42; the user is not.
-    assert users.match(encode(sample_events.feedback(user_id="7", item_id="42"), "p", 1, 1)) is None
-    assert users.match(b'{"user_id":["42"],"received_at":"2026"}\n') is None
-    assert users.match(b"42") is None
+    assert matcher.match(encode(sample_events.feedback(user_id="7", item_id="42"), "p", 1, 1)) is None
+    assert matcher.match(b'{"user_id":["42"],"received_at":"2026"}\n') is None
+    assert matcher.match(b"42") is None

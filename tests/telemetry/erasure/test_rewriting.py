@@ -26,7 +26,7 @@ async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
     await archive.close()
 
 
-USERS = LineMatcher([ErasureRequest("erase-000001", WHO, "-", REQUESTED)])
+MATCHER = LineMatcher([ErasureRequest("erase-000001", WHO, "-", REQUESTED)])
 
 
 async def _commit(archive: Archive, *lines: bytes, folder: str = DAY) -> None:
@@ -41,7 +41,7 @@ async def test_a_crash_before_the_transaction_leaves_the_old_file(tmp_path: Path
     await archive.seal()
     ((path, length),) = (await archive.sealed_files()).items()
     for clean_up in ("round", "lease"):
-        replacement = rewrite(tmp_path, 1, path, length, USERS)
+        replacement = rewrite(tmp_path, 1, path, length, MATCHER)
         assert replacement is not None
         new = tmp_path / replacement.new[0]
         assert new.read_bytes() == line(2, "43")
@@ -60,7 +60,7 @@ async def test_a_crash_after_the_transaction_leaves_the_new_file(tmp_path: Path,
     await _commit(archive, line(1, WHO), line(2, "43"))
     await archive.seal()
     ((path, length),) = (await archive.sealed_files()).items()
-    replacement = rewrite(tmp_path, 1, path, length, USERS)
+    replacement = rewrite(tmp_path, 1, path, length, MATCHER)
     assert replacement is not None
     assert await archive.write_catalogue(replace_file, replacement)
     assert not await archive.write_catalogue(replace_file, replacement)
@@ -87,7 +87,7 @@ async def test_a_file_that_was_replaced_meanwhile_is_not_replaced_again(tmp_path
     await _commit(archive, line(1, WHO), line(2, "43"))
     await archive.seal()
     ((path, length),) = (await archive.sealed_files()).items()
-    replacement = rewrite(tmp_path, 1, path, length, USERS)
+    replacement = rewrite(tmp_path, 1, path, length, MATCHER)
     assert replacement is not None
     other = replacement.new[1]
     catalogue = Catalogue(tmp_path)
@@ -106,12 +106,12 @@ async def test_a_compacted_file_is_rewritten_as_such(tmp_path: Path, archive: Ar
     path = f"{DAY}/compact-1.parquet"
     write_lines(tmp_path / path, lines)
     length = FileLength((tmp_path / path).stat().st_size, 3)
-    replacement = rewrite(tmp_path, 7, path, length, USERS)
+    replacement = rewrite(tmp_path, 7, path, length, MATCHER)
     assert replacement is not None
     assert replacement.new[0] == f"{DAY}/compact-1.rewritten-00000007-1.parquet"
     assert list(read_lines(tmp_path / replacement.new[0])) == lines[1:]
     assert replacement.new[1] == FileLength((tmp_path / replacement.new[0]).stat().st_size, 2)
-    again = rewrite(tmp_path, 8, *replacement.new, users=USERS)
+    again = rewrite(tmp_path, 8, *replacement.new, matcher=MATCHER)
     assert again is None
     assert sorted(file.name for file in (tmp_path / DAY).iterdir()) == [
         "compact-1.parquet",
@@ -128,8 +128,8 @@ async def test_a_backslash_or_a_user_who_came_back_causes_no_writing(tmp_path: P
     write_lines(tmp_path / packed, lines)
     for path in (plain, packed):
         length = FileLength((tmp_path / path).stat().st_size, 3)
-        assert not contains_users(tmp_path, path, length, USERS)
-        assert rewrite(tmp_path, 1, path, length, USERS) is None
+        assert not contains_users(tmp_path, path, length, MATCHER)
+        assert rewrite(tmp_path, 1, path, length, MATCHER) is None
         assert contains_users(tmp_path, path, length, LineMatcher([ErasureRequest("e", "43", "-", REQUESTED)]))
     assert len(list((tmp_path / DAY).iterdir())) == 2
 
@@ -137,16 +137,16 @@ async def test_a_backslash_or_a_user_who_came_back_causes_no_writing(tmp_path: P
 def test_a_file_of_many_megabytes_is_searched_across_its_chunks(tmp_path: Path) -> None:
     """An id that lies across two reads is found, and one beyond the committed length is not."""
     user = "u" * 100
-    users = LineMatcher([ErasureRequest("e", user, "-", REQUESTED)])
+    matcher = LineMatcher([ErasureRequest("e", user, "-", REQUESTED)])
     hit, miss = line(2, user, served=True), line(1, "43", served=True)
     (tmp_path / DAY).mkdir()
     path = f"{DAY}/part-00000001-000000.jsonl"
     padding = b"x" * (1024 * 1024 - hit.index(b"uuuu") - 50 - 1) + b"\n"
     (tmp_path / path).write_bytes(padding + hit + miss)
-    replacement = rewrite(tmp_path, 1, path, FileLength(len(padding + hit + miss), 3), users)
+    replacement = rewrite(tmp_path, 1, path, FileLength(len(padding + hit + miss), 3), matcher)
     assert replacement is not None
     assert (tmp_path / replacement.new[0]).read_bytes() == padding + miss
-    assert rewrite(tmp_path, 1, path, FileLength(len(padding), 1), users) is None
+    assert rewrite(tmp_path, 1, path, FileLength(len(padding), 1), matcher) is None
     assert [file.name for file in (tmp_path / DAY).iterdir()].count("part-00000001-000000.jsonl") == 1
 
 
@@ -163,7 +163,7 @@ def test_a_dead_letter_of_a_whole_entry_is_erased_if_any_line_in_it_matches(tmp_
     path = f"{DEAD_LETTERS}/part-00000001-000000.jsonl"
     content = b"".join([*kept, *gone])
     (tmp_path / path).write_bytes(content)
-    replacement = rewrite(tmp_path, 1, path, FileLength(len(content), 5), USERS)
+    replacement = rewrite(tmp_path, 1, path, FileLength(len(content), 5), MATCHER)
     assert replacement is not None
     assert (tmp_path / replacement.new[0]).read_bytes() == b"".join(kept)
     assert letter.seqs == (1, range(5, 10))

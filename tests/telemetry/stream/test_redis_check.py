@@ -20,7 +20,7 @@ from telemetry.events import Served, decode
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
 from telemetry.stream import redis_stream as stream_module
-from telemetry.stream.key_names import Keys
+from telemetry.stream.key_names import KeyNames
 from telemetry.stream.redis_check import RedisReport, RedisRole, assess, check_redis, command_checks
 from telemetry.stream.redis_connection import Refusal
 from telemetry.stream.redis_stream import RedisStream
@@ -30,7 +30,7 @@ from tests.support import sample_events
 AwaitUntil = Callable[..., Awaitable[None]]
 ROOT = Path(__file__).parents[3]
 ACL = ROOT / "telemetry" / "stream" / "redis.acl"
-TRIALS = command_checks(Keys())
+TRIALS = command_checks(KeyNames())
 HELLO = [b"server", b"redis", b"version", b"7.2.4", b"mode", b"standalone", b"role", b"master"]
 SEEN = [[b"maxmemory-policy", b"noeviction"], [b"appendonly", b"yes"], b"", b""]
 

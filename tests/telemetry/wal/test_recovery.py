@@ -17,7 +17,7 @@ async def test_events_of_a_killed_process_keep_their_numbers(log: Log) -> None:
     log.append(2)
     log.kill()
     again = log.open()
-    assert (again.recovered, again.was_clean, again.generated) == (5, False, Position(2, 0))
+    assert (again.recovered, again.was_clean, again.last_appended) == (5, False, Position(2, 0))
     assert await log.held() == log.expected(1, 1, 5)
     assert again.identity.ended == {(again.producer_id, 1): 5}
     log.append(1)
@@ -50,10 +50,10 @@ async def test_a_start_on_a_full_disk_loses_nothing(log: Log) -> None:
     log.kill()
     log.disk.refused = {"create"}
     again = log.open()
-    assert (again.recovered, again.generated, again.durable) == (4, Position(2, 2), Position(1, 2))
+    assert (again.recovered, again.last_appended, again.durable) == (4, Position(2, 2), Position(1, 2))
     log.kill()
     again = log.open()
-    assert (again.recovered, again.generated) == (4, Position(3, 2))
+    assert (again.recovered, again.last_appended) == (4, Position(3, 2))
     log.disk.refused.clear()
     await again.commit()
     assert await log.held() == [*log.expected(1, 1, 2), *log.expected(3, 3, 4)]

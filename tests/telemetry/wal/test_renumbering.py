@@ -22,7 +22,7 @@ async def test_a_new_epoch_renumbers_what_the_stream_does_not_have(log: Log) -> 
     assert await move(log, producer, 9, Position(2, 1)) == 0
     expected = [*log.expected(1, 1, 3), *log.expected(2, 4, 4), *log.expected(9, 5, 9)]
     assert await log.held() == expected
-    assert (log.spool.generated, log.spool.held) == (Position(9, 5), 9)
+    assert (log.spool.last_appended, log.spool.held) == (Position(9, 5), 9)
     assert log.spool.identity.ended == {(producer, 1): 3, (producer, 2): 1}
     log.append(1)
     await log.spool.commit()
@@ -62,7 +62,7 @@ async def test_a_refused_renumbering_changes_nothing(log: Log, refusal: str, sea
     log.disk.refused = {refusal}
     with pytest.raises(SpoolError, match="cannot take another identity"):
         await move(log, "another", 2, Position(1, 1))
-    assert (log.spool.producer_id, log.spool.held, log.spool.generated) == (producer, 3, Position(1, 3))
+    assert (log.spool.producer_id, log.spool.held, log.spool.last_appended) == (producer, 3, Position(1, 3))
     log.disk.refused.clear()
     log.append(1)
     await log.spool.commit()
@@ -96,4 +96,4 @@ async def test_damaged_events_are_not_renumbered(log: Log) -> None:
     path.write_bytes(data)
     assert await move(log, "another", 2, Position(0, 0)) == 1
     assert [event_id for _, _, event_id in await log.held()] == [f"ev-0000000{n}" for n in (1, 2, 4, 5)]
-    assert (log.spool.generated, log.spool.held) == (Position(2, 4), 4)
+    assert (log.spool.last_appended, log.spool.held) == (Position(2, 4), 4)

@@ -128,7 +128,7 @@ class Machine(RuleBasedStateMachine):
         rng = Random(seed)
         for log in self.server.streams.values():
             at = rng.choice([Position(log.last.epoch, log.last.seq + rng.randint(1, 4)), Position(2**60, 1)])
-            if at > log.last and (at <= self.spool.generated or not at.in_range):
+            if at > log.last and (at <= self.spool.last_appended or not at.in_range):
                 log.last = at
                 log.entries[at] = Entry(str(at), {b"anything": b"else"})
 
@@ -136,7 +136,7 @@ class Machine(RuleBasedStateMachine):
     def raise_last_ids(self) -> None:
         """Raise the last id of each stream to the producer's position, without the entries."""
         for log in self.server.streams.values():
-            log.last = max(log.last, self.spool.generated)
+            log.last = max(log.last, self.spool.last_appended)
 
     @rule(full=st.booleans())
     def fill(self, full: bool) -> None:

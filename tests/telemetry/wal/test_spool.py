@@ -21,7 +21,7 @@ async def test_appended_events_are_committed_after_the_interval(tmp_path: Path, 
     spool.on_durable(lambda: told.append(spool.durable))
     run = asyncio.create_task(spool.run())
     log.append(3)
-    assert (spool.generated, spool.durable, await log.held()) == (Position(1, 3), Position(0, 0), [])
+    assert (spool.last_appended, spool.durable, await log.held()) == (Position(1, 3), Position(0, 0), [])
     await await_until(lambda: spool.durable == Position(1, 3))
     log.append(1)
     await await_until(lambda: told == [Position(1, 3), Position(1, 4)])
@@ -136,7 +136,7 @@ async def test_appending_without_room_raises(log: Log) -> None:
     """The error names the ring, and nothing is numbered."""
     with pytest.raises(SpoolError, match="has no room for the event"):
         log.append(1, size_bytes=200_000)
-    assert log.spool.generated == Position(1, 0)
+    assert log.spool.last_appended == Position(1, 0)
 
 
 async def test_only_the_archive_releases(tmp_path: Path) -> None:

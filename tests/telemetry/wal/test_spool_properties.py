@@ -135,7 +135,7 @@ def test_events_carried_into_a_new_epoch_do_not_come_back_in_the_old_one() -> No
         world.stop(power_cut=False)
         world.hit = lambda _name: None
         world.recover()
-        assert world.open.generated == Position(2, 6)
+        assert world.open.last_appended == Position(2, 6)
         world.write_back()
         world.stop(power_cut=True)
         world.check()
