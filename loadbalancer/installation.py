@@ -40,7 +40,7 @@ def prepare(spec: InstallationSpec) -> tuple[Part, ...]:
     parts: list[Part] = []
     redis = spec.redis
     if redis is not None:
-        socket = unix_sockets.place(spec.home, "redis.sock")
+        socket = unix_sockets.choose_path(spec.home, "redis.sock")
         spec = replace(spec, environ={**spec.environ, "RECOLLECT_REDIS_URL": redis_conf.url(socket)})
         parts.append(redis_part(spec, (str(redis.path), str(_write_redis_conf(spec.home, socket))), socket))
     consumer_port = next(chosen)

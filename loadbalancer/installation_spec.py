@@ -1,4 +1,4 @@
-"""What an installation consists of, as a value."""
+"""The specification of an installation: its programs, folders and settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from loadbalancer.settings import BalancerSettings
 
 @dataclass(frozen=True)
 class InstallationSpec:
-    """What to run, and where.
+    """The programs, folders and settings of one installation.
 
     Args:
         home: The home directory, absolute.
         logs: The folder of logs, absolute.
         models: The folder with popular.txt and popular.json.
         program: The start of every Python part's argv, to which its verb and options are added.
-        environ: The environment of every part, RECOLLECT_HOME and the like already in it.
+        environ: The environment of every part, with RECOLLECT_HOME and RECOLLECT_LOGS.
         redis: The redis-server to run, or None if Redis runs elsewhere.
         consumer: Whether to run the consumer.
         drain_s: The longest drain of a replica.

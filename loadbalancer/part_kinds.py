@@ -1,4 +1,4 @@
-"""How each kind of part is started, probed and stopped, and where its time limits come from."""
+"""The kinds of parts: how each is started, probed and stopped, and its time limits."""
 
 import signal
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from loadbalancer.supervision.probes import HttpProbe, Probe, RedisProbe
 from loadbalancer.supervision.processes import Command
 from loadbalancer.topology import Balancer, Replica
 
-# Parts start in the order of their tiers and stop in the reverse order.
+# Parts are listed in the order of their tiers and stop in the reverse order.
 REDIS_TIER, CONSUMER_TIER, REPLICA_TIER, BALANCER_TIER = range(4)
 
-# `up` and `balance` have checked Redis; a later fault of it must not keep a part from restarting.
+# Skips the part's own check of Redis: `up` and `balance` have checked it, and a part must restart while Redis is down.
 _SUPERVISED = "--supervised"
 # Time to exit beyond the drain.
 _EXIT_S = 1.0
@@ -33,7 +33,7 @@ class Part:
 
     Args:
         name: Such as replica-0.
-        tier: Its place in the order of starting and stopping.
+        tier: Tiers stop from the highest to the lowest.
         needs_all: Parts that must have been ready before its first start.
         needs_any: Parts of which one must have been.
         ready_within_s: A part that takes longer is killed and restarted.
@@ -76,7 +76,7 @@ def redis_part(spec: InstallationSpec, argv: Sequence[str], socket: Path) -> Par
 
 def consumer_part(spec: InstallationSpec, admin_port: int) -> Part:
     """Return the consumer: ready once alive, since a standby without the lease is healthy."""
-    # The installation's own Redis has no other user, whatever archive it served before.
+    # No other installation uses this Redis, so a mark of another archive in it is out of date.
     claim = () if spec.redis is None else ("--claim",)
     return Part(
         name="consumer",
@@ -120,7 +120,7 @@ def balancer_part(spec: InstallationSpec, argv: Sequence[str], balancer: Balance
     ends both.
     """
     settings = spec.settings
-    # On the shared port the kernel would choose which nginx is asked.
+    # On the shared port the kernel would choose the nginx that gets the probe.
     probe = HttpProbe("127.0.0.1", balancer.admin_port, "/healthz")
     return Part(
         name=balancer.name,

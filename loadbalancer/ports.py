@@ -1,7 +1,7 @@
 """Chooses free ports, and checks that a given one is free.
 
-Invariant: a chosen port is below the range of ports for outgoing connections (32768 and up). One of those could
-otherwise take it while its part restarts.
+Invariant: a chosen port is below 32768, the start of the range for outgoing connections. An outgoing connection could
+otherwise occupy the port while its part restarts.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def choose(count: int, *, taken: frozenset[int] = frozenset(), among: range = _R
     return chosen
 
 
-def require(host: str, port: int) -> None:
+def require_free(host: str, port: int) -> None:
     """Check that an address is free.
 
     Raises:
@@ -62,7 +62,7 @@ def _listen(host: str, port: int) -> None:
         None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     with socket.socket(family, kind, protocol) as probe:
-        # As nginx does it: closing connections of an earlier run do not count.
+        # As in nginx: connections of an earlier run that are closing do not occupy the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

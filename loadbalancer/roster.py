@@ -1,6 +1,7 @@
 """The roster, run/topology.json: one row for each part of the installation.
 
-Invariant: the file is a whole list, replaced atomically. It exists while the installation runs, and after a kill.
+Invariant: the file is a whole list, replaced atomically. It exists while the installation runs, and after its
+supervisor was killed.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ class Row:
         admin_port: The port of /healthz and, except for nginx, of /readyz and /metrics; or None.
         state: A phase of `loadbalancer.supervision.supervisor`.
         restarts: How often it was restarted.
-        waits_for: The reason that it gives for not being ready; else empty.
+        waits_for: The reason that the part reports for not being ready; else empty.
         output: The file of its standard output, by which its processes are recognised.
     """
 

@@ -1,8 +1,8 @@
-"""The balancer's settings; `service.config.read` builds them from the environment."""
+"""The balancer's settings; `service.declared_settings.read` builds them from the environment."""
 
 import ipaddress
 from dataclasses import dataclass
-from pathlib import Path  # service.config.read resolves the annotations at run time
+from pathlib import Path  # service.declared_settings.read resolves the annotations at run time
 from typing import Annotated
 
 from loadbalancer import setting_lists
@@ -162,7 +162,7 @@ class BalancerSettings:
         setting_lists.origins(self.cors_origins)
 
     @property
-    def tells_clients_apart(self) -> bool:
+    def distinguishes_clients(self) -> bool:
         """Whether clients have addresses of their own, so that limits per client apply by default."""
         return not self.loopback_only or self.trusted_proxies is not None
 
@@ -174,7 +174,7 @@ class BalancerSettings:
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            # Another name may resolve to any address, 127.0.0.1.example too.
+            # A name may resolve to any address, even 127.0.0.1.example.
             return False
 
 

@@ -24,7 +24,7 @@ _NAMED_IN = "sockets"
 _MODE = 0o700
 
 
-def place(home: Path, name: str, *, limit_bytes: int = PATH_LIMIT_BYTES) -> Path:
+def choose_path(home: Path, name: str, *, limit_bytes: int = PATH_LIMIT_BYTES) -> Path:
     """Choose the path of a socket of an absolute, held home, and make its directory private.
 
     Returns:
@@ -59,7 +59,7 @@ def place(home: Path, name: str, *, limit_bytes: int = PATH_LIMIT_BYTES) -> Path
     )
 
 
-def outside(home: Path) -> Path | None:
+def directory_outside(home: Path) -> Path | None:
     """Return the directory outside of the home that holds its sockets, or None."""
     with contextlib.suppress(OSError, ValueError):
         directory = Path(os.fsdecode((home / "run" / _NAMED_IN).read_bytes()))
@@ -72,7 +72,7 @@ def outside(home: Path) -> Path | None:
 
 def remove(home: Path) -> None:
     """Remove the directory outside of the home, if there is one; the owners of its sockets have exited."""
-    directory = outside(home)
+    directory = directory_outside(home)
     if directory is not None:
         shutil.rmtree(directory, ignore_errors=True)
     with contextlib.suppress(OSError):

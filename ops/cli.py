@@ -1,4 +1,4 @@
-"""`recollect VERB`: the table of verbs. Only the requested verb is imported, so that each starts fast.
+"""`recollect VERB`: the table of verbs. Only the requested verb is imported, so that every verb starts fast.
 
 Invariant: every error is one sentence on standard error. The exit code is 2 for bad usage or input, 1 for a failed run,
 0 for success. Only a defect shows a traceback.
@@ -23,8 +23,8 @@ class Verb:
 
     Args:
         command: MODULE:NAME of a typer application, or of a function whose signature declares the options.
-        private: Whether it writes state, logs or data of users, which only the owner of this process may read.
-        computes: Whether it computes for long in kernels that handle no signal.
+        private: Whether it writes state, logs or data of users, so that its files need mode 0600.
+        computes: Whether it runs long kernels during which Python handles no signal.
     """
 
     command: str
@@ -57,7 +57,7 @@ def main() -> None:
     name = argv[0] if argv else ""
     verb = VERBS.get(name)
     if verb is not None and verb.private:
-        # Also for the files of its children: Redis, nginx and its logs.
+        # Children inherit it, so the files of Redis and nginx are private too.
         os.umask(0o077)
     app = application([name] if verb is not None else VERBS)
     if verb is not None and verb.computes:

@@ -1,9 +1,9 @@
-"""How to start the `recollect` program, and a spare of it."""
+"""The argv of the `recollect` program and of its spares."""
 
 import sys
 
-# Starts every Python part; a verb follows.
+# The argv of every Python part, before its verb.
 PROGRAM = (sys.executable, "-m", "ops")
-# Size of the placeholder argument that makes room for the command line of the part that a spare becomes.
+# Size of a spare's placeholder argument: room for the command line of the part that it becomes.
 TITLE_BYTES = 512
 SPARE = (sys.executable, "-m", "ops.spare", " " * TITLE_BYTES)

@@ -31,15 +31,15 @@ def main() -> None:
     if not line:
         return
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    order = json.loads(line)
-    _redirect_output(Path(order["output"]))
-    sys.argv = ["recollect", *order["arguments"]]
-    _set_command_line([*PROGRAM, *order["arguments"]])
+    assignment = json.loads(line)
+    _redirect_output(Path(assignment["output"]))
+    sys.argv = ["recollect", *assignment["arguments"]]
+    _set_command_line([*PROGRAM, *assignment["arguments"]])
     cli.main()
 
 
 def _redirect_output(output: Path) -> None:
-    """Write to the part's file, and read nothing."""
+    """Write standard output and error to the part's file, and make standard input empty."""
     written = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -54,7 +54,7 @@ def _set_command_line(argv: list[str]) -> None:
 
     arg_start and arg_end of /proc/self/stat (proc(5)) bound that memory; where they are hidden, nothing changes.
     """
-    # The third field follows the command name in brackets, which may contain anything.
+    # The second field, the command name in brackets, may contain spaces and brackets.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, end = int(fields[_ARG_START - 3]), int(fields[_ARG_END - 3])
     if start and end - start > TITLE_BYTES:

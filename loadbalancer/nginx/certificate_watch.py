@@ -1,10 +1,10 @@
-"""Notices renewed certificate files, which nginx reads only on a reload."""
+"""Detects renewed certificate files and reloads nginx, which reads them only then."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from loadbalancer.nginx.configuration_files import complaint_of
+from loadbalancer.nginx.configuration_files import rejection_reason
 from loadbalancer.supervision.disk_worker import DiskWorker
 from loadbalancer.supervision.processes import Command
 
@@ -14,10 +14,10 @@ _Stamp = tuple[int, int, int]
 
 
 class CertificateWatch:
-    """Watches the files of one nginx on behalf of all, which share them. Create it before nginx first reads them.
+    """Watches the certificate files, which all nginx share. Create it before nginx first reads them.
 
     Args:
-        nginx: Its command.
+        nginx: The command of any one nginx; it checks the new files.
     """
 
     def __init__(self, nginx: Command) -> None:
@@ -32,13 +32,13 @@ class CertificateWatch:
             if found == self._stamps:
                 continue
             self._stamps = found
-            complaint = await disk.submit(lambda: complaint_of(self._nginx.argv))
-            if complaint is None:
+            reason = await disk.submit(lambda: rejection_reason(self._nginx.argv))
+            if reason is None:
                 reload()
                 notify("nginx loads the new certificate.")
             else:
                 # Certificate and key are replaced one after the other; the second change is checked again.
-                notify(f"nginx rejects the new certificate and keeps the old one: {complaint}.")
+                notify(f"nginx rejects the new certificate and keeps the old one: {reason}.")
 
 
 def _stamps(paths: Sequence[Path]) -> tuple[_Stamp | None, ...]:
@@ -46,7 +46,7 @@ def _stamps(paths: Sequence[Path]) -> tuple[_Stamp | None, ...]:
 
 
 def _stamp(path: Path) -> _Stamp | None:
-    """Return what changes when a file is edited or replaced; None if there is none."""
+    """Return a value that changes when a file is edited or replaced; None if the file is missing."""
     try:
         stat = path.stat()
     except OSError:

@@ -31,7 +31,7 @@ def zones(settings: BalancerSettings) -> str:
     if per_address is not None:
         lines.append(f"limit_req_zone $binary_remote_addr zone=requests:2m rate={per_address}r/s;")
     if per_key is not None:
-        # Read as a replica reads it: one key is one count in either header, and no key is not counted.
+        # As in a replica: a key counts the same in either header. A request without a key is not counted.
         lines.append(
             'map $http_authorization $bearer { default $http_authorization; "~*^bearer +(?<token>.*)$" $token; }'
         )
@@ -114,12 +114,12 @@ def maps(settings: BalancerSettings) -> str:
 
 def foreign(settings: BalancerSettings) -> list[str]:
     """Return the directive that rejects a request for another host."""
-    return ["if ($foreign) { set $to foreign; }"] if settings.hosts else []
+    return ["if ($foreign) { set $location foreign; }"] if settings.hosts else []
 
 
 def preflight(settings: BalancerSettings) -> list[str]:
     """Return the directive that answers a CORS preflight."""
-    return ["if ($preflight) { set $to preflight; }"] if settings.cors_origins else []
+    return ["if ($preflight) { set $location preflight; }"] if settings.cors_origins else []
 
 
 def headers(settings: BalancerSettings) -> list[str]:
@@ -157,7 +157,7 @@ def _limits(settings: BalancerSettings) -> tuple[int | None, int | None, int | N
 
     On loopback there are none by default, since all clients may share one address.
     """
-    public = settings.tells_clients_apart
+    public = settings.distinguishes_clients
     return (
         settings.client_connections or (_PUBLIC_CONNECTIONS if public else None),
         settings.client_requests_per_s or (_PUBLIC_REQUESTS_PER_S if public else None),

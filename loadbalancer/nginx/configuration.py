@@ -1,11 +1,11 @@
 """nginx's configuration as a value: `render` is pure.
 
-Invariants of the rendered file, measured as docs/decisions/two-nginx.md says:
+Invariants of the rendered file, measured in docs/decisions/two-nginx.md:
 
 - A request that reached no replica, or whose replica died, is sent to another one, POST included, with the same
   Idempotency-Key. A replica's own 5xx or 429 is an answer and is never retried.
-- While one replica is alive, nginx has a live upstream. While none is, the static popular list answers the requests
-  that ask for it.
+- While one replica is alive, nginx has a live upstream. While none is, requests for the popular list get the static
+  one.
 - Routes match the target as the client wrote it, and the replica gets it unchanged (routes.py).
 - Each replica has a bounded number of open requests; excess requests are refused at once.
 - nginx writes only to the installation's own run and log folders.

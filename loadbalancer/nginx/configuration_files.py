@@ -62,12 +62,12 @@ def supported_directives(nginx: Path, scratch: Path) -> frozenset[str]:
             # The pid file is relative to the prefix, whose name might need quotes.
             text = f"pid nginx.pid; {outside} events {{ }} http {{ access_log off; {' '.join(lines.values())} }}\n"
             (path / "nginx.conf").write_text(text)
-            complaint = complaint_of(command(nginx, path, path / "error.log"))
-            if complaint is None:
+            reason = rejection_reason(command(nginx, path, path / "error.log"))
+            if reason is None:
                 return frozenset(known)
-            unknown = re.search(r'unknown directive "(\w+)"', complaint)
+            unknown = re.search(r'unknown directive "(\w+)"', reason)
             if unknown is None or unknown.group(1) not in known:
-                raise ConfigurationRefused(f"{nginx} rejects an empty configuration: {complaint}.")
+                raise ConfigurationRefused(f"{nginx} rejects an empty configuration: {reason}.")
             known.remove(unknown.group(1))
 
 
@@ -88,12 +88,12 @@ def check(argv: Sequence[str], run_dir: Path) -> None:
     Raises:
         ConfigurationRefused: Nginx rejects them.
     """
-    complaint = complaint_of(argv)
-    if complaint is not None:
-        raise ConfigurationRefused(f"nginx rejects the configuration in {run_dir}: {complaint}.")
+    reason = rejection_reason(argv)
+    if reason is not None:
+        raise ConfigurationRefused(f"nginx rejects the configuration in {run_dir}: {reason}.")
 
 
-def complaint_of(argv: Sequence[str]) -> str | None:
+def rejection_reason(argv: Sequence[str]) -> str | None:
     """Return why nginx rejects its configuration and the files that it names, or None."""
     try:
         status, output = run_to_end([*argv, "-t"], _CHECK_TIMEOUT_S)

@@ -1,11 +1,11 @@
-"""The errors that nginx answers itself, as application/problem+json (RFC 9457) with the service's types."""
+"""The errors that nginx itself answers, as application/problem+json (RFC 9457) with the types of the service."""
 
 import json
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Problem:
+class NginxProblem:
     """One error; its `type` is /problems/NAME."""
 
     status: int
@@ -15,25 +15,25 @@ class Problem:
 
 
 PROBLEMS = (
-    Problem(
+    NginxProblem(
         400,
         "malformed",
         "Malformed request",
         "This is not a valid HTTP request, or the dot segments of its path lead above the root.",
     ),
-    Problem(404, "not-found", "Not found", "There is no such route; /docs describes those that there are."),
-    Problem(405, "method-not-allowed", "Method not allowed", "This method is not served here."),
-    Problem(413, "too-large", "Request too large", "A request body may have 64 KiB at most."),
-    Problem(414, "uri-too-long", "URI too long", "The request line may have 8 KiB at most."),
-    Problem(415, "unsupported-body", "Unsupported body", "Send the body without Content-Encoding."),
-    Problem(421, "misdirected", "Misdirected request", "The host of this request is not served here."),
-    Problem(429, "too-many-requests", "Too many requests", "This client exceeds its limit; try again later."),
-    Problem(500, "internal", "Internal error", "The request failed because of an internal error."),
-    Problem(501, "not-implemented", "Not implemented", "This transfer encoding is not supported."),
-    Problem(502, "unavailable", "Temporarily unavailable", "No replica answers; try again."),
-    Problem(503, "unavailable", "Temporarily unavailable", "No replica can answer this at the moment; try again."),
-    Problem(504, "unavailable", "Temporarily unavailable", "No replica answered in time; try again."),
-    Problem(505, "http-version", "HTTP version not supported", "Use HTTP/1.1."),
+    NginxProblem(404, "not-found", "Not found", "There is no such route; /docs describes the routes."),
+    NginxProblem(405, "method-not-allowed", "Method not allowed", "This method is not served here."),
+    NginxProblem(413, "too-large", "Request too large", "A request body may have 64 KiB at most."),
+    NginxProblem(414, "uri-too-long", "URI too long", "The request line may have 8 KiB at most."),
+    NginxProblem(415, "unsupported-body", "Unsupported body", "Send the body without Content-Encoding."),
+    NginxProblem(421, "misdirected", "Misdirected request", "The host of this request is not served here."),
+    NginxProblem(429, "too-many-requests", "Too many requests", "This client exceeds its limit; try again later."),
+    NginxProblem(500, "internal", "Internal error", "The request failed because of an internal error."),
+    NginxProblem(501, "not-implemented", "Not implemented", "This transfer encoding is not supported."),
+    NginxProblem(502, "unavailable", "Temporarily unavailable", "No replica answers; try again."),
+    NginxProblem(503, "unavailable", "Temporarily unavailable", "No replica can answer this at the moment; try again."),
+    NginxProblem(504, "unavailable", "Temporarily unavailable", "No replica answered in time; try again."),
+    NginxProblem(505, "http-version", "HTTP version not supported", "Use HTTP/1.1."),
 )
 # The same as the service's (service/api/reply.py).
 COMMON_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -48,7 +48,7 @@ _HEADERS_TOO_LARGE = 494
 _UNREACHABLE = "/../problem"
 # nginx's own status for plain HTTP on a TLS port, answered as 400.
 _WITHOUT_TLS = 497
-_PLAIN = Problem(400, "malformed", "Malformed request", "This port uses TLS: use https.")
+_PLAIN = NginxProblem(400, "malformed", "Malformed request", "This port uses TLS: use https.")
 STATUSES = frozenset(problem.status for problem in PROBLEMS)
 
 
@@ -80,13 +80,13 @@ def locations(headers: list[str]) -> str:
     return "\n".join([*(_location(problem, headers) for problem in PROBLEMS), plain])
 
 
-def _location(problem: Problem, headers: list[str]) -> str:
+def _location(problem: NginxProblem, headers: list[str]) -> str:
     name = f"= {_UNREACHABLE}/{problem.status}" if problem.status in _WITHOUT_PATH else f"@problem_{problem.status}"
     first = ["internal;"] if problem.status in _WITHOUT_PATH else []
     return f"    location {name} {{\n{_lines(first + _answer(problem, headers))}\n    }}"
 
 
-def _answer(problem: Problem, headers: list[str]) -> list[str]:
+def _answer(problem: NginxProblem, headers: list[str]) -> list[str]:
     # The headers of a location replace those of the server.
     common = [f"add_header {name} {value} always;" for name, value in COMMON_HEADERS.items()]
     lines = ["default_type application/problem+json;", *common, *headers]
@@ -104,7 +104,7 @@ def _lines(directives: list[str]) -> str:
     return "\n".join(" " * 6 + directive for directive in directives)
 
 
-def _body(problem: Problem) -> str:
+def _body(problem: NginxProblem) -> str:
     return json.dumps(
         {
             "type": f"/problems/{problem.name}",

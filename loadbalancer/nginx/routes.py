@@ -14,16 +14,16 @@ from loadbalancer.settings import BalancerSettings
 
 
 @dataclass(frozen=True)
-class Route:
+class NginxRoute:
     """A route, or all routes below a prefix that ends with a slash.
 
     Args:
         path: The path or prefix, also its name in the access log.
-        to: The named location that serves it.
+        location: The named location that serves it.
     """
 
     path: str
-    to: str
+    location: str
 
     @property
     def pattern(self) -> str:
@@ -33,20 +33,20 @@ class Route:
 
 
 ROUTES = (
-    Route("/recommend/", "list_text"),
-    Route("/recommend", "list_text"),
-    Route("/v1/recommendations/", "list_json"),
-    Route("/v1/recommendations", "model"),
-    Route("/v1/popular", "list_json"),
-    Route("/v1/events", "events"),
-    Route("/v1/items/", "model"),
-    Route("/v1/users/", "others"),
-    Route("/v1/users", "others"),
-    Route("/v1/model", "model"),
-    Route("/openapi.json", "others"),
-    Route("/docs", "others"),
-    Route("/healthz", "health"),
-    Route("/readyz", "ready"),
+    NginxRoute("/recommend/", "list_text"),
+    NginxRoute("/recommend", "list_text"),
+    NginxRoute("/v1/recommendations/", "list_json"),
+    NginxRoute("/v1/recommendations", "model"),
+    NginxRoute("/v1/popular", "list_json"),
+    NginxRoute("/v1/events", "events"),
+    NginxRoute("/v1/items/", "model"),
+    NginxRoute("/v1/users/", "others"),
+    NginxRoute("/v1/users", "others"),
+    NginxRoute("/v1/model", "model"),
+    NginxRoute("/openapi.json", "others"),
+    NginxRoute("/docs", "others"),
+    NginxRoute("/healthz", "health"),
+    NginxRoute("/readyz", "ready"),
 )
 
 _HEALTH = ("health", "ready")
@@ -65,8 +65,8 @@ def maps() -> str:
     # A request without a fallback is then refused; a static list only if no attempt was made before.
     lines = ["  map $upstream_addr $busy { hostnames; default 0; *.lists 1; *.feedback 1; }"]
     lines.append("  map $upstream_addr $busy_at_once { default 0; busy.lists 1; }")
-    lines.append('  map $request_method $looks { default 0; "GET" 1; "HEAD" 1; }')
-    lines.append('  map $to $allow { default ""; health "GET, HEAD"; }')
+    lines.append('  map $request_method $is_read { default 0; "GET" 1; "HEAD" 1; }')
+    lines.append('  map $location $allow { default ""; health "GET, HEAD"; }')
     for to, (_, _, requests) in _STATICS.items():
         known = " ".join(f'"{request}" 1;' for request in requests)
         lines.append(f"  map $request_method$is_args$args ${to}_is_static {{ default 0; {known} }}")
@@ -77,8 +77,8 @@ def choices(settings: BalancerSettings) -> str:
     """Return the directives that set a request's route; later ones override earlier ones."""
     found: dict[bool, list[str]] = {False: [], True: []}
     for route in ROUTES:
-        found[route.to in _HEALTH].append(
-            f'if ($request_uri ~ "{route.pattern}") {{ set $route "{route.path}"; set $to {route.to}; }}'
+        found[route.location in _HEALTH].append(
+            f'if ($request_uri ~ "{route.pattern}") {{ set $route "{route.path}"; set $location {route.location}; }}'
         )
     # Last, so that health is answered on any host: a health checker knows an address and no name.
     lines = [*found[False], *client_rules.preflight(settings), *client_rules.foreign(settings), *found[True]]

@@ -63,9 +63,9 @@ class Fleet:
     Args:
         home: The home directory; its lock is held by the caller.
         parts: What to run, in start order.
-        came_up: Called once in a thread of its own, when every part has been ready.
+        on_ready: Called once in a thread of its own, when every part has been ready.
         notify: Called with each sentence for the operator.
-        spares: Replace Python parts that exited.
+        spares: Preloaded processes that replace Python parts that exited.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class Fleet:
         home: Path,
         parts: Sequence[Part],
         *,
-        came_up: Callable[[], None],
+        on_ready: Callable[[], None],
         notify: Callable[[str], None],
         spares: SparePool,
     ) -> None:
         self._home = home
         self._parts = {part.name: part for part in parts}
-        self._came_up = came_up
+        self._on_ready = on_ready
         self._notify = notify
         self._spares = spares
         self._state = supervisor.initial(tuple(parts), time.monotonic())
@@ -120,7 +120,7 @@ class Fleet:
         self._roster = RosterWriter(self._home, self._disk, self._notify)
         # One signal for all children needs no descriptor for each and works on every kernel.
         loop.add_signal_handler(signal.SIGCHLD, self._reap_exited)
-        self._tasks.append(asyncio.create_task(self._keep_house(), name="housekeeping"))
+        self._tasks.append(asyncio.create_task(self._run_housekeeping(), name="housekeeping"))
         if self._certificates is not None:
             watching = self._certificates.run(self._disk, self.reload, self._notify)
             self._tasks.append(asyncio.create_task(watching, name="certificates"))
@@ -160,7 +160,7 @@ class Fleet:
         self._replenish_spares()
         self._roster.publish([self._row(part) for part in self._parts.values()])
         if self._state.came_up and not before.came_up:
-            self._tasks.append(asyncio.create_task(self._announce_came_up(), name="came-up"))
+            self._tasks.append(asyncio.create_task(self._announce_ready(), name="on-ready"))
 
     def _perform(self, action: Action) -> None:
         # Without a child the part has just exited, and that observation is in the queue.
@@ -206,14 +206,14 @@ class Fleet:
             self._spares.discard()
             return
         python_parts = [part for part in self._parts.values() if part.command.arguments]
-        # A part that starts needs the cores more.
+        # Loading a spare must not slow the start of a part.
         if python_parts and all(self._state.parts[part.name].phase is Phase.READY for part in python_parts):
             self._spares.replenish(python_parts[-1].command, time.monotonic())
 
-    async def _keep_house(self) -> None:
+    async def _run_housekeeping(self) -> None:
         while True:
             for name, child in list(self._children.items()):
-                # Meanwhile the child may have exited, and another of its name may run.
+                # The child may have been replaced during the rotation.
                 if await self._disk.submit(child.rotate_logs) and self._children.get(name) is child:
                     child.reopen_logs()
             await self._warn_of_foreign_listeners()
@@ -236,15 +236,15 @@ class Fleet:
             # /proc is unreadable: skip the check.
             return
         for name, port in found - self._foreign:
-            self._notify(f"Port {port} is shared with {name}, which takes a part of the clients; end it.")
+            self._notify(f"Port {port} is shared with {name}, which gets a share of the connections; end it.")
         self._foreign = found
 
-    async def _announce_came_up(self) -> None:
-        # A reader of the announcement may look for the rows, and for the warning.
+    async def _announce_ready(self) -> None:
+        # A reader of the announcement may read the roster next, and should have seen any warning.
         await self._roster.flush()
         await self._warn_of_foreign_listeners()
-        # It may read files of a hanging disk.
-        threading.Thread(target=self._came_up, name="came-up", daemon=True).start()
+        # In a thread, because it may read files of a hanging disk.
+        threading.Thread(target=self._on_ready, name="on-ready", daemon=True).start()
 
     def _reap_exited(self) -> None:
         # Signals coalesce, so every child is checked.
@@ -263,7 +263,7 @@ class Fleet:
         self._observations.put_nowait(Exited(name))
 
     def _row(self, part: Part) -> Row:
-        own = self._state.parts[part.name]
+        part_state = self._state.parts[part.name]
         child = self._children.get(part.name)
         return Row(
             name=part.name,
@@ -271,29 +271,29 @@ class Fleet:
             host=part.host,
             port=part.port,
             admin_port=part.admin_port,
-            state=own.phase.value,
-            restarts=max(0, own.starts - 1),
+            state=part_state.phase.value,
+            restarts=max(0, part_state.starts - 1),
             output=str(part.command.output),
-            waits_for=own.not_ready_reason,
+            waits_for=part_state.not_ready_reason,
         )
 
     def _report_changes(self, before: FleetState, after: FleetState) -> None:
-        for name, own in after.parts.items():
+        for name, part_state in after.parts.items():
             previous = before.parts[name]
-            if own.not_ready_reason and own.not_ready_reason != previous.not_ready_reason:
-                self._notify(f"{name} is not ready: {own.not_ready_reason}.")
-            if own.phase is previous.phase:
+            if part_state.not_ready_reason and part_state.not_ready_reason != previous.not_ready_reason:
+                self._notify(f"{name} is not ready: {part_state.not_ready_reason}.")
+            if part_state.phase is previous.phase:
                 continue
-            if own.phase is Phase.READY and own.starts > 1:
-                self._notify(f"{name} is ready again after {own.since_s - previous.since_s:.1f} s.")
-            if own.phase is Phase.DRAINING:
+            if part_state.phase is Phase.READY and part_state.starts > 1:
+                self._notify(f"{name} is ready again after {part_state.since_s - previous.since_s:.1f} s.")
+            if part_state.phase is Phase.DRAINING:
                 self._notify(f"{name} drains.")
 
     def _failure_of(self, name: str) -> str:
         output, cause = self._parts[name].command.output, self._exit_causes.get(name, "")
         with contextlib.suppress(OSError):
             written = output.read_bytes()
-            # A rotated log begins anew.
+            # A file that is now shorter was rotated, so all of it is of this run.
             start = self._output_bytes[name] if self._output_bytes[name] <= len(written) else 0
             lines = written[start:].decode(errors="replace").strip().splitlines()
             if lines:

@@ -2,9 +2,9 @@
 
 Invariant: only a process that listens on exactly that address is named, and never one of the installation.
 
-The kernel lets every socket with SO_REUSEPORT and the same effective user id listen on an address, and hands each its
-share of the connections (socket(7)). It cannot be forbidden, so it is detected. The kernel itself refuses a process of
-another user, or without SO_REUSEPORT.
+Every process of the same effective user may listen on an address with SO_REUSEPORT, and the kernel gives each a share
+of the connections (socket(7)). This cannot be prevented, so it is detected. The kernel refuses processes of other
+users, and sockets without SO_REUSEPORT.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def find(host: str, port: int, leaders: Collection[int]) -> set[str]:
     unknown = _listening_inodes(host, port)
     for leader in leaders:
         unknown -= _socket_inodes(leader)
-    # A part may have exited in between.
+    # Drops the sockets of a part that exited during the look-up.
     unknown &= _listening_inodes(host, port)
     if not unknown:
         return set()

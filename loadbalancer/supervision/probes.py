@@ -21,7 +21,7 @@ _MAX_REASON_CHARACTERS = 300
 
 
 class ReportedReason(str):
-    """A complaint in the part's own words: it is alive, and says why it is not ready."""
+    """A reason from the body of the part's answer. A part that answers is alive."""
 
     __slots__ = ()
 
@@ -29,8 +29,8 @@ class ReportedReason(str):
 class Probe(Protocol):
     """A readiness probe."""
 
-    async def complaint(self) -> str | None:
-        """Probe once; return None if the part is ready, else why not, in a few words."""
+    async def not_ready_reason(self) -> str | None:
+        """Probe once; return why the part is not ready, or None if it is."""
         ...
 
 
@@ -42,8 +42,8 @@ class HttpProbe:
     port: int
     path: str
 
-    async def complaint(self) -> str | None:
-        """Probe once; return None if the part is ready, else why not, in a few words."""
+    async def not_ready_reason(self) -> str | None:
+        """Probe once; return why the part is not ready, or None if it is."""
         try:
             answer = await _exchange(self._connect(), self._request())
         except (OSError, TimeoutError):
@@ -53,8 +53,8 @@ class HttpProbe:
         if status == [b"200"]:
             return None
         lines = body.decode(errors="replace").strip().splitlines()
-        complaint = f"{self.path} answers {status[0].decode(errors='replace') if status else 'nothing'}"
-        return ReportedReason(f"{complaint} ({lines[0][:_MAX_REASON_CHARACTERS]})") if lines else complaint
+        reason = f"{self.path} answers {status[0].decode(errors='replace') if status else 'nothing'}"
+        return ReportedReason(f"{reason} ({lines[0][:_MAX_REASON_CHARACTERS]})") if lines else reason
 
     async def times_out(self) -> bool:
         """Probe once; return whether a second passes without a whole answer, as with a frozen process.
@@ -80,12 +80,12 @@ class HttpProbe:
 
 @dataclass(frozen=True)
 class RedisProbe:
-    """Ready if PING is answered with PONG; while Redis loads its file it answers LOADING."""
+    """Ready if PING is answered with PONG. While Redis loads its file it answers with an error, LOADING."""
 
     socket: Path
 
-    async def complaint(self) -> str | None:
-        """Probe once; return None if Redis is ready, else why not, in a few words."""
+    async def not_ready_reason(self) -> str | None:
+        """Probe once; return why Redis is not ready, or None if it is."""
         try:
             connecting = asyncio.open_unix_connection(self.socket, limit=_MAX_ANSWER_BYTES)
             answer = await _exchange(connecting, b"PING\r\nQUIT\r\n")
@@ -95,11 +95,11 @@ class RedisProbe:
 
 
 async def until_ready(probe: Probe, report: Callable[[ReportedReason], None] = lambda _reason: None) -> None:
-    """Probe until the part is ready, with growing pauses; each reason that the part itself gives goes to `report`."""
+    """Probe until the part is ready, with growing pauses; pass each `ReportedReason` to `report`."""
     interval_s = _INTERVAL_S
-    while (complaint := await probe.complaint()) is not None:
-        if isinstance(complaint, ReportedReason):
-            report(complaint)
+    while (reason := await probe.not_ready_reason()) is not None:
+        if isinstance(reason, ReportedReason):
+            report(reason)
         await asyncio.sleep(interval_s)
         interval_s = min(interval_s * 1.5, _MAX_INTERVAL_S)
 

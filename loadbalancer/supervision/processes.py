@@ -31,7 +31,7 @@ class Command:
         output: The file its standard output and error are appended to.
         stop_signal: Asks it to stop gracefully.
         reload_signal: Asks it to read its files again; None if it cannot.
-        reload_files: Files whose replacement calls for that signal.
+        reload_files: Files after whose replacement that signal is sent.
         logs: Files that it writes without limit, and opens again on SIGUSR1.
         log_limit_bytes: Size at which one of them is rotated.
         arguments: The arguments with which a spare becomes this part; empty if no spare can.
@@ -120,7 +120,7 @@ def spawn(command: Command) -> Child:
 class Spare:
     """A process that has loaded the Python parts' modules and waits to become one of them.
 
-    Loading takes a second of CPU, most of the time that a Python part is away after a crash.
+    Loading takes a second of CPU, which is most of the downtime of a Python part after a crash.
 
     Args:
         argv: The program; it reads one line of JSON, {"arguments": [...], "output": "..."}, and becomes that part. At
@@ -148,10 +148,10 @@ class Spare:
     def become(self, command: Command) -> Child | None:
         """Turn it into a part; return None if it cannot become that part and was discarded."""
         rotate(command.output, _OUTPUT_LIMIT_BYTES)
-        order = json.dumps({"arguments": command.arguments, "output": str(command.output)}) + "\n"
+        assignment = json.dumps({"arguments": command.arguments, "output": str(command.output)}) + "\n"
         if command.environ == self._environ and self._process.poll() is None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
-                self._process.stdin.write(order.encode())
+                self._process.stdin.write(assignment.encode())
                 self._process.stdin.close()
                 return Child(self._process, command)
         self.discard()
@@ -175,16 +175,16 @@ def spawn_attached(argv: Sequence[str], environ: Mapping[str, str]) -> subproces
     return subprocess.Popen(
         argv,
         env=environ,
-        preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # it takes no lock of another thread
+        preexec_fn=_death_signal_setter(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # it takes no lock of another thread
     )
 
 
 def rotate(log: Path, limit_bytes: int) -> bool:
     """Rename a log that is over its limit to NAME.1, replacing an older one; return whether it was.
 
-    Its writer must not run, or must open the log again.
+    The caller makes sure that its writer does not run, or opens the log again.
     """
-    # A log that cannot be renamed grows on.
+    # A log that cannot be renamed keeps growing, which is better than no start.
     with contextlib.suppress(OSError):
         if log.stat().st_size > limit_bytes:
             log.replace(log.with_name(log.name + ".1"))
@@ -216,7 +216,7 @@ def run_to_end(argv: Sequence[str], timeout_s: float) -> tuple[int, str]:
 
 
 def signal_group(leader_pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process group; one that is gone is fine."""
+    """Send a signal to a process group, if it still exists."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader_pid, number)
 
@@ -262,15 +262,15 @@ def _popen(argv: Sequence[str], environ: Mapping[str, str], output: Path, *, std
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_dies_with(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # it takes no lock of another thread
+            preexec_fn=_death_signal_setter(os.getpid(), signal.SIGTERM),  # noqa: PLW1509  # it takes no lock of another thread
         )
 
 
-def _dies_with(parent_pid: int, number: signal.Signals) -> Callable[[], None]:
-    def in_the_child() -> None:
+def _death_signal_setter(parent_pid: int, number: signal.Signals) -> Callable[[], None]:
+    def set_death_signal() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
         # The parent may have died before this call.
         if os.getppid() != parent_pid:
             os._exit(1)
 
-    return in_the_child
+    return set_death_signal

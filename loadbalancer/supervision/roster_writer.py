@@ -36,7 +36,7 @@ class RosterWriter:
             self._writing = asyncio.create_task(self._write(), name="roster")
 
     async def flush(self) -> None:
-        """Wait until what was published is written."""
+        """Wait until the published rows are written."""
         if self._writing is not None:
             await asyncio.wait([self._writing])
 
@@ -54,5 +54,5 @@ class RosterWriter:
             try:
                 await self._disk.submit(lambda rows=rows: roster.write(self._home, rows))  # type: ignore[misc]
             except OSError as error:
-                # Serving goes on while the disk is full.
+                # A full disk must not stop the supervision.
                 self._notify(f"{roster.path_in(self._home)} cannot be written and is out of date: {error}.")

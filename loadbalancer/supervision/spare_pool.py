@@ -13,7 +13,7 @@ class SparePool:
 
     Args:
         argv: The program of a spare; see `Spare`.
-        size: How many wait; 0 for none.
+        size: The number of spares; 0 for none.
         notify: Called with a sentence if one cannot be started.
     """
 
@@ -26,7 +26,7 @@ class SparePool:
 
     @property
     def pids(self) -> set[int]:
-        """The processes that wait."""
+        """The pids of the waiting spares."""
         return {spare.pid for spare in self._spares}
 
     def become(self, command: Command) -> Child | None:
@@ -38,7 +38,7 @@ class SparePool:
         return None
 
     def replenish(self, command: Command, now_s: float) -> None:
-        """Start at most one spare for parts that have the environment of this command."""
+        """Start at most one spare, with the environment of this command."""
         if len(self._spares) >= self._size or now_s < self._next_start_s:
             return
         self._next_start_s = now_s + _START_EVERY_S

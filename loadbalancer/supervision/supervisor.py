@@ -210,8 +210,8 @@ def step(
             pass
         case NotReady(name, reason):
             if state.parts[name].phase is Phase.STARTING:
-                own = replace(state.parts[name], not_ready_reason=reason, reported_s=now_s)
-                state = _with_parts(state, {name: own})
+                part_state = replace(state.parts[name], not_ready_reason=reason, reported_s=now_s)
+                state = _with_parts(state, {name: part_state})
         case Ready(name) | Exited(name) | LivenessOk(name) | LivenessTimeout(name):
             transition = _TRANSITIONS.get((state.parts[name].phase, type(observation)))
             if transition is not None:
@@ -232,34 +232,34 @@ def next_wake_s(parts: Sequence[Part], state: FleetState) -> float | None:
     return min(times, default=None)
 
 
-def _started(own: PartState, now_s: float) -> PartState:
-    return PartState(Phase.STARTING, now_s, own.starts + 1, own.early_exits, own.was_ready)
+def _started(part_state: PartState, now_s: float) -> PartState:
+    return PartState(Phase.STARTING, now_s, part_state.starts + 1, part_state.early_exits, part_state.was_ready)
 
 
-def _became_ready(own: PartState, now_s: float) -> PartState:
-    return replace(own, phase=Phase.READY, since_s=now_s, was_ready=True, killed=False, not_ready_reason="")
+def _became_ready(part_state: PartState, now_s: float) -> PartState:
+    return replace(part_state, phase=Phase.READY, since_s=now_s, was_ready=True, killed=False, not_ready_reason="")
 
 
-def _answered(own: PartState, _now_s: float) -> PartState:
-    return replace(own, liveness_timeouts=0)
+def _answered(part_state: PartState, _now_s: float) -> PartState:
+    return replace(part_state, liveness_timeouts=0)
 
 
-def _timed_out(own: PartState, _now_s: float) -> PartState:
-    return replace(own, liveness_timeouts=own.liveness_timeouts + 1)
+def _timed_out(part_state: PartState, _now_s: float) -> PartState:
+    return replace(part_state, liveness_timeouts=part_state.liveness_timeouts + 1)
 
 
-def _crashed(own: PartState, now_s: float) -> PartState:
-    early = own.phase is Phase.STARTING or now_s - own.since_s < MIN_UPTIME_S
-    exits = own.early_exits + 1 if early else 0
-    return replace(own, phase=Phase.BACKOFF, since_s=now_s, early_exits=exits, killed=False, not_ready_reason="")
+def _crashed(part_state: PartState, now_s: float) -> PartState:
+    early = part_state.phase is Phase.STARTING or now_s - part_state.since_s < MIN_UPTIME_S
+    exits = part_state.early_exits + 1 if early else 0
+    return replace(part_state, phase=Phase.BACKOFF, since_s=now_s, early_exits=exits, killed=False, not_ready_reason="")
 
 
-def _drained(own: PartState, now_s: float) -> PartState:
-    return replace(own, phase=Phase.BACKOFF, since_s=now_s, early_exits=0, killed=False)
+def _drained(part_state: PartState, now_s: float) -> PartState:
+    return replace(part_state, phase=Phase.BACKOFF, since_s=now_s, early_exits=0, killed=False)
 
 
-def _stopped(own: PartState, now_s: float) -> PartState:
-    return replace(own, phase=Phase.STOPPED, since_s=now_s, killed=False, not_ready_reason="")
+def _stopped(part_state: PartState, now_s: float) -> PartState:
+    return replace(part_state, phase=Phase.STOPPED, since_s=now_s, killed=False, not_ready_reason="")
 
 
 # A pair that is absent changes nothing, such as the late probe answer of a stopping part.
@@ -294,10 +294,10 @@ def _decide(parts: Sequence[Part], state: FleetState, now_s: float) -> tuple[Fle
         state = _stop_last_tier(parts, state, now_s, actions)
     for part in parts:
         deadline_s = _deadline_s(part, state)
-        own = state.parts[part.name]
-        if own.phase in _ALIVE and deadline_s is not None and now_s >= deadline_s:
+        part_state = state.parts[part.name]
+        if part_state.phase in _ALIVE and deadline_s is not None and now_s >= deadline_s:
             actions.append(Kill(part.name))
-            state = _with_parts(state, {part.name: replace(own, killed=True)})
+            state = _with_parts(state, {part.name: replace(part_state, killed=True)})
     return state, tuple(actions)
 
 
@@ -306,21 +306,21 @@ def _check_first_start(parts: Sequence[Part], state: FleetState, now_s: float) -
     if state.mode is not Mode.RUNNING or state.came_up:
         return state
     for part in parts:
-        own = state.parts[part.name]
+        part_state = state.parts[part.name]
         deadline_s = _deadline_s(part, state)
-        late = own.phase is Phase.STARTING and deadline_s is not None and now_s >= deadline_s
-        if not own.was_ready and (late or own.early_exits >= _MAX_FIRST_START_EXITS):
+        late = part_state.phase is Phase.STARTING and deadline_s is not None and now_s >= deadline_s
+        if not part_state.was_ready and (late or part_state.early_exits >= _MAX_FIRST_START_EXITS):
             return replace(state, mode=Mode.STOPPING, failed=part.name, to_restart=())
     return state
 
 
 def _may_start(part: Part, state: FleetState, now_s: float) -> bool:
-    own = state.parts[part.name]
-    if own.phase is Phase.BACKOFF:
-        return now_s >= own.since_s + _backoff_s(own)
-    if own.phase is not Phase.WAITING:
+    part_state = state.parts[part.name]
+    if part_state.phase is Phase.BACKOFF:
+        return now_s >= part_state.since_s + _backoff_s(part_state)
+    if part_state.phase is not Phase.WAITING:
         return False
-    # A part that reports why it is not ready already serves some requests.
+    # A replica that reports why it is not ready listens already, and accepts feedback.
     serving = [state.parts[name].was_ready or bool(state.parts[name].not_ready_reason) for name in part.needs_any]
     return all(state.parts[name].was_ready for name in part.needs_all) and (any(serving) or not serving)
 
@@ -329,7 +329,7 @@ def _advance_rolling_restart(
     parts: Sequence[Part], state: FleetState, now_s: float, actions: list[Action]
 ) -> FleetState:
     rolling = [state.parts[part.name] for part in parts if part.rolling]
-    if not state.to_restart or any(own.phase is not Phase.READY for own in rolling):
+    if not state.to_restart or any(part_state.phase is not Phase.READY for part_state in rolling):
         return state
     name, *rest = state.to_restart
     actions.append(Stop(name))
@@ -338,46 +338,52 @@ def _advance_rolling_restart(
 
 
 def _stop_last_tier(parts: Sequence[Part], state: FleetState, now_s: float, actions: list[Action]) -> FleetState:
-    idle = {name: own for name, own in state.parts.items() if own.phase in {Phase.WAITING, Phase.BACKOFF}}
-    state = _with_parts(state, {name: _stopped(own, now_s) for name, own in idle.items()})
+    idle = {
+        name: part_state
+        for name, part_state in state.parts.items()
+        if part_state.phase in {Phase.WAITING, Phase.BACKOFF}
+    }
+    state = _with_parts(state, {name: _stopped(part_state, now_s) for name, part_state in idle.items()})
     alive = [part for part in parts if state.parts[part.name].phase in _ALIVE]
     if not alive:
         return replace(state, mode=Mode.ENDED)
     tier = max(part.tier for part in alive)
     for part in alive:
-        own = state.parts[part.name]
-        if part.tier == tier and own.phase is not Phase.STOPPING:
+        part_state = state.parts[part.name]
+        if part.tier == tier and part_state.phase is not Phase.STOPPING:
             # A draining part has been asked to stop; a second request might make it stop fast.
-            if own.phase is not Phase.DRAINING:
+            if part_state.phase is not Phase.DRAINING:
                 actions.append(Stop(part.name))
-            state = _with_parts(state, {part.name: replace(own, phase=Phase.STOPPING, since_s=now_s, killed=False)})
+            state = _with_parts(
+                state, {part.name: replace(part_state, phase=Phase.STOPPING, since_s=now_s, killed=False)}
+            )
     return state
 
 
 def _deadline_s(part: Part, state: FleetState) -> float | None:
     """Return when the part's phase ends without a further observation, or None."""
-    own = state.parts[part.name]
-    if own.killed:
+    part_state = state.parts[part.name]
+    if part_state.killed:
         return None
-    match own.phase:
+    match part_state.phase:
         case Phase.STARTING:
-            return max(own.since_s, own.reported_s) + part.ready_within_s
-        case Phase.READY if own.liveness_timeouts >= _MAX_LIVENESS_TIMEOUTS:
-            return own.since_s
+            return max(part_state.since_s, part_state.reported_s) + part.ready_within_s
+        case Phase.READY if part_state.liveness_timeouts >= _MAX_LIVENESS_TIMEOUTS:
+            return part_state.since_s
         case Phase.DRAINING:
-            return own.since_s + part.stop_within_s
+            return part_state.since_s + part.stop_within_s
         case Phase.STOPPING if state.mode is Mode.STOPPING_FAST:
-            return own.since_s + min(_FAST_STOP_S, part.stop_within_s)
+            return part_state.since_s + min(_FAST_STOP_S, part.stop_within_s)
         case Phase.STOPPING:
-            return own.since_s + part.stop_within_s
+            return part_state.since_s + part.stop_within_s
         case Phase.BACKOFF:
-            return own.since_s + _backoff_s(own)
+            return part_state.since_s + _backoff_s(part_state)
         case _:
             return None
 
 
-def _backoff_s(own: PartState) -> float:
-    return _BACKOFF_S[min(own.early_exits, len(_BACKOFF_S) - 1)]
+def _backoff_s(part_state: PartState) -> float:
+    return _BACKOFF_S[min(part_state.early_exits, len(_BACKOFF_S) - 1)]
 
 
 def _with_parts(state: FleetState, changes: Mapping[str, PartState]) -> FleetState:

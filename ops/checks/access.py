@@ -34,7 +34,7 @@ def port(config: Config) -> Finding:
         names = " and ".join(f"{name} (pid {pid})" for pid, name in alive.items())
         return "ok", f"{where} is served by this installation's {names}."
     try:
-        ports.require(host, number)
+        ports.require_free(host, number)
     except PortTaken as error:
         return "fail", f"{str(error).rstrip('.')}."
     return "ok", f"{where} is free."

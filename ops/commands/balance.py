@@ -15,9 +15,7 @@ from loadbalancer.nginx import configuration_files
 from loadbalancer.roster import Row
 from loadbalancer.supervision.fleet import RELOAD_SIGNAL, RESTART_SIGNAL
 from loadbalancer.supervision.processes import group_members
-from ops.options.shared_options import InsecureOption, JsonOption, PortOption, ReplicasOption
-from ops.program import PROGRAM
-from ops.supervision import (
+from ops.installation_run import (
     balancer_settings,
     check_redis,
     children_environ,
@@ -26,6 +24,8 @@ from ops.supervision import (
     print_line,
     run_installation,
 )
+from ops.options.shared_options import InsecureOption, JsonOption, PortOption, ReplicasOption
+from ops.program import PROGRAM
 from service.config import Config, from_env
 from service.errors import ModelError
 from service.models import active_model
@@ -97,7 +97,7 @@ def balance(
             nginx=nginx,
             redis=None,
             consumer=False,
-            came_up=lambda: print_line(f"Recollect is balancing at {installation.base_url(settings)}"),
+            on_ready=lambda: print_line(f"Recollect is balancing at {installation.base_url(settings)}"),
         )
     print_line("Stopped.")
     return 0

@@ -11,6 +11,15 @@ from loadbalancer import installation
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.supervision.processes import spawn_attached
 from ops.console.command_runner import NOT_ACTIVATED
+from ops.installation_run import (
+    balancer_settings,
+    check_redis,
+    children_environ,
+    held_home,
+    key_environ,
+    print_line,
+    run_installation,
+)
 from ops.options.data_options import (
     ColumnsOption,
     DatesOption,
@@ -21,16 +30,9 @@ from ops.options.data_options import (
 )
 from ops.options.shared_options import ClaimOption, InsecureOption, PortOption, ReplicasOption
 from ops.program import PROGRAM
-from ops.supervision import (
-    balancer_settings,
-    check_redis,
-    children_environ,
-    held_home,
-    key_environ,
-    print_line,
-    run_installation,
-)
 from service.config import Config, from_env
+from service.errors import ModelError, UsageError
+from service.models import active_model, artefact
 from service.training.data.data_request import DataRequest
 
 _TRAINING_STOP_S = 10.0
@@ -68,15 +70,13 @@ def up(
 ) -> int:
     """Start everything, and run until SIGINT, SIGTERM or SIGHUP; SIGUSR1 restarts the replicas, SIGUSR2 reloads nginx.
 
-    It trains on `data` unless the active model already is. `environ` holds the balancer's settings and is inherited by
-    the children.
+    Trains on `data` unless the active model was trained on it. `environ` holds the balancer's settings and is
+    inherited by the children.
 
     Raises:
         BalancerError: A part, a port or a program is missing; nothing is left behind.
         RecollectError: A setting is wrong, or the active model cannot be read.
     """
-    from service.errors import UsageError
-
     if data is not None and data.is_read_once:
         raise UsageError(
             "up compares its data with the active model's at every start: give a file, not standard input or a pipe."
@@ -102,21 +102,21 @@ def up(
             nginx=nginx,
             redis=redis,
             consumer=True,
-            came_up=lambda: _print_ready(config, settings, keyed=bool(keys)),
+            on_ready=lambda: _print_ready(config, settings, keyed=bool(keys)),
         )
     print_line("Stopped.")
     return 0
 
 
 def ensure_model(config: Config, data: DataRequest | None, program: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Train unless there is a model of this data; return the exit code of the training, 0 without one."""
+    """Train unless the active model was trained on this data; return the exit code of the training, else 0."""
     from service.training.training_need import needed_training
 
     request = needed_training(config, data)
     if request is None:
         return 0
     print_line(f"Training a model on {request}.")
-    # In this terminal, for its progress bar and for Ctrl-C.
+    # Attached to this terminal, so that its progress bar shows and Ctrl-C reaches it.
     child = spawn_attached([*program, "train", *request.argv()], environ)
     try:
         status = child.wait()
@@ -142,9 +142,6 @@ def _print_ready(config: Config, settings: BalancerSettings, *, keyed: bool) -> 
 
 def _first_user(models_dir: Path) -> str | None:
     """Return the first user id of the active model, or None."""
-    from service.errors import ModelError
-    from service.models import active_model, artefact
-
     with contextlib.suppress(ModelError):
         version = active_model.version(models_dir)
         if version is not None:

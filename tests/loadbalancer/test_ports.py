@@ -36,16 +36,16 @@ def test_a_taken_port_is_not_chosen(listener: int) -> None:
 def test_a_taken_port_is_refused_with_its_address(listener: int) -> None:
     """On the given address, and on every address."""
     with pytest.raises(PortTaken, match=rf"Another process listens on 127\.0\.0\.1:{listener}; stop it or choose"):
-        ports.require("127.0.0.1", listener)
+        ports.require_free("127.0.0.1", listener)
     with pytest.raises(PortTaken):
-        ports.require("0.0.0.0", listener)
+        ports.require_free("0.0.0.0", listener)
 
 
 def test_a_port_that_can_be_shared_is_taken_too(free_port: Callable[[], int]) -> None:
     """nginx could share it, but its listener belongs to another installation."""
     port = free_port()
     with socket.create_server(("127.0.0.1", port), reuse_port=True), pytest.raises(PortTaken):
-        ports.require("127.0.0.1", port)
+        ports.require_free("127.0.0.1", port)
 
 
 def test_closing_connections_do_not_count(free_port: Callable[[], int]) -> None:
@@ -56,11 +56,11 @@ def test_closing_connections_do_not_count(free_port: Callable[[], int]) -> None:
         # Closed on this side first, so that this side waits in TIME_WAIT.
         accepted.close()
         assert client.recv(1) == b""
-    ports.require("127.0.0.1", port)
+    ports.require_free("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
 def test_an_address_of_another_machine_is_refused(host: str) -> None:
     """192.0.2.0/24 is for documentation (RFC 5737)."""
     with pytest.raises(BadSetting, match="is not an address of this machine"):
-        ports.require(host, 8080)
+        ports.require_free(host, 8080)

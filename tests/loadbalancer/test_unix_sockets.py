@@ -39,10 +39,10 @@ def test_a_socket_is_in_run_if_its_path_fits(short_path: Path, temporary: Path) 
     """Up to the last byte; run/ becomes private."""
     where = _home(short_path, unix_sockets.PATH_LIMIT_BYTES)
     (where / "run").mkdir(parents=True, mode=0o777)
-    path = unix_sockets.place(where, "s.sock")
+    path = unix_sockets.choose_path(where, "s.sock")
     assert (path.parent, len(os.fsencode(path))) == (where / "run", 107)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert unix_sockets.outside(where) is None
+    assert unix_sockets.directory_outside(where) is None
     assert list(temporary.iterdir()) == []
     assert _listens(path)
 
@@ -51,10 +51,10 @@ def test_a_longer_path_is_replaced_by_a_private_temporary_directory(short_path: 
     """The holder of the home removes it with its sockets."""
     where = _home(short_path, unix_sockets.PATH_LIMIT_BYTES + 1)
     with home.held(where):
-        path = unix_sockets.place(where, "s.sock")
+        path = unix_sockets.choose_path(where, "s.sock")
         assert path.parent.parent == temporary
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-        assert unix_sockets.outside(where) == path.parent
+        assert unix_sockets.directory_outside(where) == path.parent
         assert _listens(path)
     assert list(temporary.iterdir()) == []
     assert not (where / "run").exists()
@@ -63,8 +63,8 @@ def test_a_longer_path_is_replaced_by_a_private_temporary_directory(short_path: 
 def test_the_directory_of_a_killed_holder_is_removed_by_the_next(short_path: Path, temporary: Path) -> None:
     """A file in run/ names it."""
     where = _home(short_path, 200)
-    first = unix_sockets.place(where, "s.sock").parent
-    second = unix_sockets.place(where, "s.sock").parent
+    first = unix_sockets.choose_path(where, "s.sock").parent
+    second = unix_sockets.choose_path(where, "s.sock").parent
     assert list(temporary.iterdir()) == [second]
     assert first != second
 
@@ -72,7 +72,7 @@ def test_the_directory_of_a_killed_holder_is_removed_by_the_next(short_path: Pat
 def test_a_foreign_directory_is_not_removed(short_path: Path, temporary: Path) -> None:
     """Another user may have reused the name, and the file may name anything."""
     where = _home(short_path, 200)
-    directory = unix_sockets.place(where, "s.sock").parent
+    directory = unix_sockets.choose_path(where, "s.sock").parent
     directory.rmdir()
     precious = temporary / "precious"
     precious.mkdir()
@@ -99,7 +99,7 @@ def test_a_file_system_without_sockets_is_not_used(
 
     monkeypatch.setattr("loadbalancer.unix_sockets.socket.socket", Refusing)
     with home.held(short_path / "var"):
-        path = unix_sockets.place(short_path / "var", "s.sock")
+        path = unix_sockets.choose_path(short_path / "var", "s.sock")
         assert path.parent.parent == temporary
     assert list(temporary.iterdir()) == []
 
@@ -107,5 +107,5 @@ def test_a_file_system_without_sockets_is_not_used(
 def test_no_suitable_directory_is_an_error(short_path: Path, temporary: Path) -> None:
     """The sentence names the setting, and no temporary directory is left."""
     with pytest.raises(BadSetting, match="shorter RECOLLECT_HOME"):
-        unix_sockets.place(short_path / "var", "s.sock", limit_bytes=10)
+        unix_sockets.choose_path(short_path / "var", "s.sock", limit_bytes=10)
     assert list(temporary.iterdir()) == []

@@ -151,7 +151,7 @@ async def _check_takeover(system: DrilledSystem) -> None:
 
 
 async def _is_alive(admin_port: int) -> bool:
-    return await HttpProbe("127.0.0.1", admin_port, "/healthz").complaint() is None
+    return await HttpProbe("127.0.0.1", admin_port, "/healthz").not_ready_reason() is None
 
 
 def _archived_lines(system: DrilledSystem) -> int:

@@ -142,7 +142,7 @@ async def _start_redis(stack: contextlib.AsyncExitStack, paths: OwnPaths, enviro
     """Start a Redis as `up` would, but one whose folder can be changed; return its socket."""
     config = paths.home / "redis" / "redis.conf"
     stack.callback(unix_sockets.remove, paths.redis)
-    socket = unix_sockets.place(paths.redis, "redis.sock")
+    socket = unix_sockets.choose_path(paths.redis, "redis.sock")
     config.write_text(redis_conf.render(config.parent, socket) + "enable-protected-configs local\n", encoding="utf-8")
     configured = os.environ.get("RECOLLECT_REDIS_SERVER")
     binary = await asyncio.to_thread(find_redis, None if configured is None else Path(configured))
@@ -152,7 +152,7 @@ async def _start_redis(stack: contextlib.AsyncExitStack, paths: OwnPaths, enviro
     probe = RedisProbe(socket)
 
     async def answers() -> bool:
-        return child.exited() or await probe.complaint() is None
+        return child.exited() or await probe.not_ready_reason() is None
 
     if not await poll_until(answers, _START_LIMIT_S) or child.exited():
         raise RunError(f"Redis did not start; see {output}.")
@@ -178,7 +178,7 @@ async def _start(
     probe = HttpProbe("127.0.0.1", port, "/readyz")
 
     async def came_up() -> bool:
-        return child.exited() or (system.ready() and await probe.complaint() is None)
+        return child.exited() or (system.ready() and await probe.not_ready_reason() is None)
 
     if not await poll_until(came_up, _START_LIMIT_S) or child.exited():
         raise RunError(f"`recollect up` did not come up; its last output: {instruments.output.last_line()}.")

@@ -221,7 +221,7 @@ def test_routes_match_the_raw_target() -> None:
 )
 def test_where_a_target_goes(target: str, to: str | None) -> None:
     """As nginx applies the patterns: the last match decides."""
-    matching = [route.to for route in routes.ROUTES if re.search(route.pattern, target)]
+    matching = [route.location for route in routes.ROUTES if re.search(route.pattern, target)]
     assert matching == ([] if to is None else [to])
 
 

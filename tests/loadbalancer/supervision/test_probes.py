@@ -23,7 +23,7 @@ async def answering(answer: bytes) -> tuple[asyncio.Server, int]:
 
 
 @pytest.mark.parametrize(
-    ("answer", "complaint"),
+    ("answer", "reason"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n", None),
         (b"HTTP/1.1 503 No\r\n\r\nno model is active\nmore", "/readyz answers 503 (no model is active)"),
@@ -31,19 +31,19 @@ async def answering(answer: bytes) -> tuple[asyncio.Server, int]:
         (b"", "/readyz answers nothing"),
     ],
 )
-async def test_only_a_200_is_ready(answer: bytes, complaint: str | None) -> None:
-    """The complaint contains the first line of the body."""
+async def test_only_a_200_is_ready(answer: bytes, reason: str | None) -> None:
+    """The reason contains the first line of the body."""
     server, port = await answering(answer)
     async with server:
-        assert await HttpProbe("127.0.0.1", port, "/readyz").complaint() == complaint
+        assert await HttpProbe("127.0.0.1", port, "/readyz").not_ready_reason() == reason
 
 
 async def test_no_listener_is_a_complaint_and_no_error(free_port: Callable[[], int], tmp_path: Path) -> None:
     """A starting part does not listen yet."""
     port = free_port()
-    assert await HttpProbe("127.0.0.1", port, "/").complaint() == f"nothing answers on port {port}"
+    assert await HttpProbe("127.0.0.1", port, "/").not_ready_reason() == f"nothing answers on port {port}"
     socket = tmp_path / "redis.sock"
-    assert await RedisProbe(socket).complaint() == f"nothing answers on {socket}"
+    assert await RedisProbe(socket).not_ready_reason() == f"nothing answers on {socket}"
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 503 No\r\n\r\n", b""])
@@ -68,11 +68,11 @@ async def test_a_listener_that_accepts_nothing_times_out() -> None:
 async def test_redis_is_ready_when_it_answers_ping(redis_server: Any) -> None:
     """A frozen one is not."""
     probe = RedisProbe(redis_server.socket)
-    assert await probe.complaint() is None
+    assert await probe.not_ready_reason() is None
     redis_server.pause()
-    assert await probe.complaint() is not None
+    assert await probe.not_ready_reason() is not None
     redis_server.resume()
-    assert await probe.complaint() is None
+    assert await probe.not_ready_reason() is None
 
 
 async def test_until_ready_returns_when_the_part_appears(free_port: Callable[[], int]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.supervision.fleet import RESTART_SIGNAL
-from ops.supervision import balancer_settings, children_environ, interruptible, key_environ
+from ops.installation_run import balancer_settings, children_environ, interruptible, key_environ
 from service.config import Config
 from service.errors import UsageError
 from service.security.api_key import new_key

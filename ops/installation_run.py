@@ -1,7 +1,7 @@
-"""What `up` and `balance` share: settings and checks before the start, signals, and the run of the parts.
+"""Runs an installation for `up` and `balance`: settings and checks before the start, signals, and the parts.
 
 Invariant: however a run ends, except by SIGKILL, no process, port, socket, pid file or temporary file of it is left;
-state and logs stay. The next run ends what a SIGKILL leaves before it starts anything.
+state and logs stay. After a SIGKILL, the next run ends the leftover processes before it starts any.
 """
 
 import asyncio
@@ -21,7 +21,10 @@ from loadbalancer.supervision.spare_pool import SparePool
 from ops.checks import open_files
 from ops.program import PROGRAM, SPARE
 from service.config import Config
-from telemetry.stream.redis_check import RedisReport
+from service.declared_settings import read
+from service.preflight import require_redis
+from service.security import exposure
+from telemetry.stream.redis_check import RedisReport, RedisRole
 
 # Replicas of a killed run may be shipping their events, for 8 s at most.
 _LEFTOVER_GRACE_S = 10.0
@@ -33,8 +36,6 @@ def balancer_settings(environ: Mapping[str, str], *, replicas: int | None, port:
     Raises:
         UsageError: A value is of the wrong type or out of bounds.
     """
-    from service.declared_settings import read
-
     options = {"RECOLLECT_REPLICAS": replicas, "RECOLLECT_PORT": port}
     given = {name: str(value) for name, value in options.items() if value is not None}
     return read(BalancerSettings, {**environ, **given})
@@ -55,9 +56,6 @@ def check_redis(config: Config, *, consumer: bool, claim: bool = False) -> Redis
         RecollectError: Redis is refused.
         TelemetryError: Its namespace belongs to another archive, or its address is malformed.
     """
-    from service.preflight import require_redis
-    from telemetry.stream.redis_check import RedisRole
-
     found = require_redis(config, *(RedisRole if consumer else (RedisRole.REPLICA,)), claim=claim)
     for warning in found.warnings:
         print_line(f"The Redis at {found.where}: {warning}")
@@ -68,16 +66,15 @@ def key_environ(config: Config, settings: BalancerSettings, *, insecure: bool) -
     """Refuse to listen beyond this machine without API keys; with `insecure`, print a warning instead.
 
     Returns:
-        Environment of the replicas. Where there are keys, no replica starts without them: lost keys open nothing.
+        Environment of the replicas. If there are keys, it makes each replica require them, so that a lost key file
+        does not open the installation.
 
     Raises:
-        UsageError: There must be keys, and there are none.
+        UsageError: Keys are required, and there are none.
         KeysRefused: The key file cannot be used.
     """
-    from service.security import exposure
-
-    ring = exposure.require_keys(config, settings.host, settings.port, insecure=insecure)
-    if ring is not None:
+    keyring = exposure.require_keys(config, settings.host, settings.port, insecure=insecure)
+    if keyring is not None:
         return {"RECOLLECT_KEYS_REQUIRED": "true"}
     if not settings.loopback_only:
         print_line(exposure.insecure_warning(settings.host, settings.port))
@@ -86,14 +83,14 @@ def key_environ(config: Config, settings: BalancerSettings, *, insecure: bool) -
 
 @contextlib.contextmanager
 def held_home(config: Config, settings: BalancerSettings) -> Iterator[None]:
-    """Hold the home directory, end what a killed run left in it, and check that nginx's port is free.
+    """Hold the home directory, end the processes that a killed run left, and check that nginx's port is free.
 
     Raises:
         BalancerError: Another process runs here, a leftover process cannot be ended, or the port is taken.
     """
     with interruptible(), home.held(config.home):
         home.end_leftovers(config.home, print_line, grace_s=_LEFTOVER_GRACE_S)
-        ports.require(settings.host, settings.port)
+        ports.require_free(settings.host, settings.port)
         if (warning := open_files.raise_soft_limit()) is not None:
             print_line(warning)
         yield
@@ -108,9 +105,9 @@ def run_installation(
     nginx: Binary,
     redis: Binary | None,
     consumer: bool,
-    came_up: Callable[[], None],
+    on_ready: Callable[[], None],
 ) -> None:
-    """Run an installation until a stop signal, in a held home directory; `came_up` is called when all parts are ready.
+    """Run an installation until a stop signal, in a held home directory; `on_ready` is called when all parts are ready.
 
     Spares can become parts of the default program only.
 
@@ -134,13 +131,13 @@ def run_installation(
         drain_s=config.server.drain_timeout_s,
     )
     parts = installation.prepare(spec)
-    if redis is not None and (directory := unix_sockets.outside(config.home)) is not None:
+    if redis is not None and (directory := unix_sockets.directory_outside(config.home)) is not None:
         print_line(f"{config.home / 'run'} cannot hold a socket: Redis listens in {directory} until it stops.")
     spares = SparePool(SPARE, settings.spares if tuple(program) == PROGRAM else 0, print_line)
     try:
-        asyncio.run(_run(Fleet(config.home, parts, came_up=came_up, notify=print_line, spares=spares)))
+        asyncio.run(_run(Fleet(config.home, parts, on_ready=on_ready, notify=print_line, spares=spares)))
     finally:
-        # Everything has stopped; the short rest must not be interrupted.
+        # Everything has stopped; a signal must not interrupt the removal of run/.
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
@@ -172,7 +169,7 @@ def interruptible() -> Iterator[None]:
 def _is_nohup(number: signal.Signals) -> bool:
     """Whether the parent had a SIGHUP ignored, as nohup does.
 
-    A shell script has its background commands ignore SIGINT too, but a SIGINT is still meant for this process.
+    Background commands of a shell script ignore SIGINT in the same way, but a SIGINT is meant for this process.
     """
     return number is signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
 
@@ -189,4 +186,4 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Nothing runs that could restart or reload; without a handler the signal would kill this process."""
+    """Ignore a restart or reload before the parts run; without a handler the signal would kill this process."""
