@@ -91,10 +91,10 @@ class LoadRound:
         return (self.tallies["list"].due + self.tallies["event"].due) / self.took_s
 
 
-class _Connection(LeanConnection):
+class _TimedConnection(LeanConnection):
     """A connection with at most one open request; it keeps itself in the sets of free or waiting ones."""
 
-    def __init__(self, free: "list[_Connection]", waiting: "set[_Connection]") -> None:
+    def __init__(self, free: "list[_TimedConnection]", waiting: "set[_TimedConnection]") -> None:
         self._free, self._waiting = free, waiting
         self._tally: KindTally | None = None
         self.sent_s = 0.0
@@ -201,14 +201,14 @@ async def _drive(
     loop = asyncio.get_running_loop()
     result = LoadRound(took_s=duration_s)
     stream = itertools.cycle(requests)
-    free: list[_Connection] = []
-    waiting: set[_Connection] = set()
-    opened: list[_Connection] = []
+    free: list[_TimedConnection] = []
+    waiting: set[_TimedConnection] = set()
+    opened: list[_TimedConnection] = []
     opening: set[asyncio.Task[None]] = set()
 
     async def connect() -> None:
         with contextlib.suppress(OSError):
-            _, connection = await loop.create_connection(lambda: _Connection(free, waiting), host, port)
+            _, connection = await loop.create_connection(lambda: _TimedConnection(free, waiting), host, port)
             opened.append(connection)
 
     for _ in range(connections):

@@ -25,7 +25,7 @@ class Throughput:
     generator_share: float
 
 
-class _Connection(LeanConnection):
+class _BusyConnection(LeanConnection):
     """One connection that always has one open request; `counts` are those of all connections."""
 
     def __init__(self, requests: Iterator[bytes], counts: Counter[str], lost: asyncio.Future[None]) -> None:
@@ -62,10 +62,10 @@ async def drive(
     counts = Counter(good=0, failed=0)
     lost: asyncio.Future[None] = loop.create_future()
     stream = itertools.cycle(requests)
-    opened: list[_Connection] = []
+    opened: list[_BusyConnection] = []
     try:
         for _ in range(connections):
-            _, connection = await loop.create_connection(lambda: _Connection(stream, counts, lost), host, port)
+            _, connection = await loop.create_connection(lambda: _BusyConnection(stream, counts, lost), host, port)
             opened.append(connection)
         await asyncio.wait([lost], timeout=warmup_s)
         begin_s, busy_s, before = time.perf_counter(), time.process_time(), counts.copy()

@@ -13,23 +13,23 @@ from ops.benchmarks.peers.peer_program import Fold
 
 
 @dataclass(eq=False)
-class _Library:
+class _ImplicitLibrary:
     fold: Fold
     seen: Any
     version: str = implicit.__version__
 
-    def model(self, name: str, seed: int, settings: dict[str, Any]) -> "_Model":
+    def model(self, name: str, seed: int, settings: dict[str, Any]) -> "_ImplicitModel":
         settings = {"num_threads": self.fold.threads, **settings}
         if name == "Cosine":
-            return _Model(CosineRecommender(**settings), self)
+            return _ImplicitModel(CosineRecommender(**settings), self)
         make = {"ALS": implicit.als.AlternatingLeastSquares, "BPR": implicit.bpr.BayesianPersonalizedRanking}[name]
-        return _Model(make(use_gpu=False, random_state=seed, **settings), self)
+        return _ImplicitModel(make(use_gpu=False, random_state=seed, **settings), self)
 
 
 @dataclass(eq=False)
-class _Model:
+class _ImplicitModel:
     recommender: Any
-    library: _Library
+    library: _ImplicitLibrary
 
     def fit(self) -> None:
         self.recommender.fit(self.library.seen, show_progress=False)
@@ -40,7 +40,7 @@ class _Model:
         return np.asarray(rows, dtype=np.int64)
 
 
-def start(fold: Fold) -> _Library:
+def start(fold: Fold) -> _ImplicitLibrary:
     """Return the library with a matrix that has 1 for each rating."""
     ones = np.ones(fold.users.size, dtype=np.float32)
-    return _Library(fold, csr_matrix((ones, (fold.users, fold.items)), shape=(fold.n_users, fold.n_items)))
+    return _ImplicitLibrary(fold, csr_matrix((ones, (fold.users, fold.items)), shape=(fold.n_users, fold.n_items)))

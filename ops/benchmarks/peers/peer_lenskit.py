@@ -19,24 +19,24 @@ from ops.benchmarks.peers.peer_program import Fold
 
 
 @dataclass(eq=False)
-class _Library:
+class _LensKitLibrary:
     fold: Fold
     dataset: Any
     version: str = lenskit.__version__
 
-    def model(self, name: str, seed: int, settings: dict[str, Any]) -> "_Model":
+    def model(self, name: str, seed: int, settings: dict[str, Any]) -> "_LensKitModel":
         if name == "ItemKNN":
             settings = {"feedback": "implicit", **settings}
         make = {"BiasedMF": BiasedMFScorer, "ImplicitMF": ImplicitMFScorer, "ItemKNN": ItemKNNScorer}[name]
         pipeline = topn_pipeline(make(**settings), n=self.fold.length, predicts_ratings=name == "BiasedMF")
-        return _Model(pipeline, seed, self)
+        return _LensKitModel(pipeline, seed, self)
 
 
 @dataclass(eq=False)
-class _Model:
+class _LensKitModel:
     pipeline: Any
     seed: int
-    library: _Library
+    library: _LensKitLibrary
 
     def fit(self) -> None:
         self.pipeline.train(self.library.dataset, TrainingOptions(rng=self.seed))
@@ -62,8 +62,10 @@ class _Model:
         return rows
 
 
-def start(fold: Fold) -> _Library:
+def start(fold: Fold) -> _LensKitLibrary:
     """Return the library with a data set of all users and items, limited to the fold's threads."""
     initialize(processes=1, threads=fold.threads, backend_threads=fold.threads)
     frame = pd.DataFrame({"user_id": fold.users, "item_id": fold.items, "rating": fold.ratings})
-    return _Library(fold, from_interactions_df(frame, users=np.arange(fold.n_users), items=np.arange(fold.n_items)))
+    return _LensKitLibrary(
+        fold, from_interactions_df(frame, users=np.arange(fold.n_users), items=np.arange(fold.n_items))
+    )
