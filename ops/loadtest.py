@@ -29,6 +29,7 @@ import typer
 from loadbalancer import roster
 from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import address, reachable
+from ops.console.progress import ProgressBar
 from ops.load import load_report
 from ops.load.attack import Attack, ClientRules
 from ops.load.http_connection import HttpClient
@@ -43,6 +44,7 @@ from service.declared_settings import read
 from service.errors import UsageError
 from service.event_loop import run as run_loop
 
+_BAR_EVERY_S = 0.5
 _PROGRESS_LINE_EVERY_S = 10.0
 
 
@@ -195,26 +197,17 @@ async def _run(plan: LoadTestPlan) -> tuple[LoadTestRun, Summary]:
 async def _show_progress(plan: LoadTestPlan, summary: Summary) -> None:
     """Draw a bar on a terminal, and print a line every few seconds elsewhere, until cancelled."""
     start_s = time.monotonic()
-
-    def text() -> str:
-        total = summary.total()
-        return f"{total.requests} requests, {total.failed} failed"
-
-    if not sys.stderr.isatty():
-        while True:
-            await asyncio.sleep(_PROGRESS_LINE_EVERY_S)
-            _note(f"{time.monotonic() - start_s:.0f} s of {plan.duration_s:g} s: {text()}")
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from ops.console.terminal import console
-
-    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     # Drawn from this loop: a drawing thread would hold the interpreter lock and delay requests.
-    with Progress(*columns, console=console(stderr=True), auto_refresh=False, transient=True) as bar:
-        task = bar.add_task(text(), total=plan.duration_s)
+    with ProgressBar(from_a_thread=False) as bar:
         while True:
-            await asyncio.sleep(0.5)
-            bar.update(task, completed=time.monotonic() - start_s, description=text(), refresh=True)
+            await asyncio.sleep(_BAR_EVERY_S if bar.is_drawn else _PROGRESS_LINE_EVERY_S)
+            total = summary.total()
+            counts = f"{total.requests} requests, {total.failed} failed"
+            elapsed_s = time.monotonic() - start_s
+            if bar.is_drawn:
+                bar.show(counts, elapsed_s, plan.duration_s)
+            else:
+                bar.print(f"{elapsed_s:.0f} s of {plan.duration_s:g} s: {counts}")
 
 
 def running_url() -> str:

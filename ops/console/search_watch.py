@@ -1,15 +1,12 @@
 """Shows the progress of a search on standard error: a bar with the best value on a terminal, plain lines elsewhere."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Self
 
-from ops.console.terminal import console
+from ops.console.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from service.training.search.search_run import SearchProgress
 
 _LINE_EVERY_S: Final = 5.0
@@ -25,27 +22,20 @@ class SearchWatch:
 
     def __init__(self, measure: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._measure = measure
-        self._bar: Progress | None = None
+        self._bar = ProgressBar(counts=True)
         self._clock = clock
         self._printed_s = clock()
         self._has_begun = False
         self._has_estimated = False
 
     def __enter__(self) -> Self:
-        """Start the bar if standard error is a terminal."""
-        if sys.stderr.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=console(stderr=True), transient=True)
-            self._task = self._bar.add_task("search", total=None)
-            self._bar.start()
+        """Start the bar."""
+        self._bar.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Remove the bar."""
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.__exit__(*exception)
 
     def __call__(self, progress: "SearchProgress") -> None:
         """Show the plan once, an estimate after the first fold, and then each trial."""
@@ -56,9 +46,8 @@ class SearchWatch:
             self._has_estimated = True
             self._print(estimate_line(progress))
         best = "" if progress.best is None else f", best {self._measure} {progress.best.mean:.4f}"
-        if self._bar is not None:
-            description = f"search{best}{_under_way(progress)}"
-            self._bar.update(self._task, completed=progress.n_ended, total=progress.n_trials, description=description)
+        if self._bar.is_drawn:
+            self._bar.show(f"search{best}{_under_way(progress)}", progress.n_ended, progress.n_trials)
         elif (trial := progress.ended) is not None:
             of_all = "" if progress.n_trials is None else f" of {progress.n_trials}"
             result = (
@@ -72,10 +61,7 @@ class SearchWatch:
 
     def _print(self, line: str) -> None:
         self._printed_s = self._clock()
-        if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        self._bar.print(line)
 
 
 def plan_line(progress: "SearchProgress") -> str:
