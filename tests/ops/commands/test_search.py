@@ -1,6 +1,5 @@
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from ops.console.command_runner import run
 from ops.console.search_watch import SearchWatch
 from service.models import active_model, artefact
 from service.training.search.search_run import SearchProgress
+from tests.support.pseudo_terminal import run_with_terminal_stderr
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ("--data", "demo:60x40x900")
@@ -219,35 +219,14 @@ def test_data_without_ratings_is_refused_for_a_rating_model(
     assert "are equal, so that rmse is meaningless: search by --measure ndcg@10" in capsys.readouterr().err
 
 
-def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+def test_a_bar_on_a_terminal() -> None:
     """It shows the best value so far, and is removed at the end."""
-    controller, terminal = pty.openpty()
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ops", "search", *DATA, *DEMO, *TWO],
-            cwd=ROOT,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
-            stdout=subprocess.PIPE,
-            stderr=terminal,
-        )
-        os.close(terminal)
-        drawn = b""
-        while True:
-            try:
-                piece = os.read(controller, 65536)
-            except OSError:  # Linux raises EIO when the other end is closed
-                break
-            if not piece:
-                break
-            drawn += piece
-        out, _ = process.communicate(timeout=60)
-    finally:
-        os.close(controller)
-    assert process.returncode == 0
-    assert out.startswith(b"demo:60x40x900")
-    assert b"best rmse " in drawn
-    assert "━".encode() in drawn
-    assert b"trial 0 complete" not in drawn
+    done = run_with_terminal_stderr(["-m", "ops", "search", *DATA, *DEMO, *TWO], columns=120)
+    assert done.code == 0
+    assert done.out.startswith(b"demo:60x40x900")
+    assert b"best rmse " in done.drawn
+    assert "━".encode() in done.drawn
+    assert b"trial 0 complete" not in done.drawn
 
 
 def test_the_options_load_no_numerical_library() -> None:

@@ -1,6 +1,5 @@
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from ops.commands.train import command
 from service.config import Config
 from service.errors import DataError
 from service.models import active_model, artefact, versions
+from tests.support.pseudo_terminal import run_with_terminal_stderr
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ("n_factors=4", "n_epochs=3")
@@ -134,34 +134,13 @@ def test_ctrl_c_interrupts_training(config: Config, verb: str) -> None:
 
 def test_a_bar_on_a_terminal(config: Config, tmp_path: Path) -> None:
     """It is drawn, and removed at the end."""
-    controller, terminal = pty.openpty()
     program = (
         "import sys; from ops.commands.train import command\n"
         f"sys.exit(command(data=['demo:60x40x900'], settings={SMALL!r}))"
     )
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            cwd=ROOT,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-            stdout=subprocess.PIPE,
-            stderr=terminal,
-        )
-        os.close(terminal)
-        drawn = b""
-        while True:
-            try:
-                piece = os.read(controller, 65536)
-            except OSError:  # Linux raises EIO when the other end is closed
-                break
-            if not piece:
-                break
-            drawn += piece
-        out, _ = process.communicate(timeout=60)
-    finally:
-        os.close(controller)
-    assert process.returncode == 0
-    assert out.startswith(b"Read demo:60x40x900")
-    assert "━".encode() in drawn
-    assert b"fit" in drawn
-    assert b"100 %\r\n" not in drawn
+    done = run_with_terminal_stderr(["-c", program], columns=100)
+    assert done.code == 0
+    assert done.out.startswith(b"Read demo:60x40x900")
+    assert "━".encode() in done.drawn
+    assert b"fit" in done.drawn
+    assert b"100 %\r\n" not in done.drawn

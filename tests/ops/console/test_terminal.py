@@ -27,6 +27,7 @@ from ops.console.terminal import (
 from service.config import Config
 from service.errors import UsageError
 from tests.support.archive_commits import addition, commit
+from tests.support.pseudo_terminal import read_to_end
 from tests.support.sample_events import feedback
 
 # A clear screen, a title by C1, a turned word, a line separator, a tag, a lone surrogate, and letters that stay.
@@ -140,21 +141,15 @@ def test_a_real_terminal_gets_no_control_character(tmp_path: Path) -> None:
     """On a pseudo-terminal."""
     config = Config(home=tmp_path / "var")
     commit(config.archive_dir, addition([(1, feedback(item_id="=a\u009b31m\u202eb", user_id="\u202ex"))]))
-    ours, theirs = pty.openpty()
+    controller, terminal = pty.openpty()
     environ = {**os.environ, "RECOLLECT_HOME": str(config.home)}
     running = [
-        subprocess.Popen([sys.executable, "-m", "ops", *argv], env=environ, stdout=theirs, stderr=theirs)
+        subprocess.Popen([sys.executable, "-m", "ops", *argv], env=environ, stdout=terminal, stderr=terminal)
         for argv in VERBS
     ]
-    os.close(theirs)
-    out = b""
-    try:
-        while data := os.read(ours, 65_536):
-            out += data
-    except OSError:
-        # EIO is the end of file of a terminal on Linux.
-        pass
-    os.close(ours)
+    os.close(terminal)
+    out = read_to_end(controller)
+    os.close(controller)
     assert [process.wait() for process in running] == [0, 0, 0, 0, 1]
     text = out.decode()
     assert text.count("\\u202e") >= len(VERBS)
