@@ -59,7 +59,7 @@ def show_all(config: Config, *, as_json: bool) -> int:
         print(json.dumps(rows, ensure_ascii=False))
         return 0
     if not rows:
-        print(f"No model is published in {config.models_dir}; make one with: recollect train --data PATH")
+        print(f"No model is published in {config.models_dir}; make one with: recollect train --data PATH.")
         return 0
     cells = [[_text(row.get(name)) for name in _COLUMNS.values()] for row in map(_marked, rows)]
     print(table(list(_COLUMNS), cells, left=range(len(_COLUMNS))))

@@ -45,7 +45,7 @@ def exit_code_of(command: Callable[[], object]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message())
             return 0
-        return _fail(error.format_message(), error.exit_code)
+        return _fail(f"{error.format_message().removesuffix('.')}.", error.exit_code)
     except (RecollectError, BalancerError) as error:
         return _fail(str(error), error.exit_code)
     except TelemetryError as error:

@@ -149,7 +149,9 @@ async def _get(client: HttpClient, target: Target, path: str) -> dict[str, Any]:
     wire = f"GET {target.base_path}{path} HTTP/1.1\r\n{target.headers}Accept: application/json\r\n\r\n"
     answer = await client.exchange(wire.encode())
     if isinstance(answer, Broken):
-        raise RunError(f"Nothing answers at {target}: {answer.detail}.")
+        raise RunError(
+            f"Nothing answers at {target}: {answer.detail}. Start it with `recollect up`, or give another --url."
+        )
     if answer.status in {401, 403}:
         raise RunError(f"{target} requires an API key with the scope recommend (GET {path}): pass one with --key-file.")
     if answer.status != 200:

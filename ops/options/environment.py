@@ -112,7 +112,7 @@ def find(folder: Path) -> Path | None:
             if file.stat().st_uid not in {os.geteuid(), 0, Path(__file__).stat().st_uid}:
                 raise UsageError(
                     f"{file} belongs to another user, whose settings are not for this one: "
-                    "remove it, or work in another folder"
+                    "remove it, or work in another folder."
                 )
             return file
     return _BESIDE_THE_CODE if _BESIDE_THE_CODE.is_file() else None
@@ -134,7 +134,7 @@ def settings_of(file: Path) -> dict[str, str]:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from None
+        raise UsageError(f"{file} cannot be read: {error}.") from None
     known = paths_by_name()
     found: dict[str, str] = {}
     for key, value in content.items():
@@ -142,9 +142,9 @@ def settings_of(file: Path) -> dict[str, str]:
         if name not in known or key != key.lower() or name == _FILE:
             keys = [each.removeprefix(_PREFIX).lower() for each in known if each != _FILE]
             meant = did_you_mean(key.lower().removeprefix(_PREFIX.lower()), keys)
-            raise UsageError(f"{file} has no setting {key!r}{meant}; docs/settings.md has them all")
+            raise UsageError(f"{file} has no setting {key!r}{meant}; docs/settings.md has them all.")
         if not isinstance(value, str | int | float):
-            raise UsageError(f"{file}: {key} must be a text, a number, true or false")
+            raise UsageError(f"{file}: {key} must be a text, a number, true or false.")
         text = str(value).lower() if isinstance(value, bool) else str(value)
         found[name] = str(file.parent / text) if known[name] and text else text
     return found
@@ -162,11 +162,11 @@ def _check_together(config: Config, balancer: BalancerSettings) -> None:
     takeover_s, heartbeat_s = config.consumer.takeover_s, config.consumer.heartbeat_s
     rules = {
         f"RECOLLECT_KEEPALIVE_TIMEOUT_S ({keepalive_s:g}) must be above RECOLLECT_UPSTREAM_KEEPALIVE_S ({upstream_s}):"
-        " nginx would send requests into connections that a replica closes": keepalive_s > upstream_s,
+        " nginx would send requests into connections that a replica closes.": keepalive_s > upstream_s,
         f"RECOLLECT_SPOOL_ACCEPT_TIMEOUT_S ({accept_s:g}) must be below RECOLLECT_EVENTS_TIMEOUT_MS ({events_ms}):"
-        " nginx would give up first": accept_s * 1000 < events_ms,
+        " nginx would give up first.": accept_s * 1000 < events_ms,
         f"RECOLLECT_CONSUMER_TAKEOVER_S ({takeover_s:g}) must be at least twice RECOLLECT_CONSUMER_HEARTBEAT_S"
-        f" ({heartbeat_s:g}): a standby would take a lease that is held": takeover_s >= 2 * heartbeat_s,
+        f" ({heartbeat_s:g}): a standby would take a lease that is held.": takeover_s >= 2 * heartbeat_s,
     }
     for sentence, holds in rules.items():
         if not holds:

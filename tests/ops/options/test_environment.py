@@ -80,7 +80,7 @@ def test_without_a_word_state_lives_in_one_place_of_the_user(tmp_path: Path) -> 
 @pytest.mark.usefixtures("installed")
 def test_a_user_without_a_home_is_asked_to_name_a_place(tmp_path: Path) -> None:
     """As in a container; one sentence."""
-    with pytest.raises(UsageError, match="name a directory in RECOLLECT_HOME"):
+    with pytest.raises(UsageError, match="name one in RECOLLECT_HOME"):
         adopt({}, tmp_path)
 
 
