@@ -4,8 +4,8 @@ Invariant: an entry's id is ``<epoch>-<last_seq>``; its fields are `first_seq`, 
 hexadecimal digits), `data` (`n` lines, each ending in a line feed, numbered first_seq to last_seq) and `after`.
 `from_entry` accepts nothing else. Pure.
 
-The producer holds nothing between `after` and the batch. A reader that has reached `after` misses nothing that could
-still come. Older versions did not write it.
+The producer holds nothing between `after` and the batch, so a reader that has reached `after` misses nothing that
+could still come. Batches of older versions lack it.
 """
 
 import zlib
@@ -17,7 +17,7 @@ from telemetry.errors import BadBatchError
 
 # SQLite cannot store a larger number, and no producer reaches it.
 MAX_NUMBER = 2**63 - 1
-# No producer reaches this epoch. The limit leaves room to raise an epoch for ever.
+# No producer reaches this epoch: an epoch can be raised for ever below it.
 MAX_EPOCH = 2**53
 
 

@@ -1,6 +1,6 @@
 """The counters of telemetry, each with its unit in its name.
 
-Counters watch a process; they prove nothing about the archive, whose receipt is in its catalogue. Invariants: offered =
+Counters watch a process; they prove nothing about the archive, whose counts are in its catalogue. Invariants: offered =
 accepted + refused + dropped for each class, and recovered + accepted (all classes) = released + relinquished +
 spooled_events.
 """

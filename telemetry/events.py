@@ -23,7 +23,7 @@ SCHEMA: Final = 1
 SERVED_SCHEMA: Final = 3
 # The first bytes of a served list's line, by schema, the newest first.
 SERVED_STARTS: Final = tuple(b'{"schema":%d,"class":"served",' % schema for schema in (SERVED_SCHEMA, 2, SCHEMA))
-# NumPy scalars appear in scores; refusing them would lose an event over a type.
+# Scores may be NumPy scalars; refusing them would lose an event because of a type.
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
 SystemKind: TypeAlias = Literal["gap", "unclean_start", "erase"]

@@ -1,4 +1,4 @@
-"""Work that must not be left half done when its caller is cancelled."""
+"""Protects work from the cancellation of its caller until it has ended."""
 
 import asyncio
 from collections.abc import Awaitable

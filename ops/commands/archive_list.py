@@ -31,7 +31,8 @@ class ArchiveFolder:
         size_bytes: Committed bytes.
         events: Lines by class; dead letters count as `letters`.
         retired: How many of its events retention has removed.
-        first: The first `received_at`, and `last` the last; None for dead letters.
+        first: The first `received_at`; None for dead letters.
+        last: The last `received_at`; None for dead letters.
     """
 
     name: str

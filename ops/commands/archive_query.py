@@ -62,7 +62,7 @@ def query(root: Path, sql: str, form: Format) -> int:
         ArchiveError: DuckDB is missing, or the archive cannot be read.
     """
     with open_engine(root) as engine, _errors_translated(root):
-        # The engine converts everything to text: it has types that Python has not.
+        # The engine converts everything to text: it has types that Python lacks.
         relation = engine.sql(_only_select(engine, sql))
         if form == "json":
             _print_objects(text for (text,) in _rows(relation.query("r", "SELECT CAST(to_json(r) AS VARCHAR) FROM r")))
@@ -189,7 +189,7 @@ def _print_objects(texts: Iterable[str]) -> None:
 
 
 def _finite(text: str) -> str:
-    """Replace NaN and infinities, which JSON has not, with null."""
+    """Replace NaN and infinities, which JSON lacks, with null."""
     if "NaN" not in text and "Infinity" not in text:
         return text
     return json.dumps(_with_nulls(json.loads(text)), ensure_ascii=False)

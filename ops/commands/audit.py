@@ -127,7 +127,7 @@ class _SpoolContents:
         for event in self.lines:
             reconciliation.add_spooled(event, inside=event.received_at in period)
         if period.end is None:
-            # They have no time of their own, but are not older than the newest gap record.
+            # Unrecorded drops have no time, but are not older than the newest gap record.
             for account in self.accounts:
                 if any(account.unrecorded.values()):
                     producer = account.producer or f"slot {account.slot}"
@@ -153,7 +153,7 @@ def _spooled(spool: Path) -> Iterator[EventOutline]:
         try:
             yield parse_outline(line)
         except ValueError:
-            # Its checksum is right, so it was written like this; its number is reported as missing.
+            # Its checksum matches, so it was written so; its number is reported as missing.
             continue
 
 
@@ -227,7 +227,7 @@ def _outlines(files: list[OpenFile], breaches: list[str]) -> Iterator[EventOutli
         if bad > _MAX_BAD_LINES:
             breaches.append(f"{file.path}: and {bad - _MAX_BAD_LINES} more lines")
         if number != file.lines:
-            breaches.append(f"{file.path} has {number} lines, and the catalogue says {file.lines}")
+            breaches.append(f"{file.path} has {number} lines, but {file.lines} according to the catalogue")
 
 
 def _add_letters(file: OpenFile, reconciliation: Reconciliation, breaches: list[str]) -> None:

@@ -1,7 +1,7 @@
 """`recollect audit --erased ID`: what is left of an erased user, and the receipts of the erasures.
 
 Invariant: every place that telemetry or training writes to is searched: the archive's lines and dead letters, the
-spool, the published models. Lines received after the last erase request do not count as left: the user came back.
+spool, the published models. Lines received after the last erase request are not left over: the user came back.
 """
 
 import json
@@ -24,7 +24,7 @@ from telemetry.erasure.line_matcher import LineMatcher
 from telemetry.errors import ArchiveError
 from telemetry.wal.slot_inspection import spooled_lines
 
-_EVER: Final = "9999-12-31T23:59:59.999Z"
+_END_OF_TIME: Final = "9999-12-31T23:59:59.999Z"
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def search(config: Config, user_id: str) -> ErasureSearch:
     keys = frozenset(user_keys(user_id, pseudonyms))
     digests = {user_digest(config.archive_dir, key) for key in keys} if config.archive_dir.is_dir() else set()
     receipts = [receipt for receipt in read_receipts(config.archive_dir) if receipt.user_digest in digests]
-    requested_at = max((receipt.requested_at for receipt in receipts), default=_EVER)
-    matcher = LineMatcher(ErasureRequest("", key, "", _EVER) for key in keys)
+    requested_at = max((receipt.requested_at for receipt in receipts), default=_END_OF_TIME)
+    matcher = LineMatcher(ErasureRequest("", key, "", _END_OF_TIME) for key in keys)
     left: Counter[str] = Counter()
     since: Counter[str] = Counter()
     unread: list[str] = []

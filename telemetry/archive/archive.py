@@ -150,7 +150,7 @@ class Archive:
             elif on_standby is not None:
                 on_standby(seen.holder)
                 on_standby = None
-            # A standby that kept the lock would look like a living holder.
+            # Other standbys would take one that keeps the lock for a living holder.
             await self._in_catalogue_thread(lock.release)
             await asyncio.sleep(_POLL_S)
 

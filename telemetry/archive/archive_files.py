@@ -1,6 +1,6 @@
 """The archive's files: `date=YYYY-MM-DD/part-<lease>-<rotation>.jsonl`, and the same under `deadletters/`.
 
-Invariants: one lease and one rotation write a part, and none once the catalogue has sealed it. Bytes count once the
+Invariants: a part is written by one lease, in one rotation, until the catalogue seals it. Bytes count once the
 catalogue has their length; a failed or abandoned append is overwritten or cut. `append` returns after fdatasync, and a
 new file's directory is synced before its first line counts. After a failed write or sync a new part is begun: a second
 fsync of the same file may succeed although the first one lost data.
@@ -24,7 +24,7 @@ DATE_PREFIX: Final = "date="
 # In the name of a rewritten file, before its lease and a number: part-….rewritten-00000002-1.jsonl.
 REWRITTEN: Final = ".rewritten-"
 _WRITTEN_BY: Final = re.compile(r"-(\d{8})-\d+\.[a-z]+$")
-# Two dates around midnight and the dead letters are in use at once; late events reopen an older one.
+# Around midnight two dates and the dead letters are in use at once; delayed events reopen an older date.
 _MAX_OPEN: Final = 8
 
 

@@ -1,4 +1,4 @@
-"""File locks that keep one kind of work on an archive to one process at a time; the kernel frees them with it."""
+"""File locks that let one process at a time do one kind of work on an archive; the kernel frees them at its end."""
 
 import fcntl
 import os

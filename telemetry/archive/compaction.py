@@ -141,7 +141,7 @@ class _Digest:
 
 
 def _require_room(directory: Path, files: Iterable[OpenFile]) -> None:
-    """Refuse early: a full disk stops the consumer as well."""
+    """Refuse before the disk is full, which would stop the consumer too."""
     status = os.statvfs(directory)
     free_bytes = status.f_bavail * status.f_frsize
     # The lines in plain text, and the new file, which is smaller.

@@ -99,7 +99,7 @@ _CASTS: Final[Mapping[str, str]] = {
     ),
 }
 
-# As many lines, of a kilobyte or two, are in memory at once.
+# The lines of one row group are in memory at once; a line has one or two kilobytes.
 _ROW_GROUP_LINES: Final = 20_480
 _FETCH_LINES: Final = 2_000
 
@@ -210,7 +210,7 @@ def contains_any(path: Path, requested: Mapping[str, str]) -> bool:
         requested: By user id: when the erasure was requested, RFC 3339.
     """
     with _errors_translated(path), closing(connect()) as engine:
-        # A time that is no timestamp decides nothing; then the caller looks at the lines.
+        # A time that is no timestamp matches; the caller then reads the lines.
         found = engine.execute(
             "SELECT 1 FROM read_parquet($source) AS p"
             " JOIN (SELECT unnest($users) AS user_id, unnest($times) AS at) AS e USING (user_id)"

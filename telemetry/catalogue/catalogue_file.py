@@ -4,7 +4,8 @@ Invariants:
 
 - `lease_transaction` checks within the transaction that the caller's lease epoch is the one in the file, so a process
   that lost its lease changes nothing.
-- Write-ahead journal, `synchronous=FULL`: a finished transaction survives a power cut, unless it is `unsynced`.
+- With SQLite's write-ahead journal and `synchronous=FULL` a finished transaction survives a power cut, unless it is
+  `unsynced`.
 
 Used by one thread.
 """
@@ -19,7 +20,7 @@ from telemetry.catalogue.catalogue_schema import prepare
 from telemetry.errors import ArchiveError, LeaseLostError
 
 FILE_NAME: Final = "catalogue.sqlite3"
-# A number removed twice is for the audit to report and must not stop the archive.
+# A number that is removed twice must not stop the archive; the audit reports it.
 ADD_REMOVED: Final = "INSERT OR REPLACE INTO removed VALUES (?, ?, ?, ?, ?, ?)"
 # SQLite takes at least 250 variables in one statement.
 KEYS_PER_QUERY: Final = 200
@@ -30,7 +31,11 @@ _CACHE_KIB: Final = 32 * 1024
 
 
 class Database:
-    """The open file, made or upgraded if need be."""
+    """The open file, made or upgraded if need be.
+
+    Attributes:
+        sql: The connection, in autocommit mode.
+    """
 
     def __init__(self, root: Path) -> None:
         try:
@@ -59,7 +64,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of it or nothing, without a lease."""
+        """Run statements as one transaction, without a lease."""
         with self.errors_translated():
             self.sql.execute("BEGIN IMMEDIATE")
             try:
@@ -72,7 +77,7 @@ class Database:
 
     @contextmanager
     def lease_transaction(self, lease_epoch: int) -> Iterator[None]:
-        """All of it or nothing, for the lease holder; it counts as a heartbeat.
+        """Run statements as one transaction of the lease holder, which counts as a heartbeat.
 
         Raises:
             LeaseLostError: Another consumer holds the lease; nothing was changed.
@@ -87,7 +92,7 @@ class Database:
 
     @contextmanager
     def unsynced(self) -> Iterator[None]:
-        """Transactions within wait for no disk: they survive the process, though perhaps not a power cut."""
+        """Do not sync the transactions within: they survive the process, but perhaps not a power cut."""
         self.sql.execute("PRAGMA synchronous=NORMAL")
         try:
             yield
@@ -95,7 +100,7 @@ class Database:
             self.sql.execute("PRAGMA synchronous=FULL")
 
     def truncate_journal(self) -> None:
-        """Move the journal's content into the file, unless a reader is busy: then a later call does it."""
+        """Move the content of SQLite's journal into the file; while a reader is busy, leave it to a later call."""
         with self.errors_translated():
             self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -24,7 +24,7 @@ from telemetry.fingerprint import Fingerprints
 from telemetry.ids import rfc3339_ms
 
 _MAX_SEQ: Final = 100_000_000
-# A line may be that much older than the moment at which its id was stored.
+# A line may have been received so long before its id was stored.
 _LATE_DAYS: Final = 30
 _FEEDBACK: Final = b'"class":"feedback"'
 _HEAD_BYTES: Final = 64
@@ -142,7 +142,7 @@ def _archived_feedback(
 
 
 def _parsed_lines(path: Path, size_bytes: int) -> Iterator[dict[str, Any]]:
-    # Damage is for the audit to report, and no reason to refuse new events.
+    # Damage must not stop the upgrade, and with it new events; the audit reports it.
     with suppress(OSError, orjson.JSONDecodeError):
         for line in committed_lines(path, size_bytes):
             yield orjson.loads(line)

@@ -3,8 +3,8 @@
 An event may kill each process that handles it. An inherited entry is therefore counted before it is handled; on the
 third delivery each of its events is marked while it alone is handled. A mark of a dead process names the fatal event.
 
-Invariant: a mark is removed as soon as its event is survived, so only the event at hand is marked. All of this concerns
-process deaths and need not survive a power cut.
+Invariant: the mark is removed as soon as the process has survived the event, so at most one event is marked. Attempts
+concern the deaths of processes and need not survive a power cut.
 """
 
 from typing import NamedTuple

@@ -1,9 +1,9 @@
 """The lease of an archive: its row in the catalogue, the holder's file lock, and when a standby may take over.
 
 Invariant: a lease is acquired only if its holder released it, or died on this machine (its file lock is free), or did
-not move its heartbeat for `takeover_s` of the standby's monotonic clock. No wall clock decides, so no clock jump can.
+not renew its heartbeat for `takeover_s` of the standby's monotonic clock. No wall clock decides, so no clock jump can.
 
-A wrong takeover would still lose nothing: every commit checks the lease (`catalogue_file.py`).
+Even a wrong takeover would lose nothing: every commit checks the lease (`catalogue_file.py`).
 """
 
 import fcntl
@@ -19,7 +19,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def this_machine() -> str:
-    """Name this machine and its current boot: file locks only mean something within it."""
+    """Return an id of this machine's current boot, the scope of a file lock."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
@@ -66,7 +66,7 @@ class LeaseTable:
         return Lease(last.epoch + 1, holder, last.beat + 1, machine, locked) if changed else None
 
     def beat(self, lease_epoch: int, *, locked: bool) -> None:
-        """Move the heartbeat."""
+        """Renew the heartbeat."""
         with self._db.lease_transaction(lease_epoch):
             self._sql.execute("UPDATE lease SET locked = ?", (locked,))
 

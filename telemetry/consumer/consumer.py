@@ -31,7 +31,7 @@ from telemetry.shielding import shield_until_done
 from telemetry.stream.event_stream import Delivered, EventStream
 
 _FIRST_BACKOFF_S: Final = 0.05
-# The cause of a failed event may pass; three tries take far less time than later events may wait.
+# The cause of a failure may pass within three tries, and later events do not wait long for them.
 _BETWEEN_TRIES_S: Final = 0.05
 _DRAIN_BLOCK_MS: Final = 1
 
@@ -70,6 +70,7 @@ class Consumer:
         self._seen_expiry_job = SeenExpiryJob(archive, context)
         self._archiver = EntryArchiver(stream, archive, self._subscription, sinks, self._erasure_job, context, check)
         self._read_entries = settings.read_entries
+        # Set by a round that finds the streams empty, while `drain` waits.
         self._emptied: asyncio.Event | None = None
         self._connections = 0
         self._outage_reported = False
@@ -106,7 +107,7 @@ class Consumer:
         if not self.counters.active:
             return True
         self._emptied = asyncio.Event()
-        # Streams that have just begun count as well.
+        # New streams are drained too.
         self._subscription.refresh_soon()
         try:
             async with asyncio.timeout(deadline_s):

@@ -1,4 +1,4 @@
-"""What the parts of one consumer share."""
+"""The context that all classes of one consumer share."""
 
 from dataclasses import dataclass, field
 

@@ -50,7 +50,7 @@ class EntryArchiver:
         self._erasure_job = erasure_job
         self._context = context
         self._reader = EventReader(check)
-        # Names this process to its successors, which conclude from it which attempts were fatal.
+        # Stored with delivery attempts: an attempt of another process that was not ended was fatal to it.
         self._run_id = uuid7()
         self.next_commit_s = 0.0
 
@@ -67,7 +67,7 @@ class EntryArchiver:
             first = Position(position.epoch, at.seq + 1 if at.epoch == position.epoch else 1)
             attempt = await self._archive.write_catalogue(begin_attempt, self._run_id, producer, first, position)
             self._reader.mark_fatal(EventPosition(producer, position.epoch, seq) for seq in attempt.fatal)
-            # The first delivery that is counted here was the second one.
+            # The first delivery, by the consumer that died, is not counted.
             if attempt.times >= MAX_TRIES - 1:
                 await self._probe_events(producer, entry, first)
         gaps = await self.archive([Delivered(producer, [entry])], pending=True)

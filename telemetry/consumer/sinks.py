@@ -31,7 +31,7 @@ class CountingSink:
         self.counts: Counter[str] = Counter()
 
     async def write(self, records: Sequence[Record]) -> None:
-        """See `Sink.write`."""
+        """Count the events of one commit."""
         self.counts.update(
             getattr(record.event, "type", None) or getattr(record.event, "kind", None) or "served" for record in records
         )

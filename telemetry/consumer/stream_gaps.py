@@ -3,8 +3,8 @@
 Invariants: the watermark passes a break only if the producer states that it holds nothing there (a batch's `after`).
 A stream with a gap is removed, because Redis accepts no smaller ids than it has seen; the producer then sends again
 from the watermark, under the same numbers, so nothing is duplicated. It is removed only after a handshake of its
-producer, or if Redis is full, where handshakes leave no trace. Entries that name no predecessor, of older versions or
-no batches, are accepted after they came again. A gap without a handshake for `patience_s` is written off. Pure.
+producer, or if Redis is full, where handshakes leave no trace. Entries without a predecessor (of older versions, or
+no batches) are accepted once they were sent again. A gap without a handshake for `patience_s` is written off. Pure.
 """
 
 from collections.abc import Iterable, Mapping
@@ -59,7 +59,10 @@ class StreamGaps:
         return self.resends(producer, at) == 0
 
     def resends(self, producer: str, at: Position) -> int:
-        """Return how often a producer was asked to send again from a watermark; 0 if that does not count."""
+        """Return how often a producer was asked to send again from a watermark.
+
+        0 if its batches name their predecessors, which then decide, unless the gap was written off.
+        """
         position, times = self._resends.get(producer, (at, 0))
         if position != at or (producer in self._linked and times < _WRITTEN_OFF):
             return 0

@@ -2,7 +2,7 @@
 
 Invariant: a stream is read through its group, pending list first, or, where a full Redis has no room for the group,
 from the watermark on; entries are then in order and complete, or there is a gap. A stream with a gap is not read until
-it was removed and begun anew. A stream that delivers nothing is asked for its ends: entries lost there show nowhere
+it was removed and begun anew. The ends of a stream that delivers nothing are read: entries lost there show nowhere
 else.
 """
 
@@ -57,14 +57,14 @@ class Subscription:
         self._next_refresh_s = 0.0
 
     def reconnected(self) -> None:
-        """Make groups again and read pending lists first: Redis may be another one now."""
+        """Create groups and read pending lists again after a new connection: it may lead to another Redis."""
         self.joined.clear()
         self.groupless.clear()
         self.recheck.clear()
         self.refresh_soon()
 
     def resends(self, producer: str, at: Position) -> int:
-        """Return how often a producer was asked to send again from a watermark; 0 if that does not count."""
+        """Return how often a producer was asked to send again from a watermark, as `StreamGaps.resends`."""
         return self._gaps.resends(producer, at)
 
     def set_full(self, *, full: bool) -> None:

@@ -48,7 +48,7 @@ _T = TypeVar("_T")
 
 
 class ErasureJob:
-    """Works off the open erasure requests of an archive while its lease is held."""
+    """Carries out the open erasure requests of an archive while its lease is held."""
 
     def __init__(self, archive: Archive, user_erasers: Sequence[UserEraser], context: ConsumerContext) -> None:
         self._archive = archive
@@ -95,7 +95,7 @@ class ErasureJob:
         while expired == EXPIRED_PER_CALL:
             done_before = archive.days_ago(self._context.settings.seen_days)
             expired = await shield_until_done(archive.write_catalogue(expire_requests, done_before))
-            # Commits take their turn.
+            # The pause lets commits use the catalogue's thread.
             await asyncio.sleep(_BETWEEN_STEPS_S)
 
     async def _round(self) -> bool:
@@ -103,7 +103,7 @@ class ErasureJob:
         left = False
         failed: ArchiveError | None = None
         requests: list[ErasureRequest] = []
-        # Requests that come meanwhile belong to the next round: else this one might never end.
+        # Requests that arrive meanwhile belong to the next round; otherwise this one might never end.
         more = True
         while more:
             requests = await self._archive.read_catalogue(open_requests, requests[-1] if requests else None)
@@ -150,7 +150,7 @@ class ErasureJob:
         if not waiting:
             return
         try:
-            # Cancelled if the consumer stops: it may wait for its own disk for ever, and is called again.
+            # Not shielded: it may wait for its disk for ever, and the next run calls it again.
             models = await user_eraser.erase({request.user_id for request in waiting})
         except Exception as error:  # noqa: BLE001 - a `UserEraser` may raise anything; it is called again
             self._failed(user_eraser.name, f"{type(error).__name__}: {error}")
@@ -204,7 +204,7 @@ class ErasureJob:
         if replacement is None:
             return path, length
         done = await self._archive.write_catalogue(replace_file, replacement)
-        # Only here is known which of the two does not count: after a failure the next lease holder removes it.
+        # The finished transaction decides which of the two counts; after a failure the next lease holder removes one.
         await self._in_thread(_remove, root / (path if done else replacement.new[0]))
         if not done:
             return None

@@ -13,7 +13,7 @@ from telemetry.catalogue.commit import ErasureRequest, FileLength, RemovedRun, a
 from telemetry.erasure.erasure import LateEventFilter, digest_of
 
 REQUESTS_PER_READ: Final = 10_000
-# A client that may request erasures can make any number of requests that find nothing.
+# A permitted client can send any number of requests that find nothing.
 MAX_EMPTY: Final = 100_000
 # Few at a time, so that no commit waits long.
 EXPIRED_PER_CALL: Final = 200
@@ -127,7 +127,7 @@ def finish_requests(database: Database, lease_epoch: int, models: Mapping[str, i
             "UPDATE erasures SET done_at = ?, models = ?, user_id = NULL WHERE erase_id = ?",
             [(done_at, count, erase_id) for erase_id, count in models.items()],
         )
-    # The journal has the ids, too.
+    # SQLite's journal has the ids, too.
     database.truncate_journal()
 
 

@@ -48,11 +48,11 @@ def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, matcher
     dead_letters = path.startswith(f"{DEAD_LETTERS}/")
     left_out = _LeftOut()
     try:
-        # Searched first, so that nothing is written for users who are not in it.
+        # Searched first, so that nothing is written if no line matches.
         if not contains_users(root, path, length, matcher):
             return None
-        choose = _kept_letters if dead_letters else _kept_events
-        kept = choose(committed_lines(root / path, length.size_bytes), matcher, left_out)
+        kept_lines = _kept_letters if dead_letters else _kept_events
+        kept = kept_lines(committed_lines(root / path, length.size_bytes), matcher, left_out)
         new_path = _next_name(path, lease_epoch)
         new = _write(root / new_path, kept)
     except OSError as error:
@@ -71,7 +71,7 @@ def contains_users(root: Path, path: str, length: FileLength, matcher: LineMatch
         if path.endswith(SUFFIX):
             return contains_any(full, matcher.requested)
         if path.startswith(f"{DEAD_LETTERS}/"):
-            # They hold lines within a string or in base64, and are few: each one is decoded.
+            # Their lines are inside a string or in base64, and letters are few, so each one is decoded.
             return any(matcher.match_letter(line) is not None for line in committed_lines(full, length.size_bytes))
         return any(
             matcher.may_match(block) and any(matcher.match(line) is not None for line in block.splitlines())

@@ -2,7 +2,7 @@
 
 Invariants of every `EventStream`:
 
-- After any `StreamError` the caller connects again, and so asks anew what the other side holds.
+- After any `StreamError` the caller connects again, and then asks again what the other side holds.
 - `append` without `create` never creates a stream, and the consumer never creates one. So an existing stream was begun
   by a producer right after its handshake, and a lost one cannot come back with a gap.
 - Only an id that is equal to or below the stream's last id counts as already there.
@@ -38,12 +38,12 @@ class GroupsEnsured(NamedTuple):
     """Producers that have a stream, by the state of its consumer group."""
 
     ready: set[str]  # The group exists.
-    unknown: set[str]  # Redis is out of memory and does not tell.
+    unknown: set[str]  # Redis is out of memory, so its answer does not show whether the group exists.
     wrong_type: set[str]  # The stream's key holds something else.
 
 
 class StreamEnds(NamedTuple):
-    """The last id of a stream, and the last one that it still has; None if it has no entry."""
+    """The last id of a stream, and the id of its last entry; None if it has no entry."""
 
     last: Position
     kept: Position | None

@@ -5,8 +5,8 @@ Invariants:
 - A consumer reads, acknowledges and trims only where the mark names its archive.
 - A producer ships only where the mark names the archive of its slot, or one that replaced it. Until then its events
   stay in its write-ahead log.
-- Only an archive's side writes a mark: where there is none, or over another one on request. It then names the archives
-  it replaces, so that their producers follow.
+- Only a consumer writes a mark: where there is none, or, on request, over another one. The new mark names the archives
+  that it replaces, so that their producers ship to its archive.
 """
 
 from enum import Enum

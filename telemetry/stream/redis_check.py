@@ -59,7 +59,9 @@ class RedisReport:
     def warnings(self) -> list[str]:
         """What an operator should know about a Redis that is used nevertheless."""
         down = self.unreachable
-        waiting = [] if down is None else [f"{down}; events wait in the replicas' logs until it answers"]
+        waiting = (
+            [] if down is None else [f"{down}; events wait in the write-ahead logs of the replicas until it answers"]
+        )
         hidden = [f"its user may not look at {' and '.join(self.unreadable)}"] if self.unreadable else []
         return [*waiting, *self.failing, *self.risks, *hidden]
 

@@ -1,6 +1,6 @@
-"""The seal of a watermark: proof for a replica that the archive itself wrote it.
+"""The seal of a watermark, which proves to a replica that the archive's consumer wrote it.
 
-Invariant: a watermark is accepted only with a seal, which takes the installation's key to make. Redis never sees the
+Invariant: a watermark is accepted only with a seal, which only the installation's key can make. Redis never sees the
 key. A client that can write in Redis can remove a watermark or restore an older one; both only delay a release, because
 an archive never falls behind a watermark it wrote.
 

@@ -15,8 +15,7 @@ from typing import NamedTuple
 # Appended bytes that are committed before the interval ends: about two hundred served lists. A commit and a batch cost
 # the same processor time however many events are in them.
 COMMIT_BYTES = 256 * 1024
-# From this share of the interval on an append makes the commit due at once: the loop is awake, so no timer has to
-# wake it.
+# After this share of the interval an append makes the commit due at once: the loop is awake, so the timer is saved.
 _LATE = 0.8
 # The pause after the disk refused.
 RETRY_S = 0.25
@@ -32,7 +31,7 @@ class _Waiter(NamedTuple):
 
 
 class CommitSchedule:
-    """The schedule of one spool, whose events wait `interval_s` for their commit at most."""
+    """The schedule of one spool; an event waits at most `interval_s` for its commit."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s

@@ -153,6 +153,7 @@ class Journal:
                 self._disk.sync(path)
                 last_seq = min(max(contents.lines), (cut or {}).get(contents.header[:2], MAX_NUMBER))
                 segment = Segment(path, contents.header, last_seq, contents.end)
+                # A copied file repeats a header; the one with more lines counts.
                 kept = found.get(contents.header)
                 if kept is None or kept[0] < len(contents.lines):
                     found[contents.header] = len(contents.lines), segment

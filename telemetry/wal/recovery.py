@@ -5,7 +5,7 @@ Invariants:
 - Every event of the last process that was durable or in the ring is kept. Frames of the ring go into segments under
   their numbers; those the disk has no room for were never durable, so they get numbers of the new epoch.
 - A renumbering that was not completed did not happen: its segments are removed.
-- Segments of another producer, copied here by hand, are neither shipped nor removed.
+- Segments of another producer, which an operator copied here, are neither shipped nor removed.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def recover(
     epoch = max(known.epoch, ring.epoch, journal.last.epoch) + 1
     ended = known.with_ended(producer, known.epoch, journal.last_seq(known.epoch))
     left: list[bytes] = []
-    # A ring behind the identity came back with a power cut or belongs to a renumbering: its events are settled.
+    # A power cut restored a ring of an older epoch, or a renumbering left it: its events are in segments already.
     if ring.epoch >= known.epoch:
         last_seq, left = _write_ring(producer, ring, journal)
         ended = ended.with_ended(producer, ring.epoch, last_seq)

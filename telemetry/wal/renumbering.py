@@ -70,7 +70,7 @@ def _copy(journal: Journal, after: Position, producer: str, epoch: int) -> int:
     while position < last:
         run = journal.read(position, _WRITE_LINES, _WRITE_BYTES)
         if run is None or run.last > last:
-            # The rest is damaged, or new already.
+            # The rest is damaged, or has its new numbers already.
             break
         frames = [
             encode_frame(number, renumber(line, producer, epoch, number))

@@ -5,12 +5,12 @@ pages belong to the kernel. It does not survive a power cut; segments do.
 
 Invariants:
 
-- The file's space is reserved when it is opened, so an append cannot fail for want of disk.
-- The line of a frame is written before its header, so half a frame is none.
+- The file's space is reserved when it is opened, so an append cannot fail because the disk is full.
+- The line of a frame is written before its header, so a partly written frame does not count.
 - `release` frees only what a segment has synced, and zeroes it. Two cells take turns to hold the epoch and its last
   durable number; the newer undamaged one counts.
-- Frames are found by their own marks, wherever they lie, so damage costs no more than the bytes it hit. Each line holds
-  its epoch: after a power cut some pages may be older than others.
+- Frames are found by a scan, at any offset, so damage costs no more than the bytes it hit. Each line holds its epoch:
+  after a power cut some pages may be older than others.
 
     page 0:  magic, capacity | cell A | cell B | drops           data: frames, none across the end
 """

@@ -113,7 +113,7 @@ def _lock(fd: int, patience_s: float) -> bool:
 
 
 def is_held(directory: Path) -> bool:
-    """Whether a living process holds the slot of a directory; its lock is tried for a moment.
+    """Whether a living process holds the slot of a directory; briefly takes its lock if not.
 
     Raises:
         OSError: The directory cannot be read.
@@ -123,7 +123,7 @@ def is_held(directory: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        # Shared: two processes that look at once do not take each other for the holder.
+        # A shared lock: two processes that look at once must not take each other for the holder.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True

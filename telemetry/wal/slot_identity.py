@@ -1,4 +1,4 @@
-"""The durable facts of a slot: its producer, its epochs, and renumberings that are under way or over.
+"""The durable facts of a slot: its producer, its epochs, and its renumberings, in progress or complete.
 
 Invariant: the file `producer.json` is one padded block, so it can be overwritten in place on a full disk.
 """

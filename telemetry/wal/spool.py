@@ -345,7 +345,7 @@ class Spool:
             ended = self.identity.with_ended(self.producer_id, self.epoch, self._frames.durable_seq)
             self._slot.save(replace(ended, clean=clean))
         except OSError:
-            # The next start counts as unclean, which is true.
+            # The next start counts as unclean.
             pass
         finally:
             self._ring.close()

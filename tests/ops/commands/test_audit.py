@@ -108,7 +108,7 @@ class TestArchive:
                 f"INSERT INTO removed VALUES ('{PRODUCER}', 1, 3, 3, 'erased', NULL)",
                 "number 3 is archived and erased at once",
             ),
-            ("UPDATE files SET lines = 9", "has 8 lines, and the catalogue says 9"),
+            ("UPDATE files SET lines = 9", "has 8 lines, but 9 according to the catalogue"),
         ],
     )
     def test_a_catalogue_that_does_not_agree(self, config: Config, statement: str, found: str) -> None:
