@@ -43,8 +43,9 @@ check: setup ## Lint, types, layout and documents
 	$(BIN)/mypy service telemetry loadbalancer ops tests
 	$(BIN)/pytest --quiet tests/test_layout.py tests/test_docs.py
 
-test: check ## Everything in check, then the whole test suite with coverage, a core for each worker
-	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --cov --cov-report=term
+test: check ## Everything in check, then the whole test suite with coverage
+	@# One worker more than cores: many tests wait for processes.
+	$(BIN)/pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 5 --cov --cov-report=term
 
 long: setup ## The long forms of the property tests, then the whole failure drill
 	RECOLLECT_TEST_LONG=1 $(BIN)/pytest --quiet --timeout 3600 tests/telemetry/wal/test_spool_properties.py \

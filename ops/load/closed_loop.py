@@ -18,11 +18,17 @@ from service.errors import RunError
 
 @dataclass(frozen=True)
 class Throughput:
-    """Good answers per second, failed ones, and the generator's share of a core's time, near 1 if it is the limit."""
+    """Good and failed answers, their time, and the generator's share of a core's time, near 1 if it is the limit."""
 
-    requests_per_s: float
+    good: int
     failed: int
+    duration_s: float
     generator_share: float
+
+    @property
+    def requests_per_s(self) -> float:
+        """Good answers per second."""
+        return self.good / self.duration_s
 
 
 class _BusyConnection(LeanConnection):
@@ -83,4 +89,4 @@ async def drive(
             connection.close()
         # Transports close their sockets in the loop's next iteration, not in abort().
         await asyncio.sleep(0)
-    return Throughput(counts["good"] / took_s, counts["failed"], busy_s / took_s)
+    return Throughput(counts["good"], counts["failed"], took_s, busy_s / took_s)

@@ -40,7 +40,7 @@ async def _serving(answer: Callable[[bytes, asyncio.StreamWriter], Awaitable[Non
 
 
 async def test_answers_are_counted_and_requests_repeat() -> None:
-    """Every connection is busy, every request is sent, and the rate is the server's count."""
+    """Every connection is busy, every request is sent, and the answers are the server's count."""
 
     async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.01)
@@ -52,7 +52,7 @@ async def test_answers_are_counted_and_requests_repeat() -> None:
         assert set(server.seen) == set(_REQUESTS)
         assert figures.failed == 0
         # Four are always under way and may not be answered at the end.
-        assert len(server.seen) - 8 <= figures.requests_per_s * 0.5 <= len(server.seen) * 1.1
+        assert len(server.seen) - 8 <= figures.good <= len(server.seen)
         assert 0 < figures.generator_share < 1.5
 
 
@@ -69,7 +69,7 @@ async def test_an_answer_in_pieces_counts_once() -> None:
     async with _serving(answer) as server:
         figures = await drive("127.0.0.1", server.port, _REQUESTS, connections=1, warmup_s=0, duration_s=0.3)
         assert figures.failed > 0
-        assert abs(figures.requests_per_s * 0.3 - figures.failed) < 0.1 * figures.failed + 2
+        assert abs(figures.good - figures.failed) <= 1
 
 
 async def test_a_lost_connection_ends_the_round() -> None:

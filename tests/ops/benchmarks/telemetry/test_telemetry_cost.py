@@ -15,8 +15,8 @@ from ops.load.closed_loop import Throughput
 from service.errors import RunError
 
 
-def _rounds(*rates: float) -> list[Throughput]:
-    return [Throughput(rate, 0, 0.1) for rate in rates]
+def _rounds(*rates: int) -> list[Throughput]:
+    return [Throughput(rate, 0, 1.0, 0.1) for rate in rates]
 
 
 def test_the_result_is_the_median_of_the_pairs_ratios() -> None:
