@@ -76,7 +76,9 @@ def command(
         int | None,
         typer.Option("--threads", min=1, help="Threads of each process; by default the cores are divided among them."),
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune/--no-prune", help="Give up hopeless trials between folds.")] = True,
+    prune: Annotated[
+        bool, typer.Option("--prune/--no-prune", help="End trials that are worse than the median between folds.")
+    ] = True,
     study: Annotated[
         Path | None, typer.Option("--study", help="A file that keeps the trials and continues an interrupted search.")
     ] = None,

@@ -52,7 +52,7 @@ def assemble(
         rating_max=data.rating_max,
         history=history(data),
         popularity=decayed(data, float("inf")),
-        data_as_of=as_of(data),
+        data_as_of=latest_time(data),
         neighbourhood=neighbourhood,
     )
 
@@ -66,7 +66,7 @@ def history(data: Interactions) -> csr_array:
     return matrix
 
 
-def as_of(data: Interactions) -> str:
+def latest_time(data: Interactions) -> str:
     """Return the RFC 3339 time of the latest interaction; the current time if the data has no times."""
     if data.timestamps is None or not len(data):
         moment = datetime.now(UTC)

@@ -50,25 +50,25 @@ def measure(
 
     holdout = {"share": SHARE, "n": len(hidden)}
     rng = np.random.default_rng(fit_seed)
-    whole, predicted = None, None
+    full_model, predicted = None, None
     if candidate.algorithm.fit_measured is not None:
-        whole, listed = candidate.algorithm.fit_measured(data, split[1], candidate.config, rng, progress)
+        full_model, list_top_n = candidate.algorithm.fit_measured(data, split[1], candidate.config, rng, progress)
         progress("measure", 0, 1)
         holdout["note"] = "each user's list is that of a model without that user's held-out interactions"
     else:
         snapshot = candidate.algorithm.fit(train, candidate.config, rng, measuring)
-        listed = partial(top_n_lists.top_n_lists, snapshot)
+        list_top_n = partial(top_n_lists.top_n_lists, snapshot)
         # If all ratings are equal, errors of predictions have no meaning.
         if candidate.algorithm.kind == "rating" and not data.all_equal:
             predicted = candidate.algorithm.predict(snapshot, hidden.user_rows, hidden.item_rows)
     names = LIST_MEASURES if predicted is None else (*ERRORS, *LIST_MEASURES)
-    results = measurement.measure_fitted(listed, predicted, train, hidden, measures=names, most_users=_MAX_USERS)
+    results = measurement.measure_fitted(list_top_n, predicted, train, hidden, measures=names, most_users=_MAX_USERS)
     measures |= {name: value if np.isfinite(value) else None for name, value in results.items()}
-    if whole is not None:
+    if full_model is not None:
         progress("measure", 1, 1)
     simple = _simple_model(candidate, train, hidden)
     held_back = None if incumbent is None else _held_back(incumbent, candidate, measures, simple, hidden, predicted)
-    return {**measures, "baseline": simple, "held_back": held_back, "holdout": holdout}, whole
+    return {**measures, "baseline": simple, "held_back": held_back, "holdout": holdout}, full_model
 
 
 def _simple_model(candidate: Candidate, train: Interactions, hidden: Interactions) -> dict[str, float]:

@@ -54,7 +54,7 @@ class Incumbent:
             predicted: Float64 (n,), the predictions of the new model.
 
         Returns:
-            Both errors; None if it predicts no ratings, or knows no user and item of such a rating.
+            Both errors; None if it predicts no ratings, or no such rating is of a user and an item of both models.
         """
         snapshot = self.snapshot
         try:

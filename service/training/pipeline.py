@@ -79,9 +79,9 @@ def train(
     interactions = datasets.read(data, progress)
     _require_writable(config.models_dir)
     erased_users = ErasedUsers.read(config.models_dir)
-    listed = erased_users.erased_rows(interactions.users, pseudonyms)
-    _keep_listed(config.models_dir, interactions, listed, pseudonyms)
-    interactions = without_erased(interactions, listed)
+    erased_s = erased_users.erased_rows(interactions.users, pseudonyms)
+    _keep_permanently(config.models_dir, interactions, erased_s, pseudonyms)
+    interactions = without_erased(interactions, erased_s)
     interactions, settled = incumbent.on_scale(config, data, interactions, scale)
     candidate, interactions = _suitable(algorithm, settings, interactions)
     memory_budget.require(
@@ -104,9 +104,9 @@ def train(
     described |= {"scale_from": settled.origin, "seed": seed}
 
     def without_erased_since(snapshot: ModelSnapshot) -> ModelSnapshot:
-        listed = ErasedUsers.read(config.models_dir).erased_rows(snapshot.users, pseudonyms)
-        known = erased_users.erased_rows(snapshot.users, pseudonyms)
-        rows = [row for row, time_s in listed.items() if known.get(row) != time_s]
+        now_s = ErasedUsers.read(config.models_dir).erased_rows(snapshot.users, pseudonyms)
+        before_s = erased_users.erased_rows(snapshot.users, pseudonyms)
+        rows = [row for row, time_s in now_s.items() if before_s.get(row) != time_s]
         return without_users(snapshot, rows) if rows else snapshot
 
     try:
@@ -121,11 +121,13 @@ def train(
     return artefact.read_manifest(config.models_dir / version)
 
 
-def _keep_listed(models_dir: Path, data: Interactions, listed: Collection[int], pseudonyms: Pseudonymiser) -> None:
-    if listed:
+def _keep_permanently(
+    models_dir: Path, data: Interactions, erased_rows: Collection[int], pseudonyms: Pseudonymiser
+) -> None:
+    if erased_rows:
         try:
             keep_permanently(
-                models_dir, {key for row in listed for key in user_keys(data.users.id_of[row], pseudonyms)}
+                models_dir, {key for row in erased_rows for key in user_keys(data.users.id_of[row], pseudonyms)}
             )
         except OSError as error:
             raise _unpublishable(models_dir, error) from error

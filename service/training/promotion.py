@@ -10,8 +10,8 @@ A new model is much worse, and is published but not activated, if one of these h
 
 The measure is RMSE for a model that predicts ratings, with the mean rating as the simple model, and NDCG@10 for a model
 that ranks, with popularity as the simple model. Models of different kinds are compared with simple models alone, and a
-model of the demo data is not defended. "Much" is a factor of `MUCH`, "very much" of `VERY_MUCH`, which also applies if
-fewer than `ENOUGH` ratings are held out; for NDCG it is the inverse of `VERY_MUCH` in each case.
+model of the demo data may always be replaced. "Much" is a factor of `MUCH`, "very much" of `VERY_MUCH`, which also
+applies if fewer than `ENOUGH` ratings are held out; for NDCG it is the inverse of `VERY_MUCH` in each case.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,9 @@ from service.training.evaluation.measures.prediction_error import format_measure
 MUCH: Final = 1.25
 VERY_MUCH: Final = 2.0
 ENOUGH: Final = 100
+# With fewer held-out ratings no error is judged.
 LEAST: Final = 10
+# The excess over a simple model may be larger by this factor, because hold-outs differ in difficulty.
 _HARDER: Final = 1.1
 
 

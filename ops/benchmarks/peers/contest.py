@@ -24,12 +24,12 @@ from ops.benchmarks.workbench import pinned
 from service.errors import RunError, UsageError
 from service.training.algorithms.registry import Candidate
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
+from service.training.evaluation.kernel_compilation import compile_kernels
 from service.training.evaluation.measures.prediction_error import RATING_MEASURES
 from service.training.evaluation.measures.ranking import RANKING_MEASURES
 from service.training.evaluation.measures.relevance import Relevance, relevant_items
 from service.training.evaluation.split_dataset import Split, SplitDataset
 from service.training.evaluation.top_n_lists import top_n_lists
-from service.training.evaluation.warm_up import warm_up
 from service.training.interactions import no_progress
 
 
@@ -142,7 +142,7 @@ def _run_fold(
             *(pair.task for pair in pairs),
         }
         if not index:
-            warm_up(candidate, split.train)
+            compile_kernels(candidate, split.train)
         for task, (answer, seconds) in _run_own(plan, index, candidate, split, judged, sorted(tasks)).items():
             values = _measure(candidate.name, task, answer, split, judged)
             contest.own.setdefault((candidate.name, task), Side()).add(values, seconds)

@@ -1,1 +1,1 @@
-"""One file an algorithm: a Config and a fit()."""
+"""One file per algorithm, or per family of them: a Config, a fit() and an entry in `ALGORITHMS`."""

@@ -41,17 +41,17 @@ class BaselineConfig(Settings):
     n_epochs: Annotated[
         int | None,
         {"unit": "epochs", "least": 1, "most": 100_000},
-        "Passes over the ratings; if none, 10 by als and 20 by sgd.",
+        "Passes over the ratings; if none, 10 for als and 20 for sgd.",
     ] = None
-    reg_u: Annotated[float, {"least": 0, "most": 1e6, "search": (1, 50)}, "Of als: regularisation of user biases."] = (
+    reg_u: Annotated[float, {"least": 0, "most": 1e6, "search": (1, 50)}, "For als: regularisation of user biases."] = (
         15.0
     )
-    reg_i: Annotated[float, {"least": 0, "most": 1e6, "search": (1, 50)}, "Of als: regularisation of item biases."] = (
+    reg_i: Annotated[float, {"least": 0, "most": 1e6, "search": (1, 50)}, "For als: regularisation of item biases."] = (
         10.0
     )
-    reg: Annotated[float, {"least": 0, "most": 1000, "search": (0.001, 0.2, "log")}, "Of sgd: regularisation."] = 0.02
+    reg: Annotated[float, {"least": 0, "most": 1000, "search": (0.001, 0.2, "log")}, "For sgd: regularisation."] = 0.02
     learning_rate: Annotated[
-        float, {"least": 0, "most": 10, "search": (0.001, 0.05, "log")}, "Of sgd: learning rate."
+        float, {"least": 0, "most": 10, "search": (0.001, 0.05, "log")}, "For sgd: learning rate."
     ] = 0.005
 
 

@@ -85,10 +85,10 @@ def draw_rows(
         sums[:] = 0
         for n in range(indptr[row], indptr[row + 1]):
             other = others[n]
-            rest = ratings[n] - offsets[other]
+            residual = ratings[n] - offsets[other]
             for f in range(width):
                 feature = features[other, f]
-                sums[f] += feature * rest
+                sums[f] += feature * residual
                 for g in range(width):
                     products[f, g] += feature * features[other, g]
         for f in range(width):
@@ -132,8 +132,8 @@ def squared_errors(
         total = 0.0
         for n in range(indptr[row], indptr[row + 1]):
             other = others[n]
-            rest = float(ratings[n]) - table[row, k] - other_table[other, k]
+            residual = float(ratings[n]) - table[row, k] - other_table[other, k]
             for f in range(k):
-                rest -= float(table[row, f]) * other_table[other, f]
-            total += rest * rest
+                residual -= float(table[row, f]) * other_table[other, f]
+            total += residual * residual
         errors[row] = total

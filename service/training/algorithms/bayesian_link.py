@@ -51,15 +51,15 @@ class ImplicitLink:
         self._precision = rng.gamma((PRIOR_ROWS + self._beta.size) / 2) / ((PRIOR_ROWS + size) / 2)
 
     def apply(self, table: Float32, precision: float) -> Float32:
-        """(F'F + precision) table: float32 (n_items, w)."""
+        """Return (F'F + precision) table: float32 (n_items, w)."""
         return self._transposed(self._times(table)) + np.float32(precision) * table
 
     def _times(self, table: Float32) -> Float32:
-        """F table: float32 (n_users, w)."""
+        """Return F table: float32 (n_users, w)."""
         return _scaled_sums(self._users, self._scales, self._ones, table)
 
     def _transposed(self, table: Float32) -> Float32:
-        """F' table: float32 (n_items, w)."""
+        """Return F' table: float32 (n_items, w)."""
         return _scaled_sums(self._items, self._ones, self._scales, table)
 
 
@@ -67,18 +67,18 @@ def solve_by_conjugate_gradients(
     apply: Callable[[Float32], Float32], right: Float32, solution: Float32, n_steps: int
 ) -> None:
     """Improve `solution`, float32 (n, w), of apply(solution) = right, each column by itself."""
-    rest = right - apply(solution)
-    direction = rest.copy()
-    size = np.einsum("ij,ij->j", rest, rest, dtype=np.float64)
+    residual = right - apply(solution)
+    direction = residual.copy()
+    size = np.einsum("ij,ij->j", residual, residual, dtype=np.float64)
     for _ in range(n_steps):
         applied = apply(direction)
         along = np.einsum("ij,ij->j", direction, applied, dtype=np.float64)
         step = np.divide(size, along, out=np.zeros_like(size), where=along > 0).astype(np.float32)
         solution += step * direction
-        rest -= step * applied
-        before, size = size, np.einsum("ij,ij->j", rest, rest, dtype=np.float64)
+        residual -= step * applied
+        before, size = size, np.einsum("ij,ij->j", residual, residual, dtype=np.float64)
         direction *= np.divide(size, before, out=np.zeros_like(size), where=before > 0).astype(np.float32)
-        direction += rest
+        direction += residual
 
 
 def _scaled_sums(side: SideRatings, own: Float32, others: Float32, table: Float32) -> Float32:

@@ -112,7 +112,7 @@ class _Chain:
         self._link = ImplicitLink(users, items, config.n_factors + 1) if config.implicit else None
 
     def advance(self) -> None:
-        """Draw everything once."""
+        """Draw the next sample of all tables, priors and precisions."""
         rng = self._rng
         prior = draw_prior(self.item_table, rng)
         self._draw(self._items, self.item_table, self.user_table, prior, None)

@@ -30,7 +30,7 @@ from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.neighbour_lists import item_neighbourhood
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
-from service.training.algorithms.registry import Algorithm, Listing
+from service.training.algorithms.registry import Algorithm, ListTopN
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
@@ -73,14 +73,14 @@ def fit(data: Interactions, config: EaseConfig, _rng: np.random.Generator, progr
 
 def fit_measured(
     data: Interactions, hidden: Int64, config: EaseConfig, _rng: np.random.Generator, progress: Progress
-) -> tuple[ModelSnapshot, Listing]:
+) -> tuple[ModelSnapshot, ListTopN]:
     """Fit all data, and return the lists of a model without the hidden interactions; see `Algorithm.fit_measured`."""
     snapshot, inverse = solve(data, config, progress)
     if snapshot.neighbourhood is None:
-        raise AssertionError("EASE has neighbours")
+        raise AssertionError("EASE returned a model without neighbours.")
     kept = np.abs(snapshot.neighbourhood.weights.data)
-    is_all = kept.size < config.n_neighbours * len(data.items)
-    return snapshot, DowndatedLists(data, hidden, inverse, 0.0 if is_all else float(kept.min())).lists
+    keeps_all = kept.size < config.n_neighbours * len(data.items)
+    return snapshot, DowndatedLists(data, hidden, inverse, 0.0 if keeps_all else float(kept.min())).lists
 
 
 ALGORITHMS: Final = {NAME: Algorithm(EaseConfig, fit, kind="ranking", fit_measured=fit_measured)}
@@ -92,7 +92,7 @@ def solve(
     """Return the model and P, (n_items, n_items)."""
     n_items = len(data.items)
     dtype = np.float64 if 8 * n_items**2 <= double_limit_bytes else np.float32
-    _require_room(n_items, config, np.dtype(dtype).itemsize)
+    _require_memory(n_items, config, np.dtype(dtype).itemsize)
     progress("fit", 0, _STEPS)
     matrix = _pair_counts(data, dtype)
     matrix.reshape(-1)[:: n_items + 1] += config.reg
@@ -104,7 +104,7 @@ def solve(
     return assemble(data, NAME, config, neighbourhood=neighbourhood), matrix
 
 
-def _require_room(n_items: int, config: EaseConfig, item_bytes: int) -> None:
+def _require_memory(n_items: int, config: EaseConfig, item_bytes: int) -> None:
     n_kept = min(config.n_neighbours, n_items) * n_items
     needed_bytes = item_bytes * n_items**2 + _KEPT_BYTES * n_kept
     available_bytes = memory_budget.available_bytes()
@@ -151,7 +151,7 @@ def invert(matrix: NDArray[Any], config: EaseConfig, progress: Progress) -> None
     routines: Any = get_lapack_funcs(("potrf", "potri"), dtype=matrix.dtype)
     factorise, invert_factor = routines
     with threads.one_blas_thread():
-        # LAPACK is column-major: our lower triangle is its upper one.
+        # LAPACK is column-major: the lower triangle of a row-major matrix is its upper one.
         inverse, fault = factorise(matrix.T, lower=0, overwrite_a=1, clean=0)
         progress("fit", 2, _STEPS)
         if not fault:
@@ -161,7 +161,7 @@ def invert(matrix: NDArray[Any], config: EaseConfig, progress: Progress) -> None
     if fault or not np.isfinite(matrix.sum(dtype=np.float64)) or diagonal.min() <= 0:
         raise TrainingDiverged(f"{NAME} cannot invert its matrix of items with reg={config.reg:g}; raise reg.")
     if not np.shares_memory(inverse, matrix):
-        raise AssertionError("LAPACK copied the matrix")
+        raise AssertionError("LAPACK copied the matrix.")
 
     def mirror(start: int, stop: int) -> None:
         for at in range(0, start, _BLOCK_ITEMS):

@@ -34,27 +34,27 @@ class DowndatedLists:
     Args:
         hidden: Int64 (m,), positions in `data` to leave out.
         inverse: (n_items, n_items), P.
-        least: The least |weight| that counts.
+        min_weight: The least |weight| that counts.
     """
 
-    def __init__(self, data: Interactions, hidden: Int64, inverse: NDArray[Any], least: float) -> None:
+    def __init__(self, data: Interactions, hidden: Int64, inverse: NDArray[Any], min_weight: float) -> None:
         is_kept = np.ones(len(data), dtype=bool)
         is_kept[hidden] = False
         kept = data.take(np.flatnonzero(is_kept))
         self._whole, self._kept = sparse_rows(history(data)), sparse_rows(history(kept))
-        self._inverse, self._least = inverse, least
+        self._inverse, self._min_weight = inverse, min_weight
         counts = np.bincount(kept.item_rows, minlength=len(data.items))
         self._ranks = np.empty(counts.size, dtype=np.int64)
         self._ranks[np.argsort(-counts, kind="stable")] = np.arange(counts.size)
 
     def lists(self, user_rows: Int64, n: int) -> NDArray[np.int32]:
-        """Rank the catalogue for users, int64 (m,), without their hidden interactions; see `registry.Listing`."""
+        """Rank the catalogue for users, int64 (m,), without their hidden interactions; see `registry.ListTopN`."""
         lists = np.full((user_rows.size, n), -1, dtype=np.int32)
         kept = self._kept
 
         def rank(start: int, stop: int) -> None:
             scores = np.zeros((stop - start, self._ranks.size))
-            _score(user_rows[start:stop], self._whole, kept, self._inverse, self._least, scores)
+            _score(user_rows[start:stop], self._whole, kept, self._inverse, self._min_weight, scores)
             for index, own in enumerate(scores, start):
                 user = user_rows[index]
                 own[kept.indices[kept.indptr[user] : kept.indptr[user + 1]]] = -np.inf
@@ -71,7 +71,7 @@ def _score(
     whole: SparseRows,
     kept: SparseRows,
     inverse: NDArray[Any],
-    least: float,
+    min_weight: float,
     scores: Float64,
 ) -> None:  # pragma: no cover  # compiled; a test holds it to fits without the interactions
     """Add the weights of each user's kept items to `scores`, zeros (n_users, n_items)."""
@@ -109,5 +109,5 @@ def _score(
             j = kept.indices[at]
             for i in range(n_items):
                 weight = (inverse[j, i] - (a[j] * of_a[i] + b[j] * of_b[i])) * scales[i]
-                if abs(weight) >= least:
+                if abs(weight) >= min_weight:
                     scores[k, i] += weight

@@ -65,7 +65,7 @@ class ItemKnnConfig(Settings):
     asymmetry: Annotated[
         float,
         {"least": 0, "most": 1, "search": (0, 1)},
-        "Of cosine: exponent of the item's own norm; less favours popular items.",
+        "For cosine: exponent of the item's own norm; less favours popular items.",
     ] = 0.4
     weighting: Annotated[
         str, {"choices": WEIGHTINGS}, "Damps long histories, most with walk, and with bm25 popular items."

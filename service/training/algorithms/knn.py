@@ -67,7 +67,7 @@ class KnnConfig(Settings):
     shrinkage: Annotated[
         float,
         {"unit": "ratings", "least": 0, "most": 1e6, "search": (1, 1000, "log")},
-        "Of pearson_baseline: common ratings at which a similarity counts half.",
+        "For pearson_baseline: common ratings at which a similarity counts half.",
     ] = 100.0
     n_neighbours: Annotated[
         int, {"unit": "neighbours", "least": 1, "most": 100_000}, "Neighbours per row in the served model."
@@ -75,18 +75,18 @@ class KnnConfig(Settings):
     serving_shrinkage: Annotated[
         float,
         {"unit": "ratings", "least": 0, "most": 1e6},
-        "Of the served neighbours: common ratings at which a similarity counts half.",
+        "In the served model: common ratings at which a similarity counts half.",
     ] = 50.0
-    bsl_method: Annotated[str, {"choices": baseline.METHODS}, "Of the baseline: als or sgd."] = "als"
+    bsl_method: Annotated[str, {"choices": baseline.METHODS}, "Method of the baseline."] = "als"
     bsl_n_epochs: Annotated[
         int | None,
         {"unit": "epochs", "least": 1, "most": 100_000},
-        "Of the baseline: epochs; if none, 10 by als and 20 by sgd.",
+        "Epochs of the baseline; if none, 10 for als and 20 for sgd.",
     ] = None
-    bsl_reg_u: Annotated[float, {"least": 0, "most": 1e6}, "Of the baseline by als: regularisation of users."] = 15.0
-    bsl_reg_i: Annotated[float, {"least": 0, "most": 1e6}, "Of the baseline by als: regularisation of items."] = 10.0
-    bsl_reg: Annotated[float, {"least": 0, "most": 1000}, "Of the baseline by sgd: regularisation."] = 0.02
-    bsl_learning_rate: Annotated[float, {"least": 0, "most": 10}, "Of the baseline by sgd: learning rate."] = 0.005
+    bsl_reg_u: Annotated[float, {"least": 0, "most": 1e6}, "Of the baseline, for als: regularisation of users."] = 15.0
+    bsl_reg_i: Annotated[float, {"least": 0, "most": 1e6}, "Of the baseline, for als: regularisation of items."] = 10.0
+    bsl_reg: Annotated[float, {"least": 0, "most": 1000}, "Of the baseline, for sgd: regularisation."] = 0.02
+    bsl_learning_rate: Annotated[float, {"least": 0, "most": 10}, "Of the baseline, for sgd: learning rate."] = 0.005
 
 
 EstimateBaseline = Callable[[csr_array, KnnConfig], Baseline]

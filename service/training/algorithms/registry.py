@@ -19,10 +19,10 @@ from service.training.interactions import Interactions, Progress
 
 Fit = Callable[[Interactions, Any, np.random.Generator, Progress], ModelSnapshot]
 Predict = Callable[[ModelSnapshot, NDArray[np.int32], NDArray[np.int32]], NDArray[np.float64]]
-Listing = Callable[[NDArray[np.int64], int], NDArray[np.int32]]
+ListTopN = Callable[[NDArray[np.int64], int], NDArray[np.int32]]
 """(user_rows, n) -> lists of n item rows for users, best first: int32 (m, n), padded with -1."""
 FitMeasured = Callable[
-    [Interactions, NDArray[np.int64], Any, np.random.Generator, Progress], tuple[ModelSnapshot, Listing]
+    [Interactions, NDArray[np.int64], Any, np.random.Generator, Progress], tuple[ModelSnapshot, ListTopN]
 ]
 Kind: TypeAlias = Literal["rating", "ranking"]
 

@@ -10,9 +10,9 @@ the mean of all ratings. scikit-surprise also predicts that mean for an unknown 
 its training set; here j differs from i. tests/reference/slope_one.py is the slow equivalent.
 
 Invariant: `predict` is exact, from the history alone. The served model keeps for each item the n_neighbours items with
-the most common users; ties keep the smaller row. To approximate the others, dev(i, j) is split into d(i) - d(j) + rest,
-where d(i) is the mean of i's ratings above the means of its raters: d(i) and the mean of d(j) over u's items become
-biases, and neighbours average the rests. With all neighbours kept, this is the definition.
+the most common users; ties keep the smaller row. To approximate the others, dev(i, j) is split into d(i) - d(j) and a
+residual, where d(i) is the mean of i's ratings above the means of its raters: d(i) and the mean of d(j) over u's items
+become biases, and neighbours average the residuals. With all neighbours kept, this is the definition.
 
 All items cost the sum over users of their squared numbers of ratings.
 """
@@ -48,7 +48,7 @@ class SlopeOneConfig(Settings):
 
 
 def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Fit Slope One: biases, and the rests of deviations between items."""
+    """Fit Slope One: biases, and the residuals of deviations between items."""
     ratings = history(data)
     ratings_by_item = ratings.T.tocsr()
     by_user, by_item = sparse_rows(ratings), sparse_rows(ratings_by_item)
@@ -56,13 +56,12 @@ def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, p
     def write(start: int, stop: int, neighbours: Int32, weights: Float32, counts: Int64) -> None:
         _most_often_together(by_item, by_user, start, stop, neighbours, weights, counts)
 
-    rests = neighbour_lists.neighbour_lists(write, len(data.items), config.n_neighbours, progress)
+    residuals = neighbour_lists.neighbour_lists(write, len(data.items), config.n_neighbours, progress)
     mean = ratings.data.mean(dtype=np.float64)
     user_bias = row_means(ratings, ratings.data - mean)
     item_bias = row_means(ratings_by_item, by_item.values - mean - user_bias[by_item.indices])
-    rests.data = (rests.data - np.repeat(item_bias, np.diff(rests.indptr)) + item_bias[rests.indices]).astype(
-        np.float32
-    )
+    own_bias = np.repeat(item_bias, np.diff(residuals.indptr))
+    residuals.data = (residuals.data - own_bias + item_bias[residuals.indices]).astype(np.float32)
     return assemble(
         data,
         NAME,
@@ -70,8 +69,8 @@ def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, p
         user_bias=(user_bias - row_means(ratings, item_bias[by_user.indices])).astype(np.float32),
         item_bias=item_bias.astype(np.float32),
         global_mean=float(mean),
-        # A row of weights holds the items whose neighbour it is, a row of `rests` its neighbours.
-        neighbourhood=Neighbourhood("items", "mean", "seen", sorted_rows(rests.T.tocsr())),
+        # A row of weights holds the items whose neighbour it is, a row of `residuals` its neighbours.
+        neighbourhood=Neighbourhood("items", "mean", "seen", sorted_rows(residuals.T.tocsr())),
     )
 
 

@@ -1,6 +1,6 @@
 """The figures of one algorithm, split by split, and their summary.
 
-Invariant: whatever all algorithms share of a split, users and items to judge by, is in one `PreparedSplit`.
+Invariant: on one split all algorithms are judged by the same users and items, those of its `PreparedSplit`.
 """
 
 import time
@@ -18,11 +18,11 @@ from service.training.evaluation import leakage, peak_memory, resampling
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.evaluation.measures import per_user, prediction_error, sampled_ranking, serving_cost, subgroups
 from service.training.evaluation.measures.beyond_accuracy import Lists, Popularity
-from service.training.evaluation.measures.per_user import Float64, MeasureName, Tally
+from service.training.evaluation.measures.per_user import MeasureName, Tally
 from service.training.evaluation.measures.relevance import Relevance, relevant_items
 from service.training.evaluation.split_dataset import Split
 from service.training.evaluation.top_n_lists import top_n_lists
-from service.training.interactions import no_progress
+from service.training.interactions import Float64, no_progress
 
 # With lists of the whole catalogue each of these is equal for all models.
 NEED_SHORT_LISTS: Final = ("precision", "recall", "hit_rate", "coverage", "gini", "novelty", "popularity_bias")
@@ -34,7 +34,7 @@ GroupFigures: TypeAlias = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class PreparedSplit:
-    """One split, and what all algorithms share of it."""
+    """One split, with the seed, users and items that all algorithms share."""
 
     split: Split
     fit_seed: np.random.SeedSequence  # seeds each fit

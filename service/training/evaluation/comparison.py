@@ -20,12 +20,12 @@ from service.training.algorithms.registry import Candidate
 from service.training.evaluation import resampling
 from service.training.evaluation.algorithm_result import NEED_SHORT_LISTS, AlgorithmResult, PreparedSplit, mean
 from service.training.evaluation.evaluation_protocol import SPLIT_DESCRIPTIONS, TIME_SPLITS, EvaluationProtocol
+from service.training.evaluation.kernel_compilation import compile_kernels
 from service.training.evaluation.leakage import Leakage
 from service.training.evaluation.measures import serving_cost
 from service.training.evaluation.measures.prediction_error import exceeds, format_measure, rmse
 from service.training.evaluation.paired_comparison import paired_comparisons
 from service.training.evaluation.split_dataset import Split, SplitDataset
-from service.training.evaluation.warm_up import warm_up
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.suitability import why_not_ratings
 
@@ -69,7 +69,7 @@ def compare(
             for result in results:
                 # An algorithm that cannot be fitted reports it when it is measured.
                 with suppress(Exception):
-                    warm_up(result.candidate, split.train)
+                    compile_kernels(result.candidate, split.train)
             progress("evaluate", 0, n_steps)
         leakage.add(split.train, split.test)
         is_held_out[split.test.user_rows] = True

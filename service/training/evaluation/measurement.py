@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import UsageError
-from service.training.algorithms.registry import Candidate, Listing
+from service.training.algorithms.registry import Candidate, ListTopN
 from service.training.evaluation.measures import per_user
 from service.training.evaluation.measures.beyond_accuracy import Popularity
 from service.training.evaluation.measures.per_user import MeasureName
@@ -69,7 +69,7 @@ def fit_and_measure(
 
 
 def measure_fitted(
-    listing: Listing,
+    list_top_n: ListTopN,
     predicted: NDArray[np.float64] | None,
     train: Interactions,
     test: Interactions,
@@ -90,7 +90,7 @@ def measure_fitted(
     if of_lists:
         # A fixed seed, so that every candidate is judged by the same users.
         relevance = relevant_items(test, relevant_from=relevant_from).sample(most_users, np.random.default_rng(0))
-        lists = listing(relevance.user_rows, max(name.k or 0 for name in of_lists))
+        lists = list_top_n(relevance.user_rows, max(name.k or 0 for name in of_lists))
         by_user, of_all_lists = per_user.exposure_tallies(of_lists, lists, relevance.user_rows, Popularity.of(train))
         by_user |= per_user.ranking_tallies(of_lists, lists, relevance)
         values |= {name: tally.value() for name, tally in by_user.items()} | of_all_lists

@@ -12,7 +12,8 @@ from service.training.evaluation import resampling
 from service.training.evaluation.algorithm_result import AlgorithmResult, mean
 from service.training.evaluation.measures.per_user import MeasureName
 from service.training.evaluation.measures.prediction_error import RATING_MEASURES
-from service.training.evaluation.resampling import Float64, ResamplingUnits
+from service.training.evaluation.resampling import ResamplingUnits
+from service.training.interactions import Float64
 
 _RANKING: Final = ("ndcg", "recall")
 
@@ -32,7 +33,7 @@ def paired_comparisons(
     """
     names = [*RATING_MEASURES, *(str(MeasureName(family, k)) for family in _RANKING for k in ks)]
     columns = [(name, index) for name in names for index, result in enumerate(results) if name in result.by_user]
-    sums, swaps = resampling.randomise(units, [results[index].by_user[name] for name, index in columns])
+    sums, swaps = resampling.randomisation_sums(units, [results[index].by_user[name] for name, index in columns])
     comparisons: list[dict[str, Any]] = []
     for name in names:
         family: list[dict[str, Any]] = []

@@ -3,7 +3,7 @@
 Invariants: all measures of all models are resampled with the same draws, so that a difference is one of the same
 users; a result is a function of the tallies and the seed. A user is drawn with all ratings in all folds, because those
 of one user are correlated. Cost is bounded: more than `MAX_UNITS` users are first assigned at random to that many
-parties of equal size, and parties are drawn, which keeps the spread of a sum over users.
+clusters of equal size, and clusters are drawn, which keeps the spread of a sum over users.
 
 Sources: Efron and Tibshirani, "An introduction to the bootstrap", 1993 (percentile intervals); Smucker, Allan and
 Carterette, "A comparison of statistical significance tests for information retrieval evaluation", CIKM 2007 (Fisher's
@@ -17,24 +17,22 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.training.evaluation.measures.per_user import Tally, apply_shape
-from service.training.interactions import Int64
+from service.training.interactions import Float64, Int64
 
 MAX_UNITS: Final = 10_000
 N_RESAMPLES: Final = 1_000
 N_SWAPS: Final = 10_000
 _ROWS_AT_ONCE: Final = 250
 
-Float64 = NDArray[np.float64]
 Folds = Sequence[Tally]
 """One measure of one model: a tally for each fold. The measure is the mean over folds."""
 
 
 @dataclass(frozen=True, eq=False)
 class ResamplingUnits:
-    """The units that are drawn: users, or parties of users."""
+    """The units that are drawn: users, or clusters of users."""
 
     of_user: Int64  # (n_users,), the unit of each user; -1 for users who are never judged
     n: int  # how many there are
@@ -96,7 +94,7 @@ def percentile_interval95(values: Float64) -> list[float] | None:
     return [float(end) for end in np.quantile(known, (0.025, 0.975))] if known.size else None
 
 
-def randomise(units: ResamplingUnits, measures: Sequence[Folds]) -> tuple[Float64, Float64]:
+def randomisation_sums(units: ResamplingUnits, measures: Sequence[Folds]) -> tuple[Float64, Float64]:
     """Return the sums that randomisation tests of all pairs of models need.
 
     Apart from its shape, a measure is a sum of contributions of users: the mean over folds of a user's sum over all

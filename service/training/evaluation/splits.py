@@ -21,7 +21,7 @@ def k_fold(n: int, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Pos
         ValueError: There are fewer than 2 folds or fewer ratings than folds.
     """
     if not 2 <= n_folds <= n:
-        raise ValueError(f"{n} ratings cannot be split into {n_folds} folds")
+        raise ValueError(f"{n} ratings cannot be split into {n_folds} folds.")
     fold_of = np.arange(n, dtype=np.int32) % n_folds
     rng.shuffle(fold_of)
     for fold in range(n_folds):

@@ -1,4 +1,4 @@
-"""The pruning rule: when a trial is given up between two folds (pure).
+"""The pruning rule: when a trial ends between two folds (pure).
 
 Invariant: trials are compared on the same folds, so that a hard fold counts against none of them. Nothing is pruned
 before `MIN_TRIALS` trials are complete.
@@ -14,7 +14,7 @@ from typing import Final
 MIN_TRIALS: Final = 5
 
 
-def is_hopeless(folds: Sequence[float], complete: Collection[Sequence[float]], *, lower_is_better: bool) -> bool:
+def should_prune(folds: Sequence[float], complete: Collection[Sequence[float]], *, lower_is_better: bool) -> bool:
     """Return whether a trial is worse so far than the median of the complete trials on the same folds.
 
     Args:

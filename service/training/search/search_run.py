@@ -18,7 +18,7 @@ import numpy as np
 from service.training.evaluation import measurement, split_dataset
 from service.training.interactions import Interactions
 from service.training.search import search_result, shared_dataset
-from service.training.search.pruning import is_hopeless
+from service.training.search.pruning import should_prune
 from service.training.search.search_space import assignments
 from service.training.search.search_spec import DEFAULT_TRIALS, SearchOptions, SearchSpec
 from service.training.search.study import DefaultsRun, Study, Trial, open_study
@@ -204,13 +204,13 @@ class _SearchLoop:
         return self._end_if_decided(self._study.report(trial, result.value, result.seconds))
 
     def _end_if_decided(self, trial: Trial) -> Trial:
-        """End a trial that has all its folds, or that is hopeless."""
+        """End a trial that has all its folds, or that is to be pruned."""
         if len(trial.folds) == len(self._seeds):
             self._study.complete(trial)
             return self._end(dataclasses.replace(trial, state="complete"))
         complete = [other.folds for other in self._ended if other.state == "complete"]
         lower_is_better = self._spec.lower_is_better
-        if self._options.prune and trial.folds and is_hopeless(trial.folds, complete, lower_is_better=lower_is_better):
+        if self._options.prune and trial.folds and should_prune(trial.folds, complete, lower_is_better=lower_is_better):
             return self._prune(trial)
         return trial
 

@@ -76,5 +76,5 @@ class SearchOptions:
     timeout_s: float | None = None  # no trial begins after so many seconds; None: no limit
     n_workers: int = 1  # how many trials are measured at a time
     n_threads: int = 0  # how many threads each may use; 0 for all cores
-    prune: bool = True  # whether a trial that is hopeless on its first folds is given up
+    prune: bool = True  # whether a trial that is worse than the median on its first folds ends early
     study: Path | None = None  # the file that keeps the trials; None to keep none

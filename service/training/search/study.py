@@ -45,7 +45,7 @@ class Trial:
     settings: HyperparameterValues  # the values of the searched hyperparameters
     folds: tuple[float, ...] = ()  # the measure on each fold so far
     seconds: tuple[float, ...] = ()  # the time of each of them, fitting and measuring
-    state: State = "running"  # under way, measured on all folds, given up between two, or failed
+    state: State = "running"  # under way, measured on all folds, ended between two, or failed
     why: str | None = None  # the sentence of a failure
 
     @property
@@ -132,7 +132,7 @@ class Study:
         self._study.tell(trial.number, trial.mean)
 
     def prune(self, trial: Trial) -> None:
-        """Keep that a trial was given up."""
+        """Keep that a trial ended early."""
         self._study.tell(trial.number, state=TrialState.PRUNED)
 
     def fail(self, trial: Trial, why: str) -> None:

@@ -26,7 +26,7 @@ from service.training.algorithms.kernels import threads
 from service.training.algorithms.registry import Candidate
 from service.training.evaluation import measurement
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
-from service.training.evaluation.warm_up import warm_up
+from service.training.evaluation.kernel_compilation import compile_kernels
 from service.training.search.shared_dataset import SharedDataset
 
 
@@ -141,16 +141,16 @@ def _run_worker(connection: Connection, folder: Path, n_threads: int) -> None:
     watch = threading.Thread(target=_exit_with_parent, args=(folder,), daemon=True)
     watch.start()
     data = SharedDataset(folder)
-    is_warm = False
+    is_compiled = False
     # The connection breaks when the parent dies; the other thread then cleans up.
     with threads.limit(n_threads), suppress(EOFError, ConnectionError):
         while True:
             task = connection.recv()
-            if not is_warm:
+            if not is_compiled:
                 # Compilation counts in no trial's seconds. The task itself reports what is wrong with its settings.
                 with suppress(Exception):
-                    warm_up(Candidate.parse(task.algorithm, task.settings), data.data)
-                is_warm = True
+                    compile_kernels(Candidate.parse(task.algorithm, task.settings), data.data)
+                is_compiled = True
             connection.send(_measure_fold(data, task))
     watch.join()
 

@@ -123,7 +123,7 @@ def bad_row_reason(fields: tuple[str | None, ...], dates: Dates = "iso") -> str:
             if value.strip() in {"", NULL}:
                 return f"the {role} is empty"
             return f"the {role} {quoted(value)} {complaint}{_option_hint(role, value, dates)}"
-    raise AssertionError("a row was rejected without a reason")
+    raise AssertionError("A row was rejected without a reason.")
 
 
 def _option_hint(role: str, value: str, dates: Dates) -> str:

@@ -24,10 +24,9 @@ from service.training.evaluation.measures.beyond_accuracy import (
 from service.training.evaluation.measures.prediction_error import RATING_MEASURES
 from service.training.evaluation.measures.ranking import RANKING_MEASURES
 from service.training.evaluation.measures.relevance import Relevance
-from service.training.interactions import Int64, Interactions
+from service.training.interactions import Float64, Int64, Interactions
 
 Shape = Literal["mean", "root", "excess"]
-Float64 = NDArray[np.float64]
 
 # The longest list that the service answers with.
 MAX_K: Final = 500

@@ -49,7 +49,7 @@ def t_interval95(values: Sequence[float]) -> tuple[float, float]:
         ValueError: There are fewer than 2 values.
     """
     if len(values) < 2:
-        raise ValueError("an interval needs at least 2 values")
+        raise ValueError("An interval needs at least 2 values.")
     n = len(values)
     mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
     half = float(stdtrit(n - 1, 0.975)) * spread / n**0.5
@@ -68,7 +68,7 @@ def exceeds(error: float, other: float) -> bool:
 
 def _errors(predicted: Values, actual: Values) -> NDArray[np.float64]:
     if predicted.shape != actual.shape or predicted.ndim != 1:
-        raise ValueError(f"{predicted.shape} predictions do not fit {actual.shape} ratings")
+        raise ValueError(f"{predicted.shape} predictions do not fit {actual.shape} ratings.")
     if not predicted.size:
-        raise ValueError("an error over no rating is not defined")
+        raise ValueError("An error over no rating is undefined.")
     return np.asarray(predicted, dtype=np.float64) - np.asarray(actual, dtype=np.float64)

@@ -35,16 +35,16 @@ class Relevance:
         return is_member(listed.ravel(), relevant).reshape(lists.shape)
 
     def keep_users(self, is_kept: NDArray[np.bool_]) -> "Relevance":
-        """Return the relevance of some of the judged users; bool (m,), which."""
+        """Return the relevance of the judged users of a mask, bool (m,)."""
         kept = np.repeat(is_kept, self.counts)
         rows, counts = self.user_rows[is_kept], self.counts[is_kept]
         return Relevance(rows, counts, self.item_rows[kept], self.n_items, self.n_without)
 
     def keep_items(self, is_kept: NDArray[np.bool_]) -> "tuple[Relevance, NDArray[np.bool_]]":
-        """Return the relevance of some items; bool (n_items,), which.
+        """Return the relevance of the items of a mask, bool (n_items,).
 
         Returns:
-            The relevance, and which of the judged users it has, bool (m,).
+            The relevance, and the mask of the judged users that remain, bool (m,).
         """
         kept = is_kept[self.item_rows]
         index = np.repeat(np.arange(len(self)), self.counts)

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.training.evaluation.measures.beyond_accuracy import Lists
-from service.training.evaluation.measures.per_user import Float64, MeasureName, Tally, error_tallies, ranking_tallies
+from service.training.evaluation.measures.per_user import MeasureName, Tally, error_tallies, ranking_tallies
 from service.training.evaluation.measures.relevance import Relevance
 from service.training.evaluation.top_n_lists import NO_ITEM
-from service.training.interactions import Interactions
+from service.training.interactions import Float64, Interactions
 
 USERS: Final = ("light", "medium", "heavy")
 ITEMS: Final = ("head", "middle", "tail")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from service.training.evaluation import resampling
 from service.training.evaluation.measures.per_user import Tally, error_tallies
 from service.training.evaluation.measures.prediction_error import t_interval95
-from service.training.evaluation.resampling import ResamplingUnits, bootstrap, holm, p_value, randomise
+from service.training.evaluation.resampling import ResamplingUnits, bootstrap, holm, p_value, randomisation_sums
 from tests.support.interactions import rated
 
 SEED = np.random.SeedSequence(3)
@@ -82,15 +82,15 @@ def test_draws_follow_the_seed_and_draw_as_many_users_as_there_are() -> None:
     assert abs(float(signs.mean())) < 0.02
 
 
-def test_very_many_users_are_drawn_in_parties() -> None:
+def test_very_many_users_are_drawn_in_clusters() -> None:
     """Of equal size, every user in one; the interval is about the same."""
     values = np.random.default_rng(0).exponential(size=3000).tolist()
     whole = resampling.percentile_interval95(bootstrap(units(3000), {"m": [tally(values)]})["m"]) or [0, 0]
-    parties = ResamplingUnits.of(np.arange(3000), 3000, SEED, max_units=500)
-    assert parties.n == 500
-    assert np.bincount(parties.of_user).tolist() == [6] * 500
-    in_parties = resampling.percentile_interval95(bootstrap(parties, {"m": [tally(values)]})["m"])
-    assert in_parties == pytest.approx(whole, abs=0.15 * (whole[1] - whole[0]))
+    clusters = ResamplingUnits.of(np.arange(3000), 3000, SEED, max_units=500)
+    assert clusters.n == 500
+    assert np.bincount(clusters.of_user).tolist() == [6] * 500
+    in_clusters = resampling.percentile_interval95(bootstrap(clusters, {"m": [tally(values)]})["m"])
+    assert in_clusters == pytest.approx(whole, abs=0.15 * (whole[1] - whole[0]))
 
 
 @pytest.mark.parametrize("difference", [0.0, 0.3, 1.0])
@@ -99,7 +99,7 @@ def test_the_randomisation_test_is_its_definition(difference: float) -> None:
     rng = np.random.default_rng(5)
     a = rng.normal(size=8)
     b = a - difference - 0.5 * rng.normal(size=8)
-    totals, swaps = randomise(units(8), [[tally(a.tolist())], [tally(b.tolist())]])
+    totals, swaps = randomisation_sums(units(8), [[tally(a.tolist())], [tally(b.tolist())]])
     p = p_value(float(totals[0] - totals[1]), swaps[:, 0] - swaps[:, 1])
     signs = np.array(list(itertools.product([-1, 1], repeat=8)))
     means = signs @ (a - b) / 8
@@ -110,7 +110,7 @@ def test_the_randomisation_test_is_its_definition(difference: float) -> None:
 def test_equal_models_do_not_differ() -> None:
     """A p value is never 0."""
     same = tally([0.1, 0.7, 0.2])
-    totals, swaps = randomise(units(3), [[same], [same]])
+    totals, swaps = randomisation_sums(units(3), [[same], [same]])
     assert p_value(float(totals[0] - totals[1]), swaps[:, 0] - swaps[:, 1]) == 1.0
     assert p_value(100.0, np.zeros(99)) == 0.01
 

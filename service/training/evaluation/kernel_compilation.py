@@ -8,7 +8,7 @@ from service.training.evaluation.top_n_lists import top_n_lists
 from service.training.interactions import Interactions, ReadReport, no_progress
 
 
-def warm_up(candidate: Candidate, data: Interactions) -> None:
+def compile_kernels(candidate: Candidate, data: Interactions) -> None:
     """Fit a few ratings on the scale of `data`, with times if it has any, make lists and predict."""
     users, items = np.divmod(np.arange(30, dtype=np.int32), 5)
     is_kept = (users + items) % 3 > 0
