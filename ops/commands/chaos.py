@@ -42,9 +42,7 @@ def command(
     replicas: Annotated[int, typer.Option(min=1, help="Replicas of the system that is started.")] = 3,
     rate: Annotated[float | None, typer.Option(help="Requests per second throughout; 500.")] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds for each fault; 30.")] = None,
-    every: Annotated[
-        float | None, typer.Option(help="Seconds from one strike to the next, for instant faults.")
-    ] = None,
+    every: Annotated[float | None, typer.Option(help="Seconds between injections of an instant fault.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same schedule, users and events.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Half a minute of the main faults at 100 requests/s.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page with the timeline here.")] = None,
@@ -61,7 +59,7 @@ def command(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of runs for --compare-telemetry.")] = 7,
     as_json: JsonOption = False,
 ) -> int:
-    """Kill, freeze and starve parts under load, and check that nothing was lost."""
+    """Inject faults under load, such as killed and frozen parts, and check that nothing was lost."""
     from ops.drill.drill import Drill
     from ops.drill.faults.fault_catalogue import select
     from ops.drill.stage import DrillSpec
@@ -97,7 +95,7 @@ def command(
 
 
 def _run_interruptible(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run to the end; a stop signal cancels, so that faults are undone, and raises KeyboardInterrupt."""
+    """Run to the end. A stop signal cancels the work, which undoes the faults, and raises KeyboardInterrupt."""
     from service.event_loop import run
 
     async def interruptible() -> Any:
@@ -105,9 +103,9 @@ def _run_interruptible(work: Coroutine[Any, Any, Any]) -> Any:
         loop = asyncio.get_running_loop()
 
         def interrupt() -> None:
-            # Once: a second cancellation would interrupt the undoing.
+            # Only once: a second cancellation would interrupt the undoing.
             if not task.cancelling():
-                _notify("undoing the faults")
+                _notify("Undoing the faults.")
                 task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -135,7 +133,7 @@ def _print_verdict(
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(drill_page.render(concluded, stages, {"title": "Recollect: the failure drill", **about}))
-        _notify(f"the page is {report}")
+        _notify(f"The page is {report}.")
     if as_json:
         print(orjson.dumps(verdict.as_json(concluded, stages, about), option=orjson.OPT_INDENT_2).decode())
     elif sys.stdout.isatty():
@@ -145,7 +143,7 @@ def _print_verdict(
     else:
         print("\n".join(drill_text.as_lines(concluded)))
     if not as_json:
-        _notify(f"to repeat it: {about['command']}")
+        _notify(f"To repeat it: {about['command']}")
     return 0 if concluded.ok else 1
 
 

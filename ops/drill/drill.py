@@ -1,6 +1,6 @@
 """A whole drill: one stage for each kind of system that its faults need.
 
-Invariant: however a drill ends, its faults are undone and a system of its own is stopped and removed.
+Invariant: however a drill ends, its faults are undone, and a system that it started is stopped and removed.
 """
 
 import contextlib
@@ -29,18 +29,18 @@ from service.errors import UsageError
 
 @dataclass(frozen=True)
 class Drill:
-    """One drill, its options checked.
+    """One drill with checked options.
 
     Attributes:
         spec: Rates and times.
         faults: The faults.
-        data: The training data of a system of the drill's own.
-        replicas: Of that system.
+        data: The training data of a system that the drill starts.
+        replicas: The number of replicas of that system.
         config: Every setting of the service.
-        running: Whether the system that runs in the configured home is drilled, rather than one of the drill's own.
+        running: Whether to drill the system that runs in the configured home; else the drill starts one.
         url: The address of the running system, None to read it from its topology.
         key: The API key that it asks for, or None.
-        keep: Whether the folder of a system of the drill's own is kept.
+        keep: Whether to keep the folder of a system that the drill started.
         notify: Called with a line about each step.
     """
 
@@ -108,12 +108,12 @@ class Drill:
         folder = Path(tempfile.mkdtemp(prefix="recollect-chaos-"))
         start = default_system if kind is SystemKind.DEFAULT else instrumented_system
         try:
-            self.notify(f"starting a system in {folder}, {kind.value}")
+            self.notify(f"Starting a system in {folder}, {kind.value}.")
             async with start(folder, self.data, self.replicas) as (system, target):
                 yield system, target
         finally:
             if self.keep:
-                self.notify(f"{folder} is kept")
+                self.notify(f"{folder} is kept.")
             else:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The load of a drill: the load test's open loop without an end, with every outcome kept.
+"""The load of a drill: the endless open loop of the load test, with every outcome kept.
 
 Invariant: every request gives one sample, at its intended send time. It is retried up to twice and the sample counts
 its attempts, so that one run shows the results of clients with no, one and two retries.

@@ -44,7 +44,7 @@ def answer_figures(samples: Iterable[RequestSample], promise: Promise, ended_s: 
         max_ms=_ms(answers.max_s if answers.count else None),
         list_p99_ms=_ms(lists.percentile_s(0.99)),
         list_max_ms=_ms(lists.max_s if lists.count else None),
-        taken_again_s=0.0 if last_refused_s is None else max(0.0, last_refused_s - ended_s),
+        accepted_again_s=0.0 if last_refused_s is None else max(0.0, last_refused_s - ended_s),
     )
 
 

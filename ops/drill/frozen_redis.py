@@ -1,6 +1,6 @@
 """Compares the latencies of lists with Redis frozen and running, in pairs of runs (R20).
 
-Invariant: both runs of a pair follow each other at once, in alternating order, so that other work of the machine
+Invariant: the runs of a pair follow each other directly, in alternating order, so that other work of the machine
 affects both. The median of the pairs' ratios is compared with the limits.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ops.drill.drill_load import DrillLoad, RequestSample
-from ops.drill.faults.fault import Strike
+from ops.drill.faults.fault import Injection
 from ops.drill.faults.promise import Promise
 from ops.drill.faults.signal_faults import freeze
 from ops.drill.figures import answer_figures
@@ -102,14 +102,14 @@ async def compare_frozen_redis(
     """
     start_s = time.monotonic()
     found: list[RunPair] = []
-    strike = Strike(0.0, (REDIS,), run_s, 0.0)
+    injection = Injection(0.0, (REDIS,), run_s, 0.0)
     async with DrillLoad(target, system.home / "models", rate_rps, seed, start_s, Oracle()) as load:
 
         async def running() -> list[RequestSample]:
             return await _lists_of_run(load, start_s, run_s)
 
         async def frozen() -> list[RequestSample]:
-            async with freeze(system, strike):
+            async with freeze(system, injection):
                 return await _lists_of_run(load, start_s, run_s)
 
         for index in range(pairs):

@@ -1,6 +1,6 @@
 """The drill's requests: those of the load test, with every acknowledgement recorded by the oracle.
 
-Invariant: the oracle records exactly what the client was answered, at that time.
+Invariant: the oracle records exactly the acknowledgements that the client received, with their times.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class ObservedTraffic(Traffic):
     Args:
         oracle: Records every acknowledgement.
         clock: The oracle's clock, in seconds.
-        options: Those of `Traffic`.
+        options: The arguments of `Traffic`.
     """
 
     def __init__(self, *args: Any, oracle: Oracle, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:

@@ -1,7 +1,7 @@
-"""The oracle: what the system acknowledged, and what the archive holds of it; pure.
+"""The oracle: a record of everything acknowledged, and its comparison with the archive; pure.
 
-Invariant: the archive must hold exactly what a client was promised: an event after a 202, a list after an answer with a
-recommendation_id. Each must be there once, with the content that was sent.
+Invariant: a 202 acknowledges an event, and an answer with a recommendation_id acknowledges a list. The archive must
+hold each acknowledged event and list once, with the content that was sent.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ class Acknowledgement:
 
 @dataclass
 class Findings:
-    """What is wrong with the archive, as times of acknowledgement in seconds.
+    """The differences between the archive and the acknowledgements, as times of acknowledgement in seconds.
 
     Attributes:
         expected: Number of acknowledged events and lists.
@@ -43,7 +43,7 @@ class Findings:
 
     @property
     def clean(self) -> bool:
-        """Whether everything is there, once, as it was sent."""
+        """Whether the archive holds everything once, as it was sent."""
         return not (self.lost or self.duplicated or self.altered)
 
     def add(self, kind: list[float], acknowledged: Acknowledgement, example: str) -> None:

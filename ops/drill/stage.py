@@ -1,4 +1,4 @@
-"""A stage: one drilled system, with a quiet round, a round for each fault, and a search of its archive.
+"""A stage: one drilled system, with a quiet round, a round for each fault, and a check of its archive.
 
 Invariant: the load runs from the first round to the last without a pause, a fault is undone before the next one begins,
 and every request and every acknowledgement belongs to exactly one round, by its time.
@@ -14,11 +14,11 @@ from datetime import date
 from pathlib import Path
 
 from ops.drill.drill_load import DrillLoad, RequestSample
-from ops.drill.faults.fault import Fault, Strike
+from ops.drill.faults.fault import Fault, Injection
 from ops.drill.faults.promise import Figures, Promise
 from ops.drill.figures import answer_figures
 from ops.drill.oracle import Findings, Oracle
-from ops.drill.schedule import strikes
+from ops.drill.schedule import schedule_injections
 from ops.drill.system.drilled_system import DrilledSystem
 from ops.drill.system.needs import RunningParts
 from ops.drill.system.recollect_commands import AuditReceipt, run_audit
@@ -36,7 +36,7 @@ _ARCHIVE_LIMIT_S = 60.0
 _READ_EVERY_S = 1.0
 # Ids that are searched for in the application logs.
 _SEARCHED_IDS = 100
-# The archive confirms once a second and replicas ask once a second, so what arrives in two seconds always waits.
+# Confirmations and queries each happen once a second, so the events of two seconds always wait.
 _NORMAL_BACKLOG_S = 3.0
 
 
@@ -48,7 +48,7 @@ class DrillSpec:
         rate_rps: Requests per second.
         duration_s: Of a round.
         quiet_s: Of the round without a fault.
-        every_s: From one instant strike to the next, None for each fault's own interval.
+        every_s: From one instant injection to the next, None for each fault's own interval.
         seed: Of the schedule and the load.
     """
 
@@ -60,8 +60,8 @@ class DrillSpec:
 
 
 @dataclass(frozen=True)
-class Band:
-    """One strike as it happened, in seconds on the stage's clock."""
+class CompletedInjection:
+    """One completed injection, in seconds on the stage's clock."""
 
     from_s: float
     to_s: float
@@ -77,7 +77,7 @@ class DrillRound:
     promise: Promise
     from_s: float
     to_s: float
-    bands: tuple[Band, ...]
+    injections: tuple[CompletedInjection, ...]
     figures: Figures
 
 
@@ -134,7 +134,7 @@ async def run_stage(
     records: list[_RoundRecord] = []
     watch = SystemWatch(system, start_s)
     async with watch, DrillLoad(target, system.home / "models", spec.rate_rps, spec.seed, start_s, oracle) as load:
-        notify(f"{QUIET}: {spec.quiet_s:g} s without a fault")
+        notify(f"{QUIET}: {spec.quiet_s:g} s without a fault.")
         quiet = _RoundRecord(QUIET, None, _QUIET_PROMISE, watch.now_s())
         await asyncio.sleep(spec.quiet_s)
         quiet.to_s = watch.now_s()
@@ -142,18 +142,18 @@ async def run_stage(
         backlog_limit = int(_NORMAL_BACKLOG_S * len(oracle) / watch.now_s())
         for fault in faults:
             lacking = [why for need in fault.needs if (why := system.lacks(need)) is not None]
-            scheduled = strikes(fault, stage.parts, spec.duration_s, spec.every_s, spec.seed)
+            scheduled = schedule_injections(fault, stage.parts, spec.duration_s, spec.every_s, spec.seed)
             if lacking or not scheduled:
                 stage.skipped.append((fault, "; ".join(lacking) or "there is no target"))
-                notify(f"{fault.name}: skipped, {stage.skipped[-1][1]}")
+                notify(f"{fault.name}: skipped, {stage.skipped[-1][1]}.")
                 continue
-            notify(f"{fault.name}: {fault.title}, {len(scheduled)} times in {spec.duration_s:g} s")
+            notify(f"{fault.name}: {fault.title}, {len(scheduled)} times in {spec.duration_s:g} s.")
             records.append(await _run_round(system, watch, fault, scheduled, spec.duration_s, backlog_limit))
     stage.samples, stage.changes, stage.backlog = load.samples, watch.changes, watch.backlog
     stage.late_p99_s = load.lag.percentile_s(0.99)
-    notify(f"searching the archive for {len(oracle)} acknowledged events and answered lists")
+    notify(f"Searching the archive for {len(oracle)} acknowledged events and answered lists.")
     stage.findings = await _check_archive(oracle, system.archive, since)
-    stage.leaks = await asyncio.to_thread(_logs_with, system.logs, oracle.sample_ids(_SEARCHED_IDS))
+    stage.leaks = await asyncio.to_thread(_logs_containing, system.logs, oracle.sample_ids(_SEARCHED_IDS))
     stage.receipt = await run_audit(system.environ)
     stage.rounds = [_round_of(record, stage, system, start_s, backlog_limit) for record in records]
     return stage
@@ -168,9 +168,9 @@ class _RoundRecord:
     promise: Promise
     from_s: float
     to_s: float = 0.0
-    bands: list[Band] = field(default_factory=list)
-    missed: int = 0
-    complaints: list[str] = field(default_factory=list)
+    injections: list[CompletedInjection] = field(default_factory=list)
+    missed_injections: int = 0
+    problems: list[str] = field(default_factory=list)
 
     def contains(self, at_s: float) -> bool:
         return self.from_s <= at_s < self.to_s
@@ -183,28 +183,28 @@ async def _run_round(
     system: DrilledSystem,
     watch: SystemWatch,
     fault: Fault,
-    scheduled: Sequence[Strike],
+    scheduled: Sequence[Injection],
     duration_s: float,
     backlog_limit: int,
 ) -> _RoundRecord:
     """Inject the fault as scheduled, undo it, and wait until the system has recovered."""
     record = _RoundRecord(fault.name, fault, fault.promise, watch.now_s())
-    system.complaints.clear()
-    system.missed = 0
-    for strike in scheduled:
-        await asyncio.sleep(record.from_s + strike.at_s - watch.now_s())
+    system.problems.clear()
+    system.missed_injections = 0
+    for injection in scheduled:
+        await asyncio.sleep(record.from_s + injection.at_s - watch.now_s())
         from_s = watch.now_s()
         try:
-            async with fault.inject(system, strike):
-                await asyncio.sleep(strike.hold_s)
+            async with fault.inject(system, injection):
+                await asyncio.sleep(injection.hold_s)
         except RunError as error:
-            system.complaints.append(f"the fault could not be injected: {error}")
-        record.bands.append(Band(from_s, watch.now_s(), strike.targets))
+            system.problems.append(f"the fault could not be injected: {error}")
+        record.injections.append(CompletedInjection(from_s, watch.now_s(), injection.targets))
     await asyncio.sleep(record.from_s + duration_s - watch.now_s())
-    await _wait_for_recovery(system, watch, record.bands[-1].to_s, backlog_limit)
+    await _wait_for_recovery(system, watch, record.injections[-1].to_s, backlog_limit)
     record.to_s = watch.now_s()
-    record.complaints = list(system.complaints)
-    record.missed = system.missed
+    record.problems = list(system.problems)
+    record.missed_injections = system.missed_injections
     return record
 
 
@@ -215,29 +215,29 @@ async def _wait_for_recovery(system: DrilledSystem, watch: SystemWatch, ended_s:
     if not await poll_until(recovered, _RECOVERY_LIMIT_S):
         away = [row.name for row in system.rows() if row.state != "ready"]
         what = f"not ready: {', '.join(away)}" if away else "events still wait"
-        system.complaints.append(f"{_RECOVERY_LIMIT_S:g} s after the fault the system had not recovered ({what})")
+        system.problems.append(f"{_RECOVERY_LIMIT_S:g} s after the fault the system had not recovered ({what})")
 
 
 def _round_of(
     record: _RoundRecord, stage: Stage, system: DrilledSystem, start_s: float, backlog_limit: int
 ) -> DrillRound:
-    ended_s = record.bands[-1].to_s if record.bands else record.from_s
+    ended_s = record.injections[-1].to_s if record.injections else record.from_s
     samples = (sample for sample in stage.samples if record.contains(sample.at_s))
     kills = [kill for kill in system.kills if record.contains(kill.at_s - start_s)]
     figures = replace(
         answer_figures(samples, record.promise, ended_s),
-        strikes=len(record.bands) - record.missed,
-        held_s=max((band.to_s - band.from_s for band in record.bands), default=0.0),
+        injections=len(record.injections) - record.missed_injections,
+        held_s=max((injection.to_s - injection.from_s for injection in record.injections), default=0.0),
         lost=record.count(stage.findings.lost),
         duplicated=record.count(stage.findings.duplicated),
         altered=record.count(stage.findings.altered),
         ready_s=slowest_return_s(kills, stage.changes, start_s),
-        caught_up_s=catch_up_s(stage.backlog, ended_s, backlog_limit) if record.bands else None,
+        caught_up_s=catch_up_s(stage.backlog, ended_s, backlog_limit) if record.injections else None,
         load=max((sample.load for sample in stage.backlog if record.contains(sample.at_s)), default=0.0),
-        complaints=tuple(record.complaints),
+        problems=tuple(record.problems),
     )
     return DrillRound(
-        record.name, record.fault, record.promise, record.from_s, record.to_s, tuple(record.bands), figures
+        record.name, record.fault, record.promise, record.from_s, record.to_s, tuple(record.injections), figures
     )
 
 
@@ -258,7 +258,7 @@ async def _check_archive(oracle: Oracle, archive: Path, since: date) -> Findings
     return findings
 
 
-def _logs_with(logs: Path, ids: Sequence[str]) -> tuple[str, ...]:
+def _logs_containing(logs: Path, ids: Sequence[str]) -> tuple[str, ...]:
     """Return the application logs that contain one of these ids: telemetry must not be there."""
     pattern = re.compile(b"|".join(re.escape(event_id.encode()) for event_id in ids))
     found = []

@@ -1,7 +1,7 @@
 """The result of a drill as values: a row for each fault, and whether every promise was kept; pure.
 
 Invariant: a row is PASS only if its fault was injected and no promise was broken; a fault that was not injected is
-SKIPPED, with the reason. The drill is ok only if no row is a BREACH and no archive, and no receipt, is wrong.
+SKIPPED, with the reason. The drill is ok only if no row is a BREACH and every archive and audit receipt is right.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ class VerdictRow:
     """One row of the table.
 
     Attributes:
-        name: Of the fault.
-        row: Of docs/promises.md.
-        title: What was done.
+        name: The name of the fault.
+        row: The row of docs/promises.md.
+        title: The fault in words.
         stage: The kind of system.
-        promise: In words.
+        promise: The promise in words.
         verdict: PASS, BREACH or SKIPPED.
-        why: Breaches, or the reason for skipping, one sentence each.
-        notes: What could not be assessed.
+        why: Breaches, or the reason for skipping, one clause each.
+        notes: Promises that could not be assessed, with the reason.
         figures: None if it was skipped.
     """
 
@@ -49,9 +49,9 @@ class DrillVerdict:
 
     Attributes:
         rows: One for each fault, in order.
-        breaches: What is wrong beside the rows: an archive, a receipt.
-        receipts: What the oracle and the audit found in each archive, one sentence each.
-        notes: About the drill itself.
+        breaches: Breaches beside the rows, of an archive or an audit receipt.
+        receipts: The findings of the oracle and the audit in each archive, one clause each.
+        notes: Limits of the drill itself.
     """
 
     rows: tuple[VerdictRow, ...]
@@ -99,7 +99,7 @@ def _row(done: DrillRound, stage: str, quiet_p99_ms: float | None, cores: int) -
         notes=assessment.notes,
         figures=done.figures,
     )
-    if fault is not None and not assessment.breaches and done.figures.strikes < 1:
+    if fault is not None and not assessment.breaches and done.figures.injections < 1:
         return replace(row, verdict=SKIPPED, why=("its targets did not run at that moment",))
     return row
 
@@ -109,7 +109,7 @@ def _skipped(fault: Fault, stage: str, why: str) -> VerdictRow:
 
 
 def _breaches_of(stage: Stage) -> list[str]:
-    """Return what is wrong with a stage as a whole; lost events are also in the row of their time."""
+    """Return the breaches of a stage as a whole; lost events are also in the row of their time."""
     found = stage.findings
     breaches = [
         f"of {found.expected} acknowledged events and answered lists {len(times_s)} are {what} in the archive"
@@ -129,7 +129,7 @@ def _breaches_of(stage: Stage) -> list[str]:
 
 
 def receipt(stage: Stage) -> str:
-    """Return in a sentence what the oracle and the audit found in a stage's archive."""
+    """Return the findings of the oracle and the audit in a stage's archive, as one clause."""
     found, audit = stage.findings, stage.receipt
     sentence = (
         f"of {found.expected} acknowledged events and answered lists {len(found.lost)} were lost, "
@@ -152,7 +152,7 @@ def as_json(verdict: DrillVerdict, stages: Sequence[Stage], about: dict[str, Any
         "stages": [
             {
                 "name": stage.title,
-                "owed": stage.findings.expected,
+                "expected": stage.findings.expected,
                 "lost": len(stage.findings.lost),
                 "duplicated": len(stage.findings.duplicated),
                 "altered": len(stage.findings.altered),
@@ -184,5 +184,5 @@ def cells(row: VerdictRow) -> tuple[str, ...]:
         figures.requests, figures.failed, figures.raw_failed, figures.refused, figures.lost, figures.duplicated
     )  # fmt: skip
     times = (figures.p50_ms, figures.p99_ms, figures.max_ms, figures.ready_s, figures.caught_up_s)
-    strikes = "" if row.name == QUIET else str(figures.strikes)
-    return (strikes, *map(str, counts), *("-" if time is None else f"{time:.1f}" for time in times), row.verdict)
+    injections = "" if row.name == QUIET else str(figures.injections)
+    return (injections, *map(str, counts), *("-" if time is None else f"{time:.1f}" for time in times), row.verdict)

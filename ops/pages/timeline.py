@@ -1,4 +1,4 @@
-"""The timeline of a drilled installation: rounds, strikes, latencies, failures, events not archived, parts; pure."""
+"""The timeline of a drilled installation: rounds, injections, latencies, failures, events not archived, parts; pure."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _BIN_S = 0.25
 _MS_TICKS = (1, 10, 100, 1000)
 _LATENCY_Y: Final = Axis("latency, ms", 0.5, 2500.0, log=True).scale(_LATENCY_TOP + _LATENCY_HEIGHT, _LATENCY_TOP)
 _LETTER_PX = 6.2
-# A strike that lasts less is drawn as a line only.
+# A shorter injection is drawn as a line only.
 _MIN_BAND_PX = 2.0
 
 LEGEND: Final = [
@@ -29,7 +29,7 @@ LEGEND: Final = [
         ("p50", "p50"),
         ("p99", "p99, ms, per 250 ms; lower is better"),
         ("failed", "failed requests; a part that is not ready"),
-        ("strike", "a strike, also in the lane of the struck part; requests sent again"),
+        ("injection", "an injected fault, also in the lane of its target; requests sent again"),
         ("wait", "events not yet archived; fewer is better"),
         ("start", "a part was started again"),
     )
@@ -40,12 +40,14 @@ def timeline(stage: Stage) -> Drawing:
     """Return the timeline of one installation."""
     end_s = max((done.to_s for done in stage.rounds), default=1.0)
     x = Axis("time, s", 0.0, end_s).scale(_LEFT, _WIDTH - _RIGHT)
-    struck = {_part_of(target) for done in stage.rounds for band in done.bands for target in band.targets}
-    parts = sorted({change.name for change in stage.changes} | struck)
+    targets = {
+        _part_of(target) for done in stage.rounds for injection in done.injections for target in injection.targets
+    }
+    parts = sorted({change.name for change in stage.changes} | targets)
     height = _PARTS_TOP + _PART_HEIGHT * len(parts) + 26
     shapes = [shape for done in stage.rounds for shape in _round(done, x)]
     shapes += [*_grid(x, end_s, height), *_latencies(stage, x), *_failures(stage, x), *_waiting(stage, x)]
-    shapes += [*_lanes(stage, parts, x, end_s), *_strikes(stage, parts, x)]
+    shapes += [*_lanes(stage, parts, x, end_s), *_target_lanes(stage, parts, x)]
     return Drawing(f"timeline of {stage.title}", _WIDTH, height, shapes)
 
 
@@ -60,12 +62,12 @@ def _round(done: DrillRound, x: Scale) -> Iterator[Shape]:
         name = done.name if len(done.name) <= room else done.name[: room - 1] + "…"
         yield label(name, left + 4, _BANDS_TOP + 14, kind="name")
     top = _BANDS_TOP + 22
-    for band in done.bands:
-        begin, width = x(band.from_s), x(band.to_s) - x(band.from_s)
-        tip = f"{band.from_s:.1f} s: {done.name} {', '.join(band.targets)}"
+    for injection in done.injections:
+        begin, width = x(injection.from_s), x(injection.to_s) - x(injection.from_s)
+        tip = f"{injection.from_s:.1f} s: {done.name} {', '.join(injection.targets)}"
         if width > _MIN_BAND_PX:
-            yield rect("strike hold", begin, top, width, _WAITING_BOTTOM - top, tip)
-        yield rect("strike", begin - 0.8, top, 1.6, _BANDS_HEIGHT - 24, tip)
+            yield rect("injection hold", begin, top, width, _WAITING_BOTTOM - top, tip)
+        yield rect("injection", begin - 0.8, top, 1.6, _BANDS_HEIGHT - 24, tip)
 
 
 def _grid(x: Scale, end_s: float, height: float) -> Iterator[Shape]:
@@ -138,17 +140,17 @@ def _lanes(stage: Stage, parts: Sequence[str], x: Scale, end_s: float) -> Iterat
                 yield line("start", x(after.at_s), top, x(after.at_s), top + 13)
 
 
-def _strikes(stage: Stage, parts: Sequence[str], x: Scale) -> Iterator[Shape]:
-    """Yield the strikes in the lane of each struck part, and how long each held."""
+def _target_lanes(stage: Stage, parts: Sequence[str], x: Scale) -> Iterator[Shape]:
+    """Yield each injection in the lanes of its targets, with its duration."""
     for done in stage.rounds:
-        for band in done.bands:
-            for target in band.targets:
+        for injection in done.injections:
+            for target in injection.targets:
                 top = _PARTS_TOP + parts.index(_part_of(target)) * _PART_HEIGHT
-                left, width = x(band.from_s), x(band.to_s) - x(band.from_s)
-                tip = f"{band.from_s:.1f} s: {done.name} struck {target}"
+                left, width = x(injection.from_s), x(injection.to_s) - x(injection.from_s)
+                tip = f"{injection.from_s:.1f} s: {done.name} on {target}"
                 if width > _MIN_BAND_PX:
-                    yield rect("strike lane", left, top, width, _PART_HEIGHT - 3, tip)
-                yield path("struck", f"M{left:.1f} {top + 11:.1f}l-4.5 -10h9z", tip)
+                    yield rect("injection lane", left, top, width, _PART_HEIGHT - 3, tip)
+                yield path("target", f"M{left:.1f} {top + 11:.1f}l-4.5 -10h9z", tip)
 
 
 def _part_of(target: str) -> str:

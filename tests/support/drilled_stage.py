@@ -6,7 +6,7 @@ from ops.drill.drill_load import RequestSample
 from ops.drill.faults.fault_catalogue import select
 from ops.drill.faults.promise import Figures, Promise
 from ops.drill.oracle import Findings
-from ops.drill.stage import QUIET, Band, DrillRound, Stage
+from ops.drill.stage import QUIET, CompletedInjection, DrillRound, Stage
 from ops.drill.system.needs import RunningParts
 from ops.drill.system.recollect_commands import AuditReceipt
 from ops.drill.system.system_watch import BacklogSample, StateChange
@@ -15,18 +15,21 @@ _PARTS = RunningParts(("replica-0",), ("nginx-0",), redis=True, consumer=True)
 
 
 def _figures(**changes: Any) -> Figures:
-    kept = {"strikes": 2, "requests": 1000, "p50_ms": 2.0, "p99_ms": 9.0, "max_ms": 20.0, "list_p99_ms": 9.0}
+    kept = {"injections": 2, "requests": 1000, "p50_ms": 2.0, "p99_ms": 9.0, "max_ms": 20.0, "list_p99_ms": 9.0}
     return Figures(**{**kept, "caught_up_s": 0.5, "ready_s": 0.7, **changes})
 
 
 def drilled_round(name: str, from_s: float, **changes: Any) -> DrillRound:
     (fault,) = select(name)
-    bands = (Band(from_s + 1, from_s + 1, ("nginx-0/worker",)), Band(from_s + 3, from_s + 6, ("redis",)))
-    return DrillRound(name, fault, fault.promise, from_s, from_s + 10, bands, _figures(**changes))
+    injections = (
+        CompletedInjection(from_s + 1, from_s + 1, ("nginx-0/worker",)),
+        CompletedInjection(from_s + 3, from_s + 6, ("redis",)),
+    )
+    return DrillRound(name, fault, fault.promise, from_s, from_s + 10, injections, _figures(**changes))
 
 
 def drilled_stage(**changes: Any) -> Stage:
-    quiet = DrillRound(QUIET, None, Promise(text="no request fails"), 0, 10, (), _figures(strikes=0))
+    quiet = DrillRound(QUIET, None, Promise(text="no request fails"), 0, 10, (), _figures(injections=0))
     stage = Stage(
         title="default settings <",
         parts=_PARTS,

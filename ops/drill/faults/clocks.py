@@ -31,7 +31,7 @@ class Clocks:
     def __init__(self, folder: Path, names: list[str]) -> None:
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
-            raise RunError("there is no C compiler.")
+            raise RunError("No C compiler was found.")
         self._folder = folder
         library = folder / "clock.so"
         argv = [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-o", str(library), str(_SOURCE)]

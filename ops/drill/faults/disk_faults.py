@@ -1,6 +1,6 @@
 """Faults of disks and clocks: full, failing, slow; ahead and behind.
 
-Invariant: undoing removes what fills a disk, detaches the tracer from its process, and resets the clock.
+Invariant: undoing removes the file that fills a disk, detaches the tracer from its process, and resets the clock.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from ops.drill.faults.fault import Inject, Strike
+from ops.drill.faults.fault import Inject, Injection
 from ops.drill.system.drilled_system import DrilledSystem, Instruments, required
 from ops.drill.system.waiting import poll_until
 from service.errors import RunError
@@ -26,14 +26,14 @@ def full(disk: Callable[[Instruments], Path | None]) -> Inject:
     """Return the fault that keeps a small disk full."""
 
     @contextlib.asynccontextmanager
-    async def fill(system: DrilledSystem, _strike: Strike) -> AsyncIterator[None]:
+    async def fill(system: DrilledSystem, _injection: Injection) -> AsyncIterator[None]:
         ballast = required(disk(required(system.instruments))) / _BALLAST
         over = asyncio.Event()
         filling = asyncio.create_task(_keep_full(ballast, over))
         try:
             yield
         finally:
-            # Waited for, not cancelled: its thread might create the file again.
+            # Awaited and not cancelled, because its thread could create the file again.
             over.set()
             await filling
             ballast.unlink(missing_ok=True)
@@ -64,26 +64,26 @@ def _fill(ballast: Path) -> None:
         os.close(descriptor)
 
 
-def traced(injection: str) -> Inject:
-    """Return the fault in which strace(1) tampers with a target's system calls, by `-e inject=INJECTION`."""
+def traced(expression: str) -> Inject:
+    """Return the fault in which strace(1) tampers with a target's system calls, by `-e inject=EXPRESSION`."""
 
     @contextlib.asynccontextmanager
-    async def tamper(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+    async def tamper(system: DrilledSystem, injection: Injection) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            for target in strike.targets:
+            for target in injection.targets:
                 row = system.row(target)
                 if row is not None and row.pid is not None:
-                    await stack.enter_async_context(_strace(row.pid, injection))
+                    await stack.enter_async_context(_strace(row.pid, expression))
             yield
 
     return tamper
 
 
 @contextlib.asynccontextmanager
-async def _strace(pid: int, injection: str) -> AsyncIterator[None]:
-    calls = injection.partition(":")[0]
+async def _strace(pid: int, expression: str) -> AsyncIterator[None]:
+    calls = expression.partition(":")[0]
     tracer = await asyncio.create_subprocess_exec(
-        "strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}", "-e", f"inject={injection}", "-p", str(pid),
+        "strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}", "-e", f"inject={expression}", "-p", str(pid),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -111,14 +111,14 @@ def clock(seconds: int) -> Inject:
     """Return the fault that sets the targets' wall clocks ahead, or behind if `seconds` is negative."""
 
     @contextlib.asynccontextmanager
-    async def move(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+    async def shift_clocks(system: DrilledSystem, injection: Injection) -> AsyncIterator[None]:
         clocks = required(required(system.instruments).clocks)
-        for target in strike.targets:
+        for target in injection.targets:
             clocks.shift(target, seconds)
         try:
             yield
         finally:
-            for target in strike.targets:
+            for target in injection.targets:
                 clocks.shift(target, 0)
 
-    return move
+    return shift_clocks

@@ -1,6 +1,7 @@
-"""A fault: what is done to the system, what that needs, and what is promised meanwhile.
+"""A fault: its injection, its needs, and the promise that holds during it.
 
-Invariant: entering a context injects a fault and leaving it undoes the fault, so however a drill ends, it is undone.
+Invariant: entering the context of an injection injects the fault, and leaving it undoes the fault, also if the drill is
+interrupted.
 """
 
 from collections.abc import Callable
@@ -24,14 +25,14 @@ class SystemKind(Enum):
 
 
 @dataclass(frozen=True)
-class Strike:
-    """One time that a fault is injected.
+class Injection:
+    """One injection of a fault, as scheduled.
 
     Attributes:
         at_s: Seconds since the round began.
         targets: Names of parts; `NAME/worker` is one process of a part.
         hold_s: How long it lasts; 0 for an instant one.
-        draw: From 0 to 1, for a choice that depends on the moment.
+        draw: A random number from 0 to 1, for a choice that is made at injection.
     """
 
     at_s: float
@@ -40,7 +41,7 @@ class Strike:
     draw: float
 
 
-Inject = Callable[[DrilledSystem, Strike], AbstractAsyncContextManager[None]]
+Inject = Callable[[DrilledSystem, Injection], AbstractAsyncContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,15 @@ class Fault:
 
     Attributes:
         name: Its name in `--faults`.
-        row: Of docs/promises.md.
-        title: What is done, in words.
-        promise: What is promised meanwhile.
-        targets: The sets of targets among some parts; a strike takes one of them.
+        row: The row of docs/promises.md.
+        title: The fault in words.
+        promise: The promise that holds during the fault.
+        targets: The sets of targets among some parts; each injection takes one of them.
         inject: Injects and undoes it.
-        every_s: From one strike to the next.
-        hold_s: How long a strike lasts; 0 for an instant one.
+        every_s: From one injection to the next.
+        hold_s: How long an injection lasts; 0 for an instant one.
         kind: The system that it needs.
-        needs: What else it needs.
+        needs: Its further needs.
     """
 
     name: str

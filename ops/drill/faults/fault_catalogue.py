@@ -1,7 +1,7 @@
-"""The catalogue: every fault of docs/promises.md that a live drill can inject, and the words that select from it.
+"""The fault catalogue: every fault of docs/promises.md that a live drill can inject, and their selection by name.
 
-Invariant: a fault promises what its row promises. Where a live drill can measure only a part of that, the text names
-that part and no other.
+Invariant: the promise of a fault is that of its row. If a live drill can measure only a part of it, the text names only
+that part.
 """
 
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ _REDIS_AWAY = Promise(
     "the time that it lasted",
     p99_growth=0.10,
     caught_up_s=10,
-    drain_times=5,
+    drain_factor=5,
 )
 _REDIS_LOSS = Promise(text="no request fails; what Redis lost is sent again, in 10 s", caught_up_s=10)
 _CONSUMER_AWAY = Promise(
@@ -83,14 +83,14 @@ _SPOOL_FAULTY = Promise(
     text="lists are unaffected; feedback is refused with Retry-After, never accepted and lost; accepted again in 5 s",
     refusals=True,
     p99_growth=0.10,
-    taken_again_s=5,
+    accepted_again_s=5,
 )
 _CLOCK_WRONG = Promise(text="no request fails; events in flight are archived in 10 s", caught_up_s=10)
 _LOGS_FAULTY = Promise(text="no request fails; p99 at most 5 % up; no telemetry in the logs", p99_growth=0.05)
 _NO_REPLICA = Promise(
     text="lists from nginx, none fails; feedback is refused with Retry-After and accepted again in 10 s",
     refusals=True,
-    taken_again_s=10,
+    accepted_again_s=10,
 )
 
 # Names and titles of faults of Redis, with the need that a fault has.
@@ -104,7 +104,7 @@ _REDIS_FAULTS = (
     ("lossy", "Redis' replies are lost after their commands", redis_faults.link(LinkMode.LOSSY), Need.LINK),
     ("sliced", "Redis' bytes arrive one by one", redis_faults.link(LinkMode.SLICED), Need.LINK),
 )
-_OWN = SystemKind.INSTRUMENTED
+_INSTRUMENTED = SystemKind.INSTRUMENTED
 
 FAULTS: tuple[Fault, ...] = (
     Fault("kill-any", "R1", "kill -9 one part or nginx worker", _KILLED, _any_process, signal_faults.kill, every_s=2),
@@ -119,7 +119,7 @@ FAULTS: tuple[Fault, ...] = (
           needs=(Need.REDIS,)),
     *(
         Fault(f"redis-{name}", "R7", title, _REDIS_AWAY, _redis, inject, every_s=120, hold_s=60,
-              kind=SystemKind.DEFAULT if need is Need.REDIS else _OWN, needs=(need,))
+              kind=SystemKind.DEFAULT if need is Need.REDIS else _INSTRUMENTED, needs=(need,))
         for name, title, inject, need in _REDIS_FAULTS
     ),
     Fault("redis-flushed", "R8", "FLUSHALL", _REDIS_LOSS, _redis, redis_faults.flush, every_s=10, needs=(Need.REDIS,)),
@@ -133,21 +133,22 @@ FAULTS: tuple[Fault, ...] = (
     Fault("consumer-zombie", "R9", "SIGSTOP the consumer until a standby took over", _CONSUMER_AWAY, _consumer,
           signal_faults.freeze_until_takeover, every_s=60, hold_s=10),
     Fault("spool-full", "R11", "the spool's disk is full", _SPOOL_FAULTY, _all_replicas,
-          disk_faults.full(lambda instruments: instruments.spool_disk), every_s=120, hold_s=60, kind=_OWN,
+          disk_faults.full(lambda instruments: instruments.spool_disk), every_s=120, hold_s=60, kind=_INSTRUMENTED,
           needs=(Need.SPOOL_DISK,)),
     Fault("spool-failing", "R11", "one fdatasync of a replica fails with EIO", _SPOOL_FAULTY, _one_replica,
           disk_faults.traced("fdatasync:error=EIO:when=1"), every_s=20, hold_s=5, needs=(Need.STRACE,)),
     Fault("spool-slow", "R11", "every fdatasync of a replica takes 1.5 s", _SPOOL_FAULTY, _one_replica,
           disk_faults.traced("fdatasync:delay_exit=1500000"), every_s=40, hold_s=20, needs=(Need.STRACE,)),
     Fault("clock-ahead", "R13", "a part's wall clock is an hour ahead", _CLOCK_WRONG, _one_clock,
-          disk_faults.clock(3600), every_s=20, hold_s=10, kind=_OWN, needs=(Need.CLOCKS,)),
+          disk_faults.clock(3600), every_s=20, hold_s=10, kind=_INSTRUMENTED, needs=(Need.CLOCKS,)),
     Fault("clock-behind", "R13", "a part's wall clock is an hour behind", _CLOCK_WRONG, _one_clock,
-          disk_faults.clock(-3600), every_s=20, hold_s=10, kind=_OWN, needs=(Need.CLOCKS,)),
+          disk_faults.clock(-3600), every_s=20, hold_s=10, kind=_INSTRUMENTED, needs=(Need.CLOCKS,)),
     Fault("log-full", "R19", "the logs' disk is full", _LOGS_FAULTY, _all_replicas,
-          disk_faults.full(lambda instruments: instruments.log_disk), every_s=120, hold_s=60, kind=_OWN,
+          disk_faults.full(lambda instruments: instruments.log_disk), every_s=120, hold_s=60, kind=_INSTRUMENTED,
           needs=(Need.LOG_DISK,)),
     Fault("log-stuck", "R19", "the system's output is not read, and a replica dies again and again", _LOGS_FAULTY,
-          _one_replica, signal_faults.kill_while_stuck, every_s=120, hold_s=60, kind=_OWN, needs=(Need.OUTPUT,)),
+          _one_replica, signal_faults.kill_while_stuck, every_s=120, hold_s=60, kind=_INSTRUMENTED,
+          needs=(Need.OUTPUT,)),
     Fault("replicas-dead", "R22", "kill every replica as soon as it starts", _NO_REPLICA, _all_replicas,
           signal_faults.keep_down, every_s=90, hold_s=30),
 )  # fmt: skip
@@ -155,10 +156,10 @@ FAULTS: tuple[Fault, ...] = (
 MAIN = ("kill-any", "kill-pairs", "rolling-restart", "freeze-replica", "reload", "redis-frozen", "redis-wiped",
         "consumer-zombie", "replicas-dead")  # fmt: skip
 QUICK = ("kill-any", "freeze-replica", "reload", "redis-wiped", "kill-consumer")
-# Rows that no live drill can inject, and where they are tested instead.
+# Rows that no live drill can inject, with the tests that cover them.
 ELSEWHERE = {
-    "R10": "power loss: the property tests of the spool simulate it, on a file system that loses unsynced writes",
-    "R12": "damage to the spool: the property tests of the spool inject it; a live drill could not tell what was lost",
+    "R10": "Power loss: the property tests of the spool simulate it, on a file system that loses unsynced writes",
+    "R12": "Damage to the spool: the property tests of the spool inject it; a live drill could not show what was lost",
 }
 
 

@@ -1,4 +1,4 @@
-"""What is promised during a fault, and whether the figures of a round keep it; pure.
+"""The promise of a fault, and the assessment of a round's figures against it; pure.
 
 Invariant: a figure that was not measured never counts as kept; the notes name it. Times are not assessed while the load
 average shows that the machine is busy with other work, and the notes say so.
@@ -30,9 +30,9 @@ class Promise:
         p99_growth: Of lists, as a share of the quiet round's.
         ready_s: From a kill until the part is ready again.
         caught_up_s: From the fault's end until the backlog is at most what arrives in three seconds.
-        drain_times: After a lasting fault, the rate at which the backlog drains, as a multiple of the arrival rate; the
-            time that this takes is added to caught_up_s.
-        taken_again_s: From the fault's end until feedback is no longer refused.
+        drain_factor: The rate at which the backlog of a lasting fault drains, as a multiple of the arrival rate. The
+            time for this is added to caught_up_s.
+        accepted_again_s: From the fault's end until feedback is no longer refused.
     """
 
     text: str
@@ -44,17 +44,17 @@ class Promise:
     p99_growth: float | None = None
     ready_s: float | None = None
     caught_up_s: float | None = None
-    drain_times: float = math.inf
-    taken_again_s: float | None = None
+    drain_factor: float = math.inf
+    accepted_again_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What was measured in one round; a time that was not measured is None.
+    """The measurements of one round; a time that was not measured is None.
 
     Attributes:
-        strikes: Strikes that reached a target.
-        held_s: The longest duration of a strike.
+        injections: Injections that reached a target.
+        held_s: The longest duration of an injection.
         requests: Sent during the round.
         failures: Of those, by cause, with the promise's number of retries.
         raw_failed: Raw failures.
@@ -66,12 +66,12 @@ class Figures:
         list_p99_ms: Of good lists only, as list_max_ms.
         ready_s: The longest time from a kill until the part was ready again.
         caught_up_s: From the fault's end until the backlog was at most what arrives in three seconds.
-        taken_again_s: From the fault's end to the last refusal; 0 if there was none after it.
+        accepted_again_s: From the fault's end to the last refusal; 0 if there was none after it.
         load: The highest load average over one minute.
-        complaints: What the fault itself found wrong, one sentence each.
+        problems: Problems that the fault itself observed, one clause each.
     """
 
-    strikes: int = 0
+    injections: int = 0
     held_s: float = 0.0
     requests: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
@@ -87,9 +87,9 @@ class Figures:
     list_max_ms: float | None = None
     ready_s: float | None = None
     caught_up_s: float | None = None
-    taken_again_s: float | None = None
+    accepted_again_s: float | None = None
     load: float = 0.0
-    complaints: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def failed(self) -> int:
@@ -99,7 +99,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Assessment:
-    """One sentence for each broken promise, and for each that could not be assessed."""
+    """One clause for each broken promise, and for each that could not be assessed."""
 
     breaches: tuple[str, ...]
     notes: tuple[str, ...]
@@ -111,7 +111,7 @@ def assess(promise: Promise, figures: Figures, quiet_p99_ms: float | None, cores
     `quiet_p99_ms` is the 99th percentile of lists in the quiet round, or None. Times are assessed up to a load average
     of one more than the machine's cores.
     """
-    breaches = list(figures.complaints)
+    breaches = list(figures.problems)
     notes: list[str] = []
     for count, what in (
         (figures.lost, "acknowledged events or answered lists are not in the archive"),
@@ -129,7 +129,7 @@ def assess(promise: Promise, figures: Figures, quiet_p99_ms: float | None, cores
             f"{figures.raw_failed} of {figures.requests} requests would have failed without a retry, "
             f"{promise.raw_share:.2%} are allowed"
         )
-    if promise.refusals and figures.strikes and not figures.refused:
+    if promise.refusals and figures.injections and not figures.refused:
         notes.append("no feedback was refused: the fault had no effect, or one retry was enough")
     times = _late(promise, figures, quiet_p99_ms, notes)
     if figures.load > cores + 1:
@@ -141,7 +141,7 @@ def assess(promise: Promise, figures: Figures, quiet_p99_ms: float | None, cores
 
 
 def _late(promise: Promise, figures: Figures, quiet_p99_ms: float | None, notes: list[str]) -> list[str]:
-    """Return one sentence for each time over its limit, and note the missing times."""
+    """Return one clause for each time over its limit, and add a note for each missing time."""
     growth_limit_ms: float | None = None
     if promise.p99_growth is not None and quiet_p99_ms is not None:
         growth_limit_ms = quiet_p99_ms + max(promise.p99_growth * quiet_p99_ms, GROWTH_FLOOR_MS)
@@ -154,14 +154,14 @@ def _late(promise: Promise, figures: Figures, quiet_p99_ms: float | None, notes:
     caught_up_s = promise.caught_up_s
     if caught_up_s is not None:
         # Events arrive while the backlog drains.
-        caught_up_s += figures.held_s / (promise.drain_times - 1)
+        caught_up_s += figures.held_s / (promise.drain_factor - 1)
     checks = (
         ("the 99th percentile", figures.p99_ms, p99_limit_ms, "ms"),
         ("the slowest list", figures.list_max_ms, promise.list_max_ms, "ms"),
         ("the lists' 99th percentile", figures.list_p99_ms, growth_limit_ms, "ms"),
         ("the slowest restart", figures.ready_s, promise.ready_s, "s"),
         ("catching up", figures.caught_up_s, caught_up_s, "s"),
-        ("accepting feedback again", figures.taken_again_s, promise.taken_again_s, "s"),
+        ("accepting feedback again", figures.accepted_again_s, promise.accepted_again_s, "s"),
     )
     late: list[str] = []
     for what, measured, limit, unit in checks:

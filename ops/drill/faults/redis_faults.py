@@ -1,6 +1,6 @@
-"""Faults of Redis: it refuses, it loses data, its link fails.
+"""Faults of Redis: refused writes, data loss, a failing link.
 
-Invariant: undoing restores settings. Lost data stays lost: that the system restores it is the promise.
+Invariant: undoing restores settings. It does not restore lost data, which the system itself must send again.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from ops.drill.faults.fault import Inject, Strike
+from ops.drill.faults.fault import Inject, Injection
 from ops.drill.faults.proxy import LinkMode
 from ops.drill.system import redis_commands
 from ops.drill.system.drilled_system import REDIS, DrilledSystem, required
@@ -27,14 +27,14 @@ _LIMIT_S = 20.0
 
 
 @contextlib.asynccontextmanager
-async def out_of_memory(system: DrilledSystem, _strike: Strike) -> AsyncIterator[None]:
+async def out_of_memory(system: DrilledSystem, _injection: Injection) -> AsyncIterator[None]:
     """`maxmemory 1`: every write is refused with OOM."""
     async with _setting(_redis(system), "maxmemory", "1"):
         yield
 
 
 @contextlib.asynccontextmanager
-async def read_only(system: DrilledSystem, _strike: Strike) -> AsyncIterator[None]:
+async def read_only(system: DrilledSystem, _injection: Injection) -> AsyncIterator[None]:
     """`REPLICAOF` nowhere: every write is refused with READONLY."""
     where = _redis(system)
     await redis_commands.call(where, "REPLICAOF", *_NOWHERE)
@@ -45,13 +45,13 @@ async def read_only(system: DrilledSystem, _strike: Strike) -> AsyncIterator[Non
 
 
 @contextlib.asynccontextmanager
-async def misconf(system: DrilledSystem, _strike: Strike) -> AsyncIterator[None]:
+async def misconf(system: DrilledSystem, _injection: Injection) -> AsyncIterator[None]:
     """Snapshots fail because their folder cannot be written: every write is refused with MISCONF."""
     where = _redis(system)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(_setting(where, "save", "3600 1"))
         stack.push_async_callback(_let_snapshot_succeed, where)
-        # Not even root can create a file there, and no real disk has to be filled.
+        # Not even root can create a file there, so no disk has to be filled.
         await stack.enter_async_context(_setting(where, "dir", "/proc"))
         await redis_commands.call(where, "BGSAVE")
         await _wait_for_snapshot(where, "err")
@@ -73,22 +73,22 @@ async def _wait_for_snapshot(where: int | Path, status: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def flush(system: DrilledSystem, _strike: Strike) -> AsyncIterator[None]:
+async def flush(system: DrilledSystem, _injection: Injection) -> AsyncIterator[None]:
     """`FLUSHALL`: streams, groups and watermarks are lost."""
     await redis_commands.call(_redis(system), "FLUSHALL")
     yield
 
 
 @contextlib.asynccontextmanager
-async def rename_stream(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+async def rename_stream(system: DrilledSystem, injection: Injection) -> AsyncIterator[None]:
     """One producer's stream is renamed while in use, with its consumer group."""
     where = _redis(system)
     streams = await redis_commands.call(where, "KEYS", KeyNames(from_env(system.environ).redis_namespace).events("*"))
     if not isinstance(streams, list) or not streams:
-        system.complaints.append("Redis holds no stream to rename")
+        system.problems.append("Redis holds no stream to rename")
         yield
         return
-    stream = str(sorted(map(str, streams))[int(strike.draw * len(streams))])
+    stream = str(sorted(map(str, streams))[int(injection.draw * len(streams))])
     renamed = f"drill:{stream}"
     await redis_commands.call(where, "RENAME", stream, renamed)
     try:
@@ -98,19 +98,19 @@ async def rename_stream(system: DrilledSystem, strike: Strike) -> AsyncIterator[
 
 
 @contextlib.asynccontextmanager
-async def wipe(system: DrilledSystem, _strike: Strike) -> AsyncIterator[None]:
+async def wipe(system: DrilledSystem, _injection: Injection) -> AsyncIterator[None]:
     """The append-only file is removed and Redis killed: it restarts empty."""
     await _replace_files(system, None)
     yield
 
 
 @contextlib.asynccontextmanager
-async def restore_old(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+async def restore_old(system: DrilledSystem, injection: Injection) -> AsyncIterator[None]:
     """The append-only file is copied, time passes, and Redis restarts from the copy: a backup, or a stale replica."""
     copy = system.redis_files / "drill-copy"
     await asyncio.to_thread(_copy, system.redis_files / _FILES, copy)
     try:
-        await asyncio.sleep(strike.hold_s)
+        await asyncio.sleep(injection.hold_s)
         await _replace_files(system, copy)
         yield
     finally:
@@ -120,7 +120,7 @@ async def restore_old(system: DrilledSystem, strike: Strike) -> AsyncIterator[No
 async def _replace_files(system: DrilledSystem, copy: Path | None) -> None:
     """Replace Redis' files while it is frozen, and kill it."""
     if not system.send_signal(REDIS, signal.SIGSTOP):
-        system.complaints.append("Redis was not running when its files were to be replaced")
+        system.problems.append("Redis was not running when its files were to be replaced")
         return
     files = system.redis_files / _FILES
     try:
@@ -141,7 +141,7 @@ def link(mode: LinkMode) -> Inject:
     """Return the fault that sets the link to Redis to a mode."""
 
     @contextlib.asynccontextmanager
-    async def bend(system: DrilledSystem, _strike: Strike) -> AsyncIterator[None]:
+    async def set_link_mode(system: DrilledSystem, _injection: Injection) -> AsyncIterator[None]:
         proxy = required(required(system.instruments).proxy)
         await proxy.set_mode(mode)
         try:
@@ -149,7 +149,7 @@ def link(mode: LinkMode) -> Inject:
         finally:
             await proxy.set_mode(LinkMode.OPEN)
 
-    return bend
+    return set_link_mode
 
 
 @contextlib.asynccontextmanager
@@ -188,5 +188,5 @@ async def call_until_done(where: int | Path, *words: str) -> None:
 def _redis(system: DrilledSystem) -> int | Path:
     where: int | Path | None = system.redis()
     if where is None:
-        raise AssertionError("a fault is injected only where its needs are met")
+        raise AssertionError("A fault is injected only where its needs are met.")
     return where

@@ -1,6 +1,6 @@
 """Faults made of signals: kill, freeze, reload, restart, keep down.
 
-Invariant: undoing thaws whatever was frozen and stops whatever was started.
+Invariant: undoing thaws every frozen process and stops every started one.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from loadbalancer import ports
 from loadbalancer.supervision.probes import HttpProbe
 from loadbalancer.supervision.processes import Command, spawn
-from ops.drill.faults.fault import Strike
+from ops.drill.faults.fault import Injection
 from ops.drill.system import redis_commands
 from ops.drill.system.drilled_system import DrilledSystem, required
 from ops.drill.system.recollect_commands import run_recollect
@@ -30,24 +30,24 @@ _STOP_LIMIT_S = 12.0
 
 
 @contextlib.asynccontextmanager
-async def kill(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+async def kill(system: DrilledSystem, injection: Injection) -> AsyncIterator[None]:
     """SIGKILL each target; `up` restarts it."""
-    # Every target gets it, even if the first one does not run.
-    reached = [system.send_signal(target, signal.SIGKILL, strike.draw) for target in strike.targets]
-    system.missed += not any(reached)
+    # A list, so that every target gets the signal even if the first one does not run.
+    reached = [system.send_signal(target, signal.SIGKILL, injection.draw) for target in injection.targets]
+    system.missed_injections += not any(reached)
     yield
 
 
 @contextlib.asynccontextmanager
-async def freeze(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+async def freeze(system: DrilledSystem, injection: Injection) -> AsyncIterator[None]:
     """SIGSTOP each target; its sockets stay open, and nothing answers."""
-    frozen = {target: system.send_signal(target, signal.SIGSTOP, strike.draw) for target in strike.targets}
-    system.missed += not any(frozen.values())
+    frozen = {target: system.send_signal(target, signal.SIGSTOP, injection.draw) for target in injection.targets}
+    system.missed_injections += not any(frozen.values())
     try:
         yield
     finally:
         for target, pids in frozen.items():
-            thawed = set(system.send_signal(target, signal.SIGCONT, strike.draw))
+            thawed = set(system.send_signal(target, signal.SIGCONT, injection.draw))
             for pid in set(pids) - thawed:
                 # The supervisor may have replaced the process.
                 with contextlib.suppress(ProcessLookupError):
@@ -55,37 +55,37 @@ async def freeze(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def reload(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+async def reload(system: DrilledSystem, injection: Injection) -> AsyncIterator[None]:
     """SIGHUP to the master of each target: nginx reads its configuration again and replaces its workers."""
-    reached = [system.signal_leader(target, signal.SIGHUP) for target in strike.targets]
-    system.missed += not any(reached)
+    reached = [system.signal_leader(target, signal.SIGHUP) for target in injection.targets]
+    system.missed_injections += not any(reached)
     yield
 
 
 @contextlib.asynccontextmanager
-async def keep_down(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+async def keep_down(system: DrilledSystem, injection: Injection) -> AsyncIterator[None]:
     """SIGKILL the targets again as soon as the topology shows a process."""
-    async with _killing_every(_KEEP_DOWN_EVERY_S, system, strike):
+    async with _killing_every(_KEEP_DOWN_EVERY_S, system, injection):
         yield
 
 
 @contextlib.asynccontextmanager
-async def kill_while_stuck(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+async def kill_while_stuck(system: DrilledSystem, injection: Injection) -> AsyncIterator[None]:
     """Stop reading the system's output, and kill a part so often that its output exceeds the pipe."""
     output = required(system.instruments).output
     output.pause()
     try:
-        async with _killing_every(_KILL_WHILE_STUCK_EVERY_S, system, strike):
+        async with _killing_every(_KILL_WHILE_STUCK_EVERY_S, system, injection):
             yield
     finally:
         output.resume()
 
 
 @contextlib.asynccontextmanager
-async def _killing_every(interval_s: float, system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+async def _killing_every(interval_s: float, system: DrilledSystem, injection: Injection) -> AsyncIterator[None]:
     async def kill_again() -> None:
         while True:
-            for target in strike.targets:
+            for target in injection.targets:
                 system.send_signal(target, signal.SIGKILL)
             await asyncio.sleep(interval_s)
 
@@ -98,22 +98,22 @@ async def _killing_every(interval_s: float, system: DrilledSystem, strike: Strik
 
 
 @contextlib.asynccontextmanager
-async def rolling_restart(system: DrilledSystem, _strike: Strike) -> AsyncIterator[None]:
+async def rolling_restart(system: DrilledSystem, _injection: Injection) -> AsyncIterator[None]:
     """`recollect balance restart`: every replica drains and restarts, one after the other."""
     arguments = ("balance", "restart", "--json")
     try:
         result = await run_recollect(*arguments, environ=system.environ, limit_s=_RESTART_LIMIT_S)
     except TimeoutError:
-        system.complaints.append(f"the rolling restart took longer than {_RESTART_LIMIT_S:g} s")
+        system.problems.append(f"the rolling restart took longer than {_RESTART_LIMIT_S:g} s")
     else:
         if result.status != 0:
             reason = result.stderr.decode(errors="replace").strip()[-200:]
-            system.complaints.append(f"the rolling restart failed: {reason}")
+            system.problems.append(f"the rolling restart failed: {reason}")
     yield
 
 
 @contextlib.asynccontextmanager
-async def freeze_until_takeover(system: DrilledSystem, strike: Strike) -> AsyncIterator[None]:
+async def freeze_until_takeover(system: DrilledSystem, injection: Injection) -> AsyncIterator[None]:
     """Freeze the consumer while a standby waits, and thaw it when the standby has taken over."""
     (admin_port,) = ports.choose(1)
     # Separate logs: two writers would rotate one file.
@@ -129,15 +129,15 @@ async def freeze_until_takeover(system: DrilledSystem, strike: Strike) -> AsyncI
         if await poll_until(lambda: _is_alive(admin_port), _STANDBY_LIMIT_S):
             # Thawed, the first consumer must notice by itself that it has lost the lease.
             stack.push_async_callback(asyncio.sleep, 1)
-            await stack.enter_async_context(freeze(system, strike))
+            await stack.enter_async_context(freeze(system, injection))
             await _check_takeover(system)
         else:
-            system.complaints.append("a second consumer did not become a standby")
+            system.problems.append("a second consumer did not become a standby")
         yield
 
 
 async def _check_takeover(system: DrilledSystem) -> None:
-    """Wait until the archive grows again; a late takeover is a complaint."""
+    """Wait until the archive grows again; a late takeover is a problem."""
     before = await asyncio.to_thread(_archived_lines, system)
     frozen_s = time.monotonic()
 
@@ -147,7 +147,7 @@ async def _check_takeover(system: DrilledSystem) -> None:
     await poll_until(has_grown, 2 * _TAKEOVER_LIMIT_S)
     took_s = time.monotonic() - frozen_s
     if took_s > _TAKEOVER_LIMIT_S:
-        system.complaints.append(f"a standby took over after {took_s:.1f} s, {_TAKEOVER_LIMIT_S:g} s are promised")
+        system.problems.append(f"a standby took over after {took_s:.1f} s, {_TAKEOVER_LIMIT_S:g} s are promised")
 
 
 async def _is_alive(admin_port: int) -> bool:

@@ -1,4 +1,4 @@
-"""The system under drill: rows of run/topology.json, processes, ports.
+"""The system under drill: its roster, processes and ports.
 
 Invariant: a signal reaches only processes that belong to a part at that moment, by group and output file, and never the
 drill itself.
@@ -31,7 +31,7 @@ _WORKER = "/worker"
 def required(thing: T | None) -> T:
     """Return an instrument that a fault needs, which `DrilledSystem.lacks` has checked."""
     if thing is None:
-        raise AssertionError("a fault is injected only where its needs are met")
+        raise AssertionError("A fault is injected only where its needs are met.")
     return thing
 
 
@@ -46,10 +46,10 @@ class KilledPart:
 
 @dataclass(frozen=True)
 class Instruments:
-    """What the drill put around a system of its own; None is what could not be set up here.
+    """The instruments around a system that the drill started; None for one that could not be set up.
 
     Attributes:
-        lacking: The reasons.
+        lacking: Why an instrument is missing, by need.
     """
 
     output: OutputPipe
@@ -68,12 +68,12 @@ class DrilledSystem:
         home: Its RECOLLECT_HOME.
         logs: Its RECOLLECT_LOGS.
         environ: The environment of commands about it.
-        instruments: What the drill put around it; None for an installation that ran before the drill.
+        instruments: The drill's instruments; None for an installation that ran before the drill.
 
     Attributes:
         kills: The parts that were killed, in order.
-        complaints: What faults found wrong by themselves.
-        missed: Strikes whose targets did not run.
+        problems: Problems that faults observed, one clause each.
+        missed_injections: Injections whose targets did not run.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class DrilledSystem:
         self.environ = dict(environ)
         self.instruments = instruments
         self.kills: list[KilledPart] = []
-        self.complaints: list[str] = []
-        self.missed = 0
+        self.problems: list[str] = []
+        self.missed_injections = 0
 
     @property
     def archive(self) -> Path:

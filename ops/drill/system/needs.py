@@ -1,11 +1,11 @@
-"""What a fault needs of an installation: the parts that run, and what the drill put around them."""
+"""The needs of faults, and the parts of an installation that may meet them."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Need(Enum):
-    """Something that a fault needs beside a running installation; the value completes "it needs ..."."""
+    """A need of a fault beside a running installation; the value completes "it needs ..."."""
 
     REDIS = "a Redis that belongs to the installation"
     REDIS_FILES = "a Redis whose files are in the home directory"

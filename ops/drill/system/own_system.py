@@ -1,4 +1,4 @@
-"""Starts a system of the drill's own: `recollect up` in a temporary folder, on free ports, as a child.
+"""Starts a system for the drill: `recollect up` in a temporary folder, on free ports, as a child.
 
 Invariant: when a context is left, none of its processes, mounts and ports remain; the caller owns the folder.
 """
@@ -31,8 +31,7 @@ _SPOOL_DISK_BYTES = 512 * 1024 * 1024
 _LOG_DISK_BYTES = 16 * 1024 * 1024
 # The write-ahead log reserves whole segments: with the default size a full disk would be noticed minutes later.
 _SEGMENT_BYTES = 128 * 1024
-# These would point the system at another one, or change where and how it listens: the drill needs this machine, without
-# keys and without TLS.
+# These would connect the system to another one, or change its listener: the drill needs loopback without keys and TLS.
 _NOT_INHERITED = frozenset(
     {
         "RECOLLECT_HOME",
@@ -112,7 +111,7 @@ class OwnPaths:
 
 
 def child_environ(paths: OwnPaths, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the system: the given one without settings that would misdirect it."""
+    """Return the environment of the system: the given one without settings that would connect it elsewhere."""
     kept = {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
     return {**kept, "RECOLLECT_HOME": str(paths.home), "RECOLLECT_LOGS": str(paths.logs)}
 
@@ -139,7 +138,7 @@ def _mount(
 
 
 async def _start_redis(stack: contextlib.AsyncExitStack, paths: OwnPaths, environ: Mapping[str, str]) -> Path:
-    """Start a Redis as `up` would, but one whose folder can be changed; return its socket."""
+    """Start a Redis as `up` does, but with a folder that CONFIG SET may change; return its socket."""
     config = paths.home / "redis" / "redis.conf"
     stack.callback(unix_sockets.remove, paths.redis)
     socket = unix_sockets.choose_path(paths.redis, "redis.sock")
@@ -172,7 +171,7 @@ async def _start(
     argv += [] if data is None else ["--data", data]
     child = spawn(Command(tuple(argv), environ, instruments.output.pipe))
     stack.push_async_callback(stop_child, child, _STOP_LIMIT_S)
-    # Commands about this system need no clock of their own.
+    # Commands about this system use the true time.
     without_clocks = {name: value for name, value in environ.items() if name != "LD_PRELOAD"}
     system = DrilledSystem(paths.home, paths.logs, without_clocks, instruments)
     probe = HttpProbe("127.0.0.1", port, "/readyz")

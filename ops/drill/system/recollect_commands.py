@@ -34,7 +34,7 @@ class AuditReceipt:
         archived: Events in the archive.
         missing: Accepted events that are neither archived, nor explained, nor on their way.
         duplicated: Events that are archived more than once.
-        breaches: One sentence each.
+        breaches: One clause each.
     """
 
     ok: bool

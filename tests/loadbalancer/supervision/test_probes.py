@@ -38,7 +38,7 @@ async def test_only_a_200_is_ready(answer: bytes, reason: str | None) -> None:
         assert await HttpProbe("127.0.0.1", port, "/readyz").not_ready_reason() == reason
 
 
-async def test_no_listener_is_a_complaint_and_no_error(free_port: Callable[[], int], tmp_path: Path) -> None:
+async def test_no_listener_is_a_reason_and_no_error(free_port: Callable[[], int], tmp_path: Path) -> None:
     """A starting part does not listen yet."""
     port = free_port()
     assert await HttpProbe("127.0.0.1", port, "/").not_ready_reason() == f"nothing answers on port {port}"

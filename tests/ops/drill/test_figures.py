@@ -27,7 +27,7 @@ def test_a_refusal_is_a_failure_unless_it_is_promised() -> None:
     """A client with one retry would have been refused, so its third attempt does not count."""
     found = answer_figures(_SAMPLES, Promise(text="", refusals=True))
     assert found.failures == {"timeout": 1, "reset": 1}
-    assert (found.refused, found.taken_again_s) == (1, 0.5)
+    assert (found.refused, found.accepted_again_s) == (1, 0.5)
 
 
 def test_latencies_are_those_of_good_answers() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ops.drill.faults.fault import SystemKind
 from ops.drill.faults.fault_catalogue import ELSEWHERE, FAULTS, MAIN, QUICK, select
-from ops.drill.schedule import strikes
+from ops.drill.schedule import schedule_injections
 from ops.drill.system.needs import RunningParts
 from service.errors import UsageError
 
@@ -23,15 +23,15 @@ _NAMES = {*_PARTS.replicas, *_PARTS.balancers, "nginx-0/worker", "nginx-1/worker
     st.integers(0, 2**32),
 )
 def test_a_schedule_fits_its_round(fault: object, duration_s: float, every_s: float | None, seed: int) -> None:
-    """The same seed repeats it; strikes are in order, do not overlap, hit existing parts, and end in time."""
-    found = strikes(fault, _PARTS, duration_s, every_s, seed)  # type: ignore[arg-type]  # hypothesis has no type for it
-    assert found == strikes(fault, _PARTS, duration_s, every_s, seed)  # type: ignore[arg-type]
+    """The same seed repeats it; injections are in order, do not overlap, hit existing parts, and end in time."""
+    found = schedule_injections(fault, _PARTS, duration_s, every_s, seed)  # type: ignore[arg-type]  # hypothesis has no type for it
+    assert found == schedule_injections(fault, _PARTS, duration_s, every_s, seed)  # type: ignore[arg-type]
     assert found
-    for strike in found:
-        assert 0 <= strike.at_s <= duration_s
-        assert strike.at_s + strike.hold_s <= duration_s
-        assert set(strike.targets) <= _NAMES
-        assert 0 <= strike.draw <= 1
+    for injection in found:
+        assert 0 <= injection.at_s <= duration_s
+        assert injection.at_s + injection.hold_s <= duration_s
+        assert set(injection.targets) <= _NAMES
+        assert 0 <= injection.draw <= 1
     for one, following in pairwise(found):
         assert one.at_s + one.hold_s <= following.at_s
 
@@ -39,19 +39,24 @@ def test_a_schedule_fits_its_round(fault: object, duration_s: float, every_s: fl
 def test_another_seed_gives_another_schedule() -> None:
     """Thirty kills do not coincide by chance."""
     (fault,) = select("kill-any")
-    assert strikes(fault, _PARTS, 60, 2, 1) != strikes(fault, _PARTS, 60, 2, 2)
+    assert schedule_injections(fault, _PARTS, 60, 2, 1) != schedule_injections(fault, _PARTS, 60, 2, 2)
 
 
 def test_kills_reach_every_part_in_time() -> None:
     """R1 covers every part."""
     (fault,) = select("kill-any")
-    assert {target for strike in strikes(fault, _PARTS, 300, 2, 7) for target in strike.targets} == _NAMES
+    assert {
+        target for injection in schedule_injections(fault, _PARTS, 300, 2, 7) for target in injection.targets
+    } == _NAMES
 
 
 def test_a_fault_without_targets_has_no_strikes() -> None:
     """The drill reports it as skipped."""
     (fault,) = select("kill-consumer")
-    assert strikes(fault, RunningParts(("replica-0",), ("nginx-0",), redis=False, consumer=False), 30, None, 1) == []
+    assert (
+        schedule_injections(fault, RunningParts(("replica-0",), ("nginx-0",), redis=False, consumer=False), 30, None, 1)
+        == []
+    )
 
 
 def test_names_and_rows_select_from_the_catalogue() -> None:

@@ -51,7 +51,9 @@ def test_one_broken_round_fails_the_drill() -> None:
 def test_a_fault_that_was_not_injected_is_skipped() -> None:
     """A need, a system or a running target was missing."""
     (clock,) = select("clock-ahead")
-    stage = drilled_stage(rounds=[drilled_round("kill-any", 0, strikes=0)], skipped=[(clock, "it needs a C compiler")])
+    stage = drilled_stage(
+        rounds=[drilled_round("kill-any", 0, injections=0)], skipped=[(clock, "it needs a C compiler")]
+    )
     concluded = verdict.conclude([stage], 2, skipped=[(clock, "it needs a system that the drill starts itself")])
     assert [row.verdict for row in concluded.rows] == ["SKIPPED"] * 3
     assert [row.why[0] for row in concluded.rows] == [
@@ -92,7 +94,7 @@ def test_lines_table_and_object_agree() -> None:
     assert result["faults"][0]["figures"]["lost"] == 3
     assert result["stages"][0] | {"audit": None} == {
         "name": "default settings <",
-        "owed": 9,
+        "expected": 9,
         "lost": 3,
         "duplicated": 0,
         "altered": 0,

@@ -9,34 +9,34 @@ _ABOUT = {"title": "The drill", "seed": 7, "command": "recollect chaos --data '<
 
 def test_the_page_stands_alone() -> None:
     """It loads nothing, its elements are closed, and texts of the run are escaped."""
-    complaint = "<script>alert(1)</script>"
-    rounds = [*drilled_stage().rounds, drilled_round("reload", 30, complaints=(complaint,))]
+    problem = "<script>alert(1)</script>"
+    rounds = [*drilled_stage().rounds, drilled_round("reload", 30, problems=(problem,))]
     stage = drilled_stage(rounds=rounds, title='a "quoted" <b>')
     structure = assert_standalone(drill_page.render(verdict.conclude([stage], 2), [stage], _ABOUT))
     assert structure.tags.count("b") == len(rounds)
     assert ("aria-label", 'timeline of a "quoted" <b>') in structure.attributes
-    for text in (complaint, "recollect chaos --data '<b>'", 'a "quoted" <b>', "seed 7; python 3.11"):
+    for text in (problem, "recollect chaos --data '<b>'", 'a "quoted" <b>', "seed 7; python 3.11"):
         assert text in structure.text
 
 
-def test_the_timeline_has_every_round_strike_failure_and_restart_inside_its_frame() -> None:
+def test_the_timeline_has_every_round_injection_failure_and_restart_inside_its_frame() -> None:
     """Its line of waiting events breaks where a replica did not answer."""
     stage = drilled_stage()
     drawing = timeline(stage)
     kinds = [shape.attributes["class"] for shape in drawing.shapes]
     tips = [shape.tip for shape in drawing.shapes]
     targets = [
-        f"{band.from_s:.1f} s: {done.name} struck {target}"
+        f"{injection.from_s:.1f} s: {done.name} on {target}"
         for done in stage.rounds
-        for band in done.bands
-        for target in band.targets
+        for injection in done.injections
+        for target in injection.targets
     ]
     assert set(targets) <= set(tips)
     for kind, count in {
         "band": 3,
-        "strike": 4,
-        "strike hold": 2,
-        "struck": len(targets),
+        "injection": 4,
+        "injection hold": 2,
+        "target": len(targets),
         "failed": 1,
         "retried": 6,
         "start": 2,

@@ -16,7 +16,7 @@ from loadbalancer.binaries import find_redis
 from loadbalancer.supervision.processes import Child, Command, spawn
 from ops.drill.faults import disk_faults, redis_faults, signal_faults
 from ops.drill.faults.clocks import Clocks
-from ops.drill.faults.fault import Strike
+from ops.drill.faults.fault import Injection
 from ops.drill.system import redis_commands
 from ops.drill.system.drilled_system import DrilledSystem, Instruments
 from ops.drill.system.needs import Need
@@ -28,8 +28,8 @@ from tests.conftest import RedisServer
 _FAMILY = "import os, time; os.fork() or os.fork(); os.write(1, b'up\\n'); time.sleep(600)"
 
 
-def _strike(*targets: str, hold_s: float = 0.0, draw: float = 0.0) -> Strike:
-    return Strike(0.0, targets, hold_s, draw)
+def _injection(*targets: str, hold_s: float = 0.0, draw: float = 0.0) -> Injection:
+    return Injection(0.0, targets, hold_s, draw)
 
 
 def _state(pid: int) -> str:
@@ -89,14 +89,14 @@ async def test_a_kill_reaches_the_whole_group(
     parts: _Parts, family: list[int], await_until: Callable[..., Awaitable[None]]
 ) -> None:
     """It is recorded with its process."""
-    async with signal_faults.kill(parts.system, _strike("nginx-0", "redis")):
+    async with signal_faults.kill(parts.system, _injection("nginx-0", "redis")):
         pass
     await await_until(lambda: parts.system.send_signal("nginx-0", signal.SIGCONT) == [], what="all of them to be gone")
     assert [(death.name, death.pid) for death in parts.system.kills] == [("nginx-0", family[0])]
-    assert parts.system.missed == 0
-    async with signal_faults.kill(parts.system, _strike("nginx-0")):
+    assert parts.system.missed_injections == 0
+    async with signal_faults.kill(parts.system, _injection("nginx-0")):
         pass
-    assert parts.system.missed == 1
+    assert parts.system.missed_injections == 1
 
 
 async def test_a_worker_is_one_process_and_never_the_first(
@@ -104,7 +104,7 @@ async def test_a_worker_is_one_process_and_never_the_first(
 ) -> None:
     """The draw chooses it."""
     for draw in (0.99, 0.0):
-        async with signal_faults.kill(parts.system, _strike("nginx-0/worker", draw=draw)):
+        async with signal_faults.kill(parts.system, _injection("nginx-0/worker", draw=draw)):
             pass
     await await_until(lambda: parts.system.send_signal("nginx-0", signal.SIGCONT) == [family[0]], what="both gone")
     assert parts.system.kills == []
@@ -118,7 +118,7 @@ async def test_frozen_processes_are_thawed_however_the_fault_ends(
     frozen = asyncio.Event()
 
     async def drill() -> None:
-        async with signal_faults.freeze(parts.system, _strike("nginx-0")):
+        async with signal_faults.freeze(parts.system, _injection("nginx-0")):
             await await_until(lambda: {_state(pid) for pid in family} == {"T"}, what="all to be frozen")
             frozen.set()
             if end == "error":
@@ -155,7 +155,7 @@ async def test_a_part_that_is_kept_down_is_killed_as_often_as_it_starts(
     """Until the fault ends."""
     program = "import time; time.sleep(600)"
     parts.start("replica-0", program)
-    async with signal_faults.keep_down(parts.system, _strike("replica-0")):
+    async with signal_faults.keep_down(parts.system, _injection("replica-0")):
         for times in (1, 2):
             await await_until(lambda times=times: len(parts.system.kills) == times, what="a death")
             parts.children["replica-0"].reap()
@@ -186,7 +186,7 @@ async def test_a_redis_that_refuses_writes_accepts_them_again(
     await redis_commands.call(port, "SET", "before", "1")
 
     async def drill() -> None:
-        async with fault(with_redis, _strike("redis")):
+        async with fault(with_redis, _injection("redis")):
             with pytest.raises(RunError, match=word):
                 await redis_commands.call(port, "XADD", "s", "*", "k", "v")
             raise ValueError("broken off")
@@ -205,7 +205,7 @@ async def test_misconf_needs_no_full_disk(tmp_path: Path, free_port: Callable[[]
     with OutputPipe(tmp_path / "pipe", tmp_path / "output") as output:
         system = DrilledSystem(tmp_path / "var", tmp_path, os.environ, Instruments(output, redis=port))
         await redis_faults.call_until_done(port, "PING")
-        async with redis_faults.misconf(system, _strike("redis")):
+        async with redis_faults.misconf(system, _injection("redis")):
             with pytest.raises(RunError, match="MISCONF"):
                 await redis_commands.call(port, "SET", "k", "v")
         assert await redis_commands.call(port, "SET", "k", "v") == "OK"
@@ -218,13 +218,13 @@ async def test_a_renamed_stream_is_removed_in_the_end(with_redis: DrilledSystem,
     port = redis_server.port
     for name in ("recollect:events:{a}", "recollect:events:{b}"):
         await redis_commands.call(port, "XADD", name, "1-1", "k", "v")
-    async with redis_faults.rename_stream(with_redis, _strike("redis", draw=0.99)):
+    async with redis_faults.rename_stream(with_redis, _injection("redis", draw=0.99)):
         assert await redis_commands.call(port, "KEYS", "recollect:events:*") == ["recollect:events:{a}"]
     assert await redis_commands.call(port, "DBSIZE") == 1
     await redis_commands.call(port, "FLUSHALL")
-    async with redis_faults.rename_stream(with_redis, _strike("redis")):
+    async with redis_faults.rename_stream(with_redis, _injection("redis")):
         pass
-    assert with_redis.complaints == ["Redis holds no stream to rename"]
+    assert with_redis.problems == ["Redis holds no stream to rename"]
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -241,7 +241,7 @@ async def test_redis_loses_its_files_while_it_is_down(
     await redis_faults.call_until_done(port, "SET", "early", "1")
     fault = redis_faults.restore_old if old else redis_faults.wipe
     async with contextlib.AsyncExitStack() as stack:
-        striking = asyncio.create_task(stack.enter_async_context(fault(parts.system, _strike("redis", hold_s=0.5))))
+        striking = asyncio.create_task(stack.enter_async_context(fault(parts.system, _injection("redis", hold_s=0.5))))
         if old:
             copy = folder / "drill-copy" / "appendonly.aof.manifest"
             await await_until(copy.exists, what="the copy")
@@ -279,7 +279,7 @@ async def test_a_disk_stays_full_while_the_fault_lasts(
     with OutputPipe(tmp_path / "pipe", tmp_path / "output") as output:
         system = DrilledSystem(tmp_path / "var", tmp_path, os.environ, Instruments(output, spool_disk=small_disk))
         assert system.lacks(Need.SPOOL_DISK) is None
-        async with disk_faults.full(lambda prepared: prepared.spool_disk)(system, _strike()):
+        async with disk_faults.full(lambda prepared: prepared.spool_disk)(system, _injection()):
             await await_until(is_full, what="the disk to be full")
             spare.unlink()
             await await_until(is_full, what="the disk to be full again")
@@ -308,7 +308,7 @@ async def test_one_sync_fails_and_the_process_continues(
     await await_until(lambda: "ok" in parts.printed("replica-0"), what="the first sync")
     tamper = disk_faults.traced("fdatasync:error=EIO:when=1")
     try:
-        async with tamper(parts.system, _strike("replica-0")):
+        async with tamper(parts.system, _injection("replica-0")):
             await await_until(lambda: "5" in parts.printed("replica-0"), what="EIO")
     except RunError:
         pytest.skip("processes cannot be traced here")

@@ -12,10 +12,10 @@ _PROMISE = Promise(
     p99_growth=0.10,
     ready_s=1.5,
     caught_up_s=10,
-    taken_again_s=5,
+    accepted_again_s=5,
 )
 _KEPT: dict[str, Any] = {
-    "strikes": 3,
+    "injections": 3,
     "requests": 1000,
     "raw_failed": 10,
     "p50_ms": 3.0,
@@ -25,7 +25,7 @@ _KEPT: dict[str, Any] = {
     "list_max_ms": 600.0,
     "ready_s": 1.5,
     "caught_up_s": 10.0,
-    "taken_again_s": 5.0,
+    "accepted_again_s": 5.0,
     "load": 3.0,
 }
 
@@ -53,8 +53,8 @@ def test_figures_at_their_limits_keep_the_promise() -> None:
         ({"list_p99_ms": 60.1}, "the lists' 99th percentile took 60.1 ms, 60 ms are promised"),
         ({"ready_s": 1.6}, "the slowest restart took 1.6 s"),
         ({"caught_up_s": 11.0}, "catching up took 11 s"),
-        ({"taken_again_s": 6.0}, "accepting feedback again took 6 s"),
-        ({"complaints": ("the takeover took 6.0 s",)}, "the takeover took 6.0 s"),
+        ({"accepted_again_s": 6.0}, "accepting feedback again took 6 s"),
+        ({"problems": ("the takeover took 6.0 s",)}, "the takeover took 6.0 s"),
     ],
 )
 def test_every_broken_promise_is_a_breach(change: dict[str, Any], words: str) -> None:
@@ -86,15 +86,15 @@ def test_a_time_that_was_not_measured_is_noted() -> None:
 def test_a_fault_without_effect_is_noted() -> None:
     """A disk that was full too briefly proves nothing about refusals."""
     promise = Promise(text="refused with Retry-After", refusals=True)
-    assert assess(promise, Figures(strikes=1), None, cores=2).notes == (
+    assert assess(promise, Figures(injections=1), None, cores=2).notes == (
         "no feedback was refused: the fault had no effect, or one retry was enough",
     )
-    assert assess(promise, Figures(strikes=1, refused=1), None, cores=2).notes == ()
+    assert assess(promise, Figures(injections=1, refused=1), None, cores=2).notes == ()
 
 
 def test_a_longer_backlog_may_take_longer_to_drain() -> None:
     """At five times the arrival rate, a backlog of a minute takes a quarter of a minute more."""
-    promise = Promise(text="caught up", caught_up_s=10, drain_times=5)
+    promise = Promise(text="caught up", caught_up_s=10, drain_factor=5)
     assert assess(promise, Figures(held_s=60, caught_up_s=25.0), None, cores=2).breaches == ()
     (breach,) = assess(promise, Figures(held_s=60, caught_up_s=25.1), None, cores=2).breaches
     assert breach == "catching up took 25.1 s, 25 s are promised"
