@@ -5,8 +5,9 @@ Invariants:
 - A consumer reads, acknowledges and trims only where the mark names its archive.
 - A producer ships only where the mark names the archive of its slot, or one that replaced it. Until then its events
   stay in its write-ahead log.
-- Only a consumer writes a mark: where there is none, or, on request, over another one. The new mark names the archives
-  that it replaces, so that their producers ship to its archive.
+- Only a process that holds the archive writes a mark (its consumer, or the check before the start): where there is
+  none, or, on request, over another one. The new mark names the archives that it replaces, so that their producers
+  ship to its archive.
 """
 
 from enum import Enum

@@ -1,6 +1,6 @@
-"""The failure drills, short: under open-loop load, nothing fails and nothing that was answered is missing or doubled.
+"""Short failure drills: under open-loop load, nothing fails and nothing that was answered is missing or duplicated.
 
-The oracle below is a client of its own: it remembers what it was given and told, and looks for it in the archive.
+The oracle below is a client of its own: it records every answer, and looks for each in the archive.
 """
 
 import asyncio

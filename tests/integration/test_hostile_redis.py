@@ -170,7 +170,7 @@ DAMAGES: dict[str, Callable[[Any, str], object]] = {
 
 
 def test_what_redis_loses_of_a_stream_is_sent_again(struck: Struck, wait_until: Until) -> None:
-    """Any part of it, with and without events after it, while the consumer is frozen; and nothing doubles."""
+    """Any part of it, with and without events after it, while the consumer is frozen; and nothing is duplicated."""
     struck.post(3)
     wait_until(struck.all_archived, 20, what="the first events")
     for name, damage in DAMAGES.items():
@@ -253,8 +253,8 @@ def test_a_full_redis_is_archived_and_emptied_by_itself(struck: Struck, wait_unt
     wait_until(struck.all_archived, 20, what="what came while Redis was full")
 
 
-def test_a_watermark_that_the_archive_did_not_give_releases_nothing(struck: Struck, wait_until: Until) -> None:
-    """Whatever stands in its place, new, old or of another epoch: it is reported, and no event is lost or doubled."""
+def test_a_watermark_that_the_archive_did_not_write_releases_nothing(struck: Struck, wait_until: Until) -> None:
+    """Any value, new, old or of another epoch, is reported, and no event is lost or duplicated."""
     struck.post(3)
     wait_until(struck.all_archived, 20, what="the first events")
     with struck.redis.client() as client:
@@ -290,7 +290,7 @@ def test_a_watermark_that_the_archive_did_not_give_releases_nothing(struck: Stru
     assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
 
 
-def test_no_id_of_a_caller_takes_an_event_from_another(struck: Struck, wait_until: Until) -> None:
+def test_an_id_that_two_users_send_loses_no_event(struck: Struck, wait_until: Until) -> None:
     """Every event that was answered 202 is archived, and what was sent twice is archived once."""
 
     def event(user: str, item: str, **more: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What real processes write of a user: with a key never a caller's id, and no list of theirs once forgotten."""
+"""What real processes write of a user: with a key never a caller's id, and no list of an erased user."""
 
 import json
 import os
@@ -127,7 +127,7 @@ def test_with_a_key_no_callers_id_is_written_anywhere_but_in_the_models(
     assert pseudonym.encode() not in kept["logs"]
 
 
-def test_a_forgotten_user_is_unknown_here_at_once_and_elsewhere_within_a_second_of_the_models(
+def test_an_erased_user_is_unknown_here_at_once_and_elsewhere_within_a_second_of_the_models(
     tmp_path: Path, start: Start, make_snapshot: Make, publish_snapshot: Publish, wait_until: Wait
 ) -> None:
     """The consumer's part for the models is done here by hand, so that the moment between is seen."""

@@ -19,17 +19,21 @@ SETTINGS = ProducerSettings(spool_bytes=1024 * 1024, ring_bytes=128 * 1024, comm
 
 
 class FaultyDisk(RealDisk):
-    """The real one, with the operations in `refused` failing and `fdatasync` as slow as `gate` says."""
+    """The real one, with the operations in `refused` failing and `fdatasync` held back by `gate`."""
 
     def __init__(self) -> None:
         self.refused: set[str] = set()
-        self.syncs = 0
+        self.syncs = self.reads = 0
         self.gate = threading.Event()
         self.gate.set()
 
     def check(self, what: str) -> None:
         if what in self.refused:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def read(self, path: Path, offset: int = 0, size_bytes: int | None = None) -> bytes:
+        self.reads += 1
+        return super().read(path, offset, size_bytes)
 
     def create(self, path: Path, size_bytes: int) -> File:
         self.check("create")

@@ -21,7 +21,7 @@ def test_an_entry_reads_back_as_its_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("damaged", "says"),
+    ("damaged", "problem"),
     [
         (entry(crc32=b"00000000"), "checksum"),
         (entry(crc32=b"x"), "not a number"),
@@ -38,9 +38,9 @@ def test_an_entry_reads_back_as_its_batch() -> None:
         (Entry("2-7", to_fields(Batch(2, 5, [b"a\n", b"b\n", b"c"]))), "whole lines"),
     ],
 )
-def test_an_invalid_entry_is_refused(damaged: Entry, says: str) -> None:
+def test_an_invalid_entry_is_refused(damaged: Entry, problem: str) -> None:
     """A batch that is damaged, incomplete or misnumbered is not one."""
-    with pytest.raises(BadBatchError, match=says):
+    with pytest.raises(BadBatchError, match=problem):
         from_entry(damaged)
 
 

@@ -176,7 +176,7 @@ def damaged(**changes: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "problem"),
     [
         (b"", "not JSON"),
         (b"[]", "not a JSON object"),
@@ -206,9 +206,9 @@ def damaged(**changes: object) -> bytes:
         (GOLDEN["feedback"][1].replace(b'"marks":[]', b'"marks":[1]'), "'marks'"),
     ],
 )
-def test_a_bad_line_is_refused_with_its_fault(line: bytes, says: str) -> None:
+def test_a_bad_line_is_refused_with_its_fault(line: bytes, problem: str) -> None:
     """The message names what is wrong, for the dead letter."""
-    with pytest.raises(BadEventError, match=says):
+    with pytest.raises(BadEventError, match=problem):
         decode(line)
 
 

@@ -9,7 +9,7 @@ import pytest
 from telemetry.batch import Position
 from telemetry.errors import BadEventError, EventsRefusedError, SlotTakenError
 from telemetry.events import Feedback, Served, System, decode
-from telemetry.notes import Dropped, Note
+from telemetry.notes import DiskFailed, Dropped, Note
 from telemetry.producer import Acceptance, Offered, Producer
 from telemetry.settings import ProducerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
@@ -127,14 +127,15 @@ async def test_a_slow_disk_refuses_feedback(tmp_path: Path, server: MemoryServer
     """The refused feedback is still archived, once, even if the disk then fails."""
     gate = Gate()
     hasty = ProducerSettings(ring_bytes=64 * 1024, accept_timeout_s=0.05, commit_interval_s=0.001, linger_s=0.0)
-    producer = Producer(tmp_path, 0, hasty, MemoryStream(server), hit=gate)
+    notes: list[Note] = []
+    producer = Producer(tmp_path, 0, hasty, MemoryStream(server), notes.append, gate)
     async with running(producer):
         gate.open.clear()
         with pytest.raises(EventsRefusedError, match="too long"):
             await producer.accept([feedback()])
         gate.fails = True
         gate.open.set()
-        await await_until(lambda: producer._spool.schedule.is_holding_back)
+        await await_until(lambda: any(isinstance(note, DiskFailed) for note in notes))
         assert_sums(producer)
         gate.fails = False
         await await_until(lambda: producer.counters.shipped == 1)

@@ -96,10 +96,10 @@ def test_kill_9_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
         head = os.read(child.stdout.fileno(), 1)
         killer = threading.Timer(rng.uniform(0.0, 0.15), child.send_signal, [signal.SIGKILL])
         killer.start()
-        told = (head + child.stdout.read()).decode()
+        output = (head + child.stdout.read()).decode()
         assert child.wait(30) == -signal.SIGKILL
         child.stdout.close()
-        accepted += told.splitlines()
+        accepted += output.splitlines()
     # What a segment has may be in the ring still, under the same number.
     held = {record[1:]: record.event.event_id for record in (decode(line) for _, line in spooled_lines(tmp_path))}
     found = Counter(held.values())

@@ -103,11 +103,11 @@ class ShippingRig:
     def expected(self) -> list[str]:
         return [f"ev-{number:08d}" for number in range(1, self.offered + 1)]
 
-    def archive_says(self, seq: int) -> None:
+    def publish_watermark(self, seq: int) -> None:
         with self.redis.client() as client:
             key = KEYS.watermark(self.producer.producer_id)
-            said = Seal().sealed_fields(self.producer.producer_id, Position(self.producer.epoch, seq))
-            client.hset(key, mapping=dict(said.items()))
+            fields = Seal().sealed_fields(self.producer.producer_id, Position(self.producer.epoch, seq))
+            client.hset(key, mapping=dict(fields.items()))
 
     async def end(self) -> None:
         await self.producer.drain(5)
@@ -129,7 +129,7 @@ async def test_events_reach_redis_in_batches_and_in_order(rig: ShippingRig, awai
     assert rig.in_redis() == rig.expected()
     assert rig.producer.counters.batches == 15
     assert rig.producer.counters.spooled_events == 100
-    rig.archive_says(100)
+    rig.publish_watermark(100)
     await await_until(lambda: rig.producer.counters.released == 100)
     assert rig.producer.counters.spooled_events == 0
 
@@ -310,12 +310,12 @@ async def test_a_watermark_without_the_archives_seal_is_reported_once_and_change
     with rig.redis.client() as client:
         client.hset(KEYS.watermark(rig.producer.producer_id), mapping={"epoch": 7, "seq": 10})
     await await_until(lambda: rig.producer.counters.watermarks_doubted > 2)
-    (told,) = rig.notes_of(WatermarkDoubted)
-    assert isinstance(told, WatermarkDoubted)
-    assert "no seal" in told.reason
+    (note,) = rig.notes_of(WatermarkDoubted)
+    assert isinstance(note, WatermarkDoubted)
+    assert "no seal" in note.reason
     counters = rig.producer.counters
     assert (counters.released, counters.identity_changes, counters.unarchived_events) == (0, 0, 10)
-    rig.archive_says(10)
+    rig.publish_watermark(10)
     await await_until(lambda: rig.producer.archived == Position(1, 10))
 
 
@@ -342,7 +342,8 @@ async def test_events_of_an_earlier_process_are_shipped_first_and_released(
     assert [record.event.event_id for record in served] == again.expected()
     assert [(record.epoch, record.seq) for record in records[:10]] == [(1, seq) for seq in range(1, 11)]
     assert [record.epoch for record in records[10:]] == [2] * (len(records) - 10)
-    again.archive_says(again.producer._spool.last_appended.seq)
+    counters = again.producer.counters
+    again.publish_watermark(counters.served.accepted + counters.system.accepted)
     await await_until(lambda: again.producer.counters.spooled_events == 0)
     counters = again.producer.counters
     assert (counters.recovered, counters.released) == (10, 10 + counters.served.accepted + counters.system.accepted)

@@ -66,7 +66,7 @@ async def test_a_restart_cuts_what_was_not_committed(tmp_path: Path) -> None:
     with tail.open("ab") as file:
         file.write(b"torn of")
     orphan = tmp_path / DAY / "part-00000001-000009.jsonl"
-    orphan.write_bytes(b"nobody\n")
+    orphan.write_bytes(b"orphan\n")
     second = Archive(tmp_path)
     assert await second.acquire(TAKEOVER_S) == 2
     assert tail.read_bytes() == b"one\n"

@@ -27,7 +27,7 @@ def test_an_archive_without_a_commit_is_empty(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_what_the_catalogue_says_and_what_lies_in_the_files_belong_together(tmp_path: Path) -> None:
+def test_catalogue_and_files_are_read_at_one_moment(tmp_path: Path) -> None:
     """Later commits and uncommitted lines are not in it."""
     commit(tmp_path, addition(EVENTS[:3], [(4, "missing")]))
     with open_snapshot(tmp_path) as taken:

@@ -60,7 +60,7 @@ def test_past_dates_become_one_file_each_with_the_same_lines(root: Path) -> None
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_once_is_enough(root: Path) -> None:
+def test_a_compacted_date_is_not_compacted_again(root: Path) -> None:
     """The second time there is nothing to do."""
     list(compact(root, BEFORE))
     names = files(root)
@@ -68,7 +68,7 @@ def test_once_is_enough(root: Path) -> None:
     assert files(root) == names
 
 
-def test_what_comes_late_is_put_to_the_rest(root: Path) -> None:
+def test_later_lines_are_compacted_with_the_rest(root: Path) -> None:
     """A date that was compacted may get more events; the next compaction makes one file of both."""
     list(compact(root, BEFORE))
     late = feedback(event_id="late", received_at="2026-11-21T23:59:59.999Z")
@@ -239,7 +239,7 @@ class TestWithAnErase:
         list(compact(root, BEFORE))
         assert list(read(root)) == [*self.LEFT]
 
-    def test_what_a_rewrite_left_is_not_ours_to_remove(self, root: Path) -> None:
+    def test_the_remains_of_a_rewrite_are_kept(self, root: Path) -> None:
         """It may be about to count; the holder of the lease cleans up after itself."""
         list(compact(root, BEFORE))
         (compacted,) = root.glob("date=2026-11-21/*.parquet")

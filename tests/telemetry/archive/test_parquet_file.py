@@ -113,7 +113,7 @@ def test_damage_is_one_sentence(tmp_path: Path) -> None:
         write_lines(tmp_path / "no" / "directory.parquet", [])
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader gets one clear sentence."""
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(ArchiveError, match=r"pip install 'recollect\[query\]'"):

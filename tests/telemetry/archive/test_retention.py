@@ -155,7 +155,7 @@ def test_only_compacted_dates_go_by_size(config: Config, retain: Callable[..., l
 
 
 @pytest.mark.parametrize("step", ["retention.read", "retention.committed"])
-def test_an_end_anywhere_leaves_an_archive_that_adds_up(
+def test_a_crash_anywhere_leaves_an_archive_that_adds_up(
     config: Config, retain: Callable[..., list[Note]], step: str
 ) -> None:
     """Before the transaction all is there; after it files are left that do not count, and the next pass takes them."""

@@ -60,7 +60,7 @@ def test_the_window() -> None:
 
 
 @given(st.lists(st.integers(0, 20), max_size=60))
-def test_exactly_the_surplus_is_found(names: list[int]) -> None:
+def test_exactly_the_duplicates_are_found(names: list[int]) -> None:
     """Of an id that is there k times k - 1 are too many."""
     lines = [line(seq, event_id=f"id-{name}") for seq, name in enumerate(names, 1)]
     surplus = Counter(f"id-{name}" for name in names) - Counter({f"id-{name}": 1 for name in names})

@@ -15,7 +15,7 @@ def line(seq: int, **changes: Any) -> EventOutline:
     return EventOutline("feedback", "default", f"event-{seq}", None, AT, "p", 1, seq, None)._replace(**changes)
 
 
-def test_a_line_of_ours() -> None:
+def test_the_outline_of_an_encoded_event() -> None:
     """The fields of an outline, and the counts of a gap record."""
     one = served(event_id="rec-1", recommendation_id="rec-2")
     assert parse_outline(encode(one, "p", 2, 3)) == EventOutline(

@@ -69,7 +69,7 @@ SOUND = fates("archived", "archived", "archived", "deduplicated", "dead_lettered
 
 
 @given(fates("archived", *WHYS))
-def test_every_number_has_one_fate(history: list[str]) -> None:
+def test_every_number_has_one_state(history: list[str]) -> None:
     """The counts are those of the history, they add up, and what the consumer missed is named number by number."""
     account = History(history).account()
     assert {state: count for state, count in account.counts.items() if count} == Counter(history)
@@ -128,7 +128,7 @@ def test_a_wrong_count_is_found(history: list[str], state: str, by: int) -> None
 
 
 @given(SOUND, st.data())
-def test_a_number_with_two_fates_is_found(history: list[str], data: st.DataObject) -> None:
+def test_a_number_in_two_states_is_found(history: list[str], data: st.DataObject) -> None:
     """An archived line that is listed as removed, too."""
     recorded = History(history)
     if not recorded.lines:
@@ -206,7 +206,7 @@ class TestRange:
         assert (account.accepted, account.counts["archived"], account.breaches) == (3, 3, ())
 
     @pytest.mark.parametrize(("lost", "missing"), [(5, 1), (7, 1), (4, 0), (8, 0)])
-    def test_a_hole_belongs_where_the_number_before_it_does(self, lost: int, missing: int) -> None:
+    def test_a_hole_inherits_the_period_of_the_preceding_number(self, lost: int, missing: int) -> None:
         """It has no time of its own."""
         reconciliation = Reconciliation()
         reconciliation.set_progress(PRODUCER, 1, Progress(10, archived=9, missing=1))
@@ -217,7 +217,7 @@ class TestRange:
         (account,) = reconciliation.accounts()
         assert (account.counts["missing"], account.breaches) == (missing, ())
 
-    def test_a_hole_at_the_beginning_goes_with_what_follows(self) -> None:
+    def test_a_hole_at_the_beginning_has_the_period_of_the_next_number(self) -> None:
         """There is nothing before it."""
         reconciliation = Reconciliation()
         reconciliation.set_progress(PRODUCER, 1, Progress(2, archived=1, missing=1))
@@ -226,7 +226,7 @@ class TestRange:
         assert reconciliation.accounts()[0].accepted == 0
 
     @given(SOUND, st.data())
-    def test_two_halves_make_the_whole(self, history: list[str], data: st.DataObject) -> None:
+    def test_the_counts_of_two_periods_sum_to_the_whole(self, history: list[str], data: st.DataObject) -> None:
         """Ranges that touch share no event and leave none out."""
         cut = data.draw(st.integers(0, len(history)))
         halves: list[Mapping[State, int]] = []

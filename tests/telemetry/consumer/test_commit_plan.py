@@ -88,8 +88,8 @@ def test_late_events_of_an_erased_user_are_counted_and_not_archived() -> None:
     late_events = LateEventFilter("00", {digest_of("00", "42"): RECEIVED})
     other = encode(sample_events.feedback(user_id="43"), "p", 1, 2)
     later = encode(sample_events.served(user_id="42", received_at="2026-11-21T01:02:03.457Z"), "p", 1, 3)
-    nobody = encode(sample_events.served(user_id=None), "p", 1, 4)
-    found = sort(Position(0, 0), of_lines(1, 1, [line(1, 1), other, later, nobody]), pending=True)
+    userless = encode(sample_events.served(user_id=None), "p", 1, 4)
+    found = sort(Position(0, 0), of_lines(1, 1, [line(1, 1), other, later, userless]), pending=True)
     planned = plan_commit(found, {}, late_events, FINGERPRINTS)
     assert [record.seq for record in planned.records] == [2, 3, 4]
     assert planned.content.removed == [RemovedRun("p", 1, 1, 1, "erased", RECEIVED)]

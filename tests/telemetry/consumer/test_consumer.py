@@ -136,19 +136,19 @@ async def test_nonsense_in_a_stream_loses_no_event(site: Site, await_until: Awai
     assert job.consumer.counters.sequence_holes == 0
 
 
-@pytest.mark.parametrize("says_so", [True, False])
-async def test_a_hole_is_archived_around_and_counted(site: Site, await_until: AwaitUntil, says_so: bool) -> None:
+@pytest.mark.parametrize("is_linked", [True, False])
+async def test_a_hole_is_archived_around_and_counted(site: Site, await_until: AwaitUntil, is_linked: bool) -> None:
     """Numbers that never come do not stop the others; they are counted as missing."""
     entries = {
         f"1-{first_seq}": to_fields(
-            Batch(1, first_seq, [encode(feedback(first_seq), "p", 1, first_seq)], Position(1, 0) if says_so else None)
+            Batch(1, first_seq, [encode(feedback(first_seq), "p", 1, first_seq)], Position(1, 0) if is_linked else None)
         )
         for first_seq in (1, 5)
     }
     job = site.consumer()
     # A producer of an older version does not say so; it is asked to send again, once.
     await site.resend("p", entries, lambda: len(site.archived_ids()) == 2)
-    assert job.consumer.counters.gaps == (0 if says_so else 1)
+    assert job.consumer.counters.gaps == (0 if is_linked else 1)
     assert site.account() == {("p", 1): Progress(5, archived=2, missing=3, holes=1)}
     await await_until(lambda: job.consumer.counters.sequence_holes == 1)
 
@@ -344,7 +344,7 @@ class Clogged(MemoryStream):
         return deliveries
 
 
-async def test_a_slow_link_is_asked_for_less_until_it_answers(tmp_path: Path, await_until: AwaitUntil) -> None:
+async def test_reads_shrink_until_a_slow_link_answers(tmp_path: Path, await_until: AwaitUntil) -> None:
     """Reads that take too long are halved, down to one entry, and grow again once they succeed."""
     server = MemoryServer()
     writer = MemoryStream(server)

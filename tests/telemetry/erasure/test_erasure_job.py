@@ -17,7 +17,7 @@ from telemetry.events import decode
 from telemetry.notes import EraseFailed, Note, UserErased
 from telemetry.settings import ConsumerSettings
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
-from tests.support.erasures import AFTER, BEFORE, REQUESTED, WHO, erase, line
+from tests.support.erasures import AFTER, BEFORE, REQUESTED, USER, erase, line
 
 AwaitUntil = Callable[..., Awaitable[None]]
 QUICK = ConsumerSettings(
@@ -101,13 +101,20 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 async def test_a_user_is_erased_from_files_letters_and_elsewhere(site: Site, await_until: AwaitUntil) -> None:
     """The user's lines go, all others stay byte for byte, and the counts cover each number."""
-    torn = line(4, WHO)[:-9] + b"\n"
-    batch = [line(1, WHO), line(2, "43"), line(3, WHO, served=True), torn, b"nonsense\n", line(6, WHO, AFTER)]
+    torn = line(4, USER)[:-9] + b"\n"
+    batch = [
+        line(1, USER),
+        line(2, "43"),
+        line(3, USER, served=True),
+        torn,
+        b"nonsense\n",
+        line(6, USER, AFTER),
+    ]
     await site.append(1, *batch, erase(7), line(8, None, served=True))
     consumer = site.start()
     await await_until(site.done)
-    who = user_digest(site.root, WHO)
-    hidden = erase(7, f"digest:{who}")
+    digest = user_digest(site.root, USER)
+    hidden = erase(7, f"digest:{digest}")
     assert list(read(site.root, stored=True)) == [batch[1], batch[5], hidden, line(8, None, served=True)]
     assert [letter.data for letter in read_letters(site.root)] == [b"nonsense\n"]
     assert site.account() == (
@@ -120,9 +127,9 @@ async def test_a_user_is_erased_from_files_letters_and_elsewhere(site: Site, awa
         ],
     )
     (receipt,) = site.receipts()
-    assert (receipt.erase_id, receipt.user_digest, receipt.requested_at) == ("erase-000001", who, REQUESTED)
+    assert (receipt.erase_id, receipt.user_digest, receipt.requested_at) == ("erase-000001", digest, REQUESTED)
     assert (receipt.events, receipt.files, receipt.models) == (3, 2, 2)
-    assert site.models.asked == [WHO]
+    assert site.models.asked == [USER]
     await await_until(lambda: UserErased("erase-000001", 2) in site.notes)
     assert (consumer.counters.erased, consumer.counters.users_erased) == (3, 1)
     # Neither the catalogue nor its journal has the name any more, while the consumer runs.
@@ -137,11 +144,11 @@ async def test_late_events_are_discarded_and_events_of_a_user_who_came_back_are_
     await site.append(1, erase(1))
     site.start()
     await await_until(site.done)
-    await site.append(2, line(2, WHO), line(3, WHO, REQUESTED, served=True), line(4, WHO, AFTER))
+    await site.append(2, line(2, USER), line(3, USER, REQUESTED, served=True), line(4, USER, AFTER))
     await await_until(lambda: site.account()[0]["p", 1].seq == 4)
     await site.stop()
     site.start()
-    await site.append(5, line(5, WHO), line(6, "43"))
+    await site.append(5, line(5, USER), line(6, "43"))
     await await_until(lambda: site.account()[0]["p", 1].seq == 6)
     assert [decode(text).seq for text in read(site.root)] == [1, 4, 6]
     progress, removed = site.account()
@@ -164,7 +171,7 @@ async def _is_seen(root: Path, event_id: str) -> bool:
 async def test_a_user_who_came_back_is_erased_again(site: Site, await_until: AwaitUntil) -> None:
     """Two erases, two receipts; the second one finds what came between them, in a file that was rewritten before."""
     later = AFTER.replace("501", "900")
-    await site.append(1, line(1, "43"), line(2, WHO), erase(3), line(4, WHO, AFTER))
+    await site.append(1, line(1, "43"), line(2, USER), erase(3), line(4, USER, AFTER))
     site.start()
     await await_until(site.done)
     await site.append(5, erase(5, requested_at=later, name="erase-000002"))
@@ -196,7 +203,7 @@ async def test_an_erase_of_an_unknown_user_seals_and_writes_no_file(site: Site, 
     await site.append(1, line(1, "43"), erase(2))
     site.start()
     await await_until(site.done)
-    await site.append(3, line(3, WHO), line(4, "43"))
+    await site.append(3, line(3, USER), line(4, "43"))
     await await_until(lambda: site.account()[0]["p", 1].seq == 4)
     (file,) = committed_files(site.root)
     assert (file.path.name, file.lines) == ("part-00000001-000000.jsonl", 3)
@@ -206,19 +213,19 @@ async def test_an_erase_of_an_unknown_user_seals_and_writes_no_file(site: Site, 
 async def test_an_erasure_is_open_until_every_user_eraser_is_done(site: Site, await_until: AwaitUntil) -> None:
     """A failing user eraser is called again; until then the receipt is not done."""
     site.models.failures = 2
-    await site.append(1, line(1, WHO), erase(2))
+    await site.append(1, line(1, USER), erase(2))
     site.start()
     await await_until(lambda: len([note for note in site.notes if isinstance(note, EraseFailed)]) >= 1)
     assert not site.done()
     await await_until(site.done)
-    assert site.models.asked == [WHO] * 3
+    assert site.models.asked == [USER] * 3
     assert EraseFailed("models", "RuntimeError: not now") in site.notes
 
 
 async def test_the_next_lease_holder_continues(site: Site, await_until: AwaitUntil) -> None:
     """Stopped in the middle, an erasure is still open, and the successor finishes it."""
     site.models.failures = 1_000_000
-    await site.append(1, line(1, WHO), line(2, "43"), erase(3))
+    await site.append(1, line(1, USER), line(2, "43"), erase(3))
     site.start()
     await await_until(lambda: site.models.asked)
     await site.stop()
@@ -247,7 +254,7 @@ async def test_one_damaged_file_keeps_the_erasure_open_and_the_others_are_rewrit
     site: Site, await_until: AwaitUntil
 ) -> None:
     """It is reported; once the file is repaired or removed, the erasure ends."""
-    await site.append(1, line(1, WHO))
+    await site.append(1, line(1, USER))
     site.start()
     await await_until(lambda: list(read(site.root)))
     await site.stop()
@@ -255,7 +262,7 @@ async def test_one_damaged_file_keeps_the_erasure_open_and_the_others_are_rewrit
     content = damaged.read_bytes()
     damaged.unlink()
     site.start()
-    await site.append(2, line(2, WHO), erase(3))
+    await site.append(2, line(2, USER), erase(3))
     await await_until(lambda: any(isinstance(note, EraseFailed) for note in site.notes))
     assert not site.done()
     newest = max(file.path for file in committed_files(site.root))

@@ -11,7 +11,7 @@ from telemetry.erasure.erasure import read_receipts, user_digest
 from telemetry.erasure.erasure_requests import expire_requests, finish_requests, late_event_filter
 from telemetry.errors import ArchiveError
 from telemetry.ids import rfc3339_ms
-from tests.support.erasures import REQUESTED, WHO
+from tests.support.erasures import REQUESTED, USER
 
 
 @pytest.fixture
@@ -45,12 +45,14 @@ def test_receipts_and_digests_need_an_archive(tmp_path: Path) -> None:
     """Without an archive there are no receipts; a digest cannot be computed without the archive's salt."""
     assert read_receipts(tmp_path) == []
     with pytest.raises(ArchiveError, match="no catalogue yet"):
-        user_digest(tmp_path, WHO)
+        user_digest(tmp_path, USER)
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         Catalogue(tmp_path / folder).close()
     assert (
-        user_digest(tmp_path / "one", WHO) == user_digest(tmp_path / "one", WHO) != user_digest(tmp_path / "two", WHO)
+        user_digest(tmp_path / "one", USER)
+        == user_digest(tmp_path / "one", USER)
+        != user_digest(tmp_path / "two", USER)
     )
 
 
@@ -60,11 +62,11 @@ async def test_old_erasures_are_not_looked_up(archive: Archive) -> None:
     async def filters(days: int, *user_ids: str) -> bool:
         return bool(await archive.read_catalogue(late_event_filter, user_ids, archive.days_ago(days)))
 
-    assert not await filters(7, WHO)
-    request = ErasureRequest("erase-000001", WHO, user_digest(archive.root, WHO), REQUESTED)
+    assert not await filters(7, USER)
+    request = ErasureRequest("erase-000001", USER, user_digest(archive.root, USER), REQUESTED)
     await archive.commit(CommitContent(erasures=[request]))
-    assert await filters(7, "43", WHO)
+    assert await filters(7, "43", USER)
     assert not await filters(7, "43")
     await archive.write_catalogue(finish_requests, {"erase-000001": 0}, rfc3339_ms(time.time()))
-    assert await filters(7, WHO)
-    assert not await filters(-1, WHO)
+    assert await filters(7, USER)
+    assert not await filters(-1, USER)

@@ -15,7 +15,7 @@ from telemetry.catalogue.commit import CommitContent, ErasureRequest, FileLength
 from telemetry.erasure.erasure_requests import replace_file
 from telemetry.erasure.line_matcher import LineMatcher
 from telemetry.erasure.rewriting import contains_users, remove_uncommitted, rewrite
-from tests.support.erasures import AFTER, BEFORE, DAY, REQUESTED, WHO, line
+from tests.support.erasures import AFTER, BEFORE, DAY, REQUESTED, USER, line
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
     await archive.close()
 
 
-MATCHER = LineMatcher([ErasureRequest("erase-000001", WHO, "-", REQUESTED)])
+MATCHER = LineMatcher([ErasureRequest("erase-000001", USER, "-", REQUESTED)])
 
 
 async def _commit(archive: Archive, *lines: bytes, folder: str = DAY) -> None:
@@ -37,7 +37,7 @@ async def _commit(archive: Archive, *lines: bytes, folder: str = DAY) -> None:
 
 async def test_a_crash_before_the_transaction_leaves_the_old_file(tmp_path: Path, archive: Archive) -> None:
     """The new file does not count and is removed, by the next lease holder or the next round."""
-    await _commit(archive, line(1, WHO), line(2, "43"))
+    await _commit(archive, line(1, USER), line(2, "43"))
     await archive.seal()
     ((path, length),) = (await archive.sealed_files()).items()
     for clean_up in ("round", "lease"):
@@ -45,19 +45,19 @@ async def test_a_crash_before_the_transaction_leaves_the_old_file(tmp_path: Path
         assert replacement is not None
         new = tmp_path / replacement.new[0]
         assert new.read_bytes() == line(2, "43")
-        assert list(read(tmp_path)) == [line(1, WHO), line(2, "43")]
+        assert list(read(tmp_path)) == [line(1, USER), line(2, "43")]
         if clean_up == "round":
             assert remove_uncommitted(tmp_path, 1, archive.part)
         else:
             await archive.release()
             await archive.acquire(1.0)
         assert not new.exists()
-    assert list(read(tmp_path)) == [line(1, WHO), line(2, "43")]
+    assert list(read(tmp_path)) == [line(1, USER), line(2, "43")]
 
 
 async def test_a_crash_after_the_transaction_leaves_the_new_file(tmp_path: Path, archive: Archive) -> None:
     """The old one no longer counts, and is removed."""
-    await _commit(archive, line(1, WHO), line(2, "43"))
+    await _commit(archive, line(1, USER), line(2, "43"))
     await archive.seal()
     ((path, length),) = (await archive.sealed_files()).items()
     replacement = rewrite(tmp_path, 1, path, length, MATCHER)
@@ -84,7 +84,7 @@ async def test_a_crash_after_the_transaction_leaves_the_new_file(tmp_path: Path,
 
 async def test_a_file_that_was_replaced_meanwhile_is_not_replaced_again(tmp_path: Path, archive: Archive) -> None:
     """Compaction and erasure may meet; the second one changes nothing."""
-    await _commit(archive, line(1, WHO), line(2, "43"))
+    await _commit(archive, line(1, USER), line(2, "43"))
     await archive.seal()
     ((path, length),) = (await archive.sealed_files()).items()
     replacement = rewrite(tmp_path, 1, path, length, MATCHER)
@@ -101,7 +101,7 @@ async def test_a_file_that_was_replaced_meanwhile_is_not_replaced_again(tmp_path
 
 async def test_a_compacted_file_is_rewritten_as_such(tmp_path: Path, archive: Archive) -> None:
     """Parquet stays Parquet, with the exact bytes of every other line."""
-    lines = [line(1, WHO), line(2, "43"), line(3, WHO, AFTER)]
+    lines = [line(1, USER), line(2, "43"), line(3, USER, AFTER)]
     (tmp_path / DAY).mkdir()
     path = f"{DAY}/compact-1.parquet"
     write_lines(tmp_path / path, lines)
@@ -121,7 +121,7 @@ async def test_a_compacted_file_is_rewritten_as_such(tmp_path: Path, archive: Ar
 
 async def test_a_backslash_or_a_user_who_came_back_causes_no_writing(tmp_path: Path) -> None:
     """Only a line that is to go makes a new file, in plain text and compacted."""
-    lines = [line(1, 'a\\b"'), line(2, WHO, AFTER), line(3, "43")]
+    lines = [line(1, 'a\\b"'), line(2, USER, AFTER), line(3, "43")]
     (tmp_path / DAY).mkdir()
     plain, packed = f"{DAY}/part-00000001-000000.jsonl", f"{DAY}/compact-1.parquet"
     (tmp_path / plain).write_bytes(b"".join(lines))
@@ -158,7 +158,7 @@ def test_a_dead_letter_of_a_whole_entry_is_erased_if_any_line_in_it_matches(tmp_
         return encode_letter(DeadLetter(name, BEFORE, "p", "1-9", 5, None, "checksum", 1, data))
 
     kept = [lettered("l-1", line(5, "43")), lettered("l-2", b"\xff" + line(5, "43")), b"{not a letter}\n"]
-    gone = [lettered("l-3", line(5, "43") + line(6, WHO)), lettered("l-4", b"\xff" + line(6, WHO))]
+    gone = [lettered("l-3", line(5, "43") + line(6, USER)), lettered("l-4", b"\xff" + line(6, USER))]
     (tmp_path / DEAD_LETTERS).mkdir()
     path = f"{DEAD_LETTERS}/part-00000001-000000.jsonl"
     content = b"".join([*kept, *gone])

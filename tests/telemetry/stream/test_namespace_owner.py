@@ -117,8 +117,8 @@ class Installation:
         return {event.event_id for event in events if isinstance(event, Served)}
 
     def refusals(self) -> list[str]:
-        told = [note.error for note in self.notes if isinstance(note, Disconnected)]
-        return [error for error in told if "--claim" in error]
+        errors = [note.error for note in self.notes if isinstance(note, Disconnected)]
+        return [error for error in errors if "--claim" in error]
 
     async def end(self) -> None:
         for task in self._tasks:

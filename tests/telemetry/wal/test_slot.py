@@ -87,7 +87,7 @@ def test_whether_a_slot_is_held_can_be_seen_from_outside(tmp_path: Path) -> None
     assert not is_held(tmp_path / "0")
 
 
-def test_patience_waits_for_a_short_holder(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+def test_opening_waits_for_a_short_holder(tmp_path: Path, wait_until: Callable[..., None]) -> None:
     """Opening waits for a slot that is held for a moment; without success it raises SlotTakenError."""
     held = Slot.open(tmp_path, 0)
     with pytest.raises(SlotTakenError):
