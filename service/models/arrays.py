@@ -42,7 +42,7 @@ NEIGHBOUR_DTYPES: Final = {
 }
 _DIMENSIONS: Final = {"user_factors": 2, "item_factors": 2}
 # Above the length of any file.
-_SIDE_LIMIT: Final = 1 << 62
+_LENGTH_LIMIT: Final = 1 << 62
 _PIECE_BYTES: Final = 1 << 20
 # Memory per id besides its bytes: a string object, a list entry and a hash map entry.
 _ID_BYTES: Final = 200
@@ -141,7 +141,7 @@ def _described(version: str, name: str, described: Any) -> tuple[list[int], int,
     if (
         not isinstance(shape, list)
         or len(shape) != _DIMENSIONS.get(name, 1)
-        or not all(type(n) is int and 0 <= n < _SIDE_LIMIT for n in shape)
+        or not all(type(n) is int and 0 <= n < _LENGTH_LIMIT for n in shape)
     ):
         raise ModelRefused(f"{version}: {name} has no valid shape in the manifest.")
     if not isinstance(sha256, str):

@@ -108,7 +108,7 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> Mode
     except ModelRefused as error:
         raise ModelRefused(f"{directory.name}: {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ModelRefused(f"{directory.name}: the manifest lacks a value or has a wrong one: {error}.") from error
+        raise ModelRefused(f"{directory.name}: the manifest lacks a value or has an invalid one: {error}.") from error
     if not len(items):
         raise ModelRefused(f"{directory.name}: it has no items.")
     for name, size in (("n_users", len(users)), ("n_items", len(items)), ("n_factors", snapshot.n_factors)):
@@ -205,7 +205,7 @@ def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:
 
 def _neighbourhood(read: arrays.Arrays, described: Any, n_users: int, n_items: int) -> Neighbourhood:
     if not isinstance(described, dict):
-        raise ModelRefused("the manifest does not describe the neighbourhood as an object.")
+        raise ModelRefused("The manifest does not describe the neighbourhood as an object.")
     side = n_items if described.get("over") == "items" else n_users
     return Neighbourhood.from_description(described, arrays.sparse(read, "neighbour", "weights", (side, side)))
 

@@ -37,7 +37,7 @@ _DAY_S: Final = 86_400
 
 
 def user_keys(user_id: str, pseudonyms: Pseudonymiser) -> tuple[str, ...]:
-    """Return the ids by which models and telemetry may know a user: models trained on events have pseudonyms."""
+    """Return the ids that a user may have in models and telemetry: models trained on events have pseudonyms."""
     return (user_id, pseudonyms.pseudonym(user_id)) if pseudonyms.active else (user_id,)
 
 
@@ -100,7 +100,7 @@ class ErasedUsers:
         }
         published_files.replace(models_dir / FILE, json.dumps(content, indent=1).encode() + b"\n")
 
-    def adding(self, names: Collection[str], time_s: int, max_temporary: int = MAX_TEMPORARY) -> "ErasedUsers":
+    def with_erased(self, names: Collection[str], time_s: int, max_temporary: int = MAX_TEMPORARY) -> "ErasedUsers":
         """Return the list with more user ids of telemetry, or later times; expired temporary ones are left out."""
         added = dict.fromkeys(map(self._digest(), names), time_s)
         permanent_s = {digest: added.pop(digest, before_s) for digest, before_s in self.permanent_s.items()}
@@ -109,7 +109,7 @@ class ErasedUsers:
         recent.sort(key=lambda item: item[1])
         return replace(self, permanent_s=permanent_s, temporary_s=dict(recent[-max_temporary:]))
 
-    def keeping(self, names: Collection[str]) -> "ErasedUsers":
+    def with_permanent(self, names: Collection[str]) -> "ErasedUsers":
         """Return the list with temporary users made permanent; other user ids of telemetry change nothing."""
         kept = set(map(self._digest(), names)) & self.temporary_s.keys()
         kept_s = {digest: time_s for digest, time_s in self.temporary_s.items() if digest in kept}
@@ -139,11 +139,11 @@ class ErasedUsers:
 
 
 def keep_permanently(models_dir: Path, names: Collection[str]) -> None:
-    """Let listed users stay listed: a model or training data holds them."""
+    """Make temporary users permanent, because a model or training data holds them."""
     if names:
         with published_files.exclusive(models_dir):
             before = ErasedUsers.read(models_dir)
-            after = before.keeping(names)
+            after = before.with_permanent(names)
             if after != before:
                 after.write(models_dir)
 

@@ -4,7 +4,7 @@ Invariants:
 
 - A reader finds complete files: one writer at a time writes a temporary `.*.tmp`, fsyncs it and renames it. The next
   writer removes a temporary that a killed process left.
-- Only regular files are read. A link leads elsewhere, and opening a pipe or a device may never return.
+- Only regular files are read. A link may lead outside, and opening a pipe or a device may never return.
 """
 
 import errno

@@ -16,11 +16,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.neighbourhood import Neighbourhood, NeighbourScores, neighbour_terms, row_entries
+from service.models.neighbourhood import Neighbourhood, NeighbourScores, Scores, neighbour_terms, row_entries
 from service.models.snapshot import Float32, ModelSnapshot
 
 Rows = NDArray[np.int64]
-Scores = NDArray[np.float64]
 
 NO_ROWS: Final[Rows] = np.empty(0, dtype=np.int64)
 # Candidates beyond the length of the list.

@@ -1,8 +1,8 @@
 """Erases users from the published models: the part of `DELETE /v1/users/{user_id}` outside of the archive.
 
-Invariant: when `erase` returns, no version under `models/` holds the users, and none that is published later will, but
-for later interactions. It may be killed anywhere and called again, and keeps all other users. A version is read and
-published anew once, for however many users, and only if it holds one of them.
+Invariant: when `erase` returns, no version under `models/` holds the users, and none that is published later will,
+except by later interactions. It may be killed anywhere and called again, and keeps all other users. A version is read
+and published anew once, for however many users, and only if it holds one of them.
 """
 
 import time
@@ -58,11 +58,11 @@ class ModelUserEraser:
         try:
             self._models_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             with published_files.exclusive(self._models_dir):
-                ErasedUsers.read(self._models_dir).adding(names, int(time.time())).write(self._models_dir)
-            # Versions whose copies a killed attempt left come first: a copy of such a copy would be one too many.
+                ErasedUsers.read(self._models_dir).with_erased(names, int(time.time())).write(self._models_dir)
+            # Versions that a killed attempt has copied come last and are taken first, before their copies are copied.
             copied = publication.copies(self._models_dir)
             waiting = sorted(versions.published(self._models_dir), key=copied.__contains__)
-            # Written before the first version is replaced, which is the evidence.
+            # Before the first version is replaced: afterwards no version shows which users it held.
             keep_permanently(self._models_dir, {name for version in waiting for name in self._held_by(version, names)})
             while waiting:
                 version = waiting.pop()
@@ -85,7 +85,7 @@ class ModelUserEraser:
         return rewritten
 
     def _held_by(self, version: str, names: frozenset[str]) -> Iterator[str]:
-        """Yield which users a version holds; an unreadable version is reported when it is to be published anew."""
+        """Yield the users that a version holds; an unreadable version is reported when it is to be published anew."""
         try:
             yield from rows_of(artefact.load_users(self._models_dir / version), names, self._pseudonyms).values()
         except ModelError:

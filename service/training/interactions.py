@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.models.vocabulary import Vocabulary
 
 Progress = Callable[[str, int, int], None]
-"""Called with the stage, the amount done and the total, in any one unit."""
+"""(stage, done, total): called with the progress of a stage, in any unit."""
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -79,7 +79,7 @@ class Interactions:
         rated: Whether values are ratings by users: True or False for all, or bool (n,). Other values are the weight of
             an event type, or the 1.0 of a source without ratings.
         fingerprint: "sha256:…" over the source, see `datasets.fingerprint`.
-        report: How reading went.
+        report: The report on reading.
         catalogue: Titles and genres, if the source has them.
     """
 

@@ -156,7 +156,7 @@ def _require_text_encoding(name: str) -> None:
 def _is_pipe(source: str) -> bool:
     try:
         return Path(source).expanduser().is_fifo()
-    except (OSError, ValueError):  # reading reports what is wrong with such a path
+    except (OSError, ValueError):  # the error is reported when the path is read
         return False
 
 

@@ -14,16 +14,16 @@ from service.training.interactions import Float32, Int32
 
 # Before 1971 a time is more likely a number of days or minutes that is read as seconds.
 _PLAUSIBLE_S: Final = 31_536_000
-# How languages and databases write a missing value.
+# Missing values as languages and databases write them.
 _MISSING: Final = frozenset(
     written
     for word in ("nan", "none", "null", "(null)", "na", "n/a", "#n/a", "<na>", "nil", "undefined")
     for written in (word, word.upper(), word.capitalize())
 ) | {"NaN"}
-# A spreadsheet shows, and saves, a long number so, and loses its last digits.
+# Spreadsheets save long numbers in this form, and lose the last digits.
 _SCIENTIFIC: Final = re.compile(r"[0-9](?:[.,][0-9]+)?[Ee]\+[0-9]+")
 _QUOTES: Final = ("'", '"')
-# With so many rows it is no accident that no two have the same user.
+# From so many rows on, it is no accident that no two have the same user.
 _MANY_ROWS: Final = 20
 _MANY_ZEROS_SHARE: Final = 0.2
 
@@ -46,7 +46,7 @@ def advice_for_bad_rows(examples: Sequence[str]) -> str:
 
 
 def row_warnings(rows: SourceRows) -> list[str]:
-    """Return what looks wrong about the rows of all files, one sentence each."""
+    """Return the warnings about the rows of all files, one sentence each."""
     warnings = id_warnings(rows)
     if any(example.endswith(NOT_UTF8) for example in rows.bad_examples):
         warnings.append(
@@ -82,7 +82,7 @@ def row_warnings(rows: SourceRows) -> list[str]:
 
 
 def id_warnings(rows: SourceRows) -> list[str]:
-    """Return what looks wrong about the ids, one sentence each."""
+    """Return the warnings about the ids, one sentence each."""
     columns = (("user", rows.user_codes, rows.user_ids), ("item", rows.item_codes, rows.item_ids))
     warnings = [sentence for role, codes, ids in columns for sentence in _column_warnings(role, codes, ids)]
     if rows.user_codes.size >= _MANY_ROWS:

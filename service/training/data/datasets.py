@@ -1,6 +1,6 @@
 """Reads a request into one dataset: finds the files, parses and merges them, and keeps one row of each pair.
 
-Invariants: a dataset is a function of the sources' bytes and the request. Whatever cannot be used is counted in the
+Invariants: a dataset is a function of the sources' bytes and the request. A row that cannot be used is counted in the
 report, or ends in a `DataError` that names the problem and its place. Of several sources the row of the later one
 stays; within one source the latest by time, then by line.
 """
@@ -53,6 +53,7 @@ def read(data: str | DataRequest, progress: Progress = no_progress) -> Interacti
     first, *others = request.sources
     size = demo.parse_spec(first)
     if size is not None and not others:
+        # A generated set has no duplicates, so it needs no pass over its pairs.
         return demo.generate(size, progress)
     parts = [_read_source(source, request.options, progress) for source in request.sources]
     return _interactions(_merged(parts, request) if others else parts[0])
@@ -157,6 +158,7 @@ def _read_files(path_text: str, options: ReadOptions, progress: Progress) -> _So
         rows = collector.rows()
         _refuse_unusable(name, rows)
         catalogue, notes = read_catalogue(source.files[0].path)
+        # The digest of the text that was read, unless the fingerprint is that of the zip archive that holds it.
         is_plain = source.hashed_files == tuple(file.path for file in source.files)
         fingerprint = f"sha256:{digest.hexdigest()}" if is_plain else sources.sha256_of(source.hashed_files)
     report = ReadReport(
@@ -207,6 +209,7 @@ def _merged(parts: list[_SourceData], request: DataRequest) -> _SourceData:
     )
     titles = {id_: title for part in parts for id_, title in part.catalogue.titles.items()}
     genres = {id_: names for part in parts for id_, names in part.catalogue.genres.items()}
+    # Not those of the parts, each of which includes the options.
     fingerprints = [_fingerprint(source) for source in request.sources]
     return _SourceData(merged, _combined(fingerprints, request.options), report, ItemCatalogue(titles, genres))
 
@@ -214,13 +217,13 @@ def _merged(parts: list[_SourceData], request: DataRequest) -> _SourceData:
 def _require_same_columns(parts: list[_SourceData], request: DataRequest) -> None:
     first = parts[0].rows
     for source, part in zip(request.sources[1:], parts[1:], strict=True):
-        for what, has, first_has in (
+        for column, has, first_has in (
             ("ratings", part.rows.has_ratings, first.has_ratings),
             ("times", part.rows.timestamps is not None, first.timestamps is not None),
         ):
             if has != first_has:
                 with_it, without = (source, request.sources[0]) if has else (request.sources[0], source)
-                raise DataError(f"{with_it} has {what} and {without} has none: sources of one set must agree.")
+                raise DataError(f"{with_it} has {column} and {without} has none: sources of one set must agree.")
 
 
 def _recoded(codes: NDArray[np.int32], ids: list[str], code_of: dict[str, int]) -> NDArray[np.int32]:

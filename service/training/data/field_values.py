@@ -15,7 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 ID_LIMIT: Final = 128
-# PostgreSQL's COPY writes a null so.
+# The null of PostgreSQL's COPY.
 NULL: Final = "\\N"
 _FLOAT32_LIMIT: Final = float(np.finfo(np.float32).max)
 # Larger floats do not represent every whole number, so that two ids could become one.
@@ -26,7 +26,7 @@ LAST_S: Final = 253_402_300_799
 NO_TIME: Final = np.iinfo(np.int64).min
 # Numbers of at least this size are nanoseconds, microseconds or milliseconds: in seconds they are after the year 5138.
 _UNITS: Final = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))
-# A third column of such numbers without a header holds times, because no rating is 100 million (1973 as a time).
+# Without a header, a third column of numbers from 100 million on (1973 as a time) holds times, not ratings.
 _LEAST_OBVIOUS_TIME_S: Final = 10**8
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
 _SLASHED: Final = re.compile(
@@ -127,7 +127,7 @@ def _iso_moment(text: str) -> datetime:
 
 
 def to_seconds(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return what `parse_time` returns for whole numbers, unix seconds: int64 (n,); `NO_TIME` for None."""
+    """Convert whole numbers as `parse_time` does: unix seconds, int64 (n,); `NO_TIME` for None."""
     seconds = numbers.copy()
     for least, unit in reversed(_UNITS):
         # Compared on both sides, because the absolute value of the least int64 is not an int64.

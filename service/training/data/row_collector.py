@@ -25,7 +25,7 @@ MAX_EXAMPLES: Final = 10
 
 @dataclass(eq=False)
 class SourceRows:
-    """The good rows of a source, and what was left out."""
+    """The good rows of a source, and the number and examples of the bad ones."""
 
     user_codes: Int32  # (n,), positions in `user_ids`
     item_codes: Int32  # (n,), positions in `item_ids`
@@ -36,7 +36,7 @@ class SourceRows:
     n_rows: int  # good and bad rows
     n_bad_rows: int
     bad_examples: list[str]  # the first of them, "file:number: reason"
-    ranks: NDArray[np.int8] | NDArray[np.int32] | None = None  # of duplicates the highest stays
+    ranks: NDArray[np.int8] | NDArray[np.int32] | None = None  # of duplicates the highest rank stays
     has_ratings: bool = True  # whether the source has ratings; without them every rating is 1
 
     def keep(self, positions: Int64) -> None:
@@ -48,7 +48,7 @@ class SourceRows:
 
 
 class RowBatch(NamedTuple):
-    """Parsed rows; a value of their own marks invalid fields."""
+    """Parsed rows; -1, NaN or `NO_TIME` marks an invalid field."""
 
     users: Int32  # (n,), codes; -1 if invalid
     items: Int32  # (n,), codes; -1 if invalid
@@ -66,7 +66,7 @@ class RowBatch(NamedTuple):
         return good
 
     def select(self, chosen: NDArray[np.bool_]) -> "RowBatch":
-        """Return some of the rows; bool (n,), which."""
+        """Return the rows of a mask, bool (n,)."""
         return RowBatch(
             self.users[chosen],
             self.items[chosen],
@@ -116,7 +116,7 @@ class RowCollector:
                 raise DataError(f"{with_it} has a {column} column and {without} has none: files of one set must agree.")
 
     def add(self, batch: RowBatch, good: NDArray[np.bool_]) -> None:
-        """Add the good rows of a batch; bool (n,), which."""
+        """Add the rows of a batch that a mask selects, bool (n,)."""
         self._batches.append(batch if good.all() else batch.select(good))
         self._n_rows += int(np.count_nonzero(good))
 

@@ -43,7 +43,7 @@ _PARQUET: Final = b"PAR1"
 _JSON_OBJECT: Final = re.compile(rb"\s*\{\s*[\"}]")
 _NEVER_JSON: Final = ("u.data", "ratings.dat")
 _HEAD_BYTES: Final = 4096
-# Hive writes a null so.
+# The name by which Hive writes a null.
 _NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -162,7 +162,7 @@ def _locate(path_text: str) -> tuple[Path, str]:
 
 
 def _format_by_suffix(path: Path) -> Format | None:
-    """Return the format by the suffix; one of a compression does not count."""
+    """Return the format by the suffix, without that of a compression."""
     suffixes = path.suffixes
     if suffixes and suffixes[-1].lower() in COMPRESSED_SUFFIXES:
         suffixes = suffixes[:-1]
@@ -223,7 +223,7 @@ def _part_file_source(folder: Path, name: str) -> Source:
 def _part_files(folder: Path) -> Iterator[Path]:
     """Yield the part files of a directory, and of directories that Hive calls partitions."""
     for path in folder.iterdir():
-        # Writers of part files put notes of their own, with such names, beside them.
+        # Writers of part files also write marker files, such as _SUCCESS.
         if path.name.startswith(("_", ".")):
             continue
         if path.is_file() and _format_by_suffix(path) is not None:

@@ -87,11 +87,11 @@ class AlgorithmResult:
     fit_s: list[float] = field(default_factory=list)
     predict_s: list[float] = field(default_factory=list)  # empty for an algorithm that only ranks
     rank_s: list[float] = field(default_factory=list)  # for the lists of all judged users and their measures
-    model_bytes: list[int] = field(default_factory=list)  # what a replica would map
+    model_bytes: list[int] = field(default_factory=list)  # the size of the arrays that a replica maps
     peak_bytes: list[int] = field(default_factory=list)  # most resident memory while fitting and predicting
     n_leaked: int = 0  # held-out pairs in the model's history, over all splits
     cost: serving_cost.ServingCost | None = None  # on the first split; None before it
-    failure: str | None = None  # why there are no figures; None while there are
+    failure: str | None = None  # the reason for having no figures, as a sentence; None without a failure
     _names: list[str] = field(default_factory=list)
 
     def as_failed(self, why: str) -> "AlgorithmResult":

@@ -43,8 +43,8 @@ def compare(
 
     Args:
         dataset: The data and its splits, see `split_dataset.read` and `split_dataset.split`.
-        candidates: What to compare, in the order of the result; the popularity baseline is added if it is missing.
-        protocol: What `dataset` was split by, and what to measure.
+        candidates: The algorithms, in the order of the result; the popularity baseline is added if it is missing.
+        protocol: The protocol of the splits and of the measures.
         progress: Called for each split of each algorithm.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The evaluation protocol: which ratings are held out, and what is measured of them.
+"""The evaluation protocol: which ratings are held out, and how models are measured on them.
 
 Invariant: a protocol is valid as far as that can be checked without the data; `split_dataset` checks the rest.
 """

@@ -1,4 +1,4 @@
-"""Leakage checks: whether held-out interactions reached the training side, and what a split leaves open (pure).
+"""Leakage checks: held-out interactions on the training side, and others that a model cannot be judged by (pure).
 
 Invariant: counts are over all splits of a protocol; shares are of the held-out interactions.
 """

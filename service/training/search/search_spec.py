@@ -34,7 +34,7 @@ class SearchSpec:
     algorithm: str  # its name, or a preset's
     fixed: tuple[str, ...]  # `name=value` texts of the hyperparameters that are not searched
     space: Space  # of the searched ones
-    measure: str  # what is improved, such as "rmse" or "ndcg@10"
+    measure: str  # the measure to improve, such as "rmse" or "ndcg@10"
     protocol: EvaluationProtocol  # one of `SPLITS`, and which items are relevant; its seed decides trials too
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class SearchSpec:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How a search is done, which does not change what it searches for."""
+    """The method and the effort of a search, which may change when it is continued."""
 
     method: Method = "tpe"  # how the next trial is chosen
     n_trials: int | None = None  # at most; None: the whole grid, or `DEFAULT_TRIALS` without a time limit

@@ -147,7 +147,7 @@ def _run_worker(connection: Connection, folder: Path, n_threads: int) -> None:
         while True:
             task = connection.recv()
             if not is_compiled:
-                # Compilation counts in no trial's seconds. The task itself reports what is wrong with its settings.
+                # Before the first task, so that no trial's seconds include it. An error in the settings fails the task.
                 with suppress(Exception):
                     compile_kernels(Candidate.parse(task.algorithm, task.settings), data.data)
                 is_compiled = True

@@ -306,7 +306,7 @@ def test_a_user_erased_during_a_training_is_not_published_by_it(tmp_path: Path, 
 
 def test_the_list_reads_back_and_keeps_a_users_latest_time(tmp_path: Path) -> None:
     """With the salt that its digests were made with."""
-    ErasedUsers.read(tmp_path).adding(["ann", "bob"], NOW_S).adding(["ann"], NOW_S + 9).write(tmp_path)
+    ErasedUsers.read(tmp_path).with_erased(["ann", "bob"], NOW_S).with_erased(["ann"], NOW_S + 9).write(tmp_path)
     read = ErasedUsers.read(tmp_path)
     assert read.erased_rows(Vocabulary(["eve", "ann", "bob"]), PLAIN) == {1: NOW_S + 9, 2: NOW_S}
     assert b"ann" not in (tmp_path / "forgotten.json").read_bytes()
@@ -318,7 +318,7 @@ def test_a_list_of_the_first_format_is_read_and_all_its_users_stay(tmp_path: Pat
     digest = Pseudonymiser(salt).pseudonym("ann")
     old = {"format": 1, "salt": salt.hex(), "users": {digest: "2023-11-14T22:13:20.000Z"}}
     (tmp_path / "forgotten.json").write_text(json.dumps(old))
-    ErasedUsers.read(tmp_path).adding(["bob"], NOW_S + 100 * TEMPORARY_DAYS * 86_400).write(tmp_path)
+    ErasedUsers.read(tmp_path).with_erased(["bob"], NOW_S + 100 * TEMPORARY_DAYS * 86_400).write(tmp_path)
     written = json.loads((tmp_path / "forgotten.json").read_bytes())
     assert written["format"] == 2
     assert written["users"] == old["users"]
@@ -328,15 +328,15 @@ def test_a_list_of_the_first_format_is_read_and_all_its_users_stay(tmp_path: Pat
 def test_users_of_no_model_are_temporary_and_those_of_one_stay() -> None:
     """They expire by time and by number; a permanent user erased again has one entry with the later time."""
     vocabulary = Vocabulary(["a", "b", "c", "d", "e"])
-    listed = ErasedUsers(b"s" * 32, {}).adding(["a", "b"], NOW_S).keeping(["a", "z"])
+    listed = ErasedUsers(b"s" * 32, {}).with_erased(["a", "b"], NOW_S).with_permanent(["a", "z"])
     assert listed.erased_rows(vocabulary, PLAIN) == {0: NOW_S, 1: NOW_S}
     week_later_s = NOW_S + TEMPORARY_DAYS * 86_400
-    listed = listed.adding(["c"], week_later_s - 1)
+    listed = listed.with_erased(["c"], week_later_s - 1)
     assert listed.erased_rows(vocabulary, PLAIN) == {0: NOW_S, 1: NOW_S, 2: week_later_s - 1}
-    listed = listed.adding(["a"], week_later_s)
+    listed = listed.with_erased(["a"], week_later_s)
     assert listed.erased_rows(vocabulary, PLAIN) == {0: week_later_s, 2: week_later_s - 1}
     assert (len(listed.permanent_s), len(listed.temporary_s)) == (1, 1)
-    listed = listed.adding(["d"], week_later_s + 1, 3).adding(["e", "x", "y"], week_later_s + 2, 3)
+    listed = listed.with_erased(["d"], week_later_s + 1, 3).with_erased(["e", "x", "y"], week_later_s + 2, 3)
     assert listed.erased_rows(vocabulary, PLAIN) == {0: week_later_s, 4: week_later_s + 2}
 
 

@@ -159,8 +159,8 @@ def _collect(events: list[tuple[int, Feedback]], collector: RowCollector) -> dic
             value = parse_number(number_text(event.value))
         time_s = _time_s(event)
         if value is None or time_s is None:
-            what = f"the rating {event.value!r}" if value is None else f"received_at {event.received_at!r}"
-            bad[number] = f"{what} is out of bounds"
+            field = f"the rating {event.value!r}" if value is None else f"received_at {event.received_at!r}"
+            bad[number] = f"{field} is out of bounds"
         else:
             good.append((event.user_id, event.item_id, value, time_s, _RANKS[event.type]))
     users, items, values, times_s, ranks = zip(*good, strict=True) if good else ((), (), (), (), ())

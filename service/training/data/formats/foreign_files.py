@@ -35,7 +35,7 @@ _MAGICS: Final = {
     b"--\n-- postgresql": _SQL,
     b"-- mysql dump": _SQL,
 }
-# A text may begin so, too; these count only in a file with NUL bytes.
+# A text may begin with these bytes, so they count only in a file with NUL bytes.
 _BINARY_MAGICS: Final = {
     b"\x1f\x8b": ("packed with gzip a second time", "unpack it once"),
     b"rar!": ("a RAR archive", _UNPACK),
@@ -63,5 +63,5 @@ def refuse(name: str, head: bytes) -> None:
     if foreign is None and _JSON_ARRAY.match(head):
         foreign = ("a JSON array", "write one object a line, as jq -c '.[]' does")
     if foreign is not None:
-        what, advice = foreign
-        raise DataError(f"{name} is {what}, which is not supported: {advice}.")
+        description, advice = foreign
+        raise DataError(f"{name} is {description}, which is not supported: {advice}.")

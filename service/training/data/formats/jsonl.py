@@ -26,7 +26,7 @@ from service.training.data.sources import DataFile
 # Parsed objects take about ten times the memory of their text.
 _BLOCK_BYTES: Final = 8 << 20
 _HEAD_LINES: Final = 200
-# A limit on the cache of key tuples, for a file that is made to fill the memory.
+# Bounds the cache of key tuples for a file in which every object has other keys.
 _MAX_KEY_TUPLES: Final = 4096
 
 
@@ -44,17 +44,17 @@ def read_jsonl(
         DataError: The first lines hold no object with a user and an item, or the file is broken.
         OSError: It cannot be read.
     """
-    reader: _Reader | None = None
+    reader: _LineReader | None = None
     with open_text(file.path, options.encoding, on_raw) as text_file:
         for block in line_blocks(text_file, file.name, block_bytes):
             text = block
             if reader is None:
                 text = text.removeprefix(BYTE_ORDER_MARK)
-                reader = _Reader(file, options, text, collector)
+                reader = _LineReader(file, options, text, collector)
             reader.read(text)
 
 
-class _Reader:
+class _LineReader:
     """Reads the blocks of a file in order."""
 
     def __init__(self, file: DataFile, options: ReadOptions, first_block: bytes, collector: RowCollector) -> None:

@@ -110,16 +110,16 @@ def _field(schema: Any, partitions: Sequence[tuple[str, str]], position: int) ->
 
 
 def _refuse_types(name: str, fields: tuple[Any, ...]) -> None:
-    for field, (what, kinds) in zip(fields, _KINDS_OF_ROLES, strict=True):
+    for field, (use, kinds) in zip(fields, _KINDS_OF_ROLES, strict=True):
         if isinstance(field, pa.Field) and not _is_any(_value_type(field.type), kinds):
-            role = what.removesuffix(" id").replace("timestamp", "time")
+            role = use.removesuffix(" id").replace("timestamp", "time")
             advice = (
                 f"--columns {role}= leaves it out"
                 if role in {"rating", "time"}
                 else f"name another by --columns {role}=NAME"
             )
             raise DataError(
-                f"{name}: the column {printable(field.name)!r} is of type {field.type}, which is no {what}: {advice}."
+                f"{name}: the column {printable(field.name)!r} is of type {field.type}, which is no {use}: {advice}."
             )
 
 

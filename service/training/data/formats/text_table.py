@@ -47,7 +47,7 @@ def read_table(
         DataError: The file is not a table with a user and an item column, or is broken.
         OSError: It cannot be read.
     """
-    reader: _Reader | None = None
+    reader: _TableReader | None = None
     with open_text(file.path, options.encoding, on_raw) as text_file:
         following = line_blocks(text_file, file.name, block_bytes)
         block = next(following, b"")
@@ -60,7 +60,7 @@ def read_table(
                 collector.begin_file(file.name, has_ratings=layout.rating is not None, has_times=has_times)
                 notes = column_roles.describe_columns(file.short_name, layout.columns, layout.names, layout.n_fields)
                 collector.add_column_notes(notes)
-                reader = _Reader(file.short_name, layout, collector)
+                reader = _TableReader(file.short_name, layout, collector)
                 text = reader.skip_to_rows(text)
             reader.read(text, is_last=not block)
 
@@ -72,7 +72,7 @@ def _head(text: bytes, head_bytes: int) -> bytes:
 
 
 @dataclass(eq=False)
-class _Reader:
+class _TableReader:
     """Reads the blocks of a file in order."""
 
     name: str  # the file, printable
@@ -85,7 +85,7 @@ class _Reader:
         """Return the file's first block from the first row on."""
         for _ in range(self.layout.n_skipped_lines):
             text = text.partition(_NEWLINE)[2]
-        self._reject(dict.fromkeys(self.layout.unread_lines, "not the header, and not a row as there are after it"))
+        self._reject(dict.fromkeys(self.layout.unread_lines, "neither the header nor a row of the layout"))
         self.n_lines = self.layout.n_skipped_lines
         return text
 

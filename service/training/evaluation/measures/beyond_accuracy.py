@@ -1,4 +1,4 @@
-"""Beyond-accuracy measures of what lists show (pure): coverage, inequality, novelty and popularity.
+"""Beyond-accuracy measures of lists (pure): coverage, inequality, novelty and popularity.
 
 All are of the first k places of the judged users' lists; count_i is the number of training interactions of item i.
 

@@ -174,7 +174,7 @@ class TestBeforeTheHeader:
         data = datasets.read(write(tmp_path / "t.csv", "exported today\n\nitem,user,rating\ni,u,3\ni,v,4\n"))
         assert triples(data) == [("u", "i", 3.0), ("v", "i", 4.0)]
         assert (data.report.n_rows, data.report.n_bad_rows) == (3, 1)
-        assert data.report.bad_examples[0].startswith("t.csv:1: not the header")
+        assert data.report.bad_examples[0].startswith("t.csv:1: neither the header")
 
     def test_a_separator_at_the_end_of_every_row(self, tmp_path: Path) -> None:
         """It makes no bad rows, whether the header has it too or not."""
