@@ -51,14 +51,15 @@ _PROGRESS_LINE_EVERY_S = 10.0
 def command(
     *,
     url: Annotated[
-        str | None, typer.Option(help="The address of the service; by default the installation that runs here.")
+        str | None,
+        typer.Option(metavar="URL", help="The address of the service; by default the installation that runs here."),
     ] = None,
     rate: Annotated[float, typer.Option(help="Requests per second, whether or not earlier ones are answered.")] = 100.0,
     duration: Annotated[float, typer.Option(help="Seconds of load.")] = 30.0,
     arrivals: Annotated[Arrivals, typer.Option(help="Evenly spaced, or of independent users.")] = "constant",
     connections: Annotated[int, typer.Option(help="The most open connections; further requests wait for one.")] = 64,
     users: Annotated[
-        str, typer.Option(help="Shares of the classes of users; hot ones recur often.")
+        str, typer.Option(metavar="SHARES", help="Shares of the classes of users; hot ones recur often.")
     ] = "known=0.6,unknown=0.1,hot=0.3",
     feedback: Annotated[float, typer.Option(help="Share of requests that report events, which are real.")] = 0.15,
     ids: Annotated[

@@ -41,8 +41,8 @@ def list_(as_json: JsonOption = False) -> int:  # noqa: FBT002 - typer reads it
 def export(
     out: Annotated[str, typer.Option("--out", help='A file, or "-" for standard output.')],
     form: Annotated[str, typer.Option("--format", help="jsonl (the lines themselves), csv or parquet.")] = "jsonl",
-    start: Annotated[str | None, typer.Option("--from", help="As for audit.")] = None,
-    end: Annotated[str | None, typer.Option("--to", help="As for audit.")] = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="As for audit.")] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="As for audit.")] = None,
     of_class: Annotated[str | None, typer.Option("--class", help="Only served, feedback or system.")] = None,
     letters: Annotated[bool, typer.Option("--dead-letters", help="Dead letters instead of events.")] = False,  # noqa: FBT002 - typer reads it
     stored: Annotated[bool, typer.Option("--as-stored", help="As JSONL, byte for byte as archived.")] = False,  # noqa: FBT002 - typer reads it

@@ -42,10 +42,12 @@ _MAX_BAD_LINES: Final = 5
 
 def command(
     start: Annotated[
-        str | None, typer.Option("--from", help="Only events received since this date or RFC 3339 time.")
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Only events received since this date or RFC 3339 time."),
     ] = None,
     end: Annotated[
-        str | None, typer.Option("--to", help="Only events received up to this date, or before this time.")
+        str | None,
+        typer.Option("--to", metavar="TIME", help="Only events received up to this date, or before this time."),
     ] = None,
     wait_s: Annotated[
         float | None, typer.Option("--wait", min=0, help="Wait so many seconds until nothing is in flight.")

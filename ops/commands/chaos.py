@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ops.console.terminal import console
 from ops.options.presented_key import KeyFileOption, read_api_key
 from ops.options.shared_options import JsonOption
 from service.errors import UsageError
@@ -36,12 +37,16 @@ def command(
     *,
     faults: Annotated[
         str | None,
-        typer.Option(help="Names of faults, rows such as R7, all, main (the default) or quick, comma separated."),
+        typer.Option(
+            metavar="NAMES", help="Names of faults, rows such as R7, all, main (the default) or quick, comma separated."
+        ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Training data of the system that is started; as for up.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Training data of the system that is started; as for up.")
+    ] = None,
     replicas: Annotated[int, typer.Option(min=1, help="Replicas of the system that is started.")] = 3,
-    rate: Annotated[float | None, typer.Option(help="Requests per second throughout; 500.")] = None,
-    duration: Annotated[float | None, typer.Option(help="Seconds for each fault; 30.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second throughout; by default 500.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds for each fault; by default 30.")] = None,
     every: Annotated[float | None, typer.Option(help="Seconds between injections of an instant fault.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same schedule, users and events.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Half a minute of the main faults at 100 requests/s.")] = False,
@@ -49,7 +54,9 @@ def command(
     home: Annotated[
         Path | None, typer.Option(help="Drill the system that runs in this RECOLLECT_HOME; needs --yes.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="Address of that system; by default its balancer's.")] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Address of that system; by default its balancer's.")
+    ] = None,
     key_file: KeyFileOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Confirm the drill of a running system.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the folder of the system that was started.")] = False,
@@ -65,6 +72,10 @@ def command(
     from ops.drill.stage import DrillSpec
     from service.config import from_env
 
+    if report is not None:
+        from ops.pages import page
+
+        page.require_writable(report)
     running = home is not None or url is not None or key_file is not None or yes
     if running and not yes:
         raise UsageError("This would kill parts of a running system; confirm it with --yes.")
@@ -124,21 +135,18 @@ def _print_verdict(
     import orjson
 
     from ops.drill import drill_text, verdict
-    from ops.pages import drill_page
+    from ops.pages import drill_page, page
 
     stages, skipped = done
     cores = len(os.sched_getaffinity(0))
     concluded = verdict.conclude(stages, cores, skipped)
     about = _about(drill, cores)
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(drill_page.render(concluded, stages, {"title": "Recollect: the failure drill", **about}))
+        page.write(report, drill_page.render(concluded, stages, {"title": "Recollect: the failure drill", **about}))
         _notify(f"The page is {report}.")
     if as_json:
         print(orjson.dumps(verdict.as_json(concluded, stages, about), option=orjson.OPT_INDENT_2).decode())
     elif sys.stdout.isatty():
-        from ops.console.terminal import console
-
         console().print(drill_text.as_table(concluded))
     else:
         print("\n".join(drill_text.as_lines(concluded)))

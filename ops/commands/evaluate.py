@@ -37,23 +37,37 @@ def command(
     *,
     data: DataOption,
     algorithms: Annotated[
-        str, typer.Option("--algorithms", help="Names, or label=name, comma separated; popularity is added.")
+        str,
+        typer.Option(
+            "--algorithms", metavar="NAMES", help="Names, or label=name, comma separated; popularity is added."
+        ),
     ] = "",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, as algorithm.name=value or label.name=value.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="TARGET.NAME=VALUE", help="A setting, as algorithm.name=value or label.name=value."
+        ),
     ] = None,
     scale: ScaleOption = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="folds (the default), leave-one-out, time, time-per-user, canonical or given."),
+        typer.Option(
+            "--split", metavar="NAME", help="By default folds; or leave-one-out, time, time-per-user, canonical, given."
+        ),
     ] = None,
-    folds: Annotated[int | None, typer.Option("--folds", min=2, max=100, help="Random folds; 5.")] = None,
+    folds: Annotated[
+        int | None, typer.Option("--folds", min=2, max=100, help="Number of random folds; by default 5.")
+    ] = None,
     test_share: Annotated[
-        float | None, typer.Option("--test-share", help="The held-out share of a split by time; 0.2.")
+        float | None, typer.Option("--test-share", help="The held-out share of a split by time; by default 0.2.")
     ] = None,
-    test: Annotated[str | None, typer.Option("--test", help="Judge by this set; learn from --data.")] = None,
+    test: Annotated[
+        str | None, typer.Option("--test", metavar="SOURCE", help="Judge by this set; learn from --data.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds the splits, the fits and the samples.")] = 0,
-    k: Annotated[str, typer.Option("--k", help="Lengths of the lists to judge, comma separated.")] = "10,20",
+    k: Annotated[
+        str, typer.Option("--k", metavar="LENGTHS", help="Lengths of the lists to judge, comma separated.")
+    ] = "10,20",
     relevant_from: Annotated[
         float | None, typer.Option("--relevant-from", help="The least rating of a relevant item; by default all are.")
     ] = None,

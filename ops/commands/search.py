@@ -40,14 +40,20 @@ _DEFAULT_MEASURE: Final = {"rating": "rmse", "ranking": "ndcg@10"}
 def command(
     *,
     data: DataOption,
-    algorithm: Annotated[str, typer.Option("--algorithm", help="Its name.")],
+    algorithm: Annotated[str, typer.Option("--algorithm", metavar="NAME", help="The algorithm, as for train.")],
     space: Annotated[
         list[str] | None,
-        typer.Option("--space", help="name=low..high[:log] or name=a,b,c; by default the algorithm's own ranges."),
+        typer.Option(
+            "--space",
+            metavar="NAME=RANGE",
+            help="name=low..high[:log] or name=a,b,c; by default the algorithm's own ranges.",
+        ),
     ] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="A fixed hyperparameter, as name=value.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A fixed hyperparameter.")
+    ] = None,
     scale: ScaleOption = None,
-    method: Annotated[str, typer.Option("--method", help="tpe, grid or random.")] = "tpe",
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="tpe, grid or random.")] = "tpe",
     trials: Annotated[
         int | None,
         typer.Option("--trials", min=1, help="Trials in all; by default 50, or the whole grid, or until --timeout."),
@@ -57,7 +63,11 @@ def command(
     ] = None,
     measure: Annotated[
         str | None,
-        typer.Option("--measure", help="What to improve; by default rmse, or ndcg@10 of an algorithm that only ranks."),
+        typer.Option(
+            "--measure",
+            metavar="NAME",
+            help="What to improve; by default rmse, or ndcg@10 of an algorithm that only ranks.",
+        ),
     ] = None,
     relevant_from: Annotated[
         float | None, typer.Option("--relevant-from", help="For rankings: the least rating of a relevant item.")
@@ -65,7 +75,9 @@ def command(
     users: Annotated[
         int | None, typer.Option("--users", min=1, help="For rankings: judge so many sampled users at most.")
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="folds, leave-one-out, time or time-per-user.")] = "folds",
+    split: Annotated[
+        str, typer.Option("--split", metavar="NAME", help="folds, leave-one-out, time or time-per-user.")
+    ] = "folds",
     folds: Annotated[int, typer.Option("--folds", min=2, max=100, help="Folds of each trial.")] = 5,
     test_share: Annotated[
         float, typer.Option("--test-share", min=0.001, max=0.999, help="The held-out share of a split by time.")

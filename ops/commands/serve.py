@@ -11,7 +11,7 @@ from ops.options.shared_options import InsecureOption, SupervisedOption
 
 def command(
     *,
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    host: Annotated[str | None, typer.Option("--host", metavar="HOST", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port for requests.")] = None,
     admin_port: Annotated[int | None, typer.Option("--admin-port", min=1, max=65535, help="Port for metrics.")] = None,
     slot: Annotated[

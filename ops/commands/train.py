@@ -44,7 +44,10 @@ def command(
     *,
     data: DataOption,
     algorithm: Annotated[
-        str | None, typer.Option("--algorithm", help=f"One of {ALGORITHMS}; by default svd, or ials without ratings.")
+        str | None,
+        typer.Option(
+            "--algorithm", metavar="NAME", help=f"One of {ALGORITHMS}; by default svd, or ials without ratings."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the algorithm.")
@@ -135,7 +138,7 @@ def _against_baseline(measures: dict[str, Any]) -> str:
         return f" That is worse than the mean rating alone, whose RMSE is {format_measure(baseline['rmse'])}."
     lists = measures["ndcg@10"]
     if lists is not None and "ndcg@10" in baseline and lists < baseline["ndcg@10"]:
-        reached = f"a list by popularity, whose NDCG@10 is {format_measure(baseline['ndcg@10'])}"
+        reached = f"a list by popularity, whose ndcg@10 is {format_measure(baseline['ndcg@10'])}"
         if measures["rmse"] is None:
             return f" That is worse than {reached}."
         return f" Its lists are worse than {reached}: for better lists train an algorithm that ranks, such as ials."

@@ -1,7 +1,8 @@
 """A verdict as plain lines, and as a table for a terminal; pure. Both contain every breach and reason in full."""
 
-from rich.console import RenderableType
+from rich.text import Text
 
+from ops.console.table import table
 from ops.drill.verdict import BREACH, HEADINGS, PASS, SKIPPED, DrillVerdict, VerdictRow, cells
 
 _COLOURS = {PASS: "green", BREACH: "bold red", SKIPPED: "yellow"}
@@ -19,23 +20,14 @@ def as_lines(verdict: DrillVerdict) -> list[str]:
     return [*lines, *_summary(verdict)]
 
 
-def as_table(verdict: DrillVerdict) -> RenderableType:
+def as_table(verdict: DrillVerdict) -> Text:
     """Return the verdict for a terminal."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 1, 0, 0), title_justify="left")
-    table.add_column("fault", no_wrap=True)
-    for heading in HEADINGS[:-1]:
-        # In two lines, so that fourteen columns fit a terminal of 100.
-        table.add_column(heading.replace(" ", "\n", 1), justify="right")
-    table.add_column("")
-    for row in verdict.rows:
-        *figures, result = cells(row)
-        table.add_row(row.name, *figures, Text(result, style=_COLOURS[result]))
+    rows = [(row.name, row.verdict, *cells(row)[:-1]) for row in verdict.rows]
+    drawn = Text(table(("fault", "verdict", *HEADINGS[:-1]), rows, left=(0, 1), gap=1))
+    for result, colour in _COLOURS.items():
+        drawn.highlight_words([result], colour)
     sentences = [f"{row.name}: {sentence}" for row in verdict.rows for sentence in _sentences(row)]
-    return Group(table, *(Text(line) for line in [*sentences, *_summary(verdict)]))
+    return Text("\n").join([drawn, *map(Text, [*sentences, *_summary(verdict)])])
 
 
 def _sentences(row: VerdictRow) -> list[str]:

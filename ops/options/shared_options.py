@@ -7,13 +7,16 @@ import typer
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one machine-readable object.")]
 ThreadsOption: TypeAlias = Annotated[int, typer.Option("--threads", min=0, help="Cores to use at most; 0 for all.")]
 ScaleOption: TypeAlias = Annotated[
-    str | None, typer.Option("--scale", help="The least and the largest rating, as 1:5; others are clipped.")
+    str | None,
+    typer.Option("--scale", metavar="LOW:HIGH", help="The least and the largest rating, as 1:5; others are clipped."),
 ]
 ReplicasOption: TypeAlias = Annotated[
-    int | None, typer.Option("--replicas", min=1, max=256, help="Number of replicas; RECOLLECT_REPLICAS, or 3.")
+    int | None,
+    typer.Option("--replicas", min=1, max=256, help="Number of replicas; by default RECOLLECT_REPLICAS, or 3."),
 ]
 PortOption: TypeAlias = Annotated[
-    int | None, typer.Option("--port", min=1, max=65535, help="The balancer's port; RECOLLECT_PORT, or 8080.")
+    int | None,
+    typer.Option("--port", min=1, max=65535, help="The balancer's port; by default RECOLLECT_PORT, or 8080."),
 ]
 InsecureOption: TypeAlias = Annotated[
     bool,
