@@ -143,11 +143,12 @@ class Shipper:
         self._observer = observer
         self._on_release = on_release
         self._hit = hit
+        # The last event that the stream confirmed; sending continues behind it.
         self._cursor = Position(0, 0)
         self.archived = Position(0, 0)
         # The id of the last confirmed entry and its last line: the stream's tail with this id need not be read back.
         self._confirmed: tuple[str, bytes] | None = None
-        self._create = False
+        self._may_create_stream = False
         self._batch_bytes = settings.batch_bytes
         self._connections = 0
         self._reported_outage: type[Exception] | None = None
@@ -276,7 +277,7 @@ class Shipper:
         self._last_batch_s = time.monotonic()
         self._hit("shipper.sending")
         try:
-            appended = await self._stream.append(self._spool.producer_id, batch, create=self._create)
+            appended = await self._stream.append(self._spool.producer_id, batch, create=self._may_create_stream)
         except StreamAwayError:
             # A slow link may never carry this much within the deadline.
             self._batch_bytes = max(self._batch_bytes // 2, _LEAST_BATCH_BYTES)
@@ -287,7 +288,7 @@ class Shipper:
             self._batch_bytes = min(2 * self._batch_bytes, self._settings.batch_bytes)
             self._cursor = run.last
             self._confirmed = (batch.entry_id, batch.lines[-1])
-            self._create = False
+            self._may_create_stream = False
             self._counters.shipped += len(run.lines)
             self._counters.batches += 1
         else:
@@ -315,7 +316,7 @@ class Shipper:
             self._counters.rewinds += 1
             notify(self._observer, Rewound(self._spool.producer_id, str(decision.cursor), str(self._cursor)))
         self._cursor = decision.cursor
-        self._create = state.last is None
+        self._may_create_stream = state.last is None
         self._report_doubt(state.doubt)
         if state.watermark is not None:
             self.archived = state.watermark

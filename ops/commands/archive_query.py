@@ -111,8 +111,8 @@ def _make_views(engine: duckdb.DuckDBPyConnection, archive: ArchiveSnapshot, pat
         )
     engine.execute(f"CREATE VIEW items AS {_ITEMS}")
     engine.execute("CREATE TABLE settled (letter_id VARCHAR, settled VARCHAR)")
-    if archive.settled:
-        engine.executemany("INSERT INTO settled VALUES (?, ?)", list(archive.settled.items()))
+    if archive.letter_states:
+        engine.executemany("INSERT INTO settled VALUES (?, ?)", list(archive.letter_states.items()))
     letters = [_from_json([paths[file.path] for file in archive.files if file.is_dead_letters], LETTER_FIELDS)]
     engine.execute(
         f"CREATE VIEW dead_letters AS SELECT l.*, s.settled FROM ({_union(letters, LETTER_FIELDS)}) AS l"  # noqa: S608

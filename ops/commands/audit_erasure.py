@@ -19,7 +19,7 @@ from service.models.erased_users import rows_of, user_keys
 from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.dead_letters import decode_letter
 from telemetry.catalogue.commit import ErasureRequest
-from telemetry.erasure.erasure import ErasureReceipt, is_erased, read_receipts, user_digest
+from telemetry.erasure.erasure import ErasureReceipt, falls_under, read_receipts, user_digest
 from telemetry.erasure.line_matcher import LineMatcher
 from telemetry.errors import ArchiveError
 from telemetry.wal.slot_inspection import spooled_lines
@@ -65,7 +65,7 @@ def search(config: Config, user_id: str) -> ErasureSearch:
     unread: list[str] = []
 
     def count(place: str, received_at: str) -> None:
-        (left if is_erased(received_at, requested_at) else since)[place] += 1
+        (left if falls_under(received_at, requested_at) else since)[place] += 1
 
     for slot, line in spooled_lines(config.spool_dir):
         if matcher.match(line) is not None:

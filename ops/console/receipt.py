@@ -115,8 +115,8 @@ class AuditReceipt:
             name = f"{_name(account)}: "
             lines += [f"{name}{gap.events} {_gap_noun(gap.of_class)}: {gap.reason}" for gap in account.gaps]
             holes = [f"missing {hole.first_seq} to {hole.last_seq}: {hole.why}" for hole in account.holes]
-            lines += _first(name, holes) + _first(name, account.duplicates)
-        lines += _first("", self.breaches)
+            lines += _shown(name, holes) + _shown(name, account.duplicates)
+        lines += _shown("", self.breaches)
         return "\n".join([*lines, self.verdict()])
 
     def verdict(self) -> str:
@@ -151,10 +151,10 @@ def _gap_noun(of_class: str | None) -> str:
     return names.get(of_class or "", "accepted events lost")
 
 
-def _first(name: str, sentences: Sequence[str]) -> list[str]:
-    shown = [f"{name}{sentence}" for sentence in sentences[:_MAX_SHOWN]]
+def _shown(name: str, sentences: Sequence[str]) -> list[str]:
+    first = [f"{name}{sentence}" for sentence in sentences[:_MAX_SHOWN]]
     more = len(sentences) - _MAX_SHOWN
-    return [*shown, f"{name}and {more} more, all of them in --json"] if more > 0 else shown
+    return [*first, f"{name}and {more} more, all of them in --json"] if more > 0 else first
 
 
 def _in_period(period: Period) -> str:

@@ -160,9 +160,9 @@ class Archive:
         locked = self._lock is not None and await self._in_catalogue_thread(self._lock.acquire)
         await self._in_catalogue_thread(catalogue.lease.beat, lease_epoch, locked=locked)
 
-    async def seen(self, keys: Sequence[SeenKey]) -> dict[SeenKey, set[bytes]]:
-        """Look up which events were archived within the window; returns their fingerprints."""
-        return await self._in_catalogue_thread(_require_held(self._catalogue).seen, keys) if keys else {}
+    async def seen_fingerprints(self, keys: Sequence[SeenKey]) -> dict[SeenKey, set[bytes]]:
+        """Read the fingerprints of events that were archived within the window; unknown ones are left out."""
+        return await self._in_catalogue_thread(_require_held(self._catalogue).seen_fingerprints, keys) if keys else {}
 
     async def commit(self, added: CommitContent) -> None:
         """Add to the archive, all of it or nothing. Must not be cancelled half way.

@@ -102,7 +102,7 @@ class ArchiveSnapshot:
         gone: Paths of files that are not on the disk.
         progress: The counts of each (producer, epoch).
         removed: The sequence numbers that are not archived lines.
-        settled: The state of dead letters, by letter.
+        letter_states: The state of dead letters that are not open, by letter.
         retired: The sequence numbers of archived lines that retention removed.
     """
 
@@ -110,7 +110,7 @@ class ArchiveSnapshot:
     gone: tuple[str, ...] = ()
     progress: Mapping[tuple[str, int], Progress] = field(default_factory=dict)
     removed: tuple[RemovedRun, ...] = ()
-    settled: Mapping[str, str] = field(default_factory=dict)
+    letter_states: Mapping[str, str] = field(default_factory=dict)
     retired: tuple[RetiredRun, ...] = ()
 
 
@@ -173,14 +173,14 @@ def _other_rows(db: sqlite3.Connection) -> ArchiveSnapshot:
         "SELECT producer, epoch, seq, archived, deduplicated, dead_lettered, erased, missing, holes FROM progress"
     ).fetchall()
     removed = db.execute("SELECT producer, epoch, first_seq, last_seq, why, received_at FROM removed").fetchall()
-    settled = db.execute("SELECT letter_id, settled FROM letters").fetchall()
+    letter_states = db.execute("SELECT letter_id, settled FROM letters").fetchall()
     # Missing until a consumer of this version has opened the catalogue.
     (has_retired,) = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'retired'").fetchone()
     retired = db.execute("SELECT producer, epoch, first_seq, last_seq, day FROM retired") if has_retired else ()
     return ArchiveSnapshot(
         progress={(row[0], row[1]): Progress(*row[2:]) for row in progress},
         removed=tuple(map(RemovedRun._make, removed)),
-        settled=dict(settled),
+        letter_states=dict(letter_states),
         retired=tuple(map(RetiredRun._make, retired)),
     )
 

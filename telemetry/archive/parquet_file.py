@@ -204,7 +204,7 @@ def _rows(path: Path, columns: str, source: str) -> Iterator[Any]:
 
 
 def contains_any(path: Path, requested: Mapping[str, str]) -> bool:
-    """Decide from the columns whether a file may have a line to be erased (the rule of `erasure.is_erased`).
+    """Decide from the columns whether a file may have a line to be erased (the rule of `erasure.falls_under`).
 
     Args:
         requested: By user id: when the erasure was requested, RFC 3339.

@@ -1,4 +1,4 @@
-"""Served lists in schema 1, an object for each item, for readers that know no other schema.
+"""Served lists in schema 1, an object for each item, for readers that accept no other schema.
 
 Invariant: a line of schema 2 or 3 and its expansion read back as the same event (`events.decode`). Pure.
 """

@@ -74,7 +74,7 @@ class EpochAccount:
 
 @dataclass(slots=True)
 class _Findings:
-    """What the sources say about one (producer, epoch)."""
+    """What all sources hold about one (producer, epoch)."""
 
     lines: list[SeqRun] = field(default_factory=list)
     removed: list[SeqRun] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Runs of sequence numbers in one state, and what several sources say about them together (pure)."""
+"""Runs of sequence numbers in one state, and their combination from several sources; pure."""
 
 from bisect import bisect_right
 from collections.abc import Iterable

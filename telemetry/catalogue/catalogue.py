@@ -80,8 +80,8 @@ class Catalogue:
             ).fetchall()
         return {path: FileLength(size_bytes, lines) for path, size_bytes, lines in rows}
 
-    def seen(self, keys: Sequence[SeenKey]) -> dict[SeenKey, set[bytes]]:
-        """Look up seen events; returns the fingerprints of those that are known."""
+    def seen_fingerprints(self, keys: Sequence[SeenKey]) -> dict[SeenKey, set[bytes]]:
+        """Read the fingerprints of seen events; unknown ones are left out."""
         found: dict[SeenKey, set[bytes]] = {}
         with self.database.errors_translated():
             # One tenant at a time: SQLite answers a list of pairs by reading the whole table.

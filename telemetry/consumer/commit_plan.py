@@ -9,7 +9,7 @@ import orjson
 from telemetry.archive.archive_files import DEAD_LETTERS, date_folder
 from telemetry.catalogue.commit import CommitContent, Seen, SeenKey, add_run
 from telemetry.consumer.delivery_sorter import SortedDeliveries
-from telemetry.erasure.erasure import LateEventFilter, is_erase
+from telemetry.erasure.erasure import LateEventFilter, requests_erasure
 from telemetry.events import Feedback, Record
 from telemetry.fingerprint import UNKNOWN, Fingerprints, same_user
 
@@ -57,7 +57,7 @@ def plan_commit(
                 record, line = _marked(record, event, line)  # noqa: PLW2901 - archived with the mark
             known.add(fingerprint)
             content.seen.append(Seen(event.tenant, event.event_id, fingerprint))
-        elif is_erase(record):
+        elif requests_erasure(record):
             record, line, request = late_events.redact(record, line)  # noqa: PLW2901 - archived without the user id
             content.erasures.append(request)
         progress.archived += 1

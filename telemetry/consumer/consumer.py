@@ -15,7 +15,7 @@ from telemetry.archive.archive import Archive
 from telemetry.batch import Position
 from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.entry_archiver import EntryArchiver
-from telemetry.consumer.event_reader import Check
+from telemetry.consumer.event_reader import EventCheck
 from telemetry.consumer.namespace_hold import NamespaceHold
 from telemetry.consumer.retention_job import RetentionJob
 from telemetry.consumer.seen_expiry_job import SeenExpiryJob
@@ -55,7 +55,7 @@ class Consumer:
         observer: Observer | None = None,
         *,
         user_erasers: Sequence[UserEraser] = (),
-        check: Check | None = None,
+        check: EventCheck | None = None,
         failpoints: Failpoints | None = None,
     ) -> None:
         self._stream = stream

@@ -34,7 +34,7 @@ class SortedDeliveries:
         dead_letters: Their lines.
         progress: By (producer, epoch): what a commit of all this adds; `plan_commit` counts `fresh`.
         removed: The sequence numbers that are neither fresh nor archived before.
-        settled: By producer: entries to acknowledge after the commit.
+        to_acknowledge: By producer: entries to acknowledge after the commit.
         recheck: Producers whose pending list is to be read.
         gaps: By producer: the watermark before entries that Redis lost and the producer may still hold.
         linked: Producers whose batches name their predecessor.
@@ -47,7 +47,7 @@ class SortedDeliveries:
     dead_letters: list[bytes] = field(default_factory=list)
     progress: dict[tuple[str, int], Progress] = field(default_factory=dict)
     removed: list[RemovedRun] = field(default_factory=list)
-    settled: dict[str, list[str]] = field(default_factory=dict)
+    to_acknowledge: dict[str, list[str]] = field(default_factory=dict)
     recheck: set[str] = field(default_factory=set)
     gaps: dict[str, Position] = field(default_factory=dict)
     linked: set[str] = field(default_factory=set)
@@ -102,7 +102,7 @@ class _ProducerSorter:
 
     def sort(self, entries: Sequence[Entry], at: Position) -> None:
         """Sort entries from a watermark on, as long as the watermark can move."""
-        settled = self.result.settled.setdefault(self.producer, [])
+        to_acknowledge = self.result.to_acknowledge.setdefault(self.producer, [])
         for index, entry in enumerate(entries):
             position = Position.parse(entry.entry_id)
             if entry.fields is None:
@@ -129,7 +129,7 @@ class _ProducerSorter:
                     self._read_ahead(entries[index + 1 :])
                     return
                 at = position
-            settled.append(entry.entry_id)
+            to_acknowledge.append(entry.entry_id)
 
     def _may_pass(self, batch: Batch | None, position: Position, at: Position) -> bool:
         if not position.in_range:

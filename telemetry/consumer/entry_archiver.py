@@ -14,7 +14,7 @@ from telemetry.catalogue.delivery_attempts import begin_attempt, begin_event, en
 from telemetry.consumer.commit_plan import CommitPlan, plan_commit
 from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.delivery_sorter import SortedDeliveries, sort_deliveries
-from telemetry.consumer.event_reader import MAX_TRIES, Check, EventReader
+from telemetry.consumer.event_reader import MAX_TRIES, EventCheck, EventReader
 from telemetry.consumer.sinks import Sink
 from telemetry.consumer.subscription import Subscription
 from telemetry.erasure.erasure_job import ErasureJob
@@ -41,7 +41,7 @@ class EntryArchiver:
         sinks: Sequence[Sink],
         erasure_job: ErasureJob,
         context: ConsumerContext,
-        check: Check | None,
+        check: EventCheck | None,
     ) -> None:
         self._stream = stream
         self._archive = archive
@@ -91,7 +91,7 @@ class EntryArchiver:
         # Read each time: a request in the last commit applies to the events of this one.
         done_since = archive.days_ago(self._context.settings.seen_days)
         late_events = await archive.read_catalogue(late_event_filter, found.user_ids(), done_since)
-        plan = plan_commit(found, await archive.seen(found.seen_keys()), late_events, archive.fingerprints)
+        plan = plan_commit(found, await archive.seen_fingerprints(found.seen_keys()), late_events, archive.fingerprints)
         self._context.failpoints.hit("consumer.planned")
         if found.progress or found.dead_letters:
             started_s = time.monotonic()
@@ -106,7 +106,7 @@ class EntryArchiver:
             has_room = await self._stream.acknowledge(
                 [
                     CommittedEntries(name, ids, archive.watermarks.get(name))
-                    for name, ids in found.settled.items()
+                    for name, ids in found.to_acknowledge.items()
                     if ids
                 ]
             )

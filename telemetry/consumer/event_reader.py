@@ -16,7 +16,7 @@ from telemetry.events import Record, decode
 
 MAX_TRIES: Final = 3
 
-Check: TypeAlias = Callable[[Record], None]
+EventCheck: TypeAlias = Callable[[Record], None]
 """A further check of a decoded event, by the installation; an error that it raises is the event's failure."""
 
 
@@ -32,7 +32,7 @@ class Failure:
 class EventReader:
     """Reads events, and counts the failed tries of each."""
 
-    def __init__(self, check: Check | None = None) -> None:
+    def __init__(self, check: EventCheck | None = None) -> None:
         self._check = check
         self._tries: dict[EventPosition, int] = {}
         self._fatal: set[EventPosition] = set()

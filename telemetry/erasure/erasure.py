@@ -3,7 +3,7 @@
 Invariants:
 
 - A line is erased if its `user_id` is the user's and it was received no later than the erasure was requested
-  (`is_erased`). Later events are archived: the user may come back.
+  (`falls_under`). Later events are archived: the user may come back.
 - A digest keyed with the archive's salt is all that remains of a user. Only a caller who knows the id can find the
   receipt.
 """
@@ -55,7 +55,7 @@ class ErasureReceipt:
     models: int
 
 
-def is_erased(received_at: str, requested_at: str) -> bool:
+def falls_under(received_at: str, requested_at: str) -> bool:
     """Decide whether an event of an erased user falls under the erasure; both times are RFC 3339 in UTC."""
     return received_at <= requested_at
 
@@ -65,7 +65,7 @@ def digest_of(salt: str, user_id: str) -> str:
     return hmac.digest(bytes.fromhex(salt), user_id.encode(), "sha256").hex()
 
 
-def is_erase(record: Record) -> bool:
+def requests_erasure(record: Record) -> bool:
     """Whether an event requests an erasure."""
     event = record.event
     return isinstance(event, System) and event.kind == "erase" and event.user_id is not None
@@ -92,7 +92,7 @@ class LateEventFilter:
         if isinstance(event, System) or event.user_id is None:
             return False
         requested_at = self._requested.get(digest_of(self._salt, event.user_id))
-        return requested_at is not None and is_erased(event.received_at, requested_at)
+        return requested_at is not None and falls_under(event.received_at, requested_at)
 
     def redact(self, record: Record, line: bytes) -> tuple[Record, bytes, ErasureRequest]:
         """Replace the user id in an erase event with its digest.

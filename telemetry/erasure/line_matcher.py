@@ -1,4 +1,4 @@
-"""Matches lines and dead letters to the erasure requests they fall under (the rule of `erasure.is_erased`).
+"""Matches lines and dead letters to the erasure requests they fall under (the rule of `erasure.falls_under`).
 
 A dead letter falls under a request if any line in it does; data in it that cannot be decoded belongs to a user if the
 id occurs in it as JSON spells it.
@@ -12,7 +12,7 @@ import orjson
 
 from telemetry.archive.dead_letters import decode_letter
 from telemetry.catalogue.commit import ErasureRequest
-from telemetry.erasure.erasure import is_erased
+from telemetry.erasure.erasure import falls_under
 from telemetry.errors import ArchiveError
 
 _USER: Final = re.compile(rb'"user_id"\s*:\s*("(?:[^"\\]|\\.)*")')
@@ -50,7 +50,7 @@ class LineMatcher:
         try:
             fields: dict[str, Any] = orjson.loads(line)
             request = self._last.get(fields["user_id"])
-            return request if request is not None and is_erased(fields["received_at"], request.requested_at) else None
+            return request if request is not None and falls_under(fields["received_at"], request.requested_at) else None
         except (ValueError, TypeError, KeyError):
             return None
 

@@ -57,7 +57,7 @@ class RedisReport:
 
     @property
     def warnings(self) -> list[str]:
-        """What an operator should know about a Redis that is used nevertheless."""
+        """The faults and risks of a Redis that is used nevertheless, for an operator."""
         down = self.unreachable
         waiting = (
             [] if down is None else [f"{down}; events wait in the write-ahead logs of the replicas until it answers"]

@@ -252,7 +252,7 @@ async def test_a_stream_that_was_removed_may_begin_anew(server: StreamServer) ->
 
 
 async def test_what_redis_allows_without_memory(server: StreamServer) -> None:
-    """To read, with a group or without, to acknowledge, trim and remove, and to shake hands."""
+    """Reads, with a group or without, acknowledgements, trims, removals and handshakes."""
     stream = await server.stream()
     for producer in ("p", "q"):
         await stream.handshake(producer, 1.0)

@@ -160,5 +160,7 @@ class Archive:
         if dies == "after":
             self.restart()
             return
-        settled = [CommittedEntries(name, ids, self.watermarks.get(name)) for name, ids in found.settled.items() if ids]
+        settled = [
+            CommittedEntries(name, ids, self.watermarks.get(name)) for name, ids in found.to_acknowledge.items() if ids
+        ]
         await self._stream.acknowledge(settled)

@@ -48,7 +48,7 @@ async def test_committed_lines_are_read_back_and_only_they(tmp_path: Path, archi
     assert committed_files(tmp_path)[0] == (first, 13, 3)
     assert archive.watermarks == {"p": Position(1, 5)}
     asked = [("default", "id-2"), ("default", "id-9"), ("other", "id-2")]
-    assert await archive.seen(asked) == {("default", "id-2"): {b"2"}}
+    assert await archive.seen_fingerprints(asked) == {("default", "id-2"): {b"2"}}
 
 
 def test_an_archive_without_a_commit_is_empty(tmp_path: Path) -> None:
@@ -227,8 +227,8 @@ def test_event_ids_are_found_by_tenant(tmp_path: Path) -> None:
     seen = [Seen(*key, fingerprint) for key in known for fingerprint in (b"1", b"2")]
     catalogue.commit(lease.epoch, CatalogueChange(added=CommitContent(seen=seen), now_s=100))
     asked = [(tenant, f"id-{number}") for tenant in ("a", "b", "c") for number in range(1000)]
-    assert catalogue.seen(asked) == {key: {b"1", b"2"} for key in known}
-    assert catalogue.seen([]) == {}
+    assert catalogue.seen_fingerprints(asked) == {key: {b"1", b"2"} for key in known}
+    assert catalogue.seen_fingerprints([]) == {}
     plan = catalogue.database.sql.execute(
         "EXPLAIN QUERY PLAN SELECT event_id, fingerprint FROM seen WHERE tenant = ? AND event_id IN (?, ?)",
         ("a", "b", "c"),

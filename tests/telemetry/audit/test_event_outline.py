@@ -51,7 +51,7 @@ def test_the_outline_of_an_encoded_event() -> None:
     ],
 )
 def test_what_is_not_an_event_is_refused(text: bytes | EventOutline) -> None:
-    """As is one that does not say whose it is."""
+    """Neither a line without its position nor one with a field of the wrong type is an event."""
     if isinstance(text, EventOutline):
         fields = text._asdict()
         text = orjson.dumps({**fields, "class": fields.pop("of_class"), "kind": "x"})

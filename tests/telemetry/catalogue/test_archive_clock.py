@@ -44,7 +44,10 @@ async def test_a_clock_that_jumps_expires_no_seen_event(tmp_path: Path, days: fl
     last = Archive(tmp_path, wall_clock=wall_clock)
     await last.acquire(1.0)
     assert (await last.expire_seen(7, 100))[0] == 0
-    assert await last.seen([KEY, ("default", "event-0002")]) == {KEY: {b"1"}, ("default", "event-0002"): {b"2"}}
+    assert await last.seen_fingerprints([KEY, ("default", "event-0002")]) == {
+        KEY: {b"1"},
+        ("default", "event-0002"): {b"2"},
+    }
     await last.close()
 
 

@@ -106,7 +106,7 @@ async def test_an_older_archive_opens_and_is_appended_to(version: str, request: 
     assert set(await archive.sealed_files()) == {EVENTS, LETTERS}
     first = decode(line("p", 1)).event
     assert isinstance(first, Feedback)
-    assert await archive.seen([("default", "ev-p-000001"), ("default", "ev-gone-0001")]) == {
+    assert await archive.seen_fingerprints([("default", "ev-p-000001"), ("default", "ev-gone-0001")]) == {
         ("default", "ev-p-000001"): {archive.fingerprints.of_event(first)},
         ("default", "ev-gone-0001"): {UNKNOWN},
     }

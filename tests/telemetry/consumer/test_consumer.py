@@ -146,7 +146,7 @@ async def test_a_hole_is_archived_around_and_counted(site: Site, await_until: Aw
         for first_seq in (1, 5)
     }
     job = site.consumer()
-    # A producer of an older version does not say so; it is asked to send again, once.
+    # A batch of an older version names no predecessor; its producer is asked to send again, once.
     await site.resend("p", entries, lambda: len(site.archived_ids()) == 2)
     assert job.consumer.counters.gaps == (0 if is_linked else 1)
     assert site.account() == {("p", 1): Progress(5, archived=2, missing=3, holes=1)}
@@ -380,7 +380,7 @@ async def test_old_event_ids_expire_while_events_are_archived(tmp_path: Path, aw
         job = Job(MemoryStream(server), tmp_path)
         await writer.append("p", Batch(1, 1, [encode(feedback(1), "p", 1, 1)]), create=True)
         young = ("default", feedback(1).event_id)
-        await await_until(lambda: set(catalogue.seen([young])) == {young})
-        await await_until(lambda: not catalogue.seen(old))
-        assert set(catalogue.seen([young])) == {young}
+        await await_until(lambda: set(catalogue.seen_fingerprints([young])) == {young})
+        await await_until(lambda: not catalogue.seen_fingerprints(old))
+        assert set(catalogue.seen_fingerprints([young])) == {young}
         await job.stop()

@@ -30,7 +30,7 @@ def test_events_above_the_watermark_are_new_and_only_they() -> None:
     """Deduplication is per event: an entry that overlaps the watermark is read from there on."""
     found = sort(Position(1, 4), entry(1, 1, 3), entry(1, 2, 6), entry(1, 7, 8))
     assert numbers(found) == [(1, 5), (1, 6), (1, 7), (1, 8)]
-    assert found.settled == {"p": ["1-3", "1-6", "1-8"]}
+    assert found.to_acknowledge == {"p": ["1-3", "1-6", "1-8"]}
     assert found.progress == {("p", 1): Progress(8)}
     assert not found.recheck
 
@@ -42,16 +42,16 @@ BREAKS = [entry(1, 7, 8), entry(2, 1, 2), Entry("1-8", {b"x": b"y"})]
 def test_a_break_is_passed_only_from_the_pending_list(after: Entry) -> None:
     """A jump in new entries may be entries that a frozen consumer read; the pending list is read first."""
     found = sort(Position(1, 4), after, entry(2, 3, 4), resends=3)
-    assert (found.recheck, found.settled, found.fresh, found.gaps) == ({"p"}, {"p": []}, [], {})
+    assert (found.recheck, found.to_acknowledge, found.fresh, found.gaps) == ({"p"}, {"p": []}, [], {})
     found = sort(Position(1, 4), after, pending=True, resends=3)
-    assert (found.recheck, found.settled, found.gaps) == (set(), {"p": [after.entry_id]}, {})
+    assert (found.recheck, found.to_acknowledge, found.gaps) == (set(), {"p": [after.entry_id]}, {})
 
 
 @pytest.mark.parametrize("after", [*BREAKS, linked(entry(1, 7, 8), Position(1, 5)), linked(BREAKS[1], Position(1, 9))])
 def test_nothing_beyond_a_gap_is_read_before_the_producer_was_asked_for_it(after: Entry) -> None:
     """What lies before it is archived; the watermark stays there, and the entries behind it are not read."""
     found = sort(Position(1, 2), entry(1, 3, 4), after, entry(2, 3, 4), pending=True)
-    assert (numbers(found), found.settled) == ([(1, 3), (1, 4)], {"p": ["1-4"]})
+    assert (numbers(found), found.to_acknowledge) == ([(1, 3), (1, 4)], {"p": ["1-4"]})
     assert (found.gaps, found.dead_letters, found.removed) == ({"p": Position(1, 4)}, [], [])
     assert found.progress == {("p", 1): Progress(4)}
 
@@ -128,7 +128,7 @@ def test_an_id_out_of_range_never_moves_the_watermark(entry_id: str) -> None:
 def test_an_entry_trimmed_while_pending_is_settled() -> None:
     """It is acknowledged and counted; what is missing shows as a gap at the next entry."""
     found = sort(Position(1, 4), Entry("1-6", None), entry(1, 7, 7), pending=True)
-    assert (found.trimmed, found.settled, found.gaps) == (1, {"p": ["1-6"]}, {"p": Position(1, 4)})
+    assert (found.trimmed, found.to_acknowledge, found.gaps) == (1, {"p": ["1-6"]}, {"p": Position(1, 4)})
 
 
 def refuse(*seqs: int) -> Callable[[Record], None]:
@@ -144,12 +144,12 @@ def test_an_event_that_fails_holds_up_its_producer_for_three_rounds_and_is_dead_
     reader = EventReader(refuse(3, 6, 8))
     entries = (entry(1, 1, 4), entry(1, 5, 8))
     first = sort(Position(0, 0), *entries, pending=True, reader=reader)
-    assert (numbers(first), first.settled, first.recheck) == ([(1, 1), (1, 2)], {"p": []}, {"p"})
+    assert (numbers(first), first.to_acknowledge, first.recheck) == ([(1, 1), (1, 2)], {"p": []}, {"p"})
     assert first.progress == {("p", 1): Progress(2)}
     second = sort(Position(1, 2), *entries, pending=True, reader=reader)
     assert (numbers(second), second.progress, second.recheck, reader.failing) == ([], {}, {"p"}, True)
     third = sort(Position(1, 2), *entries, pending=True, reader=reader)
-    assert (numbers(third), third.settled) == ([(1, 4), (1, 5), (1, 7)], {"p": ["1-4", "1-8"]})
+    assert (numbers(third), third.to_acknowledge) == ([(1, 4), (1, 5), (1, 7)], {"p": ["1-4", "1-8"]})
     assert third.progress == {("p", 1): Progress(8, dead_lettered=3)}
     letters = [orjson.loads(text) for text in third.dead_letters]
     assert [(letter["seq"], letter["tries"], letter["reason"]) for letter in letters] == [
@@ -183,7 +183,7 @@ def test_one_failing_producer_does_not_hold_up_another() -> None:
     of_q = encode(sample_events.feedback(), "q", 1, 1)
     deliveries = [Delivered("p", [entry(1, 1, 1)]), Delivered("q", [of_lines(1, 1, [of_q])])]
     found = sort_deliveries(deliveries, {}, EventReader(check), pending=True, now=NOW)
-    assert (numbers(found), found.settled) == ([(1, 1)], {"p": [], "q": ["1-1"]})
+    assert (numbers(found), found.to_acknowledge) == ([(1, 1)], {"p": [], "q": ["1-1"]})
 
 
 def test_an_event_that_killed_its_consumers_is_not_touched() -> None:

@@ -163,7 +163,7 @@ async def test_late_events_are_discarded_and_events_of_a_user_who_came_back_are_
 async def _is_seen(root: Path, event_id: str) -> bool:
     catalogue = Catalogue(root)
     try:
-        return bool(catalogue.seen([("default", event_id)]))
+        return bool(catalogue.seen_fingerprints([("default", event_id)]))
     finally:
         catalogue.close()
 

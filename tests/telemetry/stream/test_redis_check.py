@@ -1,4 +1,4 @@
-"""Whether a Redis can carry telemetry: every command tried, nothing changed, and the users that we ship."""
+"""Whether a Redis can carry telemetry: every command tried, nothing changed, and the users of the shipped ACL file."""
 
 import ast
 import asyncio

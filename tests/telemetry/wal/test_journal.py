@@ -232,7 +232,7 @@ def test_recovery_removes_empty_and_replaced_segments(disk: ShadowDisk) -> None:
 
 
 def test_the_fuller_one_of_a_segment_and_its_copy_counts(disk: ShadowDisk) -> None:
-    """Two files that say the same are one segment."""
+    """Two files with one header are one segment."""
     one = journal(disk)
     one.write(PRODUCER, 1, 1, records(1, 1, 3))
     copy = bytes(disk.data_of(one.segments[0].path))

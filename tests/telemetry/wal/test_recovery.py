@@ -84,7 +84,7 @@ async def test_a_lost_identity_is_restored_from_the_events(log: Log, committed: 
 
 
 async def test_an_empty_slot_gets_a_new_producer(log: Log) -> None:
-    """Its epoch is above the one before all the same, which the ring knows."""
+    """Its epoch is above the previous one all the same, which the ring holds."""
     producer = log.spool.producer_id
     log.kill()
     (log.directory / IDENTITY_FILE).unlink()
