@@ -5,6 +5,7 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -38,7 +39,7 @@ _DRAIN_S = 5.0
 def consume(config: Config, admin_port: int, *, claim: bool = False, supervised: bool = False) -> None:
     """Run the consumer job until SIGTERM or SIGINT.
 
-    `claim` takes the namespace in Redis over from another archive. A `supervised` job starts whatever the state of
+    `claim` takes over the namespace in Redis from another archive. A `supervised` job starts whatever the state of
     Redis, which its supervisor has checked.
 
     Raises:
@@ -62,7 +63,7 @@ def consume(config: Config, admin_port: int, *, claim: bool = False, supervised:
 
 
 def _require_writable(archive_dir: Path) -> None:
-    """Refuse an archive that this process may not write; a disk that fails later is waited for."""
+    """Refuse an archive that this process may not write. The consumer retries if the disk fails later."""
     try:
         archive_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Another consumer may remove a path meanwhile.
@@ -101,37 +102,37 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     collect_from(registry, lambda: consumer_metrics(consumer, archived, log))
-    task = asyncio.create_task(consumer.run(), name="consumer")
-    adopting = asyncio.create_task(orphans.run(), name="orphans")
-    # A standby is ready too, to take over.
+    consuming = asyncio.create_task(consumer.run(), name="consumer")
+    shipping_orphans = asyncio.create_task(orphans.run(), name="orphans")
+    # A standby is ready too, because it can take over.
     admin = Listener(
-        build_admin_app(registry, lambda: "The consumer task has died." if task.done() else None),
+        build_admin_app(registry, lambda: "The consumer task has died." if consuming.done() else None),
         "127.0.0.1",
         admin_port,
         config.server,
     )
-    waiting = asyncio.create_task(stopping.wait())
+    stop_requested = asyncio.create_task(stopping.wait())
     try:
         await admin.start()
         announce(f"archiving to {config.archive_dir}, metrics and readiness at {admin.url}")
         _log.info("consumer started", archive=str(config.archive_dir))
-        await asyncio.wait({task, adopting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        for part in (task, adopting):
-            if part.done() and (error := part.exception()) is not None:
-                _log.error("consumer died", task=part.get_name(), exc_info=error)
+        await asyncio.wait({consuming, shipping_orphans, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (consuming, shipping_orphans):
+            if task.done() and (error := task.exception()) is not None:
+                _log.error("consumer died", task=task.get_name(), exc_info=error)
                 raise RunError(f"The consumer died: {error!r}.") from error
-        adopting.cancel()
-        await asyncio.gather(adopting, return_exceptions=True)
+        shipping_orphans.cancel()
+        await asyncio.gather(shipping_orphans, return_exceptions=True)
         if (left := await orphans.ship_all(_SWEEP_S)) > 0:
             _log.warning("orphaned slots keep events until the next start", slots=left)
         # Replicas stop before the consumer, so their streams grow no more.
-        if not task.done() and not await consumer.drain(_DRAIN_S):
+        if not consuming.done() and not await consumer.drain(_DRAIN_S):
             _log.warning("streams not empty in time", waited_s=_DRAIN_S)
     finally:
         # The consumer finishes a commit in progress and releases the lease before it handles the cancellation.
-        task.cancel()
-        adopting.cancel()
-        waiting.cancel()
-        await asyncio.gather(task, adopting, waiting, return_exceptions=True)
+        tasks: tuple[asyncio.Task[Any], ...] = (consuming, shipping_orphans, stop_requested)
+        for running in tasks:
+            running.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await admin.close()
     _log.info("consumer stopped", archived=consumer.counters.archived)

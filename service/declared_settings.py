@@ -37,7 +37,7 @@ class Declared:
         kind: The type of the value.
         is_optional: Whether the value may be None.
         default: The value of the field where none is given.
-        doc: What the setting does, in one sentence.
+        doc: The effect of the setting, in one sentence.
         env, unit, least, most, choices, search: See the module.
     """
 
@@ -55,7 +55,7 @@ class Declared:
 
     @property
     def label(self) -> str:
-        """What messages call the setting."""
+        """The name of the setting in messages."""
         return self.env or self.name
 
     def parse(self, text: str) -> Any:
@@ -151,7 +151,7 @@ def _fields(cls: type[Any]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
 
 def _declared(spec: dataclasses.Field[Any], hint: Any) -> Declared:
     if typing.get_origin(hint) is not Annotated:
-        raise TypeError(f"{spec.name} is not declared as Annotated[kind, {{...}}, sentence]")
+        raise TypeError(f"{spec.name} is not declared as Annotated[kind, {{...}}, sentence].")
     kind, options, doc = typing.get_args(hint)
     is_optional = isinstance(kind, types.UnionType)
     if is_optional:

@@ -212,6 +212,6 @@ class NoModel(Unavailable):
 
 
 class NoModelHere(NoModel):
-    """`NoModel` as nginx gets it: it asks another replica at 504, and must not at 503, which may be overload."""
+    """`NoModel` for nginx, which asks another replica at 504. It does not at 503, which may mean overload."""
 
     status = 504

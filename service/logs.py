@@ -79,7 +79,7 @@ class ApplicationLog:
     def _write(self) -> None:
         while (record := self._waiting.get()) is not None:
             self._file.handle(record)
-        # In this thread, also after a stop that did not wait for it any longer.
+        # In this thread, because `stop` may have ended its wait for a blocked disk.
         try:
             self._file.close()
         except OSError:
@@ -104,7 +104,7 @@ class _CountingFileHandler(logging.handlers.RotatingFileHandler):
     failed = 0
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the standard library's name)
-        # The log itself failed, so the counter is all that can show it.
+        # The log itself failed, so only the counter can report it.
         self.failed += 1
 
 

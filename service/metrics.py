@@ -31,7 +31,7 @@ class RouteMetrics:
     def __init__(self, route: str, requests: Counter, seconds: Histogram) -> None:
         self._route = route
         self._requests = requests
-        # Created at 0: a counter that starts at 1 hides its first increase from an alarm.
+        # Created at 0, because an alarm does not see the first increase of a counter that starts at 1.
         self._statuses = {status: requests.labels(route, str(status)) for status in ALARMING}
         self.seconds = seconds.labels(route)
 
@@ -111,14 +111,14 @@ def admission_metrics(admission: Admission) -> Iterator[Metric]:
 
 def key_metrics(gate: Gate, watcher: KeyWatcher) -> Iterable[Metric]:
     """Yield the gauges of the keys in force at a gate and its watcher."""
-    ring = gate.ring
+    keyring = gate.keyring
     yield GaugeMetricFamily(
-        "recollect_api_keys_enforced", "1 where requests need an API key.", value=float(ring is not None)
+        "recollect_api_keys_enforced", "1 where requests need an API key.", value=float(keyring is not None)
     )
     yield GaugeMetricFamily(
         "recollect_api_keys_valid",
         "API keys that are valid now.",
-        value=0.0 if ring is None else ring.count_valid(time.time()),
+        value=0.0 if keyring is None else keyring.count_valid(time.time()),
     )
     yield GaugeMetricFamily(
         "recollect_api_keys_age_seconds",

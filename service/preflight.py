@@ -1,7 +1,7 @@
 """The checks of Redis before a command starts anything.
 
-Invariant: nothing of another installation is changed. The only write is the mark of this installation's archive: where
-there is no mark, so that one of two concurrent starts is refused, or in place of another mark with `claim`.
+Invariant: data of other installations is not changed. The only write is the owner mark of this installation's archive,
+if there is no mark, so that one of two concurrent starts is refused, or in place of another mark with `claim`.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from telemetry.wal.slot_identity import archive_of_slot
 def require_redis(config: Config, *roles: RedisRole, claim: bool = False) -> RedisReport:
     """Refuse a Redis that cannot carry telemetry, or belongs to another archive.
 
-    One that does not answer, or is full, is accepted: events wait in the replicas' write-ahead logs. The consumer's
-    role creates the archive if it is missing; `claim` takes the namespace over from another archive.
+    A Redis that does not answer, or is full, is accepted: events wait in the replicas' write-ahead logs. The consumer's
+    role creates the archive if it is missing; `claim` takes over the namespace from another archive.
 
     Raises:
         UsageError: The URL is malformed.
@@ -48,7 +48,7 @@ def require_redis(config: Config, *roles: RedisRole, claim: bool = False) -> Red
 
 
 def require_namespace(config: Config, found: RedisReport, archive: str | None) -> None:
-    """Refuse a namespace to which a replica must not ship the events of an archive, if that is known.
+    """Refuse a namespace to which a replica must not ship the events of this archive; None for an unknown archive.
 
     Raises:
         TelemetryError: The namespace belongs to another archive.
@@ -58,7 +58,7 @@ def require_namespace(config: Config, found: RedisReport, archive: str | None) -
 
 
 def require_namespace_of_slots(config: Config, found: RedisReport, replicas: int) -> None:
-    """Apply `require_namespace` to the first slots."""
+    """Apply `require_namespace` to the slots of the replicas."""
     default = installed_archive(config)
     for slot in range(replicas):
         require_namespace(config, found, archive_of_slot(config.spool_dir / str(slot)) or default)
@@ -73,7 +73,7 @@ def installed_archive(config: Config) -> str | None:
 
 
 def claim_namespace(config: Config) -> None:
-    """Replace another archive's mark by this installation's; its producers follow.
+    """Replace the owner mark of another archive by this installation's; its producers then ship to this archive.
 
     Raises:
         TelemetryError: Redis does not answer or refuses, or the archive cannot be used.

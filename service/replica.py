@@ -63,8 +63,8 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
     _keep_freed_memory()
     pseudonyms = config.pseudonymiser()
     server = config.server
-    ring = require_keys(config, server.host, server.port, insecure=insecure)
-    if ring is None and not is_loopback(server.host):
+    keyring = require_keys(config, server.host, server.port, insecure=insecure)
+    if keyring is None and not is_loopback(server.host):
         sys.stderr.write(f"recollect: {insecure_warning(server.host, server.port)}\n")
     stream = redis_stream(config, load_seal(config))
     failpoints = Failpoints.parse(config.failpoint)
@@ -81,7 +81,7 @@ def serve(config: Config, slot: int | None, *, insecure: bool = False, supervise
     log = ApplicationLog(config.logs, f"replica-{producer.slot}", config.log)
     log.start()
     try:
-        run(_Replica(config, producer, pseudonyms, Gate(ring), log).run())
+        run(_Replica(config, producer, pseudonyms, Gate(keyring), log).run())
     finally:
         producer.close()
         log.stop()
@@ -134,24 +134,24 @@ class _Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         self._key_watcher.start()
-        # Built here, because it imports modules, which the loop must not do once it serves.
+        # Built here, because it imports modules, which would block the loop while it serves.
         document()
-        self._background(self._watcher.run(), "model watcher")
-        # The model first, so that a listening replica is usually ready. Without one it listens too: it accepts
-        # feedback, and the balancer asks another replica for lists.
+        self._start_background(self._watcher.run(), "model watcher")
+        # The model first, so that a listening replica is usually ready. Without a model it still listens, because it
+        # can accept feedback; the balancer asks another replica for lists.
         await self._watcher.wait_for_first_check(_FIRST_CHECK_S)
-        # The objects of the start live as long as the process; the collector need not traverse them again.
+        # Objects of the start live as long as the process: freezing saves the collector from traversing them.
         gc.collect()
         gc.freeze()
-        # The admin port second: a replica that reports readiness there must be listening.
+        # The admin port second, because its readiness implies that the replica listens.
         await self._listener.start()
         await self._admin.start()
         announce(
             f"serving at {self._listener.url}, metrics and readiness at {self._admin.url}, "
             f"model {self._context.store.version or 'none yet'}, state in {self._config.home}"
         )
-        self._background(self._context.producer.run(), "telemetry shipper")
-        self._background(track_degradation(self._context, self._watcher), "degradation tracker")
+        self._start_background(self._context.producer.run(), "telemetry shipper")
+        self._start_background(track_degradation(self._context, self._watcher), "degradation tracker")
         _log.info(
             "replica serving",
             port=self._config.server.port,
@@ -171,7 +171,7 @@ class _Replica:
             return f"No model is loaded. {self._watcher.problem}"
         return reason
 
-    def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _start_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
         self._tasks.append(task)
@@ -192,7 +192,7 @@ class _Replica:
         # 2. No new connections; open ones are served until the balancer closes them.
         await self._listener.drain(deadline - loop.time())
         await self._listener.close()
-        # 3. No more events arrive: ship the rest, unless Redis is unreachable. All of them are on the disk.
+        # 3. No more events arrive, and all are on the disk. Ship the rest, unless Redis is unreachable.
         left = await self._context.producer.drain(min(_SHIP_S, max(0.5, deadline - loop.time())))
         if left:
             # The consumer job or the next start ships them from the write-ahead log.

@@ -1,6 +1,6 @@
 """The counters and notes of telemetry as metrics and as lines of the application log.
 
-Telemetry has neither: it provides counters and typed notes about the pipeline, never an event.
+Telemetry itself has no metrics and no logger. It provides counters and typed notes about the pipeline, never an event.
 """
 
 import dataclasses

@@ -53,11 +53,11 @@ def keys(config: Config) -> Finding:
         if exposed:
             return "warn", f"There are no API keys, so {exposed} needs --insecure: run recollect keys create."
         return "ok", "There are no API keys, so the service listens on this machine only."
-    ring = Keyring(present)
-    n_valid = ring.count_valid(time.time())
+    keyring = Keyring(present)
+    n_valid = keyring.count_valid(time.time())
     if not n_valid:
-        return "warn", f"None of {len(ring)} API keys is valid, so every request is refused: recollect keys create."
-    return "ok", f"{n_valid} of {len(ring)} API keys are valid."
+        return "warn", f"None of {len(keyring)} API keys is valid, so every request is refused: recollect keys create."
+    return "ok", f"{n_valid} of {len(keyring)} API keys are valid."
 
 
 def tls(_: Config) -> Finding:

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of the API.
 
 Its schemas are generated from the pydantic models that check bodies and the TypedDicts of the responses, so they cannot
-drift from the code. It lists every status that a caller can get, from a replica or from nginx.
+drift from the code. It lists every status that a client can receive, from a replica or from nginx.
 """
 
 from functools import cache
@@ -22,7 +22,7 @@ _HEADERS_OF: Final[dict[int, dict[str, Any]]] = {
     405: _ALLOW,
     **dict.fromkeys((429, 502, 503, 504), _RETRY),
 }
-# Their own subclasses have statuses that are listed already, or that nginx alone gets.
+# Without their subclasses, whose statuses are listed already or sent to nginx alone.
 _ERRORS: Final[tuple[type[RequestError], ...]] = (RequestError, *RequestError.__subclasses__())
 # Answers of nginx alone.
 _BALANCER: Final = {
@@ -36,7 +36,7 @@ _BALANCER: Final = {
 }
 _INTERNAL: Final = "The service failed; the cause has been logged."
 _NAMES: Final = {error.status: "Internal" if error is RequestError else error.__name__ for error in _ERRORS}
-# Any request can get these; a body is checked even where none belongs.
+# Possible for any request: a body is checked even if the route has none.
 _ANYWHERE: Final = (400, 405, 413, 414, 415, 421, 429, 500, 501, 505)
 _AT_A_REPLICA: Final = (502, 503, 504)
 _KEYED: Final = (401, 403)
@@ -62,7 +62,7 @@ _LIST: Final = {
     "headers": _DEGRADED,
     "content": {"application/json": {"schema": ref("Recommendations")}},
 }
-_QUERIED: Final = "The same with the id in the query, for ids that no path can carry, such as ../.."
+_QUERIED: Final = "The same with the id in the query, for ids that cannot be in a path, such as ../.."
 _TEXT: Final = {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 

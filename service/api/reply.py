@@ -12,7 +12,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 
-# For every answer that has none of its own: it is about one user at one moment, and is no page or script.
+# For every answer without its own: answers concern one user at one time, and are neither pages nor scripts.
 COMMON_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _COMMON: Final = "".join(f"{name}: {value}\r\n" for name, value in COMMON_HEADERS.items())
 _HEAD: Final = (
@@ -27,7 +27,7 @@ class Reply(web.Response):
         super().__init__(body=body, headers={"Content-Type": content_type})
         self._bytes = body
         self._content_type_value = content_type
-        # Set if the answer goes out in one buffer.
+        # Set if the answer is sent in one buffer.
         self._transport: asyncio.WriteTransport | None = None
 
     @property
@@ -41,7 +41,7 @@ class Reply(web.Response):
         return self._transport is not None or super().prepared
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Choose between one buffer and aiohttp's way; called by aiohttp."""
+        """Decide whether `write_eof` sends one buffer or leaves the answer to aiohttp; called by aiohttp."""
         if self._transport is not None:
             return None
         transport = request.transport

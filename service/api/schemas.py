@@ -38,8 +38,8 @@ def schemas() -> dict[str, Any]:
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
     """Return an object's schema as client generators need it.
 
-    Defaults stand in the descriptions alone, because generators make a field with a default required. A nullable field
-    has two types where pydantic writes a choice of two schemas. Titles, which repeat the names, are dropped.
+    Defaults are only in the descriptions, because generators make a field with a default required. A nullable field has
+    two types instead of pydantic's choice of two schemas. Titles, which repeat the names, are removed.
     """
     properties = {name: _field(field) for name, field in schema["properties"].items()}
     return {name: value for name, value in schema.items() if name != "title"} | {"properties": properties}

@@ -261,7 +261,7 @@ def decode(cls: type[BodyT], raw: bytes) -> BodyT:
     if n_fields is None:
         raise Malformed(f"The body is nested more than {_DEPTH_LIMIT} levels deep.")
     if has_duplicates(raw, n_fields):
-        raise bad(first_duplicate(raw), "is given more than once")
+        raise invalid_field(first_duplicate(raw), "is given more than once")
     try:
         return cls.model_validate(value)
     except ValidationError as error:
@@ -272,7 +272,7 @@ def decode(cls: type[BodyT], raw: bytes) -> BodyT:
         raise Invalid(f"{first['field'] or 'The body'}: {first['message']}.", errors=errors[:100]) from None
 
 
-def bad(field: str, message: str) -> Invalid:
+def invalid_field(field: str, message: str) -> Invalid:
     """Return the error of one bad field of a body, query, path or header; the message is the rest of a sentence."""
     return Invalid(f"{field}: {message}.", errors=[{"field": field, "message": message}])
 

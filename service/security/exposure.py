@@ -22,7 +22,7 @@ def require_keys(config: Config, host: str, port: int, *, insecure: bool) -> Key
     """Return the keys that a listener checks, and refuse a listener beyond loopback without keys.
 
     Returns:
-        The keys; None if none was ever made, in which case every request is admitted.
+        The keys; None if no key was ever made, and then every request is admitted.
 
     Raises:
         UsageError: Keys are required, and there are none.

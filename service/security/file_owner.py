@@ -1,4 +1,4 @@
-"""Files under `security/` belong to the owner of the home directory, also if root creates them.
+"""Gives files under `security/` the owner of the home directory, also if root creates them.
 
 A command run as root must not leave a file that the service's user cannot read or append to.
 """

@@ -1,7 +1,7 @@
 """The check of API keys before every handler that has a scope.
 
 Invariant: with keys, a request passes only with a key that is valid now, has the scope and, if the key names origins,
-comes from one of them or from no browser. Without keys every request passes.
+comes from one of them or has no Origin header. Without keys every request passes.
 """
 
 import time
@@ -25,15 +25,15 @@ _REALM: Final = 'Bearer realm="recollect"'
 class Gate:
     """The check of one replica; `clock_s` returns seconds since 1970."""
 
-    __slots__ = ("_clock_s", "ring")
+    __slots__ = ("_clock_s", "keyring")
 
-    def __init__(self, ring: Keyring | None = None, clock_s: Callable[[], float] = time.time) -> None:
-        self.ring = ring
-        """The keys; None if none was ever made. Replaced by `service.security.key_watch`, and never by None."""
+    def __init__(self, keyring: Keyring | None = None, clock_s: Callable[[], float] = time.time) -> None:
+        self.keyring = keyring
+        """The keys; None if no key was ever made. Replaced by `service.security.key_watch`, and never by None."""
         self._clock_s = clock_s
 
     def __repr__(self) -> str:
-        return f"<Gate {'open' if self.ring is None else self.ring}>"
+        return f"<Gate {'open' if self.keyring is None else self.keyring}>"
 
     def admit(self, headers: Mapping[str, str], scope: Scope) -> str | None:
         """Check the headers of a request, a case-insensitive mapping; return the id of its key, or None without keys.
@@ -42,8 +42,8 @@ class Gate:
             Unauthorized: It has no valid key.
             Forbidden: The key lacks the scope, or is not for this origin.
         """
-        ring = self.ring
-        if ring is None:
+        keyring = self.keyring
+        if keyring is None:
             return None
         text = headers.get(API_KEY_HEADER)
         if text is None:
@@ -55,7 +55,7 @@ class Gate:
                 )
             # One space or more (RFC 9110 section 11.4).
             text = text[7:].lstrip(" ")
-        key = ring.find(text)
+        key = keyring.find(text)
         if key is None or self._clock_s() >= key.ends_s:
             raise _unauthorized(key)
         if scope not in key.granted:

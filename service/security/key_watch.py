@@ -59,7 +59,7 @@ class KeyWatcher:
         """Check once, and put a changed file in force."""
         try:
             found = self._file.signature()
-            if found != self._loaded or self._problem is not None or (found is None and self._gate.ring is not None):
+            if found != self._loaded or self._problem is not None or (found is None and self._gate.keyring is not None):
                 self._load(found)
         except KeysRefused as error:
             self._report_problem(str(error))
@@ -72,18 +72,18 @@ class KeyWatcher:
     def _load(self, found: Signature | None) -> None:
         keys = self._file.read()
         if keys is None:
-            if self._gate.ring is not None:
+            if self._gate.keyring is not None:
                 raise KeysRefused(f"The key file {self._file.path} is gone.")
         else:
-            self._gate.ring = Keyring(keys)
+            self._gate.keyring = Keyring(keys)
             self._on_change(len(keys))
-        # The signature from before the read: a file replaced meanwhile is read again.
+        # The signature from before the read, so that a file replaced during the read is read again.
         self._loaded = found
 
     def _report_problem(self, problem: str) -> None:
         if problem != self._problem:
             self._problem = problem
-            kept = " The last good keys stay in force." if self._gate.ring is not None else ""
+            kept = " The last good keys stay in force." if self._gate.keyring is not None else ""
             self._on_problem(f"{problem}{kept}")
 
     def _run(self) -> None:

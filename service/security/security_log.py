@@ -1,7 +1,8 @@
 """The security log: erasures, activations of models and changes of keys, with time, process and key.
 
 One JSON object a line, in `security/log-YYYY-MM.jsonl` under RECOLLECT_HOME. Invariants: an entry is on the disk before
-its action is confirmed; entries of several processes never mix; no entry holds a user id, which no erase could reach.
+its action is confirmed; entries of several processes never mix; no entry holds a user id, because an erase does not
+reach this file.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ _MAX_WAITING: Final = 1_000
 
 
 def new_entry(what: str, *, by: str, key: str | None, **details: Any) -> dict[str, Any]:
-    """Return an entry with the time of now.
+    """Return an entry with the current time.
 
     `what` is `erase`, `activate`, `key_create` or `key_revoke`, `by` the process or command, `key` the id of the
     caller's API key.
@@ -81,7 +82,7 @@ class SecurityLog:
             TimeoutError: The entry was not written in time; it may be written later.
         """
         if self._waiting.qsize() >= _MAX_WAITING:
-            raise TimeoutError
+            raise TimeoutError("Too many entries wait for the security log.")
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="security-log", daemon=True)
             self._thread.start()

@@ -1,4 +1,4 @@
-"""Admission control: which requests a replica accepts, and which it refuses at once because they would be late.
+"""Admission control: a replica refuses requests at once that it would answer late.
 
 Invariants:
 

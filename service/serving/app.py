@@ -25,7 +25,7 @@ ROUTES: Final = (
     Route("GET", "/v1/recommendations/{user_id}", "recommend", handlers.recommend_get),
     Route("POST", "/v1/recommendations", "recommend", handlers.recommend_post),
     Route("GET", "/v1/items/{item_id}/similar", "recommend", handlers.similar),
-    # The same with the id in the query, for ids that no path can carry: nginx and browsers resolve ../.. first.
+    # The same with the id in the query. Ids such as ../.. cannot be in a path: nginx and browsers resolve them.
     Route("GET", "/recommend", "recommend", handlers.recommend_plain),
     Route("GET", "/v1/recommendations", "recommend", handlers.recommend_get),
     Route("GET", "/v1/items/similar", "recommend", handlers.similar),

@@ -34,7 +34,7 @@ class Batcher:
         """Rank one list."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
-            # The loop runs this callback after every callback that is ready now: the other requests of this turn.
+            # The loop runs this callback after all callbacks that are ready now, which are the requests of this turn.
             loop.call_soon(self._rank_waiting)
         ranked: asyncio.Future[scoring.Ranking] = loop.create_future()
         self._waiting.append(_Waiting(snapshot, top_n, ranked))

@@ -1,7 +1,7 @@
 """The boundary around every handler: API keys, errors as answers, counters.
 
 Invariant: every answer that is not 2xx has a problem+json body (RFC 9457). An internal error is answered 500 without
-detail, logged with its traceback and without anything the caller sent, and never reaches aiohttp's own handler.
+detail, logged with its traceback but without data of the request, and never reaches aiohttp's own handler.
 """
 
 import time
@@ -35,7 +35,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def with_boundary(context: ReplicaContext, route: str, handler: Handler, scope: Scope | None = None) -> Handler:
     """Wrap a handler in the boundary.
 
-    `route` labels the metrics: a pattern without ids, so that there are few. A route without a scope is open.
+    `route` labels the metrics: a pattern without ids, so that labels are few. A route without a scope needs no API key.
     """
     gate = context.gate
     route_metrics = context.metrics.route(route)
@@ -53,7 +53,7 @@ def with_boundary(context: ReplicaContext, route: str, handler: Handler, scope: 
         except RequestError as error:
             response = problem_response(error)
         except web.HTTPException as error:
-            response = problem_response(translated(error))
+            response = problem_response(request_error_of(error))
         except Exception as error:  # noqa: BLE001 (every other error is an internal error)
             context.metrics.faults.inc()
             # Neither path nor message: both may hold a user's id.
@@ -113,12 +113,12 @@ def traceback_of(error: BaseException) -> str:
 
 
 def internal_error() -> RequestError:
-    """Return the error of an answer whose cause is in the application log alone."""
+    """Return the error for a request that failed; its cause is only in the application log."""
     return RequestError("The service failed to answer this request; the cause has been logged.")
 
 
-def translated(error: web.HTTPException) -> RequestError:
-    """Return the counterpart of an error that aiohttp raises when it routes a request or reads its body."""
+def request_error_of(error: web.HTTPException) -> RequestError:
+    """Return the `RequestError` for an error that aiohttp raises when it routes a request or reads its body."""
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return TooLarge("The body is larger than this service accepts.")
     if isinstance(error, web.HTTPNotFound):

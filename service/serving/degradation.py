@@ -2,8 +2,8 @@
 
 - None: every part of the installation runs.
 - `stale_model`: the model store is unreadable, so a newer model may be waiting.
-- `stale`: new events cannot reach the lists, because Redis does not answer this replica, or because the consumer
-  archives nothing.
+- `stale`: new events cannot reach the model, because Redis does not answer this replica or the consumer does not
+  archive.
 """
 
 import asyncio

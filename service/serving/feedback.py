@@ -1,7 +1,7 @@
 """Feedback events from a client's rows (pure).
 
-Invariant: a well-formed event is kept. What is odd about it is marked and never a reason to refuse it, because the
-replica's own clock or model may be the wrong one.
+Invariant: a well-formed event is kept. An implausible time, item or value is marked and never refused, because the
+replica's own clock or model may be wrong.
 """
 
 from collections.abc import Container, Sequence
@@ -20,7 +20,7 @@ from telemetry.pseudonym import Pseudonymiser
 
 
 @dataclass(frozen=True)
-class Reception:
+class FeedbackContext:
     """The circumstances in which the events of one request arrived.
 
     Attributes:
@@ -39,40 +39,40 @@ class Reception:
 
 
 def feedback_events(
-    rows: Sequence[wire.EventIn], reception: Reception, pseudonyms: Pseudonymiser, config: EventsConfig
+    rows: Sequence[wire.EventIn], context: FeedbackContext, pseudonyms: Pseudonymiser, config: EventsConfig
 ) -> list[Feedback]:
     """Return one event per checked row, in order, with pseudonyms in place of user ids."""
-    received_at = rfc3339_ms(reception.now_s)
+    received_at = rfc3339_ms(context.now_s)
     return [
         Feedback(
-            event_id=row.event_id or (uuid7() if reception.key is None else f"{reception.key}-{index}"),
+            event_id=row.event_id or (uuid7() if context.key is None else f"{context.key}-{index}"),
             tenant=TENANT,
             client_time=row.ts,
             received_at=received_at,
-            request_id=reception.request_id,
+            request_id=context.request_id,
             type=row.type,
             user_id=pseudonyms.pseudonym(row.user_id),
             item_id=row.item_id,
             value=row.value,
             recommendation_id=row.recommendation_id,
             position=row.position,
-            marks=_marks(row, reception, config),
+            marks=_marks(row, context, config),
         )
         for index, row in enumerate(rows)
     ]
 
 
-def _marks(row: wire.EventIn, reception: Reception, config: EventsConfig) -> list[Mark]:
+def _marks(row: wire.EventIn, context: FeedbackContext, config: EventsConfig) -> list[Mark]:
     marks: list[Mark] = []
-    if reception.known_items is not None and row.item_id not in reception.known_items:
+    if context.known_items is not None and row.item_id not in context.known_items:
         marks.append("unknown_item")
-    if row.type == "rating" and row.value is not None and reception.scale is not None:
-        low, high = reception.scale
+    if row.type == "rating" and row.value is not None and context.scale is not None:
+        low, high = context.scale
         # A model holds its scale as float32, in which 4.7 is slightly less.
         if not (low <= row.value <= high or low <= float(np.float32(row.value)) <= high):
             marks.append("out_of_scale")
     if row.ts is not None:
-        ahead_s = datetime.fromisoformat(row.ts).timestamp() - reception.now_s
+        ahead_s = datetime.fromisoformat(row.ts).timestamp() - context.now_s
         if not -config.clock_skew_behind_s <= ahead_s <= config.clock_skew_ahead_s:
             marks.append("clock_skew")
     return marks

@@ -23,7 +23,7 @@ from service.security import security_log
 from service.security.api_key import TENANT
 from service.serving import request_inputs
 from service.serving.context import CONTEXT, ReplicaContext, not_ready_reason
-from service.serving.feedback import Reception, feedback_events
+from service.serving.feedback import FeedbackContext, feedback_events
 from service.serving.ranked_list import ListRequest, RankedList
 from telemetry.errors import BadEventError, EventsRefusedError
 from telemetry.events import System
@@ -51,11 +51,11 @@ async def recommend_get(request: web.Request) -> web.Response:
 
 
 async def recommend_post(request: web.Request) -> web.Response:
-    """POST /v1/recommendations: the same with offset, exclude and include."""
+    """POST /v1/recommendations: the same list with offset, exclude and include."""
     request_inputs.require_query_fields(request, ())
     body = wire.decode(wire.RecommendationsRequest, await request_inputs.read_body(request))
-    asked = ListRequest(body.n, body.user_id, body.offset, body.exclude, body.include)
-    return _list_reply(await _recommend(request, asked))
+    list_request = ListRequest(body.n, body.user_id, body.offset, body.exclude, body.include)
+    return _list_reply(await _recommend(request, list_request))
 
 
 async def popular(request: web.Request) -> web.Response:
@@ -73,8 +73,8 @@ async def similar(request: web.Request) -> web.Response:
     row = snapshot.items.row_of.get(item_id)
     if row is None:
         raise NotFound(f"The served model has no item {item_id!r}.")
-    asked = ListRequest(n, similar_to=item_id)
-    ranked = RankedList(asked, snapshot, scoring.similar(snapshot, row, n), "similar")
+    list_request = ListRequest(n, similar_to=item_id)
+    ranked = RankedList(list_request, snapshot, scoring.similar(snapshot, row, n), "similar")
     return _list_reply(_serve(request, ranked, started_s))
 
 
@@ -86,14 +86,14 @@ async def events(request: web.Request) -> web.Response:
     raw = await request_inputs.read_body(request)
     body = wire.decode(wire.EventsRequest, raw)
     snapshot = context.store.current() if context.store.version is not None else None
-    reception = Reception(
+    feedback_context = FeedbackContext(
         time.time(),
         request_inputs.request_id(request) or uuid7(),
         key,
         None if snapshot is None else snapshot.items.row_of,
         context.config.models.declared_scale or (None if snapshot is None else snapshot.rating_scale),
     )
-    feedback = feedback_events(body.events, reception, context.pseudonyms, context.config.events)
+    feedback = feedback_events(body.events, feedback_context, context.pseudonyms, context.config.events)
     client_key = None if request_inputs.is_balancer_key(request, key) else key
     with context.idempotency_keys.attempt(client_key, raw), _translated_telemetry_errors():
         acceptance = await context.producer.accept(feedback)
@@ -112,7 +112,7 @@ async def erase_user(request: web.Request) -> web.Response:
         kind="erase",
         user_id=context.pseudonyms.pseudonym(user_id),
     )
-    # The security log first: every erase that is carried out has an entry.
+    # The security log first, so that no erase is carried out without an entry.
     await _log_erase(request, erase)
     with _translated_telemetry_errors():
         acceptance = await context.producer.accept([erase])
@@ -138,6 +138,7 @@ async def _log_erase(request: web.Request, erase: System) -> None:
     entry = security_log.new_entry(
         "erase",
         by=f"replica-{context.producer.slot}",
+        # The boundary has admitted the request; this look-up returns the id of its key.
         key=context.gate.admit(request.headers, "erase"),
         erase_id=erase.event_id,
         request_id=request_inputs.request_id(request),
@@ -170,7 +171,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def openapi(request: web.Request) -> web.Response:
     """GET /openapi.json: this API, machine-readable."""
-    keyed = request.app[CONTEXT].gate.ring is not None
+    keyed = request.app[CONTEXT].gate.keyring is not None
     return web.Response(body=document(keyed=keyed), content_type=request_inputs.JSON, headers=_REVALIDATE)
 
 
@@ -180,25 +181,27 @@ async def docs(_request: web.Request) -> web.Response:
     return web.Response(body=page(), content_type="text/html", charset="utf-8", headers=headers)
 
 
-async def _recommend(request: web.Request, asked: ListRequest) -> wire.Recommendations:
+async def _recommend(request: web.Request, list_request: ListRequest) -> wire.Recommendations:
     """Rank a list and serve it."""
     started_s = time.perf_counter()
     context = request.app[CONTEXT]
     snapshot = context.store.current()
-    exclude = _rows(snapshot, asked.exclude) if asked.exclude else scoring.NO_ROWS
-    include = None if asked.include is None else np.unique(_rows(snapshot, asked.include))
-    user_row = None if asked.user_id is None else _user_row(context, snapshot, asked.user_id)
+    exclude = _rows(snapshot, list_request.exclude) if list_request.exclude else scoring.NO_ROWS
+    include = None if list_request.include is None else np.unique(_rows(snapshot, list_request.include))
+    user_row = None if list_request.user_id is None else _user_row(context, snapshot, list_request.user_id)
     if user_row is None:
         source: wire.Source = "popular"
-        ranking = scoring.popular(snapshot, asked.n, offset=asked.offset, exclude=exclude, include=include)
+        ranking = scoring.popular(
+            snapshot, list_request.n, offset=list_request.offset, exclude=exclude, include=include
+        )
     else:
         source = "personal"
-        top_n = scoring.TopNRequest(user_row, asked.n, asked.offset, exclude)
+        top_n = scoring.TopNRequest(user_row, list_request.n, list_request.offset, exclude)
         if include is None:
             ranking = await context.batcher.personal(snapshot, top_n)
         else:
             ranking = scoring.personal_among(snapshot, top_n, include)
-    return _serve(request, RankedList(asked, snapshot, ranking, source), started_s)
+    return _serve(request, RankedList(list_request, snapshot, ranking, source), started_s)
 
 
 def _serve(request: web.Request, ranked: RankedList, started_s: float) -> wire.Recommendations:
@@ -208,14 +211,14 @@ def _serve(request: web.Request, ranked: RankedList, started_s: float) -> wire.R
     recommendation_id = uuid7()
     answer = ranked.answer(recommendation_id, degraded)
     if request.method == "HEAD":
-        # HEAD shows no item, so nothing was served.
+        # HEAD has no body, so no item was served.
         return answer
     context.producer.offer(
         ranked.event(
             recommendation_id,
             degraded,
             request_id=request_inputs.request_id(request) or recommendation_id,
-            pseudonym=context.pseudonyms.pseudonym(ranked.asked.user_id),
+            pseudonym=context.pseudonyms.pseudonym(ranked.list_request.user_id),
             served_at_s=time.time(),
             latency_ms=round((time.perf_counter() - started_s) * 1000, 3),
         )
@@ -248,7 +251,7 @@ def _translated_telemetry_errors() -> Iterator[None]:
     try:
         yield
     except BadEventError as error:
-        raise wire.bad("events", f"cannot be recorded: {str(error).removesuffix('.')}") from None
+        raise wire.invalid_field("events", f"cannot be recorded: {str(error).removesuffix('.')}") from None
     except EventsRefusedError as refusal:
         raise Unavailable(
             "This cannot be recorded at the moment; it is safe to try again.",

@@ -3,8 +3,8 @@
 Invariants: a key stands for one body from the moment its first request is being recorded; a request that is not
 recorded leaves no entry; the table is bounded in number and age.
 
-Best effort, on this replica alone: event ids and contents keep duplicates out of the archive. The table only tells a
-client that it uses one key for two bodies; a reuse it misses is archived and marked.
+Best effort, on this replica alone: duplicates are kept out of the archive by event ids and contents. The table only
+refuses a key that a client uses for two bodies; an undetected reuse is archived and marked.
 
 draft-ietf-httpapi-idempotency-key-header-06, sections 2.6 and 2.7; the fingerprint is a digest of the body's bytes.
 """
@@ -32,7 +32,7 @@ class _Entry:
 
 
 class IdempotencyTable:
-    """The keys of one replica, each for `age_s` from its first use; beyond the limit the least recently used goes."""
+    """The keys of one replica, each for `age_s` from its first use. A full table drops the least recently used."""
 
     def __init__(
         self, limit_keys: int = LIMIT_KEYS, age_s: float = AGE_S, clock_s: Callable[[], float] = time.monotonic

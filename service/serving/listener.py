@@ -1,9 +1,11 @@
-"""A TCP listener whose stop loses no request; aiohttp's own stop does when nginx reuses a connection meanwhile.
+"""A TCP listener that stops without losing a request, as aiohttp's own stop may when nginx reuses a connection.
 
-The order of a stop, and why: the boundary sees `state.draining` and answers with `Connection: close`, so busy
-connections end by themselves; then the socket closes, and nginx, refused, goes to another replica, which is safe even
-for a POST; then open connections are served until nginx closes its idle ones (its keep-alive timeout is 5 s); then the
-runner is cleaned up, which closes what is left.
+The order of a stop:
+
+1. `state.draining` makes the boundary answer with `Connection: close`, so that busy connections end.
+2. The socket closes. nginx's next connection is refused, and it asks another replica, which is safe even for a POST.
+3. Open connections are served until nginx closes its idle ones (its keep-alive timeout is 5 s).
+4. The runner closes the remaining connections.
 """
 
 import asyncio
@@ -18,7 +20,7 @@ from aiohttp import http_parser, web
 from service.config import ServerConfig
 from service.errors import RunError
 from service.serving.admission import Admission
-from service.serving.protocol import Protocol, guarded
+from service.serving.protocol import Protocol, with_admission
 
 _CLOSED_CHECK_S = 0.02
 
@@ -58,7 +60,7 @@ class Listener:
             )
         await self._runner.setup()
         server = cast("web.Server", self._runner.server)
-        server.request_handler = guarded(server.request_handler, self._admission)
+        server.request_handler = with_admission(server.request_handler, self._admission)
         loop = asyncio.get_running_loop()
 
         def connection() -> Protocol:

@@ -1,7 +1,7 @@
-"""One HTTP connection: refusals that precede every handler, in the service's own form.
+"""One HTTP connection: refusals before any handler runs, as problem+json.
 
-Invariant: bytes that are no HTTP/1 request are answered 400 as problem+json, once, without an echo of what was sent and
-without a traceback in the log, and the connection is closed; the next bytes on it are never read as a request.
+Invariant: bytes that are not an HTTP/1 request are answered 400, once, without quoting them and without a traceback in
+the log. The connection is then closed, so that no further bytes on it are read as a request.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from service.api import wire
 from service.api.reply import COMMON_HEADERS
 from service.errors import Malformed, Overloaded
 from service.serving.admission import Admission
-from service.serving.boundary import internal_error, problem_response, traceback_of, translated
+from service.serving.boundary import internal_error, problem_response, request_error_of, traceback_of
 
 _log = structlog.get_logger("recollect.protocol")
 # The parser also accepts 0.9 and 2.0, whose answers would not be HTTP/1.
@@ -36,10 +36,10 @@ RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Protocol(web.RequestHandler):
-    """aiohttp's connection, with the service's own refusals.
+    """aiohttp's connection with admission control and problem+json refusals.
 
     Under overload most requests are refused, so a refusal must cost far less than an answer. A GET of a list that
-    arrives whole, by itself and on an idle connection is refused before it is parsed; every other one in `guarded`.
+    arrives whole, alone and on an idle connection is refused before it is parsed, all others in `with_admission`.
     """
 
     __slots__ = ("_admission", "_arrived_s", "_at_request_end", "_clock_s")
@@ -48,9 +48,9 @@ class Protocol(web.RequestHandler):
         super().__init__(*args, **options)
         self._admission = admission
         self._clock_s = asyncio.get_running_loop().time
-        # The arrival of a list that was accepted and has not begun; 0 if there is none.
+        # The arrival time of an accepted list request whose handler has not begun; 0 if there is none.
         self._arrived_s = 0.0
-        # Whether the last bytes may have ended a request; if so, the next bytes on an idle connection begin one.
+        # Whether the last bytes may have ended a request. If so, the next bytes on an idle connection begin one.
         self._at_request_end = True
 
     # The next three methods are the only ones that touch private attributes of aiohttp's RequestHandler.
@@ -67,7 +67,7 @@ class Protocol(web.RequestHandler):
         self._next_keepalive_close_time = self._clock_s() + self._keepalive_timeout
 
     def data_received(self, data: bytes) -> None:
-        """Accept, refuse or pass on bytes; called by the loop."""
+        """Refuse a request from its bytes, or pass the bytes to aiohttp's parser; called by the loop."""
         admission = self._admission
         if admission is not None:
             begins, self._at_request_end = self._at_request_end, data.endswith(b"\r\n\r\n")
@@ -88,12 +88,12 @@ class Protocol(web.RequestHandler):
         super().connection_lost(exc)
 
     def pop_arrival(self) -> float | None:
-        """Return the arrival of the list that begins now, once; None if it was not accepted on arrival."""
+        """Return and clear the arrival of the request that begins now; None if `data_received` did not accept it."""
         arrived_s, self._arrived_s = self._arrived_s, 0.0
         return arrived_s or None
 
     def _refuse(self) -> bool:
-        """Refuse a request, unless the connection is closing or its client does not read; return whether it was."""
+        """Refuse a request, unless the connection closes or its client does not read; return whether it was refused."""
         transport = self.transport
         if transport is None or self._is_closing() or transport.get_write_buffer_size():
             return False
@@ -127,8 +127,11 @@ class Protocol(web.RequestHandler):
         return response
 
 
-def guarded(handler: RequestHandler, admission: Admission | None = None) -> RequestHandler:
-    """Wrap an application's handling, routing included, in admission control and the translation of errors."""
+def with_admission(handler: RequestHandler, admission: Admission | None = None) -> RequestHandler:
+    """Wrap an application, routing included, in admission control and the translation of routing errors.
+
+    `with_boundary` wraps one handler and runs only after routing.
+    """
     clock = asyncio.get_running_loop().time
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -138,7 +141,7 @@ def guarded(handler: RequestHandler, admission: Admission | None = None) -> Requ
             return response
         limit, arrived_s = None, 0.0
         if admission is not None:
-            # Inline, because a nested wrapper costs every request a microsecond.
+            # Inline: a nested function would cost every request a microsecond.
             protocol = request.protocol
             accepted_s = protocol.pop_arrival() if isinstance(protocol, Protocol) else None
             if accepted_s is not None:
@@ -150,7 +153,7 @@ def guarded(handler: RequestHandler, admission: Admission | None = None) -> Requ
         try:
             return await handler(request)
         except web.HTTPException as error:
-            return problem_response(translated(error))
+            return problem_response(request_error_of(error))
         finally:
             if limit is not None:
                 limit.leave(arrived_s, clock())
@@ -181,12 +184,12 @@ async def handle_expect(request: web.Request) -> None:
     """Answer `Expect: 100-continue`, and ignore other expectations as RFC 9110 section 10.1.1 allows."""
     if request.version == HttpVersion11 and request.headers["Expect"].lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # An interim answer is no part of the answer itself.
+        # The interim answer does not count as the begin of the answer, which `handle_error` checks.
         request.writer.output_size = 0
 
 
 def _reason(exc: BaseException | None, message: str | None) -> str:
     if isinstance(exc, InvalidURLError) or not message:
         return "its target cannot be read"
-    # The text behind the first colon or line quotes the request.
+    # The text after the first colon or line quotes the request.
     return message.splitlines()[0].partition(":")[0].strip().rstrip(".")[:100] or "it cannot be read"

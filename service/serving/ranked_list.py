@@ -44,10 +44,12 @@ class ListRequest(NamedTuple):
 class RankedList:
     """The ranking of a model for a request; an item of a personal list without a personal score is `popular`."""
 
-    __slots__ = ("_item_ids", "_scores", "_snapshot", "_sources", "asked")
+    __slots__ = ("_item_ids", "_scores", "_snapshot", "_sources", "list_request")
 
-    def __init__(self, asked: ListRequest, snapshot: ModelSnapshot, ranking: Ranking, source: wire.Source) -> None:
-        self.asked = asked
+    def __init__(
+        self, list_request: ListRequest, snapshot: ModelSnapshot, ranking: Ranking, source: wire.Source
+    ) -> None:
+        self.list_request = list_request
         self._snapshot = snapshot
         id_of = snapshot.items.id_of
         self._item_ids = [id_of[row] for row in ranking.rows.tolist()]
@@ -63,12 +65,12 @@ class RankedList:
         columns = zip(self._item_ids, self._scores, self._sources, strict=True)
         return {
             "recommendation_id": recommendation_id,
-            "user_id": self.asked.user_id,
+            "user_id": self.list_request.user_id,
             "model": self._snapshot.version,
             "items": [{"item_id": item_id, "score": score, "source": source} for item_id, score, source in columns],
             "freshness": {"as_of": self._snapshot.data_as_of},
             "degraded": degraded,
-            "shortfall": wire.shortfall(self.asked.n, len(self._item_ids)),
+            "shortfall": wire.shortfall(self.list_request.n, len(self._item_ids)),
         }
 
     def event(
@@ -91,11 +93,11 @@ class RankedList:
             recommendation_id=recommendation_id,
             user_id=pseudonym,
             model=self._snapshot.version,
-            candidate_set=self.asked.candidate_set,
+            candidate_set=self.list_request.candidate_set,
             latency_ms=latency_ms,
             degraded=degraded,
-            # No policy randomises lists, so each item was certain to be shown in its place.
-            items=Items(self._item_ids, self._scores, self.asked.offset, one_or_each(self._sources), 1.0),
+            # The propensity is 1: lists are not randomised.
+            items=Items(self._item_ids, self._scores, self.list_request.offset, one_or_each(self._sources), 1.0),
         )
 
 

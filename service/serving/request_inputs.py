@@ -29,16 +29,16 @@ def read_id(request: web.Request, name: str, other_fields: tuple[str, ...] = ())
         require_query_fields(request, (name, *other_fields))
         given = request.query.getall(name, [])
         if len(given) != 1:
-            raise wire.bad(name, f"was given {len(given)} times, and is needed once")
+            raise wire.invalid_field(name, f"was given {len(given)} times, and is needed once")
         value, raw = given[0], request.rel_url.raw_query_string
     if "%" in value:
         # aiohttp leaves bytes that are no UTF-8 percent-encoded, and the text would be a valid but different id.
         try:
             unquote(raw, errors="strict")
         except UnicodeDecodeError:
-            raise wire.bad(name, "must be UTF-8 behind its percent-encoding") from None
+            raise wire.invalid_field(name, "must be UTF-8 behind its percent-encoding") from None
     if not wire.valid_id(value):
-        raise wire.bad(name, wire.ID_RULE)
+        raise wire.invalid_field(name, wire.ID_RULE)
     return value
 
 
@@ -53,7 +53,7 @@ def require_query_fields(request: web.Request, known: tuple[str, ...]) -> None:
             if name not in known:
                 # The answer quotes the name, and lone surrogates have no UTF-8.
                 shown = name[:64].encode("utf-8", "replace").decode()
-                raise wire.bad(shown, "is not a field of this query")
+                raise wire.invalid_field(shown, "is not a field of this query")
 
 
 def read_n(request: web.Request) -> int:
@@ -68,11 +68,11 @@ def read_n(request: web.Request) -> int:
     if not given:
         return wire.N_DEFAULT
     if len(given) > 1:
-        raise wire.bad("n", f"was given {len(given)} times")
+        raise wire.invalid_field("n", f"was given {len(given)} times")
     text = given[0]
     # Few and plain digits only: int() also accepts "1_0", "+1" and numbers of any length.
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= wire.N_LIMIT):
-        raise wire.bad("n", f"must be a whole number from 1 to {wire.N_LIMIT}")
+        raise wire.invalid_field("n", f"must be a whole number from 1 to {wire.N_LIMIT}")
     return int(text)
 
 
@@ -86,9 +86,9 @@ def idempotency_key(request: web.Request) -> str | None:
     if given is None:
         return None
     if len(given) > 1:
-        raise wire.bad("Idempotency-Key", f"was given {len(given)} times")
+        raise wire.invalid_field("Idempotency-Key", f"was given {len(given)} times")
     if not wire.valid_key(given[0]):
-        raise wire.bad("Idempotency-Key", "must be 8 to 64 characters of A-Z, a-z, 0-9, - and _")
+        raise wire.invalid_field("Idempotency-Key", "must be 8 to 64 characters of A-Z, a-z, 0-9, - and _")
     return given[0]
 
 

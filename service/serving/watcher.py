@@ -71,7 +71,7 @@ class Watcher:
 
     @property
     def problem(self) -> str:
-        """Why nothing newer is served, as a sentence; empty without a problem."""
+        """The reason why no newer version is served, as a sentence; empty without a problem."""
         return self._store_problem or self._version_problem
 
     async def run(self) -> None:

@@ -54,7 +54,7 @@ PARTS = (
 )
 
 
-class History:
+class SupervisorHistory:
     """Feeds observations to the supervisor and returns its actions."""
 
     def __init__(self) -> None:
@@ -76,9 +76,9 @@ def starts(*names: str) -> list[Action]:
 
 
 @pytest.fixture
-def up() -> History:
+def up() -> SupervisorHistory:
     """A history in which everything came up by second 2."""
-    history = History()
+    history = SupervisorHistory()
     history.at(0.0, Tick())
     history.at(0.5, Ready("redis"))
     history.at(1.5, *(Ready(name) for name in ("consumer", *REPLICAS)))
@@ -89,7 +89,7 @@ def up() -> History:
 
 def test_parts_start_in_the_order_of_their_needs() -> None:
     """Redis first, then all that needs it at once, and nginx as soon as one replica is ready."""
-    history = History()
+    history = SupervisorHistory()
     assert history.at(0.0, Tick()) == starts("redis")
     assert history.at(0.1, Tick()) == []
     assert history.at(0.5, Ready("redis")) == starts("consumer", *REPLICAS)
@@ -102,19 +102,19 @@ def test_parts_start_in_the_order_of_their_needs() -> None:
 
 
 @pytest.mark.parametrize("name", [each.name for each in PARTS])
-def test_a_crashed_part_restarts_at_once_and_waits_for_no_other(up: History, name: str) -> None:
+def test_a_crashed_part_restarts_at_once_and_waits_for_no_other(up: SupervisorHistory, name: str) -> None:
     """After the minimum uptime it is started in the same step, even while a part it needs is down."""
     assert up.at(100.0, Exited(name)) == starts(name)
 
 
-def test_redis_and_a_replica_may_crash_together(up: History) -> None:
+def test_redis_and_a_replica_may_crash_together(up: SupervisorHistory) -> None:
     """A replica comes back while Redis is still away."""
     assert up.at(100.0, Exited("redis"), Exited("replica-0")) == starts("redis", "replica-0")
     assert up.at(101.0, Ready("replica-0")) == []
     assert up.phase("replica-0") is Phase.READY
 
 
-def test_backoff_grows_with_early_exits_up_to_five_seconds(up: History) -> None:
+def test_backoff_grows_with_early_exits_up_to_five_seconds(up: SupervisorHistory) -> None:
     """The first early exit costs 0.1 s, then more, 5 s at most; the minimum uptime resets it."""
     now_s, backoffs_s = 100.0, []
     up.at(now_s, Exited("replica-0"))
@@ -132,7 +132,7 @@ def test_backoff_grows_with_early_exits_up_to_five_seconds(up: History) -> None:
     assert up.state.parts["replica-0"].early_exits == 0
 
 
-def test_a_part_that_does_not_get_ready_is_killed_once_and_started_again(up: History) -> None:
+def test_a_part_that_does_not_get_ready_is_killed_once_and_started_again(up: SupervisorHistory) -> None:
     """At its deadline its group is killed, and its exit leads to the next start."""
     up.at(100.0, Exited("replica-0"))
     assert next_wake_s(PARTS, up.state) == 160.0
@@ -142,7 +142,7 @@ def test_a_part_that_does_not_get_ready_is_killed_once_and_started_again(up: His
     assert up.at(161.1, Tick()) == starts("replica-0")
 
 
-def test_a_part_that_reports_why_it_is_not_ready_is_not_killed(up: History) -> None:
+def test_a_part_that_reports_why_it_is_not_ready_is_not_killed(up: SupervisorHistory) -> None:
     """Each report begins its time again; without one it is killed at its deadline."""
     up.at(100.0, Exited("replica-0"))
     for now_s in (130.0, 180.0, 230.0):
@@ -155,7 +155,7 @@ def test_a_part_that_reports_why_it_is_not_ready_is_not_killed(up: History) -> N
     assert up.state.parts["replica-0"].not_ready_reason == ""
 
 
-def test_the_reason_is_cleared_when_a_part_is_ready(up: History) -> None:
+def test_the_reason_is_cleared_when_a_part_is_ready(up: SupervisorHistory) -> None:
     """A rolling restart touches no other replica before that."""
     up.at(100.0, RestartRequested())
     up.at(101.0, Exited("replica-0"))
@@ -166,7 +166,7 @@ def test_the_reason_is_cleared_when_a_part_is_ready(up: History) -> None:
 
 def test_a_first_start_continues_while_replicas_report_that_they_have_no_model() -> None:
     """nginx starts, since they accept feedback; a part that reports nothing still fails the start."""
-    history = History()
+    history = SupervisorHistory()
     history.at(0.0, Tick(), Ready("redis"))
     assert history.at(1.0, Ready("consumer")) == []
     assert history.at(2.0, *(NotReady(name, "no model") for name in REPLICAS)) == starts("nginx-0")
@@ -178,7 +178,7 @@ def test_a_first_start_continues_while_replicas_report_that_they_have_no_model()
     assert (history.state.mode, history.state.failed) == (Mode.STOPPING, "replica-2")
 
 
-def test_a_late_ready_of_a_part_that_exited_changes_nothing(up: History) -> None:
+def test_a_late_ready_of_a_part_that_exited_changes_nothing(up: SupervisorHistory) -> None:
     """A probe's answer may arrive after the exit of its process."""
     up.at(100.0, Exited("replica-0"), Exited("replica-0"))
     assert up.phase("replica-0") is Phase.BACKOFF
@@ -186,7 +186,7 @@ def test_a_late_ready_of_a_part_that_exited_changes_nothing(up: History) -> None
     assert up.phase("replica-0") is Phase.BACKOFF
 
 
-def test_tiers_stop_from_nginx_to_redis(up: History) -> None:
+def test_tiers_stop_from_nginx_to_redis(up: SupervisorHistory) -> None:
     """nginx, then all replicas at once, then the consumer, then Redis; nothing restarts."""
     assert up.at(10.0, StopRequested()) == [Stop("nginx-0")]
     assert up.at(11.0, Exited("nginx-0")) == [Stop(name) for name in REPLICAS]
@@ -198,7 +198,7 @@ def test_tiers_stop_from_nginx_to_redis(up: History) -> None:
     assert up.state.failed is None
 
 
-def test_a_part_that_does_not_stop_is_killed_at_its_deadline(up: History) -> None:
+def test_a_part_that_does_not_stop_is_killed_at_its_deadline(up: SupervisorHistory) -> None:
     """The next tier waits for the exit, not for the kill."""
     up.at(10.0, StopRequested())
     assert next_wake_s(PARTS, up.state) == 19.0
@@ -207,7 +207,7 @@ def test_a_part_that_does_not_stop_is_killed_at_its_deadline(up: History) -> Non
     assert up.at(19.6, Exited("nginx-0")) == [Stop(name) for name in REPLICAS]
 
 
-def test_a_second_stop_request_stops_fast(up: History) -> None:
+def test_a_second_stop_request_stops_fast(up: SupervisorHistory) -> None:
     """Every part has one second."""
     up.at(10.0, StopRequested())
     assert up.at(10.5, StopRequested()) == []
@@ -218,7 +218,7 @@ def test_a_second_stop_request_stops_fast(up: History) -> None:
 
 def test_stopping_during_the_first_start_stops_what_was_started() -> None:
     """A part that has not started never does."""
-    history = History()
+    history = SupervisorHistory()
     history.at(0.0, Tick())
     assert history.at(0.1, StopRequested()) == [Stop("redis")]
     assert history.at(0.2, Ready("redis")) == []
@@ -226,14 +226,14 @@ def test_stopping_during_the_first_start_stops_what_was_started() -> None:
     assert history.state.mode is Mode.ENDED
 
 
-def test_a_part_in_backoff_needs_no_stop(up: History) -> None:
+def test_a_part_in_backoff_needs_no_stop(up: SupervisorHistory) -> None:
     """It is not started again."""
     up.at(100.0, Exited("nginx-0"), Exited("nginx-0"))
     assert up.phase("nginx-0") is Phase.BACKOFF
     assert up.at(100.0, StopRequested()) == [Stop(name) for name in REPLICAS]
 
 
-def test_a_rolling_restart_has_one_replica_down_at_a_time(up: History) -> None:
+def test_a_rolling_restart_has_one_replica_down_at_a_time(up: SupervisorHistory) -> None:
     """Drain, exit, start, ready; then the next."""
     assert up.at(10.0, RestartRequested()) == [Stop("replica-0")]
     assert up.phase("replica-0") is Phase.DRAINING
@@ -246,7 +246,7 @@ def test_a_rolling_restart_has_one_replica_down_at_a_time(up: History) -> None:
     assert [up.state.parts[name].starts for name in REPLICAS] == [2, 2, 2]
 
 
-def test_a_rolling_restart_waits_while_another_replica_is_down(up: History) -> None:
+def test_a_rolling_restart_waits_while_another_replica_is_down(up: SupervisorHistory) -> None:
     """A crash delays the next drain until all replicas are ready."""
     up.at(10.0, RestartRequested())
     up.at(11.0, Exited("replica-2"))
@@ -255,14 +255,14 @@ def test_a_rolling_restart_waits_while_another_replica_is_down(up: History) -> N
     assert up.at(17.0, Ready("replica-2")) == [Stop("replica-1")]
 
 
-def test_a_replica_that_does_not_drain_in_time_is_killed(up: History) -> None:
+def test_a_replica_that_does_not_drain_in_time_is_killed(up: SupervisorHistory) -> None:
     """The restart continues."""
     up.at(10.0, RestartRequested())
     assert up.at(19.0, Tick()) == [Kill("replica-0")]
     assert up.at(19.1, Exited("replica-0")) == starts("replica-0")
 
 
-def test_stopping_ends_a_rolling_restart(up: History) -> None:
+def test_stopping_ends_a_rolling_restart(up: SupervisorHistory) -> None:
     """A replica that drains already is not asked to stop a second time."""
     up.at(10.0, RestartRequested())
     assert up.at(10.1, StopRequested()) == [Stop("nginx-0")]
@@ -270,7 +270,7 @@ def test_stopping_ends_a_rolling_restart(up: History) -> None:
     assert up.state.to_restart == ()
 
 
-def test_a_replica_that_exits_while_nginx_stops_is_not_restarted(up: History) -> None:
+def test_a_replica_that_exits_while_nginx_stops_is_not_restarted(up: SupervisorHistory) -> None:
     """Stopping starts nothing."""
     up.at(10.0, StopRequested())
     assert up.at(10.1, Exited("replica-0")) == []
@@ -280,7 +280,7 @@ def test_a_replica_that_exits_while_nginx_stops_is_not_restarted(up: History) ->
 @pytest.mark.parametrize("name", ["redis", "replica-1"])
 def test_the_first_start_fails_when_a_part_keeps_exiting(name: str) -> None:
     """Three exits before it was ready: the other parts stop and the state names it."""
-    history = History()
+    history = SupervisorHistory()
     history.at(0.0, Tick())
     if name != "redis":
         history.at(0.1, Ready("redis"))
@@ -295,7 +295,7 @@ def test_the_first_start_fails_when_a_part_keeps_exiting(name: str) -> None:
 
 def test_the_first_start_fails_when_a_part_is_not_ready_in_time() -> None:
     """The state names it."""
-    history = History()
+    history = SupervisorHistory()
     history.at(0.0, Tick())
     assert next_wake_s(PARTS, history.state) == 60.0
     assert history.at(60.0, Tick()) == [Stop("redis")]
@@ -306,7 +306,7 @@ def timeout(name: str = "nginx-0", waited_s: float = 1.0) -> LivenessTimeout:
     return LivenessTimeout(name, waited_s)
 
 
-def test_two_liveness_timeouts_in_a_row_kill_a_part_once(up: History) -> None:
+def test_two_liveness_timeouts_in_a_row_kill_a_part_once(up: SupervisorHistory) -> None:
     """Further timeouts before its exit change nothing, and the next process begins with none."""
     assert up.at(100.0, timeout()) == []
     assert up.at(100.2, timeout()) == [Kill("nginx-0")]
@@ -318,19 +318,19 @@ def test_two_liveness_timeouts_in_a_row_kill_a_part_once(up: History) -> None:
     assert up.at(100.6, timeout()) == [Kill("nginx-0")]
 
 
-def test_an_answer_between_two_timeouts_resets_the_count(up: History) -> None:
+def test_an_answer_between_two_timeouts_resets_the_count(up: SupervisorHistory) -> None:
     """A single timeout is a hiccup, however often it occurs."""
     for second in range(100, 110):
         assert up.at(float(second), timeout(), LivenessOk("nginx-0")) == []
 
 
-def test_timeouts_are_counted_for_each_part(up: History) -> None:
+def test_timeouts_are_counted_for_each_part(up: SupervisorHistory) -> None:
     """Another part's timeouts and answers do not count."""
     assert up.at(100.0, timeout("nginx-0"), timeout("redis"), LivenessOk("redis")) == []
     assert up.at(100.2, timeout("redis"), timeout("nginx-0")) == [Kill("nginx-0")]
 
 
-def test_pauses_of_the_whole_machine_kill_no_part(up: History) -> None:
+def test_pauses_of_the_whole_machine_kill_no_part(up: SupervisorHistory) -> None:
     """After a pause all pending probes time out late, which shows that the supervisor was paused too."""
     for second in range(100, 200, 10):
         assert up.at(float(second), *(timeout(waited_s=waited_s) for waited_s in (9.0, 8.75, 8.5, 1.5))) == []
@@ -339,20 +339,20 @@ def test_pauses_of_the_whole_machine_kill_no_part(up: History) -> None:
         assert up.at(second + 1.2, LivenessOk("nginx-0")) == []
 
 
-def test_a_late_timeout_neither_counts_nor_resets(up: History) -> None:
+def test_a_late_timeout_neither_counts_nor_resets(up: SupervisorHistory) -> None:
     """It proves nothing about the part."""
     assert up.at(100.0, timeout(), timeout(waited_s=5.0)) == []
     assert up.at(100.2, timeout()) == [Kill("nginx-0")]
 
 
 @pytest.mark.parametrize("before", [(Exited("nginx-0"),), (StopRequested(),)])
-def test_liveness_counts_only_while_a_part_is_ready(up: History, before: tuple[Observation, ...]) -> None:
+def test_liveness_counts_only_while_a_part_is_ready(up: SupervisorHistory, before: tuple[Observation, ...]) -> None:
     """Starting and stopping have deadlines of their own; the answer of an old probe may still arrive."""
     up.at(100.0, *before)
     assert up.at(100.1, timeout(), timeout(), timeout()) == []
 
 
-def test_the_repr_of_a_state_shows_every_phase(up: History) -> None:
+def test_the_repr_of_a_state_shows_every_phase(up: SupervisorHistory) -> None:
     """A failing test prints it."""
     up.at(100.0, RestartRequested())
     assert repr(up.state) == (

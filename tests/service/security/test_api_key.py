@@ -126,13 +126,13 @@ def test_scopes_durations_and_notes_are_checked() -> None:
 def test_a_keyring_finds_a_key_by_its_whole_text() -> None:
     """One different character is no key."""
     keys = [made() for _ in range(3)]
-    ring = Keyring(record for _, record in keys)
+    keyring = Keyring(record for _, record in keys)
     for text, record in keys:
-        assert ring.find(text) is record
-        assert ring.find(text[:-1] + ("A" if text[-1] != "A" else "B")) is None
-        assert ring.find("rk_00000000" + text[11:]) is None
-        assert ring.find(text + "A") is None
-    assert ring.count_valid(NOW_S) == 3
+        assert keyring.find(text) is record
+        assert keyring.find(text[:-1] + ("A" if text[-1] != "A" else "B")) is None
+        assert keyring.find("rk_00000000" + text[11:]) is None
+        assert keyring.find(text + "A") is None
+    assert keyring.count_valid(NOW_S) == 3
 
 
 @given(st.text(max_size=80) | st.text(min_size=KEY_LENGTH, max_size=KEY_LENGTH))

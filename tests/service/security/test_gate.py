@@ -109,7 +109,7 @@ def test_only_health_and_documents_are_open() -> None:
     assert {scope for (_, path), scope in scopes.items() if "recomm" in path or "popular" in path} == {"recommend"}
 
 
-class Watched:
+class WatchedGate:
     """A key file, a gate, and the calls of their watcher."""
 
     def __init__(self, directory: Path, gate: Gate | None = None) -> None:
@@ -126,14 +126,14 @@ class Watched:
         return text
 
     def accepts(self, text: str) -> bool:
-        return self.gate.ring is not None and self.gate.ring.find(text) is not None
+        return self.gate.keyring is not None and self.gate.keyring.find(text) is not None
 
 
 def test_a_change_is_in_force_after_one_check(tmp_path: Path) -> None:
     """The first key closes the gate; an unchanged file is not read."""
-    watched = Watched(tmp_path)
+    watched = WatchedGate(tmp_path)
     watched.watcher.check()
-    assert watched.gate.ring is None
+    assert watched.gate.keyring is None
     first = watched.add()
     watched.watcher.check()
     second = watched.add()
@@ -147,7 +147,7 @@ def test_a_change_is_in_force_after_one_check(tmp_path: Path) -> None:
 
 def test_a_gate_with_keys_never_opens(tmp_path: Path) -> None:
     """If the file is damaged, unreadable or missing, the last good keys stay and each reason is reported once."""
-    watched = Watched(tmp_path)
+    watched = WatchedGate(tmp_path)
     text = watched.add()
     watched.watcher.check()
     good = watched.file.path.read_bytes()
@@ -178,7 +178,7 @@ def test_a_gate_with_keys_never_opens(tmp_path: Path) -> None:
 
 def test_a_hanging_check_delays_nothing(tmp_path: Path) -> None:
     """It runs in a daemon thread; the keys stay in force and their age grows."""
-    watched = Watched(tmp_path)
+    watched = WatchedGate(tmp_path)
     text = watched.add()
     watched.watcher.check()
     reading, writing = os.pipe()

@@ -8,7 +8,7 @@ import pytest
 from service.api import wire
 from service.config import EventsConfig
 from service.models.rating_scale import RatingScale
-from service.serving.feedback import Reception, feedback_events
+from service.serving.feedback import FeedbackContext, feedback_events
 from telemetry.events import Feedback
 from telemetry.ids import rfc3339_ms
 from telemetry.pseudonym import Pseudonymiser
@@ -24,8 +24,8 @@ def one(
     scale: RatingScale | None = None,
 ) -> Feedback:
     body = wire.EventsRequest.model_validate({"events": [{"type": "view", "user_id": "u1", "item_id": "i1", **row}]})
-    reception = Reception(NOW_S, "request", "key-0001", known_items, scale)
-    (event,) = feedback_events(body.events, reception, Pseudonymiser(key), EventsConfig())
+    context = FeedbackContext(NOW_S, "request", "key-0001", known_items, scale)
+    (event,) = feedback_events(body.events, context, Pseudonymiser(key), EventsConfig())
     return event
 
 

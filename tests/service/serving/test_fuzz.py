@@ -55,7 +55,7 @@ PROBLEM = validator({"$ref": "#/components/schemas/Problem"})
 REQUESTS = {path: validator({"$ref": f"#/components/schemas/{name}"}) for path, name in BODY_SCHEMAS.items()}
 
 
-class Answer(NamedTuple):
+class RawAnswer(NamedTuple):
     status: int
     kind: str
     headers: bytes
@@ -63,7 +63,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Replica:
+class ListeningReplica:
     """The application behind its listener, on an event loop that runs only while a test waits for an answer."""
 
     def __init__(self, context: ReplicaContext) -> None:
@@ -76,11 +76,11 @@ class Replica:
         self._runner.run(self._listener.start())
         self._shipping = self._runner.get_loop().create_task(context.producer.run())
 
-    def send(self, raw: bytes, *, has_body: bool = True) -> Answer:
+    def send(self, raw: bytes, *, has_body: bool = True) -> RawAnswer:
         """Send one request on a connection of its own."""
         return self._runner.run(self._send(raw, has_body))
 
-    async def _send(self, raw: bytes, has_body: bool) -> Answer:
+    async def _send(self, raw: bytes, has_body: bool) -> RawAnswer:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             async with asyncio.timeout(10):
@@ -91,7 +91,7 @@ class Replica:
                 assert length is not None, head
                 assert kind is not None, head
                 body = await reader.readexactly(int(length[1])) if has_body else b""
-            return Answer(int(head.split()[1]), kind[1].decode(), head, int(length[1]), body)
+            return RawAnswer(int(head.split()[1]), kind[1].decode(), head, int(length[1]), body)
         finally:
             writer.close()
 
@@ -100,11 +100,11 @@ class Replica:
         return self._context.metrics.registry.get_sample_value("recollect_handler_faults_total")
 
     @contextmanager
-    def asking_for_keys(self) -> Iterator[None]:
+    def requiring_keys(self) -> Iterator[None]:
         """Require an API key that no test has."""
-        self._context.gate.ring = Keyring([new_key(("admin",), now_s=time.time())[1]])
+        self._context.gate.keyring = Keyring([new_key(("admin",), now_s=time.time())[1]])
         yield
-        self._context.gate.ring = None
+        self._context.gate.keyring = None
 
     @property
     def offered(self) -> int:
@@ -122,18 +122,18 @@ def replica(
     tmp_path_factory: pytest.TempPathFactory,
     make_snapshot: Callable[..., ModelSnapshot],
     publish_snapshot: Callable[[Path, ModelSnapshot], str],
-) -> Iterator[Replica]:
+) -> Iterator[ListeningReplica]:
     config = Config(home=tmp_path_factory.mktemp("fuzz"))
     version = publish_snapshot(config.models_dir, make_snapshot(n_items=60))
     producer = Producer(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
-    replica = Replica(
+    replica = ListeningReplica(
         ReplicaContext(config, ModelStore(artefact.load(config.models_dir / version)), producer, Metrics())
     )
     yield replica
     replica.close()
 
 
-def judge(replica: Replica, answer: Answer, operation: dict[str, Any] | None) -> None:
+def judge(replica: ListeningReplica, answer: RawAnswer, operation: dict[str, Any] | None) -> None:
     """Check an answer against the OpenAPI document; the operation is None if the request matches no route."""
     assert answer.status < 500 or answer.status == 503, answer
     assert replica.faults == 0
@@ -179,7 +179,7 @@ values = st.one_of(
     fill=ids,
     query=st.lists(st.tuples(st.one_of(st.just("n"), st.text(max_size=5)), values), max_size=2),
 )
-def test_gets(replica: Replica, path: str, fill: str, query: list[tuple[str, str]]) -> None:
+def test_gets(replica: ListeningReplica, path: str, fill: str, query: list[tuple[str, str]]) -> None:
     """Any id and any query: a list as described, or a problem as described."""
     encoded = quote(fill, safe="", errors="surrogatepass")
     target = re.sub(r"\{\w+\}", lambda _: encoded, path)
@@ -193,7 +193,7 @@ def test_gets(replica: Replica, path: str, fill: str, query: list[tuple[str, str
 
 @seeded
 @given(path=st.sampled_from(GETS), fill=ids, n=st.none() | values)
-def test_heads(replica: Replica, path: str, fill: str, n: str | None) -> None:
+def test_heads(replica: ListeningReplica, path: str, fill: str, n: str | None) -> None:
     """HEAD is answered like GET, without a body and without a served event."""
     target = re.sub(r"\{\w+\}", lambda _: quote(fill, safe="", errors="surrogatepass"), path)
     if n is not None:
@@ -213,13 +213,13 @@ def test_heads(replica: Replica, path: str, fill: str, n: str | None) -> None:
     value=st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=80)
     | st.from_regex(r"\A(Bearer |bearer  |Basic )?rk_[0-9a-f]{8}_[A-Za-z0-9_-]{43}\Z"),
 )
-def test_any_credentials(replica: Replica, where: tuple[str, str], name: str, value: str) -> None:
+def test_any_credentials(replica: ListeningReplica, where: tuple[str, str], name: str, value: str) -> None:
     """With keys, any other text is answered 401 on every route with a scope, and records nothing."""
     method, path = where
     operation = DOCUMENT["paths"][path][method]
     line = f"{name}: {value}\r\n".encode("latin-1")
     raw = request(method.upper(), re.sub(r"\{\w+\}", "u1", path)).removesuffix(b"\r\n") + line + b"\r\n"
-    with replica.asking_for_keys():
+    with replica.requiring_keys():
         before = replica.offered
         answer = replica.send(raw)
         assert replica.offered == before
@@ -229,7 +229,7 @@ def test_any_credentials(replica: Replica, where: tuple[str, str], name: str, va
 
 @seeded
 @given(user_id=ids)
-def test_erasures(replica: Replica, user_id: str) -> None:
+def test_erasures(replica: ListeningReplica, user_id: str) -> None:
     """Any id: a receipt as described, or a problem as described."""
     target = f"/v1/users/{quote(user_id, safe='', errors='surrogatepass')}"
     judge(replica, replica.send(request("DELETE", target)), DOCUMENT["paths"]["/v1/users/{user_id}"]["delete"])
@@ -243,7 +243,7 @@ path_like = st.lists(pieces, min_size=1, max_size=12).map("".join)
 
 @seeded
 @given(user_id=good_id | path_like, safe=st.sampled_from(["", "{}", "!$&'()*+,;=:@{}|^"]))
-def test_any_valid_id_works_on_every_route(replica: Replica, user_id: str, safe: str) -> None:
+def test_any_valid_id_works_on_every_route(replica: ListeningReplica, user_id: str, safe: str) -> None:
     """A percent-encoded id arrives unchanged, whatever it looks like."""
     encoded = quote(user_id, safe=safe)
     queried = quote(user_id, safe="")
@@ -311,7 +311,7 @@ def mutated(draw: st.DrawFn, strategy: st.SearchStrategy[Any]) -> Any:
 
 @seeded
 @given(data=st.data(), path=st.sampled_from(sorted(bodies)), twisted=st.booleans())
-def test_json_bodies(replica: Replica, data: st.DataObject, path: str, *, twisted: bool) -> None:
+def test_json_bodies(replica: ListeningReplica, data: st.DataObject, path: str, *, twisted: bool) -> None:
     """Bodies of the described shape and ones with a part replaced; what the schema refuses is refused."""
     value = data.draw(mutated(bodies[path]) if twisted else bodies[path])
     try:
@@ -357,7 +357,7 @@ def with_repeats(draw: st.DrawFn, strategy: st.SearchStrategy[Any]) -> bytes:
 
 @seeded
 @given(data=st.data(), path=st.sampled_from(sorted(bodies)))
-def test_repeated_fields(replica: Replica, data: st.DataObject, path: str) -> None:
+def test_repeated_fields(replica: ListeningReplica, data: st.DataObject, path: str) -> None:
     """A body with a duplicate field is refused, at any depth and in any spelling."""
     body = data.draw(with_repeats(mutated(bodies[path])))
     answer = replica.send(request("POST", path, body))
@@ -369,7 +369,7 @@ def test_repeated_fields(replica: Replica, data: st.DataObject, path: str) -> No
 
 @seeded
 @given(body=st.binary(max_size=200), path=st.sampled_from(sorted(bodies)))
-def test_bytes_as_bodies(replica: Replica, body: bytes, path: str) -> None:
+def test_bytes_as_bodies(replica: ListeningReplica, body: bytes, path: str) -> None:
     """Bytes that are no JSON are answered 4xx."""
     judge(replica, replica.send(request("POST", path, body)), DOCUMENT["paths"][path]["post"])
 
@@ -384,7 +384,7 @@ def test_bytes_as_bodies(replica: Replica, body: bytes, path: str) -> None:
         max_size=5,
     ).map("/".join),
 )
-def test_any_target(replica: Replica, method: str, target: str) -> None:
+def test_any_target(replica: ListeningReplica, method: str, target: str) -> None:
     """Any method and path are answered, and errors are problems."""
     answer = replica.send(request(method, "/" + target))
     if answer.status >= 400:
@@ -395,6 +395,6 @@ def test_any_target(replica: Replica, method: str, target: str) -> None:
 
 @seeded
 @given(raw=st.binary(min_size=1, max_size=300))
-def test_bytes_as_requests(replica: Replica, raw: bytes) -> None:
+def test_bytes_as_requests(replica: ListeningReplica, raw: bytes) -> None:
     """Bytes that are no HTTP are answered 400; each has the end of a head, so that the answer need not wait for it."""
     judge(replica, replica.send(b"\x00" + raw + b"\r\n\r\n"), None)

@@ -29,18 +29,18 @@ POST = b"POST /v1/recommendations HTTP/1.1\r\n" + HOST + b"Content-Type: applica
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-class Answer(NamedTuple):
+class RawAnswer(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
 
 
-class Replica(NamedTuple):
+class ListeningReplica(NamedTuple):
     context: ReplicaContext
     port: int
     admission: Admission
 
-    async def send(self, raw: bytes, answers: int = 1) -> tuple[list[Answer], bool]:
+    async def send(self, raw: bytes, answers: int = 1) -> tuple[list[RawAnswer], bool]:
         """Send bytes; return that many answers, and whether the connection was closed after them."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
@@ -55,7 +55,7 @@ class Replica(NamedTuple):
         finally:
             writer.close()
 
-    async def send_in_turn(self, *requests: bytes) -> tuple[list[Answer], bool]:
+    async def send_in_turn(self, *requests: bytes) -> tuple[list[RawAnswer], bool]:
         """Send requests on one connection, each after the previous answer; return as `send`."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         found = []
@@ -79,13 +79,13 @@ class Replica(NamedTuple):
         return value
 
 
-async def read_answer(reader: asyncio.StreamReader, *, head_only: bool) -> Answer:
+async def read_answer(reader: asyncio.StreamReader, *, head_only: bool) -> RawAnswer:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
     status = int(head[0].split()[1])
     if status == 100:
         return await read_answer(reader, head_only=head_only)
-    return Answer(status, headers, b"" if head_only else await reader.readexactly(int(headers["content-length"])))
+    return RawAnswer(status, headers, b"" if head_only else await reader.readexactly(int(headers["content-length"])))
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ async def replica(
     make_snapshot: Callable[..., ModelSnapshot],
     publish_snapshot: Callable[..., str],
     free_port: Callable[[], int],
-) -> AsyncIterator[Replica]:
+) -> AsyncIterator[ListeningReplica]:
     config = Config(home=tmp_path)
     version = publish_snapshot(config.models_dir, make_snapshot(n_items=60))
     producer = Producer(config.spool_dir, 0, config.producer, MemoryStream(MemoryServer()))
@@ -103,7 +103,7 @@ async def replica(
     admission = Admission(config.server.list_target_s, config.server.feedback_target_s)
     listener = Listener(build_app(context), "127.0.0.1", port, config.server, admission)
     await listener.start()
-    yield Replica(context, port, admission)
+    yield ListeningReplica(context, port, admission)
     # Every accepted request has ended, whatever was sent.
     await listener.close()
     assert (admission.lists.open, admission.feedback.open) == (0, 0)
@@ -142,7 +142,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED.keys())
-async def test_malformed_bytes_are_one_problem_and_a_closed_connection(replica: Replica, raw: bytes) -> None:
+async def test_malformed_bytes_are_one_problem_and_a_closed_connection(replica: ListeningReplica, raw: bytes) -> None:
     """400 as problem+json without a quotation of the bytes; later bytes on the connection are not read."""
     (answer,), closed = await replica.send(raw + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.status == 400
@@ -184,7 +184,7 @@ UNUSUAL: dict[str, tuple[bytes, int]] = {
 
 
 @pytest.mark.parametrize(("raw", "status"), UNUSUAL.values(), ids=UNUSUAL.keys())
-async def test_unusual_requests_get_their_status(replica: Replica, raw: bytes, status: int) -> None:
+async def test_unusual_requests_get_their_status(replica: ListeningReplica, raw: bytes, status: int) -> None:
     """Success or a 4xx, and never an internal error."""
     (answer,), _closed = await replica.send(raw)
     assert answer.status == status
@@ -193,7 +193,7 @@ async def test_unusual_requests_get_their_status(replica: Replica, raw: bytes, s
     assert replica.faults == 0
 
 
-async def test_pipelined_requests_are_answered_in_order(replica: Replica) -> None:
+async def test_pipelined_requests_are_answered_in_order(replica: ListeningReplica) -> None:
     """Also if they arrive in one packet and are ranked in one turn."""
     raw = b"".join(b"GET /v1/recommendations/u%d?n=1 HTTP/1.1\r\n" % user + HOST + b"\r\n" for user in range(5))
     answers, closed = await replica.send(raw, answers=5)
@@ -203,7 +203,7 @@ async def test_pipelined_requests_are_answered_in_order(replica: Replica) -> Non
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 50\r\n\r\n{", CHUNKED + b"8\r\n{"], ids=["length", "chunks"])
 async def test_a_client_that_disconnects_within_its_body_is_no_internal_error(
-    replica: Replica, framing: bytes, await_until: Callable[..., Any]
+    replica: ListeningReplica, framing: bytes, await_until: Callable[..., Any]
 ) -> None:
     """It is counted as 400, so that the alarm for internal errors stays quiet."""
     _reader, writer = await asyncio.open_connection("127.0.0.1", replica.port)
@@ -240,7 +240,7 @@ def full(*limits: Limit) -> Iterator[None]:
             limit.open -= count
 
 
-def without_date(answer: Answer) -> tuple[int, dict[str, str], Any]:
+def without_date(answer: RawAnswer) -> tuple[int, dict[str, str], Any]:
     return (
         answer.status,
         {name: value for name, value in answer.headers.items() if name != "date"},
@@ -248,7 +248,7 @@ def without_date(answer: Answer) -> tuple[int, dict[str, str], Any]:
     )
 
 
-async def test_lists_beyond_their_limit_are_refused_with_retry_after(replica: Replica) -> None:
+async def test_lists_beyond_their_limit_are_refused_with_retry_after(replica: ListeningReplica) -> None:
     """The answer is the same before and after parsing, and the connection stays open."""
     with full(replica.admission.lists):
         # Two at once are refused after parsing; a single one as it arrives, from the second request on.
@@ -268,14 +268,14 @@ async def test_lists_beyond_their_limit_are_refused_with_retry_after(replica: Re
     assert [answer.status for answer in (await replica.send_in_turn(LIST, PLAIN))[0]] == [200, 200]
 
 
-async def test_a_refusal_precedes_the_body(replica: Replica) -> None:
+async def test_a_refusal_precedes_the_body(replica: ListeningReplica) -> None:
     """The body of a refused request is not read."""
     with full(replica.admission.lists, replica.admission.feedback):
         for head in (POST + b"Content-Length: 60000\r\n\r\n", EVENTS % 60000):
             assert [answer.status for answer in (await replica.send(head))[0]] == [503]
 
 
-async def test_lists_are_refused_before_feedback_and_health_never(replica: Replica) -> None:
+async def test_lists_are_refused_before_feedback_and_health_never(replica: ListeningReplica) -> None:
     """Feedback has its own limit, and health checks answer even at that limit."""
     committing = asyncio.create_task(replica.context.producer.run())
     with full(replica.admission.lists):
@@ -304,7 +304,7 @@ async def test_lists_are_refused_before_feedback_and_health_never(replica: Repli
     ],
 )
 async def test_a_disconnected_client_releases_its_request(
-    replica: Replica, raw: bytes, await_until: Callable[..., Any]
+    replica: ListeningReplica, raw: bytes, await_until: Callable[..., Any]
 ) -> None:
     """For any bytes, broken off anywhere, no request stays open."""
     for _ in range(3):
@@ -318,7 +318,7 @@ async def test_a_disconnected_client_releases_its_request(
     assert [answer.status for answer in (await replica.send(LIST))[0]] == [200]
 
 
-async def test_unread_refusals_are_bounded(replica: Replica) -> None:
+async def test_unread_refusals_are_bounded(replica: ListeningReplica) -> None:
     """A client that sends and never reads is not refused any faster than its socket drains."""
     with full(replica.admission.lists):
         reader, writer = await asyncio.open_connection("127.0.0.1", replica.port, limit=1)
