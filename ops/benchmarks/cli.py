@@ -237,13 +237,13 @@ def models(
 ) -> int:
     """Compare the models with those of scikit-surprise, implicit and LensKit on the same folds."""
     from ops.benchmarks.peers import contest, pairs, peer_comparison
-    from service.training.algorithms.registry import Candidate
+    from service.training.algorithms.registry import ConfiguredAlgorithm
     from service.training.evaluation import split_dataset
     from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 
     names = pairs.algorithms() if algorithms is None else algorithms.split(",")
     plan = contest.ContestPlan(
-        candidates=[Candidate.parse(name.strip()) for name in names],
+        candidates=[ConfiguredAlgorithm.parse(name.strip()) for name in names],
         protocol=EvaluationProtocol(split=split, folds=folds, seed=seed),
         python=peers_python,
         libraries=pairs.libraries(peers),

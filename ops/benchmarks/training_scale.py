@@ -16,7 +16,7 @@ import numpy as np
 from ops.benchmarks.measured_process import measured_main, run_measured
 from service.models import artefact
 from service.training.algorithms.kernels import threads
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import demo
 from service.training.data.demo import DemoSize
 from service.training.evaluation import peak_memory
@@ -86,7 +86,7 @@ class ScalePlan:
         """
         settings = (f"n_factors={self.n_factors}", f"n_epochs={self.n_epochs}")
         for name in self.algorithms:
-            Candidate.parse(name, settings)
+            ConfiguredAlgorithm.parse(name, settings)
             for step in _STEPS:
                 size = DemoSize(most.n_users // step, most.n_items // step, most.n_ratings // step)
                 demo.parse_spec(str(size))
@@ -153,7 +153,7 @@ def rows(figures: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
 
 async def measure(task: ScaleTask) -> Scaled:
     """Make the data and train once."""
-    candidate = Candidate.parse(task.algorithm, task.settings)
+    candidate = ConfiguredAlgorithm.parse(task.algorithm, task.settings)
     with threads.limit(task.threads):
         # Compiles the kernels, or loads them.
         tiny = demo.generate(_TINY, no_progress)

@@ -27,7 +27,7 @@ from service.config import from_env
 
 # Imported when the evaluation begins: `--help` needs no numerical library.
 if TYPE_CHECKING:
-    from service.training.algorithms.registry import Candidate
+    from service.training.algorithms.registry import ConfiguredAlgorithm
 
 _MEBIBYTE: Final = 1 << 20
 _SIGNIFICANCE_LEVEL: Final = 0.05
@@ -146,9 +146,9 @@ def command(
     return int(all(result["failed"] for result in comparison["results"][: len(candidates)]))
 
 
-def _candidates(algorithms: Sequence[str], settings: Sequence[str]) -> "list[Candidate]":
+def _candidates(algorithms: Sequence[str], settings: Sequence[str]) -> "list[ConfiguredAlgorithm]":
     from service.errors import UsageError
-    from service.training.algorithms.registry import Candidate
+    from service.training.algorithms.registry import ConfiguredAlgorithm
 
     entries = []
     for text in algorithms:
@@ -171,7 +171,7 @@ def _candidates(algorithms: Sequence[str], settings: Sequence[str]) -> "list[Can
         for index, place in enumerate(places):
             assignments[place].append(f"{setting}={values[index % len(values)]}")
     return [
-        replace(Candidate.parse(name, mine), label=label)
+        replace(ConfiguredAlgorithm.parse(name, mine), label=label)
         for (label, name), mine in zip(entries, assignments, strict=True)
     ]
 

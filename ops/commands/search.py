@@ -114,7 +114,7 @@ def command(
         if (error.name or "").partition(".")[0] == "service":
             raise
         raise UsageError(f"A search needs the package {error.name}: install recollect[train].") from error
-    from service.training.algorithms.registry import Candidate
+    from service.training.algorithms.registry import ConfiguredAlgorithm
     from service.training.evaluation.evaluation_protocol import EvaluationProtocol
     from service.training.search.search_space import parse
 
@@ -123,7 +123,7 @@ def command(
         algorithm=algorithm,
         fixed=fixed,
         space=parse(algorithm, space or [], fixed),
-        measure=measure or _DEFAULT_MEASURE[Candidate.parse(algorithm).algorithm.kind],
+        measure=measure or _DEFAULT_MEASURE[ConfiguredAlgorithm.parse(algorithm).algorithm.kind],
         protocol=EvaluationProtocol(
             split=split, folds=folds, test_share=test_share, seed=seed, relevant_from=relevant_from, most_users=users
         ),

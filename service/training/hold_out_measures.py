@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation import measurement, splits, top_n_lists
 from service.training.evaluation.measures.prediction_error import rmse
 from service.training.incumbent import Incumbent
@@ -25,7 +25,7 @@ _MAX_USERS: Final = 10_000
 
 def measure(
     data: Interactions,
-    candidate: Candidate,
+    candidate: ConfiguredAlgorithm,
     incumbent: Incumbent | None,
     split_seed: np.random.SeedSequence,
     fit_seed: np.random.SeedSequence,
@@ -71,9 +71,9 @@ def measure(
     return {**measures, "baseline": simple, "held_back": held_back, "holdout": holdout}, full_model
 
 
-def _simple_model(candidate: Candidate, train: Interactions, hidden: Interactions) -> dict[str, float]:
+def _simple_model(candidate: ConfiguredAlgorithm, train: Interactions, hidden: Interactions) -> dict[str, float]:
     """Measure the simple model: for ratings their mean, for lists popularity."""
-    popularity = Candidate.parse("popularity")
+    popularity = ConfiguredAlgorithm.parse("popularity")
     simple = measurement.fit_and_measure(
         popularity, train, hidden, np.random.default_rng(0), measures=("ndcg@10",), most_users=_MAX_USERS
     )
@@ -85,7 +85,7 @@ def _simple_model(candidate: Candidate, train: Interactions, hidden: Interaction
 
 def _held_back(
     incumbent: Incumbent,
-    candidate: Candidate,
+    candidate: ConfiguredAlgorithm,
     measures: dict[str, Any],
     simple: dict[str, float],
     hidden: Interactions,

@@ -21,7 +21,7 @@ from service.models.erased_users import ErasedUsers, keep_permanently, user_keys
 from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.training import hold_out_measures, incumbent, memory_budget
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.data.data_request import DataRequest, as_request
 from service.training.erased_interactions import without_erased
@@ -140,15 +140,17 @@ def _check_settings(algorithm: str | None, settings: Sequence[str]) -> None:
         UsageError: There is no such algorithm or setting.
     """
     if algorithm is not None:
-        Candidate.parse(algorithm, settings)
+        ConfiguredAlgorithm.parse(algorithm, settings)
     elif settings:
         try:
-            Candidate.parse(FOR_RATINGS, settings)
+            ConfiguredAlgorithm.parse(FOR_RATINGS, settings)
         except UsageError:
-            Candidate.parse(FOR_LISTS, settings)
+            ConfiguredAlgorithm.parse(FOR_LISTS, settings)
 
 
-def _suitable(algorithm: str | None, settings: Sequence[str], data: Interactions) -> tuple[Candidate, Interactions]:
+def _suitable(
+    algorithm: str | None, settings: Sequence[str], data: Interactions
+) -> tuple[ConfiguredAlgorithm, Interactions]:
     """Return the algorithm to fit, and the data with a note on why it was chosen or suits badly.
 
     Raises:
@@ -156,7 +158,7 @@ def _suitable(algorithm: str | None, settings: Sequence[str], data: Interactions
         UsageError: A setting is not one of the chosen algorithm's.
     """
     name = algorithm or default_algorithm(data)
-    candidate = Candidate.parse(name, settings)
+    candidate = ConfiguredAlgorithm.parse(name, settings)
     if algorithm is not None:
         note = require_suitable(candidate, data)
     else:

@@ -6,7 +6,7 @@ On five random folds of MovieLens 1M without its ratings, NDCG@10 is .001 for sv
 from typing import Final
 
 from service.errors import DataError
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.interactions import Interactions
 
 FOR_RATINGS: Final = "svd"
@@ -33,7 +33,7 @@ def why_not_ratings(data: Interactions) -> str | None:
     return None
 
 
-def require_suitable(candidate: Candidate, data: Interactions) -> str | None:
+def require_suitable(candidate: ConfiguredAlgorithm, data: Interactions) -> str | None:
     """Check that an algorithm suits data; return a warning as a sentence, or None.
 
     Raises:

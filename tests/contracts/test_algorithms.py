@@ -16,7 +16,7 @@ from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import hyperparameters, registry
 from service.training.algorithms.kernels import threads
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.evaluation import splits
 from service.training.evaluation.measures.prediction_error import rmse
@@ -142,7 +142,7 @@ def checkerboard(n: int = 40) -> tuple[Interactions, Interactions]:
 
 
 def fitted(case: Case, data: Interactions, *, seed: int = 0, more: tuple[str, ...] = ()) -> ModelSnapshot:
-    candidate = Candidate.parse(case.name, (*case.learning, *more))
+    candidate = ConfiguredAlgorithm.parse(case.name, (*case.learning, *more))
     return candidate.algorithm.fit(data, candidate.config, np.random.default_rng(seed), no_progress)
 
 
@@ -191,7 +191,7 @@ def test_the_snapshot_describes_the_model(case: Case) -> None:
     known, _ = checkerboard()
     snapshot = fitted(case, known)
     assert snapshot.algorithm == case.name
-    assert snapshot.settings == hyperparameters.as_json(Candidate.parse(case.name, case.learning).config)
+    assert snapshot.settings == hyperparameters.as_json(ConfiguredAlgorithm.parse(case.name, case.learning).config)
     assert (snapshot.rating_min, snapshot.rating_max) == (1.0, 5.0)
     assert snapshot.history.nnz == len(known)
     assert snapshot.popularity.tolist() == np.bincount(known.item_rows).tolist()
@@ -275,7 +275,7 @@ def test_a_fit_does_not_change_its_data(case: Case) -> None:
 def test_progress_counts_from_nothing_to_all(case: Case) -> None:
     """Epochs one by one, other units in any steps."""
     steps: list[tuple[str, int, int]] = []
-    config = Candidate.parse(case.name, case.learning).config
+    config = ConfiguredAlgorithm.parse(case.name, case.learning).config
     data = datasets.read("demo:60x40x900")
     registry.get(case.name).fit(data, config, np.random.default_rng(0), lambda *step: steps.append(step))
     stages, counts, totals = zip(*steps, strict=True)
@@ -316,7 +316,7 @@ def error_on(case: Case, data: Interactions, factor: float, shift: float = 0.0) 
     """Return the error on a hold-out of scaled data, in the original unit."""
     scaled = on_another_scale(data, factor, shift)
     learnt, judged = splits.hold_out(len(data), 0.2, np.random.default_rng(0)) or pytest.fail("too little data")
-    candidate = Candidate.parse(case.name, ["n_samples=20"] if case.name == "bayesian_mf" else [])
+    candidate = ConfiguredAlgorithm.parse(case.name, ["n_samples=20"] if case.name == "bayesian_mf" else [])
     snapshot = candidate.algorithm.fit(scaled.take(learnt), candidate.config, np.random.default_rng(0), no_progress)
     hidden = scaled.take(judged)
     assert (snapshot.rating_min, snapshot.rating_max) == (scaled.rating_min, scaled.rating_max)
@@ -387,21 +387,25 @@ def test_bad_settings_are_refused(case: Case) -> None:
     """Out of range, of another type, unknown, or no assignment at all."""
     for text in (*case.refused, "no_such_setting=1", "n_epochs"):
         with pytest.raises(UsageError, match=text.partition("=")[0]):
-            Candidate.parse(case.name, [text])
+            ConfiguredAlgorithm.parse(case.name, [text])
 
 
 def test_an_unknown_algorithm_is_refused() -> None:
     """The message names the known ones."""
     with pytest.raises(UsageError, match=r"no algorithm 'svdd' \(did you mean svd\?\); the algorithms are svd, "):
-        Candidate.parse("svdd")
+        ConfiguredAlgorithm.parse("svdd")
 
 
 @pytest.mark.parametrize("name", registry.PRESETS)
 def test_a_preset_is_an_algorithm_with_settings(name: str) -> None:
     """It parses, differs from the defaults, is overridden by settings, and hides no algorithm."""
     algorithm, preset = registry.PRESETS[name]
-    candidate = Candidate.parse(name)
+    candidate = ConfiguredAlgorithm.parse(name)
     assert candidate.name == name
-    assert candidate.config == Candidate.parse(algorithm, preset).config != Candidate.parse(algorithm).config
-    assert Candidate.parse(name, ["n_factors=3"]).config.n_factors == 3
+    assert (
+        candidate.config
+        == ConfiguredAlgorithm.parse(algorithm, preset).config
+        != ConfiguredAlgorithm.parse(algorithm).config
+    )
+    assert ConfiguredAlgorithm.parse(name, ["n_factors=3"]).config.n_factors == 3
     assert name not in registry.names()

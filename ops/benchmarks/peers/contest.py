@@ -22,7 +22,7 @@ from ops.benchmarks.peers.peer import Peer, Seconds
 from ops.benchmarks.peers.peer_program import Fold, timed
 from ops.benchmarks.workbench import pinned
 from service.errors import RunError, UsageError
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.evaluation.kernel_compilation import compile_kernels
 from service.training.evaluation.measures.prediction_error import RATING_MEASURES
@@ -45,7 +45,7 @@ class ContestPlan:
         slow_folds: The most folds of the peer that takes minutes a fold.
     """
 
-    candidates: Sequence[Candidate]
+    candidates: Sequence[ConfiguredAlgorithm]
     protocol: EvaluationProtocol
     python: Path
     libraries: Sequence[str] = LIBRARIES
@@ -180,7 +180,12 @@ def _fold(plan: ContestPlan, index: int, split: Split, judged: Relevance) -> Fol
 
 
 def _run_own(
-    plan: ContestPlan, index: int, candidate: Candidate, split: Split, judged: Relevance, tasks: Sequence[Task]
+    plan: ContestPlan,
+    index: int,
+    candidate: ConfiguredAlgorithm,
+    split: Split,
+    judged: Relevance,
+    tasks: Sequence[Task],
 ) -> dict[Task, tuple[NDArray[Any], Seconds]]:
     """Fit one of our models once, and let it answer each task; fitting counts in each."""
     rng = np.random.default_rng(plan.protocol.seeds().fits[index])

@@ -20,7 +20,7 @@ from ops.benchmarks.peers.pairs import (
     Task,
 )
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.interactions import Interactions
 
@@ -191,7 +191,7 @@ def _side(side: Side) -> dict[str, Any]:
     }
 
 
-def _candidate(plan: ContestPlan, name: str) -> Candidate:
+def _candidate(plan: ContestPlan, name: str) -> ConfiguredAlgorithm:
     return next(candidate for candidate in plan.candidates if candidate.name == name)
 
 

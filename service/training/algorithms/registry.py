@@ -102,7 +102,7 @@ def get(name: str) -> Algorithm:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ConfiguredAlgorithm:
     """An algorithm with its hyperparameters.
 
     Attributes:
@@ -117,8 +117,8 @@ class Candidate:
     label: str = ""
 
     @classmethod
-    def parse(cls, name: str, assignments: Iterable[str] = ()) -> "Candidate":
-        """Build a candidate from a name and `name=value` texts, which override a preset's.
+    def parse(cls, name: str, assignments: Iterable[str] = ()) -> "ConfiguredAlgorithm":
+        """Build it from a name and `name=value` texts, which override a preset's.
 
         Raises:
             UsageError: There is no such algorithm or setting, or a value is out of bounds.

@@ -13,7 +13,7 @@ import numpy as np
 from service.errors import TrainingDiverged, UsageError
 from service.models import artefact
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation import leakage, peak_memory, resampling
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.evaluation.measures import per_user, prediction_error, sampled_ranking, serving_cost, subgroups
@@ -79,7 +79,7 @@ class PreparedSplit:
 class AlgorithmResult:
     """The figures of one algorithm, one entry per split."""
 
-    candidate: Candidate
+    candidate: ConfiguredAlgorithm
     label: str  # its name, unique in the comparison
     by_user: dict[str, list[Tally]] = field(default_factory=dict)  # measures that are means over users
     of_all_lists: dict[str, list[float | None]] = field(default_factory=dict)  # measures of all lists together

@@ -16,7 +16,7 @@ import numpy as np
 
 from service.errors import RecollectError, UsageError
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation import resampling
 from service.training.evaluation.algorithm_result import NEED_SHORT_LISTS, AlgorithmResult, PreparedSplit, mean
 from service.training.evaluation.evaluation_protocol import SPLIT_DESCRIPTIONS, TIME_SPLITS, EvaluationProtocol
@@ -34,7 +34,7 @@ _BASELINE: Final = "popularity"
 
 def compare(
     dataset: SplitDataset,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ConfiguredAlgorithm],
     protocol: EvaluationProtocol,
     *,
     progress: Progress = no_progress,
@@ -135,11 +135,11 @@ def describe_dataset(data: Interactions) -> dict[str, Any]:
     }
 
 
-def _empty_results(candidates: Sequence[Candidate]) -> list[AlgorithmResult]:
+def _empty_results(candidates: Sequence[ConfiguredAlgorithm]) -> list[AlgorithmResult]:
     """Return a result without figures for each candidate and the baseline, with unique labels."""
     compared = list(candidates)
     if all(candidate.name != _BASELINE for candidate in compared):
-        compared.append(Candidate.parse(_BASELINE))
+        compared.append(ConfiguredAlgorithm.parse(_BASELINE))
     seen: Counter[str] = Counter()
     results = []
     for candidate in compared:
@@ -149,7 +149,7 @@ def _empty_results(candidates: Sequence[Candidate]) -> list[AlgorithmResult]:
     return results
 
 
-def _default_label(candidate: Candidate, among: Sequence[Candidate]) -> str:
+def _default_label(candidate: ConfiguredAlgorithm, among: Sequence[ConfiguredAlgorithm]) -> str:
     """Return a candidate's name, with the hyperparameters in which it differs from others of that name."""
     own = hyperparameters.as_json(candidate.config)
     others = [

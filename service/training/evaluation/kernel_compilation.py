@@ -3,12 +3,12 @@
 import numpy as np
 
 from service.models.vocabulary import Vocabulary
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation.top_n_lists import top_n_lists
 from service.training.interactions import Interactions, ReadReport, no_progress
 
 
-def compile_kernels(candidate: Candidate, data: Interactions) -> None:
+def compile_kernels(candidate: ConfiguredAlgorithm, data: Interactions) -> None:
     """Fit a few ratings on the scale of `data`, with times if it has any, make lists and predict."""
     users, items = np.divmod(np.arange(30, dtype=np.int32), 5)
     is_kept = (users + items) % 3 > 0

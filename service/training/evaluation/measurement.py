@@ -1,4 +1,4 @@
-"""A few measures of one candidate on one split, as a search and training need them.
+"""A few measures of one configured algorithm on one split, for a search or a training.
 
 Invariant: only the requested measures are computed. Errors need no list, and ranking measures no predicted rating.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import UsageError
-from service.training.algorithms.registry import Candidate, ListTopN
+from service.training.algorithms.registry import ConfiguredAlgorithm, ListTopN
 from service.training.evaluation.measures import per_user
 from service.training.evaluation.measures.beyond_accuracy import Popularity
 from service.training.evaluation.measures.per_user import MeasureName
@@ -20,7 +20,7 @@ from service.training.interactions import Interactions, Progress, no_progress
 
 
 def fit_and_measure(
-    candidate: Candidate,
+    candidate: ConfiguredAlgorithm,
     train: Interactions,
     test: Interactions,
     rng: np.random.Generator,
@@ -30,7 +30,7 @@ def fit_and_measure(
     most_users: int | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, float]:
-    """Fit a candidate on one side of a split and measure it on the other.
+    """Fit an algorithm on one side of a split and measure it on the other.
 
     Args:
         candidate: An algorithm with its hyperparameters.
@@ -97,7 +97,7 @@ def measure_fitted(
     return {str(name): float("nan") if (value := values[str(name)]) is None else value for name in names}
 
 
-def parse_measures(candidate: Candidate, measures: Sequence[str]) -> list[MeasureName]:
+def parse_measures(candidate: ConfiguredAlgorithm, measures: Sequence[str]) -> list[MeasureName]:
     """Parse names of measures, and check them against a candidate.
 
     Raises:

@@ -119,7 +119,7 @@ def grid(space: Space) -> list[dict[str, Value]]:
 
 
 def assignments(values: HyperparameterValues) -> list[str]:
-    """Return values as the `name=value` texts that `Candidate.parse` reads back exactly."""
+    """Return values as the `name=value` texts that `ConfiguredAlgorithm.parse` reads back exactly."""
     return [f"{name}={text_of(value)}" for name, value in values.items()]
 
 
@@ -131,7 +131,7 @@ def text_of(value: Value) -> str:
 
 
 def _config(algorithm: str, texts: Iterable[str]) -> Any:
-    return registry.Candidate.parse(algorithm, texts).config
+    return registry.ConfiguredAlgorithm.parse(algorithm, texts).config
 
 
 def _recommended(config: Any) -> dict[str, Dimension]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from service.errors import UsageError
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.evaluation.measures.per_user import MeasureName
 from service.training.interactions import Interactions
@@ -46,13 +46,13 @@ class SearchSpec:
         """Whether the measure is an error."""
         return MeasureName.parse(self.measure).lower_is_better
 
-    def candidate(self) -> Candidate:
+    def candidate(self) -> ConfiguredAlgorithm:
         """Return the algorithm with the fixed hyperparameters and the defaults of the searched ones.
 
         Raises:
             UsageError: The hyperparameters do not go together, or there is no such algorithm.
         """
-        return Candidate.parse(self.algorithm, self.fixed)
+        return ConfiguredAlgorithm.parse(self.algorithm, self.fixed)
 
     def as_json(self, data: Interactions) -> dict[str, Any]:
         """Return the identity of a search on some data, as plain JSON values."""

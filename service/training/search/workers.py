@@ -23,7 +23,7 @@ import numpy as np
 
 from service.errors import RecollectError
 from service.training.algorithms.kernels import threads
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.evaluation import measurement
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
 from service.training.evaluation.kernel_compilation import compile_kernels
@@ -149,7 +149,7 @@ def _run_worker(connection: Connection, folder: Path, n_threads: int) -> None:
             if not is_compiled:
                 # Before the first task, so that no trial's seconds include it. An error in the settings fails the task.
                 with suppress(Exception):
-                    compile_kernels(Candidate.parse(task.algorithm, task.settings), data.data)
+                    compile_kernels(ConfiguredAlgorithm.parse(task.algorithm, task.settings), data.data)
                 is_compiled = True
             connection.send(_measure_fold(data, task))
     watch.join()
@@ -157,7 +157,7 @@ def _run_worker(connection: Connection, folder: Path, n_threads: int) -> None:
 
 def _measure_fold(data: SharedDataset, task: FoldTask) -> FoldResult:
     try:
-        candidate = Candidate.parse(task.algorithm, task.settings)
+        candidate = ConfiguredAlgorithm.parse(task.algorithm, task.settings)
         train, test = data.split(task.fold)
         started_s = time.perf_counter()
         measured = measurement.fit_and_measure(

@@ -6,7 +6,7 @@ import pytest
 
 from ops.pages import evaluation_page, page
 from service.errors import UsageError
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.evaluation import split_dataset
 from service.training.evaluation.comparison import compare
@@ -19,7 +19,7 @@ def comparison() -> dict[str, Any]:
     """Of one model that predicts ratings, twice, and one that ranks only."""
     protocol = EvaluationProtocol(folds=2, ks=(5, 10), n_negatives=10)
     data = datasets.read("demo:60x40x900")
-    candidates = [Candidate.parse(name) for name in ("svd", "svd", "popularity")]
+    candidates = [ConfiguredAlgorithm.parse(name) for name in ("svd", "svd", "popularity")]
     return compare(split_dataset.split(data, protocol), candidates, protocol)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from service.models.scoring import TopNRequest, exact_scores, personal
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.interactions import Int64
 
 LIST_LENGTH: Final = 10
@@ -30,7 +30,7 @@ class ServingCost(NamedTuple):
     pairwise_list_us: float  # microseconds if unseen items were predicted one by one, extrapolated from sampled pairs
 
 
-def measure(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) -> ServingCost:
+def measure(candidate: ConfiguredAlgorithm, snapshot: ModelSnapshot, user_rows: Int64) -> ServingCost:
     """Measure both ways to a list, for some users chosen evenly from `user_rows`, int64 (m,), at least one."""
     chosen = user_rows[np.linspace(0, user_rows.size - 1, min(user_rows.size, _MAX_USERS)).astype(np.int64)]
     users = chosen.tolist()
@@ -42,7 +42,7 @@ def measure(candidate: Candidate, snapshot: ModelSnapshot, user_rows: Int64) -> 
     return ServingCost(1e6 * _median_s(lists), 1e6 * _median_s(pairs) * float(np.median(unseen)))
 
 
-def _predict_pair(candidate: Candidate, snapshot: ModelSnapshot, user_row: int, item_row: int) -> object:
+def _predict_pair(candidate: ConfiguredAlgorithm, snapshot: ModelSnapshot, user_row: int, item_row: int) -> object:
     return candidate.algorithm.predict(
         snapshot, np.array([user_row], dtype=np.int32), np.array([item_row], dtype=np.int32)
     )

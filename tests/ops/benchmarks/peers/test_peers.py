@@ -14,7 +14,7 @@ from ops.benchmarks.peers.peer_program import Fold
 from service.errors import DataError, RunError, UsageError
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import registry
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.data.demo import DemoSize
 from service.training.evaluation import measurement, split_dataset
@@ -27,7 +27,7 @@ DATA = "demo:120x60x2400"
 
 
 def _plan(
-    *candidates: Candidate, libraries: tuple[str, ...] = (), python: Path = PEERS_PYTHON, folds: int = 2
+    *candidates: ConfiguredAlgorithm, libraries: tuple[str, ...] = (), python: Path = PEERS_PYTHON, folds: int = 2
 ) -> ContestPlan:
     return ContestPlan(candidates, EvaluationProtocol(folds=folds, seed=3), python, libraries)
 
@@ -66,14 +66,17 @@ def test_every_pair_has_a_known_algorithm() -> None:
 
 def test_our_models_are_measured_as_in_a_trial() -> None:
     """The same folds, fits and measures: one value per fold and measure."""
-    svd, popularity = Candidate.parse("svd", ["n_epochs=3", "n_factors=8"]), Candidate.parse("popularity")
+    svd, popularity = (
+        ConfiguredAlgorithm.parse("svd", ["n_epochs=3", "n_factors=8"]),
+        ConfiguredAlgorithm.parse("popularity"),
+    )
     plan = _plan(svd, popularity)
     contest, said = _run(plan)
     assert not contest.by_pair
     assert len(said) == 4
     assert said[0].startswith("fold 1: recollect svd: rmse ")
     splits = list(split_dataset.split(datasets.read(DATA), plan.protocol).splits())
-    asked: tuple[tuple[Candidate, pairs.Task], ...] = ((svd, "predict"), (popularity, "rank"))
+    asked: tuple[tuple[ConfiguredAlgorithm, pairs.Task], ...] = ((svd, "predict"), (popularity, "rank"))
     for candidate, ask in asked:
         measured = contest.own[candidate.name, ask].measures
         assert tuple(measured) == pairs.MEASURES[ask]
@@ -86,7 +89,7 @@ def test_our_models_are_measured_as_in_a_trial() -> None:
 
 def test_results_are_plain_json() -> None:
     """With the settings and the seconds of each fold; a table has one row."""
-    plan = _plan(Candidate.parse("svd", ["n_epochs=2", "n_factors=4"]))
+    plan = _plan(ConfiguredAlgorithm.parse("svd", ["n_epochs=2", "n_factors=4"]))
     contest, _ = _run(plan)
     data = datasets.read(DATA)
     figures = json.loads(json.dumps(peer_comparison.figures(contest, plan, data)))
@@ -107,7 +110,7 @@ def test_only_folds_of_both_sides_are_compared() -> None:
     contest.own["svd", "predict"] = _side([1, 9], rmse=[0.9, 0.5], mae=[0.7, 0.4])
     contest.by_pair[SVD] = _side([7], rmse=[0.8], mae=[0.75])
     data = _of_shape(3, 4, 5)
-    figures = peer_comparison.figures(contest, _plan(Candidate.parse("svd"), libraries=("surprise",)), data)
+    figures = peer_comparison.figures(contest, _plan(ConfiguredAlgorithm.parse("svd"), libraries=("surprise",)), data)
     (against,) = figures["results"][0]["peers"]
     assert against["difference"] == pytest.approx({"rmse": 0.1, "mae": -0.05})
     assert against["times_less"] == pytest.approx((7 + 1) / (1 + 1))
@@ -172,7 +175,7 @@ def test_the_slow_peer_has_fewer_turns() -> None:
 
 def test_a_peer_that_ranks_is_as_large_as_ours() -> None:
     """One that predicts has its defaults; explicit settings win over both."""
-    ials = Candidate.parse("ials", ["n_factors=24", "n_epochs=7"])
+    ials = ConfiguredAlgorithm.parse("ials", ["n_factors=24", "n_epochs=7"])
     als = Pair("ials", "implicit", "ALS", "rank")
     plan = ContestPlan(
         (ials,),
@@ -181,10 +184,10 @@ def test_a_peer_that_ranks_is_as_large_as_ours() -> None:
         peer_settings=pairs.peer_settings(["ALS.alpha=2.5", "ALS.factors=9"]),
     )
     assert plan.settings(als, ials.config) == {"factors": 9, "iterations": 7, "alpha": 2.5}
-    assert plan.settings(SVD, Candidate.parse("svd").config) == {}
+    assert plan.settings(SVD, ConfiguredAlgorithm.parse("svd").config) == {}
     for (model, ask), shared in pairs.SHARED.items():
         for pair in (pair for pair in PAIRS if (pair.model, pair.task) == (model, ask)):
-            assert all(hasattr(Candidate.parse(pair.algorithm).config, name) for name in shared.values())
+            assert all(hasattr(ConfiguredAlgorithm.parse(pair.algorithm).config, name) for name in shared.values())
     assert pairs.peer_settings(["ItemKNN.feedback=explicit"]) == {"ItemKNN": {"feedback": "explicit"}}
     for wrong in ("ALS.alpha", "alpha=3", "Other.alpha=3"):
         with pytest.raises(UsageError, match="has the form ALS"):
@@ -238,7 +241,7 @@ def test_a_missing_library_or_interpreter_is_one_sentence(tmp_path: Path) -> Non
 def test_peers_agree_where_definitions_are_equal() -> None:
     """Baselines are the same alternating sums on both sides; rankings are better than random ones."""
     names, libraries = ("baseline", "item_knn"), ("surprise", "implicit")
-    contest, said = _run(_plan(*map(registry.Candidate.parse, names), libraries=libraries))
+    contest, said = _run(_plan(*map(registry.ConfiguredAlgorithm.parse, names), libraries=libraries))
     assert [line.split(": ")[1] for line in said[:4]] == [
         "recollect baseline",
         "surprise BaselineOnly",

@@ -10,7 +10,7 @@ from service.models.neighbourhood import Neighbourhood
 from service.training import memory_budget, pipeline
 from service.training.algorithms import ease
 from service.training.algorithms.ease import EaseConfig
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.evaluation import split_dataset
 from service.training.evaluation.comparison import compare
@@ -97,7 +97,7 @@ def test_a_training_fits_once(tmp_path: Path) -> None:
     assert manifest["measures"]["holdout"]["note"].startswith("each user's list is that of a model without")
     protocol = EvaluationProtocol(folds=10)
     cut = split_dataset.split(datasets.read("demo:90x150x2500"), protocol)
-    found = compare(cut, [Candidate.parse("ease", ["reg=7.5"])], protocol)
+    found = compare(cut, [ConfiguredAlgorithm.parse("ease", ["reg=7.5"])], protocol)
     by_fits = found["results"][0]["measures"]["ndcg@10"]["mean"]
     assert manifest["measures"]["ndcg@10"] == pytest.approx(by_fits, abs=0.1)
 

@@ -7,7 +7,7 @@ import pytest
 
 from service.errors import UsageError
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.evaluation import measurement, split_dataset
 from service.training.evaluation.comparison import compare
@@ -16,13 +16,13 @@ from service.training.interactions import Interactions, Progress, no_progress
 from tests.support.interactions import rated
 
 DEMO = "demo:60x40x900"
-SMALL = Candidate.parse("svd", ["n_factors=4", "n_epochs=5"])
+SMALL = ConfiguredAlgorithm.parse("svd", ["n_factors=4", "n_epochs=5"])
 LABELS = ("svd n_factors=4 n_epochs=5", "svd n_factors=8 n_epochs=20")
-LARGE = Candidate.parse("svd", ["n_factors=8"])
+LARGE = ConfiguredAlgorithm.parse("svd", ["n_factors=8"])
 
 
 def evaluated(
-    candidates: list[Candidate],
+    candidates: list[ConfiguredAlgorithm],
     protocol: EvaluationProtocol,
     data: Interactions | None = None,
     progress: Progress = no_progress,
@@ -85,7 +85,7 @@ def test_the_popularity_baseline_is_always_compared(comparison: dict[str, Any]) 
     assert baseline["predict_s"] is None
     assert not {"rmse", "mae"} & set(baseline["measures"])
     assert "rmse" not in baseline["groups"]["users"]["light"]
-    request = evaluated([Candidate.parse("popularity"), SMALL], EvaluationProtocol(folds=2))
+    request = evaluated([ConfiguredAlgorithm.parse("popularity"), SMALL], EvaluationProtocol(folds=2))
     assert [result["algorithm"] for result in request["results"]] == ["popularity", "svd"]
 
 
@@ -131,8 +131,8 @@ def test_the_same_seed_gives_the_same_measures() -> None:
 def test_a_factor_model_beats_the_baselines() -> None:
     """On data with genres it beats the mean and the biases significantly."""
     data = datasets.read("demo")
-    biases_only = Candidate.parse("svd", ["n_factors=1", "init_std_dev=0"])
-    comparison = evaluated([Candidate.parse("svd"), biases_only], EvaluationProtocol(), data)
+    biases_only = ConfiguredAlgorithm.parse("svd", ["n_factors=1", "init_std_dev=0"])
+    comparison = evaluated([ConfiguredAlgorithm.parse("svd"), biases_only], EvaluationProtocol(), data)
     learnt, biases = (result["measures"]["rmse"]["mean"] for result in comparison["results"][:2])
     assert learnt < 0.75 * float(data.ratings.std())
     assert learnt < 0.85 * biases
@@ -165,7 +165,7 @@ def test_a_model_with_leakage_is_named() -> None:
     def fit(_: Interactions, config: Any, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
         return SMALL.algorithm.fit(data, config, rng, progress)
 
-    cheat = Candidate("cheat", SMALL.config, replace(SMALL.algorithm, fit=fit))
+    cheat = ConfiguredAlgorithm("cheat", SMALL.config, replace(SMALL.algorithm, fit=fit))
     comparison = evaluated([cheat], EvaluationProtocol(split="leave-one-out"), data)
     n_held_out = comparison["leakage"]["test_interactions"]
     assert comparison["leakage"]["in_history"] == {"cheat": n_held_out, "popularity": 0}
@@ -215,8 +215,8 @@ def test_a_failure_affects_its_own_algorithm_only() -> None:
             raise np.linalg.LinAlgError("Singular matrix")
         return SMALL.algorithm.fit(data, config, rng, progress)
 
-    diverging = Candidate.parse("svd", ["lr_all=9", "n_factors=4"])
-    broken = Candidate("broken", SMALL.config, replace(SMALL.algorithm, fit=breaks))
+    diverging = ConfiguredAlgorithm.parse("svd", ["lr_all=9", "n_factors=4"])
+    broken = ConfiguredAlgorithm("broken", SMALL.config, replace(SMALL.algorithm, fit=breaks))
     comparison = evaluated([diverging, broken, SMALL], EvaluationProtocol(folds=3))
     diverged, broke, whole, popularity = comparison["results"]
     assert "diverged in epoch" in diverged["failed"]
@@ -232,8 +232,8 @@ def test_a_failure_affects_its_own_algorithm_only() -> None:
 
 def test_a_model_worse_than_the_mean_is_named() -> None:
     """With both errors."""
-    wild = Candidate.parse("svd", ["n_factors=4", "n_epochs=1", "init_std_dev=3", "lr_all=0"])
-    comparison = evaluated([wild, Candidate.parse("baseline")], EvaluationProtocol(folds=2))
+    wild = ConfiguredAlgorithm.parse("svd", ["n_factors=4", "n_epochs=1", "init_std_dev=3", "lr_all=0"])
+    comparison = evaluated([wild, ConfiguredAlgorithm.parse("baseline")], EvaluationProtocol(folds=2))
     mean = comparison["protocol"]["rmse_of_mean"]
     assert comparison["results"][0]["measures"]["rmse"]["mean"] > mean
     notes = [note for note in comparison["notes"] if "worse than the mean rating alone" in note]

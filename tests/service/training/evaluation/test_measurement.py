@@ -3,7 +3,7 @@ import pytest
 
 from service.errors import UsageError
 from service.models import scoring
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.evaluation import measurement, splits
 from service.training.evaluation.measures.per_user import MeasureName, all_measures
@@ -11,7 +11,7 @@ from service.training.evaluation.measures.prediction_error import mae, rmse
 from service.training.evaluation.top_n_lists import top_n_lists
 from service.training.interactions import Interactions, no_progress
 
-SVD = Candidate.parse("svd", ["n_factors=4", "n_epochs=5"])
+SVD = ConfiguredAlgorithm.parse("svd", ["n_factors=4", "n_epochs=5"])
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,9 @@ def sides() -> tuple[Interactions, Interactions]:
     return data.take(kept), data.take(held)
 
 
-def measure(sides: tuple[Interactions, Interactions], *names: str, candidate: Candidate = SVD) -> dict[str, float]:
+def measure(
+    sides: tuple[Interactions, Interactions], *names: str, candidate: ConfiguredAlgorithm = SVD
+) -> dict[str, float]:
     return measurement.fit_and_measure(candidate, *sides, np.random.default_rng(1), measures=names)
 
 
@@ -98,6 +100,6 @@ def test_unknown_measures(sides: tuple[Interactions, Interactions], name: str, s
 def test_undefined_measures_are_refused(sides: tuple[Interactions, Interactions]) -> None:
     """An error of an algorithm without predictions, and lists without a relevant item."""
     with pytest.raises(UsageError, match="popularity ranks and predicts no ratings, so that it has no rmse"):
-        measure(sides, "ndcg@5", "rmse", candidate=Candidate.parse("popularity"))
+        measure(sides, "ndcg@5", "rmse", candidate=ConfiguredAlgorithm.parse("popularity"))
     with pytest.raises(UsageError, match="No held-out item is relevant"):
         measurement.fit_and_measure(SVD, *sides, np.random.default_rng(0), measures=["ndcg@5"], relevant_from=9)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.errors import RunError, UsageError
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.evaluation import measurement, split_dataset
 from service.training.evaluation.evaluation_protocol import EvaluationProtocol
@@ -50,7 +50,7 @@ def test_a_search_finds_better_hyperparameters(data: Interactions) -> None:
     assert (updates[0].n_ended, updates[-1].n_ended, updates[-1].n_trials) == (0, 12, 12)
     assert [update.ended.number for update in updates if update.ended is not None] == list(range(12))
 
-    winner, seeds = Candidate.parse("svd", best["assignments"]), wanted.protocol.seeds().fits
+    winner, seeds = ConfiguredAlgorithm.parse("svd", best["assignments"]), wanted.protocol.seeds().fits
     for fold, split in enumerate(split_dataset.split(data, wanted.protocol).splits()):
         rng = np.random.default_rng(seeds[fold])
         measured = measurement.fit_and_measure(winner, split.train, split.test, rng, measures=["rmse"])

@@ -5,7 +5,7 @@ import pytest
 from service.declared_settings import declared
 from service.errors import UsageError
 from service.training.algorithms import registry
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.search.search_space import Choices, Range, assignments, grid, parse
 
 
@@ -51,7 +51,7 @@ def test_a_hyperparameter_has_one_space() -> None:
 def test_without_a_space_the_algorithms_own_ranges_are_searched() -> None:
     """Apart from what is fixed, and an algorithm without any is refused."""
     names = list(parse("svd", [], []))
-    fixed = [f"{name}={getattr(Candidate.parse('svd').config, name)}" for name in names]
+    fixed = [f"{name}={getattr(ConfiguredAlgorithm.parse('svd').config, name)}" for name in names]
     assert list(parse("svd", [], fixed[:1])) == names[1:]
     with pytest.raises(UsageError, match="svd has no ranges of its own to search"):
         parse("svd", [], fixed)
@@ -67,7 +67,7 @@ def test_an_algorithms_own_ranges_are_within_its_bounds(algorithm: str) -> None:
         assert type(dimension.low) is type(dimension.high)
         assert {type(value) for value in dimension.grid()} == {type(dimension.low)}
         for value in dimension.grid():
-            found = getattr(Candidate.parse(algorithm, assignments({name: value})).config, name)
+            found = getattr(ConfiguredAlgorithm.parse(algorithm, assignments({name: value})).config, name)
             assert (found, type(found)) == (value, type(value))
 
 
@@ -90,5 +90,5 @@ def test_too_large_a_grid_is_refused() -> None:
 def test_settings_survive_being_written_as_text() -> None:
     """What is published is what was measured, to the last bit."""
     values = {"lr_all": 0.1 + 0.2, "n_factors": 7, "biased": False, "reg_bu": None}
-    config = Candidate.parse("svd", assignments(values)).config
+    config = ConfiguredAlgorithm.parse("svd", assignments(values)).config
     assert {name: getattr(config, name) for name in values} == values

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.evaluation import split_dataset
 from service.training.evaluation.comparison import compare
@@ -30,6 +30,6 @@ def test_svd_reaches_what_we_promise_on_movielens_1m(ml_1m: Path) -> None:
     """Five seeded folds, scikit-surprise's default settings: mean RMSE below 0.8745, mean MAE below 0.687."""
     protocol = EvaluationProtocol(split="folds", folds=5, seed=0)
     cut = split_dataset.split(datasets.read(str(ml_1m)), protocol)
-    result, _ = compare(cut, [Candidate.parse("svd", [])], protocol)["results"]
+    result, _ = compare(cut, [ConfiguredAlgorithm.parse("svd", [])], protocol)["results"]
     assert result["measures"]["rmse"]["mean"] < 0.8745
     assert result["measures"]["mae"]["mean"] < 0.687

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.training.algorithms.registry import Candidate
+from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.evaluation import splits
 from service.training.evaluation.measures import sampled_ranking
@@ -32,7 +32,7 @@ def test_relevant_items_are_ranked_among_negatives() -> None:
     data = datasets.read("demo:60x40x900")
     kept, held = splits.leave_one_out(data.user_rows, np.arange(len(data)))
     train, test = data.take(kept), data.take(held)
-    candidate = Candidate.parse("popularity")
+    candidate = ConfiguredAlgorithm.parse("popularity")
     snapshot = candidate.algorithm.fit(train, candidate.config, np.random.default_rng(0), no_progress)
     relevance = relevant_items(test)
     drawn = sampled_ranking.sample_negatives(train, relevance, 5, np.random.default_rng(1))
