@@ -22,7 +22,7 @@ from typing import Any
 from loadbalancer import ports, roster
 from loadbalancer.binaries import find_redis
 from loadbalancer.settings import BalancerSettings
-from ops.console.foreground import dies_with
+from ops.console.foreground import parent_death_hook
 from service.declared_settings import read
 from service.errors import RunError, UsageError
 from telemetry.stream.key_names import DEFAULT_NAMESPACE
@@ -175,7 +175,7 @@ class Workbench(contextlib.AbstractContextManager["Workbench"]):
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 env=self._environ,
-                preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock
+                preexec_fn=parent_death_hook(os.getpid()),  # noqa: PLW1509  # it takes no lock
             )
         self._stack.callback(_stop, process)
         deadline_s = time.monotonic() + _START_TIMEOUT_S

@@ -47,7 +47,7 @@ def run(work: Callable[[], int]) -> int:
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        dies_with(parent)()
+        parent_death_hook(parent)()
         signal.signal(signal.SIGINT, _interrupt_once)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return work()
@@ -57,7 +57,7 @@ def run(work: Callable[[], int]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def dies_with(parent: int) -> Callable[[], None]:
+def parent_death_hook(parent: int) -> Callable[[], None]:
     """Return a function for a child to call first, such as a `preexec_fn`: the child is killed when its parent ends."""
     library = ctypes.CDLL(None)
 

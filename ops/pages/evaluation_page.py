@@ -22,8 +22,8 @@ _COSTS: Final[dict[str, tuple[str, float, str]]] = {
     "rank_s": ("rank, s", 1.0, ".2f"),
     "model_bytes": ("model, MiB", 1 / _MEBIBYTE, ".1f"),
     "peak_bytes": ("peak, MiB", 1 / _MEBIBYTE, ".0f"),
-    "list_us": ("a list, µs", 1.0, ",.0f"),
-    "pairwise_list_us": ("pair by pair, µs", 1.0, ",.0f"),
+    "list_us": ("one list, µs", 1.0, ",.0f"),
+    "pairwise_list_us": ("one list pair by pair, µs", 1.0, ",.0f"),
 }
 _LEAKAGE: Final = {
     "test_interactions": "held-out interactions",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.benchmarks.peers.peer_program import Fold
-from ops.console.foreground import dies_with
+from ops.console.foreground import parent_death_hook
 from service.errors import RunError
 
 _ROOT: Final = str(Path(__file__).resolve().parents[3])
@@ -103,7 +103,7 @@ def started(python: Path, library: str, fold: Fold) -> Iterator[Peer]:
                 stderr=errors,
                 text=True,
                 cwd=scratch,
-                preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock
+                preexec_fn=parent_death_hook(os.getpid()),  # noqa: PLW1509  # it takes no lock
             )
         except OSError as error:
             raise RunError(

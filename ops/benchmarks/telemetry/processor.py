@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from ops.console.foreground import dies_with
+from ops.console.foreground import parent_death_hook
 from ops.load.pacing import constant
 
 US_PER_S: Final = 1e6
@@ -60,7 +60,7 @@ def awake(core: int) -> Iterator[None]:
     """
     process = subprocess.Popen(
         [sys.executable, "-c", "while True: pass"],
-        preexec_fn=dies_with(os.getpid()),  # noqa: PLW1509  # it takes no lock
+        preexec_fn=parent_death_hook(os.getpid()),  # noqa: PLW1509  # it takes no lock
     )
     try:
         os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
