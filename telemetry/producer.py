@@ -101,7 +101,14 @@ class Producer:
         self._observer = observer
         self._counters = ProducerCounters(recovered=self._spool.recovered)
         self._shipper = Shipper(
-            self._spool, stream, settings, self._counters, observer, self._record_gaps, hit, archive
+            self._spool,
+            stream,
+            settings,
+            self._counters,
+            observer,
+            on_release=self._record_gaps,
+            hit=hit,
+            archive=archive,
         )
         self._drops = self._spool.drops
         self._closed = False

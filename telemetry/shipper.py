@@ -115,7 +115,7 @@ class Shipper:
         settings: Limits and pauses.
         counters: Updated here.
         observer: Notified of outages, rewinds and new identities.
-        on_release: Called when the write-ahead log may have room again.
+        on_release: Called when the write-ahead log may have room again, as for gap records.
         hit: Called with the names of failpoints.
         archive: The archive of this installation, if it is known: events of a slot that has shipped none go there.
 

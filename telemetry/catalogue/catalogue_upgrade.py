@@ -6,6 +6,8 @@ Invariants:
   archive's files.
 - Version 3 compares fingerprints of seen events; they come from the archived lines. An id whose line cannot be found
   keeps matching any event, as in version 2.
+
+Only these upgrades read files of the archive: older catalogues lack what newer ones store at each commit.
 """
 
 import sqlite3

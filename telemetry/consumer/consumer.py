@@ -15,6 +15,7 @@ from telemetry.archive.archive import Archive
 from telemetry.batch import Position
 from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.entry_archiver import EntryArchiver
+from telemetry.consumer.erasure_job import ErasureJob
 from telemetry.consumer.event_reader import EventCheck
 from telemetry.consumer.namespace_hold import NamespaceHold
 from telemetry.consumer.retention_job import RetentionJob
@@ -22,7 +23,6 @@ from telemetry.consumer.seen_expiry_job import SeenExpiryJob
 from telemetry.consumer.sinks import Sink
 from telemetry.consumer.subscription import NEW_STREAM_POLL_S, Subscription
 from telemetry.erasure.erasure import UserEraser
-from telemetry.erasure.erasure_job import ErasureJob
 from telemetry.errors import ArchiveError, LeaseLostError, StreamAwayError, StreamError
 from telemetry.failpoints import Failpoints
 from telemetry.notes import Connected, Disconnected, LeaseLost, LeaseTaken, Observer, StandingBy

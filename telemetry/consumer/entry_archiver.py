@@ -14,10 +14,10 @@ from telemetry.catalogue.delivery_attempts import begin_attempt, begin_event, en
 from telemetry.consumer.commit_plan import CommitPlan, plan_commit
 from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.delivery_sorter import SortedDeliveries, sort_deliveries
+from telemetry.consumer.erasure_job import ErasureJob
 from telemetry.consumer.event_reader import MAX_TRIES, EventCheck, EventReader
 from telemetry.consumer.sinks import Sink
 from telemetry.consumer.subscription import Subscription
-from telemetry.erasure.erasure_job import ErasureJob
 from telemetry.erasure.erasure_requests import late_event_filter
 from telemetry.errors import BadBatchError
 from telemetry.events import Record

@@ -14,9 +14,9 @@ from typing import Final, ParamSpec, TypeVar
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_files import DATE_PREFIX
 from telemetry.archive.retention import due_dates, retire_files, retired_runs
+from telemetry.archive.uncommitted_files import remove_uncommitted
 from telemetry.catalogue.commit import FileLength
 from telemetry.consumer.context import ConsumerContext
-from telemetry.erasure.rewriting import remove_uncommitted
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.notes import DateRetired, RetentionBehind
 from telemetry.shielding import shield_until_done

@@ -1,1 +1,1 @@
-"""Erases users from an archive. Errors are those of `telemetry.archive` and `telemetry.catalogue`."""
+"""The erasure of users from an archive. Errors are those of `telemetry.archive` and `telemetry.catalogue`."""

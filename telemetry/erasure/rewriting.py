@@ -15,11 +15,9 @@ from typing import Final
 
 import orjson
 
-from telemetry.archive.archive_files import DATE_PREFIX, DEAD_LETTERS, REWRITTEN, committed_lines, written_by
-from telemetry.archive.archive_lock import COMPACTION_LOCK, try_lock
+from telemetry.archive.archive_files import DEAD_LETTERS, REWRITTEN, committed_lines
 from telemetry.archive.dead_letters import decode_letter
 from telemetry.archive.parquet_file import SUFFIX, contains_any, write_lines
-from telemetry.catalogue.catalogue_file import query_catalogue
 from telemetry.catalogue.commit import FileLength, runs_of
 from telemetry.erasure.erasure_requests import Replacement
 from telemetry.erasure.line_matcher import LineMatcher
@@ -79,32 +77,6 @@ def contains_users(root: Path, path: str, length: FileLength, matcher: LineMatch
         )
     except OSError as error:
         raise ArchiveError(f"{full} cannot be read: {error.strerror}.") from None
-
-
-def remove_uncommitted(root: Path, lease_epoch: int, part: str) -> bool:
-    """Remove files that the catalogue does not name: the remains of an interrupted rewriting or compaction.
-
-    Args:
-        lease_epoch: The caller's lease; files of a later lease are kept.
-        part: The name of the parts that are appended to now; those and later ones are kept.
-
-    Returns:
-        Whether it was done; not while a compaction runs, whose file does not count yet.
-    """
-    try:
-        with try_lock(root / COMPACTION_LOCK) as locked:
-            if not locked:
-                return False
-            known = {path for (path,) in query_catalogue(root, "SELECT path FROM files")}
-            for file in [*root.glob(f"{DATE_PREFIX}*/*"), *root.glob(f"{DEAD_LETTERS}/*")]:
-                growing = file.name.startswith("part-") and file.name >= part
-                newer = (written_by(file.name) or 0) > lease_epoch
-                if not (growing or newer or str(file.relative_to(root)) in known):
-                    file.unlink()
-                    sync_directory(file.parent)
-            return True
-    except OSError as error:
-        raise ArchiveError(f"Uncommitted files in {root} cannot be removed: {error.strerror}.") from None
 
 
 def _kept_events(lines: Iterable[bytes], matcher: LineMatcher, left_out: _LeftOut) -> Iterator[bytes]:

@@ -175,7 +175,7 @@ class Spool:
                 raise SpoolError(f"Slot {self._slot.number} cannot be written: {error.strerror}.") from None
 
     def on_durable(self, call: Callable[[], None]) -> None:
-        """Set the function that is called after every successful commit."""
+        """Set the function that is called after every successful commit, so that the shipper need not poll."""
         self._on_durable = call
 
     @property

@@ -10,11 +10,12 @@ from telemetry.archive.archive_files import DEAD_LETTERS
 from telemetry.archive.archive_reader import read
 from telemetry.archive.dead_letters import DeadLetter, encode_letter
 from telemetry.archive.parquet_file import read_lines, write_lines
+from telemetry.archive.uncommitted_files import remove_uncommitted
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import CommitContent, ErasureRequest, FileLength, Progress
 from telemetry.erasure.erasure_requests import replace_file
 from telemetry.erasure.line_matcher import LineMatcher
-from telemetry.erasure.rewriting import contains_users, remove_uncommitted, rewrite
+from telemetry.erasure.rewriting import contains_users, rewrite
 from tests.support.erasures import AFTER, BEFORE, DAY, REQUESTED, USER, line
 
 

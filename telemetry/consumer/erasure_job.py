@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from telemetry.archive.archive import Archive
+from telemetry.archive.uncommitted_files import remove_uncommitted
 from telemetry.catalogue.commit import ErasureRequest, FileLength
 from telemetry.consumer.context import ConsumerContext
 from telemetry.erasure.erasure import UserEraser
@@ -28,7 +29,7 @@ from telemetry.erasure.erasure_requests import (
     replace_file,
 )
 from telemetry.erasure.line_matcher import LineMatcher
-from telemetry.erasure.rewriting import contains_users, remove_uncommitted, rewrite
+from telemetry.erasure.rewriting import contains_users, rewrite
 from telemetry.errors import ArchiveError, LeaseLostError
 from telemetry.ids import rfc3339_ms
 from telemetry.notes import EraseFailed, UserErased
