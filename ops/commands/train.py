@@ -130,7 +130,7 @@ def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | Non
 
 
 def _against_baseline(measures: dict[str, Any]) -> str:
-    """Return a sentence if the model is worse than a baseline without personalisation, else nothing."""
+    """Return a sentence if the model is worse than a baseline without personalisation; else an empty text."""
     from service.training.evaluation.measures.prediction_error import exceeds, format_measure
 
     baseline = measures["baseline"] or {}

@@ -40,7 +40,7 @@ def measure(
     split = splits.hold_out(len(data), SHARE, np.random.default_rng(split_seed))
     measures: dict[str, Any] = dict.fromkeys((*ERRORS, *LIST_MEASURES))
     if split is None:
-        note = "too few ratings to set any aside"
+        note = "There are too few ratings to set any aside."
         holdout: dict[str, Any] = {"share": SHARE, "n": 0, "note": note}
         return {**measures, "baseline": None, "held_back": None, "holdout": holdout}, None
     train, hidden = (data.take(side) for side in split)
@@ -54,7 +54,7 @@ def measure(
     if candidate.algorithm.fit_measured is not None:
         full_model, list_top_n = candidate.algorithm.fit_measured(data, split[1], candidate.config, rng, progress)
         progress("measure", 0, 1)
-        holdout["note"] = "each user's list is that of a model without that user's held-out interactions"
+        holdout["note"] = "Each user's list is that of a model without that user's held-out interactions."
     else:
         snapshot = candidate.algorithm.fit(train, candidate.config, rng, measuring)
         list_top_n = partial(top_n_lists.top_n_lists, snapshot)

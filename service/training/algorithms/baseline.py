@@ -7,9 +7,9 @@ BaselineOnly; tests/reference/baseline.py is the slow equivalent.
 - als: alternately b_i = sum over the n_i raters of i of (r - mu - b_u) / (reg_i + n_i), and b_u likewise with reg_u.
 - sgd: for each rating, with e = r - prediction, b += learning_rate (e - reg b) for both biases.
 
-Invariant: the result depends on the ratings and the settings alone. sgd visits users in order of their rows, and the
-ratings of a user in a shuffled but fixed order: with a common order of items the biases are worse (RMSE .875 instead of
-.867 on a fold of MovieLens latest-small).
+Invariant: the result depends on the ratings and the hyperparameters alone. sgd visits users in order of their rows, and
+the ratings of a user in a shuffled but fixed order: with a common order of items the biases are worse (RMSE .875
+instead of .867 on a fold of MovieLens latest-small).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 
 from service.errors import TrainingDiverged
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Settings
+from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
@@ -34,8 +34,8 @@ _N_EPOCHS: Final = {"als": 10, "sgd": 20}
 
 
 @dataclass(frozen=True)
-class BaselineConfig(Settings):
-    """Settings of the baseline."""
+class BaselineConfig(Hyperparameters):
+    """Hyperparameters of the baseline."""
 
     method: Annotated[str, {"choices": METHODS}, "Alternating least squares or stochastic gradient descent."] = "als"
     n_epochs: Annotated[
@@ -97,7 +97,7 @@ def estimate(
 
     Args:
         ratings: Float32 CSR (n_users, n_items), at least one rating.
-        prefix: Prefix of the names of settings in error messages, if another algorithm embeds them.
+        prefix: Prefix of the names of hyperparameters in error messages, if another algorithm embeds them.
 
     Raises:
         TrainingDiverged: Biases are no longer finite as float32.

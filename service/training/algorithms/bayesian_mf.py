@@ -10,8 +10,8 @@ the user rated (`bayesian_link`), the idea of SVD++.
 The mean of the samples' predictions is again a factor table (`kernels.factor_averaging`).
 tests/reference/bayesian_mf.py holds the slow equivalents of the draws.
 
-Invariant: the result depends on data, settings and generator alone. Each row is drawn independently, from noise that is
-drawn for all rows beforehand.
+Invariant: the result depends on data, hyperparameters and generator alone. Each row is drawn independently, from noise
+that is drawn for all rows beforehand.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from service.training.algorithms.bayesian_draws import (
     squared_errors,
 )
 from service.training.algorithms.bayesian_link import ImplicitLink
-from service.training.algorithms.hyperparameters import Settings
+from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.factor_averaging import MeanProduct
 from service.training.algorithms.registry import Algorithm
@@ -42,8 +42,8 @@ NAME: Final = "bayesian_mf"
 
 
 @dataclass(frozen=True)
-class BayesianMfConfig(Settings):
-    """Settings of Bayesian matrix factorisation."""
+class BayesianMfConfig(Hyperparameters):
+    """Hyperparameters of Bayesian matrix factorisation."""
 
     n_factors: Annotated[
         int, {"unit": "factors", "least": 1, "most": 512, "search": (8, 48)}, "Factors per user and item."

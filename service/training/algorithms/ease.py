@@ -9,8 +9,8 @@ The served model keeps the largest weights of all, `n_neighbours` per item on av
 accuracy than a fixed number per item, since weights of popular items matter more. tests/reference/item_to_item.py is
 the slow equivalent.
 
-Invariants: the weights depend on data and settings alone: linear algebra runs on one thread, and ties keep the lower
-rows. One dense matrix of items by items is in memory, and a fit without room for it is refused before it begins.
+Invariants: the weights depend on data and hyperparameters alone: linear algebra runs on one thread, and ties keep the
+lower rows. One dense matrix of items by items is in memory, and a fit without room for it is refused before it begins.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training import memory_budget
 from service.training.algorithms.ease_downdate import DowndatedLists
-from service.training.algorithms.hyperparameters import Settings
+from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.neighbour_lists import item_neighbourhood
@@ -47,8 +47,8 @@ _KEPT_BYTES: Final = 16
 
 
 @dataclass(frozen=True)
-class EaseConfig(Settings):
-    """Settings of EASE."""
+class EaseConfig(Hyperparameters):
+    """Hyperparameters of EASE."""
 
     reg: Annotated[
         float, {"least": 1e-3, "most": 1e9, "search": (10, 10_000, "log")}, "Regularisation of the weights."

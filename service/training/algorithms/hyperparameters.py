@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Hyperparameters:
     """The base of every Config."""
 
     def __post_init__(self) -> None:

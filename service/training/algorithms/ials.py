@@ -8,14 +8,14 @@ With user factors w, item factors h, the set S of interactions and their confide
 
 and is minimised alternately, over users and over items (Hu, Koren and Volinsky, "Collaborative filtering for implicit
 feedback datasets", ICDM 2008; Rendle, Krichene, Zhang and Koren, "Revisiting the performance of iALS on item
-recommendation benchmarks", RecSys 2022, whose conventions the settings follow). Blocks of factors are those of iALS++,
-see `kernels.ridge`. tests/reference/ials.py is the slow equivalent.
+recommendation benchmarks", RecSys 2022, whose conventions the hyperparameters follow). Blocks of factors are those of
+iALS++, see `kernels.ridge`. tests/reference/ials.py is the slow equivalent.
 
 Before each half epoch both tables are rotated so that the Gramian of the fixed one is diagonal. The rotation preserves
 products and norms, and gives each row a regression with a diagonal penalty.
 
-Invariant: the result depends on data, settings and generator alone: each row is computed independently, and sums over
-rows are added in an order that depends on the number of rows.
+Invariant: the result depends on data, hyperparameters and generator alone: each row is computed independently, and sums
+over rows are added in an order that depends on the number of rows.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ import scipy.linalg
 
 from service.errors import DataError
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Settings
+from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.ridge import solve_rows
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
@@ -42,8 +42,8 @@ _MAX_PARTS: Final = 16  # partial sums over a table
 
 
 @dataclass(frozen=True)
-class IalsConfig(Settings):
-    """Settings of implicit ALS."""
+class IalsConfig(Hyperparameters):
+    """Hyperparameters of implicit ALS."""
 
     n_factors: Annotated[
         int, {"unit": "factors", "least": 1, "most": 8192, "search": (32, 512, "log")}, "Factors per user and item."

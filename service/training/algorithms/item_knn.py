@@ -9,15 +9,16 @@ With user weights w_u, item scales s_i, the users U(i) that have seen i, and a s
 
 for item i with neighbour j. With a = 0.5 it is the cosine; a smaller a favours popular items (B. Sarwar et al.,
 "Item-based collaborative filtering recommendation algorithms", WWW 2001; F. Aiolli, "Efficient top-N recommendation for
-very large scale binary rated datasets", RecSys 2013). The settings are those of M. Ferrari Dacrema, P. Cremonesi and
-D. Jannach, "Are we really making much progress?", RecSys 2019. tests/reference/item_to_item.py is the slow equivalent.
+very large scale binary rated datasets", RecSys 2013). The hyperparameters are those of M. Ferrari Dacrema, P. Cremonesi
+and D. Jannach, "Are we really making much progress?", RecSys 2019. tests/reference/item_to_item.py is the slow
+equivalent.
 
 With `walk`, w_u^2 = 1 / |seen|, and a product is the probability of a random walk from an item to a user and to another
 item (B. Paudel et al., "Updatable, accurate, diverse, and scalable recommendations for interactive applications", TiiS
 7(1), 2017). It suits sparse data.
 
-Invariant: the weights depend on data and settings alone; one thread computes each list in a fixed order, and ties keep
-the lower row. Memory is the lists and one row of sums per thread.
+Invariant: the weights depend on data and hyperparameters alone; one thread computes each list in a fixed order, and
+ties keep the lower row. Memory is the lists and one row of sums per thread.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from scipy.sparse import csr_array
 
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Settings
+from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.neighbour_lists import item_neighbourhood, push_bounded
@@ -50,8 +51,8 @@ _EMPTY: Final = -1
 
 
 @dataclass(frozen=True)
-class ItemKnnConfig(Settings):
-    """Settings of item k-NN."""
+class ItemKnnConfig(Hyperparameters):
+    """Hyperparameters of item k-NN."""
 
     n_neighbours: Annotated[
         int, {"unit": "items", "least": 1, "most": 1_000_000, "search": (5, 1000, "log")}, "Neighbours per item."

@@ -13,8 +13,8 @@ and b(u, i) for fewer than min_k neighbours, an unknown user or an unknown item;
     knn_baseline    the mean and the biases of users and items (Koren, "Factor in the neighbors: scalable and accurate
                     collaborative filtering", ACM TKDD 4(1), 2010, section 2.2)
 
-Names and defaults of the settings are those of scikit-surprise, which predicts the mean of all ratings for unknown
-users and items. tests/reference/knn.py is the slow equivalent.
+Names and defaults of the hyperparameters are those of scikit-surprise, which predicts the mean of all ratings for
+unknown users and items. tests/reference/knn.py is the slow equivalent.
 
 Invariant: `predict` is exact, from the history and the baseline. The served model keeps n_neighbours neighbours per
 row, and all of them count, without k and min_k.
@@ -32,7 +32,7 @@ from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import baseline
 from service.training.algorithms.baseline import Baseline, BaselineConfig
-from service.training.algorithms.hyperparameters import Settings
+from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import neighbour_search
 from service.training.algorithms.kernels.neighbour_lists import sorted_rows
 from service.training.algorithms.kernels.neighbour_search import SIMILARITIES, ComparedRows
@@ -44,8 +44,8 @@ from service.training.interactions import Float32, Interactions, Progress
 
 
 @dataclass(frozen=True)
-class KnnConfig(Settings):
-    """Settings of k nearest neighbours."""
+class KnnConfig(Hyperparameters):
+    """Hyperparameters of k nearest neighbours."""
 
     k: Annotated[
         int,
@@ -155,7 +155,7 @@ def _row_mean_baseline(ratings: csr_array, config: KnnConfig) -> Baseline:
 
 
 def _estimated_baseline(ratings: csr_array, config: KnnConfig) -> Baseline:
-    """Estimate the baseline with the settings that begin with bsl_.
+    """Estimate the baseline with the hyperparameters that begin with bsl_.
 
     Raises:
         TrainingDiverged: Biases are no longer finite.

@@ -9,7 +9,7 @@ where both sides use the factors and predictions before the epoch (X. Luo, M. Zh
 non-negative matrix-factorization-based approach to collaborative filtering for recommender systems", IEEE Transactions
 on Industrial Informatics 10(2), 2014; without regularisation D. Lee and H. S. Seung, "Algorithms for non-negative
 matrix factorization", NIPS 2000). With `biased`, the prediction includes mu + b_u + b_i, and each rating in turn
-updates b_u and b_i as in SVD. Names and defaults of the settings are those of scikit-surprise's NMF.
+updates b_u and b_i as in SVD. Names and defaults of the hyperparameters are those of scikit-surprise's NMF.
 tests/reference/nmf.py is the slow equivalent.
 
 Both sides move at once and overshoot: predictions that were too low by some factor become too high by it.
@@ -18,8 +18,8 @@ Regularisation damps this; without it a fit does not converge. The result depend
 error, which correlates with the test error (r = .89 on that fold).
 
 Invariants: factors stay at least 0, because no rating is learnt below 0; a factor whose denominator is not above 0
-keeps its value. The result depends on data, settings and generator alone: one core sums each row in a fixed order, and
-one core updates all biases.
+keeps its value. The result depends on data, hyperparameters and generator alone: one core sums each row in a fixed
+order, and one core updates all biases.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ import numpy as np
 
 from service.errors import UsageError
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Settings
+from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads, visit_order
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_training import (
@@ -53,8 +53,8 @@ _BLOCK_ROWS: Final = 256
 
 
 @dataclass(frozen=True)
-class NmfConfig(Settings):
-    """Settings of NMF."""
+class NmfConfig(Hyperparameters):
+    """Hyperparameters of NMF."""
 
     n_factors: Annotated[
         int, {"unit": "factors", "least": 1, "most": 4096, "search": (5, 50, "log")}, "Factors per user and item."
@@ -80,10 +80,10 @@ class NmfConfig(Settings):
     ] = 3
 
     def __post_init__(self) -> None:
-        """Check the settings.
+        """Check the hyperparameters.
 
         Raises:
-            UsageError: One is out of its bounds, or factors would start from nothing.
+            UsageError: One is out of its bounds, or `init_high` is not above `init_low`.
         """
         super().__post_init__()
         if self.init_high <= self.init_low:

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Settings
+from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble
 from service.training.interactions import Interactions, Progress
@@ -20,8 +20,8 @@ NAME: Final = "popularity"
 
 
 @dataclass(frozen=True)
-class PopularityConfig(Settings):
-    """Settings of popularity."""
+class PopularityConfig(Hyperparameters):
+    """Hyperparameters of popularity."""
 
     half_life_days: Annotated[
         float | None,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Settings
+from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import neighbour_lists
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.neighbour_lists import push_bounded, sorted_rows
@@ -39,8 +39,8 @@ NAME: Final = "slope_one"
 
 
 @dataclass(frozen=True)
-class SlopeOneConfig(Settings):
-    """Settings of Slope One."""
+class SlopeOneConfig(Hyperparameters):
+    """Hyperparameters of Slope One."""
 
     n_neighbours: Annotated[
         int, {"unit": "items", "least": 1, "most": 100_000}, "Neighbours per item in the served model."

@@ -5,7 +5,7 @@ of interactions, which share the drawn items N, is
 
     sum over (u, i) in B of  -log( exp s(u, i) / (exp s(u, i) + sum over j in N of exp s(u, j)) )
 
-where j skips the items of u's interactions (Wu, Wang, Gao, Chen, Fu and Qiu, "On the effectiveness of
+where the sum leaves out the items of u's interactions (Wu, Wang, Gao, Chen, Fu and Qiu, "On the effectiveness of
 sampled softmax loss for item recommendation", ACM Transactions on Information Systems 42(4), 2024; with one drawn item
 and a product for the cosine it would be BPR: Rendle, Freudenthaler, Gantner and Schmidt-Thieme, "BPR: Bayesian
 personalized ranking from implicit feedback", UAI 2009). Each step is one of Adam (Kingma and Ba, ICLR 2015) for the
@@ -14,8 +14,8 @@ rows of the mini-batch, at a rate that falls linearly to 0. tests/reference/soft
 A cosine does not depend on lengths. Weight decay would only shorten factors and is absent; published factors have
 length 1, so that their product is the cosine.
 
-Invariant: the result depends on data, settings and generator alone. A mini-batch is cut into shards of a fixed size,
-and the gradients of the shards are added in order.
+Invariant: the result depends on data, hyperparameters and generator alone. A mini-batch is cut into shards of a fixed
+size, and the gradients of the shards are added in order.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from typing import Annotated, Final, NamedTuple
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Settings
+from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
@@ -41,8 +41,8 @@ SHARD: Final = 256  # interactions per shard of a mini-batch
 
 
 @dataclass(frozen=True)
-class SoftmaxConfig(Settings):
-    """Settings of the softmax factorisation."""
+class SoftmaxConfig(Hyperparameters):
+    """Hyperparameters of the softmax factorisation."""
 
     n_factors: Annotated[
         int, {"unit": "factors", "least": 1, "most": 4096, "search": (32, 256, "log")}, "Factors per user and item."
@@ -80,15 +80,15 @@ class AdamTable:
         self._squares = np.zeros_like(self.factors)
         self._places = np.full(n, -1, dtype=np.int32)
 
-    def step(self, rows: Int32, gradients: Float32, rate: float, n_steps: int) -> None:
+    def step(self, rows: Int32, gradients: Float32, rate: float, step_number: int) -> None:
         """Take one step of Adam.
 
         Args:
             rows: Int32 (m,); the gradients of a repeated row are summed.
             gradients: Float32 (m, k), by the direction of a row's factors; overwritten.
-            n_steps: Number of this step, from 1.
+            step_number: From 1.
         """
-        rate *= (1 - BETA_2**n_steps) ** 0.5 / (1 - BETA_1**n_steps)
+        rate *= (1 - BETA_2**step_number) ** 0.5 / (1 - BETA_1**step_number)
         _step(rows, gradients, self.factors, self._means, self._squares, self._places, np.float32(rate))
 
 
@@ -119,12 +119,12 @@ def fit(
 ) -> ModelSnapshot:
     """Fit the softmax factorisation, without biases. It cannot diverge: the rate bounds Adam's steps."""
     users, items = AdamTable(len(data.users), config, rng), AdamTable(len(data.items), config, rng)
-    is_user = np.bincount(data.user_rows, minlength=len(data.users)) > 0
-    is_item = np.bincount(data.item_rows, minlength=len(data.items)) > 0
-    catalogue = np.flatnonzero(is_item).astype(np.int32)
+    is_known_user = np.bincount(data.user_rows, minlength=len(data.users)) > 0
+    is_known_item = np.bincount(data.item_rows, minlength=len(data.items)) > 0
+    catalogue = np.flatnonzero(is_known_item).astype(np.int32)
     seen = sparse_rows(history(data))
     n, n_steps = len(data), 0
-    n_all = config.n_epochs * -(-n // config.batch_size)
+    n_all_steps = config.n_epochs * -(-n // config.batch_size)
     progress("fit", 0, config.n_epochs)
     with threads.one_blas_thread():
         for epoch in range(config.n_epochs):
@@ -133,7 +133,7 @@ def fit(
                 visited = order[start : start + config.batch_size]
                 drawn = draw(catalogue, config.n_negatives, rng)
                 batch = MiniBatch(data.user_rows[visited], data.item_rows[visited], drawn)
-                rate = config.lr * (1 - n_steps / n_all)
+                rate = config.lr * (1 - n_steps / n_all_steps)
                 n_steps += 1
                 gradients = gradients_of(batch, users.factors, items.factors, seen, config.temperature, shard)
                 users.step(batch.users, gradients.users, rate, n_steps)
@@ -141,8 +141,8 @@ def fit(
                 items.step(rows, np.concatenate([gradients.items, gradients.drawn]), rate, n_steps)
             progress("fit", epoch + 1, config.n_epochs)
     user_factors, item_factors = directions(users.factors), directions(items.factors)
-    user_factors[~is_user] = 0
-    item_factors[~is_item] = 0
+    user_factors[~is_known_user] = 0
+    item_factors[~is_known_item] = 0
     return assemble(
         data,
         NAME,

@@ -7,9 +7,9 @@ The prediction is mu + b_u + b_i + p_u . q_i. For each rating r in turn, with e 
 
 where both factor updates use the values before the step (S. Funk, "Netflix Update: Try This at Home", 2006; Koren, Bell
 and Volinsky, "Matrix factorization techniques for recommender systems", Computer 42(8), 2009). Names and defaults of
-the settings are those of scikit-surprise's SVD. tests/reference/svd.py is the slow equivalent.
+the hyperparameters are those of scikit-surprise's SVD. tests/reference/svd.py is the slow equivalent.
 
-Invariant: the result depends on data, settings and generator alone, not on threads or the vector width of the
+Invariant: the result depends on data, hyperparameters and generator alone, not on threads or the vector width of the
 processor. Ratings are ordered in a grid (`visit_order.in_grid`), user by user within a block, which keeps p_u in cache.
 """
 
@@ -22,7 +22,7 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.kernels import visit_order
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_training import (
-    DescentSettings,
+    DescentConfig,
     FactorTables,
     build_snapshot,
     draw_normal,
@@ -41,8 +41,8 @@ PARAMETERS: Final = ("bu", "bi", "pu", "qi")
 
 
 @dataclass(frozen=True)
-class SvdConfig(DescentSettings):
-    """Settings of SVD."""
+class SvdConfig(DescentConfig):
+    """Hyperparameters of SVD."""
 
     biased: Annotated[bool, {}, "Whether to learn a mean and biases too; without them it is PMF."] = True
 

@@ -8,15 +8,15 @@ rated by u. For each rating r in turn, with e = r - prediction,
     y_j += lr_yj (e |N(u)|^-1/2 q_i - reg_yj y_j)  for every j in N(u)
 
 where all updates use the values before the step (Y. Koren, "Factorization meets the neighborhood", KDD 2008). Names and
-defaults of the settings are those of scikit-surprise's SVDpp. tests/reference/svdpp.py is the slow equivalent.
+defaults of the hyperparameters are those of scikit-surprise's SVDpp. tests/reference/svdpp.py is the slow equivalent.
 
 Direct updates of y_j cost |N(u)| k operations per rating. But all y_j of a user take the same step apart from the
 decay: since |N(u)|^-1/2 |N(u)|^-1/2 summed over N(u) is 1, a rating takes z_u to (1 - lr_yj reg_yj) z_u + lr_yj e q_i.
 With d = (1 - lr_yj reg_yj)^|N(u)|, after all ratings of a user z_u has gained g = z_u - d z_u(before), and each y_j
 becomes d y_j(before) + |N(u)|^-1/2 g. A rating therefore costs k operations, with the same result up to rounding.
 
-Invariant: the result depends on data, settings and generator alone. One core visits the ratings user by user: the step
-above needs all ratings of a user at once, and users share items.
+Invariant: the result depends on data, hyperparameters and generator alone. One core visits the ratings user by user:
+the step above needs all ratings of a user at once, and users share items.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.kernels import visit_order
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_training import (
-    DescentSettings,
+    DescentConfig,
     FactorTables,
     build_snapshot,
     draw_normal,
@@ -47,8 +47,8 @@ PARAMETERS: Final = ("bu", "bi", "pu", "qi", "yj")
 
 
 @dataclass(frozen=True)
-class SvdppConfig(DescentSettings):
-    """Settings of SVD++."""
+class SvdppConfig(DescentConfig):
+    """Hyperparameters of SVD++."""
 
     n_factors: Annotated[
         int, {"unit": "factors", "least": 1, "most": 4096, "search": (10, 200, "log")}, "Factors per user and item."

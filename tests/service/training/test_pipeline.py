@@ -114,7 +114,7 @@ class TestTrain:
             "recall@20": None,
             "baseline": None,
             "held_back": None,
-            "holdout": {"share": 0.1, "n": 0, "note": "too few ratings to set any aside"},
+            "holdout": {"share": 0.1, "n": 0, "note": "There are too few ratings to set any aside."},
         }
         assert active_model.version(config.models_dir) == manifest["version"]
 

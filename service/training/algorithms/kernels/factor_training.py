@@ -13,7 +13,7 @@ import numpy as np
 from service.errors import TrainingDiverged
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
-from service.training.algorithms.hyperparameters import Settings
+from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels.rating_unit import Unit
 from service.training.algorithms.kernels.vectors import LANES
 from service.training.assembly import assemble
@@ -21,8 +21,8 @@ from service.training.interactions import Float32, Int32, Interactions, Progress
 
 
 @dataclass(frozen=True)
-class DescentSettings(Settings):
-    """Settings of stochastic gradient descent for factors and biases."""
+class DescentConfig(Hyperparameters):
+    """Hyperparameters of stochastic gradient descent for factors and biases."""
 
     n_factors: Annotated[
         int, {"unit": "factors", "least": 1, "most": 4096, "search": (10, 200, "log")}, "Factors per user and item."

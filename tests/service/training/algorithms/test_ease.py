@@ -94,7 +94,7 @@ def test_a_training_fits_once(tmp_path: Path) -> None:
         progress=lambda stage, done, _total: steps.append((stage, done)),
     )
     assert [done for stage, done in steps if stage == "fit"] == [0, 1, 2, 3, 4]
-    assert manifest["measures"]["holdout"]["note"].startswith("each user's list is that of a model without")
+    assert manifest["measures"]["holdout"]["note"].startswith("Each user's list is that of a model without")
     protocol = EvaluationProtocol(folds=10)
     cut = split_dataset.split(datasets.read("demo:90x150x2500"), protocol)
     found = compare(cut, [ConfiguredAlgorithm.parse("ease", ["reg=7.5"])], protocol)
