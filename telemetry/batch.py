@@ -17,7 +17,7 @@ from telemetry.errors import BadBatchError
 
 # SQLite cannot store a larger number, and no producer reaches it.
 MAX_NUMBER = 2**63 - 1
-# No producer reaches this epoch: an epoch can be raised for ever below it.
+# No producer reaches this epoch, however often it takes a new one.
 MAX_EPOCH = 2**53
 
 

@@ -67,7 +67,7 @@ class ConsumerCounters:
     sequence_holes: int = 0  # Gaps in a producer's numbers.
     missing: int = 0  # The numbers in them.
     trimmed_pending: int = 0  # Entries that Redis trimmed before they were read: an alarm.
-    gaps: int = 0  # How often Redis lost entries of a stream, which its producer then began anew.
+    gaps: int = 0  # How often Redis lost entries of a stream, which its producer then began again.
     commits: int = 0  # Transactions.
     commit_s: float = 0.0  # Time spent in them.
     reconnects: int = 0  # Connections made after the first.

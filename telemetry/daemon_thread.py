@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 async def run_in_daemon_thread(call: Callable[[], _T], name: str) -> _T:
-    """Return the result of a call that may block, even for ever, in a thread with a name."""
+    """Return the result of a call that may block, even without end, in a thread with a name."""
     done: Future[_T] = Future()
     # A running future cannot be cancelled: after a cancelled `await` the thread sets a result that nothing reads.
     done.set_running_or_notify_cancel()

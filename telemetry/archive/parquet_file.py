@@ -150,7 +150,7 @@ def write_lines(path: Path, lines: Iterable[bytes], fields: Mapping[str, str] = 
     """Write and sync a file; the caller syncs its directory.
 
     Args:
-        path: The file, made anew. The plain lines are written beside it first, in a file without a name.
+        path: The new file. The plain lines are first written to a nameless file in the same folder.
         fields: The fields to make columns of, with their types.
 
     Returns:

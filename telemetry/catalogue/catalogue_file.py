@@ -24,7 +24,7 @@ FILE_NAME: Final = "catalogue.sqlite3"
 ADD_REMOVED: Final = "INSERT OR REPLACE INTO removed VALUES (?, ?, ?, ?, ?, ?)"
 # SQLite takes at least 250 variables in one statement.
 KEYS_PER_QUERY: Final = 200
-# Writers hold the lock for milliseconds; a frozen writer must not block this one for ever.
+# Writers hold the lock for milliseconds; a frozen writer must not block this one without end.
 _BUSY_S: Final = 2.0
 # The event ids of a busy day exceed SQLite's default of 2 MB, and each commit looks them up.
 _CACHE_KIB: Final = 32 * 1024

@@ -154,7 +154,7 @@ class Consumer:
             except LeaseLostError:
                 raise
             except ArchiveError as error:
-                # A commit decides what to do about it; a heartbeat alone may be late.
+                # A late heartbeat is harmless; if the archive cannot be written, the next commit fails too.
                 self._context.archive_failed(error)
 
     async def _read_streams(self) -> None:

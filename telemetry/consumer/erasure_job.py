@@ -124,7 +124,7 @@ class ErasureJob:
         """Erase some users; returns whether any are left."""
         archive = self._archive
         await self._rewrite_all(LineMatcher(requests))
-        # An erasure is not done while a line is in a file that merely does not count.
+        # An erasure is not done while any file has a line, even a file that does not count.
         if not await shield_until_done(
             self._in_thread(remove_uncommitted, archive.root, archive.held_lease(), archive.part)
         ):
@@ -151,7 +151,7 @@ class ErasureJob:
         if not waiting:
             return
         try:
-            # Not shielded: it may wait for its disk for ever, and the next run calls it again.
+            # Not shielded: it may wait for its disk without end, and the next run calls it again.
             models = await user_eraser.erase({request.user_id for request in waiting})
         except Exception as error:  # noqa: BLE001 - a `UserEraser` may raise anything; it is called again
             self._failed(user_eraser.name, f"{type(error).__name__}: {error}")

@@ -2,7 +2,7 @@
 
 Invariant: a stream is read through its group, pending list first, or, where a full Redis has no room for the group,
 from the watermark on; entries are then in order and complete, or there is a gap. A stream with a gap is not read until
-it was removed and begun anew. The ends of a stream that delivers nothing are read: entries lost there show nowhere
+it was removed and begun again. The ends of a stream that delivers nothing are read: entries lost there show nowhere
 else.
 """
 
@@ -72,7 +72,7 @@ class Subscription:
         self._full = full
 
     async def refresh(self, watermarks: Mapping[str, Position]) -> None:
-        """Find new streams, have those with a gap begun anew, and publish the watermarks."""
+        """Find new streams, remove those with a gap, and publish the watermarks; producers begin removed ones again."""
         self._handshakes = handshakes = await self._stream.producers()
         await self._remove_streams_with_gaps()
         unread = [name for name in handshakes if name not in self.joined and name not in self._gaps.open]

@@ -38,7 +38,7 @@ class _LeftOut:
 
 
 def rewrite(root: Path, lease_epoch: int, path: str, length: FileLength, matcher: LineMatcher) -> Replacement | None:
-    """Write a sealed file anew without some users' lines.
+    """Write a copy of a sealed file without some users' lines.
 
     Returns:
         The files to exchange, or None if no line matches.

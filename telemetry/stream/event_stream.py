@@ -102,7 +102,7 @@ class EventStream(Protocol):
         """Return the ends of streams; a producer without a stream is left out."""
 
     async def remove_streams(self, producers: Sequence[str]) -> None:
-        """Remove streams with their groups, so that their producers begin them anew."""
+        """Remove streams with their groups, so that their producers begin them again."""
 
     async def scan(self, watermarks: Mapping[str, Position], *, max_entries: int) -> list[Delivered]:
         """Read entries beyond positions without a group, which works without memory; out-of-range ids are left out."""

@@ -83,7 +83,7 @@ class RedisStream:
             watermark = [b""] * len(FIELDS)
         _raise_if_refused(watermark)
         if not self._seal.has_key_of(watermark[-1]):
-            # The archive may have been begun anew, with another key.
+            # A new archive may have taken its place, with another key.
             self._seal = await asyncio.to_thread(self._seal.reloaded)
         verified = self._seal.verify(producer, *watermark)
         if isinstance(stream, Refusal) and _NO_SUCH_KEY in stream.text:
@@ -226,7 +226,7 @@ def _ends(reply: Any) -> tuple[Position, Entry | None]:
 
 
 def _is_out_of_memory(reply: Any) -> bool:
-    """Whether Redis refused for want of memory; reads, acknowledgements, trims and removals never are."""
+    """Whether Redis refused because it is out of memory; only writes that need more are refused so."""
     return isinstance(reply, Refusal) and reply.text.startswith("OOM ")
 
 

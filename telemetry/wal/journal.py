@@ -4,16 +4,16 @@ Invariants:
 
 - `write` returns after fdatasync, and so does `recover` for what it found. A new segment's name is synced before its
   first frame is written.
-- After a failed write or sync the segment is poisoned: its file is never written or synced again, because a second sync
+- After a failed write or sync the segment is abandoned: its file is never written or synced again: a second sync
   may succeed although the first one lost data. The next segment begins with the number that failed, and a segment's
   numbers end where the next one begins, so what the failed write left does not count. A file of which nothing counts is
   removed before anything else becomes durable.
-- Only `release` and `discard` remove a segment, whole: by the archive's watermark, or because its events were written
-  anew under another identity.
+- Only `release` and `discard` remove a segment, whole: by the archive's watermark, or because its events were
+  rewritten under another identity.
 
     [WRITTEN] --fdatasync--> [DURABLE] --watermark--> [RELEASED]
         |
-        +--error--> poisoned: the same events are written to a new segment, or refused
+        +--error--> abandoned: the same events are written to a new segment, or refused
 
 Synchronous, and used by one thread at a time.
 """
@@ -127,8 +127,8 @@ class Journal:
         """Find the segments that an earlier process left.
 
         Args:
-            replaced: Names of files whose events were written anew; removed now.
-            cut: By (producer, epoch): the last number that was not written anew.
+            replaced: Names of files whose events were rewritten; removed now.
+            cut: By (producer, epoch): the last number that was not rewritten.
 
         Raises:
             SpoolError: A segment is of a newer version, or cannot be read.
@@ -179,7 +179,7 @@ class Journal:
             file.sync()
             self._hit("spool.synced")
         except BaseException:
-            self._poison()
+            self._abandon_segment()
             raise
         offset = segment.end
         for seq, frame in enumerate(frames, first_seq):
@@ -262,7 +262,7 @@ class Journal:
                 self.segments.remove(opened.segment)
                 self._discarded.append(opened.segment.path)
 
-    def _poison(self) -> None:
+    def _abandon_segment(self) -> None:
         if self._open_segment is not None:
             # Otherwise the next process, after a kill, would find the refused frames and sync them as accepted.
             with suppress(OSError):

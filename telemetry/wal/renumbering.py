@@ -30,7 +30,7 @@ class Renumbered(NamedTuple):
 def renumber_after(
     slot: Slot, journal: Journal, identity: SlotIdentity, after: Position, *, producer: str, epoch: int
 ) -> Renumbered:
-    """Write every durable event after a position anew, and save the new identity.
+    """Rewrite every durable event after a position under new numbers, and save the new identity.
 
     Events up to `after`, the last position that the old stream is known to have, stay behind. `identity` has the last
     number of the current epoch in `ended`; `epoch` is above any of the same producer.

@@ -53,7 +53,7 @@ class Ring:
         epoch: The epoch of its frames.
         durable_seq: The last number of that epoch that a segment holds, as the ring has it.
         left: The frames of that epoch that the previous process left, by number; numbers jump where there is damage.
-        head: The offset behind the last frame. Offsets grow for ever; their remainder by `capacity` is the byte.
+        head: The offset behind the last frame. Offsets only grow; modulo `capacity` they are bytes of the data.
         tail: The offset of the first frame. `head - tail` is the space in use.
     """
 

@@ -85,7 +85,7 @@ def test_frames_of_a_killed_writer_are_synced_before_they_count(disk: ShadowDisk
 
 
 @pytest.mark.parametrize("refusal", ["write", "sync", "create", "directory"])
-def test_a_refused_write_poisons_the_segment(disk: ShadowDisk, refusal: str) -> None:
+def test_a_refused_write_abandons_the_segment(disk: ShadowDisk, refusal: str) -> None:
     """Its file is not touched again; the same frames go to another one, and count once."""
     one = journal(disk, segment_bytes=10)
     one.write(PRODUCER, 1, 1, records(1, 1, 3))
@@ -103,7 +103,7 @@ def test_a_refused_write_poisons_the_segment(disk: ShadowDisk, refusal: str) -> 
         assert numbers(recovered(disk.after_power_cut(Random(seed)))) == numbers(one)
 
 
-def test_an_empty_poisoned_segment_is_removed_before_the_next_counts(disk: ShadowDisk) -> None:
+def test_an_empty_abandoned_segment_is_removed_before_the_next_counts(disk: ShadowDisk) -> None:
     """Otherwise a power cut could bring back events that have other numbers now."""
     one = journal(disk)
     disk.refusals = {"sync": errno.EIO}
