@@ -230,8 +230,8 @@ def test_threads_change_no_byte(case: Case) -> None:
     for n_threads in (1, 4):
         with threads.limit(n_threads):
             snapshot = fitted(case, data)
-            guesses = predicted(case, snapshot, data.user_rows[:500], data.item_rows[:500][::-1])
-            outcomes.append((every_bit(snapshot), guesses.tobytes()))
+            predictions = predicted(case, snapshot, data.user_rows[:500], data.item_rows[:500][::-1])
+            outcomes.append((every_bit(snapshot), predictions.tobytes()))
     assert outcomes[0] == outcomes[1]
 
 
@@ -344,8 +344,8 @@ def test_equal_ratings_are_predicted(case: Case, rating: float) -> None:
     data = datasets.read("demo:60x40x900")
     scaled = on_another_scale(data, 0, rating)
     snapshot = fitted(case, scaled)
-    guesses = predicted(case, snapshot, data.user_rows[:50], data.item_rows[50:100])
-    assert guesses == pytest.approx(np.full(50, rating), rel=0.05, abs=0.05)
+    predictions = predicted(case, snapshot, data.user_rows[:50], data.item_rows[50:100])
+    assert predictions == pytest.approx(np.full(50, rating), rel=0.05, abs=0.05)
 
 
 @of(RANKING)
@@ -370,9 +370,9 @@ def test_a_single_interaction_is_enough(case: Case) -> None:
 def test_predictions_stay_on_the_scale(case: Case) -> None:
     """They are clipped to the rating scale."""
     known, hidden = checkerboard()
-    guesses = predicted(case, fitted(case, known), hidden.user_rows, hidden.item_rows)
-    assert guesses.min() >= 1.0
-    assert guesses.max() <= 5.0
+    predictions = predicted(case, fitted(case, known), hidden.user_rows, hidden.item_rows)
+    assert predictions.min() >= 1.0
+    assert predictions.max() <= 5.0
 
 
 @of(case for case in ENROLLED if case.diverging)

@@ -10,7 +10,7 @@ from service.training.interactions import Float64, Interactions
 
 
 def fit_slowly(data: Interactions, config: IalsConfig, rng: np.random.Generator) -> tuple[Float64, Float64]:
-    """Return the expected factors of users and items, float64, after exact turns; `block_size` is ignored."""
+    """Return the expected factors of users and items, float64, after exact half epochs; `block_size` is ignored."""
     weight = unobserved_weight(data, config)
     users, items = (first_table(side, config, rng).astype(np.float64) for side in sides(data, weight, config))
     confidences = _confidences(data, config)

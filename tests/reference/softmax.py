@@ -13,8 +13,8 @@ def loss(batch: MiniBatch, seen: NDArray[np.bool_], users: Float64, items: Float
     """Return the loss of a batch, given seen, bool (n_users, n_items), and factors (n_users, k) and (n_items, k)."""
     total = 0.0
     for user, item in zip(batch.users, batch.items, strict=True):
-        rivals = [item, *(j for j in batch.drawn if not seen[user, j])]
-        cosines = np.array([_cosine(users[user], items[j]) for j in rivals])
+        competitors = [item, *(j for j in batch.drawn if not seen[user, j])]
+        cosines = np.array([_cosine(users[user], items[j]) for j in competitors])
         total -= cosines[0] / temperature - np.log(np.exp(cosines / temperature).sum())
     return float(total)
 
@@ -54,13 +54,13 @@ def _gradients(
     for item in batch.drawn:
         of_items[int(item)] += 0
     for user, item in zip(batch.users.tolist(), batch.items.tolist(), strict=True):
-        rivals = [item, *(j for j in batch.drawn.tolist() if not seen[user, j])]
-        cosines = np.array([_cosine(users[user], items[j]) for j in rivals])
+        competitors = [item, *(j for j in batch.drawn.tolist() if not seen[user, j])]
+        cosines = np.array([_cosine(users[user], items[j]) for j in competitors])
         odds = np.exp(cosines / temperature)
         slopes = odds / odds.sum() / temperature
         slopes[0] -= 1 / temperature
         w, w_length = users[user], np.linalg.norm(users[user])
-        for j, cosine, slope in zip(rivals, cosines, slopes, strict=True):
+        for j, cosine, slope in zip(competitors, cosines, slopes, strict=True):
             h, h_length = items[j], np.linalg.norm(items[j])
             of_users[user] += slope * (h / h_length - cosine * w / w_length) / w_length
             of_items[j] += slope * (w / w_length - cosine * h / h_length) / h_length

@@ -26,7 +26,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("new", "n", "simple", "recorded", "is_worse"),
         [
-            (7.4, 1000, 8.0, HoldOutResult(0.9, 1.1), True),  # wild ratings are hard for the mean, too
+            (7.4, 1000, 8.0, HoldOutResult(0.9, 1.1), True),  # outliers are hard for the mean, too
             (1.4, 1000, 1.5, HoldOutResult(0.9, 1.0), False),  # a harder set: as good against the mean as before
             (1.2, 1000, 1.1, HoldOutResult(0.9, 1.1), True),
             (1.2, 50, 1.1, HoldOutResult(0.9, 1.1), False),  # too few to say so

@@ -21,7 +21,7 @@ from tests.support.interactions import rated
     ],
 )
 def test_the_bulk_of_ratings(ratings: list[float], low: float, high: float) -> None:
-    """A few wild ones are not of it; a wide scale is; of few ratings all are."""
+    """A few outliers are left out, a wide scale is not, and a few ratings have no outliers."""
     assert bulk_of(np.array(ratings, dtype=np.float32)) == (low, high)
 
 

@@ -27,7 +27,7 @@ from tests.support.interactions import rated
         IalsConfig(n_factors=1, n_epochs=2, reg_exp=0.0),
     ],
 )
-def test_exact_turns_agree_with_the_slow_reference(config: IalsConfig) -> None:
+def test_exact_half_epochs_agree_with_the_slow_reference(config: IalsConfig) -> None:
     """Rotated and in float32, in either space, the solution is the dense one in float64."""
     data = datasets.read("demo:40x30x450")
     snapshot = fit(data, config, np.random.default_rng(7), no_progress)
@@ -65,8 +65,8 @@ def test_a_sweep_agrees_with_the_slow_reference(block_size: int) -> None:
     assert solved[2].tobytes() == start[2].tobytes()
 
 
-def test_no_turn_increases_the_loss() -> None:
-    """Exact turns and sweeps, which converge to the same loss."""
+def test_no_half_epoch_increases_the_loss() -> None:
+    """Exact half epochs and sweeps, which converge to the same loss."""
     data = datasets.read("demo:60x50x1200")
     ends = []
     for block_size in (8, 3):
@@ -89,7 +89,7 @@ def test_no_turn_increases_the_loss() -> None:
 
 
 def test_rows_without_interactions_have_no_factors() -> None:
-    """With exact turns and with sweeps."""
+    """With exact half epochs and with sweeps."""
     data = datasets.read("demo:40x30x450")
     known = data.take(np.flatnonzero((data.user_rows != 3) & (data.item_rows != 5)))
     for block_size in (8, 2):

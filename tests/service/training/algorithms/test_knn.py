@@ -33,7 +33,7 @@ def fitted(name: str, data: Interactions, config: KnnConfig) -> ModelSnapshot:
     return registry.get(name).fit(data, config, np.random.default_rng(0), no_progress)
 
 
-def guesses(name: str, snapshot: ModelSnapshot, data: Interactions) -> NDArray[np.float64]:
+def predictions(name: str, snapshot: ModelSnapshot, data: Interactions) -> NDArray[np.float64]:
     predicted = registry.get(name).predict(snapshot, *every_pair(data))
     return predicted.reshape(len(data.users), len(data.items))
 
@@ -52,7 +52,7 @@ def test_predictions_agree_with_the_slow_reference(name: str, config: KnnConfig)
     expected = predict_slowly(name, dense(data), config)
     assert np.ptp(expected) > 1
     np.testing.assert_allclose(
-        guesses(name, fitted(name, data, config), data),
+        predictions(name, fitted(name, data, config), data),
         np.clip(expected, data.rating_min, data.rating_max),
         atol=2e-5,
     )
@@ -80,7 +80,7 @@ def test_scores_without_limits_are_the_predictions(name: str, user_based: bool) 
     config = KnnConfig(k=ALL, n_neighbours=ALL, user_based=user_based)
     snapshot = fitted(name, data, config)
     served = np.clip(scores(snapshot), data.rating_min, data.rating_max)
-    np.testing.assert_allclose(served, guesses(name, snapshot, data), atol=1e-5)
+    np.testing.assert_allclose(served, predictions(name, snapshot, data), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,7 +113,7 @@ def test_ties_prefer_more_common_ratings() -> None:
         values=[3, 4, 3, 1, 3, 2, 3, 4, 5, 3, 5],
     )
     snapshot = fitted("knn_basic", data, KnnConfig(k=1, n_neighbours=2))
-    assert guesses("knn_basic", snapshot, data)[0, 2:] == pytest.approx([5, 2], abs=1e-6)
+    assert predictions("knn_basic", snapshot, data)[0, 2:] == pytest.approx([5, 2], abs=1e-6)
     assert snapshot.neighbourhood is not None
     assert snapshot.neighbourhood.weights.indices[:2].tolist() == [1, 3]
 
@@ -128,7 +128,7 @@ def test_rows_without_variance_have_no_neighbours(similarity: str) -> None:
         snapshot = fitted("knn_basic", data, KnnConfig(similarity=similarity))
         assert snapshot.neighbourhood is not None
         assert snapshot.neighbourhood.weights.nnz == 0
-        np.testing.assert_allclose(guesses("knn_basic", snapshot, data), rating, atol=1e-6)
+        np.testing.assert_allclose(predictions("knn_basic", snapshot, data), rating, atol=1e-6)
 
 
 def test_divergence_of_the_baseline_names_the_setting() -> None:

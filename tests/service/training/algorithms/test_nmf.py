@@ -86,9 +86,9 @@ def test_a_scale_below_zero_is_moved() -> None:
     snapshot = fit(shifted, NmfConfig(), np.random.default_rng(0), no_progress)
     assert snapshot.user_factors.min() >= 0
     assert snapshot.global_mean == -4.5
-    guesses = predict(snapshot, data.user_rows, data.item_rows)
-    assert np.corrcoef(guesses, shifted.ratings)[0, 1] > 0.8
-    assert abs(guesses.mean() - shifted.ratings.mean()) < 0.1
+    predictions = predict(snapshot, data.user_rows, data.item_rows)
+    assert np.corrcoef(predictions, shifted.ratings)[0, 1] > 0.8
+    assert abs(predictions.mean() - shifted.ratings.mean()) < 0.1
 
 
 def test_initial_factors_must_be_above_zero() -> None:

@@ -165,11 +165,11 @@ def test_a_model_with_leakage_is_named() -> None:
     def fit(_: Interactions, config: Any, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
         return SMALL.algorithm.fit(data, config, rng, progress)
 
-    cheat = ConfiguredAlgorithm("cheat", SMALL.config, replace(SMALL.algorithm, fit=fit))
-    comparison = evaluated([cheat], EvaluationProtocol(split="leave-one-out"), data)
+    leaking = ConfiguredAlgorithm("leaking", SMALL.config, replace(SMALL.algorithm, fit=fit))
+    comparison = evaluated([leaking], EvaluationProtocol(split="leave-one-out"), data)
     n_held_out = comparison["leakage"]["test_interactions"]
-    assert comparison["leakage"]["in_history"] == {"cheat": n_held_out, "popularity": 0}
-    assert any(note.startswith(f"The history of cheat holds {n_held_out}") for note in comparison["notes"])
+    assert comparison["leakage"]["in_history"] == {"leaking": n_held_out, "popularity": 0}
+    assert any(note.startswith(f"The history of leaking holds {n_held_out}") for note in comparison["notes"])
 
 
 def test_the_result_describes_relevance() -> None:
@@ -232,8 +232,8 @@ def test_a_failure_affects_its_own_algorithm_only() -> None:
 
 def test_a_model_worse_than_the_mean_is_named() -> None:
     """With both errors."""
-    wild = ConfiguredAlgorithm.parse("svd", ["n_factors=4", "n_epochs=1", "init_std_dev=3", "lr_all=0"])
-    comparison = evaluated([wild, ConfiguredAlgorithm.parse("baseline")], EvaluationProtocol(folds=2))
+    poor = ConfiguredAlgorithm.parse("svd", ["n_factors=4", "n_epochs=1", "init_std_dev=3", "lr_all=0"])
+    comparison = evaluated([poor, ConfiguredAlgorithm.parse("baseline")], EvaluationProtocol(folds=2))
     mean = comparison["protocol"]["rmse_of_mean"]
     assert comparison["results"][0]["measures"]["rmse"]["mean"] > mean
     notes = [note for note in comparison["notes"] if "worse than the mean rating alone" in note]

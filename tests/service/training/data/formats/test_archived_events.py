@@ -263,7 +263,7 @@ def test_training_on_an_archive(tmp_path: Path) -> None:
 
 def test_two_outlying_ratings_are_clipped(tmp_path: Path) -> None:
     """The scale is that of an earlier model or of the other ratings."""
-    wild = [event("eve", "i1", "rating", value=99.0), event("eve", "i2", "rating", value=-40.0)]
+    outliers = [event("eve", "i1", "rating", value=99.0), event("eve", "i2", "rating", value=-40.0)]
     events = [event(f"u{n % 25}", f"i{n * 7 % 40}", "rating", value=float(n % 5 + 1)) for n in range(200)]
     read: list[Interactions] = []
 
@@ -273,7 +273,7 @@ def test_two_outlying_ratings_are_clipped(tmp_path: Path) -> None:
         return manifest["rating_min"], manifest["rating_max"], manifest["data"]["scale_from"]
 
     alone = Config(home=tmp_path / "alone")
-    assert trained(alone, archive(alone.archive_dir, [*events, *wild])) == (1.0, 5.0, "bulk")
+    assert trained(alone, archive(alone.archive_dir, [*events, *outliers])) == (1.0, 5.0, "bulk")
     (note,) = read[-1].report.notes[1:]
     assert note.startswith(
         "2 ratings lie outside of the scale 1 to 5, that of nearly all of them, and counted as its nearest end, "
@@ -283,7 +283,7 @@ def test_two_outlying_ratings_are_clipped(tmp_path: Path) -> None:
     path = tmp_path / "ratings.csv"
     path.write_text("".join(f"u{n % 25},i{n * 3 % 40},{n % 10 / 2 + 0.5}\n" for n in range(400)))
     assert trained(after, str(path)) == (0.5, 5.0, "data")
-    spec = archive(after.archive_dir, [*events[:5], *wild, event("eve", "i3", "click")])
+    spec = archive(after.archive_dir, [*events[:5], *outliers, event("eve", "i3", "click")])
     assert trained(after, spec) == (0.5, 5.0, "model")
     assert trained(after, spec) == (0.5, 5.0, "model")
 
