@@ -49,7 +49,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,  # noqa: FBT002 - typer reads it
 ) -> int:
     """Write events to a file."""
-    from ops.commands.archive_export import STDOUT, Format
+    from ops.commands.archive_export import STDOUT, ExportFormat
     from ops.commands.archive_export import export as run_export
 
     _require_one_of("--format", form, _EXPORTS)
@@ -57,7 +57,14 @@ def export(
         _require_one_of("--class", of_class, _CLASSES)
     period = Period.parse(start, end)
     count = run_export(
-        _config().archive_dir, out, cast("Format", form), period, of_class, letters=letters, stored=stored, force=force
+        _config().archive_dir,
+        out,
+        cast("ExportFormat", form),
+        period,
+        of_class,
+        letters=letters,
+        stored=stored,
+        force=force,
     )
     if out != STDOUT:
         print(f"{count} {'letters' if letters else 'events'} written to {out}.")
@@ -103,11 +110,11 @@ def query(
     form: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
 ) -> int:
     """Run an SQL query on the archive; needs the extra recollect[query]."""
-    from ops.commands.archive_query import Format
+    from ops.commands.archive_query import QueryFormat
     from ops.commands.archive_query import query as run_query
 
     _require_one_of("--format", form, _ANSWERS)
-    return run_query(_config().archive_dir, sql, cast("Format", form))
+    return run_query(_config().archive_dir, sql, cast("QueryFormat", form))
 
 
 def _require_one_of(option: str, value: str, known: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.parquet_file import FIELDS, LETTER_FIELDS, write_lines
 from telemetry.errors import ArchiveError
 
-Format: TypeAlias = Literal["jsonl", "csv", "parquet"]
+ExportFormat: TypeAlias = Literal["jsonl", "csv", "parquet"]
 STDOUT: Final = "-"
 _REPORT_EVERY_LINES: Final = 20_000
 
@@ -36,7 +36,7 @@ _REPORT_EVERY_LINES: Final = 20_000
 def export(
     root: Path,
     out: str,
-    form: Format,
+    form: ExportFormat,
     period: Period,
     of_class: str | None,
     *,
@@ -121,7 +121,7 @@ def _is_selected(line: bytes, period: Period, of_class: str | None) -> bool:
 
 
 def _write_file(
-    path: Path, lines: Iterator[bytes], form: Format, of_class: str | None, *, letters: bool, force: bool
+    path: Path, lines: Iterator[bytes], form: ExportFormat, of_class: str | None, *, letters: bool, force: bool
 ) -> int:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
@@ -159,7 +159,7 @@ def rename_into_place(unfinished: Path, path: Path, *, force: bool) -> None:
     unfinished.replace(path)
 
 
-def _write(file: IO[bytes] | EscapingBytes, lines: Iterable[bytes], form: Format, columns: Sequence[str]) -> int:
+def _write(file: IO[bytes] | EscapingBytes, lines: Iterable[bytes], form: ExportFormat, columns: Sequence[str]) -> int:
     count = 0
     if form == "jsonl":
         for line in lines:

@@ -25,7 +25,7 @@ from telemetry.archive.archive_snapshot import ArchiveSnapshot, OpenFile, open_s
 from telemetry.archive.parquet_file import FIELDS, LETTER_FIELDS, connect, fd_path, quoted, select_list, with_items
 from telemetry.errors import ArchiveError
 
-Format: TypeAlias = Literal["table", "json", "csv"]
+QueryFormat: TypeAlias = Literal["table", "json", "csv"]
 
 _COMMON: Final = ("event_id", "tenant", "client_time", "received_at", "producer", "epoch", "seq")
 # The columns of each class and of the view with its name.
@@ -49,7 +49,7 @@ _MOST_TABLE_ROWS: Final = 1_000
 _COPY_BYTES: Final = 1024 * 1024
 
 
-def query(root: Path, sql: str, form: Format) -> int:
+def query(root: Path, sql: str, form: QueryFormat) -> int:
     """Print the result of a query; returns the exit code.
 
     Args:

@@ -20,7 +20,7 @@ from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.catalogue_file import query_catalogue
 from telemetry.errors import ArchiveError, BadBatchError
 
-State: TypeAlias = Literal["retrying", "retried", "dropped"]
+LetterState: TypeAlias = Literal["retrying", "retried", "dropped"]
 _ID_DIGITS: Final = 32
 
 
@@ -50,7 +50,7 @@ class DeadLetter:
     reason: str
     tries: int
     data: bytes
-    state: State | None = None
+    state: LetterState | None = None
 
     @property
     def lines(self) -> list[bytes]:
@@ -115,7 +115,7 @@ def decode_letter(line: bytes) -> DeadLetter:
 
 def read_letters(root: Path, *, settled: bool = False) -> Iterator[DeadLetter]:
     """Read the open dead letters of an archive, oldest first; on request also those that were retried or dropped."""
-    states: dict[str, State] = dict(query_catalogue(root, "SELECT letter_id, settled FROM letters", since=2))
+    states: dict[str, LetterState] = dict(query_catalogue(root, "SELECT letter_id, settled FROM letters", since=2))
     for line in read(root, dead_letters=True):
         letter = decode_letter(line)
         state = states.get(letter.letter_id)
@@ -123,7 +123,7 @@ def read_letters(root: Path, *, settled: bool = False) -> Iterator[DeadLetter]:
             yield replace(letter, state=state)
 
 
-def set_state(root: Path, letter_ids: Sequence[str], state: State, at: str) -> None:
+def set_state(root: Path, letter_ids: Sequence[str], state: LetterState, at: str) -> None:
     """Store the state of letters; a consumer may run concurrently."""
     with closing(Catalogue(root)) as catalogue, catalogue.database.transaction():
         catalogue.database.sql.executemany(

@@ -20,7 +20,7 @@ from telemetry.audit.seq_runs import (
     STATES,
     Hole,
     SeqRun,
-    State,
+    SeqState,
     count_differences,
     holes,
     missing_letters,
@@ -56,7 +56,7 @@ class EpochAccount:
     epoch: int
     last_seq: int
     watermark: int
-    counts: Mapping[State, int]
+    counts: Mapping[SeqState, int]
     duplicates: tuple[str, ...]
     duplicated: int
     refused: int

@@ -6,8 +6,8 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from telemetry.catalogue.commit import Progress
 
-State: TypeAlias = Literal["archived", "in_flight", "deduplicated", "dead_lettered", "erased", "missing"]
-STATES: Final[tuple[State, ...]] = ("archived", "in_flight", "deduplicated", "dead_lettered", "erased", "missing")
+SeqState: TypeAlias = Literal["archived", "in_flight", "deduplicated", "dead_lettered", "erased", "missing"]
+STATES: Final[tuple[SeqState, ...]] = ("archived", "in_flight", "deduplicated", "dead_lettered", "erased", "missing")
 # The states that the catalogue counts.
 _COUNTED: Final = tuple(state for state in STATES if state != "in_flight")
 
@@ -29,7 +29,7 @@ class SeqRun(NamedTuple):
 
     first_seq: int
     last_seq: int
-    state: State
+    state: SeqState
     inside: bool | None
     why: str = ""
 

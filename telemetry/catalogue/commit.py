@@ -14,7 +14,7 @@ SeenKey: TypeAlias = tuple[str, str]
 RemovalReason: TypeAlias = Literal["deduplicated", "dead_lettered", "erased", "missing"]
 
 
-class Seen(NamedTuple):
+class SeenEvent(NamedTuple):
     """An archived feedback event, kept to recognise its duplicates."""
 
     tenant: str
@@ -73,7 +73,7 @@ class CommitContent:
 
     folders: dict[str, list[bytes]] = field(default_factory=dict)
     progress: dict[tuple[str, int], Progress] = field(default_factory=dict)
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[SeenEvent] = field(default_factory=list)
     removed: list[RemovedRun] = field(default_factory=list)
     erasures: list[ErasureRequest] = field(default_factory=list)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from telemetry.archive.archive_files import DEAD_LETTERS, date_folder
-from telemetry.catalogue.commit import CommitContent, Seen, SeenKey, add_run
+from telemetry.catalogue.commit import CommitContent, SeenEvent, SeenKey, add_run
 from telemetry.consumer.delivery_sorter import SortedDeliveries
 from telemetry.erasure.erasure import LateEventFilter, requests_erasure
 from telemetry.events import Feedback, Record
@@ -56,7 +56,7 @@ def plan_commit(
                 result.conflicts += 1
                 record, line = _marked(record, event, line)  # noqa: PLW2901 - archived with the mark
             known.add(fingerprint)
-            content.seen.append(Seen(event.tenant, event.event_id, fingerprint))
+            content.seen.append(SeenEvent(event.tenant, event.event_id, fingerprint))
         elif requests_erasure(record):
             record, line, request = late_events.redact(record, line)  # noqa: PLW2901 - archived without the user id
             content.erasures.append(request)

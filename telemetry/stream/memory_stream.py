@@ -10,7 +10,7 @@ from telemetry.batch import Batch, Entry, Position, to_fields
 from telemetry.errors import GroupMissingError, StreamAwayError, StreamRefusedError
 from telemetry.stream.event_stream import Appended, CommittedEntries, Delivered, GroupsEnsured, StreamEnds, StreamState
 from telemetry.stream.namespace_owner import OwnerMark
-from telemetry.stream.watermark_seal import Watermark
+from telemetry.stream.watermark_seal import VerifiedWatermark
 
 
 class _ProducerStream:
@@ -93,9 +93,9 @@ class MemoryStream:
         if not self._server.full:
             self._server.announced[producer] = unix_s
         stream = self._server.streams.get(producer)
-        watermark = Watermark(self._server.watermarks.get(producer))
+        watermark = VerifiedWatermark(self._server.watermarks.get(producer))
         if producer in self._server.forged:
-            watermark = Watermark(None, "it was forged")
+            watermark = VerifiedWatermark(None, "it was forged")
         if stream is None:
             return StreamState(None, None, *watermark, self._server.mark)
         tail = stream.entries[max(stream.entries)] if stream.entries else None

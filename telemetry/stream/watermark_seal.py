@@ -26,7 +26,7 @@ _MAC_DIGITS: Final = 32
 _NAME_DIGITS: Final = 8
 
 
-class Watermark(NamedTuple):
+class VerifiedWatermark(NamedTuple):
     """The position of a valid watermark, or why it is not valid; neither if there is none."""
 
     position: Position | None
@@ -55,26 +55,28 @@ class Seal:
 
     def verify(
         self, producer: str, epoch: bytes | None, seq: bytes | None, mac: bytes | None, key: bytes | None
-    ) -> Watermark:
+    ) -> VerifiedWatermark:
         """Verify the fields of a watermark as Redis has them; None for a missing one."""
         if epoch is None and seq is None:
-            return Watermark(None)
+            return VerifiedWatermark(None)
         if mac is None or key is None:
-            return Watermark(None, "it has no seal: the archive's consumer did not write it, or is of an older version")
+            return VerifiedWatermark(
+                None, "it has no seal: the archive's consumer did not write it, or is of an older version"
+            )
         if not self.has_key_of(key):
-            return Watermark(
+            return VerifiedWatermark(
                 None,
                 f"it is sealed with the key {key[:16]!r} and not with {self.name}: copy the consumer's key file here",
             )
         try:
             position = Position(int(epoch or b""), int(seq or b""))
         except ValueError:
-            return Watermark(None, "it is no position")
+            return VerifiedWatermark(None, "it is no position")
         if min(position) < 0 or not position.in_range:
-            return Watermark(None, "it is no position")
+            return VerifiedWatermark(None, "it is no position")
         if not hmac.compare_digest(mac, self._mac(producer, position).encode()):
-            return Watermark(None, f"its seal is not that of {position}: it was forged")
-        return Watermark(position)
+            return VerifiedWatermark(None, f"its seal is not that of {position}: it was forged")
+        return VerifiedWatermark(position)
 
     def has_key_of(self, key: bytes | None) -> bool:
         """Whether a watermark names this seal's key, or none."""

@@ -4,10 +4,10 @@ Invariants:
 
 - `write` returns after fdatasync, and so does `recover` for what it found. A new segment's name is synced before its
   first frame is written.
-- After a failed write or sync the segment is abandoned: its file is never written or synced again: a second sync
-  may succeed although the first one lost data. The next segment begins with the number that failed, and a segment's
-  numbers end where the next one begins, so what the failed write left does not count. A file of which nothing counts is
-  removed before anything else becomes durable.
+- After a failed write or sync the segment is abandoned. Its file is never written or synced again, because a second
+  sync may succeed although the first one lost data. The next segment begins with the number that failed, and a
+  segment's numbers end where the next one begins, so what the failed write left does not count. A file of which nothing
+  counts is removed before anything else becomes durable.
 - Only `release` and `discard` remove a segment, whole: by the archive's watermark, or because its events were
   rewritten under another identity.
 

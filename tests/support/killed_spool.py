@@ -4,7 +4,7 @@ from telemetry.wal.spool import Spool
 
 
 def kill(spool: Spool) -> None:
-    """End what a test's process shares with the spool, as the kernel does."""
+    """End what the test's process shares with the spool; a killed process runs no method that could do it."""
     spool.schedule.cancel_timer()
     spool._thread.shutdown()
     spool._slot.close()

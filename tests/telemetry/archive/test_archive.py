@@ -11,7 +11,7 @@ from telemetry.archive.archive_files import DEAD_LETTERS, ArchiveFiles, cut_to_c
 from telemetry.archive.archive_reader import committed_files, read
 from telemetry.batch import Position
 from telemetry.catalogue.catalogue import Catalogue
-from telemetry.catalogue.commit import CatalogueChange, CommitContent, FileLength, Progress, Seen
+from telemetry.catalogue.commit import CatalogueChange, CommitContent, FileLength, Progress, SeenEvent
 from telemetry.catalogue.lease import HolderLock, Lease, LeaseWatch
 from telemetry.errors import ArchiveError, LeaseLostError
 
@@ -29,7 +29,9 @@ async def archive(tmp_path: Path) -> AsyncIterator[Archive]:
 
 async def put(archive: Archive, seq: int, *lines: bytes, folder: str = DAY) -> None:
     progress = {("p", 1): Progress(seq, archived=len(lines))}
-    await archive.commit(CommitContent({folder: list(lines)}, progress, [Seen("default", f"id-{seq}", b"%d" % seq)]))
+    await archive.commit(
+        CommitContent({folder: list(lines)}, progress, [SeenEvent("default", f"id-{seq}", b"%d" % seq)])
+    )
 
 
 async def test_committed_lines_are_read_back_and_only_they(tmp_path: Path, archive: Archive) -> None:
@@ -200,7 +202,9 @@ def test_old_event_ids_expire_in_small_steps(tmp_path: Path) -> None:
     assert lease is not None
     catalogue.commit(
         lease.epoch,
-        CatalogueChange(added=CommitContent(seen=[Seen("t", f"id-{number}", b"") for number in range(10)]), now_s=100),
+        CatalogueChange(
+            added=CommitContent(seen=[SeenEvent("t", f"id-{number}", b"") for number in range(10)]), now_s=100
+        ),
     )
     assert catalogue.expire_seen(lease.epoch, 100, 50) == 0
     assert catalogue.expire_seen(lease.epoch - 1, 101, 50) == 0
@@ -224,7 +228,7 @@ def test_event_ids_are_found_by_tenant(tmp_path: Path) -> None:
     lease = catalogue.lease.acquire(catalogue.lease.read(), "me", "here", locked=True)
     assert lease is not None
     known = [(tenant, f"id-{number}") for tenant in ("a", "b") for number in range(0, 1000, 2)]
-    seen = [Seen(*key, fingerprint) for key in known for fingerprint in (b"1", b"2")]
+    seen = [SeenEvent(*key, fingerprint) for key in known for fingerprint in (b"1", b"2")]
     catalogue.commit(lease.epoch, CatalogueChange(added=CommitContent(seen=seen), now_s=100))
     asked = [(tenant, f"id-{number}") for tenant in ("a", "b", "c") for number in range(1000)]
     assert catalogue.seen_fingerprints(asked) == {key: {b"1", b"2"} for key in known}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from telemetry.audit.event_outline import EventOutline, GapCount
 from telemetry.audit.reconciliation import EpochAccount, Reconciliation
-from telemetry.audit.seq_runs import NOT_IN_FILES, NOT_IN_SPOOL, Hole, State
+from telemetry.audit.seq_runs import NOT_IN_FILES, NOT_IN_SPOOL, Hole, SeqState
 from telemetry.catalogue.commit import Progress, RemovalReason, RemovedRun
 
 PRODUCER = "p"
@@ -229,7 +229,7 @@ class TestRange:
     def test_the_counts_of_two_periods_sum_to_the_whole(self, history: list[str], data: st.DataObject) -> None:
         """Ranges that touch share no event and leave none out."""
         cut = data.draw(st.integers(0, len(history)))
-        halves: list[Mapping[State, int]] = []
+        halves: list[Mapping[SeqState, int]] = []
         for first_half in (True, False):
             recorded = History(history)
             reconciliation = Reconciliation()

@@ -7,7 +7,7 @@ import pytest
 from telemetry.archive.archive import Archive
 from telemetry.catalogue.archive_clock import ArchiveClock
 from telemetry.catalogue.catalogue import Catalogue
-from telemetry.catalogue.commit import CommitContent, Progress, Seen
+from telemetry.catalogue.commit import CommitContent, Progress, SeenEvent
 
 KEY = ("default", "event-0001")
 
@@ -31,14 +31,16 @@ async def test_a_clock_that_jumps_expires_no_seen_event(tmp_path: Path, days: fl
 
     archive = Archive(tmp_path, wall_clock=wall_clock)
     await archive.acquire(1.0)
-    await archive.commit(CommitContent({}, {("p", 1): Progress(1, archived=1)}, [Seen(*KEY, b"1")]))
+    await archive.commit(CommitContent({}, {("p", 1): Progress(1, archived=1)}, [SeenEvent(*KEY, b"1")]))
     off_s = days * 86_400
     assert (await archive.expire_seen(7, 100))[0] == 0
     await archive.close()
     again = Archive(tmp_path, wall_clock=wall_clock)
     await again.acquire(1.0)
     assert (await again.expire_seen(7, 100))[0] == 0
-    await again.commit(CommitContent({}, {("p", 1): Progress(2, archived=1)}, [Seen("default", "event-0002", b"2")]))
+    await again.commit(
+        CommitContent({}, {("p", 1): Progress(2, archived=1)}, [SeenEvent("default", "event-0002", b"2")])
+    )
     await again.close()
     off_s = 0.0
     last = Archive(tmp_path, wall_clock=wall_clock)

@@ -11,7 +11,7 @@ from telemetry.archive.archive_reader import read
 from telemetry.archive.dead_letters import read_letters
 from telemetry.batch import Batch, Position, to_fields
 from telemetry.catalogue.catalogue import Catalogue
-from telemetry.catalogue.commit import CatalogueChange, CommitContent, Progress, Seen
+from telemetry.catalogue.commit import CatalogueChange, CommitContent, Progress, SeenEvent
 from telemetry.errors import StreamAwayError
 from telemetry.events import Record, decode, encode
 from telemetry.notes import LeaseTaken, SinkFailed, StandingBy
@@ -369,7 +369,7 @@ async def test_old_event_ids_expire_while_events_are_archived(tmp_path: Path, aw
         assert lease is not None
         old = [("default", f"old-{number}") for number in range(12_000)]
         catalogue.commit(
-            lease.epoch, CatalogueChange(added=CommitContent(seen=[Seen(*key, b"") for key in old]), now_s=100)
+            lease.epoch, CatalogueChange(added=CommitContent(seen=[SeenEvent(*key, b"") for key in old]), now_s=100)
         )
         catalogue.store_clock(lease.epoch, 100 + 8 * 86_400)
         catalogue.lease.release(lease.epoch)

@@ -22,10 +22,10 @@ from tests.support import sample_events
 _SETTINGS = ProducerSettings(check_interval_s=0.02, linger_s=0.0, ring_bytes=65536)
 
 
-class Seen:
-    """A sink that keeps its events."""
+class CollectingSink:
+    """A sink that keeps the ids of feedback."""
 
-    name = "seen"
+    name = "collecting"
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -40,8 +40,8 @@ def server() -> MemoryServer:
 
 
 @pytest.fixture
-async def archived(tmp_path: Path, server: MemoryServer) -> AsyncIterator[Seen]:
-    seen = Seen()
+async def archived(tmp_path: Path, server: MemoryServer) -> AsyncIterator[CollectingSink]:
+    seen = CollectingSink()
     settings = ConsumerSettings(block_ms=20, discover_interval_s=0.02)
     consumer = Consumer(MemoryStream(server), Archive(tmp_path / "archive"), [seen], settings)
     run = asyncio.create_task(consumer.run())
@@ -67,7 +67,7 @@ async def _leave(spool: Path, server: MemoryServer, count: int) -> list[str]:
 
 
 async def test_events_of_a_dead_replica_are_shipped_and_archived(
-    tmp_path: Path, server: MemoryServer, archived: Seen, await_until: Callable[..., Awaitable[None]]
+    tmp_path: Path, server: MemoryServer, archived: CollectingSink, await_until: Callable[..., Awaitable[None]]
 ) -> None:
     """The slot is empty afterwards, and free."""
     spool = tmp_path / "spool"
@@ -105,7 +105,7 @@ async def test_without_a_stream_a_slot_stays_free_for_its_replica(tmp_path: Path
 
 
 async def test_ship_all_does_not_wait_for_the_time_to_pass(
-    tmp_path: Path, server: MemoryServer, archived: Seen
+    tmp_path: Path, server: MemoryServer, archived: CollectingSink
 ) -> None:
     """Everything is being stopped: the slot is shipped now."""
     spool = tmp_path / "spool"

@@ -6,13 +6,13 @@ import pytest
 
 from telemetry.batch import Position
 from telemetry.errors import KeyFileError
-from telemetry.stream.watermark_seal import FIELDS, KEY_FILE, Seal, Watermark, load_or_create_key
+from telemetry.stream.watermark_seal import FIELDS, KEY_FILE, Seal, VerifiedWatermark, load_or_create_key
 
 SEAL = Seal(b"k" * 32)
 PLACE = Position(3, 9)
 
 
-def read(seal: Seal, producer: str, fields: dict[str, str]) -> Watermark:
+def read(seal: Seal, producer: str, fields: dict[str, str]) -> VerifiedWatermark:
     """Read fields as they come from Redis."""
     given = [fields.get(name) for name in FIELDS]
     return seal.verify(producer, *(None if value is None else value.encode() for value in given))
