@@ -79,11 +79,12 @@ class Leakage:
                 f"{self.n_before_own / max(1, self.n_test):.0%} of the held-out interactions are older than the newest "
                 "training interaction of the same user: the models learnt from the future, which serving cannot do."
             )
-        if self.n_cold_user or self.n_cold_item:
-            notes.append(
-                f"{self.n_cold_user} held-out interactions are of users, and {self.n_cold_item} of items, without "
-                "training interactions; they count, and models predict them by their defaults."
-            )
+        notes += [
+            f"{n} held-out interactions are of {side} without training interactions; they count, and models predict "
+            "them by their defaults."
+            for n, side in ((self.n_cold_user, "users"), (self.n_cold_item, "items"))
+            if n
+        ]
         return notes
 
 

@@ -31,7 +31,8 @@ def test_leakage_is_counted() -> None:
     notes = " ".join(found.notes())
     assert "1 held-out pairs are on the training side too" in notes
     assert "20% of the held-out" in notes
-    assert "1 held-out interactions are of users, and 1 of items" in notes
+    assert "1 held-out interactions are of users without training interactions" in notes
+    assert "1 held-out interactions are of items without training interactions" in notes
     assert "held out twice" in notes
 
 
