@@ -140,7 +140,7 @@ def _paths() -> dict[str, Any]:
             "get": _list_operation("similar", "The items nearest to an item", [item, n], NotFound.status)
         },
         "/v1/items/similar": {"get": _list_operation("similarTo", _QUERIED, [_in_query(item), n], NotFound.status)},
-        "/v1/popular": {"get": _list_operation("popular", "The most popular items of late", [n])},
+        "/v1/popular": {"get": _list_operation("popular", "The most popular items; recent interactions weigh more", [n])},
         "/v1/events": {
             "post": _operation(
                 "events",

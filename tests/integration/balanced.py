@@ -1,4 +1,4 @@
-"""A running `balance` of real nginx and stand-in replicas, for the tests of both."""
+"""A running `balance` of real nginx and stand-in replicas."""
 
 import contextlib
 import http.client
@@ -17,7 +17,7 @@ from loadbalancer.roster import Row
 from loadbalancer.supervision.processes import group_members
 
 STANDIN = Path(__file__).with_name("standin.py")
-# As the console script does it, but with the stand-in's program.
+# Like the console script, but with the stand-in as the program.
 BALANCE = """
 import os, sys
 from ops.commands.balance import balance
@@ -72,12 +72,12 @@ class Installation:
         assert self.process.stdout is not None
         while line := self.process.stdout.readline():
             if words in line:
-                self.remember()
+                self.record_groups()
                 return
-        pytest.fail(f"it ended without saying {words!r}: {self.process.communicate()}")
+        pytest.fail(f"it ended without printing {words!r}: {self.process.communicate()}")
 
-    def remember(self) -> None:
-        """Note every process group there ever was, to look for survivors later."""
+    def record_groups(self) -> None:
+        """Record the current process groups, to find survivors later."""
         self.groups.update({row.pid: row.output for row in self.rows().values() if row.pid is not None})
 
     def survivors(self) -> list[int]:
@@ -114,7 +114,7 @@ class Installation:
         if self.process is None:
             return
         if self.process.poll() is None:
-            self.remember()
+            self.record_groups()
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""A running `recollect up` of two real replicas, for the tests that need all of it."""
+"""A running `recollect up` of two real replicas, for tests of a whole installation."""
 
 import contextlib
 import http.client
@@ -27,7 +27,7 @@ class Up:
         self.home = folder / "var"
         self.environ = {**os.environ, "RECOLLECT_HOME": str(self.home), "RECOLLECT_LOGS": str(folder / "logs")}
         self.environ.pop("RECOLLECT_REDIS_URL", None)
-        self.said: list[str] = []
+        self.printed: list[str] = []
         self.groups: dict[int, str] = {}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ops", "up", "--replicas", "2", "--port", str(self.port), *options],
@@ -40,13 +40,13 @@ class Up:
     def wait_for(self, words: str) -> None:
         assert self.process.stdout is not None
         while line := self.process.stdout.readline():
-            self.said.append(line)
+            self.printed.append(line)
             if words in line:
-                self.remember()
+                self.record_groups()
                 return
-        pytest.fail(f"it ended without saying {words!r}: {self.said} {self.process.communicate()}")
+        pytest.fail(f"it ended without printing {words!r}: {self.printed} {self.process.communicate()}")
 
-    def remember(self) -> None:
+    def record_groups(self) -> None:
         self.groups.update({row.pid: row.output for row in roster.read(self.home) if row.pid is not None})
 
     def survivors(self) -> list[int]:
@@ -73,11 +73,11 @@ class Up:
         )
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
-        """Return the exit status, and what it wrote to standard error."""
-        self.remember()
+        """Stop it; return the exit status and its standard error."""
+        self.record_groups()
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=40)
-        self.said += out.splitlines(keepends=True)
+        self.printed += out.splitlines(keepends=True)
         return self.process.returncode, err
 
     def end(self) -> None:

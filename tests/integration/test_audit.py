@@ -57,8 +57,8 @@ class _Load:
 def audit(up: Up, *options: str) -> tuple[int, dict[str, Any]]:
     done = up.recollect("audit", "--json", *options)
     assert done.stdout, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return done.returncode, told
+    report: dict[str, Any] = json.loads(done.stdout)
+    return done.returncode, report
 
 
 @pytest.mark.timeout(180)
@@ -70,14 +70,14 @@ def test_the_receipt_of_a_system_that_loses_parts(up: Up, wait_until: Callable[.
             pid = up.row(name).pid
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
-            code, told = audit(up)
-            assert (code, told["breaches"], told["missing"], told["duplicated"]) == (0, [], 0, 0), told
+            code, report = audit(up)
+            assert (code, report["breaches"], report["missing"], report["duplicated"]) == (0, [], 0, 0), report
             sent = len(load.acknowledged)
             wait_until(up.ready, 30)
             wait_until(lambda least=sent: len(load.acknowledged) > least + 20, 30)
-    code, told = audit(up, "--wait", "30")
-    assert (code, told["in_flight"]) == (0, 0), told
-    assert told["archived"] >= 2 * len(load.acknowledged)
+    code, report = audit(up, "--wait", "30")
+    assert (code, report["in_flight"]) == (0, 0), report
+    assert report["archived"] >= 2 * len(load.acknowledged)
     exported = up.recollect("archive", "export", "--out", "-", "--class", "feedback").stdout.splitlines()
     archived = [json.loads(line)["event_id"] for line in exported]
     assert set(load.acknowledged) <= set(archived)
@@ -91,9 +91,9 @@ def test_the_receipt_of_a_stopped_system(up: Up) -> None:
     """Nothing runs; the same account, from the files alone."""
     before = audit(up)[1]
     assert up.stop()[0] == 0
-    code, told = audit(up)
-    assert (code, told["breaches"], told["in_flight"]) == (0, [], 0), told
-    assert told["accepted"] >= before["accepted"]
+    code, report = audit(up)
+    assert (code, report["breaches"], report["in_flight"]) == (0, [], 0), report
+    assert report["accepted"] >= before["accepted"]
     done = up.recollect("audit")
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1].startswith("OK: each of ")

@@ -1,4 +1,4 @@
-"""`balance` with real nginx and stand-in replicas: what is promised while processes die, drain and restart."""
+"""`balance` with real nginx and stand-in replicas, while processes die, drain and restart."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def running(installation: Installation) -> Installation:
 
 
 async def test_killing_a_replica_fails_no_request(running: Installation, await_until: Callable[..., object]) -> None:
-    """It is started again on its own port, and clients that never retry notice nothing."""
+    """It is restarted on the same port, and clients without retries get no error."""
     before = running.rows()["replica-1"]
     async with Load(running.port) as load:
         await load.more(100)
@@ -57,7 +57,7 @@ async def test_killing_a_replica_fails_no_request(running: Installation, await_u
 
 
 async def test_freezing_a_replica_fails_no_request(running: Installation) -> None:
-    """Connections to it stay open and nothing answers; nginx asks another replica, and soon asks this one seldom."""
+    """Its connections stay open without an answer; nginx asks another replica, and soon sends it few requests."""
     async with Load(running.port) as load:
         await load.more(100)
         os.kill(running.pid("replica-1"), signal.SIGSTOP)
@@ -74,19 +74,19 @@ async def test_a_rolling_restart_fails_no_request(
     make_snapshot: Callable[..., ModelSnapshot],
     publish_snapshot: Callable[[Path, ModelSnapshot], str],
 ) -> None:
-    """`recollect balance restart` replaces every replica under load, and says so."""
+    """`recollect balance restart` replaces every replica under load, and reports each."""
     publish_snapshot(running.home / "models", make_snapshot())
     before = {name: running.pid(name) for name in running.rows()}
     async with Load(running.port) as load:
         await load.more(100)
         code = await asyncio.to_thread(restart, Config(home=running.home), as_json=True, timeout_s=60.0)
         await load.more(100)
-    running.remember()
+    running.record_groups()
     assert code == 0
     assert load.failures == []
-    said = json.loads(capsys.readouterr().out)
-    assert [entry["name"] for entry in said["restarted"]] == ["replica-0", "replica-1", "replica-2"]
-    for entry in said["restarted"]:
+    report = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in report["restarted"]] == ["replica-0", "replica-1", "replica-2"]
+    for entry in report["restarted"]:
         assert entry["old_pid"] == before[entry["name"]]
         assert entry["new_pid"] == running.pid(entry["name"])
     for name in ("nginx-0", "nginx-1"):
@@ -96,7 +96,7 @@ async def test_a_rolling_restart_fails_no_request(
 def test_without_any_replica_lists_come_from_the_static_file(
     running: Installation, wait_until: Callable[..., None]
 ) -> None:
-    """200 and X-Degraded: static, for what the file holds; all else is refused with a reason to come back; it heals."""
+    """200 and X-Degraded: static for requests that the file answers; others get 503 with Retry-After."""
     # The supervisor is frozen, so that the replicas stay dead.
     running.signal(signal.SIGSTOP)
     for slot in range(3):
@@ -109,31 +109,31 @@ def test_without_any_replica_lists_come_from_the_static_file(
         ("/v1/recommendations/42", "HEAD", "application/json", b""),
         ("/v1/popular", "GET", "application/json", b'{"items": [], "degraded": "static"}'),
     ):
-        status, headers, said = running.get(path, method=method)
-        assert (status, said) == (200, body), path
+        status, headers, answer = running.get(path, method=method)
+        assert (status, answer) == (200, body), path
         assert headers["X-Degraded"] == "static"
         assert headers["Content-Type"] == kind
-    # Another length: the file is not what was asked for.
+    # Another length than that of the file.
     for path in (
         "/v1/recommendations/42?n=3",
         "/v1/recommendations/42?n=10&n=10",
         "/v1/popular?n=500",
         "/recommend/42?n=3",
     ):
-        status, headers, said = running.get(path)
+        status, headers, answer = running.get(path)
         assert (status, headers["Retry-After"], headers["X-Degraded"]) == (503, "1", None), path
-        assert json.loads(said)["type"] == "/problems/unavailable"
-    # A body may exclude or include items, and what is no list has no other place to come from.
+        assert json.loads(answer)["type"] == "/problems/unavailable"
+    # A body may exclude or include items, and routes other than lists have no static file.
     for path in ("/v1/recommendations", "/v1/events", "/v1/model", "/v1/items/1/similar"):
-        status, headers, said = running.get(path, method="POST", body=b"{}")
+        status, headers, answer = running.get(path, method="POST", body=b"{}")
         assert status in {502, 503, 504}
         assert headers["Retry-After"] == "1"
         assert headers["Content-Type"] == "application/problem+json"
-        assert json.loads(said)["status"] == status
+        assert json.loads(answer)["status"] == status
     (running.home / "models" / "popular.json").unlink()
-    status, headers, said = running.get("/v1/recommendations/42")
+    status, headers, answer = running.get("/v1/recommendations/42")
     assert (status, headers["Retry-After"]) == (503, "1")
-    assert json.loads(said)["type"] == "/problems/unavailable"
+    assert json.loads(answer)["type"] == "/problems/unavailable"
     assert running.get("/healthz")[0] == 200
     assert running.get("/readyz")[0] == 502
     running.signal(signal.SIGCONT)
@@ -142,7 +142,7 @@ def test_without_any_replica_lists_come_from_the_static_file(
     )
 
 
-def test_what_is_over_a_replicas_bound_is_refused_at_once(
+def test_requests_over_a_replicas_bound_are_refused_at_once(
     installation: Installation, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     """503 with Retry-After, no static list and no 502; lists leave room for events, and health has no bound."""
@@ -158,9 +158,9 @@ def test_what_is_over_a_replicas_bound_is_refused_at_once(
             answers = [pool.submit(installation.get, path, method=method, headers=waiting) for _ in range(2)]
             held += 2
             wait_until(lambda: len(list(tmp_path.glob("open.*"))) == held, what="the bound")  # noqa: B023
-            status, headers, said = installation.get(path, method=method)
+            status, headers, answer = installation.get(path, method=method)
             assert (status, headers["Retry-After"], headers["X-Degraded"]) == (503, "1", None)
-            assert json.loads(said)["type"] == "/problems/unavailable"
+            assert json.loads(answer)["type"] == "/problems/unavailable"
             assert not any(answer.done() for answer in answers)
         assert installation.get("/readyz")[0] == installation.get("/healthz")[0] == 200
         gate.touch()
@@ -168,23 +168,21 @@ def test_what_is_over_a_replicas_bound_is_refused_at_once(
 
 
 def test_a_post_whose_replica_dies_is_sent_to_another_with_the_same_key(running: Installation, tmp_path: Path) -> None:
-    """The balancer makes the key where the client sends none, so that the second attempt can be told from a new one."""
+    """Without a client's key the balancer makes one, which marks the second attempt as the same request."""
     for headers in ({}, {"Idempotency-Key": "clients-own-key"}):
         trigger = tmp_path / f"died-{len(headers)}"
-        status, _, said = running.get(
+        status, _, answer = running.get(
             "/v1/events", method="POST", body=b"{}", headers={**headers, "X-Die-Once": str(trigger)}
         )
         assert status == 200
-        first, second = trigger.read_text(), json.loads(said)["key"]
+        first, second = trigger.read_text(), json.loads(answer)["key"]
         assert first == second
         assert second == headers.get("Idempotency-Key", second)
         assert 8 <= len(second) <= 64
 
 
-def test_killing_nginx_master_leaves_no_worker_in_the_way(
-    running: Installation, wait_until: Callable[..., None]
-) -> None:
-    """Orphaned workers would hold the port; they are gone before nginx starts again, within a second."""
+def test_killing_nginx_master_leaves_no_orphaned_worker(running: Installation, wait_until: Callable[..., None]) -> None:
+    """Orphaned workers would hold the port, so they are killed before nginx starts again, within a second."""
     before = running.rows()["nginx-0"]
     assert before.pid is not None
     workers = set(group_members(before.pid, before.output)) - {before.pid}
@@ -213,10 +211,10 @@ def test_stopping_leaves_nothing(running: Installation, number: signal.Signals) 
 
 
 def test_stopping_during_the_start_leaves_nothing(installation: Installation, wait_until: Callable[..., None]) -> None:
-    """At whatever moment it comes."""
+    """No process and no file of the start remains."""
     installation.start()
     wait_until(lambda: "replica-0" in installation.rows())
-    installation.remember()
+    installation.record_groups()
     installation.signal(signal.SIGINT)
     status, _, errors = installation.wait()
     assert (status, errors) == (0, "")
@@ -224,8 +222,8 @@ def test_stopping_during_the_start_leaves_nothing(installation: Installation, wa
     assert [path.name for path in installation.home.iterdir()] == ["models"]
 
 
-def test_a_second_one_is_refused(running: Installation) -> None:
-    """In one sentence that names the first; which goes on."""
+def test_a_second_installation_in_a_home_is_refused(running: Installation) -> None:
+    """The error is one sentence with the pid of the first, which keeps running."""
     assert running.process is not None
     second = Installation(running.folder, free_port())
     second.start()
@@ -236,8 +234,8 @@ def test_a_second_one_is_refused(running: Installation) -> None:
     assert len(running.rows()) == 5
 
 
-def test_a_taken_port_is_one_sentence(installation: Installation) -> None:
-    """Before anything is started."""
+def test_a_taken_port_is_refused_in_one_sentence(installation: Installation) -> None:
+    """No part is started."""
     with socket.create_server(("127.0.0.1", installation.port)):
         installation.start()
         status, _, errors = installation.wait()
@@ -248,8 +246,8 @@ def test_a_taken_port_is_one_sentence(installation: Installation) -> None:
     assert [path.name for path in installation.home.iterdir()] == ["models"]
 
 
-def test_what_an_earlier_run_said_is_not_taken_for_the_cause(installation: Installation) -> None:
-    """A replica that dies without a word is told by how it died."""
+def test_output_of_an_earlier_run_is_not_reported_as_the_cause(installation: Installation) -> None:
+    """A replica that dies without output is reported with its exit cause."""
     logs = installation.folder / "logs"
     logs.mkdir()
     for slot in range(3):
@@ -261,8 +259,8 @@ def test_what_an_earlier_run_said_is_not_taken_for_the_cause(installation: Insta
     assert "did not come up (killed by SIGABRT) and wrote nothing to " in errors
 
 
-def test_a_replica_that_cannot_start_is_one_sentence(installation: Installation) -> None:
-    """With the last thing it said, and nothing left behind."""
+def test_a_replica_that_cannot_start_is_reported_in_one_sentence(installation: Installation) -> None:
+    """The sentence has its last output; nothing is left behind."""
     installation.program = (sys.executable, "-c", "raise SystemExit('no such model')")
     installation.start()
     status, _, errors = installation.wait()
@@ -273,8 +271,8 @@ def test_a_replica_that_cannot_start_is_one_sentence(installation: Installation)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_what_a_killed_supervisor_leaves_is_ended_by_the_next_start(running: Installation, frozen: bool) -> None:
-    """The kernel asks its children to stop; those that cannot hear it are found and ended."""
+def test_the_next_start_ends_processes_of_a_killed_supervisor(running: Installation, frozen: bool) -> None:
+    """The kernel sends its children SIGTERM; frozen ones cannot handle it, and the next start kills them."""
     leftovers = dict(running.groups)
     if frozen:
         for leader in leftovers:
@@ -291,7 +289,7 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_the_next_start(running: Ins
     assert running.get("/v1/model")[0] == 200
 
 
-def test_restarting_what_does_not_run_is_one_sentence(installation: Installation) -> None:
+def test_a_restart_without_an_installation_is_refused_in_one_sentence(installation: Installation) -> None:
     """`recollect balance restart` without an installation."""
     program = (
         "import os, sys\nfrom ops.commands.balance import restart\n"
@@ -308,7 +306,9 @@ def test_restarting_what_does_not_run_is_one_sentence(installation: Installation
     assert done.stderr == f"recollect: Nothing runs in {installation.home}; start it with `recollect up`.\n"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; as anybody else, every test is this")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can change its user; run as another user, every test covers this"
+)
 def test_a_normal_user_can_run_it_all() -> None:
     """No part needs privileges."""
     nobody = 65534

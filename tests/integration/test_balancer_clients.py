@@ -91,7 +91,7 @@ def der(cert: Path) -> bytes:
 
 
 def test_tls_is_spoken_as_of_1_2_and_with_http_2(secure: Installation) -> None:
-    """HTTP/1.1 for those who know no other; and what comes without TLS is told so."""
+    """Clients without HTTP/2 get HTTP/1.1; plain HTTP gets an error that names https."""
     context = trusting()
     context.set_alpn_protocols(["h2", "http/1.1"])
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
@@ -105,9 +105,9 @@ def test_tls_is_spoken_as_of_1_2_and_with_http_2(secure: Installation) -> None:
     with pytest.raises(ssl.SSLError, match="alert protocol version"), connected(secure, old):
         pass
     assert ask(secure, "/v1/model")[0] == 200
-    status, headers, said = secure.get("/v1/model", headers={"Host": "localhost"})
+    status, headers, answer = secure.get("/v1/model", headers={"Host": "localhost"})
     assert (status, headers["Content-Type"]) == (400, "application/problem+json")
-    assert "https" in json.loads(said)["detail"]
+    assert "https" in json.loads(answer)["detail"]
 
 
 async def test_a_new_certificate_fails_no_request(secure: Installation) -> None:
@@ -143,7 +143,7 @@ async def test_a_new_certificate_fails_no_request(secure: Installation) -> None:
     assert presented(secure) == der(cert)
 
 
-# --- who asks whom
+# --- hosts, origins and client addresses
 
 
 def test_another_host_is_not_served(secure: Installation) -> None:
@@ -151,8 +151,8 @@ def test_another_host_is_not_served(secure: Installation) -> None:
     for host in ("recollect.test", "a.shop.test", "RECOLLECT.test:443", "localhost", "127.0.0.1"):
         assert ask(secure, "/v1/model", Host=host)[0] == 200, host
     for host in ("evil.example", "shop.test.evil.example", "recollect.test.evil.example"):
-        status, _, said = ask(secure, "/v1/model", Host=host)
-        assert (status, json.loads(said)["type"]) == (421, "/problems/misdirected"), host
+        status, _, answer = ask(secure, "/v1/model", Host=host)
+        assert (status, json.loads(answer)["type"]) == (421, "/problems/misdirected"), host
         assert ask(secure, "/healthz", Host=host)[0] == ask(secure, "/readyz", Host=host)[0] == 200
 
 
@@ -175,24 +175,24 @@ def test_pages_of_listed_origins_may_ask(secure: Installation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "believed"), [("192.0.2.9", "192.0.2.9"), ("6.6.6.6, 192.0.2.9, 10.1.2.3", "192.0.2.9")]
+    ("forwarded_for", "client"), [("192.0.2.9", "192.0.2.9"), ("6.6.6.6, 192.0.2.9, 10.1.2.3", "192.0.2.9")]
 )
-def test_trusted_proxies_name_the_client(secure: Installation, said: str, believed: str) -> None:
-    """The last address that no trusted proxy has is the client's; what that client says is not believed."""
-    answer = ask(secure, "/v1/model", X_Forwarded_For=said)[2]
-    assert json.loads(answer)["forwarded_for"] == believed
+def test_trusted_proxies_name_the_client(secure: Installation, forwarded_for: str, client: str) -> None:
+    """The client is the last address that is not a trusted proxy; addresses that the client sent are ignored."""
+    answer = ask(secure, "/v1/model", X_Forwarded_For=forwarded_for)[2]
+    assert json.loads(answer)["forwarded_for"] == client
 
 
-# --- how much, and how slowly
+# --- rates and slow clients
 
 
 def test_an_address_has_a_rate(secure: Installation) -> None:
-    """429 with a time to try again; others are served, and health always."""
+    """429 with Retry-After; other addresses are served, and health checks always."""
     answers = [ask(secure, "/recommend/1", X_Forwarded_For="198.51.100.1") for _ in range(12)]
     assert {status for status, _, _ in answers} == {200, 429}
-    status, headers, said = next(answer for answer in answers if answer[0] != 200)
+    status, headers, answer = next(answer for answer in answers if answer[0] != 200)
     assert (status, headers["Retry-After"], headers["Content-Type"]) == (429, "1", "application/problem+json")
-    assert json.loads(said)["type"] == "/problems/too-many-requests"
+    assert json.loads(answer)["type"] == "/problems/too-many-requests"
     assert ask(secure, "/recommend/1", X_Forwarded_For="198.51.100.2")[0] == 200
     for path in ("/healthz", "/readyz"):
         assert {ask(secure, path, X_Forwarded_For="198.51.100.1")[0] for _ in range(6)} == {200}

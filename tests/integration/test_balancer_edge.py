@@ -55,16 +55,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_a_path_reaches_the_replica_byte_for_byte(shared: Installation, method: str, path: str) -> None:
     """Percent-encoding and dot segments are the replica's to read, and an id leads to no other route."""
-    status, _, said = shared.get(path, method=method)
+    status, _, answer = shared.get(path, method=method)
     assert status == 200
-    assert (json.loads(said)["raw_path"], json.loads(said)["method"]) == (path, method)
+    assert (json.loads(answer)["raw_path"], json.loads(answer)["method"]) == (path, method)
 
 
 def test_a_path_above_the_root_is_refused(shared: Installation) -> None:
-    """nginx itself reads no such path, and says so."""
-    status, _, said = shared.get("/recommend/..%2F..%2Fetc")
+    """nginx itself rejects such a path, with a reason."""
+    status, _, answer = shared.get("/recommend/..%2F..%2Fetc")
     assert status == 400
-    assert "dot segments" in json.loads(said)["detail"]
+    assert "dot segments" in json.loads(answer)["detail"]
 
 
 def test_health_is_looked_at(shared: Installation) -> None:
@@ -72,19 +72,19 @@ def test_health_is_looked_at(shared: Installation) -> None:
     assert shared.get("/healthz")[0::2] == (200, b"ok\n")
     assert shared.get("/healthz", method="HEAD")[0::2] == (200, b"")
     for method in ("POST", "DELETE", "OPTIONS", "NONSENSE"):
-        status, headers, said = shared.get("/healthz", method=method)
-        assert (status, headers["Allow"], json.loads(said)["status"]) == (405, "GET, HEAD", 405)
+        status, headers, answer = shared.get("/healthz", method=method)
+        assert (status, headers["Allow"], json.loads(answer)["status"]) == (405, "GET, HEAD", 405)
     for path in (b"/healthz", b"/readyz"):
         assert _sent(shared, b"GET " + path + b" HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("path", ["/v1/items", "/v1", "/docs/", "/"])
 def test_no_answer_sends_a_client_to_another_host(shared: Installation, path: str) -> None:
-    """What a Host header says goes into no redirect, for there is none; the answer says where the routes are."""
-    status, headers, said = shared.get(path, headers={"Host": "evil.example.com"})
+    """There is no redirect that could contain the Host header; the answer names the page of routes."""
+    status, headers, answer = shared.get(path, headers={"Host": "evil.example.com"})
     assert (status, headers["Location"]) == (404, None)
-    assert "evil" not in str(headers) + said.decode()
-    assert "/docs" in json.loads(said)["detail"]
+    assert "evil" not in str(headers) + answer.decode()
+    assert "/docs" in json.loads(answer)["detail"]
 
 
 @pytest.mark.parametrize(
@@ -92,35 +92,35 @@ def test_no_answer_sends_a_client_to_another_host(shared: Installation, path: st
 )
 def test_what_is_no_route_is_not_passed_on(shared: Installation, path: str) -> None:
     """Replicas answer their operators on another port, and nginx's own files are not for asking."""
-    status, headers, said = shared.get(path)
+    status, headers, answer = shared.get(path)
     assert status == 404
     assert headers["Content-Type"] == "application/problem+json"
-    assert json.loads(said)["type"] == "/problems/not-found"
+    assert json.loads(answer)["type"] == "/problems/not-found"
 
 
 def test_the_balancer_says_who_asks(shared: Installation) -> None:
     """What clients claim about themselves is overwritten."""
     headers = {"X-Forwarded-For": "6.6.6.6", "X-Request-Id": "mine"}
-    said = json.loads(shared.get("/v1/model", headers=headers)[2])
-    assert said["forwarded_for"] == "127.0.0.1"
-    assert said["request_id"] != "mine"
+    answer = json.loads(shared.get("/v1/model", headers=headers)[2])
+    assert answer["forwarded_for"] == "127.0.0.1"
+    assert answer["request_id"] != "mine"
 
 
 def test_keys_reach_the_replica(shared: Installation) -> None:
     """Which checks them; nginx adds, changes and logs nothing of them."""
     headers = {"Authorization": "Bearer rk_a", "X-API-Key": "rk_b", "Origin": "https://shop.example"}
     for path in ("/v1/popular", "/recommend/1", "/v1/users/1", "/v1/items/1/similar", "/v1/model"):
-        said = json.loads(shared.get(path, headers=headers)[2])
-        assert (said["authorization"], said["api_key"], said["origin"]) == tuple(headers.values())
-    said = json.loads(shared.get("/v1/events", method="POST", body=b"{}", headers=headers)[2])
-    assert said["authorization"] == "Bearer rk_a"
+        answer = json.loads(shared.get(path, headers=headers)[2])
+        assert (answer["authorization"], answer["api_key"], answer["origin"]) == tuple(headers.values())
+    answer = json.loads(shared.get("/v1/events", method="POST", body=b"{}", headers=headers)[2])
+    assert answer["authorization"] == "Bearer rk_a"
 
 
 def test_a_refusal_of_a_replica_is_its_answer(shared: Installation, wait_until: Callable[..., None]) -> None:
     """Status, body and Retry-After as it gave them, and no other replica is asked: all of them may be full."""
     before = len(_refused(shared))
-    status, headers, said = shared.get("/v1/events", method="POST", body=b"{}", headers={"X-Refuse": "7"})
-    assert (status, headers["Retry-After"], said) == (503, "7", b"the spool is full")
+    status, headers, answer = shared.get("/v1/events", method="POST", body=b"{}", headers={"X-Refuse": "7"})
+    assert (status, headers["Retry-After"], answer) == (503, "7", b"the spool is full")
     wait_until(lambda: len(_refused(shared)) > before, what="the line in the access log")
     assert set(_refused(shared)) == {"503"}
 
@@ -131,15 +131,15 @@ def test_a_refusal_of_a_replica_is_its_answer(shared: Installation, wait_until: 
 def test_a_list_goes_on_to_a_replica_with_a_model(shared: Installation, path: str) -> None:
     """As long as one has a model, no client notices that others have none."""
     for _ in range(4):
-        status, _, said = shared.get(path, headers={"X-No-Model": "02"})
-        assert (status, json.loads(said)["slot"]) == (200, 1)
+        status, _, answer = shared.get(path, headers={"X-No-Model": "02"})
+        assert (status, json.loads(answer)["slot"]) == (200, 1)
 
 
 def test_without_any_model_a_list_is_the_static_one(shared: Installation) -> None:
-    """Where that is what was asked for; all else says that there is none, and when to try again."""
+    """For requests that the file answers; others get a reason and Retry-After."""
     without = {"X-No-Model": "012"}
-    status, headers, said = shared.get("/recommend/42", headers=without)
-    assert (status, headers["X-Degraded"], said) == (200, "static", b"1,2,3\n")
+    status, headers, answer = shared.get("/recommend/42", headers=without)
+    assert (status, headers["X-Degraded"], answer) == (200, "static", b"1,2,3\n")
     assert shared.get("/v1/recommendations/42?n=3", headers=without)[0] == 503
     assert shared.get("/v1/model", headers=without)[0] in {502, 503, 504}
 
@@ -150,8 +150,8 @@ def test_an_overloaded_replicas_refusal_visits_no_other(
 ) -> None:
     """A list that one replica refuses is not offered to all of them, and no static list hides the refusal."""
     before = len(_refused(shared))
-    status, headers, said = shared.get(path, headers={"X-Refuse": "9"})
-    assert (status, headers["Retry-After"], said) == (503, "9", b"the spool is full")
+    status, headers, answer = shared.get(path, headers={"X-Refuse": "9"})
+    assert (status, headers["Retry-After"], answer) == (503, "9", b"the spool is full")
     wait_until(lambda: len(_refused(shared)) > before, what="the line in the access log")
     assert set(_refused(shared)) == {"503"}
 
@@ -190,10 +190,10 @@ def test_a_body_over_the_limit_is_refused(shared: Installation, chunked: bool) -
 
 def test_an_encoded_body_is_refused(shared: Installation) -> None:
     """No compression bombs."""
-    status, headers, said = shared.get("/v1/events", method="POST", body=b"x", headers={"Content-Encoding": "gzip"})
+    status, headers, answer = shared.get("/v1/events", method="POST", body=b"x", headers={"Content-Encoding": "gzip"})
     assert status == 415
     assert headers["Content-Type"] == "application/problem+json"
-    assert json.loads(said)["type"] == "/problems/unsupported-body"
+    assert json.loads(answer)["type"] == "/problems/unsupported-body"
 
 
 @pytest.mark.parametrize(

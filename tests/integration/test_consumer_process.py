@@ -206,17 +206,17 @@ async def test_a_failure_of_the_job_itself_ends_it_with_a_sentence(site: Site) -
     """`raise` is a bug on order: exit 1, and the next consumer goes on."""
     await site.append("p", 3)
     process = site.start("consumer.planned:raise")
-    _, said = await asyncio.to_thread(process.communicate, None, 60)
+    _, output = await asyncio.to_thread(process.communicate, None, 60)
     assert process.returncode == 1
-    assert b"consumer.planned was asked to fail here" in said
+    assert b"consumer.planned was asked to fail here" in output
 
 
 async def test_an_unknown_failpoint_is_refused(site: Site) -> None:
     """A drill must not pass because of a misspelling."""
     process = site.start("consumer.judge:kill")
-    _, said = await asyncio.to_thread(process.communicate, None, 60)
+    _, output = await asyncio.to_thread(process.communicate, None, 60)
     assert process.returncode == 2
-    assert b"RECOLLECT_FAILPOINT: 'consumer.judge' is not a failpoint" in said
+    assert b"RECOLLECT_FAILPOINT: 'consumer.judge' is not a failpoint" in output
 
 
 DEADLY = """

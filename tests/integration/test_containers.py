@@ -1,4 +1,4 @@
-"""As containers run it: as PID 1, in any folder, without a home directory of the user."""
+"""An installation as in a container: PID 1, in any folder, without a home directory of the user."""
 
 import contextlib
 import http.client
@@ -29,23 +29,23 @@ class Contained(Up):
             "RECOLLECT_HOME": str(self.home),
             "PYTHONPATH": str(ROOT),
         }
-        self.said = []
+        self.printed = []
         self.groups = {}
         argv = [*_AS_PID_1, sys.executable, "-m", "ops", "up", "--replicas", "1", "--port", str(port), "--data", DATA]
         self.process = subprocess.Popen(
             argv, env=self.environ, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def remember(self) -> None:
-        """Its numbers are those of its own namespace."""
+    def record_groups(self) -> None:
+        """Record nothing: the roster holds pids of the inner namespace."""
 
     def init(self) -> int:
-        """Return our number of what is PID 1 there."""
+        """Return the pid of the inner PID 1 in the outer namespace."""
         (child,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(child)
 
     def children(self) -> dict[int, tuple[str, str]]:
-        """Return the children of PID 1 by our numbers: name and state."""
+        """Return the children of PID 1, by pid in the outer namespace: name and state."""
         found = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
@@ -72,7 +72,7 @@ def contained(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Containe
 def test_as_pid_1_it_serves_reaps_and_stops(contained: Contained, wait_until: Callable[..., None]) -> None:
     """The workers of a killed nginx become its children; none stays a zombie, and SIGTERM stops all in order."""
     contained.wait_for("stop:")
-    assert f"State in {contained.home}, logs in {contained.home}/logs.\n" in contained.said
+    assert f"State in {contained.home}, logs in {contained.home}/logs.\n" in contained.printed
     assert contained.request("GET", "/recommend/1")[0] == 200
     masters = [pid for pid, (name, _) in contained.children().items() if name == "nginx"]
     assert len(masters) == 2
@@ -116,8 +116,8 @@ def test_every_command_means_the_same_place_in_any_folder(tmp_path: Path) -> Non
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    said = recollect(place / "a", "train", "--data", "demo:60x40x900", "--algorithm", "popularity")
-    assert f"in {place}/state/models" in said
+    output = recollect(place / "a", "train", "--data", "demo:60x40x900", "--algorithm", "popularity")
+    assert f"in {place}/state/models" in output
     (version,) = (place / "state" / "models").glob("popularity-*")
     assert version.name in recollect(place / "b", "models", "list")
     assert version.name in recollect(tmp_path / "elsewhere", "models", "list", RECOLLECT_HOME=str(place / "state"))

@@ -1,6 +1,6 @@
-"""Short failure drills: under open-loop load, nothing fails and nothing that was answered is missing or duplicated.
+"""Short failure drills: under open-loop load no request fails, and no answered event is missing or duplicated.
 
-The oracle below is a client of its own: it records every answer, and looks for each in the archive.
+The client records every answer and searches the archive for each.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from tests.integration.installation import DATA, Up
 _RATE_RPS = 100
 
 
-class Oracle:
-    """Asks for lists and reports events at a fixed rate, with one retry, and remembers every answer."""
+class RecordingClient:
+    """Requests lists and sends events at a fixed rate, with one retry, and records every answer."""
 
     def __init__(self, up: Up) -> None:
         self._base = f"http://127.0.0.1:{up.port}"
@@ -37,42 +37,42 @@ class Oracle:
         """Keep the load up from before a fault until a second after it."""
         over = asyncio.Event()
 
-        async def strike() -> None:
+        async def inject() -> None:
             try:
                 await fault()
             finally:
                 over.set()
 
         async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
-            striking = None
+            injecting = None
             end = float("inf")
             due = started = time.monotonic()
             while due < end:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                group.create_task(self._ask(session))
+                group.create_task(self._send(session))
                 self.requests += 1
                 due += 1 / _RATE_RPS
-                if striking is None and due - started > 1:
-                    striking = group.create_task(strike())
+                if injecting is None and due - started > 1:
+                    injecting = group.create_task(inject())
                 if over.is_set() and end == float("inf"):
                     end = due + 1
 
-    async def _ask(self, session: aiohttp.ClientSession) -> None:
+    async def _send(self, session: aiohttp.ClientSession) -> None:
         user = str(self._random.randrange(1, 400))
         ids = [uuid.uuid4().hex for _ in range(self._random.randrange(1, 4))]
         rows = [{"event_id": i, "type": "click", "user_id": user, "item_id": "1"} for i in ids]
-        report = self._random.random() < 0.2
+        is_event = self._random.random() < 0.2
         cause = ""
         for pause_s in (self._random.uniform(0.01, 0.05), 0):
             try:
-                if report:
+                if is_event:
                     answer = session.post(f"{self._base}/v1/events", json={"events": rows}, timeout=_PATIENCE)
                 else:
                     answer = session.get(f"{self._base}/v1/recommendations/{user}", timeout=_PATIENCE)
                 async with answer as response:
                     body = json.loads(await response.read())
                 if response.status in {200, 202}:
-                    self._remember(ids, body)
+                    self._record(ids, body)
                     return
                 cause = str(response.status)
             except (aiohttp.ClientError, TimeoutError) as error:
@@ -80,7 +80,7 @@ class Oracle:
             await asyncio.sleep(pause_s)
         self.failures[cause] += 1
 
-    def _remember(self, ids: list[str], body: dict[str, object]) -> None:
+    def _record(self, ids: list[str], body: dict[str, object]) -> None:
         if "accepted" in body:
             assert body["accepted"] == len(ids)
             self.answered.update(ids)
@@ -120,9 +120,9 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 @pytest.fixture
-def oracle(up: Up, wait_until: Callable[..., None]) -> Oracle:
+def client(up: Up, wait_until: Callable[..., None]) -> RecordingClient:
     wait_until(up.ready, 20, what="every part to be ready")
-    return Oracle(up)
+    return RecordingClient(up)
 
 
 def _pid(up: Up, name: str) -> int:
@@ -131,23 +131,25 @@ def _pid(up: Up, name: str) -> int:
     return pid
 
 
-async def test_a_model_swap_loses_nothing(up: Up, oracle: Oracle, await_until: Callable[..., Awaitable[None]]) -> None:
+async def test_a_model_swap_loses_nothing(
+    up: Up, client: RecordingClient, await_until: Callable[..., Awaitable[None]]
+) -> None:
     """Training publishes and activates; every answer comes from one of the two models, none fails."""
 
     async def train() -> None:
         done = await asyncio.to_thread(up.recollect, "train", "--data", DATA, "--set", "n_factors=10")
         assert done.returncode == 0, done.stderr
         active = (up.home / "models" / "ACTIVE").read_text().strip()
-        await await_until(lambda: oracle.models[active] > 20, what="the new model to be served")
+        await await_until(lambda: client.models[active] > 20, what="the new model to be served")
 
-    await oracle.during(train)
-    assert not oracle.failures
-    assert len(oracle.models) == 2
-    await _all_archived(oracle, await_until)
+    await client.during(train)
+    assert not client.failures
+    assert len(client.models) == 2
+    await _all_archived(client, await_until)
 
 
 async def test_a_rolling_restart_loses_nothing(
-    up: Up, oracle: Oracle, await_until: Callable[..., Awaitable[None]]
+    up: Up, client: RecordingClient, await_until: Callable[..., Awaitable[None]]
 ) -> None:
     """Every replica is another process afterwards; lists and events that were answered are all archived."""
     before = {_pid(up, name) for name in ("replica-0", "replica-1")}
@@ -156,14 +158,14 @@ async def test_a_rolling_restart_loses_nothing(
         done = await asyncio.to_thread(up.recollect, "balance", "restart")
         assert done.returncode == 0, done.stderr
 
-    await oracle.during(restart)
-    assert not oracle.failures
+    await client.during(restart)
+    assert not client.failures
     assert not before & {_pid(up, name) for name in ("replica-0", "replica-1")}
-    await _all_archived(oracle, await_until)
+    await _all_archived(client, await_until)
 
 
 async def test_a_killed_replica_fails_no_request(
-    up: Up, oracle: Oracle, await_until: Callable[..., Awaitable[None]]
+    up: Up, client: RecordingClient, await_until: Callable[..., Awaitable[None]]
 ) -> None:
     """What it held in memory is lost, a few events at most; the others are archived, and none twice."""
 
@@ -172,20 +174,20 @@ async def test_a_killed_replica_fails_no_request(
         await await_until(lambda: not up.ready(), what="the death to be noticed")
         await await_until(up.ready, 20, what="the replica to come back")
 
-    await oracle.during(kill)
-    assert not oracle.failures
+    await client.during(kill)
+    assert not client.failures
     # What can be lost is what came in the last moments before the kill: a linger, and a reply on its way.
-    await await_until(lambda: len(oracle.answered - oracle.archived().keys()) <= 20, 20, what="the archive")
-    assert max(oracle.archived().values()) == 1
+    await await_until(lambda: len(client.answered - client.archived().keys()) <= 20, 20, what="the archive")
+    assert max(client.archived().values()) == 1
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 async def test_redis_away_loses_nothing(
-    up: Up, oracle: Oracle, await_until: Callable[..., Awaitable[None]], fault: str
+    up: Up, client: RecordingClient, await_until: Callable[..., Awaitable[None]], fault: str
 ) -> None:
-    """Lists go on; what was answered meanwhile is archived once Redis is back."""
+    """Lists go on; what was answered during the fault is archived once Redis is back."""
 
-    async def strike() -> None:
+    async def inject() -> None:
         pid = _pid(up, "redis")
         if fault == "killed":
             os.kill(pid, signal.SIGKILL)
@@ -193,34 +195,36 @@ async def test_redis_away_loses_nothing(
             await await_until(up.ready, 20, what="Redis to come back")
             return
         os.kill(pid, signal.SIGSTOP)
-        asked = oracle.requests
+        requests_before = client.requests
         try:
             # Longer than the deadline of a Redis command, 2 s.
-            await await_until(lambda: oracle.requests > asked + 3 * _RATE_RPS, 20, what="requests without Redis")
+            await await_until(
+                lambda: client.requests > requests_before + 3 * _RATE_RPS, 20, what="requests without Redis"
+            )
         finally:
             os.kill(pid, signal.SIGCONT)
 
-    await oracle.during(strike)
-    assert not oracle.failures
-    await _all_archived(oracle, await_until)
+    await client.during(inject)
+    assert not client.failures
+    await _all_archived(client, await_until)
 
 
-async def _all_archived(oracle: Oracle, await_until: Callable[..., Awaitable[None]]) -> None:
+async def _all_archived(client: RecordingClient, await_until: Callable[..., Awaitable[None]]) -> None:
     await await_until(
-        lambda: oracle.answered <= oracle.archived().keys(), 30, what="every answered event in the archive"
+        lambda: client.answered <= client.archived().keys(), 30, what="every answered event in the archive"
     )
-    assert max(oracle.archived().values()) == 1
+    assert max(client.archived().values()) == 1
 
 
-def test_the_load_test_meets_its_objectives_and_says_when_not(up: Up) -> None:
+def test_the_load_test_reports_whether_objectives_are_met(up: Up) -> None:
     """`recollect loadtest` against the whole installation: no failure; an impossible objective is exit 1."""
     url = f"http://127.0.0.1:{up.port}"
     good = up.recollect("loadtest", "--url", url, "--rate", "100", "--duration", "2", "--max-failures", "0", "--json")
     assert good.returncode == 0, good.stderr
-    told = json.loads(good.stdout)
-    assert told["failed"] == 0
-    assert told["requests"] == 200
-    assert set(told["latency_ms"]) >= {"p50", "p90", "p99", "p99_9", "max"}
+    report = json.loads(good.stdout)
+    assert report["failed"] == 0
+    assert report["requests"] == 200
+    assert set(report["latency_ms"]) >= {"p50", "p90", "p99", "p99_9", "max"}
     strict = up.recollect("loadtest", "--url", url, "--rate", "50", "--duration", "1", "--p99-ms", "0.001", "--json")
     assert strict.returncode == 1
     assert "p99" in strict.stderr

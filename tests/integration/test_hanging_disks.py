@@ -52,8 +52,8 @@ def ask(
     )
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
-            said = answer.read()
-            return answer.status, json.loads(said) if said.startswith(b"{") else {"text": said.decode()}
+            body = answer.read()
+            return answer.status, json.loads(body) if body.startswith(b"{") else {"text": body.decode()}
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.loads(error.read())

@@ -1,4 +1,4 @@
-"""A Redis that loses parts of a stream, says what the archive never said, or is full; real processes all the way."""
+"""A Redis that loses parts of a stream, forges watermarks, or is full; with real processes."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.integration.lone_replica import Site
 Until = Callable[..., None]
 
 
-class Struck(Site):
+class HostileSite(Site):
     """A replica and a consumer, and what a test does to them and their Redis."""
 
     def __init__(self, folder: Path, redis: Any, free_port: Callable[[], int]) -> None:
@@ -64,7 +64,7 @@ class Struck(Site):
         self.posted += count
 
     def refused(self) -> bool:
-        """Whether Redis refuses what the replica sends."""
+        """Whether Redis refuses the replica's batches."""
         return self.metric("recollect_telemetry_connected") == 0
 
     def report(self, events: list[dict[str, Any]], **headers: str) -> int:
@@ -98,19 +98,19 @@ class Struck(Site):
         return int(json.loads((self.home / "spool" / "0" / "producer.json").read_bytes())["epoch"])
 
     def doubts(self) -> int:
-        """How often the replica did not believe a watermark, or none if its log let go of everything."""
+        """Count the watermarks that the replica doubted; a huge number if its write-ahead log was released."""
         if not any((self.home / "spool" / "0").glob("*.wal")):
             return 10**9
         return self.metric("recollect_telemetry_watermarks_doubted_total")
 
     def shipped(self) -> bool:
-        """Whether the stream ends with what was posted last."""
+        """Whether the last posted event is the newest stream entry."""
         with self.redis.client() as client:
             newest = client.xrevrange(self.key, count=1)
             return bool(newest) and f"event-{self.posted - 1:06d}".encode() in newest[0][1][b"data"]
 
     def emptied(self) -> bool:
-        """Whether nothing is left in the stream, ours or not."""
+        """Whether the stream is empty."""
         with self.redis.client() as client:
             return int(client.xlen(self.key)) == 0
 
@@ -124,15 +124,15 @@ class Struck(Site):
 
 
 @pytest.fixture
-def struck(
+def hostile(
     tmp_path: Path,
     redis_server: Any,
     free_port: Callable[[], int],
     wait_until: Until,
     make_snapshot: Callable[..., Any],
     publish_snapshot: Callable[..., str],
-) -> Iterator[Struck]:
-    site = Struck(tmp_path, redis_server, free_port)
+) -> Iterator[HostileSite]:
+    site = HostileSite(tmp_path, redis_server, free_port)
     publish_snapshot(site.home / "models", make_snapshot(n_users=20))
     try:
         site.start_replica()
@@ -169,128 +169,128 @@ DAMAGES: dict[str, Callable[[Any, str], object]] = {
 }
 
 
-def test_what_redis_loses_of_a_stream_is_sent_again(struck: Struck, wait_until: Until) -> None:
+def test_what_redis_loses_of_a_stream_is_sent_again(hostile: HostileSite, wait_until: Until) -> None:
     """Any part of it, with and without events after it, while the consumer is frozen; and nothing is duplicated."""
-    struck.post(3)
-    wait_until(struck.all_archived, 20, what="the first events")
+    hostile.post(3)
+    wait_until(hostile.all_archived, 20, what="the first events")
     for name, damage in DAMAGES.items():
         for later in (0, 1):
-            struck.freeze_consumer()
+            hostile.freeze_consumer()
             try:
-                struck.post(10)
-                wait_until(struck.shipped, 10, what="the stream to have all")
-                with struck.redis.client() as client:
-                    damage(client, struck.key)
-                struck.post(later)
+                hostile.post(10)
+                wait_until(hostile.shipped, 10, what="the stream to have all")
+                with hostile.redis.client() as client:
+                    damage(client, hostile.key)
+                hostile.post(later)
             finally:
-                struck.thaw_consumer()
-            wait_until(struck.all_archived, 20, what=f"everything, after Redis had lost {name} ({later} more)")
-            wait_until(struck.emptied, 20, what=f"the stream to be in order, after Redis had lost {name}")
-    told = struck.audit()
-    assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
+                hostile.thaw_consumer()
+            wait_until(hostile.all_archived, 20, what=f"everything, after Redis had lost {name} ({later} more)")
+            wait_until(hostile.emptied, 20, what=f"the stream to be in order, after Redis had lost {name}")
+    report = hostile.audit()
+    assert (report["ok"], report["missing"], report["duplicated"]) == (True, 0, 0), report
 
 
-def test_a_consumer_that_dies_over_a_gap_leaves_it_to_the_next(struck: Struck, wait_until: Until) -> None:
+def test_a_consumer_that_dies_over_a_gap_leaves_it_to_the_next(hostile: HostileSite, wait_until: Until) -> None:
     """Before and after the stream was removed."""
     for failpoint in ("gap.due", "gap.removed"):
-        struck.stop_consumer()
-        struck.environ["RECOLLECT_FAILPOINT"] = f"{failpoint}:kill"
-        struck.post(4)
-        wait_until(struck.shipped, 10, what="the stream to have all")
-        with struck.redis.client() as client:
-            client.xdel(struck.key, _ids(client, struck.key)[1])
-        struck.start_consumer()
-        victim = struck.running[-1]
+        hostile.stop_consumer()
+        hostile.environ["RECOLLECT_FAILPOINT"] = f"{failpoint}:kill"
+        hostile.post(4)
+        wait_until(hostile.shipped, 10, what="the stream to have all")
+        with hostile.redis.client() as client:
+            client.xdel(hostile.key, _ids(client, hostile.key)[1])
+        hostile.start_consumer()
+        victim = hostile.running[-1]
         wait_until(
             lambda victim=victim: victim.poll() == -signal.SIGKILL, 20, what=f"the consumer to die at {failpoint}"
         )
-        struck.running.remove(victim)
-        struck.environ["RECOLLECT_FAILPOINT"] = ""
-        struck.start_consumer()
-        wait_until(struck.all_archived, 20, what=f"everything after {failpoint}")
-    told = struck.audit()
-    assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
+        hostile.running.remove(victim)
+        hostile.environ["RECOLLECT_FAILPOINT"] = ""
+        hostile.start_consumer()
+        wait_until(hostile.all_archived, 20, what=f"everything after {failpoint}")
+    report = hostile.audit()
+    assert (report["ok"], report["missing"], report["duplicated"]) == (True, 0, 0), report
 
 
-def test_keys_of_another_kind_stop_nothing_for_good(struck: Struck, wait_until: Until) -> None:
+def test_keys_of_another_kind_stop_nothing_for_good(hostile: HostileSite, wait_until: Until) -> None:
     """Whatever took the place of ours gives way, and no event is lost over it."""
-    struck.post(2)
-    wait_until(struck.all_archived, 20, what="the first events")
+    hostile.post(2)
+    wait_until(hostile.all_archived, 20, what="the first events")
     keys = KeyNames()
-    for key in (struck.key, keys.watermark(struck.producer), keys.producers):
-        struck.freeze_consumer()
+    for key in (hostile.key, keys.watermark(hostile.producer), keys.producers):
+        hostile.freeze_consumer()
         try:
-            struck.post(2)
-            wait_until(struck.shipped, 10, what="the stream to have all")
-            with struck.redis.client() as client:
+            hostile.post(2)
+            wait_until(hostile.shipped, 10, what="the stream to have all")
+            with hostile.redis.client() as client:
                 client.set(key, b"something else")
-            struck.post(2)
+            hostile.post(2)
         finally:
-            struck.thaw_consumer()
-        wait_until(struck.all_archived, 20, what=f"everything, with something else in {key}")
-    told = struck.audit()
-    assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
+            hostile.thaw_consumer()
+        wait_until(hostile.all_archived, 20, what=f"everything, with something else in {key}")
+    report = hostile.audit()
+    assert (report["ok"], report["missing"], report["duplicated"]) == (True, 0, 0), report
 
 
-def test_a_full_redis_is_archived_and_emptied_by_itself(struck: Struck, wait_until: Until) -> None:
+def test_a_full_redis_is_archived_and_emptied_by_itself(hostile: HostileSite, wait_until: Until) -> None:
     """Also without the group, which a full Redis does not make, and without a higher limit."""
-    struck.post(2)
-    wait_until(struck.all_archived, 20, what="the first events")
-    struck.freeze_consumer()
-    with struck.redis.client() as client:
+    hostile.post(2)
+    wait_until(hostile.all_archived, 20, what="the first events")
+    hostile.freeze_consumer()
+    with hostile.redis.client() as client:
         client.config_set("maxmemory", client.info("memory")["used_memory"] + 200_000)
-        while not struck.refused():
-            struck.post(50, together=True)
-        assert client.xgroup_destroy(struck.key, GROUP)
-        struck.thaw_consumer()
-        wait_until(struck.all_archived, 40, what="everything, with Redis full")
-        told = struck.audit()
-        assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
+        while not hostile.refused():
+            hostile.post(50, together=True)
+        assert client.xgroup_destroy(hostile.key, GROUP)
+        hostile.thaw_consumer()
+        wait_until(hostile.all_archived, 40, what="everything, with Redis full")
+        report = hostile.audit()
+        assert (report["ok"], report["missing"], report["duplicated"]) == (True, 0, 0), report
         # Full of what is not ours: what comes now waits in the log, lists and events are answered as ever.
         client.config_set("maxmemory", 1)
-        struck.post(5)
+        hostile.post(5)
         client.config_set("maxmemory", 0)
-    wait_until(struck.all_archived, 20, what="what came while Redis was full")
+    wait_until(hostile.all_archived, 20, what="what came while Redis was full")
 
 
-def test_a_watermark_that_the_archive_did_not_write_releases_nothing(struck: Struck, wait_until: Until) -> None:
+def test_a_watermark_that_the_archive_did_not_write_releases_nothing(hostile: HostileSite, wait_until: Until) -> None:
     """Any value, new, old or of another epoch, is reported, and no event is lost or duplicated."""
-    struck.post(3)
-    wait_until(struck.all_archived, 20, what="the first events")
-    with struck.redis.client() as client:
-        watermark = KeyNames().watermark(struck.producer)
+    hostile.post(3)
+    wait_until(hostile.all_archived, 20, what="the first events")
+    with hostile.redis.client() as client:
+        watermark = KeyNames().watermark(hostile.producer)
         wait_until(lambda: client.hget(watermark, "seq") == b"3", 10, what="its watermark")
         genuine = client.hgetall(watermark)
         forgeries: list[dict[Any, Any]] = [
-            {"epoch": struck.epoch, "seq": 13},
-            {"epoch": struck.epoch, "seq": 10**6},
-            {"epoch": struck.epoch + 5, "seq": 1},
+            {"epoch": hostile.epoch, "seq": 13},
+            {"epoch": hostile.epoch, "seq": 10**6},
+            {"epoch": hostile.epoch + 5, "seq": 1},
             {**genuine, b"seq": 13},
             {**genuine, b"mac": b"0" * 32, b"seq": 13},
             {"epoch": "x", "seq": ""},
         ]
-        struck.freeze_consumer()
+        hostile.freeze_consumer()
         try:
-            struck.post(10)
-            wait_until(struck.shipped, 10, what="the stream to have all")
-            client.xtrim(struck.key, maxlen=0, approximate=False)
+            hostile.post(10)
+            wait_until(hostile.shipped, 10, what="the stream to have all")
+            client.xtrim(hostile.key, maxlen=0, approximate=False)
             for forgery in forgeries:
-                before = struck.doubts()
+                before = hostile.doubts()
                 client.delete(watermark)
                 client.hset(watermark, mapping=forgery)
-                wait_until(lambda before=before: struck.doubts() > before + 1, 10, what=f"{forgery} to be seen")
-            client.hset(watermark, mapping={b"seq": 1, b"epoch": struck.epoch})
+                wait_until(lambda before=before: hostile.doubts() > before + 1, 10, what=f"{forgery} to be seen")
+            client.hset(watermark, mapping={b"seq": 1, b"epoch": hostile.epoch})
         finally:
-            struck.thaw_consumer()
-        wait_until(struck.all_archived, 20, what="everything")
+            hostile.thaw_consumer()
+        wait_until(hostile.all_archived, 20, what="everything")
         client.hset(watermark, mapping=genuine)
-        struck.post(2)
-        wait_until(struck.all_archived, 20, what="everything after an old watermark came again")
-    told = struck.audit()
-    assert (told["ok"], told["missing"], told["duplicated"]) == (True, 0, 0), told
+        hostile.post(2)
+        wait_until(hostile.all_archived, 20, what="everything after an old watermark came again")
+    report = hostile.audit()
+    assert (report["ok"], report["missing"], report["duplicated"]) == (True, 0, 0), report
 
 
-def test_an_id_that_two_users_send_loses_no_event(struck: Struck, wait_until: Until) -> None:
+def test_an_id_that_two_users_send_loses_no_event(hostile: HostileSite, wait_until: Until) -> None:
     """Every event that was answered 202 is archived, and what was sent twice is archived once."""
 
     def event(user: str, item: str, **more: Any) -> dict[str, Any]:
@@ -298,21 +298,21 @@ def test_an_id_that_two_users_send_loses_no_event(struck: Struck, wait_until: Un
 
     sent = [event("u1", "i1"), event("u2", "i1"), event("u1", "i2"), event("u1", "i1", value=3.0)]
     for one in [*sent, *sent]:
-        assert struck.report([one]) == 202
+        assert hostile.report([one]) == 202
     # Keys are one replica's knowledge; its successor knows none, as another replica of many would not.
     bodies = [{"type": "click", "user_id": f"u{number % 3}", "item_id": f"i{number}"} for number in range(6)]
     for key in ("client-key-0001", "ngx-client-key-0001"):
-        statuses = [struck.report([body], **{"Idempotency-Key": key}) for body in (bodies[0], bodies[0], *bodies[1:])]
+        statuses = [hostile.report([body], **{"Idempotency-Key": key}) for body in (bodies[0], bodies[0], *bodies[1:])]
         assert statuses == [202, 202, *[422] * 5]
     for body in bodies:
-        struck.restart_replica()
-        wait_until(struck.ready, 30, what="the next replica")
-        assert struck.report([body], **{"Idempotency-Key": "client-key-0002"}) == 202
-    told = struck.audit()
-    assert (told["ok"], told["missing"], told["duplicated"], told["deduplicated"]) == (True, 0, 0, 6), told
+        hostile.restart_replica()
+        wait_until(hostile.ready, 30, what="the next replica")
+        assert hostile.report([body], **{"Idempotency-Key": "client-key-0002"}) == 202
+    report = hostile.audit()
+    assert (report["ok"], report["missing"], report["duplicated"], report["deduplicated"]) == (True, 0, 0, 6), report
     found = Counter(
         (line["event_id"][:15], line["user_id"], line["item_id"], line["value"], "id_conflict" in line["marks"])
-        for line in struck.archived()
+        for line in hostile.archived()
         if line["class"] == "feedback"
     )
     expected = [

@@ -134,9 +134,9 @@ async def test_no_event_is_in_a_log_and_no_log_line_is_in_telemetry(
         site.stop()
     assert (visitors.failures, visitors.wrong, visitors.refused) == ([], [], 0)
     logs = bytes_below(site.logs) | {Path("printed"): (site.home.parent / "printed").read_bytes()}
-    said = b"".join(logs.values())
-    assert b'"logger": "recollect.replica"' in said
-    assert b'"event": "Disconnected"' in said
+    output = b"".join(logs.values())
+    assert b'"logger": "recollect.replica"' in output
+    assert b'"event": "Disconnected"' in output
     names = {b"canary", *(name.encode() for name in visitors.lists)}
     assert [(path, name) for path, data in logs.items() for name in names if name in data] == []
     assert any(b"canary-event-0" in data for data in telemetry.values())
@@ -225,13 +225,13 @@ async def test_the_disk_of_the_log_of_events_is_full(make_site: MakeSite, await_
     archived = counts(events)
     assert set(archived.values()) == {1}
     assert visitors.accepted <= set(archived)
-    told: Counter[str] = Counter()
+    gap_counts: Counter[str] = Counter()
     for event in events:
         if event["class"] == "system" and event["kind"] == "gap":
-            told[event["of_class"]] += event["count"]
-    assert len(visitors.lists) == len(visitors.lists & set(archived)) + told["served"]
+            gap_counts[event["of_class"]] += event["count"]
+    assert len(visitors.lists) == len(visitors.lists & set(archived)) + gap_counts["served"]
     # A report that was taken when its disk refused is refused too, and yet archived when the disk is back.
-    assert visitors.refused == len(set(archived) - visitors.lists - visitors.accepted) + told["feedback"]
+    assert visitors.refused == len(set(archived) - visitors.lists - visitors.accepted) + gap_counts["feedback"]
 
 
 @contextlib.asynccontextmanager

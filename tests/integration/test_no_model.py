@@ -103,8 +103,8 @@ async def test_replicas_without_a_model(
         (path, 5) for _, path, _ in LISTS if path not in STATIC
     }
     assert {reported(running) for _ in range(20)} == {202}
-    status, _, said = running.get("/readyz")
-    assert (status, b"No model is loaded yet." in said) == (503, True)
+    status, _, output = running.get("/readyz")
+    assert (status, b"No model is loaded yet." in output) == (503, True)
 
     good = publish_snapshot(models, make_snapshot(n_users=20, seed=2))
     activate(models, good)

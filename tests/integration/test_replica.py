@@ -254,10 +254,10 @@ def test_telemetry_and_application_log_never_meet(
     assert len(logs) == 1
     assert not {path for path in opened if path.startswith(str(tmp_path / "var/spool"))} & logs
     assert replica.stop() == 0
-    told = b"".join(path.read_bytes() for path in (tmp_path / "logs").rglob("*") if path.is_file())
-    assert b"replica stopped" in told
-    assert canary.encode() not in told
-    assert identifier.encode() not in told
+    logged = b"".join(path.read_bytes() for path in (tmp_path / "logs").rglob("*") if path.is_file())
+    assert b"replica stopped" in logged
+    assert canary.encode() not in logged
+    assert identifier.encode() not in logged
     kept = b"".join(
         path.read_bytes()
         for folder in ("spool", "archive")

@@ -1,4 +1,4 @@
-"""Two nginx on one port: clients that try twice notice neither the death nor the frost of either."""
+"""Two nginx on one port: clients with one retry get no error when either is killed or frozen."""
 
 import json
 import os
@@ -46,12 +46,12 @@ def ready(installation: Installation, restarts: int) -> bool:
 
 
 def tried_twice(installation: Installation) -> Load:
-    """Clients as the reference client is: one retry, and 2 s in all."""
+    """Return the load of clients with one retry and a deadline of 2 s, like the reference client."""
     return Load(installation.port, clients=16, retries=1, deadline_s=2.0)
 
 
 async def test_both_serve(running: Installation) -> None:
-    """The kernel gives each its share of the connections, and the logs tell which of them had a request."""
+    """The kernel gives each a share of the connections, as their access logs show."""
     async with Load(running.port, clients=32) as load:
         await load.more(100)
         logs = [running.folder / "logs" / f"{name}.access.log" for name in BOTH]
@@ -60,18 +60,18 @@ async def test_both_serve(running: Installation) -> None:
 
 
 async def test_killing_a_whole_nginx_fails_no_request_that_is_tried_twice(running: Installation) -> None:
-    """Master and worker at once, each nginx in turn; the other one takes over at once, and the dead one comes back."""
+    """Master and worker at once, each nginx in turn. The other one serves, and the killed one is restarted."""
     async with tried_twice(running) as load:
         for turn in range(6):
             await load.more(100)
             os.killpg(running.pid(BOTH[turn % 2]), signal.SIGKILL)
             await until(partial(ready, running, turn + 1))
-            running.remember()
+            running.record_groups()
     assert load.failures == []
 
 
 async def test_killing_a_worker_fails_no_request_that_is_tried_twice(running: Installation) -> None:
-    """Its master makes a new one, and keeps the listener meanwhile, so that new connections wait instead of failing."""
+    """Its master starts a new worker and keeps the listener open, so that new connections wait instead of failing."""
     async with tried_twice(running) as load:
         for turn in range(6):
             await load.more(100)
@@ -82,8 +82,8 @@ async def test_killing_a_worker_fails_no_request_that_is_tried_twice(running: In
     assert ready(running, restarts=0)
 
 
-def test_a_dying_worker_lets_go_of_its_sockets_at_once(running: Installation) -> None:
-    """Winding up asynchronous I/O would come first and keep the listener open meanwhile, so there is none."""
+def test_a_killed_worker_closes_its_sockets_at_once(running: Installation) -> None:
+    """No asynchronous I/O is set up, because the kernel would clean it up before it closes the listener."""
     for name in BOTH:
         _, worker = master_and_worker(running, name)
         assert "[aio]" not in Path(f"/proc/{worker}/maps").read_text()
@@ -97,7 +97,7 @@ def _another_worker(installation: Installation, master: int, worker: int) -> boo
 
 @pytest.mark.parametrize("frozen", ["worker", "all of it"])
 async def test_a_frozen_nginx_is_replaced_before_clients_give_up(running: Installation, frozen: str) -> None:
-    """The kernel goes on giving it connections, so it is killed; whom that cuts off tries again within the 2 s."""
+    """The kernel keeps giving it connections, so it is killed; clients that this disconnects retry within the 2 s."""
     master, worker = master_and_worker(running, "nginx-1")
     async with tried_twice(running) as load:
         await load.more(100)
@@ -109,12 +109,12 @@ async def test_a_frozen_nginx_is_replaced_before_clients_give_up(running: Instal
         await until(lambda: running.rows()["nginx-1"].restarts == 1)
         took_s = time.monotonic() - began_s
         await until(lambda: ready(running, 1))
-        running.remember()
+        running.record_groups()
         await load.more(100)
-    # The promise itself: the watchdog kills a silent nginx before clients give up, and not one that is only slow.
+    # The time is the promise: the watchdog kills an unresponsive nginx before clients give up, but no slow one.
     assert 1.0 < took_s < 3.0
     assert load.failures == []
-    assert max(load.latencies_s) > 0.5, "nobody asked the frozen one"
+    assert max(load.latencies_s) > 0.5, "no request reached the frozen nginx"
     assert running.rows()["nginx-0"].restarts == 0
 
 
@@ -129,9 +129,9 @@ async def test_a_frozen_master_harms_nobody_and_is_stopped_with_the_rest(running
     assert load.failures == []
     assert ready(running, restarts=0)
     running.signal(signal.SIGTERM)
-    status, said, errors = running.wait()
+    status, output, errors = running.wait()
     assert (status, errors) == (0, "")
-    assert "killed" not in said
+    assert "killed" not in output
     assert running.survivors() == []
 
 
@@ -201,7 +201,7 @@ def test_no_log_holds_a_user_id(running: Installation, wait_until: Callable[...,
 
 
 def test_who_takes_a_part_of_the_clients_is_named(installation: Installation, wait_until: Callable[..., None]) -> None:
-    """A process of the same user that shares ports cannot be kept out, so it is told."""
+    """A process of the same user that shares the port cannot be prevented, so a warning names it."""
     installation.start()
     wait_until(lambda: "replica-0" in installation.rows())
     with socket.create_server(("127.0.0.1", installation.port), reuse_port=True):

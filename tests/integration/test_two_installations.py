@@ -79,8 +79,8 @@ async def test_with_their_own_namespaces_nothing_mixes(
         await await_until(lambda site=site, visitors=visitors: site.has_archived(visitors.accepted), 20, "the archive")
         assert set(counts(site.archived())) == visitors.accepted | visitors.lists
         done = recollect(site.environ, "audit", "--json")
-        told = json.loads(done.stdout)
-        assert (done.returncode, told["missing"], told["duplicated"]) == (0, 0, 0), told
+        report = json.loads(done.stdout)
+        assert (done.returncode, report["missing"], report["duplicated"]) == (0, 0, 0), report
         assert not any("sesame" in word for word in psutil.Process(site.replica_pid).cmdline())
         redis_server.pause()
         await await_until(lambda site=site: "Disconnected" in logged(site), 20, "an outage in the log")

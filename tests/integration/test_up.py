@@ -1,4 +1,4 @@
-"""`recollect up` on real parts: from nothing to a curl, through the death of every part, to nothing left."""
+"""`recollect up` on real parts: the first start, the restart of every part, a rolling restart, and the stop."""
 
 import asyncio
 import json
@@ -38,14 +38,14 @@ def up(folder: Path) -> Iterator[Up]:
         made.end()
 
 
-def test_it_trains_starts_everything_and_says_what_to_do_next(up: Up) -> None:
-    """The curl line that it prints works as it stands, for a user of the model."""
-    said = "".join(up.said)
-    assert f"Training a model on {DATA}" in said
-    assert f"Recollect is ready at http://127.0.0.1:{up.port}" in said
+def test_the_first_start_trains_starts_every_part_and_prints_the_next_command(up: Up) -> None:
+    """The printed curl line works unchanged, for a user of the model."""
+    printed = "".join(up.printed)
+    assert f"Training a model on {DATA}" in printed
+    assert f"Recollect is ready at http://127.0.0.1:{up.port}" in printed
     assert [row.name for row in roster.read(up.home)] == PARTS
     assert up.ready()
-    line = re.search(rf"curl http://127\.0\.0\.1:{up.port}(/recommend/\S+)", said)
+    line = re.search(rf"curl http://127\.0\.0\.1:{up.port}(/recommend/\S+)", printed)
     assert line is not None
     status, headers, body = up.request("GET", line.group(1))
     assert status == 200
@@ -55,8 +55,8 @@ def test_it_trains_starts_everything_and_says_what_to_do_next(up: Up) -> None:
     assert {item["source"] for item in listed["items"]} == {"personal"}
 
 
-def test_every_route_is_there(up: Up) -> None:
-    """Through nginx."""
+def test_nginx_serves_every_public_route(up: Up) -> None:
+    """The metrics of a replica are not public."""
     event = {"type": "rating", "user_id": "1", "item_id": "2", "value": 4.0}
     assert up.request("POST", "/v1/events", {"events": [event]})[0] == 202
     assert up.request("POST", "/v1/recommendations", {"user_id": "1", "n": 3})[0] == 200
@@ -65,8 +65,8 @@ def test_every_route_is_there(up: Up) -> None:
     assert up.request("GET", "/metrics")[0] == 404
 
 
-def test_the_first_lines_of_the_readme_work(up: Up) -> None:
-    """Its curl lines are answered as the page shows, and its audit finds no event missing."""
+def test_the_commands_of_the_readme_work(up: Up) -> None:
+    """Its curl lines are answered as shown, and its audit finds no missing event."""
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^curl (.*)$", page.replace("\\\n", " "), re.MULTILINE)
     assert len(lines) == 2
@@ -85,7 +85,7 @@ def test_the_first_lines_of_the_readme_work(up: Up) -> None:
     assert audited.returncode == 0, audited.stdout
 
 
-def test_the_examples_of_the_api_page_are_what_the_service_takes_and_gives(up: Up) -> None:
+def test_the_examples_of_the_api_page_match_the_service(up: Up) -> None:
     """A list has the fields of the example, and its events are accepted."""
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     listed, events, *_ = (
@@ -99,8 +99,8 @@ def test_the_examples_of_the_api_page_are_what_the_service_takes_and_gives(up: U
     assert (status, json.loads(body)) == (202, {"accepted": 1, "durability": "disk"})
 
 
-def test_no_other_user_reaches_its_redis(up: Up) -> None:
-    """It listens on a socket in a directory of its owner's, and on no port at all."""
+def test_no_other_user_can_reach_the_redis(up: Up) -> None:
+    """It listens on a socket in a directory of mode 0700, and on no port."""
     row = up.row("redis")
     assert (row.host, row.port) == (str(up.home / "run" / "redis.sock"), None)
     assert stat.S_IMODE((up.home / "run").stat().st_mode) == 0o700
@@ -111,18 +111,18 @@ def test_no_other_user_reaches_its_redis(up: Up) -> None:
 
 
 def test_an_event_reaches_the_archive(up: Up, wait_until: Callable[..., None]) -> None:
-    """Replica, Redis, consumer and archive are wired to each other."""
-    event = {"event_id": "wired-to-each-other", "type": "rating", "user_id": "1", "item_id": "2", "value": 4.0}
+    """Replica, Redis, consumer and archive are connected."""
+    event = {"event_id": "connected-parts", "type": "rating", "user_id": "1", "item_id": "2", "value": 4.0}
     assert up.request("POST", "/v1/events", {"events": [event]})[0] == 202
     wait_until(
-        lambda: any("wired-to-each-other" in path.read_text() for path in (up.home / "archive").rglob("*.jsonl")),
+        lambda: any("connected-parts" in path.read_text() for path in (up.home / "archive").rglob("*.jsonl")),
         what="the event in the archive",
     )
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_every_part_comes_back_where_it_was(up: Up, name: str, wait_until: Callable[..., None]) -> None:
-    """Killed, it is started again within a second, on its own ports, and everything is ready again."""
+def test_every_killed_part_restarts_on_its_ports(up: Up, name: str, wait_until: Callable[..., None]) -> None:
+    """It is restarted within a second, and every part is ready again."""
     before = up.row(name)
     assert before.pid is not None
     os.kill(before.pid, signal.SIGKILL)
@@ -136,7 +136,7 @@ def test_every_part_comes_back_where_it_was(up: Up, name: str, wait_until: Calla
 
 
 async def test_a_rolling_restart_under_load_fails_no_request(up: Up) -> None:
-    """With the real drain, and a client that never retries but honours the end of a connection."""
+    """Clients do not retry; they reconnect when the server closes the connection."""
     before = {name: up.row(name).pid for name in PARTS}
     failures: list[str] = []
     answered = 0
@@ -165,16 +165,16 @@ async def test_a_rolling_restart_under_load_fails_no_request(up: Up) -> None:
     await asyncio.gather(*(client() for _ in range(4)))
     done = await restarted
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert {entry["name"] for entry in said["restarted"]} == {"replica-0", "replica-1"}
+    report = json.loads(done.stdout)
+    assert {entry["name"] for entry in report["restarted"]} == {"replica-0", "replica-1"}
     assert failures == []
     assert answered > 200
     after = {name: up.row(name).pid for name in PARTS}
     assert {name for name in PARTS if after[name] != before[name]} == {"replica-0", "replica-1"}
 
 
-def test_a_second_one_is_refused(up: Up) -> None:
-    """In one sentence."""
+def test_a_second_installation_in_a_home_is_refused(up: Up) -> None:
+    """The error is one sentence with the pid of the first."""
     second = up.recollect("up", "--port", "1")
     assert second.returncode == 1
     assert second.stderr.startswith("recollect: Recollect is already running in ")
@@ -182,13 +182,13 @@ def test_a_second_one_is_refused(up: Up) -> None:
 
 
 def test_stopping_leaves_only_state_and_logs(up: Up, folder: Path) -> None:
-    """No process, port, socket, pid file or temporary file. Runs after the tests above, which use the same one."""
+    """No process, port, socket, pid or temporary file remains. Runs after the tests above, which share the fixture."""
     ports = [port for row in roster.read(up.home) for port in (row.port, row.admin_port) if port is not None]
     code, errors = up.stop()
     assert code == 0
-    # What the training said about its progress is all that is there.
+    # Only the progress of the training was written.
     assert "recollect:" not in errors
-    assert up.said[-1] == "Stopped.\n"
+    assert up.printed[-1] == "Stopped.\n"
     assert up.survivors() == []
     for port in ports:
         with socket.create_server(("127.0.0.1", port)):
@@ -198,13 +198,13 @@ def test_stopping_leaves_only_state_and_logs(up: Up, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"var", "logs"}
 
 
-def test_a_warm_start_uses_the_model_that_is_there(up: Up, folder: Path) -> None:
+def test_a_warm_start_serves_the_active_model(up: Up, folder: Path) -> None:
     """It does not train. Runs after the one above stopped."""
     assert up.process.poll() is not None
     again = Up(folder)
     try:
         again.wait_for("stop:")
-        assert "Training" not in "".join(again.said)
+        assert "Training" not in "".join(again.printed)
         assert again.request("GET", "/recommend/1")[0] == 200
         assert again.stop(signal.SIGTERM) == (0, "")
         assert again.survivors() == []
@@ -213,7 +213,7 @@ def test_a_warm_start_uses_the_model_that_is_there(up: Up, folder: Path) -> None
 
 
 def test_data_that_cannot_be_read_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    """The training says why; nothing else was started."""
+    """The training prints the reason; no part was started."""
     made = Up(tmp_path, "--data", str(tmp_path / "absent"))
     try:
         out, err = made.process.communicate(timeout=60)

@@ -13,7 +13,7 @@ from loadbalancer.binaries import find_redis
 from loadbalancer.errors import BadSetting
 
 
-def test_redis_runs_as_the_file_says(short_path: Path, wait_until: Callable[..., None]) -> None:
+def test_redis_runs_with_the_rendered_settings(short_path: Path, wait_until: Callable[..., None]) -> None:
     """Append-only, synced every second, never evicting, on a socket alone; in a directory whose name needs quotes."""
     directory = short_path / 'a "strange" \\ name'
     directory.mkdir()

@@ -1,4 +1,4 @@
-"""Settings: one table, read once, told in the docs."""
+"""Settings: one table, read once, and documented."""
 
 import re
 from pathlib import Path
@@ -97,6 +97,6 @@ def test_every_setting_has_its_name_unit_and_sentence_and_is_unique() -> None:
         assert re.fullmatch(r"[A-Z].*\.", setting.doc), setting.label
 
 
-def test_the_docs_have_every_setting_as_it_is() -> None:
-    """docs/settings.md is what the code says: names, defaults, units, sentences."""
+def test_the_docs_match_every_setting() -> None:
+    """docs/settings.md has the names, defaults, units and sentences of the code."""
     assert (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8") == render()

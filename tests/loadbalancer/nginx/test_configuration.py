@@ -219,8 +219,8 @@ def test_routes_match_the_raw_target() -> None:
         ("/", None),
     ],
 )
-def test_where_a_target_goes(target: str, to: str | None) -> None:
-    """As nginx applies the patterns: the last match decides."""
+def test_the_last_matching_pattern_routes_a_target(target: str, to: str | None) -> None:
+    """nginx applies the patterns in the same order."""
     matching = [route.location for route in routes.ROUTES if re.search(route.pattern, target)]
     assert matching == ([] if to is None else [to])
 
@@ -265,7 +265,7 @@ def test_a_path_that_nginx_cannot_express_is_refused(path: str) -> None:
 @pytest.mark.parametrize("features", ["probed", "none"])
 @pytest.mark.parametrize("balancers", [1, 2])
 def test_nginx_accepts_the_configuration(host: str, features: str, balancers: int, tmp_path: Path) -> None:
-    """Also in folders whose names need quotes; it writes nothing outside them."""
+    """Also in folders whose names need quotes. nginx writes nothing outside them."""
     binary = find_nginx(None).path
     home = tmp_path / 'a "strange; {name} \\ of'
     logs = home / "logs"

@@ -1,4 +1,4 @@
-"""Histories of observations and the actions of the supervisor; no process, no clock, no event loop."""
+"""The supervisor's actions after histories of observations, without processes, clock or event loop."""
 
 from pathlib import Path
 
@@ -103,19 +103,19 @@ def test_parts_start_in_the_order_of_their_needs() -> None:
 
 @pytest.mark.parametrize("name", [each.name for each in PARTS])
 def test_a_crashed_part_restarts_at_once_and_waits_for_no_other(up: SupervisorHistory, name: str) -> None:
-    """After the minimum uptime it is started in the same step, even while a part it needs is down."""
+    """After the minimum uptime it restarts in the same step, even while a part that it needs is down."""
     assert up.at(100.0, Exited(name)) == starts(name)
 
 
-def test_redis_and_a_replica_may_crash_together(up: SupervisorHistory) -> None:
-    """A replica comes back while Redis is still away."""
+def test_a_replica_restarts_while_redis_is_down(up: SupervisorHistory) -> None:
+    """Both crashed together; the replica is ready first."""
     assert up.at(100.0, Exited("redis"), Exited("replica-0")) == starts("redis", "replica-0")
     assert up.at(101.0, Ready("replica-0")) == []
     assert up.phase("replica-0") is Phase.READY
 
 
 def test_backoff_grows_with_early_exits_up_to_five_seconds(up: SupervisorHistory) -> None:
-    """The first early exit costs 0.1 s, then more, 5 s at most; the minimum uptime resets it."""
+    """The backoff is 0.1 s after the first early exit and grows to 5 s; the minimum uptime resets it."""
     now_s, backoffs_s = 100.0, []
     up.at(now_s, Exited("replica-0"))
     for _ in range(8):
@@ -143,7 +143,7 @@ def test_a_part_that_does_not_get_ready_is_killed_once_and_started_again(up: Sup
 
 
 def test_a_part_that_reports_why_it_is_not_ready_is_not_killed(up: SupervisorHistory) -> None:
-    """Each report begins its time again; without one it is killed at its deadline."""
+    """Each report moves its deadline; without a further report it is killed."""
     up.at(100.0, Exited("replica-0"))
     for now_s in (130.0, 180.0, 230.0):
         assert up.at(now_s, NotReady("replica-0", "no model")) == []
@@ -156,7 +156,7 @@ def test_a_part_that_reports_why_it_is_not_ready_is_not_killed(up: SupervisorHis
 
 
 def test_the_reason_is_cleared_when_a_part_is_ready(up: SupervisorHistory) -> None:
-    """A rolling restart touches no other replica before that."""
+    """A rolling restart stops the next replica only then."""
     up.at(100.0, RestartRequested())
     up.at(101.0, Exited("replica-0"))
     assert up.at(102.0, NotReady("replica-0", "no model")) == []
@@ -165,7 +165,7 @@ def test_the_reason_is_cleared_when_a_part_is_ready(up: SupervisorHistory) -> No
 
 
 def test_a_first_start_continues_while_replicas_report_that_they_have_no_model() -> None:
-    """nginx starts, since they accept feedback; a part that reports nothing still fails the start."""
+    """nginx starts, because replicas without a model accept feedback; a part without a report still fails the start."""
     history = SupervisorHistory()
     history.at(0.0, Tick(), Ready("redis"))
     assert history.at(1.0, Ready("consumer")) == []
@@ -208,7 +208,7 @@ def test_a_part_that_does_not_stop_is_killed_at_its_deadline(up: SupervisorHisto
 
 
 def test_a_second_stop_request_stops_fast(up: SupervisorHistory) -> None:
-    """Every part has one second."""
+    """Every part is killed after one second."""
     up.at(10.0, StopRequested())
     assert up.at(10.5, StopRequested()) == []
     assert up.at(11.0, Tick()) == [Kill("nginx-0")]
@@ -217,7 +217,7 @@ def test_a_second_stop_request_stops_fast(up: SupervisorHistory) -> None:
 
 
 def test_stopping_during_the_first_start_stops_what_was_started() -> None:
-    """A part that has not started never does."""
+    """Parts that were not started stay so."""
     history = SupervisorHistory()
     history.at(0.0, Tick())
     assert history.at(0.1, StopRequested()) == [Stop("redis")]
@@ -227,7 +227,7 @@ def test_stopping_during_the_first_start_stops_what_was_started() -> None:
 
 
 def test_a_part_in_backoff_needs_no_stop(up: SupervisorHistory) -> None:
-    """It is not started again."""
+    """Stopping skips it, and it is not started again."""
     up.at(100.0, Exited("nginx-0"), Exited("nginx-0"))
     assert up.phase("nginx-0") is Phase.BACKOFF
     assert up.at(100.0, StopRequested()) == [Stop(name) for name in REPLICAS]
@@ -256,14 +256,14 @@ def test_a_rolling_restart_waits_while_another_replica_is_down(up: SupervisorHis
 
 
 def test_a_replica_that_does_not_drain_in_time_is_killed(up: SupervisorHistory) -> None:
-    """The restart continues."""
+    """Its exit continues the rolling restart."""
     up.at(10.0, RestartRequested())
     assert up.at(19.0, Tick()) == [Kill("replica-0")]
     assert up.at(19.1, Exited("replica-0")) == starts("replica-0")
 
 
 def test_stopping_ends_a_rolling_restart(up: SupervisorHistory) -> None:
-    """A replica that drains already is not asked to stop a second time."""
+    """A replica that already drains gets no second stop request."""
     up.at(10.0, RestartRequested())
     assert up.at(10.1, StopRequested()) == [Stop("nginx-0")]
     assert up.at(10.2, Exited("nginx-0")) == [Stop("replica-1"), Stop("replica-2")]
@@ -279,7 +279,7 @@ def test_a_replica_that_exits_while_nginx_stops_is_not_restarted(up: SupervisorH
 
 @pytest.mark.parametrize("name", ["redis", "replica-1"])
 def test_the_first_start_fails_when_a_part_keeps_exiting(name: str) -> None:
-    """Three exits before it was ready: the other parts stop and the state names it."""
+    """After three exits before it was ready, the other parts stop and the state names it."""
     history = SupervisorHistory()
     history.at(0.0, Tick())
     if name != "redis":
@@ -294,7 +294,7 @@ def test_the_first_start_fails_when_a_part_keeps_exiting(name: str) -> None:
 
 
 def test_the_first_start_fails_when_a_part_is_not_ready_in_time() -> None:
-    """The state names it."""
+    """At its deadline every part stops, and the state names it."""
     history = SupervisorHistory()
     history.at(0.0, Tick())
     assert next_wake_s(PARTS, history.state) == 60.0
@@ -307,7 +307,7 @@ def timeout(name: str = "nginx-0", waited_s: float = 1.0) -> LivenessTimeout:
 
 
 def test_two_liveness_timeouts_in_a_row_kill_a_part_once(up: SupervisorHistory) -> None:
-    """Further timeouts before its exit change nothing, and the next process begins with none."""
+    """Further timeouts before its exit change nothing; the count of the next process begins at 0."""
     assert up.at(100.0, timeout()) == []
     assert up.at(100.2, timeout()) == [Kill("nginx-0")]
     assert up.phase("nginx-0") is Phase.READY
@@ -331,7 +331,7 @@ def test_timeouts_are_counted_for_each_part(up: SupervisorHistory) -> None:
 
 
 def test_pauses_of_the_whole_machine_kill_no_part(up: SupervisorHistory) -> None:
-    """After a pause all pending probes time out late, which shows that the supervisor was paused too."""
+    """After a pause all pending probes time out late, so the supervisor itself was paused."""
     for second in range(100, 200, 10):
         assert up.at(float(second), *(timeout(waited_s=waited_s) for waited_s in (9.0, 8.75, 8.5, 1.5))) == []
         # The first probe after it succeeds, or times out like any other.
@@ -340,7 +340,7 @@ def test_pauses_of_the_whole_machine_kill_no_part(up: SupervisorHistory) -> None
 
 
 def test_a_late_timeout_neither_counts_nor_resets(up: SupervisorHistory) -> None:
-    """It proves nothing about the part."""
+    """The supervisor was paused, so the timeout shows nothing about the part."""
     assert up.at(100.0, timeout(), timeout(waited_s=5.0)) == []
     assert up.at(100.2, timeout()) == [Kill("nginx-0")]
 

@@ -50,7 +50,7 @@ def test_kills_reach_every_part_in_time() -> None:
     } == _NAMES
 
 
-def test_a_fault_without_targets_has_no_strikes() -> None:
+def test_a_fault_without_targets_has_no_injections() -> None:
     """The drill reports it as skipped."""
     (fault,) = select("kill-consumer")
     assert (

@@ -83,7 +83,7 @@ async def test_telemetry_gets_pseudonyms_and_callers_their_own_ids(client: Clien
     assert [event["user_id"] for event in recorded_events(context)] == ["u1", *[pseudonyms.pseudonym("u1")] * 3, None]
 
 
-async def test_a_model_of_pseudonyms_is_asked_with_callers_ids(
+async def test_callers_ids_find_users_in_a_model_of_pseudonyms(
     client: Client, context: ReplicaContext, make_snapshot: Callable[..., ModelSnapshot]
 ) -> None:
     """A model trained on archived events finds its users, and they can be erased."""

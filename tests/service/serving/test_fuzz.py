@@ -1,7 +1,7 @@
 """The API against its own description: generated requests, well-formed and not, on the real application and listener.
 
 Every answer must be one that /openapi.json promises: a documented status, a body of the described shape, a problem for
-every error, and never a fault of ours. What the schema refuses is never accepted.
+every error, and never an internal error. A body that the schema refuses is never accepted.
 """
 
 import asyncio
