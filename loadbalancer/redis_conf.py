@@ -9,9 +9,9 @@ from loadbalancer.errors import BadSetting
 def render(directory: Path, socket: Path) -> str:
     """Return redis.conf.
 
-    Redis listens on a Unix socket alone, whose directory decides who may connect. It keeps everything in an append-only
-    file in `directory`, synced every second, and refuses writes when memory is short: entries of a stream are not
-    archived yet.
+    Redis listens on a Unix socket alone, and the mode of its directory limits connections to this user. It keeps all
+    data in an append-only file in `directory`, synced every second. When memory is short it refuses writes and evicts
+    nothing, because stream entries may not be archived yet.
 
     Raises:
         BadSetting: A path has a control character, which the format cannot express.

@@ -11,7 +11,7 @@ from loadbalancer.errors import BadSetting
 
 @dataclass(frozen=True)
 class BalancerSettings:
-    """What `up` and `balance` start, and how nginx treats clients and replicas."""
+    """The parts that `up` and `balance` start, and the limits of nginx for clients and replicas."""
 
     host: Annotated[str, {"env": "RECOLLECT_BALANCER_HOST", "unit": "address"}, "Where nginx listens for clients."] = (
         "127.0.0.1"
@@ -139,7 +139,7 @@ class BalancerSettings:
     cors_origins: Annotated[
         str | None,
         {"env": "RECOLLECT_CORS_ORIGINS", "unit": "origins"},
-        "Origins whose pages may ask from a browser, comma separated, such as https://shop.example; * for all.",
+        "Origins whose pages may send browser requests, comma separated, such as https://shop.example; * for all.",
     ] = None
     nginx_log_bytes: Annotated[
         int,

@@ -2,7 +2,7 @@
 
 Invariants:
 
-- It belongs to this user and has mode 0700 before anything is created in it, so that it alone decides who connects.
+- It belongs to this user and has mode 0700 before anything is created in it, so that no other user can connect.
 - The path fits into an address: sun_path of unix(7) holds 107 bytes and a final zero.
 - A directory outside of the home is new (mkdtemp) and named by a file in run/, by which the next holder of the home
   finds and removes it.

@@ -1,1 +1,1 @@
-"""What people run against a live system. Nothing imports this package."""
+"""Commands, drills, load tests and benchmarks for operators. No other package imports this one."""

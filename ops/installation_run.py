@@ -154,7 +154,7 @@ async def _run(fleet: Fleet) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Make every stop signal raise KeyboardInterrupt, so that context managers undo what was begun."""
+    """Make every stop signal raise KeyboardInterrupt, so that context managers undo an unfinished start."""
     before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, RESTART_SIGNAL, RELOAD_SIGNAL)}
     for number in before:
         if not _is_nohup(number):

@@ -1,4 +1,4 @@
-"""Every error of this package, declared once.
+"""Every error of this package, declared once. /openapi.json quotes the docstrings of request errors.
 
 ::
 

@@ -8,7 +8,7 @@ Invariants:
 - Tiers stop from the last to the first, each after the one above it has exited.
 - A rolling restart takes one replica down at a time, and goes on only when all replicas are ready.
 - A part that exceeds its time to get ready or to stop is killed, once. A starting part that reports why it is not
-  ready is alive, and its time begins again: a restart would not provide what it waits for.
+  ready is alive, and its time begins again: a restart would not end its wait.
 - A ready, watched part is killed after two liveness timeouts in a row. A timeout that the supervisor observes late does
   not count: the supervisor, and perhaps the whole machine, was paused.
 

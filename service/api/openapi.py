@@ -140,7 +140,7 @@ def _paths() -> dict[str, Any]:
             "get": _list_operation("similar", "The items nearest to an item", [item, n], NotFound.status)
         },
         "/v1/items/similar": {"get": _list_operation("similarTo", _QUERIED, [_in_query(item), n], NotFound.status)},
-        "/v1/popular": {"get": _list_operation("popular", "The most popular items; recent interactions weigh more", [n])},
+        "/v1/popular": {"get": _list_operation("popular", "The popular items; recent interactions weigh more", [n])},
         "/v1/events": {
             "post": _operation(
                 "events",
@@ -254,6 +254,7 @@ def _name(status: int) -> str:
 def _responses() -> dict[str, Any]:
     sentences = {status: sentence for status, (_, sentence) in _BALANCER.items()}
     for error in _ERRORS:
+        # The first line of an error's docstring is public: it describes the answer.
         sentences[error.status] = _INTERNAL if error is RequestError else (error.__doc__ or "").partition("\n")[0]
     found: dict[str, Any] = {}
     for status, sentence in sorted(sentences.items()):

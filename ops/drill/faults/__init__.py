@@ -1,1 +1,1 @@
-"""The faults of the failure drill, and what is promised during each."""
+"""The faults of the failure drill, and the promise of each."""
