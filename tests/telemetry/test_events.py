@@ -144,7 +144,7 @@ def test_any_rows_come_back_out_of_columns(rows: list[Any]) -> None:
 
 
 def test_a_long_list_takes_a_fifth_of_its_rows() -> None:
-    """Ids once, and what all items share once."""
+    """Ids and values that all items share are written once."""
     rows: list[Any] = [
         {"item_id": str(1000 + n), "position": n, "score": 4.712345, "source": "personal", "propensity": 1.0}
         for n in range(500)
@@ -207,7 +207,7 @@ def damaged(**changes: object) -> bytes:
     ],
 )
 def test_a_bad_line_is_refused_with_its_fault(line: bytes, problem: str) -> None:
-    """The message names what is wrong, for the dead letter."""
+    """The message names the fault, for the dead letter."""
     with pytest.raises(BadEventError, match=problem):
         decode(line)
 

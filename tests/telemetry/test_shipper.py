@@ -222,7 +222,7 @@ class ReplyEater:
 
 
 async def test_a_lost_reply_causes_no_duplicate(tmp_path: Path, redis_server: Any, await_until: AwaitUntil) -> None:
-    """Redis applied the batch and the answer never came: the next handshake finds it there."""
+    """Redis applied the batch and its answer was lost: the next handshake finds the batch."""
     proxy = ReplyEater(redis_server.port)
     await proxy.start()
     proxy.eat = 3

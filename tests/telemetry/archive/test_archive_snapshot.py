@@ -68,7 +68,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_replaced_between_the_catalogue_and_the_opening(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The catalogue is asked again, and names what took its place."""
+    """The catalogue is read again, and names the file that replaced it."""
     commit(tmp_path, addition(EVENTS))
     seal(tmp_path)
     real_open = os.open

@@ -141,7 +141,7 @@ def test_a_crash_anywhere_leaves_one_archive(
 
 
 def test_parts_that_may_be_about_to_count_are_not_cleaned(root: Path) -> None:
-    """A part of the present lease's present rotation belongs to the consumer, whatever the catalogue has."""
+    """A part of the current rotation belongs to the consumer, even if the catalogue lacks it."""
     lease = Catalogue(root).lease.read().epoch
     old = root / "date=2026-11-21" / f"part-{lease - 1:08d}-000009.jsonl"
     present = root / "date=2026-11-21" / f"part-{lease:08d}-000000.jsonl"

@@ -33,7 +33,7 @@ def test_lines_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_the_columns_are_the_fields(tmp_path: Path) -> None:
-    """Times are timestamps in UTC; what a class does not have is null; items are a list of structures."""
+    """Times are timestamps in UTC; fields that a class lacks are null; items are a list of structures."""
     path = tmp_path / "a.parquet"
     times = {"client_time": "2026-11-21T03:02:03+02:00", "received_at": "2026-11-21T01:02:03.456Z"}
     write_lines(path, [line(served(items=[ITEM]), 1), line(feedback(**times, value=4.5, marks=["clock_skew"]), 2)])

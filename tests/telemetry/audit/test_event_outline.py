@@ -60,7 +60,7 @@ def test_what_is_not_an_event_is_refused(text: bytes | EventOutline) -> None:
 
 
 def test_a_torn_tail_is_noticed() -> None:
-    """A line has to be whole, though what the account needs stands at its beginning."""
+    """A line must be whole, although the fields that the audit needs are at its beginning."""
     whole = encode(served(), "p", 1, 1)
     parse_outline(whole)
     with pytest.raises(ValueError):  # noqa: PT011 - any sentence will do

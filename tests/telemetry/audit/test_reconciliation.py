@@ -70,7 +70,7 @@ SOUND = fates("archived", "archived", "archived", "deduplicated", "dead_lettered
 
 @given(fates("archived", *WHYS))
 def test_every_number_has_one_state(history: list[str]) -> None:
-    """The counts are those of the history, they add up, and what the consumer missed is named number by number."""
+    """The counts are those of the history, they add up, and every missing number is named."""
     account = History(history).account()
     assert {state: count for state, count in account.counts.items() if count} == Counter(history)
     assert account.accepted == account.last_seq == len(history)
@@ -81,7 +81,7 @@ def test_every_number_has_one_state(history: list[str]) -> None:
 
 @given(SOUND, st.randoms(use_true_random=False))
 def test_a_sound_history_has_no_breach(history: list[str], random: Any) -> None:
-    """In whatever order lines are read, and though the spool still holds what is archived."""
+    """In any order of lines, and while the spool still holds archived events."""
     recorded = History(history)
     random.shuffle(recorded.lines)
     recorded.spooled = list(range(1, len(history) + 1))
@@ -121,7 +121,7 @@ def test_a_duplicated_line_is_found(history: list[str], data: st.DataObject) -> 
 
 @given(SOUND, st.sampled_from(["archived", "deduplicated", "dead_lettered", "erased", "missing"]), st.integers(-3, 3))
 def test_a_wrong_count_is_found(history: list[str], state: str, by: int) -> None:
-    """What the catalogue counts must be what is there."""
+    """The catalogue's counts must be those of the lines."""
     recorded = History(history)
     recorded.counted[state] += by
     assert bool(recorded.account().breaches) == bool(by)

@@ -13,7 +13,7 @@ KEY = ("default", "event-0001")
 
 
 def test_it_advances_by_the_monotonic_clock() -> None:
-    """From the time it was given."""
+    """It continues from the stored time."""
     moments = [50.0]
     clock = ArchiveClock(1000, lambda: moments[0])
     assert clock.now_s() == 1000

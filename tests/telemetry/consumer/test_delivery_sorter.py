@@ -49,7 +49,7 @@ def test_a_break_is_passed_only_from_the_pending_list(after: Entry) -> None:
 
 @pytest.mark.parametrize("after", [*BREAKS, linked(entry(1, 7, 8), Position(1, 5)), linked(BREAKS[1], Position(1, 9))])
 def test_nothing_beyond_a_gap_is_read_before_the_producer_was_asked_for_it(after: Entry) -> None:
-    """What lies before it is archived; the watermark stays there, and the entries behind it are not read."""
+    """Entries before it are archived; the watermark stays there, and the entries behind it are not read."""
     found = sort(Position(1, 2), entry(1, 3, 4), after, entry(2, 3, 4), pending=True)
     assert (numbers(found), found.to_acknowledge) == ([(1, 3), (1, 4)], {"p": ["1-4"]})
     assert (found.gaps, found.dead_letters, found.removed) == ({"p": Position(1, 4)}, [], [])
@@ -57,7 +57,7 @@ def test_nothing_beyond_a_gap_is_read_before_the_producer_was_asked_for_it(after
 
 
 def test_a_gap_in_entries_that_the_producer_holds_is_never_passed_as_a_hole() -> None:
-    """However often it was asked; only the producer can state that it holds nothing."""
+    """Even after many resends: only the producer can state that it holds nothing."""
     lost = linked(entry(1, 7, 8), Position(1, 6))
     assert sort(Position(1, 4), lost, pending=True, resends=100).gaps == {"p": Position(1, 4)}
     assert numbers(sort(Position(1, 6), lost, pending=True)) == [(1, 7), (1, 8)]
@@ -72,7 +72,7 @@ def test_the_first_entry_of_all_follows_nothing() -> None:
 
 
 def test_a_real_hole_is_counted_and_passed() -> None:
-    """Events that never came are missing, the rest is archived."""
+    """Events that were never delivered are missing, the rest is archived."""
     entries = (linked(entry(1, 7, 8), Position(1, 4)), linked(entry(2, 3, 3), Position(1, 8)))
     found = sort(Position(1, 4), *entries, pending=True)
     assert numbers(found) == [(1, 7), (1, 8), (2, 3)]
@@ -126,7 +126,7 @@ def test_an_id_out_of_range_never_moves_the_watermark(entry_id: str) -> None:
 
 
 def test_an_entry_trimmed_while_pending_is_settled() -> None:
-    """It is acknowledged and counted; what is missing shows as a gap at the next entry."""
+    """It is acknowledged and counted; its events show as a gap at the next entry."""
     found = sort(Position(1, 4), Entry("1-6", None), entry(1, 7, 7), pending=True)
     assert (found.trimmed, found.to_acknowledge, found.gaps) == (1, {"p": ["1-6"]}, {"p": Position(1, 4)})
 

@@ -95,7 +95,7 @@ class Guarded(MemoryStream):
 
 
 async def test_without_the_right_to_remove_a_stream_it_is_kept_and_the_others_go_on() -> None:
-    """It is reported once; as soon as the right is there, the stream is begun anew."""
+    """It is reported once; as soon as the user has the right, the stream is begun again."""
     server = MemoryServer()
     stream = Guarded(server)
     notes: list[Note] = []

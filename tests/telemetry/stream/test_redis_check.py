@@ -59,7 +59,7 @@ def test_a_good_redis_has_neither_faults_nor_risks() -> None:
     ],
 )
 def test_what_is_not_supported_is_named(mode: bytes, version: bytes, words: str) -> None:
-    """It is reported once, whatever each command is refused with."""
+    """It is reported once, although each command is refused."""
     hello = [b"server", b"redis", b"version", version, b"mode", mode]
     (fault,) = judged(hello=hello, all_say="MOVED 866 10.0.0.7:6379").unfit_for(*RedisRole)
     assert words in fault

@@ -47,7 +47,7 @@ def test_a_damaged_frame_is_no_frame(bit: int) -> None:
 
 @pytest.mark.parametrize("start", [-1, 0, 5, HEADER_BYTES])
 def test_there_is_no_frame_in_zeros_or_beyond_the_end(start: int) -> None:
-    """Space that is only reserved holds nothing, nor do the bytes behind what counts."""
+    """Neither reserved space nor bytes behind the last frame hold a frame."""
     assert frame_at(bytes(100), start, 100) is None
     framed = encode_frame(7, LINE)
     assert frame_at(framed, 0, len(framed) - 1) is None

@@ -33,7 +33,7 @@ async def test_a_new_epoch_renumbers_what_the_stream_does_not_have(log: Log) -> 
 
 
 async def test_a_new_producer_renumbers_everything_that_no_stream_has(log: Log) -> None:
-    """Also of earlier epochs; what the old stream has is left to it, and nothing of it stays here."""
+    """Also those of earlier epochs; events that the old stream has stay with it, and none of them here."""
     old = log.spool.producer_id
     log.append(3)
     await log.spool.commit()

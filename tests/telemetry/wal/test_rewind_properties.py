@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 
 
 class Machine(RuleBasedStateMachine):
-    """A producer, a Redis and an archive, and what may happen to each of them."""
+    """A producer, a Redis and an archive, with the faults of each as rules."""
 
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:

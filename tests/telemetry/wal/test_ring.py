@@ -48,7 +48,7 @@ def test_a_new_ring_has_its_space_reserved(ring: Ring, tmp_path: Path) -> None:
 
 
 def test_a_ring_fills_and_has_room_again_after_a_release(ring: Ring, tmp_path: Path) -> None:
-    """Round and round: never more than its capacity, never across its end, and what was released is zeros."""
+    """Over many rounds: never more than its capacity, never across its end, and released bytes are zero."""
     rng = Random(1)
     seq = released = 0
     ends: list[int] = []

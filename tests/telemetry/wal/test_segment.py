@@ -89,7 +89,7 @@ def test_a_whole_segment_is_read_with_the_zeros_behind_it(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 4096, encode_header(HEADER), b"?" * 300])
 def test_a_segment_without_a_frame_has_no_contents(tmp_path: Path, data: bytes) -> None:
-    """Nothing of it can be read, whatever it is."""
+    """Nothing of it is read."""
     assert read_segment(DISK, write(tmp_path, data)) is None
 
 
@@ -143,7 +143,7 @@ def test_a_run_goes_round_damage(tmp_path: Path) -> None:
 
 
 def test_a_large_segment_is_read_from_near_the_position(tmp_path: Path) -> None:
-    """A read of a late number does not read what comes before it."""
+    """A read of a late number does not read the frames before it."""
     path = write(tmp_path, encode_header(HEADER) + b"".join(records(11, 1010, size_bytes=900)))
     whole = segment(path, 1010)
     assert whole.end > 10 * INDEX_EVERY_BYTES

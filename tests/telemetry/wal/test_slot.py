@@ -69,7 +69,7 @@ def test_two_openings_get_two_slots_and_the_same_one_is_refused(tmp_path: Path) 
 
 
 def test_a_process_that_died_leaves_the_slot_free(tmp_path: Path) -> None:
-    """The lock goes with the process."""
+    """The kernel frees the lock with the process."""
     code = "import os, sys, pathlib; from telemetry.wal.slot import Slot\n"
     code += "slot = Slot.open(pathlib.Path(sys.argv[1]), 0); os._exit(9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[3], timeout=60)
@@ -140,7 +140,7 @@ def test_an_identity_takes_one_block() -> None:
 
 
 def test_the_last_number_of_an_epoch_only_grows_unless_its_events_are_renumbered() -> None:
-    """An epoch without events is not kept; a renumbering cuts what lies beyond its position."""
+    """An epoch without events is not kept; a renumbering cuts the numbers beyond its position."""
     known = SlotIdentity("p", 9).with_ended("p", 1, 5).with_ended("p", 1, 3).with_ended("p", 2, 0).with_ended("q", 8, 4)
     assert known.ended == {("p", 1): 5, ("q", 8): 4}
     known = known.with_ended("p", 3, 9).with_ended("p", 4, 2)

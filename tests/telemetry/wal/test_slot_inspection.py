@@ -75,7 +75,7 @@ async def test_a_lost_middle_and_a_lost_tail_are_damage(tmp_path: Path) -> None:
 
 
 def test_unrecorded_drops_survive_the_process(tmp_path: Path) -> None:
-    """A killed process leaves the count of what it had dropped."""
+    """A killed process leaves the count of its drops."""
     code = """
 import asyncio, os, sys, pathlib
 from telemetry.stream.memory_stream import MemoryServer, MemoryStream
