@@ -12,7 +12,7 @@ from loadbalancer.settings import BalancerSettings
 from loadbalancer.topology import Balancer, Replica, Topology, address, reachable
 
 
-def binaries(settings: BalancerSettings, *, redis: bool) -> tuple[Binary, Binary | None]:
+def find_binaries(settings: BalancerSettings, *, redis: bool) -> tuple[Binary, Binary | None]:
     """Find nginx, and redis-server if it is to be run.
 
     Raises:

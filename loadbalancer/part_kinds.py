@@ -114,7 +114,7 @@ def replica_part(spec: InstallationSpec, replica: Replica, slot: int) -> Part:
 def balancer_part(spec: InstallationSpec, argv: Sequence[str], balancer: Balancer, replicas: Sequence[Replica]) -> Part:
     """Return one nginx; it may start when one replica is ready.
 
-    It is watched, because the kernel queue of a frozen nginx goes on taking connections that no other nginx can serve.
+    It is watched, because the kernel keeps queueing connections for a frozen nginx, and no other nginx can serve those.
     The probe reaches a worker. A frozen master with a living worker stays unnoticed: clients are served, and the tasks
     of the master (new workers, reloads, new logs) wait until it is thawed, or until the worker dies too and the watch
     ends both.

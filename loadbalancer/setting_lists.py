@@ -1,4 +1,4 @@
-"""Settings that are lists: proxies, hosts and origins, as words that nginx takes without quotes."""
+"""Settings that are lists: proxies, hosts and origins, as words that need no quotes in nginx's configuration."""
 
 import ipaddress
 import re

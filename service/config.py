@@ -48,7 +48,7 @@ class ServerConfig:
     body_limit_bytes: Annotated[
         int,
         {"env": "RECOLLECT_BODY_LIMIT_BYTES", "unit": "bytes", "least": 1024, "most": 65536},
-        "The largest request body, from 1 KiB to 64 KiB, which is what nginx takes.",
+        "The largest request body, from 1 KiB to 64 KiB, the limit of nginx.",
     ] = 65536
     drain_timeout_s: Annotated[
         float,

@@ -161,8 +161,10 @@ class _Replica:
         )
         await self._stopping.wait()
         await self._stop()
-        if self._context.state.fault is not None:
-            raise RunError(f"The background task {self._context.state.fault} died; the application log has the cause.")
+        if self._context.state.dead_task is not None:
+            raise RunError(
+                f"The background task {self._context.state.dead_task} died; the application log has the cause."
+            )
 
     def _not_ready_reason(self) -> str | None:
         """Return `not_ready_reason` with the model store's problem, which is for operators alone."""
@@ -179,7 +181,7 @@ class _Replica:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and not self._context.state.draining:
             # A replica without one of its tasks is not ready and stops, to be restarted.
-            self._context.state.fault = task.get_name()
+            self._context.state.dead_task = task.get_name()
             _log.error("background task died", task=task.get_name(), exc_info=task.exception())
             self._stopping.set()
 

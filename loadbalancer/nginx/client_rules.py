@@ -54,7 +54,7 @@ def limits(settings: BalancerSettings) -> str:
     return _indented(lines, 6)
 
 
-def listening(settings: BalancerSettings, *, http2_directive: bool) -> str:
+def listen_options(settings: BalancerSettings, *, http2_directive: bool) -> str:
     """Return the options of the listen directive; older nginx has HTTP/2 only there."""
     if settings.tls_cert is None:
         return ""

@@ -96,7 +96,7 @@ def render(topology: Topology, balancer: Balancer, settings: BalancerSettings, h
         "LIMIT_ZONES": client_rules.zones(settings),
         "LIMITS": client_rules.limits(settings),
         "CLIENT_MAPS": client_rules.maps(settings),
-        "SSL": client_rules.listening(settings, http2_directive="http2" in host.features),
+        "SSL": client_rules.listen_options(settings, http2_directive="http2" in host.features),
         "TLS": client_rules.tls(settings, _quoted, http2_directive="http2" in host.features),
         "HEADERS": "\n".join("    " + line for line in client_rules.headers(settings)),
         "HEALTH_HEADERS": "\n".join("      " + line for line in client_rules.headers(settings)),

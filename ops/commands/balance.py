@@ -85,7 +85,7 @@ def balance(
     # Fails here with one sentence instead of in every replica at every start.
     config.pseudonymiser()
     keys = key_environ(config, settings, insecure=insecure)
-    nginx, _ = installation.binaries(settings, redis=False)
+    nginx, _ = installation.find_binaries(settings, redis=False)
     print_line(f"State in {config.home}, logs in {config.logs}.")
     with held_home(config, settings):
         require_namespace_of_slots(config, check_redis(config, consumer=False), settings.replicas)
@@ -178,7 +178,7 @@ def reload(config: Config, *, environ: Mapping[str, str] = os.environ) -> int:
     rows = {row.name: row for row in roster.read(config.home) if row.name.startswith("nginx-") and row.pid is not None}
     if not rows:
         raise NotRunning(f"No nginx runs in {config.home} yet.")
-    nginx, _ = installation.binaries(balancer_settings(environ, replicas=None, port=None), redis=False)
+    nginx, _ = installation.find_binaries(balancer_settings(environ, replicas=None, port=None), redis=False)
     for name in rows:
         run_dir = config.home / "run" / name
         configuration_files.check(

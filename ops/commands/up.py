@@ -85,7 +85,7 @@ def up(
     # Fails here with one sentence instead of in every replica at every start.
     config.pseudonymiser()
     keys = key_environ(config, settings, insecure=insecure)
-    nginx, redis = installation.binaries(settings, redis=config.redis_url is None)
+    nginx, redis = installation.find_binaries(settings, redis=config.redis_url is None)
     print_line(f"State in {config.home}, logs in {config.logs}.")
     with held_home(config, settings):
         if redis is None:

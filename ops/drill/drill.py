@@ -78,9 +78,9 @@ class Drill:
             UsageError: The system has no Redis of its own.
         """
         async with self._system(SystemKind.DEFAULT) as (system, target):
-            lack = system.lacks(Need.REDIS)
-            if lack is not None:
-                raise UsageError(f"Nothing can be compared: {lack}.")
+            reason = system.unmet_reason(Need.REDIS)
+            if reason is not None:
+                raise UsageError(f"Nothing can be compared: {reason}.")
             return await compare_frozen_redis(
                 system,
                 target,

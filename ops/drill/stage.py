@@ -141,7 +141,7 @@ async def run_stage(
         records.append(quiet)
         backlog_limit = int(_NORMAL_BACKLOG_S * len(oracle) / watch.now_s())
         for fault in faults:
-            lacking = [why for need in fault.needs if (why := system.lacks(need)) is not None]
+            lacking = [why for need in fault.needs if (why := system.unmet_reason(need)) is not None]
             scheduled = schedule_injections(fault, stage.parts, spec.duration_s, spec.every_s, spec.seed)
             if lacking or not scheduled:
                 stage.skipped.append((fault, "; ".join(lacking) or "there is no target"))
@@ -198,7 +198,7 @@ async def _run_round(
             async with fault.inject(system, injection):
                 await asyncio.sleep(injection.hold_s)
         except RunError as error:
-            system.problems.append(f"the fault could not be injected: {error}")
+            system.problems.append(f"the fault could not be injected: {str(error).rstrip('.')}")
         record.injections.append(CompletedInjection(from_s, watch.now_s(), injection.targets))
     await asyncio.sleep(record.from_s + duration_s - watch.now_s())
     await _wait_for_recovery(system, watch, record.injections[-1].to_s, backlog_limit)

@@ -1,4 +1,4 @@
-"""The parts of one replica that its handlers use."""
+"""The components of one replica that its handlers use."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,17 +24,17 @@ class ReplicaState:
     Attributes:
         draining: Whether the replica is stopping: answers close their connections, and readiness is refused.
         degraded: The degradation level of every list served now, or None; set by `service.serving.degradation`.
-        fault: The background task that died, or None; readiness is refused from then on.
+        dead_task: The background task that died, or None; readiness is refused from then on.
     """
 
     draining: bool = False
     degraded: wire.DegradationLevel | None = None
-    fault: str | None = None
+    dead_task: str | None = None
 
 
 @dataclass(frozen=True)
 class ReplicaContext:
-    """The parts of one replica."""
+    """The components of one replica."""
 
     config: Config
     store: ModelStore
@@ -59,8 +59,8 @@ def not_ready_reason(context: ReplicaContext) -> str | None:
     """Return why a replica should get no requests, or None if it is ready."""
     if context.state.draining:
         return "This replica is draining."
-    if context.state.fault is not None:
-        return f"A background task of this replica has died: {context.state.fault}."
+    if context.state.dead_task is not None:
+        return f"A background task of this replica has died: {context.state.dead_task}."
     if context.store.version is None:
         return "No model is loaded yet."
     return None

@@ -28,11 +28,11 @@ REDIS, CONSUMER = "redis", "consumer"
 _WORKER = "/worker"
 
 
-def required(thing: T | None) -> T:
-    """Return an instrument that a fault needs, which `DrilledSystem.lacks` has checked."""
-    if thing is None:
+def required(instrument: T | None) -> T:
+    """Return an instrument that a fault needs, which `DrilledSystem.unmet_reason` has checked."""
+    if instrument is None:
         raise AssertionError("A fault is injected only where its needs are met.")
-    return thing
+    return instrument
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class DrilledSystem:
         rows = self.rows()
         return bool(rows) and all(row.state == "ready" for row in rows)
 
-    def lacks(self, need: Need) -> str | None:
+    def unmet_reason(self, need: Need) -> str | None:
         """Return why a need is not met, or None if it is."""
         parts, instruments = self.parts(), self.instruments
         if instruments is not None and need in instruments.lacking:

@@ -278,7 +278,7 @@ async def test_a_disk_stays_full_while_the_fault_lasts(
 
     with OutputPipe(tmp_path / "pipe", tmp_path / "output") as output:
         system = DrilledSystem(tmp_path / "var", tmp_path, os.environ, Instruments(output, spool_disk=small_disk))
-        assert system.lacks(Need.SPOOL_DISK) is None
+        assert system.unmet_reason(Need.SPOOL_DISK) is None
         async with disk_faults.full(lambda prepared: prepared.spool_disk)(system, _injection()):
             await await_until(is_full, what="the disk to be full")
             spare.unlink()
