@@ -21,7 +21,7 @@ from ops.drill.oracle import Findings, Oracle
 from ops.drill.schedule import schedule_injections
 from ops.drill.system.drilled_system import DrilledSystem
 from ops.drill.system.needs import RunningParts
-from ops.drill.system.recollect_commands import AuditReceipt, run_audit
+from ops.drill.system.recollect_commands import AuditSummary, run_audit
 from ops.drill.system.system_watch import BacklogSample, StateChange, SystemWatch, catch_up_s, slowest_return_s
 from ops.drill.system.waiting import poll_until
 from ops.load.population import Target
@@ -107,7 +107,7 @@ class Stage:
     changes: list[StateChange] = field(default_factory=list)
     backlog: list[BacklogSample] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
-    receipt: AuditReceipt | None = None
+    receipt: AuditSummary | None = None
     leaks: tuple[str, ...] = ()
     late_p99_s: float | None = None
 
@@ -131,14 +131,14 @@ async def run_stage(
     """
     start_s = time.monotonic()
     stage = Stage(title, system.parts())
-    records: list[_RoundRecord] = []
+    observed_rounds: list[_ObservedRound] = []
     watch = SystemWatch(system, start_s)
     async with watch, DrillLoad(target, system.home / "models", spec.rate_rps, spec.seed, start_s, oracle) as load:
         notify(f"{QUIET}: {spec.quiet_s:g} s without a fault.")
-        quiet = _RoundRecord(QUIET, None, _QUIET_PROMISE, watch.now_s())
+        quiet = _ObservedRound(QUIET, None, _QUIET_PROMISE, watch.now_s())
         await asyncio.sleep(spec.quiet_s)
         quiet.to_s = watch.now_s()
-        records.append(quiet)
+        observed_rounds.append(quiet)
         backlog_limit = int(_NORMAL_BACKLOG_S * len(oracle) / watch.now_s())
         for fault in faults:
             lacking = [why for need in fault.needs if (why := system.unmet_reason(need)) is not None]
@@ -148,19 +148,19 @@ async def run_stage(
                 notify(f"{fault.name}: skipped, {stage.skipped[-1][1]}.")
                 continue
             notify(f"{fault.name}: {fault.title}, {len(scheduled)} times in {spec.duration_s:g} s.")
-            records.append(await _run_round(system, watch, fault, scheduled, spec.duration_s, backlog_limit))
+            observed_rounds.append(await _run_round(system, watch, fault, scheduled, spec.duration_s, backlog_limit))
     stage.samples, stage.changes, stage.backlog = load.samples, watch.changes, watch.backlog
     stage.late_p99_s = load.lag.percentile_s(0.99)
     notify(f"Searching the archive for {len(oracle)} acknowledged events and answered lists.")
     stage.findings = await _check_archive(oracle, system.archive, since)
     stage.leaks = await asyncio.to_thread(_logs_containing, system.logs, oracle.sample_ids(_SEARCHED_IDS))
     stage.receipt = await run_audit(system.environ)
-    stage.rounds = [_round_of(record, stage, system, start_s, backlog_limit) for record in records]
+    stage.rounds = [_round_of(observed, stage, system, start_s, backlog_limit) for observed in observed_rounds]
     return stage
 
 
 @dataclass
-class _RoundRecord:
+class _ObservedRound:
     """A round before its figures are known."""
 
     name: str
@@ -186,26 +186,26 @@ async def _run_round(
     scheduled: Sequence[Injection],
     duration_s: float,
     backlog_limit: int,
-) -> _RoundRecord:
+) -> _ObservedRound:
     """Inject the fault as scheduled, undo it, and wait until the system has recovered."""
-    record = _RoundRecord(fault.name, fault, fault.promise, watch.now_s())
+    observed = _ObservedRound(fault.name, fault, fault.promise, watch.now_s())
     system.problems.clear()
     system.missed_injections = 0
     for injection in scheduled:
-        await asyncio.sleep(record.from_s + injection.at_s - watch.now_s())
+        await asyncio.sleep(observed.from_s + injection.at_s - watch.now_s())
         from_s = watch.now_s()
         try:
             async with fault.inject(system, injection):
                 await asyncio.sleep(injection.hold_s)
         except RunError as error:
             system.problems.append(f"the fault could not be injected: {str(error).rstrip('.')}")
-        record.injections.append(CompletedInjection(from_s, watch.now_s(), injection.targets))
-    await asyncio.sleep(record.from_s + duration_s - watch.now_s())
-    await _wait_for_recovery(system, watch, record.injections[-1].to_s, backlog_limit)
-    record.to_s = watch.now_s()
-    record.problems = list(system.problems)
-    record.missed_injections = system.missed_injections
-    return record
+        observed.injections.append(CompletedInjection(from_s, watch.now_s(), injection.targets))
+    await asyncio.sleep(observed.from_s + duration_s - watch.now_s())
+    await _wait_for_recovery(system, watch, observed.injections[-1].to_s, backlog_limit)
+    observed.to_s = watch.now_s()
+    observed.problems = list(system.problems)
+    observed.missed_injections = system.missed_injections
+    return observed
 
 
 async def _wait_for_recovery(system: DrilledSystem, watch: SystemWatch, ended_s: float, backlog_limit: int) -> None:
@@ -213,31 +213,37 @@ async def _wait_for_recovery(system: DrilledSystem, watch: SystemWatch, ended_s:
         return system.ready() and catch_up_s(watch.backlog[-1:], ended_s, backlog_limit) is not None
 
     if not await poll_until(recovered, _RECOVERY_LIMIT_S):
-        away = [row.name for row in system.rows() if row.state != "ready"]
-        what = f"not ready: {', '.join(away)}" if away else "events still wait"
-        system.problems.append(f"{_RECOVERY_LIMIT_S:g} s after the fault the system had not recovered ({what})")
+        not_ready = [row.name for row in system.rows() if row.state != "ready"]
+        reason = f"not ready: {', '.join(not_ready)}" if not_ready else "events still wait"
+        system.problems.append(f"{_RECOVERY_LIMIT_S:g} s after the fault the system had not recovered ({reason})")
 
 
 def _round_of(
-    record: _RoundRecord, stage: Stage, system: DrilledSystem, start_s: float, backlog_limit: int
+    observed: _ObservedRound, stage: Stage, system: DrilledSystem, start_s: float, backlog_limit: int
 ) -> DrillRound:
-    ended_s = record.injections[-1].to_s if record.injections else record.from_s
-    samples = (sample for sample in stage.samples if record.contains(sample.at_s))
-    kills = [kill for kill in system.kills if record.contains(kill.at_s - start_s)]
+    ended_s = observed.injections[-1].to_s if observed.injections else observed.from_s
+    samples = (sample for sample in stage.samples if observed.contains(sample.at_s))
+    kills = [kill for kill in system.kills if observed.contains(kill.at_s - start_s)]
     figures = replace(
-        answer_figures(samples, record.promise, ended_s),
-        injections=len(record.injections) - record.missed_injections,
-        held_s=max((injection.to_s - injection.from_s for injection in record.injections), default=0.0),
-        lost=record.count(stage.findings.lost),
-        duplicated=record.count(stage.findings.duplicated),
-        altered=record.count(stage.findings.altered),
+        answer_figures(samples, observed.promise, ended_s),
+        injections=len(observed.injections) - observed.missed_injections,
+        held_s=max((injection.to_s - injection.from_s for injection in observed.injections), default=0.0),
+        lost=observed.count(stage.findings.lost),
+        duplicated=observed.count(stage.findings.duplicated),
+        altered=observed.count(stage.findings.altered),
         ready_s=slowest_return_s(kills, stage.changes, start_s),
-        caught_up_s=catch_up_s(stage.backlog, ended_s, backlog_limit) if record.injections else None,
-        load=max((sample.load for sample in stage.backlog if record.contains(sample.at_s)), default=0.0),
-        problems=tuple(record.problems),
+        caught_up_s=catch_up_s(stage.backlog, ended_s, backlog_limit) if observed.injections else None,
+        load=max((sample.load for sample in stage.backlog if observed.contains(sample.at_s)), default=0.0),
+        problems=tuple(observed.problems),
     )
     return DrillRound(
-        record.name, record.fault, record.promise, record.from_s, record.to_s, tuple(record.injections), figures
+        observed.name,
+        observed.fault,
+        observed.promise,
+        observed.from_s,
+        observed.to_s,
+        tuple(observed.injections),
+        figures,
     )
 
 

@@ -72,7 +72,7 @@ def conclude(stages: Sequence[Stage], cores: int, skipped: Sequence[tuple[Fault,
     notes: list[str] = []
     for stage in stages:
         quiet_p99_ms = next((r.figures.list_p99_ms for r in stage.rounds if r.fault is None), None)
-        rows += [_row(done, stage.title, quiet_p99_ms, cores) for done in stage.rounds]
+        rows += [_row(drill_round, stage.title, quiet_p99_ms, cores) for drill_round in stage.rounds]
         rows += [_skipped(fault, stage.title, why) for fault, why in stage.skipped]
         breaches += [f"{stage.title}: {sentence}" for sentence in _breaches_of(stage)]
         if stage.late_p99_s is not None and stage.late_p99_s * 1e3 > LAG_LIMIT_MS:
@@ -85,21 +85,21 @@ def conclude(stages: Sequence[Stage], cores: int, skipped: Sequence[tuple[Fault,
     return DrillVerdict(tuple(rows), tuple(breaches), receipts, tuple(notes))
 
 
-def _row(done: DrillRound, stage: str, quiet_p99_ms: float | None, cores: int) -> VerdictRow:
-    assessment = assess(done.promise, done.figures, quiet_p99_ms, cores)
-    fault = done.fault
+def _row(drill_round: DrillRound, stage: str, quiet_p99_ms: float | None, cores: int) -> VerdictRow:
+    assessment = assess(drill_round.promise, drill_round.figures, quiet_p99_ms, cores)
+    fault = drill_round.fault
     row = VerdictRow(
-        name=done.name,
+        name=drill_round.name,
         row="" if fault is None else fault.row,
         title="no fault" if fault is None else fault.title,
         stage=stage,
-        promise=done.promise.text,
+        promise=drill_round.promise.text,
         verdict=BREACH if assessment.breaches else PASS,
         why=assessment.breaches,
         notes=assessment.notes,
-        figures=done.figures,
+        figures=drill_round.figures,
     )
-    if fault is not None and not assessment.breaches and done.figures.injections < 1:
+    if fault is not None and not assessment.breaches and drill_round.figures.injections < 1:
         return replace(row, verdict=SKIPPED, why=("its targets did not run at that moment",))
     return row
 

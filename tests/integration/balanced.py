@@ -28,7 +28,7 @@ sys.exit(exit_code_of(lambda: balance(from_env(os.environ), program=sys.argv[1:]
 
 
 @dataclass
-class Installation:
+class BalancedInstallation:
     """A `balance` process in a home directory of its own."""
 
     folder: Path
@@ -131,9 +131,9 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def new_installation(folder: Path) -> Installation:
+def new_installation(folder: Path) -> BalancedInstallation:
     models = folder / "var" / "models"
     models.mkdir(parents=True)
     (models / "popular.txt").write_text("1,2,3\n")
     (models / "popular.json").write_text('{"items": [], "degraded": "static"}')
-    return Installation(folder, free_port())
+    return BalancedInstallation(folder, free_port())

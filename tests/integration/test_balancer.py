@@ -19,12 +19,12 @@ from loadbalancer.supervision.processes import group_members
 from ops.commands.balance import restart
 from service.config import Config
 from service.models.snapshot import ModelSnapshot
-from tests.integration.balanced import Installation, free_port, new_installation
+from tests.integration.balanced import BalancedInstallation, free_port, new_installation
 from tests.integration.load import Load, until
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Installation]:
+def installation(tmp_path: Path) -> Iterator[BalancedInstallation]:
     """An installation that is not started."""
     made = new_installation(tmp_path)
     yield made
@@ -32,7 +32,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
 
 
 @pytest.fixture
-def running(installation: Installation) -> Installation:
+def running(installation: BalancedInstallation) -> BalancedInstallation:
     """An installation of three replicas, all ready."""
     installation.start_and_wait()
     return installation
@@ -41,7 +41,9 @@ def running(installation: Installation) -> Installation:
 # --- while replicas come and go
 
 
-async def test_killing_a_replica_fails_no_request(running: Installation, await_until: Callable[..., object]) -> None:
+async def test_killing_a_replica_fails_no_request(
+    running: BalancedInstallation, await_until: Callable[..., object]
+) -> None:
     """It is restarted on the same port, and clients without retries get no error."""
     before = running.rows()["replica-1"]
     async with Load(running.port) as load:
@@ -56,7 +58,7 @@ async def test_killing_a_replica_fails_no_request(running: Installation, await_u
     assert after.pid != before.pid
 
 
-async def test_freezing_a_replica_fails_no_request(running: Installation) -> None:
+async def test_freezing_a_replica_fails_no_request(running: BalancedInstallation) -> None:
     """Its connections stay open without an answer; nginx asks another replica, and soon sends it few requests."""
     async with Load(running.port) as load:
         await load.more(100)
@@ -69,7 +71,7 @@ async def test_freezing_a_replica_fails_no_request(running: Installation) -> Non
 
 
 async def test_a_rolling_restart_fails_no_request(
-    running: Installation,
+    running: BalancedInstallation,
     capsys: pytest.CaptureFixture[str],
     make_snapshot: Callable[..., ModelSnapshot],
     publish_snapshot: Callable[[Path, ModelSnapshot], str],
@@ -94,7 +96,7 @@ async def test_a_rolling_restart_fails_no_request(
 
 
 def test_without_any_replica_lists_come_from_the_static_file(
-    running: Installation, wait_until: Callable[..., None]
+    running: BalancedInstallation, wait_until: Callable[..., None]
 ) -> None:
     """200 and X-Degraded: static for requests that the file answers; others get 503 with Retry-After."""
     # The supervisor is frozen, so that the replicas stay dead.
@@ -143,7 +145,7 @@ def test_without_any_replica_lists_come_from_the_static_file(
 
 
 def test_requests_over_a_replicas_bound_are_refused_at_once(
-    installation: Installation, tmp_path: Path, wait_until: Callable[..., None]
+    installation: BalancedInstallation, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     """503 with Retry-After, no static list and no 502; lists leave room for events, and health has no bound."""
     bounds = {"RECOLLECT_LIST_CONCURRENCY": "2", "RECOLLECT_FEEDBACK_CONCURRENCY": "2"}
@@ -167,7 +169,9 @@ def test_requests_over_a_replicas_bound_are_refused_at_once(
     assert installation.get("/v1/recommendations/42")[0] == installation.get("/v1/events", method="POST")[0] == 200
 
 
-def test_a_post_whose_replica_dies_is_sent_to_another_with_the_same_key(running: Installation, tmp_path: Path) -> None:
+def test_a_post_whose_replica_dies_is_sent_to_another_with_the_same_key(
+    running: BalancedInstallation, tmp_path: Path
+) -> None:
     """Without a client's key the balancer makes one, which marks the second attempt as the same request."""
     for headers in ({}, {"Idempotency-Key": "clients-own-key"}):
         trigger = tmp_path / f"died-{len(headers)}"
@@ -181,7 +185,9 @@ def test_a_post_whose_replica_dies_is_sent_to_another_with_the_same_key(running:
         assert 8 <= len(second) <= 64
 
 
-def test_killing_nginx_master_leaves_no_orphaned_worker(running: Installation, wait_until: Callable[..., None]) -> None:
+def test_killing_nginx_master_leaves_no_orphaned_worker(
+    running: BalancedInstallation, wait_until: Callable[..., None]
+) -> None:
     """Orphaned workers would hold the port, so they are killed before nginx starts again, within a second."""
     before = running.rows()["nginx-0"]
     assert before.pid is not None
@@ -198,7 +204,7 @@ def test_killing_nginx_master_leaves_no_orphaned_worker(running: Installation, w
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_stopping_leaves_nothing(running: Installation, number: signal.Signals) -> None:
+def test_stopping_leaves_nothing(running: BalancedInstallation, number: signal.Signals) -> None:
     """No process, port, pid file or temporary file; state and logs stay."""
     running.signal(number)
     status, _, errors = running.wait()
@@ -210,7 +216,9 @@ def test_stopping_leaves_nothing(running: Installation, number: signal.Signals) 
     assert {path.name for path in (running.folder / "logs").iterdir()} >= {"nginx-0.access.log", "replica-0.out"}
 
 
-def test_stopping_during_the_start_leaves_nothing(installation: Installation, wait_until: Callable[..., None]) -> None:
+def test_stopping_during_the_start_leaves_nothing(
+    installation: BalancedInstallation, wait_until: Callable[..., None]
+) -> None:
     """No process and no file of the start remains."""
     installation.start()
     wait_until(lambda: "replica-0" in installation.rows())
@@ -222,10 +230,10 @@ def test_stopping_during_the_start_leaves_nothing(installation: Installation, wa
     assert [path.name for path in installation.home.iterdir()] == ["models"]
 
 
-def test_a_second_installation_in_a_home_is_refused(running: Installation) -> None:
+def test_a_second_installation_in_a_home_is_refused(running: BalancedInstallation) -> None:
     """The error is one sentence with the pid of the first, which keeps running."""
     assert running.process is not None
-    second = Installation(running.folder, free_port())
+    second = BalancedInstallation(running.folder, free_port())
     second.start()
     status, _, errors = second.wait()
     assert status == 1
@@ -234,7 +242,7 @@ def test_a_second_installation_in_a_home_is_refused(running: Installation) -> No
     assert len(running.rows()) == 5
 
 
-def test_a_taken_port_is_refused_in_one_sentence(installation: Installation) -> None:
+def test_a_taken_port_is_refused_in_one_sentence(installation: BalancedInstallation) -> None:
     """No part is started."""
     with socket.create_server(("127.0.0.1", installation.port)):
         installation.start()
@@ -246,7 +254,7 @@ def test_a_taken_port_is_refused_in_one_sentence(installation: Installation) -> 
     assert [path.name for path in installation.home.iterdir()] == ["models"]
 
 
-def test_output_of_an_earlier_run_is_not_reported_as_the_cause(installation: Installation) -> None:
+def test_output_of_an_earlier_run_is_not_reported_as_the_cause(installation: BalancedInstallation) -> None:
     """A replica that dies without output is reported with its exit cause."""
     logs = installation.folder / "logs"
     logs.mkdir()
@@ -259,7 +267,7 @@ def test_output_of_an_earlier_run_is_not_reported_as_the_cause(installation: Ins
     assert "did not come up (killed by SIGABRT) and wrote nothing to " in errors
 
 
-def test_a_replica_that_cannot_start_is_reported_in_one_sentence(installation: Installation) -> None:
+def test_a_replica_that_cannot_start_is_reported_in_one_sentence(installation: BalancedInstallation) -> None:
     """The sentence has its last output; nothing is left behind."""
     installation.program = (sys.executable, "-c", "raise SystemExit('no such model')")
     installation.start()
@@ -271,7 +279,7 @@ def test_a_replica_that_cannot_start_is_reported_in_one_sentence(installation: I
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_the_next_start_ends_processes_of_a_killed_supervisor(running: Installation, frozen: bool) -> None:
+def test_the_next_start_ends_processes_of_a_killed_supervisor(running: BalancedInstallation, frozen: bool) -> None:
     """The kernel sends its children SIGTERM; frozen ones cannot handle it, and the next start kills them."""
     leftovers = dict(running.groups)
     if frozen:
@@ -289,7 +297,7 @@ def test_the_next_start_ends_processes_of_a_killed_supervisor(running: Installat
     assert running.get("/v1/model")[0] == 200
 
 
-def test_a_restart_without_an_installation_is_refused_in_one_sentence(installation: Installation) -> None:
+def test_a_restart_without_an_installation_is_refused_in_one_sentence(installation: BalancedInstallation) -> None:
     """`recollect balance restart` without an installation."""
     program = (
         "import os, sys\nfrom ops.commands.balance import restart\n"
@@ -333,5 +341,5 @@ def test_a_normal_user_can_run_it_all() -> None:
             made.end()
 
 
-def _serves(installation: Installation) -> bool:
+def _serves(installation: BalancedInstallation) -> bool:
     return all(row.state == "ready" for row in installation.rows().values())

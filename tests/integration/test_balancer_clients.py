@@ -1,4 +1,4 @@
-"""How nginx meets clients: TLS, hosts, origins, addresses behind proxies, limits, and clients that are slow."""
+"""nginx and its clients: TLS, hosts, origins, addresses behind proxies, limits, and slow clients."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.balanced import Installation, new_installation
+from tests.integration.balanced import BalancedInstallation, new_installation
 from tests.integration.load import Load
 from tests.support.certificates import make_certificate
 
@@ -27,7 +27,7 @@ addresses = (f"192.0.2.{number % 256}" for number in itertools.count())
 
 
 @pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BalancedInstallation]:
     """A running installation with everything set that is about clients."""
     made = new_installation(tmp_path_factory.mktemp("secure"))
     cert, key = make_certificate(made.folder)
@@ -57,7 +57,7 @@ def trusting() -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def connected(installation: Installation, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+def connected(installation: BalancedInstallation, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
     with (
         socket.create_connection(("127.0.0.1", installation.port), timeout=20) as plain,
         context.wrap_socket(plain) as client,
@@ -66,7 +66,7 @@ def connected(installation: Installation, context: ssl.SSLContext) -> Iterator[s
 
 
 def ask(
-    installation: Installation, path: str, *, method: str = "GET", **headers: str
+    installation: BalancedInstallation, path: str, *, method: str = "GET", **headers: str
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Ask over TLS; an underscore in a header's name stands for a hyphen."""
     connection = http.client.HTTPSConnection("127.0.0.1", installation.port, timeout=10, context=trusting())
@@ -77,7 +77,7 @@ def ask(
         return answer.status, answer.headers, answer.read()
 
 
-def presented(installation: Installation) -> bytes | None:
+def presented(installation: BalancedInstallation) -> bytes | None:
     """Return the certificate that a new connection is shown."""
     with connected(installation, trusting()) as client:
         return client.getpeercert(binary_form=True)
@@ -90,7 +90,7 @@ def der(cert: Path) -> bytes:
 # --- TLS
 
 
-def test_tls_is_spoken_as_of_1_2_and_with_http_2(secure: Installation) -> None:
+def test_tls_1_2_and_later_and_http_2_are_supported(secure: BalancedInstallation) -> None:
     """Clients without HTTP/2 get HTTP/1.1; plain HTTP gets an error that names https."""
     context = trusting()
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -110,8 +110,8 @@ def test_tls_is_spoken_as_of_1_2_and_with_http_2(secure: Installation) -> None:
     assert "https" in json.loads(answer)["detail"]
 
 
-async def test_a_new_certificate_fails_no_request(secure: Installation) -> None:
-    """It is taken as soon as its files are there; one that nginx cannot take leaves the old one in service."""
+async def test_a_new_certificate_fails_no_request(secure: BalancedInstallation) -> None:
+    """nginx loads it once its files are replaced; a rejected one leaves the old one in use."""
     environ = {**os.environ, **secure.settings, "RECOLLECT_HOME": str(secure.home)}
     environ["RECOLLECT_LOGS"] = str(secure.folder / "logs")
     async with Load(secure.port, retries=1, tls=trusting()) as load:
@@ -146,8 +146,8 @@ async def test_a_new_certificate_fails_no_request(secure: Installation) -> None:
 # --- hosts, origins and client addresses
 
 
-def test_another_host_is_not_served(secure: Installation) -> None:
-    """But health is, for a health checker knows an address and no name."""
+def test_another_host_is_not_served(secure: BalancedInstallation) -> None:
+    """Health checks are answered, because a health checker knows an address and no name."""
     for host in ("recollect.test", "a.shop.test", "RECOLLECT.test:443", "localhost", "127.0.0.1"):
         assert ask(secure, "/v1/model", Host=host)[0] == 200, host
     for host in ("evil.example", "shop.test.evil.example", "recollect.test.evil.example"):
@@ -156,8 +156,8 @@ def test_another_host_is_not_served(secure: Installation) -> None:
         assert ask(secure, "/healthz", Host=host)[0] == ask(secure, "/readyz", Host=host)[0] == 200
 
 
-def test_pages_of_listed_origins_may_ask(secure: Installation) -> None:
-    """They may read answers and errors alike; for others, a browser keeps them to itself."""
+def test_pages_of_listed_origins_may_send_requests(secure: BalancedInstallation) -> None:
+    """They may read answers and errors; a browser hides both from pages of other origins."""
     wanted = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization,content-type"}
     status, headers, _ = ask(secure, "/v1/events", method="OPTIONS", Origin=PAGE, **wanted)
     assert (status, headers["Access-Control-Allow-Origin"], headers["Vary"]) == (204, PAGE, "Origin")
@@ -177,7 +177,7 @@ def test_pages_of_listed_origins_may_ask(secure: Installation) -> None:
 @pytest.mark.parametrize(
     ("forwarded_for", "client"), [("192.0.2.9", "192.0.2.9"), ("6.6.6.6, 192.0.2.9, 10.1.2.3", "192.0.2.9")]
 )
-def test_trusted_proxies_name_the_client(secure: Installation, forwarded_for: str, client: str) -> None:
+def test_trusted_proxies_name_the_client(secure: BalancedInstallation, forwarded_for: str, client: str) -> None:
     """The client is the last address that is not a trusted proxy; addresses that the client sent are ignored."""
     answer = ask(secure, "/v1/model", X_Forwarded_For=forwarded_for)[2]
     assert json.loads(answer)["forwarded_for"] == client
@@ -186,7 +186,7 @@ def test_trusted_proxies_name_the_client(secure: Installation, forwarded_for: st
 # --- rates and slow clients
 
 
-def test_an_address_has_a_rate(secure: Installation) -> None:
+def test_each_address_has_a_rate_limit(secure: BalancedInstallation) -> None:
     """429 with Retry-After; other addresses are served, and health checks always."""
     answers = [ask(secure, "/recommend/1", X_Forwarded_For="198.51.100.1") for _ in range(12)]
     assert {status for status, _, _ in answers} == {200, 429}
@@ -199,15 +199,15 @@ def test_an_address_has_a_rate(secure: Installation) -> None:
 
 
 @pytest.mark.parametrize("header", ["Authorization", "X_API_Key"])
-def test_a_key_has_a_rate(secure: Installation, header: str) -> None:
-    """Wherever it is used from; another key has its own."""
+def test_each_key_has_a_rate_limit(secure: BalancedInstallation, header: str) -> None:
+    """It counts requests from all addresses; another key has a limit of its own."""
     statuses = [ask(secure, "/v1/model", **{header: f"Bearer {header} 1"})[0] for _ in range(12)]
     assert set(statuses) == {200, 429}
     assert ask(secure, "/v1/model", **{header: f"Bearer {header} 2"})[0] == 200
 
 
-def test_a_key_has_one_rate_however_it_is_sent(secure: Installation) -> None:
-    """Its header, the case of the scheme and the spaces after it are the sender's choice, and no way to more."""
+def test_the_rate_limit_of_a_key_covers_every_way_to_send_it(secure: BalancedInstallation) -> None:
+    """Another header, scheme case or number of spaces does not raise the limit."""
     key = "rk_spelled"
     ways = [{"X_API_Key": key}]
     for scheme in ("Bearer", "bearer", "BEARER", "bEaReR"):
@@ -217,8 +217,8 @@ def test_a_key_has_one_rate_however_it_is_sent(secure: Installation) -> None:
 
 
 @pytest.mark.parametrize("header", ["Authorization", "X-API-Key"])
-def test_a_key_has_no_rate_of_its_own_beside_another(secure: Installation, header: str) -> None:
-    """A header that is there twice is counted as it is passed on, so that what stands beside a key wins nothing."""
+def test_two_keys_in_one_request_share_a_rate_limit(secure: BalancedInstallation, header: str) -> None:
+    """A repeated header is counted as it is passed on, so that a second key does not raise the limit."""
     answers = []
     for number in range(12):
         with connected(secure, trusting()) as client:
@@ -234,8 +234,8 @@ BODY = b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 203.0.1
 
 
 @pytest.mark.parametrize("begun", [HEADERS, BODY])
-def test_a_client_that_stands_still_is_cut_off(secure: Installation, begun: bytes) -> None:
-    """In its headers and in its body alike."""
+def test_a_stalled_client_is_disconnected(secure: BalancedInstallation, begun: bytes) -> None:
+    """Within its headers and within its body."""
     with connected(secure, trusting()) as client:
         client.sendall(begun)
         with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):

@@ -70,7 +70,7 @@ def contained(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Containe
 
 
 def test_as_pid_1_it_serves_reaps_and_stops(contained: Contained, wait_until: Callable[..., None]) -> None:
-    """The workers of a killed nginx become its children; none stays a zombie, and SIGTERM stops all in order."""
+    """It inherits the workers of a killed nginx and leaves no zombie; SIGTERM stops all parts in order."""
     contained.wait_for("stop:")
     assert f"State in {contained.home}, logs in {contained.home}/logs.\n" in contained.printed
     assert contained.request("GET", "/recommend/1")[0] == 200
@@ -95,8 +95,8 @@ def test_as_pid_1_it_serves_reaps_and_stops(contained: Contained, wait_until: Ca
     assert not (contained.home / "run").exists()
 
 
-def test_every_command_means_the_same_place_in_any_folder(tmp_path: Path) -> None:
-    """A training in one folder is listed in another, by the file above both or the user's own place."""
+def test_commands_use_the_same_home_from_any_folder(tmp_path: Path) -> None:
+    """A model trained from one folder is listed from another, by recollect.toml or the user's default home."""
     place = tmp_path / "shop"
     for folder in (place / "a", place / "b", tmp_path / "elsewhere"):
         folder.mkdir(parents=True)

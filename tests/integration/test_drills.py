@@ -151,7 +151,7 @@ async def test_a_model_swap_loses_nothing(
 async def test_a_rolling_restart_loses_nothing(
     up: Up, client: RecordingClient, await_until: Callable[..., Awaitable[None]]
 ) -> None:
-    """Every replica is another process afterwards; lists and events that were answered are all archived."""
+    """Every replica is a new process; all answered lists and events are archived."""
     before = {_pid(up, name) for name in ("replica-0", "replica-1")}
 
     async def restart() -> None:
@@ -167,7 +167,7 @@ async def test_a_rolling_restart_loses_nothing(
 async def test_a_killed_replica_fails_no_request(
     up: Up, client: RecordingClient, await_until: Callable[..., Awaitable[None]]
 ) -> None:
-    """What it held in memory is lost, a few events at most; the others are archived, and none twice."""
+    """At most a few events in its memory are lost; the others are archived once."""
 
     async def kill() -> None:
         os.kill(_pid(up, "replica-0"), signal.SIGKILL)

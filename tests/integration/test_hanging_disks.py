@@ -1,4 +1,4 @@
-"""Disks that hang: nothing waits for them but what needs them; real processes, and a file system that can hang."""
+"""Disks that hang: only the work that needs them waits; with real processes and a file system that can hang."""
 
 import asyncio
 import json
@@ -67,7 +67,7 @@ async def test_the_model_store_hangs(
     tmp_path: Path, site: Site, make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Publish,
     await_until: Until,
 ) -> None:  # fmt: skip
-    """Lists go on from the loaded model and say so, feedback is taken, and both processes stop when they are asked.
+    """Lists come from the loaded model with a degradation level, feedback is accepted, and both processes stop.
 
     Before that, every route, a swap and an erasure show that the loops of both touch no disk at all.
     """
@@ -104,10 +104,10 @@ async def test_the_model_store_hangs(
     assert set(await asyncio.to_thread(site.stop)) == {0}
 
 
-async def test_a_replica_whose_model_store_hangs_at_its_start_takes_feedback(
+async def test_a_replica_whose_model_store_hangs_at_its_start_accepts_feedback(
     tmp_path: Path, site: Site, await_until: Until
 ) -> None:
-    """It says what it waits for, sends lists elsewhere, and serves when the store is back."""
+    """It reports the reason, lists go to other replicas, and it serves when the store is back."""
     disk = FileSystem(tmp_path / "control", site.home / "models")
     site.environ |= disk.environ
     disk.hang()
@@ -128,7 +128,7 @@ async def test_a_replica_whose_model_store_hangs_at_its_start_takes_feedback(
     assert set(await asyncio.to_thread(site.stop)) == {0}
 
 
-def test_up_says_that_the_model_store_hangs(
+def test_up_reports_a_hanging_model_store(
     tmp_path: Path, free_port: Callable[[], int], make_snapshot: Callable[..., ModelSnapshot], publish_snapshot: Publish
 ) -> None:
     """It ends with a sentence, and leaves nothing behind."""
@@ -169,7 +169,7 @@ def _readiness(port: int) -> tuple[int, str]:
 
 
 async def test_the_disk_of_keys_and_the_security_log_hangs(tmp_path: Path, site: Site, await_until: Until) -> None:
-    """Keys stay in force and lists go on; an erase, which cannot be accounted for, is refused and not waited for."""
+    """Keys stay in force and lists are answered; an erase, which cannot be logged, is refused at once."""
     security = site.home / "security"
     with KeyFile(security).edit() as keys:
         text, record = new_key(("admin",), now_s=time.time())
@@ -197,7 +197,7 @@ async def test_the_disk_of_keys_and_the_security_log_hangs(tmp_path: Path, site:
 
 
 async def test_the_supervisors_disk_hangs(tmp_path: Path, await_until: Until) -> None:
-    """A dead replica is started again all the same; the rows of what runs are written when the disk is back."""
+    """A killed replica is still restarted; the roster is written when the disk is back."""
     made = new_installation(tmp_path)
     disk = FileSystem(tmp_path / "control", made.home / "run")
     made.settings |= disk.environ

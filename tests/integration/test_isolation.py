@@ -1,4 +1,4 @@
-"""Telemetry, logs and their disks keep out of each other's way and out of that of recommendations; real processes."""
+"""Faults of telemetry, logs and their disks do not affect each other or recommendations; with real processes."""
 
 import asyncio
 import contextlib
@@ -144,7 +144,7 @@ async def test_no_event_is_in_a_log_and_no_log_line_is_in_telemetry(
     assert [(path, word) for path, data in telemetry.items() for word in words if word in data] == []
 
 
-async def test_nobody_reads_what_is_printed_or_logged(make_site: MakeSite, await_until: Until) -> None:
+async def test_output_and_log_without_a_reader(make_site: MakeSite, await_until: Until) -> None:
     """With a full pipe as output and another as log file, lists go on, lines are dropped and counted, and it stops."""
     site = make_site(RECOLLECT_LOG_QUEUE_LINES="1", RECOLLECT_LOG_LEVEL="debug")
     site.logs.mkdir()

@@ -1,4 +1,4 @@
-"""Keys on a real replica: made, used and revoked by command while it runs, and lost."""
+"""API keys on a running replica: created, used, revoked, and a lost key file."""
 
 import json
 import os
@@ -57,8 +57,10 @@ def ask(port: int, key: str, path: str = "/v1/popular", method: str = "GET") -> 
             return error.code, json.load(error)
 
 
-def test_keys_are_live_and_dead_within_a_second(replica: int, tmp_path: Path, wait_until: Callable[..., None]) -> None:
-    """Without a restart; an erase is in the security log with the key that asked for it, and without the user."""
+def test_new_and_revoked_keys_are_in_force_within_a_second(
+    replica: int, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """No restart is needed. The security log names the key of an erase, and not the user."""
     assert get(replica, "/v1/popular")[0] == 200
     shop = json.loads(recollect(tmp_path, "keys", "create", "--scope", "recommend", "--json").stdout)
     wait_until(lambda: get(replica, "/v1/popular")[0] == 401, LIVE_WITHIN_S, what="the replica to ask for keys")
@@ -100,11 +102,11 @@ def test_keys_are_live_and_dead_within_a_second(replica: int, tmp_path: Path, wa
 def test_no_part_listens_beyond_this_machine_without_keys(
     tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One sentence that says how to make one, and what the other way out does; nothing is started or made."""
+    """The error names the command that makes a key and the effect of --insecure; no part is started."""
     monkeypatch.setenv("RECOLLECT_HOST" if verb == "serve" else "RECOLLECT_BALANCER_HOST", "0.0.0.0")
     refused = recollect(tmp_path, verb)
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
     assert "can be reached from other machines, and there are no API keys" in refused.stderr
     assert "recollect keys create" in refused.stderr
-    assert "--insecure, which lets everyone" in refused.stderr
+    assert "--insecure, which lets every client" in refused.stderr
     assert list((tmp_path / "var").glob("*")) == []

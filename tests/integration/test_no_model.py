@@ -1,4 +1,4 @@
-"""Replicas without a readable model, behind a real nginx: what is promised while half of them have none, and all."""
+"""Replicas without a readable model behind a real nginx: half of them, and all."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from service.config import Config
 from service.errors import ModelRefused
 from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
-from tests.integration.balanced import Installation, new_installation
+from tests.integration.balanced import BalancedInstallation, new_installation
 
 LISTS = (
     ("GET", "/recommend/u1", None),
@@ -36,7 +36,7 @@ def running(
     redis_server: Any,
     make_snapshot: Callable[..., ModelSnapshot],
     publish_snapshot: Callable[[Path, ModelSnapshot], str],
-) -> Iterator[Installation]:
+) -> Iterator[BalancedInstallation]:
     """Two real replicas and an nginx, with a model."""
     made = new_installation(tmp_path)
     made.program = (sys.executable, "-m", "ops")
@@ -54,7 +54,7 @@ def running(
         made.end()
 
 
-def asked(running: Installation, times: int) -> Counter[tuple[str, int, str | None]]:
+def asked(running: BalancedInstallation, times: int) -> Counter[tuple[str, int, str | None]]:
     """Ask for everything that needs a model, and count the answers."""
     counts: Counter[tuple[str, int, str | None]] = Counter()
     for _ in range(times):
@@ -65,18 +65,18 @@ def asked(running: Installation, times: int) -> Counter[tuple[str, int, str | No
     return counts
 
 
-def reported(running: Installation) -> int:
+def reported(running: BalancedInstallation) -> int:
     body = b'{"events": [{"type": "click", "user_id": "u1", "item_id": "i1"}]}'
     return running.get("/v1/events", method="POST", body=body, headers={"Content-Type": "application/json"})[0]
 
 
 async def test_replicas_without_a_model(
-    running: Installation,
+    running: BalancedInstallation,
     make_snapshot: Callable[..., ModelSnapshot],
     publish_snapshot: Callable[[Path, ModelSnapshot], str],
     await_until: Callable[..., Any],
 ) -> None:
-    """With one, no list fails and the other is not restarted; with none, lists are static and feedback is taken."""
+    """With one model no list fails and no replica restarts; with none, lists are static and feedback is accepted."""
     models = running.home / "models"
     version = (models / "ACTIVE").read_text().strip()
     damaged = models / version / "item_bias.bin"

@@ -123,7 +123,7 @@ def test_state_and_logs_are_their_owners_alone(
     assert {path: oct(mode) for path, mode in modes.items() if mode & 0o077} == {}
 
 
-def test_what_is_served_and_said_is_archived_once(
+def test_lists_and_feedback_are_archived_once(
     tmp_path: Path,
     start: Start,
     serve: Serve,
@@ -163,7 +163,7 @@ def test_what_is_served_and_said_is_archived_once(
 
 
 @pytest.mark.parametrize("away", ["redis", "consumer"])
-def test_recommendations_go_on_without_a_part_and_events_arrive_later(
+def test_lists_are_answered_without_a_part_and_events_are_archived_later(
     tmp_path: Path,
     redis_server: Any,
     start: Start,
@@ -270,7 +270,7 @@ def test_telemetry_and_application_log_never_meet(
 
 
 @pytest.mark.parametrize("taken", ["port", "admin port"])
-def test_a_taken_port_is_one_sentence(
+def test_a_taken_port_is_refused_in_one_sentence(
     tmp_path: Path,
     start: Start,
     serve: Serve,

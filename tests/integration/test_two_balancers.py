@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from loadbalancer.supervision.processes import group_members
-from tests.integration.balanced import Installation, new_installation
+from tests.integration.balanced import BalancedInstallation, new_installation
 from tests.integration.load import Load, until
 
 BOTH = ("nginx-0", "nginx-1")
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Installation]:
+def installation(tmp_path: Path) -> Iterator[BalancedInstallation]:
     """An installation that is not started."""
     made = new_installation(tmp_path)
     yield made
@@ -27,30 +27,30 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
 
 
 @pytest.fixture
-def running(installation: Installation) -> Installation:
+def running(installation: BalancedInstallation) -> BalancedInstallation:
     """An installation of three replicas and two nginx, all ready."""
     installation.start_and_wait()
     return installation
 
 
-def master_and_worker(installation: Installation, name: str) -> tuple[int, int]:
+def master_and_worker(installation: BalancedInstallation, name: str) -> tuple[int, int]:
     row = installation.rows()[name]
     assert row.pid is not None
     (worker,) = set(group_members(row.pid, row.output)) - {row.pid}
     return row.pid, worker
 
 
-def ready(installation: Installation, restarts: int) -> bool:
+def ready(installation: BalancedInstallation, restarts: int) -> bool:
     rows = [installation.rows()[name] for name in BOTH]
     return all(row.state == "ready" for row in rows) and sum(row.restarts for row in rows) == restarts
 
 
-def tried_twice(installation: Installation) -> Load:
+def tried_twice(installation: BalancedInstallation) -> Load:
     """Return the load of clients with one retry and a deadline of 2 s, like the reference client."""
     return Load(installation.port, clients=16, retries=1, deadline_s=2.0)
 
 
-async def test_both_serve(running: Installation) -> None:
+async def test_both_serve(running: BalancedInstallation) -> None:
     """The kernel gives each a share of the connections, as their access logs show."""
     async with Load(running.port, clients=32) as load:
         await load.more(100)
@@ -59,7 +59,7 @@ async def test_both_serve(running: Installation) -> None:
     assert load.failures == []
 
 
-async def test_killing_a_whole_nginx_fails_no_request_that_is_tried_twice(running: Installation) -> None:
+async def test_killing_a_whole_nginx_fails_no_request_that_is_tried_twice(running: BalancedInstallation) -> None:
     """Master and worker at once, each nginx in turn. The other one serves, and the killed one is restarted."""
     async with tried_twice(running) as load:
         for turn in range(6):
@@ -70,7 +70,7 @@ async def test_killing_a_whole_nginx_fails_no_request_that_is_tried_twice(runnin
     assert load.failures == []
 
 
-async def test_killing_a_worker_fails_no_request_that_is_tried_twice(running: Installation) -> None:
+async def test_killing_a_worker_fails_no_request_that_is_tried_twice(running: BalancedInstallation) -> None:
     """Its master starts a new worker and keeps the listener open, so that new connections wait instead of failing."""
     async with tried_twice(running) as load:
         for turn in range(6):
@@ -82,21 +82,21 @@ async def test_killing_a_worker_fails_no_request_that_is_tried_twice(running: In
     assert ready(running, restarts=0)
 
 
-def test_a_killed_worker_closes_its_sockets_at_once(running: Installation) -> None:
+def test_a_killed_worker_closes_its_sockets_at_once(running: BalancedInstallation) -> None:
     """No asynchronous I/O is set up, because the kernel would clean it up before it closes the listener."""
     for name in BOTH:
         _, worker = master_and_worker(running, name)
         assert "[aio]" not in Path(f"/proc/{worker}/maps").read_text()
 
 
-def _another_worker(installation: Installation, master: int, worker: int) -> bool:
+def _another_worker(installation: BalancedInstallation, master: int, worker: int) -> bool:
     (output,) = (row.output for row in installation.rows().values() if row.pid == master)
     members = group_members(master, output)
     return worker not in members and len(members) == 2
 
 
 @pytest.mark.parametrize("frozen", ["worker", "all of it"])
-async def test_a_frozen_nginx_is_replaced_before_clients_give_up(running: Installation, frozen: str) -> None:
+async def test_a_frozen_nginx_is_replaced_before_clients_give_up(running: BalancedInstallation, frozen: str) -> None:
     """The kernel keeps giving it connections, so it is killed; clients that this disconnects retry within the 2 s."""
     master, worker = master_and_worker(running, "nginx-1")
     async with tried_twice(running) as load:
@@ -118,8 +118,8 @@ async def test_a_frozen_nginx_is_replaced_before_clients_give_up(running: Instal
     assert running.rows()["nginx-0"].restarts == 0
 
 
-async def test_a_frozen_master_harms_nobody_and_is_stopped_with_the_rest(running: Installation) -> None:
-    """Its worker serves on; asked to stop, it is thawed first."""
+async def test_a_frozen_master_fails_no_request_and_can_be_stopped(running: BalancedInstallation) -> None:
+    """Its worker keeps serving; a stop thaws the master first."""
     master, _ = master_and_worker(running, "nginx-1")
     async with Load(running.port) as load:
         await load.more(100)
@@ -137,9 +137,9 @@ async def test_a_frozen_master_harms_nobody_and_is_stopped_with_the_rest(running
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 async def test_reloading_and_reopening_logs_fails_no_request_that_is_tried_twice(
-    running: Installation, number: signal.Signals
+    running: BalancedInstallation, number: signal.Signals
 ) -> None:
-    """Of both at once, again and again; no nginx is started anew."""
+    """Both at once and repeatedly; no nginx is restarted."""
     logs = [running.folder / "logs" / f"{name}.access.log" for name in BOTH]
     async with tried_twice(running) as load:
         for _ in range(4):
@@ -158,8 +158,8 @@ async def test_reloading_and_reopening_logs_fails_no_request_that_is_tried_twice
     assert ready(running, restarts=0)
 
 
-def test_no_log_holds_a_user_id(running: Installation, wait_until: Callable[..., None]) -> None:
-    """Whatever became of a request: answered, late at a frozen replica, answered without replicas, not found."""
+def test_no_log_holds_a_user_id(running: BalancedInstallation, wait_until: Callable[..., None]) -> None:
+    """For every outcome: answered, timed out at a frozen replica, answered without replicas, not found."""
     paths = [
         f"{start}canary-7{end}"
         for start in ("/recommend/", "/v1/recommendations/", "/v1/users/", "/none/")
@@ -200,7 +200,9 @@ def test_no_log_holds_a_user_id(running: Installation, wait_until: Callable[...,
     assert any("504, 200" in line["us"] for line in lines)
 
 
-def test_who_takes_a_part_of_the_clients_is_named(installation: Installation, wait_until: Callable[..., None]) -> None:
+def test_a_foreign_listener_on_the_shared_port_is_named(
+    installation: BalancedInstallation, wait_until: Callable[..., None]
+) -> None:
     """A process of the same user that shares the port cannot be prevented, so a warning names it."""
     installation.start()
     wait_until(lambda: "replica-0" in installation.rows())
@@ -209,8 +211,8 @@ def test_who_takes_a_part_of_the_clients_is_named(installation: Installation, wa
         installation.wait_for("balancing at")
 
 
-def test_one_nginx_is_enough_where_one_is_wanted(installation: Installation) -> None:
-    """It then does not share its port, and is watched all the same."""
+def test_an_installation_may_have_one_nginx(installation: BalancedInstallation) -> None:
+    """It does not share its port, and is watched too."""
     installation.settings["RECOLLECT_BALANCERS"] = "1"
     installation.start_and_wait()
     assert [name for name in installation.rows() if name.startswith("nginx")] == ["nginx-0"]

@@ -8,7 +8,7 @@ from ops.drill.faults.promise import Figures, Promise
 from ops.drill.oracle import Findings
 from ops.drill.stage import QUIET, CompletedInjection, DrillRound, Stage
 from ops.drill.system.needs import RunningParts
-from ops.drill.system.recollect_commands import AuditReceipt
+from ops.drill.system.recollect_commands import AuditSummary
 from ops.drill.system.system_watch import BacklogSample, StateChange
 
 _PARTS = RunningParts(("replica-0",), ("nginx-0",), redis=True, consumer=True)
@@ -46,7 +46,7 @@ def drilled_stage(**changes: Any) -> Stage:
         ],
         backlog=[BacklogSample(n / 2, None if n == 20 else n, 1.0) for n in range(60)],
         findings=Findings(expected=1234),
-        receipt=AuditReceipt(ok=True, accepted=1300, archived=1300, missing=0, duplicated=0),
+        receipt=AuditSummary(ok=True, accepted=1300, archived=1300, missing=0, duplicated=0),
         late_p99_s=0.001,
     )
     for name, value in changes.items():

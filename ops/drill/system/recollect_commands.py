@@ -25,8 +25,8 @@ class CommandResult:
 
 
 @dataclass(frozen=True)
-class AuditReceipt:
-    """The counts and breaches of `recollect audit`; counts are None without a receipt.
+class AuditSummary:
+    """The counts and breaches in the output of `recollect audit --json`; counts are None without a receipt.
 
     Attributes:
         ok: Whether everything is accounted for.
@@ -69,16 +69,16 @@ async def run_recollect(*arguments: str, environ: Mapping[str, str], limit_s: fl
             await process.wait()
 
 
-async def run_audit(environ: Mapping[str, str]) -> AuditReceipt:
+async def run_audit(environ: Mapping[str, str]) -> AuditSummary:
     """Run `recollect audit --json`."""
     arguments = ("audit", "--json", "--wait", str(_AUDIT_WAIT_S))
     try:
         return parse_receipt(await run_recollect(*arguments, environ=environ, limit_s=_AUDIT_LIMIT_S))
     except TimeoutError:
-        return AuditReceipt(ok=False, breaches=(f"`recollect audit` took longer than {_AUDIT_LIMIT_S:g} s",))
+        return AuditSummary(ok=False, breaches=(f"`recollect audit` took longer than {_AUDIT_LIMIT_S:g} s",))
 
 
-def parse_receipt(result: CommandResult) -> AuditReceipt:
+def parse_receipt(result: CommandResult) -> AuditSummary:
     """Read the output of an audit."""
     try:
         receipt = orjson.loads(result.stdout)
@@ -87,5 +87,5 @@ def parse_receipt(result: CommandResult) -> AuditReceipt:
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
         excerpt = result.stderr.decode(errors="replace").strip()[-200:] or "it printed nothing"
         breach = f"`recollect audit` gave no receipt (exit {result.status}): {excerpt}"
-        return AuditReceipt(ok=False, breaches=(breach,))
-    return AuditReceipt(ok=result.status == 0, **counts, breaches=breaches)
+        return AuditSummary(ok=False, breaches=(breach,))
+    return AuditSummary(ok=result.status == 0, **counts, breaches=breaches)

@@ -8,7 +8,7 @@ from rich.console import Console
 from ops.drill import drill_text, verdict
 from ops.drill.faults.fault_catalogue import select
 from ops.drill.oracle import Findings
-from ops.drill.system.recollect_commands import AuditReceipt, CommandResult, parse_receipt
+from ops.drill.system.recollect_commands import AuditSummary, CommandResult, parse_receipt
 from tests.support.drilled_stage import drilled_round, drilled_stage
 
 
@@ -27,8 +27,8 @@ def test_a_drill_without_a_breach_is_ok() -> None:
         {"findings": Findings(expected=10, lost=[-1.0])},
         {"findings": Findings(expected=10, duplicated=[15.0])},
         {"findings": Findings(expected=10, altered=[15.0])},
-        {"receipt": AuditReceipt(ok=False, missing=1, breaches=("one is missing",))},
-        {"receipt": AuditReceipt(ok=False)},
+        {"receipt": AuditSummary(ok=False, missing=1, breaches=("one is missing",))},
+        {"receipt": AuditSummary(ok=False)},
         {"leaks": ("replica-0.log",)},
     ],
 )
@@ -106,7 +106,7 @@ def test_lines_table_and_object_agree() -> None:
 def test_a_receipt_is_parsed() -> None:
     """The keys are those of docs/archive.md; its exit status decides."""
     receipt = {"accepted": 5, "archived": 3, "missing": 1, "duplicated": 1, "ok": False, "breaches": ["one is missing"]}
-    expected = AuditReceipt(ok=False, accepted=5, archived=3, missing=1, duplicated=1, breaches=("one is missing",))
+    expected = AuditSummary(ok=False, accepted=5, archived=3, missing=1, duplicated=1, breaches=("one is missing",))
     assert parse_receipt(CommandResult(1, json.dumps(receipt).encode(), b"")) == expected
     assert parse_receipt(CommandResult(0, json.dumps(receipt | {"breaches": []}).encode(), b"")).ok
 
