@@ -24,8 +24,10 @@ def read_api_key(path: Path | None) -> str | None:
         return None
     try:
         text = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--key-file {path} cannot be read: {error}.") from None
+    except OSError as error:
+        raise UsageError(f"--key-file {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        text = ""
     if not re.fullmatch(KEY_PATTERN, text):
         raise UsageError(f"--key-file {path} holds no API key; recollect keys create prints one.")
     return text
