@@ -1,5 +1,6 @@
 /*
- * A file system that hangs, and a watch on who waits for it: preloaded into every process, it acts in Python ones alone.
+ * A file system that hangs, and a record of the threads that wait for it: preloaded into every process, it acts in
+ * Python processes alone.
  *
  * Calls on paths below RECOLLECT_TEST_BELOW wait for as long as the file RECOLLECT_TEST_CONTROL/hang is there. While
  * RECOLLECT_TEST_CONTROL/watch is there, calls of a process's main thread, in which the event loops run, are written to

@@ -1,4 +1,4 @@
-"""Clients that keep asking while something happens, for the tests of the balancer."""
+"""Clients that send requests while processes are killed, frozen or restarted."""
 
 import asyncio
 import random
@@ -9,14 +9,14 @@ from typing import Self
 
 
 class Load:
-    """Keep-alive clients that look for the end of a connection before they use it again.
+    """Keep-alive clients that check for a closed connection before they reuse it.
 
     Args:
-        port: Where they ask.
+        port: The port of the balancer.
         clients: How many; each has one connection and one request at a time.
-        retries: How often a request is sent again, 10 to 50 ms later on a new connection, when its connection broke.
+        retries: How often a request whose connection broke is sent again, 10 to 50 ms later on a new connection.
         deadline_s: How long a request may take, all tries together.
-        tls: How to speak TLS; None for not at all.
+        tls: The TLS settings; None for plain HTTP.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A replica and a consumer as processes, without a balancer, and visitors who remember what they were told."""
+"""A replica and a consumer as processes, without a balancer, and clients that record their answers."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from telemetry.errors import ArchiveError
 
 _LISTS_PER_S = 80
 _REPORTS_PER_S = 20
-# Longer than any answer should take, and shorter than a fault: who waits for a disk is found out.
+# Longer than any answer should take and shorter than a fault, so that a wait for a disk fails the test.
 _PATIENCE_S = 1.0
 
 
@@ -115,7 +115,7 @@ class Visitors:
         lists: Ids of the lists that were answered.
         failures: What went wrong with lists, in words.
         accepted: Ids of events that were answered 202.
-        refused: Reports that were answered 503 and told when to come back.
+        refused: Reports that were answered 503 with Retry-After.
         wrong: Reports that were answered anything else.
     """
 
