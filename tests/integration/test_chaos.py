@@ -53,7 +53,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_a_running_system_can_be_drilled(up: Up, wait_until: Callable[..., None]) -> None:
     """The home directory names it. A fault that needs an instrumented system is skipped, never passed."""
     wait_until(up.ready, 20, what="every part to be ready")
-    options = ["--home", str(up.home), "--yes", "--faults", "redis-oom,redis-slow", "--duration", "3", "--rate", "50"]
+    options = ["--home", str(up.home), "--yes", "--quick", "--faults", "redis-oom,redis-slow", "--duration", "3"]
     done = up.recollect("chaos", *options, "--json")
     report = json.loads(done.stdout)
     assert done.returncode == 0, report
@@ -75,7 +75,7 @@ def test_an_interrupted_drill_undoes_its_fault(up: Up, wait_until: Callable[...,
     def state() -> str:
         return Path(f"/proc/{row.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
-    options = ["--home", str(up.home), "--yes", "--faults", "redis-frozen", "--duration", "60", "--rate", "20"]
+    options = ["--home", str(up.home), "--yes", "--quick", "--faults", "redis-frozen", "--duration", "60"]
     drill = subprocess.Popen([*_CHAOS, *options], env=up.environ, stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: state() == "T", 30, what="Redis to be frozen")
@@ -93,7 +93,7 @@ def test_an_interrupted_drill_undoes_its_fault(up: Up, wait_until: Callable[...,
 
 def test_an_instrumented_system_leaves_no_disk_mounted(tmp_path: Path) -> None:
     """Small disks, a proxy and clocks exist during the drill and are removed after it."""
-    options = ["--faults", "redis-lossy,spool-full,clock-ahead", "--duration", "2", "--rate", "50", "--replicas", "2"]
+    options = ["--quick", "--faults", "redis-lossy,spool-full,clock-ahead", "--duration", "2", "--replicas", "2"]
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [*_CHAOS, *options, "--data", DATA, "--json"], env=environ, capture_output=True, text=True, timeout=110

@@ -30,7 +30,6 @@ def test_the_result_is_the_median_of_the_pairs_ratios() -> None:
     assert figures["recommend"]["rounds"] == [400, 1000, 90]
 
 
-@pytest.mark.alone
 def test_hello_against_itself_gives_one(tmp_path: Path) -> None:
     """Two real servers of the same kind, driven in turns; the bounds are wide."""
     settled = []
