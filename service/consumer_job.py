@@ -114,7 +114,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     stop_requested = asyncio.create_task(stopping.wait())
     try:
         await admin.start()
-        announce(f"archiving to {config.archive_dir}, metrics and readiness at {admin.url}")
+        announce(f"Archiving to {config.archive_dir}, metrics and readiness at {admin.url}.")
         _log.info("consumer started", archive=str(config.archive_dir))
         await asyncio.wait({consuming, shipping_orphans, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
         for task in (consuming, shipping_orphans):

@@ -147,8 +147,8 @@ class _Replica:
         await self._listener.start()
         await self._admin.start()
         announce(
-            f"serving at {self._listener.url}, metrics and readiness at {self._admin.url}, "
-            f"model {self._context.store.version or 'none yet'}, state in {self._config.home}"
+            f"Serving at {self._listener.url}, metrics and readiness at {self._admin.url}, "
+            f"model {self._context.store.version or 'none yet'}, state in {self._config.home}."
         )
         self._start_background(self._context.producer.run(), "telemetry shipper")
         self._start_background(track_degradation(self._context, self._watcher), "degradation tracker")

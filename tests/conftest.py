@@ -202,7 +202,7 @@ class RedisServer:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """Return a function that gives a loopback port nobody listens on."""
+    """Return a function that gives a free loopback port."""
     return _free_port
 
 

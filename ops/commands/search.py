@@ -26,6 +26,7 @@ from ops.options.data_options import (
 )
 from ops.options.shared_options import JsonOption, ScaleOption
 from service.config import Config
+from service.declared_settings import enumerated
 
 if TYPE_CHECKING:
     # Other commands import this file for its options; only a search loads Optuna, which the train extra installs.
@@ -302,4 +303,4 @@ def _method(text: str) -> "Method":
     for method in METHODS:
         if text == method:
             return method
-    raise UsageError(f"There is no method {text!r}; there is {', '.join(METHODS)}.")
+    raise UsageError(f"There is no method {text!r}; the methods are {enumerated(METHODS)}.")

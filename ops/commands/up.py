@@ -36,7 +36,7 @@ from service.models import active_model, artefact
 from service.training.data.data_request import DataRequest
 
 _TRAINING_STOP_S = 10.0
-_EXAMPLE_USER = "anybody"
+_EXAMPLE_USER = "new-user"
 
 
 def command(

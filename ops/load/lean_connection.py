@@ -1,12 +1,13 @@
 """A connection for load generators that must not be the limit: of an answer it parses only Content-Length."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import cast
 
 from service.errors import RunError
 
 
-class LeanConnection(asyncio.Protocol):
+class LeanConnection(asyncio.Protocol, ABC):
     """A kept-alive connection with at most one open request; subclasses handle answers."""
 
     transport: asyncio.Transport | None = None
@@ -16,9 +17,9 @@ class LeanConnection(asyncio.Protocol):
         """Keep the transport."""
         self.transport = cast("asyncio.Transport", transport)
 
+    @abstractmethod
     def answered(self, head: bytes) -> None:
         """Handle a complete answer, given its head with the last line break."""
-        raise NotImplementedError
 
     def data_received(self, data: bytes) -> None:
         """Buffer the data, and hand the head over once the answer is complete."""

@@ -388,24 +388,3 @@ def test_bad_settings_are_refused(case: Case) -> None:
     for text in (*case.refused, "no_such_setting=1", "n_epochs"):
         with pytest.raises(UsageError, match=text.partition("=")[0]):
             ConfiguredAlgorithm.parse(case.name, [text])
-
-
-def test_an_unknown_algorithm_is_refused() -> None:
-    """The message names the known ones."""
-    with pytest.raises(UsageError, match=r"no algorithm 'svdd' \(did you mean svd\?\); the algorithms are svd, "):
-        ConfiguredAlgorithm.parse("svdd")
-
-
-@pytest.mark.parametrize("name", registry.PRESETS)
-def test_a_preset_is_an_algorithm_with_settings(name: str) -> None:
-    """It parses, differs from the defaults, is overridden by settings, and hides no algorithm."""
-    algorithm, preset = registry.PRESETS[name]
-    candidate = ConfiguredAlgorithm.parse(name)
-    assert candidate.name == name
-    assert (
-        candidate.config
-        == ConfiguredAlgorithm.parse(algorithm, preset).config
-        != ConfiguredAlgorithm.parse(algorithm).config
-    )
-    assert ConfiguredAlgorithm.parse(name, ["n_factors=3"]).config.n_factors == 3
-    assert name not in registry.names()

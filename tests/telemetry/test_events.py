@@ -8,37 +8,14 @@ from hypothesis import strategies as st
 
 from telemetry.archive.schema_1 import expand
 from telemetry.errors import BadEventError
-from telemetry.events import Event, Feedback, Served, System, decode, encode, renumber
+from telemetry.events import Event, System, decode, encode, renumber
 from telemetry.served_items import Items
+from tests.support import sample_events
 
-SERVED = Served(
-    event_id="ev-00000001",
-    tenant="default",
-    client_time=None,
-    received_at="2026-11-21T01:02:03.456Z",
-    request_id="r1",
-    recommendation_id="rec1",
-    user_id="42",
-    model="svd-20261121T010203-9f3c",
-    candidate_set="all",
-    latency_ms=0.4,
-    degraded=None,
-    items=Items(["318"], [4.71], 0, "personal", 1.0),
+SERVED = sample_events.served(
+    model="svd-20261121T010203-9f3c", candidate_set="all", items=Items(["318"], [4.71], 0, "personal", 1.0)
 )
-FEEDBACK = Feedback(
-    event_id="ev-00000002",
-    tenant="default",
-    client_time="2026-11-21T01:02:00.000Z",
-    received_at="2026-11-21T01:02:03.456Z",
-    request_id="r2",
-    type="rating",
-    user_id="42",
-    item_id="318",
-    value=4.5,
-    recommendation_id=None,
-    position=None,
-    marks=[],
-)
+FEEDBACK = sample_events.feedback(client_time="2026-11-21T01:02:00.000Z", type="rating", value=4.5)
 GAP = System(
     event_id="ev-00000003",
     tenant="default",

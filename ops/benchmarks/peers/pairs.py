@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final, Literal, NamedTuple
 
+from service.declared_settings import enumerated
 from service.errors import UsageError
 
 Task = Literal["predict", "rank"]
@@ -94,7 +95,7 @@ def libraries(names: str) -> list[str]:
     wanted = [] if names.strip() == "none" else [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in LIBRARIES:
-            raise UsageError(f"There is no peer {name!r}; there are {', '.join(LIBRARIES)}, or none.")
+            raise UsageError(f"There is no peer {name!r}; the peers are {enumerated(list(LIBRARIES))}, or none.")
     return wanted
 
 

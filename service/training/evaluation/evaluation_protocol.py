@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from service.declared_settings import enumerated
 from service.errors import UsageError
 from service.training.evaluation.measures.per_user import MAX_K
 
@@ -43,7 +44,8 @@ class EvaluationProtocol:
 
     def __post_init__(self) -> None:
         if self.split not in SPLIT_DESCRIPTIONS:
-            raise UsageError(f"There is no split {self.split!r}; there is {', '.join(SPLIT_DESCRIPTIONS)}.")
+            splits = enumerated(list(SPLIT_DESCRIPTIONS))
+            raise UsageError(f"There is no split {self.split!r}; the splits are {splits}.")
         if self.folds < 2:
             raise UsageError(f"A dataset cannot be split into {self.folds} folds: there are 2 or more.")
         if not 0 < self.test_share < 1:

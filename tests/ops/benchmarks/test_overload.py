@@ -77,7 +77,7 @@ async def test_every_request_ends_in_one_way() -> None:
                 if b"/cut" in line:
                     break
                 if b"/never" in line:
-                    await asyncio.sleep(30)
+                    await reader.read()  # until the client gives up
                 refused = b"/refused" in line
                 head = b"Retry-After: 1\r\n" if refused else b"X-Degraded: static\r\n" if b"/static" in line else b""
                 writer.write(with_body % (b"503 Busy" if refused else b"200 OK", head))

@@ -116,7 +116,7 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--method", "magic"), "There is no method 'magic'; there is tpe, grid, random"),
+        (("--method", "magic"), "There is no method 'magic'; the methods are tpe, grid and random."),
         (("--measure", "magic"), "There is no measure 'magic'"),
         (("--split", "given"), "A search cannot use the split 'given'"),
         (("--space", "lr_all"), "A space is given as name=low..high"),

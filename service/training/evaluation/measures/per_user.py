@@ -75,7 +75,7 @@ class MeasureName:
             return cls(family)
         if family not in RANKING_MEASURES and family not in EXPOSURE_MEASURES:
             known = ", ".join((*RATING_MEASURES, *(f"{name}@k" for name in (*RANKING_MEASURES, *EXPOSURE_MEASURES))))
-            raise UsageError(f"There is no measure {text!r}; there is {known}.")
+            raise UsageError(f"There is no measure {text!r}; the measures are {known}.")
         k = int(k_text) if k_text.isascii() and k_text.isdigit() else 0
         if not 1 <= k <= MAX_K:
             raise UsageError(f"{text!r} needs the length of the lists: {family}@10, for example, and at most {MAX_K}.")

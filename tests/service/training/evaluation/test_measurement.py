@@ -82,7 +82,7 @@ def test_fewer_users_are_the_same_ones_for_every_candidate(sides: tuple[Interact
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("magic", "no measure 'magic'; there is rmse, mae, precision@k"),
+        ("magic", "no measure 'magic'; the measures are rmse, mae, precision@k"),
         ("magic@10", "no measure 'magic@10'"),
         ("rmse@10", "no measure 'rmse@10'"),
         ("ndcg", "needs the length of the lists: ndcg@10"),

@@ -82,7 +82,7 @@ def test_too_little_to_split(protocol: EvaluationProtocol, sentence: str) -> Non
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"split": "magic"}, "no split 'magic'; there is folds,"),
+        ({"split": "magic"}, "no split 'magic'; the splits are folds,"),
         ({"folds": 1}, "2 or more"),
         ({"test_share": 1.0}, "between 0 and 1"),
         ({"ks": ()}, "whole numbers from 1 to 500"),
