@@ -95,13 +95,16 @@ def _locked(path: Path, kind: int) -> Iterator[Callable[[], None]]:
         os.close(descriptor)
 
 
+# Each worker of pytest-xdist has ports of its own, below those that installations choose themselves.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORT_RANGE = range(10_000 + 1_000 * _WORKER, 11_000 + 1_000 * _WORKER)
 # Handed out already, and perhaps not bound yet.
 _PORTS: set[int] = set()
 
 
 def _free_port() -> int:
     """Choose below the range of outgoing connections, which those of another worker's tests could otherwise take."""
-    (port,) = ports.choose(1, taken=frozenset(_PORTS))
+    (port,) = ports.choose(1, taken=frozenset(_PORTS), among=_PORT_RANGE)
     _PORTS.add(port)
     return port
 

@@ -134,7 +134,8 @@ async def test_a_consumer_killed_at_any_step_loses_and_duplicates_nothing(
         await site.append(producer, 12)
     for hit in (3, 1):
         process = site.start(f"{step}:kill:{hit}")
-        assert await asyncio.to_thread(process.wait, 60) == -signal.SIGKILL
+        _, errors = await asyncio.to_thread(process.communicate, timeout=60)
+        assert process.returncode == -signal.SIGKILL, errors
         assert site.is_prefix()
     site.start()
     await await_until(site.complete, 30, what="everything to be archived")
