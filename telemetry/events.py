@@ -1,9 +1,10 @@
-"""The events and their bytes: one JSON line each, served lists of schema 3, feedback and system events of schema 1.
+"""The events and their bytes: one JSON line each, served lists of schema 4, feedback and system events of schema 1.
 
 Invariant: `decode(encode(event, …))` gives the same event back, every field of a class is always present and in the
 order of its table below, and a line contains no raw line break before its end. Lines of older versions decode to the
-same events: feedback without `marks` has none, schema 1 holds a served list's items as rows (`served_items.py`), and
-schemas 1 and 2 hold two fields that were always null (`schema_1.py`). Pure: no clock, no file, no socket.
+same events: feedback without `marks` has none, schema 1 holds a served list's items as rows (`served_items.py`),
+schemas 1 and 2 hold two fields that were always null (`schema_1.py`), and schemas 1 to 3 hold neither the request of a
+served list nor the live state that it reflects. Pure: no clock, no file, no socket.
 """
 
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from telemetry.errors import BadEventError
 from telemetry.served_items import Items, check_rows
 
 SCHEMA: Final = 1
-SERVED_SCHEMA: Final = 3
+SERVED_SCHEMA: Final = 4
 # The first bytes of a served list's line, by schema, the newest first.
-SERVED_STARTS: Final = tuple(b'{"schema":%d,"class":"served",' % schema for schema in (SERVED_SCHEMA, 2, SCHEMA))
+SERVED_STARTS: Final = tuple(b'{"schema":%d,"class":"served",' % schema for schema in (SERVED_SCHEMA, 3, 2, SCHEMA))
 # Scores may be NumPy scalars; refusing them would lose an event because of a type.
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
@@ -32,7 +33,11 @@ Mark: TypeAlias = Literal["id_conflict", "unknown_item", "clock_skew", "out_of_s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """A served list of one attempt of a request; times are RFC 3339 in UTC with milliseconds."""
+    """A served list of one attempt of a request; times are RFC 3339 in UTC with milliseconds.
+
+    `state_watermark` names the live events of the user that the list reflects (`live/state_watermark.py`), and
+    `events_applied` is their number. `request` is what the caller asked for, without the user; None before schema 4.
+    """
 
     event_id: str
     tenant: str
@@ -46,6 +51,9 @@ class Served:
     latency_ms: float
     degraded: str | None
     items: Items
+    state_watermark: str | None = None
+    events_applied: int = 0
+    request: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +133,11 @@ _POSITION: Final = {"producer": frozenset({str}), "epoch": frozenset({int}), "se
 _FIELDS: Final = {
     kind: {name: _json_types(hint) for name, hint in get_type_hints(kind).items()} for kind in _CLASSES.values()
 }
+# What a line of an older version, which lacks the field, stands for.
+_ADDED_LATER: Final[dict[type[Event], dict[str, Any]]] = {
+    Served: {"state_watermark": None, "events_applied": 0, "request": None},
+    Feedback: {"marks": []},
+}
 # The fields behind the position in a line.
 _TAILS: Final = {kind: tuple(fields)[4:] for kind, fields in _FIELDS.items()}
 
@@ -152,6 +165,9 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
             "user_id": event.user_id,
             "model": event.model,
             "candidate_set": event.candidate_set,
+            "state_watermark": event.state_watermark,
+            "events_applied": event.events_applied,
+            "request": event.request,
             "latency_ms": event.latency_ms,
             "degraded": event.degraded,
             "items": event.items.as_fields(),
@@ -197,14 +213,14 @@ def decode(line: bytes) -> Record:
     name = fields.get("class")
     schema = fields.get("schema")
     kind = _CLASSES.get(name) if isinstance(name, str) else None
-    if schema != SCHEMA and (schema not in (2, SERVED_SCHEMA) or kind in {Feedback, System}):
+    if schema != SCHEMA and (schema not in range(2, SERVED_SCHEMA + 1) or kind in {Feedback, System}):
         raise BadEventError(
             f"The line is of schema {schema!r}. This version reads {SCHEMA}, and up to {SERVED_SCHEMA} of served lists."
         )
     if kind is None:
         raise BadEventError(f"{name!r} is not a class of event.")
-    if kind is Feedback:
-        fields.setdefault("marks", [])
+    for field, value in _ADDED_LATER.get(kind, {}).items():
+        fields.setdefault(field, value)
     values = {}
     try:
         for field, types in _FIELDS[kind].items():

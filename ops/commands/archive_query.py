@@ -32,7 +32,7 @@ _COMMON: Final = ("event_id", "tenant", "client_time", "received_at", "producer"
 COLUMNS: Final = {
     "served": (
         *(*_COMMON, "request_id", "recommendation_id", "user_id", "model", "candidate_set"),
-        *("latency_ms", "degraded", "items"),
+        *("state_watermark", "events_applied", "request", "latency_ms", "degraded", "items"),
     ),
     "feedback": (
         *(*_COMMON, "request_id", "type", "user_id", "item_id", "value", "recommendation_id", "position", "marks"),
@@ -123,7 +123,9 @@ def _make_views(engine: duckdb.DuckDBPyConnection, archive: ArchiveSnapshot, pat
 def _from_parquet(paths: Sequence[str]) -> str | None:
     if not paths:
         return None
-    return f"SELECT * FROM read_parquet([{', '.join(map(quoted, paths))}], union_by_name = true)"  # noqa: S608 - our own paths
+    read = f"SELECT * FROM read_parquet([{', '.join(map(quoted, paths))}], union_by_name = true)"  # noqa: S608 - our own paths
+    # A file that an older version compacted lacks the columns of later fields.
+    return f"{read} UNION ALL BY NAME (SELECT {_nothing(ALL_COLUMNS)} WHERE false)"
 
 
 def _from_json(paths: Sequence[str], fields: Mapping[str, str]) -> str | None:

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from service.api import wire
 from service.models.scoring import Ranking
@@ -39,6 +39,20 @@ class ListRequest(NamedTuple):
             return f"similar:{self.similar_to}"
         name = "catalogue" if self.include is None else f"include:{_digest(self.include)}"
         return f"{name};exclude:{_digest(self.exclude)}" if self.exclude else name
+
+    @property
+    def as_fields(self) -> dict[str, Any]:
+        """The request as plain JSON, without the user and without what was not asked for."""
+        fields: dict[str, Any] = {"n": self.n}
+        if self.offset:
+            fields["offset"] = self.offset
+        if self.exclude:
+            fields["exclude"] = list(self.exclude)
+        if self.include is not None:
+            fields["include"] = list(self.include)
+        if self.similar_to is not None:
+            fields["similar_to"] = self.similar_to
+        return fields
 
 
 class RankedList:
@@ -94,6 +108,7 @@ class RankedList:
             user_id=pseudonym,
             model=self._snapshot.version,
             candidate_set=self.list_request.candidate_set,
+            request=self.list_request.as_fields,
             latency_ms=latency_ms,
             degraded=degraded,
             # The propensity is 1: lists are not randomised.

@@ -13,7 +13,12 @@ from telemetry.served_items import Items
 from tests.support import sample_events
 
 SERVED = sample_events.served(
-    model="svd-20261121T010203-9f3c", candidate_set="all", items=Items(["318"], [4.71], 0, "personal", 1.0)
+    model="svd-20261121T010203-9f3c",
+    candidate_set="all",
+    state_watermark="q:2-9",
+    events_applied=3,
+    request={"n": 1},
+    items=Items(["318"], [4.71], 0, "personal", 1.0),
 )
 FEEDBACK = sample_events.feedback(client_time="2026-11-21T01:02:00.000Z", type="rating", value=4.5)
 GAP = System(
@@ -32,10 +37,11 @@ GOLDEN: dict[str, tuple[Event, bytes]] = {
     "served": (
         SERVED,
         (
-            b'{"schema":3,"class":"served","event_id":"ev-00000001","tenant":"default","client_time":null,'
+            b'{"schema":4,"class":"served","event_id":"ev-00000001","tenant":"default","client_time":null,'
             b'"received_at":"2026-11-21T01:02:03.456Z","producer":"p","epoch":1,"seq":7,"request_id":"r1",'
             b'"recommendation_id":"rec1","user_id":"42","model":"svd-20261121T010203-9f3c",'
-            b'"candidate_set":"all","latency_ms":0.4,"degraded":null,'
+            b'"candidate_set":"all","state_watermark":"q:2-9","events_applied":3,"request":{"n":1},'
+            b'"latency_ms":0.4,"degraded":null,'
             b'"items":{"item_id":["318"],"score":[4.71],"position":0,"source":"personal","propensity":1.0}}\n'
         ),
     ),
@@ -157,12 +163,14 @@ def damaged(**changes: object) -> bytes:
     [
         (b"", "not JSON"),
         (b"[]", "not a JSON object"),
-        (damaged(schema=4), "schema 4"),
+        (damaged(schema=5), "schema 5"),
         (GOLDEN["feedback"][1].replace(b'"schema":1', b'"schema":2'), "schema 2"),
         (damaged(**{"class": "nonsense"}), "'nonsense'"),
         (damaged(**{"class": ["served"]}), "not a class"),
         (damaged(user_id=42), "'user_id'"),
         (damaged(seq="7"), "'seq'"),
+        (damaged(request=[1]), "'request'"),
+        (damaged(events_applied="3"), "'events_applied'"),
         (damaged(epoch=True), "'epoch'"),
         (damaged(received_at="yesterday"), "received_at"),
         (damaged(received_at="2026-13-21T01:02:03.456Z"), "received_at"),
@@ -190,10 +198,13 @@ def test_a_bad_line_is_refused_with_its_fault(line: bytes, problem: str) -> None
 
 
 def test_lists_of_older_schemas_decode_to_the_same_event_and_expand_to_schema_1() -> None:
-    """Older archives stay readable, and a reader of schema 1 gets the same bytes from each."""
+    """Older archives stay readable, without request and live state, and a reader of schema 1 gets the same bytes."""
     line = GOLDEN["served"][1]
+    third = line.replace(b'"schema":4', b'"schema":3').replace(
+        b'"state_watermark":"q:2-9","events_applied":3,"request":{"n":1},', b""
+    )
     second = (
-        line.replace(b'"schema":3', b'"schema":2')
+        third.replace(b'"schema":3', b'"schema":2')
         .replace(b'"candidate_set"', b'"variant":null,"candidate_set"')
         .replace(b'"latency_ms"', b'"state_watermark":null,"latency_ms"')
     )
@@ -201,11 +212,25 @@ def test_lists_of_older_schemas_decode_to_the_same_event_and_expand_to_schema_1(
         second.replace(b'"schema":2', b'"schema":1').partition(b'"items":')[0]
         + b'"items":[{"item_id":"318","position":0,"score":4.71,"source":"personal","propensity":1.0}]}\n'
     )
-    assert decode(first) == decode(second) == decode(line)
-    assert expand(line) == expand(second) == expand(first) == first
+    assert decode(first) == decode(second) == decode(third)
+    assert decode(third).event == replace(SERVED, state_watermark=None, events_applied=0, request=None)
+    assert expand(third) == expand(second) == expand(first) == first
     assert expand(GOLDEN["feedback"][1]) == GOLDEN["feedback"][1]
     with pytest.raises(BadEventError, match="'score'"):
         expand(line.replace(b"[4.71]", b"[]"))
+
+
+def test_the_expansion_of_a_list_keeps_its_request_and_live_state() -> None:
+    """Schema 1 of a line of schema 4 has its further fields, so that nothing is lost to an export."""
+    line = GOLDEN["served"][1]
+    expanded = orjson.loads(expand(line))
+    assert (expanded["schema"], expanded["variant"]) == (1, None)
+    assert {name: expanded[name] for name in ("state_watermark", "events_applied", "request")} == {
+        "state_watermark": "q:2-9",
+        "events_applied": 3,
+        "request": {"n": 1},
+    }
+    assert decode(expand(line)) == decode(line)
 
 
 def test_an_unknown_field_is_ignored() -> None:

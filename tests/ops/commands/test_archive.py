@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from ops.commands.archive import app
 from ops.commands.archive_export import rename_into_place
 from ops.console.command_runner import run
 from service.config import Config
+from telemetry.archive import compaction
 from telemetry.archive.archive_reader import read
 from telemetry.archive.compaction import compact
-from telemetry.archive.parquet_file import read_lines
+from telemetry.archive.parquet_file import FIELDS, read_lines, write_lines
 from telemetry.events import Event, System
 from telemetry.served_items import ServedItem
 from tests.support.archive_commits import PRODUCER, addition, commit, seal
@@ -266,6 +268,19 @@ class TestQuery:
         ]
         day = "SELECT received_at::DATE AS day FROM events WHERE received_at >= '2026-11-21 08:00' ORDER BY 1"
         assert self.rows(archive, day) == [{"day": "2026-11-21"}, {"day": "2026-11-22"}]
+
+    def test_a_date_that_an_older_version_compacted(
+        self, archive: Archive, config: Config, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its file lacks the columns of later fields: they are null, and the others are as they were."""
+        commit(config.archive_dir, addition(FIRST))
+        seal(config.archive_dir)
+        older = {name: kind for name, kind in FIELDS.items() if name not in {"state_watermark", "request"}}
+        monkeypatch.setattr(compaction, "write_lines", partial(write_lines, fields=older))
+        list(compact(config.archive_dir, "2027-01-01"))
+        assert self.rows(archive, "SELECT event_id, state_watermark, request FROM served") == [
+            {"event_id": "list-1", "state_watermark": None, "request": None}
+        ]
 
     def test_an_empty_archive(self, archive: Archive) -> None:
         """Every view is there."""

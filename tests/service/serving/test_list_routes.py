@@ -108,6 +108,11 @@ async def test_every_list_becomes_a_served_event(client: Client, context: Replic
     assert re.fullmatch(r"include:2:[0-9a-f]{8};exclude:1:[0-9a-f]{8}", second["candidate_set"])
     assert second["user_id"] is None
     assert third["candidate_set"] == "similar:i4"
+    assert [event["request"] for event in (first, second, third)] == [
+        {"n": 3},
+        {"n": 1, "exclude": ["i1"], "include": ["i1", "i2"]},
+        {"n": 2, "similar_to": "i4"},
+    ]
     assert [first["seq"], second["seq"], third["seq"]] == [1, 2, 3]
 
 
