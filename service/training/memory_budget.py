@@ -24,12 +24,12 @@ _ROW_BYTES: Final = 24
 
 
 def require(name: str, config: Any, n_rows: int, n_users: int, n_items: int) -> None:
-    """Refuse a fit of factors for lack of memory; an algorithm whose config has no `n_factors` is not checked.
+    """Refuse a fit of factors for lack of memory; a config without `n_factors`, or with none set, is not checked.
 
     Raises:
         RunError: Factors and interactions need more memory than is available.
     """
-    n_factors = getattr(config, "n_factors", 0)
+    n_factors = getattr(config, "n_factors", None) or 0
     needed_bytes = _FACTOR_BYTES * n_factors * (n_users + n_items) + _ROW_BYTES * n_rows
     free_bytes = available_bytes()
     if n_factors and needed_bytes > free_bytes:

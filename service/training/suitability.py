@@ -13,7 +13,7 @@ FOR_RATINGS: Final = "svd"
 # The ranking algorithm without a limit of items or users, fitted in seconds; see docs/evaluation.md.
 FOR_LISTS: Final = "ials"
 _MOSTLY: Final = 0.5
-_RANKING: Final = "ials, softmax, ease, item_knn, popularity"
+_RANKING: Final = "ials, softmax, ease, item_knn, pure_svd, popularity"
 
 
 def default_algorithm(data: Interactions) -> str:

@@ -65,6 +65,7 @@ _MODULES: Final = {
     "softmax": "softmax",
     "ease": "ease",
     "item_knn": "item_knn",
+    "pure_svd": "pure_svd",
     "popularity": "popularity",
 }
 
