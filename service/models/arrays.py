@@ -40,7 +40,14 @@ NEIGHBOUR_DTYPES: Final = {
     "neighbour_indices": "<i4",
     "neighbour_weights": "<f4",
 }
-_DIMENSIONS: Final = {"user_factors": 2, "item_factors": 2}
+# Arrays that a model may have; None where it has not.
+OPTIONAL_DTYPES: Final = {
+    "history_ranks": "<i4",
+    "history_times": "<i8",
+    "history_types": "|u1",
+    "input_factors": "<f4",
+}
+_DIMENSIONS: Final = {"user_factors": 2, "item_factors": 2, "input_factors": 2}
 # Above the length of any file.
 _LENGTH_LIMIT: Final = 1 << 62
 _PIECE_BYTES: Final = 1 << 20
@@ -52,7 +59,7 @@ _BLOCK_ENTRIES: Final = 1 << 22
 
 def dtype_of(name: str) -> str:
     """Return the dtype of an array on disk."""
-    return DTYPES.get(name) or NEIGHBOUR_DTYPES[name]
+    return (DTYPES | NEIGHBOUR_DTYPES | OPTIONAL_DTYPES)[name]
 
 
 def read(directory: Path, described: dict[str, Any], names: Iterable[str], checkpoint: Callable[[], None]) -> Arrays:

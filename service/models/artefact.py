@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from service.errors import ModelMissing, ModelRefused
 from service.models import arrays, published_files
+from service.models.fold_in.settings import FoldIn
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -57,6 +58,7 @@ def write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> N
             "rating_min": snapshot.rating_min,
             "rating_max": snapshot.rating_max,
             "neighbourhood": None if snapshot.neighbourhood is None else snapshot.neighbourhood.description(),
+            "fold_in": None if snapshot.fold_in is None else snapshot.fold_in.description(),
             "model_bytes": sum(array["bytes"] for array in described.values()),
             "arrays": described,
         }
@@ -78,7 +80,9 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> Mode
     """
     manifest = read_manifest(directory)
     described = manifest.get("neighbourhood")
-    names = [*arrays.DTYPES, *(() if described is None else arrays.NEIGHBOUR_DTYPES)]
+    optional = [name for name in arrays.OPTIONAL_DTYPES if name in manifest["arrays"]]
+    names = [*arrays.DTYPES, *optional, *(() if described is None else arrays.NEIGHBOUR_DTYPES)]
+    how = manifest.get("fold_in")
     read = arrays.read(directory, manifest["arrays"], names, checkpoint)
     try:
         users = Vocabulary.from_arrays(read["user_ids"], read["user_id_offsets"], "user_ids")
@@ -102,6 +106,8 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> Mode
             popularity=read["popularity"],
             data_as_of=manifest["data_as_of"],
             neighbourhood=None if described is None else _neighbourhood(read, described, len(users), len(items)),
+            fold_in=None if how is None else FoldIn.from_description(how),
+            **{name: read[name] for name in optional},
             version=str(manifest["version"]),
             manifest=manifest,
         )
@@ -193,6 +199,8 @@ def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:
         "history_indices": snapshot.history.indices,
         "history_values": snapshot.history.data,
     }
+    optional = {name: getattr(snapshot, name) for name in arrays.OPTIONAL_DTYPES}
+    found |= {name: array for name, array in optional.items() if array is not None}
     if snapshot.neighbourhood is not None:
         weights = snapshot.neighbourhood.weights
         found |= {

@@ -155,6 +155,7 @@ def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot
     """
     keep = np.ones(len(snapshot.users), dtype=bool)
     keep[list(rows)] = False
+    kept_entries = np.repeat(keep, np.diff(snapshot.history.indptr))
     return replace(
         snapshot,
         users=Vocabulary(id_ for id_, kept in zip(snapshot.users.id_of, keep.tolist(), strict=True) if kept),
@@ -162,6 +163,9 @@ def without_users(snapshot: ModelSnapshot, rows: Sequence[int]) -> ModelSnapshot
         user_bias=snapshot.user_bias[keep],
         history=snapshot.history[np.flatnonzero(keep)],
         neighbourhood=None if snapshot.neighbourhood is None else snapshot.neighbourhood.of_users(keep),
+        history_ranks=None if snapshot.history_ranks is None else snapshot.history_ranks[kept_entries],
+        history_times=None if snapshot.history_times is None else snapshot.history_times[kept_entries],
+        history_types=None if snapshot.history_types is None else snapshot.history_types[kept_entries],
         version=UNPUBLISHED,
     )
 

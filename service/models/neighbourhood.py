@@ -143,7 +143,25 @@ def neighbour_terms(
         weight = np.repeat(weights.data[row].astype(np.float64), counts)
         bias = np.repeat(user_bias[users], counts) if neighbourhood.signal == "residual" else user_bias[:0]
         signal = _signal(neighbourhood, history.data[positions], global_mean, bias, item_bias[items])
-    n_items = history.shape[1]
+    return _combined(neighbourhood, items, weight, signal, history.shape[1])
+
+
+def input_terms(
+    neighbourhood: Neighbourhood, inputs: NDArray[np.int32], signals: NDArray[np.float64]
+) -> NeighbourScores:
+    """Return the neighbour term of every item, given input items with their signals, both (m,)."""
+    weights = neighbourhood.weights
+    positions, counts = row_entries(weights, inputs)
+    items = weights.indices[positions]
+    return _combined(
+        neighbourhood, items, weights.data[positions].astype(np.float64), np.repeat(signals, counts), weights.shape[0]
+    )
+
+
+def _combined(
+    neighbourhood: Neighbourhood, items: NDArray[np.int32], weight: Scores, signal: Scores, n_items: int
+) -> NeighbourScores:
+    """Combine weights and signals, each (p,), into the terms of their items, int32 (p,)."""
     terms: Scores = np.bincount(items, weights=weight * signal, minlength=n_items).astype(np.float64, copy=False)
     n_neighbours = np.bincount(items, minlength=n_items)
     if neighbourhood.combine != "sum":

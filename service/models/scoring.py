@@ -16,7 +16,15 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.neighbourhood import Neighbourhood, NeighbourScores, Scores, neighbour_terms, row_entries
+from service.models.neighbourhood import (
+    Neighbourhood,
+    NeighbourScores,
+    Scores,
+    input_terms,
+    neighbour_terms,
+    row_entries,
+)
+from service.models.representation import UserRepresentation
 from service.models.snapshot import Float32, ModelSnapshot
 
 Rows = NDArray[np.int64]
@@ -50,32 +58,39 @@ class TopNRequest(NamedTuple):
     """A request for a personal list.
 
     Attributes:
-        user_row: The user.
+        user_row: The user as trained; counts only without `user`.
         n: Maximum length of the list.
         offset: Number of best items to skip.
         exclude: Int64 (m,), rows to leave out besides the seen items.
+        barred: Bool (n_items,), rows to leave out too; None for none.
+        user: The user's representation, folded in; None for the trained one.
     """
 
     user_row: int
     n: int
     offset: int = 0
     exclude: Rows = NO_ROWS
+    barred: NDArray[np.bool_] | None = None
+    user: UserRepresentation | None = None
 
 
-def exact_scores(snapshot: ModelSnapshot, user_row: int, rows: Rows) -> Scores:
+def exact_scores(snapshot: ModelSnapshot, user_row: int, rows: Rows, user: UserRepresentation | None = None) -> Scores:
     """Score items for a user by the routine that decides the order of lists.
 
     Args:
+        user_row: The user as trained; counts only without `user`.
         rows: Int64 (m,), item rows in any order.
+        user: The user's representation, folded in.
 
     Returns:
         float64 (m,), not clipped to the rating scale, because clipping would tie the best items.
     """
     if snapshot.neighbourhood is not None:
-        return _neighbour_scores(snapshot, snapshot.neighbourhood, user_row).scores.take(rows)
-    scores = _products(snapshot.item_factors.take(rows, axis=0), snapshot.user_factors[user_row])
+        return _neighbour_scores(snapshot, snapshot.neighbourhood, user_row, user).scores.take(rows)
+    user = user or snapshot.trained_user(user_row)
+    scores = _products(snapshot.item_factors.take(rows, axis=0), user.factors)
     scores += snapshot.item_bias.take(rows)
-    scores += snapshot.user_constants[user_row]
+    scores += user.constant
     return scores
 
 
@@ -99,8 +114,8 @@ def personal(snapshot: ModelSnapshot, requests: Sequence[TopNRequest]) -> list[R
         return [_rank_by_neighbours(snapshot, snapshot.neighbourhood, request) for request in requests]
     if len(requests) < _MIN_BATCH:
         return [_rank_one(snapshot, request) for request in requests]
-    user_rows = np.array([request.user_row for request in requests])
-    approximate = snapshot.user_factors.take(user_rows, axis=0) @ snapshot.item_factors.T
+    users = _Users.of(snapshot, requests)
+    approximate = users.factors @ snapshot.item_factors.T
     approximate += snapshot.item_bias
     for row, request in zip(approximate, requests, strict=True):
         _exclude(snapshot, request, row)
@@ -113,18 +128,18 @@ def personal(snapshot: ModelSnapshot, requests: Sequence[TopNRequest]) -> list[R
     ranks = snapshot.popular_ranks[candidates]
     ranks.sort(axis=1)
     candidates = snapshot.popular_rows[ranks]
-    scores = _exact(snapshot, user_rows, candidates)
+    scores = _exact(snapshot, users, candidates)
     order = np.argsort(-scores, axis=1, kind="stable")
     candidates, scores = candidates[each, order], scores[each, order]
     # Upper bound of the scores outside the candidates: a list whose last score exceeds it is complete.
     # -inf means that excluded items are among the candidates.
-    bounds = (cutoffs + snapshot.max_exact_over_approx.take(user_rows)).tolist()
+    bounds = (cutoffs + users.max_exact_over_approx).tolist()
     rankings = []
     for index, request in enumerate(requests):
         end = request.offset + request.n
         if bounds[index] > -math.inf and scores[index, end - 1] > bounds[index]:
             rows = candidates[index, request.offset : end]
-            is_personal = _personal_flags(snapshot, request.user_row, rows)
+            is_personal = _personal_flags(snapshot, request, rows)
             rankings.append(Ranking(rows, scores[index, request.offset : end], is_personal))
         else:
             rankings.append(_rank_approximate(snapshot, request, approximate[index]))
@@ -133,15 +148,18 @@ def personal(snapshot: ModelSnapshot, requests: Sequence[TopNRequest]) -> list[R
 
 def personal_among(snapshot: ModelSnapshot, request: TopNRequest, include: Rows) -> Ranking:
     """Rank the items of `include`, int64 and unique, for a user."""
-    rows = np.setdiff1d(include, np.concatenate([snapshot.seen_rows(request.user_row), request.exclude]))
+    rows = np.setdiff1d(include, np.concatenate([_seen_rows(snapshot, request), request.exclude]))
+    if request.barred is not None:
+        rows = rows[~request.barred[rows]]
     ranks = snapshot.popular_ranks
     if snapshot.neighbourhood is not None:
-        scores, has_neighbour = _neighbour_scores(snapshot, snapshot.neighbourhood, request.user_row)
+        neighbourhood = snapshot.neighbourhood
+        scores, has_neighbour = _neighbour_scores(snapshot, neighbourhood, request.user_row, request.user)
         ranking = _sorted_page(rows, scores.take(rows), ranks, request.offset, request.n)
         return ranking._replace(is_personal=has_neighbour.take(ranking.rows))
-    scores = exact_scores(snapshot, request.user_row, rows)
+    scores = exact_scores(snapshot, request.user_row, rows, request.user)
     ranking = _sorted_page(rows, scores, ranks, request.offset, request.n)
-    return ranking._replace(is_personal=_personal_flags(snapshot, request.user_row, ranking.rows))
+    return ranking._replace(is_personal=_personal_flags(snapshot, request, ranking.rows))
 
 
 def rank_scores(scores: Scores, ranks: Rows, n: int) -> Ranking:
@@ -202,47 +220,88 @@ def _products(items: Float32, others: Float32) -> Scores:
     return products
 
 
-def _exact(snapshot: ModelSnapshot, user_rows: NDArray[np.int64], rows: Rows) -> Scores:
-    """Score items `rows` (m, c) for users `user_rows` (m,) as `exact_scores` does: float64 (m, c)."""
-    users = snapshot.user_factors.take(user_rows, axis=0)
-    scores = _products(snapshot.item_factors.take(rows, axis=0), users[:, np.newaxis])
+class _Users(NamedTuple):
+    """The users of a batch.
+
+    Attributes:
+        factors: Float32 (m, k).
+        constants: Float64 (m,).
+        max_exact_over_approx: Float64 (m,), see the snapshot's.
+    """
+
+    factors: Float32
+    constants: Scores
+    max_exact_over_approx: Scores
+
+    @classmethod
+    def of(cls, snapshot: ModelSnapshot, requests: Sequence[TopNRequest]) -> "_Users":
+        if all(request.user is None for request in requests):
+            rows = np.array([request.user_row for request in requests])
+            return cls(
+                snapshot.user_factors.take(rows, axis=0),
+                snapshot.user_constants.take(rows),
+                snapshot.max_exact_over_approx.take(rows),
+            )
+        users = [request.user or snapshot.trained_user(request.user_row) for request in requests]
+        return cls(
+            np.stack([user.factors for user in users]),
+            np.array([user.constant for user in users]),
+            np.array([snapshot.max_exact_over_approx_of(user) for user in users]),
+        )
+
+
+def _exact(snapshot: ModelSnapshot, users: _Users, rows: Rows) -> Scores:
+    """Score items `rows` (m, c) for the users of a batch as `exact_scores` does: float64 (m, c)."""
+    scores = _products(snapshot.item_factors.take(rows, axis=0), users.factors[:, np.newaxis])
     scores += snapshot.item_bias.take(rows)
-    scores += snapshot.user_constants.take(user_rows)[:, np.newaxis]
+    scores += users.constants[:, np.newaxis]
     return scores
 
 
 def _rank_one(snapshot: ModelSnapshot, request: TopNRequest) -> Ranking:
-    approximate: Float32 = snapshot.item_factors @ snapshot.user_factors[request.user_row]
+    factors = snapshot.user_factors[request.user_row] if request.user is None else request.user.factors
+    approximate: Float32 = snapshot.item_factors @ factors
     approximate += snapshot.item_bias
     _exclude(snapshot, request, approximate)
     return _rank_approximate(snapshot, request, approximate)
 
 
 def _rank_by_neighbours(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, request: TopNRequest) -> Ranking:
-    scores, has_neighbour = _neighbour_scores(snapshot, neighbourhood, request.user_row)
+    scores, has_neighbour = _neighbour_scores(snapshot, neighbourhood, request.user_row, request.user)
     _exclude(snapshot, request, scores)
     ranking = _top_n(scores, 0.0, scores.take, snapshot.popular_ranks, request.offset, request.n)
     return ranking._replace(is_personal=has_neighbour.take(ranking.rows))
 
 
-def _personal_flags(snapshot: ModelSnapshot, user_row: int, rows: Rows) -> NDArray[np.bool_] | None:
+def _personal_flags(snapshot: ModelSnapshot, request: TopNRequest, rows: Rows) -> NDArray[np.bool_] | None:
     """Return `Ranking.is_personal` of a list from factors."""
-    return None if snapshot.has_user_factors[user_row] else np.zeros(rows.size, dtype=bool)
+    user = request.user
+    has_factors = snapshot.has_user_factors[request.user_row] if user is None else user.factors.any()
+    return None if has_factors else np.zeros(rows.size, dtype=bool)
 
 
-def _neighbour_scores(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, user_row: int) -> NeighbourScores:
+def _neighbour_scores(
+    snapshot: ModelSnapshot, neighbourhood: Neighbourhood, user_row: int, user: UserRepresentation | None
+) -> NeighbourScores:
     """Score all items by their neighbour terms and biases."""
-    result = neighbour_terms(
-        neighbourhood,
-        snapshot.history,
-        user_row,
-        global_mean=snapshot.global_mean,
-        user_bias=snapshot.user_bias,
-        item_bias=snapshot.item_bias,
-    )
+    if user is None and neighbourhood.over == "items" and snapshot.fold_in is not None:
+        user = snapshot.trained_user(user_row)
+    if user is not None and neighbourhood.over == "items":
+        result = input_terms(neighbourhood, user.inputs, user.weights)
+        constant = user.constant
+    else:
+        result = neighbour_terms(
+            neighbourhood,
+            snapshot.history,
+            user_row,
+            global_mean=snapshot.global_mean,
+            user_bias=snapshot.user_bias,
+            item_bias=snapshot.item_bias,
+        )
+        constant = float(snapshot.user_constants[user_row])
     scores = result.scores
     scores += snapshot.item_bias
-    scores += snapshot.user_constants[user_row]
+    scores += constant
     return result
 
 
@@ -262,23 +321,32 @@ def _similar_by_users(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking
 
 
 def _exclude(snapshot: ModelSnapshot, request: TopNRequest, scores: Float32 | Scores) -> None:
-    """Set the scores of seen and excluded items to -inf."""
-    scores[snapshot.seen_rows(request.user_row)] = -np.inf
+    """Set the scores of seen, excluded and barred items to -inf."""
+    scores[_seen_rows(snapshot, request)] = -np.inf
     if request.exclude.size:
         scores[request.exclude] = -np.inf
+    if request.barred is not None:
+        np.putmask(scores, request.barred, -np.inf)
+
+
+def _seen_rows(snapshot: ModelSnapshot, request: TopNRequest) -> NDArray[np.int32]:
+    return snapshot.seen_rows(request.user_row) if request.user is None else request.user.seen
 
 
 def _rank_approximate(snapshot: ModelSnapshot, request: TopNRequest, approximate: Float32) -> Ranking:
     """Rank one list, given approximate scores without the user's constant, float32 (n_items,)."""
+    user = request.user
     ranking = _top_n(
         approximate,
-        float(snapshot.max_exact_over_approx[request.user_row]),
-        lambda rows: exact_scores(snapshot, request.user_row, rows),
+        float(snapshot.max_exact_over_approx[request.user_row])
+        if user is None
+        else snapshot.max_exact_over_approx_of(user),
+        lambda rows: exact_scores(snapshot, request.user_row, rows, user),
         snapshot.popular_ranks,
         request.offset,
         request.n,
     )
-    return ranking._replace(is_personal=_personal_flags(snapshot, request.user_row, ranking.rows))
+    return ranking._replace(is_personal=_personal_flags(snapshot, request, ranking.rows))
 
 
 def _largest_per_row(approximate: Float32, size: int, each: NDArray[np.int64]) -> tuple[Rows, Float32]:

@@ -18,8 +18,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
+from service.models.fold_in.fold_in import fold_in
+from service.models.fold_in.settings import FoldIn
 from service.models.neighbourhood import Neighbourhood
 from service.models.rating_scale import RatingScale
+from service.models.representation import UserRepresentation
+from service.models.user_history import EVENT_TYPES, RATING, UserHistory
 from service.models.vocabulary import Vocabulary
 
 Float32 = NDArray[np.float32]
@@ -48,6 +52,12 @@ class ModelSnapshot:
         popularity: Float32 (n_items,), decayed interaction counts, at least 0.
         data_as_of: RFC 3339 time of the latest training interaction, or of training if the data has no times.
         neighbourhood: Neighbour weights of a model without factors; else None.
+        history_ranks: Int32, the place of each entry of `history` in its user's order of time, 0 for the oldest; None
+            if the model was published without, and then histories are in the order of items.
+        history_times: Int64, the Unix time of each entry, in seconds; None if the data has no times.
+        history_types: Uint8, the type of each entry, an index in `EVENT_TYPES`; None if all are ratings.
+        input_factors: Float32 (n_items, k), the factors of items as inputs of a fold-in; None if `item_factors` are.
+        fold_in: How the model computes a user from interactions; None if it cannot.
         version: The published version, or `UNPUBLISHED`.
         manifest: The manifest of the published version; empty before that.
     """
@@ -67,6 +77,11 @@ class ModelSnapshot:
     popularity: Float32
     data_as_of: str
     neighbourhood: Neighbourhood | None = None
+    history_ranks: NDArray[np.int32] | None = None
+    history_times: NDArray[np.int64] | None = None
+    history_types: NDArray[np.uint8] | None = None
+    input_factors: Float32 | None = None
+    fold_in: FoldIn | None = None
     version: str = UNPUBLISHED
     manifest: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -85,13 +100,20 @@ class ModelSnapshot:
             "popularity": (n_items,),
             "history": (n_users, n_items),
         }
-        for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
-                raise ModelRefused(f"{name} has shape {getattr(self, name).shape}, and the ids require {shape}.")
-        for name in ("user_factors", "item_factors", "user_bias", "item_bias", "popularity"):
+        optional = {
+            "history_ranks": self.history.indices.shape,
+            "history_times": self.history.indices.shape,
+            "history_types": self.history.indices.shape,
+            "input_factors": (n_items, k),
+        }
+        for name, shape in (expected | optional).items():
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                raise ModelRefused(f"{name} has shape {array.shape}, and the ids and the history require {shape}.")
+        for name in ("user_factors", "item_factors", "user_bias", "item_bias", "popularity", "input_factors"):
             # min and max find NaN and infinity without a temporary array of the model's size.
             array = getattr(self, name)
-            if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+            if array is not None and array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
                 raise ModelRefused(f"{name} holds numbers that are not finite.")
         if self.neighbourhood is not None:
             side = n_items if self.neighbourhood.over == "items" else n_users
@@ -105,6 +127,8 @@ class ModelSnapshot:
             raise ModelRefused("The global mean or the rating scale is not finite.")
         if self.rating_min > self.rating_max:
             raise ModelRefused(f"The rating scale goes from {self.rating_min:g} to {self.rating_max:g}.")
+        if self.history_types is not None and self.history_types.size and self.history_types.max() >= len(EVENT_TYPES):
+            raise ModelRefused("history_types holds a type of event that does not exist.")
         if n_items and self.popularity.min() < 0:
             raise ModelRefused("popularity holds numbers below 0.")
         self._check_score_range(k)
@@ -137,6 +161,27 @@ class ModelSnapshot:
         indptr = self.history.indptr
         rows: NDArray[np.int32] = self.history.indices[indptr[user_row] : indptr[user_row + 1]]
         return rows
+
+    def user_history(self, user_row: int) -> UserHistory:
+        """Return the training interactions of a user, oldest first."""
+        own = slice(self.history.indptr[user_row], self.history.indptr[user_row + 1])
+        rows, values = self.history.indices[own], self.history.data[own]
+        types = np.full(rows.size, RATING, dtype=np.uint8) if self.history_types is None else self.history_types[own]
+        times_s = None if self.history_times is None else self.history_times[own]
+        if self.history_ranks is None:
+            return UserHistory(rows, values, types, times_s)
+        order = np.argsort(self.history_ranks[own], kind="stable")
+        return UserHistory(rows[order], values[order], types[order], None if times_s is None else times_s[order])
+
+    def trained_user(self, user_row: int) -> UserRepresentation:
+        """Return the representation of a user as trained."""
+        if self.neighbourhood is not None and self.neighbourhood.over == "items":
+            folded = fold_in(self, self.user_history(user_row))
+            if folded is not None:
+                return folded
+        return UserRepresentation(
+            self.user_factors[user_row], float(self.user_constants[user_row]), self.seen_rows(user_row)
+        )
 
     @cached_property
     def popular_rows(self) -> NDArray[np.int64]:
@@ -183,8 +228,22 @@ class ModelSnapshot:
         Numerical Algorithms, section 3.1). The constants used here are larger than needed.
         """
         norms = np.sqrt(np.einsum("ij,ij->i", self.user_factors, self.user_factors)).astype(np.float64)
-        largest_norm = float(np.max(self.item_norms, initial=0.0))
-        largest_bias = float(np.max(np.abs(self.item_bias), initial=0.0))
-        rounding = (self.n_factors + 8) * float(np.finfo(np.float32).eps) * (norms * largest_norm + largest_bias)
-        excess: NDArray[np.float64] = self.user_constants + rounding
+        excess: NDArray[np.float64] = self.user_constants + self._rounding(norms)
         return excess
+
+    def max_exact_over_approx_of(self, user: UserRepresentation) -> float:
+        """Return `max_exact_over_approx` of a user who is folded in."""
+        return user.constant + float(self._rounding(np.sqrt(np.dot(user.factors, user.factors), dtype=np.float64)))
+
+    def _rounding(self, user_norms: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the largest rounding error of the scores of users with these norms."""
+        largest_norm, largest_bias = self._largest_item
+        error: NDArray[np.float64] = (
+            (self.n_factors + 8) * float(np.finfo(np.float32).eps) * (user_norms * largest_norm + largest_bias)
+        )
+        return error
+
+    @cached_property
+    def _largest_item(self) -> tuple[float, float]:
+        """The largest norm and the largest absolute bias of an item."""
+        return float(np.max(self.item_norms, initial=0.0)), float(np.max(np.abs(self.item_bias), initial=0.0))

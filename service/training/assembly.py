@@ -1,15 +1,18 @@
 """Builds the `ModelSnapshot` of any algorithm from its fitted tables and the training data."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
+from service.models.fold_in.settings import FoldIn
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
+from service.models.user_history import PURCHASE, RATING
 from service.training.algorithms import hyperparameters
-from service.training.interactions import Float32, Interactions
+from service.training.interactions import Float32, Int32, Int64, Interactions
 from service.training.popularity_counts import decayed
 
 
@@ -24,6 +27,8 @@ def assemble(
     item_bias: Float32 | None = None,
     global_mean: float = 0.0,
     neighbourhood: Neighbourhood | None = None,
+    input_factors: Float32 | None = None,
+    fold_in: FoldIn | None = None,
 ) -> ModelSnapshot:
     """Build the snapshot of a model; missing factors have rank 0, missing biases are zeros.
 
@@ -36,7 +41,10 @@ def assemble(
         item_bias: Float32 (n_items,).
         global_mean: In units of the rating scale.
         neighbourhood: Neighbour weights, instead of factors.
+        input_factors: Float32 (n_items, k), the factors of items as inputs of a fold-in; None if `item_factors` are.
+        fold_in: How the model computes a user from interactions.
     """
+    entries = history_entries(data)
     n_users, n_items = len(data.users), len(data.items)
     return ModelSnapshot(
         algorithm=algorithm,
@@ -50,20 +58,76 @@ def assemble(
         global_mean=global_mean,
         rating_min=data.rating_min,
         rating_max=data.rating_max,
-        history=history(data),
+        history=entries.history,
+        history_ranks=entries.ranks,
+        history_times=entries.times_s,
+        history_types=entries.types,
         popularity=decayed(data, float("inf")),
         data_as_of=latest_time(data),
         neighbourhood=neighbourhood,
+        input_factors=input_factors,
+        fold_in=fold_in,
     )
+
+
+class HistoryEntries(NamedTuple):
+    """The interactions by user and item, with their order; arrays have an element for each entry of `history`.
+
+    Attributes:
+        history: Float32 CSR (n_users, n_items), the ratings.
+        ranks: Int32, the place of an entry in its user's order of time, 0 for the oldest.
+        times_s: Int64, Unix seconds; None if the data has no times.
+        types: Uint8, indices in `EVENT_TYPES`; None if all are ratings.
+    """
+
+    history: csr_array
+    ranks: Int32
+    times_s: Int64 | None
+    types: NDArray[np.uint8] | None
 
 
 def history(data: Interactions) -> csr_array:
     """Return the ratings as float32 CSR (n_users, n_items) with int32 indices, ascending within a row."""
+    matrix, positions = _by_user(data)
+    matrix.data = data.ratings[positions]
+    return matrix
+
+
+def history_entries(data: Interactions) -> HistoryEntries:
+    """Return the interactions by user and item, with their order."""
+    matrix, positions = _by_user(data)
+    ranks = time_ranks(data)[positions]
+    times_s = None if data.timestamps is None else data.timestamps[positions]
+    types = None
+    if not isinstance(data.rated, bool) or not data.rated:
+        types = np.where(data.rated, np.uint8(RATING), np.uint8(PURCHASE))
+        types = np.broadcast_to(types, positions.shape).copy() if types.ndim == 0 else types[positions]
+    matrix.data = data.ratings[positions]
+    return HistoryEntries(matrix, ranks, times_s, types)
+
+
+def time_ranks(data: Interactions) -> Int32:
+    """Return the place of each interaction in its user's order of time, 0 for the oldest: int32 (n,).
+
+    Of equal times the later position is the later interaction; without times the order is that of the source.
+    """
+    order = np.arange(len(data)) if data.timestamps is None else np.argsort(data.timestamps, kind="stable")
+    # A conversion to CSR keeps the order within a row, in time proportional to the entries.
+    shape = (len(data.users), len(data))
+    by_user = coo_array((order, (data.user_rows[order], np.arange(len(data)))), shape=shape).tocsr()
+    ranks = np.empty(len(data), dtype=np.int32)
+    lengths = np.diff(by_user.indptr)
+    ranks[by_user.data] = np.arange(len(data)) - np.repeat(by_user.indptr[:-1], lengths)
+    return ranks
+
+
+def _by_user(data: Interactions) -> tuple[csr_array, Int64]:
+    """Return the interactions as CSR (n_users, n_items) without values, and the position of each entry in the data."""
     shape = (len(data.users), len(data.items))
-    matrix = coo_array((data.ratings, (data.user_rows, data.item_rows)), shape=shape).tocsr()
+    matrix = coo_array((np.arange(len(data)), (data.user_rows, data.item_rows)), shape=shape).tocsr()
     matrix.sort_indices()
     matrix.indices = matrix.indices.astype(np.int32, copy=False)
-    return matrix
+    return matrix, matrix.data
 
 
 def latest_time(data: Interactions) -> str:

@@ -1,0 +1,25 @@
+"""Fold-in by a weighted sum of the input factors of a user's items, as in PureSVD and next-item models."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.models.fold_in.item_tables import ItemTables
+from service.models.fold_in.settings import FoldIn
+from service.models.representation import UserRepresentation
+from service.models.user_history import UserHistory
+
+
+def decayed_sum(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:
+    """Return the sum of the items' input factors, each times its weight.
+
+    The sum is divided by the sum of the absolute weights to the power of the parameter `norm_exponent`, 0 by default.
+    """
+    weights = how.weights.of(recent)
+    inputs = model.item_factors if model.input_factors is None else model.input_factors
+    # A reduction over the first axis adds row by row, whatever the number of columns and the BLAS.
+    factors = np.add.reduce(inputs.take(recent.rows, axis=0) * weights[:, np.newaxis], axis=0)
+    exponent = how.parameters.get("norm_exponent", 0.0)
+    total = float(np.abs(weights).sum())
+    if exponent and total > 0:
+        factors *= total**-exponent
+    return UserRepresentation(factors.astype(np.float32), model.global_mean, seen)

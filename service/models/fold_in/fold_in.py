@@ -1,0 +1,33 @@
+"""Fold-in: the representation of a user, computed from their interactions and the fitted item tables.
+
+Source: Berry, Dumais and O'Brien, "Using linear algebra for intelligent information retrieval", SIAM Review 37(4),
+1995. Invariant: a representation depends on the model and the history alone, so that every replica computes the same
+one, to the last bit.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.models.fold_in.decayed_sum import decayed_sum
+from service.models.fold_in.item_tables import ItemTables
+from service.models.fold_in.neighbour_sum import neighbour_sum
+from service.models.fold_in.settings import FoldIn
+from service.models.representation import UserRepresentation
+from service.models.user_history import UserHistory
+
+Method = Callable[[ItemTables, FoldIn, UserHistory, NDArray[np.int32]], UserRepresentation]
+_METHODS: Final[dict[str, Method]] = {"decayed_sum": decayed_sum, "neighbour_sum": neighbour_sum}
+
+
+def fold_in(model: ItemTables, history: UserHistory) -> UserRepresentation | None:
+    """Compute the representation of a user; None if the model cannot fold in.
+
+    Every item of the history counts as seen; `FoldIn.weights` decides about its weight.
+    """
+    how = model.fold_in
+    if how is None:
+        return None
+    return _METHODS[how.method](model, how, how.weights.recent(history), np.sort(history.rows))

@@ -1,0 +1,32 @@
+"""The part of a model that fold-in reads."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.models.fold_in.settings import FoldIn
+
+
+class ItemTables(Protocol):
+    """The item tables of a model, and how it folds in; `ModelSnapshot` is one."""
+
+    @property
+    def fold_in(self) -> FoldIn | None:
+        """How the model folds in; None if it cannot."""
+
+    @property
+    def global_mean(self) -> float:
+        """In units of the rating scale."""
+
+    @property
+    def item_bias(self) -> NDArray[np.float32]:
+        """Float32 (n_items,)."""
+
+    @property
+    def item_factors(self) -> NDArray[np.float32]:
+        """Float32 (n_items, k)."""
+
+    @property
+    def input_factors(self) -> NDArray[np.float32] | None:
+        """Float32 (n_items, k), the factors of items as inputs; None if `item_factors` are."""

@@ -1,0 +1,18 @@
+"""Fold-in of a model with item neighbours: the user's items with their weights."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.models.fold_in.item_tables import ItemTables
+from service.models.fold_in.settings import FoldIn
+from service.models.representation import UserRepresentation
+from service.models.user_history import UserHistory
+
+_NO_FACTORS: Final = np.empty(0, dtype=np.float32)
+
+
+def neighbour_sum(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:
+    """Return the recent items as inputs, each with its weight."""
+    return UserRepresentation(_NO_FACTORS, model.global_mean, seen, recent.rows, how.weights.of(recent))

@@ -1,0 +1,94 @@
+"""The weight of each interaction of a user: by how recent it is, and by what it says.
+
+The weight of an interaction is
+
+    type weight * 0.5 ** (number of later interactions / half_life) * 0.5 ** (age / half_life_days)
+
+where the age is relative to the user's latest interaction, so that a weight depends on the history alone and on no
+clock. An interaction below `dislike_below`, and a dismissal, has `dislike_weight` in place of its type weight.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import ModelRefused
+from service.models.user_history import DISMISS, EVENT_TYPES, UserHistory
+
+_DAY_S: Final = 86400.0
+
+
+@dataclass(frozen=True)
+class HistoryWeights:
+    """How the interactions of a history are weighted.
+
+    Attributes:
+        half_life: After this many later interactions a weight is halved; None for no decay.
+        half_life_days: At this age a weight is halved; None for no decay. Without times there is none.
+        window: Only so many latest interactions count; None for all.
+        type_weights: The weight of each type, in the order of `EVENT_TYPES`.
+        dislike_below: A value below it is a dislike; None if values do not matter.
+        dislike_weight: The weight of a dislike.
+    """
+
+    half_life: float | None = None
+    half_life_days: float | None = None
+    window: int | None = None
+    type_weights: tuple[float, ...] = (1.0,) * len(EVENT_TYPES)
+    dislike_below: float | None = None
+    dislike_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ModelRefused: A number is out of its range.
+        """
+        lengths = (self.half_life, self.half_life_days, self.window)
+        if any(value is not None and not 0 < value < np.inf for value in lengths):
+            raise ModelRefused(f"The half-lives and the window must be above 0 and finite, not {lengths}.")
+        if len(self.type_weights) != len(EVENT_TYPES):
+            raise ModelRefused(f"There are {len(EVENT_TYPES)} types of events and {len(self.type_weights)} weights.")
+        if not np.isfinite((*self.type_weights, self.dislike_weight, self.dislike_below or 0.0)).all():
+            raise ModelRefused("A weight of an event type or of a dislike is not finite.")
+
+    def description(self) -> dict[str, Any]:
+        """Return the weights as plain JSON values."""
+        return {**asdict(self), "type_weights": list(self.type_weights)}
+
+    @classmethod
+    def from_description(cls, description: Any) -> "HistoryWeights":
+        """Build them from `description()`.
+
+        Raises:
+            ModelRefused: A field is missing, unknown or of another type.
+        """
+        try:
+            return cls(**{**description, "type_weights": tuple(map(float, description["type_weights"]))})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelRefused(f"The history weights lack a value or have an invalid one: {error}.") from error
+
+    def recent(self, history: UserHistory) -> UserHistory:
+        """Return the interactions within the window."""
+        if self.window is None or history.rows.size <= self.window:
+            return history
+        last = slice(-self.window, None)
+        times_s = None if history.times_s is None else history.times_s[last]
+        return UserHistory(history.rows[last], history.values[last], history.types[last], times_s)
+
+    def of(self, history: UserHistory) -> NDArray[np.float64]:
+        """Return the weight of each interaction of a history, which is within the window: float64 (m,)."""
+        weights = np.asarray(self.type_weights, dtype=np.float64)[history.types]
+        disliked = history.types == DISMISS
+        if self.dislike_below is not None:
+            disliked |= history.values < self.dislike_below
+        weights[disliked] = self.dislike_weight
+        n = weights.size
+        if self.half_life is not None:
+            weights *= np.exp2(np.arange(1 - n, 1) / self.half_life)
+        if self.half_life_days is not None and history.times_s is not None and n:
+            ages_s = (history.times_s.max() - history.times_s).astype(np.float64)
+            weights *= np.exp2(-ages_s / (_DAY_S * self.half_life_days))
+        return weights
