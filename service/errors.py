@@ -6,6 +6,7 @@
     ├── UsageError                (2)
     ├── DataError                 (2)
     ├── KeysRefused               (1)
+    ├── FilterRefused             (1)
     ├── RunError                  (1)
     │   ├── TrainingDiverged      (1)
     │   └── Interrupted         (130)
@@ -59,6 +60,18 @@ class DataError(RecollectError):
 
 class KeysRefused(RecollectError):
     """The key file cannot be used, or is missing."""
+
+
+class FilterRefused(RecollectError):
+    """A filter cannot be read, or does not fit the items.
+
+    The text continues "The filter …", without a full stop; `column` counts its characters from 1.
+    """
+
+    def __init__(self, reason: str, column: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.column = column
 
 
 class RunError(RecollectError):

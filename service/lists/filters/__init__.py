@@ -1,0 +1,1 @@
+"""Filters: a grammar, expression trees, and masks of the items that match."""
