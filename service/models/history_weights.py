@@ -5,7 +5,7 @@ The weight of an interaction is
     type weight * 0.5 ** (number of later interactions / half_life) * 0.5 ** (age / half_life_days)
 
 where the age is relative to the user's latest interaction, so that a weight depends on the history alone and on no
-clock. An interaction below `dislike_below`, and a dismissal, has `dislike_weight` in place of its type weight.
+clock. A rating below `dislike_below`, and a dismissal, has `dislike_weight` in place of its type weight.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ModelRefused
-from service.models.user_history import DISMISS, EVENT_TYPES, UserHistory
+from service.models.user_history import DISMISS, EVENT_TYPES, RATING, UserHistory
 
-_DAY_S: Final = 86400.0
+DAY_S: Final = 86400.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class HistoryWeights:
         half_life_days: At this age a weight is halved; None for no decay. Without times there is none.
         window: Only so many latest interactions count; None for all.
         type_weights: The weight of each type, in the order of `EVENT_TYPES`.
-        dislike_below: A value below it is a dislike; None if values do not matter.
+        dislike_below: A rating below it is a dislike; None if ratings do not matter.
         dislike_weight: The weight of a dislike.
     """
 
@@ -80,15 +80,20 @@ class HistoryWeights:
 
     def of(self, history: UserHistory) -> NDArray[np.float64]:
         """Return the weight of each interaction of a history, which is within the window: float64 (m,)."""
-        weights = np.asarray(self.type_weights, dtype=np.float64)[history.types]
-        disliked = history.types == DISMISS
-        if self.dislike_below is not None:
-            disliked |= history.values < self.dislike_below
-        weights[disliked] = self.dislike_weight
+        weights = self.of_events(history.values, history.types)
         n = weights.size
         if self.half_life is not None:
             weights *= np.exp2(np.arange(1 - n, 1) / self.half_life)
         if self.half_life_days is not None and history.times_s is not None and n:
             ages_s = (history.times_s.max() - history.times_s).astype(np.float64)
-            weights *= np.exp2(-ages_s / (_DAY_S * self.half_life_days))
+            weights *= np.exp2(-ages_s / (DAY_S * self.half_life_days))
+        return weights
+
+    def of_events(self, values: NDArray[np.float32], types: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the weight of each interaction without its recency, given values and types: float64 (m,)."""
+        weights = np.asarray(self.type_weights, dtype=np.float64)[types]
+        disliked = types == DISMISS
+        if self.dislike_below is not None:
+            disliked |= (types == RATING) & (values < self.dislike_below)
+        weights[disliked] = self.dislike_weight
         return weights

@@ -98,8 +98,8 @@ def history_entries(data: Interactions) -> HistoryEntries:
     matrix, positions = _by_user(data)
     ranks = time_ranks(data)[positions]
     times_s = None if data.timestamps is None else data.timestamps[positions]
-    types = None
-    if not isinstance(data.rated, bool) or not data.rated:
+    types = None if data.types is None else data.types[positions]
+    if types is None and (not isinstance(data.rated, bool) or not data.rated):
         types = np.where(data.rated, np.uint8(RATING), np.uint8(PURCHASE))
         types = np.broadcast_to(types, positions.shape).copy() if types.ndim == 0 else types[positions]
     matrix.data = data.ratings[positions]

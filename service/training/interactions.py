@@ -78,6 +78,8 @@ class Interactions:
         rating_max: The largest rating of the whole set.
         rated: Whether values are ratings by users: True or False for all, or bool (n,). Other values are the weight of
             an event type, or the 1.0 of a source without ratings.
+        types: Uint8 (n,), the type of each interaction, an index in `EVENT_TYPES`; None if a row is a rating if it is
+            rated, and otherwise a purchase.
         fingerprint: "sha256:…" over the source, see `datasets.fingerprint`.
         report: The report on reading.
         catalogue: Titles and genres, if the source has them.
@@ -95,6 +97,7 @@ class Interactions:
     report: ReadReport
     catalogue: ItemCatalogue = field(default_factory=ItemCatalogue)
     rated: NDArray[np.bool_] | bool = True
+    types: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         """Check that the arrays fit each other.
@@ -103,8 +106,7 @@ class Interactions:
             ValueError: They do not, which is a bug.
         """
         lengths = {self.user_rows.shape, self.item_rows.shape, self.ratings.shape}
-        if self.timestamps is not None:
-            lengths.add(self.timestamps.shape)
+        lengths |= {column.shape for column in (self.timestamps, self.types) if column is not None}
         if len(lengths) != 1 or len(self.user_rows.shape) != 1:
             raise ValueError(f"The columns of a set of ratings have different shapes: {sorted(lengths)}.")
 
@@ -123,6 +125,7 @@ class Interactions:
             ratings=self.ratings[index],
             timestamps=None if self.timestamps is None else self.timestamps[index],
             rated=self.rated if isinstance(self.rated, bool) else self.rated[index],
+            types=None if self.types is None else self.types[index],
         )
 
     @property

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import DataError
+from service.models.user_history import PURCHASE, RATING
 from service.models.vocabulary import Vocabulary
 from service.training.data import demo, sources
 from service.training.data.data_request import DEFAULT_OPTIONS, DataRequest, ReadOptions, as_request
@@ -177,7 +178,7 @@ def _merged(parts: list[_SourceData], request: DataRequest) -> _SourceData:
     _require_same_columns(parts, request)
     users: dict[str, int] = {}
     items: dict[str, int] = {}
-    user_codes, item_codes, ranks = [], [], []
+    user_codes, item_codes, ranks, types = [], [], [], []
     for index, part in enumerate(parts):
         rows = part.rows
         user_codes.append(_recoded(rows.user_codes, rows.user_ids, users))
@@ -185,6 +186,8 @@ def _merged(parts: list[_SourceData], request: DataRequest) -> _SourceData:
         rank = archived_events.RATING_RANK if rows.has_ratings else 0
         own = np.full(rows.ratings.size, rank, np.int32) if rows.ranks is None else rows.ranks.astype(np.int32)
         ranks.append(own + index * _RANKS)
+        plain = RATING if rows.has_ratings else PURCHASE
+        types.append(np.full(rows.ratings.size, plain, np.uint8) if rows.types is None else rows.types)
     timestamps = [part.rows.timestamps for part in parts if part.rows.timestamps is not None]
     merged = SourceRows(
         user_codes=np.concatenate(user_codes),
@@ -197,6 +200,7 @@ def _merged(parts: list[_SourceData], request: DataRequest) -> _SourceData:
         n_bad_rows=sum(part.rows.n_bad_rows for part in parts),
         bad_examples=[example for part in parts for example in part.rows.bad_examples],
         ranks=np.concatenate(ranks),
+        types=None if all(part.rows.types is None for part in parts) else np.concatenate(types),
     )
     report = ReadReport(
         source=str(request),
@@ -275,6 +279,7 @@ def _interactions(source: _SourceData) -> Interactions:
         ),
         catalogue=source.catalogue,
         rated=rows.has_ratings if rows.ranks is None else rows.ranks % _RANKS == archived_events.RATING_RANK,
+        types=rows.types,
     )
 
 

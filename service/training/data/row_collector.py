@@ -37,6 +37,7 @@ class SourceRows:
     n_bad_rows: int
     bad_examples: list[str]  # the first of them, "file:number: reason"
     ranks: NDArray[np.int8] | NDArray[np.int32] | None = None  # of duplicates the highest rank stays
+    types: NDArray[np.uint8] | None = None  # (n,), indices in `EVENT_TYPES`; None if the source has no types
     has_ratings: bool = True  # whether the source has ratings; without them every rating is 1
 
     def keep(self, positions: Int64) -> None:
@@ -45,6 +46,7 @@ class SourceRows:
         self.ratings = self.ratings[positions]
         self.timestamps = None if self.timestamps is None else self.timestamps[positions]
         self.ranks = None if self.ranks is None else self.ranks[positions]
+        self.types = None if self.types is None else self.types[positions]
 
 
 class RowBatch(NamedTuple):
@@ -55,6 +57,7 @@ class RowBatch(NamedTuple):
     ratings: Float32 | None  # (n,), NaN if invalid; None if the source has no ratings
     timestamps: Int64 | None  # (n,), unix seconds, `NO_TIME` if invalid; None if the source has no times
     ranks: NDArray[np.int8] | None = None  # int8 (n,); None if all are equal
+    types: NDArray[np.uint8] | None = None  # (n,), indices in `EVENT_TYPES`; None if the source has no types
 
     def good(self) -> NDArray[np.bool_]:
         """Return which rows are valid, bool (n,)."""
@@ -73,6 +76,7 @@ class RowBatch(NamedTuple):
             None if self.ratings is None else self.ratings[chosen],
             None if self.timestamps is None else self.timestamps[chosen],
             None if self.ranks is None else self.ranks[chosen],
+            None if self.types is None else self.types[chosen],
         )
 
 
@@ -149,6 +153,7 @@ class RowCollector:
             n_bad_rows=self._n_bad_rows,
             bad_examples=self._examples,
             ranks=_concatenated([batch.ranks for batch in batches]),
+            types=_concatenated([batch.types for batch in batches]),
             has_ratings=ratings is not None or not batches,
         )
 

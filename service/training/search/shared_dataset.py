@@ -16,7 +16,7 @@ from service.models.vocabulary import Vocabulary
 from service.training.evaluation.splits import Positions
 from service.training.interactions import Interactions, ReadReport
 
-_COLUMNS: Final = ("user_rows", "item_rows", "ratings", "timestamps")
+_COLUMNS: Final = ("user_rows", "item_rows", "ratings", "timestamps", "types")
 _SCALE: Final = "scale.json"
 _TRAIN, _TEST = 1, 2
 
@@ -28,8 +28,8 @@ class SharedDataset:
         self._folder = folder
         scale = json.loads((folder / _SCALE).read_text(encoding="utf-8"))
         self.n_splits: Final[int] = scale.pop("n_splits")
-        has_times = (folder / "timestamps.npy").exists()
-        columns = {name: self._map(name) for name in _COLUMNS if name != "timestamps" or has_times}
+        present = [name for name in _COLUMNS if (folder / f"{name}.npy").exists()]
+        columns = {name: self._map(name) for name in present}
         self.data: Final = Interactions(
             users=self._vocabulary("users"),
             items=self._vocabulary("items"),

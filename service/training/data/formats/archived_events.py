@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 
 from service.errors import DataError
+from service.models.user_history import EVENT_TYPES
 from service.training.data.field_values import number_text, parse_number, parse_time, printable
 from service.training.data.row_collector import RowBatch, RowCollector, SourceRows
 from service.training.interactions import Progress
@@ -151,7 +152,7 @@ def _read_file(
 
 def _collect(events: list[tuple[int, Feedback]], collector: RowCollector) -> dict[int, str]:
     """Add the valid events; return the reason of each other one by line number."""
-    good: list[tuple[str, str, float, int, int]] = []
+    good: list[tuple[str, str, float, int, int, int]] = []
     bad: dict[int, str] = {}
     for number, event in events:
         value = EVENT_VALUES[event.type]
@@ -162,14 +163,16 @@ def _collect(events: list[tuple[int, Feedback]], collector: RowCollector) -> dic
             field = f"the rating {event.value!r}" if value is None else f"received_at {event.received_at!r}"
             bad[number] = f"{field} is out of bounds"
         else:
-            good.append((event.user_id, event.item_id, value, time_s, _RANKS[event.type]))
-    users, items, values, times_s, ranks = zip(*good, strict=True) if good else ((), (), (), (), ())
+            type_ = EVENT_TYPES.index(event.type)
+            good.append((event.user_id, event.item_id, value, time_s, _RANKS[event.type], type_))
+    users, items, values, times_s, ranks, types = zip(*good, strict=True) if good else ((), (), (), (), (), ())
     batch = RowBatch(
         users=np.fromiter((collector.users.setdefault(id_, len(collector.users)) for id_ in users), np.int32),
         items=np.fromiter((collector.items.setdefault(id_, len(collector.items)) for id_ in items), np.int32),
         ratings=np.array(values, dtype=np.float32),
         timestamps=np.array(times_s, dtype=np.int64),
         ranks=np.array(ranks, dtype=np.int8),
+        types=np.array(types, dtype=np.uint8),
     )
     collector.add(batch, batch.good())
     return bad

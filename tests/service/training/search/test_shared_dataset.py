@@ -13,7 +13,8 @@ from service.training.search import shared_dataset
 
 @pytest.fixture
 def data() -> Interactions:
-    return datasets.read("demo:30x20x200")
+    data = datasets.read("demo:30x20x200")
+    return replace(data, types=np.arange(len(data), dtype=np.uint8) % 5)
 
 
 def test_a_worker_sees_what_its_parent_has(data: Interactions, tmp_path: Path) -> None:
@@ -27,7 +28,7 @@ def test_a_worker_sees_what_its_parent_has(data: Interactions, tmp_path: Path) -
     for index, sides in enumerate(splits):
         for part, positions in zip(seen.split(index), sides, strict=True):
             expected = data.take(positions)
-            for name in ("user_rows", "item_rows", "ratings", "timestamps"):
+            for name in ("user_rows", "item_rows", "ratings", "timestamps", "types"):
                 column, wanted = getattr(part, name), getattr(expected, name)
                 np.testing.assert_array_equal(column, wanted)
                 assert (type(column), column.dtype) == (np.ndarray, wanted.dtype)

@@ -13,6 +13,7 @@ from service.config import Config
 from service.errors import DataError
 from service.models import active_model
 from service.models.rating_scale import RatingScale
+from service.models.user_history import EVENT_TYPES
 from service.training import pipeline
 from service.training.data import datasets
 from service.training.data.data_request import as_request
@@ -88,6 +89,8 @@ class TestValues:
             ("v", "dismissed", 1.0),
         ]
         assert data.users.id_of == ["u", "v"]
+        assert data.types is not None
+        assert [EVENT_TYPES[index] for index in data.types] == ["rating", "purchase", "click", "view", "dismiss"]
         assert (data.rating_min, data.rating_max) == (1.0, 5.0)
         assert (data.report.source, data.report.files, data.report.n_rows) == ("archive", (), 5)
         assert data.report.notes == (

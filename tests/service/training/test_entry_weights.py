@@ -1,0 +1,92 @@
+"""The weights of a whole training set are those of its users one by one."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import UsageError
+from service.models.history_weights import HistoryWeights
+from service.models.snapshot import ModelSnapshot
+from service.models.user_history import EVENT_TYPES
+from service.training.algorithms.popularity import PopularityConfig
+from service.training.algorithms.weighted_history import DEFAULT_HALF_LIFE, WeightedHistory
+from service.training.assembly import assemble, history_entries
+from service.training.entry_weights import entry_weights, undecayed
+from service.training.interactions import Interactions
+from tests.support.interactions import rated
+
+DAY_S = 86_400
+length = st.none() | st.floats(0.5, 50.0)
+
+
+@st.composite
+def weightings(draw: st.DrawFn) -> HistoryWeights:
+    return HistoryWeights(
+        half_life=draw(length),
+        half_life_days=draw(length),
+        window=draw(st.none() | st.integers(1, 4)),
+        type_weights=tuple(draw(st.lists(st.floats(-2, 2), min_size=5, max_size=5))),
+        dislike_below=draw(st.none() | st.floats(1, 5)),
+        dislike_weight=draw(st.floats(-2, 2)),
+    )
+
+
+@st.composite
+def sets(draw: st.DrawFn) -> Interactions:
+    pairs = draw(st.sets(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=1, max_size=25))
+    rows = [(user, item, draw(st.sampled_from([0.5, 2.0, 5.0]))) for user, item in sorted(pairs)]
+    times = draw(st.none() | st.lists(st.integers(0, 9), min_size=len(rows), max_size=len(rows)))
+    data = rated(rows, times=None if times is None else [DAY_S * time for time in times], n_users=6, n_items=7)
+    types = draw(st.none() | st.lists(st.integers(0, 4), min_size=len(rows), max_size=len(rows)))
+    if types is None:
+        return data
+    return Interactions(**{**vars(data), "types": np.array(types, dtype=np.uint8)})
+
+
+@given(sets(), weightings())
+def test_all_weights_are_those_of_single_histories(data: Interactions, weights: HistoryWeights) -> None:
+    """To the last bit, and 0 outside of the window."""
+    snapshot: ModelSnapshot = assemble(data, "popularity", PopularityConfig())
+    found = entry_weights(history_entries(data), weights)
+    expected = np.zeros((len(data.users), len(data.items)))
+    for user_row in range(len(data.users)):
+        recent = weights.recent(snapshot.user_history(user_row))
+        expected[user_row, recent.rows] = weights.of(recent)
+    users = np.repeat(np.arange(len(data.users)), np.diff(snapshot.history.indptr))
+    assert found.tobytes() == expected[users, snapshot.history.indices].tobytes()
+
+
+@given(sets(), weightings())
+def test_weights_without_recency_are_those_of_events(data: Interactions, weights: HistoryWeights) -> None:
+    """They depend on the type and the value of an interaction alone."""
+    entries = history_entries(data)
+    types = np.zeros(len(data), np.uint8) if entries.types is None else entries.types
+    assert (
+        entry_weights(entries, undecayed(weights)).tolist() == weights.of_events(entries.history.data, types).tolist()
+    )
+
+
+def test_hyperparameters_become_weights() -> None:
+    """Shares of the scale become ratings, and the half-life is a default where there are times."""
+    untimed = rated([(0, 0, 1.0), (0, 1, 5.0)])
+    timed = rated([(0, 0, 1.0), (0, 1, 5.0)], times=[1, 2])
+    config = WeightedHistory(purchase_weight=1.5, click_weight=0.5, view_weight=0.25, dislike_weight=-0.5)
+    weights = config.history_weights(timed, window=7)
+    assert dict(zip(EVENT_TYPES, weights.type_weights, strict=True)) == {
+        "rating": 1.0,
+        "purchase": 1.5,
+        "click": 0.5,
+        "view": 0.25,
+        "dismiss": -0.5,
+    }
+    assert weights.dislike_below == pytest.approx(1.8)
+    assert (weights.dislike_weight, weights.half_life, weights.window) == (-0.5, DEFAULT_HALF_LIFE, 7)
+    assert config.history_weights(timed, 9.0).half_life == 9.0
+    assert config.history_weights(untimed).half_life is None
+    assert WeightedHistory(half_life=0).history_weights(timed).half_life is None
+    assert WeightedHistory(half_life=3).history_weights(untimed).half_life == 3
+    assert WeightedHistory(dislike_below=0).history_weights(timed).dislike_below is None
+    assert config.history_weights(rated([(0, 0, 1.0), (0, 1, 1.0)])).dislike_below is None
+    with pytest.raises(UsageError, match="dislike_below"):
+        WeightedHistory(dislike_below=2)
