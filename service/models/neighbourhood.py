@@ -158,6 +158,27 @@ def input_terms(
     )
 
 
+def input_sums(
+    neighbourhood: Neighbourhood, inputs: NDArray[np.int32], signals: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], Scores]:
+    """Return the items that have a neighbour among the inputs, ascending, and their sums, both (m,).
+
+    The sums have the bits of `input_terms` with `combine` "sum", and cost no time for the rest of the catalogue.
+    """
+    positions, counts = row_entries(neighbourhood.weights, inputs)
+    items = neighbourhood.weights.indices[positions]
+    products = neighbourhood.weights.data[positions].astype(np.float64) * np.repeat(signals, counts)
+    order = np.argsort(items)
+    ascending = items[order]
+    is_first = np.ones(items.size, dtype=bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=is_first[1:])
+    group = np.empty(items.size, dtype=np.int64)
+    group[order] = np.cumsum(is_first) - 1
+    rows = ascending[is_first]
+    # Summed in stored order, whatever the order of the sort.
+    return rows, np.bincount(group, weights=products, minlength=rows.size).astype(np.float64, copy=False)
+
+
 def _combined(
     neighbourhood: Neighbourhood, items: NDArray[np.int32], weight: Scores, signal: Scores, n_items: int
 ) -> NeighbourScores:

@@ -196,6 +196,11 @@ class ModelSnapshot:
         return ranks
 
     @cached_property
+    def has_item_bias(self) -> bool:
+        """Whether an item has a bias other than 0."""
+        return bool(self.item_bias.any())
+
+    @cached_property
     def has_user_factors(self) -> NDArray[np.bool_]:
         """Whether a user has a factor other than 0, bool (n_users,)."""
         return np.asarray(self.user_factors.any(axis=1))

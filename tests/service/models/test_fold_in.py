@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
 from service.models import artefact, publication, scoring
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import FoldIn
 from service.models.history_weights import HistoryWeights
+from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import DISMISS, PURCHASE, RATING, UserHistory
 from service.training.algorithms.popularity import PopularityConfig
@@ -138,3 +140,31 @@ def test_the_fold_in_and_the_order_survive_publication(tmp_path: Path, make_snap
         assert folded is not None
         assert again is not None
         assert folded.factors.tobytes() == again.factors.tobytes()
+
+
+@given(seed=st.integers(0, 1000), n=st.integers(1, 12), offset=st.integers(0, 5), bar=st.booleans())
+def test_a_list_from_inputs_is_the_one_of_the_whole_catalogue(seed: int, n: int, offset: int, bar: bool) -> None:
+    """The sparse path and the dense one have the same rows and bits; negative weights and short lists included."""
+    rng = np.random.default_rng(seed)
+    n_items = 300
+    density = rng.choice([0.02, 0.2])
+    dense = (rng.normal(size=(n_items, n_items)) * (rng.random((n_items, n_items)) < density)).astype(np.float32)
+    weights = csr_array(dense)
+    weights.indices = weights.indices.astype(np.int32)
+    data = rated([(0, int(row), 1.0) for row in rng.permutation(n_items)[:6]], n_items=n_items)
+    snapshot = assemble(
+        data,
+        "popularity",
+        PopularityConfig(),
+        neighbourhood=Neighbourhood("items", "sum", "seen", weights),
+        fold_in=FoldIn("neighbour_sum", HistoryWeights(half_life=3.0)),
+    )
+    request = scoring.TopNRequest(
+        0, n, offset, np.array([3, 5]), rng.random(n_items) < 0.2 if bar else None, snapshot.trained_user(0)
+    )
+    (ranking,) = scoring.personal(snapshot, [request])
+    # A bias of the smallest number leaves the order, and takes the dense path.
+    biased = dataclasses.replace(snapshot, item_bias=np.full(n_items, 1e-30, np.float32))
+    (expected,) = scoring.personal(biased, [request])
+    assert ranking.rows.tolist() == expected.rows.tolist()
+    np.testing.assert_allclose(ranking.scores, expected.scores, rtol=0, atol=1e-29)
