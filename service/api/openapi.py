@@ -113,6 +113,19 @@ def _paths() -> dict[str, Any]:
         "description": f"How many items; {wire.N_DEFAULT} by default.",
         "schema": {"type": "integer", "minimum": 1, "maximum": wire.N_LIMIT, "default": wire.N_DEFAULT},
     }
+    fields = {
+        "name": "fields",
+        "in": "query",
+        "description": "What to return of each item, separated by commas: `title`, or an attribute such as `genres`.",
+        "style": "form",
+        "explode": False,
+        "schema": {
+            "type": "array",
+            "items": {"type": "string", "pattern": wire.NAME_PATTERN},
+            "minItems": 1,
+            "maxItems": wire.FIELDS_LIMIT,
+        },
+    }
     key = {
         "name": "Idempotency-Key",
         "in": "header",
@@ -125,9 +138,9 @@ def _paths() -> dict[str, Any]:
         "/recommend": {
             "get": _list_operation("recommendPlainTo", _QUERIED, [_in_query(user)], response=_PLAIN_LIST),
         },
-        "/v1/recommendations/{user_id}": {"get": _list_operation("recommend", "A list for a user", [user, n])},
+        "/v1/recommendations/{user_id}": {"get": _list_operation("recommend", "A list for a user", [user, n, fields])},
         "/v1/recommendations": {
-            "get": _list_operation("recommendTo", _QUERIED, [_in_query(user), n]),
+            "get": _list_operation("recommendTo", _QUERIED, [_in_query(user), n, fields]),
             "post": _list_operation(
                 "recommendWith",
                 "A list with an offset, exclusions or candidates",
@@ -137,10 +150,14 @@ def _paths() -> dict[str, Any]:
             ),
         },
         "/v1/items/{item_id}/similar": {
-            "get": _list_operation("similar", "The items nearest to an item", [item, n], NotFound.status)
+            "get": _list_operation("similar", "The items nearest to an item", [item, n, fields], NotFound.status)
         },
-        "/v1/items/similar": {"get": _list_operation("similarTo", _QUERIED, [_in_query(item), n], NotFound.status)},
-        "/v1/popular": {"get": _list_operation("popular", "The popular items; recent interactions weigh more", [n])},
+        "/v1/items/similar": {
+            "get": _list_operation("similarTo", _QUERIED, [_in_query(item), n, fields], NotFound.status)
+        },
+        "/v1/popular": {
+            "get": _list_operation("popular", "The popular items; recent interactions weigh more", [n, fields])
+        },
         "/v1/events": {
             "post": _operation(
                 "events",

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, Final, Literal, NotRequired, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, NotRequired, Self, TypeAlias, TypeVar
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -26,6 +26,7 @@ PLAIN_LIMIT: Final = 20
 OFFSET_LIMIT: Final = 10_000
 IDS_LIMIT: Final = 5_000
 EVENTS_LIMIT: Final = 1_000
+FIELDS_LIMIT: Final = 32
 _DEPTH_LIMIT: Final = 16
 
 # No control characters (Unicode category Cc), and no lone surrogates, which have no UTF-8.
@@ -34,10 +35,15 @@ ID_RULE: Final = "must be 1 to 128 characters without control characters"
 # For /openapi.json, in the syntax that ECMA-262, RE2 and Python share.
 ID_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]{1,128}$"
 KEY_PATTERN: Final = r"^[A-Za-z0-9_-]{8,64}$"
+# Names of attributes, as in filters.
+NAME_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
+NAME_RULE: Final = "must be a letter or _ and up to 63 letters, digits and _"
+_NAME: Final = re.compile(NAME_PATTERN)
 _LEAP_SECOND: Final = re.compile(r"(T\d\d:\d\d:)60")
 _KEY: Final = re.compile(KEY_PATTERN)
 _EVENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{8,72}$"
 
+ItemFields: TypeAlias = dict[str, str | int | float | bool | list[str] | None]
 Source = Literal["personal", "similar", "popular"]
 DegradationLevel = Literal["stale", "stale_model", "static"]
 Durability = Literal["disk"]
@@ -46,6 +52,12 @@ Durability = Literal["disk"]
 def _checked_id(value: str) -> str:
     if not _ID.fullmatch(value):
         raise ValueError(ID_RULE)
+    return value
+
+
+def _checked_name(value: str) -> str:
+    if not valid_name(value):
+        raise ValueError(NAME_RULE)
     return value
 
 
@@ -74,6 +86,7 @@ Id = Annotated[
     Field(min_length=1, max_length=128, json_schema_extra={"pattern": ID_PATTERN}),
     AfterValidator(_checked_id),
 ]
+FieldName = Annotated[str, Field(json_schema_extra={"pattern": NAME_PATTERN}), AfterValidator(_checked_name)]
 Integer = Annotated[int, BeforeValidator(_integral_as_int)]
 Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_checked_time)]
 
@@ -99,6 +112,11 @@ class RecommendationsRequest(_Body):
         default=None,
         max_length=IDS_LIMIT,
         description="The only candidates; unknown ones are ignored. Without it, the whole catalogue.",
+    )
+    fields: list[FieldName] = Field(
+        default=[],
+        max_length=FIELDS_LIMIT,
+        description="What to return of each item: `title`, or an attribute such as `genres`.",
     )
 
 
@@ -149,6 +167,7 @@ class Item(TypedDict):
     item_id: Annotated[str, _described("The item.")]
     score: Annotated[float, _described("Higher is better; comparable within one list.")]
     source: Annotated[Source, _described("Where the item comes from.")]
+    fields: NotRequired[Annotated[ItemFields, _described("The requested fields; null for what the item lacks.")]]
 
 
 class Freshness(TypedDict):
@@ -280,6 +299,11 @@ def invalid_field(field: str, message: str) -> Invalid:
 def valid_id(value: str) -> bool:
     """Whether a text is a valid user or item id."""
     return _ID.fullmatch(value) is not None
+
+
+def valid_name(value: str) -> bool:
+    """Whether a text is a valid name of an attribute."""
+    return _NAME.fullmatch(value) is not None
 
 
 def valid_key(value: str) -> bool:

@@ -48,6 +48,11 @@ OPTIONAL_DTYPES: Final = {
     "input_factors": "<f4",
 }
 _DIMENSIONS: Final = {"user_factors": 2, "item_factors": 2, "input_factors": 2}
+# Arrays of a model whose training data had titles or attributes of items.
+CATALOGUE_DTYPES: Final = {
+    "item_records": "|u1",
+    "item_record_offsets": "<i8",
+}
 # Above the length of any file.
 _LENGTH_LIMIT: Final = 1 << 62
 _PIECE_BYTES: Final = 1 << 20
@@ -59,7 +64,7 @@ _BLOCK_ENTRIES: Final = 1 << 22
 
 def dtype_of(name: str) -> str:
     """Return the dtype of an array on disk."""
-    return (DTYPES | NEIGHBOUR_DTYPES | OPTIONAL_DTYPES)[name]
+    return (DTYPES | NEIGHBOUR_DTYPES | OPTIONAL_DTYPES | CATALOGUE_DTYPES)[name]
 
 
 def read(directory: Path, described: dict[str, Any], names: Iterable[str], checkpoint: Callable[[], None]) -> Arrays:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from service.errors import ModelMissing, ModelRefused
 from service.models import arrays, published_files
 from service.models.fold_in.settings import FoldIn
+from service.models.item_records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -83,6 +84,9 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> Mode
     optional = [name for name in arrays.OPTIONAL_DTYPES if name in manifest["arrays"]]
     names = [*arrays.DTYPES, *optional, *(() if described is None else arrays.NEIGHBOUR_DTYPES)]
     how = manifest.get("fold_in")
+    # Models of older versions have no item catalogue.
+    has_records = "item_records" in manifest["arrays"]
+    names += arrays.CATALOGUE_DTYPES if has_records else ()
     read = arrays.read(directory, manifest["arrays"], names, checkpoint)
     try:
         users = Vocabulary.from_arrays(read["user_ids"], read["user_id_offsets"], "user_ids")
@@ -108,6 +112,7 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> Mode
             neighbourhood=None if described is None else _neighbourhood(read, described, len(users), len(items)),
             fold_in=None if how is None else FoldIn.from_description(how),
             **{name: read[name] for name in optional},
+            item_records=ItemRecords(read["item_records"], read["item_record_offsets"]) if has_records else None,
             version=str(manifest["version"]),
             manifest=manifest,
         )
@@ -207,6 +212,11 @@ def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:
             "neighbour_indptr": weights.indptr,
             "neighbour_indices": weights.indices,
             "neighbour_weights": weights.data,
+        }
+    if snapshot.item_records is not None:
+        found |= {
+            "item_records": snapshot.item_records.content,
+            "item_record_offsets": snapshot.item_records.offsets,
         }
     return found
 

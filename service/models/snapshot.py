@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 from service.errors import ModelRefused
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import FoldIn
+from service.models.item_records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
 from service.models.rating_scale import RatingScale
 from service.models.representation import UserRepresentation
@@ -58,6 +59,7 @@ class ModelSnapshot:
         history_types: Uint8, the type of each entry, an index in `EVENT_TYPES`; None if all are ratings.
         input_factors: Float32 (n_items, k), the factors of items as inputs of a fold-in; None if `item_factors` are.
         fold_in: How the model computes a user from interactions; None if it cannot.
+        item_records: Titles and attributes of the items, in row order; None if the training data had none.
         version: The published version, or `UNPUBLISHED`.
         manifest: The manifest of the published version; empty before that.
     """
@@ -82,6 +84,7 @@ class ModelSnapshot:
     history_types: NDArray[np.uint8] | None = None
     input_factors: Float32 | None = None
     fold_in: FoldIn | None = None
+    item_records: ItemRecords | None = None
     version: str = UNPUBLISHED
     manifest: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -123,6 +126,8 @@ class ModelSnapshot:
                 )
             if k:
                 raise ModelRefused(f"A model has factors or neighbours, and this one has neighbours and {k} factors.")
+        if self.item_records is not None and len(self.item_records) != n_items:
+            raise ModelRefused(f"The item catalogue has {len(self.item_records)} records for {n_items} items.")
         if not all(np.isfinite((self.global_mean, self.rating_min, self.rating_max))):
             raise ModelRefused("The global mean or the rating scale is not finite.")
         if self.rating_min > self.rating_max:

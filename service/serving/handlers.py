@@ -31,6 +31,7 @@ from telemetry.ids import rfc3339_ms, uuid7
 
 # A new release or new API keys change these documents, so browsers revalidate them.
 _REVALIDATE: Final = {"Cache-Control": "no-cache"}
+_LIST_FIELDS: Final = ("n", "fields")
 
 
 async def recommend_plain(request: web.Request) -> web.Response:
@@ -46,35 +47,38 @@ async def recommend_plain(request: web.Request) -> web.Response:
 
 async def recommend_get(request: web.Request) -> web.Response:
     """GET /v1/recommendations/{user_id}?n=10, or /v1/recommendations?user_id=…: the same list as JSON."""
-    user_id = request_inputs.read_id(request, "user_id", ("n",))
-    return _list_reply(await _recommend(request, ListRequest(request_inputs.read_n(request), user_id)))
+    user_id = request_inputs.read_id(request, "user_id", _LIST_FIELDS)
+    n, fields = request_inputs.read_n(request), request_inputs.read_fields(request)
+    return _list_reply(await _recommend(request, ListRequest(n, user_id, fields=fields)))
 
 
 async def recommend_post(request: web.Request) -> web.Response:
     """POST /v1/recommendations: the same list with offset, exclude and include."""
     request_inputs.require_query_fields(request, ())
     body = wire.decode(wire.RecommendationsRequest, await request_inputs.read_body(request))
-    list_request = ListRequest(body.n, body.user_id, body.offset, body.exclude, body.include)
+    list_request = ListRequest(body.n, body.user_id, body.offset, body.exclude, body.include, fields=body.fields)
     return _list_reply(await _recommend(request, list_request))
 
 
 async def popular(request: web.Request) -> web.Response:
     """GET /v1/popular?n=10: the most popular items; recent interactions weigh more."""
-    request_inputs.require_query_fields(request, ("n",))
-    return _list_reply(await _recommend(request, ListRequest(request_inputs.read_n(request))))
+    request_inputs.require_query_fields(request, _LIST_FIELDS)
+    n, fields = request_inputs.read_n(request), request_inputs.read_fields(request)
+    return _list_reply(await _recommend(request, ListRequest(n, fields=fields)))
 
 
 async def similar(request: web.Request) -> web.Response:
     """GET /v1/items/{item_id}/similar?n=10, or /v1/items/similar?item_id=…: the nearest items."""
     started_s = time.perf_counter()
-    item_id = request_inputs.read_id(request, "item_id", ("n",))
-    n = request_inputs.read_n(request)
-    snapshot = request.app[CONTEXT].store.current()
+    item_id = request_inputs.read_id(request, "item_id", _LIST_FIELDS)
+    n, fields = request_inputs.read_n(request), request_inputs.read_fields(request)
+    store = request.app[CONTEXT].store
+    snapshot = store.current()
     row = snapshot.items.row_of.get(item_id)
     if row is None:
         raise NotFound(f"The served model has no item {item_id!r}.")
-    list_request = ListRequest(n, similar_to=item_id)
-    ranked = RankedList(list_request, snapshot, scoring.similar(snapshot, row, n), "similar")
+    list_request = ListRequest(n, similar_to=item_id, fields=fields)
+    ranked = RankedList(list_request, snapshot, scoring.similar(snapshot, row, n), "similar", store.catalogue)
     return _list_reply(_serve(request, ranked, started_s))
 
 
@@ -185,7 +189,7 @@ async def _recommend(request: web.Request, list_request: ListRequest) -> wire.Re
     """Rank a list and serve it."""
     started_s = time.perf_counter()
     context = request.app[CONTEXT]
-    snapshot = context.store.current()
+    snapshot, catalogue = context.store.current(), context.store.catalogue
     exclude = _rows(snapshot, list_request.exclude) if list_request.exclude else scoring.NO_ROWS
     include = None if list_request.include is None else np.unique(_rows(snapshot, list_request.include))
     user_row = None if list_request.user_id is None else _user_row(context, snapshot, list_request.user_id)
@@ -201,7 +205,7 @@ async def _recommend(request: web.Request, list_request: ListRequest) -> wire.Re
             ranking = await context.batcher.personal(snapshot, top_n)
         else:
             ranking = scoring.personal_among(snapshot, top_n, include)
-    return _serve(request, RankedList(list_request, snapshot, ranking, source), started_s)
+    return _serve(request, RankedList(list_request, snapshot, ranking, source, catalogue), started_s)
 
 
 def _serve(request: web.Request, ranked: RankedList, started_s: float) -> wire.Recommendations:

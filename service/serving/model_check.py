@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from service.catalogue.catalogue import Catalogue, of_model
 from service.errors import ModelError, ModelRefused
 from service.models import active_model, artefact, scoring
 from service.models.snapshot import ModelSnapshot
@@ -43,8 +44,8 @@ class ModelCheck:
         """End the check as soon as its thread returns from the file system."""
         self._abandoned.set()
 
-    def run(self) -> ModelSnapshot | None:
-        """Return the model to serve from now on, or None to keep the served one.
+    def run(self) -> tuple[ModelSnapshot, Catalogue] | None:
+        """Return the model to serve from now on, with its item catalogue, or None to keep the served one.
 
         Raises:
             ModelError: The version named by ACTIVE cannot be served.
@@ -63,12 +64,13 @@ class ModelCheck:
         try:
             snapshot = artefact.load(self._models_dir / version, self._progress)
             warm_up(snapshot)
+            catalogue = of_model(snapshot.items, snapshot.item_records)
         except ModelError:
             raise
         except Exception as error:
             # Any error of a damaged model must leave the served one in place.
             raise ModelRefused(f"{version}: {error!r}.") from error
-        return snapshot
+        return snapshot, catalogue
 
     def _progress(self) -> None:
         self.progressed_s = time.monotonic()

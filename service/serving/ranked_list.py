@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from service.api import wire
+from service.catalogue.catalogue import Catalogue
 from service.models.scoring import Ranking
 from service.models.snapshot import ModelSnapshot
 from service.security.api_key import TENANT
@@ -23,6 +24,7 @@ class ListRequest(NamedTuple):
         exclude: Items never to return.
         include: The only candidates; None for the whole catalogue.
         similar_to: The item whose nearest items are asked for, or None.
+        fields: What the answer shows of each item besides its place.
     """
 
     n: int
@@ -31,6 +33,7 @@ class ListRequest(NamedTuple):
     exclude: Sequence[str] = ()
     include: Sequence[str] | None = None
     similar_to: str | None = None
+    fields: Sequence[str] = ()
 
     @property
     def candidate_set(self) -> str:
@@ -56,17 +59,27 @@ class ListRequest(NamedTuple):
 
 
 class RankedList:
-    """The ranking of a model for a request; an item of a personal list without a personal score is `popular`."""
+    """The ranking of a model for a request; an item of a personal list without a personal score is `popular`.
 
-    __slots__ = ("_item_ids", "_scores", "_snapshot", "_sources", "list_request")
+    The catalogue, which a request with fields needs, is that of the snapshot.
+    """
+
+    __slots__ = ("_catalogue", "_item_ids", "_rows", "_scores", "_snapshot", "_sources", "list_request")
 
     def __init__(
-        self, list_request: ListRequest, snapshot: ModelSnapshot, ranking: Ranking, source: wire.Source
+        self,
+        list_request: ListRequest,
+        snapshot: ModelSnapshot,
+        ranking: Ranking,
+        source: wire.Source,
+        catalogue: Catalogue | None = None,
     ) -> None:
+        self._catalogue = catalogue
         self.list_request = list_request
         self._snapshot = snapshot
         id_of = snapshot.items.id_of
-        self._item_ids = [id_of[row] for row in ranking.rows.tolist()]
+        self._rows: list[int] = ranking.rows.tolist()
+        self._item_ids = [id_of[row] for row in self._rows]
         self._scores: list[float] = ranking.scores.round(6).tolist()
         self._sources: list[wire.Source] = (
             [source] * ranking.rows.size
@@ -77,11 +90,17 @@ class RankedList:
     def answer(self, recommendation_id: str, degraded: wire.DegradationLevel | None) -> wire.Recommendations:
         """Return the body of the answer."""
         columns = zip(self._item_ids, self._scores, self._sources, strict=True)
+        items: list[wire.Item] = [
+            {"item_id": item_id, "score": score, "source": source} for item_id, score, source in columns
+        ]
+        if self._catalogue is not None and (names := self.list_request.fields):
+            for item, row in zip(items, self._rows, strict=True):
+                item["fields"] = self._catalogue.fields(row, names)
         return {
             "recommendation_id": recommendation_id,
             "user_id": self.list_request.user_id,
             "model": self._snapshot.version,
-            "items": [{"item_id": item_id, "score": score, "source": source} for item_id, score, source in columns],
+            "items": items,
             "freshness": {"as_of": self._snapshot.data_as_of},
             "degraded": degraded,
             "shortfall": wire.shortfall(self.list_request.n, len(self._item_ids)),

@@ -76,6 +76,26 @@ def read_n(request: web.Request) -> int:
     return int(text)
 
 
+def read_fields(request: web.Request) -> list[str]:
+    """Return the names of the query field `fields`, separated by commas; none without it.
+
+    Raises:
+        Invalid: A name is malformed, there are too many, or the field is given more than once.
+    """
+    given = request.query.getall("fields", []) if request.query_string else []
+    if not given:
+        return []
+    if len(given) > 1:
+        raise wire.invalid_field("fields", f"was given {len(given)} times")
+    names = given[0].split(",")
+    if len(names) > wire.FIELDS_LIMIT:
+        raise wire.invalid_field("fields", f"must be at most {wire.FIELDS_LIMIT} names")
+    for name in names:
+        if not wire.valid_name(name):
+            raise wire.invalid_field("fields", f"has a name that {wire.NAME_RULE}")
+    return names
+
+
 def idempotency_key(request: web.Request) -> str | None:
     """Return the Idempotency-Key, or None without one.
 

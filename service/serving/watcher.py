@@ -12,10 +12,11 @@ import asyncio
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
+from service.catalogue.catalogue import Catalogue
 from service.errors import ModelError, ModelMissing
 from service.metrics import Metrics
 from service.models import active_model
@@ -32,6 +33,8 @@ _POLL_S: Final = 0.1
 _MAX_ABANDONED: Final = 3
 # The pause before a refused model is tried again doubles from this.
 _FIRST_PAUSE_S: Final = 0.5
+
+_Checked: TypeAlias = tuple[ModelSnapshot, Catalogue] | None
 
 
 class Watcher:
@@ -64,7 +67,7 @@ class Watcher:
         self._store_problem = f"The model store {models_dir} has not answered yet."
         self._version_problem = ""
         self._disk_failed = False
-        self._abandoned: set[asyncio.Future[ModelSnapshot | None]] = set()
+        self._abandoned: set[asyncio.Future[_Checked]] = set()
         self._checked = asyncio.Event()
         self.readable = True
         """False while the model store cannot be read; the last good model stays served."""
@@ -110,16 +113,16 @@ class Watcher:
             self._mark_unresponsive()
             self._refuse(check.found, f"{check.subject} was not read within {self._timeout_s:g} s.", retry=True)
 
-    async def _wait(self, check: ModelCheck, outcome: asyncio.Future[ModelSnapshot | None]) -> None:
+    async def _wait(self, check: ModelCheck, outcome: asyncio.Future[_Checked]) -> None:
         until_s = time.monotonic() + self._timeout_s
         while not outcome.done() and (left_s := until_s - time.monotonic()) > 0:
             await asyncio.wait([outcome], timeout=min(_POLL_S, left_s))
             if not outcome.done() and time.monotonic() - check.progressed_s > _UNRESPONSIVE_AFTER_S:
                 self._mark_unresponsive()
 
-    def _apply(self, check: ModelCheck, outcome: asyncio.Future[ModelSnapshot | None]) -> None:
+    def _apply(self, check: ModelCheck, outcome: asyncio.Future[_Checked]) -> None:
         try:
-            snapshot = outcome.result()
+            checked = outcome.result()
         except FileNotFoundError:
             # Nothing was activated yet, which is a fault only of a store that had a model.
             self.readable = self._store.version is None
@@ -142,8 +145,9 @@ class Watcher:
             return
         self._handled, self._retry_at_s, self._pause_s = check.found, None, _FIRST_PAUSE_S
         self._version_problem, self._disk_failed, self.readable = "", False, True
-        if snapshot is not None:
-            self._store.swap(snapshot)
+        if checked is not None:
+            snapshot, catalogue = checked
+            self._store.swap(snapshot, catalogue)
             self._metrics.count_swap(snapshot)
             _log.info("model swapped in", version=snapshot.version, items=len(snapshot.items))
 

@@ -4,12 +4,14 @@ Invariant: a pair (user, item) occurs once, every row of `users` and `items` occ
 have one length. Vocabularies are in order of first appearance in the source.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.models.item_record import AttributeValue, ItemRecord
+from service.models.item_records import ItemRecords
 from service.models.vocabulary import Vocabulary
 
 Progress = Callable[[str, int, int], None]
@@ -27,15 +29,25 @@ def no_progress(stage: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class ItemCatalogue:
-    """Titles and genres of items; not all rated items need be in it, nor all of its items rated.
+    """Titles and attributes of items; not all rated items need be in it, nor all of its items rated.
 
     Attributes:
         titles: Item id to title.
-        genres: Item id to genres, without empty ones.
+        attributes: Item id to attributes by name, such as {"genres": ["Comedy"], "year": 1995}.
     """
 
     titles: dict[str, str] = field(default_factory=dict)
-    genres: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    attributes: dict[str, dict[str, AttributeValue]] = field(default_factory=dict)
+
+    def merged(self, later: "ItemCatalogue") -> "ItemCatalogue":
+        """Return both; of an item in both the later title and the later attributes count."""
+        return ItemCatalogue(self.titles | later.titles, self.attributes | later.attributes)
+
+    def records(self, ids: Sequence[str]) -> ItemRecords | None:
+        """Return the records of items in the order of their ids; None if none of them has a title or an attribute."""
+        if not any(id_ in self.titles or self.attributes.get(id_) for id_ in ids):
+            return None
+        return ItemRecords.of(ItemRecord(self.titles.get(id_), self.attributes.get(id_, {})) for id_ in ids)
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,7 @@ class Interactions:
             rated, and otherwise a purchase.
         fingerprint: "sha256:…" over the source, see `datasets.fingerprint`.
         report: The report on reading.
-        catalogue: Titles and genres, if the source has them.
+        catalogue: Titles and attributes of items, if the source has them.
     """
 
     users: Vocabulary

@@ -96,7 +96,8 @@ def train(
         interactions, candidate.config, np.random.default_rng(fit_seed), progress
     )
     popularity = decayed(interactions, config.models.popularity_half_life_days)
-    snapshot = dataclasses.replace(snapshot, popularity=popularity)
+    records = interactions.catalogue.records(interactions.items.id_of)
+    snapshot = dataclasses.replace(snapshot, popularity=popularity, item_records=records)
     described = describe_dataset(interactions)
     if interactions.report.files:
         # A label, because paths of this machine do not belong into a manifest.

@@ -6,6 +6,7 @@ stays; within one source the latest by time, then by line.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -211,11 +212,10 @@ def _merged(parts: list[_SourceData], request: DataRequest) -> _SourceData:
             *dict.fromkeys([*(note for part in parts for note in part.report.notes), *id_warnings(merged)]),
         ),
     )
-    titles = {id_: title for part in parts for id_, title in part.catalogue.titles.items()}
-    genres = {id_: names for part in parts for id_, names in part.catalogue.genres.items()}
+    catalogue = functools.reduce(ItemCatalogue.merged, (part.catalogue for part in parts))
     # Not those of the parts, each of which includes the options.
     fingerprints = [_fingerprint(source) for source in request.sources]
-    return _SourceData(merged, _combined(fingerprints, request.options), report, ItemCatalogue(titles, genres))
+    return _SourceData(merged, _combined(fingerprints, request.options), report, catalogue)
 
 
 def _require_same_columns(parts: list[_SourceData], request: DataRequest) -> None:

@@ -123,7 +123,9 @@ def generate(size: DemoSize, progress: Progress) -> Interactions:
         report=ReadReport(source=str(size), n_rows=size.n_ratings),
         catalogue=ItemCatalogue(
             titles={id_: _title(int(id_) - 1) for id_ in items.id_of},
-            genres={id_: (_GENRES[item_genre[int(id_) - 1]],) for id_ in items.id_of},
+            attributes={
+                id_: {"genres": [_GENRES[item_genre[int(id_) - 1]]], "year": _year(int(id_) - 1)} for id_ in items.id_of
+            },
         ),
     )
 
@@ -214,6 +216,9 @@ def _title(number: int) -> str:
     # Steps coprime to the lists' lengths reach every pair once before any repeats.
     adjective = _ADJECTIVES[number % len(_ADJECTIVES)]
     noun = _NOUNS[(number // len(_ADJECTIVES) + 7 * number) % len(_NOUNS)]
-    year = 1950 + number * 37 % 75
     sequel = number // (len(_ADJECTIVES) * len(_NOUNS))
-    return f"The {adjective} {noun}{f' {sequel + 1}' if sequel else ''} ({year})"
+    return f"The {adjective} {noun}{f' {sequel + 1}' if sequel else ''} ({_year(number)})"
+
+
+def _year(number: int) -> int:
+    return 1950 + number * 37 % 75

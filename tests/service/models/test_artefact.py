@@ -15,6 +15,8 @@ from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
 from service.models import active_model, artefact, publication, scoring
+from service.models.item_record import ItemRecord
+from service.models.item_records import ItemRecords
 from service.models.publication import activate
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -61,6 +63,18 @@ def test_a_model_reads_back_as_it_was(tmp_path: Path, snapshot: ModelSnapshot) -
     (before,), (after,) = scoring.personal(snapshot, requests), scoring.personal(loaded, requests)
     assert before.rows.tolist() == after.rows.tolist()
     assert before.scores.tolist() == after.scores.tolist()
+
+
+def test_the_item_catalogue_reads_back(tmp_path: Path, snapshot: ModelSnapshot) -> None:
+    """Titles and attributes of each item; a model without them has none, as those of older versions."""
+    records = [ItemRecord(f"Tïtle {row}", {"year": row, "genres": ["a", "b"]}) for row in range(29)]
+    with_records = replace(snapshot, item_records=ItemRecords.of([*records, ItemRecord()]))
+    loaded = artefact.load(tmp_path / published(tmp_path, with_records))
+    assert loaded.item_records is not None
+    assert [loaded.item_records.record(row) for row in range(30)] == [*records, ItemRecord()]
+    assert artefact.load(tmp_path / published(tmp_path, snapshot)).item_records is None
+    with pytest.raises(ModelRefused, match="29 records for 30 items"):
+        replace(snapshot, item_records=ItemRecords.of(records))
 
 
 def test_the_first_user_is_found_without_loading(tmp_path: Path, snapshot: ModelSnapshot) -> None:

@@ -3,10 +3,13 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 
+from service.models.item_record import ItemRecord
+from service.models.item_records import ItemRecords
 from service.models.snapshot import ModelSnapshot
 from service.serving.app import ROUTES
 from service.serving.context import ReplicaContext
@@ -49,6 +52,34 @@ async def test_an_unknown_user_gets_the_popular_items(client: Client) -> None:
     assert unknown["user_id"] == "nobody/knows ✓"
     assert unknown["items"] == popular["items"]
     assert {item["source"] for item in unknown["items"]} == {"popular"}
+
+
+async def test_lists_show_the_fields_that_are_asked_for(client: Client, context: ReplicaContext) -> None:
+    """Titles and attributes from the model's catalogue, null for what an item lacks, on every route of lists."""
+    snapshot = context.store.current()
+    records = [ItemRecord(f"Title {row}", {"genres": ["Drama"]} if row else {}) for row in range(len(snapshot.items))]
+    context.store.swap(replace(snapshot, item_records=ItemRecords.of(records)))
+    first = snapshot.items.id_of[1]
+    for path in ("recommendations/u1", "recommendations?user_id=u1", "popular", f"items/{quote(first)}/similar"):
+        joint = "&" if "?" in path else "?"
+        plain = await body(client, "GET", f"/v1/{path}{joint}n=8", 200)
+        answer = await body(client, "GET", f"/v1/{path}{joint}n=8&fields=title,genres", 200)
+        assert [item["item_id"] for item in answer["items"]] == [item["item_id"] for item in plain["items"]]
+        for item, bare in zip(answer["items"], plain["items"], strict=True):
+            row = snapshot.items.row_of[item["item_id"]]
+            assert item.pop("fields") == {"title": f"Title {row}", "genres": ["Drama"] if row else None}
+            assert item == bare
+    posted = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u1", "n": 1, "fields": ["title"]})
+    assert list(posted["items"][0]["fields"]) == ["title"]
+
+
+@pytest.mark.parametrize(
+    "names", ["", "title,", "a b", "1st", ",".join("abcdefghijklmnopqrstuvwxyzabcdefg"), "a&fields=b"]
+)
+async def test_bad_names_of_fields_are_refused(client: Client, names: str) -> None:
+    """Malformed, too many, or given twice."""
+    problem = await body(client, "GET", f"/v1/recommendations/u1?fields={names}", 422)
+    assert problem["errors"][0]["field"] == "fields"
 
 
 async def test_offset_continues_after_the_first_page(client: Client) -> None:

@@ -1,14 +1,16 @@
-"""Reads the titles and genres of MovieLens items: `u.item`, `movies.dat` or `movies.csv` beside the ratings.
+"""Reads the titles, genres, years and tags of MovieLens items: `u.item`, `movies.dat` or `movies.csv`, and `tags.csv`.
 
 Invariant: nothing here ends a run. A file or line that cannot be read becomes a note.
 """
 
 import csv
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from service.models.item_record import AttributeValue
 from service.training.data.field_values import parse_id
 from service.training.data.files.text_file import COMPRESSED_SUFFIXES
 from service.training.interactions import ItemCatalogue
@@ -24,12 +26,17 @@ _100K_FIRST_GENRE: Final = 5
 # str.splitlines splits at other characters too, and titles contain some of them.
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _NO_GENRES: Final = "(no genres listed)"
+# Titles end in the year of release: "Toy Story (1995)".
+_YEAR = re.compile(r"\((\d{4})\)\s*$")
+_TAGS: Final = "tags.csv"
+# The tags of an item that the most users gave it.
+_MAX_TAGS: Final = 20
 
 _Entry = tuple[str, str, tuple[str, ...]]
 
 
 def read_catalogue(ratings: Path) -> tuple[ItemCatalogue, list[str]]:
-    """Read the titles and genres beside a MovieLens file of ratings, and return one sentence for each problem."""
+    """Read the items beside a MovieLens file of ratings, and return one sentence for each problem."""
     plain_name = ratings.stem if ratings.suffix in COMPRESSED_SUFFIXES else ratings.name
     name, read = _FORMATS.get(plain_name, ("", _read_csv))
     path = ratings.with_name(name) if name else None
@@ -40,18 +47,49 @@ def read_catalogue(ratings: Path) -> tuple[ItemCatalogue, list[str]]:
     except OSError as error:
         return ItemCatalogue(), [f"{path} cannot be read, so there are no titles: {error.strerror}."]
     titles: dict[str, str] = {}
-    genres: dict[str, tuple[str, ...]] = {}
+    attributes: dict[str, dict[str, AttributeValue]] = {}
     n_broken = 0
     for entry in read(_LINE_END.split(text)):
         if entry is None:
             n_broken += 1
             continue
-        item_id, title, item_genres = entry
+        item_id, title, genres = entry
         titles[item_id] = title
-        if item_genres:
-            genres[item_id] = item_genres
+        attributes[item_id] = _attributes(title, genres)
     notes = [f"{path}: {n_broken} lines are no titles and were left out."] if n_broken else []
-    return ItemCatalogue(titles, genres), notes
+    tags = path.with_name(_TAGS)
+    if read is _read_csv and tags.is_file():
+        try:
+            _add_tags(_decode(tags.read_bytes()), attributes)
+        except OSError as error:
+            notes.append(f"{tags} cannot be read, so there are no tags: {error.strerror}.")
+    return ItemCatalogue(titles, attributes), notes
+
+
+def _attributes(title: str, genres: tuple[str, ...]) -> dict[str, AttributeValue]:
+    found: dict[str, AttributeValue] = {}
+    if genres:
+        found["genres"] = list(genres)
+    year = _YEAR.search(title)
+    if year is not None:
+        found["year"] = int(year[1])
+    return found
+
+
+def _add_tags(text: str, attributes: dict[str, dict[str, AttributeValue]]) -> None:
+    """Add the tags that the most users gave an item, in small letters, from lines of userId,movieId,tag,timestamp."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for line in _LINE_END.split(text)[1:]:
+        try:
+            fields = next(csv.reader([line], strict=True), [])
+        except csv.Error:
+            continue
+        if len(fields) == 4 and (tag := fields[2].strip().lower()):
+            counts[fields[1].strip()][tag] += 1
+    for item_id, counter in counts.items():
+        if item_id in attributes:
+            ordered = sorted(counter, key=lambda tag: (-counter[tag], tag))
+            attributes[item_id]["tags"] = ordered[:_MAX_TAGS]
 
 
 def _decode(content: bytes) -> str:

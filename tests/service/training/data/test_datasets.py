@@ -30,7 +30,7 @@ class TestMovieLens:
         assert triples(data) == [("196", "242", 3.0), ("186", "302", 4.0)]
         assert times(data) == [881250949, 891717742]
         assert data.catalogue.titles == {"242": "Café (1996)"}
-        assert data.catalogue.genres == {"242": ("Comedy", "Drama")}
+        assert data.catalogue.attributes == {"242": {"genres": ["Comedy", "Drama"], "year": 1996}}
 
     def test_1m(self, tmp_path: Path) -> None:
         """A directory with ratings.dat is read, and so is the file itself; ids may hold a single colon."""
@@ -40,7 +40,7 @@ class TestMovieLens:
             data = datasets.read(source)
             assert triples(data) == [("1", "a:b", 5.0), ("2", "661", 3.0)]
             assert data.catalogue.titles == {"a:b": 'Trois "couleurs" (1993)'}
-            assert data.catalogue.genres == {"a:b": ("Drama", "War")}
+            assert data.catalogue.attributes == {"a:b": {"genres": ["Drama", "War"], "year": 1993}}
             assert len(data.report.notes) == 1
             assert "1 lines" in data.report.notes[0]
 
@@ -52,7 +52,14 @@ class TestMovieLens:
         assert triples(data) == [("1", "1", 4.5), ("1", "3", 0.5)]
         assert (data.rating_min, data.rating_max) == (0.5, 4.5)
         assert data.catalogue.titles == {"1": "Heat, The (1995)"}
-        assert data.catalogue.genres == {}
+        assert data.catalogue.attributes == {"1": {"year": 1995}}
+        write(tmp_path / "tags.csv", "userId,movieId,tag,timestamp\n1,1,Noir,1\n2,1,noir,2\n2,1,heist,3\n2,9,x,4\n\n")
+        tagged = datasets.read(str(tmp_path)).catalogue
+        assert tagged.attributes == {"1": {"year": 1995, "tags": ["noir", "heist"]}}
+        records = tagged.records(["3", "1"])
+        assert records is not None
+        assert [records.record(row).title for row in range(2)] == [None, "Heat, The (1995)"]
+        assert tagged.records(["3"]) is None
 
     def test_a_broken_catalogue_does_not_end_the_run(self, tmp_path: Path) -> None:
         """With any bytes in place of titles the ratings are read."""

@@ -61,7 +61,7 @@ def test_popularity_has_a_long_tail_and_users_prefer_a_genre() -> None:
     counts = np.sort(np.bincount(data.item_rows))[::-1]
     assert counts[:100].sum() > 0.3 * counts.sum()
     assert counts[500:].sum() > 0.1 * counts.sum()
-    genre_of = [data.catalogue.genres[id_][0] for id_ in data.items.id_of]
+    genre_of = [str(data.catalogue.attributes[id_]["genres"]) for id_ in data.items.id_of]
     genres = np.unique(genre_of, return_inverse=True)[1][data.item_rows]
     of_user = np.zeros((len(data.users), genres.max() + 1))
     np.add.at(of_user, (data.user_rows, genres), 1)

@@ -1,0 +1,69 @@
+"""What is known of an item beside interactions: its title, its attributes, and whether it may be listed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from service.errors import ModelRefused
+
+AttributeValue: TypeAlias = str | int | float | bool | list[str]
+"""A category, a number, a flag, or several categories."""
+
+TITLE: Final = "title"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRecord:
+    """One item of a catalogue.
+
+    Attributes:
+        title: The title; None without one.
+        attributes: Values by name, such as {"genres": ["Comedy"], "year": 1995}.
+        hidden: Whether the item is left out of every list.
+        available_from_s: Unix seconds from which lists may hold the item; None for always.
+        available_until_s: Unix seconds before which lists may hold the item; None for always.
+    """
+
+    title: str | None = None
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    hidden: bool = False
+    available_from_s: float | None = None
+    available_until_s: float | None = None
+
+    def value(self, name: str) -> AttributeValue | None:
+        """Return the title or an attribute by name; a plural name answers for its singular; None without a value."""
+        if name == TITLE:
+            return self.title
+        found = self.attributes.get(name)
+        return self.attributes.get(f"{name}s") if found is None else found
+
+    def is_available(self, now_s: float) -> bool:
+        """Whether a list made at this time, Unix seconds, may hold the item."""
+        if self.hidden:
+            return False
+        starts, ends = self.available_from_s, self.available_until_s
+        return (starts is None or starts <= now_s) and (ends is None or now_s < ends)
+
+
+NO_RECORD: Final = ItemRecord()
+
+
+def from_json(value: Any) -> ItemRecord:
+    """Return the record of a published JSON value: `{"title": …, "attributes": {…}}`, both optional.
+
+    Raises:
+        ModelRefused: The value is not of this form.
+    """
+    if not isinstance(value, dict):
+        raise ModelRefused("A record of the item catalogue is not a JSON object.")
+    title, attributes = value.get("title"), value.get("attributes", {})
+    if not (title is None or isinstance(title, str)) or not isinstance(attributes, dict):
+        raise ModelRefused("A record of the item catalogue has a title or attributes of the wrong type.")
+    for name, given in attributes.items():
+        if not (isinstance(given, str | int | float) or _is_list_of_texts(given)):
+            raise ModelRefused(f"A record of the item catalogue has the attribute {name!r} of the wrong type.")
+    return ItemRecord(title, attributes)
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
