@@ -16,6 +16,7 @@ TelemetryError
 ├── KeyFileError           the file with the pseudonyms' key cannot be used
 ├── ArchiveError           the archive cannot be read or written now
 │   └── LeaseLostError     another consumer holds the archive's lease
+├── StateError             the snapshot of live state cannot be read or written
 └── FailpointError         a failpoint fails on request, or a request names none
 """
 
@@ -99,6 +100,10 @@ class ArchiveError(TelemetryError):
 
 class LeaseLostError(ArchiveError):
     """Another consumer holds the archive's lease."""
+
+
+class StateError(TelemetryError):
+    """The snapshot of live state is damaged, of another version, or not there."""
 
 
 class FailpointError(TelemetryError):

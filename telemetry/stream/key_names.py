@@ -19,6 +19,7 @@ class KeyNames:
     Attributes:
         producers: The sorted set of producers.
         owner: The mark of the archive that owns the namespace.
+        live: The feed of live state.
 
     Raises:
         StreamError: The namespace has a character with a meaning in Redis.
@@ -33,6 +34,7 @@ class KeyNames:
         self.namespace = namespace
         self.producers = f"{namespace}:producers"
         self.owner = f"{namespace}:owner"
+        self.live = f"{namespace}:live"
 
     def events(self, producer: str) -> str:
         """Return the key of a producer's stream."""

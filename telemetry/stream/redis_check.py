@@ -81,6 +81,8 @@ def command_checks(keys: KeyNames) -> list[CommandCheck]:
         CommandCheck(replica, ("XINFO", "STREAM", events), "no such key"),
         CommandCheck(replica, ("HMGET", watermark, "epoch", "seq")),
         CommandCheck(replica, ("XADD", events, "NOMKSTREAM", "1-1", "first_seq", "1")),
+        CommandCheck(replica, ("XINFO", "STREAM", keys.live), "no such key"),
+        CommandCheck(replica, ("XREAD", "COUNT", 1, "STREAMS", keys.live, "18446744073709551615-18446744073709551615")),
         # Both conditions at once are a syntax error, which Redis finds last.
         CommandCheck(consumer, ("SET", keys.owner, "", "NX", "XX", "GET"), "syntax error"),
         CommandCheck(consumer, ("ZRANGE", keys.producers, 0, 0)),
@@ -92,6 +94,10 @@ def command_checks(keys: KeyNames) -> list[CommandCheck]:
         CommandCheck(consumer, ("XTRIM", events, "MINID", "=", "1-1")),
         CommandCheck(consumer, ("XRANGE", events, "-", "+", "COUNT", 1)),
         CommandCheck(consumer, ("UNLINK", events)),
+        # No entry may have this id.
+        CommandCheck(
+            consumer, ("XADD", keys.live, "NOMKSTREAM", "MINID", "=", "0-0", "0-0", "data", ""), "greater than 0-0"
+        ),
     ]
 
 
@@ -147,7 +153,9 @@ def assess(where: str, hello: Any, settings: Sequence[Any], tried: Sequence[tupl
     denied[RedisRole.CONSUMER] = denied[RedisRole.REPLICA] + denied[RedisRole.CONSUMER]
     for role, names in denied.items():
         if names:
-            unfit[role].append(f"its user may not send {', '.join(names)} for the keys of a {role.value}")
+            unfit[role].append(
+                f"its user may not send {', '.join(dict.fromkeys(names))} for the keys of a {role.value}"
+            )
     policy = _setting(settings[0], settings[2], "maxmemory_policy")
     append = _setting(settings[1], settings[3], "aof_enabled")
     risks = []

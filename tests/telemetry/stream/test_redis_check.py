@@ -14,15 +14,19 @@ import redis
 from loadbalancer.binaries import find_redis
 from telemetry.archive.archive import Archive
 from telemetry.archive.archive_reader import read
+from telemetry.batch import Position
 from telemetry.consumer.consumer import Consumer
 from telemetry.errors import RedisUnfitError, StreamError, StreamRefusedError
 from telemetry.events import Served, decode
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
+from telemetry.stream import redis_feed_stream as feed_module
 from telemetry.stream import redis_stream as stream_module
+from telemetry.stream.feed_stream import FeedEnds
 from telemetry.stream.key_names import KeyNames
 from telemetry.stream.redis_check import RedisReport, RedisRole, assess, check_redis, command_checks
 from telemetry.stream.redis_connection import Refusal
+from telemetry.stream.redis_feed_stream import RedisFeedStream
 from telemetry.stream.redis_stream import RedisStream
 from tests.conftest import RedisServer
 from tests.support import sample_events
@@ -109,10 +113,10 @@ def test_unreadable_settings_are_reported_and_no_fault() -> None:
 
 def test_every_command_of_the_stream_is_tried() -> None:
     """Read from its source: what begins a tuple or list in capitals is a command, or a known argument."""
-    source = Path(stream_module.__file__).read_text(encoding="utf-8")
+    sources = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in (stream_module, feed_module)]
     arguments = {"BLOCK", "STREAMS", "NOGROUP"}
     sent = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in [node for source in sources for node in ast.walk(ast.parse(source))]:
         if isinstance(node, ast.Tuple | ast.List) and node.elts and isinstance(node.elts[0], ast.Constant):
             word = node.elts[0].value
             if isinstance(word, str) and word.isupper() and word.isalpha() and word not in arguments:
@@ -172,6 +176,13 @@ async def test_telemetry_works_with_the_shipped_redis_users(
         events = [decode(line).event for line in read(tmp_path / "archive")]
         return {event.event_id for event in events if isinstance(event, Served)}
 
+    feed, follower = RedisFeedStream(address(guarded, "consumer")), RedisFeedStream(address(guarded, "replica"))
+    for end in (feed, follower):
+        await end.connect()
+    await feed.begin(1, b"a")
+    assert await feed.append(Position(1, 2), b"b", first_kept=2)
+    assert await follower.read(Position(0, 0), max_entries=9, block_ms=10) == [(Position(1, 2), b"b")]
+    assert await follower.ends() == FeedEnds(Position(1, 2), Position(1, 2), 1)
     producer.offer(sample_events.served(event_id="before-the-loss"))
     await await_until(lambda: archived() == {"before-the-loss"})
     with client(guarded) as admin:
@@ -183,6 +194,8 @@ async def test_telemetry_works_with_the_shipped_redis_users(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         producer.close()
+        for end in (feed, follower):
+            await end.close()
         used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
         denied = list(admin.acl_log())
     assert denied == []

@@ -1,0 +1,143 @@
+"""Follows the feed of live state from the snapshot on.
+
+Invariant: applied to the last snapshot that it returned, the batches returned since then give the state of the archive
+up to `marks`, whatever Redis lost. Where entries are missing, a snapshot with them is returned first, and until then
+nothing is. On a machine that shares no directory with the consumer there is none: missing entries are passed over
+after a while, and `incomplete` says so.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from telemetry.batch import Position
+from telemetry.errors import BadBatchError, StateError
+from telemetry.events import Record
+from telemetry.live.feed_entry import ErasedUser, FeedEntry, decode_entry
+from telemetry.live.live_event import LiveEvent
+from telemetry.live.state_snapshot import StateSnapshot, stamp_of
+from telemetry.stream.feed_stream import FeedStream
+
+_MAX_ENTRIES: Final = 100
+_RETRY_S: Final = 0.05
+# A consumer that begins a generation has written its snapshot before.
+_PATIENCE_S: Final = 5.0
+_START: Final = Position(0, 0)
+
+
+@dataclass(slots=True)
+class FeedBatch:
+    """What a read found: take the snapshot first, then the events, then the erasures.
+
+    Attributes:
+        snapshot: Replaces everything if its generation is new, and otherwise only what came up to its position.
+        position: The last feed entry that was read.
+        marks: By producer: the position up to which its events are archived.
+        entries: How many feed entries there were, heartbeats included.
+    """
+
+    snapshot: StateSnapshot | None = None
+    events: list[LiveEvent] = field(default_factory=list)
+    erased: list[ErasedUser] = field(default_factory=list)
+    item_changes: list[Record] = field(default_factory=list)
+    marks: dict[str, Position] = field(default_factory=dict)
+    position: Position = _START
+    entries: int = 0
+
+    def add(self, entry: FeedEntry) -> None:
+        """Add the content of the next entry."""
+        self.events += entry.events
+        self.erased += entry.erased
+        self.item_changes += entry.item_changes()
+        self.marks.update(entry.marks)
+        self.entries += 1
+
+
+class LiveFeedReader:
+    """Follows one feed.
+
+    Args:
+        directory: Of the state snapshot.
+
+    Attributes:
+        position: The last feed entry that was read.
+        incomplete: Whether entries were passed over since the last snapshot.
+    """
+
+    def __init__(self, stream: FeedStream, directory: Path, *, patience_s: float = _PATIENCE_S) -> None:
+        self._stream = stream
+        self._directory = directory
+        self._patience_s = patience_s
+        self._snapshot: StateSnapshot | None = None
+        self._stuck_since_s: float | None = None
+        self.position = _START
+        self.incomplete = False
+
+    async def connect(self) -> None:
+        """Connect anew; raises StreamError."""
+        await self._stream.connect()
+
+    async def close(self) -> None:
+        """Close the connection; never raises."""
+        await self._stream.close()
+
+    async def read(self, block_ms: int = 1000) -> FeedBatch:
+        """Return what is new, waiting for it up to `block_ms`; the first call returns a snapshot.
+
+        Raises:
+            StreamError: Redis cannot be used now; connect again.
+        """
+        is_new = self._snapshot is None or stamp_of(self._directory) != self._snapshot.stamp
+        if is_new and (opened := await self._open_snapshot()) is not None:
+            return opened
+        found = await self._stream.read(self.position, max_entries=_MAX_ENTRIES, block_ms=block_ms)
+        batch = FeedBatch()
+        for position, data in found:
+            entry = _decoded(data)
+            if entry is None or position != Position(self.position.epoch, self.position.seq + 1):
+                if batch.entries == 0:
+                    await self._missing(position, readable=entry is not None)
+                break
+            self.position = position
+            self._stuck_since_s = None
+            batch.add(entry)
+        batch.position = self.position
+        return batch
+
+    async def _open_snapshot(self) -> FeedBatch | None:
+        """Open the snapshot if there is a new one that can be read."""
+        try:
+            snapshot = await asyncio.to_thread(StateSnapshot.open, self._directory)
+        except StateError:
+            # A damaged one is replaced when the consumer's lease begins; until then the last one is better.
+            if self._snapshot is not None:
+                return None
+            snapshot = StateSnapshot.empty(stamp_of(self._directory))
+        is_continued = self._snapshot is not None and snapshot.generation == self.position.epoch
+        self._snapshot = snapshot
+        if not (is_continued and snapshot.position <= self.position):
+            self.position = snapshot.position
+            self.incomplete = False
+            self._stuck_since_s = None
+        return FeedBatch(snapshot=snapshot, marks=dict(snapshot.marks), position=self.position)
+
+    async def _missing(self, first: Position, *, readable: bool) -> None:
+        """Wait for a snapshot that reaches the first entry that is there, or pass the missing ones over."""
+        now_s = time.monotonic()
+        if self._stuck_since_s is None:
+            self._stuck_since_s = now_s
+        if now_s - self._stuck_since_s >= self._patience_s:
+            self.position = first if not readable else Position(first.epoch, max(first.seq - 1, 0))
+            self._stuck_since_s = None
+            self.incomplete = True
+            return
+        await asyncio.sleep(_RETRY_S)
+
+
+def _decoded(data: bytes) -> FeedEntry | None:
+    try:
+        return decode_entry(data)
+    except BadBatchError:
+        return None

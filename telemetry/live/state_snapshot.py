@@ -1,0 +1,125 @@
+"""The state snapshot as a reader sees it: the last events of each user, memory-mapped.
+
+Invariants: it never changes once it is open, even when its files are replaced and removed. All readers of a machine
+share its pages. `events(user_id)` is a function of the archive, `marks`, `since_ms` and the settings of the consumer.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from telemetry.batch import Position
+from telemetry.errors import StateError
+from telemetry.live.event_layer import EventLayer, user_key
+from telemetry.live.live_event import LiveEvent, last_events
+from telemetry.live.state_manifest import FILE_NAME, StateManifest
+
+# Between the reading of the manifest and the opening a file may be replaced; then another manifest names others.
+_ATTEMPTS: Final = 5
+_NOTHING: Final = StateManifest("", Position(0, 0), {}, 0, 0, ())
+
+Stamp: TypeAlias = tuple[int, int, int]
+
+
+class StateSnapshot:
+    """An open snapshot; use `open`.
+
+    Attributes:
+        manifest: What it includes.
+        stamp: Differs from that of every other snapshot of its directory; None if there is none.
+    """
+
+    def __init__(self, manifest: StateManifest, layers: list[EventLayer], stamp: Stamp | None) -> None:
+        self.manifest = manifest
+        self._layers = layers
+        self.stamp = stamp
+        self._erased = {bytes.fromhex(key): requested_ms for key, requested_ms in manifest.erased.items()}
+
+    @classmethod
+    def open(cls, directory: Path) -> "StateSnapshot":
+        """Open the snapshot in a directory; one without events if there is none.
+
+        Raises:
+            StateError: It is damaged or of another version.
+        """
+        missing = ""
+        for _ in range(_ATTEMPTS):
+            stamp = stamp_of(directory)
+            manifest = StateManifest.read(directory)
+            if manifest is None:
+                return cls.empty(None)
+            try:
+                return cls(manifest, [EventLayer(directory / name) for name in manifest.layers], stamp)
+            except FileNotFoundError as error:
+                missing = error.filename
+        raise StateError(f"{missing} is named by the state snapshot, but not on the disk.")
+
+    @classmethod
+    def empty(cls, stamp: Stamp | None) -> "StateSnapshot":
+        """Return a snapshot without events, for a directory with a stamp."""
+        return cls(_NOTHING, [], stamp)
+
+    @property
+    def generation(self) -> int:
+        """The generation of the feed that continues it; 0 for none."""
+        return self.manifest.position.epoch
+
+    @property
+    def position(self) -> Position:
+        """The last feed entry that it includes: follow the feed from there."""
+        return self.manifest.position
+
+    @property
+    def marks(self) -> Mapping[str, Position]:
+        """By producer: the position up to which it includes the archived events."""
+        return self.manifest.marks
+
+    @property
+    def since_ms(self) -> int:
+        """The horizon, Unix time in milliseconds: older events are in no state."""
+        return self.manifest.since_ms
+
+    @property
+    def most_events(self) -> int:
+        """How many events of a user are kept."""
+        return self.manifest.most_events
+
+    @property
+    def n_events(self) -> int:
+        """How many events its files hold."""
+        return sum(layer.n_events for layer in self._layers)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of its files of events, which is the most memory that they can take on this machine."""
+        return sum(layer.size_bytes for layer in self._layers)
+
+    def events(self, user_id: str) -> list[LiveEvent]:
+        """Return the last events of a user in their order; their `event_id` is empty."""
+        if not self._layers:
+            return []
+        key = user_key(user_id)
+        found = [events for layer in self._layers if (events := layer.events(key, user_id))]
+        if not found:
+            return []
+        since_ms, erased_ms = self.since_ms, self._erased.get(key)
+        kept = (
+            event
+            for events in found
+            for event in events
+            if event.time_ms >= since_ms and (erased_ms is None or event.received_ms > erased_ms)
+        )
+        return last_events(kept, self.most_events)
+
+    def close(self) -> None:
+        """Let go of the files; their memory is unmapped once no event is being read."""
+        self._layers = []
+
+
+def stamp_of(directory: Path) -> Stamp | None:
+    """Return what differs between two snapshots of a directory; None without one."""
+    try:
+        status = (directory / FILE_NAME).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
