@@ -18,18 +18,17 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import get_lapack_funcs
 
-from service.errors import RunError, TrainingDiverged
+from service.errors import RunError
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training import memory_budget
+from service.training.algorithms import ease_inverse
 from service.training.algorithms.ease_downdate import DowndatedLists
 from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.neighbour_lists import item_neighbourhood
-from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm, ListTopN
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
@@ -38,7 +37,7 @@ NAME: Final = "ease"
 # Above this size the matrix is in single precision.
 _DOUBLE_LIMIT_BYTES: Final = 2 << 30
 _BLOCK_ITEMS: Final = 64
-_STEPS: Final = 4
+_STEPS: Final = ease_inverse.N_STEPS + 1
 # Each block has its own counts, of half a MiB.
 _COUNTING_BLOCKS: Final = 16
 _HALF_BITS: Final = 16
@@ -92,84 +91,27 @@ def solve(
     """Return the model and P, (n_items, n_items)."""
     n_items = len(data.items)
     dtype = np.float64 if 8 * n_items**2 <= double_limit_bytes else np.float32
-    _require_memory(n_items, config, np.dtype(dtype).itemsize)
+    n_users = int(np.unique(data.user_rows).size)
+    by_users = ease_inverse.is_quicker_by_users(n_users, n_items)
+    _require_memory(n_items, n_users if by_users else 0, config, np.dtype(dtype).itemsize)
     progress("fit", 0, _STEPS)
-    matrix = _pair_counts(data, dtype)
-    matrix.reshape(-1)[:: n_items + 1] += config.reg
-    progress("fit", 1, _STEPS)
-    invert(matrix, config, progress)
-    progress("fit", 3, _STEPS)
+    inverse = ease_inverse.by_users if by_users else ease_inverse.by_items
+    matrix = inverse(history(data), config.reg, dtype, progress)
     neighbourhood = largest_weights(matrix, config.n_neighbours * n_items)
     progress("fit", _STEPS, _STEPS)
     return assemble(data, NAME, config, neighbourhood=neighbourhood), matrix
 
 
-def _require_memory(n_items: int, config: EaseConfig, item_bytes: int) -> None:
+def _require_memory(n_items: int, n_rows: int, config: EaseConfig, item_bytes: int) -> None:
+    """Refuse a fit without room for its matrix, the kept weights, and a table of items by rows in double precision."""
     n_kept = min(config.n_neighbours, n_items) * n_items
-    needed_bytes = item_bytes * n_items**2 + _KEPT_BYTES * n_kept
+    needed_bytes = item_bytes * n_items**2 + 8 * n_items * n_rows + _KEPT_BYTES * n_kept
     available_bytes = memory_budget.available_bytes()
     if needed_bytes > available_bytes:
         raise RunError(
             f"{NAME} needs {needed_bytes / 2**30:.1f} GiB of memory for {n_items:,} items, and there are "
             f"{available_bytes / 2**30:.1f} GiB: leave out rare items, or use item_knn."
         )
-
-
-def _pair_counts(data: Interactions, dtype: type[np.floating[Any]]) -> NDArray[Any]:
-    """Return the lower triangle of X'X, (n_items, n_items), with zeros above; exact up to counts of 2^24."""
-    by_user = history(data)
-    by_item = by_user.T.tocsr()
-    n_items = by_item.shape[0]
-    matrix = np.zeros((n_items, n_items), dtype=dtype)
-    items, users = sparse_rows(by_item), sparse_rows(by_user)
-
-    def count(start: int, stop: int) -> None:
-        _count_pairs(start, stop, items, users, matrix)
-
-    threads.run_in_blocks(count, n_items, _BLOCK_ITEMS)
-    return matrix
-
-
-@compiled
-def _count_pairs(
-    start: int, stop: int, by_item: SparseRows, by_user: SparseRows, matrix: NDArray[Any]
-) -> None:  # pragma: no cover  # compiled; tests/reference/item_to_item.py
-    """Count the users that have seen item i and item j, for i from start to stop and j up to i."""
-    for i in range(start, stop):
-        counts = matrix[i]
-        for place in range(by_item.indptr[i], by_item.indptr[i + 1]):
-            u = by_item.indices[place]
-            for other in range(by_user.indptr[u], by_user.indptr[u + 1]):
-                j = by_user.indices[other]
-                if j > i:
-                    break
-                counts[j] += 1
-
-
-def invert(matrix: NDArray[Any], config: EaseConfig, progress: Progress) -> None:
-    """Replace the lower triangle of a symmetric matrix by the full inverse, in place."""
-    routines: Any = get_lapack_funcs(("potrf", "potri"), dtype=matrix.dtype)
-    factorise, invert_factor = routines
-    with threads.one_blas_thread():
-        # LAPACK is column-major: the lower triangle of a row-major matrix is its upper one.
-        inverse, fault = factorise(matrix.T, lower=0, overwrite_a=1, clean=0)
-        progress("fit", 2, _STEPS)
-        if not fault:
-            inverse, fault = invert_factor(inverse, lower=0, overwrite_c=1)
-    diagonal = matrix.diagonal()
-    # A sum propagates NaN and infinity.
-    if fault or not np.isfinite(matrix.sum(dtype=np.float64)) or diagonal.min() <= 0:
-        raise TrainingDiverged(f"{NAME} cannot invert its matrix of items with reg={config.reg:g}; raise reg.")
-    if not np.shares_memory(inverse, matrix):
-        raise AssertionError("LAPACK copied the matrix.")
-
-    def mirror(start: int, stop: int) -> None:
-        for at in range(0, start, _BLOCK_ITEMS):
-            matrix[at : at + _BLOCK_ITEMS, start:stop] = matrix[start:stop, at : at + _BLOCK_ITEMS].T
-        corner = matrix[start:stop, start:stop]
-        corner += np.tril(corner, -1).T - np.triu(corner, 1)
-
-    threads.run_in_blocks(mirror, len(matrix), _BLOCK_ITEMS)
 
 
 class _Threshold(NamedTuple):

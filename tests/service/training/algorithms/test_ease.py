@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from service.config import Config
 from service.errors import RunError, TrainingDiverged
 from service.models.neighbourhood import Neighbourhood
 from service.training import memory_budget, pipeline
-from service.training.algorithms import ease
+from service.training.algorithms import ease, ease_inverse
 from service.training.algorithms.ease import EaseConfig
 from service.training.algorithms.registry import ConfiguredAlgorithm
+from service.training.assembly import history
 from service.training.data import datasets
 from service.training.evaluation import split_dataset
 from service.training.evaluation.comparison import compare
@@ -32,9 +34,13 @@ def served(data: Interactions, config: EaseConfig) -> Neighbourhood:
     return neighbourhood
 
 
-def test_all_weights_are_those_of_the_closed_form(data: Interactions) -> None:
-    """Without a limit, the served weights are the whole solution, in float32."""
-    config = EaseConfig(reg=7.5, n_neighbours=1000)
+@pytest.mark.parametrize(
+    ("source", "reg"), [("demo:90x150x2500", 7.5), ("demo:40x150x1500", 7.5), ("demo:40x150x1500", 0.01)]
+)
+def test_all_weights_are_those_of_the_closed_form(source: str, reg: float) -> None:
+    """Without a limit, the served weights are the whole solution, in float32, by way of items or of users."""
+    data = datasets.read(source)
+    config = EaseConfig(reg=reg, n_neighbours=1000)
     neighbourhood = served(data, config)
     assert (neighbourhood.over, neighbourhood.combine, neighbourhood.signal) == ("items", "sum", "seen")
     weights = neighbourhood.weights
@@ -102,6 +108,33 @@ def test_a_training_fits_once(tmp_path: Path) -> None:
     assert manifest["measures"]["ndcg@10"] == pytest.approx(by_fits, abs=0.1)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_both_ways_to_the_inverse_agree(dtype: type[np.floating[Any]]) -> None:
+    """By way of items and of users, also if a user or an item has no interactions; the result is symmetric."""
+    data = datasets.read("demo:70x160x2600")
+    seen = history(data.take(np.flatnonzero((data.user_rows != 3) & (data.item_rows != 5))))
+    by_items, by_users = (way(seen, 20.0, dtype, no_progress) for way in (ease_inverse.by_items, ease_inverse.by_users))
+    assert by_users.dtype == dtype
+    np.testing.assert_array_equal(by_users, by_users.T)
+    np.testing.assert_allclose(by_users, by_items, rtol=0, atol=1e-13 if dtype is np.float64 else 1e-7)
+
+
+def test_the_quicker_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By way of users if these are fewer than half of the items."""
+    taken: list[str] = []
+    for name in ("by_items", "by_users"):
+        way = getattr(ease_inverse, name)
+
+        def noted(*args: Any, name: str = name, way: Any = way) -> Any:
+            taken.append(name)
+            return way(*args)
+
+        monkeypatch.setattr(ease_inverse, name, noted)
+    for source in ("demo:90x150x2500", "demo:40x150x1500"):
+        ease.fit(datasets.read(source), EaseConfig(), NOT_NEEDED, no_progress)
+    assert taken == ["by_items", "by_users"]
+
+
 def test_ties_keep_the_lower_rows() -> None:
     """All six weights between three items are the same, and two of them fit."""
     weights = ease.largest_weights(np.full((3, 3), 0.5) + 0.5 * np.eye(3), 2).weights.tocoo()
@@ -140,4 +173,4 @@ def test_a_matrix_without_an_inverse_is_an_error() -> None:
     """It names the setting that helps."""
     matrix = -np.eye(3)
     with pytest.raises(TrainingDiverged, match="raise reg"):
-        ease.invert(matrix, EaseConfig(), no_progress)
+        ease_inverse.invert(matrix, 500.0, no_progress)
