@@ -14,6 +14,7 @@ from service.logs import ApplicationLog
 from telemetry import notes
 from telemetry.consumer.consumer import Consumer
 from telemetry.consumer.sinks import CountingSink
+from telemetry.events import CLASSES
 from telemetry.producer import Producer
 
 _log = structlog.get_logger("recollect.telemetry")
@@ -54,7 +55,7 @@ def producer_metrics(producer: Producer, log: ApplicationLog) -> Iterator[Metric
         family = CounterMetricFamily(
             f"recollect_telemetry_{outcome}", f"Events {outcome} by the spool.", labels=["class"]
         )
-        for name in ("served", "feedback", "system"):
+        for name in CLASSES:
             family.add_metric([name], getattr(getattr(counters, name), outcome))
         yield family
     yield from _plain_metrics("recollect_telemetry_", counters)

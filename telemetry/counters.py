@@ -7,7 +7,7 @@ spooled_events.
 
 from dataclasses import dataclass, field
 
-from telemetry.events import Event, Feedback, Served
+from telemetry.events import Event, Feedback, ItemChange, Served, System
 
 
 @dataclass(slots=True)
@@ -27,6 +27,7 @@ class ProducerCounters:
     served: ClassCounters = field(default_factory=ClassCounters)
     feedback: ClassCounters = field(default_factory=ClassCounters)
     system: ClassCounters = field(default_factory=ClassCounters)
+    item: ClassCounters = field(default_factory=ClassCounters)
     recovered: int = 0  # Events that earlier processes left in the slot.
     shipped: int = 0  # Events that Redis confirmed; an event counts again when a rewind sends it again.
     batches: int = 0  # Stream entries that Redis confirmed.
@@ -46,9 +47,7 @@ class ProducerCounters:
 
     def for_class_of(self, event: Event) -> ClassCounters:
         """Return the counters of an event's class."""
-        return (
-            self.served if isinstance(event, Served) else self.feedback if isinstance(event, Feedback) else self.system
-        )
+        return {Served: self.served, Feedback: self.feedback, System: self.system, ItemChange: self.item}[type(event)]
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The events and their bytes: one JSON line each, served lists of schema 4, feedback and system events of schema 1.
+"""The events and their bytes: one JSON line each, served lists of schema 4, all other classes of schema 1.
 
 Invariant: `decode(encode(event, …))` gives the same event back, every field of a class is always present and in the
 order of its table below, and a line contains no raw line break before its end. Lines of older versions decode to the
@@ -28,6 +28,7 @@ SERVED_STARTS: Final = tuple(b'{"schema":%d,"class":"served",' % schema for sche
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 
 SystemKind: TypeAlias = Literal["gap", "unclean_start", "erase"]
+ItemChangeKind: TypeAlias = Literal["put", "delete"]
 Mark: TypeAlias = Literal["id_conflict", "unknown_item", "clock_skew", "out_of_scale"]
 
 
@@ -101,7 +102,30 @@ class System:
     user_id: str | None = None
 
 
-Event: TypeAlias = Served | Feedback | System
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemChange:
+    """A record of the item catalogue, as a client wrote it, or its removal.
+
+    The last change of an item, by `received_at` and then by position, replaces the ones before it. `title` and
+    `attributes` are None where the client gave none, which leaves those of the served model. Names of attributes are
+    never `schema` (`wal/frame.py`). `available_from` and `available_until` are times as `received_at`.
+    """
+
+    event_id: str
+    tenant: str
+    client_time: str | None
+    received_at: str
+    request_id: str
+    kind: ItemChangeKind
+    item_id: str
+    title: str | None = None
+    attributes: dict[str, Any] | None = None
+    hidden: bool = False
+    available_from: str | None = None
+    available_until: str | None = None
+
+
+Event: TypeAlias = Served | Feedback | System | ItemChange
 
 
 class Record(NamedTuple):
@@ -113,8 +137,15 @@ class Record(NamedTuple):
     seq: int
 
 
-_CLASSES: Final[dict[str, type[Event]]] = {"served": Served, "feedback": Feedback, "system": System}
-_SYSTEM_KINDS: Final = frozenset(get_args(SystemKind))
+_CLASSES: Final[dict[str, type[Event]]] = {
+    "served": Served,
+    "feedback": Feedback,
+    "system": System,
+    "item": ItemChange,
+}
+CLASSES: Final = tuple(_CLASSES)
+_NAMES: Final = {kind: name for name, kind in _CLASSES.items()}
+_KINDS: Final = {System: frozenset(get_args(SystemKind)), ItemChange: frozenset(get_args(ItemChangeKind))}
 
 
 def _json_types(hint: Any) -> frozenset[type]:
@@ -172,13 +203,13 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
             "degraded": event.degraded,
             "items": event.items.as_fields(),
         }
-    elif type(event) is Feedback or type(event) is System:
+    elif (of_class := _NAMES.get(type(event))) is not None:
         # orjson writes a number that is not finite as null, which decodes to another event.
         if type(event) is Feedback and event.value is not None and not isfinite(event.value):
             raise BadEventError(f"The feedback event's value is {event.value}, which JSON cannot hold.")
         fields = {
             "schema": SCHEMA,
-            "class": "feedback" if type(event) is Feedback else "system",
+            "class": of_class,
             "event_id": event.event_id,
             "tenant": event.tenant,
             "client_time": event.client_time,
@@ -213,7 +244,7 @@ def decode(line: bytes) -> Record:
     name = fields.get("class")
     schema = fields.get("schema")
     kind = _CLASSES.get(name) if isinstance(name, str) else None
-    if schema != SCHEMA and (schema not in range(2, SERVED_SCHEMA + 1) or kind in {Feedback, System}):
+    if schema != SCHEMA and (schema not in range(2, SERVED_SCHEMA + 1) or kind not in {Served, None}):
         raise BadEventError(
             f"The line is of schema {schema!r}. This version reads {SCHEMA}, and up to {SERVED_SCHEMA} of served lists."
         )
@@ -236,8 +267,8 @@ def decode(line: bytes) -> Record:
         raise BadEventError(f"The {name} event has no field {error}.") from None
     if kind is Feedback and not all(type(mark) is str for mark in values["marks"]):
         raise BadEventError("Field 'marks' of the feedback event is of the wrong type.")
-    if kind is System and values["kind"] not in _SYSTEM_KINDS:
-        raise BadEventError(f"{values['kind']!r} is not a kind of system event.")
+    if kind in _KINDS and values["kind"] not in _KINDS[kind]:
+        raise BadEventError(f"{values['kind']!r} is not a kind of {name} event.")
     if not _is_time(values["received_at"]):
         raise BadEventError(
             f"Field 'received_at' of the {name} event is not an RFC 3339 time in UTC with milliseconds."

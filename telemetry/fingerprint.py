@@ -1,6 +1,7 @@
-"""Fingerprints of feedback, which show whether two events with one id are duplicates.
+"""Fingerprints of feedback and item changes, which show whether two events with one id are duplicates.
 
-Invariant: two events have the same fingerprint exactly if user and content are the same. Fields that a replica adds
+Invariant: two events have the same fingerprint exactly if user and content are the same; of an item change the item
+takes the place of the user, and no user's fingerprint is equal to an item's. Fields that a replica adds
 (times, marks, numbers) do not count. Without the archive's key a fingerprint reveals nothing: it is a keyed BLAKE2b
 (RFC 7693, section 2.9), eight bytes for the user and eight for the content.
 """
@@ -11,10 +12,11 @@ from typing import Any, Final
 
 import orjson
 
-from telemetry.events import Feedback
+from telemetry.events import Feedback, ItemChange
 
 _HALF_BYTES: Final = 8
 _CONTENT: Final = ("type", "item_id", "value", "recommendation_id", "position", "client_time")
+_RECORD: Final = ("kind", "title", "attributes", "hidden", "available_from", "available_until")
 # The fingerprint of an unreadable event of an older version: it matches any event with its id.
 UNKNOWN: Final = b""
 
@@ -26,9 +28,15 @@ class Fingerprints:
         # The key is a block of its own, hashed once.
         self._user = hashlib.blake2b(key=key, digest_size=_HALF_BYTES, person=b"user")
         self._content = hashlib.blake2b(key=key, digest_size=_HALF_BYTES, person=b"content")
+        self._item = hashlib.blake2b(key=key, digest_size=_HALF_BYTES, person=b"item")
 
-    def of_event(self, event: Feedback) -> bytes:
+    def of_event(self, event: Feedback | ItemChange) -> bytes:
         """Return an event's fingerprint."""
+        if isinstance(event, ItemChange):
+            item, rest = self._item.copy(), self._content.copy()
+            item.update(event.item_id.encode())
+            rest.update(orjson.dumps([getattr(event, name) for name in _RECORD], option=orjson.OPT_SORT_KEYS))
+            return item.digest() + rest.digest()
         return self._of(
             event.user_id,
             [event.type, event.item_id, event.value, event.recommendation_id, event.position, event.client_time],

@@ -15,6 +15,7 @@ from ops.options.period import Period, moment
 from ops.options.shared_options import JsonOption
 from service.config import Config, from_env
 from service.errors import UsageError
+from telemetry import events
 from telemetry.ids import rfc3339_ms
 
 app = typer.Typer(help="List, export, compact and query archived events.", no_args_is_help=False, rich_markup_mode=None)
@@ -22,7 +23,7 @@ app = typer.Typer(help="List, export, compact and query archived events.", no_ar
 
 _EXPORTS: Final = ("jsonl", "csv", "parquet")
 _ANSWERS: Final = ("table", "json", "csv")
-_CLASSES: Final = ("served", "feedback", "system")
+_CLASSES: Final = events.CLASSES
 _DATE_LENGTH: Final = len("2026-11-21")
 
 
@@ -43,7 +44,7 @@ def export(
     form: Annotated[str, typer.Option("--format", help="jsonl (the lines themselves), csv or parquet.")] = "jsonl",
     start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="As for audit.")] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="As for audit.")] = None,
-    of_class: Annotated[str | None, typer.Option("--class", help="Only served, feedback or system.")] = None,
+    of_class: Annotated[str | None, typer.Option("--class", help="Only served, feedback, system or item.")] = None,
     letters: Annotated[bool, typer.Option("--dead-letters", help="Dead letters instead of events.")] = False,  # noqa: FBT002 - typer reads it
     stored: Annotated[bool, typer.Option("--as-stored", help="As JSONL, byte for byte as archived.")] = False,  # noqa: FBT002 - typer reads it
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,  # noqa: FBT002 - typer reads it
@@ -106,7 +107,10 @@ def compact(
 
 @app.command()
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT over events, served, feedback, items, system, dead_letters.")],
+    sql: Annotated[
+        str,
+        typer.Argument(help="One SELECT over events, one of its classes, items of lists, or dead_letters."),
+    ],
     form: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
 ) -> int:
     """Run an SQL query on the archive; needs the extra recollect[query]."""

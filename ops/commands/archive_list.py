@@ -12,9 +12,9 @@ from telemetry.archive.archive_snapshot import OpenFile, open_files
 from telemetry.archive.retention import retired_days
 from telemetry.audit.event_outline import parse_outline
 from telemetry.errors import ArchiveError
+from telemetry.events import CLASSES
 
-_CLASSES: Final = ("served", "feedback", "system")
-_HEADING: Final = ("date", "files", "format", "bytes", *_CLASSES, "first", "last")
+_HEADING: Final = ("date", "files", "format", "bytes", *CLASSES, "first", "last")
 _REPORT_EVERY_LINES: Final = 20_000
 _TIME: Final = slice(len("2026-11-21T"), len("2026-11-21T01:02:03"))
 
@@ -105,9 +105,9 @@ def as_text(found: Sequence[ArchiveFolder]) -> str:
             "+".join(sorted(folder.formats)),
             str(folder.size_bytes),
             *(
-                (str(folder.events[name]) for name in _CLASSES)
+                (str(folder.events[name]) for name in CLASSES)
                 if folder.first is not None
-                else (f"{folder.events['letters']} letters", "", "")
+                else (f"{folder.events['letters']} letters", *[""] * (len(CLASSES) - 1))
             ),
             (folder.first or "")[_TIME],
             (folder.last or "")[_TIME],

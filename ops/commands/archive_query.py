@@ -38,6 +38,10 @@ COLUMNS: Final = {
         *(*_COMMON, "request_id", "type", "user_id", "item_id", "value", "recommendation_id", "position", "marks"),
     ),
     "system": (*_COMMON, "kind", "of_class", "count", "reason", "from_seq", "to_seq", "user_id"),
+    "item": (
+        *(*_COMMON, "request_id", "kind", "item_id", "title", "attributes", "hidden"),
+        *("available_from", "available_until"),
+    ),
 }
 ALL_COLUMNS: Final = tuple(name for name in FIELDS if name != "schema")
 _ITEMS: Final = (
@@ -53,7 +57,7 @@ def query(root: Path, sql: str, form: QueryFormat) -> int:
     """Print the result of a query; returns the exit code.
 
     Args:
-        sql: One SELECT over the views events, served, feedback, items, system and dead_letters.
+        sql: One SELECT over the views events, served, feedback, item, items, system and dead_letters.
         form: A table of at most a thousand rows, a JSON array of objects, or CSV.
 
     Raises:

@@ -51,6 +51,11 @@ FIELDS: Final[Mapping[str, str]] = {
     "degraded": "VARCHAR",
     "items": "JSON",
     "kind": "VARCHAR",
+    "title": "VARCHAR",
+    "attributes": "JSON",
+    "hidden": "BOOLEAN",
+    "available_from": "VARCHAR",
+    "available_until": "VARCHAR",
     "of_class": "VARCHAR",
     "count": "BIGINT",
     "reason": "VARCHAR",
@@ -83,6 +88,8 @@ _COLUMNS: Final = (
 _CASTS: Final[Mapping[str, str]] = {
     "client_time": "TRY_CAST({} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'",
     "received_at": "TRY_CAST({} AS TIMESTAMP)",
+    "available_from": "TRY_CAST({} AS TIMESTAMP)",
+    "available_until": "TRY_CAST({} AS TIMESTAMP)",
     "at": "TRY_CAST({} AS TIMESTAMP)",
     # A list of structures, whether a line has them as rows (schema 1) or as columns (schema 2, `served_items.py`).
     "items": (

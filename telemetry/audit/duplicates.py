@@ -38,7 +38,7 @@ class DuplicateFinder:
 
     Args:
         suspects: Hashes that occur more than once.
-        window_days: Feedback that comes again later than this is another event.
+        window_days: Feedback or an item change that comes again later than this is another event.
     """
 
     def __init__(self, suspects: Collection[int], window_days: int) -> None:
@@ -59,7 +59,7 @@ class DuplicateFinder:
             distinct = {(event.producer, event.epoch, event.seq): (event, inside) for event, inside in found}
             in_order = sorted(distinct.values(), key=lambda one: one[0].received_at)
             for (before, _), (event, inside) in pairwise(in_order):
-                late = of_class == "feedback" and _time(event) - _time(before) > self._window
+                late = of_class in {"feedback", "item"} and _time(event) - _time(before) > self._window
                 if inside and not late:
                     yield name, event
 

@@ -3,6 +3,7 @@
 Invariant: a parsed line was whole, JSON from its first byte to its last; its other fields are not checked. Pure.
 """
 
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,14 +22,15 @@ class GapCount(NamedTuple):
 
 
 Content: TypeAlias = tuple[str | float | None, ...]
-"""The user and content of feedback, as in its line."""
+"""The user and content of feedback, or the item and content of an item change, as in its line."""
 EventId: TypeAlias = tuple[str, str, str, Content | None]
 """A class or `list`, the tenant, the id, and the content that it stands for."""
+_RECORD = ("kind", "title", "attributes", "hidden", "available_from", "available_until")
 _content_fields = itemgetter("user_id", "type", "item_id", "value", "recommendation_id", "position", "client_time")
 
 
 class EventOutline(NamedTuple):
-    """The fields of a line that an audit needs; `list_id` is set for served lists, `content` for feedback."""
+    """The fields of a line that an audit needs; `list_id` is set for served lists, `content` for what clients send."""
 
     of_class: str
     tenant: str
@@ -43,7 +45,7 @@ class EventOutline(NamedTuple):
 
     @property
     def ids(self) -> tuple[EventId, ...]:
-        """The ids that no other event may have; feedback may share its id with other content."""
+        """The ids that no other event may have; what clients send may share its id with other content."""
         event = (self.of_class, self.tenant, self.event_id, self.content)
         # A served event has its list's id, unless it was changed.
         if self.list_id is None or self.list_id == self.event_id:
@@ -70,7 +72,7 @@ def parse_outline(line: bytes) -> EventOutline:
             fields["epoch"],
             fields["seq"],
             _gap(fields) if of_class == "system" else None,
-            _content(fields) if of_class == "feedback" else None,
+            _content_of[of_class](fields) if of_class in _content_of else None,
         )
     except (TypeError, KeyError) as error:
         raise ValueError(f"it is not an event: {error!r}") from None
@@ -85,6 +87,13 @@ def _content(fields: dict[str, Any]) -> Content:
     content: Content = _content_fields(fields)
     # Values of other types are not hashable.
     return content if all(type(one) in _PLAIN for one in content) else ()
+
+
+def _record(fields: dict[str, Any]) -> Content:
+    return (fields["item_id"], orjson.dumps([fields[name] for name in _RECORD], option=orjson.OPT_SORT_KEYS).decode())
+
+
+_content_of: dict[str, Callable[[dict[str, Any]], Content]] = {"feedback": _content, "item": _record}
 
 
 def _gap(fields: dict[str, Any]) -> GapCount | None:

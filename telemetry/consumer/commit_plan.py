@@ -1,4 +1,4 @@
-"""Plans the commit of new events: removes duplicated feedback and late events of erased users (pure)."""
+"""Plans the commit of new events: removes duplicates of clients and late events of erased users (pure)."""
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -10,7 +10,7 @@ from telemetry.archive.archive_files import DEAD_LETTERS, date_folder
 from telemetry.catalogue.commit import CommitContent, SeenEvent, SeenKey, add_run
 from telemetry.consumer.delivery_sorter import SortedDeliveries
 from telemetry.erasure.erasure import LateEventFilter, requests_erasure
-from telemetry.events import Feedback, Record
+from telemetry.events import Feedback, ItemChange, Record
 from telemetry.fingerprint import UNKNOWN, Fingerprints, same_user
 
 
@@ -45,14 +45,14 @@ def plan_commit(
             progress.erased += 1
             add_run(content.removed, producer, epoch, range(seq, seq + 1), "erased", event.received_at)
             continue
-        if isinstance(event, Feedback):
+        if isinstance(event, Feedback | ItemChange):
             known = known_ids.setdefault((event.tenant, event.event_id), set())
             fingerprint = fingerprints.of_event(event)
             if fingerprint in known or UNKNOWN in known:
                 progress.deduplicated += 1
                 add_run(content.removed, producer, epoch, range(seq, seq + 1), "deduplicated", event.received_at)
                 continue
-            if any(same_user(fingerprint, other) for other in known):
+            if isinstance(event, Feedback) and any(same_user(fingerprint, other) for other in known):
                 result.conflicts += 1
                 record, line = _marked(record, event, line)  # noqa: PLW2901 - archived with the mark
             known.add(fingerprint)

@@ -17,7 +17,7 @@ from telemetry.catalogue.commit import Progress, RemovedRun, SeenKey, add_run
 from telemetry.consumer.event_reader import EventReader, Failure
 from telemetry.consumer.stream_gaps import may_pass_gap
 from telemetry.errors import BadBatchError
-from telemetry.events import Feedback, Record, System
+from telemetry.events import Feedback, ItemChange, Record, Served
 from telemetry.ids import uuid7
 from telemetry.notes import DeadLettered, SequenceGapFound
 from telemetry.stream.event_stream import Delivered
@@ -56,14 +56,14 @@ class SortedDeliveries:
     notes: list[SequenceGapFound | DeadLettered] = field(default_factory=list)
 
     def seen_keys(self) -> list[SeenKey]:
-        """Return the (tenant, event_id) of all new feedback."""
+        """Return the (tenant, event_id) of all new feedback and item changes."""
         events = (record.event for record, _ in self.fresh)
-        return [(event.tenant, event.event_id) for event in events if isinstance(event, Feedback)]
+        return [(event.tenant, event.event_id) for event in events if isinstance(event, Feedback | ItemChange)]
 
     def user_ids(self) -> set[str]:
         """Return the users of the new events."""
         events = (record.event for record, _ in self.fresh)
-        return {event.user_id for event in events if not isinstance(event, System) and event.user_id is not None}
+        return {event.user_id for event in events if isinstance(event, Served | Feedback) and event.user_id is not None}
 
 
 def sort_deliveries(

@@ -23,7 +23,7 @@ class Sink(Protocol):
 
 
 class CountingSink:
-    """Counts committed events by class: `served`, `feedback` by type, `system` by kind."""
+    """Counts committed events by class: `served`, `feedback` by type, `system` and `item` by kind."""
 
     name = "counting"
 

@@ -19,7 +19,7 @@ import orjson
 from telemetry.catalogue.catalogue_file import query_catalogue
 from telemetry.catalogue.commit import ErasureRequest
 from telemetry.errors import ArchiveError
-from telemetry.events import Record, System
+from telemetry.events import Feedback, Record, Served, System
 
 DIGEST_MARK: Final = "digest:"
 
@@ -89,7 +89,7 @@ class LateEventFilter:
     def is_late(self, record: Record) -> bool:
         """Decide whether an event is discarded because its user was erased after it was received."""
         event = record.event
-        if isinstance(event, System) or event.user_id is None:
+        if not isinstance(event, Served | Feedback) or event.user_id is None:
             return False
         requested_at = self._requested.get(digest_of(self._salt, event.user_id))
         return requested_at is not None and falls_under(event.received_at, requested_at)

@@ -2,8 +2,8 @@
 
 Invariant: `{length u32, crc32 u32, seq u64, kind u8}` (little-endian, 17 bytes), then the line. The checksum covers
 number, kind and line, so `scan` yields only what was framed, whatever else lies in the bytes. A line begins with
-`{"schema":` and contains that nowhere else (JSON escapes the quotes of a text): `scan` finds the next frame behind
-damaged bytes by it. Pure.
+`{"schema":` and contains that nowhere else (JSON escapes the quotes of a text, and no attribute of an item is called
+schema): `scan` finds the next frame behind damaged bytes by it. Pure.
 """
 
 import struct
@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 SERVED: Final = 1
 FEEDBACK: Final = 2
 SYSTEM: Final = 3
+ITEM: Final = 4
 # By the first letters of the class, which has the same offset in every line.
-_KINDS: Final = {b"ser": SERVED, b"fee": FEEDBACK, b"sys": SYSTEM}
+_KINDS: Final = {b"ser": SERVED, b"fee": FEEDBACK, b"sys": SYSTEM, b"ite": ITEM}
 _CLASS_AT: Final = len(b'{"schema":1,"class":"')
 
 _HEADER: Final = struct.Struct("<IIQB")

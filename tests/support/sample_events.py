@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from telemetry.events import Feedback, Served
+from telemetry.events import Feedback, ItemChange, Served
 from telemetry.served_items import Items
 
 _FEEDBACK = Feedback(
@@ -20,6 +20,20 @@ _FEEDBACK = Feedback(
     position=None,
     marks=[],
 )
+_ITEM_CHANGE = ItemChange(
+    event_id="ev-00000004",
+    tenant="default",
+    client_time=None,
+    received_at="2026-11-21T01:02:03.456Z",
+    request_id="r4",
+    kind="put",
+    item_id="318",
+    title="Heat (1995)",
+    attributes={"genres": ["Crime"], "year": 1995},
+    hidden=False,
+    available_from=None,
+    available_until="2027-01-01T00:00:00.000Z",
+)
 _SERVED = Served(
     event_id="ev-00000001",
     tenant="default",
@@ -34,6 +48,11 @@ _SERVED = Served(
     degraded=None,
     items=Items(),
 )
+
+
+def item_change(**changes: Any) -> ItemChange:
+    """Return a written record, changed."""
+    return replace(_ITEM_CHANGE, **changes)
 
 
 def feedback(**changes: Any) -> Feedback:

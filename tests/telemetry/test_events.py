@@ -62,6 +62,15 @@ GOLDEN: dict[str, tuple[Event, bytes]] = {
             b'"of_class":"served","count":3,"reason":"no budget","from_seq":8,"to_seq":8,"user_id":null}\n'
         ),
     ),
+    "item": (
+        sample_events.item_change(),
+        (
+            b'{"schema":1,"class":"item","event_id":"ev-00000004","tenant":"default","client_time":null,'
+            b'"received_at":"2026-11-21T01:02:03.456Z","producer":"p","epoch":1,"seq":7,"request_id":"r4",'
+            b'"kind":"put","item_id":"318","title":"Heat (1995)","attributes":{"genres":["Crime"],"year":1995},'
+            b'"hidden":false,"available_from":null,"available_until":"2027-01-01T00:00:00.000Z"}\n'
+        ),
+    ),
 }
 
 

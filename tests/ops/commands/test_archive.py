@@ -17,10 +17,10 @@ from telemetry.archive import compaction
 from telemetry.archive.archive_reader import read
 from telemetry.archive.compaction import compact
 from telemetry.archive.parquet_file import FIELDS, read_lines, write_lines
-from telemetry.events import Event, System
+from telemetry.events import Event, System, decode
 from telemetry.served_items import ServedItem
 from tests.support.archive_commits import PRODUCER, addition, commit, seal
-from tests.support.sample_events import feedback, served
+from tests.support.sample_events import feedback, item_change, served
 
 Archive = Callable[..., tuple[int, str, str]]
 ITEMS: list[ServedItem] = [
@@ -115,12 +115,12 @@ class TestList:
         sizes = {path.parent.name: path.stat().st_size for path in config.archive_dir.glob("*/*")}
         rows = [line.split() for line in archive("list")[1].splitlines()]
         days = [
-            ("2026-11-20", "1 0 0 23:59:59 23:59:59"),
-            ("2026-11-21", "0 2 0 01:02:03 08:00:00"),
-            ("2026-11-22", "0 0 1 00:00:00 00:00:00"),
+            ("2026-11-20", "1 0 0 0 23:59:59 23:59:59"),
+            ("2026-11-21", "0 2 0 0 01:02:03 08:00:00"),
+            ("2026-11-22", "0 0 1 0 00:00:00 00:00:00"),
         ]
         assert rows == [
-            ["date", "files", "format", "bytes", "served", "feedback", "system", "first", "last"],
+            ["date", "files", "format", "bytes", "served", "feedback", "system", "item", "first", "last"],
             *([day, "1", "(1", "open)", "jsonl", str(sizes[f"date={day}"]), *rest.split()] for day, rest in days),
             ["deadletters", "1", "(1", "open)", "jsonl", str(sizes["deadletters"]), "1", "letters"],
         ]
@@ -199,7 +199,7 @@ class TestExport:
         ("options", "sentence"),
         [
             (["--format", "xml"], "--format must be jsonl, csv or parquet, not 'xml'."),
-            (["--class", "x"], "--class must be served, feedback or system, not 'x'."),
+            (["--class", "x"], "--class must be served, feedback, system or item, not 'x'."),
             (["--format", "parquet"], "Parquet needs a file: name one with --out."),
             (["--class", "served", "--dead-letters"], "Dead letters have no class."),
             (["--format", "csv", "--as-stored"], "--as-stored requires --format jsonl."),
@@ -268,6 +268,30 @@ class TestQuery:
         ]
         day = "SELECT received_at::DATE AS day FROM events WHERE received_at >= '2026-11-21 08:00' ORDER BY 1"
         assert self.rows(archive, day) == [{"day": "2026-11-21"}, {"day": "2026-11-22"}]
+
+    @pytest.mark.parametrize("compacted", [False, True])
+    def test_item_changes(self, archive: Archive, config: Config, compacted: bool) -> None:
+        """Have columns of their own, before a compaction and after it, and are exported unchanged."""
+        changes = [item_change(), item_change(kind="delete", item_id="a,b", title=None, attributes=None)]
+        content = addition(list(enumerate(changes, 1)))
+        commit(config.archive_dir, content)
+        if compacted:
+            seal(config.archive_dir)
+            list(compact(config.archive_dir, "2027-01-01"))
+        sql = "SELECT kind, item_id, title, attributes->>'year' AS year, hidden, available_until::DATE AS day FROM item"
+        assert self.rows(archive, f"{sql} ORDER BY seq") == [
+            {
+                "kind": "put",
+                "item_id": "318",
+                "title": "Heat (1995)",
+                "year": "1995",
+                "hidden": False,
+                "day": "2027-01-01",
+            },
+            {"kind": "delete", "item_id": "a,b", "title": None, "year": None, "hidden": False, "day": "2027-01-01"},
+        ]
+        lines = archive("export", "--out", "-", "--class", "item")[1].encode().splitlines(keepends=True)
+        assert [decode(line).event for line in lines] == changes
 
     def test_a_date_that_an_older_version_compacted(
         self, archive: Archive, config: Config, monkeypatch: pytest.MonkeyPatch

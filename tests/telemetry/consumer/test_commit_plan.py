@@ -66,6 +66,32 @@ def test_an_id_that_stands_for_another_event_too_loses_none_of_them() -> None:
     assert ([record.seq for record in planned.records], planned.conflicts) == ([8], 1)
 
 
+def test_item_changes_are_archived_once() -> None:
+    """A repeated one is a duplicate; the same id for another record, another item or feedback is another event."""
+
+    def put(seq: int, **changes: Any) -> bytes:
+        return encode(sample_events.item_change(event_id="one-id-for-all", **changes), "p", 1, seq)
+
+    lines = [
+        put(1, attributes={"a": 1, "b": ["x"]}),
+        put(2, attributes={"b": ["x"], "a": 1}, received_at="2026-11-21T01:02:09.000Z", request_id="r9"),
+        put(3, attributes={"a": 2}),
+        put(4, attributes={"a": 2}, kind="delete"),
+        put(5, attributes={"a": 2}, item_id="42"),
+        encode(sample_events.feedback(event_id="one-id-for-all", item_id="318"), "p", 1, 6),
+        put(7, attributes={"a": 2}),
+    ]
+    found = sort(Position(0, 0), of_lines(1, 1, lines), pending=True)
+    assert found.user_ids() == {"42"}
+    assert found.seen_keys() == [("default", "one-id-for-all")] * 7
+    filter_ = LateEventFilter("aa", {digest_of("aa", "42"): "2027-01-01T00:00:00.000Z"})
+    planned = plan_commit(found, {}, filter_, FINGERPRINTS)
+    assert [record.seq for record in planned.records] == [1, 3, 4, 5]
+    assert found.progress == {("p", 1): Progress(7, archived=4, deduplicated=2, erased=1)}
+    assert planned.content.folders == {"date=2026-11-21": [lines[0], *lines[2:5]]}
+    assert planned.conflicts == 0
+
+
 def test_an_id_without_a_fingerprint_matches_any_event() -> None:
     """As in the version that stored it."""
     found = sort(Position(0, 0), entry(1, 1, 1), pending=True)

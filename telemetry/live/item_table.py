@@ -1,0 +1,76 @@
+"""The last change of each item: the live state of the item catalogue.
+
+Invariant: the table is a function of the set of changes it was given. Of two changes of an item the one with the larger
+(received_at, producer, epoch, seq) stays, so that neither the order of arrival nor repetition counts, and every replica
+holds the same. A removed item keeps its last change, by which an older one that arrives later is recognised.
+Pure; on disk the table is the lines of the changes (`events.encode`), one after the other.
+"""
+
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+from telemetry.events import ItemChange, Record, decode, encode
+
+Order: TypeAlias = tuple[str, str, int, int]
+"""received_at, producer, epoch, seq."""
+
+
+def order_of(record: Record) -> Order:
+    """Return the order of a record among the changes of one item."""
+    return record.event.received_at, record.producer, record.epoch, record.seq
+
+
+class ItemTable:
+    """The last changes, by item."""
+
+    def __init__(self) -> None:
+        self._records: Final[dict[str, Record]] = {}
+        self.revision = 0
+        """How many changes have been applied."""
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def apply(self, record: Record) -> bool:
+        """Apply a change; returns whether it is the item's last one. Other events are ignored."""
+        event = record.event
+        if not isinstance(event, ItemChange):
+            return False
+        known = self._records.get(event.item_id)
+        if known is not None and order_of(known) >= order_of(record):
+            return False
+        self._records[event.item_id] = record
+        self.revision += 1
+        return True
+
+    def get(self, item_id: str) -> ItemChange | None:
+        """Return the last change of an item; None if there was none."""
+        record = self._records.get(item_id)
+        return record.event if record is not None and isinstance(record.event, ItemChange) else None
+
+    def changes(self) -> Iterator[ItemChange]:
+        """Yield the last change of each item, by item id."""
+        for item_id in sorted(self._records):
+            event = self._records[item_id].event
+            if isinstance(event, ItemChange):
+                yield event
+
+    def records(self) -> list[Record]:
+        """Return the records of the last changes, by item id."""
+        return [self._records[item_id] for item_id in sorted(self._records)]
+
+    def to_bytes(self) -> bytes:
+        """Return the lines of the last changes, by item id: equal tables have equal bytes."""
+        return b"".join(encode(*record) for record in self.records())
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "ItemTable":
+        """Undo `to_bytes`.
+
+        Raises:
+            BadEventError: A line is not an event.
+        """
+        table = cls()
+        for line in content.splitlines():
+            table.apply(decode(line))
+        return table
