@@ -47,7 +47,12 @@ OPTIONAL_DTYPES: Final = {
     "history_types": "|u1",
     "input_factors": "<f4",
 }
-_DIMENSIONS: Final = {"user_factors": 2, "item_factors": 2, "input_factors": 2}
+_DIMENSIONS: Final = {"user_factors": 2, "item_factors": 2, "input_factors": 2, "cluster_items": 2}
+# Arrays of a model with clusters of users.
+CLUSTER_DTYPES: Final = {
+    "user_clusters": "|u1",
+    "cluster_items": "<i4",
+}
 # Arrays of a model whose training data had titles or attributes of items.
 CATALOGUE_DTYPES: Final = {
     "item_records": "|u1",
@@ -64,7 +69,7 @@ _BLOCK_ENTRIES: Final = 1 << 22
 
 def dtype_of(name: str) -> str:
     """Return the dtype of an array on disk."""
-    return (DTYPES | NEIGHBOUR_DTYPES | OPTIONAL_DTYPES | CATALOGUE_DTYPES)[name]
+    return (DTYPES | NEIGHBOUR_DTYPES | OPTIONAL_DTYPES | CATALOGUE_DTYPES | CLUSTER_DTYPES)[name]
 
 
 def read(directory: Path, described: dict[str, Any], names: Iterable[str], checkpoint: Callable[[], None]) -> Arrays:

@@ -26,6 +26,7 @@ from service.models.fold_in.settings import FoldIn
 from service.models.item_records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
+from service.models.user_clusters import UserClusters
 from service.models.vocabulary import Vocabulary
 
 MANIFEST: Final = "manifest.json"
@@ -87,6 +88,8 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> Mode
     # Models of older versions have no item catalogue.
     has_records = "item_records" in manifest["arrays"]
     names += arrays.CATALOGUE_DTYPES if has_records else ()
+    has_clusters = "user_clusters" in manifest["arrays"]
+    names += arrays.CLUSTER_DTYPES if has_clusters else ()
     read = arrays.read(directory, manifest["arrays"], names, checkpoint)
     try:
         users = Vocabulary.from_arrays(read["user_ids"], read["user_id_offsets"], "user_ids")
@@ -113,6 +116,7 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> Mode
             fold_in=None if how is None else FoldIn.from_description(how),
             **{name: read[name] for name in optional},
             item_records=ItemRecords(read["item_records"], read["item_record_offsets"]) if has_records else None,
+            user_clusters=UserClusters(read["user_clusters"], read["cluster_items"]) if has_clusters else None,
             version=str(manifest["version"]),
             manifest=manifest,
         )
@@ -206,6 +210,8 @@ def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:
     }
     optional = {name: getattr(snapshot, name) for name in arrays.OPTIONAL_DTYPES}
     found |= {name: array for name, array in optional.items() if array is not None}
+    if snapshot.user_clusters is not None:
+        found |= {"user_clusters": snapshot.user_clusters.of_users, "cluster_items": snapshot.user_clusters.items}
     if snapshot.neighbourhood is not None:
         weights = snapshot.neighbourhood.weights
         found |= {

@@ -24,6 +24,7 @@ from service.models.item_records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
 from service.models.rating_scale import RatingScale
 from service.models.representation import UserRepresentation
+from service.models.user_clusters import UserClusters
 from service.models.user_history import EVENT_TYPES, RATING, UserHistory
 from service.models.vocabulary import Vocabulary
 
@@ -59,6 +60,7 @@ class ModelSnapshot:
         history_types: Uint8, the type of each entry, an index in `EVENT_TYPES`; None if all are ratings.
         input_factors: Float32 (n_items, k), the factors of items as inputs of a fold-in; None if `item_factors` are.
         fold_in: How the model computes a user from interactions; None if it cannot.
+        user_clusters: Clusters of users; None if the users are too few, or the model was published without.
         item_records: Titles and attributes of the items, in row order; None if the training data had none.
         version: The published version, or `UNPUBLISHED`.
         manifest: The manifest of the published version; empty before that.
@@ -84,6 +86,7 @@ class ModelSnapshot:
     history_types: NDArray[np.uint8] | None = None
     input_factors: Float32 | None = None
     fold_in: FoldIn | None = None
+    user_clusters: UserClusters | None = None
     item_records: ItemRecords | None = None
     version: str = UNPUBLISHED
     manifest: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -134,6 +137,8 @@ class ModelSnapshot:
             raise ModelRefused(f"The rating scale goes from {self.rating_min:g} to {self.rating_max:g}.")
         if self.history_types is not None and self.history_types.size and self.history_types.max() >= len(EVENT_TYPES):
             raise ModelRefused("history_types holds a type of event that does not exist.")
+        if self.user_clusters is not None:
+            self.user_clusters.check(n_users, n_items)
         if n_items and self.popularity.min() < 0:
             raise ModelRefused("popularity holds numbers below 0.")
         self._check_score_range(k)

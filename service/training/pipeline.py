@@ -36,6 +36,7 @@ from service.training.suitability import (
     require_suitable,
     why_not_ratings,
 )
+from service.training.user_clusters import user_clusters
 from telemetry.pseudonym import Pseudonymiser
 
 
@@ -89,7 +90,7 @@ def train(
     )
     if on_read is not None:
         on_read(interactions)
-    split_seed, measure_seed, fit_seed = np.random.SeedSequence(seed).spawn(3)
+    split_seed, measure_seed, fit_seed, cluster_seed = np.random.SeedSequence(seed).spawn(4)
     active = incumbent.active(config.models_dir)
     measures, fitted = hold_out_measures.measure(interactions, candidate, active, split_seed, measure_seed, progress)
     snapshot = fitted or candidate.algorithm.fit(
@@ -98,6 +99,7 @@ def train(
     popularity = decayed(interactions, config.models.popularity_half_life_days)
     records = interactions.catalogue.records(interactions.items.id_of)
     snapshot = dataclasses.replace(snapshot, popularity=popularity, item_records=records)
+    snapshot = dataclasses.replace(snapshot, user_clusters=user_clusters(snapshot, np.random.default_rng(cluster_seed)))
     described = describe_dataset(interactions)
     if interactions.report.files:
         # A label, because paths of this machine do not belong into a manifest.

@@ -12,11 +12,13 @@ from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
 from service.models import artefact, publication, scoring
+from service.models.erased_users import without_users
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import FoldIn
 from service.models.history_weights import HistoryWeights
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
+from service.models.user_clusters import UserClusters
 from service.models.user_history import DISMISS, PURCHASE, RATING, UserHistory
 from service.training.algorithms.popularity import PopularityConfig
 from service.training.assembly import assemble, time_ranks
@@ -127,10 +129,16 @@ def test_the_fold_in_and_the_order_survive_publication(tmp_path: Path, make_snap
         history_types=rng.integers(0, 5, n).astype(np.uint8),
         input_factors=rng.normal(size=made.item_factors.shape).astype(np.float32),
         fold_in=FoldIn("decayed_sum", WEIGHTS, {"norm_exponent": 0.5}),
+        user_clusters=UserClusters(np.array([0, 1, 1, 0], np.uint8), np.array([[3, 1, 7], [2, 0, 9]], np.int32)),
     )
     version = publication.publish(tmp_path, snapshot, data={}, measures={})
     loaded = artefact.load(tmp_path / version)
     assert loaded.fold_in == snapshot.fold_in
+    assert loaded.user_clusters is not None
+    assert loaded.user_clusters.popular(1, np.array([0]), 2).tolist() == [2, 9]
+    remaining = without_users(loaded, [0]).user_clusters
+    assert remaining is not None
+    assert remaining.popular(2, np.array([0]), 1).tolist() == [3]
     for user in range(4):
         before, after = snapshot.user_history(user), loaded.user_history(user)
         assert [part.tolist() for part in before if part is not None] == [
