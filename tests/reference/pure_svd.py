@@ -26,8 +26,24 @@ def scores(data: Interactions, config: PureSvdConfig, k: int) -> Float64:
     for item in np.flatnonzero(of_items):
         damped[item] = of_items[item] ** -config.item_exponent * kept[item]
         raised[item] = of_items[item] ** config.item_exponent * kept[item]
-    result: Float64 = seen @ damped @ raised.T
+    result: Float64 = weighted_table(data, config) @ damped @ raised.T
     return result
+
+
+def weighted_table(data: Interactions, config: PureSvdConfig) -> Float64:
+    """Return the weights of interactions, float64 (n_users, n_items); of equal times the later position is later."""
+    assert data.timestamps is not None
+    times_s = data.timestamps.tolist()
+    table = np.zeros((len(data.users), len(data.items)))
+    half_life = 4.0 if config.half_life is None else config.half_life
+    least = data.rating_min + config.dislike_below * (data.rating_max - data.rating_min)
+    for user in range(len(data.users)):
+        positions = [position for position in range(len(data)) if data.user_rows[position] == user]
+        positions.sort(key=lambda position: (times_s[position], position), reverse=True)
+        for later, position in enumerate(positions):
+            weight = config.dislike_weight if data.ratings[position] < least else 1.0
+            table[user, data.item_rows[position]] = weight * (0.5 ** (later / half_life) if half_life else 1.0)
+    return table
 
 
 def seen_table(data: Interactions) -> Float64:

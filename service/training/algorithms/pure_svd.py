@@ -9,7 +9,8 @@ the user's vector is r_u D_i^-b V and the table of item factors D_i^b V (P. Crem
 random walk between users and items). So scores are r_u, projected on k directions in a space where popular items count
 less, and returned to the space of r_u. The factor D_u^-a of a user is left out: it changes no order.
 
-A user's vector is a sum of the rows of D_i^-b V. tests/reference/pure_svd.py is the slow equivalent.
+A user's vector is a sum of the rows of D_i^-b V, the input factors, in which later interactions weigh more
+(`service.models.history_weights`). V is of all interactions alike. tests/reference/pure_svd.py is the slow equivalent.
 
 Invariant: the result depends on data, hyperparameters and generator alone, see `kernels.randomised_svd`.
 """
@@ -21,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels.randomised_svd import right_singular_vectors
-from service.training.algorithms.kernels.sparse_products import times_table
-from service.training.algorithms.kernels.sparse_rows import sparse_rows
 from service.training.algorithms.registry import Algorithm
-from service.training.assembly import assemble, history
+from service.training.algorithms.weighted_history import WeightedHistory
+from service.training.assembly import assemble, history_entries
 from service.training.interactions import Float32, Float64, Int64, Interactions, Progress
+from service.training.summed_users import summed_users
 
 NAME: Final = "pure_svd"
 # Without a setting there are as many factors as a thirtieth of the users or of the items, whichever are fewer: 128 for
@@ -42,7 +43,7 @@ _MOST_NUMBERS: Final = 1 << 28
 
 
 @dataclass(frozen=True)
-class PureSvdConfig(Hyperparameters):
+class PureSvdConfig(WeightedHistory):
     """Hyperparameters of PureSVD."""
 
     n_factors: Annotated[
@@ -63,19 +64,21 @@ class PureSvdConfig(Hyperparameters):
 
 
 def fit(data: Interactions, config: PureSvdConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Fit PureSVD; ratings do not count."""
-    seen = history(data)
-    seen.data = np.ones_like(seen.data)
+    """Fit PureSVD; of ratings, it counts only which are dislikes."""
+    entries = history_entries(data)
     of_items = np.bincount(data.item_rows, minlength=len(data.items))
-    normalised = _normalised(seen, of_items, config)
+    normalised = _normalised(entries.history, of_items, config)
     found = right_singular_vectors(normalised, n_factors(config, *normalised.shape), rng, progress)
     input_factors = _scaled(found.vectors, _powers(of_items, -config.item_exponent))
+    weights = config.history_weights(data)
     return assemble(
         data,
         NAME,
         config,
-        user_factors=times_table(sparse_rows(seen), input_factors),
+        user_factors=summed_users(entries, weights, input_factors),
         item_factors=_scaled(found.vectors, _powers(of_items, config.item_exponent)),
+        input_factors=input_factors,
+        fold_in=FoldIn("decayed_sum", weights),
     )
 
 
