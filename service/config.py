@@ -11,6 +11,7 @@ from typing import Annotated
 
 from service.declared_settings import read
 from service.errors import UsageError
+from service.models.event_values import EVENT_VALUES
 from service.models.rating_scale import RatingScale
 from telemetry.errors import FailpointError, KeyFileError, StreamError
 from telemetry.failpoints import Failpoints
@@ -123,6 +124,41 @@ class EventsConfig:
 
 
 @dataclass(frozen=True)
+class LiveListConfig:
+    """The use of live events in a replica's lists."""
+
+    seen_types: Annotated[
+        str,
+        {"env": "RECOLLECT_LIVE_SEEN_TYPES", "unit": "types"},
+        "The types of events, separated by commas, whose items are left out of the user's lists from then on; `none` "
+        "for none. Items of training interactions are always left out.",
+    ] = "rating,purchase,dismiss"
+    pending_events: Annotated[
+        int,
+        {"env": "RECOLLECT_LIVE_PENDING_EVENTS", "unit": "events", "least": 1},
+        "How many events a replica applies to its own lists before they have come back through the feed; of more, the "
+        "oldest wait for the feed.",
+    ] = 50_000
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """The types of events whose items are left out.
+
+        Raises:
+            UsageError: A type does not exist; `from_env` checks it.
+        """
+        names = frozenset(name.strip() for name in self.seen_types.split(","))
+        if names == {"none"}:
+            return frozenset()
+        unknown = sorted(names.difference(EVENT_VALUES))
+        if unknown:
+            raise UsageError(
+                f"RECOLLECT_LIVE_SEEN_TYPES: {unknown[0]!r} is no type of event; there are {', '.join(EVENT_VALUES)}."
+            )
+        return names
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """The application log."""
 
@@ -204,6 +240,7 @@ class Config:
     server: ServerConfig = field(default_factory=ServerConfig)
     events: EventsConfig = field(default_factory=EventsConfig)
     models: ModelConfig = field(default_factory=ModelConfig)
+    live_lists: LiveListConfig = field(default_factory=LiveListConfig)
     log: LogConfig = field(default_factory=LogConfig)
     producer: ProducerSettings = field(default_factory=ProducerSettings)
     consumer: ConsumerSettings = field(default_factory=ConsumerSettings)
@@ -257,6 +294,7 @@ def from_env(environ: Mapping[str, str]) -> Config:
     except FailpointError as error:
         raise UsageError(f"RECOLLECT_FAILPOINT: {error}") from None
     _ = config.models.declared_scale
+    _ = config.live_lists.seen
     try:
         KeyNames(config.redis_namespace)
     except StreamError as error:

@@ -23,7 +23,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Literal
 
-from telemetry.batch import Position
+from telemetry.batch import EventPosition, Position
 from telemetry.counters import ProducerCounters
 from telemetry.errors import BadEventError, EventsRefusedError
 from telemetry.events import Event, Feedback, Served, System, SystemKind, encode
@@ -168,8 +168,15 @@ class Producer:
         counters.accepted += 1
         return Offered.ACCEPTED
 
-    async def accept(self, events: Sequence[Event]) -> Acceptance:
+    async def accept(
+        self, events: Sequence[Event], appended: Callable[[EventPosition], None] = lambda _first: None
+    ) -> Acceptance:
         """Accept a client's feedback, or other events, all or none; returns once they are on the disk.
+
+        Args:
+            events: The events.
+            appended: Called with the position of the first event once all have one, in this order, before they are on
+                the disk. From then on they will be archived, even if the disk is too slow for this call.
 
         Raises:
             EventsRefusedError: There is no room for all of them, or the disk refused a moment ago: none was accepted.
@@ -197,10 +204,12 @@ class Producer:
         if spool.schedule.is_holding_back:
             self._refuse(events, DISK)
             raise self._refusal(f"The disk of slot {self.slot} refused a moment ago.")
+        first = EventPosition(spool.producer_id, spool.epoch, spool.next_seq)
         for line in lines:
             spool.append(line)
         for event in events:
             self._counters.for_class_of(event).accepted += 1
+        appended(first)
         durable = spool.when_durable()
         if not (await asyncio.wait([durable], timeout=self._settings.accept_timeout_s))[0]:
             raise self._refusal(f"The disk of slot {self.slot} took too long.")

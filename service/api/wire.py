@@ -173,7 +173,8 @@ class Item(TypedDict):
 class Freshness(TypedDict):
     """How recent the data behind a list is."""
 
-    as_of: Annotated[str, _described("The latest interaction that the model learnt from, RFC 3339.")]
+    as_of: Annotated[str, _described("The latest interaction that the list can reflect, RFC 3339.")]
+    events_applied: Annotated[int, _described("How many of the user's events since training the list reflects.")]
 
 
 class Shortfall(TypedDict):

@@ -180,7 +180,7 @@ def _static_lists(snapshot: ModelSnapshot) -> dict[str, bytes]:
             {"item_id": item_id, "score": score, "source": "popular"}
             for item_id, score in zip(ids[: wire.N_DEFAULT], scores, strict=False)
         ],
-        "freshness": {"as_of": snapshot.data_as_of},
+        "freshness": {"as_of": snapshot.data_as_of, "events_applied": 0},
         "degraded": _STATIC,
         "shortfall": wire.shortfall(wire.N_DEFAULT, len(ids[: wire.N_DEFAULT])),
     }

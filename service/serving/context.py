@@ -7,6 +7,8 @@ from aiohttp import web
 
 from service.api import wire
 from service.config import Config
+from service.live.live_state import LiveState
+from service.live.live_users import LiveUsers
 from service.metrics import Metrics
 from service.security.gate import Gate
 from service.security.security_log import SecurityLog
@@ -45,6 +47,12 @@ class ReplicaContext:
     idempotency_keys: IdempotencyTable = field(default_factory=IdempotencyTable)
     pseudonyms: Pseudonymiser = field(default_factory=Pseudonymiser)
     gate: Gate = field(default_factory=Gate)
+
+    @cached_property
+    def live(self) -> LiveUsers:
+        """The live state of users."""
+        config = self.config.live_lists
+        return LiveUsers(LiveState(config.pending_events), config.seen)
 
     @cached_property
     def security_log(self) -> SecurityLog:

@@ -6,6 +6,7 @@ Invariant: a handler calls `store.current()` once, and never waits for telemetry
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -100,7 +101,7 @@ async def events(request: web.Request) -> web.Response:
     feedback = feedback_events(body.events, feedback_context, context.pseudonyms, context.config.events)
     client_key = None if request_inputs.is_balancer_key(request, key) else key
     with context.idempotency_keys.attempt(client_key, raw), _translated_telemetry_errors():
-        acceptance = await context.producer.accept(feedback)
+        acceptance = await context.producer.accept(feedback, partial(context.live.accept, feedback))
     return _accepted({"accepted": acceptance.accepted, "durability": acceptance.durability})
 
 
@@ -119,7 +120,7 @@ async def erase_user(request: web.Request) -> web.Response:
     # The security log first, so that no erase is carried out without an entry.
     await _log_erase(request, erase)
     with _translated_telemetry_errors():
-        acceptance = await context.producer.accept([erase])
+        acceptance = await context.producer.accept([erase], lambda _first: context.live.erase(erase))
     if context.store.version is not None:
         context.store.erase_user(_model_user_id(context, context.store.current(), user_id))
     return _accepted(
@@ -192,20 +193,27 @@ async def _recommend(request: web.Request, list_request: ListRequest) -> wire.Re
     snapshot, catalogue = context.store.current(), context.store.catalogue
     exclude = _rows(snapshot, list_request.exclude) if list_request.exclude else scoring.NO_ROWS
     include = None if list_request.include is None else np.unique(_rows(snapshot, list_request.include))
+    pseudonym = context.pseudonyms.pseudonym(list_request.user_id)
     user_row = None if list_request.user_id is None else _user_row(context, snapshot, list_request.user_id)
-    if user_row is None:
+    live = None if pseudonym is None else context.live.user(snapshot, pseudonym, user_row)
+    folded = None if live is None else live.representation
+    if live is not None and folded is None:
+        # The model cannot fold in, and what was seen since is left out all the same.
+        exclude = np.concatenate([exclude, live.seen])
+    if user_row is None and folded is None:
         source: wire.Source = "popular"
         ranking = scoring.popular(
             snapshot, list_request.n, offset=list_request.offset, exclude=exclude, include=include
         )
     else:
         source = "personal"
-        top_n = scoring.TopNRequest(user_row, list_request.n, list_request.offset, exclude)
+        # Without a trained user the row does not count.
+        top_n = scoring.TopNRequest(user_row or 0, list_request.n, list_request.offset, exclude, user=folded)
         if include is None:
             ranking = await context.batcher.personal(snapshot, top_n)
         else:
             ranking = scoring.personal_among(snapshot, top_n, include)
-    return _serve(request, RankedList(list_request, snapshot, ranking, source, catalogue), started_s)
+    return _serve(request, RankedList(list_request, snapshot, ranking, source, catalogue, live), started_s)
 
 
 def _serve(request: web.Request, ranked: RankedList, started_s: float) -> wire.Recommendations:

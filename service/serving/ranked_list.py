@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from service.api import wire
 from service.catalogue.catalogue import Catalogue
+from service.live.live_users import LiveUser
 from service.models.scoring import Ranking
 from service.models.snapshot import ModelSnapshot
 from service.security.api_key import TENANT
@@ -61,10 +62,11 @@ class ListRequest(NamedTuple):
 class RankedList:
     """The ranking of a model for a request; an item of a personal list without a personal score is `popular`.
 
-    The catalogue, which a request with fields needs, is that of the snapshot.
+    The catalogue, which a request with fields needs, is that of the snapshot; `live` is the user, if the list reflects
+    live events.
     """
 
-    __slots__ = ("_catalogue", "_item_ids", "_rows", "_scores", "_snapshot", "_sources", "list_request")
+    __slots__ = ("_catalogue", "_item_ids", "_live", "_rows", "_scores", "_snapshot", "_sources", "list_request")
 
     def __init__(
         self,
@@ -73,8 +75,10 @@ class RankedList:
         ranking: Ranking,
         source: wire.Source,
         catalogue: Catalogue | None = None,
+        live: LiveUser | None = None,
     ) -> None:
         self._catalogue = catalogue
+        self._live = live
         self.list_request = list_request
         self._snapshot = snapshot
         id_of = snapshot.items.id_of
@@ -101,7 +105,9 @@ class RankedList:
             "user_id": self.list_request.user_id,
             "model": self._snapshot.version,
             "items": items,
-            "freshness": {"as_of": self._snapshot.data_as_of},
+            "freshness": {"as_of": self._snapshot.data_as_of, "events_applied": 0}
+            if self._live is None
+            else {"as_of": self._live.as_of, "events_applied": self._live.events_applied},
             "degraded": degraded,
             "shortfall": wire.shortfall(self.list_request.n, len(self._item_ids)),
         }
@@ -127,6 +133,8 @@ class RankedList:
             user_id=pseudonym,
             model=self._snapshot.version,
             candidate_set=self.list_request.candidate_set,
+            state_watermark=None if self._live is None else self._live.watermark,
+            events_applied=0 if self._live is None else self._live.events_applied,
             request=self.list_request.as_fields,
             latency_ms=latency_ms,
             degraded=degraded,

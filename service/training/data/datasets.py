@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import DataError
+from service.models.event_values import RATING_RANK
 from service.models.user_history import PURCHASE, RATING
 from service.models.vocabulary import Vocabulary
 from service.training.data import demo, sources
@@ -184,7 +185,7 @@ def _merged(parts: list[_SourceData], request: DataRequest) -> _SourceData:
         rows = part.rows
         user_codes.append(_recoded(rows.user_codes, rows.user_ids, users))
         item_codes.append(_recoded(rows.item_codes, rows.item_ids, items))
-        rank = archived_events.RATING_RANK if rows.has_ratings else 0
+        rank = RATING_RANK if rows.has_ratings else 0
         own = np.full(rows.ratings.size, rank, np.int32) if rows.ranks is None else rows.ranks.astype(np.int32)
         ranks.append(own + index * _RANKS)
         plain = RATING if rows.has_ratings else PURCHASE
@@ -278,7 +279,7 @@ def _interactions(source: _SourceData) -> Interactions:
             n_duplicates=n_good - kept.size,
         ),
         catalogue=source.catalogue,
-        rated=rows.has_ratings if rows.ranks is None else rows.ranks % _RANKS == archived_events.RATING_RANK,
+        rated=rows.has_ratings if rows.ranks is None else rows.ranks % _RANKS == RATING_RANK,
         types=rows.types,
     )
 

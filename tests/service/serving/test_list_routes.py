@@ -32,7 +32,7 @@ async def test_a_known_user_gets_n_unseen_items(client: Client, context: Replica
     assert answer["user_id"] == "u1"
     assert answer["degraded"] is None
     assert answer["shortfall"] is None
-    assert answer["freshness"] == {"as_of": "2026-01-01T00:00:00.000Z"}
+    assert answer["freshness"] == {"as_of": "2026-01-01T00:00:00.000Z", "events_applied": 0}
 
 
 async def test_the_plain_route_is_the_same_list_on_one_line(client: Client) -> None:

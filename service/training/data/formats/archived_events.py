@@ -9,13 +9,14 @@ Invariant: only committed lines are read, all as of one moment, and the fingerpr
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from service.errors import DataError
+from service.models.event_values import EVENT_RANKS, EVENT_VALUES
 from service.models.user_history import EVENT_TYPES
 from service.training.data.field_values import number_text, parse_number, parse_time, printable
 from service.training.data.row_collector import RowBatch, RowCollector, SourceRows
@@ -25,17 +26,6 @@ from telemetry.errors import ArchiveError, BadEventError
 from telemetry.events import SERVED_STARTS, Feedback, decode
 
 NAME: Final = "archive"
-# The rating that each type of event counts as; None for the event's own value.
-EVENT_VALUES: Final[Mapping[str, float | None]] = {
-    "rating": None,
-    "purchase": 5.0,
-    "click": 4.0,
-    "view": 3.0,
-    "dismiss": 1.0,
-}
-# Of several events of a pair the one with the highest rank stays.
-RATING_RANK: Final = 2
-_RANKS: Final[Mapping[str, int]] = {"rating": RATING_RANK, "purchase": 1, "dismiss": 1, "click": 0, "view": 0}
 _BATCH_EVENTS: Final = 1 << 16
 _PROGRESS_LINES: Final = 10_000
 
@@ -164,7 +154,7 @@ def _collect(events: list[tuple[int, Feedback]], collector: RowCollector) -> dic
             bad[number] = f"{field} is out of bounds"
         else:
             type_ = EVENT_TYPES.index(event.type)
-            good.append((event.user_id, event.item_id, value, time_s, _RANKS[event.type], type_))
+            good.append((event.user_id, event.item_id, value, time_s, EVENT_RANKS[event.type], type_))
     users, items, values, times_s, ranks, types = zip(*good, strict=True) if good else ((), (), (), (), (), ())
     batch = RowBatch(
         users=np.fromiter((collector.users.setdefault(id_, len(collector.users)) for id_ in users), np.int32),

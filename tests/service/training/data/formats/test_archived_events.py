@@ -12,6 +12,7 @@ import pytest
 from service.config import Config
 from service.errors import DataError
 from service.models import active_model
+from service.models.event_values import EVENT_VALUES
 from service.models.rating_scale import RatingScale
 from service.models.user_history import EVENT_TYPES
 from service.training import pipeline
@@ -114,7 +115,7 @@ class TestValues:
         """A rating before a purchase or a dismissal, these before a view, and then the latest."""
         made = [event("u", "i", t, s, value=float(s) if t == "rating" else None) for t, s in events]
         data = datasets.read(archive(tmp_path, made))
-        assert data.ratings.tolist() == [archived_events.EVENT_VALUES[left[0]] or float(left[1])]
+        assert data.ratings.tolist() == [EVENT_VALUES[left[0]] or float(left[1])]
         assert data.timestamps is not None
         assert data.timestamps.tolist() == [AT_S - 3 + left[1]]
         assert data.report.n_duplicates == len(events) - 1

@@ -1,0 +1,250 @@
+"""The live state of users as one replica knows it: the mapped snapshot, the feed since then, and the replica's overlay.
+
+Invariants:
+
+- A user's live events are the last of the set of all three sources, by (time, position). They are recomputed from the
+  set and never added up, so neither order nor repetition of deliveries matters.
+- Memory is bounded by the events since the snapshot and the overlay; what the snapshot covers is dropped. Users who are
+  in the snapshot alone cost nothing.
+- An erased user's events up to the request are in no answer from then on, whichever source has them.
+
+Called in the event loop's thread. Pure: no clock, no file, no socket.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from service.live.overlay import Overlay, content_of
+from telemetry.batch import EventPosition, Position
+from telemetry.live.live_event import LiveEvent, last_events
+from telemetry.live.state_watermark import watermark_text
+
+# Arrivals dropped in one call, so that the event loop does not wait for a large snapshot.
+_DROPPED_PER_CALL: Final = 2_000
+# At so many times the events that are kept of a user, the others are dropped.
+_USER_FACTOR: Final = 2
+_MOST_PENDING_OF_USER: Final = 1_000
+
+
+class Snapshot(Protocol):
+    """The state up to a position of the feed, as the consumer wrote it."""
+
+    @property
+    def position(self) -> Position:
+        """The generation and the number of the last feed entry that it includes."""
+
+    @property
+    def marks(self) -> Mapping[str, Position]:
+        """By producer: the position up to which it includes the events."""
+
+    @property
+    def since_ms(self) -> int:
+        """Events before this Unix time in milliseconds are in no state."""
+
+    @property
+    def most_events(self) -> int:
+        """How many events of a user the state keeps."""
+
+    def events(self, user_id: str) -> Sequence[LiveEvent]:
+        """Return the last events of a user, in their order."""
+
+
+class NoSnapshot:
+    """The state before there is any."""
+
+    position: Final = Position(0, 0)
+    marks: Final[Mapping[str, Position]] = {}
+    since_ms: Final = 0
+    most_events: Final = 100
+
+    def events(self, user_id: str) -> Sequence[LiveEvent]:
+        """Return no event."""
+        return ()
+
+
+class Erased(NamedTuple):
+    """A request to erase a user, at a Unix time in milliseconds."""
+
+    user_id: str
+    requested_ms: int
+
+
+class UserEvents(NamedTuple):
+    """The live events of one user.
+
+    Attributes:
+        events: The last ones, in their order.
+        pending: The positions of those that the feed has not delivered.
+        since_ms: The horizon of the state.
+    """
+
+    events: Sequence[LiveEvent]
+    pending: frozenset[EventPosition] = frozenset()
+    since_ms: int = 0
+
+    @property
+    def revision(self) -> int:
+        """A number that differs whenever the events do."""
+        return hash(tuple([event.position for event in self.events]))
+
+    @property
+    def oldest_ms(self) -> int:
+        """The least time of an event, Unix time in milliseconds."""
+        return self.events[0].time_ms
+
+    @property
+    def watermark(self) -> str:
+        """The state watermark of a list that reflects the events."""
+        return watermark_text(self.events, self.pending, self.since_ms)
+
+
+class LiveState:
+    """The live state of one replica.
+
+    Args:
+        most_pending: How many events the overlay holds.
+    """
+
+    def __init__(self, most_pending: int) -> None:
+        self._snapshot: Snapshot = NoSnapshot()
+        # Of each user in the order of arrival, with the feed's position.
+        self._recent: dict[str, list[tuple[Position, LiveEvent]]] = {}
+        # The position and the user of each, to be found when a snapshot covers it.
+        self._arrivals: deque[tuple[Position, str]] = deque()
+        self._overlay = Overlay(most_pending, _MOST_PENDING_OF_USER)
+        # Until a snapshot is without them; None until the feed has the request, too.
+        self._erased: dict[str, tuple[int, Position | None]] = {}
+        self._on_change: Callable[[str | None], None] = lambda _user_id: None
+        self.position = Position(0, 0)
+        """The generation and the number of the last feed entry that was applied."""
+
+    def __repr__(self) -> str:
+        return f"<LiveState {self.position} recent={len(self._arrivals)} {self._overlay!r}>"
+
+    def on_change(self, call: Callable[[str | None], None]) -> None:
+        """Set the function that is called with each user whose events change; with None if those of any user may."""
+        self._on_change = call
+
+    @property
+    def since_ms(self) -> int:
+        """Events before this Unix time in milliseconds are in no state."""
+        return self._snapshot.since_ms
+
+    @property
+    def recent_events(self) -> int:
+        """How many events are held in memory because the snapshot lacks them."""
+        return len(self._arrivals)
+
+    @property
+    def pending_events(self) -> int:
+        """How many accepted events the feed has not delivered."""
+        return len(self._overlay)
+
+    @property
+    def oldest_pending_ms(self) -> int | None:
+        """When the oldest of them was received, Unix time in milliseconds; None without any."""
+        return self._overlay.oldest_ms
+
+    def user(self, user_id: str) -> UserEvents | None:
+        """Return the live events of a user; None if there are none."""
+        snapshot = self._snapshot
+        fed = [*snapshot.events(user_id), *(event for _, event in self._recent.get(user_id, ()))]
+        own = self._overlay.of(user_id)
+        if not fed and not own:
+            return None
+        delivered = {content_of(event) for event in fed} if own else ()
+        pending = [event for event in own if content_of(event) not in delivered]
+        erased_ms = self._erased.get(user_id, (-1, None))[0]
+        since_ms = snapshot.since_ms
+        events = last_events(
+            (event for event in (*fed, *pending) if event.time_ms >= since_ms and event.received_ms > erased_ms),
+            snapshot.most_events,
+        )
+        if not events:
+            return None
+        return UserEvents(events, frozenset(event.position for event in pending), since_ms)
+
+    def accept(self, events: Iterable[LiveEvent]) -> None:
+        """Apply events that this replica has accepted."""
+        for event in events:
+            for user_id in self._overlay.add(event):
+                self._on_change(user_id)
+
+    def erase(self, erased: Erased, position: Position | None = None) -> None:
+        """Forget a user's events up to a request.
+
+        Args:
+            erased: The request.
+            position: Its entry in the feed; None if this replica took it, and the feed has yet to deliver it.
+        """
+        user_id, requested_ms = erased
+        known_ms, known_position = self._erased.get(user_id, (0, None))
+        self._erased[user_id] = max(requested_ms, known_ms), position or known_position
+        self._overlay.erase(user_id, requested_ms)
+        kept = [entry for entry in self._recent.pop(user_id, ()) if entry[1].received_ms > requested_ms]
+        if kept:
+            self._recent[user_id] = kept
+        self._on_change(user_id)
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Take a snapshot in place of the one before; of another generation, it replaces what the feed delivered."""
+        if snapshot.position.epoch != self.position.epoch:
+            self._recent.clear()
+            self._arrivals.clear()
+        # Otherwise it holds what the feed has delivered already.
+        is_news = snapshot.position.epoch != self.position.epoch or snapshot.position > self.position
+        self._snapshot = snapshot
+        if is_news:
+            self.position = snapshot.position
+        self._erased = {
+            user_id: (requested_ms, position)
+            for user_id, (requested_ms, position) in self._erased.items()
+            if position is None or position > snapshot.position
+        }
+        for user_id in self._overlay.passed(snapshot.marks):
+            self._on_change(user_id)
+        if is_news:
+            self._on_change(None)
+
+    def drop_covered(self) -> bool:
+        """Drop some of the events that the snapshot covers; returns whether there may be more."""
+        covered = self._snapshot.position
+        for _ in range(_DROPPED_PER_CALL):
+            if not self._arrivals or self._arrivals[0][0] > covered:
+                return False
+            _, user_id = self._arrivals.popleft()
+            events = self._recent.get(user_id, [])
+            while events and events[0][0] <= covered:
+                del events[0]
+            if not events:
+                self._recent.pop(user_id, None)
+        return True
+
+    def apply(
+        self,
+        position: Position,
+        events: Iterable[LiveEvent],
+        erased: Iterable[Erased] = (),
+        marks: Mapping[str, Position] | None = None,
+    ) -> None:
+        """Apply what the feed delivered up to a position."""
+        for event in events:
+            self._add_recent(position, event)
+            self._overlay.delivered(event)
+            self._on_change(event.user_id)
+        for one in erased:
+            self.erase(one, position)
+        for user_id in self._overlay.passed(marks or {}):
+            self._on_change(user_id)
+        self.position = position
+
+    def _add_recent(self, position: Position, event: LiveEvent) -> None:
+        events = self._recent.setdefault(event.user_id, [])
+        events.append((position, event))
+        self._arrivals.append((position, event.user_id))
+        most = self._snapshot.most_events
+        if len(events) > _USER_FACTOR * most:
+            # What is not among the last now never is again.
+            last = set(last_events((event for _, event in events), most))
+            events[:] = [entry for entry in events if entry[1] in last]

@@ -1,0 +1,108 @@
+"""The overlay: events that this replica has accepted and the feed has not delivered yet.
+
+Invariants: an event leaves the overlay when the feed delivers it, under its own position or, after a client's retry on
+another replica, under another one; at the latest when the feed has passed its position, because then it was archived,
+a duplicate, or erased. The number of events is bounded, in all and of each user: beyond it the oldest leave, and lists
+miss them until the feed delivers them. Pure.
+"""
+
+from collections import deque
+from collections.abc import Collection, Mapping
+
+from telemetry.batch import Position
+from telemetry.live.live_event import LiveEvent
+
+
+class Overlay:
+    """The events of one replica, by user.
+
+    Args:
+        most: The largest number of events.
+        most_of_user: The largest number of events of one user.
+    """
+
+    def __init__(self, most: int, most_of_user: int) -> None:
+        self._most = most
+        self._most_of_user = most_of_user
+        self._by_user: dict[str, dict[str, LiveEvent]] = {}
+        # In the order of acceptance; an entry may outlive its event.
+        self._queue: deque[LiveEvent] = deque()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def __repr__(self) -> str:
+        return f"<Overlay {len(self._queue)} events of {len(self._by_user)} users>"
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """When the oldest event was received, Unix time in milliseconds; None without events."""
+        while self._queue and not self._holds(self._queue[0]):
+            self._queue.popleft()
+        return self._queue[0].received_ms if self._queue else None
+
+    def of(self, user_id: str) -> Collection[LiveEvent]:
+        """Return the events of a user, in the order of acceptance."""
+        events = self._by_user.get(user_id)
+        return () if events is None else events.values()
+
+    def add(self, event: LiveEvent) -> list[str]:
+        """Add an event, unless its user has one of the same id; returns the users whose events changed."""
+        changed: list[str] = []
+        # Under another identity the producer numbers anew what was not shipped, and no mark passes the old numbers.
+        is_renumbered = bool(self._queue) and self._queue[-1].position[:2] != event.position[:2]
+        while self._queue and (is_renumbered or len(self._queue) >= self._most):
+            oldest = self._queue.popleft()
+            if self._remove(oldest):
+                changed.append(oldest.user_id)
+        events = self._by_user.setdefault(event.user_id, {})
+        if event.event_id not in events:
+            events[event.event_id] = event
+            self._queue.append(event)
+            changed.append(event.user_id)
+            if len(events) > self._most_of_user:
+                del events[next(iter(events))]
+        return changed
+
+    def delivered(self, event: LiveEvent) -> None:
+        """Remove what the feed delivered, and a copy of it that the archive will not keep."""
+        own = self._by_user.get(event.user_id, {}).get(event.event_id)
+        if own is not None and (own.position == event.position or content_of(own) == content_of(event)):
+            self._remove(own)
+
+    def passed(self, marks: Mapping[str, Position]) -> list[str]:
+        """Remove the events up to the marks of their producer; returns the users whose events changed."""
+        changed: list[str] = []
+        while self._queue:
+            oldest = self._queue[0]
+            mark = marks.get(oldest.position.producer)
+            if self._holds(oldest) and (mark is None or mark < oldest.position[1:]):
+                break
+            self._queue.popleft()
+            if self._remove(oldest):
+                changed.append(oldest.user_id)
+        return changed
+
+    def erase(self, user_id: str, requested_ms: int) -> None:
+        """Remove the events of a user that were received until a time."""
+        for event in list(self.of(user_id)):
+            if event.received_ms <= requested_ms:
+                self._remove(event)
+
+    def _holds(self, event: LiveEvent) -> bool:
+        return self._by_user.get(event.user_id, {}).get(event.event_id) is event
+
+    def _remove(self, event: LiveEvent) -> bool:
+        """Remove an event; returns whether it was there."""
+        if not self._holds(event):
+            return False
+        events = self._by_user[event.user_id]
+        del events[event.event_id]
+        if not events:
+            del self._by_user[event.user_id]
+        return True
+
+
+def content_of(event: LiveEvent) -> tuple[object, ...]:
+    """Return what two copies of one event, which a client sent twice, have in common."""
+    return event.event_id, event.type, event.item_id, event.value
