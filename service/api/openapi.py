@@ -10,6 +10,7 @@ from typing import Any, Final, get_args
 import orjson
 
 from service.api import wire
+from service.api.list_bodies import FILTER_EXAMPLE, FILTER_LIMIT, PAGE_TOKEN_LIMIT
 from service.api.schemas import ref, schemas
 from service.errors import Invalid, NotFound, RequestError, RequestTimedOut
 from service.security.api_key import Scope
@@ -113,6 +114,24 @@ def _paths() -> dict[str, Any]:
         "description": f"How many items; {wire.N_DEFAULT} by default.",
         "schema": {"type": "integer", "minimum": 1, "maximum": wire.N_LIMIT, "default": wire.N_DEFAULT},
     }
+    offset = {
+        "name": "offset",
+        "in": "query",
+        "description": "How many of the best items to skip; 0 by default.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": wire.OFFSET_LIMIT, "default": 0},
+    }
+    item_filter = {
+        "name": "filter",
+        "in": "query",
+        "description": f"What the items must be; {FILTER_EXAMPLE}.",
+        "schema": {"type": "string", "maxLength": FILTER_LIMIT},
+    }
+    page_token = {
+        "name": "page_token",
+        "in": "query",
+        "description": "`next_page_token` of the page before. A long one needs the POST route: a URL has 8 KiB.",
+        "schema": {"type": "string", "maxLength": PAGE_TOKEN_LIMIT},
+    }
     fields = {
         "name": "fields",
         "in": "query",
@@ -126,6 +145,7 @@ def _paths() -> dict[str, Any]:
             "maxItems": wire.FIELDS_LIMIT,
         },
     }
+    query = [n, offset, item_filter, page_token, fields]
     key = {
         "name": "Idempotency-Key",
         "in": "header",
@@ -138,26 +158,24 @@ def _paths() -> dict[str, Any]:
         "/recommend": {
             "get": _list_operation("recommendPlainTo", _QUERIED, [_in_query(user)], response=_PLAIN_LIST),
         },
-        "/v1/recommendations/{user_id}": {"get": _list_operation("recommend", "A list for a user", [user, n, fields])},
+        "/v1/recommendations/{user_id}": {"get": _list_operation("recommend", "A list for a user", [user, *query])},
         "/v1/recommendations": {
-            "get": _list_operation("recommendTo", _QUERIED, [_in_query(user), n, fields]),
+            "get": _list_operation("recommendTo", _QUERIED, [_in_query(user), *query]),
             "post": _list_operation(
                 "recommendWith",
-                "A list with an offset, exclusions or candidates",
+                "A list with all that can be asked for",
                 [],
                 RequestTimedOut.status,
                 body="RecommendationsRequest",
             ),
         },
         "/v1/items/{item_id}/similar": {
-            "get": _list_operation("similar", "The items nearest to an item", [item, n, fields], NotFound.status)
+            "get": _list_operation("similar", "The items nearest to an item", [item, *query], NotFound.status)
         },
         "/v1/items/similar": {
-            "get": _list_operation("similarTo", _QUERIED, [_in_query(item), n, fields], NotFound.status)
+            "get": _list_operation("similarTo", _QUERIED, [_in_query(item), *query], NotFound.status)
         },
-        "/v1/popular": {
-            "get": _list_operation("popular", "The popular items; recent interactions weigh more", [n, fields])
-        },
+        "/v1/popular": {"get": _list_operation("popular", "The popular items; recent interactions weigh more", query)},
         "/v1/events": {
             "post": _operation(
                 "events",

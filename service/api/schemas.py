@@ -5,7 +5,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from service.api import wire
+from service.api import list_bodies, wire
 
 _REF: Final = "#/components/schemas/{model}"
 _ANSWERS: Final = {
@@ -25,7 +25,7 @@ def ref(name: str) -> dict[str, str]:
 def schemas() -> dict[str, Any]:
     """Return every schema by name."""
     _, bodies = models_json_schema(
-        [(wire.RecommendationsRequest, "validation"), (wire.EventsRequest, "validation")], ref_template=_REF
+        [(list_bodies.RecommendationsRequest, "validation"), (wire.EventsRequest, "validation")], ref_template=_REF
     )
     found: dict[str, Any] = dict(bodies["$defs"])
     for name, answer in _ANSWERS.items():

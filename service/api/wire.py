@@ -27,6 +27,10 @@ OFFSET_LIMIT: Final = 10_000
 IDS_LIMIT: Final = 5_000
 EVENTS_LIMIT: Final = 1_000
 FIELDS_LIMIT: Final = 32
+PAGES_LIMIT: Final = 5_000
+"""Items of a list over all its pages."""
+# The last place of a list's last page.
+_PLACE_LIMIT: Final = OFFSET_LIMIT + PAGES_LIMIT + N_LIMIT
 _DEPTH_LIMIT: Final = 16
 
 # No control characters (Unicode category Cc), and no lone surrogates, which have no UTF-8.
@@ -44,7 +48,8 @@ _KEY: Final = re.compile(KEY_PATTERN)
 _EVENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{8,72}$"
 
 ItemFields: TypeAlias = dict[str, str | int | float | bool | list[str] | None]
-Source = Literal["personal", "similar", "popular"]
+Source = Literal["personal", "similar", "popular", "pinned"]
+ShortfallCode = Literal["catalogue", "seen", "filter", "include", "exclude", "hidden", "pages", "neighbours"]
 DegradationLevel = Literal["stale", "stale_model", "static"]
 Durability = Literal["disk"]
 
@@ -95,29 +100,10 @@ def _described(sentence: str, *examples: str) -> Any:
     return Field(description=sentence, examples=list(examples) or None)
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """A request body: strict, without unknown fields."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class RecommendationsRequest(_Body):
-    """A list for one user, or the popular items."""
-
-    user_id: Id | None = Field(default=None, description="The user; without it, the popular items.")
-    n: Integer = Field(default=N_DEFAULT, ge=1, le=N_LIMIT, description="How many items; 10 by default.")
-    offset: Integer = Field(
-        default=0, ge=0, le=OFFSET_LIMIT, description="How many of the best items to skip; 0 by default."
-    )
-    exclude: list[Id] = Field(default=[], max_length=IDS_LIMIT, description="Items never to return.")
-    include: list[Id] | None = Field(
-        default=None,
-        max_length=IDS_LIMIT,
-        description="The only candidates; unknown ones are ignored. Without it, the whole catalogue.",
-    )
-    fields: list[FieldName] = Field(
-        default=[],
-        max_length=FIELDS_LIMIT,
-        description="What to return of each item: `title`, or an attribute such as `genres`.",
-    )
 
 
 _RATING_NEEDS_VALUE: Final[dict[str, Any]] = {
@@ -126,7 +112,7 @@ _RATING_NEEDS_VALUE: Final[dict[str, Any]] = {
 }
 
 
-class EventIn(_Body):
+class EventIn(Body):
     """One action of a user."""
 
     model_config = ConfigDict(json_schema_extra=_RATING_NEEDS_VALUE)
@@ -143,7 +129,7 @@ class EventIn(_Body):
         default=None, ge=-1e9, le=1e9, allow_inf_nan=False, description="The rating; required for `rating`."
     )
     recommendation_id: Id | None = Field(default=None, description="The list in which the item was shown.")
-    position: Annotated[int, Field(ge=0, le=OFFSET_LIMIT + N_LIMIT), BeforeValidator(_integral_as_int)] | None = Field(
+    position: Annotated[int, Field(ge=0, le=_PLACE_LIMIT), BeforeValidator(_integral_as_int)] | None = Field(
         default=None, description="The item's place in that list, from 0."
     )
     ts: Time | None = Field(default=None, description="The time of the action, RFC 3339; by default that of receipt.")
@@ -155,7 +141,7 @@ class EventIn(_Body):
         return self
 
 
-class EventsRequest(_Body):
+class EventsRequest(Body):
     """Events, accepted all or none."""
 
     events: list[EventIn] = Field(min_length=1, max_length=EVENTS_LIMIT, description="Actions of users, in any order.")
@@ -182,6 +168,7 @@ class Shortfall(TypedDict):
 
     requested: Annotated[int, _described("How many items were requested.")]
     returned: Annotated[int, _described("How many items the list has.")]
+    code: Annotated[ShortfallCode, _described("What ran out, stable for programs.")]
     reason: Annotated[str, _described("The reason as a sentence.")]
 
 
@@ -195,6 +182,7 @@ class Recommendations(TypedDict):
     freshness: Annotated[Freshness, _described("How recent the data is.")]
     degraded: Annotated[DegradationLevel | None, _described("The degradation level; null in full service.")]
     shortfall: Annotated[Shortfall | None, _described("Why the list is shorter than requested; null if it is not.")]
+    next_page_token: Annotated[str | None, _described("For the page after this one; null at the end and if `static`.")]
 
 
 class Accepted(TypedDict):
@@ -248,6 +236,7 @@ class FieldError(TypedDict):
     field: Annotated[str, _described("A field of the body, query or path, or a header.", "events[3].value", "n")]
     message: Annotated[str, _described("What is wrong with it.")]
     row: NotRequired[Annotated[int, _described("The index in `events`, from 0.")]]
+    column: NotRequired[Annotated[int, _described("The character of a filter at which it is wrong, from 1.")]]
 
 
 class Problem(TypedDict):
@@ -263,7 +252,7 @@ class Problem(TypedDict):
 # With a final line feed, so that a terminal's next prompt begins a line.
 encode: Final[Callable[[Any], bytes]] = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
 
-BodyT = TypeVar("BodyT", bound=_Body)
+BodyT = TypeVar("BodyT", bound=Body)
 
 
 def decode(cls: type[BodyT], raw: bytes) -> BodyT:
@@ -312,15 +301,10 @@ def valid_key(value: str) -> bool:
     return _KEY.fullmatch(value) is not None
 
 
-def shortfall(requested: int, returned: int) -> Shortfall | None:
-    """Return why a list is shorter than requested, or None if it is not."""
-    if returned == requested:
-        return None
-    return {
-        "requested": requested,
-        "returned": returned,
-        "reason": "The catalogue holds no more items for this request.",
-    }
+def invalid_text(field: str, message: str, column: int) -> Invalid:
+    """Return the error of a field whose text is wrong at a character, from 1."""
+    message = f"{message} (column {column})"
+    return Invalid(f"{field}: {message}.", errors=[{"field": field, "message": message, "column": column}])
 
 
 def plain_list(item_ids: list[str]) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.api import wire
+from service.api.shortfalls import shortfall
 from service.errors import ModelError, ModelMissing, RunError
 from service.models import active_model, artefact, published_files, scoring, versions
 from service.models.snapshot import ModelSnapshot
@@ -182,6 +183,7 @@ def _static_lists(snapshot: ModelSnapshot) -> dict[str, bytes]:
         ],
         "freshness": {"as_of": snapshot.data_as_of, "events_applied": 0},
         "degraded": _STATIC,
-        "shortfall": wire.shortfall(wire.N_DEFAULT, len(ids[: wire.N_DEFAULT])),
+        "shortfall": shortfall(wire.N_DEFAULT, len(ids[: wire.N_DEFAULT]), "catalogue"),
+        "next_page_token": None,
     }
     return {"popular.json": wire.encode(answer), "popular.txt": wire.plain_list(ids)}

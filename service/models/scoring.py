@@ -4,7 +4,7 @@ Invariants:
 
 - A list is the n best by (score descending, popularity descending, item row ascending). Without knowledge of the user,
   popular items therefore come first.
-- The score of an item comes from one float64 routine (`_products` or `neighbour_terms`), whose result depends neither
+- The score of an item comes from one float64 routine (`products` or `neighbour_terms`), whose result depends neither
   on the other items and users of the request nor on threads or BLAS. A float32 product chooses the candidates; a bound
   on its rounding error proves that no item is missed.
 """
@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service.models.largest_per_row import largest_per_row
 from service.models.neighbourhood import (
     Neighbourhood,
     NeighbourScores,
@@ -23,7 +24,6 @@ from service.models.neighbourhood import (
     input_sums,
     input_terms,
     neighbour_terms,
-    row_entries,
 )
 from service.models.representation import UserRepresentation
 from service.models.snapshot import Float32, ModelSnapshot
@@ -35,11 +35,8 @@ NO_ROWS: Final[Rows] = np.empty(0, dtype=np.int64)
 _MARGIN: Final = 16
 # Below this many lists, ranking them one by one is faster.
 _MIN_BATCH: Final = 4
-# Users sampled for `similar` in a model without factors.
-_MAX_SIMILAR_USERS: Final = 1000
 # Sums over the whole catalogue are faster while it has fewer items than so many times the entries to sum.
 _DENSE_FROM: Final = 4
-_EPSILON: Final = float(np.finfo(np.float32).eps)
 
 
 class Ranking(NamedTuple):
@@ -89,19 +86,12 @@ def exact_scores(snapshot: ModelSnapshot, user_row: int, rows: Rows, user: UserR
         float64 (m,), not clipped to the rating scale, because clipping would tie the best items.
     """
     if snapshot.neighbourhood is not None:
-        return _neighbour_scores(snapshot, snapshot.neighbourhood, user_row, user).scores.take(rows)
+        return neighbour_scores(snapshot, snapshot.neighbourhood, user_row, user).scores.take(rows)
     user = user or snapshot.trained_user(user_row)
-    scores = _products(snapshot.item_factors.take(rows, axis=0), user.factors)
+    scores = products(snapshot.item_factors.take(rows, axis=0), user.factors)
     scores += snapshot.item_bias.take(rows)
     scores += user.constant
     return scores
-
-
-def exact_similarities(snapshot: ModelSnapshot, item_row: int, rows: Rows) -> Scores:
-    """Return the cosines of items' factors with those of one item: float64 (m,), by the routine of `exact_scores`."""
-    similarities = _products(snapshot.item_factors.take(rows, axis=0), snapshot.item_factors[item_row])
-    similarities /= snapshot.item_norms[rows].astype(np.float64) * float(snapshot.item_norms[item_row])
-    return similarities
 
 
 def personal(snapshot: ModelSnapshot, requests: Sequence[TopNRequest]) -> list[Ranking]:
@@ -126,7 +116,7 @@ def personal(snapshot: ModelSnapshot, requests: Sequence[TopNRequest]) -> list[R
     if size >= approximate.shape[1]:
         return [_rank_approximate(snapshot, request, row) for request, row in zip(requests, approximate, strict=True)]
     each = np.arange(len(requests))[:, np.newaxis]
-    candidates, cutoffs = _largest_per_row(approximate, size, each)
+    candidates, cutoffs = largest_per_row(approximate, size, each)
     # Sorted by popularity, so that a stable sort by score leaves ties in that order.
     ranks = snapshot.popular_ranks[candidates]
     ranks.sort(axis=1)
@@ -142,7 +132,7 @@ def personal(snapshot: ModelSnapshot, requests: Sequence[TopNRequest]) -> list[R
         end = request.offset + request.n
         if bounds[index] > -math.inf and scores[index, end - 1] > bounds[index]:
             rows = candidates[index, request.offset : end]
-            is_personal = _personal_flags(snapshot, request, rows)
+            is_personal = personal_flags(snapshot, request, rows)
             rankings.append(Ranking(rows, scores[index, request.offset : end], is_personal))
         else:
             rankings.append(_rank_approximate(snapshot, request, approximate[index]))
@@ -157,12 +147,12 @@ def personal_among(snapshot: ModelSnapshot, request: TopNRequest, include: Rows)
     ranks = snapshot.popular_ranks
     if snapshot.neighbourhood is not None:
         neighbourhood = snapshot.neighbourhood
-        scores, has_neighbour = _neighbour_scores(snapshot, neighbourhood, request.user_row, request.user)
-        ranking = _sorted_page(rows, scores.take(rows), ranks, request.offset, request.n)
+        scores, has_neighbour = neighbour_scores(snapshot, neighbourhood, request.user_row, request.user)
+        ranking = sorted_page(rows, scores.take(rows), ranks, request.offset, request.n)
         return ranking._replace(is_personal=has_neighbour.take(ranking.rows))
     scores = exact_scores(snapshot, request.user_row, rows, request.user)
-    ranking = _sorted_page(rows, scores, ranks, request.offset, request.n)
-    return ranking._replace(is_personal=_personal_flags(snapshot, request, ranking.rows))
+    ranking = sorted_page(rows, scores, ranks, request.offset, request.n)
+    return ranking._replace(is_personal=personal_flags(snapshot, request, ranking.rows))
 
 
 def rank_scores(scores: Scores, ranks: Rows, n: int) -> Ranking:
@@ -173,22 +163,7 @@ def rank_scores(scores: Scores, ranks: Rows, n: int) -> Ranking:
         ranks: Int64 (n_items,), breaks ties: the smaller comes first.
         n: Maximum length of the list.
     """
-    return _top_n(scores, 0.0, scores.take, ranks, 0, n)
-
-
-def similar(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
-    """Rank the other items by the cosine of their factors with those of one item.
-
-    A model without factors uses the cosine of the sets of users, and leaves out items that share no user.
-    """
-    if not snapshot.n_factors:
-        return _similar_by_users(snapshot, item_row, n)
-    approximate = snapshot.item_factors @ snapshot.item_factors[item_row]
-    approximate /= snapshot.item_norms * snapshot.item_norms[item_row]
-    approximate[item_row] = -np.inf
-    bound = (snapshot.n_factors + 16) * _EPSILON
-    ranks = snapshot.popular_ranks
-    return _top_n(approximate, bound, lambda rows: exact_similarities(snapshot, item_row, rows), ranks, 0, n)
+    return top_n(scores, 0.0, scores.take, ranks, 0, n)
 
 
 def popular(
@@ -213,7 +188,7 @@ def popular(
     return Ranking(rows, snapshot.popularity[rows].astype(np.float64))
 
 
-def _products(items: Float32, others: Float32) -> Scores:
+def products(items: Float32, others: Float32) -> Scores:
     """Return inner products over the last axis: float64 (…,).
 
     The sum over contiguous memory adds in an order that depends on the length alone; a BLAS product does not promise
@@ -255,7 +230,7 @@ class _Users(NamedTuple):
 
 def _exact(snapshot: ModelSnapshot, users: _Users, rows: Rows) -> Scores:
     """Score items `rows` (m, c) for the users of a batch as `exact_scores` does: float64 (m, c)."""
-    scores = _products(snapshot.item_factors.take(rows, axis=0), users.factors[:, np.newaxis])
+    scores = products(snapshot.item_factors.take(rows, axis=0), users.factors[:, np.newaxis])
     scores += snapshot.item_bias.take(rows)
     scores += users.constants[:, np.newaxis]
     return scores
@@ -273,9 +248,9 @@ def _rank_by_neighbours(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, r
     ranking = _rank_by_inputs(snapshot, neighbourhood, request)
     if ranking is not None:
         return ranking
-    scores, has_neighbour = _neighbour_scores(snapshot, neighbourhood, request.user_row, request.user)
+    scores, has_neighbour = neighbour_scores(snapshot, neighbourhood, request.user_row, request.user)
     _exclude(snapshot, request, scores)
-    ranking = _top_n(scores, 0.0, scores.take, snapshot.popular_ranks, request.offset, request.n)
+    ranking = top_n(scores, 0.0, scores.take, snapshot.popular_ranks, request.offset, request.n)
     return ranking._replace(is_personal=has_neighbour.take(ranking.rows))
 
 
@@ -305,17 +280,17 @@ def _rank_by_inputs(snapshot: ModelSnapshot, neighbourhood: Neighbourhood, reque
     if rows.size < request.offset + request.n:
         return None
     scores = scores[rows] + user.constant
-    return _sorted_page(found[rows].astype(np.int64), scores, snapshot.popular_ranks, request.offset, request.n)
+    return sorted_page(found[rows].astype(np.int64), scores, snapshot.popular_ranks, request.offset, request.n)
 
 
-def _personal_flags(snapshot: ModelSnapshot, request: TopNRequest, rows: Rows) -> NDArray[np.bool_] | None:
+def personal_flags(snapshot: ModelSnapshot, request: TopNRequest, rows: Rows) -> NDArray[np.bool_] | None:
     """Return `Ranking.is_personal` of a list from factors."""
     user = request.user
     has_factors = snapshot.has_user_factors[request.user_row] if user is None else user.factors.any()
     return None if has_factors else np.zeros(rows.size, dtype=bool)
 
 
-def _neighbour_scores(
+def neighbour_scores(
     snapshot: ModelSnapshot, neighbourhood: Neighbourhood, user_row: int, user: UserRepresentation | None
 ) -> NeighbourScores:
     """Score all items by their neighbour terms and biases."""
@@ -340,21 +315,6 @@ def _neighbour_scores(
     return result
 
 
-def _similar_by_users(snapshot: ModelSnapshot, item_row: int, n: int) -> Ranking:
-    """Rank items by the number of users shared with one item, over the root of the product of both items' numbers."""
-    by_item = snapshot.seen_by
-    users = by_item.indices[by_item.indptr[item_row] : by_item.indptr[item_row + 1]]
-    # A sample suffices for an item that most users have seen, and bounds the time.
-    users = users[:: max(1, -(-users.size // _MAX_SIMILAR_USERS))]
-    positions, _ = row_entries(snapshot.history, users)
-    shared = np.bincount(snapshot.history.indices[positions], minlength=len(snapshot.items))
-    counts = np.diff(by_item.indptr)
-    shared[item_row] = 0
-    rows = np.flatnonzero(shared)
-    cosines = shared[rows] / np.sqrt(max(1, users.size) * counts[rows].astype(np.float64))
-    return _sorted_page(rows, cosines, snapshot.popular_ranks, 0, n)
-
-
 def _exclude(snapshot: ModelSnapshot, request: TopNRequest, scores: Float32 | Scores) -> None:
     """Set the scores of seen, excluded and barred items to -inf."""
     scores[_seen_rows(snapshot, request)] = -np.inf
@@ -371,7 +331,7 @@ def _seen_rows(snapshot: ModelSnapshot, request: TopNRequest) -> NDArray[np.int3
 def _rank_approximate(snapshot: ModelSnapshot, request: TopNRequest, approximate: Float32) -> Ranking:
     """Rank one list, given approximate scores without the user's constant, float32 (n_items,)."""
     user = request.user
-    ranking = _top_n(
+    ranking = top_n(
         approximate,
         float(snapshot.max_exact_over_approx[request.user_row])
         if user is None
@@ -381,37 +341,10 @@ def _rank_approximate(snapshot: ModelSnapshot, request: TopNRequest, approximate
         request.offset,
         request.n,
     )
-    return ranking._replace(is_personal=_personal_flags(snapshot, request, ranking.rows))
+    return ranking._replace(is_personal=personal_flags(snapshot, request, ranking.rows))
 
 
-def _largest_per_row(approximate: Float32, size: int, each: NDArray[np.int64]) -> tuple[Rows, Float32]:
-    """Select the `size` largest numbers of each row, unordered.
-
-    The row is cut into interleaved blocks. The `size` blocks with the largest maxima contain the `size` largest
-    numbers: each has a number not below the smallest of those maxima, and no other block has a larger one.
-
-    Args:
-        approximate: Float32 (m, n), n larger than size.
-        each: Int64 (m, 1), 0 to m - 1.
-
-    Returns:
-        Their columns, int64 (m, size), and the upper bound of the other numbers, float32 (m,).
-    """
-    n = approximate.shape[1]
-    # Least work: as many blocks as numbers in the selected blocks.
-    width = math.isqrt(n // size)
-    count = n // width
-    maxima = approximate[:, : width * count].reshape(-1, width, count).max(axis=1)
-    chosen = maxima.argpartition(count - size, axis=1)[:, np.newaxis, -size:]
-    pool = (chosen + np.arange(0, width * count, count)[:, np.newaxis]).reshape(len(each), -1)
-    rest = np.arange(width * count, n)
-    pool = np.concatenate([pool, np.broadcast_to(rest, (len(each), rest.size))], axis=1)
-    values = approximate[each, pool]
-    picked = values.argpartition(values.shape[1] - size, axis=1)[:, -size:]
-    return pool[each, picked], values[each, picked[:, :1]][:, 0]
-
-
-def _top_n(
+def top_n(
     approximate: Float32 | Scores, bound: float, exact: Callable[[Rows], Scores], ranks: Rows, offset: int, n: int
 ) -> Ranking:
     """Return places offset to offset + n by exact score.
@@ -432,15 +365,16 @@ def _top_n(
         if cutoff == -math.inf:
             # The candidates contain excluded items, and so all others.
             rows = rows[approximate[rows] > -np.inf]
-            return _sorted_page(rows, exact(rows), ranks, offset, n)
-        ranking = _sorted_page(rows, exact(rows), ranks, 0, end)
+            return sorted_page(rows, exact(rows), ranks, offset, n)
+        ranking = sorted_page(rows, exact(rows), ranks, 0, end)
         if ranking.scores[-1] > cutoff + bound:
             return Ranking(ranking.rows[offset:], ranking.scores[offset:])
         size *= 4
     rows = np.flatnonzero(approximate > -np.inf)
-    return _sorted_page(rows, exact(rows), ranks, offset, n)
+    return sorted_page(rows, exact(rows), ranks, offset, n)
 
 
-def _sorted_page(rows: Rows, scores: Scores, ranks: Rows, offset: int, n: int) -> Ranking:
+def sorted_page(rows: Rows, scores: Scores, ranks: Rows, offset: int, n: int) -> Ranking:
+    """Return places offset to offset + n of items `rows`, int64 (m,), with exact scores, float64 (m,)."""
     order = np.lexsort((ranks[rows], -scores))[offset : offset + n]
     return Ranking(rows[order], scores[order])

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from service.api import wire
 from service.config import Config
+from service.lists.filters.masks import FilterMasks
 from service.live.live_state import LiveState
 from service.live.live_users import LiveUsers
 from service.metrics import Metrics
@@ -47,6 +48,7 @@ class ReplicaContext:
     idempotency_keys: IdempotencyTable = field(default_factory=IdempotencyTable)
     pseudonyms: Pseudonymiser = field(default_factory=Pseudonymiser)
     gate: Gate = field(default_factory=Gate)
+    filter_masks: FilterMasks = field(default_factory=FilterMasks)
 
     @cached_property
     def live(self) -> LiveUsers:

@@ -4,7 +4,7 @@ Invariant: a handler calls `store.current()` once, and never waits for telemetry
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
@@ -15,24 +15,30 @@ from aiohttp import web
 
 from service.api import wire
 from service.api.docs_page import PAGE_HEADERS, page
+from service.api.list_bodies import RecommendationsRequest
 from service.api.openapi import document
 from service.api.reply import Reply
 from service.errors import NotFound, Unavailable
+from service.lists import pipeline
+from service.lists.item_scores import ListUser
+from service.lists.list_request import Boost, ListRequest, Pin
+from service.lists.pipeline import ListModel, MadeList
+from service.live.live_users import LiveUser
 from service.models import scoring
 from service.models.snapshot import ModelSnapshot
 from service.security import security_log
 from service.security.api_key import TENANT
 from service.serving import request_inputs
+from service.serving.batcher import Batcher
 from service.serving.context import CONTEXT, ReplicaContext, not_ready_reason
 from service.serving.feedback import FeedbackContext, feedback_events
-from service.serving.ranked_list import ListRequest, RankedList
+from service.serving.ranked_list import RankedList
 from telemetry.errors import BadEventError, EventsRefusedError
 from telemetry.events import System
 from telemetry.ids import rfc3339_ms, uuid7
 
 # A new release or new API keys change these documents, so browsers revalidate them.
 _REVALIDATE: Final = {"Cache-Control": "no-cache"}
-_LIST_FIELDS: Final = ("n", "fields")
 
 
 async def recommend_plain(request: web.Request) -> web.Response:
@@ -48,39 +54,44 @@ async def recommend_plain(request: web.Request) -> web.Response:
 
 async def recommend_get(request: web.Request) -> web.Response:
     """GET /v1/recommendations/{user_id}?n=10, or /v1/recommendations?user_id=…: the same list as JSON."""
-    user_id = request_inputs.read_id(request, "user_id", _LIST_FIELDS)
-    n, fields = request_inputs.read_n(request), request_inputs.read_fields(request)
-    return _list_reply(await _recommend(request, ListRequest(n, user_id, fields=fields)))
+    user_id = request_inputs.read_id(request, "user_id", request_inputs.LIST_FIELDS)
+    query = request_inputs.read_list_query(request)
+    return _list_reply(await _recommend(request, ListRequest(user_id=user_id, **query._asdict())))
 
 
 async def recommend_post(request: web.Request) -> web.Response:
-    """POST /v1/recommendations: the same list with offset, exclude and include."""
+    """POST /v1/recommendations: the same list with all that can be asked for."""
     request_inputs.require_query_fields(request, ())
-    body = wire.decode(wire.RecommendationsRequest, await request_inputs.read_body(request))
-    list_request = ListRequest(body.n, body.user_id, body.offset, body.exclude, body.include, fields=body.fields)
+    body = wire.decode(RecommendationsRequest, await request_inputs.read_body(request))
+    list_request = ListRequest(
+        body.n,
+        body.user_id,
+        body.offset,
+        tuple(body.exclude),
+        body.fields,
+        None if body.include is None else tuple(body.include),
+        page_token=body.page_token,
+        filter=body.filter,
+        boosts=tuple(Boost(boost.filter, boost.factor) for boost in body.boosts),
+        pins=tuple(Pin(pin.item_id, pin.position) for pin in body.pins),
+    )
     return _list_reply(await _recommend(request, list_request))
 
 
 async def popular(request: web.Request) -> web.Response:
     """GET /v1/popular?n=10: the most popular items; recent interactions weigh more."""
-    request_inputs.require_query_fields(request, _LIST_FIELDS)
-    n, fields = request_inputs.read_n(request), request_inputs.read_fields(request)
-    return _list_reply(await _recommend(request, ListRequest(n, fields=fields)))
+    request_inputs.require_query_fields(request, request_inputs.LIST_FIELDS)
+    query = request_inputs.read_list_query(request)
+    return _list_reply(await _recommend(request, ListRequest(**query._asdict())))
 
 
 async def similar(request: web.Request) -> web.Response:
     """GET /v1/items/{item_id}/similar?n=10, or /v1/items/similar?item_id=…: the nearest items."""
-    started_s = time.perf_counter()
-    item_id = request_inputs.read_id(request, "item_id", _LIST_FIELDS)
-    n, fields = request_inputs.read_n(request), request_inputs.read_fields(request)
-    store = request.app[CONTEXT].store
-    snapshot = store.current()
-    row = snapshot.items.row_of.get(item_id)
-    if row is None:
+    item_id = request_inputs.read_id(request, "item_id", request_inputs.LIST_FIELDS)
+    query = request_inputs.read_list_query(request)
+    if item_id not in request.app[CONTEXT].store.current().items.row_of:
         raise NotFound(f"The served model has no item {item_id!r}.")
-    list_request = ListRequest(n, similar_to=item_id, fields=fields)
-    ranked = RankedList(list_request, snapshot, scoring.similar(snapshot, row, n), "similar", store.catalogue)
-    return _list_reply(_serve(request, ranked, started_s))
+    return _list_reply(await _recommend(request, ListRequest(similar_to=item_id, **query._asdict())))
 
 
 async def events(request: web.Request) -> web.Response:
@@ -187,33 +198,51 @@ async def docs(_request: web.Request) -> web.Response:
 
 
 async def _recommend(request: web.Request, list_request: ListRequest) -> wire.Recommendations:
-    """Rank a list and serve it."""
+    """Make a list and serve it."""
     started_s = time.perf_counter()
     context = request.app[CONTEXT]
+    # Both before the first await, so that they are of one model.
     snapshot, catalogue = context.store.current(), context.store.catalogue
-    exclude = _rows(snapshot, list_request.exclude) if list_request.exclude else scoring.NO_ROWS
-    include = None if list_request.include is None else np.unique(_rows(snapshot, list_request.include))
     pseudonym = context.pseudonyms.pseudonym(list_request.user_id)
     user_row = None if list_request.user_id is None else _user_row(context, snapshot, list_request.user_id)
     live = None if pseudonym is None else context.live.user(snapshot, pseudonym, user_row)
-    folded = None if live is None else live.representation
-    if live is not None and folded is None:
-        # The model cannot fold in, and what was seen since is left out all the same.
-        exclude = np.concatenate([exclude, live.seen])
-    if user_row is None and folded is None:
-        source: wire.Source = "popular"
-        ranking = scoring.popular(
-            snapshot, list_request.n, offset=list_request.offset, exclude=exclude, include=include
-        )
+    user = _list_user(user_row, live)
+    now_s = time.time()
+    if list_request.is_plain:
+        hidden = catalogue.unavailable_rows(now_s)
+        made = await _plain_list(context.batcher, snapshot, list_request, user, hidden)
     else:
-        source = "personal"
-        # Without a trained user the row does not count.
-        top_n = scoring.TopNRequest(user_row or 0, list_request.n, list_request.offset, exclude, user=folded)
-        if include is None:
-            ranking = await context.batcher.personal(snapshot, top_n)
-        else:
-            ranking = scoring.personal_among(snapshot, top_n, include)
-    return _serve(request, RankedList(list_request, snapshot, ranking, source, catalogue, live), started_s)
+        made = pipeline.make_list(ListModel(snapshot, catalogue, context.filter_masks), list_request, user, now_s)
+    return _serve(request, RankedList(list_request, snapshot, made, catalogue, live), started_s)
+
+
+def _list_user(user_row: int | None, live: LiveUser | None) -> ListUser | None:
+    """Return the user of a list; None if neither the model nor the live state knows the user."""
+    if live is None:
+        return None if user_row is None else ListUser(user_row)
+    if live.representation is not None:
+        return ListUser(user_row, live.representation)
+    # The model cannot fold in, and what was seen since is left out all the same.
+    return ListUser(user_row, seen_since=live.seen)
+
+
+async def _plain_list(
+    batcher: Batcher, snapshot: ModelSnapshot, list_request: ListRequest, user: ListUser | None, hidden: scoring.Rows
+) -> MadeList:
+    """Make a list that `is_plain`, together with those of other requests."""
+    exclude = pipeline.rows_of(snapshot, list_request.exclude)
+    if hidden.size:
+        exclude = np.concatenate([exclude, hidden])
+    if user is not None and user.seen_since.size:
+        exclude = np.concatenate([exclude, user.seen_since])
+    n, offset = list_request.n + 1, list_request.offset
+    if user is None or not user.is_known:
+        ranking = scoring.popular(snapshot, n, offset=offset, exclude=exclude)
+    else:
+        # With a representation the row does not count.
+        top_n = scoring.TopNRequest(user.row or 0, n, offset, exclude, user=user.representation)
+        ranking = await batcher.personal(snapshot, top_n)
+    return pipeline.plain_list(snapshot, list_request, user, hidden, ranking)
 
 
 def _serve(request: web.Request, ranked: RankedList, started_s: float) -> wire.Recommendations:
@@ -251,11 +280,6 @@ def _model_user_id(context: ReplicaContext, snapshot: ModelSnapshot, user_id: st
     if context.pseudonyms.active and user_id not in snapshot.users.row_of:
         return context.pseudonyms.pseudonym(user_id)
     return user_id
-
-
-def _rows(snapshot: ModelSnapshot, ids: Sequence[str]) -> scoring.Rows:
-    row_of = snapshot.items.row_of
-    return np.array([row_of[i] for i in ids if i in row_of], dtype=np.int64)
 
 
 @contextmanager

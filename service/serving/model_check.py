@@ -9,7 +9,7 @@ import numpy as np
 
 from service.catalogue.catalogue import Catalogue, of_model
 from service.errors import ModelError, ModelRefused
-from service.models import active_model, artefact, scoring
+from service.models import active_model, artefact, scoring, similarity
 from service.models.snapshot import ModelSnapshot
 
 _WARM_USERS: Final = 32
@@ -93,4 +93,4 @@ def warm_up(snapshot: ModelSnapshot) -> None:
             )
     scoring.popular(snapshot, 10)
     if len(snapshot.items):
-        scoring.similar(snapshot, 0, 10)
+        similarity.similar(snapshot, 0, 10)

@@ -1,13 +1,11 @@
 """A ranked list: the answer to its caller and the served event for telemetry (pure)."""
 
-import zlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
-
 from service.api import wire
+from service.api.shortfalls import shortfall
 from service.catalogue.catalogue import Catalogue
+from service.lists.list_request import ListRequest
+from service.lists.pipeline import MadeList
 from service.live.live_users import LiveUser
-from service.models.scoring import Ranking
 from service.models.snapshot import ModelSnapshot
 from service.security.api_key import TENANT
 from telemetry.events import Served
@@ -15,90 +13,39 @@ from telemetry.ids import rfc3339_ms
 from telemetry.served_items import Items, one_or_each
 
 
-class ListRequest(NamedTuple):
-    """A list as a caller asks for it, in ids; `scoring.TopNRequest` is its counterpart in rows of a model.
-
-    Attributes:
-        n: How many items to return.
-        user_id: The user; None for the popular items.
-        offset: How many of the best items to skip.
-        exclude: Items never to return.
-        include: The only candidates; None for the whole catalogue.
-        similar_to: The item whose nearest items are asked for, or None.
-        fields: What the answer shows of each item besides its place.
-    """
-
-    n: int
-    user_id: str | None = None
-    offset: int = 0
-    exclude: Sequence[str] = ()
-    include: Sequence[str] | None = None
-    similar_to: str | None = None
-    fields: Sequence[str] = ()
-
-    @property
-    def candidate_set(self) -> str:
-        """The candidates by name; `include` and `exclude` are given by count and CRC-32."""
-        if self.similar_to is not None:
-            return f"similar:{self.similar_to}"
-        name = "catalogue" if self.include is None else f"include:{_digest(self.include)}"
-        return f"{name};exclude:{_digest(self.exclude)}" if self.exclude else name
-
-    @property
-    def as_fields(self) -> dict[str, Any]:
-        """The request as plain JSON, without the user and without what was not asked for."""
-        fields: dict[str, Any] = {"n": self.n}
-        if self.offset:
-            fields["offset"] = self.offset
-        if self.exclude:
-            fields["exclude"] = list(self.exclude)
-        if self.include is not None:
-            fields["include"] = list(self.include)
-        if self.similar_to is not None:
-            fields["similar_to"] = self.similar_to
-        return fields
-
-
 class RankedList:
-    """The ranking of a model for a request; an item of a personal list without a personal score is `popular`.
+    """A list that was made for a request, with the snapshot and the catalogue that it was made from.
 
-    The catalogue, which a request with fields needs, is that of the snapshot; `live` is the user, if the list reflects
-    live events.
+    `live` is the user, if the list reflects live events.
     """
 
-    __slots__ = ("_catalogue", "_item_ids", "_live", "_rows", "_scores", "_snapshot", "_sources", "list_request")
+    __slots__ = ("_catalogue", "_item_ids", "_live", "_made", "_scores", "_snapshot", "list_request")
 
     def __init__(
         self,
         list_request: ListRequest,
         snapshot: ModelSnapshot,
-        ranking: Ranking,
-        source: wire.Source,
-        catalogue: Catalogue | None = None,
+        made: MadeList,
+        catalogue: Catalogue,
         live: LiveUser | None = None,
     ) -> None:
-        self._catalogue = catalogue
         self._live = live
         self.list_request = list_request
+        self._made = made
         self._snapshot = snapshot
+        self._catalogue = catalogue
         id_of = snapshot.items.id_of
-        self._rows: list[int] = ranking.rows.tolist()
-        self._item_ids = [id_of[row] for row in self._rows]
-        self._scores: list[float] = ranking.scores.round(6).tolist()
-        self._sources: list[wire.Source] = (
-            [source] * ranking.rows.size
-            if ranking.is_personal is None
-            else [source if is_personal else "popular" for is_personal in ranking.is_personal.tolist()]
-        )
+        self._item_ids = [id_of[row] for row in made.rows]
+        self._scores: list[float] = made.scores.round(6).tolist()
 
     def answer(self, recommendation_id: str, degraded: wire.DegradationLevel | None) -> wire.Recommendations:
         """Return the body of the answer."""
-        columns = zip(self._item_ids, self._scores, self._sources, strict=True)
+        columns = zip(self._item_ids, self._scores, self._made.sources, strict=True)
         items: list[wire.Item] = [
             {"item_id": item_id, "score": score, "source": source} for item_id, score, source in columns
         ]
-        if self._catalogue is not None and (names := self.list_request.fields):
-            for item, row in zip(items, self._rows, strict=True):
+        if names := self.list_request.fields:
+            for item, row in zip(items, self._made.rows, strict=True):
                 item["fields"] = self._catalogue.fields(row, names)
         return {
             "recommendation_id": recommendation_id,
@@ -109,7 +56,10 @@ class RankedList:
             if self._live is None
             else {"as_of": self._live.as_of, "events_applied": self._live.events_applied},
             "degraded": degraded,
-            "shortfall": wire.shortfall(self.list_request.n, len(self._item_ids)),
+            "shortfall": shortfall(self.list_request.n, len(self._item_ids), self._made.shortfall),
+            "next_page_token": (
+                self._made.page.token_of_next(self.list_request.kind, self._item_ids) if self._made.has_more else None
+            ),
         }
 
     def event(
@@ -139,9 +89,5 @@ class RankedList:
             latency_ms=latency_ms,
             degraded=degraded,
             # The propensity is 1: lists are not randomised.
-            items=Items(self._item_ids, self._scores, self.list_request.offset, one_or_each(self._sources), 1.0),
+            items=Items(self._item_ids, self._scores, self._made.page.place, one_or_each(self._made.sources), 1.0),
         )
-
-
-def _digest(ids: Sequence[str]) -> str:
-    return f"{len(ids)}:{zlib.crc32(chr(0).join(ids).encode()):08x}"

@@ -4,7 +4,8 @@ Invariant: an input that is not as documented raises `Invalid` with the field's 
 """
 
 import asyncio
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -56,38 +57,52 @@ def require_query_fields(request: web.Request, known: tuple[str, ...]) -> None:
                 raise wire.invalid_field(shown, "is not a field of this query")
 
 
-def read_n(request: web.Request) -> int:
-    """Return the length of a list from the query field `n`, 1 to `wire.N_LIMIT`.
+class ListQuery(NamedTuple):
+    """The fields of a list in a query, as in the body of a POST."""
+
+    n: int = wire.N_DEFAULT
+    offset: int = 0
+    filter: str | None = None
+    page_token: str | None = None
+    fields: Sequence[str] = ()
+
+
+_NO_LIST_QUERY: Final = ListQuery()
+LIST_FIELDS: Final = ListQuery._fields
+
+
+def read_list_query(request: web.Request) -> ListQuery:
+    """Return the fields of a list in the query; other fields are left to `require_query_fields`.
 
     Raises:
-        Invalid: It is no such number, or is given more than once.
+        Invalid: A field is malformed, or is given more than once.
     """
     if not request.query_string:
-        return wire.N_DEFAULT
-    given = request.query.getall("n", [])
-    if not given:
-        return wire.N_DEFAULT
-    if len(given) > 1:
-        raise wire.invalid_field("n", f"was given {len(given)} times")
-    text = given[0]
+        return _NO_LIST_QUERY
+    found: dict[str, Any] = {}
+    for name, text in request.query.items():
+        if name not in LIST_FIELDS:
+            continue
+        if name in found:
+            raise wire.invalid_field(name, f"was given {len(request.query.getall(name))} times")
+        if name == "n":
+            found[name] = _number(name, text, 1, wire.N_LIMIT)
+        elif name == "offset":
+            found[name] = _number(name, text, 0, wire.OFFSET_LIMIT)
+        else:
+            found[name] = _field_names(text) if name == "fields" else text
+    return ListQuery(**found)
+
+
+def _number(name: str, text: str, least: int, most: int) -> int:
     # Few and plain digits only: int() also accepts "1_0", "+1" and numbers of any length.
-    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= wire.N_LIMIT):
-        raise wire.invalid_field("n", f"must be a whole number from 1 to {wire.N_LIMIT}")
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and least <= int(text) <= most):
+        raise wire.invalid_field(name, f"must be a whole number from {least} to {most}")
     return int(text)
 
 
-def read_fields(request: web.Request) -> list[str]:
-    """Return the names of the query field `fields`, separated by commas; none without it.
-
-    Raises:
-        Invalid: A name is malformed, there are too many, or the field is given more than once.
-    """
-    given = request.query.getall("fields", []) if request.query_string else []
-    if not given:
-        return []
-    if len(given) > 1:
-        raise wire.invalid_field("fields", f"was given {len(given)} times")
-    names = given[0].split(",")
+def _field_names(text: str) -> list[str]:
+    names = text.split(",")
     if len(names) > wire.FIELDS_LIMIT:
         raise wire.invalid_field("fields", f"must be at most {wire.FIELDS_LIMIT} names")
     for name in names:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.errors import TrainingDiverged, UsageError
-from service.models import artefact, erased_users, publication, scoring
+from service.models import artefact, erased_users, publication, scoring, similarity
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import hyperparameters, registry
@@ -248,7 +248,7 @@ def test_a_list_is_sorted_by_score(case: Case) -> None:
             ranking.rows.tolist()
             == unseen[np.lexsort((unseen, -snapshot.popularity[unseen], -scores[unseen]))][:10].tolist()
         )
-    assert 3 not in scoring.similar(snapshot, 3, 20).rows
+    assert 3 not in similarity.similar(snapshot, 3, 20).rows
 
 
 def test_erasing_a_user_changes_no_other_user(case: Case) -> None:

@@ -86,9 +86,9 @@ def test_every_field_is_typed_and_described() -> None:
             assert {"type", "$ref", "anyOf"} & set(one), (name, field)
             assert one.get("description"), (name, field)
     fields = {name: schema["properties"] for name, schema in schemas.items()}
-    for name, field, most in (("EventIn", "position", 10_500), ("RecommendationsRequest", "n", 500)):
+    for name, field, most in (("EventIn", "position", 15_500), ("RecommendationsRequest", "n", 500)):
         assert fields[name][field]["maximum"] == most
-    assert fields["Item"]["source"]["enum"] == ["personal", "similar", "popular"]
+    assert fields["Item"]["source"]["enum"] == ["personal", "similar", "popular", "pinned"]
     assert fields["Recommendations"]["degraded"]["enum"] == ["stale", "stale_model", "static", None]
     assert fields["Accepted"]["durability"]["enum"] == ["disk"]
     assert fields["Model"]["n_users"]["type"] == "integer"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
-from service.models import artefact, erased_users, publication, scoring
+from service.models import artefact, erased_users, publication, scoring, similarity
 from service.models.neighbourhood import Combine, Neighbourhood, Over, Signal
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -158,7 +158,7 @@ def test_similar_items_of_a_model_without_factors_share_users() -> None:
         seen[user, snapshot.seen_rows(user)] = 1
     shared = seen.T @ seen
     cosine = shared[2] / np.sqrt(shared[2, 2] * np.diag(shared))
-    ranking = scoring.similar(snapshot, 2, N_ITEMS)
+    ranking = similarity.similar(snapshot, 2, N_ITEMS)
     expected = [row for row in np.argsort(-cosine, kind="stable").tolist() if row != 2 and cosine[row] > 0]
     assert ranking.rows.tolist() == expected
     np.testing.assert_allclose(ranking.scores, cosine[expected])

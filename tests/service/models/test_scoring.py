@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.models import scoring
+from service.models import scoring, similarity
 from service.models.snapshot import ModelSnapshot
 
 Make = Callable[..., ModelSnapshot]
@@ -133,7 +133,7 @@ def test_similar_items_are_ordered_by_cosine_and_leave_the_item_itself_out(make_
     factors = snapshot.item_factors.astype(np.float64)
     cosine = factors @ factors[5] / (np.linalg.norm(factors, axis=1) * np.linalg.norm(factors[5]))
     cosine[5] = -np.inf
-    ranking = scoring.similar(snapshot, 5, 12)
+    ranking = similarity.similar(snapshot, 5, 12)
     assert ranking.rows.tolist() == np.argsort(-cosine, kind="stable")[:12].tolist()
     np.testing.assert_allclose(ranking.scores, cosine[ranking.rows], rtol=1e-5)
 
@@ -142,7 +142,7 @@ def test_an_item_without_factors_is_similar_to_nothing_and_breaks_nothing(make_s
     """All-zero factors have no direction: the cosine is 0, not NaN."""
     snapshot = make_snapshot(n_items=50)
     snapshot.item_factors[7] = 0
-    assert scoring.similar(snapshot, 7, 5).scores.tolist() == [0.0] * 5
+    assert similarity.similar(snapshot, 7, 5).scores.tolist() == [0.0] * 5
 
 
 @pytest.mark.parametrize("include", [None, [3, 4, 5, 6, 7, 8]])

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -89,6 +90,109 @@ async def test_offset_continues_after_the_first_page(client: Client) -> None:
     assert second["items"] == whole["items"][7:]
 
 
+@pytest.fixture
+def films(context: ReplicaContext) -> list[ItemRecord]:
+    """Attributes for the items of the served model."""
+    snapshot = context.store.current()
+    records = [
+        ItemRecord(
+            f"Title {row}", {"genres": ["Comedy", "Drama"][row % 2 :], "year": 1980 + row, "dubbed": row % 3 == 0}
+        )
+        for row in range(len(snapshot.items))
+    ]
+    context.store.swap(replace(snapshot, item_records=ItemRecords.of(records)))
+    return records
+
+
+async def test_pages_make_one_list_on_every_route(client: Client) -> None:
+    """The tokens of GET continue a list to its end, where there is none; so do those of POST."""
+    for path in ("recommendations/u1", "recommendations?user_id=u1", "popular", "items/i4/similar"):
+        joint = "&" if "?" in path else "?"
+        whole = await body(client, "GET", f"/v1/{path}{joint}n=500", 200)
+        assert whole["next_page_token"] is None
+        items: list[Any] = []
+        token: str | None = ""
+        while token is not None:
+            query = f"{joint}n=17&page_token={token}" if token else f"{joint}n=17"
+            answer = await body(client, "GET", f"/v1/{path}{query}", 200)
+            items += answer["items"]
+            token = answer["next_page_token"]
+        assert items == whole["items"]
+        offset = await body(client, "GET", f"/v1/{path}{joint}n=5&offset=20", 200)
+        assert offset["items"] == items[20:25]
+    first = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u1", "n": 9})
+    more = {"user_id": "u1", "n": 9, "page_token": first["next_page_token"]}
+    second = await body(client, "POST", "/v1/recommendations", 200, json=more)
+    assert [item["item_id"] for item in first["items"] + second["items"]] == [
+        item["item_id"] for item in (await body(client, "GET", "/v1/recommendations/u1?n=18", 200))["items"]
+    ]
+    problem = await body(client, "POST", "/v1/recommendations", 422, json={**more, "user_id": "u2"})
+    assert problem["errors"][0]["field"] == "page_token"
+
+
+@pytest.mark.usefixtures("films")
+async def test_a_filter_leaves_the_items_that_match(client: Client, context: ReplicaContext) -> None:
+    """On GET and POST, for every kind of list; the shortfall says that the filter ran out."""
+    text = 'genre == "Comedy" and year >= 2000 and not dubbed'
+    row_of = context.store.current().items.row_of
+    for path in ("recommendations/u1", "popular", "items/i4/similar"):
+        whole = await body(client, "GET", f"/v1/{path}?n=500", 200)
+        answer = await body(client, "GET", f"/v1/{path}?n=500&filter={quote(text)}", 200)
+        matching = [
+            item for item in whole["items"] if (row := row_of[item["item_id"]]) % 2 == 0 and row >= 20 and row % 3
+        ]
+        assert answer["items"] == matching
+        short = await body(client, "GET", f"/v1/{path}?n=40&filter={quote(text)}", 200)
+        assert short["shortfall"] == {
+            "requested": 40,
+            "returned": len(matching),
+            "code": "filter",
+            "reason": "No other item matches the filter.",
+        }
+    posted = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u1", "n": 3, "filter": text})
+    assert len(posted["items"]) == 3
+
+
+@pytest.mark.usefixtures("films")
+@pytest.mark.parametrize(
+    ("text", "column", "words"),
+    [("genre = 'a'", 7, "'=='"), ("yeer > 1", 1, "did you mean year?"), ("dubbed > 1", 1, "holds booleans")],
+)
+async def test_a_bad_filter_is_refused_with_its_column(client: Client, text: str, column: int, words: str) -> None:
+    """In the query and in the body, boosts included."""
+    got = await body(client, "GET", f"/v1/popular?filter={quote(text)}", 422)
+    boosts = [{"filter": "dubbed", "factor": 2}, {"filter": text, "factor": 2}]
+    posted = await body(client, "POST", "/v1/recommendations", 422, json={"boosts": boosts})
+    for problem, field in ((got, "filter"), (posted, "boosts[1].filter")):
+        (error,) = problem["errors"]
+        assert (error["field"], error["column"]) == (field, column)
+        assert words in error["message"]
+
+
+@pytest.mark.usefixtures("films")
+async def test_boosts_and_pins_change_the_order(client: Client, context: ReplicaContext) -> None:
+    """A boosted item rises, a pinned one has its place and its source; the served event holds the request."""
+    plain = (await body(client, "GET", "/v1/recommendations/u1?n=500", 200))["items"]
+    ids = [item["item_id"] for item in plain]
+    wanted = {
+        "user_id": "u1",
+        "n": 4,
+        "boosts": [{"filter": "dubbed", "factor": 100}],
+        "pins": [{"item_id": ids[-1], "position": 2}, {"item_id": "unknown", "position": 0}],
+    }
+    answer = await body(client, "POST", "/v1/recommendations", 200, json=wanted)
+    assert [item["source"] for item in answer["items"]] == ["personal", "personal", "pinned", "personal"]
+    assert answer["items"][2]["item_id"] == ids[-1]
+    row_of = context.store.current().items.row_of
+    assert all(row_of[item["item_id"]] % 3 == 0 for item in answer["items"] if item["source"] == "personal")
+    _, event = recorded_events(context)
+    assert event["request"] == {name: value for name, value in wanted.items() if name != "user_id"}
+    assert [item["source"] for item in event["items"]] == [item["source"] for item in answer["items"]]
+    for bad in ([{"item_id": "a", "position": 1}, {"item_id": "b", "position": 1}], [{"item_id": "a", "position": -1}]):
+        problem = await body(client, "POST", "/v1/recommendations", 422, json={"pins": bad})
+        assert problem["errors"][0]["field"].startswith("pins")
+
+
 async def test_exclude_and_include_apply_before_the_top_n(client: Client) -> None:
     """The next best replace excluded items; included items are the only candidates."""
     whole = (await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 12}))["items"]
@@ -101,7 +205,8 @@ async def test_exclude_and_include_apply_before_the_top_n(client: Client) -> Non
     assert only["shortfall"] == {
         "requested": 10,
         "returned": 2,
-        "reason": "The catalogue holds no more items for this request.",
+        "code": "include",
+        "reason": "The request includes no other item.",
     }
 
 

@@ -1,0 +1,84 @@
+"""The body of a request for a list."""
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from service.api.wire import (
+    FIELDS_LIMIT,
+    IDS_LIMIT,
+    N_DEFAULT,
+    N_LIMIT,
+    OFFSET_LIMIT,
+    Body,
+    FieldName,
+    Id,
+    Integer,
+)
+
+FILTER_LIMIT: Final = 4_096
+BOOSTS_LIMIT: Final = 20
+PINS_LIMIT: Final = 100
+PAGE_TOKEN_LIMIT: Final = 40_000
+FILTER_EXAMPLE: Final = 'for example `genre == "Comedy" and year >= 1990 and not (tag in ["gore"])`'
+
+
+class BoostIn(Body):
+    """A factor for the scores of the items that match a filter."""
+
+    filter: str = Field(max_length=FILTER_LIMIT, description="The filter, as for the list.")
+    factor: float = Field(
+        ge=0.01, le=100, allow_inf_nan=False, description="Above 1 the items rise, below 1 they sink; 0.01 to 100."
+    )
+
+
+class PinIn(Body):
+    """An item with a fixed place in the list."""
+
+    item_id: Id = Field(description="The item; an unknown or hidden one is ignored.")
+    position: Integer = Field(ge=0, le=OFFSET_LIMIT, description="Its place in the whole list, from 0.")
+
+
+def _different_pins(pins: list[PinIn]) -> list[PinIn]:
+    if len({pin.item_id for pin in pins}) < len(pins) or len({pin.position for pin in pins}) < len(pins):
+        raise ValueError("must be of different items and positions")
+    return pins
+
+
+class RecommendationsRequest(Body):
+    """A list for one user, or the popular items."""
+
+    user_id: Id | None = Field(default=None, description="The user; without it, the popular items.")
+    n: Integer = Field(default=N_DEFAULT, ge=1, le=N_LIMIT, description="How many items; 10 by default.")
+    offset: Integer = Field(
+        default=0, ge=0, le=OFFSET_LIMIT, description="How many of the best items to skip; 0 by default."
+    )
+    exclude: list[Id] = Field(default=[], max_length=IDS_LIMIT, description="Items never to return.")
+    include: list[Id] | None = Field(
+        default=None,
+        max_length=IDS_LIMIT,
+        description="The only candidates; unknown ones are ignored. Without it, the whole catalogue.",
+    )
+    filter: str | None = Field(
+        default=None,
+        max_length=FILTER_LIMIT,
+        description=f"What the items must be; {FILTER_EXAMPLE}. Without it, any.",
+    )
+    boosts: list[BoostIn] = Field(
+        default=[], max_length=BOOSTS_LIMIT, description="Factors for the scores of items; all that match apply."
+    )
+    pins: Annotated[list[PinIn], AfterValidator(_different_pins)] = Field(
+        default=[],
+        max_length=PINS_LIMIT,
+        description="Items with a fixed place, seen or not, whether they match the filter or not.",
+    )
+    page_token: str | None = Field(
+        default=None,
+        max_length=PAGE_TOKEN_LIMIT,
+        description="`next_page_token` of the page before. Without it, the first page.",
+    )
+    fields: list[FieldName] = Field(
+        default=[],
+        max_length=FIELDS_LIMIT,
+        description="What to return of each item: `title`, or an attribute such as `genres`.",
+    )

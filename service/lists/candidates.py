@@ -1,0 +1,74 @@
+"""The items that a list may contain, and why others may not be in it."""
+
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.lists.filters.masks import FilterMask
+from service.models.neighbourhood import Scores
+from service.models.scoring import NO_ROWS, Rows
+from service.models.snapshot import Float32
+
+AnyRows: TypeAlias = NDArray[np.integer[Any]]
+Cause: TypeAlias = Literal["include", "filter", "exclude", "hidden", "seen"]
+
+# Exact scores of one item in so many cost less than approximate scores of all.
+_FEW: Final = 8
+
+
+class Candidates(NamedTuple):
+    """The items that a list may contain.
+
+    Attributes:
+        n_items: Of the catalogue.
+        include: The only candidates, int64, ascending; None for the whole catalogue.
+        filter: The items that match the filter; None without one.
+        exclude: Rows that the caller bars.
+        hidden: Rows that are hidden or not available at the time.
+        seen: Rows that the user has seen.
+        placed: Rows with a fixed place in the list, which are no candidates for the others.
+    """
+
+    n_items: int
+    include: Rows | None = None
+    filter: FilterMask | None = None
+    exclude: AnyRows = NO_ROWS
+    hidden: AnyRows = NO_ROWS
+    seen: AnyRows = NO_ROWS
+    placed: AnyRows = NO_ROWS
+
+    def few(self) -> Rows | None:
+        """Return the candidates if they are few, int64, ascending; else None."""
+        rows = self.include
+        if self.filter is not None:
+            if rows is not None:
+                rows = rows[self.filter.mask[rows]]
+            elif self.filter.count * _FEW <= self.n_items:
+                rows = self.filter.rows
+        if rows is None:
+            return None
+        barred = np.concatenate([self.exclude, self.hidden, self.seen, self.placed])
+        return rows[~np.isin(rows, barred)] if barred.size else rows
+
+    def bar(self, scores: Float32 | Scores) -> None:
+        """Set the scores of all items but the candidates to -inf; `include` is left to `few`."""
+        if self.filter is not None:
+            scores += self.filter.penalties
+        for rows in (self.exclude, self.hidden, self.seen, self.placed):
+            scores[rows] = -np.inf
+
+    def barred_by(self) -> dict[Cause, NDArray[np.bool_]]:
+        """Return which items each cause bars, bool (n_items,); the causes of a caller come first."""
+        barred: dict[Cause, NDArray[np.bool_]] = {}
+        if self.include is not None:
+            barred["include"] = ~self._mask(self.include)
+        if self.filter is not None:
+            barred["filter"] = ~self.filter.mask
+        rows_by_cause: dict[Cause, AnyRows] = {"exclude": self.exclude, "hidden": self.hidden, "seen": self.seen}
+        return barred | {cause: self._mask(rows) for cause, rows in rows_by_cause.items() if rows.size}
+
+    def _mask(self, rows: AnyRows) -> NDArray[np.bool_]:
+        mask = np.zeros(self.n_items, dtype=bool)
+        mask[rows] = True
+        return mask

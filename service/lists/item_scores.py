@@ -1,0 +1,100 @@
+"""The scores of all items for one list, before any item is left out.
+
+Invariant: an exact score is at most the approximate one plus `bound`, so that approximate scores choose the candidates
+and exact ones decide (`scoring.top_n`).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.models import scoring, similarity
+from service.models.neighbourhood import Scores
+from service.models.representation import UserRepresentation
+from service.models.scoring import Rows
+from service.models.snapshot import Float32, ModelSnapshot
+
+
+class ListUser(NamedTuple):
+    """The user of a list.
+
+    Attributes:
+        row: The user in the model; None for a user whom the model was not trained on.
+        representation: The user computed from live interactions; None for the trained one.
+        seen_since: Rows seen since training in a model that computes no representation.
+    """
+
+    row: int | None = None
+    representation: UserRepresentation | None = None
+    seen_since: NDArray[np.integer[Any]] = scoring.NO_ROWS
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the model can score items for the user."""
+        return self.row is not None or self.representation is not None
+
+    def seen_rows(self, snapshot: ModelSnapshot) -> NDArray[np.integer[Any]]:
+        """Return the seen items; they may repeat."""
+        if self.representation is not None:
+            return self.representation.seen
+        if self.row is None:
+            return self.seen_since
+        seen = snapshot.seen_rows(self.row)
+        return np.concatenate([seen, self.seen_since]) if self.seen_since.size else seen
+
+
+class ItemScores(NamedTuple):
+    """How to score items.
+
+    Attributes:
+        approximate: Returns new scores of all items, float (n_items,); -inf bars an item.
+        bound: The largest excess of an exact score over the approximate one.
+        exact: Returns the scores of some rows, float64 (m,).
+        is_personal: Returns for some rows whether the user's history has a say: bool (m,), or None if it has in all.
+    """
+
+    approximate: Callable[[], Float32 | Scores]
+    bound: float
+    exact: Callable[[Rows], Scores]
+    is_personal: Callable[[Rows], NDArray[np.bool_] | None] = lambda _rows: None
+
+
+def of_user(snapshot: ModelSnapshot, user: ListUser) -> ItemScores:
+    """Score items for a user who `is_known`."""
+    # With a representation the row does not count.
+    row = user.row or 0
+    if snapshot.neighbourhood is not None:
+        scores, has_neighbour = scoring.neighbour_scores(snapshot, snapshot.neighbourhood, row, user.representation)
+        return ItemScores(scores.copy, 0.0, scores.take, has_neighbour.take)
+    representation = user.representation or snapshot.trained_user(row)
+
+    def approximate() -> Float32:
+        scores: Float32 = snapshot.item_factors @ representation.factors
+        scores += snapshot.item_bias
+        return scores
+
+    return ItemScores(
+        approximate,
+        snapshot.max_exact_over_approx_of(representation),
+        lambda rows: scoring.exact_scores(snapshot, row, rows, representation),
+        lambda rows: None if representation.factors.any() else np.zeros(rows.size, dtype=bool),
+    )
+
+
+def of_popularity(snapshot: ModelSnapshot) -> ItemScores:
+    """Score items by their popularity."""
+    scores = snapshot.popularity.astype(np.float64)
+    return ItemScores(scores.copy, 0.0, scores.take)
+
+
+def of_similarity(snapshot: ModelSnapshot, item_row: int) -> ItemScores:
+    """Score items by their similarity to one item; those without anything in common with it are barred."""
+    if snapshot.n_factors:
+        approximate, bound = similarity.approximate_similarities(snapshot, item_row)
+        return ItemScores(approximate.copy, bound, lambda rows: similarity.exact_similarities(snapshot, item_row, rows))
+    scores = np.full(len(snapshot.items), -np.inf)
+    rows, cosines = similarity.shared_user_cosines(snapshot, item_row)
+    scores[rows] = cosines
+    return ItemScores(scores.copy, 0.0, scores.take)

@@ -1,0 +1,104 @@
+"""A list as a caller asks for it, in ids."""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+
+class Boost(NamedTuple):
+    """A factor for the scores of the items that match a filter; above 1 they rise, below 1 they sink."""
+
+    filter: str
+    factor: float
+
+
+class Pin(NamedTuple):
+    """An item with a fixed place in the list, from 0."""
+
+    item_id: str
+    position: int
+
+
+class ListRequest(NamedTuple):
+    """A list as a caller asks for it; `scoring.TopNRequest` is its counterpart in rows of a model.
+
+    Attributes:
+        n: How many items to return.
+        user_id: The user; None for a list for no particular user.
+        offset: How many of the best items to skip.
+        exclude: Items never to return.
+        fields: What the answer shows of each item besides its place; the list does not depend on it.
+        include: The only candidates; None for the whole catalogue.
+        similar_to: The item whose nearest items are asked for, or None.
+        page_token: The token of the page before; None for the first page.
+        filter: What the items' attributes must be; None for any.
+        boosts: Factors of scores, all of which apply.
+        pins: Items with a fixed place, which need not match the filter and may have been seen.
+    """
+
+    n: int
+    user_id: str | None = None
+    offset: int = 0
+    exclude: Sequence[str] = ()
+    fields: Sequence[str] = ()
+    include: Sequence[str] | None = None
+    similar_to: str | None = None
+    page_token: str | None = None
+    filter: str | None = None
+    boosts: Sequence[Boost] = ()
+    pins: Sequence[Pin] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the list is the best items of a user, or of all, less exclusions, in the order of their scores."""
+        return self[_N_PLAIN:] == _DEFAULTS
+
+    @property
+    def kind(self) -> str:
+        """Whose list it is, as a text: pages of one list have the same."""
+        if self.similar_to is not None:
+            return f"similar:{self.similar_to}"
+        return "popular" if self.user_id is None else f"user:{self.user_id}"
+
+    @property
+    def candidate_set(self) -> str:
+        """The candidates by name; ids are given by count and CRC-32, a filter by its CRC-32."""
+        if self.similar_to is not None:
+            return f"similar:{self.similar_to}"
+        name = "catalogue" if self.include is None else f"include:{_digest(self.include)}"
+        if self.filter is not None:
+            name += f";filter:{zlib.crc32(self.filter.encode()):08x}"
+        return f"{name};exclude:{_digest(self.exclude)}" if self.exclude else name
+
+    @property
+    def as_fields(self) -> dict[str, Any]:
+        """What the list depends on as plain JSON, without the user and without what was not asked for."""
+        if self.is_plain and not self.offset and not self.exclude:
+            return {"n": self.n}
+        values = zip(self._fields, self, ListRequest(0), strict=True)
+        return {name: _plain(value) for name, value, default in values if name in _NAMES and value != default}
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any], user_id: str | None) -> "ListRequest":
+        """Undo `as_fields`; fields of a later version are ignored."""
+        known: dict[str, Any] = {name: fields[name] for name in _NAMES if name in fields}
+        known |= {name: tuple(known[name]) for name in ("exclude", "include") if known.get(name) is not None}
+        known["boosts"] = tuple(Boost(**boost) for boost in known.get("boosts", ()))
+        known["pins"] = tuple(Pin(**pin) for pin in known.get("pins", ()))
+        return cls(user_id=user_id, **known)
+
+
+# What a list depends on, but for its user.
+_NAMES: Final = tuple(name for name in ListRequest._fields if name not in {"user_id", "fields"})
+_N_PLAIN: Final = ListRequest._fields.index("fields") + 1
+_DEFAULTS: Final = ListRequest(1)[_N_PLAIN:]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Boost | Pin):
+        return value._asdict()
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _digest(ids: Sequence[str]) -> str:
+    return f"{len(ids)}:{zlib.crc32(chr(0).join(ids).encode()):08x}"

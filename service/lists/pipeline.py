@@ -1,0 +1,249 @@
+"""From a request to its list: one deterministic function, for every list that is served and for its replay.
+
+The stages: the scores of all items; the candidates; boosts; the best by exact score; the pages before; places of pins.
+
+Invariant: a list depends on the arguments alone. `plain_list` finishes a list that `scoring` has ranked, perhaps in a
+batch, and is the same to the last bit as `make_list` of its request.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.api import wire
+from service.errors import FilterRefused
+from service.lists import item_scores, pages, shortfall
+from service.lists.boosts import BoostFactors
+from service.lists.candidates import Candidates
+from service.lists.filters.columns import Columns
+from service.lists.filters.masks import FilterMask, FilterMasks
+from service.lists.item_scores import ItemScores, ListUser
+from service.lists.list_request import ListRequest
+from service.lists.pages import Page
+from service.lists.pins import PinnedRow, arrange
+from service.models import scoring
+from service.models.neighbourhood import Scores
+from service.models.scoring import NO_ROWS, Ranking, Rows
+from service.models.snapshot import ModelSnapshot
+
+
+class ItemCatalogue(Columns, Protocol):
+    """The items' attributes, and which items may be shown."""
+
+    def unavailable_rows(self, now_s: float) -> NDArray[np.int64]:
+        """Return the items that are hidden or not available at a time: int64, ascending."""
+        ...
+
+
+class ListModel(NamedTuple):
+    """What lists are made from.
+
+    Attributes:
+        snapshot: The model.
+        catalogue: The attributes of its items.
+        masks: The masks of filters.
+    """
+
+    snapshot: ModelSnapshot
+    catalogue: ItemCatalogue
+    masks: FilterMasks
+
+
+class MadeList(NamedTuple):
+    """A list, best first but for pinned items.
+
+    Attributes:
+        rows: The items.
+        scores: Float64 (m,), one for each.
+        sources: Where each comes from.
+        page: The page that the list is.
+        has_more: Whether another page would have an item.
+        shortfall: What ran out if there are less items than requested; else None.
+    """
+
+    rows: list[int]
+    scores: NDArray[np.float64]
+    sources: Sequence[wire.Source]
+    page: Page
+    has_more: bool
+    shortfall: wire.ShortfallCode | None
+
+
+def make_list(model: ListModel, request: ListRequest, user: ListUser | None, now_s: float) -> MadeList:
+    """Make any list.
+
+    Args:
+        model: What to make it from.
+        request: What is asked for.
+        user: The user; None for an unknown one and for a list for no particular user.
+        now_s: The time of the request, at which items must be available.
+
+    Raises:
+        Invalid: A filter or the page token is wrong.
+    """
+    snapshot = model.snapshot
+    row_of = snapshot.items.row_of
+    page = Page(request.offset)
+    if request.page_token is not None:
+        page = pages.read(request.page_token, request.kind, request.offset)
+    scores, source = _scores(snapshot, request, user)
+    pinned = _pinned(model, request, page, now_s)
+    placed = np.array([pin.row for pin in pinned], dtype=np.int64)
+    if request.similar_to is not None:
+        placed = np.append(placed, row_of[request.similar_to])
+    candidates = Candidates(
+        len(snapshot.items),
+        include=None if request.include is None else np.unique(rows_of(snapshot, request.include)),
+        filter=None if request.filter is None else _mask(model, request.filter, "filter"),
+        exclude=rows_of(snapshot, request.exclude),
+        hidden=model.catalogue.unavailable_rows(now_s),
+        seen=NO_ROWS if user is None or request.similar_to is not None else user.seen_rows(snapshot),
+        placed=placed,
+    )
+    boosts = [
+        (_mask(model, boost.filter, f"boosts[{index}].filter"), boost.factor)
+        for index, boost in enumerate(request.boosts)
+    ]
+    # The places that the first page skipped are skipped again, after the items of the pages before are left out.
+    end = page.offset + request.n + 1
+    ranking = _best(
+        scores,
+        candidates,
+        BoostFactors(len(snapshot.items), boosts) if boosts else None,
+        snapshot.popular_ranks,
+        end + page.n_shown,
+    )
+    ranking = _not_shown(snapshot, ranking, page)
+    places = arrange(ranking.rows.tolist(), pinned, page.n_shown, end)[page.offset :]
+    shown = places[: request.n]
+    rows = [place.row for place in shown]
+    exact = np.array([np.nan if place.ranked_index is None else ranking.scores[place.ranked_index] for place in shown])
+    is_pinned = np.isnan(exact)
+    if is_pinned.any():
+        exact[is_pinned] = scores.exact(np.array(rows)[is_pinned])
+        # A pinned item that shares nothing with the item of the list.
+        exact[np.isneginf(exact)] = 0.0
+    short = None
+    if len(shown) < request.n:
+        n_ranked = request.n - int(np.count_nonzero(is_pinned))
+        needs_neighbour = request.similar_to is not None and not snapshot.n_factors
+        short = shortfall.code(candidates, n_ranked, page.place, needs_neighbour=needs_neighbour)
+    sources = _sources(source, scores.is_personal(np.array(rows, dtype=np.int64)), is_pinned.tolist())
+    return MadeList(rows, exact, sources, page, len(places) > request.n, short)
+
+
+def plain_list(
+    snapshot: ModelSnapshot,
+    request: ListRequest,
+    user: ListUser | None,
+    hidden: NDArray[np.int64],
+    ranking: Ranking,
+) -> MadeList:
+    """Finish a list whose request `is_plain`.
+
+    Args:
+        snapshot: The model.
+        request: What is asked for.
+        user: As for `make_list`.
+        hidden: The items that are not available.
+        ranking: Places offset to offset + n + 1, one more than asked for.
+    """
+    n = request.n
+    source: wire.Source = "popular" if user is None or not user.is_known else "personal"
+    is_personal = ranking.is_personal
+    rows = ranking.rows.tolist()
+    has_more = len(rows) > n
+    if has_more:
+        del rows[n:]
+    short = None
+    if len(rows) < n:
+        seen = NO_ROWS if user is None else user.seen_rows(snapshot)
+        exclude = rows_of(snapshot, request.exclude)
+        short = shortfall.code(
+            Candidates(len(snapshot.items), exclude=exclude, hidden=hidden, seen=seen), n, request.offset
+        )
+    sources = [source] * len(rows) if is_personal is None else _sources(source, is_personal[:n], None)
+    return MadeList(rows, ranking.scores[:n], sources, Page(request.offset), has_more, short)
+
+
+def rows_of(snapshot: ModelSnapshot, item_ids: Sequence[str]) -> Rows:
+    """Return the rows of items, int64; unknown ones are left out."""
+    if not item_ids:
+        return NO_ROWS
+    row_of = snapshot.items.row_of
+    return np.array([row_of[i] for i in item_ids if i in row_of], dtype=np.int64)
+
+
+def _scores(snapshot: ModelSnapshot, request: ListRequest, user: ListUser | None) -> tuple[ItemScores, wire.Source]:
+    if request.similar_to is not None:
+        return item_scores.of_similarity(snapshot, snapshot.items.row_of[request.similar_to]), "similar"
+    if user is None or not user.is_known:
+        return item_scores.of_popularity(snapshot), "popular"
+    return item_scores.of_user(snapshot, user), "personal"
+
+
+def _pinned(model: ListModel, request: ListRequest, page: Page, now_s: float) -> list[PinnedRow]:
+    """Return the pins that can be shown: of known and available items that are not excluded nor on a page before."""
+    if not request.pins:
+        return []
+    row_of = model.snapshot.items.row_of
+    barred = {*request.exclude, request.similar_to}
+    known = [pin for pin in request.pins if pin.item_id in row_of and pin.item_id not in barred]
+    is_shown = pages.is_shown(page, [pin.item_id for pin in known])
+    hidden = set(model.catalogue.unavailable_rows(now_s).tolist())
+    return [
+        PinnedRow(pin.position, row_of[pin.item_id])
+        for pin, shown in zip(known, is_shown, strict=True)
+        if not shown and row_of[pin.item_id] not in hidden
+    ]
+
+
+def _mask(model: ListModel, text: str, field: str) -> FilterMask:
+    try:
+        return model.masks.of(text, model.catalogue)
+    except FilterRefused as refused:
+        raise wire.invalid_text(field, refused.reason, refused.column) from None
+
+
+def _best(scores: ItemScores, candidates: Candidates, boosts: BoostFactors | None, ranks: Rows, count: int) -> Ranking:
+    """Return the best candidates by boosted exact score."""
+
+    def exact(rows: Rows) -> Scores:
+        return scores.exact(rows) if boosts is None else boosts.boosted(rows, scores.exact(rows))
+
+    rows = candidates.few()
+    if rows is not None:
+        found = exact(rows)
+        scored = np.isfinite(found)
+        return scoring.sorted_page(rows[scored], found[scored], ranks, 0, count)
+    approximate, bound = scores.approximate(), scores.bound
+    if boosts is not None:
+        # Upper bounds of the exact scores, and so upper bounds of the boosted ones.
+        approximate, bound = approximate.astype(np.float64) + bound, 0.0
+        boosts.boost_all(approximate)
+    candidates.bar(approximate)
+    return scoring.top_n(approximate, bound, exact, ranks, 0, count)
+
+
+def _not_shown(snapshot: ModelSnapshot, ranking: Ranking, page: Page) -> Ranking:
+    """Leave out the items of the pages before."""
+    if not page.shown:
+        return ranking
+    id_of = snapshot.items.id_of
+    keep = ~np.array(pages.is_shown(page, [id_of[row] for row in ranking.rows.tolist()]), dtype=bool)
+    return Ranking(ranking.rows[keep], ranking.scores[keep])
+
+
+def _sources(
+    source: wire.Source, is_personal: NDArray[np.bool_] | None, is_pinned: list[bool] | None
+) -> list[wire.Source]:
+    """Return the source of each item; in a personal list an item that the user's history has no say in is popular."""
+    if is_personal is None:
+        return [source if not pinned else "pinned" for pinned in is_pinned or ()]
+    pins = is_pinned or [False] * is_personal.size
+    return [
+        "pinned" if pinned else source if personal else "popular"
+        for personal, pinned in zip(is_personal.tolist(), pins, strict=True)
+    ]
