@@ -87,10 +87,11 @@ class ModelConfig:
         "How long reading and checking an activated model may take; then the load is abandoned and tried again later.",
     ] = 60.0
     popularity_half_life_days: Annotated[
-        float,
+        float | None,
         {"env": "RECOLLECT_POPULARITY_HALF_LIFE_DAYS", "unit": "days"},
-        "Age at which an interaction counts half as much towards popularity, at training time.",
-    ] = 180.0
+        "Age at which an interaction counts half as much towards popularity, at training time; without it, the one "
+        "whose popular lists hold most of the latest interactions of the training data.",
+    ] = None
     rating_scale: Annotated[
         str | None,
         {"env": "RECOLLECT_RATING_SCALE", "unit": "LOW:HIGH"},

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # The names in service.training.algorithms.registry.
 ALGORITHMS = (
     "svd, svdpp, nmf, bayesian_mf, slope_one, knn_basic, knn_means, knn_baseline, baseline, ials, softmax, ease, "
-    "item_knn, pure_svd, popularity, or a preset: best, best_ranking"
+    "item_knn, pure_svd, popularity, or a preset: best, best_ranking, popularity_week"
 )
 
 

@@ -28,6 +28,7 @@ from service.training.erased_interactions import without_erased
 from service.training.evaluation.comparison import describe_dataset
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.popularity_counts import decayed
+from service.training.popularity_half_life import best_half_life_days
 from service.training.scale_detection import noted
 from service.training.suitability import (
     FOR_LISTS,
@@ -96,7 +97,8 @@ def train(
     snapshot = fitted or candidate.algorithm.fit(
         interactions, candidate.config, np.random.default_rng(fit_seed), progress
     )
-    popularity = decayed(interactions, config.models.popularity_half_life_days)
+    half_life_days = config.models.popularity_half_life_days or best_half_life_days(interactions)
+    popularity = decayed(interactions, half_life_days)
     records = interactions.catalogue.records(interactions.items.id_of)
     snapshot = dataclasses.replace(snapshot, popularity=popularity, item_records=records)
     snapshot = dataclasses.replace(snapshot, user_clusters=user_clusters(snapshot, np.random.default_rng(cluster_seed)))
@@ -104,7 +106,11 @@ def train(
     if interactions.report.files:
         # A label, because paths of this machine do not belong into a manifest.
         described["source"] = as_request(data).label
-    described |= {"scale_from": settled.origin, "seed": seed}
+    described |= {
+        "scale_from": settled.origin,
+        "seed": seed,
+        "popularity_half_life_days": half_life_days if np.isfinite(half_life_days) else None,
+    }
 
     def without_erased_since(snapshot: ModelSnapshot) -> ModelSnapshot:
         now_s = ErasedUsers.read(config.models_dir).erased_rows(snapshot.users, pseudonyms)

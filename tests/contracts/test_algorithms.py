@@ -97,7 +97,7 @@ ENROLLED = [
         "item_knn", (), refused=("n_neighbours=0", "similarity=pearson", "weighting=idf", "asymmetry=2"), seeded=False
     ),
     Case("pure_svd", ("n_factors=2",), refused=("n_factors=0", "user_exponent=-1", "item_exponent=3")),
-    Case("popularity", (), refused=("half_life_days=0",), personal=False, seeded=False),
+    Case("popularity", (), refused=("half_life_days=0", "window_days=0"), personal=False, seeded=False),
 ]
 RATING = [case for case in ENROLLED if registry.get(case.name).kind == "rating"]
 RANKING = [case for case in ENROLLED if registry.get(case.name).kind == "ranking"]

@@ -73,6 +73,7 @@ _MODULES: Final = {
 PRESETS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "best": ("bayesian_mf", ("n_factors=24", "n_samples=80")),
     "best_ranking": ("ials", ("n_factors=1024", "n_epochs=12", "reg=0.006")),
+    "popularity_week": ("popularity", ("window_days=7",)),
 }
 
 

@@ -49,6 +49,7 @@ class TestTrain:
             "rated_share": 1.0,
             "scale_from": "data",
             "seed": 3,
+            "popularity_half_life_days": None,
         }
         assert manifest["measures"]["holdout"] == {"share": 0.1, "n": 90}
         assert manifest["measures"]["rmse"] < manifest["measures"]["baseline"]["rmse"]
@@ -69,6 +70,7 @@ class TestTrain:
         manifest = pipeline.train(config, data=write(tmp_path / "t.csv", text), algorithm="svd", settings=SMALL)
         snapshot = artefact.load(config.models_dir / manifest["version"])
         assert dict(zip(snapshot.items.id_of, snapshot.popularity.tolist(), strict=True)) == {"old": 1.0, "new": 1.0}
+        assert manifest["data"]["popularity_half_life_days"] == 10
         assert manifest["data_as_of"] == "1970-01-11T00:00:00.000Z"
         assert manifest["data"]["source"] == "t.csv"
         wrong_clock = "far,new,1,9999999999\n" + "".join(f"u{i},{'ab'[i % 3 > 0]},1,1000\n" for i in range(1200))

@@ -24,5 +24,6 @@ def test_a_preset_is_an_algorithm_with_settings(name: str) -> None:
         == ConfiguredAlgorithm.parse(algorithm, preset).config
         != ConfiguredAlgorithm.parse(algorithm).config
     )
-    assert ConfiguredAlgorithm.parse(name, ["n_factors=3"]).config.n_factors == 3
+    setting = preset[0].partition("=")[0]
+    assert getattr(ConfiguredAlgorithm.parse(name, [f"{setting}=3"]).config, setting) == 3
     assert name not in registry.names()
