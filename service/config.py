@@ -92,6 +92,12 @@ class ModelConfig:
         "Age at which an interaction counts half as much towards popularity, at training time; without it, the one "
         "whose popular lists hold most of the latest interactions of the training data.",
     ] = None
+    selection_budget_s: Annotated[
+        float,
+        {"env": "RECOLLECT_SELECTION_BUDGET_S", "unit": "s"},
+        "How long `auto` may measure its candidates for a million interactions or more; fewer get their share, at "
+        "least a tenth.",
+    ] = 60.0
     rating_scale: Annotated[
         str | None,
         {"env": "RECOLLECT_RATING_SCALE", "unit": "LOW:HIGH"},

@@ -9,6 +9,7 @@
     ├── FilterRefused             (1)
     ├── RunError                  (1)
     │   ├── TrainingDiverged      (1)
+    │   ├── OverBudget            (1)
     │   └── Interrupted         (130)
     ├── ModelError                (1)
     │   ├── ModelMissing          (1)
@@ -80,6 +81,10 @@ class RunError(RecollectError):
 
 class TrainingDiverged(RunError):
     """Training produced factors that are not finite."""
+
+
+class OverBudget(RunError):
+    """A fit would take longer than the time that is left for it; ends the fit, not the command."""
 
 
 class Interrupted(RunError):

@@ -93,7 +93,7 @@ def command(
     from service.training.evaluation.comparison import compare
     from service.training.evaluation.evaluation_protocol import TIME_SPLITS, EvaluationProtocol
     from service.training.incumbent import on_scale
-    from service.training.suitability import default_algorithm
+    from service.training.selection.candidates import CANDIDATES
 
     if report is not None:
         from ops.pages import page
@@ -128,7 +128,7 @@ def command(
             progress=progress,
             prepare=lambda source, interactions: on_scale(config, source, interactions, declared)[0],
         )
-        candidates = candidates or _candidates([default_algorithm(dataset.data)], settings or [])
+        candidates = candidates or [candidate.configured() for candidate in CANDIDATES]
         comparison = compare(dataset, candidates, protocol, progress=progress)
     for interactions in read:
         for line in data_report_lines(interactions.report):

@@ -7,11 +7,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from ops.console.command_runner import NOT_ACTIVATED
 from ops.console.table import table
+from ops.console.terminal import print_error
 from ops.options.shared_options import JsonOption
 from service.config import Config, from_env
 from service.errors import ModelError, ModelMissing
 from service.models import active_model, artefact, versions
+from service.models.activation import reason_against
 from service.models.publication import activate as activate_version
 from service.models.publication import log_activation
 
@@ -45,10 +48,15 @@ def show_command(
 
 @app.command("activate")
 def activate_command(
-    version: Annotated[str, typer.Argument(help="An older one is the rollback.")], *, as_json: JsonOption = False
+    version: Annotated[str, typer.Argument(help="An older one is the rollback.")],
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also one whose lists lose to popularity, or that was held back.")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
-    """Serve another version."""
-    return activate(from_env(os.environ), version, as_json=as_json)
+    """Serve another version; the status is 3 if its lists lose to popularity, or its training held it back."""
+    return activate(from_env(os.environ), version, force=force, as_json=as_json)
 
 
 def show_all(config: Config, *, as_json: bool) -> int:
@@ -76,9 +84,12 @@ def show(config: Config, version: str | None) -> int:
     return 0
 
 
-def activate(config: Config, version: str, *, as_json: bool) -> int:
-    """Check a version and make it the active one."""
+def activate(config: Config, version: str, *, force: bool, as_json: bool) -> int:
+    """Check a version and make it the active one, unless there is a reason not to."""
     before = _active_or_none(config)
+    if not force and version != before and (reason := _reason_against(config, version)) is not None:
+        print_error(f"{version} is not activated: {reason}. Activate it in any case with --force.")
+        return NOT_ACTIVATED
     activate_version(config.models_dir, version)
     log_activation(config.security_dir, version, by="recollect models activate")
     if as_json:
@@ -89,6 +100,14 @@ def activate(config: Config, version: str, *, as_json: bool) -> int:
             + (f" Before: {before}." if before else "")
         )
     return 0
+
+
+def _reason_against(config: Config, version: str) -> str | None:
+    try:
+        manifest = artefact.read_manifest(versions.directory_of(config.models_dir, version))
+    except ModelError:  # the activation says what is wrong
+        return None
+    return reason_against(manifest)
 
 
 def _active_or_none(config: Config) -> str | None:

@@ -223,7 +223,7 @@ def _search(
     if as_json:
         print(json.dumps(found, ensure_ascii=False), flush=True)
     if found.get("activated") is False:
-        print(f"recollect: {held_back_sentence(manifest)}", file=sys.stderr)
+        print(f"recollect: {held_back_sentence(manifest, 'search')}", file=sys.stderr)
         return NOT_ACTIVATED
     if not found["is_interrupted"]:
         return 0

@@ -11,11 +11,16 @@ import typer
 
 from ops.console.command_runner import NOT_ACTIVATED
 from ops.console.progress import StageProgress
+from ops.console.table import table
 from ops.console.training_messages import (
     data_report_lines,
     dataset_size,
     held_back_sentence,
     interaction_noun,
+    selection_headline,
+    selection_lines,
+    selection_table,
+    selection_verdict,
     was_activated,
 )
 from ops.options.data_options import (
@@ -26,7 +31,7 @@ from ops.options.data_options import (
     EncodingOption,
     requested_data,
 )
-from ops.options.shared_options import JsonOption, ScaleOption, ThreadsOption
+from ops.options.shared_options import BudgetOption, JsonOption, ScaleOption, ThreadsOption
 from service.config import from_env
 
 # Imported when the training begins: `--help` needs no numerical library.
@@ -46,18 +51,26 @@ def command(
     algorithm: Annotated[
         str | None,
         typer.Option(
-            "--algorithm", metavar="NAME", help=f"One of {ALGORITHMS}; by default svd, or ials without ratings."
+            "--algorithm",
+            metavar="NAME",
+            help=f"One of {ALGORITHMS}; by default auto, which serves the candidate with the best lists.",
         ),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the algorithm.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the named algorithm.")
     ] = None,
     scale: ScaleOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seeds the split and the fit.")] = 0,
     activate: Annotated[
         bool | None,
-        typer.Option("--activate/--no-activate", help="Serve it in any case, or not; else unless it is much worse."),
+        typer.Option(
+            "--force/--no-activate",
+            "--activate",
+            help="Serve it in any case, or not; else unless its lists lose to popularity or it is much worse than the "
+            "active model.",
+        ),
     ] = None,
+    budget: BudgetOption = None,
     threads: ThreadsOption = 0,
     columns: ColumnsOption = None,
     dates: DatesOption = None,
@@ -65,7 +78,7 @@ def command(
     decimal: DecimalOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Fit, measure on a hold-out, publish a version, activate it; the status is 3 if it is held back as much worse."""
+    """Choose or fit an algorithm, measure on a hold-out, publish, activate; the status is 3 if it is not activated."""
     from service.models.rating_scale import RatingScale
     from service.training import pipeline
     from service.training.algorithms.kernels.threads import limit
@@ -83,6 +96,7 @@ def command(
             scale=declared,
             seed=seed,
             activate=activate,
+            budget_s=budget,
             progress=progress,
             on_read=read.append,
         )
@@ -93,12 +107,24 @@ def command(
         print(json.dumps(manifest, indent=2, ensure_ascii=False))
     else:
         took_s = time.monotonic() - started_s
+        _print_selection(manifest["selection"])
         print("\n".join(_summary(manifest, models_dir=config.models_dir, activate=activate, took_s=took_s)))
     if held_back is None or activate is not None:
         return 0
     sys.stdout.flush()
     print(f"recollect: {held_back_sentence(manifest)}", file=sys.stderr)
     return NOT_ACTIVATED
+
+
+def _print_selection(selection: dict[str, Any]) -> None:
+    if not sys.stdout.isatty():
+        for line in selection_lines(selection):
+            print(line)
+    elif selection["candidates"]:
+        heading, rows = selection_table(selection)
+        print(selection_headline(selection))
+        print(table(heading, rows, left=(0, 4)))
+        print(selection_verdict(selection))
 
 
 def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | None, took_s: float) -> list[str]:
@@ -121,7 +147,8 @@ def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | Non
         if held_back is not None:
             state += f" It was activated as requested, although {held_back}."
     else:
-        state = f"It is not active; activate it with: recollect models activate {manifest['version']}"
+        force = "" if held_back is None else " --force"
+        state = f"It is not active; activate it with: recollect models activate {manifest['version']}{force}"
     return [
         f"Read {data['source']}: {dataset_size(data)}.",
         sentence,
@@ -130,16 +157,18 @@ def _summary(manifest: dict[str, Any], *, models_dir: Path, activate: bool | Non
 
 
 def _against_baseline(measures: dict[str, Any]) -> str:
-    """Return a sentence if the model is worse than a baseline without personalisation; else an empty text."""
+    """Return a sentence that compares the model with one without personalisation; an empty text if they are equal."""
     from service.training.evaluation.measures.prediction_error import exceeds, format_measure
 
     baseline = measures["baseline"] or {}
     if measures["rmse"] is not None and "rmse" in baseline and exceeds(measures["rmse"], baseline["rmse"]):
         return f" That is worse than the mean rating alone, whose RMSE is {format_measure(baseline['rmse'])}."
-    lists = measures["ndcg@10"]
-    if lists is not None and "ndcg@10" in baseline and lists < baseline["ndcg@10"]:
-        reached = f"a list by popularity, whose ndcg@10 is {format_measure(baseline['ndcg@10'])}"
-        if measures["rmse"] is None:
-            return f" That is worse than {reached}."
-        return f" Its lists are worse than {reached}: for better lists train an algorithm that ranks, such as ials."
-    return ""
+    lists, popularity = measures["ndcg@10"], baseline.get("ndcg@10")
+    if lists is None or popularity is None:
+        return ""
+    if lists < popularity:
+        return (
+            f" Its lists are worse than a list by popularity, whose ndcg@10 is {format_measure(popularity)}: for "
+            "better lists train without --algorithm."
+        )
+    return "" if lists == popularity else f" A list by popularity has an ndcg@10 of {format_measure(popularity)}."

@@ -5,7 +5,10 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Final, NamedTuple
 from urllib.parse import quote
+
+import typer
 
 from loadbalancer import installation
 from loadbalancer.settings import BalancerSettings
@@ -39,6 +42,20 @@ _TRAINING_STOP_S = 10.0
 _EXAMPLE_USER = "new-user"
 
 
+class ModelOptions(NamedTuple):
+    """What `up` asks of the model that it serves."""
+
+    algorithm: str | None = None  # a name, as for train; None for any active model, and auto for a new one
+    force: bool = False  # serve a new model in any case
+
+    def argv(self) -> list[str]:
+        """Return the options of train."""
+        return [*(["--algorithm", self.algorithm] if self.algorithm else []), *(["--force"] if self.force else [])]
+
+
+ANY_MODEL: Final = ModelOptions()
+
+
 def command(
     *,
     data: OptionalDataOption = None,
@@ -46,6 +63,17 @@ def command(
     dates: DatesOption = None,
     encoding: EncodingOption = None,
     decimal: DecimalOption = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(
+            "--algorithm",
+            metavar="NAME",
+            help="As for train; train unless the active version is of this algorithm. By default auto.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Serve the trained version in any case, as train --force does.")
+    ] = False,
     replicas: ReplicasOption = None,
     port: PortOption = None,
     insecure: InsecureOption = False,
@@ -54,13 +82,15 @@ def command(
     """Start everything on this machine: Redis, a model, replicas, nginx in front, the consumer."""
     config = from_env(os.environ)
     request = requested_data(config, data, columns, dates, encoding, decimal) if data else None
-    return up(config, data=request, replicas=replicas, port=port, insecure=insecure, claim=claim)
+    options = ModelOptions(algorithm, force=force)
+    return up(config, data=request, model=options, replicas=replicas, port=port, insecure=insecure, claim=claim)
 
 
 def up(
     config: Config,
     *,
     data: DataRequest | None = None,
+    model: ModelOptions = ANY_MODEL,
     replicas: int | None = None,
     port: int | None = None,
     insecure: bool = False,
@@ -91,7 +121,7 @@ def up(
         if redis is None:
             check_redis(config, consumer=True, claim=claim)
         children = {**children_environ(config, environ), **keys}
-        status = ensure_model(config, data, program, children)
+        status = ensure_model(config, data, program, children, model)
         if status != 0:
             return status
         run_installation(
@@ -108,16 +138,26 @@ def up(
     return 0
 
 
-def ensure_model(config: Config, data: DataRequest | None, program: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Train unless the active model was trained on this data; return the exit code of the training, else 0."""
+def ensure_model(
+    config: Config,
+    data: DataRequest | None,
+    program: Sequence[str],
+    environ: Mapping[str, str],
+    model: ModelOptions = ANY_MODEL,
+) -> int:
+    """Train unless the active model suffices; return the exit code of the training, else 0.
+
+    A new model that is not activated leaves the active one serving; without an active one nothing can be served.
+    """
     from service.training.training_need import needed_training
 
-    request = needed_training(config, data)
+    request = needed_training(config, data, model.algorithm)
     if request is None:
         return 0
-    print_line(f"Training a model on {request}.")
+    by = "the algorithm with the best lists" if model.algorithm in {None, "auto"} else model.algorithm
+    print_line(f"Training a model on {request}: {by}.")
     # Attached to this terminal, so that its progress bar shows and Ctrl-C reaches it.
-    child = spawn_attached([*program, "train", *request.argv()], environ)
+    child = spawn_attached([*program, "train", *request.argv(), *model.argv()], environ)
     try:
         status = child.wait()
     except KeyboardInterrupt:
@@ -128,8 +168,8 @@ def ensure_model(config: Config, data: DataRequest | None, program: Sequence[str
         child.wait()
         raise
     if status == NOT_ACTIVATED:
-        # The training has printed the reason; the previous model is served.
-        return 0
+        # The training has printed the reason; the previous model is served, if there is one.
+        return 0 if active_model.version(config.models_dir) is not None else NOT_ACTIVATED
     return status if status >= 0 else 1
 
 

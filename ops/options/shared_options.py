@@ -10,6 +10,16 @@ ScaleOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--scale", metavar="LOW:HIGH", help="The least and the largest rating, as 1:5; others are clipped."),
 ]
+BudgetOption: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        min=0,
+        metavar="SECONDS",
+        help="How long auto may measure its candidates; by default RECOLLECT_SELECTION_BUDGET_S, or less for small "
+        "data.",
+    ),
+]
 ReplicasOption: TypeAlias = Annotated[
     int | None,
     typer.Option("--replicas", min=1, max=256, help="Number of replicas; by default RECOLLECT_REPLICAS, or 3."),

@@ -40,7 +40,7 @@ def write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> N
 
     Args:
         directory: `models/<version>`, which does not exist yet.
-        origin: The manifest's `measures`, `data`, `created`, `code_version` and, of a copy, `derived`.
+        origin: The manifest's `measures`, `data`, `selection`, `created`, `code_version` and, of a copy, `derived`.
     """
     with published_files.new_directory(directory) as temporary:
         described = {

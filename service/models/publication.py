@@ -27,6 +27,7 @@ def publish(
     *,
     data: dict[str, Any],
     measures: dict[str, Any],
+    selection: dict[str, Any] | None = None,
     prepare: Callable[[ModelSnapshot], ModelSnapshot] = lambda snapshot: snapshot,
 ) -> str:
     """Write a snapshot as a new version, atomically, without activating it.
@@ -34,6 +35,7 @@ def publish(
     Args:
         data: The training data: counts and `fingerprint`.
         measures: Results on the hold-out, as plain JSON values.
+        selection: How the algorithm was chosen, likewise.
         prepare: A last change to the model, applied while no other process can publish.
 
     Returns:
@@ -46,6 +48,7 @@ def publish(
         version = versions.new_name(snapshot.algorithm, now)
         origin = {
             "measures": measures,
+            "selection": selection,
             "data": data,
             "created": rfc3339_ms(now.timestamp()),
             "code_version": artefact.code_version(),
@@ -155,7 +158,8 @@ def _write_copy(models_dir: Path, snapshot: ModelSnapshot, why: str) -> str:
         "at": rfc3339_ms(time.time()),
         "why": why,
     }
-    kept = {name: origin[name] for name in ("measures", "data", "created", "code_version")}
+    # Older releases recorded no selection.
+    kept = {name: origin.get(name) for name in ("measures", "data", "selection", "created", "code_version")}
     version = versions.copy_name(models_dir, source)
     artefact.write(models_dir / version, snapshot, {**kept, "derived": derived})
     return version

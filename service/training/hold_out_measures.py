@@ -1,104 +1,109 @@
-"""Measures of a new model on a hold-out, and the comparison with the active model.
+"""Measures of a new model on a hold-out, beside those of a simple model: popularity, or the mean rating.
 
-Invariant: the model did not learn the interactions on which it is measured.
+Invariant: the model did not learn the interactions on which it is measured. The quality of lists is measured for models
+of both kinds, because lists are what is served.
 """
 
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.registry import ConfiguredAlgorithm
-from service.training.evaluation import measurement, splits, top_n_lists
-from service.training.evaluation.measures.prediction_error import rmse
-from service.training.incumbent import Incumbent
-from service.training.interactions import Float64, Interactions, Progress
-from service.training.promotion import HoldOutResult, much_worse
+from service.training.algorithms.registry import ConfiguredAlgorithm, ListTopN
+from service.training.evaluation import top_n_lists
+from service.training.evaluation.measures.prediction_error import mae, rmse
+from service.training.evaluation.measures.relevance import Relevance
+from service.training.hold_out import HoldOut
+from service.training.interactions import Float64, Interactions, Progress, no_progress
+from service.training.list_quality import NDCG, RECALL, ListQuality, judged, quality
 
-SHARE: Final = 0.1
 ERRORS: Final = ("rmse", "mae")
-LIST_MEASURES: Final = ("ndcg@10", "recall@20")
-# Enough for two significant digits; bounds the time for a million users.
-_MAX_USERS: Final = 10_000
+NAMES: Final = (*ERRORS, NDCG, RECALL)
+
+
+@dataclass(frozen=True, eq=False)
+class HoldOutMeasures:
+    """What a hold-out says about a model.
+
+    Attributes:
+        quality: Of its lists.
+        relevance: The users and items by which lists are judged.
+        popularity: The quality of lists by popularity.
+        errors: RMSE and MAE of a model that predicts ratings, if they differ; else empty.
+        rmse_of_mean: The error of the mean rating, of a model that predicts ratings.
+        predicted: Float64 (n,), the predictions behind `errors`.
+        note: How it was measured, if not by another fit.
+    """
+
+    quality: ListQuality
+    relevance: Relevance
+    popularity: ListQuality
+    errors: dict[str, float] = field(default_factory=dict)
+    rmse_of_mean: float | None = None
+    predicted: Float64 | None = field(default=None, repr=False)
+    note: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the measures of a manifest by name; None for one without a meaning."""
+        baseline = {NDCG: self.popularity.ndcg}
+        if self.rmse_of_mean is not None:
+            baseline["rmse"] = self.rmse_of_mean
+        return {**dict.fromkeys(NAMES), **self.errors, **self.quality.measures(), "baseline": baseline}
 
 
 def measure(
     data: Interactions,
+    held_out: HoldOut,
     candidate: ConfiguredAlgorithm,
-    incumbent: Incumbent | None,
-    split_seed: np.random.SeedSequence,
     fit_seed: np.random.SeedSequence,
     progress: Progress,
-) -> tuple[dict[str, Any], ModelSnapshot | None]:
-    """Fit on most of the data and measure on the rest; a measure that cannot be computed is null, with a note.
+) -> tuple[HoldOutMeasures, ModelSnapshot | None]:
+    """Fit on one side of a hold-out and measure on the other.
 
     Returns:
-        The measures, among them `held_back`, why the model must not replace the incumbent; and the model of all data if
-        the algorithm can be measured without another fit.
+        The measures; and the model of all data if the algorithm can be measured without another fit.
     """
-    split = splits.hold_out(len(data), SHARE, np.random.default_rng(split_seed))
-    measures: dict[str, Any] = dict.fromkeys((*ERRORS, *LIST_MEASURES))
-    if split is None:
-        note = "There are too few ratings to set any aside."
-        holdout: dict[str, Any] = {"share": SHARE, "n": 0, "note": note}
-        return {**measures, "baseline": None, "held_back": None, "holdout": holdout}, None
-    train, hidden = (data.take(side) for side in split)
 
     def measuring(_: str, done: int, total: int) -> None:
         progress("measure", done, total)
 
-    holdout = {"share": SHARE, "n": len(hidden)}
     rng = np.random.default_rng(fit_seed)
-    full_model, predicted = None, None
+    full_model, predicted, note = None, None, None
+    list_top_n: ListTopN
     if candidate.algorithm.fit_measured is not None:
-        full_model, list_top_n = candidate.algorithm.fit_measured(data, split[1], candidate.config, rng, progress)
+        full_model, list_top_n = candidate.algorithm.fit_measured(
+            data, held_out.positions, candidate.config, rng, progress
+        )
         progress("measure", 0, 1)
-        holdout["note"] = "Each user's list is that of a model without that user's held-out interactions."
+        note = "Each user's list is that of a model without that user's held-out interactions."
     else:
-        snapshot = candidate.algorithm.fit(train, candidate.config, rng, measuring)
+        snapshot = candidate.algorithm.fit(held_out.train, candidate.config, rng, measuring)
         list_top_n = partial(top_n_lists.top_n_lists, snapshot)
         # If all ratings are equal, errors of predictions have no meaning.
         if candidate.algorithm.kind == "rating" and not data.all_equal:
+            hidden = held_out.hidden
             predicted = candidate.algorithm.predict(snapshot, hidden.user_rows, hidden.item_rows)
-    names = LIST_MEASURES if predicted is None else (*ERRORS, *LIST_MEASURES)
-    results = measurement.measure_fitted(list_top_n, predicted, train, hidden, measures=names, most_users=_MAX_USERS)
-    measures |= {name: value if np.isfinite(value) else None for name, value in results.items()}
+    relevance = judged(held_out)
+    of_lists = quality(list_top_n, relevance)
     if full_model is not None:
         progress("measure", 1, 1)
-    simple = _simple_model(candidate, train, hidden)
-    held_back = None if incumbent is None else _held_back(incumbent, candidate, measures, simple, hidden, predicted)
-    return {**measures, "baseline": simple, "held_back": held_back, "holdout": holdout}, full_model
-
-
-def _simple_model(candidate: ConfiguredAlgorithm, train: Interactions, hidden: Interactions) -> dict[str, float]:
-    """Measure the simple model: for ratings their mean, for lists popularity."""
-    popularity = ConfiguredAlgorithm.parse("popularity")
-    simple = measurement.fit_and_measure(
-        popularity, train, hidden, np.random.default_rng(0), measures=("ndcg@10",), most_users=_MAX_USERS
-    )
+    errors, rmse_of_mean = {}, None
     if candidate.algorithm.kind == "rating":
-        mean = np.full(len(hidden), train.ratings.mean(dtype=np.float64))
-        simple["rmse"] = float(rmse(mean, hidden.ratings))
-    return simple
-
-
-def _held_back(
-    incumbent: Incumbent,
-    candidate: ConfiguredAlgorithm,
-    measures: dict[str, Any],
-    simple: dict[str, float],
-    hidden: Interactions,
-    predicted: Float64 | None,
-) -> str | None:
-    name = "rmse" if candidate.algorithm.kind == "rating" else "ndcg@10"
-    if measures[name] is None:
-        return None
-    return much_worse(
-        candidate.algorithm.kind,
-        HoldOutResult(measures[name], simple[name]),
-        len(hidden),
-        active=incumbent.snapshot.version,
-        recorded=incumbent.recorded_result(candidate.algorithm.kind),
-        direct=None if predicted is None else incumbent.compare(hidden, predicted),
+        mean = np.full(len(held_out.hidden), held_out.train.ratings.mean(dtype=np.float64))
+        rmse_of_mean = rmse(mean, held_out.hidden.ratings)
+    if predicted is not None:
+        found = {"rmse": rmse(predicted, held_out.hidden.ratings), "mae": mae(predicted, held_out.hidden.ratings)}
+        errors = {name: value for name, value in found.items() if np.isfinite(value)}
+    measures = HoldOutMeasures(
+        of_lists, relevance, popularity_quality(held_out, relevance), errors, rmse_of_mean, predicted, note
     )
+    return measures, full_model
+
+
+def popularity_quality(held_out: HoldOut, relevance: Relevance) -> ListQuality:
+    """Measure the lists by popularity."""
+    popularity = ConfiguredAlgorithm.parse("popularity")
+    snapshot = popularity.algorithm.fit(held_out.train, popularity.config, np.random.default_rng(0), no_progress)
+    return quality(partial(top_n_lists.top_n_lists, snapshot), relevance)

@@ -20,7 +20,7 @@ from service.training.data.data_request import DataRequest, as_request
 from service.training.data.formats import archived_events
 from service.training.evaluation.leakage import is_member
 from service.training.evaluation.measures.prediction_error import rmse
-from service.training.interactions import Float64, Interactions
+from service.training.interactions import Float64, Int64, Interactions
 from service.training.promotion import DirectComparison, HoldOutResult
 from service.training.scale_detection import SettledScale, settle
 
@@ -31,22 +31,28 @@ class Incumbent:
 
     snapshot: ModelSnapshot
 
-    def recorded_result(self, kind: Literal["rating", "ranking"]) -> HoldOutResult | None:
-        """Return its measure on its own hold-out; None if it is of another kind or did not record one."""
-        try:
-            own_kind = registry.get(self.snapshot.algorithm).kind
-        except RecollectError:  # an algorithm of another release
-            return None
+    def recorded(self, name: Literal["rmse", "ndcg@10"]) -> HoldOutResult | None:
+        """Return a measure on its own hold-out; None if none was recorded."""
         measures = self.snapshot.manifest.get("measures")
-        if own_kind != kind or not isinstance(measures, dict):
+        if not isinstance(measures, dict):
             return None
-        name = "rmse" if kind == "rating" else "ndcg@10"
         value, simple = measures.get(name), (measures.get("baseline") or {}).get(name)
         if not isinstance(value, float) or not math.isfinite(value):
             return None
         return HoldOutResult(value, simple if isinstance(simple, float) else None)
 
-    def compare(self, hidden: Interactions, predicted: Float64) -> DirectComparison | None:
+    def unlearnt(self, hidden: Interactions) -> Int64:
+        """Return the positions of interactions that it has not learnt, of users whom it knows: int64, ascending."""
+        snapshot = self.snapshot
+        users = rows_in(snapshot.users, hidden.users)[hidden.user_rows]
+        items = rows_in(snapshot.items, hidden.items)[hidden.item_rows]
+        n_items = len(snapshot.items)
+        learnt = np.repeat(np.arange(len(snapshot.users), dtype=np.int64), np.diff(snapshot.history.indptr))
+        learnt = learnt * n_items + snapshot.history.indices
+        is_learnt = (items >= 0) & is_member(users.astype(np.int64) * n_items + items, learnt)
+        return np.flatnonzero((users >= 0) & ~is_learnt)
+
+    def compare_errors(self, hidden: Interactions, predicted: Float64) -> DirectComparison | None:
         """Compare it with a new model on held-out ratings that neither has learnt.
 
         Args:
@@ -63,15 +69,12 @@ class Incumbent:
             return None
         if algorithm.kind != "rating":
             return None
-        users = _rows_in(snapshot.users, hidden.users)[hidden.user_rows]
-        items = _rows_in(snapshot.items, hidden.items)[hidden.item_rows]
-        n_items = len(snapshot.items)
-        learnt = np.repeat(np.arange(len(snapshot.users), dtype=np.int64), np.diff(snapshot.history.indptr))
-        learnt = learnt * n_items + snapshot.history.indices
-        is_new = (users >= 0) & (items >= 0) & ~is_member(users.astype(np.int64) * n_items + items, learnt)
-        places = np.flatnonzero(is_new)
+        items = rows_in(snapshot.items, hidden.items)[hidden.item_rows]
+        places = self.unlearnt(hidden)
+        places = places[items[places] >= 0]
         if not places.size:
             return None
+        users = rows_in(snapshot.users, hidden.users)[hidden.user_rows]
         own = algorithm.predict(snapshot, users[places], items[places])
         ratings = hidden.ratings[places]
         return DirectComparison(rmse(predicted[places], ratings), rmse(own, ratings), int(places.size))
@@ -140,6 +143,6 @@ def _is_demo(manifest: dict[str, Any]) -> bool:
         return True
 
 
-def _rows_in(known: Vocabulary, ids: Vocabulary) -> NDArray[np.int32]:
+def rows_in(known: Vocabulary, ids: Vocabulary) -> NDArray[np.int32]:
     """Return the row of each id in another vocabulary, int32 (len(ids),); -1 for none."""
     return np.fromiter((known.row_of.get(id_, -1) for id_ in ids.id_of), np.int32, count=len(ids))

@@ -20,23 +20,20 @@ from service.models import artefact, publication
 from service.models.erased_users import ErasedUsers, keep_permanently, user_keys, without_users
 from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
-from service.training import hold_out_measures, incumbent, memory_budget
+from service.training import incumbent, measured_choice, promotion_report
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.data import datasets
 from service.training.data.data_request import DataRequest, as_request
 from service.training.erased_interactions import without_erased
 from service.training.evaluation.comparison import describe_dataset
+from service.training.hold_out import hold_out
 from service.training.interactions import Interactions, Progress, no_progress
 from service.training.popularity_counts import decayed
 from service.training.popularity_half_life import best_half_life_days
 from service.training.scale_detection import noted
-from service.training.suitability import (
-    FOR_LISTS,
-    FOR_RATINGS,
-    default_algorithm,
-    require_suitable,
-    why_not_ratings,
-)
+from service.training.selection.candidates import AUTO
+from service.training.selection.selection import budget_for
+from service.training.suitability import require_suitable
 from service.training.user_clusters import user_clusters
 from telemetry.pseudonym import Pseudonymiser
 
@@ -50,20 +47,22 @@ def train(
     scale: RatingScale | None = None,
     seed: int = 0,
     activate: bool | None = None,
+    budget_s: float | None = None,
     progress: Progress = no_progress,
     on_read: Callable[[Interactions], None] | None = None,
 ) -> dict[str, Any]:
-    """Read, measure on a hold-out, fit on everything, publish and, unless the model is much worse, activate.
+    """Read, choose an algorithm, measure on a hold-out, fit on everything, publish and, unless it is worse, activate.
 
     Args:
-        config: The model store, the declared rating scale, and the half-life of popularity.
+        config: The model store, the declared rating scale, the time for `auto`, and the half-life of popularity.
         data: The source, see `datasets.read`.
-        algorithm: A name; None for `suitability.default_algorithm`.
-        settings: `key=value` texts.
+        algorithm: A name; None or "auto" for the one whose lists are best, see `selection`.
+        settings: `key=value` texts, with a name only.
         scale: The rating scale; None for the declared one, or that of `scale_detection.settle`.
         seed: The seed of the generators; the same seed and data give the same model.
-        activate: True to activate the new version, False not to; None to activate it unless it is much worse than the
-            active one, see `promotion`.
+        activate: True to activate the new version, False not to; None to activate it unless its lists lose to
+            popularity, or it is much worse than the active one, see `promotion`.
+        budget_s: How long the candidates of `auto` may take; None for the setting, less for small data.
         on_read: Called with the data on its scale, before the fit.
 
     Returns:
@@ -75,8 +74,9 @@ def train(
         ModelRefused: The list of erased users cannot be read.
         RunError: The fit failed, or the model cannot be written, which is checked before the fit if possible.
     """
+    name = None if algorithm == AUTO else algorithm
     # Settings are checked first, because reading may take minutes.
-    _check_settings(algorithm, settings)
+    named = _named(name, settings)
     pseudonyms = config.pseudonymiser()
     interactions = datasets.read(data, progress)
     _require_writable(config.models_dir)
@@ -85,16 +85,20 @@ def train(
     _keep_permanently(config.models_dir, interactions, erased_s, pseudonyms)
     interactions = without_erased(interactions, erased_s)
     interactions, settled = incumbent.on_scale(config, data, interactions, scale)
-    candidate, interactions = _suitable(algorithm, settings, interactions)
-    memory_budget.require(
-        candidate.name, candidate.config, len(interactions), len(interactions.users), len(interactions.items)
-    )
+    if named is not None and (note := require_suitable(named, interactions)) is not None:
+        interactions = noted(interactions, note)
     if on_read is not None:
         on_read(interactions)
     split_seed, measure_seed, fit_seed, cluster_seed = np.random.SeedSequence(seed).spawn(4)
-    active = incumbent.active(config.models_dir)
-    measures, fitted = hold_out_measures.measure(interactions, candidate, active, split_seed, measure_seed, progress)
-    snapshot = fitted or candidate.algorithm.fit(
+    held_out = hold_out(interactions, np.random.default_rng(split_seed))
+    most_s = config.models.selection_budget_s
+    if named is not None:
+        choice = measured_choice.of_named(interactions, held_out, named, measure_seed, progress)
+    else:
+        budget_s = budget_for(len(interactions), most_s) if budget_s is None else budget_s
+        choice = measured_choice.of_best(interactions, held_out, budget_s, measure_seed, progress)
+    candidate = choice.candidate
+    snapshot = choice.fitted or candidate.algorithm.fit(
         interactions, candidate.config, np.random.default_rng(fit_seed), progress
     )
     half_life_days = config.models.popularity_half_life_days or best_half_life_days(interactions)
@@ -102,6 +106,8 @@ def train(
     records = interactions.catalogue.records(interactions.items.id_of)
     snapshot = dataclasses.replace(snapshot, popularity=popularity, item_records=records)
     snapshot = dataclasses.replace(snapshot, user_clusters=user_clusters(snapshot, np.random.default_rng(cluster_seed)))
+    active = incumbent.active(config.models_dir)
+    measures = promotion_report.report(candidate, held_out, choice.measured, active, limit_s=most_s, seed=measure_seed)
     described = describe_dataset(interactions)
     if interactions.report.files:
         # A label, because paths of this machine do not belong into a manifest.
@@ -120,7 +126,12 @@ def train(
 
     try:
         version = publication.publish(
-            config.models_dir, snapshot, data=described, measures=measures, prepare=without_erased_since
+            config.models_dir,
+            snapshot,
+            data=described,
+            measures=measures,
+            selection=choice.as_json(algorithm or AUTO),
+            prepare=without_erased_since,
         )
     except OSError as error:
         raise _unpublishable(config.models_dir, error) from error
@@ -142,38 +153,20 @@ def _keep_permanently(
             raise _unpublishable(models_dir, error) from error
 
 
-def _check_settings(algorithm: str | None, settings: Sequence[str]) -> None:
-    """Parse an algorithm and its settings; without a name, the settings must suit one of the default algorithms.
+def _named(name: str | None, settings: Sequence[str]) -> ConfiguredAlgorithm | None:
+    """Parse an algorithm and its settings; None without a name.
 
     Raises:
-        UsageError: There is no such algorithm or setting.
+        UsageError: There is no such algorithm or setting, or there are settings without a name.
     """
-    if algorithm is not None:
-        ConfiguredAlgorithm.parse(algorithm, settings)
-    elif settings:
-        try:
-            ConfiguredAlgorithm.parse(FOR_RATINGS, settings)
-        except UsageError:
-            ConfiguredAlgorithm.parse(FOR_LISTS, settings)
-
-
-def _suitable(
-    algorithm: str | None, settings: Sequence[str], data: Interactions
-) -> tuple[ConfiguredAlgorithm, Interactions]:
-    """Return the algorithm to fit, and the data with a note on why it was chosen or suits badly.
-
-    Raises:
-        DataError: The algorithm predicts ratings, and there are none.
-        UsageError: A setting is not one of the chosen algorithm's.
-    """
-    name = algorithm or default_algorithm(data)
-    candidate = ConfiguredAlgorithm.parse(name, settings)
-    if algorithm is not None:
-        note = require_suitable(candidate, data)
-    else:
-        why = why_not_ratings(data)
-        note = None if why is None else f"{data.report.source} {why}, so that the model is one that ranks: {name}."
-    return candidate, data if note is None else noted(data, note)
+    if name is not None:
+        return ConfiguredAlgorithm.parse(name, settings)
+    if settings:
+        raise UsageError(
+            f"{settings[0]!r} is a setting of an algorithm: name it with --algorithm; {AUTO} fits each candidate with "
+            "its own settings."
+        )
+    return None
 
 
 def _require_writable(models_dir: Path) -> None:

@@ -8,17 +8,10 @@ from typing import Final
 from service.errors import DataError
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.interactions import Interactions
+from service.training.selection.candidates import AUTO
 
-FOR_RATINGS: Final = "svd"
-# The ranking algorithm without a limit of items or users, fitted in seconds; see docs/evaluation.md.
-FOR_LISTS: Final = "ials"
 _MOSTLY: Final = 0.5
 _RANKING: Final = "ials, softmax, ease, item_knn, pure_svd, popularity"
-
-
-def default_algorithm(data: Interactions) -> str:
-    """Return the default: it predicts ratings if at least half of the interactions have one and these differ."""
-    return FOR_RATINGS if why_not_ratings(data) is None else FOR_LISTS
 
 
 def why_not_ratings(data: Interactions) -> str | None:
@@ -45,7 +38,7 @@ def require_suitable(candidate: ConfiguredAlgorithm, data: Interactions) -> str 
     if not data.rated_share:
         raise DataError(
             f"{data.report.source} {why}, and {candidate.name} predicts ratings, so that its lists would be noise: "
-            f"use {FOR_LISTS}, the default of train and up, or another that ranks: {_RANKING}."
+            f"use {AUTO}, the default of train and up, or one that ranks: {_RANKING}."
         )
     return (
         f"{data.report.source} {why}, so that {candidate.name}, which predicts ratings, learns little from it; "

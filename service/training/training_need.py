@@ -6,37 +6,45 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.config import Config
-from service.errors import ModelError, ModelRefused
+from service.errors import DataError, ModelError, ModelRefused, UsageError
 from service.models import active_model, artefact, versions
-from service.training.data import datasets
+from service.models.activation import reason_against
+from service.training.data import datasets, demo
 from service.training.data.data_request import DataRequest, as_request
 
 DEFAULT_DATA: Final = "demo"
+# As in `selection.candidates`, which imports the registry.
+AUTO: Final = "auto"
 # The newest versions that are checked for an error message.
 _CHECKED_VERSIONS: Final = 5
 
 
-def needed_training(config: Config, data: str | DataRequest | None) -> DataRequest | None:
+def needed_training(config: Config, data: str | DataRequest | None, algorithm: str | None = None) -> DataRequest | None:
     """Return the data to train on before serving; None if the active model suffices.
 
     Only an installation without any model trains on the demo data: they must not replace a published model that cannot
-    be served now.
+    be served now. A model of an older release whose lists lose to popularity is replaced if its data is known, which is
+    the data that is asked for or the demo data: releases since do not activate such a model unless they are told to.
 
     Args:
         config: The model store.
         data: The data that the operator asked for; None for any model.
+        algorithm: The algorithm that the operator asked for; None for any.
 
     Raises:
         DataError: `data` does not exist or cannot be read.
+        UsageError: `algorithm` is not that of the active model, and `data` does not say what to train on.
         ModelRefused: `data` is None and no published model is active and intact, or the model store hangs.
     """
     fingerprint = None if data is None else datasets.fingerprint(data)
     return active_model.within_timeout(
-        lambda: _needed(config, data, fingerprint), config.models_dir, config.models.load_timeout_s
+        lambda: _needed(config, data, fingerprint, algorithm), config.models_dir, config.models.load_timeout_s
     )
 
 
-def _needed(config: Config, data: str | DataRequest | None, fingerprint: str | None) -> DataRequest | None:
+def _needed(
+    config: Config, data: str | DataRequest | None, fingerprint: str | None, algorithm: str | None
+) -> DataRequest | None:
     fault: str | None = None
     active: dict[str, Any] | None = None
     try:
@@ -54,8 +62,44 @@ def _needed(config: Config, data: str | DataRequest | None, fingerprint: str | N
             raise ModelRefused(f"{fault}; {_remedy(config.models_dir, published)}.")
         return as_request(DEFAULT_DATA)
     described = active.get("data")
-    trained_on = described.get("fingerprint") if isinstance(described, dict) else None
-    return None if data is None or fingerprint == trained_on else as_request(data)
+    described = described if isinstance(described, dict) else {}
+    is_of_data = data is None or described.get("fingerprint") == fingerprint
+    if is_of_data and not _is_outdated(active) and (algorithm is None or algorithm in _names(active)):
+        return None
+    if data is not None:
+        return as_request(data)
+    # Only the demo data can be had again from its description.
+    source = described.get("source")
+    if isinstance(source, str) and is_demo(source):
+        return as_request(source)
+    if algorithm is not None and algorithm not in _names(active):
+        raise UsageError(
+            f"The active model is of {active['algorithm']}: name the data to train {algorithm} on with --data."
+        )
+    return None
+
+
+def _names(manifest: dict[str, Any]) -> set[str]:
+    """Return the names by which a model may have been asked for."""
+    selection = manifest.get("selection")
+    requested = selection.get("requested") if isinstance(selection, dict) else None
+    # A preset is not the algorithm that it configures.
+    if isinstance(requested, str) and requested != AUTO:
+        return {requested}
+    return {str(manifest["algorithm"]), AUTO}
+
+
+def _is_outdated(manifest: dict[str, Any]) -> bool:
+    """Whether an older release activated the model although its lists lose to popularity."""
+    return not isinstance(manifest.get("selection"), dict) and reason_against(manifest) is not None
+
+
+def is_demo(source: str) -> bool:
+    """Whether the source in a manifest is the demo data alone."""
+    try:
+        return demo.parse_spec(source) is not None
+    except DataError:
+        return False
 
 
 def _remedy(models_dir: Path, published: Sequence[str]) -> str:

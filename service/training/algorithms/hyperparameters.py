@@ -4,7 +4,7 @@ Invariant: a Config that exists is within its bounds, however it was made.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -49,6 +49,18 @@ def parse(cls: type[T], assignments: Iterable[str]) -> T:
             hint = did_you_mean(name, settings)
             raise UsageError(f"There is no setting {name!r}{hint}; the settings are {enumerated(list(settings))}.")
         values[name] = settings[name].parse(text)
+    return cls(**values)
+
+
+def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Build a Config from its `as_json`, perhaps of another release: what is missing has its default.
+
+    Raises:
+        UsageError: A value is out of bounds, or its name is no field of the Config.
+    """
+    settings = {setting.name for setting in declared(cls)}
+    if unknown := [name for name in values if name not in settings]:
+        raise UsageError(f"There is no setting {unknown[0]!r}; the settings are {enumerated(sorted(settings))}.")
     return cls(**values)
 
 

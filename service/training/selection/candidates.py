@@ -1,0 +1,44 @@
+"""The candidates of `auto`, in the order in which they are fitted: what costs least and gains most comes first."""
+
+from typing import Final, NamedTuple
+
+from service.training.algorithms.registry import ConfiguredAlgorithm
+from service.training.interactions import Interactions
+
+# The name that stands for the choice among the candidates.
+AUTO: Final = "auto"
+# The model that all others must beat, and the one that is served where none does.
+BASELINE: Final = "popularity"
+
+
+class Candidate(NamedTuple):
+    """An algorithm that `auto` may choose."""
+
+    name: str  # in the registry, or a preset
+    settings: tuple[str, ...] = ()  # "name=value" texts
+    # The candidate is chosen only if it is better than every other by this factor: what serves a request from factors
+    # or from short lists of neighbours is preferred to a matrix of items by items.
+    least_gain: float = 1.0
+    # Seconds of one core for n_items³; for a fit that is mostly one step, whose cost cannot be seen from its progress.
+    cubic_s: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The name with its settings, unique among the candidates."""
+        return " ".join((self.name, *self.settings))
+
+    def configured(self) -> ConfiguredAlgorithm:
+        """Return the algorithm with its settings."""
+        return ConfiguredAlgorithm.parse(self.name, self.settings)
+
+    def estimated_s(self, data: Interactions) -> float:
+        """Return what the fit needs at least, in seconds; 0 if that is only known from its progress."""
+        return self.cubic_s * float(len(data.items)) ** 3
+
+
+CANDIDATES: Final = (
+    Candidate(BASELINE),
+    Candidate("pure_svd"),
+    Candidate("ease", least_gain=1.05, cubic_s=3e-11),
+    Candidate("ials"),
+)
