@@ -215,6 +215,22 @@ class DataSet(TypedDict, total=False):
     rating_max: Annotated[float, _described("The highest rating.")]
 
 
+class Selection(TypedDict):
+    """How the algorithm of the model was chosen."""
+
+    requested: Annotated[str, _described("The name that was asked for; `auto` leaves the choice to the measures.")]
+    chosen: Annotated[str, _described("The algorithm, with the settings that differ from the defaults.")]
+    why: Annotated[str, _described("The reason, as the end of a sentence.")]
+    candidates: Annotated[
+        list[dict[str, Any]],
+        _described("Algorithm, settings, measures and seconds of each candidate; empty for a named algorithm."),
+    ]
+    holdout: Annotated[dict[str, Any] | None, _described("What the candidates were judged on.")]
+    budget_s: Annotated[float | None, _described("How long measuring could take, in seconds.")]
+    took_s: Annotated[float | None, _described("How long it took.")]
+    sampled_users: Annotated[int | None, _described("How many users represented the data; null for all.")]
+
+
 class ServedModel(TypedDict):
     """The served model as published."""
 
@@ -222,6 +238,9 @@ class ServedModel(TypedDict):
     algorithm: Annotated[str, _described("The algorithm.")]
     settings: Annotated[dict[str, Any], _described("The hyperparameters by name.")]
     measures: Annotated[dict[str, Any], _described("The measures on held-out ratings by name; null if not measured.")]
+    selection: Annotated[
+        Selection | None, _described("How the algorithm was chosen; null in a model of an older release.")
+    ]
     data: Annotated[DataSet, _described("The training data.")]
     created: Annotated[str, _described("The time of publication, RFC 3339.")]
     data_as_of: Annotated[str, _described("The latest interaction in the training data, RFC 3339.")]

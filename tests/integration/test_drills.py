@@ -137,7 +137,7 @@ async def test_a_model_swap_loses_nothing(
     """Training publishes and activates; every answer comes from one of the two models, none fails."""
 
     async def train() -> None:
-        done = await asyncio.to_thread(up.recollect, "train", "--data", DATA, "--set", "n_factors=10")
+        done = await asyncio.to_thread(up.recollect, "train", "--data", DATA, "--algorithm", "popularity")
         assert done.returncode == 0, done.stderr
         active = (up.home / "models" / "ACTIVE").read_text().strip()
         await await_until(lambda: client.models[active] > 20, what="the new model to be served")

@@ -1,7 +1,9 @@
 """The candidates of `auto`, in the order in which they are fitted: what costs least and gains most comes first."""
 
+from importlib import import_module
 from typing import Final, NamedTuple
 
+from service.training.algorithms.kernels.compiled import is_kept
 from service.training.algorithms.registry import ConfiguredAlgorithm
 from service.training.interactions import Interactions
 
@@ -21,6 +23,10 @@ class Candidate(NamedTuple):
     least_gain: float = 1.0
     # Seconds of one core for n_items³; for a fit that is mostly one step, whose cost cannot be seen from its progress.
     cubic_s: float = 0.0
+    # The largest kernel as "module:function", and the seconds that compiling all of the candidate's takes: that, too,
+    # is one step. It is due once for each installation.
+    kernel: str = ""
+    compile_s: float = 0.0
 
     @property
     def label(self) -> str:
@@ -33,12 +39,21 @@ class Candidate(NamedTuple):
 
     def estimated_s(self, data: Interactions) -> float:
         """Return what the fit needs at least, in seconds; 0 if that is only known from its progress."""
-        return self.cubic_s * float(len(data.items)) ** 3
+        return self.cubic_s * float(len(data.items)) ** 3 + (0.0 if self.is_compiled() else self.compile_s)
 
+    def is_compiled(self) -> bool:
+        """Whether the kernels need not be compiled."""
+        if not self.kernel:
+            return True
+        module, _, function = self.kernel.partition(":")
+        return is_kept(getattr(import_module(f"{_ALGORITHMS}.{module}"), function))
+
+
+_ALGORITHMS: Final = "service.training.algorithms"
 
 CANDIDATES: Final = (
     Candidate(BASELINE),
     Candidate("pure_svd"),
-    Candidate("ease", least_gain=1.05, cubic_s=3e-11),
-    Candidate("ials"),
+    Candidate("ease", least_gain=1.05, cubic_s=3e-11, kernel="ease:_count_halves", compile_s=1.5),
+    Candidate("ials", kernel="kernels.ridge:solve_rows", compile_s=8.0),
 )

@@ -131,7 +131,8 @@ def _measured(
         configured = candidate.configured()
         train = held_out.train
         if (estimated_s := candidate.estimated_s(train)) > limit_s:
-            return unmeasured(f"It would take about {estimated_s:.0f} s, and there were {limit_s:.0f} s.")
+            most = "" if candidate.is_compiled() else ", the first compilation of its kernels included"
+            return unmeasured(f"It would take about {estimated_s:.0f} s{most}, and there were {limit_s:.0f} s.")
         memory_budget.require(candidate.name, configured.config, len(train), len(train.users), len(train.items))
         limited = CostLimit(limit_s, lambda *_: None, clock)
         snapshot = configured.algorithm.fit(train, configured.config, np.random.default_rng(seed), limited)

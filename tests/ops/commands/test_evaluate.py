@@ -10,6 +10,7 @@ from ops.commands.evaluate import command
 from service.errors import DataError, UsageError
 from service.training.evaluation.evaluation_protocol import SPLIT_DESCRIPTIONS
 from service.training.evaluation.measures.per_user import all_measures
+from service.training.selection.candidates import CANDIDATES
 
 DEMO = "demo:60x40x900"
 
@@ -107,21 +108,20 @@ def test_the_status_is_1_if_every_algorithm_failed(capsys: pytest.CaptureFixture
     assert evaluate(algorithms="svd,baseline", settings=wild, folds=2) == 0
 
 
-def test_a_declared_scale_and_an_algorithm_that_suits_the_data(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Ratings outside are clipped and named; without a name, data without ratings is ranked."""
+def test_a_declared_scale_and_the_candidates_of_auto(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ratings outside are clipped and named; without a name the candidates are judged, with ratings or without."""
     path = tmp_path / "t.csv"
     path.write_text("".join(f"u{n % 20},i{n * 7 % 30},{n % 5 + 1}\n" for n in range(200)) + "eve,i1,99\n")
     assert evaluate(data=str(path), algorithms="", scale="1:5", folds=2, as_json=True) == 0
     out, err = capsys.readouterr()
     comparison = json.loads(out)
     assert comparison["protocol"]["clipped_to"] == [1.0, 5.0]
-    assert comparison["results"][0]["algorithm"] == "svd"
+    judged = [result["algorithm"] for result in comparison["results"]]
+    assert judged == [candidate.name for candidate in CANDIDATES]
     assert "1 rating lies outside of the scale 1 to 5, declared" in err
     path.write_text("".join(f"u{n % 20},i{n * 7 % 30}\n" for n in range(200)))
     assert evaluate(data=str(path), algorithms="", folds=2, as_json=True) == 0
-    assert json.loads(capsys.readouterr().out)["results"][0]["algorithm"] == "ials"
+    assert [result["algorithm"] for result in json.loads(capsys.readouterr().out)["results"]] == judged
 
 
 def test_a_test_set_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,8 @@ def recollect(config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: p
     return call
 
 
-def trained(config: Config, *, activate: bool = True) -> str:
-    settings = ("n_factors=4", "n_epochs=3")
-    manifest = pipeline.train(config, data="demo:60x40x900", algorithm="svd", settings=settings, activate=activate)
+def trained(config: Config, *, activate: bool = True, algorithm: str = "popularity") -> str:
+    manifest = pipeline.train(config, data="demo:60x40x900", algorithm=algorithm, activate=activate)
     version: str = manifest["version"]
     return version
 
@@ -63,7 +63,7 @@ class TestList:
 
     def test_no_column_is_cut_on_a_pipe(self, config: Config) -> None:
         """However narrow the terminal is said to be, what a script reads is whole."""
-        version = trained(config)
+        version = trained(config, algorithm="svd")
         environ = {**os.environ, "RECOLLECT_HOME": str(config.home), "COLUMNS": "20"}
         command = [sys.executable, "-m", "ops", "models", "list"]
         out = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
@@ -165,11 +165,11 @@ class TestActivate:
     def test_a_damaged_one_is_refused(self, recollect: Recollect, config: Config) -> None:
         """What was active stays."""
         bad, good = trained(config), trained(config)
-        with (config.models_dir / bad / "item_factors.bin").open("r+b") as file:
+        with (config.models_dir / bad / "item_bias.bin").open("r+b") as file:
             file.write(b"\xff\xff\xff\xff")
         code, out, err = recollect("activate", bad)
         assert (code, out) == (1, "")
-        assert err == f"recollect: {bad}: item_factors does not have the sha256 of the manifest.\n"
+        assert err == f"recollect: {bad}: item_bias does not have the sha256 of the manifest.\n"
         assert active_model.version(config.models_dir) == good
 
     def test_what_cannot_be_written_is_one_sentence(self, recollect: Recollect, config: Config) -> None:
@@ -187,7 +187,7 @@ class TestActivate:
         versions = [trained(config) for _ in range(2)]
         environ = {**os.environ, "RECOLLECT_HOME": str(config.home)}
         verbs = [["models", "activate", version] for version in versions]
-        verbs.append(["train", "--data", "demo:60x40x900", "--set", "n_factors=4", "--set", "n_epochs=1"])
+        verbs.append(["train", "--data", "demo:60x40x900", "--algorithm", "popularity"])
         running = [
             subprocess.Popen(
                 [sys.executable, "-m", "ops", *verb],
@@ -201,6 +201,38 @@ class TestActivate:
         assert [process.wait(60) for process in running] == [0, 0, 0]
         popular = json.loads((config.models_dir / "popular.json").read_bytes())
         assert popular["model"] == active_model.version(config.models_dir)
+
+    def test_lists_that_lose_to_popularity_are_forced_only(self, recollect: Recollect, config: Config) -> None:
+        """Exit 3 with the reason; with --force it is served, and can be named again without."""
+        poor, good = trained(config, algorithm="svd", activate=False), trained(config)
+        code, out, err = recollect("activate", poor)
+        assert (code, out) == (3, "")
+        assert err.startswith(f"recollect: {poor} is not activated: its lists are worse than lists by popularity: its ")
+        assert err.endswith("Activate it in any case with --force.\n")
+        assert active_model.version(config.models_dir) == good
+        assert recollect("activate", poor, "--force")[0] == 0
+        assert recollect("activate", poor)[0] == 0
+        assert active_model.version(config.models_dir) == poor
+        assert recollect("activate", good)[0] == 0
+
+    @pytest.mark.parametrize("measures", [{}, [], {"held_back": None, "ndcg@10": 0.1}, {"ndcg@10": 0.1, "baseline": 1}])
+    def test_what_was_not_measured_is_not_judged(
+        self, recollect: Recollect, config: Config, measures: dict[str, Any]
+    ) -> None:
+        """Older releases recorded less, and manifests can be edited."""
+        version, _ = trained(config), trained(config)
+        path = config.models_dir / version / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "measures": measures}))
+        assert recollect("activate", version)[0] == 0
+
+    def test_the_figures_of_an_older_release_are_judged(self, recollect: Recollect, config: Config) -> None:
+        """It recorded both, and no reason."""
+        version, _ = trained(config), trained(config)
+        path = config.models_dir / version / "manifest.json"
+        figures = {"ndcg@10": 0.05, "baseline": {"ndcg@10": 0.1}, "held_back": None}
+        path.write_text(json.dumps({**json.loads(path.read_text()), "measures": figures}))
+        code, _, err = recollect("activate", version)
+        assert (code, "its NDCG@10 is 0.0500, and that of popularity 0.1000" in err) == (3, True)
 
 
 @pytest.mark.parametrize("argv", [("activate",), ("list", "--nonsense"), ("delete",), ("show", "a", "b")])

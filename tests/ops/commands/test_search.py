@@ -14,7 +14,7 @@ import typer
 from ops.commands.search import command
 from ops.console.command_runner import run
 from ops.console.search_watch import SearchWatch
-from service.models import active_model, artefact
+from service.models import artefact, versions
 from service.training.search.search_run import SearchProgress
 from tests.support.pseudo_terminal import run_with_terminal_stderr
 
@@ -60,12 +60,15 @@ def settings_and_folds(found: dict[str, Any]) -> list[tuple[object, object]]:
 def test_the_best_trials_are_printed_and_the_winner_is_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table on standard output, a line for each trial on standard error, a page, and an active version."""
+    """A table on standard output, a line for each trial on standard error, a page, and a version.
+
+    Its lists lose to popularity, so that it is not activated.
+    """
     monkeypatch.setenv("RECOLLECT_HOME", str(tmp_path / "var"))
     page = tmp_path / "page.html"
     before = os.umask(0o022)
     try:
-        assert search(*TWO, "--publish", "--report", str(page)) == 0
+        assert search(*TWO, "--publish", "--report", str(page)) == 3
     finally:
         os.umask(before)
     state = [tmp_path / "var", *(tmp_path / "var").rglob("*")]
@@ -80,8 +83,9 @@ def test_the_best_trials_are_printed_and_the_winner_is_published(
     assert lines[5].split()[0] == "defaults"
     assert lines[6].startswith("The best against the defaults: -0.")
     assert lines[7] == "Its settings: --set n_epochs=2 --set n_factors=4 --set lr_all=0.02"
-    version = active_model.version(tmp_path / "var" / "models")
-    assert lines[8] == f"Published {version}, fitted on all the data. It is active."
+    (version,) = versions.published(tmp_path / "var" / "models")
+    assert lines[8] == f"Published {version}, fitted on all the data. It is not active."
+    assert f"activate the new one in any case with: recollect models activate {version} --force\n" in err
     assert len(lines) == 9
     manifest = artefact.read_manifest(tmp_path / "var" / "models" / str(version))
     assert {name: manifest["settings"][name] for name in ("lr_all", "n_factors")} == {"lr_all": 0.02, "n_factors": 4}

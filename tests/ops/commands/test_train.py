@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,18 +28,18 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 
 
 def train(data: str, *, settings: Sequence[str] = (), **options: Any) -> int:
-    """Call the command as its parsed options do."""
-    return command(data=[data], settings=list(settings), **options)
+    """Call the command as its parsed options do; the algorithm is one that predicts ratings, unless named."""
+    return command(data=[data], settings=list(settings), **({"algorithm": "svd"} | options))
 
 
 def test_the_summary_names_data_measures_and_version(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """It is on standard output; progress is on standard error, in plain lines without a terminal."""
-    assert train("demo:60x40x900", settings=SMALL) == 0
+    assert train("demo:60x40x900", settings=SMALL, activate=True) == 0
     out, err = capsys.readouterr()
     version = active_model.version(config.models_dir)
     lines = out.splitlines()
     assert lines[0] == "Read demo:60x40x900: 900 ratings by 60 users of 40 items."
-    assert lines[1].startswith("On 90 ratings held out: RMSE ")
+    assert re.match("On [0-9]+ ratings held out: RMSE ", lines[1])
     assert lines[2].startswith(f"Published {version} in {config.models_dir} after ")
     assert "It is active" in lines[2]
     assert "measure: 100 %" in err
@@ -59,40 +60,56 @@ def test_bad_rows_are_shown(config: Config, tmp_path: Path, capsys: pytest.Captu
 
 def test_json_is_the_manifest_and_nothing_else(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     """Exactly one object on standard output."""
-    assert train("demo:60x40x900", settings=SMALL, as_json=True) == 0
+    assert train("demo:60x40x900", algorithm="popularity", as_json=True) == 0
     manifest = json.loads(capsys.readouterr().out)
     assert manifest == artefact.read_manifest(config.models_dir / manifest["version"])
 
 
 def test_a_held_back_version_has_its_own_status(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    """The status is 3, and the message has the reason and the command to activate it. By option it is 0."""
-    config.home.mkdir()
-    data = str(config.home / "ratings.csv")
-    Path(data).write_text("".join(f"u{n // 50},i{n % 50},{1 + (n // 50 + n % 50) % 5}\n" for n in range(2000)))
-    bad = ("n_factors=4", "init_std_dev=3", "lr_all=0", "n_epochs=1")
-    assert train(data, settings=SMALL) == 0
+    """The status is 3, and the message has the reason and the commands to activate it. By option it is 0."""
+    data = "demo:300x200x9000"
+    assert train(data, algorithm="popularity") == 0
     active = active_model.version(config.models_dir)
-    assert train(data, settings=bad) == 3
+    assert train(data, settings=SMALL) == 3
     out, err = capsys.readouterr()
-    assert "It is not active" in out
-    assert "worse than the mean rating alone" in out
-    assert "was published and not activated: its RMSE is" in err
+    held_back = re.search("Published (svd-[^ ]+) in ", out)
+    assert held_back is not None
+    assert f"It is not active; activate it with: recollect models activate {held_back[1]} --force" in out
+    assert "Its lists are worse than a list by popularity" in out
+    assert "for better lists train without --algorithm" in out
+    (line,) = (line for line in err.splitlines() if "not activated" in line)
+    assert "its lists are worse than lists by popularity: its NDCG@10 is" in line
+    assert line.endswith(f"recollect models activate {held_back[1]} --force (or train with --force)")
     assert active_model.version(config.models_dir) == active
-    assert train(data, settings=bad, activate=False) == 0
-    assert train(data, settings=bad, activate=True) == 0
-    assert "It was activated as requested, although its RMSE is" in capsys.readouterr().out
+    assert train(data, settings=SMALL, activate=False) == 0
+    assert train(data, settings=SMALL, activate=True) == 0
+    assert "It was activated as requested, although its lists are worse" in capsys.readouterr().out
     assert active_model.version(config.models_dir) != active
 
 
-def test_a_rating_model_with_poor_lists_says_so(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    """A model with good errors can have lists worse than popularity."""
-    assert train("demo:300x200x9000", algorithm="svd", as_json=True) == 0
-    measures = json.loads(capsys.readouterr().out)["measures"]
-    assert measures["ndcg@10"] < measures["baseline"]["ndcg@10"]
-    assert train("demo:300x200x9000", algorithm="svd") == 0
-    out = capsys.readouterr().out
-    assert "Its lists are worse than a list by popularity" in out
-    assert "train an algorithm that ranks, such as ials" in out
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_the_candidates_of_auto_are_shown(
+    config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, on_terminal: bool
+) -> None:
+    """As a table on a terminal, elsewhere as plain lines: their measures, what they cost, the time, and the choice."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: on_terminal)
+    assert train("demo:300x200x9000", algorithm=None, budget=120.0) == 0
+    out, _ = capsys.readouterr()
+    lines = out.splitlines()
+    assert re.fullmatch(
+        r"Candidates, judged on the youngest interactions of 300 users; [0-9.]+ s of at most 120 s:", lines[0]
+    )
+    manifest = artefact.read_manifest(config.models_dir / str(active_model.version(config.models_dir)))
+    selection = manifest["selection"]
+    verdict = lines.index(f"Chosen: {selection['chosen']}; {selection['why']}.")
+    rows = lines[1:verdict]
+    if on_terminal:
+        assert rows.pop(0).split() == ["algorithm", "ndcg@10", "recall@20", "seconds", "note"]
+    for row, candidate in zip(rows, selection["candidates"], strict=True):
+        assert candidate["algorithm"] in row
+        assert f"{candidate['ndcg@10']:.4f}" in row
+    assert manifest["algorithm"] == selection["chosen"]
+    assert manifest["measures"]["ndcg@10"] >= manifest["measures"]["baseline"]["ndcg@10"]
 
 
 def test_what_is_refused_prints_no_result(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +153,7 @@ def test_a_bar_on_a_terminal(config: Config, tmp_path: Path) -> None:
     """It is drawn, and removed at the end."""
     program = (
         "import sys; from ops.commands.train import command\n"
-        f"sys.exit(command(data=['demo:60x40x900'], settings={SMALL!r}))"
+        f"sys.exit(command(data=['demo:60x40x900'], algorithm='svd', activate=True, settings={SMALL!r}))"
     )
     done = run_with_terminal_stderr(["-c", program], columns=100)
     assert done.code == 0

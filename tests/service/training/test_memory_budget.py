@@ -82,7 +82,8 @@ def test_a_limit_of_address_space_is_a_sentence_before_the_fit(tmp_path: Path) -
         "from ops.commands.train import command\n"
         "import service.training.algorithms.svd\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1536 << 20, 1536 << 20))\n"
-        "sys.exit(exit_code_of(lambda: command(data=['demo:40000x500x80000'], settings=['n_factors=4096'])))"
+        "data, settings = ['demo:40000x500x80000'], ['n_factors=4096']\n"
+        "sys.exit(exit_code_of(lambda: command(data=data, algorithm='svd', settings=settings)))"
     )
     argv = [sys.executable, "-c", program]
     done = subprocess.run(

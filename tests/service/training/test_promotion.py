@@ -1,6 +1,8 @@
+from typing import Literal
+
 import pytest
 
-from service.training.promotion import DirectComparison, HoldOutResult, much_worse
+from service.training.promotion import DirectComparison, HoldOutResult, ListComparison, errors_lose, lists_lose
 
 
 def errors(
@@ -11,7 +13,7 @@ def errors(
     recorded: HoldOutResult | None = None,
     direct: DirectComparison | None = None,
 ) -> str | None:
-    return much_worse("rating", HoldOutResult(new, simple), n, active="svd-1", recorded=recorded, direct=direct)
+    return errors_lose(HoldOutResult(new, simple), n, active="svd-1", recorded=recorded, direct=direct)
 
 
 class TestErrors:
@@ -55,13 +57,33 @@ class TestErrors:
     ("new", "n", "simple", "recorded", "is_worse"),
     [
         (0.2, 1000, 0.1, HoldOutResult(0.3, 0.2), False),
-        (0.04, 1000, 0.1, None, True),
-        (0.04, 50, 0.1, None, False),
+        (0.1, 1000, 0.1, None, False),
+        (0.09, 1000, 0.1, None, True),  # counting is better
+        (0.09, 50, 0.1, None, True),
+        (0.04, 5, 0.1, None, False),  # too few to say so
         (0.1, 1000, 0.1, HoldOutResult(0.3, 0.12), True),
         (0.1, 1000, 0.04, HoldOutResult(0.3, 0.12), False),  # another set: as good against popularity as before
     ],
 )
 def test_lists(new: float, n: int, simple: float, recorded: HoldOutResult | None, *, is_worse: bool) -> None:
-    """Half of what was recorded, in itself and against popularity; or half of popularity."""
-    why = much_worse("ranking", HoldOutResult(new, simple), n, active="ials-1", recorded=recorded, direct=None)
+    """Less than popularity; or half of what was recorded, in itself and against popularity."""
+    why = lists_lose(HoldOutResult(new, simple), n, active="ials-1", recorded=recorded, direct=None)
     assert (why is not None) == is_worse
+
+
+@pytest.mark.parametrize("how", ["published", "refitted"])
+def test_lists_on_one_hold_out(how: Literal["published", "refitted"]) -> None:
+    """They decide where there are enough, and what was recorded on others then counts for nothing."""
+    recorded = HoldOutResult(0.9, 0.1)
+
+    def verdict(new: float, n: int) -> str | None:
+        direct = ListComparison(new, 0.2, n, how)
+        return lists_lose(HoldOutResult(0.15, 0.1), 1000, active="ials-1", recorded=recorded, direct=direct)
+
+    assert verdict(0.17, 500) is None
+    assert verdict(0.1, 99) is None
+    why = verdict(0.15, 500)
+    assert why is not None
+    assert "its NDCG@10 is 0.1500, and that of ials-1, the active model," in why
+    assert why.endswith(" 0.2000")
+    assert ("fitted again" in why) == (how == "refitted")

@@ -49,8 +49,8 @@ def test_with_a_model(config: Config, tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["empty", "active", "array", "manifest", "directory", "never activated"])
 def test_a_model_that_cannot_be_served_is_never_replaced_by_the_demo(config: Config, damage: str) -> None:
     """One sentence names the fault and the versions that can be served; data that is asked for is trained on."""
-    intact = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL)["version"]
-    broken = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=1)["version"]
+    intact = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, activate=True)["version"]
+    broken = pipeline.train(config, data=DEMO, algorithm="svd", settings=SMALL, seed=1, activate=True)["version"]
     version, active = config.models_dir / broken, config.models_dir / "ACTIVE"
     both = f"intact, the newest first: {', '.join(reversed(versions.published(config.models_dir)))}; serve one"
     fault, which = {

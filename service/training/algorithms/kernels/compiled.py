@@ -14,6 +14,7 @@ import functools
 import hashlib
 import inspect
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +38,13 @@ def compiled(function: Kernel) -> Kernel:
     return result
 
 
+def is_kept(kernel: Callable[..., object]) -> bool:
+    """Whether machine code of a `compiled` function is kept on disk and current, so that its first call is fast."""
+    cache = getattr(kernel, "_cache", None)
+    # The index has an entry for each signature, and none if its stamp is stale.
+    return isinstance(cache, _KernelCache) and cache.has_entries()
+
+
 class _LockedFiles(IndexDataCacheFile):
     """The index and machine code of one function, read and written under a lock on their folder."""
 
@@ -47,6 +55,10 @@ class _LockedFiles(IndexDataCacheFile):
     def load(self, key: object) -> object:
         with _locked(self._cache_path, fcntl.LOCK_SH):
             return super().load(key)  # type: ignore[no-untyped-call]  # numba's
+
+    def has_entries(self) -> bool:
+        """Whether the index names any machine code."""
+        return bool(self._load_index())
 
     def _load_index(self) -> dict[object, str]:
         try:
@@ -64,7 +76,14 @@ class _KernelCache(FunctionCache):
         super().__init__(function)  # type: ignore[no-untyped-call]  # numba's
         folders = {Path(inspect.getfile(function)).parent, Path(__file__).parent}
         stamp = (self._impl.locator.get_source_stamp(), *map(_digest, sorted(folders)))
-        self._cache_file = _LockedFiles(self._cache_path, self._impl.filename_base, stamp)  # type: ignore[no-untyped-call]
+        self._files = _LockedFiles(self._cache_path, self._impl.filename_base, stamp)  # type: ignore[no-untyped-call]
+        self._cache_file = self._files
+
+    def has_entries(self) -> bool:
+        """Whether the index names any machine code."""
+        with contextlib.suppress(OSError, EOFError, pickle.PickleError):
+            return self._files.has_entries()
+        return False
 
 
 @functools.cache
