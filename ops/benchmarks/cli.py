@@ -140,6 +140,27 @@ def keys(
 
 
 @app.command()
+def filters(
+    *,
+    items: Annotated[int, typer.Option(min=1_000, help="Items of the catalogue.")] = 100_000,
+    factors: Annotated[int, typer.Option(min=1, help="Factors of the model.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; a figure is the median over them.")] = 7,
+    max_us: Annotated[float | None, typer.Option(help="Objective: microseconds of a cached filter.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure the processor time of filters, and of lists with them."""
+    from ops.benchmarks import filter_cost
+
+    found_us = filter_cost.measure(items, factors, rounds)
+    rows = ((name, f"{us:,.1f}") for name, us in found_us.items())
+    _report({"us": found_us}, f"{items:,} items, {factors} factors", ("what", "µs"), rows, as_json=as_json)
+    cached_us = found_us["mask from the cache, and the scores that match"]
+    if max_us is not None and cached_us > max_us:
+        raise RunError(f"The objective --max-us {max_us:g} was missed: a cached filter costs {cached_us:.1f} µs.")
+    return 0
+
+
+@app.command()
 def outage(
     *,
     data: Data = "demo",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.lists.filters.masks import FilterMask
 from service.models.neighbourhood import Scores
 from service.models.scoring import Rows
+from service.models.snapshot import Float32
 
 
 class BoostFactors:
@@ -21,15 +22,29 @@ class BoostFactors:
         self._factors = np.ones(n_items)
         for mask, factor in boosts:
             self._factors[mask.rows] *= factor
-        self._changed = np.flatnonzero(self._factors != 1)
+        self._is_changed = self._factors != 1
+        self._changed = np.flatnonzero(self._is_changed)
 
-    def boost_all(self, scores: Scores) -> None:
-        """Boost the scores of all items, float64 (n_items,), in place.
+    def upper_bounds(self, bounds: Scores, rows: Rows | None) -> tuple[Float32, float]:
+        """Boost upper bounds of scores.
 
         A boosted upper bound of a score is an upper bound of the boosted score, because products and quotients are
         rounded in order.
+
+        Args:
+            bounds: Float64 (m,), of `rows`.
+            rows: Int64 (m,); None for all items.
+
+        Returns:
+            Float32 (m,), which is selected from ten times faster than float64, and the largest error of the rounding.
         """
-        scores[self._changed] = _boosted(scores[self._changed], self._factors[self._changed])
+        changed = self._changed if rows is None else np.flatnonzero(self._is_changed[rows])
+        boosted = bounds
+        boosted[changed] = _boosted(bounds[changed], self._factors[changed if rows is None else rows[changed]])
+        with np.errstate(over="ignore"):
+            rounded = boosted.astype(np.float32)
+        largest = np.max(np.abs(rounded), initial=0.0, where=np.isfinite(rounded))
+        return rounded, float(largest) * float(np.finfo(np.float32).eps)
 
     def boosted(self, rows: Rows, scores: Scores) -> Scores:
         """Return the boosted scores of some rows, float64 (m,)."""

@@ -1,20 +1,15 @@
 """The items that a list may contain, and why others may not be in it."""
 
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.lists.filters.masks import FilterMask
-from service.models.neighbourhood import Scores
 from service.models.scoring import NO_ROWS, Rows
-from service.models.snapshot import Float32
 
 AnyRows: TypeAlias = NDArray[np.integer[Any]]
 Cause: TypeAlias = Literal["include", "filter", "exclude", "hidden", "seen"]
-
-# Exact scores of one item in so many cost less than approximate scores of all.
-_FEW: Final = 8
 
 
 class Candidates(NamedTuple):
@@ -38,25 +33,15 @@ class Candidates(NamedTuple):
     seen: AnyRows = NO_ROWS
     placed: AnyRows = NO_ROWS
 
-    def few(self) -> Rows | None:
-        """Return the candidates if they are few, int64, ascending; else None."""
-        rows = self.include
-        if self.filter is not None:
-            if rows is not None:
-                rows = rows[self.filter.mask[rows]]
-            elif self.filter.count * _FEW <= self.n_items:
-                rows = self.filter.rows
-        if rows is None:
-            return None
-        barred = np.concatenate([self.exclude, self.hidden, self.seen, self.placed])
-        return rows[~np.isin(rows, barred)] if barred.size else rows
+    def rows(self) -> Rows | None:
+        """Return the rows that the caller asks for, int64, ascending, barred ones among them; None for all."""
+        if self.filter is None:
+            return self.include
+        return self.filter.rows if self.include is None else self.include[self.filter.mask[self.include]]
 
-    def bar(self, scores: Float32 | Scores) -> None:
-        """Set the scores of all items but the candidates to -inf; `include` is left to `few`."""
-        if self.filter is not None:
-            scores += self.filter.penalties
-        for rows in (self.exclude, self.hidden, self.seen, self.placed):
-            scores[rows] = -np.inf
+    def barred(self) -> AnyRows:
+        """Return the rows that cannot be candidates whatever the caller asks for, in any order."""
+        return np.concatenate([self.exclude, self.hidden, self.seen, self.placed])
 
     def barred_by(self) -> dict[Cause, NDArray[np.bool_]]:
         """Return which items each cause bars, bool (n_items,); the causes of a caller come first."""

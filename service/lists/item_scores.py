@@ -5,7 +5,7 @@ and exact ones decide (`scoring.top_n`).
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from service.models.neighbourhood import Scores
 from service.models.representation import UserRepresentation
 from service.models.scoring import Rows
 from service.models.snapshot import Float32, ModelSnapshot
+
+# Gathering the factors of one item in so many costs as much as the product with those of all.
+_GATHERED: Final = 6
 
 
 class ListUser(NamedTuple):
@@ -49,13 +52,13 @@ class ItemScores(NamedTuple):
     """How to score items.
 
     Attributes:
-        approximate: Returns new scores of all items, float (n_items,); -inf bars an item.
+        approximate: Returns new scores of some rows, float (m,), or of all, float (n_items,); -inf bars an item.
         bound: The largest excess of an exact score over the approximate one.
         exact: Returns the scores of some rows, float64 (m,).
         is_personal: Returns for some rows whether the user's history has a say: bool (m,), or None if it has in all.
     """
 
-    approximate: Callable[[], Float32 | Scores]
+    approximate: Callable[[Rows | None], Float32 | Scores]
     bound: float
     exact: Callable[[Rows], Scores]
     is_personal: Callable[[Rows], NDArray[np.bool_] | None] = lambda _rows: None
@@ -67,12 +70,17 @@ def of_user(snapshot: ModelSnapshot, user: ListUser) -> ItemScores:
     row = user.row or 0
     if snapshot.neighbourhood is not None:
         scores, has_neighbour = scoring.neighbour_scores(snapshot, snapshot.neighbourhood, row, user.representation)
-        return ItemScores(scores.copy, 0.0, scores.take, has_neighbour.take)
+        return _known(scores, has_neighbour.take)
     representation = user.representation or snapshot.trained_user(row)
 
-    def approximate() -> Float32:
-        scores: Float32 = snapshot.item_factors @ representation.factors
-        scores += snapshot.item_bias
+    def approximate(rows: Rows | None) -> Float32:
+        if rows is not None and rows.size * _GATHERED > len(snapshot.items):
+            return approximate(None).take(rows)
+        factors, bias = snapshot.item_factors, snapshot.item_bias
+        if rows is not None:
+            factors, bias = factors.take(rows, axis=0), bias.take(rows)
+        scores: Float32 = factors @ representation.factors
+        scores += bias
         return scores
 
     return ItemScores(
@@ -85,16 +93,28 @@ def of_user(snapshot: ModelSnapshot, user: ListUser) -> ItemScores:
 
 def of_popularity(snapshot: ModelSnapshot) -> ItemScores:
     """Score items by their popularity."""
-    scores = snapshot.popularity.astype(np.float64)
-    return ItemScores(scores.copy, 0.0, scores.take)
+    return _known(snapshot.popularity.astype(np.float64))
 
 
 def of_similarity(snapshot: ModelSnapshot, item_row: int) -> ItemScores:
     """Score items by their similarity to one item; those without anything in common with it are barred."""
     if snapshot.n_factors:
         approximate, bound = similarity.approximate_similarities(snapshot, item_row)
-        return ItemScores(approximate.copy, bound, lambda rows: similarity.exact_similarities(snapshot, item_row, rows))
+
+        def similarities(rows: Rows | None) -> Float32:
+            return approximate.copy() if rows is None else approximate.take(rows)
+
+        return ItemScores(similarities, bound, lambda rows: similarity.exact_similarities(snapshot, item_row, rows))
     scores = np.full(len(snapshot.items), -np.inf)
     rows, cosines = similarity.shared_user_cosines(snapshot, item_row)
     scores[rows] = cosines
-    return ItemScores(scores.copy, 0.0, scores.take)
+    return _known(scores)
+
+
+def _known(scores: Scores, is_personal: Callable[[Rows], NDArray[np.bool_] | None] = lambda _rows: None) -> ItemScores:
+    """Return exact scores that are known of all items, float64 (n_items,)."""
+
+    def copied(rows: Rows | None) -> Scores:
+        return scores.copy() if rows is None else scores.take(rows)
+
+    return ItemScores(copied, 0.0, scores.take, is_personal)

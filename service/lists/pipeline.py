@@ -7,7 +7,7 @@ batch, and is the same to the last bit as `make_list` of its request.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from service.models import scoring
 from service.models.neighbourhood import Scores
 from service.models.scoring import NO_ROWS, Ranking, Rows
 from service.models.snapshot import ModelSnapshot
+
+# So many exact scores cost less than a choice by approximate ones.
+_EXACT_LIMIT: Final = 500
 
 
 class ItemCatalogue(Columns, Protocol):
@@ -213,18 +216,25 @@ def _best(scores: ItemScores, candidates: Candidates, boosts: BoostFactors | Non
     def exact(rows: Rows) -> Scores:
         return scores.exact(rows) if boosts is None else boosts.boosted(rows, scores.exact(rows))
 
-    rows = candidates.few()
-    if rows is not None:
+    rows, barred = candidates.rows(), candidates.barred()
+    if rows is not None and rows.size <= _EXACT_LIMIT:
+        rows = rows[~np.isin(rows, barred)]
         found = exact(rows)
-        scored = np.isfinite(found)
-        return scoring.sorted_page(rows[scored], found[scored], ranks, 0, count)
-    approximate, bound = scores.approximate(), scores.bound
+        is_scored = np.isfinite(found)
+        return scoring.sorted_page(rows[is_scored], found[is_scored], ranks, 0, count)
+    approximate, bound = scores.approximate(rows), scores.bound
     if boosts is not None:
-        # Upper bounds of the exact scores, and so upper bounds of the boosted ones.
-        approximate, bound = approximate.astype(np.float64) + bound, 0.0
-        boosts.boost_all(approximate)
-    candidates.bar(approximate)
-    return scoring.top_n(approximate, bound, exact, ranks, 0, count)
+        approximate, bound = boosts.upper_bounds(approximate.astype(np.float64) + bound, rows)
+    if rows is None:
+        approximate[barred] = -np.inf
+        return scoring.top_n(approximate, bound, exact, ranks, 0, count)
+    # Only the rows asked for are selected from: a selection among many -inf takes fifty times as long.
+    places = np.searchsorted(rows, barred)
+    places = places[rows.take(places, mode="clip") == barred]
+    approximate[places] = -np.inf
+    among = rows
+    ranking = scoring.top_n(approximate, bound, lambda chosen: exact(among[chosen]), ranks.take(rows), 0, count)
+    return Ranking(rows[ranking.rows], ranking.scores)
 
 
 def _not_shown(snapshot: ModelSnapshot, ranking: Ranking, page: Page) -> Ranking:
