@@ -116,6 +116,7 @@ class _Replica:
             models.watch_interval_s,
             metrics,
             timeout_s=models.load_timeout_s,
+            builder=self._context.items.builder,
         )
         collect_from(metrics.registry, lambda: producer_metrics(producer, log))
         collect_from(metrics.registry, lambda: key_metrics(gate, self._key_watcher))
@@ -151,6 +152,7 @@ class _Replica:
             f"model {self._context.store.version or 'none yet'}, state in {self._config.home}."
         )
         self._start_background(self._context.producer.run(), "telemetry shipper")
+        self._start_background(self._context.items.run(), "catalogue builder")
         self._start_background(track_degradation(self._context, self._watcher), "degradation tracker")
         _log.info(
             "replica serving",

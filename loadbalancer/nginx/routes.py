@@ -40,6 +40,7 @@ ROUTES = (
     NginxRoute("/v1/popular", "list_json"),
     NginxRoute("/v1/events", "events"),
     NginxRoute("/v1/items/", "model"),
+    NginxRoute("/v1/items", "events"),
     NginxRoute("/v1/users/", "others"),
     NginxRoute("/v1/users", "others"),
     NginxRoute("/v1/model", "model"),

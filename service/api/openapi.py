@@ -152,6 +152,7 @@ def _paths() -> dict[str, Any]:
         "description": "The same on every attempt and on no other request; events without an id get <key>-<index>.",
         "schema": {"type": "string", "pattern": wire.KEY_PATTERN},
     }
+    any_item = _id_parameter("item_id", "An item, known to the model or not.")
     plain_summary = f"Up to {wire.PLAIN_LIMIT} item ids as one comma-separated line"
     return {
         "/recommend/{user_id}": {"get": _list_operation("recommendPlain", plain_summary, [user], response=_PLAIN_LIST)},
@@ -174,6 +175,23 @@ def _paths() -> dict[str, Any]:
         },
         "/v1/items/similar": {
             "get": _list_operation("similarTo", _QUERIED, [_in_query(item), *query], NotFound.status)
+        },
+        "/v1/items/{item_id}": {
+            "get": _item_operation("showItem", "What is known of an item", [any_item]),
+            "put": _item_change_operation("putItem", "Write an item", [any_item, key], body="ItemRecordIn"),
+            "delete": _item_change_operation("deleteItem", "Remove an item from every list", [any_item, key]),
+        },
+        "/v1/items": {
+            "get": _item_operation("showItemByQuery", _QUERIED, [_in_query(any_item)]),
+            "put": _item_change_operation("putItemByQuery", _QUERIED, [_in_query(any_item), key], body="ItemRecordIn"),
+            "delete": _item_change_operation("deleteItemByQuery", _QUERIED, [_in_query(any_item), key]),
+            "post": _item_change_operation(
+                "postItems",
+                "Write several items; all are accepted or none",
+                [key],
+                body="ItemsRequest",
+                receipt=_content("All items are accepted", "ItemsAccepted"),
+            ),
         },
         "/v1/popular": {"get": _list_operation("popular", "The popular items; recent interactions weigh more", query)},
         "/v1/events": {
@@ -218,6 +236,40 @@ def _list_operation(
         *statuses,
         effect="The list is recorded as shown to a user.",
         scope="recommend",
+        parameters=parameters,
+        body=body,
+    )
+
+
+def _item_operation(name: str, summary: str, parameters: list[Any]) -> dict[str, Any]:
+    return _operation(
+        name,
+        summary,
+        {"200": _content("The item", "ItemDetails")},
+        Invalid.status,
+        NotFound.status,
+        scope="recommend",
+        parameters=parameters,
+    )
+
+
+def _item_change_operation(
+    name: str,
+    summary: str,
+    parameters: list[Any],
+    *,
+    body: str | None = None,
+    receipt: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return _operation(
+        name,
+        summary,
+        {"202": receipt or _content("The change is accepted", "ItemReceipt")},
+        Invalid.status,
+        *(() if body is None else (RequestTimedOut.status,)),
+        effect="Lists show, leave out or may hold the item from now on.",
+        writes=True,
+        scope="items",
         parameters=parameters,
         body=body,
     )

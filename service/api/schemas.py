@@ -5,12 +5,15 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from service.api import list_bodies, wire
+from service.api import item_wire, list_bodies, wire
 
 _REF: Final = "#/components/schemas/{model}"
 _ANSWERS: Final = {
     "Recommendations": wire.Recommendations,
     "Accepted": wire.Accepted,
+    "ItemDetails": item_wire.ItemDetails,
+    "ItemReceipt": item_wire.ItemReceipt,
+    "ItemsAccepted": item_wire.ItemsAccepted,
     "Erasure": wire.Erasure,
     "Model": wire.ServedModel,
     "Problem": wire.Problem,
@@ -25,7 +28,13 @@ def ref(name: str) -> dict[str, str]:
 def schemas() -> dict[str, Any]:
     """Return every schema by name."""
     _, bodies = models_json_schema(
-        [(list_bodies.RecommendationsRequest, "validation"), (wire.EventsRequest, "validation")], ref_template=_REF
+        [
+            (list_bodies.RecommendationsRequest, "validation"),
+            (wire.EventsRequest, "validation"),
+            (item_wire.ItemRecordIn, "validation"),
+            (item_wire.ItemsRequest, "validation"),
+        ],
+        ref_template=_REF,
     )
     found: dict[str, Any] = dict(bodies["$defs"])
     for name, answer in _ANSWERS.items():

@@ -32,6 +32,7 @@ PAGES_LIMIT: Final = 5_000
 # The last place of a list's last page.
 _PLACE_LIMIT: Final = OFFSET_LIMIT + PAGES_LIMIT + N_LIMIT
 _DEPTH_LIMIT: Final = 16
+_ROWS: Final = ("events", "items")
 
 # No control characters (Unicode category Cc), and no lone surrogates, which have no UTF-8.
 _ID: Final = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
@@ -96,7 +97,8 @@ Integer = Annotated[int, BeforeValidator(_integral_as_int)]
 Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_checked_time)]
 
 
-def _described(sentence: str, *examples: str) -> Any:
+def described(sentence: str, *examples: str) -> Any:
+    """Return the metadata of a field of an answer, for /openapi.json."""
     return Field(description=sentence, examples=list(examples) or None)
 
 
@@ -150,122 +152,122 @@ class EventsRequest(Body):
 class Item(TypedDict):
     """One place of a list."""
 
-    item_id: Annotated[str, _described("The item.")]
-    score: Annotated[float, _described("Higher is better; comparable within one list.")]
-    source: Annotated[Source, _described("Where the item comes from.")]
-    fields: NotRequired[Annotated[ItemFields, _described("The requested fields; null for what the item lacks.")]]
+    item_id: Annotated[str, described("The item.")]
+    score: Annotated[float, described("Higher is better; comparable within one list.")]
+    source: Annotated[Source, described("Where the item comes from.")]
+    fields: NotRequired[Annotated[ItemFields, described("The requested fields; null for what the item lacks.")]]
 
 
 class Freshness(TypedDict):
     """How recent the data behind a list is."""
 
-    as_of: Annotated[str, _described("The latest interaction that the list can reflect, RFC 3339.")]
-    events_applied: Annotated[int, _described("How many of the user's events since training the list reflects.")]
+    as_of: Annotated[str, described("The latest interaction that the list can reflect, RFC 3339.")]
+    events_applied: Annotated[int, described("How many of the user's events since training the list reflects.")]
 
 
 class Shortfall(TypedDict):
     """Why a list is shorter than requested."""
 
-    requested: Annotated[int, _described("How many items were requested.")]
-    returned: Annotated[int, _described("How many items the list has.")]
-    code: Annotated[ShortfallCode, _described("What ran out, stable for programs.")]
-    reason: Annotated[str, _described("The reason as a sentence.")]
+    requested: Annotated[int, described("How many items were requested.")]
+    returned: Annotated[int, described("How many items the list has.")]
+    code: Annotated[ShortfallCode, described("What ran out, stable for programs.")]
+    reason: Annotated[str, described("The reason as a sentence.")]
 
 
 class Recommendations(TypedDict):
     """A list of items."""
 
-    recommendation_id: Annotated[str | None, _described("The id of the list, for events. Null if `static`.")]
-    user_id: Annotated[str | None, _described("The user; null in a list for no particular user.")]
-    model: Annotated[str, _described("The version of the model.")]
-    items: Annotated[list[Item], _described("Best first.")]
-    freshness: Annotated[Freshness, _described("How recent the data is.")]
-    degraded: Annotated[DegradationLevel | None, _described("The degradation level; null in full service.")]
-    shortfall: Annotated[Shortfall | None, _described("Why the list is shorter than requested; null if it is not.")]
-    next_page_token: Annotated[str | None, _described("For the page after this one; null at the end and if `static`.")]
+    recommendation_id: Annotated[str | None, described("The id of the list, for events. Null if `static`.")]
+    user_id: Annotated[str | None, described("The user; null in a list for no particular user.")]
+    model: Annotated[str, described("The version of the model.")]
+    items: Annotated[list[Item], described("Best first.")]
+    freshness: Annotated[Freshness, described("How recent the data is.")]
+    degraded: Annotated[DegradationLevel | None, described("The degradation level; null in full service.")]
+    shortfall: Annotated[Shortfall | None, described("Why the list is shorter than requested; null if it is not.")]
+    next_page_token: Annotated[str | None, described("For the page after this one; null at the end and if `static`.")]
 
 
 class Accepted(TypedDict):
     """The receipt of accepted events."""
 
-    accepted: Annotated[int, _described("How many events were accepted: all.")]
-    durability: Annotated[Durability, _described("Where the events are: synced to the disk.")]
+    accepted: Annotated[int, described("How many events were accepted: all.")]
+    durability: Annotated[Durability, described("Where the events are: synced to the disk.")]
 
 
 class Erasure(TypedDict):
     """The receipt of a request to erase a user; keep `erase_id`."""
 
-    erase_id: Annotated[str, _described("The id of the request in the archive and in the security log.")]
-    user_id: Annotated[str, _described("The user.")]
-    requested_at: Annotated[str, _described("The time of the request, RFC 3339.")]
-    durability: Annotated[Durability, _described("Where the request is: synced to the disk.")]
+    erase_id: Annotated[str, described("The id of the request in the archive and in the security log.")]
+    user_id: Annotated[str, described("The user.")]
+    requested_at: Annotated[str, described("The time of the request, RFC 3339.")]
+    durability: Annotated[Durability, described("Where the request is: synced to the disk.")]
 
 
 class DataSet(TypedDict, total=False):
     """The training data of a model."""
 
-    source: Annotated[str, _described("The file or other source.")]
-    fingerprint: Annotated[str, _described("A digest, equal for equal data.")]
-    n_users: Annotated[int, _described("Number of users.")]
-    n_items: Annotated[int, _described("Number of items.")]
-    n_ratings: Annotated[int, _described("Number of interactions.")]
-    bad_rows: Annotated[int, _described("Rows left out as unreadable.")]
-    duplicates: Annotated[int, _described("Rows left out for a later one of the same user and item.")]
-    rating_min: Annotated[float, _described("The lowest rating.")]
-    rating_max: Annotated[float, _described("The highest rating.")]
+    source: Annotated[str, described("The file or other source.")]
+    fingerprint: Annotated[str, described("A digest, equal for equal data.")]
+    n_users: Annotated[int, described("Number of users.")]
+    n_items: Annotated[int, described("Number of items.")]
+    n_ratings: Annotated[int, described("Number of interactions.")]
+    bad_rows: Annotated[int, described("Rows left out as unreadable.")]
+    duplicates: Annotated[int, described("Rows left out for a later one of the same user and item.")]
+    rating_min: Annotated[float, described("The lowest rating.")]
+    rating_max: Annotated[float, described("The highest rating.")]
 
 
 class Selection(TypedDict):
     """How the algorithm of the model was chosen."""
 
-    requested: Annotated[str, _described("The name that was asked for; `auto` leaves the choice to the measures.")]
-    chosen: Annotated[str, _described("The algorithm, with the settings that differ from the defaults.")]
-    why: Annotated[str, _described("The reason, as the end of a sentence.")]
+    requested: Annotated[str, described("The name that was asked for; `auto` leaves the choice to the measures.")]
+    chosen: Annotated[str, described("The algorithm, with the settings that differ from the defaults.")]
+    why: Annotated[str, described("The reason, as the end of a sentence.")]
     candidates: Annotated[
         list[dict[str, Any]],
-        _described("Algorithm, settings, measures and seconds of each candidate; empty for a named algorithm."),
+        described("Algorithm, settings, measures and seconds of each candidate; empty for a named algorithm."),
     ]
-    holdout: Annotated[dict[str, Any] | None, _described("What the candidates were judged on.")]
-    budget_s: Annotated[float | None, _described("How long measuring could take, in seconds.")]
-    took_s: Annotated[float | None, _described("How long it took.")]
-    sampled_users: Annotated[int | None, _described("How many users represented the data; null for all.")]
+    holdout: Annotated[dict[str, Any] | None, described("What the candidates were judged on.")]
+    budget_s: Annotated[float | None, described("How long measuring could take, in seconds.")]
+    took_s: Annotated[float | None, described("How long it took.")]
+    sampled_users: Annotated[int | None, described("How many users represented the data; null for all.")]
 
 
 class ServedModel(TypedDict):
     """The served model as published."""
 
-    version: Annotated[str, _described("The version, which every list names.")]
-    algorithm: Annotated[str, _described("The algorithm.")]
-    settings: Annotated[dict[str, Any], _described("The hyperparameters by name.")]
-    measures: Annotated[dict[str, Any], _described("The measures on held-out ratings by name; null if not measured.")]
+    version: Annotated[str, described("The version, which every list names.")]
+    algorithm: Annotated[str, described("The algorithm.")]
+    settings: Annotated[dict[str, Any], described("The hyperparameters by name.")]
+    measures: Annotated[dict[str, Any], described("The measures on held-out ratings by name; null if not measured.")]
     selection: Annotated[
-        Selection | None, _described("How the algorithm was chosen; null in a model of an older release.")
+        Selection | None, described("How the algorithm was chosen; null in a model of an older release.")
     ]
-    data: Annotated[DataSet, _described("The training data.")]
-    created: Annotated[str, _described("The time of publication, RFC 3339.")]
-    data_as_of: Annotated[str, _described("The latest interaction in the training data, RFC 3339.")]
-    n_users: Annotated[int, _described("Number of users.")]
-    n_items: Annotated[int, _described("Number of items.")]
-    n_factors: Annotated[int, _described("Number of factors; 0 for a model without factors.")]
+    data: Annotated[DataSet, described("The training data.")]
+    created: Annotated[str, described("The time of publication, RFC 3339.")]
+    data_as_of: Annotated[str, described("The latest interaction in the training data, RFC 3339.")]
+    n_users: Annotated[int, described("Number of users.")]
+    n_items: Annotated[int, described("Number of items.")]
+    n_factors: Annotated[int, described("Number of factors; 0 for a model without factors.")]
 
 
 class FieldError(TypedDict):
     """A bad field."""
 
-    field: Annotated[str, _described("A field of the body, query or path, or a header.", "events[3].value", "n")]
-    message: Annotated[str, _described("What is wrong with it.")]
-    row: NotRequired[Annotated[int, _described("The index in `events`, from 0.")]]
-    column: NotRequired[Annotated[int, _described("The character of a filter at which it is wrong, from 1.")]]
+    field: Annotated[str, described("A field of the body, query or path, or a header.", "events[3].value", "n")]
+    message: Annotated[str, described("What is wrong with it.")]
+    row: NotRequired[Annotated[int, described("The index in `events` or `items`, from 0.")]]
+    column: NotRequired[Annotated[int, described("The character of a filter at which it is wrong, from 1.")]]
 
 
 class Problem(TypedDict):
     """RFC 9457; `errors` has one entry per bad field, for 422."""
 
-    type: Annotated[str, _described("The kind of error, stable for programs.", "/problems/invalid")]
-    title: Annotated[str, _described("The kind of error as text.")]
-    status: Annotated[int, _described("The HTTP status.")]
-    detail: Annotated[str, _described("What is wrong with this request.")]
-    errors: NotRequired[Annotated[list[FieldError], _described("One entry per bad field.")]]
+    type: Annotated[str, described("The kind of error, stable for programs.", "/problems/invalid")]
+    title: Annotated[str, described("The kind of error as text.")]
+    status: Annotated[int, described("The HTTP status.")]
+    detail: Annotated[str, described("What is wrong with this request.")]
+    errors: NotRequired[Annotated[list[FieldError], described("One entry per bad field.")]]
 
 
 # With a final line feed, so that a terminal's next prompt begins a line.
@@ -351,8 +353,8 @@ def _count_fields(value: Any) -> int | None:
 
 def _field_error(entry: Any) -> dict[str, Any]:
     path = ""
-    # A row is an index in `events`; other lists have none.
-    row = entry["loc"][1] if len(entry["loc"]) > 1 and entry["loc"][0] == "events" else None
+    # A row is an index in `events` or `items`; other lists have none.
+    row = entry["loc"][1] if len(entry["loc"]) > 1 and entry["loc"][0] in _ROWS else None
     for part in entry["loc"]:
         if isinstance(part, int):
             path += f"[{part}]"

@@ -4,6 +4,7 @@ Invariants: immutable; row i here is item row i of the snapshot, where items tha
 that it does. A record written through the API replaces the parts of the model's record that it has, see `overlaid`.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -19,6 +20,8 @@ from service.models.vocabulary import Vocabulary
 Int64 = NDArray[np.int64]
 Columns = Mapping[str, Column]
 
+_revisions: Final = itertools.count(1)
+
 
 class Catalogue:
     """The records of the rows of one snapshot.
@@ -28,13 +31,15 @@ class Catalogue:
         published: The records of the model's own items; None without any.
         live: Records in place of published ones, and of the items that the model does not know, by row.
         columns: The attributes, see `model_columns` and `live_columns`.
-        revision: Grows with each change of the served catalogue.
+        revision: That of the catalogue with the same columns; None for a new one.
         n_model_rows: How many rows the model itself has; None for all.
+        watermark: The changes of items that it reflects.
 
     Attributes:
         n_rows: The number of items.
         n_model_rows: How many of them the model was trained on.
-        revision: The key of what was computed from this catalogue.
+        revision: Names the columns: other ones of this process have another revision.
+        watermark: The changes of items that it reflects, `producer:epoch-seq` by commas; empty without any.
     """
 
     def __init__(
@@ -43,12 +48,14 @@ class Catalogue:
         published: ItemRecords | None,
         live: Mapping[int, ItemRecord],
         columns: Columns,
-        revision: int = 0,
+        revision: int | None = None,
         n_model_rows: int | None = None,
+        watermark: str = "",
     ) -> None:
         self.n_rows: Final = len(items)
         self.n_model_rows: Final = self.n_rows if n_model_rows is None else n_model_rows
-        self.revision: Final = revision
+        self.revision: Final = next(_revisions) if revision is None else revision
+        self.watermark: Final = watermark
         self._items = items
         self._published = published
         self._live = live
@@ -120,10 +127,10 @@ class Catalogue:
         found[self.unavailable_rows(now_s)] = False
         return found
 
-    def with_records(self, records: Mapping[int, ItemRecord]) -> "Catalogue":
-        """Return the catalogue with other records of some rows; its columns stay as they are."""
+    def with_records(self, records: Mapping[int, ItemRecord], watermark: str) -> "Catalogue":
+        """Return the catalogue with other records of some rows; its columns, and so its revision, stay as they are."""
         live = {**self._live, **records}
-        return Catalogue(self._items, self._published, live, self._columns, self.revision + 1, self.n_model_rows)
+        return Catalogue(self._items, self._published, live, self._columns, self.revision, self.n_model_rows, watermark)
 
 
 def overlaid(published: ItemRecord, written: ItemRecord, *, has_attributes: bool) -> ItemRecord:

@@ -105,6 +105,11 @@ class Column:
         found[self.text_rows] = True
         return found
 
+    @cached_property
+    def texts_per_row(self) -> Int64:
+        """How many categories an item has, int64 (n_rows,)."""
+        return np.bincount(self.text_rows, minlength=self.n_rows)
+
     @property
     def size_bytes(self) -> int:
         """The memory of its arrays and of the references to its texts."""

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from service.security.api_key import Scope
-from service.serving import handlers
+from service.serving import handlers, item_handlers
 from service.serving.boundary import Handler, not_allowed, not_found, with_boundary
 from service.serving.context import CONTEXT, ReplicaContext
 from service.serving.protocol import handle_expect
@@ -29,9 +29,16 @@ ROUTES: Final = (
     Route("GET", "/recommend", "recommend", handlers.recommend_plain),
     Route("GET", "/v1/recommendations", "recommend", handlers.recommend_get),
     Route("GET", "/v1/items/similar", "recommend", handlers.similar),
+    Route("GET", "/v1/items", "recommend", item_handlers.show_item),
+    Route("PUT", "/v1/items", "items", item_handlers.put_item),
+    Route("DELETE", "/v1/items", "items", item_handlers.delete_item),
     Route("DELETE", "/v1/users", "erase", handlers.erase_user),
     Route("GET", "/v1/popular", "recommend", handlers.popular),
     Route("POST", "/v1/events", "events", handlers.events),
+    Route("GET", "/v1/items/{item_id}", "recommend", item_handlers.show_item),
+    Route("PUT", "/v1/items/{item_id}", "items", item_handlers.put_item),
+    Route("DELETE", "/v1/items/{item_id}", "items", item_handlers.delete_item),
+    Route("POST", "/v1/items", "items", item_handlers.post_items),
     Route("DELETE", "/v1/users/{user_id}", "erase", handlers.erase_user),
     Route("GET", "/v1/model", "recommend", handlers.model),
     Route("GET", "/healthz", None, handlers.healthz),

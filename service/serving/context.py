@@ -14,6 +14,7 @@ from service.metrics import Metrics
 from service.security.gate import Gate
 from service.security.security_log import SecurityLog
 from service.serving.batcher import Batcher
+from service.serving.catalogue_keeper import CatalogueKeeper
 from service.serving.idempotency import IdempotencyTable
 from service.serving.store import ModelStore
 from telemetry.producer import Producer
@@ -49,6 +50,11 @@ class ReplicaContext:
     pseudonyms: Pseudonymiser = field(default_factory=Pseudonymiser)
     gate: Gate = field(default_factory=Gate)
     filter_masks: FilterMasks = field(default_factory=FilterMasks)
+
+    @cached_property
+    def items(self) -> CatalogueKeeper:
+        """The item catalogue with the changes since the training."""
+        return CatalogueKeeper(self.store)
 
     @cached_property
     def live(self) -> LiveUsers:

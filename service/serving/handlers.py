@@ -4,8 +4,6 @@ Invariant: a handler calls `store.current()` once, and never waits for telemetry
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Final
 from urllib.parse import quote
@@ -29,11 +27,11 @@ from service.models.snapshot import ModelSnapshot
 from service.security import security_log
 from service.security.api_key import TENANT
 from service.serving import request_inputs
+from service.serving.acceptance import accepted, translated_telemetry_errors
 from service.serving.batcher import Batcher
 from service.serving.context import CONTEXT, ReplicaContext, not_ready_reason
 from service.serving.feedback import FeedbackContext, feedback_events
 from service.serving.ranked_list import RankedList
-from telemetry.errors import BadEventError, EventsRefusedError
 from telemetry.events import System
 from telemetry.ids import rfc3339_ms, uuid7
 
@@ -89,7 +87,8 @@ async def similar(request: web.Request) -> web.Response:
     """GET /v1/items/{item_id}/similar?n=10, or /v1/items/similar?item_id=…: the nearest items."""
     item_id = request_inputs.read_id(request, "item_id", request_inputs.LIST_FIELDS)
     query = request_inputs.read_list_query(request)
-    if item_id not in request.app[CONTEXT].store.current().items.row_of:
+    context = request.app[CONTEXT]
+    if item_id not in context.store.current().items.row_of or context.items.is_removed(item_id):
         raise NotFound(f"The served model has no item {item_id!r}.")
     return _list_reply(await _recommend(request, ListRequest(similar_to=item_id, **query._asdict())))
 
@@ -111,9 +110,9 @@ async def events(request: web.Request) -> web.Response:
     )
     feedback = feedback_events(body.events, feedback_context, context.pseudonyms, context.config.events)
     client_key = None if request_inputs.is_balancer_key(request, key) else key
-    with context.idempotency_keys.attempt(client_key, raw), _translated_telemetry_errors():
+    with context.idempotency_keys.attempt(client_key, raw), translated_telemetry_errors():
         acceptance = await context.producer.accept(feedback, partial(context.live.accept, feedback))
-    return _accepted({"accepted": acceptance.accepted, "durability": acceptance.durability})
+    return accepted({"accepted": acceptance.accepted, "durability": acceptance.durability})
 
 
 async def erase_user(request: web.Request) -> web.Response:
@@ -130,11 +129,11 @@ async def erase_user(request: web.Request) -> web.Response:
     )
     # The security log first, so that no erase is carried out without an entry.
     await _log_erase(request, erase)
-    with _translated_telemetry_errors():
+    with translated_telemetry_errors():
         acceptance = await context.producer.accept([erase], lambda _first: context.live.erase(erase))
     if context.store.version is not None:
         context.store.erase_user(_model_user_id(context, context.store.current(), user_id))
-    return _accepted(
+    return accepted(
         {
             "erase_id": erase.event_id,
             "user_id": user_id,
@@ -280,23 +279,6 @@ def _model_user_id(context: ReplicaContext, snapshot: ModelSnapshot, user_id: st
     if context.pseudonyms.active and user_id not in snapshot.users.row_of:
         return context.pseudonyms.pseudonym(user_id)
     return user_id
-
-
-@contextmanager
-def _translated_telemetry_errors() -> Iterator[None]:
-    try:
-        yield
-    except BadEventError as error:
-        raise wire.invalid_field("events", f"cannot be recorded: {str(error).removesuffix('.')}") from None
-    except EventsRefusedError as refusal:
-        raise Unavailable(
-            "This cannot be recorded at the moment; it is safe to try again.",
-            retry_after_s=max(1, round(refusal.retry_after_s)),
-        ) from None
-
-
-def _accepted(value: wire.Accepted | wire.Erasure) -> web.Response:
-    return web.Response(body=wire.encode(value), status=202, content_type=request_inputs.JSON)
 
 
 def _list_reply(answer: wire.Recommendations) -> web.Response:

@@ -2,12 +2,13 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from service.catalogue.catalogue import Catalogue, of_model
+from service.catalogue.served_model import ServedModel
 from service.errors import ModelError, ModelRefused
 from service.models import active_model, artefact, scoring, similarity
 from service.models.snapshot import ModelSnapshot
@@ -21,7 +22,8 @@ FileVersion = tuple[int, int]
 class ModelCheck:
     """One check, in a thread of its own that may be abandoned at any time.
 
-    It compares ACTIVE with the served version and with the file as it was last handled, if that is given.
+    It compares ACTIVE with the served version and with the file as it was last handled, if that is given. `build` adds
+    the item catalogue to a loaded model.
 
     Attributes:
         found: ACTIVE as it is now, once it has been read.
@@ -30,7 +32,14 @@ class ModelCheck:
         progressed_s: When the file system last answered, in monotonic seconds.
     """
 
-    def __init__(self, models_dir: Path, serving: str | None, handled: FileVersion | None) -> None:
+    def __init__(
+        self,
+        models_dir: Path,
+        serving: str | None,
+        handled: FileVersion | None,
+        build: Callable[[ModelSnapshot], ServedModel] = ServedModel,
+    ) -> None:
+        self._build = build
         self._models_dir = models_dir
         self._serving = serving
         self._handled = handled
@@ -44,7 +53,7 @@ class ModelCheck:
         """End the check as soon as its thread returns from the file system."""
         self._abandoned.set()
 
-    def run(self) -> tuple[ModelSnapshot, Catalogue] | None:
+    def run(self) -> ServedModel | None:
         """Return the model to serve from now on, with its item catalogue, or None to keep the served one.
 
         Raises:
@@ -64,13 +73,13 @@ class ModelCheck:
         try:
             snapshot = artefact.load(self._models_dir / version, self._progress)
             warm_up(snapshot)
-            catalogue = of_model(snapshot.items, snapshot.item_records)
+            served = self._build(snapshot)
         except ModelError:
             raise
         except Exception as error:
             # Any error of a damaged model must leave the served one in place.
             raise ModelRefused(f"{version}: {error!r}.") from error
-        return snapshot, catalogue
+        return served
 
     def _progress(self) -> None:
         self.progressed_s = time.monotonic()

@@ -4,7 +4,10 @@ Invariant: `swap` is one assignment, so a request that called `current()` once u
 its last byte. An erased user stays in `erased` while the served model still holds them.
 """
 
-from service.catalogue.catalogue import Catalogue, of_model
+from collections.abc import Callable
+
+from service.catalogue.catalogue import Catalogue
+from service.catalogue.served_model import ServedModel
 from service.errors import NoModel
 from service.models.snapshot import ModelSnapshot
 
@@ -14,7 +17,9 @@ class ModelStore:
 
     def __init__(self, snapshot: ModelSnapshot | None = None) -> None:
         self._current = snapshot
+        self._served: ServedModel | None = None
         self._catalogue: Catalogue | None = None
+        self._swapped: Callable[[], None] = lambda: None
         self.erased: set[str] = set()
         """Users of the served model that are answered as unknown ones; written by `erase_user` and `swap` alone."""
 
@@ -22,7 +27,7 @@ class ModelStore:
         return f"<ModelStore current={self.version} erased={len(self.erased)}>"
 
     def current(self) -> ModelSnapshot:
-        """Return the served snapshot.
+        """Return the served snapshot, with rows for items that the model was not trained on.
 
         Raises:
             NoModel: No model has been loaded yet.
@@ -38,6 +43,26 @@ class ModelStore:
         return None if self._current is None else self._current.version
 
     @property
+    def served(self) -> ServedModel | None:
+        """The served model with its catalogue; None before the first one."""
+        if self._served is None and self._current is not None:
+            self._served = ServedModel(self._current)
+            self._catalogue = self._served.catalogue
+        return self._served
+
+    @property
+    def model(self) -> ModelSnapshot:
+        """The served model as it was published.
+
+        Raises:
+            NoModel: No model has been loaded yet.
+        """
+        served = self.served
+        if served is None:
+            raise NoModel
+        return served.model
+
+    @property
     def catalogue(self) -> Catalogue:
         """The item catalogue of the served snapshot; take both without an await in between.
 
@@ -45,15 +70,33 @@ class ModelStore:
             NoModel: No model has been loaded yet.
         """
         if self._catalogue is None:
-            snapshot = self.current()
-            self._catalogue = of_model(snapshot.items, snapshot.item_records)
+            served = self.served
+            if served is None:
+                raise NoModel
+            return served.catalogue
         return self._catalogue
 
-    def swap(self, snapshot: ModelSnapshot, catalogue: Catalogue | None = None) -> None:
-        """Serve another snapshot from now on, with its catalogue; None for the one that it was published with."""
-        self._current, self._catalogue = snapshot, catalogue
+    def on_swap(self, call: Callable[[], None]) -> None:
+        """Set the function that is called after each swap."""
+        self._swapped = call
+
+    def swap(self, model: ModelSnapshot, served: ServedModel | None = None) -> None:
+        """Serve another model from now on.
+
+        Args:
+            model: The model as published.
+            served: The same with its catalogue; None for one to which nothing was written.
+        """
+        self._current = model if served is None else served.snapshot
+        self._served = served
+        self._catalogue = None if served is None else served.catalogue
         # A user absent from this snapshot is gone, and may return with a later one.
-        self.erased = {user_id for user_id in self.erased if user_id in snapshot.users.row_of}
+        self.erased = {user_id for user_id in self.erased if user_id in model.users.row_of}
+        self._swapped()
+
+    def replace_catalogue(self, catalogue: Catalogue) -> None:
+        """Serve another catalogue of the same snapshot."""
+        self._catalogue = catalogue
 
     def erase_user(self, user_id: str) -> None:
         """Answer for a user as for an unknown one, until a model without them is swapped in."""

@@ -10,13 +10,14 @@ Invariants:
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import structlog
 
-from service.catalogue.catalogue import Catalogue
+from service.catalogue.served_model import ServedModel
 from service.errors import ModelError, ModelMissing
 from service.metrics import Metrics
 from service.models import active_model
@@ -34,13 +35,14 @@ _MAX_ABANDONED: Final = 3
 # The pause before a refused model is tried again doubles from this.
 _FIRST_PAUSE_S: Final = 0.5
 
-_Checked: TypeAlias = tuple[ModelSnapshot, Catalogue] | None
+_Checked: TypeAlias = ServedModel | None
 
 
 class Watcher:
     """Keeps one store at the active version.
 
     `timeout_s` bounds one check, loading included, and `max_pause_s` the pause before a refused model is tried again.
+    `builder` returns what adds the item catalogue to a loaded model.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class Watcher:
         *,
         timeout_s: float = 60.0,
         max_pause_s: float = 30.0,
+        builder: Callable[[], Callable[[ModelSnapshot], ServedModel]] = lambda: ServedModel,
     ) -> None:
+        self._builder = builder
         self._models_dir = models_dir
         self._store = store
         self._interval_s = interval_s
@@ -97,7 +101,7 @@ class Watcher:
             self._mark_unresponsive()
             return
         is_retry = self._retry_at_s is not None and time.monotonic() >= self._retry_at_s
-        check = ModelCheck(self._models_dir, self._store.version, None if is_retry else self._handled)
+        check = ModelCheck(self._models_dir, self._store.version, None if is_retry else self._handled, self._builder())
         outcome = asyncio.ensure_future(run_in_daemon_thread(check.run, "model-loader"))
         try:
             await self._wait(check, outcome)
@@ -146,8 +150,8 @@ class Watcher:
         self._handled, self._retry_at_s, self._pause_s = check.found, None, _FIRST_PAUSE_S
         self._version_problem, self._disk_failed, self.readable = "", False, True
         if checked is not None:
-            snapshot, catalogue = checked
-            self._store.swap(snapshot, catalogue)
+            snapshot = checked.model
+            self._store.swap(snapshot, checked)
             self._metrics.count_swap(snapshot)
             _log.info("model swapped in", version=snapshot.version, items=len(snapshot.items))
 

@@ -7,8 +7,9 @@ Pure; on disk the table is the lines of the changes (`events.encode`), one after
 """
 
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
+from telemetry.batch import Position
 from telemetry.events import ItemChange, Record, decode, encode
 
 Order: TypeAlias = tuple[str, str, int, int]
@@ -24,7 +25,9 @@ class ItemTable:
     """The last changes, by item."""
 
     def __init__(self) -> None:
-        self._records: Final[dict[str, Record]] = {}
+        self._records: dict[str, Record] = {}
+        self.positions: dict[str, Position] = {}
+        """By producer: the largest position of a change that was applied."""
         self.revision = 0
         """How many changes have been applied."""
 
@@ -36,12 +39,25 @@ class ItemTable:
         event = record.event
         if not isinstance(event, ItemChange):
             return False
+        position = Position(record.epoch, record.seq)
+        self.positions[record.producer] = max(position, self.positions.get(record.producer, position))
         known = self._records.get(event.item_id)
         if known is not None and order_of(known) >= order_of(record):
             return False
         self._records[event.item_id] = record
         self.revision += 1
         return True
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._records
+
+    def item_ids(self) -> list[str]:
+        """Return the items that were changed, by item id."""
+        return sorted(self._records)
+
+    def record(self, item_id: str) -> Record | None:
+        """Return the record of the last change of an item; None if there was none."""
+        return self._records.get(item_id)
 
     def get(self, item_id: str) -> ItemChange | None:
         """Return the last change of an item; None if there was none."""
@@ -58,6 +74,12 @@ class ItemTable:
     def records(self) -> list[Record]:
         """Return the records of the last changes, by item id."""
         return [self._records[item_id] for item_id in sorted(self._records)]
+
+    def copy(self) -> "ItemTable":
+        """Return a copy, which another thread may read."""
+        other = ItemTable()
+        other._records, other.positions, other.revision = dict(self._records), dict(self.positions), self.revision
+        return other
 
     def to_bytes(self) -> bytes:
         """Return the lines of the last changes, by item id: equal tables have equal bytes."""

@@ -211,6 +211,8 @@ def test_routes_match_the_raw_target() -> None:
         ("/v1/events/", None),
         ("/v1/events/../users/a", None),
         ("/v1/users/", "others"),
+        ("/v1/items/a%2Fb?n=3", "model"),
+        ("/v1/items?item_id=..", "events"),
         ("/openapi.json", "others"),
         ("/openapi_json", None),
         ("/healthz?x", "health"),

@@ -121,12 +121,11 @@ def test_the_effect_of_a_call_is_described() -> None:
     """The page warns before a call that changes data, and notes that lists are recorded as shown."""
     found = operations(described())
     writing = {where for where, one in found.items() if one.get("x-writes")}
-    assert writing == {(route.method, route.path) for route in ROUTES if route.scope in {"events", "erase"}}
+    assert writing == {(route.method, route.path) for route in ROUTES if route.scope in {"events", "erase", "items"}}
     assert ("DELETE", "/v1/users") in writing
     listing = {where for where, one in found.items() if "x-effect" in one} - writing
-    assert listing == {(route.method, route.path) for route in ROUTES if route.scope == "recommend"} - {
-        ("GET", "/v1/model")
-    }
+    shown = {("GET", "/v1/model"), ("GET", "/v1/items"), ("GET", "/v1/items/{item_id}")}
+    assert listing == {(route.method, route.path) for route in ROUTES if route.scope == "recommend"} - shown
 
 
 def test_the_page_has_a_phrase_for_every_status() -> None:

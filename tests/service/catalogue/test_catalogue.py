@@ -37,11 +37,12 @@ def test_windows_open_and_close_at_their_second(now_s: float, unavailable: list[
 def test_records_are_replaced_without_a_change_of_the_former_catalogue() -> None:
     """A request that holds the former catalogue sees what it saw."""
     before = catalogue({})
-    after = before.with_records({1: ItemRecord("B2", hidden=True)})
+    after = before.with_records({1: ItemRecord("B2", hidden=True)}, "p:1-7")
     assert (before.fields(1, ["title"]), after.fields(1, ["title"])) == ({"title": "B"}, {"title": "B2"})
     assert before.unavailable_rows(0.0).size == 0
     assert after.unavailable_rows(0.0).tolist() == [1]
-    assert after.revision > before.revision
+    assert (after.revision, after.watermark, before.watermark) == (before.revision, "p:1-7", "")
+    assert catalogue({}).revision > before.revision
     assert after.record(3) == ItemRecord()
     assert (after.row_of("d"), after.row_of("e")) == (3, None)
 
