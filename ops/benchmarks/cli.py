@@ -264,7 +264,7 @@ def models(
 
     names = pairs.algorithms() if algorithms is None else algorithms.split(",")
     plan = contest.ContestPlan(
-        candidates=[ConfiguredAlgorithm.parse(name.strip()) for name in names],
+        candidates=[ConfiguredAlgorithm.parse(name, pairs.OURS.get(name, ())) for name in map(str.strip, names)],
         protocol=EvaluationProtocol(split=split, folds=folds, seed=seed),
         python=peers_python,
         libraries=pairs.libraries(peers),

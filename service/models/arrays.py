@@ -46,8 +46,15 @@ OPTIONAL_DTYPES: Final = {
     "history_times": "<i8",
     "history_types": "|u1",
     "input_factors": "<f4",
+    "fold_in_precision": "<f8",
 }
-_DIMENSIONS: Final = {"user_factors": 2, "item_factors": 2, "input_factors": 2, "cluster_items": 2}
+_DIMENSIONS: Final = {
+    "user_factors": 2,
+    "item_factors": 2,
+    "input_factors": 2,
+    "fold_in_precision": 2,
+    "cluster_items": 2,
+}
 # Arrays of a model with clusters of users.
 CLUSTER_DTYPES: Final = {
     "user_clusters": "|u1",
@@ -111,7 +118,7 @@ def write(path: Path, name: str, array: NDArray[Any]) -> dict[str, Any]:
 
 
 def sparse(arrays: Arrays, name: str, values_name: str, shape: tuple[int, int]) -> csr_array:
-    """Check the three arrays of a sparse matrix and combine them, without a copy.
+    """Check the three arrays of a sparse matrix and combine them, without a copy but of the row pointers.
 
     Args:
         arrays: Contains `<name>_indptr`, `<name>_indices` and `<name>_<values_name>`.
@@ -134,6 +141,9 @@ def sparse(arrays: Arrays, name: str, values_name: str, shape: tuple[int, int]) 
         raise ModelRefused(f"The {name} has a row that is not sorted, or names one entry twice.")
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise ModelRefused(f"The {values_name} of {name} hold numbers that are not finite.")
+    if indptr[-1] <= np.iinfo(np.int32).max:
+        # With row pointers of another width, scipy would copy all indices into private memory.
+        indptr = indptr.astype(np.int32)
     return csr_array((values, indices, indptr), shape=shape, copy=False)
 
 

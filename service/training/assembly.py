@@ -12,7 +12,7 @@ from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import PURCHASE, RATING
 from service.training.algorithms import hyperparameters
-from service.training.interactions import Float32, Int32, Int64, Interactions
+from service.training.interactions import Float32, Float64, Int32, Int64, Interactions
 from service.training.popularity_counts import decayed
 
 
@@ -29,6 +29,7 @@ def assemble(
     neighbourhood: Neighbourhood | None = None,
     input_factors: Float32 | None = None,
     fold_in: FoldIn | None = None,
+    fold_in_precision: Float64 | None = None,
 ) -> ModelSnapshot:
     """Build the snapshot of a model; missing factors have rank 0, missing biases are zeros.
 
@@ -43,6 +44,7 @@ def assemble(
         neighbourhood: Neighbour weights, instead of factors.
         input_factors: Float32 (n_items, k), the factors of items as inputs of a fold-in; None if `item_factors` are.
         fold_in: How the model computes a user from interactions.
+        fold_in_precision: Float64 (k, k) or (k + 1, k + 1), see `ModelSnapshot`.
     """
     entries = history_entries(data)
     n_users, n_items = len(data.users), len(data.items)
@@ -67,6 +69,7 @@ def assemble(
         neighbourhood=neighbourhood,
         input_factors=input_factors,
         fold_in=fold_in,
+        fold_in_precision=fold_in_precision,
     )
 
 
@@ -98,12 +101,18 @@ def history_entries(data: Interactions) -> HistoryEntries:
     matrix, positions = _by_user(data)
     ranks = time_ranks(data)[positions]
     times_s = None if data.timestamps is None else data.timestamps[positions]
-    types = None if data.types is None else data.types[positions]
-    if types is None and (not isinstance(data.rated, bool) or not data.rated):
-        types = np.where(data.rated, np.uint8(RATING), np.uint8(PURCHASE))
-        types = np.broadcast_to(types, positions.shape).copy() if types.ndim == 0 else types[positions]
+    all_rated = data.types is None and isinstance(data.rated, bool) and data.rated
+    types = None if all_rated else event_types(data)[positions]
     matrix.data = data.ratings[positions]
     return HistoryEntries(matrix, ranks, times_s, types)
+
+
+def event_types(data: Interactions) -> NDArray[np.uint8]:
+    """Return the type of each interaction, an index in `EVENT_TYPES`: uint8 (n,)."""
+    if data.types is not None:
+        return data.types
+    plain = np.where(data.rated, np.uint8(RATING), np.uint8(PURCHASE))
+    return np.array(np.broadcast_to(plain, (len(data),)))
 
 
 def time_ranks(data: Interactions) -> Int32:

@@ -3,11 +3,15 @@
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
+from service.models.fold_in.settings import FoldIn
 from service.models.history_weights import DAY_S, HistoryWeights
 from service.models.user_history import RATING
-from service.training.assembly import HistoryEntries
-from service.training.interactions import Float64
+from service.training.algorithms.kernels.sparse_products import times_table
+from service.training.algorithms.kernels.sparse_rows import sparse_rows
+from service.training.assembly import HistoryEntries, event_types
+from service.training.interactions import Float32, Float64, Interactions
 
 
 def entry_weights(entries: HistoryEntries, weights: HistoryWeights) -> Float64:
@@ -28,6 +32,37 @@ def entry_weights(entries: HistoryEntries, weights: HistoryWeights) -> Float64:
     if weights.window is not None:
         found[later >= weights.window] = 0
     return found
+
+
+def are_positive(data: Interactions, weights: HistoryWeights) -> NDArray[np.bool_]:
+    """Return which interactions have a weight above 0, bool (n,); all if none has.
+
+    A model that learns that users choose items learns it from these alone.
+    """
+    positive: NDArray[np.bool_] = weights.of_events(data.ratings, event_types(data)) > 0
+    return positive if positive.any() else np.ones_like(positive)
+
+
+def positives(data: Interactions, weights: HistoryWeights) -> Interactions:
+    """Return the interactions with a weight above 0; all if none has."""
+    positive = are_positive(data, weights)
+    return data if positive.all() else data.take(np.flatnonzero(positive))
+
+
+def folded_in(entries: HistoryEntries, how: FoldIn, inputs: Float32) -> Float32:
+    """Return the users of a training set as `decayed_sum` folds them in: float32 (n_users, k).
+
+    Args:
+        inputs: Float32 (n_items, k), the factors of items as inputs.
+    """
+    weights = entry_weights(entries, how.weights)
+    exponent = how.parameters.get("norm_exponent", 0.0)
+    if exponent:
+        users = np.repeat(np.arange(len(entries.history.indptr) - 1), np.diff(entries.history.indptr))
+        totals = np.bincount(users, np.abs(weights))
+        totals[totals == 0] = 1
+        weights *= totals[users] ** -exponent
+    return times_table(sparse_rows(entries.history, weights.astype(np.float32)), inputs)
 
 
 def undecayed(weights: HistoryWeights) -> HistoryWeights:

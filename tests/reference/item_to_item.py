@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from service.training.algorithms.ease import EaseConfig
 from service.training.algorithms.item_knn import ItemKnnConfig, weights_and_norms
-from service.training.assembly import history
+from service.training.assembly import assemble, history
+from service.training.entry_weights import positives
 from service.training.interactions import Interactions
 
 Weights = NDArray[np.float64]
@@ -20,17 +21,25 @@ def seen(data: Interactions) -> Weights:
 
 def ease_weights(data: Interactions, config: EaseConfig) -> Weights:
     """Return B, float64 (n_items, n_items), with the weights of neighbour j in row j."""
-    x = seen(data)
+    x = seen(positives(data, config.history_weights(data)))
     p = np.linalg.inv(x.T @ x + config.reg * np.eye(x.shape[1]))
     b: Weights = -p / np.diag(p)
     np.fill_diagonal(b, 0)
     return b
 
 
+def scores_of(data: Interactions, config: EaseConfig, weights: Weights, user_row: int) -> Weights:
+    """Return the sum of the weights of neighbours j, in row j, over the weighted history of a user."""
+    how, own = config.history_weights(data), assemble(data, "ease", config).user_history(user_row)
+    scores: Weights = sum((w * weights[j] for j, w in zip(own.rows, how.of(own), strict=True)), np.zeros(len(weights)))
+    return scores
+
+
 def item_knn_weights(data: Interactions, config: ItemKnnConfig) -> Weights:
     """Return the kept weights of `item_knn`, float64 (n_items, n_items), with those of neighbour j in row j."""
-    user_weights, item_scales, norms = weights_and_norms(history(data), config.weighting)
-    x = seen(data) * user_weights[:, np.newaxis] * item_scales
+    liked = positives(data, config.history_weights(data))
+    user_weights, item_scales, norms = weights_and_norms(history(liked), config.weighting)
+    x = seen(liked) * user_weights[:, np.newaxis] * item_scales
     n_items = x.shape[1]
     kept = np.zeros((n_items, n_items))
     for i in range(n_items):

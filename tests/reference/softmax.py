@@ -4,8 +4,10 @@ from collections import defaultdict
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from service.training.algorithms.softmax import BETA_1, BETA_2, EPSILON, MiniBatch, SoftmaxConfig, draw, first_factors
+from service.training.assembly import assemble
 from service.training.interactions import Float64, Interactions
 
 
@@ -43,6 +45,28 @@ def fit_slowly(data: Interactions, config: SoftmaxConfig, rng: np.random.Generat
                     step = np.sqrt(1 - BETA_2**n_steps) / (1 - BETA_1**n_steps) * mean[row]
                     table[row] -= rate * step / (np.sqrt(square[row]) + EPSILON)
     return tables[0], tables[1]
+
+
+def users_slowly(data: Interactions, config: SoftmaxConfig, items: Float64) -> Float64:
+    """Return the expected factors of users, given those of all items, each with interactions: float64 (n_users, k)."""
+    snapshot = assemble(data, "softmax", config)
+    histories = [snapshot.user_history(row) for row in range(len(data.users))]
+    mean, covariance = items.mean(axis=0), np.cov(items.T, bias=True)
+    means = np.array([items[own.rows].mean(axis=0) - mean for own in histories])
+
+    def solved(penalty: float, vectors: Float64) -> Float64:
+        system = covariance + penalty * np.eye(mean.size)
+        return np.asarray(config.temperature * np.linalg.solve(system, vectors.T).T, dtype=np.float64)
+
+    def excess(log_penalty: float) -> float:
+        return float(np.square(solved(np.exp(log_penalty), means)).sum(axis=1).mean()) - 1
+
+    penalty = np.exp(brentq(excess, np.log(1e-6), np.log(1e6), xtol=1e-12)) if excess(np.log(1e-6)) > 0 else 1e-6
+    weights = [config.history_weights(data).of(own) for own in histories]
+    weighted = np.array(
+        [w @ (items[own.rows] - mean) / np.abs(w).sum() for own, w in zip(histories, weights, strict=True)]
+    )
+    return solved(penalty, weighted)
 
 
 def _gradients(

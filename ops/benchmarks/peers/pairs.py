@@ -48,6 +48,9 @@ PAIRS: Final = (
     Pair("item_knn", "implicit", "Cosine", "rank"),
     Pair("item_knn", "lenskit", "ItemKNN", "rank"),
 )
+# Settings of our models that rank, under which they learn what their peers learn: all interactions count alike.
+_ALIKE: Final = ("half_life=0", "dislike_below=0")
+OURS: Final[dict[str, tuple[str, ...]]] = dict.fromkeys(("ials", "softmax", "item_knn"), _ALIKE)
 # By peer and task: the peer's settings that take the value of one of ours.
 SHARED: Final[dict[tuple[str, Task], dict[str, str]]] = {
     ("ALS", "rank"): {"factors": "n_factors", "iterations": "n_epochs"},

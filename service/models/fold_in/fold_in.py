@@ -12,14 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.fold_in.decayed_sum import decayed_sum
+from service.models.fold_in.implicit_ridge import implicit_ridge
 from service.models.fold_in.item_tables import ItemTables
 from service.models.fold_in.neighbour_sum import neighbour_sum
+from service.models.fold_in.non_negative import non_negative
+from service.models.fold_in.rating_ridge import rating_ridge
+from service.models.fold_in.residual_sum import residual_sum
 from service.models.fold_in.settings import FoldIn
 from service.models.representation import UserRepresentation
 from service.models.user_history import UserHistory
 
 Method = Callable[[ItemTables, FoldIn, UserHistory, NDArray[np.int32]], UserRepresentation]
-_METHODS: Final[dict[str, Method]] = {"decayed_sum": decayed_sum, "neighbour_sum": neighbour_sum}
+_METHODS: Final[dict[str, Method]] = {
+    "decayed_sum": decayed_sum,
+    "neighbour_sum": neighbour_sum,
+    "implicit_ridge": implicit_ridge,
+    "rating_ridge": rating_ridge,
+    "non_negative": non_negative,
+    "residual_sum": residual_sum,
+}
 
 
 def fold_in(model: ItemTables, history: UserHistory) -> UserRepresentation | None:

@@ -20,6 +20,14 @@ class ItemTables(Protocol):
         """In units of the rating scale."""
 
     @property
+    def rating_min(self) -> float:
+        """Lower end of the rating scale."""
+
+    @property
+    def rating_max(self) -> float:
+        """Upper end of the rating scale."""
+
+    @property
     def item_bias(self) -> NDArray[np.float32]:
         """Float32 (n_items,)."""
 
@@ -30,3 +38,7 @@ class ItemTables(Protocol):
     @property
     def input_factors(self) -> NDArray[np.float32] | None:
         """Float32 (n_items, k), the factors of items as inputs; None if `item_factors` are."""
+
+    @property
+    def fold_in_precision(self) -> NDArray[np.float64] | None:
+        """Float64 (k, k), or (k + 1, k + 1) with the user's bias last, added to the Gramian of a regression."""

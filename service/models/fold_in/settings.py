@@ -8,7 +8,15 @@ import numpy as np
 from service.errors import ModelRefused
 from service.models.history_weights import HistoryWeights
 
-METHODS: Final = ("decayed_sum", "neighbour_sum")
+# Each method, and the parameters that a model must give it; further ones have defaults.
+METHODS: Final[dict[str, tuple[str, ...]]] = {
+    "decayed_sum": (),
+    "neighbour_sum": (),
+    "implicit_ridge": ("reg", "reg_exp", "reg_pairs", "mean_rating"),
+    "rating_ridge": ("reg_factors", "reg_factors_fixed", "reg_bias", "reg_bias_fixed", "biased", "mean_bias"),
+    "non_negative": ("reg", "n_epochs", "start", "zero", "biased", "reg_bias", "lr_bias"),
+    "residual_sum": ("reg_bias", "reg_bias_fixed", "biased", "residuals"),
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,9 @@ class FoldIn:
             raise ModelRefused(f"The model folds in by {self.method!r}, and this release by {', '.join(METHODS)}.")
         if not all(np.isfinite(value) for value in self.parameters.values()):
             raise ModelRefused("A parameter of the fold-in is not finite.")
+        missing = [name for name in METHODS[self.method] if name not in self.parameters]
+        if missing:
+            raise ModelRefused(f"The fold-in by {self.method} lacks {', '.join(missing)}.")
 
     def description(self) -> dict[str, Any]:
         """Return it as plain JSON values."""

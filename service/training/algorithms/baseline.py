@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 
 from service.errors import TrainingDiverged
 from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import rating_fold_in
 from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
@@ -84,7 +85,19 @@ def fit(data: Interactions, config: BaselineConfig, _rng: np.random.Generator, p
         user_bias=baseline.user_bias.astype(np.float32),
         item_bias=baseline.item_bias.astype(np.float32),
         global_mean=baseline.mean,
+        fold_in=rating_fold_in.of_biases(*bias_penalties(config)),
     )
+
+
+def bias_penalties(config: BaselineConfig) -> tuple[float, float]:
+    """Return the penalty of a user's bias for each rating, and the fixed one, by which a user is folded in."""
+    if config.method == "als":
+        return 0.0, float(config.reg_u)
+    return float(config.reg), rating_fold_in.stopping_penalty(config.learning_rate, _n_epochs(config))
+
+
+def _n_epochs(config: BaselineConfig) -> int:
+    return config.n_epochs or _N_EPOCHS[config.method]
 
 
 ALGORITHMS: Final = {NAME: Algorithm(BaselineConfig, fit)}
@@ -107,7 +120,7 @@ def estimate(
     order = shuffled_by_user(ratings) if config.method == "sgd" else by_user.indptr
     mean = float(ratings.data.mean(dtype=np.float64))
     user_bias, item_bias = (np.zeros(n) for n in ratings.shape)
-    n_epochs = config.n_epochs or _N_EPOCHS[config.method]
+    n_epochs = _n_epochs(config)
     progress("fit", 0, n_epochs)
     for epoch in range(n_epochs):
         if config.method == "als":

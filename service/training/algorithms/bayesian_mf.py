@@ -15,10 +15,12 @@ that is drawn for all rows beforehand.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.bayesian_draws import (
     BLOCK_ROWS,
@@ -34,11 +36,14 @@ from service.training.algorithms.bayesian_link import ImplicitLink
 from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.factor_averaging import MeanProduct
+from service.training.algorithms.rating_fold_in import AS_RATED
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Float64, Interactions, Progress
 
 NAME: Final = "bayesian_mf"
+# Added to the variances of standardised factors.
+_LEAST_VARIANCE: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ def fit(data: Interactions, config: BayesianMfConfig, rng: np.random.Generator, 
     n_samples = config.n_burn_in + config.n_samples
     k = config.n_factors
     averaged = MeanProduct(len(data.users), len(data.items), k)
+    noise = 0.0
     biases = [np.zeros(len(ids)) for ids in (data.users, data.items)]
     progress("fit", 0, n_samples)
     with threads.one_blas_thread():
@@ -80,9 +86,11 @@ def fit(data: Interactions, config: BayesianMfConfig, rng: np.random.Generator, 
                 averaged.add(chain.user_table[:, :k], chain.item_table[:, :k])
                 biases[0] += chain.user_table[:, k]
                 biases[1] += chain.item_table[:, k]
+                noise += 1 / chain.noise_precision
             progress("fit", n + 1, n_samples)
         factors = averaged.factors()
     tables = _centred(*factors, *(bias / config.n_samples for bias in biases), users=users, items=items)
+    noise /= config.n_samples
     # One side is scaled, because products are; if all ratings are equal, everything but the mean becomes 0.
     user_factors, item_factors, user_bias, item_bias = (tables[0], *(table * scale for table in tables[1:]))
     return assemble(
@@ -94,6 +102,7 @@ def fit(data: Interactions, config: BayesianMfConfig, rng: np.random.Generator, 
         user_bias=user_bias.astype(np.float32),
         item_bias=item_bias.astype(np.float32),
         global_mean=mean,
+        **_fold_in(user_factors, user_bias, is_known=np.diff(by_user.indptr) > 0, noise=noise * scale**2),
     )
 
 
@@ -101,14 +110,17 @@ ALGORITHMS: Final = {NAME: Algorithm(BayesianMfConfig, fit)}
 
 
 class _Chain:
-    """The state of the sampler: tables of factors and, in the last column, biases, float32 (n, k + 1)."""
+    """The state of the sampler: the precision of the noise, and tables of factors and, in the last column, biases.
+
+    Tables are float32 (n, k + 1).
+    """
 
     def __init__(
         self, users: SideRatings, items: SideRatings, config: BayesianMfConfig, rng: np.random.Generator
     ) -> None:
         self._users, self._items, self._rng = users, items, rng
         self.user_table, self.item_table = (_first_table(side.indptr.size - 1, config, rng) for side in (users, items))
-        self._noise_precision = 1.0
+        self.noise_precision = 1.0
         self._link = ImplicitLink(users, items, config.n_factors + 1) if config.implicit else None
 
     def advance(self) -> None:
@@ -123,7 +135,7 @@ class _Chain:
             self._link.draw(self.user_table, prior, rng)
         squared_error = self._squared_error()
         n = self._users.ratings.size
-        self._noise_precision = rng.gamma((PRIOR_ROWS + n) / 2) / ((PRIOR_ROWS + squared_error) / 2)
+        self.noise_precision = rng.gamma((PRIOR_ROWS + n) / 2) / ((PRIOR_ROWS + squared_error) / 2)
 
     def _draw(self, side: SideRatings, table: Float32, other: Float32, prior: RowPrior, shifts: Float32 | None) -> None:
         """Draw all rows of one side; `shifts`, float32 like `table`, are added to the mean of the prior."""
@@ -138,7 +150,7 @@ class _Chain:
         def rows(start: int, stop: int) -> None:
             draw_rows(
                 *(start, stop, side, features, offsets, right_side),
-                *(prior.precision, self._noise_precision, noise, table),
+                *(prior.precision, self.noise_precision, noise, table),
             )
 
         threads.run_in_blocks(rows, table.shape[0], BLOCK_ROWS)
@@ -151,6 +163,28 @@ class _Chain:
 
         threads.run_in_blocks(rows, errors.size, BLOCK_ROWS)
         return float(errors.sum())
+
+
+def _fold_in(user_factors: Float64, user_bias: Float64, *, is_known: NDArray[np.bool_], noise: float) -> dict[str, Any]:
+    """Return the fold-in and its precision, as `assemble` takes them.
+
+    The prior of a new user is the normal distribution of the known users' factors and biases, so that the fold-in is
+    the mean of the posterior given the ratings and their noise, a variance.
+    """
+    known = np.column_stack([user_factors, user_bias])[is_known]
+    mean_bias = float(known[:, -1].mean())
+    with threads.one_blas_thread():
+        covariance = np.cov(known.T, bias=True)
+    spread = np.sqrt(covariance.diagonal())
+    spread[spread == 0] = 1
+    correlation = covariance / spread / spread[:, np.newaxis]
+    # Where users are few, or do not differ, the covariance has no inverse.
+    correlation.flat[:: len(correlation) + 1] += _LEAST_VARIANCE
+    with threads.one_blas_thread():
+        precision = (noise or 1.0) * np.linalg.inv(correlation) / spread / spread[:, np.newaxis]
+    regularisation = dict.fromkeys(("reg_factors", "reg_factors_fixed", "reg_bias", "reg_bias_fixed"), 0.0)
+    how = FoldIn("rating_ridge", AS_RATED, regularisation | {"biased": 1.0, "mean_bias": mean_bias})
+    return {"fold_in": how, "fold_in_precision": (precision + precision.T) / 2}
 
 
 def _first_table(n: int, config: BayesianMfConfig, rng: np.random.Generator) -> Float32:

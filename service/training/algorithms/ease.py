@@ -1,9 +1,11 @@
 """EASE: linear item-to-item weights with the least squared error, in closed form.
 
-With X the 0/1 histories of users, the weights B minimise |X - X B|^2 + reg |B|^2 with a diagonal of zeros (H. Steck,
-"Embarrassingly shallow autoencoders for sparse data", WWW 2019). The solution is
+With X the 0/1 histories of users, without what they dislike, the weights B minimise |X - X B|^2 + reg |B|^2 with a
+diagonal of zeros (H. Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019). The solution is
 
     P = (X'X + reg I)^-1        B[j, i] = -P[j, i] / P[i, i]
+
+A score of item i is the sum of B[j, i] over the history of the user, each times its weight (`weighted_history`).
 
 The served model keeps the largest weights of all, `n_neighbours` per item on average. On MovieLens 1M this loses less
 accuracy than a fixed number per item, since weights of popular items matter more. tests/reference/item_to_item.py is
@@ -20,17 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import RunError
+from service.models.fold_in.settings import FoldIn
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.training import memory_budget
 from service.training.algorithms import ease_inverse
 from service.training.algorithms.ease_downdate import DowndatedLists
-from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.neighbour_lists import item_neighbourhood
 from service.training.algorithms.registry import Algorithm, ListTopN
+from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history
+from service.training.entry_weights import positives
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
 NAME: Final = "ease"
@@ -46,7 +50,7 @@ _KEPT_BYTES: Final = 16
 
 
 @dataclass(frozen=True)
-class EaseConfig(Hyperparameters):
+class EaseConfig(WeightedHistory):
     """Hyperparameters of EASE."""
 
     reg: Annotated[
@@ -60,7 +64,7 @@ class EaseConfig(Hyperparameters):
 
 
 def fit(data: Interactions, config: EaseConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
-    """Solve for the weights, and keep the largest; ratings do not count.
+    """Solve for the weights, and keep the largest.
 
     Raises:
         RunError: There is not enough memory.
@@ -79,7 +83,8 @@ def fit_measured(
         raise AssertionError("EASE returned a model without neighbours.")
     kept = np.abs(snapshot.neighbourhood.weights.data)
     keeps_all = kept.size < config.n_neighbours * len(data.items)
-    return snapshot, DowndatedLists(data, hidden, inverse, 0.0 if keeps_all else float(kept.min())).lists
+    min_weight = 0.0 if keeps_all else float(kept.min())
+    return snapshot, DowndatedLists(data, hidden, inverse, min_weight, config.history_weights(data)).lists
 
 
 ALGORITHMS: Final = {NAME: Algorithm(EaseConfig, fit, kind="ranking", fit_measured=fit_measured)}
@@ -96,10 +101,12 @@ def solve(
     _require_memory(n_items, n_users if by_users else 0, config, np.dtype(dtype).itemsize)
     progress("fit", 0, _STEPS)
     inverse = ease_inverse.by_users if by_users else ease_inverse.by_items
-    matrix = inverse(history(data), config.reg, dtype, progress)
+    weights = config.history_weights(data)
+    matrix = inverse(history(positives(data, weights)), config.reg, dtype, progress)
     neighbourhood = largest_weights(matrix, config.n_neighbours * n_items)
     progress("fit", _STEPS, _STEPS)
-    return assemble(data, NAME, config, neighbourhood=neighbourhood), matrix
+    how = FoldIn("neighbour_sum", weights)
+    return assemble(data, NAME, config, neighbourhood=neighbourhood, fold_in=how), matrix
 
 
 def _require_memory(n_items: int, n_rows: int, config: EaseConfig, item_bytes: int) -> None:

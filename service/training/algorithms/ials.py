@@ -2,14 +2,18 @@
 
 With user factors w, item factors h, the set S of interactions and their confidences c, the loss is
 
-    sum over (u, i) in S of c_ui (w_u . h_i - 1)^2  +  unobserved_weight * sum over all pairs of (w_u . h_i)^2
+    sum over (u, i) in S of |c_ui| (w_u . h_i - sign c_ui)^2  +  unobserved_weight * sum over all pairs of (w_u . h_i)^2
     + reg * sum over u of (|S_u| + unobserved_weight * n_items)^reg_exp |w_u|^2
     + reg * sum over i of (|S_i| + unobserved_weight * n_users)^reg_exp |h_i|^2
 
-and is minimised alternately, over users and over items (Hu, Koren and Volinsky, "Collaborative filtering for implicit
-feedback datasets", ICDM 2008; Rendle, Krichene, Zhang and Koren, "Revisiting the performance of iALS on item
-recommendation benchmarks", RecSys 2022, whose conventions the hyperparameters follow). Blocks of factors are those of
-iALS++, see `kernels.ridge`. tests/reference/ials.py is the slow equivalent.
+where a confidence is the weight of the interaction (`weighted_history`), below 0 for a dislike, and |S_u| is the sum of
+the absolute weights of u. It is minimised alternately, over users and over items (Hu, Koren and Volinsky,
+"Collaborative filtering for implicit feedback datasets", ICDM 2008; Rendle, Krichene, Zhang and Koren, "Revisiting the
+performance of iALS on item recommendation benchmarks", RecSys 2022, whose conventions the hyperparameters follow).
+Blocks of factors are those of iALS++, see `kernels.ridge`. tests/reference/ials.py is the slow equivalent.
+
+The published factors of users are those of the last table of items, with weights that fall with recency: the fold-in
+of a user's history (`service.models.fold_in.implicit_ridge`).
 
 Before each half epoch both tables are rotated so that the Gramian of the fixed one is diagonal. The rotation preserves
 products and norms, and gives each row a regression with a diagonal penalty.
@@ -18,20 +22,24 @@ Invariant: the result depends on data, hyperparameters and generator alone: each
 over rows are added in an order that depends on the number of rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 import scipy.linalg
+from scipy.sparse import csr_array
 
 from service.errors import DataError
+from service.models.fold_in.implicit_ridge import confidences
+from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.ridge import solve_rows
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
-from service.training.assembly import assemble, history
+from service.training.algorithms.weighted_history import WeightedHistory
+from service.training.assembly import HistoryEntries, assemble, history_entries
+from service.training.entry_weights import entry_weights, undecayed
 from service.training.interactions import Float32, Float64, Interactions, Progress
 
 NAME: Final = "ials"
@@ -42,7 +50,7 @@ _MAX_PARTS: Final = 16  # partial sums over a table
 
 
 @dataclass(frozen=True)
-class IalsConfig(Hyperparameters):
+class IalsConfig(WeightedHistory):
     """Hyperparameters of implicit ALS."""
 
     n_factors: Annotated[
@@ -54,7 +62,7 @@ class IalsConfig(Hyperparameters):
     unobserved_weight: Annotated[
         float | None,
         {"least": 0, "most": 1000, "search": (0.001, 1, "log")},
-        "Weight of every pair; an interaction adds 1. If none, all pairs together weigh ten times the interactions.",
+        "Weight of every pair; an interaction adds its own. If none, all pairs weigh ten times the interactions.",
     ] = None
     reg: Annotated[float, {"least": 1e-9, "most": 1e6, "search": (0.0005, 0.05, "log")}, "Regularisation."] = 0.006
     reg_exp: Annotated[
@@ -71,7 +79,9 @@ class IalsConfig(Hyperparameters):
         int, {"unit": "factors", "least": 1, "most": 8192}, "Factors solved at once; exact from n_factors on."
     ] = 64
     confidence: Annotated[
-        str, {"choices": ("ones", "ratings")}, "Weight of an interaction: 1, or its rating over the mean rating."
+        str,
+        {"choices": ("ones", "ratings")},
+        "Factor of the weight of an interaction: 1, or its rating over the mean rating.",
     ] = "ones"
 
 
@@ -79,7 +89,7 @@ class RowInteractions(NamedTuple):
     """Interactions grouped by the rows of one side, users or items.
 
     Attributes:
-        pairs: Rows of the other side; the values are square roots of confidences.
+        pairs: Rows of the other side; the values are square roots of confidences, negative for dislikes.
         penalties: Float64 (n_rows,), regularisation on the diagonal of each row.
     """
 
@@ -93,8 +103,10 @@ def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progre
     Raises:
         DataError: A rating that is used as a confidence is negative.
     """
-    weight = unobserved_weight(data, config)
-    by_user, by_item = sides(data, weight, config)
+    weight, mean_rating = unobserved_weight(data, config), mean_of_ratings(data, config)
+    entries, weights = history_entries(data), config.history_weights(data)
+    learnt = Confidences.of(entries, entry_weights(entries, undecayed(weights)), weight, mean_rating)
+    by_user, by_item = learnt.user_side(config), learnt.item_side(config)
     user_factors, item_factors = (first_table(side, config, rng) for side in (by_user, by_item))
     progress("fit", 0, config.n_epochs)
     with threads.one_blas_thread():
@@ -102,12 +114,19 @@ def fit(data: Interactions, config: IalsConfig, rng: np.random.Generator, progre
             half_epoch(by_user, item_factors, user_factors, weight, config)
             half_epoch(by_item, user_factors, item_factors, weight, config)
             progress("fit", epoch + 1, config.n_epochs)
+        by_user = Confidences.of(entries, entry_weights(entries, weights), weight, mean_rating).user_side(config)
+        half_epoch(by_user, item_factors, user_factors, weight, replace(config, block_size=config.n_factors))
+        user_factors[np.diff(by_user.pairs.indptr) == 0] = 0
+        precision = weight * gramian(item_factors)
+    parameters = {"reg": float(config.reg), "reg_exp": float(config.reg_exp), "mean_rating": mean_rating}
     return assemble(
         data,
         NAME,
         config,
         user_factors=user_factors,
         item_factors=item_factors,
+        fold_in=FoldIn("implicit_ridge", weights, parameters | {"reg_pairs": weight * len(data.items)}),
+        fold_in_precision=precision,
     )
 
 
@@ -124,23 +143,66 @@ def unobserved_weight(data: Interactions, config: IalsConfig) -> float:
     return _UNOBSERVED * len(data) / (len(data.users) * len(data.items))
 
 
-def sides(data: Interactions, weight: float, config: IalsConfig) -> tuple[RowInteractions, RowInteractions]:
-    """Group interactions by user and by item; `weight` is that of every pair.
+def mean_of_ratings(data: Interactions, config: IalsConfig) -> float:
+    """Return the mean rating if ratings are confidences, else 0.
 
     Raises:
         DataError: A rating that is used as a confidence is negative.
     """
-    by_user = history(data)
-    by_user.data = _scales(by_user.data, config)
-    by_item = by_user.T.tocsr()
-    by_item.sort_indices()
-    users, items = (
-        RowInteractions(
-            sparse_rows(matrix), config.reg * (np.diff(matrix.indptr) + weight * matrix.shape[1]) ** config.reg_exp
+    if config.confidence == "ones":
+        return 0.0
+    mean = float(data.ratings.mean(dtype=np.float64))
+    if data.ratings.min() < 0 or mean == 0:
+        raise DataError(f"{NAME} cannot use ratings as confidences when one is below 0, or all are 0.")
+    return mean
+
+
+class Confidences(NamedTuple):
+    """The confidences of interactions, and what is equal in all half epochs.
+
+    Attributes:
+        by_user: Float32 CSR (n_users, n_items), square roots of confidences, negative for dislikes, without zeros.
+        of_users: Float64 (n_users,), the sum of the absolute weights of each.
+        of_items: Float64 (n_items,), likewise.
+        pair_weight: The weight of every pair.
+    """
+
+    by_user: csr_array
+    of_users: Float64
+    of_items: Float64
+    pair_weight: float
+
+    @classmethod
+    def of(cls, entries: HistoryEntries, weights: Float64, pair_weight: float, mean_rating: float) -> "Confidences":
+        """Build them from the weight of each interaction, float64 (n,).
+
+        Args:
+            mean_rating: The unit of ratings as confidences; 0 if they are none.
+        """
+        ratings = entries.history
+        values = confidences(weights, ratings.data, mean_rating) if mean_rating else weights
+        scales = (np.sign(values) * np.sqrt(np.abs(values))).astype(np.float32)
+        by_user = csr_array((scales, ratings.indices.copy(), ratings.indptr.copy()), shape=ratings.shape)
+        by_user.eliminate_zeros()
+        n_users, n_items = ratings.shape
+        user_rows = np.repeat(np.arange(n_users), np.diff(ratings.indptr))
+        of_users, of_items = (
+            np.bincount(rows, weights=np.abs(weights), minlength=n).astype(np.float64, copy=False)
+            for rows, n in ((user_rows, n_users), (ratings.indices, n_items))
         )
-        for matrix in (by_user, by_item)
-    )
-    return users, items
+        return cls(by_user, of_users, of_items, pair_weight)
+
+    def user_side(self, config: IalsConfig) -> RowInteractions:
+        """Group the interactions by user."""
+        n_pairs = self.pair_weight * self.of_items.size
+        return RowInteractions(sparse_rows(self.by_user), config.reg * (self.of_users + n_pairs) ** config.reg_exp)
+
+    def item_side(self, config: IalsConfig) -> RowInteractions:
+        """Group the interactions by item."""
+        by_item = self.by_user.T.tocsr()
+        by_item.sort_indices()
+        n_pairs = self.pair_weight * self.of_users.size
+        return RowInteractions(sparse_rows(by_item), config.reg * (self.of_items + n_pairs) ** config.reg_exp)
 
 
 def first_table(side: RowInteractions, config: IalsConfig, rng: np.random.Generator) -> Float32:
@@ -161,7 +223,7 @@ def half_epoch(side: RowInteractions, fixed: Float32, solved: Float32, weight: f
         solved: Float32 (n_rows, k), rotated and solved in place.
         weight: The weight of every pair.
     """
-    eigenvalues, eigenvectors = scipy.linalg.eigh(_gramian(fixed))
+    eigenvalues, eigenvectors = scipy.linalg.eigh(gramian(fixed))
     rotation = eigenvectors.astype(np.float32)
     # Rounding may put an eigenvalue of a Gramian just below 0.
     spectrum = weight * np.maximum(eigenvalues, 0)
@@ -176,18 +238,7 @@ def half_epoch(side: RowInteractions, fixed: Float32, solved: Float32, weight: f
     threads.run_in_blocks(solve, solved.shape[0], _SOLVED_ROWS)
 
 
-def _scales(ratings: Float32, config: IalsConfig) -> Float32:
-    """Return the square roots of confidences, float32 (n,)."""
-    if config.confidence == "ones":
-        return np.ones_like(ratings)
-    mean = float(ratings.mean(dtype=np.float64))
-    if ratings.min() < 0 or mean == 0:
-        raise DataError(f"{NAME} cannot use ratings as confidences when one is below 0, or all are 0.")
-    scales: Float32 = np.sqrt(ratings / np.float32(mean))
-    return scales
-
-
-def _gramian(table: Float32) -> Float64:
+def gramian(table: Float32) -> Float64:
     """Return table' table, float64 (k, k)."""
     n, k = table.shape
     part = max(_TABLE_ROWS, -(-n // _MAX_PARTS))

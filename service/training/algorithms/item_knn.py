@@ -13,6 +13,9 @@ very large scale binary rated datasets", RecSys 2013). The hyperparameters are t
 and D. Jannach, "Are we really making much progress?", RecSys 2019. tests/reference/item_to_item.py is the slow
 equivalent.
 
+A score is the sum over the history of the user of the neighbours' weights times those of the interactions
+(`weighted_history`).
+
 With `walk`, w_u^2 = 1 / |seen|, and a product is the probability of a random walk from an item to a user and to another
 item (B. Paudel et al., "Updatable, accurate, diverse, and scalable recommendations for interactive applications", TiiS
 7(1), 2017). It suits sparse data.
@@ -27,15 +30,17 @@ from typing import Annotated, Final, NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
+from service.models.fold_in.settings import FoldIn
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.neighbour_lists import item_neighbourhood, push_bounded
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
+from service.training.algorithms.weighted_history import WeightedHistory
 from service.training.assembly import assemble, history
+from service.training.entry_weights import positives
 from service.training.interactions import Float32, Float64, Int32, Interactions, Progress
 
 NAME: Final = "item_knn"
@@ -51,7 +56,7 @@ _EMPTY: Final = -1
 
 
 @dataclass(frozen=True)
-class ItemKnnConfig(Hyperparameters):
+class ItemKnnConfig(WeightedHistory):
     """Hyperparameters of item k-NN."""
 
     n_neighbours: Annotated[
@@ -81,8 +86,9 @@ def fit(
     *,
     report_every: int = _REPORTED_ITEMS,
 ) -> ModelSnapshot:
-    """Find the most similar items of every item; ratings do not count. `report_every` is in items."""
-    by_user = history(data)
+    """Find the most similar items of every item, from what users like. `report_every` is in items."""
+    history_weights = config.history_weights(data)
+    by_user = history(positives(data, history_weights))
     by_item = by_user.T.tocsr()
     user_weights, item_scales, norms = weights_and_norms(by_user, config.weighting)
     n_items = by_item.shape[0]
@@ -108,6 +114,7 @@ def fit(
         NAME,
         config,
         neighbourhood=_by_neighbour(neighbours, weights),
+        fold_in=FoldIn("neighbour_sum", history_weights),
     )
 
 

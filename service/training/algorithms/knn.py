@@ -28,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from service.models.fold_in.settings import FoldIn
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms import baseline
+from service.training.algorithms import baseline, rating_fold_in
 from service.training.algorithms.baseline import Baseline, BaselineConfig
 from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import neighbour_search
@@ -41,6 +42,8 @@ from service.training.algorithms.kernels.sparse_rows import group_pairs, row_mea
 from service.training.algorithms.registry import Algorithm
 from service.training.assembly import assemble, history
 from service.training.interactions import Float32, Interactions, Progress
+
+_BASELINE_PREFIX: Final = "bsl_"
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ EstimateBaseline = Callable[[csr_array, KnnConfig], Baseline]
 
 
 def _algorithm(name: str, estimate_baseline: EstimateBaseline) -> Algorithm:
-    """Return k nearest neighbours with a baseline."""
+    """Return k nearest neighbours with a baseline; with user neighbours it cannot fold users in."""
 
     def fit(data: Interactions, config: KnnConfig, _rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
         ratings = history(data)
@@ -116,6 +119,7 @@ def _algorithm(name: str, estimate_baseline: EstimateBaseline) -> Algorithm:
                 # A row of item weights holds the items whose neighbour it is, a row of `similar` its neighbours.
                 similar if config.user_based else sorted_rows(similar.T.tocsr()),
             ),
+            fold_in=None if config.user_based else _fold_in(name, config),
         )
 
     return Algorithm(KnnConfig, fit, predict=predict)
@@ -140,6 +144,14 @@ def predict(snapshot: ModelSnapshot, user_rows: NDArray[np.int32], item_rows: ND
     return np.clip(predicted, snapshot.rating_min, snapshot.rating_max, out=predicted)
 
 
+def _fold_in(name: str, config: KnnConfig) -> FoldIn:
+    """Return the fold-in with item neighbours, whose baseline has biases of users in `knn_baseline` alone."""
+    if name != "knn_baseline":
+        return rating_fold_in.of_neighbours(biased=False, residuals=True)
+    reg_bias, fixed = baseline.bias_penalties(_baseline_config(config))
+    return rating_fold_in.of_neighbours(biased=True, residuals=True, reg_bias=reg_bias, reg_bias_fixed=fixed)
+
+
 def _mean_baseline(ratings: csr_array, _config: KnnConfig) -> Baseline:
     n_users, n_items = ratings.shape
     return Baseline(float(ratings.data.mean(dtype=np.float64)), np.zeros(n_users), np.zeros(n_items))
@@ -160,9 +172,13 @@ def _estimated_baseline(ratings: csr_array, config: KnnConfig) -> Baseline:
     Raises:
         TrainingDiverged: Biases are no longer finite.
     """
-    prefix: Final = "bsl_"
+    return baseline.estimate(ratings, _baseline_config(config), prefix=_BASELINE_PREFIX)
+
+
+def _baseline_config(config: KnnConfig) -> BaselineConfig:
+    prefix = _BASELINE_PREFIX
     values = {name.removeprefix(prefix): value for name, value in vars(config).items() if name.startswith(prefix)}
-    return baseline.estimate(ratings, BaselineConfig(**values), prefix=prefix)
+    return BaselineConfig(**values)
 
 
 ALGORITHMS: Final = {

@@ -29,6 +29,7 @@ from typing import Annotated, Final, NamedTuple
 import numpy as np
 
 from service.errors import UsageError
+from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads, visit_order
@@ -40,9 +41,10 @@ from service.training.algorithms.kernels.factor_training import (
     run_epochs,
     zero_bias_tables,
 )
-from service.training.algorithms.kernels.rating_unit import in_unit, unit_of
+from service.training.algorithms.kernels.rating_unit import Unit, in_unit, unit_of
 from service.training.algorithms.kernels.vectors import AHEAD, prefetch, product
 from service.training.algorithms.kernels.visit_order import VisitedRatings
+from service.training.algorithms.rating_fold_in import AS_RATED
 from service.training.algorithms.registry import Algorithm
 from service.training.interactions import Float32, Int32, Int64, Interactions, Progress
 
@@ -110,10 +112,27 @@ def fit(data: Interactions, config: NmfConfig, rng: np.random.Generator, progres
         return descent.squared_error(tables), tables
 
     _, tables = min(map(start, range(config.n_starts)), key=itemgetter(0))
-    return build_snapshot(NAME, data, config, tables, float(mean), unit)
+    return build_snapshot(NAME, data, config, tables, float(mean), unit, _fold_in(config, unit))
 
 
 ALGORITHMS: Final = {NAME: Algorithm(NmfConfig, fit)}
+
+
+def _fold_in(config: NmfConfig, unit: Unit) -> FoldIn:
+    """Return the fold-in, in the unit of the ratings, from the mean of the initial factors."""
+    return FoldIn(
+        "non_negative",
+        AS_RATED,
+        {
+            "reg": config.reg_pu / unit.factor,
+            "n_epochs": float(config.n_epochs),
+            "start": (config.init_low + config.init_high) / 2 * unit.factor**-0.5,
+            "zero": unit.offset,
+            "biased": float(config.biased),
+            "reg_bias": float(config.reg_bu),
+            "lr_bias": float(config.lr_bu),
+        },
+    )
 
 
 def first_tables(data: Interactions, config: NmfConfig, rng: np.random.Generator) -> FactorTables:

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import numpy as np
 
+from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.registry import Algorithm
@@ -43,7 +44,7 @@ def fit(data: Interactions, config: PopularityConfig, _rng: np.random.Generator,
     progress("fit", 0, 1)
     counts = decayed(data, config.half_life_days or math.inf, config.window_days or math.inf)
     progress("fit", 1, 1)
-    return assemble(data, NAME, config, item_bias=np.log1p(counts))
+    return assemble(data, NAME, config, item_bias=np.log1p(counts), fold_in=FoldIn("decayed_sum"))
 
 
 ALGORITHMS: Final = {NAME: Algorithm(PopularityConfig, fit, kind="ranking")}

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import rating_fold_in
 from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import neighbour_lists
 from service.training.algorithms.kernels.compiled import compiled
@@ -71,6 +72,7 @@ def fit(data: Interactions, config: SlopeOneConfig, _rng: np.random.Generator, p
         global_mean=float(mean),
         # A row of weights holds the items whose neighbour it is, a row of `residuals` its neighbours.
         neighbourhood=Neighbourhood("items", "mean", "seen", sorted_rows(residuals.T.tocsr())),
+        fold_in=rating_fold_in.of_neighbours(biased=True, residuals=False),
     )
 
 

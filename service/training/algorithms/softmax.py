@@ -11,8 +11,9 @@ and a product for the cosine it would be BPR: Rendle, Freudenthaler, Gantner and
 personalized ranking from implicit feedback", UAI 2009). Each step is one of Adam (Kingma and Ba, ICLR 2015) for the
 rows of the mini-batch, at a rate that falls linearly to 0. tests/reference/softmax.py is the slow equivalent.
 
-A cosine does not depend on lengths. Weight decay would only shorten factors and is absent; published factors have
-length 1, so that their product is the cosine.
+A cosine does not depend on lengths. Weight decay would only shorten factors and is absent; published factors of items
+have length 1. Those of users are not the ones that Adam ends with, but the fold-in of their histories given the items
+(`softmax_inputs`), so that recency counts and a new user is treated as a known one.
 
 Invariant: the result depends on data, hyperparameters and generator alone. A mini-batch is cut into shards of a fixed
 size, and the gradients of the shards are added in order.
@@ -23,13 +24,16 @@ from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 
+from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
-from service.training.algorithms.hyperparameters import Hyperparameters
 from service.training.algorithms.kernels import threads
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.sparse_rows import SparseRows, sparse_rows
 from service.training.algorithms.registry import Algorithm
-from service.training.assembly import assemble, history
+from service.training.algorithms.softmax_inputs import input_factors_of
+from service.training.algorithms.weighted_history import WeightedHistory
+from service.training.assembly import assemble, history, history_entries
+from service.training.entry_weights import folded_in, positives
 from service.training.interactions import Float32, Int32, Interactions, Progress
 
 NAME: Final = "softmax"
@@ -41,7 +45,7 @@ SHARD: Final = 256  # interactions per shard of a mini-batch
 
 
 @dataclass(frozen=True)
-class SoftmaxConfig(Hyperparameters):
+class SoftmaxConfig(WeightedHistory):
     """Hyperparameters of the softmax factorisation."""
 
     n_factors: Annotated[
@@ -119,11 +123,12 @@ def fit(
 ) -> ModelSnapshot:
     """Fit the softmax factorisation, without biases. It cannot diverge: the rate bounds Adam's steps."""
     users, items = AdamTable(len(data.users), config, rng), AdamTable(len(data.items), config, rng)
-    is_known_user = np.bincount(data.user_rows, minlength=len(data.users)) > 0
-    is_known_item = np.bincount(data.item_rows, minlength=len(data.items)) > 0
+    weights = config.history_weights(data)
+    liked = positives(data, weights)
+    is_known_item = np.bincount(liked.item_rows, minlength=len(data.items)) > 0
     catalogue = np.flatnonzero(is_known_item).astype(np.int32)
     seen = sparse_rows(history(data))
-    n, n_steps = len(data), 0
+    n, n_steps = len(liked), 0
     n_all_steps = config.n_epochs * -(-n // config.batch_size)
     progress("fit", 0, config.n_epochs)
     with threads.one_blas_thread():
@@ -132,7 +137,7 @@ def fit(
             for start in range(0, n, config.batch_size):
                 visited = order[start : start + config.batch_size]
                 drawn = draw(catalogue, config.n_negatives, rng)
-                batch = MiniBatch(data.user_rows[visited], data.item_rows[visited], drawn)
+                batch = MiniBatch(liked.user_rows[visited], liked.item_rows[visited], drawn)
                 rate = config.lr * (1 - n_steps / n_all_steps)
                 n_steps += 1
                 gradients = gradients_of(batch, users.factors, items.factors, seen, config.temperature, shard)
@@ -140,15 +145,18 @@ def fit(
                 rows = np.concatenate([batch.items, batch.drawn])
                 items.step(rows, np.concatenate([gradients.items, gradients.drawn]), rate, n_steps)
             progress("fit", epoch + 1, config.n_epochs)
-    user_factors, item_factors = directions(users.factors), directions(items.factors)
-    user_factors[~is_known_user] = 0
+    item_factors = directions(items.factors)
     item_factors[~is_known_item] = 0
+    inputs = input_factors_of(item_factors, history(liked), config.temperature)
+    how = FoldIn("decayed_sum", weights, {"norm_exponent": 1.0})
     return assemble(
         data,
         NAME,
         config,
-        user_factors=user_factors,
+        user_factors=folded_in(history_entries(data), how, inputs),
         item_factors=item_factors,
+        input_factors=inputs,
+        fold_in=how,
     )
 
 

@@ -19,6 +19,7 @@ from typing import Annotated, Final
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import rating_fold_in
 from service.training.algorithms.kernels import visit_order
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_training import (
@@ -71,7 +72,8 @@ def fit(
         return _visit(start, stop, visiting.ratings, tables, mean, steps, config.biased)
 
     run_epochs(NAME, data, config, lambda: visiting.epoch(visit), progress)
-    return build_snapshot(NAME, data, config, tables, float(mean), unit)
+    how = rating_fold_in.of_descent(config, unit, biased=config.biased)
+    return build_snapshot(NAME, data, config, tables, float(mean), unit, how)
 
 
 ALGORITHMS: Final = {NAME: Algorithm(SvdConfig, fit)}

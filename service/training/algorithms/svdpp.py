@@ -25,6 +25,7 @@ from typing import Annotated, Final
 import numpy as np
 
 from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import rating_fold_in
 from service.training.algorithms.kernels import visit_order
 from service.training.algorithms.kernels.compiled import compiled
 from service.training.algorithms.kernels.factor_training import (
@@ -84,7 +85,8 @@ def fit(data: Interactions, config: SvdppConfig, rng: np.random.Generator, progr
 
     run_epochs(NAME, data, config, lambda: visiting.epoch(visit), progress)
     _add_implicit(visiting.ratings.users, visiting.ratings.items, tables.user_factors, implicit_factors)
-    return build_snapshot(NAME, data, config, tables, float(mean), unit)
+    how = rating_fold_in.of_descent(config, unit, biased=True)
+    return build_snapshot(NAME, data, config, tables, float(mean), unit, how, implicit_factors)
 
 
 ALGORITHMS: Final = {NAME: Algorithm(SvdppConfig, fit)}

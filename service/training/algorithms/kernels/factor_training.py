@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from service.errors import TrainingDiverged
+from service.models.fold_in.settings import FoldIn
 from service.models.snapshot import ModelSnapshot
 from service.training.algorithms import hyperparameters
 from service.training.algorithms.hyperparameters import Hyperparameters
@@ -110,7 +111,14 @@ def run_epochs(name: str, data: Interactions, config: Any, epoch: Callable[[], f
 
 
 def build_snapshot(
-    name: str, data: Interactions, config: Any, tables: FactorTables, global_mean: float, unit: Unit
+    name: str,
+    data: Interactions,
+    config: Any,
+    tables: FactorTables,
+    global_mean: float,
+    unit: Unit,
+    fold_in: FoldIn,
+    input_factors: Float32 | None = None,
 ) -> ModelSnapshot:
     """Build the snapshot of learnt tables.
 
@@ -120,24 +128,35 @@ def build_snapshot(
         tables: The learnt tables; modified.
         global_mean: The learnt mean.
         unit: The unit of the tables and of the mean.
+        fold_in: How the model folds users in, in the unit of the ratings.
+        input_factors: Float32 (n_items, w), the factors of items as inputs of the fold-in, in `unit`; modified.
 
     Raises:
         TrainingDiverged: A number is not finite.
     """
     _zero_unrated(tables.user_factors, data.user_rows)
     _zero_unrated(tables.item_factors, data.item_rows)
+    if input_factors is not None:
+        _zero_unrated(input_factors, data.item_rows)
     # No prediction of an epoch contains its last step, so `run_epochs` may have missed a divergence.
-    if not all(np.isfinite(array.min()) and np.isfinite(array.max()) for array in tables):
+    learnt = tables if input_factors is None else (*tables, input_factors)
+    if not all(np.isfinite(array.min()) and np.isfinite(array.max()) for array in learnt):
         raise _diverged(name, data, config, config.n_epochs)
+
+    def published(factors: Float32) -> Float32:
+        return unit.of_factors(np.ascontiguousarray(factors[:, : config.n_factors]))
+
     return assemble(
         data,
         name,
         config,
-        user_factors=unit.of_factors(np.ascontiguousarray(tables.user_factors[:, : config.n_factors])),
-        item_factors=unit.of_factors(np.ascontiguousarray(tables.item_factors[:, : config.n_factors])),
+        user_factors=published(tables.user_factors),
+        item_factors=published(tables.item_factors),
         user_bias=unit.of_biases(tables.user_bias),
         item_bias=unit.of_biases(tables.item_bias),
         global_mean=unit.value(global_mean),
+        input_factors=None if input_factors is None else published(input_factors),
+        fold_in=fold_in,
     )
 
 

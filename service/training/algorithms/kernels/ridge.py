@@ -2,7 +2,7 @@
 
 For a row that interacts with rows x_j of a table, with scales s_j, the factors w are the
 
-    argmin  sum over j of s_j^2 (1 - x_j . w)^2  +  sum over f of (spectrum_f + penalty) w_f^2
+    argmin  sum over j of s_j^2 (sign s_j - x_j . w)^2  +  sum over f of (spectrum_f + penalty) w_f^2
 
 With x_j scaled by s_j and factor f by 1 / sqrt(spectrum_f + penalty), this is a ridge regression of penalty 1, whose
 matrix is the identity plus a Gramian. A row with few interactions is solved in the space of interactions (Woodbury's
@@ -58,7 +58,7 @@ def solve_rows(
     """Solve rows start to stop; rows without interactions keep their values.
 
     Args:
-        pairs: Rows of the table for each row; values are square roots of weights.
+        pairs: Rows of the table for each row; values are square roots of weights, negative where -1 is wanted.
         table: Float32 (n_table, k).
         spectrum: Float64 (k,), at least 0.
         penalties: Float64 (n_rows,), above 0.
@@ -96,7 +96,7 @@ def solve_rows(
 def _solve_few(
     rows: Int32, scales: Float32, table: Float32, factors: Float32, work: _Work
 ) -> None:  # pragma: no cover  # compiled
-    """Solve a row exactly: with scaled table rows X, w = X' (I + X X')^-1 s, scaled."""
+    """Solve a row exactly: with scaled table rows X, w = X' (I + X X')^-1 |s|, scaled."""
     n, k = rows.size, table.shape[1]
     scaled = work.scaled[: n * k].reshape((n, k))
     products = work.products[: n * n].reshape((n, n))
@@ -106,7 +106,7 @@ def _solve_few(
         for j in range(n):
             work.system[i, j] = products[i, j]
         work.system[i, i] += 1.0
-        work.right[i] = scales[i]
+        work.right[i] = abs(scales[i])
     _solve(work.system, work.panel, work.right, n)
     for j in range(n):
         work.step[j] = work.right[j]
@@ -122,7 +122,8 @@ def _sweep(
     """Take one Newton step per block of factors; with one block the start does not matter."""
     n, k = rows.size, table.shape[1]
     residuals, system, right = work.residuals, work.system, work.right
-    residuals[:n] = scales
+    for j in range(n):
+        residuals[j] = abs(scales[j])
     if block_size == k:
         factors[:] = 0
     else:

@@ -7,12 +7,12 @@ import pytest
 
 from service.errors import DataError
 from service.training.algorithms import ials
-from service.training.algorithms.ials import IalsConfig, first_table, fit, half_epoch, sides, unobserved_weight
+from service.training.algorithms.ials import IalsConfig, first_table, fit, half_epoch, unobserved_weight
 from service.training.algorithms.kernels import ridge
 from service.training.algorithms.kernels.sparse_rows import SparseRows
 from service.training.data import datasets
 from service.training.interactions import no_progress
-from tests.reference.ials import fit_slowly, loss, sweep_slowly
+from tests.reference.ials import fit_slowly, loss, sides_of, sweep_slowly
 from tests.support.interactions import rated
 
 
@@ -25,6 +25,8 @@ from tests.support.interactions import rated
         IalsConfig(n_factors=70, n_epochs=2, block_size=100),
         IalsConfig(n_factors=4, n_epochs=4, confidence="ratings"),
         IalsConfig(n_factors=1, n_epochs=2, reg_exp=0.0),
+        IalsConfig(n_factors=6, n_epochs=3, half_life=0, dislike_below=0.6, dislike_weight=-1.5),
+        IalsConfig(n_factors=6, n_epochs=3, half_life=2, dislike_below=0.6, dislike_weight=0),
     ],
 )
 def test_exact_half_epochs_agree_with_the_slow_reference(config: IalsConfig) -> None:
@@ -51,7 +53,7 @@ def test_a_sweep_agrees_with_the_slow_reference(block_size: int) -> None:
     lengths = [1, 40, 0, 2 * ridge.CHUNK + 30]
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     indices = np.concatenate([np.sort(rng.permutation(n_table)[:n]) for n in lengths]).astype(np.int32)
-    scales = (0.5 + rng.random(indices.size)).astype(np.float32)
+    scales = ((0.5 + rng.random(indices.size)) * rng.choice([-1, 1, 1], indices.size)).astype(np.float32)
     start = rng.standard_normal((4, k)).astype(np.float32)
     solved = start.copy()
     ridge.solve_rows(0, 4, SparseRows(indptr, indices, scales), table, spectrum, penalties, solved, block_size)
@@ -72,7 +74,7 @@ def test_no_half_epoch_increases_the_loss() -> None:
     for block_size in (8, 3):
         config = IalsConfig(n_factors=8, block_size=block_size, unobserved_weight=0.1, reg=0.001)
         weight = unobserved_weight(data, config)
-        by_user, by_item = sides(data, weight, config)
+        by_user, by_item = sides_of(data, config)
         rng = np.random.default_rng(0)
         now = partial(loss, data, config)
         users, items = first_table(by_user, config, rng), first_table(by_item, config, rng)
@@ -128,4 +130,4 @@ def test_a_gramian_of_many_rows() -> None:
     """The sum over parts is the Gramian."""
     table = np.random.default_rng(0).standard_normal((70_001, 3)).astype(np.float32)
     whole = table.astype(np.float64)
-    np.testing.assert_allclose(ials._gramian(table), whole.T @ whole, rtol=1e-5, atol=0.01)
+    np.testing.assert_allclose(ials.gramian(table), whole.T @ whole, rtol=1e-5, atol=0.01)

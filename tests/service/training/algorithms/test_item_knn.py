@@ -52,7 +52,7 @@ def test_the_plain_cosine(data: Interactions) -> None:
     norms = np.linalg.norm(x, axis=0)
     cosines = x.T @ x / np.outer(norms, norms)
     np.fill_diagonal(cosines, 0)
-    config = ItemKnnConfig(n_neighbours=1000, asymmetry=0.5, shrink=0, weighting="none")
+    config = ItemKnnConfig(n_neighbours=1000, asymmetry=0.5, shrink=0, weighting="none", dislike_below=0)
     np.testing.assert_allclose(served(data, config).weights.toarray(), cosines, rtol=1e-6)
 
 
@@ -71,7 +71,7 @@ def test_ties_keep_the_lower_rows() -> None:
     """All items are equally similar, and a list has two."""
     n_users, n_items = 3, 6
     whole = datasets.read(f"demo:{n_users}x{n_items}x{n_users * n_items}")
-    weights = served(whole, ItemKnnConfig(n_neighbours=2, weighting="none")).weights
+    weights = served(whole, ItemKnnConfig(n_neighbours=2, weighting="none", dislike_below=0)).weights
     assert weights[[0]].indices.tolist() == [1, 2, 3, 4, 5]
     assert weights[[1]].indices.tolist() == [0, 2, 3, 4, 5]
     assert weights[[2]].indices.tolist() == [0, 1]
