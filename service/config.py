@@ -273,6 +273,11 @@ class Config:
         return self.home / "archive"
 
     @property
+    def state_dir(self) -> Path:
+        """The snapshot of live state."""
+        return self.home / "state"
+
+    @property
     def security_dir(self) -> Path:
         """The API keys and the security log."""
         return self.home / "security"

@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.live.feed_follower import FeedFollower
+from service.live.live_state import LiveState
 from service.models.snapshot import ModelSnapshot
 from service.security.gate import Gate
 from service.security.key_watch import KeyWatcher
@@ -20,6 +22,7 @@ from service.serving.admission import Admission
 DEGRADATION_LEVELS: Final = ("stale_model", "stale")
 # Statuses with an alarm in docs/operations.md.
 ALARMING: Final = (401,)
+_LIVE_DELAY_BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
 _LATENCY_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
@@ -74,6 +77,10 @@ class Metrics:
         self.faults = Counter(
             "recollect_handler_faults", "Requests answered 500: an internal error.", registry=self.registry
         )
+        self.live_delay = Histogram(
+            "recollect_live_delay_seconds", "Seconds from the receipt of an event, on any replica, to its use here.",
+            buckets=_LIVE_DELAY_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
         self._routes: dict[str, RouteMetrics] = {}
 
     def route(self, name: str) -> RouteMetrics:
@@ -124,6 +131,28 @@ def key_metrics(gate: Gate, watcher: KeyWatcher) -> Iterable[Metric]:
         "recollect_api_keys_age_seconds",
         "Seconds since the keys in force were last found equal to the key file.",
         value=watcher.age_s,
+    )
+
+
+def live_metrics(state: LiveState, follower: FeedFollower) -> Iterable[Metric]:
+    """Yield the gauges of a replica's live state and of the feed behind it."""
+    yield GaugeMetricFamily(
+        "recollect_live_connected", "1 while the feed of live events can be read.", value=float(follower.connected)
+    )
+    yield GaugeMetricFamily(
+        "recollect_live_silent_seconds",
+        "Seconds since the last entry of the feed; the consumer writes one every second.",
+        value=follower.silent_s,
+    )
+    yield GaugeMetricFamily(
+        "recollect_live_recent_events",
+        "Live events in memory because the state snapshot lacks them.",
+        value=state.recent_events,
+    )
+    yield GaugeMetricFamily(
+        "recollect_live_pending_events",
+        "Events accepted here that have not come back through the feed.",
+        value=state.pending_events,
     )
 
 

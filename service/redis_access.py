@@ -1,4 +1,4 @@
-"""The Redis stream of an installation and the key that seals its watermarks."""
+"""The Redis streams of an installation and the key that seals its watermarks."""
 
 from functools import partial
 
@@ -6,6 +6,7 @@ from service.config import Config
 from service.errors import UsageError
 from telemetry.errors import KeyFileError, StreamError
 from telemetry.secret_file import read_key
+from telemetry.stream.redis_feed_stream import RedisFeedStream
 from telemetry.stream.redis_stream import RedisStream
 from telemetry.stream.watermark_seal import Seal, load_or_create_key
 
@@ -34,5 +35,17 @@ def redis_stream(config: Config, seal: Seal) -> RedisStream:
     """
     try:
         return RedisStream(config.stream_url, config.redis_namespace, seal)
+    except StreamError as error:
+        raise UsageError(f"RECOLLECT_REDIS_URL: {error}") from None
+
+
+def redis_feed(config: Config) -> RedisFeedStream:
+    """Return the feed of live state, not connected yet.
+
+    Raises:
+        UsageError: The URL is malformed; the message leaves out its password.
+    """
+    try:
+        return RedisFeedStream(config.stream_url, config.redis_namespace)
     except StreamError as error:
         raise UsageError(f"RECOLLECT_REDIS_URL: {error}") from None

@@ -16,10 +16,11 @@ from service.api.openapi import document
 from service.config import Config
 from service.errors import RunError
 from service.event_loop import run
+from service.live.feed_follower import FeedFollower
 from service.logs import ApplicationLog
-from service.metrics import Metrics, admission_metrics, collect_from, key_metrics
+from service.metrics import Metrics, admission_metrics, collect_from, key_metrics, live_metrics
 from service.preflight import installed_archive, require_namespace, require_redis
-from service.redis_access import load_seal, redis_stream
+from service.redis_access import load_seal, redis_feed, redis_stream
 from service.security.exposure import insecure_warning, is_loopback, require_keys
 from service.security.gate import Gate
 from service.security.key_file import KeyFile
@@ -35,6 +36,7 @@ from service.serving.watcher import Watcher
 from service.telemetry_metrics import log_note, producer_metrics
 from telemetry.errors import TelemetryError
 from telemetry.failpoints import Failpoints
+from telemetry.live.live_feed_reader import LiveFeedReader
 from telemetry.producer import Producer
 from telemetry.pseudonym import Pseudonymiser
 from telemetry.stream.redis_check import RedisRole
@@ -118,6 +120,14 @@ class _Replica:
             timeout_s=models.load_timeout_s,
             builder=self._context.items.builder,
         )
+        live = self._context.live.state
+        self._follower = FeedFollower(
+            LiveFeedReader(redis_feed(config), config.state_dir),
+            live,
+            may_follow=lambda: producer.owns_namespace,
+            on_delay=metrics.live_delay.observe,
+        )
+        collect_from(metrics.registry, lambda: live_metrics(live, self._follower))
         collect_from(metrics.registry, lambda: producer_metrics(producer, log))
         collect_from(metrics.registry, lambda: key_metrics(gate, self._key_watcher))
         server = config.server
@@ -138,9 +148,11 @@ class _Replica:
         # Built here, because it imports modules, which would block the loop while it serves.
         document()
         self._start_background(self._watcher.run(), "model watcher")
+        self._start_background(self._follower.run(), "live feed follower")
         # The model first, so that a listening replica is usually ready. Without a model it still listens, because it
         # can accept feedback; the balancer asks another replica for lists.
         await self._watcher.wait_for_first_check(_FIRST_CHECK_S)
+        await self._follower.wait_for_snapshot(_FIRST_CHECK_S)
         # Objects of the start live as long as the process: freezing saves the collector from traversing them.
         gc.collect()
         gc.freeze()
@@ -153,7 +165,7 @@ class _Replica:
         )
         self._start_background(self._context.producer.run(), "telemetry shipper")
         self._start_background(self._context.items.run(), "catalogue builder")
-        self._start_background(track_degradation(self._context, self._watcher), "degradation tracker")
+        self._start_background(track_degradation(self._context, self._watcher, self._follower), "degradation tracker")
         _log.info(
             "replica serving",
             port=self._config.server.port,

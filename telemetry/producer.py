@@ -141,6 +141,11 @@ class Producer:
         return self._shipper.archived
 
     @property
+    def owns_namespace(self) -> bool:
+        """Whether the namespace in Redis was this installation's when it was last asked; False before that."""
+        return self._shipper.owns_namespace
+
+    @property
     def counters(self) -> ProducerCounters:
         """The counters, up to date."""
         self._counters.unarchived_events = self._shipper.unarchived

@@ -121,6 +121,7 @@ class Shipper:
 
     Attributes:
         archived: The position up to which the archive is known to have the events.
+        owns_namespace: Whether the namespace was this installation's when Redis was last asked.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class Shipper:
         # The last event that the stream confirmed; sending continues behind it.
         self._cursor = Position(0, 0)
         self.archived = Position(0, 0)
+        self.owns_namespace = False
         # The id of the last confirmed entry and its last line: the stream's tail with this id need not be read back.
         self._confirmed: tuple[str, bytes] | None = None
         self._may_create_stream = False
@@ -334,6 +336,7 @@ class Shipper:
         """Raise unless this slot's events may go to the namespace with this mark."""
         archive = self.archive
         decision = decide_shipping(archive, mark)
+        self.owns_namespace = decision is ShipDecision.SHIP
         if archive is not None and mark is not None and decision is ShipDecision.REFUSE:
             raise foreign_redis_error(self._stream.where, mark, archive)
         if decision is ShipDecision.WAIT:

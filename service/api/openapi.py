@@ -208,8 +208,14 @@ def _paths() -> dict[str, Any]:
                 body="EventsRequest",
             )
         },
-        "/v1/users/{user_id}": {"delete": _erase_operation("eraseUser", "Erase a user", any_user)},
-        "/v1/users": {"delete": _erase_operation("eraseUserByQuery", _QUERIED, _in_query(any_user))},
+        "/v1/users/{user_id}": {
+            "get": _known_user_operation("knownUser", "What is known of a user", [any_user, n]),
+            "delete": _erase_operation("eraseUser", "Erase a user", any_user),
+        },
+        "/v1/users": {
+            "get": _known_user_operation("knownUserByQuery", _QUERIED, [_in_query(any_user), n]),
+            "delete": _erase_operation("eraseUserByQuery", _QUERIED, _in_query(any_user)),
+        },
         "/v1/model": {
             "get": _operation(
                 "model", "The served model", {"200": _content("The model", "Model")}, Invalid.status, scope="recommend"
@@ -273,6 +279,11 @@ def _item_change_operation(
         parameters=parameters,
         body=body,
     )
+
+
+def _known_user_operation(name: str, summary: str, parameters: list[Any]) -> dict[str, Any]:
+    responses = {"200": _content("The user", "KnownUser")}
+    return _operation(name, summary, responses, Invalid.status, scope="users", parameters=parameters)
 
 
 def _erase_operation(name: str, summary: str, user: dict[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from service.api import item_wire, list_bodies, wire
+from service.api import item_wire, list_bodies, user_wire, wire
 
 _REF: Final = "#/components/schemas/{model}"
 _ANSWERS: Final = {
     "Recommendations": wire.Recommendations,
+    "KnownUser": user_wire.KnownUser,
     "Accepted": wire.Accepted,
     "ItemDetails": item_wire.ItemDetails,
     "ItemReceipt": item_wire.ItemReceipt,

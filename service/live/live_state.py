@@ -6,6 +6,8 @@ Invariants:
   set and never added up, so neither order nor repetition of deliveries matters.
 - Memory is bounded by the events since the snapshot and the overlay; what the snapshot covers is dropped. Users who are
   in the snapshot alone cost nothing.
+- Up to its mark the state has all events of a producer. Watermarks name what is beyond the marks, such as the overlay,
+  event by event: an earlier event of the same producer may still be missing.
 - An erased user's events up to the request are in no answer from then on, whichever source has them.
 
 Called in the event loop's thread. Pure: no clock, no file, no socket.
@@ -17,6 +19,7 @@ from typing import Final, NamedTuple, Protocol
 
 from service.live.overlay import Overlay, content_of
 from telemetry.batch import EventPosition, Position
+from telemetry.live.feed_entry import ErasedUser
 from telemetry.live.live_event import LiveEvent, last_events
 from telemetry.live.state_watermark import watermark_text
 
@@ -25,6 +28,7 @@ _DROPPED_PER_CALL: Final = 2_000
 # At so many times the events that are kept of a user, the others are dropped.
 _USER_FACTOR: Final = 2
 _MOST_PENDING_OF_USER: Final = 1_000
+_START: Final = Position(0, 0)
 
 
 class Snapshot(Protocol):
@@ -53,7 +57,7 @@ class Snapshot(Protocol):
 class NoSnapshot:
     """The state before there is any."""
 
-    position: Final = Position(0, 0)
+    position: Final = _START
     marks: Final[Mapping[str, Position]] = {}
     since_ms: Final = 0
     most_events: Final = 100
@@ -63,19 +67,12 @@ class NoSnapshot:
         return ()
 
 
-class Erased(NamedTuple):
-    """A request to erase a user, at a Unix time in milliseconds."""
-
-    user_id: str
-    requested_ms: int
-
-
 class UserEvents(NamedTuple):
     """The live events of one user.
 
     Attributes:
         events: The last ones, in their order.
-        pending: The positions of those that the feed has not delivered.
+        pending: The positions of those beyond the marks.
         since_ms: The horizon of the state.
     """
 
@@ -108,6 +105,7 @@ class LiveState:
 
     def __init__(self, most_pending: int) -> None:
         self._snapshot: Snapshot = NoSnapshot()
+        self._marks: dict[str, Position] = {}
         # Of each user in the order of arrival, with the feed's position.
         self._recent: dict[str, list[tuple[Position, LiveEvent]]] = {}
         # The position and the user of each, to be found when a snapshot covers it.
@@ -116,7 +114,7 @@ class LiveState:
         # Until a snapshot is without them; None until the feed has the request, too.
         self._erased: dict[str, tuple[int, Position | None]] = {}
         self._on_change: Callable[[str | None], None] = lambda _user_id: None
-        self.position = Position(0, 0)
+        self.position = _START
         """The generation and the number of the last feed entry that was applied."""
 
     def __repr__(self) -> str:
@@ -163,7 +161,9 @@ class LiveState:
         )
         if not events:
             return None
-        return UserEvents(events, frozenset(event.position for event in pending), since_ms)
+        marks = self._marks
+        ahead = [event.position for event in events if marks.get(event.position.producer, _START) < event.position[1:]]
+        return UserEvents(events, frozenset(ahead), since_ms)
 
     def accept(self, events: Iterable[LiveEvent]) -> None:
         """Apply events that this replica has accepted."""
@@ -171,7 +171,7 @@ class LiveState:
             for user_id in self._overlay.add(event):
                 self._on_change(user_id)
 
-    def erase(self, erased: Erased, position: Position | None = None) -> None:
+    def erase(self, erased: ErasedUser, position: Position | None = None) -> None:
         """Forget a user's events up to a request.
 
         Args:
@@ -192,6 +192,7 @@ class LiveState:
         if snapshot.position.epoch != self.position.epoch:
             self._recent.clear()
             self._arrivals.clear()
+            self._marks.clear()
         # Otherwise it holds what the feed has delivered already.
         is_news = snapshot.position.epoch != self.position.epoch or snapshot.position > self.position
         self._snapshot = snapshot
@@ -202,8 +203,7 @@ class LiveState:
             for user_id, (requested_ms, position) in self._erased.items()
             if position is None or position > snapshot.position
         }
-        for user_id in self._overlay.passed(snapshot.marks):
-            self._on_change(user_id)
+        self._pass(snapshot.marks)
         if is_news:
             self._on_change(None)
 
@@ -225,7 +225,7 @@ class LiveState:
         self,
         position: Position,
         events: Iterable[LiveEvent],
-        erased: Iterable[Erased] = (),
+        erased: Iterable[ErasedUser] = (),
         marks: Mapping[str, Position] | None = None,
     ) -> None:
         """Apply what the feed delivered up to a position."""
@@ -235,9 +235,15 @@ class LiveState:
             self._on_change(event.user_id)
         for one in erased:
             self.erase(one, position)
-        for user_id in self._overlay.passed(marks or {}):
-            self._on_change(user_id)
+        self._pass(marks or {})
         self.position = position
+
+    def _pass(self, marks: Mapping[str, Position]) -> None:
+        """Take the marks up to which everything was delivered."""
+        for producer, mark in marks.items():
+            self._marks[producer] = max(mark, self._marks.get(producer, _START))
+        for user_id in self._overlay.passed(marks):
+            self._on_change(user_id)
 
     def _add_recent(self, position: Position, event: LiveEvent) -> None:
         events = self._recent.setdefault(event.user_id, [])

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.live.live_state import Erased, LiveState, UserEvents
+from service.live.live_state import LiveState, UserEvents
 from service.live.merged_history import merged_history
 from service.models.fold_in.fold_in import fold_in
 from service.models.representation import UserRepresentation
@@ -20,6 +20,7 @@ from service.models.user_history import UserHistory
 from telemetry.batch import EventPosition
 from telemetry.events import Feedback, Record, System
 from telemetry.ids import rfc3339_ms
+from telemetry.live.feed_entry import ErasedUser
 from telemetry.live.live_event import live_event, unix_ms
 
 # Each takes a few kilobytes at usual numbers of factors.
@@ -88,7 +89,7 @@ class LiveUsers:
     def erase(self, request: System) -> None:
         """Forget a user, whose erasure this replica has accepted."""
         if request.user_id is not None:
-            self.state.erase(Erased(request.user_id, unix_ms(request.received_at)))
+            self.state.erase(ErasedUser(request.user_id, unix_ms(request.received_at)))
 
     def user(self, snapshot: ModelSnapshot, user_id: str, user_row: int | None) -> LiveUser | None:
         """Return a user with live events; None if the user has none of items that the model knows.

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from service.api import wire
+from service.api import user_wire, wire
 from service.api.shortfalls import shortfall
 from service.errors import ModelError, ModelMissing, RunError
 from service.models import active_model, artefact, published_files, scoring, versions
@@ -185,7 +185,7 @@ def _static_lists(snapshot: ModelSnapshot) -> dict[str, bytes]:
             {"item_id": item_id, "score": score, "source": "popular"}
             for item_id, score in zip(ids[: wire.N_DEFAULT], scores, strict=False)
         ],
-        "freshness": {"as_of": snapshot.data_as_of, "events_applied": 0},
+        "freshness": user_wire.freshness(snapshot.data_as_of, None),
         "degraded": _STATIC,
         "shortfall": shortfall(wire.N_DEFAULT, len(ids[: wire.N_DEFAULT]), "catalogue"),
         "next_page_token": None,

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from service.errors import UsageError
 from telemetry.ids import rfc3339_ms
 
-Scope = Literal["recommend", "events", "items", "erase", "admin"]
+Scope = Literal["recommend", "events", "items", "users", "erase", "admin"]
 KeyState = Literal["valid", "expired", "revoked"]
 
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)

@@ -9,6 +9,7 @@ from service.serving import handlers, item_handlers
 from service.serving.boundary import Handler, not_allowed, not_found, with_boundary
 from service.serving.context import CONTEXT, ReplicaContext
 from service.serving.protocol import handle_expect
+from service.serving.user_handlers import known_user
 
 
 class Route(NamedTuple):
@@ -32,6 +33,7 @@ ROUTES: Final = (
     Route("GET", "/v1/items", "recommend", item_handlers.show_item),
     Route("PUT", "/v1/items", "items", item_handlers.put_item),
     Route("DELETE", "/v1/items", "items", item_handlers.delete_item),
+    Route("GET", "/v1/users", "users", known_user),
     Route("DELETE", "/v1/users", "erase", handlers.erase_user),
     Route("GET", "/v1/popular", "recommend", handlers.popular),
     Route("POST", "/v1/events", "events", handlers.events),
@@ -39,6 +41,7 @@ ROUTES: Final = (
     Route("PUT", "/v1/items/{item_id}", "items", item_handlers.put_item),
     Route("DELETE", "/v1/items/{item_id}", "items", item_handlers.delete_item),
     Route("POST", "/v1/items", "items", item_handlers.post_items),
+    Route("GET", "/v1/users/{user_id}", "users", known_user),
     Route("DELETE", "/v1/users/{user_id}", "erase", handlers.erase_user),
     Route("GET", "/v1/model", "recommend", handlers.model),
     Route("GET", "/healthz", None, handlers.healthz),

@@ -2,13 +2,14 @@
 
 - None: every part of the installation runs.
 - `stale_model`: the model store is unreadable, so a newer model may be waiting.
-- `stale`: new events cannot reach the model, because Redis does not answer this replica or the consumer does not
-  archive.
+- `stale`: new events do not reach the lists of every replica, because Redis does not answer this replica, or the
+  consumer does not archive, or its feed of live events does not move.
 """
 
 import asyncio
 from typing import Final
 
+from service.live.feed_follower import FeedFollower
 from service.serving.context import ReplicaContext
 from service.serving.watcher import Watcher
 
@@ -18,7 +19,7 @@ _DISCONNECTED_LIMIT_S: Final = 1.0
 _UNARCHIVED_LIMIT_S: Final = 5.0
 
 
-async def track_degradation(context: ReplicaContext, watcher: Watcher) -> None:
+async def track_degradation(context: ReplicaContext, watcher: Watcher, follower: FeedFollower) -> None:
     """Keep `context.state.degraded` current until cancelled."""
     clock = asyncio.get_running_loop().time
     connected_at = archived_at = clock()
@@ -32,7 +33,10 @@ async def track_degradation(context: ReplicaContext, watcher: Watcher) -> None:
             archived = context.producer.archived
         if not watcher.readable:
             context.state.degraded = "stale_model"
-        elif clock() - connected_at > _DISCONNECTED_LIMIT_S or clock() - archived_at > _UNARCHIVED_LIMIT_S:
+        elif (
+            clock() - connected_at > _DISCONNECTED_LIMIT_S
+            or max(clock() - archived_at, follower.silent_s) > _UNARCHIVED_LIMIT_S
+        ):
             context.state.degraded = "stale"
         else:
             context.state.degraded = None

@@ -29,8 +29,9 @@ from service.security.api_key import TENANT
 from service.serving import request_inputs
 from service.serving.acceptance import accepted, translated_telemetry_errors
 from service.serving.batcher import Batcher
-from service.serving.context import CONTEXT, ReplicaContext, not_ready_reason
+from service.serving.context import CONTEXT, not_ready_reason
 from service.serving.feedback import FeedbackContext, feedback_events
+from service.serving.known_users import model_user_id, user_row_of
 from service.serving.ranked_list import RankedList
 from telemetry.events import System
 from telemetry.ids import rfc3339_ms, uuid7
@@ -132,7 +133,7 @@ async def erase_user(request: web.Request) -> web.Response:
     with translated_telemetry_errors():
         acceptance = await context.producer.accept([erase], lambda _first: context.live.erase(erase))
     if context.store.version is not None:
-        context.store.erase_user(_model_user_id(context, context.store.current(), user_id))
+        context.store.erase_user(model_user_id(context, context.store.current(), user_id))
     return accepted(
         {
             "erase_id": erase.event_id,
@@ -203,7 +204,7 @@ async def _recommend(request: web.Request, list_request: ListRequest) -> wire.Re
     # Both before the first await, so that they are of one model.
     snapshot, catalogue = context.store.current(), context.store.catalogue
     pseudonym = context.pseudonyms.pseudonym(list_request.user_id)
-    user_row = None if list_request.user_id is None else _user_row(context, snapshot, list_request.user_id)
+    user_row = None if list_request.user_id is None else user_row_of(context, snapshot, list_request.user_id)
     live = None if pseudonym is None else context.live.user(snapshot, pseudonym, user_row)
     user = _list_user(user_row, live)
     now_s = time.time()
@@ -266,19 +267,6 @@ def _serve(request: web.Request, ranked: RankedList, started_s: float) -> wire.R
     if degraded is not None:
         context.metrics.count_degraded(degraded)
     return answer
-
-
-def _user_row(context: ReplicaContext, snapshot: ModelSnapshot, user_id: str) -> int | None:
-    """Find a user in the served model; None if the user is unknown or erased."""
-    name = _model_user_id(context, snapshot, user_id)
-    return None if name in context.store.erased else snapshot.users.row_of.get(name)
-
-
-def _model_user_id(context: ReplicaContext, snapshot: ModelSnapshot, user_id: str) -> str:
-    """Return the id of a user in a model: a model trained on archived events holds pseudonyms."""
-    if context.pseudonyms.active and user_id not in snapshot.users.row_of:
-        return context.pseudonyms.pseudonym(user_id)
-    return user_id
 
 
 def _list_reply(answer: wire.Recommendations) -> web.Response:

@@ -1,6 +1,6 @@
 """A ranked list: the answer to its caller and the served event for telemetry (pure)."""
 
-from service.api import wire
+from service.api import user_wire, wire
 from service.api.shortfalls import shortfall
 from service.catalogue.catalogue import Catalogue
 from service.lists.list_request import ListRequest
@@ -52,9 +52,7 @@ class RankedList:
             "user_id": self.list_request.user_id,
             "model": self._snapshot.version,
             "items": items,
-            "freshness": {"as_of": self._snapshot.data_as_of, "events_applied": 0}
-            if self._live is None
-            else {"as_of": self._live.as_of, "events_applied": self._live.events_applied},
+            "freshness": user_wire.freshness(self._snapshot.data_as_of, self._live),
             "degraded": degraded,
             "shortfall": shortfall(self.list_request.n, len(self._item_ids), self._made.shortfall),
             "next_page_token": (

@@ -2,13 +2,14 @@
 
     <producer>:<epoch>-<seq>,<producer>:<epoch>-<seq>+<event_id>@<time_ms>@<producer>:<epoch>-<seq>~<since_ms>
 
-First the marks: the largest position of each producer among the events that came through the feed. Then, each behind a
-plus, the events that only the replica itself had, just accepted: the archive may have such an event under another
-position, if the client sent it again and the other copy was archived. Last, the horizon of the state, if it has one.
+First the marks: the largest position of each producer among the events up to which the replica had all of them. Then,
+each behind a plus, further events: those that the replica had just accepted, or that came without the ones before them.
+The archive may have such an event under another position, if the client sent it again and the other copy was archived.
+Last, the horizon of the state, if it has one.
 
-Invariant: `applied_events` of a user's archived events gives the events that the list reflects, in their order. A
-producer's events reach every replica in its order, so of one producer a replica has all events up to the mark, and of
-these the state keeps the last; to leave out what is not among the last loses nothing. Pure.
+Invariant: `applied_events` of a user's archived events gives the events that the list reflects, in their order. Of one
+producer the replica had all events up to the mark, and the state keeps the last of them: to leave out what is not among
+the last loses nothing. Pure.
 """
 
 from collections.abc import Container, Iterable
@@ -20,7 +21,7 @@ from telemetry.live.live_event import LiveEvent, last_events
 
 
 class PendingEvent(NamedTuple):
-    """An event that its replica had accepted and the feed had not delivered."""
+    """An event beyond the marks; its id is empty where the replica does not know it."""
 
     event_id: str
     time_ms: int
@@ -32,7 +33,7 @@ class StateWatermark(NamedTuple):
 
     Attributes:
         marks: By producer: the largest position.
-        pending: The events that only the replica had, in their order.
+        pending: The events beyond the marks, in their order.
         since_ms: Earlier events are in no state; 0 without such a horizon.
     """
 
@@ -46,7 +47,7 @@ def watermark_text(events: Iterable[LiveEvent], pending: Container[EventPosition
 
     Args:
         events: The events, in their order.
-        pending: The positions of those that the feed has not delivered.
+        pending: The positions of those beyond the marks.
         since_ms: The horizon of the state; 0 without.
     """
     marks: dict[str, tuple[int, int]] = {}

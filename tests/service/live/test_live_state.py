@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.live.live_state import Erased, LiveState
+from service.live.live_state import LiveState
 from telemetry.batch import EventPosition, Position
+from telemetry.live.feed_entry import ErasedUser
 from telemetry.live.live_event import LiveEvent, last_events
 from telemetry.live.state_watermark import applied_events, parse_watermark
 from tests.support.live_events import MemorySnapshot, event, marks_of
@@ -159,6 +160,10 @@ def test_events_before_the_horizon_are_in_no_state() -> None:
     assert positions(state) == [("p", 1, 4), ("p", 1, 2)]
     found = state.user("u1")
     assert found is not None
+    assert found.watermark == "+event-p-4@1000@p:1-4+@1100@p:1-2~1000"
+    state.apply(Position(1, 2), [], marks={"p": Position(1, 4)})
+    found = state.user("u1")
+    assert found is not None
     assert found.watermark == "p:1-4~1000"
 
 
@@ -168,9 +173,9 @@ def test_an_erasure_reaches_every_source() -> None:
     state = state_with(MemorySnapshot(held=held))
     state.apply(Position(1, 1), [event(2, received_ms=200)])
     state.accept([event(1, producer="own", received_ms=300), event(2, producer="own", received_ms=401)])
-    state.erase(Erased("u1", 400))
+    state.erase(ErasedUser("u1", 400))
     assert positions(state) == [("own", 1, 2)]
-    state.apply(Position(1, 2), [event(3, received_ms=390)], [Erased("u1", 400)])
+    state.apply(Position(1, 2), [event(3, received_ms=390)], [ErasedUser("u1", 400)])
     assert positions(state) == [("own", 1, 2)]
     state.load(MemorySnapshot(Position(1, 1), held))
     assert positions(state) == [("own", 1, 2)]
@@ -219,7 +224,7 @@ def test_each_change_is_announced() -> None:
     changed: list[str | None] = []
     state.on_change(changed.append)
     state.accept([event(1, producer="own")])
-    state.apply(Position(1, 1), [event(1, user_id="u2")], [Erased("u3", 5)], {"own": Position(1, 1)})
+    state.apply(Position(1, 1), [event(1, user_id="u2")], [ErasedUser("u3", 5)], {"own": Position(1, 1)})
     state.load(MemorySnapshot(Position(1, 1)))
     assert changed == ["u1", "u2", "u3", "u1"]
     state.load(MemorySnapshot(Position(1, 9)))

@@ -96,12 +96,12 @@ def test_users_are_computed_once_until_something_changes(make_snapshot: Callable
     first = users.user(model, "u1", 1)
     assert first is not None
     assert users.user(model, "u1", 1) is first
-    state.apply(Position(1, 1), [own])
+    state.apply(Position(1, 1), [own], marks={"own": Position(1, 1)})
     again = users.user(model, "u1", 1)
     assert again is not None
     assert again.representation is first.representation
     assert (first.watermark, again.watermark) == ("+event-own-1@1000@own:1-1", "own:1-1")
-    state.apply(Position(1, 2), [event(2)])
+    state.apply(Position(1, 2), [event(2)], marks={"p": Position(1, 2)})
     changed = users.user(model, "u1", 1)
     assert changed is not None
     assert (changed.events_applied, changed.watermark) == (2, "own:1-1,p:1-2")

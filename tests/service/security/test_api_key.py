@@ -115,7 +115,9 @@ def test_scopes_durations_and_notes_are_checked() -> None:
     for text in ("90", "0d", "-1d", "1.5h", "d", "9999999d", "999999w", "٣d"):
         with pytest.raises(UsageError, match="is no duration"):
             parse_duration_s(text)
-    with pytest.raises(UsageError, match="'foo' is no scope; the scopes are recommend, events, items, erase, admin"):
+    with pytest.raises(
+        UsageError, match="'foo' is no scope; the scopes are recommend, events, items, users, erase, admin"
+    ):
         parse_scopes(["foo"])
     with pytest.raises(UsageError, match="A key needs a scope"):
         parse_scopes([])

@@ -25,7 +25,7 @@ class Site:
         self.directory = directory
         self.feed = MemoryFeed()
         self.writer = MemoryFeedStream(self.feed)
-        self.reader = LiveFeedReader(MemoryFeedStream(self.feed), directory, patience_s=60)
+        self.reader = LiveFeedReader(MemoryFeedStream(self.feed), directory, patience_s=60, look_every_s=0)
 
     async def start(self, generation: int = 5) -> None:
         await self.writer.connect()
