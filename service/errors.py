@@ -5,6 +5,7 @@
     RecollectError                      (exit code, or HTTP status)
     ├── UsageError                (2)
     ├── DataError                 (2)
+    │   └── NothingArchived       (2)
     ├── KeysRefused               (1)
     ├── FilterRefused             (1)
     ├── RunError                  (1)
@@ -57,6 +58,10 @@ class DataError(RecollectError):
     """A data file is refused; the message names the file and, if there is one, the line."""
 
     exit_code = 2
+
+
+class NothingArchived(DataError):
+    """An archive holds nothing to learn from yet; beside other data it counts for nothing."""
 
 
 class KeysRefused(RecollectError):

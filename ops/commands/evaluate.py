@@ -127,6 +127,7 @@ def command(
             test=held_out,
             progress=progress,
             prepare=lambda source, interactions: on_scale(config, source, interactions, declared)[0],
+            pseudonyms=config.pseudonymiser(),
         )
         candidates = candidates or [candidate.configured() for candidate in CANDIDATES]
         comparison = compare(dataset, candidates, protocol, progress=progress)

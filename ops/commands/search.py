@@ -183,7 +183,7 @@ def _search(
         page.require_writable(report)
     declared = None if scale is None else RatingScale.parse(scale, "--scale")
     with StageProgress() as progress:
-        interactions = datasets.read(data, progress)
+        interactions = datasets.read(data, progress, config.pseudonymiser())
     interactions, settled = on_scale(config, data, interactions, declared)
     if settled.origin != "data":
         # Ratings on another scale are other data, for a study too.

@@ -15,14 +15,14 @@ from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
 from service.training.algorithms import registry
-from service.training.data import demo
-from service.training.data.data_request import DataRequest, as_request
+from service.training.data.data_request import SEPARATOR, DataRequest, as_request
 from service.training.data.formats import archived_events
 from service.training.evaluation.leakage import is_member
 from service.training.evaluation.measures.prediction_error import rmse
 from service.training.interactions import Float64, Int64, Interactions
 from service.training.promotion import DirectComparison, HoldOutResult
 from service.training.scale_detection import SettledScale, settle
+from service.training.training_need import is_demo
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def active(models_dir: Path) -> Incumbent | None:
         snapshot = None if version is None else artefact.load(models_dir / version)
     except (ModelError, OSError):
         return None
-    return None if snapshot is None or _is_demo(snapshot.manifest) else Incumbent(snapshot)
+    return None if snapshot is None or all(_is_demo(snapshot.manifest)) else Incumbent(snapshot)
 
 
 def on_scale(
@@ -115,7 +115,7 @@ def learnt_scale(models_dir: Path) -> SettledScale | None:
             manifest = artefact.read_manifest(models_dir / version)
         except ModelError:
             continue
-        scale = None if _is_demo(manifest) else _scale_of(manifest.get("data"))
+        scale = None if any(_is_demo(manifest)) else _scale_of(manifest.get("data"))
         if scale is not None:
             return SettledScale(scale, "model")
     return None
@@ -134,13 +134,11 @@ def _scale_of(described: Any) -> RatingScale | None:
     return None if origin == "bulk" else RatingScale(float(low), float(high))
 
 
-def _is_demo(manifest: dict[str, Any]) -> bool:
+def _is_demo(manifest: dict[str, Any]) -> list[bool]:
+    """Return for each source of a model whether it is demo data; a set of unknown origin is one of no demo data."""
     described = manifest.get("data")
     source = described.get("source") if isinstance(described, dict) else None
-    try:
-        return isinstance(source, str) and demo.parse_spec(source) is not None
-    except RecollectError:
-        return True
+    return [is_demo(part) for part in source.split(SEPARATOR)] if isinstance(source, str) else [False]
 
 
 def rows_in(known: Vocabulary, ids: Vocabulary) -> NDArray[np.int32]:

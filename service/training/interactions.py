@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from service.models.item_record import AttributeValue, ItemRecord
 from service.models.item_records import ItemRecords
+from service.models.rating_scale import RatingScale
 from service.models.vocabulary import Vocabulary
 
 Progress = Callable[[str, int, int], None]
@@ -92,6 +93,7 @@ class Interactions:
             an event type, or the 1.0 of a source without ratings.
         types: Uint8 (n,), the type of each interaction, an index in `EVENT_TYPES`; None if a row is a rating if it is
             rated, and otherwise a purchase.
+        file_scale: The range of the ratings in files, of a set that also has an archive's; None of any other set.
         fingerprint: "sha256:…" over the source, see `datasets.fingerprint`.
         report: The report on reading.
         catalogue: Titles and attributes of items, if the source has them.
@@ -110,6 +112,7 @@ class Interactions:
     catalogue: ItemCatalogue = field(default_factory=ItemCatalogue)
     rated: NDArray[np.bool_] | bool = True
     types: NDArray[np.uint8] | None = None
+    file_scale: RatingScale | None = None
 
     def __post_init__(self) -> None:
         """Check that the arrays fit each other.

@@ -78,7 +78,7 @@ def train(
     # Settings are checked first, because reading may take minutes.
     named = _named(name, settings)
     pseudonyms = config.pseudonymiser()
-    interactions = datasets.read(data, progress)
+    interactions = datasets.read(data, progress, pseudonyms)
     _require_writable(config.models_dir)
     erased_users = ErasedUsers.read(config.models_dir)
     erased_s = erased_users.erased_rows(interactions.users, pseudonyms)
@@ -109,7 +109,7 @@ def train(
     active = incumbent.active(config.models_dir)
     measures = promotion_report.report(candidate, held_out, choice.measured, active, limit_s=most_s, seed=measure_seed)
     described = describe_dataset(interactions)
-    if interactions.report.files:
+    if interactions.report.files or len(as_request(data).sources) > 1:
         # A label, because paths of this machine do not belong into a manifest.
         described["source"] = as_request(data).label
     described |= {

@@ -2,7 +2,8 @@
 
 Invariant: ratings lie within the scale that the manifest names; every rating that was clipped is counted, and the first
 are named. The scale is the declared one; else, for an archive, whose events may hold any number, that of an earlier
-model of the installation, or that of the bulk of the ratings; else, for a file, that of the file.
+model of the installation, or that of the bulk of the ratings; else, for files, also beside an archive, that of the
+files.
 """
 
 from dataclasses import replace
@@ -54,15 +55,17 @@ def settle(data: Interactions, known: SettledScale | None, *, is_archive: bool) 
     if not given.size:
         return data, SettledScale(RatingScale(data.rating_min, data.rating_max), "data")
     own, bulk = RatingScale(float(given.min()), float(given.max())), bulk_of(given)
-    if known is not None and (known.origin == "declared" or is_archive):
+    if known is not None and (known.origin == "declared" or (is_archive and data.file_scale is None)):
         settled = known
+    elif data.file_scale is not None:
+        settled = SettledScale(data.file_scale, "data")
     elif is_archive:
         # Estimated again by the next training, because later events may widen it.
         settled = SettledScale(_with_room_for_events(data, bulk), "bulk")
     else:
         settled = SettledScale(own, "data")
     on_scale = _clipped(_with_events_on(data, settled.scale), settled)
-    if settled.origin == "data" and (hint := _hint(given, bulk)) is not None:
+    if settled.origin == "data" and data.file_scale is None and (hint := _hint(given, bulk)) is not None:
         on_scale = noted(on_scale, hint)
     return on_scale, settled
 

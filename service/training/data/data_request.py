@@ -13,6 +13,8 @@ from service.errors import UsageError
 from service.training.data.field_values import Dates, printable
 
 STDIN: Final = "-"
+# Between the names of several sources.
+SEPARATOR: Final = " + "
 _ROLE_OF_NAME: Final = {
     "user": "user",
     "item": "item",
@@ -55,12 +57,12 @@ class DataRequest:
     options: ReadOptions = DEFAULT_OPTIONS  # how their fields are read
 
     def __str__(self) -> str:
-        return " + ".join(map(printable, self.sources))
+        return SEPARATOR.join(map(printable, self.sources))
 
     @property
     def label(self) -> str:
         """The sources by their names without directories, which differ between machines."""
-        return " + ".join(printable(_name(source)) for source in self.sources)
+        return SEPARATOR.join(printable(_name(source)) for source in self.sources)
 
     @property
     def is_read_once(self) -> bool:

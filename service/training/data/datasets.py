@@ -1,42 +1,44 @@
 """Reads a request into one dataset: finds the files, parses and merges them, and keeps one row of each pair.
 
 Invariants: a dataset is a function of the sources' bytes and the request. A row that cannot be used is counted in the
-report, or ends in a `DataError` that names the problem and its place. Of several sources the row of the later one
-stays; within one source the latest by time, then by line.
+report, or ends in a `DataError` that names the problem and its place. Of the rows of a user and an item one stays: of
+several sources as `merged_sources` says; within one source the latest by time, then by line.
 """
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import DataError
-from service.models.event_values import RATING_RANK
-from service.models.user_history import PURCHASE, RATING
+from service.errors import DataError, NothingArchived
+from service.models.user_history import RATING
 from service.models.vocabulary import Vocabulary
 from service.training.data import demo, sources
 from service.training.data.data_request import DEFAULT_OPTIONS, DataRequest, ReadOptions, as_request
 from service.training.data.field_values import printable
 from service.training.data.formats import archived_events
+from service.training.data.merged_sources import SourceData, merge, without_rows
 from service.training.data.row_collector import RowCollector, SourceRows
 from service.training.data.sources import DataFile, Format
 from service.training.interactions import Int64, Interactions, ItemCatalogue, Progress, ReadReport, no_progress
+from telemetry.pseudonym import Pseudonymiser
 
 Reader: TypeAlias = Callable[[DataFile, ReadOptions, RowCollector, Callable[[bytes], None]], None]
 """Parses a file by the options, gives the collector its rows, and passes all raw bytes to the callback, in order."""
 
 # A rank outweighs every time: more seconds than a time can have.
 _RANK_S: Final = 1 << 40
-# The ranks of a source are below this; those of the next source begin there.
-_RANKS: Final = 64
+# The fingerprint of an archive without anything to learn from, beside other sources.
+_NOTHING: Final = "nothing"
+NOT_MAPPED: Final = Pseudonymiser()
 
 
-def read(data: str | DataRequest, progress: Progress = no_progress) -> Interactions:
+def read(
+    data: str | DataRequest, progress: Progress = no_progress, pseudonyms: Pseudonymiser = NOT_MAPPED
+) -> Interactions:
     """Read a dataset.
 
     Args:
@@ -45,6 +47,7 @@ def read(data: str | DataRequest, progress: Progress = no_progress) -> Interacti
             directory or a zip archive of them, "-" for standard input, `archive:PATH`, or
             `demo[:USERSxITEMSxRATINGS]`.
         progress: Called with the bytes read.
+        pseudonyms: Replaces the user ids of other sources beside an archive, which has pseudonyms.
 
     Returns:
         The usable rows, one of each pair of user and item.
@@ -58,8 +61,17 @@ def read(data: str | DataRequest, progress: Progress = no_progress) -> Interacti
     if size is not None and not others:
         # A generated set has no duplicates, so it needs no pass over its pairs.
         return demo.generate(size, progress)
-    parts = [_read_source(source, request.options, progress) for source in request.sources]
-    return _interactions(_merged(parts, request) if others else parts[0])
+    if not others:
+        return interactions_of(_read_source(first, request.options, progress))
+    parts = [_read_part(source, request.options, progress) for source in request.sources]
+    if not any(part.rows.n_rows for part in parts):
+        raise NothingArchived(f"{request} holds nothing to learn from yet.")
+    # Files without their options, which belong to the whole; an archive as it was when it was read.
+    each = [
+        part.fingerprint if part.is_archive else _fingerprint(source)
+        for source, part in zip(request.sources, parts, strict=True)
+    ]
+    return interactions_of(merge(parts, str(request), _combined(each, request.options), pseudonyms))
 
 
 def fingerprint(data: str | DataRequest) -> str:
@@ -73,7 +85,24 @@ def fingerprint(data: str | DataRequest) -> str:
         DataError: There is no such source, or it cannot be read.
     """
     request = as_request(data)
-    return _combined([_fingerprint(source) for source in request.sources], request.options)
+    if len(request.sources) == 1:
+        return _combined([_fingerprint(request.sources[0])], request.options)
+    return _combined([_fingerprint_of_part(source) for source in request.sources], request.options)
+
+
+def _fingerprint_of_part(source: str) -> str:
+    try:
+        return _fingerprint(source)
+    except NothingArchived:
+        return _NOTHING
+
+
+def _read_part(source: str, options: ReadOptions, progress: Progress) -> SourceData:
+    """Read one of several sources, of which an archive may be empty."""
+    try:
+        return _read_source(source, options, progress)
+    except NothingArchived as error:
+        return without_rows(archived_events.NAME, str(error), _fingerprint_of_part(source))
 
 
 def _fingerprint(source: str) -> str:
@@ -91,17 +120,7 @@ def _combined(fingerprints: list[str], options: ReadOptions) -> str:
     return f"sha256:{hashlib.sha256(identity.encode()).hexdigest()}"
 
 
-@dataclass(frozen=True)
-class _SourceData:
-    """The content of one source, or of several that are merged."""
-
-    rows: SourceRows
-    fingerprint: str
-    report: ReadReport
-    catalogue: ItemCatalogue
-
-
-def _read_source(source: str, options: ReadOptions, progress: Progress) -> _SourceData:
+def _read_source(source: str, options: ReadOptions, progress: Progress) -> SourceData:
     size = demo.parse_spec(source)
     if size is not None:
         return _demo_source(demo.generate(size, progress))
@@ -109,11 +128,12 @@ def _read_source(source: str, options: ReadOptions, progress: Progress) -> _Sour
     if root is not None:
         rows, fingerprint, notes = archived_events.read_archive(root, progress)
         _refuse_unusable(str(root), rows)
-        return _SourceData(rows, fingerprint, ReadReport(source=archived_events.NAME, notes=notes), ItemCatalogue())
+        report = ReadReport(source=archived_events.NAME, notes=notes)
+        return SourceData(archived_events.NAME, rows, fingerprint, report, ItemCatalogue(), is_archive=True)
     return _read_files(source, options, progress)
 
 
-def _demo_source(data: Interactions) -> _SourceData:
+def _demo_source(data: Interactions) -> SourceData:
     rows = SourceRows(
         user_codes=data.user_rows,
         item_codes=data.item_rows,
@@ -125,10 +145,10 @@ def _demo_source(data: Interactions) -> _SourceData:
         n_bad_rows=0,
         bad_examples=[],
     )
-    return _SourceData(rows, data.fingerprint, data.report, data.catalogue)
+    return SourceData(data.report.source, rows, data.fingerprint, data.report, data.catalogue, is_generated=True)
 
 
-def _read_files(path_text: str, options: ReadOptions, progress: Progress) -> _SourceData:
+def _read_files(path_text: str, options: ReadOptions, progress: Progress) -> SourceData:
     # Imported here, because the readers load pyarrow, which a fingerprint does not need.
     from service.training.data.data_warnings import row_warnings
     from service.training.data.formats.jsonl import read_jsonl
@@ -170,72 +190,7 @@ def _read_files(path_text: str, options: ReadOptions, progress: Progress) -> _So
         columns=collector.column_notes,
         notes=(*source.notes, *row_warnings(rows), *notes),
     )
-    return _SourceData(rows, _combined([fingerprint], options), report, catalogue)
-
-
-def _merged(parts: list[_SourceData], request: DataRequest) -> _SourceData:
-    """Merge several sources; a row of a later source outranks all rows of earlier ones."""
-    from service.training.data.data_warnings import id_warnings
-
-    _require_same_columns(parts, request)
-    users: dict[str, int] = {}
-    items: dict[str, int] = {}
-    user_codes, item_codes, ranks, types = [], [], [], []
-    for index, part in enumerate(parts):
-        rows = part.rows
-        user_codes.append(_recoded(rows.user_codes, rows.user_ids, users))
-        item_codes.append(_recoded(rows.item_codes, rows.item_ids, items))
-        rank = RATING_RANK if rows.has_ratings else 0
-        own = np.full(rows.ratings.size, rank, np.int32) if rows.ranks is None else rows.ranks.astype(np.int32)
-        ranks.append(own + index * _RANKS)
-        plain = RATING if rows.has_ratings else PURCHASE
-        types.append(np.full(rows.ratings.size, plain, np.uint8) if rows.types is None else rows.types)
-    timestamps = [part.rows.timestamps for part in parts if part.rows.timestamps is not None]
-    merged = SourceRows(
-        user_codes=np.concatenate(user_codes),
-        item_codes=np.concatenate(item_codes),
-        ratings=np.concatenate([part.rows.ratings for part in parts]),
-        timestamps=np.concatenate(timestamps) if timestamps else None,
-        user_ids=list(users),
-        item_ids=list(items),
-        n_rows=sum(part.rows.n_rows for part in parts),
-        n_bad_rows=sum(part.rows.n_bad_rows for part in parts),
-        bad_examples=[example for part in parts for example in part.rows.bad_examples],
-        ranks=np.concatenate(ranks),
-        types=None if all(part.rows.types is None for part in parts) else np.concatenate(types),
-    )
-    report = ReadReport(
-        source=str(request),
-        files=tuple(file for part in parts for file in part.report.files),
-        columns=tuple(dict.fromkeys(sentence for part in parts for sentence in part.report.columns)),
-        notes=(
-            f"{len(parts)} sources were merged; if they share a user and an item, the later one counts.",
-            *dict.fromkeys([*(note for part in parts for note in part.report.notes), *id_warnings(merged)]),
-        ),
-    )
-    catalogue = functools.reduce(ItemCatalogue.merged, (part.catalogue for part in parts))
-    # Not those of the parts, each of which includes the options.
-    fingerprints = [_fingerprint(source) for source in request.sources]
-    return _SourceData(merged, _combined(fingerprints, request.options), report, catalogue)
-
-
-def _require_same_columns(parts: list[_SourceData], request: DataRequest) -> None:
-    first = parts[0].rows
-    for source, part in zip(request.sources[1:], parts[1:], strict=True):
-        for column, has, first_has in (
-            ("ratings", part.rows.has_ratings, first.has_ratings),
-            ("times", part.rows.timestamps is not None, first.timestamps is not None),
-        ):
-            if has != first_has:
-                with_it, without = (source, request.sources[0]) if has else (request.sources[0], source)
-                raise DataError(f"{with_it} has {column} and {without} has none: sources of one set must agree.")
-
-
-def _recoded(codes: NDArray[np.int32], ids: list[str], code_of: dict[str, int]) -> NDArray[np.int32]:
-    """Return the codes of one source as codes of all sources; new ids are added to `code_of`."""
-    new_code = np.fromiter((code_of.setdefault(id_, len(code_of)) for id_ in ids), dtype=np.int32, count=len(ids))
-    recoded: NDArray[np.int32] = new_code[codes]
-    return recoded
+    return SourceData(name, rows, _combined([fingerprint], options), report, catalogue)
 
 
 def _refuse_unusable(name: str, rows: SourceRows) -> None:
@@ -250,11 +205,12 @@ def _refuse_unusable(name: str, rows: SourceRows) -> None:
         )
 
 
-def _interactions(source: _SourceData) -> Interactions:
+def interactions_of(source: SourceData) -> Interactions:
+    """Keep one row of each pair of a source, and number the users and items in use."""
     rows = source.rows
     order = rows.timestamps
-    if rows.ranks is not None and order is not None:
-        order = order + rows.ranks * np.int64(_RANK_S)
+    if rows.ranks is not None:
+        order = rows.ranks.astype(np.int64) * (1 if order is None else _RANK_S) + (0 if order is None else order)
     kept = latest_of_pairs(rows.user_codes, rows.item_codes, len(rows.item_ids), order)
     n_good = rows.user_codes.size
     if kept.size < n_good:
@@ -279,8 +235,9 @@ def _interactions(source: _SourceData) -> Interactions:
             n_duplicates=n_good - kept.size,
         ),
         catalogue=source.catalogue,
-        rated=rows.has_ratings if rows.ranks is None else rows.ranks % _RANKS == RATING_RANK,
+        rated=rows.has_ratings if rows.types is None else rows.types == RATING,
         types=rows.types,
+        file_scale=source.file_scale,
     )
 
 

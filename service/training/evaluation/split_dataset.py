@@ -20,6 +20,7 @@ from service.training.evaluation.evaluation_protocol import CANONICAL_FOLDS, TIM
 from service.training.evaluation.leakage import is_member, pair_keys
 from service.training.evaluation.splits import Positions
 from service.training.interactions import Int32, Interactions, Progress, no_progress
+from telemetry.pseudonym import Pseudonymiser
 
 _CANONICAL_FILES: Final = tuple(f"{fold}.{side}" for fold in CANONICAL_FOLDS for side in ("base", "test"))
 
@@ -48,6 +49,7 @@ def read(
     test: str | DataRequest | None = None,
     progress: Progress = no_progress,
     prepare: Callable[[str | DataRequest, Interactions], Interactions] = lambda _, data: data,
+    pseudonyms: Pseudonymiser = datasets.NOT_MAPPED,
 ) -> tuple[SplitDataset, list[Interactions]]:
     """Read the data of a protocol and split it.
 
@@ -58,6 +60,8 @@ def read(
         progress: Called with the bytes read.
         prepare: (source, dataset) -> the dataset to use, such as one with its ratings on a declared scale.
 
+        pseudonyms: See `datasets.read`.
+
     Returns:
         The split dataset, and the datasets that were read, for their reports.
 
@@ -67,9 +71,9 @@ def read(
     """
     if (protocol.split == "given") != (test is not None):
         raise UsageError("A test set is given with the split 'given', and with no other.")
-    whole = prepare(data, datasets.read(data, progress))
+    whole = prepare(data, datasets.read(data, progress, pseudonyms))
     if test is not None:
-        held_out = prepare(test, datasets.read(test, progress))
+        held_out = prepare(test, datasets.read(test, progress, pseudonyms))
         return with_test_set(whole, held_out), [whole, held_out]
     if protocol.split == "canonical":
         (path_text, *_) = as_request(data).sources

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from service.errors import DataError
+from service.errors import DataError, NothingArchived
 from service.models.event_values import EVENT_RANKS, EVENT_VALUES
 from service.models.user_history import EVENT_TYPES
 from service.training.data.field_values import number_text, parse_number, parse_time, printable
@@ -93,13 +93,13 @@ def read_archive(
         raise DataError(str(error)) from error
     if not any(counts[type_] for type_ in EVENT_VALUES):
         *most, last = EVENT_VALUES
-        raise DataError(f"The archive in {root} holds no {', '.join(most)} or {last} event to learn from yet.")
+        raise NothingArchived(f"The archive in {root} holds no {', '.join(most)} or {last} event to learn from yet.")
     return collector.rows(), identity, _notes(counts)
 
 
 def _fingerprint(root: Path, snapshot: ArchiveSnapshot) -> str:
     if not snapshot.progress:
-        raise DataError(f"There is no archive in {root}, or nothing in it yet.")
+        raise NothingArchived(f"There is no archive in {root}, or nothing in it yet.")
     retired = Counter[tuple[str, int]]()
     for run in snapshot.retired:
         retired[run.producer, run.epoch] += run.size
