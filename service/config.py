@@ -166,6 +166,32 @@ class LiveListConfig:
 
 
 @dataclass(frozen=True)
+class ExplorationConfig:
+    """The lists that explore, see docs/api.md."""
+
+    share: Annotated[
+        float,
+        {"env": "RECOLLECT_EXPLORATION_SHARE", "unit": "share", "least": 0, "most": 1},
+        "The share of lists whose last places are sampled, with the probabilities in the served event.",
+    ] = 0.0
+    head: Annotated[
+        float,
+        {"env": "RECOLLECT_EXPLORATION_HEAD", "unit": "share", "least": 0, "most": 1},
+        "The share of the places of such a list that stay as ranked.",
+    ] = 0.5
+    pool: Annotated[
+        float,
+        {"env": "RECOLLECT_EXPLORATION_POOL", "unit": "items", "least": 1, "most": 100},
+        "How many of the best items there are for each sampled place.",
+    ] = 5.0
+    temperature: Annotated[
+        float,
+        {"env": "RECOLLECT_EXPLORATION_TEMPERATURE", "unit": "standard deviations", "least": 0.01, "most": 100},
+        "The higher, the more even are the probabilities of the items that a place is sampled from.",
+    ] = 1.0
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """The application log."""
 
@@ -248,6 +274,7 @@ class Config:
     events: EventsConfig = field(default_factory=EventsConfig)
     models: ModelConfig = field(default_factory=ModelConfig)
     live_lists: LiveListConfig = field(default_factory=LiveListConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     log: LogConfig = field(default_factory=LogConfig)
     producer: ProducerSettings = field(default_factory=ProducerSettings)
     consumer: ConsumerSettings = field(default_factory=ConsumerSettings)

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from service.api.wire import (
+    DEADLINE_LIMIT_MS,
     FIELDS_LIMIT,
     IDS_LIMIT,
     N_DEFAULT,
@@ -72,10 +73,24 @@ class RecommendationsRequest(Body):
         max_length=PINS_LIMIT,
         description="Items with a fixed place, seen or not, whether they match the filter or not.",
     )
+    diversity: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="How much the list avoids similar items: 0, not at all, to 1, where scores hardly matter.",
+    )
     page_token: str | None = Field(
         default=None,
         max_length=PAGE_TOKEN_LIMIT,
         description="`next_page_token` of the page before. Without it, the first page.",
+    )
+    deadline_ms: Integer | None = Field(
+        default=None,
+        ge=1,
+        le=DEADLINE_LIMIT_MS,
+        description="Within how many milliseconds the answer is needed; where a full list would take longer, a simpler "
+        "one is returned, see `degraded`. Without it, the list takes its time.",
     )
     fields: list[FieldName] = Field(
         default=[],

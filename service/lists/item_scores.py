@@ -70,7 +70,7 @@ def of_user(snapshot: ModelSnapshot, user: ListUser) -> ItemScores:
     row = user.row or 0
     if snapshot.neighbourhood is not None:
         scores, has_neighbour = scoring.neighbour_scores(snapshot, snapshot.neighbourhood, row, user.representation)
-        return _known(scores, has_neighbour.take)
+        return of_known(scores, has_neighbour.take)
     representation = user.representation or snapshot.trained_user(row)
 
     def approximate(rows: Rows | None) -> Float32:
@@ -93,7 +93,7 @@ def of_user(snapshot: ModelSnapshot, user: ListUser) -> ItemScores:
 
 def of_popularity(snapshot: ModelSnapshot) -> ItemScores:
     """Score items by their popularity."""
-    return _known(snapshot.popularity.astype(np.float64))
+    return of_known(snapshot.popularity.astype(np.float64))
 
 
 def of_similarity(snapshot: ModelSnapshot, item_row: int) -> ItemScores:
@@ -108,10 +108,12 @@ def of_similarity(snapshot: ModelSnapshot, item_row: int) -> ItemScores:
     scores = np.full(len(snapshot.items), -np.inf)
     rows, cosines = similarity.shared_user_cosines(snapshot, item_row)
     scores[rows] = cosines
-    return _known(scores)
+    return of_known(scores)
 
 
-def _known(scores: Scores, is_personal: Callable[[Rows], NDArray[np.bool_] | None] = lambda _rows: None) -> ItemScores:
+def of_known(
+    scores: Scores, is_personal: Callable[[Rows], NDArray[np.bool_] | None] = lambda _rows: None
+) -> ItemScores:
     """Return exact scores that are known of all items, float64 (n_items,)."""
 
     def copied(rows: Rows | None) -> Scores:

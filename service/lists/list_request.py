@@ -2,7 +2,13 @@
 
 import zlib
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from dataclasses import asdict
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from service.lists.exploration import Exploration
+
+ListLevel: TypeAlias = Literal["trained", "cluster", "popular"]
+"""The degradation level of one list; `service.serving.list_level` says what each is."""
 
 
 class Boost(NamedTuple):
@@ -28,12 +34,16 @@ class ListRequest(NamedTuple):
         offset: How many of the best items to skip.
         exclude: Items never to return.
         fields: What the answer shows of each item besides its place; the list does not depend on it.
+        deadline_ms: Within which time the answer is needed; it decides about `level` alone.
         include: The only candidates; None for the whole catalogue.
         similar_to: The item whose nearest items are asked for, or None.
         page_token: The token of the page before; None for the first page.
         filter: What the items' attributes must be; None for any.
         boosts: Factors of scores, all of which apply.
         pins: Items with a fixed place, which need not match the filter and may have been seen.
+        diversity: How much the list avoids similar items, 0 to 1.
+        exploration: How the list samples its tail; None for the best items. The server decides, not the caller.
+        level: The level of `service.serving.list_level` that the deadline left; None for the full service.
     """
 
     n: int
@@ -41,17 +51,24 @@ class ListRequest(NamedTuple):
     offset: int = 0
     exclude: Sequence[str] = ()
     fields: Sequence[str] = ()
+    deadline_ms: int | None = None
     include: Sequence[str] | None = None
     similar_to: str | None = None
     page_token: str | None = None
     filter: str | None = None
     boosts: Sequence[Boost] = ()
     pins: Sequence[Pin] = ()
+    diversity: float = 0.0
+    exploration: Exploration | None = None
+    level: ListLevel | None = None
 
     @property
     def is_plain(self) -> bool:
-        """Whether the list is the best items of a user, or of all, less exclusions, in the order of their scores."""
-        return self[_N_PLAIN:] == _DEFAULTS
+        """Whether the list is the best items of a user, or of all, less exclusions, in the order of their scores.
+
+        At a reduced level these are the scores of that level.
+        """
+        return self[_N_PLAIN:-1] == _DEFAULTS
 
     @property
     def kind(self) -> str:
@@ -73,7 +90,7 @@ class ListRequest(NamedTuple):
     @property
     def as_fields(self) -> dict[str, Any]:
         """What the list depends on as plain JSON, without the user and without what was not asked for."""
-        if self.is_plain and not self.offset and not self.exclude:
+        if self.is_plain and not self.offset and not self.exclude and self.level is None:
             return {"n": self.n}
         values = zip(self._fields, self, ListRequest(0), strict=True)
         return {name: _plain(value) for name, value, default in values if name in _NAMES and value != default}
@@ -85,18 +102,22 @@ class ListRequest(NamedTuple):
         known |= {name: tuple(known[name]) for name in ("exclude", "include") if known.get(name) is not None}
         known["boosts"] = tuple(Boost(**boost) for boost in known.get("boosts", ()))
         known["pins"] = tuple(Pin(**pin) for pin in known.get("pins", ()))
+        if known.get("exploration") is not None:
+            known["exploration"] = Exploration(**known["exploration"])
         return cls(user_id=user_id, **known)
 
 
 # What a list depends on, but for its user.
-_NAMES: Final = tuple(name for name in ListRequest._fields if name not in {"user_id", "fields"})
-_N_PLAIN: Final = ListRequest._fields.index("fields") + 1
-_DEFAULTS: Final = ListRequest(1)[_N_PLAIN:]
+_NAMES: Final = tuple(name for name in ListRequest._fields if name not in {"user_id", "fields", "deadline_ms"})
+_N_PLAIN: Final = ListRequest._fields.index("deadline_ms") + 1
+_DEFAULTS: Final = ListRequest(1)[_N_PLAIN:-1]
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Boost | Pin):
         return value._asdict()
+    if isinstance(value, Exploration):
+        return asdict(value)
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 

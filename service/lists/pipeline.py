@@ -1,6 +1,7 @@
 """From a request to its list: one deterministic function, for every list that is served and for its replay.
 
-The stages: the scores of all items; the candidates; boosts; the best by exact score; the pages before; places of pins.
+The stages: the scores of all items; the candidates; boosts; the best by exact score; the pages before; diversity;
+exploration; places of pins.
 
 Invariant: a list depends on the arguments alone. `plain_list` finishes a list that `scoring` has ranked, perhaps in a
 batch, and is the same to the last bit as `make_list` of its request.
@@ -17,12 +18,16 @@ from service.errors import FilterRefused
 from service.lists import item_scores, pages, shortfall
 from service.lists.boosts import BoostFactors
 from service.lists.candidates import Candidates
+from service.lists.diversity import diversify, pool_size
+from service.lists.exploration import Exploration, explore
 from service.lists.filters.columns import Columns
 from service.lists.filters.masks import FilterMask, FilterMasks
 from service.lists.item_scores import ItemScores, ListUser
+from service.lists.item_similarity import similarities_among
 from service.lists.list_request import ListRequest
 from service.lists.pages import Page
 from service.lists.pins import PinnedRow, arrange
+from service.lists.reduced import REDUCED, reduced_scores
 from service.models import scoring
 from service.models.neighbourhood import Scores
 from service.models.scoring import NO_ROWS, Ranking, Rows
@@ -64,6 +69,7 @@ class MadeList(NamedTuple):
         page: The page that the list is.
         has_more: Whether another page would have an item.
         shortfall: What ran out if there are less items than requested; else None.
+        propensities: The probability of each item in its place, float64 (m,); None if all are 1.
     """
 
     rows: list[int]
@@ -72,9 +78,12 @@ class MadeList(NamedTuple):
     page: Page
     has_more: bool
     shortfall: wire.ShortfallCode | None
+    propensities: NDArray[np.float64] | None = None
 
 
-def make_list(model: ListModel, request: ListRequest, user: ListUser | None, now_s: float) -> MadeList:
+def make_list(
+    model: ListModel, request: ListRequest, user: ListUser | None, now_s: float, recommendation_id: str = ""
+) -> MadeList:
     """Make any list.
 
     Args:
@@ -82,6 +91,7 @@ def make_list(model: ListModel, request: ListRequest, user: ListUser | None, now
         request: What is asked for.
         user: The user; None for an unknown one and for a list for no particular user.
         now_s: The time of the request, at which items must be available.
+        recommendation_id: The id of the list, which decides what a list samples that explores.
 
     Raises:
         Invalid: A filter or the page token is wrong.
@@ -116,9 +126,15 @@ def make_list(model: ListModel, request: ListRequest, user: ListUser | None, now
         candidates,
         BoostFactors(len(snapshot.items), boosts) if boosts else None,
         snapshot.popular_ranks,
-        end + page.n_shown,
+        _pool_size(request, page, end) + page.n_shown,
     )
     ranking = _not_shown(snapshot, ranking, page)
+    if request.diversity:
+        chosen = diversify(ranking.scores, similarities_among(snapshot, ranking.rows), end, request.diversity)
+        ranking = Ranking(ranking.rows[chosen], ranking.scores[chosen])
+    propensities = None
+    if request.exploration is not None:
+        ranking, propensities = _explored(ranking, page, request, request.exploration, recommendation_id)
     places = arrange(ranking.rows.tolist(), pinned, page.n_shown, end)[page.offset :]
     shown = places[: request.n]
     rows = [place.row for place in shown]
@@ -134,7 +150,11 @@ def make_list(model: ListModel, request: ListRequest, user: ListUser | None, now
         needs_neighbour = request.similar_to is not None and not snapshot.n_factors
         short = shortfall.code(candidates, n_ranked, page.place, needs_neighbour=needs_neighbour)
     sources = _sources(source, scores.is_personal(np.array(rows, dtype=np.int64)), is_pinned.tolist())
-    return MadeList(rows, exact, sources, page, len(places) > request.n, short)
+    shown_propensities = None
+    if propensities is not None:
+        of_place = [1.0 if place.ranked_index is None else propensities[place.ranked_index] for place in shown]
+        shown_propensities = np.array(of_place)
+    return MadeList(rows, exact, sources, page, len(places) > request.n, short, shown_propensities)
 
 
 def plain_list(
@@ -148,13 +168,14 @@ def plain_list(
 
     Args:
         snapshot: The model.
-        request: What is asked for.
+        request: What is asked for, at any level.
         user: As for `make_list`.
         hidden: The items that are not available.
         ranking: Places offset to offset + n + 1, one more than asked for.
     """
     n = request.n
-    source: wire.Source = "popular" if user is None or not user.is_known else "personal"
+    is_popular = user is None or not user.is_known or request.level in REDUCED
+    source: wire.Source = "popular" if is_popular else "personal"
     is_personal = ranking.is_personal
     rows = ranking.rows.tolist()
     has_more = len(rows) > n
@@ -184,6 +205,8 @@ def _scores(snapshot: ModelSnapshot, request: ListRequest, user: ListUser | None
         return item_scores.of_similarity(snapshot, snapshot.items.row_of[request.similar_to]), "similar"
     if user is None or not user.is_known:
         return item_scores.of_popularity(snapshot), "popular"
+    if request.level in REDUCED:
+        return item_scores.of_known(reduced_scores(snapshot, request.level, user.row)), "popular"
     return item_scores.of_user(snapshot, user), "personal"
 
 
@@ -235,6 +258,28 @@ def _best(scores: ItemScores, candidates: Candidates, boosts: BoostFactors | Non
     among = rows
     ranking = scoring.top_n(approximate, bound, lambda chosen: exact(among[chosen]), ranks.take(rows), 0, count)
     return Ranking(rows[ranking.rows], ranking.scores)
+
+
+def _pool_size(request: ListRequest, page: Page, end: int) -> int:
+    """Return how many of the best items the places up to `end` are chosen from."""
+    size = pool_size(end) if request.diversity else end
+    if request.exploration is not None:
+        size = max(size, page.offset + request.exploration.n_candidates(request.n) + 1)
+    return size
+
+
+def _explored(
+    ranking: Ranking, page: Page, request: ListRequest, how: Exploration, recommendation_id: str
+) -> tuple[Ranking, NDArray[np.float64]]:
+    """Sample the places of a page; the items that are left follow in their order."""
+    skipped = min(page.offset, ranking.rows.size)
+    drawn = explore(ranking.scores[skipped:], request.n, recommendation_id, how)
+    chosen = skipped + drawn.chosen
+    rest = np.delete(np.arange(skipped, ranking.rows.size), drawn.chosen)
+    order = np.concatenate([np.arange(skipped), chosen, rest])
+    propensities = np.ones(order.size)
+    propensities[skipped : skipped + chosen.size] = drawn.propensities
+    return Ranking(ranking.rows[order], ranking.scores[order]), propensities
 
 
 def _not_shown(snapshot: ModelSnapshot, ranking: Ranking, page: Page) -> Ranking:

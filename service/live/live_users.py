@@ -115,6 +115,11 @@ class LiveUsers:
             return kept.user
         return self._look_up(snapshot, user_id, user_row, kept)
 
+    def unfolded(self, snapshot: ModelSnapshot, user_id: str, user_row: int | None) -> LiveUser | None:
+        """Return a user with live events as `user` does, without a representation and in less time."""
+        events = self.state.user(user_id)
+        return None if events is None else self._merged(snapshot, events, user_row, folds=False)
+
     def _look_up(
         self, snapshot: ModelSnapshot, user_id: str, user_row: int | None, kept: _Kept | None
     ) -> LiveUser | None:
@@ -126,7 +131,7 @@ class LiveUsers:
                 # The feed has delivered events since, which changes where they are from, and not what they are.
                 user = kept.user._replace(watermark=events.watermark)
             else:
-                user = self._computed(snapshot, events, user_row)
+                user = self._merged(snapshot, events, user_row, folds=True)
         if events is None or user is None:
             self._kept.pop(user_id, None)
             _keep(self._absent, user_id, None, _MOST_ABSENT)
@@ -143,11 +148,13 @@ class LiveUsers:
         if user_id in self._kept:
             self._stale.add(user_id)
 
-    def _computed(self, snapshot: ModelSnapshot, events: UserEvents, user_row: int | None) -> LiveUser | None:
+    def _merged(
+        self, snapshot: ModelSnapshot, events: UserEvents, user_row: int | None, *, folds: bool
+    ) -> LiveUser | None:
         merged = merged_history(snapshot, user_row, events.events, self._seen_types)
         if not merged.n_live:
             return None
-        folded = fold_in(snapshot, merged.history)
+        folded = fold_in(snapshot, merged.history) if folds else None
         latest_ms = max(event.time_ms for event in events.events)
         return LiveUser(
             None if folded is None else folded._replace(seen=merged.seen),

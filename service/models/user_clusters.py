@@ -34,21 +34,3 @@ class UserClusters(NamedTuple):
     def of_kept(self, keep: NDArray[np.bool_]) -> "UserClusters":
         """Return the clusters of the users of a mask, bool (n_users,)."""
         return UserClusters(self.of_users[keep], self.items)
-
-    def popular(
-        self, user_row: int, left_out: NDArray[np.integer], n: int, barred: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.int64]:
-        """Return the popular items of a user's cluster.
-
-        Args:
-            user_row: The user as trained.
-            left_out: Int (m,), the rows to leave out.
-            n: Maximum length of the list; it is shorter if the cluster's list runs out.
-            barred: Bool (n_items,), rows to leave out too.
-        """
-        rows = self.items[self.of_users[user_row]]
-        keep = ~np.isin(rows, left_out)
-        if barred is not None:
-            keep &= ~barred[rows]
-        listed: NDArray[np.int64] = rows[keep][:n].astype(np.int64)
-        return listed

@@ -16,6 +16,7 @@ from service.security.security_log import SecurityLog
 from service.serving.batcher import Batcher
 from service.serving.catalogue_keeper import CatalogueKeeper
 from service.serving.idempotency import IdempotencyTable
+from service.serving.list_level import LevelCosts
 from service.serving.store import ModelStore
 from telemetry.producer import Producer
 from telemetry.pseudonym import Pseudonymiser
@@ -50,6 +51,7 @@ class ReplicaContext:
     pseudonyms: Pseudonymiser = field(default_factory=Pseudonymiser)
     gate: Gate = field(default_factory=Gate)
     filter_masks: FilterMasks = field(default_factory=FilterMasks)
+    level_costs: LevelCosts = field(default_factory=LevelCosts)
 
     @cached_property
     def items(self) -> CatalogueKeeper:

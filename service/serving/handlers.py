@@ -18,9 +18,11 @@ from service.api.openapi import document
 from service.api.reply import Reply
 from service.errors import NotFound, Unavailable
 from service.lists import pipeline
+from service.lists.exploration import Exploration, explores
 from service.lists.item_scores import ListUser
 from service.lists.list_request import Boost, ListRequest, Pin
 from service.lists.pipeline import ListModel, MadeList
+from service.lists.reduced import REDUCED, reduced_ranking
 from service.live.live_users import LiveUser
 from service.models import scoring
 from service.models.snapshot import ModelSnapshot
@@ -29,7 +31,7 @@ from service.security.api_key import TENANT
 from service.serving import request_inputs
 from service.serving.acceptance import accepted, translated_telemetry_errors
 from service.serving.batcher import Batcher
-from service.serving.context import CONTEXT, not_ready_reason
+from service.serving.context import CONTEXT, ReplicaContext, not_ready_reason
 from service.serving.feedback import FeedbackContext, feedback_events
 from service.serving.known_users import model_user_id, user_row_of
 from service.serving.ranked_list import RankedList
@@ -68,11 +70,13 @@ async def recommend_post(request: web.Request) -> web.Response:
         body.offset,
         tuple(body.exclude),
         body.fields,
-        None if body.include is None else tuple(body.include),
+        include=None if body.include is None else tuple(body.include),
         page_token=body.page_token,
         filter=body.filter,
         boosts=tuple(Boost(boost.filter, boost.factor) for boost in body.boosts),
         pins=tuple(Pin(pin.item_id, pin.position) for pin in body.pins),
+        diversity=body.diversity,
+        deadline_ms=body.deadline_ms,
     )
     return _list_reply(await _recommend(request, list_request))
 
@@ -203,17 +207,38 @@ async def _recommend(request: web.Request, list_request: ListRequest) -> wire.Re
     context = request.app[CONTEXT]
     # Both before the first await, so that they are of one model.
     snapshot, catalogue = context.store.current(), context.store.catalogue
+    recommendation_id = uuid7()
+    list_request = _decided(context, list_request, recommendation_id)
     pseudonym = context.pseudonyms.pseudonym(list_request.user_id)
     user_row = None if list_request.user_id is None else user_row_of(context, snapshot, list_request.user_id)
-    live = None if pseudonym is None else context.live.user(snapshot, pseudonym, user_row)
+    if pseudonym is None:
+        live = None
+    elif list_request.level is None:
+        live = context.live.user(snapshot, pseudonym, user_row)
+    else:
+        live = context.live.unfolded(snapshot, pseudonym, user_row)
     user = _list_user(user_row, live)
     now_s = time.time()
     if list_request.is_plain:
         hidden = catalogue.unavailable_rows(now_s)
         made = await _plain_list(context.batcher, snapshot, list_request, user, hidden)
     else:
-        made = pipeline.make_list(ListModel(snapshot, catalogue, context.filter_masks), list_request, user, now_s)
-    return _serve(request, RankedList(list_request, snapshot, made, catalogue, live), started_s)
+        list_model = ListModel(snapshot, catalogue, context.filter_masks)
+        made = pipeline.make_list(list_model, list_request, user, now_s, recommendation_id)
+    if list_request.deadline_ms is not None:
+        context.level_costs.observe(list_request.level, time.perf_counter() - started_s)
+    return _serve(request, RankedList(list_request, snapshot, made, catalogue, live), started_s, recommendation_id)
+
+
+def _decided(context: ReplicaContext, list_request: ListRequest, recommendation_id: str) -> ListRequest:
+    """Return a request with what the server decides: the level that its deadline leaves, and whether it explores."""
+    if list_request.deadline_ms is not None and list_request.similar_to is None:
+        list_request = list_request._replace(level=context.level_costs.level_for(list_request.deadline_ms / 1000))
+    how = context.config.exploration
+    if how.share and list_request.similar_to is None and explores(recommendation_id, how.share):
+        exploration = Exploration(how.head, how.pool, how.temperature)
+        list_request = list_request._replace(exploration=exploration)
+    return list_request
 
 
 def _list_user(user_row: int | None, live: LiveUser | None) -> ListUser | None:
@@ -236,7 +261,10 @@ async def _plain_list(
     if user is not None and user.seen_since.size:
         exclude = np.concatenate([exclude, user.seen_since])
     n, offset = list_request.n + 1, list_request.offset
-    if user is None or not user.is_known:
+    if user is not None and list_request.level in REDUCED:
+        exclude = np.concatenate([exclude, user.seen_rows(snapshot)])
+        ranking = reduced_ranking(snapshot, list_request.level, user.row, n, offset=offset, exclude=exclude)
+    elif user is None or not user.is_known:
         ranking = scoring.popular(snapshot, n, offset=offset, exclude=exclude)
     else:
         # With a representation the row does not count.
@@ -245,11 +273,10 @@ async def _plain_list(
     return pipeline.plain_list(snapshot, list_request, user, hidden, ranking)
 
 
-def _serve(request: web.Request, ranked: RankedList, started_s: float) -> wire.Recommendations:
+def _serve(request: web.Request, ranked: RankedList, started_s: float, recommendation_id: str) -> wire.Recommendations:
     """Return the answer of a list and offer its event to telemetry; every list passes here."""
     context = request.app[CONTEXT]
-    degraded = context.state.degraded
-    recommendation_id = uuid7()
+    degraded = ranked.list_request.level or context.state.degraded
     answer = ranked.answer(recommendation_id, degraded)
     if request.method == "HEAD":
         # HEAD has no body, so no item was served.

@@ -86,6 +86,11 @@ class RankedList:
             request=self.list_request.as_fields,
             latency_ms=latency_ms,
             degraded=degraded,
-            # The propensity is 1: lists are not randomised.
-            items=Items(self._item_ids, self._scores, self._made.page.place, one_or_each(self._made.sources), 1.0),
+            items=Items(
+                self._item_ids,
+                self._scores,
+                self._made.page.place,
+                one_or_each(self._made.sources),
+                1.0 if self._made.propensities is None else self._made.propensities.tolist(),
+            ),
         )

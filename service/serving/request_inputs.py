@@ -65,6 +65,7 @@ class ListQuery(NamedTuple):
     filter: str | None = None
     page_token: str | None = None
     fields: Sequence[str] = ()
+    deadline_ms: int | None = None
 
 
 _NO_LIST_QUERY: Final = ListQuery()
@@ -87,6 +88,8 @@ def read_list_query(request: web.Request) -> ListQuery:
             raise wire.invalid_field(name, f"was given {len(request.query.getall(name))} times")
         if name == "n":
             found[name] = _number(name, text, 1, wire.N_LIMIT)
+        elif name == "deadline_ms":
+            found[name] = _number(name, text, 1, wire.DEADLINE_LIMIT_MS)
         elif name == "offset":
             found[name] = _number(name, text, 0, wire.OFFSET_LIMIT)
         else:

@@ -135,10 +135,11 @@ def test_the_fold_in_and_the_order_survive_publication(tmp_path: Path, make_snap
     loaded = artefact.load(tmp_path / version)
     assert loaded.fold_in == snapshot.fold_in
     assert loaded.user_clusters is not None
-    assert loaded.user_clusters.popular(1, np.array([0]), 2).tolist() == [2, 9]
+    assert loaded.user_clusters.of_users.tolist() == [0, 1, 1, 0]
+    assert loaded.user_clusters.items.tolist() == [[3, 1, 7], [2, 0, 9]]
     remaining = without_users(loaded, [0]).user_clusters
     assert remaining is not None
-    assert remaining.popular(2, np.array([0]), 1).tolist() == [3]
+    assert remaining.of_users.tolist() == [1, 1, 0]
     for user in range(4):
         before, after = snapshot.user_history(user), loaded.user_history(user)
         assert [part.tolist() for part in before if part is not None] == [
