@@ -16,7 +16,7 @@ from service.models.rating_scale import RatingScale
 from telemetry.errors import FailpointError, KeyFileError, StreamError
 from telemetry.failpoints import Failpoints
 from telemetry.pseudonym import Pseudonymiser
-from telemetry.settings import ConsumerSettings, ProducerSettings
+from telemetry.settings import ConsumerSettings, LiveSettings, ProducerSettings
 from telemetry.stream.key_names import DEFAULT_NAMESPACE, KeyNames
 
 
@@ -278,6 +278,7 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     producer: ProducerSettings = field(default_factory=ProducerSettings)
     consumer: ConsumerSettings = field(default_factory=ConsumerSettings)
+    live: LiveSettings = field(default_factory=LiveSettings)
 
     @property
     def stream_url(self) -> str:

@@ -17,12 +17,13 @@ from service.logs import ApplicationLog
 from service.metrics import collect_from
 from service.models.user_erasure import ModelUserEraser
 from service.preflight import claim_namespace, installed_archive, require_redis
-from service.redis_access import load_seal, redis_stream
+from service.redis_access import load_seal, redis_feed, redis_stream
 from service.serving.admin import build_admin_app
 from service.serving.listener import Listener, announce
 from service.telemetry_metrics import consumer_metrics, log_note
 from telemetry.archive.archive import Archive
 from telemetry.consumer.consumer import Consumer
+from telemetry.consumer.live_feed import LiveFeed
 from telemetry.consumer.orphans import OrphanedSlots
 from telemetry.consumer.sinks import CountingSink
 from telemetry.errors import TelemetryError
@@ -81,6 +82,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     archived = CountingSink()
     settings, failpoints, seal = config.consumer, Failpoints.parse(config.failpoint), load_seal(config)
+    live = LiveFeed(redis_feed(config), config.state_dir, config.live, log_note, failpoints=failpoints)
     consumer = Consumer(
         redis_stream(config, seal),
         Archive(config.archive_dir, part_bytes=settings.part_bytes, part_s=settings.part_s, failpoints=failpoints),
@@ -88,6 +90,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
         settings,
         log_note,
         user_erasers=[ModelUserEraser(config.models_dir, config.pseudonymiser(), config.security_dir)],
+        live=live,
         failpoints=failpoints,
     )
     orphans = OrphanedSlots(
@@ -101,7 +104,7 @@ async def _consume(config: Config, admin_port: int, log: ApplicationLog) -> None
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    collect_from(registry, lambda: consumer_metrics(consumer, archived, log))
+    collect_from(registry, lambda: consumer_metrics(consumer, archived, live.counters, log))
     consuming = asyncio.create_task(consumer.run(), name="consumer")
     shipping_orphans = asyncio.create_task(orphans.run(), name="orphans")
     # A standby is ready too, because it can take over.

@@ -14,6 +14,7 @@ from service.logs import ApplicationLog
 from telemetry import notes
 from telemetry.consumer.consumer import Consumer
 from telemetry.consumer.sinks import CountingSink
+from telemetry.counters import LiveCounters
 from telemetry.events import CLASSES
 from telemetry.producer import Producer
 
@@ -36,8 +37,25 @@ _WARNINGS = (
     notes.OrphanShipped,
     notes.EraseFailed,
     notes.RetentionBehind,
+    notes.StateFailed,
+    notes.FeedAway,
 )
-_GAUGES = {"in_flight", "unarchived_events", "spooled_events", "spooled_bytes", "connected", "active", "producers"}
+_GAUGES = {
+    "in_flight",
+    "unarchived_events",
+    "spooled_events",
+    "spooled_bytes",
+    "connected",
+    "active",
+    "producers",
+    "generation",
+    "feed_connected",
+    "restored",
+    "snapshot_bytes",
+    "snapshot_events",
+    "saved_at_s",
+    "unsaved_events",
+}
 
 
 def log_note(note: notes.Note) -> None:
@@ -62,13 +80,16 @@ def producer_metrics(producer: Producer, log: ApplicationLog) -> Iterator[Metric
     yield from _log_metrics(log)
 
 
-def consumer_metrics(consumer: Consumer, archived: CountingSink, log: ApplicationLog) -> Iterator[Metric]:
-    """Yield the consumer's counters and the archived events by kind, read now."""
+def consumer_metrics(
+    consumer: Consumer, archived: CountingSink, live: LiveCounters, log: ApplicationLog
+) -> Iterator[Metric]:
+    """Yield the consumer's counters, those of live state, and the archived events by kind, read now."""
     family = CounterMetricFamily("recollect_consumer_events", "Events archived, by kind.", labels=["kind"])
     for kind, count in sorted(archived.counts.items()):
         family.add_metric([kind], count)
     yield family
     yield from _plain_metrics("recollect_consumer_", consumer.counters)
+    yield from _plain_metrics("recollect_live_", live)
     yield from _log_metrics(log)
 
 

@@ -75,3 +75,25 @@ class ConsumerCounters:
     active: bool = False  # Whether this consumer holds the lease.
     connected: bool = False  # Whether the stream answers now.
     last_error: str | None = None  # The last failure of the stream or the archive, or None.
+
+
+@dataclass(slots=True)
+class LiveCounters:
+    """The live state of the consumer that holds the lease."""
+
+    events: int = 0  # Live events handled.
+    feed_entries: int = 0  # Entries appended to the feed.
+    feed_bytes: int = 0  # Their bytes.
+    generations: int = 0  # Generations begun.
+    generation: int = 0  # The present one; 0 before the first.
+    feed_connected: bool = False  # Whether the feed can be appended to now.
+    restored: bool = False  # Whether the state is that of the archive.
+    catch_up_events: int = 0  # Live events read from the archive to restore it.
+    rebuilds: int = 0  # How often all of it was made from the archive.
+    snapshots: int = 0  # Snapshots saved.
+    snapshot_s: float = 0.0  # Time spent on saving them.
+    snapshot_failures: int = 0  # How often one could not be saved, or the state not be restored.
+    snapshot_bytes: int = 0  # The size of the last one.
+    snapshot_events: int = 0  # The events in it.
+    saved_at_s: float = 0.0  # Unix time of the last one; 0 before the first.
+    unsaved_events: int = 0  # Live events that no snapshot includes yet.

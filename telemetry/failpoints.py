@@ -27,6 +27,11 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "consumer.committed": "The catalogue's transaction is done and Redis is not notified yet.",
     "consumer.acknowledged": "Redis is notified and the sinks are not.",
     "consumer.finished": "The sinks are notified and the round is over.",
+    "live.restored": "The live state is read from the archive and no snapshot has it.",
+    "live.layered": "The files of a state snapshot are written and no manifest names them.",
+    "live.saved": "A state snapshot is saved and the files that it replaces still exist.",
+    "live.begun": "A generation of the feed has begun and the publisher has not noted it.",
+    "live.published": "An entry is in the feed and the publisher has not noted it.",
     "retention.read": "The numbers of a date to remove are read and nothing has changed.",
     "retention.committed": "A date's files do not count any more and still exist.",
 }

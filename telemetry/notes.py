@@ -192,6 +192,36 @@ class RetentionBehind(Note):
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class StateRestored(Note):
+    """The live state is that of the archive, from which `events` were read; all of them if `rebuilt` gives a reason."""
+
+    events: int
+    duration_s: float
+    rebuilt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateFailed(Note):
+    """The state snapshot cannot be read or written; it is tried again, and archiving goes on."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedBegun(Note):
+    """A generation of the feed has begun: replicas load the state snapshot."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedAway(Note):
+    """The feed cannot be appended to; sent once for each outage."""
+
+    error: str
+
+
 Observer: TypeAlias = Callable[[Note], None]
 
 

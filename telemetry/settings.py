@@ -1,4 +1,4 @@
-"""What an operator may choose about telemetry: two tables, each field with its default, unit and a sentence.
+"""What an operator may choose about telemetry: three tables, each field with its default, unit and a sentence.
 
 Nothing here reads the environment; the service does that once and hands these tables down.
 """
@@ -160,3 +160,39 @@ class ConsumerSettings:
         {"env": "RECOLLECT_CONSUMER_BACKOFF_S", "unit": "s"},
         "The longest pause between two attempts to reach Redis or a failing disk.",
     ] = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSettings:
+    """What the consumer keeps of each user for live lists; replicas follow it."""
+
+    events_per_user: Annotated[
+        int,
+        {"env": "RECOLLECT_LIVE_EVENTS", "unit": "events", "least": 1, "most": 10_000},
+        "How many of a user's last events lists answer to; with more, the state is read from the archive again.",
+    ] = 100
+    days: Annotated[
+        int,
+        {"env": "RECOLLECT_LIVE_DAYS", "unit": "days", "least": 1, "most": 36_500},
+        "How many days an event counts before today; with more, the state is read from the archive again.",
+    ] = 365
+    impressions: Annotated[
+        bool,
+        {"env": "RECOLLECT_LIVE_IMPRESSIONS", "unit": "true or false"},
+        "Whether reported impressions count among a user's last events.",
+    ] = False
+    state_bytes: Annotated[
+        int,
+        {"env": "RECOLLECT_LIVE_STATE_BYTES", "unit": "bytes", "least": 1024 * 1024},
+        "How large the state snapshot may be, at least 1 MiB; beyond it the oldest events of all users go.",
+    ] = 400_000_000
+    snapshot_interval_s: Annotated[
+        float,
+        {"env": "RECOLLECT_LIVE_SNAPSHOT_INTERVAL_S", "unit": "s"},
+        "How long changes wait until a snapshot has them; the feed has them at once.",
+    ] = 10.0
+    feed_bytes: Annotated[
+        int,
+        {"env": "RECOLLECT_LIVE_FEED_BYTES", "unit": "bytes", "least": 64 * 1024},
+        "How much the feed in Redis holds, at least 64 KiB; replicas that are further behind read the snapshot.",
+    ] = 16 * 1024 * 1024

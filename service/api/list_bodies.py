@@ -1,12 +1,13 @@
 """The body of a request for a list."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from service.api.wire import (
     DEADLINE_LIMIT_MS,
     FIELDS_LIMIT,
+    ID_PATTERN,
     IDS_LIMIT,
     N_DEFAULT,
     N_LIMIT,
@@ -20,6 +21,8 @@ from service.api.wire import (
 FILTER_LIMIT: Final = 4_096
 BOOSTS_LIMIT: Final = 20
 PINS_LIMIT: Final = 100
+SESSION_LIMIT: Final = 200
+SEEDS_LIMIT: Final = 20
 PAGE_TOKEN_LIMIT: Final = 40_000
 FILTER_EXAMPLE: Final = 'for example `genre == "Comedy" and year >= 1990 and not (tag in ["gore"])`'
 
@@ -40,6 +43,33 @@ class PinIn(Body):
     position: Integer = Field(ge=0, le=OFFSET_LIMIT, description="Its place in the whole list, from 0.")
 
 
+class SessionItemIn(Body):
+    """An interaction of a session."""
+
+    item_id: Id = Field(description="The item; an unknown one is ignored.")
+    type: Literal["rating", "view", "click", "purchase", "dismiss"] = Field(
+        default="view", description="The action; `view` by default."
+    )
+    value: float | None = Field(
+        default=None, ge=-1e9, le=1e9, allow_inf_nan=False, description="The rating; required for `rating`."
+    )
+
+    @model_validator(mode="after")
+    def _rating_has_value(self) -> Self:
+        if self.type == "rating" and self.value is None:
+            raise ValueError("a rating needs a value")
+        return self
+
+
+def _session_item(value: Any) -> Any:
+    return {"item_id": value} if isinstance(value, str) else value
+
+
+def _or_an_id(schema: dict[str, Any]) -> None:
+    text = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": ID_PATTERN}
+    schema["items"] = {"anyOf": [text, schema["items"]]}
+
+
 def _different_pins(pins: list[PinIn]) -> list[PinIn]:
     if len({pin.item_id for pin in pins}) < len(pins) or len({pin.position for pin in pins}) < len(pins):
         raise ValueError("must be of different items and positions")
@@ -47,7 +77,13 @@ def _different_pins(pins: list[PinIn]) -> list[PinIn]:
 
 
 class RecommendationsRequest(Body):
-    """A list for one user, or the popular items."""
+    """A list for one user, for a session, of items near others, or of the popular items."""
+
+    @model_validator(mode="after")
+    def _seeds_or_session(self) -> Self:
+        if self.seeds and self.session:
+            raise ValueError("seeds and session cannot be given together")
+        return self
 
     user_id: Id | None = Field(default=None, description="The user; without it, the popular items.")
     n: Integer = Field(default=N_DEFAULT, ge=1, le=N_LIMIT, description="How many items; 10 by default.")
@@ -64,6 +100,19 @@ class RecommendationsRequest(Body):
         default=None,
         max_length=FILTER_LIMIT,
         description=f"What the items must be; {FILTER_EXAMPLE}. Without it, any.",
+    )
+    session: list[Annotated[SessionItemIn, BeforeValidator(_session_item)]] = Field(
+        default=[],
+        max_length=SESSION_LIMIT,
+        description="What the visitor has just done, the latest last: ids, or objects. The list answers to it, with or "
+        "without a user, and leaves the items out.",
+        json_schema_extra=_or_an_id,
+    )
+    seeds: list[Id] = Field(
+        default=[],
+        max_length=SEEDS_LIMIT,
+        description="Items whose nearest items make the list; unknown ones are ignored. The user's seen items are left "
+        "out.",
     )
     boosts: list[BoostIn] = Field(
         default=[], max_length=BOOSTS_LIMIT, description="Factors for the scores of items; all that match apply."

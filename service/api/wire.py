@@ -49,7 +49,7 @@ _KEY: Final = re.compile(KEY_PATTERN)
 _EVENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{8,72}$"
 
 ItemFields: TypeAlias = dict[str, str | int | float | bool | list[str] | None]
-Source = Literal["personal", "similar", "popular", "pinned"]
+Source = Literal["personal", "session", "similar", "popular", "pinned"]
 ShortfallCode = Literal["catalogue", "seen", "filter", "include", "exclude", "hidden", "pages", "neighbours"]
 DegradationLevel = Literal["stale", "stale_model", "trained", "cluster", "popular", "static"]
 DEADLINE_LIMIT_MS: Final = 60_000

@@ -4,20 +4,23 @@ Invariant: an exact score is at most the approximate one plus `bound`, so that a
 and exact ones decide (`scoring.top_n`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.api import wire
 from service.models import scoring, similarity
 from service.models.neighbourhood import Scores
 from service.models.representation import UserRepresentation
 from service.models.scoring import Rows
 from service.models.snapshot import Float32, ModelSnapshot
+from service.models.user_history import NO_HISTORY, UserHistory
 
 # Gathering the factors of one item in so many costs as much as the product with those of all.
 _GATHERED: Final = 6
+_EPSILON: Final = float(np.finfo(np.float32).eps)
 
 
 class ListUser(NamedTuple):
@@ -27,16 +30,26 @@ class ListUser(NamedTuple):
         row: The user in the model; None for a user whom the model was not trained on.
         representation: The user computed from live interactions; None for the trained one.
         seen_since: Rows seen since training in a model that computes no representation.
+        history: The interactions that the representation is computed from; None for the training interactions.
+        source: Where the items come from.
     """
 
     row: int | None = None
     representation: UserRepresentation | None = None
     seen_since: NDArray[np.integer[Any]] = scoring.NO_ROWS
+    history: UserHistory | None = None
+    source: wire.Source = "personal"
 
     @property
     def is_known(self) -> bool:
         """Whether the model can score items for the user."""
         return self.row is not None or self.representation is not None
+
+    def known_history(self, snapshot: ModelSnapshot) -> UserHistory:
+        """Return the interactions of the user; none for an unknown one."""
+        if self.history is not None:
+            return self.history
+        return NO_HISTORY if self.row is None else snapshot.user_history(self.row)
 
     def seen_rows(self, snapshot: ModelSnapshot) -> NDArray[np.integer[Any]]:
         """Return the seen items; they may repeat."""
@@ -96,19 +109,40 @@ def of_popularity(snapshot: ModelSnapshot) -> ItemScores:
     return of_known(snapshot.popularity.astype(np.float64))
 
 
-def of_similarity(snapshot: ModelSnapshot, item_row: int) -> ItemScores:
-    """Score items by their similarity to one item; those without anything in common with it are barred."""
+def of_similarity(snapshot: ModelSnapshot, item_rows: Sequence[int]) -> ItemScores:
+    """Score items by their mean similarity to some items; those without anything in common with any are barred.
+
+    Args:
+        snapshot: The model.
+        item_rows: At least one row.
+    """
     if snapshot.n_factors:
-        approximate, bound = similarity.approximate_similarities(snapshot, item_row)
-
-        def similarities(rows: Rows | None) -> Float32:
-            return approximate.copy() if rows is None else approximate.take(rows)
-
-        return ItemScores(similarities, bound, lambda rows: similarity.exact_similarities(snapshot, item_row, rows))
+        return _by_factors(snapshot, item_rows)
     scores = np.full(len(snapshot.items), -np.inf)
-    rows, cosines = similarity.shared_user_cosines(snapshot, item_row)
-    scores[rows] = cosines
+    for item_row in item_rows:
+        rows, cosines = similarity.shared_user_cosines(snapshot, item_row)
+        scores[rows] = np.maximum(scores[rows], 0.0) + cosines
+    scores /= len(item_rows)
     return of_known(scores)
+
+
+def _by_factors(snapshot: ModelSnapshot, item_rows: Sequence[int]) -> ItemScores:
+    found = [similarity.approximate_similarities(snapshot, item_row) for item_row in item_rows]
+    n = len(found)
+    approximate: Float32 = np.add.reduce([scores for scores, _ in found], axis=0) / np.float32(n)
+    # The errors of the terms, and of their sum: each of n additions and a division is off by 2^-24 of at most 1.
+    bound = found[0][1] + (n + 1) * _EPSILON
+
+    def similarities(rows: Rows | None) -> Float32:
+        return approximate.copy() if rows is None else approximate.take(rows)
+
+    def exact(rows: Rows) -> Scores:
+        sums = np.zeros(rows.size)
+        for item_row in item_rows:
+            sums += similarity.exact_similarities(snapshot, item_row, rows)
+        return sums / n
+
+    return ItemScores(similarities, bound, exact)
 
 
 def of_known(

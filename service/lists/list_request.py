@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from service.lists.exploration import Exploration
+from service.lists.sessions import SessionItem
 
 ListLevel: TypeAlias = Literal["trained", "cluster", "popular"]
 """The degradation level of one list; `service.serving.list_level` says what each is."""
@@ -37,6 +38,8 @@ class ListRequest(NamedTuple):
         deadline_ms: Within which time the answer is needed; it decides about `level` alone.
         include: The only candidates; None for the whole catalogue.
         similar_to: The item whose nearest items are asked for, or None.
+        seeds: Items whose nearest items are asked for.
+        session: What the visitor has just done, the latest last.
         page_token: The token of the page before; None for the first page.
         filter: What the items' attributes must be; None for any.
         boosts: Factors of scores, all of which apply.
@@ -54,6 +57,8 @@ class ListRequest(NamedTuple):
     deadline_ms: int | None = None
     include: Sequence[str] | None = None
     similar_to: str | None = None
+    seeds: Sequence[str] = ()
+    session: Sequence[SessionItem] = ()
     page_token: str | None = None
     filter: str | None = None
     boosts: Sequence[Boost] = ()
@@ -75,6 +80,8 @@ class ListRequest(NamedTuple):
         """Whose list it is, as a text: pages of one list have the same."""
         if self.similar_to is not None:
             return f"similar:{self.similar_to}"
+        if self.seeds:
+            return f"seeds:{_digest(self.seeds)}:{self.user_id or ''}"
         return "popular" if self.user_id is None else f"user:{self.user_id}"
 
     @property
@@ -82,6 +89,8 @@ class ListRequest(NamedTuple):
         """The candidates by name; ids are given by count and CRC-32, a filter by its CRC-32."""
         if self.similar_to is not None:
             return f"similar:{self.similar_to}"
+        if self.seeds:
+            return f"seeds:{_digest(self.seeds)}"
         name = "catalogue" if self.include is None else f"include:{_digest(self.include)}"
         if self.filter is not None:
             name += f";filter:{zlib.crc32(self.filter.encode()):08x}"
@@ -99,11 +108,12 @@ class ListRequest(NamedTuple):
     def from_fields(cls, fields: dict[str, Any], user_id: str | None) -> "ListRequest":
         """Undo `as_fields`; fields of a later version are ignored."""
         known: dict[str, Any] = {name: fields[name] for name in _NAMES if name in fields}
-        known |= {name: tuple(known[name]) for name in ("exclude", "include") if known.get(name) is not None}
+        known |= {name: tuple(known[name]) for name in ("exclude", "include", "seeds") if known.get(name) is not None}
         known["boosts"] = tuple(Boost(**boost) for boost in known.get("boosts", ()))
         known["pins"] = tuple(Pin(**pin) for pin in known.get("pins", ()))
         if known.get("exploration") is not None:
             known["exploration"] = Exploration(**known["exploration"])
+        known["session"] = tuple(SessionItem(**item) for item in known.get("session", ()))
         return cls(user_id=user_id, **known)
 
 
@@ -114,7 +124,7 @@ _DEFAULTS: Final = ListRequest(1)[_N_PLAIN:-1]
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Boost | Pin):
+    if isinstance(value, Boost | Pin | SessionItem):
         return value._asdict()
     if isinstance(value, Exploration):
         return asdict(value)

@@ -1,7 +1,7 @@
 """From a request to its list: one deterministic function, for every list that is served and for its replay.
 
-The stages: the scores of all items; the candidates; boosts; the best by exact score; the pages before; diversity;
-exploration; places of pins.
+The stages: the user, with the session; the scores of all items; the candidates; boosts; the best by exact score; the
+pages before; diversity; exploration; places of pins.
 
 Invariant: a list depends on the arguments alone. `plain_list` finishes a list that `scoring` has ranked, perhaps in a
 batch, and is the same to the last bit as `make_list` of its request.
@@ -28,6 +28,7 @@ from service.lists.list_request import ListRequest
 from service.lists.pages import Page
 from service.lists.pins import PinnedRow, arrange
 from service.lists.reduced import REDUCED, reduced_scores
+from service.lists.sessions import with_session
 from service.models import scoring
 from service.models.neighbourhood import Scores
 from service.models.scoring import NO_ROWS, Ranking, Rows
@@ -97,23 +98,22 @@ def make_list(
         Invalid: A filter or the page token is wrong.
     """
     snapshot = model.snapshot
-    row_of = snapshot.items.row_of
     page = Page(request.offset)
     if request.page_token is not None:
         page = pages.read(request.page_token, request.kind, request.offset)
-    scores, source = _scores(snapshot, request, user)
+    if request.session:
+        user = with_session(snapshot, user, request.session, now_s, folds=request.level is None)
+    seeds = rows_of(snapshot, request.seeds if request.similar_to is None else (request.similar_to,))
+    scores, source = _scores(snapshot, request, seeds, user)
     pinned = _pinned(model, request, page, now_s)
-    placed = np.array([pin.row for pin in pinned], dtype=np.int64)
-    if request.similar_to is not None:
-        placed = np.append(placed, row_of[request.similar_to])
     candidates = Candidates(
         len(snapshot.items),
         include=None if request.include is None else np.unique(rows_of(snapshot, request.include)),
         filter=None if request.filter is None else _mask(model, request.filter, "filter"),
         exclude=rows_of(snapshot, request.exclude),
         hidden=model.catalogue.unavailable_rows(now_s),
-        seen=NO_ROWS if user is None or request.similar_to is not None else user.seen_rows(snapshot),
-        placed=placed,
+        seen=NO_ROWS if user is None else user.seen_rows(snapshot),
+        placed=np.concatenate([seeds, np.array([pin.row for pin in pinned], dtype=np.int64)]),
     )
     boosts = [
         (_mask(model, boost.filter, f"boosts[{index}].filter"), boost.factor)
@@ -147,7 +147,7 @@ def make_list(
     short = None
     if len(shown) < request.n:
         n_ranked = request.n - int(np.count_nonzero(is_pinned))
-        needs_neighbour = request.similar_to is not None and not snapshot.n_factors
+        needs_neighbour = seeds.size > 0 and not snapshot.n_factors
         short = shortfall.code(candidates, n_ranked, page.place, needs_neighbour=needs_neighbour)
     sources = _sources(source, scores.is_personal(np.array(rows, dtype=np.int64)), is_pinned.tolist())
     shown_propensities = None
@@ -200,14 +200,16 @@ def rows_of(snapshot: ModelSnapshot, item_ids: Sequence[str]) -> Rows:
     return np.array([row_of[i] for i in item_ids if i in row_of], dtype=np.int64)
 
 
-def _scores(snapshot: ModelSnapshot, request: ListRequest, user: ListUser | None) -> tuple[ItemScores, wire.Source]:
-    if request.similar_to is not None:
-        return item_scores.of_similarity(snapshot, snapshot.items.row_of[request.similar_to]), "similar"
+def _scores(
+    snapshot: ModelSnapshot, request: ListRequest, seeds: Rows, user: ListUser | None
+) -> tuple[ItemScores, wire.Source]:
+    if seeds.size:
+        return item_scores.of_similarity(snapshot, np.unique(seeds).tolist()), "similar"
     if user is None or not user.is_known:
         return item_scores.of_popularity(snapshot), "popular"
     if request.level in REDUCED:
         return item_scores.of_known(reduced_scores(snapshot, request.level, user.row)), "popular"
-    return item_scores.of_user(snapshot, user), "personal"
+    return item_scores.of_user(snapshot, user), user.source
 
 
 def _pinned(model: ListModel, request: ListRequest, page: Page, now_s: float) -> list[PinnedRow]:
@@ -215,7 +217,7 @@ def _pinned(model: ListModel, request: ListRequest, page: Page, now_s: float) ->
     if not request.pins:
         return []
     row_of = model.snapshot.items.row_of
-    barred = {*request.exclude, request.similar_to}
+    barred = {*request.exclude, *request.seeds, request.similar_to}
     known = [pin for pin in request.pins if pin.item_id in row_of and pin.item_id not in barred]
     is_shown = pages.is_shown(page, [pin.item_id for pin in known])
     hidden = set(model.catalogue.unavailable_rows(now_s).tolist())

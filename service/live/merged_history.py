@@ -11,17 +11,14 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.event_values import EVENT_RANKS, EVENT_VALUES
+from service.models.event_values import EVENT_RANKS, value_on_scale
 from service.models.snapshot import ModelSnapshot
-from service.models.user_history import EVENT_TYPES, UserHistory
+from service.models.user_history import EVENT_TYPES, NO_HISTORY, UserHistory
 from telemetry.live.live_event import LiveEvent
 
 _MS_PER_S: Final = 1000
 _TYPE_INDEX: Final = {name: index for index, name in enumerate(EVENT_TYPES)}
 _RANK_OF_TYPE: Final = np.array([EVENT_RANKS[name] for name in EVENT_TYPES], dtype=np.int64)
-_NOTHING: Final = UserHistory(
-    np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32), np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.int64)
-)
 
 
 class MergedHistory(NamedTuple):
@@ -49,13 +46,15 @@ def merged_history(
         events: The live events, in their order.
         seen_types: The types of live events whose items are left out of lists, as all training interactions are.
     """
-    trained = _NOTHING if user_row is None else snapshot.user_history(user_row)
+    trained = NO_HISTORY if user_row is None else snapshot.user_history(user_row)
     row_of = snapshot.items.row_of
     live = [
         (row, event) for event in events if (row := row_of.get(event.item_id)) is not None and event.type in _TYPE_INDEX
     ]
+    scale = snapshot.rating_min, snapshot.rating_max
+    live_values = [value_on_scale(event.type, event.value, *scale) for _, event in live]
     rows = np.concatenate([trained.rows, np.array([row for row, _ in live], dtype=np.int32)])
-    values = np.concatenate([trained.values, np.array([_value(snapshot, event) for _, event in live], np.float32)])
+    values = np.concatenate([trained.values, np.array(live_values, np.float32)])
     types = np.concatenate([trained.types, np.array([_TYPE_INDEX[event.type] for _, event in live], np.uint8)])
     times_s = None
     order = np.arange(rows.size)
@@ -77,11 +76,3 @@ def _last_of_each_item(rows: NDArray[np.int32], ranks: NDArray[np.int64]) -> NDA
     is_last = np.ones(places.size, dtype=bool)
     is_last[:-1] = rows[places[1:]] != rows[places[:-1]]
     return np.sort(places[is_last])
-
-
-def _value(snapshot: ModelSnapshot, event: LiveEvent) -> float:
-    """Return what an event counts as on the model's rating scale; without a scale all interactions count the same."""
-    value = EVENT_VALUES[event.type]
-    if value is None:
-        value = snapshot.rating_max if event.value is None else event.value
-    return min(max(value, snapshot.rating_min), snapshot.rating_max)

@@ -16,3 +16,11 @@ EVENT_VALUES: Final[Mapping[str, float | None]] = {
 }
 RATING_RANK: Final = 2
 EVENT_RANKS: Final[Mapping[str, int]] = {"rating": RATING_RANK, "purchase": 1, "dismiss": 1, "click": 0, "view": 0}
+
+
+def value_on_scale(event_type: str, value: float | None, rating_min: float, rating_max: float) -> float:
+    """Return what an event counts as on a rating scale; without a scale all interactions count the same."""
+    counted = EVENT_VALUES[event_type]
+    if counted is None:
+        counted = rating_max if value is None else value
+    return min(max(counted, rating_min), rating_max)

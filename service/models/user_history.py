@@ -28,3 +28,9 @@ class UserHistory(NamedTuple):
     values: NDArray[np.float32]
     types: NDArray[np.uint8]
     times_s: NDArray[np.int64] | None = None
+
+
+NO_HISTORY: Final = UserHistory(
+    np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32), np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.int64)
+)
+"""The history of a user without interactions."""

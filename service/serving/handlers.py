@@ -20,7 +20,7 @@ from service.errors import NotFound, Unavailable
 from service.lists import pipeline
 from service.lists.exploration import Exploration, explores
 from service.lists.item_scores import ListUser
-from service.lists.list_request import Boost, ListRequest, Pin
+from service.lists.list_request import ListRequest
 from service.lists.pipeline import ListModel, MadeList
 from service.lists.reduced import REDUCED, reduced_ranking
 from service.live.live_users import LiveUser
@@ -34,6 +34,7 @@ from service.serving.batcher import Batcher
 from service.serving.context import CONTEXT, ReplicaContext, not_ready_reason
 from service.serving.feedback import FeedbackContext, feedback_events
 from service.serving.known_users import model_user_id, user_row_of
+from service.serving.list_inputs import list_request_of
 from service.serving.ranked_list import RankedList
 from telemetry.events import System
 from telemetry.ids import rfc3339_ms, uuid7
@@ -64,21 +65,7 @@ async def recommend_post(request: web.Request) -> web.Response:
     """POST /v1/recommendations: the same list with all that can be asked for."""
     request_inputs.require_query_fields(request, ())
     body = wire.decode(RecommendationsRequest, await request_inputs.read_body(request))
-    list_request = ListRequest(
-        body.n,
-        body.user_id,
-        body.offset,
-        tuple(body.exclude),
-        body.fields,
-        include=None if body.include is None else tuple(body.include),
-        page_token=body.page_token,
-        filter=body.filter,
-        boosts=tuple(Boost(boost.filter, boost.factor) for boost in body.boosts),
-        pins=tuple(Pin(pin.item_id, pin.position) for pin in body.pins),
-        diversity=body.diversity,
-        deadline_ms=body.deadline_ms,
-    )
-    return _list_reply(await _recommend(request, list_request))
+    return _list_reply(await _recommend(request, list_request_of(body)))
 
 
 async def popular(request: web.Request) -> web.Response:
@@ -246,9 +233,9 @@ def _list_user(user_row: int | None, live: LiveUser | None) -> ListUser | None:
     if live is None:
         return None if user_row is None else ListUser(user_row)
     if live.representation is not None:
-        return ListUser(user_row, live.representation)
+        return ListUser(user_row, live.representation, history=live.history)
     # The model cannot fold in, and what was seen since is left out all the same.
-    return ListUser(user_row, seen_since=live.seen)
+    return ListUser(user_row, seen_since=live.seen, history=live.history)
 
 
 async def _plain_list(

@@ -99,6 +99,11 @@ class Archive:
         """The name of the parts that may be appended to now."""
         return _require_held(self._files).name
 
+    @property
+    def part_lengths(self) -> dict[str, int]:
+        """The committed bytes of the parts that may be appended to now, by path."""
+        return {path: length.size_bytes for path, length in _require_held(self._files).lengths.items()}
+
     async def acquire(self, takeover_s: float, on_standby: Callable[[str], None] | None = None) -> int:
         """Wait for the lease, acquire it, and bring the files to their committed lengths.
 

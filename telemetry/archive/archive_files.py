@@ -80,6 +80,11 @@ class ArchiveFiles:
         return longest_bytes >= self._max_bytes or self._clock() - self._begun_s >= self._max_age_s
 
     @property
+    def lengths(self) -> Mapping[str, FileLength]:
+        """The committed lengths of the parts of this rotation, by path."""
+        return self._lengths
+
+    @property
     def is_fresh(self) -> bool:
         """Whether nothing of this rotation is committed, so that a commit may seal everything else."""
         return self._begun_s is None

@@ -61,14 +61,15 @@ class OpenFile(NamedTuple):
         """Whether it has been compacted."""
         return self.path.endswith(SUFFIX)
 
-    def read(self) -> Iterator[bytes]:
-        """Read its lines, line feeds included."""
+    def read(self, from_bytes: int = 0) -> Iterator[bytes]:
+        """Read its lines, line feeds included; of a file that is not compacted, those from an offset on."""
         if self.is_parquet:
             yield from self._read_parquet()
             return
-        left_bytes = self.size_bytes
+        left_bytes = self.size_bytes - from_bytes
         try:
             with Path(fd_path(self.descriptor)).open("rb") as lines:
+                lines.seek(from_bytes)
                 while left_bytes > 0:
                     line = lines.readline()
                     left_bytes -= len(line)

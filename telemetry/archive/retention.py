@@ -116,6 +116,13 @@ def retire_files(
     return True
 
 
+def last_retired_day(database: Database) -> str | None:
+    """Read the last UTC date that was removed; None if none was."""
+    with database.errors_translated():
+        (day,) = database.sql.execute("SELECT max(day) FROM retired").fetchone()
+    return None if day is None else str(day)
+
+
 def retired_days(root: Path) -> dict[str, int]:
     """Read how many events of which UTC dates were removed, the oldest date first."""
     if not query_catalogue(root, "SELECT 1 FROM sqlite_master WHERE name = 'retired'"):

@@ -17,6 +17,7 @@ from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.entry_archiver import EntryArchiver
 from telemetry.consumer.erasure_job import ErasureJob
 from telemetry.consumer.event_reader import EventCheck
+from telemetry.consumer.live_feed import LiveFeed
 from telemetry.consumer.namespace_hold import NamespaceHold
 from telemetry.consumer.retention_job import RetentionJob
 from telemetry.consumer.seen_expiry_job import SeenExpiryJob
@@ -43,6 +44,7 @@ class Consumer:
         archive: Closed when `run` ends.
         sinks: Given the events of each commit, in this order.
         user_erasers: Erase users from places other than the archive.
+        live: Keeps the live state; given the events of each commit, too.
         check: Called with each event before it is archived; an error that it raises is the event's failure.
     """
 
@@ -55,6 +57,7 @@ class Consumer:
         observer: Observer | None = None,
         *,
         user_erasers: Sequence[UserEraser] = (),
+        live: LiveFeed | None = None,
         check: EventCheck | None = None,
         failpoints: Failpoints | None = None,
     ) -> None:
@@ -65,10 +68,14 @@ class Consumer:
         self.counters = context.counters
         self._namespace = NamespaceHold(stream, archive)
         self._subscription = Subscription(stream, context)
-        self._erasure_job = ErasureJob(archive, user_erasers, context)
+        self._live = live
+        more: tuple[LiveFeed, ...] = () if live is None else (live,)
+        self._erasure_job = ErasureJob(archive, [*more, *user_erasers], context)
         self._retention_job = RetentionJob(archive, context)
         self._seen_expiry_job = SeenExpiryJob(archive, context)
-        self._archiver = EntryArchiver(stream, archive, self._subscription, sinks, self._erasure_job, context, check)
+        self._archiver = EntryArchiver(
+            stream, archive, self._subscription, [*more, *sinks], self._erasure_job, context, check
+        )
         self._read_entries = settings.read_entries
         # Set by a round that finds the streams empty, while `drain` waits.
         self._emptied: asyncio.Event | None = None
@@ -128,13 +135,15 @@ class Consumer:
         for path in self._archive.damaged:
             self._context.archive_failed(ArchiveError(f"{path} in the archive is shorter than its committed length."))
         jobs = (
+            # First: it reads what was archived before this lease.
+            *(() if self._live is None else (self._live.run(self._archive),)),
             self._keep_lease(),
             self._read_streams(),
             self._seen_expiry_job.run(),
             self._erasure_job.run(),
             self._retention_job.run(),
         )
-        tasks = {asyncio.create_task(job) for job in jobs}
+        tasks = [asyncio.create_task(job) for job in jobs]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -173,6 +182,8 @@ class Consumer:
     async def _connect(self) -> None:
         await self._stream.connect()
         await self._namespace.ensure()
+        if self._live is not None:
+            self._live.set_connected(connected=True)
         self._subscription.reconnected()
         self._connections += 1
         self.counters.reconnects = self._connections - 1
@@ -257,6 +268,8 @@ class Consumer:
 
     def _disconnected(self, error: StreamError) -> None:
         self.counters.connected = False
+        if self._live is not None:
+            self._live.set_connected(connected=False)
         self.counters.last_error = str(error)
         if not self._outage_reported:
             self._outage_reported = True

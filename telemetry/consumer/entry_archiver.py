@@ -16,11 +16,10 @@ from telemetry.consumer.context import ConsumerContext
 from telemetry.consumer.delivery_sorter import SortedDeliveries, sort_deliveries
 from telemetry.consumer.erasure_job import ErasureJob
 from telemetry.consumer.event_reader import MAX_TRIES, EventCheck, EventReader
-from telemetry.consumer.sinks import Sink
+from telemetry.consumer.sinks import CommittedEvents, Sink
 from telemetry.consumer.subscription import Subscription
 from telemetry.erasure.erasure_requests import late_event_filter
 from telemetry.errors import BadBatchError
-from telemetry.events import Record
 from telemetry.ids import rfc3339_ms, uuid7
 from telemetry.notes import Committed, SinkFailed
 from telemetry.stream.event_stream import CommittedEntries, Delivered, EventStream
@@ -114,7 +113,8 @@ class EntryArchiver:
             self._context.failpoints.hit("consumer.acknowledged")
         finally:
             # Committed events go to the sinks, acknowledged or not.
-            await self._write_to_sinks(plan.records)
+            if found.progress:
+                await self._write_to_sinks(CommittedEvents(plan.records, plan.content.erasures, archive.watermarks))
         self._context.failpoints.hit("consumer.finished")
         return found.gaps
 
@@ -126,12 +126,10 @@ class EntryArchiver:
             self._reader.probe(line, position)
             await self._archive.write_catalogue(end_event, self._run_id, producer, event)
 
-    async def _write_to_sinks(self, records: Sequence[Record]) -> None:
-        if not records:
-            return
+    async def _write_to_sinks(self, commit: CommittedEvents) -> None:
         for sink in self._sinks:
             try:
-                await sink.write(records)
+                await sink.write(commit)
             except Exception as error:  # noqa: BLE001 - no error of a sink may stop the archive
                 self._context.counters.sink_failures += 1
                 self._context.notify(SinkFailed(sink.name, f"{type(error).__name__}: {error}"))

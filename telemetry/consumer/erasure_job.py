@@ -152,7 +152,8 @@ class ErasureJob:
             return
         try:
             # Not shielded: it may wait for its disk without end, and the next run calls it again.
-            models = await user_eraser.erase({request.user_id for request in waiting})
+            requested = {request.user_id: request.requested_at for request in sorted(waiting, key=_requested_at)}
+            models = await user_eraser.erase(requested)
         except Exception as error:  # noqa: BLE001 - a `UserEraser` may raise anything; it is called again
             self._failed(user_eraser.name, f"{type(error).__name__}: {error}")
         else:
@@ -218,6 +219,10 @@ class ErasureJob:
     def _failed(self, where: str, error: str) -> None:
         self._context.counters.last_error = error
         self._context.notify(EraseFailed(where, error))
+
+
+def _requested_at(request: ErasureRequest) -> str:
+    return request.requested_at
 
 
 def _remove(path: Path) -> None:

@@ -5,10 +5,28 @@ dies between commit and sink, the sink misses them, so its state must be rebuild
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from telemetry.batch import Position
+from telemetry.catalogue.commit import ErasureRequest
 from telemetry.events import Record
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedEvents:
+    """One commit.
+
+    Attributes:
+        records: The events that were archived; none if all were removed.
+        erasures: The users whose erasure is requested in it.
+        watermarks: How far each producer is archived now.
+    """
+
+    records: Sequence[Record]
+    erasures: Sequence[ErasureRequest] = ()
+    watermarks: Mapping[str, Position] = field(default_factory=dict)
 
 
 class Sink(Protocol):
@@ -18,8 +36,8 @@ class Sink(Protocol):
     def name(self) -> str:
         """Its name in notes."""
 
-    async def write(self, records: Sequence[Record]) -> None:
-        """Handle the events of one commit; the consumer waits for it."""
+    async def write(self, commit: CommittedEvents) -> None:
+        """Handle one commit; the consumer waits for it."""
 
 
 class CountingSink:
@@ -30,8 +48,9 @@ class CountingSink:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
-    async def write(self, records: Sequence[Record]) -> None:
+    async def write(self, commit: CommittedEvents) -> None:
         """Count the events of one commit."""
         self.counts.update(
-            getattr(record.event, "type", None) or getattr(record.event, "kind", None) or "served" for record in records
+            getattr(record.event, "type", None) or getattr(record.event, "kind", None) or "served"
+            for record in commit.records
         )

@@ -9,7 +9,7 @@ Invariants:
 """
 
 import hmac
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -31,8 +31,11 @@ class UserEraser(Protocol):
     def name(self) -> str:
         """Its name in notes."""
 
-    async def erase(self, user_ids: Collection[str]) -> Mapping[str, int]:
+    async def erase(self, requested: Mapping[str, str], /) -> Mapping[str, int]:
         """Erase users for good, all in one pass; may be called again for the same users.
+
+        Args:
+            requested: By user: when the last erasure was requested, RFC 3339.
 
         Returns:
             By user: from how many models it was removed; users in no model may be left out.

@@ -30,6 +30,7 @@ class StateManifest:
         position: The feed entry up to which the snapshot includes everything, as (generation, number).
         marks: By producer: the position up to which the snapshot includes the archived events.
         since_ms: The horizon: Unix time in milliseconds before which no event is in any state.
+        days: The setting from which the horizon follows, at the earliest.
         most_events: How many events a user has at most.
         types: The types of feedback that are live, sorted.
         layers: The names of the files of events.
@@ -44,6 +45,7 @@ class StateManifest:
     position: Position
     marks: Mapping[str, Position]
     since_ms: int
+    days: int
     most_events: int
     types: tuple[str, ...]
     layers: tuple[str, ...] = ()

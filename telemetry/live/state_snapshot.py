@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from telemetry.batch import Position
-from telemetry.errors import StateError
+from telemetry.errors import BadEventError, StateError
+from telemetry.live.column_file import ColumnFile
 from telemetry.live.event_layer import EventLayer, user_key
+from telemetry.live.item_table import ItemTable
 from telemetry.live.live_event import LiveEvent, last_events
 from telemetry.live.state_manifest import FILE_NAME, StateManifest
 
 # Between the reading of the manifest and the opening a file may be replaced; then another manifest names others.
 _ATTEMPTS: Final = 5
-_NOTHING: Final = StateManifest("", Position(0, 0), {}, 0, 0, ())
+_NOTHING: Final = StateManifest("", Position(0, 0), {}, 0, 0, 0, ())
 
 Stamp: TypeAlias = tuple[int, int, int]
 
@@ -29,9 +31,12 @@ class StateSnapshot:
         stamp: Differs from that of every other snapshot of its directory; None if there is none.
     """
 
-    def __init__(self, manifest: StateManifest, layers: list[EventLayer], stamp: Stamp | None) -> None:
+    def __init__(
+        self, manifest: StateManifest, layers: list[EventLayer], items: ColumnFile | None, stamp: Stamp | None
+    ) -> None:
         self.manifest = manifest
         self._layers = layers
+        self._items = items
         self.stamp = stamp
         self._erased = {bytes.fromhex(key): requested_ms for key, requested_ms in manifest.erased.items()}
 
@@ -49,7 +54,9 @@ class StateSnapshot:
             if manifest is None:
                 return cls.empty(None)
             try:
-                return cls(manifest, [EventLayer(directory / name) for name in manifest.layers], stamp)
+                layers = [EventLayer(directory / name) for name in manifest.layers]
+                items = None if manifest.items is None else ColumnFile(directory / manifest.items)
+                return cls(manifest, layers, items, stamp)
             except FileNotFoundError as error:
                 missing = error.filename
         raise StateError(f"{missing} is named by the state snapshot, but not on the disk.")
@@ -57,7 +64,7 @@ class StateSnapshot:
     @classmethod
     def empty(cls, stamp: Stamp | None) -> "StateSnapshot":
         """Return a snapshot without events, for a directory with a stamp."""
-        return cls(_NOTHING, [], stamp)
+        return cls(_NOTHING, [], None, stamp)
 
     @property
     def generation(self) -> int:
@@ -111,9 +118,26 @@ class StateSnapshot:
         )
         return last_events(kept, self.most_events)
 
+    def item_table(self) -> ItemTable:
+        """Read the last change of each item.
+
+        Raises:
+            StateError: The file is damaged.
+        """
+        return ItemTable() if self._items is None else read_items(self._items)
+
     def close(self) -> None:
         """Let go of the files; their memory is unmapped once no event is being read."""
-        self._layers = []
+        self._layers, self._items = [], None
+
+
+def read_items(file: ColumnFile) -> ItemTable:
+    """Read the table in a file of items; raises StateError."""
+    file.verify()
+    try:
+        return ItemTable.from_bytes(file.column("items").tobytes())
+    except (BadEventError, KeyError) as error:
+        raise StateError(f"A file of items in the state snapshot cannot be read: {error}.") from None
 
 
 def stamp_of(directory: Path) -> Stamp | None:

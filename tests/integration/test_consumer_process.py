@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +21,18 @@ from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import Progress
 from telemetry.events import decode, encode
 from telemetry.failpoints import FAILPOINTS
+from telemetry.live.live_event import LiveEvent
+from telemetry.live.state_snapshot import StateSnapshot
+from telemetry.stream.redis_feed_stream import RedisFeedStream
 from telemetry.stream.redis_stream import RedisStream
+from tests.reference.live_state import live_state
 from tests.support import sample_events
+from tests.support.live_follower import LiveFollower
 
 ROOT = Path(__file__).parents[2]
-STEPS = [name for name in FAILPOINTS if name.startswith("consumer.")]
+STEPS = {name: (3, 1) for name in FAILPOINTS if name.startswith("consumer.")}
+# A lease passes each of these at least once, before it has archived anything.
+LIVE_STEPS = {name: (1,) for name in FAILPOINTS if name.startswith("live.")}
 AwaitUntil = Callable[..., Awaitable[None]]
 TAKEOVER_S = 1.5
 
@@ -34,6 +42,7 @@ class Site:
 
     def __init__(self, folder: Path, redis: Any, free_port: Callable[[], int]) -> None:
         self.archive = folder / "var" / "archive"
+        self.state = folder / "var" / "state"
         self._folder = folder
         self._redis = redis
         self._free_port = free_port
@@ -70,6 +79,9 @@ class Site:
             "RECOLLECT_CONSUMER_DISCOVER_INTERVAL_S": "0.1",
             "RECOLLECT_CONSUMER_COMMIT_INTERVAL_S": "0.001",
             "RECOLLECT_CONSUMER_HEARTBEAT_S": "0.2",
+            "RECOLLECT_LIVE_SNAPSHOT_INTERVAL_S": "0.2",
+            # The events of these tests have the same date whenever they run.
+            "RECOLLECT_LIVE_DAYS": "36500",
             "RECOLLECT_CONSUMER_TAKEOVER_S": str(TAKEOVER_S),
         }
         argv = [sys.executable, "-m", "ops", "consume", "--admin-port", str(self._free_port())]
@@ -109,6 +121,36 @@ class Site:
         expected = {(name, 1): Progress(end - 1, archived=end - 1) for name, end in self._next.items()}
         assert self.account() == expected
 
+    def flush_all(self) -> None:
+        with self._redis.client() as client:
+            client.flushall()
+
+    def stored(self) -> dict[str, list[LiveEvent]]:
+        """The live state in the files of the snapshot."""
+        snapshot = StateSnapshot.open(self.state)
+        return {user: snapshot.events(user) for user in live_state(self.archive)}
+
+    async def check_live(self, after: int = 0) -> int:
+        """A new follower of the feed has the live state that the archive has by definition.
+
+        Args:
+            after: Wait for a later generation than this one.
+
+        Returns:
+            The generation.
+        """
+        follower = LiveFollower(RedisFeedStream(self._redis.url), self.state)
+        await follower.reader.connect()
+        marks = {name: Position(1, end - 1) for name, end in self._next.items()}
+        expected = live_state(self.archive)
+        async with asyncio.timeout(20):
+            while (
+                follower.snapshot.generation <= after or follower.marks != marks or follower.state(expected) != expected
+            ):
+                await follower.read(50)
+        await follower.reader.close()
+        return follower.snapshot.generation
+
     async def end(self) -> None:
         for process in self.processes:
             if process.poll() is None:
@@ -125,14 +167,14 @@ async def site(tmp_path: Path, redis_server: Any, free_port: Callable[[], int]) 
     await site.end()
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(("step", "hits"), [*STEPS.items(), *LIVE_STEPS.items()])
 async def test_a_consumer_killed_at_any_step_loses_and_duplicates_nothing(
-    site: Site, await_until: AwaitUntil, step: str
+    site: Site, await_until: AwaitUntil, step: str, hits: tuple[int, ...]
 ) -> None:
     """Killed in the middle of its work and then, as its own successor, at its very first round."""
     for producer in ("p", "q"):
         await site.append(producer, 12)
-    for hit in (3, 1):
+    for hit in hits:
         process = site.start(f"{step}:kill:{hit}")
         _, errors = await asyncio.to_thread(process.communicate, timeout=60)
         assert process.returncode == -signal.SIGKILL, errors
@@ -140,6 +182,25 @@ async def test_a_consumer_killed_at_any_step_loses_and_duplicates_nothing(
     site.start()
     await await_until(site.complete, 30, what="everything to be archived")
     site.check()
+    await site.check_live()
+
+
+async def test_the_live_state_outlives_redis_and_its_own_files(site: Site, await_until: AwaitUntil) -> None:
+    """FLUSHALL, a restart, and a restart without the snapshot: the same state, at a follower and on the disk."""
+    await site.append("p", 12)
+    process = site.start()
+    await await_until(site.complete, 30, what="everything to be archived")
+    generation = await site.check_live()
+    site.flush_all()
+    generation = await site.check_live(generation)
+    for keeps_files in (True, False):
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 30) == 0
+        assert site.stored() == live_state(site.archive)
+        if not keeps_files:
+            shutil.rmtree(site.state)
+        process = site.start()
+        generation = await site.check_live(generation)
 
 
 @pytest.mark.parametrize("step", ["consumer.read", "consumer.appended", "consumer.committed"])
@@ -226,7 +287,11 @@ from pathlib import Path
 from telemetry.archive.archive import Archive
 from telemetry.consumer.consumer import Consumer
 from telemetry.settings import ConsumerSettings
+from telemetry.live.live_event import LiveEvent
+from telemetry.live.state_snapshot import StateSnapshot
+from telemetry.stream.redis_feed_stream import RedisFeedStream
 from telemetry.stream.redis_stream import RedisStream
+from tests.reference.live_state import live_state
 
 url, root, deadly = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(",")
 

@@ -25,13 +25,13 @@ class Shelf(NamedTuple):
     attributes: Sequence[Mapping[str, Any]]
     seen: set[int]
     hidden: set[int]
-    itself: int | None = None
+    seeds: set[int]
 
 
 def whole_list(shelf: Shelf, request: ListRequest) -> list[ListedItem]:
     """Return all places of a list, without its offset and pages."""
     rows = range(len(shelf.item_ids))
-    excluded = {row for row in rows if shelf.item_ids[row] in request.exclude} | shelf.hidden | {shelf.itself}
+    excluded = {row for row in rows if shelf.item_ids[row] in request.exclude} | shelf.hidden | shelf.seeds
     pins = {
         pin.position: row
         for pin in request.pins

@@ -22,7 +22,7 @@ from telemetry import notes
 from telemetry.archive.archive import Archive
 from telemetry.consumer.consumer import Consumer
 from telemetry.consumer.sinks import CountingSink
-from telemetry.counters import ConsumerCounters, ProducerCounters
+from telemetry.counters import ConsumerCounters, LiveCounters, ProducerCounters
 from telemetry.events import Feedback
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
@@ -75,7 +75,7 @@ def test_a_consumers_scrape_shows_every_counter(tmp_path: Path, log: Application
     registry = CollectorRegistry()
     archived = CountingSink()
     archived.counts.update({"rating": 2, "served": 5})
-    collect_from(registry, lambda: consumer_metrics(consumer, archived, log))
+    collect_from(registry, lambda: consumer_metrics(consumer, archived, LiveCounters(), log))
     assert registry.get_sample_value("recollect_consumer_archived_total") == 7
     assert registry.get_sample_value("recollect_consumer_events_total", {"kind": "rating"}) == 2
     assert registry.get_sample_value("recollect_consumer_commit_seconds_total") == 0.25
@@ -135,7 +135,7 @@ def test_every_metric_of_an_alarm_exists_from_the_start(
     collect_from(metrics.registry, lambda: admission_metrics(Admission(0.1, 0.1)))
     consumer = Consumer(MemoryStream(MemoryServer()), Archive(tmp_path / "archive"), [], ConsumerSettings(), log_note)
     registry = CollectorRegistry()
-    collect_from(registry, lambda: consumer_metrics(consumer, CountingSink(), log))
+    collect_from(registry, lambda: consumer_metrics(consumer, CountingSink(), LiveCounters(), log))
     scraped = (generate_latest(metrics.registry) + generate_latest(registry)).decode()
     samples = {line.split("{")[0].split(" ")[0] for line in scraped.splitlines() if not line.startswith("#")}
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()

@@ -88,8 +88,9 @@ def test_every_field_is_typed_and_described() -> None:
     fields = {name: schema["properties"] for name, schema in schemas.items()}
     for name, field, most in (("EventIn", "position", 15_500), ("RecommendationsRequest", "n", 500)):
         assert fields[name][field]["maximum"] == most
-    assert fields["Item"]["source"]["enum"] == ["personal", "similar", "popular", "pinned"]
-    assert fields["Recommendations"]["degraded"]["enum"] == ["stale", "stale_model", "static", None]
+    assert fields["Item"]["source"]["enum"] == ["personal", "session", "similar", "popular", "pinned"]
+    levels = ["stale", "stale_model", "trained", "cluster", "popular", "static", None]
+    assert fields["Recommendations"]["degraded"]["enum"] == levels
     assert fields["Accepted"]["durability"]["enum"] == ["disk"]
     assert fields["Model"]["n_users"]["type"] == "integer"
     assert fields["Model"]["data"]["$ref"] == "#/components/schemas/DataSet"

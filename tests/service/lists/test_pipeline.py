@@ -18,7 +18,10 @@ from service.lists.filters.masks import FilterMasks
 from service.lists.item_scores import ListUser
 from service.lists.list_request import Boost, ListRequest, Pin
 from service.lists.pipeline import ListModel, MadeList, make_list, plain_list
+from service.lists.sessions import SessionItem, with_session
 from service.models import scoring, similarity
+from service.models.fold_in.settings import FoldIn
+from service.models.history_weights import HistoryWeights
 from service.models.neighbourhood import Neighbourhood
 from service.models.snapshot import ModelSnapshot
 from service.models.vocabulary import Vocabulary
@@ -81,6 +84,8 @@ def world(n_items: int, kind: str, hides: bool) -> World:
         popularity=rng.integers(0, 6, n_items).astype(np.float32),
         data_as_of="2026-01-01T00:00:00.000Z",
         neighbourhood=neighbourhood,
+        input_factors=rng.integers(-1, 2, (n_items, k)).astype(np.float32) if k else None,
+        fold_in=FoldIn("decayed_sum" if k else "neighbour_sum", HistoryWeights(half_life=2.0)),
     )
     genres = np.array(["Comedy", "Drama", "Horror"])
     attributes: list[Attributes] = [
@@ -98,24 +103,38 @@ def world(n_items: int, kind: str, hides: bool) -> World:
 
 def shelf_of(this: World, request: ListRequest, user: ListUser | None) -> Shelf:
     snapshot = this.model.snapshot
-    rows = np.arange(len(snapshot.items))
-    itself = None
-    scores: list[float | None]
-    if request.similar_to is not None:
-        itself = snapshot.items.row_of[request.similar_to]
-        if snapshot.n_factors:
-            scores = list(similarity.exact_similarities(snapshot, itself, rows).tolist())
-        else:
-            scores = [None] * len(rows)
-            for row, score in zip(*similarity.shared_user_cosines(snapshot, itself), strict=True):
-                scores[row] = float(score)
-    elif user is None:
-        scores = list(snapshot.popularity.astype(float).tolist())
-    else:
-        scores = list(scoring.exact_scores(snapshot, user.row or 0, rows).tolist())
-    seen = set() if user is None or itself is not None else set(snapshot.seen_rows(user.row or 0).tolist())
     ids, ranks = snapshot.items.id_of, snapshot.popular_ranks.tolist()
-    return Shelf(ids, scores, ranks, this.catalogue.items, seen, set(this.catalogue.hidden.tolist()), itself)
+    user = with_session(snapshot, user, request.session, 7.0) if request.session else user
+    given = request.seeds if request.similar_to is None else (request.similar_to,)
+    seeds = {snapshot.items.row_of[item_id] for item_id in given if item_id in snapshot.items.row_of}
+    seen = set() if user is None else set(user.seen_rows(snapshot).tolist())
+    return Shelf(
+        ids,
+        scores_of(snapshot, sorted(seeds), user),
+        ranks,
+        this.catalogue.items,
+        seen,
+        set(this.catalogue.hidden.tolist()),
+        seeds,
+    )
+
+
+def scores_of(snapshot: ModelSnapshot, seeds: list[int], user: ListUser | None) -> list[float | None]:
+    rows = np.arange(len(snapshot.items))
+    if seeds and snapshot.n_factors:
+        cosines = np.zeros(rows.size)
+        for seed in seeds:
+            cosines += similarity.exact_similarities(snapshot, seed, rows)
+        return list((cosines / len(seeds)).tolist())
+    if seeds:
+        sums: dict[int, float] = {}
+        for seed in seeds:
+            for row, score in zip(*similarity.shared_user_cosines(snapshot, seed), strict=True):
+                sums[row] = sums.get(row, 0.0) + score
+        return [sums[row] / len(seeds) if row in sums else None for row in rows.tolist()]
+    if user is None:
+        return list(snapshot.popularity.astype(float).tolist())
+    return list(scoring.exact_scores(snapshot, user.row or 0, rows, user.representation).tolist())
 
 
 def listed(this: World, made: MadeList) -> list[ListedItem]:
@@ -128,6 +147,12 @@ def listed(this: World, made: MadeList) -> list[ListedItem]:
 
 FILTERS = ['genres == "Comedy"', "year >= 1990", "rare", 'not (genres in ["Horror"])', 'rare and genres == "Drama"']
 item_ids = st.integers(0, 70).map("i{}".format)
+session_items = st.builds(
+    SessionItem,
+    item_ids,
+    st.sampled_from(["view", "click", "purchase", "dismiss", "rating"]),
+    st.sampled_from([None, 2.0]),
+)
 drawn_boosts = st.builds(Boost, st.sampled_from(FILTERS), st.sampled_from([0.5, 2.0, 3.0]))
 requests = st.builds(
     ListRequest,
@@ -142,7 +167,9 @@ requests = st.builds(
     offset=st.sampled_from([0, 0, 1, 5, 60]),
     exclude=st.lists(item_ids, max_size=8).map(tuple),
     include=st.one_of(st.none(), st.none(), st.lists(item_ids, max_size=40).map(tuple)),
-    similar_to=st.sampled_from([None, None, "i3"]),
+    similar_to=st.sampled_from([None, None, None, "i3"]),
+    seeds=st.sampled_from([(), (), (), ("i2", "i5", "unknown"), ("i1", "i3", "i6", "i3")]),
+    session=st.one_of(st.just(()), st.just(()), st.lists(session_items, max_size=4).map(tuple)),
     filter=st.sampled_from([None, *FILTERS]),
     boosts=st.lists(st.builds(Boost, st.sampled_from(FILTERS), st.sampled_from([0.5, 2.0, 3.0])), max_size=2).map(
         tuple

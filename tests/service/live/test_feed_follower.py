@@ -29,7 +29,7 @@ class Site:
         self.may_follow = True
 
     async def begin(self, generation: int) -> None:
-        StateManifest("a", Position(generation, 0), {}, 0, 100, ()).write(self.directory)
+        StateManifest("a", Position(generation, 0), {}, 0, 365, 100, ()).write(self.directory)
         await self.writer.connect()
         await self.writer.begin(generation, encode_entry(FeedEntry()))
         self.last = Position(generation, 1)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
+from service.models.fold_in.settings import FoldIn
 from service.models.item_record import ItemRecord
 from service.models.item_records import ItemRecords
 from service.models.snapshot import ModelSnapshot
@@ -193,6 +194,33 @@ async def test_boosts_and_pins_change_the_order(client: Client, context: Replica
         assert problem["errors"][0]["field"].startswith("pins")
 
 
+async def test_a_session_and_seeds_make_lists(client: Client, context: ReplicaContext) -> None:
+    """Ids or interactions, with and without a user; several seeds; both are in the served event."""
+    model = context.store.current()
+    context.store.swap(replace(model, fold_in=FoldIn("decayed_sum")))
+    session = ["i3", {"item_id": "i4", "type": "rating", "value": 5.0}, "unknown"]
+    visitor = await body(client, "POST", "/v1/recommendations", 200, json={"session": session, "n": 5})
+    assert {item["source"] for item in visitor["items"]} == {"session"}
+    assert not {"i3", "i4"} & {item["item_id"] for item in visitor["items"]}
+    user = await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u1", "session": session, "n": 5})
+    plain = await body(client, "GET", "/v1/recommendations/u1?n=5", 200)
+    assert user["items"] != plain["items"]
+    near = await body(client, "POST", "/v1/recommendations", 200, json={"seeds": ["i3", "i4", "unknown"], "n": 60})
+    assert {item["source"] for item in near["items"]} == {"similar"}
+    assert not {"i3", "i4"} & {item["item_id"] for item in near["items"]}
+    one = await body(client, "POST", "/v1/recommendations", 200, json={"seeds": ["i4"], "n": 6})
+    assert one["items"] == (await body(client, "GET", "/v1/items/i4/similar?n=6", 200))["items"]
+    first, *_, last = recorded_events(context)
+    view = {"item_id": "i3", "type": "view", "value": None}
+    assert first["request"]["session"] == [view, session[1], view | {"item_id": "unknown"}]
+    assert last["candidate_set"] == "similar:i4"
+    bad = {"session": ["i1", {"item_id": "i2", "type": "rating"}]}
+    problem = await body(client, "POST", "/v1/recommendations", 422, json=bad)
+    assert problem["errors"] == [{"field": "session[1]", "message": "a rating needs a value"}]
+    both = await body(client, "POST", "/v1/recommendations", 422, json={"session": ["i1"], "seeds": ["i2"]})
+    assert "together" in both["detail"]
+
+
 async def test_exclude_and_include_apply_before_the_top_n(client: Client) -> None:
     """The next best replace excluded items; included items are the only candidates."""
     whole = (await body(client, "POST", "/v1/recommendations", 200, json={"user_id": "u2", "n": 12}))["items"]
@@ -284,7 +312,7 @@ async def test_head_is_get_without_a_body(client: Client, context: ReplicaContex
     """And without a served event: no list is shown, so none has an id."""
     path = path.replace("{user_id}", "u1").replace("{item_id}", "i1")
     queried = {"/v1/items/similar": "?item_id=i1", "/recommend": "?user_id=u1", "/v1/recommendations": "?user_id=u1"}
-    queried["/v1/users"] = "?user_id=u1"
+    queried |= {"/v1/users": "?user_id=u1", "/v1/items": "?item_id=i1"}
     path += queried.get(path, "")
     async with client.head(path) as head:
         assert (head.status, await head.read()) == (200, b"")

@@ -12,6 +12,7 @@ from telemetry.archive.dead_letters import read_letters
 from telemetry.batch import Batch, Position, to_fields
 from telemetry.catalogue.catalogue import Catalogue
 from telemetry.catalogue.commit import CatalogueChange, CommitContent, Progress, SeenEvent
+from telemetry.consumer.sinks import CommittedEvents
 from telemetry.errors import StreamAwayError
 from telemetry.events import Record, decode, encode
 from telemetry.notes import LeaseTaken, SinkFailed, StandingBy
@@ -204,7 +205,7 @@ async def test_entries_read_by_a_zombie_are_found_again(site: Site, await_until:
 class BrokenSink:
     name = "broken"
 
-    async def write(self, records: Sequence[Record]) -> None:
+    async def write(self, commit: CommittedEvents) -> None:
         raise RuntimeError("no")
 
 

@@ -1,7 +1,7 @@
 """Orphaned slots are shipped and archived, and their replica finds them free."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import pytest
 from telemetry.archive.archive import Archive
 from telemetry.consumer.consumer import Consumer
 from telemetry.consumer.orphans import OrphanedSlots
-from telemetry.events import Feedback, Record
+from telemetry.consumer.sinks import CommittedEvents
+from telemetry.events import Feedback
 from telemetry.notes import Note, OrphanShipped
 from telemetry.producer import Producer
 from telemetry.settings import ConsumerSettings, ProducerSettings
@@ -30,8 +31,8 @@ class CollectingSink:
     def __init__(self) -> None:
         self.ids: list[str] = []
 
-    async def write(self, records: Sequence[Record]) -> None:
-        self.ids += [record.event.event_id for record in records if isinstance(record.event, Feedback)]
+    async def write(self, commit: CommittedEvents) -> None:
+        self.ids += [record.event.event_id for record in commit.records if isinstance(record.event, Feedback)]
 
 
 @pytest.fixture

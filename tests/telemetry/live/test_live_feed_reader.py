@@ -15,7 +15,7 @@ def entry(seq: int) -> bytes:
 
 
 def write_snapshot(directory: Path, position: Position) -> None:
-    StateManifest("a", position, {}, 0, 100, ()).write(directory)
+    StateManifest("a", position, {}, 0, 365, 100, ()).write(directory)
 
 
 class Site:

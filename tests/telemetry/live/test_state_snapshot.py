@@ -34,7 +34,7 @@ def event(user_id: str, seq: int, **changes: Any) -> LiveEvent:
 def write(directory: Path, layers: Mapping[str, list[LiveEvent]], **changes: Any) -> None:
     for name, events in layers.items():
         write_layer(directory / name, events, 100)
-    facts: dict[str, Any] = {"since_ms": 0, "most_events": 100, "types": LIVE_TYPES, **changes}
+    facts: dict[str, Any] = {"since_ms": 0, "days": 365, "most_events": 100, "types": LIVE_TYPES, **changes}
     StateManifest("a", Position(3, 4), {"p0": Position(1, 9)}, layers=tuple(layers), **facts).write(directory)
 
 

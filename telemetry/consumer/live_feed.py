@@ -1,0 +1,361 @@
+"""Live state at the consumer: a sink that publishes committed events, and the job that keeps the state snapshot.
+
+Invariants:
+
+- What is committed in a lease is pending or in the store, and is offered to the feed. What was committed before is read
+  from the archive when the lease begins, from the marks of the stored state on. So nothing that a killed process
+  committed and did not publish is missing, and a new generation tells every replica.
+- Neither Redis nor the disk of the state keeps the consumer from archiving: `write` waits for nothing.
+- A generation begins only after a snapshot that includes everything offered before it.
+- A user is erased here when no file of the state and no entry of the feed holds an event that falls under the erasure.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from telemetry.archive.archive import Archive
+from telemetry.archive.retention import last_retired_day
+from telemetry.batch import Position
+from telemetry.consumer.sinks import CommittedEvents
+from telemetry.counters import LiveCounters
+from telemetry.erasure.erasure_requests import open_requests
+from telemetry.errors import ArchiveError, LeaseLostError, StateError
+from telemetry.events import ItemChange, encode
+from telemetry.failpoints import Failpoints
+from telemetry.live.archive_tail import is_compacted
+from telemetry.live.event_layer import user_key
+from telemetry.live.feed_entry import ErasedUser, FeedEntry
+from telemetry.live.feed_publisher import FeedPublisher
+from telemetry.live.item_table import ItemTable
+from telemetry.live.layer_merge import KeepRules
+from telemetry.live.live_event import DEFAULT_TYPES, LIVE_TYPES, LiveEvent, live_event, unix_ms
+from telemetry.live.state_manifest import StateManifest
+from telemetry.live.state_restore import Wanted, restore
+from telemetry.live.state_store import StateStore
+from telemetry.notes import Observer, StateFailed, StateRestored, notify
+from telemetry.settings import LiveSettings
+from telemetry.shielding import shield_until_done
+from telemetry.stream.feed_stream import FeedStream
+
+_CHECK_S: Final = 1.0
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
+_ERASE_PATIENCE_S: Final = 5.0
+# More than these are saved before the interval has passed.
+_MOST_PENDING: Final = 50_000
+# A snapshot is saved when the feed has this share of its bytes that no snapshot includes.
+_UNSAVED_SHARE: Final = 0.25
+_DAY_MS: Final = 86_400_000
+_DATE_LENGTH: Final = len("2026-11-21")
+
+
+class LiveFeed:
+    """The live state of one archive, while its lease is held: a `Sink`, a `UserEraser` and a job.
+
+    Args:
+        directory: Of the state snapshot.
+    """
+
+    name = "live"
+
+    def __init__(
+        self,
+        stream: FeedStream,
+        directory: Path,
+        settings: LiveSettings,
+        observer: Observer | None = None,
+        *,
+        failpoints: Failpoints | None = None,
+        heartbeat_s: float = 1.0,
+    ) -> None:
+        self._stream = stream
+        self._settings = settings
+        self._observer = observer
+        self._failpoints = failpoints or Failpoints()
+        self._heartbeat_s = heartbeat_s
+        self._types = tuple(sorted(LIVE_TYPES if settings.impressions else DEFAULT_TYPES))
+        self._store = StateStore(directory, self._failpoints)
+        self._saving = asyncio.Lock()
+        self._archive: Archive | None = None
+        # Set while the namespace in Redis is the archive's.
+        self._allowed = asyncio.Event()
+        self.counters = LiveCounters()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget what an earlier lease held: another consumer may have archived since."""
+        self._publisher = FeedPublisher(
+            self._stream,
+            lambda: self._marks,
+            self._allowed,
+            self.counters,
+            feed_bytes=self._settings.feed_bytes,
+            heartbeat_s=self._heartbeat_s,
+            observer=self._observer,
+            failpoints=self._failpoints,
+        )
+        # Events that no snapshot includes: new ones, and those that are being saved.
+        self._pending: list[LiveEvent] = []
+        self._in_hand: list[LiveEvent] = []
+        # By digest: users whose events are to be removed from the layers, with the time of the request.
+        self._erased: dict[bytes, int] = {}
+        self._items = ItemTable()
+        self._saved_items: tuple[int, str | None] = (0, None)
+        self._marks: dict[str, Position] = {}
+        self._part = ""
+        self._lengths: dict[str, int] = {}
+        self._since_ms = 0
+        self._generation = 0
+        self._changed = False
+        self._saved_s = 0.0
+        self.counters.restored = False
+
+    async def write(self, commit: CommittedEvents) -> None:
+        """Publish the live events of a commit, and keep them for the next snapshot."""
+        if self._archive is None:
+            return
+        events, lines = [], []
+        for record in commit.records:
+            if isinstance(record.event, ItemChange):
+                if self._items.apply(record):
+                    lines.append(encode(*record))
+            elif (event := live_event(record, self._types)) is not None and event.time_ms >= self._since_ms:
+                events.append(event)
+        self._pending += events
+        erased = self._erase(
+            [ErasedUser(request.user_id, unix_ms(request.requested_at)) for request in commit.erasures]
+        )
+        moved = {name: mark for name, mark in commit.watermarks.items() if self._marks.get(name) != mark}
+        self._marks = dict(commit.watermarks)
+        # Rotated since the commit or not: what was committed so far is included.
+        self._part, self._lengths = self._archive.part, self._archive.part_lengths
+        self._changed = self._changed or bool(events or lines or erased)
+        self.counters.events += len(events)
+        self.counters.unsaved_events = len(self._pending)
+        self._publisher.offer(FeedEntry(events, erased, lines, moved))
+
+    async def erase(self, requested: Mapping[str, str]) -> Mapping[str, int]:
+        """Remove users from the files of the state and from the feed.
+
+        Raises:
+            StateError: The state is not restored yet, or Redis does not answer and may hold their events.
+            ArchiveError: The lease is lost.
+            OSError: The files cannot be written.
+        """
+        if not self.counters.restored:
+            raise StateError("The live state is not restored yet.")
+        if self._erase([ErasedUser(user_id, unix_ms(at)) for user_id, at in requested.items()]):
+            await self._save(renew=True, purge=True)
+        try:
+            async with asyncio.timeout(_ERASE_PATIENCE_S):
+                await self._publisher.begun.wait()
+        except TimeoutError:
+            raise StateError("Redis does not answer, and may hold events of erased users in the feed.") from None
+        return {}
+
+    def set_connected(self, *, connected: bool) -> None:
+        """Note whether Redis answers and the namespace is the archive's; without that nothing is published."""
+        if connected:
+            self._allowed.set()
+        else:
+            self._allowed.clear()
+
+    async def run(self, archive: Archive) -> None:
+        """Restore the state and keep its snapshot until cancelled, and then save it.
+
+        Raises:
+            LeaseLostError: Another consumer holds the archive.
+        """
+        self._forget()
+        self._archive = archive
+        self._marks, self._part = dict(archive.watermarks), archive.part
+        publishing = asyncio.create_task(self._publisher.run(), name="feed-publisher")
+        try:
+            await self._repeat(self._restore)
+            while True:
+                await self._wait_until_due()
+                await self._repeat(self._save)
+        finally:
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
+            if self.counters.restored and self._changed:
+                try:
+                    await self._save()
+                except (ArchiveError, StateError, OSError) as error:
+                    self._failed(error)
+            self.counters.restored = False
+            self._archive = None
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do some work, again while it fails."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return await work()
+            except LeaseLostError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a fault of the live state must not stop the archive
+                self._failed(error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _restore(self) -> None:
+        started_s = time.monotonic()
+        archive = self._held_archive
+        requests = await archive.read_catalogue(open_requests)
+        while requests:
+            # Their lines may still be in the archive; they are erased here with the next round.
+            self._erase([ErasedUser(request.user_id, unix_ms(request.requested_at)) for request in requests])
+            requests = await archive.read_catalogue(open_requests, requests[-1])
+        wanted = Wanted(
+            archive.identity.archive,
+            dict(archive.watermarks),
+            await self._horizon_ms(),
+            self._settings.days,
+            self._settings.events_per_user,
+            self._types,
+        )
+        stop = threading.Event()
+        reading = asyncio.ensure_future(asyncio.to_thread(restore, archive.root, self._store, wanted, stop))
+        try:
+            restored = await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([reading])
+            raise
+        self._failpoints.hit("live.restored")
+        for record in restored.items.records():
+            self._items.apply(record)
+        self._since_ms, self._generation = restored.since_ms, restored.generation
+        await self._save(renew=True)
+        await asyncio.to_thread(self._store.remove_remains)
+        self.counters.restored = True
+        self.counters.catch_up_events += restored.events
+        self.counters.rebuilds += restored.rebuilt is not None
+        notify(self._observer, StateRestored(restored.events, time.monotonic() - started_s, restored.rebuilt))
+
+    async def _wait_until_due(self) -> None:
+        """Wait until a snapshot is due: of changes, of the feed's length, or because the feed or the files are lost."""
+        settings, publisher = self._settings, self._publisher
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(_CHECK_S, settings.snapshot_interval_s)):
+                    await publisher.broken.wait()
+            if publisher.broken.is_set():
+                return
+            waited_s = time.monotonic() - self._saved_s
+            if self._changed and (waited_s >= settings.snapshot_interval_s or len(self._pending) >= _MOST_PENDING):
+                return
+            if publisher.unsaved_bytes >= _UNSAVED_SHARE * settings.feed_bytes:
+                return
+            if not await asyncio.to_thread(self._store.is_intact):
+                self._saved_items = (0, None)
+                return
+
+    async def _save(self, *, renew: bool = False, purge: bool = False) -> None:
+        """Save a snapshot of everything up to now.
+
+        Args:
+            renew: Whether the feed begins a new generation with it.
+            purge: Whether erased users are removed from the layers; otherwise readers leave their events out.
+        """
+        async with self._saving:
+            await shield_until_done(self._save_now(renew=renew, purge=purge))
+
+    async def _save_now(self, *, renew: bool, purge: bool) -> None:
+        started_s = time.monotonic()
+        archive, store, settings = self._held_archive, self._store, self._settings
+        # Before the state of the snapshot is fixed: a later compaction may have later events.
+        compacted = tuple(path for path in await archive.sealed_files() if is_compacted(path))
+        since_ms = max(await self._horizon_ms(), self._since_ms)
+        self._in_hand, self._pending, self._changed = self._pending, [], False
+        erased = dict(self._erased)
+        renew = renew or not self._publisher.begun.is_set()
+        if renew:
+            self._generation = self._publisher.restart(self._generation)
+        revision, records = self._items.revision, None
+        if revision != self._saved_items[0]:
+            records = self._items.records()
+        manifest = StateManifest(
+            archive.identity.archive,
+            self._publisher.snapshot_position,
+            self._marks,
+            since_ms,
+            settings.days,
+            settings.events_per_user,
+            self._types,
+            items=self._saved_items[1],
+            erased={} if purge else {key.hex(): requested_ms for key, requested_ms in erased.items()},
+            part=self._part,
+            lengths=self._lengths,
+            compacted=compacted,
+        )
+        rules = KeepRules(settings.events_per_user, since_ms, erased)
+        try:
+            manifest = await asyncio.to_thread(
+                store.prepare, manifest, rules, self._in_hand, records, settings.state_bytes, purge=purge
+            )
+            # A consumer that lost its lease must not replace its successor's snapshot.
+            await archive.beat()
+            await asyncio.to_thread(store.save, manifest)
+        except BaseException:
+            # What is in a layer already is the same event.
+            self._pending, self._changed = self._in_hand + self._pending, True
+            self._in_hand = []
+            raise
+        self._in_hand, self._saved_items, self._since_ms = [], (revision, manifest.items), manifest.since_ms
+        if purge:
+            self._erased = {key: ms for key, ms in self._erased.items() if erased.get(key) != ms}
+        self._publisher.saved()
+        if renew:
+            self._publisher.release()
+        self._saved_s = time.monotonic()
+        self._count_save(self._saved_s - started_s)
+
+    def _count_save(self, duration_s: float) -> None:
+        counters, store = self.counters, self._store
+        counters.snapshots += 1
+        counters.snapshot_s += duration_s
+        counters.snapshot_bytes, counters.snapshot_events = store.size_bytes, store.n_events
+        counters.saved_at_s = time.time()
+        counters.unsaved_events = len(self._pending)
+
+    def _erase(self, users: Sequence[ErasedUser]) -> list[ErasedUser]:
+        """Remove users from what is pending; returns those that the state or the feed may hold."""
+        if not users:
+            return []
+        requested = {user.user_id: user.requested_ms for user in sorted(users, key=lambda user: user.requested_ms)}
+        pending = {event.user_id for event in (*self._pending, *self._in_hand)}
+        self._pending = [
+            event for event in self._pending if event.received_ms > requested.get(event.user_id, event.received_ms - 1)
+        ]
+        held = []
+        for user_id, requested_ms in requested.items():
+            key = user_key(user_id)
+            is_known = user_id in pending or key in self._erased or self._store.has_user(key)
+            if is_known or not self.counters.restored:
+                self._erased[key] = max(requested_ms, self._erased.get(key, requested_ms))
+                held.append(ErasedUser(user_id, requested_ms))
+        return held
+
+    async def _horizon_ms(self) -> int:
+        """Return the horizon of the setting, or of the archive's retention if that is later."""
+        archive = self._held_archive
+        horizon_ms = unix_ms(f"{archive.days_ago(self._settings.days)[:_DATE_LENGTH]}T00:00:00.000Z")
+        retired = await archive.read_catalogue(last_retired_day)
+        return horizon_ms if retired is None else max(horizon_ms, unix_ms(f"{retired}T00:00:00.000Z") + _DAY_MS)
+
+    @property
+    def _held_archive(self) -> Archive:
+        if self._archive is None:
+            raise LeaseLostError("This consumer does not hold the archive's lease.")
+        return self._archive
+
+    def _failed(self, error: Exception) -> None:
+        self.counters.snapshot_failures += 1
+        notify(self._observer, StateFailed(str(error)))
