@@ -129,7 +129,7 @@ def command(
             prepare=lambda source, interactions: on_scale(config, source, interactions, declared)[0],
             pseudonyms=config.pseudonymiser(),
         )
-        candidates = candidates or [candidate.configured() for candidate in CANDIDATES]
+        candidates = candidates or [replace(each.configured(), label=each.label) for each in CANDIDATES]
         comparison = compare(dataset, candidates, protocol, progress=progress)
     for interactions in read:
         for line in data_report_lines(interactions.report):

@@ -5,7 +5,7 @@ who were active last are judged. A service answers with a profile that reaches u
 the profile must reach up to the held-out interactions: a cut at one moment for all users would judge stale profiles,
 and leave out everyone who came after the cut. Of users who were active last, few interactions of others are younger
 than what is held out, so that the trend of popularity is not given away either. Without times, or if all are equal, a
-random tenth of all interactions is held out.
+random tenth of all interactions is held out. A dismissal is never held out: a list that holds the item is no success.
 
 Invariant: no interaction is on both sides, and neither side is empty. Only judged users have held-out interactions in a
 hold-out by time. Of equal times the later position is the later interaction (`evaluation.splits`).
@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from service.models.user_history import DISMISS
 from service.training.evaluation import splits
 from service.training.interactions import Int64, Interactions
 
@@ -69,9 +70,14 @@ def hold_out(data: Interactions, rng: np.random.Generator) -> HoldOut | None:
         name, sides = "time-per-user", _by_time(data, data.timestamps)
     else:
         sides = splits.hold_out(len(data), SHARE, rng)
-    if sides is None or not sides[0].size or not sides[1].size:
+    if sides is None:
         return None
     train, hidden = sides
+    if data.types is not None and (is_dismissed := data.types[hidden] == DISMISS).any():
+        hidden = hidden[~is_dismissed]
+        train = _others(len(data), hidden)
+    if not train.size or not hidden.size:
+        return None
     return HoldOut(data.take(train), data.take(hidden), hidden, name)
 
 
@@ -86,9 +92,14 @@ def _by_time(data: Interactions, times_s: Int64) -> tuple[Int64, Int64]:
     judged = hidden[is_judged[data.user_rows[hidden]]]
     if judged.size == hidden.size:
         return train, hidden
-    is_hidden = np.zeros(len(data), dtype=bool)
-    is_hidden[judged] = True
-    return np.flatnonzero(~is_hidden), judged
+    return _others(len(data), judged), judged
+
+
+def _others(n: int, positions: Int64) -> Int64:
+    """Return the positions of n that are not among some, int64, ascending."""
+    is_other = np.ones(n, dtype=bool)
+    is_other[positions] = False
+    return np.flatnonzero(is_other)
 
 
 def _active_last(data: Interactions, times_s: Int64) -> NDArray[np.bool_]:

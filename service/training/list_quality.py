@@ -52,7 +52,7 @@ class ListQuality:
             return 0.0
         if difference.size < 2:
             return 0.0
-        error = float(difference.std(ddof=1)) / np.sqrt(difference.size)
+        error = float(difference.std(ddof=1)) / float(np.sqrt(difference.size))
         return mean / error if error > 0 else float(np.copysign(np.inf, mean))
 
 

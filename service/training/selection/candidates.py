@@ -1,5 +1,6 @@
 """The candidates of `auto`, in the order in which they are fitted: what costs least and gains most comes first."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Final, NamedTuple
 
@@ -27,6 +28,10 @@ class Candidate(NamedTuple):
     # is one step. It is due once for each installation.
     kernel: str = ""
     compile_s: float = 0.0
+    # Whether it differs from the candidate before only where the data has times.
+    is_of_times: bool = False
+    # Whether it takes over what `RECENCY_PROBES` found out: whether a user's latest interactions say more.
+    follows_recency: bool = False
 
     @property
     def label(self) -> str:
@@ -51,9 +56,27 @@ class Candidate(NamedTuple):
 
 _ALGORITHMS: Final = "service.training.algorithms"
 
+_NO_DECAY: Final = "half_life=0"
+# A cheap candidate with its own half-life, and without one.
+RECENCY_PROBES: Final = (Candidate("pure_svd"), Candidate("pure_svd", (_NO_DECAY,), is_of_times=True))
+
 CANDIDATES: Final = (
     Candidate(BASELINE),
-    Candidate("pure_svd"),
-    Candidate("ease", least_gain=1.05, cubic_s=3e-11, kernel="ease:_count_halves", compile_s=1.5),
-    Candidate("ials", kernel="kernels.ridge:solve_rows", compile_s=8.0),
+    Candidate(BASELINE, ("window_days=7",), is_of_times=True),
+    Candidate(BASELINE, ("window_days=30",), is_of_times=True),
+    *RECENCY_PROBES,
+    Candidate("ease", least_gain=1.05, cubic_s=3e-11, kernel="ease:_count_halves", compile_s=1.5, follows_recency=True),
+    Candidate("ials", kernel="kernels.ridge:solve_rows", compile_s=8.0, follows_recency=True),
 )
+
+
+def adapted(candidate: Candidate, ndcg_of: Mapping[str, float]) -> Candidate:
+    """Return a candidate without a half-life if that was better for the probes; a half-life of its own is kept.
+
+    Args:
+        ndcg_of: NDCG@10 by label of the candidates so far that were measured.
+    """
+    with_decay, without = (ndcg_of.get(probe.label) for probe in RECENCY_PROBES)
+    if not candidate.follows_recency or with_decay is None or without is None or without <= with_decay:
+        return candidate
+    return candidate._replace(settings=(*candidate.settings, _NO_DECAY))

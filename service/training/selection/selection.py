@@ -21,7 +21,7 @@ from service.training.evaluation.top_n_lists import top_n_lists
 from service.training.hold_out import HoldOut, hold_out, nothing_held_out
 from service.training.interactions import Interactions, Progress
 from service.training.list_quality import judged, quality
-from service.training.selection.candidates import BASELINE, CANDIDATES, Candidate
+from service.training.selection.candidates import BASELINE, CANDIDATES, Candidate, adapted
 from service.training.selection.choice import CandidateResult, Choice, choose
 from service.training.selection.cost_limit import CostLimit
 
@@ -102,8 +102,11 @@ def select(
     relevance = judged(held_out)
     results: list[CandidateResult] = []
     started_s = clock()
-    for number, candidate in enumerate(candidates):
+    candidates = [each for each in candidates if data.timestamps is not None or not each.is_of_times]
+    for number, each in enumerate(candidates):
         progress("choose", number, len(candidates))
+        ndcg_of = {result.candidate.label: result.quality.ndcg for result in results if result.quality is not None}
+        candidate = adapted(each, ndcg_of)
         left_s = budget_s - (clock() - started_s)
         # The baseline costs next to nothing, and nothing could be compared without it.
         limit_s = float("inf") if candidate.label == BASELINE else left_s

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.models.user_history import DISMISS
 from service.training import hold_out as module
 from service.training.hold_out import hold_out
 from service.training.interactions import Interactions
@@ -40,6 +43,17 @@ def test_too_little_is_not_split(moments: list[int] | None) -> None:
     assert hold_out(few, np.random.default_rng(0)) is None
     alone = rated([(user, 0, 1.0) for user in range(40)], times=moments)
     assert (hold_out(alone, np.random.default_rng(0)) is None) == (moments is not None)
+
+
+def test_a_dismissal_is_learnt_from() -> None:
+    """A list with the item would be no success."""
+    data = rated([(user, item, 1.0) for user in range(5) for item in range(4)], times=list(range(20)))
+    types = np.zeros(20, np.uint8)
+    types[[3, 7]] = DISMISS
+    found = split_of(replace(data, types=types))
+    assert found.positions.tolist() == [11, 15, 19]
+    assert len(found.train) == 17
+    assert hold_out(replace(data, types=np.full(20, DISMISS, np.uint8)), np.random.default_rng(0)) is None
 
 
 def test_of_many_users_those_are_judged_who_were_active_last(monkeypatch: pytest.MonkeyPatch) -> None:

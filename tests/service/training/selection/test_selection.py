@@ -10,7 +10,7 @@ from service.training.algorithms import registry
 from service.training.data import datasets
 from service.training.hold_out import HoldOut, hold_out
 from service.training.interactions import Interactions, Progress, no_progress
-from service.training.selection.candidates import CANDIDATES, Candidate
+from service.training.selection.candidates import CANDIDATES, RECENCY_PROBES, Candidate, adapted
 from service.training.selection.selection import Selection, budget_for, sampled_users, select
 from tests.support.interactions import rated, triples
 
@@ -29,7 +29,7 @@ def selected(data: Interactions, candidates: tuple[Candidate, ...] = CANDIDATES,
 def test_every_candidate_is_measured_and_the_best_chosen() -> None:
     """The demo data has structure; all are judged by the same users."""
     selection = selected(datasets.read(DEMO))
-    assert [result.candidate for result in selection.results] == list(CANDIDATES)
+    assert [result.candidate.name for result in selection.results] == [each.name for each in CANDIDATES]
     qualities = [result.quality for result in selection.results]
     assert all(quality is not None for quality in qualities)
     sizes = {quality.by_user.size for quality in qualities if quality is not None}
@@ -121,6 +121,23 @@ def test_data_without_anything_to_learn(rows: list[tuple[int, int, float]], *, t
         assert selection.choice.quality is not None
         assert baseline is not None
         assert selection.choice.quality.ndcg > baseline.ndcg
+
+
+@pytest.mark.parametrize(("recent", "lasting", "settings"), [(0.3, 0.2, ()), (0.2, 0.3, ("half_life=0",))])
+def test_whether_recency_counts_is_found_out_once(recent: float, lasting: float, settings: tuple[str, ...]) -> None:
+    """By a cheap candidate; a candidate that does not ask, or whose probes were not measured, keeps its own."""
+    candidate = Candidate("ials", follows_recency=True)
+    ndcg_of = {RECENCY_PROBES[0].label: recent, RECENCY_PROBES[1].label: lasting}
+    assert adapted(candidate, ndcg_of).settings == settings
+    assert adapted(Candidate("ials"), ndcg_of).settings == ()
+    assert adapted(candidate, {RECENCY_PROBES[1].label: lasting}).settings == ()
+
+
+def test_without_times_nothing_is_measured_twice() -> None:
+    """What differs by times only is the same as the candidate before it."""
+    data = replace(datasets.read(DEMO), timestamps=None)
+    labels = [result.candidate.label for result in selected(data, (*CANDIDATES[:1], *RECENCY_PROBES)).results]
+    assert labels == ["popularity", "pure_svd"]
 
 
 def test_a_large_set_is_represented_by_some_users() -> None:
