@@ -11,7 +11,7 @@ from typing import Annotated
 
 from service.declared_settings import read
 from service.errors import UsageError
-from service.models.event_values import EVENT_VALUES
+from service.models.event_values import EVENT_VALUES, EventValues
 from service.models.rating_scale import RatingScale
 from telemetry.errors import FailpointError, KeyFileError, StreamError
 from telemetry.failpoints import Failpoints
@@ -272,6 +272,7 @@ class Config:
     ] = None
     server: ServerConfig = field(default_factory=ServerConfig)
     events: EventsConfig = field(default_factory=EventsConfig)
+    event_values: EventValues = field(default_factory=EventValues)
     models: ModelConfig = field(default_factory=ModelConfig)
     live_lists: LiveListConfig = field(default_factory=LiveListConfig)
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)

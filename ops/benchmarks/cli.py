@@ -139,6 +139,33 @@ def keys(
     return 0
 
 
+@app.command(name="fold_in")
+def fold_in(
+    *,
+    items: Annotated[int, typer.Option(min=1_000, help="Items of the catalogue.")] = 100_000,
+    factors: Annotated[int, typer.Option(min=1, help="Factors of the model.")] = 128,
+    interactions: Annotated[int, typer.Option(min=1, help="Interactions of a user.")] = 200,
+    calls: Annotated[int, typer.Option(min=100, help="Fold-ins of a round.")] = 1_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; a figure is the median over them.")] = 7,
+    max_sum_us: Annotated[float | None, typer.Option(help="Objective: the 99th percentile where it is a sum.")] = None,
+    max_solve_us: Annotated[float | None, typer.Option(help="Objective: likewise where it is a solve.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure the processor time of computing a user from interactions."""
+    from ops.benchmarks import fold_in_cost
+
+    found = fold_in_cost.measure(items, factors, interactions, calls, rounds)
+    rows = ((name, f"{cost.median_us:,.0f}", f"{cost.p99_us:,.0f}") for name, cost in found.items())
+    title = f"{interactions} interactions, {factors} factors, {items:,} items"
+    figures = {"us": {name: cost._asdict() for name, cost in found.items()}}
+    _report(figures, title, ("model", "median, µs", "p99, µs"), rows, as_json=as_json)
+    for case in fold_in_cost.CASES:
+        limit_us, p99_us = max_solve_us if case.is_solve else max_sum_us, found[case.name].p99_us
+        if limit_us is not None and p99_us > limit_us:
+            raise RunError(f"The objective of {limit_us:g} µs was missed: {case.name} costs {p99_us:.0f} µs.")
+    return 0
+
+
 @app.command()
 def filters(
     *,

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from service.lists.item_scores import ListUser
-from service.models.event_values import EVENT_RANKS, value_on_scale
+from service.models.event_values import EVENT_RANKS
 from service.models.fold_in.fold_in import fold_in
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import EVENT_TYPES, NO_HISTORY, UserHistory
@@ -71,7 +71,6 @@ def with_session(
 
 
 def _appended(snapshot: ModelSnapshot, before: UserHistory, session: Sequence[SessionItem], now_s: int) -> UserHistory:
-    scale = snapshot.rating_min, snapshot.rating_max
     latest: dict[int, _Interaction] = {}
     known_before = {
         row: _Interaction(row, EVENT_TYPES[type_], value, now_s)
@@ -79,7 +78,7 @@ def _appended(snapshot: ModelSnapshot, before: UserHistory, session: Sequence[Se
     }
     for item in session:
         row = snapshot.items.row_of[item.item_id]
-        given = _Interaction(row, item.type, value_on_scale(item.type, item.value, *scale), now_s)
+        given = _Interaction(row, item.type, snapshot.value_of(item.type, item.value), now_s)
         earlier = latest.pop(row, None) or known_before.get(row)
         keeps = earlier is not None and EVENT_RANKS[earlier.type] > EVENT_RANKS[given.type]
         latest[row] = earlier if keeps and earlier is not None else given

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.models.event_values import EVENT_RANKS, value_on_scale
+from service.models.event_values import EVENT_RANKS
 from service.models.snapshot import ModelSnapshot
 from service.models.user_history import EVENT_TYPES, NO_HISTORY, UserHistory
 from telemetry.live.live_event import LiveEvent
@@ -51,8 +51,7 @@ def merged_history(
     live = [
         (row, event) for event in events if (row := row_of.get(event.item_id)) is not None and event.type in _TYPE_INDEX
     ]
-    scale = snapshot.rating_min, snapshot.rating_max
-    live_values = [value_on_scale(event.type, event.value, *scale) for _, event in live]
+    live_values = [snapshot.value_of(event.type, event.value) for _, event in live]
     rows = np.concatenate([trained.rows, np.array([row for row, _ in live], dtype=np.int32)])
     values = np.concatenate([trained.values, np.array(live_values, np.float32)])
     types = np.concatenate([trained.types, np.array([_TYPE_INDEX[event.type] for _, event in live], np.uint8)])

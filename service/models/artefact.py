@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 
 from service.errors import ModelMissing, ModelRefused
 from service.models import arrays, published_files
+from service.models.event_values import DEFAULT_VALUES
 from service.models.fold_in.settings import FoldIn
 from service.models.item_records import ItemRecords
 from service.models.neighbourhood import Neighbourhood
+from service.models.rating_scale import RatingScale
 from service.models.snapshot import ModelSnapshot
 from service.models.user_clusters import UserClusters
+from service.models.user_history import EVENT_TYPES
 from service.models.vocabulary import Vocabulary
 
 MANIFEST: Final = "manifest.json"
@@ -59,6 +62,7 @@ def write(directory: Path, snapshot: ModelSnapshot, origin: dict[str, Any]) -> N
             "global_mean": snapshot.global_mean,
             "rating_min": snapshot.rating_min,
             "rating_max": snapshot.rating_max,
+            "event_values": dict(zip(EVENT_TYPES, snapshot.event_values, strict=True)),
             "neighbourhood": None if snapshot.neighbourhood is None else snapshot.neighbourhood.description(),
             "fold_in": None if snapshot.fold_in is None else snapshot.fold_in.description(),
             "model_bytes": sum(array["bytes"] for array in described.values()),
@@ -109,6 +113,7 @@ def load(directory: Path, checkpoint: Callable[[], None] = lambda: None) -> Mode
             global_mean=float(manifest["global_mean"]),
             rating_min=float(manifest["rating_min"]),
             rating_max=float(manifest["rating_max"]),
+            event_values=_event_values(manifest),
             history=arrays.sparse(read, "history", "values", (len(users), len(items))),
             popularity=read["popularity"],
             data_as_of=manifest["data_as_of"],
@@ -225,6 +230,13 @@ def _arrays_of(snapshot: ModelSnapshot) -> dict[str, NDArray[Any]]:
             "item_record_offsets": snapshot.item_records.offsets,
         }
     return found
+
+
+def _event_values(manifest: dict[str, Any]) -> tuple[float, ...]:
+    """Return the published values of events; of a model without them the default ones on its scale."""
+    if "event_values" not in manifest:
+        return DEFAULT_VALUES.on_scale(RatingScale(float(manifest["rating_min"]), float(manifest["rating_max"])))
+    return tuple(float(manifest["event_values"][type_]) for type_ in EVENT_TYPES)
 
 
 def _neighbourhood(read: arrays.Arrays, described: Any, n_users: int, n_items: int) -> Neighbourhood:

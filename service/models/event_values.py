@@ -4,23 +4,58 @@ Of a user's interactions with one item one stays: that of the highest rank, and 
 """
 
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Annotated, Final
 
-# The rating that each type of event counts as; None for the event's own value.
-EVENT_VALUES: Final[Mapping[str, float | None]] = {
-    "rating": None,
-    "purchase": 5.0,
-    "click": 4.0,
-    "view": 3.0,
-    "dismiss": 1.0,
-}
+from service.models.rating_scale import RatingScale
+from service.models.user_history import EVENT_TYPES
+
+# The scale of the values of events that are no ratings.
+EVENT_SCALE: Final = RatingScale(1.0, 5.0)
 RATING_RANK: Final = 2
 EVENT_RANKS: Final[Mapping[str, int]] = {"rating": RATING_RANK, "purchase": 1, "dismiss": 1, "click": 0, "view": 0}
 
 
-def value_on_scale(event_type: str, value: float | None, rating_min: float, rating_max: float) -> float:
-    """Return what an event counts as on a rating scale; without a scale all interactions count the same."""
-    counted = EVENT_VALUES[event_type]
-    if counted is None:
-        counted = rating_max if value is None else value
-    return min(max(counted, rating_min), rating_max)
+@dataclass(frozen=True)
+class EventValues:
+    """The rating from 1 to 5 that each type of event counts as; mapped to the scale of the ratings of a model."""
+
+    purchase: Annotated[
+        float,
+        {"env": "RECOLLECT_VALUE_PURCHASE", "unit": "rating", "least": 1, "most": 5},
+        "The rating from 1 to 5 that a purchase counts as, for models that predict ratings.",
+    ] = 5.0
+    click: Annotated[
+        float,
+        {"env": "RECOLLECT_VALUE_CLICK", "unit": "rating", "least": 1, "most": 5},
+        "The rating from 1 to 5 that a click counts as.",
+    ] = 4.0
+    view: Annotated[
+        float,
+        {"env": "RECOLLECT_VALUE_VIEW", "unit": "rating", "least": 1, "most": 5},
+        "The rating from 1 to 5 that a view counts as.",
+    ] = 3.0
+    dismiss: Annotated[
+        float,
+        {"env": "RECOLLECT_VALUE_DISMISS", "unit": "rating", "least": 1, "most": 5},
+        "The rating from 1 to 5 that a dismissal counts as.",
+    ] = 1.0
+
+    def on_scale(self, scale: RatingScale) -> tuple[float, ...]:
+        """Return the value of each of `EVENT_TYPES` on a scale; of a rating without a value it is the largest.
+
+        Values stay as they are on a scale that ends at 5 and begins between 0 and 1.
+        """
+        values = (EVENT_SCALE.high, self.purchase, self.click, self.view, self.dismiss)
+        if scale.high == EVENT_SCALE.high and 0 <= scale.low <= EVENT_SCALE.low:
+            return values
+        share = (scale.high - scale.low) / (EVENT_SCALE.high - EVENT_SCALE.low)
+        return tuple(scale.low + (value - EVENT_SCALE.low) * share for value in values)
+
+
+DEFAULT_VALUES: Final = EventValues()
+# The rating that each type of event counts as by default; None for the event's own value.
+EVENT_VALUES: Final[Mapping[str, float | None]] = {
+    type_: None if type_ == "rating" else value
+    for type_, value in zip(EVENT_TYPES, DEFAULT_VALUES.on_scale(EVENT_SCALE), strict=True)
+}

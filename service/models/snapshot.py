@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.errors import ModelRefused
+from service.models.event_values import DEFAULT_VALUES, EVENT_SCALE
 from service.models.fold_in.fold_in import fold_in
 from service.models.fold_in.settings import FoldIn
 from service.models.item_records import ItemRecords
@@ -54,6 +55,7 @@ class ModelSnapshot:
         popularity: Float32 (n_items,), decayed interaction counts, at least 0.
         data_as_of: RFC 3339 time of the latest training interaction, or of training if the data has no times.
         neighbourhood: Neighbour weights of a model without factors; else None.
+        event_values: The value of each of `EVENT_TYPES` on the rating scale.
         history_ranks: Int32, the place of each entry of `history` in its user's order of time, 0 for the oldest; None
             if the model was published without, and then histories are in the order of items.
         history_times: Int64, the Unix time of each entry, in seconds; None if the data has no times.
@@ -83,6 +85,7 @@ class ModelSnapshot:
     popularity: Float32
     data_as_of: str
     neighbourhood: Neighbourhood | None = None
+    event_values: tuple[float, ...] = DEFAULT_VALUES.on_scale(EVENT_SCALE)
     history_ranks: NDArray[np.int32] | None = None
     history_times: NDArray[np.int64] | None = None
     history_types: NDArray[np.uint8] | None = None
@@ -142,6 +145,8 @@ class ModelSnapshot:
             raise ModelRefused("The global mean or the rating scale is not finite.")
         if self.rating_min > self.rating_max:
             raise ModelRefused(f"The rating scale goes from {self.rating_min:g} to {self.rating_max:g}.")
+        if len(self.event_values) != len(EVENT_TYPES) or not np.isfinite(self.event_values).all():
+            raise ModelRefused(f"There are {len(EVENT_TYPES)} types of events, and the values are {self.event_values}.")
         if self.history_types is not None and self.history_types.size and self.history_types.max() >= len(EVENT_TYPES):
             raise ModelRefused("history_types holds a type of event that does not exist.")
         if self.user_clusters is not None:
@@ -189,6 +194,12 @@ class ModelSnapshot:
             return UserHistory(rows, values, types, times_s)
         order = np.argsort(self.history_ranks[own], kind="stable")
         return UserHistory(rows[order], values[order], types[order], None if times_s is None else times_s[order])
+
+    def value_of(self, event_type: str, value: float | None) -> float:
+        """Return what an event counts as on the rating scale; without a scale all interactions count the same."""
+        if value is None or event_type != EVENT_TYPES[RATING]:
+            value = self.event_values[EVENT_TYPES.index(event_type)]
+        return min(max(value, self.rating_min), self.rating_max)
 
     def trained_user(self, user_row: int) -> UserRepresentation:
         """Return the representation of a user as trained."""

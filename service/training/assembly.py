@@ -60,6 +60,7 @@ def assemble(
         global_mean=global_mean,
         rating_min=data.rating_min,
         rating_max=data.rating_max,
+        event_values=data.event_values,
         history=entries.history,
         history_ranks=entries.ranks,
         history_times=entries.times_s,

@@ -97,7 +97,7 @@ def on_scale(
     scale = declared or config.models.declared_scale
     known = learnt_scale(config.models_dir) if scale is None else SettledScale(scale, "declared")
     is_archive = any(archived_events.parse_spec(each) is not None for each in as_request(source).sources)
-    return settle(data, known, is_archive=is_archive)
+    return settle(data, known, is_archive=is_archive, values=config.event_values)
 
 
 def learnt_scale(models_dir: Path) -> SettledScale | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from service.models.event_values import DEFAULT_VALUES, EVENT_SCALE
 from service.models.item_record import AttributeValue, ItemRecord
 from service.models.item_records import ItemRecords
 from service.models.rating_scale import RatingScale
@@ -94,6 +95,7 @@ class Interactions:
         types: Uint8 (n,), the type of each interaction, an index in `EVENT_TYPES`; None if a row is a rating if it is
             rated, and otherwise a purchase.
         file_scale: The range of the ratings in files, of a set that also has an archive's; None of any other set.
+        event_values: The value of each of `EVENT_TYPES` on the rating scale.
         fingerprint: "sha256:…" over the source, see `datasets.fingerprint`.
         report: The report on reading.
         catalogue: Titles and attributes of items, if the source has them.
@@ -113,6 +115,7 @@ class Interactions:
     rated: NDArray[np.bool_] | bool = True
     types: NDArray[np.uint8] | None = None
     file_scale: RatingScale | None = None
+    event_values: tuple[float, ...] = DEFAULT_VALUES.on_scale(EVENT_SCALE)
 
     def __post_init__(self) -> None:
         """Check that the arrays fit each other.

@@ -12,7 +12,9 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from service.models.event_values import DEFAULT_VALUES, EVENT_SCALE, EventValues
 from service.models.rating_scale import RatingScale
+from service.models.user_history import RATING
 from service.training.interactions import Float32, Interactions
 
 Origin: TypeAlias = Literal["declared", "model", "bulk", "data"]
@@ -23,8 +25,6 @@ _WORDS: Final[dict[Origin, str]] = {
     "bulk": "that of nearly all of them",
     "data": "that of the data",
 }
-# The scale of the weights of events that are no ratings (`archived_events.VALUES`).
-_EVENTS: Final = RatingScale(1.0, 5.0)
 _TAIL: Final = 0.05
 # With fewer ratings, outliers cannot be identified.
 _MIN_RATINGS: Final = 20
@@ -41,19 +41,24 @@ class SettledScale(NamedTuple):
     origin: Origin
 
 
-def settle(data: Interactions, known: SettledScale | None, *, is_archive: bool) -> tuple[Interactions, SettledScale]:
+def settle(
+    data: Interactions, known: SettledScale | None, *, is_archive: bool, values: EventValues = DEFAULT_VALUES
+) -> tuple[Interactions, SettledScale]:
     """Put a set on its scale.
 
     Args:
         known: The declared scale or that of an earlier model, which applies to an archive alone.
         is_archive: Whether the set was read from an archive.
+        values: The ratings that events of other types count as.
 
     Returns:
         The set with the ends of the scale and notes on clipped ratings, and the scale.
     """
     given = data.ratings[_is_rating(data)]
     if not given.size:
-        return data, SettledScale(RatingScale(data.rating_min, data.rating_max), "data")
+        valued = _with_values(data, values.on_scale(EVENT_SCALE))
+        scale = RatingScale(float(valued.ratings.min()), float(valued.ratings.max()))
+        return replace(valued, rating_min=scale.low, rating_max=scale.high), SettledScale(scale, "data")
     own, bulk = RatingScale(float(given.min()), float(given.max())), bulk_of(given)
     if known is not None and (known.origin == "declared" or (is_archive and data.file_scale is None)):
         settled = known
@@ -64,7 +69,7 @@ def settle(data: Interactions, known: SettledScale | None, *, is_archive: bool) 
         settled = SettledScale(_with_room_for_events(data, bulk), "bulk")
     else:
         settled = SettledScale(own, "data")
-    on_scale = _clipped(_with_events_on(data, settled.scale), settled)
+    on_scale = _clipped(_with_values(data, values.on_scale(settled.scale)), settled)
     if settled.origin == "data" and data.file_scale is None and (hint := _hint(given, bulk)) is not None:
         on_scale = noted(on_scale, hint)
     return on_scale, settled
@@ -99,20 +104,18 @@ def _is_rating(data: Interactions) -> slice | np.ndarray[tuple[int], np.dtype[np
 
 def _with_room_for_events(data: Interactions, bulk: RatingScale) -> RatingScale:
     """Return the bulk, widened to the scale of events if there are such values and the ratings lie within it."""
-    if isinstance(data.rated, bool) or data.rated.all() or not 0 <= bulk.low <= bulk.high <= _EVENTS.high:
+    if isinstance(data.rated, bool) or data.rated.all() or not 0 <= bulk.low <= bulk.high <= EVENT_SCALE.high:
         return bulk
-    return RatingScale(min(bulk.low, _EVENTS.low), _EVENTS.high)
+    return RatingScale(min(bulk.low, EVENT_SCALE.low), EVENT_SCALE.high)
 
 
-def _with_events_on(data: Interactions, scale: RatingScale) -> Interactions:
-    """Map the values of events to the scale of the ratings, unless it ends at 5 and begins between 0 and 1."""
-    if isinstance(data.rated, bool) or data.rated.all():
+def _with_values(data: Interactions, values: tuple[float, ...]) -> Interactions:
+    """Give events that are no ratings the value of their type; without types in the data they keep theirs."""
+    data = replace(data, event_values=values)
+    if data.types is None:
         return data
-    if scale.high == _EVENTS.high and 0 <= scale.low <= _EVENTS.low:
-        return data
-    share = (data.ratings - _EVENTS.low) / (_EVENTS.high - _EVENTS.low)
-    mapped = (scale.low + share * (scale.high - scale.low)).astype(np.float32)
-    return replace(data, ratings=np.where(data.rated, data.ratings, mapped))
+    of_types = np.array(values, dtype=np.float32)[data.types]
+    return replace(data, ratings=np.where(data.types == RATING, data.ratings, of_types))
 
 
 def _clipped(data: Interactions, settled: SettledScale) -> Interactions:

@@ -16,8 +16,8 @@ def decayed_sum(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArr
     """
     weights = how.weights.of(recent)
     inputs = model.item_factors if model.input_factors is None else model.input_factors
-    # A reduction over the first axis adds row by row, whatever the number of columns and the BLAS.
-    factors = np.add.reduce(inputs.take(recent.rows, axis=0) * weights[:, np.newaxis], axis=0)
+    # It adds row by row, as a BLAS product need not.
+    factors = np.einsum("i,ij->j", weights, inputs.take(recent.rows, axis=0))
     exponent = how.parameters.get("norm_exponent", 0.0)
     total = float(np.abs(weights).sum())
     if exponent and total > 0:

@@ -11,6 +11,8 @@ Parameters: `reg`, `n_epochs`, `start`, the factors before the first epoch; `zer
 `biased`, 1 or 0, with `reg_bias` and `lr_bias`.
 """
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,8 @@ from service.models.fold_in.item_tables import ItemTables
 from service.models.fold_in.settings import FoldIn
 from service.models.representation import UserRepresentation
 from service.models.user_history import UserHistory
+
+_TINY: Final = float(np.finfo(np.float64).tiny)
 
 
 def non_negative(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDArray[np.int32]) -> UserRepresentation:
@@ -31,17 +35,23 @@ def non_negative(model: ItemTables, how: FoldIn, recent: UserHistory, seen: NDAr
     ratings = np.clip(recent.values, model.rating_min, model.rating_max).astype(np.float64) - parameters["zero"]
     baseline = model.item_bias[recent.rows] + (model.global_mean - parameters["zero"])
     wanted, of_baseline, item_sums = ratings @ items, baseline @ items, items.sum(axis=0)
+    has_baseline = bool(baseline.any())
     system = ridge.gramian(items)
     ridge.add_to_diagonal(system, parameters["reg"] * n)
     mean_residual, bias = float((ratings - baseline).mean()), 0.0
     shrinkage = 1 + parameters["reg_bias"]
     # The share of its way to the optimum that the bias goes in n steps.
     share = parameters["biased"] * (1 - max(0.0, 1 - parameters["lr_bias"] * shrinkage) ** n)
-    factors = np.full(k, parameters["start"])
+    factors, divisors = np.full(k, parameters["start"]), np.empty(k)
     for _ in range(int(parameters["n_epochs"])):
-        divisors = system @ factors + of_baseline + bias * item_sums
+        np.dot(system, factors, out=divisors)
+        if has_baseline:
+            divisors += of_baseline
         if share:
+            divisors += bias * item_sums
             bias += share * ((mean_residual - float(item_sums @ factors) / n) / shrinkage - bias)
-        np.divide(wanted, divisors, out=divisors, where=divisors > 0)
+        # A factor that none of the user's items has becomes 0.
+        np.maximum(divisors, _TINY, out=divisors)
+        np.divide(wanted, divisors, out=divisors)
         factors *= divisors
     return UserRepresentation(factors.astype(np.float32), model.global_mean + bias, seen)

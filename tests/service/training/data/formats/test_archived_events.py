@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.config import Config
+from service.config import Config, from_env
 from service.errors import DataError
-from service.models import active_model
-from service.models.event_values import EVENT_VALUES
+from service.models import active_model, artefact
+from service.models.event_values import EVENT_VALUES, EventValues
 from service.models.rating_scale import RatingScale
 from service.models.user_history import EVENT_TYPES
 from service.training import pipeline
+from service.training.algorithms import registry
 from service.training.data import datasets
 from service.training.data.data_request import as_request
 from service.training.data.formats import archived_events
@@ -312,11 +313,26 @@ def test_event_values_are_put_on_the_scale_of_the_ratings(tmp_path: Path) -> Non
     put, settled = settle(data, SettledScale(RatingScale(-10, 10), "model"), is_archive=True)
     assert settled == SettledScale(RatingScale(-10, 10), "model")
     assert put.ratings.tolist() == [*[float(n % 3) for n in range(8)], 10.0, 5.0, 0.0, -10.0]
+    assert put.event_values == (10.0, 10.0, 5.0, 0.0, -10.0)
     same, _ = settle(data, SettledScale(RatingScale(0.5, 5), "model"), is_archive=True)
     assert same.ratings[8:].tolist() == [5.0, 4.0, 3.0, 1.0]
+    wanted = EventValues(purchase=4.5, click=3.0, view=2.0, dismiss=1.5)
+    own, _ = settle(data, SettledScale(RatingScale(-10, 10), "model"), is_archive=True, values=wanted)
+    assert own.ratings[8:].tolist() == [7.5, 0.0, -5.0, -7.5]
     file, settled = settle(data, SettledScale(RatingScale(0.5, 5), "model"), is_archive=False)
     assert settled == SettledScale(RatingScale(0, 2), "data")
     assert (file.rating_min, file.rating_max) == (0.0, 2.0)
+
+
+def test_the_values_of_events_are_settings_and_are_published(tmp_path: Path) -> None:
+    """A model keeps the values that it was trained with, for live events."""
+    config = from_env({"RECOLLECT_HOME": str(tmp_path), "RECOLLECT_VALUE_CLICK": "2.5"})
+    events = [event(f"u{n % 9}", f"i{n % 7}", ("click", "purchase")[n % 2]) for n in range(40)]
+    manifest = pipeline.train(config, data=archive(config.archive_dir, events), algorithm="popularity")
+    assert manifest["event_values"] == {"rating": 5.0, "purchase": 5.0, "click": 2.5, "view": 3.0, "dismiss": 1.0}
+    snapshot = artefact.load(config.models_dir / manifest["version"])
+    assert snapshot.event_values == (5.0, 5.0, 2.5, 3.0, 1.0)
+    assert set(snapshot.history.data.tolist()) == {5.0, 2.5}
 
 
 def test_few_ratings_do_not_make_a_scale(tmp_path: Path) -> None:
@@ -340,7 +356,7 @@ def test_an_archive_without_ratings_is_refused_for_a_rating_model(tmp_path: Path
     spec = archive(config.archive_dir, [event(f"u{n % 5}", f"i{n}", "click") for n in range(20)])
     with pytest.raises(DataError, match="archive has no ratings, and svd predicts ratings"):
         pipeline.train(config, data=spec, algorithm="svd")
-    assert pipeline.train(config, data=spec)["algorithm"] == "popularity"
+    assert registry.get(pipeline.train(config, data=spec)["algorithm"]).kind == "ranking"
 
 
 def test_the_command_reads_the_archive_of_its_home(tmp_path: Path) -> None:
