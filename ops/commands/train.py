@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # The names in service.training.algorithms.registry.
 ALGORITHMS = (
     "svd, svdpp, nmf, bayesian_mf, slope_one, knn_basic, knn_means, knn_baseline, baseline, ials, softmax, ease, "
-    "item_knn, pure_svd, popularity, or a preset: best, best_ranking, popularity_week"
+    "item_knn, pure_svd, next_item, popularity, or a preset: best, best_ranking, popularity_week"
 )
 
 

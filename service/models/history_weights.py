@@ -6,6 +6,9 @@ The weight of an interaction is
 
 where the age is relative to the user's latest interaction, so that a weight depends on the history alone and on no
 clock. A rating below `dislike_below`, and a dismissal, has `dislike_weight` in place of its type weight.
+
+With a `long_weight` a, the middle factor is the mean of two such powers, in proportion 1 to a: the second one has the
+`long_half_life`, and remembers older interactions faintly.
 """
 
 from dataclasses import asdict, dataclass
@@ -31,6 +34,8 @@ class HistoryWeights:
         type_weights: The weight of each type, in the order of `EVENT_TYPES`.
         dislike_below: A rating below it is a dislike; None if ratings do not matter.
         dislike_weight: The weight of a dislike.
+        long_half_life: The half-life of the second power; None for no decay.
+        long_weight: The proportion of the second power to the first; 0 for none.
     """
 
     half_life: float | None = None
@@ -39,6 +44,8 @@ class HistoryWeights:
     type_weights: tuple[float, ...] = (1.0,) * len(EVENT_TYPES)
     dislike_below: float | None = None
     dislike_weight: float = 0.0
+    long_half_life: float | None = None
+    long_weight: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -46,11 +53,13 @@ class HistoryWeights:
         Raises:
             ModelRefused: A number is out of its range.
         """
-        lengths = (self.half_life, self.half_life_days, self.window)
+        lengths = (self.half_life, self.half_life_days, self.window, self.long_half_life)
         if any(value is not None and not 0 < value < np.inf for value in lengths):
             raise ModelRefused(f"The half-lives and the window must be above 0 and finite, not {lengths}.")
         if len(self.type_weights) != len(EVENT_TYPES):
             raise ModelRefused(f"There are {len(EVENT_TYPES)} types of events and {len(self.type_weights)} weights.")
+        if not 0 <= self.long_weight < np.inf:
+            raise ModelRefused(f"The weight of the long half-life must be at least 0, not {self.long_weight:g}.")
         if not np.isfinite((*self.type_weights, self.dislike_weight, self.dislike_below or 0.0)).all():
             raise ModelRefused("A weight of an event type or of a dislike is not finite.")
 
@@ -82,12 +91,20 @@ class HistoryWeights:
         """Return the weight of each interaction of a history, which is within the window: float64 (m,)."""
         weights = self.of_events(history.values, history.types)
         n = weights.size
-        if self.half_life is not None:
-            weights *= np.exp2(np.arange(1 - n, 1) / self.half_life)
+        self.decay(weights, np.arange(n - 1, -1, -1))
         if self.half_life_days is not None and history.times_s is not None and n:
             ages_s = (history.times_s.max() - history.times_s).astype(np.float64)
             weights *= np.exp2(-ages_s / (DAY_S * self.half_life_days))
         return weights
+
+    def decay(self, weights: NDArray[np.float64], later: NDArray[np.integer[Any]]) -> None:
+        """Multiply weights by their recency, in place, given the number of later interactions of each: int (m,)."""
+        if self.long_weight:
+            long_term = 1.0 if self.long_half_life is None else np.exp2(-later / self.long_half_life)
+            short_term = 1.0 if self.half_life is None else np.exp2(-later / self.half_life)
+            weights *= (short_term + self.long_weight * long_term) / (1 + self.long_weight)
+        elif self.half_life is not None:
+            weights *= np.exp2(-later / self.half_life)
 
     def of_events(self, values: NDArray[np.float32], types: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the weight of each interaction without its recency, given values and types: float64 (m,)."""

@@ -22,8 +22,7 @@ def entry_weights(entries: HistoryEntries, weights: HistoryWeights) -> Float64:
     indptr = entries.history.indptr
     lengths = np.diff(indptr)
     later = np.repeat(lengths, lengths) - 1 - entries.ranks
-    if weights.half_life is not None:
-        found *= np.exp2(-later / weights.half_life)
+    weights.decay(found, later)
     if weights.half_life_days is not None and entries.times_s is not None and found.size:
         is_row = lengths > 0
         latest_s = np.maximum.reduceat(entries.times_s, indptr[:-1][is_row])
@@ -67,4 +66,4 @@ def folded_in(entries: HistoryEntries, how: FoldIn, inputs: Float32) -> Float32:
 
 def undecayed(weights: HistoryWeights) -> HistoryWeights:
     """Return the weights without recency, which those of an item's interactions are."""
-    return dataclasses.replace(weights, half_life=None, half_life_days=None, window=None)
+    return dataclasses.replace(weights, half_life=None, half_life_days=None, window=None, long_weight=0.0)

@@ -11,7 +11,7 @@ from service.training.interactions import Interactions
 from service.training.selection.candidates import AUTO
 
 _MOSTLY: Final = 0.5
-_RANKING: Final = "ials, softmax, ease, item_knn, pure_svd, popularity"
+_RANKING: Final = "ials, softmax, ease, item_knn, pure_svd, next_item, popularity"
 
 
 def why_not_ratings(data: Interactions) -> str | None:

@@ -66,6 +66,7 @@ _MODULES: Final = {
     "ease": "ease",
     "item_knn": "item_knn",
     "pure_svd": "pure_svd",
+    "next_item": "next_item",
     "popularity": "popularity",
 }
 

@@ -49,7 +49,16 @@ def test_weights_fall_with_later_interactions_and_with_age() -> None:
     np.testing.assert_allclose(WEIGHTS.of(without_times), [-0.5 * 0.5, 0.5**0.5, -0.5])
 
 
-@pytest.mark.parametrize("bad", [{"half_life": 0.0}, {"window": -1}, {"dislike_weight": float("nan")}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"half_life": 0.0},
+        {"window": -1},
+        {"dislike_weight": float("nan")},
+        {"long_half_life": 0.0},
+        {"long_weight": -0.1},
+    ],
+)
 def test_impossible_weights_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ModelRefused):
         HistoryWeights(**bad)  # type: ignore[arg-type]  # any of the fields

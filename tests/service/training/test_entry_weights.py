@@ -29,6 +29,8 @@ def weightings(draw: st.DrawFn) -> HistoryWeights:
         type_weights=tuple(draw(st.lists(st.floats(-2, 2), min_size=5, max_size=5))),
         dislike_below=draw(st.none() | st.floats(1, 5)),
         dislike_weight=draw(st.floats(-2, 2)),
+        long_half_life=draw(length),
+        long_weight=draw(st.just(0.0) | st.floats(0.01, 2)),
     )
 
 

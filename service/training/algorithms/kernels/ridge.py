@@ -28,7 +28,7 @@ from service.training.interactions import Float32, Float64, Int32
 # Scaled table rows held at a time; their float32 products are summed in float64.
 CHUNK: Final = 256
 # Matrix rows eliminated at a time, to touch the rest of the matrix less often.
-_PANEL: Final = 4
+PANEL: Final = 4
 
 
 class _Work(NamedTuple):
@@ -37,7 +37,7 @@ class _Work(NamedTuple):
     scaled: Float32  # (c * b or b * k,), rows of the table
     products: Float32  # (b * b,)
     system: Float64  # (b, b)
-    panel: Float64  # (_PANEL, b)
+    panel: Float64  # (PANEL, b)
     right: Float64  # (b,)
     step: Float32  # (b,)
     residuals: Float32  # (n,)
@@ -74,7 +74,7 @@ def solve_rows(
         np.empty(max(min(longest, b) * k, min(longest, CHUNK) * b), np.float32),
         np.empty(b * b, np.float32),
         np.empty((b, b), np.float64),
-        np.empty((_PANEL, b), np.float64),
+        np.empty((PANEL, b), np.float64),
         np.empty(b, np.float64),
         np.empty(b, np.float32),
         np.empty(longest, np.float32),
@@ -107,7 +107,7 @@ def _solve_few(
             work.system[i, j] = products[i, j]
         work.system[i, i] += 1.0
         work.right[i] = abs(scales[i])
-    _solve(work.system, work.panel, work.right, n)
+    solve_positive(work.system, work.panel, work.right, n)
     for j in range(n):
         work.step[j] = work.right[j]
     np.dot(scaled.T, work.step[:n], factors)
@@ -150,7 +150,7 @@ def _sweep(
                 for j in range(width):
                     system[i, j] += products[i, j]
                 right[i] += work.step[i]
-        _solve(system, work.panel, right, width)
+        solve_positive(system, work.panel, right, width)
         for f in range(width):
             work.step[f] = right[f]
             factors[first + f] += work.step[f]
@@ -187,17 +187,17 @@ def _gather(
 
 
 @compiled
-def _solve(system: Float64, panel: Float64, right: Float64, n: int) -> None:  # pragma: no cover  # compiled
+def solve_positive(system: Float64, panel: Float64, right: Float64, n: int) -> None:  # pragma: no cover  # compiled
     """Replace `right` by the solution of a system of n equations, by Cholesky factorisation; destroys `system`.
 
     Args:
         system: Float64 (b, b), the upper triangle of an identity plus a positive semi-definite matrix.
-        panel: Float64 (_PANEL, b), a buffer.
+        panel: Float64 (PANEL, b), a buffer.
         right: Float64 (b,).
         n: At most b.
     """
-    for first in range(0, n, _PANEL):
-        height = min(_PANEL, n - first)
+    for first in range(0, n, PANEL):
+        height = min(PANEL, n - first)
         for p in range(height):
             row = first + p
             for j in range(row, n):
@@ -218,9 +218,9 @@ def _solve(system: Float64, panel: Float64, right: Float64, n: int) -> None:  # 
         for row in range(first + height, n):
             for p in range(height):
                 right[row] -= panel[p, row] * right[first + p]
-        if height < _PANEL:
+        if height < PANEL:
             continue
-        for row in range(first + _PANEL, n):
+        for row in range(first + PANEL, n):
             factor_0, factor_1, factor_2, factor_3 = panel[0, row], panel[1, row], panel[2, row], panel[3, row]
             for j in range(row, n):
                 system[row, j] -= (factor_0 * panel[0, j] + factor_1 * panel[1, j]) + (

@@ -1,0 +1,202 @@
+"""Next-item models: what a user does next, from a decayed sum over what they did last.
+
+A user is the sum of their last `window` interactions, each weighted by its recency. The weights from these inputs to
+the next item are a ridge regression in closed form, learnt at every interaction of every user (M. Choi, J. Kim, J. Lee,
+H. Shim and J. Lee, "Session-aware linear item-item models for session-based recommendation", WWW 2021), and kept as
+lists of next items of each input, see `next_item_lists`. So a new interaction changes the user's list by a few hundred
+additions, and serving costs the same for every size of the catalogue.
+
+The order of interactions is that of time; of equal times the later line of the source is the later interaction, and
+without times the order is that of the source. docs/decisions/decayed-sum.md gives the reasons.
+
+Two settings depend on the kind of data more than others: how far ahead a target may be, and whether pairs count
+backwards, too. Unless they are set, they are chosen within the fit, see `next_item_validation`.
+
+Invariant: the result depends on data, hyperparameters and generator alone.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from service.models.fold_in.settings import FoldIn
+from service.models.history_weights import HistoryWeights
+from service.models.neighbourhood import Neighbourhood
+from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import next_item_lists, next_item_validation
+from service.training.algorithms.kernels.decayed_pairs import PairWeights
+from service.training.algorithms.kernels.item_sequences import Sequences, sequences
+from service.training.algorithms.next_item_validation import Validation
+from service.training.algorithms.registry import Algorithm
+from service.training.algorithms.weighted_history import WeightedHistory
+from service.training.assembly import assemble, history_entries
+from service.training.interactions import Float64, Int64, Interactions, Progress
+
+NAME: Final = "next_item"
+# Pairs of (reverse, horizon) to choose from: dense data gains from a horizon, sparse data from the reverse direction.
+_CHOICES: Final = ((0.0, 0.4), (0.0, 0.0), (0.25, 0.0), (0.5, 0.0))
+_STEPS: Final = len(_CHOICES) + 2
+# The penalty of an item without interactions is that of one with so many.
+_LEAST_COUNT: Final = 0.3
+_LEAST_STEP: Final = 2.0**-120
+
+
+@dataclass(frozen=True)
+class NextItemConfig(WeightedHistory):
+    """Hyperparameters of next-item models."""
+
+    half_life: Annotated[
+        float,
+        {"unit": "interactions", "least": 0, "most": 1e6, "search": (0.5, 20, "log")},
+        "Later interactions of a user after which a weight is halved; 0 for never.",
+    ] = 2.0
+    long_half_life: Annotated[
+        float,
+        {"unit": "interactions", "least": 0, "most": 1e6, "search": (10, 100, "log")},
+        "The same of a second, fainter weight that lasts longer; 0 for never.",
+    ] = 20.0
+    long_weight: Annotated[
+        float,
+        {"least": 0, "most": 100, "search": (0.0, 1.0)},
+        "The second weight in proportion to the first; 0 for none.",
+    ] = 0.3
+    window: Annotated[
+        int,
+        {"unit": "interactions", "least": 1, "most": 10_000, "search": (20, 200, "log")},
+        "Latest interactions of a user that count.",
+    ] = 100
+    reg: Annotated[
+        float,
+        {"least": 1e-6, "most": 1e6, "search": (0.2, 20, "log")},
+        "Regularisation, relative to the weight of an average item's interactions.",
+    ] = 2.0
+    reg_exp: Annotated[
+        float,
+        {"least": 0, "most": 2, "search": (0.0, 1.0)},
+        "Growth of regularisation with an item's interactions: 0 none, 1 linear.",
+    ] = 0.5
+    damping: Annotated[
+        float,
+        {"least": 0, "most": 2, "search": (0.0, 0.5)},
+        "Power of an item's number of interactions by which its scores are divided.",
+    ] = 0.1
+    horizon: Annotated[
+        float | None,
+        {"least": 0, "most": 0.99, "search": (0.0, 0.6)},
+        "Weight of a target one interaction further ahead, relative to the nearer; if none, chosen by validation.",
+    ] = None
+    reverse: Annotated[
+        float | None,
+        {"least": 0, "most": 1, "search": (0.0, 0.6)},
+        "Weight of a pair of interactions counted backwards; if none, chosen by validation.",
+    ] = None
+    n_neighbours: Annotated[
+        int, {"unit": "items", "least": 1, "most": 100_000}, "Next items kept of each item, the largest weights."
+    ] = 200
+
+
+def fit(data: Interactions, config: NextItemConfig, rng: np.random.Generator, progress: Progress) -> ModelSnapshot:
+    """Fit a next-item model.
+
+    Raises:
+        TrainingDiverged: The regression has no solution in the available precision.
+    """
+    progress("fit", 0, _STEPS)
+    weights = history_weights(config, data)
+    whole = sequences(history_entries(data), weights)
+    chosen = _choose(whole, config, weights, rng, progress)
+    progress("fit", _STEPS - 1, _STEPS)
+    neighbourhood = Neighbourhood("items", "sum", "seen", item_lists(whole, chosen, weights))
+    snapshot = assemble(data, NAME, chosen, neighbourhood=neighbourhood, fold_in=FoldIn("neighbour_sum", weights))
+    progress("fit", _STEPS, _STEPS)
+    return snapshot
+
+
+ALGORITHMS: Final = {NAME: Algorithm(NextItemConfig, fit, kind="ranking")}
+
+
+def history_weights(config: NextItemConfig, data: Interactions) -> HistoryWeights:
+    """Return how the interactions of a user are weighted."""
+    return dataclasses.replace(
+        config.history_weights(data, window=config.window),
+        long_half_life=config.long_half_life or None,
+        long_weight=config.long_weight,
+    )
+
+
+def item_lists(data: Sequences, config: NextItemConfig, weights: HistoryWeights) -> csr_array:
+    """Return the weights of each item's next items: float32 CSR (n_items, n_items), inputs by targets.
+
+    Args:
+        config: With a horizon and a reverse weight.
+    """
+    how = PairWeights(config.window, config.long_weight, config.horizon or 0.0, config.reverse or 0.0)
+    counts = data.counts
+    return next_item_lists.fit(
+        data, how, penalties(counts, config, weights), scales(counts, config), config.n_neighbours
+    )
+
+
+def penalties(counts: Int64, config: NextItemConfig, weights: HistoryWeights) -> Float64:
+    """Return the regularisation of each input, float64 (n_items,), given the number of interactions of each item."""
+    recency = np.ones(config.window)
+    weights.decay(recency, np.arange(config.window))
+    mean = counts.sum() / np.count_nonzero(counts)
+    relative = np.maximum(counts, _LEAST_COUNT) / mean
+    found: Float64 = config.reg * float(recency @ recency) * mean * relative**config.reg_exp
+    return found
+
+
+def scales(counts: Int64, config: NextItemConfig) -> Float64:
+    """Return the factor of each target's scores, float64 (n_items,)."""
+    mean = counts.sum() / np.count_nonzero(counts)
+    found: Float64 = (np.maximum(counts, 1) / mean) ** -config.damping
+    return found
+
+
+def _choose(
+    whole: Sequences, config: NextItemConfig, weights: HistoryWeights, rng: np.random.Generator, progress: Progress
+) -> NextItemConfig:
+    """Return the config with all settings: those that are not set have the best value on the validation."""
+    candidates = [
+        dataclasses.replace(
+            config,
+            reverse=reverse if config.reverse is None else config.reverse,
+            horizon=horizon if config.horizon is None else config.horizon,
+        )
+        for reverse, horizon in _CHOICES
+    ]
+    candidates = list(dict.fromkeys(candidates))
+    validation = next_item_validation.hide_latest(whole, rng) if len(candidates) > 1 else None
+    if validation is None:
+        return candidates[0]
+    scores = []
+    for number, candidate in enumerate(candidates):
+        progress("fit", number + 1, _STEPS)
+        scores.append(_score_lists(validation, item_lists(validation.known, candidate, weights), weights))
+    # The first of equal scores.
+    return candidates[int(np.argmax(scores))]
+
+
+def _score_lists(validation: Validation, lists: csr_array, weights: HistoryWeights) -> float:
+    inputs = input_matrix(validation.known, weights)
+    return validation.score(lambda users: (inputs[users] @ lists).toarray().astype(np.float64, copy=False))
+
+
+def input_matrix(data: Sequences, weights: HistoryWeights) -> csr_array:
+    """Return the weight of each user's interactions as a user's list is made: float64 CSR (n_users, n_items)."""
+    lengths = np.diff(data.starts)
+    ends = np.repeat(data.starts[1:], lengths)
+    later = ends - 1 - np.arange(data.items.size)
+    powers = []
+    for steps in (data.short_steps, data.long_steps):
+        # Sums of logarithms up to an entry; the floor stands for a step that is 0.
+        sums = np.cumsum(np.log2(np.maximum(steps, _LEAST_STEP), dtype=np.float64))
+        powers.append(np.exp2(sums[ends - 1] - sums))
+    found = data.inputs * (powers[0] + weights.long_weight * powers[1]) / (1 + weights.long_weight)
+    if weights.window is not None:
+        found[later >= weights.window] = 0
+    return csr_array((found, data.items, data.starts), shape=(lengths.size, data.n_items))

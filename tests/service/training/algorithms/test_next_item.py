@@ -1,0 +1,151 @@
+"""Next-item models learn what follows what."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.models import scoring
+from service.models.history_weights import HistoryWeights
+from service.models.snapshot import ModelSnapshot
+from service.training.algorithms import next_item, next_item_lists
+from service.training.algorithms.kernels.decayed_pairs import PairWeights, add_pairs, occurrences
+from service.training.algorithms.kernels.item_sequences import sequences
+from service.training.algorithms.next_item import NextItemConfig
+from service.training.algorithms.popularity import PopularityConfig
+from service.training.assembly import assemble, history_entries
+from service.training.data import datasets
+from service.training.interactions import Interactions, no_progress
+from tests.reference import next_item as reference
+from tests.support.interactions import rated
+
+DAY_S = 86_400
+
+
+def fitted(data: Interactions, **settings: float) -> ModelSnapshot:
+    return next_item.fit(data, NextItemConfig(**settings), np.random.default_rng(0), no_progress)  # type: ignore[arg-type]
+
+
+@st.composite
+def timed_sets(draw: st.DrawFn) -> Interactions:
+    pairs = draw(
+        st.permutations(draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), min_size=1, unique=True)))
+    )
+    rows = [(user, item, draw(st.sampled_from([1.0, 3.0, 5.0]))) for user, item in pairs]
+    times = draw(st.none() | st.lists(st.integers(0, 9), min_size=len(rows), max_size=len(rows)))
+    return rated(rows, times=None if times is None else [DAY_S * time for time in times], n_users=4, n_items=7)
+
+
+@st.composite
+def weightings(draw: st.DrawFn) -> tuple[HistoryWeights, PairWeights]:
+    lengths = st.none() | st.floats(0.3, 20)
+    window, long_weight = draw(st.integers(1, 8)), draw(st.sampled_from([0.0, 0.5]))
+    weights = HistoryWeights(
+        half_life=draw(lengths),
+        half_life_days=draw(lengths),
+        window=window,
+        dislike_below=2.0,
+        dislike_weight=-0.5,
+        long_half_life=draw(lengths),
+        long_weight=long_weight,
+    )
+    return weights, PairWeights(window, long_weight, draw(st.floats(0, 0.9)), draw(st.floats(0, 1)))
+
+
+@settings(deadline=None)  # the first example may compile
+@given(timed_sets(), weightings())
+def test_pair_sums_are_those_of_written_out_inputs(
+    data: Interactions, weighting: tuple[HistoryWeights, PairWeights]
+) -> None:
+    """Over all half-lives, windows, horizons and reverse weights, with dislikes and equal times."""
+    weights, how = weighting
+    expected = reference.statistics(assemble(data, "popularity", PopularityConfig()), weights, how)
+    ordered = sequences(history_entries(data), weights)
+    found = occurrences(ordered)
+    gram, cross = np.zeros((7, 7)), np.zeros((7, 7))
+    later = np.empty((2, how.window + 1))
+    for item in range(7):
+        add_pairs(item, ordered, found, how, later, gram[item], cross[item])
+    np.testing.assert_allclose(gram, expected[0], atol=2e-5)
+    np.testing.assert_allclose(cross.T, expected[1], atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def data() -> Interactions:
+    return datasets.read("demo:90x60x1500")
+
+
+@pytest.mark.parametrize("whole_items", [100, 0])
+@pytest.mark.parametrize("n_kept", [7, 1000])
+def test_lists_agree_with_the_reference(data: Interactions, whole_items: int, n_kept: int) -> None:
+    """Solved as a whole, or target by target from the inputs that precede it."""
+    config = NextItemConfig(reverse=0.25, horizon=0.4, n_neighbours=n_kept)
+    weights = next_item.history_weights(config, data)
+    how = PairWeights(config.window, config.long_weight, 0.4, 0.25)
+    ordered = sequences(history_entries(data), weights)
+    penalties, scales = next_item.penalties(ordered.counts, config, weights), next_item.scales(ordered.counts, config)
+    lists = next_item_lists.fit(ordered, how, penalties, scales, n_kept, whole_items=whole_items)
+    gram, cross = reference.statistics(assemble(data, "popularity", PopularityConfig()), weights, how)
+    expected = reference.lists(gram, cross, penalties, scales, n_kept, by_target=whole_items == 0)
+    assert lists.dtype == np.float32
+    assert lists.indices.dtype == np.int32
+    assert lists.has_sorted_indices
+    np.testing.assert_allclose(lists.toarray(), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_inputs_of_training_are_those_of_fold_in(data: Interactions) -> None:
+    """So that the served list of a user is the validated one."""
+    data = dataclasses.replace(data, timestamps=np.random.default_rng(0).integers(0, 10**6, len(data)))
+    snapshot = fitted(data, half_life_days=3.0, window=9, horizon=0, reverse=0)
+    assert snapshot.fold_in is not None
+    inputs = next_item.input_matrix(
+        sequences(history_entries(data), snapshot.fold_in.weights), snapshot.fold_in.weights
+    )
+    for user_row in range(len(data.users)):
+        user = snapshot.trained_user(user_row)
+        expected = np.zeros(len(data.items))
+        expected[user.inputs] = user.weights
+        np.testing.assert_allclose(inputs[[user_row]].toarray()[0], expected, atol=1e-6)
+
+
+def test_the_next_item_of_a_cycle_is_found() -> None:
+    """Users go round a cycle of items from different starts: the first place is the next item, not a popular one."""
+    n_items = 20
+    rows = [(user, (user + step) % n_items, 5.0) for user in range(60) for step in range(5)]
+    snapshot = fitted(rated(rows, times=list(range(len(rows)))))
+    for user_row in range(60):
+        (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(user_row, 3)])
+        assert ranking.rows[0] == (user_row + 5) % n_items
+
+
+def test_of_equal_times_the_later_line_is_the_later_interaction() -> None:
+    """And without times the order is that of the source."""
+    rows = [(user, (user + step) % 20, 5.0) for user in range(60) for step in range(5)]
+    by_line = fitted(rated(rows), horizon=0, reverse=0)
+    at_once = fitted(rated(rows, times=[7] * len(rows)), horizon=0, reverse=0)
+    assert by_line.neighbourhood is not None
+    assert at_once.neighbourhood is not None
+    assert by_line.neighbourhood.weights.data.tobytes() == at_once.neighbourhood.weights.data.tobytes()
+    turned = fitted(rated(rows[::-1]), horizon=0, reverse=0)
+    assert turned.neighbourhood is not None
+    assert turned.neighbourhood.weights[[4], [3]] > turned.neighbourhood.weights[[4], [5]]
+    assert by_line.neighbourhood.weights[[4], [5]] > by_line.neighbourhood.weights[[4], [3]]
+
+
+def test_lists_of_users_without_a_signal_are_popular(data: Interactions) -> None:
+    """A user whose only item leads nowhere still gets a full list."""
+    rows = [(user, item, 5.0) for user in range(30) for item in range(user % 3, 12)]
+    snapshot = fitted(rated([*rows, (30, 12, 5.0)]))
+    (ranking,) = scoring.personal(snapshot, [scoring.TopNRequest(30, 8)])
+    assert ranking.rows.tolist() == scoring.popular(snapshot, 8, exclude=np.array([12])).rows.tolist()
+
+
+def test_settings_that_are_not_set_are_chosen_and_published(data: Interactions) -> None:
+    """The manifest says which; a setting that is set is obeyed."""
+    chosen = fitted(data)
+    assert (chosen.settings["reverse"], chosen.settings["horizon"]) in next_item._CHOICES
+    obeyed = fitted(data, reverse=0.7)
+    assert obeyed.settings["reverse"] == 0.7
+    assert obeyed.settings["horizon"] in {0.0, 0.4}
