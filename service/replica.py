@@ -125,6 +125,7 @@ class _Replica:
             LiveFeedReader(redis_feed(config), config.state_dir),
             live,
             may_follow=lambda: producer.owns_namespace,
+            on_batch=self._context.items.follow,
             on_delay=metrics.live_delay.observe,
         )
         collect_from(metrics.registry, lambda: live_metrics(live, self._follower))

@@ -342,6 +342,32 @@ def scale(
 
 
 @app.command()
+def new_items(
+    *,
+    data: Data = "demo",
+    algorithms: Annotated[str, typer.Option(help="Names, separated by commas.")] = "pure_svd,ials,ease",
+    seed: Seed = 1,
+    as_json: Json = False,
+) -> int:
+    """Place items that a model was not trained on, by their attributes and their first raters."""
+    from ops.benchmarks import new_items as benchmark
+
+    rows = list(benchmark.run(data, algorithms.split(","), seed, _note))
+    cells = [
+        (
+            row.model,
+            "" if row.known_raters is None else f"{row.known_raters:.0%}",
+            *(f"{value:.3f}" for value in (row.ndcg, row.hit_rate, row.auc)),
+        )
+        for row in rows
+    ]
+    headings = ("model", "known raters", "NDCG@10", "hit rate@10", "AUC")
+    settings = {"data": data, "algorithms": algorithms, "seed": seed}
+    _report({"rows": benchmark.as_json(rows), "settings": settings}, data, headings, cells, as_json=as_json)
+    return 0
+
+
+@app.command()
 def hello(port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]) -> int:
     """Run the yardstick: aiohttp's web.json_response on uvloop, without an access log."""
     import uvloop

@@ -15,7 +15,8 @@ from scipy.sparse import csr_array
 
 Float64 = NDArray[np.float64]
 
-_RIDGES: Final = 10.0 ** np.arange(-1, 5, 0.5)
+# As shares of the largest eigenvalue of X'WX.
+_RIDGES: Final = 10.0 ** np.arange(-6, 1.5, 0.5)
 
 
 class AttributeRegression:
@@ -64,8 +65,9 @@ def _best_ridge(eigenvalues: Float64, rotated: Float64, total: float, n: int) ->
         n: The number of items.
     """
     energy = (rotated**2).sum(axis=1)
-    best, least = float(_RIDGES[-1]), np.inf
-    for ridge in _RIDGES.tolist():
+    largest = max(float(eigenvalues.max(initial=0.0)), 1e-12)
+    best, least = float(_RIDGES[-1]) * largest, np.inf
+    for ridge in (_RIDGES * largest).tolist():
         shrunk = eigenvalues + ridge
         residual = total - float((energy * (2 / shrunk - eigenvalues / shrunk**2)).sum())
         freedom = n - 1 - float((eigenvalues / shrunk).sum())

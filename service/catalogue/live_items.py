@@ -5,7 +5,6 @@ replica arrives at the same state, even if a client's retry was archived under a
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 
 from telemetry.batch import EventPosition, Position
 from telemetry.events import ItemChange, Record
@@ -31,13 +30,8 @@ class LiveItems:
         return f"<LiveItems {len(self._table)} pending={len(self._pending)}>"
 
     def load(self, table: ItemTable) -> set[str]:
-        """Take the state of a snapshot in place of what the feed delivered; returns the items whose state changed."""
-        before, self._table = self._table, table
-        changed = {
-            item_id
-            for item_id in chain(table.item_ids(), before.item_ids())
-            if table.get(item_id) != before.get(item_id)
-        }
+        """Add the state of a snapshot to what the feed delivered; returns the items whose state changed."""
+        changed = {item_id for record in table.records() if (item_id := self._apply(record)) is not None}
         self.revision += bool(changed)
         return changed
 

@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.catalogue.catalogue import Catalogue, Columns, live_columns, model_columns, overlaid
 from service.catalogue.extended_snapshot import extended
 from service.catalogue.live_items import LiveItems
 from service.catalogue.new_items import NewItemModel
+from service.catalogue.raters import Raters, UserRows, liking_rows
 from service.models.item_record import NO_RECORD, AttributeValue, ItemRecord
 from service.models.snapshot import ModelSnapshot
 from telemetry.events import ItemChange
+from telemetry.pseudonym import Pseudonymiser
 
 REMOVED: Final = ItemRecord(hidden=True)
 
@@ -26,6 +31,8 @@ class ServedModel:
         model: The model as published.
         items: The last change of each item; not changed meanwhile.
         before: The state before, whose work is used again if it is of the same model.
+        raters: Who did what with items that the model does not know.
+        pseudonyms: Map the model's users to those of events.
 
     Attributes:
         model: The model as published.
@@ -42,6 +49,8 @@ class ServedModel:
         model: ModelSnapshot,
         items: LiveItems | None = None,
         before: "ServedModel | None" = None,
+        raters: Raters | None = None,
+        pseudonyms: Pseudonymiser | None = None,
     ) -> None:
         self.model: Final = model
         items = items or LiveItems()
@@ -65,17 +74,31 @@ class ServedModel:
             row: record.attributes for row, record in live.items() if row < n
         }
         self._new_items: NewItemModel | None = None
+        self._users: UserRows | None = None if before is None else before._users  # noqa: SLF001
         self.snapshot: ModelSnapshot = model
         if new_ids:
             if before is not None and before._new_items is not None and before._written == self._written:  # noqa: SLF001
                 self._new_items = before._new_items  # noqa: SLF001
             else:
                 self._new_items = NewItemModel(model, columns)
-            self.snapshot = extended(model, self._new_items.rows(new_ids, columns))
+            likers = self._likers(new_ids, raters or {}, pseudonyms or Pseudonymiser())
+            self.snapshot = extended(model, self._new_items.rows(new_ids, columns, likers))
             _ = self.snapshot.popular_ranks, self.snapshot.item_norms
         self.catalogue: Catalogue = Catalogue(
             self.snapshot.items, model.item_records, live, columns, n_model_rows=n, watermark=items.watermark
         )
+
+    def _likers(self, new_ids: list[str], raters: Raters, pseudonyms: Pseudonymiser) -> dict[int, NDArray[np.int64]]:
+        """Return who likes the new items, by number of the item."""
+        found: dict[int, NDArray[np.int64]] = {}
+        for number, item_id in enumerate(new_ids):
+            if actions := raters.get(item_id):
+                if self._users is None:
+                    self._users = UserRows(self.model.users.id_of, pseudonyms)
+                rows = liking_rows(actions, self._users, self.model)
+                if rows.size:
+                    found[number] = rows
+        return found
 
     def __repr__(self) -> str:
         return f"<ServedModel {self.model.version} {self.catalogue!r}>"

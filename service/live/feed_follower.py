@@ -6,7 +6,7 @@ is read only while the namespace in Redis is this installation's.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import structlog
@@ -47,7 +47,7 @@ class FeedFollower:
         reader: Used by this object alone.
         state: The live state.
         may_follow: Whether the namespace is this installation's.
-        on_batch: Called with each batch once its events are applied, as for changes of items.
+        on_batch: Awaited with each batch once its events are applied, as for changes of items.
         on_delay: Called with the seconds from the receipt of an event to its application.
 
     Attributes:
@@ -61,7 +61,7 @@ class FeedFollower:
         state: LiveState,
         *,
         may_follow: Callable[[], bool] = lambda: True,
-        on_batch: Callable[[FeedBatch], None] = lambda _batch: None,
+        on_batch: Callable[[FeedBatch], Awaitable[None]] | None = None,
         on_delay: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._reader = reader
@@ -137,7 +137,8 @@ class FeedFollower:
         now_ms = time.time() * _MS_PER_S
         for event in batch.events:
             self._on_delay(max(0.0, now_ms - event.received_ms) / _MS_PER_S)
-        self._on_batch(batch)
+        if self._on_batch is not None:
+            await self._on_batch(batch)
 
     def _disconnected(self, error: StreamError) -> None:
         self.connected = False

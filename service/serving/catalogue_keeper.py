@@ -7,7 +7,8 @@ Invariants:
   a fraction of a second, built in a thread.
 - A model that is swapped in has the changes, too: `ModelCheck` builds it with those known then, and the ones that came
   since are put over it.
-- Building takes at most a fifth of a core, however many changes come.
+- Building takes at most a fifth of a core, however many changes come. What users do with new items is built in more
+  slowly: it refines their rows, and hides or shows nothing.
 """
 
 import asyncio
@@ -18,26 +19,38 @@ from typing import Final
 import structlog
 
 from service.catalogue.live_items import LiveItems
+from service.catalogue.raters import Action, RaterIndex, action_of, key_of
 from service.catalogue.served_model import ServedModel, record_of
 from service.models.item_record import ItemRecord
 from service.models.snapshot import ModelSnapshot
 from service.serving.store import ModelStore
 from telemetry.batch import EventPosition, Position
 from telemetry.daemon_thread import run_in_daemon_thread
+from telemetry.errors import StateError
 from telemetry.events import ItemChange, Record
 from telemetry.live.item_table import ItemTable
+from telemetry.live.live_event import LiveEvent
+from telemetry.live.live_feed_reader import FeedBatch
+from telemetry.pseudonym import Pseudonymiser
 
 _log = structlog.get_logger("recollect.catalogue")
 # The pause after a build, as a multiple of its time, and at least this: changes of one moment are built together.
 _PAUSE_FACTOR: Final = 4.0
 _LEAST_PAUSE_S: Final = 0.05
+# How long actions on new items are gathered.
+_GATHER_S: Final = 3.0
 
 
 class CatalogueKeeper:
     """Puts item changes into a store. Called in the event loop's thread, but for `builder`."""
 
-    def __init__(self, store: ModelStore) -> None:
+    def __init__(self, store: ModelStore, pseudonyms: Pseudonymiser | None = None) -> None:
         self._store = store
+        self._pseudonyms = pseudonyms or Pseudonymiser()
+        self._raters = RaterIndex()
+        self._built_raters = 0
+        self._position = Position(0, 0)
+        self._gathering: asyncio.TimerHandle | None = None
         self._items = LiveItems()
         self._changed = asyncio.Event()
         # Items changed since the revision of the last build, with the revision of their last change.
@@ -61,8 +74,34 @@ class CatalogueKeeper:
         self._put(self._items.apply(records, marks))
 
     def load(self, table: ItemTable) -> None:
-        """Take the state of a snapshot in place of what the feed delivered."""
+        """Add the state of a snapshot."""
         self._put(self._items.load(table))
+
+    async def follow(self, batch: FeedBatch) -> None:
+        """Apply what the feed delivered; a snapshot is read in a thread."""
+        snapshot = batch.snapshot
+        # A newer snapshot of what the feed has delivered holds nothing new.
+        if snapshot is not None and (
+            snapshot.position.epoch != self._position.epoch or snapshot.position > self._position
+        ):
+            is_new = self._is_new_item()
+            try:
+                table, actions = await run_in_daemon_thread(
+                    lambda: (snapshot.item_table(), list(snapshot.item_actions(is_new))), "item-state-loader"
+                )
+            except StateError as error:
+                # The feed goes on, and a later snapshot has it all.
+                _log.error("item state not loaded", reason=str(error))
+            else:
+                self.load(table)
+                for one in actions:
+                    self._raters.add(one.item_id, one.user_half, Action(one.time_ms, one.type, one.value))
+                self._gather()
+        self.apply(batch.item_changes, batch.marks)
+        self._add_actions(batch.events)
+        for erased in batch.erased:
+            self._raters.forget(erased.user_id)
+        self._position = max(batch.position, self._position if snapshot is None else snapshot.position)
 
     def record(self, item_id: str) -> ItemRecord | None:
         """Return the record of an item now; None if there is no such item."""
@@ -80,10 +119,11 @@ class CatalogueKeeper:
 
     def builder(self) -> Callable[[ModelSnapshot], ServedModel]:
         """Return a function that builds a model with the changes of this moment; it may be called in another thread."""
-        items, before = self._items.copy(), self._store.served
+        items, before, raters = self._items.copy(), self._store.served, self._raters.copy()
+        self._built_raters = self._raters.revision
 
         def build(model: ModelSnapshot) -> ServedModel:
-            return ServedModel(model, items, before)
+            return ServedModel(model, items, before, raters, self._pseudonyms)
 
         return build
 
@@ -103,7 +143,7 @@ class CatalogueKeeper:
 
     async def _build(self) -> None:
         served = self._store.served
-        if served is None or served.revision == self._items.revision:
+        if served is None or (served.revision == self._items.revision and self._built_raters == self._raters.revision):
             return
         build = self.builder()
         try:
@@ -118,6 +158,29 @@ class CatalogueKeeper:
         else:
             # Another model was swapped in meanwhile.
             self._changed.set()
+
+    def _is_new_item(self) -> Callable[[str], bool]:
+        """Return whether an item is one that the model does not know; without a model none is."""
+        if self._store.version is None:
+            return lambda _item_id: False
+        known = self._store.model.items.row_of
+        return lambda item_id: item_id not in known
+
+    def _add_actions(self, events: Iterable[LiveEvent]) -> None:
+        is_new = self._is_new_item()
+        for event in events:
+            if is_new(event.item_id):
+                self._raters.add(event.item_id, key_of(event.user_id), action_of(event))
+        self._gather()
+
+    def _gather(self) -> None:
+        """Have actions on new items built in soon."""
+        if self._raters.revision != self._built_raters and self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(_GATHER_S, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self._changed.set()
 
     def _put(self, changed: Iterable[str]) -> None:
         changed = list(changed)

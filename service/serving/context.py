@@ -56,7 +56,7 @@ class ReplicaContext:
     @cached_property
     def items(self) -> CatalogueKeeper:
         """The item catalogue with the changes since the training."""
-        return CatalogueKeeper(self.store)
+        return CatalogueKeeper(self.store, self.pseudonyms)
 
     @cached_property
     def live(self) -> LiveUsers:

@@ -4,14 +4,15 @@ Invariants: it never changes once it is open, even when its files are replaced a
 share its pages. `events(user_id)` is a function of the archive, `marks`, `since_ms` and the settings of the consumer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from telemetry.batch import Position
 from telemetry.errors import BadEventError, StateError
 from telemetry.live.column_file import ColumnFile
-from telemetry.live.event_layer import EventLayer, user_key
+from telemetry.live.event_layer import KEY_BYTES, EventLayer, user_key
+from telemetry.live.item_actions import ItemAction, item_actions
 from telemetry.live.item_table import ItemTable
 from telemetry.live.live_event import LiveEvent, last_events
 from telemetry.live.state_manifest import FILE_NAME, StateManifest
@@ -117,6 +118,14 @@ class StateSnapshot:
             if event.time_ms >= since_ms and (erased_ms is None or event.received_ms > erased_ms)
         )
         return last_events(kept, self.most_events)
+
+    def item_actions(self, is_wanted: Callable[[str], bool]) -> Iterator[ItemAction]:
+        """Yield what users did with some items, chosen by id, in any order; time is proportional to all events."""
+        erased = {int.from_bytes(key[: KEY_BYTES // 2]): requested_ms for key, requested_ms in self._erased.items()}
+        for layer in self._layers:
+            for action in item_actions(layer, is_wanted):
+                if action.time_ms >= self.since_ms and action.received_ms > erased.get(action.user_half, -1):
+                    yield action
 
     def item_table(self) -> ItemTable:
         """Read the last change of each item.

@@ -70,10 +70,15 @@ def test_a_duplicate_that_the_archive_removed_is_forgotten() -> None:
 
 
 def test_a_snapshot_names_what_it_changes() -> None:
-    """So that only those items are put into the served catalogue."""
+    """So that only those items are put into the served catalogue; what the feed delivered since stays."""
     items, table = LiveItems(), ItemTable()
-    items.apply([Record(change("a", 1), "p", 1, 1), Record(change("b", 1), "p", 1, 2)], {})
-    for record in (Record(change("a", 1), "p", 1, 1), Record(change("c", 1), "p", 1, 3)):
+    later = change("b", 5)
+    items.apply([Record(change("a", 1), "p", 1, 1), Record(later, "p", 1, 4)], {})
+    for record in (
+        Record(change("a", 1), "p", 1, 1),
+        Record(change("b", 1), "p", 1, 2),
+        Record(change("c", 1), "p", 1, 3),
+    ):
         table.apply(record)
-    assert items.load(table) == {"b", "c"}
-    assert (len(items), items.get("b")) == (2, None)
+    assert items.load(table) == {"c"}
+    assert (len(items), items.get("b")) == (3, later)
