@@ -45,6 +45,7 @@ VERBS = {
     "archive": Verb("ops.commands.archive:app", private=True),
     "deadletters": Verb("ops.commands.deadletters:app", private=True),
     "audit": Verb("ops.commands.audit:command"),
+    "replay": Verb("ops.commands.replay:command"),
     "doctor": Verb("ops.commands.doctor:command"),
     "chaos": Verb("ops.commands.chaos:command"),
     "loadtest": Verb("ops.loadtest:command"),

@@ -37,7 +37,9 @@ class Served:
     """A served list of one attempt of a request; times are RFC 3339 in UTC with milliseconds.
 
     `state_watermark` names the live events of the user that the list reflects (`live/state_watermark.py`), and
-    `events_applied` is their number. `request` is what the caller asked for, without the user; None before schema 4.
+    `events_applied` is their number. `catalogue_watermark` names the changes of items that it reflects, by the largest
+    position of each producer; None without any. `request` is what the caller asked for, without the user; None before
+    schema 4.
     """
 
     event_id: str
@@ -54,6 +56,7 @@ class Served:
     items: Items
     state_watermark: str | None = None
     events_applied: int = 0
+    catalogue_watermark: str | None = None
     request: dict[str, Any] | None = None
 
 
@@ -166,7 +169,7 @@ _FIELDS: Final = {
 }
 # What a line of an older version, which lacks the field, stands for.
 _ADDED_LATER: Final[dict[type[Event], dict[str, Any]]] = {
-    Served: {"state_watermark": None, "events_applied": 0, "request": None},
+    Served: {"state_watermark": None, "events_applied": 0, "catalogue_watermark": None, "request": None},
     Feedback: {"marks": []},
 }
 # The fields behind the position in a line.
@@ -198,6 +201,7 @@ def encode(event: Event, producer: str, epoch: int, seq: int) -> bytes:
             "candidate_set": event.candidate_set,
             "state_watermark": event.state_watermark,
             "events_applied": event.events_applied,
+            "catalogue_watermark": event.catalogue_watermark,
             "request": event.request,
             "latency_ms": event.latency_ms,
             "degraded": event.degraded,

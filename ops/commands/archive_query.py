@@ -32,7 +32,7 @@ _COMMON: Final = ("event_id", "tenant", "client_time", "received_at", "producer"
 COLUMNS: Final = {
     "served": (
         *(*_COMMON, "request_id", "recommendation_id", "user_id", "model", "candidate_set"),
-        *("state_watermark", "events_applied", "request", "latency_ms", "degraded", "items"),
+        *("state_watermark", "events_applied", "catalogue_watermark", "request", "latency_ms", "degraded", "items"),
     ),
     "feedback": (
         *(*_COMMON, "request_id", "type", "user_id", "item_id", "value", "recommendation_id", "position", "marks"),

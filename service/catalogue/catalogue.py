@@ -40,6 +40,7 @@ class Catalogue:
         n_model_rows: How many of them the model was trained on.
         revision: Names the columns: other ones of this process have another revision.
         watermark: The changes of items that it reflects, `producer:epoch-seq` by commas; empty without any.
+        built_watermark: The changes that its columns and rows reflect; a build takes a moment. None for `watermark`.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class Catalogue:
         revision: int | None = None,
         n_model_rows: int | None = None,
         watermark: str = "",
+        built_watermark: str | None = None,
     ) -> None:
         self.n_rows: Final = len(items)
         self.n_model_rows: Final = self.n_rows if n_model_rows is None else n_model_rows
         self.revision: Final = next(_revisions) if revision is None else revision
         self.watermark: Final = watermark
+        self.built_watermark: Final = watermark if built_watermark is None else built_watermark
         self._items = items
         self._published = published
         self._live = live
@@ -78,6 +81,12 @@ class Catalogue:
 
     def __repr__(self) -> str:
         return f"<Catalogue revision={self.revision} rows={self.n_rows} live={len(self._live)}>"
+
+    @property
+    def recorded_watermark(self) -> str:
+        """Both watermarks as a text for an event, by a semicolon where they differ."""
+        same = self.watermark == self.built_watermark
+        return self.watermark if same else f"{self.watermark};{self.built_watermark}"
 
     def row_of(self, item_id: str) -> int | None:
         """Return the row of an item; None if the snapshot has none."""
@@ -130,7 +139,16 @@ class Catalogue:
     def with_records(self, records: Mapping[int, ItemRecord], watermark: str) -> "Catalogue":
         """Return the catalogue with other records of some rows; its columns, and so its revision, stay as they are."""
         live = {**self._live, **records}
-        return Catalogue(self._items, self._published, live, self._columns, self.revision, self.n_model_rows, watermark)
+        return Catalogue(
+            self._items,
+            self._published,
+            live,
+            self._columns,
+            self.revision,
+            self.n_model_rows,
+            watermark,
+            self.built_watermark,
+        )
 
 
 def overlaid(published: ItemRecord, written: ItemRecord, *, has_attributes: bool) -> ItemRecord:

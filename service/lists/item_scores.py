@@ -40,6 +40,26 @@ class ListUser(NamedTuple):
     history: UserHistory | None = None
     source: wire.Source = "personal"
 
+    @classmethod
+    def from_history(
+        cls,
+        row: int | None,
+        representation: UserRepresentation | None,
+        seen: NDArray[np.int32],
+        history: UserHistory,
+    ) -> "ListUser":
+        """Return the user with this history, which has live interactions.
+
+        Args:
+            row: The user in the model; None for a user whom it was not trained on.
+            representation: The user computed from the history; None if the model computes none.
+            seen: Int32, ascending: the items to leave out.
+            history: Training and live interactions.
+        """
+        if representation is None:
+            return cls(row, seen_since=seen, history=history)
+        return cls(row, representation._replace(seen=seen), history=history)
+
     @property
     def is_known(self) -> bool:
         """Whether the model can score items for the user."""

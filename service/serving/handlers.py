@@ -205,7 +205,8 @@ async def _recommend(request: web.Request, list_request: ListRequest) -> wire.Re
     else:
         live = context.live.unfolded(snapshot, pseudonym, user_row)
     user = _list_user(user_row, live)
-    now_s = time.time()
+    # In milliseconds, as the served event has it.
+    now_s = int(time.time() * 1000) / 1000
     if list_request.is_plain:
         hidden = catalogue.unavailable_rows(now_s)
         made = await _plain_list(context.batcher, snapshot, list_request, user, hidden)
@@ -214,7 +215,9 @@ async def _recommend(request: web.Request, list_request: ListRequest) -> wire.Re
         made = pipeline.make_list(list_model, list_request, user, now_s, recommendation_id)
     if list_request.deadline_ms is not None:
         context.level_costs.observe(list_request.level, time.perf_counter() - started_s)
-    return _serve(request, RankedList(list_request, snapshot, made, catalogue, live), started_s, recommendation_id)
+    return _serve(
+        request, RankedList(list_request, snapshot, made, catalogue, live), started_s, recommendation_id, now_s
+    )
 
 
 def _decided(context: ReplicaContext, list_request: ListRequest, recommendation_id: str) -> ListRequest:
@@ -232,10 +235,7 @@ def _list_user(user_row: int | None, live: LiveUser | None) -> ListUser | None:
     """Return the user of a list; None if neither the model nor the live state knows the user."""
     if live is None:
         return None if user_row is None else ListUser(user_row)
-    if live.representation is not None:
-        return ListUser(user_row, live.representation, history=live.history)
-    # The model cannot fold in, and what was seen since is left out all the same.
-    return ListUser(user_row, seen_since=live.seen, history=live.history)
+    return ListUser.from_history(user_row, live.representation, live.seen, live.history)
 
 
 async def _plain_list(
@@ -260,7 +260,9 @@ async def _plain_list(
     return pipeline.plain_list(snapshot, list_request, user, hidden, ranking)
 
 
-def _serve(request: web.Request, ranked: RankedList, started_s: float, recommendation_id: str) -> wire.Recommendations:
+def _serve(
+    request: web.Request, ranked: RankedList, started_s: float, recommendation_id: str, now_s: float
+) -> wire.Recommendations:
     """Return the answer of a list and offer its event to telemetry; every list passes here."""
     context = request.app[CONTEXT]
     degraded = ranked.list_request.level or context.state.degraded
@@ -274,7 +276,7 @@ def _serve(request: web.Request, ranked: RankedList, started_s: float, recommend
             degraded,
             request_id=request_inputs.request_id(request) or recommendation_id,
             pseudonym=context.pseudonyms.pseudonym(ranked.list_request.user_id),
-            served_at_s=time.time(),
+            served_at_s=now_s,
             latency_ms=round((time.perf_counter() - started_s) * 1000, 3),
         )
     )

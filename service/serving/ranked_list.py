@@ -83,6 +83,7 @@ class RankedList:
             candidate_set=self.list_request.candidate_set,
             state_watermark=None if self._live is None else self._live.watermark,
             events_applied=0 if self._live is None else self._live.events_applied,
+            catalogue_watermark=self._catalogue.recorded_watermark or None,
             request=self.list_request.as_fields,
             latency_ms=latency_ms,
             degraded=degraded,

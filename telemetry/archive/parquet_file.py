@@ -46,6 +46,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "candidate_set": "VARCHAR",
     "state_watermark": "VARCHAR",
     "events_applied": "INTEGER",
+    "catalogue_watermark": "VARCHAR",
     "request": "JSON",
     "latency_ms": "DOUBLE",
     "degraded": "VARCHAR",

@@ -17,6 +17,7 @@ SERVED = sample_events.served(
     candidate_set="all",
     state_watermark="q:2-9",
     events_applied=3,
+    catalogue_watermark="q:1-2",
     request={"n": 1},
     items=Items(["318"], [4.71], 0, "personal", 1.0),
 )
@@ -40,7 +41,7 @@ GOLDEN: dict[str, tuple[Event, bytes]] = {
             b'{"schema":4,"class":"served","event_id":"ev-00000001","tenant":"default","client_time":null,'
             b'"received_at":"2026-11-21T01:02:03.456Z","producer":"p","epoch":1,"seq":7,"request_id":"r1",'
             b'"recommendation_id":"rec1","user_id":"42","model":"svd-20261121T010203-9f3c",'
-            b'"candidate_set":"all","state_watermark":"q:2-9","events_applied":3,"request":{"n":1},'
+            b'"candidate_set":"all","state_watermark":"q:2-9","events_applied":3,"catalogue_watermark":"q:1-2","request":{"n":1},'
             b'"latency_ms":0.4,"degraded":null,'
             b'"items":{"item_id":["318"],"score":[4.71],"position":0,"source":"personal","propensity":1.0}}\n'
         ),
@@ -210,7 +211,7 @@ def test_lists_of_older_schemas_decode_to_the_same_event_and_expand_to_schema_1(
     """Older archives stay readable, without request and live state, and a reader of schema 1 gets the same bytes."""
     line = GOLDEN["served"][1]
     third = line.replace(b'"schema":4', b'"schema":3').replace(
-        b'"state_watermark":"q:2-9","events_applied":3,"request":{"n":1},', b""
+        b'"state_watermark":"q:2-9","events_applied":3,"catalogue_watermark":"q:1-2","request":{"n":1},', b""
     )
     second = (
         third.replace(b'"schema":3', b'"schema":2')
@@ -222,7 +223,9 @@ def test_lists_of_older_schemas_decode_to_the_same_event_and_expand_to_schema_1(
         + b'"items":[{"item_id":"318","position":0,"score":4.71,"source":"personal","propensity":1.0}]}\n'
     )
     assert decode(first) == decode(second) == decode(third)
-    assert decode(third).event == replace(SERVED, state_watermark=None, events_applied=0, request=None)
+    assert decode(third).event == replace(
+        SERVED, state_watermark=None, events_applied=0, catalogue_watermark=None, request=None
+    )
     assert expand(third) == expand(second) == expand(first) == first
     assert expand(GOLDEN["feedback"][1]) == GOLDEN["feedback"][1]
     with pytest.raises(BadEventError, match="'score'"):

@@ -1,0 +1,203 @@
+"""A served list made again, by the functions that made it (pure, but for loading models).
+
+Invariant: a list is rebuilt from its event, the model that it names, and the archived events up to its watermarks. What
+is not recorded, such as the number of events that a state keeps, is taken from the settings.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from service.catalogue.catalogue import Catalogue
+from service.catalogue.live_items import LiveItems
+from service.catalogue.served_model import ServedModel, record_of
+from service.errors import Invalid, ModelError
+from service.lists.filters.masks import FilterMasks
+from service.lists.item_scores import ListUser
+from service.lists.list_request import ListRequest
+from service.lists.pipeline import ListModel, MadeList, make_list
+from service.live.merged_history import MergedHistory, merged_history
+from service.models.fold_in.fold_in import fold_in
+from service.models.snapshot import ModelSnapshot
+from service.replay.evidence import Evidence
+from telemetry.batch import Position
+from telemetry.errors import BadEventError
+from telemetry.events import Served
+from telemetry.live.live_event import LiveEvent, last_events
+from telemetry.live.state_watermark import applied_events, parse_watermark
+from telemetry.pseudonym import Pseudonymiser
+
+_KEPT_MODELS: Final = 4
+
+
+class ListedItem(NamedTuple):
+    """One place of a list."""
+
+    item_id: str
+    position: int
+    score: float
+    source: str
+    propensity: float
+
+
+class Rebuilt(NamedTuple):
+    """A list that was made again.
+
+    Attributes:
+        items: Its items.
+        problem: Why it could not be made, as a sentence; empty if it was.
+    """
+
+    items: list[ListedItem]
+    problem: str = ""
+
+
+class _ServedState(NamedTuple):
+    snapshot: ModelSnapshot
+    catalogue: Catalogue
+
+
+class Rebuilder:
+    """Makes lists again.
+
+    Args:
+        load: Returns a published version; raises ModelError.
+        evidence: The archived events.
+        pseudonyms: Maps user ids of models to those of telemetry.
+        events_per_user: How many live events of a user the state keeps.
+        seen_types: The types of live events whose items are left out of lists.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], ModelSnapshot],
+        evidence: Evidence,
+        pseudonyms: Pseudonymiser,
+        *,
+        events_per_user: int,
+        seen_types: frozenset[str],
+    ) -> None:
+        self._evidence = evidence
+        self._pseudonyms = pseudonyms
+        self._events_per_user = events_per_user
+        self._seen_types = seen_types
+        self._load = lru_cache(maxsize=_KEPT_MODELS)(load)
+        self._served = lru_cache(maxsize=_KEPT_MODELS)(self._served_model)
+        self._row_of = lru_cache(maxsize=_KEPT_MODELS)(self._row_of_pseudonym)
+
+    def as_served(self, event: Served) -> Rebuilt:
+        """Make a list as it was served."""
+        if event.request is None:
+            return Rebuilt([], "Its event is of an older release, which did not record what was asked for.")
+        live: list[LiveEvent] = []
+        if event.user_id is not None and event.state_watermark:
+            try:
+                watermark = parse_watermark(event.state_watermark)
+            except BadEventError as error:
+                return Rebuilt([], str(error))
+            live = applied_events(self._evidence.live.get(event.user_id, ()), watermark, self._events_per_user)
+        return self._rebuilt(event, event.model, live, event.catalogue_watermark or "", event.events_applied)
+
+    def as_of_now(self, event: Served, version: str) -> Rebuilt:
+        """Make the list of the same request by another model, with everything that the archive has of the user."""
+        if event.request is None:
+            return Rebuilt([], "Its event is of an older release, which did not record what was asked for.")
+        live = [] if event.user_id is None else self._evidence.live.get(event.user_id, [])
+        positions = [record[1:] for record in self._evidence.items]
+        marks = {producer: max((e, s) for p, e, s in positions if p == producer) for producer, _, _ in positions}
+        watermark = ",".join(f"{producer}:{epoch}-{seq}" for producer, (epoch, seq) in sorted(marks.items()))
+        return self._rebuilt(event, version, last_events(live, self._events_per_user), watermark, None)
+
+    def _rebuilt(
+        self, event: Served, version: str, live: Sequence[LiveEvent], items_watermark: str, n_live: int | None
+    ) -> Rebuilt:
+        try:
+            served = self._served(version, items_watermark)
+        except ModelError as error:
+            return Rebuilt([], str(error))
+        snapshot = served.snapshot
+        row = None if event.user_id is None else self._row_of(version).get(event.user_id)
+        merged = merged_history(snapshot, row, live, self._seen_types) if live else None
+        if n_live is not None and n_live != (0 if merged is None else merged.n_live):
+            found = 0 if merged is None else merged.n_live
+            return Rebuilt([], f"It reflects {n_live} live events of the user, and the archive has {found} of them.")
+        request = ListRequest.from_fields(event.request or {}, self._user_id(snapshot, row, event.user_id))
+        user = _list_user(snapshot, request, row, merged)
+        now_s = datetime.fromisoformat(event.received_at).timestamp()
+        model = ListModel(snapshot, served.catalogue, FilterMasks())
+        try:
+            made = make_list(model, request, user, now_s, event.recommendation_id)
+        except Invalid as error:
+            return Rebuilt([], f"The request cannot be repeated: {error.detail}")
+        return Rebuilt(_listed(snapshot, made))
+
+    def _served_model(self, version: str, items_watermark: str) -> _ServedState:
+        """Return a model with its catalogue at the watermarks of a served event."""
+        model = self._load(version)
+        watermark, is_ahead, built = items_watermark.partition(";")
+        served = ServedModel(model, self._items_at(built if is_ahead else watermark))
+        if not is_ahead:
+            return _ServedState(served.snapshot, served.catalogue)
+        # Records were written since the columns and rows were built.
+        row_of = served.snapshot.items.row_of
+        records = {
+            row_of[change.item_id]: record_of(change, model, row_of[change.item_id])
+            for change in self._items_at(watermark).changes()
+            if change.item_id in row_of
+        }
+        return _ServedState(served.snapshot, served.catalogue.with_records(records, watermark))
+
+    def _items_at(self, watermark: str) -> LiveItems:
+        marks = parse_watermark(watermark).marks
+        items = LiveItems()
+        items.apply(
+            (
+                record
+                for record in self._evidence.items
+                if Position(record.epoch, record.seq) <= marks.get(record.producer, Position(0, 0))
+            ),
+            marks,
+        )
+        return items
+
+    def _row_of_pseudonym(self, version: str) -> dict[str, int]:
+        """Return the rows of a model's users by their ids in telemetry."""
+        row_of = self._load(version).users.row_of
+        if not self._pseudonyms.active:
+            return row_of
+        # A model that was trained on the archive holds pseudonyms, and another one the callers' ids.
+        return row_of | {self._pseudonyms.pseudonym(user_id): row for user_id, row in row_of.items()}
+
+    @staticmethod
+    def _user_id(snapshot: ModelSnapshot, row: int | None, telemetry_id: str | None) -> str | None:
+        """Return the caller's id of a user, to which page tokens are bound; the one of telemetry if it is not known."""
+        return telemetry_id if row is None else snapshot.users.id_of[row]
+
+
+def as_recorded(event: Served) -> list[ListedItem]:
+    """Return the items of a served list."""
+    return [
+        ListedItem(row["item_id"], row["position"], row["score"], row["source"], row["propensity"])
+        for row in event.items.rows()
+    ]
+
+
+def _list_user(
+    snapshot: ModelSnapshot, request: ListRequest, row: int | None, merged: MergedHistory | None
+) -> ListUser | None:
+    """Return the user of a list as a replica does (`service.serving.handlers`)."""
+    if merged is None or not merged.n_live:
+        return None if row is None else ListUser(row)
+    folded = fold_in(snapshot, merged.history) if request.level is None else None
+    return ListUser.from_history(row, folded, merged.seen, merged.history)
+
+
+def _listed(snapshot: ModelSnapshot, made: MadeList) -> list[ListedItem]:
+    id_of = snapshot.items.id_of
+    propensities = [1.0] * len(made.rows) if made.propensities is None else made.propensities.tolist()
+    columns = zip(made.rows, made.scores.round(6).tolist(), made.sources, propensities, strict=True)
+    return [
+        ListedItem(id_of[row], position, score, source, propensity)
+        for position, (row, score, source, propensity) in enumerate(columns, made.page.place)
+    ]
